@@ -1,0 +1,1 @@
+"""Which nodes a cluster has, and which engine runs them."""

@@ -1,0 +1,74 @@
+"""From what a user names to open sources and nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import attrs
+
+from imgload.clusters.select import select_nodes
+from imgload.engines.base import Endpoint, Engine
+from imgload.engines.discovery import Candidate, Discovery, connect, discover, probe
+from imgload.errors import EngineUnreachable, UsageError
+from imgload.nodes.node import Node
+from imgload.sources.base import Source
+from imgload.sources.engine import EngineSource
+
+
+@attrs.frozen
+class Connections:
+    """Open engines: those asked for images, and those that may run nodes."""
+
+    sources: tuple[Source, ...]
+    engines: tuple[Engine, ...]
+
+    @classmethod
+    @contextmanager
+    def open(cls, source: str | None = None) -> Iterator[Connections]:
+        """Find and open the engines, and close them at the end.
+
+        Args:
+            source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
+
+        """
+        found = discover()
+        with ExitStack() as stack:
+            engines = {e: _opened(e, stack) for e in found.require()}
+            yield cls(tuple(_sources(source, engines, found, stack)), tuple(engines.values()))
+
+    def select_nodes(self, cluster: str | None, names: Sequence[str]) -> tuple[Node, ...]:
+        """Return the nodes meant; see `imgload.clusters.select.select_nodes`."""
+        return select_nodes(self.engines, cluster, names)
+
+
+def _opened(endpoint: Endpoint, stack: ExitStack) -> Engine:
+    engine = connect(endpoint)
+    stack.callback(engine.close)
+    return engine
+
+
+def _sources(
+    source: str | None, engines: dict[Endpoint, Engine], found: Discovery, stack: ExitStack
+) -> Iterator[Source]:
+    if source is None:
+        yield from map(EngineSource, engines.values())
+    elif source in {"docker", "podman"}:
+        yield from map(EngineSource, _of_kind(source, engines, found))
+    elif "://" in source:
+        endpoint = probe(Candidate("docker", source, "--from", explicit=True))
+        yield EngineSource(engines.get(endpoint) or _opened(endpoint, stack))
+    else:
+        raise UsageError(f"no such source: {source!r}")
+
+
+def _of_kind(kind: str, engines: dict[Endpoint, Engine], found: Discovery) -> list[Engine]:
+    fitting = [engine for endpoint, engine in engines.items() if endpoint.kind == kind]
+    if fitting:
+        return fitting
+    for error in found.errors:
+        if error.message.startswith(kind):
+            raise error
+    raise EngineUnreachable(
+        f"no {kind} engine answers", hint=f"start it, or name it: --from unix:///path/to/{kind}.sock"
+    )

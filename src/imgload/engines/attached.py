@@ -1,0 +1,153 @@
+"""The connection of an ``exec`` with standard input: one socket, both ways.
+
+Both engines answer an exec start with the bare connection: what is written is the command's
+standard input, what is read comes in frames of an eight-byte header (stream, three zero bytes,
+length) and a payload, for stdout (1) and stderr (2) (Docker Engine API, ContainerAttach).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from imgload.engines.base import Chunk
+from imgload.errors import EngineFailed, NodeStalled
+
+STALL_SECONDS = 120
+"""How long a command may take nothing of its standard input before it is given up."""
+_FRAME = struct.Struct(">BxxxL")
+_MAX_FRAME = 16 << 20
+_STDERR = 2
+MAX_STDOUT = 64 << 20
+_KEPT_STDERR = 64 << 10
+
+
+@attrs.define
+class Attached:
+    """A running command's socket and buffered reader."""
+
+    _socket: socket.socket
+    _reader: Any
+    _response: Any
+    stdout: bytearray = attrs.field(factory=bytearray)
+    stderr: bytearray = attrs.field(factory=bytearray)
+    _sent: bool = False
+    _ended: bool = False
+    _error: Exception | None = None
+
+    @classmethod
+    def take_over(cls, response: Any) -> Attached:
+        """Take the socket out of a response whose headers were read.
+
+        The response's own buffered reader is kept: it may hold the first frames already.
+        """
+        reader = response.raw._fp.fp  # noqa: SLF001 - no SDK offers the socket with its buffer
+        sock = getattr(reader.raw, "_sock", None)
+        if not isinstance(sock, socket.socket):
+            raise EngineFailed("the engine's connection gives no socket to stream over")
+        return cls(sock, reader, response)
+
+    def communicate(self, stdin: Iterable[Chunk] | None) -> bool:
+        """Feed `stdin` and collect the output until the command ends.
+
+        Returns:
+            whether all of `stdin` was sent; not so when the command, or the connection, ended
+            before.
+
+        """
+        if stdin is None:
+            self._read()
+            return True
+        self._feed_while_reading(stdin)
+        if self._error:
+            raise self._error
+        return self._sent
+
+    def close(self) -> None:
+        """Drop the connection; a command that still reads sees its input end."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._response.close()
+
+    def _feed_while_reading(self, stdin: Iterable[Chunk]) -> None:
+        reader = threading.Thread(target=self._read_to_end, name="exec-output", daemon=True)
+        reader.start()
+        try:
+            self._send(stdin)
+        except BaseException:
+            self.close()
+            reader.join()
+            raise
+        reader.join()
+
+    def _send(self, stdin: Iterable[Chunk]) -> None:
+        _limit_send(self._socket)
+        for chunk in stdin:
+            if self._ended:
+                return
+            try:
+                self._socket.sendall(chunk)
+            except (BlockingIOError, TimeoutError):
+                message = f"nothing was taken for {STALL_SECONDS} seconds"
+                raise NodeStalled(message) from None
+            except OSError as error:
+                if self._ended or self._await_end():
+                    return
+                raise EngineFailed(f"the connection broke while sending: {error}") from error
+        self._sent = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def _await_end(self) -> bool:
+        """Whether the command had ended: its last words may still be on the way."""
+        for _ in range(20):
+            if self._ended:
+                return True
+            threading.Event().wait(0.05)
+        return self._ended
+
+    def _read_to_end(self) -> None:
+        try:
+            self._read()
+        except Exception as error:  # noqa: BLE001 - raised again in the sending thread
+            self._error = error
+        finally:
+            self._ended = True
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _read(self) -> None:
+        while head := self._exactly(_FRAME.size):
+            stream, length = _FRAME.unpack(head)
+            if length > _MAX_FRAME:
+                raise EngineFailed(f"the engine announces {length} bytes of output at once")
+            payload = self._exactly(length)
+            target = self.stderr if stream == _STDERR else self.stdout
+            target += payload
+            if len(self.stdout) > MAX_STDOUT:
+                raise EngineFailed(f"a command printed more than {MAX_STDOUT} bytes")
+            if len(self.stderr) > 2 * _KEPT_STDERR:
+                del self.stderr[:-_KEPT_STDERR]
+
+    def _exactly(self, size: int) -> bytes:
+        try:
+            data: bytes = self._reader.read(size)
+        except (OSError, ValueError) as error:
+            raise EngineFailed(f"the connection broke while reading: {error}") from error
+        if data and len(data) < size:
+            raise EngineFailed("the engine cut a command's output off")
+        return data
+
+
+def _limit_send(sock: socket.socket) -> None:
+    """Let a send fail after STALL_SECONDS, without a time limit on reading."""
+    if sys.platform != "win32":
+        limit = struct.pack("@ll", STALL_SECONDS, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

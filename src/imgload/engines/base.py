@@ -1,0 +1,156 @@
+"""What imgload needs of a container engine, whichever it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import attrs
+
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+
+EngineKind = Literal["docker", "podman"]
+Chunk = bytes | memoryview
+CHUNK = 1 << 20
+"""Bytes of one piece of a stream."""
+
+
+@attrs.frozen
+class Endpoint:
+    """Where an engine answers.
+
+    Args:
+        kind: which engine it is, as its own ping says.
+        url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``.
+        origin: where the address was found, for messages.
+
+    """
+
+    kind: EngineKind
+    url: str
+    origin: str = attrs.field(default="", eq=False)
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.url}"
+
+
+@attrs.frozen
+class EngineImage:
+    """An image as an engine holds it.
+
+    Args:
+        target: what the engine calls its ID. On Docker's containerd image store that is the
+            digest of a manifest or index, elsewhere it is the image ID.
+        image_id: digest of the config; None where the engine does not tell it.
+        names: the names it has in the engine, as the engine writes them.
+        platform: what it runs on.
+        diff_ids: its layers, bottom up.
+        size: bytes, as the engine counts them: unpacked layers, or on Docker's containerd
+            image store the stored blobs.
+
+    """
+
+    target: Digest
+    image_id: Digest | None
+    names: tuple[str, ...]
+    platform: Platform
+    diff_ids: tuple[Digest, ...]
+    size: int
+
+
+@attrs.frozen
+class Container:
+    """A container that an engine runs, or has stopped (`state` other than ``running``)."""
+
+    id: str
+    name: str
+    state: str
+    labels: Mapping[str, str]
+
+
+@attrs.frozen
+class ExecResult:
+    """How a command in a container ended; `stderr` is cut to its last 64 KiB."""
+
+    exit_status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def message(self) -> str:
+        """What the command said about its failure, as one text."""
+        text = self.stderr.decode(errors="replace").strip()
+        return text or self.stdout[-2000:].decode(errors="replace").strip()
+
+
+class Engine(ABC):
+    """A container engine; owns its connections until closed.
+
+    Every method raises EngineError (unreachable, not permitted, failed) and nothing of the SDKs.
+    """
+
+    endpoint: Endpoint
+
+    @abstractmethod
+    def find(self, name: str) -> EngineImage | None:
+        """Return the image that the engine knows by a name or image ID, or None."""
+
+    @abstractmethod
+    def save(
+        self, images: Sequence[str], platform: Platform | None
+    ) -> AbstractContextManager[Iterator[bytes]]:
+        """Stream one archive of several images, layers shared, in chunks.
+
+        Args:
+            images: names or IDs as the engine knows them.
+            platform: which platform of a multi-platform image, where the engine can choose.
+
+        """
+
+    @abstractmethod
+    def push(self, image: EngineImage, repository: str) -> None:
+        """Push an image to ``host:port/path``, a registry on plain HTTP on this machine.
+
+        No name is left behind in the engine.
+        """
+
+    @abstractmethod
+    def containers(self, label: str) -> list[Container]:
+        """Return all containers, stopped ones too, with a label (``key`` or ``key=value``)."""
+
+    @abstractmethod
+    def container(self, name: str) -> Container | None:
+        """Return one container by name or ID, or None."""
+
+    @abstractmethod
+    def exec(
+        self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
+    ) -> ExecResult:
+        """Run a command in a container as root, feeding it `stdin` as it comes.
+
+        When the command ends before it has read everything, the rest is not sent.
+        """
+
+    @abstractmethod
+    def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
+        """Unpack a tar stream into a folder of a container, on disk, not on a tmpfs."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
+
+    @property
+    def streams_exec(self) -> bool:
+        """Whether a command's standard input can be closed while its output is still read.
+
+        That takes a socket; over TLS, ssh and named pipes there is no half-close.
+        """
+        return self.endpoint.url.startswith(("unix://", "tcp://", "http://"))
+
+    @property
+    def name(self) -> str:
+        """The engine's kind, for messages and reports."""
+        return self.endpoint.kind

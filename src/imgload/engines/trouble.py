@@ -1,0 +1,102 @@
+"""The SDKs' errors, told in imgload's: one place, for both.
+
+Which class an SDK raises says little (both wrap urllib3's wrapping of the socket's error), so the
+chain of causes is walked for what really happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+
+from imgload.engines.base import Endpoint
+from imgload.errors import (
+    EngineError,
+    EngineFailed,
+    EngineNotPermitted,
+    EngineUnreachable,
+    ImgloadError,
+)
+
+_START = {
+    "docker": "start it with: sudo systemctl start docker",
+    "podman": "start it with: systemctl --user start podman.socket",
+}
+
+
+@contextmanager
+def translated(endpoint: Endpoint, doing: str) -> Iterator[None]:
+    """Raise EngineError in place of whatever an SDK raises.
+
+    Args:
+        endpoint: the engine, for the message.
+        doing: what was being done, as "listing containers".
+
+    """
+    try:
+        yield
+    except ImgloadError:
+        raise
+    except (OSError, requests.RequestException) as error:
+        raise engine_error(endpoint, doing, error) from error
+    except Exception as error:
+        if not type(error).__module__.startswith(("docker.", "podman.", "urllib3.")):
+            raise
+        raise engine_error(endpoint, doing, error) from error
+
+
+def engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> EngineError:
+    """Return the imgload error for an SDK's error."""
+    causes = list(_causes(error))
+    if any(isinstance(c, PermissionError) for c in causes):
+        return EngineNotPermitted(
+            f"{endpoint}: permission denied while {doing}",
+            hint="join the socket's group (sudo usermod -aG docker $USER, then log in again)"
+            " or run as a user who may open it",
+        )
+    if any(isinstance(c, (FileNotFoundError, ConnectionRefusedError)) for c in causes):
+        return EngineUnreachable(
+            f"{endpoint}: nobody answers while {doing}", hint=_START[endpoint.kind]
+        )
+    if any(isinstance(c, (TimeoutError, requests.Timeout)) for c in causes):
+        return EngineFailed(
+            f"{endpoint}: no answer for too long while {doing}",
+            hint=f"see whether it is well with: {endpoint.kind} info",
+        )
+    return EngineFailed(f"{endpoint}: {doing} failed: {_explanation(error)}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        current = waiting.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        waiting += [current.__cause__, current.__context__]
+        waiting += [arg for arg in current.args if isinstance(arg, BaseException)]
+        reason = getattr(current, "reason", None)
+        waiting.append(reason if isinstance(reason, BaseException) else None)
+
+
+def _explanation(error: BaseException) -> str:
+    explanation = getattr(error, "explanation", None)
+    return str(explanation or error).strip()[:2000]
+
+
+def refuse_bad_answer(response: requests.Response, endpoint: Endpoint, doing: str) -> None:
+    """Raise EngineFailed with the engine's own words when a response is an error."""
+    if response.status_code < 400:  # noqa: PLR2004
+        return
+    with response:
+        try:
+            body = response.json()
+            text = str(body.get("cause") or body.get("message") or body)
+            text = str(body.get("message") or text)
+        except (ValueError, AttributeError):
+            text = response.text[:2000]
+    raise EngineFailed(f"{endpoint}: {doing} failed: {text.strip()}")

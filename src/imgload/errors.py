@@ -1,0 +1,184 @@
+"""Everything imgload raises.
+
+One root, so that a caller can catch it all; each error carries the hint that a user is shown.
+
+::
+
+    ImgloadError                 exit status 1
+    ├── UsageError               2
+    │   └── ReferenceInvalid
+    ├── ImageError               3
+    │   ├── ImageNotFound
+    │   └── ImageAmbiguous
+    ├── ClusterError             4
+    │   ├── ClusterNotFound
+    │   ├── ClusterAmbiguous
+    │   └── NodeNotFound
+    ├── EngineError              5
+    │   ├── EngineUnreachable
+    │   ├── EngineNotPermitted
+    │   └── EngineFailed
+    ├── SourceError              6
+    │   ├── ArchiveInvalid
+    │   ├── DigestMismatch
+    │   └── PlatformMissing
+    ├── NodeError                1   one node; the other nodes go on
+    │   ├── NodeNotRunning
+    │   ├── NodeUnusable
+    │   ├── NodeFull
+    │   ├── NodeStalled
+    │   ├── ImportFailed
+    │   └── NotProven
+    └── LoadFailed               1   carries the report
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from imgload.report import Report
+
+
+class ImgloadError(Exception):
+    """The root of all errors of imgload.
+
+    Args:
+        message: what failed, where and why, in one or two lines.
+        hint: what to do next, preferably a command; may be empty.
+
+    """
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    @property
+    def kind(self) -> str:
+        """The error's name for machines: ``ImageNotFound`` is ``image-not-found``."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
+
+
+class UsageError(ImgloadError):
+    """The call itself makes no sense."""
+
+    exit_status = 2
+
+
+class ReferenceInvalid(UsageError):
+    """An image name that Kubernetes would not accept."""
+
+
+class ImageError(ImgloadError):
+    """The image asked for could not be settled on."""
+
+    exit_status = 3
+
+
+class ImageNotFound(ImageError):
+    """No source has the image."""
+
+
+class ImageAmbiguous(ImageError):
+    """Two sources have different images under the name."""
+
+
+class ClusterError(ImgloadError):
+    """The cluster or node asked for could not be settled on."""
+
+    exit_status = 4
+
+
+class ClusterNotFound(ClusterError):
+    """No reachable engine runs such a cluster."""
+
+
+class ClusterAmbiguous(ClusterError):
+    """Several clusters fit, and none was named."""
+
+
+class NodeNotFound(ClusterError):
+    """The cluster has no such node."""
+
+
+class EngineError(ImgloadError):
+    """A container engine did not do its part."""
+
+    exit_status = 5
+
+
+class EngineUnreachable(EngineError):
+    """Nobody answers at the engine's address."""
+
+
+class EngineNotPermitted(EngineError):
+    """The engine's socket may not be opened by this user."""
+
+
+class EngineFailed(EngineError):
+    """The engine answered with an error, or stopped in the middle of an answer."""
+
+
+class SourceError(ImgloadError):
+    """What the source gave is not a usable image."""
+
+    exit_status = 6
+
+
+class ArchiveInvalid(SourceError):
+    """The archive is truncated, inconsistent, too large, or no image archive at all."""
+
+
+class DigestMismatch(SourceError):
+    """Content is not what its digest says."""
+
+
+class PlatformMissing(SourceError):
+    """The image does not have the platform asked for."""
+
+
+class NodeError(ImgloadError):
+    """One node could not be loaded; the other nodes are not affected."""
+
+
+class NodeNotRunning(NodeError):
+    """The node's container is stopped or paused."""
+
+
+class NodeUnusable(NodeError):
+    """The node runs, and its containerd cannot be used."""
+
+
+class NodeFull(NodeError):
+    """The node has no room for the image."""
+
+
+class NodeStalled(NodeError):
+    """The node took nothing for too long."""
+
+
+class ImportFailed(NodeError):
+    """``ctr images import`` failed on the node."""
+
+
+class NotProven(NodeError):
+    """The import claimed success, and the node does not have the image."""
+
+
+class LoadFailed(ImgloadError):
+    """At least one node could not be proven to have every image.
+
+    Args:
+        report: what happened on every node, including those that went well.
+
+    """
+
+    def __init__(self, report: Report) -> None:
+        failed = report.failures()
+        lines = [f"{name} on {node.node}: {node.error_text}" for name, node in failed]
+        super().__init__("\n".join(lines) or "some node failed")
+        self.report = report

@@ -1,0 +1,141 @@
+"""What ``ctr`` and ``containerd`` print, understood (containerd 1.6 to 2.x)."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import Any
+
+import attrs
+
+from imgload.errors import ArchiveInvalid
+from imgload.oci.digest import Digest
+
+CTR = ("ctr", "-n", "k8s.io")
+CONFIG_DUMP = ("containerd", "config", "dump")
+VERSION = ("ctr", "version")
+IMAGES = (*CTR, "images", "ls")
+CONTENT = (*CTR, "content", "ls")
+DEFAULT_SNAPSHOTTER = "overlayfs"
+
+_CONFIG_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.config=(sha256:[0-9a-f]{64})")
+_CHILD_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.m\.\d+=(sha256:[0-9a-f]{64})")
+_VERSION = re.compile(r"Server:\s+Version:\s+v?(\d+)\.(\d+)")
+_SNAPSHOTTER_PATHS = (
+    ("io.containerd.cri.v1.images", "snapshotter"),
+    ("io.containerd.grpc.v1.cri", "containerd", "snapshotter"),
+    ("cri", "containerd", "snapshotter"),
+)
+"""Where config versions 3 and 4, 2, and 1 keep CRI's snapshotter."""
+
+
+def snapshots_of(snapshotter: str) -> tuple[str, ...]:
+    """Return the command that lists a snapshotter's snapshots."""
+    return (*CTR, "snapshots", "--snapshotter", snapshotter, "ls")
+
+
+def content_of(digest: Digest) -> tuple[str, ...]:
+    """Return the command that prints a blob."""
+    return (*CTR, "content", "get", str(digest))
+
+
+def import_command(snapshotter: str, platform: str, *, local: bool) -> tuple[str, ...]:
+    """Return the command that imports an OCI layout tar from its standard input.
+
+    Args:
+        snapshotter: CRI's; ctr's own default may be another (kind #2543).
+        platform: of the images in the tar.
+        local: not through the transfer service, which is slower, and on 1.7 leaves images that
+            CRI does not see (containerd #9039). containerd 1.6 has no such option and 1.7 does
+            it by default.
+
+    """
+    way = ("--local",) if local else ()
+    options = (f"--snapshotter={snapshotter}", f"--platform={platform}")
+    return (*CTR, "images", "import", *way, *options, "-")
+
+
+def tag_command(existing: str, name: str) -> tuple[str, ...]:
+    """Return the command that gives an image one more name."""
+    return (*CTR, "images", "tag", "--force", existing, name)
+
+
+def remove_command(names: list[str]) -> tuple[str, ...]:
+    """Return the command that takes names away."""
+    return (*CTR, "images", "rm", *names)
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """Return major and minor of the server in ``ctr version``'s answer, or (0, 0)."""
+    match = _VERSION.search(text)
+    return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+
+
+def parse_snapshotter(config: str) -> str | None:
+    """Return CRI's snapshotter out of ``containerd config dump``, or None (kind #3871)."""
+    try:
+        plugins = tomllib.loads(config).get("plugins", {})
+    except tomllib.TOMLDecodeError:
+        return None
+    found = (_dig(plugins, path) for path in _SNAPSHOTTER_PATHS)
+    return next((value for value in found if isinstance(value, str) and value), None)
+
+
+def _dig(table: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
+
+
+def parse_images(text: str) -> dict[str, Digest]:
+    """Return the image records, name to target digest, of ``ctr images ls``."""
+    rows = (line.split() for line in text.splitlines()[1:])
+    return {row[0]: digest for row in rows if len(row) > 2 and (digest := _digest(row[2]))}  # noqa: PLR2004
+
+
+@attrs.frozen
+class Content:
+    """The content store: which blobs are there, and what their labels say of one another."""
+
+    blobs: frozenset[Digest] = frozenset()
+    configs: dict[Digest, Digest] = attrs.field(factory=dict)
+    children: dict[Digest, tuple[Digest, ...]] = attrs.field(factory=dict)
+
+    def configs_under(self, target: Digest, depth: int = 4) -> frozenset[Digest]:
+        """Return the configs of a manifest, or of all manifests under an index."""
+        if target in self.configs:
+            return frozenset([self.configs[target]])
+        if not depth:
+            return frozenset()
+        below = (self.configs_under(c, depth - 1) for c in self.children.get(target, ()))
+        return frozenset().union(*below)
+
+
+def parse_content(text: str) -> Content:
+    """Understand ``ctr content ls``; containerd labels each manifest with its config."""
+    content = Content()
+    blobs: set[Digest] = set()
+    for line in text.splitlines()[1:]:
+        digest = _digest(line.partition("\t")[0])
+        if digest is None:
+            continue
+        blobs.add(digest)
+        if match := _CONFIG_LABEL.search(line):
+            content.configs[digest] = Digest.parse(match.group(1))
+        if found := _CHILD_LABEL.findall(line):
+            content.children[digest] = tuple(map(Digest.parse, found))
+    return attrs.evolve(content, blobs=frozenset(blobs))
+
+
+def parse_snapshots(text: str) -> frozenset[Digest]:
+    """Return the chain IDs that are unpacked, out of ``ctr snapshots ls``."""
+    keys = (line.split() for line in text.splitlines()[1:])
+    committed = (row[0] for row in keys if row and row[-1] == "Committed")
+    return frozenset(digest for key in committed if (digest := _digest(key)))
+
+
+def _digest(text: str) -> Digest | None:
+    try:
+        return Digest.parse(text)
+    except ArchiveInvalid:
+        return None

@@ -1,0 +1,134 @@
+"""A node: a container in which containerd runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from imgload.engines.base import Chunk, Container, Engine, ExecResult
+from imgload.errors import EngineFailed, ImportFailed, NodeFull, NodeNotRunning, NodeUnusable
+from imgload.nodes import containerd
+from imgload.nodes.batch import Output, batch_argv, parse_batch
+from imgload.nodes.survey import (
+    Question,
+    Survey,
+    Traits,
+    read_state,
+    read_traits,
+    state_commands,
+    trait_commands,
+)
+from imgload.oci.platform import Platform
+
+_FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.3; fi; exit $status'
+"""Reads to the end what the command left; on failure lets its last words through first, since
+Podman drops them when the input breaks."""
+_LOCAL_IMPORT = (2, 0)
+NO_SPACE = "no space left on device"
+
+
+@attrs.define
+class Node:
+    """A node of a cluster, on the engine that runs its container."""
+
+    name: str
+    engine: Engine
+    container: Container
+    _traits: Traits | None = None
+
+    def survey(self, question: Question) -> Survey:
+        """Read what the node has.
+
+        Raises:
+            NodeNotRunning: when the container is stopped or paused.
+            NodeUnusable: when containerd cannot be asked.
+
+        """
+        self._require_running()
+        if self._traits is not None:
+            return self._state(question, self._traits)
+        guess = containerd.DEFAULT_SNAPSHOTTER
+        commands = trait_commands()
+        outputs = self.run_all([*commands, *state_commands(question, guess)])
+        self._traits = traits = read_traits(outputs[: len(commands)])
+        if traits.snapshotter != guess:
+            return self._state(question, traits)
+        return read_state(question, traits, outputs[len(commands) :])
+
+    def _state(self, question: Question, traits: Traits) -> Survey:
+        outputs = self.run_all(state_commands(question, traits.snapshotter))
+        return read_state(question, traits, outputs)
+
+    def import_layout(self, layout: Iterable[Chunk], platform: Platform) -> None:
+        """Import an OCI layout tar as it streams in.
+
+        Raises:
+            NodeFull: when the node's disk is full.
+            ImportFailed: when ctr refuses it.
+
+        """
+        command = self.import_command(platform)
+        result = self.engine.exec(
+            self.container.id, ["sh", "-c", _FEED, "imgload", *command], stdin=layout
+        )
+        self._refuse(result, "ctr images import")
+
+    def import_command(self, platform: Platform) -> tuple[str, ...]:
+        """Return the import command that suits this node, which was surveyed before."""
+        traits = self._traits
+        if traits is None:
+            raise NodeUnusable(f"{self.name} was not surveyed")
+        local = traits.version >= _LOCAL_IMPORT
+        return containerd.import_command(traits.snapshotter, str(platform), local=local)
+
+    def run(self, argv: Sequence[str]) -> bytes:
+        """Run one command and return its output; its failure is ImportFailed."""
+        result = self.engine.exec(self.container.id, argv)
+        self._refuse(result, " ".join(argv[:5]))
+        return result.stdout
+
+    def run_all(self, commands: Sequence[Sequence[str]]) -> list[Output]:
+        """Run several commands in one exec; a failing one does not stop the others."""
+        argv, marker = batch_argv(commands)
+        try:
+            result = self.engine.exec(self.container.id, argv)
+        except EngineFailed as error:
+            raise NodeUnusable(f"{self.name}: {error.message}", hint=self._look) from error
+        outputs = parse_batch(result.stdout, marker, len(commands))
+        if len(outputs) < len(commands):
+            raise NodeUnusable(
+                f"{self.name}: a shell in the node failed: {result.message}", hint=self._look
+            )
+        return outputs
+
+    def _require_running(self) -> None:
+        if self.container.state != "running":
+            start = "unpause" if self.container.state == "paused" else "start"
+            raise NodeNotRunning(
+                f"{self.name} is {self.container.state}",
+                hint=f"{self.engine.name} {start} {self.container.name}",
+            )
+
+    def _refuse(self, result: ExecResult, doing: str) -> None:
+        if result.exit_status == 0:
+            return
+        if NO_SPACE in result.message:
+            raise NodeFull(
+                f"{self.name} ran out of disk space: {_last_line(result.message)}",
+                hint=f"see what fills it: {self.engine.name} exec {self.name} crictl images",
+            )
+        raise ImportFailed(
+            f"{doing} on {self.name} failed with exit status {result.exit_status}: "
+            f"{_last_line(result.message)}",
+            hint=self._look,
+        )
+
+    @property
+    def _look(self) -> str:
+        return f"{self.engine.name} logs {self.container.name}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it said nothing"

@@ -1,0 +1,128 @@
+"""What a node has, read in one exec, or two where CRI's snapshotter is not the usual one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from imgload.errors import ArchiveInvalid, NodeUnusable
+from imgload.nodes import containerd, cri
+from imgload.nodes.batch import Output
+from imgload.oci.digest import Digest
+from imgload.oci.document import ImageConfig
+from imgload.oci.platform import Platform
+
+DISK_FREE = ("df", "-Pk", "/var/lib/containerd")
+MACHINE = ("uname", "-m")
+_AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d+)\s+\d+%", re.MULTILINE)
+
+
+@attrs.frozen
+class Question:
+    """What to read of a node: everything about these names and image IDs."""
+
+    names: tuple[str, ...]
+    image_ids: tuple[Digest, ...]
+
+
+@attrs.frozen
+class Traits:
+    """What does not change about a node; `free` bytes excepted, None when not known."""
+
+    version: tuple[int, int]
+    snapshotter: str
+    platform: Platform
+    free: int | None
+
+
+@attrs.frozen
+class Survey:
+    """What a node has.
+
+    Args:
+        traits: of the node.
+        records: image records by name, with the digest each points to.
+        content: the content store.
+        snapshots: chain IDs unpacked in CRI's snapshotter.
+        configs: the configs asked for, where the node has them, as read back.
+        cri: CRI's answer for each name asked for; empty where the node has no crictl.
+
+    """
+
+    traits: Traits
+    records: Mapping[str, Digest]
+    content: containerd.Content
+    snapshots: frozenset[Digest]
+    configs: Mapping[Digest, ImageConfig]
+    cri: Mapping[str, cri.CriAnswer]
+
+    def has(self, name: str, image_id: Digest) -> bool:
+        """Whether the name leads to exactly that image on containerd."""
+        target = self.records.get(name)
+        return target is not None and self.content.configs_under(target) == {image_id}
+
+    def names_of(self, image_id: Digest) -> list[str]:
+        """Return all names under which the node has an image."""
+        return [name for name in self.records if self.has(name, image_id)]
+
+
+def trait_commands() -> list[Sequence[str]]:
+    """Return the commands that tell a node's traits."""
+    return [containerd.VERSION, containerd.CONFIG_DUMP, MACHINE, DISK_FREE]
+
+
+def state_commands(question: Question, snapshotter: str) -> list[Sequence[str]]:
+    """Return the commands that tell what a node has."""
+    return [
+        containerd.IMAGES,
+        containerd.CONTENT,
+        containerd.snapshots_of(snapshotter),
+        *(containerd.content_of(image_id) for image_id in question.image_ids),
+        *(cri.inspect_image(name) for name in question.names),
+    ]
+
+
+def read_traits(outputs: Sequence[Output]) -> Traits:
+    """Understand the answers to `trait_commands`."""
+    version, config, machine, free = outputs
+    if version.exit_status:
+        raise NodeUnusable("containerd does not answer: ctr version failed")
+    available = _AVAILABLE.search(free.text)
+    return Traits(
+        version=containerd.parse_version(version.text),
+        snapshotter=containerd.parse_snapshotter(config.text) or containerd.DEFAULT_SNAPSHOTTER,
+        platform=Platform.of("linux", machine.text.strip()),
+        free=int(available.group(1)) * 1024 if available else None,
+    )
+
+
+def read_state(question: Question, traits: Traits, outputs: Sequence[Output]) -> Survey:
+    """Understand the answers to `state_commands`."""
+    images, content, snapshots, *rest = outputs
+    if images.exit_status or content.exit_status or snapshots.exit_status:
+        raise NodeUnusable("containerd does not list its images, content or snapshots")
+    blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
+    asked = zip(question.names, map(cri.parse_inspect, answers), strict=True)
+    return Survey(
+        traits=traits,
+        records=containerd.parse_images(images.text),
+        content=containerd.parse_content(content.text),
+        snapshots=containerd.parse_snapshots(snapshots.text),
+        configs=_configs(question.image_ids, blobs),
+        cri={name: answer for name, answer in asked if answer is not None},
+    )
+
+
+def _configs(image_ids: Sequence[Digest], blobs: Sequence[Output]) -> dict[Digest, ImageConfig]:
+    """Return the configs that are really those: digest taken of what the node returned."""
+    found: dict[Digest, ImageConfig] = {}
+    for image_id, blob in zip(image_ids, blobs, strict=True):
+        try:
+            config = ImageConfig.parse(blob.stdout)
+        except ArchiveInvalid:
+            continue
+        if blob.exit_status == 0 and config.digest == image_id:
+            found[image_id] = config
+    return found

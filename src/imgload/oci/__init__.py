@@ -1,0 +1,1 @@
+"""OCI documents, digests and archives; pure, no I/O."""

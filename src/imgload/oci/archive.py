@@ -1,0 +1,182 @@
+"""What images an archive holds, whichever tool saved it.
+
+Three forms are understood: the docker-archive (``manifest.json``; layers named by ID as Docker up
+to 24 and Podman write it), the OCI layout (``index.json``, image-layout.md), and both at once as
+Docker from 25 on writes it, where the OCI side is the truer one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from imgload.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
+from imgload.oci.blobs import Blob, Blobs
+from imgload.oci.digest import Digest
+from imgload.oci.document import (
+    DOCKER_INDEX,
+    IMAGE_NAME,
+    INDEX,
+    LAYER,
+    MAX_LAYERS,
+    MAX_MANIFESTS,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+)
+from imgload.oci.platform import Platform
+
+_MAX_NESTING = 4
+
+
+@attrs.frozen
+class ArchivedImage:
+    """An image found in an archive; `indexes` are the indexes that lead to it."""
+
+    manifest: Manifest
+    config: ImageConfig
+    names: tuple[str, ...] = ()
+    indexes: tuple[Digest, ...] = ()
+
+    def is_called(self, target: Digest) -> bool:
+        """Whether the digest is this image's: of its config, its manifest, or an index over it."""
+        return target in {self.config.digest, self.manifest.digest, *self.indexes}
+
+
+def images_in(blobs: Blobs) -> tuple[ArchivedImage, ...]:
+    """Return the images of an archive that was read to its end.
+
+    Raises:
+        ArchiveInvalid: when the archive is no image archive, or contradicts itself.
+
+    """
+    if blobs.get("index.json") is not None:
+        found = tuple(_from_layout(blobs))
+        if found or blobs.get("manifest.json") is None:
+            return found
+    if blobs.get("manifest.json") is not None:
+        return tuple(_from_docker(blobs))
+    raise ArchiveInvalid(
+        "not an image archive: it has neither manifest.json nor index.json",
+        hint="make one with: docker save IMAGE -o FILE, or podman save IMAGE -o FILE",
+    )
+
+
+def choose(
+    images: Sequence[ArchivedImage], target: Digest, platform: Platform | None
+) -> ArchivedImage:
+    """Return the image that a digest and a platform mean.
+
+    Raises:
+        ArchiveInvalid: when the archive does not have it.
+        PlatformMissing: when it has it for other platforms only.
+
+    """
+    called = [image for image in images if image.is_called(target)]
+    if not called:
+        raise ArchiveInvalid(f"the archive does not have the image {target}")
+    fitting = [i for i in called if platform is None or i.config.platform == platform]
+    if not fitting:
+        there = ", ".join(sorted({str(image.config.platform) for image in called}))
+        raise PlatformMissing(
+            f"the image has no {platform}; it has {there}",
+            hint="build it for that platform, or choose one that is there with --platform",
+        )
+    return fitting[0]
+
+
+def _from_layout(blobs: Blobs) -> Iterator[ArchivedImage]:
+    raw = blobs.content("index.json")
+    if raw is None:
+        raise ArchiveInvalid("index.json is too large to be an image index")
+    yield from _walk(blobs, Index.parse(raw), (), ())
+
+
+def _walk(
+    blobs: Blobs, index: Index, above: tuple[Digest, ...], names: tuple[str, ...]
+) -> Iterator[ArchivedImage]:
+    if len(above) > _MAX_NESTING or index.digest in above:
+        raise ArchiveInvalid("the archive's indexes are nested without end")
+    for entry in index.manifests:
+        blob = blobs.by_digest(entry.digest)
+        if blob is None or blob.data is None or entry.is_attestation:
+            continue  # an index may list platforms that are not there (kind #3795)
+        called = names or _names(entry)
+        if entry.media_type in {INDEX, DOCKER_INDEX}:
+            yield from _walk(blobs, Index.parse(blob.data), (*above, index.digest), called)
+        else:
+            yield from _image(blobs, blob.data, (*above, index.digest), called)
+
+
+def _names(entry: Descriptor) -> tuple[str, ...]:
+    name = entry.annotations.get(IMAGE_NAME)
+    return (name,) if name else ()
+
+
+def _image(
+    blobs: Blobs, raw: bytes, above: tuple[Digest, ...], names: tuple[str, ...]
+) -> Iterator[ArchivedImage]:
+    manifest = Manifest.parse(raw)
+    config = blobs.by_digest(manifest.config.digest)
+    if config is not None and config.data is not None:
+        yield ArchivedImage(manifest, ImageConfig.parse(config.data), names, above)
+
+
+def _from_docker(blobs: Blobs) -> Iterator[ArchivedImage]:
+    for entry in _docker_entries(blobs.content("manifest.json")):
+        raw = blobs.content(_member_path(entry.get("Config")))
+        if raw is None:
+            raise ArchiveInvalid(f"the archive lacks its config {entry.get('Config')!r:.200}")
+        config = ImageConfig.parse(raw)
+        layers = tuple(_layers(blobs, config, _strings(entry.get("Layers"), MAX_LAYERS)))
+        names = _strings(entry.get("RepoTags"), MAX_MANIFESTS)
+        yield ArchivedImage(Manifest.build(config, layers), config, names)
+
+
+def _docker_entries(raw: bytes | None) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(raw or b"")
+    except (ValueError, RecursionError) as error:
+        raise ArchiveInvalid(f"manifest.json is not valid JSON: {error}") from error
+    if not isinstance(entries, list) or len(entries) > MAX_MANIFESTS:
+        raise ArchiveInvalid("manifest.json is not a list of images")
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise ArchiveInvalid("manifest.json lists something that is not an image")
+    return entries
+
+
+def _strings(value: object, most: int) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > most:
+        raise ArchiveInvalid("manifest.json is malformed")
+    return tuple(map(str, value))
+
+
+def _member_path(value: object) -> str:
+    if not isinstance(value, str):
+        raise ArchiveInvalid("manifest.json names no config")
+    return value
+
+
+def _layers(blobs: Blobs, config: ImageConfig, paths: tuple[str, ...]) -> Iterator[Descriptor]:
+    if len(paths) != len(config.diff_ids):
+        raise ArchiveInvalid(
+            f"the archive has {len(paths)} layers where its config has {len(config.diff_ids)}"
+        )
+    for path, diff_id in zip(paths, config.diff_ids, strict=True):
+        blob = blobs.get(path)
+        if blob is None:
+            raise ArchiveInvalid(f"the archive lacks the layer {path!r:.200}")
+        yield _layer(path, blob, diff_id)
+
+
+def _layer(path: str, blob: Blob, diff_id: Digest) -> Descriptor:
+    if not blob.compression and blob.digest != diff_id:
+        raise DigestMismatch(f"the layer {path!r:.200} is {blob.digest}, not {diff_id}")
+    suffix = f"+{blob.compression}" if blob.compression else ""
+    return Descriptor(LAYER + suffix, blob.digest, blob.size)

@@ -1,0 +1,92 @@
+"""What has been read of an archive so far: small members kept, large ones only measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import attrs
+
+from imgload.errors import ArchiveInvalid, DigestMismatch
+from imgload.oci.digest import Digest
+from imgload.oci.document import MAX_DOCUMENT
+
+MAX_KEPT = 32 << 20
+"""Bytes of small members that are held in memory, all together."""
+_MAX_LINKS = 20
+
+Compression = Literal["", "gzip", "zstd"]
+_MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def compression_of(start: bytes) -> Compression:
+    """Tell a layer's compression by its first bytes."""
+    return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
+
+
+@attrs.frozen
+class Blob:
+    """A member's content; `size` in bytes, `data` only when it was kept."""
+
+    digest: Digest
+    size: int
+    compression: Compression = ""
+    data: bytes | None = attrs.field(default=None, repr=False)
+
+
+@attrs.define
+class Blobs:
+    """The members of an archive by path."""
+
+    _by_path: dict[str, Blob] = attrs.field(factory=dict)
+    _links: dict[str, str] = attrs.field(factory=dict)
+    _kept: int = 0
+
+    def add(self, path: str, blob: Blob) -> None:
+        """Note a member.
+
+        Raises:
+            ArchiveInvalid: when the path is taken by other content, or too much is kept.
+
+        """
+        known = self._by_path.setdefault(path, blob)
+        if known.digest != blob.digest:
+            raise ArchiveInvalid(f"the archive has two different members named {path!r:.200}")
+        self._kept += len(blob.data or b"")
+        if self._kept > MAX_KEPT:
+            raise ArchiveInvalid(f"the archive has more than {MAX_KEPT} bytes of metadata")
+
+    def link(self, path: str, target: str) -> None:
+        """Note a symbolic or hard link."""
+        self._links[path] = target
+
+    def get(self, path: str) -> Blob | None:
+        """Return what is at a path, links followed."""
+        for _ in range(_MAX_LINKS):
+            if path in self._by_path or path not in self._links:
+                return self._by_path.get(path)
+            path = self._links[path]
+        raise ArchiveInvalid(f"the archive's links go round in a circle at {path!r:.200}")
+
+    def content(self, path: str) -> bytes | None:
+        """Return the kept content at a path, or None where there is nothing kept."""
+        blob = self.get(path)
+        return blob.data if blob else None
+
+    def by_digest(self, digest: Digest) -> Blob | None:
+        """Return a blob of an OCI layout; its path is its digest (image-layout.md#blobs)."""
+        path = f"blobs/{digest.algorithm}/{digest.hex}"
+        blob = self.get(path)
+        if blob is not None and blob.digest != digest and digest.algorithm == "sha256":
+            raise DigestMismatch(f"{path} has the content of {blob.digest}")
+        return blob
+
+    def values(self) -> Iterator[Blob]:
+        """All members."""
+        return iter(self._by_path.values())
+
+
+def may_be_document(path: str, size: int, start: bytes) -> bool:
+    """Whether a member may be JSON that has to be understood, and is small enough to keep."""
+    named = path.endswith("json") or path in {"oci-layout", "repositories"}
+    return size <= MAX_DOCUMENT and (named or start.startswith(b"{"))

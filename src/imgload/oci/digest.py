@@ -1,0 +1,72 @@
+"""Digests (OCI image spec, descriptor.md#digests)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import attrs
+
+from imgload.errors import ArchiveInvalid
+
+_HEX_LENGTH = {"sha256": 64, "sha384": 96, "sha512": 128}
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+@attrs.frozen(order=True)
+class Digest:
+    """A content digest that is well formed by construction.
+
+    Args:
+        algorithm: ``sha256``, ``sha384`` or ``sha512``.
+        hex: the lower-case hexadecimal sum.
+
+    Raises:
+        ArchiveInvalid: when it is not well formed.
+
+    """
+
+    algorithm: str
+    hex: str
+
+    def __attrs_post_init__(self) -> None:
+        length = _HEX_LENGTH.get(self.algorithm)
+        if length is None or len(self.hex) != length or not _HEX.fullmatch(self.hex):
+            raise ArchiveInvalid(f"not a digest: {self.algorithm[:20]}:{self.hex[:140]}")
+
+    @classmethod
+    def parse(cls, text: object) -> Digest:
+        """Parse ``algorithm:hex``."""
+        if not isinstance(text, str):
+            raise ArchiveInvalid(f"not a digest: {text!r:.80}")
+        algorithm, _, value = text.partition(":")
+        return cls(algorithm, value)
+
+    @classmethod
+    def of(cls, data: bytes, algorithm: str = "sha256") -> Digest:
+        """Digest of the bytes given."""
+        return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
+
+    @classmethod
+    def from_engine_id(cls, text: str) -> Digest:
+        """Parse an engine's image ID; Podman's lacks the ``sha256:``."""
+        return cls.parse(text if ":" in text else f"sha256:{text}")
+
+    @property
+    def short(self) -> str:
+        """The first twelve digits, as the engines print image IDs."""
+        return self.hex[:12]
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+def chain_ids(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:
+    """Chain ID of each layer, bottom up (OCI image spec, config.md#layer-chainid).
+
+    A snapshot that containerd unpacked is kept under the chain ID of its top layer.
+    """
+    chain: list[Digest] = []
+    for diff_id in diff_ids:
+        chain.append(Digest.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+    return tuple(chain)

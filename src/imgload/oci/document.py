@@ -1,0 +1,183 @@
+"""Manifests, indexes and configs, each with the raw bytes that its digest was taken of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from imgload.errors import ArchiveInvalid
+from imgload.oci.digest import Digest, chain_ids
+from imgload.oci.platform import Platform
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+ATTESTATION = "vnd.docker.reference.type"
+IMAGE_NAME = "io.containerd.image.name"
+
+MAX_DOCUMENT = 8 << 20
+"""Bytes; containerd refuses larger manifests and configs, too."""
+MAX_LAYERS = 1000
+MAX_MANIFESTS = 1000
+
+
+def parse_json(raw: bytes, what: str) -> dict[str, Any]:
+    """Parse a JSON object, refusing what is too large or not an object."""
+    if len(raw) > MAX_DOCUMENT:
+        raise ArchiveInvalid(f"{what} is {len(raw)} bytes, more than {MAX_DOCUMENT}")
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ArchiveInvalid(f"{what} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ArchiveInvalid(f"{what} is not a JSON object")
+    return value
+
+
+def _list(value: object, what: str, most: int) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or len(value) > most:
+        raise ArchiveInvalid(f"{what} is not a list of at most {most}")
+    return value
+
+
+@attrs.frozen
+class Descriptor:
+    """A pointer to content (OCI image spec, descriptor.md); `size` is in bytes."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    platform: Platform | None = None
+    annotations: Mapping[str, str] = attrs.field(factory=dict)
+
+    @classmethod
+    def parse(cls, value: object) -> Descriptor:
+        """Read a descriptor out of a parsed document."""
+        if not isinstance(value, dict):
+            raise ArchiveInvalid("a descriptor is not a JSON object")
+        size = value.get("size")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ArchiveInvalid(f"a descriptor's size is {size!r:.40}")
+        notes = value.get("annotations")
+        return cls(
+            media_type=str(value.get("mediaType") or ""),
+            digest=Digest.parse(value.get("digest")),
+            size=size,
+            platform=Platform.from_json(value.get("platform")),
+            annotations={str(k): str(v) for k, v in notes.items()} if isinstance(notes, dict) else {},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the descriptor as it stands in a document."""
+        value: dict[str, Any] = {
+            "mediaType": self.media_type,
+            "digest": str(self.digest),
+            "size": self.size,
+        }
+        if self.platform:
+            value["platform"] = self.platform.to_json()
+        if self.annotations:
+            value["annotations"] = dict(self.annotations)
+        return value
+
+    @property
+    def is_attestation(self) -> bool:
+        """Whether this is BuildKit's attestation, not something to run."""
+        unknown = self.platform is not None and self.platform.is_unknown
+        return unknown or ATTESTATION in self.annotations
+
+
+@attrs.frozen
+class ImageConfig:
+    """An image's config; its digest is the image ID (OCI image spec, config.md)."""
+
+    raw: bytes = attrs.field(repr=False)
+    digest: Digest
+    platform: Platform
+    diff_ids: tuple[Digest, ...]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> ImageConfig:
+        """Parse a config and take its digest."""
+        value = parse_json(raw, "the image config")
+        rootfs = value.get("rootfs")
+        found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+        diff_ids = tuple(Digest.parse(d) for d in _list(found, "diff_ids", MAX_LAYERS))
+        platform = Platform.from_json(value) or Platform("linux", "amd64")
+        return cls(raw, Digest.of(raw), platform, diff_ids)
+
+    @property
+    def chain_id(self) -> Digest | None:
+        """Key of the unpacked snapshot on a node; None for an image without layers."""
+        return chain_ids(self.diff_ids)[-1] if self.diff_ids else None
+
+
+@attrs.frozen
+class Manifest:
+    """An image manifest (OCI image spec, manifest.md; Docker's schema 2 is the same shape)."""
+
+    raw: bytes = attrs.field(repr=False)
+    digest: Digest
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Manifest:
+        """Parse a manifest and take its digest."""
+        value = parse_json(raw, "the manifest")
+        layers = _list(value.get("layers"), "layers", MAX_LAYERS)
+        return cls(
+            raw=raw,
+            digest=Digest.of(raw),
+            media_type=str(value.get("mediaType") or MANIFEST),
+            config=Descriptor.parse(value.get("config")),
+            layers=tuple(Descriptor.parse(layer) for layer in layers),
+        )
+
+    @classmethod
+    def build(cls, config: ImageConfig, layers: tuple[Descriptor, ...]) -> Manifest:
+        """Make the OCI manifest of an image that came without one."""
+        described = Descriptor(CONFIG, config.digest, len(config.raw))
+        value = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": described.to_json(),
+            "layers": [layer.to_json() for layer in layers],
+        }
+        return cls.parse(json.dumps(value, separators=(",", ":")).encode())
+
+    def descriptor(self, platform: Platform, name: str) -> Descriptor:
+        """Return the entry of ``index.json`` that makes containerd call the image `name`."""
+        notes = {IMAGE_NAME: name}
+        return Descriptor(self.media_type, self.digest, len(self.raw), platform, notes)
+
+
+@attrs.frozen
+class Index:
+    """An image index (OCI image spec, image-index.md; Docker's manifest list)."""
+
+    digest: Digest
+    manifests: tuple[Descriptor, ...]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Index:
+        """Parse an index and take its digest."""
+        value = parse_json(raw, "the image index")
+        found = _list(value.get("manifests"), "manifests", MAX_MANIFESTS)
+        return cls(Digest.of(raw), tuple(Descriptor.parse(m) for m in found))
+
+    @staticmethod
+    def build(manifests: tuple[Descriptor, ...]) -> bytes:
+        """Raw bytes of an index that lists the manifests given."""
+        entries = [m.to_json() for m in manifests]
+        value = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+        return json.dumps(value, separators=(",", ":")).encode()

@@ -1,0 +1,76 @@
+"""Platforms (OCI image spec, image-index.md, and containerd's normalisation)."""
+
+from __future__ import annotations
+
+import attrs
+
+from imgload.errors import UsageError
+
+_ARCHITECTURES = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "i386": ("386", ""),
+    "i686": ("386", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armv7l": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "armv6l": ("arm", "v6"),
+}
+_DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
+
+
+@attrs.frozen
+class Platform:
+    """Operating system, architecture and variant, in containerd's normal form."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    @classmethod
+    def of(cls, os: str, architecture: str, variant: str = "") -> Platform:
+        """Normalise as containerd's ``platforms.Normalize`` does: aarch64 is arm64, and so on."""
+        arch, implied = _ARCHITECTURES.get(architecture.lower(), (architecture.lower(), ""))
+        variant = variant.lower() or implied
+        if variant == _DEFAULT_VARIANT.get(arch) and arch != "arm":
+            variant = ""
+        if arch == "arm" and not variant:
+            variant = "v7"
+        return cls(os.lower() or "linux", arch, variant)
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Parse ``os/arch[/variant]``, or an architecture alone.
+
+        Raises:
+            UsageError: when it is neither.
+
+        """
+        parts = text.strip().split("/")
+        if not all(parts) or len(parts) > 3 or not all(p.isascii() and p.replace("_", "").replace("-", "").replace(".", "").isalnum() for p in parts):  # noqa: PLR2004, E501
+            raise UsageError(
+                f"not a platform: {text!r}", hint="write it as os/arch, for example linux/arm64"
+            )
+        return cls.of(*(parts if len(parts) > 1 else ["linux", *parts]))
+
+    @classmethod
+    def from_json(cls, value: object) -> Platform | None:
+        """Read ``os``, ``architecture`` and ``variant`` out of a parsed document."""
+        if not isinstance(value, dict) or not value.get("architecture"):
+            return None
+        fields = (value.get(key) or "" for key in ("os", "architecture", "variant"))
+        return cls.of(*(str(field) for field in fields))
+
+    def to_json(self) -> dict[str, str]:
+        """Return the platform as a descriptor has it."""
+        value = {"architecture": self.architecture, "os": self.os}
+        return {**value, "variant": self.variant} if self.variant else value
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether this is BuildKit's ``unknown/unknown``, which marks attestations."""
+        return self.os == "unknown" or self.architecture == "unknown"
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))

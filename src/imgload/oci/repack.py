@@ -1,0 +1,130 @@
+"""Any saved archive in, an OCI layout tar for ``ctr images import`` out, as a stream.
+
+Layers pass through as they arrive, hashed on the way. containerd takes a blob's digest from its
+content and not from its path, so a layer can be sent before its digest is known; ``index.json``
+comes last and only when everything checked out, so a stream that breaks leaves no image behind.
+The names are ours: what the archive calls its images decides nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import attrs
+
+from imgload.errors import ArchiveInvalid, DigestMismatch
+from imgload.oci import tar
+from imgload.oci.archive import ArchivedImage, choose, images_in
+from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document
+from imgload.oci.digest import Digest
+from imgload.oci.document import Descriptor, Index
+from imgload.oci.platform import Platform
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+@attrs.frozen
+class Wanted:
+    """An image to take out of an archive, and the names it gets on the nodes.
+
+    Args:
+        target: digest of its config, its manifest, or an index over it.
+        names: full names, as containerd keeps them.
+        platform: which platform of an index; None when the target is one image.
+
+    """
+
+    target: Digest
+    names: tuple[str, ...]
+    platform: Platform | None = None
+
+
+class Repack:
+    """The stream; iterate it once, then `images` and `sizes` tell what was in it.
+
+    Args:
+        archive: the saved archive, in chunks.
+        wanted: the images to take out of it.
+
+    Raises (while iterating):
+        SourceError: when the archive is damaged, hostile, or lacks what is wanted.
+
+    """
+
+    def __init__(self, archive: Iterable[bytes], wanted: Sequence[Wanted]) -> None:
+        self._archive = archive
+        self._wanted = wanted
+        self._blobs = Blobs()
+        self._nonce = secrets.token_hex(16)
+        self._sent: set[Digest] = set()
+        self.images: dict[Digest, ArchivedImage] = {}
+        self.sizes: dict[Digest, int] = {}
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        yield from _file("oci-layout", _LAYOUT)
+        for count, (member, body) in enumerate(tar.read_tar(self._archive)):
+            if member.kind == "link":
+                self._blobs.link(member.path, member.target)
+            elif member.kind == "file":
+                yield from self._take(member, body, count)
+        yield from self._finish()
+
+    def _take(
+        self, member: tar.Member, body: tar.Body, count: int
+    ) -> Iterator[bytes | memoryview]:
+        pieces = iter(body)
+        first = next(pieces, memoryview(b""))
+        start = bytes(first[:4])
+        if may_be_document(member.path, member.size, start):
+            data = b"".join(chain([first], pieces))
+            self._blobs.add(member.path, Blob(Digest.of(data), len(data), "", data))
+            return
+        hasher = hashlib.sha256()
+        yield tar.header(f"blobs/sha256/{self._nonce}{count}", member.size)
+        for piece in chain([first], pieces):
+            hasher.update(piece)
+            yield piece
+        yield tar.padding(member.size)
+        digest = Digest("sha256", hasher.hexdigest())
+        self._sent.add(digest)
+        self.sizes[digest] = member.size
+        self._blobs.add(member.path, Blob(digest, member.size, compression_of(start)))
+
+    def _finish(self) -> Iterator[bytes | memoryview]:
+        found = images_in(self._blobs)
+        entries: list[Descriptor] = []
+        for wanted in self._wanted:
+            image = choose(found, wanted.target, wanted.platform)
+            self.images[wanted.target] = image
+            yield from self._complete(image)
+            platform = image.config.platform
+            entries += (image.manifest.descriptor(platform, name) for name in wanted.names)
+        yield from _file("index.json", Index.build(tuple(entries)))
+        yield tar.END
+
+    def _complete(self, image: ArchivedImage) -> Iterator[bytes | memoryview]:
+        kept = {blob.digest: blob.data for blob in self._blobs.values() if blob.data is not None}
+        kept[image.manifest.digest] = image.manifest.raw
+        for layer in image.manifest.layers:
+            self._check(layer, kept)
+        needed = [*(layer.digest for layer in image.manifest.layers), image.config.digest]
+        for digest in (*needed, image.manifest.digest):
+            if digest not in self._sent:
+                self._sent.add(digest)
+                self.sizes[digest] = len(kept[digest])
+                yield from _file(f"blobs/sha256/{digest.hex}", kept[digest])
+
+    def _check(self, layer: Descriptor, kept: dict[Digest, bytes]) -> None:
+        self._blobs.by_digest(layer.digest)
+        if layer.digest not in self._sent and layer.digest not in kept:
+            raise ArchiveInvalid(f"the archive lacks the layer {layer.digest}")
+        size = self.sizes.get(layer.digest, len(kept.get(layer.digest, b"")))
+        if size != layer.size:
+            raise DigestMismatch(f"the layer {layer.digest} has {size} bytes, not {layer.size}")
+
+
+def _file(path: str, data: bytes) -> Iterator[bytes]:
+    yield tar.header(path, len(data)) + data + tar.padding(len(data))

@@ -1,0 +1,63 @@
+"""Several things at once, on daemon threads: Ctrl-C must not wait for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import attrs
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.2
+
+
+@attrs.define
+class Task(Generic[T]):
+    """One call on a thread of its own; `result` returns its value or raises its error."""
+
+    _call: Callable[[], T]
+    _value: list[T] = attrs.field(factory=list)
+    _error: Exception | None = None
+    _thread: threading.Thread = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._value.append(self._call())
+        except Exception as error:  # noqa: BLE001 - raised again by result()
+            self._error = error
+
+    def settle(self, seconds: float) -> None:
+        """Wait for the end at most so long, whatever it is."""
+        self._thread.join(seconds)
+
+    def result(self) -> T:
+        """Wait for the end, interruptibly."""
+        while self._thread.is_alive():
+            self._thread.join(_POLL_SECONDS)
+        if self._error is not None:
+            raise self._error
+        return self._value[0]
+
+
+def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Run all calls at once; the first error, in order, is raised when all have ended."""
+    if len(calls) == 1:
+        return [calls[0]()]
+    tasks = [Task(call) for call in calls]
+    outcomes = [_outcome(task) for task in tasks]
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+    return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
+
+
+def _outcome(task: Task[T]) -> T | Exception:
+    try:
+        return task.result()
+    except Exception as error:  # noqa: BLE001 - raised by in_parallel, in order
+        return error

@@ -1,0 +1,132 @@
+"""Surveys in, plan out; pure.
+
+The plan is made for each image and each node: kind decides on one list of nodes for all images,
+so that one missing image sends every image again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+
+if TYPE_CHECKING:
+    from imgload.nodes.survey import Survey
+
+Action = Literal["present", "tagged", "delta", "full"]
+
+
+@attrs.frozen
+class Image:
+    """An image to load under one name.
+
+    Args:
+        name: as containerd keeps it, and as a pod spec's name is resolved to.
+        target: the digest that the source knows it by.
+        image_id: digest of the config; None where only the transfer will tell.
+        diff_ids: its layers, bottom up.
+        platform: what it runs on.
+        size: bytes, as the source counts them.
+        source: the name of the source, for the report.
+
+    """
+
+    name: str
+    target: Digest
+    image_id: Digest | None
+    diff_ids: tuple[Digest, ...]
+    platform: Platform
+    size: int
+    source: str
+
+
+@attrs.frozen
+class Proof:
+    """What was read back of a node about one image; `cri` is None without a crictl there."""
+
+    name: bool
+    image_id: bool
+    diff_ids: bool
+    unpacked: bool
+    cri: bool | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is missing."""
+        return all((self.name, self.image_id, self.diff_ids, self.unpacked, self.cri is not False))
+
+    def missing(self) -> list[str]:
+        """Return what is missing, in words."""
+        said = {
+            "its name": self.name,
+            "its image ID": self.image_id,
+            "its layers' diff IDs": self.diff_ids,
+            "its unpacked snapshot": self.unpacked,
+            "CRI's confirmation": self.cri is not False,
+        }
+        return [what for what, there in said.items() if not there]
+
+
+@attrs.frozen
+class Step:
+    """What is to be done about one image on one node; `tag_from` for action ``tagged``."""
+
+    image: Image
+    node: str
+    action: Action
+    proof: Proof | None = None
+    tag_from: str = ""
+
+
+@attrs.frozen
+class Plan:
+    """All steps."""
+
+    steps: tuple[Step, ...]
+
+    def groups(self) -> list[tuple[tuple[Image, ...], tuple[str, ...]]]:
+        """Return which images are to be sent to which nodes, the most nodes at once."""
+        lacking: dict[tuple[str, str], list[Image]] = {}
+        for step in self.steps:
+            if step.action in {"full", "delta"}:
+                key = (step.node, f"{step.image.source} {step.image.platform}")
+                lacking.setdefault(key, []).append(step.image)
+        together: dict[tuple[Image, ...], list[str]] = {}
+        for (node, _), images in lacking.items():
+            together.setdefault(tuple(images), []).append(node)
+        return [(images, tuple(nodes)) for images, nodes in together.items()]
+
+
+def prove(image: Image, survey: Survey) -> Proof:
+    """Compare what a node has with what it should have."""
+    image_id = image.image_id
+    config = survey.configs.get(image_id) if image_id else None
+    chain_id = config.chain_id if config else None
+    answer = survey.cri.get(image.name)
+    return Proof(
+        name=image.name in survey.records,
+        image_id=image_id is not None and survey.has(image.name, image_id),
+        diff_ids=config is not None and config.diff_ids == image.diff_ids,
+        unpacked=config is not None and (chain_id is None or chain_id in survey.snapshots),
+        cri=answer.image_id == image_id if answer else None,
+    )
+
+
+def decide(image: Image, node: str, survey: Survey) -> Step:
+    """Decide on one image and one node."""
+    proof = prove(image, survey)
+    if proof.ok:
+        return Step(image, node, "present", proof)
+    others = survey.names_of(image.image_id) if image.image_id else []
+    if others and proof.diff_ids and proof.unpacked and image.name not in others:
+        return Step(image, node, "tagged", tag_from=others[0])
+    return Step(image, node, "full")
+
+
+def make_plan(images: Sequence[Image], surveys: Mapping[str, Survey]) -> Plan:
+    """Decide on every image and every node that could be surveyed."""
+    return Plan(tuple(decide(i, node, s) for i in images for node, s in surveys.items()))

@@ -1,0 +1,66 @@
+"""A place that images come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+
+import attrs
+
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+
+
+@attrs.frozen
+class Found:
+    """An image that a source has.
+
+    Args:
+        handle: what the source calls it, for `save`.
+        names: what it is to be called on the nodes.
+        target: the digest that the source knows it by: of its config, manifest or index.
+        image_id: digest of the config; None where only the transfer will tell.
+
+    """
+
+    handle: str
+    names: tuple[str, ...]
+    target: Digest
+    image_id: Digest | None
+    platform: Platform
+    diff_ids: tuple[Digest, ...]
+    size: int
+
+
+class Source(ABC):
+    """An engine's store, an archive, a layout folder or standard input.
+
+    Attributes:
+        name: short, for the report: ``docker``, ``podman``, or a path.
+        describe: where it is, for messages.
+        listing: the command that shows what it has.
+
+    """
+
+    name: str
+    describe: str
+    listing: str
+
+    @abstractmethod
+    def find(self, text: str, platform: Platform | None) -> Found | None:
+        """Return the image that a name or image ID means here, or None.
+
+        Args:
+            text: as the user wrote it.
+            platform: which platform of a multi-platform image; None for the source's own.
+
+        Raises:
+            ReferenceInvalid: when it is neither a name nor an image ID.
+            PlatformMissing: when the image is for another platform.
+
+        """
+
+    @abstractmethod
+    def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
+        """Stream one archive with all the images."""

@@ -1,0 +1,121 @@
+"""Images in an engine's store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from imgload.engines.base import Engine, EngineImage
+from imgload.errors import EngineFailed, PlatformMissing, ReferenceInvalid
+from imgload.oci.digest import Digest
+from imgload.oci.document import Index, Manifest, parse_json
+from imgload.oci.platform import Platform
+from imgload.reference import Reference, image_id_prefix, is_full_image_id
+from imgload.sources.base import Found, Source
+
+
+class EngineSource(Source):
+    """What Docker or Podman holds."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.name = engine.name
+        self.describe = str(engine.endpoint)
+        self.listing = f"{engine.name} images"
+
+    def find(self, text: str, platform: Platform | None) -> Found | None:
+        names_for = None if is_full_image_id(text) else _reference(text)
+        image = self.engine.find(text)
+        if image is None:
+            return None
+        names = _names(text, names_for, image)
+        if not names:
+            return None
+        if platform and image.image_id and image.platform != platform:
+            raise PlatformMissing(
+                f"{text} in {self.engine.endpoint} is for {image.platform}, not {platform}",
+                hint=f"build it with --platform {platform}, or leave --platform out",
+            )
+        other = platform is not None and platform != image.platform
+        return Found(
+            handle=str(image.target),
+            names=names,
+            target=image.target,
+            image_id=image.image_id or (None if other else self._identify(image)),
+            platform=platform or image.platform,
+            diff_ids=image.diff_ids,
+            size=image.size,
+        )
+
+    def _identify(self, image: EngineImage) -> Digest | None:
+        """Learn the image ID where the engine does not tell it, or None where it cannot be.
+
+        An untagged image is not touched: taking our own tag away again would delete it.
+        """
+        if not image.names:
+            return None
+        from imgload.transports.receiver import Receiver  # noqa: PLC0415 - start-up
+
+        with Receiver.listening() as receiver:
+            try:
+                self.engine.push(image, receiver.repository)
+            except EngineFailed:
+                return None
+            return _config_for(receiver.manifests, image)
+
+    def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
+        return self.engine.save([image.handle for image in images], images[0].platform)
+
+
+def _reference(text: str) -> Reference | None:
+    try:
+        return Reference.parse(text)
+    except ReferenceInvalid:
+        if image_id_prefix(text):
+            return None
+        raise
+
+
+def _names(text: str, reference: Reference | None, image: EngineImage) -> tuple[str, ...]:
+    """Return what to call an image that the engine found; nothing when it found another one.
+
+    Podman takes a short name for any image whose name ends so. A pod does not.
+    """
+    held = [Reference.parse(name) for name in image.names if "<none>" not in name]
+    if reference is not None:
+        accepted = [reference, *([reference.on_localhost()] if reference.short else [])]
+        if reference.digest or any(name in accepted for name in held):
+            return (reference.record,)
+    digits = image_id_prefix(text)
+    ids = [i.hex for i in (image.target, image.image_id) if i]
+    if digits is None or not any(i.startswith(digits) for i in ids):
+        return ()
+    return tuple(dict.fromkeys(_pod_name(name) for name in held)) or (f"sha256:{ids[-1]}",)
+
+
+def _pod_name(held: Reference) -> str:
+    """Return a name without the ``localhost/`` that Podman put before it."""
+    if held.registry != "localhost":
+        return held.record
+    return Reference.parse(held.record.removeprefix("localhost/")).record
+
+
+def _config_for(pushed: Mapping[Digest, bytes], image: EngineImage) -> Digest | None:
+    """Return the config digest of the one manifest among those pushed that is the image."""
+    wanted = _manifests_for(pushed, image)
+    configs = {m.config.digest for m in wanted if len(m.layers) == len(image.diff_ids)}
+    return configs.pop() if len(configs) == 1 else None
+
+
+def _manifests_for(pushed: Mapping[Digest, bytes], image: EngineImage) -> Iterator[Manifest]:
+    for digest, raw in pushed.items():
+        document = parse_json(raw, "a manifest")
+        if "config" in document and _is_for(digest, pushed, image):
+            yield Manifest.parse(raw)
+
+
+def _is_for(digest: Digest, pushed: Mapping[Digest, bytes], image: EngineImage) -> bool:
+    """Whether a manifest is listed for the image's platform, or by nothing at all."""
+    indexes = [Index.parse(r) for r in pushed.values() if "manifests" in parse_json(r, "an index")]
+    listed = [entry for index in indexes for entry in index.manifests if entry.digest == digest]
+    return all(e.platform in {None, image.platform} and not e.is_attestation for e in listed)

@@ -1,0 +1,85 @@
+"""Which source has each image that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from imgload.errors import ImageAmbiguous, ImageNotFound, UsageError
+from imgload.oci.platform import Platform
+from imgload.parallel import in_parallel
+from imgload.plan import Image
+from imgload.reference import Reference
+from imgload.sources.base import Found, Source
+
+Located = tuple[Source, Found]
+
+
+def locate(texts: Sequence[str], sources: Sequence[Source], platform: Platform | None) -> list[Located]:
+    """Return the source and image for each name or image ID.
+
+    Raises:
+        ImageNotFound: when no source has it.
+        ImageAmbiguous: when two sources have different images under it: never a guess.
+
+    """
+    return [_locate(text, sources, platform) for text in dict.fromkeys(texts)]
+
+
+def named(located: Sequence[Located], name: str | None) -> dict[Image, Located]:
+    """Return each image to load, one for each name, with where it comes from.
+
+    Args:
+        located: the images found.
+        name: the one name to load the one image under, or None for their own.
+
+    Raises:
+        UsageError: when several images are to have one name.
+
+    """
+    if name is not None and len(located) != 1:
+        raise UsageError("one name cannot be given to several images", hint="load them one by one")
+    given = (Reference.parse(name).record,) if name else None
+    by_name = {n: _image(n, *pair) for pair in located for n in given or pair[1].names}
+    origins = {n: pair for pair in located for n in given or pair[1].names}
+    return {image: origins[n] for n, image in by_name.items()}
+
+
+def _image(name: str, source: Source, found: Found) -> Image:
+    return Image(
+        name=name,
+        target=found.target,
+        image_id=found.image_id,
+        diff_ids=found.diff_ids,
+        platform=found.platform,
+        size=found.size,
+        source=source.name,
+    )
+
+
+def _locate(text: str, sources: Sequence[Source], platform: Platform | None) -> Located:
+    answers = in_parallel([partial(source.find, text, platform) for source in sources])
+    held = [(s, f) for s, f in zip(sources, answers, strict=True) if f is not None]
+    if not held:
+        raise _not_found(text, sources)
+    if len({found.image_id or found.target for _, found in held}) > 1:
+        raise _ambiguous(text, held)
+    return held[0]
+
+
+def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
+    places = " and ".join(source.describe for source in sources)
+    return ImageNotFound(
+        f"no image {text!r} in {places}",
+        hint=f"see what is there with: {sources[0].listing}",
+    )
+
+
+def _ambiguous(text: str, held: Sequence[Located]) -> ImageAmbiguous:
+    both = ", and ".join(
+        f"{source.describe} holds {(found.image_id or found.target).short}" for source, found in held
+    )
+    choices = " or ".join(f"--from {source.name}" for source, _ in held)
+    return ImageAmbiguous(
+        f"{text!r} is not one image: {both}", hint=f"say which one is meant: {choices}"
+    )

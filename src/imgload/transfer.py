@@ -1,0 +1,233 @@
+"""Carrying a plan out: tag, send, and prove what is on each node afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import attrs
+
+from imgload.errors import ImgloadError, NodeFull, NotProven
+from imgload.events import BytesSent, Event, NodeDone, SendingEnded, SendingStarted
+from imgload.nodes import containerd
+from imgload.nodes.node import Node
+from imgload.nodes.survey import Question, Survey
+from imgload.nodes.undo import undo
+from imgload.oci.repack import Repack, Wanted
+from imgload.parallel import in_parallel
+from imgload.plan import Image, Plan, Proof, Step, prove
+from imgload.report import ImageResult, NodeResult, Report
+from imgload.sources.resolve import Located
+from imgload.transports.archive import Delivery, deliver
+
+PROOF_SECONDS = 5.0
+"""How long CRI may take to hear of an image: containerd tells it by an event."""
+_PROOF_PAUSE = 0.1
+
+
+@attrs.define
+class Transfer:
+    """One load's work on the nodes; `images` and `results` grow as it goes.
+
+    Args:
+        nodes: by name.
+        surveys: what each node had before.
+        origins: where each image comes from, by its name on the nodes.
+        on_event: told what happens, from several threads.
+
+    """
+
+    nodes: Mapping[str, Node]
+    surveys: Mapping[str, Survey]
+    origins: Mapping[str, Located]
+    on_event: Callable[[Event], None]
+    images: dict[str, Image] = attrs.field(factory=dict)
+    results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
+
+    def carry_out(self, plan: Plan) -> None:
+        """Do what is planned, and prove it."""
+        for step in plan.steps:
+            if step.action == "present":
+                self._settle(step.image, NodeResult(step.node, "present", step.proof))
+        in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
+        for images, names in plan.groups():
+            self._send(images, [self.nodes[name] for name in names])
+
+    def pretend(self, plan: Plan) -> None:
+        """Settle every step as planned; nothing is done."""
+        for step in plan.steps:
+            self._settle(step.image, NodeResult(step.node, step.action, step.proof))
+
+    def refuse(self, images: Sequence[Image], errors: Mapping[str, ImgloadError]) -> None:
+        """Settle the nodes that could not be surveyed."""
+        for image in images:
+            for node, error in errors.items():
+                self._settle(image, NodeResult(node, None, error=error))
+
+    def report(self, nodes: Sequence[str], *, dry_run: bool) -> Report:
+        """Return what happened, the images and nodes in the order they were asked for."""
+        rows = [
+            ImageResult(
+                image.name,
+                image.image_id,
+                image.source,
+                image.platform,
+                tuple(self.results[name, node] for node in nodes),
+            )
+            for name in self.origins
+            for image in [self.images[name]]
+        ]
+        return Report(tuple(rows), dry_run)
+
+    def _settle(self, image: Image, result: NodeResult) -> None:
+        self.images[image.name] = image
+        self.results[image.name, result.node] = result
+        self.on_event(NodeDone(image.name, result))
+
+    def _tag(self, step: Step) -> None:
+        start = time.monotonic()
+        node = self.nodes[step.node]
+        try:
+            node.run(containerd.tag_command(step.tag_from, step.image.name))
+            proof = self._prove(node, [step.image])[step.image.name]
+            error = _refusal(step.image, node, proof)
+        except ImgloadError as failure:
+            proof, error = None, failure
+        seconds = time.monotonic() - start
+        result = NodeResult(node.name, "tagged", proof, seconds=seconds, error=error)
+        self._settle(step.image, self._told(step.image, result))
+
+    def _send(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
+        start = time.monotonic()
+        nodes = list(self._with_room(images, nodes))
+        if not nodes:
+            return
+        source, _ = self.origins[images[0].name]
+        unique = {image.target: self.origins[image.name][1] for image in images}
+        for node in nodes:
+            size = sum(found.size for found in unique.values())
+            self.on_event(SendingStarted(node.name, tuple(i.name for i in images), size))
+        with source.save(list(unique.values())) as archive:
+            repack = Repack(archive, wanted(images))
+            deliveries = deliver(repack, nodes, images[0].platform, self._on_bytes)
+        images = [_learnt(image, repack) for image in images]
+        sizes = _bytes_by_image(images, repack)
+        in_parallel(
+            [partial(self._finish, n, images, deliveries[n.name], sizes, start) for n in nodes]
+        )
+
+    def _on_bytes(self, node: str, size: int) -> None:
+        self.on_event(BytesSent(node, size))
+
+    def _with_room(self, images: Sequence[Image], nodes: Sequence[Node]) -> Iterator[Node]:
+        """Yield the nodes that can hold the images' content; it is needed beside the snapshots."""
+        needed = sum({image.target: image.size for image in images}.values())
+        for node in nodes:
+            free = self.surveys[node.name].traits.free
+            if free is None or free >= needed:
+                yield node
+                continue
+            error = NodeFull(
+                f"{node.name} has {_mib(free)} free, and at least {_mib(needed)} are needed",
+                hint=f"see what fills it: {node.engine.name} exec {node.name} df -h /var",
+            )
+            for image in images:
+                self._settle(image, NodeResult(node.name, "full", error=error))
+
+    def _finish(
+        self,
+        node: Node,
+        images: Sequence[Image],
+        delivery: Delivery,
+        sizes: Mapping[str, int],
+        start: float,
+    ) -> None:
+        self.on_event(SendingEnded(node.name))
+        proofs, failure = self._read_back(node, images, delivery)
+        before = self.surveys[node.name]
+        for image in images:
+            proof = proofs.get(image.name)
+            error = failure or _refusal(image, node, proof)
+            if error:
+                undo(node, before, image)
+            sent = sizes[image.name] if not delivery.error else delivery.bytes_sent
+            seconds = time.monotonic() - start
+            result = NodeResult(node.name, "full", proof, sent, seconds, error)
+            self._settle(image, self._told(image, result))
+
+    def _read_back(
+        self, node: Node, images: Sequence[Image], delivery: Delivery
+    ) -> tuple[dict[str, Proof], ImgloadError | None]:
+        if delivery.error:
+            return {}, delivery.error
+        try:
+            return self._prove(node, images), None
+        except ImgloadError as error:
+            return {}, error
+
+    def _prove(self, node: Node, images: Sequence[Image]) -> dict[str, Proof]:
+        deadline = time.monotonic() + PROOF_SECONDS
+        while True:
+            survey = node.survey(question(images))
+            proofs = {image.name: prove(image, survey) for image in images}
+            if all(p.ok for p in proofs.values()) or time.monotonic() > deadline:
+                return proofs
+            if not all(p.unpacked and p.image_id for p in proofs.values()):
+                return proofs
+            time.sleep(_PROOF_PAUSE)
+
+    def _told(self, image: Image, result: NodeResult) -> NodeResult:
+        """Add to a result which other image had the name before."""
+        survey = self.surveys[result.node]
+        target = survey.records.get(image.name)
+        before = survey.content.configs_under(target) if target else frozenset()
+        others = before - {image.image_id}
+        return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
+
+
+def question(images: Sequence[Image]) -> Question:
+    """Return what to read of a node about these images."""
+    return Question(
+        tuple(dict.fromkeys(image.name for image in images)),
+        tuple(dict.fromkeys(image.image_id for image in images if image.image_id)),
+    )
+
+
+def wanted(images: Sequence[Image]) -> list[Wanted]:
+    """Return what to take out of the saved archive: each image once, with all its names."""
+    first = {image.target: image for image in images}
+    return [
+        Wanted(target, tuple(i.name for i in images if i.target == target), image.platform)
+        for target, image in first.items()
+    ]
+
+
+def _learnt(image: Image, repack: Repack) -> Image:
+    """Return the image with what only its archive could tell."""
+    config = repack.images[image.target].config
+    return attrs.evolve(image, image_id=config.digest, diff_ids=config.diff_ids)
+
+
+def _bytes_by_image(images: Sequence[Image], repack: Repack) -> dict[str, int]:
+    left = dict(repack.sizes)
+    sizes: dict[str, int] = {}
+    for image in images:
+        manifest = repack.images[image.target].manifest
+        blobs = {manifest.digest, manifest.config.digest, *(x.digest for x in manifest.layers)}
+        sizes[image.name] = sum(left.pop(blob, 0) for blob in blobs)
+    return sizes
+
+
+def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:
+    if proof is not None and proof.ok:
+        return None
+    missing = ", ".join(proof.missing()) if proof else "everything"
+    return NotProven(
+        f"{node.name} says it has imported {image.name}, and lacks {missing}",
+        hint=f"see what containerd says: {node.engine.name} exec {node.name} journalctl -u containerd",
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"

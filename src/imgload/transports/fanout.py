@@ -1,0 +1,93 @@
+"""One stream to several readers, none of which can fill memory or stop the others."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from imgload.engines.base import Chunk
+from imgload.errors import ImgloadError
+
+_DEPTH = 4
+"""Chunks that wait for one reader."""
+
+
+class StreamAborted(ImgloadError):
+    """The stream ended before its end; the reader must not take what it has for whole."""
+
+
+@attrs.define
+class Feed:
+    """One reader's end of the stream: iterate it; `leave` when no longer interested."""
+
+    _waiting: deque[Chunk] = attrs.field(factory=deque)
+    _changed: threading.Condition = attrs.field(factory=threading.Condition)
+    _complete: bool = False
+    _aborted: bool = False
+    left: bool = False
+
+    def __iter__(self) -> Iterator[Chunk]:
+        while (chunk := self._next()) is not None:
+            yield chunk
+
+    def _next(self) -> Chunk | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._complete or self._aborted)
+            if self._aborted:
+                raise StreamAborted("the stream was cut off at its source")
+            chunk = self._waiting.popleft() if self._waiting else None
+            self._changed.notify_all()
+            return chunk
+
+    def put(self, chunk: Chunk) -> None:
+        """Hand a chunk over, waiting while the reader is behind."""
+        with self._changed:
+            while len(self._waiting) >= _DEPTH and not self.left:
+                self._changed.wait(0.2)
+            if not self.left:
+                self._waiting.append(chunk)
+                self._changed.notify_all()
+
+    def complete(self) -> None:
+        """Say that all was handed over."""
+        with self._changed:
+            self._complete = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Make the reader fail."""
+        with self._changed:
+            self._aborted = True
+            self._changed.notify_all()
+
+    def leave(self) -> None:
+        """Stop reading; the stream goes on for the others."""
+        with self._changed:
+            self.left = True
+            self._waiting.clear()
+            self._changed.notify_all()
+
+
+def fan_out(stream: Iterable[Chunk], feeds: list[Feed]) -> bool:
+    """Hand a stream to all feeds, at the pace of the slowest reader.
+
+    Returns:
+        whether the stream was read to its end; not so when every reader had left.
+
+    """
+    try:
+        for chunk in stream:
+            for feed in feeds:
+                feed.put(chunk)
+            if all(feed.left for feed in feeds):
+                return False
+    except BaseException:
+        for feed in feeds:
+            feed.abort()
+        raise
+    for feed in feeds:
+        feed.complete()
+    return True
