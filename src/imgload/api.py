@@ -43,6 +43,4 @@ def load(
     """
     wanted = [images] if isinstance(images, str) else list(images)
     with Loader.connect(cluster, nodes=nodes, source=source) as loader:
-        return loader.load(
-            wanted, name=name, platform=platform, dry_run=dry_run, on_event=on_event
-        )
+        return loader.load(wanted, name=name, platform=platform, dry_run=dry_run, on_event=on_event)

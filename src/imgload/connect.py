@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import attrs
 
@@ -59,7 +60,20 @@ def _sources(
         endpoint = probe(Candidate("docker", source, "--from", explicit=True))
         yield EngineSource(engines.get(endpoint) or _opened(endpoint, stack))
     else:
-        raise UsageError(f"no such source: {source!r}")
+        yield _archive(source, stack)
+
+
+def _archive(path: str, stack: ExitStack) -> Source:
+    from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
+
+    if path != "-" and not Path(path).exists():
+        raise UsageError(
+            f"no such source: {path!r} is neither docker, podman, an engine's URL, nor a file",
+            hint="make an archive with: docker save app:dev -o app.tar",
+        )
+    archive = ArchiveSource(path)
+    stack.callback(archive.close)
+    return archive
 
 
 def _of_kind(kind: str, engines: dict[Endpoint, Engine], found: Discovery) -> list[Engine]:
@@ -70,5 +84,6 @@ def _of_kind(kind: str, engines: dict[Endpoint, Engine], found: Discovery) -> li
         if error.message.startswith(kind):
             raise error
     raise EngineUnreachable(
-        f"no {kind} engine answers", hint=f"start it, or name it: --from unix:///path/to/{kind}.sock"
+        f"no {kind} engine answers",
+        hint=f"start it, or name it: --from unix:///path/to/{kind}.sock",
     )

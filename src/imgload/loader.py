@@ -84,7 +84,8 @@ class Loader:
         """Put images on all nodes and prove that they are there.
 
         Args:
-            images: names or image IDs, as a pod spec or the engine would have them.
+            images: names or image IDs, as a pod spec or the engine would have them; none for
+                all of an archive.
             name: the name to load one image under, in place of its own.
             platform: ``os/arch[/variant]`` out of a multi-platform image.
             dry_run: stop after the plan.
@@ -117,9 +118,7 @@ class Loader:
             on_event(ImageFound(image.name, image.image_id, image.source, image.size))
         return found
 
-    def _survey(
-        self, images: Sequence[Image]
-    ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
+    def _survey(self, images: Sequence[Image]) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
         answers = in_parallel([partial(_survey, node, question(images)) for node in self.nodes])
         pairs = list(zip((node.name for node in self.nodes), answers, strict=True))
         surveys = {name: answer for name, answer in pairs if isinstance(answer, Survey)}

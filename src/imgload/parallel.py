@@ -35,10 +35,14 @@ class Task(Generic[T]):
         """Wait for the end at most so long, whatever it is."""
         self._thread.join(seconds)
 
-    def result(self) -> T:
+    def wait(self) -> None:
         """Wait for the end, interruptibly."""
         while self._thread.is_alive():
             self._thread.join(_POLL_SECONDS)
+
+    def result(self) -> T:
+        """Wait for the end; return the call's value or raise its error."""
+        self.wait()
         if self._error is not None:
             raise self._error
         return self._value[0]
@@ -49,15 +53,6 @@ def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
     if len(calls) == 1:
         return [calls[0]()]
     tasks = [Task(call) for call in calls]
-    outcomes = [_outcome(task) for task in tasks]
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            raise outcome
-    return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
-
-
-def _outcome(task: Task[T]) -> T | Exception:
-    try:
-        return task.result()
-    except Exception as error:  # noqa: BLE001 - raised by in_parallel, in order
-        return error
+    for task in tasks:
+        task.wait()
+    return [task.result() for task in tasks]

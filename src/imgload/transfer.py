@@ -225,7 +225,7 @@ def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | No
     missing = ", ".join(proof.missing()) if proof else "everything"
     return NotProven(
         f"{node.name} says it has imported {image.name}, and lacks {missing}",
-        hint=f"see what containerd says: {node.engine.name} exec {node.name} journalctl -u containerd",
+        hint=f"{node.engine.name} exec {node.name} journalctl -u containerd",
     )
 
 

@@ -45,7 +45,7 @@ class DockerEngine(Engine):
     def find(self, name: str) -> EngineImage | None:
         with translated(self.endpoint, f"inspecting the image {name}"):
             try:
-                found = self._client.inspect_image(name)
+                found = self._client.inspect_image(name)  # type: ignore[no-untyped-call]
             except docker.errors.NotFound:
                 return None
             return self._image(found)
@@ -160,5 +160,3 @@ class DockerEngine(Engine):
 
 def _container(found: dict[str, Any], name: str, state: str) -> Container:
     return Container(found["Id"], name.lstrip("/"), state, found.get("Labels") or {})
-
-

@@ -169,7 +169,7 @@ class PodmanEngine(Engine):
             )
 
     def close(self) -> None:
-        self._client.close()
+        self._client.close()  # type: ignore[no-untyped-call]
 
     def _request(self, method: str, path: str, doing: str, **options: Any) -> requests.Response:
         api = self._client.api

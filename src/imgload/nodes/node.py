@@ -46,6 +46,12 @@ class Node:
 
         """
         self._require_running()
+        try:
+            return self._survey(question)
+        except NodeUnusable as error:
+            raise NodeUnusable(f"{self.name}: {error.message}", hint=self._look) from error
+
+    def _survey(self, question: Question) -> Survey:
         if self._traits is not None:
             return self._state(question, self._traits)
         guess = containerd.DEFAULT_SNAPSHOTTER
@@ -94,12 +100,10 @@ class Node:
         try:
             result = self.engine.exec(self.container.id, argv)
         except EngineFailed as error:
-            raise NodeUnusable(f"{self.name}: {error.message}", hint=self._look) from error
+            raise NodeUnusable(error.message) from error
         outputs = parse_batch(result.stdout, marker, len(commands))
         if len(outputs) < len(commands):
-            raise NodeUnusable(
-                f"{self.name}: a shell in the node failed: {result.message}", hint=self._look
-            )
+            raise NodeUnusable(f"a shell in the node failed: {result.message}")
         return outputs
 
     def _require_running(self) -> None:

@@ -23,6 +23,7 @@ from imgload.oci.document import (
     LAYER,
     MAX_LAYERS,
     MAX_MANIFESTS,
+    REF_NAME,
     Descriptor,
     ImageConfig,
     Index,
@@ -35,7 +36,10 @@ _MAX_NESTING = 4
 
 @attrs.frozen
 class ArchivedImage:
-    """An image found in an archive; `indexes` are the indexes that lead to it."""
+    """An image found in an archive; `indexes` are the indexes that lead to it.
+
+    Where layers were passed over unread, the manifest of a docker-archive is a guess.
+    """
 
     manifest: Manifest
     config: ImageConfig
@@ -113,8 +117,9 @@ def _walk(
 
 
 def _names(entry: Descriptor) -> tuple[str, ...]:
-    name = entry.annotations.get(IMAGE_NAME)
-    return (name,) if name else ()
+    """Return the name that an index gives; a bare tag is none (ctr makes up import-DATE)."""
+    name = entry.annotations.get(IMAGE_NAME) or entry.annotations.get(REF_NAME, "")
+    return (name,) if "/" in name or ":" in name else ()
 
 
 def _image(
@@ -176,7 +181,8 @@ def _layers(blobs: Blobs, config: ImageConfig, paths: tuple[str, ...]) -> Iterat
 
 
 def _layer(path: str, blob: Blob, diff_id: Digest) -> Descriptor:
-    if not blob.compression and blob.digest != diff_id:
-        raise DigestMismatch(f"the layer {path!r:.200} is {blob.digest}, not {diff_id}")
+    digest = blob.digest or diff_id
+    if not blob.compression and digest != diff_id:
+        raise DigestMismatch(f"the layer {path!r:.200} is {digest}, not {diff_id}")
     suffix = f"+{blob.compression}" if blob.compression else ""
-    return Descriptor(LAYER + suffix, blob.digest, blob.size)
+    return Descriptor(LAYER + suffix, digest, blob.size)

@@ -20,6 +20,7 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 ATTESTATION = "vnd.docker.reference.type"
 IMAGE_NAME = "io.containerd.image.name"
+REF_NAME = "org.opencontainers.image.ref.name"
 
 MAX_DOCUMENT = 8 << 20
 """Bytes; containerd refuses larger manifests and configs, too."""
@@ -72,7 +73,9 @@ class Descriptor:
             digest=Digest.parse(value.get("digest")),
             size=size,
             platform=Platform.from_json(value.get("platform")),
-            annotations={str(k): str(v) for k, v in notes.items()} if isinstance(notes, dict) else {},
+            annotations={str(k): str(v) for k, v in notes.items()}
+            if isinstance(notes, dict)
+            else {},
         )
 
     def to_json(self) -> dict[str, Any]:

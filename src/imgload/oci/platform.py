@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 
 from imgload.errors import UsageError
@@ -17,6 +19,7 @@ _ARCHITECTURES = {
     "armel": ("arm", "v6"),
     "armv6l": ("arm", "v6"),
 }
+_PLATFORM = re.compile(r"[\w.-]+(/[\w.-]+){0,2}", re.ASCII)
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
 
 
@@ -47,8 +50,8 @@ class Platform:
             UsageError: when it is neither.
 
         """
-        parts = text.strip().split("/")
-        if not all(parts) or len(parts) > 3 or not all(p.isascii() and p.replace("_", "").replace("-", "").replace(".", "").isalnum() for p in parts):  # noqa: PLR2004, E501
+        parts = text.split("/")
+        if not _PLATFORM.fullmatch(text):
             raise UsageError(
                 f"not a platform: {text!r}", hint="write it as os/arch, for example linux/arm64"
             )

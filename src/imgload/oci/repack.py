@@ -72,9 +72,7 @@ class Repack:
                 yield from self._take(member, body, count)
         yield from self._finish()
 
-    def _take(
-        self, member: tar.Member, body: tar.Body, count: int
-    ) -> Iterator[bytes | memoryview]:
+    def _take(self, member: tar.Member, body: tar.Body, count: int) -> Iterator[bytes | memoryview]:
         pieces = iter(body)
         first = next(pieces, memoryview(b""))
         start = bytes(first[:4])
@@ -106,7 +104,8 @@ class Repack:
         yield tar.END
 
     def _complete(self, image: ArchivedImage) -> Iterator[bytes | memoryview]:
-        kept = {blob.digest: blob.data for blob in self._blobs.values() if blob.data is not None}
+        blobs = self._blobs.values()
+        kept = {b.digest: b.data for b in blobs if b.digest and b.data is not None}
         kept[image.manifest.digest] = image.manifest.raw
         for layer in image.manifest.layers:
             self._check(layer, kept)

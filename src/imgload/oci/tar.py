@@ -8,8 +8,9 @@ Nothing is held but the chunk in hand, and a member's body is passed on without 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import attrs
 
@@ -32,6 +33,7 @@ _KINDS: dict[bytes, Kind] = {
     b"5": "dir",
 }
 _SPARSE = b"S"
+_SUM = re.compile(rb"[0-7 \0]{8}")
 
 
 @attrs.frozen
@@ -44,10 +46,19 @@ class Member:
     target: str = ""
 
 
+@runtime_checkable
+class Seekable(Protocol):
+    """Chunks that can be passed over without being read."""
+
+    def skip(self, size: int) -> None:
+        """Pass over `size` bytes of what would come next."""
+
+
 class _Input:
     """Exact reads over an iterable of chunks."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._source = chunks
         self._chunks = iter(chunks)
         self._held = memoryview(b"")
 
@@ -66,8 +77,13 @@ class _Input:
         return b"".join(self.slices(size))
 
     def skip(self, size: int) -> None:
-        for _ in self.slices(size):
-            pass
+        held = min(size, len(self._held))
+        self._held = self._held[held:]
+        if isinstance(self._source, Seekable):
+            self._source.skip(size - held)
+        else:
+            for _ in self.slices(size - held):
+                pass
 
     def at_end(self) -> bool:
         while not self._held:
@@ -95,6 +111,11 @@ class Body:
         for piece in self._source.slices(self._left):
             self._left -= len(piece)
             yield piece
+
+    def skip(self) -> None:
+        """Pass over all that is left."""
+        self._source.skip(self._left)
+        self._left = 0
 
     def read(self) -> bytes:
         """Return all that is left, in one piece; for members known to be small."""
@@ -126,8 +147,7 @@ def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Body]]:
         extended = {}
         body = Body(source, member.size)
         yield member, body
-        for _ in body:
-            pass
+        body.skip()
         source.skip(-member.size % BLOCK)
     raise ArchiveInvalid(f"the archive has more than {MAX_MEMBERS} members")
 
@@ -142,7 +162,7 @@ def _next_header(source: _Input, *, first: bool) -> bytes | None:
         if first:
             raise ArchiveInvalid("the archive is empty")
         return None
-    if _checksum(block) != _octal(block[148:156]):
+    if not _SUM.fullmatch(block[148:156]) or _checksum(block) != _octal(block[148:156]):
         raise ArchiveInvalid("not a tar archive" if first else "a tar header is damaged")
     return block
 

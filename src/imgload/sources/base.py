@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 import attrs
 
+from imgload.errors import UsageError
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -60,6 +61,16 @@ class Source(ABC):
             PlatformMissing: when the image is for another platform.
 
         """
+
+    def everything(self, platform: Platform | None) -> list[Found]:
+        """Return all images, where that is what naming none means: in an archive.
+
+        Raises:
+            UsageError: when it is not.
+
+        """
+        del platform
+        raise UsageError("no image named", hint="name one: imgload load IMAGE")
 
     @abstractmethod
     def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:

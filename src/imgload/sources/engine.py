@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from imgload.engines.base import Engine, EngineImage
-from imgload.errors import EngineFailed, PlatformMissing, ReferenceInvalid
+from imgload.errors import EngineFailed, PlatformMissing
+from imgload.oci.archive import choose
 from imgload.oci.digest import Digest
 from imgload.oci.document import Index, Manifest, parse_json
 from imgload.oci.platform import Platform
+from imgload.oci.scan import scan
 from imgload.reference import Reference, image_id_prefix, is_full_image_id
 from imgload.sources.base import Found, Source
 
@@ -24,12 +26,13 @@ class EngineSource(Source):
         self.listing = f"{engine.name} images"
 
     def find(self, text: str, platform: Platform | None) -> Found | None:
-        names_for = None if is_full_image_id(text) else _reference(text)
+        names_for = _reference(text)
         image = self.engine.find(text)
         if image is None:
             return None
-        names = _names(text, names_for, image)
-        if not names:
+        if names_for and image_id_prefix(text) and not _is_meant(text, names_for, image):
+            names_for = None
+        if not _is_meant(text, names_for, image):
             return None
         if platform and image.image_id and image.platform != platform:
             raise PlatformMissing(
@@ -37,11 +40,12 @@ class EngineSource(Source):
                 hint=f"build it with --platform {platform}, or leave --platform out",
             )
         other = platform is not None and platform != image.platform
+        image_id = image.image_id or (None if other else self._identify(image))
         return Found(
             handle=str(image.target),
-            names=names,
+            names=(names_for.record,) if names_for else _own_names(image, image_id),
             target=image.target,
-            image_id=image.image_id or (None if other else self._identify(image)),
+            image_id=image_id,
             platform=platform or image.platform,
             diff_ids=image.diff_ids,
             size=image.size,
@@ -50,10 +54,12 @@ class EngineSource(Source):
     def _identify(self, image: EngineImage) -> Digest | None:
         """Learn the image ID where the engine does not tell it, or None where it cannot be.
 
-        An untagged image is not touched: taking our own tag away again would delete it.
+        An untagged image is not pushed, since taking our own tag away again would delete it;
+        its ID is read from a save.
         """
         if not image.names:
-            return None
+            with self.engine.save([str(image.target)], image.platform) as archive:
+                return choose(scan(archive), image.target, image.platform).config.digest
         from imgload.transports.receiver import Receiver  # noqa: PLC0415 - start-up
 
         with Receiver.listening() as receiver:
@@ -68,29 +74,30 @@ class EngineSource(Source):
 
 
 def _reference(text: str) -> Reference | None:
-    try:
-        return Reference.parse(text)
-    except ReferenceInvalid:
-        if image_id_prefix(text):
-            return None
-        raise
+    """Return the name that the text is, or None when it can only be an image ID."""
+    return None if is_full_image_id(text) else Reference.parse(text)
 
 
-def _names(text: str, reference: Reference | None, image: EngineImage) -> tuple[str, ...]:
-    """Return what to call an image that the engine found; nothing when it found another one.
+def _is_meant(text: str, reference: Reference | None, image: EngineImage) -> bool:
+    """Whether the engine found what the user meant.
 
     Podman takes a short name for any image whose name ends so. A pod does not.
     """
-    held = [Reference.parse(name) for name in image.names if "<none>" not in name]
-    if reference is not None:
-        accepted = [reference, *([reference.on_localhost()] if reference.short else [])]
-        if reference.digest or any(name in accepted for name in held):
-            return (reference.record,)
-    digits = image_id_prefix(text)
-    ids = [i.hex for i in (image.target, image.image_id) if i]
-    if digits is None or not any(i.startswith(digits) for i in ids):
-        return ()
-    return tuple(dict.fromkeys(_pod_name(name) for name in held)) or (f"sha256:{ids[-1]}",)
+    if reference is None:
+        digits = image_id_prefix(text) or ""
+        return any(i.hex.startswith(digits) for i in (image.target, image.image_id) if i)
+    accepted = [reference, *([reference.on_localhost()] if reference.short else [])]
+    return reference.digest is not None or any(name in accepted for name in _held(image))
+
+
+def _held(image: EngineImage) -> list[Reference]:
+    return [Reference.parse(name) for name in image.names if "<none>" not in name]
+
+
+def _own_names(image: EngineImage, image_id: Digest | None) -> tuple[str, ...]:
+    """Return what to call an image that was asked for by ID; CRI knows it by its ID, too."""
+    names = tuple(dict.fromkeys(_pod_name(name) for name in _held(image)))
+    return names or (str(image_id or image.target),)
 
 
 def _pod_name(held: Reference) -> str:

@@ -15,14 +15,18 @@ from imgload.sources.base import Found, Source
 Located = tuple[Source, Found]
 
 
-def locate(texts: Sequence[str], sources: Sequence[Source], platform: Platform | None) -> list[Located]:
-    """Return the source and image for each name or image ID.
+def locate(
+    texts: Sequence[str], sources: Sequence[Source], platform: Platform | None
+) -> list[Located]:
+    """Return the source and image for each name or image ID; all of an archive for none.
 
     Raises:
         ImageNotFound: when no source has it.
         ImageAmbiguous: when two sources have different images under it: never a guess.
 
     """
+    if not texts:
+        return [(source, found) for source in sources for found in source.everything(platform)]
     return [_locate(text, sources, platform) for text in dict.fromkeys(texts)]
 
 
@@ -77,7 +81,8 @@ def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
 
 def _ambiguous(text: str, held: Sequence[Located]) -> ImageAmbiguous:
     both = ", and ".join(
-        f"{source.describe} holds {(found.image_id or found.target).short}" for source, found in held
+        f"{source.describe} holds {(found.image_id or found.target).short}"
+        for source, found in held
     )
     choices = " or ".join(f"--from {source.name}" for source, _ in held)
     return ImageAmbiguous(

@@ -67,6 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
     path_prefix: ClassVar[str] = ""
     server: _Server
     connection: socket.socket
+    raw_requestline: bytes
 
     def parse_request(self) -> bool:
         if self.raw_requestline.startswith(_TLS_HANDSHAKE):

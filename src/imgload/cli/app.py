@@ -1,0 +1,89 @@
+"""The command group, and what every command shares: exit status and how errors are shown."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from itertools import pairwise
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from imgload import __version__
+from imgload.cli.load import load
+from imgload.errors import ImgloadError, LoadFailed
+from imgload.report import JSON_VERSION, error_json
+
+_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", message="imgload %(version)s")
+def cli() -> None:
+    """Put locally built images on the nodes of a local Kubernetes cluster, and prove it.
+
+    \b
+    Exit status:
+      0  every node is proven to have every image
+      1  some node failed; the others were done
+      2  wrong usage
+      3  image not found, or ambiguous
+      4  cluster or node not found
+      5  container engine unreachable or not permitted
+      6  the source is invalid: corrupt archive, digest mismatch, no such platform
+    """  # noqa: D301 - click's mark for a block that keeps its lines
+
+
+cli.add_command(load)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit; ``kubectl imgload`` and ``python -m imgload`` come here."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = cli(prog_name="imgload", standalone_mode=False)
+    except click.exceptions.Exit as request:
+        status = request.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except ImgloadError as error:
+        status = _failed(error)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        status = _INTERRUPTED
+    sys.exit(status or 0)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    """Take SIGTERM for Ctrl-C, so that it cleans up, too."""
+    raise KeyboardInterrupt
+
+
+def _failed(error: ImgloadError) -> int:
+    if "json" in _output_option():
+        click.echo(json.dumps(_error_document(error), indent=2))
+    elif not isinstance(error, LoadFailed):
+        show_error(error)
+    return error.exit_status
+
+
+def _output_option() -> list[str]:
+    words = sys.argv[1:]
+    after = [b for a, b in pairwise(words) if a in {"--output", "-o"}]
+    return after + [w.partition("=")[2] for w in words if w.startswith("--output=")]
+
+
+def _error_document(error: ImgloadError) -> dict[str, Any]:
+    if isinstance(error, LoadFailed):
+        return error.report.to_json()
+    return {"version": JSON_VERSION, "images": [], "ok": False, "error": error_json(error)}
+
+
+def show_error(error: ImgloadError) -> None:
+    """Print an error and what to do about it."""
+    click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
+    if error.hint:
+        click.echo(click.style("  try: ", fg="cyan") + error.hint, err=True)

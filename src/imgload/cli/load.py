@@ -1,0 +1,93 @@
+"""``imgload load``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from imgload.cli.progress import watching
+from imgload.cli.text import show_report
+
+
+@click.command(no_args_is_help=True)
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.option(
+    "--cluster",
+    "-c",
+    metavar="NAME",
+    help="The cluster. [default: the kube context's, or the only one]",
+)
+@click.option(
+    "--node", "-n", "nodes", multiple=True, metavar="NODE", help="Only this node; may be repeated."
+)
+@click.option(
+    "--from",
+    "source",
+    metavar="SOURCE",
+    help="docker, podman, an engine's URL, an archive (a file, - or an OCI layout folder)."
+    " [default: every engine that answers]",
+)
+@click.option("--as", "name", metavar="NAME", help="Load the one image under this name.")
+@click.option("--platform", metavar="OS/ARCH", help="Which platform of a multi-platform image.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="text on stderr, or one JSON document on stdout.",
+    show_default=True,
+)
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+def load(
+    images: tuple[str, ...],
+    cluster: str | None,
+    nodes: tuple[str, ...],
+    source: str | None,
+    name: str | None,
+    platform: str | None,
+    dry_run: bool,
+    output: str,
+    quiet: bool,
+) -> None:
+    """Put images on every node of a cluster, and prove that they are there.
+
+    IMAGE is a name as a pod spec has it, or an image ID; for an archive, none means all. An image
+    that a node is proven to have is not sent again; one that only lacks its name is tagged.
+
+    \b
+    Examples:
+      imgload load app:dev                        into the current kube context's cluster
+      imgload load app:dev db:dev -c kind         two images, sent together
+      imgload load app:dev --from podman          when Docker has an app:dev, too
+      imgload load app:dev --as ghcr.io/me/app:1  under the name that the pod spec uses
+      imgload load app:dev -n kind-worker         one node only
+      imgload load --from app.tar                 all images of an archive
+      podman save app:dev | imgload load --from - an archive from a pipe
+      imgload load app:dev -o json | jq .ok       for machines
+    """  # noqa: D301 - click's mark for a block that keeps its lines
+    from imgload.api import load as load_images  # noqa: PLC0415 - --help needs none of it
+    from imgload.errors import LoadFailed  # noqa: PLC0415
+
+    silent = quiet or output == "json"
+    try:
+        with watching(silent=silent) as on_event:
+            report = load_images(
+                images,
+                cluster=cluster,
+                nodes=nodes,
+                source=source,
+                name=name,
+                platform=platform,
+                dry_run=dry_run,
+                on_event=on_event,
+            )
+    except LoadFailed as failure:
+        if output == "text":
+            show_report(failure.report, quiet=quiet)
+        raise
+    if output == "json":
+        click.echo(json.dumps(report.to_json(), indent=2))
+    elif not quiet:
+        show_report(report, quiet=quiet)

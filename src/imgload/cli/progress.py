@@ -1,0 +1,100 @@
+"""Progress: a live bar for each node on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import click
+
+from imgload.cli.text import size_text
+from imgload.events import BytesSent, Event, NodeDone, SendingEnded, SendingStarted
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+OnEvent = Callable[[Event], None]
+
+
+@contextmanager
+def watching(*, silent: bool) -> Iterator[OnEvent]:
+    """Yield what to call with each event of a load."""
+    if silent:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        bars = _Bars()
+        try:
+            yield bars.on_event
+        finally:
+            bars.close()
+    else:
+        yield _line
+
+
+def _line(event: Event) -> None:
+    if isinstance(event, SendingStarted):
+        names = ", ".join(event.references)
+        click.echo(f"sending {names} ({size_text(event.size)}) to {event.node}", err=True)
+
+
+@attrs.define
+class _Bars:
+    """One bar a node; rich is imported when there is something to show."""
+
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+    _progress: Progress | None = None
+    _tasks: dict[str, TaskID] = attrs.field(factory=dict)
+
+    def on_event(self, event: Event) -> None:
+        with self._lock:
+            if isinstance(event, SendingStarted):
+                self._start(event)
+            elif self._progress is None:
+                return
+            elif isinstance(event, BytesSent):
+                self._progress.advance(self._tasks[event.node], event.size)
+            elif isinstance(event, SendingEnded):
+                self._unpacking(event.node)
+            elif isinstance(event, NodeDone) and event.result.node in self._tasks:
+                self._done(event.result.node, ok=event.result.ok)
+
+    def _start(self, event: SendingStarted) -> None:
+        if self._progress is None:
+            self._progress = _new_progress()
+            self._progress.start()
+        label = f"{event.node}  sending"
+        self._tasks[event.node] = self._progress.add_task(label, total=event.size)
+
+    def _unpacking(self, node: str) -> None:
+        if self._progress:
+            total = self._progress.tasks[self._tasks[node]].total
+            self._progress.update(
+                self._tasks[node], completed=total, description=f"{node}  verifying"
+            )
+
+    def _done(self, node: str, *, ok: bool) -> None:
+        if self._progress:
+            word = "done" if ok else "failed"
+            self._progress.update(self._tasks[node], description=f"{node}  {word}")
+
+    def close(self) -> None:
+        if self._progress:
+            self._progress.stop()
+
+
+def _new_progress() -> Progress:
+    from rich.console import Console  # noqa: PLC0415 - start-up
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    return Progress(*columns, TransferSpeedColumn(), console=Console(stderr=True), transient=True)

@@ -1,0 +1,79 @@
+"""The result as text, for people; on stderr, stdout is for machines."""
+
+from __future__ import annotations
+
+import click
+
+from imgload.report import ImageResult, NodeResult, Report
+
+_DONE = {
+    "present": "already there",
+    "tagged": "tagged",
+    "delta": "loaded",
+    "full": "loaded",
+}
+_PLANNED = {
+    "present": "already there",
+    "tagged": "would be tagged",
+    "delta": "would be sent (what is missing)",
+    "full": "would be sent",
+}
+_KIB = 1024
+
+
+def show_report(report: Report, *, quiet: bool) -> None:
+    """Print each image with its nodes; only failures when quiet."""
+    for image in report.images:
+        bad = [node for node in image.nodes if node.error]
+        if quiet and not bad:
+            continue
+        identity = f" {image.image_id.short}" if image.image_id else ""
+        click.echo(f"{click.style(image.reference, bold=True)}{identity}", err=True)
+        for node in bad if quiet else image.nodes:
+            click.echo(f"  {_line(node, dry_run=report.dry_run)}", err=True)
+    if not quiet:
+        _advise(report)
+
+
+def _line(node: NodeResult, *, dry_run: bool) -> str:
+    if node.error:
+        hint = (
+            f"\n      {click.style('try:', fg='cyan')} {node.error.hint}" if node.error.hint else ""
+        )
+        return f"{click.style('✗', fg='red')} {node.node}: {node.error.message}{hint}"
+    if dry_run:
+        return f"- {node.node}: {_PLANNED[node.action or 'full']}"
+    sent = f", {size_text(node.bytes_sent)} in {node.seconds:.1f} s" if node.bytes_sent else ""
+    replaced = f", replaced {node.replaced.short}" if node.replaced else ""
+    mark = click.style("✓", fg="green")
+    return f"{mark} {node.node}: {_DONE[node.action or 'full']}{sent}{replaced}; {_proof(node)}"
+
+
+def _proof(node: NodeResult) -> str:
+    if node.proof is not None and node.proof.cri:
+        return "proven on containerd and by CRI"
+    return "proven on containerd (no crictl on the node)"
+
+
+def _advise(report: Report) -> None:
+    for image in report.images:
+        if image.reference.endswith(":latest"):
+            click.echo(
+                f"note: the kubelet pulls {image.reference} each time; set imagePullPolicy:"
+                " IfNotPresent in the pod spec, or use another tag",
+                err=True,
+            )
+
+
+def size_text(size: float) -> str:
+    """Return bytes in the largest fitting binary unit."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < _KIB:
+            return f"{size:.0f} {unit}"
+        size /= _KIB
+    return f"{size:.1f} GiB"
+
+
+def image_line(image: ImageResult) -> str:
+    """Return an image's name and short ID."""
+    return f"{image.reference} {image.image_id.short if image.image_id else ''}".strip()

@@ -1,0 +1,138 @@
+"""Images in a docker-archive, an OCI archive, an OCI layout folder, or standard input."""
+
+from __future__ import annotations
+
+import platform as machine
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+from imgload.errors import ArchiveInvalid, PlatformMissing, ReferenceInvalid, SourceError
+from imgload.oci.archive import ArchivedImage
+from imgload.oci.platform import Platform
+from imgload.oci.scan import scan
+from imgload.reference import Reference, image_id_prefix, is_full_image_id
+from imgload.sources.base import Found, Source
+from imgload.sources.layout import layout_chunks
+from imgload.sources.streams import chunks_of, open_archive
+
+
+class ArchiveSource(Source):
+    """A file or folder; told apart by content, not by name.
+
+    Args:
+        path: of the file or folder, or ``-``.
+
+    """
+
+    def __init__(self, path: str) -> None:
+        self.name = self.describe = "standard input" if path == "-" else path
+        self.listing = f"tar -xOf {path} manifest.json" if path != "-" else "tar -tv"
+        self._folder = Path(path) if path != "-" and Path(path).is_dir() else None
+        self._file: IO[bytes] | None = None if self._folder else open_archive(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+
+    def find(self, text: str, platform: Platform | None) -> Found | None:
+        images = [image for image in self._images if _means(text, image)]
+        if not images:
+            return None
+        digits = image_id_prefix(text) if not _named_by(text, images[0]) else None
+        names = _own_names(images[0]) if digits else (Reference.parse(text).record,)
+        return self._found(images, names, platform)
+
+    def everything(self, platform: Platform | None) -> list[Found]:
+        """Return every image, under the names that the archive has for it."""
+        groups: dict[object, list[ArchivedImage]] = {}
+        for image in self._images:
+            groups.setdefault(image.names or image.config.digest, []).append(image)
+        if not groups:
+            raise ArchiveInvalid(f"{self.describe} holds no image that could be used")
+        return [self._found(group, _own_names(group[0]), platform) for group in groups.values()]
+
+    def _found(
+        self, images: Sequence[ArchivedImage], names: tuple[str, ...], platform: Platform | None
+    ) -> Found:
+        image = _suited(images, platform)
+        size = sum(layer.size for layer in image.manifest.layers)
+        config = image.config
+        return Found(
+            handle=str(config.digest),
+            names=names,
+            target=config.digest,
+            image_id=config.digest,
+            platform=config.platform,
+            diff_ids=config.diff_ids,
+            size=size,
+        )
+
+    @contextmanager
+    def save(self, images: Sequence[Found]) -> Iterator[Iterator[bytes]]:
+        del images  # the archive is one stream; what is not wanted is left out on the way
+        yield iter(self._chunks(scanning=False))
+
+    @cached_property
+    def _images(self) -> tuple[ArchivedImage, ...]:
+        try:
+            return scan(self._chunks(scanning=True))
+        except SourceError as error:
+            raise type(error)(f"{self.describe}: {error.message}", hint=error.hint) from error
+
+    def _chunks(self, *, scanning: bool) -> Iterator[bytes]:
+        if self._folder:
+            return layout_chunks(self._folder)
+        assert self._file is not None  # noqa: S101 - one of the two is set
+        return chunks_of(self._file, scanning=scanning)  # type: ignore[return-value]
+
+
+def _suited(images: Sequence[ArchivedImage], platform: Platform | None) -> ArchivedImage:
+    """Return the image for a platform; without one, for this machine's, or the only one."""
+    there = {image.config.platform: image for image in reversed(images)}
+    if platform is None and len(there) == 1:
+        return images[0]
+    wanted = platform or Platform.of("linux", machine.machine())
+    if wanted not in there:
+        listed = ", ".join(sorted(map(str, there)))
+        raise PlatformMissing(
+            f"the archive has no image for {wanted}; it has {listed}",
+            hint="choose one of those with --platform",
+        )
+    return there[wanted]
+
+
+def _means(text: str, image: ArchivedImage) -> bool:
+    if _named_by(text, image):
+        return True
+    digits = image_id_prefix(text)
+    return digits is not None and image.config.digest.hex.startswith(digits)
+
+
+def _named_by(text: str, image: ArchivedImage) -> bool:
+    if is_full_image_id(text):
+        return False
+    try:
+        wanted = Reference.parse(text)
+    except ReferenceInvalid:
+        if image_id_prefix(text):
+            return False
+        raise
+    accepted = [wanted, *([wanted.on_localhost()] if wanted.short else [])]
+    return any(name in accepted for name in _references(image))
+
+
+def _own_names(image: ArchivedImage) -> tuple[str, ...]:
+    """Return the archive's names for an image; one without is named by its ID, as CRI does."""
+    names = tuple(dict.fromkeys(reference.record for reference in _references(image)))
+    return names or (str(image.config.digest),)
+
+
+def _references(image: ArchivedImage) -> Iterator[Reference]:
+    """Yield those of an archive's names that Kubernetes would accept."""
+    for name in image.names:
+        with suppress(ReferenceInvalid):
+            yield Reference.parse(name)

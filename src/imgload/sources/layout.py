@@ -1,0 +1,58 @@
+"""An OCI layout folder as a tar stream (OCI image spec, image-layout.md)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from imgload.errors import ArchiveInvalid
+from imgload.oci.digest import Digest
+from imgload.oci.tar import END, header, padding
+from imgload.sources.streams import CHUNK
+
+
+def layout_chunks(folder: Path) -> Iterator[bytes]:
+    """Yield the folder's documents and blobs as one tar; anything else in it is left out.
+
+    Raises:
+        ArchiveInvalid: when the folder is no OCI layout, or a blob is not a plain file.
+
+    """
+    if not (folder / "index.json").is_file():
+        raise ArchiveInvalid(
+            f"{folder} is not an OCI layout: it has no index.json",
+            hint="make one with: skopeo copy docker-daemon:app:dev oci:FOLDER:app:dev",
+        )
+    for path in ("oci-layout", "index.json", *_blobs(folder)):
+        yield from _member(folder, path)
+    yield END
+
+
+def _blobs(folder: Path) -> Iterator[str]:
+    for blob in sorted((folder / "blobs").glob("*/*")):
+        Digest(blob.parent.name, blob.name)
+        yield str(blob.relative_to(folder))
+
+
+def _member(folder: Path, path: str) -> Iterator[bytes]:
+    with _open_plain(folder / path) as file:
+        size = os.fstat(file.fileno()).st_size
+        yield header(path, size)
+        left = size
+        while left:
+            chunk = file.read(min(CHUNK, left))
+            if not chunk:
+                raise ArchiveInvalid(f"{folder / path} shrank while it was read")
+            left -= len(chunk)
+            yield chunk
+        yield padding(size)
+
+
+def _open_plain(path: Path) -> IO[bytes]:
+    """Open a file that is no link: a layout must not lead out of its folder."""
+    try:
+        return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb")
+    except OSError as error:
+        raise ArchiveInvalid(f"cannot read {path}: {error.strerror}") from error

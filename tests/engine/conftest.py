@@ -1,0 +1,73 @@
+"""What the tests on real engines share."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.lab import Lab, Node
+from tests.lab.engine import Engine
+
+RECORDS_OF_CRI = "sha256:"
+
+
+@attrs.define
+class Images:
+    """Builds images that are like no other, and removes them at the end."""
+
+    _built: list[tuple[Engine, str]] = attrs.field(factory=list)
+
+    def build(self, engine: Engine, tag: str, *layers: bytes, base: str | None = None) -> str:
+        """Build an image; each layer is a file with random bytes before the ones given."""
+        parts = layers or (b"content",)
+        files = [{f"layer{i}": secrets.token_bytes(64) + part} for i, part in enumerate(parts)]
+        image = engine.build(tag, base=base, layers=files)
+        self._built.append((engine, tag))
+        return image
+
+    def clear(self) -> None:
+        """Remove what was built."""
+        for engine, tag in self._built:
+            engine.cli("rmi", "--force", tag)
+
+
+@pytest.fixture
+def images() -> Iterator[Images]:
+    """Builds images for one test."""
+    made = Images()
+    yield made
+    made.clear()
+
+
+@pytest.fixture(autouse=True)
+def environment(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The lab's engines are the only ones, and no kube context is set."""
+    monkeypatch.setenv("DOCKER_HOST", lab.docker.url)
+    monkeypatch.setenv("CONTAINER_HOST", lab.podman.url)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+
+
+def unique(name: str = "app") -> str:
+    """Return an image name that no other test uses."""
+    return f"{name}:t{secrets.token_hex(6)}"
+
+
+def cri_id(node: Node, name: str) -> str | None:
+    """Return the image ID that the node's CRI, asked without crictl, has for a name."""
+    found = node.cri().image_status(name)
+    return str(found["status"]["id"]) if found else None
+
+
+def records(node: Node) -> set[str]:
+    """Return the names of all image records on a node, CRI's own by ID left out."""
+    return {n for n in node.ctr("images", "ls", "-q").split() if not n.startswith(RECORDS_OF_CRI)}
+
+
+def forget(node: Node, *names: str) -> None:
+    """Remove images from a node by name, as the kubelet would."""
+    for name in names:
+        node.cri().remove_image(name)

@@ -1,0 +1,177 @@
+"""What goes wrong is told: what, where, why, and the command to run next."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import imgload
+from imgload.engines.discovery import Candidate, probe
+from tests.engine.conftest import Images, cri_id, records, unique
+from tests.lab import Lab
+
+MIB = 1 << 20
+
+
+def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "imgload", *args],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize(
+    ("args", "status", "said", "hint"),
+    [
+        (["nosuch:v1", "-c", "lab-d21"], 3, "no image 'nosuch:v1' in docker at", "docker images"),
+        (["Not/A:Name!", "-c", "lab-d21"], 2, "not an image name", "as in a pod spec"),
+        (["app:v1", "-c", "nosuch"], 4, "no cluster 'nosuch'", "--cluster NAME"),
+        (["app:v1", "-c", "lab-d21", "-n", "x"], 4, "no node x", "--node"),
+        (["app:v1", "--from", "/nosuch", "-c", "lab-d21"], 2, "no such source", "docker save"),
+        (["app:v1", "--platform", "a b", "-c", "lab-d21"], 2, "not a platform", "os/arch"),
+        (["app:v1"], 4, "several clusters", "--cluster NAME"),
+        (["--from", "docker", "-c", "lab-d21"], 2, "no image named", "imgload load IMAGE"),
+    ],
+)
+def test_a_mistake_is_explained(args: list[str], status: int, said: str, hint: str) -> None:
+    """One line that says what, one that says what to do, and the exit status for it."""
+    done = run("load", *args)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert hint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.usefixtures("lab")
+def test_an_error_is_one_document_for_machines() -> None:
+    """--output json is JSON also when it fails, and stdout holds nothing else."""
+    done = run("load", "nosuch:v1", "-c", "lab-d21", "-o", "json")
+    document = json.loads(done.stdout)
+    assert done.returncode == 3
+    assert document["ok"] is False
+    assert document["error"]["kind"] == "image-not-found"
+
+
+def test_a_dead_engine_is_named(lab: Lab, tmp_path: Path) -> None:
+    """Nobody behind the socket: which, from which setting, exit status 5."""
+    dead = f"unix://{tmp_path}/dead.sock"
+    done = run("load", "app:v1", "-c", "x", DOCKER_HOST=dead, CONTAINER_HOST=dead)
+    assert done.returncode == 5
+    assert dead in done.stderr
+    assert "DOCKER_HOST" in done.stderr
+    other = run("load", "app:v1", "--from", "podman", "-c", "lab-d21", CONTAINER_HOST=dead)
+    assert other.returncode == 5
+    assert lab.docker.url not in other.stderr
+
+
+def test_a_socket_without_permission_is_told_as_such(lab: Lab) -> None:
+    """Not "not found", and not "is the daemon running"."""
+    candidate = Candidate("docker", lab.docker.url, "DOCKER_HOST")
+    child = os.fork()
+    if child == 0:
+        os.setegid(65534)
+        os.seteuid(65534)
+        try:
+            probe(candidate)
+        except imgload.EngineNotPermitted as error:
+            os._exit(0 if "usermod -aG docker" in error.hint else 2)
+        except BaseException:  # noqa: BLE001
+            os._exit(3)
+        os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(("command", "word"), [("stop", "exited"), ("pause", "paused")])
+def test_a_node_that_does_not_run_is_reported(
+    lab: Lab, images: Images, command: str, word: str
+) -> None:
+    """The other nodes are done; exit status 1; the hint starts it again (k3d #900)."""
+    cluster = lab.make_cluster(name="lab-off", engine="docker", roles=("control-plane", "worker"))
+    tag = unique()
+    image_id = images.build(lab.docker, tag)
+    try:
+        lab.docker.cli(command, "lab-off-worker")
+        with pytest.raises(imgload.LoadFailed) as caught:
+            imgload.load(tag, cluster="lab-off")
+        good, bad = caught.value.report.images[0].nodes
+        assert good.ok
+        assert cri_id(cluster.nodes[0], f"docker.io/library/{tag}") == image_id
+        assert isinstance(bad.error, imgload.NodeNotRunning)
+        assert word in bad.error.message
+        assert bad.error.hint.startswith("docker ")
+        assert bad.error.hint.endswith("start lab-off-worker" if command == "stop" else "worker")
+    finally:
+        cluster.remove()
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+@pytest.mark.parametrize(("room", "size"), [("60m", 80), ("100m", 60)])
+def test_a_full_node_is_clean_afterwards(
+    lab: Lab, images: Images, engine: str, room: str, size: int
+) -> None:
+    """No room at the start, or none left at unpack (#2108, #2402, #3479).
+
+    The message says what is needed and what is free, or what containerd said; no name leads to
+    an image that is not whole, and the node's content store has no half of one.
+    """
+    cluster = lab.make_cluster(name=f"lab-full-{engine}", engine=engine, var_size=room)
+    node = cluster.nodes[0]
+    tag = unique()
+    images.build(lab.docker, tag, os.urandom(size * MIB))
+    try:
+        before = records(node)
+        with pytest.raises(imgload.LoadFailed) as caught:
+            imgload.load(tag, cluster=cluster.name, source="docker")
+        error = caught.value.report.images[0].nodes[0].error
+        assert isinstance(error, imgload.NodeFull)
+        assert "space" in error.message or "MiB are needed" in error.message
+        assert error.hint
+        assert records(node) == before
+        assert cri_id(node, f"docker.io/library/{tag}") is None
+        assert "imgload" not in node.exec("ls", "/var/lib", "/tmp", "/run")
+    finally:
+        cluster.remove()
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_failed_load_gives_the_name_back(lab: Lab, images: Images) -> None:
+    """The image that had the name before is still the one that a pod gets."""
+    cluster = lab.make_cluster(name="lab-back", engine="docker", var_size="100m")
+    node, tag = cluster.nodes[0], unique()
+    old = images.build(lab.docker, tag)
+    try:
+        imgload.load(tag, cluster="lab-back")
+        images.build(lab.docker, tag, os.urandom(60 * MIB))
+        with pytest.raises(imgload.LoadFailed):
+            imgload.load(tag, cluster="lab-back")
+        assert cri_id(node, f"docker.io/library/{tag}") == old
+        assert imgload.load(old, cluster="lab-back").images[0].nodes[0].action == "present"
+    finally:
+        cluster.remove()
+
+
+def test_a_node_without_containerd_is_told_as_such(lab: Lab, images: Images) -> None:
+    """containerd does not answer: NodeUnusable, and the log to look at."""
+    cluster = lab.make_cluster(name="lab-dead", engine="docker")
+    tag = unique()
+    images.build(lab.docker, tag)
+    try:
+        cluster.nodes[0].exec("sh", "-c", "rm /run/containerd/containerd.sock")
+        with pytest.raises(imgload.LoadFailed) as caught:
+            imgload.load(tag, cluster="lab-dead")
+        error = caught.value.report.images[0].nodes[0].error
+        assert isinstance(error, imgload.NodeUnusable)
+        assert "docker logs lab-dead-control-plane" in error.hint
+    finally:
+        cluster.remove()

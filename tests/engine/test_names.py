@@ -1,0 +1,109 @@
+"""Each name lands under the one that a pod spec would use."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+import imgload
+from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.lab import Lab
+
+SUFFIX = secrets.token_hex(4)
+NAMES = {
+    f"app{SUFFIX}": f"docker.io/library/app{SUFFIX}:latest",
+    f"app{SUFFIX}:v1": f"docker.io/library/app{SUFFIX}:v1",
+    f"o/app{SUFFIX}:v1": f"docker.io/o/app{SUFFIX}:v1",
+    f"localhost/app{SUFFIX}:v2": f"localhost/app{SUFFIX}:v2",
+    f"docker.io/library/app{SUFFIX}:v3": f"docker.io/library/app{SUFFIX}:v3",
+    f"ghcr.io/o/app{SUFFIX}:v1": f"ghcr.io/o/app{SUFFIX}:v1",
+    f"localhost:5000/app{SUFFIX}": f"localhost:5000/app{SUFFIX}:latest",
+}
+
+
+@pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
+@pytest.mark.parametrize(("written", "wanted"), NAMES.items())
+def test_a_name_lands_where_a_pod_looks(
+    lab: Lab, images: Images, source: str, written: str, wanted: str
+) -> None:
+    """Podman's own ``localhost/`` is kept only where the user wrote it (podman #15974)."""
+    engine = lab.engine(source)
+    node = lab.cluster("lab-d21").nodes[0]
+    images.build(engine, written)
+    report = imgload.load(written, cluster="lab-d21", source=engine.url)
+    assert [image.reference for image in report.images] == [wanted]
+    assert cri_id(node, wanted) == str(report.images[0].image_id)
+    forget(node, wanted)
+
+
+@pytest.mark.parametrize("source", ["docker", "podman"])
+@pytest.mark.parametrize("length", [12, 64, 71])
+def test_an_image_id_lands_under_the_images_names(
+    lab: Lab, images: Images, source: str, length: int
+) -> None:
+    """Shortened, whole, or with ``sha256:``; Podman's ``localhost/`` was not written."""
+    engine, tag = lab.engine(source), unique()
+    image_id = images.build(engine, tag)
+    written = image_id if length == 71 else image_id.removeprefix("sha256:")[:length]
+    report = imgload.load(written, cluster="lab-d21", source=source)
+    assert [image.reference for image in report.images] == [f"docker.io/library/{tag}"]
+    assert cri_id(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}") == image_id
+
+
+@pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
+def test_an_untagged_image_can_be_loaded(lab: Lab, images: Images, source: str) -> None:
+    """Under its ID, as a pod can name it (containerd #4474: ctr alone imports nothing)."""
+    engine, tag = lab.engine(source), unique()
+    target = images.build(engine, tag)
+    images.build(engine, tag)  # takes the tag away from the first
+    node = lab.cluster("lab-d21").nodes[0]
+    report = imgload.load(target, cluster="lab-d21", source=engine.url)
+    image_id = str(report.images[0].image_id)
+    assert report.images[0].reference == image_id
+    assert cri_id(node, image_id) == image_id
+    assert engine.image_id(target) == target, "it is still in the engine"
+    forget(node, image_id)
+    engine.cli("rmi", target)
+
+
+def test_an_untagged_image_can_be_named(lab: Lab, images: Images) -> None:
+    """--as gives it the name that the pod spec has."""
+    tag, name = unique(), f"docker.io/library/{unique()}"
+    image_id = images.build(lab.docker, tag)
+    images.build(lab.docker, tag)
+    report = imgload.load(image_id, cluster="lab-d21", source="docker", name=name)
+    assert [image.reference for image in report.images] == [name]
+    assert cri_id(lab.cluster("lab-d21").nodes[0], name) == image_id
+    lab.docker.cli("rmi", image_id)
+
+
+def test_two_engines_with_one_name_are_not_guessed_between(lab: Lab, images: Images) -> None:
+    """Different IDs under one name: an error that names both engines and both IDs."""
+    tag = unique()
+    ids = [images.build(engine, tag) for engine in (lab.docker, lab.podman)]
+    with pytest.raises(imgload.ImageAmbiguous) as caught:
+        imgload.load(tag, cluster="lab-d21")
+    for engine, image_id in zip((lab.docker, lab.podman), ids, strict=True):
+        assert engine.url in caught.value.message
+        assert image_id.removeprefix("sha256:")[:12] in caught.value.message
+    assert "--from docker or --from podman" in caught.value.hint
+    report = imgload.load(tag, cluster="lab-d21", source="podman")
+    assert str(report.images[0].image_id) == ids[1]
+
+
+def test_podmans_guess_at_a_short_name_is_not_taken(lab: Lab, images: Images) -> None:
+    """Podman finds quay.io/o/NAME for NAME; a pod that says NAME would not."""
+    tag = unique()
+    images.build(lab.podman, f"quay.io/o/{tag}")
+    with pytest.raises(imgload.ImageNotFound):
+        imgload.load(tag, cluster="lab-d21", source="podman")
+
+
+def test_one_name_for_two_images_is_refused(lab: Lab, images: Images) -> None:
+    """--as goes with one image."""
+    tags = unique(), unique()
+    for tag in tags:
+        images.build(lab.docker, tag)
+    with pytest.raises(imgload.UsageError):
+        imgload.load(tags, cluster="lab-d21", name="app:v1")

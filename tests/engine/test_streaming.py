@@ -1,0 +1,137 @@
+"""Flat memory, no disk of the host, and nothing left when it is stopped half-way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from imgload.engines.discovery import Candidate, connect, probe
+from imgload.nodes.node import Node
+from imgload.nodes.survey import Question
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+from imgload.oci.repack import Repack, Wanted
+from imgload.transports.archive import import_by_copy
+from tests.engine.conftest import Images, cri_id, records, unique
+from tests.lab import Lab
+
+MIB = 1 << 20
+MEASURED = """
+import json, sys
+import imgload
+imgload.load(sys.argv[1], cluster=sys.argv[2], source=sys.argv[3])
+lines = [*open("/proc/self/status"), *open("/proc/self/io")]
+told = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+print(json.dumps({"peak": int(told["VmHWM"][0]), "written": int(told["write_bytes"][0])}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "cluster", "size"), [("docker", "lab-p21", 2000), ("podman", "lab-d21", 300)]
+)
+def test_a_large_image_takes_little_memory_and_no_disk(
+    lab: Lab, images: Images, source: str, cluster: str, size: int
+) -> None:
+    """Under 80 MB of memory, and not a block written by the process (minikube #17983)."""
+    tag = unique()
+    images.build(lab.engine(source), tag, bytes(size * MIB))
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, tag, cluster, source],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    measured = json.loads(done.stdout)
+    assert measured["peak"] < 80 * 1024, "KiB"
+    assert measured["written"] < MIB
+    for node in lab.cluster(cluster).nodes:
+        node.cri().remove_image(f"docker.io/library/{tag}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("source", "cluster"), [("docker", "lab-p17"), ("podman", "lab-d21")])
+def test_stopped_half_way_it_leaves_nothing(
+    lab: Lab, images: Images, source: str, cluster: str, number: signal.Signals
+) -> None:
+    """Ctrl-C and kill: exit status 130, within two seconds, no record, no file, no ctr."""
+    engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
+    images.build(engine, tag, os.urandom(300 * MIB))
+    before = records(node)
+    command = [sys.executable, "-m", "imgload", "load", tag, "-c", cluster, "--from", source]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        _until(lambda: "images" in node.exec("ps", "-o", "args").replace("imgload", ""))
+        time.sleep(0.3)
+        process.send_signal(number)
+        start = time.monotonic()
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert time.monotonic() - start < 2
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    _until(lambda: "import" not in node.exec("ps", "-o", "args"))
+    assert records(node) == before
+    assert cri_id(node, f"docker.io/library/{tag}") is None
+
+
+def _until(condition: object, seconds: float = 10) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("engine", "cluster"), [("docker", "lab-d17"), ("podman", "lab-p17")])
+def test_a_copy_under_var_does_where_exec_cannot_stream(
+    lab: Lab, images: Images, engine: str, cluster: str
+) -> None:
+    """Unpacked under /var, imported, and removed; /tmp and /run would lose it (moby #22020)."""
+    built, there = lab.engine(engine), lab.cluster(cluster).nodes[0]
+    tag = unique()
+    image_id = images.build(built, tag, os.urandom(5 * MIB))
+    name = f"docker.io/library/{tag}"
+    opened = connect(probe(Candidate("docker", built.url, "the test")))
+    container = opened.container(there.name)
+    assert container is not None
+    node = Node(there.name, opened, container)
+    node.survey(Question((), ()))
+    with opened.save([tag], None) as archive:
+        layout = Repack(archive, [Wanted(Digest.parse(image_id), (name,))])
+        import_by_copy(node, layout, Platform("linux", "amd64"))
+    opened.close()
+    assert cri_id(there, name) == image_id
+    assert "imgload" not in there.exec("ls", "/var/lib", "/tmp", "/run")
+
+
+def test_an_archive_reaches_the_nodes(lab: Lab, images: Images, tmp_path: Path) -> None:
+    """Every form of archive, by its content and not its name; cut short, exit status 6."""
+    tag = unique()
+    image_id = images.build(lab.podman, tag, os.urandom(MIB))
+    for number, form in enumerate(["docker-archive", "oci-archive"]):
+        path = tmp_path / "archive.bin"
+        path.write_bytes(lab.podman.raw("save", "--format", form, tag))
+        name = f"docker.io/library/{tag}-{number}"
+        done = _load(str(path), "--as", name)
+        assert done.returncode == 0, done.stderr
+        assert cri_id(lab.cluster("lab-d21").nodes[0], name) == image_id
+        path.write_bytes(path.read_bytes()[: MIB // 2])
+        cut = _load(str(path), "--as", "cut")
+        assert cut.returncode == 6
+        assert "cut off" in cut.stderr or "too early" in cut.stderr
+        assert str(path) in cut.stderr
+
+
+def _load(source: str, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "imgload", "load", "--from", source, "-c", "lab-d21", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+    )

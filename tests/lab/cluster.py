@@ -1,0 +1,207 @@
+"""Clusters of node containers, as kind makes them."""
+
+import io
+import tarfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from tests.lab import nodeimage
+from tests.lab.cri import Cri
+from tests.lab.crictl import SCRIPT, bridge
+from tests.lab.engine import LABEL, NETWORK, Engine
+from tests.lab.shell import CommandError, LabError, step
+
+_PATIENCE = 30.0
+_UP = "ctr version && ctr plugins ls | grep -q 'grpc.v1 *cri .* ok'"
+
+
+@attrs.frozen(kw_only=True)
+class Spec:
+    """What a cluster is to be like."""
+
+    name: str
+    engine: str
+    containerd: str = "2.1"
+    roles: Sequence[str] = ("control-plane",)
+    run_args: Sequence[str] = ()
+    config: str | None = None
+    crictl: bool = False
+    network: str = NETWORK
+    var_size: str | None = None
+
+    @property
+    def storage(self) -> str:
+        """Where /var is: a volume, or a tmpfs that can be filled up."""
+        return f"--tmpfs=/var:size={self.var_size}" if self.var_size else "--volume=/var"
+
+    @property
+    def bridged(self) -> bool:
+        """Whether the lab answers crictl; a real node image has its own."""
+        return self.crictl and not nodeimage.real()
+
+    def nodes(self, engine: Engine) -> list["Node"]:
+        """The nodes with the names that kind gives."""
+        seen: Counter[str] = Counter()
+        found = []
+        for role in self.roles:
+            seen[role] += 1
+            suffix = role if seen[role] == 1 else f"{role}{seen[role]}"
+            found.append(Node(engine=engine, name=f"{self.name}-{suffix}", role=role))
+        return found
+
+    def files(self) -> dict[str, tuple[str, int]]:
+        """Files, with their modes, that differ from the image's."""
+        found = {"usr/local/bin/crictl": (SCRIPT, 0o755)} if self.bridged else {}
+        if self.config is not None:
+            found["etc/containerd/config.toml"] = (self.config, 0o644)
+        return found
+
+
+@attrs.frozen
+class Node:
+    """A node container."""
+
+    engine: Engine
+    name: str
+    role: str
+
+    def exec(self, *argv: str, stdin: bytes | None = None) -> str:
+        """What the command prints on the node; raises `CommandError` with its stderr."""
+        if stdin is None:
+            return self.engine.cli("exec", self.name, *argv)
+        return self.engine.cli("exec", "-i", self.name, *argv, stdin=stdin)
+
+    def ctr(self, *args: str, stdin: bytes | None = None) -> str:
+        """`ctr` in the namespace of Kubernetes."""
+        return self.exec("ctr", "-n", "k8s.io", *args, stdin=stdin)
+
+    @property
+    def pid(self) -> int:
+        """The process ID of the node's init, as the host sees it."""
+        return int(self.engine.cli("inspect", "--format", "{{.State.Pid}}", self.name))
+
+    @property
+    def root(self) -> Path:
+        """The node's files, as the host sees them."""
+        return Path(f"/proc/{self.pid}/root")
+
+    def cri(self) -> Cri:
+        """The node's own CRI, asked without crictl."""
+        return Cri.at(self.pid)
+
+    def wait(self) -> None:
+        """Return when containerd and its CRI plugin answer."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self.exec("sh", "-c", _UP)
+            except CommandError as error:
+                if time.monotonic() > deadline:
+                    raise LabError(self._complaint()) from error
+                time.sleep(0.1)
+            else:
+                return
+
+    def _complaint(self) -> str:
+        try:
+            log = self.exec("tail", "-n", "20", "/var/log/containerd.log")
+        except CommandError as error:
+            log = str(error)
+        return f"{self.name}: containerd does not answer; its log ends:\n{log}"
+
+
+@attrs.frozen
+class Cluster:
+    """A running cluster."""
+
+    spec: Spec
+    engine: Engine
+    nodes: list[Node]
+
+    @property
+    def name(self) -> str:
+        """The cluster's name, as kind sees it."""
+        return self.spec.name
+
+    def remove(self) -> None:
+        """Remove the nodes with their volumes."""
+        self.engine.remove_containers(*(node.name for node in self.nodes))
+
+
+def attach(spec: Spec, engine: Engine, containers: Mapping[str, bool]) -> Cluster | None:
+    """The cluster, if all its nodes run."""
+    cluster = Cluster(spec, engine, spec.nodes(engine))
+    if not all(containers.get(node.name) for node in cluster.nodes):
+        return None
+    _bridge(cluster)
+    return cluster
+
+
+def create(spec: Spec, engine: Engine, containers: Mapping[str, bool]) -> Cluster:
+    """Make the cluster anew, in place of what is left of an earlier one."""
+    cluster = Cluster(spec, engine, spec.nodes(engine))
+    engine.remove_containers(*(n.name for n in cluster.nodes if n.name in containers))
+    with step(f"{engine.name}: cluster {spec.name}, containerd {spec.containerd}"):
+        try:
+            _start(cluster)
+        except LabError:
+            cluster.remove()
+            raise
+    return cluster
+
+
+def _start(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        _launch(node, cluster.spec)
+    for node in cluster.nodes:
+        node.wait()
+    _bridge(cluster)
+
+
+def _bridge(cluster: Cluster) -> None:
+    """Have crictl answered on the nodes that have it."""
+    for node in cluster.nodes if cluster.spec.bridged else ():
+        process = bridge(node.name, node.pid, node.engine.paths.run)
+        process.start()
+
+
+def _launch(node: Node, spec: Spec) -> None:
+    node.engine.cli("create", *_options(node, spec), nodeimage.tag(spec.containerd))
+    files = spec.files()
+    if files:
+        node.engine.cli("cp", "-", f"{node.name}:/", stdin=_tar(files))
+    node.engine.cli("start", node.name)
+
+
+def _options(node: Node, spec: Spec) -> list[str]:
+    labels = {
+        "io.x-k8s.kind.cluster": spec.name,
+        "io.x-k8s.kind.role": node.role,
+        LABEL: node.engine.paths.root,
+    }
+    modules = ["--volume=/lib/modules:/lib/modules:ro"] if Path("/lib/modules").exists() else []
+    return [
+        f"--name={node.name}",
+        f"--hostname={node.name}",
+        *(f"--label={key}={value}" for key, value in labels.items()),
+        *node.engine.node_options(),
+        *("--tmpfs=/tmp", "--tmpfs=/run", spec.storage, "--tty"),
+        *modules,
+        f"--network={spec.network}",
+        *spec.run_args,
+    ]
+
+
+def _tar(files: Mapping[str, tuple[str, int]]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, (text, mode) in files.items():
+            content = text.encode()
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), mode
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()

@@ -1,0 +1,119 @@
+"""A node's CRI, asked over gRPC from outside the node, without crictl."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import grpc
+
+from tests.lab.protobuf import Message, field, flag
+from tests.lab.shell import LabError
+
+_SOCKET = "run/containerd/containerd.sock"
+_TIMEOUT = 30.0
+
+
+class CriError(LabError):
+    """What CRI answered instead of a result."""
+
+    def __init__(self, code: str, details: str) -> None:
+        """Keep the gRPC status."""
+        self.code = code
+        self.details = details
+        super().__init__(f"rpc error: code = {code} desc = {details}")
+
+
+@attrs.frozen
+class Cri:
+    """`runtime.v1.ImageService` and `RuntimeService.Status` as plain values."""
+
+    socket: Path
+
+    @classmethod
+    def at(cls, pid: int) -> "Cri":
+        """The CRI of the node whose init has this process ID."""
+        return cls(Path(f"/proc/{pid}/root") / _SOCKET)
+
+    def list_images(self) -> list[dict[str, Any]]:
+        """All images that the kubelet would see."""
+        answer = self._call("ImageService/ListImages", b"")
+        return [_image(image) for image in answer.messages(1)]
+
+    def image_status(self, name: str) -> dict[str, Any] | None:
+        """`{"status": …, "info": …}` of an image; None where CRI has none."""
+        answer = self._call("ImageService/ImageStatus", _named(name) + flag(2))
+        images = answer.messages(1)
+        if not images:
+            return None
+        info = answer.mapping(2).get("info", "{}")
+        return {"info": json.loads(info), "status": _image(images[0])}
+
+    def remove_image(self, name: str) -> None:
+        """Remove the image by all its names; no error where there is none."""
+        self._call("ImageService/RemoveImage", _named(name))
+
+    def runtime_status(self) -> dict[str, Any]:
+        """What `crictl info` shows."""
+        answer = self._call("RuntimeService/Status", flag(1))
+        status = answer.messages(1)[0]
+        shown = {"status": {"conditions": [_condition(c) for c in status.messages(1)]}}
+        info = {key: _json(value) for key, value in answer.mapping(2).items()}
+        return {**info, **_capabilities(answer), **shown}
+
+    def _call(self, method: str, request: bytes) -> Message:
+        options = [("grpc.default_authority", "localhost")]
+        with grpc.insecure_channel(f"unix://{self.socket}", options=options) as channel:
+            call = channel.unary_unary(f"/runtime.v1.{method}")
+            try:
+                return Message(call(request, timeout=_TIMEOUT))
+            except grpc.RpcError as error:
+                raise CriError(_spoken(error.code()), error.details()) from error
+
+
+def _named(name: str) -> bytes:
+    return field(1, field(1, name))
+
+
+def _image(image: Message) -> dict[str, Any]:
+    shown = {
+        "id": image.text(1),
+        "repoTags": image.texts(2),
+        "repoDigests": image.texts(3),
+        "size": str(image.integer(4)),
+        "username": image.text(6),
+        "pinned": bool(image.integer(8)),
+    }
+    uid = [{"value": str(message.integer(1))} for message in image.messages(5)]
+    return shown | ({"uid": uid[0]} if uid else {})
+
+
+def _condition(condition: Message) -> dict[str, Any]:
+    return {
+        "type": condition.text(1),
+        "status": bool(condition.integer(2)),
+        "reason": condition.text(3),
+        "message": condition.text(4),
+    }
+
+
+def _capabilities(answer: Message) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if answer.messages(3):
+        names = [handler.text(1) for handler in answer.messages(3)]
+        found["runtimeHandlers"] = [{"name": name} if name else {} for name in names]
+    for features in answer.messages(4):
+        found["features"] = {"supplemental_groups_policy": bool(features.integer(1))}
+    return found
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _spoken(code: grpc.StatusCode) -> str:
+    """A status as Go prints it: `NotFound` for NOT_FOUND."""
+    return "".join(word.capitalize() for word in code.name.split("_"))

@@ -1,0 +1,144 @@
+"""crictl for the lab's nodes, which have no room for the real program.
+
+On the node `crictl` is a shell script that passes its arguments to a process of the
+lab. That process asks the node's own CRI and answers with what the real crictl
+prints: the results are real, only the program is ours.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tests.lab.cri import Cri, CriError
+from tests.lab.daemon import Daemon
+
+PORT = 10010
+SCRIPT = f"""\
+#!/bin/sh
+reply=$(printf '%s\\0' $# "$@" | nc 127.0.0.1 {PORT}) || exit 1
+eval "$reply"
+exit 1
+"""
+_REPOSITORY = Path(__file__).parents[2]
+
+
+def bridge(node: str, pid: int, folder: Path) -> Daemon:
+    """The process that answers crictl on a node; it ends when the node does."""
+    enter = ("nsenter", f"--net=/proc/{pid}/ns/net", "--")
+    server = (sys.executable, "-m", "tests.lab.crictl_server", str(pid))
+    log = folder / "crictl" / f"{node}.log"
+
+    def listening() -> bool:
+        return log.exists() and b"listening" in log.read_bytes()
+
+    return Daemon(node, (*enter, *server), log.parent, listening, cwd=_REPOSITORY)
+
+
+class _CrictlError(Exception):
+    """What crictl logs before it exits with status 1."""
+
+    def __init__(self, message: str, level: str = "error") -> None:
+        self.message, self.level = message, level
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _CrictlError(message, "fatal")
+
+
+def answer(cri: Cri, argv: list[str]) -> tuple[str, str, int]:
+    """The stdout, stderr and exit status of `crictl ARGV`."""
+    said: list[str] = []
+    try:
+        options = _parser().parse_args(argv)
+        command: Callable[..., None] = options.command
+        command(cri, options, said.append)
+    except (_CrictlError, CriError) as error:
+        return "".join(f"{line}\n" for line in said), _logged(error), 1
+    return "".join(f"{line}\n" for line in said), "", 0
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="crictl", add_help=False)
+    for flags in ("-r", "--runtime-endpoint"), ("-i", "--image-endpoint"), ("-t", "--timeout"):
+        parser.add_argument(*flags)
+    commands = parser.add_subparsers(required=True, parser_class=_Parser)
+    for names, command in _COMMANDS.items():
+        sub = commands.add_parser(names[0], aliases=names[1:], add_help=False)
+        sub.add_argument("-o", "--output", default="table")
+        sub.add_argument("-q", "--quiet", action="store_true")
+        sub.add_argument("names", nargs="*")
+        sub.set_defaults(command=command)
+    return parser
+
+
+def _logged(error: Exception) -> str:
+    message = getattr(error, "message", str(error))
+    quoted = json.dumps(message, ensure_ascii=False)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return f'time="{now}" level={getattr(error, "level", "error")} msg={quoted}\n'
+
+
+def _show(value: object) -> str:
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
+    return "".join(escapes.get(character, character) for character in text)
+
+
+def _inspecti(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    for name in options.names:
+        found = cri.image_status(name)
+        if not found:
+            raise _CrictlError(f'no such image "{name}" present')
+        say(_show(found))
+
+
+def _images(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    images = [image for image in cri.list_images() if _matches(image, options.names)]
+    if options.quiet:
+        for image in images:
+            say(image["id"])
+    elif options.output == "json":
+        say(json.dumps({"images": images}, indent=2))
+    else:
+        _table(images, say)
+
+
+def _matches(image: dict[str, Any], names: list[str]) -> bool:
+    known = [image["id"], *image["repoTags"], *image["repoDigests"]]
+    return not names or any(name in known for name in names)
+
+
+def _table(images: list[dict[str, Any]], say: Callable[[str], None]) -> None:
+    say(f"{'IMAGE':<40}{'TAG':<20}{'IMAGE ID':<20}SIZE")
+    for image in images:
+        for tag in image["repoTags"] or ["<none>:<none>"]:
+            repository, _, version = tag.rpartition(":")
+            short = image["id"].removeprefix("sha256:")[:13]
+            say(f"{repository:<40}{version:<20}{short:<20}{image['size']}B")
+
+
+def _info(cri: Cri, _options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    say(_show(cri.runtime_status()))
+
+
+def _rmi(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    for name in options.names:
+        found = cri.image_status(name)
+        if not found:
+            raise _CrictlError(f"no such image {name}")
+        cri.remove_image(name)
+        for tag in found["status"]["repoTags"] or [found["status"]["id"]]:
+            say(f"Deleted: {tag}")
+
+
+_COMMANDS: dict[tuple[str, ...], Callable[..., None]] = {
+    ("inspecti",): _inspecti,
+    ("images", "image", "img"): _images,
+    ("info",): _info,
+    ("rmi",): _rmi,
+}

@@ -1,0 +1,162 @@
+"""Debian's packages: installed on the machine, or unpacked from another suite."""
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import attrs
+
+from tests.lab.shell import LabError, run, step, write
+
+_LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+_FRESH = 600
+_QUIET = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+_NEEDED = {
+    "dockerd": "docker.io",
+    "docker": "docker-cli",
+    "podman": "podman",
+    "iptables": "iptables",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "newuidmap": "uidmap",
+    "/usr/lib/podman/netavark": "netavark",
+}
+
+
+def install_missing() -> None:
+    """Install what the engines need and the machine lacks."""
+    if not _missing():
+        return
+    with step(f"apt: {' '.join(_missing())} installed"):
+        run("apt-get", "update", env=_QUIET)
+        _install([package for package in _missing() if package != "docker-cli"])
+        _install(_missing())
+
+
+def _install(packages: list[str]) -> None:
+    if packages:
+        command = ("apt-get", "install", "-y", "--no-install-recommends")
+        run(*command, *packages, env=_QUIET)
+
+
+def _missing() -> list[str]:
+    return [package for tool, package in _NEEDED.items() if not shutil.which(tool)]
+
+
+@attrs.frozen
+class Suite:
+    """A suite of Debian, read through package lists of the lab's own."""
+
+    name: str
+    cache: Path
+
+    def unpack(self, target: Path, *packages: str) -> None:
+        """Unpack the packages' files over `target`."""
+        for package in self._fetch(packages):
+            run("dpkg-deb", "--extract", package, target)
+
+    def tree(self, name: str, *packages: str) -> Path:
+        """A cached folder that holds the packages' files."""
+        target = self.cache / "trees" / name
+        with _LOCKS[name]:
+            if not target.exists():
+                self._make_tree(target, packages)
+        return target
+
+    def _make_tree(self, target: Path, packages: tuple[str, ...]) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.cache) as folder:
+            self.unpack(Path(folder) / "tree", *packages)
+            (Path(folder) / "tree").rename(target)
+
+    def _fetch(self, packages: tuple[str, ...]) -> list[Path]:
+        with _LOCKS[self.name]:
+            absent = [package for package in packages if not self._cached(package)]
+            if absent:
+                with step(f"{self.name}: {' '.join(absent)} downloaded"):
+                    self._download(absent)
+        return [found for package in packages for found in self._cached(package)]
+
+    def _cached(self, package: str) -> list[Path]:
+        return sorted(self._debs.glob(f"{package}_*.deb"))[-1:]
+
+    @property
+    def _debs(self) -> Path:
+        return self.cache / "debs" / self.name
+
+    def _download(self, packages: list[str]) -> None:
+        self._debs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.cache) as folder:
+            options = self._options(Path(folder))
+            if not self._lists_are_fresh():
+                run("apt-get", *options, "update")
+            run("apt-get", *options, "download", *packages, cwd=Path(folder))
+            for package in Path(folder).glob("*.deb"):
+                package.rename(self._debs / package.name)
+
+    @property
+    def _lists(self) -> Path:
+        return self.cache / "lists" / self.name
+
+    def _lists_are_fresh(self) -> bool:
+        updated = self._lists.stat().st_mtime
+        return any(self._lists.glob("*_Packages*")) and time.time() - updated < _FRESH
+
+    def _options(self, folder: Path) -> list[str]:
+        (self._lists / "partial").mkdir(parents=True, exist_ok=True)
+        sources = write(folder / "lab.sources", _sources(self.name))
+        settings = {
+            "Dir::Etc::sourcelist": sources,
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::State::Lists": self._lists,
+            "Dir::State::status": "/dev/null",
+            "Dir::Cache::pkgcache": "",
+            "Dir::Cache::srcpkgcache": "",
+            "APT::Sandbox::User": "root",
+        }
+        return [f"-o{key}={value}" for key, value in settings.items()]
+
+
+def _sources(suite: str) -> str:
+    """The machine's own entry for Debian with the suite changed."""
+    chosen = os.environ.get("IMGLOAD_LAB_DEBIAN")
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    entry = {"URIs": chosen, "Signed-By": keyring} if chosen else _own_entry()
+    entry |= {"Types": "deb", "Suites": suite, "Components": "main"}
+    return "".join(f"{key}: {value}\n" for key, value in entry.items())
+
+
+def _own_entry() -> dict[str, str]:
+    entries = [*_deb822_entries(), *_one_line_entries()]
+    for entry in entries:
+        if "debian-archive" in entry.get("Signed-By", "debian-archive"):
+            return {k: v for k, v in entry.items() if k in {"URIs", "Signed-By"}}
+    raise LabError("no Debian among apt's sources: set IMGLOAD_LAB_DEBIAN to a mirror's address")
+
+
+def _deb822_entries() -> list[dict[str, str]]:
+    found = []
+    for path in sorted(Path("/etc/apt/sources.list.d").glob("*.sources")):
+        for paragraph in path.read_text().split("\n\n"):
+            lines = [line for line in paragraph.splitlines() if line[:1] not in " #"]
+            pairs = (line.split(":", 1) for line in lines if ":" in line)
+            entry = {key: value.strip() for key, value in pairs}
+            if _is_main_archive(entry.get("URIs", "")):
+                found.append(entry)
+    return found
+
+
+def _one_line_entries() -> list[dict[str, str]]:
+    files = [Path("/etc/apt/sources.list")]
+    files += sorted(Path("/etc/apt/sources.list.d").glob("*.list"))
+    lines = [line for f in files if f.exists() for line in f.read_text().splitlines()]
+    words = [word for line in lines if line.startswith("deb ") for word in line.split()]
+    return [{"URIs": word} for word in words if _is_main_archive(word)]
+
+
+def _is_main_archive(uri: str) -> bool:
+    return uri.split()[:1] == [uri] and uri.rstrip("/").endswith("/debian")

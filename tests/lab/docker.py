@@ -1,0 +1,172 @@
+"""The machine's Docker, and a newer one beside it."""
+
+import json
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+import attrs
+
+from tests.lab.cleanup import evict
+from tests.lab.daemon import Daemon
+from tests.lab.debian import Suite
+from tests.lab.engine import LABEL, NETWORK, RECIPE, Engine, ping
+from tests.lab.machine import can_raise_limits
+from tests.lab.shell import run, succeeds, write
+
+_MACHINES = Path("/var/run/docker.sock")
+_ASKS_ONLY_FOR_WHAT_IS_THERE = 23
+_NEWER = {"docker28": ("sid", "docker.io", "containerd"), "runc": ("bookworm", "runc")}
+_UNPRIVILEGED_EXEC = """\
+#!/bin/sh
+for word; do shift; [ "$word" = --privileged ] || set -- "$@" "$word"; done
+exec {docker} "$@"
+"""
+
+
+@attrs.frozen
+class Docker(Engine):
+    """dockerd with data, socket and bridges of its own."""
+
+    code: str = "d"
+    subnet: int = 0
+    features: dict[str, bool] = attrs.field(factory=dict)
+
+    @property
+    def tools(self) -> list[Path]:
+        """Folders of programs that this Docker prefers to the machine's."""
+        return []
+
+    @property
+    def build_options(self) -> tuple[str, ...]:
+        """Nothing: the classic builder needs no help."""
+        return ()
+
+    @property
+    def unmasked(self) -> str:
+        """Docker's word for it."""
+        return "systempaths=unconfined"
+
+    @property
+    def client(self) -> tuple[str, ...]:
+        """The machine's docker client."""
+        return (shutil.which("docker") or "docker", "-H", self.url)
+
+    @property
+    def version(self) -> str:
+        """The server's version."""
+        return self.cli("version", "--format", "{{.Server.Version}}").strip()
+
+    def may_be_privileged(self) -> bool:
+        """Older versions demand every capability there is."""
+        major = int(self.version.split(".")[0])
+        return can_raise_limits() or major >= _ASKS_ONLY_FOR_WHAT_IS_THERE
+
+    def environ(self) -> dict[str, str]:
+        """Point to the daemon; a wrapper helps kind where privileged exec fails."""
+        found = {"DOCKER_HOST": self.url, "PATH": os.environ["PATH"]}
+        if not self.may_be_privileged():
+            found["PATH"] = f"{self._wrapper().parent}:{found['PATH']}"
+        return found
+
+    @property
+    def daemon(self) -> Daemon:
+        """dockerd, its containerd included."""
+        run_folder = self.paths.run / self.name
+        folder = self.paths.root / self.name
+        options = {
+            "config-file": folder / "daemon.json",
+            "data-root": folder / "data",
+            "exec-root": run_folder / "exec",
+            "pidfile": run_folder / "dockerd.pid",
+            "host": self.url,
+            "bridge": self._bridge,
+        }
+        switches = ("iptables", "ip6tables", "ip-masq", "ip-forward")
+        argv = [f"--{key}={value}" for key, value in options.items()]
+        argv += [f"--{switch}=false" for switch in switches]
+        return Daemon(
+            self.name,
+            ("dockerd", *argv),
+            run_folder,
+            ready=partial(ping, self.socket),
+            env={"PATH": self._path()},
+        )
+
+    def start(self) -> None:
+        """Start dockerd on a bridge of its own, with a network like kind's."""
+        if not self.running():
+            self._prepare()
+            self.daemon.start()
+        if not succeeds(*self.client, "network", "inspect", NETWORK):
+            self._make_network()
+
+    @property
+    def _bridge(self) -> str:
+        return f"lab{self.paths.octet}-{self.code}"
+
+    def _address(self, last: int) -> str:
+        return f"10.{self.paths.octet}.{self.subnet}.{last}/25"
+
+    def _prepare(self) -> None:
+        write(self.paths.root / self.name / "daemon.json", json.dumps({"features": self.features}))
+        evict(self.daemon.folder)
+        shutil.rmtree(self.daemon.folder, ignore_errors=True)
+        if not Path("/sys/class/net", self._bridge).exists():
+            run("ip", "link", "add", self._bridge, "type", "bridge")
+            run("ip", "address", "add", self._address(1), "dev", self._bridge)
+        run("ip", "link", "set", self._bridge, "up")
+
+    def _make_network(self) -> None:
+        bridge = f"com.docker.network.bridge.name={self._bridge}-k"
+        options = (f"--subnet={self._address(128)}", f"--opt={bridge}")
+        label = f"--label={LABEL}={self.paths.root}"
+        self.cli("network", "create", label, *options, NETWORK)
+
+    def _path(self) -> str:
+        return ":".join([*map(str, self.tools), os.environ["PATH"], "/usr/sbin", "/sbin"])
+
+    def _wrapper(self) -> Path:
+        text = _UNPRIVILEGED_EXEC.format(docker=shutil.which("docker"))
+        return write(self.paths.run / "bin/docker/docker", text, 0o755)
+
+
+@attrs.frozen
+class MachinesDocker(Docker):
+    """The Docker that runs already, else the installed one started by the lab."""
+
+    @property
+    def socket(self) -> Path:
+        """The machine's own socket where a daemon answers, unless ours runs."""
+        own = self.paths.run / f"{self.name}.sock"
+        return _MACHINES if not own.exists() and ping(_MACHINES) else own
+
+    def stop(self) -> None:
+        """Leave the machine's daemon running, without the lab's things."""
+        if self.socket == _MACHINES:
+            self._remove("network", f"{LABEL}={self.paths.root}")
+            self._remove("image", RECIPE)
+        super().stop()
+
+    def _remove(self, kind: str, label: str) -> None:
+        found = self.cli(kind, "ls", "-q", "--filter", f"label={label}").split()
+        if found:
+            self.cli(kind, "rm", *found)
+
+
+@attrs.frozen
+class NewerDocker(Docker):
+    """Debian sid's Docker, unpacked beside the machine's, with bookworm's runc."""
+
+    @property
+    def tools(self) -> list[Path]:
+        """Where the packages are unpacked."""
+        trees = (self.paths.cache / "trees" / name for name in _NEWER)
+        return [tree / "usr" / kind for tree in trees for kind in ("sbin", "bin")]
+
+    def start(self) -> None:
+        """Unpack the packages first."""
+        for name, (suite, *packages) in _NEWER.items():
+            Suite(suite, self.paths.cache).tree(name, *packages)
+        super().start()

@@ -1,0 +1,185 @@
+"""What the lab asks of Docker and of Podman alike."""
+
+import contextlib
+import http.client
+import os
+import socket
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from tests.lab.daemon import Daemon
+from tests.lab.machine import Paths
+from tests.lab.shell import CommandError, output
+
+LABEL = "imgload-lab"
+RECIPE = "imgload-lab.recipe"
+NETWORK = "kind"
+_NODE_LIMITS = ("--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined")
+
+Files = Mapping[str, bytes]
+
+
+@attrs.frozen
+class Engine(ABC):
+    """An engine with its own API socket and command-line client."""
+
+    name: str
+    paths: Paths
+
+    @property
+    @abstractmethod
+    def daemon(self) -> Daemon:
+        """The process that serves the API."""
+
+    @property
+    @abstractmethod
+    def client(self) -> tuple[str, ...]:
+        """The command that talks to this engine."""
+
+    @property
+    @abstractmethod
+    def build_options(self) -> tuple[str, ...]:
+        """What `build` needs on this engine."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start what is missing and wait until the API answers."""
+
+    @abstractmethod
+    def environ(self) -> dict[str, str]:
+        """Environment with which subprocesses, the real kind too, use this engine."""
+
+    @abstractmethod
+    def may_be_privileged(self) -> bool:
+        """Whether this engine can start a privileged container on this machine."""
+
+    @property
+    @abstractmethod
+    def unmasked(self) -> str:
+        """The option that leaves all of /proc and /sys writable."""
+
+    @property
+    def socket(self) -> Path:
+        """The API socket."""
+        return self.paths.run / f"{self.name}.sock"
+
+    @property
+    def url(self) -> str:
+        """The API's address."""
+        return f"unix://{self.socket}"
+
+    def running(self) -> bool:
+        """Whether the API answers."""
+        return ping(self.socket)
+
+    def stop(self) -> None:
+        """Stop the process that serves the API."""
+        self.daemon.stop()
+
+    def clear(self) -> None:
+        """Remove the lab's containers and stop the process that serves the API."""
+        if self.running():
+            with contextlib.suppress(CommandError):
+                self.remove_containers(*self.containers())
+            self.stop()
+
+    def cli(self, *args: str | Path, stdin: bytes = b"") -> str:
+        """What the client prints; raises `CommandError` with its stderr."""
+        return self.raw(*args, stdin=stdin).decode(errors="replace")
+
+    def raw(self, *args: str | Path, stdin: bytes = b"") -> bytes:
+        """The bytes that the client prints, as of `save`."""
+        return output(*self.client, *args, stdin=stdin, env={"DOCKER_BUILDKIT": "0"})
+
+    def build(
+        self,
+        tag: str,
+        files: Files | None = None,
+        *,
+        base: str | None = None,
+        layers: Sequence[Files] = (),
+        instructions: Sequence[str] = (),
+    ) -> str:
+        """Build an image with one layer per mapping of paths to contents; its ID."""
+        with tempfile.TemporaryDirectory() as folder:
+            context = Path(folder)
+            context.chmod(0o755)
+            copies = _lay([*layers, *([files] if files else [])], context)
+            lines = [f"FROM {base or 'scratch'}", *copies, *instructions]
+            (context / "Dockerfile").write_text("\n".join(lines) + "\n")
+            self.cli("build", "-q", "-t", tag, *self.build_options, context)
+        return self.image_id(tag)
+
+    def image_id(self, image: str) -> str:
+        """The engine's own ID of an image, with its `sha256:`."""
+        shown = self.cli("image", "inspect", "--format", "{{.Id}}", image).strip()
+        return f"sha256:{shown.removeprefix('sha256:')}"
+
+    def remove_image(self, *images: str) -> None:
+        """Remove names, and the image with its last name."""
+        self.cli("rmi", "--force", *images)
+
+    def image_label(self, image: str, label: str) -> str | None:
+        """A label of an image; None where there is no such image."""
+        template = f'{{{{index .Config.Labels "{label}"}}}}'
+        try:
+            return self.cli("image", "inspect", "--format", template, image).strip()
+        except CommandError:
+            return None
+
+    def node_options(self) -> list[str]:
+        """What a node's container needs in place of, or as well as, `--privileged`."""
+        if self.may_be_privileged():
+            return ["--privileged", *_NODE_LIMITS]
+        capabilities = ["--cap-add=ALL", "--cap-drop=SYS_RESOURCE"]
+        return [*capabilities, *_NODE_LIMITS, f"--security-opt={self.unmasked}"]
+
+    def containers(self) -> dict[str, bool]:
+        """The lab's containers on this engine, and whether each runs."""
+        listing = ("ps", "-a", "--filter", f"label={LABEL}={self.paths.root}")
+        shown = self.cli(*listing, "--format", "{{.Names}} {{.Status}}")
+        pairs = (line.split(maxsplit=1) for line in shown.splitlines())
+        return {name: status.startswith("Up ") for name, status in pairs}
+
+    def remove_containers(self, *names: str) -> None:
+        """Remove containers with their volumes, running or not."""
+        if names:
+            self.cli("rm", "--force", "--volumes", *names)
+
+
+def _lay(layers: Sequence[Files], context: Path) -> list[str]:
+    """Write each layer's files below a folder of its own; the COPY lines."""
+    for number, layer in enumerate(layers):
+        for name, content in layer.items():
+            path = context / f"layer{number}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            os.utime(path, (0, 0))
+    return [f"COPY layer{number}/ /" for number in range(len(layers))]
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=5)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def ping(path: Path) -> bool:
+    """Whether a Docker-compatible API answers on the socket."""
+    connection = _Connection(path)
+    try:
+        connection.request("GET", "/_ping")
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,212 @@
+"""The lab: engines, clusters and the real kind, started when they are first used."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.lab import cluster as clusters
+from tests.lab import nodeimage
+from tests.lab.cleanup import sweep
+from tests.lab.cluster import Cluster, Spec
+from tests.lab.debian import install_missing
+from tests.lab.docker import Docker, MachinesDocker, NewerDocker
+from tests.lab.engine import Engine
+from tests.lab.kind import VERSIONS, kind
+from tests.lab.machine import Once, Paths, demand_root
+from tests.lab.podman import Podman
+from tests.lab.rootless import RootlessPodman
+from tests.lab.shell import LabError, step
+
+_THREE = ("control-plane", "worker", "worker")
+SPECS = {
+    spec.name: spec
+    for spec in (
+        Spec(name="lab-d21", engine="docker", crictl=True),
+        Spec(name="lab-p21", engine="podman", crictl=True),
+        Spec(name="lab-e21", engine="docker28"),
+        Spec(name="lab-d3", engine="docker", roles=_THREE),
+        Spec(name="lab-p3", engine="podman", roles=_THREE),
+        Spec(name="lab-d17", engine="docker", containerd="1.7"),
+        Spec(name="lab-p17", engine="podman", containerd="1.7"),
+        Spec(name="lab-d16", engine="docker", containerd="1.6"),
+        Spec(name="lab-p16", engine="podman", containerd="1.6"),
+    )
+}
+DEFAULT = ("docker", "podman", "docker28", *SPECS, *(f"kind-{v}" for v in VERSIONS))
+SPECS["lab-r21"] = Spec(name="lab-r21", engine="podman-rootless", network="none")
+ON_DEMAND = ("docker28-graphdriver", "podman-rootless", "lab-r21")
+PIECES = (*DEFAULT, *ON_DEMAND)
+
+
+def engines(paths: Paths) -> dict[str, Engine]:
+    """All engines that the lab knows, running or not."""
+    store = {"containerd-snapshotter": True}
+    graph = {"containerd-snapshotter": False}
+    known: tuple[Engine, ...] = (
+        MachinesDocker("docker", paths),
+        Podman("podman", paths),
+        NewerDocker("docker28", paths, code="d28", subnet=2, features=store),
+        NewerDocker("docker28-graphdriver", paths, code="d28g", subnet=4, features=graph),
+        RootlessPodman("podman-rootless", paths),
+    )
+    return {engine.name: engine for engine in known}
+
+
+class Lab:
+    """The pieces of the lab; `close` stops those that this object started."""
+
+    def __init__(self, paths: Paths) -> None:
+        """Start nothing yet."""
+        self.paths = paths
+        self.engines = engines(paths)
+        self._once = Once()
+        self._ready: set[str] = set()
+        self._containers: dict[str, dict[str, bool]] = {}
+        self._clusters: dict[str, Cluster] = {}
+        self._started: list[Engine | Cluster] = []
+
+    @classmethod
+    def open(cls, *pieces: str) -> Self:
+        """Attach to the running lab and start what is missing of these pieces."""
+        demand_root()
+        lab = cls(Paths.find())
+        lab.up(*pieces)
+        return lab
+
+    def __enter__(self) -> Self:
+        """Nothing more to do."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop what was started."""
+        self.close()
+
+    def up(self, *pieces: str) -> None:
+        """Start what is missing of these pieces, side by side."""
+        unknown = set(pieces) - set(PIECES)
+        if unknown:
+            raise LabError(f"no such piece: {sorted(unknown)}; there are {', '.join(PIECES)}")
+        missing = [piece for piece in pieces if piece not in self._ready]
+        if missing:
+            with self.paths.locked():
+                self._make(missing)
+            self._ready.update(missing)
+
+    def _make(self, pieces: list[str]) -> None:
+        """The packages for the node images come down while the engines start."""
+        wanted = {SPECS[piece].containerd for piece in pieces if piece in SPECS}
+        with ThreadPoolExecutor(len(pieces) + len(wanted)) as pool:
+            made = [pool.submit(self._archive, version) for version in sorted(wanted)]
+            made += [pool.submit(self._ensure, piece) for piece in pieces]
+        for piece in made:
+            piece.result()
+
+    def close(self) -> None:
+        """Stop what this object started; sweep up when no engine is left."""
+        for thing in reversed(self._started):
+            thing.remove() if isinstance(thing, Cluster) else thing.stop()
+        if self._started and not any(engine.daemon.pid for engine in self.engines.values()):
+            sweep(self.paths)
+
+    def down(self, *, purge: bool = False) -> None:
+        """Stop everything that any run of the lab started, and remove its files."""
+        demand_root()
+        with self.paths.locked(), ThreadPoolExecutor() as pool:
+            list(pool.map(_clear, self.engines.values()))
+        with step("swept up"):
+            sweep(self.paths, purge=purge)
+
+    def engine(self, name: str) -> Engine:
+        """An engine, running."""
+        self.up(name)
+        return self.engines[name]
+
+    @property
+    def docker(self) -> Docker:
+        """The machine's Docker."""
+        return self._docker("docker")
+
+    @property
+    def docker28(self) -> Docker:
+        """Docker 28 with the containerd image store."""
+        return self._docker("docker28")
+
+    @property
+    def podman(self) -> Engine:
+        """Podman."""
+        return self.engine("podman")
+
+    def cluster(self, name: str) -> Cluster:
+        """A cluster, running."""
+        self.up(name)
+        return self._clusters[name]
+
+    def make_cluster(self, **options: Any) -> Cluster:
+        """A further cluster, made as `Spec(**options)` says, in place of any of its name."""
+        spec = Spec(**options)
+        engine = self.engine(spec.engine)
+        with self.paths.locked():
+            nodeimage.ensure(engine, spec.containerd)
+            made = clusters.create(spec, engine, engine.containers())
+        self._started.append(made)
+        return made
+
+    def kind(self, version: str) -> Path:
+        """The real kind."""
+        self.up(f"kind-{version}")
+        return kind(self.paths, version)
+
+    def environ(self, engine: str = "docker") -> dict[str, str]:
+        """What to add to a subprocess's environment so that it uses this engine."""
+        return self.engine(engine).environ()
+
+    def _docker(self, name: str) -> Docker:
+        found = self.engine(name)
+        assert isinstance(found, Docker)
+        return found
+
+    def _ensure(self, piece: str) -> None:
+        if piece in self.engines:
+            self._once(piece, lambda: self._ensure_engine(self.engines[piece]))
+        elif piece in SPECS:
+            self._once(piece, lambda: self._ensure_cluster(SPECS[piece]))
+        else:
+            kind(self.paths, piece.removeprefix("kind-"))
+
+    def _archive(self, version: str) -> None:
+        if not nodeimage.real():
+            self._once(f"archive {version}", lambda: nodeimage.archive(self.paths, version))
+
+    def _ensure_engine(self, engine: Engine) -> None:
+        self._once("install", install_missing)
+        if not engine.running():
+            with step(f"{engine.name}: started"):
+                engine.start()
+            self._started.append(engine)
+        engine.start()
+        self._containers[engine.name] = engine.containers()
+
+    def _ensure_cluster(self, spec: Spec) -> None:
+        self._ensure(spec.engine)
+        engine, containers = self.engines[spec.engine], self._containers[spec.engine]
+        found = clusters.attach(spec, engine, containers)
+        if not found:
+            self._image(engine, spec.containerd)
+            found = clusters.create(spec, engine, containers)
+            self._started.append(found)
+        self._clusters[spec.name] = found
+
+    def _image(self, engine: Engine, version: str) -> None:
+        self._archive(version)
+        self._once(f"{engine.name} {version}", lambda: nodeimage.ensure(engine, version))
+
+
+def _clear(engine: Engine) -> None:
+    with step(f"{engine.name}: cleared"):
+        engine.clear()

@@ -1,0 +1,132 @@
+"""The image of a node: busybox, containerd and little else, from Debian."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from tests.lab.debian import Suite
+from tests.lab.engine import RECIPE, Engine
+from tests.lab.machine import Paths
+from tests.lab.shell import run, step, write
+
+_SUITES = {"1.6": "bookworm", "1.7": "trixie", "2.1": "sid"}
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_BASE = ("libc6", "libseccomp2", "busybox-static", "runc")
+_FOLDERS = ("proc", "sys", "dev", "tmp", "run", "root", "lib/modules", "var/log", "usr/local/bin")
+
+_ENTRYPOINT = """\
+#!/bin/sh
+trap 'kill $containerd; exit 0' TERM INT
+mkdir -p /var/log /var/lib /var/tmp
+[ -e /var/run ] || ln -s /run /var/run
+while :; do
+    containerd >>/var/log/containerd.log 2>&1 &
+    containerd=$!
+    wait $containerd
+    sleep 0.2
+done
+"""
+_FUSE = """\
+[proxy_plugins."fuse-overlayfs"]
+  type = "snapshot"
+  address = "/run/containerd-fuse-overlayfs.sock"
+"""
+_CONFIG_2 = f"""\
+version = 2
+
+{_FUSE}
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "registry.k8s.io/pause:3.10"
+  tolerate_missing_hugetlb_controller = true
+  restrict_oom_score_adj = false
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  discard_unpacked_layers = true
+  snapshotter = "overlayfs"
+  default_runtime_name = "runc"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "/etc/containerd/certs.d"
+"""
+_CONFIG_3 = f"""\
+version = 3
+
+{_FUSE}
+[plugins."io.containerd.cri.v1.images"]
+  discard_unpacked_layers = true
+  snapshotter = "overlayfs"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "registry.k8s.io/pause:3.10"
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "/etc/containerd/certs.d"
+[plugins."io.containerd.cri.v1.runtime"]
+  tolerate_missing_hugetlb_controller = true
+  restrict_oom_score_adj = false
+[plugins."io.containerd.cri.v1.runtime".containerd]
+  default_runtime_name = "runc"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+"""
+CONFIGS = {"1.6": _CONFIG_2, "1.7": _CONFIG_2, "2.1": _CONFIG_3}
+"""kind's containerd configuration, as far as images are concerned."""
+
+
+def real() -> str | None:
+    """The real kind node image to use in place of the lab's, if one is named."""
+    return os.environ.get("IMGLOAD_LAB_NODE_IMAGE")
+
+
+def tag(version: str) -> str:
+    """The name of the node image with that version of containerd."""
+    return real() or f"imgload-lab/node:{version}"
+
+
+def ensure(engine: Engine, version: str) -> None:
+    """Put the node image into the engine unless it is there."""
+    recipe = _recipe(version)
+    if real() or engine.image_label(tag(version), RECIPE) == recipe:
+        return
+    source = archive(engine.paths, version)
+    with step(f"{engine.name}: node image {version} imported"):
+        changes = [
+            'ENTRYPOINT ["/usr/local/bin/entrypoint"]',
+            f"ENV PATH={_PATH}",
+            "ENV container=docker",
+            f"LABEL {RECIPE}={recipe}",
+        ]
+        engine.cli("import", *(f"--change={change}" for change in changes), source, tag(version))
+
+
+def archive(paths: Paths, version: str) -> Path:
+    """The node's root file system as a tar, made once."""
+    target = paths.cache / f"node-{version}-{_recipe(version)}.tar"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=paths.cache) as folder:
+            root = Path(folder) / "root"
+            _fill(root, version, paths.cache)
+            partial = Path(folder) / target.name
+            with step(f"node image {version} made"):
+                run("tar", "-C", root, "-cf", partial, ".")
+            partial.rename(target)
+    return target
+
+
+def _recipe(version: str) -> str:
+    parts = (_ENTRYPOINT, CONFIGS[version], *_BASE)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _fill(root: Path, version: str, cache: Path) -> None:
+    Suite("bookworm", cache).unpack(root, *_BASE)
+    Suite(_SUITES[version], cache).unpack(root, "containerd")
+    for folder in _FOLDERS:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(root / "usr/share")
+    for name in run(root / "bin/busybox", "--list").split():
+        if not (root / "bin" / name).exists():
+            (root / "bin" / name).symlink_to("busybox")
+    write(root / "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+    write(root / "etc/containerd/config.toml", CONFIGS[version])
+    write(root / "usr/local/bin/entrypoint", _ENTRYPOINT, 0o755)

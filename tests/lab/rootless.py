@@ -1,0 +1,85 @@
+"""Podman of a user of its own, without root's rights."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+from pathlib import Path
+
+import attrs
+
+from tests.lab.cleanup import evict
+from tests.lab.podman import Podman
+from tests.lab.shell import run, succeeds
+
+_SUBIDS = "600000-665535"
+
+
+@attrs.frozen
+class RootlessPodman(Podman):
+    """`podman system service` of a user whom the lab makes."""
+
+    code: str = "r"
+
+    @property
+    def user(self) -> str:
+        """The user's name."""
+        return f"imgload-lab{self.paths.octet}"
+
+    @property
+    def socket(self) -> Path:
+        """In a folder that the user may write to."""
+        return self._state / "podman.sock"
+
+    def may_be_privileged(self) -> bool:
+        """In the user's own namespace nothing is withheld."""
+        return True
+
+    def clear(self) -> None:
+        """Remove the user too."""
+        super().clear()
+        self._end_users_processes()
+        succeeds("userdel", self.user)
+
+    @property
+    def _launcher(self) -> str:
+        home = f"HOME={self._folder / 'home'} XDG_RUNTIME_DIR={self._state / 'xdg'}"
+        return f"runuser -u {self.user} -- env {home}"
+
+    def _options(self) -> dict[str, object]:
+        return {**super()._options(), "storage-driver": "overlay"}
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        if not succeeds("id", self.user):
+            run("useradd", "--system", f"--home-dir={self._folder / 'home'}", self.user)
+            run("usermod", "--add-subuids", _SUBIDS, "--add-subgids", _SUBIDS, self.user)
+        for name in ("storage", "home", "networks"):
+            self._give(self._folder / name)
+        for name in ("", "storage", "tmp", "runc", "xdg"):
+            self._give(self._state / name)
+
+    def _give(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        shutil.chown(folder, self.user, self.user)
+
+    def _reset(self) -> None:
+        """The client itself needs a living pause process, so wipe the state first."""
+        if not self._wrapper.exists():
+            return
+        self._end_users_processes()
+        evict(self._run, self._folder)
+        shutil.rmtree(self._state, ignore_errors=True)
+        self._prepare()
+        self.remove_containers(*self.containers())
+
+    def _end_users_processes(self) -> None:
+        """End what has no sign of the lab in its command line: Podman's pause process."""
+        with contextlib.suppress(KeyError):
+            user = pwd.getpwnam(self.user).pw_uid
+            for process in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    if process.stat().st_uid == user:
+                        os.kill(int(process.name), signal.SIGKILL)
