@@ -31,7 +31,15 @@ from imgload.errors import (
     SourceError,
     UsageError,
 )
-from imgload.events import BytesSent, Event, ImageFound, NodeDone, SendingEnded, SendingStarted
+from imgload.events import (
+    BytesSent,
+    Event,
+    ImageFound,
+    NodeDone,
+    Note,
+    SendingEnded,
+    SendingStarted,
+)
 from imgload.loader import Loader
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -73,6 +81,7 @@ __all__ = [
     "NodeStalled",
     "NodeUnusable",
     "NotProven",
+    "Note",
     "Plan",
     "Platform",
     "PlatformMissing",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from imgload.events import Event
 from imgload.loader import Loader
 from imgload.report import Report
+from imgload.transports.choose import TransportOption
 
 
 def load(
@@ -17,6 +18,7 @@ def load(
     source: str | None = None,
     name: str | None = None,
     platform: str | None = None,
+    transport: TransportOption = "auto",
     dry_run: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Report:
@@ -29,6 +31,7 @@ def load(
         source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None asks every
             engine that can be reached.
         name: the name to load one image under, in place of its own.
+        transport: ``archive`` (whole images), ``delta`` (what is missing) or ``auto``.
         platform: ``os/arch[/variant]`` out of a multi-platform image.
         dry_run: plan only; nothing is changed.
         on_event: told what happens, as values of `imgload.Event`, from several threads.
@@ -43,4 +46,11 @@ def load(
     """
     wanted = [images] if isinstance(images, str) else list(images)
     with Loader.connect(cluster, nodes=nodes, source=source) as loader:
-        return loader.load(wanted, name=name, platform=platform, dry_run=dry_run, on_event=on_event)
+        return loader.load(
+            wanted,
+            name=name,
+            platform=platform,
+            transport=transport,
+            dry_run=dry_run,
+            on_event=on_event,
+        )

@@ -50,4 +50,11 @@ class NodeDone:
     result: NodeResult
 
 
-Event = ImageFound | SendingStarted | BytesSent | SendingEnded | NodeDone
+@attrs.frozen
+class Note:
+    """Something that the user should know, in one line."""
+
+    text: str
+
+
+Event = Note | ImageFound | SendingStarted | BytesSent | SendingEnded | NodeDone

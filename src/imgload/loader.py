@@ -20,6 +20,7 @@ from imgload.report import Report
 from imgload.sources.base import Source
 from imgload.sources.resolve import Located, locate, named
 from imgload.transfer import Transfer, question
+from imgload.transports.choose import TransportOption
 
 OnEvent = Callable[[Event], None]
 
@@ -78,6 +79,7 @@ class Loader:
         *,
         name: str | None = None,
         platform: str | None = None,
+        transport: TransportOption = "auto",
         dry_run: bool = False,
         on_event: OnEvent = lambda _: None,
     ) -> Report:
@@ -87,6 +89,7 @@ class Loader:
             images: names or image IDs, as a pod spec or the engine would have them; none for
                 all of an archive.
             name: the name to load one image under, in place of its own.
+            transport: ``archive`` (whole images), ``delta`` (what is missing) or ``auto``.
             platform: ``os/arch[/variant]`` out of a multi-platform image.
             dry_run: stop after the plan.
             on_event: told what happens, from several threads.
@@ -101,7 +104,7 @@ class Loader:
         plan = make_plan(list(found), surveys)
         by_name = {node.name: node for node in self.nodes}
         origins = {image.name: origin for image, origin in found.items()}
-        transfer = Transfer(by_name, surveys, origins, on_event)
+        transfer = Transfer(by_name, surveys, origins, on_event, transport)
         transfer.refuse(list(found), failed)
         (transfer.pretend if dry_run else transfer.carry_out)(plan)
         report = transfer.report([node.name for node in self.nodes], dry_run=dry_run)

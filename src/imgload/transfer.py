@@ -9,17 +9,18 @@ from functools import partial
 import attrs
 
 from imgload.errors import ImgloadError, NodeFull, NotProven
-from imgload.events import BytesSent, Event, NodeDone, SendingEnded, SendingStarted
+from imgload.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.nodes import containerd
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question, Survey
 from imgload.nodes.undo import undo
-from imgload.oci.repack import Repack, Wanted
 from imgload.parallel import in_parallel
 from imgload.plan import Image, Plan, Proof, Step, prove
 from imgload.report import ImageResult, NodeResult, Report
+from imgload.sending import Sending, Sent, is_final
+from imgload.sources.base import Found
 from imgload.sources.resolve import Located
-from imgload.transports.archive import Delivery, deliver
+from imgload.transports.choose import TransportOption
 
 PROOF_SECONDS = 5.0
 """How long CRI may take to hear of an image: containerd tells it by an event."""
@@ -35,6 +36,7 @@ class Transfer:
         surveys: what each node had before.
         origins: where each image comes from, by its name on the nodes.
         on_event: told what happens, from several threads.
+        option: the transport asked for.
 
     """
 
@@ -42,6 +44,7 @@ class Transfer:
     surveys: Mapping[str, Survey]
     origins: Mapping[str, Located]
     on_event: Callable[[Event], None]
+    option: TransportOption = "auto"
     images: dict[str, Image] = attrs.field(factory=dict)
     results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
 
@@ -100,25 +103,42 @@ class Transfer:
 
     def _send(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
         start = time.monotonic()
+        found = {image: self.origins[image.name][1] for image in images}
+        sending = Sending(self.origins[images[0].name][0], self.surveys, self.option, self.on_event)
+        if sending.choose(found, nodes):
+            self._announce(found, nodes)
+            nodes = self._by_delta(sending, found, nodes, start)
         nodes = list(self._with_room(images, nodes))
-        if not nodes:
-            return
-        source, _ = self.origins[images[0].name]
-        unique = {image.target: self.origins[image.name][1] for image in images}
-        for node in nodes:
-            size = sum(found.size for found in unique.values())
-            self.on_event(SendingStarted(node.name, tuple(i.name for i in images), size))
-        with source.save(list(unique.values())) as archive:
-            repack = Repack(archive, wanted(images))
-            deliveries = deliver(repack, nodes, images[0].platform, self._on_bytes)
-        images = [_learnt(image, repack) for image in images]
-        sizes = _bytes_by_image(images, repack)
-        in_parallel(
-            [partial(self._finish, n, images, deliveries[n.name], sizes, start) for n in nodes]
-        )
+        if nodes:
+            self._announce(found, nodes)
+            sent = sending.by_archive(found, nodes)
+            in_parallel([partial(self._finish, node, sent, start) for node in nodes])
 
-    def _on_bytes(self, node: str, size: int) -> None:
-        self.on_event(BytesSent(node, size))
+    def _announce(self, found: Mapping[Image, Found], nodes: Sequence[Node]) -> None:
+        size = sum({image.target: image.size for image in found}.values())
+        for node in nodes:
+            self.on_event(SendingStarted(node.name, tuple(i.name for i in found), size))
+
+    def _by_delta(
+        self, sending: Sending, found: Mapping[Image, Found], nodes: Sequence[Node], start: float
+    ) -> list[Node]:
+        """Send what is missing; return the nodes that need the whole after all."""
+        try:
+            sent = sending.by_delta(found, nodes)
+        except ImgloadError as error:
+            self.on_event(Note(f"sending only what is missing failed ({error.message})"))
+            return list(nodes)
+        attempts = [partial(self._finish_delta, node, sent, start) for node in nodes]
+        return [n for n, done in zip(nodes, in_parallel(attempts), strict=True) if not done]
+
+    def _finish_delta(self, node: Node, sent: Sent, start: float) -> bool:
+        proofs, failure = self._read_back(node, sent)
+        if is_final(failure) and all(proof.ok for proof in proofs.values()):
+            self._conclude(node, sent, proofs, failure, start)
+            return True
+        self._undo(node, sent.images)
+        self.on_event(Note(f"{node.name} did not take what was missing: sending it whole"))
+        return False
 
     def _with_room(self, images: Sequence[Image], nodes: Sequence[Node]) -> Iterator[Node]:
         """Yield the nodes that can hold the images' content; it is needed beside the snapshots."""
@@ -135,34 +155,37 @@ class Transfer:
             for image in images:
                 self._settle(image, NodeResult(node.name, "full", error=error))
 
-    def _finish(
+    def _finish(self, node: Node, sent: Sent, start: float) -> None:
+        self._conclude(node, sent, *self._read_back(node, sent), start)
+
+    def _conclude(
         self,
         node: Node,
-        images: Sequence[Image],
-        delivery: Delivery,
-        sizes: Mapping[str, int],
+        sent: Sent,
+        proofs: Mapping[str, Proof],
+        failure: ImgloadError | None,
         start: float,
     ) -> None:
-        self.on_event(SendingEnded(node.name))
-        proofs, failure = self._read_back(node, images, delivery)
-        before = self.surveys[node.name]
-        for image in images:
+        for image in sent.images:
             proof = proofs.get(image.name)
             error = failure or _refusal(image, node, proof)
             if error:
-                undo(node, before, image)
-            sent = sizes[image.name] if not delivery.error else delivery.bytes_sent
+                self._undo(node, [image])
+            size = sent.sizes.get((node.name, image.name), sent.deliveries[node.name].bytes_sent)
             seconds = time.monotonic() - start
-            result = NodeResult(node.name, "full", proof, sent, seconds, error)
+            result = NodeResult(node.name, sent.action, proof, size, seconds, error)
             self._settle(image, self._told(image, result))
 
-    def _read_back(
-        self, node: Node, images: Sequence[Image], delivery: Delivery
-    ) -> tuple[dict[str, Proof], ImgloadError | None]:
-        if delivery.error:
-            return {}, delivery.error
+    def _undo(self, node: Node, images: Sequence[Image]) -> None:
+        for image in images:
+            undo(node, self.surveys[node.name], image)
+
+    def _read_back(self, node: Node, sent: Sent) -> tuple[dict[str, Proof], ImgloadError | None]:
+        self.on_event(SendingEnded(node.name))
+        if error := sent.deliveries[node.name].error:
+            return {}, error
         try:
-            return self._prove(node, images), None
+            return self._prove(node, sent.images), None
         except ImgloadError as error:
             return {}, error
 
@@ -192,31 +215,6 @@ def question(images: Sequence[Image]) -> Question:
         tuple(dict.fromkeys(image.name for image in images)),
         tuple(dict.fromkeys(image.image_id for image in images if image.image_id)),
     )
-
-
-def wanted(images: Sequence[Image]) -> list[Wanted]:
-    """Return what to take out of the saved archive: each image once, with all its names."""
-    first = {image.target: image for image in images}
-    return [
-        Wanted(target, tuple(i.name for i in images if i.target == target), image.platform)
-        for target, image in first.items()
-    ]
-
-
-def _learnt(image: Image, repack: Repack) -> Image:
-    """Return the image with what only its archive could tell."""
-    config = repack.images[image.target].config
-    return attrs.evolve(image, image_id=config.digest, diff_ids=config.diff_ids)
-
-
-def _bytes_by_image(images: Sequence[Image], repack: Repack) -> dict[str, int]:
-    left = dict(repack.sizes)
-    sizes: dict[str, int] = {}
-    for image in images:
-        manifest = repack.images[image.target].manifest
-        blobs = {manifest.digest, manifest.config.digest, *(x.digest for x in manifest.layers)}
-        sizes[image.name] = sum(left.pop(blob, 0) for blob in blobs)
-    return sizes
 
 
 def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:

@@ -18,7 +18,7 @@ from imgload.nodes.survey import Question
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.repack import Repack, Wanted
-from imgload.transports.archive import import_by_copy
+from imgload.transports.lanes import import_by_copy
 from tests.engine.conftest import Images, cri_id, records, unique
 from tests.lab import Lab
 

@@ -8,6 +8,7 @@ import click
 
 from imgload.cli.progress import watching
 from imgload.cli.text import show_report
+from imgload.transports.choose import TransportOption
 
 
 @click.command(no_args_is_help=True)
@@ -30,6 +31,13 @@ from imgload.cli.text import show_report
 )
 @click.option("--as", "name", metavar="NAME", help="Load the one image under this name.")
 @click.option("--platform", metavar="OS/ARCH", help="Which platform of a multi-platform image.")
+@click.option(
+    "--transport",
+    type=click.Choice(["auto", "archive", "delta"]),
+    default="auto",
+    help="Send whole images, or what is missing.",
+    show_default=True,
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option(
     "--output",
@@ -47,6 +55,7 @@ def load(
     source: str | None,
     name: str | None,
     platform: str | None,
+    transport: TransportOption,
     dry_run: bool,
     output: str,
     quiet: bool,
@@ -80,6 +89,7 @@ def load(
                 source=source,
                 name=name,
                 platform=platform,
+                transport=transport,
                 dry_run=dry_run,
                 on_event=on_event,
             )

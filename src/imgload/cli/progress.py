@@ -12,7 +12,7 @@ import attrs
 import click
 
 from imgload.cli.text import size_text
-from imgload.events import BytesSent, Event, NodeDone, SendingEnded, SendingStarted
+from imgload.events import BytesSent, Event, NodeDone, Note, SendingEnded, SendingStarted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -36,7 +36,9 @@ def watching(*, silent: bool) -> Iterator[OnEvent]:
 
 
 def _line(event: Event) -> None:
-    if isinstance(event, SendingStarted):
+    if isinstance(event, Note):
+        click.echo(f"note: {event.text}", err=True)
+    elif isinstance(event, SendingStarted):
         names = ", ".join(event.references)
         click.echo(f"sending {names} ({size_text(event.size)}) to {event.node}", err=True)
 
@@ -51,7 +53,9 @@ class _Bars:
 
     def on_event(self, event: Event) -> None:
         with self._lock:
-            if isinstance(event, SendingStarted):
+            if isinstance(event, Note):
+                self._print(event)
+            elif isinstance(event, SendingStarted):
                 self._start(event)
             elif self._progress is None:
                 return
@@ -61,6 +65,12 @@ class _Bars:
                 self._unpacking(event.node)
             elif isinstance(event, NodeDone) and event.result.node in self._tasks:
                 self._done(event.result.node, ok=event.result.ok)
+
+    def _print(self, note: Note) -> None:
+        if self._progress is None:
+            _line(note)
+        else:
+            self._progress.console.print(f"note: {note.text}", highlight=False, markup=False)
 
     def _start(self, event: SendingStarted) -> None:
         if self._progress is None:

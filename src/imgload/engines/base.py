@@ -44,7 +44,8 @@ class EngineImage:
     Args:
         target: what the engine calls its ID. On Docker's containerd image store that is the
             digest of a manifest or index, elsewhere it is the image ID.
-        image_id: digest of the config; None where the engine does not tell it.
+        image_id: digest of the config; None where the engine does not tell it, which is so on
+            Docker's containerd image store.
         names: the names it has in the engine, as the engine writes them.
         platform: what it runs on.
         diff_ids: its layers, bottom up.
@@ -111,11 +112,20 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def push(self, image: EngineImage, repository: str) -> None:
+    def push(self, image: Digest, repository: str) -> None:
         """Push an image to ``host:port/path``, a registry on plain HTTP on this machine.
 
         No name is left behind in the engine.
+
+        Args:
+            image: what the engine calls its ID; on Docker, of an image that has a name.
+            repository: where to.
+
         """
+
+    @abstractmethod
+    def layer_sizes(self, image: Digest) -> list[int]:
+        """Return the bytes of each layer, bottom up; empty where the engine cannot tell."""
 
     @abstractmethod
     def containers(self, label: str) -> list[Container]:

@@ -92,16 +92,21 @@ class DockerEngine(Engine):
         with response:
             yield body_chunks(response, self.endpoint)
 
-    def push(self, image: EngineImage, repository: str) -> None:
+    def push(self, image: Digest, repository: str) -> None:
         tag = secrets.token_hex(8)
         with translated(self.endpoint, "pushing"):
-            self._client.tag(str(image.target), repository, tag)
+            self._client.tag(str(image), repository, tag)
             try:
                 for event in self._client.push(repository, tag, stream=True, decode=True):
                     if "error" in event:
                         raise EngineFailed(f"{self.endpoint}: {event['error']}")
             finally:
                 self._client.remove_image(f"{repository}:{tag}", noprune=True)
+
+    def layer_sizes(self, image: Digest) -> list[int]:
+        with translated(self.endpoint, "reading an image's history"):
+            steps = self._client.history(str(image))  # type: ignore[no-untyped-call]
+        return [int(step["Size"]) for step in reversed(steps) if step.get("Size")]
 
     def containers(self, label: str) -> list[Container]:
         with translated(self.endpoint, "listing containers"):

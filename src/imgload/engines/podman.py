@@ -72,9 +72,9 @@ class PodmanEngine(Engine):
         with response:
             yield body_chunks(response, self.endpoint)
 
-    def push(self, image: EngineImage, repository: str) -> None:
-        doing = f"pushing {image.target.short}"
-        path = f"/images/{image.target.hex}/push"
+    def push(self, image: Digest, repository: str) -> None:
+        doing = f"pushing {image.short}"
+        path = f"/images/{image.hex}/push"
         params = {"destination": f"{repository}:latest", "tlsVerify": "false", "quiet": "false"}
         with translated(self.endpoint, doing):
             response = self._request(
@@ -83,6 +83,12 @@ class PodmanEngine(Engine):
             with response:
                 for line in response.iter_lines():
                     _refuse_error_event(line, self.endpoint)
+
+    def layer_sizes(self, image: Digest) -> list[int]:
+        with translated(self.endpoint, "reading an image's history"):
+            path = f"/images/{image.hex}/history"
+            steps = self._request("GET", path, "history", timeout=CONTROL_SECONDS).json()
+        return [int(step["Size"]) for step in reversed(steps) if step.get("Size")]
 
     def containers(self, label: str) -> list[Container]:
         with translated(self.endpoint, "listing containers"):

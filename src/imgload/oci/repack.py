@@ -23,7 +23,8 @@ from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor, Index
 from imgload.oci.platform import Platform
 
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+"""Content of the file `oci-layout` (image-layout.md#oci-layout-file)."""
 
 
 @attrs.frozen
@@ -64,7 +65,7 @@ class Repack:
         self.sizes: dict[Digest, int] = {}
 
     def __iter__(self) -> Iterator[bytes | memoryview]:
-        yield from _file("oci-layout", _LAYOUT)
+        yield from file_member("oci-layout", LAYOUT)
         for count, (member, body) in enumerate(tar.read_tar(self._archive)):
             if member.kind == "link":
                 self._blobs.link(member.path, member.target)
@@ -100,7 +101,7 @@ class Repack:
             yield from self._complete(image)
             platform = image.config.platform
             entries += (image.manifest.descriptor(platform, name) for name in wanted.names)
-        yield from _file("index.json", Index.build(tuple(entries)))
+        yield from file_member("index.json", Index.build(tuple(entries)))
         yield tar.END
 
     def _complete(self, image: ArchivedImage) -> Iterator[bytes | memoryview]:
@@ -114,7 +115,7 @@ class Repack:
             if digest not in self._sent:
                 self._sent.add(digest)
                 self.sizes[digest] = len(kept[digest])
-                yield from _file(f"blobs/sha256/{digest.hex}", kept[digest])
+                yield from file_member(f"blobs/sha256/{digest.hex}", kept[digest])
 
     def _check(self, layer: Descriptor, kept: dict[Digest, bytes]) -> None:
         self._blobs.by_digest(layer.digest)
@@ -125,5 +126,6 @@ class Repack:
             raise DigestMismatch(f"the layer {layer.digest} has {size} bytes, not {layer.size}")
 
 
-def _file(path: str, data: bytes) -> Iterator[bytes]:
+def file_member(path: str, data: bytes) -> Iterator[bytes]:
+    """Yield a small member of a tar, whole."""
     yield tar.header(path, len(data)) + data + tar.padding(len(data))

@@ -10,7 +10,9 @@ import attrs
 
 from imgload.errors import UsageError
 from imgload.oci.digest import Digest
+from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
+from imgload.transports.choose import PushStyle
 
 
 @attrs.frozen
@@ -22,6 +24,8 @@ class Found:
         names: what it is to be called on the nodes.
         target: the digest that the source knows it by: of its config, manifest or index.
         image_id: digest of the config; None where only the transfer will tell.
+        manifest: as the source will push it, where that is known before.
+        tagged: whether it can be pushed without a name of ours becoming its only one.
 
     """
 
@@ -32,6 +36,8 @@ class Found:
     platform: Platform
     diff_ids: tuple[Digest, ...]
     size: int
+    manifest: Manifest | None = None
+    tagged: bool = False
 
 
 class Source(ABC):
@@ -75,3 +81,21 @@ class Source(ABC):
     @abstractmethod
     def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
         """Stream one archive with all the images."""
+
+
+class Pusher(ABC):
+    """A source that can push to a registry; its own address is what is remembered of it."""
+
+    address: str
+
+    @abstractmethod
+    def push_style(self, image: Found) -> PushStyle | None:
+        """Return how it pushes an image, or None when it cannot push this one."""
+
+    @abstractmethod
+    def layer_sizes(self, image: Found) -> Sequence[int]:
+        """Return the bytes of each layer, bottom up; empty where that is not known."""
+
+    @abstractmethod
+    def push(self, image: Found, repository: str) -> None:
+        """Push an image to ``host:port/path`` on this machine's loopback."""

@@ -13,16 +13,18 @@ from imgload.oci.document import Index, Manifest, parse_json
 from imgload.oci.platform import Platform
 from imgload.oci.scan import scan
 from imgload.reference import Reference, image_id_prefix, is_full_image_id
-from imgload.sources.base import Found, Source
+from imgload.sources.base import Found, Pusher, Source
+from imgload.transports.choose import PushStyle
 
 
-class EngineSource(Source):
+class EngineSource(Source, Pusher):
     """What Docker or Podman holds."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.name = engine.name
         self.describe = str(engine.endpoint)
+        self.address = engine.endpoint.url
         self.listing = f"{engine.name} images"
 
     def find(self, text: str, platform: Platform | None) -> Found | None:
@@ -40,7 +42,8 @@ class EngineSource(Source):
                 hint=f"build it with --platform {platform}, or leave --platform out",
             )
         other = platform is not None and platform != image.platform
-        image_id = image.image_id or (None if other else self._identify(image))
+        manifest = None if image.image_id or other else self._manifest(image)
+        image_id = manifest.config.digest if manifest else image.image_id
         return Found(
             handle=str(image.target),
             names=(names_for.record,) if names_for else _own_names(image, image_id),
@@ -49,25 +52,41 @@ class EngineSource(Source):
             platform=platform or image.platform,
             diff_ids=image.diff_ids,
             size=image.size,
+            manifest=manifest,
+            tagged=bool(image.names) or self.engine.name == "podman",
         )
 
-    def _identify(self, image: EngineImage) -> Digest | None:
-        """Learn the image ID where the engine does not tell it, or None where it cannot be.
+    def _manifest(self, image: EngineImage) -> Manifest | None:
+        """Learn the manifest where the engine does not tell the image ID; None where it cannot be.
 
         An untagged image is not pushed, since taking our own tag away again would delete it;
-        its ID is read from a save.
+        its manifest is read from a save.
         """
         if not image.names:
             with self.engine.save([str(image.target)], image.platform) as archive:
-                return choose(scan(archive), image.target, image.platform).config.digest
-        from imgload.transports.receiver import Receiver  # noqa: PLC0415 - start-up
+                return choose(scan(archive), image.target, image.platform).manifest
+        from imgload.transports.receiver import Manifests, receiving  # noqa: PLC0415 - start-up
 
-        with Receiver.listening() as receiver:
+        intake = Manifests()
+        with receiving(intake) as repository:
             try:
-                self.engine.push(image, receiver.repository)
+                self.engine.push(image.target, repository)
             except EngineFailed:
                 return None
-            return _config_for(receiver.manifests, image)
+        return _manifest_for(intake.taken, image)
+
+    def push_style(self, image: Found) -> PushStyle | None:
+        if not image.tagged:
+            return None  # pushing takes a tag, and taking that away again deletes the image
+        if image.manifest is not None:
+            return "stored"
+        return "compressing" if self.engine.name == "podman" else "remembering"
+
+    def layer_sizes(self, image: Found) -> Sequence[int]:
+        return self.engine.layer_sizes(image.target)
+
+    def push(self, image: Found, repository: str) -> None:
+        self.engine.push(image.target, repository)
 
     def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
         return self.engine.save([image.handle for image in images], images[0].platform)
@@ -107,11 +126,10 @@ def _pod_name(held: Reference) -> str:
     return Reference.parse(held.record.removeprefix("localhost/")).record
 
 
-def _config_for(pushed: Mapping[Digest, bytes], image: EngineImage) -> Digest | None:
-    """Return the config digest of the one manifest among those pushed that is the image."""
-    wanted = _manifests_for(pushed, image)
-    configs = {m.config.digest for m in wanted if len(m.layers) == len(image.diff_ids)}
-    return configs.pop() if len(configs) == 1 else None
+def _manifest_for(pushed: Mapping[Digest, bytes], image: EngineImage) -> Manifest | None:
+    """Return the one manifest among those pushed that is the image."""
+    fitting = [m for m in _manifests_for(pushed, image) if len(m.layers) == len(image.diff_ids)]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _manifests_for(pushed: Mapping[Digest, bytes], image: EngineImage) -> Iterator[Manifest]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
@@ -71,23 +71,10 @@ class Feed:
             self._changed.notify_all()
 
 
-def fan_out(stream: Iterable[Chunk], feeds: list[Feed]) -> bool:
-    """Hand a stream to all feeds, at the pace of the slowest reader.
-
-    Returns:
-        whether the stream was read to its end; not so when every reader had left.
-
-    """
-    try:
-        for chunk in stream:
-            for feed in feeds:
-                feed.put(chunk)
-            if all(feed.left for feed in feeds):
-                return False
-    except BaseException:
+def fan_out(stream: Iterable[Chunk], feeds: Sequence[Feed]) -> None:
+    """Hand a stream to all feeds, at the pace of the slowest; stop when every reader has left."""
+    for chunk in stream:
         for feed in feeds:
-            feed.abort()
-        raise
-    for feed in feeds:
-        feed.complete()
-    return True
+            feed.put(chunk)
+        if all(feed.left for feed in feeds):
+            return

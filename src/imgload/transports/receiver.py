@@ -1,8 +1,8 @@
 """The write side of the OCI distribution API, on loopback, for the length of one push.
 
-Docker's containerd image store does not tell an image's config digest. It does push, though, and
-asks first for each blob whether it is there: a receiver that has every blob is handed nothing
-but the manifests, in a few hundredths of a second (OCI distribution spec, push).
+It speaks HTTP and nothing more; what is wanted, and where it goes, its `Intake` decides (OCI
+distribution spec, "Push"). A repository name that cannot be guessed is the key: everything
+outside it is answered 404.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
+from typing import ClassVar, Protocol
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 
-from imgload.errors import ArchiveInvalid
+from imgload.errors import ArchiveInvalid, ImgloadError
 from imgload.oci.digest import Digest
 
-_MAX_MANIFEST = 8 << 20
-_MAX_MANIFESTS = 200
-_IDLE_SECONDS = 10
+CHUNK = 1 << 20
+MAX_MANIFEST = 8 << 20
+MAX_UPLOADS = 2000
+_IDLE_SECONDS = 60
+_MAX_LINE = 1024
 _TLS_HANDSHAKE = b"\x16"
 _PLAIN_HTTP = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n"
@@ -32,39 +35,63 @@ _PLAIN_HTTP = (
 """A client that starts with TLS falls back to HTTP only after a well-formed answer."""
 
 
-@attrs.define
-class Receiver:
-    """A registry that has every blob and keeps the manifests it is sent."""
+class Upload(Protocol):
+    """One blob on its way in."""
 
-    repository: str
-    manifests: dict[Digest, bytes] = attrs.field(factory=dict)
+    def write(self, chunk: bytes) -> None:
+        """Take a piece."""
 
-    @classmethod
-    @contextlib.contextmanager
-    def listening(cls) -> Iterator[Receiver]:
-        """Listen on a free port of 127.0.0.1, under a path that cannot be guessed."""
-        path = f"imgload/{secrets.token_hex(16)}"
-        handler = type("Handler", (_Handler,), {"path_prefix": f"/v2/{path}/"})
-        with _Server(("127.0.0.1", 0), handler) as server:
-            receiver = cls(f"127.0.0.1:{server.server_address[1]}/{path}")
-            server.manifests = receiver.manifests
-            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-            try:
-                yield receiver
-            finally:
-                server.shutdown()
+    def finish(self, digest: Digest) -> None:
+        """Take the blob for complete; DigestMismatch when it is not what it should be."""
+
+    def abandon(self) -> None:
+        """Forget the blob."""
+
+
+class Intake(Protocol):
+    """What happens to a push; called from several threads. An ImgloadError refuses the request."""
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Return a blob's size, or 0, when it need not be sent; None when it must be."""
+
+    def upload(self, digest: Digest | None, size: int | None) -> Upload:
+        """Open an upload; what is not known yet is None."""
+
+    def manifest(self, digest: Digest, raw: bytes) -> None:
+        """Take a manifest or index."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
-    manifests: dict[Digest, bytes]
+
+    def __init__(self, handler: type[_Handler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.uploads: dict[str, Upload | None] = {}
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: a client that goes away is no error, and a library is silent."""
+
+
+@contextlib.contextmanager
+def receiving(intake: Intake) -> Iterator[str]:
+    """Listen on a free port of 127.0.0.1; yields the repository to push to."""
+    path = f"imgload/{secrets.token_hex(16)}"
+    handler = type("Handler", (_Handler,), {"root": f"/v2/{path}/", "intake": intake})
+    with _Server(handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}/{path}"
+        finally:
+            server.shutdown()
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _IDLE_SECONDS
-    path_prefix: ClassVar[str] = ""
+    rbufsize = 64 << 10
+    root: ClassVar[str]
+    intake: ClassVar[Intake]
     server: _Server
     connection: socket.socket
     raw_requestline: bytes
@@ -77,53 +104,172 @@ class _Handler(BaseHTTPRequestHandler):
         return super().parse_request()
 
     def do_GET(self) -> None:
-        self._answer(200 if self.path == "/v2/" else 404)
+        self._answer(200 if urlsplit(self.path).path == "/v2/" else 404)
 
     def do_HEAD(self) -> None:
-        match = re.fullmatch(r"blobs/(sha256:[0-9a-f]{64})", self._inside())
-        if match:
-            self._answer(200, ("Docker-Content-Digest", match.group(1)))
-        else:
+        match = re.fullmatch(r"blobs/(sha256:[0-9a-f]{64})", self._inside)
+        size = self.intake.size_of(Digest.parse(match.group(1))) if match else None
+        if match is None or size is None:
             self._answer(404)
-
-    def do_PUT(self) -> None:
-        match = re.fullmatch(r"manifests/([\w.:-]{1,140})", self._inside(), re.ASCII)
-        length = self.headers.get("Content-Length", "")
-        if not match or not length.isdigit() or not 0 < int(length) <= _MAX_MANIFEST:
-            self._refuse(400)
-            return
-        raw = self.rfile.read(int(length))
-        digest = Digest.of(raw)
-        if len(self.server.manifests) >= _MAX_MANIFESTS or not _fits(match.group(1), digest):
-            self._refuse(400)
-            return
-        self.server.manifests[digest] = raw
-        self._answer(201, ("Docker-Content-Digest", str(digest)))
+        else:
+            self._answer(200, {"Docker-Content-Digest": match.group(1)}, length=size)
 
     def do_POST(self) -> None:
-        self._refuse(403)
+        if self._inside != "blobs/uploads/" or len(self.server.uploads) >= MAX_UPLOADS:
+            self._refuse(404)
+            return
+        for _ in self._body():  # a client may begin with an empty one
+            self._refuse(400)
+            return
+        name = secrets.token_hex(8)
+        self.server.uploads[name] = None
+        self._accepted(name, 0)
 
+    def do_PATCH(self) -> None:
+        name = self._upload_name()
+        if name is None:
+            self._refuse(404)
+            return
+        with self._refusing(name):
+            upload = self.server.uploads[name] or self.intake.upload(None, None)
+            self.server.uploads[name] = upload
+            size = 0
+            for chunk in self._body():
+                upload.write(chunk)
+                size += len(chunk)
+            self._accepted(name, size)
+
+    def do_PUT(self) -> None:
+        name = self._upload_name()
+        if name is not None:
+            self._finish_upload(name)
+        elif match := re.fullmatch(r"manifests/([\w.:-]{1,140})", self._inside, re.ASCII):
+            self._take_manifest(match.group(1))
+        else:
+            self._refuse(404)
+
+    def _finish_upload(self, name: str) -> None:
+        with self._refusing(name):
+            asked = parse_qs(urlsplit(self.path).query).get("digest", [""])[0]
+            digest = Digest.parse(asked)
+            upload = self.server.uploads[name]
+            if upload is None:
+                upload = self.intake.upload(digest, self._length())
+                self.server.uploads[name] = upload
+            for chunk in self._body():
+                upload.write(chunk)
+            upload.finish(digest)
+            del self.server.uploads[name]
+            self._created(f"{self.root}blobs/{digest}", digest)
+
+    def _take_manifest(self, name: str) -> None:
+        length = self._length()
+        if length is None or not 0 < length <= MAX_MANIFEST:
+            self._refuse(400)
+            return
+        raw = b"".join(self._body())
+        digest = Digest.of(raw)
+        with self._refusing():
+            if name != str(digest) and ":" in name:
+                raise ArchiveInvalid("a manifest is not what its digest says")
+            self.intake.manifest(digest, raw)
+            self._created(f"{self.root}manifests/{digest}", digest)
+
+    @contextlib.contextmanager
+    def _refusing(self, name: str | None = None) -> Iterator[None]:
+        """Answer 400 when the intake refuses, and forget the upload when it breaks off."""
+        try:
+            yield
+        except ImgloadError:
+            self._forget(name)
+            self._refuse(400)
+        except BaseException:
+            self._forget(name)
+            raise
+
+    def _forget(self, name: str | None) -> None:
+        upload = self.server.uploads.pop(name, None) if name else None
+        if upload is not None:
+            upload.abandon()
+
+    @property
     def _inside(self) -> str:
-        inside = self.path.startswith(self.path_prefix)
-        return self.path[len(self.path_prefix) :] if inside else ""
+        """The path within our repository; empty for everything outside it."""
+        path = urlsplit(self.path).path
+        return path[len(self.root) :] if path.startswith(self.root) else ""
+
+    def _upload_name(self) -> str | None:
+        match = re.fullmatch(r"blobs/uploads/([0-9a-f]{16})", self._inside)
+        return match.group(1) if match and match.group(1) in self.server.uploads else None
+
+    def _length(self) -> int | None:
+        text = self.headers.get("Content-Length", "")
+        return int(text) if re.fullmatch(r"[0-9]{1,15}", text, re.ASCII) else None
+
+    def _body(self) -> Iterator[bytes]:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            while size := self._chunk_size():
+                yield from self._exactly(size)
+                self.rfile.readline(_MAX_LINE)
+            self.rfile.readline(_MAX_LINE)
+        else:
+            yield from self._exactly(self._length() or 0)
+
+    def _chunk_size(self) -> int:
+        line = self.rfile.readline(_MAX_LINE).partition(b";")[0].strip()
+        if not re.fullmatch(rb"[0-9a-fA-F]{1,12}", line):
+            raise ConnectionError("a malformed chunk")
+        return int(line, 16)
+
+    def _exactly(self, size: int) -> Iterator[bytes]:
+        while size:
+            piece = self.rfile.read(min(size, CHUNK))
+            if not piece:
+                raise ConnectionError("the upload was cut off")
+            size -= len(piece)
+            yield piece
+
+    def _accepted(self, name: str, size: int) -> None:
+        """Say how much was taken; Docker fails a push over a wrong range."""
+        location = f"{self.root}blobs/uploads/{name}"
+        self._answer(202, {"Location": location, "Range": f"0-{max(size - 1, 0)}"})
+
+    def _created(self, location: str, digest: Digest) -> None:
+        self._answer(201, {"Location": location, "Docker-Content-Digest": str(digest)})
 
     def _refuse(self, status: int) -> None:
+        """Answer an error, and close: what is left of the request is not read."""
         self.close_connection = True
         self._answer(status)
 
-    def _answer(self, status: int, *headers: tuple[str, str]) -> None:
+    def _answer(self, status: int, headers: dict[str, str] | None = None, length: int = 0) -> None:
         self.send_response_only(status)
-        for name, value in headers:
+        for name, value in {**(headers or {}), "Content-Length": str(length)}.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", "0")
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
         """Say nothing: a library is silent."""
 
 
-def _fits(name: str, digest: Digest) -> bool:
-    """Whether a manifest pushed by digest has it; pushed by tag, any will do."""
-    with contextlib.suppress(ArchiveInvalid):
-        return Digest.parse(name) == digest
-    return ":" not in name
+@attrs.define
+class Manifests:
+    """An intake that has every blob, and is therefore handed only manifests."""
+
+    taken: dict[Digest, bytes] = attrs.field(factory=dict)
+
+    def size_of(self, _digest: Digest) -> int | None:
+        """Have it."""
+        return 0
+
+    def upload(self, _digest: Digest | None, _size: int | None) -> Upload:
+        """Take nothing."""
+        raise ArchiveInvalid("no blob was asked for")
+
+    def manifest(self, digest: Digest, raw: bytes) -> None:
+        """Keep it."""
+        if len(self.taken) >= MAX_UPLOADS:
+            raise ArchiveInvalid("too many manifests")
+        self.taken[digest] = raw

@@ -1,0 +1,96 @@
+"""What is worth remembering between runs; may be deleted at any time.
+
+Docker's graphdriver store asks a registry only for the digests under which it pushed a layer
+before. Which layer such a digest means, only the one who was pushed to knows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+from platformdirs import user_cache_path
+
+from imgload.errors import ArchiveInvalid
+from imgload.oci.digest import Digest
+
+_MOST_LAYERS = 2000
+_FORGET_SECONDS = 24 * 3600.0
+_MAX_FILE = 4 << 20
+
+Layers = dict[Digest, tuple[Digest, int]]
+"""Pushed digests, each with the diff ID that it means and its size in bytes."""
+
+
+@attrs.define
+class Memory:
+    """What is remembered of each engine, by its address."""
+
+    _path: Path
+    _engines: dict[str, Any] = attrs.field(factory=dict)
+
+    @classmethod
+    def load(cls) -> Memory:
+        """Read what there is; a file that cannot be understood is nothing."""
+        path = user_cache_path("imgload") / "engines.json"
+        with suppress(OSError, ValueError):
+            if path.stat().st_size <= _MAX_FILE:
+                found = json.loads(path.read_bytes())
+                return cls(path, found if isinstance(found, dict) else {})
+        return cls(path)
+
+    def layers(self, engine: str) -> Layers:
+        """Return the layers that an engine has pushed before."""
+        known: Layers = {}
+        for digest, value in self._of(engine, "layers").items():
+            with suppress(ArchiveInvalid, TypeError, ValueError):
+                diff_id, size = value
+                known[Digest.parse(digest)] = (Digest.parse(diff_id), int(size))
+        return known
+
+    def learn(self, engine: str, layers: Layers) -> None:
+        """Remember layers, and forget the oldest where there are too many."""
+        kept = self._of(engine, "layers")
+        for digest, (diff_id, size) in layers.items():
+            kept.pop(str(digest), None)
+            kept[str(digest)] = [str(diff_id), size]
+        newest = dict(list(kept.items())[-_MOST_LAYERS:])
+        self._set(engine, "layers", newest)
+
+    def is_cut_off(self, engine: str) -> bool:
+        """Whether the engine could not reach this machine's loopback within the last day."""
+        since = self._of(engine, "cut_off").get("since", 0.0)
+        return isinstance(since, (int, float)) and 0 <= time.time() - since < _FORGET_SECONDS
+
+    def cut_off(self, engine: str) -> None:
+        """Remember that the engine cannot reach this machine's loopback."""
+        self._set(engine, "cut_off", {"since": time.time()})
+
+    def _of(self, engine: str, what: str) -> dict[str, Any]:
+        entry = self._engines.get(engine)
+        value = entry.get(what) if isinstance(entry, dict) else None
+        return dict(value) if isinstance(value, dict) else {}
+
+    def _set(self, engine: str, what: str, value: dict[str, Any]) -> None:
+        entry = self._engines.get(engine)
+        self._engines[engine] = {**(entry if isinstance(entry, dict) else {}), what: value}
+        with suppress(OSError):
+            self._write()
+
+    def _write(self) -> None:
+        """Write in one step, so that another imgload reads the old or the new."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=".engines-")
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(self._engines, file)
+            Path(name).replace(self._path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,104 @@
+"""A running import on each of several nodes, and the stream that goes into each."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import attrs
+
+from imgload.engines.base import Chunk
+from imgload.errors import ImgloadError
+from imgload.nodes.node import Node
+from imgload.oci.platform import Platform
+from imgload.parallel import Task
+from imgload.transports.fanout import Feed
+
+_FROM_FOLDER = 'folder=$1; shift; tar -C "$folder" -cf - . | "$@"'
+_FOLDERS = "/var/lib"
+_ABORT_SECONDS = 1.5
+"""How long a node may take to let go of an import whose stream was cut off."""
+
+OnBytes = Callable[[str, int], None]
+
+
+@attrs.frozen
+class Delivery:
+    """How the stream went into one node: the bytes it took, and its error or None."""
+
+    bytes_sent: int
+    error: ImgloadError | None
+
+
+@attrs.define
+class Lanes:
+    """The imports, one a node, that run until they are finished or aborted."""
+
+    _lanes: Sequence[_Lane]
+    _tasks: Sequence[Task[Delivery]]
+
+    @classmethod
+    def start(cls, nodes: Sequence[Node], platform: Platform, on_bytes: OnBytes) -> Lanes:
+        """Start an import on each node; each waits for its stream."""
+        lanes = [_Lane(node, platform, on_bytes) for node in nodes]
+        return cls(lanes, [Task(lane.run) for lane in lanes])
+
+    @property
+    def feeds(self) -> dict[str, Feed]:
+        """The way into each node, by name."""
+        return {lane.node.name: lane.feed for lane in self._lanes}
+
+    def finish(self) -> Mapping[str, Delivery]:
+        """Wait until every node has imported what it was fed, or failed."""
+        for feed in self.feeds.values():
+            feed.complete()
+        pairs = zip(self._lanes, self._tasks, strict=True)
+        return {lane.node.name: task.result() for lane, task in pairs}
+
+    def abort(self) -> None:
+        """Cut all streams off; no node has an image of them then."""
+        for feed in self.feeds.values():
+            feed.abort()
+        for task in self._tasks:
+            task.settle(_ABORT_SECONDS)
+
+
+@attrs.define
+class _Lane:
+    node: Node
+    platform: Platform
+    on_bytes: OnBytes
+    feed: Feed = attrs.field(factory=Feed)
+    sent: int = 0
+
+    def run(self) -> Delivery:
+        try:
+            if self.node.engine.streams_exec:
+                self.node.import_layout(self._counted(), self.platform)
+            else:
+                import_by_copy(self.node, self._counted(), self.platform)
+        except ImgloadError as error:
+            return Delivery(self.sent, error)
+        finally:
+            self.feed.leave()
+        return Delivery(self.sent, None)
+
+    def _counted(self) -> Iterator[Chunk]:
+        for chunk in self.feed:
+            yield chunk
+            self.sent += len(chunk)
+            self.on_bytes(self.node.name, len(chunk))
+
+
+def import_by_copy(node: Node, layout: Iterable[Chunk], platform: Platform) -> None:
+    """Unpack an OCI layout in the node, import it, and remove it.
+
+    What is copied to /tmp or /run of a kind node disappears under their tmpfs (moby #22020).
+    """
+    folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
+    node.run(["mkdir", "-p", folder])
+    try:
+        node.engine.put(node.container.id, folder, layout)
+        node.run(["sh", "-c", _FROM_FOLDER, "imgload", folder, *node.import_command(platform)])
+    finally:
+        node.run(["rm", "-rf", folder])

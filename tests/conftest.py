@@ -1,0 +1,27 @@
+"""The lab for engine tests, and marks that tell the tests with engines from those without."""
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["tests.lab.plugin"]
+
+_HERE = Path(__file__).parent
+_MARKS = {
+    "unit": "needs no engine and no node; all of tests/unit, and nothing else",
+    "engine": "needs the lab's engines and nodes; all of tests/engine",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in _MARKS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(_HERE).parts[0]
+        if folder in _MARKS:
+            item.add_marker(folder)
+        if folder == "unit" and "lab" in getattr(item, "fixturenames", ()):
+            raise pytest.UsageError(f"{item.nodeid} is a unit test and asks for the lab")

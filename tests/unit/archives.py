@@ -1,0 +1,230 @@
+"""Image archives made in memory, in the forms that the tools write them."""
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from imgload.oci.digest import Digest
+from imgload.oci.document import CONFIG, IMAGE_NAME, INDEX, LAYER, MANIFEST
+from imgload.oci.repack import Repack, Wanted
+
+Entry = tuple[str, bytes | str]
+"""A member: bytes are a file's content, a string is where a symbolic link leads."""
+Json = dict[str, Any]
+
+NAME = "docker.io/library/app:v1"
+
+
+def encode(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def pack(entries: Iterable[Entry], form: int = tarfile.PAX_FORMAT) -> bytes:
+    """Return a tar with the members given, in their order."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+        for path, content in entries:
+            member = tarfile.TarInfo(path)
+            if isinstance(content, str):
+                member.type, member.linkname = tarfile.SYMTYPE, content
+                archive.addfile(member)
+            else:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def layer(text: str) -> bytes:
+    """Return an uncompressed layer with one file."""
+    return pack([("app.txt", text.encode())])
+
+
+@attrs.frozen
+class Image:
+    """An image to put into archives; `squeeze` compresses its layers as an OCI tool would."""
+
+    layers: tuple[bytes, ...] = (layer("base"), layer("app"))
+    name: str = "app:v1"
+    platform: str = "linux/amd64"
+    gzipped: bool = False
+
+    @property
+    def config(self) -> bytes:
+        os, architecture = self.platform.split("/")
+        rootfs = {"type": "layers", "diff_ids": [str(Digest.of(raw)) for raw in self.layers]}
+        return encode({"os": os, "architecture": architecture, "rootfs": rootfs})
+
+    @property
+    def image_id(self) -> Digest:
+        return Digest.of(self.config)
+
+    @property
+    def blobs(self) -> tuple[bytes, ...]:
+        if self.gzipped:
+            return tuple(gzip.compress(raw, mtime=0) for raw in self.layers)
+        return self.layers
+
+    @property
+    def manifest(self) -> bytes:
+        kind = LAYER + ("+gzip" if self.gzipped else "")
+        described = [descriptor(blob, kind) for blob in self.blobs]
+        config = descriptor(self.config, CONFIG)
+        value = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": described}
+        return json.dumps(value, indent=3).encode()  # not as imgload would write it
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.of(self.manifest)
+
+    @property
+    def entry(self) -> Json:
+        """The image's place in an index."""
+        os, architecture = self.platform.split("/")
+        platform = {"os": os, "architecture": architecture}
+        return descriptor(self.manifest, MANIFEST, platform=platform)
+
+    @property
+    def members(self) -> list[Entry]:
+        """Everything of the image as blobs of an OCI layout."""
+        return [blob(raw) for raw in (*self.blobs, self.config, self.manifest)]
+
+
+def descriptor(raw: bytes, media_type: str, **extra: object) -> Json:
+    return {"mediaType": media_type, "digest": str(Digest.of(raw)), "size": len(raw), **extra}
+
+
+def blob(raw: bytes) -> Entry:
+    return f"blobs/sha256/{Digest.of(raw).hex}", raw
+
+
+def index(*entries: Json) -> bytes:
+    return encode({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+
+
+def unique(entries: Iterable[Entry]) -> list[Entry]:
+    return list(dict(entries).items())
+
+
+def oci(*images: Image) -> list[Entry]:
+    """As `skopeo copy … oci-archive:`, or buildx."""
+    named = [{**i.entry, "annotations": {IMAGE_NAME: i.name}} for i in images]
+    blobs = unique(member for image in images for member in image.members)
+    layout = encode({"imageLayoutVersion": "1.0.0"})
+    return [*blobs, ("index.json", index(*named)), ("oci-layout", layout)]
+
+
+def docker20(*images: Image) -> list[Entry]:
+    """As `docker save` up to 24: folders by a legacy ID, a repeated layer is a link."""
+    seen: dict[bytes, str] = {}
+    entries: list[Entry] = []
+    manifest: list[Json] = []
+    for image in images:
+        paths = []
+        for position, raw in enumerate(image.layers):
+            folder = hashlib.sha256(image.config + bytes([position])).hexdigest()
+            paths.append(f"{folder}/layer.tar")
+            entries += [(f"{folder}/VERSION", b"1.0"), (f"{folder}/json", encode({"id": folder}))]
+            entries.append((paths[-1], f"../{seen[raw]}/layer.tar" if raw in seen else raw))
+            seen.setdefault(raw, folder)
+        config = f"{image.image_id.hex}.json"
+        entries.append((config, image.config))
+        manifest.append({"Config": config, "RepoTags": [image.name], "Layers": paths})
+    return [*entries, ("manifest.json", encode(manifest)), ("repositories", encode({"app": {}}))]
+
+
+def podman(*images: Image) -> list[Entry]:
+    """As `podman save`: layers by diff ID, the legacy folders link to them."""
+    entries: list[Entry] = []
+    manifest: list[Json] = []
+    for image in images:
+        paths = [f"{Digest.of(raw).hex}.tar" for raw in image.layers]
+        for path, raw in zip(paths, image.layers, strict=True):
+            legacy = hashlib.sha256(path.encode()).hexdigest()
+            entries += [(path, raw), (f"{legacy}/layer.tar", f"../{path}")]
+            entries += [(f"{legacy}/VERSION", b"1.0"), (f"{legacy}/json", b'{"id":"x"}')]
+        config = f"{image.image_id.hex}.json"
+        entries.append((config, image.config))
+        manifest.append({"Config": config, "RepoTags": [image.name], "Layers": paths})
+    entries += [("repositories", encode({})), ("manifest.json", encode(manifest))]
+    return unique(entries)
+
+
+def docker25(*images: Image) -> list[Entry]:
+    """As `docker save` from 25 on: an OCI layout with a manifest.json beside it."""
+    manifest = [
+        {
+            "Config": blob(image.config)[0],
+            "RepoTags": [image.name],
+            "Layers": [blob(raw)[0] for raw in image.blobs],
+        }
+        for image in images
+    ]
+    return [*oci(*images), ("manifest.json", encode(manifest)), ("repositories", encode({}))]
+
+
+FORMS = {"docker20": docker20, "podman": podman, "docker25": docker25, "oci": oci}
+
+
+@attrs.frozen
+class Layout:
+    """A repacked stream as tarfile reads it."""
+
+    paths: tuple[str, ...]
+    blobs: dict[Digest, bytes]
+    index: Json
+
+    @classmethod
+    def read(cls, data: bytes) -> "Layout":
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            members = [(m.name, m, archive.extractfile(m)) for m in archive.getmembers()]
+            contents = {name: file.read() for name, _, file in members if file}
+        assert all(member.isreg() for _, member, _ in members)
+        blobs = {Digest.of(c): c for path, c in contents.items() if path.startswith("blobs/")}
+        paths = tuple(name for name, _, _ in members)
+        return cls(paths, blobs, json.loads(contents["index.json"]))
+
+    @property
+    def names(self) -> list[str]:
+        return [entry["annotations"][IMAGE_NAME] for entry in self.index["manifests"]]
+
+    def manifest(self, name: str = NAME) -> bytes:
+        """Return the raw manifest that a name leads to."""
+        entry = self.index["manifests"][self.names.index(name)]
+        raw = self.blobs[Digest.parse(entry["digest"])]
+        assert entry["size"] == len(raw)
+        return raw
+
+    def image_id(self, name: str = NAME) -> Digest:
+        """Return the image ID that a name leads to; every blob on the way is there and right."""
+        value = json.loads(self.manifest(name))
+        for described in (value["config"], *value["layers"]):
+            assert len(self.blobs[Digest.parse(described["digest"])]) == described["size"]
+        return Digest.parse(value["config"]["digest"])
+
+    def layers(self, name: str = NAME) -> tuple[bytes, ...]:
+        described = json.loads(self.manifest(name))["layers"]
+        return tuple(self.blobs[Digest.parse(entry["digest"])] for entry in described)
+
+
+def split(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[i : i + size] for i in range(0, len(data), size))
+
+
+def repacked(archive: bytes, *wanted: Wanted, chunk: int = 1 << 20) -> bytes:
+    """Return the stream that containerd would be given."""
+    return b"".join(Repack(split(archive, chunk), wanted))
+
+
+def repack(archive: bytes, *wanted: Wanted, chunk: int = 1 << 20) -> Layout:
+    """Return what containerd would be given, as tarfile reads it."""
+    return Layout.read(repacked(archive, *wanted, chunk=chunk))
+
+
+def wanted(image: Image, names: Sequence[str] = (NAME,)) -> Wanted:
+    return Wanted(image.image_id, tuple(names))

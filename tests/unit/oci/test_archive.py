@@ -1,0 +1,221 @@
+"""Which images an archive holds, and which of them is meant."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from imgload.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
+from imgload.oci.archive import ArchivedImage, choose, images_in
+from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document
+from imgload.oci.digest import Digest
+from imgload.oci.document import INDEX, MAX_DOCUMENT
+from imgload.oci.platform import Platform
+from imgload.oci.scan import scan
+from tests.unit.archives import (
+    FORMS,
+    NAME,
+    Entry,
+    Image,
+    Json,
+    blob,
+    descriptor,
+    encode,
+    index,
+    layer,
+    oci,
+    pack,
+    repack,
+)
+from tests.unit.archives import wanted as wanted_of
+
+AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
+AMD_IMAGE = Image((layer("amd"),), platform="linux/amd64")
+ARM_IMAGE = Image((layer("arm"),), platform="linux/arm64")
+S390_IMAGE = Image((layer("s390x"),), platform="linux/s390x")
+
+
+def attestation(image: Image) -> Json:
+    """Return BuildKit's entry beside an image, whose blobs no `docker save` writes."""
+    notes = {
+        "vnd.docker.reference.type": "attestation-manifest",
+        "vnd.docker.reference.digest": str(image.digest),
+    }
+    platform = {"os": "unknown", "architecture": "unknown"}
+    return {**image.entry, **descriptor(b"absent", "m"), "platform": platform, "annotations": notes}
+
+
+def multi(present: Iterable[Image], listed: Iterable[Json], name: str = "app:v1") -> bytes:
+    """Return what Docker's containerd image store saves: an index that lists more than is there."""
+    inner = index(*listed)
+    outer = {**descriptor(inner, INDEX), "annotations": {"io.containerd.image.name": name}}
+    members = [member for image in present for member in image.members]
+    return pack([*members, blob(inner), ("index.json", index(outer)), ("oci-layout", b"{}")])
+
+
+LISTED = [AMD_IMAGE.entry, ARM_IMAGE.entry, S390_IMAGE.entry, attestation(AMD_IMAGE)]
+
+
+@pytest.mark.parametrize("image", [AMD_IMAGE, ARM_IMAGE])
+def test_platforms_and_attestations_that_are_absent_do_no_harm(image: Image) -> None:
+    """The commonest report of all: `content digest …: not found` (kind #3795, k3d #1538)."""
+    layout = repack(multi([image], LISTED), wanted_of(image))
+    assert layout.image_id() == image.image_id
+    assert len(layout.index["manifests"]) == 1
+    assert layout.layers() == image.layers
+
+
+def test_an_index_is_asked_for_by_its_digest_and_a_platform() -> None:
+    """On Docker's containerd image store an image's Id is its index."""
+    found = scan([multi([AMD_IMAGE, ARM_IMAGE], LISTED)])
+    target = Digest.of(index(*LISTED))
+    assert choose(found, target, ARM).config.digest == ARM_IMAGE.image_id
+    assert choose(found, target, AMD).config.digest == AMD_IMAGE.image_id
+
+
+def test_a_platform_that_is_not_there_is_told_with_those_that_are() -> None:
+    """s390x is listed, and its blobs are absent (docker/cli #7278)."""
+    found = scan([multi([AMD_IMAGE, ARM_IMAGE], LISTED)])
+    with pytest.raises(PlatformMissing) as caught:
+        choose(found, Digest.of(index(*LISTED)), Platform("linux", "s390x"))
+    assert caught.value.message.endswith("it has linux/amd64, linux/arm64")
+    assert "--platform" in caught.value.hint
+
+
+def test_an_attestation_that_is_there_is_no_image() -> None:
+    """Newer versions of Docker save them, too."""
+    entry = {**attestation(AMD_IMAGE), **descriptor(ARM_IMAGE.manifest, "m")}
+    archive = multi([AMD_IMAGE, ARM_IMAGE], [AMD_IMAGE.entry, entry])
+    assert [image.config.digest for image in scan([archive])] == [AMD_IMAGE.image_id]
+
+
+def test_a_nested_index_gives_its_name_to_what_is_in_it() -> None:
+    """The name stands on the outer entry only."""
+    [found] = scan([multi([AMD_IMAGE], [AMD_IMAGE.entry], name="ghcr.io/o/app:v1")])
+    assert found.names == ("ghcr.io/o/app:v1",)
+    assert found.is_called(Digest.of(index(AMD_IMAGE.entry)))
+    assert found.is_called(AMD_IMAGE.digest)
+    assert found.is_called(AMD_IMAGE.image_id)
+    assert not found.is_called(ARM_IMAGE.image_id)
+
+
+def test_a_partial_image_does_not_hide_a_whole_one() -> None:
+    """The manifest of the other platform is there, and its config is not."""
+    archive = pack(
+        [
+            *AMD_IMAGE.members,
+            blob(ARM_IMAGE.manifest),
+            ("index.json", index(ARM_IMAGE.entry, AMD_IMAGE.entry)),
+        ]
+    )
+    assert [image.config.digest for image in scan([archive])] == [AMD_IMAGE.image_id]
+
+
+def test_an_index_without_images_falls_back_to_manifest_json() -> None:
+    """Podman writes both, and sometimes an empty index."""
+    entries: list[Entry] = [("index.json", index()), *FORMS["docker20"](AMD_IMAGE)]
+    assert [image.config.digest for image in scan([pack(entries)])] == [AMD_IMAGE.image_id]
+
+
+@pytest.mark.parametrize("write", FORMS.values(), ids=FORMS)
+def test_a_scan_sees_what_a_repack_sends(write: object) -> None:
+    """Without reading the layers: names, image IDs and diff IDs."""
+    assert callable(write)
+    images = [Image((layer("a"), layer("b")), "a:v1"), Image((layer("b"),), "b:v1")]
+    found = scan([pack(write(*images))])
+    assert [i.config.digest for i in found] == [i.image_id for i in images]
+    assert [i.names for i in found] == [("a:v1",), ("b:v1",)]
+    diff_ids = [tuple(map(Digest.of, i.layers)) for i in images]
+    assert [i.config.diff_ids for i in found] == diff_ids
+
+
+def test_docker_25s_layout_is_preferred_to_its_manifest_json() -> None:
+    """The manifest's own digest is kept that way."""
+    [found] = scan([pack(FORMS["docker25"](AMD_IMAGE))])
+    assert found.manifest.raw == AMD_IMAGE.manifest
+
+
+def test_choosing_by_image_id_needs_no_platform() -> None:
+    """None takes what is called so."""
+    found = scan([pack(oci(AMD_IMAGE, ARM_IMAGE))])
+    assert choose(found, ARM_IMAGE.image_id, None).config.platform == ARM
+
+
+def test_choosing_what_is_not_there_fails() -> None:
+    """No images at all, or others."""
+    images: tuple[ArchivedImage, ...] = ()
+    with pytest.raises(ArchiveInvalid):
+        choose(images, AMD_IMAGE.image_id, None)
+
+
+@pytest.mark.parametrize(
+    ("start", "compression"),
+    [
+        (b"\x1f\x8b\x08\x00", "gzip"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"app.", ""),
+        (b"", ""),
+        (b"\x1f", ""),
+        (b"\x28\xb5\x2f", ""),
+        (b"\0\0\0\0", ""),
+    ],
+)
+def test_compression_is_told_by_the_first_bytes(start: bytes, compression: str) -> None:
+    """Whatever the archive claims (containerd #14160)."""
+    assert compression_of(start) == compression
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "start", "maybe"),
+    [
+        ("index.json", 10, b"{", True),
+        ("x/json", 10, b"", True),
+        ("repositories", 10, b"x", True),
+        ("blobs/sha256/00", 10, b"{", True),
+        ("blobs/sha256/00", 10, b"app", False),
+        ("blobs/sha256/00", MAX_DOCUMENT + 1, b"{", False),
+        ("index.json", MAX_DOCUMENT + 1, b"{", False),
+        ("layer.tar", 10, b"\x1f\x8b", False),
+    ],
+)
+def test_only_small_documents_are_kept(path: str, size: int, start: bytes, *, maybe: bool) -> None:
+    """By name, or because they begin as JSON objects do."""
+    assert may_be_document(path, size, start) is maybe
+
+
+def held(path: str, data: bytes) -> Blobs:
+    blobs = Blobs()
+    blobs.add(path, Blob(Digest.of(data), len(data), "", data))
+    return blobs
+
+
+def test_a_blob_is_found_by_its_digest_only_with_its_content() -> None:
+    """A path that lies is a DigestMismatch."""
+    path, _ = blob(b"right")
+    assert held(path, b"right").by_digest(Digest.of(b"right")) is not None
+    assert held("elsewhere", b"right").by_digest(Digest.of(b"right")) is None
+    with pytest.raises(DigestMismatch):
+        held(path, b"wrong").by_digest(Digest.of(b"right"))
+
+
+def test_links_are_followed_to_content() -> None:
+    """Through several; a file of that name goes before a link."""
+    blobs = held("a", b"content")
+    blobs.link("b", "a")
+    blobs.link("c", "b")
+    blobs.link("a", "c")
+    assert blobs.content("c") == b"content"
+    assert blobs.content("absent") is None
+
+
+def test_an_archive_without_images_is_told_apart() -> None:
+    """No manifest.json, no index.json."""
+    with pytest.raises(ArchiveInvalid, match="neither"):
+        images_in(held("README", b"x"))
+    assert images_in(held("index.json", index())) == ()
+    assert images_in(held("manifest.json", encode([]))) == ()
+
+
+def test_the_archives_own_names_decide_nothing() -> None:
+    """The stream's names are those that were asked for."""
+    image = Image(name="docker.io/library/other:v1")
+    assert repack(pack(oci(image)), wanted_of(image)).names == [NAME]

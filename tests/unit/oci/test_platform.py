@@ -1,0 +1,107 @@
+"""Platforms are compared in containerd's normal form."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgload.errors import UsageError
+from imgload.oci.platform import Platform
+
+
+@pytest.mark.parametrize(
+    ("written", "normal"),
+    [
+        (("linux", "amd64", ""), "linux/amd64"),
+        (("linux", "x86_64", ""), "linux/amd64"),
+        (("linux", "x86-64", ""), "linux/amd64"),
+        (("linux", "amd64", "v1"), "linux/amd64"),
+        (("linux", "amd64", "v3"), "linux/amd64/v3"),
+        (("Linux", "AMD64", "V2"), "linux/amd64/v2"),
+        (("linux", "i386", ""), "linux/386"),
+        (("linux", "aarch64", ""), "linux/arm64"),
+        (("linux", "arm64", "v8"), "linux/arm64"),
+        (("linux", "aarch64", "v8"), "linux/arm64"),
+        (("linux", "arm64", "8"), "linux/arm64"),
+        (("linux", "arm64", "v9"), "linux/arm64/v9"),
+        (("linux", "arm", ""), "linux/arm/v7"),
+        (("linux", "arm", "7"), "linux/arm/v7"),
+        (("linux", "arm", "6"), "linux/arm/v6"),
+        (("linux", "arm", "v5"), "linux/arm/v5"),
+        (("linux", "armhf", ""), "linux/arm/v7"),
+        (("linux", "armhf", "v6"), "linux/arm/v7"),
+        (("linux", "armel", ""), "linux/arm/v6"),
+        (("linux", "armv7l", ""), "linux/arm/v7"),
+        (("linux", "riscv64", ""), "linux/riscv64"),
+        (("macos", "arm64", ""), "darwin/arm64"),
+        (("", "amd64", ""), "linux/amd64"),
+    ],
+)
+def test_platforms_are_normalised_as_containerd_does(
+    written: tuple[str, str, str], normal: str
+) -> None:
+    """`platforms.Normalize`; what `uname -m` says is understood, too."""
+    assert str(Platform.of(*written)) == normal
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("linux/amd64", "linux/amd64"),
+        ("linux/arm64/v8", "linux/arm64"),
+        ("arm64", "linux/arm64"),
+        ("linux/arm/v6", "linux/arm/v6"),
+        ("LINUX/AMD64", "linux/amd64"),
+    ],
+)
+def test_a_platform_is_parsed_as_it_is_typed(text: str, normal: str) -> None:
+    """OS/ARCH[/VARIANT], or an architecture alone."""
+    assert str(Platform.parse(text)) == normal
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/",
+        "linux/",
+        "/amd64",
+        "a/b/c/d",
+        "linux amd64",
+        "linux/amd64\n",
+        "linux/amd64 ",
+        "linux,amd64",
+        "linux/$(id)",
+        "línux/amd64",
+        "linux//v8",
+    ],
+)
+def test_a_bad_platform_is_wrong_usage(text: str) -> None:
+    """It ends up as an argument of ctr."""
+    with pytest.raises(UsageError) as caught:
+        Platform.parse(text)
+    assert "linux/arm64" in caught.value.hint
+
+
+@given(st.text(max_size=40) | st.text("linuxarmv678/", max_size=20))
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    """Any text is a platform, or wrong usage; never another error."""
+    try:
+        platform = Platform.parse(text)
+    except UsageError:
+        return
+    assert Platform.parse(str(platform)) == platform
+    assert Platform.from_json(platform.to_json()) == platform
+
+
+@pytest.mark.parametrize("value", [None, 5, "amd64", [], {}, {"os": "linux"}, {"architecture": ""}])
+def test_no_architecture_is_no_platform(value: object) -> None:
+    """An index entry may come without one."""
+    assert Platform.from_json(value) is None
+
+
+def test_buildkits_attestations_have_an_unknown_platform() -> None:
+    """unknown/unknown is nothing that runs (kind #3795)."""
+    unknown = Platform.from_json({"os": "unknown", "architecture": "unknown"})
+    assert unknown is not None
+    assert unknown.is_unknown
+    assert not Platform("linux", "amd64").is_unknown
