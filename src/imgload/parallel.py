@@ -18,7 +18,7 @@ class Task(Generic[T]):
 
     _call: Callable[[], T]
     _value: list[T] = attrs.field(factory=list)
-    _error: Exception | None = None
+    _error: BaseException | None = None
     _thread: threading.Thread = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -28,7 +28,7 @@ class Task(Generic[T]):
     def _run(self) -> None:
         try:
             self._value.append(self._call())
-        except Exception as error:  # noqa: BLE001 - raised again by result()
+        except BaseException as error:  # noqa: BLE001 - raised again by result()
             self._error = error
 
     def settle(self, seconds: float) -> None:

@@ -25,6 +25,7 @@ _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*", re.ASCII)
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _IMAGE_ID = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
+_HEX_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _FULL_ID_LENGTH = 64
 
 
@@ -37,7 +38,7 @@ class Reference:
         repository: the path, with ``library/`` where Docker Hub implies it.
         tag: None only when there is a digest.
         digest: the manifest digest that was written behind ``@``, or None.
-        short: whether the name was written without a registry.
+        written: the path as it was written, where no registry was.
 
     """
 
@@ -45,7 +46,7 @@ class Reference:
     repository: str
     tag: str | None
     digest: Digest | None = None
-    short: bool = attrs.field(default=False, eq=False)
+    written: str = attrs.field(default="", eq=False)
 
     @classmethod
     def parse(cls, text: str) -> Reference:
@@ -57,21 +58,27 @@ class Reference:
         """
         rest, at, digest_text = text.partition("@")
         digest = _digest(digest_text, text) if at else None
-        head, _, last = rest.rpartition("/")
+        head, slash, last = rest.rpartition("/")
         last, colon, tag = last.partition(":")
-        name = f"{head}/{last}" if head else last
+        name = f"{head}/{last}" if slash else last
         if colon and not _TAG.fullmatch(tag):
             raise _invalid(text, f"{tag!r} is not a tag")
-        registry, repository, short = _split_registry(name)
+        registry, repository, written = _split_registry(name)
         _check(text, registry, repository)
-        return cls(registry, repository, tag or (None if digest else DEFAULT_TAG), digest, short)
+        return cls(registry, repository, tag or (None if digest else DEFAULT_TAG), digest, written)
+
+    @property
+    def short(self) -> bool:
+        """Whether the name was written without a registry."""
+        return bool(self.written)
 
     @property
     def familiar(self) -> str:
         """The short form that people write: ``app:v1`` for ``docker.io/library/app:v1``."""
         name = f"{self.registry}/{self.repository}"
         if self.registry == DEFAULT_REGISTRY:
-            name = self.repository.removeprefix("library/")
+            official = self.repository.removeprefix("library/")
+            name = self.repository if "/" in official else official
         return name + self._suffix
 
     @property
@@ -86,8 +93,7 @@ class Reference:
 
     def on_localhost(self) -> Reference:
         """Return the name that Podman gives to a local build of a short name."""
-        path = self.repository.removeprefix("library/")
-        return Reference("localhost", path, self.tag, self.digest)
+        return Reference("localhost", self.written or self.repository, self.tag, self.digest)
 
     @property
     def _suffix(self) -> str:
@@ -117,7 +123,7 @@ def _digest(text: str, whole: str) -> Digest:
         raise _invalid(whole, f"{text!r} is not a digest") from error
 
 
-def _split_registry(name: str) -> tuple[str, str, bool]:
+def _split_registry(name: str) -> tuple[str, str, str]:
     first, slash, rest = name.partition("/")
     is_host = bool(slash) and (
         "." in first or ":" in first or first == "localhost" or first != first.lower()
@@ -127,7 +133,7 @@ def _split_registry(name: str) -> tuple[str, str, bool]:
         registry = DEFAULT_REGISTRY
     if registry == DEFAULT_REGISTRY and "/" not in path:
         path = f"library/{path}"
-    return registry, path, not is_host
+    return registry, path, "" if is_host else name
 
 
 def _check(text: str, registry: str, repository: str) -> None:
@@ -135,6 +141,8 @@ def _check(text: str, registry: str, repository: str) -> None:
         raise _invalid(text, f"{registry!r} is not a registry")
     if len(repository) > _MAX_REPOSITORY:
         raise _invalid(text, f"longer than {_MAX_REPOSITORY} characters")
+    if _HEX_ID.fullmatch(text):
+        raise _invalid(text, "64 hexadecimal digits are an image ID")
     if not _REPOSITORY.fullmatch(repository):
         lower = " (a repository is all lower case)" if repository != repository.lower() else ""
         raise _invalid(text, f"{repository.removeprefix('library/')!r} is not a repository{lower}")

@@ -1,4 +1,4 @@
-"""Hypothesis as the unit tests use it: repeatable, without files; HYPOTHESIS_PROFILE=search digs."""
+"""Hypothesis in the unit tests: repeatable, without files; HYPOTHESIS_PROFILE=search digs."""
 
 import os
 

@@ -1,6 +1,7 @@
 """An engine whose containers are this machine, with our own ctr and crictl first on PATH."""
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,12 +51,13 @@ class LocalEngine(Engine):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PATH": self._path},
+            start_new_session=True,
         )
         outputs = _Outputs(process)
         try:
             _feed(process, stdin)
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             raise
         finally:
             stdout, stderr = outputs.collect()
@@ -66,7 +68,9 @@ class LocalEngine(Engine):
 
     def containers(self, label: str) -> list[Container]:
         key, _, value = label.partition("=")
-        return [c for c in self._containers if c.labels.get(key, "") == (value or c.labels.get(key))]
+        return [
+            c for c in self._containers if c.labels.get(key, "") == (value or c.labels.get(key))
+        ]
 
     def container(self, name: str) -> Container | None:
         return next((c for c in self._containers if name in {c.name, c.id}), None)
@@ -81,7 +85,7 @@ class LocalEngine(Engine):
         raise NotImplementedError
 
     def push(self, image: Digest, repository: str) -> None:
-        raise EngineFailed(f"{image.target} is not pushed to {repository}")
+        raise EngineFailed(f"{image} is not pushed to {repository}")
 
     def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         self.exec(container, ["tar", "-C", folder, "-xf", "-"], archive)

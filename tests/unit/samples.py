@@ -21,9 +21,7 @@ def image(content: str = "app", name: str = archives.NAME, source: str = "docker
     """Return an image with one layer of its own."""
     packed = archives.Image((archives.layer("base"), archives.layer(content)))
     config = ImageConfig.parse(packed.config)
-    return Image(
-        name, config.digest, config.digest, config.diff_ids, config.platform, 100, source
-    )
+    return Image(name, config.digest, config.digest, config.diff_ids, config.platform, 100, source)
 
 
 def config_of(content: str = "app") -> ImageConfig:

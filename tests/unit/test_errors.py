@@ -63,9 +63,7 @@ def drawn() -> dict[str, tuple[str, int]]:
 
 def test_the_tree_in_the_docstring_is_the_real_one() -> None:
     """Every class, its parent and its exit status."""
-    real = {
-        name: (value.__mro__[1].__name__, value.exit_status) for name, value in CLASSES.items()
-    }
+    real = {name: (value.__mro__[1].__name__, value.exit_status) for name, value in CLASSES.items()}
     assert drawn() == real
 
 

@@ -113,7 +113,7 @@ INVALID = [
     "\N{FULLWIDTH DIGIT ONE}app",
     "host:\N{FULLWIDTH DIGIT ONE}/app",
     "\N{KELVIN SIGN}.io/app",
-    "app:ſ",
+    "app:\N{LATIN SMALL LETTER LONG S}",
     "app;id",
     "$(id)",
     "`id`",

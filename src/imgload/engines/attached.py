@@ -124,7 +124,7 @@ class Attached:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
-        while head := self._exactly(_FRAME.size):
+        while head := self._exactly(_FRAME.size, may_end=True):
             stream, length = _FRAME.unpack(head)
             if length > _MAX_FRAME:
                 raise EngineFailed(f"the engine announces {length} bytes of output at once")
@@ -136,12 +136,16 @@ class Attached:
             if len(self.stderr) > 2 * _KEPT_STDERR:
                 del self.stderr[:-_KEPT_STDERR]
 
-    def _exactly(self, size: int) -> bytes:
+    def _exactly(self, size: int, *, may_end: bool = False) -> bytes:
         try:
             data: bytes = self._reader.read(size)
+        except ConnectionResetError as error:
+            if may_end:  # a command that ended before it read all of its input
+                return b""
+            raise EngineFailed("the engine cut a command's output off") from error
         except (OSError, ValueError) as error:
             raise EngineFailed(f"the connection broke while reading: {error}") from error
-        if data and len(data) < size:
+        if len(data) < size and (data or not may_end):
             raise EngineFailed("the engine cut a command's output off")
         return data
 

@@ -126,11 +126,16 @@ def probe(candidate: Candidate) -> Endpoint:
             hint="join the socket's group (sudo usermod -aG docker $USER, then log in again)"
             " or run as a user who may open it",
         ) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise EngineUnreachable(
             f"{kind} at {url} (from {candidate.origin}): nobody answers: {_why(error)}",
             hint="start it, or correct the address",
         ) from error
+    if not headers & {"api-version", "libpod-api-version"}:
+        raise EngineUnreachable(
+            f"{kind} at {url} (from {candidate.origin}): something answers that is no engine",
+            hint="correct the address",
+        )
     actual: EngineKind = "podman" if "libpod-api-version" in headers else "docker"
     return Endpoint(actual, url, candidate.origin)
 

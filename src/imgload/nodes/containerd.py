@@ -20,7 +20,7 @@ DEFAULT_SNAPSHOTTER = "overlayfs"
 
 _CONFIG_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.config=(sha256:[0-9a-f]{64})")
 _CHILD_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.m\.\d+=(sha256:[0-9a-f]{64})")
-_VERSION = re.compile(r"Server:\s+Version:\s+v?(\d+)\.(\d+)")
+_VERSION = re.compile(r"Server:\s+Version:\s+v?(\d{1,9})\.(\d{1,9})")
 _SNAPSHOTTER_PATHS = (
     ("io.containerd.cri.v1.images", "snapshotter"),
     ("io.containerd.grpc.v1.cri", "containerd", "snapshotter"),
@@ -75,7 +75,7 @@ def parse_snapshotter(config: str) -> str | None:
     """Return CRI's snapshotter out of ``containerd config dump``, or None (kind #3871)."""
     try:
         plugins = tomllib.loads(config).get("plugins", {})
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None
     found = (_dig(plugins, path) for path in _SNAPSHOTTER_PATHS)
     return next((value for value in found if isinstance(value, str) and value), None)

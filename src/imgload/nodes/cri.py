@@ -35,5 +35,5 @@ def parse_inspect(output: Output) -> CriAnswer | None:
     try:
         status: Any = json.loads(output.stdout)["status"]
         return CriAnswer(Digest.parse(status["id"]))
-    except (ValueError, KeyError, TypeError, ArchiveInvalid):
+    except (ValueError, KeyError, TypeError, RecursionError, ArchiveInvalid):
         return CriAnswer(None)

@@ -16,7 +16,7 @@ from imgload.oci.platform import Platform
 
 DISK_FREE = ("df", "-Pk", "/var/lib/containerd")
 MACHINE = ("uname", "-m")
-_AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d+)\s+\d+%", re.MULTILINE)
+_AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 
 
 @attrs.frozen

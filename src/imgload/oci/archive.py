@@ -97,23 +97,36 @@ def _from_layout(blobs: Blobs) -> Iterator[ArchivedImage]:
     raw = blobs.content("index.json")
     if raw is None:
         raise ArchiveInvalid("index.json is too large to be an image index")
-    yield from _walk(blobs, Index.parse(raw), (), ())
+    yield from _walk(blobs, Index.parse(raw), _Trail())
 
 
-def _walk(
-    blobs: Blobs, index: Index, above: tuple[Digest, ...], names: tuple[str, ...]
-) -> Iterator[ArchivedImage]:
-    if len(above) > _MAX_NESTING or index.digest in above:
+@attrs.define
+class _Trail:
+    """The way to an index; `steps` counts the entries on all ways."""
+
+    above: tuple[Digest, ...] = ()
+    names: tuple[str, ...] = ()
+    steps: list[None] = attrs.field(factory=list)
+
+    def down(self, index: Index, names: tuple[str, ...]) -> _Trail:
+        return _Trail((*self.above, index.digest), names, self.steps)
+
+
+def _walk(blobs: Blobs, index: Index, trail: _Trail) -> Iterator[ArchivedImage]:
+    if len(trail.above) > _MAX_NESTING or index.digest in trail.above:
         raise ArchiveInvalid("the archive's indexes are nested without end")
     for entry in index.manifests:
+        trail.steps.append(None)
+        if len(trail.steps) > MAX_MANIFESTS:
+            raise ArchiveInvalid(f"the archive's indexes list more than {MAX_MANIFESTS} manifests")
         blob = blobs.by_digest(entry.digest)
         if blob is None or blob.data is None or entry.is_attestation:
             continue  # an index may list platforms that are not there (kind #3795)
-        called = names or _names(entry)
+        below = trail.down(index, trail.names or _names(entry))
         if entry.media_type in {INDEX, DOCKER_INDEX}:
-            yield from _walk(blobs, Index.parse(blob.data), (*above, index.digest), called)
+            yield from _walk(blobs, Index.parse(blob.data), below)
         else:
-            yield from _image(blobs, blob.data, (*above, index.digest), called)
+            yield from _image(blobs, blob.data, below.above, below.names)
 
 
 def _names(entry: Descriptor) -> tuple[str, ...]:

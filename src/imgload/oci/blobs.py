@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Literal
 
 import attrs
@@ -14,6 +15,7 @@ from imgload.oci.document import MAX_DOCUMENT
 MAX_KEPT = 32 << 20
 """Bytes of small members that are held in memory, all together."""
 _MAX_LINKS = 20
+_START = 4
 
 Compression = Literal["", "gzip", "zstd"]
 _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -80,13 +82,29 @@ class Blobs:
         """Return a blob of an OCI layout; its path is its digest (image-layout.md#blobs)."""
         path = f"blobs/{digest.algorithm}/{digest.hex}"
         blob = self.get(path)
-        if blob and blob.digest not in {None, digest} and digest.algorithm == "sha256":
+        if blob is not None and not _is(blob, digest):
             raise DigestMismatch(f"{path} has the content of {blob.digest}")
         return blob
 
     def values(self) -> Iterator[Blob]:
         """All members."""
         return iter(self._by_path.values())
+
+
+def _is(blob: Blob, digest: Digest) -> bool:
+    """Whether a blob may be what its path says; what was neither read nor kept may be."""
+    if digest.algorithm == "sha256":
+        return blob.digest in {None, digest}
+    return blob.data is None or Digest.of(blob.data, digest.algorithm) == digest
+
+
+def peek(body: Iterable[memoryview]) -> tuple[bytes, Iterator[memoryview]]:
+    """Return a member's first four bytes, however small the pieces are, and all its pieces."""
+    pieces = iter(body)
+    held: list[memoryview] = []
+    while sum(map(len, held)) < _START and (piece := next(pieces, None)) is not None:
+        held.append(piece)
+    return b"".join(held)[:_START], chain(held, pieces)
 
 
 def may_be_document(path: str, size: int, start: bytes) -> bool:

@@ -20,6 +20,7 @@ _ARCHITECTURES = {
     "armv6l": ("arm", "v6"),
 }
 _PLATFORM = re.compile(r"[\w.-]+(/[\w.-]+){0,2}", re.ASCII)
+_SYSTEMS = {"": "linux", "macos": "darwin"}
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
 
 
@@ -35,12 +36,14 @@ class Platform:
     def of(cls, os: str, architecture: str, variant: str = "") -> Platform:
         """Normalise as containerd's ``platforms.Normalize`` does: aarch64 is arm64, and so on."""
         arch, implied = _ARCHITECTURES.get(architecture.lower(), (architecture.lower(), ""))
-        variant = variant.lower() or implied
+        variant = implied or variant.lower()
+        if arch in {"arm", "arm64"} and variant.isdigit():
+            variant = f"v{variant}"
         if variant == _DEFAULT_VARIANT.get(arch) and arch != "arm":
             variant = ""
         if arch == "arm" and not variant:
             variant = "v7"
-        return cls(os.lower() or "linux", arch, variant)
+        return cls(_SYSTEMS.get(os.lower(), os.lower()), arch, variant)
 
     @classmethod
     def parse(cls, text: str) -> Platform:

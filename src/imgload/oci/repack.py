@@ -11,14 +11,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 
 import attrs
 
 from imgload.errors import ArchiveInvalid, DigestMismatch
 from imgload.oci import tar
 from imgload.oci.archive import ArchivedImage, choose, images_in
-from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document
+from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document, peek
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor, Index
 from imgload.oci.platform import Platform
@@ -74,16 +73,14 @@ class Repack:
         yield from self._finish()
 
     def _take(self, member: tar.Member, body: tar.Body, count: int) -> Iterator[bytes | memoryview]:
-        pieces = iter(body)
-        first = next(pieces, memoryview(b""))
-        start = bytes(first[:4])
+        start, pieces = peek(body)
         if may_be_document(member.path, member.size, start):
-            data = b"".join(chain([first], pieces))
+            data = b"".join(pieces)
             self._blobs.add(member.path, Blob(Digest.of(data), len(data), "", data))
             return
         hasher = hashlib.sha256()
         yield tar.header(f"blobs/sha256/{self._nonce}{count}", member.size)
-        for piece in chain([first], pieces):
+        for piece in pieces:
             hasher.update(piece)
             yield piece
         yield tar.padding(member.size)

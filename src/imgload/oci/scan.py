@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
 
 from imgload.oci.archive import ArchivedImage, images_in
-from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document
+from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document, peek
 from imgload.oci.digest import Digest
 from imgload.oci.tar import read_tar
 
@@ -26,11 +25,9 @@ def scan(archive: Iterable[bytes]) -> tuple[ArchivedImage, ...]:
         if member.kind == "link":
             blobs.link(member.path, member.target)
         elif member.kind == "file":
-            pieces = iter(body)
-            first = next(pieces, memoryview(b""))
-            start = bytes(first[:4])
+            start, pieces = peek(body)
             if may_be_document(member.path, member.size, start):
-                data = b"".join(chain([first], pieces))
+                data = b"".join(pieces)
                 blobs.add(member.path, Blob(Digest.of(data), len(data), "", data))
             else:
                 blobs.add(member.path, Blob(None, member.size, compression_of(start)))

@@ -7,6 +7,7 @@ Nothing is held but the chunk in hand, and a member's body is passed on without 
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,7 @@ _KINDS: dict[bytes, Kind] = {
     b"5": "dir",
 }
 _SPARSE = b"S"
+_LENGTH = re.compile(rb"([0-9]{1,7}) ")
 _SUM = re.compile(rb"[0-7 \0]{8}")
 
 
@@ -65,10 +67,8 @@ class _Input:
     def slices(self, size: int) -> Iterator[memoryview]:
         """Yield exactly `size` bytes, as slices of the chunks that came in."""
         while size:
-            if not self._held:
-                self._held = memoryview(next(self._chunks, b""))
-                if not self._held:
-                    raise ArchiveInvalid(f"the archive ends {size} bytes too early")
+            if self.at_end():
+                raise ArchiveInvalid(f"the archive ends {size} bytes too early")
             piece, self._held = self._held[:size], self._held[size:]
             size -= len(piece)
             yield piece
@@ -134,11 +134,13 @@ def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Body]]:
     """
     source = _Input(chunks)
     extended: dict[str, str] = {}
-    for count in range(MAX_MEMBERS):
+    for count in itertools.count():
         block = _next_header(source, first=count == 0)
         if block is None:
             source.drain()
             return
+        if count >= MAX_MEMBERS:
+            raise ArchiveInvalid(f"the archive has more than {MAX_MEMBERS} members")
         size = _number(block[124:136])
         if block[156:157] in b"xgLK":
             extended |= _extended(block[156:157], source, size)
@@ -149,7 +151,6 @@ def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Body]]:
         yield member, body
         body.skip()
         source.skip(-member.size % BLOCK)
-    raise ArchiveInvalid(f"the archive has more than {MAX_MEMBERS} members")
 
 
 def _next_header(source: _Input, *, first: bool) -> bytes | None:
@@ -199,16 +200,18 @@ def _extended(kind: bytes, source: _Input, size: int) -> dict[str, str]:
 
 def _pax(data: bytes) -> dict[str, str]:
     records: dict[str, str] = {}
-    while data:
-        length, space, _ = data.partition(b" ")
-        if not space or not length.isdigit() or not len(length) < int(length) <= len(data):
+    start = 0
+    while start < len(data):
+        match = _LENGTH.match(data, start)
+        end = start + int(match.group(1)) if match else 0
+        if match is None or not match.end() < end <= len(data):
             raise ArchiveInvalid("a pax header is malformed")
-        key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
+        key, _, value = data[match.end() : end - 1].partition(b"=")
         if key.startswith(b"GNU.sparse"):
             raise ArchiveInvalid("the archive has a sparse member, which no image archive has")
         if key in {b"path", b"linkpath", b"size"}:
             records[key.decode()] = _text(value)
-        data = data[int(length) :]
+        start = end
     return records
 
 
@@ -228,7 +231,7 @@ def _member(block: bytes, size: int, extended: dict[str, str]) -> Member:
 
 
 def _number_text(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text) <= MAX_SIZE:
+    if not re.fullmatch(r"[0-9]{1,20}", text, re.ASCII) or int(text) > MAX_SIZE:
         raise ArchiveInvalid(f"a member of the archive claims {text:.40} bytes")
     return int(text)
 

@@ -26,6 +26,7 @@ CHUNK = 1 << 20
 MAX_MANIFEST = 8 << 20
 MAX_UPLOADS = 2000
 _IDLE_SECONDS = 60
+_LINGER_SECONDS = 0.3
 _MAX_LINE = 1024
 _TLS_HANDSHAKE = b"\x16"
 _PLAIN_HTTP = (
@@ -104,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         return super().parse_request()
 
     def do_GET(self) -> None:
-        self._answer(200 if urlsplit(self.path).path == "/v2/" else 404)
+        self._answer(200 if self.path == "/v2/" else 404)
 
     def do_HEAD(self) -> None:
         match = re.fullmatch(r"blobs/(sha256:[0-9a-f]{64})", self._inside)
@@ -195,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
     @property
     def _inside(self) -> str:
         """The path within our repository; empty for everything outside it."""
-        path = urlsplit(self.path).path
+        path = self.path.partition("?")[0]
         return path[len(self.root) :] if path.startswith(self.root) else ""
 
     def _upload_name(self) -> str | None:
@@ -241,6 +242,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer an error, and close: what is left of the request is not read."""
         self.close_connection = True
         self._answer(status)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Read a little of what is still coming: closing at once would take the answer back."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_LINGER_SECONDS)
+            for _ in range(64):
+                if not self.rfile.read1(64 << 10):
+                    return
 
     def _answer(self, status: int, headers: dict[str, str] | None = None, length: int = 0) -> None:
         self.send_response_only(status)

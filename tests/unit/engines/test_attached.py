@@ -5,6 +5,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 import requests
@@ -43,8 +44,13 @@ def frame(stream: int, payload: bytes) -> bytes:
 
 
 def behave(work: Callable[[], object]) -> threading.Thread:
-    """Run the engine's side of a conversation."""
-    thread = threading.Thread(target=work, daemon=True)
+    """Run the engine's side of a conversation; that imgload leaves is no failure of it."""
+
+    def run() -> None:
+        with suppress(OSError):
+            work()
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread
 
@@ -54,7 +60,8 @@ def test_both_outputs_are_kept_apart(ours: Ours) -> None:
     ours.engine.sendall(frame(OUT, b"o1") + frame(ERR, b"e1") + frame(OUT, b"o2") + frame(OUT, b""))
     ours.engine.close()
     assert ours.attached.communicate(None) is True
-    assert (ours.attached.stdout, ours.attached.stderr) == (b"o1o2", b"e1")
+    assert ours.attached.stdout == b"o1o2"
+    assert ours.attached.stderr == b"e1"
 
 
 @given(
@@ -101,7 +108,7 @@ def test_an_absurd_frame_is_refused_at_once(ours: Ours, length: int) -> None:
 def test_endless_output_is_refused(ours: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded over all frames."""
     monkeypatch.setattr(module, "MAX_STDOUT", 100_000)
-    behave(lambda: [ours.engine.sendall(frame(OUT, bytes(50_000))) for _ in range(5)])
+    behave(lambda: ours.engine.sendall(frame(OUT, bytes(50_000)) * 5))
     with pytest.raises(EngineFailed, match="printed more than"):
         ours.attached.communicate(None)
 
@@ -169,9 +176,7 @@ def test_a_command_that_ends_early_ends_the_sending(ours: Ours) -> None:
     assert ours.attached.stderr == b"ctr: bad image"
 
 
-def test_an_engine_that_takes_nothing_stalls(
-    ours: Ours, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_takes_nothing_stalls(ours: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that hangs does not hang imgload (k3d #1020)."""
     monkeypatch.setattr(module, "STALL_SECONDS", 1)
     start = time.monotonic()
@@ -182,9 +187,7 @@ def test_an_engine_that_takes_nothing_stalls(
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_a_source_that_breaks_drops_the_connection(
-    ours: Ours, error: type[BaseException]
-) -> None:
+def test_a_source_that_breaks_drops_the_connection(ours: Ours, error: type[BaseException]) -> None:
     """The command must not take what it has for all of it."""
 
     def broken() -> Iterator[bytes]:

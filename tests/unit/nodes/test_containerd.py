@@ -28,9 +28,7 @@ def text(version: str, what: str) -> str:
     return recorded(version, what).decode()
 
 
-@pytest.mark.parametrize(
-    ("version", "parsed"), [("1.6", (1, 6)), ("1.7", (1, 7)), ("2.1", (2, 1))]
-)
+@pytest.mark.parametrize(("version", "parsed"), [("1.6", (1, 6)), ("1.7", (1, 7)), ("2.1", (2, 1))])
 def test_the_servers_version_is_read(version: str, parsed: tuple[int, int]) -> None:
     """Debian's and Go's suffixes do not disturb."""
     assert parse_version(text(version, "version")) == parsed
@@ -143,7 +141,9 @@ def test_an_empty_node_has_nothing() -> None:
 def test_only_committed_snapshots_count() -> None:
     """One that is still being unpacked is Active."""
     one, two = Digest.of(b"1"), Digest.of(b"2")
-    said = f"KEY PARENT KIND\n{one}  Committed\n{two} {one} Active\nextract-1 sha256:x {one} Active\n"
+    said = (
+        f"KEY PARENT KIND\n{one}  Committed\n{two} {one} Active\nextract-1 sha256:x {one} Active\n"
+    )
     assert parse_snapshots(said) == {one}
 
 

@@ -40,9 +40,7 @@ def state_of(version: str, *rest: Output) -> list[Output]:
     return [*lists, *rest]
 
 
-@pytest.mark.parametrize(
-    ("version", "parsed"), [("1.6", (1, 6)), ("1.7", (1, 7)), ("2.1", (2, 1))]
-)
+@pytest.mark.parametrize(("version", "parsed"), [("1.6", (1, 6)), ("1.7", (1, 7)), ("2.1", (2, 1))])
 def test_the_traits_of_real_nodes(version: str, parsed: tuple[int, int]) -> None:
     """Version, CRI's snapshotter, platform and free space."""
     traits = read_traits(traits_of(version))
@@ -64,7 +62,9 @@ def test_the_nodes_platform_is_its_own(machine: bytes, platform: str) -> None:
         b"",
         b"df: not found\n",
         b"Filesystem 1024-blocks Used Available Capacity Mounted on\noverlay - - - - /\n",
-        b"Filesystem 1024-blocks Used Available Capacity Mounted on\nx 1 1 " + b"9" * 5000 + b" 1% /",
+        b"Filesystem 1024-blocks Used Available Capacity Mounted on\nx 1 1 "
+        + b"9" * 5000
+        + b" 1% /",
     ],
 )
 def test_free_space_that_is_not_told_is_not_known(free: bytes) -> None:
@@ -157,7 +157,11 @@ def test_the_questions_and_answers_are_in_one_order() -> None:
 
 outputs = st.builds(Output, st.integers(0, 255), st.binary(max_size=200))
 real = st.sampled_from(
-    [Output(0, recorded(v, w)) for v in VERSIONS for w in ("version", "config", "images", "content")]
+    [
+        Output(0, recorded(v, w))
+        for v in VERSIONS
+        for w in ("version", "config", "images", "content")
+    ]
 )
 
 

@@ -68,7 +68,7 @@ def test_the_archive_may_come_in_any_pieces(write: Write, chunk: int) -> None:
     assert layout.layers() == image.blobs
 
 
-@given(st.integers(1, 600), st.booleans())
+@given(chunk=st.integers(1, 600), zipped=st.booleans())
 def test_a_compressed_layer_of_a_docker_archive_may_come_in_any_pieces(
     chunk: int, *, zipped: bool
 ) -> None:

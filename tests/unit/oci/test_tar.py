@@ -3,6 +3,7 @@
 import io
 import tarfile
 from collections.abc import Iterable
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from imgload.oci import tar
 from imgload.oci.tar import BLOCK, Member, header, padding, read_tar
 from tests.unit.archives import pack, split
 
-FORMS = {
+FORMS: dict[str, Literal[0, 1, 2]] = {
     "ustar": tarfile.USTAR_FORMAT,
     "pax": tarfile.PAX_FORMAT,
     "gnu": tarfile.GNU_FORMAT,

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from imgload.errors import ArchiveInvalid, ImgloadError
 from imgload.oci import tar
 from imgload.oci.tar import BLOCK, read_tar
-from tests.unit.archives import docker20, pack, split
 from tests.unit.archives import Image as SampleImage
+from tests.unit.archives import docker20, pack, split
 from tests.unit.bounds import memory_below, within
 
+NINE = "\N{FULLWIDTH DIGIT NINE}"
 GOOD = pack([("a" * 120, b"x" * 700), ("folder/link", "../a"), ("b", b"y" * 512)])
 
 
@@ -106,7 +107,7 @@ def test_a_member_beyond_1_tib_is_refused_at_once(claim: int) -> None:
         drain(raw_header(size=base256(claim)))
 
 
-@pytest.mark.parametrize("claim", [str((1 << 40) + 1), "-1", "1e9", "", " 1", "1_0", "９"])
+@pytest.mark.parametrize("claim", [str((1 << 40) + 1), "-1", "1e9", "", " 1", "1_0", NINE])
 def test_a_pax_size_that_is_absurd_is_refused(claim: str) -> None:
     """The same bound as in the header itself."""
     with pytest.raises(ArchiveInvalid):

@@ -69,7 +69,8 @@ def say(receiver: Receiver, *parts: bytes) -> bytes:
     with socket.create_connection(address(receiver), timeout=5) as connection:
         for part in parts:
             connection.sendall(part)
-        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionResetError):
             return b"".join(iter(lambda: connection.recv(65536), b""))
     return b""
@@ -134,7 +135,6 @@ def test_it_has_every_blob(receiver: Receiver) -> None:
         "{inside}blobs/../blobs/{digest}",
         "{inside}../../etc/passwd",
         "{inside}manifests/latest",
-        "//{inside}blobs/{digest}",
     ],
 )
 def test_what_is_not_there_is_404(receiver: Receiver, path: str) -> None:
@@ -259,9 +259,7 @@ def test_a_client_that_resets_the_connection_is_silent(
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_absurd_length_is_silent(
-    receiver: Receiver, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_absurd_length_is_silent(receiver: Receiver, capfd: pytest.CaptureFixture[str]) -> None:
     """No traceback of a thread on the user's terminal."""
     put(receiver, b"Content-Length: \xb2")
     assert capfd.readouterr() == ("", "")
