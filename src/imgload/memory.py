@@ -54,8 +54,16 @@ class Memory:
                 known[Digest.parse(digest)] = (Digest.parse(diff_id), int(size))
         return known
 
+    def taught(self, engine: str) -> set[Digest]:
+        """Return the diff IDs of the layers that an engine has compressed before."""
+        return {
+            diff_id for digest, (diff_id, _) in self.layers(engine).items() if digest != diff_id
+        }
+
     def learn(self, engine: str, layers: Layers) -> None:
         """Remember layers, and forget the oldest where there are too many."""
+        if not layers:
+            return
         kept = self._of(engine, "layers")
         for digest, (diff_id, size) in layers.items():
             kept.pop(str(digest), None)

@@ -6,12 +6,12 @@ so that one missing image sends every image again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from imgload.oci.digest import Digest
+from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.platform import Platform
 
 if TYPE_CHECKING:
@@ -124,7 +124,31 @@ def decide(image: Image, node: str, survey: Survey) -> Step:
     others = survey.names_of(image.image_id) if image.image_id else []
     if others and proof.diff_ids and proof.unpacked and image.name not in others:
         return Step(image, node, "tagged", tag_from=others[0])
-    return Step(image, node, "full")
+    missing = missing_layers(image.diff_ids, [survey.snapshots])
+    return Step(image, node, "delta" if len(missing) < len(image.diff_ids) else "full")
+
+
+def missing_layers(diff_ids: Sequence[Digest], snapshots: Iterable[frozenset[Digest]]) -> list[int]:
+    """Return the places of the layers that at least one node lacks, bottom up.
+
+    What counts is the chain ID: the same layer upon another parent is another snapshot.
+
+    Args:
+        diff_ids: the image's layers.
+        snapshots: the chain IDs that each node has unpacked.
+
+    """
+    chains = chain_ids(tuple(diff_ids))
+    there = list(snapshots)
+    return [i for i, chain in enumerate(chains) if any(chain not in node for node in there)]
+
+
+def layers_everywhere(
+    diff_ids: Sequence[Digest], snapshots: Iterable[frozenset[Digest]]
+) -> frozenset[Digest]:
+    """Return the diff IDs that no node lacks at any place where the image has them."""
+    missing = {diff_ids[place] for place in missing_layers(diff_ids, snapshots)}
+    return frozenset(diff_ids) - missing
 
 
 def make_plan(images: Sequence[Image], surveys: Mapping[str, Survey]) -> Plan:

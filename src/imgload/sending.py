@@ -3,157 +3,154 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import attrs
 
-from imgload.errors import EngineError, ImgloadError, NodeFull
+from imgload.errors import ImgloadError, NodeFull
 from imgload.events import BytesSent, Event, Note
 from imgload.memory import Memory
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Survey
 from imgload.oci.digest import Digest
 from imgload.oci.repack import Repack, Wanted
-from imgload.plan import Action, Image
+from imgload.plan import Image, layers_everywhere, missing_layers
+from imgload.pushing import push
 from imgload.sources.base import Found, Pusher, Source
 from imgload.transports.archive import deliver
 from imgload.transports.choose import Choice, Facts, TransportOption, choose
-from imgload.transports.delta import Delta, Pushed, missing_layers
+from imgload.transports.delta import Delta, Holding
 from imgload.transports.lanes import Delivery, Lanes
-from imgload.transports.receiver import receiving
 
 
 @attrs.frozen
 class Sent:
     """What was sent: the images as they are now known, and how it went into each node.
 
-    `sizes` are bytes by node and image name.
+    `sizes` are bytes by node and image name; `partly` when layers were left out.
     """
 
-    action: Action
     images: tuple[Image, ...]
     deliveries: Mapping[str, Delivery]
     sizes: Mapping[tuple[str, str], int]
+    partly: bool = False
 
 
 @attrs.define
 class Sending:
-    """Sends images that come from one source."""
+    """Sends images that come from one source to some nodes."""
 
     source: Source
+    images: Mapping[Image, Found]
     surveys: Mapping[str, Survey]
     option: TransportOption
     on_event: Callable[[Event], None]
     memory: Memory = attrs.field(factory=Memory.load)
 
-    def choose(self, images: Mapping[Image, Found], nodes: Sequence[Node]) -> bool:
-        """Return whether the images are to go by delta, and tell why when that is of interest."""
-        choices = [self._choice(found, nodes) for found in images.values()]
+    def partly(self, nodes: Sequence[Node]) -> Callable[[], Sent] | None:
+        """Return the way to send what is missing only, or None when all has to be sent.
+
+        Tells why, where that is of interest.
+        """
+        choices = [self._choice(found, nodes) for found in self.images.values()]
         for note in dict.fromkeys(choice.note for choice in choices if choice.note):
             self.on_event(Note(note))
-        return all(choice.delta for choice in choices)
+        if all(choice.delta for choice in choices):
+            return partial(self.by_delta, nodes)
+        there = self._everywhere(nodes)
+        return partial(self.by_archive, nodes, there) if there else None
 
     def _choice(self, found: Found, nodes: Sequence[Node]) -> Choice:
         pusher = self.source if isinstance(self.source, Pusher) else None
         engine = pusher.address if pusher else ""
         style = pusher.push_style(found) if pusher else None
-        learnt = {diff_id for diff_id, _ in self.memory.layers(engine).values()}
-        missing = missing_layers(found.diff_ids, self._snapshots(nodes).values())
-        sizes: Sequence[int] = ()
-        if pusher and style in {"compressing", "remembering"}:
-            sizes = pusher.layer_sizes(found)
-        return choose(
-            self.option,
-            Facts(
-                style=style,
-                cut_off=self.memory.is_cut_off(engine),
-                identified=found.image_id is not None,
-                diff_ids=found.diff_ids,
-                missing=missing,
-                sizes=sizes,
-                learnt=learnt,
-            ),
+        facts = Facts(
+            style=style,
+            cut_off=self.memory.is_cut_off(engine),
+            identified=found.image_id is not None,
+            diff_ids=found.diff_ids,
+            missing=missing_layers(found.diff_ids, self._snapshots(nodes)),
+            sizes=self.source.layer_sizes(found) if style else (),
+            learnt=self.memory.taught(engine),
         )
+        return choose(self.option, facts)
 
-    def _snapshots(self, nodes: Sequence[Node]) -> dict[str, frozenset[Digest]]:
-        return {node.name: self.surveys[node.name].snapshots for node in nodes}
+    def _snapshots(self, nodes: Sequence[Node]) -> list[frozenset[Digest]]:
+        return [self.surveys[node.name].snapshots for node in nodes]
 
-    def by_archive(self, images: Mapping[Image, Found], nodes: Sequence[Node]) -> Sent:
-        """Save the images whole, once, for all nodes."""
-        unique = {image.target: found for image, found in images.items()}
+    def _everywhere(self, nodes: Sequence[Node]) -> frozenset[Digest]:
+        """Return the layers that no node needs for any of the images, by diff ID and as blobs."""
+        needed: set[Digest] = set()
+        there: set[Digest] = set()
+        for found in self.images.values():
+            everywhere = layers_everywhere(found.diff_ids, self._snapshots(nodes))
+            for blob, diff_id in zip(found.blobs, found.diff_ids, strict=True):
+                (there if diff_id in everywhere else needed).update((blob, diff_id))
+        return frozenset(there - needed)
+
+    def missing_bytes(self, nodes: Sequence[Node]) -> int:
+        """Return the bytes of the layers that some node lacks, as far as they are known."""
+        sizes: dict[Digest, int] = {}
+        for found in self.images.values():
+            known = self.source.layer_sizes(found)
+            if len(known) != len(found.diff_ids):
+                sizes[found.target] = found.size
+                continue
+            missing = missing_layers(found.diff_ids, self._snapshots(nodes))
+            sizes |= {found.diff_ids[place]: known[place] for place in missing}
+        return sum(sizes.values())
+
+    def by_archive(self, nodes: Sequence[Node], there: frozenset[Digest] = frozenset()) -> Sent:
+        """Save the images, once, for all nodes; what is `there` may be left out."""
+        images = tuple(self.images)
+        unique = {found.target: found for found in self.images.values()}
         with self.source.save(list(unique.values())) as archive:
-            repack = Repack(archive, _wanted(list(images)))
-            deliveries = deliver(repack, self._lanes(images, nodes))
+            repack = Repack(archive, _wanted(images), there)
+            deliveries = deliver(repack, self._lanes(nodes))
         if not repack.images:
-            return Sent("full", tuple(images), deliveries, {})
+            return Sent(images, deliveries, {})
         learnt = tuple(_learnt(image, repack) for image in images)
+        self._remember_plain(learnt, repack)
         sizes = _bytes_by_image(learnt, repack)
         by_node = {(node.name, name): size for node in nodes for name, size in sizes.items()}
-        return Sent("full", learnt, deliveries, by_node)
+        return Sent(learnt, deliveries, by_node, bool(repack.left_out))
 
-    def by_delta(self, images: Mapping[Image, Found], nodes: Sequence[Node]) -> Sent:
+    def _remember_plain(self, images: Sequence[Image], repack: Repack) -> None:
+        """Remember how long the layers are as plain tars, which is how the nodes have them now."""
+        if isinstance(self.source, Pusher):
+            layers = {diff_id for image in images for diff_id in image.diff_ids}
+            plain = {d: (d, size) for d, size in repack.sizes.items() if d in layers}
+            self.memory.learn(self.source.address, plain)
+
+    def by_delta(self, nodes: Sequence[Node]) -> Sent:
         """Have the engine push the images, and pass on what the nodes lack.
 
         Raises:
-            ImgloadError: when the push failed, and no node has an image of it.
+            DeltaIncomplete: when the push failed; no node has an image of it then.
 
         """
-        pusher = self.source
-        assert isinstance(pusher, Pusher)  # noqa: S101 - `choose` said so
-        lanes = self._lanes(images, nodes)
-        delta = Delta(lanes.feeds, self._snapshots(nodes))
+        lanes = self._lanes(nodes)
+        surveys = {node.name: self.surveys[node.name] for node in nodes}
+        holdings = {n: Holding(s.snapshots, s.content.blobs) for n, s in surveys.items()}
+        delta = Delta(lanes.feeds, holdings)
         try:
-            self._push(pusher, images, delta)
+            push(self.source, self.images, delta, self.memory)
             deliveries = lanes.finish()
         except BaseException:
             lanes.abort()
             raise
         finally:
             delta.discard()
-        self.memory.learn(pusher.address, delta.learnt)
         sizes = {
             (node.name, image.name): delta.traffic.pop((node.name, image.image_id), 0)
             for node in nodes
-            for image in images
+            for image in self.images
             if image.image_id
         }
-        return Sent("delta", tuple(images), deliveries, sizes)
+        return Sent(tuple(self.images), deliveries, sizes, partly=True)
 
-    def _push(self, pusher: Pusher, images: Mapping[Image, Found], delta: Delta) -> None:
-        unique = {image.target: found for image, found in images.items()}
-        with receiving(delta) as repository:
-            for target, found in unique.items():
-                names = tuple(image.name for image in images if image.target == target)
-                delta.begin(self._pushed(pusher, found, names))
-                try:
-                    pusher.push(found, repository)
-                except EngineError:
-                    if not delta.reached:
-                        self.memory.cut_off(pusher.address)
-                    raise
-                delta.end()
-            delta.close()
-
-    def _pushed(self, pusher: Pusher, found: Found, names: tuple[str, ...]) -> Pushed:
-        assert found.image_id is not None  # noqa: S101 - `choose` said so
-        known = dict(self.memory.layers(pusher.address))
-        if found.manifest is not None:
-            pairs = zip(found.manifest.layers, found.diff_ids, strict=True)
-            known = {layer.digest: (diff_id, layer.size) for layer, diff_id in pairs}
-        elif pusher.push_style(found) == "compressing":
-            sizes = pusher.layer_sizes(found)
-            if len(sizes) == len(found.diff_ids):
-                known |= {d: (d, s) for d, s in zip(found.diff_ids, sizes, strict=True)}
-        return Pushed(
-            image_id=found.image_id,
-            diff_ids=found.diff_ids,
-            names=names,
-            platform=found.platform,
-            known=known,
-            exact=found.manifest is not None,
-        )
-
-    def _lanes(self, images: Mapping[Image, Found], nodes: Sequence[Node]) -> Lanes:
-        platform = next(iter(images)).platform
+    def _lanes(self, nodes: Sequence[Node]) -> Lanes:
+        platform = next(iter(self.images)).platform
         return Lanes.start(nodes, platform, lambda node, n: self.on_event(BytesSent(node, n)))
 
 

@@ -15,12 +15,12 @@ from imgload.nodes.node import Node
 from imgload.nodes.survey import Question, Survey
 from imgload.nodes.undo import undo
 from imgload.parallel import in_parallel
-from imgload.plan import Image, Plan, Proof, Step, prove
+from imgload.plan import Action, Image, Plan, Proof, Step, missing_layers, prove
 from imgload.report import ImageResult, NodeResult, Report
 from imgload.sending import Sending, Sent, is_final
-from imgload.sources.base import Found
 from imgload.sources.resolve import Located
 from imgload.transports.choose import TransportOption
+from imgload.transports.delta import DeltaIncomplete
 
 PROOF_SECONDS = 5.0
 """How long CRI may take to hear of an image: containerd tells it by an event."""
@@ -104,34 +104,35 @@ class Transfer:
     def _send(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
         start = time.monotonic()
         found = {image: self.origins[image.name][1] for image in images}
-        sending = Sending(self.origins[images[0].name][0], self.surveys, self.option, self.on_event)
-        if sending.choose(found, nodes):
-            self._announce(found, nodes)
-            nodes = self._by_delta(sending, found, nodes, start)
-        nodes = list(self._with_room(images, nodes))
+        source = self.origins[images[0].name][0]
+        sending = Sending(source, found, self.surveys, self.option, self.on_event)
+        if send := sending.partly(nodes):
+            self._announce(images, nodes, sending.missing_bytes(nodes))
+            nodes = self._attempt(send, nodes, start)
+        size = sum({image.target: image.size for image in images}.values())
+        nodes = list(self._with_room(images, nodes, size))
         if nodes:
-            self._announce(found, nodes)
-            sent = sending.by_archive(found, nodes)
+            self._announce(images, nodes, size)
+            sent = sending.by_archive(nodes)
             in_parallel([partial(self._finish, node, sent, start) for node in nodes])
 
-    def _announce(self, found: Mapping[Image, Found], nodes: Sequence[Node]) -> None:
-        size = sum({image.target: image.size for image in found}.values())
+    def _announce(self, images: Sequence[Image], nodes: Sequence[Node], size: int) -> None:
         for node in nodes:
-            self.on_event(SendingStarted(node.name, tuple(i.name for i in found), size))
+            self.on_event(SendingStarted(node.name, tuple(i.name for i in images), size))
 
-    def _by_delta(
-        self, sending: Sending, found: Mapping[Image, Found], nodes: Sequence[Node], start: float
-    ) -> list[Node]:
+    def _attempt(
+        self, send: Callable[[], Sent], nodes: Sequence[Node], start: float
+    ) -> Sequence[Node]:
         """Send what is missing; return the nodes that need the whole after all."""
         try:
-            sent = sending.by_delta(found, nodes)
-        except ImgloadError as error:
-            self.on_event(Note(f"sending only what is missing failed ({error.message})"))
-            return list(nodes)
-        attempts = [partial(self._finish_delta, node, sent, start) for node in nodes]
+            sent = send()
+        except DeltaIncomplete as error:
+            self.on_event(Note(f"sending the images whole, since the push failed: {error.message}"))
+            return nodes
+        attempts = [partial(self._finish_part, node, sent, start) for node in nodes]
         return [n for n, done in zip(nodes, in_parallel(attempts), strict=True) if not done]
 
-    def _finish_delta(self, node: Node, sent: Sent, start: float) -> bool:
+    def _finish_part(self, node: Node, sent: Sent, start: float) -> bool:
         proofs, failure = self._read_back(node, sent)
         if is_final(failure) and all(proof.ok for proof in proofs.values()):
             self._conclude(node, sent, proofs, failure, start)
@@ -140,9 +141,10 @@ class Transfer:
         self.on_event(Note(f"{node.name} did not take what was missing: sending it whole"))
         return False
 
-    def _with_room(self, images: Sequence[Image], nodes: Sequence[Node]) -> Iterator[Node]:
+    def _with_room(
+        self, images: Sequence[Image], nodes: Sequence[Node], needed: int
+    ) -> Iterator[Node]:
         """Yield the nodes that can hold the images' content; it is needed beside the snapshots."""
-        needed = sum({image.target: image.size for image in images}.values())
         for node in nodes:
             free = self.surveys[node.name].traits.free
             if free is None or free >= needed:
@@ -173,8 +175,13 @@ class Transfer:
                 self._undo(node, [image])
             size = sent.sizes.get((node.name, image.name), sent.deliveries[node.name].bytes_sent)
             seconds = time.monotonic() - start
-            result = NodeResult(node.name, sent.action, proof, size, seconds, error)
+            action = self._action(image, node, sent)
+            result = NodeResult(node.name, action, proof, size, seconds, error)
             self._settle(image, self._told(image, result))
+
+    def _action(self, image: Image, node: Node, sent: Sent) -> Action:
+        missing = missing_layers(image.diff_ids, [self.surveys[node.name].snapshots])
+        return "delta" if sent.partly and len(missing) < len(image.diff_ids) else "full"
 
     def _undo(self, node: Node, images: Sequence[Image]) -> None:
         for image in images:

@@ -11,6 +11,7 @@ from tests.unit.archives import NAME
 from tests.unit.samples import NOTHING, holding, image, lacking
 
 OTHER = "docker.io/library/other:v1"
+SENT = {"delta", "full"}
 WHOLE = Proof(name=True, image_id=True, diff_ids=True, unpacked=True, cri=None)
 
 
@@ -33,7 +34,7 @@ def test_cri_has_to_agree_where_it_can_be_asked() -> None:
 )
 def test_what_lacks_one_proof_is_not_present(what: str) -> None:
     """A name alone, or content that is not unpacked, is not an image (kind #2402, #3479)."""
-    assert decide(image(), "node", lacking(holding(), what)).action == "full"
+    assert decide(image(), "node", lacking(holding(), what)).action in SENT
 
 
 def test_an_image_under_another_name_is_only_tagged() -> None:
@@ -45,7 +46,7 @@ def test_an_image_under_another_name_is_only_tagged() -> None:
 @pytest.mark.parametrize("what", ["config", "snapshot"])
 def test_an_image_that_is_not_whole_is_not_tagged(what: str) -> None:
     """A second name would only spread the damage."""
-    assert decide(image(), "node", lacking(holding("app", OTHER), what)).action == "full"
+    assert decide(image(), "node", lacking(holding("app", OTHER), what)).action in SENT
 
 
 def test_a_name_that_leads_to_another_image_is_replaced() -> None:
@@ -73,7 +74,7 @@ def test_a_name_that_leads_to_another_image_is_tagged_over_when_the_image_is_the
 def test_an_image_whose_id_is_not_known_is_sent() -> None:
     """It cannot be proven before it was read."""
     unknown = attrs.evolve(image(), image_id=None)
-    assert decide(unknown, "node", holding()).action == "full"
+    assert decide(unknown, "node", holding()).action in SENT
     assert prove(unknown, holding()).image_id is False
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -48,18 +48,27 @@ class Repack:
     Args:
         archive: the saved archive, in chunks.
         wanted: the images to take out of it.
+        there: layers that every node has unpacked, by the digest of their blob or their diff ID;
+            left out where the archive says by a member's path that it is one of them.
 
     Raises (while iterating):
         SourceError: when the archive is damaged, hostile, or lacks what is wanted.
 
     """
 
-    def __init__(self, archive: Iterable[bytes], wanted: Sequence[Wanted]) -> None:
+    def __init__(
+        self,
+        archive: Iterable[bytes],
+        wanted: Sequence[Wanted],
+        there: Collection[Digest] = (),
+    ) -> None:
         self._archive = archive
         self._wanted = wanted
+        self._there = {digest.hex: digest for digest in there}
         self._blobs = Blobs()
         self._nonce = secrets.token_hex(16)
         self._sent: set[Digest] = set()
+        self.left_out: set[Digest] = set()
         self.images: dict[Digest, ArchivedImage] = {}
         self.sizes: dict[Digest, int] = {}
 
@@ -77,7 +86,23 @@ class Repack:
         if may_be_document(member.path, member.size, start):
             data = b"".join(pieces)
             self._blobs.add(member.path, Blob(Digest.of(data), len(data), "", data))
-            return
+        elif self._is_there(member.path, start):
+            self._blobs.add(member.path, Blob(None, member.size, compression_of(start)))
+        else:
+            yield from self._pass(member, start, pieces, count)
+
+    def _is_there(self, path: str, start: bytes) -> bool:
+        """Whether a member is a layer that is not needed; a diff ID is that of a plain tar."""
+        name = path.rpartition("/")[2].removesuffix(".tar")
+        digest = self._there.get(name)
+        if digest is None or (compression_of(start) and not path.startswith("blobs/")):
+            return False
+        self.left_out.add(digest)
+        return True
+
+    def _pass(
+        self, member: tar.Member, start: bytes, pieces: Iterable[memoryview], count: int
+    ) -> Iterator[bytes | memoryview]:
         hasher = hashlib.sha256()
         yield tar.header(f"blobs/sha256/{self._nonce}{count}", member.size)
         for piece in pieces:
@@ -109,13 +134,15 @@ class Repack:
             self._check(layer, kept)
         needed = [*(layer.digest for layer in image.manifest.layers), image.config.digest]
         for digest in (*needed, image.manifest.digest):
-            if digest not in self._sent:
+            if digest not in self._sent | self.left_out:
                 self._sent.add(digest)
                 self.sizes[digest] = len(kept[digest])
                 yield from file_member(f"blobs/sha256/{digest.hex}", kept[digest])
 
     def _check(self, layer: Descriptor, kept: dict[Digest, bytes]) -> None:
         self._blobs.by_digest(layer.digest)
+        if layer.digest in self.left_out and layer.digest not in self._sent:
+            return
         if layer.digest not in self._sent and layer.digest not in kept:
             raise ArchiveInvalid(f"the archive lacks the layer {layer.digest}")
         size = self.sizes.get(layer.digest, len(kept.get(layer.digest, b"")))

@@ -69,6 +69,7 @@ class ArchiveSource(Source):
             platform=config.platform,
             diff_ids=config.diff_ids,
             size=size,
+            manifest=image.manifest,
         )
 
     @contextmanager

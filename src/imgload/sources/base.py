@@ -24,7 +24,7 @@ class Found:
         names: what it is to be called on the nodes.
         target: the digest that the source knows it by: of its config, manifest or index.
         image_id: digest of the config; None where only the transfer will tell.
-        manifest: as the source will push it, where that is known before.
+        manifest: as the source has it, where it has one.
         tagged: whether it can be pushed without a name of ours becoming its only one.
 
     """
@@ -38,6 +38,12 @@ class Found:
     size: int
     manifest: Manifest | None = None
     tagged: bool = False
+
+    @property
+    def blobs(self) -> Sequence[Digest]:
+        """The layers as stored where that is known, or their diff IDs; bottom up."""
+        layers = self.manifest.layers if self.manifest else ()
+        return [x.digest for x in layers] if len(layers) == len(self.diff_ids) else self.diff_ids
 
 
 class Source(ABC):
@@ -78,12 +84,16 @@ class Source(ABC):
         del platform
         raise UsageError("no image named", hint="name one: imgload load IMAGE")
 
+    def layer_sizes(self, image: Found) -> Sequence[int]:
+        """Return the bytes of each layer, bottom up; empty where that is not known."""
+        return [layer.size for layer in image.manifest.layers] if image.manifest else []
+
     @abstractmethod
     def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
         """Stream one archive with all the images."""
 
 
-class Pusher(ABC):
+class Pusher(Source):
     """A source that can push to a registry; its own address is what is remembered of it."""
 
     address: str
@@ -91,10 +101,6 @@ class Pusher(ABC):
     @abstractmethod
     def push_style(self, image: Found) -> PushStyle | None:
         """Return how it pushes an image, or None when it cannot push this one."""
-
-    @abstractmethod
-    def layer_sizes(self, image: Found) -> Sequence[int]:
-        """Return the bytes of each layer, bottom up; empty where that is not known."""
 
     @abstractmethod
     def push(self, image: Found, repository: str) -> None:

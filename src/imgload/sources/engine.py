@@ -13,11 +13,11 @@ from imgload.oci.document import Index, Manifest, parse_json
 from imgload.oci.platform import Platform
 from imgload.oci.scan import scan
 from imgload.reference import Reference, image_id_prefix, is_full_image_id
-from imgload.sources.base import Found, Pusher, Source
+from imgload.sources.base import Found, Pusher
 from imgload.transports.choose import PushStyle
 
 
-class EngineSource(Source, Pusher):
+class EngineSource(Pusher):
     """What Docker or Podman holds."""
 
     def __init__(self, engine: Engine) -> None:
@@ -26,6 +26,7 @@ class EngineSource(Source, Pusher):
         self.describe = str(engine.endpoint)
         self.address = engine.endpoint.url
         self.listing = f"{engine.name} images"
+        self._sizes: dict[Digest, Sequence[int]] = {}
 
     def find(self, text: str, platform: Platform | None) -> Found | None:
         names_for = _reference(text)
@@ -83,7 +84,10 @@ class EngineSource(Source, Pusher):
         return "compressing" if self.engine.name == "podman" else "remembering"
 
     def layer_sizes(self, image: Found) -> Sequence[int]:
-        return self.engine.layer_sizes(image.target)
+        if image.target not in self._sizes:
+            sizes = super().layer_sizes(image) or self.engine.layer_sizes(image.target)
+            self._sizes[image.target] = sizes
+        return self._sizes[image.target]
 
     def push(self, image: Found, repository: str) -> None:
         self.engine.push(image.target, repository)

@@ -9,23 +9,26 @@ when all is there: a push that breaks leaves no image behind.
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
 from imgload.engines.base import Chunk
-from imgload.errors import DigestMismatch, ImgloadError
+from imgload.errors import ImgloadError
 from imgload.oci.digest import Digest, chain_ids
-from imgload.oci.document import Descriptor, ImageConfig, Index, Manifest
+from imgload.oci.document import LAYER, Descriptor, ImageConfig, Index, Manifest
 from imgload.oci.platform import Platform
 from imgload.oci.repack import LAYOUT, file_member
 from imgload.oci.tar import END, header, padding
+from imgload.plan import missing_layers
 from imgload.transports.fanout import Feed
 from imgload.transports.receiver import Upload
 from imgload.transports.spool import Spool
+from imgload.transports.uploads import Kept, Through
+
+_MOST_MANIFESTS = 100
 
 
 class DeltaIncomplete(ImgloadError):
@@ -43,7 +46,8 @@ class Pushed:
         platform: what it runs on.
         known: layers by the digests that the engine may ask for: digest to diff ID and size.
         exact: whether `known` is all that the engine can ask for that matters.
-        limit: bytes of the largest layer that is missing, as far as that is known.
+        plain: bytes of the layers as plain tars, by diff ID, where that is known.
+        limit: bytes beyond which a blob cannot be a layer that is missing.
 
     """
 
@@ -53,7 +57,16 @@ class Pushed:
     platform: Platform
     known: Mapping[Digest, tuple[Digest, int]]
     exact: bool = False
+    plain: Mapping[Digest, int] = attrs.field(factory=dict)
     limit: int = 1 << 40
+
+
+@attrs.frozen
+class Holding:
+    """What a node has: chain IDs that are unpacked, and blobs in its content store."""
+
+    snapshots: frozenset[Digest]
+    blobs: frozenset[Digest] = frozenset()
 
 
 @attrs.define
@@ -62,7 +75,7 @@ class Delta:
 
     Args:
         feeds: the way into each node, by name.
-        snapshots: the chain IDs that each node has unpacked.
+        holdings: what each node has.
         sizes: bytes of the blobs that came.
         learnt: layers by the digest that they were pushed under, with diff ID and size.
         traffic: bytes sent, by node and image ID.
@@ -72,13 +85,13 @@ class Delta:
     """
 
     feeds: Mapping[str, Feed]
-    snapshots: Mapping[str, frozenset[Digest]]
+    holdings: Mapping[str, Holding]
     sizes: dict[Digest, int] = attrs.field(factory=dict)
     learnt: dict[Digest, tuple[Digest, int]] = attrs.field(factory=dict)
     _sent: dict[Digest, set[str]] = attrs.field(factory=dict)
     _spools: dict[Digest, Spool] = attrs.field(factory=dict)
     _manifests: dict[Digest, bytes] = attrs.field(factory=dict)
-    _entries: list[Descriptor] = attrs.field(factory=list)
+    _entries: dict[str, list[Descriptor]] = attrs.field(factory=lambda: defaultdict(list))
     reached: bool = False
     _image: Pushed | None = None
     traffic: dict[tuple[str, Digest], int] = attrs.field(factory=dict)
@@ -92,6 +105,10 @@ class Delta:
         if not self._started:
             self._started = True
             self.put(self.feeds, file_member("oci-layout", LAYOUT))
+
+    def missing(self, diff_ids: Sequence[Digest]) -> list[int]:
+        """Return the places of the layers that a node lacks."""
+        return missing_layers(diff_ids, [node.snapshots for node in self.holdings.values()])
 
     def size_of(self, digest: Digest) -> int | None:
         """Answer the engine's question for a blob; see `receiver.Intake`."""
@@ -114,14 +131,16 @@ class Delta:
         layer = image.known.get(digest) if digest else None
         if layer and digest and size is not None:
             lacking = self._needed_by(layer[0]) - self._sent.get(digest, set())
-            return _Through(self, digest, size, lacking)
-        return _Kept(self, Spool(image.limit))
+            return Through(self, digest, size, lacking)
+        return Kept(self, Spool(image.limit))
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
         """Keep a manifest; which one is the image's is settled when the push has ended."""
+        if len(self._manifests) >= _MOST_MANIFESTS:
+            raise DeltaIncomplete("the engine pushed too many manifests")
         self._manifests[digest] = raw
 
-    def end(self) -> Manifest:
+    def end(self) -> None:
         """Send what was kept, then config and manifest, of the image that was pushed.
 
         Raises:
@@ -129,20 +148,24 @@ class Delta:
 
         """
         image = self._current
+        config = self._config_of(image)
         manifest = self._manifest_of(image)
         for layer, diff_id in zip(manifest.layers, image.diff_ids, strict=True):
             self._forward(layer.digest, self._needed_by(diff_id))
             self.learnt[layer.digest] = (diff_id, layer.size)
         self._forward(image.image_id, set(self.feeds))
-        self._file(manifest.digest, manifest.raw)
-        self._entries += (manifest.descriptor(image.platform, name) for name in image.names)
-        return manifest
+        for node in self.feeds:
+            suited = self._suited(manifest, config, node)
+            path = f"blobs/sha256/{suited.digest.hex}"
+            self.put([node], file_member(path, suited.raw))
+            entries = (suited.descriptor(image.platform, name) for name in image.names)
+            self._entries[node] += entries
 
     def close(self) -> None:
         """Name the images: from here on the nodes have them."""
-        index = Index.build(tuple(self._entries))
-        self.put(self.feeds, file_member("index.json", index))
-        self.put(self.feeds, [END])
+        for node, entries in self._entries.items():
+            self.put([node], file_member("index.json", Index.build(tuple(entries))))
+            self.put([node], [END])
 
     def discard(self) -> None:
         """Let go of everything that was kept."""
@@ -155,29 +178,51 @@ class Delta:
             raise DeltaIncomplete("nothing is being pushed")
         return self._image
 
+    def _config_of(self, image: Pushed) -> ImageConfig:
+        spool = self._spools.get(image.image_id)
+        if spool is None:
+            raise DeltaIncomplete("the engine did not push the image's config")
+        config = ImageConfig.parse(b"".join(spool.chunks()))
+        if config.diff_ids != image.diff_ids:
+            raise DeltaIncomplete("the engine pushed an image with other layers")
+        return config
+
     def _manifest_of(self, image: Pushed) -> Manifest:
-        for raw in self._manifests.values():
-            if b'"config"' in raw:
-                manifest = Manifest.parse(raw)
-                if manifest.config.digest == image.image_id:
-                    return self._checked(manifest, image)
+        manifests = (Manifest.parse(raw) for raw in self._manifests.values() if b'"config"' in raw)
+        for manifest in manifests:
+            if manifest.config.digest == image.image_id:
+                if len(manifest.layers) != len(image.diff_ids):
+                    raise DeltaIncomplete("the engine pushed a manifest with other layers")
+                return manifest
         raise DeltaIncomplete("the engine pushed another image")
 
-    def _checked(self, manifest: Manifest, image: Pushed) -> Manifest:
-        spool = self._spools.get(image.image_id)
-        config = ImageConfig.parse(b"".join(spool.chunks())) if spool else None
-        if config is not None and config.diff_ids != image.diff_ids:
-            raise DeltaIncomplete("the engine pushed an image with other layers")
-        if len(manifest.layers) != len(image.diff_ids):
-            raise DeltaIncomplete("the engine pushed a manifest with other layers")
-        return manifest
+    def _suited(self, manifest: Manifest, config: ImageConfig, node: str) -> Manifest:
+        """Return the manifest, or one that names the layers as the node has them stored.
+
+        A name with a digest is the digest of the manifest as it was pushed.
+        """
+        image = self._current
+        pairs = zip(manifest.layers, image.diff_ids, strict=True)
+        layers = tuple(self._stored(layer, diff_id, node) for layer, diff_id in pairs)
+        if layers == manifest.layers or any("@" in name for name in image.names):
+            return manifest
+        return Manifest.build(config, layers)
+
+    def _stored(self, layer: Descriptor, diff_id: Digest, node: str) -> Descriptor:
+        blobs = self.holdings[node].blobs
+        size = self._current.plain.get(diff_id)
+        if layer.digest in blobs or node in self._sent.get(layer.digest, set()):
+            return layer
+        if diff_id not in blobs or size is None:
+            return layer
+        return Descriptor(LAYER, diff_id, size)
 
     def _needed_by(self, diff_id: Digest) -> set[str]:
         """Return the nodes that lack the layer, at any of the places where the image has it."""
         image = self._current
         chains = zip(image.diff_ids, chain_ids(image.diff_ids), strict=True)
         wanted = {chain for layer, chain in chains if layer == diff_id}
-        return {name for name, there in self.snapshots.items() if not wanted <= there}
+        return {name for name, node in self.holdings.items() if not wanted <= node.snapshots}
 
     def _forward(self, digest: Digest, nodes: set[str]) -> None:
         lacking = nodes - self._sent.get(digest, set())
@@ -191,10 +236,6 @@ class Delta:
         self.put(lacking, spool.chunks())
         self.put(lacking, [padding(spool.size)])
         self._sent.setdefault(digest, set()).update(lacking)
-
-    def _file(self, digest: Digest, data: bytes) -> None:
-        self.put(self.feeds, file_member(f"blobs/sha256/{digest.hex}", data))
-        self.sizes[digest] = len(data)
 
     def put(self, nodes: Iterable[str], chunks: Iterable[Chunk]) -> None:
         """Pass chunks on to some nodes, at the pace of the slowest."""
@@ -213,75 +254,3 @@ class Delta:
         """Note a blob that waits."""
         self._spools[digest] = spool
         self.sizes[digest] = spool.size
-
-
-@attrs.define
-class _Kept:
-    """A blob that waits for the end of the push."""
-
-    _delta: Delta
-    _spool: Spool
-
-    def write(self, chunk: bytes) -> None:
-        self._spool.write(chunk)
-
-    def finish(self, digest: Digest) -> None:
-        self._spool.check(digest)
-        self._delta.keep(digest, self._spool)
-
-    def abandon(self) -> None:
-        self._spool.close()
-
-
-@attrs.define
-class _Through:
-    """A blob that goes straight into the nodes; one at a time has the way."""
-
-    _delta: Delta
-    _digest: Digest
-    _size: int
-    _nodes: set[str]
-    _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
-    _left: int = 0
-    _has_way: bool = False
-
-    def write(self, chunk: bytes) -> None:
-        if not self._has_way:
-            self._open()
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise DigestMismatch(f"{self._digest} is longer than announced")
-        self._hasher.update(chunk)
-        self._put(chunk)
-
-    def _open(self) -> None:
-        self._delta.way.acquire()
-        self._has_way = True
-        self._left = self._size
-        self._put(header(f"blobs/sha256/{secrets.token_hex(32)}", self._size))
-
-    def finish(self, digest: Digest) -> None:
-        if self._left or not self._has_way or self._hasher.hexdigest() != digest.hex:
-            raise DigestMismatch(f"a pushed blob is not {digest}")
-        self._put(padding(self._size))
-        self._delta.passed(digest, self._size, self._nodes)
-        self._has_way = False
-        self._delta.way.release()
-
-    def abandon(self) -> None:
-        """Cut the imports off: half a blob is in their streams."""
-        if self._has_way:
-            for name in self._nodes:
-                self._delta.feeds[name].abort()
-            self._has_way = False
-            self._delta.way.release()
-
-    def _put(self, chunk: Chunk) -> None:
-        self._delta.put(self._nodes, [chunk])
-
-
-def missing_layers(diff_ids: Sequence[Digest], snapshots: Iterable[frozenset[Digest]]) -> list[int]:
-    """Return the places of the layers that at least one node lacks."""
-    chains = chain_ids(tuple(diff_ids))
-    there = list(snapshots)
-    return [i for i, chain in enumerate(chains) if any(chain not in node for node in there)]

@@ -12,7 +12,7 @@ import attrs
 from imgload.errors import DigestMismatch
 from imgload.oci.digest import Digest
 
-IN_MEMORY = 4 << 20
+IN_MEMORY = 256 << 10
 """Bytes of one blob that are kept in memory; what is more goes to a file without a name."""
 _CHUNK = 1 << 20
 

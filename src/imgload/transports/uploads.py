@@ -1,0 +1,88 @@
+"""The two ways of a pushed blob: kept until the push has ended, or straight into the nodes."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import TYPE_CHECKING
+
+import attrs
+
+from imgload.errors import DigestMismatch
+from imgload.oci.tar import header, padding
+
+if TYPE_CHECKING:
+    from imgload.engines.base import Chunk
+    from imgload.oci.digest import Digest
+    from imgload.transports.delta import Delta
+    from imgload.transports.spool import Spool
+
+
+@attrs.define
+class Kept:
+    """A blob that waits for the end of the push."""
+
+    _delta: Delta
+    _spool: Spool
+
+    def write(self, chunk: bytes) -> None:
+        """Keep a piece."""
+        self._spool.write(chunk)
+
+    def finish(self, digest: Digest) -> None:
+        """Check it, and keep it for the end of the push."""
+        self._spool.check(digest)
+        self._delta.keep(digest, self._spool)
+
+    def abandon(self) -> None:
+        """Let go of it."""
+        self._spool.close()
+
+
+@attrs.define
+class Through:
+    """A blob that goes straight into the nodes; one at a time has the way."""
+
+    _delta: Delta
+    _digest: Digest
+    _size: int
+    _nodes: set[str]
+    _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
+    _left: int = 0
+    _has_way: bool = False
+
+    def write(self, chunk: bytes) -> None:
+        """Pass a piece on; waits until no other blob is on the way."""
+        if not self._has_way:
+            self._open()
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise DigestMismatch(f"{self._digest} is longer than announced")
+        self._hasher.update(chunk)
+        self._put(chunk)
+
+    def _open(self) -> None:
+        self._delta.way.acquire()
+        self._has_way = True
+        self._left = self._size
+        self._put(header(f"blobs/sha256/{secrets.token_hex(32)}", self._size))
+
+    def finish(self, digest: Digest) -> None:
+        """Check it, and free the way."""
+        if self._left or not self._has_way or self._hasher.hexdigest() != digest.hex:
+            raise DigestMismatch(f"a pushed blob is not {digest}")
+        self._put(padding(self._size))
+        self._delta.passed(digest, self._size, self._nodes)
+        self._has_way = False
+        self._delta.way.release()
+
+    def abandon(self) -> None:
+        """Cut the imports off: half a blob is in their streams."""
+        if self._has_way:
+            for name in self._nodes:
+                self._delta.feeds[name].abort()
+            self._has_way = False
+            self._delta.way.release()
+
+    def _put(self, chunk: Chunk) -> None:
+        self._delta.put(self._nodes, [chunk])
