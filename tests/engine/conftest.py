@@ -49,6 +49,7 @@ def environment(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("DOCKER_HOST", lab.docker.url)
     monkeypatch.setenv("CONTAINER_HOST", lab.podman.url)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def unique(name: str = "app") -> str:

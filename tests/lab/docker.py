@@ -18,6 +18,7 @@ from tests.lab.shell import run, succeeds, write
 _MACHINES = Path("/var/run/docker.sock")
 _ASKS_ONLY_FOR_WHAT_IS_THERE = 23
 _NEWER = {"docker28": ("sid", "docker.io", "containerd"), "runc": ("bookworm", "runc")}
+_ELSEWHERE = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "dockerd")
 _UNPRIVILEGED_EXEC = """\
 #!/bin/sh
 for word; do shift; [ "$word" = --privileged ] || set -- "$@" "$word"; done
@@ -27,11 +28,16 @@ exec {docker} "$@"
 
 @attrs.frozen
 class Docker(Engine):
-    """dockerd with data, socket and bridges of its own."""
+    """dockerd with data, socket and bridges of its own.
+
+    One that is cut off runs in a network namespace of its own, as in a VM: a push to the loopback
+    of this machine does not arrive. It runs no containers.
+    """
 
     code: str = "d"
     subnet: int = 0
     features: dict[str, bool] = attrs.field(factory=dict)
+    cut_off: bool = False
 
     @property
     def tools(self) -> list[Path]:
@@ -81,14 +87,14 @@ class Docker(Engine):
             "exec-root": run_folder / "exec",
             "pidfile": run_folder / "dockerd.pid",
             "host": self.url,
-            "bridge": self._bridge,
+            "bridge": "none" if self.cut_off else self._bridge,
         }
         switches = ("iptables", "ip6tables", "ip-masq", "ip-forward")
         argv = [f"--{key}={value}" for key, value in options.items()]
         argv += [f"--{switch}=false" for switch in switches]
         return Daemon(
             self.name,
-            ("dockerd", *argv),
+            (*(_ELSEWHERE if self.cut_off else ()), "dockerd", *argv),
             run_folder,
             ready=partial(ping, self.socket),
             env={"PATH": self._path()},
@@ -99,7 +105,7 @@ class Docker(Engine):
         if not self.running():
             self._prepare()
             self.daemon.start()
-        if not succeeds(*self.client, "network", "inspect", NETWORK):
+        if not self.cut_off and not succeeds(*self.client, "network", "inspect", NETWORK):
             self._make_network()
 
     @property
@@ -113,6 +119,8 @@ class Docker(Engine):
         write(self.paths.root / self.name / "daemon.json", json.dumps({"features": self.features}))
         evict(self.daemon.folder)
         shutil.rmtree(self.daemon.folder, ignore_errors=True)
+        if self.cut_off:
+            return
         if not Path("/sys/class/net", self._bridge).exists():
             run("ip", "link", "add", self._bridge, "type", "bridge")
             run("ip", "address", "add", self._address(1), "dev", self._bridge)

@@ -35,7 +35,8 @@ SPECS = {
 }
 DEFAULT = ("docker", "podman", "docker28", *SPECS, *(f"kind-{v}" for v in VERSIONS))
 SPECS["lab-r21"] = Spec(name="lab-r21", engine="podman-rootless", network="none")
-ON_DEMAND = ("docker28-graphdriver", "podman-rootless", "lab-r21")
+CUT_OFF = ("docker-cut-off", "docker28-cut-off")
+ON_DEMAND = ("docker28-graphdriver", "podman-rootless", "lab-r21", *CUT_OFF)
 PIECES = (*DEFAULT, *ON_DEMAND)
 
 
@@ -49,6 +50,8 @@ def engines(paths: Paths) -> dict[str, Engine]:
         NewerDocker("docker28", paths, code="d28", subnet=2, features=store),
         NewerDocker("docker28-graphdriver", paths, code="d28g", subnet=4, features=graph),
         RootlessPodman("podman-rootless", paths),
+        Docker("docker-cut-off", paths, code="dc", cut_off=True),
+        NewerDocker("docker28-cut-off", paths, code="d28c", features=store, cut_off=True),
     )
     return {engine.name: engine for engine in known}
 

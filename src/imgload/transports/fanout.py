@@ -47,7 +47,7 @@ class Feed:
         with self._changed:
             while len(self._waiting) >= _DEPTH and not self.left:
                 self._changed.wait(0.2)
-            if not self.left:
+            if chunk and not self.left:
                 self._waiting.append(chunk)
                 self._changed.notify_all()
 

@@ -1,0 +1,35 @@
+"""An engine that cannot push to this process, as in a VM: its images are saved whole."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import imgload
+from imgload.events import Event, Note
+from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.lab import Lab
+
+
+@pytest.mark.parametrize("source", ["docker-cut-off", "docker28-cut-off"])
+def test_an_engine_that_cannot_reach_us_is_noticed_and_remembered(
+    lab: Lab, images: Images, source: str
+) -> None:
+    """Loaded by archive, with one line said, and tried in vain once only."""
+    engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
+    base = unique("base")
+    images.build(engine, base, bytes(1 << 20))
+    said: list[list[str]] = []
+    for _ in range(3):
+        images.build(engine, tag, base=base)
+        events: list[Event] = []
+        start = time.monotonic()
+        report = imgload.load(tag, cluster="lab-d21", source=engine.url, on_event=events.append)
+        assert time.monotonic() - start < 10
+        assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
+        said.append([event.text for event in events if isinstance(event, Note)])
+    told = [notes for notes in said if notes]
+    assert told
+    assert all(len(notes) == 1 and "whole" in notes[0] for notes in told)
+    forget(node, f"docker.io/library/{tag}")

@@ -1,0 +1,187 @@
+"""Only what is missing moves: counted on real engines and nodes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+import imgload
+from imgload.events import Event, Note, SendingStarted
+from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.engine.relay import relay
+from tests.lab import Lab, Node
+from tests.lab.engine import Engine
+
+MIB = 1 << 20
+STORE = "/var/lib/containerd/io.containerd.content.v1.content/blobs"
+BASE = 24 * MIB
+
+
+class Build(Protocol):
+    """Builds an image on the test's base, with a layer of some bytes on top; returns its ID."""
+
+    def __call__(self, engine: Engine, tag: str, size: int = 100) -> str: ...
+
+
+@pytest.fixture
+def build(images: Images) -> Build:
+    """Builds images of a base of 24 MiB, the same for all, and a layer of some bytes."""
+    bases: dict[str, str] = {}
+
+    def build(engine: Engine, tag: str, size: int = 100) -> str:
+        if engine.name not in bases:
+            bases[engine.name] = unique("base")
+            images.build(engine, bases[engine.name], os.urandom(BASE))
+        return images.build(engine, tag, os.urandom(size), base=bases[engine.name])
+
+    return build
+
+
+def blobs(node: Node) -> set[str]:
+    """Return the digests in a node's content store."""
+    return set(node.ctr("content", "ls", "-q").split())
+
+
+def size_of(node: Node, digest: str) -> int:
+    """Return the bytes of a blob in a node, counted there."""
+    return int(node.exec("stat", "-c", "%s", f"{STORE}/{digest.replace(':', '/')}"))
+
+
+def actions(report: imgload.Report) -> list[str | None]:
+    """Return what was done on each node."""
+    return [node.action for node in report.images[0].nodes]
+
+
+def sent(report: imgload.Report) -> list[int]:
+    """Return the bytes that went into each node."""
+    return [node.bytes_sent for node in report.images[0].nodes]
+
+
+@pytest.mark.parametrize("cluster", ["lab-d16", "lab-d17", "lab-d21", "lab-p21"])
+@pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
+def test_a_rebuild_moves_its_own_layer_only(
+    lab: Lab, build: Build, tmp_path: Path, source: str, cluster: str
+) -> None:
+    """What goes into the engine of the node is the missing blobs and 2 %; the node is complete."""
+    engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
+    build(engine, tag)
+    assert actions(imgload.load(tag, cluster=cluster, source=engine.url)) == ["full"]
+    before = blobs(node)
+    build(engine, tag, 2 * MIB)
+    host = lab.docker if cluster.startswith("lab-d") else lab.podman
+    with relay(host, tmp_path) as between, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST" if host is lab.docker else "CONTAINER_HOST", between.url)
+        report = imgload.load(tag, cluster=cluster, source=engine.url)
+    missing = sum(size_of(node, digest) for digest in blobs(node) - before)
+    assert missing > 2 * MIB
+    assert actions(report) == ["delta"]
+    assert sent(report)[0] <= 1.02 * missing
+    assert between.sent <= 1.02 * missing + 20_000, "with the requests and the surveys"
+    name = f"docker.io/library/{tag}"
+    assert cri_id(node, name) == str(report.images[0].image_id)
+    assert "incomplete" not in node.ctr("images", "check", f"name=={name}")
+    forget(node, name)
+
+
+@pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
+def test_each_node_gets_what_it_lacks(lab: Lab, build: Build, source: str) -> None:
+    """One node has nothing, two have the base: kind sends the whole to all that lack the name."""
+    engine, tag = lab.engine(source), unique()
+    nodes = lab.cluster("lab-d3").nodes
+    build(engine, tag)
+    imgload.load(tag, cluster="lab-d3", source=engine.url, nodes=[n.name for n in nodes[1:]])
+    build(engine, tag, MIB)
+    report = imgload.load(tag, cluster="lab-d3", source=engine.url, transport="delta")
+    assert actions(report) == ["full", "delta", "delta"]
+    assert sent(report)[0] > BASE
+    assert max(sent(report)[1:]) < 1.02 * MIB + 10_000
+    for node in nodes:
+        assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
+        forget(node, f"docker.io/library/{tag}")
+
+
+def test_docker_compresses_a_base_once(lab: Lab, build: Build) -> None:
+    """The graphdriver store is taught a layer at the first rebuild, which is said; not again."""
+    tag = unique()
+    said: list[list[str]] = []
+    for _ in range(3):
+        events: list[Event] = []
+        build(lab.docker, tag)
+        report = imgload.load(tag, cluster="lab-d21", source="docker", on_event=events.append)
+        said.append([e.text for e in events if isinstance(e, Note)])
+    first, second, third = said
+    assert (first, third) == ([], [])
+    assert len(second) == 1
+    assert "24 MiB of unchanged layers, this once" in second[0]
+    assert sent(report)[0] < 10_000
+    forget(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}")
+
+
+@pytest.mark.parametrize("damage", ["lost", "garbage", "lies"])
+def test_what_is_remembered_may_be_wrong(
+    lab: Lab, build: Build, tmp_path: Path, damage: str
+) -> None:
+    """Deleted, damaged, or of other layers: the image is on the node, and proven."""
+    tag, node = unique(), lab.cluster("lab-d21").nodes[0]
+    memory = tmp_path / "cache/imgload/engines.json"
+    for _ in range(2):
+        build(lab.docker, tag)
+        imgload.load(tag, cluster="lab-d21", source="docker")
+    text = memory.read_text()
+    if damage == "lost":
+        memory.unlink()
+    else:
+        memory.write_text("{" if damage == "garbage" else text.replace("a", "b"))
+    build(lab.docker, tag, MIB)
+    report = imgload.load(tag, cluster="lab-d21", source="docker")
+    assert report.ok
+    assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
+    forget(node, f"docker.io/library/{tag}")
+
+
+@pytest.mark.parametrize("cluster", ["lab-d16", "lab-d21", "lab-p17"])
+@pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
+def test_what_the_node_lost_meanwhile_is_sent_after_all(
+    lab: Lab, build: Build, source: str, cluster: str
+) -> None:
+    """A snapshot that is collected between survey and import ends in a full load."""
+    engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    events: list[Event] = []
+    build(engine, tag)
+    old = str(imgload.load(tag, cluster=cluster, source=engine.url).images[0].image_id)
+    build(engine, tag, MIB)
+
+    def lose(event: Event) -> None:
+        if isinstance(event, SendingStarted) and name in node.ctr("images", "ls", "-q"):
+            node.ctr("images", "rm", "--sync", name, old)
+        events.append(event)
+
+    report = imgload.load(tag, cluster=cluster, source=engine.url, on_event=lose)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert actions(report) == ["full"]
+    assert any("whole" in note for note in notes), notes
+    assert cri_id(node, name) == str(report.images[0].image_id)
+    forget(node, name)
+
+
+@pytest.mark.parametrize(
+    ("source", "form"), [("podman", "oci-archive"), ("podman", "docker-archive"), ("docker28", "")]
+)
+def test_an_archive_leaves_out_what_the_node_has(
+    lab: Lab, build: Build, tmp_path: Path, source: str, form: str
+) -> None:
+    """Where its members are named by digest, which is what Docker 25 and Podman write."""
+    node, tag, path = lab.cluster("lab-d21").nodes[0], unique(), tmp_path / "image.tar"
+    for action in ("full", "delta"):
+        build(lab.engine(source), tag, MIB)
+        options = ["--format", form] if form else []
+        path.write_bytes(lab.engine(source).raw("save", *options, tag))
+        report = imgload.load(tag, cluster="lab-d21", source=str(path))
+        assert actions(report) == [action]
+    assert sent(report)[0] < 1.02 * MIB + 10_000
+    assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
+    forget(node, f"docker.io/library/{tag}")

@@ -1,0 +1,60 @@
+"""Several loads at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from tests.engine.conftest import Images, cri_id, forget, records, unique
+from tests.lab import Lab
+
+MIB = 1 << 20
+
+
+def load_at_once(commands: Sequence[Sequence[str]]) -> list[str]:
+    """Run several imgloads at once; return what the failing ones said."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "imgload", "load", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for command in commands
+    ]
+    said = [(process.communicate()[0], process.returncode) for process in running]
+    return [text for text, status in said if status]
+
+
+@pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
+def test_ten_loads_of_different_images(lab: Lab, images: Images, source: str) -> None:
+    """All of one base, to the same three nodes: each ends proven."""
+    engine, base = lab.engine(source), unique("base")
+    images.build(engine, base, os.urandom(8 * MIB))
+    built = {(tag := unique()): images.build(engine, tag, base=base) for _ in range(10)}
+    nodes = lab.cluster("lab-d3").nodes
+    before = records(nodes[0])
+    commands = [[tag, "-c", "lab-d3", "--from", engine.url] for tag in built]
+    assert load_at_once(commands) == []
+    names = {f"docker.io/library/{tag}" for tag in built}
+    for node in nodes:
+        assert records(node) - before == names
+        assert None not in {cri_id(node, name) for name in names}
+        assert "imgload" not in node.exec("ls", "/var/lib")
+        forget(node, *names)
+
+
+@pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
+def test_two_loads_of_the_same_image(lab: Lab, images: Images, source: str) -> None:
+    """Whoever is second finds it there, or sends it once more; both end proven."""
+    engine, tag = lab.engine(source), unique()
+    images.build(engine, tag, os.urandom(8 * MIB))
+    command = [tag, "-c", "lab-d3", "--from", engine.url]
+    assert load_at_once([command, command]) == []
+    for node in lab.cluster("lab-d3").nodes:
+        assert cri_id(node, f"docker.io/library/{tag}")
+        forget(node, f"docker.io/library/{tag}")
