@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -13,6 +13,7 @@ from imgload.errors import ImgloadError, LoadFailed
 from imgload.events import Event, ImageFound
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question, Survey
+from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.parallel import in_parallel
 from imgload.plan import Image, Plan, make_plan
@@ -69,8 +70,7 @@ class Loader:
         on_event: OnEvent = lambda _: None,
     ) -> Plan:
         """Return what `load` would do now; nothing is changed."""
-        found = self._find(images, name, platform, on_event)
-        surveys, _ = self._survey(list(found))
+        found, surveys, _ = self._look(images, name, platform, on_event)
         return make_plan(list(found), surveys)
 
     def load(
@@ -99,8 +99,7 @@ class Loader:
             ImgloadError: when nothing could be loaded at all.
 
         """
-        found = self._find(images, name, platform, on_event)
-        surveys, failed = self._survey(list(found))
+        found, surveys, failed = self._look(images, name, platform, on_event)
         plan = make_plan(list(found), surveys)
         by_name = {node.name: node for node in self.nodes}
         origins = {image.name: origin for image, origin in found.items()}
@@ -112,14 +111,20 @@ class Loader:
             raise LoadFailed(report)
         return report
 
-    def _find(
+    def _look(
         self, texts: Sequence[str], name: str | None, platform: str | None, on_event: OnEvent
-    ) -> dict[Image, Located]:
+    ) -> tuple[dict[Image, Located], dict[str, Survey], dict[str, ImgloadError]]:
+        """Find the images in the sources, and what the nodes have."""
         wanted = Platform.parse(platform) if platform else None
         found = named(locate(texts, self.sources, wanted), name)
+        surveys, failed = self._survey(list(found))
+        if any(image.image_id is None for image in found):
+            found = _identified(found, surveys)
+            if any(_may_have(survey, found) for survey in surveys.values()):
+                surveys, failed = self._survey(list(found))
         for image in found:
             on_event(ImageFound(image.name, image.image_id, image.source, image.size))
-        return found
+        return found, surveys, failed
 
     def _survey(self, images: Sequence[Image]) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
         answers = in_parallel([partial(_survey, node, question(images)) for node in self.nodes])
@@ -133,3 +138,26 @@ def _survey(node: Node, asked: Question) -> Survey | ImgloadError:
         return node.survey(asked)
     except ImgloadError as error:
         return error
+
+
+def _identified(
+    found: Mapping[Image, Located], surveys: Mapping[str, Survey]
+) -> dict[Image, Located]:
+    """Settle the image IDs that an engine does not tell: a node may, by the manifest's digest."""
+    known: dict[Image, Located] = {}
+    for image, (source, there) in found.items():
+        image_id = there.image_id or _config_of(there.manifest_digest, surveys.values())
+        settled = attrs.evolve(there, image_id=image_id) if image_id else source.identify(there)
+        known[attrs.evolve(image, image_id=settled.image_id)] = (source, settled)
+    return known
+
+
+def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | None:
+    found = (s.content.configs.get(manifest) for s in surveys) if manifest else ()
+    return next(filter(None, found), None)
+
+
+def _may_have(survey: Survey, images: Iterable[Image]) -> bool:
+    """Whether a node has the config of an image, which has to be read then."""
+    wanted = {image.image_id for image in images if image.image_id}
+    return not wanted.isdisjoint(survey.content.blobs - survey.configs.keys())

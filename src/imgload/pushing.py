@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from imgload.engines.base import NOT_CONNECTED
 from imgload.errors import EngineError
 from imgload.memory import Memory
 from imgload.plan import Image
 from imgload.sources.base import Found, Pusher, Source
 from imgload.transports.delta import Delta, DeltaIncomplete, Pushed
 from imgload.transports.receiver import receiving
-
-_NOT_CONNECTED = "dial tcp"
-"""What both engines, written in Go, say of a connection that did not come about."""
 
 
 def push(source: Source, images: Mapping[Image, Found], delta: Delta, memory: Memory) -> None:
@@ -32,7 +30,7 @@ def push(source: Source, images: Mapping[Image, Found], delta: Delta, memory: Me
             try:
                 source.push(found, repository)
             except EngineError as error:
-                if not delta.reached and _NOT_CONNECTED in error.message:
+                if not delta.reached and NOT_CONNECTED in error.message:
                     memory.cut_off(source.address)
                 raise DeltaIncomplete(error.message) from error
             delta.end()

@@ -66,14 +66,19 @@ class Sending:
         style = pusher.push_style(found) if pusher else None
         facts = Facts(
             style=style,
-            cut_off=self.memory.is_cut_off(engine),
-            identified=found.image_id is not None,
+            cut_off=self._is_cut_off(engine, found),
+            identified=found.image_id is not None and bool(found.manifest or not found.stored),
             diff_ids=found.diff_ids,
             missing=missing_layers(found.diff_ids, self._snapshots(nodes)),
             sizes=self.source.layer_sizes(found) if style else (),
             learnt=self.memory.taught(engine),
         )
         return choose(self.option, facts)
+
+    def _is_cut_off(self, engine: str, found: Found) -> bool:
+        if found.cut_off:
+            self.memory.cut_off(engine)
+        return self.memory.is_cut_off(engine)
 
     def _snapshots(self, nodes: Sequence[Node]) -> list[frozenset[Digest]]:
         return [self.surveys[node.name].snapshots for node in nodes]

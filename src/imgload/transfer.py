@@ -103,8 +103,8 @@ class Transfer:
 
     def _send(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
         start = time.monotonic()
-        found = {image: self.origins[image.name][1] for image in images}
         source = self.origins[images[0].name][0]
+        found = {image: source.identify(self.origins[image.name][1]) for image in images}
         sending = Sending(source, found, self.surveys, self.option, self.on_event)
         if send := sending.partly(nodes):
             self._announce(images, nodes, sending.missing_bytes(nodes))

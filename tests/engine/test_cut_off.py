@@ -30,6 +30,8 @@ def test_an_engine_that_cannot_reach_us_is_noticed_and_remembered(
         assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
         said.append([event.text for event in events if isinstance(event, Note)])
     told = [notes for notes in said if notes]
+    again = imgload.load(tag, cluster="lab-d21", source=engine.url)
+    assert again.images[0].nodes[0].action == "present", "known by its manifest's digest"
     assert told
     assert all(len(notes) == 1 and "whole" in notes[0] for notes in told)
     forget(node, f"docker.io/library/{tag}")

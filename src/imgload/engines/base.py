@@ -14,6 +14,8 @@ from imgload.oci.platform import Platform
 
 EngineKind = Literal["docker", "podman"]
 Chunk = bytes | memoryview
+NOT_CONNECTED = "dial tcp"
+"""What both engines, written in Go, say of a connection that did not come about."""
 CHUNK = 1 << 20
 """Bytes of one piece of a stream."""
 
@@ -51,6 +53,8 @@ class EngineImage:
         diff_ids: its layers, bottom up.
         size: bytes, as the engine counts them: unpacked layers, or on Docker's containerd
             image store the stored blobs.
+        manifests: on Docker's containerd image store from 28.0 on, the manifests that are there,
+            by platform.
 
     """
 
@@ -60,6 +64,7 @@ class EngineImage:
     platform: Platform
     diff_ids: tuple[Digest, ...]
     size: int
+    manifests: Mapping[Platform, Digest] = attrs.field(factory=dict)
 
 
 @attrs.frozen

@@ -6,7 +6,9 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import docker.errors
 from docker.api.client import APIClient
@@ -31,6 +33,7 @@ STREAM_SECONDS = 600
 """How long a stream may stay silent; Docker 20.10 spools a whole save before its first byte."""
 _UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 _PLATFORM_SAVE = (1, 48)
+_MANIFESTS = (1, 48)
 _SNAPSHOTTER = "io.containerd.snapshotter.v1"
 
 
@@ -44,11 +47,19 @@ class DockerEngine(Engine):
 
     def find(self, name: str) -> EngineImage | None:
         with translated(self.endpoint, f"inspecting the image {name}"):
-            try:
-                found = self._client.inspect_image(name)  # type: ignore[no-untyped-call]
-            except docker.errors.NotFound:
+            response = self._client.get(
+                self._url(f"/images/{quote(name, safe='/:@')}/json"),
+                params={"manifests": "1"} if self._version >= _MANIFESTS else {},
+                timeout=CONTROL_SECONDS,
+            )
+            if response.status_code == HTTPStatus.NOT_FOUND:
                 return None
-            return self._image(found)
+            refuse_bad_answer(response, self.endpoint, f"inspecting the image {name}")
+            return self._image(response.json())
+
+    @property
+    def _version(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self._client.api_version.split("."))
 
     def _image(self, found: dict[str, Any]) -> EngineImage:
         target = Digest.parse(found["Id"])
@@ -63,6 +74,7 @@ class DockerEngine(Engine):
             ),
             diff_ids=tuple(map(Digest.parse, (found.get("RootFS") or {}).get("Layers") or ())),
             size=int(found.get("Size") or 0),
+            manifests=dict(_manifests(found)),
         )
 
     def _is_manifest_id(self, found: dict[str, Any]) -> bool:
@@ -81,8 +93,7 @@ class DockerEngine(Engine):
     @contextmanager
     def save(self, images: Sequence[str], platform: Platform | None) -> Iterator[Iterator[bytes]]:
         params: dict[str, Any] = {"names": list(images)}
-        version = tuple(int(part) for part in self._client.api_version.split("."))
-        if platform and version >= _PLATFORM_SAVE:
+        if platform and self._version >= _PLATFORM_SAVE:
             params["platform"] = json.dumps(platform.to_json())
         with translated(self.endpoint, f"saving {', '.join(images)}"):
             response = self._client.get(
@@ -161,6 +172,13 @@ class DockerEngine(Engine):
 
     def _url(self, path: str) -> str:
         return f"{self._client.base_url}/v{self._client.api_version}{path}"
+
+
+def _manifests(found: dict[str, Any]) -> Iterator[tuple[Platform, Digest]]:
+    for entry in found.get("Manifests") or ():
+        platform = Platform.from_json((entry.get("ImageData") or {}).get("Platform"))
+        if entry.get("Available") and entry.get("Kind") == "image" and platform:
+            yield platform, Digest.parse(entry["ID"])
 
 
 def _container(found: dict[str, Any], name: str, state: str) -> Container:

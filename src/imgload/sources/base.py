@@ -24,7 +24,11 @@ class Found:
         names: what it is to be called on the nodes.
         target: the digest that the source knows it by: of its config, manifest or index.
         image_id: digest of the config; None where only the transfer will tell.
-        manifest: as the source has it, where it has one.
+        manifest: as the source has it, where that is known.
+        manifest_digest: of the manifest, which may be known without it.
+        stored: whether the source keeps blobs as they are pushed, and knows images by manifest.
+        own_platform: whether it is the platform that the source would choose itself.
+        cut_off: whether the source was found not to reach this process.
         tagged: whether it can be pushed without a name of ours becoming its only one.
 
     """
@@ -37,6 +41,10 @@ class Found:
     diff_ids: tuple[Digest, ...]
     size: int
     manifest: Manifest | None = None
+    manifest_digest: Digest | None = None
+    stored: bool = False
+    own_platform: bool = True
+    cut_off: bool = False
     tagged: bool = False
 
     @property
@@ -73,6 +81,10 @@ class Source(ABC):
             PlatformMissing: when the image is for another platform.
 
         """
+
+    def identify(self, image: Found) -> Found:
+        """Return an image with its image ID, where that takes more than `find` did."""
+        return image
 
     def everything(self, platform: Platform | None) -> list[Found]:
         """Return all images, where that is what naming none means: in an archive.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from imgload.engines.base import Engine, EngineImage
+import attrs
+
+from imgload.engines.base import NOT_CONNECTED, Engine, EngineImage
 from imgload.errors import EngineFailed, PlatformMissing
 from imgload.oci.archive import choose
 from imgload.oci.digest import Digest
-from imgload.oci.document import Index, Manifest, parse_json
 from imgload.oci.platform import Platform
 from imgload.oci.scan import scan
 from imgload.reference import Reference, image_id_prefix, is_full_image_id
 from imgload.sources.base import Found, Pusher
+from imgload.sources.pushed import manifest_for
 from imgload.transports.choose import PushStyle
 
 
@@ -37,49 +39,65 @@ class EngineSource(Pusher):
             names_for = None
         if not _is_meant(text, names_for, image):
             return None
-        if platform and image.image_id and image.platform != platform:
-            raise PlatformMissing(
-                f"{text} in {self.engine.endpoint} is for {image.platform}, not {platform}",
-                hint=f"build it with --platform {platform}, or leave --platform out",
-            )
-        other = platform is not None and platform != image.platform
-        manifest = None if image.image_id or other else self._manifest(image)
-        image_id = manifest.config.digest if manifest else image.image_id
-        return Found(
+        self._require(platform, text, image)
+        suited = platform or image.platform
+        found = Found(
             handle=str(image.target),
-            names=(names_for.record,) if names_for else _own_names(image, image_id),
+            names=(names_for.record,) if names_for else _own_names(image),
             target=image.target,
-            image_id=image_id,
-            platform=platform or image.platform,
+            image_id=image.image_id,
+            platform=suited,
             diff_ids=image.diff_ids,
             size=image.size,
-            manifest=manifest,
+            manifest_digest=image.manifests.get(suited),
+            stored=image.image_id is None,
+            own_platform=suited == image.platform,
             tagged=bool(image.names) or self.engine.name == "podman",
         )
+        return found if found.names else self._untagged(found)
 
-    def _manifest(self, image: EngineImage) -> Manifest | None:
-        """Learn the manifest where the engine does not tell the image ID; None where it cannot be.
+    def _require(self, platform: Platform | None, text: str, image: EngineImage) -> None:
+        there = image.manifests.keys() or ({image.platform} if image.image_id else set())
+        if platform and there and platform not in there:
+            listed = ", ".join(sorted(map(str, there)))
+            raise PlatformMissing(
+                f"{text} in {self.engine.endpoint} is for {listed}, not {platform}",
+                hint=f"build it with --platform {platform}, or leave --platform out",
+            )
 
-        An untagged image is not pushed, since taking our own tag away again would delete it;
-        its manifest is read from a save.
-        """
-        if not image.names:
-            with self.engine.save([str(image.target)], image.platform) as archive:
-                return choose(scan(archive), image.target, image.platform).manifest
+    def identify(self, image: Found) -> Found:
+        """Have the engine push the manifest, where that is what it knows an image by."""
+        settled = image.manifest is not None or not image.stored or image.cut_off
+        if settled or not image.tagged or not image.own_platform:
+            return image
         from imgload.transports.receiver import Manifests, receiving  # noqa: PLC0415 - start-up
 
         intake = Manifests()
         with receiving(intake) as repository:
             try:
                 self.engine.push(image.target, repository)
-            except EngineFailed:
-                return None
-        return _manifest_for(intake.taken, image)
+            except EngineFailed as error:
+                return attrs.evolve(image, cut_off=NOT_CONNECTED in error.message)
+        manifest = manifest_for(intake.taken, image)
+        image_id = manifest.config.digest if manifest else None
+        return attrs.evolve(image, manifest=manifest, image_id=image_id)
+
+    def _untagged(self, image: Found) -> Found:
+        """Name an image by its ID, which may take a save to learn.
+
+        It is not pushed: taking our own tag away again would delete it.
+        """
+        if image.image_id:
+            return attrs.evolve(image, names=(str(image.image_id),))
+        with self.engine.save([image.handle], image.platform) as archive:
+            manifest = choose(scan(archive), image.target, image.platform).manifest
+        image_id = manifest.config.digest
+        return attrs.evolve(image, manifest=manifest, image_id=image_id, names=(str(image_id),))
 
     def push_style(self, image: Found) -> PushStyle | None:
         if not image.tagged:
             return None  # pushing takes a tag, and taking that away again deletes the image
-        if image.manifest is not None:
+        if image.stored:
             return "stored"
         return "compressing" if self.engine.name == "podman" else "remembering"
 
@@ -117,10 +135,9 @@ def _held(image: EngineImage) -> list[Reference]:
     return [Reference.parse(name) for name in image.names if "<none>" not in name]
 
 
-def _own_names(image: EngineImage, image_id: Digest | None) -> tuple[str, ...]:
-    """Return what to call an image that was asked for by ID; CRI knows it by its ID, too."""
-    names = tuple(dict.fromkeys(_pod_name(name) for name in _held(image)))
-    return names or (str(image_id or image.target),)
+def _own_names(image: EngineImage) -> tuple[str, ...]:
+    """Return what to call an image that was asked for by ID."""
+    return tuple(dict.fromkeys(_pod_name(name) for name in _held(image)))
 
 
 def _pod_name(held: Reference) -> str:
@@ -128,23 +145,3 @@ def _pod_name(held: Reference) -> str:
     if held.registry != "localhost":
         return held.record
     return Reference.parse(held.record.removeprefix("localhost/")).record
-
-
-def _manifest_for(pushed: Mapping[Digest, bytes], image: EngineImage) -> Manifest | None:
-    """Return the one manifest among those pushed that is the image."""
-    fitting = [m for m in _manifests_for(pushed, image) if len(m.layers) == len(image.diff_ids)]
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _manifests_for(pushed: Mapping[Digest, bytes], image: EngineImage) -> Iterator[Manifest]:
-    for digest, raw in pushed.items():
-        document = parse_json(raw, "a manifest")
-        if "config" in document and _is_for(digest, pushed, image):
-            yield Manifest.parse(raw)
-
-
-def _is_for(digest: Digest, pushed: Mapping[Digest, bytes], image: EngineImage) -> bool:
-    """Whether a manifest is listed for the image's platform, or by nothing at all."""
-    indexes = [Index.parse(r) for r in pushed.values() if "manifests" in parse_json(r, "an index")]
-    listed = [entry for index in indexes for entry in index.manifests if entry.digest == digest]
-    return all(e.platform in {None, image.platform} and not e.is_attestation for e in listed)

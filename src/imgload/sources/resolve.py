@@ -66,6 +66,8 @@ def _locate(text: str, sources: Sequence[Source], platform: Platform | None) -> 
     held = [(s, f) for s, f in zip(sources, answers, strict=True) if f is not None]
     if not held:
         raise _not_found(text, sources)
+    if len(held) > 1:
+        held = [(source, source.identify(found)) for source, found in held]
     if len({found.image_id or found.target for _, found in held}) > 1:
         raise _ambiguous(text, held)
     return held[0]

@@ -31,7 +31,7 @@ class Facts:
     Args:
         style: how the source's engine pushes; None when it is no engine.
         cut_off: whether the engine is known not to reach our loopback.
-        identified: whether the image ID is known.
+        identified: whether the image ID is known, and the manifest where one is stored.
         diff_ids: the image's layers, bottom up.
         missing: the places of those that a node lacks.
         sizes: bytes of the layers, bottom up; empty when not known.
@@ -60,8 +60,10 @@ def choose(option: TransportOption, facts: Facts) -> Choice:
     """Choose for one image."""
     if option == "archive" or facts.style is None:
         return Choice(delta=False)
-    if facts.cut_off or not facts.identified:
+    if facts.cut_off:
         return Choice(delta=False, note=_CUT_OFF)
+    if not facts.identified:
+        return Choice(delta=False)
     if option == "delta" or facts.style == "stored":
         return Choice(delta=True)
     if len(facts.missing) == len(facts.diff_ids) or _mostly_missing(facts):
