@@ -33,10 +33,13 @@ class Connections:
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
 
         """
-        found = discover()
         with ExitStack() as stack:
+            is_path = source not in {None, "docker", "podman"} and "://" not in (source or "")
+            archive = _archive(source or "", stack) if is_path else None
+            found = discover()
             engines = {e: _opened(e, stack) for e in found.require()}
-            yield cls(tuple(_sources(source, engines, found, stack)), tuple(engines.values()))
+            sources = [archive] if archive else _engines(source, engines, found, stack)
+            yield cls(tuple(sources), tuple(engines.values()))
 
     def select_nodes(self, cluster: str | None, names: Sequence[str]) -> tuple[Node, ...]:
         """Return the nodes meant; see `imgload.clusters.select.select_nodes`."""
@@ -49,18 +52,16 @@ def _opened(endpoint: Endpoint, stack: ExitStack) -> Engine:
     return engine
 
 
-def _sources(
+def _engines(
     source: str | None, engines: dict[Endpoint, Engine], found: Discovery, stack: ExitStack
 ) -> Iterator[Source]:
     if source is None:
         yield from map(EngineSource, engines.values())
     elif source in {"docker", "podman"}:
         yield from map(EngineSource, _of_kind(source, engines, found))
-    elif "://" in source:
+    else:
         endpoint = probe(Candidate("docker", source, "--from", explicit=True))
         yield EngineSource(engines.get(endpoint) or _opened(endpoint, stack))
-    else:
-        yield _archive(source, stack)
 
 
 def _archive(path: str, stack: ExitStack) -> Source:

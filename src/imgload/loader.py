@@ -115,7 +115,7 @@ class Loader:
         self, texts: Sequence[str], name: str | None, platform: str | None, on_event: OnEvent
     ) -> tuple[dict[Image, Located], dict[str, Survey], dict[str, ImgloadError]]:
         """Find the images in the sources, and what the nodes have."""
-        wanted = Platform.parse(platform) if platform else None
+        wanted = Platform.parse(platform) if platform is not None else None
         found = named(locate(texts, self.sources, wanted), name)
         surveys, failed = self._survey(list(found))
         if any(image.image_id is None for image in found):

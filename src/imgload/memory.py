@@ -39,7 +39,7 @@ class Memory:
     def load(cls) -> Memory:
         """Read what there is; a file that cannot be understood is nothing."""
         path = user_cache_path("imgload") / "engines.json"
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             if path.stat().st_size <= _MAX_FILE:
                 found = json.loads(path.read_bytes())
                 return cls(path, found if isinstance(found, dict) else {})
@@ -51,7 +51,8 @@ class Memory:
         for digest, value in self._of(engine, "layers").items():
             with suppress(ArchiveInvalid, TypeError, ValueError):
                 diff_id, size = value
-                known[Digest.parse(digest)] = (Digest.parse(diff_id), int(size))
+                if isinstance(size, int) and size >= 0:
+                    known[Digest.parse(digest)] = (Digest.parse(diff_id), size)
         return known
 
     def taught(self, engine: str) -> set[Digest]:
@@ -74,7 +75,8 @@ class Memory:
     def is_cut_off(self, engine: str) -> bool:
         """Whether the engine could not reach this machine's loopback within the last day."""
         since = self._of(engine, "cut_off").get("since", 0.0)
-        return isinstance(since, (int, float)) and 0 <= time.time() - since < _FORGET_SECONDS
+        now = time.time()
+        return isinstance(since, (int, float)) and now - _FORGET_SECONDS < since <= now
 
     def cut_off(self, engine: str) -> None:
         """Remember that the engine cannot reach this machine's loopback."""

@@ -17,3 +17,4 @@ def _no_engines(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     monkeypatch.setenv("DOCKER_HOST", f"unix://{nowhere}/docker.sock")
     monkeypatch.setenv("CONTAINER_HOST", f"unix://{nowhere}/podman.sock")
     monkeypatch.setenv("KUBECONFIG", f"{nowhere}/kubeconfig")
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{nowhere}/cache")

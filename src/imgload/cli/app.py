@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-from itertools import pairwise
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from imgload import __version__
 from imgload.cli.load import load
 from imgload.errors import ImgloadError, LoadFailed
-from imgload.report import JSON_VERSION, error_json
 
 _INTERRUPTED = 130
 
@@ -50,7 +47,8 @@ def main() -> NoReturn:
         error.show()
         status = error.exit_code
     except ImgloadError as error:
-        status = _failed(error)
+        show_error(error)
+        status = error.exit_status
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         status = _INTERRUPTED
@@ -62,28 +60,10 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _failed(error: ImgloadError) -> int:
-    if "json" in _output_option():
-        click.echo(json.dumps(_error_document(error), indent=2))
-    elif not isinstance(error, LoadFailed):
-        show_error(error)
-    return error.exit_status
-
-
-def _output_option() -> list[str]:
-    words = sys.argv[1:]
-    after = [b for a, b in pairwise(words) if a in {"--output", "-o"}]
-    return after + [w.partition("=")[2] for w in words if w.startswith("--output=")]
-
-
-def _error_document(error: ImgloadError) -> dict[str, Any]:
-    if isinstance(error, LoadFailed):
-        return error.report.to_json()
-    return {"version": JSON_VERSION, "images": [], "ok": False, "error": error_json(error)}
-
-
 def show_error(error: ImgloadError) -> None:
-    """Print an error and what to do about it."""
+    """Print an error and what to do about it; a failed load was shown node by node."""
+    if isinstance(error, LoadFailed):
+        return
     click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
     if error.hint:
         click.echo(click.style("  try: ", fg="cyan") + error.hint, err=True)

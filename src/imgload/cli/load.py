@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from imgload.cli.output import failures, show_json
 from imgload.cli.progress import watching
 from imgload.cli.text import show_report
 from imgload.transports.choose import TransportOption
@@ -35,7 +34,7 @@ from imgload.transports.choose import TransportOption
     "--transport",
     type=click.Choice(["auto", "archive", "delta"]),
     default="auto",
-    help="Send whole images, or what is missing.",
+    help="How: saved by the source, or pushed by the engine.",
     show_default=True,
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -77,27 +76,21 @@ def load(
       imgload load app:dev -o json | jq .ok       for machines
     """  # noqa: D301 - click's mark for a block that keeps its lines
     from imgload.api import load as load_images  # noqa: PLC0415 - --help needs none of it
-    from imgload.errors import LoadFailed  # noqa: PLC0415
 
     silent = quiet or output == "json"
-    try:
-        with watching(silent=silent) as on_event:
-            report = load_images(
-                images,
-                cluster=cluster,
-                nodes=nodes,
-                source=source,
-                name=name,
-                platform=platform,
-                transport=transport,
-                dry_run=dry_run,
-                on_event=on_event,
-            )
-    except LoadFailed as failure:
-        if output == "text":
-            show_report(failure.report, quiet=quiet)
-        raise
+    with failures(output, quiet=quiet), watching(silent=silent) as on_event:
+        report = load_images(
+            images,
+            cluster=cluster,
+            nodes=nodes,
+            source=source,
+            name=name,
+            platform=platform,
+            transport=transport,
+            dry_run=dry_run,
+            on_event=on_event,
+        )
     if output == "json":
-        click.echo(json.dumps(report.to_json(), indent=2))
+        show_json(report.to_json())
     elif not quiet:
         show_report(report, quiet=quiet)

@@ -76,15 +76,15 @@ class _Bars:
         if self._progress is None:
             self._progress = _new_progress()
             self._progress.start()
+        if event.node in self._tasks:
+            self._progress.remove_task(self._tasks[event.node])
         label = f"{event.node}  sending"
         self._tasks[event.node] = self._progress.add_task(label, total=event.size)
 
     def _unpacking(self, node: str) -> None:
         if self._progress:
-            total = self._progress.tasks[self._tasks[node]].total
-            self._progress.update(
-                self._tasks[node], completed=total, description=f"{node}  verifying"
-            )
+            task = next(t for t in self._progress.tasks if t.id == self._tasks[node])
+            self._progress.update(task.id, completed=task.total, description=f"{node}  verifying")
 
     def _done(self, node: str, *, ok: bool) -> None:
         if self._progress:

@@ -24,7 +24,7 @@ _KIB = 1024
 def show_report(report: Report, *, quiet: bool) -> None:
     """Print each image with its nodes; only failures when quiet."""
     for image in report.images:
-        bad = [node for node in image.nodes if node.error]
+        bad = [node for node in image.nodes if node.error or not (node.ok or report.dry_run)]
         if quiet and not bad:
             continue
         identity = f" {image.image_id.short}" if image.image_id else ""
@@ -36,13 +36,12 @@ def show_report(report: Report, *, quiet: bool) -> None:
 
 
 def _line(node: NodeResult, *, dry_run: bool) -> str:
-    if node.error:
-        hint = (
-            f"\n      {click.style('try:', fg='cyan')} {node.error.hint}" if node.error.hint else ""
-        )
-        return f"{click.style('✗', fg='red')} {node.node}: {node.error.message}{hint}"
-    if dry_run:
+    if dry_run and not node.error:
         return f"- {node.node}: {_PLANNED[node.action or 'full']}"
+    if not node.ok:
+        told = node.error.hint if node.error else ""
+        hint = f"\n      {click.style('try:', fg='cyan')} {told}" if told else ""
+        return f"{click.style('✗', fg='red')} {node.node}: {node.error_text}{hint}"
     sent = f", {size_text(node.bytes_sent)} in {node.seconds:.1f} s" if node.bytes_sent else ""
     replaced = f", replaced {node.replaced.short}" if node.replaced else ""
     mark = click.style("✓", fg="green")
@@ -68,7 +67,7 @@ def _advise(report: Report) -> None:
 def size_text(size: float) -> str:
     """Return bytes in the largest fitting binary unit."""
     for unit in ("B", "KiB", "MiB"):
-        if size < _KIB:
+        if round(size) < _KIB:
             return f"{size:.0f} {unit}"
         size /= _KIB
     return f"{size:.1f} GiB"

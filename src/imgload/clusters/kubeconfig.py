@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+_KEY = "current-context"
+_STARTS = {"MappingStartEvent", "SequenceStartEvent"}
+_ENDS = {"MappingEndEvent", "SequenceEndEvent"}
 
 
 def current_context(environ: Mapping[str, str] | None = None) -> str | None:
@@ -27,8 +32,38 @@ def _context_in(path: Path) -> str | None:
     import yaml  # noqa: PLC0415 - start-up, and only where there is a kubeconfig
 
     try:
-        document = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except yaml.YAMLError:
+        return _top_level(yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), _KEY)
+    except (yaml.YAMLError, RecursionError):
         return None
-    context = document.get("current-context") if isinstance(document, dict) else None
-    return context if isinstance(context, str) and context else None
+
+
+def _top_level(events: Iterable[Any], key: str) -> str | None:
+    """Return a scalar of the outermost mapping, or None.
+
+    Events are read and no document is built, so that nothing in the file is run, converted or
+    nested without end.
+    """
+    depth, names = 0, True
+    last: str | None = None
+    for event in events:
+        value = getattr(event, "value", None)
+        if depth == 1 and not names and last == key:
+            return value if value and _is_text(event) else None
+        kind = type(event).__name__
+        if depth == 0 and kind == "SequenceStartEvent":
+            return None
+        depth += kind in _STARTS
+        depth -= kind in _ENDS
+        if depth == 1 and kind not in _STARTS:
+            last, names = value, not names
+    return None
+
+
+def _is_text(event: Any) -> bool:
+    """Whether YAML takes a scalar for a string: ``~`` and ``1`` are none, ``"1"`` is one."""
+    from yaml import ScalarNode  # noqa: PLC0415 - start-up
+    from yaml.resolver import Resolver  # noqa: PLC0415
+
+    resolver: Any = Resolver()
+    tag = event.tag or resolver.resolve(ScalarNode, event.value, event.implicit)
+    return bool(tag == "tag:yaml.org,2002:str")

@@ -14,6 +14,8 @@ from imgload.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
 from imgload.nodes.node import Node
 from imgload.parallel import in_parallel
 
+_ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
+
 
 @attrs.frozen
 class Cluster:
@@ -66,7 +68,8 @@ def _select(clusters: Sequence[Cluster], name: str | None, engines: Sequence[Eng
     context = current_context() or ""
     if context.startswith(CONTEXT_PREFIX):
         wanted = context.removeprefix(CONTEXT_PREFIX)
-        return _only(_called(clusters, wanted), clusters, engines, wanted, context)
+        fitting = [c for c in clusters if c.name == wanted]
+        return _only(fitting, clusters, engines, wanted, context)
     return _only(clusters, clusters, engines, None)
 
 
@@ -87,7 +90,7 @@ def _only(
     listed = ", ".join(map(str, fitting or clusters)) or "none"
     if fitting:
         what = f"clusters named {name!r}" if name else "clusters"
-        hint = "say which one with --cluster NAME, or its nodes with --node NODE"
+        hint = _ONE_ENGINE if name else "say which one with --cluster NAME"
         raise ClusterAmbiguous(f"there are several {what}: {listed}", hint=hint)
     places = " and ".join(str(engine.endpoint) for engine in engines)
     wanted = f"no cluster {name!r}" if name else "no kind cluster"
@@ -116,6 +119,6 @@ def _named_anywhere(clusters: Sequence[Cluster], names: Sequence[str]) -> tuple[
         if sum(node.name == name for node in everything) > 1:
             raise ClusterAmbiguous(
                 f"two engines have a node {name}",
-                hint="leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other",
+                hint=_ONE_ENGINE,
             )
     return nodes

@@ -259,15 +259,29 @@ def inside(path: str) -> str:
     return normal
 
 
+_NAME = 100
+
+
 def header(path: str, size: int) -> bytes:
     """Return the header of a plain file of `size` bytes, mode 0644, owner 0, time 0."""
-    block = bytearray(BLOCK)
     name = path.encode()
+    if len(name) <= _NAME:
+        return _header(name, size, b"0")
+    return (
+        _header(b"././@LongLink", len(name), b"L")
+        + name
+        + padding(len(name))
+        + _header(name[:_NAME], size, b"0")
+    )
+
+
+def _header(name: bytes, size: int, kind: bytes) -> bytes:
+    block = bytearray(BLOCK)
     block[: len(name)] = name
     block[100:108], block[108:116], block[116:124] = b"0000644\0", b"0000000\0", b"0000000\0"
     block[124:136] = _size_field(size)
     block[136:148] = b"00000000000\0"
-    block[156:157], block[257:265] = b"0", b"ustar\x0000"
+    block[156:157], block[257:265] = kind, b"ustar\x0000"
     block[148:156] = b"%06o\0 " % _checksum(bytes(block))
     return bytes(block)
 

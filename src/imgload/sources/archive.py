@@ -9,7 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from imgload.errors import ArchiveInvalid, PlatformMissing, ReferenceInvalid, SourceError
+from imgload.errors import (
+    ArchiveInvalid,
+    ImageAmbiguous,
+    PlatformMissing,
+    ReferenceInvalid,
+    SourceError,
+)
 from imgload.oci.archive import ArchivedImage
 from imgload.oci.platform import Platform
 from imgload.oci.scan import scan
@@ -29,6 +35,7 @@ class ArchiveSource(Source):
 
     def __init__(self, path: str) -> None:
         self.name = self.describe = "standard input" if path == "-" else path
+        self.address = path
         self.listing = f"tar -xOf {path} manifest.json" if path != "-" else "tar -tv"
         self._folder = Path(path) if path != "-" and Path(path).is_dir() else None
         self._file: IO[bytes] | None = None if self._folder else open_archive(path)
@@ -39,18 +46,19 @@ class ArchiveSource(Source):
             self._file.close()
 
     def find(self, text: str, platform: Platform | None) -> Found | None:
-        images = [image for image in self._images if _means(text, image)]
-        if not images:
-            return None
-        digits = image_id_prefix(text) if not _named_by(text, images[0]) else None
-        names = _own_names(images[0]) if digits else (Reference.parse(text).record,)
-        return self._found(images, names, platform)
+        if named := [image for image in self._images if _named_by(text, image)]:
+            return self._found(named, (Reference.parse(text).record,), platform)
+        meant = [image for image in self._images if _has_id(text, image)]
+        if len({image.config.digest for image in meant}) > 1:
+            raise _ambiguous(text, meant)
+        return self._found(meant, _own_names(meant[0]), platform) if meant else None
 
     def everything(self, platform: Platform | None) -> list[Found]:
         """Return every image, under the names that the archive has for it."""
         groups: dict[object, list[ArchivedImage]] = {}
         for image in self._images:
-            groups.setdefault(image.names or image.config.digest, []).append(image)
+            key = image.names or image.indexes[1:2] or image.config.digest
+            groups.setdefault(key, []).append(image)
         if not groups:
             raise ArchiveInvalid(f"{self.describe} holds no image that could be used")
         return [self._found(group, _own_names(group[0]), platform) for group in groups.values()]
@@ -93,7 +101,11 @@ class ArchiveSource(Source):
 
 def _suited(images: Sequence[ArchivedImage], platform: Platform | None) -> ArchivedImage:
     """Return the image for a platform; without one, for this machine's, or the only one."""
-    there = {image.config.platform: image for image in reversed(images)}
+    there: dict[Platform, ArchivedImage] = {}
+    for image in images:
+        other = there.setdefault(image.config.platform, image)
+        if other.config.digest != image.config.digest:
+            raise _ambiguous(", ".join(image.names), [other, image])
     if platform is None and len(there) == 1:
         return images[0]
     wanted = platform or Platform.of("linux", machine.machine())
@@ -106,9 +118,15 @@ def _suited(images: Sequence[ArchivedImage], platform: Platform | None) -> Archi
     return there[wanted]
 
 
-def _means(text: str, image: ArchivedImage) -> bool:
-    if _named_by(text, image):
-        return True
+def _ambiguous(text: str, images: Sequence[ArchivedImage]) -> ImageAmbiguous:
+    listed = ", ".join(sorted({str(image.config.digest) for image in images}))
+    return ImageAmbiguous(
+        f"{text!r} is not one image in the archive: it has {listed}",
+        hint="name one of these by its ID, and the name with --as",
+    )
+
+
+def _has_id(text: str, image: ArchivedImage) -> bool:
     digits = image_id_prefix(text)
     return digits is not None and image.config.digest.hex.startswith(digits)
 

@@ -60,12 +60,14 @@ class Source(ABC):
     Attributes:
         name: short, for the report: ``docker``, ``podman``, or a path.
         describe: where it is, for messages.
+        address: what ``--from`` takes for exactly this source.
         listing: the command that shows what it has.
 
     """
 
     name: str
     describe: str
+    address: str
     listing: str
 
     @abstractmethod
@@ -106,9 +108,7 @@ class Source(ABC):
 
 
 class Pusher(Source):
-    """A source that can push to a registry; its own address is what is remembered of it."""
-
-    address: str
+    """A source that can push to a registry; it is remembered by its address."""
 
     @abstractmethod
     def push_style(self, image: Found) -> PushStyle | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -32,8 +34,11 @@ def layout_chunks(folder: Path) -> Iterator[bytes]:
 
 def _blobs(folder: Path) -> Iterator[str]:
     for blob in sorted((folder / "blobs").glob("*/*")):
-        Digest(blob.parent.name, blob.name)
-        yield str(blob.relative_to(folder))
+        if blob.parent.is_symlink() or blob.parent.parent.is_symlink():
+            raise ArchiveInvalid(f"cannot read {blob.parent}: it is a link")
+        with suppress(ArchiveInvalid):
+            Digest(blob.parent.name, blob.name)
+            yield str(blob.relative_to(folder))
 
 
 def _member(folder: Path, path: str) -> Iterator[bytes]:
@@ -52,7 +57,12 @@ def _member(folder: Path, path: str) -> Iterator[bytes]:
 
 def _open_plain(path: Path) -> IO[bytes]:
     """Open a file that is no link: a layout must not lead out of its folder."""
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb")
+        file = os.fdopen(os.open(path, os.O_RDONLY | flags), "rb")
     except OSError as error:
         raise ArchiveInvalid(f"cannot read {path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ArchiveInvalid(f"cannot read {path}: it is not a plain file")
+    return file

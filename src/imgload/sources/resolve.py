@@ -39,14 +39,19 @@ def named(located: Sequence[Located], name: str | None) -> dict[Image, Located]:
 
     Raises:
         UsageError: when several images are to have one name.
+        ImageAmbiguous: when two different images have a name.
 
     """
     if name is not None and len(located) != 1:
         raise UsageError("one name cannot be given to several images", hint="load them one by one")
-    given = (Reference.parse(name).record,) if name else None
-    by_name = {n: _image(n, *pair) for pair in located for n in given or pair[1].names}
-    origins = {n: pair for pair in located for n in given or pair[1].names}
-    return {image: origins[n] for n, image in by_name.items()}
+    given = (Reference.parse(name).record,) if name is not None else None
+    origins: dict[str, Located] = {}
+    for source, found in located:
+        for each in given or found.names:
+            other = origins.setdefault(each, (source, found))
+            if other[1].target != found.target:
+                raise _ambiguous(each, [other, (source, found)])
+    return {_image(each, *pair): pair for each, pair in origins.items()}
 
 
 def _image(name: str, source: Source, found: Found) -> Image:
@@ -86,7 +91,11 @@ def _ambiguous(text: str, held: Sequence[Located]) -> ImageAmbiguous:
         f"{source.describe} holds {(found.image_id or found.target).short}"
         for source, found in held
     )
-    choices = " or ".join(f"--from {source.name}" for source, _ in held)
+    names = [source.name for source, _ in held]
+    choices = " or ".join(
+        f"--from {source.name if names.count(source.name) == 1 else source.address}"
+        for source, _ in held
+    )
     return ImageAmbiguous(
         f"{text!r} is not one image: {both}", hint=f"say which one is meant: {choices}"
     )

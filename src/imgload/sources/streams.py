@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from imgload.errors import ArchiveInvalid, UsageError
+from imgload.errors import ArchiveInvalid, SourceError, UsageError
 from imgload.oci.blobs import compression_of
 
 CHUNK = 1 << 20
@@ -26,7 +26,7 @@ class FileChunks:
         file.seek(0)
 
     def __iter__(self) -> Iterator[bytes]:
-        while chunk := self._file.read(self._size):
+        while chunk := _read(self._file, self._size):
             yield chunk
 
     def skip(self, size: int) -> None:
@@ -43,23 +43,43 @@ def open_archive(path: str) -> IO[bytes]:
         UsageError: when it cannot be opened.
 
     """
-    if path != "-":
-        try:
-            return Path(path).open("rb")
-        except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    if sys.stdin.buffer.isatty():
+    file = _standard_input() if path == "-" else _opened(path)
+    return file if file.seekable() else _spooled(file)
+
+
+def _opened(path: str) -> IO[bytes]:
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _standard_input() -> IO[bytes]:
+    if sys.stdin is None or sys.stdin.buffer.isatty():
+        what = "closed" if sys.stdin is None else "a terminal"
         raise UsageError(
-            "standard input is a terminal", hint="docker save app | imgload load --from -"
+            f"standard input is {what}", hint="docker save app | imgload load --from -"
         )
-    return sys.stdin.buffer if sys.stdin.buffer.seekable() else _spooled(sys.stdin.buffer)
+    return sys.stdin.buffer
 
 
 def _spooled(pipe: IO[bytes]) -> IO[bytes]:
     spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the source
-    while chunk := pipe.read(CHUNK):
-        spool.write(chunk)
+    while chunk := _read(pipe, CHUNK):
+        try:
+            spool.write(chunk)
+        except OSError as error:
+            where = tempfile.gettempdir()
+            message = f"cannot keep the piped archive in {where}: {error.strerror}"
+            raise SourceError(message, hint="write it to a file, and load that") from error
     return spool
+
+
+def _read(file: IO[bytes], size: int) -> bytes:
+    try:
+        return file.read(size)
+    except OSError as error:
+        raise ArchiveInvalid(f"reading the archive failed: {error.strerror}") from error
 
 
 def chunks_of(file: IO[bytes], *, scanning: bool) -> Iterator[bytes] | FileChunks:
@@ -81,12 +101,12 @@ def _gunzip(file: IO[bytes]) -> Iterator[bytes]:
     unpacker = zlib.decompressobj(_GZIP)
     try:
         for chunk in FileChunks(file):
-            data = chunk
+            data = chunk.lstrip(b"\0") if unpacker.eof else chunk
             while data:
+                if unpacker.eof:
+                    unpacker = zlib.decompressobj(_GZIP)
                 yield unpacker.decompress(data, CHUNK)
-                data = unpacker.unconsumed_tail
-                if unpacker.eof and unpacker.unused_data.strip(b"\0"):
-                    data, unpacker = unpacker.unused_data, zlib.decompressobj(_GZIP)
+                data = unpacker.unconsumed_tail or unpacker.unused_data.lstrip(b"\0")
     except zlib.error as error:
         raise ArchiveInvalid(f"the archive's gzip stream is damaged: {error}") from error
     if not unpacker.eof:

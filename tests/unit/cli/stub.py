@@ -1,0 +1,87 @@
+"""A Docker daemon that knows one image and some containers, and starts nothing."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
+from typing import Any
+
+import attrs
+
+from imgload.oci.digest import Digest
+
+Json = dict[str, Any]
+VERSION = "1.41"
+IMAGE: Json = {
+    "Id": str(Digest.of(b"app")),
+    "RepoTags": ["app:dev"],
+    "Os": "linux",
+    "Architecture": "amd64",
+    "GraphDriver": {"Name": "overlay2"},
+    "RootFS": {"Layers": [str(Digest.of(b"layer"))]},
+    "Size": 5 << 20,
+}
+
+
+def node(name: str = "kind-control-plane", state: str = "paused", cluster: str = "kind") -> Json:
+    """Return a container that kind made, as Docker lists it."""
+    labels = {"io.x-k8s.kind.cluster": cluster, "io.x-k8s.kind.role": "control-plane"}
+    return {"Id": "c" * 64, "Names": [f"/{name}"], "State": state, "Labels": labels}
+
+
+class _Server(ThreadingUnixStreamServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: who only pings hangs up before the body."""
+
+
+@attrs.frozen
+class Docker:
+    """What the daemon has; `broken` fails every request, `on_list` is called at each listing."""
+
+    containers: Sequence[Json] = (node(),)
+    broken: bool = False
+    on_list: Callable[[], None] = lambda: None
+
+    def answer(self, path: str) -> tuple[int, Any]:
+        if path in {"/_ping", "/version"}:
+            return 200, {"ApiVersion": VERSION, "Version": "20.10"}
+        if self.broken:
+            return 500, {"message": "the database is locked"}
+        if path.startswith(f"/v{VERSION}/containers/json"):
+            self.on_list()
+            return 200, list(self.containers)
+        if path == f"/v{VERSION}/images/app:dev/json":
+            return 200, IMAGE
+        return 404, {"message": f"no such thing: {path}"}
+
+    @contextmanager
+    def listening(self, folder: Path) -> Iterator[str]:
+        """Yield the daemon's address."""
+        docker = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, value = docker.answer(self.path)
+                body = json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("Api-Version", VERSION)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def address_string(self) -> str:
+                return "local"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with _Server(str(folder / "docker.sock"), Handler) as server:
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+            yield f"unix://{folder}/docker.sock"
+            server.shutdown()

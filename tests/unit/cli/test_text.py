@@ -1,0 +1,193 @@
+"""The report as text, on stderr."""
+
+import re
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgload.cli.text import image_line, show_report, size_text
+from imgload.errors import ImportFailed, NodeNotRunning
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+from imgload.plan import Action, Proof
+from imgload.report import ImageResult, NodeResult, Report
+
+ID, OLD = Digest.of(b"config"), Digest.of(b"old")
+PROOF = Proof(name=True, image_id=True, diff_ids=True, unpacked=True, cri=True)
+GOOD = NodeResult("kind-worker", "full", PROOF, 98 << 20, 2.64)
+BAD = NodeResult("kind-worker2", None, error=NodeNotRunning("it is paused", hint="unpause it"))
+NAME = "docker.io/library/app:dev"
+
+
+def report(*nodes: NodeResult, name: str = NAME, dry_run: bool = False) -> Report:
+    return Report((ImageResult(name, ID, "docker", Platform("linux", "amd64"), nodes),), dry_run)
+
+
+@pytest.fixture
+def shown(capsys: pytest.CaptureFixture[str]) -> "Shown":
+    """Give a function that returns the lines a report is shown as."""
+    return Shown(capsys)
+
+
+@attrs.frozen
+class Shown:
+    """Shows a report; nothing of it may be on stdout."""
+
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, made: Report, *, quiet: bool = False) -> list[str]:
+        show_report(made, quiet=quiet)
+        captured = self.capsys.readouterr()
+        assert captured.out == ""
+        return re.sub(r"\x1b\[[0-9;]*m", "", captured.err).splitlines()
+
+
+def test_a_load_that_went_well_is_two_lines(shown: Shown) -> None:
+    """As the README shows it."""
+    assert shown(report(GOOD)) == [
+        f"{NAME} {ID.short}",
+        "  ✓ kind-worker: loaded, 98 MiB in 2.6 s; proven on containerd and by CRI",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [("present", "already there"), ("tagged", "tagged"), ("delta", "loaded"), ("full", "loaded")],
+)
+def test_each_action_has_its_words(shown: Shown, action: Action, words: str) -> None:
+    """Without a size where nothing was sent."""
+    [_, line] = shown(report(NodeResult("n", action, PROOF)))
+    assert line == f"  ✓ n: {words}; proven on containerd and by CRI"
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("present", "already there"),
+        ("tagged", "would be tagged"),
+        ("delta", "would be sent (what is missing)"),
+        ("full", "would be sent"),
+    ],
+)
+def test_a_dry_run_claims_nothing(shown: Shown, action: Action, words: str) -> None:
+    """Neither a check mark nor a proof."""
+    [_, line] = shown(report(NodeResult("n", action), dry_run=True))
+    assert line == f"  - n: {words}"
+
+
+def test_a_node_without_crictl_is_not_said_to_be_confirmed(shown: Shown) -> None:
+    """CRI's word is claimed only where CRI gave it."""
+    [_, line] = shown(report(attrs.evolve(GOOD, proof=attrs.evolve(PROOF, cri=None))))
+    assert line.endswith("; proven on containerd (no crictl on the node)")
+
+
+@pytest.mark.parametrize(
+    "proof", [None, attrs.evolve(PROOF, unpacked=False), attrs.evolve(PROOF, cri=False)]
+)
+def test_what_is_not_proven_is_not_called_so(shown: Shown, proof: Proof | None) -> None:
+    """Also where no error came with it: the document says ok: false then."""
+    made = report(attrs.evolve(GOOD, proof=proof))
+    assert not made.ok
+    [_, line] = shown(made)
+    assert "✓" not in line
+    assert "; proven" not in line
+
+
+def test_what_had_the_name_before_is_shown(shown: Shown) -> None:
+    """Pods that run keep the old image."""
+    [_, line] = shown(report(attrs.evolve(GOOD, replaced=OLD)))
+    assert f", replaced {OLD.short}; proven" in line
+
+
+def test_a_failure_has_its_message_and_hint(shown: Shown) -> None:
+    """The other nodes are shown beside it."""
+    assert shown(report(GOOD, BAD))[2:] == [
+        "  ✗ kind-worker2: it is paused",
+        "      try: unpause it",
+    ]
+
+
+def test_a_failure_without_a_hint_has_no_empty_one(shown: Shown) -> None:
+    """`try:` with nothing behind it helps nobody."""
+    lines = shown(report(attrs.evolve(GOOD, error=ImportFailed("no"))))
+    assert lines[1:] == ["  ✗ kind-worker: no"]
+
+
+def test_a_failure_is_one_in_a_dry_run_as_well(shown: Shown) -> None:
+    """What could not be asked is not planned."""
+    assert "  ✗ kind-worker2: it is paused" in shown(report(BAD, dry_run=True))
+
+
+def test_quiet_shows_failures_only(shown: Shown) -> None:
+    """With the image they belong to; images that went well are left out."""
+    assert shown(report(GOOD, BAD), quiet=True) == [
+        f"{NAME} {ID.short}",
+        "  ✗ kind-worker2: it is paused",
+        "      try: unpause it",
+    ]
+    assert shown(report(GOOD), quiet=True) == []
+
+
+def test_a_name_that_is_pulled_each_time_is_warned_of(shown: Shown) -> None:
+    """The commonest surprise of all: loaded, and ErrImagePull (kind's known issues)."""
+    latest = "docker.io/library/app:latest"
+    [note] = [line for line in shown(report(GOOD, name=latest)) if line.startswith("note: ")]
+    assert latest in note
+    assert "IfNotPresent" in note
+    assert shown(report(GOOD, name=latest), quiet=True) == []
+
+
+@pytest.mark.parametrize("name", [NAME, "docker.io/library/latest:dev", f"app@{ID}"])
+def test_other_names_are_not_warned_of(shown: Shown, name: str) -> None:
+    """Only the tag counts."""
+    assert not [line for line in shown(report(GOOD, name=name)) if "note" in line]
+
+
+def test_an_image_whose_id_was_never_learnt_has_only_its_name(shown: Shown) -> None:
+    """Where the transfer broke before it could be told."""
+    [image] = report(BAD).images
+    unknown = attrs.evolve(image, image_id=None)
+    assert shown(Report((unknown,)))[0] == NAME
+    assert image_line(unknown) == NAME
+    assert image_line(image) == f"{NAME} {ID.short}"
+
+
+SIZES = [(0, "0 B"), (1, "1 B"), (1023, "1023 B"), (1024, "1 KiB"), (98 << 20, "98 MiB")]
+
+
+@pytest.mark.parametrize(("size", "text"), [*SIZES, (3 << 29, "1.5 GiB"), (1 << 40, "1024.0 GiB")])
+def test_sizes_are_in_the_largest_fitting_unit(size: int, text: str) -> None:
+    """Binary units, as their names say."""
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize("unit", [1 << 10, 1 << 20, 1 << 30])
+def test_a_size_is_not_rounded_up_to_1024_of_a_unit(unit: int) -> None:
+    """One byte short of a MiB is 1 MiB, not 1024 KiB."""
+    assert number_of(size_text(unit - 1)) < 1024
+
+
+FACTORS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def number_of(text: str) -> float:
+    return float(text.partition(" ")[0])
+
+
+@given(st.integers(0, 1 << 50))
+def test_a_size_is_told_to_the_nearest_number(size: int) -> None:
+    """What is read back differs by half of the last digit at most."""
+    number, unit = size_text(size).split()
+    step = 0.1 if unit == "GiB" else 1.0
+    assert re.fullmatch(r"\d+\.\d" if unit == "GiB" else r"\d+", number)
+    assert abs(float(number) * FACTORS[unit] - size) <= FACTORS[unit] * step / 2 * 1.001
+
+
+@given(st.integers(0, 1 << 50), st.integers(0, 1 << 50))
+def test_a_larger_size_is_never_told_as_a_smaller(one: int, two: int) -> None:
+    """Across the units' borders as well."""
+    told = [size_text(size).split() for size in sorted((one, two))]
+    small, large = (float(number) * FACTORS[unit] for number, unit in told)
+    assert small <= large

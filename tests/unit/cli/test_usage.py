@@ -1,0 +1,122 @@
+"""Help, version, and what is said to a call that makes no sense."""
+
+import inspect
+import re
+import shlex
+
+import pytest
+from click.testing import CliRunner, Result
+
+import imgload
+from imgload import errors
+from imgload.cli.app import cli
+from imgload.cli.load import load
+from tests.unit.cli.conftest import Run
+
+OPTIONS = {"--cluster", "--node", "--from", "--as", "--platform", "--transport", "--dry-run"}
+OUTPUT = {"--output", "--quiet"}
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, prog_name="imgload")
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_of_the_whole_names_its_commands_and_exit_statuses(flag: str) -> None:
+    """Scripts are written from it."""
+    result = invoke(flag)
+    assert result.exit_code == 0
+    assert re.search(r"^  load +\S", result.output, re.MULTILINE)
+    listed = {int(n) for n in re.findall(r"^ +(\d)  \S", result.output, re.MULTILINE)}
+    classes = [c for c in vars(errors).values() if inspect.isclass(c)]
+    raised = {c.exit_status for c in classes if issubclass(c, errors.ImgloadError)}
+    assert listed == raised | {0}
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_of_load_shows_every_option_and_examples(flag: str) -> None:
+    """One line each, kept as they were written."""
+    result = invoke("load", flag)
+    assert result.exit_code == 0
+    assert set(re.findall(r"^  .*?(--[a-z-]+)", result.output, re.MULTILINE)) >= OPTIONS | OUTPUT
+    assert len(examples(result.output)) > 5
+
+
+def examples(text: str) -> list[str]:
+    """Return the command of each example in a help text."""
+    block = text.partition("Examples:\n")[2].partition("\n\n")[0]
+    return [re.split(r" {2,}|(?<=-) (?=an )", line.strip())[0] for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("example", examples(invoke("load", "--help").output))
+def test_each_example_is_a_call_that_is_understood(example: str) -> None:
+    """An option that was renamed stays in no example."""
+    command = next(part for part in example.split("|") if "imgload" in part)
+    words = shlex.split(command)
+    assert words[:2] == ["imgload", "load"]
+    with load.make_context("load", words[2:]) as context:
+        assert context.params["images"] or context.params["source"]
+
+
+def test_the_command_takes_what_the_library_takes() -> None:
+    """No logic of its own: an option more would have to be one of output."""
+    taken = {parameter.name for parameter in load.params}
+    wanted = set(inspect.signature(imgload.load).parameters) - {"on_event"}
+    assert taken == wanted | {"output", "quiet"}
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_the_version_is_the_packages(flag: str) -> None:
+    """On standard output, for scripts."""
+    result = invoke(flag)
+    assert (result.exit_code, result.stdout) == (0, f"imgload {imgload.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["load", "app", "--nope"],
+        ["load", "app", "--output", "xml"],
+        ["load", "app", "--transport", "carrier-pigeon"],
+        ["laod", "app"],
+        ["--nope"],
+    ],
+)
+def test_wrong_usage_is_exit_status_2_and_says_where_to_look(
+    run: Run, arguments: list[str]
+) -> None:
+    """On stderr: a pipe must not read it."""
+    outcome = run(*arguments)
+    assert outcome.status == 2
+    assert re.search(r"^Try 'imgload (load )?--help' for help\.$", outcome.stderr, re.MULTILINE)
+    assert "Error: " in outcome.stderr
+    assert outcome.stdout == ""
+
+
+def test_an_option_without_its_value_is_named(run: Run) -> None:
+    """The shell variable that was to be its value is not set."""
+    outcome = run("load", "app", "--cluster")
+    assert (outcome.status, outcome.stdout) == (2, "")
+    assert "'--cluster'" in outcome.stderr
+
+
+def test_an_option_that_is_mistyped_is_guessed_at(run: Run) -> None:
+    """The message names the one that was meant."""
+    assert "--cluster" in run("load", "app", "--clutser", "kind").stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["load"]])
+def test_no_arguments_at_all_show_the_help(run: Run, arguments: list[str]) -> None:
+    """With the status of wrong usage: a script that lost its arguments has not succeeded."""
+    outcome = run(*arguments)
+    assert outcome.status == 2
+    assert outcome.stderr.startswith("Usage: imgload")
+    assert outcome.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["load", "--help"], ["--version"]])
+def test_what_was_asked_for_is_exit_status_0(run: Run, arguments: list[str]) -> None:
+    """And on standard output."""
+    outcome = run(*arguments)
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert outcome.stdout

@@ -1,0 +1,55 @@
+"""Which containers are a kind cluster's nodes."""
+
+from pathlib import Path
+
+from imgload.clusters.kind import CLUSTER_LABEL, ROLE_LABEL, kind_nodes
+from imgload.engines.base import Container
+from tests.unit.fakes import LocalEngine
+
+
+def container(
+    name: str, cluster: str = "kind", role: str = "worker", state: str = "running"
+) -> Container:
+    labels = {CLUSTER_LABEL: cluster, ROLE_LABEL: role}
+    return Container(f"id-of-{name}", name, state, labels)
+
+
+def nodes(tmp_path: Path, *containers: Container) -> dict[str, list[str]]:
+    found = kind_nodes(LocalEngine(tmp_path, containers=containers))
+    return {cluster: [c.name for c in members] for cluster, members in found.items()}
+
+
+def test_nodes_are_grouped_by_cluster_and_sorted(tmp_path: Path) -> None:
+    """In the same order each time: the report's order."""
+    found = nodes(
+        tmp_path,
+        container("b-worker2", "b"),
+        container("a-worker", "a"),
+        container("b-control-plane", "b", "control-plane"),
+        container("b-worker", "b"),
+    )
+    assert found == {"a": ["a-worker"], "b": ["b-control-plane", "b-worker", "b-worker2"]}
+
+
+def test_a_load_balancer_is_no_node(tmp_path: Path) -> None:
+    """It has the cluster's label, and no containerd (kind, nodeutils.InternalNodes)."""
+    balancer = container("kind-external-load-balancer", role="external-load-balancer")
+    assert nodes(tmp_path, balancer, container("kind-worker")) == {"kind": ["kind-worker"]}
+    assert nodes(tmp_path, balancer) == {}
+
+
+def test_other_containers_are_none(tmp_path: Path) -> None:
+    """A registry beside the cluster, say."""
+    registry = Container("id", "kind-registry", "running", {"com.example": "kind"})
+    assert nodes(tmp_path, registry) == {}
+
+
+def test_a_stopped_node_is_still_a_node(tmp_path: Path) -> None:
+    """To leave it out in silence would be to claim that every node has the image."""
+    assert nodes(tmp_path, container("kind-worker", state="exited")) == {"kind": ["kind-worker"]}
+
+
+def test_a_node_without_a_role_is_a_node(tmp_path: Path) -> None:
+    """Only the balancer's role matters."""
+    bare = Container("id", "kind-worker", "running", {CLUSTER_LABEL: "kind"})
+    assert nodes(tmp_path, bare) == {"kind": ["kind-worker"]}

@@ -1,0 +1,267 @@
+"""Images in archives, by name, by ID, and all of them."""
+
+import gzip
+import itertools
+import platform as machine
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+
+from imgload.errors import (
+    ImageAmbiguous,
+    PlatformMissing,
+    ReferenceInvalid,
+    SourceError,
+    UsageError,
+)
+from imgload.oci.document import INDEX
+from imgload.oci.platform import Platform
+from imgload.sources.archive import ArchiveSource
+from imgload.sources.base import Found
+from tests.unit.archives import (
+    FORMS,
+    NAME,
+    Entry,
+    Image,
+    blob,
+    descriptor,
+    index,
+    layer,
+    oci,
+    pack,
+    podman,
+    repack,
+    wanted,
+)
+from tests.unit.sources.conftest import Open
+
+AMD, ARM, S390 = (Platform("linux", a) for a in ("amd64", "arm64", "s390x"))
+APP = Image()
+DB = Image((layer("db"),), "ghcr.io/me/db:2")
+MULTI = [Image((layer(str(p)),), platform=str(p)) for p in (S390, ARM, AMD)]
+HERE = Platform.of("linux", machine.machine())
+
+
+def held(source: ArchiveSource, text: str, platform: Platform | None = None) -> Found:
+    found = source.find(text, platform)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "text", ["app:v1", "library/app:v1", "docker.io/app:v1", NAME, "index.docker.io/app:v1"]
+)
+def test_an_image_is_found_by_name(source: Open, form: str, text: str) -> None:
+    """In every form, however the name is written; it is loaded under the pod's name."""
+    found = held(source(FORMS[form](APP, DB)), text)
+    assert (found.image_id, found.names) == (APP.image_id, (NAME,))
+    assert found.target == APP.image_id
+    assert len(found.diff_ids) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["app", "app:v2", "me/app:v1", "ghcr.io/app:v1", "localhost/app:v1"]
+)
+def test_another_name_is_not_found(source: Open, text: str) -> None:
+    """Also where the end of it is the same."""
+    assert source(oci(APP)).find(text, None) is None
+
+
+def test_podmans_localhost_is_left_out(source: Open) -> None:
+    """`podman build -t app:v1` saves localhost/app:v1; the pod says app:v1."""
+    local = attrs.evolve(APP, name="localhost/app:v1")
+    assert held(source(podman(local)), "app:v1").names == (NAME,)
+    assert held(source(podman(local)), "localhost/app:v1").names == ("localhost/app:v1",)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("text", ["{}", "sha256:{}", "{:.12}", "sha256:{:.12}", "{:.4}"])
+def test_an_image_is_found_by_id(source: Open, form: str, text: str) -> None:
+    """Whole or shortened; it is loaded under the archive's names."""
+    found = held(source(FORMS[form](APP, DB)), text.format(DB.image_id.hex))
+    assert (found.image_id, found.names) == (DB.image_id, ("ghcr.io/me/db:2",))
+
+
+@pytest.mark.parametrize("text", ["sha256:" + "0" * 64, "0" * 64, "0000", "abc"])
+def test_an_unknown_id_is_not_found(source: Open, text: str) -> None:
+    """Nor is one that is too short to be one."""
+    assert source(oci(APP)).find(text, None) is None
+
+
+@pytest.mark.parametrize("text", ["", "App:v1", "app:", "a b", "app@sha256:123", "-app"])
+def test_what_is_neither_name_nor_id_is_invalid(source: Open, text: str) -> None:
+    """As it would be to Kubernetes."""
+    with pytest.raises(ReferenceInvalid):
+        source(oci(APP)).find(text, None)
+
+
+def test_what_can_only_be_an_id_is_no_name(source: Open) -> None:
+    """`sha256:abcd` is a repository and its tag to the grammar, and an ID to everybody."""
+    assert source(oci(attrs.evolve(APP, name="sha256:abcd"))).find("sha256:abcd", None) is None
+
+
+def named_by_prefix_of(image: Image) -> Image:
+    """Return another image, whose name is the beginning of that one's ID."""
+    return Image((layer("other"),), f"{image.image_id.hex[:12]}:latest")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_name_is_stronger_than_an_id(source: Open, order: int) -> None:
+    """As with the engines; the archive's order decides nothing."""
+    other = named_by_prefix_of(APP)
+    found = held(source(oci(*[APP, other][::order])), APP.image_id.hex[:12])
+    assert found.image_id == other.image_id
+
+
+def two_with_one_prefix() -> tuple[Image, Image]:
+    """Return two images whose IDs begin with the same four digits."""
+    seen: dict[str, Image] = {}
+    for number in itertools.count():
+        image = Image((str(number).encode(),), f"app:{number}")
+        alike = seen.setdefault(image.image_id.hex[:4], image)
+        if alike is not image:
+            return alike, image
+    raise AssertionError
+
+
+def test_a_short_id_that_two_images_have_is_not_guessed_at(source: Open) -> None:
+    """Different images: it is for the user to say which."""
+    one, two = two_with_one_prefix()
+    archive = source(oci(one, two))
+    assert held(archive, one.image_id.hex).image_id == one.image_id
+    with pytest.raises(ImageAmbiguous):
+        archive.find(one.image_id.hex[:4], None)
+
+
+@pytest.mark.parametrize("form", ["docker20", "oci"])
+def test_a_name_that_two_images_have_is_not_guessed_at(source: Open, form: str) -> None:
+    """Same platform, different content: an archive that was written to twice."""
+    with pytest.raises((ImageAmbiguous, SourceError)):
+        source(FORMS[form](APP, attrs.evolve(DB, name=APP.name))).find("app:v1", None)
+
+
+def test_the_same_image_twice_is_one(source: Open) -> None:
+    """`docker save app:v1 app:latest`: two names, one image."""
+    archive = source(oci(APP, attrs.evolve(APP, name="app:latest")))
+    assert held(archive, "app:v1").image_id == held(archive, "app").image_id == APP.image_id
+    assert held(archive, APP.image_id.hex[:8]).image_id == APP.image_id
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_naming_none_means_all(source: Open, form: str) -> None:
+    """Each under its own name."""
+    found = source(FORMS[form](APP, DB)).everything(None)
+    assert {(f.image_id, f.names) for f in found} == {
+        (APP.image_id, (NAME,)),
+        (DB.image_id, ("ghcr.io/me/db:2",)),
+    }
+
+
+def nameless(*images: Image) -> list[Entry]:
+    """As `skopeo copy … oci:folder` without a name, or buildx without -t."""
+    members = [member for image in images for member in image.members]
+    top = index(*(image.entry for image in images))
+    return [*members, ("index.json", top), ("oci-layout", b"{}")]
+
+
+@pytest.mark.parametrize("name", [None, "APP:v1", "a b"])
+def test_an_image_without_a_usable_name_has_its_id(source: Open, name: str | None) -> None:
+    """CRI knows it by that, too."""
+    members = nameless(APP) if name is None else oci(attrs.evolve(APP, name=name))
+    [found] = source(members).everything(None)
+    assert found.names == (str(APP.image_id),)
+    assert held(source(members), APP.image_id.hex).names == (str(APP.image_id),)
+
+
+def several_platforms(name: str | None = "app:v1") -> list[Entry]:
+    """As buildx writes an image for several platforms: an index within the index."""
+    inner = index(*(image.entry for image in MULTI))
+    notes = {"io.containerd.image.name": name} if name else {}
+    outer = index({**descriptor(inner, INDEX), "annotations": notes})
+    members = [member for image in MULTI for member in image.members]
+    return [*members, blob(inner), ("index.json", outer), ("oci-layout", b"{}")]
+
+
+@pytest.mark.parametrize("image", MULTI)
+def test_a_platform_is_chosen(source: Open, image: Image) -> None:
+    """Out of an image for several."""
+    archive = source(several_platforms())
+    wanted_platform = Platform.parse(image.platform)
+    for found in (held(archive, "app:v1", wanted_platform), *archive.everything(wanted_platform)):
+        assert (found.image_id, found.platform) == (image.image_id, wanted_platform)
+
+
+@pytest.mark.skipif(HERE not in {AMD, ARM, S390}, reason="another machine")
+def test_without_a_platform_it_is_this_machines(source: Open) -> None:
+    """The nodes run here."""
+    assert held(source(several_platforms()), "app:v1").platform == HERE
+
+
+def test_an_image_for_several_platforms_without_a_name_is_one(source: Open) -> None:
+    """`buildx build --platform a,b -o type=oci` without -t, then `load --from app.tar --as app`."""
+    [found] = source(several_platforms(None)).everything(ARM)
+    assert found.image_id == MULTI[1].image_id
+
+
+def test_the_only_platform_is_taken(source: Open) -> None:
+    """The node's emulation may run it; only a wish for another is an error."""
+    foreign = Image(platform="linux/riscv64")
+    archive = source(oci(foreign))
+    assert held(archive, "app:v1").image_id == foreign.image_id
+    assert [f.image_id for f in archive.everything(None)] == [foreign.image_id]
+
+
+def test_a_platform_that_is_not_there_is_an_error(source: Open) -> None:
+    """Which says what is there."""
+    wish = Platform("linux", "riscv64")
+    archive = source(several_platforms())
+    for ask in (lambda: archive.find("app:v1", wish), lambda: archive.everything(wish)):
+        with pytest.raises(PlatformMissing, match=r"riscv64.*amd64.*arm64.*s390x") as caught:
+            ask()
+        assert "--platform" in caught.value.hint
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("squeeze", [bytes, gzip.compress])
+def test_what_was_found_is_what_is_streamed(
+    source: Open, form: str, squeeze: Callable[[bytes], bytes]
+) -> None:
+    """The same bytes again, from the start, compressed or not; also twice."""
+    archive = source(squeeze(pack(FORMS[form](APP, DB))))
+    found = held(archive, "app:v1")
+    for _ in range(2):
+        with archive.save([found]) as chunks:
+            layout = repack(b"".join(chunks), wanted(APP))
+        assert layout.image_id() == found.image_id
+        assert layout.names == [NAME]
+
+
+def test_a_folder_is_a_source(tmp_path: Path) -> None:
+    """An OCI layout: found, and streamed twice."""
+    for path, content in oci(APP):
+        assert isinstance(content, bytes)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    folder = ArchiveSource(str(tmp_path))
+    found = held(folder, "app:v1")
+    for _ in range(2):
+        with folder.save([found]) as chunks:
+            assert repack(b"".join(chunks), wanted(APP)).image_id() == APP.image_id
+    folder.close()
+
+
+def test_it_is_named_by_its_path(source: Open, tmp_path: Path) -> None:
+    """In the report and in messages; the hint is a command."""
+    archive = source(oci(APP))
+    assert archive.name == archive.describe == str(tmp_path / "images.tar")
+    assert archive.name in archive.listing
+    archive.close()
+
+
+def test_a_file_that_is_gone_is_wrong_usage(tmp_path: Path) -> None:
+    """Before anything else is done."""
+    with pytest.raises(UsageError, match=r"gone\.tar"):
+        ArchiveSource(str(tmp_path / "gone.tar"))

@@ -1,0 +1,57 @@
+"""Archives that are broken, cut off, or hold nothing."""
+
+import gzip
+
+import pytest
+
+from imgload.errors import ArchiveInvalid, SourceError
+from tests.unit.archives import Entry, Image, encode, oci, pack
+from tests.unit.sources.conftest import Open
+
+APP = Image()
+END = sum(512 + len(raw) + -len(raw) % 512 for _, raw in oci(APP))
+"""Where the end marker of its archive begins."""
+
+BROKEN: dict[str, bytes] = {
+    "empty": b"",
+    "text": b"FROM scratch\n" * 100,
+    "zeros": bytes(10240),
+    "no image": pack([("hello.txt", b"hello")]),
+    "half": pack(oci(APP))[:5000],
+    "half gzip": gzip.compress(pack(oci(APP)))[:500],
+    "no config": pack([("manifest.json", encode([{"Config": "x.json", "Layers": []}]))]),
+    "bad index": pack([("index.json", b"[]"), ("oci-layout", b"{}")]),
+    "bad JSON": pack([("index.json", b"{"), ("oci-layout", b"{}")]),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_archive_is_named_in_the_error(source: Open, what: str) -> None:
+    """Each time it is asked: nothing half-read is remembered."""
+    archive = source(BROKEN[what])
+    for ask in (lambda: archive.find("app:v1", None), lambda: archive.everything(None)):
+        with pytest.raises(ArchiveInvalid) as caught:
+            ask()
+        assert caught.value.message.startswith(f"{archive.describe}: ")
+
+
+def test_a_hint_survives_the_naming(source: Open) -> None:
+    """How to make a better archive."""
+    with pytest.raises(ArchiveInvalid) as caught:
+        source(BROKEN["no image"]).everything(None)
+    assert "docker save" in caught.value.hint
+
+
+@pytest.mark.parametrize("members", [[*oci()], [("manifest.json", b"[]")]])
+def test_an_archive_of_nothing_is_invalid(source: Open, members: list[Entry]) -> None:
+    """It has nothing that could be loaded."""
+    with pytest.raises(ArchiveInvalid, match="no image"):
+        source(members).everything(None)
+
+
+@pytest.mark.parametrize("length", range(0, END, 487))
+def test_an_archive_cut_anywhere_is_no_other_archive(source: Open, length: int) -> None:
+    """Up to its end marker."""
+    whole = pack(oci(APP))
+    with pytest.raises(SourceError):
+        source(whole[:length]).everything(None)

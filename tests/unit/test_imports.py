@@ -1,0 +1,252 @@
+"""Who may import whom: the lines that docs/architecture.md draws, read out of the sources."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import attrs
+import pytest
+
+import imgload
+
+PACKAGE = Path(imgload.__file__).parent
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+
+LEVELS: list[set[str]] = [
+    {"errors", "parallel"},
+    {"oci"},
+    {"reference", "plan"},
+    {"report", "memory"},
+    {"events", "engines"},
+    {"nodes"},
+    {"clusters", "transports"},
+    {"sources"},
+    {"pushing"},
+    {"sending"},
+    {"transfer"},
+    {"connect"},
+    {"loader"},
+    {"api"},
+    {"imgload"},
+    {"cli"},
+    {"__main__"},
+]
+"""Folders and modules; each may import only what stands above it in this list, and itself."""
+PURE = ("reference.py", "oci/", "plan.py", "report.py", "events.py", "errors.py")
+DOES_IO = {
+    *("asyncio", "fcntl", "ftplib", "glob", "http", "io", "mmap", "multiprocessing", "os"),
+    *("pathlib", "select", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "sys"),
+    *("tarfile", "tempfile", "threading", "time", "urllib", "zipfile"),
+}
+HOMES = {
+    "docker": "engines/docker.py",
+    "podman": "engines/podman.py",
+    "requests": "engines/",
+    "click": "cli/",
+    "rich": "cli/progress.py",
+    "yaml": "clusters/kubeconfig.py",
+    "platformdirs": "memory.py",
+    "backports": "sources/streams.py",
+    "compression": "sources/streams.py",
+}
+"""Where a package from elsewhere may be imported; attrs is everywhere."""
+WHEN_USED = ("rich", "yaml", "backports", "compression")
+DISTRIBUTIONS = {"yaml": "pyyaml", "backports": "backports.zstd"}
+NOT_OURS = {"compression"}
+"""The SDKs' own HTTP client, and a part of Python from 3.14 on."""
+
+
+@attrs.frozen
+class Import:
+    """One imported name; `typing` when only type checkers see it, `lazy` within a function."""
+
+    name: str
+    typing: bool = False
+    lazy: bool = False
+
+    @property
+    def top(self) -> str:
+        return self.name.partition(".")[0]
+
+
+def imports_in(source: str) -> list[Import]:
+    return list(_imports(ast.parse(source), Import("")))
+
+
+def _imports(node: ast.AST, where: Import) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        yield from (attrs.evolve(where, name=alias.name) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert not node.level, "relative imports are not used here"
+        yield from (attrs.evolve(where, name=f"{node.module}.{a.name}") for a in node.names)
+    elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        for statement in node.body:
+            yield from _imports(statement, attrs.evolve(where, typing=True))
+        for statement in node.orelse:
+            yield from _imports(statement, where)
+    else:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            where = attrs.evolve(where, lazy=True)
+        for child in ast.iter_child_nodes(node):
+            yield from _imports(child, where)
+
+
+FILES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
+IMPORTS = {name: imports_in(path.read_text()) for name, path in FILES.items()}
+
+
+def module_of(file: str) -> str:
+    """Return a file's module: `oci/tar.py` is `imgload.oci.tar`."""
+    dotted = f"imgload/{file.removesuffix('.py')}".replace("/", ".")
+    return dotted.removesuffix(".__init__")
+
+
+MODULES = {module_of(file) for file in FILES}
+
+
+def imported_modules(file: str, *, typing: bool = False) -> set[str]:
+    """Return the modules of ours that a file imports when it runs, or also for its types."""
+    names = {i.name for i in IMPORTS[file] if i.top == "imgload" and (typing or not i.typing)}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in names}
+
+
+def station(module: str) -> str:
+    """Return the folder, or the module that lies in none: `imgload.oci.tar` is `oci`."""
+    return [*module.split("."), "imgload"][1]
+
+
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+
+
+def lies_in(file: str, home: str) -> bool:
+    return file.startswith(home) if home.endswith("/") else file == home
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import a.b", [Import("a.b")]),
+        ("from a.b import c, d", [Import("a.b.c"), Import("a.b.d")]),
+        ("def f():\n    import a", [Import("a", lazy=True)]),
+        (
+            "async def f():\n    try:\n        import a\n    except E: pass",
+            [Import("a", lazy=True)],
+        ),
+        ("class C:\n    import a", [Import("a")]),
+        ("try:\n    import a\nexcept ImportError:\n    import b", [Import("a"), Import("b")]),
+        (
+            "if TYPE_CHECKING:\n    import a\nelse:\n    import b",
+            [Import("a", typing=True), Import("b")],
+        ),
+        ("if typing.TYPE_CHECKING:\n    from a import b", [Import("a.b", typing=True)]),
+        ("if x:\n    import a", [Import("a")]),
+    ],
+)
+def test_the_reader_sees_every_kind_of_import(source: str, expected: list[Import]) -> None:
+    """What it overlooked, no test below could forbid."""
+    assert imports_in(source) == expected
+
+
+def test_every_folder_and_module_has_its_level() -> None:
+    """A new one is given its place here, and none here is gone."""
+    assert {station(module) for module in MODULES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_lead_down(file: str) -> None:
+    """An engine knows no nodes, an image name knows no engine, and nothing knows the command."""
+    own = station(module_of(file))
+    for module in imported_modules(file):
+        other = station(module)
+        assert other == own or LEVEL[other] < LEVEL[own], f"{file} imports {module}"
+
+
+def test_no_modules_import_each_other() -> None:
+    """Neither at start-up nor within functions: what goes round cannot be read from one end."""
+    graph = {module_of(file): imported_modules(file) - {module_of(file)} for file in FILES}
+    order = list(TopologicalSorter(graph).static_order())
+    assert set(order) == MODULES
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_only_the_command_imports_the_command(file: str) -> None:
+    """Not for types either: the library is silent."""
+    imported = {station(module) for module in imported_modules(file, typing=True)}
+    if not lies_in(file, "cli/") and file != "__main__.py":
+        assert "cli" not in imported
+    if not lies_in(file, "cli/"):
+        assert "imgload" not in imported
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if any(lies_in(f, p) for p in PURE)])
+def test_what_is_called_pure_does_no_io(file: str) -> None:
+    """It can be tested, and read, without a world around it."""
+    assert {i.top for i in IMPORTS[file]} & DOES_IO == set()
+    calls = [
+        n.func for n in ast.walk(ast.parse(FILES[file].read_text())) if isinstance(n, ast.Call)
+    ]
+    called = {call.id for call in calls if isinstance(call, ast.Name)}
+    assert called & {"open", "print", "input", "exec", "eval", "__import__"} == set()
+
+
+@pytest.mark.parametrize(("package", "home"), HOMES.items())
+def test_each_package_from_elsewhere_has_one_home(package: str, home: str) -> None:
+    """It can be replaced in one place, and its errors are translated there."""
+    users = {file for file, found in IMPORTS.items() if package in {i.top for i in found}}
+    assert users
+    assert [file for file in users if not lies_in(file, home)] == []
+
+
+@pytest.mark.parametrize("package", WHEN_USED)
+def test_what_is_seldom_needed_is_imported_when_it_is(package: str) -> None:
+    """Start-up is part of every load."""
+    found = [i for imports in IMPORTS.values() for i in imports if i.top == package]
+    assert all(i.lazy or i.typing for i in found)
+
+
+@pytest.mark.parametrize("sdk", ["docker", "podman"])
+def test_an_sdks_module_is_imported_when_its_engine_is_used(sdk: str) -> None:
+    """By one function, which opens engines."""
+    module = f"imgload.engines.{sdk}"
+    users = [(f, i.lazy) for f in FILES for i in IMPORTS[f] if i.name.startswith(f"{module}.")]
+    assert users == [("engines/discovery.py", True)]
+
+
+def dependencies() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {re.split(r"[^\w.-]", text)[0].lower() for text in project["dependencies"]}
+
+
+def test_whatever_is_imported_is_declared() -> None:
+    """And whatever is declared is imported: a package too many is a risk for nothing."""
+    tops = {i.top for found in IMPORTS.values() for i in found}
+    foreign = tops - set(sys.stdlib_module_names) - {"imgload"} - NOT_OURS
+    assert {DISTRIBUTIONS.get(top, top) for top in foreign} == dependencies()
+
+
+def test_each_dependency_is_named_on_the_page_with_its_reason() -> None:
+    """docs/architecture.md, and nothing there that is not needed any more."""
+    table = PAGE.partition("## Dependencies")[2]
+    rows = re.findall(r"^\| ([^|]+) \| [^|]{4,} \|$", table, re.MULTILINE)
+    named = {name for row in rows for name in row.split(", ") if not name.startswith("-")}
+    assert named == dependencies()
+
+
+def test_the_page_names_every_folder_and_this_test() -> None:
+    """Somebody new starts there."""
+    folders = {path.parent.name for path in FILES.values()} - {PACKAGE.name}
+    assert [folder for folder in folders if f"| `{folder}/` |" not in PAGE] == []
+    assert f"`{Path(__file__).relative_to(ROOT)}`" in PAGE
+
+
+def test_the_page_names_nothing_that_is_gone() -> None:
+    """Every file and folder in its table of stations is there."""
+    rows = re.findall(r"^\| (`[\w./`, ]+`) \|", PAGE, re.MULTILINE)
+    paths = [path for row in rows for path in re.findall(r"`([\w./]+)`", row)]
+    assert len(paths) > 8
+    assert [path for path in paths if not (PACKAGE / path).exists()] == []
