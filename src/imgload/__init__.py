@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
-from imgload.api import load
-from imgload.errors import (
-    ArchiveInvalid,
-    ClusterAmbiguous,
-    ClusterError,
-    ClusterNotFound,
-    DigestMismatch,
-    EngineError,
-    EngineFailed,
-    EngineNotPermitted,
-    EngineUnreachable,
-    ImageAmbiguous,
-    ImageError,
-    ImageNotFound,
-    ImgloadError,
-    ImportFailed,
-    LoadFailed,
-    NodeError,
-    NodeFull,
-    NodeNotFound,
-    NodeNotRunning,
-    NodeStalled,
-    NodeUnusable,
-    NotProven,
-    PlatformMissing,
-    ReferenceInvalid,
-    SourceError,
-    UsageError,
-)
-from imgload.events import (
-    BytesSent,
-    Event,
-    ImageFound,
-    NodeDone,
-    Note,
-    SendingEnded,
-    SendingStarted,
-)
-from imgload.loader import Loader
-from imgload.oci.digest import Digest
-from imgload.oci.platform import Platform
-from imgload.plan import Image, Plan, Proof, Step
-from imgload.reference import Reference
-from imgload.report import ImageResult, NodeResult, Report
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imgload.api import load
+    from imgload.errors import (
+        ArchiveInvalid,
+        ClusterAmbiguous,
+        ClusterError,
+        ClusterNotFound,
+        DigestMismatch,
+        EngineError,
+        EngineFailed,
+        EngineNotPermitted,
+        EngineUnreachable,
+        ImageAmbiguous,
+        ImageError,
+        ImageNotFound,
+        ImgloadError,
+        ImportFailed,
+        LoadFailed,
+        NodeError,
+        NodeFull,
+        NodeNotFound,
+        NodeNotRunning,
+        NodeStalled,
+        NodeUnusable,
+        NotProven,
+        PlatformMissing,
+        ReferenceInvalid,
+        SourceError,
+        UsageError,
+    )
+    from imgload.events import (
+        BytesSent,
+        Event,
+        ImageFound,
+        NodeDone,
+        Note,
+        SendingEnded,
+        SendingStarted,
+    )
+    from imgload.loader import Loader
+    from imgload.oci.digest import Digest
+    from imgload.oci.platform import Platform
+    from imgload.plan import Image, Plan, Proof, Step
+    from imgload.reference import Reference
+    from imgload.report import ImageResult, NodeResult, Report
 
 __version__ = "0.1.0"
 
@@ -97,3 +101,72 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+_HOMES = {
+    "imgload.api": ("load",),
+    "imgload.errors": (
+        "ArchiveInvalid",
+        "ClusterAmbiguous",
+        "ClusterError",
+        "ClusterNotFound",
+        "DigestMismatch",
+        "EngineError",
+        "EngineFailed",
+        "EngineNotPermitted",
+        "EngineUnreachable",
+        "ImageAmbiguous",
+        "ImageError",
+        "ImageNotFound",
+        "ImgloadError",
+        "ImportFailed",
+        "LoadFailed",
+        "NodeError",
+        "NodeFull",
+        "NodeNotFound",
+        "NodeNotRunning",
+        "NodeStalled",
+        "NodeUnusable",
+        "NotProven",
+        "PlatformMissing",
+        "ReferenceInvalid",
+        "SourceError",
+        "UsageError",
+    ),
+    "imgload.events": (
+        "BytesSent",
+        "Event",
+        "ImageFound",
+        "NodeDone",
+        "Note",
+        "SendingEnded",
+        "SendingStarted",
+    ),
+    "imgload.loader": ("Loader",),
+    "imgload.oci.digest": ("Digest",),
+    "imgload.oci.platform": ("Platform",),
+    "imgload.plan": (
+        "Image",
+        "Plan",
+        "Proof",
+        "Step",
+    ),
+    "imgload.reference": ("Reference",),
+    "imgload.report": (
+        "ImageResult",
+        "NodeResult",
+        "Report",
+    ),
+}
+"""Where the public names live; each is imported when it is first used, since start-up counts."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(module), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

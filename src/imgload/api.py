@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from imgload.events import Event
 from imgload.loader import Loader
 from imgload.report import Report
-from imgload.transports.choose import TransportOption
+
+if TYPE_CHECKING:
+    from imgload.transports.choose import TransportOption
 
 
 def load(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -15,13 +17,14 @@ from imgload.nodes.node import Node
 from imgload.nodes.survey import Question, Survey
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.parallel import in_parallel
+from imgload.parallel import Task, in_parallel
 from imgload.plan import Image, Plan, make_plan
 from imgload.report import Report
 from imgload.sources.base import Source
 from imgload.sources.resolve import Located, locate, named
-from imgload.transfer import Transfer, question
-from imgload.transports.choose import TransportOption
+
+if TYPE_CHECKING:
+    from imgload.transports.choose import TransportOption
 
 OnEvent = Callable[[Event], None]
 
@@ -102,6 +105,8 @@ class Loader:
         found, surveys, failed = self._look(images, name, platform, on_event)
         plan = make_plan(list(found), surveys)
         by_name = {node.name: node for node in self.nodes}
+        from imgload.transfer import Transfer  # noqa: PLC0415 - see `_survey`
+
         origins = {image.name: origin for image, origin in found.items()}
         transfer = Transfer(by_name, surveys, origins, on_event, transport)
         transfer.refuse(list(found), failed)
@@ -127,7 +132,11 @@ class Loader:
         return found, surveys, failed
 
     def _survey(self, images: Sequence[Image]) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
-        answers = in_parallel([partial(_survey, node, question(images)) for node in self.nodes])
+        """Survey all nodes at once, and import meanwhile what comes after."""
+        Task(partial(import_module, "imgload.transfer"))
+        answers = in_parallel(
+            [partial(_survey, node, Question.about(images)) for node in self.nodes]
+        )
         pairs = list(zip((node.name for node in self.nodes), answers, strict=True))
         surveys = {name: answer for name, answer in pairs if isinstance(answer, Survey)}
         return surveys, {n: a for n, a in pairs if isinstance(a, ImgloadError)}

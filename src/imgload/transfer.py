@@ -199,7 +199,7 @@ class Transfer:
     def _prove(self, node: Node, images: Sequence[Image]) -> dict[str, Proof]:
         deadline = time.monotonic() + PROOF_SECONDS
         while True:
-            survey = node.survey(question(images))
+            survey = node.survey(Question.about(images))
             proofs = {image.name: prove(image, survey) for image in images}
             if all(p.ok for p in proofs.values()) or time.monotonic() > deadline:
                 return proofs
@@ -214,14 +214,6 @@ class Transfer:
         before = survey.content.configs_under(target) if target else frozenset()
         others = before - {image.image_id}
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
-
-
-def question(images: Sequence[Image]) -> Question:
-    """Return what to read of a node about these images."""
-    return Question(
-        tuple(dict.fromkeys(image.name for image in images)),
-        tuple(dict.fromkeys(image.image_id for image in images if image.image_id)),
-    )
 
 
 def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:

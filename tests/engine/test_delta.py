@@ -46,8 +46,9 @@ def blobs(node: Node) -> set[str]:
 
 
 def size_of(node: Node, digest: str) -> int:
-    """Return the bytes of a blob in a node, counted there."""
-    return int(node.exec("stat", "-c", "%s", f"{STORE}/{digest.replace(':', '/')}"))
+    """Return the bytes of a blob in a node, counted there; 0 once it was collected."""
+    path = f"{STORE}/{digest.replace(':', '/')}"
+    return int(node.exec("sh", "-c", 'stat -c %s "$1" 2>/dev/null || echo 0', "sh", path))
 
 
 def actions(report: imgload.Report) -> list[str | None]:

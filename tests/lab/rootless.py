@@ -13,6 +13,7 @@ from tests.lab.cleanup import evict
 from tests.lab.podman import Podman
 from tests.lab.shell import run, succeeds
 
+_NOT_ROOTS = "-u XDG_CACHE_HOME -u XDG_CONFIG_HOME -u XDG_DATA_HOME"
 _SUBIDS = "600000-665535"
 
 
@@ -45,7 +46,7 @@ class RootlessPodman(Podman):
     @property
     def _launcher(self) -> str:
         home = f"HOME={self._folder / 'home'} XDG_RUNTIME_DIR={self._state / 'xdg'}"
-        return f"runuser -u {self.user} -- env {home}"
+        return f"runuser -u {self.user} -- env {_NOT_ROOTS} {home}"
 
     def _options(self) -> dict[str, object]:
         return {**super()._options(), "storage-driver": "overlay"}

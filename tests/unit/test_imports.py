@@ -44,9 +44,8 @@ DOES_IO = {
     *("tarfile", "tempfile", "threading", "time", "urllib", "zipfile"),
 }
 HOMES = {
-    "docker": "engines/docker.py",
-    "podman": "engines/podman.py",
-    "requests": "engines/",
+    "docker": "engines/sdk.py",
+    "podman": "engines/sdk.py",
     "click": "cli/",
     "rich": "cli/progress.py",
     "yaml": "clusters/kubeconfig.py",
@@ -55,10 +54,10 @@ HOMES = {
     "compression": "sources/streams.py",
 }
 """Where a package from elsewhere may be imported; attrs is everywhere."""
-WHEN_USED = ("rich", "yaml", "backports", "compression")
+WHEN_USED = ("docker", "podman", "rich", "yaml", "backports", "compression")
 DISTRIBUTIONS = {"yaml": "pyyaml", "backports": "backports.zstd"}
 NOT_OURS = {"compression"}
-"""The SDKs' own HTTP client, and a part of Python from 3.14 on."""
+"""A part of Python from 3.14 on."""
 
 
 @attrs.frozen

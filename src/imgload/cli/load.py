@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from imgload.cli.output import failures, show_json
 from imgload.cli.progress import watching
 from imgload.cli.text import show_report
-from imgload.transports.choose import TransportOption
+
+if TYPE_CHECKING:
+    from imgload.transports.choose import TransportOption
 
 
 @click.command(no_args_is_help=True)

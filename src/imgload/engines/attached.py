@@ -18,6 +18,7 @@ from typing import Any
 import attrs
 
 from imgload.engines.base import Chunk
+from imgload.engines.wire import Answer
 from imgload.errors import EngineFailed, NodeStalled
 
 STALL_SECONDS = 120
@@ -35,7 +36,7 @@ class Attached:
 
     _socket: socket.socket
     _reader: Any
-    _response: Any
+    _answer: Any
     stdout: bytearray = attrs.field(factory=bytearray)
     stderr: bytearray = attrs.field(factory=bytearray)
     _sent: bool = False
@@ -43,16 +44,9 @@ class Attached:
     _error: Exception | None = None
 
     @classmethod
-    def take_over(cls, response: Any) -> Attached:
-        """Take the socket out of a response whose headers were read.
-
-        The response's own buffered reader is kept: it may hold the first frames already.
-        """
-        reader = response.raw._fp.fp  # noqa: SLF001 - no SDK offers the socket with its buffer
-        sock = getattr(reader.raw, "_sock", None)
-        if not isinstance(sock, socket.socket):
-            raise EngineFailed("the engine's connection gives no socket to stream over")
-        return cls(sock, reader, response)
+    def take_over(cls, answer: Answer) -> Attached:
+        """Take the connection of an answer whose headers were read."""
+        return cls(*answer.take_over(), answer)
 
     def communicate(self, stdin: Iterable[Chunk] | None) -> bool:
         """Feed `stdin` and collect the output until the command ends.
@@ -74,7 +68,7 @@ class Attached:
         """Drop the connection; a command that still reads sees its input end."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._response.close()
+        self._answer.close()
 
     def _feed_while_reading(self, stdin: Iterable[Chunk]) -> None:
         reader = threading.Thread(target=self._read_to_end, name="exec-output", daemon=True)

@@ -28,12 +28,14 @@ class Endpoint:
         kind: which engine it is, as its own ping says.
         url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``.
         origin: where the address was found, for messages.
+        version: of the engine's own API, where its ping told it.
 
     """
 
     kind: EngineKind
     url: str
     origin: str = attrs.field(default="", eq=False)
+    version: str = attrs.field(default="", eq=False)
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.url}"

@@ -1,23 +1,24 @@
-"""Which engines can be reached from here, without loading an SDK."""
+"""Which engines can be reached from here."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import attrs
 
 from imgload.engines.base import Endpoint, Engine, EngineKind
+from imgload.engines.wire import Connection
 from imgload.errors import EngineError, EngineNotPermitted, EngineUnreachable, UsageError
 from imgload.parallel import in_parallel
 
 PROBE_SECONDS = 2.0
+_VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
 _VARIABLES: dict[EngineKind, str] = {"docker": "DOCKER_HOST", "podman": "CONTAINER_HOST"}
 _SCHEMES = ("unix://", "tcp://", "http://", "ssh://")
 
@@ -131,43 +132,24 @@ def probe(candidate: Candidate) -> Endpoint:
             f"{kind} at {url} (from {candidate.origin}): nobody answers: {_why(error)}",
             hint="start it, or correct the address",
         ) from error
-    if not headers & {"api-version", "libpod-api-version"}:
+    libpod = headers.get("libpod-api-version")
+    version = libpod or headers.get("api-version")
+    if not version or not _VERSION.fullmatch(version):
         raise EngineUnreachable(
             f"{kind} at {url} (from {candidate.origin}): something answers that is no engine",
             hint="correct the address",
         )
-    actual: EngineKind = "podman" if "libpod-api-version" in headers else "docker"
-    return Endpoint(actual, url, candidate.origin)
+    return Endpoint("podman" if libpod else "docker", url, candidate.origin, version)
 
 
 def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _ping(url: str) -> set[str]:
-    with contextlib.closing(_connection(url)) as connection:
+def _ping(url: str) -> dict[str, str]:
+    with contextlib.closing(Connection(url, PROBE_SECONDS)) as connection:
         connection.request("GET", "/_ping", headers={"Host": "localhost"})
-        return {name.lower() for name, _ in connection.getresponse().getheaders()}
-
-
-def _connection(url: str) -> http.client.HTTPConnection:
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return _UnixConnection(parts.path or parts.netloc)
-    return http.client.HTTPConnection(
-        parts.hostname or "localhost", parts.port or 2375, timeout=PROBE_SECONDS
-    )
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=PROBE_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(PROBE_SECONDS)
-        self.sock.connect(self._path)
+        return {name.lower(): value for name, value in connection.getresponse().getheaders()}
 
 
 def _identity(url: str) -> str:
@@ -176,7 +158,7 @@ def _identity(url: str) -> str:
 
 
 def connect(endpoint: Endpoint) -> Engine:
-    """Open an engine; its SDK is imported only now."""
+    """Open an engine."""
     if endpoint.kind == "podman":
         from imgload.engines.podman import PodmanEngine  # noqa: PLC0415 - start-up
 
@@ -184,8 +166,3 @@ def connect(endpoint: Endpoint) -> Engine:
     from imgload.engines.docker import DockerEngine  # noqa: PLC0415 - start-up
 
     return DockerEngine(endpoint)
-
-
-def connect_all(endpoints: Sequence[Endpoint]) -> list[Engine]:
-    """Open several engines."""
-    return [connect(endpoint) for endpoint in endpoints]

@@ -1,4 +1,4 @@
-"""The SDKs' errors, told in imgload's: one place, for both.
+"""The connections' errors, told in imgload's: one place, for both engines.
 
 Which class an SDK raises says little (both wrap urllib3's wrapping of the socket's error), so the
 chain of causes is walked for what really happened.
@@ -6,12 +6,14 @@ chain of causes is walked for what really happened.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import requests
+from http import HTTPStatus
+from http.client import HTTPException
 
 from imgload.engines.base import Endpoint
+from imgload.engines.wire import Answer
 from imgload.errors import (
     EngineError,
     EngineFailed,
@@ -28,7 +30,7 @@ _START = {
 
 @contextmanager
 def translated(endpoint: Endpoint, doing: str) -> Iterator[None]:
-    """Raise EngineError in place of whatever an SDK raises.
+    """Raise EngineError in place of whatever a connection or an SDK raises.
 
     Args:
         endpoint: the engine, for the message.
@@ -39,7 +41,7 @@ def translated(endpoint: Endpoint, doing: str) -> Iterator[None]:
         yield
     except ImgloadError:
         raise
-    except (OSError, requests.RequestException) as error:
+    except (OSError, HTTPException) as error:
         raise engine_error(endpoint, doing, error) from error
     except Exception as error:
         if not type(error).__module__.startswith(("docker.", "podman.", "urllib3.")):
@@ -60,7 +62,7 @@ def engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> Engine
         return EngineUnreachable(
             f"{endpoint}: nobody answers while {doing}", hint=_START[endpoint.kind]
         )
-    if any(isinstance(c, (TimeoutError, requests.Timeout)) for c in causes):
+    if any(isinstance(c, TimeoutError) or "Timeout" in type(c).__name__ for c in causes):
         return EngineFailed(
             f"{endpoint}: no answer for too long while {doing}",
             hint=f"see whether it is well with: {endpoint.kind} info",
@@ -88,15 +90,15 @@ def _explanation(error: BaseException) -> str:
     return str(explanation or error).strip()[:2000]
 
 
-def refuse_bad_answer(response: requests.Response, endpoint: Endpoint, doing: str) -> None:
-    """Raise EngineFailed with the engine's own words when a response is an error."""
-    if response.status_code < 400:  # noqa: PLR2004
+def refuse_bad_answer(answer: Answer, endpoint: Endpoint, doing: str) -> None:
+    """Raise EngineFailed with the engine's own words when an answer is an error."""
+    if answer.status < HTTPStatus.BAD_REQUEST:
         return
-    with response:
-        try:
-            body = response.json()
-            text = str(body.get("cause") or body.get("message") or body)
-            text = str(body.get("message") or text)
-        except (ValueError, AttributeError):
-            text = response.text[:2000]
-    raise EngineFailed(f"{endpoint}: {doing} failed: {text.strip()}")
+    with answer:
+        data = answer.read()
+    try:
+        body = json.loads(data)
+        text = str(body.get("message") or body.get("cause") or body)
+    except (ValueError, AttributeError, RecursionError):
+        text = data.decode(errors="replace")
+    raise EngineFailed(f"{endpoint}: {doing} failed: {text.strip()[:2000]}")

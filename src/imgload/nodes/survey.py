@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,6 +15,9 @@ from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
 
+if TYPE_CHECKING:
+    from imgload.plan import Image
+
 DISK_FREE = ("df", "-Pk", "/var/lib/containerd")
 MACHINE = ("uname", "-m")
 _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
@@ -21,10 +25,27 @@ _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 
 @attrs.frozen
 class Question:
-    """What to read of a node: everything about these names and image IDs."""
+    """What to read of a node: everything about these names, image IDs and records' targets.
+
+    CRI has a record named after the ID for each image that it knows, whatever its other names.
+    """
 
     names: tuple[str, ...]
     image_ids: tuple[Digest, ...]
+    targets: tuple[Digest, ...] = ()
+
+    @classmethod
+    def about(cls, images: Sequence[Image]) -> Question:
+        """Return what to read about some images."""
+        return cls(
+            tuple(dict.fromkeys(image.name for image in images)),
+            tuple(dict.fromkeys(image.image_id for image in images if image.image_id)),
+        )
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """The names of the records to read; never none, which would mean all."""
+        return tuple(dict.fromkeys((*self.names, *map(str, self.image_ids)))) or ("none",)
 
 
 @attrs.frozen
@@ -43,7 +64,7 @@ class Survey:
 
     Args:
         traits: of the node.
-        records: image records by name, with the digest each points to.
+        records: the image records asked for by name, with the digest each points to.
         content: the content store.
         snapshots: chain IDs unpacked in CRI's snapshotter.
         configs: the configs asked for, where the node has them, as read back.
@@ -76,7 +97,7 @@ def trait_commands() -> list[Sequence[str]]:
 def state_commands(question: Question, snapshotter: str) -> list[Sequence[str]]:
     """Return the commands that tell what a node has."""
     return [
-        containerd.IMAGES,
+        containerd.images_of(question.records, question.targets),
         containerd.CONTENT,
         containerd.snapshots_of(snapshotter),
         *(containerd.content_of(image_id) for image_id in question.image_ids),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 from imgload.errors import ImgloadError
 from imgload.nodes import containerd
@@ -24,13 +25,14 @@ def undo(node: Node, before: Survey, image: Image) -> None:
 
     """
     with contextlib.suppress(ImgloadError):
-        now = node.survey(Question((), ()))
-        for name in _changed(image, before, now):
+        names = [image.name, *([str(image.image_id)] if image.image_id else [])]
+        targets = tuple(before.records[name] for name in names if name in before.records)
+        now = node.survey(Question(tuple(names), (), targets))
+        for name in _changed(names, before, now):
             _restore(node, name, before, now)
 
 
-def _changed(image: Image, before: Survey, now: Survey) -> list[str]:
-    names = [image.name, *([f"sha256:{image.image_id.hex}"] if image.image_id else [])]
+def _changed(names: Sequence[str], before: Survey, now: Survey) -> list[str]:
     return [n for n in names if n in now.records and now.records[n] != before.records.get(n)]
 
 

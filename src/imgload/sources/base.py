@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -12,7 +13,9 @@ from imgload.errors import UsageError
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
-from imgload.transports.choose import PushStyle
+
+if TYPE_CHECKING:
+    from imgload.transports.choose import PushStyle
 
 
 @attrs.frozen

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import attrs
 
 from imgload.engines.base import NOT_CONNECTED, Engine, EngineImage
 from imgload.errors import EngineFailed, PlatformMissing
-from imgload.oci.archive import choose
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.oci.scan import scan
 from imgload.reference import Reference, image_id_prefix, is_full_image_id
 from imgload.sources.base import Found, Pusher
-from imgload.sources.pushed import manifest_for
-from imgload.transports.choose import PushStyle
+
+if TYPE_CHECKING:
+    from imgload.transports.choose import PushStyle
 
 
 class EngineSource(Pusher):
@@ -70,7 +70,8 @@ class EngineSource(Pusher):
         settled = image.manifest is not None or not image.stored or image.cut_off
         if settled or not image.tagged or not image.own_platform:
             return image
-        from imgload.transports.receiver import Manifests, receiving  # noqa: PLC0415 - start-up
+        from imgload.sources.pushed import manifest_for  # noqa: PLC0415 - start-up
+        from imgload.transports.receiver import Manifests, receiving  # noqa: PLC0415
 
         intake = Manifests()
         with receiving(intake) as repository:
@@ -89,6 +90,9 @@ class EngineSource(Pusher):
         """
         if image.image_id:
             return attrs.evolve(image, names=(str(image.image_id),))
+        from imgload.oci.archive import choose  # noqa: PLC0415 - start-up
+        from imgload.oci.scan import scan  # noqa: PLC0415
+
         with self.engine.save([image.handle], image.platform) as archive:
             manifest = choose(scan(archive), image.target, image.platform).manifest
         image_id = manifest.config.digest

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
-import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.engines import attached as module
 from imgload.engines.attached import Attached
+from imgload.engines.base import Endpoint
+from imgload.engines.wire import Request, SocketWire
 from imgload.errors import EngineFailed, NodeStalled
 
 OUT, ERR = 1, 2
@@ -230,12 +231,13 @@ def upgrade(server: socket.socket) -> None:
 
 
 def test_frames_that_come_with_the_headers_are_not_lost() -> None:
-    """The response's own buffer holds them already: taken over from real requests."""
+    """The answer's own reader holds them already."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         behave(lambda: upgrade(server))
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/exec/1/start"
-        with requests.post(url, stream=True, timeout=5, headers={"Upgrade": "tcp"}) as response:
-            attached = Attached.take_over(response)
+        endpoint = Endpoint("docker", f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        request = Request("POST", "/exec/1/start", headers={"Upgrade": "tcp"}, seconds=5)
+        with SocketWire(endpoint, "1.41").send(request) as answer:
+            attached = Attached.take_over(answer)
             assert attached.communicate([b"input"]) is True
             attached.close()
     assert attached.stdout == b"earlyinput"

@@ -20,7 +20,7 @@ CONFIG_ID = Digest("sha256", "a66a7ae1c90f95460e4a63cab29fb411e9c4f98ef72e45059e
 CTR = """
 case "$*" in
   version) cat "{0}/version" ;;
-  *"images ls") cat "{0}/images" ;;
+  *"images ls"*) cat "{0}/images" ;;
   *"content ls") cat "{0}/content" ;;
   *"--snapshotter overlayfs ls") cat "{0}/snapshots" ;;
   *"--snapshotter native ls") echo KEY PARENT KIND; echo asked native >>"{0}/log" ;;

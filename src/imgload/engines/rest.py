@@ -1,0 +1,153 @@
+"""What the two engines' HTTP interfaces have in common: containers, and commands in them."""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from imgload.engines.attached import Attached
+from imgload.engines.base import Chunk, Endpoint, Engine, ExecResult
+from imgload.engines.trouble import refuse_bad_answer, translated
+from imgload.engines.wire import STREAM_SECONDS, Answer, Request, SocketWire, Wire
+from imgload.errors import EngineFailed
+
+NOT_FOUND = 404
+_UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
+_SETTLE_SECONDS = 10.0
+
+
+class RestEngine(Engine):
+    """An engine that is spoken to over HTTP; both answer Docker's container requests."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        with translated(endpoint, "connecting"):
+            self._wire = open_wire(endpoint)
+
+    @property
+    @abstractmethod
+    def root(self) -> str:
+        """The path before every request's own."""
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def ask(self, method: str, path: str, doing: str, **options: Any) -> Answer:
+        """Send a request and return the answer; an error in it is raised."""
+        answer = self._send(method, path, **options)
+        refuse_bad_answer(answer, self.endpoint, doing)
+        return answer
+
+    def document(self, method: str, path: str, doing: str, **options: Any) -> Any:
+        """Return the JSON document that answers a request."""
+        with translated(self.endpoint, doing), self.ask(method, path, doing, **options) as answer:
+            return parsed(answer.read())
+
+    def found(self, path: str, doing: str, **options: Any) -> Any:
+        """Return the JSON document at a path, or None where there is nothing."""
+        with translated(self.endpoint, doing), self._send("GET", path, **options) as answer:
+            if answer.status == NOT_FOUND:
+                return None
+            refuse_bad_answer(answer, self.endpoint, doing)
+            return parsed(answer.read())
+
+    def _send(self, method: str, path: str, **options: Any) -> Answer:
+        return self._wire.send(Request(method, f"{self.root}{quote(path, safe='/:@')}", **options))
+
+    def exec(
+        self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
+    ) -> ExecResult:
+        doing = f"running {argv[0]} in {container[:12]}"
+        with translated(self.endpoint, doing):
+            spec = {
+                "Cmd": list(argv),
+                "AttachStdin": stdin is not None,
+                "AttachStdout": True,
+                "AttachStderr": True,
+                "Tty": False,
+            }
+            path = f"/containers/{container}/exec"
+            exec_id = str(self.document("POST", path, doing, json=spec)["Id"])
+            attached = self._start(exec_id, doing)
+            try:
+                complete = attached.communicate(stdin)
+            finally:
+                attached.close()
+            status = self._exit_status(exec_id, complete=complete)
+        return ExecResult(status, bytes(attached.stdout), bytes(attached.stderr))
+
+    def _start(self, exec_id: str, doing: str) -> Attached:
+        answer = self.ask(
+            "POST",
+            f"/exec/{exec_id}/start",
+            doing,
+            json={"Detach": False, "Tty": False},
+            headers=_UPGRADE,
+            seconds=None,
+        )
+        return Attached.take_over(answer)
+
+    def _exit_status(self, exec_id: str, *, complete: bool) -> int:
+        """Return a command's exit status, once the engine says that it ended.
+
+        Exit status 0 is not believed when not all input was sent: a dropped connection looks to
+        the command like the end of its input.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while (state := self._exec_state(exec_id)).get("Running") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        status = state.get("ExitCode")
+        if state.get("Running") or not isinstance(status, int):
+            raise EngineFailed("the connection to a command broke while it was running")
+        if status == 0 and not complete:
+            raise EngineFailed("the connection to a command broke before all was sent")
+        return status
+
+    def _exec_state(self, exec_id: str) -> dict[str, Any]:
+        state = self.document("GET", f"/exec/{exec_id}/json", "asking how a command ended")
+        return state if isinstance(state, dict) else {}
+
+    def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
+        doing = f"copying into {container[:12]}"
+        with translated(self.endpoint, doing):
+            self.ask(
+                "PUT",
+                f"/containers/{container}/archive",
+                doing,
+                params={"path": folder},
+                stream=archive,
+                seconds=STREAM_SECONDS,
+            ).close()
+
+    def _body(self, answer: Answer) -> Iterator[bytes]:
+        """Yield a stream's chunks; one that is cut off raises EngineFailed."""
+        with translated(self.endpoint, "reading the saved image"):
+            yield from answer.chunks()
+
+    def _until_pushed(self, answer: Answer) -> None:
+        """Read a push's progress to its end; an error is among its lines."""
+        for line in answer.lines():
+            event = parsed(line) if line.startswith(b"{") else {}
+            if event.get("error"):
+                raise EngineFailed(f"{self.endpoint}: pushing failed: {event['error']}")
+
+
+def open_wire(endpoint: Endpoint) -> Wire:
+    """Return the way to an engine."""
+    if endpoint.version and endpoint.url.startswith(("unix://", "tcp://", "http://")):
+        return SocketWire(endpoint, endpoint.version)
+    from imgload.engines.sdk import SdkWire  # noqa: PLC0415 - start-up
+
+    return SdkWire(endpoint)
+
+
+def parsed(data: bytes) -> Any:
+    """Return a JSON document; EngineFailed for anything else."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise EngineFailed(f"the engine's answer is not valid JSON: {error}") from error

@@ -1,0 +1,82 @@
+"""HTTP to an engine through its SDK, where a socket will not do: ``ssh://``."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from imgload.engines.base import CHUNK, Endpoint
+from imgload.engines.wire import CONTROL_SECONDS, Answer, Request, Wire
+from imgload.errors import EngineFailed
+
+
+class SdkWire(Wire):
+    """An SDK's session; it knows the addresses, and asks for the version."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        opened = _docker(endpoint) if endpoint.kind == "docker" else _podman(endpoint)
+        self._session, self._root, self.version = opened
+
+    def send(self, request: Request) -> Answer:
+        """Send it over the session."""
+        response = self._session.request(
+            request.method,
+            f"{self._root}{request.path}",
+            params=request.params,
+            data=request.body,
+            headers=dict(request.headers)
+            | ({"Content-Type": "application/json"} if request.json is not None else {}),
+            timeout=request.seconds,
+            stream=True,
+        )
+        return SdkAnswer(response)
+
+    def close(self) -> None:
+        """Close the session."""
+        self._session.close()
+
+
+class SdkAnswer(Answer):
+    """A response of requests."""
+
+    def __init__(self, response: Any) -> None:
+        self.status = response.status_code
+        self._response = response
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body."""
+        yield from self._response.iter_content(CHUNK)
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the body's lines."""
+        yield from self._response.iter_lines()
+
+    def take_over(self) -> tuple[socket.socket, Any]:
+        """Return socket and reader, where the session has a real socket."""
+        reader = self._response.raw._fp.fp  # noqa: SLF001 - no SDK offers it
+        sock = getattr(reader.raw, "_sock", None)
+        if not isinstance(sock, socket.socket):
+            raise EngineFailed("the engine's connection gives no socket to stream over")
+        return sock, reader
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._response.close()
+
+
+def _docker(endpoint: Endpoint) -> tuple[Any, str, str]:
+    from docker.api.client import APIClient  # noqa: PLC0415 - start-up
+
+    client = APIClient(base_url=endpoint.url, timeout=int(CONTROL_SECONDS))
+    return client, client.base_url, client.api_version
+
+
+def _podman(endpoint: Endpoint) -> tuple[Any, str, str]:
+    from podman import PodmanClient  # noqa: PLC0415 - start-up
+
+    client = PodmanClient(base_url=endpoint.url, timeout=int(CONTROL_SECONDS))
+    api = client.api
+    root = f"http://{api.base_url.netloc}"
+    version = client.version()["ApiVersion"]  # type: ignore[no-untyped-call]
+    return api, root, version
