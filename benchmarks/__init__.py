@@ -1,0 +1,1 @@
+"""imgload beside the real kind, in one run."""
