@@ -11,7 +11,7 @@ from imgload.errors import ImgloadError, NodeFull
 from imgload.events import BytesSent, Event, Note
 from imgload.memory import Memory
 from imgload.nodes.node import Node
-from imgload.nodes.survey import Survey
+from imgload.nodes.survey import Question, Survey
 from imgload.oci.digest import Digest
 from imgload.oci.repack import Repack, Wanted
 from imgload.plan import Image, layers_everywhere, missing_layers
@@ -156,7 +156,11 @@ class Sending:
 
     def _lanes(self, nodes: Sequence[Node]) -> Lanes:
         platform = next(iter(self.images)).platform
-        return Lanes.start(nodes, platform, lambda node, n: self.on_event(BytesSent(node, n)))
+        question = Question.about(list(self.images))
+        return Lanes.start(nodes, platform, question, self._count)
+
+    def _count(self, node: str, size: int) -> None:
+        self.on_event(BytesSent(node, size))
 
 
 def _wanted(images: Sequence[Image]) -> list[Wanted]:

@@ -189,8 +189,13 @@ class Transfer:
 
     def _read_back(self, node: Node, sent: Sent) -> tuple[dict[str, Proof], ImgloadError | None]:
         self.on_event(SendingEnded(node.name))
-        if error := sent.deliveries[node.name].error:
-            return {}, error
+        delivery = sent.deliveries[node.name]
+        if delivery.error:
+            return {}, delivery.error
+        if delivery.survey:
+            proofs = {image.name: prove(image, delivery.survey) for image in sent.images}
+            if all(proof.ok for proof in proofs.values()):
+                return proofs, None
         try:
             return self._prove(node, sent.images), None
         except ImgloadError as error:

@@ -6,8 +6,15 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from imgload.engines.base import Chunk, Container, Engine, ExecResult
-from imgload.errors import EngineFailed, ImportFailed, NodeFull, NodeNotRunning, NodeUnusable
+from imgload.engines.base import Chunk, Container, Engine
+from imgload.errors import (
+    EngineFailed,
+    ImportFailed,
+    NodeError,
+    NodeFull,
+    NodeNotRunning,
+    NodeUnusable,
+)
 from imgload.nodes import containerd
 from imgload.nodes.batch import Output, batch_argv, parse_batch
 from imgload.nodes.survey import (
@@ -66,32 +73,44 @@ class Node:
         outputs = self.run_all(state_commands(question, traits.snapshotter))
         return read_state(question, traits, outputs)
 
-    def import_layout(self, layout: Iterable[Chunk], platform: Platform) -> None:
-        """Import an OCI layout tar as it streams in.
+    def import_layout(
+        self, layout: Iterable[Chunk], platform: Platform, question: Question
+    ) -> Survey:
+        """Import an OCI layout tar as it streams in, and survey the node in the same exec.
 
         Raises:
             NodeFull: when the node's disk is full.
             ImportFailed: when ctr refuses it.
 
         """
-        command = self.import_command(platform)
-        result = self.engine.exec(
-            self.container.id, ["sh", "-c", _FEED, "imgload", *command], stdin=layout
-        )
-        self._refuse(result, "ctr images import")
+        traits = self._known_traits
+        feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
+        commands = [feed, *state_commands(question, traits.snapshotter)]
+        argv, marker = batch_argv(commands)
+        result = self.engine.exec(self.container.id, argv, stdin=layout)
+        outputs = parse_batch(result.stdout, marker, len(commands))
+        if len(outputs) == len(commands) and outputs[0].exit_status == 0:
+            return read_state(question, traits, outputs[1:])
+        status = outputs[0].exit_status if outputs else result.exit_status
+        raise self._failure(status, result.message, "ctr images import")
 
     def import_command(self, platform: Platform) -> tuple[str, ...]:
         """Return the import command that suits this node, which was surveyed before."""
-        traits = self._traits
-        if traits is None:
-            raise NodeUnusable(f"{self.name} was not surveyed")
+        traits = self._known_traits
         local = traits.version >= _LOCAL_IMPORT
         return containerd.import_command(traits.snapshotter, str(platform), local=local)
+
+    @property
+    def _known_traits(self) -> Traits:
+        if self._traits is None:
+            raise NodeUnusable(f"{self.name} was not surveyed")
+        return self._traits
 
     def run(self, argv: Sequence[str]) -> bytes:
         """Run one command and return its output; its failure is ImportFailed."""
         result = self.engine.exec(self.container.id, argv)
-        self._refuse(result, " ".join(argv[:5]))
+        if result.exit_status:
+            raise self._failure(result.exit_status, result.message, " ".join(argv[:5]))
         return result.stdout
 
     def run_all(self, commands: Sequence[Sequence[str]]) -> list[Output]:
@@ -114,17 +133,14 @@ class Node:
                 hint=f"{self.engine.name} {start} {self.container.name}",
             )
 
-    def _refuse(self, result: ExecResult, doing: str) -> None:
-        if result.exit_status == 0:
-            return
-        if NO_SPACE in result.message:
-            raise NodeFull(
-                f"{self.name} ran out of disk space: {_last_line(result.message)}",
+    def _failure(self, status: int, message: str, doing: str) -> NodeError:
+        if NO_SPACE in message:
+            return NodeFull(
+                f"{self.name} ran out of disk space: {_last_line(message)}",
                 hint=f"see what fills it: {self.engine.name} exec {self.name} crictl images",
             )
-        raise ImportFailed(
-            f"{doing} on {self.name} failed with exit status {result.exit_status}: "
-            f"{_last_line(result.message)}",
+        return ImportFailed(
+            f"{doing} on {self.name} failed with exit status {status}: {_last_line(message)}",
             hint=self._look,
         )
 

@@ -10,6 +10,7 @@ import attrs
 from imgload.engines.base import Chunk
 from imgload.errors import ImgloadError
 from imgload.nodes.node import Node
+from imgload.nodes.survey import Question, Survey
 from imgload.oci.platform import Platform
 from imgload.parallel import Task
 from imgload.transports.fanout import Feed
@@ -24,10 +25,18 @@ OnBytes = Callable[[str, int], None]
 
 @attrs.frozen
 class Delivery:
-    """How the stream went into one node: the bytes it took, and its error or None."""
+    """How the stream went into one node.
+
+    Args:
+        bytes_sent: what the node took.
+        error: why it failed, or None.
+        survey: what the node had right after the import, where it was read.
+
+    """
 
     bytes_sent: int
-    error: ImgloadError | None
+    error: ImgloadError | None = None
+    survey: Survey | None = None
 
 
 @attrs.define
@@ -38,9 +47,11 @@ class Lanes:
     _tasks: Sequence[Task[Delivery]]
 
     @classmethod
-    def start(cls, nodes: Sequence[Node], platform: Platform, on_bytes: OnBytes) -> Lanes:
-        """Start an import on each node; each waits for its stream."""
-        lanes = [_Lane(node, platform, on_bytes) for node in nodes]
+    def start(
+        cls, nodes: Sequence[Node], platform: Platform, question: Question, on_bytes: OnBytes
+    ) -> Lanes:
+        """Start an import on each node; each waits for its stream, and is surveyed after it."""
+        lanes = [_Lane(node, platform, question, on_bytes) for node in nodes]
         return cls(lanes, [Task(lane.run) for lane in lanes])
 
     @property
@@ -67,21 +78,25 @@ class Lanes:
 class _Lane:
     node: Node
     platform: Platform
+    question: Question
     on_bytes: OnBytes
     feed: Feed = attrs.field(factory=Feed)
     sent: int = 0
 
     def run(self) -> Delivery:
         try:
-            if self.node.engine.streams_exec:
-                self.node.import_layout(self._counted(), self.platform)
-            else:
-                import_by_copy(self.node, self._counted(), self.platform)
+            survey = self._import()
         except ImgloadError as error:
             return Delivery(self.sent, error)
         finally:
             self.feed.leave()
-        return Delivery(self.sent, None)
+        return Delivery(self.sent, survey=survey)
+
+    def _import(self) -> Survey | None:
+        if self.node.engine.streams_exec:
+            return self.node.import_layout(self._counted(), self.platform, self.question)
+        import_by_copy(self.node, self._counted(), self.platform)
+        return None
 
     def _counted(self) -> Iterator[Chunk]:
         for chunk in self.feed:

@@ -16,6 +16,7 @@ from tests.unit.fakes import RUNNING, LocalEngine
 from tests.unit.recordings import MYAPP, recorded
 
 AMD = Platform("linux", "amd64")
+NOTHING = Question((), ())
 CONFIG_ID = Digest("sha256", "a66a7ae1c90f95460e4a63cab29fb411e9c4f98ef72e45059e0e573c0f340ff4")
 CTR = """
 case "$*" in
@@ -94,7 +95,7 @@ def test_the_stream_arrives_whole_in_the_import(tmp_path: Path, version: str) ->
     node = node_on(tmp_path, version)
     node.survey(Question((), ()))
     pieces = [bytes([i]) * 70_000 for i in range(50)]
-    node.import_layout(iter(pieces), AMD)
+    node.import_layout(iter(pieces), AMD, NOTHING)
     assert (tmp_path / "imported").read_bytes() == b"".join(pieces)
     log = (tmp_path / "log").read_text()
     assert ("--local" in log) is (version == "2.1")
@@ -110,7 +111,7 @@ def test_what_the_import_said_is_told(tmp_path: Path) -> None:
     node = node_on(tmp_path, ctr=script)
     node.survey(Question((), ()))
     with pytest.raises(ImportFailed) as caught:
-        node.import_layout(iter([bytes(1 << 20)] * 20), AMD)
+        node.import_layout(iter([bytes(1 << 20)] * 20), AMD, NOTHING)
     assert "exit status 5: ctr: unrecognized image format" in caught.value.message
     assert caught.value.hint == "docker logs kind-control-plane"
 
@@ -121,7 +122,7 @@ def test_a_full_disk_is_told_apart(tmp_path: Path) -> None:
     node = node_on(tmp_path, ctr=script)
     node.survey(Question((), ()))
     with pytest.raises(NodeFull, match="no space left on device"):
-        node.import_layout(iter([b"x"]), AMD)
+        node.import_layout(iter([b"x"]), AMD, NOTHING)
 
 
 def test_an_import_that_leaves_its_end_unread_is_well(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_an_import_that_leaves_its_end_unread_is_well(tmp_path: Path) -> None:
     node = node_on(tmp_path, ctr=IMPORT.format("head -c 10 >/dev/null"))
     node.survey(Question((), ()))
     pieces = iter([bytes(1 << 20)] * 8)
-    node.import_layout(pieces, AMD)
+    node.import_layout(pieces, AMD, NOTHING)
     assert next(pieces, None) is None
 
 
@@ -143,13 +144,13 @@ def test_a_source_that_breaks_breaks_the_import(tmp_path: Path) -> None:
     node = node_on(tmp_path)
     node.survey(Question((), ()))
     with pytest.raises(ZeroDivisionError):
-        node.import_layout(broken(), AMD)
+        node.import_layout(broken(), AMD, NOTHING)
 
 
 def test_a_node_is_surveyed_before_it_is_loaded(tmp_path: Path) -> None:
     """Its version decides on the command."""
     with pytest.raises(NodeUnusable, match="not surveyed"):
-        node_on(tmp_path).import_layout(iter([]), AMD)
+        node_on(tmp_path).import_layout(iter([]), AMD, NOTHING)
 
 
 def test_one_commands_failure_is_told_with_its_words(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from imgload.transports.lanes import Lanes, import_by_copy
 from tests.unit.archives import Image, Layout, oci, pack, split, wanted
 from tests.unit.fakes import RUNNING, LocalEngine
 
+NOTHING = Question((), ())
 AMD = Platform("linux", "amd64")
 IMAGE = Image()
 CTR = 'case "$*" in *import*) {};; version) ;; *ls) echo KEY;; esac'
@@ -26,7 +27,7 @@ def node_on(folder: Path, importing: str = KEEP) -> Node:
     folder.mkdir()
     scripts = {"ctr": CTR.format(importing), "containerd": "true", "crictl": "exit 1"}
     node = Node(folder.name, LocalEngine(folder, scripts), RUNNING)
-    node.survey(Question((), ()))
+    node.survey(NOTHING)
     return node
 
 
@@ -42,7 +43,7 @@ def test_one_stream_feeds_all_nodes(tmp_path: Path) -> None:
     def count(node: str, size: int) -> None:
         counted[node] = counted.get(node, 0) + size
 
-    deliveries = deliver(stream(), Lanes.start(nodes, AMD, count))
+    deliveries = deliver(stream(), Lanes.start(nodes, AMD, NOTHING, count))
     for name in "abc":
         data = (tmp_path / name / "imported").read_bytes()
         assert Layout.read(data).image_id() == IMAGE.image_id
@@ -54,7 +55,7 @@ def test_one_stream_feeds_all_nodes(tmp_path: Path) -> None:
 def test_a_node_that_fails_does_not_stop_the_others(tmp_path: Path, importing: str) -> None:
     """kind and k3d stop, or hang (k3d #900)."""
     nodes = [node_on(tmp_path / "bad", importing), node_on(tmp_path / "good")]
-    deliveries = deliver(stream(), Lanes.start(nodes, AMD, lambda _node, _size: None))
+    deliveries = deliver(stream(), Lanes.start(nodes, AMD, NOTHING, lambda _node, _size: None))
     assert isinstance(deliveries["bad"].error, ImportFailed)
     assert deliveries["good"].error is None
     imported = (tmp_path / "good" / "imported").read_bytes()
@@ -67,7 +68,8 @@ def test_a_broken_source_leaves_no_index_on_any_node(tmp_path: Path) -> None:
     damaged = pack(oci(IMAGE)).replace(b"app.txt", b"bad.txt")
     with pytest.raises(ArchiveInvalid):
         deliver(
-            stream(damaged[: len(damaged) // 2]), Lanes.start(nodes, AMD, lambda _node, _size: None)
+            stream(damaged[: len(damaged) // 2]),
+            Lanes.start(nodes, AMD, NOTHING, lambda _node, _size: None),
         )
     for imported in tmp_path.glob("*/imported"):
         assert b"index.json" not in imported.read_bytes()
@@ -84,7 +86,7 @@ def test_ctrl_c_ends_every_import(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         deliver(
             Repack(interrupted(), [wanted(IMAGE)]),
-            Lanes.start(nodes, AMD, lambda _node, _size: None),
+            Lanes.start(nodes, AMD, NOTHING, lambda _node, _size: None),
         )
     for imported in tmp_path.glob("*/imported"):
         assert b"index.json" not in imported.read_bytes()

@@ -1,0 +1,267 @@
+"""What goes into each node of what is pushed: over a real socket, as an engine would push."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import attrs
+import pytest
+
+from imgload.oci.digest import Digest, chain_ids
+from imgload.oci.document import IMAGE_NAME
+from imgload.oci.platform import Platform
+from imgload.transports import delta as module
+from imgload.transports.delta import Delta, DeltaIncomplete, Holding, Pushed
+from imgload.transports.fanout import Feed, StreamAborted
+from imgload.transports.receiver import receiving
+from tests.unit.archives import NAME, Image, layer
+
+IMAGE = Image((layer("base"), layer("app"), layer("line")), gzipped=True)
+DIFF_IDS = tuple(Digest.of(raw) for raw in IMAGE.layers)
+CHAINS = chain_ids(DIFF_IDS)
+BLOBS = tuple(Digest.of(raw) for raw in IMAGE.blobs)
+NOTHING = Holding(frozenset())
+BASE = Holding(frozenset(CHAINS[:2]))
+
+
+def pushed(image: Image = IMAGE, **changes: Any) -> Pushed:
+    pairs = zip(image.blobs, image.layers, strict=True)
+    known = {Digest.of(blob): (Digest.of(raw), len(blob)) for blob, raw in pairs}
+    diff_ids = tuple(Digest.of(raw) for raw in image.layers)
+    amd = Platform("linux", "amd64")
+    made = Pushed(image.image_id, diff_ids, (NAME,), amd, known, exact=True)
+    return attrs.evolve(made, **changes)
+
+
+@attrs.define
+class Nodes:
+    """A delta, and what has gone into each node."""
+
+    delta: Delta
+    _streams: dict[str, bytearray]
+    _readers: list[threading.Thread]
+
+    @classmethod
+    def holding(cls, **holdings: Holding) -> Nodes:
+        feeds = {name: Feed() for name in holdings}
+        streams = {name: bytearray() for name in holdings}
+        readers = [
+            threading.Thread(target=_drain, args=(feeds[n], streams[n]), daemon=True) for n in feeds
+        ]
+        for reader in readers:
+            reader.start()
+        return cls(Delta(feeds, holdings), streams, readers)
+
+    def members(self, node: str) -> dict[str, bytes]:
+        """Return what the import of a node read, by path."""
+        for feed in self.delta.feeds.values():
+            feed.complete()
+        for reader in self._readers:
+            reader.join(5)
+        with tarfile.open(fileobj=io.BytesIO(self._streams[node])) as archive:
+            return {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
+
+    def contents(self, node: str) -> set[Digest]:
+        """Return the digests of what a node was given, its index left out."""
+        return {Digest.of(d) for p, d in self.members(node).items() if p.startswith("blobs/")}
+
+
+def _drain(feed: Feed, into: bytearray) -> None:
+    with suppress(StreamAborted):
+        for chunk in feed:
+            into += chunk
+
+
+class Engine:
+    """Pushes as Docker's containerd store does, or, where `sized` is not, as Podman does."""
+
+    def __init__(self, repository: str, *, sized: bool = True) -> None:
+        host, _, self._path = repository.partition("/")
+        self._connection = http.client.HTTPConnection(host, timeout=5)
+        self._sized = sized
+        self.sent: list[Digest] = []
+
+    def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, http.client.HTTPMessage]:
+        self._connection.request(method, path, body)
+        response = self._connection.getresponse()
+        response.read()
+        if response.will_close:
+            self._connection.close()
+        return response.status, response.headers
+
+    def blob(self, raw: bytes, digest: Digest | None = None) -> int:
+        digest = digest or Digest.of(raw)
+        if self.ask("HEAD", f"/v2/{self._path}/blobs/{digest}")[0] == 200:
+            return 200
+        self.sent.append(digest)
+        status, headers = self.ask("POST", f"/v2/{self._path}/blobs/uploads/")
+        place = headers["Location"]
+        if not self._sized:
+            status, _ = self.ask("PATCH", place, raw)
+        if status == 202:
+            status, _ = self.ask("PUT", f"{place}?digest={digest}", raw if self._sized else b"")
+        return status
+
+    def push(self, image: Image) -> None:
+        for raw in (*image.blobs, image.config):
+            self.blob(raw)
+        self.ask("PUT", f"/v2/{self._path}/manifests/latest", image.manifest)
+
+
+@contextmanager
+def pushing(nodes: Nodes, image: Pushed, *, sized: bool = True) -> Iterator[Engine]:
+    with receiving(nodes.delta) as repository:
+        nodes.delta.begin(image)
+        yield Engine(repository, sized=sized)
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_only_what_is_missing_goes_into_the_node(*, sized: bool) -> None:
+    """One layer, the config and the manifest; the layers below are not even asked for."""
+    nodes = Nodes.holding(worker=BASE)
+    with pushing(nodes, pushed(), sized=sized) as engine:
+        engine.push(IMAGE)
+        nodes.delta.end()
+        nodes.delta.close()
+    assert engine.sent == [BLOBS[2], IMAGE.image_id]
+    assert nodes.contents("worker") == {BLOBS[2], IMAGE.image_id, IMAGE.digest}
+
+
+def test_the_index_is_last_and_names_the_image() -> None:
+    """A stream that breaks before leaves no image behind."""
+    nodes = Nodes.holding(worker=NOTHING)
+    with pushing(nodes, pushed(names=(NAME, "docker.io/library/other:v1"))) as engine:
+        engine.push(IMAGE)
+        nodes.delta.end()
+        nodes.delta.close()
+    members = nodes.members("worker")
+    assert list(members)[-1] == "index.json"
+    entries = json.loads(members["index.json"])["manifests"]
+    assert {entry["digest"] for entry in entries} == {str(IMAGE.digest)}
+    assert [e["annotations"][IMAGE_NAME] for e in entries] == [NAME, "docker.io/library/other:v1"]
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_each_node_gets_what_it_lacks(*, sized: bool) -> None:
+    """One push, and for each node its own part of it."""
+    nodes = Nodes.holding(old=BASE, new=NOTHING)
+    with pushing(nodes, pushed(), sized=sized) as engine:
+        engine.push(IMAGE)
+        nodes.delta.end()
+        nodes.delta.close()
+    assert nodes.contents("old") == {BLOBS[2], IMAGE.image_id, IMAGE.digest}
+    assert nodes.contents("new") == {*BLOBS, IMAGE.image_id, IMAGE.digest}
+
+
+def test_the_same_layer_on_another_parent_is_needed() -> None:
+    """The key of a snapshot is its chain ID, not its diff ID."""
+    moved = Image((IMAGE.layers[1], IMAGE.layers[0]), gzipped=True)
+    nodes = Nodes.holding(worker=BASE)
+    with pushing(nodes, pushed(moved)) as engine:
+        engine.push(moved)
+        nodes.delta.end()
+    assert set(engine.sent) == {BLOBS[0], BLOBS[1], moved.image_id}
+
+
+def test_two_images_share_what_they_have_in_common() -> None:
+    """A layer goes into a node once."""
+    other = Image((*IMAGE.layers[:2], layer("other")), gzipped=True)
+    nodes = Nodes.holding(worker=NOTHING)
+    with receiving(nodes.delta) as repository:
+        engine = Engine(repository)
+        for image in (IMAGE, other):
+            nodes.delta.begin(pushed(image))
+            engine.push(image)
+            nodes.delta.end()
+        nodes.delta.close()
+    assert len(engine.sent) == len(set(engine.sent)) == 4 + 2
+    assert {IMAGE.digest, other.digest} <= nodes.contents("worker")
+
+
+def test_the_manifest_names_what_the_node_has_stored() -> None:
+    """The base came by an archive, as plain tars: the image is complete with these."""
+    stored = attrs.evolve(BASE, blobs=frozenset(DIFF_IDS[:2]))
+    plain = {d: len(raw) for d, raw in zip(DIFF_IDS, IMAGE.layers, strict=True)}
+    nodes = Nodes.holding(worker=stored, other=BASE)
+    with pushing(nodes, pushed(plain=plain)) as engine:
+        engine.push(IMAGE)
+        nodes.delta.end()
+        nodes.delta.close()
+    members = nodes.members("worker")
+    [entry] = json.loads(members["index.json"])["manifests"]
+    manifest = json.loads(members[f"blobs/sha256/{Digest.parse(entry['digest']).hex}"])
+    assert manifest["config"]["digest"] == str(IMAGE.image_id)
+    assert [x["digest"] for x in manifest["layers"]] == [*map(str, (*DIFF_IDS[:2], BLOBS[2]))]
+    assert [x["size"] for x in manifest["layers"][:2]] == [len(raw) for raw in IMAGE.layers[:2]]
+    assert IMAGE.digest in nodes.contents("other"), "as it was pushed, where that is no worse"
+
+
+def test_a_name_with_a_digest_keeps_its_manifest() -> None:
+    """It is the digest of just these bytes."""
+    stored = attrs.evolve(BASE, blobs=frozenset(DIFF_IDS[:2]))
+    plain = {d: len(raw) for d, raw in zip(DIFF_IDS, IMAGE.layers, strict=True)}
+    nodes = Nodes.holding(worker=stored)
+    name = f"docker.io/library/app@{IMAGE.digest}"
+    with pushing(nodes, pushed(plain=plain, names=(name,))) as engine:
+        engine.push(IMAGE)
+        nodes.delta.end()
+        nodes.delta.close()
+    assert IMAGE.digest in nodes.contents("worker")
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_blob_that_is_not_what_it_says_is_refused(*, sized: bool) -> None:
+    """And does not count as pushed."""
+    nodes = Nodes.holding(worker=BASE)
+    with pushing(nodes, pushed(), sized=sized) as engine:
+        assert engine.blob(b"x" * len(IMAGE.blobs[2]), BLOBS[2]) == 400
+        engine.push(attrs.evolve(IMAGE, layers=IMAGE.layers[:2]))
+        with pytest.raises(DeltaIncomplete):
+            nodes.delta.end()
+
+
+def test_another_image_than_the_one_meant_is_incomplete() -> None:
+    """It was built again while it was pushed."""
+    other = Image((layer("another"),), gzipped=True)
+    nodes = Nodes.holding(worker=NOTHING)
+    with pushing(nodes, pushed()) as engine:
+        engine.push(other)
+        with pytest.raises(DeltaIncomplete):
+            nodes.delta.end()
+    assert "index.json" not in nodes.members("worker")
+
+
+def test_a_layer_that_does_not_come_is_incomplete() -> None:
+    """An engine that believes the registry has it, though it was told otherwise."""
+    nodes = Nodes.holding(worker=BASE)
+    with pushing(nodes, pushed()) as engine:
+        engine.blob(IMAGE.config)
+        engine.ask("PUT", f"/v2/{engine._path}/manifests/latest", IMAGE.manifest)  # noqa: SLF001
+        with pytest.raises(DeltaIncomplete, match=str(BLOBS[2])):
+            nodes.delta.end()
+
+
+def test_manifests_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept in memory."""
+    monkeypatch.setattr(module, "_MOST_MANIFESTS", 3)
+    nodes = Nodes.holding(worker=NOTHING)
+    with pushing(nodes, pushed()) as engine:
+        path = f"/v2/{engine._path}/manifests/latest"  # noqa: SLF001
+        answers = [engine.ask("PUT", path, b'{"x": %d}' % n)[0] for n in range(5)]
+    assert answers == [201, 201, 201, 400, 400]
+
+
+def test_a_blob_beyond_the_limit_is_not_kept() -> None:
+    """Docker's graphdriver pushes large layers that the nodes have: only their digest counts."""
+    nodes = Nodes.holding(worker=BASE)
+    with pushing(nodes, pushed(known={}, exact=False, limit=400), sized=False) as engine:
+        assert engine.blob(bytes(100_000)) == 201
+        spools = list(nodes.delta._spools.values())  # noqa: SLF001
+    assert [spool.kept for spool in spools] == [False]
