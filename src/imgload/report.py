@@ -23,6 +23,8 @@ class NodeResult:
         node: the node's name.
         action: what was done, or in a dry run would be; None when the node could not be asked.
         proof: what was read back; None when nothing was.
+        bytes_missing: in a dry run, the layers that would be sent, as far as their sizes are
+            known before; Docker's graphdriver store and Podman know them unpacked.
         bytes_sent: into the node, for this image; a layer that several images share is counted
             with the first of them.
         seconds: from the start of the transfer to the proof.
@@ -38,6 +40,7 @@ class NodeResult:
     seconds: float = 0.0
     error: ImgloadError | None = None
     replaced: Digest | None = None
+    bytes_missing: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -51,10 +54,12 @@ class NodeResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the node's part of the document."""
+        planned = {} if self.bytes_missing is None else {"bytes_missing": self.bytes_missing}
         return {
             "node": self.node,
             "action": self.action,
             "ok": self.ok,
+            **planned,
             "bytes_sent": self.bytes_sent,
             "seconds": round(self.seconds, 3),
             "replaced": str(self.replaced) if self.replaced else None,

@@ -60,7 +60,13 @@ class Transfer:
     def pretend(self, plan: Plan) -> None:
         """Settle every step as planned; nothing is done."""
         for step in plan.steps:
-            self._settle(step.image, NodeResult(step.node, step.action, step.proof))
+            size = self._missing_bytes(step) if step.action in {"delta", "full"} else 0
+            result = NodeResult(step.node, step.action, step.proof, bytes_missing=size)
+            self._settle(step.image, result)
+
+    def _missing_bytes(self, step: Step) -> int:
+        sending = self._sending([step.image])
+        return sending.missing_bytes([self.nodes[step.node]])
 
     def refuse(self, images: Sequence[Image], errors: Mapping[str, ImgloadError]) -> None:
         """Settle the nodes that could not be surveyed."""
@@ -103,9 +109,7 @@ class Transfer:
 
     def _send(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
         start = time.monotonic()
-        source = self.origins[images[0].name][0]
-        found = {image: source.identify(self.origins[image.name][1]) for image in images}
-        sending = Sending(source, found, self.surveys, self.option, self.on_event)
+        sending = self._sending(images)
         if send := sending.partly(nodes):
             self._announce(images, nodes, sending.missing_bytes(nodes))
             nodes = self._attempt(send, nodes, start)
@@ -115,6 +119,11 @@ class Transfer:
             self._announce(images, nodes, size)
             sent = sending.by_archive(nodes)
             in_parallel([partial(self._finish, node, sent, start) for node in nodes])
+
+    def _sending(self, images: Sequence[Image]) -> Sending:
+        source = self.origins[images[0].name][0]
+        found = {image: source.identify(self.origins[image.name][1]) for image in images}
+        return Sending(source, found, self.surveys, self.option, self.on_event)
 
     def _announce(self, images: Sequence[Image], nodes: Sequence[Node], size: int) -> None:
         for node in nodes:

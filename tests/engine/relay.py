@@ -15,12 +15,16 @@ from tests.lab.engine import Engine
 
 @attrs.define
 class Relay:
-    """Passes every connection on; `sent` are the bytes that the engine was given."""
+    """Passes every connection on.
+
+    `sent` are the bytes that the engine was given, `requests` the first lines of what was asked.
+    """
 
     _upstream: Path
     _listener: socket.socket
     url: str
     sent: int = 0
+    requests: list[str] = attrs.field(factory=list)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     def serve(self) -> None:
@@ -38,11 +42,21 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 if up:
-                    with self._lock:
-                        self.sent += len(data)
+                    self._count(data)
                 target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+    def _count(self, data: bytes) -> None:
+        with self._lock:
+            self.sent += len(data)
+            if data.startswith((b"GET ", b"POST ", b"PUT ", b"DELETE ", b"HEAD ")):
+                self.requests.append(data.partition(b" HTTP/")[0].decode())
+
+    @property
+    def execs(self) -> int:
+        """How many commands were started in containers."""
+        return sum("/exec/" in each and "/start" in each for each in self.requests)
 
 
 @contextlib.contextmanager

@@ -167,4 +167,5 @@ def test_a_dry_run_changes_nothing(lab: Lab, images: Images) -> None:
     assert report.ok
     assert report.images[0].nodes[0].action == "full"
     assert report.images[0].nodes[0].proof is None
+    assert report.images[0].nodes[0].bytes_missing
     assert records(node) == before

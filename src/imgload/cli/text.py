@@ -15,7 +15,7 @@ _DONE = {
 _PLANNED = {
     "present": "already there",
     "tagged": "would be tagged",
-    "delta": "would be sent (what is missing)",
+    "delta": "would be sent in part",
     "full": "would be sent",
 }
 _KIB = 1024
@@ -37,7 +37,8 @@ def show_report(report: Report, *, quiet: bool) -> None:
 
 def _line(node: NodeResult, *, dry_run: bool) -> str:
     if dry_run and not node.error:
-        return f"- {node.node}: {_PLANNED[node.action or 'full']}"
+        size = f" ({size_text(node.bytes_missing)} missing)" if node.bytes_missing else ""
+        return f"- {node.node}: {_PLANNED[node.action or 'full']}{size}"
     if not node.ok:
         told = node.error.hint if node.error else ""
         hint = f"\n      {click.style('try:', fg='cyan')} {told}" if told else ""

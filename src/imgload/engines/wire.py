@@ -177,6 +177,8 @@ class SocketAnswer(Answer):
         """Yield the body in pieces of at most 1 MiB."""
         while chunk := self._response.read(CHUNK):
             yield chunk
+        if self._response.length:  # http.client takes this for the end
+            raise ConnectionError(f"cut off {self._response.length} bytes before the end")
 
     def lines(self) -> Iterator[bytes]:
         """Yield the body's lines as they come."""

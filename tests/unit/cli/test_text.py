@@ -67,7 +67,7 @@ def test_each_action_has_its_words(shown: Shown, action: Action, words: str) -> 
     [
         ("present", "already there"),
         ("tagged", "would be tagged"),
-        ("delta", "would be sent (what is missing)"),
+        ("delta", "would be sent in part"),
         ("full", "would be sent"),
     ],
 )
