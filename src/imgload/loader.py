@@ -20,7 +20,7 @@ from imgload.oci.platform import Platform
 from imgload.parallel import Task, in_parallel
 from imgload.plan import Image, Plan, make_plan
 from imgload.report import Report
-from imgload.sources.base import Source
+from imgload.sources.base import Found, Source
 from imgload.sources.resolve import Located, locate, named
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ class Loader:
     ) -> tuple[dict[Image, Located], dict[str, Survey], dict[str, ImgloadError]]:
         """Find the images in the sources, and what the nodes have."""
         wanted = Platform.parse(platform) if platform is not None else None
-        found = named(locate(texts, self.sources, wanted), name)
+        located = [_remembered(*pair) for pair in locate(texts, self.sources, wanted)]
+        found = named(located, name)
         surveys, failed = self._survey(list(found))
         if any(image.image_id is None for image in found):
             found = _identified(found, surveys)
@@ -149,15 +150,29 @@ def _survey(node: Node, asked: Question) -> Survey | ImgloadError:
         return error
 
 
+def _remembered(source: Source, found: Found) -> Located:
+    """Take an image ID from memory where the engine does not tell it."""
+    if found.image_id is None and found.manifest_digest is not None:
+        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+
+        image_id = Memory.load().image_id(source.address, found.manifest_digest)
+        return source, attrs.evolve(found, image_id=image_id)
+    return source, found
+
+
 def _identified(
     found: Mapping[Image, Located], surveys: Mapping[str, Survey]
 ) -> dict[Image, Located]:
     """Settle the image IDs that an engine does not tell: a node may, by the manifest's digest."""
+    from imgload.memory import Memory  # noqa: PLC0415 - start-up
+
     known: dict[Image, Located] = {}
     for image, (source, there) in found.items():
         image_id = there.image_id or _config_of(there.manifest_digest, surveys.values())
         settled = attrs.evolve(there, image_id=image_id) if image_id else source.identify(there)
         known[attrs.evolve(image, image_id=settled.image_id)] = (source, settled)
+        if settled.image_id and there.manifest_digest:
+            Memory.load().identify(source.address, there.manifest_digest, settled.image_id)
     return known
 
 

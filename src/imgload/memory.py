@@ -1,7 +1,8 @@
 """What is worth remembering between runs; may be deleted at any time.
 
 Docker's graphdriver store asks a registry only for the digests under which it pushed a layer
-before. Which layer such a digest means, only the one who was pushed to knows.
+before. Which layer such a digest means, only the one who was pushed to knows. Its containerd image
+store tells a manifest's digest, and not the image ID.
 """
 
 from __future__ import annotations
@@ -71,6 +72,19 @@ class Memory:
             kept[str(digest)] = [str(diff_id), size]
         newest = dict(list(kept.items())[-_MOST_LAYERS:])
         self._set(engine, "layers", newest)
+
+    def image_id(self, engine: str, manifest: Digest) -> Digest | None:
+        """Return the image ID of a manifest that an engine pushed before."""
+        with suppress(ArchiveInvalid):
+            return Digest.parse(self._of(engine, "image_ids").get(str(manifest)))
+        return None
+
+    def identify(self, engine: str, manifest: Digest, image_id: Digest) -> None:
+        """Remember the image ID of a manifest; it never changes."""
+        kept = self._of(engine, "image_ids")
+        if kept.get(str(manifest)) != str(image_id):
+            kept[str(manifest)] = str(image_id)
+            self._set(engine, "image_ids", dict(list(kept.items())[-_MOST_LAYERS:]))
 
     def is_cut_off(self, engine: str) -> bool:
         """Whether the engine could not reach this machine's loopback within the last day."""

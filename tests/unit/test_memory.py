@@ -86,6 +86,15 @@ def test_what_was_compressed_is_taught(file: Path) -> None:
     assert memory.taught(OTHER) == set()
 
 
+def test_a_manifests_image_id_is_remembered(file: Path) -> None:
+    """For the engine that pushed it; what is no digest is nothing."""
+    Memory.load().identify(ENGINE, PUSHED, DIFF_ID)
+    assert Memory.load().image_id(ENGINE, PUSHED) == DIFF_ID
+    assert Memory.load().image_id(OTHER, PUSHED) is None
+    file.write_text(file.read_text().replace(str(DIFF_ID), "sha256:none"))
+    assert Memory.load().image_id(ENGINE, PUSHED) is None
+
+
 def test_the_oldest_is_forgotten(file: Path) -> None:
     """The file stays small; what was confirmed lately is not old."""
     many = {Digest.of(str(i).encode()): (DIFF_ID, i) for i in range(2001)}
