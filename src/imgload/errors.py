@@ -21,6 +21,7 @@ One root, so that a caller can catch it all; each error carries the hint that a 
     ├── SourceError              6
     │   ├── ArchiveInvalid
     │   ├── DigestMismatch
+    │   ├── ManifestMissing
     │   └── PlatformMissing
     ├── NodeError                1   one node; the other nodes go on
     │   ├── NodeNotRunning
@@ -135,6 +136,10 @@ class ArchiveInvalid(SourceError):
 
 class DigestMismatch(SourceError):
     """Content is not what its digest says."""
+
+
+class ManifestMissing(SourceError):
+    """The source does not have the manifest whose digest a name demands."""
 
 
 class PlatformMissing(SourceError):

@@ -13,6 +13,7 @@ import attrs
 
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.platform import Platform
+from imgload.reference import pinned
 
 if TYPE_CHECKING:
     from imgload.nodes.survey import Survey
@@ -42,6 +43,11 @@ class Image:
     platform: Platform
     size: int
     source: str
+
+    @property
+    def pin(self) -> Digest | None:
+        """The manifest digest that the name demands, or None."""
+        return pinned(self.name)
 
 
 @attrs.frozen
@@ -107,8 +113,9 @@ def prove(image: Image, survey: Survey) -> Proof:
     config = survey.configs.get(image_id) if image_id else None
     chain_id = config.chain_id if config else None
     answer = survey.cri.get(image.name)
+    target = survey.records.get(image.name)
     return Proof(
-        name=image.name in survey.records,
+        name=target is not None and target == (image.pin or target),
         image_id=image_id is not None and survey.has(image.name, image_id),
         diff_ids=config is not None and config.diff_ids == image.diff_ids,
         unpacked=config is not None and (chain_id is None or chain_id in survey.snapshots),
@@ -122,6 +129,8 @@ def decide(image: Image, node: str, survey: Survey) -> Step:
     if proof.ok:
         return Step(image, node, "present", proof)
     others = survey.names_of(image.image_id) if image.image_id else []
+    if image.pin:
+        others = [name for name in others if survey.records[name] == image.pin]
     if others and proof.diff_ids and proof.unpacked and image.name not in others:
         return Step(image, node, "tagged", tag_from=others[0])
     missing = missing_layers(image.diff_ids, [survey.snapshots])

@@ -104,6 +104,12 @@ class Reference:
         return f"{self.registry}/{self.repository}{self._suffix}"
 
 
+def pinned(name: str) -> Digest | None:
+    """Return the manifest digest that a full name demands (``repo@sha256:…``), or None."""
+    _, at, digest = name.partition("@")
+    return Digest.parse(digest) if at else None
+
+
 def image_id_prefix(text: str) -> str | None:
     """Return the hexadecimal digits when the text may be an image ID, whole or shortened."""
     match = _IMAGE_ID.fullmatch(text)

@@ -64,6 +64,8 @@ class Sending:
         pusher = self.source if isinstance(self.source, Pusher) else None
         engine = pusher.address if pusher else ""
         style = pusher.push_style(found) if pusher else None
+        if found.pins and style != "stored":
+            style = None  # what is compressed anew has another manifest
         facts = Facts(
             style=style,
             cut_off=self._is_cut_off(engine, found),

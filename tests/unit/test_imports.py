@@ -20,7 +20,8 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text()
 LEVELS: list[set[str]] = [
     {"errors", "parallel"},
     {"oci"},
-    {"reference", "plan"},
+    {"reference"},
+    {"plan"},
     {"report", "memory"},
     {"events", "engines"},
     {"nodes"},

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from imgload.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
+from imgload.errors import ArchiveInvalid, DigestMismatch, ManifestMissing, PlatformMissing
 from imgload.oci.blobs import Blob, Blobs
 from imgload.oci.digest import Digest
 from imgload.oci.document import (
@@ -91,6 +91,28 @@ def choose(
             hint="build it for that platform, or choose one that is there with --platform",
         )
     return fitting[0]
+
+
+def pinned_index(name: str, image: ArchivedImage, blobs: Blobs) -> bytes | None:
+    """Return the index that a name with a digest demands, or None when its manifest will do.
+
+    Raises:
+        ManifestMissing: when the archive has nothing of that digest for the image.
+
+    """
+    _, at, text = name.partition("@")
+    digest = Digest.parse(text) if at else image.manifest.digest
+    if digest == image.manifest.digest:
+        return None
+    kept = (blob.data for blob in blobs.values() if blob.digest == digest)
+    raw = next((data for data in kept if data is not None), None)
+    if digest in image.indexes and raw is not None:
+        return raw
+    raise ManifestMissing(
+        f"the image has the manifest {image.manifest.digest}, and not the one that {name} demands",
+        hint="name it without the digest; or load from a store that keeps manifests: Docker's"
+        " containerd image store, or an OCI archive",
+    )
 
 
 def _from_layout(blobs: Blobs) -> Iterator[ArchivedImage]:

@@ -179,6 +179,12 @@ class Index:
         return cls(Digest.of(raw), tuple(Descriptor.parse(m) for m in found))
 
     @staticmethod
+    def descriptor(raw: bytes, name: str) -> Descriptor:
+        """Return the entry of ``index.json`` that makes containerd call an index `name`."""
+        kind = str(parse_json(raw, "the image index").get("mediaType") or INDEX)
+        return Descriptor(kind, Digest.of(raw), len(raw), annotations={IMAGE_NAME: name})
+
+    @staticmethod
     def build(manifests: tuple[Descriptor, ...]) -> bytes:
         """Raw bytes of an index that lists the manifests given."""
         entries = [m.to_json() for m in manifests]

@@ -16,7 +16,7 @@ import attrs
 
 from imgload.errors import ArchiveInvalid, DigestMismatch
 from imgload.oci import tar
-from imgload.oci.archive import ArchivedImage, choose, images_in
+from imgload.oci.archive import ArchivedImage, choose, images_in, pinned_index
 from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document, peek
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor, Index
@@ -121,8 +121,13 @@ class Repack:
             image = choose(found, wanted.target, wanted.platform)
             self.images[wanted.target] = image
             yield from self._complete(image)
-            platform = image.config.platform
-            entries += (image.manifest.descriptor(platform, name) for name in wanted.names)
+            for name in wanted.names:
+                raw = pinned_index(name, image, self._blobs)
+                if raw is not None:
+                    yield from self._document(Digest.of(raw), raw)
+                    entries.append(Index.descriptor(raw, name))
+                else:
+                    entries.append(image.manifest.descriptor(image.config.platform, name))
         yield from file_member("index.json", Index.build(tuple(entries)))
         yield tar.END
 
@@ -134,10 +139,14 @@ class Repack:
             self._check(layer, kept)
         needed = [*(layer.digest for layer in image.manifest.layers), image.config.digest]
         for digest in (*needed, image.manifest.digest):
-            if digest not in self._sent | self.left_out:
-                self._sent.add(digest)
-                self.sizes[digest] = len(kept[digest])
-                yield from file_member(f"blobs/sha256/{digest.hex}", kept[digest])
+            if digest not in self.left_out:
+                yield from self._document(digest, kept.get(digest, b""))
+
+    def _document(self, digest: Digest, data: bytes) -> Iterator[bytes]:
+        if digest not in self._sent:
+            self._sent.add(digest)
+            self.sizes[digest] = len(data)
+            yield from file_member(f"blobs/sha256/{digest.hex}", data)
 
     def _check(self, layer: Descriptor, kept: dict[Digest, bytes]) -> None:
         self._blobs.by_digest(layer.digest)

@@ -140,8 +140,17 @@ def _named_by(text: str, image: ArchivedImage) -> bool:
         if image_id_prefix(text):
             return False
         raise
+    if wanted.digest is not None:
+        return _has_manifest(wanted, image)
     accepted = [wanted, *([wanted.on_localhost()] if wanted.short else [])]
     return any(name in accepted for name in _references(image))
+
+
+def _has_manifest(wanted: Reference, image: ArchivedImage) -> bool:
+    """Whether an image has the manifest, or the index, of a digest, and no other repository."""
+    repositories = {(name.registry, name.repository) for name in _references(image)}
+    fits = not repositories or (wanted.registry, wanted.repository) in repositories
+    return fits and wanted.digest in {image.manifest.digest, *image.indexes}
 
 
 def _own_names(image: ArchivedImage) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from imgload.errors import UsageError
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
+from imgload.reference import pinned
 
 if TYPE_CHECKING:
     from imgload.transports.choose import PushStyle
@@ -49,6 +50,11 @@ class Found:
     own_platform: bool = True
     cut_off: bool = False
     tagged: bool = False
+
+    @property
+    def pins(self) -> set[Digest]:
+        """The manifest digests that its names demand."""
+        return {pin for name in self.names if (pin := pinned(name))}
 
     @property
     def blobs(self) -> Sequence[Digest]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from imgload.engines.base import NOT_CONNECTED, Engine, EngineImage
-from imgload.errors import EngineFailed, PlatformMissing
+from imgload.errors import EngineFailed, ManifestMissing, PlatformMissing
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.reference import Reference, image_id_prefix, is_full_image_id
@@ -40,6 +40,13 @@ class EngineSource(Pusher):
         if not _is_meant(text, names_for, image):
             return None
         self._require(platform, text, image)
+        if names_for and names_for.digest and image.image_id:
+            raise ManifestMissing(
+                f"{self.engine.endpoint} cannot give the manifest that {text} demands: it keeps"
+                " unpacked layers, and what it saves of them has another digest",
+                hint="name it by its tag; or load it from an OCI archive, or from Docker's"
+                " containerd image store",
+            )
         suited = platform or image.platform
         found = Found(
             handle=str(image.target),
@@ -115,7 +122,10 @@ class EngineSource(Pusher):
         self.engine.push(image.target, repository)
 
     def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
-        return self.engine.save([image.handle for image in images], images[0].platform)
+        pins = set().union(*(image.pins for image in images))
+        whole = bool(pins - {image.manifest_digest for image in images})
+        platform = None if whole else images[0].platform
+        return self.engine.save([image.handle for image in images], platform)
 
 
 def _reference(text: str) -> Reference | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import attrs
+
 from imgload.errors import ImageAmbiguous, ImageNotFound, UsageError
 from imgload.oci.platform import Platform
 from imgload.parallel import in_parallel
@@ -47,8 +49,9 @@ def named(located: Sequence[Located], name: str | None) -> dict[Image, Located]:
     given = (Reference.parse(name).record,) if name is not None else None
     origins: dict[str, Located] = {}
     for source, found in located:
-        for each in given or found.names:
-            other = origins.setdefault(each, (source, found))
+        names = given or found.names
+        for each in names:
+            other = origins.setdefault(each, (source, attrs.evolve(found, names=names)))
             if other[1].target != found.target:
                 raise _ambiguous(each, [other, (source, found)])
     return {_image(each, *pair): pair for each, pair in origins.items()}

@@ -23,6 +23,7 @@ from imgload.oci.platform import Platform
 from imgload.oci.repack import LAYOUT, file_member
 from imgload.oci.tar import END, header, padding
 from imgload.plan import missing_layers
+from imgload.reference import pinned
 from imgload.transports.fanout import Feed
 from imgload.transports.receiver import Upload
 from imgload.transports.spool import Spool
@@ -158,8 +159,19 @@ class Delta:
             suited = self._suited(manifest, config, node)
             path = f"blobs/sha256/{suited.digest.hex}"
             self.put([node], file_member(path, suited.raw))
-            entries = (suited.descriptor(image.platform, name) for name in image.names)
+            entries = [self._entry(name, suited, node) for name in image.names]
             self._entries[node] += entries
+
+    def _entry(self, name: str, manifest: Manifest, node: str) -> Descriptor:
+        """Return a name's place in the index; a digest may demand an index that was pushed."""
+        pin = pinned(name) or manifest.digest
+        if pin == manifest.digest:
+            return manifest.descriptor(self._current.platform, name)
+        raw = self._manifests.get(pin)
+        if raw is None or manifest.digest not in {m.digest for m in Index.parse(raw).manifests}:
+            raise DeltaIncomplete(f"the engine did not push the manifest {pin}")
+        self.put([node], file_member(f"blobs/sha256/{pin.hex}", raw))
+        return Index.descriptor(raw, name)
 
     def close(self) -> None:
         """Name the images: from here on the nodes have them."""
@@ -204,7 +216,7 @@ class Delta:
         image = self._current
         pairs = zip(manifest.layers, image.diff_ids, strict=True)
         layers = tuple(self._stored(layer, diff_id, node) for layer, diff_id in pairs)
-        if layers == manifest.layers or any("@" in name for name in image.names):
+        if layers == manifest.layers or any(map(pinned, image.names)):
             return manifest
         return Manifest.build(config, layers)
 

@@ -1,16 +1,19 @@
 """Whatever tool saved the archive, containerd is given one OCI layout that it can import."""
 
 import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import PlatformMissing
+from imgload.errors import ManifestMissing, PlatformMissing
 from imgload.oci import tar
 from imgload.oci.digest import Digest
+from imgload.oci.document import INDEX
 from imgload.oci.platform import Platform
 from imgload.oci.repack import Repack, Wanted
 from tests.unit.archives import (
@@ -19,7 +22,10 @@ from tests.unit.archives import (
     Entry,
     Image,
     Layout,
+    blob,
+    descriptor,
     encode,
+    index,
     layer,
     oci,
     pack,
@@ -140,8 +146,41 @@ def test_only_what_is_wanted_gets_a_name(write: Write) -> None:
 def test_the_names_are_those_asked_for_and_no_others(write: Write) -> None:
     """Not the archive's own, and never import-DATE@sha256 (kind #4028)."""
     image = Image(name="evil.example/other:v9")
-    names = ["ghcr.io/o/app:v1", "docker.io/library/app@sha256:" + "0" * 64]
+    names = ["ghcr.io/o/app:v1", "docker.io/library/app:v1"]
     assert repack(pack(write(image)), wanted(image, names)).names == names
+
+
+@forms
+def test_a_digest_that_the_archive_does_not_have_is_refused(write: Write) -> None:
+    """A name with a digest is usable only when the manifest has just that (kind #2394)."""
+    image = Image()
+    with pytest.raises(ManifestMissing, match="demands"):
+        repack(pack(write(image)), wanted(image, ["docker.io/library/app@sha256:" + "0" * 64]))
+
+
+@pytest.mark.parametrize("write", [FORMS["oci"], FORMS["docker25"]])
+def test_a_digest_is_the_manifests_own(write: Write) -> None:
+    """Byte for byte as it was in the archive."""
+    image = Image(gzipped=True)
+    name = f"docker.io/library/app@{image.digest}"
+    layout = repack(pack(write(image)), wanted(image, [name]))
+    assert layout.names == [name]
+    assert layout.manifest(name) == image.manifest
+
+
+def test_a_digest_may_be_an_indexs() -> None:
+    """As a registry tells it for several platforms; the record leads to the index itself."""
+    image = Image(gzipped=True)
+    inner = index(image.entry, {**image.entry, "digest": "sha256:" + "1" * 64})
+    members = [*image.members, blob(inner), ("index.json", index(descriptor(inner, INDEX)))]
+    name = f"docker.io/library/app@{Digest.of(inner)}"
+    stream = Repack([pack(members)], [wanted(image, [name])])
+    with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as layout:
+        top = layout.extractfile("index.json")
+        assert top is not None
+        [entry] = json.loads(top.read())["manifests"]
+        assert entry["digest"] == str(Digest.of(inner))
+        assert f"blobs/sha256/{Digest.of(inner).hex}" in layout.getnames()
 
 
 @forms

@@ -16,6 +16,7 @@ from imgload.errors import (
     SourceError,
     UsageError,
 )
+from imgload.oci.digest import Digest
 from imgload.oci.document import INDEX
 from imgload.oci.platform import Platform
 from imgload.sources.archive import ArchiveSource
@@ -106,6 +107,18 @@ def test_what_can_only_be_an_id_is_no_name(source: Open) -> None:
 def named_by_prefix_of(image: Image) -> Image:
     """Return another image, whose name is the beginning of that one's ID."""
     return Image((layer("other"),), f"{image.image_id.hex[:12]}:latest")
+
+
+@pytest.mark.parametrize("text", ["app@{0}", "app:other@{0}", "docker.io/library/app@{0}"])
+def test_a_digest_means_the_manifest_or_an_index_over_it(source: Open, text: str) -> None:
+    """A tag before it counts for nothing, as for Kubernetes; another repository does."""
+    archive = source(several_platforms())
+    for digest in (MULTI[1].digest, Digest.of(index(*(image.entry for image in MULTI)))):
+        found = held(archive, text.format(digest), ARM)
+        assert found.image_id == MULTI[1].image_id
+        assert found.names == (f"docker.io/library/app@{digest}",)
+        assert archive.find(f"other@{digest}", ARM) is None
+    assert archive.find("app@sha256:" + "0" * 64, ARM) is None
 
 
 @pytest.mark.parametrize("order", [1, -1])

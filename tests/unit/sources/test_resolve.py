@@ -193,7 +193,9 @@ def test_an_image_asked_for_by_two_texts_is_one() -> None:
 def test_a_name_given_takes_the_place_of_all_its_own(name: str, record: str) -> None:
     """Normalised as a pod spec's name is."""
     pair = (SHELF, found("a", "x/a:1", "x/a:2"))
-    assert {image.name: origin for image, origin in named([pair], name).items()} == {record: pair}
+    [(image, (source, settled))] = named([pair], name).items()
+    assert (image.name, settled.names) == (record, (record,))
+    assert (source, settled.target) == (pair[0], pair[1].target)
 
 
 def test_one_name_for_several_images_is_wrong_usage() -> None:
