@@ -12,7 +12,7 @@ import attrs
 
 from imgload.connect import Connections
 from imgload.errors import ImgloadError, LoadFailed
-from imgload.events import Event, ImageFound
+from imgload.events import Event, ImageFound, Note
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question, Survey
 from imgload.oci.digest import Digest
@@ -130,6 +130,8 @@ class Loader:
                 surveys, failed = self._survey(list(found))
         for image in found:
             on_event(ImageFound(image.name, image.image_id, image.source, image.size))
+            for note in _cannot_run(image, surveys):
+                on_event(note)
         return found, surveys, failed
 
     def _survey(self, images: Sequence[Image]) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
@@ -174,6 +176,15 @@ def _identified(
         if settled.image_id and there.manifest_digest:
             Memory.load().identify(source.address, there.manifest_digest, settled.image_id)
     return known
+
+
+def _cannot_run(image: Image, surveys: Mapping[str, Survey]) -> Iterator[Note]:
+    for name, survey in surveys.items():
+        if not survey.traits.platform.runs(image.platform):
+            yield Note(
+                f"{image.name} is for {image.platform}: {name}, which is"
+                f" {survey.traits.platform}, runs it only with emulation"
+            )
 
 
 def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | None:

@@ -21,6 +21,8 @@ _ARCHITECTURES = {
 }
 _PLATFORM = re.compile(r"[\w.-]+(/[\w.-]+){0,2}", re.ASCII)
 _SYSTEMS = {"": "linux", "macos": "darwin"}
+_ALSO_RUNS = {"amd64": {"386"}, "arm64": {"arm"}}
+"""Older architectures that a machine's processor usually runs, too."""
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
 
 
@@ -72,6 +74,11 @@ class Platform:
         """Return the platform as a descriptor has it."""
         value = {"architecture": self.architecture, "os": self.os}
         return {**value, "variant": self.variant} if self.variant else value
+
+    def runs(self, image: Platform) -> bool:
+        """Whether a machine of this platform runs an image without emulation."""
+        also = _ALSO_RUNS.get(self.architecture, set())
+        return image.os == self.os and image.architecture in {self.architecture, *also}
 
     @property
     def is_unknown(self) -> bool:

@@ -105,3 +105,19 @@ def test_buildkits_attestations_have_an_unknown_platform() -> None:
     assert unknown is not None
     assert unknown.is_unknown
     assert not Platform("linux", "amd64").is_unknown
+
+
+@pytest.mark.parametrize(
+    ("node", "image", "runs"),
+    [
+        ("linux/amd64", "linux/amd64", True),
+        ("linux/amd64", "linux/386", True),
+        ("linux/amd64", "linux/arm64", False),
+        ("linux/arm64", "linux/arm/v7", True),
+        ("linux/arm", "linux/arm64", False),
+        ("linux/amd64", "windows/amd64", False),
+    ],
+)
+def test_what_a_node_runs_without_emulation(node: str, image: str, *, runs: bool) -> None:
+    """The rest is loaded all the same, with a warning."""
+    assert Platform.parse(node).runs(Platform.parse(image)) is runs
