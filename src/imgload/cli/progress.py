@@ -17,6 +17,8 @@ from imgload.events import BytesSent, Event, NodeDone, Note, SendingEnded, Sendi
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+_WORTH_TELLING = 64 << 10
+"""Bytes; of less, the config and the manifest are most, and no source knows their size."""
 OnEvent = Callable[[Event], None]
 
 
@@ -40,7 +42,8 @@ def _line(event: Event) -> None:
         click.echo(f"note: {event.text}", err=True)
     elif isinstance(event, SendingStarted):
         names = ", ".join(event.references)
-        click.echo(f"sending {names} ({size_text(event.size)}) to {event.node}", err=True)
+        size = f" ({size_text(event.size)})" if event.size >= _WORTH_TELLING else ""
+        click.echo(f"sending {names}{size} to {event.node}", err=True)
 
 
 @attrs.define

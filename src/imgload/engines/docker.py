@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from imgload.engines.base import Container, EngineImage
 from imgload.engines.rest import RestEngine
 from imgload.engines.trouble import translated
-from imgload.engines.wire import STREAM_SECONDS
+from imgload.engines.wire import STREAM_SECONDS, Answer
+from imgload.errors import EngineFailed
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -71,13 +72,22 @@ class DockerEngine(RestEngine):
     @contextmanager
     def save(self, images: Sequence[str], platform: Platform | None) -> Iterator[Iterator[bytes]]:
         doing = f"saving {', '.join(images)}"
-        params: list[tuple[str, str]] = [("names", image) for image in images]
-        if platform and self._version >= _PLATFORM_SAVE:
-            params.append(("platform", json.dumps(platform.to_json())))
         with translated(self.endpoint, doing):
-            answer = self.ask("GET", "/images/get", doing, params=params, seconds=STREAM_SECONDS)
+            answer = self._ask_to_save(images, platform, doing)
         with answer:
             yield self._body(answer)
+
+    def _ask_to_save(self, images: Sequence[str], platform: Platform | None, doing: str) -> Answer:
+        """Ask for one platform, and for all where Docker does not find it (docker/cli #7278)."""
+        names = [("names", image) for image in images]
+        if platform and self._version >= _PLATFORM_SAVE:
+            chosen = [*names, ("platform", json.dumps(platform.to_json()))]
+            with suppress(EngineFailed):
+                return self._save(chosen, doing)
+        return self._save(names, doing)
+
+    def _save(self, params: list[tuple[str, str]], doing: str) -> Answer:
+        return self.ask("GET", "/images/get", doing, params=params, seconds=STREAM_SECONDS)
 
     def push(self, image: Digest, repository: str) -> None:
         tag = secrets.token_hex(8)
@@ -103,7 +113,7 @@ class DockerEngine(RestEngine):
 
     def layer_sizes(self, image: Digest) -> list[int]:
         steps = self.document("GET", f"/images/{image}/history", "reading an image's history")
-        return [int(step["Size"]) for step in reversed(steps) if step.get("Size")]
+        return [int(step["Size"]) for step in reversed(steps or ()) if step.get("Size")]
 
     def containers(self, label: str) -> list[Container]:
         params = {"all": "1", "filters": json.dumps({"label": [label]})}

@@ -68,7 +68,7 @@ class PodmanEngine(RestEngine):
     def layer_sizes(self, image: Digest) -> list[int]:
         path = f"/images/{image.hex}/history"
         steps = self.document("GET", path, "reading an image's history")
-        return [int(step["Size"]) for step in reversed(steps) if step.get("Size")]
+        return [int(step["Size"]) for step in reversed(steps or ()) if step.get("Size")]
 
     def containers(self, label: str) -> list[Container]:
         params = {"all": "true", "filters": json.dumps({"label": [label]})}

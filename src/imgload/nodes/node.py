@@ -54,9 +54,13 @@ class Node:
         """
         self._require_running()
         try:
-            return self._survey(question)
+            found = self._survey(question)
+            targets = found.named_otherwise(question)
+            if targets:
+                found = self._state(attrs.evolve(question, targets=targets), found.traits)
         except NodeUnusable as error:
             raise NodeUnusable(f"{self.name}: {error.message}", hint=self._look) from error
+        return found
 
     def _survey(self, question: Question) -> Survey:
         if self._traits is not None:

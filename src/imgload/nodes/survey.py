@@ -25,10 +25,7 @@ _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 
 @attrs.frozen
 class Question:
-    """What to read of a node: everything about these names, image IDs and records' targets.
-
-    CRI has a record named after the ID for each image that it knows, whatever its other names.
-    """
+    """What to read of a node: everything about these names, image IDs and records' targets."""
 
     names: tuple[str, ...]
     image_ids: tuple[Digest, ...]
@@ -45,7 +42,7 @@ class Question:
     @property
     def records(self) -> tuple[str, ...]:
         """The names of the records to read; never none, which would mean all."""
-        return tuple(dict.fromkeys((*self.names, *map(str, self.image_ids)))) or ("none",)
+        return self.names or ("none",)
 
 
 @attrs.frozen
@@ -83,6 +80,18 @@ class Survey:
         """Whether the name leads to exactly that image on containerd."""
         target = self.records.get(name)
         return target is not None and self.content.configs_under(target) == {image_id}
+
+    def named_otherwise(self, question: Question) -> tuple[Digest, ...]:
+        """Return the manifests of images that are there, while a name asked for leads to none.
+
+        Their other names are worth a second look: such an image is only tagged. CRI's record by
+        image ID cannot be relied on: there is none after a name was moved to an image.
+        """
+        wanted = set(question.image_ids)
+        manifests = {m for m, config in self.content.configs.items() if config in wanted}
+        if manifests and any(self.records.get(name) not in manifests for name in question.names):
+            return tuple(manifests)
+        return ()
 
     def names_of(self, image_id: Digest) -> list[str]:
         """Return all names under which the node has an image."""
