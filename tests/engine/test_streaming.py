@@ -34,7 +34,8 @@ print(json.dumps({"peak": int(told["VmHWM"][0]), "written": int(told["write_byte
 
 
 @pytest.mark.parametrize(
-    ("source", "cluster", "size"), [("docker", "lab-p21", 2000), ("podman", "lab-d21", 300)]
+    ("source", "cluster", "size"),
+    [("docker", "lab-p21", 2000), ("podman", "lab-d21", 300), ("docker28", "lab-d21", 300)],
 )
 def test_a_large_image_takes_little_memory_and_no_disk(
     lab: Lab, images: Images, source: str, cluster: str, size: int
@@ -43,7 +44,7 @@ def test_a_large_image_takes_little_memory_and_no_disk(
     tag = unique()
     images.build(lab.engine(source), tag, bytes(size * MIB))
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, tag, cluster, source],
+        [sys.executable, "-c", MEASURED, tag, cluster, lab.engine(source).url],
         capture_output=True,
         text=True,
         check=True,
