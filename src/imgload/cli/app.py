@@ -22,6 +22,12 @@ def cli() -> None:
     """Put locally built images on the nodes of a local Kubernetes cluster, and prove it.
 
     \b
+    Examples:
+      imgload load app:dev                  into the current kube context's cluster
+      imgload load app:dev --cluster kind   into this one
+      imgload load --help                   for more
+
+    \b
     Exit status:
       0  every node is proven to have every image
       1  some node failed; the others were done

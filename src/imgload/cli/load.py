@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from imgload.transports.choose import TransportOption
 
 
-@click.command(no_args_is_help=True)
+@click.command(no_args_is_help=True, short_help="Put images on every node, and prove it.")
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @click.option(
     "--cluster",
