@@ -42,6 +42,17 @@ if TYPE_CHECKING:
     from imgload.report import Report
 
 
+_LONGEST = 2000
+
+
+def _printable(text: str) -> str:
+    """Return a text fit for a terminal: archives and engines may say anything."""
+    shown = "".join(
+        c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+
+
 class ImgloadError(Exception):
     """The root of all errors of imgload.
 
@@ -54,9 +65,9 @@ class ImgloadError(Exception):
     exit_status: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _printable(message)
+        self.hint = _printable(hint)
+        super().__init__(self.message)
 
     @property
     def kind(self) -> str:

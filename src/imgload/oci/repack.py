@@ -135,6 +135,10 @@ class Repack:
         blobs = self._blobs.values()
         kept = {b.digest: b.data for b in blobs if b.digest and b.data is not None}
         kept[image.manifest.digest] = image.manifest.raw
+        if len(image.manifest.layers) != len(image.config.diff_ids):
+            raise ArchiveInvalid("a manifest has not as many layers as its config")
+        if image.manifest.config.size != len(image.config.raw):
+            raise DigestMismatch("a config is not as long as its manifest says")
         for layer in image.manifest.layers:
             self._check(layer, kept)
         needed = [*(layer.digest for layer in image.manifest.layers), image.config.digest]

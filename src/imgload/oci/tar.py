@@ -18,7 +18,7 @@ import attrs
 from imgload.errors import ArchiveInvalid
 
 BLOCK = 512
-MAX_MEMBERS = 200_000
+MAX_MEMBERS = 50_000
 MAX_EXTENDED_HEADER = 1 << 20
 MAX_PATH = 4096
 MAX_SIZE = 1 << 40
