@@ -65,6 +65,11 @@ class Proof:
         """Whether nothing is missing."""
         return all((self.name, self.image_id, self.diff_ids, self.unpacked, self.cri is not False))
 
+    @property
+    def awaits_cri(self) -> bool:
+        """Whether all is on the node, and CRI has not heard of it."""
+        return self.cri is False and not attrs.evolve(self, cri=None).missing()
+
     def missing(self) -> list[str]:
         """Return what is missing, in words."""
         said = {

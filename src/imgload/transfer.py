@@ -22,8 +22,9 @@ from imgload.sources.resolve import Located
 from imgload.transports.choose import TransportOption
 from imgload.transports.delta import DeltaIncomplete
 
-PROOF_SECONDS = 5.0
-"""How long CRI may take to hear of an image: containerd tells it by an event."""
+PROOF_SECONDS = 20.0
+"""How long CRI may take to hear of an image: containerd tells it by an event, and after a failure
+of its own CRI puts further events of that name off for some seconds."""
 _PROOF_PAUSE = 0.1
 
 
@@ -143,7 +144,7 @@ class Transfer:
 
     def _finish_part(self, node: Node, sent: Sent, start: float) -> bool:
         proofs, failure = self._read_back(node, sent)
-        if is_final(failure) and all(proof.ok for proof in proofs.values()):
+        if is_final(failure) and all(proof.ok or proof.awaits_cri for proof in proofs.values()):
             self._conclude(node, sent, proofs, failure, start)
             return True
         self._undo(node, sent.images)
@@ -180,7 +181,7 @@ class Transfer:
         for image in sent.images:
             proof = proofs.get(image.name)
             error = failure or _refusal(image, node, proof)
-            if error:
+            if error and not (proof and proof.awaits_cri):
                 self._undo(node, [image])
             size = sent.sizes.get((node.name, image.name), sent.deliveries[node.name].bytes_sent)
             seconds = time.monotonic() - start
@@ -217,7 +218,7 @@ class Transfer:
             proofs = {image.name: prove(image, survey) for image in images}
             if all(p.ok for p in proofs.values()) or time.monotonic() > deadline:
                 return proofs
-            if not all(p.unpacked and p.image_id for p in proofs.values()):
+            if not all(p.ok or p.awaits_cri for p in proofs.values()):
                 return proofs
             time.sleep(_PROOF_PAUSE)
 
@@ -234,6 +235,12 @@ def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | No
     if proof is not None and proof.ok:
         return None
     missing = ", ".join(proof.missing()) if proof else "everything"
+    if proof and proof.awaits_cri:
+        return NotProven(
+            f"{node.name} has {image.name}, and its CRI does not know of it"
+            f" after {PROOF_SECONDS:.0f} seconds",
+            hint="load it again in a minute: containerd's CRI plugin tries again by itself",
+        )
     return NotProven(
         f"{node.name} says it has imported {image.name}, and lacks {missing}",
         hint=f"{node.engine.name} exec {node.name} journalctl -u containerd",

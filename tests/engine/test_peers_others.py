@@ -1,0 +1,130 @@
+"""What users report of containerd's importer, which the other loaders call: seen, and avoided.
+
+The numbers are those of docs/peers.md.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import imgload
+from tests.engine.conftest import Images, cri_id, forget, records, unique
+from tests.engine.peers import image_of, target, wipe
+from tests.lab import Cluster, CommandError, Lab
+from tests.unit import archives
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+@pytest.fixture(scope="module")
+def node_of_docker(lab: Lab) -> Iterator[Cluster]:
+    """A node with crictl as kind's have it, and containerd 1.7."""
+    made = lab.make_cluster(name="lab-peers", engine="docker", containerd="1.7", crictl=True)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def cluster(node_of_docker: Cluster) -> Iterator[Cluster]:
+    """The node, empty."""
+    yield node_of_docker
+    wipe(node_of_docker)
+
+
+def test_containerd_4474_an_image_without_a_name(
+    lab: Lab, images: Images, cluster: Cluster
+) -> None:
+    """ctr exits 0 and creates nothing; ours is there under its ID."""
+    node, tag = cluster.nodes[0], unique()
+    image_id = images.build(lab.docker, tag)
+    images.build(lab.docker, tag)  # takes the name away from the first
+    try:
+        node.ctr("images", "import", "-", stdin=lab.docker.raw("save", image_id))
+        assert records(node) == set()
+        assert cri_id(node, image_id) is None
+        imgload.load(image_id, cluster=cluster.name, source="docker")
+        assert cri_id(node, image_id) == image_id
+    finally:
+        lab.docker.cli("rmi", image_id)
+
+
+def test_containerd_6307_the_same_image_by_another_manifest(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Each form of archive gives a manifest of its own; what counts is the image ID."""
+    node, tag = cluster.nodes[0], unique()
+    image, path = image_of(tag), tmp_path / "image.tar"
+    digests = set()
+    for form in (archives.docker20, archives.oci):
+        path.write_bytes(archives.pack(form(image)))
+        node.ctr("images", "import", "-", stdin=path.read_bytes())
+        digests.add(target(node, image.name))
+    assert len(digests) == 2
+    path.write_bytes(archives.pack(archives.docker20(image)))
+    report = imgload.load([], cluster=cluster.name, source=str(path))
+    assert report.images[0].nodes[0].action == "present"
+    assert target(node, image.name) in digests
+
+
+def test_containerd_9039_an_image_that_cri_does_not_see(
+    lab: Lab, images: Images, cluster: Cluster
+) -> None:
+    """The transfer service of 1.7 tells CRI nothing (#12820); ours asks CRI and mends it."""
+    node, tag = cluster.nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    image_id = images.build(lab.docker, tag)
+    node.ctr("images", "import", "--local=false", "-", stdin=lab.docker.raw("save", tag))
+    assert records(node) == {name}
+    assert cri_id(node, name) is None
+    imgload.load(tag, cluster=cluster.name, source="docker")
+    assert cri_id(node, name) == image_id
+
+
+def test_containerd_9981_an_archive_with_gzip(cluster: Cluster, tmp_path: Path) -> None:
+    """`.tar.gz`: ctr wants a plain tar."""
+    node, tag = cluster.nodes[0], unique()
+    image, path = image_of(tag), tmp_path / "image.tar.gz"
+    path.write_bytes(gzip.compress(archives.pack(archives.oci(image))))
+    with pytest.raises(CommandError, match="invalid tar header"):
+        node.ctr("images", "import", "-", stdin=path.read_bytes())
+    imgload.load([], cluster=cluster.name, source=str(path))
+    assert cri_id(node, image.name) == str(image.image_id)
+
+
+def test_containerd_11228_all_platforms(lab: Lab, images: Images) -> None:
+    """`--all-platforms` with a snapshotter that is not the default one, on 2.1."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    images.build(lab.docker, tag)
+    command = ("images", "import", "--all-platforms", "--snapshotter=native", "-")
+    with pytest.raises(CommandError, match="no unpack platforms defined"):
+        node.ctr(*command, stdin=lab.docker.raw("save", tag))
+    report = imgload.load(tag, cluster="lab-d21", source="docker")
+    assert cri_id(node, name) == str(report.images[0].image_id)
+    forget(node, name)
+
+
+@pytest.mark.parametrize("there", ["lab-d16", "lab-d17", "lab-d21"])
+def test_containerd_14160_layers_with_zstd(lab: Lab, tmp_path: Path, there: str) -> None:
+    """Of a docker-archive ctr says that they are gzip; ours is an OCI layout that says zstd."""
+    node, tag = lab.cluster(there).nodes[0], unique()
+    image, path = image_of(tag), tmp_path / "image.tar"
+    layers = {f"{i}.tar": zstd.compress(raw) for i, raw in enumerate(image.layers)}
+    listed = {"Config": "config.json", "RepoTags": [tag], "Layers": list(layers)}
+    manifest = ("manifest.json", archives.encode([listed]))
+    path.write_bytes(archives.pack([*layers.items(), ("config.json", image.config), manifest]))
+    node.ctr("images", "import", "-", stdin=path.read_bytes())
+    assert "tar.gzip" in node.ctr("content", "get", target(node, image.name))
+    forget(node, image.name)
+    imgload.load([], cluster=there, source=str(path))
+    assert "tar+zstd" in node.ctr("content", "get", target(node, image.name))
+    assert cri_id(node, image.name) == str(image.image_id)
+    forget(node, image.name)
