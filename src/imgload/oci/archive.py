@@ -32,6 +32,7 @@ from imgload.oci.document import (
 from imgload.oci.platform import Platform
 
 _MAX_NESTING = 4
+_MOST_LAYERS = 50_000
 
 
 @attrs.frozen
@@ -124,14 +125,25 @@ def _from_layout(blobs: Blobs) -> Iterator[ArchivedImage]:
 
 @attrs.define
 class _Trail:
-    """The way to an index; `steps` counts the entries on all ways."""
+    """The way to an index; `steps` counts the entries on all ways, `seen` are the images there."""
 
     above: tuple[Digest, ...] = ()
     names: tuple[str, ...] = ()
     steps: list[None] = attrs.field(factory=list)
+    seen: dict[Digest, ArchivedImage | None] = attrs.field(factory=dict)
 
     def down(self, index: Index, names: tuple[str, ...]) -> _Trail:
-        return _Trail((*self.above, index.digest), names, self.steps)
+        return _Trail((*self.above, index.digest), names, self.steps, self.seen)
+
+    def image(self, blobs: Blobs, raw: bytes, digest: Digest) -> ArchivedImage | None:
+        """Return the image of a manifest, which is parsed once however often it is listed."""
+        if digest not in self.seen:
+            self.seen[digest] = _image(blobs, raw)
+            layers = sum(len(i.manifest.layers) for i in self.seen.values() if i)
+            if layers > _MOST_LAYERS:
+                raise ArchiveInvalid(f"the archive's images have more than {_MOST_LAYERS} layers")
+        image = self.seen[digest]
+        return attrs.evolve(image, names=self.names, indexes=self.above) if image else None
 
 
 def _walk(blobs: Blobs, index: Index, trail: _Trail) -> Iterator[ArchivedImage]:
@@ -147,8 +159,8 @@ def _walk(blobs: Blobs, index: Index, trail: _Trail) -> Iterator[ArchivedImage]:
         below = trail.down(index, trail.names or _names(entry))
         if entry.media_type in {INDEX, DOCKER_INDEX}:
             yield from _walk(blobs, Index.parse(blob.data), below)
-        else:
-            yield from _image(blobs, blob.data, below.above, below.names)
+        elif image := below.image(blobs, blob.data, entry.digest):
+            yield image
 
 
 def _names(entry: Descriptor) -> tuple[str, ...]:
@@ -157,13 +169,12 @@ def _names(entry: Descriptor) -> tuple[str, ...]:
     return (name,) if "/" in name or ":" in name else ()
 
 
-def _image(
-    blobs: Blobs, raw: bytes, above: tuple[Digest, ...], names: tuple[str, ...]
-) -> Iterator[ArchivedImage]:
+def _image(blobs: Blobs, raw: bytes) -> ArchivedImage | None:
     manifest = Manifest.parse(raw)
     config = blobs.by_digest(manifest.config.digest)
-    if config is not None and config.data is not None:
-        yield ArchivedImage(manifest, ImageConfig.parse(config.data), names, above)
+    if config is None or config.data is None:
+        return None
+    return ArchivedImage(manifest, ImageConfig.parse(config.data))
 
 
 def _from_docker(blobs: Blobs) -> Iterator[ArchivedImage]:
