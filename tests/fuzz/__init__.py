@@ -1,0 +1,1 @@
+"""A fuzzer for archives: mutants of real ones, driven through everything that reads them."""

@@ -1,0 +1,159 @@
+"""Small inputs that are large when they are read: what one pays to refuse them is bounded."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from random import Random
+
+from imgload.oci import tar
+from imgload.oci.digest import Digest
+from imgload.oci.document import INDEX
+from tests.unit import archives
+
+_LARGE = 7 << 20
+_NUMBERS = (0, 5, 7)
+"""Lead to the largest of most kinds."""
+
+
+def bombs() -> Iterator[tuple[str, bytes]]:
+    """Yield archives that grow by decompression or by repetition, with a name for each."""
+    for kind in _BOMBS:
+        for number in _NUMBERS:
+            name = f"{kind.__name__.strip('_')}-{number}"
+            yield name, gzip.compress(kind(Random(number)), 1)
+
+
+def _zeros(random: Random) -> bytes:
+    """A layer of nothing."""
+    return archives.pack(
+        [*archives.oci(archives.Image()), ("zeros", bytes(random.randrange(64 << 20)))]
+    )
+
+
+def _members(random: Random) -> bytes:
+    """More members than an archive has, with paths of any length."""
+    count = random.choice((1000, 20_000, 150_000, 250_000))
+    length = random.choice((1, 90, 4000 if count < 10_000 else 200, 3000))
+    made = (
+        tar.header(f"{i:0>{length}}", 0) for i in range(min(count, 160_000_000 // (length + 512)))
+    )
+    return b"".join(made) + tar.END
+
+
+def _documents(random: Random) -> bytes:
+    """Documents, each as large as one may be."""
+    size = random.choice((100, 1 << 16, 1 << 20))
+    raw = b'{"x":"' + b"y" * size + b'"}'
+    return archives.pack((f"{i}.json", raw) for i in range(60_000_000 // size // 4))
+
+
+def _pieces(random: Random) -> bytes:
+    """A document of very many small values."""
+    piece = random.choice(
+        (b"[],", b"{},", b"0,", b'"a",', b"[[]],", b'{"a":{}},', b"1.5,", b"12345,")
+    )
+    raw = b'{"manifests":[' + piece * (_LARGE // len(piece)) + b"0]}"
+    return archives.pack([(random.choice(("index.json", "manifest.json", "a.json")), raw)])
+
+
+def _keys(random: Random) -> bytes:
+    """A document of very many keys."""
+    value = dict.fromkeys(map(str, range(random.choice((1000, 400_000)))), 0)
+    key = random.choice(("annotations", "x"))
+    entry = archives.descriptor(b"", "x", **{key: value})
+    return archives.pack([("index.json", archives.index(entry))])
+
+
+def _deep(random: Random) -> bytes:
+    """A document that is nested more deeply than any stack."""
+    depth = random.choice((500, 3000, 1_000_000))
+    opened, closed = random.choice(((b"[", b"]"), (b'{"a":', b"}")))
+    raw = opened * depth + b"1" + closed * depth
+    return archives.pack([(random.choice(("index.json", "manifest.json")), raw)])
+
+
+def _digits(random: Random) -> bytes:
+    """A number that takes long to convert."""
+    entry = archives.descriptor(b"", "x")
+    raw = archives.index(entry).replace(
+        b'"size": 0', b'"size": ' + b"9" * random.choice((4000, _LARGE))
+    )
+    return archives.pack([("index.json", raw)])
+
+
+def _wide(random: Random) -> bytes:
+    """Many entries, each with many layers, all the same."""
+    layers = (archives.layer(""),) * random.choice((100, 1000))
+    image = archives.Image(layers)
+    count = random.choice((10, 1000))
+    if random.random() < 0.5:
+        entries = [image.entry] * count
+        return archives.pack(
+            [*archives.unique(image.members), ("index.json", archives.index(*entries))]
+        )
+    path = f"{image.image_id.hex}.json"
+    listed = [{"Config": path, "RepoTags": [], "Layers": ["a"] * len(layers)}] * count
+    members = [
+        ("a", layers[0]),
+        (path, image.config),
+        ("manifest.json", json.dumps(listed).encode()),
+    ]
+    return archives.pack(members)
+
+
+def _tower(random: Random) -> bytes:
+    """Indexes upon indexes."""
+    image = archives.Image()
+    width, height = random.choice(((2, 12), (30, 3), (900, 4), (10, 4)))
+    members = image.members
+    entry = image.entry
+    for _ in range(height):
+        raw = archives.index(*[entry] * width)
+        members.append(archives.blob(raw))
+        entry = archives.descriptor(raw, INDEX)
+    return archives.pack([*members, ("index.json", archives.index(entry))])
+
+
+def _links(random: Random) -> bytes:
+    """Links upon links."""
+    count = random.choice((5, 30, 20_000))
+    members: list[archives.Entry] = [(f"l{i}", f"l{i + 1}") for i in range(count)]
+    listed = [{"Config": "l0", "Layers": [f"l{i}" for i in range(min(count, 999))]}]
+    return archives.pack([*members, ("manifest.json", json.dumps(listed).encode())])
+
+
+def _pax(random: Random) -> bytes:
+    """Extended headers without end."""
+    size = random.choice((512, 1 << 16, 1 << 20))
+    record = random.choice((b"9 path=x\n", b"9 size=1\n", b"6 a=b\n", b"0"))
+    data = (record * (size // len(record))).ljust(size, b"\0")
+    header = bytearray(tar.header("x", size))
+    header[156:157] = random.choice((b"x", b"g", b"L", b"K"))
+    header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 0x20)
+    return (bytes(header) + data) * (30_000_000 // size // 2) + tar.END
+
+
+def _layers(random: Random) -> bytes:
+    """Very many diff IDs."""
+    digests = [str(Digest.of(b"%d" % i)) for i in range(random.choice((900, 1001, 90_000)))]
+    config = json.dumps({"rootfs": {"diff_ids": digests}}).encode()
+    listed = [{"Config": "c.json", "Layers": ["l"] * len(digests)}]
+    return archives.pack([("c.json", config), ("manifest.json", json.dumps(listed).encode())])
+
+
+_BOMBS: list[Callable[[Random], bytes]] = [
+    _zeros,
+    _members,
+    _documents,
+    _pieces,
+    _keys,
+    _deep,
+    _digits,
+    _wide,
+    _tower,
+    _links,
+    _pax,
+    _layers,
+]

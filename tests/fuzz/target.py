@@ -1,0 +1,229 @@
+"""One input through everything that reads archives; anything but our own errors is a finding."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import attrs
+
+from imgload.errors import ImgloadError
+from imgload.oci.digest import Digest
+from imgload.oci.document import ImageConfig
+from imgload.oci.platform import Platform
+from imgload.oci.repack import Repack, Wanted
+from imgload.oci.scan import scan
+from imgload.sources.archive import ArchiveSource
+from imgload.sources.base import Found
+from imgload.sources.streams import FileChunks
+from tests.fuzz.bounds import bounded
+from tests.fuzz.members import plain, unpack
+from tests.unit.archives import Layout, split
+
+_NAMES = ("app:v1", "docker.io/library/app:v1", "a" * 64, "a", "sha256:" + "0" * 64)
+_NOWHERE = Digest.of(b"nowhere")
+_CHECKED = 4 << 20
+_LONGEST = 4000
+_WORD = re.compile(r"\b[a-z]{2,}\b")
+_OF_THE_INPUT = re.compile(
+    r"[0-9a-f]{30,}|'.*'|\".*\"|/\S+|\S*[#:]\S+|(digest|is|path): .*", re.DOTALL
+)
+_WORDS = 9
+_FOLDERS = 0.1
+_IN_A_FOLDER = 500
+_FEW = 1 << 20
+_LONG = 200
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+
+@attrs.frozen
+class Result:
+    """What became of an input; `output` where it was repacked, and is small enough to check."""
+
+    said: str
+    output: bytes | None = None
+    repack: Repack | None = None
+
+
+Way = Callable[[], Result]
+
+
+@attrs.frozen
+class Target:
+    """Drives an input through; what is random about that comes from `random`.
+
+    Args:
+        folder: for files, preferably in memory.
+        random: chooses the size of chunks, and what is asked for.
+
+    """
+
+    folder: Path
+    random: Random
+
+    def __call__(self, data: bytes) -> frozenset[str]:
+        """Return what became of an input, in words that are the same for the same outcome.
+
+        Raises:
+            AssertionError: when it cost too much, or what came out is not right.
+            Exception: whatever else was raised that is no `ImgloadError`.
+
+        """
+        archive = plain(data)
+        ways = {
+            "scan": self._scanned(archive),
+            "repack": self._repacked(archive),
+            "file": self._as_file(data),
+        }
+        outcomes = {f"{name}: {_outcome(way)}" for name, way in ways.items()}
+        if self.random.random() < _FOLDERS:
+            outcomes.add(f"folder: {self._as_folder(archive)}")
+        return frozenset(outcomes)
+
+    def _scanned(self, archive: bytes) -> Way:
+        file = io.BytesIO(archive)
+        size = self.random.choice((512, 700, 64 << 10))
+
+        def way() -> Result:
+            images = scan(FileChunks(file, size))
+            layers = [len(image.config.diff_ids) for image in images]
+            return Result(f"{len(images)} images of {layers[:4]} layers")
+
+        return way
+
+    def _repacked(self, archive: bytes) -> Way:
+        chunk = self.random.choice((1 << 20, 1 << 16, 1000, 512)) if len(archive) < _FEW else _FEW
+        targets = _digests(archive)
+        wanted = Wanted(self.random.choice(targets), ("docker.io/library/app:v1",))
+        there = self.random.sample(targets, self.random.choice((0, 0, min(2, len(targets)))))
+
+        def way() -> Result:
+            repack = Repack(split(archive, chunk), [wanted], there)
+            output = _held(repack)
+            said = f"{len(repack.sizes)} blobs, {len(repack.left_out)} left out"
+            return Result(said, None if there else output, repack)
+
+        return way
+
+    def _as_file(self, data: bytes) -> Way:
+        path = self.folder / "archive"
+        path.write_bytes(data)
+        return self._loaded(path)
+
+    def _as_folder(self, archive: bytes) -> str:
+        folder = self.folder / "layout"
+        folder.mkdir()
+        try:
+            for member in unpack(archive)[:_IN_A_FOLDER]:
+                link = member.link if member.kind == tarfile.SYMTYPE else ""
+                lay(folder, member.path, member.content, link)
+            return _outcome(self._loaded(folder))
+        finally:
+            shutil.rmtree(folder)
+
+    def _loaded(self, path: Path) -> Way:
+        platform = self.random.choice((None, None, Platform.of("linux", "arm64")))
+        text = self.random.choice((None, None, *_NAMES))
+
+        def way() -> Result:
+            with closing(ArchiveSource(str(path))) as source:
+                if text is None:
+                    found = source.everything(platform)
+                else:
+                    found = [one] if (one := source.find(text, platform)) else []
+                with source.save(found) as chunks:
+                    repack = Repack(chunks, [Wanted(f.target, f.names, f.platform) for f in found])
+                    output = _held(repack)
+            return Result(f"{len(found)} found, {_shape(found)}", output, repack)
+
+        return way
+
+
+def _shape(found: list[Found]) -> str:
+    return ", ".join(sorted({f"{len(f.names)} names {f.platform}" for f in found}))[:100]
+
+
+def _outcome(way: Way) -> str:
+    try:
+        with bounded():
+            result = way()
+    except ImgloadError as error:
+        _check_error(error)
+        words = _WORD.findall(_OF_THE_INPUT.sub("", error.message))
+        return f"{type(error).__name__}: {' '.join(words[:_WORDS])}"
+    if result.output is not None and result.repack is not None:
+        _check(result.output, result.repack)
+    return result.said
+
+
+def _check_error(error: ImgloadError) -> None:
+    """What is shown to a user is short, and does nothing to the terminal."""
+    for text in (error.message, error.hint):
+        assert len(text) < _LONGEST, f"a message of {len(text)} characters: {text:.200}"
+        assert text.replace("\n", "").isprintable(), f"not printable: {text!r:.300}"
+    assert error.exit_status > 1, f"{type(error).__name__} is no error of a source"
+
+
+def _held(stream: Iterable[bytes | memoryview]) -> bytes | None:
+    """Read a stream to its end; return it where it is small enough to be checked."""
+    held: list[bytes] = []
+    size = 0
+    for piece in stream:
+        size += len(piece)
+        if size <= _CHECKED:
+            held.append(bytes(piece))
+    return b"".join(held) if size <= _CHECKED else None
+
+
+def _check(output: bytes, repack: Repack) -> None:
+    """What comes out is a layout that is whole, and has what was asked for, and no other name."""
+    layout = Layout.read(output)
+    wanted = {image.config.digest for image in repack.images.values()}
+    for name in layout.names:
+        manifest = json.loads(layout.manifest(name))
+        if "@" in name and "config" not in manifest:
+            continue  # the index that a name with a digest demands
+        layers = manifest.get("layers") or []
+        for described in (manifest["config"], *layers):
+            held = len(layout.blobs[Digest.parse(described["digest"])])
+            assert held == described["size"], f"{held} bytes where {described['size']} are named"
+        config = ImageConfig.parse(layout.blobs[Digest.parse(manifest["config"]["digest"])])
+        assert config.digest in wanted, "an image that was not asked for"
+        assert len(layers) == len(config.diff_ids), (
+            f"{len(layers)} of {len(config.diff_ids)} layers"
+        )
+
+
+def _digests(archive: bytes) -> list[Digest]:
+    found = re.findall(rb"[0-9a-f]{64}", archive[: 1 << 20])[:50]
+    return [_NOWHERE, *(Digest("sha256", value.decode()) for value in dict.fromkeys(found))]
+
+
+def lay(folder: Path, path: str, content: bytes, link: str) -> None:
+    """Put a member into a folder.
+
+    Links are made, for imgload to meet, and never followed: neither a folder on the way nor the
+    place itself may be one, or a mutant would have this very function write to anywhere.
+    """
+    place = folder / path
+    if ".." in place.parts or path.startswith("/") or "\0" in path or len(path) > _LONG:
+        return
+    if any(way.is_symlink() for way in (place, *place.parents)) or place.exists():
+        return
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if link:
+            place.symlink_to(link)
+        else:
+            with os.fdopen(os.open(place, _NEW, 0o600), "wb") as file:
+                file.write(content)
+    except (OSError, ValueError):
+        return

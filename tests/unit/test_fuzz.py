@@ -1,0 +1,146 @@
+"""The fuzzer itself, and a short run of it; `python -m tests.fuzz --minutes N` digs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from imgload.errors import ArchiveInvalid
+from tests.fuzz.bombs import bombs
+from tests.fuzz.bounds import TooMuchError, bounded
+from tests.fuzz.fuzzer import SEEDS, Drive, Fuzzer, seeds
+from tests.fuzz.members import pack, plain, rewritten, unpack
+from tests.fuzz.mutate import Mutator
+from tests.fuzz.target import Target, lay
+from tests.unit.archives import Image, oci
+from tests.unit.archives import pack as archive_of
+
+pytestmark = pytest.mark.long
+
+ROOT = Path(__file__).parents[2]
+ALL_BOMBS = dict(bombs())
+_SECONDS = 5.0
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    return Target(tmp_path, Random(1))
+
+
+@pytest.mark.parametrize("path", sorted(SEEDS.iterdir()), ids=lambda path: path.name)
+def test_what_was_kept_is_still_handled(target: Target, path: Path) -> None:
+    """Real archives, and what earlier runs found."""
+    assert target(path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ALL_BOMBS)
+def test_a_bomb_does_no_harm(tmp_path: Path, name: str) -> None:
+    """Small to send, large to read: in time and memory like any input, seen in a new process."""
+    path = tmp_path / name
+    path.write_bytes(ALL_BOMBS[name])
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", "--seed", "1", path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{path}: file: " in done.stdout
+
+
+def test_five_seconds_find_nothing(target: Target) -> None:
+    """Each change is fuzzed a little; the same mutants each time, as far as the time allows."""
+    fuzzer = Fuzzer(target, Random(2), seeds())
+    assert [finding.error for finding in fuzzer.run(_SECONDS)] == []
+    assert fuzzer.inputs > len(seeds())
+
+
+def _raises(_data: bytes) -> frozenset[str]:
+    raise KeyError("layers")
+
+
+def _hangs(_data: bytes) -> frozenset[str]:
+    with bounded(seconds=0.05):
+        while True:
+            pass
+
+
+def _swells(_data: bytes) -> frozenset[str]:
+    with bounded():
+        return frozenset({str(len(bytes(range(256)) * (90 << 12)))})
+
+
+def _refuses(_data: bytes) -> frozenset[str]:
+    raise ArchiveInvalid("nobody translated this into an outcome")
+
+
+@pytest.mark.parametrize(
+    ("drive", "said"),
+    [(_raises, "KeyError"), (_hangs, "0.05 s"), (_swells, "80 MiB"), (_refuses, "nobody")],
+)
+def test_the_fuzzer_finds_what_it_is_to_find(drive: Drive, said: str) -> None:
+    """A crash, a hang, too much memory; each kind once, with the input that does it."""
+    fuzzer = Fuzzer(drive, Random(3), seeds()[:2])
+    findings = list(fuzzer.run(0.2))
+    assert len(findings) == 1
+    assert said in findings[0].error
+    assert findings[0].data == seeds()[0]
+
+
+def test_the_same_number_makes_the_same_mutants() -> None:
+    """So that a finding can be made again."""
+    first, second = ([*_mutants(Random(4))] for _ in range(2))
+    assert first == second
+    assert len(set(first)) > 15
+
+
+def _mutants(random: Random) -> Iterator[bytes]:
+    mutate = Mutator(random)
+    return (mutate(seeds()[0], seeds()) for _ in range(20))
+
+
+def test_digests_and_sizes_follow_a_changed_content() -> None:
+    """A mutant of a config is still found through its manifest, or nothing deep is ever tried."""
+    image = Image()
+    members = unpack(archive_of(oci(image)))
+    config = next(member for member in members if member.content == image.config)
+    changed = pack(rewritten(members, config, image.config + b" "))
+    text = re.sub(rb"[0-9a-f]{64}", b"", plain(changed))
+    assert image.image_id.hex.encode() not in changed
+    assert image.digest.hex.encode() not in changed
+    assert b'"size": %d' % (len(image.config) + 1) in text
+
+
+def test_a_link_of_a_mutant_is_not_followed(tmp_path: Path) -> None:
+    """The fuzzer may run as root: what it lays out stays in its folder."""
+    folder, outside = tmp_path / "layout", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (outside / "file").write_bytes(b"ours")
+    lay(folder, "link", b"", str(outside / "file"))
+    lay(folder, "blobs", b"", str(outside))
+    for path in ("link", "blobs/file", "blobs/new", "../outside/file", f"{outside}/file"):
+        lay(folder, path, b"theirs", "")
+    assert (folder / "link").is_symlink()
+    assert [path.name for path in outside.iterdir()] == ["file"]
+    assert (outside / "file").read_bytes() == b"ours"
+
+
+def test_time_and_memory_within_bounds_are_no_finding() -> None:
+    """And the timers are gone afterwards."""
+    with bounded():
+        sum(range(1000))
+    with pytest.raises(TooMuchError), bounded(seconds=0.02):
+        _spin()
+
+
+def _spin() -> None:
+    while True:
+        pass
