@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 
 from imgload.oci import tar
 from imgload.oci.digest import Digest
-from imgload.oci.document import INDEX
+from imgload.oci.document import CONFIG, INDEX, MANIFEST
 from tests.unit import archives
 
 _LARGE = 7 << 20
@@ -17,12 +17,10 @@ _NUMBERS = (0, 5, 7)
 """Lead to the largest of most kinds."""
 
 
-def bombs() -> Iterator[tuple[str, bytes]]:
-    """Yield archives that grow by decompression or by repetition, with a name for each."""
-    for kind in _BOMBS:
-        for number in _NUMBERS:
-            name = f"{kind.__name__.strip('_')}-{number}"
-            yield name, gzip.compress(kind(Random(number)), 1)
+def bomb(name: str) -> bytes:
+    """Return one of `NAMES`: an archive that grows by decompression, or by repetition."""
+    kind, _, number = name.partition("-")
+    return gzip.compress(_BOMBS[kind](Random(int(number))), 1)
 
 
 def _zeros(random: Random) -> bytes:
@@ -103,6 +101,26 @@ def _wide(random: Random) -> bytes:
     return archives.pack(members)
 
 
+def _again(random: Random) -> bytes:
+    """A large document that is led to many times."""
+    way, size = random.choice(
+        ((0, 1 << 20), (1, 1 << 20), (2, 1 << 20), (2, 7 << 20), (1, 7 << 20))
+    )
+    heavy = {"x": ["y" * 100] * (size // 104), "rootfs": {"diff_ids": []}, "manifests": []}
+    raw = json.dumps(heavy).encode()
+    held = archives.blob(raw)
+    if way == 0:
+        index = archives.index(*[archives.descriptor(raw, INDEX)] * 900)
+        return archives.pack([held, ("index.json", index)])
+    if way == 1:
+        listed = json.dumps([{"Config": held[0], "RepoTags": [], "Layers": []}] * 900)
+        return archives.pack([held, ("manifest.json", listed.encode())])
+    config = archives.descriptor(raw, CONFIG)
+    manifests = [archives.encode({"config": config, "layers": [], "x": i}) for i in range(900)]
+    index = archives.index(*(archives.descriptor(m, MANIFEST) for m in manifests))
+    return archives.pack([held, *map(archives.blob, manifests), ("index.json", index)])
+
+
 def _tower(random: Random) -> bytes:
     """Indexes upon indexes."""
     image = archives.Image()
@@ -143,17 +161,22 @@ def _layers(random: Random) -> bytes:
     return archives.pack([("c.json", config), ("manifest.json", json.dumps(listed).encode())])
 
 
-_BOMBS: list[Callable[[Random], bytes]] = [
-    _zeros,
-    _members,
-    _documents,
-    _pieces,
-    _keys,
-    _deep,
-    _digits,
-    _wide,
-    _tower,
-    _links,
-    _pax,
-    _layers,
-]
+_BOMBS: dict[str, Callable[[Random], bytes]] = {
+    kind.__name__.removeprefix("_"): kind
+    for kind in (
+        _zeros,
+        _members,
+        _documents,
+        _pieces,
+        _keys,
+        _deep,
+        _digits,
+        _wide,
+        _again,
+        _tower,
+        _links,
+        _pax,
+        _layers,
+    )
+}
+NAMES = tuple(f"{kind}-{number}" for kind in _BOMBS for number in _NUMBERS)

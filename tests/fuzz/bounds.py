@@ -26,9 +26,14 @@ class TooMuchError(AssertionError):
 def bounded(seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]:
     """Fail where the block takes more; memory is counted by the kernel, so C libraries' too."""
     before = _resident()
-    with _within(seconds):
-        yield
-    grown = _peak() - before
+    try:
+        with _within(seconds):
+            yield
+    finally:
+        _compare(_peak() - before, memory)
+
+
+def _compare(grown: int, memory: int) -> None:
     if grown > memory:
         raise TooMuchError(f"took more than {memory >> 20} MiB: {grown >> 20}")
 

@@ -214,7 +214,8 @@ def lay(folder: Path, path: str, content: bytes, link: str) -> None:
     place itself may be one, or a mutant would have this very function write to anywhere.
     """
     place = folder / path
-    if ".." in place.parts or path.startswith("/") or "\0" in path or len(path) > _LONG:
+    odd = ".." in place.parts or path.startswith("/") or "\0" in path
+    if odd or len(path.encode("utf-8", "surrogatepass")) > _LONG:
         return
     if any(way.is_symlink() for way in (place, *place.parents)) or place.exists():
         return
