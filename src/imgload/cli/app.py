@@ -4,19 +4,47 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
 import click
 
 from imgload import __version__
-from imgload.cli.load import load
 from imgload.errors import ImgloadError, LoadFailed
 
 _INTERRUPTED = 130
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_COMMANDS = {
+    "load": "Put images on every node, and prove it.",
+}
+"""Each is the module and the function ``imgload.cli.NAME.NAME``."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Imports a command when it is called: start-up is part of every load."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help."""
+        return list(_COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return ``imgload.cli.NAME``'s command of the same name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        found: click.Command = getattr(import_module(f"imgload.cli.{cmd_name}"), cmd_name)
+        return found
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list without importing what is in it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, "-V", "--version", message="imgload %(version)s")
 def cli() -> None:
     """Put locally built images on the nodes of a local Kubernetes cluster, and prove it.
@@ -37,9 +65,6 @@ def cli() -> None:
       5  container engine unreachable or not permitted
       6  the source is invalid: corrupt archive, digest mismatch, no such platform
     """  # noqa: D301 - click's mark for a block that keeps its lines
-
-
-cli.add_command(load)
 
 
 def main() -> NoReturn:

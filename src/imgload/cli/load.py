@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imgload.cli.options import cluster_options, output_option
 from imgload.cli.output import failures, show_json
 from imgload.cli.progress import watching
 from imgload.cli.text import show_report
@@ -16,15 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(no_args_is_help=True, short_help="Put images on every node, and prove it.")
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
-@click.option(
-    "--cluster",
-    "-c",
-    metavar="NAME",
-    help="The cluster. [default: the kube context's, or the only one]",
-)
-@click.option(
-    "--node", "-n", "nodes", multiple=True, metavar="NODE", help="Only this node; may be repeated."
-)
+@cluster_options
 @click.option(
     "--from",
     "source",
@@ -42,14 +35,7 @@ if TYPE_CHECKING:
     show_default=True,
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="text on stderr, or one JSON document on stdout.",
-    show_default=True,
-)
+@output_option("json")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 def load(
     images: tuple[str, ...],

@@ -1,0 +1,41 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def cluster_options(command: Command) -> Command:
+    """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
+    cluster = click.option(
+        "--cluster",
+        "-c",
+        metavar="NAME",
+        help="The cluster. [default: the kube context's, or the only one]",
+    )
+    node = click.option(
+        "--node",
+        "-n",
+        "nodes",
+        multiple=True,
+        metavar="NODE",
+        help="Only this node; may be repeated.",
+    )
+    return cluster(node(command))
+
+
+def output_option(*formats: str) -> Callable[[Command], Command]:
+    """Return ``--output``; text goes to stderr, everything else to stdout."""
+    return click.option(
+        "--output",
+        "-o",
+        type=click.Choice(["text", *formats]),
+        default="text",
+        help=f"text on stderr, or {' or '.join(formats)} on stdout.",
+        show_default=True,
+    )
