@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imgload.api import load
+    from imgload.api import load, verify
     from imgload.errors import (
         ArchiveInvalid,
         ClusterAmbiguous,
@@ -102,10 +102,11 @@ __all__ = [
     "UsageError",
     "__version__",
     "load",
+    "verify",
 ]
 
 _HOMES = {
-    "imgload.api": ("load",),
+    "imgload.api": ("load", "verify"),
     "imgload.errors": (
         "ArchiveInvalid",
         "ClusterAmbiguous",

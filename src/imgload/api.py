@@ -1,4 +1,4 @@
-"""The one-call form of the library."""
+"""The one-call forms of the library."""
 
 from __future__ import annotations
 
@@ -57,3 +57,37 @@ def load(
             dry_run=dry_run,
             on_event=on_event,
         )
+
+
+def verify(
+    images: str | Sequence[str],
+    *,
+    cluster: str | None = None,
+    nodes: Sequence[str] = (),
+    source: str | None = None,
+    name: str | None = None,
+    platform: str | None = None,
+    on_event: Callable[[Event], None] = lambda _: None,
+) -> Report:
+    """Read back whether every node of a cluster has exactly these images; nothing is changed.
+
+    Args:
+        images: one or several names or image IDs; the source tells which image that is.
+        cluster: the cluster's name; None for the kube context's, or else the only one.
+        nodes: names of the nodes to ask; empty for all of the cluster.
+        source: as for `load`.
+        name: the name that one image has on the nodes, in place of its own.
+        platform: ``os/arch[/variant]`` out of a multi-platform image.
+        on_event: told each result, as values of `imgload.Event`.
+
+    Returns:
+        what was read back, image by image and node by node.
+
+    Raises:
+        LoadFailed: when a node lacks an image, or has another one under its name.
+        ImgloadError: when the images or the nodes could not be settled on.
+
+    """
+    wanted = [images] if isinstance(images, str) else list(images)
+    with Loader.connect(cluster, nodes=nodes, source=source) as loader:
+        return loader.verify(wanted, name=name, platform=platform, on_event=on_event)

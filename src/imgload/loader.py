@@ -116,6 +116,38 @@ class Loader:
             raise LoadFailed(report)
         return report
 
+    def verify(
+        self,
+        images: Sequence[str],
+        *,
+        name: str | None = None,
+        platform: str | None = None,
+        on_event: OnEvent = lambda _: None,
+    ) -> Report:
+        """Read back whether every node has exactly these images; nothing is changed.
+
+        Args:
+            images: as for `load`.
+            name: the name that one image has on the nodes, in place of its own.
+            platform: ``os/arch[/variant]`` out of a multi-platform image.
+            on_event: told each result.
+
+        Raises:
+            LoadFailed: when a node lacks an image, or has another one under its name.
+            ImgloadError: when the images or the nodes could not be settled on.
+
+        """
+        from imgload.verification import Verification  # noqa: PLC0415 - start-up
+
+        found, surveys, failed = self._look(images, name, platform, on_event)
+        if any(image.image_id is None for image in found):
+            found = _saved(found)
+            surveys, failed = self._survey(list(found))
+        report = Verification(self.nodes, surveys, failed, on_event).report(list(found))
+        if not report.ok:
+            raise LoadFailed(report)
+        return report
+
     def _look(
         self, texts: Sequence[str], name: str | None, platform: str | None, on_event: OnEvent
     ) -> tuple[dict[Image, Located], dict[str, Survey], dict[str, ImgloadError]]:
@@ -176,6 +208,14 @@ def _identified(
         if settled.image_id and there.manifest_digest:
             Memory.load().identify(source.address, there.manifest_digest, settled.image_id)
     return known
+
+
+def _saved(found: Mapping[Image, Located]) -> dict[Image, Located]:
+    """Settle the image IDs that only a save tells."""
+    from imgload.sources.saved import identified  # noqa: PLC0415 - start-up
+
+    pairs = [(image, source, identified(source, there)) for image, (source, there) in found.items()]
+    return {attrs.evolve(i, image_id=f.image_id, diff_ids=f.diff_ids): (s, f) for i, s, f in pairs}
 
 
 def _cannot_run(image: Image, surveys: Mapping[str, Survey]) -> Iterator[Note]:

@@ -29,7 +29,7 @@ LEVELS: list[set[str]] = [
     {"sources"},
     {"pushing"},
     {"sending"},
-    {"transfer"},
+    {"transfer", "verification"},
     {"connect"},
     {"loader"},
     {"api"},

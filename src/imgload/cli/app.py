@@ -11,12 +11,13 @@ from typing import NoReturn
 import click
 
 from imgload import __version__
-from imgload.errors import ImgloadError, LoadFailed
+from imgload.errors import ImgloadError
 
 _INTERRUPTED = 130
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _COMMANDS = {
     "load": "Put images on every node, and prove it.",
+    "verify": "Read back whether every node has exactly these images.",
 }
 """Each is the module and the function ``imgload.cli.NAME.NAME``."""
 
@@ -92,9 +93,7 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
 
 
 def show_error(error: ImgloadError) -> None:
-    """Print an error and what to do about it; a failed load was shown node by node."""
-    if isinstance(error, LoadFailed):
-        return
+    """Print an error and what to do about it."""
     click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
     if error.hint:
         click.echo(click.style("  try: ", fg="cyan") + error.hint, err=True)

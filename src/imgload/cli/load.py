@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgload.cli.options import cluster_options, output_option
-from imgload.cli.output import failures, show_json
+from imgload.cli.options import cluster_options, output_option, source_options
+from imgload.cli.output import failures, show
 from imgload.cli.progress import watching
-from imgload.cli.text import show_report
 
 if TYPE_CHECKING:
     from imgload.transports.choose import TransportOption
@@ -18,15 +17,7 @@ if TYPE_CHECKING:
 @click.command(no_args_is_help=True, short_help="Put images on every node, and prove it.")
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @cluster_options
-@click.option(
-    "--from",
-    "source",
-    metavar="SOURCE",
-    help="docker, podman, an engine's URL, an archive (a file, - or an OCI layout folder)."
-    " [default: every engine that answers]",
-)
-@click.option("--as", "name", metavar="NAME", help="Load the one image under this name.")
-@click.option("--platform", metavar="OS/ARCH", help="Which platform of a multi-platform image.")
+@source_options
 @click.option(
     "--transport",
     type=click.Choice(["auto", "archive", "delta"]),
@@ -80,7 +71,4 @@ def load(
             dry_run=dry_run,
             on_event=on_event,
         )
-    if output == "json":
-        show_json(report.to_json())
-    elif not quiet:
-        show_report(report, quiet=quiet)
+    show(report, output, quiet=quiet)

@@ -29,6 +29,24 @@ def cluster_options(command: Command) -> Command:
     return cluster(node(command))
 
 
+def source_options(command: Command) -> Command:
+    """Add ``--from``, ``--as`` and ``--platform``, as ``source``, ``name`` and ``platform``."""
+    source = click.option(
+        "--from",
+        "source",
+        metavar="SOURCE",
+        help="docker, podman, an engine's URL, an archive (a file, - or an OCI layout folder)."
+        " [default: every engine that answers]",
+    )
+    name = click.option(
+        "--as", "name", metavar="NAME", help="Take the one image under this name on the nodes."
+    )
+    platform = click.option(
+        "--platform", metavar="OS/ARCH", help="Which platform of a multi-platform image."
+    )
+    return source(name(platform(command)))
+
+
 def output_option(*formats: str) -> Callable[[Command], Command]:
     """Return ``--output``; text goes to stderr, everything else to stdout."""
     return click.option(

@@ -1,4 +1,4 @@
-"""JSON on stdout: reports, and failures in the same shape."""
+"""What machines read on stdout: reports, and failures in the same shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from imgload.cli.text import show_report
 from imgload.errors import ImgloadError, LoadFailed
-from imgload.report import JSON_VERSION, error_json
+from imgload.report import JSON_VERSION, Report, error_json
 
 
 def show_json(document: dict[str, Any]) -> None:
@@ -19,21 +19,38 @@ def show_json(document: dict[str, Any]) -> None:
     click.echo(json.dumps(document, indent=2))
 
 
+def show(report: Report, output: str, *, quiet: bool) -> None:
+    """Print a report as it was asked for."""
+    if output == "json":
+        show_json(report.to_json())
+    elif output == "junit":
+        from imgload.cli.junit import junit  # noqa: PLC0415 - start-up
+
+        click.echo(junit(report))
+    else:
+        show_report(report, quiet=quiet)
+
+
 @contextmanager
 def failures(output: str, *, quiet: bool) -> Iterator[None]:
     """Show what fails within, as it was asked for; an error as text is left to the caller."""
     try:
         yield
+    except LoadFailed as error:
+        show(error.report, output, quiet=quiet)
+        raise click.exceptions.Exit(error.exit_status) from error
     except ImgloadError as error:
-        if output == "json":
-            show_json(_document(error))
-            raise click.exceptions.Exit(error.exit_status) from error
-        if isinstance(error, LoadFailed):
-            show_report(error.report, quiet=quiet)
-        raise
+        if output == "text":
+            raise
+        _show_error(error, output)
+        raise click.exceptions.Exit(error.exit_status) from error
 
 
-def _document(error: ImgloadError) -> dict[str, Any]:
-    if isinstance(error, LoadFailed):
-        return error.report.to_json()
-    return {"version": JSON_VERSION, "images": [], "ok": False, "error": error_json(error)}
+def _show_error(error: ImgloadError, output: str) -> None:
+    if output == "json":
+        told = {"version": JSON_VERSION, "images": [], "ok": False, "error": error_json(error)}
+        show_json(told)
+        return
+    from imgload.cli.junit import junit_error  # noqa: PLC0415 - start-up
+
+    click.echo(junit_error(error))

@@ -42,7 +42,8 @@ def _line(node: NodeResult, *, dry_run: bool) -> str:
     if not node.ok:
         told = node.error.hint if node.error else ""
         hint = f"\n      {click.style('try:', fg='cyan')} {told}" if told else ""
-        return f"{click.style('✗', fg='red')} {node.node}: {node.error_text}{hint}"
+        said = node.error_text.removeprefix(f"{node.node} ")
+        return f"{click.style('✗', fg='red')} {node.node}: {said}{hint}"
     sent = f", {size_text(node.bytes_sent)} in {node.seconds:.1f} s" if node.bytes_sent else ""
     replaced = f", replaced {node.replaced.short}" if node.replaced else ""
     mark = click.style("✓", fg="green")

@@ -97,13 +97,10 @@ class EngineSource(Pusher):
         """
         if image.image_id:
             return attrs.evolve(image, names=(str(image.image_id),))
-        from imgload.oci.archive import choose  # noqa: PLC0415 - start-up
-        from imgload.oci.scan import scan  # noqa: PLC0415
+        from imgload.sources.saved import identified  # noqa: PLC0415 - start-up
 
-        with self.engine.save([image.handle], image.platform) as archive:
-            manifest = choose(scan(archive), image.target, image.platform).manifest
-        image_id = manifest.config.digest
-        return attrs.evolve(image, manifest=manifest, image_id=image_id, names=(str(image_id),))
+        known = identified(self, image)
+        return attrs.evolve(known, names=(str(known.image_id),))
 
     def push_style(self, image: Found) -> PushStyle | None:
         if not image.tagged:

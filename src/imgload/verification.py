@@ -1,0 +1,67 @@
+"""What nodes have, held against what they should have; nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from imgload.errors import ImgloadError, NotProven
+from imgload.events import Event, NodeDone
+from imgload.nodes.node import Node
+from imgload.nodes.survey import Survey
+from imgload.plan import Image, Proof, prove
+from imgload.report import ImageResult, NodeResult, Report
+
+
+@attrs.frozen
+class Verification:
+    """One look at some nodes.
+
+    Args:
+        nodes: all that were asked.
+        surveys: their answers, by name.
+        errors: why the others did not answer.
+        on_event: told each result.
+
+    """
+
+    nodes: Sequence[Node]
+    surveys: Mapping[str, Survey]
+    errors: Mapping[str, ImgloadError]
+    on_event: Callable[[Event], None]
+
+    def report(self, images: Sequence[Image]) -> Report:
+        """Return what each node has of each image."""
+        return Report(tuple(self._image(image) for image in images))
+
+    def _image(self, image: Image) -> ImageResult:
+        results = tuple(self._result(image, node) for node in self.nodes)
+        for result in results:
+            self.on_event(NodeDone(image.name, result))
+        return ImageResult(image.name, image.image_id, image.source, image.platform, results)
+
+    def _result(self, image: Image, node: Node) -> NodeResult:
+        if error := self.errors.get(node.name):
+            return NodeResult(node.name, None, error=error)
+        survey = self.surveys[node.name]
+        proof = prove(image, survey)
+        if proof.ok:
+            return NodeResult(node.name, "present", proof)
+        message = f"{node.name} {_finding(image, survey, proof)}"
+        hint = f"imgload load {image.name} --node {node.name}"
+        return NodeResult(node.name, None, proof, error=NotProven(message, hint=hint))
+
+
+def _finding(image: Image, survey: Survey, proof: Proof) -> str:
+    target = survey.records.get(image.name)
+    if target is None:
+        return f"does not have {image.name}"
+    others = survey.content.configs_under(target) - {image.image_id}
+    if others:
+        there = ", ".join(sorted(other.short for other in others))
+        wanted = image.image_id.short if image.image_id else "this one"
+        return f"has another image under {image.name}: {there}, not {wanted}"
+    if proof.awaits_cri:
+        return f"has {image.name}, and its CRI does not know of it: no pod can use it"
+    return f"has {image.name} only in part: {', '.join(proof.missing())} is missing"

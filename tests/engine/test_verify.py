@@ -1,0 +1,100 @@
+"""`imgload verify`, the CI step: does every node have exactly this image?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from xml.etree import ElementTree as ET
+
+import pytest
+
+import imgload
+from tests.engine.conftest import Images, forget, records, unique
+from tests.lab import Lab
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "imgload", "verify", *arguments]
+    return subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
+def test_what_was_loaded_is_verified(lab: Lab, images: Images, source: str) -> None:
+    """And nothing on the node changes by it."""
+    engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
+    images.build(engine, tag)
+    imgload.load(tag, cluster="lab-d21", source=engine.url)
+    before = records(node)
+    report = imgload.verify(tag, cluster="lab-d21", source=engine.url)
+    result = report.images[0].nodes[0]
+    assert report.ok
+    assert result.proof
+    assert result.proof.cri is True
+    assert records(node) == before
+    forget(node, f"docker.io/library/{tag}")
+
+
+def test_each_node_that_differs_is_named(lab: Lab, images: Images) -> None:
+    """One has it, one has an older build under the name, one has nothing: exit status 1."""
+    good, stale, bare = lab.cluster("lab-d3").nodes
+    tag = unique()
+    name = f"docker.io/library/{tag}"
+    images.build(lab.docker, tag, b"old")
+    imgload.load(tag, nodes=[stale.name])
+    images.build(lab.docker, tag, b"new")
+    imgload.load(tag, nodes=[good.name])
+
+    ended = _run(tag, "-c", "lab-d3", "-o", "json", "--from", "docker")
+
+    document = json.loads(ended.stdout)
+    errors = {n["node"]: n["error"] for n in document["images"][0]["nodes"]}
+    assert ended.returncode == 1
+    assert document["ok"] is False
+    assert errors[good.name] is None
+    assert f"another image under {name}" in errors[stale.name]["message"]
+    assert f"does not have {name}" in errors[bare.name]["message"]
+    assert errors[bare.name]["hint"] == f"imgload load {name} --node {bare.name}"
+    assert name not in records(bare)
+    forget(good, name)
+    forget(stale, name)
+
+
+def test_a_missing_blob_is_no_proof(lab: Lab, images: Images) -> None:
+    """The name is there, and the config behind it is gone."""
+    node, tag = lab.cluster("lab-d17").nodes[0], unique()
+    image_id = images.build(lab.docker, tag)
+    imgload.load(tag, cluster="lab-d17")
+    node.ctr("content", "rm", image_id)
+    with pytest.raises(imgload.LoadFailed, match="only in part"):
+        imgload.verify(tag, cluster="lab-d17")
+    node.ctr("images", "rm", f"docker.io/library/{tag}")
+
+
+def test_a_ci_server_gets_junit(lab: Lab, images: Images) -> None:
+    """A case for each node; what no engine has is an error, and exit status 3."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag)
+    absent = _run(tag, "-c", "lab-d21", "-o", "junit")
+    unknown = _run("nobody/has-this:1", "-c", "lab-d21", "-o", "junit")
+    failure = ET.fromstring(absent.stdout).find("./testsuite/testcase/failure")
+    error = ET.fromstring(unknown.stdout).find("./testsuite/testcase/error")
+    assert (absent.returncode, unknown.returncode) == (1, 3)
+    assert failure is not None
+    assert failure.get("type") == "not-proven"
+    assert node.name in str(failure.get("message"))
+    assert error is not None
+    assert error.get("type") == "image-not-found"
+
+
+def test_an_engine_that_cannot_push_is_read_by_a_save(lab: Lab, images: Images) -> None:
+    """Docker's containerd store tells no image ID, and this one cannot reach our loopback."""
+    engine, tag = lab.engine("docker28-cut-off"), unique()
+    images.build(engine, tag)
+    source = engine.url
+    with pytest.raises(imgload.LoadFailed, match="does not have"):
+        imgload.verify(tag, cluster="lab-d17", source=source)
+    imgload.load(tag, cluster="lab-d17", source=source)
+    assert imgload.verify(tag, cluster="lab-d17", source=source).ok
+    forget(lab.cluster("lab-d17").nodes[0], f"docker.io/library/{tag}")
