@@ -42,8 +42,9 @@ def _line(node: NodeResult, *, dry_run: bool) -> str:
     if not node.ok:
         told = node.error.hint if node.error else ""
         hint = f"\n      {click.style('try:', fg='cyan')} {told}" if told else ""
-        said = node.error_text.removeprefix(f"{node.node} ")
-        return f"{click.style('✗', fg='red')} {node.node}: {said}{hint}"
+        said = node.error_text
+        where = "" if said.startswith(f"{node.node} ") else f"{node.node}: "
+        return f"{click.style('✗', fg='red')} {where}{said}{hint}"
     sent = f", {size_text(node.bytes_sent)} in {node.seconds:.1f} s" if node.bytes_sent else ""
     replaced = f", replaced {node.replaced.short}" if node.replaced else ""
     mark = click.style("✓", fg="green")
