@@ -13,7 +13,10 @@ import attrs
 
 from benchmarks import stopwatch
 
-_STRANGE = ("DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST", "CONTAINER_CONNECTION")
+_STRANGE = (
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST", "CONTAINER_CONNECTION"),
+    "PYTHONDONTWRITEBYTECODE",  # an installed package has its bytecode
+)
 
 
 class Failed(Exception):

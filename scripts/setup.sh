@@ -20,3 +20,4 @@ fi
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/python -m pip install -q --disable-pip-version-check -U 'pip>=25.1'
 .venv/bin/python -m pip install -q --disable-pip-version-check -e . $groups
+.venv/bin/python -m compileall -q src # as an installed package is

@@ -1,13 +1,14 @@
 """Several commands in one exec: starting an exec costs more than most of what runs in it.
 
-The script is made of positional parameters only; no argument ever becomes shell text.
+The script is made of positional parameters only; no argument ever becomes shell text. Groups of
+commands run side by side: each command is a process of its own that mostly waits for containerd.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -27,24 +28,56 @@ class Output:
         return self.stdout.decode(errors="replace")
 
 
-def batch_argv(commands: Sequence[Sequence[str]]) -> tuple[list[str], str]:
-    """Return the argv of one shell that runs all commands in turn, and the marker it prints.
+Group = Sequence[Sequence[str]]
+
+
+def batch_argv(*groups: Group, before: Sequence[str] = ()) -> tuple[list[str], str]:
+    """Return the argv of one shell that runs all commands, and the marker it prints.
 
     The marker cannot be guessed, so no output can be taken for it.
+
+    Args:
+        groups: run side by side, the commands of each in turn. The shell keeps the output of all
+            but the last in memory, without NUL bytes; the last may print anything, and much.
+        before: a command to run before all of them; it has the exec's standard input.
+
     """
     marker = secrets.token_hex(16)
-    lines: list[str] = []
+    commands = [*([before] if before else []), *(c for group in groups for c in group)]
+    lines = _lines(commands)
+    first = next(lines) + "\n" if before else ""
+    script = first + _script([[next(lines) for _ in group] for group in groups if group])
+    words = [word for command in commands for word in command]
+    return ["sh", "-c", script, "imgload", marker, *words], marker
+
+
+def _lines(commands: Group) -> Iterator[str]:
+    """Yield for each command the line that runs it, and prints marker, number and exit status."""
     position = 1
-    for command in commands:
+    for number, command in enumerate(commands):
         words = " ".join(f'"${{{position + i}}}"' for i in range(1, len(command) + 1))
-        lines.append(f'{words}; printf "\\n%s %d\\n" "$1" $?')
+        yield f'{words}; printf "\\n%s {number} %d\\n" "$1" $?'
         position += len(command)
-    arguments = [word for command in commands for word in command]
-    return ["sh", "-c", "\n".join(lines), "imgload", marker, *arguments], marker
+
+
+def _script(groups: Sequence[Sequence[str]]) -> str:
+    """Return a script that prints the output of each group in their order.
+
+    The last one's waits in the pipe until those before have ended.
+    """
+    first = "\n".join(groups[0]) if groups else ""
+    if len(groups) <= 1:
+        return first
+    kept = f"kept=$({{ {first}\n}} </dev/null)"
+    return f"{{ {_script(groups[1:])}\n}} | {{ {kept}; printf '%s\\n' \"$kept\"; cat; }}"
 
 
 def parse_batch(stdout: bytes, marker: str, count: int) -> list[Output]:
     """Return each command's output; fewer than `count` when the shell was cut short."""
-    parts = re.split(rb"\n%s (\d+)\n" % marker.encode(), stdout)
-    pairs = zip(parts[0::2], parts[1::2], strict=False)
-    return [Output(int(status), text) for text, status in pairs][:count]
+    parts = re.split(rb"\n%s (\d+) (\d+)\n" % marker.encode(), stdout)
+    found: list[Output] = []
+    for text, number, status in zip(parts[0::3], parts[1::3], parts[2::3], strict=False):
+        if int(number) != len(found):
+            break
+        found.append(Output(int(status), text))
+    return found[:count]

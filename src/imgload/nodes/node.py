@@ -16,7 +16,7 @@ from imgload.errors import (
     NodeUnusable,
 )
 from imgload.nodes import containerd
-from imgload.nodes.batch import Output, batch_argv, parse_batch
+from imgload.nodes.batch import Group, Output, batch_argv, parse_batch
 from imgload.nodes.survey import (
     Question,
     Survey,
@@ -67,14 +67,14 @@ class Node:
             return self._state(question, self._traits)
         guess = containerd.DEFAULT_SNAPSHOTTER
         commands = trait_commands()
-        outputs = self.run_all([*commands, *state_commands(question, guess)])
+        outputs = self.run_all(commands, *state_commands(question, guess))
         self._traits = traits = read_traits(outputs[: len(commands)])
         if traits.snapshotter != guess:
             return self._state(question, traits)
         return read_state(question, traits, outputs[len(commands) :])
 
     def _state(self, question: Question, traits: Traits) -> Survey:
-        outputs = self.run_all(state_commands(question, traits.snapshotter))
+        outputs = self.run_all(*state_commands(question, traits.snapshotter))
         return read_state(question, traits, outputs)
 
     def import_layout(
@@ -89,11 +89,11 @@ class Node:
         """
         traits = self._known_traits
         feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
-        commands = [feed, *state_commands(question, traits.snapshotter)]
-        argv, marker = batch_argv(commands)
+        groups = state_commands(question, traits.snapshotter)
+        argv, marker = batch_argv(*groups, before=feed)
         result = self.engine.exec(self.container.id, argv, stdin=layout)
-        outputs = parse_batch(result.stdout, marker, len(commands))
-        if len(outputs) == len(commands) and outputs[0].exit_status == 0:
+        outputs = parse_batch(result.stdout, marker, 1 + sum(map(len, groups)))
+        if len(outputs) == 1 + sum(map(len, groups)) and outputs[0].exit_status == 0:
             return read_state(question, traits, outputs[1:])
         status = outputs[0].exit_status if outputs else result.exit_status
         raise self._failure(status, result.message, "ctr images import")
@@ -117,15 +117,19 @@ class Node:
             raise self._failure(result.exit_status, result.message, " ".join(argv[:5]))
         return result.stdout
 
-    def run_all(self, commands: Sequence[Sequence[str]]) -> list[Output]:
-        """Run several commands in one exec; a failing one does not stop the others."""
-        argv, marker = batch_argv(commands)
+    def run_all(self, *groups: Group) -> list[Output]:
+        """Run several commands in one exec, groups side by side.
+
+        A failing command does not stop the others.
+        """
+        argv, marker = batch_argv(*groups)
         try:
             result = self.engine.exec(self.container.id, argv)
         except EngineFailed as error:
             raise NodeUnusable(error.message) from error
-        outputs = parse_batch(result.stdout, marker, len(commands))
-        if len(outputs) < len(commands):
+        count = sum(map(len, groups))
+        outputs = parse_batch(result.stdout, marker, count)
+        if len(outputs) < count:
             raise NodeUnusable(f"a shell in the node failed: {result.message}")
         return outputs
 

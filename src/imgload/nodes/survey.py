@@ -103,14 +103,18 @@ def trait_commands() -> list[Sequence[str]]:
     return [containerd.VERSION, containerd.CONFIG_DUMP, MACHINE, DISK_FREE]
 
 
-def state_commands(question: Question, snapshotter: str) -> list[Sequence[str]]:
-    """Return the commands that tell what a node has."""
+def state_commands(question: Question, snapshotter: str) -> list[list[Sequence[str]]]:
+    """Return the commands that tell what a node has, in groups to run side by side."""
     return [
-        containerd.images_of(question.records, question.targets),
-        containerd.CONTENT,
-        containerd.snapshots_of(snapshotter),
-        *(containerd.content_of(image_id) for image_id in question.image_ids),
-        *(cri.inspect_image(name) for name in question.names),
+        [
+            *(containerd.content_of(image_id) for image_id in question.image_ids),
+            *(cri.inspect_image(name) for name in question.names),
+        ],
+        [
+            containerd.images_of(question.records, question.targets),
+            containerd.CONTENT,
+            containerd.snapshots_of(snapshotter),
+        ],
     ]
 
 
@@ -130,7 +134,7 @@ def read_traits(outputs: Sequence[Output]) -> Traits:
 
 def read_state(question: Question, traits: Traits, outputs: Sequence[Output]) -> Survey:
     """Understand the answers to `state_commands`."""
-    images, content, snapshots, *rest = outputs
+    *rest, images, content, snapshots = outputs
     if images.exit_status or content.exit_status or snapshots.exit_status:
         raise NodeUnusable("containerd does not list its images, content or snapshots")
     blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]

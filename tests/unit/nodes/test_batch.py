@@ -1,5 +1,6 @@
 """Several commands in one shell, run by this machine's own sh."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -119,6 +120,41 @@ def test_a_shell_that_was_cut_short_gives_fewer_outputs() -> None:
 def test_no_marker_is_used_twice() -> None:
     """What one run printed cannot be replayed to the next."""
     assert len({batch_argv([["true"]])[1] for _ in range(50)}) == 50
+
+
+def test_groups_run_side_by_side(tmp_path: Path) -> None:
+    """Each waits for what the other does, and the outputs come in the order of the commands."""
+    fifos = [str(tmp_path / name) for name in "ab"]
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    swap = 'echo "$1" > "$2" & cat "$3"; wait'
+    meet = [
+        ["sh", "-c", swap, "x", mine, *pair]
+        for mine, pair in zip("12", (fifos, fifos[::-1]), strict=True)
+    ]
+    large = ["sh", "-c", "head -c 300000 /dev/zero | tr '\\0' x"]
+    argv, marker = batch_argv([meet[0], ["false"]], [], [large], [meet[1], ["printf", r"\0\n\n"]])
+    done = subprocess.run(
+        argv, capture_output=True, check=True, timeout=20, stdin=subprocess.DEVNULL
+    )
+    outputs = parse_batch(done.stdout, marker, 5)
+    assert [o.exit_status for o in outputs] == [0, 1, 0, 0, 0]
+    assert [outputs[i].stdout for i in (0, 1, 3, 4)] == [b"2\n", b"", b"1\n", b"\0\n\n"]
+    assert outputs[2].stdout == b"x" * 300_000
+
+
+def test_only_the_command_before_all_has_the_input() -> None:
+    """It is an import that reads an archive."""
+    argv, marker = batch_argv([["cat"]], [["printf", "b"]], before=["head", "-c", "3"])
+    done = subprocess.run(argv, capture_output=True, check=True, input=b"abc")
+    assert [o.text for o in parse_batch(done.stdout, marker, 3)] == ["abc", "", "b"]
+
+
+def test_a_group_that_was_cut_short_is_not_taken_for_the_next() -> None:
+    """Outputs are numbered."""
+    argv, marker = batch_argv([["echo", "one"], ["sh", "-c", "kill -9 $PPID"]], [["echo", "two"]])
+    done = subprocess.run(argv, capture_output=True, check=False)
+    assert len(parse_batch(done.stdout, marker, 3)) < 3
 
 
 @given(st.binary(), st.integers(0, 5))
