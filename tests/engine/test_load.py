@@ -83,11 +83,12 @@ def test_all_nodes_get_all_images(lab: Lab, images: Images, source: str, cluster
     """Two images that share a layer, in one call, on three nodes."""
     engine = lab.engine(source)
     base, app, db = unique("base"), unique("app"), unique("db")
+    nodes = lab.cluster(cluster).nodes
     images.build(engine, base, b"x" * 300_000)
     ids = [images.build(engine, tag, tag.encode(), base=base) for tag in (app, db)]
     report = imgload.load([app, db], cluster=cluster, source=source)
     assert [str(image.image_id) for image in report.images] == ids
-    for node in lab.cluster(cluster).nodes:
+    for node in nodes:
         assert [cri_id(node, f"docker.io/library/{tag}") for tag in (app, db)] == ids
     for result in report.images[1].nodes:
         assert 0 < result.bytes_sent < 300_000, "the shared layer was sent once"
