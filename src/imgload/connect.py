@@ -49,6 +49,7 @@ class Connections:
 def _opened(endpoint: Endpoint, stack: ExitStack) -> Engine:
     engine = connect(endpoint)
     stack.callback(engine.close)
+    engine.tidy()
     return engine
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from platformdirs import user_cache_path
 
 from imgload.errors import ArchiveInvalid
 from imgload.oci.digest import Digest
+from imgload.state import state_folder
 
 _MOST_LAYERS = 2000
 _FORGET_SECONDS = 24 * 3600.0
@@ -39,7 +39,7 @@ class Memory:
     @classmethod
     def load(cls) -> Memory:
         """Read what there is; a file that cannot be understood is nothing."""
-        path = user_cache_path("imgload") / "engines.json"
+        path = state_folder() / "engines.json"
         with suppress(OSError, ValueError, RecursionError):
             if path.stat().st_size <= _MAX_FILE:
                 found = json.loads(path.read_bytes())

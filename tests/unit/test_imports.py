@@ -18,11 +18,11 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
 LEVELS: list[set[str]] = [
-    {"errors", "parallel"},
+    {"errors", "parallel", "state"},
     {"oci"},
     {"reference"},
     {"plan"},
-    {"report", "memory"},
+    {"report", "memory", "leftovers"},
     {"events", "engines"},
     {"nodes"},
     {"clusters", "transports"},
@@ -50,7 +50,7 @@ HOMES = {
     "click": "cli/",
     "rich": "cli/progress.py",
     "yaml": "clusters/kubeconfig.py",
-    "platformdirs": "memory.py",
+    "platformdirs": "state.py",
     "backports": "sources/streams.py",
     "compression": "sources/streams.py",
 }

@@ -23,7 +23,7 @@ DAY = 24 * 3600.0
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the path of what is remembered, in a folder that is not there yet."""
     path = tmp_path / "cache" / "imgload"
-    monkeypatch.setattr("imgload.memory.user_cache_path", lambda _name: path)
+    monkeypatch.setattr("imgload.memory.state_folder", lambda: path)
     return path / "engines.json"
 
 

@@ -130,6 +130,9 @@ class Engine(ABC):
 
         """
 
+    def tidy(self) -> None:  # noqa: B027 - not every engine needs a name for a push
+        """Take away the names that killed runs left behind."""
+
     @abstractmethod
     def layer_sizes(self, image: Digest) -> list[int]:
         """Return the bytes of each layer, bottom up; empty where the engine cannot tell."""

@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from imgload.engines.base import Container, EngineImage
-from imgload.engines.rest import RestEngine
-from imgload.engines.trouble import translated
+from imgload.engines.rest import NOT_FOUND, RestEngine
+from imgload.engines.trouble import refuse_bad_answer, translated
 from imgload.engines.wire import STREAM_SECONDS, Answer
-from imgload.errors import EngineFailed
+from imgload.errors import EngineError, EngineFailed
+from imgload.leftovers import note, stale
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -93,12 +94,30 @@ class DockerEngine(RestEngine):
         tag = secrets.token_hex(8)
         name = f"{repository}:{tag}"
         with translated(self.endpoint, "pushing"):
+            noted = note(self.endpoint.url, name)
             target = {"repo": repository, "tag": tag}
-            self.ask("POST", f"/images/{image}/tag", "tagging", params=target).close()
             try:
+                self.ask("POST", f"/images/{image}/tag", "tagging", params=target).close()
                 self._push(repository, tag)
             finally:
-                self.ask("DELETE", f"/images/{name}", "untagging", params=_ONLY_THE_NAME).close()
+                self._untag(name)
+                if noted:
+                    noted.remove()
+
+    def tidy(self) -> None:
+        for name, noted in stale(self.endpoint.url):
+            with suppress(EngineError):
+                self._untag(name)
+                noted.remove()
+
+    def _untag(self, name: str) -> None:
+        """Take a name away; it may never have been given."""
+        doing = "untagging"
+        with translated(self.endpoint, doing):
+            path = f"/images/{name}"
+            with self._send("DELETE", path, params=_ONLY_THE_NAME) as answer:
+                if answer.status != NOT_FOUND:
+                    refuse_bad_answer(answer, self.endpoint, doing)
 
     def _push(self, repository: str, tag: str) -> None:
         with self.ask(

@@ -1,0 +1,85 @@
+"""Names that a push needs in an engine for a moment: noted, so that a killed run leaves none.
+
+A note is a file that its process holds locked. One that can be locked is a dead run's: the next run
+takes the name away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import attrs
+
+from imgload.state import state_folder
+
+_OURS = re.compile(r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}")
+_MAX_NOTE = 4096
+
+
+@attrs.define
+class Note:
+    """A name that is to be taken away again."""
+
+    _file: IO[bytes]
+    _path: Path
+
+    def remove(self) -> None:
+        """Forget it: the name is gone."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def note(engine: str, name: str) -> Note | None:
+    """Note a name before it is made; None where no note can be kept.
+
+    Args:
+        engine: its address.
+        name: a repository of the receiver's, with a tag.
+
+    """
+    path = _folder() / f"{secrets.token_hex(8)}.json"
+    hidden = path.with_suffix(".new")
+    with suppress(OSError, ImportError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = hidden.open("xb")
+        _lock(file)
+        file.write(json.dumps([engine, name]).encode())
+        file.flush()
+        hidden.rename(path)
+        return Note(file, path)
+    return None
+
+
+def stale(engine: str) -> Iterator[tuple[str, Note]]:
+    """Yield the names that dead runs left in an engine."""
+    with suppress(OSError, ImportError):
+        for entry in os.scandir(_folder()):
+            if entry.name.endswith(".json") and entry.is_file(follow_symlinks=False):
+                yield from _left(engine, Path(entry.path))
+
+
+def _left(engine: str, path: Path) -> Iterator[tuple[str, Note]]:
+    with suppress(OSError, ValueError, RecursionError), path.open("rb") as file:
+        _lock(file)
+        noted, name = json.loads(file.read(_MAX_NOTE))
+        if noted == engine and isinstance(name, str) and _OURS.fullmatch(name):
+            yield name, Note(file, path)
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file; OSError when somebody has it."""
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _folder() -> Path:
+    return state_folder() / "pushes"

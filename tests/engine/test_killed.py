@@ -1,0 +1,88 @@
+"""Killed at every stage: nothing is left; after SIGKILL the next run takes away what is."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.engine.aftermath import Scene, settled
+from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.engine.relay import Fault, relay
+from tests.lab import Lab
+
+MIB = 1 << 20
+STAGES: dict[str, Callable[[], Fault]] = {
+    "listing the nodes": lambda: Fault("GET .*/containers/json", "hold"),
+    "survey": lambda: Fault("POST .*/exec/.*/start", "hold"),
+    "identification": lambda: Fault("POST .*/push", "hold"),
+    "import": lambda: Fault("POST .*/exec/.*/start", "hold", after=3 * MIB, skip=1),
+    "save": lambda: Fault("GET .*/images/(get|export)", "hold", after=2 * MIB),
+    "push": lambda: Fault("POST .*/push", "hold", skip=1),
+    "proof": lambda: Fault("GET .*/exec/.*/json", "hold", skip=1),
+}
+CASES = [
+    ("docker", "listing the nodes", signal.SIGINT),
+    ("docker", "survey", signal.SIGTERM),
+    ("docker", "save", signal.SIGINT),
+    ("docker", "save", signal.SIGKILL),
+    ("docker", "import", signal.SIGTERM),
+    ("docker", "import", signal.SIGKILL),
+    ("docker", "proof", signal.SIGINT),
+    ("docker28", "identification", signal.SIGINT),
+    ("docker28", "identification", signal.SIGKILL),
+    ("docker28", "push", signal.SIGTERM),
+    ("docker28", "push", signal.SIGKILL),
+    ("podman", "import", signal.SIGINT),
+    ("podman", "import", signal.SIGKILL),
+]
+CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].name}")
+def test_a_killed_run_leaves_nothing(
+    lab: Lab, images: Images, tmp_path: Path, case: tuple[str, str, signal.Signals]
+) -> None:
+    """Ctrl-C and kill clean up within two seconds; whatever happened, the next run succeeds."""
+    source, stage, number = case
+    engine, tag = lab.engine(source), unique()
+    node = lab.cluster(CLUSTERS[source]).nodes[0]
+    image = images.build(engine, tag, b"x" * (8 * MIB))
+    scene = Scene(node, (engine,), tmp_path / "temp")
+    scene.temp.mkdir()
+    before = scene.look()
+    fault = STAGES[stage]()
+    with relay(engine, tmp_path, fault) as between:
+        variable = "CONTAINER_HOST" if source == "podman" else "DOCKER_HOST"
+        other = "DOCKER_HOST" if source == "podman" else "CONTAINER_HOST"
+        environ = scene.environ(**{variable: between.url, other: between.url})
+        command = [sys.executable, "-m", "imgload", "load", tag, "-c", CLUSTERS[source]]
+        with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
+            assert fault.reached.wait(20), between.requests
+            process.send_signal(number)
+            start = time.monotonic()
+            process.wait(20)
+            assert time.monotonic() - start < 2
+            said = process.stderr.read() if process.stderr else ""
+        assert process.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL), said
+        assert "Traceback" not in said
+        fault.release.set()
+        after = settled(scene, before, but="tags" if number == signal.SIGKILL else "")
+        if stage == "proof":
+            after = attrs.evolve(after, records=before.records)
+        if number == signal.SIGKILL:
+            after = attrs.evolve(after, tags=before.tags)
+        assert after == before
+
+        again = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    name = f"docker.io/library/{tag}"
+    assert settled(scene, attrs.evolve(before, records=before.records | {name})).tags == before.tags
+    assert cri_id(node, name) == (image if source != "docker28" else cri_id(node, name))
+    forget(node, name)
