@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import attrs
 
@@ -68,7 +68,7 @@ def _engines(
 def _archive(path: str, stack: ExitStack) -> Source:
     from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
 
-    if path != "-" and not Path(path).exists():
+    if path != "-" and not os.path.exists(path):  # noqa: PTH110 - Path's raises for long names
         raise UsageError(
             f"no such source: {path!r} is neither docker, podman, an engine's URL, nor a file",
             hint="make an archive with: docker save app:dev -o app.tar",

@@ -7,7 +7,7 @@ from functools import partial
 
 import attrs
 
-from imgload.errors import ImgloadError, NodeFull
+from imgload.errors import ImgloadError, NodeFull, NodeStalled
 from imgload.events import BytesSent, Event, Note
 from imgload.memory import Memory
 from imgload.nodes.node import Node
@@ -191,5 +191,5 @@ def _bytes_by_image(images: Sequence[Image], repack: Repack) -> dict[str, int]:
 
 
 def is_final(error: ImgloadError | None) -> bool:
-    """Whether a full load would fail as well: there is no room, or nothing failed."""
-    return error is None or isinstance(error, NodeFull)
+    """Whether a full load would fail as well: no room, no answer; or nothing failed."""
+    return error is None or isinstance(error, (NodeFull, NodeStalled))

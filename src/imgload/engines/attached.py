@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,9 @@ from imgload.errors import EngineFailed, NodeStalled
 
 STALL_SECONDS = 120
 """How long a command may take nothing of its standard input before it is given up."""
+SILENT_SECONDS = 120.0
+UNPACK_SECONDS = 600.0
+"""How long a command may say nothing: one without input, and one that got all of its input."""
 _FRAME = struct.Struct(">BxxxL")
 _MAX_FRAME = 16 << 20
 _STDERR = 2
@@ -56,9 +60,6 @@ class Attached:
             before.
 
         """
-        if stdin is None:
-            self._read()
-            return True
         self._feed_while_reading(stdin)
         if self._error:
             raise self._error
@@ -70,16 +71,29 @@ class Attached:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._answer.close()
 
-    def _feed_while_reading(self, stdin: Iterable[Chunk]) -> None:
+    def _feed_while_reading(self, stdin: Iterable[Chunk] | None) -> None:
         reader = threading.Thread(target=self._read_to_end, name="exec-output", daemon=True)
         reader.start()
         try:
-            self._send(stdin)
+            if stdin is None:
+                self._sent = True
+            else:
+                self._send(stdin)
+            self._await(reader, SILENT_SECONDS if stdin is None else UNPACK_SECONDS)
         except BaseException:
             self.close()
             reader.join()
             raise
-        reader.join()
+
+    def _await(self, reader: threading.Thread, seconds: float) -> None:
+        """Wait for the command's end, and no longer than it is silent."""
+        heard, since = 0, time.monotonic()
+        while reader.is_alive():
+            reader.join(min(seconds, 1.0))
+            if heard != len(self.stdout) + len(self.stderr):
+                heard, since = len(self.stdout) + len(self.stderr), time.monotonic()
+            elif time.monotonic() - since > seconds:
+                raise NodeStalled(f"a command in the node said nothing for {seconds:.0f} seconds")
 
     def _send(self, stdin: Iterable[Chunk]) -> None:
         _limit_send(self._socket)
@@ -89,7 +103,7 @@ class Attached:
             try:
                 self._socket.sendall(chunk)
             except (BlockingIOError, TimeoutError):
-                message = f"nothing was taken for {STALL_SECONDS} seconds"
+                message = f"the node took nothing for {STALL_SECONDS} seconds"
                 raise NodeStalled(message) from None
             except OSError as error:
                 if self._ended or self._await_end():

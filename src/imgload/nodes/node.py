@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from imgload.engines.base import Chunk, Container, Engine
+from imgload.engines.base import Chunk, Container, Engine, ExecResult
 from imgload.errors import (
     EngineFailed,
     ImportFailed,
     NodeError,
     NodeFull,
     NodeNotRunning,
+    NodeStalled,
     NodeUnusable,
 )
 from imgload.nodes import containerd
@@ -91,7 +92,7 @@ class Node:
         feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
         groups = state_commands(question, traits.snapshotter)
         argv, marker = batch_argv(*groups, before=feed)
-        result = self.engine.exec(self.container.id, argv, stdin=layout)
+        result = self._exec(argv, layout)
         outputs = parse_batch(result.stdout, marker, 1 + sum(map(len, groups)))
         if len(outputs) == 1 + sum(map(len, groups)) and outputs[0].exit_status == 0:
             return read_state(question, traits, outputs[1:])
@@ -112,7 +113,7 @@ class Node:
 
     def run(self, argv: Sequence[str]) -> bytes:
         """Run one command and return its output; its failure is ImportFailed."""
-        result = self.engine.exec(self.container.id, argv)
+        result = self._exec(argv)
         if result.exit_status:
             raise self._failure(result.exit_status, result.message, " ".join(argv[:5]))
         return result.stdout
@@ -124,7 +125,7 @@ class Node:
         """
         argv, marker = batch_argv(*groups)
         try:
-            result = self.engine.exec(self.container.id, argv)
+            result = self._exec(argv)
         except EngineFailed as error:
             raise NodeUnusable(error.message) from error
         count = sum(map(len, groups))
@@ -132,6 +133,12 @@ class Node:
         if len(outputs) < count:
             raise NodeUnusable(f"a shell in the node failed: {result.message}")
         return outputs
+
+    def _exec(self, argv: Sequence[str], stdin: Iterable[Chunk] | None = None) -> ExecResult:
+        try:
+            return self.engine.exec(self.container.id, argv, stdin)
+        except NodeStalled as error:
+            raise NodeStalled(f"{self.name}: {error.message}", hint=self._look) from error
 
     def _require_running(self) -> None:
         if self.container.state != "running":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform as machine
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,7 +38,7 @@ class ArchiveSource(Source):
         self.name = self.describe = "standard input" if path == "-" else path
         self.address = path
         self.listing = f"tar -xOf {path} manifest.json" if path != "-" else "tar -tv"
-        self._folder = Path(path) if path != "-" and Path(path).is_dir() else None
+        self._folder = Path(path) if path != "-" and os.path.isdir(path) else None  # noqa: PTH112 - see `layout_chunks`
         self._file: IO[bytes] | None = None if self._folder else open_archive(path)
 
     def close(self) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from imgload.errors import ArchiveInvalid
+from imgload.connect import Connections
+from imgload.errors import ArchiveInvalid, UsageError
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, LAYER, MANIFEST
 from imgload.oci.scan import scan
@@ -166,3 +167,17 @@ def test_blobs_may_have_longer_digests(tmp_path: Path, algorithm: str) -> None:
     assert set(members(folder)) == {path for path, _ in blobs} | {"index.json", "oci-layout"}
     [image] = scan(layout_chunks(folder))
     assert image.config.raw == config
+
+
+@pytest.mark.parametrize("target", ["x" * 5000, "index.json", "/nonexistent", "a/" * 3000])
+def test_an_index_that_leads_nowhere_is_no_index(tmp_path: Path, target: str) -> None:
+    """Found by fuzzing: the file system itself refuses to follow some links."""
+    (tmp_path / "index.json").symlink_to(target[:4000])
+    with pytest.raises(ArchiveInvalid, match="not an OCI layout"):
+        list(layout_chunks(tmp_path))
+
+
+def test_a_name_that_no_file_can_have_is_no_source() -> None:
+    """It is told as one that is not there."""
+    with pytest.raises(UsageError, match="no such source"), Connections.open("x" * 5000):
+        pass

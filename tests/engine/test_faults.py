@@ -1,0 +1,175 @@
+"""Connections that break, engines that stall, nodes that go away: told, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+import imgload
+from imgload.engines import attached, wire
+from tests.engine.aftermath import Scene, settled
+from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.engine.relay import Fault, relay
+from tests.lab import Cluster, Lab
+
+MIB = 1 << 20
+CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}
+VARIABLES = ("DOCKER_HOST", "CONTAINER_HOST")
+
+
+def _load(scene: Scene, url: str, tag: str, cluster: str) -> tuple[int, dict[str, Any]]:
+    """Load as a user would; return exit status and document."""
+    command = [sys.executable, "-m", "imgload", "load", tag, "-c", cluster, "-o", "json"]
+    environ = scene.environ(**dict.fromkeys(VARIABLES, url))
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def _error(document: dict[str, Any]) -> dict[str, str]:
+    """Return the one error of a document, the run's or a node's."""
+    found = [document.get("error")]
+    found += [node["error"] for image in document["images"] for node in image["nodes"]]
+    [error] = filter(None, found)
+    return dict(error)
+
+
+@attrs.frozen
+class Cut:
+    """A connection that is cut off, and how the run ends."""
+
+    source: str
+    pattern: str
+    status: int
+    said: str = ""
+    after: int = 0
+    skip: int = 0
+
+
+CUTS = {
+    "inspecting": Cut("docker", "GET .*/images/.*/json", 5, "inspecting the image"),
+    "listing": Cut("docker", "GET .*/containers/json", 5, "listing containers"),
+    "survey": Cut("docker", "POST .*/exec/.*/start", 1, "control-plane"),
+    "save": Cut("docker", "GET .*/images/get", 5, "reading the saved image", after=MIB),
+    "import": Cut("docker", "POST .*/exec/.*/start", 1, "connection", after=MIB, skip=1),
+    "podman's save": Cut("podman", "GET .*/images/export", 5, "reading the saved", after=MIB),
+    "podman's import": Cut("podman", "POST .*/exec/.*/start", 1, "connection", MIB, 1),
+    "push": Cut("docker28", "POST .*/push", 0, skip=1),
+    "identification": Cut("docker28", "POST .*/push", 5, "pushing"),
+}
+
+
+@pytest.mark.parametrize("case", CUTS.values(), ids=CUTS)
+def test_a_connection_that_is_cut_off(lab: Lab, images: Images, tmp_path: Path, case: Cut) -> None:
+    """A stream that ends early is not taken for whole; where another way leads on, it is taken."""
+    engine, tag = lab.engine(case.source), unique()
+    node = lab.cluster(CLUSTERS[case.source]).nodes[0]
+    images.build(engine, tag, b"x" * (4 * MIB))
+    scene = Scene(node, (engine,), tmp_path / "temp")
+    scene.temp.mkdir()
+    before = scene.look()
+    fault = Fault(case.pattern, "cut", case.after, case.skip)
+    with relay(engine, tmp_path, fault) as between:
+        status, document = _load(scene, between.url, tag, CLUSTERS[case.source])
+    assert fault.reached.is_set(), between.requests
+    assert status == case.status, document
+    if status:
+        assert case.said in _error(document)["message"]
+        assert settled(scene, before) == before
+    else:
+        assert document["ok"]
+        assert cri_id(node, f"docker.io/library/{tag}")
+        forget(node, f"docker.io/library/{tag}")
+
+
+STALLS = {
+    "inspecting": ("GET .*/images/.*/json", 0, 0, "no answer for too long"),
+    "survey": ("POST .*/exec/.*/start", 0, 0, "no answer for too long"),
+    "survey's output": ("POST .*/exec/.*/start", 2000, 0, "said nothing for 1 seconds"),
+    "save": ("GET .*/images/get", MIB, 0, "no answer for too long"),
+    "import": ("POST .*/exec/.*/start", 3 * MIB, 1, "for 1 seconds"),
+}
+
+
+@pytest.mark.parametrize("case", STALLS.values(), ids=STALLS)
+def test_an_engine_that_stalls_is_given_up(
+    lab: Lab,
+    images: Images,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[str, int, int, str],
+) -> None:
+    """Without a byte for too long the run ends, and says where it waited."""
+    pattern, after, skip, said = case
+    tag = unique()
+    images.build(lab.docker, tag, b"x" * (8 * MIB))
+    node = lab.cluster("lab-d21").nodes[0]
+    before = Scene(node, (lab.docker,), tmp_path).look()
+    for module, name in ((wire, "CONTROL_SECONDS"), (attached, "SILENT_SECONDS")):
+        monkeypatch.setattr(module, name, 1.0)
+    for name in ("STALL_SECONDS", "UNPACK_SECONDS"):
+        monkeypatch.setattr(attached, name, 1)
+    monkeypatch.setattr("imgload.engines.docker.STREAM_SECONDS", 1.0)
+    fault = Fault(pattern, "hold", after, skip)
+    with relay(lab.docker, tmp_path, fault) as between:
+        for variable in VARIABLES:
+            monkeypatch.setenv(variable, between.url)
+        with pytest.raises(imgload.ImgloadError, match=said):
+            imgload.load(tag, cluster="lab-d21")
+        assert fault.reached.is_set()
+    assert (
+        settled(Scene(node, (lab.docker,), tmp_path), before, but="files").records == before.records
+    )
+
+
+@pytest.fixture
+def victim(lab: Lab) -> Iterator[Cluster]:
+    """A cluster of three that may be broken."""
+    made = lab.make_cluster(name="victim", engine="docker", roles=("control-plane", "worker"))
+    yield made
+    made.remove()
+
+
+BREAKAGES: dict[str, tuple[list[str], str]] = {
+    "stopped": (["stop", "-t", "0"], ""),
+    "removed": (["rm", "-f"], ""),
+    "containerd killed": (["exec", "{node}", "sh", "-c", "kill -9 $(pidof containerd)"], ""),
+}
+
+
+@pytest.mark.parametrize("how", BREAKAGES)
+def test_a_node_that_goes_away_does_not_stop_the_other(
+    lab: Lab, images: Images, tmp_path: Path, victim: Cluster, how: str
+) -> None:
+    """In the middle of the import: the other node is proven, exit status 1, the report exact."""
+    good, bad = victim.nodes
+    tag = unique()
+    images.build(lab.docker, tag, b"x" * (8 * MIB))
+    scene = Scene(good, (lab.docker,), tmp_path / "temp")
+    scene.temp.mkdir()
+    fault = Fault("POST .*/exec/.*/start", "hold", 2 * MIB, 2)
+    words = [w.format(node=bad.name) for w in BREAKAGES[how][0]]
+    command = words if "exec" in words else [*words, bad.name]
+
+    def strike() -> None:
+        try:
+            assert fault.reached.wait(20)
+            lab.docker.cli(*command)
+        finally:
+            fault.release.set()
+
+    threading.Thread(target=strike, daemon=True).start()
+    with relay(lab.docker, tmp_path, fault) as between:
+        status, document = _load(scene, between.url, tag, "victim")
+    results = {node["node"]: node for node in document["images"][0]["nodes"]}
+    assert status == 1
+    assert [results[node.name]["ok"] for node in (good, bad)] == [True, False]
+    assert bad.name in results[bad.name]["error"]["message"]
