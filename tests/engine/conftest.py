@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.lab import Lab, Node
 from tests.lab.engine import Engine
 
 RECORDS_OF_CRI = "sha256:"
+
+
+def cases(every: Mapping[str, Any], short: Collection[str]) -> list[ParameterSet]:
+    """Return cases by name for parametrize; those not in `short` are marked ``long``."""
+    long = (pytest.mark.long,)
+    return [pytest.param(v, id=n, marks=() if n in short else long) for n, v in every.items()]
 
 
 @attrs.define

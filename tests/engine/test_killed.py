@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from tests.engine.aftermath import Scene, settled
-from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.lab import Lab
 
@@ -27,30 +27,38 @@ STAGES: dict[str, Callable[[], Fault]] = {
     "push": lambda: Fault("POST .*/push", "hold", skip=1),
     "proof": lambda: Fault("GET .*/exec/.*/json", "hold", skip=1),
 }
-CASES = [
-    ("docker", "listing the nodes", signal.SIGINT),
-    ("docker", "survey", signal.SIGTERM),
-    ("docker", "save", signal.SIGINT),
-    ("docker", "save", signal.SIGKILL),
-    ("docker", "import", signal.SIGTERM),
-    ("docker", "import", signal.SIGKILL),
-    ("docker", "proof", signal.SIGINT),
-    ("docker28", "identification", signal.SIGINT),
-    ("docker28", "identification", signal.SIGKILL),
-    ("docker28", "push", signal.SIGTERM),
-    ("docker28", "push", signal.SIGKILL),
-    ("podman", "import", signal.SIGINT),
-    ("podman", "import", signal.SIGKILL),
+EVERY = [
+    ("docker", "listing the nodes", "SIGINT"),
+    ("docker", "survey", "SIGTERM"),
+    ("docker", "save", "SIGINT"),
+    ("docker", "save", "SIGKILL"),
+    ("docker", "import", "SIGTERM"),
+    ("docker", "import", "SIGKILL"),
+    ("docker", "proof", "SIGINT"),
+    ("docker28", "identification", "SIGINT"),
+    ("docker28", "identification", "SIGKILL"),
+    ("docker28", "push", "SIGTERM"),
+    ("docker28", "push", "SIGKILL"),
+    ("podman", "import", "SIGINT"),
+    ("podman", "import", "SIGKILL"),
 ]
+CASES = {" ".join(case): case for case in EVERY}
+SHORT = (
+    "docker survey SIGTERM",
+    "docker import SIGKILL",
+    "docker28 push SIGTERM",
+    "docker28 identification SIGKILL",
+    "podman import SIGINT",
+)
 CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].name}")
+@pytest.mark.parametrize("case", cases(CASES, SHORT))
 def test_a_killed_run_leaves_nothing(
-    lab: Lab, images: Images, tmp_path: Path, case: tuple[str, str, signal.Signals]
+    lab: Lab, images: Images, tmp_path: Path, case: tuple[str, str, str]
 ) -> None:
     """Ctrl-C and kill clean up within two seconds; whatever happened, the next run succeeds."""
-    source, stage, number = case
+    source, stage, number = *case[:2], signal.Signals[case[2]]
     engine, tag = lab.engine(source), unique()
     node = lab.cluster(CLUSTERS[source]).nodes[0]
     image = images.build(engine, tag, b"x" * (8 * MIB))

@@ -81,17 +81,27 @@ class Container:
 
 @attrs.frozen
 class ExecResult:
-    """How a command in a container ended; `stderr` is cut to its last 64 KiB."""
+    """How a command in a container ended.
+
+    Args:
+        exit_status: its own.
+        stdout: all of it.
+        stderr: its last 64 KiB.
+        complete: whether it was sent all of its input; it may have ended, or been cut off, before.
+
+    """
 
     exit_status: int
     stdout: bytes
     stderr: bytes
+    complete: bool = True
 
     @property
     def message(self) -> str:
         """What the command said about its failure, as one text."""
         text = self.stderr.decode(errors="replace").strip()
-        return text or self.stdout[-2000:].decode(errors="replace").strip()
+        text = text or self.stdout[-2000:].decode(errors="replace").strip()
+        return text or ("" if self.complete else "its connection broke before all was sent")
 
 
 class Engine(ABC):

@@ -78,7 +78,7 @@ class RestEngine(Engine):
             finally:
                 attached.close()
             status = self._exit_status(exec_id, complete=complete)
-        return ExecResult(status, bytes(attached.stdout), bytes(attached.stderr))
+        return ExecResult(status, bytes(attached.stdout), bytes(attached.stderr), complete)
 
     def _start(self, exec_id: str, doing: str) -> Attached:
         answer = self.ask(
@@ -87,7 +87,6 @@ class RestEngine(Engine):
             doing,
             json={"Detach": False, "Tty": False},
             headers=_UPGRADE,
-            seconds=None,
         )
         return Attached.take_over(answer)
 

@@ -36,7 +36,7 @@ class Request:
     json: Any = None
     stream: Iterable[Chunk] | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict)
-    seconds: float | None = CONTROL_SECONDS
+    seconds: float | None = attrs.field(factory=lambda: CONTROL_SECONDS)
 
     @property
     def target(self) -> str:

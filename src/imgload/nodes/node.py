@@ -60,6 +60,8 @@ class Node:
             if targets:
                 found = self._state(attrs.evolve(question, targets=targets), found.traits)
         except NodeUnusable as error:
+            if error.message.startswith(self.name):
+                raise
             raise NodeUnusable(f"{self.name}: {error.message}", hint=self._look) from error
         return found
 
@@ -124,14 +126,11 @@ class Node:
         A failing command does not stop the others.
         """
         argv, marker = batch_argv(*groups)
-        try:
-            result = self._exec(argv)
-        except EngineFailed as error:
-            raise NodeUnusable(error.message) from error
+        result = self._exec(argv)
         count = sum(map(len, groups))
         outputs = parse_batch(result.stdout, marker, count)
         if len(outputs) < count:
-            raise NodeUnusable(f"a shell in the node failed: {result.message}")
+            raise NodeUnusable(f"{self.name}: a shell in it failed: {result.message}")
         return outputs
 
     def _exec(self, argv: Sequence[str], stdin: Iterable[Chunk] | None = None) -> ExecResult:
@@ -139,6 +138,8 @@ class Node:
             return self.engine.exec(self.container.id, argv, stdin)
         except NodeStalled as error:
             raise NodeStalled(f"{self.name}: {error.message}", hint=self._look) from error
+        except EngineFailed as error:
+            raise NodeUnusable(f"{self.name}: {error.message}", hint=self._look) from error
 
     def _require_running(self) -> None:
         if self.container.state != "running":
