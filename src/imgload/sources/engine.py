@@ -78,7 +78,8 @@ class EngineSource(Pusher):
         if settled or not image.tagged or not image.own_platform:
             return image
         from imgload.sources.pushed import manifest_for  # noqa: PLC0415 - start-up
-        from imgload.transports.receiver import Manifests, receiving  # noqa: PLC0415
+        from imgload.transports.intake import Manifests  # noqa: PLC0415
+        from imgload.transports.receiver import receiving  # noqa: PLC0415
 
         intake = Manifests()
         with receiving(intake) as repository:

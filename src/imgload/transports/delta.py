@@ -25,7 +25,7 @@ from imgload.oci.tar import END, header, padding
 from imgload.plan import missing_layers
 from imgload.reference import pinned
 from imgload.transports.fanout import Feed
-from imgload.transports.receiver import Upload
+from imgload.transports.intake import Upload
 from imgload.transports.spool import Spool
 from imgload.transports.uploads import Kept, Through
 

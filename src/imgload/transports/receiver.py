@@ -14,17 +14,17 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
-
-import attrs
 
 from imgload.errors import ArchiveInvalid, ImgloadError
 from imgload.oci.digest import Digest
+from imgload.transports.intake import MAX_UPLOADS, Intake, Upload
 
 CHUNK = 1 << 20
 MAX_MANIFEST = 8 << 20
-MAX_UPLOADS = 2000
+MAX_STRANGERS = 256
+"""Connections that have not asked for anything in our repository; one more, and the first goes."""
 _IDLE_SECONDS = 60
 _LINGER_SECONDS = 0.3
 _MAX_LINE = 1024
@@ -36,32 +36,6 @@ _PLAIN_HTTP = (
 """A client that starts with TLS falls back to HTTP only after a well-formed answer."""
 
 
-class Upload(Protocol):
-    """One blob on its way in."""
-
-    def write(self, chunk: bytes) -> None:
-        """Take a piece."""
-
-    def finish(self, digest: Digest) -> None:
-        """Take the blob for complete; DigestMismatch when it is not what it should be."""
-
-    def abandon(self) -> None:
-        """Forget the blob."""
-
-
-class Intake(Protocol):
-    """What happens to a push; called from several threads. An ImgloadError refuses the request."""
-
-    def size_of(self, digest: Digest) -> int | None:
-        """Return a blob's size, or 0, when it need not be sent; None when it must be."""
-
-    def upload(self, digest: Digest | None, size: int | None) -> Upload:
-        """Open an upload; what is not known yet is None."""
-
-    def manifest(self, digest: Digest, raw: bytes) -> None:
-        """Take a manifest or index."""
-
-
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
@@ -69,6 +43,30 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, handler: type[_Handler]) -> None:
         super().__init__(("127.0.0.1", 0), handler)
         self.uploads: dict[str, Upload | None] = {}
+        self._strangers: dict[socket.socket, None] = {}
+        self._guard = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Bound the threads that others than the engine can take."""
+        with self._guard:
+            self._strangers[request] = None
+            crowd = list(self._strangers)[:-MAX_STRANGERS]
+            for first in crowd:
+                del self._strangers[first]
+        for first in crowd:
+            with contextlib.suppress(OSError):
+                first.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def admit(self, connection: socket.socket) -> None:
+        """Take a connection for the engine's: it knows the repository, or is closed."""
+        with self._guard:
+            self._strangers.pop(connection, None)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget a connection that is closed."""
+        self.admit(request)
+        super().shutdown_request(request)
 
     def handle_error(self, *_: object) -> None:
         """Say nothing: a client that goes away is no error, and a library is silent."""
@@ -197,7 +195,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _inside(self) -> str:
         """The path within our repository; empty for everything outside it."""
         path = self.path.partition("?")[0]
-        return path[len(self.root) :] if path.startswith(self.root) else ""
+        if not path.startswith(self.root):
+            return ""
+        self.server.admit(self.connection)
+        return path[len(self.root) :]
 
     def _upload_name(self) -> str | None:
         match = re.fullmatch(r"blobs/uploads/([0-9a-f]{16})", self._inside)
@@ -263,24 +264,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing: a library is silent."""
-
-
-@attrs.define
-class Manifests:
-    """An intake that has every blob, and is therefore handed only manifests."""
-
-    taken: dict[Digest, bytes] = attrs.field(factory=dict)
-
-    def size_of(self, _digest: Digest) -> int | None:
-        """Have it."""
-        return 0
-
-    def upload(self, _digest: Digest | None, _size: int | None) -> Upload:
-        """Take nothing."""
-        raise ArchiveInvalid("no blob was asked for")
-
-    def manifest(self, digest: Digest, raw: bytes) -> None:
-        """Keep it."""
-        if len(self.taken) >= MAX_UPLOADS:
-            raise ArchiveInvalid("too many manifests")
-        self.taken[digest] = raw

@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -13,8 +14,9 @@ import attrs
 import pytest
 
 from imgload.oci.digest import Digest
-from imgload.transports import receiver as module
-from imgload.transports.receiver import Manifests, receiving
+from imgload.transports import intake as module
+from imgload.transports.intake import Manifests
+from imgload.transports.receiver import MAX_STRANGERS, receiving
 
 MANIFEST = json.dumps({"schemaVersion": 2, "x": "y" * 1000}).encode()
 DIGEST = Digest.of(MANIFEST)
@@ -271,3 +273,21 @@ def test_it_is_gone_afterwards() -> None:
         raise ZeroDivisionError
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address(listening), timeout=5)
+
+
+def test_a_crowd_of_strangers_does_not_keep_the_engine_out() -> None:
+    """Thousands of connections that say nothing: few threads, and the push goes on."""
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack, receiving(Manifests()) as repository:
+        host, _, path = repository.partition("/")
+        port = int(host.rpartition(":")[2])
+        engine = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        for _ in range(3):
+            for _ in range(MAX_STRANGERS):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            engine.request("PUT", f"/v2/{path}/manifests/x", b"{}")
+            answer = engine.getresponse()
+            answer.read()
+            assert answer.status == 201
+        assert threading.active_count() - before < MAX_STRANGERS + 20
+        engine.close()
