@@ -1,0 +1,78 @@
+"""What changes while an image is on its way: in the engine, on the node, on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import imgload
+from tests.engine.conftest import Images, cri_id, forget, records, unique
+from tests.engine.peers import kind_load, said
+from tests.lab import Lab
+
+MIB = 1 << 20
+
+
+def _when_sending(act: Callable[[], object]) -> Callable[[imgload.Event], None]:
+    """Return a listener that does something once, when an image is about to be sent."""
+    left = [act]
+
+    def on_event(event: imgload.Event) -> None:
+        if isinstance(event, imgload.SendingStarted) and left:
+            left.pop()()
+
+    return on_event
+
+
+def test_a_name_that_moves_while_it_is_loaded(lab: Lab, images: Images) -> None:
+    """What was asked for is loaded; the report says which image that is."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    first = images.build(lab.docker, tag, b"x" * MIB)
+    moved = _when_sending(lambda: images.build(lab.docker, tag, b"other"))
+    report = imgload.load(tag, cluster="lab-d21", on_event=moved)
+    assert str(report.images[0].image_id) == first
+    assert cri_id(node, f"docker.io/library/{tag}") == first
+    forget(node, f"docker.io/library/{tag}")
+
+
+def test_an_image_that_is_removed_while_it_is_loaded(lab: Lab, images: Images) -> None:
+    """The engine says so; no node has anything of it."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag, b"x" * MIB)
+    before = records(node)
+    removed = _when_sending(lambda: lab.docker.cli("rmi", "-f", tag))
+    with pytest.raises(imgload.EngineFailed, match=r"(?i)saving .* no such"):
+        imgload.load(tag, cluster="lab-d21", on_event=removed)
+    assert records(node) == before
+
+
+@pytest.mark.parametrize("source", ["docker", "docker28"])
+def test_a_host_where_nothing_can_be_kept(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """No cache folder can be made: nothing is remembered, and everything is loaded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
+    for content in (b"one", b"two"):
+        images.build(engine, tag, content)
+        assert imgload.load(tag, cluster="lab-d21", source=engine.url).ok
+    assert imgload.load(tag, cluster="lab-d21", source=engine.url).ok
+    forget(node, f"docker.io/library/{tag}")
+
+
+def test_two_imgloads_and_a_kind_load_at_once(lab: Lab, images: Images) -> None:
+    """All of one image to one node: each ends well, and no name but the image's is there."""
+    cluster, tag = lab.cluster("lab-d21"), unique()
+    node = cluster.nodes[0]
+    image = images.build(lab.docker, tag, b"x" * (8 * MIB))
+    before = records(node)
+    with ThreadPoolExecutor() as pool:
+        ours = [pool.submit(imgload.load, tag, cluster="lab-d21") for _ in range(2)]
+        theirs = pool.submit(kind_load, lab, cluster, "docker-image", tag)
+    assert all(report.result().ok for report in ours)
+    assert theirs.result().returncode == 0, said(theirs.result())
+    assert records(node) - before == {f"docker.io/library/{tag}"}
+    assert cri_id(node, f"docker.io/library/{tag}") == image
+    forget(node, f"docker.io/library/{tag}")
