@@ -92,7 +92,18 @@ class ImageError(ImgloadError):
 
 
 class ImageNotFound(ImageError):
-    """No source has the image."""
+    """No source has the image.
+
+    Args:
+        message: what failed, where and why.
+        hint: what to do next.
+        image: its name, as it was written.
+
+    """
+
+    def __init__(self, message: str, *, hint: str = "", image: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.image = _printable(image)
 
 
 class ImageAmbiguous(ImageError):

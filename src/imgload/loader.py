@@ -21,7 +21,7 @@ from imgload.parallel import Task, in_parallel
 from imgload.plan import Image, Plan, make_plan
 from imgload.report import Report
 from imgload.sources.base import Found, Source
-from imgload.sources.resolve import Located, locate, named
+from imgload.sources.resolve import Located, Settle, locate, named, refuse
 
 if TYPE_CHECKING:
     from imgload.transports.choose import TransportOption
@@ -34,10 +34,17 @@ class Loader:
     """Loads images into a fixed set of nodes from a fixed set of sources; reuse it.
 
     Not to be shared between threads; separate loaders are independent.
+
+    Args:
+        sources: where images are looked for.
+        nodes: where they are to be.
+        settle: chooses where sources have different images under one name.
+
     """
 
     sources: Sequence[Source]
     nodes: Sequence[Node]
+    settle: Settle = refuse
 
     @classmethod
     @contextmanager
@@ -153,7 +160,8 @@ class Loader:
     ) -> tuple[dict[Image, Located], dict[str, Survey], dict[str, ImgloadError]]:
         """Find the images in the sources, and what the nodes have."""
         wanted = Platform.parse(platform) if platform is not None else None
-        located = [_remembered(*pair) for pair in locate(texts, self.sources, wanted)]
+        held = locate(texts, self.sources, wanted, self.settle)
+        located = [_remembered(*pair) for pair in held]
         found = named(located, name)
         surveys, failed = self._survey(list(found))
         if any(image.image_id is None for image in found):

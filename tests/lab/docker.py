@@ -12,7 +12,7 @@ from tests.lab.cleanup import evict
 from tests.lab.daemon import Daemon
 from tests.lab.debian import Suite
 from tests.lab.engine import LABEL, NETWORK, RECIPE, Engine, ping
-from tests.lab.machine import can_raise_limits
+from tests.lab.machine import can_raise_limits, program_outside
 from tests.lab.shell import run, succeeds, write
 
 _MACHINES = Path("/var/run/docker.sock")
@@ -136,7 +136,7 @@ class Docker(Engine):
         return ":".join([*map(str, self.tools), os.environ["PATH"], "/usr/sbin", "/sbin"])
 
     def _wrapper(self) -> Path:
-        text = _UNPRIVILEGED_EXEC.format(docker=shutil.which("docker"))
+        text = _UNPRIVILEGED_EXEC.format(docker=program_outside("docker", self.paths.run))
         return write(self.paths.run / "bin/docker/docker", text, 0o755)
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -50,6 +51,12 @@ class Paths:
         with (self.cache / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def program_outside(name: str, folder: Path) -> str | None:
+    """Where a program is, when ours of that name below a folder are on PATH as well."""
+    elsewhere = (f for f in os.get_exec_path() if not Path(f).is_relative_to(folder))
+    return shutil.which(name, path=os.pathsep.join(elsewhere))
 
 
 class Once:

@@ -12,7 +12,7 @@ import attrs
 from tests.lab.cleanup import evict
 from tests.lab.daemon import Daemon
 from tests.lab.engine import NETWORK, Engine, ping
-from tests.lab.machine import can_raise_limits
+from tests.lab.machine import can_raise_limits, program_outside
 from tests.lab.shell import succeeds, write
 
 _SETTINGS = """\
@@ -134,7 +134,7 @@ class Podman(Engine):
         text = _WRAPPER.format(
             launcher=self._launcher,
             settings=write(self._folder / "containers.conf", _SETTINGS),
-            podman=shutil.which("podman"),
+            podman=program_outside("podman", self.paths.run),
             options=" ".join(f"--{key}={value}" for key, value in self._options().items()),
         )
         write(self._wrapper, text, 0o755)

@@ -33,6 +33,7 @@ LEVELS: list[set[str]] = [
     {"connect"},
     {"loader"},
     {"api"},
+    {"integrations"},
     {"imgload"},
     {"cli"},
     {"__main__"},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
@@ -18,6 +20,8 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _COMMANDS = {
     "load": "Put images on every node, and prove it.",
     "verify": "Read back whether every node has exactly these images.",
+    "kind": "Take kind's arguments: do `kind load`, hand the rest to kind.",
+    "k3d": "Take k3d's arguments: do `k3d image import`, hand the rest to k3d.",
 }
 """Each is the module and the function ``imgload.cli.NAME.NAME``."""
 
@@ -70,9 +74,14 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit; ``kubectl imgload`` and ``python -m imgload`` come here."""
+    finish(partial(cli, prog_name="imgload", standalone_mode=False))
+
+
+def finish(run: Callable[[], int | None]) -> NoReturn:
+    """Run to the end, show what went wrong, and exit with the status that it has."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = cli(prog_name="imgload", standalone_mode=False)
+        status = run()
     except click.exceptions.Exit as request:
         status = request.exit_code
     except click.ClickException as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import attrs
@@ -15,21 +15,31 @@ from imgload.reference import Reference
 from imgload.sources.base import Found, Source
 
 Located = tuple[Source, Found]
+Settle = Callable[[str, Sequence[Located]], Located]
+"""Chooses between different images that sources have under one name, or raises."""
+
+
+def refuse(text: str, held: Sequence[Located]) -> Located:
+    """Choose none: never a guess."""
+    raise ambiguous(text, held)
 
 
 def locate(
-    texts: Sequence[str], sources: Sequence[Source], platform: Platform | None
+    texts: Sequence[str],
+    sources: Sequence[Source],
+    platform: Platform | None,
+    settle: Settle = refuse,
 ) -> list[Located]:
     """Return the source and image for each name or image ID; all of an archive for none.
 
     Raises:
         ImageNotFound: when no source has it.
-        ImageAmbiguous: when two sources have different images under it: never a guess.
+        ImageAmbiguous: when two sources have different images under it, and that is not settled.
 
     """
     if not texts:
         return [(source, found) for source in sources for found in source.everything(platform)]
-    return [_locate(text, sources, platform) for text in dict.fromkeys(texts)]
+    return [_locate(text, sources, platform, settle) for text in dict.fromkeys(texts)]
 
 
 def named(located: Sequence[Located], name: str | None) -> dict[Image, Located]:
@@ -53,7 +63,7 @@ def named(located: Sequence[Located], name: str | None) -> dict[Image, Located]:
         for each in names:
             other = origins.setdefault(each, (source, attrs.evolve(found, names=names)))
             if other[1].target != found.target:
-                raise _ambiguous(each, [other, (source, found)])
+                raise ambiguous(each, [other, (source, found)])
     return {_image(each, *pair): pair for each, pair in origins.items()}
 
 
@@ -69,7 +79,9 @@ def _image(name: str, source: Source, found: Found) -> Image:
     )
 
 
-def _locate(text: str, sources: Sequence[Source], platform: Platform | None) -> Located:
+def _locate(
+    text: str, sources: Sequence[Source], platform: Platform | None, settle: Settle
+) -> Located:
     answers = in_parallel([partial(source.find, text, platform) for source in sources])
     held = [(s, f) for s, f in zip(sources, answers, strict=True) if f is not None]
     if not held:
@@ -77,7 +89,7 @@ def _locate(text: str, sources: Sequence[Source], platform: Platform | None) -> 
     if len(held) > 1:
         held = [(source, source.identify(found)) for source, found in held]
     if len({found.image_id or found.target for _, found in held}) > 1:
-        raise _ambiguous(text, held)
+        return settle(text, held)
     return held[0]
 
 
@@ -86,10 +98,12 @@ def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
     return ImageNotFound(
         f"no image {text!r} in {places}",
         hint=f"see what is there with: {sources[0].listing}",
+        image=text,
     )
 
 
-def _ambiguous(text: str, held: Sequence[Located]) -> ImageAmbiguous:
+def ambiguous(text: str, held: Sequence[Located]) -> ImageAmbiguous:
+    """Return the error that names who holds what under a name."""
     both = ", and ".join(
         f"{source.describe} holds {(found.image_id or found.target).short}"
         for source, found in held

@@ -1,0 +1,1 @@
+"""Other tools' contracts, kept so that imgload can stand in their place."""
