@@ -7,23 +7,24 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+import attrs
 import click
 
 from imgload.cli.app import finish
-from imgload.cli.progress import watching
-from imgload.cli.text import show_report
 from imgload.errors import ImageNotFound, ImgloadError, LoadFailed, UsageError
-from imgload.events import Event, Note
 from imgload.integrations.program import find_real, hand_over, install, uninstall
-from imgload.integrations.tool import HandOver, Help, Request, Tool, carry_out
+from imgload.integrations.tool import HandOver, Help, Request, Story, Tool
 
 _FAILED = 1
 _NOT_RUNNABLE = 126
 _NO_REAL_ONE = 127
 Command = TypeVar("Command", bound=Callable[..., Any])
-Say = Callable[[str], None]
+
+if TYPE_CHECKING:
+    from imgload.events import Event
+    from imgload.report import Report
 
 
 class Verbatim(click.Command):
@@ -58,7 +59,7 @@ def stand_in(tool: Tool, arguments: Sequence[str], to: Path | None, off: Path | 
             "--install and --uninstall stand alone", hint=f"imgload {tool.name} --help"
         )
     if to:
-        for line in install(tool.name, to):
+        for line in install(tool.name, tool.takes, to):
             click.echo(line, err=True)
     elif off:
         click.echo(f"{uninstall(tool.name, off)} is removed", err=True)
@@ -74,79 +75,101 @@ def serve(tool: Tool) -> NoReturn:
 
 def run(tool: Tool, arguments: Sequence[str]) -> int:
     """Do what the other program would do, and return its exit status; or become that program."""
-    say = _say_nothing if tool.silenced(arguments) else _say
+    voice = _Voice(quiet=tool.silenced(arguments))
     try:
         meaning = tool.understand(arguments, os.environ)
         if isinstance(meaning, HandOver):
             return _hand_over(tool, arguments, meaning.why)
         if isinstance(meaning, Help):
-            return _help(meaning, say)
-        return _load(tool, meaning, say)
+            return _help(meaning, voice)
+        return _load(tool, meaning, attrs.evolve(voice, verbosity=meaning.verbosity))
     except ImgloadError as error:
-        return _show(error, say)
+        return _show(error, voice)
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+@attrs.frozen
+class _Voice:
+    """How much is said on stderr."""
+
+    quiet: bool = False
+    verbosity: int = 0
+
+    def warn(self, line: str) -> None:
+        """Say what is wrong; rich draws it above its bars, since it is written to sys.stderr."""
+        if not self.quiet:
+            shown = line if sys.stderr.isatty() else click.unstyle(line)
+            sys.stderr.write(f"{shown}\n")
+            sys.stderr.flush()
+
+    def inform(self, line: str) -> None:
+        """Say what goes on."""
+        if self.verbosity >= 0:
+            self.warn(line)
 
 
-def _say_nothing(_line: str) -> None:
-    """As ``--quiet`` wants it."""
-
-
-def _help(asked: Help, say: Say) -> int:
+def _help(asked: Help, voice: _Voice) -> int:
     click.echo(asked.text, nl=False)
-    return _show(UsageError(asked.error), say) if asked.error else 0
+    return _show(UsageError(asked.error), voice) if asked.error else 0
 
 
-def _load(tool: Tool, request: Request, say: Say) -> int:
+def _load(tool: Tool, request: Request, voice: _Voice) -> int:
+    from imgload.cli.progress import watching  # noqa: PLC0415 - a call handed over needs none
+    from imgload.integrations.carrying import carry_out  # noqa: PLC0415
+
     for note in request.notes:
-        say(note)
+        voice.warn(note)
     story = tool.story(request)
-    tell = say if request.verbosity >= 0 else _say_nothing
-    status = 0
-    with watching(silent=say is _say_nothing or not sys.stderr.isatty()) as draw:
+    with watching(silent=voice.quiet or not sys.stderr.isatty()) as draw:
+        listen = partial(_tell, story, voice, draw)
+        results = list(carry_out(tool, request, listen))
+    return max(_conclude(result, story, voice) for result in results)
 
-        def on_event(event: Event) -> None:
-            for line in story.tell(event):
-                tell(line)
-            say(f"note: {event.text}") if isinstance(event, Note) else draw(event)
 
-        for result in carry_out(tool, request, on_event):
-            if isinstance(result, ImgloadError):
-                status = _show(result, say)
-                continue
-            for line in story.conclude(result):
-                tell(line)
-            if request.verbosity > 0 and say is _say:
-                show_report(result, quiet=False)
-    return status
+def _tell(story: Story, voice: _Voice, draw: Callable[[Event], None], event: Event) -> None:
+    from imgload.events import Note  # noqa: PLC0415 - start-up
+
+    for line in story.tell(event):
+        voice.inform(line)
+    voice.warn(f"note: {event.text}") if isinstance(event, Note) else draw(event)
+
+
+def _conclude(result: Report | ImgloadError, story: Story, voice: _Voice) -> int:
+    if isinstance(result, ImgloadError):
+        return _show(result, voice)
+    for line in story.conclude(result):
+        voice.inform(line)
+    if voice.verbosity > 0 and not voice.quiet:
+        from imgload.cli.text import show_report  # noqa: PLC0415 - start-up
+
+        show_report(result, quiet=False)
+    return 0
 
 
 def _hand_over(tool: Tool, arguments: Sequence[str], why: str) -> int:
-    real = find_real(tool.name)
+    voice, real = _Voice(), find_real(tool.name)
     if real is None:
-        missing = f"there is no real {tool.name} on PATH, which this is for"
-        hint = f"get it from {tool.homepage}"
-        _show(UsageError(f"{why}; {missing}" if why else missing, hint=hint), _say)
+        command = " ".join([tool.name, *arguments])
+        problem = why or f"`{command}` is for the real {tool.name}"
+        message = f"{problem}, and there is no other {tool.name} on PATH"
+        _show(UsageError(message, hint=f"get it from {tool.homepage}"), voice)
         return _NO_REAL_ONE
     if why:
-        _say(f"{why}: this is done by {real}")
+        voice.warn(f"{why}: {real} does this")
     try:
         hand_over(real, arguments)
     except OSError as error:
-        _show(UsageError(f"cannot run {real}: {error.strerror}"), _say)
+        _show(UsageError(f"cannot run {real}: {error.strerror}"), voice)
     except UsageError as error:
-        _show(error, _say)
+        _show(error, voice)
     return _NOT_RUNNABLE
 
 
-def _show(error: ImgloadError, say: Say) -> int:
+def _show(error: ImgloadError, voice: _Voice) -> int:
     """Say what went wrong and what to do; the status is the same for everything."""
     for message, hint in _failures(error):
-        say(f"{click.style('ERROR', fg='red')}: {message}")
+        voice.warn(f"{click.style('ERROR', fg='red')}: {message}")
         if hint:
-            say(f"{click.style('  try:', fg='cyan')} {hint}")
+            voice.warn(f"{click.style('  try:', fg='cyan')} {hint}")
     return _FAILED
 
 

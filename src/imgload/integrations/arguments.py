@@ -192,24 +192,32 @@ class _Reader:
         try:
             value = _CONVERTERS[flag.takes](text)
         except ValueError as error:
-            message = f'invalid argument "{text}" for "{flag}" flag: {error}'
-            raise UsageError(message) from error
+            raise UsageError(
+                f'invalid argument {quoted(text)} for "{flag}" flag: {error}'
+            ) from error
         self.values[flag.name] = (*self.values.get(flag.name, ()), *value)
+
+
+def quoted(text: str) -> str:
+    """Return a text in quotes, as Go's ``%q`` shows it."""
+    import json  # noqa: PLC0415 - start-up
+
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _boolean(text: str) -> tuple[bool]:
     if text not in _TRUE | _FALSE:
-        raise ValueError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+        raise ValueError(f"strconv.ParseBool: parsing {quoted(text)}: invalid syntax")
     return (text in _TRUE,)
 
 
 def _int32(text: str) -> tuple[int]:
     """Read a number as Go writes it: ``0x1F``, ``0b1``, and ``010`` is eight."""
     if not _NUMBER.fullmatch(text):
-        raise ValueError(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+        raise ValueError(f"strconv.ParseInt: parsing {quoted(text)}: invalid syntax")
     number = int(_OCTAL.sub(r"\g<1>0o", text), 0)
     if number not in _INT32:
-        raise ValueError(f'strconv.ParseInt: parsing "{text}": value out of range')
+        raise ValueError(f"strconv.ParseInt: parsing {quoted(text)}: value out of range")
     return (number,)
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import attrs
-
-from imgload.connect import Connections
 from imgload.errors import UsageError
-from imgload.events import Event, SendingStarted
 from imgload.integrations.arguments import Command, Flag, Given, find, parse
 from imgload.integrations.tool import HandOver, Help, Request, Story, Tool
-from imgload.nodes.node import Node
-from imgload.report import Report
+
+if TYPE_CHECKING:
+    from imgload.connect import Connections
+    from imgload.nodes.node import Node
 
 _IMPORT = Command(
     ("import", "load"),
@@ -58,6 +57,7 @@ class K3d(Tool):
     """k3d."""
 
     name = "k3d"
+    takes = "k3d image import"
     homepage = "https://k3d.io"
 
     def understand(
@@ -90,33 +90,20 @@ class K3d(Tool):
 
     def story(self, request: Request) -> Story:
         """Return who tells of a request in k3d's words."""
-        return _Story(", ".join(request.clusters))
+        from imgload.integrations.k3d_story import K3dStory  # noqa: PLC0415 - start-up
+
+        del request
+        return K3dStory()
 
 
 def _request(given: Given) -> Request:
     words = tuple(dict.fromkeys(given.words))
     piped = words == ("-",)
-    files = words if piped else tuple(word for word in words if Path(word).is_file())
+    files = tuple(word for word in words if Path(word).is_file() and not piped)
     return Request(
         clusters=tuple(dict.fromkeys(given.flags.get("cluster", (_DEFAULT_NAME,)))),
-        images=tuple(word for word in words if word not in files),
-        archives=files if piped else tuple(f"./{f}" if f == "-" else f for f in files),
+        images=tuple(word for word in words if word not in files and not piped),
+        archives=files,
+        piped=piped,
         verbosity=int(any(given.last(flag, default=False) for flag in ("verbose", "trace"))),
     )
-
-
-@attrs.frozen
-class _Story(Story):
-    """What k3d says."""
-
-    clusters: str
-
-    def tell(self, event: Event) -> Iterator[str]:
-        """Yield a line for each node that is sent to."""
-        if isinstance(event, SendingStarted):
-            names = " ".join(event.references)
-            yield f"Importing images '[{names}]' into node '{event.node}'..."
-
-    def conclude(self, report: Report) -> Iterator[str]:
-        """Yield a line for each load."""
-        yield f"Successfully imported {len(report.images)} image(s)"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -65,7 +63,7 @@ def hand_over(path: Path, arguments: Sequence[str]) -> NoReturn:
     os.execve(path, [str(path), *arguments], {**os.environ, _ROUNDS: str(count)})  # noqa: S606
 
 
-def install(name: str, folder: Path) -> list[str]:
+def install(name: str, takes: str, folder: Path) -> list[str]:
     """Write a program of that name which is imgload, and return what the user should know.
 
     Raises:
@@ -82,7 +80,7 @@ def install(name: str, folder: Path) -> list[str]:
         _write(path, text)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    return list(_advice(name, path))
+    return list(_advice(name, takes, path))
 
 
 def uninstall(name: str, folder: Path) -> Path:
@@ -104,6 +102,7 @@ def uninstall(name: str, folder: Path) -> Path:
 
 
 def _place(name: str, folder: Path) -> Path:
+    folder = folder.expanduser()
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}", hint=f"mkdir -p {shlex.quote(str(folder))}")
     return folder.absolute() / name
@@ -111,26 +110,24 @@ def _place(name: str, folder: Path) -> Path:
 
 def _write(path: Path, text: str) -> None:
     """Write a program at once: who calls it meanwhile gets the old one or the new one."""
+    import tempfile  # noqa: PLC0415 - start-up
+
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-        Path(partial).chmod(
-            stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH
-        )
+        Path(partial).chmod(0o755)
         Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
 
 
-def _advice(name: str, path: Path) -> Iterator[str]:
+def _advice(name: str, takes: str, path: Path) -> Iterator[str]:
     real, called = find_real(name), next(_on_path(name), None)
-    yield f"{path} is imgload now"
-    if real is None:
-        yield f"note: there is no real {name} on PATH; without it only loading images works"
+    rest = f"everything else goes to {real}" if real else f"there is no {name} for anything else"
+    yield f"{path}: imgload does `{takes}`, and {rest}"
     if called is None or called.resolve() != path.resolve():
-        before = f", before {called.parent}" if called else ""
-        folder = shlex.quote(str(path.parent))
+        before = f" before {called.parent}" if called else ""
         yield f"note: `{name}` is not yet this one; put its folder on PATH{before}:"
-        yield f"  export PATH={folder}:$PATH"
+        yield f"  export PATH={shlex.quote(str(path.parent))}:$PATH"

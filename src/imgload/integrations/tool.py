@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
-from imgload.connect import Connections
-from imgload.engines.base import EngineKind
-from imgload.errors import ImageAmbiguous, ImgloadError, UsageError
-from imgload.events import Event, Note
-from imgload.loader import Loader, OnEvent
-from imgload.nodes.node import Node
-from imgload.report import Report
-from imgload.sources.archive import ArchiveSource
-from imgload.sources.base import Source
-from imgload.sources.resolve import Located, Settle, ambiguous
+if TYPE_CHECKING:
+    from imgload.connect import Connections
+    from imgload.engines.base import EngineKind
+    from imgload.events import Event
+    from imgload.nodes.node import Node
+    from imgload.report import Report
 
 
 @attrs.frozen
@@ -28,7 +23,8 @@ class Request:
     Args:
         clusters: by name.
         images: as they were written.
-        archives: paths; ``-`` is standard input.
+        archives: paths.
+        piped: whether standard input is an archive as well.
         nodes: only these; empty for all.
         engine: the only one whose clusters are meant, or None.
         verbosity: from 1 on, the proof is shown, too; below 0, only warnings and errors.
@@ -39,6 +35,7 @@ class Request:
     clusters: tuple[str, ...]
     images: tuple[str, ...] = ()
     archives: tuple[str, ...] = ()
+    piped: bool = False
     nodes: tuple[str, ...] = ()
     engine: EngineKind | None = None
     verbosity: int = 0
@@ -77,11 +74,13 @@ class Tool(ABC):
 
     Attributes:
         name: of its program.
+        takes: the command that ours takes over.
         homepage: where to get it.
 
     """
 
     name: str
+    takes: str
     homepage: str
 
     @abstractmethod
@@ -111,61 +110,3 @@ class Tool(ABC):
     @abstractmethod
     def story(self, request: Request) -> Story:
         """Return who tells of a request."""
-
-
-def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Report | ImgloadError]:
-    """Load what was asked for, and yield what came of it; an error ends its cluster's part.
-
-    Raises:
-        ImgloadError: when an archive, a cluster or a node is not there.
-
-    """
-    for path in request.archives:
-        _demand(path)
-    with Connections.open() as connections:
-        for nodes in [tool.select(connections, request, name) for name in request.clusters]:
-            try:
-                yield from _load(request, connections.sources, nodes, on_event)
-            except ImgloadError as error:
-                yield error
-
-
-def _demand(path: str) -> None:
-    try:
-        path == "-" or Path(path).stat()
-    except OSError as error:
-        why = (error.strerror or "").lower()
-        raise UsageError(f"stat {path}: {why}", hint="docker save app:dev -o app.tar") from error
-
-
-def _load(
-    request: Request, sources: Sequence[Source], nodes: Sequence[Node], on_event: OnEvent
-) -> Iterator[Report]:
-    if request.images:
-        near = nodes[0].engine.endpoint.url
-        ordered = sorted(sources, key=lambda source: source.address != near)
-        loader = Loader(ordered, nodes, _prefer(near, on_event))
-        yield loader.load(request.images, on_event=on_event)
-    for path in request.archives:
-        with closing(ArchiveSource(path)) as source:
-            yield Loader([source], nodes).load([], on_event=on_event)
-
-
-def _prefer(address: str, on_event: OnEvent) -> Settle:
-    """Take the image of the engine that runs the cluster, where engines have different ones."""
-
-    def settle(text: str, held: Sequence[Located]) -> Located:
-        taken = next((each for each in held if each[0].address == address), None)
-        if taken is None:
-            near = f"imgload load {text} --from {held[0][0].address}"
-            raise ImageAmbiguous(ambiguous(text, held).message, hint=f"say which one: {near}")
-        others = " and ".join(source.describe for source, _ in held if source is not taken[0])
-        on_event(
-            Note(
-                f"{text} is another image in {others}; taken is the one of"
-                f" {taken[0].describe}, which runs the cluster"
-            )
-        )
-        return taken
-
-    return settle
