@@ -20,6 +20,8 @@ _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 _NUMBER = re.compile(r"[+-]?(0[xX][\da-fA-F_]+|0[bB][01_]+|0[oO]?[0-7_]*|[1-9][\d_]*)", re.ASCII)
 _OCTAL = re.compile(r"([+-]?)0_?(?=[0-7])")
+_FIELDS = re.compile(r'("([^"]|"")*"|[^",]*)(,("([^"]|"")*"|[^",]*))*')
+_FIELD = re.compile(r'(?:^|,)("(?:[^"]|"")*"|[^",]*)')
 _INT32 = range(-(1 << 31), 1 << 31)
 
 
@@ -223,14 +225,15 @@ def _int32(text: str) -> tuple[int]:
 
 def _fields(text: str) -> tuple[str, ...]:
     """Read comma-separated values, which may be in quotes."""
-    if '"' not in text:
-        return tuple(text.split(",")) if text else ()
-    import csv  # noqa: PLC0415 - start-up
+    if not text:
+        return ()
+    if not _FIELDS.fullmatch(text):
+        raise ValueError('parse error: bare or extraneous "')
+    return tuple(_unquoted(found[1]) for found in _FIELD.finditer(text))
 
-    try:
-        return tuple(next(csv.reader([text], strict=True), ()))
-    except csv.Error as error:
-        raise ValueError(str(error)) from error
+
+def _unquoted(field: str) -> str:
+    return field[1:-1].replace('""', '"') if field.startswith('"') else field
 
 
 _CONVERTERS: Mapping[str, Callable[[str], tuple[Any, ...]]] = {

@@ -1,0 +1,303 @@
+"""The drop-in for kind, argument by argument beside the real one; docs/kind.md lists the rest."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+
+from imgload.cli.dropin import run
+from imgload.integrations.kind import Kind
+from imgload.integrations.program import install
+from tests.engine.conftest import Images, cri_id, forget, records, unique
+from tests.engine.peers import kind_load
+from tests.lab import Lab
+from tests.lab.kind import VERSIONS
+
+FILE = "/etc/hostname"
+"""No archive; what is wrong with cluster and nodes is said before that."""
+USAGE = """
+load
+load --help
+load -h docker-image x
+load foo
+load help
+load --nope
+load -n x
+load DOCKER-IMAGE x
+load docker-image
+load docker-image -h
+load docker-image -hq
+load docker-image x --help
+load docker-image --help=maybe x
+load docker-image -q
+load -q docker-image
+load docker-image --nope x
+load docker-image --nam a x
+load docker-image --name
+load docker-image x -n
+load docker-image x -qn
+load docker-image -x x
+load docker-image -qx x
+load docker-image x --version
+load docker-image --loglevel debug x
+load docker-image -v x
+load docker-image -v x y
+load docker-image -vq x
+load docker-image -v 99999999999 x
+load docker-image -v 0x x
+load docker-image -v '' x
+load docker-image -v 09 x
+load docker-image -q=no x
+load docker-image --quiet= x
+load docker-image --=x x
+load docker-image ---x x
+load docker-image -q- x
+load image-archive
+load image-archive -h
+load image-archive --help
+load image-archive -q
+load image-archive --nodes
+load image-archive /no/such/file
+load image-archive /etc/hostname /no/such/file
+load image-archive -
+load image-archive -- -n
+"""
+"""What needs no cluster."""
+WHERE = """
+load image-archive FILE
+load image-archive FILE --name a
+load image-archive FILE --name=a
+load image-archive FILE -n a
+load image-archive FILE -na
+load image-archive FILE -n=a
+load image-archive -n a FILE
+load -n a image-archive FILE
+-n a load image-archive FILE
+--name=a load image-archive FILE
+load -q=false image-archive FILE -n a -n b
+load image-archive FILE --name ''
+load image-archive FILE -n= -v1
+load image-archive FILE -v 0x0 -n a
+load image-archive FILE -v 010 -n a
+load image-archive FILE -v -1 -n a
+load image-archive FILE -v 1_0 -n a
+load image-archive FILE -q -n a
+load image-archive FILE -n -q
+load image-archive FILE --name HERE --nodes x
+load image-archive FILE --name HERE --nodes x,y
+load image-archive FILE --name HERE --nodes=y --nodes x
+load image-archive FILE --name HERE --nodes NODE,x
+load image-archive FILE --name HERE --nodes NODE,
+load image-archive FILE --name HERE --nodes '"x,y"'
+load image-archive FILE --name HERE --nodes ' NODE'
+load image-archive FILE --name HERE --nodes 'NODE"'
+load image-archive FILE -- --name HERE
+load docker-image nope --name HERE
+load docker-image nope -qn HERE
+load docker-image --name HERE -- nope
+"""
+"""What comes as far as the cluster, and no further: the message tells what was understood."""
+
+
+@attrs.frozen
+class Said:
+    """How a program ended; the message without its quotes, which kind uses now and then."""
+
+    status: int
+    prints: bool
+    error: str
+
+    @classmethod
+    def of(cls, status: int, stdout: str, stderr: str) -> Said:
+        lines = [line for line in stderr.splitlines() if line.startswith("ERROR")]
+        return cls(status, bool(stdout), "".join(lines[:1]).replace('"', ""))
+
+
+Ask = Callable[..., Said]
+
+
+@pytest.fixture
+def ours(capfd: pytest.CaptureFixture[str]) -> Ask:
+    """Give a function that calls the drop-in, in this process."""
+
+    def ask(*arguments: str) -> Said:
+        return Said.of(run(Kind(), arguments), *capfd.readouterr())
+
+    return ask
+
+
+@pytest.fixture
+def real(lab: Lab) -> Ask:
+    """Give a function that calls the real kind: all versions that there are, which agree."""
+
+    def ask(*arguments: str) -> Said:
+        env = {**os.environ, **lab.environ()}
+        answers = set()
+        for version in VERSIONS:
+            done = subprocess.run(
+                [lab.kind(version), *arguments],
+                env=env,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            answers.add(Said.of(done.returncode, done.stdout, done.stderr))
+        [answer] = answers
+        return answer
+
+    return ask
+
+
+def same(one: Said, other: Said) -> bool:
+    """Whether ours says what kind says; it may say more."""
+    if one.error.startswith("ERROR: invalid argument"):
+        cause = one.error.partition(" flag: ")[0]
+        return attrs.evolve(one, error="") == attrs.evolve(other, error="") and (
+            other.error.startswith(cause)
+        )
+    return attrs.evolve(one, error=other.error) == other and other.error.startswith(one.error)
+
+
+def test_what_is_no_call_is_none_to_kind_either(real: Ask, ours: Ask) -> None:
+    """Exit status, whether there is something on stdout, and the message."""
+    for line in USAGE.split("\n")[1:-1]:
+        arguments = shlex.split(line)
+        kinds, own = real(*arguments), ours(*arguments)
+        assert same(kinds, own), line
+
+
+def test_cluster_and_nodes_are_understood_as_by_kind(lab: Lab, real: Ask, ours: Ask) -> None:
+    """In any place and spelling, and the last of several."""
+    cluster = lab.cluster("lab-d21")
+    names = {"FILE": FILE, "HERE": cluster.name, "NODE": cluster.nodes[0].name}
+    for line in WHERE.split("\n")[1:-1]:
+        for short, name in names.items():
+            line = line.replace(short, name)  # noqa: PLW2901 - filled in
+        arguments = shlex.split(line)
+        kinds, own = real(*arguments), ours(*arguments)
+        assert same(kinds, own), line
+
+
+def test_variables_are_understood_as_by_kind(
+    real: Ask, ours: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name given counts more, an empty one not at all; a provider that is none is ignored."""
+    for name in ("a", ""):
+        monkeypatch.setenv("KIND_CLUSTER_NAME", name)
+        for arguments in (["-n", "b"], ["-n", ""], []):
+            call = ["load", "image-archive", FILE, *arguments]
+            assert same(real(*call), ours(*call)), (name, arguments)
+    monkeypatch.setenv("KIND_EXPERIMENTAL_PROVIDER", "vagrant")
+    assert same(real(*call), ours(*call))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_same_images_are_there_afterwards(
+    lab: Lab, images: Images, ours: Ask, tmp_path: Path, version: str
+) -> None:
+    """By name or in an archive, one or several; CRI knows them by the same names and IDs."""
+    cluster, tags = lab.cluster("lab-d21"), [unique() for _ in range(4)]
+    ids = [images.build(lab.docker, tag) for tag in tags]
+    names = [f"docker.io/library/{tag}" for tag in tags]
+    archives = [str(tmp_path / name) for name in "ab"]
+    for archive, tag in zip(archives, tags[2:], strict=True):
+        lab.docker.cli("save", "-o", archive, tag)
+    calls = [["docker-image", *tags[:2]], ["image-archive", *archives]]
+    kinds = [kind_load(lab, cluster, *call, version=version) for call in calls]
+    assert [(done.returncode, done.stdout) for done in kinds] == [(0, "")] * 2
+    [node] = cluster.nodes
+    assert [cri_id(node, name) for name in names] == ids
+    forget(node, *names)
+    for call in calls:
+        assert ours("load", *call, "-n", cluster.name) == Said(0, prints=False, error="")
+    assert [cri_id(node, name) for name in names] == ids
+    forget(node, *names)
+
+
+def test_only_the_nodes_named_get_it(lab: Lab, images: Images, ours: Ask) -> None:
+    """As the real kind, which got the other one to do it."""
+    cluster, tag = lab.cluster("lab-d3"), unique()
+    name, image_id = f"docker.io/library/{tag}", images.build(lab.docker, tag)
+    head, *workers = cluster.nodes
+    chosen = ",".join(node.name for node in workers)
+    assert ours("load", "docker-image", tag, "-n", cluster.name, "--nodes", chosen).status == 0
+    assert [cri_id(node, name) for node in cluster.nodes] == [None, image_id, image_id]
+    done = kind_load(lab, cluster, "docker-image", tag, "--nodes", head.name)
+    assert (done.returncode, cri_id(head, name)) == (0, image_id)
+    for node in cluster.nodes:
+        forget(node, name)
+
+
+def test_the_image_is_that_of_the_engine_that_runs_the_cluster(
+    lab: Lab, images: Images, ours: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where both engines have one under that name; kind takes Docker's always (no. 1)."""
+    tag = unique()
+    name = f"docker.io/library/{tag}"
+    built = [images.build(engine, tag) for engine in (lab.docker, lab.podman)]
+    for cluster, provider, image_id in [
+        ("lab-d21", "", built[0]),
+        ("lab-p21", "", built[1]),
+        ("lab-p21", "podman", built[1]),
+    ]:
+        [node] = lab.cluster(cluster).nodes
+        monkeypatch.setenv("KIND_EXPERIMENTAL_PROVIDER", provider)
+        assert ours("load", "docker-image", tag, "-n", cluster).status == 0
+        assert cri_id(node, name) == image_id
+        forget(node, name)
+
+
+def test_installed_it_serves_who_calls_kind(lab: Lab, images: Images, tmp_path: Path) -> None:
+    """As Skaffold does; what is not ours to do is the real kind's, which is behind it on PATH."""
+    cluster, tag = lab.cluster("lab-d21"), unique()
+    image_id = images.build(lab.docker, tag)
+    install("kind", "kind load", tmp_path)
+    called = calling(lab, tmp_path)
+    done = called(f"kind load docker-image --name {cluster.name} {tag}")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    [node] = cluster.nodes
+    name = f"docker.io/library/{tag}"
+    assert cri_id(node, name) == image_id
+    assert {n for n in records(node) if n.startswith("import-")} == set()
+    forget(node, name)
+    assert cluster.name in called("kind get clusters").stdout.split()
+    assert called("kind --version").stdout.startswith("kind version 0.")
+    unknown = called("kind frobnicate")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+
+
+def calling(lab: Lab, folder: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Return what runs a command with our kind before the real one on PATH."""
+    source = Path(__file__).parents[2] / "src"
+    own = {**os.environ, **lab.environ(), "PYTHONPATH": str(source)}
+    own["PATH"] = f"{folder}:{lab.kind(VERSIONS[-1]).parent}:{own['PATH']}"
+
+    def call(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", command], env=own, capture_output=True, text=True, check=False
+        )
+
+    return call
+
+
+def test_a_node_that_fails_is_exit_status_1(lab: Lab, images: Images, ours: Ask) -> None:
+    """The others have the image; kind stops."""
+    cluster, tag = lab.cluster("lab-d3"), unique()
+    name, image_id = f"docker.io/library/{tag}", images.build(lab.docker, tag)
+    *well, broken = cluster.nodes
+    lab.docker.cli("pause", broken.name)
+    try:
+        said = ours("load", "docker-image", tag, "-n", cluster.name)
+        assert said == Said(1, prints=False, error=said.error)
+        assert broken.name in said.error
+    finally:
+        lab.docker.cli("unpause", broken.name)
+    assert [cri_id(node, name) for node in well] == [image_id] * 2
+    for node in well:
+        forget(node, name)
