@@ -19,7 +19,7 @@ from imgload.errors import UsageError
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 _NUMBER = re.compile(r"[+-]?(0[xX][\da-fA-F_]+|0[bB][01_]+|0[oO]?[0-7_]*|[1-9][\d_]*)", re.ASCII)
-_OCTAL = re.compile(r"([+-]?)0_?(?=[0-7])")
+_OCTAL = re.compile(r"^([+-]?)0_?(?=[0-7])")
 _FIELDS = re.compile(r'("([^"]|"")*"|[^",]*)(,("([^"]|"")*"|[^",]*))*')
 _FIELD = re.compile(r'(?:^|,)("(?:[^"]|"")*"|[^",]*)')
 _INT32 = range(-(1 << 31), 1 << 31)
@@ -110,7 +110,11 @@ def parse(path: Sequence[Command], arguments: Iterable[str]) -> Given:
 
     """
     flags = [HELP, *path[-1].flags, *(flag for command in path for flag in command.shared)]
-    return _Reader(deque(arguments), flags).read()
+    try:
+        return _Reader(deque(arguments), flags).read()
+    except UsageError as error:
+        hint = " ".join([*(command.name for command in path), "--help"])
+        raise UsageError(error.message, hint=hint) from error
 
 
 def parse_known(arguments: Iterable[str], *flags: Flag) -> Given:
@@ -215,9 +219,12 @@ def _boolean(text: str) -> tuple[bool]:
 
 def _int32(text: str) -> tuple[int]:
     """Read a number as Go writes it: ``0x1F``, ``0b1``, and ``010`` is eight."""
-    if not _NUMBER.fullmatch(text):
+    try:
+        number = int(_OCTAL.sub(r"\g<1>0o", text), 0) if _NUMBER.fullmatch(text) else None
+    except ValueError:
+        number = None
+    if number is None:
         raise ValueError(f"strconv.ParseInt: parsing {quoted(text)}: invalid syntax")
-    number = int(_OCTAL.sub(r"\g<1>0o", text), 0)
     if number not in _INT32:
         raise ValueError(f"strconv.ParseInt: parsing {quoted(text)}: value out of range")
     return (number,)

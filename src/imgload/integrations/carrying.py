@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from imgload.connect import Connections
 from imgload.errors import ImageAmbiguous, ImgloadError, UsageError
 from imgload.events import Note
+from imgload.integrations.selection import select
 from imgload.integrations.tool import Request, Tool
 from imgload.loader import Loader, OnEvent
 from imgload.nodes.node import Node
@@ -31,7 +32,9 @@ def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Repor
     with ExitStack() as stack:
         archives = [stack.enter_context(archive) for archive in _archives(request)]
         connections = stack.enter_context(Connections.open())
-        for nodes in [tool.select(connections, request, name) for name in request.clusters]:
+        for nodes in [
+            select(connections.engines, tool, request, name) for name in request.clusters
+        ]:
             try:
                 if request.images:
                     yield _load_images(request.images, connections.sources, nodes, on_event)
@@ -66,10 +69,10 @@ def _load_images(
 ) -> Report:
     near = nodes[0].engine.endpoint.url
     ordered = sorted(sources, key=lambda source: source.address != near)
-    return Loader(ordered, nodes, _prefer(near, on_event)).load(images, on_event=on_event)
+    return Loader(ordered, nodes, prefer(near, on_event)).load(images, on_event=on_event)
 
 
-def _prefer(address: str, on_event: OnEvent) -> Settle:
+def prefer(address: str, on_event: OnEvent) -> Settle:
     """Take the image of the engine that runs the cluster, where engines have different ones."""
 
     def settle(text: str, held: Sequence[Located]) -> Located:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from imgload.errors import UsageError
 from imgload.integrations.arguments import Command, Flag, Given, find, parse
 from imgload.integrations.tool import HandOver, Help, Request, Story, Tool
-
-if TYPE_CHECKING:
-    from imgload.connect import Connections
-    from imgload.nodes.node import Node
 
 _IMPORT = Command(
     ("import", "load"),
@@ -59,6 +54,9 @@ class K3d(Tool):
     name = "k3d"
     takes = "k3d image import"
     homepage = "https://k3d.io"
+    label = "k3d.cluster"
+    name_flag = "--cluster"
+    makes = "k3d cluster create"
 
     def understand(
         self, arguments: Sequence[str], environ: Mapping[str, str]
@@ -83,10 +81,6 @@ class K3d(Tool):
         """Return no: k3d has no such flag."""
         del arguments
         return False
-
-    def select(self, connections: Connections, request: Request, cluster: str) -> Sequence[Node]:
-        """Return a cluster's nodes."""
-        return connections.select_nodes(cluster, request.nodes)
 
     def story(self, request: Request) -> Story:
         """Return who tells of a request in k3d's words."""

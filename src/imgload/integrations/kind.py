@@ -18,9 +18,7 @@ from imgload.integrations.arguments import (
 from imgload.integrations.tool import HandOver, Help, Request, Story, Tool
 
 if TYPE_CHECKING:
-    from imgload.connect import Connections
     from imgload.engines.base import EngineKind
-    from imgload.nodes.node import Node
 
 _PROVIDER = "KIND_EXPERIMENTAL_PROVIDER"
 _QUIET = Flag("quiet", "q", "bool")
@@ -88,6 +86,9 @@ class Kind(Tool):
     name = "kind"
     takes = "kind load"
     homepage = "https://kind.sigs.k8s.io"
+    label = "io.x-k8s.kind.cluster"
+    name_flag = "--name"
+    makes = "kind create cluster"
 
     def understand(
         self, arguments: Sequence[str], environ: Mapping[str, str]
@@ -113,12 +114,6 @@ class Kind(Tool):
             return bool(parse_known(arguments, _QUIET).last("quiet", default=False))
         except UsageError:
             return False
-
-    def select(self, connections: Connections, request: Request, cluster: str) -> Sequence[Node]:
-        """Return a cluster's nodes; Docker's, when both engines have such a cluster, as kind."""
-        from imgload.integrations.kind_cluster import select  # noqa: PLC0415 - start-up
-
-        return select(connections.engines, request, cluster)
 
     def story(self, request: Request) -> Story:
         """Return who tells of a request in kind's words."""

@@ -15,7 +15,7 @@ from imgload.errors import UsageError
 
 _MARK = "# imgload in the place of "
 _ROUNDS = "IMGLOAD_HANDED_ON"
-_MOST_ROUNDS = 5
+_MOST_ROUNDS = 3
 _SCRIPT = """\
 #!/bin/sh
 {mark}{name}; made by `imgload {name} --install`, and removed by `imgload {name} --uninstall`.

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from imgload.connect import Connections
     from imgload.engines.base import EngineKind
     from imgload.events import Event
-    from imgload.nodes.node import Node
     from imgload.report import Report
 
 
@@ -76,12 +74,18 @@ class Tool(ABC):
         name: of its program.
         takes: the command that ours takes over.
         homepage: where to get it.
+        label: the one with the cluster's name, on each of its nodes.
+        name_flag: the flag that names a cluster.
+        makes: the command that makes a cluster.
 
     """
 
     name: str
     takes: str
     homepage: str
+    label: str
+    name_flag: str
+    makes: str
 
     @abstractmethod
     def understand(
@@ -97,15 +101,6 @@ class Tool(ABC):
     @abstractmethod
     def silenced(self, arguments: Sequence[str]) -> bool:
         """Whether nothing is to be said on stderr, whatever happens."""
-
-    @abstractmethod
-    def select(self, connections: Connections, request: Request, cluster: str) -> Sequence[Node]:
-        """Return the nodes of a cluster that are meant, which one engine runs.
-
-        Raises:
-            ClusterError: when there are none.
-
-        """
 
     @abstractmethod
     def story(self, request: Request) -> Story:
