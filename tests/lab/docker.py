@@ -57,7 +57,7 @@ class Docker(Engine):
     @property
     def client(self) -> tuple[str, ...]:
         """The machine's docker client."""
-        return (shutil.which("docker") or "docker", "-H", self.url)
+        return (program_outside("docker", self.paths.run) or "docker", "-H", self.url)
 
     @property
     def version(self) -> str:

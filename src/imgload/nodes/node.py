@@ -166,5 +166,7 @@ class Node:
 
 
 def _last_line(text: str) -> str:
+    """Return the last words of a program, or else of the shell: that may lack a later command."""
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it said nothing"
+    others = [line for line in lines if not line.startswith("imgload:")] or lines
+    return others[-1].strip() if others else "it said nothing"

@@ -125,6 +125,15 @@ def test_a_full_disk_is_told_apart(tmp_path: Path) -> None:
         node.import_layout(iter([b"x"]), AMD, NOTHING)
 
 
+def test_what_ctr_said_is_told_though_the_shell_spoke_last(tmp_path: Path) -> None:
+    """A node without crictl, which is asked after the import."""
+    node = node_on(tmp_path, ctr=IMPORT.format("echo it is corrupt >&2; exit 1"))
+    node.survey(NOTHING)
+    (tmp_path / "crictl").unlink()
+    with pytest.raises(ImportFailed, match="exit status 1: it is corrupt"):
+        node.import_layout(iter([b"x"]), AMD, Question((MYAPP,), ()))
+
+
 def test_an_import_that_leaves_its_end_unread_is_well(tmp_path: Path) -> None:
     """ctr stops at the tar's end; what follows is read for it."""
     node = node_on(tmp_path, ctr=IMPORT.format("head -c 10 >/dev/null"))
