@@ -39,9 +39,19 @@ class Verbatim(click.Command):
         return []
 
 
+class _Folder(click.Path):
+    """A folder; a variable that is not set is none, and not the working folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if not value:
+            self.fail("it is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def dropin_options(command: Command) -> Command:
     """Add ``--install`` and ``--uninstall``, as ``to`` and ``off``, and ``arguments``."""
-    folder = click.Path(path_type=Path)
+    folder = _Folder(path_type=Path)
     to = click.option(
         "--install", "to", metavar="DIR", type=folder, help="Write a program there that does this."
     )

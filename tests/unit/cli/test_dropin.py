@@ -144,6 +144,16 @@ def test_install_stands_alone(run: Run, arguments: list[str]) -> None:
     assert run("kind", *arguments).status == 2
 
 
+def test_no_folder_is_not_the_working_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable of the shell that was not set."""
+    monkeypatch.chdir(tmp_path)
+    assert run("kind", "--install", "").status == 2
+    assert run("kind", "--install=").status == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_arguments_come_to_the_other_program_as_they_are(run: Run, tmp_path: Path) -> None:
     """``imgload kind`` takes no part of them for its own."""
     outcome = run("kind", "load", "image-archive", "--", "--install", str(tmp_path))
