@@ -148,6 +148,8 @@ class Target:
 
 
 def _shape(found: list[Found]) -> str:
+    for image in found:
+        assert re.fullmatch(r"[!-~]{1,200}", str(image.platform)), f"{image.platform!r} is shown"
     return ", ".join(sorted({f"{len(f.names)} names {f.platform}" for f in found}))[:100]
 
 

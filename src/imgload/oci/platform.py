@@ -6,7 +6,7 @@ import re
 
 import attrs
 
-from imgload.errors import UsageError
+from imgload.errors import ArchiveInvalid, UsageError
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -20,6 +20,7 @@ _ARCHITECTURES = {
     "armv6l": ("arm", "v6"),
 }
 _PLATFORM = re.compile(r"[\w.-]+(/[\w.-]+){0,2}", re.ASCII)
+_WORD = re.compile(r"[\w.+-]{0,64}", re.ASCII)
 _SYSTEMS = {"": "linux", "macos": "darwin"}
 _ALSO_RUNS = {"amd64": {"386"}, "arm64": {"arm"}}
 """Older architectures that a machine's processor usually runs, too."""
@@ -64,11 +65,18 @@ class Platform:
 
     @classmethod
     def from_json(cls, value: object) -> Platform | None:
-        """Read ``os``, ``architecture`` and ``variant`` out of a parsed document."""
+        """Read ``os``, ``architecture`` and ``variant`` out of a parsed document.
+
+        Raises:
+            ArchiveInvalid: when they are no words, which would reach terminals and commands.
+
+        """
         if not isinstance(value, dict) or not value.get("architecture"):
             return None
-        fields = (value.get(key) or "" for key in ("os", "architecture", "variant"))
-        return cls.of(*(str(field) for field in fields))
+        fields = [value.get(key) or "" for key in ("os", "architecture", "variant")]
+        if not all(isinstance(field, str) and _WORD.fullmatch(field) for field in fields):
+            raise ArchiveInvalid(f"not a platform: {fields!r:.200}")
+        return cls.of(*fields)
 
     def to_json(self) -> dict[str, str]:
         """Return the platform as a descriptor has it."""

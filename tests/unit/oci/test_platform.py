@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import UsageError
+from imgload.errors import ArchiveInvalid, UsageError
 from imgload.oci.platform import Platform
 
 
@@ -97,6 +97,25 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 def test_no_architecture_is_no_platform(value: object) -> None:
     """An index entry may come without one."""
     assert Platform.from_json(value) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"architecture": "\ud800"},
+        {"architecture": "amd64", "os": "linux/x"},
+        {"architecture": {"os": 1}},
+        {"architecture": ["amd64"]},
+        {"architecture": "a" * 65},
+        {"architecture": "arm", "variant": "\x1b[2J"},
+        {"architecture": "amd64", "os": 5},
+        {"architecture": "é"},
+    ],
+)
+def test_what_is_no_word_is_refused(value: object) -> None:
+    """It would reach the terminal, and ctr's arguments (found by fuzzing)."""
+    with pytest.raises(ArchiveInvalid, match="not a platform"):
+        Platform.from_json(value)
 
 
 def test_buildkits_attestations_have_an_unknown_platform() -> None:
