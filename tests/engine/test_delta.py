@@ -88,25 +88,6 @@ def test_a_rebuild_moves_its_own_layer_only(
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_a_run_costs_two_execs(lab: Lab, build: Build, tmp_path: Path, source: str) -> None:
-    """One before the transfer, and the import, which is read back in the same; one if present."""
-    engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
-    build(engine, tag)
-    execs = []
-    with relay(lab.docker, tmp_path) as between, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", between.url)
-        for action in ("full", "present", "delta"):
-            if action == "delta":
-                build(engine, tag)
-            before = between.execs
-            report = imgload.load(tag, cluster="lab-d21", source=engine.url)
-            assert actions(report) == [action]
-            execs.append(between.execs - before)
-    assert execs == [2, 1, 2]
-    forget(node, f"docker.io/library/{tag}")
-
-
-@pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
 def test_each_node_gets_what_it_lacks(lab: Lab, build: Build, source: str) -> None:
     """One node has nothing, two have the base: kind sends the whole to all that lack the name."""
     engine, tag = lab.engine(source), unique()

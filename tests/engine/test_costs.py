@@ -1,0 +1,174 @@
+"""What a load costs: counts, which are the same on every machine. Times are for the benchmarks.
+
+The table below is what it costs today. A count that grows fails; one that shrinks is entered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import attrs
+import pytest
+
+import imgload
+from tests.engine.conftest import Images, forget, unique
+from tests.engine.relay import Relay, relay
+from tests.lab import Lab
+from tests.lab.engine import Engine
+
+BASE = 1 << 20
+OTHER_NAME = "imgload-costs:other"
+
+
+@attrs.frozen
+class Cost:
+    """What one load may cost at most.
+
+    Args:
+        execs: commands started in the nodes, in all.
+        asked: HTTP requests to the nodes' engine; the source's are among them where it is the same.
+        source: HTTP requests to the source's engine, where it is another one.
+        pushed: HTTP requests that the source's engine sends to our receiver.
+        sent: bytes that the nodes' engine is given, requests and commands included.
+
+    """
+
+    execs: int
+    asked: int
+    source: int
+    pushed: int
+    sent: int
+
+
+COSTS = {
+    ("docker", "lab-d21"): {
+        "full": Cost(execs=2, asked=12, source=0, pushed=0, sent=BASE + 25_000),
+        "present": Cost(execs=1, asked=7, source=0, pushed=0, sent=3_000),
+        "delta": Cost(execs=2, asked=14, source=0, pushed=15, sent=15_000),
+        "tagged": Cost(execs=4, asked=16, source=0, pushed=0, sent=8_000),
+    },
+    ("docker", "lab-d3"): {
+        "full": Cost(execs=6, asked=24, source=0, pushed=0, sent=3 * (BASE + 25_000)),
+        "present": Cost(execs=3, asked=13, source=0, pushed=0, sent=8_000),
+        "delta": Cost(execs=6, asked=26, source=0, pushed=15, sent=42_000),
+        "tagged": Cost(execs=12, asked=40, source=0, pushed=0, sent=22_000),
+    },
+    ("docker28", "lab-d21"): {
+        "full": Cost(execs=2, asked=8, source=8, pushed=16, sent=BASE + 25_000),
+        "present": Cost(execs=1, asked=5, source=2, pushed=0, sent=3_000),
+        "delta": Cost(execs=2, asked=8, source=8, pushed=14, sent=13_000),
+        "tagged": Cost(execs=4, asked=14, source=2, pushed=0, sent=8_000),
+    },
+    ("podman", "lab-d21"): {
+        "full": Cost(execs=2, asked=8, source=6, pushed=0, sent=BASE + 25_000),
+        "present": Cost(execs=1, asked=5, source=4, pushed=0, sent=3_000),
+        "delta": Cost(execs=2, asked=8, source=6, pushed=11, sent=13_000),
+        "tagged": Cost(execs=4, asked=14, source=4, pushed=0, sent=8_000),
+    },
+}
+THREE_IMAGES = {
+    "full": Cost(execs=2, asked=16, source=0, pushed=0, sent=34_000),
+    "present": Cost(execs=1, asked=9, source=0, pushed=0, sent=4_500),
+}
+
+
+@attrs.frozen
+class Meters:
+    """What counts: a relay before the nodes' engine, one before the source's, and our receiver."""
+
+    node: Relay
+    source: Relay
+    pushed: list[str]
+
+    def read(self) -> Cost:
+        """Return what has been counted since the last time, and begin again."""
+        other = self.source is not self.node
+        cost = Cost(
+            execs=self.node.execs,
+            asked=len(self.node.requests),
+            source=len(self.source.requests) if other else 0,
+            pushed=len(self.pushed),
+            sent=self.node.sent,
+        )
+        for relay_ in (self.node, self.source):
+            relay_.requests.clear()
+            relay_.sent = 0
+        self.pushed.clear()
+        return cost
+
+
+@contextmanager
+def metering(engine: Engine, lab: Lab, folder: Path) -> Iterator[Meters]:
+    """Stand before the lab's Docker, which runs the nodes, and before a source's engine."""
+    with ExitStack() as stack:
+        node = stack.enter_context(relay(lab.docker, folder))
+        source = node if engine is lab.docker else stack.enter_context(relay(engine, folder))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("DOCKER_HOST", node.url)
+        patch.setenv("CONTAINER_HOST", source.url if engine is lab.podman else "unix:///none")
+        yield Meters(node, source, _pushed(patch))
+
+
+def _pushed(patch: pytest.MonkeyPatch) -> list[str]:
+    """Collect the requests that our receiver is sent."""
+    seen: list[str] = []
+    parse = BaseHTTPRequestHandler.parse_request
+
+    def parse_and_tell(handler: BaseHTTPRequestHandler) -> bool:
+        understood = parse(handler)
+        seen.append(handler.requestline)
+        return understood
+
+    patch.setattr(BaseHTTPRequestHandler, "parse_request", parse_and_tell)
+    return seen
+
+
+@pytest.mark.parametrize(("source", "cluster"), COSTS)
+def test_no_load_costs_more_than_it_did(
+    lab: Lab, images: Images, tmp_path: Path, source: str, cluster: str
+) -> None:
+    """Two rebuilds, since Docker's graphdriver store is taught by the first one."""
+    engine, base, tag = lab.engine(source), unique("base"), unique()
+    images.build(engine, base, os.urandom(BASE))
+    measured: list[tuple[str, Cost]] = []
+    with metering(engine, lab, tmp_path) as meters:
+        for case in ("full", "present", "delta", "delta", "tagged"):
+            if case in {"full", "delta"}:
+                images.build(engine, tag, base=base)
+            name = OTHER_NAME if case == "tagged" else None
+            meters.read()
+            report = imgload.load(tag, cluster=cluster, source=meters.source.url, name=name)
+            measured.append((case, meters.read()))
+            assert {node.action for node in report.images[0].nodes} == {case}
+    for node in lab.cluster(cluster).nodes:
+        forget(node, f"docker.io/library/{tag}", f"docker.io/library/{OTHER_NAME}")
+    assert grown(measured, COSTS[source, cluster]) == []
+
+
+def test_more_images_cost_no_more_execs(lab: Lab, images: Images, tmp_path: Path) -> None:
+    """They are surveyed together, saved together and imported together."""
+    tags = [unique() for _ in range(3)]
+    for tag in tags:
+        images.build(lab.docker, tag)
+    measured = []
+    with metering(lab.docker, lab, tmp_path) as meters:
+        for case in ("full", "present"):
+            meters.read()
+            imgload.load(tags, cluster="lab-d21", source=meters.source.url)
+            measured.append((case, meters.read()))
+    forget(lab.cluster("lab-d21").nodes[0], *(f"docker.io/library/{tag}" for tag in tags))
+    assert grown(measured, THREE_IMAGES) == []
+
+
+def grown(measured: list[tuple[str, Cost]], most: dict[str, Cost]) -> list[str]:
+    """Return in words what is more than it was."""
+    return [
+        f"{case}: {name} is {value}, and was {allowed}"
+        for case, cost in measured
+        for name, value in attrs.asdict(cost).items()
+        if value > (allowed := getattr(most[case], name))
+    ]
