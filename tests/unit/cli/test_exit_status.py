@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
+from tests.schema import complaints
 from tests.unit.cli.conftest import Outcome, Run
 from tests.unit.cli.stub import Docker, node
 
@@ -90,6 +91,7 @@ def test_with_json_stdout_is_one_document(fail: Fail, name: str) -> None:
     assert (document["version"], document["images"], document["ok"]) == (1, [], False)
     assert document["error"]["kind"] == case.kind
     assert document["error"]["message"]
+    assert complaints(document) == []
     assert outcome.stderr == ""
 
 
@@ -149,12 +151,14 @@ def test_a_node_that_fails_is_in_the_document(fail: Fail) -> None:
     [row] = image["nodes"]
     assert (image["reference"], row["ok"]) == ("docker.io/library/app:dev", False)
     assert row["error"]["kind"] == "node-not-running"
+    assert complaints(document) == []
 
 
 def test_a_dry_run_fails_where_a_load_would(fail: Fail) -> None:
     """A node that cannot be asked cannot be planned for."""
     document = json.loads(fail(FAILED_LOAD, "-o", "json", "--dry-run").stdout)
     assert (document["dry_run"], document["ok"]) == (True, False)
+    assert complaints(document) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

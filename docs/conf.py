@@ -1,0 +1,48 @@
+"""How Sphinx builds the site; `scripts/docs` runs it, with warnings as errors."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import imgload  # noqa: E402
+from docs.generated import PAGES  # noqa: E402
+
+project = "imgload"
+release = version = imgload.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+default_role = "py:obj"
+nitpicky = True
+nitpick_ignore_regex = [(r"py:.*", r"(?!imgload\.).*|imgload\.(nodes|sources)\..*")]
+"""Links into Python's own documentation would need the network; those parts have no page."""
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+html_theme = "furo"
+html_title = "imgload"
+html_copy_source = False
+_PAGE = re.compile(r"[\w/-]+")
+
+
+def setup(app: Sphinx) -> None:
+    """Have pages completed as they are read."""
+    app.connect("source-read", _complete)
+
+
+def _complete(_app: Sphinx, page: str, source: list[str]) -> None:
+    if page in PAGES:
+        source[0] += PAGES[page]()
+    if page == "index":
+        source[0] = "\n".join(line for line in source[0].split("\n") if not _is_to_come(line))
+
+
+def _is_to_come(line: str) -> bool:
+    """Whether a line of the table of contents names a page that is not written yet."""
+    return bool(_PAGE.fullmatch(line)) and not (HERE / f"{line}.md").exists()

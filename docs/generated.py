@@ -1,0 +1,131 @@
+"""The parts of the site that the program tells about itself, as Markdown, whenever it is built."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
+
+import click
+
+import imgload
+from imgload import errors
+from imgload.cli.app import cli
+from imgload.errors import ImgloadError
+
+_STATUS = re.compile(r"^\s*(\d+)\s{2,}(\S.*)$", re.MULTILINE)
+_TITLES = {"api": "Functions"}
+_INTERRUPTED = "interrupted by Ctrl-C or SIGTERM, after cleaning up"
+
+
+def command_line() -> str:
+    """Return every command with its text, options and examples."""
+    return "\n".join(_command(cli, click.Context(cli, info_name="imgload", **cli.context_settings)))
+
+
+def _command(command: click.Command, context: click.Context) -> Iterator[str]:
+    yield f"\n## {context.command_path}\n"
+    yield f"```text\n{command.get_usage(context)}\n```\n"
+    yield from map(_paragraph, _paragraphs(command.help or ""))
+    yield "| option | meaning |\n| --- | --- |"
+    yield from (_option(*record) for record in _options(command, context))
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below and not below.hidden:
+                yield from _command(below, click.Context(below, context, info_name=name))
+
+
+def _paragraphs(text: str) -> list[str]:
+    return inspect.cleandoc(text).partition("\f")[0].split("\n\n")
+
+
+def _paragraph(text: str) -> str:
+    """Return a paragraph of a help text; one that keeps its lines is code below its first line."""
+    if not text.startswith("\b"):
+        return f"{text}\n"
+    title, _, lines = text.removeprefix("\b").strip("\n").partition("\n")
+    return f"{title}\n\n```text\n{inspect.cleandoc(lines)}\n```\n"
+
+
+def _options(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    records = (parameter.get_help_record(context) for parameter in command.get_params(context))
+    yield from (record for record in records if record and record[1])
+
+
+def _option(flags: str, meaning: str) -> str:
+    return f"| `{_cell(flags)}` | {_cell(meaning)} |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def error_tables() -> str:
+    """Return the exit statuses, and the kinds of errors, out of the help and the classes."""
+    return "\n".join([*_statuses(), *_kinds(), *_tree()])
+
+
+def _statuses() -> Iterator[str]:
+    yield "\n## Exit statuses\n\n| status | meaning |\n| --- | --- |"
+    yield from (f"| {n} | {meaning} |" for n, meaning in _STATUS.findall(cli.help or ""))
+    yield f"| 130 | {_INTERRUPTED} |"
+
+
+def _kinds() -> Iterator[str]:
+    yield "\n## Kinds\n"
+    yield "| kind | exit status | what is wrong | in Python |\n| --- | --- | --- | --- |"
+    for error in error_classes():
+        doc = inspect.cleandoc(error.__doc__ or "").partition("\n")[0]
+        yield f"| `{_kind(error)}` | {error.exit_status} | {doc} | `imgload.{error.__name__}` |"
+
+
+def error_classes() -> Iterator[type[ImgloadError]]:
+    """Yield the public classes of errors in the order of the module, without the root."""
+    for name, value in vars(errors).items():
+        if name in imgload.__all__ and value is not ImgloadError:
+            yield value
+
+
+def _kind(error: type[ImgloadError]) -> str:
+    return error.__new__(error).kind
+
+
+def _tree() -> Iterator[str]:
+    """Return the tree that is drawn in the module's docstring."""
+    drawn = inspect.cleandoc(errors.__doc__ or "").partition("::\n")[2]
+    yield "\n## The tree\n\n```{eval-rst}\n.. py:module:: imgload.errors\n```\n"
+    yield f"```text\n{inspect.cleandoc(drawn)}\n```\n"
+
+
+def library() -> str:
+    """Return every public name with its docstring, by the module in which it lives."""
+    homes = vars(imgload)["_HOMES"]
+    return "\n".join(line for home, names in homes.items() for line in _home(home, names))
+
+
+def _home(module: str, names: tuple[str, ...]) -> Iterator[str]:
+    title = module.rpartition(".")[2]
+    yield f"\n## {_TITLES.get(title, title.capitalize())}\n"
+    yield _paragraphs(import_module(module).__doc__ or "")[0]
+    yield "\n```{eval-rst}"
+    yield from map(_directive, names)
+    yield "```\n"
+
+
+def _directive(name: str) -> str:
+    value = getattr(imgload, name)
+    if inspect.isclass(value) and issubclass(value, Exception):
+        return f".. autoexception:: imgload.{name}"
+    if inspect.isclass(value):
+        return f".. autoclass:: imgload.{name}\n   :members:"
+    return f".. auto{'function' if inspect.isfunction(value) else 'data'}:: imgload.{name}"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/cli": command_line,
+    "reference/errors": error_tables,
+    "reference/library": library,
+}
+"""What is added to which page."""

@@ -1,0 +1,30 @@
+"""The published schema of the report, held against documents."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+Json = dict[str, Any]
+SCHEMA: Json = json.loads(files("imgload").joinpath("report.schema.json").read_bytes())
+
+
+def complaints(document: object) -> list[str]:
+    """Return what is wrong with a document; a property that is not published is wrong, too."""
+    found = Draft202012Validator(_closed(SCHEMA)).iter_errors(document)
+    return [f"{error.json_path}: {error.message}" for error in found]
+
+
+def _closed(schema: Any) -> Any:
+    """Return the schema without its promise that properties may be added."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if schema.get("type") == "object" and "required" in schema:
+        closed["additionalProperties"] = False
+    return closed
