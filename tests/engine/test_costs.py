@@ -19,6 +19,7 @@ from tests.engine.conftest import Images, forget, unique
 from tests.engine.relay import Relay, relay
 from tests.lab import Lab
 from tests.lab.engine import Engine
+from tests.unit.test_startup import HEAVY, Most, imported_by, ours
 
 BASE = 1 << 20
 OTHER_NAME = "imgload-costs:other"
@@ -74,6 +75,13 @@ THREE_IMAGES = {
     "full": Cost(execs=2, asked=16, source=0, pushed=0, sent=34_000),
     "present": Cost(execs=1, asked=9, source=0, pushed=0, sent=4_500),
 }
+
+MEANWHILE = {
+    *("imgload.transfer", "imgload.memory", "imgload.transports"),
+    *("http.server", "platformdirs"),
+}
+"""Imported while the nodes answer the survey."""
+PRESENT = Most(ours=64, all=245)
 
 
 @attrs.frozen
@@ -132,7 +140,8 @@ def test_no_load_costs_more_than_it_did(
     lab: Lab, images: Images, tmp_path: Path, source: str, cluster: str
 ) -> None:
     """Two rebuilds, since Docker's graphdriver store is taught by the first one."""
-    engine, base, tag = lab.engine(source), unique("base"), unique()
+    engine, nodes = lab.engine(source), lab.cluster(cluster).nodes
+    base, tag = unique("base"), unique()
     images.build(engine, base, os.urandom(BASE))
     measured: list[tuple[str, Cost]] = []
     with metering(engine, lab, tmp_path) as meters:
@@ -144,14 +153,14 @@ def test_no_load_costs_more_than_it_did(
             report = imgload.load(tag, cluster=cluster, source=meters.source.url, name=name)
             measured.append((case, meters.read()))
             assert {node.action for node in report.images[0].nodes} == {case}
-    for node in lab.cluster(cluster).nodes:
+    for node in nodes:
         forget(node, f"docker.io/library/{tag}", f"docker.io/library/{OTHER_NAME}")
     assert grown(measured, COSTS[source, cluster]) == []
 
 
 def test_more_images_cost_no_more_execs(lab: Lab, images: Images, tmp_path: Path) -> None:
     """They are surveyed together, saved together and imported together."""
-    tags = [unique() for _ in range(3)]
+    node, tags = lab.cluster("lab-d21").nodes[0], [unique() for _ in range(3)]
     for tag in tags:
         images.build(lab.docker, tag)
     measured = []
@@ -160,8 +169,20 @@ def test_more_images_cost_no_more_execs(lab: Lab, images: Images, tmp_path: Path
             meters.read()
             imgload.load(tags, cluster="lab-d21", source=meters.source.url)
             measured.append((case, meters.read()))
-    forget(lab.cluster("lab-d21").nodes[0], *(f"docker.io/library/{tag}" for tag in tags))
+    forget(node, *(f"docker.io/library/{tag}" for tag in tags))
     assert grown(measured, THREE_IMAGES) == []
+
+
+def test_a_load_that_sends_nothing_imports_no_sdk(lab: Lab, images: Images, tmp_path: Path) -> None:
+    """Nor a progress bar, nor YAML where there is no kubeconfig; start-up: unit/test_startup.py."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag)
+    imgload.load(tag, cluster="lab-d21", source="docker")
+    found = imported_by(tmp_path, "load", tag, "-c", "lab-d21", "--from", "docker", until="exit")
+    forget(node, f"docker.io/library/{tag}")
+    assert found & HEAVY <= MEANWHILE
+    assert len(ours(found)) <= PRESENT.ours, sorted(ours(found))
+    assert len(found) <= PRESENT.all, sorted(found)
 
 
 def grown(measured: list[tuple[str, Cost]], most: dict[str, Cost]) -> list[str]:

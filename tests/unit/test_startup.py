@@ -29,13 +29,14 @@ def tell():
     print(*sorted(set(sys.modules) - before), sep="\\n", file=told, flush=True)
     os._exit(0)
 
-sys.addaudithook(lambda event, _: tell() if event == "socket.connect" else None)
+sys.addaudithook(lambda event, _: tell() if event == {until!r} else None)
 try:
     {code}
 finally:
     tell()
 """
-"""Tells what is imported until the first connection is opened, or else until the end."""
+"""Tells what is imported until something happens, or else until the end."""
+FIRST_QUESTION = "socket.connect"
 COMMAND = "from imgload.cli import main; main()"
 
 
@@ -57,10 +58,20 @@ IMPORTS = {
 }
 
 
-def imported_by(folder: Path, *arguments: str, code: str = COMMAND) -> set[str]:
-    """Return the modules that a fresh interpreter imports."""
+def imported_by(
+    folder: Path, *arguments: str, code: str = COMMAND, until: str = FIRST_QUESTION
+) -> set[str]:
+    """Return the modules that a fresh interpreter imports.
+
+    Args:
+        folder: where to leave a file.
+        arguments: of the command line.
+        code: what is run.
+        until: the audit event at which it is stopped.
+
+    """
     told = folder / "modules"
-    probe = PROBE.format(code=code)
+    probe = PROBE.format(code=code, until=until)
     command = [sys.executable, "-c", probe, str(told), *arguments]
     subprocess.run(command, capture_output=True, check=True)
     return set(told.read_text().split())
