@@ -5,6 +5,7 @@ Links, references and docstrings are checked where the site is built, by `script
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import inspect
 import re
@@ -145,3 +146,41 @@ def test_the_counts_are_those_of_the_test(row: str, action: str) -> None:
     cost = COSTS["docker", "lab-d21"][action]
     assert found
     assert [int(n) for n in found.groups()] == [cost.execs, cost.asked, cost.pushed]
+
+
+def said() -> list[str]:
+    """Return every piece of text in the sources."""
+    trees = (ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py"))
+    nodes = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return [node.value for node in nodes if isinstance(node.value, str)]
+
+
+def is_said(words: str, texts: list[str]) -> bool:
+    """Whether a text has the words, or two together, the one ending where the other begins."""
+    starts = [words[:i] for i in range(1, len(words)) if words[i - 1] == " "]
+    return any(words in text for text in texts) or any(
+        any(text.endswith(start) for text in texts)
+        and any(text.startswith(words[len(start) :]) for text in texts)
+        for start in starts
+    )
+
+
+def test_every_error_that_can_be_looked_up_is_still_said() -> None:
+    """docs/troubleshooting.md is searched for the words of an error."""
+    page = TEXTS["docs/troubleshooting.md"].partition("\n## The engine\n")[2]
+    headings = re.findall(r"^### (.*)", page, re.MULTILINE)
+    quoted = [text for heading in headings for text in re.findall(r"`([^`]+)`", heading)]
+    pieces = {
+        part.strip(" :,") for text in quoted for part in text.removeprefix("note: ").split("…")
+    }
+    assert len(pieces) > 40
+    texts = said()
+    assert [p for p in sorted(pieces) if not is_said(p, texts)] == []
+
+
+def test_every_kind_of_error_can_be_looked_up() -> None:
+    """Each class that is raised somewhere."""
+    kinds = set(re.findall(r"^\| `([a-z-]+)` \|", error_tables(), re.MULTILINE))
+    bases = {"image-error", "cluster-error", "engine-error", "node-error"}
+    listed = set(re.findall(r"^`([a-z-]+)`", TEXTS["docs/troubleshooting.md"], re.MULTILINE))
+    assert kinds - bases - {"load-failed"} == listed
