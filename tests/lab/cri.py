@@ -12,6 +12,7 @@ from tests.lab.shell import LabError
 
 _SOCKET = "run/containerd/containerd.sock"
 _TIMEOUT = 30.0
+_STATES = tuple(f"CONTAINER_{state}" for state in ("CREATED", "RUNNING", "EXITED", "UNKNOWN"))
 
 
 class CriError(LabError):
@@ -26,7 +27,7 @@ class CriError(LabError):
 
 @attrs.frozen
 class Cri:
-    """`runtime.v1.ImageService` and `RuntimeService.Status` as plain values."""
+    """`runtime.v1.ImageService`, and what is asked of `RuntimeService`, as plain values."""
 
     socket: Path
 
@@ -37,12 +38,12 @@ class Cri:
 
     def list_images(self) -> list[dict[str, Any]]:
         """All images that the kubelet would see."""
-        answer = self._call("ImageService/ListImages", b"")
+        answer = self.call("ImageService/ListImages", b"")
         return [_image(image) for image in answer.messages(1)]
 
     def image_status(self, name: str) -> dict[str, Any] | None:
         """`{"status": …, "info": …}` of an image; None where CRI has none."""
-        answer = self._call("ImageService/ImageStatus", _named(name) + flag(2))
+        answer = self.call("ImageService/ImageStatus", _named(name) + flag(2))
         images = answer.messages(1)
         if not images:
             return None
@@ -51,17 +52,23 @@ class Cri:
 
     def remove_image(self, name: str) -> None:
         """Remove the image by all its names; no error where there is none."""
-        self._call("ImageService/RemoveImage", _named(name))
+        self.call("ImageService/RemoveImage", _named(name))
 
     def runtime_status(self) -> dict[str, Any]:
         """What `crictl info` shows."""
-        answer = self._call("RuntimeService/Status", flag(1))
+        answer = self.call("RuntimeService/Status", flag(1))
         status = answer.messages(1)[0]
         shown = {"status": {"conditions": [_condition(c) for c in status.messages(1)]}}
         info = {key: _json(value) for key, value in answer.mapping(2).items()}
         return {**info, **_capabilities(answer), **shown}
 
-    def _call(self, method: str, request: bytes) -> Message:
+    def list_containers(self) -> list[dict[str, Any]]:
+        """All containers, running or not; a pod's own is none of them."""
+        answer = self.call("RuntimeService/ListContainers", b"")
+        return [_container(container) for container in answer.messages(1)]
+
+    def call(self, method: str, request: bytes) -> Message:
+        """Ask a method; raises `CriError`."""
         options = [("grpc.default_authority", "localhost")]
         with grpc.insecure_channel(f"unix://{self.socket}", options=options) as channel:
             call = channel.unary_unary(f"/runtime.v1.{method}")
@@ -86,6 +93,18 @@ def _image(image: Message) -> dict[str, Any]:
     }
     uid = [{"value": str(message.integer(1))} for message in image.messages(5)]
     return shown | ({"uid": uid[0]} if uid else {})
+
+
+def _container(container: Message) -> dict[str, Any]:
+    return {
+        "id": container.text(1),
+        "podSandboxId": container.text(2),
+        "image": {"image": container.messages(4)[0].text(1), "annotations": {}},
+        "imageRef": container.text(5),
+        "state": _STATES[container.integer(6)],
+        "createdAt": str(container.integer(7)),
+        "imageId": container.text(10),
+    }
 
 
 def _condition(condition: Message) -> dict[str, Any]:

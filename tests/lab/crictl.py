@@ -71,6 +71,7 @@ def _parser() -> _Parser:
         sub = commands.add_parser(names[0], aliases=names[1:], add_help=False)
         sub.add_argument("-o", "--output", default="table")
         sub.add_argument("-q", "--quiet", action="store_true")
+        sub.add_argument("-a", "--all", action="store_true")
         sub.add_argument("names", nargs="*")
         sub.set_defaults(command=command)
     return parser
@@ -136,9 +137,17 @@ def _rmi(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> N
             say(f"Deleted: {tag}")
 
 
+def _ps(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    if options.output != "json":
+        raise _CrictlError("only -o json here", "fatal")
+    there = [c for c in cri.list_containers() if options.all or c["state"].endswith("RUNNING")]
+    say(json.dumps({"containers": there}, indent=2))
+
+
 _COMMANDS: dict[tuple[str, ...], Callable[..., None]] = {
     ("inspecti",): _inspecti,
     ("images", "image", "img"): _images,
     ("info",): _info,
+    ("ps",): _ps,
     ("rmi",): _rmi,
 }

@@ -21,6 +21,9 @@ _ENTRYPOINT = """\
 trap 'kill $containerd; exit 0' TERM INT
 mkdir -p /var/log /var/lib /var/tmp
 [ -e /var/run ] || ln -s /run /var/run
+for path in $(awk '$3 ~ /^cgroup/ { print $2 }' /proc/mounts); do
+    mount -o remount,rw,bind "$path" "$path" 2>/dev/null
+done
 while :; do
     containerd >>/var/log/containerd.log 2>&1 &
     containerd=$!
@@ -40,7 +43,7 @@ version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "registry.k8s.io/pause:3.10"
   tolerate_missing_hugetlb_controller = true
-  restrict_oom_score_adj = false
+  restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".containerd]
   discard_unpacked_layers = true
   snapshotter = "overlayfs"
@@ -63,14 +66,17 @@ version = 3
   config_path = "/etc/containerd/certs.d"
 [plugins."io.containerd.cri.v1.runtime"]
   tolerate_missing_hugetlb_controller = true
-  restrict_oom_score_adj = false
+  restrict_oom_score_adj = true
 [plugins."io.containerd.cri.v1.runtime".containerd]
   default_runtime_name = "runc"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 """
 CONFIGS = {"1.6": _CONFIG_2, "1.7": _CONFIG_2, "2.1": _CONFIG_3}
-"""kind's containerd configuration, as far as images are concerned."""
+"""kind's containerd configuration, as far as images are concerned.
+
+Pods run, too, where this machine may not lower a process's oom_score_adj.
+"""
 
 
 def real() -> str | None:

@@ -13,9 +13,14 @@ def field(number: int, value: str | bytes) -> bytes:
     return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
 
 
-def flag(number: int) -> bytes:
+def number(at: int, value: int) -> bytes:
+    """One encoded field: a number from 0 on."""
+    return _varint(at << 3 | _VARINT) + _varint(value)
+
+
+def flag(at: int) -> bytes:
     """One encoded field: true."""
-    return _varint(number << 3 | _VARINT) + _varint(1)
+    return number(at, 1)
 
 
 class Message:
