@@ -207,6 +207,7 @@ class Transfer:
             if all(proof.ok for proof in proofs.values()):
                 return proofs, None
         try:
+            node.mark(Question.about(sent.images).loaded)
             return self._prove(node, sent.images), None
         except ImgloadError as error:
             return {}, error

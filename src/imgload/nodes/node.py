@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import attrs
 
@@ -18,6 +21,7 @@ from imgload.errors import (
 )
 from imgload.nodes import containerd
 from imgload.nodes.batch import Group, Output, batch_argv, parse_batch
+from imgload.nodes.marks import mark_commands
 from imgload.nodes.survey import (
     Question,
     Survey,
@@ -27,6 +31,7 @@ from imgload.nodes.survey import (
     state_commands,
     trait_commands,
 )
+from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
 _FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.3; fi; exit $status'
@@ -34,6 +39,8 @@ _FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.
 Podman drops them when the input breaks."""
 _LOCAL_IMPORT = (2, 0)
 NO_SPACE = "no space left on device"
+Commands = Callable[[str], Sequence[Group]]
+"""Groups of commands that depend on CRI's snapshotter."""
 
 
 @attrs.define
@@ -53,28 +60,38 @@ class Node:
             NodeUnusable: when containerd cannot be asked.
 
         """
-        self._require_running()
-        try:
+        with self.asking():
             found = self._survey(question)
             targets = found.named_otherwise(question)
             if targets:
                 found = self._state(attrs.evolve(question, targets=targets), found.traits)
+        return found
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Require a running node, and name it in what goes wrong within."""
+        self._require_running()
+        try:
+            yield
         except NodeUnusable as error:
             if error.message.startswith(self.name):
                 raise
             raise NodeUnusable(f"{self.name}: {error.message}", hint=self._look) from error
-        return found
 
     def _survey(self, question: Question) -> Survey:
+        traits, outputs = self.ask(partial(state_commands, question))
+        return read_state(question, traits, outputs)
+
+    def ask(self, commands: Commands) -> tuple[Traits, list[Output]]:
+        """Run what depends on CRI's snapshotter; the first time, find that out in the same exec."""
         if self._traits is not None:
-            return self._state(question, self._traits)
-        guess = containerd.DEFAULT_SNAPSHOTTER
-        commands = trait_commands()
-        outputs = self.run_all(commands, *state_commands(question, guess))
-        self._traits = traits = read_traits(outputs[: len(commands)])
+            return self._traits, self.run_all(*commands(self._traits.snapshotter))
+        first, guess = trait_commands(), containerd.DEFAULT_SNAPSHOTTER
+        outputs = self.run_all(first, *commands(guess))
+        self._traits = traits = read_traits(outputs[: len(first)])
         if traits.snapshotter != guess:
-            return self._state(question, traits)
-        return read_state(question, traits, outputs[len(commands) :])
+            return traits, self.run_all(*commands(traits.snapshotter))
+        return traits, outputs[len(first) :]
 
     def _state(self, question: Question, traits: Traits) -> Survey:
         outputs = self.run_all(*state_commands(question, traits.snapshotter))
@@ -92,14 +109,25 @@ class Node:
         """
         traits = self._known_traits
         feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
-        groups = state_commands(question, traits.snapshotter)
+        marks = mark_commands(question.loaded, time.time())
+        groups = [marks, *state_commands(question, traits.snapshotter)]
         argv, marker = batch_argv(*groups, before=feed)
         result = self._exec(argv, layout)
         outputs = parse_batch(result.stdout, marker, 1 + sum(map(len, groups)))
         if len(outputs) == 1 + sum(map(len, groups)) and outputs[0].exit_status == 0:
-            return read_state(question, traits, outputs[1:])
+            return read_state(question, traits, outputs[1 + len(marks) :])
         status = outputs[0].exit_status if outputs else result.exit_status
         raise self._failure(status, result.message, "ctr images import")
+
+    def mark(self, loaded: Sequence[tuple[str, Digest]]) -> None:
+        """Mark images as loaded by imgload; `import_layout` does so itself.
+
+        Args:
+            loaded: names, each with the image ID it was loaded with.
+
+        """
+        if loaded:
+            self.run_all(mark_commands(loaded, time.time()))
 
     def import_command(self, platform: Platform) -> tuple[str, ...]:
         """Return the import command that suits this node, which was surveyed before."""

@@ -25,11 +25,15 @@ _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 
 @attrs.frozen
 class Question:
-    """What to read of a node: everything about these names, image IDs and records' targets."""
+    """What to read of a node: everything about these names, image IDs and records' targets.
+
+    `loaded` are the names with their image IDs, as far as these are known.
+    """
 
     names: tuple[str, ...]
     image_ids: tuple[Digest, ...]
     targets: tuple[Digest, ...] = ()
+    loaded: tuple[tuple[str, Digest], ...] = ()
 
     @classmethod
     def about(cls, images: Sequence[Image]) -> Question:
@@ -37,6 +41,7 @@ class Question:
         return cls(
             tuple(dict.fromkeys(image.name for image in images)),
             tuple(dict.fromkeys(image.image_id for image in images if image.image_id)),
+            loaded=tuple((image.name, image.image_id) for image in images if image.image_id),
         )
 
     @property

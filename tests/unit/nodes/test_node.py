@@ -102,6 +102,17 @@ def test_the_stream_arrives_whole_in_the_import(tmp_path: Path, version: str) ->
     assert "--platform=linux/amd64 -\n" in log
 
 
+def test_what_is_imported_is_marked_in_the_same_exec(tmp_path: Path) -> None:
+    """So that it is known later what may be pruned; the survey's answers are read all the same."""
+    mark = f'*"content label {CONFIG_ID}"*) echo "$*" >>"{{0}}/log" ;;'
+    node = node_on(tmp_path, ctr=CTR.replace("*) exit 3 ;;", f"{mark}\n  *) exit 3 ;;"))
+    node.survey(Question((), ()))
+    question = Question((MYAPP,), (), loaded=((MYAPP, CONFIG_ID),))
+    survey = node.import_layout(iter([b"x"]), AMD, question)
+    assert survey.has(MYAPP, CONFIG_ID)
+    assert f"imgload.loaded/{MYAPP}=" in (tmp_path / "log").read_text()
+
+
 IMPORT = 'case "$*" in *import*) {};; version) cat "{{0}}/version";; *ls) echo KEY;; esac'
 
 
