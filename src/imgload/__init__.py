@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imgload.api import load, verify
+    from imgload.api import images, load, prune, verify
     from imgload.errors import (
         ArchiveInvalid,
         ClusterAmbiguous,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         NodeUnusable,
         NotProven,
         PlatformMissing,
+        PruneFailed,
         ReferenceInvalid,
         SourceError,
         UsageError,
@@ -45,12 +46,16 @@ if TYPE_CHECKING:
         SendingEnded,
         SendingStarted,
     )
+    from imgload.listing import ListedImage, Listing
     from imgload.loader import Loader
+    from imgload.nodes.inventory import NodeImage
     from imgload.oci.digest import Digest
     from imgload.oci.platform import Platform
     from imgload.plan import Image, Plan, Proof, Step
+    from imgload.pruning import Kept, NodePruned, PruneReport
     from imgload.reference import Reference
     from imgload.report import ImageResult, NodeResult, Report
+    from imgload.state import clear_cache
 
 __version__ = "0.1.0"
 
@@ -75,14 +80,19 @@ __all__ = [
     "ImageResult",
     "ImgloadError",
     "ImportFailed",
+    "Kept",
+    "ListedImage",
+    "Listing",
     "LoadFailed",
     "Loader",
     "ManifestMissing",
     "NodeDone",
     "NodeError",
     "NodeFull",
+    "NodeImage",
     "NodeNotFound",
     "NodeNotRunning",
+    "NodePruned",
     "NodeResult",
     "NodeStalled",
     "NodeUnusable",
@@ -92,6 +102,8 @@ __all__ = [
     "Platform",
     "PlatformMissing",
     "Proof",
+    "PruneFailed",
+    "PruneReport",
     "Reference",
     "ReferenceInvalid",
     "Report",
@@ -101,12 +113,15 @@ __all__ = [
     "Step",
     "UsageError",
     "__version__",
+    "clear_cache",
+    "images",
     "load",
+    "prune",
     "verify",
 ]
 
 _HOMES = {
-    "imgload.api": ("load", "verify"),
+    "imgload.api": ("images", "load", "prune", "verify"),
     "imgload.errors": (
         "ArchiveInvalid",
         "ClusterAmbiguous",
@@ -132,6 +147,7 @@ _HOMES = {
         "NodeUnusable",
         "NotProven",
         "PlatformMissing",
+        "PruneFailed",
         "ReferenceInvalid",
         "SourceError",
         "UsageError",
@@ -145,7 +161,9 @@ _HOMES = {
         "SendingEnded",
         "SendingStarted",
     ),
+    "imgload.listing": ("ListedImage", "Listing"),
     "imgload.loader": ("Loader",),
+    "imgload.nodes.inventory": ("NodeImage",),
     "imgload.oci.digest": ("Digest",),
     "imgload.oci.platform": ("Platform",),
     "imgload.plan": (
@@ -154,12 +172,14 @@ _HOMES = {
         "Proof",
         "Step",
     ),
+    "imgload.pruning": ("Kept", "NodePruned", "PruneReport"),
     "imgload.reference": ("Reference",),
     "imgload.report": (
         "ImageResult",
         "NodeResult",
         "Report",
     ),
+    "imgload.state": ("clear_cache",),
 }
 """Where the public names live; each is imported when it is first used, since start-up counts."""
 

@@ -30,7 +30,8 @@ One root, so that a caller can catch it all; each error carries the hint that a 
     │   ├── NodeStalled
     │   ├── ImportFailed
     │   └── NotProven
-    └── LoadFailed               1   carries the report
+    ├── LoadFailed               1   carries the report
+    └── PruneFailed              1   carries the report
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from imgload.pruning import PruneReport
     from imgload.report import Report
 
 
 _LONGEST = 2000
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text fit for a terminal: archives and engines may say anything."""
     shown = "".join(
         c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
@@ -65,8 +67,8 @@ class ImgloadError(Exception):
     exit_status: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        self.message = _printable(message)
-        self.hint = _printable(hint)
+        self.message = printable(message)
+        self.hint = printable(hint)
         super().__init__(self.message)
 
     @property
@@ -103,7 +105,7 @@ class ImageNotFound(ImageError):
 
     def __init__(self, message: str, *, hint: str = "", image: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.image = _printable(image)
+        self.image = printable(image)
 
 
 class ImageAmbiguous(ImageError):
@@ -208,4 +210,18 @@ class LoadFailed(ImgloadError):
         failed = report.failures()
         lines = [f"{name} on {node.node}: {node.error_text}" for name, node in failed]
         super().__init__("\n".join(lines) or "some node failed")
+        self.report = report
+
+
+class PruneFailed(ImgloadError):
+    """At least one node could not be pruned.
+
+    Args:
+        report: what happened on every node, including those that went well.
+
+    """
+
+    def __init__(self, report: PruneReport) -> None:
+        failed = [node.error.message for node in report.nodes if node.error]
+        super().__init__("\n".join(failed) or "some node failed")
         self.report = report

@@ -19,13 +19,15 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
 LEVELS: list[set[str]] = [
     {"errors", "parallel", "state"},
-    {"oci"},
+    {"oci", "ages"},
     {"reference"},
+    {"patterns"},
     {"plan"},
     {"report", "memory", "leftovers"},
     {"events", "engines"},
     {"nodes"},
-    {"clusters", "transports"},
+    {"clusters", "transports", "listing"},
+    {"pruning"},
     {"sources"},
     {"pushing"},
     {"sending"},
@@ -39,7 +41,16 @@ LEVELS: list[set[str]] = [
     {"__main__"},
 ]
 """Folders and modules; each may import only what stands above it in this list, and itself."""
-PURE = ("reference.py", "oci/", "plan.py", "report.py", "events.py", "errors.py")
+PURE = (
+    "reference.py",
+    "patterns.py",
+    "ages.py",
+    "oci/",
+    "plan.py",
+    "report.py",
+    "events.py",
+    "errors.py",
+)
 DOES_IO = {
     *("asyncio", "fcntl", "ftplib", "glob", "http", "io", "mmap", "multiprocessing", "os"),
     *("pathlib", "select", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "sys"),
@@ -49,7 +60,7 @@ HOMES = {
     "docker": "engines/sdk.py",
     "podman": "engines/sdk.py",
     "click": "cli/",
-    "rich": "cli/progress.py",
+    "rich": "cli/",
     "yaml": "clusters/kubeconfig.py",
     "platformdirs": "state.py",
     "backports": "sources/streams.py",

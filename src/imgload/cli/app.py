@@ -22,6 +22,8 @@ _COMMANDS = {
     "verify": "Read back whether every node has exactly these images.",
     "kind": "Take kind's arguments: do `kind load`, hand the rest to kind.",
     "k3d": "Take k3d's arguments: do `k3d image import`, hand the rest to k3d.",
+    "images": "Which images the nodes have, and what they take.",
+    "prune": "Remove old builds from the nodes.",
 }
 """Each is the module and the function ``imgload.cli.NAME.NAME``."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from imgload.errors import ImgloadError, printable
 from imgload.report import ImageResult, NodeResult, Report
 
 _DONE = {
@@ -79,3 +80,15 @@ def size_text(size: float) -> str:
 def image_line(image: ImageResult) -> str:
     """Return an image's name and short ID."""
     return f"{image.reference} {image.image_id.short if image.image_id else ''}".strip()
+
+
+def name_text(name: str) -> str:
+    """Return a name that a node told, fit for a terminal and for one line."""
+    return printable(name).replace("\n", "\N{REPLACEMENT CHARACTER}")
+
+
+def show_node_error(node: str, error: ImgloadError) -> None:
+    """Print why a node failed, and what to do about it."""
+    click.echo(f"{click.style('✗', fg='red')} {node}: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"    {click.style('try:', fg='cyan')} {error.hint}", err=True)

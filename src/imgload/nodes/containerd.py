@@ -16,7 +16,10 @@ CTR = ("ctr", "-n", "k8s.io")
 CONFIG_DUMP = ("containerd", "config", "dump")
 VERSION = ("ctr", "version")
 CONTENT = (*CTR, "content", "ls")
+CONTAINERS = (*CTR, "containers", "ls")
 DEFAULT_SNAPSHOTTER = "overlayfs"
+CRI_RECORD = "sha256:"
+"""How the names of CRI's own records start: one for each image, by its ID."""
 
 _CONFIG_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.config=(sha256:[0-9a-f]{64})")
 _CHILD_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.m\.\d+=(sha256:[0-9a-f]{64})")
@@ -42,6 +45,29 @@ def images_of(names: Sequence[str], targets: Sequence[Digest]) -> tuple[str, ...
 def snapshots_of(snapshotter: str) -> tuple[str, ...]:
     """Return the command that lists a snapshotter's snapshots."""
     return (*CTR, "snapshots", "--snapshotter", snapshotter, "ls")
+
+
+def all_images() -> list[tuple[str, ...]]:
+    """Return the commands that list all records: those that have names, and CRI's by image ID.
+
+    CRI has one for each image, and sizing it up is to no purpose: only its name is listed.
+    """
+    others = f"name~=/^{_not_starting(CRI_RECORD)}/"
+    return [(*CTR, "images", "ls", others), (*CTR, "images", "ls", "-q", f"name~=/^{CRI_RECORD}/")]
+
+
+def _not_starting(prefix: str) -> str:
+    """Return a regular expression for all that starts otherwise; Go's know no lookahead."""
+    pattern = ""
+    for character in reversed(prefix):
+        longer = f"|{character}{pattern}" if pattern else ""
+        pattern = f"(?:$|[^{character}]{longer})"
+    return pattern
+
+
+def usage_of(snapshotter: str) -> tuple[str, ...]:
+    """Return the command that tells the bytes that each of a snapshotter's snapshots takes."""
+    return (*CTR, "snapshots", "--snapshotter", snapshotter, "usage", "-b")
 
 
 def content_of(digest: Digest) -> tuple[str, ...]:
@@ -70,9 +96,9 @@ def tag_command(existing: str, name: str) -> tuple[str, ...]:
     return (*CTR, "images", "tag", "--force", existing, name)
 
 
-def remove_command(names: list[str]) -> tuple[str, ...]:
-    """Return the command that takes names away."""
-    return (*CTR, "images", "rm", *names)
+def remove_command(names: Sequence[str], *, wait: bool = False) -> tuple[str, ...]:
+    """Return the command that takes names away; `wait` until what only they held is gone, too."""
+    return (*CTR, "images", "rm", *(["--sync"] if wait else []), "--", *names)
 
 
 def parse_version(text: str) -> tuple[int, int]:
@@ -89,6 +115,12 @@ def parse_snapshotter(config: str) -> str | None:
         return None
     found = (_dig(plugins, path) for path in _SNAPSHOTTER_PATHS)
     return next((value for value in found if isinstance(value, str) and value), None)
+
+
+def parse_containers(text: str) -> frozenset[str]:
+    """Return what the containers of ``ctr containers ls`` were made from, as it was called then."""
+    rows = (line.split() for line in text.splitlines()[1:])
+    return frozenset(row[1] for row in rows if len(row) > 2)  # noqa: PLR2004 - ID IMAGE RUNTIME
 
 
 def _dig(table: Any, path: tuple[str, ...]) -> Any:

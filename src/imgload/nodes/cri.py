@@ -12,6 +12,7 @@ from imgload.nodes.batch import NOT_FOUND, Output
 from imgload.oci.digest import Digest
 
 NOT_PERMITTED = 126
+CONTAINERS = ("crictl", "ps", "-a", "-o", "json")
 
 
 def inspect_image(name: str) -> tuple[str, ...]:
@@ -37,3 +38,17 @@ def parse_inspect(output: Output) -> CriAnswer | None:
         return CriAnswer(Digest.parse(status["id"]))
     except (ValueError, KeyError, TypeError, RecursionError, ArchiveInvalid):
         return CriAnswer(None)
+
+
+def parse_containers(output: Output) -> frozenset[str]:
+    """Return all that ``crictl ps -a`` calls the images of containers: names, IDs, digests."""
+    try:
+        containers: Any = json.loads(output.stdout)["containers"]
+        called = [(c.get("imageRef"), c.get("imageId"), _image(c)) for c in containers]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return frozenset()
+    return frozenset(name for names in called for name in names if isinstance(name, str) and name)
+
+
+def _image(container: Any) -> Any:
+    return (container.get("image") or {}).get("image")

@@ -1,0 +1,68 @@
+"""What was pruned, or would be, for people and for machines."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import click
+
+from imgload.ages import age_text
+from imgload.cli.output import show_json
+from imgload.cli.text import name_text, show_node_error, size_text
+from imgload.nodes.inventory import NodeImage
+from imgload.pruning import JSON_VERSION, NodePruned, PruneReport
+from imgload.state import state_folder
+
+_DRY = "this was a dry run: nothing was removed; to do it, add --yes"
+
+
+def show_pruned(report: PruneReport, output: str) -> None:
+    """Print what went and what stayed: as text on stderr, or as JSON on stdout."""
+    if output == "json":
+        show_json(report.to_json())
+        return
+    for node in report.nodes:
+        _show_node(node, dry_run=report.dry_run)
+    if report.dry_run and any(node.removed for node in report.nodes):
+        click.echo(_DRY, err=True)
+
+
+def show_cache(size: int, *, dry_run: bool, output: str) -> None:
+    """Print how much of the cache on this machine went."""
+    folder = str(state_folder())
+    if output == "json":
+        cache = {"folder": folder, "bytes_freed": size}
+        show_json({"version": JSON_VERSION, "dry_run": dry_run, "cache": cache, "ok": True})
+        return
+    done = "would be freed" if dry_run else "freed"
+    click.echo(f"{folder}: {size_text(size)} {done}", err=True)
+    if dry_run and size:
+        click.echo(_DRY, err=True)
+
+
+def _show_node(node: NodePruned, *, dry_run: bool) -> None:
+    if node.removed or not node.error:
+        click.echo(f"{click.style(node.node, bold=True)}: {_sum(node, dry_run=dry_run)}", err=True)
+    for image in node.removed:
+        click.echo(f"  - {_line(image)}", err=True)
+    reasons = Counter(kept.reason for kept in node.kept)
+    for reason, count in reasons.most_common():
+        click.echo(click.style(f"  {count} kept: {name_text(reason)}", dim=True), err=True)
+    if node.error:
+        show_node_error(node.node, node.error)
+
+
+def _sum(node: NodePruned, *, dry_run: bool) -> str:
+    if not node.removed:
+        return "nothing to remove"
+    count = f"{len(node.removed)} image{'s' if len(node.removed) > 1 else ''}"
+    size = size_text(node.bytes_freed)
+    return f"would remove {count}, {size}" if dry_run else f"removed {count}, {size} freed"
+
+
+def _line(image: NodeImage) -> str:
+    age = f", {age_text(time.time() - image.since)} old" if image.since is not None else ""
+    was = [f"was {name}" for name in image.loaded_as] or ["no name"]
+    names = ", ".join(map(name_text, image.names or was))
+    return f"{names} {image.image_id.short} ({size_text(image.size)}{age})"

@@ -1,0 +1,219 @@
+"""``imgload images`` and ``imgload prune``, as they are called and what they show."""
+
+import inspect
+import json
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+import imgload
+from imgload.cli.images import images
+from imgload.cli.prune import prune
+from imgload.cli.pruned import show_pruned
+from imgload.cli.table import show_listing
+from imgload.errors import NodeError
+from imgload.listing import ListedImage, Listing
+from imgload.memory import Memory
+from imgload.nodes.inventory import NodeImage
+from imgload.oci.digest import Digest
+from imgload.pruning import Kept, NodePruned, PruneReport
+from tests.unit.cli.conftest import Run
+from tests.unit.cli.stub import Docker
+from tests.unit.cli.test_usage import examples, invoke
+
+DEV = "docker.io/library/app:dev"
+OLD, NEW = Digest.of(b"old"), Digest.of(b"new")
+MIB = 1 << 20
+
+
+def there(image_id: Digest, *names: str, in_use: bool = False, ours: bool = True) -> NodeImage:
+    return NodeImage(
+        image_id,
+        names,
+        loaded_as=(DEV,) if ours else (),
+        since=time.time() - 7300,
+        size=98 * MIB,
+        own_size=8 << 10,
+        in_use=in_use,
+    )
+
+
+LISTING = Listing(
+    images=(
+        ListedImage(DEV, NEW, {"kind-control-plane": there(NEW, DEV, in_use=True)}, drift=True),
+        ListedImage(DEV, OLD, {"kind-worker": there(OLD, DEV)}, drift=True),
+        ListedImage("a b\x1b[31m\n:1", OLD, {"kind-worker": there(OLD, ours=False)}),
+        ListedImage(None, OLD, {"kind-control-plane": there(OLD)}),
+    ),
+    sizes={"kind-control-plane": 106 * MIB, "kind-worker": 98 * MIB},
+    errors={"kind-worker2": NodeError("kind-worker2 is paused", hint="docker unpause it")},
+)
+
+
+@pytest.mark.parametrize("command", [images, prune], ids=lambda command: command.name)
+def test_each_example_is_a_call_that_is_understood(command: click.Command) -> None:
+    """An option that was renamed stays in no example."""
+    shown = examples(invoke(str(command.name), "--help").output)
+    assert len(shown) > 4
+    for example in shown:
+        words = shlex.split(example.partition(" | ")[0])
+        assert words[:2] == ["imgload", command.name]
+        with command.make_context(command.name, words[2:]):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("command", "call", "own"),
+    [
+        (images, imgload.images, {"output"}),
+        (prune, imgload.prune, {"output", "yes", "cache"}),
+    ],
+    ids=["images", "prune"],
+)
+def test_the_command_takes_what_the_library_takes(
+    command: click.Command, call: Callable[..., object], own: set[str]
+) -> None:
+    """No logic of its own."""
+    taken = {parameter.name for parameter in command.params}
+    assert taken == set(inspect.signature(call).parameters) | own
+
+
+def test_in_a_pipe_each_image_and_node_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """In columns without spaces, for awk; what a name has of control characters is shown."""
+    show_listing(LISTING)
+    captured = capsys.readouterr()
+    lines = [line.split() for line in captured.out.splitlines()]
+    assert lines[0] == ["IMAGE", "NODE", "ID", "SIZE", "OWN", "AGE", "STATE"]
+    states = ["in-use,loaded,drift", "unused,loaded,drift"]
+    nodes = ["kind-control-plane", "kind-worker"]
+    for line, node, image_id, state in zip(lines[1:3], nodes, [NEW, OLD], states, strict=True):
+        assert line == [DEV, node, image_id.short, "98MiB", "8KiB", "2h", state]
+    assert lines[3][:2] == ["a", "b\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}:1"]
+    assert lines[4][0] == f"<none:was={DEV}>"
+    assert "kind-worker: 98 MiB in images" in captured.err
+    assert "✗ kind-worker2: kind-worker2 is paused\n    try: docker unpause it" in captured.err
+
+
+def test_on_a_terminal_nodes_are_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What drifts is marked, and the marks are explained."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    show_listing(LISTING)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    header, _, first, second, *_ = (line for line in shown.splitlines() if line.strip())
+    assert header.split() == ["IMAGE", "ID", "SIZE", "OWN", "AGE", "control-plane", "worker"]
+    assert first.split() == ["app:dev", NEW.short, "≠", "98MiB", "8KiB", "2h", "●", "·"]
+    assert second.split() == ["app:dev", OLD.short, "≠", "98MiB", "8KiB", "2h", "·", "✓"]
+    assert "≠ drift" in shown
+    assert "\x1b[31m" not in shown
+
+
+def report(*, dry_run: bool) -> PruneReport:
+    kept = tuple(Kept(there(NEW, DEV), "in use by a container") for _ in range(2))
+    good = NodePruned("kind-worker", (there(OLD),), kept, 5 * MIB)
+    nothing = NodePruned("kind-worker2")
+    bad = NodePruned("kind-worker3", error=NodeError("it is paused", hint="unpause it"))
+    return PruneReport((good, nothing) if dry_run else (good, nothing, bad), dry_run)
+
+
+def test_what_would_go_is_shown_and_how_to_do_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, like everything that is not asked for by a pipe."""
+    show_pruned(report(dry_run=True), "text")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.sub(r"\x1b\[[0-9;]*m", "", captured.err).splitlines() == [
+        "kind-worker: would remove 1 image, 5 MiB",
+        f"  - was {DEV} {OLD.short} (98 MiB, 2h old)",
+        "  2 kept: in use by a container",
+        "kind-worker2: nothing to remove",
+        "this was a dry run: nothing was removed; to do it, add --yes",
+    ]
+
+
+def test_what_went_is_shown_and_which_node_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what to do about it."""
+    show_pruned(report(dry_run=False), "text")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err).splitlines()
+    assert lines[0] == "kind-worker: removed 1 image, 5 MiB freed"
+    assert lines[-2:] == ["✗ kind-worker3: it is paused", "    try: unpause it"]
+
+
+def test_machines_get_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    """One document on stdout."""
+    show_pruned(report(dry_run=False), "json")
+    document = json.loads(capsys.readouterr().out)
+    assert (document["version"], document["dry_run"], document["ok"]) == (1, False, False)
+    worker, _, failed = document["nodes"]
+    assert [image["image_id"] for image in worker["removed"]] == [str(OLD)]
+    assert {kept["reason"] for kept in worker["kept"]} == {"in use by a container"}
+    assert worker["bytes_freed"] == 5 * MIB
+    assert failed["error"] == {
+        "kind": "node-error",
+        "message": "it is paused",
+        "hint": "unpause it",
+    }
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A Docker with one node, which is paused."""
+    with Docker().listening(tmp_path) as url:
+        monkeypatch.setenv("DOCKER_HOST", url)
+        yield
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize(
+    ("arguments", "status", "hint"),
+    [
+        (["prune", "app:dev"], 2, "imgload prune app"),
+        (["prune", "--older-than", "soon"], 2, "24h"),
+        (["prune", "--keep", "-1"], 2, "--help"),
+        (["prune", "--cache", "app"], 2, "imgload prune --cache"),
+        (["prune", "-c", "other"], 4, "--cluster"),
+        (["images", "-c", "other"], 4, "--cluster"),
+        (["images", "-n", "other"], 4, "--node"),
+        (["images"], 1, "docker unpause kind-control-plane"),
+        (["prune", "--yes"], 1, "docker unpause kind-control-plane"),
+    ],
+)
+def test_each_failure_has_its_exit_status_and_a_hint(
+    run: Run, arguments: list[str], status: int, hint: str
+) -> None:
+    """As text and, where it was understood that JSON is wanted, as JSON."""
+    outcome = run(*arguments)
+    as_json = run(*arguments, "-o", "json")
+    assert (outcome.status, as_json.status) == (status, status)
+    assert hint in outcome.stderr
+    if as_json.stdout:
+        assert json.loads(as_json.stdout)["ok"] is False
+
+
+def test_the_cache_on_this_machine_is_counted_and_then_cleared(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It takes no engine; what a link leads to stays."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
+    Memory.load().identify("engine", OLD, NEW)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    folder = tmp_path / "cache" / "imgload"
+    (folder / "link").symlink_to(elsewhere)
+    size = sum(os.lstat(file).st_size for file in folder.iterdir())
+    dry = run("prune", "--cache", "-o", "json")
+    assert json.loads(dry.stdout)["cache"] == {"folder": str(folder), "bytes_freed": size}
+    assert "add --yes" in run("prune", "--cache").stderr
+    assert Memory.load().image_id("engine", OLD) == NEW
+    assert "freed" in run("prune", "--cache", "--yes").stderr
+    assert list(folder.iterdir()) == []
+    assert elsewhere.read_text() == "mine"
+    assert json.loads(run("prune", "--cache", "-o", "json").stdout)["cache"]["bytes_freed"] == 0
