@@ -29,7 +29,8 @@ One root, so that a caller can catch it all; each error carries the hint that a 
     │   ├── NodeFull
     │   ├── NodeStalled
     │   ├── ImportFailed
-    │   └── NotProven
+    │   ├── NotProven
+    │   └── NotRemoved
     ├── LoadFailed               1   carries the report
     └── PruneFailed              1   carries the report
 """
@@ -196,6 +197,10 @@ class ImportFailed(NodeError):
 
 class NotProven(NodeError):
     """The import claimed success, and the node does not have the image."""
+
+
+class NotRemoved(NodeError):
+    """The node still has images that were to be removed."""
 
 
 class LoadFailed(ImgloadError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from imgload.errors import ImgloadError, NodeError, PruneFailed, UsageError
+from imgload.errors import ImgloadError, NotRemoved, PruneFailed, UsageError
 from imgload.listing import take_inventories
 from imgload.nodes.inventory import Inventory, NodeImage
 from imgload.nodes.node import Node
@@ -148,9 +148,9 @@ def _compare(
     return NodePruned(node.name, removed, kept, freed, _left(node, left) if left else None)
 
 
-def _left(node: Node, images: Sequence[NodeImage]) -> NodeError:
+def _left(node: Node, images: Sequence[NodeImage]) -> NotRemoved:
     names = ", ".join(record for image in images for record in image.records)
-    return NodeError(
+    return NotRemoved(
         f"{node.name} still has {names}",
         hint=f"{node.engine.name} exec {node.name} ctr -n k8s.io images ls",
     )

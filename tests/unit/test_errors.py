@@ -34,6 +34,7 @@ STATUS = {
     "NodeStalled": 1,
     "ImportFailed": 1,
     "NotProven": 1,
+    "NotRemoved": 1,
     "LoadFailed": 1,
 }
 

@@ -21,7 +21,6 @@ from imgload.errors import (
 )
 from imgload.nodes import containerd
 from imgload.nodes.batch import Group, Output, batch_argv, parse_batch
-from imgload.nodes.marks import mark_commands
 from imgload.nodes.survey import (
     Question,
     Survey,
@@ -109,6 +108,8 @@ class Node:
         """
         traits = self._known_traits
         feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
+        from imgload.nodes.marks import mark_commands  # noqa: PLC0415 - start-up
+
         marks = mark_commands(question.loaded, time.time())
         groups = [marks, *state_commands(question, traits.snapshotter)]
         argv, marker = batch_argv(*groups, before=feed)
@@ -126,6 +127,8 @@ class Node:
             loaded: names, each with the image ID it was loaded with.
 
         """
+        from imgload.nodes.marks import mark_commands  # noqa: PLC0415 - start-up
+
         if loaded:
             self.run_all(mark_commands(loaded, time.time()))
 
