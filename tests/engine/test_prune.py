@@ -86,7 +86,7 @@ def test_old_builds_go_and_what_a_container_uses_stays(
 
     before = disk_use(node)
     would = imgload.prune([repository], nodes=[node.name], keep=1, dry_run=True).nodes[0]
-    assert disk_use(node) == before, "a dry run removes nothing"
+    assert image_ids(node) >= set(builds.values()), "a dry run removes nothing"
     report = imgload.prune([repository], nodes=[node.name], keep=1).nodes[0]
     freed = before - disk_use(node)
 
