@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imgload.api import images, load, prune, verify
+    from imgload.api import find_clusters, images, load, prune, verify
+    from imgload.clusters.listing import ClusterInfo, ClusterList, EngineInfo, NodeInfo
     from imgload.errors import (
         ArchiveInvalid,
         ClusterAmbiguous,
@@ -65,11 +66,14 @@ __all__ = [
     "BytesSent",
     "ClusterAmbiguous",
     "ClusterError",
+    "ClusterInfo",
+    "ClusterList",
     "ClusterNotFound",
     "Digest",
     "DigestMismatch",
     "EngineError",
     "EngineFailed",
+    "EngineInfo",
     "EngineNotPermitted",
     "EngineUnreachable",
     "Event",
@@ -91,6 +95,7 @@ __all__ = [
     "NodeError",
     "NodeFull",
     "NodeImage",
+    "NodeInfo",
     "NodeNotFound",
     "NodeNotRunning",
     "NodePruned",
@@ -116,6 +121,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "clear_cache",
+    "find_clusters",
     "images",
     "load",
     "prune",
@@ -123,7 +129,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "imgload.api": ("images", "load", "prune", "verify"),
+    "imgload.api": ("find_clusters", "images", "load", "prune", "verify"),
+    "imgload.clusters.listing": ("ClusterInfo", "ClusterList", "EngineInfo", "NodeInfo"),
     "imgload.errors": (
         "ArchiveInvalid",
         "ClusterAmbiguous",

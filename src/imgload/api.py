@@ -12,6 +12,7 @@ from imgload.report import Report
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from imgload.clusters.listing import ClusterList
     from imgload.listing import Listing
     from imgload.pruning import PruneReport
     from imgload.transports.choose import TransportOption
@@ -165,6 +166,21 @@ def prune(
     policy = Policy(_several(repositories), keep, older_than, everything)
     with Connections.open() as connections:
         return prune_nodes(connections.select_nodes(cluster, nodes), policy, dry_run=dry_run)
+
+
+def find_clusters() -> ClusterList:
+    """Return the clusters of kind, k3d and minikube on every engine that can be reached.
+
+    Raises:
+        EngineError: when no engine can be.
+
+    """
+    from imgload.clusters.listing import list_clusters  # noqa: PLC0415 - start-up
+    from imgload.connect import Connections  # noqa: PLC0415
+
+    with Connections.open() as connections:
+        errors = [attempt.error for attempt in connections.found.silent if attempt.error]
+        return list_clusters(connections.engines, errors)
 
 
 def _several(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,9 @@ import attrs
 
 from imgload.clusters.select import select_nodes
 from imgload.engines.base import Endpoint, Engine
-from imgload.engines.discovery import Candidate, Discovery, connect, discover, probe
+from imgload.engines.candidate import Candidate
+from imgload.engines.discovery import Discovery, connect, discover, explained
+from imgload.engines.places import named_address
 from imgload.errors import EngineUnreachable, UsageError
 from imgload.nodes.node import Node
 from imgload.sources.base import Source
@@ -23,6 +25,7 @@ class Connections:
 
     sources: tuple[Source, ...]
     engines: tuple[Engine, ...]
+    found: Discovery
 
     @classmethod
     @contextmanager
@@ -34,16 +37,17 @@ class Connections:
 
         """
         with ExitStack() as stack:
-            is_path = source not in {None, "docker", "podman"} and "://" not in (source or "")
-            archive = _archive(source or "", stack) if is_path else None
-            found = discover()
+            is_engine = source in {None, "docker", "podman"} or "://" in (source or "")
+            archive = None if is_engine else _archive(source or "", stack)
+            found = discover(also=_named(source))
             engines = {e: _opened(e, stack) for e in found.require()}
-            sources = [archive] if archive else _engines(source, engines, found, stack)
-            yield cls(tuple(sources), tuple(engines.values()))
+            sources = [archive] if archive else _engines(source, engines, found)
+            yield cls(tuple(sources), tuple(engines.values()), found)
 
     def select_nodes(self, cluster: str | None, names: Sequence[str]) -> tuple[Node, ...]:
         """Return the nodes meant; see `imgload.clusters.select.select_nodes`."""
-        return select_nodes(self.engines, cluster, names)
+        with explained(self.found.silent):
+            return select_nodes(self.engines, cluster, names)
 
 
 def _opened(endpoint: Endpoint, stack: ExitStack) -> Engine:
@@ -53,16 +57,20 @@ def _opened(endpoint: Endpoint, stack: ExitStack) -> Engine:
     return engine
 
 
+def _named(source: str | None) -> list[Candidate]:
+    """Return the engine's address that the source is."""
+    return [named_address(source, "--from", os.environ)] if source and "://" in source else []
+
+
 def _engines(
-    source: str | None, engines: dict[Endpoint, Engine], found: Discovery, stack: ExitStack
+    source: str | None, engines: dict[Endpoint, Engine], found: Discovery
 ) -> Iterator[Source]:
     if source is None:
         yield from map(EngineSource, engines.values())
     elif source in {"docker", "podman"}:
         yield from map(EngineSource, _of_kind(source, engines, found))
     else:
-        endpoint = probe(Candidate("docker", source, "--from", explicit=True))
-        yield EngineSource(engines.get(endpoint) or _opened(endpoint, stack))
+        yield EngineSource(engines[found.required_at(source)])
 
 
 def _archive(path: str, stack: ExitStack) -> Source:
@@ -82,9 +90,9 @@ def _of_kind(kind: str, engines: dict[Endpoint, Engine], found: Discovery) -> li
     fitting = [engine for endpoint, engine in engines.items() if endpoint.kind == kind]
     if fitting:
         return fitting
-    for error in found.errors:
-        if error.message.startswith(kind):
-            raise error
+    for attempt in found.attempts:
+        if attempt.error and attempt.candidate.kind == kind and not attempt.passed_over:
+            raise attempt.error
     raise EngineUnreachable(
         f"no {kind} engine answers",
         hint=f"start it, or name it: --from unix:///path/to/{kind}.sock",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from imgload.connect import Connections
+from imgload.engines.candidate import Attempt
+from imgload.engines.discovery import explained
 from imgload.errors import ImgloadError, LoadFailed
 from imgload.events import Event, ImageFound, Note
 from imgload.nodes.node import Node
@@ -45,6 +47,8 @@ class Loader:
     sources: Sequence[Source]
     nodes: Sequence[Node]
     settle: Settle = refuse
+    silent: Sequence[Attempt] = ()
+    """Engines that could not be asked, though they were meant to be."""
 
     @classmethod
     @contextmanager
@@ -69,7 +73,8 @@ class Loader:
 
         """
         with Connections.open(source) as connections:
-            yield cls(connections.sources, connections.select_nodes(cluster, nodes))
+            chosen = connections.select_nodes(cluster, nodes)
+            yield cls(connections.sources, chosen, silent=connections.found.silent)
 
     def plan(
         self,
@@ -160,9 +165,12 @@ class Loader:
     ) -> tuple[dict[Image, Located], dict[str, Survey], dict[str, ImgloadError]]:
         """Find the images in the sources, and what the nodes have."""
         wanted = Platform.parse(platform) if platform is not None else None
-        held = locate(texts, self.sources, wanted, self.settle)
+        with explained(self.silent):
+            held = locate(texts, self.sources, wanted, self.settle)
         located = [_remembered(*pair) for pair in held]
         found = named(located, name)
+        for note in _not_asked(self.silent):
+            on_event(note)
         surveys, failed = self._survey(list(found))
         if any(image.image_id is None for image in found):
             found = _identified(found, surveys)
@@ -190,6 +198,13 @@ def _survey(node: Node, asked: Question) -> Survey | ImgloadError:
         return node.survey(asked)
     except ImgloadError as error:
         return error
+
+
+def _not_asked(silent: Iterable[Attempt]) -> Iterator[Note]:
+    """Yield a note for each engine that was named for this run and does not answer."""
+    for attempt in silent:
+        if attempt.candidate.explicit and attempt.error:
+            yield Note(f"going on without {attempt.error.message}")
 
 
 def _remembered(source: Source, found: Found) -> Located:

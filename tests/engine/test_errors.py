@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.engines.discovery import Candidate, probe
+from imgload.engines.candidate import Candidate
+from imgload.engines.probe import probe
 from tests.engine.conftest import Images, cri_id, records, unique
 from tests.lab import Lab
 

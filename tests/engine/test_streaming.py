@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from imgload.engines.discovery import Candidate, connect, probe
+from imgload.engines.candidate import Candidate
+from imgload.engines.discovery import connect
+from imgload.engines.probe import probe
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question
 from imgload.oci.digest import Digest

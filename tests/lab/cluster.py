@@ -3,7 +3,6 @@
 import io
 import tarfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,10 +12,11 @@ from tests.lab import nodeimage
 from tests.lab.cri import Cri
 from tests.lab.crictl import SCRIPT, bridge
 from tests.lab.engine import LABEL, NETWORK, Engine
+from tests.lab.shape import Kind, Shape
 from tests.lab.shell import CommandError, LabError, step
 
 _PATIENCE = 30.0
-_UP = "ctr version && ctr plugins ls | grep -q 'grpc.v1 *cri .* ok'"
+_UP = '"$0" "$@" version && "$0" "$@" plugins ls | grep -q "grpc.v1 *cri .* ok"'
 
 
 @attrs.frozen(kw_only=True)
@@ -32,11 +32,13 @@ class Spec:
     crictl: bool = False
     network: str = NETWORK
     var_size: str | None = None
+    shape: Shape = attrs.field(factory=Kind, repr=False)
 
     @property
     def storage(self) -> str:
-        """Where /var is: a volume, or a tmpfs that can be filled up."""
-        return f"--tmpfs=/var:size={self.var_size}" if self.var_size else "--volume=/var"
+        """Where images are: on a volume, or a tmpfs that can be filled up."""
+        place = self.shape.volume
+        return f"--tmpfs={place}:size={self.var_size}" if self.var_size else f"--volume={place}"
 
     @property
     def bridged(self) -> bool:
@@ -44,18 +46,15 @@ class Spec:
         return self.crictl and not nodeimage.real()
 
     def nodes(self, engine: Engine) -> list["Node"]:
-        """The nodes with the names that kind gives."""
-        seen: Counter[str] = Counter()
-        found = []
-        for role in self.roles:
-            seen[role] += 1
-            suffix = role if seen[role] == 1 else f"{role}{seen[role]}"
-            found.append(Node(engine=engine, name=f"{self.name}-{suffix}", role=role))
-        return found
+        """The nodes with the names that the tool gives."""
+        pairs = zip(self.shape.names(self.name, self.roles), self.roles, strict=True)
+        return [Node(engine, name, role, self.shape.ctr) for name, role in pairs]
 
     def files(self) -> dict[str, tuple[str, int]]:
         """Files, with their modes, that differ from the image's."""
-        found = {"usr/local/bin/crictl": (SCRIPT, 0o755)} if self.bridged else {}
+        found = dict(self.shape.files(self.containerd))
+        if self.bridged:
+            found["usr/local/bin/crictl"] = (SCRIPT, 0o755)
         if self.config is not None:
             found["etc/containerd/config.toml"] = (self.config, 0o644)
         return found
@@ -68,6 +67,7 @@ class Node:
     engine: Engine
     name: str
     role: str
+    program: tuple[str, ...] = ("ctr",)
 
     def exec(self, *argv: str, stdin: bytes | None = None) -> str:
         """What the command prints on the node; raises `CommandError` with its stderr."""
@@ -77,7 +77,7 @@ class Node:
 
     def ctr(self, *args: str, stdin: bytes | None = None) -> str:
         """`ctr` in the namespace of Kubernetes."""
-        return self.exec("ctr", "-n", "k8s.io", *args, stdin=stdin)
+        return self.exec(*self.program, "-n", "k8s.io", *args, stdin=stdin)
 
     @property
     def pid(self) -> int:
@@ -98,7 +98,7 @@ class Node:
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
-                self.exec("sh", "-c", _UP)
+                self.exec("sh", "-c", _UP, *self.program)
             except CommandError as error:
                 if time.monotonic() > deadline:
                     raise LabError(self._complaint()) from error
@@ -179,9 +179,8 @@ def _launch(node: Node, spec: Spec) -> None:
 
 def _options(node: Node, spec: Spec) -> list[str]:
     labels = {
-        "io.x-k8s.kind.cluster": spec.name,
-        "io.x-k8s.kind.role": node.role,
-        LABEL: node.engine.paths.root,
+        **spec.shape.labels(spec.name, node.name, node.role),
+        LABEL: str(node.engine.paths.root),
     }
     modules = ["--volume=/lib/modules:/lib/modules:ro"] if Path("/lib/modules").exists() else []
     return [
@@ -189,7 +188,7 @@ def _options(node: Node, spec: Spec) -> list[str]:
         f"--hostname={node.name}",
         *(f"--label={key}={value}" for key, value in labels.items()),
         *node.engine.node_options(),
-        *("--tmpfs=/tmp", "--tmpfs=/run", spec.storage, "--tty"),
+        *(*spec.shape.mounts, spec.storage, "--tty"),
         *modules,
         f"--network={spec.network}",
         *spec.run_args,

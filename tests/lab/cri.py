@@ -10,7 +10,7 @@ import grpc
 from tests.lab.protobuf import Message, field, flag
 from tests.lab.shell import LabError
 
-_SOCKET = "run/containerd/containerd.sock"
+_SOCKETS = ("run/k3s/containerd/containerd.sock", "run/containerd/containerd.sock")
 _TIMEOUT = 30.0
 _STATES = tuple(f"CONTAINER_{state}" for state in ("CREATED", "RUNNING", "EXITED", "UNKNOWN"))
 
@@ -34,7 +34,8 @@ class Cri:
     @classmethod
     def at(cls, pid: int) -> "Cri":
         """The CRI of the node whose init has this process ID."""
-        return cls(Path(f"/proc/{pid}/root") / _SOCKET)
+        found = [Path(f"/proc/{pid}/root") / name for name in _SOCKETS]
+        return cls(next((path for path in found if path.exists()), found[-1]))
 
     def list_images(self) -> list[dict[str, Any]]:
         """All images that the kubelet would see."""

@@ -24,6 +24,9 @@ _NEEDED = {
     "nsenter": "util-linux",
     "newuidmap": "uidmap",
     "/usr/lib/podman/netavark": "netavark",
+    "openssl": "openssl",
+    "ssh": "openssh-client",
+    "/usr/sbin/sshd": "openssh-server",
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 
+from tests.lab.certificates import make_certificates
 from tests.lab.cleanup import evict
 from tests.lab.daemon import Daemon
 from tests.lab.debian import Suite
@@ -15,6 +16,7 @@ from tests.lab.engine import LABEL, NETWORK, RECIPE, Engine, ping
 from tests.lab.machine import can_raise_limits, program_outside
 from tests.lab.shell import run, succeeds, write
 
+_TLS_PORTS = 23000
 _MACHINES = Path("/var/run/docker.sock")
 _ASKS_ONLY_FOR_WHAT_IS_THERE = 23
 _NEWER = {"docker28": ("sid", "docker.io", "containerd"), "runc": ("bookworm", "runc")}
@@ -38,6 +40,17 @@ class Docker(Engine):
     subnet: int = 0
     features: dict[str, bool] = attrs.field(factory=dict)
     cut_off: bool = False
+    tls: bool = False
+
+    @property
+    def tls_url(self) -> str:
+        """A second address, on this machine only, that takes certificates."""
+        return f"tcp://127.0.0.1:{_TLS_PORTS + self.paths.octet}"
+
+    @property
+    def certificates(self) -> Path:
+        """The folder with a client's ca.pem, cert.pem and key.pem."""
+        return self.paths.root / self.name / "tls"
 
     @property
     def tools(self) -> list[Path]:
@@ -92,6 +105,7 @@ class Docker(Engine):
         switches = ("iptables", "ip6tables", "ip-masq", "ip-forward")
         argv = [f"--{key}={value}" for key, value in options.items()]
         argv += [f"--{switch}=false" for switch in switches]
+        argv += self._tls_options() if self.tls else []
         return Daemon(
             self.name,
             (*(_ELSEWHERE if self.cut_off else ()), "dockerd", *argv),
@@ -117,6 +131,8 @@ class Docker(Engine):
 
     def _prepare(self) -> None:
         write(self.paths.root / self.name / "daemon.json", json.dumps({"features": self.features}))
+        if self.tls:
+            make_certificates(self.certificates)
         evict(self.daemon.folder)
         shutil.rmtree(self.daemon.folder, ignore_errors=True)
         if self.cut_off:
@@ -125,6 +141,12 @@ class Docker(Engine):
             run("ip", "link", "add", self._bridge, "type", "bridge")
             run("ip", "address", "add", self._address(1), "dev", self._bridge)
         run("ip", "link", "set", self._bridge, "up")
+
+    def _tls_options(self) -> list[str]:
+        folder = self.certificates
+        files = {"cacert": "ca.pem", "cert": "server-cert.pem", "key": "server-key.pem"}
+        given = [f"--tls{option}={folder / name}" for option, name in files.items()]
+        return [f"--host={self.tls_url}", "--tlsverify", *given]
 
     def _make_network(self) -> None:
         bridge = f"com.docker.network.bridge.name={self._bridge}-k"

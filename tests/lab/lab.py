@@ -47,7 +47,7 @@ def engines(paths: Paths) -> dict[str, Engine]:
     known: tuple[Engine, ...] = (
         MachinesDocker("docker", paths),
         Podman("podman", paths),
-        NewerDocker("docker28", paths, code="d28", subnet=2, features=store),
+        NewerDocker("docker28", paths, code="d28", subnet=2, features=store, tls=True),
         NewerDocker("docker28-graphdriver", paths, code="d28g", subnet=4, features=graph),
         RootlessPodman("podman-rootless", paths),
         Docker("docker-cut-off", paths, code="dc", cut_off=True),

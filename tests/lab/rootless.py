@@ -54,7 +54,8 @@ class RootlessPodman(Podman):
     def _prepare(self) -> None:
         super()._prepare()
         if not succeeds("id", self.user):
-            run("useradd", "--system", f"--home-dir={self._folder / 'home'}", self.user)
+            home = f"--home-dir={self._folder / 'home'}"
+            run("useradd", "--system", "--password=*", home, self.user)
             run("usermod", "--add-subuids", _SUBIDS, "--add-subgids", _SUBIDS, self.user)
         for name in ("storage", "home", "networks"):
             self._give(self._folder / name)

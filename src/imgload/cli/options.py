@@ -47,13 +47,13 @@ def source_options(command: Command) -> Command:
     return source(name(platform(command)))
 
 
-def output_option(*formats: str) -> Callable[[Command], Command]:
-    """Return ``--output``; text goes to stderr, everything else to stdout."""
+def output_option(*formats: str, text: str = "stderr") -> Callable[[Command], Command]:
+    """Return ``--output``; everything but text goes to stdout."""
     return click.option(
         "--output",
         "-o",
         type=click.Choice(["text", *formats]),
         default="text",
-        help=f"text on stderr, or {' or '.join(formats)} on stdout.",
+        help=f"text on {text}, or {' or '.join(formats)} on stdout.",
         show_default=True,
     )

@@ -1,22 +1,23 @@
-"""Clusters that kind made: containers with kind's labels, on any engine."""
+"""Clusters that kind made."""
 
 from __future__ import annotations
 
-from imgload.engines.base import Container, Engine
+from collections.abc import Iterator, Sequence
+
+from imgload.clusters.tool import Member, Tool
+from imgload.engines.base import Container
 
 CLUSTER_LABEL = "io.x-k8s.kind.cluster"
 ROLE_LABEL = "io.x-k8s.kind.role"
 LOAD_BALANCER = "external-load-balancer"
-CONTEXT_PREFIX = "kind-"
 
 
-def kind_nodes(engine: Engine) -> dict[str, list[Container]]:
-    """Return the nodes of each kind cluster that an engine runs, stopped ones too.
+def _members(containers: Sequence[Container]) -> Iterator[Member]:
+    """Yield the nodes; a load balancer is labelled like them (kind, nodeutils.InternalNodes)."""
+    for container in containers:
+        role = container.labels.get(ROLE_LABEL, "")
+        if role != LOAD_BALANCER:
+            yield Member(container.labels[CLUSTER_LABEL], role, container)
 
-    A load balancer has the cluster's label and is no node (kind, nodeutils.InternalNodes).
-    """
-    clusters: dict[str, list[Container]] = {}
-    for container in sorted(engine.containers(CLUSTER_LABEL), key=lambda c: c.name):
-        if container.labels.get(ROLE_LABEL) != LOAD_BALANCER:
-            clusters.setdefault(container.labels[CLUSTER_LABEL], []).append(container)
-    return clusters
+
+KIND = Tool("kind", CLUSTER_LABEL, "kind-", _members)

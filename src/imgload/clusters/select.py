@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 
 import attrs
 
-from imgload.clusters.kind import CONTEXT_PREFIX, kind_nodes
+from imgload.clusters.k3d import K3D
+from imgload.clusters.kind import KIND
 from imgload.clusters.kubeconfig import current_context
+from imgload.clusters.minikube import MINIKUBE, is_profile
+from imgload.clusters.tool import Member, Tool
 from imgload.engines.base import Engine
 from imgload.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
 from imgload.nodes.node import Node
 from imgload.parallel import in_parallel
 
+TOOLS = (KIND, K3D, MINIKUBE)
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
 
 
 @attrs.frozen
 class Cluster:
-    """A cluster, its nodes, and the engine that runs them."""
+    """A cluster, its nodes, the engine that runs them, and the tool that made it."""
 
     name: str
     engine: Engine
     nodes: tuple[Node, ...]
+    tool: Tool = KIND
+
+    @property
+    def context(self) -> str:
+        """What its tool calls it in a kubeconfig."""
+        return f"{self.tool.context_prefix}{self.name}"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.engine.name})"
 
 
-def find_clusters(engines: Sequence[Engine]) -> list[Cluster]:
-    """Return every cluster on every engine."""
-    answers = in_parallel([partial(kind_nodes, engine) for engine in engines])
+def find_clusters(engines: Sequence[Engine], tools: Sequence[Tool] = TOOLS) -> list[Cluster]:
+    """Return every cluster on every engine, or those of some tools."""
+    pairs = [(engine, tool) for engine in engines for tool in tools]
+    answers = in_parallel([partial(tool.find, engine) for engine, tool in pairs])
     return [
-        Cluster(name, engine, tuple(Node(c.name, engine, c) for c in containers))
-        for engine, clusters in zip(engines, answers, strict=True)
-        for name, containers in clusters.items()
+        Cluster(name, engine, tuple(_node(engine, tool, m) for m in members), tool)
+        for (engine, tool), clusters in zip(pairs, answers, strict=True)
+        for name, members in clusters.items()
     ]
+
+
+def _node(engine: Engine, tool: Tool, member: Member) -> Node:
+    container = member.container
+    return Node(container.name, engine, container, tool.runtime, member.role)
 
 
 def select_nodes(
@@ -55,27 +72,42 @@ def select_nodes(
         NodeNotFound: when the cluster lacks a node named.
 
     """
-    clusters = find_clusters(engines)
     if names and cluster is None:
-        return _named_anywhere(clusters, names)
-    nodes = _select(clusters, cluster, engines).nodes
+        return _named_anywhere(find_clusters(engines), names, engines)
+    nodes = (_of_context(engines) if cluster is None else _of_name(cluster, engines)).nodes
     return _named(nodes, names) if names else nodes
 
 
-def _select(clusters: Sequence[Cluster], name: str | None, engines: Sequence[Engine]) -> Cluster:
-    if name is not None:
-        return _only(_called(clusters, name), clusters, engines, name)
+def _of_name(name: str, engines: Sequence[Engine]) -> Cluster:
+    clusters = find_clusters(engines)
+    return _only(_called(clusters, name), clusters, engines, name)
+
+
+def _of_context(engines: Sequence[Engine]) -> Cluster:
+    """Return the kube context's cluster; only its tool's are listed, unless it is not there."""
     context = current_context() or ""
-    if context.startswith(CONTEXT_PREFIX):
-        wanted = context.removeprefix(CONTEXT_PREFIX)
-        fitting = [c for c in clusters if c.name == wanted]
-        return _only(fitting, clusters, engines, wanted, context)
-    return _only(clusters, clusters, engines, None)
+    tool = tool_of(context)
+    fitting = [c for c in find_clusters(engines, [tool]) if c.context == context] if tool else []
+    if len(fitting) == 1:
+        return fitting[0]
+    clusters = find_clusters(engines)
+    fitting = [cluster for cluster in clusters if cluster.context == context]
+    if not fitting and tool is None:
+        return _only(clusters, clusters, engines, None)
+    wanted = context.removeprefix(tool.context_prefix if tool else "")
+    return _only(fitting, clusters, engines, wanted, context)
 
 
 def _called(clusters: Sequence[Cluster], name: str) -> list[Cluster]:
-    exact = [c for c in clusters if c.name == name]
-    return exact or [c for c in clusters if c.name == name.removeprefix(CONTEXT_PREFIX)]
+    exact = [cluster for cluster in clusters if cluster.name == name]
+    return exact or [cluster for cluster in clusters if cluster.context == name]
+
+
+def tool_of(context: str) -> Tool | None:
+    """Return the tool whose clusters have such kube contexts, or None."""
+    named = [tool for tool in TOOLS if tool.context_prefix]
+    found = next((tool for tool in named if context.startswith(tool.context_prefix)), None)
+    return found or (MINIKUBE if context and is_profile(context) else None)
 
 
 def _only(
@@ -87,18 +119,41 @@ def _only(
 ) -> Cluster:
     if len(fitting) == 1:
         return fitting[0]
-    listed = ", ".join(map(str, fitting or clusters)) or "none"
     if fitting:
-        what = f"clusters named {name!r}" if name else "clusters"
-        hint = _ONE_ENGINE if name else "say which one with --cluster NAME"
-        raise ClusterAmbiguous(f"there are several {what}: {listed}", hint=hint)
+        raise _ambiguous(fitting, name)
+    listed = ", ".join(map(str, clusters)) or "none"
     places = " and ".join(str(engine.endpoint) for engine in engines)
-    wanted = f"no cluster {name!r}" if name else "no kind cluster"
+    tools = f"{', '.join(tool.name for tool in TOOLS[:-1])} or {TOOLS[-1].name}"
+    wanted = f"no cluster {name!r}" if name else f"no {tools} cluster"
     why = f", which the kube context {context!r} names," if context else ""
     raise ClusterNotFound(
-        f"{wanted}{why} on {places}; there: {listed}",
-        hint="choose one with --cluster NAME" if clusters else "make one with: kind create cluster",
+        f"{wanted}{why} on {places}; there: {listed}", hint=_make_or_choose(clusters, context)
     )
+
+
+def _ambiguous(fitting: Sequence[Cluster], name: str | None) -> ClusterAmbiguous:
+    contexts = [cluster.context for cluster in fitting]
+    apart = len(set(contexts)) == len(contexts)
+    if name is None:
+        what, hint = "clusters", "say which one with --cluster NAME"
+    elif apart:
+        what, hint = f"clusters named {name!r}", f"say which one: --cluster {contexts[0]}"
+    else:
+        what, hint = f"clusters named {name!r}", _ONE_ENGINE
+    shown = [f"{c.context} ({c.engine.name})" if name and apart else str(c) for c in fitting]
+    return ClusterAmbiguous(f"there are several {what}: {', '.join(shown)}", hint=hint)
+
+
+def _make_or_choose(clusters: Sequence[Cluster], context: str | None) -> str:
+    if context and tool_of(context) is MINIKUBE:
+        return (
+            "with a driver other than docker or podman its nodes are no containers:"
+            f" minikube -p {context} image load IMAGE"
+        )
+    provider = os.environ.get("KIND_EXPERIMENTAL_PROVIDER", "")
+    if provider and provider not in {"docker", "podman"}:
+        return f"kind's nodes in {provider} cannot be reached: kind load image-archive FILE"
+    return "choose one with --cluster NAME" if clusters else "make one with: kind create cluster"
 
 
 def _named(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
@@ -112,13 +167,21 @@ def _named(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
     return tuple(by_name[name] for name in dict.fromkeys(names))
 
 
-def _named_anywhere(clusters: Sequence[Cluster], names: Sequence[str]) -> tuple[Node, ...]:
-    everything = [node for cluster in clusters for node in cluster.nodes]
+def _named_anywhere(
+    clusters: Sequence[Cluster], names: Sequence[str], engines: Sequence[Engine]
+) -> tuple[Node, ...]:
+    known = [node for cluster in clusters for node in cluster.nodes]
+    others = {name for name in names if name not in {node.name for node in known}}
+    everything = [*known, *(n for name in sorted(others) for n in _containers(name, engines))]
     nodes = _named(everything, names)
     for name in names:
         if sum(node.name == name for node in everything) > 1:
-            raise ClusterAmbiguous(
-                f"two engines have a node {name}",
-                hint=_ONE_ENGINE,
-            )
+            raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
     return nodes
+
+
+def _containers(name: str, engines: Sequence[Engine]) -> list[Node]:
+    """Return the containers of a name, which may run a containerd without being in a cluster."""
+    answers = in_parallel([partial(engine.container, name) for engine in engines])
+    found = zip(engines, answers, strict=True)
+    return [Node(name, engine, container, None) for engine, container in found if container]

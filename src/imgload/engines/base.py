@@ -5,12 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
+
+if TYPE_CHECKING:
+    from imgload.engines.tls import Tls
+    from imgload.engines.tunnel import Tunnel
 
 EngineKind = Literal["docker", "podman"]
 Chunk = bytes | memoryview
@@ -29,6 +33,8 @@ class Endpoint:
         url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``.
         origin: where the address was found, for messages.
         version: of the engine's own API, where its ping told it.
+        tls: how to speak TLS to it; None for not at all.
+        tunnel: the way to it through ssh; None for none.
 
     """
 
@@ -36,6 +42,8 @@ class Endpoint:
     url: str
     origin: str = attrs.field(default="", eq=False)
     version: str = attrs.field(default="", eq=False)
+    tls: Tls | None = attrs.field(default=None, eq=False, repr=False)
+    tunnel: Tunnel | None = attrs.field(default=None, eq=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.url}"
@@ -176,9 +184,13 @@ class Engine(ABC):
     def streams_exec(self) -> bool:
         """Whether a command's standard input can be closed while its output is still read.
 
-        That takes a socket; over TLS, ssh and named pipes there is no half-close.
+        That takes a socket, which an ssh tunnel ends in, too; over TLS there is no half-close.
         """
-        return self.endpoint.url.startswith(("unix://", "tcp://", "http://"))
+        return self.endpoint.tls is None
+
+    def identity(self) -> str:
+        """Return what tells this engine from every other, by whichever way it is reached."""
+        return self.endpoint.url
 
     @property
     def name(self) -> str:

@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path
 
 import attrs
 
-from imgload.engines.base import Endpoint, Engine, EngineKind
-from imgload.engines.wire import Connection
-from imgload.errors import EngineError, EngineNotPermitted, EngineUnreachable, UsageError
+from imgload.engines.base import Endpoint, Engine
+from imgload.engines.candidate import Attempt, Candidate
+from imgload.engines.places import candidates, passed_over
+from imgload.engines.probe import probe
+from imgload.errors import ClusterNotFound, EngineError, ImageNotFound, NodeNotFound
 from imgload.parallel import in_parallel
-
-PROBE_SECONDS = 2.0
-_VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
-_VARIABLES: dict[EngineKind, str] = {"docker": "DOCKER_HOST", "podman": "CONTAINER_HOST"}
-_SCHEMES = ("unix://", "tcp://", "http://", "ssh://")
-
-
-@attrs.frozen
-class Candidate:
-    """An address where an engine may answer; `explicit` when the user set it."""
-
-    kind: EngineKind
-    url: str
-    origin: str
-    explicit: bool = False
 
 
 @attrs.frozen
 class Discovery:
-    """The engines that answer, and why the others do not."""
+    """Every address that was tried, or passed over, and what came of it.
 
-    endpoints: tuple[Endpoint, ...]
-    errors: tuple[EngineError, ...]
+    Args:
+        attempts: in the order of precedence.
+        absent: usual sockets that are not there; listed where not enough was found.
+
+    """
+
+    attempts: tuple[Attempt, ...]
+    absent: tuple[Candidate, ...] = ()
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The engines that answer, each once."""
+        return tuple(a.endpoint for a in self.attempts if a.used and a.endpoint)
+
+    @property
+    def errors(self) -> tuple[EngineError, ...]:
+        """Why the others do not."""
+        return tuple(a.error for a in self.attempts if a.error and not a.passed_over)
+
+    @property
+    def silent(self) -> tuple[Attempt, ...]:
+        """The attempts whose failure a user should hear of when something is not found."""
+        return tuple(attempt for attempt in self.attempts if attempt.matters)
+
+    def required_at(self, url: str) -> Endpoint:
+        """Return the engine that was found by an address, whichever way is taken to it.
+
+        Raises:
+            EngineError: when it did not answer.
+
+        """
+        tried = (a for a in self.attempts if a.candidate.url == url and not a.passed_over)
+        return next(tried).answered
 
     def require(self) -> tuple[Endpoint, ...]:
         """Return the endpoints.
@@ -49,112 +64,61 @@ class Discovery:
         """
         if self.endpoints:
             return self.endpoints
-        if self.errors:
-            raise self.errors[0]
-        raise EngineUnreachable(
-            "no container engine found: neither a Docker nor a Podman socket is where they usually"
-            " are, and DOCKER_HOST and CONTAINER_HOST are not set",
-            hint="start one (sudo systemctl start docker, or systemctl --user start podman.socket)"
-            " or name it: --from unix:///path/to/engine.sock",
-        )
+        from imgload.engines.explain import nothing_answers  # noqa: PLC0415 - start-up
+
+        raise nothing_answers(self.attempts, self.absent)
 
 
-def discover(environ: Mapping[str, str] | None = None) -> Discovery:
-    """Ask every usual place at once which engine is there.
+@contextmanager
+def explained(silent: Sequence[Attempt]) -> Iterator[None]:
+    """Add to "not found" which engines could not be asked.
+
+    Args:
+        silent: the attempts whose failure matters.
+
+    """
+    try:
+        yield
+    except (ImageNotFound, ClusterNotFound, NodeNotFound) as error:
+        if not silent:
+            raise
+        from imgload.engines.explain import with_silent  # noqa: PLC0415 - start-up
+
+        raise with_silent(error, silent) from error
+
+
+def discover(
+    environ: Mapping[str, str] | None = None,
+    *,
+    also: Sequence[Candidate] = (),
+    everything: bool = False,
+) -> Discovery:
+    """Ask every place at once which engine is there.
+
+    What a choice takes the place of (``DOCKER_HOST``, a context, a connection) is asked only
+    where that does not answer, to say so.
 
     Args:
         environ: in place of the process's environment.
-
-    """
-    places = list(candidates(os.environ if environ is None else environ))
-    answers = in_parallel([partial(_answer, place) for place in places])
-    found = [a for a in answers if isinstance(a, Endpoint)]
-    unique = {_identity(endpoint.url): endpoint for endpoint in reversed(found)}
-    kept = [e for e in found if unique[_identity(e.url)] is e]
-    return Discovery(tuple(kept), tuple(a for a in answers if isinstance(a, EngineError)))
-
-
-def candidates(environ: Mapping[str, str]) -> Iterator[Candidate]:
-    """Yield where engines may be; a variable that names one settles its kind."""
-    for kind, variable in _VARIABLES.items():
-        if url := environ.get(variable):
-            yield Candidate(kind, url, variable, explicit=True)
-        else:
-            for path in _sockets(kind, environ):
-                if path.exists():
-                    yield Candidate(kind, f"unix://{path}", str(path))
-
-
-def _sockets(kind: EngineKind, environ: Mapping[str, str]) -> Iterator[Path]:
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    if kind == "docker":
-        yield Path("/var/run/docker.sock")
-        if runtime:
-            yield Path(runtime, "docker.sock")
-    else:
-        if runtime:
-            yield Path(runtime, "podman/podman.sock")
-        yield Path("/run/podman/podman.sock")
-
-
-def _answer(candidate: Candidate) -> Endpoint | EngineError | None:
-    try:
-        return probe(candidate)
-    except EngineError as error:
-        return error
-
-
-def probe(candidate: Candidate) -> Endpoint:
-    """Ask one address which engine it is.
+        also: further addresses, asked first.
+        everything: ask also what is passed over, and list what is absent.
 
     Raises:
-        EngineError: when nothing answers there, or it may not be asked.
+        UsageError: when what was chosen is no address.
 
     """
-    kind, url = candidate.kind, candidate.url
-    if not url.startswith(_SCHEMES):
-        raise UsageError(
-            f"{candidate.origin}: not an engine's address: {url!r}",
-            hint="write it as unix:///path/to/engine.sock, tcp://host:port or ssh://user@host",
-        )
-    if url.startswith("ssh://"):
-        return Endpoint(kind, url, candidate.origin)
-    try:
-        headers = _ping(url)
-    except PermissionError as error:
-        raise EngineNotPermitted(
-            f"{kind} at {url}: permission denied",
-            hint="join the socket's group (sudo usermod -aG docker $USER, then log in again)"
-            " or run as a user who may open it",
-        ) from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise EngineUnreachable(
-            f"{kind} at {url} (from {candidate.origin}): nobody answers: {_why(error)}",
-            hint="start it, or correct the address",
-        ) from error
-    libpod = headers.get("libpod-api-version")
-    version = libpod or headers.get("api-version")
-    if not version or not _VERSION.fullmatch(version):
-        raise EngineUnreachable(
-            f"{kind} at {url} (from {candidate.origin}): something answers that is no engine",
-            hint="correct the address",
-        )
-    return Endpoint("podman" if libpod else "docker", url, candidate.origin, version)
+    variables = os.environ if environ is None else environ
+    given = {place.url for place in also}
+    others = [place for place in candidates(variables) if place.url not in given]
+    attempts = _distinct(_asked([*also, *others], everything=everything))
+    lacking = not any(a.used for a in attempts)
+    lacking |= any(a.error and a.candidate.chosen for a in attempts)
+    if not lacking and not everything:
+        return Discovery(tuple(attempts))
+    from imgload.engines.sockets import absent_sockets  # noqa: PLC0415 - start-up
 
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _ping(url: str) -> dict[str, str]:
-    with contextlib.closing(Connection(url, PROBE_SECONDS)) as connection:
-        connection.request("GET", "/_ping", headers={"Host": "localhost"})
-        return {name.lower(): value for name, value in connection.getresponse().getheaders()}
-
-
-def _identity(url: str) -> str:
-    """Return the same text for the same socket reached by two paths."""
-    return f"unix://{os.path.realpath(url[7:])}" if url.startswith("unix://") else url
+    absent = tuple(absent_sockets(variables))
+    return Discovery((*attempts, *_passed_over(attempts, variables)), absent)
 
 
 def connect(endpoint: Endpoint) -> Engine:
@@ -166,3 +130,79 @@ def connect(endpoint: Endpoint) -> Engine:
     from imgload.engines.docker import DockerEngine  # noqa: PLC0415 - start-up
 
     return DockerEngine(endpoint)
+
+
+def _asked(places: Sequence[Candidate], *, everything: bool) -> list[Attempt]:
+    """Return an attempt for each place; last resorts are asked when nobody else answers."""
+    first = [place for place in places if everything or not place.last_resort]
+    found = dict(zip(first, _ask_all(first), strict=True))
+    if not any(attempt.endpoint for attempt in found.values()):
+        rest = [place for place in places if place not in found]
+        found |= zip(rest, _ask_all(rest), strict=True)
+    return [found.get(place, Attempt(place)) for place in places]
+
+
+def _ask_all(places: Sequence[Candidate]) -> list[Attempt]:
+    return in_parallel([partial(_ask, place) for place in places])
+
+
+def _ask(place: Candidate) -> Attempt:
+    try:
+        return Attempt(place, probe(place))
+    except EngineError as error:
+        return Attempt(place, error=error)
+
+
+def _passed_over(attempts: Sequence[Attempt], variables: Mapping[str, str]) -> Iterator[Attempt]:
+    """Yield what else there is; only what is on this machine is asked."""
+    tried = {attempt.candidate.url for attempt in attempts}
+    others = [(p, why) for p, why in passed_over(variables) if p.url not in tried]
+    near = [place for place, _ in others if place.url.startswith("unix://")]
+    answers = dict(zip(near, _ask_all(near), strict=True))
+    for place, why in others:
+        yield attrs.evolve(answers.get(place, Attempt(place)), passed_over=why)
+
+
+def _distinct(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Mark the further ways to an engine that was found already."""
+    first: dict[str, Endpoint] = {}
+    settled = [_marked(a, first, _file(a.endpoint)) for a in attempts]
+    left = [attempt for attempt in settled if attempt.used]
+    kinds = [a.endpoint.kind for a in left if a.endpoint]
+    if len(kinds) == len(set(kinds)):
+        return settled
+    identities = dict(zip(left, in_parallel([partial(_identity, a) for a in left]), strict=True))
+    first.clear()
+    return [_marked(a, first, identities.get(a, "")) for a in settled]
+
+
+def _marked(attempt: Attempt, first: dict[str, Endpoint], identity: str) -> Attempt:
+    if attempt.endpoint is None or not identity:
+        return attempt
+    other = first.setdefault(identity, attempt.endpoint)
+    if other is attempt.endpoint:
+        return attempt
+    if attempt.endpoint.tunnel:
+        attempt.endpoint.tunnel.close()
+    return attrs.evolve(attempt, same_as=other)
+
+
+def _file(endpoint: Endpoint | None) -> str:
+    """Return the same text for one socket reached by two paths."""
+    if endpoint is None or not endpoint.url.startswith("unix://"):
+        return endpoint.url if endpoint else ""
+    try:
+        found = os.stat(endpoint.url.removeprefix("unix://"))  # noqa: PTH116 - no Path needed
+    except OSError:
+        return endpoint.url
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def _identity(attempt: Attempt) -> str:
+    """Return what the engine says of itself; its address where it says nothing."""
+    endpoint = attempt.answered
+    try:
+        with closing(connect(endpoint)) as engine:
+            return f"{endpoint.kind} {engine.identity()}"
+    except EngineError:
+        return endpoint.url

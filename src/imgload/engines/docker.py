@@ -10,6 +10,7 @@ from typing import Any
 
 from imgload.engines.base import Container, EngineImage
 from imgload.engines.rest import NOT_FOUND, RestEngine
+from imgload.engines.settings import dig
 from imgload.engines.trouble import refuse_bad_answer, translated
 from imgload.engines.wire import STREAM_SECONDS, Answer
 from imgload.errors import EngineError, EngineFailed
@@ -129,6 +130,11 @@ class DockerEngine(RestEngine):
             seconds=STREAM_SECONDS,
         ) as answer:
             self._until_pushed(answer)
+
+    def identity(self) -> str:
+        """Return the daemon's ID, which may be shared (``/etc/docker/key.json``), and its place."""
+        info = self.document("GET", "/info", "asking about the daemon")
+        return " ".join(str(dig(info, key)) for key in ("ID", "Name", "DockerRootDir"))
 
     def layer_sizes(self, image: Digest) -> list[int]:
         steps = self.document("GET", f"/images/{image}/history", "reading an image's history")

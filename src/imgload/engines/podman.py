@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from imgload.engines.base import Container, EngineImage
 from imgload.engines.rest import RestEngine
+from imgload.engines.settings import dig
 from imgload.engines.trouble import translated
 from imgload.engines.wire import STREAM_SECONDS
 from imgload.oci.digest import Digest
@@ -64,6 +65,13 @@ class PodmanEngine(RestEngine):
             ) as answer,
         ):
             self._until_pushed(answer)
+
+    def identity(self) -> str:
+        """Return where it keeps what; Podman has no ID."""
+        info = self.document("GET", "/info", "asking about the service")
+        stores = ("graphRoot", "runRoot", "graphRootAllocated")
+        told = (dig(info, "host", "hostname"), *(dig(info, "store", key) for key in stores))
+        return " ".join(map(str, told))
 
     def layer_sizes(self, image: Digest) -> list[int]:
         path = f"/images/{image.hex}/history"

@@ -137,7 +137,7 @@ class RestEngine(Engine):
 
 def open_wire(endpoint: Endpoint) -> Wire:
     """Return the way to an engine."""
-    if endpoint.version and endpoint.url.startswith(("unix://", "tcp://", "http://")):
+    if endpoint.version and not endpoint.url.startswith("ssh://"):
         return SocketWire(endpoint, endpoint.version)
     from imgload.engines.sdk import SdkWire  # noqa: PLC0415 - start-up
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from imgload.engines.base import CHUNK, Endpoint
+from imgload.engines.tunnel import Tunnel, open_tunnel
 from imgload.engines.wire import CONTROL_SECONDS, Answer, Request, Wire
 from imgload.errors import EngineFailed
 
@@ -15,7 +16,9 @@ class SdkWire(Wire):
     """An SDK's session; it knows the addresses, and asks for the version."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        opened = _docker(endpoint) if endpoint.kind == "docker" else _podman(endpoint)
+        self._tunnel = endpoint.tunnel or _tunnel(endpoint)
+        url = self._tunnel.url if self._tunnel else endpoint.url
+        opened = _docker(url) if endpoint.kind == "docker" else _podman(url)
         self._session, self._root, self.version = opened
 
     def send(self, request: Request) -> Answer:
@@ -33,8 +36,10 @@ class SdkWire(Wire):
         return SdkAnswer(response)
 
     def close(self) -> None:
-        """Close the session."""
+        """Close the session, and the way to it."""
         self._session.close()
+        if self._tunnel:
+            self._tunnel.close()
 
 
 class SdkAnswer(Answer):
@@ -65,17 +70,22 @@ class SdkAnswer(Answer):
         self._response.close()
 
 
-def _docker(endpoint: Endpoint) -> tuple[Any, str, str]:
+def _tunnel(endpoint: Endpoint) -> Tunnel | None:
+    """Return the way to an ``ssh://`` address that nobody asked before."""
+    return open_tunnel(endpoint).tunnel if endpoint.url.startswith("ssh://") else None
+
+
+def _docker(url: str) -> tuple[Any, str, str]:
     from docker.api.client import APIClient  # noqa: PLC0415 - start-up
 
-    client = APIClient(base_url=endpoint.url, timeout=int(CONTROL_SECONDS))
+    client = APIClient(base_url=url, timeout=int(CONTROL_SECONDS))
     return client, client.base_url, client.api_version
 
 
-def _podman(endpoint: Endpoint) -> tuple[Any, str, str]:
+def _podman(url: str) -> tuple[Any, str, str]:
     from podman import PodmanClient  # noqa: PLC0415 - start-up
 
-    client = PodmanClient(base_url=endpoint.url, timeout=int(CONTROL_SECONDS))
+    client = PodmanClient(base_url=url, timeout=int(CONTROL_SECONDS))
     api = client.api
     root = f"http://{api.base_url.netloc}"
     version = client.version()["ApiVersion"]  # type: ignore[no-untyped-call]

@@ -22,11 +22,6 @@ from imgload.errors import (
     ImgloadError,
 )
 
-_START = {
-    "docker": "start it with: sudo systemctl start docker",
-    "podman": "start it with: systemctl --user start podman.socket",
-}
-
 
 @contextmanager
 def translated(endpoint: Endpoint, doing: str) -> Iterator[None]:
@@ -51,16 +46,18 @@ def translated(endpoint: Endpoint, doing: str) -> Iterator[None]:
 
 def engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> EngineError:
     """Return the imgload error for an SDK's error."""
+    from imgload.engines.remedies import permit, start  # noqa: PLC0415 - start-up
+
     causes = list(_causes(error))
     if any(isinstance(c, PermissionError) for c in causes):
         return EngineNotPermitted(
             f"{endpoint}: permission denied while {doing}",
-            hint="join the socket's group (sudo usermod -aG docker $USER, then log in again)"
-            " or run as a user who may open it",
+            hint=permit(endpoint.kind),
         )
     if any(isinstance(c, (FileNotFoundError, ConnectionRefusedError)) for c in causes):
         return EngineUnreachable(
-            f"{endpoint}: nobody answers while {doing}", hint=_START[endpoint.kind]
+            f"{endpoint}: nobody answers while {doing}",
+            hint=start(endpoint.url),
         )
     if any(isinstance(c, TimeoutError) or "Timeout" in type(c).__name__ for c in causes):
         return EngineFailed(

@@ -11,7 +11,7 @@ import json
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -19,11 +19,18 @@ import attrs
 from imgload.engines.base import CHUNK, Chunk, Endpoint
 from imgload.errors import EngineFailed
 
+if TYPE_CHECKING:
+    import ssl
+
 CONTROL_SECONDS = 60.0
+CONNECT_SECONDS = 10.0
+"""How long a connection may take to come about."""
 STREAM_SECONDS = 600.0
 """How long a stream may stay silent; Docker 20.10 spools a whole save before its first byte."""
 _BUFFER = 256 << 10
 _MOST_JSON = 64 << 20
+_PORT = 2375
+_TLS_PORT = 2376
 
 
 @attrs.frozen
@@ -116,36 +123,60 @@ class _Response(http.client.HTTPResponse):
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection to ``unix:///path`` or ``tcp://host:port``."""
+    """A connection to ``unix:///path`` or ``tcp://host:port``.
+
+    Args:
+        url: the address.
+        seconds: without a byte end it; None waits for ever.
+        tls: how to speak TLS; None for not at all.
+        patience: seconds for the connection to come about.
+
+    """
 
     response_class = _Response
 
-    def __init__(self, url: str, seconds: float | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        seconds: float | None,
+        tls: ssl.SSLContext | None = None,
+        patience: float = CONNECT_SECONDS,
+    ) -> None:
         parts = urlsplit(url)
         self._path = (parts.netloc + parts.path) if parts.scheme == "unix" else None
+        self._tls, self._seconds = tls, seconds
         host = "localhost" if self._path else parts.hostname or "localhost"
-        super().__init__(host, None if self._path else parts.port or 2375, timeout=seconds)
+        port = None if self._path else parts.port or (_TLS_PORT if tls else _PORT)
+        super().__init__(host, port, timeout=patience)
 
     def connect(self) -> None:
-        """Connect, to a socket's path as well."""
+        """Connect, to a socket's path as well, and over TLS."""
         if self._path is None:
             super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        else:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        if self._tls:
+            self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
+        self.sock.settimeout(self._seconds)
 
 
 @attrs.frozen
 class SocketWire(Wire):
-    """An engine on a unix socket, or on TCP without TLS."""
+    """An engine on a unix socket, or on TCP, with TLS or without."""
 
     endpoint: Endpoint
     version: str
+    _tls: ssl.SSLContext | None = attrs.field(init=False)
+
+    @_tls.default
+    def _read_tls(self) -> ssl.SSLContext | None:
+        return self.endpoint.tls.context() if self.endpoint.tls else None
 
     def send(self, request: Request) -> Answer:
         """Open a connection for the one request."""
-        connection = Connection(self.endpoint.url, request.seconds)
+        connection = Connection(self.endpoint.url, request.seconds, self._tls)
         headers = {"Host": "localhost", "Connection": "close", **request.headers}
         if request.json is not None:
             headers["Content-Type"] = "application/json"

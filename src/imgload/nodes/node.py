@@ -21,6 +21,7 @@ from imgload.errors import (
 )
 from imgload.nodes import containerd
 from imgload.nodes.batch import Group, Output, batch_argv, parse_batch
+from imgload.nodes.runtime import CONTAINERD, Runtime, look_command, parse_look
 from imgload.nodes.survey import (
     Question,
     Survey,
@@ -44,11 +45,22 @@ Commands = Callable[[str], Sequence[Group]]
 
 @attrs.define
 class Node:
-    """A node of a cluster, on the engine that runs its container."""
+    """A node of a cluster, on the engine that runs its container.
+
+    Args:
+        name: the container's.
+        engine: that runs it.
+        container: as it was when it was found.
+        runtime: its containerd; None where it has to be looked for.
+        role: what the cluster's tool calls its part, as ``control-plane``; may be empty.
+
+    """
 
     name: str
     engine: Engine
     container: Container
+    runtime: Runtime | None = CONTAINERD
+    role: str = ""
     _traits: Traits | None = None
 
     def survey(self, question: Question) -> Survey:
@@ -75,7 +87,8 @@ class Node:
         except NodeUnusable as error:
             if error.message.startswith(self.name):
                 raise
-            raise NodeUnusable(f"{self.name}: {error.message}", hint=self._look) from error
+            hint = error.hint or self._look
+            raise NodeUnusable(f"{self.name}: {error.message}", hint=hint) from error
 
     def _survey(self, question: Question) -> Survey:
         traits, outputs = self.ask(partial(state_commands, question))
@@ -85,7 +98,7 @@ class Node:
         """Run what depends on CRI's snapshotter; the first time, find that out in the same exec."""
         if self._traits is not None:
             return self._traits, self.run_all(*commands(self._traits.snapshotter))
-        first, guess = trait_commands(), containerd.DEFAULT_SNAPSHOTTER
+        first, guess = trait_commands(self._known_runtime), containerd.DEFAULT_SNAPSHOTTER
         outputs = self.run_all(first, *commands(guess))
         self._traits = traits = read_traits(outputs[: len(first)])
         if traits.snapshotter != guess:
@@ -111,7 +124,7 @@ class Node:
         from imgload.nodes.marks import mark_commands  # noqa: PLC0415 - start-up
 
         marks = mark_commands(question.loaded, time.time())
-        groups = [marks, *state_commands(question, traits.snapshotter)]
+        groups = self._spelled([marks, *state_commands(question, traits.snapshotter)])
         argv, marker = batch_argv(*groups, before=feed)
         result = self._exec(argv, layout)
         outputs = parse_batch(result.stdout, marker, 1 + sum(map(len, groups)))
@@ -136,7 +149,8 @@ class Node:
         """Return the import command that suits this node, which was surveyed before."""
         traits = self._known_traits
         local = traits.version >= _LOCAL_IMPORT
-        return containerd.import_command(traits.snapshotter, str(platform), local=local)
+        command = containerd.import_command(traits.snapshotter, str(platform), local=local)
+        return self._known_runtime.spelled(command)
 
     @property
     def _known_traits(self) -> Traits:
@@ -144,9 +158,21 @@ class Node:
             raise NodeUnusable(f"{self.name} was not surveyed")
         return self._traits
 
+    @property
+    def _known_runtime(self) -> Runtime:
+        if self.runtime is None:
+            result = self._exec(look_command())
+            if result.exit_status:
+                raise NodeUnusable(f"a shell in it failed: {result.message}")
+            self.runtime = parse_look(result.stdout.decode(errors="replace"))
+        return self.runtime
+
     def run(self, argv: Sequence[str]) -> bytes:
-        """Run one command and return its output; its failure is ImportFailed."""
-        result = self._exec(argv)
+        """Run one command and return its output; its failure is ImportFailed.
+
+        Programs are called by their usual names, here and in `run_all`.
+        """
+        result = self._exec(self._known_runtime.spelled(argv))
         if result.exit_status:
             raise self._failure(result.exit_status, result.message, " ".join(argv[:5]))
         return result.stdout
@@ -156,13 +182,16 @@ class Node:
 
         A failing command does not stop the others.
         """
-        argv, marker = batch_argv(*groups)
+        argv, marker = batch_argv(*self._spelled(groups))
         result = self._exec(argv)
         count = sum(map(len, groups))
         outputs = parse_batch(result.stdout, marker, count)
         if len(outputs) < count:
             raise NodeUnusable(f"{self.name}: a shell in it failed: {result.message}")
         return outputs
+
+    def _spelled(self, groups: Sequence[Group]) -> list[Group]:
+        return [[self._known_runtime.spelled(command) for command in group] for group in groups]
 
     def _exec(self, argv: Sequence[str], stdin: Iterable[Chunk] | None = None) -> ExecResult:
         try:

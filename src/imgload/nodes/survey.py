@@ -11,6 +11,7 @@ import attrs
 from imgload.errors import ArchiveInvalid, NodeUnusable
 from imgload.nodes import containerd, cri
 from imgload.nodes.batch import Output
+from imgload.nodes.runtime import CONTAINERD, Runtime
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
@@ -18,8 +19,10 @@ from imgload.oci.platform import Platform
 if TYPE_CHECKING:
     from imgload.plan import Image
 
-DISK_FREE = ("df", "-Pk", "/var/lib/containerd")
 MACHINE = ("uname", "-m")
+CRICTL_CONFIG = ("cat", "/etc/crictl.yaml")
+_ENDPOINT = re.compile(r"^[ \t]*runtime-endpoint:[ \t]*[\"']?([^\s\"']+)", re.MULTILINE)
+_OTHER_RUNTIMES = ("docker", "crio")
 _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 
 
@@ -103,9 +106,10 @@ class Survey:
         return [name for name in self.records if self.has(name, image_id)]
 
 
-def trait_commands() -> list[Sequence[str]]:
+def trait_commands(runtime: Runtime = CONTAINERD) -> list[Sequence[str]]:
     """Return the commands that tell a node's traits."""
-    return [containerd.VERSION, containerd.CONFIG_DUMP, MACHINE, DISK_FREE]
+    free = ("df", "-Pk", runtime.root)
+    return [containerd.VERSION, runtime.config, MACHINE, free, CRICTL_CONFIG]
 
 
 def state_commands(question: Question, snapshotter: str) -> list[list[Sequence[str]]]:
@@ -125,7 +129,8 @@ def state_commands(question: Question, snapshotter: str) -> list[list[Sequence[s
 
 def read_traits(outputs: Sequence[Output]) -> Traits:
     """Understand the answers to `trait_commands`."""
-    version, config, machine, free = outputs
+    version, config, machine, free, crictl = outputs
+    _require_containerd(crictl.text)
     if version.exit_status:
         raise NodeUnusable("containerd does not answer: ctr version failed")
     available = _AVAILABLE.search(free.text)
@@ -135,6 +140,21 @@ def read_traits(outputs: Sequence[Output]) -> Traits:
         platform=Platform.of("linux", machine.text.strip()),
         free=int(available.group(1)) * 1024 if available else None,
     )
+
+
+def _require_containerd(settings: str) -> None:
+    """Refuse a node whose kubelet does not look into containerd, even when one runs there.
+
+    minikube writes the kubelet's runtime into crictl's settings (pkg/minikube/cruntime/cri.go);
+    below its Docker a containerd runs.
+    """
+    endpoint = found.group(1) if (found := _ENDPOINT.search(settings)) else ""
+    if any(name in endpoint.rpartition("/")[2] for name in _OTHER_RUNTIMES):
+        raise NodeUnusable(
+            f"its pods are run by {endpoint}, which does not look into containerd",
+            hint="make the cluster with: minikube start --container-runtime=containerd;"
+            " or load with: minikube image load",
+        )
 
 
 def read_state(question: Question, traits: Traits, outputs: Sequence[Output]) -> Survey:

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 
@@ -15,6 +16,7 @@ from imgload.oci.digest import Digest
 
 Json = dict[str, Any]
 VERSION = "1.41"
+KIND_LABEL = "io.x-k8s.kind.cluster"
 IMAGE: Json = {
     "Id": str(Digest.of(b"app")),
     "RepoTags": ["app:dev"],
@@ -28,7 +30,7 @@ IMAGE: Json = {
 
 def node(name: str = "kind-control-plane", state: str = "paused", cluster: str = "kind") -> Json:
     """Return a container that kind made, as Docker lists it."""
-    labels = {"io.x-k8s.kind.cluster": cluster, "io.x-k8s.kind.role": "control-plane"}
+    labels = {KIND_LABEL: cluster, "io.x-k8s.kind.role": "control-plane"}
     return {"Id": "c" * 64, "Names": [f"/{name}"], "State": state, "Labels": labels}
 
 
@@ -41,7 +43,7 @@ class _Server(ThreadingUnixStreamServer):
 
 @attrs.frozen
 class Docker:
-    """What the daemon has; `broken` fails every request, `on_list` is called at each listing."""
+    """What the daemon has; `broken` fails every request, `on_list` is called for kind's."""
 
     containers: Sequence[Json] = (node(),)
     broken: bool = False
@@ -53,11 +55,19 @@ class Docker:
         if self.broken:
             return 500, {"message": "the database is locked"}
         if path.startswith(f"/v{VERSION}/containers/json"):
-            self.on_list()
-            return 200, list(self.containers)
+            return 200, self._labelled(path)
         if path == f"/v{VERSION}/images/app:dev/json":
             return 200, IMAGE
         return 404, {"message": f"no such thing: {path}"}
+
+    def _labelled(self, path: str) -> list[Json]:
+        """Return the containers that have the label asked for."""
+        [filters] = parse_qs(urlsplit(path).query)["filters"]
+        key, _, value = json.loads(filters)["label"][0].partition("=")
+        if key == KIND_LABEL:
+            self.on_list()
+        labels = ((c, c["Labels"].get(key)) for c in self.containers)
+        return [c for c, found in labels if found is not None and value in {"", found}]
 
     @contextmanager
     def listening(self, folder: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from imgload.clusters.kind import CLUSTER_LABEL, ROLE_LABEL, kind_nodes
+from imgload.clusters.kind import CLUSTER_LABEL, KIND, ROLE_LABEL
 from imgload.engines.base import Container
 from tests.unit.fakes import LocalEngine
 
@@ -15,8 +15,8 @@ def container(
 
 
 def nodes(tmp_path: Path, *containers: Container) -> dict[str, list[str]]:
-    found = kind_nodes(LocalEngine(tmp_path, containers=containers))
-    return {cluster: [c.name for c in members] for cluster, members in found.items()}
+    found = KIND.find(LocalEngine(tmp_path, containers=containers))
+    return {cluster: [m.container.name for m in members] for cluster, members in found.items()}
 
 
 def test_nodes_are_grouped_by_cluster_and_sorted(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from imgload.clusters.select import find_clusters, select_nodes
 from imgload.engines.base import Container, Endpoint, EngineKind
 from imgload.errors import ClusterAmbiguous, ClusterNotFound, EngineFailed, NodeNotFound
 from tests.unit.clusters.test_kind import container
+from tests.unit.clusters.test_tools import k3d, minikube
 from tests.unit.fakes import LocalEngine
 
 
@@ -124,7 +125,7 @@ def test_a_cluster_that_is_nowhere_says_where_it_was_looked_for(
 
 def test_no_cluster_at_all_is_said(tmp_path: Path) -> None:
     """Without a name that nobody gave."""
-    with pytest.raises(ClusterNotFound, match="no kind cluster on") as caught:
+    with pytest.raises(ClusterNotFound, match="no kind, k3d or minikube cluster on") as caught:
         selected([engine(tmp_path)])
     assert "kind create cluster" in caught.value.hint
 
@@ -188,3 +189,83 @@ def test_clusters_are_found_on_every_engine(tmp_path: Path) -> None:
     """In the engines' order."""
     engines = [engine(tmp_path, *cluster("b")), engine(tmp_path, *cluster("a"), kind="podman")]
     assert [str(found) for found in find_clusters(engines)] == ["b (docker)", "a (podman)"]
+
+
+def test_the_kube_context_names_a_cluster_of_any_tool(tmp_path: Path, in_context: Context) -> None:
+    """`kind-dev`, `k3d-dev`, and minikube's own `dev` are three."""
+    both = [*cluster("dev"), k3d("k3d-dev-server-0"), minikube("dev")]
+    engines = [engine(tmp_path, *both)]
+    for context, node in (
+        ("kind-dev", "dev-control-plane"),
+        ("k3d-dev", "k3d-dev-server-0"),
+        ("dev", "dev"),
+    ):
+        in_context(context)
+        assert selected(engines) == [("docker", node)]
+
+
+def test_one_name_of_two_tools_is_told_apart_by_the_context(tmp_path: Path) -> None:
+    """Never a guess; the hint is the way to say which."""
+    engines = [engine(tmp_path, *cluster("dev"), k3d("k3d-dev-server-0"))]
+    with pytest.raises(ClusterAmbiguous, match=r"kind-dev \(docker\), k3d-dev") as caught:
+        selected(engines, "dev")
+    assert "--cluster kind-dev" in caught.value.hint
+    assert selected(engines, "k3d-dev") == [("docker", "k3d-dev-server-0")]
+
+
+def test_only_the_contexts_tool_is_listed(tmp_path: Path, in_context: Context) -> None:
+    """One question to an engine, as long as the cluster is there."""
+
+    class Counting(LocalEngine):
+        asked = 0
+
+        def containers(self, label: str) -> list[Container]:
+            self.asked += 1
+            return super().containers(label)
+
+    counting = Counting(tmp_path, containers=cluster("a"))
+    in_context("kind-a")
+    select_nodes([counting], None, [])
+    assert counting.asked == 1
+
+
+def test_a_minikube_that_is_no_container_is_told_apart(tmp_path: Path, in_context: Context) -> None:
+    """Another cluster is not taken in its place: minikube may run in a virtual machine."""
+    in_context("minikube")
+    with pytest.raises(ClusterNotFound, match="'minikube'") as caught:
+        selected([engine(tmp_path, *cluster("a"))])
+    assert "minikube -p minikube image load" in caught.value.hint
+
+
+def test_kinds_nodes_in_nerdctl_are_out_of_reach(
+    tmp_path: Path, in_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no socket to ask; that is said, and what does work."""
+    monkeypatch.setenv("KIND_EXPERIMENTAL_PROVIDER", "nerdctl")
+    in_context("kind-dev")
+    with pytest.raises(ClusterNotFound) as caught:
+        selected([engine(tmp_path)])
+    assert "nerdctl" in caught.value.hint
+    assert "kind load image-archive" in caught.value.hint
+
+
+def test_a_container_without_a_cluster_can_be_named(tmp_path: Path) -> None:
+    """Its containerd is looked for when it is asked."""
+    lone = Container("c9", "lone", "running", {})
+    engines = [engine(tmp_path, *cluster("a")), engine(tmp_path, lone, kind="podman")]
+    assert selected(engines, None, "lone", "a-control-plane") == [
+        ("podman", "lone"),
+        ("docker", "a-control-plane"),
+    ]
+    [node] = select_nodes(engines, None, ["lone"])
+    assert node.runtime is None
+    with pytest.raises(NodeNotFound):
+        selected(engines, "a", "lone")
+
+
+def test_a_container_on_two_engines_is_no_guess(tmp_path: Path) -> None:
+    """By whichever name."""
+    lone = Container("c9", "lone", "running", {})
+    engines = [engine(tmp_path, lone), engine(tmp_path, lone, kind="podman")]
+    with pytest.raises(ClusterAmbiguous, match="lone"):
+        selected(engines, None, "lone")

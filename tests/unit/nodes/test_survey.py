@@ -20,6 +20,7 @@ from imgload.nodes.survey import (
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from tests.unit.archives import Image
+from tests.unit.bounds import within
 from tests.unit.recordings import MYAPP, VERSIONS, recorded
 
 DF = b"""Filesystem     1024-blocks     Used Available Capacity Mounted on
@@ -32,7 +33,7 @@ SMALL = Image()
 
 def traits_of(version: str, machine: bytes = b"x86_64\n", free: bytes = DF) -> list[Output]:
     outputs = (recorded(version, "version"), recorded(version, "config"), machine, free)
-    return [Output(0, stdout) for stdout in outputs]
+    return [*(Output(0, stdout) for stdout in outputs), Output(1, b"")]
 
 
 def state_of(version: str, *rest: Output) -> list[Output]:
@@ -91,6 +92,37 @@ def test_a_containerd_that_does_not_answer_is_unusable() -> None:
     outputs = traits_of("2.1")
     with pytest.raises(NodeUnusable):
         read_traits([Output(1, b""), *outputs[1:]])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        b"runtime-endpoint: unix:///var/run/cri-dockerd.sock\n",
+        b"timeout: 2\nruntime-endpoint: 'unix:///var/run/dockershim.sock'\n",
+        b'  runtime-endpoint: "unix:///var/run/crio/crio.sock"',
+    ],
+)
+def test_a_kubelet_that_does_not_look_into_containerd_is_refused(settings: bytes) -> None:
+    """minikube with Docker, before its 1.24 and since, and with CRI-O; a containerd may run."""
+    with pytest.raises(NodeUnusable, match="does not look into containerd") as caught:
+        read_traits([*traits_of("2.1")[:4], Output(0, settings)])
+    assert "minikube image load" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        b"runtime-endpoint: unix:///run/containerd/containerd.sock\nimage-endpoint: docker\n",
+        b"# runtime-endpoint: unix:///var/run/cri-dockerd.sock\n",
+        b"runtime-endpoint: unix:///var/run/docker/containerd.sock\n",
+        b"runtime-endpoint:\n",
+        b"\n" * 300_000,
+    ],
+)
+def test_other_settings_of_crictl_refuse_nothing(settings: bytes) -> None:
+    """Kind's own, a comment, another name in the path; and none takes long to read."""
+    with within(2):
+        assert read_traits([*traits_of("2.1")[:4], Output(0, settings)]).version == (2, 1)
 
 
 @pytest.mark.parametrize("failing", range(3))
@@ -152,7 +184,7 @@ def test_the_questions_and_answers_are_in_one_order() -> None:
     assert [command[-1] for command in asked[1:]] == ["a", "b"]
     assert len(lists) == 3
     assert "native" in lists[2]
-    assert len(trait_commands()) == 4
+    assert len(trait_commands()) == len(traits_of("2.1"))
 
 
 outputs = st.builds(Output, st.integers(0, 255), st.binary(max_size=200))
@@ -165,7 +197,7 @@ real = st.sampled_from(
 )
 
 
-@given(st.lists(outputs | real, min_size=4, max_size=4))
+@given(st.lists(outputs | real, min_size=5, max_size=5))
 def test_any_traits_are_read_or_unusable(answers: list[Output]) -> None:
     """Never anything but ImgloadError."""
     try:

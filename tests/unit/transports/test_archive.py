@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from imgload.engines.base import Endpoint
+from imgload.engines.tls import Tls
 from imgload.errors import ArchiveInvalid, ImportFailed
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question
@@ -94,7 +95,7 @@ def test_ctrl_c_ends_every_import(tmp_path: Path) -> None:
 
 def copying_node(tmp_path: Path, importing: str) -> Node:
     node = node_on(tmp_path / "node", importing)
-    node.engine.endpoint = Endpoint("docker", "ssh://user@host")
+    node.engine.endpoint = Endpoint("docker", "tcp://host:2376", tls=Tls())
     assert not node.engine.streams_exec
     return node
 

@@ -1,0 +1,80 @@
+"""Where containerd is on a node, and how its programs are called there.
+
+k3s has both inside its one program: containerd listens elsewhere and keeps its content and its
+configuration elsewhere (k3s, pkg/ctr/main.go and pkg/agent/containerd).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from imgload.errors import NodeUnusable
+
+Command = tuple[str, ...]
+_K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
+_SOCKETS = (_K3S_SOCKET, "/run/containerd/containerd.sock")
+_PROGRAMS = ("ctr", "crictl", "k3s")
+_LOOK = """
+for socket in {sockets}; do if [ -S $socket ]; then echo socket $socket; fi; done
+for name in {programs}; do if command -v $name >/dev/null; then echo program $name; fi; done
+"""
+
+
+@attrs.frozen
+class Runtime:
+    """A node's containerd.
+
+    Args:
+        programs: what to call in place of a program's usual name.
+        config: the command that prints containerd's configuration.
+        root: the folder of its content.
+
+    """
+
+    programs: Mapping[str, Command] = attrs.field(factory=dict, hash=False)
+    config: Command = ("containerd", "config", "dump")
+    root: str = "/var/lib/containerd"
+
+    def spelled(self, command: Sequence[str]) -> Command:
+        """Return a command as this node has it."""
+        program, *arguments = command
+        return (*self.programs.get(program, (program,)), *arguments)
+
+
+CONTAINERD = Runtime()
+K3S = Runtime(
+    programs={"ctr": ("ctr", "--address", _K3S_SOCKET)},
+    config=("cat", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"),
+    root="/var/lib/rancher/k3s/agent/containerd",
+)
+
+
+def look_command() -> Command:
+    """Return the command that says which containerd a container runs."""
+    look = _LOOK.format(sockets=" ".join(_SOCKETS), programs=" ".join(_PROGRAMS))
+    return ("sh", "-c", look)
+
+
+def parse_look(text: str) -> Runtime:
+    """Understand what `look_command` printed.
+
+    Raises:
+        NodeUnusable: when no containerd is there, or nothing to speak to it with.
+
+    """
+    there = set(text.splitlines())
+    if not any(f"socket {socket}" in there for socket in _SOCKETS):
+        raise NodeUnusable(
+            f"no containerd runs there: there is no {' and no '.join(_SOCKETS)}",
+            hint="name a container that is a node: see imgload clusters",
+        )
+    found = K3S if f"socket {_K3S_SOCKET}" in there else CONTAINERD
+    absent = [name for name in ("ctr", "crictl") if f"program {name}" not in there]
+    if "program k3s" in there:
+        inside = {name: ("k3s", name) for name in absent}
+        return attrs.evolve(found, programs={**found.programs, **inside})
+    if "ctr" in absent:
+        raise NodeUnusable("containerd runs there, and there is no ctr to speak to it with")
+    return found

@@ -1,0 +1,169 @@
+"""Clusters of every tool: nodes of their shapes, with a real containerd inside."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import imgload
+from imgload.cli.dropin import run as drop_in
+from imgload.integrations.k3d import K3d as K3dCommand
+from tests.engine.conftest import Images, cri_id, unique
+from tests.engine.test_errors import run
+from tests.lab import Cluster, Lab
+from tests.lab.shape import BareK3s, DockerInMinikube, K3d, Minikube
+
+
+@pytest.fixture(scope="module")
+def k3d(lab: Lab) -> Iterator[Cluster]:
+    """Two nodes, and beside them a load balancer, which is none."""
+    roles = ("server", "agent")
+    made = lab.make_cluster(name="lab-k", engine="docker", shape=K3d(), roles=roles, crictl=True)
+    labels = ("--label=app=k3d", "--label=k3d.cluster=lab-k", "--label=k3d.role=loadbalancer")
+    image = lab.docker.cli("inspect", "--format={{.Config.Image}}", made.nodes[0].name).strip()
+    lab.docker.cli("create", "--name=k3d-lab-k-serverlb", *labels, image)
+    yield made
+    lab.docker.remove_containers("k3d-lab-k-serverlb")
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def minikube(lab: Lab) -> Iterator[Cluster]:
+    """Two nodes on Podman; the labels of the second name no profile."""
+    roles = ("control-plane", "worker")
+    options = {"name": "lab-m", "engine": "podman", "shape": Minikube(), "crictl": True}
+    made = lab.make_cluster(roles=roles, **options)
+    yield made
+    made.remove()
+
+
+def contains(cluster: Cluster, tag: str, image_id: str) -> bool:
+    """Whether CRI itself, asked without crictl, has the image on every node."""
+    name = f"docker.io/library/{tag}"
+    return [cri_id(node, name) for node in cluster.nodes] == [image_id] * len(cluster.nodes)
+
+
+@pytest.fixture
+def in_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Give a function that sets the kube context."""
+
+    def set_context(name: str) -> None:
+        (tmp_path / "config").write_text(f"current-context: {name}\n")
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+
+    return set_context
+
+
+@pytest.mark.parametrize(("tool", "context"), [("k3d", "k3d-lab-k"), ("minikube", "lab-m")])
+def test_the_kube_contexts_cluster_is_loaded(
+    request: pytest.FixtureRequest, images: Images, tool: str, context: str
+) -> None:
+    """Whoever made it: all of its nodes, and a rebuild moves only what changed."""
+    cluster: Cluster = request.getfixturevalue(tool)
+    request.getfixturevalue("in_context")(context)
+    lab: Lab = request.getfixturevalue("lab")
+    base, tag = unique("base"), unique()
+    images.build(lab.docker, base, os.urandom(200_000))
+    image_id = images.build(lab.docker, tag, b"one", base=base)
+    [image] = imgload.load(tag).images
+    assert [n.node for n in image.nodes] == sorted(node.name for node in cluster.nodes)
+    assert all(n.ok and n.proof and n.proof.cri for n in image.nodes)
+    assert contains(cluster, tag, image_id)
+    image_id = images.build(lab.docker, tag, b"two", base=base)
+    [image] = imgload.load(tag).images
+    assert {n.action for n in image.nodes} == {"delta"}
+    assert contains(cluster, tag, image_id)
+    [image] = imgload.load(tag).images
+    assert {n.action for n in image.nodes} == {"present"}
+
+
+def test_k3ss_own_settings_are_read(lab: Lab, images: Images, k3d: Cluster) -> None:
+    """Its CRI unpacks with a snapshotter that another configuration on the node does not name."""
+    tag = unique()
+    images.build(lab.docker, tag)
+    [image] = imgload.load(tag, cluster="lab-k", nodes=["k3d-lab-k-agent-0"]).images
+    assert [n.node for n in image.nodes] == ["k3d-lab-k-agent-0"]
+    chain = lab.docker.cli("inspect", "--format={{index .RootFS.Layers 0}}", tag).strip()
+    node = k3d.nodes[1]
+    assert chain in node.ctr("snapshots", "--snapshotter", "native", "ls")
+    assert chain not in node.ctr("snapshots", "--snapshotter", "overlayfs", "ls")
+
+
+def test_the_drop_in_for_k3d_loads_k3ds_nodes(lab: Lab, images: Images, k3d: Cluster) -> None:
+    """By the cluster's name, as k3d takes it; kind's of the same name are not meant."""
+    tag = unique()
+    image_id = images.build(lab.docker, tag)
+    assert drop_in(K3dCommand(), ["image", "import", tag, "-c", "lab-k"]) == 0
+    assert contains(k3d, tag, image_id)
+    assert drop_in(K3dCommand(), ["image", "import", tag, "-c", "lab-d21"]) == 1
+
+
+def test_any_container_with_a_containerd_is_a_node(lab: Lab, images: Images) -> None:
+    """Nobody labelled it, and ctr is only within k3s there; a container without one is refused."""
+    made = lab.make_cluster(name="lab-bare", engine="docker", shape=BareK3s(), roles=("server",))
+    node = made.nodes[0]
+    tag = unique()
+    image_id = images.build(lab.docker, tag)
+    try:
+        [image] = imgload.load(tag, nodes=[node.name]).images
+        assert [(n.node, n.action) for n in image.nodes] == [(node.name, "full")]
+        assert contains(made, tag, image_id)
+        node.exec("sh", "-c", "rm /run/k3s/containerd/containerd.sock")
+        with pytest.raises(imgload.LoadFailed) as caught:
+            imgload.load(tag, nodes=[node.name])
+        error = caught.value.report.images[0].nodes[0].error
+        assert isinstance(error, imgload.NodeUnusable)
+        assert "no containerd runs there" in error.message
+    finally:
+        made.remove()
+    with pytest.raises(imgload.NodeNotFound, match="no node no-such-container"):
+        imgload.load(tag, nodes=["no-such-container"])
+
+
+def test_a_minikube_whose_pods_docker_runs_is_refused(lab: Lab, images: Images) -> None:
+    """A containerd runs there, and what is in it no pod would see."""
+    made = lab.make_cluster(name="lab-md", engine="docker", shape=DockerInMinikube())
+    tag = unique()
+    images.build(lab.docker, tag)
+    try:
+        with pytest.raises(imgload.LoadFailed) as caught:
+            imgload.load(tag, cluster="lab-md")
+        error = caught.value.report.images[0].nodes[0].error
+        assert isinstance(error, imgload.NodeUnusable)
+        assert "cri-dockerd.sock" in error.message
+        assert "--container-runtime=containerd" in error.hint
+        assert tag not in made.nodes[0].ctr("images", "ls", "-q")
+    finally:
+        made.remove()
+
+
+def test_clusters_are_listed_with_their_nodes_states(
+    lab: Lab, k3d: Cluster, minikube: Cluster, in_context: Callable[[str], None]
+) -> None:
+    """As text and as JSON; a star, or `current`, for the kube context's."""
+    in_context("lab-m")
+    image = lab.docker.cli("inspect", "--format={{.Config.Image}}", k3d.nodes[0].name).strip()
+    labels = ("--label=app=k3d", "--label=k3d.cluster=lab-k", "--label=k3d.role=agent")
+    lab.docker.cli("create", "--name=k3d-lab-k-agent-9", *labels, image)
+    lab.docker.cli("pause", k3d.nodes[0].name)
+    try:
+        done, text = run("clusters", "-o", "json"), run("clusters")
+    finally:
+        lab.docker.cli("unpause", k3d.nodes[0].name)
+        lab.docker.remove_containers("k3d-lab-k-agent-9")
+    found = {c["name"]: c for c in json.loads(done.stdout)["clusters"]}
+    assert (found["lab-m"]["tool"], found["lab-m"]["current"]) == ("minikube", True)
+    assert found["lab-m"]["engine"]["url"] == lab.podman.url
+    assert found["lab-m"]["nodes"] == [
+        {"name": node.name, "role": node.role, "state": "running"} for node in minikube.nodes
+    ]
+    assert (found["lab-k"]["context"], found["lab-k"]["current"]) == ("k3d-lab-k", False)
+    states = [("agent", "running"), ("agent", "stopped"), ("server", "paused")]
+    assert [(n["role"], n["state"]) for n in found["lab-k"]["nodes"]] == states
+    assert f"* lab-m (minikube, podman at {lab.podman.url})" in text.stdout
+    assert "k3d-lab-k-agent-9   agent          stopped" in text.stdout
+    assert "  lab-k (k3d, docker at " in text.stdout

@@ -1,0 +1,204 @@
+"""Engines on other machines: over ssh, and over TLS."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import imgload
+from imgload.engines.candidate import Candidate
+from imgload.engines.discovery import Discovery, discover
+from imgload.engines.probe import probe
+from imgload.transports.choose import TransportOption
+from tests.engine.conftest import Images, cri_id, unique
+from tests.engine.remote import open_folder, soon
+from tests.lab import Lab
+from tests.lab.rootless import RootlessPodman
+from tests.lab.sshd import Sshd
+
+
+@pytest.fixture(scope="module")
+def sshd(lab: Lab) -> Iterator[Sshd]:
+    """Start an ssh server on a free port."""
+    assert lab.docker.running()
+    with open_folder() as folder:
+        server = Sshd.start(folder)
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def over_ssh(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Sshd:
+    """Put the ssh that knows the server first, as a user's own settings would."""
+    monkeypatch.setenv("PATH", sshd.path)
+    return sshd
+
+
+def our_ssh() -> list[str]:
+    """Return the ssh clients that this process has started and not ended."""
+    found = subprocess.run(
+        ["ps", "--ppid", str(os.getpid()), "-o", "args="],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [line for line in found.stdout.splitlines() if " -T " in line]
+
+
+@pytest.mark.parametrize("cluster", ["lab-d21", "lab-p21", "lab-r21"])
+def test_an_engine_over_ssh_is_source_and_host_of_nodes(
+    lab: Lab, images: Images, over_ssh: Sshd, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One ssh connection serves a whole load, streams and all; none is left behind."""
+    node = lab.cluster(cluster).nodes[0]
+    kind = "docker" if node.engine.name == "docker" else "podman"
+    variable = {"docker": "DOCKER_HOST", "podman": "CONTAINER_HOST"}[kind]
+    user = getattr(node.engine, "user", "root")
+    monkeypatch.setenv(variable, over_ssh.url(str(node.engine.socket), user))
+    tag = unique()
+    image_id = images.build(node.engine, tag, os.urandom(300_000))
+    [image] = imgload.load(tag, cluster=cluster, source=kind).images
+    assert image.nodes[0].action == "full"
+    assert cri_id(node, f"docker.io/library/{tag}") == image_id
+    [again] = imgload.load(tag, cluster=cluster, source=kind).images
+    assert again.nodes[0].action == "present"
+    assert our_ssh() == []
+
+
+def rootless(lab: Lab) -> RootlessPodman:
+    """Return the Podman of a user without rights."""
+    found = lab.engine("podman-rootless")
+    assert isinstance(found, RootlessPodman)
+    return found
+
+
+def refusal(url: str) -> imgload.EngineError:
+    """Return why an address does not answer, which is found out in less than a second."""
+    with soon(), pytest.raises(imgload.EngineError) as caught:
+        probe(Candidate("docker", url, "the test"))
+    assert url in caught.value.message
+    assert caught.value.hint
+    return caught.value
+
+
+def test_what_is_wrong_over_ssh_is_said(lab: Lab, over_ssh: Sshd, tmp_path: Path) -> None:
+    """The server is not there, the key is not taken, the socket is missing or not permitted."""
+    closed = refusal("ssh://root@127.0.0.1:1/var/run/docker.sock")
+    assert "Connection refused" in closed.message
+    assert "ssh -p 1 root@127.0.0.1 true" in closed.hint
+    absent = refusal(over_ssh.url("/nowhere/engine.sock"))
+    assert "there is no /nowhere/engine.sock on root@127.0.0.1" in absent.message
+    denied = refusal(over_ssh.url(str(lab.docker.socket), rootless(lab).user))
+    assert isinstance(denied, imgload.EngineNotPermitted)
+    (over_ssh.folder / "config").rename(tmp_path / "config")
+    (over_ssh.folder / "config").write_text("Host *\n  UserKnownHostsFile /dev/null\n")
+    try:
+        assert "Host key verification failed" in refusal(over_ssh.url("/x")).message
+    finally:
+        (tmp_path / "config").replace(over_ssh.folder / "config")
+    assert our_ssh() == []
+
+
+def test_ssh_ends_with_imgload_however_that_ends(lab: Lab, over_ssh: Sshd) -> None:
+    """Skaffold kills what does not stop within two seconds; nothing is left behind then."""
+    script = (
+        "import os, signal; from imgload.engines.candidate import Candidate;"
+        "from imgload.engines.probe import probe;"
+        f"found = probe(Candidate('docker', {over_ssh.url(str(lab.docker.socket))!r}, 'test'));"
+        "print(found.tunnel._running.process.pid, flush=True);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    ssh = Path(f"/proc/{int(killed.stdout)}")
+    assert killed.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 5
+    while _runs(ssh) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _runs(ssh)
+
+
+def _runs(process: Path) -> bool:
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def over_tls(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Choose the address of Docker 28 that takes certificates, as the docker CLI does."""
+    monkeypatch.setenv("DOCKER_HOST", lab.docker28.tls_url)
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(lab.docker28.certificates))
+    return lab.docker28.tls_url
+
+
+@pytest.mark.usefixtures("over_tls")
+@pytest.mark.parametrize("transport", ["archive", "delta"])
+def test_an_engine_over_tls_is_source_and_host_of_nodes(
+    lab: Lab, images: Images, transport: TransportOption
+) -> None:
+    """No half-close there: the image is unpacked on the node, imported, and removed."""
+    node = lab.cluster("lab-e21").nodes[0]
+    tag = unique()
+    images.build(lab.docker28, tag, os.urandom(300_000))
+    [image] = imgload.load(tag, cluster="lab-e21", source="docker", transport=transport).images
+    assert image.nodes[0].action == "full"
+    assert cri_id(node, f"docker.io/library/{tag}") == str(image.image_id)
+    assert "imgload" not in node.exec("ls", "/var/lib")
+
+
+def test_an_engine_over_tls_and_by_its_socket_is_one(lab: Lab, over_tls: str) -> None:
+    """Asked twice, each image would be ambiguous; the way given for this run is taken."""
+    socket = Candidate("docker", lab.docker28.url, "--from", explicit=True)
+    other = Candidate("docker", lab.docker.url, "--from", explicit=True)
+    found = discover(also=[socket, other])
+    assert [e.url for e in found.endpoints] == [lab.docker28.url, lab.docker.url, lab.podman.url]
+    [same] = [attempt for attempt in found.attempts if attempt.same_as]
+    assert (same.candidate.url, same.same_as) == (over_tls, found.endpoints[0])
+
+
+def chosen(**environ: str) -> Discovery:
+    """Discover with an environment of its own, in less than a second."""
+    with soon():
+        return discover({"HOME": "/nonexistent", "CONTAINER_HOST": "unix:///none", **environ})
+
+
+def test_what_is_wrong_over_tls_is_said(lab: Lab, tmp_path: Path) -> None:
+    """TLS is not spoken, not trusted, asks for a certificate, or is not what answers."""
+    url, folder = lab.docker28.tls_url, lab.docker28.certificates
+    shutil.copy(folder / "ca.pem", tmp_path)
+    plain = chosen(DOCKER_HOST=url).errors[0]
+    assert "it speaks TLS only" in plain.message
+    assert "DOCKER_TLS_VERIFY=1" in plain.hint
+    anonymous = chosen(DOCKER_HOST=url, DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=str(tmp_path))
+    assert isinstance(anonymous.errors[0], imgload.EngineNotPermitted)
+    assert "cert.pem" in anonymous.errors[0].hint
+    stranger = chosen(DOCKER_HOST=url, DOCKER_TLS_VERIFY="1")
+    assert "not trusted" in stranger.errors[0].message
+    unverified = {"DOCKER_TLS": "1", "DOCKER_CERT_PATH": str(folder)}
+    assert chosen(DOCKER_HOST=url, **unverified).endpoints[0].url == url
+    (tmp_path / "ca.pem").write_text("none")
+    broken = chosen(DOCKER_HOST=url, DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=str(tmp_path))
+    assert "ca.pem" in broken.errors[0].message
+
+
+def test_a_contexts_own_certificates_are_taken(lab: Lab, tmp_path: Path) -> None:
+    """As the docker CLI stored them."""
+    folder = lab.docker28.certificates
+    files = (f"{option}={folder / option}.pem" for option in ("ca", "cert", "key"))
+    endpoint = f"host={lab.docker28.tls_url},{','.join(files)}"
+    environ = {**os.environ, "DOCKER_CONFIG": str(tmp_path)}
+    docker = ["docker", "context", "create", "remote", "--docker", endpoint]
+    subprocess.run(docker, env=environ, check=True, capture_output=True)
+    found = chosen(DOCKER_CONFIG=str(tmp_path), DOCKER_CONTEXT="remote")
+    assert [e.url for e in found.endpoints] == [lab.docker28.tls_url]
+    assert found.endpoints[0].origin == "DOCKER_CONTEXT=remote"

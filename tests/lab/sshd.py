@@ -1,0 +1,93 @@
+"""An ssh server on this machine, with keys and settings of its own."""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import attrs
+
+from tests.lab.daemon import Daemon
+from tests.lab.shell import run, write
+
+_SEPARATION = Path("/run/sshd")
+"""Where sshd demands an empty folder; its package's service makes it, too."""
+_SERVER = """\
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/user.pub
+PidFile none
+UsePAM no
+StrictModes no
+PermitRootLogin yes
+{more}
+"""
+_CLIENT = """\
+Host *
+    IdentityFile {folder}/user
+    IdentitiesOnly yes
+    UserKnownHostsFile {folder}/known_hosts
+    GlobalKnownHostsFile /dev/null
+"""
+_WRAPPER = """\
+#!/bin/sh
+exec {ssh} -F {folder}/config "$@"
+"""
+
+
+@attrs.frozen
+class Sshd:
+    """A server that lets in whoever has its key, as any user; its folder must be open to all."""
+
+    folder: Path
+    port: int
+
+    @classmethod
+    def start(cls, folder: Path, more: str = "") -> "Sshd":
+        """Make keys and settings, and start the server.
+
+        Args:
+            folder: for all of its files.
+            more: lines for its settings.
+
+        """
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = int(free.getsockname()[1])
+        server = cls(folder, port)
+        for name in ("host", "user"):
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
+        known = (folder / "host.pub").read_text().rsplit(maxsplit=1)[0]
+        write(folder / "known_hosts", f"[127.0.0.1]:{port} {known}\n")
+        write(folder / "config", _CLIENT.format(folder=folder))
+        write(folder / "bin/ssh", _WRAPPER.format(folder=folder, ssh=shutil.which("ssh")), 0o755)
+        write(folder / "sshd_config", _SERVER.format(folder=folder, port=port, more=more))
+        _SEPARATION.mkdir(mode=0o755, exist_ok=True)
+        server.daemon.start()
+        return server
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self.daemon.stop()
+
+    @property
+    def daemon(self) -> Daemon:
+        """The process."""
+        argv = ("/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / "sshd_config"))
+        return Daemon("sshd", argv, self.folder, self._answers)
+
+    @property
+    def path(self) -> str:
+        """A PATH whose ssh has the key, and knows the server."""
+        return f"{self.folder / 'bin'}:{os.environ['PATH']}"
+
+    def url(self, path: str, user: str = "root") -> str:
+        """The address of a socket, by way of this server."""
+        return f"ssh://{user}@127.0.0.1:{self.port}{path}"
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False

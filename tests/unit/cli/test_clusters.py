@@ -1,0 +1,79 @@
+"""``imgload clusters``, with a daemon of our own."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+from tests.unit.cli.stub import Docker, node
+
+NODES = (node("dev-worker", "running", "dev"), node("a-control-plane", "paused", "a"))
+
+
+@pytest.fixture(autouse=True)
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Answer for Docker, with Podman's variable stale and a kube context set."""
+    (tmp_path / "config").write_text("current-context: kind-dev\n")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv("CONTAINER_HOST", f"unix://{tmp_path}/stale.sock")
+    with Docker(NODES).listening(tmp_path) as url:
+        monkeypatch.setenv("DOCKER_HOST", url)
+        yield url
+
+
+def test_clusters_are_text_on_stdout(run: Run, daemon: str) -> None:
+    """It is what was asked for; what could not be asked is told beside it."""
+    outcome = run("clusters")
+    assert outcome.status == 0
+    assert outcome.stdout.splitlines() == [
+        f"  a (kind, docker at {daemon})",
+        "    a-control-plane  control-plane  paused",
+        f"* dev (kind, docker at {daemon})",
+        "    dev-worker  control-plane  running",
+    ]
+    assert outcome.stderr.startswith("note: podman at unix:///")
+    assert "stale.sock" in outcome.stderr
+
+
+def test_clusters_are_one_document(run: Run) -> None:
+    """And nothing else is printed."""
+    outcome = run("clusters", "--output", "json")
+    document = json.loads(outcome.stdout)
+    assert [(c["name"], c["current"]) for c in document["clusters"]] == [
+        ("a", False),
+        ("dev", True),
+    ]
+    assert document["errors"][0]["kind"] == "engine-unreachable"
+    assert outcome.stderr == ""
+
+
+def test_no_cluster_is_said(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, daemon: str
+) -> None:
+    """Where it was looked for; an empty list is no error."""
+    (tmp_path / "empty").mkdir()
+    with Docker(()).listening(tmp_path / "empty") as url:
+        monkeypatch.setenv("DOCKER_HOST", url)
+        outcome = run("clusters")
+    assert daemon != url
+    assert (outcome.status, outcome.stdout) == (0, "")
+    assert f"no kind, k3d or minikube cluster on docker at {url}" in outcome.stderr
+
+
+def test_no_engine_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with every command: exit status 5, as text and as JSON."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    text, document = run("clusters"), run("clusters", "-o", "json")
+    assert (text.status, document.status) == (5, 5)
+    assert "no container engine answers" in text.stderr
+    assert json.loads(document.stdout)["error"]["kind"] == "engine-unreachable"
+
+
+def test_help_has_examples(run: Run) -> None:
+    """And says how a container without a cluster is named."""
+    shown = run("clusters", "--help").stdout
+    assert "imgload clusters -o json" in shown
+    assert "--node CONTAINER" in shown
+    assert "clusters" in run("--help").stdout
