@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from imgload.api import images, load, prune, verify
     from imgload.errors import (
         ArchiveInvalid,
+        BuildFailed,
         ClusterAmbiguous,
         ClusterError,
         ClusterNotFound,
@@ -62,6 +63,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArchiveInvalid",
+    "BuildFailed",
     "BytesSent",
     "ClusterAmbiguous",
     "ClusterError",
@@ -126,6 +128,7 @@ _HOMES = {
     "imgload.api": ("images", "load", "prune", "verify"),
     "imgload.errors": (
         "ArchiveInvalid",
+        "BuildFailed",
         "ClusterAmbiguous",
         "ClusterError",
         "ClusterNotFound",

@@ -40,7 +40,7 @@ def find_clusters(engines: Sequence[Engine]) -> list[Cluster]:
 
 
 def select_nodes(
-    engines: Sequence[Engine], cluster: str | None, names: Sequence[str]
+    engines: Sequence[Engine], cluster: str | None, names: Sequence[str], *, guess: bool = True
 ) -> tuple[Node, ...]:
     """Return the nodes to load into.
 
@@ -48,6 +48,7 @@ def select_nodes(
         engines: where to look.
         cluster: its name; None for the kube context's, or else the only one.
         names: only these nodes; empty for all.
+        guess: whether the only cluster there is will do where the kube context names none.
 
     Raises:
         ClusterNotFound: when no engine runs it.
@@ -58,6 +59,8 @@ def select_nodes(
     clusters = find_clusters(engines)
     if names and cluster is None:
         return _named_anywhere(clusters, names)
+    if cluster is None and not guess:
+        _require_context()
     nodes = _select(clusters, cluster, engines).nodes
     return _named(nodes, names) if names else nodes
 
@@ -71,6 +74,16 @@ def _select(clusters: Sequence[Cluster], name: str | None, engines: Sequence[Eng
         fitting = [c for c in clusters if c.name == wanted]
         return _only(fitting, clusters, engines, wanted, context)
     return _only(clusters, clusters, engines, None)
+
+
+def _require_context() -> None:
+    context = current_context()
+    if context is None or not context.startswith(CONTEXT_PREFIX):
+        there = f"{context!r} names none" if context else "none is set"
+        raise ClusterNotFound(
+            f"the kube context says no local cluster to load into: {there}",
+            hint="kubectl config use-context kind-NAME; or say which cluster with --cluster NAME",
+        )
 
 
 def _called(clusters: Sequence[Cluster], name: str) -> list[Cluster]:
