@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from imgload.clusters.listing import ClusterInfo, ClusterList, EngineInfo, NodeInfo
     from imgload.errors import (
         ArchiveInvalid,
+        BuildFailed,
         ClusterAmbiguous,
         ClusterError,
         ClusterNotFound,
@@ -63,6 +64,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArchiveInvalid",
+    "BuildFailed",
     "BytesSent",
     "ClusterAmbiguous",
     "ClusterError",
@@ -133,6 +135,7 @@ _HOMES = {
     "imgload.clusters.listing": ("ClusterInfo", "ClusterList", "EngineInfo", "NodeInfo"),
     "imgload.errors": (
         "ArchiveInvalid",
+        "BuildFailed",
         "ClusterAmbiguous",
         "ClusterError",
         "ClusterNotFound",

@@ -25,6 +25,7 @@ def load(
     nodes: Sequence[str] = (),
     source: str | None = None,
     name: str | None = None,
+    also: Sequence[str] = (),
     platform: str | None = None,
     transport: TransportOption = "auto",
     dry_run: bool = False,
@@ -39,6 +40,7 @@ def load(
         source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None asks every
             engine that can be reached.
         name: the name to load one image under, in place of its own.
+        also: names that the one image gets beside that, in the same transfer.
         transport: ``archive`` (whole images), ``delta`` (what is missing) or ``auto``.
         platform: ``os/arch[/variant]`` out of a multi-platform image.
         dry_run: plan only; nothing is changed.
@@ -56,6 +58,7 @@ def load(
         return loader.load(
             _several(images),
             name=name,
+            also=also,
             platform=platform,
             transport=transport,
             dry_run=dry_run,

@@ -44,10 +44,12 @@ class Connections:
             sources = [archive] if archive else _engines(source, engines, found)
             yield cls(tuple(sources), tuple(engines.values()), found)
 
-    def select_nodes(self, cluster: str | None, names: Sequence[str]) -> tuple[Node, ...]:
+    def select_nodes(
+        self, cluster: str | None, names: Sequence[str], *, guess: bool = True
+    ) -> tuple[Node, ...]:
         """Return the nodes meant; see `imgload.clusters.select.select_nodes`."""
         with explained(self.found.silent):
-            return select_nodes(self.engines, cluster, names)
+            return select_nodes(self.engines, cluster, names, guess=guess)
 
 
 def _opened(endpoint: Endpoint, stack: ExitStack) -> Engine:

@@ -23,6 +23,7 @@ One root, so that a caller can catch it all; each error carries the hint that a 
     │   ├── DigestMismatch
     │   ├── ManifestMissing
     │   └── PlatformMissing
+    ├── BuildFailed              1   the builder said why
     ├── NodeError                1   one node; the other nodes go on
     │   ├── NodeNotRunning
     │   ├── NodeUnusable
@@ -169,6 +170,10 @@ class ManifestMissing(SourceError):
 
 class PlatformMissing(SourceError):
     """The image does not have the platform asked for."""
+
+
+class BuildFailed(ImgloadError):
+    """The program that was to build or to push the image ended with an error."""
 
 
 class NodeError(ImgloadError):

@@ -21,6 +21,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.parallel import Task, in_parallel
 from imgload.plan import Image, Plan, make_plan
+from imgload.reference import Reference
 from imgload.report import Report
 from imgload.sources.base import Found, Source
 from imgload.sources.resolve import Located, Settle, locate, named, refuse
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from imgload.transports.choose import TransportOption
 
 OnEvent = Callable[[Event], None]
+Names = tuple[str | None, Sequence[str]]
+"""The name in place of an image's own, and those beside it."""
 
 
 @attrs.define
@@ -49,6 +52,7 @@ class Loader:
     settle: Settle = refuse
     silent: Sequence[Attempt] = ()
     """Engines that could not be asked, though they were meant to be."""
+    _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
 
     @classmethod
     @contextmanager
@@ -76,16 +80,32 @@ class Loader:
             chosen = connections.select_nodes(cluster, nodes)
             yield cls(connections.sources, chosen, silent=connections.found.silent)
 
+    def survey_ahead(self, name: str) -> None:
+        """Survey the nodes while an image is still being built, so that its load need not.
+
+        The next load relies on it where it shows that the nodes have nothing of the image; what
+        they lose meanwhile is sent after all. A node that cannot be asked is asked again then.
+
+        Args:
+            name: what the image is going to be called.
+
+        Raises:
+            ReferenceInvalid: when that is no image name.
+
+        """
+        self._ahead, _ = self._ask(Question((Reference.parse(name).record,), ()))
+
     def plan(
         self,
         images: Sequence[str],
         *,
         name: str | None = None,
+        also: Sequence[str] = (),
         platform: str | None = None,
         on_event: OnEvent = lambda _: None,
     ) -> Plan:
         """Return what `load` would do now; nothing is changed."""
-        found, surveys, _ = self._look(images, name, platform, on_event)
+        found, surveys, _ = self._look(images, (name, also), platform, on_event)
         return make_plan(list(found), surveys)
 
     def load(
@@ -93,6 +113,7 @@ class Loader:
         images: Sequence[str],
         *,
         name: str | None = None,
+        also: Sequence[str] = (),
         platform: str | None = None,
         transport: TransportOption = "auto",
         dry_run: bool = False,
@@ -104,6 +125,7 @@ class Loader:
             images: names or image IDs, as a pod spec or the engine would have them; none for
                 all of an archive.
             name: the name to load one image under, in place of its own.
+            also: names that the one image gets beside that, in the same transfer.
             transport: ``archive`` (whole images), ``delta`` (what is missing) or ``auto``.
             platform: ``os/arch[/variant]`` out of a multi-platform image.
             dry_run: stop after the plan.
@@ -114,7 +136,7 @@ class Loader:
             ImgloadError: when nothing could be loaded at all.
 
         """
-        found, surveys, failed = self._look(images, name, platform, on_event)
+        found, surveys, failed = self._look(images, (name, also), platform, on_event)
         plan = make_plan(list(found), surveys)
         by_name = {node.name: node for node in self.nodes}
         from imgload.transfer import Transfer  # noqa: PLC0415 - see `_survey`
@@ -151,7 +173,7 @@ class Loader:
         """
         from imgload.verification import Verification  # noqa: PLC0415 - start-up
 
-        found, surveys, failed = self._look(images, name, platform, on_event)
+        found, surveys, failed = self._look(images, (name, ()), platform, on_event)
         if any(image.image_id is None for image in found):
             found = _saved(found)
             surveys, failed = self._survey(list(found))
@@ -161,14 +183,14 @@ class Loader:
         return report
 
     def _look(
-        self, texts: Sequence[str], name: str | None, platform: str | None, on_event: OnEvent
+        self, texts: Sequence[str], names: Names, platform: str | None, on_event: OnEvent
     ) -> tuple[dict[Image, Located], dict[str, Survey], dict[str, ImgloadError]]:
         """Find the images in the sources, and what the nodes have."""
         wanted = Platform.parse(platform) if platform is not None else None
         with explained(self.silent):
             held = locate(texts, self.sources, wanted, self.settle)
         located = [_remembered(*pair) for pair in held]
-        found = named(located, name)
+        found = named(located, *names)
         for note in _not_asked(self.silent):
             on_event(note)
         surveys, failed = self._survey(list(found))
@@ -178,16 +200,22 @@ class Loader:
                 surveys, failed = self._survey(list(found))
         for image in found:
             on_event(ImageFound(image.name, image.image_id, image.source, image.size))
+        for image in {image.target: image for image in reversed(found)}.values():
             for note in _cannot_run(image, surveys):
                 on_event(note)
         return found, surveys, failed
 
     def _survey(self, images: Sequence[Image]) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
-        """Survey all nodes at once, and import meanwhile what comes after."""
+        """Survey all nodes at once, unless that was done ahead."""
+        ahead, self._ahead = self._ahead, {}
+        if len(ahead) == len(self.nodes) and _are_new(images, ahead.values()):
+            return ahead, {}
+        return self._ask(Question.about(images))
+
+    def _ask(self, asked: Question) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
+        """Ask all nodes at once, and import meanwhile what comes after."""
         Task(partial(import_module, "imgload.transfer"))
-        answers = in_parallel(
-            [partial(_survey, node, Question.about(images)) for node in self.nodes]
-        )
+        answers = in_parallel([partial(_survey, node, asked) for node in self.nodes])
         pairs = list(zip((node.name for node in self.nodes), answers, strict=True))
         surveys = {name: answer for name, answer in pairs if isinstance(answer, Survey)}
         return surveys, {n: a for n, a in pairs if isinstance(a, ImgloadError)}
@@ -205,6 +233,12 @@ def _not_asked(silent: Iterable[Attempt]) -> Iterator[Note]:
     for attempt in silent:
         if attempt.candidate.explicit and attempt.error:
             yield Note(f"going on without {attempt.error.message}")
+
+
+def _are_new(images: Iterable[Image], surveys: Iterable[Survey]) -> bool:
+    """Whether no node has anything under these images' IDs; one that is not known may be there."""
+    wanted = {image.image_id for image in images}
+    return None not in wanted and all(wanted.isdisjoint(s.content.blobs) for s in surveys)
 
 
 def _remembered(source: Source, found: Found) -> Located:

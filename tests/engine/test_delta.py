@@ -186,3 +186,31 @@ def test_an_archive_leaves_out_what_the_node_has(
     assert sent(report)[0] < 1.02 * MIB + 10_000
     assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
     forget(node, f"docker.io/library/{tag}")
+
+
+@pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
+def test_a_survey_ahead_saves_one_after_the_build(
+    lab: Lab, build: Build, tmp_path: Path, source: str
+) -> None:
+    """One exec, the import, is left; not where the image turns out to be there, or was lost."""
+    engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    build(engine, tag)
+    costs: dict[str, int] = {}
+    with relay(lab.docker, tmp_path) as between, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", between.url)
+        with imgload.Loader.connect("lab-d21", source=engine.url) as loader:
+            for what in ("full", "delta", "present", "lost"):
+                if what in {"delta", "lost"}:
+                    build(engine, tag)
+                loader.survey_ahead(tag)
+                if what == "lost":
+                    node.cri().remove_image(name)
+                    node.ctr("content", "prune", "references")
+                before = between.execs
+                report = loader.load([tag])
+                costs[what] = between.execs - before
+                assert what in {"lost", *actions(report)}
+                assert cri_id(node, name) == str(report.images[0].image_id)
+    assert {**costs, "lost": 0} == {"full": 1, "delta": 1, "present": 1, "lost": 0}
+    forget(node, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -16,6 +17,7 @@ from imgload import __version__
 from imgload.errors import ImgloadError
 
 _INTERRUPTED = 130
+_CLEANING_SECONDS = 2.0
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _COMMANDS = {
     "load": "Put images on every node, and prove it.",
@@ -25,6 +27,7 @@ _COMMANDS = {
     "k3d": "Take k3d's arguments: do `k3d image import`, hand the rest to k3d.",
     "images": "Which images the nodes have, and what they take.",
     "prune": "Remove old builds from the nodes.",
+    "skaffold": "A Skaffold custom builder: build, load, and prove what Skaffold deploys.",
 }
 """Each is the module and the function ``imgload.cli.NAME.NAME``."""
 
@@ -82,7 +85,7 @@ def main() -> NoReturn:
 
 def finish(run: Callable[[], int | None]) -> NoReturn:
     """Run to the end, show what went wrong, and exit with the status that it has."""
-    signal.signal(signal.SIGTERM, _terminate)
+    heed_signals()
     try:
         status = run()
     except click.exceptions.Exit as request:
@@ -99,9 +102,30 @@ def finish(run: Callable[[], int | None]) -> NoReturn:
     sys.exit(status or 0)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    """Take SIGTERM for Ctrl-C, so that it cleans up, too."""
-    raise KeyboardInterrupt
+class Interruption:
+    """Takes SIGINT and SIGTERM for Ctrl-C, and is deaf for a moment after the first.
+
+    A terminal's Ctrl-C reaches a whole process group, and programs in it pass it on besides; a
+    second one must not cut short what the first one cleans up.
+    """
+
+    def __init__(self) -> None:
+        self._since = -_CLEANING_SECONDS
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt, unless that was done just now."""
+        now = time.monotonic()
+        if now - self._since >= _CLEANING_SECONDS:
+            self._since = now
+            raise KeyboardInterrupt
+
+
+def heed_signals() -> None:
+    """Have SIGTERM and SIGINT raise KeyboardInterrupt; a SIGINT that is ignored stays so."""
+    interruption = Interruption()
+    signal.signal(signal.SIGTERM, interruption)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interruption)
 
 
 def show_error(error: ImgloadError) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @cluster_options
 @source_options
+@click.option("--also", multiple=True, metavar="NAME", help="A further name for the one image.")
 @click.option(
     "--transport",
     type=click.Choice(["auto", "archive", "delta"]),
@@ -34,6 +35,7 @@ def load(
     nodes: tuple[str, ...],
     source: str | None,
     name: str | None,
+    also: tuple[str, ...],
     platform: str | None,
     transport: TransportOption,
     dry_run: bool,
@@ -66,6 +68,7 @@ def load(
             nodes=nodes,
             source=source,
             name=name,
+            also=also,
             platform=platform,
             transport=transport,
             dry_run=dry_run,

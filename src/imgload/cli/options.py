@@ -10,13 +10,15 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def cluster_options(command: Command) -> Command:
+def cluster_options(
+    command: Command, default: str = "the kube context's, or the only one"
+) -> Command:
     """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
     cluster = click.option(
         "--cluster",
         "-c",
         metavar="NAME",
-        help="The cluster. [default: the kube context's, or the only one]",
+        help=f"The cluster. [default: {default}]",
     )
     node = click.option(
         "--node",

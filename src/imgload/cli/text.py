@@ -22,7 +22,7 @@ _PLANNED = {
 _KIB = 1024
 
 
-def show_report(report: Report, *, quiet: bool) -> None:
+def show_report(report: Report, *, quiet: bool, advise: bool = True) -> None:
     """Print each image with its nodes; only failures when quiet."""
     for image in report.images:
         bad = [node for node in image.nodes if node.error or not (node.ok or report.dry_run)]
@@ -32,7 +32,7 @@ def show_report(report: Report, *, quiet: bool) -> None:
         click.echo(f"{click.style(image.reference, bold=True)}{identity}", err=True)
         for node in bad if quiet else image.nodes:
             click.echo(f"  {_line(node, dry_run=report.dry_run)}", err=True)
-    if not quiet:
+    if advise and not quiet:
         _advise(report)
 
 

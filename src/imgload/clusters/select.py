@@ -57,7 +57,7 @@ def _node(engine: Engine, tool: Tool, member: Member) -> Node:
 
 
 def select_nodes(
-    engines: Sequence[Engine], cluster: str | None, names: Sequence[str]
+    engines: Sequence[Engine], cluster: str | None, names: Sequence[str], *, guess: bool = True
 ) -> tuple[Node, ...]:
     """Return the nodes to load into.
 
@@ -65,6 +65,7 @@ def select_nodes(
         engines: where to look.
         cluster: its name; None for the kube context's, or else the only one.
         names: only these nodes; empty for all.
+        guess: whether the only cluster there is will do where the kube context names none.
 
     Raises:
         ClusterNotFound: when no engine runs it.
@@ -74,6 +75,8 @@ def select_nodes(
     """
     if names and cluster is None:
         return _named_anywhere(find_clusters(engines), names, engines)
+    if cluster is None and not guess:
+        _require_context()
     nodes = (_of_context(engines) if cluster is None else _of_name(cluster, engines)).nodes
     return _named(nodes, names) if names else nodes
 
@@ -96,6 +99,16 @@ def _of_context(engines: Sequence[Engine]) -> Cluster:
         return _only(clusters, clusters, engines, None)
     wanted = context.removeprefix(tool.context_prefix if tool else "")
     return _only(fitting, clusters, engines, wanted, context)
+
+
+def _require_context() -> None:
+    context = current_context()
+    if context is None or tool_of(context) is None:
+        there = f"{context!r} names none" if context else "none is set"
+        raise ClusterNotFound(
+            f"the kube context says no local cluster to load into: {there}",
+            hint="kubectl config use-context kind-NAME; or say which cluster with --cluster NAME",
+        )
 
 
 def _called(clusters: Sequence[Cluster], name: str) -> list[Cluster]:

@@ -11,6 +11,7 @@ import attrs
 from imgload.engines.base import NOT_CONNECTED, Engine, EngineImage
 from imgload.errors import EngineFailed, ManifestMissing, PlatformMissing
 from imgload.oci.digest import Digest
+from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
 from imgload.reference import Reference, image_id_prefix, is_full_image_id
 from imgload.sources.base import Found, Pusher
@@ -29,6 +30,7 @@ class EngineSource(Pusher):
         self.address = engine.endpoint.url
         self.listing = f"{engine.name} images"
         self._sizes: dict[Digest, Sequence[int]] = {}
+        self._manifests: dict[tuple[Digest, Platform], Manifest] = {}
 
     def find(self, text: str, platform: Platform | None) -> Found | None:
         names_for = _reference(text)
@@ -48,14 +50,16 @@ class EngineSource(Pusher):
                 " containerd image store",
             )
         suited = platform or image.platform
+        manifest = self._manifests.get((image.target, suited))
         found = Found(
             handle=str(image.target),
             names=(names_for.record,) if names_for else _own_names(image),
             target=image.target,
-            image_id=image.image_id,
+            image_id=manifest.config.digest if manifest else image.image_id,
             platform=suited,
             diff_ids=image.diff_ids,
             size=image.size,
+            manifest=manifest,
             manifest_digest=image.manifests.get(suited),
             stored=image.image_id is None,
             own_platform=suited == image.platform,
@@ -88,8 +92,10 @@ class EngineSource(Pusher):
             except EngineFailed as error:
                 return attrs.evolve(image, cut_off=NOT_CONNECTED in error.message)
         manifest = manifest_for(intake.taken, image)
-        image_id = manifest.config.digest if manifest else None
-        return attrs.evolve(image, manifest=manifest, image_id=image_id)
+        if manifest is None:
+            return attrs.evolve(image, image_id=None)
+        self._manifests[image.target, image.platform] = manifest
+        return attrs.evolve(image, manifest=manifest, image_id=manifest.config.digest)
 
     def _untagged(self, image: Found) -> Found:
         """Name an image by its ID, which may take a save to learn.

@@ -42,24 +42,28 @@ def locate(
     return [_locate(text, sources, platform, settle) for text in dict.fromkeys(texts)]
 
 
-def named(located: Sequence[Located], name: str | None) -> dict[Image, Located]:
+def named(
+    located: Sequence[Located], name: str | None, also: Sequence[str] = ()
+) -> dict[Image, Located]:
     """Return each image to load, one for each name, with where it comes from.
 
     Args:
         located: the images found.
         name: the one name to load the one image under, or None for their own.
+        also: names that the one image gets beside that.
 
     Raises:
         UsageError: when several images are to have one name.
         ImageAmbiguous: when two different images have a name.
 
     """
-    if name is not None and len(located) != 1:
+    if (name is not None or also) and len(located) != 1:
         raise UsageError("one name cannot be given to several images", hint="load them one by one")
     given = (Reference.parse(name).record,) if name is not None else None
+    further = tuple(Reference.parse(each).record for each in also)
     origins: dict[str, Located] = {}
     for source, found in located:
-        names = given or found.names
+        names = tuple(dict.fromkeys((*(given or found.names), *further)))
         for each in names:
             other = origins.setdefault(each, (source, attrs.evolve(found, names=names)))
             if other[1].target != found.target:

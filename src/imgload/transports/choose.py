@@ -65,7 +65,7 @@ def choose(option: TransportOption, facts: Facts) -> Choice:
     if not facts.identified:
         return Choice(delta=False)
     if option == "delta" or facts.style == "stored":
-        return Choice(delta=True)
+        return Choice(delta=True, note=_price(facts))
     if len(facts.missing) == len(facts.diff_ids) or _mostly_missing(facts):
         return Choice(delta=False)
     return Choice(delta=True, note=_price(facts))
@@ -83,10 +83,12 @@ def _price(facts: Facts) -> str:
     if facts.style != "remembering" or len(facts.sizes) != len(facts.diff_ids):
         return ""
     pairs = enumerate(zip(facts.diff_ids, facts.sizes, strict=True))
-    new = sum(s for i, (d, s) in pairs if d not in facts.learnt and i not in facts.missing)
+    first = len(facts.missing) == len(facts.diff_ids)
+    asked = () if first else facts.missing
+    new = sum(s for i, (d, s) in pairs if d not in facts.learnt and i not in asked)
     if new < _WORTH_TELLING:
         return ""
     return (
-        f"Docker compresses {new >> 20} MiB of unchanged layers, this once;"
+        f"Docker compresses {new >> 20} MiB of {'' if first else 'unchanged '}layers, this once;"
         " from the next build on only what changed moves"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
@@ -18,7 +19,7 @@ from imgload.transports.fanout import Feed
 _FROM_FOLDER = 'folder=$1; shift; tar -C "$folder" -cf - . | "$@"'
 _FOLDERS = "/var/lib"
 _ABORT_SECONDS = 1.5
-"""How long a node may take to let go of an import whose stream was cut off."""
+"""How long the nodes may take to let go of an import whose stream was cut off."""
 
 OnBytes = Callable[[str, int], None]
 
@@ -70,8 +71,9 @@ class Lanes:
         """Cut all streams off; no node has an image of them then."""
         for feed in self.feeds.values():
             feed.abort()
+        deadline = time.monotonic() + _ABORT_SECONDS
         for task in self._tasks:
-            task.settle(_ABORT_SECONDS)
+            task.settle(max(0.0, deadline - time.monotonic()))
 
 
 @attrs.define

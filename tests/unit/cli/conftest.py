@@ -27,7 +27,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Outcome]]:
     """Give a function that runs `imgload` with the arguments given."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGTTOU)}
 
     def run_it(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["imgload", *arguments])
@@ -37,4 +37,5 @@ def run(
         return Outcome(ended.value.code, *capsys.readouterr())
 
     yield run_it
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)

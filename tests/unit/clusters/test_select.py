@@ -73,6 +73,23 @@ def test_the_kube_context_decides(tmp_path: Path, in_context: Context) -> None:
     assert selected(engines, "a") == [("docker", "a-control-plane")]
 
 
+@pytest.mark.parametrize("context", [None, "gke_project_region_kind"])
+def test_without_a_guess_the_context_must_name_a_cluster(
+    tmp_path: Path, in_context: Context, context: str | None
+) -> None:
+    """What deploys there would look for the image in another cluster; a name given will do."""
+    engines = [engine(tmp_path, *cluster("a"))]
+    if context:
+        in_context(context)
+    with pytest.raises(ClusterNotFound) as caught:
+        select_nodes(engines, None, (), guess=False)
+    assert (repr(context) if context else "none is set") in caught.value.message
+    assert "kubectl config use-context" in caught.value.hint
+    assert select_nodes(engines, "a", (), guess=False)
+    in_context("kind-a")
+    assert select_nodes(engines, None, (), guess=False)
+
+
 def test_a_context_of_another_kind_decides_nothing(tmp_path: Path, in_context: Context) -> None:
     """The only cluster is meant, or one has to be named."""
     in_context("gke_project_region_kind")

@@ -198,6 +198,23 @@ def test_a_name_given_takes_the_place_of_all_its_own(name: str, record: str) -> 
     assert (source, settled.target) == (pair[0], pair[1].target)
 
 
+def test_further_names_stand_beside_its_own() -> None:
+    """Normalised, and each once; the source sends the image once for all of them."""
+    pair = (SHELF, found("a", "docker.io/library/app:v1"))
+    images = named([pair], None, ["app:v2", "docker.io/library/app:v1", "ghcr.io/me/app:v3"])
+    names = ("docker.io/library/app:v1", "docker.io/library/app:v2", "ghcr.io/me/app:v3")
+    assert tuple(image.name for image in images) == names
+    assert {f.names for _, f in images.values()} == {names}
+    given = named([pair], "db:v1", ["db:v2"])
+    assert [image.name for image in given] == [f"docker.io/library/db:v{n}" for n in (1, 2)]
+
+
+def test_further_names_for_several_images_are_wrong_usage() -> None:
+    """They would be one name of two images."""
+    with pytest.raises(UsageError, match="one name"):
+        named([(SHELF, found("a", "a:1")), (SHELF, found("b", "b:1"))], None, ["c:1"])
+
+
 def test_one_name_for_several_images_is_wrong_usage() -> None:
     """The last would win."""
     pairs = [(SHELF, found("a")), (SHELF, found("b"))]

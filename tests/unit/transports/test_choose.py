@@ -59,9 +59,19 @@ def test_an_image_that_is_not_known_is_saved(option: TransportOption) -> None:
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("missing", [[], [2], [0, 1, 2]])
 def test_delta_means_delta(style: PushStyle, missing: list[int]) -> None:
-    """Also where it is slower."""
+    """Also where it is slower; what Docker's first push of layers costs is told."""
     choice = choose("delta", attrs.evolve(FACTS, style=style, missing=missing))
-    assert (choice.delta, choice.note) == (True, "")
+    assert choice.delta
+    assert bool(choice.note) is (style == "remembering")
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"), [([2], "150 MiB of unchanged"), ([0, 1, 2], "151 MiB of lay")]
+)
+def test_the_price_of_a_first_load_is_that_of_all_layers(missing: list[int], told: str) -> None:
+    """Paid at the first load, it is not paid at the first rebuild."""
+    facts = attrs.evolve(FACTS, style="remembering", missing=missing)
+    assert told in choose("delta", facts).note
 
 
 @pytest.mark.parametrize("missing", [[], [0], [0, 1, 2]])

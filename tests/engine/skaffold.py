@@ -1,0 +1,166 @@
+"""A process that does to a custom builder what Skaffold does (pkg/skaffold/build/custom)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+
+from imgload.oci.digest import Digest
+from imgload.transports.intake import Manifests, Upload
+from tests.lab import Lab
+from tests.lab.engine import Engine
+
+GRACE_SECONDS = 2.0
+CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}
+"""By the engine that builds and runs the nodes; with Podman there is no Docker at all."""
+
+
+@attrs.define
+class Shelf(Manifests):
+    """What a registry has taken: each blob's size, and the manifests."""
+
+    sizes: dict[Digest, int] = attrs.field(factory=dict)
+
+    def size_of(self, digest: Digest) -> int | None:
+        return self.sizes.get(digest)
+
+    def upload(self, _digest: Digest | None, _size: int | None) -> Upload:
+        return _Counted(self)
+
+
+@attrs.define
+class _Counted:
+    shelf: Shelf
+    size: int = 0
+
+    def write(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+
+    def finish(self, digest: Digest) -> None:
+        self.shelf.sizes[digest] = self.size
+
+    def abandon(self) -> None:
+        self.size = 0
+
+
+@attrs.frozen
+class Ended:
+    """How a build ended, and what was shown of it."""
+
+    status: int
+    output: str
+
+
+@attrs.frozen
+class Skaffold:
+    """Skaffold, as far as a custom builder sees it.
+
+    Args:
+        engine: the Docker API that it talks to: ``DOCKER_HOST``.
+        folder: the artifact's context.
+        image: name and tag that its tagger chose.
+        exported: what the user's own shell exports; it comes last, and wins.
+
+    """
+
+    engine: Engine
+    folder: Path
+    image: str
+    exported: dict[str, str]
+
+    @classmethod
+    def on(cls, lab: Lab, name: str, home: Path, image: str) -> Skaffold:
+        """Return one whose user has one engine, and a kube context of a cluster on it."""
+        engine = lab.engine(name)
+        home.mkdir()
+        program = home / "imgload"
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m imgload "$@"\n')
+        program.chmod(0o755)
+        lab.cluster(CLUSTERS[name])
+        (home / "kubeconfig").write_text(f"current-context: kind-{CLUSTERS[name]}\n")
+        folder = home / "context"
+        folder.mkdir()
+        (folder / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+        client = [str(Path(engine.client[0]).parent)]
+        exported = {
+            "DOCKER_HOST": engine.url,
+            "CONTAINER_HOST": f"unix://{home}/nobody.sock",
+            "KUBECONFIG": str(home / "kubeconfig"),
+            "PATH": ":".join([str(home), *client, os.environ["PATH"]]),
+            "DOCKER_BUILDKIT": "0",
+            "BUILDAH_ISOLATION": "chroot",
+            "TMPDIR": str(home),
+        }
+        return cls(engine, folder, image, exported)
+
+    @property
+    def repository(self) -> str:
+        """The image's name without its tag."""
+        return self.image.rpartition(":")[0]
+
+    def environ(self, **changed: str) -> dict[str, str]:
+        """Return the environment of the build command."""
+        own = {
+            "IMAGE": self.image,
+            "PUSH_IMAGE": "false",
+            "BUILD_CONTEXT": str(self.folder),
+            "PLATFORMS": "",
+            "SKIP_TEST": "false",
+            "IMAGE_REPO": self.repository,
+            "IMAGE_TAG": self.image.rpartition(":")[2],
+        }
+        return {**os.environ, **own, **self.exported, **changed}
+
+    def start(self, command: str, **changed: str) -> subprocess.Popen[str]:
+        """Start the build command; both its outputs are shown as one."""
+        return subprocess.Popen(
+            ["sh", "-c", command],
+            cwd=self.folder,
+            env=self.environ(**changed),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def build(self, command: str = "imgload skaffold", **changed: str) -> Ended:
+        """Run the build command to its end."""
+        with self.start(command, **changed) as process:
+            output, _ = process.communicate(timeout=120)
+        return Ended(process.returncode, output)
+
+    def cancel(self, process: subprocess.Popen[str]) -> Ended:
+        """Send SIGINT to the process that was started, SIGKILL after two seconds, and wait."""
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+        process.kill()
+        output, _ = process.communicate(timeout=20)
+        return Ended(process.returncode, output)
+
+    def deployed(self) -> str:
+        """Inspect the image over the Docker API, tag it by its ID, and return that name."""
+        inspected = self._docker("image", "inspect", self.image)
+        image_id = str(json.loads(inspected)[0]["Id"])
+        name = f"{self.repository}:{image_id.removeprefix('sha256:')}"
+        self._docker("tag", image_id, name)
+        return name
+
+    def clear(self) -> None:
+        """Remove what was built, under all its names."""
+        names = self._docker("images", "--format", "{{.Repository}}:{{.Tag}}", self.repository)
+        if names.split():
+            self._docker("rmi", "--force", *names.split())
+
+    def _docker(self, *words: str) -> str:
+        done = subprocess.run(
+            ["docker", "-H", self.engine.url, *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout

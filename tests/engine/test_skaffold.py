@@ -1,0 +1,282 @@
+"""`imgload skaffold`, run by a process that does what Skaffold does."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import yaml
+
+from imgload.transports.receiver import receiving
+from tests.engine.conftest import Images, cri_id, forget, records, unique
+from tests.engine.skaffold import CLUSTERS, Shelf, Skaffold
+from tests.engine.test_load import config_digest, strays
+from tests.lab import Lab, Node
+
+MIB = 1 << 20
+EXAMPLE = Path(__file__).parents[2] / "examples/skaffold"
+Start = Callable[[str], Skaffold]
+
+
+@attrs.frozen
+class Failure:
+    """A call that fails, and how."""
+
+    options: str
+    status: int
+    said: str
+    changed: dict[str, str] = attrs.field(factory=dict)
+
+
+FAILURES = [
+    Failure("", 2, "IMAGE=app:dev BUILD_CONTEXT=. imgload", {"BUILD_CONTEXT": ""}),
+    Failure("", 2, "exported by your own shell", {"IMAGE": "mine:v1"}),
+    Failure("--target x -- true", 2, "--target=x"),
+    Failure("-- nosuch-program", 2, "nosuch-program"),
+    Failure("--builder podman", 5, "podman.socket"),
+    Failure("", 4, "kubectl config use-context", {"KUBECONFIG": "/nowhere"}),
+    Failure("-c nosuch", 4, "no cluster 'nosuch'"),
+    Failure("-- false", 1, "false failed with exit status 1"),
+    Failure("--file nosuch", 1, "docker build failed"),
+    Failure("-- true", 3, "the build has left no"),
+]
+TREE = """sh -c 'sleep 611; true' & sleep 612"""
+
+
+@pytest.fixture
+def start(lab: Lab, tmp_path: Path) -> Iterator[Start]:
+    """Give a function that returns Skaffold on an engine, with an artifact of its own."""
+    made: list[Skaffold] = []
+
+    def start(engine: str) -> Skaffold:
+        image = unique(f"skaffold{secrets.token_hex(4)}")
+        made.append(Skaffold.on(lab, engine, tmp_path / f"user{len(made)}", image))
+        change(made[-1])
+        return made[-1]
+
+    yield start
+    for skaffold in made:
+        skaffold.clear()
+
+
+def change(skaffold: Skaffold) -> None:
+    """Change one line of the application."""
+    (skaffold.folder / "app.py").write_text(f"print('{secrets.token_hex(8)}')\n")
+
+
+def node_of(lab: Lab, engine: str) -> Node:
+    return lab.cluster(CLUSTERS[engine]).nodes[0]
+
+
+def full(name: str) -> str:
+    return f"docker.io/library/{name}"
+
+
+@pytest.mark.parametrize("engine", ["docker", "docker28", "podman"])
+def test_what_skaffold_deploys_is_on_the_nodes(lab: Lab, start: Start, engine: str) -> None:
+    """$IMAGE and the tag by the ID that the Docker API tells, at once, and again for a rebuild.
+
+    On Docker's containerd image store that ID is a manifest's digest; the tag by the image ID is
+    there as well. With Podman there is no Docker: DOCKER_HOST leads to its socket.
+    """
+    skaffold, node = start(engine), node_of(lab, engine)
+    (skaffold.folder / "Dockerfile").write_text("FROM scratch\nCOPY base /\nCOPY app.py /\n")
+    (skaffold.folder / "base").write_bytes(secrets.token_bytes(2 * MIB))
+    before = records(node)
+    for build in ("first", "rebuild"):
+        change(skaffold)
+        ended = skaffold.build()
+        assert ended.status == 0, ended.output
+        assert "step 1/3" in ended.output.lower(), "the builder's own output"
+        deployed = skaffold.deployed()
+        image_id = config_digest(skaffold.engine, skaffold.image)
+        by_id = f"{skaffold.repository}:{image_id.removeprefix('sha256:')}"
+        names = {full(each) for each in (skaffold.image, deployed, by_id)}
+        assert [cri_id(node, name) for name in names] == [image_id] * len(names)
+        assert all(f"{name} {image_id[7:19]}" in ended.output for name in names)
+        assert names <= records(node)
+        assert len(names) == (3 if engine == "docker28" else 2)
+        if build == "rebuild":
+            assert "MiB" not in ended.output.partition("sending")[2], "only what changed moves"
+    assert strays(skaffold.engine) == []
+    forget(node, *(records(node) - before))
+
+
+def test_what_is_there_is_proven_and_not_sent(lab: Lab, start: Start) -> None:
+    """A build out of the cache; and the one platform of several that the nodes are."""
+    skaffold, node = start("docker"), node_of(lab, "docker")
+    for platforms in ("linux/amd64", "linux/amd64,linux/arm64", "all"):
+        ended = skaffold.build(PLATFORMS=platforms)
+        assert ended.status == 0, ended.output
+        assert ("building for linux/amd64 only" in ended.output) is (platforms != "linux/amd64")
+    assert ended.output.count("already there; proven") == 2
+    other = skaffold.build(PLATFORMS="linux/arm64,linux/s390x")
+    assert other.status == 6
+    assert "the nodes are linux/amd64" in other.output
+    forget(node, full(skaffold.image))
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_the_example_is_complete(lab: Lab, start: Start, engine: str) -> None:
+    """Its own build command, in a copy of its folder, upon a base that needs no registry."""
+    skaffold, node = start(engine), node_of(lab, engine)
+    shutil.copytree(EXAMPLE, skaffold.folder, dirs_exist_ok=True)
+    [artifact] = yaml.safe_load((EXAMPLE / "skaffold.yaml").read_text())["build"]["artifacts"]
+    ended = skaffold.build(f"{artifact['custom']['buildCommand']} --build-arg BASE=scratch")
+    assert ended.status == 0, ended.output
+    assert cri_id(node, full(skaffold.deployed()))
+    forget(node, full(skaffold.image))
+
+
+def test_no_load_only_builds(lab: Lab, start: Start) -> None:
+    """No cluster is needed then."""
+    skaffold = start("docker")
+    ended = skaffold.build("imgload skaffold --no-load", KUBECONFIG="/nowhere")
+    assert ended.status == 0, ended.output
+    assert skaffold.deployed()
+    assert full(skaffold.image) not in records(node_of(lab, "docker"))
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_a_command_of_the_users_own_builds(lab: Lab, start: Start, engine: str) -> None:
+    """Whatever it is, as long as it leaves $IMAGE in an engine."""
+    skaffold, node = start(engine), node_of(lab, engine)
+    ended = skaffold.build(f'exec imgload skaffold -- {engine} build -t "$IMAGE" .')
+    assert ended.status == 0, ended.output
+    assert cri_id(node, full(skaffold.deployed())) == skaffold.engine.image_id(skaffold.image)
+    forget(node, full(skaffold.image))
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.said)
+def test_what_is_not_proven_is_a_failure(lab: Lab, start: Start, failure: Failure) -> None:
+    """Skaffold deploys whatever exits 0; the nodes are as they were."""
+    skaffold, node = start("docker"), node_of(lab, "docker")
+    before = records(node)
+    ended = skaffold.build(f"imgload skaffold {failure.options}", **failure.changed)
+    assert (ended.status, "Traceback" in ended.output) == (failure.status, False), ended.output
+    assert failure.said in ended.output
+    assert records(node) == before
+
+
+def test_an_older_image_where_skaffold_looks_is_refused(lab: Lab, start: Start) -> None:
+    """It would be deployed; without one Skaffold itself fails, and is told what to set."""
+    skaffold = start("docker")
+    podman = Skaffold(lab.podman, skaffold.folder, skaffold.image, {})
+    both = {
+        "CONTAINER_HOST": lab.podman.url,
+        "PATH": f"{Path(lab.podman.client[0]).parent}:{skaffold.exported['PATH']}",
+    }
+    told = skaffold.build("imgload skaffold --builder podman", **both)
+    assert told.status == 0, told.output
+    assert f"set DOCKER_HOST={lab.podman.url}" in told.output
+    assert skaffold.build("imgload skaffold --no-load").status == 0
+    change(skaffold)
+    refused = skaffold.build("imgload skaffold --builder podman", **both)
+    assert refused.status == 3
+    assert f"run Skaffold with DOCKER_HOST={lab.podman.url}" in refused.output
+    podman.clear()
+    forget(node_of(lab, "docker"), full(skaffold.image))
+
+
+@pytest.mark.parametrize("engine", ["docker", "docker28", "podman"])
+def test_a_push_is_no_load(lab: Lab, start: Start, tmp_path: Path, engine: str) -> None:
+    """The registry has the digest that is printed; a registry that refuses is a failure."""
+    skaffold, node = start(engine), node_of(lab, engine)
+    before = records(node)
+    shelf = Shelf()
+    with receiving(shelf) as repository:
+        conf = tmp_path / "registries.conf"
+        place = repository.partition("/")[0]
+        conf.write_text(f'[[registry]]\nlocation = "{place}"\ninsecure = true\n')
+        there = Skaffold(skaffold.engine, skaffold.folder, f"{repository}:v1", skaffold.exported)
+        changed = {"PUSH_IMAGE": "true", "CONTAINERS_REGISTRIES_CONF": str(conf)}
+        ended = there.build(KUBECONFIG="/nowhere", **changed)
+        refused = there.build(IMAGE=f"{place}/other:v1", IMAGE_REPO=f"{place}/other", **changed)
+        there.clear()
+    assert ended.status == 0, ended.output
+    assert ended.output.split()[-1] in map(str, shelf.taken)
+    assert (refused.status, "push failed" in refused.output) == (1, True), refused.output
+    assert records(node) == before
+    skaffold.engine.remove_image(f"{place}/other:v1")
+
+
+@pytest.mark.parametrize(("shell", "status"), [("exec ", {130}), ("", {130, -2, -9})])
+def test_cancelled_while_building_it_ends_all(
+    lab: Lab, start: Start, tmp_path: Path, shell: str, status: set[int]
+) -> None:
+    """Within Skaffold's two seconds; a shell that keeps the signal to itself is killed then."""
+    skaffold = start("docker")
+    process = skaffold.start(f'{shell}imgload skaffold -- sh -c "echo started; {TREE}"')
+    assert process.stdout
+    assert process.stdout.readline() == "started\n"
+    begun = time.monotonic()
+    ended = skaffold.cancel(process)
+    assert ended.status in status
+    assert time.monotonic() - begun < (2 if shell else 4)
+    assert "interrupted" in ended.output
+    assert "Traceback" not in ended.output
+    assert lab.docker.cli("ps", "-q", "--filter", f"ancestor={skaffold.image}") == ""
+    assert not [line for line in _processes() if "sleep 611" in line or "sleep 612" in line]
+    assert [path for path in (tmp_path / "user0").iterdir() if "imgload-" in path.name] == []
+
+
+@pytest.mark.parametrize(("engine", "size"), [("docker", 40), ("docker28", 120), ("podman", 80)])
+def test_cancelled_while_loading_it_leaves_nothing(
+    lab: Lab, start: Start, engine: str, size: int
+) -> None:
+    """No name on the node, no tag of ours in the engine, no import that goes on."""
+    skaffold, node = start(engine), node_of(lab, engine)
+    (skaffold.folder / "big").write_bytes(secrets.token_bytes(size * MIB))
+    assert skaffold.build("imgload skaffold --no-load").status == 0
+    before = records(node)
+    process = skaffold.start("exec imgload skaffold -- true")
+    while "images import" not in node.exec("ps", "-o", "args"):
+        assert process.poll() is None, "it was over before it could be cancelled"
+    begun = time.monotonic()
+    ended = skaffold.cancel(process)
+    assert (ended.status, "interrupted" in ended.output) == (130, True), ended.output
+    assert time.monotonic() - begun < 2
+    while "images import" in node.exec("ps", "-o", "args"):
+        assert time.monotonic() - begun < 10
+    assert records(node) == before
+    assert strays(skaffold.engine) == []
+
+
+def _processes() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["docker", "docker28", "podman"])
+def test_a_changed_line_costs_little_more_than_its_build(
+    start: Start, images: Images, engine: str
+) -> None:
+    """At most 0.6 s, in the best of five rebuilds, upon a base of 100 MiB that is loaded once."""
+    skaffold, base = start(engine), unique("base")
+    images.build(skaffold.engine, base, secrets.token_bytes(100 * MIB))
+    (skaffold.folder / "Dockerfile").write_text(f"FROM {base}\nCOPY app.py /\n")
+    assert skaffold.build().status == 0
+    extra = []
+    for _ in range(5):
+        alone, _ = _timed(skaffold, f'{Path(skaffold.engine.client[0]).name} build -t "$IMAGE" .')
+        loaded, output = _timed(skaffold, "imgload skaffold")
+        assert "compresses" not in output, "that was paid for at the first load"
+        extra.append(loaded - alone)
+    assert min(extra) <= 0.6, extra
+
+
+def _timed(skaffold: Skaffold, command: str) -> tuple[float, str]:
+    change(skaffold)
+    begun = time.monotonic()
+    ended = skaffold.build(command)
+    assert ended.status == 0, ended.output
+    return time.monotonic() - begun, ended.output

@@ -1,0 +1,81 @@
+"""Being told to stop, once, twice, or by the end of the parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from imgload.cli.app import Interruption
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from imgload.cli.app import heed_signals
+from imgload.cli.parent import heed_parent
+heed_signals()
+heed_parent()
+told = Path(sys.argv[1])
+try:
+    told.write_text("started")
+    time.sleep(600)
+except KeyboardInterrupt:
+    time.sleep(0.3)
+    told.write_text("cleaned")
+"""
+
+
+def test_a_second_signal_does_not_cut_the_cleaning_up_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a terminal's Ctrl-C Skaffold passes on a second one; after a while it is meant again."""
+    interruption = Interruption()
+    with pytest.raises(KeyboardInterrupt):
+        interruption(signal.SIGINT, None)
+    interruption(signal.SIGINT, None)
+    now = time.monotonic() + 2
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with pytest.raises(KeyboardInterrupt):
+        interruption(signal.SIGTERM, None)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        ["INT"],
+        ["INT", "INT", "TERM"],
+        ["TERM", "INT"],
+    ],
+)
+def test_each_signal_ends_it_cleanly(tmp_path: Path, stop: list[str]) -> None:
+    """Also where SIGINT was ignored from the start, as in the background of a script."""
+    told = tmp_path / "told"
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    process = subprocess.Popen([*ignoring, sys.executable, "-c", CHILD, str(told)])
+    _until(told, "started")
+    for name in stop:
+        process.send_signal(signal.Signals[f"SIG{name}"])
+        time.sleep(0.05)
+    assert process.wait(5) == 0
+    assert told.read_text() == "cleaned"
+
+
+def test_the_end_of_the_parent_is_one(tmp_path: Path) -> None:
+    """Skaffold's SIGINT reaches the shell only, which may keep it, and is killed then."""
+    told = tmp_path / "told"
+    words = [sys.executable, "-c", CHILD, str(told)]
+    shell = subprocess.Popen(["sh", "-c", '"$@"; true', "sh", *words])
+    _until(told, "started")
+    os.kill(shell.pid, signal.SIGKILL)
+    shell.wait()
+    _until(told, "cleaned")
+
+
+def _until(path: Path, text: str) -> None:
+    deadline = time.monotonic() + 10
+    while not path.exists() or path.read_text() != text:
+        assert time.monotonic() < deadline, f"{path} does not say {text}"
+        time.sleep(0.02)
