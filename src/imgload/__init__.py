@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from imgload.reference import Reference
     from imgload.report import ImageResult, NodeResult, Report
     from imgload.state import clear_cache
+    from imgload.watching import WatchedLoad, watch
 
 __version__ = "0.1.0"
 
@@ -114,12 +115,14 @@ __all__ = [
     "SourceError",
     "Step",
     "UsageError",
+    "WatchedLoad",
     "__version__",
     "clear_cache",
     "images",
     "load",
     "prune",
     "verify",
+    "watch",
 ]
 
 _HOMES = {
@@ -183,6 +186,7 @@ _HOMES = {
         "Report",
     ),
     "imgload.state": ("clear_cache",),
+    "imgload.watching": ("WatchedLoad", "watch"),
 }
 """Where the public names live; each is imported when it is first used, since start-up counts."""
 

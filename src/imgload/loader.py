@@ -27,6 +27,19 @@ if TYPE_CHECKING:
     from imgload.transports.choose import TransportOption
 
 OnEvent = Callable[[Event], None]
+Ask = Callable[[Node, Question], Survey | ImgloadError]
+
+
+def _survey(node: Node, asked: Question) -> Survey | ImgloadError:
+    try:
+        return node.survey(asked)
+    except ImgloadError as error:
+        return error
+
+
+def _expect(node: Node, asked: Question) -> Survey | ImgloadError:
+    """Take what the last import of a node left, where that will do."""
+    return node.expected(asked) or _survey(node, asked)
 
 
 @attrs.define
@@ -109,7 +122,8 @@ class Loader:
             ImgloadError: when nothing could be loaded at all.
 
         """
-        found, surveys, failed = self._look(images, name, platform, on_event)
+        ask = _survey if dry_run else _expect
+        found, surveys, failed = self._look(images, name, platform, on_event, ask)
         plan = make_plan(list(found), surveys)
         by_name = {node.name: node for node in self.nodes}
         from imgload.transfer import Transfer  # noqa: PLC0415 - see `_survey`
@@ -156,40 +170,38 @@ class Loader:
         return report
 
     def _look(
-        self, texts: Sequence[str], name: str | None, platform: str | None, on_event: OnEvent
+        self,
+        texts: Sequence[str],
+        name: str | None,
+        platform: str | None,
+        on_event: OnEvent,
+        ask: Ask = _survey,
     ) -> tuple[dict[Image, Located], dict[str, Survey], dict[str, ImgloadError]]:
         """Find the images in the sources, and what the nodes have."""
         wanted = Platform.parse(platform) if platform is not None else None
         held = locate(texts, self.sources, wanted, self.settle)
         located = [_remembered(*pair) for pair in held]
         found = named(located, name)
-        surveys, failed = self._survey(list(found))
+        surveys, failed = self._survey(list(found), ask)
         if any(image.image_id is None for image in found):
             found = _identified(found, surveys)
             if any(_may_have(survey, found) for survey in surveys.values()):
-                surveys, failed = self._survey(list(found))
+                surveys, failed = self._survey(list(found), ask)
         for image in found:
             on_event(ImageFound(image.name, image.image_id, image.source, image.size))
             for note in _cannot_run(image, surveys):
                 on_event(note)
         return found, surveys, failed
 
-    def _survey(self, images: Sequence[Image]) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
+    def _survey(
+        self, images: Sequence[Image], ask: Ask = _survey
+    ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
         """Survey all nodes at once, and import meanwhile what comes after."""
         Task(partial(import_module, "imgload.transfer"))
-        answers = in_parallel(
-            [partial(_survey, node, Question.about(images)) for node in self.nodes]
-        )
+        answers = in_parallel([partial(ask, node, Question.about(images)) for node in self.nodes])
         pairs = list(zip((node.name for node in self.nodes), answers, strict=True))
         surveys = {name: answer for name, answer in pairs if isinstance(answer, Survey)}
         return surveys, {n: a for n, a in pairs if isinstance(a, ImgloadError)}
-
-
-def _survey(node: Node, asked: Question) -> Survey | ImgloadError:
-    try:
-        return node.survey(asked)
-    except ImgloadError as error:
-        return error
 
 
 def _remembered(source: Source, found: Found) -> Located:

@@ -95,6 +95,17 @@ class Reference:
         """Return the name that Podman gives to a local build of a short name."""
         return Reference("localhost", self.written or self.repository, self.tag, self.digest)
 
+    def off_localhost(self) -> Reference:
+        """Return the name without the ``localhost/`` that Podman puts before a short one."""
+        if self.registry != "localhost":
+            return self
+        return Reference.parse(str(self).removeprefix("localhost/"))
+
+    @property
+    def untagged(self) -> Reference:
+        """The name alone, which is its repository's."""
+        return attrs.evolve(self, tag=None, digest=None)
+
     @property
     def _suffix(self) -> str:
         tag = f":{self.tag}" if self.tag else ""

@@ -186,3 +186,19 @@ def test_an_archive_leaves_out_what_the_node_has(
     assert sent(report)[0] < 1.02 * MIB + 10_000
     assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
     forget(node, f"docker.io/library/{tag}")
+
+
+def test_what_was_collected_between_two_loads_is_sent(lab: Lab, build: Build) -> None:
+    """A loader that is kept takes the nodes to have what it left there, and notices."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    with imgload.Loader.connect(cluster="lab-d21", source="docker") as loader:
+        first = build(lab.docker, tag)
+        loader.load([tag])
+        second = build(lab.docker, tag)
+        assert sent(loader.load([tag]))[0] < MIB
+        forget(node, name, first, second)
+        new = build(lab.docker, tag)
+        assert sent(loader.load([tag]))[0] > BASE
+    assert cri_id(node, name) == new
+    forget(node, name)

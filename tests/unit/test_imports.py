@@ -34,7 +34,7 @@ LEVELS: list[set[str]] = [
     {"transfer", "verification"},
     {"connect"},
     {"loader"},
-    {"api"},
+    {"api", "watching"},
     {"integrations"},
     {"imgload"},
     {"cli"},

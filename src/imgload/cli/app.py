@@ -20,6 +20,7 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _COMMANDS = {
     "load": "Put images on every node, and prove it.",
     "verify": "Read back whether every node has exactly these images.",
+    "watch": "Load each image the moment it is built or tagged.",
     "kind": "Take kind's arguments: do `kind load`, hand the rest to kind.",
     "k3d": "Take k3d's arguments: do `k3d image import`, hand the rest to k3d.",
     "images": "Which images the nodes have, and what they take.",

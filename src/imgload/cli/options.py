@@ -29,6 +29,16 @@ def cluster_options(command: Command) -> Command:
     return cluster(node(command))
 
 
+def engine_option(command: Command) -> Command:
+    """Add ``--from`` for commands to which only engines are sources, as ``source``."""
+    return click.option(
+        "--from",
+        "source",
+        metavar="ENGINE",
+        help="docker, podman or an engine's URL. [default: every engine that answers]",
+    )(command)
+
+
 def source_options(command: Command) -> Command:
     """Add ``--from``, ``--as`` and ``--platform``, as ``source``, ``name`` and ``platform``."""
     source = click.option(

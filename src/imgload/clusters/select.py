@@ -62,6 +62,11 @@ def select_nodes(
     return _named(nodes, names) if names else nodes
 
 
+def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
+    """Return the cluster meant, as `select_nodes` does."""
+    return _select(find_clusters(engines), cluster, engines)
+
+
 def _select(clusters: Sequence[Cluster], name: str | None, engines: Sequence[Engine]) -> Cluster:
     if name is not None:
         return _only(_called(clusters, name), clusters, engines, name)

@@ -50,6 +50,7 @@ class Node:
     engine: Engine
     container: Container
     _traits: Traits | None = None
+    _last: tuple[Question, Survey] | None = None
 
     def survey(self, question: Question) -> Survey:
         """Read what the node has.
@@ -76,6 +77,18 @@ class Node:
             if error.message.startswith(self.name):
                 raise
             raise NodeUnusable(f"{self.name}: {error.message}", hint=self._look) from error
+
+    def expected(self, question: Question) -> Survey | None:
+        """Return what the node had after its last import, if that can settle what to send.
+
+        What was collected since shows in the import's own proof. An image that the node may have
+        is read anew, and so are names that the last import was not about.
+        """
+        if self._last is None:
+            return None
+        asked, found = self._last
+        new = found.content.blobs.isdisjoint(question.image_ids)
+        return found if new and set(question.names) <= set(asked.names) else None
 
     def _survey(self, question: Question) -> Survey:
         traits, outputs = self.ask(partial(state_commands, question))
@@ -107,6 +120,7 @@ class Node:
 
         """
         traits = self._known_traits
+        self._last = None
         feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
         from imgload.nodes.marks import mark_commands  # noqa: PLC0415 - start-up
 
@@ -116,7 +130,9 @@ class Node:
         result = self._exec(argv, layout)
         outputs = parse_batch(result.stdout, marker, 1 + sum(map(len, groups)))
         if len(outputs) == 1 + sum(map(len, groups)) and outputs[0].exit_status == 0:
-            return read_state(question, traits, outputs[1 + len(marks) :])
+            survey = read_state(question, traits, outputs[1 + len(marks) :])
+            self._last = (question, survey)
+            return survey
         status = outputs[0].exit_status if outputs else result.exit_status
         raise self._failure(status, result.message, "ctr images import")
 
