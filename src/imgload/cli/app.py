@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -21,10 +22,11 @@ _COMMANDS = {
     "load": "Put images on every node, and prove it.",
     "verify": "Read back whether every node has exactly these images.",
     "watch": "Load each image the moment it is built or tagged.",
-    "kind": "Take kind's arguments: do `kind load`, hand the rest to kind.",
-    "k3d": "Take k3d's arguments: do `k3d image import`, hand the rest to k3d.",
     "images": "Which images the nodes have, and what they take.",
     "prune": "Remove old builds from the nodes.",
+    "kind": "Take kind's arguments: do `kind load`, hand the rest to kind.",
+    "k3d": "Take k3d's arguments: do `k3d image import`, hand the rest to k3d.",
+    "completion": "Print the script that completes arguments in bash, zsh or fish.",
 }
 """Each is the module and the function ``imgload.cli.NAME.NAME``."""
 
@@ -83,6 +85,8 @@ def main() -> NoReturn:
 def finish(run: Callable[[], int | None]) -> NoReturn:
     """Run to the end, show what went wrong, and exit with the status that it has."""
     signal.signal(signal.SIGTERM, _terminate)
+    if "_IMGLOAD_COMPLETE" in os.environ:
+        import_module("imgload.cli.completion")
     try:
         status = run()
     except click.exceptions.Exit as request:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+Complete = Callable[[click.Context, click.Parameter, str], list["CompletionItem"]]
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def completed(what: str) -> Complete:
+    """Return what completes an argument: a function of `imgload.cli.complete`, by name."""
+
+    def complete(
+        context: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        home = import_module("imgload.cli.complete")
+        found: list[CompletionItem] = getattr(home, what)(context, incomplete)
+        return found
+
+    return complete
 
 
 def cluster_options(command: Command) -> Command:
@@ -16,6 +34,7 @@ def cluster_options(command: Command) -> Command:
         "--cluster",
         "-c",
         metavar="NAME",
+        shell_complete=completed("clusters"),
         help="The cluster. [default: the kube context's, or the only one]",
     )
     node = click.option(
@@ -24,9 +43,17 @@ def cluster_options(command: Command) -> Command:
         "nodes",
         multiple=True,
         metavar="NODE",
+        shell_complete=completed("nodes"),
         help="Only this node; may be repeated.",
     )
     return cluster(node(command))
+
+
+def images_argument(command: Command) -> Command:
+    """Add ``[IMAGE]...``, as ``images``."""
+    return click.argument(
+        "images", nargs=-1, metavar="[IMAGE]...", shell_complete=completed("images")
+    )(command)
 
 
 def engine_option(command: Command) -> Command:
@@ -35,6 +62,7 @@ def engine_option(command: Command) -> Command:
         "--from",
         "source",
         metavar="ENGINE",
+        shell_complete=completed("engines"),
         help="docker, podman or an engine's URL. [default: every engine that answers]",
     )(command)
 
@@ -45,6 +73,7 @@ def source_options(command: Command) -> Command:
         "--from",
         "source",
         metavar="SOURCE",
+        shell_complete=completed("sources"),
         help="docker, podman, an engine's URL, an archive (a file, - or an OCI layout folder)."
         " [default: every engine that answers]",
     )
@@ -52,7 +81,10 @@ def source_options(command: Command) -> Command:
         "--as", "name", metavar="NAME", help="Take the one image under this name on the nodes."
     )
     platform = click.option(
-        "--platform", metavar="OS/ARCH", help="Which platform of a multi-platform image."
+        "--platform",
+        metavar="OS/ARCH",
+        shell_complete=completed("platforms"),
+        help="Which platform of a multi-platform image.",
     )
     return source(name(platform(command)))
 

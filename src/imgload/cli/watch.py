@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import cluster_options, engine_option, output_option
+from imgload.cli.options import cluster_options, completed, engine_option, output_option
 from imgload.cli.output import failures, show_json
 from imgload.cli.text import hint_text, size_text
 from imgload.events import Event, Note
@@ -23,7 +23,7 @@ _WITHOUT_BYTES = {"present": "already there", "tagged": "tagged"}
 
 
 @click.command(no_args_is_help=True)
-@click.argument("patterns", nargs=-1, metavar="PATTERN...")
+@click.argument("patterns", nargs=-1, metavar="PATTERN...", shell_complete=completed("images"))
 @cluster_options
 @engine_option
 @output_option("json")

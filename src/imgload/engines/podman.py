@@ -43,6 +43,11 @@ class PodmanEngine(RestEngine):
             size=int(found.get("Size") or 0),
         )
 
+    def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
+        """Return the names; Podman takes several references for a demand to fit them all."""
+        found = [super(PodmanEngine, self).names([each]) for each in references]
+        return dict(item for names in found or [super().names()] for item in names.items())
+
     event_filters: ClassVar = {
         "event": ["tag", "build", "loadfromarchive", "import", "pull", "commit"]
     }
