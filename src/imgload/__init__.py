@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         PlatformMissing,
         PruneFailed,
         ReferenceInvalid,
+        RegistryError,
         SourceError,
         UsageError,
     )
@@ -55,6 +56,16 @@ if TYPE_CHECKING:
     from imgload.plan import Image, Plan, Proof, Step
     from imgload.pruning import Kept, NodePruned, PruneReport
     from imgload.reference import Reference
+    from imgload.registry.api import (
+        PushReport,
+        RegistryReport,
+        connect_registry,
+        disconnect_registry,
+        push_to_registry,
+    )
+    from imgload.registry.hosting import Hosting
+    from imgload.registry.pushing import PushedImage
+    from imgload.registry.wiring import NodeWiring
     from imgload.report import ImageResult, NodeResult, Report
     from imgload.state import clear_cache
     from imgload.watching import WatchedLoad, watch
@@ -74,6 +85,7 @@ __all__ = [
     "EngineNotPermitted",
     "EngineUnreachable",
     "Event",
+    "Hosting",
     "Image",
     "ImageAmbiguous",
     "ImageError",
@@ -98,6 +110,7 @@ __all__ = [
     "NodeResult",
     "NodeStalled",
     "NodeUnusable",
+    "NodeWiring",
     "NotProven",
     "NotRemoved",
     "Note",
@@ -107,8 +120,12 @@ __all__ = [
     "Proof",
     "PruneFailed",
     "PruneReport",
+    "PushReport",
+    "PushedImage",
     "Reference",
     "ReferenceInvalid",
+    "RegistryError",
+    "RegistryReport",
     "Report",
     "SendingEnded",
     "SendingStarted",
@@ -118,9 +135,12 @@ __all__ = [
     "WatchedLoad",
     "__version__",
     "clear_cache",
+    "connect_registry",
+    "disconnect_registry",
     "images",
     "load",
     "prune",
+    "push_to_registry",
     "verify",
     "watch",
 ]
@@ -155,6 +175,7 @@ _HOMES = {
         "PlatformMissing",
         "PruneFailed",
         "ReferenceInvalid",
+        "RegistryError",
         "SourceError",
         "UsageError",
     ),
@@ -180,6 +201,16 @@ _HOMES = {
     ),
     "imgload.pruning": ("Kept", "NodePruned", "PruneReport"),
     "imgload.reference": ("Reference",),
+    "imgload.registry.api": (
+        "PushReport",
+        "RegistryReport",
+        "connect_registry",
+        "disconnect_registry",
+        "push_to_registry",
+    ),
+    "imgload.registry.hosting": ("Hosting",),
+    "imgload.registry.pushing": ("PushedImage",),
+    "imgload.registry.wiring": ("NodeWiring",),
     "imgload.report": (
         "ImageResult",
         "NodeResult",

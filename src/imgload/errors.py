@@ -23,6 +23,7 @@ One root, so that a caller can catch it all; each error carries the hint that a 
     │   ├── DigestMismatch
     │   ├── ManifestMissing
     │   └── PlatformMissing
+    ├── RegistryError            5   does not answer, or refuses
     ├── NodeError                1   one node; the other nodes go on
     │   ├── NodeNotRunning
     │   ├── NodeUnusable
@@ -169,6 +170,12 @@ class ManifestMissing(SourceError):
 
 class PlatformMissing(SourceError):
     """The image does not have the platform asked for."""
+
+
+class RegistryError(ImgloadError):
+    """A registry does not answer, or not as a registry does, or refuses."""
+
+    exit_status = 5
 
 
 class NodeError(ImgloadError):

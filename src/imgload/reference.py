@@ -115,6 +115,11 @@ class Reference:
         return f"{self.registry}/{self.repository}{self._suffix}"
 
 
+def is_registry(text: str) -> bool:
+    """Whether the text can be the first part of an image's name: a host, maybe with a port."""
+    return _REGISTRY.fullmatch(text) is not None
+
+
 def pinned(name: str) -> Digest | None:
     """Return the manifest digest that a full name demands (``repo@sha256:…``), or None."""
     _, at, digest = name.partition("@")

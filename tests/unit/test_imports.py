@@ -33,6 +33,7 @@ LEVELS: list[set[str]] = [
     {"sending"},
     {"transfer", "verification"},
     {"connect"},
+    {"registry"},
     {"loader"},
     {"api", "watching"},
     {"integrations"},

@@ -24,6 +24,7 @@ _COMMANDS = {
     "watch": "Load each image the moment it is built or tagged.",
     "images": "Which images the nodes have, and what they take.",
     "prune": "Remove old builds from the nodes.",
+    "registry": "Have the nodes pull from a registry, and push to it.",
     "kind": "Take kind's arguments: do `kind load`, hand the rest to kind.",
     "k3d": "Take k3d's arguments: do `k3d image import`, hand the rest to k3d.",
     "completion": "Print the script that completes arguments in bash, zsh or fish.",
@@ -72,7 +73,7 @@ def cli() -> None:
       2  wrong usage
       3  image not found, or ambiguous
       4  cluster or node not found
-      5  container engine unreachable or not permitted
+      5  container engine or registry unreachable, or not permitted
       6  the source is invalid: corrupt archive, digest mismatch, no such platform
     """  # noqa: D301 - click's mark for a block that keeps its lines
 

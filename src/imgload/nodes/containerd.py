@@ -30,6 +30,12 @@ _SNAPSHOTTER_PATHS = (
     ("cri", "containerd", "snapshotter"),
 )
 """Where config versions 3 and 4, 2, and 1 keep CRI's snapshotter."""
+_REGISTRY_PATHS = (
+    ("io.containerd.cri.v1.images", "registry", "config_path"),
+    ("io.containerd.grpc.v1.cri", "registry", "config_path"),
+    ("cri", "registry", "config_path"),
+)
+_FOLDER = re.compile(r"(?:/(?!\.\.?(?:/|$))[\w.-]+)+", re.ASCII)
 
 
 def images_of(names: Sequence[str], targets: Sequence[Digest]) -> tuple[str, ...]:
@@ -96,6 +102,15 @@ def tag_command(existing: str, name: str) -> tuple[str, ...]:
     return (*CTR, "images", "tag", "--force", existing, name)
 
 
+def probe_command(folder: str, registry: str) -> tuple[str, ...]:
+    """Return the command that asks a registry for an image that nobody has.
+
+    It reads the registry's file and resolves its host as a pull by CRI does; nothing is written.
+    """
+    options = ("images", "pull", "--hosts-dir", folder)
+    return ("ctr", "--timeout", "5s", *CTR[1:], *options, f"{registry}/imgload/probe:none")
+
+
 def remove_command(names: Sequence[str], *, wait: bool = False) -> tuple[str, ...]:
     """Return the command that takes names away; `wait` until what only they held is gone, too."""
     return (*CTR, "images", "rm", *(["--sync"] if wait else []), "--", *names)
@@ -109,11 +124,24 @@ def parse_version(text: str) -> tuple[int, int]:
 
 def parse_snapshotter(config: str) -> str | None:
     """Return CRI's snapshotter out of ``containerd config dump``, or None (kind #3871)."""
+    return _setting(config, _SNAPSHOTTER_PATHS)
+
+
+def parse_registry_folder(config: str) -> str | None:
+    """Return the folder with CRI's registries out of ``containerd config dump``, or None.
+
+    Of several, the first is where containerd looks first.
+    """
+    first = (_setting(config, _REGISTRY_PATHS) or "").partition(":")[0]
+    return first if _FOLDER.fullmatch(first) else None
+
+
+def _setting(config: str, paths: Sequence[tuple[str, ...]]) -> str | None:
     try:
         plugins = tomllib.loads(config).get("plugins", {})
     except (ValueError, RecursionError):
         return None
-    found = (_dig(plugins, path) for path in _SNAPSHOTTER_PATHS)
+    found = (_dig(plugins, path) for path in paths)
     return next((value for value in found if isinstance(value, str) and value), None)
 
 
