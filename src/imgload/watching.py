@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from importlib import import_module
@@ -19,6 +19,8 @@ from imgload.engines.listening import Back, Heard, Listener, Lost, Told
 from imgload.errors import ImgloadError, LoadFailed, UsageError
 from imgload.events import Event, Note
 from imgload.loader import Loader
+from imgload.nodes.node import Node
+from imgload.nodes.survey import Question
 from imgload.oci.digest import Digest
 from imgload.parallel import Task, in_parallel
 from imgload.patterns import engine_filter, meant, parse_patterns
@@ -124,7 +126,7 @@ class Watch:
 
     def __iter__(self) -> Iterator[WatchedLoad | Note]:
         """Yield what happens, for ever."""
-        Task(partial(import_module, "imgload.transfer"))
+        Task(partial(_get_ready, self.selection.nodes))
         yield Note(self._intent)
         while True:
             told = self._next()
@@ -208,6 +210,14 @@ class Watch:
             else:
                 self._owed.difference_update(keys)
                 self._loaded.update((key, due.get(key[1])) for key in keys)
+
+
+def _get_ready(nodes: Sequence[Node]) -> None:
+    """Learn before the first build what does not change: of the nodes, and of our own code."""
+    import_module("imgload.transfer")
+    for node in nodes:
+        with suppress(ImgloadError):
+            node.survey(Question((), ()))
 
 
 def _names(heard: Heard) -> list[tuple[str, Digest]]:

@@ -144,7 +144,7 @@ class RegistryClient:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise RegistryError(
                 f"{self.url} does not answer ({method} {target.partition('?')[0]}): {why}",
-                hint=f"is it running, and is this its address here? try: curl {self.url}/v2/",
+                hint=f"see whether it runs, and has this address here: curl {self.url}/v2/",
             ) from error
 
 

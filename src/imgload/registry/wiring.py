@@ -15,7 +15,14 @@ from typing import Any
 import attrs
 
 from imgload.errors import ImgloadError, NodeUnusable, RegistryError
-from imgload.nodes.containerd import CONFIG_DUMP, parse_registry_folder, probe_command
+from imgload.nodes.containerd import (
+    CONFIG_DUMP,
+    DEFAULT_REGISTRY_FOLDER,
+    VERSION,
+    parse_registry_folder,
+    parse_version,
+    probe_command,
+)
 from imgload.nodes.node import Node
 from imgload.parallel import in_parallel
 from imgload.registry.address import RegistryUrl
@@ -72,6 +79,9 @@ if [ -e "$1/.imgload" ] && [ ! -e "$2" ]; then
     rmdir "$1" 2>/dev/null || :
 fi
 """
+_SETTING = (
+    f'[plugins."io.containerd.grpc.v1.cri".registry] with config_path = "{DEFAULT_REGISTRY_FOLDER}"'
+)
 _ANSWERED = ("not found", "401", "403", "unauthorized", "denied", "insufficient_scope")
 """What containerd says of an image that a registry lacks, or gives only to those who log in."""
 _FILE = re.compile(r"/[\w./:\[\]-]+", re.ASCII)
@@ -152,13 +162,13 @@ def _disconnect(node: Node, url: RegistryUrl | None) -> NodeWiring:
 def _root(node: Node) -> str:
     """Return the folder that the node's CRI reads registries from."""
     with node.asking():
-        [dump] = node.run_all([CONFIG_DUMP])
-    folder = parse_registry_folder(dump.text)
+        dump, version = node.run_all([CONFIG_DUMP, VERSION])
+    folder = parse_registry_folder(dump.text, parse_version(version.text))
     if folder is None:
         raise NodeUnusable(
             f"{node.name}: containerd reads no registries from files: config_path of its CRI plugin"
             " is not set, and setting it takes a restart of containerd",
-            hint='set it to "/etc/containerd/certs.d" (docs/registry.md shows where), then:'
+            hint=f"put {_SETTING} into the node's /etc/containerd/config.toml, and then:"
             f" {node.engine.name} exec {node.name} systemctl restart containerd",
         )
     return folder

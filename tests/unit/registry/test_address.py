@@ -135,4 +135,13 @@ def test_the_repositories_of_an_image(name: str, expected: tuple[str, ...]) -> N
 )
 def test_where_cri_reads_registries_from(config: str, folder: str | None) -> None:
     """The first folder, and none that leads elsewhere."""
-    assert parse_registry_folder(config) == folder
+    assert parse_registry_folder(config, (2, 1)) == folder
+
+
+def test_from_containerd_2_2_on_there_is_a_folder_by_default() -> None:
+    """Unless mirrors are configured the old way, beside which it must not be set."""
+    table = '[plugins."io.containerd.cri.v1.images".registry]'
+    unset, mirrored = f'{table}\nconfig_path = ""', f"{table}\nmirrors = {{ a = 1 }}"
+    assert parse_registry_folder(unset, (2, 2)) == "/etc/containerd/certs.d"
+    assert parse_registry_folder(mirrored, (2, 2)) is None
+    assert parse_registry_folder(unset, (1, 7)) is None
