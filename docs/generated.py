@@ -15,7 +15,7 @@ from imgload.cli.app import cli
 from imgload.errors import ImgloadError
 
 _STATUS = re.compile(r"^\s*(\d+)\s{2,}(\S.*)$", re.MULTILINE)
-_TITLES = {"api": "Functions"}
+_TITLES = {"imgload.api": "Functions", "imgload.registry.api": "Registries"}
 _INTERRUPTED = "interrupted by Ctrl-C or SIGTERM, after cleaning up"
 
 
@@ -106,8 +106,8 @@ def library() -> str:
 
 
 def _home(module: str, names: tuple[str, ...]) -> Iterator[str]:
-    title = module.rpartition(".")[2]
-    yield f"\n## {_TITLES.get(title, title.capitalize())}\n"
+    title = module.rpartition(".")[2].capitalize()
+    yield f"\n## {_TITLES.get(module, title)}\n"
     yield _paragraphs(import_module(module).__doc__ or "")[0]
     yield "\n```{eval-rst}"
     yield from map(_directive, names)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         PlatformMissing,
         PruneFailed,
         ReferenceInvalid,
+        RegistryError,
         SourceError,
         UsageError,
     )
@@ -57,8 +58,19 @@ if TYPE_CHECKING:
     from imgload.plan import Image, Plan, Proof, Step
     from imgload.pruning import Kept, NodePruned, PruneReport
     from imgload.reference import Reference
+    from imgload.registry.api import (
+        PushReport,
+        RegistryReport,
+        connect_registry,
+        disconnect_registry,
+        push_to_registry,
+    )
+    from imgload.registry.hosting import Hosting
+    from imgload.registry.pushing import PushedImage
+    from imgload.registry.wiring import NodeWiring
     from imgload.report import ImageResult, NodeResult, Report
     from imgload.state import clear_cache
+    from imgload.watching import WatchedLoad, watch
 
 __version__ = "0.1.0"
 
@@ -79,6 +91,7 @@ __all__ = [
     "EngineNotPermitted",
     "EngineUnreachable",
     "Event",
+    "Hosting",
     "Image",
     "ImageAmbiguous",
     "ImageError",
@@ -104,6 +117,7 @@ __all__ = [
     "NodeResult",
     "NodeStalled",
     "NodeUnusable",
+    "NodeWiring",
     "NotProven",
     "NotRemoved",
     "Note",
@@ -113,21 +127,30 @@ __all__ = [
     "Proof",
     "PruneFailed",
     "PruneReport",
+    "PushReport",
+    "PushedImage",
     "Reference",
     "ReferenceInvalid",
+    "RegistryError",
+    "RegistryReport",
     "Report",
     "SendingEnded",
     "SendingStarted",
     "SourceError",
     "Step",
     "UsageError",
+    "WatchedLoad",
     "__version__",
     "clear_cache",
+    "connect_registry",
+    "disconnect_registry",
     "find_clusters",
     "images",
     "load",
     "prune",
+    "push_to_registry",
     "verify",
+    "watch",
 ]
 
 _HOMES = {
@@ -162,6 +185,7 @@ _HOMES = {
         "PlatformMissing",
         "PruneFailed",
         "ReferenceInvalid",
+        "RegistryError",
         "SourceError",
         "UsageError",
     ),
@@ -187,12 +211,23 @@ _HOMES = {
     ),
     "imgload.pruning": ("Kept", "NodePruned", "PruneReport"),
     "imgload.reference": ("Reference",),
+    "imgload.registry.api": (
+        "PushReport",
+        "RegistryReport",
+        "connect_registry",
+        "disconnect_registry",
+        "push_to_registry",
+    ),
+    "imgload.registry.hosting": ("Hosting",),
+    "imgload.registry.pushing": ("PushedImage",),
+    "imgload.registry.wiring": ("NodeWiring",),
     "imgload.report": (
         "ImageResult",
         "NodeResult",
         "Report",
     ),
     "imgload.state": ("clear_cache",),
+    "imgload.watching": ("WatchedLoad", "watch"),
 }
 """Where the public names live; each is imported when it is first used, since start-up counts."""
 

@@ -24,6 +24,7 @@ One root, so that a caller can catch it all; each error carries the hint that a 
     │   ├── ManifestMissing
     │   └── PlatformMissing
     ├── BuildFailed              1   the builder said why
+    ├── RegistryError            5   does not answer, or refuses
     ├── NodeError                1   one node; the other nodes go on
     │   ├── NodeNotRunning
     │   ├── NodeUnusable
@@ -174,6 +175,12 @@ class PlatformMissing(SourceError):
 
 class BuildFailed(ImgloadError):
     """The program that was to build or to push the image ended with an error."""
+
+
+class RegistryError(ImgloadError):
+    """A registry does not answer, or not as a registry does, or refuses."""
+
+    exit_status = 5
 
 
 class NodeError(ImgloadError):

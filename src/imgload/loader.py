@@ -32,6 +32,19 @@ if TYPE_CHECKING:
 OnEvent = Callable[[Event], None]
 Names = tuple[str | None, Sequence[str]]
 """The name in place of an image's own, and those beside it."""
+Ask = Callable[[Node, Question], Survey | ImgloadError]
+
+
+def _read(node: Node, asked: Question) -> Survey | ImgloadError:
+    try:
+        return node.survey(asked)
+    except ImgloadError as error:
+        return error
+
+
+def _expect(node: Node, asked: Question) -> Survey | ImgloadError:
+    """Take what the last import of a node left, where that will do."""
+    return node.expected(asked) or _read(node, asked)
 
 
 @attrs.define
@@ -136,7 +149,8 @@ class Loader:
             ImgloadError: when nothing could be loaded at all.
 
         """
-        found, surveys, failed = self._look(images, (name, also), platform, on_event)
+        ask = _read if dry_run else _expect
+        found, surveys, failed = self._look(images, (name, also), platform, on_event, ask)
         plan = make_plan(list(found), surveys)
         by_name = {node.name: node for node in self.nodes}
         from imgload.transfer import Transfer  # noqa: PLC0415 - see `_survey`
@@ -183,7 +197,12 @@ class Loader:
         return report
 
     def _look(
-        self, texts: Sequence[str], names: Names, platform: str | None, on_event: OnEvent
+        self,
+        texts: Sequence[str],
+        names: Names,
+        platform: str | None,
+        on_event: OnEvent,
+        ask: Ask = _read,
     ) -> tuple[dict[Image, Located], dict[str, Survey], dict[str, ImgloadError]]:
         """Find the images in the sources, and what the nodes have."""
         wanted = Platform.parse(platform) if platform is not None else None
@@ -193,11 +212,11 @@ class Loader:
         found = named(located, *names)
         for note in _not_asked(self.silent):
             on_event(note)
-        surveys, failed = self._survey(list(found))
+        surveys, failed = self._survey(list(found), ask)
         if any(image.image_id is None for image in found):
             found = _identified(found, surveys)
             if any(_may_have(survey, found) for survey in surveys.values()):
-                surveys, failed = self._survey(list(found))
+                surveys, failed = self._survey(list(found), ask)
         for image in found:
             on_event(ImageFound(image.name, image.image_id, image.source, image.size))
         for image in {image.target: image for image in reversed(found)}.values():
@@ -205,27 +224,24 @@ class Loader:
                 on_event(note)
         return found, surveys, failed
 
-    def _survey(self, images: Sequence[Image]) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
+    def _survey(
+        self, images: Sequence[Image], ask: Ask = _read
+    ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
         """Survey all nodes at once, unless that was done ahead."""
         ahead, self._ahead = self._ahead, {}
         if len(ahead) == len(self.nodes) and _are_new(images, ahead.values()):
             return ahead, {}
-        return self._ask(Question.about(images))
+        return self._ask(Question.about(images), ask)
 
-    def _ask(self, asked: Question) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
+    def _ask(
+        self, asked: Question, ask: Ask = _read
+    ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
         """Ask all nodes at once, and import meanwhile what comes after."""
         Task(partial(import_module, "imgload.transfer"))
-        answers = in_parallel([partial(_survey, node, asked) for node in self.nodes])
+        answers = in_parallel([partial(ask, node, asked) for node in self.nodes])
         pairs = list(zip((node.name for node in self.nodes), answers, strict=True))
         surveys = {name: answer for name, answer in pairs if isinstance(answer, Survey)}
         return surveys, {n: a for n, a in pairs if isinstance(a, ImgloadError)}
-
-
-def _survey(node: Node, asked: Question) -> Survey | ImgloadError:
-    try:
-        return node.survey(asked)
-    except ImgloadError as error:
-        return error
 
 
 def _not_asked(silent: Iterable[Attempt]) -> Iterator[Note]:

@@ -35,6 +35,11 @@ class Task(Generic[T]):
         """Wait for the end at most so long, whatever it is."""
         self._thread.join(seconds)
 
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return not self._thread.is_alive()
+
     def wait(self) -> None:
         """Wait for the end, interruptibly."""
         while self._thread.is_alive():

@@ -95,6 +95,17 @@ class Reference:
         """Return the name that Podman gives to a local build of a short name."""
         return Reference("localhost", self.written or self.repository, self.tag, self.digest)
 
+    def off_localhost(self) -> Reference:
+        """Return the name without the ``localhost/`` that Podman puts before a short one."""
+        if self.registry != "localhost":
+            return self
+        return Reference.parse(str(self).removeprefix("localhost/"))
+
+    @property
+    def untagged(self) -> Reference:
+        """The name alone, which is its repository's."""
+        return attrs.evolve(self, tag=None, digest=None)
+
     @property
     def _suffix(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
@@ -102,6 +113,11 @@ class Reference:
 
     def __str__(self) -> str:
         return f"{self.registry}/{self.repository}{self._suffix}"
+
+
+def is_registry(text: str) -> bool:
+    """Whether the text can be the first part of an image's name: a host, maybe with a port."""
+    return _REGISTRY.fullmatch(text) is not None
 
 
 def pinned(name: str) -> Digest | None:

@@ -214,3 +214,19 @@ def test_a_survey_ahead_saves_one_after_the_build(
                 assert cri_id(node, name) == str(report.images[0].image_id)
     assert {**costs, "lost": 0} == {"full": 1, "delta": 1, "present": 1, "lost": 0}
     forget(node, name)
+
+
+def test_what_was_collected_between_two_loads_is_sent(lab: Lab, build: Build) -> None:
+    """A loader that is kept takes the nodes to have what it left there, and notices."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    with imgload.Loader.connect(cluster="lab-d21", source="docker") as loader:
+        first = build(lab.docker, tag)
+        loader.load([tag])
+        second = build(lab.docker, tag)
+        assert sent(loader.load([tag]))[0] < MIB
+        forget(node, name, first, second)
+        new = build(lab.docker, tag)
+        assert sent(loader.load([tag]))[0] > BASE
+    assert cri_id(node, name) == new
+    forget(node, name)

@@ -51,6 +51,10 @@ class Cri:
         info = answer.mapping(2).get("info", "{}")
         return {"info": json.loads(info), "status": _image(images[0])}
 
+    def pull_image(self, name: str) -> str:
+        """Pull an image as the kubelet does; the ID that CRI gives it."""
+        return self.call("ImageService/PullImage", _named(name)).text(1)
+
     def remove_image(self, name: str) -> None:
         """Remove the image by all its names; no error where there is none."""
         self.call("ImageService/RemoveImage", _named(name))

@@ -8,7 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from imgload.engines.base import Chunk, Container, Endpoint, Engine, EngineImage, ExecResult
+from imgload.engines.base import (
+    Chunk,
+    Container,
+    Endpoint,
+    Engine,
+    EngineImage,
+    ExecResult,
+    ImageEvent,
+)
 from imgload.errors import EngineFailed
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -65,6 +73,13 @@ class LocalEngine(Engine):
 
     def find(self, name: str) -> EngineImage | None:
         return self.images.get(name)
+
+    def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
+        del references
+        return {name: image.target for image in self.images.values() for name in image.names}
+
+    def image_events(self, back: float) -> Iterator[ImageEvent]:
+        raise NotImplementedError
 
     def containers(self, label: str) -> list[Container]:
         key, _, value = label.partition("=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -22,12 +23,15 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _COMMANDS = {
     "load": "Put images on every node, and prove it.",
     "verify": "Read back whether every node has exactly these images.",
+    "watch": "Load each image the moment it is built or tagged.",
     "clusters": "List the clusters that can be loaded, with their nodes.",
-    "kind": "Take kind's arguments: do `kind load`, hand the rest to kind.",
-    "k3d": "Take k3d's arguments: do `k3d image import`, hand the rest to k3d.",
     "images": "Which images the nodes have, and what they take.",
     "prune": "Remove old builds from the nodes.",
+    "registry": "Have the nodes pull from a registry, and push to it.",
     "skaffold": "A Skaffold custom builder: build, load, and prove what Skaffold deploys.",
+    "kind": "Take kind's arguments: do `kind load`, hand the rest to kind.",
+    "k3d": "Take k3d's arguments: do `k3d image import`, hand the rest to k3d.",
+    "completion": "Print the script that completes arguments in bash, zsh or fish.",
 }
 """Each is the module and the function ``imgload.cli.NAME.NAME``."""
 
@@ -73,7 +77,7 @@ def cli() -> None:
       2  wrong usage
       3  image not found, or ambiguous
       4  cluster or node not found
-      5  container engine unreachable or not permitted
+      5  container engine or registry unreachable, or not permitted
       6  the source is invalid: corrupt archive, digest mismatch, no such platform
     """  # noqa: D301 - click's mark for a block that keeps its lines
 
@@ -86,6 +90,8 @@ def main() -> NoReturn:
 def finish(run: Callable[[], int | None]) -> NoReturn:
     """Run to the end, show what went wrong, and exit with the status that it has."""
     heed_signals()
+    if "_IMGLOAD_COMPLETE" in os.environ:
+        import_module("imgload.cli.completion")
     try:
         status = run()
     except click.exceptions.Exit as request:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from imgload.cli.options import cluster_options
+from imgload.cli.options import cluster_options, completed
 from imgload.cli.output import failures, show_json
 
 
 @click.command(short_help="Which images the nodes have, and what they take.")
-@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=completed("images"))
 @cluster_options
 @click.option("--unused", is_flag=True, help="Only what no container was made from.")
 @click.option("--drift", is_flag=True, help="Only names that differ from node to node.")

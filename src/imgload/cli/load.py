@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgload.cli.options import cluster_options, output_option, source_options
+from imgload.cli.options import (
+    cluster_options,
+    images_argument,
+    output_option,
+    source_options,
+)
 from imgload.cli.output import failures, show
 from imgload.cli.progress import watching
 
@@ -15,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(no_args_is_help=True, short_help="Put images on every node, and prove it.")
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@images_argument
 @cluster_options
 @source_options
 @click.option("--also", multiple=True, metavar="NAME", help="A further name for the one image.")

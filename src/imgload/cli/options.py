@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+Complete = Callable[[click.Context, click.Parameter, str], list["CompletionItem"]]
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def completed(what: str) -> Complete:
+    """Return what completes an argument: a function of `imgload.cli.complete`, by name."""
+
+    def complete(
+        context: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        home = import_module("imgload.cli.complete")
+        found: list[CompletionItem] = getattr(home, what)(context, incomplete)
+        return found
+
+    return complete
 
 
 def cluster_options(
@@ -18,6 +36,7 @@ def cluster_options(
         "--cluster",
         "-c",
         metavar="NAME",
+        shell_complete=completed("clusters"),
         help=f"The cluster. [default: {default}]",
     )
     node = click.option(
@@ -26,9 +45,28 @@ def cluster_options(
         "nodes",
         multiple=True,
         metavar="NODE",
+        shell_complete=completed("nodes"),
         help="Only this node; may be repeated.",
     )
     return cluster(node(command))
+
+
+def images_argument(command: Command) -> Command:
+    """Add ``[IMAGE]...``, as ``images``."""
+    return click.argument(
+        "images", nargs=-1, metavar="[IMAGE]...", shell_complete=completed("images")
+    )(command)
+
+
+def engine_option(command: Command) -> Command:
+    """Add ``--from`` for commands to which only engines are sources, as ``source``."""
+    return click.option(
+        "--from",
+        "source",
+        metavar="ENGINE",
+        shell_complete=completed("engines"),
+        help="docker, podman or an engine's URL. [default: every engine that answers]",
+    )(command)
 
 
 def source_options(command: Command) -> Command:
@@ -37,6 +75,7 @@ def source_options(command: Command) -> Command:
         "--from",
         "source",
         metavar="SOURCE",
+        shell_complete=completed("sources"),
         help="docker, podman, an engine's URL, an archive (a file, - or an OCI layout folder)."
         " [default: every engine that answers]",
     )
@@ -44,7 +83,10 @@ def source_options(command: Command) -> Command:
         "--as", "name", metavar="NAME", help="Take the one image under this name on the nodes."
     )
     platform = click.option(
-        "--platform", metavar="OS/ARCH", help="Which platform of a multi-platform image."
+        "--platform",
+        metavar="OS/ARCH",
+        shell_complete=completed("platforms"),
+        help="Which platform of a multi-platform image.",
     )
     return source(name(platform(command)))
 

@@ -14,9 +14,9 @@ from imgload.errors import ImgloadError, LoadFailed
 from imgload.report import JSON_VERSION, Report, error_json
 
 
-def show_json(document: dict[str, Any]) -> None:
-    """Print one document."""
-    click.echo(json.dumps(document, indent=2))
+def show_json(document: dict[str, Any], *, indent: int | None = 2) -> None:
+    """Print one document; on one line without indentation."""
+    click.echo(json.dumps(document, indent=indent))
 
 
 def show(report: Report, output: str, *, quiet: bool) -> None:
@@ -32,7 +32,7 @@ def show(report: Report, output: str, *, quiet: bool) -> None:
 
 
 @contextmanager
-def failures(output: str, *, quiet: bool) -> Iterator[None]:
+def failures(output: str, *, quiet: bool, indent: int | None = 2) -> Iterator[None]:
     """Show what fails within, as it was asked for; an error as text is left to the caller."""
     try:
         yield
@@ -42,14 +42,14 @@ def failures(output: str, *, quiet: bool) -> Iterator[None]:
     except ImgloadError as error:
         if output == "text":
             raise
-        _show_error(error, output)
+        _show_error(error, output, indent)
         raise click.exceptions.Exit(error.exit_status) from error
 
 
-def _show_error(error: ImgloadError, output: str) -> None:
+def _show_error(error: ImgloadError, output: str, indent: int | None) -> None:
     if output == "json":
         told = {"version": JSON_VERSION, "images": [], "ok": False, "error": error_json(error)}
-        show_json(told)
+        show_json(told, indent=indent)
         return
     from imgload.cli.junit import junit_error  # noqa: PLC0415 - start-up
 

@@ -41,8 +41,7 @@ def _line(node: NodeResult, *, dry_run: bool) -> str:
         size = f" ({size_text(node.bytes_missing)} missing)" if node.bytes_missing else ""
         return f"- {node.node}: {_PLANNED[node.action or 'full']}{size}"
     if not node.ok:
-        told = node.error.hint if node.error else ""
-        hint = f"\n      {click.style('try:', fg='cyan')} {told}" if told else ""
+        hint = hint_text(node.error.hint if node.error else "")
         said = node.error_text
         where = "" if said.startswith(f"{node.node} ") else f"{node.node}: "
         return f"{click.style('✗', fg='red')} {where}{said}{hint}"
@@ -50,6 +49,11 @@ def _line(node: NodeResult, *, dry_run: bool) -> str:
     replaced = f", replaced {node.replaced.short}" if node.replaced else ""
     mark = click.style("✓", fg="green")
     return f"{mark} {node.node}: {_DONE[node.action or 'full']}{sent}{replaced}; {_proof(node)}"
+
+
+def hint_text(hint: str) -> str:
+    """Return the line below a failure that says what to do, or nothing."""
+    return f"\n      {click.style('try:', fg='cyan')} {hint}" if hint else ""
 
 
 def _proof(node: NodeResult) -> str:

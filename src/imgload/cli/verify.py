@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import click
 
-from imgload.cli.options import cluster_options, output_option, source_options
+from imgload.cli.options import (
+    cluster_options,
+    images_argument,
+    output_option,
+    source_options,
+)
 from imgload.cli.output import failures, show
 from imgload.cli.progress import watching
 
 
 @click.command(no_args_is_help=True)
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@images_argument
 @cluster_options
 @source_options
 @output_option("json", "junit")

@@ -77,8 +77,13 @@ def select_nodes(
         return _named_anywhere(find_clusters(engines), names, engines)
     if cluster is None and not guess:
         _require_context()
-    nodes = (_of_context(engines) if cluster is None else _of_name(cluster, engines)).nodes
+    nodes = select_cluster(engines, cluster).nodes
     return _named(nodes, names) if names else nodes
+
+
+def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
+    """Return the cluster meant, as `select_nodes` does."""
+    return _of_context(engines) if cluster is None else _of_name(cluster, engines)
 
 
 def _of_name(name: str, engines: Sequence[Engine]) -> Cluster:

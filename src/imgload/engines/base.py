@@ -88,6 +88,20 @@ class Container:
 
 
 @attrs.frozen
+class ImageEvent:
+    """An image got a name, was built or came in; what the engine does not tell is empty or None.
+
+    Args:
+        name: the name it got.
+        target: what the engine calls its ID.
+
+    """
+
+    name: str = ""
+    target: Digest | None = None
+
+
+@attrs.frozen
 class ExecResult:
     """How a command in a container ended.
 
@@ -123,6 +137,30 @@ class Engine(ABC):
     @abstractmethod
     def find(self, name: str) -> EngineImage | None:
         """Return the image that the engine knows by a name or image ID, or None."""
+
+    @abstractmethod
+    def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
+        """Return the names of all images, as the engine writes them, with what they lead to.
+
+        Args:
+            references: only these: repositories as people write them, with ``:`` and a glob
+                of tags.
+
+        """
+
+    @abstractmethod
+    def image_events(self, back: float) -> Iterator[ImageEvent]:
+        """Yield what happens to images as it happens; ends, or times out, when it is quiet.
+
+        Args:
+            back: begin with what happened that many seconds ago.
+
+        """
+
+    @property
+    def tells_every_build(self) -> bool:
+        """Whether each build of a tagged image is among the events."""
+        return True
 
     @abstractmethod
     def save(

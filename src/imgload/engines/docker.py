@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, ClassVar
 
-from imgload.engines.base import Container, EngineImage
-from imgload.engines.rest import NOT_FOUND, RestEngine
+from imgload.engines.base import Container, EngineImage, ImageEvent
+from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest
 from imgload.engines.settings import dig
 from imgload.engines.trouble import refuse_bad_answer, translated
 from imgload.engines.wire import STREAM_SECONDS, Answer
@@ -20,6 +21,9 @@ from imgload.oci.platform import Platform
 
 _PLATFORM_SAVE = (1, 48)
 _MANIFESTS = (1, 48)
+_TELLS_BUILDS = (1, 49)
+"""Before, builds by BuildKit were not among the events of one image store or the other (moby
+#45404, #47978, #49678)."""
 _SNAPSHOTTER = "io.containerd.snapshotter.v1"
 _NO_CREDENTIALS = "e30="
 """``{}``; without the header Docker 20.10 refuses a push."""
@@ -70,6 +74,24 @@ class DockerEngine(RestEngine):
             return False
         info = self.document("GET", "/info", "asking about the daemon")
         return any(_SNAPSHOTTER in str(value) for _, value in info.get("DriverStatus") or [])
+
+    @property
+    def tells_every_build(self) -> bool:
+        return self._version >= _TELLS_BUILDS
+
+    event_filters: ClassVar = {"type": ["image"], "event": ["tag", "load", "import", "pull"]}
+
+    def since(self, back: float) -> str:
+        return f"{time.time() - back:.9f}"
+
+    def event(self, told: dict[str, Any]) -> ImageEvent:
+        """Understand it; a pull's actor is the whole name."""
+        actor = told["Actor"]
+        target = image_digest(actor["ID"])
+        if target is None:
+            return ImageEvent(actor["ID"])
+        name = actor["Attributes"].get("name") or ""
+        return ImageEvent("" if image_digest(name) else name, target)
 
     @contextmanager
     def save(self, images: Sequence[str], platform: Platform | None) -> Iterator[Iterator[bytes]]:

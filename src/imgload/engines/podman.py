@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
-from imgload.engines.base import Container, EngineImage
-from imgload.engines.rest import RestEngine
+from imgload.engines.base import Container, EngineImage, ImageEvent
+from imgload.engines.rest import RestEngine, image_digest
 from imgload.engines.settings import dig
 from imgload.engines.trouble import translated
 from imgload.engines.wire import STREAM_SECONDS
+from imgload.errors import ReferenceInvalid
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
+from imgload.reference import Reference
 
 
 class PodmanEngine(RestEngine):
@@ -40,6 +43,29 @@ class PodmanEngine(RestEngine):
             diff_ids=tuple(map(Digest.parse, (found.get("RootFS") or {}).get("Layers") or ())),
             size=int(found.get("Size") or 0),
         )
+
+    def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
+        """Return the names; Podman takes several references for a demand to fit them all."""
+        found = [super(PodmanEngine, self).names([each]) for each in references]
+        return dict(item for names in found or [super().names()] for item in names.items())
+
+    event_filters: ClassVar = {
+        "event": ["tag", "build", "loadfromarchive", "import", "pull", "commit"]
+    }
+
+    def since(self, back: float) -> str:
+        return f"{back:.3f}s"
+
+    def event(self, told: dict[str, Any]) -> ImageEvent:
+        """Understand it: a build is named by its image ID, and before 4.4 a load by its file."""
+        actor = told["Actor"]
+        name = actor["Attributes"].get("name") or ""
+        target = image_digest(actor["ID"] or name)
+        if told["Type"] != "image" or (target is None and told["Action"] != "pull"):
+            return ImageEvent()
+        if target and told["Action"] != "tag":
+            return ImageEvent("", target)
+        return ImageEvent(_local(name), target)
 
     @contextmanager
     def save(self, images: Sequence[str], platform: Platform | None) -> Iterator[Iterator[bytes]]:
@@ -93,3 +119,12 @@ class PodmanEngine(RestEngine):
             return None
         labels = (found.get("Config") or {}).get("Labels") or {}
         return Container(found["Id"], found["Name"], found["State"]["Status"], labels)
+
+
+def _local(name: str) -> str:
+    """Return a name as Podman keeps it: what is written without a registry is on localhost."""
+    try:
+        reference = Reference.parse(name)
+    except ReferenceInvalid:
+        return ""
+    return str(reference.on_localhost() if reference.short else reference)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from imgload.engines.attached import Attached
-from imgload.engines.base import Chunk, Endpoint, Engine, ExecResult
+from imgload.engines.base import Chunk, Endpoint, Engine, ExecResult, ImageEvent
 from imgload.engines.trouble import refuse_bad_answer, translated
 from imgload.engines.wire import STREAM_SECONDS, Answer, Request, SocketWire, Wire
-from imgload.errors import EngineFailed
+from imgload.errors import ArchiveInvalid, EngineFailed
+from imgload.oci.digest import Digest
 
 NOT_FOUND = 404
 _UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 _SETTLE_SECONDS = 10.0
+_QUIET_SECONDS = 30.0
+"""After so long without an event the stream is given up: the connection may be dead."""
 
 
 class RestEngine(Engine):
@@ -57,6 +60,45 @@ class RestEngine(Engine):
 
     def _send(self, method: str, path: str, **options: Any) -> Answer:
         return self._wire.send(Request(method, f"{self.root}{quote(path, safe='/:@')}", **options))
+
+    def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
+        params = {"filters": json.dumps({"reference": list(references)})} if references else {}
+        found = self.document("GET", "/images/json", "listing images", params=params)
+        return {
+            name: Digest.from_engine_id(image.get("Id") or "")
+            for image in found or ()
+            for name in image.get("RepoTags") or ()
+        }
+
+    def image_events(self, back: float) -> Iterator[ImageEvent]:
+        doing = "listening to its events"
+        params = {"filters": json.dumps(self.event_filters), "since": self.since(back)}
+        with (
+            translated(self.endpoint, doing),
+            self.ask("GET", "/events", doing, params=params, seconds=_QUIET_SECONDS) as answer,
+        ):
+            for line in answer.lines():
+                if line.strip():
+                    yield self._event(parsed(line))
+
+    def _event(self, told: Any) -> ImageEvent:
+        try:
+            return self.event(told)
+        except (KeyError, TypeError, AttributeError):
+            return ImageEvent()
+
+    @property
+    @abstractmethod
+    def event_filters(self) -> Mapping[str, Sequence[str]]:
+        """What of the engine's events is about images that are new or got a name."""
+
+    @abstractmethod
+    def since(self, back: float) -> str:
+        """Return the moment so many seconds ago, as the engine takes it."""
+
+    @abstractmethod
+    def event(self, told: dict[str, Any]) -> ImageEvent:
+        """Understand an event; any error in it is caught."""
 
     def exec(
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
@@ -150,3 +192,11 @@ def parsed(data: bytes) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise EngineFailed(f"the engine's answer is not valid JSON: {error}") from error
+
+
+def image_digest(text: str) -> Digest | None:
+    """Return the digest that an engine's image ID is, or None for any other text."""
+    try:
+        return Digest.from_engine_id(text)
+    except ArchiveInvalid:
+        return None

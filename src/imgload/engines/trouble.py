@@ -59,12 +59,17 @@ def engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> Engine
             f"{endpoint}: nobody answers while {doing}",
             hint=start(endpoint.url),
         )
-    if any(isinstance(c, TimeoutError) or "Timeout" in type(c).__name__ for c in causes):
+    if timed_out(error):
         return EngineFailed(
             f"{endpoint}: no answer for too long while {doing}",
             hint=f"see whether it is well with: {endpoint.kind} info",
         )
     return EngineFailed(f"{endpoint}: {doing} failed: {_explanation(error)}")
+
+
+def timed_out(error: BaseException) -> bool:
+    """Whether an error is, or comes from, nothing having come for too long."""
+    return any(isinstance(c, TimeoutError) or "Timeout" in type(c).__name__ for c in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

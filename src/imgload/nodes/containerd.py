@@ -20,6 +20,7 @@ CONTAINERS = (*CTR, "containers", "ls")
 DEFAULT_SNAPSHOTTER = "overlayfs"
 CRI_RECORD = "sha256:"
 """How the names of CRI's own records start: one for each image, by its ID."""
+DEFAULT_REGISTRY_FOLDER = "/etc/containerd/certs.d"
 
 _CONFIG_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.config=(sha256:[0-9a-f]{64})")
 _CHILD_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.m\.\d+=(sha256:[0-9a-f]{64})")
@@ -30,6 +31,13 @@ _SNAPSHOTTER_PATHS = (
     ("cri", "containerd", "snapshotter"),
 )
 """Where config versions 3 and 4, 2, and 1 keep CRI's snapshotter."""
+_REGISTRY_PATHS = (
+    ("io.containerd.cri.v1.images", "registry", "config_path"),
+    ("io.containerd.grpc.v1.cri", "registry", "config_path"),
+    ("cri", "registry", "config_path"),
+)
+_REGISTRIES_BY_DEFAULT = (2, 2)
+_FOLDER = re.compile(r"(?:/(?!\.\.?(?:/|$))[\w.-]+)+", re.ASCII)
 
 
 def images_of(names: Sequence[str], targets: Sequence[Digest]) -> tuple[str, ...]:
@@ -96,6 +104,15 @@ def tag_command(existing: str, name: str) -> tuple[str, ...]:
     return (*CTR, "images", "tag", "--force", existing, name)
 
 
+def probe_command(folder: str, registry: str) -> tuple[str, ...]:
+    """Return the command that asks a registry for an image that nobody has.
+
+    It reads the registry's file and resolves its host as a pull by CRI does; nothing is written.
+    """
+    options = ("images", "pull", "--hosts-dir", folder)
+    return ("ctr", "--timeout", "5s", *CTR[1:], *options, f"{registry}/imgload/probe:none")
+
+
 def remove_command(names: Sequence[str], *, wait: bool = False) -> tuple[str, ...]:
     """Return the command that takes names away; `wait` until what only they held is gone, too."""
     return (*CTR, "images", "rm", *(["--sync"] if wait else []), "--", *names)
@@ -109,12 +126,36 @@ def parse_version(text: str) -> tuple[int, int]:
 
 def parse_snapshotter(config: str) -> str | None:
     """Return CRI's snapshotter out of ``containerd config dump``, or None (kind #3871)."""
+    return _setting(config, _SNAPSHOTTER_PATHS)
+
+
+def parse_registry_folder(config: str, version: tuple[int, int]) -> str | None:
+    """Return the folder with CRI's registries out of ``containerd config dump``, or None.
+
+    Of several, the first is where containerd looks first. From 2.2 on there is one by default,
+    which not every release dumps, unless mirrors are configured the old way.
+    """
+    said = _setting(config, _REGISTRY_PATHS)
+    if not said and version >= _REGISTRIES_BY_DEFAULT and not _has_mirrors(config):
+        return DEFAULT_REGISTRY_FOLDER
+    first = (said or "").partition(":")[0]
+    return first if _FOLDER.fullmatch(first) else None
+
+
+def _has_mirrors(config: str) -> bool:
+    return any(_dig(_plugins(config), (*path[:-1], "mirrors")) for path in _REGISTRY_PATHS)
+
+
+def _setting(config: str, paths: Sequence[tuple[str, ...]]) -> str | None:
+    found = (_dig(_plugins(config), path) for path in paths)
+    return next((value for value in found if isinstance(value, str) and value), None)
+
+
+def _plugins(config: str) -> Any:
     try:
-        plugins = tomllib.loads(config).get("plugins", {})
+        return tomllib.loads(config).get("plugins")
     except (ValueError, RecursionError):
         return None
-    found = (_dig(plugins, path) for path in _SNAPSHOTTER_PATHS)
-    return next((value for value in found if isinstance(value, str) and value), None)
 
 
 def parse_containers(text: str) -> frozenset[str]:

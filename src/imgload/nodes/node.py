@@ -62,6 +62,7 @@ class Node:
     runtime: Runtime | None = CONTAINERD
     role: str = ""
     _traits: Traits | None = None
+    _last: tuple[Question, Survey] | None = None
 
     def survey(self, question: Question) -> Survey:
         """Read what the node has.
@@ -89,6 +90,18 @@ class Node:
                 raise
             hint = error.hint or self._look
             raise NodeUnusable(f"{self.name}: {error.message}", hint=hint) from error
+
+    def expected(self, question: Question) -> Survey | None:
+        """Return what the node had after its last import, if that can settle what to send.
+
+        What was collected since shows in the import's own proof. An image that the node may have
+        is read anew, and so are names that the last import was not about.
+        """
+        if self._last is None:
+            return None
+        asked, found = self._last
+        new = found.content.blobs.isdisjoint(question.image_ids)
+        return found if new and set(question.names) <= set(asked.names) else None
 
     def _survey(self, question: Question) -> Survey:
         traits, outputs = self.ask(partial(state_commands, question))
@@ -120,6 +133,7 @@ class Node:
 
         """
         traits = self._known_traits
+        self._last = None
         feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
         from imgload.nodes.marks import mark_commands  # noqa: PLC0415 - start-up
 
@@ -129,7 +143,9 @@ class Node:
         result = self._exec(argv, layout)
         outputs = parse_batch(result.stdout, marker, 1 + sum(map(len, groups)))
         if len(outputs) == 1 + sum(map(len, groups)) and outputs[0].exit_status == 0:
-            return read_state(question, traits, outputs[1 + len(marks) :])
+            survey = read_state(question, traits, outputs[1 + len(marks) :])
+            self._last = (question, survey)
+            return survey
         status = outputs[0].exit_status if outputs else result.exit_status
         raise self._failure(status, result.message, "ctr images import")
 

@@ -155,11 +155,4 @@ def _held(image: EngineImage) -> list[Reference]:
 
 def _own_names(image: EngineImage) -> tuple[str, ...]:
     """Return what to call an image that was asked for by ID."""
-    return tuple(dict.fromkeys(_pod_name(name) for name in _held(image)))
-
-
-def _pod_name(held: Reference) -> str:
-    """Return a name without the ``localhost/`` that Podman put before it."""
-    if held.registry != "localhost":
-        return held.record
-    return Reference.parse(held.record.removeprefix("localhost/")).record
+    return tuple(dict.fromkeys(name.off_localhost().record for name in _held(image)))

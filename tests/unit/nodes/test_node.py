@@ -178,3 +178,26 @@ def test_one_commands_failure_is_told_with_its_words(tmp_path: Path) -> None:
     with pytest.raises(ImportFailed, match="no such name"):
         node_on(tmp_path).run(["sh", "-c", "echo no such name >&2; exit 1"])
     assert node_on(tmp_path).run(["echo", "fine"]) == b"fine\n"
+
+
+def test_what_an_import_left_is_taken_to_be_there(tmp_path: Path) -> None:
+    """Until a name or an image is asked for that it cannot settle."""
+    node = node_on(tmp_path)
+    asked = Question((MYAPP,), (Digest.of(b"new"),))
+    node.survey(asked)
+    assert node.expected(asked) is None
+    survey = node.import_layout(iter([b"x"]), AMD, asked)
+    assert node.expected(Question((MYAPP,), (Digest.of(b"newer"),))) is survey
+    assert node.expected(Question((MYAPP, "other"), (Digest.of(b"newer"),))) is None
+    assert node.expected(Question((MYAPP,), (CONFIG_ID,))) is None
+
+
+def test_nothing_is_taken_for_granted_after_an_import_that_failed(tmp_path: Path) -> None:
+    """It may have left anything."""
+    node = node_on(tmp_path)
+    node.survey(NOTHING)
+    node.import_layout(iter([b"x"]), AMD, NOTHING)
+    (tmp_path / "ctr").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(ImportFailed):
+        node.import_layout(iter([b"x"]), AMD, NOTHING)
+    assert node.expected(NOTHING) is None

@@ -1,0 +1,294 @@
+"""Loading each image the moment an engine has built or tagged it."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import attrs
+
+from imgload.clusters.lasting import LastingSelection
+from imgload.connect import Connections
+from imgload.engines.listening import Back, Heard, Listener, Lost, Told
+from imgload.errors import ImgloadError, LoadFailed, UsageError
+from imgload.events import Event, Note
+from imgload.loader import Loader
+from imgload.nodes.node import Node
+from imgload.nodes.survey import Question
+from imgload.oci.digest import Digest
+from imgload.parallel import Task, in_parallel
+from imgload.patterns import engine_filter, meant, parse_patterns
+from imgload.report import JSON_VERSION, Report, error_json
+from imgload.sources.engine import EngineSource
+
+Due = dict[str, Digest]
+"""Images to load by name, each with what the engine calls its ID."""
+Key = tuple[EngineSource, str]
+_TOGETHER_SECONDS = 0.03
+"""What is heard within so long comes from one build, and is loaded together."""
+
+
+@attrs.frozen
+class WatchedLoad:
+    """What came of one load by a watch.
+
+    Args:
+        at: when it ended, with the local time zone.
+        references: the images, as people write them.
+        seconds: from when the engine was heard to the proof.
+        report: what happened on each node; None when it came to no node.
+        error: why it failed, or None.
+
+    """
+
+    at: datetime
+    references: tuple[str, ...]
+    seconds: float
+    report: Report | None = None
+    error: ImgloadError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``--output json``: the report's, with the time."""
+        images = self.report.to_json()["images"] if self.report else []
+        return {
+            "version": JSON_VERSION,
+            "time": self.at.isoformat(timespec="milliseconds"),
+            "references": list(self.references),
+            "seconds": round(self.seconds, 3),
+            "images": images,
+            "ok": self.error is None,
+            "error": error_json(self.error) if self.error else None,
+        }
+
+
+@attrs.define
+class Watch:
+    """Listens to engines, and loads what is heard of; iterate over it once.
+
+    Args:
+        sources: the engines to listen to.
+        selection: where to load.
+        patterns: which images.
+        on_event: told what happens during a load, from several threads.
+        busy: whether an image is being loaded just now.
+
+    """
+
+    sources: Sequence[EngineSource]
+    selection: LastingSelection
+    patterns: Sequence[str]
+    on_event: Callable[[Event], None] = lambda _: None
+    busy: bool = False
+    _told: queue.SimpleQueue[Told] = attrs.field(factory=queue.SimpleQueue)
+    _loaded: dict[Key, Digest | None] = attrs.field(factory=dict)
+    _owed: set[Key] = attrs.field(factory=set)
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        patterns: Sequence[str],
+        *,
+        cluster: str | None = None,
+        nodes: Sequence[str] = (),
+        source: str | None = None,
+        on_event: Callable[[Event], None] = lambda _: None,
+    ) -> Iterator[Watch]:
+        """Begin to listen, until the end of the block; arguments and errors as for `watch`."""
+        wanted = parse_patterns(patterns)
+        if not wanted:
+            raise UsageError("no image named", hint="name some: imgload watch app 'ghcr.io/me/*'")
+        with Connections.open(source) as connections:
+            sources = [s for s in connections.sources if isinstance(s, EngineSource)]
+            if not sources:
+                raise UsageError(f"{source} is no engine", hint="watch an engine: --from docker")
+            selection = LastingSelection.settle(connections.engines, cluster, nodes)
+            watch = cls(sources, selection, wanted, on_event)
+            listeners = watch.listeners()
+            try:
+                in_parallel([listener.start for listener in listeners])
+                yield watch
+            finally:
+                for listener in listeners:
+                    listener.stop()
+
+    def listeners(self) -> list[Listener]:
+        """Return what listens to each engine; an engine need not list what cannot be meant."""
+        filters = [engine_filter(pattern) for pattern in self.patterns]
+        narrow = [each for each in filters if each] if all(filters) else []
+        return [Listener(source.engine, self._told.put, narrow) for source in self.sources]
+
+    def __iter__(self) -> Iterator[WatchedLoad | Note]:
+        """Yield what happens, for ever."""
+        Task(partial(_get_ready, self.selection.nodes))
+        yield Note(self._intent)
+        while True:
+            told = self._next()
+            began = time.monotonic()
+            yield from (_news(each) for each in told if not isinstance(each, Heard))
+            heard = [each for each in told if isinstance(each, Heard)]
+            due = {source: self._due(source, heard) for source in self.sources}
+            if any(due.values()):
+                self.busy = True
+                results = self._load(due, began)
+                self.busy = False
+                yield from results
+
+    @property
+    def _intent(self) -> str:
+        engines = " and ".join(source.describe for source in self.sources)
+        patterns = ", ".join(self.patterns)
+        nodes = ", ".join(node.name for node in self.selection.nodes)
+        return f"watching {engines} for {patterns}; loading into {nodes}"
+
+    def _next(self) -> list[Told]:
+        told = [self._told.get()]
+        time.sleep(_TOGETHER_SECONDS)
+        while not self._told.empty():
+            told.append(self._told.get())
+        return told
+
+    def _due(self, source: EngineSource, heard: Iterable[Heard]) -> Due:
+        """Return the images to load, each once; what was seen may be loaded already."""
+        due: Due = {}
+        for each in heard:
+            for held, target in _names(each) if each.engine is source.engine else ():
+                name = meant(held, self.patterns)
+                if name and not (each.seen and self._loaded.get((source, name)) == target):
+                    due[name] = target
+        return due
+
+    def _load(self, due: Mapping[EngineSource, Due], began: float) -> list[WatchedLoad]:
+        """Load what is due, and what an earlier load owes."""
+        try:
+            if self.selection.renew():
+                self._owed |= self._loaded.keys()
+        except ImgloadError as error:
+            self._owed |= {(source, name) for source, names in due.items() for name in names}
+            names = [name for names in due.values() for name in names]
+            return [_outcome(names, began, error=error)]
+        results = []
+        for source, targets in due.items():
+            found = self._attempt(source, [*targets, *self._owed_of(source, targets)], began)
+            self._note(source, targets, found)
+            results += found
+        return results
+
+    def _owed_of(self, source: EngineSource, due: Due) -> list[str]:
+        """Return what else is to be loaded, as far as the engine still has it."""
+        owed = [name for each, name in sorted(self._owed, key=str) if each is source]
+        return [name for name in owed if name not in due and _holds(source, name)]
+
+    def _attempt(
+        self, source: EngineSource, names: Sequence[str], began: float
+    ) -> list[WatchedLoad]:
+        """Load images together; one by one where one of them keeps the others from it."""
+        if not names:
+            return []
+        try:
+            report = Loader([source], self.selection.nodes).load(names, on_event=self.on_event)
+        except LoadFailed as error:
+            return [_outcome(names, began, error.report, error)]
+        except ImgloadError as error:
+            if len(names) == 1:
+                return [_outcome(names, began, error=error)]
+            return [result for name in names for result in self._attempt(source, [name], began)]
+        return [_outcome(names, began, report)]
+
+    def _note(self, source: EngineSource, due: Due, results: Sequence[WatchedLoad]) -> None:
+        for result in results:
+            keys = [(source, name) for name in result.references]
+            if result.error:
+                self._owed.update(keys)
+                self.selection.forget()
+            else:
+                self._owed.difference_update(keys)
+                self._loaded.update((key, due.get(key[1])) for key in keys)
+
+
+def _get_ready(nodes: Sequence[Node]) -> None:
+    """Learn before the first build what does not change: of the nodes, and of our own code."""
+    import_module("imgload.transfer")
+    for node in nodes:
+        with suppress(ImgloadError):
+            node.survey(Question((), ()))
+
+
+def _names(heard: Heard) -> list[tuple[str, Digest]]:
+    """Return which names an event is about, asking the engine for what it did not tell."""
+    name, target = heard.event.name, heard.event.target
+    if name and target:
+        return [(name, target)]
+    try:
+        image = heard.engine.find(name or str(target))
+    except ImgloadError:
+        return []
+    return [(each, image.target) for each in ([name] if name else image.names)] if image else []
+
+
+def _holds(source: EngineSource, name: str) -> bool:
+    try:
+        return source.find(name, None) is not None
+    except ImgloadError:
+        return False
+
+
+def _news(told: Lost | Back) -> Note:
+    engine = told.engine.endpoint
+    if isinstance(told, Lost):
+        return Note(f"{told.error.message}; waiting for it")
+    return Note(f"{engine} is back")
+
+
+def _outcome(
+    references: Sequence[str],
+    began: float,
+    report: Report | None = None,
+    error: ImgloadError | None = None,
+) -> WatchedLoad:
+    now = datetime.now().astimezone()
+    return WatchedLoad(now, tuple(references), time.monotonic() - began, report, error)
+
+
+def watch(
+    patterns: str | Sequence[str],
+    *,
+    cluster: str | None = None,
+    nodes: Sequence[str] = (),
+    source: str | None = None,
+    on_event: Callable[[Event], None] = lambda _: None,
+) -> Iterator[WatchedLoad | Note]:
+    """Load each image whose name matches, the moment an engine has built or tagged it.
+
+    Images that are there already are not loaded; a cluster that is made anew gets again what this
+    watch had loaded, with the next image. Which cluster is meant is settled at the start. Close
+    the iterator to stop.
+
+    Args:
+        patterns: names with ``*`` for anything, ``app:dev-*``; without a tag every tag is meant.
+        cluster: the cluster's name; None for the kube context's, or else the only one.
+        nodes: names of the nodes to load; empty for all of the cluster.
+        source: ``docker``, ``podman`` or an engine's URL; None listens to every engine.
+        on_event: told what happens during a load, from several threads.
+
+    Yields:
+        a `WatchedLoad` for each load, also one that failed, and a `Note` for what else the user
+        should know: an engine that is gone, or back. No failure ends the watch.
+
+    Raises:
+        EngineError: when at the start no engine can be used.
+        ClusterError: when at the start the cluster or a node is not there.
+        UsageError: when a pattern or the source makes no sense.
+
+    """
+    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+    with Watch.open(
+        wanted, cluster=cluster, nodes=nodes, source=source, on_event=on_event
+    ) as opened:
+        yield from opened

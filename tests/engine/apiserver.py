@@ -1,0 +1,82 @@
+"""As much of a Kubernetes API server as kubectl needs to keep one kind of thing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+_VERBS = ["create", "delete", "get", "list", "patch", "update"]
+_RESOURCE = {"name": "configmaps", "namespaced": True, "kind": "ConfigMap", "verbs": _VERBS}
+_DISCOVERY: dict[str, Any] = {
+    "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+    "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [_RESOURCE]},
+}
+_FOLDER = "/api/v1/namespaces/kube-public/configmaps"
+
+
+@attrs.frozen
+class ApiServer:
+    """What it holds, by name."""
+
+    held: dict[str, Any] = attrs.field(factory=dict)
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        if path in _DISCOVERY:
+            return 200, _DISCOVERY[path]
+        name = path.removeprefix(f"{_FOLDER}/") if path.startswith(f"{_FOLDER}/") else ""
+        if method == "POST" and path == _FOLDER:
+            return 201, self.held.setdefault(body["metadata"]["name"], body)
+        if name not in self.held:
+            status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404}
+            return 404, {**status, "reason": "NotFound", "message": f"{path} not found"}
+        if method == "PUT":
+            self.held[name] = body
+        return 200, self.held.pop(name) if method == "DELETE" else self.held[name]
+
+    @contextmanager
+    def listening(self, kubeconfig: Path, context: str) -> Iterator[None]:
+        """Serve, and write a kubeconfig that leads here."""
+        holder = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _serve(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                body = json.loads(self.rfile.read(length)) if length else None
+                path = self.path.partition("?")[0]
+                status, value = holder.answer(self.command, path, body)
+                data = json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            kubeconfig.write_text(json.dumps(_kubeconfig(url, context)))
+            yield
+            server.shutdown()
+
+
+def _kubeconfig(url: str, context: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "it", "cluster": {"server": url}}],
+        "users": [{"name": "me", "user": {}}],
+        "contexts": [{"name": context, "context": {"cluster": "it", "user": "me"}}],
+    }

@@ -1,0 +1,183 @@
+"""`imgload registry`: nodes pull what was pushed, and are left as they were."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import imgload
+from tests.engine.apiserver import ApiServer
+from tests.engine.conftest import Images, forget, unique
+from tests.engine.test_load import config_digest, strays
+from tests.lab import Lab, Node
+from tests.lab.debian import Suite
+from tests.lab.nodeimage import CONFIGS
+from tests.lab.registry import Registry
+from tests.lab.registry import registry as running
+
+CERTS = "/etc/containerd/certs.d"
+LIST = """
+find "$1" | sort | while read -r file; do
+    stat -c "%n %a" "$file"
+    [ -d "$file" ] || { stat -c %Y "$file"; cat "$file"; }
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def registry(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry that the nodes of the lab's Docker reach."""
+    with running(lab.docker, tmp_path_factory.mktemp("registry")) as found:
+        yield found
+
+
+def state(node: Node) -> str:
+    """Return all of containerd's configuration: names, modes, times and content."""
+    return node.exec("sh", "-c", LIST, "sh", "/etc/containerd")
+
+
+def put(node: Node, path: str, text: str) -> None:
+    script = 'mkdir -p "${1%/*}"; printf %s "$2" >"$1"; chmod 640 "$1"'
+    node.exec("sh", "-c", script, "sh", path, text)
+
+
+@pytest.mark.parametrize(
+    ("source", "cluster"), [("docker", "lab-d21"), ("podman", "lab-d17"), ("docker28", "lab-d16")]
+)
+def test_what_is_pushed_is_pulled_and_the_node_left_as_it_was(
+    lab: Lab, images: Images, registry: Registry, source: str, cluster: str
+) -> None:
+    """Under the registry's own name and as a mirror; the second push sends nothing."""
+    engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
+    images.build(engine, tag, b"x" * 200_000)
+    put(node, f"{CERTS}/docker.io/hosts.toml", 'server = "https://example.invalid"')
+    before = state(node)
+
+    mirrors = ["docker.io", "localhost:5001"]
+    connected = imgload.connect_registry(registry.url, mirrors=mirrors, cluster=cluster)
+    first = imgload.push_to_registry(tag, registry.url, source=engine.url)
+    second = imgload.push_to_registry(tag, registry.url, source=engine.url)
+
+    assert connected.ok, connected.to_json()
+    assert first.ok, first.to_json()
+    assert first.images[0].bytes_sent > 0
+    assert (second.images[0].digest, second.images[0].bytes_sent) == (first.images[0].digest, 0)
+    pulled = [f"{name}/{tag}" for name in (registry.address, "localhost:5001")]
+    pulled.append(f"docker.io/library/{tag}")
+    wanted = config_digest(engine, tag)
+    assert [node.cri().pull_image(name) for name in pulled] == [wanted] * 3
+    assert strays(engine) == []
+    assert imgload.disconnect_registry(registry.url, cluster=cluster).ok
+    assert state(node) == before
+    forget(node, *pulled, wanted)
+    node.exec("rm", "-r", CERTS)
+
+
+@pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
+def test_a_one_line_change_is_pushed_as_that(
+    lab: Lab, images: Images, registry: Registry, source: str
+) -> None:
+    """The engine asks for each layer, and the registry has the base."""
+    engine, base, tag = lab.engine(source), unique("base"), unique()
+    images.build(engine, base, os.urandom(3_000_000))
+    for _ in range(2):
+        images.build(engine, tag, base=base)
+        report = imgload.push_to_registry(tag, registry.url, source=engine.url, name="team/app:v2")
+    name = f"{registry.address}/team/app:v2"
+    assert report.images[0].names == (name,)
+    assert 0 < report.images[0].bytes_sent < 50_000
+    node = lab.cluster("lab-d21").nodes[0]
+    imgload.connect_registry(registry.url, cluster="lab-d21")
+    assert node.cri().pull_image(name) == config_digest(engine, tag)
+    imgload.disconnect_registry(cluster="lab-d21")
+    forget(node, name)
+
+
+def test_a_node_that_was_not_connected_before_has_nothing_of_it_after(
+    lab: Lab, registry: Registry
+) -> None:
+    """Folders that were made go, whichever is disconnected first, and twice is once."""
+    node = lab.cluster("lab-d21").nodes[0]
+    before = state(node)
+    other = f"http://{registry.address.partition(':')[0]}:1"
+    for _ in range(2):
+        imgload.connect_registry(registry.url, mirrors=["ghcr.io"], cluster="lab-d21")
+    assert not imgload.connect_registry(other, cluster="lab-d21").ok
+    assert f"{CERTS}/ghcr.io/hosts.toml" in state(node)
+    imgload.disconnect_registry(registry.url, cluster="lab-d21")
+    assert other in state(node)
+    imgload.disconnect_registry(cluster="lab-d21")
+    assert state(node) == before
+
+
+def test_a_node_that_does_not_reach_it_is_named(lab: Lab, registry: Registry) -> None:
+    """Exit status 1: its pods would wait for images that never come."""
+    lab.up("lab-d21")
+    nowhere = f"http://{registry.address.partition(':')[0]}:1"
+    ended = _run("connect", nowhere, "-c", "lab-d21")
+    assert ended.returncode == 1
+    assert f"lab-d21-control-plane is set up, and does not reach {nowhere}: " in ended.stderr
+    assert "connection refused" in ended.stderr
+    assert _run("disconnect", "-c", "lab-d21").returncode == 0
+
+
+def test_a_link_is_not_followed(lab: Lab, registry: Registry) -> None:
+    """What it leads to is not below certs.d."""
+    node = lab.cluster("lab-d17").nodes[0]
+    node.exec("mkdir", "-p", CERTS, "/root/elsewhere")
+    node.exec("ln", "-s", "/root/elsewhere", f"{CERTS}/{registry.address}")
+    report = imgload.connect_registry(registry.url, cluster="lab-d17")
+    assert not report.ok
+    assert "is a link" in str(report.nodes[0].error)
+    assert node.exec("ls", "/root/elsewhere") == ""
+    node.exec("rm", "-r", CERTS, "/root/elsewhere")
+
+
+def test_a_node_that_needs_a_restart_is_told_so(lab: Lab, registry: Registry) -> None:
+    """Its CRI reads no such folder; nothing is written."""
+    config = CONFIGS["2.1"].replace("config_path", "# config_path")
+    node = lab.make_cluster(name="lab-plain", engine="docker", config=config).nodes[0]
+    before = state(node)
+    report = imgload.connect_registry(registry.url, cluster="lab-plain")
+    assert not report.ok
+    assert "restart of containerd" in str(report.nodes[0].error)
+    assert state(node) == before
+
+
+def test_other_tools_are_told_by_the_config_map(
+    lab: Lab, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KEP-1755, with the real kubectl; somebody else's is kept."""
+    lab.up("lab-d21")
+    kubectl = Suite("bookworm", lab.paths.cache).tree("kubectl", "kubernetes-client")
+    monkeypatch.setenv("PATH", f"{kubectl}/usr/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    server = ApiServer()
+    with server.listening(tmp_path / "kubeconfig", "kind-lab-d21"):
+        for _ in range(2):
+            report = imgload.connect_registry(
+                registry.url, mirrors=["localhost:5001"], cluster="lab-d21"
+            )
+            assert report.hosting == imgload.Hosting(written=True)
+        said = server.held["local-registry-hosting"]["data"]["localRegistryHosting.v1"]
+        assert 'host: "localhost:5001"\n' in said
+        imgload.disconnect_registry(registry.url, cluster="lab-d21")
+        assert server.held == {}
+        theirs = {"metadata": {"name": "local-registry-hosting"}, "kind": "ConfigMap"}
+        server.held["local-registry-hosting"] = {"apiVersion": "v1", **theirs}
+        ended = _run("connect", registry.url, "-c", "lab-d21", "-o", "json")
+        assert "somebody else's" in json.loads(ended.stdout)["hosting"]["note"]
+        imgload.disconnect_registry(registry.url, cluster="lab-d21")
+        assert "local-registry-hosting" in server.held
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "imgload", "registry", *arguments]
+    return subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)

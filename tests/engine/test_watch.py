@@ -1,0 +1,174 @@
+"""`imgload watch`: built with any tool, and it is on the nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.lab import Lab
+from tests.lab.debian import Suite
+from tests.lab.shell import run
+
+_PATIENCE = 30.0
+
+
+@attrs.frozen
+class Watcher:
+    """A running `imgload watch -o json`, and what it prints."""
+
+    process: subprocess.Popen[str]
+    lines: queue.SimpleQueue[dict[str, Any]] = attrs.field(factory=queue.SimpleQueue)
+
+    def read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.put(json.loads(line))
+
+    def next(self, *wanted: str) -> dict[str, Any]:
+        """Return the next document that has one of these keys."""
+        while True:
+            document = self.lines.get(timeout=_PATIENCE)
+            if any(key in document for key in wanted):
+                return document
+
+    def noted(self, text: str) -> str:
+        """Return the next note with a text in it."""
+        while text not in (note := str(self.next("note")["note"])):
+            pass
+        return note
+
+    def loaded(self) -> dict[str, Any]:
+        """Return the next load."""
+        return self.next("images")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(_PATIENCE)
+
+
+@contextmanager
+def watching(*arguments: str) -> Iterator[Watcher]:
+    command = [sys.executable, "-m", "imgload", "watch", "-o", "json", *arguments]
+    with subprocess.Popen(
+        command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        watcher = Watcher(process)
+        threading.Thread(target=watcher.read, daemon=True).start()
+        try:
+            watcher.noted("watching")
+            yield watcher
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("source", "cluster"), [("docker", "lab-d3"), ("podman", "lab-p3"), ("docker28", "lab-d21")]
+)
+def test_what_is_built_or_tagged_is_on_the_nodes(
+    lab: Lab, images: Images, source: str, cluster: str
+) -> None:
+    """Proven, each build once, and other names left alone; the second moves kilobytes."""
+    engine, nodes = lab.engine(source), lab.cluster(cluster).nodes
+    tag, base = unique(), unique("base")
+    repository = tag.partition(":")[0] + "-" + tag.partition(":t")[2]
+    images.build(engine, base, b"x" * 300_000)
+    with watching(repository, "-c", cluster, "--from", engine.url) as watcher:
+        images.build(engine, unique("other"))
+        for turn in range(2):
+            images.build(engine, f"{repository}:dev", b"new", base=base)
+            document = watcher.loaded()
+            assert document["ok"], document
+            assert document["references"] == [f"{repository}:dev"]
+            results = document["images"][0]["nodes"]
+            assert [result["node"] for result in results] == [node.name for node in nodes]
+            assert all(result["bytes_sent"] < 50_000 for result in results if turn)
+        assert (
+            cri_id(nodes[-1], f"docker.io/library/{repository}:dev")
+            == (document["images"][0]["image_id"])
+        )
+        engine.cli("tag", f"{repository}:dev", f"{repository}:two")
+        document = watcher.loaded()
+        assert document["references"] == [f"{repository}:two"]
+        assert {n["action"] for n in document["images"][0]["nodes"]} == {"tagged"}
+        assert watcher.stop() == 0
+        assert watcher.lines.empty()
+    engine.cli("rmi", f"{repository}:two")
+    for node in nodes:
+        forget(node, f"docker.io/library/{repository}:dev", f"docker.io/library/{repository}:two")
+
+
+@pytest.mark.parametrize("source", ["docker", "podman"])
+def test_what_is_loaded_into_an_engine_is_on_the_nodes(
+    lab: Lab, images: Images, source: str
+) -> None:
+    """Docker tells only an ID of it, and Podman 4.3 only a file."""
+    engine, node = lab.engine(source), lab.cluster("lab-d21").nodes[0]
+    tag = unique()
+    image_id = images.build(engine, tag)
+    saved = engine.raw("save", tag)
+    engine.remove_image(tag)
+    with watching(tag, "-c", "lab-d21", "--from", engine.url) as watcher:
+        engine.cli("load", stdin=saved)
+        assert watcher.loaded()["images"][0]["image_id"] == image_id
+    forget(node, f"docker.io/library/{tag}")
+
+
+def test_builds_that_docker_does_not_tell_of_are_seen(
+    lab: Lab, images: Images, tmp_path: Path
+) -> None:
+    """Docker 20.10 has no event for what BuildKit has built (moby #45404)."""
+    buildx = Suite("trixie", lab.paths.cache).tree("buildx", "docker-buildx")
+    plugins = tmp_path / "docker" / "cli-plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "docker-buildx").symlink_to(buildx / "usr/libexec/docker/cli-plugins/docker-buildx")
+    tag, node = unique(), lab.cluster("lab-d21").nodes[0]
+    (tmp_path / "Dockerfile").write_text(f"FROM scratch\nLABEL tag={tag}\nCOPY Dockerfile /\n")
+    with watching(tag, "-c", "lab-d21", "--from", "docker") as watcher:
+        environ = {"DOCKER_CONFIG": str(tmp_path / "docker"), "DOCKER_BUILDKIT": "1"}
+        run(*lab.docker.client, "build", "-q", "-t", tag, tmp_path, env=environ)
+        assert watcher.loaded()["images"][0]["image_id"] == lab.docker.image_id(tag)
+        images.build(lab.docker, tag)
+        assert watcher.loaded()["images"][0]["image_id"] == lab.docker.image_id(tag)
+        time.sleep(1)
+        assert watcher.lines.empty(), "told and seen, and loaded once"
+    forget(node, f"docker.io/library/{tag}")
+
+
+def test_an_engine_may_restart_and_a_cluster_be_made_anew(lab: Lab, images: Images) -> None:
+    """The watch says so once, hears what was built meanwhile, and the new nodes get it all."""
+    first, second, third = unique("a"), unique("b"), unique("c")
+    options: dict[str, Any] = {"name": "lab-watched", "engine": "docker", "crictl": True}
+    cluster = lab.make_cluster(**options)
+    with watching(first, second, third, "-c", "lab-watched", "--from", lab.podman.url) as watcher:
+        images.build(lab.podman, first)
+        assert watcher.loaded()["ok"]
+        lab.podman.daemon.stop()
+        assert "waiting" in watcher.noted("podman at")
+        images.build(lab.podman, second)
+        lab.podman.daemon.start()
+        watcher.noted("is back")
+        assert watcher.loaded()["references"] == [second]
+
+        cluster.remove()
+        images.build(lab.podman, third)
+        assert watcher.loaded()["error"]["kind"] == "cluster-not-found"
+        node = lab.make_cluster(**options).nodes[0]
+        images.build(lab.podman, third)
+        assert set(watcher.loaded()["references"]) == {first, second, third}
+        for tag in (first, second, third):
+            assert cri_id(node, f"docker.io/library/{tag}") == lab.podman.image_id(tag)
+        assert watcher.stop(signal.SIGINT) == 0

@@ -1,0 +1,141 @@
+"""Completion as far as it needs no engine: words, and what is offered of what there is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from imgload.cli import complete, completion
+from imgload.cli.app import cli
+from imgload.cli.completion import VARIABLE, Bash, joined_words, kept
+from tests.unit.cli import stub
+from tests.unit.cli.conftest import Run
+
+
+@pytest.mark.parametrize(
+    ("words", "joined"),
+    [
+        ("imgload load app", ["imgload", "load", "app"]),
+        ("imgload load app : dev", ["imgload", "load", "app:dev"]),
+        ("imgload load app :", ["imgload", "load", "app:"]),
+        ("imgload load a : 5000/app : dev b", ["imgload", "load", "a:5000/app:dev", "b"]),
+        ("imgload load --cluster = kind", ["imgload", "load", "--cluster=kind"]),
+        ("imgload load --as = app : dev", ["imgload", "load", "--as=app:dev"]),
+    ],
+)
+def test_what_bash_took_apart_is_put_together(words: str, joined: list[str]) -> None:
+    """At its COMP_WORDBREAKS."""
+    assert ["".join(parts) for parts in joined_words(words.split())] == joined
+
+
+def test_an_empty_word_is_a_word() -> None:
+    """The cursor stands behind a space: the name before it is complete."""
+    assert joined_words(["load", "app", ":", "dev", ""])[-1] == [""]
+    assert joined_words(["load", "app", ":", ""])[-1] == [""]
+
+
+@pytest.mark.parametrize(
+    ("parts", "length"),
+    [
+        (["app"], 0),
+        ([""], 0),
+        (["app", ":", "d"], 4),
+        (["app", ":"], 4),
+        (["--cluster", "=", "ki"], 0),
+        (["--cluster", "="], 0),
+        (["--as", "=", "app", ":", "d"], 4),
+    ],
+)
+def test_bash_replaces_only_what_is_behind_the_last_break(parts: list[str], length: int) -> None:
+    """Of an option with its value, only the value is offered."""
+    assert kept(parts) == length
+
+
+def words(monkeypatch: pytest.MonkeyPatch, *typed: str) -> list[str]:
+    """Return what bash is answered."""
+    monkeypatch.setenv("COMP_WORDS", "\n".join(typed))
+    monkeypatch.setenv("COMP_CWORD", str(len(typed) - 1))
+    return Bash(cli, {}, "imgload", VARIABLE).complete().split()
+
+
+def test_commands_options_and_platforms_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By click; platforms are no secret of an engine."""
+    assert "plain,watch" in words(monkeypatch, "imgload", "wa")
+    assert words(monkeypatch, "imgload", "load", "--dry") == ["plain,--dry-run"]
+    assert "plain,linux/arm64" in words(monkeypatch, "imgload", "load", "--platform", "linux/a")
+    assert words(monkeypatch, "imgload", "load", "--from", "pod") == ["plain,podman"]
+    assert words(monkeypatch, "imgload", "load", "--from", "./a") == ["file,./a"]
+
+
+def test_without_an_engine_nothing_is_offered_and_nothing_said(run: Run) -> None:
+    """A message would tear the command line apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "bash_complete")
+        for typed in ("imgload\nload\nap", "imgload\nload\n-c\nki", "imgload\nload\n--from\nx\na"):
+            patch.setenv("COMP_WORDS", typed)
+            patch.setenv("COMP_CWORD", str(typed.count("\n")))
+            outcome = run()
+            assert (outcome.status, outcome.stdout.strip(), outcome.stderr) == (0, "", "")
+
+
+def test_only_what_a_shell_takes_as_it_is_is_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's labels are anybody's: what is offered is put into a command line."""
+    bad = ["$(reboot)", "a;b", "a\nplain,b", "a b"]
+    nodes = [stub.node(f"n{i}", cluster=name) for i, name in enumerate([*bad, "kind"])]
+    with stub.Docker(containers=nodes).listening(tmp_path) as url:
+        monkeypatch.setenv("DOCKER_HOST", url)
+        assert words(monkeypatch, "imgload", "load", "-c", "") == ["plain,kind"]
+        assert words(monkeypatch, "imgload", "load", "-c", "kind", "-n", "") == ["plain,n4"]
+
+
+def test_an_engine_that_is_slow_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key was pressed a second ago."""
+    monkeypatch.setattr(complete, "_SECONDS", 0.05)
+    docker = stub.Docker(on_list=lambda: __import__("time").sleep(1))
+    with docker.listening(tmp_path) as url:
+        monkeypatch.setenv("DOCKER_HOST", url)
+        assert words(monkeypatch, "imgload", "load", "-c", "") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_is_for_that_shell(run: Run, shell: str) -> None:
+    """On standard output, to be evaluated."""
+    outcome = run("completion", shell)
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert f"{VARIABLE}={shell}_complete" in outcome.stdout
+
+
+def test_kubectl_is_answered_in_its_own_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line each, and last whether to offer files (cobra, ShellCompDirective)."""
+    for typed, answer in [
+        (["load", "--tr"], "--transport\n:4\n"),
+        (["load", "--from", "./x"], ":0\n"),
+        (["wat"], "watch\n:4\n"),
+    ]:
+        monkeypatch.setattr(sys, "argv", ["kubectl_complete-imgload", *typed])
+        completion.kubectl()
+        assert capsys.readouterr().out == answer
+
+
+def test_the_callbacks_are_named_as_they_are() -> None:
+    """Options name them by text: completion is imported when a key was pressed."""
+    for command in (cli.get_command(click.Context(cli), n) for n in cli.list_commands(None)):  # type: ignore[arg-type]
+        assert command
+        for parameter in command.params:
+            context = click.Context(command)
+            assert isinstance(parameter.shell_complete(context, "no-such-thing"), list)
+
+
+def test_nothing_of_it_is_imported_for_a_load() -> None:
+    """Start-up is part of every load."""
+    code = "import sys, imgload.cli.load; print('imgload.cli.complete' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert shown.stdout == b"False\n"

@@ -1,0 +1,76 @@
+"""What the engines tell of their images; each line was recorded on a real one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from imgload.engines.base import Engine, ImageEvent
+from imgload.engines.docker import DockerEngine
+from imgload.engines.podman import PodmanEngine
+from imgload.oci.digest import Digest
+from tests.unit.engines.test_wire import document, served
+
+ID = Digest.of(b"image")
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def told(action: str, actor: str, name: str, kind: str = "image") -> dict[str, Any]:
+    return {
+        "Type": kind,
+        "Action": action,
+        "Actor": {"ID": actor, "Attributes": {"name": name}},
+    }
+
+
+def heard(folder: Path, engine: type[Engine], *events: object) -> list[ImageEvent]:
+    """Return what an engine hears before its stream ends."""
+    lines = [json.dumps(event).encode() + b"\n" for event in events]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines)
+    with served(folder, lambda connection, _: connection.sendall(CHUNKED + chunks)) as endpoint:
+        opened = engine(attrs.evolve(endpoint, kind="docker", version="1.41"))  # type: ignore[call-arg]
+        return list(opened.image_events(0))
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (told("tag", str(ID), "app:dev"), ImageEvent("app:dev", ID)),
+        (told("load", str(ID), str(ID)), ImageEvent("", ID)),
+        (told("pull", "app:dev", "app"), ImageEvent("app:dev")),
+        ({"Actor": {}}, ImageEvent()),
+        (["?"], ImageEvent()),
+    ],
+)
+def test_what_docker_tells(tmp_path: Path, event: object, expected: ImageEvent) -> None:
+    """A tag has both; a load only the ID; a pull's actor is the name with its tag."""
+    assert heard(tmp_path, DockerEngine, event) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (told("build", "", ID.hex), ImageEvent("", ID)),
+        (told("tag", ID.hex, "app:dev"), ImageEvent("localhost/app:dev", ID)),
+        (told("tag", ID.hex, "ghcr.io/me/app"), ImageEvent("ghcr.io/me/app:latest", ID)),
+        (told("tag", ID.hex, "<none>"), ImageEvent("", ID)),
+        (told("loadfromarchive", "", "app.tar"), ImageEvent()),
+        (told("loadfromarchive", ID.hex, "app.tar"), ImageEvent("", ID)),
+        (told("pull", "", "ghcr.io/me/app:1"), ImageEvent("ghcr.io/me/app:1")),
+        (told("commit", "c" * 64, "angry_tesla", "container"), ImageEvent()),
+    ],
+)
+def test_what_podman_tells(tmp_path: Path, event: object, expected: ImageEvent) -> None:
+    """A build has its image ID for a name, and a load its file's."""
+    assert heard(tmp_path, PodmanEngine, event) == [expected]
+
+
+def test_names_lead_to_what_the_engine_calls_an_image(tmp_path: Path) -> None:
+    """An image without names has none here."""
+    listed = [{"Id": ID.hex, "RepoTags": ["a:1", "b:2"]}, {"Id": str(ID), "RepoTags": None}]
+    with served(tmp_path, lambda c, _: c.sendall(document(listed))) as endpoint:
+        assert DockerEngine(endpoint).names() == {"a:1": ID, "b:2": ID}
