@@ -185,6 +185,8 @@ class Loader:
         held = locate(texts, self.sources, wanted, self.settle)
         located = [_remembered(*pair) for pair in held]
         found = named(located, *names)
+        if self._ahead and any(image.image_id is None for image in found):
+            found = _identified(found, self._ahead)
         surveys, failed = self._survey(list(found))
         if any(image.image_id is None for image in found):
             found = _identified(found, surveys)
