@@ -212,6 +212,8 @@ class Loader:
         found = named(located, *names)
         for note in _not_asked(self.silent):
             on_event(note)
+        if self._ahead and any(image.image_id is None for image in found):
+            found = _identified(found, self._ahead)
         surveys, failed = self._survey(list(found), ask)
         if any(image.image_id is None for image in found):
             found = _identified(found, surveys)

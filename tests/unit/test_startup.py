@@ -55,6 +55,7 @@ IMPORTS = {
     "load app:dev": Most(ours=46, all=195),
     "load app:dev db:dev --cluster kind --output json": Most(ours=46, all=195),
     "verify app:dev": Most(ours=46, all=195),
+    "skaffold --help": Most(ours=17, all=128),
 }
 
 
