@@ -112,7 +112,7 @@ class Sending:
         images = tuple(self.images)
         unique = {found.target: found for found in self.images.values()}
         with self.source.save(list(unique.values())) as archive:
-            repack = Repack(archive, _wanted(images), there)
+            repack = Repack(archive, _wanted(self.images), there)
             deliveries = deliver(repack, self._lanes(nodes))
         if not repack.images:
             return Sent(images, deliveries, {})
@@ -165,12 +165,17 @@ class Sending:
         self.on_event(BytesSent(node, size))
 
 
-def _wanted(images: Sequence[Image]) -> list[Wanted]:
+def _wanted(images: Mapping[Image, Found]) -> list[Wanted]:
     """Return what to take out of the saved archive: each image once, with all its names."""
-    first = {image.target: image for image in images}
+    first = {found.target: found for found in images.values()}
     return [
-        Wanted(target, tuple(i.name for i in images if i.target == target), image.platform)
-        for target, image in first.items()
+        Wanted(
+            target,
+            names=tuple(image.name for image in images if image.target == target),
+            platform=found.platform,
+            also=tuple(filter(None, (found.manifest_digest, found.image_id))),
+        )
+        for target, found in first.items()
     ]
 
 

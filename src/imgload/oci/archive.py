@@ -72,17 +72,27 @@ def images_in(blobs: Blobs) -> tuple[ArchivedImage, ...]:
 
 
 def choose(
-    images: Sequence[ArchivedImage], target: Digest, platform: Platform | None
+    images: Sequence[ArchivedImage],
+    target: Digest,
+    platform: Platform | None,
+    also: Sequence[Digest] = (),
 ) -> ArchivedImage:
     """Return the image that a digest and a platform mean.
+
+    Args:
+        images: of the archive.
+        target: the digest of the image's config, its manifest, or an index over it.
+        platform: which platform of an index; None when there is one image.
+        also: digests that it may have in the archive where that lacks the target.
 
     Raises:
         ArchiveInvalid: when the archive does not have it.
         PlatformMissing: when it has it for other platforms only.
 
     """
-    called = [image for image in images if image.is_called(target)]
-    if not called:
+    groups = ([image for image in images if image.is_called(digest)] for digest in (target, *also))
+    called = next(filter(None, groups), None)
+    if called is None:
         raise ArchiveInvalid(f"the archive does not have the image {target}")
     fitting = [i for i in called if platform is None or i.config.platform == platform]
     if not fitting:

@@ -34,12 +34,14 @@ class Wanted:
         target: digest of its config, its manifest, or an index over it.
         names: full names, as containerd keeps them.
         platform: which platform of an index; None when the target is one image.
+        also: digests that it may go by instead: Docker saves one platform without its index.
 
     """
 
     target: Digest
     names: tuple[str, ...]
     platform: Platform | None = None
+    also: tuple[Digest, ...] = ()
 
 
 class Repack:
@@ -118,7 +120,7 @@ class Repack:
         found = images_in(self._blobs)
         entries: list[Descriptor] = []
         for wanted in self._wanted:
-            image = choose(found, wanted.target, wanted.platform)
+            image = choose(found, wanted.target, wanted.platform, wanted.also)
             self.images[wanted.target] = image
             yield from self._complete(image)
             for name in wanted.names:

@@ -140,6 +140,14 @@ def test_choosing_by_image_id_needs_no_platform() -> None:
     assert choose(found, ARM_IMAGE.image_id, None).config.platform == ARM
 
 
+def test_another_digest_is_taken_where_the_archive_lacks_the_first() -> None:
+    """Docker 28 saves one platform of an index without the index."""
+    found = scan([pack(oci(AMD_IMAGE, ARM_IMAGE))])
+    absent = Digest.of(index(*LISTED))
+    assert choose(found, absent, ARM, [ARM_IMAGE.digest]).config.platform == ARM
+    assert choose(found, AMD_IMAGE.digest, AMD, [ARM_IMAGE.digest]).config.platform == AMD
+
+
 def test_choosing_what_is_not_there_fails() -> None:
     """No images at all, or others."""
     images: tuple[ArchivedImage, ...] = ()
