@@ -22,7 +22,8 @@ One root, so that a caller can catch it all; each error carries the hint that a 
     │   ├── ArchiveInvalid
     │   ├── DigestMismatch
     │   ├── ManifestMissing
-    │   └── PlatformMissing
+    │   ├── PlatformMissing
+    │   └── ImageIncomplete
     ├── NodeError                1   one node; the other nodes go on
     │   ├── NodeNotRunning
     │   ├── NodeUnusable
@@ -169,6 +170,10 @@ class ManifestMissing(SourceError):
 
 class PlatformMissing(SourceError):
     """The image does not have the platform asked for."""
+
+
+class ImageIncomplete(SourceError):
+    """The source lists the platform, or the image, and does not have all of its content."""
 
 
 class NodeError(ImgloadError):

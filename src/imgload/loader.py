@@ -23,7 +23,7 @@ from imgload.parallel import Task, in_parallel
 from imgload.plan import Image, Plan, make_plan
 from imgload.report import Report
 from imgload.sources.base import Found, Source
-from imgload.sources.resolve import Located, Settle, locate, named, refuse
+from imgload.sources.resolve import Located, Settle, locate, named, refit, refuse
 
 if TYPE_CHECKING:
     from imgload.transports.choose import TransportOption
@@ -166,12 +166,14 @@ class Loader:
         """Find the images in the sources, and what the nodes have."""
         wanted = Platform.parse(platform) if platform is not None else None
         with explained(self.silent):
-            held = locate(texts, self.sources, wanted, self.settle)
-        located = [_remembered(*pair) for pair in held]
-        found = named(located, name)
+            located = locate(texts, self.sources, wanted, self.settle)
+        found = named([_remembered(*pair) for pair in located], name)
         for note in _not_asked(self.silent):
             on_event(note)
         surveys, failed = self._survey(list(found))
+        if wanted is None and (fitted := _refitted(located, texts, surveys)):
+            found = named([_remembered(*pair) for pair in fitted], name)
+            surveys, failed = self._survey(list(found))
         if any(image.image_id is None for image in found):
             found = _identified(found, surveys)
             if any(_may_have(survey, found) for survey in surveys.values()):
@@ -205,6 +207,17 @@ def _not_asked(silent: Iterable[Attempt]) -> Iterator[Note]:
     for attempt in silent:
         if attempt.candidate.explicit and attempt.error:
             yield Note(f"going on without {attempt.error.message}")
+
+
+def _refitted(
+    located: Sequence[Located], texts: Sequence[str], surveys: Mapping[str, Survey]
+) -> list[Located] | None:
+    """Return the images for the nodes' platform, or None where they are or cannot be."""
+    platforms = {survey.traits.platform for survey in surveys.values()}
+    if len(platforms) != 1:
+        return None
+    fitted = refit(located, texts, platforms.pop())
+    return fitted if fitted != list(located) else None
 
 
 def _remembered(source: Source, found: Found) -> Located:

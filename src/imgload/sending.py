@@ -173,7 +173,7 @@ def _wanted(images: Mapping[Image, Found]) -> list[Wanted]:
             target,
             names=tuple(image.name for image in images if image.target == target),
             platform=found.platform,
-            also=tuple(filter(None, (found.manifest_digest, found.image_id))),
+            exact=tuple(filter(None, (found.manifest_digest, found.image_id))),
         )
         for target, found in first.items()
     ]

@@ -63,8 +63,10 @@ class EngineImage:
         diff_ids: its layers, bottom up.
         size: bytes, as the engine counts them: unpacked layers, or on Docker's containerd
             image store the stored blobs.
-        manifests: on Docker's containerd image store from 28.0 on, the manifests that are there,
-            by platform.
+        manifests: on Docker's containerd image store from 28.0 on, the manifests that are there
+            with all their content, by platform.
+        absent: the platforms that are listed beside those, and lack content.
+        whole: whether there is any platform of which nothing is lacking.
 
     """
 
@@ -75,6 +77,8 @@ class EngineImage:
     diff_ids: tuple[Digest, ...]
     size: int
     manifests: Mapping[Platform, Digest] = attrs.field(factory=dict)
+    absent: frozenset[Platform] = frozenset()
+    whole: bool = True
 
 
 @attrs.frozen

@@ -34,14 +34,15 @@ class Wanted:
         target: digest of its config, its manifest, or an index over it.
         names: full names, as containerd keeps them.
         platform: which platform of an index; None when the target is one image.
-        also: digests that it may go by instead: Docker saves one platform without its index.
+        exact: digests of its very manifest or config, where known: Docker saves one platform of
+            an index without the index.
 
     """
 
     target: Digest
     names: tuple[str, ...]
     platform: Platform | None = None
-    also: tuple[Digest, ...] = ()
+    exact: tuple[Digest, ...] = ()
 
 
 class Repack:
@@ -120,7 +121,7 @@ class Repack:
         found = images_in(self._blobs)
         entries: list[Descriptor] = []
         for wanted in self._wanted:
-            image = choose(found, wanted.target, wanted.platform, wanted.also)
+            image = choose(found, wanted.target, wanted.platform, wanted.exact)
             self.images[wanted.target] = image
             yield from self._complete(image)
             for name in wanted.names:
@@ -129,7 +130,7 @@ class Repack:
                     yield from self._document(Digest.of(raw), raw)
                     entries.append(Index.descriptor(raw, name))
                 else:
-                    entries.append(image.manifest.descriptor(image.config.platform, name))
+                    entries.append(image.manifest.descriptor(image.platform, name))
         yield from file_member("index.json", Index.build(tuple(entries)))
         yield tar.END
 

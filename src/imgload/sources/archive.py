@@ -13,6 +13,7 @@ from typing import IO
 from imgload.errors import (
     ArchiveInvalid,
     ImageAmbiguous,
+    ImageIncomplete,
     PlatformMissing,
     ReferenceInvalid,
     SourceError,
@@ -75,7 +76,7 @@ class ArchiveSource(Source):
             names=names,
             target=config.digest,
             image_id=config.digest,
-            platform=config.platform,
+            platform=image.platform,
             diff_ids=config.diff_ids,
             size=size,
             manifest=image.manifest,
@@ -104,19 +105,29 @@ def _suited(images: Sequence[ArchivedImage], platform: Platform | None) -> Archi
     """Return the image for a platform; without one, for this machine's, or the only one."""
     there: dict[Platform, ArchivedImage] = {}
     for image in images:
-        other = there.setdefault(image.config.platform, image)
+        other = there.setdefault(image.platform, image)
         if other.config.digest != image.config.digest:
             raise _ambiguous(", ".join(image.names), [other, image])
     if platform is None and len(there) == 1:
         return images[0]
     wanted = platform or Platform.of("linux", machine.machine())
-    if wanted not in there:
-        listed = ", ".join(sorted(map(str, there)))
-        raise PlatformMissing(
-            f"the archive has no image for {wanted}; it has {listed}",
-            hint="choose one of those with --platform",
+    best = wanted.best(there)
+    if best is None:
+        raise _missing(wanted, sorted(map(str, there)), images)
+    return there[best]
+
+
+def _missing(
+    wanted: Platform, there: Sequence[str], images: Sequence[ArchivedImage]
+) -> SourceError:
+    hint = f"choose one that is there: --platform {there[0]}; or save it again with that platform"
+    if wanted.best(frozenset[Platform]().union(*(image.absent for image in images))):
+        return ImageIncomplete(
+            f"the archive lists {wanted} and does not hold it; it has {', '.join(there)}", hint=hint
         )
-    return there[wanted]
+    return PlatformMissing(
+        f"the archive has no image for {wanted}; it has {', '.join(there)}", hint=hint
+    )
 
 
 def _ambiguous(text: str, images: Sequence[ArchivedImage]) -> ImageAmbiguous:

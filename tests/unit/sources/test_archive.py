@@ -11,6 +11,7 @@ import pytest
 
 from imgload.errors import (
     ImageAmbiguous,
+    ImageIncomplete,
     PlatformMissing,
     ReferenceInvalid,
     SourceError,
@@ -235,6 +236,25 @@ def test_a_platform_that_is_not_there_is_an_error(source: Open) -> None:
         with pytest.raises(PlatformMissing, match=r"riscv64.*amd64.*arm64.*s390x") as caught:
             ask()
         assert "--platform" in caught.value.hint
+
+
+def test_a_platform_that_is_listed_and_absent_is_an_error(source: Open) -> None:
+    """As `docker save` writes what was pulled for one platform (kind #3795)."""
+    inner = index(*(image.entry for image in MULTI))
+    members = [*MULTI[1].members, blob(inner), ("index.json", index(descriptor(inner, INDEX)))]
+    archive = source(members)
+    [found] = archive.everything(None)
+    assert found.platform == ARM, "the only one there"
+    with pytest.raises(ImageIncomplete, match=r"lists linux/amd64 .* has linux/arm64") as caught:
+        archive.everything(AMD)
+    assert "--platform linux/arm64" in caught.value.hint
+
+
+def test_an_older_variant_is_taken(source: Open) -> None:
+    """For amd64/v3 there is amd64."""
+    newer = Platform("linux", "amd64", "v3")
+    found = held(source(several_platforms()), "app:v1", newer)
+    assert (found.image_id, found.platform) == (MULTI[2].image_id, AMD)
 
 
 @pytest.mark.parametrize("form", FORMS)
