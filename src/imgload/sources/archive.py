@@ -55,6 +55,12 @@ class ArchiveSource(Source):
             raise _ambiguous(text, meant)
         return self._found(meant, _own_names(meant[0]), platform) if meant else None
 
+    def holdings(self, text: str) -> list[str]:
+        """Return the archive's names; with digests where one was asked for and it has any."""
+        pinned = [name for image in self._images for name in _pinned_names(image)]
+        names = [name for image in self._images for name in _own_names(image)]
+        return list(dict.fromkeys(pinned if pinned and "@" in text else names))
+
     def everything(self, platform: Platform | None) -> list[Found]:
         """Return every image, under the names that the archive has for it."""
         groups: dict[object, list[ArchivedImage]] = {}
@@ -169,6 +175,15 @@ def _own_names(image: ArchivedImage) -> tuple[str, ...]:
     """Return the archive's names for an image; one without is named by its ID, as CRI does."""
     names = tuple(dict.fromkeys(reference.record for reference in _references(image)))
     return names or (str(image.config.digest),)
+
+
+def _pinned_names(image: ArchivedImage) -> Iterator[str]:
+    """Yield an image's names by digest; a docker-archive has no manifest that could be demanded."""
+    if image.indexes:
+        digest = image.indexes[1] if len(image.indexes) > 1 else image.manifest.digest
+        named = [f"{name.registry}/{name.repository}" for name in _references(image)]
+        for repository in named or ["NAME"]:
+            yield f"{repository}@{digest}"
 
 
 def _references(image: ArchivedImage) -> Iterator[Reference]:

@@ -22,6 +22,7 @@ from imgload.reference import Reference
 from imgload.sources.base import Found, Source
 
 Located = tuple[Source, Found]
+_MOST_TOLD = 10
 Settle = Callable[[str, Sequence[Located]], Located]
 """Chooses between different images that sources have under one name, or raises."""
 
@@ -141,11 +142,16 @@ def _find(source: Source, text: str, platform: Platform | None) -> Found | Sourc
 
 def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
     places = " and ".join(source.describe for source in sources)
-    return ImageNotFound(
+    there = [name for source in sources for name in source.holdings(text)]
+    message, hint = (
         f"no image {text!r} in {places}",
-        hint=f"see what is there with: {sources[0].listing}",
-        image=text,
+        f"see what is there with: {sources[0].listing}",
     )
+    if there:
+        more = f" and {len(there) - _MOST_TOLD} more" if len(there) > _MOST_TOLD else ""
+        message = f"{message}; it has {', '.join(there[:_MOST_TOLD])}{more}"
+        hint = "name one of these, or none for all"
+    return ImageNotFound(message, hint=hint, image=text)
 
 
 def ambiguous(text: str, held: Sequence[Located]) -> ImageAmbiguous:

@@ -122,6 +122,29 @@ def test_a_digest_means_the_manifest_or_an_index_over_it(source: Open, text: str
     assert archive.find("app@sha256:" + "0" * 64, ARM) is None
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_what_an_archive_has_instead_is_told(source: Open, form: str) -> None:
+    """Its names; and where a digest was asked for, those by which its images can be had."""
+    archive, names = source(FORMS[form](APP, DB)), [NAME, "ghcr.io/me/db:2"]
+    assert archive.holdings("other:v1") == names
+    by_digest = archive.holdings(f"app@{Digest.of(b'other')}")
+    if form in {"docker20", "podman"}:
+        assert by_digest == names, "no manifest, so no digest to name it by"
+        return
+    for text, image in zip(by_digest, (APP, DB), strict=True):
+        assert held(archive, text).image_id == image.image_id
+
+
+def test_an_archive_of_several_platforms_is_had_by_its_index(source: Open) -> None:
+    """The index is what a registry would call the image's digest; it may have no name."""
+    archive = source(several_platforms())
+    [text] = archive.holdings(f"app@{Digest.of(b'other')}")
+    assert text == f"docker.io/library/app@{Digest.of(index(*(i.entry for i in MULTI)))}"
+    assert held(archive, text, ARM).image_id == MULTI[1].image_id
+    [unnamed] = source(several_platforms(None)).holdings(f"app@{Digest.of(b'other')}")
+    assert unnamed.startswith("NAME@sha256:")
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_name_is_stronger_than_an_id(source: Open, order: int) -> None:
     """As with the engines; the archive's order decides nothing."""

@@ -122,6 +122,19 @@ def test_an_image_that_is_nowhere_says_where_it_was_looked_for() -> None:
     assert "docker images" in caught.value.hint
 
 
+def test_what_an_archive_has_instead_is_told(tmp_path: Path) -> None:
+    """An archive asked for by a digest that it lacks, say; a hundred names are not told."""
+    images = [Image((layer(str(i)),), f"app:v{i}") for i in range(12)]
+    path = tmp_path / "a.tar"
+    path.write_bytes(pack(oci(*images)))
+    wish = f"app@{Digest.of(b'other')}"
+    with pytest.raises(ImageNotFound) as caught:
+        locate([wish], [ArchiveSource(str(path))], None)
+    assert f"no image '{wish}' in {path}; it has docker.io/library/app@" in caught.value.message
+    assert str(images[9].digest) in caught.value.message
+    assert caught.value.message.endswith(" and 2 more")
+
+
 def test_one_image_that_is_missing_stops_all() -> None:
     """Before anything is sent."""
     with pytest.raises(ImageNotFound, match="'b'"):
