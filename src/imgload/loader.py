@@ -13,7 +13,7 @@ import attrs
 from imgload.connect import Connections
 from imgload.engines.candidate import Attempt
 from imgload.engines.discovery import explained
-from imgload.errors import ImgloadError, LoadFailed
+from imgload.errors import ImgloadError, LoadFailed, UsageError
 from imgload.events import Event, ImageFound, Note
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question, Survey
@@ -22,7 +22,7 @@ from imgload.oci.platform import Platform
 from imgload.parallel import Task, in_parallel
 from imgload.plan import Image, Plan, make_plan
 from imgload.report import Report
-from imgload.sources.base import Found, Source
+from imgload.sources.base import Found, Pusher, Source
 from imgload.sources.resolve import Located, Settle, locate, named, refit, refuse
 
 if TYPE_CHECKING:
@@ -110,10 +110,13 @@ class Loader:
             on_event: told what happens, from several threads.
 
         Raises:
+            UsageError: when a source that cannot push is to be sent by ``delta``.
             LoadFailed: when a node was not proven; its `report` says which.
             ImgloadError: when nothing could be loaded at all.
 
         """
+        if transport == "delta":
+            _require_pushers(self.sources)
         found, surveys, failed = self._look(images, name, platform, on_event)
         plan = make_plan(list(found), surveys)
         by_name = {node.name: node for node in self.nodes}
@@ -193,6 +196,15 @@ class Loader:
         pairs = list(zip((node.name for node in self.nodes), answers, strict=True))
         surveys = {name: answer for name, answer in pairs if isinstance(answer, Survey)}
         return surveys, {n: a for n, a in pairs if isinstance(a, ImgloadError)}
+
+
+def _require_pushers(sources: Sequence[Source]) -> None:
+    for source in sources:
+        if not isinstance(source, Pusher):
+            raise UsageError(
+                f"--transport delta is for engines, and {source.describe} cannot push",
+                hint="leave --transport out: layers that every node has are left out all the same",
+            )
 
 
 def _survey(node: Node, asked: Question) -> Survey | ImgloadError:

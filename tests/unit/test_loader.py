@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imgload.errors import ImageIncomplete
+from imgload.errors import ImageIncomplete, UsageError
 from imgload.events import Event, Note
 from imgload.loader import Loader
 from imgload.oci.document import INDEX
@@ -68,3 +68,10 @@ def test_another_platform_is_not_taken_in_the_place_of_one_that_is_listed(tmp_pa
     with pytest.raises(ImageIncomplete, match="linux/amd64"):
         planned(made)
     assert planned(made, "linux/arm64")[0] == ARM
+
+
+def test_an_archive_cannot_be_pushed(tmp_path: Path) -> None:
+    """Asked for, it is an error, and not another transport in silence."""
+    with pytest.raises(UsageError, match=r"app\.tar cannot push") as refused:
+        loader(tmp_path, "echo x86_64", AMD).load([], transport="delta")
+    assert "leave --transport out" in refused.value.hint
