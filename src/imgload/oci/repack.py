@@ -160,10 +160,21 @@ class Repack:
         if layer.digest in self.left_out and layer.digest not in self._sent:
             return
         if layer.digest not in self._sent and layer.digest not in kept:
-            raise ArchiveInvalid(f"the archive lacks the layer {layer.digest}")
+            raise _lacks(layer)
         size = self.sizes.get(layer.digest, len(kept.get(layer.digest, b"")))
         if size != layer.size:
             raise DigestMismatch(f"the layer {layer.digest} has {size} bytes, not {layer.size}")
+
+
+def _lacks(layer: Descriptor) -> ArchiveInvalid:
+    if layer.is_foreign:
+        return ArchiveInvalid(
+            f"the archive lacks the layer {layer.digest}, which is a foreign one",
+            hint="save the image with a tool that keeps foreign layers, such as docker save",
+        )
+    return ArchiveInvalid(
+        f"the archive lacks the layer {layer.digest}", hint="save it anew; it may be in part only"
+    )
 
 
 def file_member(path: str, data: bytes) -> Iterator[bytes]:
