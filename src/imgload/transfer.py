@@ -99,7 +99,7 @@ class Transfer:
         start = time.monotonic()
         node = self.nodes[step.node]
         try:
-            node.run(containerd.tag_command(step.tag_from, step.image.name))
+            node.run(_tag_command(step))
             proof = self._prove(node, [step.image])[step.image.name]
             error = _refusal(step.image, node, proof)
         except ImgloadError as failure:
@@ -246,6 +246,12 @@ class Transfer:
         before = survey.content.configs_under(target) if target else frozenset()
         others = before - {image.image_id}
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
+
+
+def _tag_command(step: Step) -> tuple[str, ...]:
+    if step.tag_from == step.image.name:
+        return containerd.notice_command(step.image.name)
+    return containerd.tag_command(step.tag_from, step.image.name)
 
 
 def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import imgload
 from imgload.events import Event, Note
 from tests.lab import Lab, Node
 from tests.lab.cri import Cri
+from tests.lab.store import Store
 
 VERSIONS = ("1.6", "1.7", "2.1")
 _PATIENCE = 5.0
@@ -71,6 +73,7 @@ class Place:
     version: str
     node: Node
     cri: Cri
+    store: Store
 
     @classmethod
     def make(cls, lab: Lab, version: str, cluster: str) -> Self:
@@ -78,34 +81,25 @@ class Place:
         newest = version == VERSIONS[-1]
         options = {"name": cluster, "engine": "docker", "containerd": version, "var_size": _ROOM}
         node = lab.make_cluster(**options, crictl=newest).nodes[0]
-        return cls(version, node, node.cri())
-
-    def records(self) -> set[str]:
-        """Return the names of all records, CRI's own by ID included."""
-        return set(self.node.ctr("images", "ls", "-q").split())
-
-    def snapshots(self) -> set[str]:
-        """Return the keys of all committed snapshots."""
-        lines = self.node.ctr("snapshots", "ls").splitlines()[1:]
-        return {line.split()[0] for line in lines if line.split()[-1] == "Committed"}
+        cri = node.cri()
+        return cls(version, node, cri, Store(cri.socket))
 
     def wipe(self) -> None:
         """Remove all images with their content, and wait until CRI has heard of it."""
-        if names := self.records():
-            self.node.ctr("images", "rm", "--sync", *names)
+        self.store.remove(sorted(self.store.records()))
         end = time.monotonic() + _PATIENCE
         while self.cri.list_images() and time.monotonic() < end:
             time.sleep(0.05)
-        assert self.snapshots() == set()
+        assert self.store.snapshots() == set()
 
     def has(self, wishes: Sequence[Wish], before: set[str]) -> None:
         """CRI has each image under its name, its snapshot is there, and no record but those."""
         wanted = before.union(*(wish.records for wish in wishes))
         end = time.monotonic() + _PATIENCE
-        while (records := self.records()) != wanted and time.monotonic() < end:
-            time.sleep(0.1)  # CRI hears of an image by an event
+        while (records := self.store.records()) != wanted and time.monotonic() < end:
+            time.sleep(0.02)  # CRI hears of an image by an event
         assert records == wanted
-        snapshots = self.snapshots()
+        snapshots = self.store.snapshots()
         for wish in wishes:
             assert self._cri_id(wish.name) == wish.image_id, wish
             assert wish.chain_id is None or wish.chain_id in snapshots, wish
@@ -138,13 +132,10 @@ class Row:
     def _load(self, batch: Batch) -> None:
         """Load a batch into all nodes at once; its images one by one where that is refused."""
         nodes = [place.node.name for place in self.places]
-        try:
-            told = _piped(batch, nodes) if batch.stdin else _loaded(batch, nodes)
-        except imgload.LoadFailed:
-            raise  # one node is not like the others
-        except imgload.ImgloadError as error:
+        told = _piped(batch, nodes) if batch.stdin else _loaded(batch, nodes)
+        if isinstance(told, Refusal):
             self._check(())
-            self._refused(batch, error)
+            self._refused(batch, told)
             return
         self._check(batch.wishes)
         self._there |= {name for wish in batch.wishes for name in wish.records}
@@ -160,11 +151,11 @@ class Row:
             assert warned == wish.emulated, told
             self.cells[wish.kind] = "loaded, with a warning" if warned else "loaded"
 
-    def _refused(self, batch: Batch, error: imgload.ImgloadError) -> None:
+    def _refused(self, batch: Batch, refusal: Refusal) -> None:
         if len(batch.wishes) == 1:
             [wish] = batch.wishes
-            self.cells[wish.kind] = f"refused: {error.kind}"
-            self.notes.append((wish.kind, error.message))
+            self.cells[wish.kind] = f"refused: {refusal.kind}"
+            self.notes.append((wish.kind, refusal.message))
             return
         for wish in batch.wishes:
             self._load(attrs.evolve(batch, wishes=(wish,), all=False))
@@ -176,25 +167,36 @@ def _on_all(tasks: Sequence[Callable[[], None]]) -> None:
             done.result()
 
 
-class RefusedError(imgload.ImgloadError):
-    """What the command said before it failed."""
+@attrs.frozen
+class Refusal:
+    """What was said before nothing was loaded."""
+
+    kind: str
+    message: str
 
 
-def _loaded(batch: Batch, nodes: Sequence[str]) -> list[str]:
+def _loaded(batch: Batch, nodes: Sequence[str]) -> list[str] | Refusal:
     """Load with the library; return what the user is told besides."""
     events: list[Event] = []
-    imgload.load(batch.texts, nodes=nodes, source=batch.source, on_event=events.append)
+    try:
+        imgload.load(batch.texts, nodes=nodes, source=batch.source, on_event=events.append)
+    except imgload.LoadFailed:
+        raise  # one node is not like the others
+    except imgload.ImgloadError as error:
+        return Refusal(error.kind, error.message)
     return [event.text for event in events if isinstance(event, Note)]
 
 
-def _piped(batch: Batch, nodes: Sequence[str]) -> list[str]:
+def _piped(batch: Batch, nodes: Sequence[str]) -> list[str] | Refusal:
     """Load with the command, from a pipe."""
     options = [option for node in nodes for option in ("--node", node)]
     command = [sys.executable, "-m", "imgload", "load", "--from", "-", *options, *batch.texts]
-    done = subprocess.run(
-        command, input=batch.stdin, env=os.environ, capture_output=True, check=False
-    )
-    said = done.stderr.decode()
-    if done.returncode:
-        raise RefusedError(said)
-    return said.splitlines()
+    done = _run(command, batch.stdin)
+    if not done.returncode:
+        return done.stderr.decode().splitlines()
+    error = json.loads(_run([*command, "--output", "json"], batch.stdin).stdout)["error"]
+    return Refusal(error["kind"], error["message"])
+
+
+def _run(command: Sequence[str], stdin: bytes | None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, input=stdin, env=os.environ, capture_output=True, check=False)

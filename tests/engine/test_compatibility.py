@@ -68,7 +68,8 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": 
 PIPED = ("docker-archive", "docker-archive of Docker 25+, zstd", "OCI archive, gzip")
 FOLDER = "OCI layout folder"
 SOURCES = (*ENGINES, *SAVED_BY, FOLDER, *(f"standard input: {name}" for name in PIPED))
-_DIFFERS = re.compile(r"(sha256:)?[0-9a-f]{12,}|\S*/\S*/\S*|:t[0-9a-f]{12}|\d{6,}")
+_DIFFERS = re.compile(r"(unix://|(?<!\S))/[^\s;:]+|:t[0-9a-f]{12}|(sha256:)?[0-9a-f]{12,}|\d{6,}")
+_LISTED = re.compile("(…, )+…")
 
 
 def _made() -> dict[str, Made]:
@@ -267,7 +268,7 @@ ROWS: dict[str, Callable[[Shelf, Row, str], None]] = {
 
 def told(kind: str, said: str) -> str:
     """Return what was said, without what differs from run to run."""
-    line = _DIFFERS.sub("…", said.strip().splitlines()[-1])
+    line = _LISTED.sub("…", _DIFFERS.sub("…", said.strip().splitlines()[-1]))
     return f"{kind}: {line}" if kind else line
 
 
