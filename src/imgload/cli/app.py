@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
@@ -13,7 +12,7 @@ from typing import NoReturn
 import click
 
 from imgload import __version__
-from imgload.errors import ImgloadError
+from imgload.errors import ImgloadError, UsageError
 
 _INTERRUPTED = 130
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -77,7 +76,23 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit; ``kubectl imgload`` and ``python -m imgload`` come here."""
-    finish(partial(cli, prog_name="imgload", standalone_mode=False))
+    finish(_run)
+
+
+def _run() -> int | None:
+    """Run a command; what click finds wrong with the call is told in the format asked for."""
+    try:
+        status: int | None = cli(prog_name="imgload", standalone_mode=False)
+    except click.UsageError as error:
+        from imgload.cli.output import asked_for, failures  # noqa: PLC0415 - start-up
+
+        output = asked_for(sys.argv[1:])
+        if output == "text":
+            raise
+        command = error.ctx.command_path if error.ctx else "imgload"
+        with failures(output, quiet=False):
+            raise UsageError(error.format_message(), hint=f"{command} --help") from error
+    return status
 
 
 def finish(run: Callable[[], int | None]) -> NoReturn:
