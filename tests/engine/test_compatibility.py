@@ -69,7 +69,7 @@ PIPED = ("docker-archive", "docker-archive of Docker 25+, zstd", "OCI archive, g
 FOLDER = "OCI layout folder"
 SOURCES = (*ENGINES, *SAVED_BY, FOLDER, *(f"standard input: {name}" for name in PIPED))
 _DIFFERS = re.compile(r"(unix://|(?<!\S))/[^\s;:]+|:t[0-9a-f]{12}|(sha256:)?[0-9a-f]{12,}|\d{6,}")
-_LISTED = re.compile("(…, )+…")
+_LISTED = re.compile(r"(\S*…), (\S*…, )*\S*…( and \d+ more)?")
 
 
 def _made() -> dict[str, Made]:
@@ -268,13 +268,13 @@ ROWS: dict[str, Callable[[Shelf, Row, str], None]] = {
 
 def told(kind: str, said: str) -> str:
     """Return what was said, without what differs from run to run."""
-    line = _LISTED.sub("…", _DIFFERS.sub("…", said.strip().splitlines()[-1]))
+    line = _LISTED.sub(r"\1, …", _DIFFERS.sub("…", said.strip().splitlines()[-1]))
     return f"{kind}: {line}" if kind else line
 
 
 @pytest.mark.parametrize("name", [*SOURCES[len(ENGINES) :], *ENGINES])
 def test_what_is_loaded_is_on_every_containerd(
-    shelf: Shelf, places: list[Place], name: str
+    places: list[Place], shelf: Shelf, name: str
 ) -> None:
     """All kinds from one source onto each containerd; the page says what happened."""
     row = Row(places)

@@ -143,14 +143,14 @@ def _find(source: Source, text: str, platform: Platform | None) -> Found | Sourc
 def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
     places = " and ".join(source.describe for source in sources)
     there = [name for source in sources for name in source.holdings(text)]
-    message, hint = (
-        f"no image {text!r} in {places}",
-        f"see what is there with: {sources[0].listing}",
-    )
+    message = f"no image {text!r} in {places}"
+    hint = f"see what is there with: {sources[0].listing}"
     if there:
         more = f" and {len(there) - _MOST_TOLD} more" if len(there) > _MOST_TOLD else ""
         message = f"{message}; it has {', '.join(there[:_MOST_TOLD])}{more}"
         hint = "name one of these, or none for all"
+    elif "@" in text:
+        hint = f"engines know the digest of what was pulled or pushed: name it by its tag; {hint}"
     return ImageNotFound(message, hint=hint, image=text)
 
 

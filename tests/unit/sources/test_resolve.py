@@ -122,6 +122,14 @@ def test_an_image_that_is_nowhere_says_where_it_was_looked_for() -> None:
     assert "docker images" in caught.value.hint
 
 
+def test_why_an_engine_may_not_know_a_digest_is_told() -> None:
+    """A local build has none there."""
+    with pytest.raises(ImageNotFound) as caught:
+        locate([f"app@{Digest.of(b'other')}"], [Shelf("docker", {})], None)
+    assert "pulled or pushed" in caught.value.hint
+    assert "docker images" in caught.value.hint
+
+
 def test_what_an_archive_has_instead_is_told(tmp_path: Path) -> None:
     """An archive asked for by a digest that it lacks, say; a hundred names are not told."""
     images = [Image((layer(str(i)),), f"app:v{i}") for i in range(12)]
