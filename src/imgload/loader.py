@@ -183,7 +183,7 @@ class Loader:
                 surveys, failed = self._survey(list(found))
         for image in found:
             on_event(ImageFound(image.name, image.image_id, image.source, image.size))
-            for note in _cannot_run(image, surveys):
+            for note in (*_cannot_run(image, surveys), *(() if texts else _kept_local(image))):
                 on_event(note)
         return found, surveys, failed
 
@@ -273,6 +273,16 @@ def _cannot_run(image: Image, surveys: Mapping[str, Survey]) -> Iterator[Note]:
                 f"{image.name} is for {image.platform}: {name}, which is"
                 f" {survey.traits.platform}, runs it only with emulation"
             )
+
+
+def _kept_local(image: Image) -> Iterator[Note]:
+    """Say of a name out of an archive that Podman gave it (podman #15974)."""
+    short = image.name.removeprefix("localhost/")
+    if short != image.name:
+        yield Note(
+            f"{image.name} is what the archive calls it, and not what a pod finds as {short};"
+            f" for that, load it by name: imgload load {short} --from …"
+        )
 
 
 def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | None:

@@ -11,7 +11,7 @@ from imgload.events import Event, Note
 from imgload.loader import Loader
 from imgload.oci.document import INDEX
 from imgload.sources.archive import ArchiveSource
-from tests.unit.archives import Image, blob, descriptor, index, layer, oci, pack
+from tests.unit.archives import Image, blob, descriptor, index, layer, oci, pack, podman
 from tests.unit.nodes.test_node import node_on
 
 AMD, ARM, RISCV = (
@@ -75,3 +75,18 @@ def test_an_archive_cannot_be_pushed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"app\.tar cannot push") as refused:
         loader(tmp_path, "echo x86_64", AMD).load([], transport="delta")
     assert "leave --transport out" in refused.value.hint
+
+
+def test_a_name_that_podman_gave_is_told(tmp_path: Path) -> None:
+    """Where the archive's own names are taken; the name that was asked for is what it is."""
+    image = Image(name="localhost/app:dev")
+    (tmp_path / "app.tar").write_bytes(pack(podman(image)))
+    events: list[Event] = []
+    made = Loader([ArchiveSource(str(tmp_path / "app.tar"))], [node_on(tmp_path)])
+    made.plan([], on_event=events.append)
+    [note] = [event.text for event in events if isinstance(event, Note)]
+    assert "imgload load app:dev --from" in note
+    events.clear()
+    [step] = made.plan(["app:dev"], on_event=events.append).steps
+    assert step.image.name == "docker.io/library/app:dev"
+    assert not any(isinstance(event, Note) for event in events)
