@@ -14,7 +14,6 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.reference import Reference, image_id_prefix, is_full_image_id
 from imgload.sources.base import Found, Pusher
-from imgload.sources.suited import own_platform, suited_platform
 
 if TYPE_CHECKING:
     from imgload.transports.choose import PushStyle
@@ -40,7 +39,11 @@ class EngineSource(Pusher):
             names_for = None
         if not _is_meant(text, names_for, image):
             return None
-        suited = suited_platform(image, platform, text, self.engine)
+        suited = image.suited(platform)
+        if suited is None:
+            from imgload.sources.absent import refusal  # noqa: PLC0415 - start-up
+
+            raise refusal(image, platform, text, self.engine)
         if names_for and names_for.digest and image.image_id:
             raise ManifestMissing(
                 f"{self.engine.endpoint} cannot give the manifest that {text} demands: it keeps"
@@ -58,7 +61,7 @@ class EngineSource(Pusher):
             size=image.size,
             manifest_digest=image.manifests.get(suited),
             stored=image.image_id is None,
-            own_platform=suited == own_platform(image),
+            own_platform=suited == image.own_platform,
             tagged=bool(image.names) or self.engine.name == "podman",
         )
         return found if found.names else self._untagged(found)
