@@ -13,7 +13,7 @@ import attrs
 from imgload.connect import Connections
 from imgload.engines.candidate import Attempt
 from imgload.engines.discovery import explained
-from imgload.errors import ImgloadError, LoadFailed
+from imgload.errors import ImgloadError, LoadFailed, UsageError
 from imgload.events import Event, ImageFound, Note
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question, Survey
@@ -23,8 +23,8 @@ from imgload.parallel import Task, in_parallel
 from imgload.plan import Image, Plan, make_plan
 from imgload.reference import Reference
 from imgload.report import Report
-from imgload.sources.base import Found, Source
-from imgload.sources.resolve import Located, Settle, locate, named, refuse
+from imgload.sources.base import Found, Pusher, Source
+from imgload.sources.resolve import Located, Settle, locate, named, refit, refuse
 
 if TYPE_CHECKING:
     from imgload.transports.choose import TransportOption
@@ -145,10 +145,13 @@ class Loader:
             on_event: told what happens, from several threads.
 
         Raises:
+            UsageError: when a source that cannot push is to be sent by ``delta``.
             LoadFailed: when a node was not proven; its `report` says which.
             ImgloadError: when nothing could be loaded at all.
 
         """
+        if transport == "delta":
+            _require_pushers(self.sources)
         ask = _read if dry_run else _expect
         found, surveys, failed = self._look(images, (name, also), platform, on_event, ask)
         plan = make_plan(list(found), surveys)
@@ -207,14 +210,16 @@ class Loader:
         """Find the images in the sources, and what the nodes have."""
         wanted = Platform.parse(platform) if platform is not None else None
         with explained(self.silent):
-            held = locate(texts, self.sources, wanted, self.settle)
-        located = [_remembered(*pair) for pair in held]
-        found = named(located, *names)
+            located = locate(texts, self.sources, wanted, self.settle)
+        found = named([_remembered(*pair) for pair in located], *names)
         for note in _not_asked(self.silent):
             on_event(note)
         if self._ahead and any(image.image_id is None for image in found):
             found = _identified(found, self._ahead)
         surveys, failed = self._survey(list(found), ask)
+        if wanted is None and (fitted := _refitted(located, texts, surveys)):
+            found = named([_remembered(*pair) for pair in fitted], *names)
+            surveys, failed = self._survey(list(found), ask)
         if any(image.image_id is None for image in found):
             found = _identified(found, surveys)
             if any(_may_have(survey, found) for survey in surveys.values()):
@@ -222,7 +227,7 @@ class Loader:
         for image in found:
             on_event(ImageFound(image.name, image.image_id, image.source, image.size))
         for image in {image.target: image for image in reversed(found)}.values():
-            for note in _cannot_run(image, surveys):
+            for note in (*_cannot_run(image, surveys), *(() if texts else _kept_local(image))):
                 on_event(note)
         return found, surveys, failed
 
@@ -246,6 +251,15 @@ class Loader:
         return surveys, {n: a for n, a in pairs if isinstance(a, ImgloadError)}
 
 
+def _require_pushers(sources: Sequence[Source]) -> None:
+    for source in sources:
+        if not isinstance(source, Pusher):
+            raise UsageError(
+                f"--transport delta is for engines, and {source.describe} cannot push",
+                hint="leave --transport out: layers that every node has are left out all the same",
+            )
+
+
 def _not_asked(silent: Iterable[Attempt]) -> Iterator[Note]:
     """Yield a note for each engine that was named for this run and does not answer."""
     for attempt in silent:
@@ -257,6 +271,17 @@ def _are_new(images: Iterable[Image], surveys: Iterable[Survey]) -> bool:
     """Whether no node has anything under these images' IDs; one that is not known may be there."""
     wanted = {image.image_id for image in images}
     return None not in wanted and all(wanted.isdisjoint(s.content.blobs) for s in surveys)
+
+
+def _refitted(
+    located: Sequence[Located], texts: Sequence[str], surveys: Mapping[str, Survey]
+) -> list[Located] | None:
+    """Return the images for the nodes' platform, or None where they are or cannot be."""
+    platforms = {survey.traits.platform for survey in surveys.values()}
+    if len(platforms) != 1:
+        return None
+    fitted = refit(located, texts, platforms.pop())
+    return fitted if fitted != list(located) else None
 
 
 def _remembered(source: Source, found: Found) -> Located:
@@ -300,6 +325,16 @@ def _cannot_run(image: Image, surveys: Mapping[str, Survey]) -> Iterator[Note]:
                 f"{image.name} is for {image.platform}: {name}, which is"
                 f" {survey.traits.platform}, runs it only with emulation"
             )
+
+
+def _kept_local(image: Image) -> Iterator[Note]:
+    """Say of a name out of an archive that Podman gave it (podman #15974)."""
+    short = image.name.removeprefix("localhost/")
+    if short != image.name:
+        yield Note(
+            f"{image.name} is what the archive calls it, and not what a pod finds as {short};"
+            f" for that, load it by name: imgload load {short} --from …"
+        )
 
 
 def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | None:
