@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imgload.api import find_clusters, images, load, prune, verify
     from imgload.clusters.listing import ClusterInfo, ClusterList, EngineInfo, NodeInfo
+    from imgload.doctor.examination import examine
+    from imgload.doctor.finding import Diagnosis, Finding
     from imgload.errors import (
         ArchiveInvalid,
         BuildFailed,
@@ -83,6 +85,7 @@ __all__ = [
     "ClusterInfo",
     "ClusterList",
     "ClusterNotFound",
+    "Diagnosis",
     "Digest",
     "DigestMismatch",
     "EngineError",
@@ -91,6 +94,7 @@ __all__ = [
     "EngineNotPermitted",
     "EngineUnreachable",
     "Event",
+    "Finding",
     "Hosting",
     "Image",
     "ImageAmbiguous",
@@ -144,6 +148,7 @@ __all__ = [
     "clear_cache",
     "connect_registry",
     "disconnect_registry",
+    "examine",
     "find_clusters",
     "images",
     "load",
@@ -156,6 +161,8 @@ __all__ = [
 _HOMES = {
     "imgload.api": ("find_clusters", "images", "load", "prune", "verify"),
     "imgload.clusters.listing": ("ClusterInfo", "ClusterList", "EngineInfo", "NodeInfo"),
+    "imgload.doctor.examination": ("examine",),
+    "imgload.doctor.finding": ("Diagnosis", "Finding"),
     "imgload.errors": (
         "ArchiveInvalid",
         "BuildFailed",
