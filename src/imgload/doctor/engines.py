@@ -33,8 +33,11 @@ def find_engines(environ: Mapping[str, str] | None = None) -> tuple[Discovery, l
 
 def _no_address(error: UsageError) -> Finding:
     origin = error.message.partition(":")[0]
-    undo = f"; or unset {origin}" if origin in _VARIABLES else ""
-    return Finding("engines", "problem", error.message, f"{error.hint}{undo}")
+    if origin not in _VARIABLES:
+        return Finding.of("engines", error)
+    path = os.environ.get(origin, "")
+    meant = f"export {origin}=unix://{path}" if path.startswith("/") else error.hint
+    return Finding("engines", "problem", error.message, f"{meant}; or unset {origin}")
 
 
 def check_engines(
@@ -49,7 +52,7 @@ def check_engines(
     """
     for attempt in found.attempts:
         yield from _attempt(attempt, told, alone=not found.endpoints)
-    if not found.endpoints:
+    if not found.endpoints and not found.errors:
         yield from _none(found)
 
 

@@ -75,7 +75,7 @@ def _receivers(engines: Sequence[Engine]) -> Iterator[Finding]:
     calls = [partial(receiver.reaches_us, engine) for engine in engines]
     reached = answers(calls, receiver.SECONDS + 1)
     for engine, result in zip(engines, reached, strict=True):
-        yield from receiver.check_receiver(engine.endpoint, reached=result is True)
+        yield from receiver.check_receiver(engine.endpoint, reached=result)
 
 
 def _followed(image: str, engines: Sequence[Engine], there: areas.Clusters) -> Iterator[Finding]:

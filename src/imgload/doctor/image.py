@@ -99,10 +99,12 @@ def _holder(text: str, source: Source, found: Found) -> Finding:
 
 
 def _absent(text: str, sources: Sequence[EngineSource]) -> Iterator[Finding]:
-    places = " and ".join(source.describe for source in sources) or "any engine: none answers"
-    listing = sources[0].listing if sources else "imgload doctor"
-    build = f"build it: {sources[0].engine.name} build -t {text} ." if sources else ""
-    hint = "; or ".join(filter(None, [f"see what is there: {listing}", build]))
+    if not sources:
+        yield Finding("image", "problem", f"no engine can be asked for {text!r}: see above")
+        return
+    places = " and ".join(source.describe for source in sources)
+    build = f"{sources[0].engine.name} build -t {text} ."
+    hint = f"see what is there: {sources[0].listing}; or build it: {build}"
     yield Finding("image", "problem", f"no image {text!r} in {places}", hint)
     yield from _elsewhere(text)
 

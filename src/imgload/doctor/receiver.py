@@ -10,23 +10,30 @@ from functools import partial
 
 from imgload.doctor.finding import Finding
 from imgload.engines.base import Endpoint, Engine
-from imgload.errors import EngineError
+from imgload.errors import EngineError, EngineFailed, ImgloadError
 from imgload.memory import Memory
 from imgload.parallel import Task
 from imgload.state import state_folder
 
-SECONDS = 2.0
+SECONDS = 3.0
 _LONGEST = 64 << 10
 _NO_IMAGE = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 """Well-formed, so that a client which began with TLS gives up at once."""
 
 
 def reaches_us(engine: Engine) -> bool:
-    """Whether the engine can connect to a port of ours, which it is sent to for an image."""
+    """Whether the engine can connect to a port of ours, which it is sent to for an image.
+
+    Raises:
+        EngineFailed: when it takes too long to try.
+
+    """
     heard = threading.Event()
     with _listening(heard) as address:
         task = Task(partial(_pull, engine, f"{address}/imgload/reachable"))
         task.settle(SECONDS)
+    if not heard.is_set() and not task.done:
+        raise EngineFailed(f"{engine.endpoint} takes too long to look for an image in a registry")
     return heard.is_set()
 
 
@@ -57,7 +64,7 @@ def _serve(server: socket.socket, heard: threading.Event) -> None:
                 connection.sendall(_NO_IMAGE)
 
 
-def check_receiver(endpoint: Endpoint, *, reached: bool) -> Iterator[Finding]:
+def check_receiver(endpoint: Endpoint, *, reached: bool | ImgloadError) -> Iterator[Finding]:
     """Yield what it means for an engine, and what an earlier failure does.
 
     Args:
@@ -65,6 +72,9 @@ def check_receiver(endpoint: Endpoint, *, reached: bool) -> Iterator[Finding]:
         reached: what came of `reaches_us`.
 
     """
+    if isinstance(reached, ImgloadError):
+        yield Finding.of("receiver", reached, "info")
+        return
     if not reached:
         what = f"{endpoint} cannot reach this process (does it run in a VM?)"
         yield Finding("receiver", "info", f"{what}: its images are saved whole, which takes longer")

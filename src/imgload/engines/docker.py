@@ -173,8 +173,11 @@ class DockerEngine(RestEngine):
     def try_pull(self, repository: str) -> None:
         doing = "pulling from this process"
         params = {"fromImage": repository, "tag": "none"}
-        with translated(self.endpoint, doing):
-            self.ask("POST", "/images/create", doing, params=params).close()
+        with (
+            translated(self.endpoint, doing),
+            self.ask("POST", "/images/create", doing, params=params) as answer,
+        ):
+            self._until_pushed(answer)
 
     def layer_sizes(self, image: Digest) -> list[int]:
         steps = self.document("GET", f"/images/{image}/history", "reading an image's history")

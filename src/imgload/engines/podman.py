@@ -111,8 +111,11 @@ class PodmanEngine(RestEngine):
     def try_pull(self, repository: str) -> None:
         doing = "pulling from this process"
         params = {"reference": f"{repository}:none", "tlsVerify": "false", "policy": "always"}
-        with translated(self.endpoint, doing):
-            self.ask("POST", "/images/pull", doing, params=params).close()
+        with (
+            translated(self.endpoint, doing),
+            self.ask("POST", "/images/pull", doing, params=params) as answer,
+        ):
+            self._until_pushed(answer)
 
     def layer_sizes(self, image: Digest) -> list[int]:
         path = f"/images/{image.hex}/history"

@@ -34,7 +34,7 @@ def on_path(name: str) -> Iterator[Path]:
     """Yield the programs of a name on PATH, first the one that is called."""
     for folder in os.get_exec_path():
         path = Path(folder or ".", name)
-        if path.is_file() and os.access(path, os.X_OK):
+        if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113 - Path's raises
             yield path
 
 
