@@ -32,9 +32,8 @@ def doctor(image: str | None, cluster: str | None, nodes: tuple[str, ...], outpu
     do. With IMAGE it follows that image from the engine that has it to the answer of each node's
     CRI, and names the first link that is broken. Nothing is changed.
 
-    \b
-    Marks: ✓ well, - worth knowing, ! may become a problem, ✗ keeps images from nodes or pods.
-    Exit status 1 when there is a ✗.
+    The marks: ✓ well, - worth knowing, ! may become a problem, ✗ keeps images from nodes or pods.
+    Exit status 1 when there is a ✗, and 0 when not.
 
     \b
     Examples:

@@ -86,6 +86,7 @@ def _others(found: Sequence[Cluster], nodes: Sequence[Node]) -> Iterator[Finding
         states = ", ".join(f"{n.name} {n.state}" for n in map(NodeInfo.of, cluster.nodes))
         text = f"{cluster.name} ({cluster.tool.name}, {cluster.engine.endpoint})"
         if meant & {(node.engine.endpoint, node.name) for node in cluster.nodes}:
-            yield Finding("clusters", "ok", f"{text}: {len(cluster.nodes)} node(s)")
+            count = len(cluster.nodes)
+            yield Finding("clusters", "ok", f"{text}: {count} node{'s' if count > 1 else ''}")
         else:
             yield Finding("clusters", "info", f"{text} is not the one meant: {states}")
