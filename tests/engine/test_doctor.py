@@ -15,7 +15,7 @@ import pytest
 import imgload
 from imgload.doctor.finding import Check, Status
 from imgload.memory import Memory
-from tests.engine.conftest import Images, forget, unique
+from tests.engine.conftest import Images, cases, forget, unique
 from tests.engine.remote import open_folder, run_as
 from tests.engine.test_errors import run
 from tests.lab import Cluster, Lab, Node
@@ -149,13 +149,16 @@ FAULTS: dict[str, tuple[Plant, Expected]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+SHORT = ("a dead socket", "a stale context", "a kube context without its cluster")
+
+
+@pytest.mark.parametrize("fault", cases(FAULTS, SHORT))
 @pytest.mark.usefixtures("healthy")
 def test_what_is_wrong_before_the_nodes_is_found(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: tuple[Plant, Expected]
 ) -> None:
     """What, and the command that changes it; the rest is looked at all the same."""
-    plant, expected = FAULTS[fault]
+    plant, expected = fault
     plant(monkeypatch, tmp_path)
     found = imgload.examine(cluster="lab-d21" if expected.check == "engines" else None)
     assert expected.is_in(found), found
@@ -229,7 +232,7 @@ def test_the_first_broken_link_on_a_node(
     healthy.ctr("content", "rm", image_id)
     assert "cannot read its config" in problems(imgload.examine(tag), "image")
     imgload.load(tag)
-    assert imgload.examine(tag).ok
+    assert imgload.examine(image_id[7:19]).ok
     images.build(lab.docker, tag, b"newer")
     found = problems(imgload.examine(tag), "image")
     assert f"has another image under {name}" in found
@@ -377,6 +380,16 @@ def signalled(node: Node, signal: str) -> Iterator[None]:
 
 
 @contextmanager
+def without_cri(node: Node) -> Iterator[None]:
+    """Have containerd start again without CRI, as some distributions' settings have it."""
+    file, off = "/etc/containerd/config.toml", 'disabled_plugins = ["io.containerd.grpc.v1.cri"]'
+    again = "kill $(pidof containerd); sleep 0.5; until ctr version; do sleep 0.1; done"
+    node.exec("sh", "-c", f"sed -i '2i{off}' {file}; {again}")
+    yield
+    node.exec("sh", "-c", f"sed -i 2d {file}; {again}")
+
+
+@contextmanager
 def done_to(lab: Lab, node: Node, command: str, back: str) -> Iterator[None]:
     """Do something to a node's container, and undo it."""
     lab.docker.cli(command, node.name)
@@ -389,6 +402,9 @@ def test_a_node_that_does_not_answer(lab: Lab, sick: Cluster) -> None:
     [node] = sick.nodes
     node.exec("rm", "/usr/local/bin/crictl")
     assert "has no crictl" in said(imgload.examine(cluster="lab-sick"), "nodes", "info")
+    with without_cri(node):
+        found = problems(imgload.examine(cluster="lab-sick"), "nodes")
+    assert f"{node.name}: CRI is not there in containerd" in found
     with signalled(node, "STOP"):
         found = problems(imgload.examine(cluster="lab-sick"), "nodes")
     assert f"{node.name}: containerd does not answer: docker exec" in found

@@ -27,12 +27,10 @@ _LOCALHOST = "localhost/"
 _LIBRARY = "docker.io/library/"
 
 
-@attrs.frozen
-class Broken:
-    """The first link that does not hold."""
+class Broken(str):
+    """What is said of a node after its name: the first link that does not hold."""
 
-    what: str
-    hint: str = ""
+    __slots__ = ()
 
 
 def check_chain(wanted: Wanted, nodes: Sequence[Node]) -> Iterator[Finding]:
@@ -40,11 +38,12 @@ def check_chain(wanted: Wanted, nodes: Sequence[Node]) -> Iterator[Finding]:
     told = answers([partial(_look, wanted, node) for node in nodes], _SECONDS)
     for node, found in zip(nodes, told, strict=True):
         if isinstance(found, ImgloadError):
-            unasked = f"{node.name} cannot be asked for {wanted.name}: see above"
+            unasked = f"{wanted.name} cannot be looked for: {found.message}"
             yield Finding("image", "problem", unasked, found.hint)
         elif isinstance(found, Broken):
-            load = found.hint or f"imgload load {wanted.name} --node {node.name}"
-            yield Finding("image", "problem", f"{node.name} {found.what}", load)
+            load = f"imgload load {wanted.name} --node {node.name}"
+            hint = load if wanted.known else f"once an engine has it: {load}"
+            yield Finding("image", "problem", f"{node.name} {found}", hint)
         else:
             yield from _whole(wanted, node, *found)
 

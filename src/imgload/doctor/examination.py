@@ -80,8 +80,8 @@ def _receivers(engines: Sequence[Engine]) -> Iterator[Finding]:
 
 def _followed(image: str, engines: Sequence[Engine], there: areas.Clusters) -> Iterator[Finding]:
     """Yield the chain of an image, from the engines to the pods."""
-    yield from check_name(image)
     findings, wanted = check_engines_for(image, engines)
+    yield from check_name(image, wanted.name)
     yield from findings
     yield from check_chain(wanted, there.nodes)
     meant = {node.name for node in there.nodes}

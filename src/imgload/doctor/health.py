@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import attrs
 
 from imgload.errors import NodeUnusable
-from imgload.nodes.batch import NOT_FOUND, Output
+from imgload.nodes.batch import NOT_FOUND, Group, Output
 from imgload.nodes.cri import NOT_PERMITTED
 from imgload.nodes.node import Node
 from imgload.nodes.runtime import CONTAINERD, K3S
@@ -26,11 +26,13 @@ for folder in /etc/containerd /var/lib/rancher/k3s/agent/etc/containerd; do
     cat $folder/certs.d/*/hosts.toml
 done 2>/dev/null | head -c 65536
 """
-_COMMANDS: Sequence[Sequence[str]] = (
+_RUNTIME: Group = (
     (*_CTR, "version"),
     CRICTL_CONFIG,
     ("crictl", "--version"),
     (*_CTR, "plugins", "ls"),
+)
+_MACHINE: Group = (
     ("df", "-Pk", CONTAINERD.root),
     ("df", "-Pk", K3S.root),
     ("sh", "-c", _PROXIES),
@@ -74,7 +76,7 @@ def look(node: Node) -> Health:
     """
     if node.container.state != "running":
         node.survey(NOTHING)
-    version, settings, crictl, plugins, *rest = node.run_all(_COMMANDS)
+    version, settings, crictl, plugins, *rest = node.run_all(_RUNTIME, _MACHINE)
     _require(node, version, settings)
     survey = node.survey(NOTHING)
     usual, k3s, proxies, mirrors = rest

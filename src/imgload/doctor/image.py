@@ -15,7 +15,7 @@ from imgload.engines.discovery import connect, discover
 from imgload.errors import ImgloadError
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.reference import Reference, is_full_image_id
+from imgload.reference import Reference, image_id_prefix, is_full_image_id
 from imgload.sources.base import Found, Source
 from imgload.sources.engine import EngineSource
 from imgload.sources.resolve import Located, ambiguous
@@ -56,16 +56,21 @@ def name_of(text: str) -> str:
     return text if is_full_image_id(text) else Reference.parse(text).record
 
 
-def check_name(text: str) -> Iterator[Finding]:
-    """Yield what the kubelet takes the name for, and whether it pulls it in any case."""
-    if is_full_image_id(text):
+def check_name(text: str, name: str) -> Iterator[Finding]:
+    """Yield what the kubelet takes the name for, and whether it pulls it in any case.
+
+    Args:
+        text: as the user wrote it; an image ID, perhaps.
+        name: of the image that it means.
+
+    """
+    if is_full_image_id(name):
         return
-    reference = Reference.parse(text)
-    if reference.record != text:
-        resolved = f"{text!r} in a pod spec means {reference.record}"
-        yield Finding("image", "info", resolved)
-    if reference.pulls_always:
-        what = f"the kubelet pulls {reference.record} each time, whatever the node has"
+    if name != text:
+        means = "is" if image_id_prefix(text) else "in a pod spec means"
+        yield Finding("image", "info", f"{text!r} {means} {name}")
+    if Reference.parse(name).pulls_always:
+        what = f"the kubelet pulls {name} each time, whatever the node has"
         better = "set imagePullPolicy: IfNotPresent in the pod spec; or use a tag but latest"
         yield Finding("image", "warning", what, better)
 
@@ -84,8 +89,7 @@ def check_engines_for(text: str, engines: Sequence[Engine]) -> tuple[list[Findin
         findings.append(Finding.of("image", ambiguous(text, list[Located](held))))
         return findings, Wanted(name_of(text))
     found = held[0][1]
-    name = found.names[0] if is_full_image_id(text) else name_of(text)
-    return findings, Wanted(name, found.image_id, found.diff_ids, found.platform)
+    return findings, Wanted(found.names[0], found.image_id, found.diff_ids, found.platform)
 
 
 def _find(source: Source, text: str) -> Found | None:
@@ -100,7 +104,7 @@ def _holder(text: str, source: Source, found: Found) -> Finding:
 
 def _absent(text: str, sources: Sequence[EngineSource]) -> Iterator[Finding]:
     if not sources:
-        yield Finding("image", "problem", f"no engine can be asked for {text!r}: see above")
+        yield Finding("image", "problem", f"no engine can be asked for {text!r}")
         return
     places = " and ".join(source.describe for source in sources)
     build = f"{sources[0].engine.name} build -t {text} ."
