@@ -7,7 +7,7 @@ from functools import partial
 
 import attrs
 
-from imgload.clusters.listing import NodeInfo
+from imgload.clusters.listing import node_info
 from imgload.clusters.select import Cluster, find_clusters, select_nodes
 from imgload.doctor.bound import answers
 from imgload.doctor.finding import Finding
@@ -83,7 +83,7 @@ def _others(found: Sequence[Cluster], nodes: Sequence[Node]) -> Iterator[Finding
     """Yield the clusters: the one meant, and those left alone."""
     meant = {(node.engine.endpoint, node.name) for node in nodes}
     for cluster in found:
-        states = ", ".join(f"{n.name} {n.state}" for n in map(NodeInfo.of, cluster.nodes))
+        states = ", ".join(f"{n.name} {n.state}" for n in map(node_info, cluster.nodes))
         text = f"{cluster.name} ({cluster.tool.name}, {cluster.engine.endpoint})"
         if meant & {(node.engine.endpoint, node.name) for node in cluster.nodes}:
             count = len(cluster.nodes)
