@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imgload.api import find_clusters, images, load, prune, verify
     from imgload.clusters.listing import ClusterInfo, ClusterList, EngineInfo, NodeInfo
+    from imgload.doctor.examination import examine
+    from imgload.doctor.finding import Diagnosis, Finding
     from imgload.errors import (
         ArchiveInvalid,
         BuildFailed,
@@ -84,6 +86,7 @@ __all__ = [
     "ClusterInfo",
     "ClusterList",
     "ClusterNotFound",
+    "Diagnosis",
     "Digest",
     "DigestMismatch",
     "EngineError",
@@ -92,6 +95,7 @@ __all__ = [
     "EngineNotPermitted",
     "EngineUnreachable",
     "Event",
+    "Finding",
     "Hosting",
     "Image",
     "ImageAmbiguous",
@@ -146,6 +150,7 @@ __all__ = [
     "clear_cache",
     "connect_registry",
     "disconnect_registry",
+    "examine",
     "find_clusters",
     "images",
     "load",
@@ -158,6 +163,8 @@ __all__ = [
 _HOMES = {
     "imgload.api": ("find_clusters", "images", "load", "prune", "verify"),
     "imgload.clusters.listing": ("ClusterInfo", "ClusterList", "EngineInfo", "NodeInfo"),
+    "imgload.doctor.examination": ("examine",),
+    "imgload.doctor.finding": ("Diagnosis", "Finding"),
     "imgload.errors": (
         "ArchiveInvalid",
         "BuildFailed",

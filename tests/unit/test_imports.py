@@ -37,6 +37,7 @@ LEVELS: list[set[str]] = [
     {"loader"},
     {"api", "watching"},
     {"integrations"},
+    {"doctor"},
     {"imgload"},
     {"cli"},
     {"__main__"},

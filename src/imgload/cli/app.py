@@ -24,6 +24,7 @@ _COMMANDS = {
     "verify": "Read back whether every node has exactly these images.",
     "watch": "Load each image the moment it is built or tagged.",
     "clusters": "List the clusters that can be loaded, with their nodes.",
+    "doctor": "Say what is wrong between here and the nodes, and the command that changes it.",
     "images": "Which images the nodes have, and what they take.",
     "prune": "Remove old builds from the nodes.",
     "registry": "Have the nodes pull from a registry, and push to it.",

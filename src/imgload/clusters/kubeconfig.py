@@ -24,6 +24,28 @@ def current_context(environ: Mapping[str, str] | None = None) -> str | None:
     return next((context for path in paths if (context := _context_in(path))), None)
 
 
+def invalid(path: Path) -> str:
+    """Return why a file cannot be used; empty where it can, or where there is none."""
+    import yaml  # noqa: PLC0415 - start-up
+
+    try:
+        for _ in yaml.parse(path.read_text(encoding="utf-8"), _loader()):
+            pass
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        return f"it is not valid YAML: {str(error).splitlines()[0]}"
+    return ""
+
+
+def _loader() -> Any:
+    import yaml  # noqa: PLC0415 - start-up
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 def _context_in(path: Path) -> str | None:
     try:
         text = path.read_text(encoding="utf-8")
@@ -32,7 +54,7 @@ def _context_in(path: Path) -> str | None:
     import yaml  # noqa: PLC0415 - start-up, and only where there is a kubeconfig
 
     try:
-        return _top_level(yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), _KEY)
+        return _top_level(yaml.parse(text, _loader()), _KEY)
     except (yaml.YAMLError, RecursionError):
         return None
 

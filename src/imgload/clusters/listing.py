@@ -121,7 +121,7 @@ def _cluster(cluster: Cluster, context: str | None) -> ClusterInfo:
         context=cluster.context,
         current=cluster.context == context,
         engine=_engine(cluster.engine),
-        nodes=tuple(map(_node, cluster.nodes)),
+        nodes=tuple(map(node_info, cluster.nodes)),
     )
 
 
@@ -129,6 +129,7 @@ def _engine(engine: Engine) -> EngineInfo:
     return EngineInfo(engine.endpoint.kind, engine.endpoint.url, engine.endpoint.origin)
 
 
-def _node(node: Node) -> NodeInfo:
+def node_info(node: Node) -> NodeInfo:
+    """Return what is to be told of a node."""
     state = node.container.state
     return NodeInfo(node.name, node.role, "stopped" if state in _STOPPED else state)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from imgload.errors import EngineFailed
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -150,6 +151,24 @@ class ExecResult:
         return text or ("" if self.complete else "its connection broke before all was sent")
 
 
+@attrs.frozen
+class About:
+    """What an engine says of itself; empty where it does not.
+
+    Args:
+        version: of the engine.
+        store: where its images are, in its own words, as ``overlay2`` or ``containerd``.
+        rootless: whether it runs without root's rights.
+        platform: of the machine that it runs on.
+
+    """
+
+    version: str = ""
+    store: str = ""
+    rootless: bool = False
+    platform: Platform | None = None
+
+
 class Engine(ABC):
     """A container engine; owns its connections until closed.
 
@@ -253,6 +272,22 @@ class Engine(ABC):
     def identity(self) -> str:
         """Return what tells this engine from every other, by whichever way it is reached."""
         return self.endpoint.url
+
+    def about(self) -> About:
+        """Return what the engine says of itself."""
+        return About()
+
+    def try_pull(self, repository: str) -> None:
+        """Have the engine look for an image in a registry on plain HTTP on this machine.
+
+        Args:
+            repository: ``host:port/path``.
+
+        Raises:
+            EngineFailed: when it does not find it, in most engines' cases.
+
+        """
+        raise EngineFailed(f"{self.endpoint} pulls nothing from {repository}")
 
     @property
     def name(self) -> str:

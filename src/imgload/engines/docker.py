@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import attrs
 
-from imgload.engines.base import Container, EngineImage, ImageEvent
+from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest
-from imgload.engines.settings import dig
+from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import refuse_bad_answer, translated
 from imgload.engines.wire import STREAM_SECONDS, Answer
 from imgload.errors import EngineError, EngineFailed
@@ -162,6 +162,27 @@ class DockerEngine(RestEngine):
         """Return the daemon's ID, which may be shared (``/etc/docker/key.json``), and its place."""
         info = self.document("GET", "/info", "asking about the daemon")
         return " ".join(str(dig(info, key)) for key in ("ID", "Name", "DockerRootDir"))
+
+    def about(self) -> About:
+        info = self.document("GET", "/info", "asking about the daemon")
+        status = info.get("DriverStatus") or []
+        containerd = any(_SNAPSHOTTER in str(value) for _, value in status)
+        driver = text_at(info, "Driver")
+        return About(
+            version=text_at(info, "ServerVersion"),
+            store=f"containerd image store, {driver}" if containerd else f"graphdriver {driver}",
+            rootless="name=rootless" in (info.get("SecurityOptions") or ()),
+            platform=Platform.of(text_at(info, "OSType"), text_at(info, "Architecture")),
+        )
+
+    def try_pull(self, repository: str) -> None:
+        doing = "pulling from this process"
+        params = {"fromImage": repository, "tag": "none"}
+        with (
+            translated(self.endpoint, doing),
+            self.ask("POST", "/images/create", doing, params=params) as answer,
+        ):
+            self._until_pushed(answer)
 
     def layer_sizes(self, image: Digest) -> list[int]:
         steps = self.document("GET", f"/images/{image}/history", "reading an image's history")

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from imgload.engines.base import Container, EngineImage, ImageEvent
+from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.rest import RestEngine, image_digest
-from imgload.engines.settings import dig
+from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import translated
 from imgload.engines.wire import STREAM_SECONDS
 from imgload.errors import ReferenceInvalid
@@ -98,6 +98,24 @@ class PodmanEngine(RestEngine):
         stores = ("graphRoot", "runRoot", "graphRootAllocated")
         told = (dig(info, "host", "hostname"), *(dig(info, "store", key) for key in stores))
         return " ".join(map(str, told))
+
+    def about(self) -> About:
+        info = self.document("GET", "/info", "asking about the service")
+        return About(
+            version=text_at(info, "version", "Version"),
+            store=text_at(info, "store", "graphDriverName"),
+            rootless=dig(info, "host", "security", "rootless") is True,
+            platform=Platform.of(text_at(info, "host", "os"), text_at(info, "host", "arch")),
+        )
+
+    def try_pull(self, repository: str) -> None:
+        doing = "pulling from this process"
+        params = {"reference": f"{repository}:none", "tlsVerify": "false", "policy": "always"}
+        with (
+            translated(self.endpoint, doing),
+            self.ask("POST", "/images/pull", doing, params=params) as answer,
+        ):
+            self._until_pushed(answer)
 
     def layer_sizes(self, image: Digest) -> list[int]:
         path = f"/images/{image.hex}/history"

@@ -27,13 +27,14 @@ exit 127
 
 def find_real(name: str) -> Path | None:
     """Return the first program of a name on PATH that is not ours."""
-    return next((p for p in _on_path(name) if not is_ours(p)), None)
+    return next((p for p in on_path(name) if not is_ours(p)), None)
 
 
-def _on_path(name: str) -> Iterator[Path]:
+def on_path(name: str) -> Iterator[Path]:
+    """Yield the programs of a name on PATH, first the one that is called."""
     for folder in os.get_exec_path():
         path = Path(folder or ".", name)
-        if path.is_file() and os.access(path, os.X_OK):
+        if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113 - Path's raises
             yield path
 
 
@@ -124,7 +125,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _advice(name: str, takes: str, path: Path) -> Iterator[str]:
-    real, called = find_real(name), next(_on_path(name), None)
+    real, called = find_real(name), next(on_path(name), None)
     rest = f"everything else goes to {real}" if real else f"there is no {name} for anything else"
     yield f"{path}: imgload does `{takes}`, and {rest}"
     if called is None or called.resolve() != path.resolve():

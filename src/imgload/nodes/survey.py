@@ -132,7 +132,7 @@ def state_commands(question: Question, snapshotter: str) -> list[list[Sequence[s
 def read_traits(outputs: Sequence[Output]) -> Traits:
     """Understand the answers to `trait_commands`."""
     version, config, machine, free, crictl = outputs
-    _require_containerd(crictl.text)
+    require_containerd(crictl.text)
     if version.exit_status:
         raise NodeUnusable("containerd does not answer: ctr version failed")
     available = _AVAILABLE.search(free.text)
@@ -144,7 +144,7 @@ def read_traits(outputs: Sequence[Output]) -> Traits:
     )
 
 
-def _require_containerd(settings: str) -> None:
+def require_containerd(settings: str) -> None:
     """Refuse a node whose kubelet does not look into containerd, even when one runs there.
 
     minikube writes the kubelet's runtime into crictl's settings (pkg/minikube/cruntime/cri.go);

@@ -1,0 +1,1 @@
+"""What is wrong between here and the nodes, and the command that changes it."""

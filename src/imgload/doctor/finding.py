@@ -1,0 +1,59 @@
+"""What a check found, as values, and as the JSON document that machines read."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+from imgload.errors import ImgloadError, printable
+from imgload.report import JSON_VERSION
+
+Check = Literal["engines", "receiver", "context", "clusters", "nodes", "skaffold", "image", "pods"]
+Status = Literal["ok", "info", "warning", "problem"]
+
+
+@attrs.frozen
+class Finding:
+    """One thing that was looked at.
+
+    Args:
+        check: the area that it belongs to.
+        status: ``ok``; ``info``, which is worth knowing; ``warning``, which may become a problem;
+            ``problem``, which keeps images from the nodes or pods.
+        message: what is so, in one or two lines.
+        hint: what to do about it, preferably a command; may be empty.
+
+    """
+
+    check: Check
+    status: Status
+    message: str = attrs.field(converter=printable)
+    hint: str = attrs.field(default="", converter=printable)
+
+    @classmethod
+    def of(cls, check: Check, error: ImgloadError, status: Status = "problem") -> Finding:
+        """Return the finding that an error is."""
+        return cls(check, status, error.message, error.hint)
+
+
+@attrs.frozen
+class Diagnosis:
+    """Everything that was looked at, area by area."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem; warnings are none."""
+        return not self.problems
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """What keeps images from the nodes or pods."""
+        return tuple(found for found in self.findings if found.status == "problem")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that ``imgload doctor --output json`` prints."""
+        findings = [attrs.asdict(found) for found in self.findings]
+        return {"version": JSON_VERSION, "findings": findings, "ok": self.ok}

@@ -1,0 +1,416 @@
+"""`imgload doctor` finds what is planted, and nothing where all is well."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+import imgload
+from imgload.doctor.finding import Check, Status
+from imgload.memory import Memory
+from tests.engine.conftest import Images, cases, forget, unique
+from tests.engine.remote import open_folder, run_as
+from tests.engine.test_errors import run
+from tests.lab import Cluster, Lab, Node
+from tests.lab.nodeimage import CONFIGS
+
+Plant = Callable[[pytest.MonkeyPatch, Path], None]
+
+
+def said(found: imgload.Diagnosis, check: Check, *statuses: Status) -> str:
+    """Return what an area has to say, one finding a line, hints included."""
+    wanted = [f for f in found.findings if f.check == check and f.status in statuses]
+    return "\n".join(f"{f.message}: {f.hint}" for f in wanted)
+
+
+def problems(found: imgload.Diagnosis, check: Check) -> str:
+    """Return the problems of an area."""
+    return said(found, check, "problem")
+
+
+def kubeconfig(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
+    """Have KUBECONFIG name a file that holds the text."""
+    (folder / "config").write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(folder / "config"))
+
+
+def program(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, script: str = "") -> None:
+    """Put a program first on PATH."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def healthy(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Node:
+    """The node of a cluster where all is well, and which the kube context names."""
+    kubeconfig(monkeypatch, tmp_path, "current-context: kind-lab-d21\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return lab.cluster("lab-d21").nodes[0]
+
+
+def test_nothing_is_wrong_where_all_is_well(lab: Lab, images: Images, healthy: Node) -> None:
+    """On both kinds of Docker's store and on Podman; text and JSON say the same; status 0."""
+    tag = unique()
+    images.build(lab.docker, tag)
+    imgload.load(tag, cluster="lab-d21")
+    done = run("doctor", tag, "-o", "json", DOCKER_HOST=lab.docker.url)
+    text = run("doctor", DOCKER_HOST=lab.docker28.url, CONTAINER_HOST=lab.docker.url)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["ok"]) == (0, True), done.stdout
+    assert {f["status"] for f in document["findings"]} <= {"ok", "info"}, done.stdout
+    assert set(document["findings"][0]) == {"check", "status", "message", "hint"}
+    told = "\n".join(f["message"] for f in document["findings"])
+    assert "graphdriver overlay2" in told
+    assert f"podman at {lab.podman.url} can push here" in told
+    assert f"{healthy.name}: containerd 2.1, overlayfs, linux/" in told
+    assert f"{healthy.name} has docker.io/library/{tag}" in told
+    assert "containerd image store, overlayfs" in text.stdout
+    assert "no problem found" in text.stdout
+    forget(healthy, f"docker.io/library/{tag}")
+
+
+def environ(**variables: str) -> Plant:
+    """Return what sets variables; ``{}`` stands for the test's folder."""
+
+    def plant(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value.replace("{}", str(folder)))
+
+    return plant
+
+
+def stale_context(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have the docker CLI use a context whose engine is gone."""
+    monkeypatch.delenv("DOCKER_HOST")
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder / "docker"))
+    create = ("docker", "context", "create", "old", "--docker", "host=unix:///nonexistent.sock")
+    for command in (create, ("docker", "context", "use", "old")):
+        subprocess.run(command, check=True, capture_output=True)
+
+
+def config(text: str) -> Plant:
+    """Return what makes a kubeconfig with this text."""
+    return lambda monkeypatch, folder: kubeconfig(monkeypatch, folder, text)
+
+
+@attrs.frozen
+class Expected:
+    """What is to be found: words of the message, and of the hint."""
+
+    check: Check
+    status: Status
+    message: str
+    hint: str
+
+    def is_in(self, found: imgload.Diagnosis) -> bool:
+        """Whether a finding says so."""
+        fitting = [f for f in found.findings if (f.check, f.status) == (self.check, self.status)]
+        return any(self.message in f.message and self.hint in f.hint for f in fitting)
+
+
+FAULTS: dict[str, tuple[Plant, Expected]] = {
+    "a dead socket": (
+        environ(DOCKER_HOST="unix://{}/dead.sock"),
+        Expected("engines", "problem", "(from DOCKER_HOST): nobody answers", "unset DOCKER_HOST"),
+    ),
+    "a typing error in DOCKER_HOST": (
+        environ(DOCKER_HOST="/run/d.sock"),
+        Expected("engines", "problem", "not an engine's address", "DOCKER_HOST=unix:///run/d.sock"),
+    ),
+    "a stale context": (
+        stale_context,
+        Expected("engines", "problem", "the current Docker context 'old'", "context use default"),
+    ),
+    "a context that is not there": (
+        environ(DOCKER_CONTEXT="gone", DOCKER_HOST=""),
+        Expected("engines", "problem", "no such Docker context", "unset DOCKER_CONTEXT"),
+    ),
+    "a kube context without its cluster": (
+        config("current-context: kind-gone\n"),
+        Expected("context", "problem", "'kind-gone' names a cluster that is not there", "kubectl"),
+    ),
+    "a broken kubeconfig": (
+        config("current-context: [\n"),
+        Expected("context", "problem", "it is not valid YAML", "unset KUBECONFIG"),
+    ),
+    "a kubeconfig that is not there": (
+        environ(KUBECONFIG="{}/nothing"),
+        Expected("context", "warning", "which is not there", "unset KUBECONFIG"),
+    ),
+}
+
+
+SHORT = ("a dead socket", "a stale context", "a kube context without its cluster")
+
+
+@pytest.mark.parametrize("fault", cases(FAULTS, SHORT))
+@pytest.mark.usefixtures("healthy")
+def test_what_is_wrong_before_the_nodes_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: tuple[Plant, Expected]
+) -> None:
+    """What, and the command that changes it; the rest is looked at all the same."""
+    plant, expected = fault
+    plant(monkeypatch, tmp_path)
+    found = imgload.examine(cluster="lab-d21" if expected.check == "engines" else None)
+    assert expected.is_in(found), found
+    assert "podman" in said(found, "engines", "ok")
+
+
+@pytest.mark.usefixtures("healthy")
+def test_each_engine_in_the_others_place(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Podman under DOCKER_HOST is fine; Docker under CONTAINER_HOST is not for podman."""
+    monkeypatch.setenv("DOCKER_HOST", lab.podman.url)
+    monkeypatch.setenv("CONTAINER_HOST", lab.docker.url)
+    found = imgload.examine()
+    assert found.ok
+    assert "DOCKER_HOST leads to Podman" in said(found, "engines", "info")
+    assert "CONTAINER_HOST leads to Docker" in said(found, "engines", "warning")
+
+
+def test_a_socket_that_may_not_be_opened(lab: Lab) -> None:
+    """By a user without rights: which group to join."""
+    with open_folder() as home:
+        done = run_as("nobody", "doctor", HOME=str(home), DOCKER_HOST=lab.docker.url)
+    assert done.returncode == 1, done.stderr
+    assert "permission denied" in done.stdout
+    assert "usermod -aG docker" in done.stdout
+
+
+def test_an_engine_that_cannot_reach_us_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one in a VM; and one that was remembered as such, and does now."""
+    monkeypatch.setenv("DOCKER_HOST", lab.engine("docker-cut-off").url)
+    Memory.load().cut_off(lab.podman.url)
+    found = imgload.examine()
+    assert "docker-cut-off.sock cannot reach this process" in said(found, "receiver", "info")
+    assert "could not push here within the last day" in said(found, "receiver", "info")
+    assert f"podman at {lab.podman.url} can push" in said(found, "receiver", "ok")
+
+
+def test_skaffolds_view(
+    healthy: Node, lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Which engine it builds with; its loader is absent, or ours comes after another."""
+    program(monkeypatch, tmp_path / "bin", "skaffold")
+    found = imgload.examine(cluster=healthy.name.removesuffix("-control-plane"))
+    assert f"builds with docker at {lab.docker.url}" in said(found, "skaffold", "ok")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    monkeypatch.delenv("DOCKER_HOST")
+    found = imgload.examine(cluster="lab-d21")
+    assert "imgload kind --install" in said(found, "skaffold", "warning")
+    assert "imgload is not on PATH" in said(found, "skaffold", "warning")
+    program(monkeypatch, tmp_path / "ours", "kind", "# imgload in the place of kind")
+    program(monkeypatch, tmp_path / "bin", "kind")
+    found = imgload.examine(cluster="lab-d21")
+    assert "comes after it on PATH" in said(found, "skaffold", "warning")
+
+
+@pytest.fixture
+def loaded(lab: Lab, images: Images, healthy: Node) -> Iterator[tuple[str, str]]:
+    """An image that is on the node, by tag and ID."""
+    tag = unique()
+    image_id = images.build(lab.docker, tag)
+    imgload.load(tag, cluster="lab-d21")
+    yield tag, image_id
+    forget(healthy, f"docker.io/library/{tag}")
+
+
+def test_the_first_broken_link_on_a_node(
+    lab: Lab, images: Images, healthy: Node, loaded: tuple[str, str]
+) -> None:
+    """Config gone, another build, no name, another name; the same command mends each."""
+    tag, image_id = loaded
+    name = f"docker.io/library/{tag}"
+    healthy.ctr("content", "rm", image_id)
+    assert "cannot read its config" in problems(imgload.examine(tag), "image")
+    imgload.load(tag)
+    assert imgload.examine(image_id[7:19]).ok
+    images.build(lab.docker, tag, b"newer")
+    found = problems(imgload.examine(tag), "image")
+    assert f"has another image under {name}" in found
+    assert f"imgload load {name} --node {healthy.name}" in found
+    lab.docker.cli("tag", image_id, tag)
+    healthy.ctr("images", "tag", name, f"localhost/{tag}")
+    healthy.ctr("images", "rm", name)
+    found = problems(imgload.examine(tag), "image")
+    assert f"does not have {name}; it has localhost/{tag}" in found
+    forget(healthy, f"localhost/{tag}")
+    assert f"does not have {name}: imgload load" in problems(imgload.examine(tag), "image")
+
+
+def test_a_manifest_that_is_gone(healthy: Node, loaded: tuple[str, str]) -> None:
+    """The name leads nowhere."""
+    tag, _ = loaded
+    [line] = healthy.ctr("images", "ls", f"name==docker.io/library/{tag}").splitlines()[1:]
+    healthy.ctr("content", "rm", line.split()[2])
+    assert "lacks its manifest" in problems(imgload.examine(tag), "image")
+
+
+def test_an_image_that_no_engine_has(
+    lab: Lab, healthy: Node, loaded: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes are looked at all the same: theirs may be whole."""
+    tag, image_id = loaded
+    monkeypatch.setenv("DOCKER_HOST", lab.docker28.url)
+    found = imgload.examine(tag, nodes=[healthy.name])
+    assert f"no image '{tag}' in docker at {lab.docker28.url}" in problems(found, "image")
+    monkeypatch.setenv("DOCKER_HOST", lab.docker.url)
+    lab.docker.cli("rmi", "--force", tag)
+    found = imgload.examine(tag)
+    assert f"no image '{tag}' in docker" in problems(found, "image")
+    assert f"image {image_id[7:19]}, unpacked, known to CRI" in said(found, "image", "ok")
+
+
+def test_two_engines_with_different_images(lab: Lab, images: Images, healthy: Node) -> None:
+    """Which one is meant is asked, as a load would."""
+    tag = unique()
+    images.build(lab.docker, tag, b"docker's")
+    images.build(lab.podman, tag, b"podman's")
+    found = problems(imgload.examine(tag), "image")
+    assert f"'{tag}' is not one image" in found
+    assert "--from docker or --from podman" in found
+    assert healthy.name in found
+
+
+def test_what_a_pod_would_make_of_it(
+    lab: Lab, images: Images, healthy: Node, tmp_path: Path
+) -> None:
+    """Another processor's programs, and a tag that is always pulled."""
+    name = unique().partition(":")[0] + os.urandom(4).hex()
+    images.build(lab.docker, f"{name}:latest")
+    other = unique()
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    lab.docker.cli("build", "-q", "-t", other, "--platform=linux/s390x", tmp_path)
+    imgload.load([name, other])
+    try:
+        assert "imagePullPolicy: IfNotPresent" in said(imgload.examine(name), "image", "warning")
+        assert "exec format error" in said(imgload.examine(other), "image", "warning")
+    finally:
+        forget(healthy, f"docker.io/library/{name}:latest", f"docker.io/library/{other}")
+        lab.docker.cli("rmi", "--force", other)
+
+
+def test_pods_that_wait_are_told_with_their_policy(
+    loaded: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where kubectl answers; the policy is the pod's own."""
+    tag, _ = loaded
+    state = {"name": "c", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+    pod = {
+        "metadata": {"namespace": "dev", "name": "app-1"},
+        "spec": {"containers": [{"name": "c", "image": tag, "imagePullPolicy": "Always"}]},
+        "status": {"containerStatuses": [state]},
+    }
+    (tmp_path / "pods.json").write_text(json.dumps({"items": [pod, {}, "x"]}))
+    program(monkeypatch, tmp_path / "bin", "kubectl", f"cat {tmp_path}/pods.json")
+    found = problems(imgload.examine(tag), "pods")
+    assert "pod dev/app-1" in found
+    assert "ImagePullBackOff, with imagePullPolicy Always" in found
+    assert "kubectl -n dev delete pod app-1" in found
+    program(monkeypatch, tmp_path / "bin", "kubectl", "exit 1")
+    assert not problems(imgload.examine(tag), "pods")
+
+
+_MIRROR = '[host."http://registry:5000"]\n'
+
+
+@pytest.fixture(scope="module")
+def sick(lab: Lab) -> Iterator[Cluster]:
+    """A node with little room, a proxy, and a snapshotter that ctr does not take."""
+    made = lab.make_cluster(
+        name="lab-sick",
+        engine="docker",
+        containerd="1.7",
+        crictl=True,
+        var_size="90m",
+        config=CONFIGS["1.7"].replace('"overlayfs"', '"native"'),
+        run_args=("--env=HTTP_PROXY=http://me:secret@proxy.example:3128",),
+    )
+    [node] = made.nodes
+    node.exec("mkdir", "-p", "/etc/containerd/certs.d/registry:5000")
+    hosts = "/etc/containerd/certs.d/registry:5000/hosts.toml"
+    node.exec("sh", "-c", f"cat > {hosts}", stdin=_MIRROR.encode())
+    yield made
+    made.remove()
+
+
+def test_what_is_wrong_with_a_node(sick: Cluster) -> None:
+    """Its disk, its proxy (without the password) and its snapshotter."""
+    found = imgload.examine(cluster="lab-sick")
+    name = sick.nodes[0].name
+    assert f"{name} has " in problems(found, "nodes")
+    assert "of 90 MiB left for images" in problems(found, "nodes")
+    warned = said(found, "nodes", "warning")
+    assert "asks a proxy (HTTP_PROXY=http://proxy.example:3128)" in warned
+    assert "put registry into NO_PROXY" in warned
+    assert "unpacks with native, where ctr alone takes overlayfs" in said(found, "nodes", "info")
+    assert "secret" not in str(found)
+
+
+def test_layers_where_cri_does_not_look(lab: Lab, images: Images, sick: Cluster) -> None:
+    """As `kind load` leaves them; and an image that CRI was not told of (containerd #9039)."""
+    tag = unique()
+    images.build(lab.docker, tag)
+    [node], archive = sick.nodes, lab.docker.raw("save", tag)
+    node.ctr("images", "import", "-", stdin=archive)
+    found = problems(imgload.examine(tag, cluster="lab-sick"), "image")
+    assert "not unpacked in CRI's snapshotter, native; they are in overlayfs" in found
+    imgload.load(tag, cluster="lab-sick")
+    node.ctr("images", "tag", f"docker.io/library/{tag}", f"localhost/{tag}")
+    node.ctr("images", "rm", f"docker.io/library/{tag}")
+    node.ctr("images", "import", "--local=false", "--no-unpack", "-", stdin=archive)
+    found = problems(imgload.examine(tag, cluster="lab-sick"), "image")
+    assert "its CRI does not know of it" in found
+
+
+@contextmanager
+def signalled(node: Node, signal: str) -> Iterator[None]:
+    """Stop containerd, and let it go on."""
+    node.exec("sh", "-c", f"kill -{signal} $(pidof containerd)")
+    yield
+    node.exec("sh", "-c", "kill -CONT $(pidof containerd)")
+
+
+@contextmanager
+def without_cri(node: Node) -> Iterator[None]:
+    """Have containerd start again without CRI, as some distributions' settings have it."""
+    file, off = "/etc/containerd/config.toml", 'disabled_plugins = ["io.containerd.grpc.v1.cri"]'
+    again = "kill $(pidof containerd); sleep 0.5; until ctr version; do sleep 0.1; done"
+    node.exec("sh", "-c", f"sed -i '2i{off}' {file}; {again}")
+    yield
+    node.exec("sh", "-c", f"sed -i 2d {file}; {again}")
+
+
+@contextmanager
+def done_to(lab: Lab, node: Node, command: str, back: str) -> Iterator[None]:
+    """Do something to a node's container, and undo it."""
+    lab.docker.cli(command, node.name)
+    yield
+    lab.docker.cli(back, node.name)
+
+
+def test_a_node_that_does_not_answer(lab: Lab, sick: Cluster) -> None:
+    """Its crictl gone; CRI off; containerd silent; paused; stopped: each with a way back."""
+    [node] = sick.nodes
+    node.exec("rm", "/usr/local/bin/crictl")
+    assert "has no crictl" in said(imgload.examine(cluster="lab-sick"), "nodes", "info")
+    with without_cri(node):
+        found = problems(imgload.examine(cluster="lab-sick"), "nodes")
+    assert f"{node.name}: CRI is not there in containerd" in found
+    with signalled(node, "STOP"):
+        found = problems(imgload.examine(cluster="lab-sick"), "nodes")
+    assert f"{node.name}: containerd does not answer: docker exec" in found
+    with done_to(lab, node, "pause", "unpause"):
+        found = problems(imgload.examine(nodes=[node.name]), "nodes")
+    assert f"{node.name} is paused: docker unpause {node.name}" in found
+    lab.docker.cli("stop", "--time=0", node.name)
+    found = problems(imgload.examine(cluster="lab-sick"), "nodes")
+    assert f"{node.name} is exited: docker start {node.name}" in found
