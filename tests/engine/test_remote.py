@@ -116,7 +116,10 @@ def test_ssh_ends_with_imgload_however_that_ends(lab: Lab, over_ssh: Sshd) -> No
         "print(found.tunnel._running.process.pid, flush=True);"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    command = [sys.executable, "-c", script]
+    with open_folder() as folder:  # nobody can remove what the killed one had there
+        environ = {**os.environ, "TMPDIR": str(folder)}
+        killed = subprocess.run(command, env=environ, capture_output=True, check=False)
     ssh = Path(f"/proc/{int(killed.stdout)}")
     assert killed.returncode == -signal.SIGKILL
     deadline = time.monotonic() + 5
