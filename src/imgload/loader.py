@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import attrs
 
 from imgload.connect import Connections
 from imgload.engines.candidate import Attempt
-from imgload.engines.discovery import explained
-from imgload.errors import ImgloadError, LoadFailed, UsageError
-from imgload.events import Event, ImageFound, Note
+from imgload.errors import LoadFailed, UsageError
+from imgload.events import Event
+from imgload.identity import saved
+from imgload.looking import Ask, Look, Request, ask_all, expect, read
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question, Survey
-from imgload.oci.digest import Digest
-from imgload.oci.platform import Platform
-from imgload.parallel import Task, in_parallel
-from imgload.plan import Image, Plan, make_plan
+from imgload.plan import Plan, make_plan
 from imgload.reference import Reference
 from imgload.report import Report
-from imgload.sources.base import Found, Pusher, Source
-from imgload.sources.resolve import Located, Settle, locate, named, refit, refuse
+from imgload.sources.base import Pusher, Source
+from imgload.sources.resolve import Settle, refuse
 
 if TYPE_CHECKING:
     from imgload.transports.choose import TransportOption
 
 OnEvent = Callable[[Event], None]
-Names = tuple[str | None, Sequence[str]]
-"""The name in place of an image's own, and those beside it."""
-Ask = Callable[[Node, Question], Survey | ImgloadError]
-
-
-def _read(node: Node, asked: Question) -> Survey | ImgloadError:
-    try:
-        return node.survey(asked)
-    except ImgloadError as error:
-        return error
-
-
-def _expect(node: Node, asked: Question) -> Survey | ImgloadError:
-    """Take what the last import of a node left, where that will do."""
-    return node.expected(asked) or _read(node, asked)
 
 
 @attrs.define
@@ -106,7 +87,7 @@ class Loader:
             ReferenceInvalid: when that is no image name.
 
         """
-        self._ahead, _ = self._ask(Question((Reference.parse(name).record,), ()))
+        self._ahead, _ = ask_all(self.nodes, Question((Reference.parse(name).record,), ()))
 
     def plan(
         self,
@@ -118,8 +99,9 @@ class Loader:
         on_event: OnEvent = lambda _: None,
     ) -> Plan:
         """Return what `load` would do now; nothing is changed."""
-        found, surveys, _ = self._look(images, (name, also), platform, on_event)
-        return make_plan(list(found), surveys)
+        look = self._look(on_event, read)
+        look.at(Request.of(images, name, also, platform))
+        return make_plan(list(look.found), look.surveys)
 
     def load(
         self,
@@ -152,15 +134,15 @@ class Loader:
         """
         if transport == "delta":
             _require_pushers(self.sources)
-        ask = _read if dry_run else _expect
-        found, surveys, failed = self._look(images, (name, also), platform, on_event, ask)
-        plan = make_plan(list(found), surveys)
+        look = self._look(on_event, read if dry_run else expect)
+        look.at(Request.of(images, name, also, platform))
+        plan = make_plan(list(look.found), look.surveys)
         by_name = {node.name: node for node in self.nodes}
-        from imgload.transfer import Transfer  # noqa: PLC0415 - see `_survey`
+        from imgload.transfer import Transfer  # noqa: PLC0415 - see `ask_all`
 
-        origins = {image.name: origin for image, origin in found.items()}
-        transfer = Transfer(by_name, surveys, origins, on_event, transport)
-        transfer.refuse(list(found), failed)
+        origins = {image.name: origin for image, origin in look.found.items()}
+        transfer = Transfer(by_name, look.surveys, origins, on_event, transport)
+        transfer.refuse(list(look.found), look.failed)
         (transfer.pretend if dry_run else transfer.carry_out)(plan)
         report = transfer.report([node.name for node in self.nodes], dry_run=dry_run)
         if not report.ok:
@@ -190,65 +172,21 @@ class Loader:
         """
         from imgload.verification import Verification  # noqa: PLC0415 - start-up
 
-        found, surveys, failed = self._look(images, (name, ()), platform, on_event)
-        if any(image.image_id is None for image in found):
-            found = _saved(found)
-            surveys, failed = self._survey(list(found))
-        report = Verification(self.nodes, surveys, failed, on_event).report(list(found))
+        look = self._look(on_event, read)
+        look.at(Request.of(images, name, (), platform))
+        if any(image.image_id is None for image in look.found):
+            look.found = saved(look.found)
+            look.survey()
+        verification = Verification(self.nodes, look.surveys, look.failed, on_event)
+        report = verification.report(list(look.found))
         if not report.ok:
             raise LoadFailed(report)
         return report
 
-    def _look(
-        self,
-        texts: Sequence[str],
-        names: Names,
-        platform: str | None,
-        on_event: OnEvent,
-        ask: Ask = _read,
-    ) -> tuple[dict[Image, Located], dict[str, Survey], dict[str, ImgloadError]]:
-        """Find the images in the sources, and what the nodes have."""
-        wanted = Platform.parse(platform) if platform is not None else None
-        with explained(self.silent):
-            located = locate(texts, self.sources, wanted, self.settle)
-        found = named([_remembered(*pair) for pair in located], *names)
-        for note in _not_asked(self.silent):
-            on_event(note)
-        if self._ahead and any(image.image_id is None for image in found):
-            found = _identified(found, self._ahead)
-        surveys, failed = self._survey(list(found), ask)
-        if wanted is None and (fitted := _refitted(located, texts, surveys)):
-            found = named([_remembered(*pair) for pair in fitted], *names)
-            surveys, failed = self._survey(list(found), ask)
-        if any(image.image_id is None for image in found):
-            found = _identified(found, surveys)
-            if any(_may_have(survey, found) for survey in surveys.values()):
-                surveys, failed = self._survey(list(found), ask)
-        for image in found:
-            on_event(ImageFound(image.name, image.image_id, image.source, image.size))
-        for image in {image.target: image for image in reversed(found)}.values():
-            for note in (*_cannot_run(image, surveys), *(() if texts else _kept_local(image))):
-                on_event(note)
-        return found, surveys, failed
-
-    def _survey(
-        self, images: Sequence[Image], ask: Ask = _read
-    ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
-        """Survey all nodes at once, unless that was done ahead."""
+    def _look(self, on_event: OnEvent, ask: Ask) -> Look:
+        """Return a look at all sources and nodes; what was surveyed ahead serves once."""
         ahead, self._ahead = self._ahead, {}
-        if len(ahead) == len(self.nodes) and _are_new(images, ahead.values()):
-            return ahead, {}
-        return self._ask(Question.about(images), ask)
-
-    def _ask(
-        self, asked: Question, ask: Ask = _read
-    ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
-        """Ask all nodes at once, and import meanwhile what comes after."""
-        Task(partial(import_module, "imgload.transfer"))
-        answers = in_parallel([partial(ask, node, asked) for node in self.nodes])
-        pairs = list(zip((node.name for node in self.nodes), answers, strict=True))
-        surveys = {name: answer for name, answer in pairs if isinstance(answer, Survey)}
-        return surveys, {n: a for n, a in pairs if isinstance(a, ImgloadError)}
+        return Look(self.sources, self.nodes, self.settle, self.silent, on_event, ask, ahead)
 
 
 def _require_pushers(sources: Sequence[Source]) -> None:
@@ -258,91 +196,3 @@ def _require_pushers(sources: Sequence[Source]) -> None:
                 f"--transport delta is for engines, and {source.describe} cannot push",
                 hint="leave --transport out: layers that every node has are left out all the same",
             )
-
-
-def _not_asked(silent: Iterable[Attempt]) -> Iterator[Note]:
-    """Yield a note for each engine that was named for this run and does not answer."""
-    for attempt in silent:
-        if attempt.candidate.explicit and attempt.error:
-            yield Note(f"going on without {attempt.error.message}")
-
-
-def _are_new(images: Iterable[Image], surveys: Iterable[Survey]) -> bool:
-    """Whether no node has anything under these images' IDs; one that is not known may be there."""
-    wanted = {image.image_id for image in images}
-    return None not in wanted and all(wanted.isdisjoint(s.content.blobs) for s in surveys)
-
-
-def _refitted(
-    located: Sequence[Located], texts: Sequence[str], surveys: Mapping[str, Survey]
-) -> list[Located] | None:
-    """Return the images for the nodes' platform, or None where they are or cannot be."""
-    platforms = {survey.traits.platform for survey in surveys.values()}
-    if len(platforms) != 1:
-        return None
-    fitted = refit(located, texts, platforms.pop())
-    return fitted if fitted != list(located) else None
-
-
-def _remembered(source: Source, found: Found) -> Located:
-    """Take an image ID from memory where the engine does not tell it."""
-    if found.image_id is None and found.manifest_digest is not None:
-        from imgload.memory import Memory  # noqa: PLC0415 - start-up
-
-        image_id = Memory.load().image_id(source.address, found.manifest_digest)
-        return source, attrs.evolve(found, image_id=image_id)
-    return source, found
-
-
-def _identified(
-    found: Mapping[Image, Located], surveys: Mapping[str, Survey]
-) -> dict[Image, Located]:
-    """Settle the image IDs that an engine does not tell: a node may, by the manifest's digest."""
-    from imgload.memory import Memory  # noqa: PLC0415 - start-up
-
-    known: dict[Image, Located] = {}
-    for image, (source, there) in found.items():
-        image_id = there.image_id or _config_of(there.manifest_digest, surveys.values())
-        settled = attrs.evolve(there, image_id=image_id) if image_id else source.identify(there)
-        known[attrs.evolve(image, image_id=settled.image_id)] = (source, settled)
-        if settled.image_id and there.manifest_digest:
-            Memory.load().identify(source.address, there.manifest_digest, settled.image_id)
-    return known
-
-
-def _saved(found: Mapping[Image, Located]) -> dict[Image, Located]:
-    """Settle the image IDs that only a save tells."""
-    from imgload.sources.saved import identified  # noqa: PLC0415 - start-up
-
-    pairs = [(image, source, identified(source, there)) for image, (source, there) in found.items()]
-    return {attrs.evolve(i, image_id=f.image_id, diff_ids=f.diff_ids): (s, f) for i, s, f in pairs}
-
-
-def _cannot_run(image: Image, surveys: Mapping[str, Survey]) -> Iterator[Note]:
-    for name, survey in surveys.items():
-        if not survey.traits.platform.runs(image.platform):
-            yield Note(
-                f"{image.name} is for {image.platform}: {name}, which is"
-                f" {survey.traits.platform}, runs it only with emulation"
-            )
-
-
-def _kept_local(image: Image) -> Iterator[Note]:
-    """Say of a name out of an archive that Podman gave it (podman #15974)."""
-    short = image.name.removeprefix("localhost/")
-    if short != image.name:
-        yield Note(
-            f"{image.name} is what the archive calls it, and not what a pod finds as {short};"
-            f" for that, load it by name: imgload load {short} --from …"
-        )
-
-
-def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | None:
-    found = (s.content.configs.get(manifest) for s in surveys) if manifest else ()
-    return next(filter(None, found), None)
-
-
-def _may_have(survey: Survey, images: Iterable[Image]) -> bool:
-    """Whether a node has the config of an image, which has to be read then."""
-    wanted = {image.image_id for image in images if image.image_id}
-    return not wanted.isdisjoint(survey.content.blobs - survey.configs.keys())

@@ -34,6 +34,8 @@ LEVELS: list[set[str]] = [
     {"transfer", "verification"},
     {"connect"},
     {"registry"},
+    {"identity"},
+    {"looking"},
     {"loader"},
     {"api", "watching"},
     {"integrations"},

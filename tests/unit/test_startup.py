@@ -52,9 +52,9 @@ IMPORTS = {
     "--version": Most(ours=4, all=75),
     "--help": Most(ours=4, all=85),
     "load --help": Most(ours=16, all=128),
-    "load app:dev": Most(ours=46, all=195),
-    "load app:dev db:dev --cluster kind --output json": Most(ours=46, all=195),
-    "verify app:dev": Most(ours=46, all=195),
+    "load app:dev": Most(ours=48, all=195),
+    "load app:dev db:dev --cluster kind --output json": Most(ours=48, all=195),
+    "verify app:dev": Most(ours=48, all=195),
     "skaffold --help": Most(ours=17, all=128),
 }
 

@@ -1,0 +1,61 @@
+"""Which image ID an image has, where its engine does not tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import attrs
+
+from imgload.nodes.survey import Survey
+from imgload.oci.digest import Digest
+from imgload.plan import Image
+from imgload.sources.base import Found, Source
+from imgload.sources.resolve import Located
+
+
+def remembered(source: Source, found: Found) -> Located:
+    """Take an image ID from memory where the engine does not tell it."""
+    if found.image_id is None and found.manifest_digest is not None:
+        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+
+        image_id = Memory.load().image_id(source.address, found.manifest_digest)
+        return source, attrs.evolve(found, image_id=image_id)
+    return source, found
+
+
+def identified(
+    found: Mapping[Image, Located], surveys: Mapping[str, Survey]
+) -> dict[Image, Located]:
+    """Settle the image IDs that an engine does not tell: a node may, by the manifest's digest."""
+    from imgload.memory import Memory  # noqa: PLC0415 - start-up
+
+    known: dict[Image, Located] = {}
+    for image, (source, there) in found.items():
+        image_id = there.image_id or _config_of(there.manifest_digest, surveys.values())
+        settled = attrs.evolve(there, image_id=image_id) if image_id else source.identify(there)
+        known[attrs.evolve(image, image_id=settled.image_id)] = (source, settled)
+        if settled.image_id and there.manifest_digest:
+            Memory.load().identify(source.address, there.manifest_digest, settled.image_id)
+    return known
+
+
+def saved(found: Mapping[Image, Located]) -> dict[Image, Located]:
+    """Settle the image IDs that only a save tells."""
+    from imgload.sources import saved as archive  # noqa: PLC0415 - start-up
+
+    pairs = [
+        (image, source, archive.identified(source, there))
+        for image, (source, there) in found.items()
+    ]
+    return {attrs.evolve(i, image_id=f.image_id, diff_ids=f.diff_ids): (s, f) for i, s, f in pairs}
+
+
+def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | None:
+    found = (s.content.configs.get(manifest) for s in surveys) if manifest else ()
+    return next(filter(None, found), None)
+
+
+def may_have(survey: Survey, images: Iterable[Image]) -> bool:
+    """Whether a node has the config of an image, which has to be read then."""
+    wanted = {image.image_id for image in images if image.image_id}
+    return not wanted.isdisjoint(survey.content.blobs - survey.configs.keys())
