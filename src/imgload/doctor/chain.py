@@ -92,7 +92,8 @@ def _second_half(
     if config.chain_id and config.chain_id not in survey.snapshots:
         return Broken(_not_unpacked(name, config.chain_id, survey, node))
     answer = survey.cri.get(name)
-    if answer and answer.image_id is None:
+    unknown = answer.image_id is None if answer else name in survey.unseen
+    if unknown:
         return Broken(f"has {name}, and its CRI does not know of it: no pod can use it")
     if answer and answer.image_id != image_id:
         return Broken(f"has {name} as {image_id.short}, and its CRI takes it for another image")
