@@ -219,9 +219,9 @@ def lay(folder: Path, path: str, content: bytes, link: str) -> None:
     odd = ".." in place.parts or path.startswith("/") or "\0" in path
     if odd or len(path.encode("utf-8", "surrogatepass")) > _LONG:
         return
-    if any(way.is_symlink() for way in (place, *place.parents)) or place.exists():
-        return
     try:
+        if any(way.is_symlink() for way in (place, *place.parents)) or place.exists():
+            return
         place.parent.mkdir(parents=True, exist_ok=True)
         if link:
             place.symlink_to(link)
