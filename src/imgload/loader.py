@@ -10,7 +10,7 @@ import attrs
 
 from imgload.connect import Connections
 from imgload.engines.candidate import Attempt
-from imgload.errors import LoadFailed, UsageError
+from imgload.errors import LoadFailed
 from imgload.events import Event
 from imgload.identity import saved
 from imgload.looking import Ask, Look, Request, ask_all, expect, read
@@ -19,8 +19,8 @@ from imgload.nodes.survey import Question, Survey
 from imgload.plan import Plan, make_plan
 from imgload.reference import Reference
 from imgload.report import Report
-from imgload.sources.base import Pusher, Source
-from imgload.sources.resolve import Settle, refuse
+from imgload.sources.base import Source
+from imgload.sources.resolve import Settle, refuse, require_pushers
 
 if TYPE_CHECKING:
     from imgload.transports.choose import TransportOption
@@ -133,7 +133,7 @@ class Loader:
 
         """
         if transport == "delta":
-            _require_pushers(self.sources)
+            require_pushers(self.sources)
         look = self._look(on_event, read if dry_run else expect)
         look.at(Request.of(images, name, also, platform))
         plan = make_plan(list(look.found), look.surveys)
@@ -187,12 +187,3 @@ class Loader:
         """Return a look at all sources and nodes; what was surveyed ahead serves once."""
         ahead, self._ahead = self._ahead, {}
         return Look(self.sources, self.nodes, self.settle, self.silent, on_event, ask, ahead)
-
-
-def _require_pushers(sources: Sequence[Source]) -> None:
-    for source in sources:
-        if not isinstance(source, Pusher):
-            raise UsageError(
-                f"--transport delta is for engines, and {source.describe} cannot push",
-                hint="leave --transport out: layers that every node has are left out all the same",
-            )

@@ -103,7 +103,8 @@ class Look:
         for note in _not_asked(self.silent):
             self.on_event(note)
         self._survey_first()
-        if request.platform is None and (fitted := self._refitted(located, request.texts)):
+        nodes = {survey.traits.platform for survey in self.surveys.values()}
+        if request.platform is None and (fitted := refit(located, request.texts, nodes)):
             self.found = request.named(fitted)
             self.survey()
         self._identify()
@@ -139,16 +140,6 @@ class Look:
         wanted = {image.image_id for image in self.found}
         there = (survey.content.blobs for survey in self.ahead.values())
         return None not in wanted and all(wanted.isdisjoint(blobs) for blobs in there)
-
-    def _refitted(
-        self, located: Sequence[Located], texts: Sequence[str]
-    ) -> Sequence[Located] | None:
-        """Return the images for the nodes' platform, or None where they are or cannot be."""
-        platforms = {survey.traits.platform for survey in self.surveys.values()}
-        if len(platforms) != 1:
-            return None
-        fitted = refit(located, texts, platforms.pop())
-        return fitted if fitted != list(located) else None
 
     def _tell(self, request: Request) -> None:
         for image in self.found:

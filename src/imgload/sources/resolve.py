@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import attrs
@@ -19,7 +19,7 @@ from imgload.oci.platform import Platform
 from imgload.parallel import in_parallel
 from imgload.plan import Image
 from imgload.reference import Reference
-from imgload.sources.base import Found, Source
+from imgload.sources.base import Found, Pusher, Source
 
 Located = tuple[Source, Found]
 _MOST_TOLD = 10
@@ -50,23 +50,44 @@ def locate(
     return [_locate(text, sources, platform, settle) for text in dict.fromkeys(texts)]
 
 
-def refit(located: Sequence[Located], texts: Sequence[str], platform: Platform) -> list[Located]:
-    """Return the images for the nodes' platform; one that is for others only stays as it is.
+def require_pushers(sources: Sequence[Source]) -> None:
+    """Refuse a source that cannot push, where nothing else was asked for.
+
+    Raises:
+        UsageError: when there is one.
+
+    """
+    for source in sources:
+        if not isinstance(source, Pusher):
+            raise UsageError(
+                f"--transport delta is for engines, and {source.describe} cannot push",
+                hint="leave --transport out: layers that every node has are left out all the same",
+            )
+
+
+def refit(
+    located: Sequence[Located], texts: Sequence[str], nodes: Collection[Platform]
+) -> list[Located] | None:
+    """Return the images for the nodes' platform, or None where they are, or cannot be.
 
     Args:
         located: what `locate` returned for these texts, without a platform.
         texts: what was asked for.
-        platform: of the nodes.
+        nodes: their platforms; with several, none is the right one.
 
     Raises:
         ImageIncomplete: when a source lists the platform, and does not have it.
 
     """
-    if not texts:
-        return _fitted(located, texts, platform)
-    pairs = zip(located, dict.fromkeys(texts), strict=True)
-    fitted = (_fitted([one], [text], platform) for one, text in pairs)
-    return [one for each in fitted for one in each]
+    if len(nodes) != 1:
+        return None
+    [platform] = nodes
+    if texts:
+        pairs = zip(located, dict.fromkeys(texts), strict=True)
+        fitted = [x for one, text in pairs for x in _fitted([one], [text], platform)]
+    else:
+        fitted = _fitted(located, texts, platform)
+    return fitted if fitted != list(located) else None
 
 
 def _fitted(located: Sequence[Located], texts: Sequence[str], platform: Platform) -> list[Located]:

@@ -220,18 +220,20 @@ def test_the_nodes_platform_decides(tmp_path: Path) -> None:
     for platform in (AMD, RISCV):
         texts, sources = ["app:v1", "tool"], [both, only]
         first = locate(texts, sources, AMD)
-        app, tool = refit(first, texts, platform)
+        app, tool = refit(first, texts, [platform]) or first
         assert app[1].platform == platform
         assert tool == first[1]
+    assert refit(first, texts, [AMD, RISCV]) is None
 
 
 def test_the_nodes_platform_decides_for_all_of_an_archive(tmp_path: Path) -> None:
     """No image is named."""
     archive = several(tmp_path, "linux/amd64", "linux/riscv64")
     first = locate([], [archive], AMD)
-    assert [found.platform for _, found in refit(first, [], RISCV)] == [RISCV]
-    arm = Platform("linux", "arm64")
-    assert refit(first, [], arm) == first
+    fitted = refit(first, [], [RISCV])
+    assert fitted is not None
+    assert [found.platform for _, found in fitted] == [RISCV]
+    assert refit(first, [], [Platform("linux", "arm64")]) is None
 
 
 SHELF = Shelf("docker", {})
