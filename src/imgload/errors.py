@@ -22,7 +22,8 @@ One root, so that a caller can catch it all; each error carries the hint that a 
     │   ├── ArchiveInvalid
     │   ├── DigestMismatch
     │   ├── ManifestMissing
-    │   └── PlatformMissing
+    │   ├── PlatformMissing
+    │   └── ImageIncomplete
     ├── BuildFailed              1   the builder said why
     ├── RegistryError            5   does not answer, or refuses
     ├── NodeError                1   one node; the other nodes go on
@@ -171,6 +172,10 @@ class ManifestMissing(SourceError):
 
 class PlatformMissing(SourceError):
     """The image does not have the platform asked for."""
+
+
+class ImageIncomplete(SourceError):
+    """The source lists the platform, or the image, and does not have all of its content."""
 
 
 class BuildFailed(ImgloadError):

@@ -24,7 +24,15 @@ from imgload.plan import Image, Plan, make_plan
 from imgload.reference import Reference
 from imgload.report import Report
 from imgload.sources.base import Found, Source
-from imgload.sources.resolve import Located, Settle, locate, named, refuse
+from imgload.sources.resolve import (
+    Located,
+    Settle,
+    locate,
+    named,
+    refit,
+    refuse,
+    require_pushers,
+)
 
 if TYPE_CHECKING:
     from imgload.transports.choose import TransportOption
@@ -145,10 +153,13 @@ class Loader:
             on_event: told what happens, from several threads.
 
         Raises:
+            UsageError: when a source that cannot push is to be sent by ``delta``.
             LoadFailed: when a node was not proven; its `report` says which.
             ImgloadError: when nothing could be loaded at all.
 
         """
+        if transport == "delta":
+            require_pushers(self.sources)
         ask = _read if dry_run else _expect
         found, surveys, failed = self._look(images, (name, also), platform, on_event, ask)
         plan = make_plan(list(found), surveys)
@@ -207,14 +218,17 @@ class Loader:
         """Find the images in the sources, and what the nodes have."""
         wanted = Platform.parse(platform) if platform is not None else None
         with explained(self.silent):
-            held = locate(texts, self.sources, wanted, self.settle)
-        located = [_remembered(*pair) for pair in held]
-        found = named(located, *names)
+            located = locate(texts, self.sources, wanted, self.settle)
+        found = named([_remembered(*pair) for pair in located], *names)
         for note in _not_asked(self.silent):
             on_event(note)
         if self._ahead and any(image.image_id is None for image in found):
             found = _identified(found, self._ahead)
         surveys, failed = self._survey(list(found), ask)
+        nodes = {survey.traits.platform for survey in surveys.values()}
+        if wanted is None and (fitted := refit(located, texts, nodes)):
+            found = named([_remembered(*pair) for pair in fitted], *names)
+            surveys, failed = self._survey(list(found), ask)
         if any(image.image_id is None for image in found):
             found = _identified(found, surveys)
             if any(_may_have(survey, found) for survey in surveys.values()):
@@ -222,7 +236,7 @@ class Loader:
         for image in found:
             on_event(ImageFound(image.name, image.image_id, image.source, image.size))
         for image in {image.target: image for image in reversed(found)}.values():
-            for note in _cannot_run(image, surveys):
+            for note in (*_cannot_run(image, surveys), *(() if texts else _kept_local(image))):
                 on_event(note)
         return found, surveys, failed
 
@@ -300,6 +314,16 @@ def _cannot_run(image: Image, surveys: Mapping[str, Survey]) -> Iterator[Note]:
                 f"{image.name} is for {image.platform}: {name}, which is"
                 f" {survey.traits.platform}, runs it only with emulation"
             )
+
+
+def _kept_local(image: Image) -> Iterator[Note]:
+    """Say of a name out of an archive that Podman gave it (podman #15974)."""
+    short = image.name.removeprefix("localhost/")
+    if short != image.name:
+        yield Note(
+            f"{image.name} is what the archive calls it, and not what a pod finds as {short};"
+            f" for that, load it by name: imgload load {short} --from …"
+        )
 
 
 def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | None:

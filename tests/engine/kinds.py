@@ -22,6 +22,7 @@ SQUEEZE: dict[Compression, Callable[[bytes], bytes]] = {
     "gzip": lambda raw: gzip.compress(raw, mtime=0),
     "zstd": zstd.compress,
 }
+FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 EMPTY = bytes(1024)
 """A layer without files, as every Docker has it: the end marker of a tar, and nothing else."""
 AMD64 = {"os": "linux", "architecture": "amd64"}
@@ -37,12 +38,16 @@ def layer(name: str = "app.txt") -> bytes:
 
 @attrs.frozen
 class Made:
-    """An image of one platform; without a name it is untagged."""
+    """An image of one platform; without a name it is untagged.
+
+    Where `foreign`, its lowest layer may be left out by tools, and has an address of its own.
+    """
 
     name: str
     layers: tuple[bytes, ...] = attrs.field(factory=lambda: (layer("base.txt"), layer()))
     compression: Compression = ""
     platform: Json = AMD64
+    foreign: bool = False
     label: str = attrs.field(factory=lambda: secrets.token_hex(8))
 
     @property
@@ -74,9 +79,17 @@ class Made:
     def manifest(self) -> bytes:
         kind = LAYER + (f"+{self.compression}" if self.compression else "")
         layers = [descriptor(raw, kind) for raw in self.blobs]
+        if self.foreign:
+            layers[0] = self.foreign_layer
         config = descriptor(self.config, CONFIG)
         value = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers}
         return json.dumps(value, indent=2).encode()
+
+    @property
+    def foreign_layer(self) -> Json:
+        """The lowest layer's descriptor, which has an address where nobody answers."""
+        suffix = f"+{self.compression}" if self.compression else ""
+        return descriptor(self.blobs[0], FOREIGN + suffix, urls=["https://127.0.0.1:1/layer"])
 
     @property
     def members(self) -> list[Entry]:
@@ -136,7 +149,7 @@ def old(images: Sequence[Made]) -> list[Entry]:
         config = f"{Digest.parse(image.image_id).hex}.json"
         entries[config] = image.config
         names = [image.name] if image.name else None
-        listed.append({"Config": config, "RepoTags": names, "Layers": paths})
+        listed.append({"Config": config, "RepoTags": names, "Layers": paths, **_sources(image)})
     return [*entries.items(), ("manifest.json", encode(listed))]
 
 
@@ -147,10 +160,16 @@ def new(images: Sequence[Made]) -> list[Entry]:
             "Config": blob(image.config)[0],
             "RepoTags": [image.name] if image.name else None,
             "Layers": [blob(raw)[0] for raw in image.blobs],
+            **_sources(image),
         }
         for image in images
     ]
     return [*oci(images), ("manifest.json", encode(listed))]
+
+
+def _sources(image: Made) -> Json:
+    """Return what Docker writes of foreign layers."""
+    return {"LayerSources": {str(image.diff_ids[0]): image.foreign_layer}} if image.foreign else {}
 
 
 def oci(images: Sequence[Made]) -> list[Entry]:

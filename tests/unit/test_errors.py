@@ -28,6 +28,7 @@ STATUS = {
     "ArchiveInvalid": 6,
     "DigestMismatch": 6,
     "PlatformMissing": 6,
+    "ImageIncomplete": 6,
     "NodeNotRunning": 1,
     "NodeUnusable": 1,
     "NodeFull": 1,

@@ -63,8 +63,10 @@ class EngineImage:
         diff_ids: its layers, bottom up.
         size: bytes, as the engine counts them: unpacked layers, or on Docker's containerd
             image store the stored blobs.
-        manifests: on Docker's containerd image store from 28.0 on, the manifests that are there,
-            by platform.
+        manifests: on Docker's containerd image store from 28.0 on, the manifests that are there
+            with all their content, by platform.
+        absent: the platforms that are listed beside those, and lack content.
+        whole: whether there is any platform of which nothing is lacking.
 
     """
 
@@ -75,6 +77,28 @@ class EngineImage:
     diff_ids: tuple[Digest, ...]
     size: int
     manifests: Mapping[Platform, Digest] = attrs.field(factory=dict)
+    absent: frozenset[Platform] = frozenset()
+    whole: bool = True
+
+    @property
+    def own_platform(self) -> Platform:
+        """The engine's own choice as its index lists it: a config may lack the variant."""
+        own = (self.platform.os, self.platform.architecture)
+        alike = [p for p in self.manifests if (p.os, p.architecture) == own]
+        return alike[0] if len(alike) == 1 else self.platform
+
+    @property
+    def platforms(self) -> frozenset[Platform]:
+        """Those that it has; none where only a save can tell, as on Docker before 28."""
+        return frozenset(self.manifests or ({self.platform} if self.image_id else ()))
+
+    def suited(self, wanted: Platform | None) -> Platform | None:
+        """Return the platform to load, None for the engine's own; None where it is not there."""
+        if not self.whole:
+            return None
+        if wanted is None:
+            return self.own_platform
+        return wanted.best(self.platforms) if self.platforms else wanted
 
 
 @attrs.frozen

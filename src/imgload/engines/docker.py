@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
+import attrs
+
 from imgload.engines.base import Container, EngineImage, ImageEvent
 from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest
 from imgload.engines.settings import dig
@@ -48,6 +50,7 @@ class DockerEngine(RestEngine):
 
     def _image(self, found: dict[str, Any]) -> EngineImage:
         target = Digest.parse(found["Id"])
+        listed = list(_manifests(found))
         return EngineImage(
             target=target,
             image_id=None if self._is_manifest_id(found) else target,
@@ -59,7 +62,9 @@ class DockerEngine(RestEngine):
             ),
             diff_ids=tuple(map(Digest.parse, (found.get("RootFS") or {}).get("Layers") or ())),
             size=int(found.get("Size") or 0),
-            manifests=dict(_manifests(found)),
+            manifests={m.platform: m.digest for m in reversed(listed) if m.whole and m.platform},
+            absent=frozenset(m.platform for m in listed if not m.whole and m.platform),
+            whole=not listed or any(manifest.whole for manifest in listed),
         )
 
     def _is_manifest_id(self, found: dict[str, Any]) -> bool:
@@ -178,11 +183,21 @@ class DockerEngine(RestEngine):
 _ONLY_THE_NAME = {"noprune": "1"}
 
 
-def _manifests(found: dict[str, Any]) -> Iterator[tuple[Platform, Digest]]:
+@attrs.frozen
+class _Manifest:
+    """What Docker's containerd image store tells of one platform of an image."""
+
+    digest: Digest
+    platform: Platform | None
+    whole: bool
+
+
+def _manifests(found: dict[str, Any]) -> Iterator[_Manifest]:
+    """Yield an image's manifests, attestations left out, in the order of its index."""
     for entry in found.get("Manifests") or ():
-        platform = Platform.from_json((entry.get("ImageData") or {}).get("Platform"))
-        if entry.get("Available") and entry.get("Kind") == "image" and platform:
-            yield platform, Digest.parse(entry["ID"])
+        if entry.get("Kind") == "image":
+            platform = Platform.from_json((entry.get("ImageData") or {}).get("Platform"))
+            yield _Manifest(Digest.parse(entry["ID"]), platform, bool(entry.get("Available")))
 
 
 def _container(found: dict[str, Any], name: str, state: str) -> Container:

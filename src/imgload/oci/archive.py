@@ -37,19 +37,38 @@ _MOST_LAYERS = 50_000
 
 @attrs.frozen
 class ArchivedImage:
-    """An image found in an archive; `indexes` are the indexes that lead to it.
+    """An image found in an archive.
 
     Where layers were passed over unread, the manifest of a docker-archive is a guess.
+
+    Args:
+        names: what the archive calls it.
+        indexes: the indexes that lead to it.
+        listed: the platform that an index has it for, which need not stand in its config.
+        absent: platforms beside it in the index that the archive lacks.
+
     """
 
     manifest: Manifest
     config: ImageConfig
     names: tuple[str, ...] = ()
     indexes: tuple[Digest, ...] = ()
+    listed: Platform | None = None
+    absent: frozenset[Platform] = frozenset()
+
+    @property
+    def platform(self) -> Platform:
+        """What it runs on: an index may tell variants apart that their configs do not."""
+        return self.listed or self.config.platform
 
     def is_called(self, target: Digest) -> bool:
         """Whether the digest is this image's: of its config, its manifest, or an index over it."""
-        return target in {self.config.digest, self.manifest.digest, *self.indexes}
+        return target in {*self.own_digests, *self.indexes}
+
+    @property
+    def own_digests(self) -> tuple[Digest, Digest]:
+        """The digests that no other image has: its manifest's, and its image ID."""
+        return self.manifest.digest, self.config.digest
 
 
 def images_in(blobs: Blobs) -> tuple[ArchivedImage, ...]:
@@ -72,21 +91,33 @@ def images_in(blobs: Blobs) -> tuple[ArchivedImage, ...]:
 
 
 def choose(
-    images: Sequence[ArchivedImage], target: Digest, platform: Platform | None
+    images: Sequence[ArchivedImage],
+    target: Digest,
+    platform: Platform | None,
+    exact: Sequence[Digest] = (),
 ) -> ArchivedImage:
     """Return the image that a digest and a platform mean.
+
+    Args:
+        images: of the archive.
+        target: the digest of the image's config, its manifest, or an index over it.
+        platform: which platform of an index; None when there is one image.
+        exact: digests of its very manifest or config, where they are known; they decide.
 
     Raises:
         ArchiveInvalid: when the archive does not have it.
         PlatformMissing: when it has it for other platforms only.
 
     """
+    known = (image for digest in exact for image in images if digest in image.own_digests)
+    if image := next(known, None):
+        return image
     called = [image for image in images if image.is_called(target)]
     if not called:
         raise ArchiveInvalid(f"the archive does not have the image {target}")
-    fitting = [i for i in called if platform is None or i.config.platform == platform]
+    fitting = [i for i in called if platform is None or i.platform == platform]
     if not fitting:
-        there = ", ".join(sorted({str(image.config.platform) for image in called}))
+        there = ", ".join(sorted({str(image.platform) for image in called}))
         raise PlatformMissing(
             f"the image has no {platform}; it has {there}",
             hint="build it for that platform, or choose one that is there with --platform",
@@ -149,18 +180,30 @@ class _Trail:
 def _walk(blobs: Blobs, index: Index, trail: _Trail) -> Iterator[ArchivedImage]:
     if len(trail.above) > _MAX_NESTING or index.digest in trail.above:
         raise ArchiveInvalid("the archive's indexes are nested without end")
+    found: list[ArchivedImage] = []
+    absent: dict[tuple[str, ...], set[Platform]] = {}
     for entry in index.manifests:
         trail.steps.append(None)
         if len(trail.steps) > MAX_MANIFESTS:
             raise ArchiveInvalid(f"the archive's indexes list more than {MAX_MANIFESTS} manifests")
-        blob = blobs.by_digest(entry.digest)
-        if blob is None or blob.data is None or entry.is_attestation:
-            continue  # an index may list platforms that are not there (kind #3795)
         below = trail.down(index, trail.names or _names(entry))
-        if entry.media_type in {INDEX, DOCKER_INDEX}:
-            yield from _walk(blobs, Index.parse(blob.data), below)
-        elif image := below.image(blobs, blob.data, entry.digest):
-            yield image
+        images = () if entry.is_attestation else tuple(_listed(blobs, entry, below))
+        found += images
+        if not images and entry.platform and not entry.is_attestation:
+            absent.setdefault(below.names, set()).add(entry.platform)
+    for image in found:
+        yield attrs.evolve(image, absent=image.absent | absent.get(image.names, set()))
+
+
+def _listed(blobs: Blobs, entry: Descriptor, trail: _Trail) -> Iterator[ArchivedImage]:
+    """Yield what an entry leads to; an index may list what is not there (kind #3795)."""
+    blob = blobs.by_digest(entry.digest)
+    if blob is None or blob.data is None:
+        return
+    if entry.media_type in {INDEX, DOCKER_INDEX}:
+        yield from _walk(blobs, Index.parse(blob.data), trail)
+    elif image := trail.image(blobs, blob.data, entry.digest):
+        yield attrs.evolve(image, listed=entry.platform)
 
 
 def _names(entry: Descriptor) -> tuple[str, ...]:

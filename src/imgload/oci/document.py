@@ -92,6 +92,11 @@ class Descriptor:
         return value
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether this is a layer that tools may leave out, to be had from its own URLs."""
+        return "nondistributable" in self.media_type or "foreign" in self.media_type
+
+    @property
     def is_attestation(self) -> bool:
         """Whether this is BuildKit's attestation, not something to run."""
         unknown = self.platform is not None and self.platform.is_unknown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
 
 import attrs
 
@@ -22,6 +23,8 @@ _ARCHITECTURES = {
 _PLATFORM = re.compile(r"[\w.-]+(/[\w.-]+){0,2}", re.ASCII)
 _WORD = re.compile(r"[\w.+-]{0,64}", re.ASCII)
 _SYSTEMS = {"": "linux", "macos": "darwin"}
+_OLDEST = {"amd64": 1, "arm64": 8, "arm": 5}
+_VARIANT = re.compile(r"v([0-9])")
 _ALSO_RUNS = {"amd64": {"386"}, "arm64": {"arm"}}
 """Older architectures that a machine's processor usually runs, too."""
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
@@ -82,6 +85,21 @@ class Platform:
         """Return the platform as a descriptor has it."""
         value = {"architecture": self.architecture, "os": self.os}
         return {**value, "variant": self.variant} if self.variant else value
+
+    def best(self, there: Collection[Platform]) -> Platform | None:
+        """Return the platform that stands for this one: itself, or the newest variant before it.
+
+        That is containerd's choice (``platforms.Only``): an image for ``arm/v6`` will do for
+        ``arm/v7``. One for ``amd64/v3`` will not do for ``amd64``.
+        """
+        return next((platform for platform in self._variants() if platform in there), None)
+
+    def _variants(self) -> Iterator[Platform]:
+        yield self
+        oldest = _OLDEST.get(self.architecture, 0)
+        if oldest and (match := _VARIANT.fullmatch(self.variant)):
+            for number in range(int(match.group(1)) - 1, oldest - 1, -1):
+                yield Platform.of(self.os, self.architecture, f"v{number}")
 
     def runs(self, image: Platform) -> bool:
         """Whether a machine of this platform runs an image without emulation."""

@@ -34,12 +34,15 @@ class Wanted:
         target: digest of its config, its manifest, or an index over it.
         names: full names, as containerd keeps them.
         platform: which platform of an index; None when the target is one image.
+        exact: digests of its very manifest or config, where known: Docker saves one platform of
+            an index without the index.
 
     """
 
     target: Digest
     names: tuple[str, ...]
     platform: Platform | None = None
+    exact: tuple[Digest, ...] = ()
 
 
 class Repack:
@@ -118,7 +121,7 @@ class Repack:
         found = images_in(self._blobs)
         entries: list[Descriptor] = []
         for wanted in self._wanted:
-            image = choose(found, wanted.target, wanted.platform)
+            image = choose(found, wanted.target, wanted.platform, wanted.exact)
             self.images[wanted.target] = image
             yield from self._complete(image)
             for name in wanted.names:
@@ -127,7 +130,7 @@ class Repack:
                     yield from self._document(Digest.of(raw), raw)
                     entries.append(Index.descriptor(raw, name))
                 else:
-                    entries.append(image.manifest.descriptor(image.config.platform, name))
+                    entries.append(image.manifest.descriptor(image.platform, name))
         yield from file_member("index.json", Index.build(tuple(entries)))
         yield tar.END
 
@@ -157,10 +160,21 @@ class Repack:
         if layer.digest in self.left_out and layer.digest not in self._sent:
             return
         if layer.digest not in self._sent and layer.digest not in kept:
-            raise ArchiveInvalid(f"the archive lacks the layer {layer.digest}")
+            raise _lacks(layer)
         size = self.sizes.get(layer.digest, len(kept.get(layer.digest, b"")))
         if size != layer.size:
             raise DigestMismatch(f"the layer {layer.digest} has {size} bytes, not {layer.size}")
+
+
+def _lacks(layer: Descriptor) -> ArchiveInvalid:
+    if layer.is_foreign:
+        return ArchiveInvalid(
+            f"the archive lacks the layer {layer.digest}, which is a foreign one",
+            hint="save the image with a tool that keeps foreign layers, such as docker save",
+        )
+    return ArchiveInvalid(
+        f"the archive lacks the layer {layer.digest}", hint="save it anew; it may be in part only"
+    )
 
 
 def file_member(path: str, data: bytes) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from typing import IO
 from imgload.errors import (
     ArchiveInvalid,
     ImageAmbiguous,
+    ImageIncomplete,
     PlatformMissing,
     ReferenceInvalid,
     SourceError,
@@ -54,6 +55,12 @@ class ArchiveSource(Source):
             raise _ambiguous(text, meant)
         return self._found(meant, _own_names(meant[0]), platform) if meant else None
 
+    def holdings(self, text: str) -> list[str]:
+        """Return the archive's names; with digests where one was asked for and it has any."""
+        pinned = [name for image in self._images for name in _pinned_names(image)]
+        names = [name for image in self._images for name in _own_names(image)]
+        return list(dict.fromkeys(pinned if pinned and "@" in text else names))
+
     def everything(self, platform: Platform | None) -> list[Found]:
         """Return every image, under the names that the archive has for it."""
         groups: dict[object, list[ArchivedImage]] = {}
@@ -75,7 +82,7 @@ class ArchiveSource(Source):
             names=names,
             target=config.digest,
             image_id=config.digest,
-            platform=config.platform,
+            platform=image.platform,
             diff_ids=config.diff_ids,
             size=size,
             manifest=image.manifest,
@@ -104,19 +111,29 @@ def _suited(images: Sequence[ArchivedImage], platform: Platform | None) -> Archi
     """Return the image for a platform; without one, for this machine's, or the only one."""
     there: dict[Platform, ArchivedImage] = {}
     for image in images:
-        other = there.setdefault(image.config.platform, image)
+        other = there.setdefault(image.platform, image)
         if other.config.digest != image.config.digest:
             raise _ambiguous(", ".join(image.names), [other, image])
     if platform is None and len(there) == 1:
         return images[0]
     wanted = platform or Platform.of("linux", machine.machine())
-    if wanted not in there:
-        listed = ", ".join(sorted(map(str, there)))
-        raise PlatformMissing(
-            f"the archive has no image for {wanted}; it has {listed}",
-            hint="choose one of those with --platform",
+    best = wanted.best(there)
+    if best is None:
+        raise _missing(wanted, sorted(map(str, there)), images)
+    return there[best]
+
+
+def _missing(
+    wanted: Platform, there: Sequence[str], images: Sequence[ArchivedImage]
+) -> SourceError:
+    hint = f"choose one that is there: --platform {there[0]}; or save it again with that platform"
+    if wanted.best(frozenset[Platform]().union(*(image.absent for image in images))):
+        return ImageIncomplete(
+            f"the archive lists {wanted} and does not hold it; it has {', '.join(there)}", hint=hint
         )
-    return there[wanted]
+    return PlatformMissing(
+        f"the archive has no image for {wanted}; it has {', '.join(there)}", hint=hint
+    )
 
 
 def _ambiguous(text: str, images: Sequence[ArchivedImage]) -> ImageAmbiguous:
@@ -158,6 +175,15 @@ def _own_names(image: ArchivedImage) -> tuple[str, ...]:
     """Return the archive's names for an image; one without is named by its ID, as CRI does."""
     names = tuple(dict.fromkeys(reference.record for reference in _references(image)))
     return names or (str(image.config.digest),)
+
+
+def _pinned_names(image: ArchivedImage) -> Iterator[str]:
+    """Yield an image's names by digest; a docker-archive has no manifest that could be demanded."""
+    if image.indexes:
+        digest = image.indexes[1] if len(image.indexes) > 1 else image.manifest.digest
+        named = [f"{name.registry}/{name.repository}" for name in _references(image)]
+        for repository in named or ["NAME"]:
+            yield f"{repository}@{digest}"
 
 
 def _references(image: ArchivedImage) -> Iterator[Reference]:

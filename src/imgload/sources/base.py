@@ -107,6 +107,16 @@ class Source(ABC):
         del platform
         raise UsageError("no image named", hint="name one: imgload load IMAGE")
 
+    def holdings(self, text: str) -> Sequence[str]:
+        """Return what could have been asked for instead, where that is not too much to tell.
+
+        Args:
+            text: what was asked for, and is not here.
+
+        """
+        del text
+        return ()
+
     def layer_sizes(self, image: Found) -> Sequence[int]:
         """Return the bytes of each layer, bottom up; empty where that is not known."""
         return [layer.size for layer in image.manifest.layers] if image.manifest else []

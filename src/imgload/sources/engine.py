@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from imgload.engines.base import NOT_CONNECTED, Engine, EngineImage
-from imgload.errors import EngineFailed, ManifestMissing, PlatformMissing
+from imgload.errors import EngineFailed, ManifestMissing
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
@@ -41,7 +41,11 @@ class EngineSource(Pusher):
             names_for = None
         if not _is_meant(text, names_for, image):
             return None
-        self._require(platform, text, image)
+        suited = image.suited(platform)
+        if suited is None:
+            from imgload.sources.absent import refusal  # noqa: PLC0415 - start-up
+
+            raise refusal(image, platform, text, self.engine)
         if names_for and names_for.digest and image.image_id:
             raise ManifestMissing(
                 f"{self.engine.endpoint} cannot give the manifest that {text} demands: it keeps"
@@ -49,7 +53,6 @@ class EngineSource(Pusher):
                 hint="name it by its tag; or load it from an OCI archive, or from Docker's"
                 " containerd image store",
             )
-        suited = platform or image.platform
         manifest = self._manifests.get((image.target, suited))
         found = Found(
             handle=str(image.target),
@@ -62,19 +65,10 @@ class EngineSource(Pusher):
             manifest=manifest,
             manifest_digest=image.manifests.get(suited),
             stored=image.image_id is None,
-            own_platform=suited == image.platform,
+            own_platform=suited == image.own_platform,
             tagged=bool(image.names) or self.engine.name == "podman",
         )
         return found if found.names else self._untagged(found)
-
-    def _require(self, platform: Platform | None, text: str, image: EngineImage) -> None:
-        there = image.manifests.keys() or ({image.platform} if image.image_id else set())
-        if platform and there and platform not in there:
-            listed = ", ".join(sorted(map(str, there)))
-            raise PlatformMissing(
-                f"{text} in {self.engine.endpoint} is for {listed}, not {platform}",
-                hint=f"build it with --platform {platform}, or leave --platform out",
-            )
 
     def identify(self, image: Found) -> Found:
         """Have the engine push the manifest, where that is what it knows an image by."""

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import attrs
 
-from imgload.errors import ImageAmbiguous, ImageNotFound, UsageError
+from imgload.errors import (
+    ImageAmbiguous,
+    ImageNotFound,
+    ManifestMissing,
+    PlatformMissing,
+    SourceError,
+    UsageError,
+)
 from imgload.oci.platform import Platform
 from imgload.parallel import in_parallel
 from imgload.plan import Image
 from imgload.reference import Reference
-from imgload.sources.base import Found, Source
+from imgload.sources.base import Found, Pusher, Source
 
 Located = tuple[Source, Found]
+_MOST_TOLD = 10
 Settle = Callable[[str, Sequence[Located]], Located]
 """Chooses between different images that sources have under one name, or raises."""
 
@@ -40,6 +48,55 @@ def locate(
     if not texts:
         return [(source, found) for source in sources for found in source.everything(platform)]
     return [_locate(text, sources, platform, settle) for text in dict.fromkeys(texts)]
+
+
+def require_pushers(sources: Sequence[Source]) -> None:
+    """Refuse a source that cannot push, where nothing else was asked for.
+
+    Raises:
+        UsageError: when there is one.
+
+    """
+    for source in sources:
+        if not isinstance(source, Pusher):
+            raise UsageError(
+                f"--transport delta is for engines, and {source.describe} cannot push",
+                hint="leave --transport out: layers that every node has are left out all the same",
+            )
+
+
+def refit(
+    located: Sequence[Located], texts: Sequence[str], nodes: Collection[Platform]
+) -> list[Located] | None:
+    """Return the images for the nodes' platform, or None where they are, or cannot be.
+
+    Args:
+        located: what `locate` returned for these texts, without a platform.
+        texts: what was asked for.
+        nodes: their platforms; with several, none is the right one.
+
+    Raises:
+        ImageIncomplete: when a source lists the platform, and does not have it.
+
+    """
+    if len(nodes) != 1:
+        return None
+    [platform] = nodes
+    if texts:
+        pairs = zip(located, dict.fromkeys(texts), strict=True)
+        fitted = [x for one, text in pairs for x in _fitted([one], [text], platform)]
+    else:
+        fitted = _fitted(located, texts, platform)
+    return fitted if fitted != list(located) else None
+
+
+def _fitted(located: Sequence[Located], texts: Sequence[str], platform: Platform) -> list[Located]:
+    if all(platform.runs(found.platform) for _, found in located):
+        return list(located)
+    try:
+        return locate(texts, list(dict.fromkeys(source for source, _ in located)), platform)
+    except PlatformMissing:
+        return list(located)
 
 
 def named(
@@ -86,8 +143,11 @@ def _image(name: str, source: Source, found: Found) -> Image:
 def _locate(
     text: str, sources: Sequence[Source], platform: Platform | None, settle: Settle
 ) -> Located:
-    answers = in_parallel([partial(source.find, text, platform) for source in sources])
-    held = [(s, f) for s, f in zip(sources, answers, strict=True) if f is not None]
+    answers = in_parallel([partial(_find, source, text, platform) for source in sources])
+    held = [(s, f) for s, f in zip(sources, answers, strict=True) if isinstance(f, Found)]
+    for answer in () if held else answers:
+        if isinstance(answer, SourceError):
+            raise answer
     if not held:
         raise _not_found(text, sources)
     if len(held) > 1:
@@ -97,13 +157,26 @@ def _locate(
     return held[0]
 
 
+def _find(source: Source, text: str, platform: Platform | None) -> Found | SourceError | None:
+    """Ask one source; that it has another platform or manifest does not hide the next one's."""
+    try:
+        return source.find(text, platform)
+    except (PlatformMissing, ManifestMissing) as error:
+        return error
+
+
 def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
     places = " and ".join(source.describe for source in sources)
-    return ImageNotFound(
-        f"no image {text!r} in {places}",
-        hint=f"see what is there with: {sources[0].listing}",
-        image=text,
-    )
+    there = [name for source in sources for name in source.holdings(text)]
+    message = f"no image {text!r} in {places}"
+    hint = f"see what is there with: {sources[0].listing}"
+    if there:
+        more = f" and {len(there) - _MOST_TOLD} more" if len(there) > _MOST_TOLD else ""
+        message = f"{message}; it has {', '.join(there[:_MOST_TOLD])}{more}"
+        hint = "name one of these, or none for all"
+    elif "@" in text:
+        hint = f"engines know the digest of what was pulled or pushed: name it by its tag; {hint}"
+    return ImageNotFound(message, hint=hint, image=text)
 
 
 def ambiguous(text: str, held: Sequence[Located]) -> ImageAmbiguous:

@@ -17,5 +17,6 @@ def identified(source: Source, image: Found) -> Found:
 
     """
     with source.save([image]) as archive:
-        manifest = choose(scan(archive), image.target, image.platform).manifest
+        known = [image.manifest_digest] if image.manifest_digest else []
+        manifest = choose(scan(archive), image.target, image.platform, known).manifest
     return attrs.evolve(image, manifest=manifest, image_id=manifest.config.digest)

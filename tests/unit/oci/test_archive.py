@@ -8,7 +8,7 @@ from imgload.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
 from imgload.oci.archive import ArchivedImage, choose, images_in
 from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document
 from imgload.oci.digest import Digest
-from imgload.oci.document import INDEX, MAX_DOCUMENT
+from imgload.oci.document import IMAGE_NAME, INDEX, MAX_DOCUMENT
 from imgload.oci.platform import Platform
 from imgload.oci.scan import scan
 from tests.unit.archives import (
@@ -138,6 +138,48 @@ def test_choosing_by_image_id_needs_no_platform() -> None:
     """None takes what is called so."""
     found = scan([pack(oci(AMD_IMAGE, ARM_IMAGE))])
     assert choose(found, ARM_IMAGE.image_id, None).config.platform == ARM
+
+
+def test_a_manifest_that_is_known_decides() -> None:
+    """Docker 28 saves one platform of an index without the index, and may not say which it is."""
+    found = scan([pack(oci(AMD_IMAGE, ARM_IMAGE))])
+    absent = Digest.of(index(*LISTED))
+    assert choose(found, absent, ARM, [ARM_IMAGE.digest]).config.platform == ARM
+    assert choose(found, absent, AMD, [ARM_IMAGE.digest]).config.platform == ARM
+    assert choose(found, AMD_IMAGE.digest, AMD, [absent]).config.platform == AMD
+
+
+V3 = Platform("linux", "amd64", "v3")
+
+
+def test_variants_that_only_the_index_tells_apart() -> None:
+    """The config of an image for amd64/v3 need not say so."""
+    other = Image((layer("v3"),), platform="linux/amd64")
+    third = {**other.entry, "platform": V3.to_json()}
+    found = scan([multi([AMD_IMAGE, other], [AMD_IMAGE.entry, third])])
+    assert {image.platform: image.config.digest for image in found} == {
+        AMD: AMD_IMAGE.image_id,
+        V3: other.image_id,
+    }
+    assert choose(found, found[0].indexes[-1], V3).config.digest == other.image_id
+
+
+def test_the_platforms_that_an_index_lists_in_vain_are_known() -> None:
+    """Manifest absent, or config absent; not attestations, and not other images' platforms."""
+    entries = [AMD_IMAGE.entry, ARM_IMAGE.entry, S390_IMAGE.entry, attestation(AMD_IMAGE)]
+    members = [m for m in ARM_IMAGE.members if m != blob(ARM_IMAGE.config)]
+    inner, alone = index(*entries), Image((layer("other"),), name="other:v1")
+    tops = [descriptor(inner, INDEX), {**alone.entry, "annotations": {IMAGE_NAME: alone.name}}]
+    files = [
+        *members,
+        *AMD_IMAGE.members,
+        *alone.members,
+        blob(inner),
+        ("index.json", index(*tops)),
+    ]
+    amd, other = scan([pack(files)])
+    assert amd.absent == {ARM, Platform("linux", "s390x")}
+    assert other.absent == frozenset()
 
 
 def test_choosing_what_is_not_there_fails() -> None:

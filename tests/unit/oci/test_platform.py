@@ -140,3 +140,23 @@ def test_buildkits_attestations_have_an_unknown_platform() -> None:
 def test_what_a_node_runs_without_emulation(node: str, image: str, *, runs: bool) -> None:
     """The rest is loaded all the same, with a warning."""
     assert Platform.parse(node).runs(Platform.parse(image)) is runs
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "best"),
+    [
+        ("linux/amd64", "linux/amd64", "linux/amd64"),
+        ("linux/amd64/v3", "linux/amd64 linux/amd64/v2", "linux/amd64/v2"),
+        ("linux/amd64/v3", "linux/amd64/v4 linux/amd64", "linux/amd64"),
+        ("linux/amd64", "linux/amd64/v2 linux/arm64", None),
+        ("linux/arm/v7", "linux/arm/v5 linux/arm/v6", "linux/arm/v6"),
+        ("linux/arm/v6", "linux/arm/v7", None),
+        ("linux/arm64/v9", "linux/arm64 linux/arm/v7", "linux/arm64"),
+        ("linux/arm64", "linux/arm/v7", None),
+        ("linux/riscv64", "linux/amd64", None),
+    ],
+)
+def test_an_older_variant_will_do(wanted: str, there: str, best: str | None) -> None:
+    """`platforms.Only`: the newest that is not newer than what was wanted."""
+    found = Platform.parse(wanted).best([Platform.parse(text) for text in there.split()])
+    assert (str(found) if found else None) == best

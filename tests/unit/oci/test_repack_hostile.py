@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imgload.errors import ArchiveInvalid, DigestMismatch, ImgloadError, SourceError
 from imgload.oci import blobs
 from imgload.oci.digest import Digest
-from imgload.oci.document import INDEX, MANIFEST
+from imgload.oci.document import CONFIG, INDEX, LAYER, MANIFEST
 from imgload.oci.repack import Repack, Wanted
 from tests.unit.archives import (
     FORMS,
@@ -273,3 +273,23 @@ def test_a_blob_under_a_sha512_name_is_checked_as_well() -> None:
     entry = {"mediaType": MANIFEST, "digest": digest, "size": len(IMAGE.manifest)}
     archive = pack([*IMAGE.members, (path, IMAGE.manifest), ("index.json", index(entry))])
     assert isinstance(refused(archive), SourceError)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    ],
+)
+def test_a_foreign_layer_that_was_left_out_is_told(kind: str) -> None:
+    """Tools may leave such layers out; nothing is fetched for them."""
+    foreign = descriptor(IMAGE.layers[0], kind, urls=["https://example.com/layer"])
+    layers = [foreign, descriptor(IMAGE.layers[1], LAYER)]
+    manifest = encode({"config": descriptor(IMAGE.config, CONFIG), "layers": layers})
+    files = [blob(raw) for raw in (*IMAGE.layers, IMAGE.config, manifest)]
+    top = ("index.json", index(descriptor(manifest, MANIFEST)))
+    assert refused(pack([*files, top])) is None
+    error = refused(pack([*files[1:], top]))
+    assert isinstance(error, ArchiveInvalid)
+    assert "foreign" in error.message

@@ -11,6 +11,7 @@ import pytest
 
 from imgload.errors import (
     ImageAmbiguous,
+    ImageIncomplete,
     PlatformMissing,
     ReferenceInvalid,
     SourceError,
@@ -119,6 +120,29 @@ def test_a_digest_means_the_manifest_or_an_index_over_it(source: Open, text: str
         assert found.names == (f"docker.io/library/app@{digest}",)
         assert archive.find(f"other@{digest}", ARM) is None
     assert archive.find("app@sha256:" + "0" * 64, ARM) is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_an_archive_has_instead_is_told(source: Open, form: str) -> None:
+    """Its names; and where a digest was asked for, those by which its images can be had."""
+    archive, names = source(FORMS[form](APP, DB)), [NAME, "ghcr.io/me/db:2"]
+    assert archive.holdings("other:v1") == names
+    by_digest = archive.holdings(f"app@{Digest.of(b'other')}")
+    if form in {"docker20", "podman"}:
+        assert by_digest == names, "no manifest, so no digest to name it by"
+        return
+    for text, image in zip(by_digest, (APP, DB), strict=True):
+        assert held(archive, text).image_id == image.image_id
+
+
+def test_an_archive_of_several_platforms_is_had_by_its_index(source: Open) -> None:
+    """The index is what a registry would call the image's digest; it may have no name."""
+    archive = source(several_platforms())
+    [text] = archive.holdings(f"app@{Digest.of(b'other')}")
+    assert text == f"docker.io/library/app@{Digest.of(index(*(i.entry for i in MULTI)))}"
+    assert held(archive, text, ARM).image_id == MULTI[1].image_id
+    [unnamed] = source(several_platforms(None)).holdings(f"app@{Digest.of(b'other')}")
+    assert unnamed.startswith("NAME@sha256:")
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -235,6 +259,25 @@ def test_a_platform_that_is_not_there_is_an_error(source: Open) -> None:
         with pytest.raises(PlatformMissing, match=r"riscv64.*amd64.*arm64.*s390x") as caught:
             ask()
         assert "--platform" in caught.value.hint
+
+
+def test_a_platform_that_is_listed_and_absent_is_an_error(source: Open) -> None:
+    """As `docker save` writes what was pulled for one platform (kind #3795)."""
+    inner = index(*(image.entry for image in MULTI))
+    members = [*MULTI[1].members, blob(inner), ("index.json", index(descriptor(inner, INDEX)))]
+    archive = source(members)
+    [found] = archive.everything(None)
+    assert found.platform == ARM, "the only one there"
+    with pytest.raises(ImageIncomplete, match=r"lists linux/amd64 .* has linux/arm64") as caught:
+        archive.everything(AMD)
+    assert "--platform linux/arm64" in caught.value.hint
+
+
+def test_an_older_variant_is_taken(source: Open) -> None:
+    """For amd64/v3 there is amd64."""
+    newer = Platform("linux", "amd64", "v3")
+    found = held(source(several_platforms()), "app:v1", newer)
+    assert (found.image_id, found.platform) == (MULTI[2].image_id, AMD)
 
 
 @pytest.mark.parametrize("form", FORMS)

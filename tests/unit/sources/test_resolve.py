@@ -11,6 +11,7 @@ from imgload.errors import (
     EngineFailed,
     ImageAmbiguous,
     ImageNotFound,
+    PlatformMissing,
     ReferenceInvalid,
     UsageError,
 )
@@ -19,7 +20,7 @@ from imgload.oci.platform import Platform
 from imgload.sources.archive import ArchiveSource
 from imgload.sources.base import Found, Source
 from imgload.sources.engine import EngineSource
-from imgload.sources.resolve import locate, named
+from imgload.sources.resolve import locate, named, refit
 from tests.unit.archives import NAME, Image, layer, oci, pack
 from tests.unit.fakes import LocalEngine, engine_image
 
@@ -121,6 +122,27 @@ def test_an_image_that_is_nowhere_says_where_it_was_looked_for() -> None:
     assert "docker images" in caught.value.hint
 
 
+def test_why_an_engine_may_not_know_a_digest_is_told() -> None:
+    """A local build has none there."""
+    with pytest.raises(ImageNotFound) as caught:
+        locate([f"app@{Digest.of(b'other')}"], [Shelf("docker", {})], None)
+    assert "pulled or pushed" in caught.value.hint
+    assert "docker images" in caught.value.hint
+
+
+def test_what_an_archive_has_instead_is_told(tmp_path: Path) -> None:
+    """An archive asked for by a digest that it lacks, say; a hundred names are not told."""
+    images = [Image((layer(str(i)),), f"app:v{i}") for i in range(12)]
+    path = tmp_path / "a.tar"
+    path.write_bytes(pack(oci(*images)))
+    wish = f"app@{Digest.of(b'other')}"
+    with pytest.raises(ImageNotFound) as caught:
+        locate([wish], [ArchiveSource(str(path))], None)
+    assert f"no image '{wish}' in {path}; it has docker.io/library/app@" in caught.value.message
+    assert str(images[9].digest) in caught.value.message
+    assert caught.value.message.endswith(" and 2 more")
+
+
 def test_one_image_that_is_missing_stops_all() -> None:
     """Before anything is sent."""
     with pytest.raises(ImageNotFound, match="'b'"):
@@ -161,6 +183,57 @@ def test_the_platform_reaches_the_sources(tmp_path: Path) -> None:
     for image in images:
         [(_, chosen)] = locate(["app:v1"], [archive], Platform.parse(image.platform))
         assert chosen.image_id == image.image_id
+
+
+def several(tmp_path: Path, *platforms: str) -> ArchiveSource:
+    """Return an archive with images of one name and these platforms."""
+    path = tmp_path / "-".join(platforms).replace("/", "")
+    path.write_bytes(pack(oci(*(Image(platform=platform) for platform in platforms))))
+    return ArchiveSource(str(path))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_another_platform_in_one_source_does_not_hide_the_right_one(
+    tmp_path: Path, order: int
+) -> None:
+    """One engine has it for arm64 only, the other for amd64; the first error is not the end."""
+    arm, amd = several(tmp_path, "linux/arm64"), several(tmp_path, "linux/amd64")
+    [(source, image)] = locate(["app:v1"], [arm, amd][::order], AMD)
+    assert source is amd
+    assert image.platform == AMD
+
+
+def test_a_platform_that_no_source_has_is_told(tmp_path: Path) -> None:
+    """As the first source says it, and not as an image that is not there."""
+    sources = [Shelf("docker", {}), several(tmp_path, "linux/arm64"), Shelf("podman", {})]
+    with pytest.raises(PlatformMissing, match="linux/arm64"):
+        locate(["app:v1"], sources, AMD)
+
+
+RISCV = Platform("linux", "riscv64")
+
+
+def test_the_nodes_platform_decides(tmp_path: Path) -> None:
+    """Where the source would have taken another; what has no other stays."""
+    both = several(tmp_path, "linux/amd64", "linux/riscv64", "linux/s390x")
+    only = Shelf("docker", {"tool": found("tool", "x/tool:1")})
+    for platform in (AMD, RISCV):
+        texts, sources = ["app:v1", "tool"], [both, only]
+        first = locate(texts, sources, AMD)
+        app, tool = refit(first, texts, [platform]) or first
+        assert app[1].platform == platform
+        assert tool == first[1]
+    assert refit(first, texts, [AMD, RISCV]) is None
+
+
+def test_the_nodes_platform_decides_for_all_of_an_archive(tmp_path: Path) -> None:
+    """No image is named."""
+    archive = several(tmp_path, "linux/amd64", "linux/riscv64")
+    first = locate([], [archive], AMD)
+    fitted = refit(first, [], [RISCV])
+    assert fitted is not None
+    assert [found.platform for _, found in fitted] == [RISCV]
+    assert refit(first, [], [Platform("linux", "arm64")]) is None
 
 
 SHELF = Shelf("docker", {})

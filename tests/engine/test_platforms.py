@@ -1,0 +1,137 @@
+"""Images of several platforms: which is loaded, and what is said where it is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+import attrs
+import pytest
+
+import imgload
+from imgload.events import Event, Note
+from imgload.oci.document import INDEX, MANIFEST
+from tests.engine.conftest import cri_id, forget, unique
+from tests.engine.kinds import AMD64, Made, Platforms, oci
+from tests.engine.peers import our_load
+from tests.lab import Lab, Node
+from tests.unit.archives import Entry, blob, descriptor, pack
+from tests.unit.archives import index as index_of
+
+CLUSTER = "lab-d21"
+V3 = {**AMD64, "variant": "v3"}
+Held = Callable[..., Made]
+
+
+@attrs.frozen
+class Listed(Made):
+    """An image of one platform in an index, which may have it for another one than its config."""
+
+    listed: dict[str, str] = attrs.field(factory=dict)
+
+    @property
+    def index(self) -> bytes:
+        return index_of(descriptor(self.manifest, MANIFEST, platform=self.listed))
+
+    @property
+    def members(self) -> list[Entry]:
+        return [*super().members, blob(self.index)]
+
+    @property
+    def top(self) -> dict[str, object]:
+        return descriptor(self.index, INDEX)
+
+
+def without(made: Made, absent: Collection[bytes]) -> bytes:
+    """Return an OCI archive that lacks some blobs."""
+    paths = {blob(raw)[0] for raw in absent}
+    return pack([entry for entry in oci([made]) if entry[0] not in paths])
+
+
+@pytest.fixture
+def node(lab: Lab) -> Node:
+    """The node that is loaded into."""
+    return lab.cluster(CLUSTER).nodes[0]
+
+
+@pytest.fixture
+def held(lab: Lab, node: Node) -> Iterator[Held]:
+    """Have Docker 28 load an image, blobs left out; what is on the node goes at the end."""
+    names: list[str] = []
+
+    def load(made: Made, *absent: bytes) -> Made:
+        lab.docker28.cli("load", stdin=without(made, absent))
+        names.append(made.name)
+        return made
+
+    yield load
+    lab.docker28.cli("rmi", "--force", *names)
+    forget(node, *(f"docker.io/library/{name}" for name in names))
+
+
+def load(lab: Lab, made: Made, **options: str) -> tuple[imgload.ImageResult, list[str]]:
+    """Load from Docker 28; return the image's result, and what was noted."""
+    events: list[Event] = []
+    report = imgload.load(
+        made.name,
+        cluster=CLUSTER,
+        source=lab.docker28.url,
+        on_event=events.append,
+        **options,  # type: ignore[arg-type]
+    )
+    return report.images[0], [event.text for event in events if isinstance(event, Note)]
+
+
+def test_one_platform_of_an_index_is_saved(lab: Lab, held: Held, node: Node) -> None:
+    """What Docker saves for a platform has the manifest on top, and not the index."""
+    made = held(Platforms(unique(), compression="gzip"))
+    image, _ = load(lab, made, transport="archive")
+    assert str(image.image_id) == made.image_id
+    assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
+
+
+def test_a_platform_without_its_layers_is_told(lab: Lab, held: Held, node: Node) -> None:
+    """The index lists amd64, and Docker has only its manifest: arm64 is not taken in its place."""
+    made = Platforms(unique(), compression="gzip")
+    held(made, *made.blobs)
+    for options in ({}, {"platform": "linux/amd64"}):
+        with pytest.raises(imgload.ImageIncomplete) as refused:
+            load(lab, made, **options)
+        assert refused.value.exit_status == 6
+        assert f"holds {made.name} only in part" in refused.value.message
+        assert "content of linux/amd64 is absent, linux/arm64 is there" in refused.value.message
+        assert f"docker pull --platform linux/amd64 {made.name}" in refused.value.hint
+    image, notes = load(lab, made, platform="linux/arm64")
+    assert str(image.image_id) == made.other.image_id
+    assert ["only with emulation" in note for note in notes] == [True]
+    assert cri_id(node, f"docker.io/library/{made.name}") == made.other.image_id
+
+
+@pytest.mark.parametrize("several", [True, False], ids=["index", "manifest"])
+def test_an_image_without_its_layers_is_told(lab: Lab, held: Held, several: bool) -> None:  # noqa: FBT001
+    """No word of an archive, and none of emulation."""
+    name = unique()
+    made = Platforms(name, compression="gzip") if several else Made(name, compression="gzip")
+    others = made.other.blobs if isinstance(made, Platforms) else []
+    held(made, made.blobs[-1], *others)
+    done = our_load(lab.cluster(CLUSTER), name, "--from", lab.docker28.url)
+    assert done.returncode == 6
+    assert f"docker28.sock holds {name} only in part" in done.stderr
+    assert ("linux/amd64, linux/arm64, linux/s390x" in done.stderr) == several
+    assert f"try: docker pull {name}, or build it again" in done.stderr
+    assert "archive" not in done.stderr
+    assert "emulation" not in done.stderr
+
+
+@pytest.mark.parametrize("config", [AMD64, V3], ids=["amd64", "v3"])
+def test_a_variant_that_only_the_index_names(
+    lab: Lab, held: Held, node: Node, config: dict[str, str]
+) -> None:
+    """It is identified before anything is sent, so that the second load sends nothing."""
+    made = held(Listed(unique(), compression="gzip", platform=config, listed=V3))
+    first, _ = load(lab, made)
+    second, _ = load(lab, made, platform="linux/amd64/v3")
+    assert [str(image.platform) for image in (first, second)] == ["linux/amd64/v3"] * 2
+    assert [image.nodes[0].action for image in (first, second)] == ["full", "present"]
+    assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
+    with pytest.raises(imgload.PlatformMissing, match="is for linux/amd64/v3, not linux/amd64"):
+        load(lab, made, platform="linux/amd64")
