@@ -52,7 +52,11 @@ class Image:
 
 @attrs.frozen
 class Proof:
-    """What was read back of a node about one image; `cri` is None without a crictl there."""
+    """What was read back of a node about one image.
+
+    `cri` is None where there is no crictl to ask, unless containerd's labels say that CRI does not
+    have the image: then it is False.
+    """
 
     name: bool
     image_id: bool
@@ -84,7 +88,10 @@ class Proof:
 
 @attrs.frozen
 class Step:
-    """What is to be done about one image on one node; `tag_from` for action ``tagged``."""
+    """What is to be done about one image on one node.
+
+    `tag_from` for action ``tagged``: the name that it has, or its own where only CRI lacks it.
+    """
 
     image: Image
     node: str
@@ -118,13 +125,14 @@ def prove(image: Image, survey: Survey) -> Proof:
     config = survey.configs.get(image_id) if image_id else None
     chain_id = config.chain_id if config else None
     answer = survey.cri.get(image.name)
+    unasked = False if image.name in survey.unseen else None
     target = survey.records.get(image.name)
     return Proof(
         name=target is not None and target == (image.pin or target),
         image_id=image_id is not None and survey.has(image.name, image_id),
         diff_ids=config is not None and config.diff_ids == image.diff_ids,
         unpacked=config is not None and (chain_id is None or chain_id in survey.snapshots),
-        cri=answer.image_id == image_id if answer else None,
+        cri=answer.image_id == image_id if answer else unasked,
     )
 
 
@@ -133,6 +141,8 @@ def decide(image: Image, node: str, survey: Survey) -> Step:
     proof = prove(image, survey)
     if proof.ok:
         return Step(image, node, "present", proof)
+    if proof.awaits_cri:
+        return Step(image, node, "tagged", tag_from=image.name)
     others = survey.names_of(image.image_id) if image.image_id else []
     if image.pin:
         others = [name for name in others if survey.records[name] == image.pin]

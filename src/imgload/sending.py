@@ -60,13 +60,21 @@ class Sending:
         there = self._everywhere(nodes)
         return partial(self.by_archive, nodes, there) if there else None
 
+    def pushable(self, nodes: Sequence[Node]) -> bool:
+        """Whether the images may be pushed where saving them fails."""
+        facts = [self._facts(found, nodes) for found in self.images.values()]
+        return self.option == "auto" and all(each.pushable for each in facts)
+
     def _choice(self, found: Found, nodes: Sequence[Node]) -> Choice:
+        return choose(self.option, self._facts(found, nodes))
+
+    def _facts(self, found: Found, nodes: Sequence[Node]) -> Facts:
         pusher = self.source if isinstance(self.source, Pusher) else None
         engine = pusher.address if pusher else ""
         style = pusher.push_style(found) if pusher else None
         if found.pins and style != "stored":
             style = None  # what is compressed anew has another manifest
-        facts = Facts(
+        return Facts(
             style=style,
             cut_off=self._is_cut_off(engine, found),
             identified=found.image_id is not None and bool(found.manifest or not found.stored),
@@ -75,7 +83,6 @@ class Sending:
             sizes=self.source.layer_sizes(found) if style else (),
             learnt=self.memory.taught(engine),
         )
-        return choose(self.option, facts)
 
     def _is_cut_off(self, engine: str, found: Found) -> bool:
         if found.cut_off:
@@ -112,7 +119,7 @@ class Sending:
         images = tuple(self.images)
         unique = {found.target: found for found in self.images.values()}
         with self.source.save(list(unique.values())) as archive:
-            repack = Repack(archive, _wanted(images), there)
+            repack = Repack(archive, _wanted(self.images), there)
             deliveries = deliver(repack, self._lanes(nodes))
         if not repack.images:
             return Sent(images, deliveries, {})
@@ -165,12 +172,17 @@ class Sending:
         self.on_event(BytesSent(node, size))
 
 
-def _wanted(images: Sequence[Image]) -> list[Wanted]:
+def _wanted(images: Mapping[Image, Found]) -> list[Wanted]:
     """Return what to take out of the saved archive: each image once, with all its names."""
-    first = {image.target: image for image in images}
+    first = {found.target: found for found in images.values()}
     return [
-        Wanted(target, tuple(i.name for i in images if i.target == target), image.platform)
-        for target, image in first.items()
+        Wanted(
+            target,
+            names=tuple(image.name for image in images if image.target == target),
+            platform=found.platform,
+            exact=tuple(filter(None, (found.manifest_digest, found.image_id))),
+        )
+        for target, found in first.items()
     ]
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import attrs
 
-from imgload.errors import ImgloadError, NodeFull, NotProven
+from imgload.errors import EngineFailed, ImgloadError, NodeFull, NotProven
 from imgload.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.nodes import containerd
 from imgload.nodes.node import Node
@@ -99,7 +99,7 @@ class Transfer:
         start = time.monotonic()
         node = self.nodes[step.node]
         try:
-            node.run(containerd.tag_command(step.tag_from, step.image.name))
+            node.run(_tag_command(step))
             proof = self._prove(node, [step.image])[step.image.name]
             error = _refusal(step.image, node, proof)
         except ImgloadError as failure:
@@ -118,8 +118,24 @@ class Transfer:
         nodes = list(self._with_room(images, nodes, size))
         if nodes:
             self._announce(images, nodes, size)
-            sent = sending.by_archive(nodes)
+            sent = self._whole(sending, nodes)
             in_parallel([partial(self._finish, node, sent, start) for node in nodes])
+
+    def _whole(self, sending: Sending, nodes: Sequence[Node]) -> Sent:
+        """Send the images whole, pushed where the engine cannot save them.
+
+        Podman saves no layers with zstd, and Docker's graphdriver store no image without layers.
+        """
+        try:
+            return sending.by_archive(nodes)
+        except EngineFailed as error:
+            if not sending.pushable(nodes):
+                raise
+            self.on_event(Note(f"pushing the images, since saving failed: {error.message}"))
+            try:
+                return sending.by_delta(nodes)
+            except DeltaIncomplete:
+                raise error from None
 
     def _sending(self, images: Sequence[Image]) -> Sending:
         source = self.origins[images[0].name][0]
@@ -230,6 +246,12 @@ class Transfer:
         before = survey.content.configs_under(target) if target else frozenset()
         others = before - {image.image_id}
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
+
+
+def _tag_command(step: Step) -> tuple[str, ...]:
+    if step.tag_from == step.image.name:
+        return containerd.notice_command(step.image.name)
+    return containerd.tag_command(step.tag_from, step.image.name)
 
 
 def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:

@@ -60,6 +60,7 @@ def lacking(survey: Survey, what: str) -> Survey:
         "config": attrs.evolve(survey, configs={}),
         "snapshot": attrs.evolve(survey, snapshots=frozenset()),
         "cri": attrs.evolve(survey, cri={archives.NAME: CriAnswer(None)}),
+        "cri's label": attrs.evolve(survey, unseen=frozenset([archives.NAME])),
         "cri's agreement": attrs.evolve(
             survey, cri={archives.NAME: CriAnswer(Digest.of(b"another"))}
         ),

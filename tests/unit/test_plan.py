@@ -29,9 +29,22 @@ def test_cri_has_to_agree_where_it_can_be_asked() -> None:
     assert step.proof.cri is True
 
 
-@pytest.mark.parametrize(
-    "what", ["name", "image_id", "config", "snapshot", "cri", "cri's agreement"]
-)
+@pytest.mark.parametrize("what", ["cri", "cri's agreement", "cri's label"])
+def test_an_image_that_only_cri_does_not_know_is_shown_to_it(what: str) -> None:
+    """What containerd 1.7's transfer service imported, say; nothing is sent (containerd #9039)."""
+    survey = lacking(holding(), what)
+    assert prove(image(), survey).cri is False
+    step = decide(image(), "node", survey)
+    assert (step.action, step.tag_from) == ("tagged", NAME)
+
+
+def test_cris_own_answer_counts_for_more_than_a_label() -> None:
+    """crictl has said that the image is there."""
+    survey = attrs.evolve(holding(cri={NAME: "app"}), unseen=frozenset([NAME]))
+    assert decide(image(), "node", survey).action == "present"
+
+
+@pytest.mark.parametrize("what", ["name", "image_id", "config", "snapshot"])
 def test_what_lacks_one_proof_is_not_present(what: str) -> None:
     """A name alone, or content that is not unpacked, is not an image (kind #2402, #3479)."""
     assert decide(image(), "node", lacking(holding(), what)).action in SENT

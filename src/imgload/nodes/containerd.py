@@ -21,6 +21,8 @@ DEFAULT_SNAPSHOTTER = "overlayfs"
 CRI_RECORD = "sha256:"
 """How the names of CRI's own records start: one for each image, by its ID."""
 DEFAULT_REGISTRY_FOLDER = "/etc/containerd/certs.d"
+CRI_LABEL = "io.cri-containerd.image"
+"""``managed`` on each record that CRI has taken over (containerd ``internal/cri/labels``)."""
 
 _CONFIG_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.config=(sha256:[0-9a-f]{64})")
 _CHILD_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.m\.\d+=(sha256:[0-9a-f]{64})")
@@ -113,6 +115,15 @@ def probe_command(folder: str, registry: str) -> tuple[str, ...]:
     return ("ctr", "--timeout", "5s", *CTR[1:], *options, f"{registry}/imgload/probe:none")
 
 
+def notice_command(name: str) -> tuple[str, ...]:
+    """Return the command that has CRI look at a record again.
+
+    CRI takes a record over when it hears of a change, and labels it; containerd 1.7's transfer
+    service tells nobody (containerd #9039). Taking the label away is such a change.
+    """
+    return (*CTR, "images", "label", name, f"{CRI_LABEL}=")
+
+
 def remove_command(names: Sequence[str], *, wait: bool = False) -> tuple[str, ...]:
     """Return the command that takes names away; `wait` until what only they held is gone, too."""
     return (*CTR, "images", "rm", *(["--sync"] if wait else []), "--", *names)
@@ -174,6 +185,14 @@ def parse_images(text: str) -> dict[str, Digest]:
     """Return the image records, name to target digest, of ``ctr images ls``."""
     rows = (line.split() for line in text.splitlines()[1:])
     return {row[0]: digest for row in rows if len(row) > 2 and (digest := _digest(row[2]))}  # noqa: PLR2004
+
+
+def parse_unseen(text: str) -> frozenset[str]:
+    """Return the names in ``ctr images ls`` that CRI has not taken over."""
+    lines = text.splitlines()[1:]
+    return frozenset(
+        line.split()[0] for line in lines if line.strip() and f"{CRI_LABEL}=managed" not in line
+    )
 
 
 @attrs.frozen

@@ -74,6 +74,7 @@ class Survey:
         snapshots: chain IDs unpacked in CRI's snapshotter.
         configs: the configs asked for, where the node has them, as read back.
         cri: CRI's answer for each name asked for; empty where the node has no crictl.
+        unseen: names of records that CRI has not taken over, as containerd's labels tell.
 
     """
 
@@ -83,6 +84,7 @@ class Survey:
     snapshots: frozenset[Digest]
     configs: Mapping[Digest, ImageConfig]
     cri: Mapping[str, cri.CriAnswer]
+    unseen: frozenset[str] = frozenset()
 
     def has(self, name: str, image_id: Digest) -> bool:
         """Whether the name leads to exactly that image on containerd."""
@@ -171,6 +173,7 @@ def read_state(question: Question, traits: Traits, outputs: Sequence[Output]) ->
         snapshots=containerd.parse_snapshots(snapshots.text),
         configs=_configs(question.image_ids, blobs),
         cri={name: answer for name, answer in asked if answer is not None},
+        unseen=containerd.parse_unseen(images.text),
     )
 
 

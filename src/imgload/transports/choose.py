@@ -21,6 +21,8 @@ digests of earlier pushes only."""
 
 _MOSTLY = 0.5
 _CUT_OFF = "the engine cannot push to this process (does it run in a VM?): sending whole images"
+_NO_PUSH = "the engine cannot push an image without a name: sending it whole"
+_UNKNOWN = "the image ID is not known before the image is saved: sending it whole"
 _WORTH_TELLING = 16 << 20
 
 
@@ -47,6 +49,11 @@ class Facts:
     sizes: Sequence[int]
     learnt: Collection[Digest]
 
+    @property
+    def pushable(self) -> bool:
+        """Whether the image can be pushed to us, and checked against its ID."""
+        return self.style is not None and self.identified and not self.cut_off
+
 
 @attrs.frozen
 class Choice:
@@ -58,17 +65,23 @@ class Choice:
 
 def choose(option: TransportOption, facts: Facts) -> Choice:
     """Choose for one image."""
-    if option == "archive" or facts.style is None:
-        return Choice(delta=False)
-    if facts.cut_off:
-        return Choice(delta=False, note=_CUT_OFF)
-    if not facts.identified:
-        return Choice(delta=False)
+    if option == "archive" or not facts.pushable:
+        return Choice(delta=False, note=_why_not(option, facts))
     if option == "delta" or facts.style == "stored":
         return Choice(delta=True, note=_price(facts))
     if len(facts.missing) == len(facts.diff_ids) or _mostly_missing(facts):
         return Choice(delta=False)
     return Choice(delta=True, note=_price(facts))
+
+
+def _why_not(option: TransportOption, facts: Facts) -> str:
+    if option == "archive":
+        return ""
+    if facts.style and facts.cut_off:
+        return _CUT_OFF
+    if option == "auto":
+        return ""
+    return _UNKNOWN if facts.style else _NO_PUSH
 
 
 def _mostly_missing(facts: Facts) -> bool:

@@ -14,6 +14,7 @@ from imgload.nodes.containerd import (
     parse_images,
     parse_snapshots,
     parse_snapshotter,
+    parse_unseen,
     parse_version,
 )
 from imgload.oci.digest import Digest, chain_ids
@@ -113,6 +114,17 @@ def test_image_records_are_read(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", LOADED)
+def test_records_that_cri_has_not_taken_over_are_read(version: str) -> None:
+    """The label is missing, whatever else is there (containerd #9039)."""
+    listed = text(version, "images")
+    assert parse_unseen(listed) == frozenset()
+    told = "io.cri-containerd.image=managed"
+    lines = [line.replace(told, "-", 1) if MYAPP in line else line for line in listed.split("\n")]
+    assert parse_unseen("\n".join(lines)) == {MYAPP}
+    assert parse_unseen(listed.replace(told, f"a=b,{told}")) == frozenset()
+
+
+@pytest.mark.parametrize("version", LOADED)
 def test_the_content_store_is_read(version: str) -> None:
     """Each manifest leads to its config by containerd's own label."""
     content = parse_content(text(version, "content"))
@@ -185,6 +197,7 @@ PARSERS: list[Callable[[str], object]] = [
     parse_images,
     parse_content,
     parse_snapshots,
+    parse_unseen,
 ]
 recorded_texts = st.sampled_from(
     [text(v, w) for v in VERSIONS for w in ("version", "config", "images", "content", "snapshots")]

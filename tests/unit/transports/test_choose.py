@@ -49,11 +49,19 @@ def test_an_engine_that_cannot_reach_us_saves_and_the_user_is_told(
     assert "whole images" in choice.note
 
 
-@pytest.mark.parametrize("option", ["auto", "delta"])
-def test_an_image_that_is_not_known_is_saved(option: TransportOption) -> None:
-    """A push is checked against its image ID; this is not the engine's fault, nor said to be."""
-    choice = choose(option, attrs.evolve(FACTS, style="stored", identified=False))
-    assert (choice.delta, choice.note) == (False, "")
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        (attrs.evolve(FACTS, style="stored", identified=False), "image ID is not known"),
+        (attrs.evolve(FACTS, style=None), "without a name"),
+    ],
+)
+def test_an_image_that_cannot_be_pushed_is_saved(facts: Facts, why: str) -> None:
+    """A push is checked against its image ID, and takes a name; said where a push was asked for."""
+    auto, asked = choose("auto", facts), choose("delta", facts)
+    assert (auto.delta, auto.note) == (False, "")
+    assert not asked.delta
+    assert why in asked.note
 
 
 @pytest.mark.parametrize("style", STYLES)
