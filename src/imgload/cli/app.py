@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
@@ -15,7 +14,7 @@ from typing import NoReturn
 import click
 
 from imgload import __version__
-from imgload.errors import ImgloadError
+from imgload.errors import ImgloadError, UsageError
 
 _INTERRUPTED = 130
 _CLEANING_SECONDS = 2.0
@@ -84,7 +83,23 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit; ``kubectl imgload`` and ``python -m imgload`` come here."""
-    finish(partial(cli, prog_name="imgload", standalone_mode=False))
+    finish(_run)
+
+
+def _run() -> int | None:
+    """Run a command; what click finds wrong with the call is told in the format asked for."""
+    try:
+        status: int | None = cli(prog_name="imgload", standalone_mode=False)
+    except click.UsageError as error:
+        from imgload.cli.output import asked_for, failures  # noqa: PLC0415 - start-up
+
+        output = asked_for(sys.argv[1:])
+        if output == "text":
+            raise
+        command = error.ctx.command_path if error.ctx else "imgload"
+        with failures(output, quiet=False):
+            raise UsageError(error.format_message(), hint=f"{command} --help") from error
+    return status
 
 
 def finish(run: Callable[[], int | None]) -> NoReturn:

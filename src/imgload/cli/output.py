@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise, takewhile
 from typing import Any
 
 import click
@@ -12,6 +14,18 @@ import click
 from imgload.cli.text import show_report
 from imgload.errors import ImgloadError, LoadFailed
 from imgload.report import JSON_VERSION, Report, error_json
+
+_FLAG = re.compile(r"--output|-[a-zA-Z]*o")
+_JOINED = re.compile(r"(?:--output=|-[a-zA-Z]*?o=?)(\w+)")
+_MACHINES = {"json", "junit"}
+
+
+def asked_for(arguments: Sequence[str]) -> str:
+    """Return the output format in arguments that click could not make sense of."""
+    options = list(takewhile("--".__ne__, arguments))
+    values = [value for flag, value in pairwise(options) if _FLAG.fullmatch(flag)]
+    values += [match.group(1) for word in options if (match := _JOINED.fullmatch(word))]
+    return next((value for value in reversed(values) if value in _MACHINES), "text")
 
 
 def show_json(document: dict[str, Any], *, indent: int | None = 2) -> None:

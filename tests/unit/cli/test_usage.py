@@ -1,6 +1,7 @@
 """Help, version, and what is said to a call that makes no sense."""
 
 import inspect
+import json
 import re
 import shlex
 
@@ -91,6 +92,55 @@ def test_wrong_usage_is_exit_status_2_and_says_where_to_look(
     assert re.search(r"^Try 'imgload (load )?--help' for help\.$", outcome.stderr, re.MULTILINE)
     assert "Error: " in outcome.stderr
     assert outcome.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "asked", [["-o", "json"], ["--output", "json"], ["--output=json"], ["-ojson"], ["-qo", "json"]]
+)
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["load", "app", "--nope"], "--nope"),
+        (["load", "app", "--transport", "carrier-pigeon"], "carrier-pigeon"),
+        (["laod", "app"], "laod"),
+        (["load", "app", "--cluster"], "--cluster"),
+        (["verify", "app", "--nope"], "--nope"),
+    ],
+)
+def test_wrong_usage_is_a_document_where_that_was_asked_for(
+    run: Run, asked: list[str], wrong: list[str], told: str
+) -> None:
+    """As any other failure: a script parses what is on standard output."""
+    outcome = run(wrong[0], *asked, *wrong[1:])
+    assert (outcome.status, outcome.stderr) == (2, "")
+    document = json.loads(outcome.stdout)
+    assert (document["version"], document["images"], document["ok"]) == (1, [], False)
+    assert document["error"]["kind"] == "usage-error"
+    assert told in document["error"]["message"]
+    assert document["error"]["hint"].endswith("--help")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["load", "json", "--nope"],
+        ["load", "--nope", "-o", "text", "json"],
+        ["load", "--nope", "--", "-o", "json"],
+        ["load", "--from", "-", "json", "--nope"],
+    ],
+)
+def test_the_word_json_alone_asks_for_nothing(run: Run, arguments: list[str]) -> None:
+    """It may be an image's name."""
+    outcome = run(*arguments)
+    assert (outcome.status, outcome.stdout) == (2, "")
+    assert "--nope" in outcome.stderr
+
+
+def test_wrong_usage_that_only_the_load_finds_is_a_document_too(run: Run) -> None:
+    """No image is named, and no archive either."""
+    outcome = run("load", "--from", "/nonexistent", "-o", "json")
+    assert (outcome.status, outcome.stderr) == (2, "")
+    assert json.loads(outcome.stdout)["error"]["kind"] == "usage-error"
 
 
 def test_an_option_without_its_value_is_named(run: Run) -> None:
