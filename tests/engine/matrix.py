@@ -1,13 +1,15 @@
-"""One cell after another: an image from a source onto a node, and what the node has then."""
+"""One batch of images after another: from a source onto three nodes, and what these have then."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Self
 
 import attrs
@@ -16,16 +18,18 @@ import imgload
 from imgload.events import Event, Note
 from tests.lab import Lab, Node
 from tests.lab.cri import Cri
+from tests.lab.store import Store
 
 VERSIONS = ("1.6", "1.7", "2.1")
 _PATIENCE = 5.0
+_ROOM = "2g"
 
 
 @attrs.frozen
 class Wish:
-    """An image to load: how it is asked for, and what the node has to have then.
+    """An image to load: how it is asked for, and what a node has to have then.
 
-    `chain_id` is None for an image without layers; `emulated` where the node cannot run it.
+    `chain_id` is None for an image without layers; `emulated` where the nodes cannot run it.
     """
 
     kind: str
@@ -33,89 +37,69 @@ class Wish:
     image_id: str
     chain_id: str | None
     emulated: bool = False
-    versions: Sequence[str] = VERSIONS
 
     @property
     def name(self) -> str:
-        """The record that is to be on the node."""
-        return self.text if self.text.startswith("sha256:") else f"docker.io/library/{self.text}"
+        """The record that is to be on a node; an image without a name goes by its ID."""
+        if self.text.startswith("sha256:"):
+            return self.image_id
+        return self.text if "/" in self.text else f"docker.io/library/{self.text}"
 
-
-@attrs.frozen
-class Outcome:
-    """What happened to an image on a node; where it was refused, with what was said."""
-
-    what: str
-    said: str = ""
+    @property
+    def records(self) -> set[str]:
+        """All records: the name, and the one by ID that CRI adds."""
+        return {self.name, self.image_id}
 
 
 @attrs.frozen
 class Batch:
-    """Images that are loaded together; with `stdin`, from a pipe."""
+    """Images that are loaded together; with `stdin`, from a pipe; `all` without naming them."""
 
     source: str
     wishes: tuple[Wish, ...]
     stdin: bytes | None = None
+    all: bool = False
 
-    def on(self, version: str) -> Self:
-        """Return the part that is meant for one containerd."""
-        return attrs.evolve(self, wishes=tuple(w for w in self.wishes if version in w.versions))
+    @property
+    def texts(self) -> list[str]:
+        """What is asked for."""
+        return [] if self.all else [wish.text for wish in self.wishes]
 
 
 @attrs.frozen
 class Place:
-    """A node with one containerd."""
+    """A node with one containerd; its /var is in memory, since what is measured is not the disk."""
 
     version: str
-    cluster: str
     node: Node
     cri: Cri
+    store: Store
 
     @classmethod
     def make(cls, lab: Lab, version: str, cluster: str) -> Self:
         """Make a node, with crictl on the newest."""
-        spec = {"name": cluster, "engine": "docker", "containerd": version}
-        node = lab.make_cluster(**spec, crictl=version == VERSIONS[-1]).nodes[0]
-        return cls(version, cluster, node, node.cri())
+        newest = version == VERSIONS[-1]
+        options = {"name": cluster, "engine": "docker", "containerd": version, "var_size": _ROOM}
+        node = lab.make_cluster(**options, crictl=newest).nodes[0]
+        cri = node.cri()
+        return cls(version, node, cri, Store(cri.socket))
 
-    def records(self) -> set[str]:
-        """Return the names of all records, CRI's own by ID included."""
-        return set(self.node.ctr("images", "ls", "-q").split())
-
-    def snapshots(self) -> set[str]:
-        """Return the keys of all committed snapshots."""
-        lines = self.node.ctr("snapshots", "ls").splitlines()[1:]
-        return {line.split()[0] for line in lines if line.split()[-1] == "Committed"}
-
-    def load(self, batch: Batch) -> dict[str, Outcome]:
-        """Load a batch and return what happened to each kind; one by one where that fails."""
-        if not batch.wishes:
-            return {}
-        before = self.records()
-        try:
-            told = _piped(self.cluster, batch) if batch.stdin else _loaded(self.cluster, batch)
-        except imgload.ImgloadError as error:
-            self._has_no_other(batch.wishes, before)
-            if len(batch.wishes) == 1:
-                return {batch.wishes[0].kind: Outcome(f"refused: {error.kind}", error.message)}
-            alone = [self.load(attrs.evolve(batch, wishes=(wish,))) for wish in batch.wishes]
-            return {kind: said for each in alone for kind, said in each.items()}
-        self._has(batch.wishes, before)
-        return {wish.kind: _outcome(wish, told) for wish in batch.wishes}
-
-    def _has_no_other(self, wishes: Sequence[Wish], before: set[str]) -> None:
-        """A load that failed left nothing, but whole images of other platforms than the bad one."""
-        wanted = {name for wish in wishes for name in (wish.name, wish.image_id)}
-        assert before <= self.records() <= before | wanted
-
-    def _has(self, wishes: Sequence[Wish], before: set[str]) -> None:
-        """CRI has each image under its name, its snapshot is there, and no record but those."""
-        wanted = before | {name for wish in wishes for name in (wish.name, wish.image_id)}
+    def wipe(self) -> None:
+        """Remove all images with their content, and wait until CRI has heard of it."""
+        self.store.remove(sorted(self.store.records()))
         end = time.monotonic() + _PATIENCE
-        while (records := self.records()) != wanted and time.monotonic() < end:
-            time.sleep(0.1)  # CRI hears of an image by an event
+        while self.cri.list_images() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert self.store.snapshots() == set()
+
+    def has(self, wishes: Sequence[Wish], before: set[str]) -> None:
+        """CRI has each image under its name, its snapshot is there, and no record but those."""
+        wanted = before.union(*(wish.records for wish in wishes))
+        end = time.monotonic() + _PATIENCE
+        while (records := self.store.records()) != wanted and time.monotonic() < end:
+            time.sleep(0.02)  # CRI hears of an image by an event
         assert records == wanted
-        snapshots = self.snapshots()
+        snapshots = self.store.snapshots()
         for wish in wishes:
             assert self._cri_id(wish.name) == wish.image_id, wish
             assert wish.chain_id is None or wish.chain_id in snapshots, wish
@@ -125,69 +109,94 @@ class Place:
         return str(found["status"]["id"]) if found else None
 
 
-class RefusedError(imgload.ImgloadError):
-    """What the command said before it failed."""
+@attrs.define
+class Row:
+    """One source's images on all nodes, which are empty before and after.
+
+    `cells` is what happened by kind, the same on every node; `notes` is what was said besides.
+    """
+
+    places: Sequence[Place]
+    cells: dict[str, str] = attrs.field(factory=dict)
+    notes: list[tuple[str, str]] = attrs.field(factory=list)
+    _there: set[str] = attrs.field(factory=set)
+
+    def fill(self, batches: Sequence[Batch]) -> None:
+        """Load batch after batch, and wipe the nodes."""
+        try:
+            for batch in batches:
+                self._load(batch)
+        finally:
+            _on_all([place.wipe for place in self.places])
+
+    def _load(self, batch: Batch) -> None:
+        """Load a batch into all nodes at once; its images one by one where that is refused."""
+        nodes = [place.node.name for place in self.places]
+        told = _piped(batch, nodes) if batch.stdin else _loaded(batch, nodes)
+        if isinstance(told, Refusal):
+            self._check(())
+            self._refused(batch, told)
+            return
+        self._check(batch.wishes)
+        self._there |= {name for wish in batch.wishes for name in wish.records}
+        self._taken(batch, told)
+
+    def _check(self, wishes: Sequence[Wish]) -> None:
+        _on_all([partial(place.has, wishes, self._there) for place in self.places])
+
+    def _taken(self, batch: Batch, told: Sequence[str]) -> None:
+        self.notes += [("", line) for line in told if "saving failed" in line]
+        for wish in batch.wishes:
+            warned = any(wish.name in line and "only with emulation" in line for line in told)
+            assert warned == wish.emulated, told
+            self.cells[wish.kind] = "loaded, with a warning" if warned else "loaded"
+
+    def _refused(self, batch: Batch, refusal: Refusal) -> None:
+        if len(batch.wishes) == 1:
+            [wish] = batch.wishes
+            self.cells[wish.kind] = f"refused: {refusal.kind}"
+            self.notes.append((wish.kind, refusal.message))
+            return
+        for wish in batch.wishes:
+            self._load(attrs.evolve(batch, wishes=(wish,), all=False))
 
 
-def _loaded(cluster: str, batch: Batch) -> list[str]:
-    """Load with the library; return what the user is told besides."""
-    events: list[Event] = []
-    texts = [wish.text for wish in batch.wishes]
-    imgload.load(texts, cluster=cluster, source=batch.source, on_event=events.append)
-    return [event.text for event in events if isinstance(event, Note)]
-
-
-def _piped(cluster: str, batch: Batch) -> list[str]:
-    """Load with the command, from a pipe."""
-    command = [sys.executable, "-m", "imgload", "load", "--from", "-", "--cluster", cluster]
-    texts = [wish.text for wish in batch.wishes]
-    done = subprocess.run(
-        [*command, *texts], input=batch.stdin, env=os.environ, capture_output=True, check=False
-    )
-    said = done.stderr.decode()
-    if done.returncode:
-        raise RefusedError(said)
-    return said.splitlines()
-
-
-def _outcome(wish: Wish, told: Sequence[str]) -> Outcome:
-    warned = any(wish.name in line and "only with emulation" in line for line in told)
-    assert warned == wish.emulated, told
-    return Outcome("loaded, with a warning" if warned else "loaded")
+def _on_all(tasks: Sequence[Callable[[], None]]) -> None:
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        for done in [pool.submit(task) for task in tasks]:
+            done.result()
 
 
 @attrs.frozen
-class Cell:
-    """What happened to images of one kind from one source, by containerd."""
+class Refusal:
+    """What was said before nothing was loaded."""
 
-    outcomes: Mapping[str, Outcome]
-
-    def __str__(self) -> str:
-        """Say what happened, and where that was not the same everywhere."""
-        versions: dict[str, list[str]] = {}
-        for version, outcome in self.outcomes.items():
-            versions.setdefault(outcome.what, []).append(version)
-        if len(versions) == 1 and tuple(self.outcomes) == VERSIONS:
-            return next(iter(versions))
-        return "; ".join(f"{what} ({', '.join(on)})" for what, on in versions.items())
-
-    @property
-    def said(self) -> str:
-        """What was said about a refusal."""
-        return next((outcome.said for outcome in self.outcomes.values() if outcome.said), "")
+    kind: str
+    message: str
 
 
-def everywhere(places: Sequence[Place], batches: Sequence[Batch]) -> dict[str, Cell]:
-    """Load batches into all nodes at once; return what happened, by kind."""
+def _loaded(batch: Batch, nodes: Sequence[str]) -> list[str] | Refusal:
+    """Load with the library; return what the user is told besides."""
+    events: list[Event] = []
+    try:
+        imgload.load(batch.texts, nodes=nodes, source=batch.source, on_event=events.append)
+    except imgload.LoadFailed:
+        raise  # one node is not like the others
+    except imgload.ImgloadError as error:
+        return Refusal(error.kind, error.message)
+    return [event.text for event in events if isinstance(event, Note)]
 
-    def fill(place: Place) -> dict[str, Outcome]:
-        told = [place.load(batch.on(place.version)) for batch in batches]
-        return {kind: outcome for each in told for kind, outcome in each.items()}
 
-    with ThreadPoolExecutor(len(places)) as pool:
-        answers = dict(zip((p.version for p in places), pool.map(fill, places), strict=True))
-    kinds = dict.fromkeys(kind for answer in answers.values() for kind in answer)
-    return {
-        kind: Cell({version: seen[kind] for version, seen in answers.items() if kind in seen})
-        for kind in kinds
-    }
+def _piped(batch: Batch, nodes: Sequence[str]) -> list[str] | Refusal:
+    """Load with the command, from a pipe."""
+    options = [option for node in nodes for option in ("--node", node)]
+    command = [sys.executable, "-m", "imgload", "load", "--from", "-", *options, *batch.texts]
+    done = _run(command, batch.stdin)
+    if not done.returncode:
+        return done.stderr.decode().splitlines()
+    error = json.loads(_run([*command, "--output", "json"], batch.stdin).stdout)["error"]
+    return Refusal(error["kind"], error["message"])
+
+
+def _run(command: Sequence[str], stdin: bytes | None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, input=stdin, env=os.environ, capture_output=True, check=False)

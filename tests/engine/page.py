@@ -13,15 +13,30 @@ WRITING = "IMGLOAD_WRITE_DOCS"
 _BEFORE = """\
 # What was loaded, from where, onto what
 
-The tests made this table (`tests/engine/test_compatibility.py`): they load each image onto a node
-with containerd 1.6, one with 1.7 and one with 2.1, and write down what happened. When that is not
-what stands here, they fail. With `IMGLOAD_WRITE_DOCS=1` in the environment they write this page.
+The tests made this table (`tests/engine/test_compatibility.py`): they load each image onto three
+nodes at once, with containerd 1.6, 1.7 and 2.1, and write down what happened. When that is not
+what stands here, they fail. `IMGLOAD_WRITE_DOCS=1 pytest tests/engine/test_compatibility.py`
+writes this page.
 
 "loaded" means that afterwards, on all three, CRI had the image under the name asked for, with the
 digest of the config that the test had made as its ID; that the snapshot of its top layer was
-there; and that containerd had exactly the records of before, those names, and CRI's own by ID.
-Versions in brackets: only there.
+there; and that containerd had exactly the records asked for, and CRI's own by ID: each source
+holds one more image, which nobody asked for. "with a warning": the nodes are amd64. "not taken":
+the engine itself refused the image.
 
+Every image but the first of a row comes out of one archive, or one engine that was given it. What
+an engine saved as an archive of one image is loaded without naming that.
+
+"""
+_AFTER = """
+## What could not be tried
+
+* containerd's configuration version 4: every containerd that can be had here refuses it. That it
+  is understood, a test of the parser shows (`test_every_config_version_is_understood`). Versions 2
+  and 3 are those of the nodes above: 1.6 and 1.7 with version 2, 2.1 with version 3.
+* CRI on another snapshotter than ctr's default is not a column, but a test of its own, with the
+  native one: `test_kind_11_ctrs_snapshotter_is_not_cris`.
+* The real k3d and minikube, and Docker Desktop's VM: not to be had on the machines of the tests.
 """
 
 
@@ -69,7 +84,7 @@ class Page:
             if notes
             else []
         )
-        return _BEFORE + "\n".join([*head, *rows, *told]) + "\n"
+        return _BEFORE + "\n".join([*head, *rows, *told]) + "\n" + _AFTER
 
     def _lines(self, name: str) -> list[str]:
         return [f"- {name}: {note}" for note in self.notes_of(name)]
