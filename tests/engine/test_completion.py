@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ from tests.engine.conftest import Images, unique
 from tests.lab import Lab
 
 _PATIENCE = 20.0
+_CALL = """
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+_imgload_completion imgload
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
 
 
 @pytest.fixture
@@ -32,17 +38,28 @@ def imgload_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
 
 
+def run(*command: str) -> str:
+    """Return what a command prints; nothing on standard error."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout
+
+
+@cache
+def function() -> str:
+    """Return the script that a shell evaluates."""
+    return run("imgload", "completion", "bash")
+
+
 def offered(*typed: str) -> list[str]:
     """Return what imgload's function makes bash offer for words that bash took apart."""
     script = 'eval "$(imgload completion bash)"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))'
     script += '; _imgload_completion imgload; printf "%s\\n" "${COMPREPLY[@]}"'
     command = ["bash", "--norc", "-c", script, "bash", "imgload", *typed]
     for _ in range(20):  # the key is pressed again: a busy machine may need more than a second
-        shown = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert shown.stderr == ""
-        if shown.stdout.split():
-            break
-    return shown.stdout.split()
+        if words := run(*command).split():
+            return words
+    return []
 
 
 @pytest.mark.usefixtures("imgload_on_path")

@@ -79,7 +79,7 @@ def test_what_is_pushed_is_pulled_and_the_node_left_as_it_was(
     node.exec("rm", "-r", CERTS)
 
 
-@pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
+@pytest.mark.parametrize("source", ["docker", "podman"])
 def test_a_one_line_change_is_pushed_as_that(
     lab: Lab, images: Images, registry: Registry, source: str
 ) -> None:

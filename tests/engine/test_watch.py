@@ -19,6 +19,7 @@ import attrs
 import pytest
 
 from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.engine.test_load import config_digest
 from tests.lab import Lab
 from tests.lab.debian import Suite
 from tests.lab.shell import run
@@ -81,7 +82,10 @@ def watching(*arguments: str) -> Iterator[Watcher]:
 def test_what_is_built_or_tagged_is_on_the_nodes(
     lab: Lab, images: Images, source: str, cluster: str
 ) -> None:
-    """Proven, each build once, and other names left alone; the second moves kilobytes."""
+    """Proven, each build once, and other names left alone; the second moves kilobytes.
+
+    Of builds that come faster than they can be loaded, only the newest is loaded.
+    """
     engine, nodes = lab.engine(source), lab.cluster(cluster).nodes
     tag, base = unique(), unique("base")
     repository = tag.partition(":")[0] + "-" + tag.partition(":t")[2]
@@ -104,6 +108,11 @@ def test_what_is_built_or_tagged_is_on_the_nodes(
         document = watcher.loaded()
         assert document["references"] == [f"{repository}:two"]
         assert {n["action"] for n in document["images"][0]["nodes"]} == {"tagged"}
+        watcher.process.send_signal(signal.SIGSTOP)
+        newest = [images.build(engine, f"{repository}:dev", base=base) for _ in range(3)][-1]
+        watcher.process.send_signal(signal.SIGCONT)
+        document = watcher.loaded()
+        assert document["images"][0]["image_id"] == config_digest(engine, newest)
         assert watcher.stop() == 0
         assert watcher.lines.empty()
     engine.cli("rmi", f"{repository}:two")

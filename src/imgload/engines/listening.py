@@ -16,7 +16,7 @@ from imgload.errors import EngineError, ImgloadError
 from imgload.oci.digest import Digest
 
 _SHORTEST_PAUSE = 0.2
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE = 2.0
 _SHARE = 20
 """Asking for the names again and again takes at most this fraction of the engine's time."""
 
