@@ -1,8 +1,6 @@
 """What Skaffold would do: which engine it builds with, and how images get to the nodes.
 
-Its Docker client reads ``DOCKER_HOST`` and else takes the default socket
-(GoogleContainerTools/skaffold, pkg/skaffold/docker/client.go); for the kube context of a kind or
-k3d cluster it calls these programs to load.
+For the kube context of a kind or k3d cluster it calls these programs to load.
 """
 
 from __future__ import annotations
@@ -13,11 +11,10 @@ from collections.abc import Iterator, Mapping
 
 from imgload.clusters.kubeconfig import current_context
 from imgload.doctor.finding import Finding
-from imgload.engines.base import Endpoint
 from imgload.engines.discovery import Discovery
+from imgload.integrations.client import Client
 from imgload.integrations.program import find_real, is_ours, on_path
 
-_DEFAULT = "unix:///var/run/docker.sock"
 _LOADERS = {"kind-": "kind", "k3d-": "k3d"}
 
 
@@ -28,34 +25,22 @@ def check_skaffold(found: Discovery, environ: Mapping[str, str] | None = None) -
     if not shutil.which("skaffold"):
         yield Finding("skaffold", "info", "skaffold is not on PATH")
         return
-    yield _engine(found, variables)
+    yield _engine(found)
     if not shutil.which("imgload"):
         what = "imgload is not on PATH, where Skaffold looks for the builder `imgload skaffold`"
         yield Finding("skaffold", "warning", what, "pipx install imgload; or name it by its path")
     yield from _loader(current_context(variables) or "")
 
 
-def _engine(found: Discovery, variables: Mapping[str, str]) -> Finding:
-    url = variables.get("DOCKER_HOST") or _DEFAULT
-    endpoint = _at(url, found)
-    origin = "DOCKER_HOST" if variables.get("DOCKER_HOST") else "the default"
-    if endpoint:
-        kind = f" (Podman's Docker API, by {origin})" if endpoint.kind == "podman" else ""
+def _engine(found: Discovery) -> Finding:
+    client = Client.of(found)
+    if endpoint := client.endpoint:
+        kind = f" (Podman's Docker API, by {client.origin})" if endpoint.kind == "podman" else ""
         return Finding("skaffold", "ok", f"Skaffold builds with {endpoint}{kind}")
-    what = f"Skaffold builds with {url} ({origin}), where no engine answers"
+    what = f"Skaffold builds with {client.url} ({client.origin}), where no engine answers"
     if others := found.endpoints:
         return Finding("skaffold", "warning", what, f"export DOCKER_HOST={others[0].url}")
     return Finding("skaffold", "warning", what)
-
-
-def _at(url: str, found: Discovery) -> Endpoint | None:
-    """Return the engine behind an address, which may have been found by another one."""
-    real = os.path.realpath(url.removeprefix("unix://"))
-    for attempt in found.attempts:
-        place = attempt.candidate.url
-        if attempt.endpoint and real == os.path.realpath(place.removeprefix("unix://")):
-            return attempt.endpoint
-    return None
 
 
 def _loader(context: str) -> Iterator[Finding]:

@@ -107,8 +107,11 @@ class Builder:
 
 
 def pinned_to(engine: Engine) -> dict[str, str]:
-    """Return what makes Docker's client use an engine, whatever its context is."""
-    return {"DOCKER_HOST": engine.endpoint.url}
+    """Return what makes Docker's client use an engine, whatever its context is.
+
+    Over TLS it is left to itself: the certificates of a context are only used with that.
+    """
+    return {} if engine.endpoint.tls else {"DOCKER_HOST": engine.endpoint.url}
 
 
 def choose(recipe: Recipe, engines: Sequence[Engine]) -> Builder:

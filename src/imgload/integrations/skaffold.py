@@ -6,7 +6,6 @@ built, and not the name that it asked for (pkg/skaffold/build/local, pkg/skaffol
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,6 +18,7 @@ from imgload.engines.base import Engine
 from imgload.errors import ImageAmbiguous, ImgloadError, PlatformMissing, UsageError
 from imgload.events import Event, Note
 from imgload.integrations.builders import Builder, Recipe, choose
+from imgload.integrations.client import Client
 from imgload.integrations.held import Held, look, settle
 from imgload.integrations.publishing import publish, push
 from imgload.integrations.request import Request
@@ -104,7 +104,7 @@ class _Run:
         engine, image_id = self._build(platforms)
         if not destination.load:
             return Built()
-        self._require_skaffolds(connections.engines, engine, image_id)
+        self._require_found(Client.of(connections.found), connections.engines, engine, image_id)
         ahead.wait()
         loader.sources = [EngineSource(engine)]
         return Built(report=self._load(loader, platforms))
@@ -149,11 +149,11 @@ class _Run:
                 hint=f"name theirs: skaffold build --platform={platform}",
             )
 
-    def _require_skaffolds(
-        self, engines: Sequence[Engine], engine: Engine, image_id: Digest
+    def _require_found(
+        self, client: Client, engines: Sequence[Engine], engine: Engine, image_id: Digest
     ) -> None:
-        """Refuse a build that Skaffold would not find, but an older one in its place."""
-        theirs = _skaffolds(engines)
+        """Refuse a build in place of which Skaffold would find an older one."""
+        theirs = next((each for each in engines if each.endpoint == client.endpoint), None)
         if theirs is None or theirs is engine:
             return
         seen = Held.by(theirs, self.request).seen
@@ -196,13 +196,6 @@ def _ahead(loader: Loader, image: str) -> None:
     with suppress(ImgloadError):
         loader.survey_ahead(image)
     import_module("imgload.pushing")
-
-
-def _skaffolds(engines: Sequence[Engine]) -> Engine | None:
-    """Return the engine that Skaffold inspects images in: DOCKER_HOST, or the usual Docker."""
-    if os.environ.get("DOCKER_HOST"):
-        return next((e for e in engines if e.endpoint.origin == "DOCKER_HOST"), None)
-    return next((e for e in engines if e.endpoint.kind == "docker"), None)
 
 
 def _variable(engine: Engine) -> str:

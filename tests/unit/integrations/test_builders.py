@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from imgload.engines.base import Endpoint, EngineKind
+from imgload.engines.tls import Tls
 from imgload.errors import BuildFailed, EngineUnreachable, PlatformMissing, UsageError
 from imgload.integrations.builders import BuilderName, Recipe, choose
 from imgload.integrations.publishing import publish, push
@@ -143,6 +144,15 @@ def test_docker_is_called_in_the_context_and_with_the_engine_that_was_found(benc
             *("--platform=linux/arm64", "."),
         ]
     ]
+
+
+def test_over_tls_dockers_client_is_left_to_itself(bench: Bench) -> None:
+    """A context's certificates are used only with that context."""
+    bench.install("docker")
+    engine = bench.engine("docker")
+    engine.endpoint = attrs.evolve(engine.endpoint, tls=Tls.in_folder(bench.folder, verify=False))
+    choose(Recipe(), [engine]).build(bench.request(), [])
+    assert bench.calls()[0][0] == ""
 
 
 @pytest.mark.parametrize("name", ["podman", "buildah"])
