@@ -11,6 +11,7 @@ import attrs
 import pytest
 from _pytest.mark import ParameterSet
 
+from tests.engine.seldom import SELDOM
 from tests.lab import Lab, Node
 from tests.lab.engine import Engine
 
@@ -21,6 +22,14 @@ def cases(every: Mapping[str, Any], short: Collection[str]) -> list[ParameterSet
     """Return cases by name for parametrize; those not in `short` are marked ``long``."""
     long = (pytest.mark.long,)
     return [pytest.param(v, id=n, marks=() if n in short else long) for n, v in every.items()]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is tested seldom."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/engine/").startswith(SELDOM):
+            item.add_marker(pytest.mark.long)
 
 
 @attrs.define

@@ -37,7 +37,12 @@ print(json.dumps({"peak": int(told["VmHWM"][0]), "written": int(told["write_byte
 
 @pytest.mark.parametrize(
     ("source", "cluster", "size"),
-    [("docker", "lab-p21", 2000), ("podman", "lab-d21", 300), ("docker28", "lab-d21", 300)],
+    [
+        ("docker", "lab-p21", 2000),
+        ("docker", "lab-p21", 300),
+        ("podman", "lab-d21", 300),
+        ("docker28", "lab-d21", 300),
+    ],
 )
 def test_a_large_image_takes_little_memory_and_no_disk(
     lab: Lab, images: Images, source: str, cluster: str, size: int
