@@ -199,7 +199,8 @@ def test_a_survey_ahead_saves_one_after_the_build(
     costs: dict[str, int] = {}
     with relay(lab.docker, tmp_path) as between, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", between.url)
-        with imgload.Loader.connect("lab-d21", source=engine.url) as loader:
+        origin = between.url if source == "docker" else engine.url  # the nodes' engine, once
+        with imgload.Loader.connect("lab-d21", source=origin) as loader:
             for what in ("full", "delta", "present", "lost"):
                 if what in {"delta", "lost"}:
                     build(engine, tag)
