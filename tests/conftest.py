@@ -1,5 +1,6 @@
 """The lab for engine tests, and marks that tell the tests with engines from those without."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ _MARKS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell that starts this in the background ignores it, for all processes below, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, meaning in _MARKS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
 

@@ -58,9 +58,9 @@ CUTS = {
     "inspecting": Cut("docker", "GET .*/images/.*/json", 5, "inspecting the image"),
     "listing": Cut("docker", "GET .*/containers/json", 5, "listing containers"),
     "survey": Cut("docker", "POST .*/exec/.*/start", 1, "control-plane"),
-    "save": Cut("docker", "GET .*/images/get", 5, "reading the saved image", after=MIB),
+    "save": Cut("docker", "GET .*/images/get", 0, after=MIB),
     "import": Cut("docker", "POST .*/exec/.*/start", 1, "connection", after=MIB, skip=1),
-    "podman's save": Cut("podman", "GET .*/images/export", 5, "reading the saved", after=MIB),
+    "podman's save": Cut("podman", "GET .*/images/export", 0, after=MIB),
     "podman's import": Cut("podman", "POST .*/exec/.*/start", 1, "connection", MIB, 1),
     "push": Cut("docker28", "POST .*/push", 0, skip=1),
     "identification": Cut("docker28", "POST .*/push", 0),
@@ -94,7 +94,6 @@ STALLS = {
     "inspecting": ("GET .*/images/.*/json", 0, 0, "no answer for too long"),
     "survey": ("POST .*/exec/.*/start", 0, 0, "no answer for too long"),
     "survey's output": ("POST .*/exec/.*/start", 2000, 0, "said nothing for 1 seconds"),
-    "save": ("GET .*/images/get", MIB, 0, "no answer for too long"),
     "import": ("POST .*/exec/.*/start", 3 * MIB, 1, "for 1 seconds"),
 }
 

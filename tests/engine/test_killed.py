@@ -72,10 +72,15 @@ def test_a_killed_run_leaves_nothing(
         environ = scene.environ(**{variable: between.url, other: between.url})
         command = [sys.executable, "-m", "imgload", "load", tag, "-c", CLUSTERS[source]]
         with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
-            assert fault.reached.wait(20), between.requests
+            if not fault.reached.wait(20):
+                process.kill()
+                pytest.fail(f"{stage} was not reached: {between.requests}")
             process.send_signal(number)
             start = time.monotonic()
-            process.wait(20)
+            try:
+                process.wait(20)
+            finally:
+                process.kill()
             assert time.monotonic() - start < 2
             said = process.stderr.read() if process.stderr else ""
         assert process.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL), said
