@@ -11,7 +11,7 @@ import attrs
 from imgload.clusters.select import select_nodes
 from imgload.engines.base import Endpoint, Engine
 from imgload.engines.candidate import Candidate
-from imgload.engines.discovery import Discovery, connect, discover, explained
+from imgload.engines.discovery import Discovery, explained, open_engines
 from imgload.engines.places import named_address
 from imgload.errors import EngineUnreachable, UsageError
 from imgload.nodes.node import Node
@@ -39,8 +39,7 @@ class Connections:
         with ExitStack() as stack:
             is_engine = source in {None, "docker", "podman"} or "://" in (source or "")
             archive = None if is_engine else _archive(source or "", stack)
-            found = discover(also=_named(source))
-            engines = {e: _opened(e, stack) for e in found.require()}
+            found, engines = stack.enter_context(open_engines(_named(source)))
             sources = [archive] if archive else _engines(source, engines, found)
             yield cls(tuple(sources), tuple(engines.values()), found)
 
@@ -50,13 +49,6 @@ class Connections:
         """Return the nodes meant; see `imgload.clusters.select.select_nodes`."""
         with explained(self.found.silent):
             return select_nodes(self.engines, cluster, names, guess=guess)
-
-
-def _opened(endpoint: Endpoint, stack: ExitStack) -> Engine:
-    engine = connect(endpoint)
-    stack.callback(engine.close)
-    engine.tidy()
-    return engine
 
 
 def _named(source: str | None) -> list[Candidate]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from imgload.cli.options import cluster_options
-from imgload.cli.output import failures
 from imgload.cli.parent import heed_parent
-from imgload.cli.progress import watching
-from imgload.cli.text import show_report
 
 if TYPE_CHECKING:
+    from imgload.events import Event
     from imgload.integrations.builders import BuilderName
 
 
@@ -63,14 +63,25 @@ def skaffold(
     from imgload.integrations.skaffold import Destination, build  # noqa: PLC0415
 
     heed_parent()
-    with failures("text", quiet=False), watching(silent=False) as on_event:
+    with ExitStack() as stack:
         built = build(
             Request.from_environ(os.environ),
             Recipe(builder, command, file, target, build_args),
             Destination(load, cluster, nodes),
-            on_event=on_event,
+            watch=partial(_watch, stack),
         )
     if built.report:
+        from imgload.cli.text import show_report  # noqa: PLC0415 - imported by _watch
+
         show_report(built.report, quiet=False, advise=False)  # pods name the image by its ID
     if built.digest:
         click.echo(str(built.digest))
+
+
+def _watch(stack: ExitStack) -> Callable[[Event], None]:
+    """Show from here on what happens, and what fails; called while the image is built."""
+    from imgload.cli.output import failures  # noqa: PLC0415 - not needed to start a build
+    from imgload.cli.progress import watching  # noqa: PLC0415
+
+    stack.enter_context(failures("text", quiet=False))
+    return stack.enter_context(watching(silent=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 import attrs
@@ -206,3 +206,28 @@ def _identity(attempt: Attempt) -> str:
             return f"{endpoint.kind} {engine.identity()}"
     except EngineError:
         return endpoint.url
+
+
+@contextmanager
+def open_engines(
+    also: Sequence[Candidate] = (),
+) -> Iterator[tuple[Discovery, dict[Endpoint, Engine]]]:
+    """Find and open the engines, and close them at the end.
+
+    Args:
+        also: addresses to ask beside the usual ones.
+
+    Raises:
+        EngineError: when none answers.
+
+    """
+    with ExitStack() as stack:
+        found = discover(also=also)
+        yield found, {endpoint: _opened(endpoint, stack) for endpoint in found.require()}
+
+
+def _opened(endpoint: Endpoint, stack: ExitStack) -> Engine:
+    engine = connect(endpoint)
+    stack.callback(engine.close)
+    engine.tidy()
+    return engine

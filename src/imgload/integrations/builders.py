@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,7 +12,8 @@ import attrs
 
 from imgload.engines.base import Engine, EngineKind
 from imgload.errors import EngineUnreachable, UsageError
-from imgload.integrations.process import digest_in, read, run, scratch
+from imgload.integrations.process import Child, digest_in, read, scratch, started
+from imgload.integrations.program import on_path
 from imgload.integrations.request import Request
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -81,29 +82,45 @@ class Builder:
     engines: tuple[Engine, ...]
     recipe: Recipe
 
-    def build(self, request: Request, platforms: Sequence[Platform]) -> Digest | None:
-        """Build, and return the image ID where the builder tells it.
+    @contextmanager
+    def building(
+        self, request: Request, platforms: Sequence[Platform]
+    ) -> Iterator[Callable[[], Digest | None]]:
+        """Start the build, and yield what waits for its end.
 
-        Raises:
-            BuildFailed: when the build does.
-
+        That returns the image ID where the builder tells it, and raises BuildFailed. Whatever is
+        raised within ends the build.
         """
         if self.recipe.command:
-            run(self.recipe.command)
-            return None
+            with started(self.recipe.command) as child:
+                yield partial(_finished, child)
+            return
         words = [*self.recipe.words(), *(f"--platform={each}" for each in platforms), "."]
+        start = [self.program, "build", f"--tag={request.image}"]
         if self.program == "docker":
-            start = ["docker", "build", f"--tag={request.image}"]
-            run([*start, *words], request.context, pinned_to(self.engines[0]))
-            return None
+            environ = pinned_to(self.engines[0])
+            with started([*start, *words], request.context, environ) as child:
+                yield partial(_finished, child)
+            return
         with scratch("image-id") as told:
-            start = [self.program, "build", f"--iidfile={told}", f"--tag={request.image}"]
-            run([*start, *words], request.context)
-            return digest_in(told.read_text())
+            argv = [*start, f"--iidfile={told}", *words]
+            with started(argv, request.context) as child:
+                yield partial(_finished, child, told)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether what was built shows without a look at what was there before."""
+        told = self.program != "docker" or self.engines[0].endpoint.kind == "docker"
+        return told and not self.recipe.command
 
     def pusher(self, engine: Engine) -> BuilderName:
         """Return the program that pushes what an engine has."""
         return engine.endpoint.kind if self.recipe.command else self.program
+
+
+def _finished(child: Child, told: Path | None = None) -> Digest | None:
+    child.finish()
+    return digest_in(told.read_text()) if told else None
 
 
 def pinned_to(engine: Engine) -> dict[str, str]:
@@ -149,7 +166,7 @@ def _for_command(recipe: Recipe, engines: Sequence[Engine]) -> Builder:
 
 
 def _named(name: BuilderName, recipe: Recipe, engines: Sequence[Engine]) -> Builder:
-    if name == "docker" and shutil.which(name) and not _installed(name):
+    if name == "docker" and any(on_path(name)) and not _installed(name):
         return _named("podman", recipe, engines)
     if not _installed(name):
         raise UsageError(
@@ -184,17 +201,17 @@ def _engines_of(name: BuilderName, engines: Sequence[Engine]) -> tuple[Engine, .
 
 def _installed(name: BuilderName) -> bool:
     """Whether a program is on PATH, and is what it is called."""
-    path = shutil.which(name)
+    path = next(on_path(name), None)
     return path is not None and (name != "docker" or not _is_podman(path))
 
 
-def _is_podman(path: str) -> bool:
+def _is_podman(path: Path) -> bool:
     """Whether a program called docker is Podman: ``podman-docker`` installs a script of that name.
 
     Only a script is asked, since asking takes as long as inspecting ten images.
     """
     is_script = False
-    with suppress(OSError), Path(path).open("rb") as program:  # it may be runnable only
+    with suppress(OSError), path.open("rb") as program:  # it may be runnable only
         is_script = program.read(2) == b"#!"
-    linked = Path(path).resolve().name.startswith("podman")
-    return linked or (is_script and "podman" in read([path, "--version"]).lower())
+    linked = path.resolve().name.startswith("podman")
+    return linked or (is_script and "podman" in read([str(path), "--version"]).lower())

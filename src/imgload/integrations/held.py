@@ -50,12 +50,18 @@ def look(engines: Sequence[Engine], request: Request) -> list[Held]:
     return in_parallel([partial(Held.by, engine, request) for engine in engines])
 
 
+def nothing(engines: Sequence[Engine]) -> list[Held]:
+    """Return what engines have that are not asked."""
+    return [Held(engine, None, {}) for engine in engines]
+
+
 def settle(request: Request, before: Sequence[Held], told: Digest | None) -> tuple[Engine, Digest]:
     """Return the engine that has what was just built, and what it calls the image's ID.
 
     Args:
         request: what was asked for.
-        before: what each engine had that the build may have gone into.
+        before: what each engine had that the build may have gone into, where that says more than
+            what it has now.
         told: the image ID, where the builder told it.
 
     Raises:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import attrs
 
 from imgload.errors import ArchiveInvalid, BuildFailed, UsageError
 from imgload.oci.digest import Digest
@@ -38,19 +39,19 @@ def run(
         UsageError: when there is no such program.
 
     """
-    with _started(argv, folder, environ) as process:
-        _require_success(argv, process.wait())
+    with started(argv, folder, environ) as child:
+        child.finish()
 
 
 def run_and_read(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
     """Run a program as `run` does, and return what it wrote to stdout, too."""
     said = bytearray()
-    with _started(argv, None, environ, subprocess.PIPE) as process:
-        assert process.stdout  # noqa: S101 - it was asked for
-        while piece := os.read(process.stdout.fileno(), 1 << 16):
+    with started(argv, None, environ, subprocess.PIPE) as child:
+        assert child.process.stdout  # noqa: S101 - it was asked for
+        while piece := os.read(child.process.stdout.fileno(), 1 << 16):
             os.write(1, piece)
             said += piece
-        _require_success(argv, process.wait())
+        child.finish()
     return said.decode(errors="replace")
 
 
@@ -64,14 +65,34 @@ def read(argv: Sequence[str]) -> str:
     return ""
 
 
+@attrs.frozen
+class Child:
+    """A program that runs."""
+
+    argv: Sequence[str]
+    process: subprocess.Popen[bytes]
+
+    def finish(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            BuildFailed: when its exit status is not 0.
+
+        """
+        _require_success(self.argv, self.process.wait())
+
+
 @contextmanager
-def _started(
+def started(
     argv: Sequence[str],
-    folder: Path | None,
-    environ: Mapping[str, str] | None,
+    folder: Path | None = None,
+    environ: Mapping[str, str] | None = None,
     stdout: int | None = None,
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a program in a process group of its own; whatever goes wrong, end the group."""
+) -> Iterator[Child]:
+    """Start a program as `run` does, in a process group of its own.
+
+    Whatever is raised within ends the whole group.
+    """
     signals = _HeldBack()
     try:
         process = subprocess.Popen(  # noqa: S603 - what the user asked to be run
@@ -90,7 +111,7 @@ def _started(
         ) from error
     try:
         signals.release()
-        yield process
+        yield Child(argv, process)
     except BaseException:
         _stop(process)
         raise
@@ -146,6 +167,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
     """Yield the path of an empty file that a child may write, and that is gone afterwards."""
+    import tempfile  # noqa: PLC0415 - start-up
+
     with tempfile.TemporaryDirectory(prefix="imgload-") as folder:
         path = Path(folder) / name
         path.touch()

@@ -1,38 +1,35 @@
 """A custom builder for Skaffold: build, load, and prove the names that Skaffold will deploy.
 
-Skaffold deploys ``REPOSITORY:HEX``, of the ID that it reads out of the Docker API for the image
-built, and not the name that it asked for (pkg/skaffold/build/local, pkg/skaffold/docker/image.go).
+Its start is part of every build: what is not needed to start one is imported while it runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
-from importlib import import_module
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from imgload.connect import Connections
 from imgload.engines.base import Engine
-from imgload.errors import ImageAmbiguous, ImgloadError, PlatformMissing, UsageError
-from imgload.events import Event, Note
+from imgload.engines.discovery import Discovery, open_engines
+from imgload.errors import ImageAmbiguous, PlatformMissing, UsageError
 from imgload.integrations.builders import Builder, Recipe, choose
 from imgload.integrations.client import Client
-from imgload.integrations.held import Held, look, settle
-from imgload.integrations.publishing import publish, push
+from imgload.integrations.held import Held, look, nothing, settle
 from imgload.integrations.request import Request
-from imgload.loader import Loader
-from imgload.nodes.node import Node
-from imgload.nodes.survey import Question
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.parallel import Task
-from imgload.reference import Reference
-from imgload.report import Report
-from imgload.sources.engine import EngineSource
 
-OnEvent = Callable[[Event], None]
+if TYPE_CHECKING:
+    from imgload.events import Event
+    from imgload.integrations.loading import Loading
+    from imgload.nodes.node import Node
+    from imgload.report import Report
+
+    OnEvent = Callable[[Event], None]
+
+Made = TypeVar("Made")
 
 
 @attrs.frozen
@@ -64,7 +61,7 @@ def build(
     recipe: Recipe,
     destination: Destination,
     *,
-    on_event: OnEvent = lambda _: None,
+    watch: Callable[[], OnEvent] = lambda: _unseen,
 ) -> Built:
     """Build an image, and load it as Skaffold will deploy it, or push it.
 
@@ -72,7 +69,7 @@ def build(
         request: what Skaffold asked for.
         recipe: how to build it.
         destination: where the image is to go.
-        on_event: told what happens, from several threads.
+        watch: asked once, when the build runs, what to call with each event, from several threads.
 
     Raises:
         BuildFailed: when the build, or the push, fails.
@@ -80,55 +77,79 @@ def build(
         ImgloadError: when there is no engine, no cluster, or no such image afterwards.
 
     """
-    with Connections.open() as connections:
-        builder = choose(recipe, connections.engines)
-        return _Run(request, builder, on_event).carry_out(connections, destination)
+    with open_engines() as (found, engines):
+        builder = choose(recipe, list(engines.values()))
+        run = _Run(request, builder, destination, found, tuple(engines.values()), watch)
+        if request.push:
+            return run.push()
+        return run.load() if destination.load else run.keep()
 
 
 @attrs.frozen
 class _Run:
     request: Request
     builder: Builder
-    on_event: OnEvent
+    destination: Destination
+    found: Discovery
+    engines: tuple[Engine, ...]
+    watch: Callable[[], OnEvent]
 
-    def carry_out(self, connections: Connections, destination: Destination) -> Built:
-        if self.request.push:
-            return self._push()
-        nodes: tuple[Node, ...] = ()
-        if destination.load:
-            names = destination.nodes
-            nodes = connections.select_nodes(destination.cluster, names, guess=False)
-        platforms = self._one_platform(nodes)
-        loader = Loader([], nodes)
-        ahead = Task(partial(_ahead, loader, self.request.image))
-        engine, image_id = self._build(platforms)
-        if not destination.load:
-            return Built()
-        self._require_found(Client.of(connections.found), connections.engines, engine, image_id)
-        ahead.wait()
-        loader.sources = [EngineSource(engine)]
-        return Built(report=self._load(loader, platforms))
+    def push(self) -> Built:
+        from imgload.integrations.publishing import publish, push  # noqa: PLC0415 - start-up
+
+        if self.request.multi_platform and not self._own_command:
+            return Built(digest=publish(self.builder, self.request))
+        engine, _, _ = self._build(self.request.platforms, _nothing)
+        return Built(digest=push(self.builder.pusher(engine), engine, self.request.image))
+
+    def keep(self) -> Built:
+        self._build(self._one_platform(tuple), _nothing)
+        return Built()
+
+    def load(self) -> Built:
+        platforms = self._one_platform(self._nodes)
+        engine, image_id, ready = self._build(platforms, partial(self._prepare, platforms))
+        self._require_found(engine, image_id, ready)
+        wanted = platforms[0] if platforms and not self._own_command else None
+        return Built(ready.load(engine, self.request, wanted))
 
     @property
     def _own_command(self) -> bool:
         return bool(self.builder.recipe.command)
 
-    def _build(self, platforms: Sequence[Platform]) -> tuple[Engine, Digest]:
-        before = look(self.builder.engines, self.request)
-        told = self.builder.build(self.request, platforms)
-        return settle(self.request, before, told)
+    def _build(
+        self, platforms: Sequence[Platform], meanwhile: Callable[[], Made]
+    ) -> tuple[Engine, Digest, Made]:
+        """Build, and do something else meanwhile; when that fails, the build is stopped."""
+        engines = self.builder.engines
+        before = nothing(engines) if self.builder.is_plain else look(engines, self.request)
+        with self.builder.building(self.request, platforms) as finish:
+            made = meanwhile()
+            told = finish()
+        return (*settle(self.request, before, told), made)
 
-    def _push(self) -> Built:
-        if self.request.multi_platform and not self._own_command:
-            return Built(digest=publish(self.builder, self.request))
-        engine, _ = self._build(self.request.platforms)
-        return Built(digest=push(self.builder.pusher(engine), engine, self.request.image))
+    def _prepare(self, platforms: Sequence[Platform]) -> Loading:
+        from imgload.integrations.loading import Loading  # noqa: PLC0415 - while it is built
 
-    def _one_platform(self, nodes: Sequence[Node]) -> tuple[Platform, ...]:
+        ready = Loading.prepared(self._nodes(), self.request.image, self.watch())
+        if platforms != self.request.platforms:
+            ready.note(f"building for {platforms[0]} only, which is what the nodes are")
+        return ready
+
+    def _nodes(self) -> tuple[Node, ...]:
+        from imgload.connect import Connections  # noqa: PLC0415 - while it is built
+
+        cluster, names = self.destination.cluster, self.destination.nodes
+        connections = Connections((), self.engines, self.found)
+        return connections.select_nodes(cluster, names, guess=False)
+
+    def _one_platform(self, nodes: Callable[[], Sequence[Node]]) -> tuple[Platform, ...]:
         """Return the platform to build for: of several, an engine keeps one, and nodes run one."""
         if not self.request.multi_platform or self._own_command:
             return self.request.platforms
-        there = {node.survey(_NOTHING).traits.platform for node in nodes}
+        from imgload.integrations.loading import platforms_of  # noqa: PLC0415 - seldom
+
+        there = platforms_of(nodes())
         if len(there) != 1:
             listed = " and ".join(sorted(map(str, there)))
             raise UsageError(
@@ -138,7 +159,6 @@ class _Run:
             )
         platform = there.pop()
         self._require_asked_for(platform)
-        self.on_event(Note(f"building for {platform} only, which is what the nodes are"))
         return (platform,)
 
     def _require_asked_for(self, platform: Platform) -> None:
@@ -149,54 +169,28 @@ class _Run:
                 hint=f"name theirs: skaffold build --platform={platform}",
             )
 
-    def _require_found(
-        self, client: Client, engines: Sequence[Engine], engine: Engine, image_id: Digest
-    ) -> None:
+    def _require_found(self, engine: Engine, image_id: Digest, ready: Loading) -> None:
         """Refuse a build in place of which Skaffold would find an older one."""
-        theirs = next((each for each in engines if each.endpoint == client.endpoint), None)
+        asked = Client.of(self.found).endpoint
+        theirs = next((each for each in self.engines if each.endpoint == asked), None)
         if theirs is None or theirs is engine:
             return
         seen = Held.by(theirs, self.request).seen
         told = f"Skaffold looks for {self.request.image} in {theirs.endpoint}"
+        variable = f"DOCKER_HOST={engine.endpoint.url}"
         if seen is None:
-            self.on_event(Note(f"{told}, and it is in {engine.endpoint}: set {_variable(engine)}"))
+            ready.note(f"{told}, and it is in {engine.endpoint}: set {variable}")
         elif seen != image_id:
             raise ImageAmbiguous(
                 f"{told}, which holds {seen.short}; {engine.endpoint} holds what was built,"
                 f" {image_id.short}",
-                hint=f"run Skaffold with {_variable(engine)}",
+                hint=f"run Skaffold with {variable}",
             )
 
-    def _load(self, loader: Loader, platforms: Sequence[Platform]) -> Report:
-        source = loader.sources[0]
-        found = source.find(self.request.image, None)
-        known = source.identify(found) if found else None
-        ids = [known.target, known.image_id] if known else []
-        wanted = platforms[0] if platforms and not self._own_command else None
-        return loader.load(
-            [self.request.image],
-            also=deployed(self.request.reference, ids),
-            platform=str(wanted) if wanted else None,
-            transport="delta",
-            on_event=self.on_event,
-        )
+
+def _unseen(_: Event) -> None:
+    """Show nothing."""
 
 
-_NOTHING = Question((), ())
-
-
-def deployed(reference: Reference, ids: Sequence[Digest | None]) -> list[str]:
-    """Return the names that Skaffold gives to an image of these IDs."""
-    unique = dict.fromkeys(each.hex for each in ids if each)
-    return [str(attrs.evolve(reference, tag=digits, digest=None)) for digits in unique]
-
-
-def _ahead(loader: Loader, image: str) -> None:
-    """Do during the build what a load begins with; what is wrong the load will say."""
-    with suppress(ImgloadError):
-        loader.survey_ahead(image)
-    import_module("imgload.pushing")
-
-
-def _variable(engine: Engine) -> str:
-    return f"DOCKER_HOST={engine.endpoint.url}"
+def _nothing() -> None:
+    pass

@@ -1,5 +1,7 @@
 """Which program builds, and how it is called; the programs are scripts on PATH."""
 
+import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,8 +10,14 @@ import pytest
 
 from imgload.engines.base import Endpoint, EngineKind
 from imgload.engines.tls import Tls
-from imgload.errors import BuildFailed, EngineUnreachable, PlatformMissing, UsageError
-from imgload.integrations.builders import BuilderName, Recipe, choose
+from imgload.errors import (
+    BuildFailed,
+    ClusterNotFound,
+    EngineUnreachable,
+    PlatformMissing,
+    UsageError,
+)
+from imgload.integrations.builders import Builder, BuilderName, Recipe, choose
 from imgload.integrations.publishing import publish, push
 from imgload.integrations.request import Request
 from imgload.oci.digest import Digest
@@ -53,6 +61,12 @@ class Bench:
     def calls(self) -> list[list[str]]:
         lines = (self.folder / "calls").read_text().splitlines()
         return [line.split(" ") for line in lines if "--version" not in line]
+
+
+def built(builder: Builder, request: Request, *platforms: Platform) -> Digest | None:
+    """Run a build to its end."""
+    with builder.building(request, platforms) as finish:
+        return finish()
 
 
 @pytest.fixture
@@ -136,7 +150,8 @@ def test_docker_is_called_in_the_context_and_with_the_engine_that_was_found(benc
     """Its context may lead elsewhere."""
     bench.install("docker")
     recipe = Recipe(file="app.Dockerfile", target="dev", build_args=("A=1", "B"))
-    assert choose(recipe, [bench.engine("docker")]).build(bench.request(ARM), [ARM]) is None
+    builder = choose(recipe, [bench.engine("docker")])
+    assert built(builder, bench.request(ARM), ARM) is None
     assert bench.calls() == [
         [
             *("unix:///docker.sock", str(bench.folder), "docker", "build", "--tag=app:dev"),
@@ -151,7 +166,7 @@ def test_over_tls_dockers_client_is_left_to_itself(bench: Bench) -> None:
     bench.install("docker")
     engine = bench.engine("docker")
     engine.endpoint = attrs.evolve(engine.endpoint, tls=Tls.in_folder(bench.folder, verify=False))
-    choose(Recipe(), [engine]).build(bench.request(), [])
+    built(choose(Recipe(), [engine]), bench.request())
     assert bench.calls()[0][0] == ""
 
 
@@ -160,7 +175,7 @@ def test_podman_and_buildah_tell_the_image_id(bench: Bench, name: BuilderName) -
     """Their store may be another than that of the socket."""
     bench.install(name)
     builder = choose(Recipe(), [bench.engine("podman")])
-    assert builder.build(bench.request(), []) == Digest.parse(ID)
+    assert built(builder, bench.request()) == Digest.parse(ID)
     words = bench.calls()[0]
     assert words[2:4] == [name, "build"]
     assert {"--tag=app:dev", "."} < set(words)
@@ -172,8 +187,26 @@ def test_a_command_is_run_as_it_is(bench: Bench, tmp_path: Path) -> None:
     bench.install("make")
     bench.patch.chdir(tmp_path / "bin")
     builder = choose(Recipe(command=("make", "a;b", "$IMAGE")), [bench.engine("docker")])
-    assert builder.build(bench.request(), []) is None
+    assert built(builder, bench.request()) is None
     assert bench.calls() == [["", str(tmp_path / "bin"), "make", "a;b", "$IMAGE"]]
+
+
+def test_what_fails_meanwhile_stops_the_build(bench: Bench, tmp_path: Path) -> None:
+    """No cluster to load into: there is no point in building on."""
+    told = tmp_path / "pid"
+    command = ("/bin/sh", "-c", "echo $$ >$0; exec /bin/sleep 600", str(told))
+    builder = choose(Recipe(command=command), [bench.engine("docker")])
+
+    def fail() -> None:
+        with builder.building(bench.request(), []):
+            while not told.exists() or not told.read_text():
+                time.sleep(0.01)
+            raise ClusterNotFound("no cluster")
+
+    with pytest.raises(ClusterNotFound):
+        fail()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)
 
 
 @pytest.mark.parametrize(

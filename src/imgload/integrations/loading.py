@@ -1,0 +1,84 @@
+"""Loading what was built for Skaffold, under the names that it deploys.
+
+Skaffold deploys ``REPOSITORY:HEX``, of the ID that it reads out of the Docker API for the image
+built, and not the name that it asked for (pkg/skaffold/build/local, pkg/skaffold/docker/image.go).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
+
+import attrs
+
+from imgload.engines.base import Engine
+from imgload.errors import ImgloadError
+from imgload.events import Event, Note
+from imgload.integrations.request import Request
+from imgload.loader import Loader
+from imgload.nodes.node import Node
+from imgload.nodes.survey import Question
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+from imgload.reference import Reference
+from imgload.report import Report
+from imgload.sources.engine import EngineSource
+
+_NOTHING = Question((), ())
+
+
+def platforms_of(nodes: Sequence[Node]) -> set[Platform]:
+    """Return what the nodes run."""
+    return {node.survey(_NOTHING).traits.platform for node in nodes}
+
+
+@attrs.frozen
+class Loading:
+    """A load that is ready before its image is."""
+
+    loader: Loader
+    on_event: Callable[[Event], None]
+
+    @classmethod
+    def prepared(
+        cls, nodes: Sequence[Node], image: str, on_event: Callable[[Event], None]
+    ) -> Loading:
+        """Do what a load begins with, while the image is being built.
+
+        What is wrong with a node is said when the image is loaded.
+        """
+        loader = Loader([], nodes)
+        with suppress(ImgloadError):
+            loader.survey_ahead(image)
+        import_module("imgload.pushing")
+        return cls(loader, on_event)
+
+    def note(self, text: str) -> None:
+        """Tell the user something."""
+        self.on_event(Note(text))
+
+    def load(self, engine: Engine, request: Request, platform: Platform | None) -> Report:
+        """Load the image that an engine has, and prove all its names.
+
+        It goes by the delta transport from the first time on, so that Docker's graphdriver
+        compresses its layers then, and not at the first rebuild.
+        """
+        source = EngineSource(engine)
+        found = source.find(request.image, None)
+        known = source.identify(found) if found else None
+        ids = [known.target, known.image_id] if known else []
+        self.loader.sources = [source]
+        return self.loader.load(
+            [request.image],
+            also=deployed(request.reference, ids),
+            platform=str(platform) if platform else None,
+            transport="delta",
+            on_event=self.on_event,
+        )
+
+
+def deployed(reference: Reference, ids: Sequence[Digest | None]) -> list[str]:
+    """Return the names that Skaffold gives to an image of these IDs."""
+    unique = dict.fromkeys(each.hex for each in ids if each)
+    return [str(attrs.evolve(reference, tag=digits, digest=None)) for digits in unique]
