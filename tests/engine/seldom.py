@@ -76,8 +76,10 @@ _VARIANTS = {
     ),
     ("test_streaming.py", "test_a_large_image_takes_little_memory_and_no_disk"): (
         "docker-lab-p21-2000",
+        "podman-lab-d21-300",
     ),
-    ("test_together.py", "test_ten_loads_of_different_images"): ("docker28",),
+    ("test_streaming.py", "test_stopped_half_way_it_leaves_nothing"): ("",),
+    ("test_together.py", "test_ten_loads_of_different_images"): ("docker28", "podman"),
     ("test_together.py", "test_two_loads_of_the_same_image"): ("podman",),
     ("test_watch.py", "test_what_is_loaded_into_an_engine_is_on_the_nodes"): ("podman",),
 }
