@@ -1,7 +1,14 @@
-"""``python -m imgload``."""
+"""The program: ``imgload``, ``kubectl imgload``, ``python -m imgload``."""
 
 from __future__ import annotations
 
-from imgload.cli import main
+import gc
 
-main()
+gc.set_threshold(20_000, 20, 20)  # imports make little garbage, and looking for it takes 10 ms
+
+from imgload.cli import program  # noqa: E402
+
+__all__ = ["program"]
+
+if __name__ == "__main__":
+    program()

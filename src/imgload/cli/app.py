@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from imgload import __version__
+from imgload.cli.ending import quickly, unwritten
 from imgload.errors import ImgloadError, UsageError
 
 _INTERRUPTED = 130
@@ -82,8 +83,13 @@ def cli() -> None:
     """  # noqa: D301 - click's mark for a block that keeps its lines
 
 
+def program() -> NoReturn:
+    """Be the program; ``kubectl imgload`` and ``python -m imgload`` come here, too."""
+    quickly(main)
+
+
 def main() -> NoReturn:
-    """Run the command line and exit; ``kubectl imgload`` and ``python -m imgload`` come here."""
+    """Run the command line and exit."""
     finish(_run)
 
 
@@ -121,6 +127,8 @@ def finish(run: Callable[[], int | None]) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         status = _INTERRUPTED
+    except OSError as error:
+        status = unwritten(error)
     sys.exit(status or 0)
 
 

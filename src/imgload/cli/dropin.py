@@ -13,6 +13,7 @@ import attrs
 import click
 
 from imgload.cli.app import finish
+from imgload.cli.ending import quickly
 from imgload.errors import ImageNotFound, ImgloadError, LoadFailed, UsageError
 from imgload.integrations.program import find_real, hand_over, install, uninstall
 from imgload.integrations.tool import HandOver, Help, Request, Story, Tool
@@ -80,7 +81,7 @@ def stand_in(tool: Tool, arguments: Sequence[str], to: Path | None, off: Path | 
 
 def serve(tool: Tool) -> NoReturn:
     """Be the other program: what `install` writes comes here."""
-    finish(partial(run, tool, sys.argv[1:]))
+    quickly(partial(finish, partial(run, tool, sys.argv[1:])))
 
 
 def run(tool: Tool, arguments: Sequence[str]) -> int:

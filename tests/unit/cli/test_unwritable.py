@@ -1,0 +1,49 @@
+"""What becomes of a command whose output nobody takes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+FULL = Path("/dev/full")
+COMMANDS = [["--help"], ["--version"], ["load", "--help"], ["completion", "bash"]]
+
+
+def imgload(arguments: Sequence[str], stdout: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "imgload", *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_an_output_that_cannot_be_written_is_an_error(arguments: list[str]) -> None:
+    with FULL.open("wb") as full:
+        ended = imgload(arguments, full.fileno())
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "error: the output could not be written: No space left on device"
+    ]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_a_reader_that_leaves_ends_the_command_in_silence(arguments: list[str]) -> None:
+    """As with `imgload images | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = imgload(arguments, writer)
+    finally:
+        os.close(writer)
+    assert ended.returncode == 1
+    assert not ended.stderr
+
+
+def test_all_of_a_long_output_is_written() -> None:
+    """The program ends without taking the interpreter apart, and not before that."""
+    ended = imgload(["completion", "bash"], subprocess.PIPE)
+    assert ended.returncode == 0
+    assert len(ended.stdout) > 500
+    assert ended.stdout.endswith("\n")
