@@ -23,20 +23,39 @@ def remembered(source: Source, found: Found) -> Located:
     return source, found
 
 
+def identities(found: Iterable[Located]) -> dict[Found, Found]:
+    """Have the engines tell the image IDs that are not known yet."""
+    return {there: source.identify(there) for source, there in found if there.image_id is None}
+
+
 def identified(
-    found: Mapping[Image, Located], surveys: Mapping[str, Survey]
+    found: Mapping[Image, Located],
+    surveys: Mapping[str, Survey],
+    pushed: Mapping[Found, Found] | None = None,
 ) -> dict[Image, Located]:
-    """Settle the image IDs that an engine does not tell: a node may, by the manifest's digest."""
+    """Settle the image IDs that an engine does not tell: a node may, by the manifest's digest.
+
+    Args:
+        found: the images.
+        surveys: what the nodes have.
+        pushed: what `identities` returned of them; an engine is asked for others where need be.
+
+    """
     from imgload.memory import Memory  # noqa: PLC0415 - start-up
 
+    memory = Memory.load()
     known: dict[Image, Located] = {}
     for image, (source, there) in found.items():
-        image_id = there.image_id or _config_of(there.manifest_digest, surveys.values())
-        settled = attrs.evolve(there, image_id=image_id) if image_id else source.identify(there)
+        settled = _settled(source, (pushed or {}).get(there, there), surveys)
         known[attrs.evolve(image, image_id=settled.image_id)] = (source, settled)
-        if settled.image_id and there.manifest_digest:
-            Memory.load().identify(source.address, there.manifest_digest, settled.image_id)
+        if settled.image_id and settled.manifest_digest:
+            memory.identify(source.address, settled.manifest_digest, settled.image_id)
     return known
+
+
+def _settled(source: Source, there: Found, surveys: Mapping[str, Survey]) -> Found:
+    image_id = there.image_id or _config_of(there.manifest_digest, surveys.values())
+    return attrs.evolve(there, image_id=image_id) if image_id else source.identify(there)
 
 
 def saved(found: Mapping[Image, Located]) -> dict[Image, Located]:

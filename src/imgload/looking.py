@@ -12,13 +12,13 @@ from imgload.engines.candidate import Attempt
 from imgload.engines.discovery import explained
 from imgload.errors import ImgloadError
 from imgload.events import Event, ImageFound, Note
-from imgload.identity import identified, may_have, remembered
+from imgload.identity import identified, identities, may_have, remembered
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question, Survey
 from imgload.oci.platform import Platform
 from imgload.parallel import Task, in_parallel
 from imgload.plan import Image
-from imgload.sources.base import Source
+from imgload.sources.base import Found, Source
 from imgload.sources.resolve import Located, Settle, locate, named, refit
 
 Ask = Callable[[Node, Question], Survey | ImgloadError]
@@ -81,6 +81,7 @@ class Look:
         found: the images, and where each comes from.
         surveys: what each node has.
         failed: why the others do not answer.
+        pushed: what the engines told of images whose ID was not known.
 
     """
 
@@ -94,6 +95,7 @@ class Look:
     found: dict[Image, Located] = attrs.field(factory=dict)
     surveys: dict[str, Survey] = attrs.field(factory=dict)
     failed: dict[str, ImgloadError] = attrs.field(factory=dict)
+    pushed: dict[Found, Found] = attrs.field(factory=dict)
 
     def at(self, request: Request) -> None:
         """Find the images, and survey the nodes."""
@@ -111,9 +113,14 @@ class Look:
         self._tell(request)
 
     def survey(self) -> None:
-        """Ask all nodes about the images."""
+        """Ask all nodes about the images, and meanwhile the engines for IDs that they do not tell.
+
+        An engine is asked by a push, which Ctrl-C must not leave half done: hence not on a thread.
+        """
         asked = Question.about(list(self.found))
-        self.surveys, self.failed = ask_all(self.nodes, asked, self.ask)
+        surveying = Task(partial(ask_all, self.nodes, asked, self.ask))
+        self.pushed |= identities(self.found.values())
+        self.surveys, self.failed = surveying.result()
 
     def _survey_first(self) -> None:
         """Survey, unless that was done ahead and holds nothing of the images."""
@@ -126,7 +133,7 @@ class Look:
 
     def _identify(self) -> None:
         if self._has_unknown:
-            self.found = identified(self.found, self.surveys)
+            self.found = identified(self.found, self.surveys, self.pushed)
             if any(may_have(survey, self.found) for survey in self.surveys.values()):
                 self.survey()
 
