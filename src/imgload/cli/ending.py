@@ -1,4 +1,4 @@
-"""How the program ends: what could not be written, and no time for taking things apart."""
+"""The program's standard streams, and how it ends."""
 
 from __future__ import annotations
 
@@ -29,17 +29,25 @@ def unwritten(error: OSError) -> int:
     return FAILED
 
 
+def open_streams() -> None:
+    """Open what the caller has closed (``2>&-``), or a socket would be taken for it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+
+
 def quickly(run: Callable[[], NoReturn]) -> NoReturn:
     """Run, and end the process as soon as its output is written.
 
     Taking the interpreter apart costs 20 ms, and nothing of ours waits for it: connections,
     temporary files and tunnels are closed by whoever opened them.
     """
+    open_streams()
     try:
         run()
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else FAILED
-    for stream in filter(None, (sys.stdout, sys.stderr)):
+    for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError as error:

@@ -41,6 +41,22 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(arguments: list[str]) 
     assert not ended.stderr
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_reason_to_fail(closed: str, tmp_path: Path) -> None:
+    """The image is not found, with or without them."""
+    archive = tmp_path / "empty.tar"
+    archive.write_bytes(b"")
+    command = f'exec "$0" -m imgload load app:dev --from "$1" -c none {closed}'
+    ended = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(archive)],
+        capture_output=True,
+        env={**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/none"},
+        check=False,
+    )
+    assert ended.returncode == 5
+    assert b"Traceback" not in ended.stderr
+
+
 def test_all_of_a_long_output_is_written() -> None:
     """The program ends without taking the interpreter apart, and not before that."""
     ended = imgload(["completion", "bash"], subprocess.PIPE)
