@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from imgload.clusters.listing import ClusterList
     from imgload.listing import Listing
+    from imgload.plan import Verify
     from imgload.pruning import PruneReport
     from imgload.transports.choose import TransportOption
 
@@ -28,6 +29,7 @@ def load(
     also: Sequence[str] = (),
     platform: str | None = None,
     transport: TransportOption = "auto",
+    verify: Verify = "cri",
     dry_run: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Report:
@@ -43,6 +45,8 @@ def load(
         also: names that the one image gets beside that, in the same transfer.
         transport: ``archive`` (whole images), ``delta`` (what is missing) or ``auto``.
         platform: ``os/arch[/variant]`` out of a multi-platform image.
+        verify: ``cri`` (what containerd and CRI say), or ``deep`` (and every blob that a node keeps
+            of the images is read again, and hashed there).
         dry_run: plan only; nothing is changed.
         on_event: told what happens, as values of `imgload.Event`, from several threads.
 
@@ -61,6 +65,7 @@ def load(
             also=also,
             platform=platform,
             transport=transport,
+            verify=verify,
             dry_run=dry_run,
             on_event=on_event,
         )
@@ -74,6 +79,7 @@ def verify(
     source: str | None = None,
     name: str | None = None,
     platform: str | None = None,
+    deep: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Report:
     """Read back whether every node of a cluster has exactly these images; nothing is changed.
@@ -85,6 +91,7 @@ def verify(
         source: as for `load`.
         name: the name that one image has on the nodes, in place of its own.
         platform: ``os/arch[/variant]`` out of a multi-platform image.
+        deep: also read every blob that a node keeps of them again, and hash it there.
         on_event: told each result, as values of `imgload.Event`.
 
     Returns:
@@ -96,7 +103,9 @@ def verify(
 
     """
     with Loader.connect(cluster, nodes=nodes, source=source) as loader:
-        return loader.verify(_several(images), name=name, platform=platform, on_event=on_event)
+        return loader.verify(
+            _several(images), name=name, platform=platform, deep=deep, on_event=on_event
+        )
 
 
 def images(

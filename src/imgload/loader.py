@@ -23,6 +23,7 @@ from imgload.sources.base import Source
 from imgload.sources.resolve import Settle, refuse, require_pushers
 
 if TYPE_CHECKING:
+    from imgload.plan import Verify
     from imgload.transports.choose import TransportOption
 
 OnEvent = Callable[[Event], None]
@@ -111,6 +112,7 @@ class Loader:
         also: Sequence[str] = (),
         platform: str | None = None,
         transport: TransportOption = "auto",
+        verify: Verify = "cri",
         dry_run: bool = False,
         on_event: OnEvent = lambda _: None,
     ) -> Report:
@@ -123,6 +125,8 @@ class Loader:
             also: names that the one image gets beside that, in the same transfer.
             transport: ``archive`` (whole images), ``delta`` (what is missing) or ``auto``.
             platform: ``os/arch[/variant]`` out of a multi-platform image.
+            verify: ``cri`` (what containerd and CRI say), or ``deep`` (and every blob that a node
+                keeps of the images is read again, and hashed there).
             dry_run: stop after the plan.
             on_event: told what happens, from several threads.
 
@@ -141,7 +145,8 @@ class Loader:
         from imgload.transfer import Transfer  # noqa: PLC0415 - see `ask_all`
 
         origins = {image.name: origin for image, origin in look.found.items()}
-        transfer = Transfer(by_name, look.surveys, origins, on_event, transport)
+        deep = verify == "deep" and not dry_run
+        transfer = Transfer(by_name, look.surveys, origins, on_event, transport, deep)
         transfer.refuse(list(look.found), look.failed)
         (transfer.pretend if dry_run else transfer.carry_out)(plan)
         report = transfer.report([node.name for node in self.nodes], dry_run=dry_run)
@@ -155,6 +160,7 @@ class Loader:
         *,
         name: str | None = None,
         platform: str | None = None,
+        deep: bool = False,
         on_event: OnEvent = lambda _: None,
     ) -> Report:
         """Read back whether every node has exactly these images; nothing is changed.
@@ -163,6 +169,7 @@ class Loader:
             images: as for `load`.
             name: the name that one image has on the nodes, in place of its own.
             platform: ``os/arch[/variant]`` out of a multi-platform image.
+            deep: also read every blob that a node keeps of them again, and hash it there.
             on_event: told each result.
 
         Raises:
@@ -177,7 +184,7 @@ class Loader:
         if any(image.image_id is None for image in look.found):
             look.found = saved(look.found)
             look.survey()
-        verification = Verification(self.nodes, look.surveys, look.failed, on_event)
+        verification = Verification(self.nodes, look.surveys, look.failed, on_event, deep)
         report = verification.report(list(look.found))
         if not report.ok:
             raise LoadFailed(report)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from imgload.nodes.survey import Survey
 
 Action = Literal["present", "tagged", "delta", "full"]
+Verify = Literal["cri", "deep"]
 
 
 @attrs.frozen
@@ -55,7 +56,8 @@ class Proof:
     """What was read back of a node about one image.
 
     `cri` is None where there is no crictl to ask, unless containerd's labels say that CRI does not
-    have the image: then it is False.
+    have the image: then it is False. `content` is whether what the node keeps of the image is what
+    its digests say, read again; None where that was not asked.
     """
 
     name: bool
@@ -63,11 +65,12 @@ class Proof:
     diff_ids: bool
     unpacked: bool
     cri: bool | None
+    content: bool | None = None
 
     @property
     def ok(self) -> bool:
         """Whether nothing is missing."""
-        return all((self.name, self.image_id, self.diff_ids, self.unpacked, self.cri is not False))
+        return not self.missing()
 
     @property
     def awaits_cri(self) -> bool:
@@ -82,6 +85,7 @@ class Proof:
             "its layers' diff IDs": self.diff_ids,
             "its unpacked snapshot": self.unpacked,
             "CRI's confirmation": self.cri is not False,
+            "undamaged content": self.content is not False,
         }
         return [what for what, there in said.items() if not there]
 

@@ -63,7 +63,7 @@ class NodeResult:
             "bytes_sent": self.bytes_sent,
             "seconds": round(self.seconds, 3),
             "replaced": str(self.replaced) if self.replaced else None,
-            "proof": attrs.asdict(self.proof) if self.proof else None,
+            "proof": proof_json(self.proof) if self.proof else None,
             "error": error_json(self.error) if self.error else None,
         }
 
@@ -118,6 +118,14 @@ class Report:
         document["images"] = [image.to_json() for image in self.images]
         document["ok"] = self.ok
         return document
+
+
+def proof_json(proof: Proof) -> dict[str, bool | None]:
+    """Return a proof for machines; `content` only where it was asked."""
+    document = attrs.asdict(proof)
+    if proof.content is None:
+        del document["content"]
+    return document
 
 
 def error_json(error: ImgloadError) -> dict[str, str]:

@@ -38,6 +38,7 @@ class Transfer:
         origins: where each image comes from, by its name on the nodes.
         on_event: told what happens, from several threads.
         option: the transport asked for.
+        deep: whether what is proven is read again.
 
     """
 
@@ -46,6 +47,7 @@ class Transfer:
     origins: Mapping[str, Located]
     on_event: Callable[[Event], None]
     option: TransportOption = "auto"
+    deep: bool = False
     images: dict[str, Image] = attrs.field(factory=dict)
     results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
 
@@ -91,6 +93,10 @@ class Transfer:
         return Report(tuple(rows), dry_run)
 
     def _settle(self, image: Image, result: NodeResult) -> None:
+        if self.deep:
+            from imgload.rereading import deepened  # noqa: PLC0415 - start-up
+
+            result = deepened(self.nodes[result.node], image.name, result)
         self.images[image.name] = image
         self.results[image.name, result.node] = result
         self.on_event(NodeDone(image.name, result))

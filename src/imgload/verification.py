@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import attrs
 
@@ -10,6 +11,7 @@ from imgload.errors import ImgloadError, NotProven
 from imgload.events import Event, NodeDone
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Survey
+from imgload.parallel import in_parallel
 from imgload.plan import Image, Proof, prove
 from imgload.report import ImageResult, NodeResult, Report
 
@@ -23,6 +25,7 @@ class Verification:
         surveys: their answers, by name.
         errors: why the others did not answer.
         on_event: told each result.
+        deep: whether what is proven is read again.
 
     """
 
@@ -30,13 +33,14 @@ class Verification:
     surveys: Mapping[str, Survey]
     errors: Mapping[str, ImgloadError]
     on_event: Callable[[Event], None]
+    deep: bool = False
 
     def report(self, images: Sequence[Image]) -> Report:
         """Return what each node has of each image."""
         return Report(tuple(self._image(image) for image in images))
 
     def _image(self, image: Image) -> ImageResult:
-        results = tuple(self._result(image, node) for node in self.nodes)
+        results = tuple(in_parallel([partial(self._result, image, node) for node in self.nodes]))
         for result in results:
             self.on_event(NodeDone(image.name, result))
         return ImageResult(image.name, image.image_id, image.source, image.platform, results)
@@ -47,10 +51,18 @@ class Verification:
         survey = self.surveys[node.name]
         proof = prove(image, survey)
         if proof.ok:
-            return NodeResult(node.name, "present", proof)
+            return self._present(image, node, proof)
         message = f"{node.name} {_finding(image, survey, proof)}"
         hint = f"imgload load {image.name} --node {node.name}"
         return NodeResult(node.name, None, proof, error=NotProven(message, hint=hint))
+
+    def _present(self, image: Image, node: Node, proof: Proof) -> NodeResult:
+        result = NodeResult(node.name, "present", proof)
+        if not self.deep:
+            return result
+        from imgload.rereading import deepened  # noqa: PLC0415 - start-up
+
+        return deepened(node, image.name, result)
 
 
 def _finding(image: Image, survey: Survey, proof: Proof) -> str:

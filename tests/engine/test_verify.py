@@ -14,6 +14,9 @@ import imgload
 from tests.engine.conftest import Images, forget, records, unique
 from tests.lab import Lab
 
+BLOBS = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256"
+LAYERS = "{{json .RootFS.Layers}}"
+
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "imgload", "verify", *arguments]
@@ -98,3 +101,32 @@ def test_an_engine_that_cannot_push_is_read_by_a_save(lab: Lab, images: Images) 
     imgload.load(tag, cluster="lab-d17", source=source)
     assert imgload.verify(tag, cluster="lab-d17", source=source).ok
     forget(lab.cluster("lab-d17").nodes[0], f"docker.io/library/{tag}")
+
+
+@pytest.mark.parametrize(("engine", "cluster"), [("docker", "lab-d21"), ("podman", "lab-p17")])
+def test_a_damaged_blob_is_found_by_reading_it_again(
+    lab: Lab, images: Images, engine: str, cluster: str
+) -> None:
+    """containerd does not look at it any more, and nor does CRI."""
+    node, tag = lab.cluster(cluster).nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    images.build(lab.engine(engine), tag, b"content" * 1000)
+    shown = lab.engine(engine).cli("image", "inspect", "--format", LAYERS, tag)
+    diff_id = json.loads(shown)[0]
+    options = ("-c", cluster, "--from", engine, "-o", "json")
+    imgload.load(tag, cluster=cluster, source=engine, transport="archive")
+    assert imgload.verify(tag, cluster=cluster, source=engine, deep=True).ok
+    node.exec("sh", "-c", f"echo oops > {BLOBS}/{diff_id.removeprefix('sha256:')}")
+
+    assert imgload.verify(tag, cluster=cluster, source=engine).ok
+    with pytest.raises(imgload.LoadFailed, match=f"damaged content: {diff_id}"):
+        imgload.load(tag, cluster=cluster, source=engine, verify="deep")
+    ended = _run(tag, "--deep", *options)
+
+    result = json.loads(ended.stdout)["images"][0]["nodes"][0]
+    assert ended.returncode == 1
+    assert result["proof"]["content"] is False
+    assert f"content rm {diff_id}, and load" in result["error"]["hint"]
+    node.ctr("content", "rm", diff_id)
+    assert imgload.load(tag, cluster=cluster, source=engine, verify="deep").ok
+    forget(node, name)

@@ -31,6 +31,7 @@ LEVELS: list[set[str]] = [
     {"sources"},
     {"pushing"},
     {"sending"},
+    {"rereading"},
     {"transfer", "verification"},
     {"connect"},
     {"registry"},

@@ -16,6 +16,7 @@ from imgload.cli.output import failures, show
 from imgload.cli.progress import watching
 
 if TYPE_CHECKING:
+    from imgload.plan import Verify
     from imgload.transports.choose import TransportOption
 
 
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
     help="How: saved by the source, or pushed by the engine.",
     show_default=True,
 )
+@click.option(
+    "--verify",
+    type=click.Choice(["cri", "deep"]),
+    default="cri",
+    help="What containerd and CRI say; deep: every blob on the nodes is read again, too.",
+    show_default=True,
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @output_option("json")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
@@ -43,6 +51,7 @@ def load(
     also: tuple[str, ...],
     platform: str | None,
     transport: TransportOption,
+    verify: Verify,
     dry_run: bool,
     output: str,
     quiet: bool,
@@ -76,6 +85,7 @@ def load(
             also=also,
             platform=platform,
             transport=transport,
+            verify=verify,
             dry_run=dry_run,
             on_event=on_event,
         )

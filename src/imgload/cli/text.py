@@ -57,9 +57,10 @@ def hint_text(hint: str) -> str:
 
 
 def _proof(node: NodeResult) -> str:
+    again = ", its content read again" if node.proof and node.proof.content else ""
     if node.proof is not None and node.proof.cri:
-        return "proven on containerd and by CRI"
-    return "proven on containerd (no crictl on the node)"
+        return f"proven on containerd and by CRI{again}"
+    return f"proven on containerd (no crictl on the node){again}"
 
 
 def _advise(report: Report) -> None:

@@ -18,6 +18,7 @@ from imgload.cli.progress import watching
 @images_argument
 @cluster_options
 @source_options
+@click.option("--deep", is_flag=True, help="Read every blob on the nodes again, too.")
 @output_option("json", "junit")
 @click.option("--quiet", "-q", is_flag=True, help="Print what is wrong only.")
 def verify(
@@ -27,6 +28,7 @@ def verify(
     source: str | None,
     name: str | None,
     platform: str | None,
+    deep: bool,
     output: str,
     quiet: bool,
 ) -> None:
@@ -42,6 +44,7 @@ def verify(
       imgload verify app:dev db:dev -c kind        two images in this one
       imgload verify app:dev --as ghcr.io/me/app:1 under the name that the pod spec uses
       imgload verify --from app.tar                all images of an archive
+      imgload verify app:dev --deep                what the nodes keep of it is hashed again
       imgload verify app:dev -o junit > images.xml a CI step with a report
     """  # noqa: D301 - click's mark for a block that keeps its lines
     from imgload.api import verify as verify_images  # noqa: PLC0415 - --help needs none of it
@@ -55,6 +58,7 @@ def verify(
             source=source,
             name=name,
             platform=platform,
+            deep=deep,
             on_event=on_event,
         )
     show(report, output, quiet=quiet)

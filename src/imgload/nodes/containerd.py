@@ -26,6 +26,7 @@ CRI_LABEL = "io.cri-containerd.image"
 
 _CONFIG_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.config=(sha256:[0-9a-f]{64})")
 _CHILD_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.m\.\d+=(sha256:[0-9a-f]{64})")
+_LAYER_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.l\.\d+=(sha256:[0-9a-f]{64})")
 _VERSION = re.compile(r"Server:\s+Version:\s+v?(\d{1,9})\.(\d{1,9})")
 _SNAPSHOTTER_PATHS = (
     ("io.containerd.cri.v1.images", "snapshotter"),
@@ -202,6 +203,14 @@ class Content:
     blobs: frozenset[Digest] = frozenset()
     configs: dict[Digest, Digest] = attrs.field(factory=dict)
     children: dict[Digest, tuple[Digest, ...]] = attrs.field(factory=dict)
+    layers: dict[Digest, tuple[Digest, ...]] = attrs.field(factory=dict)
+
+    def there_under(self, target: Digest, depth: int = 4) -> frozenset[Digest]:
+        """Return the blobs that are there of a manifest or an index: its own, and all below."""
+        config = [self.configs[target]] if target in self.configs else []
+        own = self.blobs & {target, *config, *self.layers.get(target, ())}
+        children = self.children.get(target, ()) if depth else ()
+        return own.union(*(self.there_under(child, depth - 1) for child in children))
 
     def configs_under(self, target: Digest, depth: int = 4) -> frozenset[Digest]:
         """Return the configs of a manifest, or of all manifests under an index."""
@@ -226,6 +235,8 @@ def parse_content(text: str) -> Content:
             content.configs[digest] = Digest.parse(match.group(1))
         if found := _CHILD_LABEL.findall(line):
             content.children[digest] = tuple(map(Digest.parse, found))
+        if found := _LAYER_LABEL.findall(line):
+            content.layers[digest] = tuple(map(Digest.parse, found))
     return attrs.evolve(content, blobs=frozenset(blobs))
 
 

@@ -165,7 +165,12 @@ class Node:
         """Return the import command that suits this node, which was surveyed before."""
         traits = self._known_traits
         local = traits.version >= _LOCAL_IMPORT
-        command = containerd.import_command(traits.snapshotter, str(platform), local=local)
+        return self.spelled(
+            containerd.import_command(traits.snapshotter, str(platform), local=local)
+        )
+
+    def spelled(self, command: Sequence[str]) -> tuple[str, ...]:
+        """Return a command as this node has it."""
         return self._known_runtime.spelled(command)
 
     @property

@@ -173,10 +173,28 @@ def test_an_index_leads_to_the_configs_below_it() -> None:
     assert content.configs_under(Digest.of(b"index")) == {CONFIG, MANIFEST}
 
 
+def test_what_is_there_of_an_image_is_all_that_its_labels_lead_to() -> None:
+    """Blobs that the node does not keep are not among it, nor are other images' blobs."""
+    manifest, kept, gone = (Digest.of(name) for name in (b"manifest", b"kept", b"gone"))
+    label = "containerd.io/gc.ref.content"
+    refs = f"{label}.config={CONFIG},{label}.l.0={kept},{label}.l.1={gone}"
+    rows = (
+        f"{manifest}\t1B\tx\t{refs}\n{CONFIG}\t1B\tx\t-\n{kept}\t1B\tx\t-\n{MANIFEST}\t1B\tx\t-\n"
+    )
+    content = parse_content("DIGEST\n" + index_of(manifest) + rows)
+    assert content.there_under(Digest.of(b"index")) == {
+        Digest.of(b"index"),
+        manifest,
+        CONFIG,
+        kept,
+    }
+
+
 def test_an_index_that_lists_itself_leads_nowhere() -> None:
     """No label can make the search endless."""
     index = Digest.of(b"index")
     assert parse_content("DIGEST\n" + index_of(index, index)).configs_under(index) == frozenset()
+    assert parse_content("DIGEST\n" + index_of(index, index)).there_under(index) == {index}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
