@@ -105,8 +105,10 @@ class Transfer:
         start = time.monotonic()
         node = self.nodes[step.node]
         try:
-            node.run(_tag_command(step))
-            proof = self._prove(node, [step.image])[step.image.name]
+            survey = node.rename(_tag_command(step), Question.about([step.image]))
+            proof = prove(step.image, survey)
+            if not proof.ok:
+                proof = self._prove(node, [step.image])[step.image.name]
             error = _refusal(step.image, node, proof)
         except ImgloadError as failure:
             proof, error = None, failure

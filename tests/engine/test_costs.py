@@ -50,25 +50,25 @@ COSTS = {
         "full": Cost(execs=2, asked=13, source=0, pushed=0, sent=BASE + 25_000),
         "present": Cost(execs=1, asked=8, source=0, pushed=0, sent=3_000),
         "delta": Cost(execs=2, asked=15, source=0, pushed=15, sent=15_000),
-        "tagged": Cost(execs=4, asked=17, source=0, pushed=0, sent=8_000),
+        "tagged": Cost(execs=3, asked=14, source=0, pushed=0, sent=8_000),
     },
     ("docker", "lab-d3"): {
         "full": Cost(execs=6, asked=25, source=0, pushed=0, sent=3 * (BASE + 25_000)),
         "present": Cost(execs=3, asked=14, source=0, pushed=0, sent=8_000),
         "delta": Cost(execs=6, asked=27, source=0, pushed=15, sent=42_000),
-        "tagged": Cost(execs=12, asked=41, source=0, pushed=0, sent=22_000),
+        "tagged": Cost(execs=9, asked=32, source=0, pushed=0, sent=22_000),
     },
     ("docker28", "lab-d21"): {
         "full": Cost(execs=2, asked=11, source=12, pushed=16, sent=BASE + 25_000),
         "present": Cost(execs=1, asked=8, source=6, pushed=0, sent=3_000),
         "delta": Cost(execs=2, asked=11, source=12, pushed=14, sent=13_000),
-        "tagged": Cost(execs=4, asked=17, source=6, pushed=0, sent=8_000),
+        "tagged": Cost(execs=3, asked=14, source=6, pushed=0, sent=8_000),
     },
     ("podman", "lab-d21"): {
         "full": Cost(execs=2, asked=10, source=7, pushed=0, sent=BASE + 25_000),
         "present": Cost(execs=1, asked=7, source=5, pushed=0, sent=3_000),
         "delta": Cost(execs=2, asked=10, source=7, pushed=11, sent=13_000),
-        "tagged": Cost(execs=4, asked=16, source=5, pushed=0, sent=8_000),
+        "tagged": Cost(execs=3, asked=13, source=5, pushed=0, sent=8_000),
     },
 }
 THREE_IMAGES = {
@@ -139,23 +139,15 @@ def _pushed(patch: pytest.MonkeyPatch) -> list[str]:
 def test_no_load_costs_more_than_it_did(
     lab: Lab, images: Images, tmp_path: Path, source: str, cluster: str
 ) -> None:
-    """Two rebuilds, since Docker's graphdriver store is taught by the first one."""
-    engine, nodes = lab.engine(source), lab.cluster(cluster).nodes
-    base, tag = unique("base"), unique()
-    images.build(engine, base, os.urandom(BASE))
-    measured: list[tuple[str, Cost]] = []
-    with metering(engine, lab, tmp_path) as meters:
-        for case in ("full", "present", "delta", "delta", "tagged"):
-            if case in {"full", "delta"}:
-                images.build(engine, tag, base=base)
-            name = OTHER_NAME if case == "tagged" else None
-            meters.read()
-            report = imgload.load(tag, cluster=cluster, source=meters.source.url, name=name)
-            measured.append((case, meters.read()))
-            assert {node.action for node in report.images[0].nodes} == {case}
-    for node in nodes:
-        forget(node, f"docker.io/library/{tag}", f"docker.io/library/{OTHER_NAME}")
-    assert grown(measured, COSTS[source, cluster]) == []
+    """In one run of three at least: CRI may hear late of an image, which takes a further look."""
+    engine = lab.engine(source)
+    runs = (_measured(lab, engine, cluster, images, tmp_path) for _ in range(3))
+    found: list[str] = []
+    for run in runs:
+        found = grown(run, COSTS[source, cluster])
+        if not found:
+            break
+    assert found == []
 
 
 def test_more_images_cost_no_more_execs(lab: Lab, images: Images, tmp_path: Path) -> None:
@@ -183,6 +175,27 @@ def test_a_load_that_sends_nothing_imports_no_sdk(lab: Lab, images: Images, tmp_
     assert found & HEAVY <= MEANWHILE
     assert len(ours(found)) <= PRESENT.ours, sorted(ours(found))
     assert len(found) <= PRESENT.all, sorted(found)
+
+
+def _measured(
+    lab: Lab, engine: Engine, cluster: str, images: Images, folder: Path
+) -> list[tuple[str, Cost]]:
+    """Two rebuilds, since Docker's graphdriver store is taught by the first one."""
+    base, tag = unique("base"), unique()
+    images.build(engine, base, os.urandom(BASE))
+    measured: list[tuple[str, Cost]] = []
+    with metering(engine, lab, folder) as meters:
+        for case in ("full", "present", "delta", "delta", "tagged"):
+            if case in {"full", "delta"}:
+                images.build(engine, tag, base=base)
+            name = OTHER_NAME if case == "tagged" else None
+            meters.read()
+            report = imgload.load(tag, cluster=cluster, source=meters.source.url, name=name)
+            measured.append((case, meters.read()))
+            assert {node.action for node in report.images[0].nodes} == {case}
+    for node in lab.cluster(cluster).nodes:
+        forget(node, f"docker.io/library/{tag}", f"docker.io/library/{OTHER_NAME}")
+    return measured
 
 
 def grown(measured: list[tuple[str, Cost]], most: dict[str, Cost]) -> list[str]:

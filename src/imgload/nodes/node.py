@@ -132,22 +132,42 @@ class Node:
             ImportFailed: when ctr refuses it.
 
         """
-        traits = self._known_traits
         self._last = None
         feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
         from imgload.nodes.marks import mark_commands  # noqa: PLC0415 - start-up
 
         marks = mark_commands(question.loaded, time.time())
-        groups = self._spelled([marks, *state_commands(question, traits.snapshotter)])
-        argv, marker = batch_argv(*groups, before=feed)
-        result = self._exec(argv, layout)
-        outputs = parse_batch(result.stdout, marker, 1 + sum(map(len, groups)))
-        if len(outputs) == 1 + sum(map(len, groups)) and outputs[0].exit_status == 0:
-            survey = read_state(question, traits, outputs[1 + len(marks) :])
-            self._last = (question, survey)
-            return survey
+        survey = self._change(feed, "ctr images import", question, marks, layout)
+        self._last = (question, survey)
+        return survey
+
+    def rename(self, command: Sequence[str], question: Question) -> Survey:
+        """Run a command that changes an image's names, and survey the node in the same exec.
+
+        Raises:
+            ImportFailed: when it fails.
+
+        """
+        return self._change(self.spelled(command), " ".join(command[:5]), question)
+
+    def _change(
+        self,
+        command: Sequence[str],
+        doing: str,
+        question: Question,
+        after: Group = (),
+        stdin: Iterable[Chunk] | None = None,
+    ) -> Survey:
+        traits = self._known_traits
+        groups = self._spelled([after, *state_commands(question, traits.snapshotter)])
+        argv, marker = batch_argv(*groups, before=command)
+        result = self._exec(argv, stdin)
+        count = 1 + sum(map(len, groups))
+        outputs = parse_batch(result.stdout, marker, count)
+        if len(outputs) == count and outputs[0].exit_status == 0:
+            return read_state(question, traits, outputs[1 + len(after) :])
         status = outputs[0].exit_status if outputs else result.exit_status
-        raise self._failure(status, result.message, "ctr images import")
+        raise self._failure(status, result.message, doing)
 
     def mark(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         """Mark images as loaded by imgload; `import_layout` does so itself.
