@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
 LEVELS: list[set[str]] = [
-    {"errors", "parallel", "state"},
-    {"oci", "ages"},
+    {"errors", "state"},
+    {"oci", "ages", "parallel"},
     {"reference"},
     {"patterns"},
     {"plan"},
