@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
 LEVELS: list[set[str]] = [
     {"errors", "state"},
-    {"oci", "ages", "parallel"},
+    {"oci", "ages", "parallel", "sizes"},
     {"reference"},
     {"patterns"},
     {"plan"},
@@ -49,6 +49,7 @@ PURE = (
     "reference.py",
     "patterns.py",
     "ages.py",
+    "sizes.py",
     "oci/",
     "plan.py",
     "report.py",
