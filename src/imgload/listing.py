@@ -13,7 +13,7 @@ from imgload.errors import ImgloadError
 from imgload.nodes.inventory import Inventory, NodeImage, take_inventory
 from imgload.nodes.node import Node
 from imgload.oci.digest import Digest
-from imgload.parallel import in_parallel
+from imgload.parallel import in_parallel, outcome
 from imgload.patterns import matches
 from imgload.report import error_json
 
@@ -95,7 +95,7 @@ class Listing:
 
 def take_inventories(nodes: Sequence[Node]) -> dict[str, Inventory | ImgloadError]:
     """Ask all nodes at once about all their images; one that fails does not stop the others."""
-    answers = in_parallel([partial(_inventory, node) for node in nodes])
+    answers = in_parallel([partial(outcome, partial(take_inventory, node)) for node in nodes])
     return dict(zip((node.name for node in nodes), answers, strict=True))
 
 
@@ -115,13 +115,6 @@ def list_images(
         {node: _size(inventory) for node, inventory in there.items()},
         {node: a for node, a in answers.items() if isinstance(a, ImgloadError)},
     )
-
-
-def _inventory(node: Node) -> Inventory | ImgloadError:
-    try:
-        return take_inventory(node)
-    except ImgloadError as error:
-        return error
 
 
 def _listed(inventories: Mapping[str, Inventory]) -> Iterator[ListedImage]:

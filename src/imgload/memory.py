@@ -75,9 +75,7 @@ class Memory:
 
     def image_id(self, engine: str, manifest: Digest) -> Digest | None:
         """Return the image ID of a manifest that an engine pushed before."""
-        with suppress(ArchiveInvalid):
-            return Digest.parse(self._of(engine, "image_ids").get(str(manifest)))
-        return None
+        return Digest.maybe(self._of(engine, "image_ids").get(str(manifest)))
 
     def identify(self, engine: str, manifest: Digest, image_id: Digest) -> None:
         """Remember the image ID of a manifest; it never changes."""

@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from imgload.errors import ImgloadError
+
 T = TypeVar("T")
 _POLL_SECONDS = 0.2
 
@@ -51,6 +53,14 @@ class Task(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._value[0]
+
+
+def outcome(call: Callable[[], T]) -> T | ImgloadError:
+    """Call it, and take an ImgloadError in the answer's place: one must not stop the others."""
+    try:
+        return call()
+    except ImgloadError as error:
+        return error
 
 
 def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import attrs
@@ -11,6 +11,7 @@ from imgload.errors import ImgloadError, NotProven
 from imgload.events import Event, NodeDone
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Survey
+from imgload.oci.digest import Digest
 from imgload.parallel import in_parallel
 from imgload.plan import Image, Proof, prove
 from imgload.report import ImageResult, NodeResult, Report
@@ -68,12 +69,27 @@ class Verification:
 def _finding(image: Image, survey: Survey, proof: Proof) -> str:
     target = survey.records.get(image.name)
     if target is None:
-        return f"does not have {image.name}"
+        return lacks(image.name)
     others = survey.content.configs_under(target) - {image.image_id}
     if others:
-        there = ", ".join(sorted(other.short for other in others))
         wanted = image.image_id.short if image.image_id else "this one"
-        return f"has another image under {image.name}: {there}, not {wanted}"
+        return has_another(image.name, others, wanted)
     if proof.awaits_cri:
-        return f"has {image.name}, and its CRI does not know of it: no pod can use it"
+        return unknown_to_cri(image.name)
     return f"has {image.name} only in part: {', '.join(proof.missing())} is missing"
+
+
+def lacks(name: str) -> str:
+    """Return what is said of a node, after its own name, that has no image of a name."""
+    return f"does not have {name}"
+
+
+def has_another(name: str, there: Iterable[Digest], wanted: str) -> str:
+    """Return what is said of a node that has other images under a name."""
+    listed = ", ".join(sorted(digest.short for digest in there))
+    return f"has another image under {name}: {listed}, not {wanted}"
+
+
+def unknown_to_cri(name: str) -> str:
+    """Return what is said of a node whose containerd has an image that its CRI does not."""
+    return f"has {name}, and its CRI does not know of it: no pod can use it"

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
 LEVELS: list[set[str]] = [
-    {"errors", "parallel", "state"},
-    {"oci", "ages"},
+    {"errors", "state"},
+    {"oci", "ages", "parallel", "sizes"},
     {"reference"},
     {"patterns"},
     {"plan"},
@@ -50,6 +50,7 @@ PURE = (
     "reference.py",
     "patterns.py",
     "ages.py",
+    "sizes.py",
     "oci/",
     "plan.py",
     "report.py",

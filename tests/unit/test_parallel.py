@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from imgload.parallel import Task, in_parallel
+from imgload.errors import NodeError
+from imgload.parallel import Task, in_parallel, outcome
 
 
 def test_all_calls_run_at_once_and_answer_in_order() -> None:
@@ -89,3 +90,16 @@ def test_settling_waits_no_longer_than_told() -> None:
     assert time.monotonic() - start < 1
     release.set()
     assert task.result() is True
+
+
+def test_only_an_error_of_ours_stands_in_an_answer_s_place() -> None:
+    """A node that fails is told of beside the others; a mistake in the program is not hidden."""
+    error = NodeError("kind-worker is paused")
+
+    def fail() -> int:
+        raise error
+
+    assert outcome(fail) is error
+    assert outcome(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        outcome(lambda: 1 // 0)

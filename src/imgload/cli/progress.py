@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from imgload.cli.text import size_text
 from imgload.events import BytesSent, Event, NodeDone, Note, SendingEnded, SendingStarted
+from imgload.sizes import size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

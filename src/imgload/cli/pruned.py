@@ -9,9 +9,10 @@ import click
 
 from imgload.ages import age_text
 from imgload.cli.output import show_json
-from imgload.cli.text import name_text, show_node_error, size_text
+from imgload.cli.text import name_text, show_node_error
 from imgload.nodes.inventory import NodeImage
 from imgload.pruning import JSON_VERSION, NodePruned, PruneReport
+from imgload.sizes import size_text
 from imgload.state import state_folder
 
 _DRY = "this was a dry run: nothing was removed; to do it, add --yes"

@@ -13,7 +13,8 @@ from imgload.cli.options import (
     output_option,
 )
 from imgload.cli.output import failures, show_json
-from imgload.cli.text import hint_text, size_text
+from imgload.cli.text import hint_text
+from imgload.sizes import size_text
 
 if TYPE_CHECKING:
     from imgload.registry.api import PushReport, RegistryReport

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from imgload.ages import age_text
-from imgload.cli.text import name_text, show_node_error, size_text
+from imgload.cli.text import name_text, show_node_error
 from imgload.listing import ListedImage, Listing
 from imgload.nodes.inventory import NodeImage
 from imgload.patterns import familiar_name
+from imgload.sizes import size_text
 
 if TYPE_CHECKING:
     from rich.table import Table

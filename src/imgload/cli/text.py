@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from imgload.errors import ImgloadError, printable
-from imgload.report import ImageResult, NodeResult, Report
+from imgload.report import NodeResult, Report
+from imgload.sizes import size_text
 
 _DONE = {
     "present": "already there",
@@ -19,7 +20,6 @@ _PLANNED = {
     "delta": "would be sent in part",
     "full": "would be sent",
 }
-_KIB = 1024
 
 
 def show_report(report: Report, *, quiet: bool, advise: bool = True) -> None:
@@ -71,20 +71,6 @@ def _advise(report: Report) -> None:
                 " IfNotPresent in the pod spec, or use another tag",
                 err=True,
             )
-
-
-def size_text(size: float) -> str:
-    """Return bytes in the largest fitting binary unit."""
-    for unit in ("B", "KiB", "MiB"):
-        if round(size) < _KIB:
-            return f"{size:.0f} {unit}"
-        size /= _KIB
-    return f"{size:.1f} GiB"
-
-
-def image_line(image: ImageResult) -> str:
-    """Return an image's name and short ID."""
-    return f"{image.reference} {image.image_id.short if image.image_id else ''}".strip()
 
 
 def name_text(name: str) -> str:

@@ -10,10 +10,11 @@ import click
 
 from imgload.cli.options import cluster_options, completed, engine_option, output_option
 from imgload.cli.output import failures, show_json
-from imgload.cli.text import hint_text, size_text
+from imgload.cli.text import hint_text
 from imgload.events import Event, Note
 from imgload.reference import Reference
 from imgload.report import JSON_VERSION, ImageResult, NodeResult
+from imgload.sizes import size_text
 
 if TYPE_CHECKING:
     from imgload.watching import WatchedLoad

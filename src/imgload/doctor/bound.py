@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from imgload.errors import EngineFailed, ImgloadError
-from imgload.parallel import Task
+from imgload.parallel import Task, outcome
 
 T = TypeVar("T")
 
@@ -21,16 +21,9 @@ def answers(calls: Sequence[Callable[[], T]], seconds: float) -> list[T | Imgloa
         seconds: for all of them; what takes longer is left behind.
 
     """
-    tasks = [Task(partial(_answer, call)) for call in calls]
+    tasks = [Task(partial(outcome, call)) for call in calls]
     deadline = time.monotonic() + seconds
     for task in tasks:
         task.settle(max(0.0, deadline - time.monotonic()))
     late = EngineFailed(f"no answer within {seconds:.0f} seconds")
     return [task.result() if task.done else late for task in tasks]
-
-
-def _answer(call: Callable[[], T]) -> T | ImgloadError:
-    try:
-        return call()
-    except ImgloadError as error:
-        return error

@@ -6,7 +6,7 @@ manifest is there, whose config is there and lists layers that are unpacked in C
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import attrs
@@ -21,6 +21,7 @@ from imgload.nodes.survey import Question, Survey
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.reference import pinned
+from imgload.verification import has_another, lacks, unknown_to_cri
 
 _SECONDS = 10.0
 _LOCALHOST = "localhost/"
@@ -69,7 +70,7 @@ def _first_half(wanted: Wanted, survey: Survey) -> Digest | Broken:
     """Return the config that the name leads to."""
     name, target = wanted.name, survey.records.get(wanted.name)
     if target is None:
-        return Broken(f"does not have {name}{_instead(wanted, survey)}")
+        return Broken(f"{lacks(name)}{_instead(wanted, survey)}")
     pin = pinned(name)
     if pin and pin != target:
         return Broken(f"has {target.short} under {name}, which is not the manifest demanded")
@@ -94,7 +95,7 @@ def _second_half(
     answer = survey.cri.get(name)
     unknown = answer.image_id is None if answer else name in survey.unseen
     if unknown:
-        return Broken(f"has {name}, and its CRI does not know of it: no pod can use it")
+        return Broken(unknown_to_cri(name))
     if answer and answer.image_id != image_id:
         return Broken(f"has {name} as {image_id.short}, and its CRI takes it for another image")
     return survey, config
@@ -107,10 +108,9 @@ def _instead(wanted: Wanted, survey: Survey) -> str:
     return f"; it has {named[0]}, which to a pod is another name" if named else ""
 
 
-def _another(wanted: Wanted, there: Sequence[Digest] | frozenset[Digest]) -> str:
-    shown = ", ".join(sorted(digest.short for digest in there))
+def _another(wanted: Wanted, there: Iterable[Digest]) -> str:
     here = wanted.image_id.short if wanted.image_id else "the one that the engine has"
-    return f"has another image under {wanted.name}: {shown}, not {here}"
+    return has_another(wanted.name, there, here)
 
 
 def _not_unpacked(name: str, chain: Digest, survey: Survey, node: Node) -> str:

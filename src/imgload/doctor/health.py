@@ -74,8 +74,7 @@ def look(node: Node) -> Health:
         NodeUnusable: when containerd does not answer, or is not what its pods run on.
 
     """
-    if node.container.state != "running":
-        node.survey(NOTHING)
+    node.require_running()
     version, settings, crictl, plugins, *rest = node.run_all(_RUNTIME, _MACHINE)
     _require(node, version, settings)
     survey = node.survey(NOTHING)
@@ -93,10 +92,8 @@ def look(node: Node) -> Health:
 
 def _require(node: Node, version: Output, settings: Output) -> None:
     look_there = f"{node.engine.name} exec {node.name} journalctl -u containerd"
-    try:
+    with node.understanding():
         require_containerd(settings.text)
-    except NodeUnusable as error:
-        raise NodeUnusable(f"{node.name}: {error.message}", hint=error.hint) from error
     if version.exit_status:
         restart = f"{node.engine.name} restart {node.name}"
         raise NodeUnusable(

@@ -13,6 +13,7 @@ from imgload.engines.base import About
 from imgload.errors import ImgloadError
 from imgload.nodes.containerd import DEFAULT_SNAPSHOTTER
 from imgload.nodes.node import Node
+from imgload.sizes import size_text
 
 SECONDS = 10.0
 """For all nodes to answer."""
@@ -54,7 +55,7 @@ def _summary(node: Node, health: Health) -> Finding:
         f"containerd {'.'.join(map(str, traits.version))}",
         traits.snapshotter,
         str(traits.platform),
-        f"{size(health.space[1])} free" if health.space else "",
+        f"{size_text(health.space[1])} free" if health.space else "",
         "crictl" if health.crictl else "",
     ]
     return Finding("nodes", "ok", f"{node.name}: {', '.join(filter(None, told))}")
@@ -93,7 +94,7 @@ def _space(node: Node, health: Health) -> Iterator[Finding]:
     total, free = health.space
     if free >= LITTLE and free >= total * _LITTLE_PART:
         return
-    what = f"{node.name} has {size(free)} of {size(total)} left for images"
+    what = f"{node.name} has {size_text(free)} of {size_text(total)} left for images"
     see = f"see what fills it: {node.engine.name} system df"
     full = free < NOTHING_LEFT
     yield Finding("nodes", "problem" if full else "warning", what, see)
@@ -105,12 +106,3 @@ def _architecture(node: Node, health: Health, host: About | None) -> Iterator[Fi
         own = health.traits.platform
         what = f"{node.name} is {own} on a {machine} machine: all of it is emulated"
         yield Finding("nodes", "warning", what, f"make the cluster of a node image for {machine}")
-
-
-def size(number: int) -> str:
-    """Return bytes in the largest fitting binary unit."""
-    value, units = float(number), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while value >= 1024 and len(units) > 1:  # noqa: PLR2004 - a binary unit
-        value /= 1024
-        units.pop(0)
-    return f"{value:.{1 if units[0] in {'GiB', 'TiB'} else 0}f} {units[0]}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from imgload.errors import ArchiveInvalid
+from imgload.engines.settings import dig
 from imgload.oci.digest import Digest
 
 CTR = ("ctr", "-n", "k8s.io")
@@ -155,11 +155,11 @@ def parse_registry_folder(config: str, version: tuple[int, int]) -> str | None:
 
 
 def _has_mirrors(config: str) -> bool:
-    return any(_dig(_plugins(config), (*path[:-1], "mirrors")) for path in _REGISTRY_PATHS)
+    return any(dig(_plugins(config), *path[:-1], "mirrors") for path in _REGISTRY_PATHS)
 
 
 def _setting(config: str, paths: Sequence[tuple[str, ...]]) -> str | None:
-    found = (_dig(_plugins(config), path) for path in paths)
+    found = (dig(_plugins(config), *path) for path in paths)
     return next((value for value in found if isinstance(value, str) and value), None)
 
 
@@ -176,16 +176,10 @@ def parse_containers(text: str) -> frozenset[str]:
     return frozenset(row[1] for row in rows if len(row) > 2)  # noqa: PLR2004 - ID IMAGE RUNTIME
 
 
-def _dig(table: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        table = table.get(key) if isinstance(table, dict) else None
-    return table
-
-
 def parse_images(text: str) -> dict[str, Digest]:
     """Return the image records, name to target digest, of ``ctr images ls``."""
     rows = (line.split() for line in text.splitlines()[1:])
-    return {row[0]: digest for row in rows if len(row) > 2 and (digest := _digest(row[2]))}  # noqa: PLR2004
+    return {row[0]: digest for row in rows if len(row) > 2 and (digest := Digest.maybe(row[2]))}  # noqa: PLR2004
 
 
 def parse_unseen(text: str) -> frozenset[str]:
@@ -227,7 +221,7 @@ def parse_content(text: str) -> Content:
     content = Content()
     blobs: set[Digest] = set()
     for line in text.splitlines()[1:]:
-        digest = _digest(line.partition("\t")[0])
+        digest = Digest.maybe(line.partition("\t")[0])
         if digest is None:
             continue
         blobs.add(digest)
@@ -244,11 +238,4 @@ def parse_snapshots(text: str) -> frozenset[Digest]:
     """Return the chain IDs that are unpacked, out of ``ctr snapshots ls``."""
     keys = (line.split() for line in text.splitlines()[1:])
     committed = (row[0] for row in keys if row and row[-1] == "Committed")
-    return frozenset(digest for key in committed if (digest := _digest(key)))
-
-
-def _digest(text: str) -> Digest | None:
-    try:
-        return Digest.parse(text)
-    except ArchiveInvalid:
-        return None
+    return frozenset(digest for key in committed if (digest := Digest.maybe(key)))

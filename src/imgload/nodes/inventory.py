@@ -97,8 +97,9 @@ def take_inventory(node: Node) -> Inventory:
         NodeUnusable: when containerd cannot be asked.
 
     """
-    with node.asking():
-        traits, outputs = node.ask(inventory_commands)
+    node.require_running()
+    traits, outputs = node.ask(inventory_commands)
+    with node.understanding():
         return read_inventory(traits.snapshotter, outputs)
 
 

@@ -72,22 +72,17 @@ class Node:
             NodeUnusable: when containerd cannot be asked.
 
         """
-        with self.asking():
-            found = self._survey(question)
-            targets = found.named_otherwise(question)
-            if targets:
-                found = self._state(attrs.evolve(question, targets=targets), found.traits)
-        return found
+        self.require_running()
+        found = self._survey(question)
+        targets = found.named_otherwise(question)
+        return self._survey(attrs.evolve(question, targets=targets)) if targets else found
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Require a running node, and name it in what goes wrong within."""
-        self._require_running()
+    def understanding(self) -> Iterator[None]:
+        """Name the node in what is wrong with its answers."""
         try:
             yield
         except NodeUnusable as error:
-            if error.message.startswith(self.name):
-                raise
             hint = error.hint or self._look
             raise NodeUnusable(f"{self.name}: {error.message}", hint=hint) from error
 
@@ -105,7 +100,8 @@ class Node:
 
     def _survey(self, question: Question) -> Survey:
         traits, outputs = self.ask(partial(state_commands, question))
-        return read_state(question, traits, outputs)
+        with self.understanding():
+            return read_state(question, traits, outputs)
 
     def ask(self, commands: Commands) -> tuple[Traits, list[Output]]:
         """Run what depends on CRI's snapshotter; the first time, find that out in the same exec."""
@@ -113,14 +109,11 @@ class Node:
             return self._traits, self.run_all(*commands(self._traits.snapshotter))
         first, guess = trait_commands(self._known_runtime), containerd.DEFAULT_SNAPSHOTTER
         outputs = self.run_all(first, *commands(guess))
-        self._traits = traits = read_traits(outputs[: len(first)])
+        with self.understanding():
+            self._traits = traits = read_traits(outputs[: len(first)])
         if traits.snapshotter != guess:
             return traits, self.run_all(*commands(traits.snapshotter))
         return traits, outputs[len(first) :]
-
-    def _state(self, question: Question, traits: Traits) -> Survey:
-        outputs = self.run_all(*state_commands(question, traits.snapshotter))
-        return read_state(question, traits, outputs)
 
     def import_layout(
         self, layout: Iterable[Chunk], platform: Platform, question: Question
@@ -165,7 +158,8 @@ class Node:
         count = 1 + sum(map(len, groups))
         outputs = parse_batch(result.stdout, marker, count)
         if len(outputs) == count and outputs[0].exit_status == 0:
-            return read_state(question, traits, outputs[1 + len(after) :])
+            with self.understanding():
+                return read_state(question, traits, outputs[1 + len(after) :])
         status = outputs[0].exit_status if outputs else result.exit_status
         raise self._failure(status, result.message, doing)
 
@@ -204,8 +198,9 @@ class Node:
         if self.runtime is None:
             result = self._exec(look_command())
             if result.exit_status:
-                raise NodeUnusable(f"a shell in it failed: {result.message}")
-            self.runtime = parse_look(result.stdout.decode(errors="replace"))
+                raise self._shell_failed(result)
+            with self.understanding():
+                self.runtime = parse_look(result.stdout.decode(errors="replace"))
         return self.runtime
 
     def run(self, argv: Sequence[str]) -> bytes:
@@ -228,8 +223,12 @@ class Node:
         count = sum(map(len, groups))
         outputs = parse_batch(result.stdout, marker, count)
         if len(outputs) < count:
-            raise NodeUnusable(f"{self.name}: a shell in it failed: {result.message}")
+            raise self._shell_failed(result)
         return outputs
+
+    def _shell_failed(self, result: ExecResult) -> NodeUnusable:
+        message = f"{self.name}: a shell in it failed: {result.message}"
+        return NodeUnusable(message, hint=self._look)
 
     def _spelled(self, groups: Sequence[Group]) -> list[Group]:
         return [[self._known_runtime.spelled(command) for command in group] for group in groups]
@@ -242,7 +241,8 @@ class Node:
         except EngineFailed as error:
             raise NodeUnusable(f"{self.name}: {error.message}", hint=self._look) from error
 
-    def _require_running(self) -> None:
+    def require_running(self) -> None:
+        """Raise NodeNotRunning when the container is stopped or paused."""
         if self.container.state != "running":
             start = "unpause" if self.container.state == "paused" else "start"
             raise NodeNotRunning(

@@ -36,8 +36,8 @@ def remove_images(node: Node, images: Sequence[NodeImage], there: Inventory) -> 
     aliases = _aliases(records, {record for image in there.images for record in image.records})
     tags = [containerd.tag_command(record, alias) for record, alias in aliases.items()]
     remove = containerd.remove_command([*records, *aliases.values()], wait=True)
-    with node.asking():
-        node.run_all([*tags, *([_HEAR] if tags else []), remove])
+    node.require_running()
+    node.run_all([*tags, *([_HEAR] if tags else []), remove])
     return take_inventory(node)
 
 

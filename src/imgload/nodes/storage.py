@@ -12,7 +12,6 @@ from typing import Literal
 
 import attrs
 
-from imgload.errors import ArchiveInvalid
 from imgload.nodes import containerd
 from imgload.nodes.batch import Output
 from imgload.nodes.marks import parse_marks
@@ -143,7 +142,7 @@ def _parse_blobs(content: str, on_disk: str, snapshotter: str) -> dict[Digest, B
     blobs: dict[Digest, Blob] = {}
     for line in content.splitlines()[1:]:
         text, _, rest = line.partition("\t")
-        if digest := _digest(text):
+        if digest := Digest.maybe(text):
             blocks, written = files.get(text, (None, None))
             found = chain.search(rest)
             blobs[digest] = Blob(
@@ -176,16 +175,9 @@ def _parse_snapshots(
     committed: dict[Digest, Snapshot] = {}
     in_use: set[Digest] = set()
     for row in (line.split() for line in text.splitlines()[1:]):
-        parent = _digest(row[1]) if len(row) > 2 else None  # noqa: PLR2004 - KEY PARENT KIND
+        parent = Digest.maybe(row[1]) if len(row) > 2 else None  # noqa: PLR2004 - KEY PARENT KIND
         if row and row[-1] != "Committed":
             in_use |= {parent} if parent else set()
-        elif row and (chain_id := _digest(row[0])):
+        elif row and (chain_id := Digest.maybe(row[0])):
             committed[chain_id] = Snapshot(usage.get(row[0], 0) + more, parent)
     return committed, frozenset(in_use)
-
-
-def _digest(text: str) -> Digest | None:
-    try:
-        return Digest.parse(text)
-    except ArchiveInvalid:
-        return None

@@ -43,6 +43,14 @@ class Digest:
         return cls(algorithm, value)
 
     @classmethod
+    def maybe(cls, text: object) -> Digest | None:
+        """Parse it as `parse` does, or return None where it is no digest."""
+        try:
+            return cls.parse(text)
+        except ArchiveInvalid:
+            return None
+
+    @classmethod
     def of(cls, data: bytes, algorithm: str = "sha256") -> Digest:
         """Digest of the bytes given."""
         return cls(algorithm, hashlib.new(algorithm, data).hexdigest())

@@ -161,8 +161,8 @@ def _disconnect(node: Node, url: RegistryUrl | None) -> NodeWiring:
 
 def _root(node: Node) -> str:
     """Return the folder that the node's CRI reads registries from."""
-    with node.asking():
-        dump, version = node.run_all([CONFIG_DUMP, VERSION])
+    node.require_running()
+    dump, version = node.run_all([CONFIG_DUMP, VERSION])
     folder = parse_registry_folder(dump.text, parse_version(version.text))
     if folder is None:
         raise NodeUnusable(

@@ -107,6 +107,12 @@ def test_an_engines_id_may_lack_its_algorithm(text: str) -> None:
     assert Digest.from_engine_id(text) == Digest("sha256", HEX)
 
 
+def test_what_is_no_digest_may_be_passed_over() -> None:
+    """Of what ctr lists, only some is."""
+    assert Digest.maybe(f"sha256:{HEX}") == Digest("sha256", HEX)
+    assert [Digest.maybe(value) for value in (HEX, "DIGEST", "", None)] == [None] * 4
+
+
 def test_the_short_form_is_the_engines() -> None:
     """Twelve digits."""
     assert Digest("sha256", HEX).short == HEX[:12]
