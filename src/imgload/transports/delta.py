@@ -25,7 +25,7 @@ from imgload.oci.tar import END, header, padding
 from imgload.plan import missing_layers
 from imgload.reference import pinned
 from imgload.transports.fanout import Feed
-from imgload.transports.intake import Upload
+from imgload.transports.intake import Upload, keep_manifest
 from imgload.transports.spool import Spool
 from imgload.transports.uploads import Kept, Through
 
@@ -137,9 +137,7 @@ class Delta:
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
         """Keep a manifest; which one is the image's is settled when the push has ended."""
-        if len(self._manifests) >= _MOST_MANIFESTS:
-            raise DeltaIncomplete("the engine pushed too many manifests")
-        self._manifests[digest] = raw
+        keep_manifest(self._manifests, digest, raw, _MOST_MANIFESTS)
 
     def end(self) -> None:
         """Send what was kept, then config and manifest, of the image that was pushed.
