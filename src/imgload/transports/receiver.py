@@ -27,6 +27,7 @@ MAX_MANIFEST = 8 << 20
 _IDLE_SECONDS = 60
 _LINGER_SECONDS = 0.3
 _MAX_LINE = 1024
+_MANIFEST = re.compile(r"manifests/(sha256:[0-9a-f]{64}|\w[\w.-]{0,127})", re.ASCII)
 _TLS_HANDSHAKE = b"\x16"
 _PLAIN_HTTP = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n"
@@ -116,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = self._upload_name()
         if name is not None:
             self._finish_upload(name)
-        elif match := re.fullmatch(r"manifests/([\w.:-]{1,140})", self._inside, re.ASCII):
+        elif match := _MANIFEST.fullmatch(self._inside):
             self._take_manifest(match.group(1))
         else:
             self._refuse(404)

@@ -149,6 +149,8 @@ def test_what_is_not_there_is_404(receiver: Receiver, path: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "..",
+        "-x",
         "../latest",
         "..%2flatest",
         "a/b",
