@@ -117,7 +117,7 @@ def _attacked(
         assert peak.threads < 256 + 64 + 40
     assert "Traceback" not in complaint
     assert {status for status in answers.values() if status < 400} <= {0}, answers
-    assert memory < 120 * MIB
+    assert memory < 80 * MIB
     document: dict[str, Any] = json.loads(said)
     return document
 
