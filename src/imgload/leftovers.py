@@ -46,16 +46,25 @@ def note(engine: str, name: str) -> Note | None:
 
     """
     path = _folder() / f"{secrets.token_hex(8)}.json"
-    hidden = path.with_suffix(".new")
     with suppress(OSError, ImportError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = hidden.open("xb")
-        _lock(file)
-        file.write(json.dumps([engine, name]).encode())
-        file.flush()
-        hidden.rename(path)
-        return Note(file, path)
+        return _written(json.dumps([engine, name]).encode(), path)
     return None
+
+
+def _written(text: bytes, path: Path) -> Note:
+    """Write a note, locked before others can see it; nothing is left where there is no room."""
+    hidden = path.with_suffix(".new")
+    file = hidden.open("xb", buffering=0)
+    try:
+        _lock(file)
+        file.write(text)
+        hidden.rename(path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        file.close()
+        raise
+    return Note(file, path)
 
 
 def stale(engine: str) -> Iterator[tuple[str, Note]]:

@@ -12,6 +12,9 @@ from imgload.sources.base import Found, Pusher, Source
 from imgload.transports.delta import Delta, DeltaIncomplete, Pushed
 from imgload.transports.receiver import receiving
 
+_MARGIN = 16 << 20
+"""Bytes that what is pushed may have beyond twice what it is unpacked."""
+
 
 def push(source: Source, images: Mapping[Image, Found], delta: Delta, memory: Memory) -> None:
     """Have the source push each image once, and remember what is learnt of its engine.
@@ -64,6 +67,7 @@ def _pushed(
         exact=style == "stored",
         plain=plain,
         limit=_limit(found, sizes, delta),
+        room=2 * sum(sizes) + _MARGIN if sizes else 1 << 40,
     )
 
 
@@ -72,4 +76,4 @@ def _limit(found: Found, sizes: Sequence[int], delta: Delta) -> int:
     if not sizes:
         return 1 << 40
     missing = delta.missing(found.diff_ids)
-    return 2 * max((sizes[place] for place in missing), default=0) + (16 << 20)
+    return 2 * max((sizes[place] for place in missing), default=0) + _MARGIN

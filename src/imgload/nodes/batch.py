@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 NOT_FOUND = 127
+_UNLESS_FAILED = "[ $status = 0 ] || exit $status"
 
 
 @attrs.frozen
@@ -39,13 +40,14 @@ def batch_argv(*groups: Group, before: Sequence[str] = ()) -> tuple[list[str], s
     Args:
         groups: run side by side, the commands of each in turn. The shell keeps the output of all
             but the last in memory, without NUL bytes; the last may print anything, and much.
-        before: a command to run before all of them; it has the exec's standard input.
+        before: a command to run before all of them; it has the exec's standard input. When it
+            fails it is the last, and its exit status the shell's: it may not have read all.
 
     """
     marker = secrets.token_hex(16)
     commands = [*([before] if before else []), *(c for group in groups for c in group)]
     lines = _lines(commands)
-    first = next(lines) + "\n" if before else ""
+    first = f"{next(lines)}\n{_UNLESS_FAILED}\n" if before else ""
     script = first + _script([[next(lines) for _ in group] for group in groups if group])
     words = [word for command in commands for word in command]
     return ["sh", "-c", script, "imgload", marker, *words], marker
@@ -56,7 +58,7 @@ def _lines(commands: Group) -> Iterator[str]:
     position = 1
     for number, command in enumerate(commands):
         words = " ".join(f'"${{{position + i}}}"' for i in range(1, len(command) + 1))
-        yield f'{words}; printf "\\n%s {number} %d\\n" "$1" $?'
+        yield f'{words}; status=$?; printf "\\n%s {number} %d\\n" "$1" $status'
         position += len(command)
 
 

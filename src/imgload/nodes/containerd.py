@@ -39,6 +39,8 @@ _REGISTRY_PATHS = (
     ("io.containerd.grpc.v1.cri", "registry", "config_path"),
     ("cri", "registry", "config_path"),
 )
+_IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
+"""What containerd calls its own things (containerd ``pkg/identifiers``)."""
 _REGISTRIES_BY_DEFAULT = (2, 2)
 _FOLDER = re.compile(r"(?:/(?!\.\.?(?:/|$))[\w.-]+)+", re.ASCII)
 
@@ -103,8 +105,8 @@ def import_command(snapshotter: str, platform: str, *, local: bool) -> tuple[str
 
 
 def tag_command(existing: str, name: str) -> tuple[str, ...]:
-    """Return the command that gives an image one more name."""
-    return (*CTR, "images", "tag", "--force", existing, name)
+    """Return the command that gives an image one more name; what exists may be called anything."""
+    return (*CTR, "images", "tag", "--force", "--", existing, name)
 
 
 def probe_command(folder: str, registry: str) -> tuple[str, ...]:
@@ -138,7 +140,8 @@ def parse_version(text: str) -> tuple[int, int]:
 
 def parse_snapshotter(config: str) -> str | None:
     """Return CRI's snapshotter out of ``containerd config dump``, or None (kind #3871)."""
-    return _setting(config, _SNAPSHOTTER_PATHS)
+    said = _setting(config, _SNAPSHOTTER_PATHS)
+    return said if said and _IDENTIFIER.fullmatch(said) else None
 
 
 def parse_registry_folder(config: str, version: tuple[int, int]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ _FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.
 Podman drops them when the input breaks."""
 _LOCAL_IMPORT = (2, 0)
 NO_SPACE = "no space left on device"
+_READ_ONLY = "read-only file system"
+_NOT_THE_REASON = re.compile(r"imgload:|Error: \w+ unixpacket ")
+"""The shell on a later command that is not there, and Podman on input that nobody takes."""
 Commands = Callable[[str], Sequence[Group]]
 """Groups of commands that depend on CRI's snapshotter."""
 
@@ -254,11 +258,16 @@ class Node:
         if NO_SPACE in message:
             return NodeFull(
                 f"{self.name} ran out of disk space: {_last_line(message)}",
-                hint=f"see what fills it: {self.engine.name} exec {self.name} crictl images",
+                hint=f"see what fills it: {self.engine.name} exec {self.name} df -h /var"
+                " (and df -i /var: its inodes); imgload prune removes old builds",
             )
+        mounts = (
+            f"see which disk, and why: {self.engine.name} exec {self.name} mount;"
+            f" when it is mended: {self.engine.name} restart {self.name}"
+        )
         return ImportFailed(
             f"{doing} on {self.name} failed with exit status {status}: {_last_line(message)}",
-            hint=self._look,
+            hint=mounts if _READ_ONLY in message else self._look,
         )
 
     @property
@@ -267,7 +276,7 @@ class Node:
 
 
 def _last_line(text: str) -> str:
-    """Return the last words of a program, or else of the shell: that may lack a later command."""
+    """Return the last words of a program, or else of what runs it."""
     lines = [line for line in text.splitlines() if line.strip()]
-    others = [line for line in lines if not line.startswith("imgload:")] or lines
+    others = [line for line in lines if not _NOT_THE_REASON.match(line)] or lines
     return others[-1].strip() if others else "it said nothing"

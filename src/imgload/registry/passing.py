@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 import attrs
 
-from imgload.errors import ArchiveInvalid, ImgloadError
+from imgload.errors import ImgloadError
 from imgload.oci.digest import Digest
 from imgload.oci.document import DOCKER_MANIFEST, Descriptor, Manifest, parse_json
 from imgload.registry.client import RegistryClient, Uploading
+from imgload.transports.intake import keep_manifest
 
 _MOST_MANIFESTS = 100
 _GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -67,11 +68,9 @@ class Passing:
     def manifest(self, digest: Digest, raw: bytes) -> None:
         """Keep it."""
         with self.noting(), self._lock:
-            if len(self.manifests) >= _MOST_MANIFESTS:
-                raise ArchiveInvalid("the engine pushed too many manifests")
             self.manifests.pop(digest, None)
             suited = self._suited(raw)
-            self.manifests[Digest.of(suited)] = suited
+            keep_manifest(self.manifests, Digest.of(suited), suited, _MOST_MANIFESTS)
 
     def _suited(self, raw: bytes) -> bytes:
         """Return a manifest that names layers in the form in which the registry has them."""

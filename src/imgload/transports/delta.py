@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 
 from imgload.engines.base import Chunk
-from imgload.errors import ImgloadError
+from imgload.errors import ImgloadError, SourceError
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.document import LAYER, Descriptor, ImageConfig, Index, Manifest
 from imgload.oci.platform import Platform
@@ -25,8 +25,8 @@ from imgload.oci.tar import END, header, padding
 from imgload.plan import missing_layers
 from imgload.reference import pinned
 from imgload.transports.fanout import Feed
-from imgload.transports.intake import Upload
-from imgload.transports.spool import Spool
+from imgload.transports.intake import Upload, keep_manifest
+from imgload.transports.spool import Room, Spool
 from imgload.transports.uploads import Kept, Through
 
 _MOST_MANIFESTS = 100
@@ -49,6 +49,7 @@ class Pushed:
         exact: whether `known` is all that the engine can ask for that matters.
         plain: bytes of the layers as plain tars, by diff ID, where that is known.
         limit: bytes beyond which a blob cannot be a layer that is missing.
+        room: bytes beyond which all blobs that are kept cannot be the image's.
 
     """
 
@@ -60,6 +61,7 @@ class Pushed:
     exact: bool = False
     plain: Mapping[Digest, int] = attrs.field(factory=dict)
     limit: int = 1 << 40
+    room: int = 1 << 40
 
 
 @attrs.frozen
@@ -95,6 +97,7 @@ class Delta:
     _entries: dict[str, list[Descriptor]] = attrs.field(factory=lambda: defaultdict(list))
     reached: bool = False
     _image: Pushed | None = None
+    _room: Room = attrs.field(factory=lambda: Room(0))
     traffic: dict[tuple[str, Digest], int] = attrs.field(factory=dict)
     way: threading.Lock = attrs.field(factory=threading.Lock)
     _started: bool = False
@@ -102,6 +105,7 @@ class Delta:
     def begin(self, image: Pushed) -> None:
         """Say which image is pushed next."""
         self._image = image
+        self._room = Room(image.room)
         self._manifests.clear()
         if not self._started:
             self._started = True
@@ -133,13 +137,11 @@ class Delta:
         if layer and digest and size is not None:
             lacking = self._needed_by(layer[0]) - self._sent.get(digest, set())
             return Through(self, digest, size, lacking)
-        return Kept(self, Spool(image.limit))
+        return Kept(self, Spool(image.limit, self._room))
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
         """Keep a manifest; which one is the image's is settled when the push has ended."""
-        if len(self._manifests) >= _MOST_MANIFESTS:
-            raise DeltaIncomplete("the engine pushed too many manifests")
-        self._manifests[digest] = raw
+        keep_manifest(self._manifests, digest, raw, _MOST_MANIFESTS)
 
     def end(self) -> None:
         """Send what was kept, then config and manifest, of the image that was pushed.
@@ -149,8 +151,13 @@ class Delta:
 
         """
         image = self._current
-        config = self._config_of(image)
-        manifest = self._manifest_of(image)
+        if self.way.locked():
+            raise DeltaIncomplete("half a blob was pushed, by the engine or by somebody else")
+        try:
+            config = self._config_of(image)
+            manifest = self._manifest_of(image)
+        except SourceError as error:
+            raise DeltaIncomplete(f"the engine pushed something else: {error.message}") from error
         for layer, diff_id in zip(manifest.layers, image.diff_ids, strict=True):
             self._forward(layer.digest, self._needed_by(diff_id))
             self.learnt[layer.digest] = (diff_id, layer.size)
@@ -191,9 +198,7 @@ class Delta:
         return self._image
 
     def _config_of(self, image: Pushed) -> ImageConfig:
-        spool = self._spools.get(image.image_id)
-        if spool is None:
-            raise DeltaIncomplete("the engine did not push the image's config")
+        spool = self._kept(image.image_id)
         config = ImageConfig.parse(b"".join(spool.chunks()))
         if config.diff_ids != image.diff_ids:
             raise DeltaIncomplete("the engine pushed an image with other layers")
@@ -240,14 +245,20 @@ class Delta:
         lacking = nodes - self._sent.get(digest, set())
         if not lacking:
             return
-        spool = self._spools.get(digest)
-        if spool is None or not spool.kept:
-            raise DeltaIncomplete(f"the engine did not push {digest}")
+        spool = self._kept(digest)
         path = f"blobs/sha256/{digest.hex}"
         self.put(lacking, [header(path, spool.size)])
         self.put(lacking, spool.chunks())
         self.put(lacking, [padding(spool.size)])
         self._sent.setdefault(digest, set()).update(lacking)
+
+    def _kept(self, digest: Digest) -> Spool:
+        spool = self._spools.get(digest)
+        if spool is None:
+            raise DeltaIncomplete(f"the engine did not push {digest}")
+        if not spool.kept:
+            raise DeltaIncomplete(f"{digest} could not be kept: {spool.why}")
+        return spool
 
     def put(self, nodes: Iterable[str], chunks: Iterable[Chunk]) -> None:
         """Pass chunks on to some nodes, at the pace of the slowest."""

@@ -10,6 +10,8 @@ from imgload.errors import ArchiveInvalid
 from imgload.oci.digest import Digest
 
 MAX_UPLOADS = 2000
+MAX_MANIFEST_BYTES = 32 << 20
+"""Bytes of all the manifests of a push together."""
 
 
 class Upload(Protocol):
@@ -54,6 +56,17 @@ class Manifests:
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
         """Keep it."""
-        if len(self.taken) >= MAX_UPLOADS:
-            raise ArchiveInvalid("too many manifests")
-        self.taken[digest] = raw
+        keep_manifest(self.taken, digest, raw, MAX_UPLOADS)
+
+
+def keep_manifest(taken: dict[Digest, bytes], digest: Digest, raw: bytes, most: int) -> None:
+    """Add a manifest to those of a push.
+
+    Raises:
+        ArchiveInvalid: when there are `most` already, or all together become too long.
+
+    """
+    size = sum(map(len, list(taken.values())))
+    if len(taken) >= most or size + len(raw) > MAX_MANIFEST_BYTES:
+        raise ArchiveInvalid("the engine pushed too many manifests")
+    taken[digest] = raw

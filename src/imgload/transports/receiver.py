@@ -13,21 +13,21 @@ import secrets
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from http.server import BaseHTTPRequestHandler
+from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from imgload.errors import ArchiveInvalid, ImgloadError
 from imgload.oci.digest import Digest
 from imgload.transports.intake import MAX_UPLOADS, Intake, Upload
+from imgload.transports.server import Head, LoopbackServer
 
 CHUNK = 1 << 20
 MAX_MANIFEST = 8 << 20
-MAX_STRANGERS = 256
-"""Connections that have not asked for anything in our repository; one more, and the first goes."""
 _IDLE_SECONDS = 60
 _LINGER_SECONDS = 0.3
 _MAX_LINE = 1024
+_MANIFEST = re.compile(r"manifests/(sha256:[0-9a-f]{64}|\w[\w.-]{0,127})", re.ASCII)
 _TLS_HANDSHAKE = b"\x16"
 _PLAIN_HTTP = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n"
@@ -36,40 +36,10 @@ _PLAIN_HTTP = (
 """A client that starts with TLS falls back to HTTP only after a well-formed answer."""
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
+class _Server(LoopbackServer):
     def __init__(self, handler: type[_Handler]) -> None:
-        super().__init__(("127.0.0.1", 0), handler)
+        super().__init__(handler)
         self.uploads: dict[str, Upload | None] = {}
-        self._strangers: dict[socket.socket, None] = {}
-        self._guard = threading.Lock()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Bound the threads that others than the engine can take."""
-        with self._guard:
-            self._strangers[request] = None
-            crowd = list(self._strangers)[:-MAX_STRANGERS]
-            for first in crowd:
-                del self._strangers[first]
-        for first in crowd:
-            with contextlib.suppress(OSError):
-                first.shutdown(socket.SHUT_RDWR)
-        super().process_request(request, client_address)
-
-    def admit(self, connection: socket.socket) -> None:
-        """Take a connection for the engine's: it knows the repository, or is closed."""
-        with self._guard:
-            self._strangers.pop(connection, None)
-
-    def shutdown_request(self, request: Any) -> None:
-        """Forget a connection that is closed."""
-        self.admit(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing: a client that goes away is no error, and a library is silent."""
 
 
 @contextlib.contextmanager
@@ -100,7 +70,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(_PLAIN_HTTP)
             self.close_connection = True
             return False
-        return super().parse_request()
+        stream = self.rfile
+        self.rfile = Head(stream)
+        try:
+            return super().parse_request()
+        finally:
+            self.rfile = stream
 
     def do_GET(self) -> None:
         self._answer(200 if self.path == "/v2/" else 404)
@@ -142,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = self._upload_name()
         if name is not None:
             self._finish_upload(name)
-        elif match := re.fullmatch(r"manifests/([\w.:-]{1,140})", self._inside, re.ASCII):
+        elif match := _MANIFEST.fullmatch(self._inside):
             self._take_manifest(match.group(1))
         else:
             self._refuse(404)
@@ -193,12 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def _inside(self) -> str:
-        """The path within our repository; empty for everything outside it."""
+        """The path within our repository; empty for all outside it, and where it is crowded."""
         path = self.path.partition("?")[0]
-        if not path.startswith(self.root):
-            return ""
-        self.server.admit(self.connection)
-        return path[len(self.root) :]
+        ours = path.startswith(self.root) and self.server.admit(self.connection)
+        return path[len(self.root) :] if ours else ""
 
     def _upload_name(self) -> str | None:
         match = re.fullmatch(r"blobs/uploads/([0-9a-f]{16})", self._inside)

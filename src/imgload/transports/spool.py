@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import IO
 
@@ -18,11 +20,38 @@ _CHUNK = 1 << 20
 
 
 @attrs.define
+class Room:
+    """The bytes that all kept blobs together may still take."""
+
+    left: int
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def take(self, size: int) -> bool:
+        """Take some of it, or nothing where there is less."""
+        with self._lock:
+            enough = size <= self.left
+            self.left -= size if enough else 0
+            return enough
+
+    def give(self, size: int) -> None:
+        """Give some of it back."""
+        with self._lock:
+            self.left += size
+
+
+@attrs.define
 class Spool:
-    """A blob that is kept, up to `limit` bytes; beyond that only its digest and size are."""
+    """A blob that is kept, up to `limit` bytes; beyond that only its digest and size are.
+
+    Likewise where the disk is full, and where the `room` for all blobs is used up; `why` it could
+    not be kept says which.
+    """
 
     limit: int
+    room: Room = attrs.field(factory=lambda: Room(1 << 40))
     size: int = 0
+    why: str = ""
+    _taken: int = 0
     _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
     _file: IO[bytes] | None = attrs.field(
         factory=lambda: tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
@@ -32,10 +61,22 @@ class Spool:
         """Keep a piece."""
         self._hasher.update(chunk)
         self.size += len(chunk)
-        if self.size > self.limit:
-            self.close()
         if self._file is not None:
-            self._file.write(chunk)
+            self._keep(self._file, chunk)
+
+    def _keep(self, file: IO[bytes], chunk: bytes) -> None:
+        if self.size > self.limit or not self.room.take(len(chunk)):
+            self._let_go("it is larger than any layer that is missing")
+            return
+        self._taken += len(chunk)
+        try:
+            file.write(chunk)
+        except OSError as error:
+            self._let_go(f"{tempfile.gettempdir()}: {error.strerror}")
+
+    def _let_go(self, why: str) -> None:
+        self.why = why
+        self.close()
 
     def check(self, digest: Digest) -> None:
         """Raise DigestMismatch when the content is not what it should be."""
@@ -58,5 +99,8 @@ class Spool:
     def close(self) -> None:
         """Let go of the content."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None
+            self.room.give(self._taken)
+            self._taken = 0

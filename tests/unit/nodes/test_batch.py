@@ -150,6 +150,16 @@ def test_only_the_command_before_all_has_the_input() -> None:
     assert [o.text for o in parse_batch(done.stdout, marker, 3)] == ["abc", "", "b"]
 
 
+@pytest.mark.parametrize("status", [1, 2, 127])
+def test_what_comes_after_a_failed_import_is_not_run(status: int) -> None:
+    """Its exit status is the shell's: 0 would be taken for a connection that broke."""
+    fail = ["sh", "-c", f"exit {status}"]
+    argv, marker = batch_argv([["printf", "b"]], [["printf", "c"]], before=fail)
+    done = subprocess.run(argv, capture_output=True, check=False, input=b"abc")
+    assert done.returncode == status
+    assert parse_batch(done.stdout, marker, 3) == [Output(status, b"")]
+
+
 def test_a_group_that_was_cut_short_is_not_taken_for_the_next() -> None:
     """Outputs are numbered."""
     argv, marker = batch_argv([["echo", "one"], ["sh", "-c", "kill -9 $PPID"]], [["echo", "two"]])

@@ -43,7 +43,7 @@ def test_a_record_that_cri_knows_otherwise_gets_that_name_first(tmp_path: Path) 
     """Else CRI lists the image for ever (kind #3369)."""
     full = f"docker.io/library/{BY_IMPORT}"
     assert removed(tmp_path, BY_IMPORT) == [
-        f"-n k8s.io images tag --force {BY_IMPORT} {full}",
+        f"-n k8s.io images tag --force -- {BY_IMPORT} {full}",
         f"-n k8s.io images rm --sync -- {BY_IMPORT} {full}",
     ]
 

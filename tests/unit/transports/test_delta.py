@@ -265,3 +265,35 @@ def test_a_blob_beyond_the_limit_is_not_kept() -> None:
         assert engine.blob(bytes(100_000)) == 201
         spools = list(nodes.delta._spools.values())  # noqa: SLF001
     assert [spool.kept for spool in spools] == [False]
+
+
+def test_all_that_is_kept_is_bounded() -> None:
+    """Who knows the repository cannot fill the disk; the load goes another way then."""
+    nodes = Nodes.holding(worker=NOTHING)
+    image = pushed(known={}, exact=False, room=sum(map(len, IMAGE.blobs)) + 2000)
+    with pushing(nodes, image, sized=False) as engine:
+        assert [engine.blob(bytes([n]) * 1000) for n in range(3)] == [201] * 3
+        engine.push(IMAGE)
+        with pytest.raises(DeltaIncomplete, match="could not be kept"):
+            nodes.delta.end()
+
+
+def test_half_a_blob_on_its_way_is_no_image() -> None:
+    """Somebody else began it: what follows would be taken for the rest of it."""
+    nodes = Nodes.holding(worker=NOTHING)
+    with pushing(nodes, pushed()) as engine:
+        engine.push(IMAGE)
+        nodes.delta.upload(BLOBS[0], 100).write(b"half")
+        with pytest.raises(DeltaIncomplete, match="half a blob"):
+            nodes.delta.end()
+
+
+@pytest.mark.parametrize("raw", [b'{"config"', b'{"config": 1}', b'{"config": {}, "layers": []}'])
+def test_a_manifest_that_is_none_ends_in_a_full_load(raw: bytes) -> None:
+    """Whoever pushed it: it says nothing against the image."""
+    nodes = Nodes.holding(worker=NOTHING)
+    with pushing(nodes, pushed()) as engine:
+        engine.ask("PUT", f"/v2/{engine._path}/manifests/x", raw)  # noqa: SLF001
+        engine.push(IMAGE)
+        with pytest.raises(DeltaIncomplete, match="something else"):
+            nodes.delta.end()

@@ -16,7 +16,8 @@ import pytest
 from imgload.oci.digest import Digest
 from imgload.transports import intake as module
 from imgload.transports.intake import Manifests
-from imgload.transports.receiver import MAX_STRANGERS, receiving
+from imgload.transports.receiver import receiving
+from imgload.transports.server import MAX_STRANGERS
 
 MANIFEST = json.dumps({"schemaVersion": 2, "x": "y" * 1000}).encode()
 DIGEST = Digest.of(MANIFEST)
@@ -148,6 +149,8 @@ def test_what_is_not_there_is_404(receiver: Receiver, path: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "..",
+        "-x",
         "../latest",
         "..%2flatest",
         "a/b",

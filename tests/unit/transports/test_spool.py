@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from imgload.errors import DigestMismatch
 from imgload.oci.digest import Digest
-from imgload.transports.spool import IN_MEMORY, Spool
+from imgload.transports.spool import IN_MEMORY, Room, Spool
 from tests.unit.bounds import memory_below
 
 
@@ -102,3 +102,25 @@ def test_what_was_let_go_is_gone() -> None:
     spool.close()
     assert (spool.kept, content(spool)) == (False, b"")
     spool.check(Digest.of(b"app"))
+
+
+def test_all_blobs_together_take_no_more_than_their_room() -> None:
+    """The second does not fit; what the first took is free again when that is let go."""
+    room = Room(10)
+    first, second, third = (Spool(1 << 30, room) for _ in range(3))
+    for spool in (first, second):
+        spool.write(b"1234567")
+    assert (first.kept, second.kept, second.why != "") == (True, False, True)
+    first.close()
+    third.write(b"1234567890")
+    assert third.kept
+    second.check(Digest.of(b"1234567"))
+
+
+def test_a_disk_that_is_full_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No blob is kept, and the upload goes on: it may be one that nobody needs."""
+    monkeypatch.setattr("tempfile.tempdir", "/proc/nowhere")
+    spool = filled(bytes(IN_MEMORY), b"x", b"y")
+    assert not spool.kept
+    assert "/proc/nowhere: No such file" in spool.why
+    assert spool.size == IN_MEMORY + 2

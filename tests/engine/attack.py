@@ -1,0 +1,213 @@
+"""Another program on this machine, that does to the receiver whatever it can."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+
+_LISTENING = "0A"
+_LOOPBACK = "0100007F"
+_ZEROS = "0" * 32
+_NO_UPLOAD = "0" * 16
+_BLOB = b"not what anybody asked for"
+CLIMBING = ("..", "%2e%2e", "..%2f..%2fetc", "....//", "%00", "a%0d%0ab", "*", "$(touch x)", "'")
+"""What is put in place of each part of a path."""
+
+
+@attrs.frozen
+class Victim:
+    """A running imgload: its process, and what others can see of it."""
+
+    pid: int
+
+    @property
+    def ports(self) -> set[int]:
+        """The ports of 127.0.0.1 that it listens on."""
+        descriptors = Path(f"/proc/{self.pid}/fd").iterdir()
+        sockets = set()
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):
+                sockets.add(str(descriptor.readlink()).removeprefix("socket:[").rstrip("]"))
+        rows = [r.split() for r in Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]]
+        ours = [row[1] for row in rows if row[3] == _LISTENING and row[9] in sockets]
+        return {int(a.split(":")[1], 16) for a in ours if a.startswith(_LOOPBACK)}
+
+    @property
+    def threads(self) -> int:
+        """How many it has."""
+        return self._status("Threads")
+
+    @property
+    def most_memory(self) -> int:
+        """The most bytes that it ever had in memory."""
+        return self._status("VmHWM") * 1024
+
+    def _status(self, name: str) -> int:
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+@attrs.define
+class Attack:
+    """What is done at once, for as long as the attack lasts."""
+
+    port: int
+    sent: int = 0
+    connections: int = 0
+    _over: threading.Event = attrs.field(factory=threading.Event)
+    _threads: list[threading.Thread] = attrs.field(factory=list)
+
+    @contextlib.contextmanager
+    def lasting(self, root: str) -> Iterator[None]:
+        """Keep a crowd, slow bytes, endless headers and endless chunks up.
+
+        Args:
+            root: the repository that the chunks are for.
+
+        """
+        acts = [self._crowd, *[self._slow] * 5, *[self._headers] * 5]
+        acts += [lambda: self._chunks(root)] * 5
+        self._threads = [threading.Thread(target=self._keep_up, args=(a,)) for a in acts]
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in self._threads:
+                thread.join()
+
+    def _keep_up(self, act: Callable[[], None]) -> None:
+        while not self._over.is_set():
+            with contextlib.suppress(OSError):
+                act()
+            self._over.wait(0.02)
+
+    def _connect(self) -> socket.socket:
+        self.connections += 1
+        return socket.create_connection(("127.0.0.1", self.port), timeout=2)
+
+    def _crowd(self) -> None:
+        """A thousand connections that say nothing, and stay."""
+        with contextlib.ExitStack() as stack:
+            for _ in range(1000):
+                if not self._over.is_set():
+                    stack.enter_context(self._connect())
+            self._over.wait(0.2)
+
+    def _slow(self) -> None:
+        with self._connect() as connection:
+            for byte in b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n" * 100:
+                connection.sendall(bytes([byte]))
+                if self._over.wait(0.05):
+                    return
+
+    def _headers(self) -> None:
+        with self._connect() as connection:
+            connection.sendall(b"GET /v2/ HTTP/1.1\r\n")
+            while not self._over.is_set():
+                connection.sendall(b"X: " + b"x" * 65_000 + b"\r\n")
+                self.sent += 65_000
+
+    def _chunks(self, root: str) -> None:
+        with self._connect() as connection:
+            head = f"PATCH {root}blobs/uploads/{self._begin(root)} HTTP/1.1\r\n"
+            connection.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n")
+            while not self._over.is_set():
+                connection.sendall(b"10000\r\n" + bytes(65_536) + b"\r\n")
+                self.sent += 65_536
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> int:
+        """Return how a request is answered; 0 for not at all."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        with (
+            contextlib.closing(connection),
+            contextlib.suppress(OSError, http.client.HTTPException),
+        ):
+            connection.putrequest(method, path, skip_host=True)
+            connection.putheader("Content-Length", str(len(body or b"")))
+            connection.endheaders(body)
+            return connection.getresponse().status
+        return 0
+
+    def from_outside(self) -> dict[str, int]:
+        """Try everything without knowing the repository; return the answers."""
+        answers = {}
+        for root in _wrong_roots():
+            for method, rest in _requests(hashlib.sha256(_BLOB).hexdigest()):
+                answers[f"{method} {root}{rest}"] = self.ask(method, f"{root}{rest}", _BLOB)
+        return answers
+
+    def from_inside(self, root: str) -> dict[str, int]:
+        """Try what is wrong also in the right repository; return the answers."""
+        unasked, wrong = hashlib.sha256(_BLOB).hexdigest(), "f" * 64
+        answers = {
+            f"{method} {rest}": self.ask(method, f"{root}{rest}", _BLOB)
+            for word in CLIMBING
+            for method, rest in _climbing(word, unasked)
+        }
+        for digest in (f"sha256:{wrong}", f"sha512:{unasked}", "md5:x", "", "../x"):
+            place = f"{root}blobs/uploads/{self._begin(root)}?digest={digest}"
+            answers[f"PUT {digest}"] = self.ask("PUT", place, _BLOB)
+        answers["PUT manifests"] = self.ask("PUT", f"{root}manifests/sha256:{wrong}", b"{}")
+        return answers
+
+    def push_unasked(self, root: str) -> int:
+        """Push a blob that nobody asked for, by its right digest."""
+        digest = hashlib.sha256(_BLOB).hexdigest()
+        place = f"{root}blobs/uploads/{self._begin(root)}?digest=sha256:{digest}"
+        return self.ask("PUT", place, _BLOB)
+
+    def _begin(self, root: str) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("POST", f"{root}blobs/uploads/")
+            return (connection.getresponse().getheader("Location") or _NO_UPLOAD)[-16:]
+
+
+def _wrong_roots() -> list[str]:
+    words = (_ZEROS, *CLIMBING)
+    below = [f"/v2/imgload/{word}/" for word in words] + [f"/v2/{word}/{_ZEROS}/" for word in words]
+    return [*below, "/v2/library/app/", "/v2/imgload/", "/imgload/", "//v2/imgload/x/"]
+
+
+def _requests(digest: str) -> list[tuple[str, str]]:
+    return [
+        ("HEAD", f"blobs/sha256:{digest}"),
+        ("POST", "blobs/uploads/"),
+        ("PATCH", f"blobs/uploads/{'0' * 16}"),
+        ("PUT", f"blobs/uploads/{'0' * 16}?digest=sha256:{digest}"),
+        ("PUT", "manifests/latest"),
+    ]
+
+
+def _climbing(word: str, digest: str) -> list[tuple[str, str]]:
+    quoted = word.replace(" ", "%20")
+    return [
+        ("HEAD", f"blobs/{quoted}"),
+        ("HEAD", f"{quoted}/blobs/sha256:{digest}"),
+        ("POST", f"{quoted}/uploads/"),
+        ("POST", f"blobs/{quoted}/"),
+        ("PATCH", f"blobs/uploads/{quoted}"),
+        ("PUT", f"blobs/uploads/{quoted}?digest=sha256:{digest}"),
+        ("PUT", f"manifests/{quoted}"),
+        ("PUT", f"{quoted}/manifests/latest"),
+    ]
+
+
+def port_of(victim: Victim, seconds: float = 5) -> int:
+    """Wait until it listens; return the port."""
+    deadline = time.monotonic() + seconds
+    while not (ports := victim.ports):
+        assert time.monotonic() < deadline, "it does not listen"
+        time.sleep(0.02)
+    [port] = ports
+    return port

@@ -1,0 +1,128 @@
+"""The receiver under attack, while an engine pushes to it: refused, bounded, and the load ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+import attrs
+import pytest
+
+from tests.engine.aftermath import Scene, settled, until
+from tests.engine.attack import Attack, Victim, port_of
+from tests.engine.conftest import Images, cases, cri_id, forget, unique
+from tests.engine.relay import Fault, relay
+from tests.lab import Lab
+
+MIB = 1 << 20
+PUSHES = {
+    "docker": ("lab-d21", 0),
+    "docker28": ("lab-e21", 1),
+    "podman": ("lab-p21", 0),
+}
+"""By engine: the cluster, and how many pushes there are before, to learn the image ID."""
+ATTACKS = {
+    f"{engine}, {who}": (engine, who == "insider")
+    for engine in PUSHES
+    for who in ("stranger", "insider")
+}
+"""An insider knows the repository's name: the engine tells it whoever may use the engine."""
+
+
+@attrs.define
+class Peak:
+    """The most threads that a process had, looked up all the time."""
+
+    victim: Victim
+    threads: int = 0
+    _over: threading.Event = attrs.field(factory=threading.Event)
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.02):
+            try:
+                self.threads = max(self.threads, self.victim.threads)
+            except (OSError, StopIteration):
+                return
+
+
+@pytest.mark.parametrize("case", cases(ATTACKS, ("docker28, stranger", "podman, insider")))
+def test_an_attack_on_the_receiver_harms_no_load(
+    lab: Lab, images: Images, tmp_path: Path, case: tuple[str, bool]
+) -> None:
+    """All is refused, threads and memory are bounded, and the image is proven on the node."""
+    (source, inside), (cluster, before) = case, PUSHES[case[0]]
+    engine, tag = lab.engine(source), unique()
+    image = images.build(engine, tag, b"x" * (4 * MIB))
+    node = lab.cluster(cluster).nodes[0]
+    scene = Scene(node, (engine,), tmp_path / "temp")
+    scene.temp.mkdir()
+    left = scene.look()
+    fault = Fault("POST .*/push", "hold", skip=before)
+    with relay(engine, tmp_path, fault) as between:
+        environ = scene.environ(**dict.fromkeys(("DOCKER_HOST", "CONTAINER_HOST"), between.url))
+        command = [sys.executable, "-m", "imgload", "load", tag, "-c", cluster, "-o", "json"]
+        with subprocess.Popen(
+            [*command, "--transport", "delta"],
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                document = _attacked(process, fault, between.requests, inside=inside)
+            finally:
+                process.kill()
+    assert process.returncode == 0, document
+    [result] = document["images"][0]["nodes"]
+    assert result["ok"]
+    assert all(result["proof"].values()) or result["proof"]["cri"] is None
+    if not inside:
+        assert result["action"] in {"delta", "full"}
+    name = f"docker.io/library/{tag}"
+    after = settled(scene, attrs.evolve(left, records=left.records | {name}))
+    assert after == attrs.evolve(left, records=left.records | {name})
+    assert source == "docker28" or cri_id(node, name) == image
+    forget(node, name)
+
+
+def _attacked(
+    process: subprocess.Popen[str], fault: Fault, requests: list[str], *, inside: bool
+) -> dict[str, Any]:
+    """Attack a load while it waits for a push, and during the push; return its document."""
+    assert fault.reached.wait(20), requests
+    victim = Victim(process.pid)
+    attack = Attack(port_of(victim))
+    root = _root(requests) if inside else f"/v2/imgload/{'0' * 32}/"
+    with Peak(victim) as peak:
+        with attack.lasting(root):
+            answers = attack.from_inside(root) if inside else attack.from_outside()
+            if inside:
+                attack.push_unasked(root)
+            until(lambda: attack.connections >= 1000, 20)
+            memory = victim.most_memory
+            fault.release.set()
+            said, complaint = process.communicate(timeout=60)
+        assert peak.threads < 256 + 64 + 40
+    assert "Traceback" not in complaint
+    assert {status for status in answers.values() if status < 400} <= {0}, answers
+    assert memory < 80 * MIB
+    document: dict[str, Any] = json.loads(said)
+    return document
+
+
+def _root(requests: list[str]) -> str:
+    """Return what the engine's own API shows of the repository, as ``docker images`` does."""
+    found = re.findall(r"imgload(?:/|%2F)([0-9a-f]{32})", " ".join(requests))
+    return f"/v2/imgload/{found[-1]}/"
