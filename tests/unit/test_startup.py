@@ -51,10 +51,10 @@ class Most:
 IMPORTS = {
     "--version": Most(ours=5, all=75),
     "--help": Most(ours=5, all=85),
-    "load --help": Most(ours=17, all=128),
-    "load app:dev": Most(ours=49, all=195),
-    "load app:dev db:dev --cluster kind --output json": Most(ours=49, all=195),
-    "verify app:dev": Most(ours=49, all=195),
+    "load --help": Most(ours=18, all=128),
+    "load app:dev": Most(ours=51, all=195),
+    "load app:dev db:dev --cluster kind --output json": Most(ours=51, all=195),
+    "verify app:dev": Most(ours=51, all=195),
     "skaffold --help": Most(ours=18, all=128),
 }
 
