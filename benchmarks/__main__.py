@@ -83,10 +83,10 @@ def _run(options: argparse.Namespace) -> Results:
                 continue
             print(f"== {label}", flush=True)
             with clock.timing(part, engine):
-                benches[engine].round(part, number)
+                benches[engine].round(part)
+            results.machine["minutes"] = round(clock.elapsed / 60, 1)
             if options.json:
                 results.write(options.json)
-    results.machine["minutes"] = round(clock.elapsed / 60, 1)
     return results
 
 

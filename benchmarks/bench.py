@@ -1,5 +1,8 @@
 """The rounds on one engine."""
 
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import attrs
@@ -28,6 +31,7 @@ class Bench:
     three: Cluster | None
     contestants: dict[str, Contestant]
     results: Results
+    _rounds: defaultdict[int, Iterator[int]] = attrs.field(factory=lambda: defaultdict(count))
 
     @classmethod
     def prepare(
@@ -45,11 +49,11 @@ class Bench:
         results.versions[engine] = _versions(one.engine, one)
         return cls(engine, site, one, three, found, results)
 
-    def round(self, part: Part, number: int) -> None:
+    def round(self, part: Part) -> None:
         """Measure every case once for each contestant, who take turns in being first."""
         builder = Builder(self.one.engine, part.size * 10**6)
         order = [who for who in part.contestants_on(self.engine) if who in self.contestants]
-        first = (number - 1) % len(order) if order else 0
+        first = next(self._rounds[part.size]) % len(order) if len(order) > 1 else 0
         try:
             images = self._build(builder, part)
             for who in order[first:] + order[:first]:
@@ -67,7 +71,7 @@ class Bench:
         return Turn(
             self.engine,
             part.size,
-            part.cases,
+            part.cases_of(who),
             who,
             self.contestants[who],
             images,

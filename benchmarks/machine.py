@@ -15,6 +15,7 @@ def describe() -> dict[str, Any]:
         "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "busy": os.getloadavg()[0],
+        "minutes": 0.0,
     }
 
 

@@ -10,7 +10,6 @@ CASES = ("cold", "rebuild", "present", "tag", "two", "three", "ten", "layers")
 
 CONTESTANTS = ("kind", "archive", "ctr", "imgload")
 
-
 TARGET_SIZE = 600
 """Of the images that the targets are about, in MB."""
 
@@ -24,7 +23,6 @@ WORDS = {
     "three": "three nodes, cold",
     "ten": "ten images that share a base, cold",
 }
-_CONTAINERD = "2.1"
 _ROLES = ("control-plane", "worker", "worker")
 _LAYERS = "layers:"
 
@@ -75,23 +73,22 @@ class Site:
     layers: tuple[int, ...] = (32, 64, 127)
 
     def single(self, lab: Lab, engine: str) -> Cluster:
-        """Return the cluster with one node, running."""
+        """Return the cluster with one node, running; kind sees by crictl what it has."""
         if self.one:
             return lab.cluster(self.one)
-        return lab.make_cluster(name="bench-1", engine=engine, containerd=_CONTAINERD)
+        return lab.make_cluster(name="bench-1", engine=engine, crictl=True)
 
     def triple(self, lab: Lab, engine: str) -> Cluster:
         """Return the cluster with three nodes, running."""
         if self.three:
             return lab.cluster(self.three)
-        name = "bench-3"
-        return lab.make_cluster(name=name, engine=engine, containerd=_CONTAINERD, roles=_ROLES)
+        return lab.make_cluster(name="bench-3", engine=engine, roles=_ROLES)
 
 
 SITES = {
     "docker28": Site(
         "Docker 28, containerd store",
-        one="lab-e21",
+        one=None,
         three=None,
         targets={"cold": 4, "rebuild": 40, "present": 60, "three": 4},
     ),

@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks import marks
+from benchmarks.clock import Clock
 from benchmarks.contestants import Sample
 from benchmarks.floor import Floor
 from benchmarks.growth import COSTS, fit, lines
@@ -184,16 +185,41 @@ def test_large_images_are_bounded_unless_asked_for() -> None:
     assert (part.rounds, part.contestants_on("docker")) == (2, ["ctr"])
 
 
-def test_first_rounds_come_first() -> None:
-    """Then what is left has been measured at least once."""
-    parts = [Part(1, 2, engines=("docker", "podman")), Part(2, 1, engines=("docker",))]
+def test_only_imgload_goes_through_what_is_for_it_alone() -> None:
+    """Where kind would only take long."""
+    part = Part(3000, 1, ("cold",), alone=("rebuild",))
+    assert (part.cases_of("kind"), part.cases_of("imgload")) == (["cold"], ["cold", "rebuild"])
+
+
+def test_first_rounds_come_first_and_large_images_last() -> None:
+    """What is left out for want of time has been measured before, or is named."""
+    parts = [
+        Part(1, 2, engines=("docker", "podman")),
+        Part(3000, 1, engines=("docker",)),
+        Part(2, 2, engines=("docker",)),
+    ]
     assert [(part.size, number, engine) for part, number, engine in schedule(parts)] == [
         (1, 1, "docker"),
         (1, 1, "podman"),
         (2, 1, "docker"),
         (1, 2, "docker"),
         (1, 2, "podman"),
+        (2, 2, "docker"),
+        (3000, 1, "docker"),
     ]
+
+
+def test_what_a_round_takes_is_foreseen() -> None:
+    """By weight, from the nearest size below, with a fifth more."""
+    clock = Clock(limit=1000)
+    clock.took(Part(60, 1, ("cold",)), "docker", 24.0)
+    clock.took(Part(600, 1, ("cold",), ("imgload",)), "docker", 6.0)
+    large = Part(3000, 1, ("cold", "rebuild"), ("imgload",))
+    assert clock.expected(large, "docker") == pytest.approx(72)
+    assert clock.expected(Part(60, 1, ("cold",)), "docker") == pytest.approx(28.8)
+    assert clock.expected(large, "podman") == 0
+    assert clock.allows(large, "docker")
+    assert not Clock(limit=0).allows(large, "docker")
 
 
 def test_the_page_is_what_the_samples_say() -> None:
