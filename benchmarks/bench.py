@@ -1,134 +1,100 @@
-"""The rounds on one engine: what is done in which order."""
+"""The rounds on one engine."""
 
-import sys
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import attrs
 
-from benchmarks.contestants import Contestant, Imgload, Kind, rival
-from benchmarks.floor import floor
-from benchmarks.images import Builder, Image
+from benchmarks.contestants import Contestant, contestants
+from benchmarks.images import Builder
 from benchmarks.measure import Failed
-from benchmarks.nodes import check, forget
-from benchmarks.results import Results, Side
-from benchmarks.sites import SITES, WORDS, Site
-from tests.lab import Cluster, Lab, LabError
+from benchmarks.nodes import forget
+from benchmarks.plan import Part
+from benchmarks.results import Results
+from benchmarks.sites import SITES, Site
+from benchmarks.turn import Shared, Turn
+from tests.lab import Cluster, Engine, Lab, LabError
 
-Work = Callable[[Contestant, Builder], None]
-
-
-@attrs.frozen
-class Task:
-    """What to measure, on images of `size` bytes, and where the results go."""
-
-    size: int
-    cases: Collection[str]
-    results: Results
+_THREE = {"two", "three"}
+_TEN = 10
 
 
 @attrs.frozen
 class Bench:
-    """One engine with its clusters and both contestants."""
+    """One engine with its clusters and contestants."""
 
     engine: str
     site: Site
     one: Cluster
     three: Cluster | None
-    kind: Kind
-    imgload: Imgload
-    task: Task
+    contestants: dict[str, Contestant]
+    results: Results
+    _rounds: defaultdict[int, Iterator[int]] = attrs.field(factory=lambda: defaultdict(count))
 
     @classmethod
-    def prepare(cls, lab: Lab, engine: str, parent: Path, task: Task) -> "Bench":
-        """Bring up what the engine needs."""
+    def prepare(
+        cls, lab: Lab, engine: str, parent: Path, parts: list[Part], results: Results
+    ) -> "Bench":
+        """Bring up what the engine needs for these parts."""
         site = SITES[engine]
-        one = site.single(lab)
-        three = site.triple(lab, engine) if "three" in task.cases else None
+        one = site.single(lab, engine)
+        cases = {case for part in parts if engine in part.engines for case in part.cases}
+        three = site.triple(lab, engine) if cases & _THREE else None
         folder = parent / engine
         folder.mkdir()
-        imgload = Imgload(one.engine, folder)
-        kind = rival(lab, one.engine, one, folder)
-        task.results.rivals[engine] = kind.name
-        return cls(engine, site, one, three, kind, imgload, task)
+        found = contestants(lab, one.engine, one, folder)
+        results.names[engine] = {who: each.name for who, each in found.items()}
+        results.versions[engine] = _versions(one.engine, one)
+        return cls(engine, site, one, three, found, results)
 
-    def round(self, number: int) -> None:
+    def round(self, part: Part) -> None:
         """Measure every case once for each contestant, who take turns in being first."""
-        builder = Builder(self.one.engine, self.task.size)
-        order: list[Contestant] = [self.kind, self.imgload]
+        builder = Builder(self.one.engine, part.size * 10**6)
+        order = [who for who in part.contestants_on(self.engine) if who in self.contestants]
+        first = next(self._rounds[part.size]) % len(order) if len(order) > 1 else 0
         try:
-            builder.anew()
-            for contestant in order if number % 2 else reversed(order):
-                self._attempt(self._one_node, contestant, builder)
-                self._attempt(self._three_nodes, contestant, builder)
+            images = self._build(builder, part)
+            for who in order[first:] + order[:first]:
+                self._turn(part, who, images).go()
         finally:
             self._clean(builder)
 
-    def _attempt(self, work: Work, contestant: Contestant, builder: Builder) -> None:
-        try:
-            work(contestant, builder)
-        except (Failed, LabError) as error:
-            self._failed(contestant.name, error)
+    def _build(self, builder: Builder, part: Part) -> Shared:
+        builder.anew()
+        family = builder.family(_TEN) if "ten" in part.cases else []
+        deep = builder.deep(self.site.layers) if "layers" in part.cases else []
+        return Shared(builder, family, deep)
 
-    def _failed(self, who: str, error: Exception) -> None:
-        self.task.results.failures.append(f"{self.site.label}, {who}: {error}")
-        _say(f"{self.site.label}, {who}: failed: {error}")
-
-    def _one_node(self, contestant: Contestant, builder: Builder) -> None:
-        if not set(self.task.cases) - {"three"}:
-            return
-        contestant.begin()
-        forget(self.one, builder.built)
-        self._time("cold", contestant, builder.built[-1], self.one)
-        if "rebuild" in self.task.cases:
-            self._rebuilds(contestant, builder)
-        if "present" in self.task.cases:
-            self._time("present", contestant, builder.built[-1], self.one)
-        self._end(contestant, builder)
-
-    def _rebuilds(self, contestant: Contestant, builder: Builder) -> None:
-        if self.site.remembers and contestant is self.imgload:
-            self._time("learning", contestant, builder.rebuild(), self.one)
-        self._time("rebuild", contestant, builder.rebuild(), self.one)
-
-    def _end(self, contestant: Contestant, builder: Builder) -> None:
-        if contestant is self.imgload:
-            if len(tags := builder.tags()) > 1:
-                raise Failed(f"tags are left in the engine: {tags}")
-            if "rebuild" in self.task.cases:
-                self._floor(builder)
-
-    def _floor(self, builder: Builder) -> None:
-        seconds = floor(builder, self.one)
-        self.task.results.floors[self.engine].append(seconds)
-        _say(f"{self.site.label}, {WORDS['rebuild']}: floor {seconds:.2f} s")
-
-    def _three_nodes(self, contestant: Contestant, builder: Builder) -> None:
-        if self.three:
-            contestant.begin()
-            forget(self.three, builder.built)
-            self._time("three", contestant, builder.built[-1], self.three)
-            forget(self.three, builder.built)
-
-    def _time(self, case: str, who: Contestant, image: Image, cluster: Cluster) -> None:
-        sample = who.load(image, cluster)
-        check(cluster, image)
-        if case in self.task.cases or case == "learning":
-            side: Side = "imgload" if who is self.imgload else "kind"
-            self.task.results.samples[self.engine, case, side].append(sample)
-        told = f" {sample.action}" if sample.action else ""
-        usage = sample.usage
-        _say(f"{self.site.label}, {WORDS[case]}: {who.name} {usage.seconds:.2f} s{told}")
+    def _turn(self, part: Part, who: str, images: Shared) -> Turn:
+        return Turn(
+            self.engine,
+            part.size,
+            part.cases_of(who),
+            who,
+            self.contestants[who],
+            images,
+            self.one,
+            self.three,
+            self.results,
+        )
 
     def _clean(self, builder: Builder) -> None:
         for cluster in (self.one, self.three):
             if cluster:
                 try:
-                    forget(cluster, builder.built)
+                    forget(cluster, builder.images)
                 except (Failed, LabError) as error:
-                    self._failed("cleaning up", error)
+                    self.results.fail(f"{self.site.label}, cleaning up", error)
         builder.clear()
 
 
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+def _versions(engine: Engine, cluster: Cluster) -> dict[str, str]:
+    """Versions of the engine, and of the containerd that its nodes run."""
+    daemon = "{{.Version}}" if engine.name.startswith("podman") else "{{.Server.Version}}"
+    node = cluster.nodes[0].exec("containerd", "--version").split()
+    return {
+        "engine": engine.cli("version", "--format", daemon).splitlines()[0].strip(),
+        "containerd": next(word for word in node if word[:1].isdigit() or word[:2] == "v2"),
+    }

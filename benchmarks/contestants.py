@@ -1,9 +1,10 @@
-"""Who is measured: the real kind, and imgload."""
+"""Who is measured: the real kind, the ways around it, and imgload."""
 
 import json
 import shutil
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -13,22 +14,39 @@ from benchmarks.measure import Failed, Usage, environment, measure
 from benchmarks.nodes import check, forget
 from tests.lab import Cluster, Engine, Lab
 from tests.lab.kind import VERSIONS
+from tests.lab.shell import write
 
 _PROBE = 1 << 10
+_COUNTING = """\
+#!/bin/sh
+case " $* " in
+*" import "*) "{program}" "$@" || exit ;;
+*) exec "{program}" "$@" ;;
+esac
+while read -r key value; do [ "$key" != wchar: ] || echo "$value" >>"{log}"; done </proc/$$/io
+"""
+"""Counts what a client wrote that fed an import: a shell's counts hold those of whom it awaited."""
+_PIPE = """\
+set -euo pipefail
+program=$1 nodes=$2; shift 2
+for node in $nodes; do
+    "$program" save "$@" | "$program" exec -i "$node" ctr -n k8s.io images import --local -
+done
+"""
 
 
 @attrs.frozen
 class Sample:
-    """One load: what it used, and what imgload says it did and sent (bytes, to all nodes)."""
+    """One load: what it used, what went into the nodes (bytes), and what imgload says it did."""
 
     usage: Usage
+    sent: int
     action: str | None = None
-    sent: int | None = None
 
 
 @attrs.frozen
 class Contestant(ABC):
-    """A command that loads an image into a cluster."""
+    """A command that loads images into a cluster."""
 
     engine: Engine
     folder: Path
@@ -36,24 +54,72 @@ class Contestant(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What it is called in the table."""
+        """The command, for people."""
 
     @abstractmethod
-    def load(self, image: Image, cluster: Cluster) -> Sample:
-        """Load the image; raises `Failed`."""
+    def load(self, images: Sequence[Image], cluster: Cluster) -> Sample:
+        """Load the images; raises `Failed`."""
 
-    @abstractmethod
     def begin(self) -> None:
         """Forget what earlier loads have taught."""
+        shutil.rmtree(self._cache, ignore_errors=True)
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of the command."""
-        return environment(self.engine.environ(), self.folder)
+        """The environment of the command, with a cache that can be removed."""
+        found = environment(self.engine.environ(), self.folder)
+        return {**found, "XDG_CACHE_HOME": str(self._cache)}
+
+    @property
+    def client(self) -> str:
+        """The name of the engine's client."""
+        return "podman" if self.engine.name.startswith("podman") else "docker"
+
+    def measure(self, *argv: str | Path) -> tuple[Usage, str]:
+        """Return what a command used, and its stdout."""
+        return measure(argv, self.env, self.folder, self.engine.daemon.pid)
+
+    @property
+    def _cache(self) -> Path:
+        return self.folder / "cache"
 
 
 @attrs.frozen
-class Kind(Contestant):
+class Feeder(Contestant):
+    """A contestant that feeds imports by the engine's client, where the bytes are counted."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment, with a client on PATH that counts."""
+        found = super().env
+        program = shutil.which(self.client, path=found["PATH"])
+        text = _COUNTING.format(program=program, log=self._log)
+        wrapper = write(self.folder / "bin" / self.client, text, 0o755)
+        return {**found, "PATH": f"{wrapper.parent}:{found['PATH']}"}
+
+    def load(self, images: Sequence[Image], cluster: Cluster) -> Sample:
+        """Load the images, and count what was fed."""
+        self._log.unlink(missing_ok=True)
+        usage = self.feed([image.name for image in images], cluster)
+        fed = self._log.read_text().split() if self._log.exists() else []
+        return Sample(usage, sum(map(int, fed)))
+
+    @abstractmethod
+    def feed(self, names: Sequence[str], cluster: Cluster) -> Usage:
+        """Load images by name."""
+
+    def save_options(self, names: Sequence[str]) -> list[str]:
+        """Return the arguments with which the client saves images."""
+        several = self.client == "podman" and len(names) > 1
+        return [*(["--multi-image-archive"] if several else []), *names]
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "fed"
+
+
+@attrs.frozen
+class Kind(Feeder):
     """`kind load docker-image`."""
 
     version: str
@@ -64,35 +130,51 @@ class Kind(Contestant):
         """The command, with kind's version."""
         return f"kind {self.version} load docker-image"
 
-    def begin(self) -> None:
-        """Do nothing: kind learns nothing."""
+    def feed(self, names: Sequence[str], cluster: Cluster) -> Usage:
+        """Load images as kind does it on Docker."""
+        return self.kind("docker-image", *names, cluster=cluster)
 
-    def load(self, image: Image, cluster: Cluster) -> Sample:
-        """Load the image as kind does it on Docker."""
-        command = (self.program, "load", "docker-image", image.name, "--name", cluster.name)
-        return Sample(measure(command, self.env, self.folder)[0])
+    def kind(self, *what: str, cluster: Cluster) -> Usage:
+        """Have kind load something."""
+        nodes = ",".join(node.name for node in cluster.nodes)
+        options = ["--nodes", nodes] if is_part(cluster) else []
+        return self.measure(self.program, "load", *what, "--name", cluster.name, *options)[0]
 
 
 @attrs.frozen
-class KindArchive(Kind):
-    """`podman save` and `kind load image-archive`: kind does not find Podman's images."""
+class Archive(Kind):
+    """The engine's `save` into a file and `kind load image-archive`."""
 
     @property
     def name(self) -> str:
         """Both commands, with kind's version."""
-        return f"podman save + kind {self.version} load image-archive"
+        return f"{self.client} save + kind {self.version} load image-archive"
 
-    def load(self, image: Image, cluster: Cluster) -> Sample:
-        """Load the image by way of a file, and remove that."""
+    def feed(self, names: Sequence[str], cluster: Cluster) -> Usage:
+        """Load images by way of a file, and remove that."""
         path = self.folder / "image.tar"
-        save = [*self.engine.client, "save", "-o", str(path), image.name]
-        load = (self.program, "load", "image-archive", path, "--name", cluster.name)
         try:
-            saved, _ = measure(save, self.env, self.folder)
-            loaded, _ = measure(load, self.env, self.folder)
+            saved, _ = self.measure(self.client, "save", "-o", path, *self.save_options(names))
+            loaded = self.kind("image-archive", str(path), cluster=cluster)
         finally:
             path.unlink(missing_ok=True)
-        return Sample(saved.then(loaded))
+        return saved.then(loaded)
+
+
+@attrs.frozen
+class Ctr(Feeder):
+    """The engine's `save` piped into `ctr import`, into one node after the other."""
+
+    @property
+    def name(self) -> str:
+        """The pipe."""
+        return f"{self.client} save | {self.client} exec -i NODE ctr images import --local -"
+
+    def feed(self, names: Sequence[str], cluster: Cluster) -> Usage:
+        """Pipe images into each node."""
+        nodes = " ".join(node.name for node in cluster.nodes)
+        argv = ("bash", "-c", _PIPE, "pipe", self.client, nodes, *self.save_options(names))
+        return self.measure(*argv)[0]
 
 
 @attrs.frozen
@@ -104,41 +186,43 @@ class Imgload(Contestant):
         """The command."""
         return "imgload load"
 
-    @property
-    def env(self) -> dict[str, str]:
-        """The environment, with a state folder that can be removed."""
-        return {**super().env, "XDG_CACHE_HOME": str(self._cache)}
-
-    def begin(self) -> None:
-        """Remove the state folder."""
-        shutil.rmtree(self._cache, ignore_errors=True)
-
-    def load(self, image: Image, cluster: Cluster) -> Sample:
-        """Load the image; what imgload reports has to be true and it may leave nothing."""
+    def load(self, images: Sequence[Image], cluster: Cluster) -> Sample:
+        """Load the images; what imgload reports has to be true and it may leave nothing."""
         program = Path(sys.executable).with_name("imgload")
-        options = ("--cluster", cluster.name, "--from", self._source, "--output", "json")
-        usage, shown = measure((program, "load", image.name, *options), self.env, self.folder)
-        report = json.loads(shown)["images"][0]
-        if report["image_id"] != image.image_id:
-            raise Failed(f"imgload reports {report['image_id']}, and it is {image.image_id}")
+        usage, shown = self.measure(program, *self.arguments(images, cluster))
+        reports = json.loads(shown)["images"]
+        for image, report in zip(images, reports, strict=True):
+            if report["image_id"] != image.image_id:
+                raise Failed(f"imgload reports {report['image_id']}, and it is {image.image_id}")
         if left := list((self.folder / "tmp").iterdir()):
             raise Failed(f"imgload left {left}")
-        actions = {node["action"] for node in report["nodes"]}
-        sent = sum(node["bytes_sent"] for node in report["nodes"])
-        return Sample(usage, "+".join(sorted(actions)), sent)
+        rows = [node for report in reports for node in report["nodes"]]
+        actions = {row["action"] for row in rows}
+        return Sample(usage, sum(row["bytes_sent"] for row in rows), "+".join(sorted(actions)))
 
-    @property
-    def _cache(self) -> Path:
-        return self.folder / "cache"
+    def arguments(self, images: Sequence[Image], cluster: Cluster) -> list[str]:
+        """Return what the program is to do."""
+        nodes = [word for node in cluster.nodes for word in ("--node", node.name)]
+        options = ["--cluster", cluster.name, "--from", self.client, "--output", "json"]
+        chosen = nodes if is_part(cluster) else []
+        return ["load", *(image.name for image in images), *options, *chosen]
 
-    @property
-    def _source(self) -> str:
-        return "podman" if self.engine.name.startswith("podman") else "docker"
+
+def is_part(cluster: Cluster) -> bool:
+    """Whether these are some of the cluster's nodes only."""
+    return len(cluster.nodes) < len(cluster.spec.roles)
 
 
-def rival(lab: Lab, engine: Engine, cluster: Cluster, folder: Path) -> Kind:
-    """Return the newest kind that can load a small image here."""
-    kind_of = KindArchive if engine.name.startswith("podman") else Kind
+def contestants(lab: Lab, engine: Engine, cluster: Cluster, folder: Path) -> dict[str, Contestant]:
+    """Return who can load from this engine, with the newest kind that works here."""
+    podman = engine.name.startswith("podman")
+    kind = _newest(Archive if podman else Kind, lab, engine, cluster, folder)
+    archive = Archive(engine, folder, kind.version, kind.program)
+    others = {"archive": archive, "ctr": Ctr(engine, folder), "imgload": Imgload(engine, folder)}
+    return others if podman else {"kind": kind, **others}
+
+
+def _newest(kind_of: type[Kind], lab: Lab, engine: Engine, cluster: Cluster, folder: Path) -> Kind:
     tried = [kind_of(engine, folder, version, lab.kind(version)) for version in reversed(VERSIONS)]
     builder = Builder(engine, _PROBE)
     try:
@@ -152,7 +236,7 @@ def rival(lab: Lab, engine: Engine, cluster: Cluster, folder: Path) -> Kind:
 
 def _works(kind: Kind, image: Image, cluster: Cluster) -> bool:
     try:
-        kind.load(image, cluster)
+        kind.load([image], cluster)
         check(cluster, image)
     except Failed:
         return False

@@ -19,6 +19,19 @@ _NAME = "io.containerd.image.name"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
+@attrs.frozen
+class Floor:
+    """Seconds of the engine's push of one layer, and of `ctr import` of it."""
+
+    push: float
+    load: float
+
+    @property
+    def seconds(self) -> float:
+        """Both."""
+        return self.push + self.load
+
+
 @attrs.define
 class Shelf:
     """A registry that remembers what it was given, and keeps what is small."""
@@ -60,8 +73,8 @@ class _Blob:
         """Keep nothing of it."""
 
 
-def floor(builder: Builder, cluster: Cluster) -> float:
-    """Seconds for a further rebuild, with the engines' own programs and nothing around them.
+def floor(builder: Builder, cluster: Cluster) -> Floor:
+    """Do a further rebuild with the engines' own programs and nothing around them.
 
     The nodes have to hold the build before.
     """
@@ -76,7 +89,7 @@ def floor(builder: Builder, cluster: Cluster) -> float:
     archive = _layout(image, shelf)
     imported = _import(cluster, archive)
     check(cluster, image)
-    return pushed + imported
+    return Floor(pushed, imported)
 
 
 def _push(engine: Engine, name: str, repository: str) -> float:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import secrets
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,14 @@ class Image:
 
 @attrs.define
 class Builder:
-    """Builds of one image on one engine; `size` in bytes."""
+    """Builds of one image on one engine, and others on top of it; `size` in bytes."""
 
     engine: Engine
     size: int
     name: str = attrs.field(factory=lambda: _unique("bench"))
     base: str = attrs.field(factory=lambda: _unique("bench-base"))
     built: list[Image] = attrs.field(factory=list)
+    others: list[Image] = attrs.field(factory=list)
     _own_ids: list[str] = attrs.field(factory=list)
 
     def anew(self) -> Image:
@@ -54,13 +56,50 @@ class Builder:
     def rebuild(self) -> Image:
         """Build it again with one line changed, in its last layer."""
         line = f"{secrets.token_hex(16)}\n".encode()
-        own_id = self.engine.build(self.name, {"app.txt": line}, base=self.base)
+        self.built.append(self._build(self.name, [{"app.txt": line}], self.base))
+        return self.newest
+
+    @property
+    def newest(self) -> Image:
+        """The last build."""
+        return self.built[-1]
+
+    @property
+    def images(self) -> list[Image]:
+        """All that was built."""
+        return [*self.built, *self.others]
+
+    def family(self, count: int) -> list[Image]:
+        """Build images that share all but one layer, of a hundredth of the size."""
+        contents = [secrets.token_bytes(self.size // 100) for _ in range(count)]
+        made = [self._build(_unique("bench"), [{"own": own}], self.base) for own in contents]
+        self.others += made
+        return made
+
+    def deep(self, counts: Sequence[int]) -> list[Image]:
+        """Build images of the same size with so many layers, each on top of the one before."""
+        images = [self.newest]
+        for count in counts:
+            new = range(len(images[-1].diff_ids), count)
+            lines = [{f"line{n}": secrets.token_hex(16).encode()} for n in new]
+            images.append(self._build(_unique("bench"), lines, images[-1].name))
+        self.others += images[1:]
+        return images[1:]
+
+    @contextlib.contextmanager
+    def renamed(self) -> Iterator[Image]:
+        """Give the newest build one more name."""
+        image = attrs.evolve(self.newest, name=_unique("bench-renamed"))
+        self.engine.cli("tag", self.newest.name, image.name)
+        yield image
+        self.engine.cli("rmi", image.name)
+
+    def _build(self, name: str, layers: Sequence[dict[str, bytes]], base: str) -> Image:
+        own_id = self.engine.build(name, base=base, layers=layers)
         self._own_ids.append(own_id)
         template = "{{json .RootFS.Layers}}"
-        shown = self.engine.cli("image", "inspect", "--format", template, self.name)
-        image = Image(self.name, config_digest(self.engine, own_id), tuple(json.loads(shown)))
-        self.built.append(image)
-        return image
+        shown = self.engine.cli("image", "inspect", "--format", template, name)
+        return Image(name, config_digest(self.engine, own_id), tuple(json.loads(shown)))
 
     def tags(self) -> list[str]:
         """Return the names that the newest build has in the engine."""
@@ -70,7 +109,8 @@ class Builder:
 
     def clear(self) -> None:
         """Remove all builds from the engine."""
-        for target in (self.name, *reversed(self._own_ids), self.base):
+        names = {image.name for image in self.images}
+        for target in (*names, *reversed(self._own_ids), self.base):
             with contextlib.suppress(CommandError):
                 self.engine.cli("rmi", "--force", target)
 

@@ -1,4 +1,4 @@
-"""Time, CPU time and peak memory of a command."""
+"""Time, CPU time, peak memory and written bytes of a command."""
 
 import json
 import os
@@ -25,15 +25,31 @@ class Failed(Exception):
 
 @attrs.frozen
 class Usage:
-    """What a command used: seconds, CPU seconds with its children, bytes at the peak."""
+    """What a command used, with its children.
+
+    Args:
+        seconds: from its start to its end.
+        cpu: seconds of user and system time.
+        peak: largest resident bytes of any one process.
+        written: bytes for the disk, its engine's daemon's too; None where that cannot be read.
+
+    """
 
     seconds: float
     cpu: float
     peak: int
+    written: int | None
 
     def then(self, other: "Usage") -> "Usage":
         """Both, one after the other."""
-        return Usage(self.seconds + other.seconds, self.cpu + other.cpu, max(self.peak, other.peak))
+        peak = max(self.peak, other.peak)
+        written = add(self.written, other.written)
+        return Usage(self.seconds + other.seconds, self.cpu + other.cpu, peak, written)
+
+
+def add(some: int | None, more: int | None) -> int | None:
+    """Return the sum of what is known, None where a part is not."""
+    return None if some is None or more is None else some + more
 
 
 def environment(engine: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -44,8 +60,16 @@ def environment(engine: Mapping[str, str], folder: Path) -> dict[str, str]:
     return {**kept, **places, **engine}
 
 
-def measure(argv: Sequence[str | Path], env: Mapping[str, str], folder: Path) -> tuple[Usage, str]:
+def measure(
+    argv: Sequence[str | Path], env: Mapping[str, str], folder: Path, daemon: int | None
+) -> tuple[Usage, str]:
     """Run the command once what was written before is on the disk; its usage and stdout.
+
+    Args:
+        argv: the command.
+        env: its environment.
+        folder: where files may be left.
+        daemon: process ID of the engine that works for it; what that writes is added.
 
     Raises:
         Failed: when it does not exit with 0.
@@ -55,10 +79,26 @@ def measure(argv: Sequence[str | Path], env: Mapping[str, str], folder: Path) ->
     command = [str(word) for word in argv]
     watch = [sys.executable, "-I", "-S", stopwatch.__file__, str(report)]
     os.sync()
+    before = _written(daemon)
     code, out, err = _communicate([*watch, *command], env)
     if code:
         raise Failed(f"{shlex.join(command)}: exit {code}\n{(err + out).strip()}")
-    return Usage(**json.loads(report.read_text(encoding="utf-8"))), out
+    usage = Usage(**json.loads(report.read_text(encoding="utf-8"))["usage"])
+    after = _written(daemon)
+    theirs = None if before is None or after is None else after - before
+    return attrs.evolve(usage, written=add(usage.written, theirs)), out
+
+
+def _written(daemon: int | None) -> int | None:
+    """Bytes that a daemon and its children have written to disks so far."""
+    if daemon is None:
+        return None
+    try:
+        children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
+        counters = [Path(f"/proc/{pid}/io").read_text() for pid in (daemon, *children)]
+    except OSError:
+        return None
+    return sum(int(text.partition("\nwrite_bytes: ")[2].split()[0]) for text in counters)
 
 
 def _communicate(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str, str]:

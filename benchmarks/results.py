@@ -1,93 +1,157 @@
-"""What was measured, and what it says."""
+"""What was measured, as values and as JSON."""
 
+import json
+import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import attrs
 
 from benchmarks.contestants import Sample
-from benchmarks.sites import SITES
+from benchmarks.floor import Floor
+from benchmarks.measure import Usage
+from benchmarks.sites import SITES, TARGET_SIZE, order
 
-Side = Literal["kind", "imgload"]
+_KEPT = ("machine", "versions", "names", "failures", "skipped")
+Phases = dict[str, float]
+"""Seconds of each phase of a load, in the order in which they come."""
+Place = tuple[str, int]
+"""An engine, and a size in MB."""
+
+
+class Key(NamedTuple):
+    """Which load it was; `size` in MB (10^6 bytes)."""
+
+    engine: str
+    size: int
+    case: str
+    who: str
+
+
+@attrs.define
+class Results:
+    """All samples of a run, the floors and profiles of its rebuilds, and what failed."""
+
+    samples: defaultdict[Key, list[Sample]] = attrs.field(factory=lambda: defaultdict(list))
+    floors: defaultdict[Place, list[Floor]] = attrs.field(factory=lambda: defaultdict(list))
+    phases: defaultdict[Place, list[Phases]] = attrs.field(factory=lambda: defaultdict(list))
+    names: dict[str, dict[str, str]] = attrs.field(factory=dict)
+    versions: dict[str, dict[str, str]] = attrs.field(factory=dict)
+    machine: dict[str, Any] = attrs.field(factory=dict)
+    failures: list[str] = attrs.field(factory=list)
+    skipped: list[str] = attrs.field(factory=list)
+
+    def fail(self, who: str, error: Exception) -> None:
+        """Note what failed."""
+        self.failures.append(f"{who}: {error}")
+        print(f"{who}: failed: {error}", file=sys.stderr, flush=True)
+
+    def sizes(self) -> list[int]:
+        """Return the sizes of the images, in MB."""
+        return sorted({key.size for key in self.samples})
+
+    def cases(self, engine: str, size: int) -> list[str]:
+        """Return what was measured there, in the order of the tables."""
+        found = {key.case for key in self.samples if key[:2] == (engine, size)}
+        return sorted(found, key=order)
+
+    def of(self, engine: str, size: int, case: str, who: str) -> Sequence[Sample]:
+        """Return the samples, in the order of the rounds."""
+        return self.samples.get(Key(engine, size, case, who), [])
+
+    def duels(self, size: int) -> Iterator["Duel"]:
+        """Yield the cases that imgload and its rival have both been through."""
+        for engine, site in SITES.items():
+            for case in self.cases(engine, size):
+                measured = "rebuild" if case == "learning" else case
+                rival = self.of(engine, size, measured, site.rival)
+                imgload = self.of(engine, size, case, "imgload")
+                if rival and imgload:
+                    yield Duel(engine, size, case, rival, imgload)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything."""
+        rows = [
+            {**key._asdict(), "samples": [attrs.asdict(sample) for sample in samples]}
+            for key, samples in self.samples.items()
+        ]
+        rebuilds = [
+            {
+                "engine": engine,
+                "size": size,
+                "floors": [attrs.asdict(floor) for floor in floors],
+                "phases": self.phases[engine, size],
+            }
+            for (engine, size), floors in self.floors.items()
+        ]
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return {**kept, "rows": rows, "rebuilds": rebuilds}
+
+    @classmethod
+    def of_json(cls, document: dict[str, Any]) -> "Results":
+        """Return what `to_json` was made of."""
+        results = cls(**{name: document[name] for name in _KEPT})
+        for row in document["rows"]:
+            key = Key(**{name: row[name] for name in Key._fields})
+            results.samples[key] = [_sample(**sample) for sample in row["samples"]]
+        for row in document["rebuilds"]:
+            place = (row["engine"], row["size"])
+            results.floors[place] = [Floor(**floor) for floor in row["floors"]]
+            results.phases[place] = row["phases"]
+        return results
+
+    def write(self, path: Path) -> None:
+        """Write a file as a whole, with one line for each row."""
+        document = self.to_json()
+        parts = [f"{json.dumps(name)}: {_lines(value)}" for name, value in document.items()]
+        path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
 
 
 @attrs.frozen
-class Row:
+class Duel:
     """One case on one engine; the samples are in the order of the rounds."""
 
     engine: str
+    size: int
     case: str
-    kind: Sequence[Sample]
+    rival: Sequence[Sample]
     imgload: Sequence[Sample]
-    floors: Sequence[float]
 
     @property
     def ratio(self) -> float:
         """How many times as fast as the rival imgload is, by the medians."""
-        return seconds(self.kind) / seconds(self.imgload)
-
-    @property
-    def floor(self) -> float | None:
-        """Median seconds of the engines' own programs alone."""
-        return median(self.floors) if self.floors else None
+        return middle(self.rival, seconds) / middle(self.imgload, seconds)
 
     @property
     def target(self) -> float | None:
         """The ratio to reach."""
-        return SITES[self.engine].targets.get(self.case)
+        targets = SITES[self.engine].targets if self.size == TARGET_SIZE else {}
+        return targets.get(self.case)
 
     @property
     def met(self) -> bool | None:
         """Whether it is reached; None where nothing is asked for."""
         return None if self.target is None else self.ratio >= self.target
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the row with all its samples."""
-        sides = {side: list(map(_sample_json, getattr(self, side))) for side in ("kind", "imgload")}
-        verdict = {"ratio": self.ratio, "target": self.target, "met": self.met}
-        return {"engine": self.engine, "case": self.case, **verdict, **sides, "floor": self.floors}
+
+def middle(samples: Sequence[Sample], cost: Callable[[Sample], float]) -> float:
+    """Return the median of a cost."""
+    return median(map(cost, samples))
 
 
-@attrs.define
-class Results:
-    """All samples of a run, and what failed."""
-
-    samples: defaultdict[tuple[str, str, Side], list[Sample]] = attrs.field(
-        factory=lambda: defaultdict(list)
-    )
-    floors: defaultdict[str, list[float]] = attrs.field(factory=lambda: defaultdict(list))
-    rivals: dict[str, str] = attrs.field(factory=dict)
-    failures: list[str] = attrs.field(factory=list)
-
-    def rows(self) -> Iterator[Row]:
-        """Yield the cases that both sides have been through."""
-        for engine, site in SITES.items():
-            for case in site.cases:
-                measured = "rebuild" if case == "learning" else case
-                kind = self.samples.get((engine, measured, "kind"), [])
-                imgload = self.samples.get((engine, case, "imgload"), [])
-                floors = self.floors.get(engine, []) if case == "rebuild" else []
-                if kind and imgload:
-                    yield Row(engine, case, kind, imgload, floors)
+def seconds(sample: Sample) -> float:
+    """Return the wall time."""
+    return sample.usage.seconds
 
 
-def seconds(samples: Sequence[Sample]) -> float:
-    """Return the median wall time."""
-    return median(sample.usage.seconds for sample in samples)
+def _sample(usage: dict[str, Any], **rest: Any) -> Sample:
+    return Sample(Usage(**usage), **rest)
 
 
-def cpu(samples: Sequence[Sample]) -> float:
-    """Return the median CPU time of the command and its children, in seconds."""
-    return median(sample.usage.cpu for sample in samples)
-
-
-def peak(samples: Sequence[Sample]) -> int:
-    """Return the largest peak memory, in bytes."""
-    return max(sample.usage.peak for sample in samples)
-
-
-def _sample_json(sample: Sample) -> dict[str, Any]:
-    told = {"action": sample.action, "bytes_sent": sample.sent} if sample.action else {}
-    return {**attrs.asdict(sample.usage), **told}
+def _lines(value: Any) -> str:
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(json.dumps(each) for each in value) + "\n]"
+    return json.dumps(value)

@@ -1,0 +1,130 @@
+"""A contestant's turn: the cases of a round, one after the other."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from benchmarks.contestants import Contestant, Imgload, Sample
+from benchmarks.floor import floor
+from benchmarks.images import Builder, Image
+from benchmarks.measure import Failed
+from benchmarks.nodes import check, forget
+from benchmarks.phases import profile
+from benchmarks.results import Key, Results
+from benchmarks.sites import SITES, layers_case, words
+from tests.lab import Cluster, LabError
+
+_ONE_NODE = ("cold", "rebuild", "present", "tag")
+
+
+@attrs.frozen
+class Shared:
+    """The images that every contestant loads in a round."""
+
+    builder: Builder
+    family: Sequence[Image]
+    deep: Sequence[Image]
+
+
+@attrs.frozen
+class Turn:
+    """One contestant with one round's images on an engine's clusters; `size` in MB."""
+
+    engine: str
+    size: int
+    cases: Sequence[str]
+    who: str
+    contestant: Contestant
+    images: Shared
+    one: Cluster
+    three: Cluster | None
+    results: Results
+
+    def go(self) -> None:
+        """Go through the cases; one that fails ends only those that build on it."""
+        self._attempt(self._one_node)
+        self._attempt(self._family)
+        self._attempt(self._layers)
+        self._attempt(self._several_nodes)
+
+    def _attempt(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (Failed, LabError) as error:
+            self.results.fail(f"{SITES[self.engine].label}, {self.who}", error)
+
+    def _one_node(self) -> None:
+        if not set(self.cases) & set(_ONE_NODE):
+            return
+        self._time("cold", [self.images.builder.newest], self._cleared(self.one))
+        if "rebuild" in self.cases:
+            self._rebuilds()
+        if "present" in self.cases:
+            self._time("present", [self.images.builder.newest], self.one)
+        if "tag" in self.cases:
+            with self.images.builder.renamed() as image:
+                self._time("tag", [image], self.one)
+        self._end()
+
+    def _rebuilds(self) -> None:
+        builder = self.images.builder
+        if SITES[self.engine].remembers and self._is_imgload:
+            self._time("learning", [builder.rebuild()], self.one)
+        self._time("rebuild", [builder.rebuild()], self.one)
+
+    def _end(self) -> None:
+        if not isinstance(self.contestant, Imgload):
+            return
+        builder = self.images.builder
+        if len(tags := builder.tags()) > 1:
+            raise Failed(f"tags are left in the engine: {tags}")
+        if "rebuild" in self.cases:
+            key = (self.engine, self.size)
+            self.results.floors[key].append(least := floor(builder, self.one))
+            self.results.phases[key].append(profile(self.contestant, builder, self.one))
+            _say(f"{self._label('rebuild')}: floor {least.push:.2f} + {least.load:.2f} s")
+
+    def _family(self) -> None:
+        if "ten" in self.cases:
+            self._time("ten", self.images.family, self._cleared(self.one))
+
+    def _layers(self) -> None:
+        for image in self.images.deep:
+            case = layers_case(len(image.diff_ids))
+            self._time(case, [image], self._cleared(self.one))
+
+    def _several_nodes(self) -> None:
+        for case, count in ("two", 2), ("three", 3):
+            if self.three and case in self.cases:
+                part = attrs.evolve(self.three, nodes=self._cleared(self.three).nodes[:count])
+                self._time(case, [self.images.builder.newest], part)
+
+    def _cleared(self, cluster: Cluster) -> Cluster:
+        """Return a cluster as if nothing had been loaded ever."""
+        self.contestant.begin()
+        forget(cluster, self.images.builder.images)
+        return cluster
+
+    def _time(self, case: str, images: Sequence[Image], cluster: Cluster) -> None:
+        sample = self.contestant.load(images, cluster)
+        for image in images:
+            check(cluster, image)
+        if case in self.cases or case not in _ONE_NODE:
+            self.results.samples[Key(self.engine, self.size, case, self.who)].append(sample)
+        _say(f"{self._label(case)}: {self.who} {_told(sample)}")
+
+    def _label(self, case: str) -> str:
+        return f"{SITES[self.engine].label}, {self.size} MB, {words(case)}"
+
+    @property
+    def _is_imgload(self) -> bool:
+        return isinstance(self.contestant, Imgload)
+
+
+def _told(sample: Sample) -> str:
+    return f"{sample.usage.seconds:.2f} s, {sample.sent / 1e6:.2f} MB {sample.action or ''}"
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)

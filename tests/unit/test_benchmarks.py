@@ -1,0 +1,229 @@
+"""What the benchmarks say of their samples; nothing is timed here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from operator import attrgetter
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks import marks
+from benchmarks.clock import Clock
+from benchmarks.contestants import Sample
+from benchmarks.floor import Floor
+from benchmarks.growth import COSTS, fit, lines
+from benchmarks.measure import Usage
+from benchmarks.page import DOCS, main_size, page
+from benchmarks.phases import START, phases
+from benchmarks.plan import STANDARD, Part, Wish, schedule
+from benchmarks.plot import Scale, svg
+from benchmarks.results import Key, Results
+from benchmarks.table import duels, growth, rebuilds
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def sample(seconds: float, written: int | None = 0, *, action: str | None = None) -> Sample:
+    usage = Usage(seconds, cpu=seconds / 2, peak=30_000_000, written=written)
+    return Sample(usage, sent=int(seconds * 1e6), action=action)
+
+
+@pytest.fixture
+def results() -> Results:
+    """Kind takes a second for each 100 MB, imgload a tenth of that."""
+    made = Results(machine={"cores": 2}, names={"docker": {"kind": "kind 1"}})
+    for size in 300, 600:
+        made.samples[Key("docker", size, "cold", "kind")] = [sample(size / 100)] * 2
+        made.samples[Key("docker", size, "cold", "imgload")] = [sample(size / 1000, action="full")]
+    made.floors["docker", 600] = [Floor(push=0.1, load=0.2)]
+    made.phases["docker", 600] = [{START: 0.25, "push": 0.35}]
+    return made
+
+
+def test_results_survive_json(results: Results) -> None:
+    """A run can be shown again."""
+    text = json.dumps(results.to_json())
+    assert Results.of_json(json.loads(text)) == results
+
+
+def test_results_survive_a_file(results: Results, tmp_path: Path) -> None:
+    """The file has a line for each row."""
+    results.write(tmp_path / "run.json")
+    text = (tmp_path / "run.json").read_text()
+    assert Results.of_json(json.loads(text)) == results
+    assert len(text.splitlines()) > len(results.samples)
+
+
+def test_ratios_are_of_medians_and_targets_are_for_one_size(results: Results) -> None:
+    """1.6 x is asked for with 600 MB, and nothing with 300."""
+    results.samples[Key("docker", 600, "cold", "kind")] = [sample(s) for s in (1, 6, 60)]
+    (small,), (large,) = list(results.duels(300)), list(results.duels(600))
+    assert [small.ratio, large.ratio] == pytest.approx([10, 10])
+    assert [(duel.target, duel.met) for duel in (small, large)] == [(None, None), (1.6, True)]
+
+
+def test_the_first_rebuild_is_held_against_an_ordinary_one(results: Results) -> None:
+    """kind does not learn."""
+    results.samples[Key("docker", 600, "rebuild", "kind")] = [sample(6)]
+    results.samples[Key("docker", 600, "learning", "imgload")] = [sample(12)]
+    found = {duel.case: duel.ratio for duel in results.duels(600)}
+    assert found == {"cold": pytest.approx(10), "learning": 0.5}
+
+
+def test_the_table_says_what_was_missed(results: Results) -> None:
+    """In bold."""
+    results.samples[Key("docker", 600, "cold", "imgload")] = [sample(5, action="full")]
+    row = next(line for line in duels(results) if "6.00" in line)
+    assert row == (
+        "| Docker 20.10, graphdriver | cold | 6.00 | 5.00 | 1.20 x | 1.6 x | **no** | full |"
+    )
+
+
+def test_a_profile_is_held_against_the_floor(results: Results) -> None:
+    """0.6 seconds against 0.3."""
+    assert "| **imgload / floor** | **2.00** |" in list(rebuilds(results))
+
+
+def test_a_line_has_the_slope_of_its_points() -> None:
+    """Two seconds, and one for each 100 MB."""
+    points = [(size, [sample(2 + size / 100)]) for size in (60, 600, 3000)]
+    line = fit("docker", "MB", "cold", "kind", points)
+    assert dict(zip(COSTS, line.slopes, strict=True)) == {
+        "s": pytest.approx(1),
+        "CPU s": pytest.approx(0.5),
+        "peak MB": pytest.approx(0),
+        "into nodes MB": pytest.approx(1),
+        "written MB": pytest.approx(0),
+    }
+    assert line.start == pytest.approx(2)
+
+
+def test_a_cost_that_was_not_read_has_no_line() -> None:
+    """The others do."""
+    points = [(1, [sample(1, None)]), (2, [sample(2)])]
+    slopes = dict(zip(COSTS, fit("docker", "nodes", "cold", "kind", points).slopes, strict=True))
+    assert slopes["written MB"] is None
+    assert slopes["s"] == pytest.approx(1)
+
+
+def test_lines_need_two_points(results: Results) -> None:
+    """There are two sizes here, and one number of nodes."""
+    assert {(line.unit, line.who) for line in lines(results)} == {("MB", "kind"), ("MB", "imgload")}
+    assert any("| 100 MB | cold | imgload | 0.100 |" in line for line in growth(results))
+
+
+def test_layers_grow_from_those_of_the_cold_load(results: Results) -> None:
+    """Which has eight."""
+    results.samples[Key("docker", 600, "layers:32", "kind")] = [sample(9)]
+    found = {line.unit: line.xs for line in lines(results) if line.who == "kind"}
+    assert found == {"MB": (300, 600), "layers": (8, 32)}
+
+
+def test_a_phase_lasts_until_the_next() -> None:
+    """One that begins twice is summed up."""
+    seen = [("survey", 2.0), ("push", 3.0), ("survey", 5.0)]
+    assert phases(1.5, seen, 6.0) == {START: 0.5, "survey": 2.0, "push": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module in marks.BEGINS for name in marks.BEGINS[module]]
+)
+def test_what_is_marked_is_there(module: str, name: str) -> None:
+    """A function that was renamed would be part of another phase."""
+    assert callable(attrgetter(name)(import_module(module)))
+
+
+def test_a_marked_run_is_imgload(tmp_path: Path) -> None:
+    """With its exit status and its phases, as far as it came."""
+    report = tmp_path / "marks.json"
+    env = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/none", "HOME": str(tmp_path)}
+    words = ["load", "app:dev", "--from", "docker"]
+    argv = [sys.executable, "-P", marks.__file__, str(report), *words]
+    done = subprocess.run(argv, env=env, capture_output=True, check=False)
+    assert done.returncode == 5
+    assert [phase for phase, _ in json.loads(report.read_text())] == ["find engines and nodes"]
+
+
+def test_the_scale_is_logarithmic() -> None:
+    """A decade is as wide as the next."""
+    scale = Scale.over([0.2, 30.0])
+    assert (scale.low, scale.high) == (-1, 2)
+    assert scale.place(1) - scale.place(0.1) == pytest.approx(scale.place(100) - scale.place(10))
+
+
+def test_the_plot_has_a_dot_for_each_median(results: Results) -> None:
+    """Within the picture, beside the four of the legend, and no script."""
+    drawn = ET.fromstring(svg(results, 600))
+    width = float(drawn.attrib["viewBox"].split()[2])
+    dots = [float(dot.attrib["cx"]) for dot in drawn.iter(f"{SVG}circle")]
+    assert len(dots) == 4 + 2
+    assert all(0 < place < width for place in dots)
+    assert not list(drawn.iter(f"{SVG}script"))
+    assert "10.0 x" in "".join(drawn.itertext())
+
+
+def test_the_standard_is_kept_unless_something_is_asked_for() -> None:
+    """Engines only narrow it."""
+    assert Wish().parts() == list(STANDARD)
+    narrowed = Wish(engines=["podman"]).parts()
+    assert {engine for part in narrowed for engine in part.engines} == {"podman"}
+    assert all(part.size <= 600 for part in narrowed)
+
+
+def test_large_images_are_bounded_unless_asked_for() -> None:
+    """One round of kind and imgload; what is asked for comes first."""
+    small, large = Wish(sizes=[20, 3000]).parts()
+    assert (small.rounds, large.rounds) == (3, 1)
+    assert large.contestants_on("podman") == ["archive", "imgload"]
+    (part,) = Wish(sizes=[3000], rounds=2, contestants=["ctr"]).parts()
+    assert (part.rounds, part.contestants_on("docker")) == (2, ["ctr"])
+
+
+def test_only_imgload_goes_through_what_is_for_it_alone() -> None:
+    """Where kind would only take long."""
+    part = Part(3000, 1, ("cold",), alone=("rebuild",))
+    assert (part.cases_of("kind"), part.cases_of("imgload")) == (["cold"], ["cold", "rebuild"])
+
+
+def test_first_rounds_come_first_and_large_images_last() -> None:
+    """What is left out for want of time has been measured before, or is named."""
+    parts = [
+        Part(1, 2, engines=("docker", "podman")),
+        Part(3000, 1, engines=("docker",)),
+        Part(2, 2, engines=("docker",)),
+    ]
+    assert [(part.size, number, engine) for part, number, engine in schedule(parts)] == [
+        (1, 1, "docker"),
+        (1, 1, "podman"),
+        (2, 1, "docker"),
+        (1, 2, "docker"),
+        (1, 2, "podman"),
+        (2, 2, "docker"),
+        (3000, 1, "docker"),
+    ]
+
+
+def test_what_a_round_takes_is_foreseen() -> None:
+    """By weight, from the nearest size below, with a fifth more."""
+    clock = Clock(limit=1000)
+    clock.took(Part(60, 1, ("cold",)), "docker", 24.0)
+    clock.took(Part(600, 1, ("cold",), ("imgload",)), "docker", 6.0)
+    large = Part(3000, 1, ("cold", "rebuild"), ("imgload",))
+    assert clock.expected(large, "docker") == pytest.approx(72)
+    assert clock.expected(Part(60, 1, ("cold",)), "docker") == pytest.approx(28.8)
+    assert clock.expected(large, "podman") == 0
+    assert clock.allows(large, "docker")
+    assert not Clock(limit=0).allows(large, "docker")
+
+
+def test_the_page_is_what_the_samples_say() -> None:
+    """docs/benchmarks.json; `python -m benchmarks --read docs/benchmarks.json --write-docs`."""
+    kept = Results.of_json(json.loads((DOCS / "benchmarks.json").read_text()))
+    assert (DOCS / "benchmarks.md").read_text() == page(kept)
+    assert (DOCS / "benchmarks.svg").read_text() == svg(kept, main_size(kept))
