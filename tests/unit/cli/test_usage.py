@@ -34,6 +34,13 @@ def test_help_of_the_whole_names_its_commands_and_exit_statuses(flag: str) -> No
     assert listed == raised | {0}
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("laod", "load"), ("image", "images")])
+def test_a_command_that_is_misspelt_is_named(typed: str, meant: str) -> None:
+    """And nothing is guessed for what is like none."""
+    assert f"No such command '{typed}'. Did you mean '{meant}'?" in invoke(typed).output
+    assert "Did you mean" not in invoke("app:dev").output
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_of_load_shows_every_option_and_examples(flag: str) -> None:
     """One line each, kept as they were written."""
