@@ -87,7 +87,11 @@ class Relay:
             while True:
                 client, _ = self._listener.accept()
                 engine = socket.socket(socket.AF_UNIX)
-                engine.connect(str(self._upstream))
+                try:
+                    engine.connect(str(self._upstream))
+                except OSError:
+                    client.close()
+                    continue
                 link = _Link(client, engine)
                 for ends in ((client, engine), (engine, client)):
                     threading.Thread(target=self._pass, args=(link, *ends), daemon=True).start()
@@ -100,6 +104,8 @@ class Relay:
                     self._count(data, link)
                 link.strike(len(data))
                 target.sendall(data)
+        if link.fault and link.fault.act == "hold" and not up:
+            link.fault.release.wait()  # the end is held, too
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
 

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from imgload.engines import attached, wire
 from tests.engine.aftermath import Scene, settled
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
-from tests.lab import Cluster, Lab
+from tests.lab import Lab
 
 MIB = 1 << 20
 CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}
@@ -129,45 +128,51 @@ def test_an_engine_that_stalls_is_given_up(
     )
 
 
-@pytest.fixture
-def victim(lab: Lab) -> Iterator[Cluster]:
-    """A cluster of three that may be broken."""
-    made = lab.make_cluster(name="victim", engine="docker", roles=("control-plane", "worker"))
-    yield made
-    made.remove()
-
-
 BREAKAGES = {
     "stopped": ["stop", "-t", "0", "{node}"],
     "removed": ["rm", "-f", "{node}"],
     "containerd killed": ["exec", "{node}", "sh", "-c", "kill -9 $(pidof containerd)"],
 }
+VICTIMS = {
+    f"{engine}, {what}": (engine, what) for engine in ("docker", "podman") for what in BREAKAGES
+}
 
 
-@pytest.mark.parametrize("words", cases(BREAKAGES, ("stopped",)))
+@pytest.mark.parametrize("case", cases(VICTIMS, ("docker, stopped",)))
 def test_a_node_that_goes_away_does_not_stop_the_other(
-    lab: Lab, images: Images, tmp_path: Path, victim: Cluster, words: list[str]
+    lab: Lab, images: Images, tmp_path: Path, case: tuple[str, str]
 ) -> None:
-    """In the middle of the import: the other node is proven, exit status 1, the report exact."""
+    """In the middle of the import: the other node is proven, exit status 1, the report exact.
+
+    containerd is started again by its node, and takes the image the next time.
+    """
+    engine, what = lab.engine(case[0]), case[1]
+    victim = lab.make_cluster(name="victim", engine=case[0], roles=("control-plane", "worker"))
     good, bad = victim.nodes
     tag = unique()
-    images.build(lab.docker, tag, b"x" * (8 * MIB))
-    scene = Scene(good, (lab.docker,), tmp_path / "temp")
+    images.build(engine, tag, b"x" * (8 * MIB))
+    scene = Scene(good, (engine,), tmp_path / "temp")
     scene.temp.mkdir()
     fault = Fault("POST .*/exec/.*/start", "hold", 2 * MIB, 2)
-    command = [bad.name if word == "{node}" else word for word in words]
+    command = [bad.name if word == "{node}" else word for word in BREAKAGES[what]]
 
     def strike() -> None:
         try:
             assert fault.reached.wait(20)
-            lab.docker.cli(*command)
+            engine.cli(*command)
         finally:
             fault.release.set()
 
     threading.Thread(target=strike, daemon=True).start()
-    with relay(lab.docker, tmp_path, fault) as between:
-        status, document = _load(scene, between.url, tag, "victim")
-    results = {node["node"]: node for node in document["images"][0]["nodes"]}
-    assert status == 1
-    assert [results[node.name]["ok"] for node in (good, bad)] == [True, False]
-    assert bad.name in results[bad.name]["error"]["message"]
+    try:
+        with relay(engine, tmp_path, fault) as between:
+            status, document = _load(scene, between.url, tag, "victim")
+        results = {node["node"]: node for node in document["images"][0]["nodes"]}
+        assert status == 1
+        assert [results[node.name]["ok"] for node in (good, bad)] == [True, False]
+        assert bad.name in results[bad.name]["error"]["message"]
+        if what == "containerd killed":
+            bad.wait()
+            assert _load(scene, engine.url, tag, "victim")[0] == 0
+    finally:
+        victim.remove()

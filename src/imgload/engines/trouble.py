@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 
 from imgload.engines.base import Endpoint
 from imgload.engines.wire import Answer
@@ -59,12 +59,12 @@ def engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> Engine
             f"{endpoint}: nobody answers while {doing}",
             hint=start(endpoint.url),
         )
+    what = f"{doing} failed: {_explanation(error)}"
     if timed_out(error):
-        return EngineFailed(
-            f"{endpoint}: no answer for too long while {doing}",
-            hint=f"see whether it is well with: {endpoint.kind} info",
-        )
-    return EngineFailed(f"{endpoint}: {doing} failed: {_explanation(error)}")
+        what = f"no answer for too long while {doing}"
+    return EngineFailed(
+        f"{endpoint}: {what}", hint=f"see whether it is well with: {endpoint.kind} info"
+    )
 
 
 def timed_out(error: BaseException) -> bool:
@@ -88,6 +88,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _explanation(error: BaseException) -> str:
+    if isinstance(error, IncompleteRead):
+        return "the connection broke in the middle"
     explanation = getattr(error, "explanation", None)
     return str(explanation or error).strip()[:2000]
 

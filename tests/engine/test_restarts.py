@@ -1,0 +1,218 @@
+"""Engines that are restarted under a load, and nodes that stand still in the middle of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+import imgload
+from imgload.engines import attached
+from tests.engine.aftermath import Scene, settled, until
+from tests.engine.conftest import Images, cases, cri_id, forget, unique
+from tests.engine.relay import Fault, relay
+from tests.lab import Lab
+from tests.lab.engine import Engine
+
+MIB = 1 << 20
+SAVE = "GET .*/images/(get|export)"
+PUSH = "POST .*/push"
+EXEC = "POST .*/exec/.*/start"
+
+
+@attrs.frozen
+class Restart:
+    """A daemon that ends in the middle of something, and may be there again at once."""
+
+    engine: str
+    fault: Callable[[], Fault]
+    transport: str
+    back: bool
+    status: int
+
+
+def _restarts(engine: str) -> Iterator[tuple[str, Restart]]:
+    save, push = (lambda: Fault(SAVE, "hold", MIB)), (lambda: Fault(PUSH, "hold"))
+    yield f"{engine}, save, restarts", Restart(engine, save, "auto", back=True, status=0)
+    yield f"{engine}, push, restarts", Restart(engine, push, "delta", back=True, status=0)
+    for doing, fault in (("save", save), ("push", push)):
+        transport = "auto" if doing == "save" else "delta"
+        dead = Restart(engine, fault, transport, back=False, status=5)
+        yield f"{engine}, {doing}, dies", dead
+
+
+RESTARTS = dict([*_restarts("podman"), *_restarts("docker28-graphdriver")])
+
+
+@contextmanager
+def _when_reached(fault: Fault, act: Callable[[], object]) -> Iterator[None]:
+    """Do something in the middle, then let things go on."""
+
+    def strike() -> None:
+        try:
+            if fault.reached.wait(20):
+                act()
+        finally:
+            fault.release.set()
+
+    thread = threading.Thread(target=strike)
+    thread.start()
+    yield
+    thread.join()
+
+
+def _load(environ: dict[str, str], *args: str) -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, "-m", "imgload", "load", *args, "-o", "json"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def _end(engine: Engine, *, back: bool) -> None:
+    """End it; Podman, asked to, would first wait for its connections to end."""
+    if engine.daemon.pid and engine.name == "podman":
+        os.kill(engine.daemon.pid, signal.SIGKILL)
+        until(lambda: not engine.daemon.pid)
+    engine.daemon.stop()
+    if back:
+        engine.daemon.start()
+
+
+@pytest.mark.parametrize("case", cases(RESTARTS, ("podman, save, restarts",)))
+def test_an_engine_that_is_restarted_under_a_load(
+    lab: Lab, images: Images, tmp_path: Path, case: Restart
+) -> None:
+    """Back at once: the image goes another way; else exit status 5, and the next run tidies up."""
+    engine, tag = lab.engine(case.engine), unique()
+    node = lab.cluster("lab-d21").nodes[0]
+    image = images.build(engine, tag, b"x" * (8 * MIB))
+    scene = Scene(node, (engine,), tmp_path / "temp")
+    scene.temp.mkdir()
+    before = scene.look()
+    fault = case.fault()
+    name = f"docker.io/library/{tag}"
+    with relay(engine, tmp_path, fault) as between:
+        args = (tag, "-c", "lab-d21", "--transport", case.transport, "--from", between.url)
+        try:
+            with _when_reached(fault, lambda: _end(engine, back=case.back)):
+                status, document = _load(scene.environ(), *args)
+        finally:
+            engine.daemon.start()
+        assert fault.reached.is_set(), between.requests
+        assert status == case.status, document
+        if status:
+            assert between.url in document["error"]["message"]
+            assert document["error"]["hint"]
+            assert settled(scene, before, but="tags").records == before.records
+            status, document = _load(scene.environ(), *args)
+            assert status == 0, document
+    after = attrs.evolve(before, records=before.records | {name})
+    assert settled(scene, after) == after
+    assert cri_id(node, name) == image
+    forget(node, name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("host", ["docker28-graphdriver", "podman"])
+def test_the_engine_of_a_node_that_is_restarted_during_the_import(
+    lab: Lab, images: Images, tmp_path: Path, host: str
+) -> None:
+    """Docker takes its nodes down with it; Podman's go on. Exit status 1, and no name is left.
+
+    containerd keeps what it had of a blob when it was killed, for a day.
+    """
+    engine, tag = lab.engine(host), unique()
+    cluster = lab.make_cluster(name="lab-again", engine=host)
+    node = cluster.nodes[0]
+    image = images.build(lab.docker, tag, b"x" * (8 * MIB))
+    scene = Scene(node, (lab.docker,), tmp_path / "temp")
+    scene.temp.mkdir()
+    args = (tag, "-c", "lab-again", "--from", lab.docker.url)
+    variables = ("DOCKER_HOST", "CONTAINER_HOST")
+    try:
+        before = scene.look()
+        fault = Fault(EXEC, "hold", 2 * MIB, 1)
+        with (
+            relay(engine, tmp_path, fault) as between,
+            _when_reached(fault, lambda: _end(engine, back=True)),
+        ):
+            environ = scene.environ(**dict.fromkeys(variables, between.url))
+            status, document = _load(environ, *args)
+        [result] = document["images"][0]["nodes"]
+        assert (status, result["ok"]) == (1, False), document
+        assert node.name in result["error"]["message"]
+        engine.cli("start", node.name)
+        node.wait()
+        after = settled(scene, before, but="ingests")
+        assert attrs.evolve(after, ingests=before.ingests) == before
+        environ = scene.environ(**dict.fromkeys(variables, engine.url))
+        assert _load(environ, *args)[0] == 0
+        assert cri_id(node, f"docker.io/library/{tag}") == image
+    finally:
+        cluster.remove()
+
+
+PAUSES = {
+    f"{engine}, {how}": (engine, how == "for a moment")
+    for engine in ("docker", "podman")
+    for how in ("for a moment", "for good")
+}
+
+
+@pytest.mark.parametrize("case", cases(PAUSES, ()))
+def test_a_node_that_is_paused_in_the_middle(
+    lab: Lab,
+    images: Images,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[str, bool],
+) -> None:
+    """For a moment: it goes on. For good: given up, the other node is proven, nothing is left."""
+    engine, tag = lab.engine(case[0]), unique()
+    name, image_id = f"docker.io/library/{tag}", images.build(engine, tag, b"x" * (24 * MIB))
+    cluster = lab.make_cluster(name="lab-paused", engine=case[0], roles=("control-plane", "worker"))
+    good, bad = cluster.nodes
+    scene = Scene(bad, (engine,), tmp_path / "temp")
+    scene.temp.mkdir()
+    for constant in ("STALL_SECONDS", "UNPACK_SECONDS"):
+        monkeypatch.setattr(attached, constant, 30 if case[1] else 1)
+    try:
+        before = scene.look()
+        fault = Fault(EXEC, "hold", 2 * MIB, 2)
+        with relay(engine, tmp_path, fault) as between:
+            for variable in ("DOCKER_HOST", "CONTAINER_HOST"):
+                monkeypatch.setenv(variable, between.url)
+            if case[1]:
+                threading.Timer(3, lambda: engine.cli("unpause", bad.name)).start()
+            with _when_reached(fault, lambda: engine.cli("pause", bad.name)):
+                results = {node.node: node for node in _results(tag)}
+        assert results[good.name].ok
+        assert cri_id(good, name) == image_id
+        if case[1]:
+            assert results[bad.name].ok
+            assert cri_id(bad, name) == image_id
+        else:
+            error = results[bad.name].error
+            assert isinstance(error, imgload.NodeStalled)
+            assert bad.name in error.message
+            engine.cli("unpause", bad.name)
+            assert settled(scene, before) == before
+    finally:
+        cluster.remove()
+
+
+def _results(tag: str) -> tuple[imgload.NodeResult, ...]:
+    try:
+        return imgload.load(tag, cluster="lab-paused").images[0].nodes
+    except imgload.LoadFailed as error:
+        return error.report.images[0].nodes
