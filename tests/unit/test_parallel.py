@@ -3,10 +3,11 @@
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
-from imgload.parallel import Task, in_parallel
+from imgload.parallel import AT_ONCE, Task, in_parallel
 
 
 def test_all_calls_run_at_once_and_answer_in_order() -> None:
@@ -89,3 +90,20 @@ def test_settling_waits_no_longer_than_told() -> None:
     assert time.monotonic() - start < 1
     release.set()
     assert task.result() is True
+
+
+def test_a_thousand_calls_do_not_all_run_at_once() -> None:
+    """Each is an exec: an engine would be asked for a thousand at the same moment."""
+    guard, running, most = threading.Lock(), [0], [0]
+
+    def call(number: int) -> int:
+        with guard:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.002)
+        with guard:
+            running[0] -= 1
+        return number
+
+    assert in_parallel([partial(call, n) for n in range(1000)]) == [*range(1000)]
+    assert 1 < most[0] <= AT_ONCE

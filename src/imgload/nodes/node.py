@@ -20,7 +20,7 @@ from imgload.errors import (
     NodeUnusable,
 )
 from imgload.nodes import containerd
-from imgload.nodes.batch import Group, Output, batch_argv, parse_batch
+from imgload.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
 from imgload.nodes.runtime import CONTAINERD, Runtime, look_command, parse_look
 from imgload.nodes.survey import (
     Question,
@@ -139,11 +139,13 @@ class Node:
 
         marks = mark_commands(question.loaded, time.time())
         groups = self._spelled([marks, *state_commands(question, traits.snapshotter)])
-        argv, marker = batch_argv(*groups, before=feed)
+        beside = groups if len(list(in_parts(groups))) == 1 else []
+        argv, marker = batch_argv(*beside, before=feed)
         result = self._exec(argv, layout)
-        outputs = parse_batch(result.stdout, marker, 1 + sum(map(len, groups)))
-        if len(outputs) == 1 + sum(map(len, groups)) and outputs[0].exit_status == 0:
-            survey = read_state(question, traits, outputs[1 + len(marks) :])
+        outputs = parse_batch(result.stdout, marker, 1 + sum(map(len, beside)))
+        if len(outputs) == 1 + sum(map(len, beside)) and outputs[0].exit_status == 0:
+            told = outputs[1:] if beside else self._run_parts(groups)
+            survey = read_state(question, traits, told[len(marks) :])
             self._last = (question, survey)
             return survey
         status = outputs[0].exit_status if outputs else result.exit_status
@@ -196,9 +198,15 @@ class Node:
     def run_all(self, *groups: Group) -> list[Output]:
         """Run several commands in one exec, groups side by side.
 
-        A failing command does not stop the others.
+        A failing command does not stop the others. What is too much for one exec takes several.
         """
-        argv, marker = batch_argv(*self._spelled(groups))
+        return self._run_parts(self._spelled(groups))
+
+    def _run_parts(self, groups: Sequence[Group]) -> list[Output]:
+        return [output for part in in_parts(groups) for output in self._run_part(part)]
+
+    def _run_part(self, groups: Sequence[Group]) -> list[Output]:
+        argv, marker = batch_argv(*groups)
         result = self._exec(argv)
         count = sum(map(len, groups))
         outputs = parse_batch(result.stdout, marker, count)
