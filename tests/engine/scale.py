@@ -12,13 +12,15 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from tests.lab import Lab
+from tests.lab import CommandError, Lab
 from tests.lab.engine import Engine
 
 MIB = 1 << 20
@@ -151,3 +153,52 @@ class _Reader(io.RawIOBase):
         buffer[:taken] = self._held[:taken]
         self._held = self._held[taken:]
         return taken
+
+
+def discard(engine: Engine, tag: str) -> None:
+    """Remove an image, if it is there."""
+    with suppress(CommandError):
+        engine.cli("rmi", "--force", tag)
+
+
+def save_many(path: Path, numbers: Iterable[int]) -> None:
+    """Write a docker-archive of images of one shared layer and one of their own each.
+
+    They are called ``docker.io/many/app:NUMBER``.
+    """
+    with tarfile.open(path, "w") as archive:
+        shared = _put_layer(archive, "shared", b"shared")
+        entries = [_put_image(archive, number, shared) for number in numbers]
+        _put(archive, "manifest.json", json.dumps(entries).encode())
+
+
+def _put_image(archive: tarfile.TarFile, number: int, shared: str) -> dict[str, Any]:
+    layers = [shared, _put_layer(archive, f"own{number}", b"%d" % number)]
+    value = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}" for layer in layers]},
+        "history": [{"created_by": layer} for layer in layers],
+    }
+    config = json.dumps(value).encode()
+    name = f"{sha256(config).hexdigest()}.json"
+    _put(archive, name, config)
+    paths = [f"{layer}/layer.tar" for layer in layers]
+    return {"Config": name, "RepoTags": [f"many/app:{number}"], "Layers": paths}
+
+
+def _put_layer(archive: tarfile.TarFile, name: str, content: bytes) -> str:
+    """Add a layer of one file; its hex digest."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as layer:
+        _put(layer, name, content)
+    digest = sha256(buffer.getvalue()).hexdigest()
+    _put(archive, f"{digest}/layer.tar", buffer.getvalue())
+    return digest
+
+
+def _put(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
