@@ -11,6 +11,8 @@ import attrs
 from imgload.errors import ImgloadError
 
 T = TypeVar("T")
+AT_ONCE = 64
+"""Calls that run at the same time: for each node of any local cluster, and no thousand execs."""
 _POLL_SECONDS = 0.2
 
 
@@ -64,10 +66,14 @@ def outcome(call: Callable[[], T]) -> T | ImgloadError:
 
 
 def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Run all calls at once; the first error, in order, is raised when all have ended."""
+    """Run calls at once; the first error, in order, is raised when all have ended."""
     if len(calls) == 1:
         return [calls[0]()]
-    tasks = [Task(call) for call in calls]
+    tasks: list[Task[T]] = []
+    for call in calls:
+        if len(tasks) >= AT_ONCE:
+            tasks[-AT_ONCE].wait()
+        tasks.append(Task(call))
     for task in tasks:
         task.wait()
     return [task.result() for task in tasks]

@@ -16,6 +16,9 @@ from tests.lab.shape import Kind, Shape
 from tests.lab.shell import CommandError, LabError, step
 
 _PATIENCE = 30.0
+_NO_INOTIFY = "initialize inotify: too many open files"
+_RAISE = "what every containerd on this machine shares is used up; raise it, for example with:"
+_RAISE_INOTIFY = f"{_RAISE} sysctl -w fs.inotify.max_user_instances=1024"
 _UP = '"$0" "$@" version && "$0" "$@" plugins ls | grep -q "grpc.v1 *cri .* ok"'
 
 
@@ -111,7 +114,8 @@ class Node:
             log = self.exec("tail", "-n", "20", "/var/log/containerd.log")
         except CommandError as error:
             log = str(error)
-        return f"{self.name}: containerd does not answer; its log ends:\n{log}"
+        said = f"{self.name}: containerd does not answer; its log ends:\n{log}"
+        return f"{said}\n{_RAISE_INOTIFY}" if _NO_INOTIFY in log else said
 
 
 @attrs.frozen

@@ -91,9 +91,9 @@ class LocalEngine(Engine):
         return next((c for c in self._containers if name in {c.name, c.id}), None)
 
     def save(
-        self, images: Sequence[str], platform: Platform | None
+        self, images: Sequence[str], platform: Platform | None, size: int = 0
     ) -> AbstractContextManager[Iterator[bytes]]:
-        del platform
+        del platform, size
         return _nothing(images)
 
     def layer_sizes(self, image: Digest) -> list[int]:

@@ -3,11 +3,12 @@
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
 from imgload.errors import NodeError
-from imgload.parallel import Task, in_parallel, outcome
+from imgload.parallel import AT_ONCE, Task, in_parallel, outcome
 
 
 def test_all_calls_run_at_once_and_answer_in_order() -> None:
@@ -103,3 +104,20 @@ def test_only_an_error_of_ours_stands_in_an_answer_s_place() -> None:
     assert outcome(lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         outcome(lambda: 1 // 0)
+
+
+def test_a_thousand_calls_do_not_all_run_at_once() -> None:
+    """Each is an exec: an engine would be asked for a thousand at the same moment."""
+    guard, running, most = threading.Lock(), [0], [0]
+
+    def call(number: int) -> int:
+        with guard:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.002)
+        with guard:
+            running[0] -= 1
+        return number
+
+    assert in_parallel([partial(call, n) for n in range(1000)]) == [*range(1000)]
+    assert 1 < most[0] <= AT_ONCE

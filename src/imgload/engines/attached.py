@@ -23,10 +23,13 @@ from imgload.engines.wire import Answer
 from imgload.errors import EngineFailed, NodeStalled
 
 STALL_SECONDS = 120
-"""How long a command may take nothing of its standard input before it is given up."""
+"""How long a command may take for one chunk, 1 MiB, of its standard input."""
 SILENT_SECONDS = 120.0
 UNPACK_SECONDS = 600.0
 """How long a command may say nothing: one without input, and one that got all of its input."""
+_SEND = 256 << 10
+_SEND_SECONDS = 1
+"""Bytes of one system call, and how long it may wait, so that the time can be looked at."""
 _FRAME = struct.Struct(">BxxxL")
 _MAX_FRAME = 16 << 20
 _STDERR = 2
@@ -101,10 +104,7 @@ class Attached:
             if self._ended:
                 return
             try:
-                self._socket.sendall(chunk)
-            except (BlockingIOError, TimeoutError):
-                message = f"the node took nothing for {STALL_SECONDS} seconds"
-                raise NodeStalled(message) from None
+                _send_all(self._socket, chunk)
             except OSError as error:
                 if self._ended or self._await_end():
                     return
@@ -158,8 +158,24 @@ class Attached:
         return data
 
 
+def _send_all(sock: socket.socket, chunk: Chunk) -> None:
+    """Send a chunk.
+
+    All nodes wait for the slowest, so that the time is for the whole chunk: a socket that has
+    stalled still takes a little now and then, into its buffers.
+    """
+    left, deadline = memoryview(chunk), time.monotonic() + STALL_SECONDS
+    while left:
+        with contextlib.suppress(BlockingIOError, TimeoutError):
+            left = left[sock.send(left[:_SEND]) :]
+        if left and time.monotonic() > deadline:
+            raise NodeStalled(
+                f"the node took nothing, or hardly anything, for {STALL_SECONDS} seconds"
+            )
+
+
 def _limit_send(sock: socket.socket) -> None:
-    """Let a send fail after STALL_SECONDS, without a time limit on reading."""
+    """Let a send fail after a moment, without a time limit on reading."""
     if sys.platform != "win32":
-        limit = struct.pack("@ll", STALL_SECONDS, 0)
+        limit = struct.pack("@ll", _SEND_SECONDS, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -207,13 +207,15 @@ class Engine(ABC):
 
     @abstractmethod
     def save(
-        self, images: Sequence[str], platform: Platform | None
+        self, images: Sequence[str], platform: Platform | None, size: int = 0
     ) -> AbstractContextManager[Iterator[bytes]]:
         """Stream one archive of several images, layers shared, in chunks.
 
         Args:
             images: names or IDs as the engine knows them.
             platform: which platform of a multi-platform image, where the engine can choose.
+            size: bytes of the images, where they are known: an engine that writes all of the
+                archive to its disk first may be silent for as long as that takes.
 
         """
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, ClassVar
 
 import attrs
@@ -15,12 +16,13 @@ from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest
 from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import refuse_bad_answer, translated
-from imgload.engines.wire import STREAM_SECONDS, Answer
+from imgload.engines.wire import SPOOLED_A_SECOND, STREAM_SECONDS, Answer
 from imgload.errors import EngineError, EngineFailed
 from imgload.leftovers import note, stale
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
+_Params = list[tuple[str, str]]
 _PLATFORM_SAVE = (1, 48)
 _MANIFESTS = (1, 48)
 _TELLS_BUILDS = (1, 49)
@@ -99,24 +101,29 @@ class DockerEngine(RestEngine):
         return ImageEvent("" if image_digest(name) else name, target)
 
     @contextmanager
-    def save(self, images: Sequence[str], platform: Platform | None) -> Iterator[Iterator[bytes]]:
+    def save(
+        self, images: Sequence[str], platform: Platform | None, size: int = 0
+    ) -> Iterator[Iterator[bytes]]:
         doing = f"saving {', '.join(images)}"
+        seconds = STREAM_SECONDS + size / SPOOLED_A_SECOND
         with translated(self.endpoint, doing):
-            answer = self._ask_to_save(images, platform, doing)
+            answer = self._ask_to_save(images, platform, partial(self._save, doing, seconds))
         with answer:
             yield self._body(answer)
 
-    def _ask_to_save(self, images: Sequence[str], platform: Platform | None, doing: str) -> Answer:
+    def _ask_to_save(
+        self, images: Sequence[str], platform: Platform | None, save: Callable[[_Params], Answer]
+    ) -> Answer:
         """Ask for one platform, and for all where Docker does not find it (docker/cli #7278)."""
         names = [("names", image) for image in images]
         if platform and self._version >= _PLATFORM_SAVE:
             chosen = [*names, ("platform", json.dumps(platform.to_json()))]
             with suppress(EngineFailed):
-                return self._save(chosen, doing)
-        return self._save(names, doing)
+                return save(chosen)
+        return save(names)
 
-    def _save(self, params: list[tuple[str, str]], doing: str) -> Answer:
-        return self.ask("GET", "/images/get", doing, params=params, seconds=STREAM_SECONDS)
+    def _save(self, doing: str, seconds: float, params: _Params) -> Answer:
+        return self.ask("GET", "/images/get", doing, params=params, seconds=seconds)
 
     def push(self, image: Digest, repository: str) -> None:
         tag = secrets.token_hex(8)

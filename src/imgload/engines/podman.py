@@ -11,7 +11,7 @@ from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.rest import RestEngine, image_digest
 from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import translated
-from imgload.engines.wire import STREAM_SECONDS
+from imgload.engines.wire import SPOOLED_A_SECOND, STREAM_SECONDS
 from imgload.errors import ReferenceInvalid
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -68,12 +68,15 @@ class PodmanEngine(RestEngine):
         return ImageEvent(_local(name), target)
 
     @contextmanager
-    def save(self, images: Sequence[str], platform: Platform | None) -> Iterator[Iterator[bytes]]:
+    def save(
+        self, images: Sequence[str], platform: Platform | None, size: int = 0
+    ) -> Iterator[Iterator[bytes]]:
         del platform  # an image in Podman's store has one platform
         doing = f"saving {', '.join(images)}"
         params = [("format", "docker-archive"), *(("references", image) for image in images)]
+        seconds = STREAM_SECONDS + size / SPOOLED_A_SECOND
         with translated(self.endpoint, doing):
-            answer = self.ask("GET", "/images/export", doing, params=params, seconds=STREAM_SECONDS)
+            answer = self.ask("GET", "/images/export", doing, params=params, seconds=seconds)
         with answer:
             yield self._body(answer)
 

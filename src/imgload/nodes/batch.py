@@ -14,6 +14,13 @@ import attrs
 
 NOT_FOUND = 127
 _UNLESS_FAILED = "[ $status = 0 ] || exit $status"
+_MOST_SCRIPT = 96 << 10
+"""Bytes; Linux takes at most 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)."""
+_MOST_WORDS = 1 << 20
+"""Bytes; Linux takes at most 2 MiB for all arguments where the stack may have its usual 8 MiB."""
+_PER_COMMAND = 45
+_PER_WORD = 11
+_POINTER = 9
 
 
 @attrs.frozen
@@ -72,6 +79,28 @@ def _script(groups: Sequence[Sequence[str]]) -> str:
         return first
     kept = f"kept=$({{ {first}\n}} </dev/null)"
     return f"{{ {_script(groups[1:])}\n}} | {{ {kept}; printf '%s\\n' \"$kept\"; cat; }}"
+
+
+def in_parts(groups: Sequence[Group]) -> Iterator[list[list[Sequence[str]]]]:
+    """Split groups, where they are too much for one exec, into several; their order stays."""
+    part: list[list[Sequence[str]]] = []
+    script = words = 0
+    for group in groups:
+        part.append([])
+        for command in group:
+            script += _PER_COMMAND + _PER_WORD * len(command)
+            words += _size(command)
+            if (script > _MOST_SCRIPT or words > _MOST_WORDS) and any(part):
+                yield part
+                part = [[]]
+                script, words = _PER_COMMAND + _PER_WORD * len(command), _size(command)
+            part[-1].append(command)
+    if any(part):
+        yield part
+
+
+def _size(command: Sequence[str]) -> int:
+    return sum(len(word.encode()) + _POINTER for word in command)
 
 
 def parse_batch(stdout: bytes, marker: str, count: int) -> list[Output]:

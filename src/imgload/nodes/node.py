@@ -21,7 +21,7 @@ from imgload.errors import (
     NodeUnusable,
 )
 from imgload.nodes import containerd
-from imgload.nodes.batch import Group, Output, batch_argv, parse_batch
+from imgload.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
 from imgload.nodes.runtime import CONTAINERD, Runtime, look_command, parse_look
 from imgload.nodes.survey import (
     Question,
@@ -157,13 +157,15 @@ class Node:
     ) -> Survey:
         traits = self._known_traits
         groups = self._spelled([after, *state_commands(question, traits.snapshotter)])
-        argv, marker = batch_argv(*groups, before=command)
+        beside = groups if len(list(in_parts(groups))) == 1 else []
+        argv, marker = batch_argv(*beside, before=command)
         result = self._exec(argv, stdin)
-        count = 1 + sum(map(len, groups))
+        count = 1 + sum(map(len, beside))
         outputs = parse_batch(result.stdout, marker, count)
         if len(outputs) == count and outputs[0].exit_status == 0:
+            told = outputs[1:] if beside else self._run_parts(groups)
             with self.understanding():
-                return read_state(question, traits, outputs[1 + len(after) :])
+                return read_state(question, traits, told[len(after) :])
         status = outputs[0].exit_status if outputs else result.exit_status
         raise self._failure(status, result.message, doing)
 
@@ -220,9 +222,15 @@ class Node:
     def run_all(self, *groups: Group) -> list[Output]:
         """Run several commands in one exec, groups side by side.
 
-        A failing command does not stop the others.
+        A failing command does not stop the others. What is too much for one exec takes several.
         """
-        argv, marker = batch_argv(*self._spelled(groups))
+        return self._run_parts(self._spelled(groups))
+
+    def _run_parts(self, groups: Sequence[Group]) -> list[Output]:
+        return [output for part in in_parts(groups) for output in self._run_part(part)]
+
+    def _run_part(self, groups: Sequence[Group]) -> list[Output]:
+        argv, marker = batch_argv(*groups)
         result = self._exec(argv)
         count = sum(map(len, groups))
         outputs = parse_batch(result.stdout, marker, count)

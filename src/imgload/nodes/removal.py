@@ -10,6 +10,8 @@ from imgload.nodes.inventory import Inventory, NodeImage, take_inventory
 from imgload.nodes.node import Node
 from imgload.reference import Reference
 
+_AT_ONCE = 1000
+"""Names in one command, which then fits into one exec."""
 _HEAR = ("sleep", "0.5")
 """For as long as CRI may take to hear of a record."""
 
@@ -35,10 +37,16 @@ def remove_images(node: Node, images: Sequence[NodeImage], there: Inventory) -> 
     records = [record for image in images for record in image.records]
     aliases = _aliases(records, {record for image in there.images for record in image.records})
     tags = [containerd.tag_command(record, alias) for record, alias in aliases.items()]
-    remove = containerd.remove_command([*records, *aliases.values()], wait=True)
+    removals = _removals([*records, *aliases.values()])
     node.require_running()
-    node.run_all([*tags, *([_HEAR] if tags else []), remove])
+    node.run_all([*tags, *([_HEAR] if tags else []), *removals])
     return take_inventory(node)
+
+
+def _removals(names: Sequence[str]) -> list[Sequence[str]]:
+    """Return the commands that take names away; the last waits until their content is gone."""
+    slices = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
+    return [containerd.remove_command(each, wait=each is slices[-1]) for each in slices]
 
 
 def _aliases(records: Iterable[str], taken: set[str]) -> Mapping[str, str]:

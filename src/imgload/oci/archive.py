@@ -236,8 +236,13 @@ def _docker_entries(raw: bytes | None) -> list[dict[str, Any]]:
         entries = json.loads(raw or b"")
     except (ValueError, RecursionError) as error:
         raise ArchiveInvalid(f"manifest.json is not valid JSON: {error}") from error
-    if not isinstance(entries, list) or len(entries) > MAX_MANIFESTS:
+    if not isinstance(entries, list):
         raise ArchiveInvalid("manifest.json is not a list of images")
+    if len(entries) > MAX_MANIFESTS:
+        raise ArchiveInvalid(
+            f"the archive has {len(entries)} images, more than {MAX_MANIFESTS}",
+            hint="save them into several archives",
+        )
     if not all(isinstance(entry, dict) for entry in entries):
         raise ArchiveInvalid("manifest.json lists something that is not an image")
     return entries

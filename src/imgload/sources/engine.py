@@ -123,7 +123,8 @@ class EngineSource(Pusher):
         pins = set().union(*(image.pins for image in images))
         whole = bool(pins - {image.manifest_digest for image in images})
         platform = None if whole else images[0].platform
-        return self.engine.save([image.handle for image in images], platform)
+        size = sum(image.size for image in images)
+        return self.engine.save([image.handle for image in images], platform, size)
 
 
 def _reference(text: str) -> Reference | None:

@@ -187,6 +187,24 @@ def test_an_engine_that_takes_nothing_stalls(ours: Ours, monkeypatch: pytest.Mon
     assert ours.closed
 
 
+def test_an_engine_that_takes_next_to_nothing_stalls(
+    ours: Ours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket that has stalled takes a little now and then; all other nodes wait for it."""
+    monkeypatch.setattr(module, "STALL_SECONDS", 1)
+    ours.engine.settimeout(None)
+
+    def engine() -> None:
+        while ours.engine.recv(32 << 10):
+            time.sleep(0.15)
+
+    behave(engine)
+    start = time.monotonic()
+    with pytest.raises(NodeStalled):
+        ours.attached.communicate([bytes(2 << 20)])
+    assert time.monotonic() - start < 4
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 def test_a_source_that_breaks_drops_the_connection(ours: Ours, error: type[BaseException]) -> None:
     """The command must not take what it has for all of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from imgload.engines.base import Endpoint
 from imgload.engines.docker import DockerEngine
+from imgload.engines.podman import PodmanEngine
 from imgload.engines.rest import parsed
 from imgload.engines.wire import Answer, Request, SocketWire
 from imgload.errors import EngineFailed, EngineUnreachable
@@ -114,6 +116,29 @@ def test_a_stream_that_is_cut_off_is_an_error(tmp_path: Path, body: bytes) -> No
         engine = DockerEngine(endpoint)
         with pytest.raises(EngineFailed), engine.save(["app"], None) as archive:
             list(archive)
+
+
+@pytest.mark.parametrize("kind", [DockerEngine, PodmanEngine])
+def test_a_large_image_may_be_spooled_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[DockerEngine | PodmanEngine]
+) -> None:
+    """Docker 20.10 and Podman write all of an archive to their disk before its first byte."""
+    module = f"imgload.engines.{kind.__module__.rpartition('.')[2]}"
+    monkeypatch.setattr(f"{module}.STREAM_SECONDS", 0.1)
+    monkeypatch.setattr(f"{module}.SPOOLED_A_SECOND", 1 << 30)
+
+    def reply(connection: socket.socket, request: bytes) -> None:
+        assert b"/images/" in request
+        time.sleep(0.5)
+        with suppress(OSError):  # it may not have waited
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with served(tmp_path, reply) as endpoint:
+        engine = kind(endpoint)
+        with pytest.raises(EngineFailed), engine.save(["app"], None, 1 << 20) as archive:
+            list(archive)
+        with engine.save(["app"], None, 20 << 30) as archive:
+            assert b"".join(archive) == b"{}"
 
 
 def test_a_body_shorter_than_announced_is_an_error(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.nodes.batch import Output, batch_argv, parse_batch
+from imgload.nodes.batch import Output, batch_argv, in_parts, parse_batch
 
 
 def run(*commands: list[str]) -> list[Output]:
@@ -171,3 +171,24 @@ def test_a_group_that_was_cut_short_is_not_taken_for_the_next() -> None:
 def test_any_output_is_read(data: bytes, count: int) -> None:
     """Without markers there are no outputs."""
     assert parse_batch(data, "f" * 32, count) == []
+
+
+@pytest.mark.parametrize(("words", "count"), [(["x" * 60], 3000), (["y" * 60_000] * 2, 30)])
+def test_what_is_too_much_for_one_exec_takes_several(words: list[str], count: int) -> None:
+    """A kernel takes 128 KiB for one argument, and 2 MiB for all: a thousand images need more."""
+    commands = [["printf", f"%.5s{number}", *words] for number in range(count)]
+    found: list[str] = []
+    for part in in_parts([commands[:10], commands[10:]]):
+        argv, marker = batch_argv(*part)
+        done = subprocess.run(argv, capture_output=True, check=True, stdin=subprocess.DEVNULL)
+        found += [o.text for o in parse_batch(done.stdout, marker, sum(map(len, part)))]
+    assert [text[5 : 5 + len(str(n))] for n, text in enumerate(found)] == [
+        str(n) for n in range(count)
+    ]
+
+
+def test_what_fits_into_one_exec_takes_one() -> None:
+    """An exec costs more than most commands; nothing at all takes none."""
+    groups = [[["true"]] * 3, [], [["echo", "x"]]]
+    assert list(in_parts(groups)) == [groups]
+    assert list(in_parts([[], []])) == []
