@@ -22,7 +22,7 @@ BEGINS = {
         "ask_all": "survey the nodes",
         "identified": "identify the image",
     },
-    "imgload.sending": {"push": "the engine's push", "deliver": "save and send"},
+    "imgload.sending": {"push": "the engine's push", "Sending.by_archive": "save and send"},
     "imgload.transports.lanes": {
         "Lanes.start": "start the import",
         "Lanes.finish": "import, proof",

@@ -15,8 +15,8 @@ imgload beside the real kind and the usual ways around it, in one run in which t
 own engines and nodes, and writes this page. {{download}}`Every sample <benchmarks.json>` is kept.
 
 - Machine: {cores} cores, {gigabytes:.0f} GB of memory, {system}, kernel {kernel}, Python {python}.
-  When the run began, {busy:.1f} other processes were running on average; it took {minutes:.0f} minutes.
-  Compare ratios of one run, not the seconds of different ones."""
+  When the run began, {busy:.1f} other processes were running on average; it took {minutes:.0f}
+  minutes. Compare ratios of one run, not the seconds of different ones."""
 _HOW = """\
 "Ten images" are loaded by one command. "Cold": nothing of the image is on the node, and imgload
 remembers nothing. "One-line rebuild": a line in the last layer has changed since the load before.
