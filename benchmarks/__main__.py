@@ -31,7 +31,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     print(markdown(results))
-    if options.write_docs:
+    if options.write_docs and results.samples:
         write_docs(results)
     return 1 if results.failures else 0
 
@@ -77,7 +77,8 @@ def _run(options: argparse.Namespace) -> Results:
         names = dict.fromkeys(engine for part in parts for engine in part.engines)
         benches = {n: Bench.prepare(lab, n, Path(folder), parts, results) for n in names}
         for part, number, engine in schedule(parts):
-            label = f"{SITES[engine].label}, {part.size} MB, round {number}"
+            what = ", ".join([*part.cases, *part.alone])
+            label = f"{SITES[engine].label}, {part.size} MB, round {number} of {what}"
             if not clock.allows(part, engine):
                 results.skipped.append(label)
                 continue

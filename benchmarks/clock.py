@@ -8,8 +8,6 @@ import attrs
 
 from benchmarks.plan import Part
 
-_MARGIN = 1.2
-
 
 @attrs.define
 class Clock:
@@ -29,14 +27,16 @@ class Clock:
         return self.elapsed + self.expected(part, engine) < self.limit
 
     def expected(self, part: Part, engine: str) -> float:
-        """Seconds that a round will take, by the largest images so far that are not larger."""
+        """Seconds that a round will take, by the quickest of the nearest size so far."""
         rates = self._rates.get(engine, {})
         size = max((size for size in rates if size <= part.size), default=None)
-        return 0.0 if size is None else _MARGIN * rates[size] * part.weight
+        return 0.0 if size is None else rates[size] * part.weight
 
     def took(self, part: Part, engine: str, seconds: float) -> None:
         """Note how long a round took."""
-        self._rates.setdefault(engine, {})[part.size] = seconds / part.weight
+        rates = self._rates.setdefault(engine, {})
+        rate = seconds / part.weight
+        rates[part.size] = min(rate, rates.get(part.size, rate))
 
     @contextlib.contextmanager
     def timing(self, part: Part, engine: str) -> Iterator[None]:

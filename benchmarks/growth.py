@@ -25,7 +25,7 @@ COSTS: Mapping[str, Cost] = {
         None if sample.usage.written is None else sample.usage.written / 1e6
     ),
 }
-UNITS = {"MB": 100, "layers": 10, "nodes": 1}
+UNITS = {"100 MB": 100, "10 layers": 10, "node": 1}
 """How many are one step of a line."""
 _FEWEST = 2
 _IN_COLD = 8  # layers
@@ -90,9 +90,9 @@ def _line(points: Points, cost: Cost) -> tuple[float | None, float | None]:
 def _kinds(results: Results) -> Iterator[tuple[str, str, Of]]:
     """Yield unit, case, and the points of an engine and a contestant."""
     for case in ("cold", "rebuild"):
-        yield "MB", case, partial(_sizes, results, case)
-    yield "layers", "cold", partial(_layers, results)
-    yield "nodes", "cold", partial(_nodes, results)
+        yield "100 MB", case, partial(_sizes, results, case)
+    yield "10 layers", "cold", partial(_layers, results)
+    yield "node", "cold", partial(_nodes, results)
 
 
 def _sizes(results: Results, case: str, engine: str, who: str) -> Found:

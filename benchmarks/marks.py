@@ -6,6 +6,7 @@ imgload imports it, so that start-up stays what it is.
 
 import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 BEGINS = {
     "imgload.loader": {"Loader.connect": "find engines and nodes", "make_plan": "plan"},
@@ -80,13 +81,17 @@ def _marked(function: Callable[..., Any], phase: str) -> Callable[..., Any]:
 def main() -> None:
     """Run `imgload ARGUMENT...`."""
     report = Path(sys.argv.pop(1))
-    sys.meta_path.insert(0, _Finder())
-    from imgload.cli import main as imgload  # noqa: PLC0415 - it is marked as it is imported
+    end = os._exit
 
-    try:
-        imgload()
-    finally:
+    def write_and_end(status: int) -> NoReturn:
         report.write_text(json.dumps(_seen), encoding="utf-8")
+        end(status)
+
+    os._exit = write_and_end
+    sys.meta_path.insert(0, _Finder())
+    from imgload.__main__ import program  # noqa: PLC0415 - it is marked as it is imported
+
+    program()
 
 
 if __name__ == "__main__":

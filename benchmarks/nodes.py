@@ -28,10 +28,10 @@ def forget(cluster: Cluster, images: Sequence[Image]) -> None:
     """Remove all records of these builds from the nodes, and wait until their content is gone."""
     for node in cluster.nodes:
         deadline = time.monotonic() + _PATIENCE
-        while left := [*_names(node, images), *_leftovers(node, images)]:
+        while (names := _names(node, images)) or (left := _leftovers(node, images)):
             if time.monotonic() > deadline:
-                raise Failed(f"{node.name}: cannot be cleared of {', '.join(left)}")
-            _remove(node, _names(node, images))
+                raise Failed(f"{node.name}: cannot be cleared of {', '.join(names or left)}")
+            _remove(node, names)
 
 
 def _remove(node: Node, names: Sequence[str]) -> None:

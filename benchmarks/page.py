@@ -45,8 +45,8 @@ part of it.
 """
 _GROWTH = """\
 Lines through the medians, by least squares: what one more unit costs, and the seconds that the
-line has at none ("s at 0"). The points are in units. Layers are added as small ones on top of the
-same image; the one-node point of the nodes' line is the cluster of one node.
+line has at none ("s at 0"). The points are where was measured. Layers are added as small ones on
+top of the same image; the one-node point of the nodes' line is the cluster of one node.
 """
 
 
@@ -84,7 +84,7 @@ def _introduction(results: Results) -> Iterator[str]:
         yield f"- {SITES[engine].label}: version {versions['engine']}; nodes with containerd"
         yield f"  {versions['containerd'].lstrip('v')}; the rival is `{kind}`."
     yield "- Images of random content, new for every round. The larger they are, the fewer rounds"
-    yield "  and contestants; the tables have the numbers. Nothing in them is reckoned or guessed."
+    yield "  and contestants; the tables have the numbers. Nothing in them is guessed."
 
 
 def _verdict(results: Results) -> Iterator[str]:

@@ -70,7 +70,7 @@ class Site:
     targets: dict[str, float]
     rival: str = "kind"
     remembers: bool = False
-    layers: tuple[int, ...] = (32, 64, 127)
+    layers: tuple[int, int] = (64, 127)
 
     def single(self, lab: Lab, engine: str) -> Cluster:
         """Return the cluster with one node, running; kind sees by crictl what it has."""
@@ -98,7 +98,7 @@ SITES = {
         three=None,
         targets={},
         remembers=True,
-        layers=(32, 64, 125),
+        layers=(64, 125),
     ),
     "docker": Site(
         "Docker 20.10, graphdriver",
@@ -106,7 +106,7 @@ SITES = {
         three="lab-d3",
         targets={"cold": 1.6, "learning": 1, "rebuild": 25, "present": 0.4, "three": 2},
         remembers=True,
-        layers=(32, 64, 125),
+        layers=(64, 125),
     ),
     "podman": Site(
         "Podman",

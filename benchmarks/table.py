@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from benchmarks.contestants import Sample
-from benchmarks.growth import COSTS, UNITS, lines
+from benchmarks.growth import COSTS, lines
 from benchmarks.results import Results, middle, seconds
 from benchmarks.sites import CONTESTANTS, SITES, words
 
@@ -98,7 +98,7 @@ def growth(results: Results) -> Iterator[str]:
     rows = [
         [
             SITES[line.engine].label,
-            f"{UNITS[line.unit]} {line.unit}",
+            line.unit,
             line.case,
             line.who,
             *("" if slope is None else f"{slope:.3f}" for slope in line.slopes),

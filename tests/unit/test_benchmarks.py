@@ -93,7 +93,7 @@ def test_a_profile_is_held_against_the_floor(results: Results) -> None:
 def test_a_line_has_the_slope_of_its_points() -> None:
     """Two seconds, and one for each 100 MB."""
     points = [(size, [sample(2 + size / 100)]) for size in (60, 600, 3000)]
-    line = fit("docker", "MB", "cold", "kind", points)
+    line = fit("docker", "100 MB", "cold", "kind", points)
     assert dict(zip(COSTS, line.slopes, strict=True)) == {
         "s": pytest.approx(1),
         "CPU s": pytest.approx(0.5),
@@ -107,14 +107,17 @@ def test_a_line_has_the_slope_of_its_points() -> None:
 def test_a_cost_that_was_not_read_has_no_line() -> None:
     """The others do."""
     points = [(1, [sample(1, None)]), (2, [sample(2)])]
-    slopes = dict(zip(COSTS, fit("docker", "nodes", "cold", "kind", points).slopes, strict=True))
+    slopes = dict(zip(COSTS, fit("docker", "node", "cold", "kind", points).slopes, strict=True))
     assert slopes["written MB"] is None
     assert slopes["s"] == pytest.approx(1)
 
 
 def test_lines_need_two_points(results: Results) -> None:
     """There are two sizes here, and one number of nodes."""
-    assert {(line.unit, line.who) for line in lines(results)} == {("MB", "kind"), ("MB", "imgload")}
+    assert {(line.unit, line.who) for line in lines(results)} == {
+        ("100 MB", "kind"),
+        ("100 MB", "imgload"),
+    }
     assert any("| 100 MB | cold | imgload | 0.100 |" in line for line in growth(results))
 
 
@@ -122,7 +125,7 @@ def test_layers_grow_from_those_of_the_cold_load(results: Results) -> None:
     """Which has eight."""
     results.samples[Key("docker", 600, "layers:32", "kind")] = [sample(9)]
     found = {line.unit: line.xs for line in lines(results) if line.who == "kind"}
-    assert found == {"MB": (300, 600), "layers": (8, 32)}
+    assert found == {"100 MB": (300, 600), "10 layers": (8, 32)}
 
 
 def test_a_phase_lasts_until_the_next() -> None:
@@ -210,13 +213,14 @@ def test_first_rounds_come_first_and_large_images_last() -> None:
 
 
 def test_what_a_round_takes_is_foreseen() -> None:
-    """By weight, from the nearest size below, with a fifth more."""
+    """By weight, from the nearest size below."""
     clock = Clock(limit=1000)
     clock.took(Part(60, 1, ("cold",)), "docker", 24.0)
     clock.took(Part(600, 1, ("cold",), ("imgload",)), "docker", 6.0)
+    clock.took(Part(600, 1, ("cold",), ("imgload",)), "docker", 9.0)
     large = Part(3000, 1, ("cold", "rebuild"), ("imgload",))
-    assert clock.expected(large, "docker") == pytest.approx(72)
-    assert clock.expected(Part(60, 1, ("cold",)), "docker") == pytest.approx(28.8)
+    assert clock.expected(large, "docker") == pytest.approx(60)
+    assert clock.expected(Part(60, 1, ("cold",)), "docker") == pytest.approx(24)
     assert clock.expected(large, "podman") == 0
     assert clock.allows(large, "docker")
     assert not Clock(limit=0).allows(large, "docker")
