@@ -49,6 +49,8 @@ line has at none ("s at 0"). The points are where was measured. Layers are added
 top of the same image; the one-node point of the nodes' line is the cluster of one node.
 """
 
+_NOT = "Not measured in this run."
+
 
 def write_docs(results: Results) -> None:
     """Write the page, the plot and the samples."""
@@ -70,8 +72,8 @@ def page(results: Results) -> str:
         f"![Seconds by case and contestant, images of {size} MB](benchmarks.svg)",
         *("", "## Beside kind", "", *_verdict(results), "", *duels(results)),
         *("## Every way", "", _HOW, *details(results)),
-        *("## Growth", "", _GROWTH, *growth(results)),
-        *("## Profile", "", _PROFILE, *rebuilds(results)),
+        *("## Growth", "", _GROWTH, *(list(growth(results)) or [_NOT, ""])),
+        *("## Profile", "", _PROFILE, *(list(rebuilds(results)) or [_NOT, ""])),
         *_failed(results),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"

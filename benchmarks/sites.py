@@ -76,13 +76,13 @@ class Site:
         """Return the cluster with one node, running; kind sees by crictl what it has."""
         if self.one:
             return lab.cluster(self.one)
-        return lab.make_cluster(name="bench-1", engine=engine, crictl=True)
+        return lab.make_cluster(name=f"{engine}-1", engine=engine, crictl=True)
 
     def triple(self, lab: Lab, engine: str) -> Cluster:
         """Return the cluster with three nodes, running."""
         if self.three:
             return lab.cluster(self.three)
-        return lab.make_cluster(name="bench-3", engine=engine, roles=_ROLES)
+        return lab.make_cluster(name=f"{engine}-3", engine=engine, roles=_ROLES)
 
 
 SITES = {
