@@ -126,8 +126,7 @@ class Delta:
         layer = image.known.get(digest) or ((digest, 0) if digest in image.diff_ids else None)
         if layer is None:
             return 0 if image.exact else None
-        lacking = self._needed_by(layer[0]) - self._sent.get(digest, set())
-        return None if lacking else layer[1]
+        return None if self._lacking(digest, layer[0]) else layer[1]
 
     def upload(self, digest: Digest | None, size: int | None) -> Upload:
         """Open the way for a blob: straight through where that can be."""
@@ -135,9 +134,13 @@ class Delta:
         image = self._current
         layer = image.known.get(digest) if digest else None
         if layer and digest and size is not None:
-            lacking = self._needed_by(layer[0]) - self._sent.get(digest, set())
-            return Through(self, digest, size, lacking)
+            through = Through(self, digest, size)
+            through.await_way(lambda: self._lacking(digest, layer[0]))
+            return through
         return Kept(self, Spool(image.limit, self._room))
+
+    def _lacking(self, digest: Digest, diff_id: Digest) -> set[str]:
+        return self._needed_by(diff_id) - self._sent.get(digest, set())
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
         """Keep a manifest; which one is the image's is settled when the push has ended."""

@@ -13,8 +13,9 @@ from typing import Any
 
 MAX_STRANGERS = 256
 """Connections that have not asked for anything in our repository; one more, and the first goes."""
-MAX_ADMITTED = 64
-"""Connections that have; one more is not let in. Engines push over six at once, or fewer."""
+MAX_ADMITTED = 512
+"""Connections that have; one more is not let in. Docker's containerd store opens one or two for
+each layer at once, and an image may have 127; a body is read only when its turn comes."""
 _MAX_HEAD = 32 << 10
 """Bytes of a request's headers; Python alone would keep a hundred lines of 64 KiB."""
 

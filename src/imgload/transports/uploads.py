@@ -12,6 +12,8 @@ from imgload.errors import DigestMismatch
 from imgload.oci.tar import header, padding
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imgload.engines.base import Chunk
     from imgload.oci.digest import Digest
     from imgload.transports.delta import Delta
@@ -41,48 +43,61 @@ class Kept:
 
 @attrs.define
 class Through:
-    """A blob that goes straight into the nodes; one at a time has the way."""
+    """A blob that goes straight into the nodes; one at a time has the way.
+
+    The others wait before their bodies are read: an engine that sends 127 layers at once takes the
+    memory of one.
+    """
 
     _delta: Delta
     _digest: Digest
     _size: int
-    _nodes: set[str]
+    _nodes: set[str] = attrs.field(factory=set)
     _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
     _left: int = 0
     _has_way: bool = False
+    _begun: bool = False
+
+    def await_way(self, lacking: Callable[[], set[str]]) -> None:
+        """Wait until no other blob is on the way; then ask which nodes lack this one."""
+        self._delta.way.acquire()
+        self._has_way = True
+        self._nodes = lacking()
 
     def write(self, chunk: bytes) -> None:
-        """Pass a piece on; waits until no other blob is on the way."""
-        if not self._has_way:
-            self._open()
+        """Pass a piece on."""
+        if not self._begun:
+            self._begin()
         self._left -= len(chunk)
         if self._left < 0:
             raise DigestMismatch(f"{self._digest} is longer than announced")
         self._hasher.update(chunk)
         self._put(chunk)
 
-    def _open(self) -> None:
-        self._delta.way.acquire()
-        self._has_way = True
+    def _begin(self) -> None:
+        self._begun = True
         self._left = self._size
         self._put(header(f"blobs/sha256/{secrets.token_hex(32)}", self._size))
 
     def finish(self, digest: Digest) -> None:
         """Check it, and free the way."""
-        if self._left or not self._has_way or self._hasher.hexdigest() != digest.hex:
+        if self._left or not self._begun or self._hasher.hexdigest() != digest.hex:
             raise DigestMismatch(f"a pushed blob is not {digest}")
         self._put(padding(self._size))
         self._delta.passed(digest, self._size, self._nodes)
-        self._has_way = False
-        self._delta.way.release()
+        self._free()
 
     def abandon(self) -> None:
-        """Cut the imports off: half a blob is in their streams."""
-        if self._has_way:
+        """Cut the imports off, where half a blob is in their streams."""
+        if self._begun and self._has_way:
             for name in self._nodes:
                 self._delta.feeds[name].abort()
-            self._has_way = False
-            self._delta.way.release()
+        if self._has_way:
+            self._free()
+
+    def _free(self) -> None:
+        self._has_way = False
+        self._delta.way.release()
 
     def _put(self, chunk: Chunk) -> None:
         self._delta.put(self._nodes, [chunk])

@@ -9,6 +9,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import attrs
@@ -17,11 +18,13 @@ import pytest
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.document import IMAGE_NAME
 from imgload.oci.platform import Platform
+from imgload.parallel import Task
 from imgload.transports import delta as module
 from imgload.transports.delta import Delta, DeltaIncomplete, Holding, Pushed
 from imgload.transports.fanout import Feed, StreamAborted
 from imgload.transports.receiver import receiving
 from tests.unit.archives import NAME, Image, layer
+from tests.unit.transports.test_receiver_bounds import resident
 
 IMAGE = Image((layer("base"), layer("app"), layer("line")), gzipped=True)
 DIFF_IDS = tuple(Digest.of(raw) for raw in IMAGE.layers)
@@ -276,6 +279,27 @@ def test_all_that_is_kept_is_bounded() -> None:
         engine.push(IMAGE)
         with pytest.raises(DeltaIncomplete, match="could not be kept"):
             nodes.delta.end()
+
+
+def test_many_layers_at_once_take_the_memory_of_one() -> None:
+    """Docker's containerd store opens a connection for each, and sends all of them."""
+    blobs = [bytes([number]) * (1 << 20) for number in range(120)]
+    digests = tuple(map(Digest.of, blobs))
+    known = {digest: (digest, 1 << 20) for digest in digests}
+    feed, before, most = Feed(), resident(), [0]
+
+    def drain() -> None:
+        for _ in feed:
+            most[0] = max(most[0], resident())
+
+    threading.Thread(target=drain, daemon=True).start()
+    delta = Delta({"worker": feed}, {"worker": NOTHING})
+    with receiving(delta) as repository:
+        delta.begin(pushed(diff_ids=digests, known=known))
+        sending = [Task(partial(Engine(repository).blob, blob)) for blob in blobs]
+        assert [task.result() for task in sending] == [201] * 120
+    feed.complete()
+    assert most[0] - before < 40 << 20
 
 
 def test_half_a_blob_on_its_way_is_no_image() -> None:
