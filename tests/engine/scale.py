@@ -11,7 +11,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -56,12 +56,17 @@ class Run:
         return f"| {' | '.join((*cells, *numbers))} |"
 
 
-def run(*args: str | Path, env: Mapping[str, str] | None = None) -> Run:
+TEMPORARY = "IMGLOAD_SCALE_TEMPORARY"
+"""Names the variable with imgload's own temporary folder; Podman's client leaves files in its."""
+
+
+def run(*args: str | Path) -> Run:
     """Run imgload, and look at it all the while."""
+    env = {**os.environ, "TMPDIR": os.environ.get(TEMPORARY, tempfile.gettempdir())}
     argv = [sys.executable, "-m", "imgload", *map(str, args)]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         start = time.monotonic()
-        with subprocess.Popen(argv, stdout=out, stderr=err, env={**os.environ, **(env or {})}) as p:
+        with subprocess.Popen(argv, stdout=out, stderr=err, env=env) as p:
             peak = _watched(p)
         seconds = time.monotonic() - start
         for file in (out, err):

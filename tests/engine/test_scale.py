@@ -25,6 +25,7 @@ from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.scale import (
     GIB,
     MIB,
+    TEMPORARY,
     Run,
     build_layers,
     discard,
@@ -64,7 +65,7 @@ def clean(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """Nothing is left on the first nodes, in the engines, and in the temporary folder."""
     temp = tmp_path / "temporary"
     temp.mkdir()
-    monkeypatch.setenv("TMPDIR", str(temp))
+    monkeypatch.setenv(TEMPORARY, str(temp))
     engines = (lab.docker, lab.podman)
     scenes = [Scene(lab.cluster(name).nodes[0], engines, temp) for _, name in PAIRS]
     before = [scene.look() for scene in scenes]
