@@ -20,7 +20,7 @@ from imgload.errors import ImgloadError, LoadFailed, UsageError
 from imgload.events import Event, Note
 from imgload.loader import Loader
 from imgload.nodes.node import Node
-from imgload.nodes.survey import Question
+from imgload.nodes.survey import NOTHING
 from imgload.oci.digest import Digest
 from imgload.parallel import Task, in_parallel
 from imgload.patterns import engine_filter, meant, parse_patterns
@@ -217,7 +217,7 @@ def _get_ready(nodes: Sequence[Node]) -> None:
     import_module("imgload.transfer")
     for node in nodes:
         with suppress(ImgloadError):
-            node.survey(Question((), ()))
+            node.survey(NOTHING)
 
 
 def _names(heard: Heard) -> list[tuple[str, Digest]]:
