@@ -15,6 +15,7 @@ import attrs
 
 from imgload.clusters.lasting import LastingSelection
 from imgload.connect import Connections
+from imgload.engines.discovery import explained
 from imgload.engines.listening import Back, Heard, Listener, Lost, Told
 from imgload.errors import ImgloadError, LoadFailed, UsageError
 from imgload.events import Event, Note
@@ -108,7 +109,8 @@ class Watch:
             sources = [s for s in connections.sources if isinstance(s, EngineSource)]
             if not sources:
                 raise UsageError(f"{source} is no engine", hint="watch an engine: --from docker")
-            selection = LastingSelection.settle(connections.engines, cluster, nodes)
+            with explained(connections.found.silent):
+                selection = LastingSelection.settle(connections.engines, cluster, nodes)
             watch = cls(sources, selection, wanted, on_event)
             listeners = watch.listeners()
             try:
