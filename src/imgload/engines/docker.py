@@ -25,6 +25,8 @@ from imgload.oci.platform import Platform
 _Params = list[tuple[str, str]]
 _PLATFORM_SAVE = (1, 48)
 _MANIFESTS = (1, 48)
+_SAVES_BY_DIGEST = (1, 44)
+"""From Docker 25 on; before, its graphdriver store calls layers by IDs of their own."""
 _TELLS_BUILDS = (1, 49)
 """Before, builds by BuildKit were not among the events of one image store or the other (moby
 #45404, #47978, #49678)."""
@@ -99,6 +101,10 @@ class DockerEngine(RestEngine):
             return ImageEvent(actor["ID"])
         name = actor["Attributes"].get("name") or ""
         return ImageEvent("" if image_digest(name) else name, target)
+
+    @property
+    def saves_by_digest(self) -> bool:
+        return self._version >= _SAVES_BY_DIGEST
 
     @contextmanager
     def save(

@@ -86,6 +86,7 @@ class ArchiveSource(Source):
             diff_ids=config.diff_ids,
             size=size,
             manifest=image.manifest,
+            layers_named=image.layers_named,
         )
 
     @contextmanager
