@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import attrs
 
-from imgload.clusters.select import select_nodes
+from imgload.clusters.select import Cluster, select_cluster, select_nodes
 from imgload.engines.base import Endpoint, Engine
 from imgload.engines.candidate import Candidate
 from imgload.engines.discovery import Discovery, explained, open_engines
@@ -49,6 +49,11 @@ class Connections:
         """Return the nodes meant; see `imgload.clusters.select.select_nodes`."""
         with explained(self.found.silent):
             return select_nodes(self.engines, cluster, names, guess=guess)
+
+    def select_cluster(self, name: str | None) -> Cluster:
+        """Return the cluster meant; see `imgload.clusters.select.select_nodes`."""
+        with explained(self.found.silent):
+            return select_cluster(self.engines, name)
 
 
 def _named(source: str | None) -> list[Candidate]:

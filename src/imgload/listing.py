@@ -15,9 +15,7 @@ from imgload.nodes.node import Node
 from imgload.oci.digest import Digest
 from imgload.parallel import in_parallel, outcome
 from imgload.patterns import matches
-from imgload.report import error_json
-
-JSON_VERSION = 1
+from imgload.report import JSON_VERSION, error_json
 
 
 @attrs.frozen

@@ -8,8 +8,6 @@ store tells a manifest's digest, and not the image ID.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import attrs
 
 from imgload.errors import ArchiveInvalid
+from imgload.files import replace_file
 from imgload.oci.digest import Digest
 from imgload.state import state_folder
 
@@ -103,16 +102,5 @@ class Memory:
         entry = self._engines.get(engine)
         self._engines[engine] = {**(entry if isinstance(entry, dict) else {}), what: value}
         with suppress(OSError):
-            self._write()
-
-    def _write(self) -> None:
-        """Write in one step, so that another imgload reads the old or the new."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=".engines-")
-        try:
-            with os.fdopen(handle, "w") as file:
-                json.dump(self._engines, file)
-            Path(name).replace(self._path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self._path, json.dumps(self._engines))

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-import attrs
-
 from imgload.errors import ReferenceInvalid, UsageError
 from imgload.reference import Reference
 
@@ -130,5 +128,4 @@ def _forms(name: str) -> tuple[str, ...]:
         full = Reference.parse(name)
     except ReferenceInvalid:
         return (name,)
-    repository = attrs.evolve(full, tag=None, digest=None)
-    return name, full.familiar, repository.familiar, str(repository)
+    return name, full.familiar, full.untagged.familiar, str(full.untagged)

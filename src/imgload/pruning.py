@@ -18,9 +18,7 @@ from imgload.nodes.node import Node
 from imgload.nodes.removal import remove_images
 from imgload.parallel import in_parallel
 from imgload.patterns import matches, repositories_of, require_repositories
-from imgload.report import error_json
-
-JSON_VERSION = 1
+from imgload.report import JSON_VERSION, error_json
 
 
 @attrs.frozen

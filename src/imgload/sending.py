@@ -57,7 +57,8 @@ class Sending:
             self.on_event(Note(note))
         if all(choice.delta for choice in choices):
             return partial(self.by_delta, nodes)
-        there = self._everywhere(nodes)
+        told = all(found.layers_named for found in self.images.values())
+        there = self._everywhere(nodes) if told else frozenset()
         return partial(self.by_archive, nodes, there) if there else None
 
     def pushable(self, nodes: Sequence[Node]) -> bool:

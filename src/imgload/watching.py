@@ -15,12 +15,13 @@ import attrs
 
 from imgload.clusters.lasting import LastingSelection
 from imgload.connect import Connections
+from imgload.engines.discovery import explained
 from imgload.engines.listening import Back, Heard, Listener, Lost, Told
 from imgload.errors import ImgloadError, LoadFailed, UsageError
 from imgload.events import Event, Note
 from imgload.loader import Loader
 from imgload.nodes.node import Node
-from imgload.nodes.survey import Question
+from imgload.nodes.survey import NOTHING
 from imgload.oci.digest import Digest
 from imgload.parallel import Task, in_parallel
 from imgload.patterns import engine_filter, meant, parse_patterns
@@ -108,7 +109,8 @@ class Watch:
             sources = [s for s in connections.sources if isinstance(s, EngineSource)]
             if not sources:
                 raise UsageError(f"{source} is no engine", hint="watch an engine: --from docker")
-            selection = LastingSelection.settle(connections.engines, cluster, nodes)
+            with explained(connections.found.silent):
+                selection = LastingSelection.settle(connections.engines, cluster, nodes)
             watch = cls(sources, selection, wanted, on_event)
             listeners = watch.listeners()
             try:
@@ -217,7 +219,7 @@ def _get_ready(nodes: Sequence[Node]) -> None:
     import_module("imgload.transfer")
     for node in nodes:
         with suppress(ImgloadError):
-            node.survey(Question((), ()))
+            node.survey(NOTHING)
 
 
 def _names(heard: Heard) -> list[tuple[str, Digest]]:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
 LEVELS: list[set[str]] = [
-    {"errors", "state"},
+    {"errors", "files", "state"},
     {"oci", "ages", "parallel", "sizes"},
     {"reference"},
     {"patterns"},

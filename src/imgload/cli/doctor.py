@@ -33,7 +33,7 @@ def doctor(image: str | None, cluster: str | None, nodes: tuple[str, ...], outpu
     CRI, and names the first link that is broken. Nothing is changed.
 
     The marks: ✓ well, - worth knowing, ! may become a problem, ✗ keeps images from nodes or pods.
-    Exit status 1 when there is a ✗, and 0 when not.
+    Exit status 1 when there is a ✗, 4 when the cluster or node named is not there, else 0.
 
     \b
     Examples:
@@ -50,7 +50,7 @@ def doctor(image: str | None, cluster: str | None, nodes: tuple[str, ...], outpu
     else:
         _show(found)
     if not found.ok:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(found.exit_status)
 
 
 def _show(found: Diagnosis) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from imgload.cli.options import cluster_options, completed
+from imgload.cli.options import cluster_options, completed, output_option
 from imgload.cli.output import failures, show_json
 
 
@@ -13,14 +13,7 @@ from imgload.cli.output import failures, show_json
 @cluster_options
 @click.option("--unused", is_flag=True, help="Only what no container was made from.")
 @click.option("--drift", is_flag=True, help="Only names that differ from node to node.")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="A table, or json; both on stdout.",
-    show_default=True,
-)
+@output_option("json", text="stdout")
 def images(
     patterns: tuple[str, ...],
     cluster: str | None,

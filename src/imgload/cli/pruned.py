@@ -11,7 +11,8 @@ from imgload.ages import age_text
 from imgload.cli.output import show_json
 from imgload.cli.text import name_text, show_node_error
 from imgload.nodes.inventory import NodeImage
-from imgload.pruning import JSON_VERSION, NodePruned, PruneReport
+from imgload.pruning import NodePruned, PruneReport
+from imgload.report import JSON_VERSION
 from imgload.sizes import size_text
 from imgload.state import state_folder
 

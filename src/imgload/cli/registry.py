@@ -13,7 +13,7 @@ from imgload.cli.options import (
     output_option,
 )
 from imgload.cli.output import failures, show_json
-from imgload.cli.text import hint_text
+from imgload.cli.text import at_node, hint_text
 from imgload.sizes import size_text
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _show_wiring(report: RegistryReport, output: str, done: str, nothing: str) -
 
 def _node(node: NodeWiring, done: str, nothing: str) -> str:
     if node.error:
-        return f"{_BAD} {node.error.message}{hint_text(node.error.hint)}"
+        return f"{_BAD} {at_node(node.node, node.error.message)}{hint_text(node.error.hint)}"
     files = "".join(f"\n      {file}" for file in node.files)
     return f"{_GOOD} {node.node}: {done if node.files else nothing}{files}"
 

@@ -42,13 +42,16 @@ def _line(node: NodeResult, *, dry_run: bool) -> str:
         return f"- {node.node}: {_PLANNED[node.action or 'full']}{size}"
     if not node.ok:
         hint = hint_text(node.error.hint if node.error else "")
-        said = node.error_text
-        where = "" if said.startswith(f"{node.node} ") else f"{node.node}: "
-        return f"{click.style('✗', fg='red')} {where}{said}{hint}"
+        return f"{click.style('✗', fg='red')} {at_node(node.node, node.error_text)}{hint}"
     sent = f", {size_text(node.bytes_sent)} in {node.seconds:.1f} s" if node.bytes_sent else ""
     replaced = f", replaced {node.replaced.short}" if node.replaced else ""
     mark = click.style("✓", fg="green")
     return f"{mark} {node.node}: {_DONE[node.action or 'full']}{sent}{replaced}; {_proof(node)}"
+
+
+def at_node(node: str, said: str) -> str:
+    """Return what is said of a node, with its name before it once."""
+    return said if said.startswith((f"{node} ", f"{node}: ")) else f"{node}: {said}"
 
 
 def hint_text(hint: str) -> str:
@@ -80,6 +83,6 @@ def name_text(name: str) -> str:
 
 def show_node_error(node: str, error: ImgloadError) -> None:
     """Print why a node failed, and what to do about it."""
-    click.echo(f"{click.style('✗', fg='red')} {node}: {error.message}", err=True)
+    click.echo(f"{click.style('✗', fg='red')} {at_node(node, error.message)}", err=True)
     if error.hint:
         click.echo(f"    {click.style('try:', fg='cyan')} {error.hint}", err=True)

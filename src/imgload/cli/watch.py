@@ -10,7 +10,7 @@ import click
 
 from imgload.cli.options import cluster_options, completed, engine_option, output_option
 from imgload.cli.output import failures, show_json
-from imgload.cli.text import hint_text
+from imgload.cli.text import at_node, hint_text
 from imgload.events import Event, Note
 from imgload.reference import Reference
 from imgload.report import JSON_VERSION, ImageResult, NodeResult
@@ -123,8 +123,7 @@ def _first_failure(bad: list[NodeResult]) -> str:
     node, error = bad[0], bad[0].error
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
     said = " ".join(node.error_text.split())
-    where = "" if said.startswith(f"{node.node} ") else f"{node.node}: "
-    return _failed(f"{where}{said}{more}", error.hint if error else "")
+    return _failed(f"{at_node(node.node, said)}{more}", error.hint if error else "")
 
 
 def _failed(why: str, hint: str) -> str:

@@ -25,8 +25,7 @@ class Clusters:
     Args:
         engines: that answered the question for clusters.
         found: all clusters on them.
-        nodes: those meant; all that there are where that is not settled.
-        settled: whether it is.
+        nodes: those meant; all that there are where that cannot be settled.
         findings: about that.
 
     """
@@ -34,7 +33,6 @@ class Clusters:
     engines: tuple[Engine, ...]
     found: tuple[Cluster, ...]
     nodes: tuple[Node, ...]
-    settled: bool
     findings: tuple[Finding, ...]
 
 
@@ -58,9 +56,9 @@ def find(engines: Sequence[Engine], cluster: str | None, names: Sequence[str]) -
         everything = tuple(node for each in found for node in each.nodes)
         named = cluster is not None or bool(names)
         unsettled = _unsettled(error, found, named=named)
-        return Clusters(asked, found, everything, settled=False, findings=(*silent, *unsettled))
+        return Clusters(asked, found, everything, findings=(*silent, *unsettled))
     others = _others(found, nodes)
-    return Clusters(asked, found, nodes, settled=bool(asked), findings=(*silent, *others))
+    return Clusters(asked, found, nodes, findings=(*silent, *others))
 
 
 def _on(engine: Engine, error: ImgloadError) -> ImgloadError:
@@ -71,7 +69,10 @@ def _on(engine: Engine, error: ImgloadError) -> ImgloadError:
 
 def _unsettled(error: ClusterError, found: Sequence[Cluster], *, named: bool) -> Iterator[Finding]:
     """Yield why the nodes are not settled; a kube context that leads nowhere is told elsewhere."""
-    if named or not found:
+    if named:
+        told = Finding.of("clusters", error)
+        yield attrs.evolve(told, exit_status=error.exit_status)
+    elif not found:
         yield Finding.of("clusters", error)
     elif isinstance(error, ClusterAmbiguous):
         yield Finding.of("clusters", error, "warning")

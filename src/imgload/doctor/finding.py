@@ -23,6 +23,7 @@ class Finding:
             ``problem``, which keeps images from the nodes or pods.
         message: what is so, in one or two lines.
         hint: what to do about it, preferably a command; may be empty.
+        exit_status: of the command, where this is a problem.
 
     """
 
@@ -30,6 +31,7 @@ class Finding:
     status: Status
     message: str = attrs.field(converter=printable)
     hint: str = attrs.field(default="", converter=printable)
+    exit_status: int = attrs.field(default=1, repr=False)
 
     @classmethod
     def of(cls, check: Check, error: ImgloadError, status: Status = "problem") -> Finding:
@@ -53,7 +55,13 @@ class Diagnosis:
         """What keeps images from the nodes or pods."""
         return tuple(found for found in self.findings if found.status == "problem")
 
+    @property
+    def exit_status(self) -> int:
+        """The command's: 4 where the cluster or a node that was named is not there."""
+        return max((found.exit_status for found in self.problems), default=0)
+
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``imgload doctor --output json`` prints."""
-        findings = [attrs.asdict(found) for found in self.findings]
+        told = attrs.filters.exclude("exit_status")
+        findings = [attrs.asdict(found, filter=told) for found in self.findings]
         return {"version": JSON_VERSION, "findings": findings, "ok": self.ok}

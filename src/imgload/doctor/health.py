@@ -12,9 +12,8 @@ from imgload.nodes.batch import NOT_FOUND, Group, Output
 from imgload.nodes.cri import NOT_PERMITTED
 from imgload.nodes.node import Node
 from imgload.nodes.runtime import CONTAINERD, K3S
-from imgload.nodes.survey import CRICTL_CONFIG, Question, Traits, require_containerd
+from imgload.nodes.survey import CRICTL_CONFIG, NOTHING, Traits, require_containerd
 
-NOTHING = Question((), ())
 _CTR = ("ctr", "--connect-timeout", "2s", "--timeout", "4s")
 _PROXIES = """
 for process in 1 $(pidof containerd k3s 2>/dev/null); do

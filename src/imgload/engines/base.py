@@ -219,6 +219,11 @@ class Engine(ABC):
 
         """
 
+    @property
+    def saves_by_digest(self) -> bool:
+        """Whether the paths in a saved archive say which layer is which."""
+        return True
+
     @abstractmethod
     def push(self, image: Digest, repository: str) -> None:
         """Push an image to ``host:port/path``, a registry on plain HTTP on this machine.
@@ -265,10 +270,7 @@ class Engine(ABC):
 
     @property
     def streams_exec(self) -> bool:
-        """Whether a command's standard input can be closed while its output is still read.
-
-        That takes a socket, which an ssh tunnel ends in, too; over TLS there is no half-close.
-        """
+        """Whether a command's input can be closed alone: over a socket or ssh, and not over TLS."""
         return self.endpoint.tls is None
 
     def identity(self) -> str:

@@ -25,12 +25,15 @@ from imgload.oci.platform import Platform
 _Params = list[tuple[str, str]]
 _PLATFORM_SAVE = (1, 48)
 _MANIFESTS = (1, 48)
+_SAVES_BY_DIGEST = (1, 44)
+"""From Docker 25 on; before, its graphdriver store calls layers by IDs of their own."""
 _TELLS_BUILDS = (1, 49)
 """Before, builds by BuildKit were not among the events of one image store or the other (moby
 #45404, #47978, #49678)."""
 _SNAPSHOTTER = "io.containerd.snapshotter.v1"
 _NO_CREDENTIALS = "e30="
 """``{}``; without the header Docker 20.10 refuses a push."""
+_ONLY_THE_NAME = {"noprune": "1"}
 
 
 class DockerEngine(RestEngine):
@@ -79,8 +82,7 @@ class DockerEngine(RestEngine):
             return True
         if (found.get("GraphDriver") or {}).get("Name") == "overlay2":
             return False
-        info = self.document("GET", "/info", "asking about the daemon")
-        return any(_SNAPSHOTTER in str(value) for _, value in info.get("DriverStatus") or [])
+        return _has_containerd_store(self._info())
 
     @property
     def tells_every_build(self) -> bool:
@@ -99,6 +101,10 @@ class DockerEngine(RestEngine):
             return ImageEvent(actor["ID"])
         name = actor["Attributes"].get("name") or ""
         return ImageEvent("" if image_digest(name) else name, target)
+
+    @property
+    def saves_by_digest(self) -> bool:
+        return self._version >= _SAVES_BY_DIGEST
 
     @contextmanager
     def save(
@@ -165,19 +171,22 @@ class DockerEngine(RestEngine):
         ) as answer:
             self._until_pushed(answer)
 
+    def _info(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.document("GET", "/info", "asking about the daemon")
+        return found
+
     def identity(self) -> str:
         """Return the daemon's ID, which may be shared (``/etc/docker/key.json``), and its place."""
-        info = self.document("GET", "/info", "asking about the daemon")
+        info = self._info()
         return " ".join(str(dig(info, key)) for key in ("ID", "Name", "DockerRootDir"))
 
     def about(self) -> About:
-        info = self.document("GET", "/info", "asking about the daemon")
-        status = info.get("DriverStatus") or []
-        containerd = any(_SNAPSHOTTER in str(value) for _, value in status)
+        info = self._info()
         driver = text_at(info, "Driver")
+        store = "containerd image store," if _has_containerd_store(info) else "graphdriver"
         return About(
             version=text_at(info, "ServerVersion"),
-            store=f"containerd image store, {driver}" if containerd else f"graphdriver {driver}",
+            store=f"{store} {driver}",
             rootless="name=rootless" in (info.get("SecurityOptions") or ()),
             platform=Platform.of(text_at(info, "OSType"), text_at(info, "Architecture")),
         )
@@ -192,8 +201,7 @@ class DockerEngine(RestEngine):
             self._until_pushed(answer)
 
     def layer_sizes(self, image: Digest) -> list[int]:
-        steps = self.document("GET", f"/images/{image}/history", "reading an image's history")
-        return [int(step["Size"]) for step in reversed(steps or ()) if step.get("Size")]
+        return self._layer_sizes(f"/images/{image}/history")
 
     def containers(self, label: str) -> list[Container]:
         params = {"all": "1", "filters": json.dumps({"label": [label]})}
@@ -206,9 +214,6 @@ class DockerEngine(RestEngine):
             return None
         labels = found["Config"].get("Labels")
         return _container({**found, "Labels": labels}, found["Name"], found["State"]["Status"])
-
-
-_ONLY_THE_NAME = {"noprune": "1"}
 
 
 @attrs.frozen
@@ -226,6 +231,10 @@ def _manifests(found: dict[str, Any]) -> Iterator[_Manifest]:
         if entry.get("Kind") == "image":
             platform = Platform.from_json((entry.get("ImageData") or {}).get("Platform"))
             yield _Manifest(Digest.parse(entry["ID"]), platform, bool(entry.get("Available")))
+
+
+def _has_containerd_store(info: dict[str, Any]) -> bool:
+    return any(_SNAPSHOTTER in str(value) for _, value in info.get("DriverStatus") or [])
 
 
 def _container(found: dict[str, Any], name: str, state: str) -> Container:

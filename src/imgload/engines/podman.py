@@ -121,9 +121,7 @@ class PodmanEngine(RestEngine):
             self._until_pushed(answer)
 
     def layer_sizes(self, image: Digest) -> list[int]:
-        path = f"/images/{image.hex}/history"
-        steps = self.document("GET", path, "reading an image's history")
-        return [int(step["Size"]) for step in reversed(steps or ()) if step.get("Size")]
+        return self._layer_sizes(f"/images/{image.hex}/history")
 
     def containers(self, label: str) -> list[Container]:
         params = {"all": "true", "filters": json.dumps({"label": [label]})}

@@ -70,6 +70,11 @@ class RestEngine(Engine):
             for name in image.get("RepoTags") or ()
         }
 
+    def _layer_sizes(self, path: str) -> list[int]:
+        """Return the bytes of the steps of a history that made a layer."""
+        steps = self.document("GET", path, "reading an image's history")
+        return [int(step["Size"]) for step in reversed(steps or ()) if step.get("Size")]
+
     def image_events(self, back: float) -> Iterator[ImageEvent]:
         doing = "listening to its events"
         params = {"filters": json.dumps(self.event_filters), "since": self.since(back)}

@@ -154,11 +154,6 @@ class Tunnel:
                 self._running = _Running.start(self.remote)
             return f"unix://{self._running.socket}"
 
-    def said(self) -> str:
-        """Return the last that ssh had to say."""
-        with self._lock:
-            return self._running.said() if self._running else ""
-
     def close(self) -> None:
         """End ssh."""
         with self._lock:

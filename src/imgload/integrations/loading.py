@@ -18,19 +18,17 @@ from imgload.events import Event, Note
 from imgload.integrations.request import Request
 from imgload.loader import Loader
 from imgload.nodes.node import Node
-from imgload.nodes.survey import Question
+from imgload.nodes.survey import NOTHING
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.reference import Reference
 from imgload.report import Report
 from imgload.sources.engine import EngineSource
 
-_NOTHING = Question((), ())
-
 
 def platforms_of(nodes: Sequence[Node]) -> set[Platform]:
     """Return what the nodes run."""
-    return {node.survey(_NOTHING).traits.platform for node in nodes}
+    return {node.survey(NOTHING).traits.platform for node in nodes}
 
 
 @attrs.frozen

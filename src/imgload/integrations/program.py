@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from imgload.errors import UsageError
+from imgload.files import replace_file
 
 _MARK = "# imgload in the place of "
 _ROUNDS = "IMGLOAD_HANDED_ON"
@@ -78,7 +79,7 @@ def install(name: str, takes: str, folder: Path) -> list[str]:
         )
     text = _SCRIPT.format(mark=_MARK, name=name, python=shlex.quote(sys.executable))
     try:
-        _write(path, text)
+        replace_file(path, text, mode=0o755)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
     return list(_advice(name, takes, path))
@@ -107,21 +108,6 @@ def _place(name: str, folder: Path) -> Path:
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}", hint=f"mkdir -p {shlex.quote(str(folder))}")
     return folder.absolute() / name
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a program at once: who calls it meanwhile gets the old one or the new one."""
-    import tempfile  # noqa: PLC0415 - start-up
-
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        Path(partial).chmod(0o755)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 def _advice(name: str, takes: str, path: Path) -> Iterator[str]:

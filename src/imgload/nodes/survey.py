@@ -53,6 +53,10 @@ class Question:
         return self.names or ("none",)
 
 
+NOTHING = Question((), ())
+"""Nothing but the node's traits."""
+
+
 @attrs.frozen
 class Traits:
     """What does not change about a node; `free` bytes excepted, None when not known."""

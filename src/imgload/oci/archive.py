@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from imgload.errors import ArchiveInvalid, DigestMismatch, ManifestMissing, PlatformMissing
-from imgload.oci.blobs import Blob, Blobs
+from imgload.oci.blobs import Blob, Blobs, digits_of
 from imgload.oci.digest import Digest
 from imgload.oci.document import (
     DOCKER_INDEX,
@@ -46,6 +46,7 @@ class ArchivedImage:
         indexes: the indexes that lead to it.
         listed: the platform that an index has it for, which need not stand in its config.
         absent: platforms beside it in the index that the archive lacks.
+        layers_named: whether paths say which layer is which, so that some can be left out.
 
     """
 
@@ -55,6 +56,7 @@ class ArchivedImage:
     indexes: tuple[Digest, ...] = ()
     listed: Platform | None = None
     absent: frozenset[Platform] = frozenset()
+    layers_named: bool = True
 
     @property
     def platform(self) -> Platform:
@@ -226,9 +228,11 @@ def _from_docker(blobs: Blobs) -> Iterator[ArchivedImage]:
         if raw is None:
             raise ArchiveInvalid(f"the archive lacks its config {entry.get('Config')!r:.200}")
         config = ImageConfig.parse(raw)
-        layers = tuple(_layers(blobs, config, _strings(entry.get("Layers"), MAX_LAYERS)))
+        paths = _strings(entry.get("Layers"), MAX_LAYERS)
+        manifest = Manifest.build(config, tuple(_layers(blobs, config, paths)))
         names = _strings(entry.get("RepoTags"), MAX_MANIFESTS)
-        yield ArchivedImage(Manifest.build(config, layers), config, names)
+        told = {digits_of(path) for path in paths} <= {digest.hex for digest in config.diff_ids}
+        yield ArchivedImage(manifest, config, names, layers_named=told)
 
 
 def _docker_entries(raw: bytes | None) -> list[dict[str, Any]]:

@@ -107,6 +107,11 @@ def peek(body: Iterable[memoryview]) -> tuple[bytes, Iterator[memoryview]]:
     return b"".join(held)[:_START], chain(held, pieces)
 
 
+def digits_of(path: str) -> str:
+    """Return what a layer's path calls it: its digest in most archives, an ID in older Docker's."""
+    return path.rpartition("/")[2].removesuffix(".tar")
+
+
 def may_be_document(path: str, size: int, start: bytes) -> bool:
     """Whether a member may be JSON that has to be understood, and is small enough to keep."""
     named = path.endswith("json") or path in {"oci-layout", "repositories"}

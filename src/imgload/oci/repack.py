@@ -17,7 +17,7 @@ import attrs
 from imgload.errors import ArchiveInvalid, DigestMismatch
 from imgload.oci import tar
 from imgload.oci.archive import ArchivedImage, choose, images_in, pinned_index
-from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document, peek
+from imgload.oci.blobs import Blob, Blobs, compression_of, digits_of, may_be_document, peek
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor, Index
 from imgload.oci.platform import Platform
@@ -96,8 +96,7 @@ class Repack:
 
     def _is_there(self, path: str, start: bytes) -> bool:
         """Whether a member is a layer that is not needed; a diff ID is that of a plain tar."""
-        name = path.rpartition("/")[2].removesuffix(".tar")
-        digest = self._there.get(name)
+        digest = self._there.get(digits_of(path))
         if digest is None or (compression_of(start) and not path.startswith("blobs/")):
             return False
         self.left_out.add(digest)

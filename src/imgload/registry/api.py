@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
-from imgload.clusters.select import select_cluster
 from imgload.connect import Connections
+from imgload.engines.discovery import explained
 from imgload.errors import UsageError
 from imgload.nodes.node import Node
 from imgload.registry.address import RegistryUrl, registry_names
@@ -166,7 +166,8 @@ def push_to_registry(
     client.check()
     texts = [images] if isinstance(images, str) else list(images)
     with Connections.open(source) as connections:
-        found = named(locate(texts, connections.sources, None), name)
+        with explained(connections.found.silent):
+            found = named(locate(texts, connections.sources, None), name)
         pushed = [push_image(image, origin, client) for image, origin in found.items()]
     return PushReport(str(client.url), tuple(pushed))
 
@@ -177,5 +178,5 @@ def _chosen(
     """Return the nodes, and kubectl's context where they are a whole cluster."""
     if names:
         return connections.select_nodes(cluster, names), ""
-    chosen = select_cluster(connections.engines, cluster)
+    chosen = connections.select_cluster(cluster)
     return chosen.nodes, chosen.context

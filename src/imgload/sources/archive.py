@@ -52,7 +52,7 @@ class ArchiveSource(Source):
             return self._found(named, (Reference.parse(text).record,), platform)
         meant = [image for image in self._images if _has_id(text, image)]
         if len({image.config.digest for image in meant}) > 1:
-            raise _ambiguous(text, meant)
+            raise _ambiguous(text, meant, self.describe)
         return self._found(meant, _own_names(meant[0]), platform) if meant else None
 
     def holdings(self, text: str) -> list[str]:
@@ -74,7 +74,7 @@ class ArchiveSource(Source):
     def _found(
         self, images: Sequence[ArchivedImage], names: tuple[str, ...], platform: Platform | None
     ) -> Found:
-        image = _suited(images, platform)
+        image = _suited(images, platform, self.describe)
         size = sum(layer.size for layer in image.manifest.layers)
         config = image.config
         return Found(
@@ -86,17 +86,25 @@ class ArchiveSource(Source):
             diff_ids=config.diff_ids,
             size=size,
             manifest=image.manifest,
+            layers_named=image.layers_named,
         )
 
     @contextmanager
     def save(self, images: Sequence[Found]) -> Iterator[Iterator[bytes]]:
         del images  # the archive is one stream; what is not wanted is left out on the way
-        yield iter(self._chunks(scanning=False))
+        with self._named():
+            yield iter(self._chunks(scanning=False))
 
     @cached_property
     def _images(self) -> tuple[ArchivedImage, ...]:
-        try:
+        with self._named():
             return scan(self._chunks(scanning=True))
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the archive in what is wrong with its bytes."""
+        try:
+            yield
         except SourceError as error:
             raise type(error)(f"{self.describe}: {error.message}", hint=error.hint) from error
 
@@ -107,39 +115,41 @@ class ArchiveSource(Source):
         return chunks_of(self._file, scanning=scanning)  # type: ignore[return-value]
 
 
-def _suited(images: Sequence[ArchivedImage], platform: Platform | None) -> ArchivedImage:
+def _suited(
+    images: Sequence[ArchivedImage], platform: Platform | None, archive: str
+) -> ArchivedImage:
     """Return the image for a platform; without one, for this machine's, or the only one."""
     there: dict[Platform, ArchivedImage] = {}
     for image in images:
         other = there.setdefault(image.platform, image)
         if other.config.digest != image.config.digest:
-            raise _ambiguous(", ".join(image.names), [other, image])
+            raise _ambiguous(", ".join(image.names), [other, image], archive)
     if platform is None and len(there) == 1:
         return images[0]
     wanted = platform or Platform.of("linux", machine.machine())
     best = wanted.best(there)
     if best is None:
-        raise _missing(wanted, sorted(map(str, there)), images)
+        raise _missing(wanted, sorted(map(str, there)), images, archive)
     return there[best]
 
 
 def _missing(
-    wanted: Platform, there: Sequence[str], images: Sequence[ArchivedImage]
+    wanted: Platform, there: Sequence[str], images: Sequence[ArchivedImage], archive: str
 ) -> SourceError:
     hint = f"choose one that is there: --platform {there[0]}; or save it again with that platform"
     if wanted.best(frozenset[Platform]().union(*(image.absent for image in images))):
         return ImageIncomplete(
-            f"the archive lists {wanted} and does not hold it; it has {', '.join(there)}", hint=hint
+            f"{archive} lists {wanted} and does not hold it; it has {', '.join(there)}", hint=hint
         )
     return PlatformMissing(
-        f"the archive has no image for {wanted}; it has {', '.join(there)}", hint=hint
+        f"{archive} has no image for {wanted}; it has {', '.join(there)}", hint=hint
     )
 
 
-def _ambiguous(text: str, images: Sequence[ArchivedImage]) -> ImageAmbiguous:
+def _ambiguous(text: str, images: Sequence[ArchivedImage], archive: str) -> ImageAmbiguous:
     listed = ", ".join(sorted({str(image.config.digest) for image in images}))
     return ImageAmbiguous(
-        f"{text!r} is not one image in the archive: it has {listed}",
+        f"{text!r} is not one image in {archive}: it has {listed}",
         hint="name one of these by its ID, and the name with --as",
     )
 

@@ -34,6 +34,7 @@ class Found:
         own_platform: whether it is the platform that the source would choose itself.
         cut_off: whether the source was found not to reach this process.
         tagged: whether it can be pushed without a name of ours becoming its only one.
+        layers_named: whether a save says which layer is which, so that some can be left out.
 
     """
 
@@ -50,6 +51,7 @@ class Found:
     own_platform: bool = True
     cut_off: bool = False
     tagged: bool = False
+    layers_named: bool = True
 
     @property
     def pins(self) -> set[Digest]:

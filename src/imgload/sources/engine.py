@@ -67,6 +67,7 @@ class EngineSource(Pusher):
             stored=image.image_id is None,
             own_platform=suited == image.own_platform,
             tagged=bool(image.names) or self.engine.name == "podman",
+            layers_named=image.image_id is None or self.engine.saves_by_digest,
         )
         return found if found.names else self._untagged(found)
 

@@ -51,7 +51,8 @@ def _opened(path: str) -> IO[bytes]:
     try:
         return Path(path).open("rb")
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        why = f"cannot read {path}: {error.strerror}"
+        raise UsageError(why, hint=f"see who may read it: ls -ld {path}") from error
 
 
 def _standard_input() -> IO[bytes]:

@@ -54,6 +54,8 @@ class Docker:
             return 200, {"ApiVersion": VERSION, "Version": "20.10"}
         if self.broken:
             return 500, {"message": "the database is locked"}
+        if path == f"/v{VERSION}/info":
+            return 200, {"ServerVersion": "20.10"}
         if path.startswith(f"/v{VERSION}/containers/json"):
             return 200, self._labelled(path)
         if path == f"/v{VERSION}/images/app:dev/json":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from imgload.cli.doctor import doctor
+from tests.unit.cli.stub import Docker
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +38,19 @@ def test_a_name_that_is_none_is_wrong_usage() -> None:
     done = CliRunner().invoke(doctor, ["Not/A:Name!", "-o", "json"])
     assert done.exit_code == 2
     assert '"kind": "reference-invalid"' in done.output
+
+
+@pytest.mark.parametrize("named", [("-c", "other"), ("-n", "other")])
+def test_a_cluster_or_node_that_is_not_there_has_the_exit_status_of_other_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: tuple[str, str]
+) -> None:
+    """Whatever else is wrong beside that; everything is looked at all the same."""
+    with Docker().listening(tmp_path) as url:
+        monkeypatch.setenv("DOCKER_HOST", url)
+        done = CliRunner().invoke(doctor, [*named, "-o", "json"])
+    assert done.exit_code == 4
+    told = json.loads(done.output)
+    assert {"engines", "clusters", "nodes"} <= {found["check"] for found in told["findings"]}
+    [wrong] = [f for f in told["findings"] if (f["check"], f["status"]) == ("clusters", "problem")]
+    assert set(wrong) == {"check", "status", "message", "hint"}
+    assert "other" in wrong["message"]

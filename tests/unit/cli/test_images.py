@@ -97,7 +97,7 @@ def test_in_a_pipe_each_image_and_node_is_one_line(capsys: pytest.CaptureFixture
     assert lines[3][:2] == ["a", "b\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}:1"]
     assert lines[4][0] == f"<none:was={DEV}>"
     assert "kind-worker: 98 MiB in images" in captured.err
-    assert "✗ kind-worker2: kind-worker2 is paused\n    try: docker unpause it" in captured.err
+    assert "✗ kind-worker2 is paused\n    try: docker unpause it" in captured.err
 
 
 def test_on_a_terminal_nodes_are_columns(

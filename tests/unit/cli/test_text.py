@@ -148,3 +148,18 @@ def test_an_image_whose_id_was_never_learnt_has_only_its_name(shown: Shown) -> N
     [image] = report(BAD).images
     unknown = attrs.evolve(image, image_id=None)
     assert shown(Report((unknown,)))[0] == NAME
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("it is paused", "  ✗ kind-worker: it is paused"),
+        ("kind-worker is paused", "  ✗ kind-worker is paused"),
+        ("kind-worker: a shell in it failed", "  ✗ kind-worker: a shell in it failed"),
+        ("kind-worker2 is paused", "  ✗ kind-worker: kind-worker2 is paused"),
+    ],
+)
+def test_a_node_is_named_once(shown: Shown, said: str, line: str) -> None:
+    """Many errors name it themselves."""
+    failed = NodeResult("kind-worker", None, error=NodeNotRunning(said))
+    assert line in shown(report(failed))

@@ -258,6 +258,7 @@ def test_a_platform_that_is_not_there_is_an_error(source: Open) -> None:
     for ask in (lambda: archive.find("app:v1", wish), lambda: archive.everything(wish)):
         with pytest.raises(PlatformMissing, match=r"riscv64.*amd64.*arm64.*s390x") as caught:
             ask()
+        assert caught.value.message.startswith(archive.describe)
         assert "--platform" in caught.value.hint
 
 
@@ -270,6 +271,7 @@ def test_a_platform_that_is_listed_and_absent_is_an_error(source: Open) -> None:
     assert found.platform == ARM, "the only one there"
     with pytest.raises(ImageIncomplete, match=r"lists linux/amd64 .* has linux/arm64") as caught:
         archive.everything(AMD)
+    assert caught.value.message.startswith(archive.describe)
     assert "--platform linux/arm64" in caught.value.hint
 
 

@@ -35,6 +35,16 @@ def test_a_broken_archive_is_named_in_the_error(source: Open, what: str) -> None
         assert caught.value.message.startswith(f"{archive.describe}: ")
 
 
+def test_an_archive_is_named_when_it_breaks_while_it_is_sent(source: Open) -> None:
+    """Its beginning was well when it was looked at."""
+    archive = source(pack(oci(APP)))
+    found = archive.everything(None)
+    with pytest.raises(ArchiveInvalid) as caught, archive.save(found):
+        raise ArchiveInvalid("the archive ends 7 bytes too early", hint="save it again")
+    assert caught.value.message == f"{archive.describe}: the archive ends 7 bytes too early"
+    assert caught.value.hint == "save it again"
+
+
 def test_a_hint_survives_the_naming(source: Open) -> None:
     """How to make a better archive."""
     with pytest.raises(ArchiveInvalid) as caught:

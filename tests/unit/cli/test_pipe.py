@@ -1,0 +1,48 @@
+"""Standard output that nobody reads: `imgload ... | head -1`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = {
+    "help": ("-m", "imgload", "--help"),
+    "a command's help": ("-m", "imgload", "load", "--help"),
+    "version": ("-m", "imgload", "--version"),
+    "findings": ("-m", "imgload", "doctor"),
+    "findings as JSON": ("-m", "imgload", "doctor", "-o", "json"),
+    "a report": ("-m", "imgload", "load", "app:dev", "-o", "json"),
+    "JUnit XML": ("-m", "imgload", "verify", "app:dev", "-o", "junit"),
+    "images": ("-m", "imgload", "images", "-o", "json"),
+    "clusters": ("-m", "imgload", "clusters", "-o", "json"),
+    "a cache": ("-m", "imgload", "prune", "--cache", "-o", "json"),
+    "a watch": ("-m", "imgload", "watch", "app", "-o", "json"),
+    "a script": ("-m", "imgload", "completion", "bash"),
+    "a drop-in by its command": ("-m", "imgload", "kind", "load", "--help"),
+    "a drop-in": ("-m", "imgload.cli.kind", "load", "--help"),
+}
+
+
+@pytest.mark.parametrize("what", COMMANDS)
+def test_nobody_reads_on(tmp_path: Path, what: str) -> None:
+    """No traceback, and a status that does not pass for success."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    dead = f"unix://{tmp_path}/none.sock"
+    done = subprocess.run(
+        [sys.executable, *COMMANDS[what]],
+        env={
+            **os.environ,
+            **{name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "KUBECONFIG")},
+            **dict.fromkeys(("DOCKER_HOST", "CONTAINER_HOST"), dead),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")

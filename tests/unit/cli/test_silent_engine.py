@@ -1,0 +1,51 @@
+"""An engine that was named for this run and does not answer may have what is not found."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imgload.transports.intake import Manifests
+from imgload.transports.receiver import receiving
+from tests.unit.cli.conftest import Run
+from tests.unit.cli.stub import Docker
+
+COMMANDS = (
+    "load app:dev",
+    "verify app:dev",
+    "watch app",
+    "images",
+    "prune",
+    "registry connect http://registry:5000",
+    "registry disconnect",
+)
+
+
+@pytest.fixture(autouse=True)
+def stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Answer for Docker, and give Podman's address, where nobody is."""
+    path = f"unix://{tmp_path}/stale.sock"
+    monkeypatch.setenv("CONTAINER_HOST", path)
+    with Docker().listening(tmp_path) as url:
+        monkeypatch.setenv("DOCKER_HOST", url)
+        yield path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_it_is_told_of_where_a_cluster_is_not_found(run: Run, stale: str, command: str) -> None:
+    """By every command that takes one."""
+    outcome = run(*command.split(), "--cluster", "other")
+    assert outcome.status == 4
+    assert "no cluster 'other'" in outcome.stderr
+    assert stale in outcome.stderr
+
+
+@pytest.mark.parametrize("command", ["load {image}", "registry push {image} --to http://{host}"])
+def test_it_is_told_of_where_an_image_is_not_found(run: Run, stale: str, command: str) -> None:
+    """Whether it was to be loaded or pushed."""
+    with receiving(Manifests()) as repository:
+        host = repository.partition("/")[0]
+        outcome = run(*command.format(image="absent:dev", host=host).split())
+    assert outcome.status == 3
+    assert "no image 'absent:dev'" in outcome.stderr
+    assert stale in outcome.stderr
