@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -12,15 +13,26 @@ from imgload.plan import Image
 from imgload.sources.base import Found, Source
 from imgload.sources.resolve import Located
 
+if TYPE_CHECKING:
+    from imgload.memory import Memory
 
-def remembered(source: Source, found: Found) -> Located:
-    """Take an image ID from memory where the engine does not tell it."""
-    if found.image_id is None and found.manifest_digest is not None:
-        from imgload.memory import Memory  # noqa: PLC0415 - start-up
 
-        image_id = Memory.load().image_id(source.address, found.manifest_digest)
-        return source, attrs.evolve(found, image_id=image_id)
-    return source, found
+def remembered(located: Iterable[Located]) -> list[Located]:
+    """Take image IDs from memory where the engines do not tell them."""
+    pairs = list(located)
+    if all(found.image_id or found.manifest_digest is None for _, found in pairs):
+        return pairs
+    from imgload.memory import Memory  # noqa: PLC0415 - start-up
+
+    memory = Memory.load()
+    return [(source, _recalled(memory, source, found)) for source, found in pairs]
+
+
+def _recalled(memory: Memory, source: Source, found: Found) -> Found:
+    if found.image_id or found.manifest_digest is None:
+        return found
+    image_id = memory.image_id(source.address, found.manifest_digest)
+    return attrs.evolve(found, image_id=image_id)
 
 
 def identities(found: Iterable[Located]) -> dict[Found, Found]:

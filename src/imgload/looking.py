@@ -16,7 +16,7 @@ from imgload.identity import identified, identities, may_have, remembered
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question, Survey
 from imgload.oci.platform import Platform
-from imgload.parallel import Task, in_parallel
+from imgload.parallel import Task, in_parallel, outcome
 from imgload.plan import Image
 from imgload.sources.base import Found, Source
 from imgload.sources.resolve import Located, Settle, locate, named, refit
@@ -26,10 +26,7 @@ Ask = Callable[[Node, Question], Survey | ImgloadError]
 
 def read(node: Node, asked: Question) -> Survey | ImgloadError:
     """Survey a node; the error in its place where that fails."""
-    try:
-        return node.survey(asked)
-    except ImgloadError as error:
-        return error
+    return outcome(partial(node.survey, asked))
 
 
 def expect(node: Node, asked: Question) -> Survey | ImgloadError:
@@ -63,7 +60,7 @@ class Request:
 
     def named(self, located: Iterable[Located]) -> dict[Image, Located]:
         """Return each image to load, with the ID that is remembered of it."""
-        return named([remembered(*pair) for pair in located], self.name, self.also)
+        return named(remembered(located), self.name, self.also)
 
 
 @attrs.define

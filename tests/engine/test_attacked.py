@@ -13,6 +13,7 @@ from typing import Any, Self
 import attrs
 import pytest
 
+from imgload.transports.server import MAX_ADMITTED, MAX_STRANGERS
 from tests.engine.aftermath import Scene, settled, until
 from tests.engine.attack import Attack, Victim, port_of
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
@@ -114,7 +115,7 @@ def _attacked(
             memory = victim.most_memory
             fault.release.set()
             said, complaint = process.communicate(timeout=60)
-        assert peak.threads < 256 + 64 + 40
+        assert peak.threads < MAX_STRANGERS + MAX_ADMITTED + 40
     assert "Traceback" not in complaint
     assert {status for status in answers.values() if status < 400} <= {0}, answers
     assert memory < 80 * MIB

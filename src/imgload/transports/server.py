@@ -13,7 +13,7 @@ from typing import Any
 
 MAX_STRANGERS = 256
 """Connections that have not asked for anything in our repository; one more, and the first goes."""
-MAX_ADMITTED = 512
+MAX_ADMITTED = 256
 """Connections that have; one more is not let in. Docker's containerd store opens one or two for
 each layer at once, and an image may have 127; a body is read only when its turn comes."""
 _MAX_HEAD = 32 << 10
