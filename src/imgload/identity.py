@@ -35,15 +35,16 @@ def _recalled(memory: Memory, source: Source, found: Found) -> Found:
     return attrs.evolve(found, image_id=image_id)
 
 
-def identities(found: Iterable[Located]) -> dict[Found, Found]:
-    """Have the engines tell the image IDs that are not known yet."""
-    return {there: source.identify(there) for source, there in found if there.image_id is None}
+def identities(found: Iterable[Located], pushed: Mapping[Found, Found]) -> dict[Found, Found]:
+    """Have the engines tell the image IDs that are not known yet, each once."""
+    unknown = ((s, there) for s, there in found if there.image_id is None and there not in pushed)
+    return {there: source.identify(there) for source, there in unknown}
 
 
 def identified(
     found: Mapping[Image, Located],
     surveys: Mapping[str, Survey],
-    pushed: Mapping[Found, Found] | None = None,
+    pushed: Mapping[Found, Found],
 ) -> dict[Image, Located]:
     """Settle the image IDs that an engine does not tell: a node may, by the manifest's digest.
 
@@ -58,16 +59,21 @@ def identified(
     memory = Memory.load()
     known: dict[Image, Located] = {}
     for image, (source, there) in found.items():
-        settled = _settled(source, (pushed or {}).get(there, there), surveys)
+        settled = _settled(source, there, surveys, pushed)
         known[attrs.evolve(image, image_id=settled.image_id)] = (source, settled)
         if settled.image_id and settled.manifest_digest:
             memory.identify(source.address, settled.manifest_digest, settled.image_id)
     return known
 
 
-def _settled(source: Source, there: Found, surveys: Mapping[str, Survey]) -> Found:
-    image_id = there.image_id or _config_of(there.manifest_digest, surveys.values())
-    return attrs.evolve(there, image_id=image_id) if image_id else source.identify(there)
+def _settled(
+    source: Source, there: Found, surveys: Mapping[str, Survey], pushed: Mapping[Found, Found]
+) -> Found:
+    told = pushed.get(there, there)
+    image_id = told.image_id or _config_of(there.manifest_digest, surveys.values())
+    if image_id:
+        return attrs.evolve(told, image_id=image_id)
+    return told if there in pushed else source.identify(there)
 
 
 def saved(found: Mapping[Image, Located]) -> dict[Image, Located]:

@@ -116,13 +116,13 @@ class Look:
         """
         asked = Question.about(list(self.found))
         surveying = Task(partial(ask_all, self.nodes, asked, self.ask))
-        self.pushed |= identities(self.found.values())
+        self.pushed |= identities(self.found.values(), self.pushed)
         self.surveys, self.failed = surveying.result()
 
     def _survey_first(self) -> None:
         """Survey, unless that was done ahead and holds nothing of the images."""
         if self.ahead and self._has_unknown:
-            self.found = identified(self.found, self.ahead)
+            self.found = identified(self.found, self.ahead, self.pushed)
         if len(self.ahead) == len(self.nodes) and self._is_new:
             self.surveys = dict(self.ahead)
         else:
