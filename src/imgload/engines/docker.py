@@ -16,7 +16,7 @@ from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest
 from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import refuse_bad_answer, translated
-from imgload.engines.wire import SPOOLED_A_SECOND, STREAM_SECONDS, Answer
+from imgload.engines.wire import STREAM_SECONDS, Answer, save_seconds
 from imgload.errors import EngineError, EngineFailed
 from imgload.leftovers import note, stale
 from imgload.oci.digest import Digest
@@ -111,7 +111,7 @@ class DockerEngine(RestEngine):
         self, images: Sequence[str], platform: Platform | None, size: int = 0
     ) -> Iterator[Iterator[bytes]]:
         doing = f"saving {', '.join(images)}"
-        seconds = STREAM_SECONDS + size / SPOOLED_A_SECOND
+        seconds = save_seconds(size)
         with translated(self.endpoint, doing):
             answer = self._ask_to_save(images, platform, partial(self._save, doing, seconds))
         with answer:

@@ -11,7 +11,7 @@ from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.rest import RestEngine, image_digest
 from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import translated
-from imgload.engines.wire import SPOOLED_A_SECOND, STREAM_SECONDS
+from imgload.engines.wire import STREAM_SECONDS, save_seconds
 from imgload.errors import ReferenceInvalid
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -74,7 +74,7 @@ class PodmanEngine(RestEngine):
         del platform  # an image in Podman's store has one platform
         doing = f"saving {', '.join(images)}"
         params = [("format", "docker-archive"), *(("references", image) for image in images)]
-        seconds = STREAM_SECONDS + size / SPOOLED_A_SECOND
+        seconds = save_seconds(size)
         with translated(self.endpoint, doing):
             answer = self.ask("GET", "/images/export", doing, params=params, seconds=seconds)
         with answer:

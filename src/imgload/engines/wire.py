@@ -27,12 +27,17 @@ CONNECT_SECONDS = 10.0
 """How long a connection may take to come about."""
 STREAM_SECONDS = 600.0
 """How long a stream may stay silent; Docker 20.10 spools a whole save before its first byte."""
-SPOOLED_A_SECOND = 20 << 20
+_SPOOLED_A_SECOND = 20 << 20
 """Bytes, at least; what is spooled has that much longer."""
 _BUFFER = 256 << 10
 _MOST_JSON = 64 << 20
 _PORT = 2375
 _TLS_PORT = 2376
+
+
+def save_seconds(size: int) -> float:
+    """Return how long a save of so many bytes may stay silent."""
+    return STREAM_SECONDS + size / _SPOOLED_A_SECOND
 
 
 @attrs.frozen

@@ -123,9 +123,8 @@ def test_a_large_image_may_be_spooled_for_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[DockerEngine | PodmanEngine]
 ) -> None:
     """Docker 20.10 and Podman write all of an archive to their disk before its first byte."""
-    module = f"imgload.engines.{kind.__module__.rpartition('.')[2]}"
-    monkeypatch.setattr(f"{module}.STREAM_SECONDS", 0.1)
-    monkeypatch.setattr(f"{module}.SPOOLED_A_SECOND", 1 << 30)
+    monkeypatch.setattr("imgload.engines.wire.STREAM_SECONDS", 0.1)
+    monkeypatch.setattr("imgload.engines.wire._SPOOLED_A_SECOND", 1 << 30)
 
     def reply(connection: socket.socket, request: bytes) -> None:
         assert b"/images/" in request
