@@ -41,7 +41,10 @@ class Connections:
             archive = None if is_engine else _archive(source or "", stack)
             found, engines = stack.enter_context(open_engines(_named(source)))
             sources = [archive] if archive else _engines(source, engines, found)
-            yield cls(tuple(sources), tuple(engines.values()), found)
+            opened = cls(tuple(sources), tuple(engines.values()), found)
+            for each in opened.sources:
+                stack.callback(each.release)
+            yield opened
 
     def select_nodes(
         self, cluster: str | None, names: Sequence[str], *, guess: bool = True

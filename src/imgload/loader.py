@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -100,9 +100,9 @@ class Loader:
         on_event: OnEvent = lambda _: None,
     ) -> Plan:
         """Return what `load` would do now; nothing is changed."""
-        look = self._look(on_event, read)
-        look.at(Request.of(images, name, also, platform))
-        return make_plan(list(look.found), look.surveys)
+        with self._looking(on_event, read) as look:
+            look.at(Request.of(images, name, also, platform))
+            return make_plan(list(look.found), look.surveys)
 
     def load(
         self,
@@ -138,17 +138,17 @@ class Loader:
         """
         if transport == "delta":
             require_pushers(self.sources)
-        look = self._look(on_event, read if dry_run else expect)
-        look.at(Request.of(images, name, also, platform))
-        plan = make_plan(list(look.found), look.surveys)
-        by_name = {node.name: node for node in self.nodes}
-        from imgload.transfer import Transfer  # noqa: PLC0415 - see `ask_all`
+        with self._looking(on_event, read if dry_run else expect) as look:
+            look.at(Request.of(images, name, also, platform))
+            plan = make_plan(list(look.found), look.surveys)
+            by_name = {node.name: node for node in self.nodes}
+            from imgload.transfer import Transfer  # noqa: PLC0415 - see `ask_all`
 
-        origins = {image.name: origin for image, origin in look.found.items()}
-        deep = verify == "deep" and not dry_run
-        transfer = Transfer(by_name, look.surveys, origins, on_event, transport, deep)
-        transfer.refuse(list(look.found), look.failed)
-        (transfer.pretend if dry_run else transfer.carry_out)(plan)
+            origins = {image.name: origin for image, origin in look.found.items()}
+            deep = verify == "deep" and not dry_run
+            transfer = Transfer(by_name, look.surveys, origins, on_event, transport, deep)
+            transfer.refuse(list(look.found), look.failed)
+            (transfer.pretend if dry_run else transfer.carry_out)(plan)
         report = transfer.report([node.name for node in self.nodes], dry_run=dry_run)
         if not report.ok:
             raise LoadFailed(report)
@@ -179,18 +179,22 @@ class Loader:
         """
         from imgload.verification import Verification  # noqa: PLC0415 - start-up
 
-        look = self._look(on_event, read)
-        look.at(Request.of(images, name, (), platform))
-        if any(image.image_id is None for image in look.found):
-            look.found = saved(look.found)
-            look.survey()
+        with self._looking(on_event, read) as look:
+            look.at(Request.of(images, name, (), platform))
+            if any(image.image_id is None for image in look.found):
+                look.found = saved(look.found)
+                look.survey()
         verification = Verification(self.nodes, look.surveys, look.failed, on_event, deep)
         report = verification.report(list(look.found))
         if not report.ok:
             raise LoadFailed(report)
         return report
 
-    def _look(self, on_event: OnEvent, ask: Ask) -> Look:
-        """Return a look at all sources and nodes; what was surveyed ahead serves once."""
+    @contextmanager
+    def _looking(self, on_event: OnEvent, ask: Ask) -> Iterator[Look]:
+        """Yield a look at all sources and nodes; what was surveyed ahead serves once."""
         ahead, self._ahead = self._ahead, {}
-        return Look(self.sources, self.nodes, self.settle, self.silent, on_event, ask, ahead)
+        with ExitStack() as stack:
+            for source in self.sources:
+                stack.callback(source.release)
+            yield Look(self.sources, self.nodes, self.settle, self.silent, on_event, ask, ahead)

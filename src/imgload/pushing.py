@@ -10,7 +10,6 @@ from imgload.memory import Memory
 from imgload.plan import Image
 from imgload.sources.base import Found, Pusher, Source
 from imgload.transports.delta import Delta, DeltaIncomplete, Pushed
-from imgload.transports.receiver import receiving
 
 _MARGIN = 16 << 20
 """Bytes that what is pushed may have beyond twice what it is unpacked."""
@@ -26,19 +25,17 @@ def push(source: Source, images: Mapping[Image, Found], delta: Delta, memory: Me
     if not isinstance(source, Pusher):
         raise DeltaIncomplete(f"{source.describe} cannot push")
     unique = {found.target: found for found in images.values()}
-    with receiving(delta) as repository:
-        for target, found in unique.items():
-            names = tuple(image.name for image in images if image.target == target)
-            delta.begin(_pushed(source, found, names, memory, delta))
-            try:
-                source.push(found, repository)
-            except EngineError as error:
-                if not delta.reached and NOT_CONNECTED in error.message:
-                    memory.cut_off(source.address)
-                raise DeltaIncomplete(error.message) from error
-            delta.end()
-        delta.close()
-    memory.learn(source.address, delta.learnt)
+    for target, found in unique.items():
+        names = tuple(image.name for image in images if image.target == target)
+        delta.begin(_pushed(source, found, names, memory, delta))
+        try:
+            source.push(found, delta)
+        except EngineError as error:
+            if not delta.reached and NOT_CONNECTED in error.message:
+                memory.cut_off(source.address)
+            raise DeltaIncomplete(error.message) from error
+        delta.end()
+    delta.close()
 
 
 def _pushed(

@@ -150,6 +150,9 @@ class Sending:
         delta = Delta(lanes.feeds, holdings)
         try:
             push(self.source, self.images, delta, self.memory)
+            lanes.complete()
+            self.source.release()
+            self.memory.learn(self.source.address, delta.learnt)
             deliveries = lanes.finish()
         except BaseException:
             lanes.abort()

@@ -14,6 +14,7 @@ from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import relay
 from tests.lab import Lab, Node
 from tests.lab.engine import Engine
+from tests.lab.store import Store
 
 MIB = 1 << 20
 STORE = "/var/lib/containerd/io.containerd.content.v1.content/blobs"
@@ -215,6 +216,20 @@ def test_a_survey_ahead_saves_one_after_the_build(
                 assert cri_id(node, name) == str(report.images[0].image_id)
     assert {**costs, "lost": 0} == {"full": 1, "delta": 1, "present": 1, "lost": 0}
     forget(node, name)
+
+
+def test_docker_keeps_no_trace_of_a_push(lab: Lab, build: Build) -> None:
+    """It labels every blob with the place of a push that succeeded, at most 4096 bytes a blob."""
+    engine, node, tag = lab.engine("docker28"), lab.cluster("lab-d21").nodes[0], unique()
+    store = Store(engine.paths.run / engine.name / "exec/containerd/containerd.sock", "moby")
+    before = set(store.labels())
+    for _ in range(3):
+        build(engine, tag)
+        imgload.load([tag], cluster="lab-d21", source=engine.url)
+    traces = [label for label in set(store.labels()) - before if "imgload/" in label[1]]
+    assert not traces
+    assert "127.0.0.1" not in engine.cli("images")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_what_was_collected_between_two_loads_is_sent(lab: Lab, build: Build) -> None:

@@ -1,4 +1,4 @@
-"""What a node's containerd keeps for Kubernetes, asked over gRPC: an exec costs far more."""
+"""What a containerd keeps, asked over gRPC: an exec costs far more."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,16 +9,16 @@ import grpc
 
 from tests.lab.protobuf import Message, field, flag
 
-_NAMESPACE = (("containerd-namespace", "k8s.io"),)
 _COMMITTED = 3
 _TIMEOUT = 60.0
 
 
 @attrs.frozen
 class Store:
-    """`services.images.v1` and `services.snapshots.v1`, at the socket where CRI is, too."""
+    """What clients see of one namespace; Kubernetes' is at the socket where CRI is, too."""
 
     socket: Path
+    namespace: str = "k8s.io"
 
     def records(self) -> set[str]:
         """The names of all image records."""
@@ -37,10 +37,17 @@ class Store:
         found = [info for answer in answers for info in answer.messages(1)]
         return {info.text(1) for info in found if info.integer(3) == _COMMITTED}
 
+    def labels(self) -> list[tuple[str, str]]:
+        """All labels of all blobs, each with its value."""
+        answers = self._call("content.v1.Content/List", b"", stream=True)
+        found = [info for answer in answers for info in answer.messages(1)]
+        return [(entry.text(1), entry.text(2)) for info in found for entry in info.messages(5)]
+
     def _call(self, method: str, request: bytes, *, stream: bool = False) -> list[Message]:
+        metadata = [("containerd-namespace", self.namespace)]
         options = [("grpc.default_authority", "localhost")]
         with grpc.insecure_channel(f"unix://{self.socket}", options=options) as channel:
             kind: Callable[..., Any] = channel.unary_stream if stream else channel.unary_unary
             call = kind(f"/containerd.services.{method}")
-            answer = call(request, timeout=_TIMEOUT, metadata=_NAMESPACE)
+            answer = call(request, timeout=_TIMEOUT, metadata=metadata)
             return [Message(each) for each in (answer if stream else [answer])]

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -99,8 +99,12 @@ class LocalEngine(Engine):
     def layer_sizes(self, image: Digest) -> list[int]:
         raise NotImplementedError
 
-    def push(self, image: Digest, repository: str) -> None:
-        raise EngineFailed(f"{image} is not pushed to {repository}")
+    @contextmanager
+    def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
+        def push() -> None:
+            raise EngineFailed(f"{image} is not pushed to {repository}")
+
+        yield push
 
     def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         self.exec(container, ["tar", "-C", folder, "-xf", "-"], archive)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
 
@@ -225,10 +225,10 @@ class Engine(ABC):
         return True
 
     @abstractmethod
-    def push(self, image: Digest, repository: str) -> None:
-        """Push an image to ``host:port/path``, a registry on plain HTTP on this machine.
+    def pushing(self, image: Digest, repository: str) -> AbstractContextManager[Callable[[], None]]:
+        """Prepare pushes of an image to ``host:port/path``, on plain HTTP on this machine.
 
-        No name is left behind in the engine.
+        What it yields pushes, as often as it is called. No name is left behind in the engine.
 
         Args:
             image: what the engine calls its ID; on Docker, of an image that has a name.

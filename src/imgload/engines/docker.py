@@ -131,19 +131,20 @@ class DockerEngine(RestEngine):
     def _save(self, doing: str, seconds: float, params: _Params) -> Answer:
         return self.ask("GET", "/images/get", doing, params=params, seconds=seconds)
 
-    def push(self, image: Digest, repository: str) -> None:
+    @contextmanager
+    def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
         tag = secrets.token_hex(8)
         name = f"{repository}:{tag}"
-        with translated(self.endpoint, "pushing"):
-            noted = note(self.endpoint.url, name)
-            target = {"repo": repository, "tag": tag}
-            try:
+        noted = note(self.endpoint.url, name)
+        target = {"repo": repository, "tag": tag}
+        try:
+            with translated(self.endpoint, "tagging"):
                 self.ask("POST", f"/images/{image}/tag", "tagging", params=target).close()
-                self._push(repository, tag)
-            finally:
-                self._untag(name)
-                if noted:
-                    noted.remove()
+            yield partial(self._push, repository, tag)
+        finally:
+            self._untag(name)
+            if noted:
+                noted.remove()
 
     def tidy(self) -> None:
         for name, noted in stale(self.endpoint.url):
@@ -161,14 +162,17 @@ class DockerEngine(RestEngine):
                     refuse_bad_answer(answer, self.endpoint, doing)
 
     def _push(self, repository: str, tag: str) -> None:
-        with self.ask(
-            "POST",
-            f"/images/{repository}/push",
-            "pushing",
-            params={"tag": tag},
-            headers={"X-Registry-Auth": _NO_CREDENTIALS},
-            seconds=STREAM_SECONDS,
-        ) as answer:
+        with (
+            translated(self.endpoint, "pushing"),
+            self.ask(
+                "POST",
+                f"/images/{repository}/push",
+                "pushing",
+                params={"tag": tag},
+                headers={"X-Registry-Auth": _NO_CREDENTIALS},
+                seconds=STREAM_SECONDS,
+            ) as answer,
+        ):
             self._until_pushed(answer)
 
     def _info(self) -> dict[str, Any]:

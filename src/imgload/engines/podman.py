@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 from imgload.engines.base import About, Container, EngineImage, ImageEvent
@@ -80,7 +81,11 @@ class PodmanEngine(RestEngine):
         with answer:
             yield self._body(answer)
 
-    def push(self, image: Digest, repository: str) -> None:
+    @contextmanager
+    def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
+        yield partial(self._push, image, repository)
+
+    def _push(self, image: Digest, repository: str) -> None:
         doing = f"pushing {image.short}"
         params = {"destination": f"{repository}:latest", "tlsVerify": "false", "quiet": "false"}
         with (

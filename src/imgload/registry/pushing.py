@@ -32,7 +32,6 @@ from imgload.registry.passing import Passing
 from imgload.report import error_json
 from imgload.sources.base import Found, Pusher, Source
 from imgload.sources.resolve import Located
-from imgload.transports.receiver import receiving
 
 _ONLY_ENGINES = "only an engine can push: load the archive into one first, as with docker load -i"
 
@@ -132,13 +131,12 @@ def _drive(source: Source, found: Found, intake: Passing) -> None:
             f"{source.describe} cannot push an image without a name",
             hint=f"give it one first: {source.name} tag {found.target.short} app:dev",
         )
-    with receiving(intake) as repository:
-        try:
-            source.push(found, repository)
-        except EngineError as error:
-            if intake.error:
-                raise intake.error from error
-            raise _explained(error, source) from error
+    try:
+        source.push(found, intake)
+    except EngineError as error:
+        raise intake.error or _explained(error, source) from error
+    finally:
+        source.release()
     if not intake.manifests:
         raise RegistryError(f"{source.describe} has pushed no manifest")
 

@@ -17,6 +17,7 @@ from imgload.reference import pinned
 
 if TYPE_CHECKING:
     from imgload.transports.choose import PushStyle
+    from imgload.transports.intake import Intake
 
 
 @attrs.frozen
@@ -123,6 +124,9 @@ class Source(ABC):
         """Return the bytes of each layer, bottom up; empty where that is not known."""
         return [layer.size for layer in image.manifest.layers] if image.manifest else []
 
+    def release(self) -> None:  # noqa: B027 - most hold nothing
+        """Let go of what was held while images were asked for."""
+
     @abstractmethod
     def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
         """Stream one archive with all the images."""
@@ -136,5 +140,5 @@ class Pusher(Source):
         """Return how it pushes an image, or None when it cannot push this one."""
 
     @abstractmethod
-    def push(self, image: Found, repository: str) -> None:
-        """Push an image to ``host:port/path`` on this machine's loopback."""
+    def push(self, image: Found, intake: Intake) -> None:
+        """Push an image to an intake of this process; what that takes is kept until `release`."""

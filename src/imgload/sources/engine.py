@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -18,6 +19,10 @@ from imgload.sources.base import Found, Pusher
 
 if TYPE_CHECKING:
     from imgload.transports.choose import PushStyle
+    from imgload.transports.intake import Intake
+    from imgload.transports.route import Route
+
+_MOST_ROUTES = 16
 
 
 class EngineSource(Pusher):
@@ -31,6 +36,7 @@ class EngineSource(Pusher):
         self.listing = f"{engine.name} images"
         self._sizes: dict[Digest, Sequence[int]] = {}
         self._manifests: dict[tuple[Digest, Platform], Manifest] = {}
+        self._routes: dict[Digest, Route] = {}
 
     def find(self, text: str, platform: Platform | None) -> Found | None:
         names_for = _reference(text)
@@ -78,14 +84,12 @@ class EngineSource(Pusher):
             return image
         from imgload.sources.pushed import manifest_for  # noqa: PLC0415 - start-up
         from imgload.transports.intake import Manifests  # noqa: PLC0415
-        from imgload.transports.receiver import receiving  # noqa: PLC0415
 
         intake = Manifests()
-        with receiving(intake) as repository:
-            try:
-                self.engine.push(image.target, repository)
-            except EngineFailed as error:
-                return attrs.evolve(image, cut_off=NOT_CONNECTED in error.message)
+        try:
+            self.push(image, intake)
+        except EngineFailed as error:
+            return attrs.evolve(image, cut_off=NOT_CONNECTED in error.message)
         manifest = manifest_for(intake.taken, image)
         if manifest is None:
             return attrs.evolve(image, image_id=None)
@@ -117,8 +121,24 @@ class EngineSource(Pusher):
             self._sizes[image.target] = sizes
         return self._sizes[image.target]
 
-    def push(self, image: Found, repository: str) -> None:
-        self.engine.push(image.target, repository)
+    def push(self, image: Found, intake: Intake) -> None:
+        self._route(image).push(intake)
+
+    def _route(self, image: Found) -> Route:
+        """Return the image's way to us; the oldest goes where there are too many."""
+        from imgload.transports.route import Route  # noqa: PLC0415 - start-up
+
+        if image.target not in self._routes:
+            if len(self._routes) >= _MOST_ROUTES:
+                self._routes.pop(next(iter(self._routes))).close()
+            pushing = partial(self.engine.pushing, image.target)
+            self._routes[image.target] = Route.start(pushing, unnoted=image.stored)
+        return self._routes[image.target]
+
+    def release(self) -> None:
+        with ExitStack() as stack:
+            while self._routes:
+                stack.callback(self._routes.popitem()[1].close)
 
     def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
         pins = set().union(*(image.pins for image in images))

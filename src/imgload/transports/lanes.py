@@ -60,10 +60,14 @@ class Lanes:
         """The way into each node, by name."""
         return {lane.node.name: lane.feed for lane in self._lanes}
 
-    def finish(self) -> Mapping[str, Delivery]:
-        """Wait until every node has imported what it was fed, or failed."""
+    def complete(self) -> None:
+        """Say that all was fed."""
         for feed in self.feeds.values():
             feed.complete()
+
+    def finish(self) -> Mapping[str, Delivery]:
+        """Wait until every node has imported what it was fed, or failed."""
+        self.complete()
         pairs = zip(self._lanes, self._tasks, strict=True)
         return {lane.node.name: task.result() for lane, task in pairs}
 

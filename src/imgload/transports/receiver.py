@@ -1,4 +1,4 @@
-"""The write side of the OCI distribution API, on loopback, for the length of one push.
+"""The write side of the OCI distribution API, on loopback, for as long as an image is pushed.
 
 It speaks HTTP and nothing more; what is wanted, and where it goes, its `Intake` decides (OCI
 distribution spec, "Push"). A repository name that cannot be guessed is the key: everything
@@ -12,7 +12,7 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
@@ -37,17 +37,25 @@ _PLAIN_HTTP = (
 
 
 class _Server(LoopbackServer):
-    def __init__(self, handler: type[_Handler]) -> None:
+    def __init__(self, handler: type[_Handler], ended: Callable[[], bool]) -> None:
         super().__init__(handler)
         self.uploads: dict[str, Upload | None] = {}
+        self.ended = ended
 
 
 @contextlib.contextmanager
-def receiving(intake: Intake) -> Iterator[str]:
-    """Listen on a free port of 127.0.0.1; yields the repository to push to."""
+def receiving(intake: Intake, ended: Callable[[], bool] = lambda: True) -> Iterator[str]:
+    """Listen on a free port of 127.0.0.1; yields the repository to push to.
+
+    Args:
+        intake: what becomes of what is pushed.
+        ended: called when it has taken the manifest under a tag, with which a push ends; returns
+            whether the engine is told that it was taken.
+
+    """
     path = f"imgload/{secrets.token_hex(16)}"
     handler = type("Handler", (_Handler,), {"root": f"/v2/{path}/", "intake": intake})
-    with _Server(handler) as server:
+    with _Server(handler, ended) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield f"127.0.0.1:{server.server_address[1]}/{path}"
@@ -147,7 +155,10 @@ class _Handler(BaseHTTPRequestHandler):
             if name != str(digest) and ":" in name:
                 raise ArchiveInvalid("a manifest is not what its digest says")
             self.intake.manifest(digest, raw)
-            self._created(f"{self.root}manifests/{digest}", digest)
+            if ":" in name or self.server.ended():
+                self._created(f"{self.root}manifests/{digest}", digest)
+            else:
+                self._refuse(400)
 
     @contextlib.contextmanager
     def _refusing(self, name: str | None = None) -> Iterator[None]:
