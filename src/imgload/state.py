@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from platformdirs import user_cache_path
+
+from imgload.errors import ImgloadError
 
 
 def state_folder() -> Path:
@@ -23,13 +26,22 @@ def clear_cache(*, dry_run: bool = False) -> int:
         dry_run: only count.
 
     Raises:
-        OSError: when a file may not be deleted.
+        ImgloadError: when the folder may not be read, or a file in it not be deleted.
 
     """
     try:
-        files = [e for e in os.scandir(state_folder()) if not e.is_dir(follow_symlinks=False)]
+        return _clear(dry_run=dry_run)
     except (FileNotFoundError, NotADirectoryError):
         return 0
+    except OSError as error:
+        raise ImgloadError(
+            f"{error.filename} could not be cleared away: {error.strerror}",
+            hint=f"see whose it is: ls -la {shlex.quote(str(state_folder()))}",
+        ) from error
+
+
+def _clear(*, dry_run: bool) -> int:
+    files = [e for e in os.scandir(state_folder()) if not e.is_dir(follow_symlinks=False)]
     size = sum(entry.stat(follow_symlinks=False).st_size for entry in files)
     for entry in () if dry_run else files:
         Path(entry.path).unlink(missing_ok=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from typing import NoReturn
 
 import click
 from click.shell_completion import (
@@ -15,6 +17,8 @@ from click.shell_completion import (
     get_completion_class,
     split_arg_string,
 )
+
+from imgload.cli.ending import quickly
 
 VARIABLE = "_IMGLOAD_COMPLETE"
 _BREAKS = frozenset(":=@")
@@ -91,9 +95,16 @@ def _breaks(word: str) -> bool:
     return bool(word) and _BREAKS.issuperset(word)
 
 
-def kubectl() -> None:
+def kubectl() -> NoReturn:
     """Complete for kubectl, which calls ``kubectl_complete-imgload`` with the words so far."""
-    from imgload.cli.app import cli  # noqa: PLC0415 - it is the other way round else
+    from imgload.cli.app import finish  # noqa: PLC0415 - it is the other way round else
+
+    quickly(partial(finish, answer_kubectl))
+
+
+def answer_kubectl() -> None:
+    """Print the answer to the program's arguments."""
+    from imgload.cli.app import cli  # noqa: PLC0415 - as above
 
     *arguments, incomplete = sys.argv[1:] or [""]
     found = ShellComplete(cli, {}, "imgload", "").get_completions(arguments, incomplete)

@@ -121,7 +121,7 @@ def test_kubectl_is_answered_in_its_own_way(
         (["wat"], "watch\n:4\n"),
     ]:
         monkeypatch.setattr(sys, "argv", ["kubectl_complete-imgload", *typed])
-        completion.kubectl()
+        completion.answer_kubectl()
         assert capsys.readouterr().out == answer
 
 

@@ -1,5 +1,6 @@
 """``imgload images`` and ``imgload prune``, as they are called and what they show."""
 
+import errno
 import inspect
 import json
 import os
@@ -217,3 +218,20 @@ def test_the_cache_on_this_machine_is_counted_and_then_cleared(
     assert list(folder.iterdir()) == []
     assert elsewhere.read_text() == "mine"
     assert json.loads(run("prune", "--cache", "-o", "json").stdout)["cache"]["bytes_freed"] == 0
+
+
+def test_a_cache_that_may_not_be_cleared_is_an_error_in_words(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It names the file, and how to see whose it is."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    Memory.load().identify("engine", OLD, NEW)
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    outcome = run("prune", "--cache", "--yes")
+    assert outcome.status == 1
+    assert f"{tmp_path}/imgload/engines.json could not be cleared away" in outcome.stderr
+    assert f"ls -la {tmp_path}/imgload" in outcome.stderr

@@ -41,6 +41,23 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(arguments: list[str]) 
     assert not ended.stderr
 
 
+def test_kubectl_may_leave_before_the_answer() -> None:
+    """It does when the user goes on typing."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "from imgload.cli.completion import kubectl; kubectl()"
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", code, "load", "--t"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_reason_to_fail(closed: str, tmp_path: Path) -> None:
     """The image is not found, with or without them."""
