@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -169,7 +170,8 @@ def _hand_over(tool: Tool, arguments: Sequence[str], why: str) -> int:
     try:
         hand_over(real, arguments)
     except OSError as error:
-        _show(UsageError(f"cannot run {real}: {error.strerror}"), voice)
+        message, hint = f"cannot run {real}: {error.strerror}", f"ls -lL {shlex.quote(str(real))}"
+        _show(UsageError(message, hint=hint), voice)
     except UsageError as error:
         _show(error, voice)
     return _NOT_RUNNABLE

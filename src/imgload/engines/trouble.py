@@ -62,9 +62,11 @@ def engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> Engine
     what = f"{doing} failed: {_explanation(error)}"
     if timed_out(error):
         what = f"no answer for too long while {doing}"
-    return EngineFailed(
-        f"{endpoint}: {what}", hint=f"see whether it is well with: {endpoint.kind} info"
-    )
+    return EngineFailed(f"{endpoint}: {what}", hint=_health(endpoint))
+
+
+def _health(endpoint: Endpoint) -> str:
+    return f"see whether it is well with: {endpoint.kind} info"
 
 
 def timed_out(error: BaseException) -> bool:
@@ -105,4 +107,5 @@ def refuse_bad_answer(answer: Answer, endpoint: Endpoint, doing: str) -> None:
         text = str(body.get("message") or body.get("cause") or body)
     except (ValueError, AttributeError, RecursionError):
         text = data.decode(errors="replace")
-    raise EngineFailed(f"{endpoint}: {doing} failed: {text.strip()[:2000]}")
+    what = f"{endpoint}: {doing} failed: {text.strip()[:2000]}"
+    raise EngineFailed(what, hint=_health(endpoint))

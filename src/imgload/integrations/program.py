@@ -81,7 +81,8 @@ def install(name: str, takes: str, folder: Path) -> list[str]:
     try:
         replace_file(path, text, mode=0o755)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        hint = "choose a folder of your own, early on PATH"
+        raise UsageError(f"cannot write {path}: {error.strerror}", hint=hint) from error
     return list(_advice(name, takes, path))
 
 
@@ -99,7 +100,8 @@ def uninstall(name: str, folder: Path) -> Path:
     try:
         path.unlink()
     except OSError as error:
-        raise UsageError(f"cannot remove {path}: {error.strerror}") from error
+        hint = f"see whose it is: ls -la {shlex.quote(str(path.parent))}"
+        raise UsageError(f"cannot remove {path}: {error.strerror}", hint=hint) from error
     return path
 
 

@@ -76,5 +76,8 @@ def parse_look(text: str) -> Runtime:
         inside = {name: ("k3s", name) for name in absent}
         return attrs.evolve(found, programs={**found.programs, **inside})
     if "ctr" in absent:
-        raise NodeUnusable("containerd runs there, and there is no ctr to speak to it with")
+        raise NodeUnusable(
+            "containerd runs there, and there is no ctr to speak to it with",
+            hint="put containerd's ctr on the PATH there: its own release has it",
+        )
     return found

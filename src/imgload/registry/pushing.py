@@ -138,7 +138,8 @@ def _drive(source: Source, found: Found, intake: Passing) -> None:
     finally:
         source.release()
     if not intake.manifests:
-        raise RegistryError(f"{source.describe} has pushed no manifest")
+        message = f"{source.describe} has pushed no manifest"
+        raise RegistryError(message, hint=f"imgload doctor {found.names[0]}")
 
 
 def _explained(error: EngineError, source: Source) -> EngineError:
@@ -162,4 +163,5 @@ def _read_back(
         )
     for blob in blobs:
         if client.blob_size(place, blob.digest) != blob.size:
-            raise RegistryError(f"{client.url} lacks {blob.digest} of {place}:{tag}")
+            message = f"{client.url} lacks {blob.digest} of {place}:{tag}"
+            raise RegistryError(message, hint="does it clean up while you push? push again")
