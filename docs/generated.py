@@ -16,7 +16,6 @@ from imgload.errors import ImgloadError
 
 _STATUS = re.compile(r"^\s*(\d+)\s{2,}(\S.*)$", re.MULTILINE)
 _TITLES = {"imgload.api": "Functions", "imgload.registry.api": "Registries"}
-_INTERRUPTED = "interrupted by Ctrl-C or SIGTERM, after cleaning up"
 
 
 def command_line() -> str:
@@ -70,7 +69,6 @@ def error_tables() -> str:
 def _statuses() -> Iterator[str]:
     yield "\n## Exit statuses\n\n| status | meaning |\n| --- | --- |"
     yield from (f"| {n} | {meaning} |" for n, meaning in _STATUS.findall(cli.help or ""))
-    yield f"| 130 | {_INTERRUPTED} |"
 
 
 def _kinds() -> Iterator[str]:

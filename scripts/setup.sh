@@ -1,5 +1,5 @@
 # Sourced by the other scripts: root, Python, and a virtual environment with what is asked for.
-# Usage: . scripts/setup.sh [GROUP...]     the dependency groups of pyproject.toml to install
+# Usage: groups="--group NAME..."; . scripts/setup.sh     the dependency groups of pyproject.toml
 
 if [ "$(id -u)" != 0 ]; then
     echo "starting engines and nodes takes root: asking sudo" >&2

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from imgload.nodes.inventory import NodeImage
     from imgload.oci.digest import Digest
     from imgload.oci.platform import Platform
-    from imgload.plan import Image, Plan, Proof, Step
+    from imgload.plan import Action, Image, Plan, Proof, Step, Verify
     from imgload.pruning import Kept, NodePruned, PruneReport
     from imgload.reference import Reference
     from imgload.registry.api import (
@@ -73,11 +73,13 @@ if TYPE_CHECKING:
     from imgload.registry.wiring import NodeWiring
     from imgload.report import ImageResult, NodeResult, Report
     from imgload.state import clear_cache
+    from imgload.transports.choose import TransportOption
     from imgload.watching import WatchedLoad, watch
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Action",
     "ArchiveInvalid",
     "BuildFailed",
     "BytesSent",
@@ -144,7 +146,9 @@ __all__ = [
     "SendingStarted",
     "SourceError",
     "Step",
+    "TransportOption",
     "UsageError",
+    "Verify",
     "WatchedLoad",
     "__version__",
     "clear_cache",
@@ -214,10 +218,12 @@ _HOMES = {
     "imgload.oci.digest": ("Digest",),
     "imgload.oci.platform": ("Platform",),
     "imgload.plan": (
+        "Action",
         "Image",
         "Plan",
         "Proof",
         "Step",
+        "Verify",
     ),
     "imgload.pruning": ("Kept", "NodePruned", "PruneReport"),
     "imgload.reference": ("Reference",),
@@ -237,6 +243,7 @@ _HOMES = {
         "Report",
     ),
     "imgload.state": ("clear_cache",),
+    "imgload.transports.choose": ("TransportOption",),
     "imgload.watching": ("WatchedLoad", "watch"),
 }
 """Where the public names live; each is imported when it is first used, since start-up counts."""

@@ -17,7 +17,9 @@ from imgload.errors import ImgloadError
 
 ROOT = Path(__file__).parents[2]
 NAMES = [name for name in imgload.__all__ if not name.startswith("__")]
-DEFINED = {name: getattr(imgload, name) for name in NAMES if name != "Event"}
+ALIASES = {"Action", "Event", "TransportOption", "Verify"}
+"""Of types: they have no docstring of their own."""
+DEFINED = {name: getattr(imgload, name) for name in NAMES if name not in ALIASES}
 CLASSES = {name: value for name, value in DEFINED.items() if inspect.isclass(value)}
 INTERNAL = {"DeltaIncomplete", "StreamAborted"}
 """Never reach a caller: the image is sent whole then, or the source's own error is raised."""

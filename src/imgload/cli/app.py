@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 from imgload import __version__
-from imgload.cli.ending import quickly, unwritten
+from imgload.cli.ending import colors, quickly, unwritten
 from imgload.errors import ImgloadError, UsageError
 
 _INTERRUPTED = 130
@@ -93,6 +93,7 @@ def cli() -> None:
       4  cluster or node not found
       5  container engine or registry unreachable, or not permitted
       6  the source is invalid: corrupt archive, digest mismatch, no such platform
+    130  interrupted by Ctrl-C or SIGTERM, after cleaning up
     """  # noqa: D301 - click's mark for a block that keeps its lines
 
 
@@ -109,7 +110,7 @@ def main() -> NoReturn:
 def _run() -> int | None:
     """Run a command; what click finds wrong with the call is told in the format asked for."""
     try:
-        status: int | None = cli(prog_name="imgload", standalone_mode=False)
+        status: int | None = cli(prog_name="imgload", standalone_mode=False, color=colors())
     except click.UsageError as error:
         from imgload.cli.output import asked_for, failures  # noqa: PLC0415 - start-up
 
@@ -127,22 +128,27 @@ def finish(run: Callable[[], int | None]) -> NoReturn:
     heed_signals()
     if "_IMGLOAD_COMPLETE" in os.environ:
         import_module("imgload.cli.completion")
+    with click.Context(cli, color=colors()).scope(cleanup=False):
+        status = _status_of(run)
+    sys.exit(status)
+
+
+def _status_of(run: Callable[[], int | None]) -> int:
     try:
-        status = run()
+        return run() or 0
     except click.exceptions.Exit as request:
-        status = request.exit_code
+        return request.exit_code
     except click.ClickException as error:
         error.show()
-        status = error.exit_code
+        return error.exit_code
     except ImgloadError as error:
         show_error(error)
-        status = error.exit_status
+        return error.exit_status
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        status = _INTERRUPTED
+        return _INTERRUPTED
     except OSError as error:
-        status = unwritten(error)
-    sys.exit(status or 0)
+        return unwritten(error)
 
 
 class Interruption:

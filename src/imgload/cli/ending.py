@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -30,10 +31,21 @@ def unwritten(error: OSError) -> int:
 
 
 def open_streams() -> None:
-    """Open what the caller has closed (``2>&-``), or a socket would be taken for it."""
+    """Open what the caller has closed (``2>&-``), or a socket would be taken for it.
+
+    A mark that a terminal's encoding lacks becomes a question mark, and no error.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+
+
+def colors() -> bool | None:
+    """Return False where no colours are wanted (no-color.org); None for what click decides."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return False if plain else None
 
 
 def quickly(run: Callable[[], NoReturn]) -> NoReturn:

@@ -39,7 +39,9 @@ def registry() -> None:
     """  # noqa: D301 - click's mark for a block that keeps its lines
 
 
-@registry.command(no_args_is_help=True)
+@registry.command(
+    no_args_is_help=True, short_help="Make the nodes pull from a registry, without a restart."
+)
 @click.argument("url")
 @click.option(
     "--mirror",
@@ -78,7 +80,7 @@ def connect(
     _show_wiring(report, output, "set up, no restart needed", "nothing to set up")
 
 
-@registry.command()
+@registry.command(short_help="Leave the nodes as they were before `connect`.")
 @click.argument("url", required=False)
 @cluster_options
 @output_option("json")
@@ -94,7 +96,9 @@ def disconnect(url: str | None, cluster: str | None, nodes: tuple[str, ...], out
     _show_wiring(report, output, "as it was before", "was not connected")
 
 
-@registry.command(no_args_is_help=True)
+@registry.command(
+    no_args_is_help=True, short_help="Put images into a registry, and read them back."
+)
 @images_argument
 @click.option("--to", "url", required=True, metavar="URL", help="The registry, as seen from here.")
 @engine_option

@@ -31,8 +31,7 @@ def start(url: str) -> str:
     for pattern, command in _PRODUCTS:
         if found := re.search(pattern, url):
             return command.format(**found.groupdict())
-    where = "here" if url.startswith("unix://") else "on that machine"
-    return f"start the engine that listens {where}"
+    return f"start the engine that listens at {url}"
 
 
 def start_any() -> str:

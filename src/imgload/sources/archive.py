@@ -26,6 +26,8 @@ from imgload.sources.base import Found, Source
 from imgload.sources.layout import layout_chunks
 from imgload.sources.streams import chunks_of, open_archive
 
+_AGAIN = "make it again: docker save IMAGE -o FILE, or podman save IMAGE -o FILE"
+
 
 class ArchiveSource(Source):
     """A file or folder; told apart by content, not by name.
@@ -106,7 +108,8 @@ class ArchiveSource(Source):
         try:
             yield
         except SourceError as error:
-            raise type(error)(f"{self.describe}: {error.message}", hint=error.hint) from error
+            hint = error.hint or _AGAIN
+            raise type(error)(f"{self.describe}: {error.message}", hint=hint) from error
 
     def _chunks(self, *, scanning: bool) -> Iterator[bytes]:
         if self._folder:

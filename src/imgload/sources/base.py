@@ -70,7 +70,7 @@ class Source(ABC):
     """An engine's store, an archive, a layout folder or standard input.
 
     Attributes:
-        name: short, for the report: ``docker``, ``podman``, or a path.
+        name: short, for the report: ``docker``, ``podman``, a path, or ``standard input``.
         describe: where it is, for messages.
         address: what ``--from`` takes for exactly this source.
         listing: the command that shows what it has.

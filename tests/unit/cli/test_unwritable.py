@@ -1,6 +1,7 @@
 """What becomes of a command whose output nobody takes."""
 
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -80,3 +81,45 @@ def test_all_of_a_long_output_is_written() -> None:
     assert ended.returncode == 0
     assert len(ended.stdout) > 500
     assert ended.stdout.endswith("\n")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_a_mark_that_the_encoding_lacks_is_no_error(encoding: str, tmp_path: Path) -> None:
+    """A question mark stands for it."""
+    dead = f"unix://{tmp_path}/none"
+    environ = {"PYTHONIOENCODING": encoding, "DOCKER_HOST": dead, "CONTAINER_HOST": dead}
+    ended = subprocess.run(
+        [sys.executable, "-m", "imgload", "doctor"],
+        capture_output=True,
+        env={**os.environ, **environ},
+        check=False,
+    )
+    assert b"Traceback" not in ended.stderr
+    assert b"engines\n  ? " in ended.stdout
+
+
+@pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_who_wants_no_colours_gets_none(plain: dict[str, str], tmp_path: Path) -> None:
+    """On a terminal, too."""
+    shown = on_a_terminal({"TERM": "xterm", "DOCKER_HOST": f"unix://{tmp_path}/none"})
+    assert b"\x1b[31m" in shown
+    shown = on_a_terminal({"TERM": "xterm", "DOCKER_HOST": f"unix://{tmp_path}/none", **plain})
+    assert b"error: " in shown
+    assert b"\x1b" not in shown
+
+
+def on_a_terminal(environ: dict[str, str]) -> bytes:
+    """What `imgload load` shows there."""
+    ours, theirs = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-m", "imgload", "load", "app:dev", "-c", "none"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, **environ},
+        check=False,
+    )
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16)
+    os.close(ours)
+    return shown

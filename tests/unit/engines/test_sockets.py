@@ -143,8 +143,11 @@ def test_windows_has_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("unix:///home/x/.docker/desktop/docker.sock", "docker desktop start"),
         ("unix:///var/folders/q/T/podman/podman-machine-default-api.sock", "podman machine start"),
         ("unix:///x/podman/machine/podman.sock", "podman machine start"),
-        ("unix:///elsewhere/docker.sock", "start the engine that listens here"),
-        ("tcp://192.0.2.1:2376", "start the engine that listens on that machine"),
+        (
+            "unix:///elsewhere/docker.sock",
+            "start the engine that listens at unix:///elsewhere/docker.sock",
+        ),
+        ("tcp://192.0.2.1:2376", "start the engine that listens at tcp://192.0.2.1:2376"),
     ],
 )
 def test_each_place_has_the_command_that_fills_it(url: str, command: str) -> None:
