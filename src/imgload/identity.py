@@ -93,6 +93,5 @@ def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | N
 
 
 def may_have(survey: Survey, images: Iterable[Image]) -> bool:
-    """Whether a node has the config of an image, which has to be read then."""
-    wanted = {image.image_id for image in images if image.image_id}
-    return not wanted.isdisjoint(survey.content.blobs - survey.configs.keys())
+    """Whether a node has, or had when it was asked, the config of an image: to be read then."""
+    return not survey.content.blobs.isdisjoint({i.image_id for i in images if i.image_id})

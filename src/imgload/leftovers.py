@@ -30,11 +30,20 @@ class Note:
     _file: IO[bytes]
     _path: Path
 
+    def leave(self) -> None:
+        """Let the next run take the name away."""
+        self._file.close()
+
     def remove(self) -> None:
         """Forget it: the name is gone."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
         self._file.close()
+
+
+def is_ours(name: str) -> bool:
+    """Whether an image's name is one that a push needs."""
+    return _OURS.fullmatch(name) is not None
 
 
 def note(engine: str, name: str) -> Note | None:

@@ -129,9 +129,11 @@ class Look:
             self.survey()
 
     def _identify(self) -> None:
-        if self._has_unknown:
+        unknown = {image.name for image in self.found if image.image_id is None}
+        if unknown:
             self.found = identified(self.found, self.surveys, self.pushed)
-            if any(may_have(survey, self.found) for survey in self.surveys.values()):
+            told = [image for image in self.found if image.name in unknown]
+            if any(may_have(survey, told) for survey in self.surveys.values()):
                 self.survey()
 
     @property

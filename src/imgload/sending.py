@@ -117,6 +117,7 @@ class Sending:
 
     def by_archive(self, nodes: Sequence[Node], there: frozenset[Digest] = frozenset()) -> Sent:
         """Save the images, once, for all nodes; what is `there` may be left out."""
+        self.source.release()
         images = tuple(self.images)
         unique = {found.target: found for found in self.images.values()}
         with self.source.save(list(unique.values())) as archive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 
 import attrs
 
@@ -12,6 +13,7 @@ from imgload.errors import EngineFailed, ImgloadError, NodeFull, NotProven
 from imgload.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.nodes import containerd
 from imgload.nodes.node import Node
+from imgload.nodes.room import require_room
 from imgload.nodes.survey import Question, Survey
 from imgload.nodes.undo import undo
 from imgload.parallel import in_parallel
@@ -57,8 +59,26 @@ class Transfer:
             if step.action == "present":
                 self._settle(step.image, NodeResult(step.node, "present", step.proof))
         in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
-        for images, names in plan.groups():
+        failed = [(g, error) for g in plan.groups() if (error := self._failure_of(*g))]
+        if failed and not any(result.ok for result in self.results.values()):
+            raise failed[0][1]
+        for group, error in failed:
+            self._settle_rest(*group, error)
+
+    def _failure_of(self, images: Sequence[Image], names: Sequence[str]) -> ImgloadError | None:
+        """Send a group; returns why its source failed, after which the others are sent still."""
+        try:
             self._send(images, [self.nodes[name] for name in names])
+        except ImgloadError as error:
+            return error
+        return None
+
+    def _settle_rest(
+        self, images: Sequence[Image], names: Sequence[str], error: ImgloadError
+    ) -> None:
+        for image, name in product(images, names):
+            if (image.name, name) not in self.results:
+                self._settle(image, NodeResult(name, None, error=error))
 
     def pretend(self, plan: Plan) -> None:
         """Settle every step as planned; nothing is done."""
@@ -180,16 +200,13 @@ class Transfer:
     ) -> Iterator[Node]:
         """Yield the nodes that can hold the images' content; it is needed beside the snapshots."""
         for node in nodes:
-            free = self.surveys[node.name].traits.free
-            if free is None or free >= needed:
+            try:
+                require_room(node, self.surveys[node.name].traits.free, needed)
+            except NodeFull as error:
+                for image in images:
+                    self._settle(image, NodeResult(node.name, "full", error=error))
+            else:
                 yield node
-                continue
-            error = NodeFull(
-                f"{node.name} has {_mib(free)} free, and at least {_mib(needed)} are needed",
-                hint=f"see what fills it: {node.engine.name} exec {node.name} df -h /var",
-            )
-            for image in images:
-                self._settle(image, NodeResult(node.name, "full", error=error))
 
     def _finish(self, node: Node, sent: Sent, start: float) -> None:
         self._conclude(node, sent, *self._read_back(node, sent), start)
@@ -276,7 +293,3 @@ def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | No
         f"{node.name} says it has imported {image.name}, and lacks {missing}",
         hint=f"{node.engine.name} exec {node.name} journalctl -u containerd",
     )
-
-
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):.0f} MiB"

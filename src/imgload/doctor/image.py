@@ -93,8 +93,11 @@ def check_engines_for(text: str, engines: Sequence[Engine]) -> tuple[list[Findin
 
 
 def _find(source: Source, text: str) -> Found | None:
-    found = source.find(text, None)
-    return source.identify(found) if found else None
+    try:
+        found = source.find(text, None)
+        return source.identify(found) if found else None
+    finally:
+        source.release()
 
 
 def _holder(text: str, source: Source, found: Found) -> Finding:

@@ -18,7 +18,7 @@ from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import refuse_bad_answer, translated
 from imgload.engines.wire import STREAM_SECONDS, Answer, save_seconds
 from imgload.errors import EngineError, EngineFailed
-from imgload.leftovers import note, stale
+from imgload.leftovers import Note, is_ours, note, stale
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -34,6 +34,7 @@ _SNAPSHOTTER = "io.containerd.snapshotter.v1"
 _NO_CREDENTIALS = "e30="
 """``{}``; without the header Docker 20.10 refuses a push."""
 _ONLY_THE_NAME = {"noprune": "1"}
+_UNTAG_SECONDS = 10.0
 
 
 class DockerEngine(RestEngine):
@@ -59,7 +60,7 @@ class DockerEngine(RestEngine):
         return EngineImage(
             target=target,
             image_id=None if self._is_manifest_id(found) else target,
-            names=tuple(found.get("RepoTags") or ()),
+            names=tuple(name for name in found.get("RepoTags") or () if not is_ours(name)),
             platform=Platform.of(
                 found.get("Os") or "linux",
                 found.get("Architecture") or "",
@@ -142,7 +143,16 @@ class DockerEngine(RestEngine):
                 self.ask("POST", f"/images/{image}/tag", "tagging", params=target).close()
             yield partial(self._push, repository, tag)
         finally:
+            self._take_back(name, noted)
+
+    def _take_back(self, name: str, noted: Note | None) -> None:
+        """Take a name away; where that fails, the next run does, and no load fails for it."""
+        try:
             self._untag(name)
+        except EngineError:
+            if noted:
+                noted.leave()
+        else:
             if noted:
                 noted.remove()
 
@@ -157,7 +167,9 @@ class DockerEngine(RestEngine):
         doing = "untagging"
         with translated(self.endpoint, doing):
             path = f"/images/{name}"
-            with self._send("DELETE", path, params=_ONLY_THE_NAME) as answer:
+            with self._send(
+                "DELETE", path, params=_ONLY_THE_NAME, seconds=_UNTAG_SECONDS
+            ) as answer:
                 if answer.status != NOT_FOUND:
                     refuse_bad_answer(answer, self.endpoint, doing)
 

@@ -23,6 +23,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.reference import Reference
 from imgload.report import Report
+from imgload.sources.base import Source
 from imgload.sources.engine import EngineSource
 
 
@@ -63,17 +64,24 @@ class Loading:
         compresses its layers then, and not at the first rebuild.
         """
         source = EngineSource(engine)
-        found = source.find(request.image, None)
-        known = source.identify(found) if found else None
-        ids = [known.target, known.image_id] if known else []
         self.loader.sources = [source]
-        return self.loader.load(
-            [request.image],
-            also=deployed(request.reference, ids),
-            platform=str(platform) if platform else None,
-            transport="delta",
-            on_event=self.on_event,
-        )
+        try:
+            return self.loader.load(
+                [request.image],
+                also=deployed(request.reference, _ids(source, request.image)),
+                platform=str(platform) if platform else None,
+                transport="delta",
+                on_event=self.on_event,
+            )
+        finally:
+            source.release()
+
+
+def _ids(source: Source, image: str) -> list[Digest | None]:
+    """Return by which IDs an engine knows an image, and its image ID."""
+    found = source.find(image, None)
+    known = source.identify(found) if found else None
+    return [known.target, known.image_id] if known else []
 
 
 def deployed(reference: Reference, ids: Sequence[Digest | None]) -> list[str]:

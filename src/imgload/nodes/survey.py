@@ -114,8 +114,12 @@ class Survey:
 
 def trait_commands(runtime: Runtime = CONTAINERD) -> list[Sequence[str]]:
     """Return the commands that tell a node's traits."""
-    free = ("df", "-Pk", runtime.root)
-    return [containerd.VERSION, runtime.config, MACHINE, free, CRICTL_CONFIG]
+    return [containerd.VERSION, runtime.config, MACHINE, free_command(runtime), CRICTL_CONFIG]
+
+
+def free_command(runtime: Runtime) -> Sequence[str]:
+    """Return the command that tells how much room a node has."""
+    return ("df", "-Pk", runtime.root)
 
 
 def state_commands(question: Question, snapshotter: str) -> list[list[Sequence[str]]]:
@@ -139,13 +143,18 @@ def read_traits(outputs: Sequence[Output]) -> Traits:
     require_containerd(crictl.text)
     if version.exit_status:
         raise NodeUnusable("containerd does not answer: ctr version failed")
-    available = _AVAILABLE.search(free.text)
     return Traits(
         version=containerd.parse_version(version.text),
         snapshotter=containerd.parse_snapshotter(config.text) or containerd.DEFAULT_SNAPSHOTTER,
         platform=Platform.of("linux", machine.text.strip()),
-        free=int(available.group(1)) * 1024 if available else None,
+        free=parse_free(free.text),
     )
+
+
+def parse_free(text: str) -> int | None:
+    """Return the free bytes out of df's answer, or None."""
+    available = _AVAILABLE.search(text)
+    return int(available.group(1)) * 1024 if available else None
 
 
 def require_containerd(settings: str) -> None:

@@ -116,9 +116,10 @@ class EngineSource(Pusher):
         return "compressing" if self.engine.name == "podman" else "remembering"
 
     def layer_sizes(self, image: Found) -> Sequence[int]:
+        if image.manifest:
+            return super().layer_sizes(image)
         if image.target not in self._sizes:
-            sizes = super().layer_sizes(image) or self.engine.layer_sizes(image.target)
-            self._sizes[image.target] = sizes
+            self._sizes[image.target] = self.engine.layer_sizes(image.target)
         return self._sizes[image.target]
 
     def push(self, image: Found, intake: Intake) -> None:

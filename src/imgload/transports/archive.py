@@ -18,7 +18,7 @@ def deliver(repack: Repack, lanes: Lanes) -> Mapping[str, Delivery]:
     """
     try:
         fan_out(repack, list(lanes.feeds.values()))
+        return lanes.finish()
     except BaseException:
         lanes.abort()
         raise
-    return lanes.finish()

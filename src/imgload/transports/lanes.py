@@ -16,7 +16,8 @@ from imgload.oci.platform import Platform
 from imgload.parallel import Task
 from imgload.transports.fanout import Feed
 
-_FROM_FOLDER = 'folder=$1; shift; tar -C "$folder" -cf - . | "$@"'
+_FROM_FOLDER = 'folder=$1; shift; trap \'rm -rf "$folder"\' EXIT; tar -C "$folder" -cf - . | "$@"'
+"""Cleans up by itself: it goes on where we are interrupted."""
 _FOLDERS = "/var/lib"
 _ABORT_SECONDS = 1.5
 """How long the nodes may take to let go of an import whose stream was cut off."""

@@ -1,0 +1,120 @@
+"""An engine that knows images by their manifests, as Docker's containerd store does, and a node."""
+
+import http.client
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from imgload.engines.base import Chunk, EngineImage
+from imgload.errors import EngineFailed
+from imgload.nodes.containerd import Content
+from imgload.nodes.cri import CriAnswer
+from imgload.nodes.node import Node
+from imgload.nodes.survey import Question, Survey, Traits
+from imgload.oci.digest import Digest
+from imgload.oci.document import ImageConfig
+from imgload.oci.platform import Platform
+from tests.unit.archives import NAME, Image
+from tests.unit.fakes import RUNNING, LocalEngine
+
+AMD = Platform("linux", "amd64")
+EMPTY = Survey(Traits((2, 1), "overlayfs", AMD, 1 << 40), {}, Content(), frozenset(), {}, {})
+
+
+def loaded(image: Image, manifest: Digest) -> Survey:
+    """Return the survey of a node that has the image, by this manifest."""
+    config = ImageConfig.parse(image.config)
+    return attrs.evolve(
+        EMPTY,
+        records={NAME: manifest},
+        content=Content(frozenset({manifest, config.digest}), {manifest: config.digest}),
+        snapshots=frozenset({config.chain_id} if config.chain_id else ()),
+        configs={config.digest: config},
+        cri={NAME: CriAnswer(config.digest)},
+    )
+
+
+class StoredEngine(LocalEngine):
+    """Has one image as ``app:v1``; `given` are the names that pushes gave and have not taken."""
+
+    def __init__(self, folder: Path, image: Image, manifest: bytes = b"") -> None:
+        self.image, self.raw, self.given = image, manifest or image.manifest, set[str]()
+        self.held = EngineImage(
+            target=Digest.of(self.raw),
+            image_id=None,
+            names=("app:v1",),
+            platform=AMD,
+            diff_ids=tuple(map(Digest.of, image.layers)),
+            size=100,
+        )
+        super().__init__(folder, images={"app:v1": self.held})
+
+    @contextmanager
+    def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
+        """Give a name, and take it away again."""
+        del image
+        self.given.add(repository)
+        try:
+            yield lambda: self.push(repository)
+        finally:
+            self.given.discard(repository)
+
+    def push(self, repository: str) -> None:
+        """Push what is asked for, and the manifest at last."""
+        host, _, path = repository.partition("/")
+        for blob in (*self.image.blobs, self.image.config):
+            digest = Digest.of(blob)
+            if _ask(host, "HEAD", f"/v2/{path}/blobs/{digest}")[0] == http.HTTPStatus.NOT_FOUND:
+                _, place = _ask(host, "POST", f"/v2/{path}/blobs/uploads/")
+                _ask(host, "PUT", f"{place}?digest={digest}", blob)
+        status, _ = _ask(host, "PUT", f"/v2/{path}/manifests/0123", self.raw)
+        if status >= http.HTTPStatus.BAD_REQUEST:
+            raise EngineFailed(f"pushing failed: {status}")
+
+    def layer_sizes(self, image: Digest) -> list[int]:
+        """Know nothing: the config has no history, as those of ko and Bazel."""
+        del image
+        return []
+
+
+class StoredNode(Node):
+    """Answers what it is told to, and takes every import."""
+
+    def __init__(self, engine: StoredEngine, now: Survey = EMPTY) -> None:
+        super().__init__("n1", engine, RUNNING)
+        self.now, self.asked = now, 0
+        self.after = loaded(engine.image, engine.held.target)
+
+    def survey(self, question: Question) -> Survey:
+        """Return what it is told to."""
+        del question
+        self.asked += 1
+        return self.now
+
+    def import_layout(
+        self, layout: Iterable[Chunk], platform: Platform, question: Question
+    ) -> Survey:
+        """Take all of it."""
+        del platform
+        for _ in layout:
+            pass
+        self.now = self.after
+        self._last = (question, self.now)
+        return self.now
+
+
+def annotated(manifest: bytes) -> bytes:
+    """Return another manifest of the same image, as a rebuild with other provenance has."""
+    return json.dumps({**json.loads(manifest), "annotations": {"built": "again"}}).encode()
+
+
+def _ask(host: str, method: str, path: str, body: bytes = b"") -> tuple[int, str | None]:
+    connection = http.client.HTTPConnection(host)
+    connection.request(method, path, body)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, answer.headers.get("Location")
