@@ -18,15 +18,17 @@ from tests.engine.aftermath import Scene, settled, until
 from tests.engine.attack import Attack, Victim, port_of
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
+from tests.engine.test_load import config_digest
 from tests.lab import Lab
 
 MIB = 1 << 20
 PUSHES = {
-    "docker": ("lab-d21", 0),
-    "docker28": ("lab-e21", 1),
-    "podman": ("lab-p21", 0),
+    "docker": ("lab-d21", 0, True),
+    "docker28": ("lab-e21", 1, False),
+    "podman": ("lab-p21", 0, True),
 }
-"""By engine: the cluster, and how many pushes there are before, to learn the image ID."""
+"""By engine: the cluster, how many pushes there are before, to learn the image ID; crictl."""
+READ_BACK = ("name", "image_id", "diff_ids", "unpacked")
 ATTACKS = {
     f"{engine}, {who}": (engine, who == "insider")
     for engine in PUSHES
@@ -63,9 +65,9 @@ def test_an_attack_on_the_receiver_harms_no_load(
     lab: Lab, images: Images, tmp_path: Path, case: tuple[str, bool]
 ) -> None:
     """All is refused, threads and memory are bounded, and the image is proven on the node."""
-    (source, inside), (cluster, before) = case, PUSHES[case[0]]
+    (source, inside), (cluster, before, crictl) = case, PUSHES[case[0]]
     engine, tag = lab.engine(source), unique()
-    image = images.build(engine, tag, b"x" * (4 * MIB))
+    images.build(engine, tag, b"x" * (4 * MIB))
     node = lab.cluster(cluster).nodes[0]
     scene = Scene(node, (engine,), tmp_path / "temp")
     scene.temp.mkdir()
@@ -88,13 +90,13 @@ def test_an_attack_on_the_receiver_harms_no_load(
     assert process.returncode == 0, document
     [result] = document["images"][0]["nodes"]
     assert result["ok"]
-    assert all(result["proof"].values()) or result["proof"]["cri"] is None
+    assert result["proof"] == {**dict.fromkeys(READ_BACK, True), "cri": True if crictl else None}
     if not inside:
         assert result["action"] in {"delta", "full"}
     name = f"docker.io/library/{tag}"
     after = settled(scene, attrs.evolve(left, records=left.records | {name}))
     assert after == attrs.evolve(left, records=left.records | {name})
-    assert source == "docker28" or cri_id(node, name) == image
+    assert cri_id(node, name) == config_digest(engine, tag)
     forget(node, name)
 
 

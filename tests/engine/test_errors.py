@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.engines.candidate import Candidate
-from imgload.engines.probe import probe
 from tests.engine.conftest import Images, cri_id, records, unique
+from tests.engine.remote import open_folder, run_as
 from tests.lab import Lab
 
 MIB = 1 << 20
@@ -78,19 +77,12 @@ def test_a_dead_engine_is_named(lab: Lab, tmp_path: Path) -> None:
 
 def test_a_socket_without_permission_is_told_as_such(lab: Lab) -> None:
     """Not "not found", and not "is the daemon running"."""
-    candidate = Candidate("docker", lab.docker.url, "DOCKER_HOST")
-    child = os.fork()
-    if child == 0:
-        os.setegid(65534)
-        os.seteuid(65534)
-        try:
-            probe(candidate)
-        except imgload.EngineNotPermitted as error:
-            os._exit(0 if "usermod -aG docker" in error.hint else 2)
-        except BaseException:  # noqa: BLE001
-            os._exit(3)
-        os._exit(4)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with open_folder() as home:
+        args = ("load", "app:v1", "-c", "lab-d21", "-o", "json")
+        done = run_as("nobody", *args, HOME=str(home), DOCKER_HOST=lab.docker.url)
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["kind"]) == (5, "engine-not-permitted")
+    assert "usermod -aG docker" in error["hint"]
 
 
 @pytest.mark.parametrize(("command", "word"), [("stop", "exited"), ("pause", "paused")])

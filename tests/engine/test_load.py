@@ -68,13 +68,15 @@ def test_an_image_reaches_a_node_with_its_id(
 @pytest.mark.parametrize("cluster", ["lab-d21", "lab-p21"])
 def test_cri_confirms_where_the_node_has_crictl(lab: Lab, images: Images, cluster: str) -> None:
     """The proof says what crictl said; without crictl it says nothing."""
-    tag = unique()
+    nodes, tag = [lab.cluster(name).nodes[0] for name in (cluster, "lab-d17")], unique()
     images.build(lab.docker, tag)
     with_crictl = imgload.load(tag, cluster=cluster)
     without = imgload.load(tag, cluster="lab-d17")
     proofs = [report.images[0].to_json()["nodes"][0]["proof"] for report in (with_crictl, without)]
     read_back = {"name": True, "image_id": True, "diff_ids": True, "unpacked": True}
     assert proofs == [{**read_back, "cri": True}, {**read_back, "cri": None}]
+    for node in nodes:
+        forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("cluster", THREE_NODE_CLUSTERS)
@@ -92,11 +94,13 @@ def test_all_nodes_get_all_images(lab: Lab, images: Images, source: str, cluster
         assert [cri_id(node, f"docker.io/library/{tag}") for tag in (app, db)] == ids
     for result in report.images[1].nodes:
         assert 0 < result.bytes_sent < 300_000, "the shared layer was sent once"
+    for node in nodes:
+        forget(node, *(f"docker.io/library/{tag}" for tag in (app, db)))
 
 
 def test_only_nodes_that_lack_it_get_it(lab: Lab, images: Images) -> None:
     """The plan is made for each image and node (report 9)."""
-    first, second = unique(), unique()
+    nodes, first, second = lab.cluster("lab-d3").nodes, unique(), unique()
     for tag in (first, second):
         images.build(lab.docker, tag)
     imgload.load(first, cluster="lab-d3", nodes=["lab-d3-worker"])
@@ -114,6 +118,8 @@ def test_only_nodes_that_lack_it_get_it(lab: Lab, images: Images) -> None:
         (1, "worker"): "full",
         (1, "worker2"): "full",
     }
+    for there in nodes:
+        forget(there, *(f"docker.io/library/{tag}" for tag in (first, second)))
 
 
 def test_a_new_name_is_only_tagged(lab: Lab, images: Images) -> None:
@@ -121,7 +127,7 @@ def test_a_new_name_is_only_tagged(lab: Lab, images: Images) -> None:
 
     Also after a rebuild: CRI has no record by the ID of an image that a name was moved to.
     """
-    tag = unique()
+    node, tag = lab.cluster("lab-d16").nodes[0], unique()
     for _ in range(2):
         images.build(lab.docker, tag)
         imgload.load(tag, cluster="lab-d16")
@@ -129,9 +135,8 @@ def test_a_new_name_is_only_tagged(lab: Lab, images: Images) -> None:
     result = report.images[0].nodes[0]
     assert (report.images[0].reference, result.action) == ("ghcr.io/o/app:v1", "tagged")
     assert result.bytes_sent == 0
-    node = lab.cluster("lab-d16").nodes[0]
     assert cri_id(node, "ghcr.io/o/app:v1") == str(report.images[0].image_id)
-    forget(node, "ghcr.io/o/app:v1")
+    forget(node, "ghcr.io/o/app:v1", f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("cluster", SINGLE_NODE_CLUSTERS)
@@ -159,6 +164,7 @@ def test_nothing_but_what_was_asked_for_is_left(lab: Lab, images: Images, cluste
     assert records(node) == before | {f"docker.io/library/{tag}"}
     assert "imgload" not in node.exec("ls", "/var/lib", "/tmp", "/run")
     assert node.ctr("content", "active").strip().count("\n") == 0
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_a_dry_run_changes_nothing(lab: Lab, images: Images) -> None:

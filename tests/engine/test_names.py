@@ -44,11 +44,13 @@ def test_an_image_id_lands_under_the_images_names(
 ) -> None:
     """Shortened, whole, or with ``sha256:``; Podman's ``localhost/`` was not written."""
     engine, tag = lab.engine(source), unique()
+    node, name = lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}"
     image_id = images.build(engine, tag)
     written = image_id if length == 71 else image_id.removeprefix("sha256:")[:length]
     report = imgload.load(written, cluster="lab-d21", source=source)
-    assert [image.reference for image in report.images] == [f"docker.io/library/{tag}"]
-    assert cri_id(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}") == image_id
+    assert [image.reference for image in report.images] == [name]
+    assert cri_id(node, name) == image_id
+    forget(node, name)
 
 
 @pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
@@ -70,17 +72,19 @@ def test_an_untagged_image_can_be_loaded(lab: Lab, images: Images, source: str) 
 def test_an_untagged_image_can_be_named(lab: Lab, images: Images) -> None:
     """--as gives it the name that the pod spec has."""
     tag, name = unique(), f"docker.io/library/{unique()}"
+    node = lab.cluster("lab-d21").nodes[0]
     image_id = images.build(lab.docker, tag)
     images.build(lab.docker, tag)
     report = imgload.load(image_id, cluster="lab-d21", source="docker", name=name)
     assert [image.reference for image in report.images] == [name]
-    assert cri_id(lab.cluster("lab-d21").nodes[0], name) == image_id
+    assert cri_id(node, name) == image_id
+    forget(node, name)
     lab.docker.cli("rmi", image_id)
 
 
 def test_two_engines_with_one_name_are_not_guessed_between(lab: Lab, images: Images) -> None:
     """Different IDs under one name: an error that names both engines and both IDs."""
-    tag = unique()
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
     ids = [images.build(engine, tag) for engine in (lab.docker, lab.podman)]
     with pytest.raises(imgload.ImageAmbiguous) as caught:
         imgload.load(tag, cluster="lab-d21")
@@ -90,6 +94,7 @@ def test_two_engines_with_one_name_are_not_guessed_between(lab: Lab, images: Ima
     assert "--from docker or --from podman" in caught.value.hint
     report = imgload.load(tag, cluster="lab-d21", source="podman")
     assert str(report.images[0].image_id) == ids[1]
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_podmans_guess_at_a_short_name_is_not_taken(lab: Lab, images: Images) -> None:

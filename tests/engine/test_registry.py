@@ -139,15 +139,22 @@ def test_a_link_is_not_followed(lab: Lab, registry: Registry) -> None:
     node.exec("rm", "-r", CERTS, "/root/elsewhere")
 
 
-def test_a_node_that_needs_a_restart_is_told_so(lab: Lab, registry: Registry) -> None:
-    """Its CRI reads no such folder; nothing is written."""
+@pytest.fixture
+def plain(lab: Lab) -> Iterator[Node]:
+    """A node whose CRI knows no folder for registries."""
     config = CONFIGS["2.1"].replace("config_path", "# config_path")
-    node = lab.make_cluster(name="lab-plain", engine="docker", config=config).nodes[0]
-    before = state(node)
+    cluster = lab.make_cluster(name="lab-plain", engine="docker", config=config)
+    yield cluster.nodes[0]
+    cluster.remove()
+
+
+def test_a_node_that_needs_a_restart_is_told_so(plain: Node, registry: Registry) -> None:
+    """Its CRI reads no such folder; nothing is written."""
+    before = state(plain)
     report = imgload.connect_registry(registry.url, cluster="lab-plain")
     assert not report.ok
     assert "restart of containerd" in str(report.nodes[0].error)
-    assert state(node) == before
+    assert state(plain) == before
 
 
 def test_other_tools_are_told_by_the_config_map(

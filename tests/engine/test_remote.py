@@ -18,7 +18,7 @@ from imgload.engines.candidate import Candidate
 from imgload.engines.discovery import Discovery, discover
 from imgload.engines.probe import probe
 from imgload.transports.choose import TransportOption
-from tests.engine.conftest import Images, cri_id, unique
+from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.remote import open_folder, soon
 from tests.lab import Lab
 from tests.lab.rootless import RootlessPodman
@@ -70,6 +70,7 @@ def test_an_engine_over_ssh_is_source_and_host_of_nodes(
     assert cri_id(node, f"docker.io/library/{tag}") == image_id
     [again] = imgload.load(tag, cluster=cluster, source=kind).images
     assert again.nodes[0].action == "present"
+    forget(node, f"docker.io/library/{tag}")
     assert our_ssh() == []
 
 
@@ -157,6 +158,7 @@ def test_an_engine_over_tls_is_source_and_host_of_nodes(
     assert image.nodes[0].action == "full"
     assert cri_id(node, f"docker.io/library/{tag}") == str(image.image_id)
     assert "imgload" not in node.exec("ls", "/var/lib")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_an_engine_over_tls_and_by_its_socket_is_one(lab: Lab, over_tls: str) -> None:

@@ -192,9 +192,7 @@ def test_a_node_that_is_paused_in_the_middle(
         with relay(engine, tmp_path, fault) as between:
             for variable in ("DOCKER_HOST", "CONTAINER_HOST"):
                 monkeypatch.setenv(variable, between.url)
-            if case[1]:
-                threading.Timer(3, lambda: engine.cli("unpause", bad.name)).start()
-            with _when_reached(fault, lambda: engine.cli("pause", bad.name)):
+            with _when_reached(fault, lambda: _pause(engine, bad.name, for_good=not case[1])):
                 results = {node.node: node for node in _results(tag)}
         assert results[good.name].ok
         assert cri_id(good, name) == image_id
@@ -209,6 +207,12 @@ def test_a_node_that_is_paused_in_the_middle(
             assert settled(scene, before) == before
     finally:
         cluster.remove()
+
+
+def _pause(engine: Engine, node: str, *, for_good: bool) -> None:
+    engine.cli("pause", node)
+    if not for_good:
+        threading.Timer(3, lambda: engine.cli("unpause", node)).start()
 
 
 def _results(tag: str) -> tuple[imgload.NodeResult, ...]:

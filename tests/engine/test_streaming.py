@@ -21,6 +21,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.repack import Repack, Wanted
 from imgload.transports.lanes import import_by_copy
+from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, records, unique
 from tests.lab import Lab
 
@@ -74,7 +75,7 @@ def test_stopped_half_way_it_leaves_nothing(
     before = records(node)
     command = [sys.executable, "-m", "imgload", "load", tag, "-c", cluster, "--from", source]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        _until(lambda: "images" in node.exec("ps", "-o", "args").replace("imgload", ""))
+        until(lambda: "images import" in node.exec("ps", "-o", "args"))
         time.sleep(0.3)
         process.send_signal(number)
         start = time.monotonic()
@@ -83,17 +84,9 @@ def test_stopped_half_way_it_leaves_nothing(
     assert time.monotonic() - start < 2
     assert "interrupted" in said
     assert "Traceback" not in said
-    _until(lambda: "import" not in node.exec("ps", "-o", "args"))
+    until(lambda: "images import" not in node.exec("ps", "-o", "args"))
     assert records(node) == before
     assert cri_id(node, f"docker.io/library/{tag}") is None
-
-
-def _until(condition: object, seconds: float = 10) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("engine", "cluster"), [("docker", "lab-d17"), ("podman", "lab-p17")])

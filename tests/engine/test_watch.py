@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import pytest
 
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.test_load import config_digest
-from tests.lab import Lab
+from tests.lab import Cluster, Lab
 from tests.lab.debian import Suite
+from tests.lab.engine import Engine
 from tests.lab.shell import run
 
 _PATIENCE = 30.0
@@ -157,27 +158,49 @@ def test_builds_that_docker_does_not_tell_of_are_seen(
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_an_engine_may_restart_and_a_cluster_be_made_anew(lab: Lab, images: Images) -> None:
+@pytest.fixture
+def watched(lab: Lab) -> Iterator[Callable[[], Cluster]]:
+    """Make a cluster of this name, as often as need be."""
+    made: list[Cluster] = []
+
+    def make() -> Cluster:
+        made.append(lab.make_cluster(name="lab-watched", engine="docker", crictl=True))
+        return made[-1]
+
+    yield make
+    for cluster in made[-1:]:
+        cluster.remove()
+
+
+@pytest.fixture
+def stoppable(lab: Lab) -> Iterator[Engine]:
+    """Podman, which is there again afterwards."""
+    yield lab.podman
+    lab.podman.daemon.start()
+
+
+def test_an_engine_may_restart_and_a_cluster_be_made_anew(
+    images: Images, stoppable: Engine, watched: Callable[[], Cluster]
+) -> None:
     """The watch says so once, hears what was built meanwhile, and the new nodes get it all."""
     first, second, third = unique("a"), unique("b"), unique("c")
-    options: dict[str, Any] = {"name": "lab-watched", "engine": "docker", "crictl": True}
-    cluster = lab.make_cluster(**options)
-    with watching(first, second, third, "-c", "lab-watched", "--from", lab.podman.url) as watcher:
-        images.build(lab.podman, first)
+    cluster = watched()
+    with watching(first, second, third, "-c", "lab-watched", "--from", stoppable.url) as watcher:
+        images.build(stoppable, first)
         assert watcher.loaded()["ok"]
-        lab.podman.daemon.stop()
+        stoppable.daemon.stop()
         assert "waiting" in watcher.noted("podman at")
-        images.build(lab.podman, second)
-        lab.podman.daemon.start()
+        images.build(stoppable, second)
+        stoppable.daemon.start()
         watcher.noted("is back")
         assert watcher.loaded()["references"] == [second]
 
         cluster.remove()
-        images.build(lab.podman, third)
+        images.build(stoppable, third)
         assert watcher.loaded()["error"]["kind"] == "cluster-not-found"
-        node = lab.make_cluster(**options).nodes[0]
-        images.build(lab.podman, third)
+        node = watched().nodes[0]
+        images.build(stoppable, third)
         assert set(watcher.loaded()["references"]) == {first, second, third}
         for tag in (first, second, third):
-            assert cri_id(node, f"docker.io/library/{tag}") == lab.podman.image_id(tag)
+            assert cri_id(node, f"docker.io/library/{tag}") == stoppable.image_id(tag)
         assert watcher.stop(signal.SIGINT) == 0

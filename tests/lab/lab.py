@@ -111,11 +111,12 @@ class Lab:
             piece.result()
 
     def close(self) -> None:
-        """Stop what this object started; sweep up when no engine is left."""
-        for thing in reversed(self._started):
-            thing.remove() if isinstance(thing, Cluster) else thing.stop()
+        """Stop what this object started, all of it; sweep up when no engine is left."""
+        errors = [error for thing in reversed(self._started) if (error := _ended(thing))]
         if self._started and not any(engine.daemon.pid for engine in self.engines.values()):
             sweep(self.paths)
+        if errors:
+            raise LabError("\n".join(map(str, errors)))
 
     def down(self, *, purge: bool = False) -> None:
         """Stop everything that any run of the lab started, and remove its files."""
@@ -208,6 +209,15 @@ class Lab:
     def _image(self, engine: Engine, version: str) -> None:
         self._archive(version)
         self._once(f"{engine.name} {version}", lambda: nodeimage.ensure(engine, version))
+
+
+def _ended(thing: Engine | Cluster) -> LabError | None:
+    """Stop it; return what went wrong."""
+    try:
+        thing.remove() if isinstance(thing, Cluster) else thing.stop()
+    except LabError as error:
+        return error
+    return None
 
 
 def _clear(engine: Engine) -> None:
