@@ -75,9 +75,9 @@ class Contestant(ABC):
         """The name of the engine's client."""
         return "podman" if self.engine.name.startswith("podman") else "docker"
 
-    def measure(self, *argv: str | Path) -> tuple[Usage, str]:
+    def measure(self, *argv: str | Path, flush: bool = True) -> tuple[Usage, str]:
         """Return what a command used, and its stdout."""
-        return measure(argv, self.env, self.folder, self.engine.daemon.pid)
+        return measure(argv, self.env, self.folder, self.engine.daemon.pid, flush=flush)
 
     @property
     def _cache(self) -> Path:
@@ -134,11 +134,12 @@ class Kind(Feeder):
         """Load images as kind does it on Docker."""
         return self.kind("docker-image", *names, cluster=cluster)
 
-    def kind(self, *what: str, cluster: Cluster) -> Usage:
+    def kind(self, *what: str, cluster: Cluster, flush: bool = True) -> Usage:
         """Have kind load something."""
         nodes = ",".join(node.name for node in cluster.nodes)
         options = ["--nodes", nodes] if is_part(cluster) else []
-        return self.measure(self.program, "load", *what, "--name", cluster.name, *options)[0]
+        more = ("--name", cluster.name, *options)
+        return self.measure(self.program, "load", *what, *more, flush=flush)[0]
 
 
 @attrs.frozen
@@ -151,11 +152,11 @@ class Archive(Kind):
         return f"{self.client} save + kind {self.version} load image-archive"
 
     def feed(self, names: Sequence[str], cluster: Cluster) -> Usage:
-        """Load images by way of a file, and remove that."""
+        """Load images by way of a file, and remove that; nothing between the two is free."""
         path = self.folder / "image.tar"
         try:
             saved, _ = self.measure(self.client, "save", "-o", path, *self.save_options(names))
-            loaded = self.kind("image-archive", str(path), cluster=cluster)
+            loaded = self.kind("image-archive", str(path), cluster=cluster, flush=False)
         finally:
             path.unlink(missing_ok=True)
         return saved.then(loaded)
