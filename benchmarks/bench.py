@@ -1,7 +1,7 @@
 """The rounds on one engine."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -9,13 +9,12 @@ import attrs
 
 from benchmarks.contestants import Contestant, contestants
 from benchmarks.images import Builder
-from benchmarks.measure import Failed
 from benchmarks.nodes import forget
 from benchmarks.plan import Part
 from benchmarks.results import Results
 from benchmarks.sites import SITES, Site
 from benchmarks.turn import Shared, Turn
-from tests.lab import Cluster, Engine, Lab, LabError
+from tests.lab import Cluster, Engine, Lab
 
 _THREE = {"two", "three"}
 _TEN = 10
@@ -35,7 +34,7 @@ class Bench:
 
     @classmethod
     def prepare(
-        cls, lab: Lab, engine: str, parent: Path, parts: list[Part], results: Results
+        cls, lab: Lab, engine: str, parent: Path, parts: Sequence[Part], results: Results
     ) -> "Bench":
         """Bring up what the engine needs for these parts."""
         site = SITES[engine]
@@ -83,10 +82,8 @@ class Bench:
     def _clean(self, builder: Builder) -> None:
         for cluster in (self.one, self.three):
             if cluster:
-                try:
+                with self.results.noting(f"{self.site.label}, cleaning up"):
                     forget(cluster, builder.images)
-                except (Failed, LabError) as error:
-                    self.results.fail(f"{self.site.label}, cleaning up", error)
         builder.clear()
 
 

@@ -53,10 +53,10 @@ _NOT = "Not measured in this run."
 
 
 def write_docs(results: Results) -> None:
-    """Write the page, the plot and the samples."""
+    """Write the samples, which nothing else can bring back, the page and the plot."""
+    results.write(DOCS / "benchmarks.json")
     (DOCS / "benchmarks.md").write_text(page(results), encoding="utf-8")
     (DOCS / "benchmarks.svg").write_text(svg(results, main_size(results)), encoding="utf-8")
-    results.write(DOCS / "benchmarks.json")
 
 
 def main_size(results: Results) -> int:

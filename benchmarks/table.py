@@ -117,7 +117,7 @@ def remarks(results: Results) -> Iterator[str]:
     for failure in results.failures:
         yield f"- failed: {' / '.join(filter(None, map(str.strip, failure.splitlines())))}"
     for part in results.skipped:
-        yield f"- left out, for there was no time: {part}"
+        yield f"- left out: {part}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int]) -> list[str]:

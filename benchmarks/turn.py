@@ -1,7 +1,7 @@
 """A contestant's turn: the cases of a round, one after the other."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import attrs
 
@@ -13,7 +13,7 @@ from benchmarks.nodes import check, forget
 from benchmarks.phases import profile
 from benchmarks.results import Key, Results
 from benchmarks.sites import SITES, layers_case, words
-from tests.lab import Cluster, LabError
+from tests.lab import Cluster
 
 _ONE_NODE = ("cold", "rebuild", "present", "tag")
 
@@ -43,16 +43,9 @@ class Turn:
 
     def go(self) -> None:
         """Go through the cases; one that fails ends only those that build on it."""
-        self._attempt(self._one_node)
-        self._attempt(self._family)
-        self._attempt(self._layers)
-        self._attempt(self._several_nodes)
-
-    def _attempt(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except (Failed, LabError) as error:
-            self.results.fail(f"{SITES[self.engine].label}, {self.who}", error)
+        for work in self._one_node, self._family, self._layers, self._several_nodes:
+            with self.results.noting(f"{SITES[self.engine].label}, {self.who}"):
+                work()
 
     def _one_node(self) -> None:
         if not set(self.cases) & set(_ONE_NODE):

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+import attrs
 import pytest
 
+from benchmarks import __main__ as program
 from benchmarks import contestants
+from benchmarks.bench import Bench
+from benchmarks.clock import Clock
+from benchmarks.contestants import Sample
 from benchmarks.measure import Usage, measure
-from tests.lab import Cluster, Engine, Spec
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from benchmarks.plan import Part
+from benchmarks.results import Key, Results
+from benchmarks.run import Run
+from tests.lab import Cluster, Engine, Lab, Spec
 
 
 @pytest.fixture
@@ -49,3 +58,77 @@ def test_a_flush_can_be_left_out(
     monkeypatch.setattr(os, "sync", lambda: flushed.append(True))
     measure(["true"], os.environ, tmp_path, None, flush=flush)
     assert len(flushed) == times
+
+
+@attrs.frozen
+class _Bench:
+    """An engine whose rounds end as told."""
+
+    engine: str
+    results: Results
+    ends: list[type[BaseException] | None]
+
+    def round(self, part: Part) -> None:
+        if end := self.ends.pop(0):
+            raise end("oh")
+        key = Key(self.engine, part.size, "cold", "kind")
+        self.results.samples[key].append(Sample(Usage(1, 1, 1, 1), 1))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Three rounds on each of two engines."""
+    parts = [Part(1, 3, ("cold",), ("kind", "imgload"), ("docker", "docker28"))]
+    return Run(parts, Results(), Clock(float("inf")), tmp_path / "run.json")
+
+
+def _go(
+    run: Run, monkeypatch: pytest.MonkeyPatch, **ends: list[type[BaseException] | None]
+) -> None:
+    """Go through the run; an engine for which nothing is told cannot be prepared."""
+
+    def prepare(_lab: Lab, engine: str, *_: object) -> _Bench:
+        run.results.names[engine] = {"kind": "kind", "imgload": "imgload"}
+        return _Bench(engine, run.results, ends[engine])
+
+    monkeypatch.setattr(Bench, "prepare", prepare)
+    run.go(cast("Lab", None), Path())
+
+
+def test_an_error_costs_its_round_only(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is; an engine that cannot be prepared is left out as well."""
+    _go(run, monkeypatch, docker=[None, OSError, None])
+    (samples,) = run.results.samples.values()
+    assert len(samples) == 2
+    assert run.results.failures == [
+        "Docker 28, containerd store, preparing: KeyError('docker28')",
+        "Docker 20.10, graphdriver, 1 MB, cold (with kind, imgload): OSError('oh')",
+    ]
+
+
+def test_an_interrupted_run_keeps_what_it_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says what it has not, with who was to do it."""
+    with pytest.raises(KeyboardInterrupt):
+        _go(run, monkeypatch, docker=[None, KeyboardInterrupt], docker28=[None])
+    assert run.json
+    kept = Results.of_json(json.loads(run.json.read_text()))
+    assert [len(samples) for samples in kept.samples.values()] == [1, 1]
+    assert len(kept.skipped) == 4
+    left = "Docker 28, containerd store, 1 MB, cold (with kind, imgload): interrupted"
+    assert kept.skipped[-1] == left
+
+
+def test_an_interrupted_program_prints_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the status of an interrupted program."""
+
+    def interrupted(_options: object, results: Results) -> None:
+        results.skipped.append("the rest")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["benchmarks"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(program, "_run", interrupted)
+    assert program.main() == 130
+    assert "- left out: the rest" in capsys.readouterr().out
