@@ -74,8 +74,10 @@ class Turn:
             raise Failed(f"tags are left in the engine: {tags}")
         if "rebuild" in self.cases:
             key = (self.engine, self.size)
-            self.results.floors[key].append(least := floor(builder, self.one))
-            self.results.phases[key].append(profile(self.contestant, builder, self.one))
+            least = floor(builder, self.one)
+            phases = profile(self.contestant, builder, self.one)
+            self.results.floors[key].append(least)
+            self.results.phases[key].append(phases)
             _say(f"{self._label('rebuild')}: floor {least.push:.2f} + {least.load:.2f} s")
 
     def _family(self) -> None:

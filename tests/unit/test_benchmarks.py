@@ -90,6 +90,19 @@ def test_a_profile_is_held_against_the_floor(results: Results) -> None:
     assert "| **imgload / floor** | **2.00** |" in list(rebuilds(results))
 
 
+def test_a_whole_profile_is_a_median_of_wholes(results: Results) -> None:
+    """0.5 and 0.7 and 1.2 seconds; the medians of their phases make up 0.6."""
+    profiles = [{START: 0.1, "push": 0.4}, {START: 0.6, "push": 0.1}, {START: 0.2, "push": 1.0}]
+    results.phases["docker", 600] = profiles
+    assert "| **imgload, all** | **0.700** |" in list(rebuilds(results))
+
+
+def test_a_floor_without_a_profile_is_not_shown(results: Results) -> None:
+    """It would be held against nothing."""
+    results.phases.clear()
+    assert list(rebuilds(results)) == []
+
+
 def test_a_line_has_the_slope_of_its_points() -> None:
     """Two seconds, and one for each 100 MB."""
     points = [(size, [sample(2 + size / 100)]) for size in (60, 600, 3000)]
