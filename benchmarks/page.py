@@ -41,12 +41,13 @@ _PROFILE = """\
 By a load of one more rebuild, with marks set from outside: a phase lasts until the next one
 begins. The floor is the engine's own client pushing the one new layer, and `ctr images import` of
 it through the client's `exec`, without survey and proof. It is no limit: starting those clients is
-part of it.
+part of it. All are medians of the rounds, so the phases need not add up to the whole.
 """
 _GROWTH = """\
 Lines through the medians, by least squares: what one more unit costs, and the seconds that the
-line has at none ("s at 0"). The points are where was measured. Layers are added as small ones on
-top of the same image; the one-node point of the nodes' line is the cluster of one node.
+line has at none ("s at 0"). The points are where was measured; lines for layers and nodes are each
+of images of one size. Layers are added as small ones on top of the same image; the one-node point
+of the nodes' line is the cluster of one node.
 """
 
 _NOT = "Not measured in this run."

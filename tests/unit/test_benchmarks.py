@@ -141,6 +141,21 @@ def test_layers_grow_from_those_of_the_cold_load(results: Results) -> None:
     assert found == {"100 MB": (300, 600), "10 layers": (8, 32)}
 
 
+def test_sizes_are_not_mixed_in_a_line(results: Results) -> None:
+    """Each has its own row, and one number of layers or nodes in two sizes is no line."""
+    for size in 300, 600:
+        results.samples[Key("docker", size, "two", "imgload")] = [sample(size / 500)]
+        results.samples[Key("docker", size, "layers:32", "kind")] = [sample(size / 50)]
+    del results.samples[Key("docker", 300, "cold", "kind")]
+    found = {(line.case, line.unit, line.who): line.xs for line in lines(results)}
+    assert found == {
+        ("cold", "100 MB", "imgload"): (300, 600),
+        ("cold, 300 MB", "node", "imgload"): (1, 2),
+        ("cold, 600 MB", "node", "imgload"): (1, 2),
+        ("cold, 600 MB", "10 layers", "kind"): (8, 32),
+    }
+
+
 def test_a_phase_lasts_until_the_next() -> None:
     """One that begins twice is summed up."""
     seen = [("survey", 2.0), ("push", 3.0), ("survey", 5.0)]
