@@ -32,6 +32,9 @@ all layers must be unpacked. What fails that is not timed, and is listed below.
 - *s*, *CPU*: medians over the rounds, of the command with the programs that it starts, start-up
   included. What daemons and nodes do for it is not in *CPU*.
 - *peak*: the largest resident size of any one process of the command, in any round.
+- On Podman, *CPU* and *peak* are not comparable and favour imgload: the rival's `podman save` does
+  its work in the command's own process, and imgload's save in `podman system service`, which is not
+  counted.
 - *into nodes*: what its clients wrote to feed the imports (`wchar` of the client, with a few
   kilobytes of its own talk); for imgload what it reports, which is the blobs it sent.
 - *written*: bytes that the command, and its engine's daemon while it ran, wrote for the disk
