@@ -10,7 +10,8 @@ from benchmarks.table import details, duels, growth, rebuilds, remarks
 
 DOCS = Path(__file__).parents[1] / "docs"
 _FIRST = """\
-imgload beside the real kind and the usual ways around it, in one run in which they took turns.
+imgload beside the real kind and the usual ways around it, in one run. Who is first and who is last
+change places from round to round, and in the first round from engine to engine.
 `sudo .venv/bin/python -m benchmarks --write-docs`, in the repository, does it again with the lab's
 own engines and nodes, and writes this page. {{download}}`Every sample <benchmarks.json>` is kept.
 

@@ -6,9 +6,10 @@ import json
 import os
 import signal
 import sys
+from itertools import count, pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -19,9 +20,10 @@ from benchmarks.bench import Bench
 from benchmarks.clock import Clock
 from benchmarks.contestants import Sample
 from benchmarks.measure import Usage, measure
-from benchmarks.plan import Part
+from benchmarks.plan import STANDARD, Part, place
 from benchmarks.results import Key, Results
 from benchmarks.run import Run
+from benchmarks.sites import SITES
 from tests.lab import Cluster, Engine, Lab, Spec
 
 
@@ -132,3 +134,26 @@ def test_an_interrupted_program_prints_what_it_has(
     monkeypatch.setattr(program, "_run", interrupted)
     assert program.main() == 130
     assert "- left out: the rest" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", [60, 600, 3000])
+def test_the_sides_take_turns_in_being_first(size: int) -> None:
+    """On an engine, and where a case has one round, from engine to engine."""
+    firsts = {engine: _firsts(engine, size) for engine in SITES}
+    assert {orders[0] for orders in firsts.values() if orders} == {"imgload", "rival"}
+    for orders in firsts.values():
+        assert all(before != after for before, after in pairwise(orders))
+
+
+def _firsts(engine: str, size: int) -> list[str]:
+    """Which of imgload and its rival comes first, in each round of both."""
+    rounds = {size: count(place(STANDARD, size, engine))}
+    rival = SITES[engine].rival
+    sides: dict[str, Any] = dict.fromkeys([rival, "archive", "ctr", "imgload"])
+    cluster = cast("Cluster", None)
+    bench = Bench(engine, SITES[engine], cluster, None, sides, Results(), rounds)
+    orders = [
+        bench.order(part) for part in STANDARD if part.size == size and engine in part.engines
+    ]
+    both = [order for order in orders if {rival, "imgload"} <= set(order)]
+    return ["rival" if order.index(rival) < order.index("imgload") else "imgload" for order in both]
