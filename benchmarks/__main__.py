@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     size = "of the images, in MB (10^6 bytes) [default: 60 600 3000]"
     parser.add_argument("--size", type=_positive, nargs="+", metavar="MB", help=size)
     parser.add_argument("--rounds", type=_positive, metavar="N", help="[default: by size]")
-    minutes = "begin no round that would not end by then, by the last one like it"
+    minutes = "begin no round that is not expected to end by then, by the quickest one so far"
     parser.add_argument("--minutes", type=_positive, metavar="N", help=minutes)
     json_help = "write every sample to a file, after every round"
     parser.add_argument("--json", type=Path, metavar="FILE", help=json_help)
