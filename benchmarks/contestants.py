@@ -33,6 +33,8 @@ for node in $nodes; do
     "$program" save "$@" | "$program" exec -i "$node" ctr -n k8s.io images import --local -
 done
 """
+_OWN = "/imgload/"
+"""What is in the name of each image that imgload has an engine push."""
 
 
 @attrs.frozen
@@ -190,16 +192,23 @@ class Imgload(Contestant):
     def load(self, images: Sequence[Image], cluster: Cluster) -> Sample:
         """Load the images; what imgload reports has to be true and it may leave nothing."""
         program = Path(sys.executable).with_name("imgload")
+        before = self._traces()
         usage, shown = self.measure(program, *self.arguments(images, cluster))
+        if left := self._traces() - before:
+            raise Failed(f"imgload left {', '.join(sorted(left))}")
         reports = json.loads(shown)["images"]
         for image, report in zip(images, reports, strict=True):
             if report["image_id"] != image.image_id:
                 raise Failed(f"imgload reports {report['image_id']}, and it is {image.image_id}")
-        if left := list((self.folder / "tmp").iterdir()):
-            raise Failed(f"imgload left {left}")
         rows = [node for report in reports for node in report["nodes"]]
         actions = {row["action"] for row in rows}
         return Sample(usage, sum(row["bytes_sent"] for row in rows), "+".join(sorted(actions)))
+
+    def _traces(self) -> set[str]:
+        """Return the temporary files, and the tags in the engine, that only imgload makes."""
+        tags = self.engine.cli("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+        files = map(str, (self.folder / "tmp").glob("*"))
+        return {*files, *(tag for tag in tags if _OWN in tag)}
 
     def arguments(self, images: Sequence[Image], cluster: Cluster) -> list[str]:
         """Return what the program is to do."""

@@ -8,7 +8,6 @@ import attrs
 from benchmarks.contestants import Contestant, Imgload, Sample
 from benchmarks.floor import floor
 from benchmarks.images import Builder, Image
-from benchmarks.measure import Failed
 from benchmarks.nodes import check, forget
 from benchmarks.phases import profile
 from benchmarks.results import Key, Results
@@ -70,8 +69,6 @@ class Turn:
         if not isinstance(self.contestant, Imgload):
             return
         builder = self.images.builder
-        if len(tags := builder.tags()) > 1:
-            raise Failed(f"tags are left in the engine: {tags}")
         if "rebuild" in self.cases:
             key = (self.engine, self.size)
             least = floor(builder, self.one)

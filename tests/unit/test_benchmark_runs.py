@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from benchmarks import contestants
 from benchmarks.bench import Bench
 from benchmarks.clock import Clock
 from benchmarks.contestants import Sample
-from benchmarks.measure import Usage, measure
+from benchmarks.measure import Failed, Usage, measure
 from benchmarks.plan import STANDARD, Part, place
 from benchmarks.results import Key, Results
 from benchmarks.run import Run
@@ -60,6 +61,24 @@ def test_a_flush_can_be_left_out(
     monkeypatch.setattr(os, "sync", lambda: flushed.append(True))
     measure(["true"], os.environ, tmp_path, None, flush=flush)
     assert len(flushed) == times
+
+
+@pytest.mark.parametrize("left", ["", "127.0.0.1:5/imgload/ab:cd"])
+def test_what_imgload_leaves_in_the_engine_is_a_failure(
+    left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier program left is not held against it."""
+    tags = ["app:dev", "127.0.0.1:4/imgload/ef:01"]
+    engine = cast("Engine", SimpleNamespace(name="docker", cli=lambda *_: "\n".join(tags)))
+    imgload = contestants.Imgload(engine, tmp_path)
+
+    def measured(*_: object) -> tuple[Usage, str]:
+        tags.append(left)
+        return Usage(1, 1, 1, 1), '{"images": []}'
+
+    monkeypatch.setattr(contestants.Contestant, "measure", measured)
+    with pytest.raises(Failed, match=left) if left else contextlib.nullcontext():
+        imgload.load([], Cluster(Spec(name="c", engine="docker"), engine, []))
 
 
 @attrs.frozen
