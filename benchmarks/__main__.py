@@ -10,30 +10,27 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from benchmarks.bench import Bench
 from benchmarks.clock import Clock
 from benchmarks.machine import describe
 from benchmarks.page import write_docs
-from benchmarks.plan import Wish, schedule
+from benchmarks.plan import Wish
 from benchmarks.results import Results
+from benchmarks.run import Run
 from benchmarks.sites import CASES, CONTESTANTS, SITES
 from benchmarks.table import markdown
 from tests.lab import Lab
 
 
 def main() -> int:
-    """Measure and print; 1 only if something did not load, 130 when interrupted."""
+    """Measure and print; 1 only if something failed, 130 when interrupted."""
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            results = _read(options.read) if options.read else _run(options)
-    except KeyboardInterrupt:
-        return 130
+    results = _read(options.read) if options.read else Results(machine=describe())
+    interrupted = not options.read and not _measured(options, results)
     print(markdown(results))
     if options.write_docs and results.samples:
         write_docs(results)
-    return 1 if results.failures else 0
+    return 130 if interrupted else int(bool(results.failures))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     size = "of the images, in MB (10^6 bytes) [default: 60 600 3000]"
     parser.add_argument("--size", type=_positive, nargs="+", metavar="MB", help=size)
     parser.add_argument("--rounds", type=_positive, metavar="N", help="[default: by size]")
-    minutes = "begin no round that would not end by then, by the last one like it"
+    minutes = "begin no round that is not expected to end by then, by the quickest one so far"
     parser.add_argument("--minutes", type=_positive, metavar="N", help=minutes)
     json_help = "write every sample to a file, after every round"
     parser.add_argument("--json", type=Path, metavar="FILE", help=json_help)
@@ -68,27 +65,21 @@ def _read(path: Path) -> Results:
     return Results.of_json(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _run(options: argparse.Namespace) -> Results:
+def _measured(options: argparse.Namespace, results: Results) -> bool:
+    """Measure, and return whether nobody interrupted it; the results are kept in any case."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr), results.noting("the lab"):
+            _run(options, results)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def _run(options: argparse.Namespace, results: Results) -> None:
     wish = Wish(options.engines, options.cases, options.contestants, options.rounds, options.size)
-    parts = wish.parts()
-    results = Results(machine=describe())
     clock = Clock(60 * options.minutes if options.minutes else float("inf"))
     with Lab.open() as lab, tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        names = dict.fromkeys(engine for part in parts for engine in part.engines)
-        benches = {n: Bench.prepare(lab, n, Path(folder), parts, results) for n in names}
-        for part, number, engine in schedule(parts):
-            what = ", ".join([*part.cases, *part.alone])
-            label = f"{SITES[engine].label}, {part.size} MB, round {number} of {what}"
-            if not clock.allows(part, engine):
-                results.skipped.append(label)
-                continue
-            print(f"== {label}", flush=True)
-            with clock.timing(part, engine):
-                benches[engine].round(part)
-            results.machine["minutes"] = round(clock.elapsed / 60, 1)
-            if options.json:
-                results.write(options.json)
-    return results
+        Run(wish.parts(), results, clock, options.json).go(lab, Path(folder))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -1,7 +1,6 @@
 """The rounds on one engine."""
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -9,13 +8,12 @@ import attrs
 
 from benchmarks.contestants import Contestant, contestants
 from benchmarks.images import Builder
-from benchmarks.measure import Failed
 from benchmarks.nodes import forget
-from benchmarks.plan import Part
+from benchmarks.plan import Part, place
 from benchmarks.results import Results
 from benchmarks.sites import SITES, Site
 from benchmarks.turn import Shared, Turn
-from tests.lab import Cluster, Engine, Lab, LabError
+from tests.lab import Cluster, Engine, Lab
 
 _THREE = {"two", "three"}
 _TEN = 10
@@ -23,7 +21,7 @@ _TEN = 10
 
 @attrs.frozen
 class Bench:
-    """One engine with its clusters and contestants."""
+    """One engine with its clusters and contestants, and the rounds to come by size."""
 
     engine: str
     site: Site
@@ -31,11 +29,11 @@ class Bench:
     three: Cluster | None
     contestants: dict[str, Contestant]
     results: Results
-    _rounds: defaultdict[int, Iterator[int]] = attrs.field(factory=lambda: defaultdict(count))
+    rounds: Mapping[int, Iterator[int]]
 
     @classmethod
     def prepare(
-        cls, lab: Lab, engine: str, parent: Path, parts: list[Part], results: Results
+        cls, lab: Lab, engine: str, parent: Path, parts: Sequence[Part], results: Results
     ) -> "Bench":
         """Bring up what the engine needs for these parts."""
         site = SITES[engine]
@@ -47,19 +45,24 @@ class Bench:
         found = contestants(lab, one.engine, one, folder)
         results.names[engine] = {who: each.name for who, each in found.items()}
         results.versions[engine] = _versions(one.engine, one)
-        return cls(engine, site, one, three, found, results)
+        rounds = {part.size: count(place(parts, part.size, engine)) for part in parts}
+        return cls(engine, site, one, three, found, results, rounds)
 
     def round(self, part: Part) -> None:
-        """Measure every case once for each contestant, who take turns in being first."""
+        """Measure every case once for each contestant, who take turns (`order`)."""
         builder = Builder(self.one.engine, part.size * 10**6)
-        order = [who for who in part.contestants_on(self.engine) if who in self.contestants]
-        first = next(self._rounds[part.size]) % len(order) if len(order) > 1 else 0
         try:
             images = self._build(builder, part)
-            for who in order[first:] + order[:first]:
+            for who in self.order(part):
                 self._turn(part, who, images).go()
         finally:
             self._clean(builder)
+
+    def order(self, part: Part) -> list[str]:
+        """Return who takes part, in every other round of a size the other way round."""
+        order = [who for who in part.contestants_on(self.engine) if who in self.contestants]
+        turned = len(order) > 1 and next(self.rounds[part.size]) % 2
+        return order[::-1] if turned else order
 
     def _build(self, builder: Builder, part: Part) -> Shared:
         builder.anew()
@@ -83,10 +86,8 @@ class Bench:
     def _clean(self, builder: Builder) -> None:
         for cluster in (self.one, self.three):
             if cluster:
-                try:
+                with self.results.noting(f"{self.site.label}, cleaning up"):
                     forget(cluster, builder.images)
-                except (Failed, LabError) as error:
-                    self.results.fail(f"{self.site.label}, cleaning up", error)
         builder.clear()
 
 

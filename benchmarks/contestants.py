@@ -33,6 +33,8 @@ for node in $nodes; do
     "$program" save "$@" | "$program" exec -i "$node" ctr -n k8s.io images import --local -
 done
 """
+_OWN = "/imgload/"
+"""What is in the name of each image that imgload has an engine push."""
 
 
 @attrs.frozen
@@ -75,9 +77,9 @@ class Contestant(ABC):
         """The name of the engine's client."""
         return "podman" if self.engine.name.startswith("podman") else "docker"
 
-    def measure(self, *argv: str | Path) -> tuple[Usage, str]:
+    def measure(self, *argv: str | Path, flush: bool = True) -> tuple[Usage, str]:
         """Return what a command used, and its stdout."""
-        return measure(argv, self.env, self.folder, self.engine.daemon.pid)
+        return measure(argv, self.env, self.folder, self.engine.daemon.pid, flush=flush)
 
     @property
     def _cache(self) -> Path:
@@ -134,11 +136,12 @@ class Kind(Feeder):
         """Load images as kind does it on Docker."""
         return self.kind("docker-image", *names, cluster=cluster)
 
-    def kind(self, *what: str, cluster: Cluster) -> Usage:
+    def kind(self, *what: str, cluster: Cluster, flush: bool = True) -> Usage:
         """Have kind load something."""
         nodes = ",".join(node.name for node in cluster.nodes)
         options = ["--nodes", nodes] if is_part(cluster) else []
-        return self.measure(self.program, "load", *what, "--name", cluster.name, *options)[0]
+        more = ("--name", cluster.name, *options)
+        return self.measure(self.program, "load", *what, *more, flush=flush)[0]
 
 
 @attrs.frozen
@@ -151,11 +154,11 @@ class Archive(Kind):
         return f"{self.client} save + kind {self.version} load image-archive"
 
     def feed(self, names: Sequence[str], cluster: Cluster) -> Usage:
-        """Load images by way of a file, and remove that."""
+        """Load images by way of a file, and remove that; nothing between the two is free."""
         path = self.folder / "image.tar"
         try:
             saved, _ = self.measure(self.client, "save", "-o", path, *self.save_options(names))
-            loaded = self.kind("image-archive", str(path), cluster=cluster)
+            loaded = self.kind("image-archive", str(path), cluster=cluster, flush=False)
         finally:
             path.unlink(missing_ok=True)
         return saved.then(loaded)
@@ -189,16 +192,23 @@ class Imgload(Contestant):
     def load(self, images: Sequence[Image], cluster: Cluster) -> Sample:
         """Load the images; what imgload reports has to be true and it may leave nothing."""
         program = Path(sys.executable).with_name("imgload")
+        before = self._traces()
         usage, shown = self.measure(program, *self.arguments(images, cluster))
+        if left := self._traces() - before:
+            raise Failed(f"imgload left {', '.join(sorted(left))}")
         reports = json.loads(shown)["images"]
         for image, report in zip(images, reports, strict=True):
             if report["image_id"] != image.image_id:
                 raise Failed(f"imgload reports {report['image_id']}, and it is {image.image_id}")
-        if left := list((self.folder / "tmp").iterdir()):
-            raise Failed(f"imgload left {left}")
         rows = [node for report in reports for node in report["nodes"]]
         actions = {row["action"] for row in rows}
         return Sample(usage, sum(row["bytes_sent"] for row in rows), "+".join(sorted(actions)))
+
+    def _traces(self) -> set[str]:
+        """Return the temporary files, and the tags in the engine, that only imgload makes."""
+        tags = self.engine.cli("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+        files = map(str, (self.folder / "tmp").glob("*"))
+        return {*files, *(tag for tag in tags if _OWN in tag)}
 
     def arguments(self, images: Sequence[Image], cluster: Cluster) -> list[str]:
         """Return what the program is to do."""

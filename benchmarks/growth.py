@@ -63,7 +63,7 @@ def lines(results: Results) -> Iterator[Line]:
         for unit, case, points_of in _kinds(results):
             for who in (site.rival, "imgload"):
                 points = [(x, found) for x, found in points_of(engine, who) if found]
-                if len(points) >= _FEWEST:
+                if len({x for x, _ in points}) >= _FEWEST:
                     yield fit(engine, unit, case, who, points)
 
 
@@ -75,10 +75,6 @@ def fit(engine: str, unit: str, case: str, who: str, points: Points) -> Line:
     return Line(engine, unit, case, who, tuple(x for x, _ in points), slopes, start)
 
 
-def _in_mb(size: int | None) -> float | None:
-    return None if size is None else size / 1e6
-
-
 def _line(points: Points, cost: Cost) -> tuple[float | None, float | None]:
     known = [(x, [each for each in samples if cost(each) is not None]) for x, samples in points]
     if not all(samples for _, samples in known):
@@ -88,11 +84,12 @@ def _line(points: Points, cost: Cost) -> tuple[float | None, float | None]:
 
 
 def _kinds(results: Results) -> Iterator[tuple[str, str, Of]]:
-    """Yield unit, case, and the points of an engine and a contestant."""
+    """Yield unit, case, and the points of an engine and a contestant; one size for each line."""
     for case in ("cold", "rebuild"):
         yield "100 MB", case, partial(_sizes, results, case)
-    yield "10 layers", "cold", partial(_layers, results)
-    yield "node", "cold", partial(_nodes, results)
+    for unit, points_of in ("10 layers", _layers), ("node", _nodes):
+        for size in results.sizes():
+            yield unit, f"cold, {size} MB", partial(points_of, results, size)
 
 
 def _sizes(results: Results, case: str, engine: str, who: str) -> Found:
@@ -100,15 +97,13 @@ def _sizes(results: Results, case: str, engine: str, who: str) -> Found:
         yield size, results.of(engine, size, case, who)
 
 
-def _layers(results: Results, engine: str, who: str) -> Found:
-    for size in results.sizes():
-        deep = [case for case in results.cases(engine, size) if layers_in(case)]
-        for case in ("cold", *deep) if deep else ():
-            yield layers_in(case) or _IN_COLD, results.of(engine, size, case, who)
+def _layers(results: Results, size: int, engine: str, who: str) -> Found:
+    deep = [case for case in results.cases(engine, size) if layers_in(case)]
+    for case in ("cold", *deep):
+        yield layers_in(case) or _IN_COLD, results.of(engine, size, case, who)
 
 
-def _nodes(results: Results, engine: str, who: str) -> Found:
-    for size in results.sizes():
-        if results.of(engine, size, "two", who):
-            for case, count in _NODES.items():
-                yield count, results.of(engine, size, case, who)
+def _nodes(results: Results, size: int, engine: str, who: str) -> Found:
+    if results.of(engine, size, "two", who):
+        for case, count in _NODES.items():
+            yield count, results.of(engine, size, case, who)

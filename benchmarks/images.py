@@ -91,8 +91,10 @@ class Builder:
         """Give the newest build one more name."""
         image = attrs.evolve(self.newest, name=_unique("bench-renamed"))
         self.engine.cli("tag", self.newest.name, image.name)
-        yield image
-        self.engine.cli("rmi", image.name)
+        try:
+            yield image
+        finally:
+            self.engine.cli("rmi", image.name)
 
     def _build(self, name: str, layers: Sequence[dict[str, bytes]], base: str) -> Image:
         own_id = self.engine.build(name, base=base, layers=layers)
@@ -100,12 +102,6 @@ class Builder:
         template = "{{json .RootFS.Layers}}"
         shown = self.engine.cli("image", "inspect", "--format", template, name)
         return Image(name, config_digest(self.engine, own_id), tuple(json.loads(shown)))
-
-    def tags(self) -> list[str]:
-        """Return the names that the newest build has in the engine."""
-        template = "{{json .RepoTags}}"
-        shown = self.engine.cli("image", "inspect", "--format", template, self.name)
-        return list(json.loads(shown))
 
     def clear(self) -> None:
         """Remove all builds from the engine."""

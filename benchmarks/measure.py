@@ -61,15 +61,21 @@ def environment(engine: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 def measure(
-    argv: Sequence[str | Path], env: Mapping[str, str], folder: Path, daemon: int | None
+    argv: Sequence[str | Path],
+    env: Mapping[str, str],
+    folder: Path,
+    daemon: int | None,
+    *,
+    flush: bool = True,
 ) -> tuple[Usage, str]:
-    """Run the command once what was written before is on the disk; its usage and stdout.
+    """Run the command; its usage and stdout.
 
     Args:
         argv: the command.
         env: its environment.
         folder: where files may be left.
         daemon: process ID of the engine that works for it; what that writes is added.
+        flush: bring what was written before to the disk first, which takes none of its time.
 
     Raises:
         Failed: when it does not exit with 0.
@@ -78,7 +84,8 @@ def measure(
     report = folder / "usage.json"
     command = [str(word) for word in argv]
     watch = [sys.executable, "-I", "-S", stopwatch.__file__, str(report)]
-    os.sync()
+    if flush:
+        os.sync()
     before = _written(daemon)
     code, out, err = _communicate([*watch, *command], env)
     if code:

@@ -10,7 +10,8 @@ from benchmarks.table import details, duels, growth, rebuilds, remarks
 
 DOCS = Path(__file__).parents[1] / "docs"
 _FIRST = """\
-imgload beside the real kind and the usual ways around it, in one run in which they took turns.
+imgload beside the real kind and the usual ways around it, in one run. Who is first and who is last
+change places from round to round, and in the first round from engine to engine.
 `sudo .venv/bin/python -m benchmarks --write-docs`, in the repository, does it again with the lab's
 own engines and nodes, and writes this page. {{download}}`Every sample <benchmarks.json>` is kept.
 
@@ -32,6 +33,9 @@ all layers must be unpacked. What fails that is not timed, and is listed below.
 - *s*, *CPU*: medians over the rounds, of the command with the programs that it starts, start-up
   included. What daemons and nodes do for it is not in *CPU*.
 - *peak*: the largest resident size of any one process of the command, in any round.
+- On Podman, *CPU* and *peak* are not comparable and favour imgload: the rival's `podman save` does
+  its work in the command's own process, and imgload's save in `podman system service`, which is not
+  counted.
 - *into nodes*: what its clients wrote to feed the imports (`wchar` of the client, with a few
   kilobytes of its own talk); for imgload what it reports, which is the blobs it sent.
 - *written*: bytes that the command, and its engine's daemon while it ran, wrote for the disk
@@ -41,22 +45,23 @@ _PROFILE = """\
 By a load of one more rebuild, with marks set from outside: a phase lasts until the next one
 begins. The floor is the engine's own client pushing the one new layer, and `ctr images import` of
 it through the client's `exec`, without survey and proof. It is no limit: starting those clients is
-part of it.
+part of it. All are medians of the rounds, so the phases need not add up to the whole.
 """
 _GROWTH = """\
 Lines through the medians, by least squares: what one more unit costs, and the seconds that the
-line has at none ("s at 0"). The points are where was measured. Layers are added as small ones on
-top of the same image; the one-node point of the nodes' line is the cluster of one node.
+line has at none ("s at 0"). The points are where was measured; lines for layers and nodes are each
+of images of one size. Layers are added as small ones on top of the same image; the one-node point
+of the nodes' line is the cluster of one node.
 """
 
 _NOT = "Not measured in this run."
 
 
 def write_docs(results: Results) -> None:
-    """Write the page, the plot and the samples."""
+    """Write the samples, which nothing else can bring back, the page and the plot."""
+    results.write(DOCS / "benchmarks.json")
     (DOCS / "benchmarks.md").write_text(page(results), encoding="utf-8")
     (DOCS / "benchmarks.svg").write_text(svg(results, main_size(results)), encoding="utf-8")
-    results.write(DOCS / "benchmarks.json")
 
 
 def main_size(results: Results) -> int:

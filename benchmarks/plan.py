@@ -98,6 +98,12 @@ class Wish:
         return Part(size, rounds, cases, self.contestants or part.contestants)
 
 
+def place(parts: Sequence[Part], size: int, engine: str) -> int:
+    """Return how many other engines come before this one with images of a size."""
+    engines = dict.fromkeys(name for part in parts if part.size == size for name in part.engines)
+    return [*engines, engine].index(engine)
+
+
 def schedule(parts: Sequence[Part]) -> Iterator[tuple[Part, int, str]]:
     """Yield part, number of the round, and engine: first rounds first, and what is large last."""
     rounds = [(part, number) for part in parts for number in range(1, part.rounds + 1)]

@@ -1,7 +1,9 @@
 """What was measured, as values and as JSON."""
 
+import contextlib
 import json
 import sys
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +14,9 @@ import attrs
 
 from benchmarks.contestants import Sample
 from benchmarks.floor import Floor
-from benchmarks.measure import Usage
+from benchmarks.measure import Failed, Usage
 from benchmarks.sites import SITES, TARGET_SIZE, order
+from tests.lab import LabError
 
 _KEPT = ("machine", "versions", "names", "failures", "skipped")
 Phases = dict[str, float]
@@ -46,8 +49,20 @@ class Results:
 
     def fail(self, who: str, error: Exception) -> None:
         """Note what failed."""
-        self.failures.append(f"{who}: {error}")
-        print(f"{who}: failed: {error}", file=sys.stderr, flush=True)
+        expected = isinstance(error, Failed | LabError)
+        told = str(error) if expected else repr(error)
+        self.failures.append(f"{who}: {told}")
+        print(f"{who}: failed: {told}", file=sys.stderr, flush=True)
+        if not expected:
+            traceback.print_exception(error)
+
+    @contextlib.contextmanager
+    def noting(self, who: str) -> Iterator[None]:
+        """Note an error instead of raising it, so that it costs the run nothing else."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - what was measured so far is worth more
+            self.fail(who, error)
 
     def sizes(self) -> list[int]:
         """Return the sizes of the images, in MB."""

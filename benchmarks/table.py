@@ -69,7 +69,8 @@ def _cells(samples: Sequence[Sample]) -> Iterator[str]:
 def rebuilds(results: Results) -> Iterator[str]:
     """Return where the time of a rebuild goes, and the floor; engines are columns."""
     for size in results.sizes():
-        places = [(engine, size) for engine in SITES if results.floors.get((engine, size))]
+        every = [(engine, size) for engine in SITES]
+        places = [at for at in every if results.floors.get(at) and results.phases.get(at)]
         if places:
             yield from (f"### Where a rebuild's time goes, {size} MB", "")
             heads = ("seconds", *(SITES[engine].label for engine, _ in places))
@@ -83,7 +84,8 @@ def _column(results: Results, place: tuple[str, int]) -> dict[str, str]:
     profiles, floors = results.phases[place], results.floors[place]
     names = dict.fromkeys(name for profile in profiles for name in profile)
     phases = {name: median(each.get(name, 0.0) for each in profiles) for name in names}
-    total, least = sum(phases.values()), median(floor.seconds for floor in floors)
+    total = median(sum(profile.values()) for profile in profiles)
+    least = median(floor.seconds for floor in floors)
     return {
         **{name: f"{value:.3f}" for name, value in phases.items()},
         "**imgload, all**": f"**{total:.3f}**",
@@ -117,7 +119,7 @@ def remarks(results: Results) -> Iterator[str]:
     for failure in results.failures:
         yield f"- failed: {' / '.join(filter(None, map(str.strip, failure.splitlines())))}"
     for part in results.skipped:
-        yield f"- left out, for there was no time: {part}"
+        yield f"- left out: {part}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int]) -> list[str]:
