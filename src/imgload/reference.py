@@ -138,6 +138,16 @@ def is_full_image_id(text: str) -> bool:
     return digits is not None and (len(digits) == _FULL_ID_LENGTH or text.startswith("sha256:"))
 
 
+def name_or_id(text: str) -> Reference | None:
+    """Parse what an image is asked for by; None when it can only be an image ID.
+
+    Raises:
+        ReferenceInvalid: when it is neither a name nor an image ID.
+
+    """
+    return None if is_full_image_id(text) else Reference.parse(text)
+
+
 def _digest(text: str, whole: str) -> Digest:
     try:
         return Digest.parse(text)
