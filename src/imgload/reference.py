@@ -49,22 +49,27 @@ class Reference:
     written: str = attrs.field(default="", eq=False)
 
     @classmethod
-    def parse(cls, text: str) -> Reference:
+    def parse(cls, text: str, whole: str = "") -> Reference:
         """Parse and normalise a name as a pod spec would have it.
+
+        Args:
+            text: the name.
+            whole: what it stands for, to be named where it is invalid; empty for itself.
 
         Raises:
             ReferenceInvalid: when Kubernetes would call it ``InvalidImageName``.
 
         """
+        whole = whole or text
         rest, at, digest_text = text.partition("@")
-        digest = _digest(digest_text, text) if at else None
+        digest = _digest(digest_text, whole) if at else None
         head, slash, last = rest.rpartition("/")
         last, colon, tag = last.partition(":")
         name = f"{head}/{last}" if slash else last
         if colon and not _TAG.fullmatch(tag):
-            raise _invalid(text, f"{tag!r} is not a tag")
+            raise _invalid(whole, f"{tag!r} is not a tag")
         registry, repository, written = _split_registry(name)
-        _check(text, registry, repository)
+        _check(whole, registry, repository)
         return cls(registry, repository, tag or (None if digest else DEFAULT_TAG), digest, written)
 
     @property
