@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from imgload.events import Event
 from imgload.loader import Loader
+from imgload.looking import Request
 from imgload.report import Report
 
 if TYPE_CHECKING:
@@ -58,9 +59,11 @@ def load(
         ImgloadError: when nothing could be loaded at all; the tree is drawn in `imgload.errors`.
 
     """
+    texts = _several(images)
+    Request.of(texts, name, also, platform)  # refuses what it can before an engine is looked for
     with Loader.connect(cluster, nodes=nodes, source=source) as loader:
         return loader.load(
-            _several(images),
+            texts,
             name=name,
             also=also,
             platform=platform,
@@ -102,10 +105,10 @@ def verify(
         ImgloadError: when the images or the nodes could not be settled on.
 
     """
+    texts = _several(images)
+    Request.of(texts, name, (), platform)  # as for `load`
     with Loader.connect(cluster, nodes=nodes, source=source) as loader:
-        return loader.verify(
-            _several(images), name=name, platform=platform, deep=deep, on_event=on_event
-        )
+        return loader.verify(texts, name=name, platform=platform, deep=deep, on_event=on_event)
 
 
 def images(

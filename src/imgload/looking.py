@@ -19,7 +19,7 @@ from imgload.oci.platform import Platform
 from imgload.parallel import Task, in_parallel, outcome
 from imgload.plan import Image
 from imgload.sources.base import Found, Source
-from imgload.sources.resolve import Located, Settle, locate, named, refit
+from imgload.sources.resolve import Located, Settle, locate, named, refit, require_names
 
 Ask = Callable[[Node, Question], Survey | ImgloadError]
 
@@ -44,12 +44,19 @@ class Request:
         also: names beside it.
         platform: None for the nodes'.
 
+    Raises:
+        ReferenceInvalid: when something is no name, and among the texts no image ID either.
+        UsageError: when several images are to have one name.
+
     """
 
     texts: Sequence[str]
     name: str | None = None
     also: Sequence[str] = ()
     platform: Platform | None = None
+
+    def __attrs_post_init__(self) -> None:
+        require_names(self.texts, self.name, self.also)
 
     @classmethod
     def of(

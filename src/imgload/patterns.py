@@ -58,9 +58,9 @@ def _parsed(text: str) -> str:
             hint="write it as a name with * for anything: app, app:dev-*, ghcr.io/me/*",
         )
     if not _GLOB.search(tag):
-        Reference.parse(f"app{colon}{tag}")
+        Reference.parse(f"app{colon}{tag}", text)
     if not _GLOB.search(repository):
-        repository = Reference.parse(repository).untagged.familiar
+        repository = Reference.parse(repository, text).untagged.familiar
     return f"{repository}{colon}{tag}"
 
 

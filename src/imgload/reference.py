@@ -49,22 +49,27 @@ class Reference:
     written: str = attrs.field(default="", eq=False)
 
     @classmethod
-    def parse(cls, text: str) -> Reference:
+    def parse(cls, text: str, whole: str = "") -> Reference:
         """Parse and normalise a name as a pod spec would have it.
+
+        Args:
+            text: the name.
+            whole: what it stands for, to be named where it is invalid; empty for itself.
 
         Raises:
             ReferenceInvalid: when Kubernetes would call it ``InvalidImageName``.
 
         """
+        whole = whole or text
         rest, at, digest_text = text.partition("@")
-        digest = _digest(digest_text, text) if at else None
+        digest = _digest(digest_text, whole) if at else None
         head, slash, last = rest.rpartition("/")
         last, colon, tag = last.partition(":")
         name = f"{head}/{last}" if slash else last
         if colon and not _TAG.fullmatch(tag):
-            raise _invalid(text, f"{tag!r} is not a tag")
+            raise _invalid(whole, f"{tag!r} is not a tag")
         registry, repository, written = _split_registry(name)
-        _check(text, registry, repository)
+        _check(whole, registry, repository)
         return cls(registry, repository, tag or (None if digest else DEFAULT_TAG), digest, written)
 
     @property
@@ -136,6 +141,16 @@ def is_full_image_id(text: str) -> bool:
     """Whether the text can only be an image ID: Kubernetes allows no such name."""
     digits = image_id_prefix(text)
     return digits is not None and (len(digits) == _FULL_ID_LENGTH or text.startswith("sha256:"))
+
+
+def name_or_id(text: str) -> Reference | None:
+    """Parse what an image is asked for by; None when it can only be an image ID.
+
+    Raises:
+        ReferenceInvalid: when it is neither a name nor an image ID.
+
+    """
+    return None if is_full_image_id(text) else Reference.parse(text)
 
 
 def _digest(text: str, whole: str) -> Digest:

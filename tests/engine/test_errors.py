@@ -40,7 +40,7 @@ def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
         (["app:v1", "--from", "/nosuch", "-c", "lab-d21"], 2, "no such source", "docker save"),
         (["app:v1", "--platform", "a b", "-c", "lab-d21"], 2, "not a platform", "os/arch"),
         (["app:v1"], 4, "several clusters", "--cluster NAME"),
-        (["--from", "docker", "-c", "lab-d21"], 2, "no image named", "imgload load IMAGE"),
+        (["--from", "docker", "-c", "lab-d21"], 2, "no image named", "name an image"),
     ],
 )
 def test_a_mistake_is_explained(args: list[str], status: int, said: str, hint: str) -> None:

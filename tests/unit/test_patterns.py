@@ -154,6 +154,25 @@ def test_what_no_image_can_be_called_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("A:B:C", "'B:C' is not a tag"),
+        ("a*:B:C", "'B:C' is not a tag"),
+        ("APP", "'APP' is not a repository"),
+        ("APP:dev", "'APP' is not a repository"),
+        ("APP:dev-*", "'APP' is not a repository"),
+        ("ghcr.io/APP:dev-?", "'APP' is not a repository"),
+    ],
+)
+def test_the_text_that_was_typed_is_named(text: str, why: str) -> None:
+    """All of it, and what is wrong with it."""
+    with pytest.raises(ReferenceInvalid) as caught:
+        parse_patterns([text])
+    assert repr(text) in caught.value.message
+    assert why in caught.value.message
+
+
+@pytest.mark.parametrize(
     ("held", "pattern", "wanted"),
     [
         ("localhost/app:dev", "app", "app:dev"),

@@ -179,8 +179,9 @@ def _named(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
     missing = [name for name in names if name not in by_name]
     if missing:
         there = ", ".join(by_name) or "none"
+        choose, look = "choose one of those with --node", "see what there is with: imgload clusters"
         raise NodeNotFound(
-            f"no node {', '.join(missing)}; there: {there}", hint="choose one of those with --node"
+            f"no node {', '.join(missing)}; there: {there}", hint=choose if by_name else look
         )
     return tuple(by_name[name] for name in dict.fromkeys(names))
 

@@ -14,6 +14,8 @@ from imgload.errors import EngineError, EngineNotPermitted, ImgloadError, UsageE
 SECONDS = 2.0
 """For an engine to say what it is."""
 _VARIABLES = ("DOCKER_HOST", "CONTAINER_HOST")
+_NAMING = ("DOCKER_CONTEXT", "CONTAINER_CONNECTION")
+"""Variables with the name of an address."""
 
 
 def find_engines(environ: Mapping[str, str] | None = None) -> tuple[Discovery, list[Finding]]:
@@ -25,7 +27,8 @@ def find_engines(environ: Mapping[str, str] | None = None) -> tuple[Discovery, l
             return discover(variables), found
         except UsageError as error:
             found.append(_no_address(error))
-            wrong = [v for v in _VARIABLES if error.message.startswith(f"{v}:") and v in variables]
+            origin = error.message.partition(":")[0].partition("=")[0]
+            wrong = [v for v in (*_VARIABLES, *_NAMING) if v == origin and v in variables]
             if not wrong:
                 return Discovery(()), found
             del variables[wrong[0]]

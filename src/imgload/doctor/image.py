@@ -15,7 +15,7 @@ from imgload.engines.discovery import connect, discover
 from imgload.errors import ImgloadError
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.reference import Reference, image_id_prefix, is_full_image_id
+from imgload.reference import Reference, image_id_prefix, is_full_image_id, name_or_id
 from imgload.sources.base import Found, Source
 from imgload.sources.engine import EngineSource
 from imgload.sources.resolve import Located, ambiguous
@@ -53,7 +53,8 @@ def name_of(text: str) -> str:
         ReferenceInvalid: when it is neither.
 
     """
-    return text if is_full_image_id(text) else Reference.parse(text).record
+    name = name_or_id(text)
+    return name.record if name else text
 
 
 def check_name(text: str, name: str) -> Iterator[Finding]:

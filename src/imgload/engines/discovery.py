@@ -13,7 +13,14 @@ from imgload.engines.base import Endpoint, Engine
 from imgload.engines.candidate import Attempt, Candidate
 from imgload.engines.places import candidates, passed_over
 from imgload.engines.probe import probe
-from imgload.errors import ClusterNotFound, EngineError, ImageNotFound, NodeNotFound
+from imgload.errors import (
+    ClusterNotFound,
+    EngineError,
+    EngineUnreachable,
+    ImageNotFound,
+    NodeNotFound,
+    UsageError,
+)
 from imgload.parallel import in_parallel
 
 
@@ -104,7 +111,7 @@ def discover(
         everything: ask also what is passed over, and list what is absent.
 
     Raises:
-        UsageError: when what was chosen is no address.
+        UsageError: when what was chosen for this run is no address.
 
     """
     variables = os.environ if environ is None else environ
@@ -151,6 +158,11 @@ def _ask(place: Candidate) -> Attempt:
         return Attempt(place, probe(place))
     except EngineError as error:
         return Attempt(place, error=error)
+    except UsageError as error:
+        if place.explicit:
+            raise
+        hint = "; or ".join(filter(None, [error.hint, place.undo]))
+        return Attempt(place, error=EngineUnreachable(error.message, hint=hint))
 
 
 def _passed_over(attempts: Sequence[Attempt], variables: Mapping[str, str]) -> Iterator[Attempt]:

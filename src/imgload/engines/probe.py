@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -50,11 +51,30 @@ def _require_address(candidate: Candidate) -> None:
             f"{candidate}: imgload does not speak over named pipes of Windows",
             hint="run it within WSL, where the engine has a socket",
         )
-    if not candidate.url.startswith(_SCHEMES):
+    if not _is_address(candidate):
         raise UsageError(
             f"{candidate.origin}: not an engine's address: {candidate.url!r}",
             hint="write it as unix:///path/to/engine.sock, tcp://host:port or ssh://user@host",
         )
+
+
+def _is_address(candidate: Candidate) -> bool:
+    if not candidate.url.startswith(_SCHEMES):
+        return False
+    try:
+        parts = urlsplit(candidate.url)
+        if parts.scheme == "ssh":
+            return _is_remote(candidate)
+        _ = parts.port  # raises
+    except ValueError:
+        return False
+    return bool(parts.netloc + parts.path if parts.scheme == "unix" else parts.hostname)
+
+
+def _is_remote(candidate: Candidate) -> bool:
+    from imgload.engines.tunnel import Remote  # noqa: PLC0415 - start-up
+
+    return bool(Remote.parse(candidate.url, candidate.kind))
 
 
 def _way_to(candidate: Candidate) -> Endpoint:

@@ -16,7 +16,7 @@ from imgload.loader import Loader, OnEvent
 from imgload.nodes.node import Node
 from imgload.report import Report
 from imgload.sources.base import Source
-from imgload.sources.resolve import Located, Settle, ambiguous
+from imgload.sources.resolve import Located, Settle, ambiguous, require_names
 
 if TYPE_CHECKING:
     from imgload.sources.archive import ArchiveSource
@@ -26,9 +26,10 @@ def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Repor
     """Load what was asked for, and yield what came of it; an error ends its cluster's part.
 
     Raises:
-        ImgloadError: when an archive, a cluster or a node is not there.
+        ImgloadError: when an archive, a cluster or a node is not there, or a name is none.
 
     """
+    require_names(request.images, None)
     with ExitStack() as stack:
         archives = [stack.enter_context(archive) for archive in _archives(request)]
         connections = stack.enter_context(Connections.open())

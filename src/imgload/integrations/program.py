@@ -72,7 +72,7 @@ def install(name: str, takes: str, folder: Path) -> list[str]:
         UsageError: when there is another file in its place, or it cannot be written.
 
     """
-    path = _place(name, folder)
+    path = _place(name, folder, f"mkdir -p {shlex.quote(str(folder.expanduser()))}")
     if path.is_symlink() or (path.exists() and not is_ours(path)):
         raise UsageError(
             f"{path} is there, and not imgload's", hint="choose another folder, early on PATH"
@@ -93,10 +93,11 @@ def uninstall(name: str, folder: Path) -> Path:
         UsageError: when there is no such file, or it is another's.
 
     """
-    path = _place(name, folder)
+    which = f"see which there are: type -a {name}"
+    path = _place(name, folder, which)
     if path.is_symlink() or not is_ours(path):
         what = "is not imgload's" if path.exists() or path.is_symlink() else "is not there"
-        raise UsageError(f"{path} {what}", hint=f"see which there are: type -a {name}")
+        raise UsageError(f"{path} {what}", hint=which)
     try:
         path.unlink()
     except OSError as error:
@@ -105,10 +106,10 @@ def uninstall(name: str, folder: Path) -> Path:
     return path
 
 
-def _place(name: str, folder: Path) -> Path:
+def _place(name: str, folder: Path, hint: str) -> Path:
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise UsageError(f"no such folder: {folder}", hint=f"mkdir -p {shlex.quote(str(folder))}")
+        raise UsageError(f"no such folder: {folder}", hint=hint)
     return folder.absolute() / name
 
 

@@ -64,14 +64,14 @@ class _Input:
         self._chunks = iter(chunks)
         self._held = memoryview(b"")
 
-    def slices(self, size: int) -> Iterator[memoryview]:
-        """Yield exactly `size` bytes, as slices of the chunks that came in."""
-        while size:
-            if self.at_end():
-                raise ArchiveInvalid(f"the archive ends {size} bytes too early")
+    def slices(self, size: int, *, whole: bool = True) -> Iterator[memoryview]:
+        """Yield `size` bytes, as slices of the chunks that came in; fewer only if told so."""
+        while size and not self.at_end():
             piece, self._held = self._held[:size], self._held[size:]
             size -= len(piece)
             yield piece
+        if size and whole:
+            raise ArchiveInvalid(f"the archive ends {size} bytes too early")
 
     def read(self, size: int) -> bytes:
         return b"".join(self.slices(size))
@@ -154,16 +154,15 @@ def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Body]]:
 
 
 def _next_header(source: _Input, *, first: bool) -> bytes | None:
-    if source.at_end():
-        if first:
-            raise ArchiveInvalid("the archive is empty")
+    if not first and source.at_end():
         raise ArchiveInvalid("the archive ends without its end marker: it is cut off")
-    block = source.read(BLOCK)
+    block = b"".join(source.slices(BLOCK, whole=not first))
+    if first and block in {b"", bytes(BLOCK)}:
+        raise ArchiveInvalid("the archive is empty")
     if block == bytes(BLOCK):
-        if first:
-            raise ArchiveInvalid("the archive is empty")
         return None
-    if not _SUM.fullmatch(block[148:156]) or _checksum(block) != _octal(block[148:156]):
+    told = block[148:156]
+    if len(block) < BLOCK or not _SUM.fullmatch(told) or _checksum(block) != _octal(told):
         raise ArchiveInvalid("not a tar archive" if first else "a tar header is damaged")
     return block
 

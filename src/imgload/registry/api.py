@@ -17,7 +17,7 @@ from imgload.registry.hosting import Hosting, announce, withdraw
 from imgload.registry.pushing import PushedImage, push_image
 from imgload.registry.wiring import NodeWiring, connect_nodes, disconnect_nodes
 from imgload.report import JSON_VERSION
-from imgload.sources.resolve import locate, named
+from imgload.sources.resolve import locate, named, require_names
 
 
 @attrs.frozen
@@ -163,8 +163,9 @@ def push_to_registry(
 
     """
     client = RegistryClient(RegistryUrl.parse(url))
-    client.check()
     texts = [images] if isinstance(images, str) else list(images)
+    require_names(texts, name)
+    client.check()
     with Connections.open(source) as connections:
         with explained(connections.found.silent):
             found = named(locate(texts, connections.sources, None), name)

@@ -108,7 +108,7 @@ class Source(ABC):
 
         """
         del platform
-        raise UsageError("no image named", hint="name one: imgload load IMAGE")
+        raise UsageError("no image named", hint="name an image, for example app:dev")
 
     def holdings(self, text: str) -> Sequence[str]:
         """Return what could have been asked for instead, where that is not too much to tell.

@@ -14,7 +14,7 @@ from imgload.errors import EngineFailed, ManifestMissing
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
-from imgload.reference import Reference, image_id_prefix, is_full_image_id
+from imgload.reference import Reference, image_id_prefix, name_or_id
 from imgload.sources.base import Found, Pusher
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class EngineSource(Pusher):
         self._routes: dict[Digest, Route] = {}
 
     def find(self, text: str, platform: Platform | None) -> Found | None:
-        names_for = _reference(text)
+        names_for = name_or_id(text)
         image = self.engine.find(text)
         if image is None:
             return None
@@ -147,11 +147,6 @@ class EngineSource(Pusher):
         platform = None if whole else images[0].platform
         size = sum(image.size for image in images)
         return self.engine.save([image.handle for image in images], platform, size)
-
-
-def _reference(text: str) -> Reference | None:
-    """Return the name that the text is, or None when it can only be an image ID."""
-    return None if is_full_image_id(text) else Reference.parse(text)
 
 
 def _is_meant(text: str, reference: Reference | None, image: EngineImage) -> bool:

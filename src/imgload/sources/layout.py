@@ -24,7 +24,7 @@ def layout_chunks(folder: Path) -> Iterator[bytes]:
     """
     if not os.path.isfile(folder / "index.json"):  # noqa: PTH113 - Path's raises for some links
         raise ArchiveInvalid(
-            f"{folder} is not an OCI layout: it has no index.json",
+            "not an OCI layout: it has no index.json",
             hint="make one with: skopeo copy docker-daemon:app:dev oci:FOLDER:app:dev",
         )
     for path in ("oci-layout", "index.json", *_blobs(folder)):

@@ -18,7 +18,7 @@ from imgload.errors import (
 from imgload.oci.platform import Platform
 from imgload.parallel import in_parallel
 from imgload.plan import Image
-from imgload.reference import Reference
+from imgload.reference import Reference, name_or_id
 from imgload.sources.base import Found, Pusher, Source
 
 Located = tuple[Source, Found]
@@ -30,6 +30,27 @@ Settle = Callable[[str, Sequence[Located]], Located]
 def refuse(text: str, held: Sequence[Located]) -> Located:
     """Choose none: never a guess."""
     raise ambiguous(text, held)
+
+
+def require_names(texts: Sequence[str], name: str | None, also: Sequence[str] = ()) -> None:
+    """Refuse what can be refused before any source is asked.
+
+    Args:
+        texts: what images are asked for by; none for all of an archive.
+        name: the one name to load the one image under, or None for its own.
+        also: names that the one image gets beside that.
+
+    Raises:
+        ReferenceInvalid: when something is no name, and among the texts no image ID either.
+        UsageError: when several images are to have one name.
+
+    """
+    for text in texts:
+        name_or_id(text)
+    for each in (*([name] if name is not None else []), *also):
+        Reference.parse(each)
+    if texts:
+        _require_one(len(set(texts)), name, also)
 
 
 def locate(
@@ -114,8 +135,7 @@ def named(
         ImageAmbiguous: when two different images have a name.
 
     """
-    if (name is not None or also) and len(located) != 1:
-        raise UsageError("one name cannot be given to several images", hint="load them one by one")
+    _require_one(len(located), name, also)
     given = (Reference.parse(name).record,) if name is not None else None
     further = tuple(Reference.parse(each).record for each in also)
     origins: dict[str, Located] = {}
@@ -126,6 +146,11 @@ def named(
             if other[1].target != found.target:
                 raise ambiguous(each, [other, (source, found)])
     return {_image(each, *pair): pair for each, pair in origins.items()}
+
+
+def _require_one(count: int, name: str | None, also: Sequence[str]) -> None:
+    if (name is not None or also) and count != 1:
+        raise UsageError("one name cannot be given to several images", hint="load them one by one")
 
 
 def _image(name: str, source: Source, found: Found) -> Image:

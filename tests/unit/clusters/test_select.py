@@ -184,6 +184,17 @@ def test_nodes_that_are_not_there_are_all_named(tmp_path: Path, wanted: str | No
     assert "no node x, y; there: a-control-plane, a-worker" in caught.value.message
 
 
+@pytest.mark.parametrize(("there", "hint"), [(["a"], "--node"), ([], "imgload clusters")])
+def test_a_choice_is_offered_where_there_is_one(
+    tmp_path: Path, there: list[str], hint: str
+) -> None:
+    """Or else the command that shows what there is."""
+    engines = [engine(tmp_path, *(c for name in there for c in cluster(name)))]
+    with pytest.raises(NodeNotFound) as caught:
+        selected(engines, None, "x")
+    assert caught.value.hint.endswith(hint)
+
+
 def test_a_node_of_another_cluster_is_not_in_this_one(tmp_path: Path) -> None:
     """When the cluster was named, that counts."""
     engines = [engine(tmp_path, *cluster("a"), *cluster("b"))]

@@ -1,5 +1,6 @@
 """Which engines are found, over real sockets."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,29 @@ def test_a_wrong_variable_is_told_even_when_another_engine_answers(tmp_path: Pat
     """It was set on purpose."""
     with engine(tmp_path / "p", PODMAN) as podman, pytest.raises(UsageError):
         discover(environ("not an address", podman))
+
+
+@pytest.mark.parametrize("given", ["tcp://", "ssh://", "far"])
+def test_a_wrong_setting_does_not_stop_another_engine(tmp_path: Path, given: str) -> None:
+    """Nobody has written that address for this run."""
+    folder = tmp_path / "containers"
+    folder.mkdir()
+    entry = {"Default": "far", "Connections": {"far": {"URI": given}}}
+    (folder / "podman-connections.json").write_text(json.dumps({"Connection": entry}))
+    variables = {"XDG_CONFIG_HOME": str(tmp_path), "HOME": "/nonexistent"}
+    variables |= {"CONTAINERS_CONF": "/nonexistent", "XDG_RUNTIME_DIR": str(tmp_path)}
+    with engine(tmp_path / "d", DOCKER) as url:
+        found = discover({**variables, "DOCKER_HOST": url}, everything=True)
+    [attempt] = [a for a in found.attempts if "far" in a.candidate.origin]
+    assert [endpoint.url for endpoint in found.endpoints] == [url]
+    assert "not an engine's address" in (attempt.error.message if attempt.error else "")
+
+
+@pytest.mark.parametrize("name", ["DOCKER_HOST", "CONTAINER_HOST"])
+def test_a_variable_that_is_nearly_an_address_is_wrong_usage(tmp_path: Path, name: str) -> None:
+    """As one without a scheme is."""
+    with engine(tmp_path / "d", DOCKER) as url, pytest.raises(UsageError, match=f"^{name}: not an"):
+        discover({**environ(url, url), name: "tcp://localhost:notaport"})
 
 
 def test_an_address_given_for_the_run_is_asked_first(tmp_path: Path) -> None:

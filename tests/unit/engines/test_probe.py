@@ -75,11 +75,20 @@ def test_an_engine_that_never_answers_is_given_up(
             probe(Candidate("docker", f"unix://{tmp_path}/s", "test"))
 
 
-@pytest.mark.parametrize("url", ["", "docker", "/var/run/docker.sock", "fd://", "file:///x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "docker", "/var/run/docker.sock", "fd://", "file:///x"),
+        *("unix://", "unix://[x", "tcp://", "tcp://:2375", "http://", "http://]", "tcp://[::1"),
+        *("tcp://localhost:port", "tcp://127.0.0.1:99999", "tcp://127.0.0.1:-1"),
+        *("ssh://", "ssh://host:port", "ssh://me:password@host"),
+    ],
+)
 def test_what_is_no_address_is_wrong_usage(url: str) -> None:
-    """The variable is named."""
-    with pytest.raises(UsageError, match="DOCKER_HOST"):
+    """The variable is named: no engine that is started would answer there."""
+    with pytest.raises(UsageError, match="DOCKER_HOST: not an engine's address") as caught:
         probe(Candidate("docker", url, "DOCKER_HOST"))
+    assert "tcp://host:port" in caught.value.hint
 
 
 def test_a_pipe_of_windows_is_said_not_to_be_supported() -> None:
@@ -99,20 +108,14 @@ def test_what_has_no_address_says_why() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "tcp://127.0.0.1:port",
-        "tcp://127.0.0.1:99999",
-        "tcp://127.0.0.1:-1",
-        "tcp://[::1",
-        "http://]",
         "tcp://\N{FULLWIDTH SOLIDUS}x",
         "unix://" + "/x" * 200,
-        "unix://",
         "unix:///tmp/\udcff.sock",
         "tcp://127.0.0.1:1",
     ],
 )
 def test_a_bad_address_is_an_error_of_ours(url: str) -> None:
-    """A port that is no number, brackets that do not close, a path that is too long."""
+    """A path that is too long, or in no encoding, a host that cannot be."""
     with pytest.raises(ImgloadError):
         probe(Candidate("docker", url, "DOCKER_HOST"))
 

@@ -11,7 +11,7 @@ import pytest
 from imgload.engines.candidate import Candidate
 from imgload.engines.probe import probe
 from imgload.engines.tunnel import Remote
-from imgload.errors import EngineUnreachable
+from imgload.errors import EngineUnreachable, UsageError
 from tests.unit.bounds import within
 
 
@@ -59,7 +59,7 @@ def test_what_a_shell_or_ssh_could_take_for_more_is_refused(url: str) -> None:
     """Addresses come out of files, and into the arguments of a program."""
     with pytest.raises(ValueError):  # noqa: PT011 - whichever says so
         Remote.parse(url, "docker")
-    with pytest.raises(EngineUnreachable):
+    with pytest.raises(UsageError):
         probe(Candidate("docker", url, "test"))
 
 

@@ -224,4 +224,7 @@ def test_a_folder_that_is_none_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder") as raised:
         install("kind", TAKES, tmp_path / "x")
     assert raised.value.hint == f"mkdir -p {tmp_path}/x"
+    with pytest.raises(UsageError, match="no such folder") as raised:
+        uninstall("kind", tmp_path / "x")
+    assert raised.value.hint == "see which there are: type -a kind"
     assert not (tmp_path / "x").exists()

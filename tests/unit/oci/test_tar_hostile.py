@@ -126,6 +126,26 @@ def test_a_pax_record_length_of_5000_digits_is_refused() -> None:
         drain(extended(b"0" * 5000 + b"9 path=x\n") + raw_header() + tar.END)
 
 
+@pytest.mark.parametrize("content", [b"hello world", b"x" * 511, bytes(100), GOOD[:300]])
+def test_less_than_a_header_is_no_tar(content: bytes) -> None:
+    """A text was given for an archive, and nothing of it is missing."""
+    with pytest.raises(ArchiveInvalid, match=r"^not a tar archive$"):
+        drain(content)
+    with pytest.raises(ArchiveInvalid, match="212 bytes too early"):
+        drain(raw_header() + raw_header()[:300])
+
+
+def test_a_first_header_that_cannot_be_read_says_why() -> None:
+    """A damaged gzip stream, perhaps."""
+
+    def broken() -> Iterator[bytes]:
+        yield GOOD[:100]
+        raise ArchiveInvalid("the gzip stream is damaged")
+
+    with pytest.raises(ArchiveInvalid, match="the gzip stream"):
+        drain(broken())
+
+
 def test_a_member_of_1_tib_ends_as_cut_off_in_constant_memory() -> None:
     """Its claim is believed only as far as bytes come."""
     chunks = iter([raw_header(size=base256(1 << 40)), *repeat(bytes(1 << 20), 64)])

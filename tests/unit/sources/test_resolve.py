@@ -171,8 +171,9 @@ def test_naming_none_means_all_of_an_archive(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(pack(oci(Image(), Image((layer("db"),), "db:v1"))))
     located = locate([], [ArchiveSource(str(tmp_path / "a.tar"))], None)
     assert [f.names for _, f in located] == [(NAME,), ("docker.io/library/db:v1",)]
-    with pytest.raises(UsageError, match="no image named"):
+    with pytest.raises(UsageError, match="no image named") as caught:
         locate([], [Shelf("docker", {})], None)
+    assert caught.value.hint == "name an image, for example app:dev"
 
 
 def test_the_platform_reaches_the_sources(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""What is no name is refused before anything else happens, by every command that takes one."""
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+
+NOWHERE = "http://127.0.0.1:1"
+CALLS = [
+    "load app:dev:1",
+    "load APP",
+    "load app:dev APP --from docker",
+    "load a b --as c",
+    "load a b --also c",
+    "load a --as C",
+    "load a --also C",
+    "load a --platform ???",
+    "load APP --cluster absent",
+    "load APP --from -",
+    "verify APP",
+    "verify a b --as c",
+    "verify a --platform ???",
+    f"registry push APP --to {NOWHERE}",
+    f"registry push a --as C --to {NOWHERE}",
+    f"registry push a b --as c --to {NOWHERE}",
+    "doctor APP",
+    "watch APP",
+]
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no engine answer."""
+    for variable in ("DOCKER_HOST", "CONTAINER_HOST"):
+        monkeypatch.setenv(variable, "unix:///nowhere")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_it_is_refused_before_an_engine_or_registry_is_asked(run: Run, call: str) -> None:
+    """Neither answers here, and that is not what is said."""
+    outcome = run(*call.split())
+    assert outcome.status == 2
+    assert outcome.stderr.startswith("error: ")
+    assert "nowhere" not in outcome.stderr
+
+
+@pytest.mark.parametrize("command", ["load", "verify", f"registry push --to {NOWHERE}"])
+def test_so_is_an_empty_one(run: Run, command: str) -> None:
+    """A variable that is not set, perhaps."""
+    outcome = run(*command.split(), "")
+    assert outcome.status == 2
+    assert "not an image name: ''" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "call", ["load abcd", f"load sha256:{'a' * 64}", f"load {'a' * 64}", "load a a --as c"]
+)
+def test_an_image_id_is_none_of_these(run: Run, call: str) -> None:
+    """Short or in full; nor is one image that is named twice."""
+    assert run(*call.split()).status == 5
+
+
+def test_a_drop_in_refuses_it_as_early(run: Run) -> None:
+    """In the other program's way."""
+    outcome = run("kind", "load", "docker-image", "APP")
+    assert outcome.status == 1
+    assert "not an image name: 'APP'" in outcome.stderr
+    assert "nowhere" not in outcome.stderr
