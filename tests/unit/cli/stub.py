@@ -1,18 +1,16 @@
 """A Docker daemon that knows one image and some containers, and starts nothing."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import ThreadingUnixStreamServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
 
 from imgload.oci.digest import Digest
+from tests.unit.answering import Answer, answering
 
 Json = dict[str, Any]
 VERSION = "1.41"
@@ -32,13 +30,6 @@ def node(name: str = "kind-control-plane", state: str = "paused", cluster: str =
     """Return a container that kind made, as Docker lists it."""
     labels = {KIND_LABEL: cluster, "io.x-k8s.kind.role": "control-plane"}
     return {"Id": "c" * 64, "Names": [f"/{name}"], "State": state, "Labels": labels}
-
-
-class _Server(ThreadingUnixStreamServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing: who only pings hangs up before the body."""
 
 
 @attrs.frozen
@@ -74,26 +65,11 @@ class Docker:
     @contextmanager
     def listening(self, folder: Path) -> Iterator[str]:
         """Yield the daemon's address."""
-        docker = self
+        headers = {"Api-Version": VERSION, "Content-Type": "application/json"}
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, value = docker.answer(self.path)
-                body = json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("Api-Version", VERSION)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+        def answer(path: str) -> Answer:
+            status, document = self.answer(path)
+            return status, headers, document
 
-            def address_string(self) -> str:
-                return "local"
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        with _Server(str(folder / "docker.sock"), Handler) as server:
-            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-            yield f"unix://{folder}/docker.sock"
-            server.shutdown()
+        with answering(folder / "docker.sock", answer) as url:
+            yield url
