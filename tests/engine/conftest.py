@@ -85,6 +85,11 @@ def records(node: Node) -> set[str]:
     return {n for n in node.ctr("images", "ls", "-q").split() if not n.startswith(RECORDS_OF_CRI)}
 
 
+def target(node: Node, name: str) -> str:
+    """Return the digest that a record points to."""
+    return node.ctr("images", "ls", f"name=={name}").splitlines()[1].split()[2]
+
+
 def forget(node: Node, *names: str) -> None:
     """Remove images from a node by name, as the kubelet would."""
     for name in names:

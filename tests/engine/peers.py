@@ -79,11 +79,6 @@ def chain_id(node: Node, name: str) -> str:
     return str(found["info"]["chainID"])
 
 
-def target(node: Node, name: str) -> str:
-    """Return the digest that a record points to."""
-    return node.ctr("images", "ls", f"name=={name}").splitlines()[1].split()[2]
-
-
 def image_of(tag: str) -> archives.Image:
     """Return an image that is like no other, as buildx writes it."""
     layers = archives.layer(tag), archives.layer(f"top of {tag}")

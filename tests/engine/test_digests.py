@@ -9,16 +9,11 @@ import pytest
 import imgload
 from imgload.oci.digest import Digest
 from imgload.oci.document import INDEX
-from tests.engine.conftest import Images, cri_id, forget, unique
-from tests.lab import Lab, Node
+from tests.engine.conftest import Images, cri_id, forget, target, unique
+from tests.lab import Lab
 from tests.unit.archives import Image, blob, descriptor, index, layer, pack
 
 CLUSTERS = ["lab-d16", "lab-d17", "lab-d21"]
-
-
-def target(node: Node, name: str) -> str:
-    """Return the digest that a record points to."""
-    return node.ctr("images", "ls", f"name=={name}").splitlines()[1].split()[2]
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)

@@ -12,6 +12,7 @@ import pytest
 
 import imgload
 from imgload.oci.document import MANIFEST
+from tests.engine import peers_nodes
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.peers import (
     KIB,
@@ -31,12 +32,7 @@ from tests.unit.archives import descriptor
 SIZE = 300 * KIB
 
 
-@pytest.fixture(scope="module")
-def node_of_docker(lab: Lab) -> Iterator[Cluster]:
-    """A node on Docker 20.10, with crictl as kind's have it, and containerd 1.7."""
-    made = lab.make_cluster(name="lab-peers", engine="docker", containerd="1.7", crictl=True)
-    yield made
-    made.remove()
+node_of_docker, cluster = peers_nodes.node_of_docker, peers_nodes.cluster
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +41,6 @@ def node_of_docker28(lab: Lab) -> Iterator[Cluster]:
     made = lab.make_cluster(name="lab-peers28", engine="docker28", crictl=True)
     yield made
     made.remove()
-
-
-@pytest.fixture
-def cluster(node_of_docker: Cluster) -> Iterator[Cluster]:
-    """The node on Docker 20.10, empty."""
-    yield node_of_docker
-    wipe(node_of_docker)
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import gzip
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import imgload
-from tests.engine.conftest import Images, cri_id, forget, records, unique
-from tests.engine.peers import image_of, target, wipe
+from tests.engine import peers_nodes
+from tests.engine.conftest import Images, cri_id, forget, records, target, unique
+from tests.engine.peers import image_of
 from tests.lab import Cluster, CommandError, Lab
 from tests.unit import archives
 
@@ -24,19 +24,7 @@ else:
     from backports import zstd
 
 
-@pytest.fixture(scope="module")
-def node_of_docker(lab: Lab) -> Iterator[Cluster]:
-    """A node with crictl as kind's have it, and containerd 1.7."""
-    made = lab.make_cluster(name="lab-peers", engine="docker", containerd="1.7", crictl=True)
-    yield made
-    made.remove()
-
-
-@pytest.fixture
-def cluster(node_of_docker: Cluster) -> Iterator[Cluster]:
-    """The node, empty."""
-    yield node_of_docker
-    wipe(node_of_docker)
+node_of_docker, cluster = peers_nodes.node_of_docker, peers_nodes.cluster
 
 
 def test_containerd_4474_an_image_without_a_name(
