@@ -46,7 +46,7 @@ class Scene:
             frozenset(ingests),
             frozenset(p for p in processes if "images import" in p),
             frozenset(name for name in folders if "imgload" in name),
-            frozenset(tag for engine in self.engines for tag in _tags(engine)),
+            frozenset(tag for engine in self.engines for tag in strays(engine)),
             frozenset(path.name for path in self.temp.iterdir()),
         )
 
@@ -55,7 +55,8 @@ class Scene:
         return {**os.environ, "TMPDIR": str(self.temp), **more}
 
 
-def _tags(engine: Engine) -> list[str]:
+def strays(engine: Engine) -> list[str]:
+    """Return the names that a push left in an engine."""
     names = engine.cli("images", "--format", "{{.Repository}}:{{.Tag}}").split()
     return [name for name in names if "/imgload/" in name]
 

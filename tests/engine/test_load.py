@@ -7,6 +7,7 @@ import json
 import pytest
 
 import imgload
+from tests.engine.aftermath import strays
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.lab import Lab
 from tests.lab.engine import Engine
@@ -27,12 +28,6 @@ def config_digest(engine: Engine, name: str) -> str:
         assert listed is not None
         config = str(json.load(listed)[0]["Config"])
     return f"sha256:{config.removeprefix('blobs/sha256/').removesuffix('.json')}"
-
-
-def strays(engine: Engine) -> list[str]:
-    """Return the names that a push left in an engine."""
-    names = engine.cli("images", "--format", "{{.Repository}}:{{.Tag}}").split()
-    return [name for name in names if "/imgload/" in name]
 
 
 @pytest.mark.parametrize("cluster", SINGLE_NODE_CLUSTERS)

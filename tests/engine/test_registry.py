@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import imgload
+from tests.engine.aftermath import strays
 from tests.engine.apiserver import ApiServer
 from tests.engine.conftest import Images, forget, unique
-from tests.engine.test_load import config_digest, strays
+from tests.engine.test_load import config_digest
 from tests.lab import Lab, Node
 from tests.lab.debian import Suite
 from tests.lab.nodeimage import CONFIGS

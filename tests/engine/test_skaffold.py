@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from imgload.transports.receiver import receiving
+from tests.engine.aftermath import strays
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.skaffold import CLUSTERS, Shelf, Skaffold
-from tests.engine.test_load import config_digest, strays
+from tests.engine.test_load import config_digest
 from tests.lab import Lab, Node
 
 MIB = 1 << 20
