@@ -29,7 +29,13 @@ def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.usefixtures("lab")
+@pytest.fixture
+def clusters(lab: Lab) -> None:
+    """Two of them, so that one has to be named."""
+    lab.up("lab-d21", "lab-p21")
+
+
+@pytest.mark.usefixtures("clusters")
 @pytest.mark.parametrize(
     ("args", "status", "said", "hint"),
     [
@@ -53,7 +59,7 @@ def test_a_mistake_is_explained(args: list[str], status: int, said: str, hint: s
     assert not done.stdout
 
 
-@pytest.mark.usefixtures("lab")
+@pytest.mark.usefixtures("clusters")
 def test_an_error_is_one_document_for_machines() -> None:
     """--output json is JSON also when it fails, and stdout holds nothing else."""
     done = run("load", "nosuch:v1", "-c", "lab-d21", "-o", "json")
@@ -137,7 +143,6 @@ def test_a_full_node_is_clean_afterwards(
         cluster.remove()
 
 
-@pytest.mark.usefixtures("lab")
 def test_a_failed_load_gives_the_name_back(lab: Lab, images: Images) -> None:
     """The image that had the name before is still the one that a pod gets."""
     cluster = lab.make_cluster(name="lab-back", engine="docker", var_size="100m")

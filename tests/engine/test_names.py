@@ -99,6 +99,7 @@ def test_two_engines_with_one_name_are_not_guessed_between(lab: Lab, images: Ima
 
 def test_podmans_guess_at_a_short_name_is_not_taken(lab: Lab, images: Images) -> None:
     """Podman finds quay.io/o/NAME for NAME; a pod that says NAME would not."""
+    lab.up("lab-d21")
     tag = unique()
     images.build(lab.podman, f"quay.io/o/{tag}")
     with pytest.raises(imgload.ImageNotFound):
