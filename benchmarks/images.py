@@ -1,7 +1,6 @@
 """Images that are like no other, with one line to change."""
 
 import contextlib
-import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from imgload.oci.digest import Digest, chain_ids
 from tests.lab import CommandError, Engine
 from tests.lab.engine import Files
 
@@ -29,11 +29,7 @@ class Image:
     @property
     def chain_ids(self) -> list[str]:
         """The keys of its snapshots on a node (OCI image spec, "Layer ChainID")."""
-        chain = [self.diff_ids[0]]
-        for diff_id in self.diff_ids[1:]:
-            digest = hashlib.sha256(f"{chain[-1]} {diff_id}".encode()).hexdigest()
-            chain.append(f"sha256:{digest}")
-        return chain
+        return [str(each) for each in chain_ids(tuple(map(Digest.parse, self.diff_ids)))]
 
 
 @attrs.define
