@@ -78,7 +78,10 @@ def _measured(options: argparse.Namespace, results: Results) -> bool:
 def _run(options: argparse.Namespace, results: Results) -> None:
     wish = Wish(options.engines, options.cases, options.contestants, options.rounds, options.size)
     clock = Clock(60 * options.minutes if options.minutes else float("inf"))
-    with Lab.open() as lab, tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with (
+        Lab.open() as lab,  # the default folder may be memory, which is no disk and soon full
+        tempfile.TemporaryDirectory(prefix="bench-", dir=lab.paths.folder()) as folder,
+    ):
         Run(wish.parts(), results, clock, options.json).go(lab, Path(folder))
 
 

@@ -1,7 +1,6 @@
 """Images that are like no other, with one line to change."""
 
 import contextlib
-import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Sequence
@@ -10,8 +9,11 @@ from typing import Any
 
 import attrs
 
+from imgload.oci.digest import Digest, chain_ids
 from tests.lab import CommandError, Engine
+from tests.lab.engine import Files
 
+_PIECE = 1 << 24
 _SHARES = (400, 190, 2, 2, 2, 2, 2)
 _STORE = "data/containerd/daemon/io.containerd.content.v1.content/blobs/sha256"
 
@@ -27,11 +29,7 @@ class Image:
     @property
     def chain_ids(self) -> list[str]:
         """The keys of its snapshots on a node (OCI image spec, "Layer ChainID")."""
-        chain = [self.diff_ids[0]]
-        for diff_id in self.diff_ids[1:]:
-            digest = hashlib.sha256(f"{chain[-1]} {diff_id}".encode()).hexdigest()
-            chain.append(f"sha256:{digest}")
-        return chain
+        return [str(each) for each in chain_ids(tuple(map(Digest.parse, self.diff_ids)))]
 
 
 @attrs.define
@@ -49,7 +47,7 @@ class Builder:
     def anew(self) -> Image:
         """Build an image of which no layer was there before, and so none that was pushed."""
         parts = [self.size * share // sum(_SHARES) for share in _SHARES]
-        layers = [{f"part{n}": secrets.token_bytes(part)} for n, part in enumerate(parts)]
+        layers = [{f"part{n}": _random(part)} for n, part in enumerate(parts)]
         self._own_ids.append(self.engine.build(self.base, layers=layers))
         return self.rebuild()
 
@@ -96,7 +94,7 @@ class Builder:
         finally:
             self.engine.cli("rmi", image.name)
 
-    def _build(self, name: str, layers: Sequence[dict[str, bytes]], base: str) -> Image:
+    def _build(self, name: str, layers: Sequence[Files], base: str) -> Image:
         own_id = self.engine.build(name, base=base, layers=layers)
         self._own_ids.append(own_id)
         template = "{{json .RootFS.Layers}}"
@@ -109,6 +107,12 @@ class Builder:
         for target in (*names, *reversed(self._own_ids), self.base):
             with contextlib.suppress(CommandError):
                 self.engine.cli("rmi", "--force", target)
+
+
+def _random(size: int) -> Iterator[bytes]:
+    """Yield random content in pieces, for an image may be larger than the memory."""
+    for start in range(0, size, _PIECE):
+        yield secrets.token_bytes(min(_PIECE, size - start))
 
 
 def config_digest(engine: Engine, own_id: str) -> str:

@@ -36,6 +36,8 @@ all layers must be unpacked. What fails that is not timed, and is listed below.
 - On Podman, *CPU* and *peak* are not comparable and favour imgload: the rival's `podman save` does
   its work in the command's own process, and imgload's save in `podman system service`, which is not
   counted.
+- Counting what goes *into nodes* starts a shell for each call of `docker` or `podman` by kind,
+  archive and ctr, which takes them a few milliseconds a call; imgload has none.
 - *into nodes*: what its clients wrote to feed the imports (`wchar` of the client, with a few
   kilobytes of its own talk); for imgload what it reports, which is the blobs it sent.
 - *written*: bytes that the command, and its engine's daemon while it ran, wrote for the disk
@@ -51,7 +53,8 @@ _GROWTH = """\
 Lines through the medians, by least squares: what one more unit costs, and the seconds that the
 line has at none ("s at 0"). The points are where was measured; lines for layers and nodes are each
 of images of one size. Layers are added as small ones on top of the same image; the one-node point
-of the nodes' line is the cluster of one node.
+of the nodes' line is the cluster of one node. That cluster has a crictl, and the one of three nodes
+has none, so the first point has what kind and imgload ask of it besides.
 """
 
 _NOT = "Not measured in this run."

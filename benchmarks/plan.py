@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
-from benchmarks.sites import CASES, CONTESTANTS, SITES
+from benchmarks.sites import CASES, CONTESTANTS, ONE_NODE, SITES
 
 RIVAL = "rival"
 """In a part: the contestant that the engine's targets are about."""
@@ -53,10 +53,9 @@ class Part:
         return [*self.cases, *(self.alone if who == "imgload" else ())]
 
 
-_ONE_NODE = ("cold", "rebuild", "present", "tag")
 STANDARD = (
-    Part(60, 1, (*_ONE_NODE, "three")),
-    Part(60, 1, (*_ONE_NODE, "three"), _DUEL, _WITH_TARGETS),
+    Part(60, 1, (*ONE_NODE, "three")),
+    Part(60, 1, (*ONE_NODE, "three"), _DUEL, _WITH_TARGETS),
     Part(60, 1, ("two", "ten", "layers"), _DUEL, _WITH_TARGETS),
     Part(600, 1, ("cold", "rebuild", "present", "three"), _DUEL, _WITH_TARGETS),
     Part(600, 1, ("cold", "rebuild", "present"), _DUEL, _WITH_TARGETS),

@@ -17,10 +17,11 @@ _TOP, _ROW = 48, 22
 
 @attrs.frozen
 class Row:
-    """A line of the chart: seconds by contestant; none for a heading."""
+    """A line of the chart: seconds by contestant, and imgload's ratio; none for a heading."""
 
     label: str
     dots: dict[str, float]
+    ratio: float | None = None
 
 
 @attrs.frozen
@@ -43,13 +44,15 @@ class Scale:
 
 def rows(results: Results, size: int) -> Iterator[Row]:
     """Yield the rows of all engines, each with its heading."""
+    ratios = {(duel.engine, duel.case): duel.ratio for duel in results.duels(size)}
     for engine, site in SITES.items():
         cases = results.cases(engine, size)
         if cases:
             yield Row(site.label, {})
         for case in cases:
             dots = {who: results.of(engine, size, case, who) for who in CONTESTANTS}
-            yield Row(words(case), {w: middle(s, seconds) for w, s in dots.items() if s})
+            medians = {who: middle(found, seconds) for who, found in dots.items() if found}
+            yield Row(words(case), medians, ratios.get((engine, case)))
 
 
 def svg(results: Results, size: int) -> str:
@@ -96,11 +99,5 @@ def _marks(row: Row, scale: Scale, place: int) -> Iterator[str]:
     for who, value in row.dots.items():
         dot = f'cx="{scale.place(value):.1f}" cy="{y}" r="5" fill="{COLOURS[who]}"'
         yield f"<circle {dot}><title>{who}: {value:.2f} s</title></circle>"
-    if ratio := _ratio(row.dots):
-        yield f'<text x="{_LEFT + _WIDTH + 12}" y="{y + 4}">{ratio}</text>'
-
-
-def _ratio(dots: dict[str, float]) -> str | None:
-    """Return how many times as fast as kind, or else its archive, imgload is."""
-    rival = dots.get("kind", dots.get("archive"))
-    return f"{rival / dots['imgload']:.1f} x" if rival and "imgload" in dots else None
+    if row.ratio is not None:
+        yield f'<text x="{_LEFT + _WIDTH + 12}" y="{y + 4}">{row.ratio:.1f} x</text>'

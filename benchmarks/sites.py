@@ -8,6 +8,9 @@ CASES = ("cold", "rebuild", "present", "tag", "two", "three", "ten", "layers")
 """What can be asked for; `rebuild` gives `learning` too where the engine has to be taught, and
 `layers` one case for each number of layers."""
 
+ONE_NODE = ("cold", "rebuild", "present", "tag")
+"""Those that build on each other, in this order, on the cluster of one node."""
+
 CONTESTANTS = ("kind", "archive", "ctr", "imgload")
 
 TARGET_SIZE = 600

@@ -11,7 +11,7 @@ from benchmarks.sites import CONTESTANTS, SITES, words
 _MET = {None: "", True: "yes", False: "**no**"}
 _DUEL = ("engine", "case", "rival, s", "imgload, s", "ratio", "asked for", "reached", "imgload did")
 _DETAIL = ("case", "with", "rounds", "s", "CPU, s", "peak, MB", "into nodes, MB", "written, MB")
-_GROWTH = ("engine", "for each", "case", "with", *(f"{name}" for name in COSTS), "s at 0", "points")
+_GROWTH = ("engine", "for each", "case", "with", *COSTS, "s at 0", "points")
 
 
 def markdown(results: Results) -> str:

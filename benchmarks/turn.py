@@ -11,10 +11,8 @@ from benchmarks.images import Builder, Image
 from benchmarks.nodes import check, forget
 from benchmarks.phases import profile
 from benchmarks.results import Key, Results
-from benchmarks.sites import SITES, layers_case, words
+from benchmarks.sites import ONE_NODE, SITES, layers_case, words
 from tests.lab import Cluster
-
-_ONE_NODE = ("cold", "rebuild", "present", "tag")
 
 
 @attrs.frozen
@@ -47,7 +45,7 @@ class Turn:
                 work()
 
     def _one_node(self) -> None:
-        if not set(self.cases) & set(_ONE_NODE):
+        if not set(self.cases) & set(ONE_NODE):
             return
         self._time("cold", [self.images.builder.newest], self._cleared(self.one))
         if "rebuild" in self.cases:
@@ -102,7 +100,7 @@ class Turn:
         sample = self.contestant.load(images, cluster)
         for image in images:
             check(cluster, image)
-        if case in self.cases or case not in _ONE_NODE:
+        if case in self.cases or case not in ONE_NODE:
             self.results.samples[Key(self.engine, self.size, case, self.who)].append(sample)
         _say(f"{self._label(case)}: {self.who} {_told(sample)}")
 

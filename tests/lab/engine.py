@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -20,7 +20,7 @@ RECIPE = "imgload-lab.recipe"
 NETWORK = "kind"
 _NODE_LIMITS = ("--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined")
 
-Files = Mapping[str, bytes]
+Files = Mapping[str, bytes | Iterable[bytes]]
 
 
 @attrs.frozen
@@ -104,8 +104,11 @@ class Engine(ABC):
         layers: Sequence[Files] = (),
         instructions: Sequence[str] = (),
     ) -> str:
-        """Build an image with one layer per mapping of paths to contents; its ID."""
-        with tempfile.TemporaryDirectory() as folder:
+        """Build an image with one layer per mapping of paths to contents; its ID.
+
+        The contents lie beside the lab's own files until then: a default folder may be memory.
+        """
+        with tempfile.TemporaryDirectory(prefix="build-", dir=self.paths.folder()) as folder:
             context = Path(folder)
             context.chmod(0o755)
             copies = _lay([*layers, *([files] if files else [])], context)
@@ -157,7 +160,8 @@ def _lay(layers: Sequence[Files], context: Path) -> list[str]:
         for name, content in layer.items():
             path = context / f"layer{number}" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            with path.open("wb") as file:
+                file.writelines([content] if isinstance(content, bytes) else content)
             os.utime(path, (0, 0))
     return [f"COPY layer{number}/ /" for number in range(len(layers))]
 

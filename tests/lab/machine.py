@@ -39,6 +39,11 @@ class Paths:
         """What survives `down`: packages, unpacked trees, node images."""
         return self.root / "cache"
 
+    def folder(self) -> Path:
+        """Return the root, where large files may be put, made if it is missing."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return self.root
+
     @property
     def octet(self) -> int:
         """Sets the networks of labs with different roots apart."""

@@ -26,6 +26,8 @@ from benchmarks.results import Key, Results
 from benchmarks.run import Run
 from benchmarks.sites import SITES
 from tests.lab import Cluster, Engine, Lab, Spec
+from tests.lab.docker import Docker
+from tests.lab.machine import Paths
 
 
 @pytest.fixture
@@ -176,3 +178,23 @@ def _firsts(engine: str, size: int) -> list[str]:
     ]
     both = [order for order in orders if {rival, "imgload"} <= set(order)]
     return ["rival" if order.index(rival) < order.index("imgload") else "imgload" for order in both]
+
+
+def test_an_image_is_built_on_the_labs_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below a root that may have to be made; its content comes in pieces."""
+    engine = Docker("docker", Paths(tmp_path / "root", tmp_path / "run"))
+    seen: dict[str, bytes] = {}
+
+    def cli(_engine: Engine, *words: str | Path) -> str:
+        if words[0] == "build":
+            context = cast("Path", words[-1])
+            assert context.is_relative_to(tmp_path / "root")
+            seen.update({path.name: path.read_bytes() for path in context.glob("layer*/*")})
+        return "0"
+
+    monkeypatch.setattr(Engine, "cli", cli)
+    engine.build("app:dev", layers=[{"whole": b"ab"}, {"pieces": iter([b"c", b"d"])}])
+    assert seen == {"whole": b"ab", "pieces": b"cd"}
+    assert not list((tmp_path / "root").iterdir())

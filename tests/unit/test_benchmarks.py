@@ -199,6 +199,13 @@ def test_the_plot_has_a_dot_for_each_median(results: Results) -> None:
     assert "10.0 x" in "".join(drawn.itertext())
 
 
+def test_the_plot_has_the_ratios_of_the_table(results: Results) -> None:
+    """For the first rebuild too, which kind does not tell from others."""
+    results.samples[Key("docker", 600, "rebuild", "kind")] = [sample(6)]
+    results.samples[Key("docker", 600, "learning", "imgload")] = [sample(12)]
+    assert "0.5 x" in "".join(ET.fromstring(svg(results, 600)).itertext())
+
+
 def test_the_standard_is_kept_unless_something_is_asked_for() -> None:
     """Engines only narrow it."""
     assert Wish().parts() == list(STANDARD)
