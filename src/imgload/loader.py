@@ -47,6 +47,8 @@ class Loader:
     settle: Settle = refuse
     silent: Sequence[Attempt] = ()
     """Engines that could not be asked, though they were meant to be."""
+    source: str | None = None
+    """What the sources were chosen by."""
     _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -73,7 +75,8 @@ class Loader:
         """
         with Connections.open(source) as connections:
             chosen = connections.select_nodes(cluster, nodes)
-            yield cls(connections.sources, chosen, silent=connections.found.silent)
+            silent = connections.found.silent
+            yield cls(connections.sources, chosen, silent=silent, source=source)
 
     def survey_ahead(self, name: str) -> None:
         """Survey the nodes while an image is still being built, so that its load need not.
@@ -177,14 +180,15 @@ class Loader:
             ImgloadError: when the images or the nodes could not be settled on.
 
         """
-        from imgload.verification import Verification  # noqa: PLC0415 - start-up
+        from imgload.verification import Remedy, Verification  # noqa: PLC0415 - start-up
 
         with self._looking(on_event, read) as look:
             look.at(Request.of(images, name, (), platform))
             if any(image.image_id is None for image in look.found):
                 look.found = saved(look.found)
                 look.survey()
-        verification = Verification(self.nodes, look.surveys, look.failed, on_event, deep)
+        remedy = Remedy.of(look.found, self.source, name, platform)
+        verification = Verification(self.nodes, look.surveys, look.failed, on_event, remedy, deep)
         report = verification.report(list(look.found))
         if not report.ok:
             raise LoadFailed(report)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -16,6 +18,43 @@ from imgload.parallel import in_parallel
 from imgload.plan import Image, Proof, prove
 from imgload.report import ImageResult, NodeResult, Report
 
+if TYPE_CHECKING:
+    from imgload.sources.resolve import Located
+
+
+@attrs.frozen
+class Remedy:
+    """The command that loads what a node lacks.
+
+    Args:
+        texts: what each image was asked for by, by its name on the nodes; empty for the only one.
+        options: where it comes from, and what else was said of it.
+
+    """
+
+    texts: Mapping[str, str]
+    options: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls,
+        found: Mapping[Image, Located],
+        source: str | None,
+        name: str | None,
+        platform: str | None,
+    ) -> Remedy:
+        """Return the command for images that were asked for so."""
+        own = {image.name: "" if name is not None else image.name for image in found}
+        asked = {image.name: there.asked or own[image.name] for image, (_, there) in found.items()}
+        given = {"--from": source, "--as": name, "--platform": platform}
+        words = [(flag, value) for flag, value in given.items() if value is not None]
+        return cls(asked, [word for pair in words for word in pair])
+
+    def command(self, image: Image, node: Node) -> str:
+        """Return the command, as a shell takes it."""
+        words = [*filter(None, [self.texts[image.name]]), *self.options, "--node", node.name]
+        return shlex.join(["imgload", "load", *words])
+
 
 @attrs.frozen
 class Verification:
@@ -26,6 +65,7 @@ class Verification:
         surveys: their answers, by name.
         errors: why the others did not answer.
         on_event: told each result.
+        remedy: what is to be done where an image is not.
         deep: whether what is proven is read again.
 
     """
@@ -34,6 +74,7 @@ class Verification:
     surveys: Mapping[str, Survey]
     errors: Mapping[str, ImgloadError]
     on_event: Callable[[Event], None]
+    remedy: Remedy
     deep: bool = False
 
     def report(self, images: Sequence[Image]) -> Report:
@@ -54,7 +95,7 @@ class Verification:
         if proof.ok:
             return self._present(image, node, proof)
         message = f"{node.name} {_finding(image, survey, proof)}"
-        hint = f"imgload load {image.name} --node {node.name}"
+        hint = self.remedy.command(image, node)
         return NodeResult(node.name, None, proof, error=NotProven(message, hint=hint))
 
     def _present(self, image: Image, node: Node, proof: Proof) -> NodeResult:

@@ -58,7 +58,7 @@ def test_each_node_that_differs_is_named(lab: Lab, images: Images) -> None:
     assert errors[good.name] is None
     assert f"another image under {name}" in errors[stale.name]["message"]
     assert f"does not have {name}" in errors[bare.name]["message"]
-    assert errors[bare.name]["hint"] == f"imgload load {name} --node {bare.name}"
+    assert errors[bare.name]["hint"] == f"imgload load {tag} --from docker --node {bare.name}"
     assert name not in records(bare)
     forget(good, name)
     forget(stale, name)

@@ -20,6 +20,12 @@ _ARCHITECTURES = {
     "armel": ("arm", "v6"),
     "armv6l": ("arm", "v6"),
 }
+_ALONE = {
+    *_ARCHITECTURES,
+    *("386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle"),
+    *("ppc64", "ppc64le", "riscv64", "s390x"),
+}
+"""What is known for an architecture where no system is written before it."""
 _PLATFORM = re.compile(r"[\w.-]+(/[\w.-]+){0,2}", re.ASCII)
 _WORD = re.compile(r"[\w.+-]{0,64}", re.ASCII)
 _SYSTEMS = {"": "linux", "macos": "darwin"}
@@ -60,7 +66,7 @@ class Platform:
 
         """
         parts = text.split("/")
-        if not _PLATFORM.fullmatch(text):
+        if not _PLATFORM.fullmatch(text) or (len(parts) == 1 and text.lower() not in _ALONE):
             raise UsageError(
                 f"not a platform: {text!r}", hint="write it as os/arch, for example linux/arm64"
             )

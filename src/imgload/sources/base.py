@@ -36,6 +36,7 @@ class Found:
         cut_off: whether the source was found not to reach this process.
         tagged: whether it can be pushed without a name of ours becoming its only one.
         layers_named: whether a save says which layer is which, so that some can be left out.
+        asked: what it was asked for by; empty where naming none meant it.
 
     """
 
@@ -53,6 +54,7 @@ class Found:
     cut_off: bool = False
     tagged: bool = False
     layers_named: bool = True
+    asked: str = attrs.field(default="", eq=False)
 
     @property
     def pins(self) -> set[Digest]:

@@ -68,7 +68,8 @@ def locate(
     """
     if not texts:
         return [(source, found) for source in sources for found in source.everything(platform)]
-    return [_locate(text, sources, platform, settle) for text in dict.fromkeys(texts)]
+    located = {text: _locate(text, sources, platform, settle) for text in dict.fromkeys(texts)}
+    return [(s, attrs.evolve(found, asked=text)) for text, (s, found) in located.items()]
 
 
 def require_pushers(sources: Sequence[Source]) -> None:

@@ -14,6 +14,7 @@ CALLS = [
     "load a --as C",
     "load a --also C",
     "load a --platform ???",
+    "load a --platform foo",
     "load APP --cluster absent",
     "load APP --from -",
     "verify APP",

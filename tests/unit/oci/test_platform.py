@@ -49,6 +49,9 @@ def test_platforms_are_normalised_as_containerd_does(
         ("linux/amd64", "linux/amd64"),
         ("linux/arm64/v8", "linux/arm64"),
         ("arm64", "linux/arm64"),
+        ("AArch64", "linux/arm64"),
+        ("s390x", "linux/s390x"),
+        ("linux/foo", "linux/foo"),
         ("linux/arm/v6", "linux/arm/v6"),
         ("LINUX/AMD64", "linux/amd64"),
     ],
@@ -73,6 +76,8 @@ def test_a_platform_is_parsed_as_it_is_typed(text: str, normal: str) -> None:
         "linux/$(id)",
         "línux/amd64",
         "linux//v8",
+        "foo",
+        "linux",
     ],
 )
 def test_a_bad_platform_is_wrong_usage(text: str) -> None:
