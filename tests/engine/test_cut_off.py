@@ -14,14 +14,14 @@ from tests.engine.relay import relay
 from tests.lab import Lab
 
 VAIN = {"docker-cut-off": 1, "docker28-cut-off": 4}
-"""How often four loads try a push: where it is what tells the image ID, once for each."""
+"""How often four loads try a push: each of them where it is what tells the image ID."""
 
 
 @pytest.mark.parametrize("source", VAIN)
 def test_an_engine_that_cannot_reach_us_is_noticed_and_remembered(
     lab: Lab, images: Images, tmp_path: Path, source: str
 ) -> None:
-    """Loaded by archive, with one line said; no layer is tried to be pushed twice."""
+    """Loaded by archive, with one line said; to send, a push is tried in vain once only."""
     engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
     base = unique("base")
     images.build(engine, base, bytes(1 << 20))
