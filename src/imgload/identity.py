@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def remembered(located: Iterable[Located]) -> list[Located]:
-    """Take image IDs from memory where the engines do not tell them."""
+    """Take image IDs from memory where the engines do not tell them, and who cannot push them."""
     pairs = list(located)
-    if all(found.image_id or found.manifest_digest is None for _, found in pairs):
+    if all(found.image_id for _, found in pairs):
         return pairs
     from imgload.memory import Memory  # noqa: PLC0415 - start-up
 
@@ -29,10 +29,10 @@ def remembered(located: Iterable[Located]) -> list[Located]:
 
 
 def _recalled(memory: Memory, source: Source, found: Found) -> Found:
-    if found.image_id or found.manifest_digest is None:
+    if found.image_id:
         return found
-    image_id = memory.image_id(source.address, found.manifest_digest)
-    return attrs.evolve(found, image_id=image_id)
+    known = found.manifest_digest and memory.image_id(source.address, found.manifest_digest)
+    return attrs.evolve(found, image_id=known, cut_off=memory.is_cut_off(source.address))
 
 
 def identities(found: Iterable[Located], pushed: Mapping[Found, Found]) -> dict[Found, Found]:

@@ -86,9 +86,10 @@ class Sending:
         )
 
     def _is_cut_off(self, engine: str, found: Found) -> bool:
-        if found.cut_off:
+        known = self.memory.is_cut_off(engine)
+        if found.cut_off and not known:
             self.memory.cut_off(engine)
-        return self.memory.is_cut_off(engine)
+        return found.cut_off or known
 
     def _snapshots(self, nodes: Sequence[Node]) -> list[frozenset[Digest]]:
         return [self.surveys[node.name].snapshots for node in nodes]
@@ -127,9 +128,17 @@ class Sending:
             return Sent(images, deliveries, {})
         learnt = tuple(_learnt(image, repack) for image in images)
         self._remember_plain(learnt, repack)
+        self._remember_ids(learnt, repack)
         sizes = _bytes_by_image(learnt, repack)
         by_node = {(node.name, name): size for node in nodes for name, size in sizes.items()}
         return Sent(learnt, deliveries, by_node, bool(repack.left_out))
+
+    def _remember_ids(self, images: Sequence[Image], repack: Repack) -> None:
+        """Remember the image IDs that an engine does not tell."""
+        for image, found in zip(images, self.images.values(), strict=True):
+            manifest = repack.images[image.target].manifest.digest
+            if image.image_id and manifest == found.manifest_digest:
+                self.memory.identify(self.source.address, manifest, image.image_id)
 
     def _remember_plain(self, images: Sequence[Image], repack: Repack) -> None:
         """Remember how long the layers are as plain tars, which is how the nodes have them now."""

@@ -210,7 +210,7 @@ def test_the_first_broken_link_on_a_node(
     images.build(lab.docker, tag, b"newer")
     found = problems(imgload.examine(tag), "image")
     assert f"has another image under {name}" in found
-    assert f"imgload load {name} --node {healthy.name}" in found
+    assert f"imgload load {tag} --node {healthy.name}" in found
     lab.docker.cli("tag", image_id, tag)
     healthy.ctr("images", "tag", name, f"localhost/{tag}")
     healthy.ctr("images", "rm", name)

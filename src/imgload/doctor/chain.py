@@ -6,6 +6,7 @@ manifest is there, whose config is there and lists layers that are unpacked in C
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
@@ -42,7 +43,7 @@ def check_chain(wanted: Wanted, nodes: Sequence[Node]) -> Iterator[Finding]:
             unasked = f"{wanted.name} cannot be looked for: {found.message}"
             yield Finding("image", "problem", unasked, found.hint)
         elif isinstance(found, Broken):
-            load = f"imgload load {wanted.name} --node {node.name}"
+            load = f"imgload load {shlex.quote(wanted.asked)} --node {node.name}"
             hint = load if wanted.known else f"once an engine has it: {load}"
             yield Finding("image", "problem", f"{node.name} {found}", hint)
         else:

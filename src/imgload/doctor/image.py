@@ -28,6 +28,7 @@ class Wanted:
     """The image that nodes should have.
 
     Args:
+        asked: the user's text for it.
         name: as the kubelet resolves it.
         image_id: of the image that an engine has; None where none has it, or does not tell.
         diff_ids: its layers; empty where no engine has it.
@@ -35,6 +36,7 @@ class Wanted:
 
     """
 
+    asked: str
     name: str
     image_id: Digest | None = None
     diff_ids: tuple[Digest, ...] = ()
@@ -84,13 +86,14 @@ def check_engines_for(text: str, engines: Sequence[Engine]) -> tuple[list[Findin
     errors = [Finding.of("image", t) for _, t in pairs if isinstance(t, ImgloadError)]
     held = [(s, t) for s, t in pairs if isinstance(t, Found)]
     if not held:
-        return [*errors, *_absent(text, sources)], Wanted(name_of(text))
+        return [*errors, *_absent(text, sources)], Wanted(text, name_of(text))
     findings = [*errors, *(_holder(text, *each) for each in held)]
     if len({found.image_id or found.target for _, found in held}) > 1:
         findings.append(Finding.of("image", ambiguous(text, list[Located](held))))
-        return findings, Wanted(name_of(text))
+        return findings, Wanted(text, name_of(text))
     found = held[0][1]
-    return findings, Wanted(found.names[0], found.image_id, found.diff_ids, found.platform)
+    known = (found.image_id, found.diff_ids, found.platform)
+    return findings, Wanted(text, found.names[0], *known)
 
 
 def _find(source: Source, text: str) -> Found | None:
