@@ -1,5 +1,6 @@
 """Time, CPU time, peak memory and written bytes of a command."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -122,7 +123,8 @@ def _communicate(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str,
     try:
         out, err = process.communicate()
     except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended just now
+            os.killpg(process.pid, signal.SIGTERM)
         process.communicate()
         raise
     return process.returncode, out, err
