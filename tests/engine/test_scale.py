@@ -271,7 +271,8 @@ def test_a_layer_beyond_what_octal_digits_can_say(
         forget(node, name)
         engine.cli("save", "-o", tmp_path / "image.tar", tag)
         discard(engine, tag)
-        told(run("load", "--from", tmp_path / "image.tar", *asked), "1 layer of 9.9 GiB, archive")
+        again = run("load", tag, "--from", tmp_path / "image.tar", *asked)
+        told(again, "1 layer of 9.9 GiB, archive")
     finally:
         forget(node, name)
         discard(engine, tag)
