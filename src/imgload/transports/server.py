@@ -24,7 +24,8 @@ class LoopbackServer(ThreadingHTTPServer):
     """A server on a free port of 127.0.0.1, one thread for each connection."""
 
     daemon_threads = True
-    request_queue_size = 64
+    request_queue_size = 2 * MAX_ADMITTED
+    """Connections that wait to be taken; one more is tried again by its kernel after a second."""
 
     def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
         super().__init__(("127.0.0.1", 0), handler)

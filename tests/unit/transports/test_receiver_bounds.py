@@ -7,6 +7,7 @@ import http.client
 import socket
 import threading
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,12 @@ def test_manifests_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert statuses == [201, 201, 400, 400]
     with pytest.raises(ArchiveInvalid, match="too many"):
         taken.manifest(Digest.of(bodies[3]), bodies[3])
+
+
+def test_all_layers_may_knock_at_once() -> None:
+    """Docker opens a connection or two for each; one that finds no place waits for a second."""
+    with contextlib.ExitStack() as stack:
+        crowded = stack.enter_context(server.LoopbackServer(BaseHTTPRequestHandler))
+        for _ in range(server.MAX_ADMITTED):  # and nobody is let in
+            address = ("127.0.0.1", crowded.server_address[1])
+            stack.enter_context(socket.create_connection(address, timeout=0.5))
