@@ -261,7 +261,6 @@ def test_what_a_round_takes_is_foreseen() -> None:
     assert not Clock(limit=0).allows(large, "docker")
 
 
-@pytest.mark.xfail(reason="the page has new words; the next run with --write-docs writes them")
 def test_the_page_is_what_the_samples_say() -> None:
     """docs/benchmarks.json; `python -m benchmarks --read docs/benchmarks.json --write-docs`."""
     kept = Results.of_json(json.loads((DOCS / "benchmarks.json").read_text()))
