@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import attrs
 
 from imgload.engines.base import About, Container, EngineImage, ImageEvent
-from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest
+from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest, tags_of
 from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import refuse_bad_answer, translated
 from imgload.engines.wire import STREAM_SECONDS, Answer, save_seconds
 from imgload.errors import EngineError, EngineFailed
-from imgload.leftovers import Note, is_ours, note, stale
+from imgload.leftovers import Note, note, stale
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -60,7 +60,7 @@ class DockerEngine(RestEngine):
         return EngineImage(
             target=target,
             image_id=None if self._is_manifest_id(found) else target,
-            names=tuple(name for name in found.get("RepoTags") or () if not is_ours(name)),
+            names=tags_of(found),
             platform=Platform.of(
                 found.get("Os") or "linux",
                 found.get("Architecture") or "",

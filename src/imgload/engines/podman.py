@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from imgload.engines.base import About, Container, EngineImage, ImageEvent
-from imgload.engines.rest import RestEngine, image_digest
+from imgload.engines.rest import RestEngine, image_digest, tags_of
 from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import translated
 from imgload.engines.wire import STREAM_SECONDS, save_seconds
@@ -35,7 +35,7 @@ class PodmanEngine(RestEngine):
         return EngineImage(
             target=image_id,
             image_id=image_id,
-            names=tuple(found.get("RepoTags") or ()),
+            names=tags_of(found),
             platform=Platform.of(
                 found.get("Os") or "linux",
                 found.get("Architecture") or "",

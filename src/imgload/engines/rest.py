@@ -14,6 +14,7 @@ from imgload.engines.base import Chunk, Endpoint, Engine, ExecResult, ImageEvent
 from imgload.engines.trouble import refuse_bad_answer, translated
 from imgload.engines.wire import STREAM_SECONDS, Answer, Request, SocketWire, Wire
 from imgload.errors import ArchiveInvalid, EngineFailed
+from imgload.leftovers import is_ours
 from imgload.oci.digest import Digest
 
 NOT_FOUND = 404
@@ -67,7 +68,7 @@ class RestEngine(Engine):
         return {
             name: Digest.from_engine_id(image.get("Id") or "")
             for image in found or ()
-            for name in image.get("RepoTags") or ()
+            for name in tags_of(image)
         }
 
     def _layer_sizes(self, path: str) -> list[int]:
@@ -82,9 +83,8 @@ class RestEngine(Engine):
             translated(self.endpoint, doing),
             self.ask("GET", "/events", doing, params=params, seconds=_QUIET_SECONDS) as answer,
         ):
-            for line in answer.lines():
-                if line.strip():
-                    yield self._event(parsed(line))
+            events = (self._event(parsed(line)) for line in answer.lines() if line.strip())
+            yield from (event for event in events if not is_ours(event.name))
 
     def _event(self, told: Any) -> ImageEvent:
         try:
@@ -180,6 +180,11 @@ class RestEngine(Engine):
             event = parsed(line) if line.startswith(b"{") else {}
             if event.get("error"):
                 raise EngineFailed(f"{self.endpoint}: pushing failed: {event['error']}")
+
+
+def tags_of(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return an image's names, without those that a push of ours, or of another run, needs."""
+    return tuple(name for name in found.get("RepoTags") or () if not is_ours(name))
 
 
 def open_wire(endpoint: Endpoint) -> Wire:

@@ -51,6 +51,13 @@ def test_what_docker_tells(tmp_path: Path, event: object, expected: ImageEvent) 
     assert heard(tmp_path, DockerEngine, event) == [expected]
 
 
+def test_a_name_that_a_push_needs_is_not_told(tmp_path: Path) -> None:
+    """A watch of everything would load it, and find it gone."""
+    ours = "127.0.0.1:36039/imgload/" + "0" * 32 + ":" + "1" * 16
+    events = (told("tag", str(ID), ours), told("tag", str(ID), "app:dev"))
+    assert heard(tmp_path, DockerEngine, *events) == [ImageEvent("app:dev", ID)]
+
+
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
