@@ -16,7 +16,7 @@ def check(cluster: Cluster, image: Image) -> None:
     """Raise `Failed` unless each node has this build under its name, and unpacked."""
     for node in cluster.nodes:
         deadline = time.monotonic() + _PATIENCE
-        while (found := _image_id(node, image.name)) != image.image_id:
+        while (found := node.cri().image_id(image.name)) != image.image_id:
             if time.monotonic() > deadline:
                 raise Failed(f"{node.name}: {image.name} is {found}, not {image.image_id}")
             time.sleep(_PAUSE)
@@ -40,11 +40,6 @@ def _remove(node: Node, names: Sequence[str]) -> None:
             node.ctr("images", "rm", "--sync", *names)
     else:
         time.sleep(_PAUSE)
-
-
-def _image_id(node: Node, name: str) -> str | None:
-    found = node.cri().image_status(name)
-    return str(found["status"]["id"]) if found else None
 
 
 def _names(node: Node, images: Iterable[Image]) -> list[str]:

@@ -44,11 +44,13 @@ class Remedy:
         platform: str | None,
     ) -> Remedy:
         """Return the command for images that were asked for so."""
-        own = {image.name: "" if name is not None else image.name for image in found}
-        asked = {image.name: there.asked or own[image.name] for image, (_, there) in found.items()}
+        texts = {
+            image.name: there.asked or (image.name if name is None else "")
+            for image, (_, there) in found.items()
+        }
         given = {"--from": source, "--as": name, "--platform": platform}
         words = [(flag, value) for flag, value in given.items() if value is not None]
-        return cls(asked, [word for pair in words for word in pair])
+        return cls(texts, [word for pair in words for word in pair])
 
     def command(self, image: Image, node: Node) -> str:
         """Return the command, as a shell takes it."""

@@ -76,8 +76,7 @@ def unique(name: str = "app") -> str:
 
 def cri_id(node: Node, name: str) -> str | None:
     """Return the image ID that the node's CRI, asked without crictl, has for a name."""
-    found = node.cri().image_status(name)
-    return str(found["status"]["id"]) if found else None
+    return node.cri().image_id(name)
 
 
 def records(node: Node) -> set[str]:

@@ -101,12 +101,8 @@ class Place:
         assert records == wanted
         snapshots = self.store.snapshots()
         for wish in wishes:
-            assert self._cri_id(wish.name) == wish.image_id, wish
+            assert self.cri.image_id(wish.name) == wish.image_id, wish
             assert wish.chain_id is None or wish.chain_id in snapshots, wish
-
-    def _cri_id(self, name: str) -> str | None:
-        found = self.cri.image_status(name)
-        return str(found["status"]["id"]) if found else None
 
 
 @attrs.define

@@ -51,6 +51,11 @@ class Cri:
         info = answer.mapping(2).get("info", "{}")
         return {"info": json.loads(info), "status": _image(images[0])}
 
+    def image_id(self, name: str) -> str | None:
+        """The image ID that CRI has for a name; None where it has none."""
+        found = self.image_status(name)
+        return str(found["status"]["id"]) if found else None
+
     def pull_image(self, name: str) -> str:
         """Pull an image as the kubelet does; the ID that CRI gives it."""
         return self.call("ImageService/PullImage", _named(name)).text(1)

@@ -9,6 +9,7 @@ from imgload.doctor.finding import Finding, Status
 from imgload.engines.base import About, Endpoint
 from imgload.engines.candidate import Attempt
 from imgload.engines.discovery import Discovery, discover
+from imgload.engines.remedies import health
 from imgload.errors import EngineError, EngineNotPermitted, ImgloadError, UsageError
 
 SECONDS = 2.0
@@ -85,8 +86,7 @@ def _engine(attempt: Attempt, endpoint: Endpoint, told: About | ImgloadError | N
     where = f"{endpoint.url} (from {attempt.candidate.origin})"
     if isinstance(told, ImgloadError):
         what = f"{endpoint.kind} at {where} does not say what it is: {told.message}"
-        look = f"see whether it is well with: {endpoint.kind} info"
-        return Finding("engines", "problem", what, told.hint or look)
+        return Finding("engines", "problem", what, told.hint or health(endpoint.kind))
     about = told or About()
     traits = [about.store, "rootless" if about.rootless else "", str(about.platform or "")]
     listed = ", ".join(filter(None, traits))

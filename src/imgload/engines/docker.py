@@ -158,9 +158,7 @@ class DockerEngine(RestEngine):
 
     def tidy(self) -> None:
         for name, noted in stale(self.endpoint.url):
-            with suppress(EngineError):
-                self._untag(name)
-                noted.remove()
+            self._take_back(name, noted)
 
     def _untag(self, name: str) -> None:
         """Take a name away; it may never have been given."""

@@ -34,6 +34,11 @@ def start(url: str) -> str:
     return f"start the engine that listens at {url}"
 
 
+def health(kind: EngineKind) -> str:
+    """Return what shows whether an engine that answers is well."""
+    return f"see whether it is well with: {kind} info"
+
+
 def start_any() -> str:
     """Return the commands that start an engine on a machine like this."""
     return _HERE.get(sys.platform, "start Docker or Podman")

@@ -46,7 +46,7 @@ def translated(endpoint: Endpoint, doing: str) -> Iterator[None]:
 
 def engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> EngineError:
     """Return the imgload error for an SDK's error."""
-    from imgload.engines.remedies import permit, start  # noqa: PLC0415 - start-up
+    from imgload.engines.remedies import health, permit, start  # noqa: PLC0415 - start-up
 
     causes = list(_causes(error))
     if any(isinstance(c, PermissionError) for c in causes):
@@ -62,11 +62,7 @@ def engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> Engine
     what = f"{doing} failed: {_explanation(error)}"
     if timed_out(error):
         what = f"no answer for too long while {doing}"
-    return EngineFailed(f"{endpoint}: {what}", hint=_health(endpoint))
-
-
-def _health(endpoint: Endpoint) -> str:
-    return f"see whether it is well with: {endpoint.kind} info"
+    return EngineFailed(f"{endpoint}: {what}", hint=health(endpoint.kind))
 
 
 def timed_out(error: BaseException) -> bool:
@@ -107,5 +103,7 @@ def refuse_bad_answer(answer: Answer, endpoint: Endpoint, doing: str) -> None:
         text = str(body.get("message") or body.get("cause") or body)
     except (ValueError, AttributeError, RecursionError):
         text = data.decode(errors="replace")
+    from imgload.engines.remedies import health  # noqa: PLC0415 - start-up
+
     what = f"{endpoint}: {doing} failed: {text.strip()[:2000]}"
-    raise EngineFailed(what, hint=_health(endpoint))
+    raise EngineFailed(what, hint=health(endpoint.kind))

@@ -89,11 +89,11 @@ class Through:
 
     def abandon(self) -> None:
         """Cut the imports off, where half a blob is in their streams."""
-        if self._begun and self._has_way:
-            for name in self._nodes:
-                self._delta.feeds[name].abort()
-        if self._has_way:
-            self._free()
+        if not self._has_way:
+            return
+        for name in self._nodes if self._begun else ():
+            self._delta.feeds[name].abort()
+        self._free()
 
     def _free(self) -> None:
         self._has_way = False
