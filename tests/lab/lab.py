@@ -10,7 +10,7 @@ from tests.lab import nodeimage
 from tests.lab.cleanup import sweep
 from tests.lab.cluster import Cluster, Spec
 from tests.lab.debian import install_missing
-from tests.lab.docker import Docker, MachinesDocker, NewerDocker
+from tests.lab.docker import Docker, NewerDocker
 from tests.lab.engine import Engine
 from tests.lab.kind import VERSIONS, kind
 from tests.lab.machine import Once, Paths, demand_root
@@ -45,7 +45,7 @@ def engines(paths: Paths) -> dict[str, Engine]:
     store = {"containerd-snapshotter": True}
     graph = {"containerd-snapshotter": False}
     known: tuple[Engine, ...] = (
-        MachinesDocker("docker", paths),
+        Docker("docker", paths),
         Podman("podman", paths),
         NewerDocker("docker28", paths, code="d28", subnet=2, features=store, tls=True),
         NewerDocker("docker28-graphdriver", paths, code="d28g", subnet=4, features=graph),
@@ -133,7 +133,7 @@ class Lab:
 
     @property
     def docker(self) -> Docker:
-        """The machine's Docker."""
+        """The Docker installed on this machine, as a second daemon beside the user's."""
         return self._docker("docker")
 
     @property

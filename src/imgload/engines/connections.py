@@ -19,6 +19,7 @@ from imgload.errors import EngineUnreachable
 _WORDS = ("service",)
 """In ``active_service`` and ``service_destinations``, which is all that is read of a file."""
 _MOST = 100
+_SYSTEM = (Path("/usr/share/containers"), Path("/etc/containers"))
 Connections = dict[str, Candidate]
 
 
@@ -108,8 +109,7 @@ def _settings(environ: Mapping[str, str]) -> Iterator[Path]:
     if named := environ.get("CONTAINERS_CONF"):
         yield Path(named)
     else:
-        system, own = Path("/etc/containers"), _own_folder(environ)
-        for path in (Path("/usr/share/containers"), system, own):
+        for path in (*_SYSTEM, _own_folder(environ)):
             yield path / "containers.conf"
             yield from sorted((path / "containers.conf.d").glob("*.conf"))[:_MOST]
     if last := environ.get("CONTAINERS_CONF_OVERRIDE"):
