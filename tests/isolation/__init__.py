@@ -23,7 +23,6 @@ def hide_settings(home: Path) -> None:
     for name in [name for name in os.environ if name.startswith(_VARIABLES)]:
         del os.environ[name]
     os.environ["HOME"] = str(home)
-    os.environ["XDG_RUNTIME_DIR"] = str(home / "run")
 
 
 def hide_engines(home: Path) -> None:

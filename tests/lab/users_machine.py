@@ -3,7 +3,7 @@
 Docker and Podman listen on their usual sockets, with images, volumes and a kind cluster. A Docker
 context, a Podman connection and a kube context are selected. All of this runs in namespaces of its
 own, where the engines of this machine are not visible. The exit status is the command's; it is 1
-if the command called or changed one of those engines, or changed a file in the user's home.
+if the command called or changed one of those engines, or changed their settings in the home.
 """
 
 import hashlib
@@ -44,6 +44,8 @@ clusters: [{name: kind-kind, cluster: {server: "https://127.0.0.1:1"}}]
 contexts: [{name: kind-kind, context: {cluster: kind-kind, user: kind-kind}}]
 users: [{name: kind-kind, user: {}}]
 """
+_SETTINGS = (".cache/imgload", ".config/containers", ".docker", ".kube", ".local/share/containers")
+"""In the home; pip, too, may write to the home, and calls programs that do."""
 _CALLS = ("Calling ", "@ - - ")
 """What Docker's log, and Podman's, have in the line of a request."""
 
@@ -206,7 +208,8 @@ def _state(home: Path, docker: Docker, podman: Podman) -> dict[str, str]:
     for kind in ("images", "content", "containers", "snapshots"):
         words = ("exec", "kind-control-plane", "ctr", "-n", "k8s.io", kind, "ls")
         state[f"the node's {kind}"] = docker.cli(*words, *(["-q"] if kind != "snapshots" else []))
-    for path in (Path("/dev/shm/libpod_lock"), *sorted(home.rglob("*"))):
+    files = (path for folder in _SETTINGS for path in sorted((home / folder).rglob("*")))
+    for path in (Path("/dev/shm/libpod_lock"), *files):
         if path.is_file():
             state[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
     return state
