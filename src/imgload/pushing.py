@@ -9,7 +9,6 @@ from imgload.memory import Memory
 from imgload.plan import Image
 from imgload.sources.base import Found, Pusher, Source
 from imgload.transports.delta import Delta, DeltaIncomplete, Pushed
-from imgload.transports.route import CutOff
 
 _MARGIN = 16 << 20
 """Bytes that what is pushed may have beyond twice what it is unpacked."""
@@ -31,6 +30,8 @@ def push(source: Source, images: Mapping[Image, Found], delta: Delta, memory: Me
         try:
             source.push(found, delta)
         except EngineError as error:
+            from imgload.transports.route import CutOff  # noqa: PLC0415 - start-up
+
             if isinstance(error, CutOff):
                 memory.cut_off(source.address)
             raise DeltaIncomplete(error.message) from error
