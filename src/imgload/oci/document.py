@@ -10,7 +10,6 @@ import attrs
 
 from imgload.errors import ArchiveInvalid
 from imgload.oci.digest import Digest, chain_ids
-from imgload.oci.jsontext import load_json
 from imgload.oci.platform import Platform
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -35,6 +34,8 @@ def parse_json(raw: bytes, what: str) -> dict[str, Any]:
     """Parse a JSON object, refusing what is too large or not an object."""
     if len(raw) > MAX_DOCUMENT:
         raise ArchiveInvalid(f"{what} is {len(raw)} bytes, more than {MAX_DOCUMENT}")
+    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
+
     try:
         value = load_json(raw)
     except ValueError as error:
