@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from itertools import chain
+from collections.abc import Iterable
 from typing import Any
 
 MAX_VALUES = 250_000
@@ -56,13 +56,16 @@ def _has_more_values(text: str, most: int) -> bool:
 def _is_deep(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
-        below = [
-            v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)
-        ]
-        if not below:
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
             return False
-        level = list(chain.from_iterable(below))
-    return True
+    return any(isinstance(child, dict | list) for child in level)
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _integer(digits: str) -> int:
