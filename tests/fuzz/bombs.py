@@ -47,8 +47,8 @@ def _zstd_frames() -> bytes:
 
 
 def _zstd_behind() -> bytes:
-    """Zeros behind the end marker, 3 GiB of them in 100 KB."""
-    return zstd.compress(archives.pack(archives.oci(archives.Image()))) + _zeros_in_frames(3 << 10)
+    """Zeros behind the end marker, 20 GiB of them in 1 MB."""
+    return zstd.compress(archives.pack(archives.oci(archives.Image()))) + _zeros_in_frames(20 << 10)
 
 
 def _zstd_window() -> bytes:

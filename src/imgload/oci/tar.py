@@ -63,7 +63,7 @@ class _Input:
     """Exact reads over an iterable of chunks."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._source = chunks
+        self._source = chunks if isinstance(chunks, Seekable) else None  # looked up once: slow
         self._chunks = iter(chunks)
         self._held = memoryview(b"")
 
@@ -82,7 +82,7 @@ class _Input:
     def skip(self, size: int) -> None:
         held = min(size, len(self._held))
         self._held = self._held[held:]
-        if isinstance(self._source, Seekable):
+        if self._source:
             self._source.skip(size - held)
         else:
             for _ in self.slices(size - held):
