@@ -9,6 +9,7 @@ import click
 from imgload.cli.ending import say, style
 from imgload.cli.options import output_option
 from imgload.cli.output import failures, show_json
+from imgload.cli.text import name_text
 
 if TYPE_CHECKING:
     from imgload.clusters.listing import ClusterInfo, ClusterList
@@ -44,7 +45,7 @@ def show_clusters(found: ClusterList) -> None:
         say(f"note: {error.message}", err=True)
     for cluster in found.clusters:
         mark = style("*", fg="green") if cluster.current else " "
-        name = style(cluster.name, bold=True)
+        name = style(name_text(cluster.name), bold=True)
         say(f"{mark} {name} ({cluster.tool}, {cluster.engine})")
         _show_nodes(cluster)
     if not found.clusters:
@@ -56,5 +57,6 @@ def _show_nodes(cluster: ClusterInfo) -> None:
     width = max(len(node.name) for node in cluster.nodes)
     for node in cluster.nodes:
         colour = {"running": "green", "stopped": "red"}.get(node.state, "yellow")
-        state = style(node.state, fg=colour)
-        say(f"    {node.name:<{width}}  {node.role:<13}  {state}")
+        state = style(name_text(node.state), fg=colour)
+        name, role = name_text(node.name), name_text(node.role)
+        say(f"    {name:<{width}}  {role:<13}  {state}")

@@ -4,7 +4,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import repeat
+from itertools import chain, repeat
 
 import pytest
 from hypothesis import given
@@ -311,15 +311,15 @@ def pax_header(records: bytes) -> bytes:
 
 
 class Counted:
-    """Chunks that are counted as they are taken."""
+    """Chunks that are counted as they are taken; the last one is repeated for ever."""
 
-    def __init__(self, *chunks: bytes, then: bytes = b"") -> None:
+    def __init__(self, *chunks: bytes, then: bytes) -> None:
         self.chunks = iter(chunks)
         self.then = then
         self.size = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        for chunk in (*self.chunks, *(repeat(self.then) if self.then else ())):
+        for chunk in chain(self.chunks, repeat(self.then)):
             self.size += len(chunk)
             yield chunk
 
