@@ -9,7 +9,7 @@ from itertools import product
 
 import attrs
 
-from imgload.errors import EngineFailed, ImgloadError, NodeFull, NotProven
+from imgload.errors import ImgloadError, NodeFull, NotProven
 from imgload.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.nodes import containerd
 from imgload.nodes.node import Node
@@ -146,24 +146,8 @@ class Transfer:
         nodes = list(self._with_room(images, nodes, size))
         if nodes:
             self._announce(images, nodes, size)
-            sent = self._whole(sending, nodes)
+            sent = sending.by_archive(nodes)
             in_parallel([partial(self._finish, node, sent, start) for node in nodes])
-
-    def _whole(self, sending: Sending, nodes: Sequence[Node]) -> Sent:
-        """Send the images whole, pushed where the engine cannot save them.
-
-        Podman saves no layers with zstd, and Docker's graphdriver store no image without layers.
-        """
-        try:
-            return sending.by_archive(nodes)
-        except EngineFailed as error:
-            if not sending.pushable(nodes):
-                raise
-            self.on_event(Note(f"pushing the images, since saving failed: {error.message}"))
-            try:
-                return sending.by_delta(nodes)
-            except DeltaIncomplete:
-                raise error from None
 
     def _sending(self, images: Sequence[Image]) -> Sending:
         source = self.origins[images[0].name][0]

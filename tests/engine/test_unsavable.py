@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
 import pytest
@@ -40,3 +41,18 @@ def test_what_cannot_be_saved_is_pushed(
         forget(node, f"docker.io/library/{made.name}")
     finally:
         engine.cli("rmi", "--force", made.name)
+
+
+def test_what_cannot_be_saved_in_part_is_pushed_too(lab: Lab) -> None:
+    """The node has the smaller layer, so that a save without that layer is tried first."""
+    engine, node = lab.podman, lab.cluster(CLUSTER).nodes[0]
+    base, top = layer("base.txt"), pack([("top.bin", secrets.token_bytes(100_000))])
+    first, second = Made(unique(), (base,), "zstd"), Made(unique(), (base, top), "zstd")
+    engine.cli("load", stdin=pack(new([first, second])))
+    try:
+        for made in (first, second):
+            imgload.load(made.name, cluster=CLUSTER, source=engine.url)
+            assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
+        forget(node, *(f"docker.io/library/{made.name}" for made in (first, second)))
+    finally:
+        engine.cli("rmi", "--force", first.name, second.name)

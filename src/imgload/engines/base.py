@@ -77,7 +77,7 @@ class EngineImage:
     platform: Platform
     diff_ids: tuple[Digest, ...]
     size: int
-    manifests: Mapping[Platform, Digest] = attrs.field(factory=dict)
+    manifests: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
     absent: frozenset[Platform] = frozenset()
     whole: bool = True
 
@@ -109,7 +109,7 @@ class Container:
     id: str
     name: str
     state: str
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] = attrs.field(hash=False)
 
 
 @attrs.frozen

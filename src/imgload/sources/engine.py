@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 
 from imgload.engines.base import NOT_CONNECTED, Engine, EngineImage
-from imgload.errors import EngineFailed, ManifestMissing
+from imgload.errors import ArchiveInvalid, DigestMismatch, EngineFailed, ManifestMissing
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
@@ -141,12 +141,27 @@ class EngineSource(Pusher):
             while self._routes:
                 stack.callback(self._routes.popitem()[1].close)
 
-    def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
+    @contextmanager
+    def save(self, images: Sequence[Found]) -> Iterator[Iterator[bytes]]:
+        """Save the images; an archive that cannot be used is the engine's failure, not the user's.
+
+        Raises:
+            EngineFailed: when the engine does not save, or saves a damaged or incomplete archive.
+
+        """
         pins = set().union(*(image.pins for image in images))
         whole = bool(pins - {image.manifest_digest for image in images})
         platform = None if whole else images[0].platform
         size = sum(image.size for image in images)
-        return self.engine.save([image.handle for image in images], platform, size)
+        handles = [image.handle for image in images]
+        try:
+            with self.engine.save(handles, platform, size) as archive:
+                yield archive
+        except (ArchiveInvalid, DigestMismatch) as error:
+            raise EngineFailed(
+                f"{self.engine.endpoint} saved an archive that cannot be used: {error.message}",
+                hint=f"see what it saves with: {self.name} save {' '.join(handles)} | tar -tv",
+            ) from error
 
 
 def _is_meant(text: str, reference: Reference | None, image: EngineImage) -> bool:
