@@ -15,6 +15,7 @@ import yaml
 from imgload.transports.receiver import receiving
 from tests.engine.aftermath import strays
 from tests.engine.conftest import Images, cri_id, forget, records, unique
+from tests.engine.relay import Fault, relay
 from tests.engine.skaffold import CLUSTERS, Shelf, Skaffold
 from tests.engine.test_load import config_digest
 from tests.lab import Lab, Node
@@ -106,6 +107,28 @@ def test_what_skaffold_deploys_is_on_the_nodes(lab: Lab, start: Start, engine: s
             assert "MiB" not in ended.output.partition("sending")[2], "only what changed moves"
     assert strays(skaffold.engine) == []
     forget(node, *(records(node) - before))
+
+
+@pytest.mark.parametrize("engine", ["docker", "docker28"])
+def test_a_tag_by_id_never_has_another_image(
+    lab: Lab, start: Start, images: Images, tmp_path: Path, engine: str
+) -> None:
+    """$IMAGE is built again, or tagged, by somebody else while the first build is loaded."""
+    skaffold, node, other = start(engine), node_of(lab, engine), unique("other")
+    images.build(skaffold.engine, other)
+    moving = Fault(r"GET \S*/images/\S+/json", "hold", skip=3)
+    with relay(skaffold.engine, tmp_path, moving) as between:
+        process = skaffold.start("imgload skaffold", DOCKER_HOST=between.url)
+        assert moving.reached.wait(30)
+        built = config_digest(skaffold.engine, skaffold.image)
+        skaffold.engine.cli("tag", other, skaffold.image)
+        moving.release.set()
+        output, _ = process.communicate(timeout=60)
+    by_id = full(f"{skaffold.repository}:{built.removeprefix('sha256:')}")
+    assert process.returncode == 0, output
+    assert cri_id(node, by_id) == built
+    assert cri_id(node, full(skaffold.image)) == built
+    forget(node, full(skaffold.image))
 
 
 def test_what_is_there_is_proven_and_not_sent(lab: Lab, start: Start) -> None:

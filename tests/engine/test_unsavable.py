@@ -48,9 +48,9 @@ def test_what_cannot_be_saved_in_part_is_pushed_too(lab: Lab) -> None:
     engine, node = lab.podman, lab.cluster(CLUSTER).nodes[0]
     base, top = layer("base.txt"), pack([("top.bin", secrets.token_bytes(100_000))])
     first, second = Made(unique(), (base,), "zstd"), Made(unique(), (base, top), "zstd")
-    engine.cli("load", stdin=pack(new([first, second])))
     try:
         for made in (first, second):
+            engine.cli("load", stdin=pack(new([made])))
             imgload.load(made.name, cluster=CLUSTER, source=engine.url)
             assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
         forget(node, *(f"docker.io/library/{made.name}" for made in (first, second)))

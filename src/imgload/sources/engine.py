@@ -72,10 +72,15 @@ class EngineSource(Pusher):
             manifest_digest=image.manifests.get(suited),
             stored=image.image_id is None,
             own_platform=suited == image.own_platform,
-            tagged=bool(image.names) or self.engine.name == "podman",
+            tagged=self._is_pushable(image),
             layers_named=image.image_id is None or self.engine.saves_by_digest,
         )
         return found if found.names else self._untagged(found)
+
+    def _is_pushable(self, image: EngineImage) -> bool:
+        """Whether the image has a name, needs none, or has one for a push already."""
+        named = bool(image.names) or image.target in self._routes
+        return named or self.engine.name == "podman"
 
     def identify(self, image: Found) -> Found:
         """Have the engine push the manifest, where that is what it knows an image by."""
