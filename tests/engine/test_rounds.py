@@ -57,12 +57,20 @@ class Bench:
         factory=lambda: tuple(unique(f"rounds{i}") for i in range(max(COUNTS)))
     )
     built: dict[str, str] = attrs.field(factory=dict)
+    _made: list[str] = attrs.field(factory=list)
 
     def rebuild(self, names: Sequence[str], base: bytes = _BASE) -> None:
         """Give the engine new images of these names, upon a layer that they share."""
         made = [Made(name, (base, layer())) for name in names]
         self.engine.cli("load", stdin=pack(old(made)))
         self.built.update((_full(image.name), image.image_id) for image in made)
+        self._made.extend(image.image_id for image in made)
+
+    def clear(self) -> None:
+        """Remove what was built; the containerd store knows what lost its name by another ID."""
+        forget(self.node, *self.built)
+        names = [name for name in self.names if _full(name) in self.built]
+        self.engine.remove_image(*(names if self.engine.name == "docker28" else self._made))
 
     def on_node(self, names: Sequence[str]) -> dict[str, str | None]:
         """Return what the node's CRI has under these names."""
@@ -89,9 +97,7 @@ def bench(
         monkeypatch.setenv(variable, url)
     made = Bench(engine, cluster.nodes[0])
     yield made
-    forget(made.node, *made.built)
-    names = [name for name in made.names if _full(name) in made.built]
-    engine.cli("rmi", "--force", *names) if names else None
+    made.clear()
 
 
 def test_the_functions(bench: Bench) -> None:

@@ -47,11 +47,13 @@ class EngineSource(Pusher):
             names_for = None
         if not _is_meant(text, names_for, image):
             return None
-        suited = image.suited(platform)
-        if suited is None:
-            from imgload.sources.absent import refusal  # noqa: PLC0415 - start-up
-
-            raise refusal(image, platform, text, self.engine)
+        suited = self._suited(image, platform, text)
+        if image.instances:
+            instance = self.engine.find(str(image.instances[suited]))
+            if instance is None:
+                return None
+            image = _of_list(instance, image, suited)
+            suited = self._suited(image, platform, text)
         if names_for and names_for.digest and image.image_id:
             raise ManifestMissing(
                 f"{self.engine.endpoint} cannot give the manifest that {text} demands: it keeps"
@@ -76,6 +78,15 @@ class EngineSource(Pusher):
             layers_named=image.image_id is None or self.engine.saves_by_digest,
         )
         return found if found.names else self._untagged(found)
+
+    def _suited(self, image: EngineImage, platform: Platform | None, text: str) -> Platform:
+        """Return the platform to load; SourceError where the image does not have it."""
+        suited = image.suited(platform)
+        if suited is None:
+            from imgload.sources.absent import refusal  # noqa: PLC0415 - start-up
+
+            raise refusal(image, platform, text, self.engine)
+        return suited
 
     def _is_pushable(self, image: EngineImage) -> bool:
         """Whether the image has a name, needs none, or has one for a push already."""
@@ -167,6 +178,17 @@ class EngineSource(Pusher):
                 f"{self.engine.endpoint} saved an archive that cannot be used: {error.message}",
                 hint=f"see what it saves with: {self.name} save {' '.join(handles)} | tar -tv",
             ) from error
+
+
+def _of_list(instance: EngineImage, listing: EngineImage, listed: Platform) -> EngineImage:
+    """Return an image of a manifest list under the names of the list.
+
+    Only the list may tell variants apart. It may also be wrong about the architecture: Buildah 1.28
+    lists an image that it takes out of its cache for another one.
+    """
+    own = instance.platform
+    alike = (own.os, own.architecture) == (listed.os, listed.architecture)
+    return attrs.evolve(instance, names=listing.names, platform=listed if alike else own)
 
 
 def _is_meant(text: str, reference: Reference | None, image: EngineImage) -> bool:
