@@ -93,3 +93,19 @@ def test_an_error_carries_its_message_and_hint() -> None:
 def test_each_error_says_what_it_means(name: str) -> None:
     """Its docstring is the reference."""
     assert (CLASSES[name].__doc__ or "").strip()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ('time="t" level=warning msg="DEPRECATION: cgroup v1"\nctr: not found\n', "ctr: not found"),
+        ("WARN[0000] Using cgroups-v1 which is deprecated\nError: no space\n", "Error: no space"),
+        ('time="t" level=warning msg="only this"\n', ""),
+        ('time="t" level=fatal msg="no \\"x\\"" error="refused"\n', 'no "x": refused'),
+        ("Error: one\nand two\n", "Error: one\nand two"),
+        ("", ""),
+    ],
+)
+def test_a_reason_is_no_warning(said: str, expected: str) -> None:
+    """As containerd 2.2, Podman 5 and crictl print warnings first."""
+    assert errors.reason(said) == expected

@@ -78,26 +78,50 @@ def test_every_config_version_is_understood(config: str) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        "",
         "version = 3",
-        "not toml at all {{{",
         "plugins = 5",
         "plugins = ['a']",
         "[plugins]\n'io.containerd.cri.v1.images' = 5",
         "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = ''",
-        "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = 5",
         "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.x]\nsnapshotter = 'native'",
         "[plugins.'io.containerd.transfer.v1.local'.unpack_config]\nsnapshotter = 'native'",
     ],
 )
-def test_a_config_that_does_not_tell_has_no_snapshotter(config: str) -> None:
-    """Another plugin's snapshotter is not CRI's."""
-    assert parse_snapshotter(config) is None
+def test_a_config_without_the_setting_has_the_default(config: str) -> None:
+    """Neither another plugin's snapshotter nor another runtime's is CRI's."""
+    assert parse_snapshotter(config) == "overlayfs"
+
+
+@pytest.mark.parametrize("name", ["runc", "kata"])
+def test_the_default_runtimes_snapshotter_goes_first(name: str) -> None:
+    """CRI unpacks with it what pods of that runtime use (containerd docs/cri/config.md)."""
+    runtimes = "plugins.'io.containerd.cri.v1.runtime'.containerd"
+    config = f"""{CONFIGS[3]}
+[{runtimes}]
+default_runtime_name = '{name}'
+[{runtimes}.runtimes.runc]
+snapshotter = '{"zfs" if name == "runc" else ""}'
+[{runtimes}.runtimes.kata]
+snapshotter = 'zfs'
+"""
+    assert parse_snapshotter(config) == "zfs"
 
 
 @pytest.mark.parametrize(
-    "config", ["a = " + "[" * 5000, "a = " + "9" * 5000, "a" + ".a" * 5000 + " = 1"]
+    "config",
+    [
+        "",
+        "not toml at all {{{",
+        "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = 5",
+        "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = '--help'",
+    ],
 )
+def test_a_config_that_is_not_understood_has_no_snapshotter(config: str) -> None:
+    """It is not guessed."""
+    assert parse_snapshotter(config) is None
+
+
+@pytest.mark.parametrize("config", ["a = " + "[" * 5000, "a = " + "9" * 5000])
 def test_a_config_beyond_pythons_limits_has_no_snapshotter(config: str) -> None:
     """Nested without end, or a number of 5000 digits, which tomllib raises other errors for."""
     assert parse_snapshotter(config) is None

@@ -1,13 +1,15 @@
 """What crictl says about an image."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgload.errors import NodeUnusable
 from imgload.nodes.batch import Output
-from imgload.nodes.cri import CriAnswer, inspect_image, parse_inspect
+from imgload.nodes.cri import CriAnswer, inspect_image, parse_containers, parse_inspect
 from imgload.oci.digest import Digest
 from tests.unit.recordings import VERSIONS, inspected, recorded
 
@@ -84,6 +86,19 @@ def test_any_answer_is_read(status: int, stdout: bytes) -> None:
     """Never another error."""
     answer = parse_inspect(Output(status, stdout))
     assert (answer is None) is (status in {126, 127})
+
+
+@pytest.mark.parametrize("parse", [parse_inspect, parse_containers])
+def test_a_crictl_that_does_not_connect_is_no_answer(parse: Callable[[Output], object]) -> None:
+    """Its own error says so; that CRI does not know the image would be another matter."""
+    said = (
+        b'time="2026-11-29T03:00:00Z" level=warning msg="Config \\"/etc/crictl.yaml\\" not found"\n'
+        b'time="2026-11-29T03:00:00Z" level=fatal msg="validate service connection: validate CRI'
+        b' v1 runtime API for endpoint \\"unix:///x\\": connection refused"\n'
+    )
+    with pytest.raises(NodeUnusable, match="validate service connection") as caught:
+        parse(Output(1, said))
+    assert "not found" not in caught.value.message
 
 
 def test_the_name_is_one_argument() -> None:

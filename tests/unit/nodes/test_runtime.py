@@ -4,7 +4,7 @@ import pytest
 
 from imgload.errors import NodeUnusable
 from imgload.nodes import containerd
-from imgload.nodes.runtime import CONTAINERD, K3S, look_command, parse_look
+from imgload.nodes.runtime import CONTAINERD, K3S, Runtime, look_command, parse_look
 
 USUAL = "socket /run/containerd/containerd.sock\n"
 OF_K3S = "socket /run/k3s/containerd/containerd.sock\n"
@@ -25,7 +25,20 @@ def test_k3ss_containerd_listens_elsewhere() -> None:
         "/run/k3s/containerd/containerd.sock",
     )
     assert K3S.spelled(containerd.CONTENT)[3:] == containerd.CONTENT[1:]
-    assert K3S.spelled(["crictl", "inspecti", "ctr"]) == ("crictl", "inspecti", "ctr")
+    assert K3S.spelled(["crictl", "inspecti", "ctr"])[-2:] == ("inspecti", "ctr")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "socket"),
+    [
+        (CONTAINERD, "unix:///run/containerd/containerd.sock"),
+        (K3S, "unix:///run/k3s/containerd/containerd.sock"),
+    ],
+)
+def test_crictl_asks_the_containerd_in_question(runtime: Runtime, socket: str) -> None:
+    """Whatever /etc/crictl.yaml names."""
+    words = runtime.spelled(["crictl", "images"])
+    assert words[-6:] == ("crictl", "-r", socket, "-i", socket, "images")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +54,9 @@ def test_without_links_the_programs_are_within_k3s() -> None:
     """And k3s itself knows the address."""
     found = parse_look(f"{OF_K3S}program k3s\n")
     assert found.spelled(["ctr", "version"]) == ("k3s", "ctr", "version")
-    assert found.spelled(["crictl", "images"]) == ("k3s", "crictl", "images")
+    crictl = found.spelled(["crictl", "images"])
+    assert crictl[crictl.index("k3s") :][:2] == ("k3s", "crictl")
+    assert crictl[-1] == "images"
     assert found.config == K3S.config
 
 
