@@ -59,9 +59,10 @@ def with_folder(text: str, folder: str) -> str:
     expected: Any = copy.deepcopy(document) or {"version": _OLDEST}
     table = expected
     for key in ("plugins", plugin, "registry"):
-        table = table.setdefault(key, {})
-    table["config_path"] = folder
-    if _parse(edited) != expected:
+        table = table.setdefault(key, {}) if isinstance(table, dict) else None
+    if isinstance(table, dict):
+        table["config_path"] = folder
+    if table is None or _parse(edited) != expected:
         raise NodeUnusable("containerd's configuration is laid out in a way imgload cannot edit")
     return edited
 

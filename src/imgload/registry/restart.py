@@ -228,7 +228,7 @@ def _look(node: Node) -> _Service:
     service = _Service(manager="systemd" if "manager systemd" in lines else "")
     if "manager script" in lines:
         service = attrs.evolve(service, manager="script")
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         if word in {"-c", "--config", "-config"}:
             return attrs.evolve(service, config=following)
         if word.startswith(("--config=", "-config=", "-c=")):
