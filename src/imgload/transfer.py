@@ -12,10 +12,11 @@ import attrs
 from imgload.errors import EngineFailed, ImgloadError, NodeFull, NotProven
 from imgload.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.nodes import containerd
-from imgload.nodes.node import Node
+from imgload.nodes.node import Before, Node
 from imgload.nodes.room import require_room
 from imgload.nodes.survey import Question, Survey
-from imgload.nodes.undo import undo
+from imgload.nodes.undo import undo, undo_tag
+from imgload.oci.digest import Digest
 from imgload.parallel import in_parallel
 from imgload.plan import Action, Image, Plan, Proof, Step, missing_layers, prove
 from imgload.report import ImageResult, NodeResult, Report
@@ -123,15 +124,19 @@ class Transfer:
 
     def _tag(self, step: Step) -> None:
         start = time.monotonic()
-        node = self.nodes[step.node]
+        node, before = self.nodes[step.node], Before()
+        target = self.surveys[step.node].records[step.tag_from]
         try:
-            survey = node.rename(_tag_command(step), Question.about([step.image]))
+            command = _tag_command(step, target, node)
+            survey = node.rename(command, Question.about([step.image]), before)
             proof = prove(step.image, survey)
             if not proof.ok:
                 proof = self._prove(node, [step.image])[step.image.name]
             error = _refusal(step.image, node, proof)
         except ImgloadError as failure:
             proof, error = None, failure
+        if error and step.tag_from != step.image.name:
+            undo_tag(node, self.surveys[step.node], step.image, target, before)
         seconds = time.monotonic() - start
         result = NodeResult(node.name, "tagged", proof, seconds=seconds, error=error)
         self._settle(step.image, self._told(step.image, result))
@@ -273,10 +278,11 @@ class Transfer:
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
 
 
-def _tag_command(step: Step) -> tuple[str, ...]:
+def _tag_command(step: Step, target: Digest, node: Node) -> tuple[str, ...]:
     if step.tag_from == step.image.name:
         return containerd.notice_command(step.image.name)
-    return containerd.tag_command(step.tag_from, step.image.name)
+    ctr = node.spelled(containerd.CTR)
+    return containerd.retag_command(ctr, step.tag_from, target, step.image.name)
 
 
 def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:
