@@ -19,7 +19,9 @@ import attrs
 
 from imgload.state import state_folder
 
-_OURS = re.compile(r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}")
+_OURS = re.compile(
+    r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}|/var/lib/imgload-[0-9a-f]{16}"
+)
 _MAX_NOTE = 4096
 
 
@@ -50,8 +52,8 @@ def note(engine: str, name: str) -> Note | None:
     """Note a name before it is made; None where no note can be kept.
 
     Args:
-        engine: its address.
-        name: a repository of the receiver's, with a tag.
+        engine: its address; or a container's ID.
+        name: a repository of the receiver's, with a tag; or a folder in the container.
 
     """
     path = _folder() / f"{secrets.token_hex(8)}.json"

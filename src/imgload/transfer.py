@@ -152,7 +152,17 @@ class Transfer:
         if nodes:
             self._announce(images, nodes, size)
             sent = self._whole(sending, nodes)
-            in_parallel([partial(self._finish, node, sent, start) for node in nodes])
+            again = [node for node in nodes if self._restarted(node, sent)]
+            done = [node for node in nodes if node not in again]
+            in_parallel([partial(self._finish, node, sent, start) for node in done])
+            if again:
+                sent = self._whole(sending, again)
+                in_parallel([partial(self._finish, node, sent, start) for node in again])
+
+    def _restarted(self, node: Node, sent: Sent) -> bool:
+        """Whether containerd unpacked for the snapshotter of a configuration it no longer has."""
+        now, before = sent.deliveries[node.name].survey, self.surveys[node.name]
+        return bool(now) and now.traits.snapshotter != before.traits.snapshotter
 
     def _whole(self, sending: Sending, nodes: Sequence[Node]) -> Sent:
         """Send the images whole, pushed where the engine cannot save them.

@@ -72,9 +72,14 @@ def images_of(names: Sequence[str], targets: Sequence[Digest]) -> tuple[str, ...
     return (*CTR, "images", "ls", *by_name, *by_target)
 
 
-def leads_to(name: str, target: Digest) -> str:
-    """Return ctr's filter for a record that leads to a target; containerd allows any name."""
-    return f'name=={quoted(name)},target.digest=="{target}"'
+def leads_to(name: str, *targets: Digest) -> str:
+    """Return ctr's filter for a record, of any name, that leads to one of some targets."""
+    return f"name=={quoted(name)},{any_target(targets)}"
+
+
+def any_target(targets: Sequence[Digest]) -> str:
+    """Return ctr's filter for records that lead to one of some targets."""
+    return f"target.digest~=/^({'|'.join(map(str, targets))})$/"
 
 
 def quoted(name: str) -> str:

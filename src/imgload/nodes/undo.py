@@ -157,9 +157,9 @@ def _give_back(node: Node, before: Before, change: _Change) -> None:
         node.snapshotter,
         str(change.unpacked or ""),
         f"name=={containerd.quoted(change.name)}",
-        f'target.digest=="{change.written}"',
+        containerd.any_target([change.written]),
         "lost" if change.lost else "",
-        f"target.digest~=/^({'|'.join(map(str, change.earlier))})$/" if change.earlier else "",
+        containerd.any_target(change.earlier) if change.earlier else "",
         change.name,
         str(change.own_id or ""),
     )
