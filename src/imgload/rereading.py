@@ -22,7 +22,7 @@ _HASH = """
 every=$1
 shift
 "$@" | sha256sum & work=$!
-while sleep "$every" && now=$(cat /proc/$work/stat 2>/dev/null)
+while sleep "$every" >/dev/null && now=$(cat /proc/$work/stat 2>/dev/null)
 do [ "$now" = "$was" ] || echo; was=$now; done </dev/null 2>/dev/null & watch=$!
 wait $work
 status=$?

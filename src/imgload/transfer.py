@@ -9,7 +9,7 @@ from itertools import product
 
 import attrs
 
-from imgload.errors import EngineFailed, ImgloadError, NodeFull, NotProven
+from imgload.errors import EngineFailed, ImgloadError, NodeFull, NodeUnusable, NotProven
 from imgload.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.nodes import containerd
 from imgload.nodes.node import Before, Node
@@ -162,7 +162,7 @@ class Transfer:
     def _restarted(self, node: Node, sent: Sent) -> bool:
         """Whether containerd unpacked for the snapshotter of a configuration it no longer has."""
         now, before = sent.deliveries[node.name].survey, self.surveys[node.name]
-        return bool(now) and now.traits.snapshotter != before.traits.snapshotter
+        return now is not None and now.traits.snapshotter != before.traits.snapshotter
 
     def _whole(self, sending: Sending, nodes: Sequence[Node]) -> Sent:
         """Send the images whole, pushed where the engine cannot save them.
@@ -273,7 +273,10 @@ class Transfer:
         while True:
             survey = node.survey(Question.about(images))
             proofs = {image.name: prove(image, survey) for image in images}
-            if all(p.ok for p in proofs.values()) or time.monotonic() > deadline:
+            if all(p.ok for p in proofs.values()):
+                return proofs
+            if time.monotonic() > deadline:
+                _require_answers(node, survey)
                 return proofs
             if not all(p.ok or p.awaits_cri for p in proofs.values()):
                 return proofs
@@ -286,6 +289,16 @@ class Transfer:
         before = survey.content.configs_under(target) if target else frozenset()
         others = before - {image.image_id}
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
+
+
+def _require_answers(node: Node, survey: Survey) -> None:
+    """Raise NodeUnusable when crictl failed: that says nothing about an image."""
+    for name, answer in survey.cri.items():
+        if answer.failure:
+            raise NodeUnusable(
+                f"{node.name}: CRI gives no answer about {name}: {answer.failure}",
+                hint=f"{node.engine.name} exec {node.name} crictl info",
+            )
 
 
 def _tag_command(step: Step, target: Digest, node: Node) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ _FROM_FOLDER = """
 folder=$1
 shift
 trap 'rm -rf "$folder"' EXIT
-while sleep 20 && now=$(df -Pk "$folder" 2>/dev/null)
+while sleep 20 >/dev/null && now=$(df -Pk "$folder" 2>/dev/null)
 do [ "$now" = "$was" ] || echo; was=$now; done </dev/null 2>/dev/null & watch=$!
 tar -C "$folder" -cf - . | "$@"
 status=$?
