@@ -107,7 +107,7 @@ def test_an_image_that_was_removed_from_the_store(listed: Listed) -> None:
 
 
 def test_a_list_that_is_wrong_about_a_platform(listed: Listed, node: Node) -> None:
-    """What an image runs on stands in its config; Buildah's cache may put it in the list wrongly."""
+    """An image's config says what it runs on; Buildah may list an image of its cache wrongly."""
     listed.build("linux/amd64")
     image = listed.image_ids["linux/amd64"].removeprefix("sha256:")
     listed.engine.cli("manifest", "rm", f"localhost/{listed.name}")
