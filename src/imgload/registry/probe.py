@@ -114,6 +114,7 @@ def require_answer(node: Node, url: RegistryUrl, root: str, *, by_cri: bool) -> 
     answer = said.lower().replace(url.host.lower(), "")
     if result.exit_status and not any(word in answer for word in _ANSWERED):
         reason = match.group(1) if (match := _REASON.search(said)) else said
+        reason = reason.replace('\\"', '"')
         raise RegistryError(
             f"{node.name} is set up, and does not reach {url}: {reason}",
             hint="give the address at which the nodes see it; a registry in a container joins"
