@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from imgload.errors import ArchiveInvalid
-from imgload.files import replace_file
+from imgload.files import private_folder, replace_file
 from imgload.oci.digest import Digest
 from imgload.state import state_folder
 
@@ -39,11 +39,7 @@ class Memory:
     def load(cls) -> Memory:
         """Read what there is; a file that cannot be understood is nothing."""
         path = state_folder() / "engines.json"
-        with suppress(OSError, ValueError, RecursionError):
-            if path.stat().st_size <= _MAX_FILE:
-                found = json.loads(path.read_bytes())
-                return cls(path, found if isinstance(found, dict) else {})
-        return cls(path)
+        return cls(path, _read(path))
 
     def layers(self, engine: str) -> Layers:
         """Return the layers that an engine has pushed before."""
@@ -90,8 +86,19 @@ class Memory:
         return isinstance(since, (int, float)) and now - _FORGET_SECONDS < since <= now
 
     def cut_off(self, engine: str) -> None:
-        """Remember that the engine cannot reach this machine's loopback."""
+        """Remember that the engine cannot reach this machine's loopback, as it may have before."""
+        if self.reached_from(engine):
+            self.reach(engine, "")
         self._set(engine, "cut_off", {"since": time.time()})
+
+    def reached_from(self, engine: str) -> str:
+        """Return from where the engine was seen to reach this machine's loopback, or nothing."""
+        where = self._of(engine, "reached").get("from", "")
+        return where if isinstance(where, str) else ""
+
+    def reach(self, engine: str, where: str) -> None:
+        """Remember that the engine reaches this machine's loopback from there."""
+        self._set(engine, "reached", {"from": where})
 
     def _of(self, engine: str, what: str) -> dict[str, Any]:
         entry = self._engines.get(engine)
@@ -99,8 +106,19 @@ class Memory:
         return dict(value) if isinstance(value, dict) else {}
 
     def _set(self, engine: str, what: str, value: dict[str, Any]) -> None:
-        entry = self._engines.get(engine)
-        self._engines[engine] = {**(entry if isinstance(entry, dict) else {}), what: value}
+        stored = _read(self._path)  # others may have written since
+        for engines in (self._engines, stored):
+            entry = engines.get(engine)
+            engines[engine] = {**(entry if isinstance(entry, dict) else {}), what: value}
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self._path, json.dumps(self._engines))
+            private_folder(self._path.parent)
+            replace_file(self._path, json.dumps(stored))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what is stored; nothing where that cannot be understood."""
+    with suppress(OSError, ValueError, RecursionError):
+        if path.stat().st_size <= _MAX_FILE:
+            found = json.loads(path.read_bytes())
+            return found if isinstance(found, dict) else {}
+    return {}

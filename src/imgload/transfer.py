@@ -141,13 +141,14 @@ class Transfer:
         sending = self._sending(images)
         if send := sending.partly(nodes):
             self._announce(images, nodes, sending.missing_bytes(nodes))
-            nodes = self._attempt(send, nodes, start)
+            nodes = self._attempt(sending, send, nodes, start)
         size = sum({image.target: image.size for image in images}.values())
         nodes = list(self._with_room(images, nodes, size))
         if nodes:
             self._announce(images, nodes, size)
             sent = self._whole(sending, nodes)
             in_parallel([partial(self._finish, node, sent, start) for node in nodes])
+            self._remember(sending, sent)
 
     def _whole(self, sending: Sending, nodes: Sequence[Node]) -> Sent:
         """Send the images whole, pushed where the engine cannot save them.
@@ -175,7 +176,7 @@ class Transfer:
             self.on_event(SendingStarted(node.name, tuple(i.name for i in images), size))
 
     def _attempt(
-        self, send: Callable[[], Sent], nodes: Sequence[Node], start: float
+        self, sending: Sending, send: Callable[[], Sent], nodes: Sequence[Node], start: float
     ) -> Sequence[Node]:
         """Send what is missing; return the nodes that need the whole after all."""
         try:
@@ -184,7 +185,18 @@ class Transfer:
             self.on_event(Note(f"sending the images whole, since the push failed: {error.message}"))
             return nodes
         attempts = [partial(self._finish_part, node, sent, start) for node in nodes]
-        return [n for n, done in zip(nodes, in_parallel(attempts), strict=True) if not done]
+        rest = [n for n, done in zip(nodes, in_parallel(attempts), strict=True) if not done]
+        self._remember(sending, sent)
+        return rest
+
+    def _remember(self, sending: Sending, sent: Sent) -> None:
+        """Remember what was sent, once every image is proven on a node: nothing else verifies it.
+
+        Which layer a compressed blob is, the node finds out when it unpacks it.
+        """
+        proven = {name for (name, _), result in self.results.items() if result.ok}
+        if proven.issuperset(image.name for image in sent.images):
+            sending.remember(sent)
 
     def _finish_part(self, node: Node, sent: Sent, start: float) -> bool:
         proofs, failure = self._read_back(node, sent)

@@ -74,6 +74,11 @@ class StoredEngine(LocalEngine):
         if status >= http.HTTPStatus.BAD_REQUEST:
             raise EngineFailed(f"pushing failed: {status}")
 
+    def look_up(self, repository: str) -> None:
+        """Ask for an image that is not there."""
+        host, _, path = repository.partition("/")
+        _ask(host, "HEAD", f"/v2/{path}/manifests/none")
+
     def layer_sizes(self, image: Digest) -> list[int]:
         """Know nothing: the config has no history, as those of ko and Bazel."""
         del image

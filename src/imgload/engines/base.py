@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -23,6 +25,7 @@ NOT_CONNECTED = "dial tcp"
 """What both engines, written in Go, say of a connection that did not come about."""
 CHUNK = 1 << 20
 """Bytes of one piece of a stream."""
+_LOOPBACK = re.compile(r"localhost|::1|127(\.[0-9]{1,3}){3}", re.ASCII)
 
 
 @attrs.frozen
@@ -45,6 +48,18 @@ class Endpoint:
     version: str = attrs.field(default="", eq=False)
     tls: Tls | None = attrs.field(default=None, eq=False, repr=False)
     tunnel: Tunnel | None = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def local(self) -> bool:
+        """Whether the address is on this machine: a socket's path, or TCP on loopback.
+
+        A relay or a VM may stand behind it all the same.
+        """
+        parts = urlsplit(self.url)
+        if parts.scheme == "unix":
+            return True
+        host = parts.hostname or ""
+        return parts.scheme == "tcp" and _LOOPBACK.fullmatch(host) is not None
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.url}"
@@ -281,17 +296,19 @@ class Engine(ABC):
         """Return what the engine says of itself."""
         return About()
 
-    def try_pull(self, repository: str) -> None:
-        """Have the engine look for an image in a registry on plain HTTP on this machine.
+    def look_up(self, repository: str) -> None:
+        """Have the engine ask a registry, on plain HTTP on this machine, for an image.
+
+        It stores nothing, whatever it is answered.
 
         Args:
             repository: ``host:port/path``.
 
         Raises:
-            EngineFailed: when it does not find it, in most engines' cases.
+            EngineError: when the registry does not have it, or does not answer.
 
         """
-        raise EngineFailed(f"{self.endpoint} pulls nothing from {repository}")
+        raise EngineFailed(f"{self.endpoint} cannot look anything up in {repository}")
 
     @property
     def name(self) -> str:

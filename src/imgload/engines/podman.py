@@ -12,7 +12,7 @@ from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.rest import RestEngine, image_digest, tags_of
 from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import translated
-from imgload.engines.wire import STREAM_SECONDS, save_seconds
+from imgload.engines.wire import LOOK_UP_SECONDS, STREAM_SECONDS, save_seconds
 from imgload.errors import ReferenceInvalid
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -116,14 +116,10 @@ class PodmanEngine(RestEngine):
             platform=Platform.of(text_at(info, "host", "os"), text_at(info, "host", "arch")),
         )
 
-    def try_pull(self, repository: str) -> None:
-        doing = "pulling from this process"
-        params = {"reference": f"{repository}:none", "tlsVerify": "false", "policy": "always"}
-        with (
-            translated(self.endpoint, doing),
-            self.ask("POST", "/images/pull", doing, params=params) as answer,
-        ):
-            self._until_pushed(answer)
+    def look_up(self, repository: str) -> None:
+        params = {"term": repository, "listTags": "true", "tlsVerify": "false"}
+        doing = f"looking {repository} up"
+        self.document("GET", "/images/search", doing, params=params, seconds=LOOK_UP_SECONDS)
 
     def layer_sizes(self, image: Digest) -> list[int]:
         return self._layer_sizes(f"/images/{image.hex}/history")

@@ -27,6 +27,8 @@ CONNECT_SECONDS = 10.0
 """How long a connection may take to come about."""
 STREAM_SECONDS = 600.0
 """How long a stream may stay silent; Docker 20.10 spools a whole save before its first byte."""
+LOOK_UP_SECONDS = 10.0
+"""How long an engine may take to ask this process for something; others may hold it up."""
 _SPOOLED_A_SECOND = 20 << 20
 """Bytes, at least; what is spooled has that much longer."""
 _BUFFER = 256 << 10

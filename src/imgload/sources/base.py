@@ -135,7 +135,14 @@ class Source(ABC):
 
 
 class Pusher(Source):
-    """A source that can push to a registry; it is remembered by its address."""
+    """A source that can push to a registry; it is remembered by its address.
+
+    Attributes:
+        local: whether it is on this machine; no other is told to push to its own loopback.
+
+    """
+
+    local: bool
 
     @abstractmethod
     def push_style(self, image: Found) -> PushStyle | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
-from imgload.engines.base import NOT_CONNECTED, Engine, EngineImage
+from imgload.engines.base import Engine, EngineImage
 from imgload.errors import EngineFailed, ManifestMissing
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
@@ -34,6 +36,9 @@ class EngineSource(Pusher):
         self.describe = str(engine.endpoint)
         self.address = engine.endpoint.url
         self.listing = f"{engine.name} images"
+        self.local = engine.endpoint.local
+        self._reaches_us = False
+        self._unidentified: set[tuple[Digest, Platform]] = set()
         self._sizes: dict[Digest, Sequence[int]] = {}
         self._manifests: dict[tuple[Digest, Platform], Manifest] = {}
         self._routes: dict[Digest, Route] = {}
@@ -78,18 +83,27 @@ class EngineSource(Pusher):
         return found if found.names else self._untagged(found)
 
     def identify(self, image: Found) -> Found:
-        """Have the engine push the manifest, where that is what it knows an image by."""
-        settled = image.manifest is not None or not image.stored or image.cut_off
-        if settled or not image.tagged or not image.own_platform:
-            return image
-        from imgload.sources.pushed import manifest_for  # noqa: PLC0415 - start-up
-        from imgload.transports.intake import Manifests  # noqa: PLC0415
+        """Have the engine push the manifest, where that is what it knows an image by.
 
+        It is asked once for each image: an engine that hangs costs one timeout.
+        """
+        settled = image.manifest is not None or not image.stored or image.cut_off
+        unable = not (self.local and image.tagged and image.own_platform)
+        if settled or unable or (image.target, image.platform) in self._unidentified:
+            return image
+        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+        from imgload.sources.pushed import manifest_for  # noqa: PLC0415
+        from imgload.transports.intake import Manifests  # noqa: PLC0415
+        from imgload.transports.route import CutOff  # noqa: PLC0415
+
+        if Memory.load().is_cut_off(self.address):
+            return attrs.evolve(image, cut_off=True)
         intake = Manifests()
+        self._unidentified.add((image.target, image.platform))
         try:
             self.push(image, intake)
         except EngineFailed as error:
-            return attrs.evolve(image, cut_off=NOT_CONNECTED in error.message)
+            return attrs.evolve(image, cut_off=isinstance(error, CutOff))
         manifest = manifest_for(intake.taken, image)
         if manifest is None:
             return attrs.evolve(image, image_id=None)
@@ -109,7 +123,7 @@ class EngineSource(Pusher):
         return attrs.evolve(known, names=(str(known.image_id),))
 
     def push_style(self, image: Found) -> PushStyle | None:
-        if not image.tagged:
+        if not image.tagged or not self.local:
             return None  # pushing takes a tag, and taking that away again deletes the image
         if image.stored:
             return "stored"
@@ -123,18 +137,50 @@ class EngineSource(Pusher):
         return self._sizes[image.target]
 
     def push(self, image: Found, intake: Intake) -> None:
-        self._route(image).push(intake)
+        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+        from imgload.transports.route import CutOff  # noqa: PLC0415
+
+        try:
+            self._route(image).push(intake)
+        except CutOff:
+            self._reaches_us = False
+            Memory.load().cut_off(self.address)
+            raise
 
     def _route(self, image: Found) -> Route:
         """Return the image's way to us; the oldest goes where there are too many."""
-        from imgload.transports.route import Route  # noqa: PLC0415 - start-up
+        from imgload.transports.route import CutOff, Route  # noqa: PLC0415 - start-up
 
-        if image.target not in self._routes:
-            if len(self._routes) >= _MOST_ROUTES:
-                self._routes.pop(next(iter(self._routes))).close()
-            pushing = partial(self.engine.pushing, image.target)
-            self._routes[image.target] = Route.start(pushing, unnoted=image.stored)
-        return self._routes[image.target]
+        if image.target in self._routes:
+            return self._routes[image.target]
+        if not self.local:
+            raise CutOff(f"{self.describe} is on another machine, and cannot push to this one")
+        if len(self._routes) >= _MOST_ROUTES:
+            self._routes.pop(next(iter(self._routes))).close()
+        pushing = partial(self.engine.pushing, image.target)
+        known = self._is_known_to_reach_us()
+        look_up = None if known else self.engine.look_up
+        route = Route.start(pushing, unnoted=image.stored, look_up=look_up)
+        self._routes[image.target] = route
+        if not known:
+            self._remember_that_it_reaches_us()
+        return route
+
+    def _is_known_to_reach_us(self) -> bool:
+        """Whether the engine has asked this process, or one in its network, for something."""
+        if self._reaches_us:
+            return True
+        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+
+        where = whereabouts(self.address)
+        return where != "" and Memory.load().reached_from(self.address) == where
+
+    def _remember_that_it_reaches_us(self) -> None:
+        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+
+        self._reaches_us = True
+        if where := whereabouts(self.address):
+            Memory.load().reach(self.address, where)
 
     def release(self) -> None:
         with ExitStack() as stack:
@@ -147,6 +193,21 @@ class EngineSource(Pusher):
         platform = None if whole else images[0].platform
         size = sum(image.size for image in images)
         return self.engine.save([image.handle for image in images], platform, size)
+
+
+def whereabouts(address: str) -> str:
+    """Return what changes when the engine behind a socket, or this process's network, does.
+
+    Empty for an address that is no socket: which engine answers there, it does not tell.
+    """
+    if not address.startswith("unix://"):
+        return ""
+    try:
+        socket = Path(address.removeprefix("unix://")).stat()
+        network = Path("/proc/self/ns/net").readlink() if sys.platform == "linux" else ""
+    except OSError:
+        return ""
+    return f"{socket.st_dev} {socket.st_ino} {socket.st_ctime_ns} {network}"
 
 
 def _is_meant(text: str, reference: Reference | None, image: EngineImage) -> bool:
