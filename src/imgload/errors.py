@@ -51,11 +51,16 @@ if TYPE_CHECKING:
 _LONGEST = 2000
 
 
+def visible(text: str) -> str:
+    """Return a text in which nothing but line ends does anything to a terminal."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def printable(text: str) -> str:
     """Return a text fit for a terminal: archives and engines may say anything."""
-    shown = "".join(
-        c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    shown = visible(text)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imgload.cli.ending import say, style
 from imgload.cli.options import (
     cluster_options,
     engine_option,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from imgload.registry.pushing import PushedImage
     from imgload.registry.wiring import NodeWiring
 
-_GOOD, _BAD = click.style("✓", fg="green"), click.style("✗", fg="red")
+_GOOD, _BAD = style("✓", fg="green"), style("✗", fg="red")
 
 
 @click.group(no_args_is_help=True)
@@ -131,11 +132,11 @@ def _show_wiring(report: RegistryReport, output: str, done: str, nothing: str) -
     else:
         if report.names:
             names = ", ".join(report.names)
-            click.echo(f"{click.style(report.registry, bold=True)} for {names}", err=True)
+            say(f"{style(report.registry, bold=True)} for {names}", err=True)
         for node in report.nodes:
-            click.echo(f"  {_node(node, done, nothing)}", err=True)
+            say(f"  {_node(node, done, nothing)}", err=True)
         if report.hosting and report.hosting.note:
-            click.echo(f"note: {report.hosting.note}", err=True)
+            say(f"note: {' '.join(report.hosting.note.split())}", err=True)
     _end(ok=report.ok)
 
 
@@ -151,12 +152,12 @@ def _show_push(report: PushReport, output: str) -> None:
         show_json(report.to_json())
     else:
         for image in report.images:
-            click.echo(_image(image), err=True)
+            say(_image(image), err=True)
     _end(ok=report.ok)
 
 
 def _image(image: PushedImage) -> str:
-    name = click.style(image.reference, bold=True)
+    name = style(image.reference, bold=True)
     if image.error:
         return f"{_BAD} {name}: {image.error.message}{hint_text(image.error.hint)}"
     sent = f"{size_text(image.bytes_sent)} in {image.seconds:.1f} s" if image.bytes_sent else ""

@@ -6,6 +6,7 @@ the former wins (containers/common, pkg/config/connections.go and new.go).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def _destinations(table: Any, uri: str, identity: str) -> Iterator[tuple[str, Ca
                     last_resort=not url.startswith("unix://"),
                     identity=text_at(entry, identity),
                     machine=machine,
-                    take=f"export CONTAINER_CONNECTION={name}",
+                    take=f"export CONTAINER_CONNECTION={shlex.quote(name)}",
                 ),
             )
 

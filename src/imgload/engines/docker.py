@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +50,8 @@ class DockerEngine(RestEngine):
 
     @property
     def _version(self) -> tuple[int, ...]:
-        return tuple(int(part) for part in self._wire.version.split(".") if part.isdecimal())
+        parts = self._wire.version.split(".")
+        return tuple(int(part) for part in parts if re.fullmatch(r"[0-9]{1,9}", part))
 
     def find(self, name: str) -> EngineImage | None:
         params = {"manifests": "1"} if self._version >= _MANIFESTS else {}

@@ -198,9 +198,11 @@ def open_wire(endpoint: Endpoint) -> Wire:
 
 def parsed(data: bytes) -> Any:
     """Return a JSON document; EngineFailed for anything else."""
+    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
+
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
+        return load_json(data, most=None)  # an engine may have very many images
+    except ValueError as error:
         raise EngineFailed(f"the engine's answer is not valid JSON: {error}") from error
 
 

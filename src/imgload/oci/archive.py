@@ -7,7 +7,6 @@ Docker from 25 on writes it, where the OCI side is the truer one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from imgload.oci.document import (
     Index,
     Manifest,
 )
+from imgload.oci.jsontext import load_json
 from imgload.oci.platform import Platform
 
 _MAX_NESTING = 4
@@ -203,7 +203,7 @@ def _listed(blobs: Blobs, entry: Descriptor, trail: _Trail) -> Iterator[Archived
     if blob is None or blob.data is None:
         return
     if entry.media_type in {INDEX, DOCKER_INDEX}:
-        yield from _walk(blobs, Index.parse(blob.data), trail)
+        yield from _walk(blobs, blobs.parsed(blob, Index.parse), trail)
     elif image := trail.image(blobs, blob.data, entry.digest):
         yield attrs.evolve(image, listed=entry.platform)
 
@@ -219,15 +219,15 @@ def _image(blobs: Blobs, raw: bytes) -> ArchivedImage | None:
     config = blobs.by_digest(manifest.config.digest)
     if config is None or config.data is None:
         return None
-    return ArchivedImage(manifest, ImageConfig.parse(config.data))
+    return ArchivedImage(manifest, blobs.parsed(config, ImageConfig.parse))
 
 
 def _from_docker(blobs: Blobs) -> Iterator[ArchivedImage]:
     for entry in _docker_entries(blobs.content("manifest.json")):
-        raw = blobs.content(_member_path(entry.get("Config")))
-        if raw is None:
+        blob = blobs.get(_member_path(entry.get("Config")))
+        if blob is None or blob.data is None:
             raise ArchiveInvalid(f"the archive lacks its config {entry.get('Config')!r:.200}")
-        config = ImageConfig.parse(raw)
+        config = blobs.parsed(blob, ImageConfig.parse)
         paths = _strings(entry.get("Layers"), MAX_LAYERS)
         manifest = Manifest.build(config, tuple(_layers(blobs, config, paths)))
         names = _strings(entry.get("RepoTags"), MAX_MANIFESTS)
@@ -237,8 +237,8 @@ def _from_docker(blobs: Blobs) -> Iterator[ArchivedImage]:
 
 def _docker_entries(raw: bytes | None) -> list[dict[str, Any]]:
     try:
-        entries = json.loads(raw or b"")
-    except (ValueError, RecursionError) as error:
+        entries = load_json(raw or b"")
+    except ValueError as error:
         raise ArchiveInvalid(f"manifest.json is not valid JSON: {error}") from error
     if not isinstance(entries, list):
         raise ArchiveInvalid("manifest.json is not a list of images")

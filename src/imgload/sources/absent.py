@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
 from imgload.engines.base import Engine, EngineImage
@@ -37,7 +38,7 @@ def _incomplete(
     held = f"{engine.endpoint} holds {text} only in part"
     what = f"content of {_listed(lacking)} is absent" if lacking else "content is absent"
     there = f", {_listed(image.manifests)} is there" if image.manifests else ""
-    pull = f"{engine.name} pull {f'--platform {wanted} ' if wanted else ''}{text}"
+    pull = f"{engine.name} pull {f'--platform {wanted} ' if wanted else ''}{shlex.quote(text)}"
     other = "; or load what is there with --platform" if image.manifests else ""
     return ImageIncomplete(f"{held}: {what}{there}", hint=f"{pull}, or build it again{other}")
 
