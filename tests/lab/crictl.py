@@ -137,6 +137,14 @@ def _rmi(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> N
             say(f"Deleted: {tag}")
 
 
+def _pull(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    for name in options.names:
+        try:
+            say(f"Image is up to date for {cri.pull_image(name)}")
+        except CriError as error:
+            raise _CrictlError(f"pulling image: {error}", "fatal") from error
+
+
 def _ps(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
     if options.output != "json":
         raise _CrictlError("only -o json here", "fatal")
@@ -149,5 +157,6 @@ _COMMANDS: dict[tuple[str, ...], Callable[..., None]] = {
     ("images", "image", "img"): _images,
     ("info",): _info,
     ("ps",): _ps,
+    ("pull",): _pull,
     ("rmi",): _rmi,
 }

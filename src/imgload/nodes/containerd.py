@@ -34,14 +34,15 @@ _SNAPSHOTTER_PATHS = (
     ("cri", "containerd", "snapshotter"),
 )
 """Where config versions 3 and 4, 2, and 1 keep CRI's snapshotter."""
-_REGISTRY_PATHS = (
-    ("io.containerd.cri.v1.images", "registry", "config_path"),
-    ("io.containerd.grpc.v1.cri", "registry", "config_path"),
-    ("cri", "registry", "config_path"),
-)
+CRI_PLUGINS = {
+    4: "io.containerd.cri.v1.images",
+    3: "io.containerd.cri.v1.images",
+    2: "io.containerd.grpc.v1.cri",
+    1: "cri",
+}
+"""The plugin that has CRI's registries, by the version of the configuration."""
 _IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
 """What containerd calls its own things (containerd ``pkg/identifiers``)."""
-_REGISTRIES_BY_DEFAULT = (2, 2)
 _FOLDER = re.compile(r"(?:/(?!\.\.?(?:/|$))[\w.-]+)+", re.ASCII)
 
 
@@ -109,13 +110,10 @@ def tag_command(existing: str, name: str) -> tuple[str, ...]:
     return (*CTR, "images", "tag", "--force", "--", existing, name)
 
 
-def probe_command(folder: str, registry: str) -> tuple[str, ...]:
-    """Return the command that asks a registry for an image that nobody has.
-
-    It reads the registry's file and resolves its host as a pull by CRI does; nothing is written.
-    """
+def probe_command(folder: str, name: str) -> tuple[str, ...]:
+    """Return the command that asks a registry, with a folder's file for it, for an image."""
     options = ("images", "pull", "--hosts-dir", folder)
-    return ("ctr", "--timeout", "5s", *CTR[1:], *options, f"{registry}/imgload/probe:none")
+    return ("ctr", "--timeout", "5s", *CTR[1:], *options, name)
 
 
 def notice_command(name: str) -> tuple[str, ...]:
@@ -144,21 +142,16 @@ def parse_snapshotter(config: str) -> str | None:
     return said if said and _IDENTIFIER.fullmatch(said) else None
 
 
-def parse_registry_folder(config: str, version: tuple[int, int]) -> str | None:
-    """Return the folder with CRI's registries out of ``containerd config dump``, or None.
+def parse_registry_folders(config: str) -> tuple[str, ...] | None:
+    """Return the folders of CRI's registries out of ``containerd config dump``; none are set: ().
 
-    Of several, the first is where containerd looks first. From 2.2 on there is one by default,
-    which not every release dumps, unless mirrors are configured the old way.
+    None when ``config_path`` names something else than absolute paths of plain characters.
     """
-    said = _setting(config, _REGISTRY_PATHS)
-    if not said and version >= _REGISTRIES_BY_DEFAULT and not _has_mirrors(config):
-        return DEFAULT_REGISTRY_FOLDER
-    first = (said or "").partition(":")[0]
-    return first if _FOLDER.fullmatch(first) else None
-
-
-def _has_mirrors(config: str) -> bool:
-    return any(dig(_plugins(config), *path[:-1], "mirrors") for path in _REGISTRY_PATHS)
+    paths = [(plugin, "registry", "config_path") for plugin in CRI_PLUGINS.values()]
+    names = (_setting(config, paths) or "").split(":")
+    if names == [""]:
+        return ()
+    return tuple(names) if all(map(_FOLDER.fullmatch, names)) else None
 
 
 def _setting(config: str, paths: Sequence[tuple[str, ...]]) -> str | None:

@@ -20,6 +20,11 @@ def inspect_image(name: str) -> tuple[str, ...]:
     return ("crictl", "inspecti", name)
 
 
+def pull_image(name: str) -> tuple[str, ...]:
+    """Return the command that has CRI pull an image."""
+    return ("crictl", "pull", name)
+
+
 @attrs.frozen
 class CriAnswer:
     """CRI's answer about one name; `image_id` is None when it does not know the name."""
