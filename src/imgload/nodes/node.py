@@ -208,8 +208,8 @@ class Node:
                 return self.survey(question)
             with self.understanding():
                 return read_state(question, traits, told[1 + len(marks) :])
-        status = outputs[-1].exit_status if outputs else result.exit_status
-        raise self._failure(status, result.message, doing)
+        status = outputs[1].exit_status if outputs[1:] else result.exit_status
+        raise self._failure(status, attrs.evolve(result, stdout=b"").message, doing)
 
     def mark(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         """Mark images as loaded by imgload; `import_layout` does so itself.
