@@ -64,6 +64,33 @@ def printable(text: str) -> str:
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
+_NOISE = re.compile(
+    r"time=\S+ level=(?:trace|debug|info|warn(?:ing)?)\b|(?:TRAC|DEBU|INFO|WARN)\[|"
+    r"[IW]\d{4} \d\d:|(?:\*\* )?(?:warning|deprecated|deprecation)\b|\*\* ",
+    re.IGNORECASE,
+)
+"""What containerd, podman, crictl, kubectl and ssh print of warnings, each as its own logger does:
+logrus with and without a terminal, klog, and plain words."""
+_LOGGED = re.compile(r'time=\S+ level=\w+ msg="((?:[^"\\]|\\.)*)"(?: error="((?:[^"\\]|\\.)*)")?')
+
+
+def reason(text: str) -> str:
+    """Return what a program's stderr says about its failure; empty when it has only warnings.
+
+    Newer programs print warnings first, as containerd 2.2 does of what is deprecated.
+    """
+    lines = [line for line in text.splitlines() if not _NOISE.match(line.lstrip())]
+    return "\n".join(map(_spoken, lines)).strip()
+
+
+def _spoken(line: str) -> str:
+    """Return the message of a line that logrus wrote, or the line."""
+    logged = _LOGGED.match(line)
+    if logged is None:
+        return line
+    return ": ".join(part.replace('\\"', '"') for part in logged.groups() if part)
+
+
 class ImgloadError(Exception):
     """The root of all errors of imgload.
 

@@ -1,4 +1,4 @@
-"""Names that a push needs in an engine for a moment: noted, so that a killed run leaves none.
+"""Names in an engine and folders on a node that a load needs for a moment, noted in files.
 
 A note is a file that its process holds locked. A note that can be locked is a dead run's: the next
 run takes the name away. Notes hold the secret name of a receiver's repository, so that only their
@@ -23,6 +23,7 @@ import attrs
 from imgload.state import state_folder
 
 _OURS = re.compile(r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}")
+_FOLDER = re.compile(r"/var/lib/imgload-[0-9a-f]{16}")
 _MAX_NOTE = 4096
 _MOST_LEFT = 20
 """Notes that one run looks at."""
@@ -76,13 +77,13 @@ def is_ours(name: str) -> bool:
     return _OURS.fullmatch(name) is not None
 
 
-def note(engine: str, name: str, image: str) -> Note | None:
+def note(engine: str, name: str, image: str = "") -> Note | None:
     """Note a name before it is made; None where no note can be kept.
 
     Args:
-        engine: its address.
-        name: a repository of the receiver's, with a tag.
-        image: the engine's ID of the image that gets it.
+        engine: its address; or a container's ID.
+        name: a repository of the receiver's, with a tag; or a folder in the container.
+        image: the engine's ID of the image that gets the tag; empty for a folder.
 
     """
     text = json.dumps([engine, name, image, os.uname().nodename]).encode()
@@ -124,8 +125,20 @@ def _written(text: bytes, path: Path) -> Note:
     return Note(file, path)
 
 
+def stale_folders(container: str) -> Iterator[Leftover]:
+    """Yield the folders that dead runs left in a container."""
+    for left in stale(container):
+        if left.here and _FOLDER.fullmatch(left.name):
+            yield left
+
+
+def stale_tags(engine: str) -> Iterator[Leftover]:
+    """Yield the tags that dead runs may have left in an engine."""
+    return (left for left in stale(engine) if is_ours(left.name))
+
+
 def stale(engine: str) -> Iterator[Leftover]:
-    """Yield the names that dead runs may have left in an engine.
+    """Yield what dead runs may have left in an engine or a container.
 
     The same engine may have another address: what was left elsewhere is yielded as well.
     """
@@ -169,7 +182,9 @@ def _parsed(text: bytes) -> tuple[str, str, str, str] | None:
         engine, name, image, host = [*json.loads(text), "", ""][:4]
     except (ValueError, TypeError, RecursionError):
         return None
-    if not all(isinstance(each, str) for each in (engine, name, image, host)) or not is_ours(name):
+    if not all(isinstance(each, str) for each in (engine, name, image, host)):
+        return None
+    if not is_ours(name) and not _FOLDER.fullmatch(name):
         return None
     return engine, name, image, host
 

@@ -9,13 +9,14 @@ from itertools import product
 
 import attrs
 
-from imgload.errors import EngineFailed, ImgloadError, NodeFull, NotProven
+from imgload.errors import EngineFailed, ImgloadError, NodeFull, NodeUnusable, NotProven
 from imgload.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.nodes import containerd
-from imgload.nodes.node import Node
+from imgload.nodes.node import Before, Node
 from imgload.nodes.room import require_room
 from imgload.nodes.survey import Question, Survey
-from imgload.nodes.undo import undo
+from imgload.nodes.undo import undo, undo_tag
+from imgload.oci.digest import Digest
 from imgload.parallel import in_parallel
 from imgload.plan import Action, Image, Plan, Proof, Step, missing_layers, prove
 from imgload.report import ImageResult, NodeResult, Report
@@ -123,15 +124,19 @@ class Transfer:
 
     def _tag(self, step: Step) -> None:
         start = time.monotonic()
-        node = self.nodes[step.node]
+        node, before = self.nodes[step.node], Before()
+        target = self.surveys[step.node].records[step.tag_from]
         try:
-            survey = node.rename(_tag_command(step), Question.about([step.image]))
+            command = _tag_command(step, target, node)
+            survey = node.rename(command, Question.about([step.image]), before)
             proof = prove(step.image, survey)
             if not proof.ok:
                 proof = self._prove(node, [step.image])[step.image.name]
             error = _refusal(step.image, node, proof)
         except ImgloadError as failure:
             proof, error = None, failure
+        if error and step.tag_from != step.image.name:
+            undo_tag(node, self.surveys[step.node], step.image, target, before)
         seconds = time.monotonic() - start
         result = NodeResult(node.name, "tagged", proof, seconds=seconds, error=error)
         self._settle(step.image, self._told(step.image, result))
@@ -147,8 +152,19 @@ class Transfer:
         if nodes:
             self._announce(images, nodes, size)
             sent = self._whole(sending, nodes)
-            in_parallel([partial(self._finish, node, sent, start) for node in nodes])
+            again = [node for node in nodes if self._restarted(node, sent)]
+            done = [node for node in nodes if node not in again]
+            in_parallel([partial(self._finish, node, sent, start) for node in done])
             self._remember(sending, sent)
+            if again:
+                sent = self._whole(sending, again)
+                in_parallel([partial(self._finish, node, sent, start) for node in again])
+                self._remember(sending, sent)
+
+    def _restarted(self, node: Node, sent: Sent) -> bool:
+        """Whether containerd unpacked for the snapshotter of a configuration it no longer has."""
+        now, before = sent.deliveries[node.name].survey, self.surveys[node.name]
+        return now is not None and now.traits.snapshotter != before.traits.snapshotter
 
     def _whole(self, sending: Sending, nodes: Sequence[Node]) -> Sent:
         """Send the images whole, pushed where the engine cannot save them.
@@ -270,7 +286,10 @@ class Transfer:
         while True:
             survey = node.survey(Question.about(images))
             proofs = {image.name: prove(image, survey) for image in images}
-            if all(p.ok for p in proofs.values()) or time.monotonic() > deadline:
+            if all(p.ok for p in proofs.values()):
+                return proofs
+            if time.monotonic() > deadline:
+                _require_answers(node, survey)
                 return proofs
             if not all(p.ok or p.awaits_cri for p in proofs.values()):
                 return proofs
@@ -285,10 +304,21 @@ class Transfer:
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
 
 
-def _tag_command(step: Step) -> tuple[str, ...]:
+def _require_answers(node: Node, survey: Survey) -> None:
+    """Raise NodeUnusable when crictl failed: that says nothing about an image."""
+    for name, answer in survey.cri.items():
+        if answer.failure:
+            raise NodeUnusable(
+                f"{node.name}: CRI gives no answer about {name}: {answer.failure}",
+                hint=f"{node.engine.name} exec {node.name} crictl info",
+            )
+
+
+def _tag_command(step: Step, target: Digest, node: Node) -> tuple[str, ...]:
     if step.tag_from == step.image.name:
         return containerd.notice_command(step.image.name)
-    return containerd.tag_command(step.tag_from, step.image.name)
+    ctr = node.spelled(containerd.CTR)
+    return containerd.retag_command(ctr, step.tag_from, target, step.image.name)
 
 
 def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:

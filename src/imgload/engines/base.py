@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from imgload.errors import EngineFailed
+from imgload.errors import EngineFailed, reason
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -160,9 +160,9 @@ class ExecResult:
 
     @property
     def message(self) -> str:
-        """What the command said about its failure, as one text."""
-        text = self.stderr.decode(errors="replace").strip()
-        text = text or self.stdout[-2000:].decode(errors="replace").strip()
+        """What the command said about its failure, without its warnings, as one text."""
+        text = reason(self.stderr.decode(errors="replace"))
+        text = text or reason(self.stdout[-2000:].decode(errors="replace"))
         return text or ("" if self.complete else "its connection broke before all was sent")
 
 

@@ -19,7 +19,7 @@ from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import refuse_bad_answer, translated
 from imgload.engines.wire import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
 from imgload.errors import EngineError, EngineFailed
-from imgload.leftovers import Leftover, note, stale
+from imgload.leftovers import Leftover, note, stale_tags
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -167,7 +167,7 @@ class DockerEngine(RestEngine):
                 left.note.leave()
 
     def tidy(self) -> None:
-        for left in stale(self.endpoint.url):
+        for left in stale_tags(self.endpoint.url):
             if left.here or self.endpoint.local:
                 self._take_back(left)
             else:

@@ -21,7 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from imgload.engines.base import Endpoint, EngineKind
-from imgload.errors import EngineNotPermitted, EngineUnreachable
+from imgload.errors import EngineNotPermitted, EngineUnreachable, reason
 
 CONNECT_SECONDS = 5
 _READY_SECONDS = 12.0
@@ -204,7 +204,7 @@ class _Running:
     def said(self) -> str:
         with (self.folder / "log").open("rb") as log:
             log.seek(max(0, log.seek(0, 2) - _LONGEST))
-            lines = log.read().decode(errors="replace").splitlines()
+            lines = reason(log.read().decode(errors="replace")).splitlines()
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def expect_ready(self, remote: Remote) -> None:

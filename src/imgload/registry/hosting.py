@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from imgload.errors import reason
 from imgload.oci.jsontext import load_json
 from imgload.registry.address import RegistryUrl
 
@@ -129,5 +130,5 @@ def _kubectl(context: str, *arguments: str, stdin: str = "") -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _Unreachable(f"kubectl failed: {error}") from error
     if done.returncode:
-        raise _Unreachable(f"kubectl: {done.stderr.strip() or 'failed'}")
+        raise _Unreachable(f"kubectl: {reason(done.stderr) or 'failed'}")
     return done.stdout
