@@ -9,7 +9,7 @@ from itertools import product
 
 import attrs
 
-from imgload.errors import ImgloadError, NodeFull, NotProven
+from imgload.errors import EngineFailed, ImgloadError, NodeFull, NotProven
 from imgload.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.nodes import containerd
 from imgload.nodes.node import Node
@@ -28,6 +28,8 @@ PROOF_SECONDS = 20.0
 """How long CRI may take to hear of an image: containerd tells it by an event, and after a failure
 of its own CRI puts further events of that name off for some seconds."""
 _PROOF_PAUSE = 0.1
+_Failure = tuple[Sequence[Image], Sequence[str], ImgloadError]
+"""Images, names of nodes, and why the images could not be sent to the nodes."""
 
 
 @attrs.define
@@ -59,11 +61,30 @@ class Transfer:
             if step.action == "present":
                 self._settle(step.image, NodeResult(step.node, "present", step.proof))
         in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
-        failed = [(g, error) for g in plan.groups() if (error := self._failure_of(*g))]
+        failed = [each for group in plan.groups() for each in self._failures(*group)]
         if failed and not any(result.ok for result in self.results.values()):
-            raise failed[0][1]
-        for group, error in failed:
-            self._settle_rest(*group, error)
+            raise failed[0][2]
+        for failure in failed:
+            self._settle_rest(*failure)
+
+    def _failures(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
+        """Send a group, image by image where its engine refuses to save or push them together.
+
+        Returns the images that failed on nodes, with the error.
+        """
+        error = self._failure_of(images, names)
+        if error is None:
+            return []
+        targets = list(dict.fromkeys(image.target for image in images))
+        if len(targets) == 1 or not (isinstance(error, EngineFailed) and error.refused):
+            return [(images, names, error)]
+        self.on_event(Note(f"sending the images one by one: {error.message}"))
+        failures: list[_Failure] = []
+        for target in targets:
+            alone = [image for image in images if image.target == target]
+            rest = [name for name in names if (alone[0].name, name) not in self.results]
+            failures += self._failures(alone, rest) if rest else []
+        return failures
 
     def _failure_of(self, images: Sequence[Image], names: Sequence[str]) -> ImgloadError | None:
         """Send a group; returns why its source failed, after which the others are sent still."""

@@ -12,8 +12,8 @@ from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest, tags_of
 from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import refuse_bad_answer, translated
-from imgload.engines.wire import STREAM_SECONDS, save_seconds
-from imgload.errors import ReferenceInvalid
+from imgload.engines.wire import STREAM_SECONDS, Answer, save_seconds
+from imgload.errors import EngineFailed, ReferenceInvalid
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.reference import Reference, image_id_prefix, is_full_image_id
@@ -129,12 +129,28 @@ class PodmanEngine(RestEngine):
     ) -> Iterator[Iterator[bytes]]:
         del platform  # an image in Podman's store has one platform
         doing = f"saving {', '.join(images)}"
-        params = [("format", "docker-archive"), *(("references", image) for image in images)]
-        seconds = save_seconds(size)
         with translated(self.endpoint, doing):
-            answer = self.ask("GET", "/images/export", doing, params=params, seconds=seconds)
+            answer = self._ask_to_save(images, doing, save_seconds(size))
         with answer:
             yield self._body(answer)
+
+    def _ask_to_save(self, images: Sequence[str], doing: str, seconds: float) -> Answer:
+        """Ask for a docker-archive, which may have several images, or else for an OCI archive.
+
+        A docker-archive cannot have layers with zstd, nor an OCI manifest with Docker's media type
+        for a layer, as Skopeo copies them from Docker's containerd image store. An OCI archive can,
+        as long as Podman need not compress its layers.
+        """
+        references = [("references", image) for image in images]
+        form = [("format", "docker-archive")]
+        oci = [("format", "oci-archive"), ("ociAcceptUncompressedLayers", "true")]
+        ask = partial(self.ask, "GET", "/images/export", doing, seconds=seconds)
+        try:
+            return ask(params=[*form, *references])
+        except EngineFailed:
+            if len(images) > 1:
+                raise
+        return ask(params=[*oci, *references])
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:

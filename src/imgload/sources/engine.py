@@ -177,6 +177,7 @@ class EngineSource(Pusher):
             raise EngineFailed(
                 f"{self.engine.endpoint} saved an archive that cannot be used: {error.message}",
                 hint=f"see what it saves with: {self.name} save {' '.join(handles)} | tar -tv",
+                refused=True,
             ) from error
 
 
