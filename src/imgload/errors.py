@@ -181,7 +181,18 @@ class EngineNotPermitted(EngineError):
 
 
 class EngineFailed(EngineError):
-    """The engine answered with an error, or stopped in the middle of an answer."""
+    """The engine answered with an error, or stopped in the middle of an answer.
+
+    Args:
+        message: what failed, where and why.
+        hint: what to do next.
+        refused: whether the engine is well and refuses the request, so that another may succeed.
+
+    """
+
+    def __init__(self, message: str, *, hint: str = "", refused: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.refused = refused
 
 
 class SourceError(ImgloadError):

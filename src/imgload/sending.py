@@ -7,7 +7,7 @@ from functools import partial
 
 import attrs
 
-from imgload.errors import ImgloadError, NodeFull, NodeStalled
+from imgload.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
 from imgload.events import BytesSent, Event, Note
 from imgload.memory import Layers, Memory
 from imgload.nodes.node import Node
@@ -19,7 +19,7 @@ from imgload.pushing import push
 from imgload.sources.base import Found, Pusher, Source
 from imgload.transports.archive import deliver
 from imgload.transports.choose import Choice, Facts, TransportOption, choose
-from imgload.transports.delta import Delta, Holding
+from imgload.transports.delta import Delta, DeltaIncomplete, Holding
 from imgload.transports.lanes import Delivery, Lanes
 
 
@@ -63,7 +63,7 @@ class Sending:
         there = self._everywhere(nodes) if told else frozenset()
         return partial(self.by_archive, nodes, there) if there else None
 
-    def pushable(self, nodes: Sequence[Node]) -> bool:
+    def _pushable(self, nodes: Sequence[Node]) -> bool:
         """Whether the images may be pushed where saving them fails."""
         facts = [self._facts(found, nodes) for found in self.images.values()]
         return self.option == "auto" and all(each.pushable for each in facts)
@@ -120,7 +120,30 @@ class Sending:
         return sum(sizes.values())
 
     def by_archive(self, nodes: Sequence[Node], there: frozenset[Digest] = frozenset()) -> Sent:
-        """Save the images, once, for all nodes; what is `there` may be left out."""
+        """Save the images once for all nodes, or push them where the engine cannot save them.
+
+        Podman saves no layers with zstd, and Docker's graphdriver store no image without layers.
+
+        Args:
+            nodes: where to.
+            there: layers that every node has, which may be left out.
+
+        Raises:
+            EngineFailed: when neither works.
+
+        """
+        try:
+            return self._save(nodes, there)
+        except EngineFailed as error:
+            if not self._pushable(nodes):
+                raise
+            self.on_event(Note(f"pushing the images, since saving failed: {error.message}"))
+            try:
+                return self.by_delta(nodes)
+            except DeltaIncomplete:
+                raise error from None
+
+    def _save(self, nodes: Sequence[Node], there: frozenset[Digest]) -> Sent:
         self.source.release()
         images = tuple(self.images)
         unique = {found.target: found for found in self.images.values()}

@@ -29,6 +29,8 @@ PROOF_SECONDS = 20.0
 """How long CRI may take to hear of an image: containerd tells it by an event, and after a failure
 of its own CRI puts further events of that name off for some seconds."""
 _PROOF_PAUSE = 0.1
+_Failure = tuple[Sequence[Image], Sequence[str], ImgloadError]
+"""Images, names of nodes, and why the images could not be sent to the nodes."""
 
 
 @attrs.define
@@ -60,11 +62,30 @@ class Transfer:
             if step.action == "present":
                 self._settle(step.image, NodeResult(step.node, "present", step.proof))
         in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
-        failed = [(g, error) for g in plan.groups() if (error := self._failure_of(*g))]
+        failed = [each for group in plan.groups() for each in self._failures(*group)]
         if failed and not any(result.ok for result in self.results.values()):
-            raise failed[0][1]
-        for group, error in failed:
-            self._settle_rest(*group, error)
+            raise failed[0][2]
+        for failure in failed:
+            self._settle_rest(*failure)
+
+    def _failures(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
+        """Send a group, image by image where its engine refuses to save or push them together.
+
+        Returns the images that failed on nodes, with the error.
+        """
+        error = self._failure_of(images, names)
+        if error is None:
+            return []
+        targets = list(dict.fromkeys(image.target for image in images))
+        if len(targets) == 1 or not (isinstance(error, EngineFailed) and error.refused):
+            return [(images, names, error)]
+        self.on_event(Note(f"sending the images one by one: {error.message}"))
+        failures: list[_Failure] = []
+        for target in targets:
+            alone = [image for image in images if image.target == target]
+            rest = [name for name in names if (alone[0].name, name) not in self.results]
+            failures += self._failures(alone, rest) if rest else []
+        return failures
 
     def _failure_of(self, images: Sequence[Image], names: Sequence[str]) -> ImgloadError | None:
         """Send a group; returns why its source failed, after which the others are sent still."""
@@ -151,13 +172,13 @@ class Transfer:
         nodes = list(self._with_room(images, nodes, size))
         if nodes:
             self._announce(images, nodes, size)
-            sent = self._whole(sending, nodes)
+            sent = sending.by_archive(nodes)
             again = [node for node in nodes if self._restarted(node, sent)]
             done = [node for node in nodes if node not in again]
             in_parallel([partial(self._finish, node, sent, start) for node in done])
             self._remember(sending, sent)
             if again:
-                sent = self._whole(sending, again)
+                sent = sending.by_archive(again)
                 in_parallel([partial(self._finish, node, sent, start) for node in again])
                 self._remember(sending, sent)
 
@@ -165,22 +186,6 @@ class Transfer:
         """Whether containerd unpacked for the snapshotter of a configuration it no longer has."""
         now, before = sent.deliveries[node.name].survey, self.surveys[node.name]
         return now is not None and now.traits.snapshotter != before.traits.snapshotter
-
-    def _whole(self, sending: Sending, nodes: Sequence[Node]) -> Sent:
-        """Send the images whole, pushed where the engine cannot save them.
-
-        Podman saves no layers with zstd, and Docker's graphdriver store no image without layers.
-        """
-        try:
-            return sending.by_archive(nodes)
-        except EngineFailed as error:
-            if not sending.pushable(nodes):
-                raise
-            self.on_event(Note(f"pushing the images, since saving failed: {error.message}"))
-            try:
-                return sending.by_delta(nodes)
-            except DeltaIncomplete:
-                raise error from None
 
     def _sending(self, images: Sequence[Image]) -> Sending:
         source = self.origins[images[0].name][0]

@@ -204,3 +204,29 @@ def test_an_engine_may_restart_and_a_cluster_be_made_anew(
         for tag in (first, second, third):
             assert cri_id(node, f"docker.io/library/{tag}") == stoppable.image_id(tag)
         assert watcher.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize("source", ["docker28", "docker28-graphdriver"])
+def test_what_a_load_owes_comes_with_the_next_image(
+    lab: Lab, images: Images, watched: Callable[[], Cluster], source: str
+) -> None:
+    """A cluster made anew gets what the watch had loaded, and what a failed load left out."""
+    engine, cluster = lab.engine(source), watched()
+    first, second, third = unique("a"), unique("b"), unique("c")
+    with watching(first, second, third, "-c", "lab-watched", "--from", engine.url) as watcher:
+        for _ in range(2):
+            images.build(engine, first)
+            assert watcher.loaded()["ok"]
+        cluster.remove()
+        images.build(engine, second)
+        assert watcher.loaded()["error"]["kind"] == "cluster-not-found"
+        node = watched().nodes[0]
+        images.build(engine, third)
+        document = watcher.loaded()
+        assert document["ok"], document
+        assert set(document["references"]) == {first, second, third}
+        for tag in (first, second, third):
+            assert cri_id(node, f"docker.io/library/{tag}") == config_digest(engine, tag)
+        images.build(engine, second)
+        assert watcher.loaded()["references"] == [second]
+        assert watcher.stop() == 0

@@ -33,10 +33,11 @@ SPECS = {
         Spec(name="lab-p16", engine="podman", containerd="1.6"),
     )
 }
-DEFAULT = ("docker", "podman", "docker28", *SPECS, *(f"kind-{v}" for v in VERSIONS))
+ENGINES = ("docker", "podman", "docker28", "docker28-graphdriver")
+DEFAULT = (*ENGINES, *SPECS, *(f"kind-{v}" for v in VERSIONS))
 SPECS["lab-r21"] = Spec(name="lab-r21", engine="podman-rootless", network="none")
 CUT_OFF = ("docker-cut-off", "docker28-cut-off")
-ON_DEMAND = ("docker28-graphdriver", "podman-rootless", "lab-r21", *CUT_OFF)
+ON_DEMAND = ("podman-rootless", "lab-r21", *CUT_OFF)
 PIECES = (*DEFAULT, *ON_DEMAND)
 
 

@@ -50,7 +50,7 @@ class StoredEngine(LocalEngine):
             diff_ids=tuple(map(Digest.of, image.layers)),
             size=100,
         )
-        super().__init__(folder, images={"app:v1": self.held})
+        super().__init__(folder, images=dict.fromkeys(["app:v1", str(self.held.target)], self.held))
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:

@@ -101,7 +101,7 @@ def test_the_doctor_and_skaffold_leave_no_name(engine: StoredEngine) -> None:
     engine.push = interrupt  # type: ignore[method-assign]
     request = Request("app:v1", Reference.parse("app:v1"), Path())
     with pytest.raises(KeyboardInterrupt):
-        Loading(Loader([], []), lambda _: None).load(engine, request, None)
+        Loading(Loader([], []), lambda _: None).load(engine, request, engine.held.target, None)
     assert (engine.given, listeners()) == (set(), [])
 
 

@@ -83,6 +83,8 @@ class EngineImage:
             with all their content, by platform.
         absent: the platforms that are listed beside those, and lack content.
         whole: whether there is any platform of which nothing is lacking.
+        instances: the image IDs behind one of Podman's manifest lists, by platform. Such a list
+            has no image ID, layers or size of its own.
 
     """
 
@@ -92,9 +94,10 @@ class EngineImage:
     platform: Platform
     diff_ids: tuple[Digest, ...]
     size: int
-    manifests: Mapping[Platform, Digest] = attrs.field(factory=dict)
+    manifests: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
     absent: frozenset[Platform] = frozenset()
     whole: bool = True
+    instances: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
 
     @property
     def own_platform(self) -> Platform:
@@ -106,7 +109,8 @@ class EngineImage:
     @property
     def platforms(self) -> frozenset[Platform]:
         """Those that it has; none where only a save can tell, as on Docker before 28."""
-        return frozenset(self.manifests or ({self.platform} if self.image_id else ()))
+        several = self.manifests or self.instances
+        return frozenset(several or ({self.platform} if self.image_id else ()))
 
     def suited(self, wanted: Platform | None) -> Platform | None:
         """Return the platform to load, None for the engine's own; None where it is not there."""
@@ -124,7 +128,7 @@ class Container:
     id: str
     name: str
     state: str
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] = attrs.field(hash=False)
 
 
 @attrs.frozen

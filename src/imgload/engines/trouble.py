@@ -107,4 +107,4 @@ def refuse_bad_answer(answer: Answer, endpoint: Endpoint, doing: str) -> None:
     from imgload.engines.remedies import health  # noqa: PLC0415 - start-up
 
     what = f"{endpoint}: {doing} failed: {text.strip()[:2000]}"
-    raise EngineFailed(what, hint=health(endpoint.kind))
+    raise EngineFailed(what, hint=health(endpoint.kind), refused=True)

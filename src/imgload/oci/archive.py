@@ -2,7 +2,9 @@
 
 Three forms are understood: the docker-archive (``manifest.json``; layers named by ID as Docker up
 to 24 and Podman write it), the OCI layout (``index.json``, image-layout.md), and both at once as
-Docker from 25 on writes it, where the OCI side is the truer one.
+Docker from 25 on writes it. Then ``index.json`` wins, and ``manifest.json`` adds the images that
+the index does not list: Docker's graphdriver store indexes only one of several images that are
+saved by ID (moby #51389), and none in 25.0.0 (moby #47210).
 """
 
 from __future__ import annotations
@@ -80,12 +82,11 @@ def images_in(blobs: Blobs) -> tuple[ArchivedImage, ...]:
         ArchiveInvalid: when the archive is no image archive, or contradicts itself.
 
     """
-    if blobs.get("index.json") is not None:
-        found = tuple(_from_layout(blobs))
-        if found or blobs.get("manifest.json") is None:
-            return found
+    listed = tuple(_from_layout(blobs)) if blobs.get("index.json") is not None else None
     if blobs.get("manifest.json") is not None:
-        return tuple(_from_docker(blobs))
+        return (*(listed or ()), *_from_docker(blobs, listed or ()))
+    if listed is not None:
+        return listed
     raise ArchiveInvalid(
         "not an image archive: it has neither manifest.json nor index.json",
         hint="make one with: docker save IMAGE -o FILE, or podman save IMAGE -o FILE",
@@ -222,12 +223,21 @@ def _image(blobs: Blobs, raw: bytes) -> ArchivedImage | None:
     return ArchivedImage(manifest, blobs.parsed(config, ImageConfig.parse))
 
 
-def _from_docker(blobs: Blobs) -> Iterator[ArchivedImage]:
+def _from_docker(blobs: Blobs, listed: Sequence[ArchivedImage]) -> Iterator[ArchivedImage]:
+    """Yield the images of ``manifest.json`` that are not among those that the index lists.
+
+    An image without its config is skipped where there is an index, as it is in the index.
+    """
+    known = {image.config.digest for image in listed}
     for entry in _docker_entries(blobs.content("manifest.json")):
         blob = blobs.get(_member_path(entry.get("Config")))
         if blob is None or blob.data is None:
+            if listed:
+                continue
             raise ArchiveInvalid(f"the archive lacks its config {entry.get('Config')!r:.200}")
         config = blobs.parsed(blob, ImageConfig.parse)
+        if config.digest in known:
+            continue
         paths = _strings(entry.get("Layers"), MAX_LAYERS)
         manifest = Manifest.build(config, tuple(_layers(blobs, config, paths)))
         names = _strings(entry.get("RepoTags"), MAX_MANIFESTS)

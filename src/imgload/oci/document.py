@@ -61,7 +61,7 @@ class Descriptor:
     digest: Digest
     size: int
     platform: Platform | None = None
-    annotations: Mapping[str, str] = attrs.field(factory=dict)
+    annotations: Mapping[str, str] = attrs.field(factory=dict, hash=False)
 
     @classmethod
     def parse(cls, value: object) -> Descriptor:

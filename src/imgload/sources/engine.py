@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from imgload.engines.base import Engine, EngineImage
-from imgload.errors import EngineFailed, ManifestMissing
+from imgload.errors import ArchiveInvalid, DigestMismatch, EngineFailed, ManifestMissing
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
@@ -52,11 +52,13 @@ class EngineSource(Pusher):
             names_for = None
         if not _is_meant(text, names_for, image):
             return None
-        suited = image.suited(platform)
-        if suited is None:
-            from imgload.sources.absent import refusal  # noqa: PLC0415 - start-up
-
-            raise refusal(image, platform, text, self.engine)
+        suited = self._suited(image, platform, text)
+        if image.instances:
+            instance = self.engine.find(str(image.instances[suited]))
+            if instance is None:
+                return None
+            image = _of_list(instance, image, suited)
+            suited = self._suited(image, platform, text)
         if names_for and names_for.digest and image.image_id:
             raise ManifestMissing(
                 f"{self.engine.endpoint} cannot give the manifest that {text} demands: it keeps"
@@ -77,10 +79,24 @@ class EngineSource(Pusher):
             manifest_digest=image.manifests.get(suited),
             stored=image.image_id is None,
             own_platform=suited == image.own_platform,
-            tagged=bool(image.names) or self.engine.name == "podman",
+            tagged=self._is_pushable(image),
             layers_named=image.image_id is None or self.engine.saves_by_digest,
         )
         return found if found.names else self._untagged(found)
+
+    def _suited(self, image: EngineImage, platform: Platform | None, text: str) -> Platform:
+        """Return the platform to load; SourceError where the image does not have it."""
+        suited = image.suited(platform)
+        if suited is None:
+            from imgload.sources.absent import refusal  # noqa: PLC0415 - start-up
+
+            raise refusal(image, platform, text, self.engine)
+        return suited
+
+    def _is_pushable(self, image: EngineImage) -> bool:
+        """Whether the image has a name, needs none, or has one for a push already."""
+        named = bool(image.names) or image.target in self._routes
+        return named or self.engine.name == "podman"
 
     def identify(self, image: Found) -> Found:
         """Have the engine push the manifest, where that is what it knows an image by.
@@ -187,12 +203,39 @@ class EngineSource(Pusher):
             while self._routes:
                 stack.callback(self._routes.popitem()[1].close)
 
-    def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
+    @contextmanager
+    def save(self, images: Sequence[Found]) -> Iterator[Iterator[bytes]]:
+        """Save the images; an archive that cannot be used is the engine's failure, not the user's.
+
+        Raises:
+            EngineFailed: when the engine does not save, or saves a damaged or incomplete archive.
+
+        """
         pins = set().union(*(image.pins for image in images))
         whole = bool(pins - {image.manifest_digest for image in images})
         platform = None if whole else images[0].platform
         size = sum(image.size for image in images)
-        return self.engine.save([image.handle for image in images], platform, size)
+        handles = [image.handle for image in images]
+        try:
+            with self.engine.save(handles, platform, size) as archive:
+                yield archive
+        except (ArchiveInvalid, DigestMismatch) as error:
+            raise EngineFailed(
+                f"{self.engine.endpoint} saved an archive that cannot be used: {error.message}",
+                hint=f"see what it saves with: {self.name} save {' '.join(handles)} | tar -tv",
+                refused=True,
+            ) from error
+
+
+def _of_list(instance: EngineImage, listing: EngineImage, listed: Platform) -> EngineImage:
+    """Return an image of a manifest list under the names of the list.
+
+    Only the list may tell variants apart. It may also be wrong about the architecture: Buildah 1.28
+    lists an image that it takes out of its cache for another one.
+    """
+    own = instance.platform
+    alike = (own.os, own.architecture) == (listed.os, listed.architecture)
+    return attrs.evolve(instance, names=listing.names, platform=listed if alike else own)
 
 
 def whereabouts(address: str) -> str:
