@@ -233,19 +233,13 @@ def next_load(events: queue.SimpleQueue[imgload.WatchedLoad | imgload.Note]) -> 
     return event
 
 
-@pytest.mark.parametrize(
-    ("source", "cluster"), [("docker28", "lab-e21"), ("podman", "lab-p21"), ("docker", "lab-d21")]
-)
+@pytest.mark.parametrize("source", ["docker28", "podman", "docker"])
 def test_a_build_while_the_connection_is_dead_is_loaded_once(
-    lab: Lab,
-    images: Images,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    source: str,
-    cluster: str,
+    lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     """Nothing reports such a connection: only the silence on it ends it."""
     monkeypatch.setattr(rest, "_QUIET_SECONDS", 3.0)
+    cluster = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}[source]
     engine, tag = lab.engine(source), unique()
     if source == "docker28":
         monkeypatch.setenv("DOCKER_HOST", engine.url)
@@ -261,7 +255,7 @@ def test_a_build_while_the_connection_is_dead_is_loaded_once(
         assert load.error is None
         assert load.report
         [image] = load.report.images
-        assert built in {str(image.image_id), config_digest(engine, built)}
+        assert str(image.image_id) == config_digest(engine, built)
         opened = sum("/events" in each for each in between.requests)
         while sum("/events" in each for each in between.requests) < opened + 2:
             time.sleep(0.1)
