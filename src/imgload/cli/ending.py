@@ -70,14 +70,17 @@ def colors() -> bool | None:
 def quickly(run: Callable[[], NoReturn]) -> NoReturn:
     """Run, and end the process as soon as its output is written.
 
-    Taking the interpreter apart costs 20 ms, and nothing of ours waits for it: connections,
-    temporary files and tunnels are closed by whoever opened them.
+    Taking the interpreter apart costs 20 ms, and nothing of ours waits for it: connections and
+    temporary files are closed by whoever opened them. Only an ssh may be left, of a thread that
+    nobody waited for.
     """
     open_streams()
     try:
         run()
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else FAILED
+    if tunnel := sys.modules.get("imgload.engines.tunnel"):
+        tunnel.close_all()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -138,11 +138,25 @@ class ImageEvent:
     Args:
         name: the name it got.
         target: what the engine calls its ID.
+        at: when, in nanoseconds since 1970 by the engine's own clock.
 
     """
 
     name: str = ""
     target: Digest | None = None
+    at: int | None = None
+
+
+@attrs.frozen
+class EventsOpened:
+    """The engine reports its events from now on.
+
+    Args:
+        at: the engine's own time in nanoseconds, rounded down to a second; None if unknown.
+
+    """
+
+    at: int | None = None
 
 
 @attrs.frozen
@@ -211,11 +225,12 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def image_events(self, back: float) -> Iterator[ImageEvent]:
-        """Yield what happens to images as it happens; ends, or times out, when it is quiet.
+    def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
+        """Yield EventsOpened, and then image events as they happen, until none comes for a while.
 
         Args:
-            back: begin with what happened that many seconds ago.
+            since: begin with the events from this time on, in nanoseconds by the engine's clock,
+                as far as the engine still has them; None for new events only.
 
         """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -94,9 +93,6 @@ class DockerEngine(RestEngine):
         return self._version >= _TELLS_BUILDS
 
     event_filters: ClassVar = {"type": ["image"], "event": ["tag", "load", "import", "pull"]}
-
-    def since(self, back: float) -> str:
-        return f"{time.time() - back:.9f}"
 
     def event(self, told: dict[str, Any]) -> ImageEvent:
         """Understand it; a pull's actor is the whole name."""

@@ -109,9 +109,6 @@ class PodmanEngine(RestEngine):
         "event": ["tag", "build", "loadfromarchive", "import", "pull", "commit"]
     }
 
-    def since(self, back: float) -> str:
-        return f"{back:.3f}s"
-
     def event(self, told: dict[str, Any]) -> ImageEvent:
         """Understand it: a build is named by its image ID, and before 4.4 a load by its file."""
         actor = told["Actor"]
