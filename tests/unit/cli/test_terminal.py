@@ -29,6 +29,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.plan import Proof
 from imgload.pruning import Kept, NodePruned, PruneReport
+from imgload.registry.wiring import NodeWiring
 from imgload.report import ImageResult, NodeResult, Report
 from imgload.watching import WatchedLoad
 from tests.unit.cli.conftest import Run
@@ -81,12 +82,12 @@ def _doctor() -> None:
 
 
 def _registry() -> None:
-    wiring = SimpleNamespace(node=EVIL, error=None, files=(EVIL,))
+    wiring = NodeWiring(EVIL, (EVIL,))
     hosting = SimpleNamespace(note=EVIL)
     report: object = SimpleNamespace(
         registry=EVIL, names=(EVIL,), nodes=(wiring,), hosting=hosting, ok=True
     )
-    registry._show_wiring(report, "text", "done", "nothing")  # type: ignore[arg-type]  # noqa: SLF001
+    registry._show_wiring(report, "text", registry._connected)  # type: ignore[arg-type]  # noqa: SLF001
 
 
 def _progress() -> None:

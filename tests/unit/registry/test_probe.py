@@ -13,7 +13,8 @@ from imgload.registry.probe import reads_folder, require_answer
 from tests.unit.fakes import RUNNING, LocalEngine
 
 URL = RegistryUrl.parse("http://registry:5403")
-FATAL = """echo 'time="2026-11-29T03:18:16Z" level=fatal msg="pulling image: '"$1\\"" >&2; exit 1"""
+FATAL = r"""printf 'time="2026-11-29T03:18:16Z" level=fatal msg="pulling image: %s"\n' \
+    "$(printf %s "$1" | sed 's/"/\\"/g')" >&2; exit 1"""
 PULL = 'failed to pull and unpack image \\"$image\\": failed to resolve image: '
 REFUSED = f'{PULL}failed to do request: Head \\"$url/v2/imgload/probe/manifests/none\\": dial tcp: '
 
@@ -22,7 +23,8 @@ def crictl(root: Path, said: str, url: str) -> str:
     """A crictl whose CRI pulls from an address, and answers."""
     return f"""
 fatal() {{ {FATAL}; }}
-image=$2 file={root}/${{2%%/*}}/hosts.toml
+for image; do :; done
+file={root}/${{image%%/*}}/hosts.toml
 url={url}
 fatal "{said}"
 """
