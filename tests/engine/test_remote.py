@@ -75,6 +75,31 @@ def test_an_engine_over_ssh_is_source_and_host_of_nodes(
     assert our_ssh() == []
 
 
+def logins(server: Sshd) -> int:
+    """Return how often somebody has logged in."""
+    return server.daemon.log.read_text(errors="replace").count("Accepted publickey")
+
+
+def test_an_ssh_that_has_ended_is_started_again_once(
+    lab: Lab, images: Images, over_ssh: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a network change; a kept loader goes on, with one new login."""
+    monkeypatch.setenv("DOCKER_HOST", over_ssh.url(str(lab.docker.socket)))
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag)
+    with imgload.Loader.connect(cluster="lab-d21", source="docker") as loader:
+        assert loader.load([tag]).ok
+        before = logins(over_ssh)
+        subprocess.run(["pkill", "-P", str(os.getpid()), "-f", "ssh -T"], check=True)
+        until(lambda: our_ssh() == [], 10)
+        images.build(lab.docker, tag)
+        assert loader.load([tag]).ok
+        assert loader.load([tag]).ok
+        assert logins(over_ssh) == before + 1
+    assert our_ssh() == []
+    forget(node, f"docker.io/library/{tag}")
+
+
 def rootless(lab: Lab) -> RootlessPodman:
     """Return the Podman of a user without rights."""
     found = lab.engine("podman-rootless")
