@@ -9,10 +9,11 @@ from pathlib import Path
 import attrs
 
 from imgload.engines.base import Chunk, EngineImage
-from imgload.errors import EngineFailed
+from imgload.errors import EngineFailed, NodeUnusable
+from imgload.nodes.batch import Output
 from imgload.nodes.containerd import Content
 from imgload.nodes.cri import CriAnswer
-from imgload.nodes.node import Node
+from imgload.nodes.node import Commands, Node
 from imgload.nodes.survey import Question, Survey, Traits
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
@@ -98,6 +99,11 @@ class StoredNode(Node):
         del question
         self.asked += 1
         return self.now
+
+    def ask(self, commands: Commands) -> tuple[Traits, list[Output]]:
+        """Run nothing: this machine may have a ctr, and it waits long for its containerd."""
+        del commands
+        raise NodeUnusable("this node runs no commands")
 
     def import_layout(
         self, layout: Iterable[Chunk], platform: Platform, question: Question

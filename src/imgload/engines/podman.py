@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from imgload.engines.base import About, Container, EngineImage, ImageEvent
-from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest, tags_of
+from imgload.engines.rest import RestEngine, image_digest, tags_of
 from imgload.engines.settings import dig, text_at
-from imgload.engines.trouble import refuse_bad_answer, translated
+from imgload.engines.trouble import translated
 from imgload.engines.wire import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
 from imgload.errors import EngineFailed, ReferenceInvalid
 from imgload.oci.digest import Digest
@@ -77,13 +78,15 @@ class PodmanEngine(RestEngine):
         )
 
     def _is_list(self, name: str) -> bool:
-        """Whether a name or ID is a manifest list's; other requests for one ask registries, too."""
+        """Return whether a name or ID is a manifest list's.
+
+        Other requests for a list ask registries, too. Podman 4.3 answers with an error for an
+        image that is no list.
+        """
         doing = f"looking for the manifest list {name}"
         path = f"/manifests/{name}/exists"
         with translated(self.endpoint, doing), self._send("GET", path) as answer:
-            if answer.status != NOT_FOUND:
-                refuse_bad_answer(answer, self.endpoint, doing)
-            return answer.status != NOT_FOUND
+            return answer.status < HTTPStatus.BAD_REQUEST
 
     def _image(self, found: dict[str, Any]) -> EngineImage:
         image_id = Digest.from_engine_id(found["Id"])

@@ -123,7 +123,9 @@ def test_an_insiders_manifest_gives_an_image_no_id(tmp_path: Path) -> None:
     source.release()
 
 
-def test_what_no_node_has_proven_is_not_remembered(tmp_path: Path) -> None:
+def test_what_no_node_has_proven_is_not_remembered(
+    tmp_path: Path,
+) -> None:
     """Which layer a compressed blob is, only a node that has unpacked it has verified."""
     engine = StoredEngine(tmp_path, IMAGE)
     node = StoredNode(engine)
