@@ -90,7 +90,7 @@ def test_an_ssh_that_has_ended_is_started_again_once(
     with imgload.Loader.connect(cluster="lab-d21", source="docker") as loader:
         assert loader.load([tag]).ok
         before = logins(over_ssh)
-        subprocess.run(["pkill", "-P", str(os.getpid()), "-f", "ssh -T"], check=True)
+        subprocess.run(["pkill", "-P", str(os.getpid()), "-f", "--", " -T "], check=True)
         until(lambda: our_ssh() == [], 10)
         images.build(lab.docker, tag)
         assert loader.load([tag]).ok

@@ -2,7 +2,7 @@
 
 import http.client
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -104,6 +104,9 @@ class StoredNode(Node):
         """Run nothing: this machine may have a ctr, and it waits long for its containerd."""
         del commands
         raise NodeUnusable("this node runs no commands")
+
+    def mark(self, loaded: Sequence[tuple[str, Digest]]) -> None:
+        """Mark nothing; as for `ask`."""
 
     def import_layout(
         self, layout: Iterable[Chunk], platform: Platform, question: Question
