@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from imgload.clusters.lasting import LastingSelection
 from imgload.engines.base import Endpoint, EngineImage, EngineKind, ImageEvent
 from imgload.engines.listening import Heard
@@ -23,20 +25,22 @@ def engine(folder: Path, kind: EngineKind, image: EngineImage) -> LocalEngine:
     )
 
 
-def test_watch_loads_an_image_from_the_engine_that_built_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("builder", ["docker", "podman"])
+def test_watch_loads_an_image_from_the_engine_that_built_it(
+    tmp_path: Path, builder: EngineKind
+) -> None:
     """Both engines have an image of that name; the report names the source."""
     kinds: tuple[EngineKind, ...] = ("docker", "podman")
     images = {kind: engine_image(kind, ["app:dev"]) for kind in kinds}
-    engines = [engine(tmp_path, kind, images[kind]) for kind in kinds]
-    sources = [EngineSource(each) for each in engines]
-    watch = Watch(sources, LastingSelection.settle(engines, "kind", ()), ["app"])
+    engines = {kind: engine(tmp_path, kind, images[kind]) for kind in kinds}
+    sources = [EngineSource(each) for each in engines.values()]
+    watch = Watch(sources, LastingSelection.settle([*engines.values()], "kind", ()), ["app"])
     results = iter(watch)
     next(results)
-    for source, listener in zip(sources, watch.listeners(), strict=True):
-        image_id = images[source.engine.endpoint.kind].target
-        listener.tell(Heard(source.engine, ImageEvent("app:dev", image_id)))
-        load = next(results)
-        assert isinstance(load, WatchedLoad)
-        assert load.report
-        [result] = load.report.images
-        assert (result.source, result.image_id) == (source.engine.name, image_id)
+    event = ImageEvent("app:dev", images[builder].target)
+    watch.listeners()[0].tell(Heard(engines[builder], event))
+    load = next(results)
+    assert isinstance(load, WatchedLoad)
+    assert load.report
+    [result] = load.report.images
+    assert (result.source, result.image_id) == (builder, images[builder].image_id)
