@@ -44,3 +44,25 @@ def test_watch_loads_an_image_from_the_engine_that_built_it(
     assert load.report
     [result] = load.report.images
     assert (result.source, result.image_id) == (builder, images[builder].image_id)
+
+
+def test_watch_does_not_retry_a_build_that_another_engine_replaced(tmp_path: Path) -> None:
+    """Podman's image could not be loaded; Docker has built a newer one of that name since."""
+    kinds: tuple[EngineKind, ...] = ("docker", "podman")
+    names = ["app:dev", "app:two"]
+    engines = {kind: engine(tmp_path, kind, engine_image(kind, names)) for kind in kinds}
+    sources = [EngineSource(each) for each in engines.values()]
+    watch = Watch(sources, LastingSelection.settle([*engines.values()], "kind", ()), ["app"])
+    results, listener = iter(watch), watch.listeners()[0]
+    next(results)
+    loads = []
+    builds: list[tuple[EngineKind, str]] = [
+        ("podman", "app:dev"),
+        ("docker", "app:dev"),
+        ("docker", "app:two"),
+    ]
+    for kind, name in builds:
+        listener.tell(Heard(engines[kind], ImageEvent(name, engine_image(kind, names).target)))
+        loads.append(next(results))
+    reports = [load.report for load in loads if isinstance(load, WatchedLoad) and load.report]
+    assert [report.images[0].source for report in reports] == ["podman", "docker", "docker"]
