@@ -1,9 +1,14 @@
 """The lab for engine tests, and marks that tell the tests with engines from those without."""
 
+import shutil
 import signal
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tests.isolation import hide_engines, hide_settings
 
 pytest_plugins = ["tests.lab.plugin"]
 
@@ -18,6 +23,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell that starts this in the background ignores it, for all processes below, too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    home = Path(tempfile.mkdtemp(prefix="imgload-home-"))
+    config.add_cleanup(partial(shutil.rmtree, home, ignore_errors=True))
+    hide_settings(home)
+    hide_engines(home)
     for name, meaning in _MARKS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
 

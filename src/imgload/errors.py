@@ -51,12 +51,44 @@ if TYPE_CHECKING:
 _LONGEST = 2000
 
 
+def visible(text: str) -> str:
+    """Return a text in which nothing but line ends does anything to a terminal."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def printable(text: str) -> str:
     """Return a text fit for a terminal: archives and engines may say anything."""
-    shown = "".join(
-        c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    shown = visible(text)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+
+
+_NOISE = re.compile(
+    r"time=\S+ level=(?:trace|debug|info|warn(?:ing)?)\b|(?:TRAC|DEBU|INFO|WARN)\[|"
+    r"[IW]\d{4} \d\d:|(?:\*\* )?(?:warning|deprecated|deprecation)\b|\*\* ",
+    re.IGNORECASE,
+)
+"""What containerd, podman, crictl, kubectl and ssh print of warnings, each as its own logger does:
+logrus with and without a terminal, klog, and plain words."""
+_LOGGED = re.compile(r'time=\S+ level=\w+ msg="((?:[^"\\]|\\.)*)"(?: error="((?:[^"\\]|\\.)*)")?')
+
+
+def reason(text: str) -> str:
+    """Return what a program's stderr says about its failure; empty when it has only warnings.
+
+    Newer programs print warnings first, as containerd 2.2 does of what is deprecated.
+    """
+    lines = [line for line in text.splitlines() if not _NOISE.match(line.lstrip())]
+    return "\n".join(map(_spoken, lines)).strip()
+
+
+def _spoken(line: str) -> str:
+    """Return the message of a line that logrus wrote, or the line."""
+    logged = _LOGGED.match(line)
+    if logged is None:
+        return line
+    return ": ".join(part.replace('\\"', '"') for part in logged.groups() if part)
 
 
 class ImgloadError(Exception):
@@ -149,7 +181,18 @@ class EngineNotPermitted(EngineError):
 
 
 class EngineFailed(EngineError):
-    """The engine answered with an error, or stopped in the middle of an answer."""
+    """The engine answered with an error, or stopped in the middle of an answer.
+
+    Args:
+        message: what failed, where and why.
+        hint: what to do next.
+        refused: whether the engine is well and refuses the request, so that another may succeed.
+
+    """
+
+    def __init__(self, message: str, *, hint: str = "", refused: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.refused = refused
 
 
 class SourceError(ImgloadError):

@@ -1,9 +1,21 @@
-"""Writing a file in one step."""
+"""Files written in one step, and folders that only their owner may enter."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder of the user's alone; one that others may enter is closed to them.
+
+    Raises:
+        OSError: when that cannot be done, as where the folder is somebody else's.
+
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
 
 
 def replace_file(path: Path, text: str, mode: int = 0o600) -> None:

@@ -61,8 +61,8 @@ def identified(
     for image, (source, there) in found.items():
         settled = _settled(source, there, surveys, pushed)
         known[attrs.evolve(image, image_id=settled.image_id)] = (source, settled)
-        if settled.image_id and settled.manifest_digest:
-            memory.identify(source.address, settled.manifest_digest, settled.image_id)
+        if settled.manifest and settled.manifest.digest == settled.manifest_digest:
+            memory.identify(source.address, settled.manifest.digest, settled.manifest.config.digest)
     return known
 
 

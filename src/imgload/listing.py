@@ -32,7 +32,7 @@ class ListedImage:
 
     name: str | None
     image_id: Digest
-    nodes: Mapping[str, NodeImage]
+    nodes: Mapping[str, NodeImage] = attrs.field(hash=False)
     drift: bool = False
 
     @property
@@ -68,8 +68,8 @@ class Listing:
     """
 
     images: tuple[ListedImage, ...]
-    sizes: Mapping[str, int]
-    errors: Mapping[str, ImgloadError]
+    sizes: Mapping[str, int] = attrs.field(hash=False)
+    errors: Mapping[str, ImgloadError] = attrs.field(hash=False)
 
     @property
     def ok(self) -> bool:

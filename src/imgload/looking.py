@@ -131,7 +131,7 @@ class Look:
         if self.ahead and self._has_unknown:
             self.found = identified(self.found, self.ahead, self.pushed)
         if len(self.ahead) == len(self.nodes) and self._is_new:
-            self.surveys = dict(self.ahead)
+            self.surveys = {n: attrs.evolve(s, fresh=False) for n, s in self.ahead.items()}
         else:
             self.survey()
 

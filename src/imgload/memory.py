@@ -8,21 +8,26 @@ store tells a manifest's digest, and not the image ID.
 from __future__ import annotations
 
 import json
+import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from imgload.errors import ArchiveInvalid
-from imgload.files import replace_file
+from imgload.files import private_folder, replace_file
 from imgload.oci.digest import Digest
 from imgload.state import state_folder
 
 _MOST_LAYERS = 2000
 _FORGET_SECONDS = 24 * 3600.0
 _MAX_FILE = 4 << 20
+_LOCK_ATTEMPTS = 200
+_LOCK_PAUSE = 0.01
+"""Seconds between attempts to lock the folder."""
 
 Layers = dict[Digest, tuple[Digest, int]]
 """Pushed digests, each with the diff ID that it means and its size in bytes."""
@@ -39,11 +44,7 @@ class Memory:
     def load(cls) -> Memory:
         """Read what there is; a file that cannot be understood is nothing."""
         path = state_folder() / "engines.json"
-        with suppress(OSError, ValueError, RecursionError):
-            if path.stat().st_size <= _MAX_FILE:
-                found = json.loads(path.read_bytes())
-                return cls(path, found if isinstance(found, dict) else {})
-        return cls(path)
+        return cls(path, _read(path))
 
     def layers(self, engine: str) -> Layers:
         """Return the layers that an engine has pushed before."""
@@ -65,12 +66,8 @@ class Memory:
         """Remember layers, and forget the oldest where there are too many."""
         if not layers:
             return
-        kept = self._of(engine, "layers")
-        for digest, (diff_id, size) in layers.items():
-            kept.pop(str(digest), None)
-            kept[str(digest)] = [str(diff_id), size]
-        newest = dict(list(kept.items())[-_MOST_LAYERS:])
-        self._set(engine, "layers", newest)
+        added = {str(digest): [str(known), size] for digest, (known, size) in layers.items()}
+        self._add(engine, "layers", added)
 
     def image_id(self, engine: str, manifest: Digest) -> Digest | None:
         """Return the image ID of a manifest that an engine pushed before."""
@@ -78,10 +75,8 @@ class Memory:
 
     def identify(self, engine: str, manifest: Digest, image_id: Digest) -> None:
         """Remember the image ID of a manifest; it never changes."""
-        kept = self._of(engine, "image_ids")
-        if kept.get(str(manifest)) != str(image_id):
-            kept[str(manifest)] = str(image_id)
-            self._set(engine, "image_ids", dict(list(kept.items())[-_MOST_LAYERS:]))
+        if self._of(engine, "image_ids").get(str(manifest)) != str(image_id):
+            self._add(engine, "image_ids", {str(manifest): str(image_id)})
 
     def is_cut_off(self, engine: str) -> bool:
         """Whether the engine could not reach this machine's loopback within the last day."""
@@ -90,17 +85,69 @@ class Memory:
         return isinstance(since, (int, float)) and now - _FORGET_SECONDS < since <= now
 
     def cut_off(self, engine: str) -> None:
-        """Remember that the engine cannot reach this machine's loopback."""
-        self._set(engine, "cut_off", {"since": time.time()})
+        """Remember that the engine cannot reach this machine's loopback, as it may have before."""
+        if self.reached_from(engine):
+            self.reach(engine, "")
+        self._add(engine, "cut_off", {"since": time.time()})
+
+    def reached_from(self, engine: str) -> str:
+        """Return from where the engine was seen to reach this machine's loopback, or nothing."""
+        where = self._of(engine, "reached").get("from", "")
+        return where if isinstance(where, str) else ""
+
+    def reach(self, engine: str, where: str) -> None:
+        """Remember that the engine reaches this machine's loopback from there."""
+        self._add(engine, "reached", {"from": where})
 
     def _of(self, engine: str, what: str) -> dict[str, Any]:
-        entry = self._engines.get(engine)
-        value = entry.get(what) if isinstance(entry, dict) else None
-        return dict(value) if isinstance(value, dict) else {}
+        return _part(self._engines, engine, what)
 
-    def _set(self, engine: str, what: str, value: dict[str, Any]) -> None:
-        entry = self._engines.get(engine)
-        self._engines[engine] = {**(entry if isinstance(entry, dict) else {}), what: value}
-        with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self._path, json.dumps(self._engines))
+    def _add(self, engine: str, what: str, added: dict[str, Any]) -> None:
+        """Add to this process's entries and to those in the file, and drop the oldest."""
+        with _locked(self._path.parent):
+            written = _read(self._path)
+            kept = {**self._of(engine, what), **_part(written, engine, what)}
+            newest = [*((k, v) for k, v in kept.items() if k not in added), *added.items()]
+            for name, entry in written.items():
+                self._engines[name] = {**_dict(self._engines.get(name)), **_dict(entry)}
+            entry = {**_dict(self._engines.get(engine)), what: dict(newest[-_MOST_LAYERS:])}
+            self._engines[engine] = entry
+            with suppress(OSError):
+                replace_file(self._path, json.dumps(self._engines))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError, RecursionError):
+        if path.stat().st_size <= _MAX_FILE:
+            return _dict(json.loads(path.read_bytes()))
+    return {}
+
+
+def _part(engines: dict[str, Any], engine: str, what: str) -> dict[str, Any]:
+    return dict(_dict(_dict(engines.get(engine)).get(what)))
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes that write there, and make it where there is none.
+
+    Without a lock, as on some network file systems or while a stopped process holds it, the file is
+    written all the same: what is remembered only saves time.
+    """
+    with ExitStack() as stack:
+        with suppress(OSError, ImportError):
+            import fcntl  # noqa: PLC0415 - not on Windows
+
+            private_folder(folder)
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            for _ in range(_LOCK_ATTEMPTS):
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(_LOCK_PAUSE)
+        yield

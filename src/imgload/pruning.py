@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,8 @@ import attrs
 
 from imgload.errors import ImgloadError, NotRemoved, PruneFailed, UsageError
 from imgload.listing import take_inventories
+from imgload.nodes.batch import Output
+from imgload.nodes.containerd import content_of
 from imgload.nodes.inventory import Inventory, NodeImage
 from imgload.nodes.node import Node
 from imgload.nodes.removal import remove_images
@@ -121,7 +124,11 @@ def _prune(
 ) -> NodePruned:
     if isinstance(before, ImgloadError):
         return NodePruned(node.name, error=before)
-    going, kept = choose(before.images, policy, time.time())
+    try:
+        images = with_creation_times(node, before.images)
+    except ImgloadError as error:
+        return NodePruned(node.name, error=error)
+    going, kept = choose(images, policy, time.time())
     if dry_run or not going:
         return NodePruned(node.name, going, kept, before.freed_without(going))
     try:
@@ -129,6 +136,30 @@ def _prune(
     except ImgloadError as error:
         return NodePruned(node.name, kept=kept, error=error)
     return _compare(node, going, kept, before, after)
+
+
+def with_creation_times(node: Node, images: Sequence[NodeImage]) -> tuple[NodeImage, ...]:
+    """Return the images; those that came to the node in one moment with their creation time.
+
+    Raises:
+        NodeUnusable: when containerd cannot be asked.
+
+    """
+    ages = Counter(image.since for image in images if image.names)
+    tied = [image for image in images if image.names and ages[image.since] > 1]
+    if not tied:
+        return tuple(images)
+    configs = node.run_all([content_of(image.image_id) for image in tied])
+    created = {i.image_id: _created(c) for i, c in zip(tied, configs, strict=True)}
+    return tuple(attrs.evolve(image, created=created.get(image.image_id)) for image in images)
+
+
+def _created(config: Output) -> float | None:
+    """Return the creation time that an image's config tells, in seconds since 1970."""
+    try:
+        return datetime.fromisoformat(json.loads(config.stdout)["created"]).timestamp()
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):
+        return None
 
 
 def _compare(
@@ -142,7 +173,11 @@ def _compare(
     there = {image.image_id: image for image in after.images}
     left = [there[image.image_id] for image in going if image.image_id in there]
     freed = before.storage.size_of(before.storage.items - after.storage.items)
-    removed = tuple(image for image in going if image.image_id not in there)
+    names = {name for image in after.images for name in image.names}
+    gone = [image for image in going if image.image_id not in there]
+    removed = tuple(
+        attrs.evolve(i, names=tuple(n for n in i.names if n not in names)) for i in gone
+    )
     return NodePruned(node.name, removed, kept, freed, _left(node, left) if left else None)
 
 
@@ -183,7 +218,10 @@ def _asked(image: NodeImage, policy: Policy) -> bool:
 
 def _places(images: Sequence[NodeImage]) -> dict[str, list[NodeImage]]:
     """Return the named images of each repository, the newest first."""
-    newest = sorted(images, key=lambda i: (-(i.since or 0.0), i.image_id))
+    newest = sorted(
+        images,
+        key=lambda i: (-(i.since or 0.0), -(i.created or 0.0), -(i.arrived or 0.0), i.image_id),
+    )
     places: dict[str, list[NodeImage]] = {}
     for image in newest:
         for repository in repositories_of(image.names):
@@ -230,6 +268,8 @@ class _Reasons:
         keep = self.policy.keep
         for repository in sorted(repositories_of(image.names)):
             newest = self.places[repository][:keep]
+            if newest and image.image_id == newest[0].image_id:
+                return f"the newest of {repository}: {image.names[0]}"
             if any(image.image_id == other.image_id for other in newest):
                 return f"among the newest {keep} of {repository}"
         return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from imgload.engines.base import NOT_CONNECTED
 from imgload.errors import EngineError
 from imgload.memory import Memory
 from imgload.plan import Image
@@ -31,7 +30,9 @@ def push(source: Source, images: Mapping[Image, Found], delta: Delta, memory: Me
         try:
             source.push(found, delta)
         except EngineError as error:
-            if not delta.reached and NOT_CONNECTED in error.message:
+            from imgload.transports.route import CutOff  # noqa: PLC0415 - start-up
+
+            if isinstance(error, CutOff):
                 memory.cut_off(source.address)
             raise DeltaIncomplete(error.message) from error
         delta.end()
@@ -63,14 +64,15 @@ def _pushed(
         known=known,
         exact=style == "stored",
         plain=plain,
+        manifest=found.manifest.digest if found.stored and found.manifest else None,
         limit=_limit(found, sizes, delta),
-        room=2 * sum(sizes) + _MARGIN if sizes else 1 << 40,
+        room=2 * (sum(sizes) or found.size) + _MARGIN,
     )
 
 
 def _limit(found: Found, sizes: Sequence[int], delta: Delta) -> int:
     """Return the bytes that the largest layer to be sent can have, compressed, with room."""
     if not sizes:
-        return 1 << 40
+        return 2 * found.size + _MARGIN
     missing = delta.missing(found.diff_ids)
     return 2 * max((sizes[place] for place in missing), default=0) + _MARGIN

@@ -18,7 +18,19 @@ from imgload.nodes.survey import Question, Survey
 from imgload.oci.digest import Digest
 from imgload.report import NodeResult
 
-_HASH = '"$@" | sha256sum'
+_HASH = """
+every=$1
+shift
+"$@" | sha256sum & work=$!
+while sleep "$every" >/dev/null && now=$(cat /proc/$work/stat 2>/dev/null)
+do [ "$now" = "$was" ] || echo; was=$now; done </dev/null 2>/dev/null & watch=$!
+wait $work
+status=$?
+kill $watch
+exit $status
+"""
+"""Says something now and then while sha256sum gets on: large blobs take minutes."""
+SAY_SECONDS = 20.0
 
 
 def deepened(node: Node, name: str, result: NodeResult) -> NodeResult:
@@ -52,7 +64,8 @@ def _damaged(node: Node, survey: Survey, name: str) -> list[Digest]:
 
 
 def _hash_command(node: Node, blob: Digest) -> tuple[str, ...]:
-    return ("sh", "-c", _HASH, "imgload", *node.spelled(content_of(blob)))
+    words = (f"{SAY_SECONDS:g}", *node.spelled(content_of(blob)))
+    return ("sh", "-c", _HASH, "imgload", *words)
 
 
 def _hash(node: Node, output: Output) -> str:

@@ -7,9 +7,9 @@ from functools import partial
 
 import attrs
 
-from imgload.errors import ImgloadError, NodeFull, NodeStalled
+from imgload.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
 from imgload.events import BytesSent, Event, Note
-from imgload.memory import Memory
+from imgload.memory import Layers, Memory
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question, Survey
 from imgload.oci.digest import Digest
@@ -19,7 +19,7 @@ from imgload.pushing import push
 from imgload.sources.base import Found, Pusher, Source
 from imgload.transports.archive import deliver
 from imgload.transports.choose import Choice, Facts, TransportOption, choose
-from imgload.transports.delta import Delta, Holding
+from imgload.transports.delta import Delta, DeltaIncomplete, Holding
 from imgload.transports.lanes import Delivery, Lanes
 
 
@@ -27,13 +27,15 @@ from imgload.transports.lanes import Delivery, Lanes
 class Sent:
     """What was sent: the images as they are now known, and how it went into each node.
 
-    `sizes` are bytes by node and image name; `partly` when layers were left out.
+    `sizes` are bytes by node and image name; `partly` when layers were left out; `layers` are what
+    is worth remembering once a node has unpacked them.
     """
 
     images: tuple[Image, ...]
     deliveries: Mapping[str, Delivery]
     sizes: Mapping[tuple[str, str], int]
     partly: bool = False
+    layers: Layers = attrs.field(factory=dict)
 
 
 @attrs.define
@@ -61,7 +63,7 @@ class Sending:
         there = self._everywhere(nodes) if told else frozenset()
         return partial(self.by_archive, nodes, there) if there else None
 
-    def pushable(self, nodes: Sequence[Node]) -> bool:
+    def _pushable(self, nodes: Sequence[Node]) -> bool:
         """Whether the images may be pushed where saving them fails."""
         facts = [self._facts(found, nodes) for found in self.images.values()]
         return self.option == "auto" and all(each.pushable for each in facts)
@@ -83,6 +85,7 @@ class Sending:
             missing=missing_layers(found.diff_ids, self._snapshots(nodes)),
             sizes=self.source.layer_sizes(found) if style else (),
             learnt=self.memory.taught(engine),
+            local=pusher is None or pusher.local,
         )
 
     def _is_cut_off(self, engine: str, found: Found) -> bool:
@@ -117,7 +120,30 @@ class Sending:
         return sum(sizes.values())
 
     def by_archive(self, nodes: Sequence[Node], there: frozenset[Digest] = frozenset()) -> Sent:
-        """Save the images, once, for all nodes; what is `there` may be left out."""
+        """Save the images once for all nodes, or push them where the engine cannot save them.
+
+        Podman saves no layers with zstd, and Docker's graphdriver store no image without layers.
+
+        Args:
+            nodes: where to.
+            there: layers that every node has, which may be left out.
+
+        Raises:
+            EngineFailed: when neither works.
+
+        """
+        try:
+            return self._save(nodes, there)
+        except EngineFailed as error:
+            if not self._pushable(nodes):
+                raise
+            self.on_event(Note(f"pushing the images, since saving failed: {error.message}"))
+            try:
+                return self.by_delta(nodes)
+            except DeltaIncomplete:
+                raise error from None
+
+    def _save(self, nodes: Sequence[Node], there: frozenset[Digest]) -> Sent:
         self.source.release()
         images = tuple(self.images)
         unique = {found.target: found for found in self.images.values()}
@@ -127,25 +153,31 @@ class Sending:
         if not repack.images:
             return Sent(images, deliveries, {})
         learnt = tuple(_learnt(image, repack) for image in images)
-        self._remember_plain(learnt, repack)
         self._remember_ids(learnt, repack)
         sizes = _bytes_by_image(learnt, repack)
         by_node = {(node.name, name): size for node in nodes for name, size in sizes.items()}
-        return Sent(learnt, deliveries, by_node, bool(repack.left_out))
+        layers = self._plain_layers(learnt, repack)
+        return Sent(learnt, deliveries, by_node, bool(repack.left_out), layers)
 
     def _remember_ids(self, images: Sequence[Image], repack: Repack) -> None:
-        """Remember the image IDs that an engine does not tell."""
+        """Remember the image IDs that an engine does not report.
+
+        The digest of the manifest that names the ID is the one that the engine reports.
+        """
         for image, found in zip(images, self.images.values(), strict=True):
             manifest = repack.images[image.target].manifest.digest
             if image.image_id and manifest == found.manifest_digest:
                 self.memory.identify(self.source.address, manifest, image.image_id)
 
-    def _remember_plain(self, images: Sequence[Image], repack: Repack) -> None:
-        """Remember how long the layers are as plain tars, which is how the nodes have them now."""
+    def _plain_layers(self, images: Sequence[Image], repack: Repack) -> Layers:
+        """Return how long the layers are as plain tars, which is how the nodes have them now."""
+        layers = {diff_id for image in images for diff_id in image.diff_ids}
+        return {d: (d, size) for d, size in repack.sizes.items() if d in layers}
+
+    def remember(self, sent: Sent) -> None:
+        """Remember which layers were sent, after a node was verified to have unpacked them."""
         if isinstance(self.source, Pusher):
-            layers = {diff_id for image in images for diff_id in image.diff_ids}
-            plain = {d: (d, size) for d, size in repack.sizes.items() if d in layers}
-            self.memory.learn(self.source.address, plain)
+            self.memory.learn(self.source.address, sent.layers)
 
     def by_delta(self, nodes: Sequence[Node]) -> Sent:
         """Have the engine push the images, and pass on what the nodes lack.
@@ -162,7 +194,6 @@ class Sending:
             push(self.source, self.images, delta, self.memory)
             lanes.complete()
             self.source.release()
-            self.memory.learn(self.source.address, delta.learnt)
             deliveries = lanes.finish()
         except BaseException:
             lanes.abort()
@@ -175,7 +206,7 @@ class Sending:
             for image in self.images
             if image.image_id
         }
-        return Sent(tuple(self.images), deliveries, sizes, partly=True)
+        return Sent(tuple(self.images), deliveries, sizes, partly=True, layers=delta.learnt)
 
     def _lanes(self, nodes: Sequence[Node]) -> Lanes:
         platform = next(iter(self.images)).platform

@@ -9,13 +9,14 @@ from itertools import product
 
 import attrs
 
-from imgload.errors import EngineFailed, ImgloadError, NodeFull, NotProven
+from imgload.errors import EngineFailed, ImgloadError, NodeFull, NodeUnusable, NotProven
 from imgload.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.nodes import containerd
-from imgload.nodes.node import Node
+from imgload.nodes.node import Before, Node
 from imgload.nodes.room import require_room
 from imgload.nodes.survey import Question, Survey
-from imgload.nodes.undo import undo
+from imgload.nodes.undo import undo, undo_tag
+from imgload.oci.digest import Digest
 from imgload.parallel import in_parallel
 from imgload.plan import Action, Image, Plan, Proof, Step, missing_layers, prove
 from imgload.report import ImageResult, NodeResult, Report
@@ -28,6 +29,8 @@ PROOF_SECONDS = 20.0
 """How long CRI may take to hear of an image: containerd tells it by an event, and after a failure
 of its own CRI puts further events of that name off for some seconds."""
 _PROOF_PAUSE = 0.1
+_Failure = tuple[Sequence[Image], Sequence[str], ImgloadError]
+"""Images, names of nodes, and why the images could not be sent to the nodes."""
 
 
 @attrs.define
@@ -59,11 +62,30 @@ class Transfer:
             if step.action == "present":
                 self._settle(step.image, NodeResult(step.node, "present", step.proof))
         in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
-        failed = [(g, error) for g in plan.groups() if (error := self._failure_of(*g))]
+        failed = [each for group in plan.groups() for each in self._failures(*group)]
         if failed and not any(result.ok for result in self.results.values()):
-            raise failed[0][1]
-        for group, error in failed:
-            self._settle_rest(*group, error)
+            raise failed[0][2]
+        for failure in failed:
+            self._settle_rest(*failure)
+
+    def _failures(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
+        """Send a group, image by image where its engine refuses to save or push them together.
+
+        Returns the images that failed on nodes, with the error.
+        """
+        error = self._failure_of(images, names)
+        if error is None:
+            return []
+        targets = list(dict.fromkeys(image.target for image in images))
+        if len(targets) == 1 or not (isinstance(error, EngineFailed) and error.refused):
+            return [(images, names, error)]
+        self.on_event(Note(f"sending the images one by one: {error.message}"))
+        failures: list[_Failure] = []
+        for target in targets:
+            alone = [image for image in images if image.target == target]
+            rest = [name for name in names if (alone[0].name, name) not in self.results]
+            failures += self._failures(alone, rest) if rest else []
+        return failures
 
     def _failure_of(self, images: Sequence[Image], names: Sequence[str]) -> ImgloadError | None:
         """Send a group; returns why its source failed, after which the others are sent still."""
@@ -123,15 +145,19 @@ class Transfer:
 
     def _tag(self, step: Step) -> None:
         start = time.monotonic()
-        node = self.nodes[step.node]
+        node, before = self.nodes[step.node], Before()
+        target = self.surveys[step.node].records[step.tag_from]
         try:
-            survey = node.rename(_tag_command(step), Question.about([step.image]))
+            command = _tag_command(step, target, node)
+            survey = node.rename(command, Question.about([step.image]), before)
             proof = prove(step.image, survey)
             if not proof.ok:
                 proof = self._prove(node, [step.image])[step.image.name]
             error = _refusal(step.image, node, proof)
         except ImgloadError as failure:
             proof, error = None, failure
+        if error and step.tag_from != step.image.name:
+            undo_tag(node, self.surveys[step.node], step.image, target, before)
         seconds = time.monotonic() - start
         result = NodeResult(node.name, "tagged", proof, seconds=seconds, error=error)
         self._settle(step.image, self._told(step.image, result))
@@ -141,29 +167,25 @@ class Transfer:
         sending = self._sending(images)
         if send := sending.partly(nodes):
             self._announce(images, nodes, sending.missing_bytes(nodes))
-            nodes = self._attempt(send, nodes, start)
+            nodes = self._attempt(sending, send, nodes, start)
         size = sum({image.target: image.size for image in images}.values())
         nodes = list(self._with_room(images, nodes, size))
         if nodes:
             self._announce(images, nodes, size)
-            sent = self._whole(sending, nodes)
-            in_parallel([partial(self._finish, node, sent, start) for node in nodes])
+            sent = sending.by_archive(nodes)
+            again = [node for node in nodes if self._restarted(node, sent)]
+            done = [node for node in nodes if node not in again]
+            in_parallel([partial(self._finish, node, sent, start) for node in done])
+            self._remember(sending, sent)
+            if again:
+                sent = sending.by_archive(again)
+                in_parallel([partial(self._finish, node, sent, start) for node in again])
+                self._remember(sending, sent)
 
-    def _whole(self, sending: Sending, nodes: Sequence[Node]) -> Sent:
-        """Send the images whole, pushed where the engine cannot save them.
-
-        Podman saves no layers with zstd, and Docker's graphdriver store no image without layers.
-        """
-        try:
-            return sending.by_archive(nodes)
-        except EngineFailed as error:
-            if not sending.pushable(nodes):
-                raise
-            self.on_event(Note(f"pushing the images, since saving failed: {error.message}"))
-            try:
-                return sending.by_delta(nodes)
-            except DeltaIncomplete:
-                raise error from None
+    def _restarted(self, node: Node, sent: Sent) -> bool:
+        """Whether containerd unpacked for the snapshotter of a configuration it no longer has."""
+        now, before = sent.deliveries[node.name].survey, self.surveys[node.name]
+        return now is not None and now.traits.snapshotter != before.traits.snapshotter
 
     def _sending(self, images: Sequence[Image]) -> Sending:
         source = self.origins[images[0].name][0]
@@ -175,7 +197,7 @@ class Transfer:
             self.on_event(SendingStarted(node.name, tuple(i.name for i in images), size))
 
     def _attempt(
-        self, send: Callable[[], Sent], nodes: Sequence[Node], start: float
+        self, sending: Sending, send: Callable[[], Sent], nodes: Sequence[Node], start: float
     ) -> Sequence[Node]:
         """Send what is missing; return the nodes that need the whole after all."""
         try:
@@ -184,7 +206,18 @@ class Transfer:
             self.on_event(Note(f"sending the images whole, since the push failed: {error.message}"))
             return nodes
         attempts = [partial(self._finish_part, node, sent, start) for node in nodes]
-        return [n for n, done in zip(nodes, in_parallel(attempts), strict=True) if not done]
+        rest = [n for n, done in zip(nodes, in_parallel(attempts), strict=True) if not done]
+        self._remember(sending, sent)
+        return rest
+
+    def _remember(self, sending: Sending, sent: Sent) -> None:
+        """Remember what was sent, once every image is proven on a node: nothing else verifies it.
+
+        Which layer a compressed blob is, the node finds out when it unpacks it.
+        """
+        proven = {name for (name, _), result in self.results.items() if result.ok}
+        if proven.issuperset(image.name for image in sent.images):
+            sending.remember(sent)
 
     def _finish_part(self, node: Node, sent: Sent, start: float) -> bool:
         proofs, failure = self._read_back(node, sent)
@@ -258,7 +291,10 @@ class Transfer:
         while True:
             survey = node.survey(Question.about(images))
             proofs = {image.name: prove(image, survey) for image in images}
-            if all(p.ok for p in proofs.values()) or time.monotonic() > deadline:
+            if all(p.ok for p in proofs.values()):
+                return proofs
+            if time.monotonic() > deadline:
+                _require_answers(node, survey)
                 return proofs
             if not all(p.ok or p.awaits_cri for p in proofs.values()):
                 return proofs
@@ -273,10 +309,21 @@ class Transfer:
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
 
 
-def _tag_command(step: Step) -> tuple[str, ...]:
+def _require_answers(node: Node, survey: Survey) -> None:
+    """Raise NodeUnusable when crictl failed: that says nothing about an image."""
+    for name, answer in survey.cri.items():
+        if answer.failure:
+            raise NodeUnusable(
+                f"{node.name}: CRI gives no answer about {name}: {answer.failure}",
+                hint=f"{node.engine.name} exec {node.name} crictl info",
+            )
+
+
+def _tag_command(step: Step, target: Digest, node: Node) -> tuple[str, ...]:
     if step.tag_from == step.image.name:
         return containerd.notice_command(step.image.name)
-    return containerd.tag_command(step.tag_from, step.image.name)
+    ctr = node.spelled(containerd.CTR)
+    return containerd.retag_command(ctr, step.tag_from, target, step.image.name)
 
 
 def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:

@@ -15,9 +15,10 @@ import attrs
 
 from imgload.clusters.lasting import LastingSelection
 from imgload.connect import Connections
+from imgload.engines.base import Engine
 from imgload.engines.discovery import explained
 from imgload.engines.listening import Back, Heard, Listener, Lost, Told
-from imgload.errors import ImgloadError, LoadFailed, UsageError
+from imgload.errors import ClusterError, EngineError, ImgloadError, LoadFailed, UsageError
 from imgload.events import Event, Note
 from imgload.loader import Loader
 from imgload.nodes.node import Node
@@ -31,8 +32,14 @@ from imgload.sources.engine import EngineSource
 Due = dict[str, Digest]
 """Images to load by name, each with what the engine calls its ID."""
 Key = tuple[EngineSource, str]
+_Named = tuple[Heard, list[tuple[str, Digest]]]
 _TOGETHER_SECONDS = 0.03
 """What is heard within so long comes from one build, and is loaded together."""
+_LOOKUP_SECONDS = (0.2, 10.0)
+_RETRY_SECONDS = (2.0, 30.0)
+_RESEND_SECONDS = 600.0
+"""The longest pause before a load is tried again that may send all of an image again."""
+_MOST_LOOKUPS = 8
 
 
 @attrs.frozen
@@ -69,6 +76,45 @@ class WatchedLoad:
 
 
 @attrs.define
+class _Pause:
+    """When to try something again: after longer and longer pauses.
+
+    Args:
+        shortest: seconds.
+        longest: seconds.
+
+    """
+
+    shortest: float
+    longest: float
+    _seconds: float = 0.0
+    _end: float | None = None
+
+    @property
+    def left(self) -> float | None:
+        """The seconds until the next try; None when nothing is to be tried."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    @property
+    def over(self) -> bool:
+        """Whether it is time for the next try."""
+        return self.left == 0.0
+
+    def extend(self, longest: float | None = None) -> None:
+        """Begin a pause, twice as long as the last one."""
+        self._seconds = min(2 * self._seconds or self.shortest, longest or self.longest)
+        self._end = time.monotonic() + self._seconds
+
+    def cut_short(self) -> None:
+        """Let the next try be now."""
+        self._end = time.monotonic()
+
+    def end(self) -> None:
+        """Forget it: there is nothing to try."""
+        self._seconds, self._end = 0.0, None
+
+
+@attrs.define
 class Watch:
     """Listens to engines, and loads what is heard of; iterate over it once.
 
@@ -88,7 +134,14 @@ class Watch:
     busy: bool = False
     _told: queue.SimpleQueue[Told] = attrs.field(factory=queue.SimpleQueue)
     _loaded: dict[Key, Digest | None] = attrs.field(factory=dict)
-    _owed: set[Key] = attrs.field(factory=set)
+    _owed: dict[Key, Digest | None] = attrs.field(factory=dict)
+    _newest: dict[str, EngineSource] = attrs.field(factory=dict)
+    """Where each name was built last."""
+    _retry: _Pause = attrs.field(factory=lambda: _Pause(*_RETRY_SECONDS))
+    _failure: str = ""
+    _unknown: dict[Heard, int] = attrs.field(factory=dict)
+    _lookup: _Pause = attrs.field(factory=lambda: _Pause(*_LOOKUP_SECONDS))
+    _lost: set[Engine] = attrs.field(factory=set)
 
     @classmethod
     @contextmanager
@@ -133,10 +186,12 @@ class Watch:
         while True:
             told = self._next()
             began = time.monotonic()
-            yield from (_news(each) for each in told if not isinstance(each, Heard))
+            yield from (self._news(each) for each in told if not isinstance(each, Heard))
             heard = [each for each in told if isinstance(each, Heard)]
-            due = {source: self._due(source, heard) for source in self.sources}
-            if any(due.values()):
+            named, failed = self._named(heard)
+            yield from failed
+            due = {source: self._due(source, named) for source in self.sources}
+            if any(due.values()) or self._retry.over:
                 self.busy = True
                 results = self._load(due, began)
                 self.busy = False
@@ -150,37 +205,104 @@ class Watch:
         return f"watching {engines} for {patterns}; loading into {nodes}"
 
     def _next(self) -> list[Told]:
-        told = [self._told.get()]
+        """Return what was told, waiting for it until it is time to try something again."""
+        pauses = [left for pause in (self._lookup, self._retry) if (left := pause.left) is not None]
+        try:
+            told = [self._told.get(timeout=min(pauses, default=None))]
+        except queue.Empty:
+            return []
         time.sleep(_TOGETHER_SECONDS)
         while not self._told.empty():
             told.append(self._told.get())
         return told
 
-    def _due(self, source: EngineSource, heard: Iterable[Heard]) -> Due:
+    def _news(self, told: Lost | Back) -> Note:
+        if isinstance(told, Lost):
+            self._lost.add(told.engine)
+            return Note(f"{told.error.message}; waiting for it")
+        self._lost.discard(told.engine)
+        if self._unknown:
+            self._lookup.cut_short()
+        if self._owed:
+            self._retry.cut_short()
+        return Note(f"{told.engine.endpoint} is back")
+
+    def _named(self, heard: Iterable[Heard]) -> tuple[list[_Named], list[WatchedLoad]]:
+        """Return the names that events are about, and the lookups that are given up.
+
+        A lookup that fails is repeated, and is not counted while its engine does not answer.
+        """
+        waiting = self._unknown if self._lookup.over else {}
+        self._unknown = {} if waiting else self._unknown
+        named: list[_Named] = []
+        failed: list[WatchedLoad] = []
+        for each in [*waiting, *(h for h in heard if h not in waiting)]:
+            tries = waiting.get(each, 0) + (each.engine not in self._lost)
+            try:
+                named.append((each, _names(each)))
+            except ImgloadError as error:
+                if tries < _MOST_LOOKUPS:
+                    self._unknown[each] = tries
+                else:
+                    text = each.event.name or str(each.event.target)
+                    failed.append(_outcome([text], time.monotonic(), error=error))
+        if not self._unknown:
+            self._lookup.end()
+        elif waiting or self._lookup.left is None:
+            self._lookup.extend()
+        return named, failed
+
+    def _due(self, source: EngineSource, named: Iterable[_Named]) -> Due:
         """Return the images to load, each once; what was seen may be loaded already."""
         due: Due = {}
-        for each in heard:
-            for held, target in _names(each) if each.engine is source.engine else ():
+        for each, names in named:
+            for held, target in names if each.engine is source.engine else ():
                 name = meant(held, self.patterns)
                 if name and not (each.seen and self._loaded.get((source, name)) == target):
                     due[name] = target
         return due
 
     def _load(self, due: Mapping[EngineSource, Due], began: float) -> list[WatchedLoad]:
-        """Load what is due, and what an earlier load owes."""
+        """Load what is due, and what an earlier load owes.
+
+        A failure that was told already is not told again when nothing new was due.
+        """
+        is_retry = not any(due.values())
+        results = self._attempts(due, began)
+        if is_retry and not results:
+            self._retry.end()
+        told = [
+            r for r in results if not (is_retry and r.error and r.error.message == self._failure)
+        ]
+        self._failure = next((r.error.message for r in reversed(results) if r.error), "")
+        return told
+
+    def _attempts(self, due: Mapping[EngineSource, Due], began: float) -> list[WatchedLoad]:
+        for source, targets in due.items():
+            self._newest |= dict.fromkeys(targets, source)
+        for key in [key for key in self._owed if self._is_older(key)]:
+            self._loaded[key] = self._owed.pop(key)
         try:
             if self.selection.renew():
-                self._owed |= self._loaded.keys()
+                loaded = {k: target for k, target in self._loaded.items() if not self._is_older(k)}
+                self._owed = loaded | self._owed
         except ImgloadError as error:
-            self._owed |= {(source, name) for source, names in due.items() for name in names}
-            names = [name for names in due.values() for name in names]
-            return [_outcome(names, began, error=error)]
+            for source, targets in due.items():
+                self._owed |= {(source, name): target for name, target in targets.items()}
+            self._retry.extend()
+            names = [name for targets in due.values() for name in targets]
+            return [_outcome(names or [name for _, name in self._owed], began, error=error)]
         results = []
         for source, targets in due.items():
             found = self._attempt(source, [*targets, *self._owed_of(source, targets)], began)
             self._note(source, targets, found)
             results += found
         return results
+
+    def _is_older(self, key: Key) -> bool:
+        """Whether another engine has built an image of that name since."""
+        source, name = key
+        return self._newest.get(name, source) is not source
 
     def _owed_of(self, source: EngineSource, due: Due) -> list[str]:
         """Return what else is to be loaded, as far as the engine still has it."""
@@ -206,12 +328,21 @@ class Watch:
     def _note(self, source: EngineSource, due: Due, results: Sequence[WatchedLoad]) -> None:
         for result in results:
             keys = [(source, name) for name in result.references]
+            targets = {key: due.get(key[1], self._owed.get(key)) for key in keys}
             if result.error:
-                self._owed.update(keys)
+                self._owed.update(targets)
                 self.selection.forget()
             else:
-                self._owed.difference_update(keys)
-                self._loaded.update((key, due.get(key[1])) for key in keys)
+                for key in keys:
+                    self._owed.pop(key, None)
+                self._loaded.update(targets)
+        errors = [result.error for result in results if result.error]
+        if any(isinstance(error, LoadFailed) for error in errors):
+            self._retry.extend(_RESEND_SECONDS)
+        elif any(isinstance(error, (EngineError, ClusterError)) for error in errors):
+            self._retry.extend()
+        elif not self._owed:
+            self._retry.end()
 
 
 def _get_ready(nodes: Sequence[Node]) -> None:
@@ -223,14 +354,16 @@ def _get_ready(nodes: Sequence[Node]) -> None:
 
 
 def _names(heard: Heard) -> list[tuple[str, Digest]]:
-    """Return which names an event is about, asking the engine for what it did not tell."""
+    """Return which names an event is about, asking the engine for what it did not tell.
+
+    Raises:
+        EngineError: when the engine does not answer.
+
+    """
     name, target = heard.event.name, heard.event.target
     if name and target:
         return [(name, target)]
-    try:
-        image = heard.engine.find(name or str(target))
-    except ImgloadError:
-        return []
+    image = heard.engine.find(name or str(target))
     return [(each, image.target) for each in ([name] if name else image.names)] if image else []
 
 
@@ -239,13 +372,6 @@ def _holds(source: EngineSource, name: str) -> bool:
         return source.find(name, None) is not None
     except ImgloadError:
         return False
-
-
-def _news(told: Lost | Back) -> Note:
-    engine = told.engine.endpoint
-    if isinstance(told, Lost):
-        return Note(f"{told.error.message}; waiting for it")
-    return Note(f"{engine} is back")
 
 
 def _outcome(

@@ -158,7 +158,27 @@ class Attack:
             place = f"{root}blobs/uploads/{self._begin(root)}?digest={digest}"
             answers[f"PUT {digest}"] = self.ask("PUT", place, _BLOB)
         answers["PUT manifests"] = self.ask("PUT", f"{root}manifests/sha256:{wrong}", b"{}")
+        answers["PUT of a shared upload"] = self._share(root, unasked)
+        answers["PUT of two lengths"] = self._two_lengths(root)
         return answers
+
+    def _share(self, root: str, digest: str) -> int:
+        """Begin a PUT, and return how another one for the same upload is answered."""
+        place = f"{root}blobs/uploads/{self._begin(root)}?digest=sha256:{digest}"
+        with self._connect() as first:
+            head = f"PUT {place} HTTP/1.1\r\nContent-Length: {len(_BLOB)}\r\n\r\n"
+            first.sendall(head.encode() + _BLOB[:-1])
+            time.sleep(0.2)  # its thread has read that
+            return self.ask("PUT", place, _BLOB)
+
+    def _two_lengths(self, root: str) -> int:
+        """Push a manifest whose headers contradict each other."""
+        with self._connect() as connection, contextlib.suppress(OSError):
+            head = f"PUT {root}manifests/x HTTP/1.1\r\nContent-Length: 2\r\n"
+            body = "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+            connection.sendall((head + body).encode())
+            return int(connection.recv(12).rpartition(b" ")[2] or 0)
+        return 0
 
     def push_unasked(self, root: str) -> int:
         """Push a blob that nobody asked for, by its right digest."""

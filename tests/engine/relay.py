@@ -50,6 +50,8 @@ class _Link:
     engine: socket.socket
     fault: Fault | None = None
     passed: int = 0
+    request: str = ""
+    frozen: bool = False
 
     def strike(self, size: int) -> None:
         """Let the fault happen when it is its time."""
@@ -80,6 +82,12 @@ class Relay:
     sent: int = 0
     requests: list[str] = attrs.field(factory=list)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
+    _links: list[_Link] = attrs.field(factory=list)
+
+    def freeze(self, pattern: str) -> None:
+        """Swallow what else comes on the open connections of matching requests, both ways."""
+        for link in self._links:
+            link.frozen = link.frozen or bool(re.search(pattern, link.request))
 
     def serve(self) -> None:
         """Take connections until the listener is closed."""
@@ -93,6 +101,7 @@ class Relay:
                     client.close()
                     continue
                 link = _Link(client, engine)
+                self._links.append(link)
                 for ends in ((client, engine), (engine, client)):
                     threading.Thread(target=self._pass, args=(link, *ends), daemon=True).start()
 
@@ -103,7 +112,8 @@ class Relay:
                 if up:
                     self._count(data, link)
                 link.strike(len(data))
-                target.sendall(data)
+                if not link.frozen:
+                    target.sendall(data)
         if link.fault and link.fault.act == "hold" and not up:
             link.fault.release.wait()  # the end is held, too
         with contextlib.suppress(OSError):
@@ -115,6 +125,7 @@ class Relay:
             if data.startswith((b"GET ", b"POST ", b"PUT ", b"DELETE ", b"HEAD ")):
                 request = data.partition(b" HTTP/")[0].decode()
                 self.requests.append(request)
+                link.request = request
                 if self.fault and self.fault.takes(request):
                     link.fault = self.fault
 

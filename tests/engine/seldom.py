@@ -67,6 +67,7 @@ _VARIANTS = {
     ),
     ("test_registry.py", "test_a_one_line_change_is_pushed_as_that"): ("podman",),
     ("test_remote.py", "test_an_engine_over_ssh_is_source_and_host_of_nodes"): ("lab-p21",),
+    ("test_rounds.py", "test_skaffolds_artifacts"): ("docker]", "podman"),
     ("test_skaffold.py", "test_the_example_is_complete"): ("podman",),
     ("test_skaffold.py", "test_a_command_of_the_users_own_builds"): ("podman",),
     ("test_skaffold.py", "test_a_push_is_no_load"): ("podman",),

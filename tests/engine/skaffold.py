@@ -18,8 +18,13 @@ from tests.lab import Lab
 from tests.lab.engine import Engine
 
 GRACE_SECONDS = 2.0
-CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}
-"""By the engine that builds and runs the nodes; with Podman there is no Docker at all."""
+CLUSTERS = {
+    "docker": "lab-d21",
+    "docker28": "lab-e21",
+    "docker28-graphdriver": "lab-d21",
+    "podman": "lab-p21",
+}
+"""By the engine that builds. With Podman there is no Docker at all."""
 
 
 @attrs.define
@@ -77,13 +82,14 @@ class Skaffold:
 
     @classmethod
     def on(cls, lab: Lab, name: str, home: Path, image: str) -> Skaffold:
-        """Return one whose user has one engine, and a kube context of a cluster on it."""
+        """Return one whose user has a kube context, and no engine but that and the cluster's."""
         engine = lab.engine(name)
         home.mkdir()
         program = home / "imgload"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -m imgload "$@"\n')
         program.chmod(0o755)
-        lab.cluster(CLUSTERS[name])
+        host = lab.cluster(CLUSTERS[name]).engine
+        second = f"unix://{home}/nobody.sock" if host is engine else host.url
         (home / "kubeconfig").write_text(f"current-context: kind-{CLUSTERS[name]}\n")
         folder = home / "context"
         folder.mkdir()
@@ -91,7 +97,7 @@ class Skaffold:
         client = [str(Path(engine.client[0]).parent)]
         exported = {
             "DOCKER_HOST": engine.url,
-            "CONTAINER_HOST": f"unix://{home}/nobody.sock",
+            "CONTAINER_HOST": second,
             "KUBECONFIG": str(home / "kubeconfig"),
             "PATH": ":".join([str(home), *client, os.environ["PATH"]]),
             "DOCKER_BUILDKIT": "0",

@@ -14,7 +14,9 @@ from imgload.cli.dropin import run as drop_in
 from imgload.integrations.k3d import K3d as K3dCommand
 from tests.engine.conftest import Images, cri_id, unique
 from tests.engine.test_errors import run
+from tests.engine.test_lab import kind
 from tests.lab import Cluster, Lab
+from tests.lab.engine import Engine
 from tests.lab.shape import BareK3s, DockerInMinikube, K3d, Minikube
 
 
@@ -159,7 +161,7 @@ def test_clusters_are_listed_with_their_nodes_states(
     assert (found["lab-m"]["tool"], found["lab-m"]["current"]) == ("minikube", True)
     assert found["lab-m"]["engine"]["url"] == lab.podman.url
     assert found["lab-m"]["nodes"] == [
-        {"name": node.name, "role": node.role, "state": "running"} for node in minikube.nodes
+        {"name": node.name, "role": "node", "state": "running"} for node in minikube.nodes
     ]
     assert (found["lab-k"]["context"], found["lab-k"]["current"]) == ("k3d-lab-k", False)
     states = [("agent", "running"), ("agent", "stopped"), ("server", "paused")]
@@ -167,3 +169,53 @@ def test_clusters_are_listed_with_their_nodes_states(
     assert f"* lab-m (minikube, podman at {lab.podman.url})" in text.stdout
     assert "k3d-lab-k-agent-9   agent          stopped" in text.stdout
     assert "  lab-k (k3d, docker at " in text.stdout
+
+
+_FAKE = """
+mkdir /fake
+printf '#!/bin/sh\\ncat > /received\\n' > /fake/ctr
+chmod +x /fake/ctr
+cp /fake/ctr /fake/crictl
+cp /fake/ctr /fake/containerd
+"""
+"""Makes programs that take whatever they are sent."""
+
+
+def run_a_copy(own: Engine, cluster: Cluster, copy: str) -> str:
+    """Commit a container that has a node's labels as an image, run that; return its name."""
+    base = own.cli("inspect", "--format={{.Config.Image}}", cluster.nodes[0].name).strip()
+    labels = ("io.x-k8s.kind.role=worker", f"io.x-k8s.kind.cluster={cluster.name}")
+    sleep = ("--entrypoint=/bin/sh", "--network=none")
+    wait = ("-c", "sleep 600")
+    first = own.cli("run", "-d", *sleep, *(f"--label={label}" for label in labels), base, *wait)
+    try:
+        own.cli("exec", first.strip(), "sh", "-c", _FAKE)
+        own.cli("commit", first.strip(), copy)
+    finally:
+        own.cli("rm", "-f", first.strip())
+    second = own.cli("run", "-d", *sleep, "--env=PATH=/fake:/usr/bin:/bin", copy, *wait)
+    return own.cli("inspect", "--format={{.Name}}", second.strip()).strip().lstrip("/")
+
+
+@pytest.mark.parametrize("name", ["lab-d21", "lab-p21"])
+def test_clusters_labels_of_an_image_make_no_node(lab: Lab, images: Images, name: str) -> None:
+    """The real kind lists the container; named explicitly it is asked, and is no node."""
+    cluster, copy, tag = lab.cluster(name), unique("copy"), unique()
+    own, node = cluster.engine, cluster.nodes[0]
+    image_id = images.build(own, tag)
+    container = run_a_copy(own, cluster, copy)
+    try:
+        listed = json.loads(run("clusters", "-o", "json").stdout)["clusters"]
+        [nodes] = [found["nodes"] for found in listed if found["name"] == name]
+        assert [found["name"] for found in nodes] == [node.name]
+        [image] = imgload.load(tag, cluster=name).images
+        assert [(n.node, n.ok) for n in image.nodes] == [(node.name, True)]
+        assert contains(cluster, tag, image_id)
+        assert "received" not in own.cli("exec", container, "ls", "/").split()
+        assert container in kind(lab, "0.33", cluster, "get", "nodes", "--name", name)
+        with pytest.raises(imgload.LoadFailed) as caught:
+            imgload.load(tag, nodes=[container])
+        assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NodeError)
+    finally:
+        own.remove_containers(container)
+        own.remove_image(copy)

@@ -6,13 +6,15 @@ import json
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 import imgload
 from imgload.engines.base import Engine
-from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.engine.conftest import Images, cri_id, forget, records, unique
+from tests.engine.test_rollback import CTR, program
 from tests.lab import Lab, Node
 from tests.lab.pods import Pod, runnable
 
@@ -164,6 +166,37 @@ def test_what_is_copied_into_a_node_is_marked_too(
     (image,) = imgload.images(tag, nodes=[node.name]).images
     assert image.loaded_as == (image.name,)
     forget(node, str(image.name))
+
+
+def test_of_builds_loaded_together_the_last_one_built_stays(lab: Lab, images: Images) -> None:
+    """They came to the node in one moment; whatever their image IDs are."""
+    node, repository = lab.cluster("lab-d21").nodes[0], unique().replace(":", "")
+    tags = [f"{repository}:v{n}" for n in range(4)]
+    for tag in tags:
+        images.build(lab.docker, tag)
+        time.sleep(1.1)
+    imgload.load(tags, cluster="lab-d21")
+    imgload.prune([repository], cluster="lab-d21", keep=1)
+    assert {n for n in records(node) if repository in n} == {f"docker.io/library/{tags[-1]}"}
+    imgload.prune([repository], cluster="lab-d21", keep=0)
+
+
+def test_a_name_that_moves_under_a_prune_stays(lab: Lab, images: Images) -> None:
+    """What was judged was the build that it led to before."""
+    node, tag, other = lab.cluster("lab-d21").nodes[0], unique("pruned"), unique()
+    name, elsewhere = f"docker.io/library/{tag}", "docker.io/other/app:1"
+    images.build(lab.docker, tag)
+    new = images.build(lab.docker, other)
+    imgload.load(tag, cluster="lab-d21")
+    imgload.load(other, cluster="lab-d21", name=elsewhere)
+    moves = f"""case "$*" in *" images rm "*|*" -q name=="*) if mkdir /run/first-import 2>/dev/null
+      then {CTR} -n k8s.io images tag --force {elsewhere} {name} >/dev/null; fi;; esac
+      exec {CTR} "$@" """
+    with program(node, "ctr", moves):
+        report = imgload.prune(["pruned"], keep=0, cluster="lab-d21")
+    assert cri_id(node, name) == new
+    assert all(name not in image.names for image in report.nodes[0].removed)
+    forget(node, name, elsewhere)
 
 
 def test_drift_is_seen_and_odd_names_do_no_harm(lab: Lab, images: Images) -> None:

@@ -18,7 +18,6 @@ from tests.engine.conftest import Images, forget, unique
 from tests.engine.test_load import config_digest
 from tests.lab import Lab, Node
 from tests.lab.debian import Suite
-from tests.lab.nodeimage import CONFIGS
 from tests.lab.registry import Registry
 from tests.lab.registry import registry as running
 
@@ -66,6 +65,7 @@ def test_what_is_pushed_is_pulled_and_the_node_left_as_it_was(
     second = imgload.push_to_registry(tag, registry.url, source=engine.url)
 
     assert connected.ok, connected.to_json()
+    assert connected.nodes[0].cri is (True if cluster == "lab-d21" else None)
     assert first.ok, first.to_json()
     assert first.images[0].bytes_sent > 0
     assert (second.images[0].digest, second.images[0].bytes_sent) == (first.images[0].digest, 0)
@@ -138,24 +138,6 @@ def test_a_link_is_not_followed(lab: Lab, registry: Registry) -> None:
     assert "is a link" in str(report.nodes[0].error)
     assert node.exec("ls", "/root/elsewhere") == ""
     node.exec("rm", "-r", CERTS, "/root/elsewhere")
-
-
-@pytest.fixture
-def plain(lab: Lab) -> Iterator[Node]:
-    """A node whose CRI knows no folder for registries."""
-    config = CONFIGS["2.1"].replace("config_path", "# config_path")
-    cluster = lab.make_cluster(name="lab-plain", engine="docker", config=config)
-    yield cluster.nodes[0]
-    cluster.remove()
-
-
-def test_a_node_that_needs_a_restart_is_told_so(plain: Node, registry: Registry) -> None:
-    """Its CRI reads no such folder; nothing is written."""
-    before = state(plain)
-    report = imgload.connect_registry(registry.url, cluster="lab-plain")
-    assert not report.ok
-    assert "restart of containerd" in str(report.nodes[0].error)
-    assert state(plain) == before
 
 
 def test_other_tools_are_told_by_the_config_map(

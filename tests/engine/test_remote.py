@@ -18,6 +18,7 @@ from imgload.engines.candidate import Candidate
 from imgload.engines.discovery import Discovery, discover
 from imgload.engines.probe import probe
 from imgload.transports.choose import TransportOption
+from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.remote import open_folder, soon
 from tests.lab import Lab
@@ -72,6 +73,31 @@ def test_an_engine_over_ssh_is_source_and_host_of_nodes(
     assert again.nodes[0].action == "present"
     forget(node, f"docker.io/library/{tag}")
     assert our_ssh() == []
+
+
+def logins(server: Sshd) -> int:
+    """Return how often somebody has logged in."""
+    return server.daemon.log.read_text(errors="replace").count("Accepted publickey")
+
+
+def test_an_ssh_that_has_ended_is_started_again_once(
+    lab: Lab, images: Images, over_ssh: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a network change; a kept loader goes on, with one new login."""
+    monkeypatch.setenv("DOCKER_HOST", over_ssh.url(str(lab.docker.socket)))
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag)
+    with imgload.Loader.connect(cluster="lab-d21", source="docker") as loader:
+        assert loader.load([tag]).ok
+        before = logins(over_ssh)
+        subprocess.run(["pkill", "-P", str(os.getpid()), "-f", "--", " -T "], check=True)
+        until(lambda: our_ssh() == [], 10)
+        images.build(lab.docker, tag)
+        assert loader.load([tag]).ok
+        assert loader.load([tag]).ok
+        assert logins(over_ssh) == before + 1
+    assert our_ssh() == []
+    forget(node, f"docker.io/library/{tag}")
 
 
 def rootless(lab: Lab) -> RootlessPodman:
@@ -159,6 +185,33 @@ def test_an_engine_over_tls_is_source_and_host_of_nodes(
     assert cri_id(node, f"docker.io/library/{tag}") == str(image.image_id)
     assert "imgload" not in node.exec("ls", "/var/lib")
     forget(node, f"docker.io/library/{tag}")
+
+
+def test_a_folder_that_a_killed_run_left_is_removed_by_the_next(
+    lab: Lab, images: Images, over_tls: str
+) -> None:
+    """And not that of a run that still copies."""
+    node, first, second = lab.cluster("lab-e21").nodes[0], unique(), unique()
+    images.build(lab.docker28, first, os.urandom(200 << 20))
+    images.build(lab.docker28, second)
+    command = [sys.executable, "-m", "imgload", "load", first, "-c", "lab-e21"]
+
+    def folders() -> list[str]:
+        return [name for name in node.exec("ls", "/var/lib").split() if "imgload-" in name]
+
+    assert over_tls
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as copying:
+        until(lambda: bool(folders()) or copying.poll() is not None, 60)
+        copying.send_signal(signal.SIGSTOP)
+        [folder] = folders()
+        imgload.load(second, cluster="lab-e21", source="docker", transport="archive")
+        assert folders() == [folder]
+        copying.kill()
+    assert folders() == [folder]
+    images.build(lab.docker28, second)
+    imgload.load(second, cluster="lab-e21", source="docker", transport="archive")
+    assert folders() == []
+    forget(node, f"docker.io/library/{first}", f"docker.io/library/{second}")
 
 
 def test_an_engine_over_tls_and_by_its_socket_is_one(lab: Lab, over_tls: str) -> None:

@@ -15,6 +15,7 @@ import yaml
 from imgload.transports.receiver import receiving
 from tests.engine.aftermath import strays
 from tests.engine.conftest import Images, cri_id, forget, records, unique
+from tests.engine.relay import Fault, relay
 from tests.engine.skaffold import CLUSTERS, Shelf, Skaffold
 from tests.engine.test_load import config_digest
 from tests.lab import Lab, Node
@@ -78,9 +79,9 @@ def full(name: str) -> str:
     return f"docker.io/library/{name}"
 
 
-@pytest.mark.parametrize("engine", ["docker", "docker28", "podman"])
+@pytest.mark.parametrize("engine", CLUSTERS)
 def test_what_skaffold_deploys_is_on_the_nodes(lab: Lab, start: Start, engine: str) -> None:
-    """$IMAGE and the tag by the ID that the Docker API tells, at once, and again for a rebuild.
+    """$IMAGE and the tag by the ID that the Docker API tells, at once, and again for rebuilds.
 
     On Docker's containerd image store that ID is a manifest's digest; the tag by the image ID is
     there as well. With Podman there is no Docker: DOCKER_HOST leads to its socket.
@@ -89,7 +90,7 @@ def test_what_skaffold_deploys_is_on_the_nodes(lab: Lab, start: Start, engine: s
     (skaffold.folder / "Dockerfile").write_text("FROM scratch\nCOPY base /\nCOPY app.py /\n")
     (skaffold.folder / "base").write_bytes(secrets.token_bytes(2 * MIB))
     before = records(node)
-    for build in ("first", "rebuild"):
+    for build in ("first", "rebuild", "rebuild"):
         change(skaffold)
         ended = skaffold.build()
         assert ended.status == 0, ended.output
@@ -99,13 +100,35 @@ def test_what_skaffold_deploys_is_on_the_nodes(lab: Lab, start: Start, engine: s
         by_id = f"{skaffold.repository}:{image_id.removeprefix('sha256:')}"
         names = {full(each) for each in (skaffold.image, deployed, by_id)}
         assert [cri_id(node, name) for name in names] == [image_id] * len(names)
-        assert all(f"{name} {image_id[7:19]}" in ended.output for name in names)
+        assert f"{full(skaffold.image)} {image_id[7:19]} -> 1 node" in ended.output
         assert names <= records(node)
         assert len(names) == (3 if engine == "docker28" else 2)
         if build == "rebuild":
             assert "MiB" not in ended.output.partition("sending")[2], "only what changed moves"
     assert strays(skaffold.engine) == []
     forget(node, *(records(node) - before))
+
+
+@pytest.mark.parametrize("engine", ["docker", "docker28"])
+def test_a_tag_by_id_never_has_another_image(
+    lab: Lab, start: Start, images: Images, tmp_path: Path, engine: str
+) -> None:
+    """$IMAGE is built again, or tagged, by somebody else while the first build is loaded."""
+    skaffold, node, other = start(engine), node_of(lab, engine), unique("other")
+    images.build(skaffold.engine, other)
+    moving = Fault(r"GET \S*/images/\S+/json", "hold", skip=3)
+    with relay(skaffold.engine, tmp_path, moving) as between:
+        process = skaffold.start("imgload skaffold", DOCKER_HOST=between.url)
+        assert moving.reached.wait(30)
+        built = config_digest(skaffold.engine, skaffold.image)
+        skaffold.engine.cli("tag", other, skaffold.image)
+        moving.release.set()
+        output, _ = process.communicate(timeout=60)
+    by_id = full(f"{skaffold.repository}:{built.removeprefix('sha256:')}")
+    assert process.returncode == 0, output
+    assert cri_id(node, by_id) == built
+    assert cri_id(node, full(skaffold.image)) == built
+    forget(node, full(skaffold.image))
 
 
 def test_what_is_there_is_proven_and_not_sent(lab: Lab, start: Start) -> None:
@@ -115,7 +138,7 @@ def test_what_is_there_is_proven_and_not_sent(lab: Lab, start: Start) -> None:
         ended = skaffold.build(PLATFORMS=platforms)
         assert ended.status == 0, ended.output
         assert ("building for linux/amd64 only" in ended.output) is (platforms != "linux/amd64")
-    assert ended.output.count("already there; proven") == 2
+    assert "-> 1 node; proven" in ended.output, "nothing was sent"
     other = skaffold.build(PLATFORMS="linux/arm64,linux/s390x")
     assert other.status == 6
     assert "the nodes are linux/amd64" in other.output

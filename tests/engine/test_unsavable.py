@@ -1,42 +1,109 @@
-"""Images that an engine cannot save are pushed instead."""
+"""Images that an engine does not save in its usual way, alone and among others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import secrets
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import imgload
 from imgload.events import Event, Note
-from imgload.oci.blobs import Compression
+from imgload.transports.choose import TransportOption
 from tests.engine.conftest import cri_id, forget, unique
-from tests.engine.kinds import Made, layer, new
+from tests.engine.kinds import Made, layer, new, oci
 from tests.lab import Lab
-from tests.unit.archives import pack
+from tests.lab.engine import Engine
+from tests.unit.archives import encode, pack
 
 CLUSTER = "lab-d21"
+Give = Callable[[Engine, Made], Made]
 
 
-@pytest.mark.parametrize(
-    ("source", "layers", "compression"),
-    [("podman", [layer()], "zstd"), ("docker", [], "")],
-    ids=["zstd layers in Podman", "no layers in Docker"],
-)
-def test_what_cannot_be_saved_is_pushed(
-    lab: Lab, source: str, layers: Sequence[bytes], compression: Compression
-) -> None:
+class DockersLayers(Made):
+    """An OCI manifest with Docker's media type for layers, as Skopeo copies it from Docker 28."""
+
+    @property
+    def manifest(self) -> bytes:
+        value = json.loads(super().manifest)
+        for each in value["layers"]:
+            each["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        return encode(value)
+
+
+@pytest.fixture
+def give(lab: Lab) -> Iterator[Give]:
+    """Give a function that puts an image into an engine, as it is."""
+    given: list[tuple[Engine, Made]] = []
+
+    def put(engine: Engine, made: Made) -> Made:
+        form = oci if isinstance(made, DockersLayers) else new
+        loaded = engine.cli("load", stdin=pack(form([made]))).split()[-1]
+        engine.cli("tag", loaded, made.name)
+        given.append((engine, made))
+        return made
+
+    yield put
+    for engine, made in given:
+        engine.remove_image(made.image_id if engine.name == "podman" else made.name)
+    forget(lab.cluster(CLUSTER).nodes[0], *(f"docker.io/library/{made.name}" for _, made in given))
+
+
+def load(lab: Lab, engine: Engine, *images: Made, transport: TransportOption = "auto") -> list[str]:
+    """Load images, and return what the user is told; each is on the node then."""
+    events: list[Event] = []
+    names = [made.name for made in images]
+    options = {"cluster": CLUSTER, "source": engine.url, "on_event": events.append}
+    imgload.load(names, transport=transport, **options)  # type: ignore[arg-type]
+    node = lab.cluster(CLUSTER).nodes[0]
+    there = [cri_id(node, f"docker.io/library/{name}") for name in names]
+    assert there == [made.image_id for made in images]
+    return [event.text for event in events if isinstance(event, Note)]
+
+
+def test_what_docker_cannot_save_is_pushed(lab: Lab, give: Give) -> None:
     """The user is told; whoever asks for a save gets the engine's error."""
-    engine, node = lab.engine(source), lab.cluster(CLUSTER).nodes[0]
-    made, events = Made(unique(), tuple(layers), compression), list[Event]()
-    engine.cli("load", stdin=pack(new([made])))
-    try:
-        options = {"cluster": CLUSTER, "source": engine.url}
-        with pytest.raises(imgload.EngineFailed, match="saving"):
-            imgload.load(made.name, transport="archive", **options)  # type: ignore[arg-type]
-        imgload.load(made.name, on_event=events.append, **options)  # type: ignore[arg-type]
-        notes = [event.text for event in events if isinstance(event, Note)]
-        assert ["since saving failed" in note for note in notes] == [True]
-        assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
-        forget(node, f"docker.io/library/{made.name}")
-    finally:
-        engine.cli("rmi", "--force", made.name)
+    made = give(lab.docker, Made(unique(), ()))
+    with pytest.raises(imgload.EngineFailed, match="saving"):
+        load(lab, lab.docker, made, transport="archive")
+    [note] = load(lab, lab.docker, made)
+    assert "since saving failed" in note
+
+
+@pytest.mark.parametrize("transport", ["auto", "archive"])
+@pytest.mark.parametrize("kind", ["zstd", "Docker's media type"])
+def test_what_podman_saves_in_no_docker_archive(
+    lab: Lab, give: Give, kind: str, transport: TransportOption
+) -> None:
+    """It is saved as an OCI archive."""
+    zstd = kind == "zstd"
+    image = (
+        Made(unique(), compression="zstd") if zstd else DockersLayers(unique(), compression="gzip")
+    )
+    made = give(lab.podman, image)
+    assert load(lab, lab.podman, made, transport=transport) == []
+
+
+@pytest.mark.parametrize("transport", ["auto", "archive"])
+def test_several_that_podman_cannot_save_together(
+    lab: Lab, give: Give, transport: TransportOption
+) -> None:
+    """An OCI archive has one image only: they are sent one by one, and that is told."""
+    several = [
+        give(lab.podman, Made(unique())),
+        give(lab.podman, DockersLayers(unique(), compression="gzip")),
+        give(lab.podman, Made(unique(), compression="zstd")),
+    ]
+    notes = load(lab, lab.podman, *several, transport=transport)
+    assert "one by one" in notes[-1]
+
+
+def test_what_cannot_be_saved_in_part_is_pushed_too(lab: Lab, give: Give) -> None:
+    """The node has the smaller layer, so that a save without that layer is tried first."""
+    base = layer("base.txt")
+    load(lab, lab.podman, give(lab.podman, Made(unique(), (base,), "zstd")))
+    tops = [pack([("top.bin", secrets.token_bytes(100_000))]) for _ in range(2)]
+    several = [give(lab.podman, Made(unique(), (base, top), "zstd")) for top in tops]
+    [note] = load(lab, lab.podman, *several)
+    assert "since saving failed" in note

@@ -11,7 +11,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import imgload
+from imgload import rereading
+from imgload.engines import attached
 from tests.engine.conftest import Images, forget, records, unique
+from tests.engine.test_rollback import program
 from tests.lab import Lab
 
 BLOBS = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256"
@@ -101,6 +104,24 @@ def test_an_engine_that_cannot_push_is_read_by_a_save(lab: Lab, images: Images) 
     imgload.load(tag, cluster="lab-d17", source=source)
     assert imgload.verify(tag, cluster="lab-d17", source=source).ok
     forget(lab.cluster("lab-d17").nodes[0], f"docker.io/library/{tag}")
+
+
+def test_a_blob_that_takes_long_to_read_again_is_waited_for(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While sha256sum gets on, however long it takes."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag)
+    imgload.load(tag, cluster="lab-d21", transport="archive")
+    monkeypatch.setattr(attached, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(rereading, "SAY_SECONDS", 0.3, raising=False)
+    slow = """if [ "$3$4" = contentget ] && [ ! -e /run/first-import ]; then mkdir /run/first-import
+      elif [ "$3$4" = contentget ]; then for i in 1 2 3 4 5 6 7 8; do
+      head -c 20000000 /dev/zero; sleep 0.5; done; exit; fi; exec /usr/bin/ctr "$@" """
+    with program(node, "ctr", slow), pytest.raises(imgload.LoadFailed) as caught:
+        imgload.verify(tag, cluster="lab-d21", source="docker", deep=True)
+    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotProven)
+    forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize(("engine", "cluster"), [("docker", "lab-d21"), ("podman", "lab-p17")])

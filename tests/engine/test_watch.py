@@ -18,7 +18,10 @@ from typing import Any
 import attrs
 import pytest
 
+import imgload
+from imgload.engines import rest
 from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.engine.relay import Fault, relay
 from tests.engine.test_load import config_digest
 from tests.lab import Cluster, Lab
 from tests.lab.debian import Suite
@@ -159,12 +162,12 @@ def test_builds_that_docker_does_not_tell_of_are_seen(
 
 
 @pytest.fixture
-def watched(lab: Lab) -> Iterator[Callable[[], Cluster]]:
+def watched(lab: Lab) -> Iterator[Callable[..., Cluster]]:
     """Make a cluster of this name, as often as need be."""
     made: list[Cluster] = []
 
-    def make() -> Cluster:
-        made.append(lab.make_cluster(name="lab-watched", engine="docker", crictl=True))
+    def make(*, crictl: bool = True) -> Cluster:
+        made.append(lab.make_cluster(name="lab-watched", engine="docker", crictl=crictl))
         return made[-1]
 
     yield make
@@ -199,8 +202,145 @@ def test_an_engine_may_restart_and_a_cluster_be_made_anew(
         images.build(stoppable, third)
         assert watcher.loaded()["error"]["kind"] == "cluster-not-found"
         node = watched().nodes[0]
-        images.build(stoppable, third)
-        assert set(watcher.loaded()["references"]) == {first, second, third}
+        while not (document := watcher.loaded())["ok"]:
+            pass  # the new node may not be ready at the first attempt
+        assert set(document["references"]) == {first, second, third}
         for tag in (first, second, third):
             assert cri_id(node, f"docker.io/library/{tag}") == stoppable.image_id(tag)
         assert watcher.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize("source", ["docker28", "docker28-graphdriver"])
+def test_what_a_load_owes_comes_with_the_next_image(
+    lab: Lab, images: Images, watched: Callable[[], Cluster], source: str
+) -> None:
+    """A cluster made anew gets what the watch had loaded, and what a failed load left out."""
+    engine, cluster = lab.engine(source), watched()
+    first, second, third = unique("a"), unique("b"), unique("c")
+    with watching(first, second, third, "-c", "lab-watched", "--from", engine.url) as watcher:
+        for _ in range(2):
+            images.build(engine, first)
+            assert watcher.loaded()["ok"]
+        cluster.remove()
+        images.build(engine, second)
+        assert watcher.loaded()["error"]["kind"] == "cluster-not-found"
+        node = watched().nodes[0]
+        images.build(engine, third)
+        document = watcher.loaded()
+        assert document["ok"], document
+        assert set(document["references"]) == {first, second, third}
+        for tag in (first, second, third):
+            assert cri_id(node, f"docker.io/library/{tag}") == config_digest(engine, tag)
+        images.build(engine, second)
+        assert watcher.loaded()["references"] == [second]
+        assert watcher.stop() == 0
+
+
+@contextmanager
+def watched_here(
+    pattern: str, cluster: str, source: str
+) -> Iterator[queue.SimpleQueue[imgload.WatchedLoad | imgload.Note]]:
+    """Watch in this process, where timeouts can be set."""
+    events: queue.SimpleQueue[imgload.WatchedLoad | imgload.Note] = queue.SimpleQueue()
+
+    def run() -> None:
+        for event in imgload.watch(pattern, cluster=cluster, source=source):
+            events.put(event)
+
+    threading.Thread(target=run, daemon=True).start()
+    assert isinstance(events.get(timeout=_PATIENCE), imgload.Note)
+    yield events
+
+
+def next_load(events: queue.SimpleQueue[imgload.WatchedLoad | imgload.Note]) -> imgload.WatchedLoad:
+    """Return the next load."""
+    while not isinstance(event := events.get(timeout=_PATIENCE), imgload.WatchedLoad):
+        pass
+    return event
+
+
+@pytest.mark.parametrize("source", ["docker28", "podman", "docker"])
+def test_a_build_while_the_connection_is_dead_is_loaded_once(
+    lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """Nothing reports such a connection: only the silence on it ends it."""
+    monkeypatch.setattr(rest, "_QUIET_SECONDS", 3.0)
+    cluster = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}[source]
+    engine, tag = lab.engine(source), unique()
+    if source == "docker28":
+        monkeypatch.setenv("DOCKER_HOST", engine.url)
+    with (
+        relay(engine, tmp_path) as between,
+        watched_here(tag, cluster, between.url) as events,
+    ):
+        images.build(engine, tag)
+        assert next_load(events).error is None
+        between.freeze("/events")
+        built = images.build(engine, tag)
+        load = next_load(events)
+        assert load.error is None
+        assert load.report
+        [image] = load.report.images
+        assert str(image.image_id) == config_digest(engine, built)
+        opened = sum("/events" in each for each in between.requests)
+        while sum("/events" in each for each in between.requests) < opened + 2:
+            time.sleep(0.1)
+        assert events.empty(), "repeated events load nothing again"
+    forget(lab.cluster(cluster).nodes[0], f"docker.io/library/{tag}")
+
+
+def test_what_the_engine_no_longer_tells_is_seen_in_its_names(
+    lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker keeps 256 events of all kinds."""
+    monkeypatch.setattr(rest, "_QUIET_SECONDS", 3.0)
+    monkeypatch.setenv("DOCKER_HOST", lab.docker28.url)
+    tag = unique()
+    with (
+        relay(lab.docker28, tmp_path) as between,
+        watched_here(tag, "lab-e21", between.url) as events,
+    ):
+        between.freeze("/events")
+        images.build(lab.docker28, tag)
+        for number in range(130):
+            name = f"{tag}-{number}"
+            lab.docker28.cli("tag", tag, name)
+            lab.docker28.cli("rmi", name)
+        assert next_load(events).references == (tag,)
+    forget(lab.cluster("lab-e21").nodes[0], f"docker.io/library/{tag}")
+
+
+def test_a_lookup_that_fails_is_repeated(lab: Lab, images: Images, tmp_path: Path) -> None:
+    """Docker tells only the ID of what was loaded from an archive."""
+    tag = unique()
+    images.build(lab.docker, tag)
+    saved = lab.docker.raw("save", tag)
+    lab.docker.remove_image(tag)
+    fault = Fault("GET .*/images/sha256:[0-9a-f]*/json", "cut")
+    with (
+        relay(lab.docker, tmp_path, fault) as between,
+        watched_here(tag, "lab-d21", between.url) as events,
+    ):
+        lab.docker.cli("load", stdin=saved)
+        load = next_load(events)
+        assert fault.reached.is_set()
+        assert (load.references, load.error) == ((tag,), None)
+    forget(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}")
+
+
+def test_a_failed_load_is_tried_again_without_another_build(
+    lab: Lab, images: Images, watched: Callable[..., Cluster]
+) -> None:
+    """A failure that goes on is told once, and the load that succeeds is told.
+
+    The lab's crictl does not come back with a stopped node.
+    """
+    tag, node = unique(), watched(crictl=False).nodes[0]
+    with watching(tag, "-c", "lab-watched", "--from", lab.docker.url) as watcher:
+        lab.docker.cli("stop", "-t", "0", node.name)
+        images.build(lab.docker, tag)
+        assert not watcher.loaded()["ok"]
+        lab.docker.cli("start", node.name)
+        while not (document := watcher.loaded())["ok"]:
+            pass  # the node may not be ready at the first attempt
+        assert document["references"] == [tag]

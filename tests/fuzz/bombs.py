@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections.abc import Callable
 from random import Random
 
@@ -11,6 +12,11 @@ from imgload.oci import tar
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, INDEX, MANIFEST
 from tests.unit import archives
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 _LARGE = 7 << 20
 _NUMBERS = (0, 5, 7)
@@ -20,7 +26,38 @@ _NUMBERS = (0, 5, 7)
 def bomb(name: str) -> bytes:
     """Return one of `NAMES`: an archive that grows by decompression, or by repetition."""
     kind, _, number = name.partition("-")
+    if kind in _STREAMS:
+        return _STREAMS[kind]()
     return gzip.compress(_BOMBS[kind](Random(int(number))), 1)
+
+
+def _gzip_members() -> bytes:
+    """Empty members: each has to be started anew."""
+    return gzip.compress(b"", mtime=0) * 100_000
+
+
+def _gzip_bytes() -> bytes:
+    """Members of one byte each."""
+    return gzip.compress(b"x", mtime=0) * 100_000
+
+
+def _zstd_frames() -> bytes:
+    """Empty frames: each has to be started anew."""
+    return zstd.compress(b"") * 200_000
+
+
+def _zstd_behind() -> bytes:
+    """Zeros behind the end marker, 20 GiB of them in 1 MB."""
+    return zstd.compress(archives.pack(archives.oci(archives.Image()))) + _zeros_in_frames(20 << 10)
+
+
+def _zstd_window() -> bytes:
+    """A frame that demands a window of 2 GiB."""
+    return b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3]) + b"\x01\x00\x00"
+
+
+def _zeros_in_frames(count: int) -> bytes:
+    return zstd.compress(bytes(1 << 20)) * count
 
 
 def _zeros(random: Random) -> bytes:
@@ -48,11 +85,17 @@ def _documents(random: Random) -> bytes:
 
 
 def _pieces(random: Random) -> bytes:
-    """A document of very many small values."""
+    """A document of very many small values; half of them as a config's, which is kept."""
     piece = random.choice(
         (b"[],", b"{},", b"0,", b'"a",', b"[[]],", b'{"a":{}},', b"1.5,", b"12345,")
     )
     raw = b'{"manifests":[' + piece * (_LARGE // len(piece)) + b"0]}"
+    if random.random() < 0.5:
+        config = b'{"rootfs":{"diff_ids":[]},"x":[' + piece * (_LARGE // len(piece)) + b"0]}"
+        manifest = archives.encode({"config": archives.descriptor(config, CONFIG), "layers": []})
+        entry = archives.descriptor(manifest, MANIFEST)
+        blobs = (archives.blob(config), archives.blob(manifest))
+        return archives.pack([*blobs, ("index.json", archives.index(entry))])
     return archives.pack([(random.choice(("index.json", "manifest.json", "a.json")), raw)])
 
 
@@ -145,7 +188,7 @@ def _links(random: Random) -> bytes:
 def _pax(random: Random) -> bytes:
     """Extended headers without end."""
     size = random.choice((512, 1 << 16, 1 << 20))
-    record = random.choice((b"9 path=x\n", b"9 size=1\n", b"6 a=b\n", b"0"))
+    record = random.choice((b"9 path=x\n", b"9 size=1\n", b"6 a=b\n", b"5 a=\n", b"0"))
     data = (record * (size // len(record))).ljust(size, b"\0")
     header = bytearray(tar.header("x", size))
     header[156:157] = random.choice((b"x", b"g", b"L", b"K"))
@@ -179,4 +222,15 @@ _BOMBS: dict[str, Callable[[Random], bytes]] = {
         _layers,
     )
 }
-NAMES = tuple(f"{kind}-{number}" for kind in _BOMBS for number in _NUMBERS)
+_STREAMS: dict[str, Callable[[], bytes]] = {
+    kind.__name__.removeprefix("_"): kind
+    for kind in (_gzip_members, _gzip_bytes, _zstd_frames, _zstd_behind, _zstd_window)
+}
+"""Their harm is in the compressed stream itself."""
+_WAYS = (1, 2, 3, 4)
+"""With the numbers above, all of what `_again` and `_pieces` choose among."""
+NAMES = (
+    *(f"{kind}-{number}" for kind in _BOMBS for number in _NUMBERS),
+    *(f"{kind}-{number}" for kind in ("again", "pieces", "pax") for number in _WAYS),
+    *_STREAMS,
+)

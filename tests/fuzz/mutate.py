@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import tarfile
 from collections.abc import Callable, Sequence
 from random import Random
@@ -25,6 +26,7 @@ _NUMBERS += [b"\x80" + n.to_bytes(11, "big") for n in (0, 1, 1 << 32, 1 << 40, 1
 _PATHS = ["", ".", "..", "/", "../x", "/nonexistent/x", "a/../../b", "index.json", "manifest.json"]
 _PATHS += ["oci-layout", "./index.json", "blobs/sha256/x", "x" * 300, "é", "\udcff", "a\nb", "con"]
 _ODD: list[Any] = [None, True, False, 0, -1, 1, 1 << 31, 1 << 63, 1 << 70, 0.5, 1e308, "", "a"]
+_ODD += [10**400, math.inf]
 _ODD += [
     "sha256:",
     "sha256:" + "0" * 64,

@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 
+from tests.isolation import hide_settings
 from tests.lab.lab import DEFAULT, PIECES, Lab
 from tests.lab.machine import Paths, demand_root
 from tests.lab.shell import LabError, step
@@ -12,8 +13,10 @@ from tests.lab.shell import LabError, step
 def main() -> int:
     """Run one command; 1 if it failed."""
     options = _parser().parse_args()
+    paths = Paths.find()
+    hide_settings(paths.root / "home")
     try:
-        options.command(Lab(Paths.find()), options)
+        options.command(Lab(paths), options)
     except LabError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

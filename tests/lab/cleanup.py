@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from tests.lab.machine import Paths
 from tests.lab.shell import run, succeeds
 
+_SOCKET = re.compile(r"unix://(/run/containerd/s/[0-9a-f]{64})\b")
 _PROGRAMS = ("dockerd", "containerd", "conmon", "podman", "docker-proxy", "runc")
 
 
@@ -19,7 +21,7 @@ def sweep(paths: Paths, *, purge: bool = False) -> None:
     evict(paths.root, paths.run)
     for link in Path("/sys/class/net").glob(f"lab{paths.octet}-*"):
         succeeds("ip", "link", "delete", link.name)
-    _unlink_dead_sockets(Path("/run/containerd/s"))
+    unlink_shims_sockets(paths.run)
     _remove(paths.run)
     for path in paths.root.iterdir() if paths.root.exists() else ():
         if purge or path != paths.cache:
@@ -34,6 +36,14 @@ def evict(*places: Path) -> None:
     _kill(_leftovers(prefixes))
     for mount in _mounts(prefixes):
         run("umount", "--lazy", mount)
+
+
+def unlink_shims_sockets(folder: Path) -> None:
+    """Remove the sockets that killed shims left, by containerd's notes below a run folder."""
+    for name in ("address", "bootstrap.json"):  # before containerd 2.0, and since
+        for note in folder.rglob(f"io.containerd.runtime.v2.task/*/*/{name}"):
+            for path in _SOCKET.findall(note.read_text(errors="replace")):
+                Path(path).unlink(missing_ok=True)
 
 
 def _leftovers(prefixes: tuple[str, ...]) -> set[int]:
@@ -92,11 +102,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _unlink_dead_sockets(folder: Path) -> None:
-    """Remove what killed shims leave behind: sockets that nobody listens to."""
-    bound = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines()}
-    for path in folder.glob("*"):
-        if str(path) not in bound:
-            path.unlink(missing_ok=True)

@@ -34,7 +34,12 @@ class Cri:
     @classmethod
     def at(cls, pid: int) -> "Cri":
         """The CRI of the node whose init has this process ID."""
-        found = [Path(f"/proc/{pid}/root") / name for name in _SOCKETS]
+        return cls.under(Path(f"/proc/{pid}/root"))
+
+    @classmethod
+    def under(cls, root: Path) -> "Cri":
+        """The CRI of the node with these files."""
+        found = [root / name for name in _SOCKETS]
         return cls(next((path for path in found if path.exists()), found[-1]))
 
     def list_images(self) -> list[dict[str, Any]]:

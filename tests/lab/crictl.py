@@ -7,6 +7,7 @@ prints: the results are real, only the program is ours.
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -50,16 +51,40 @@ class _Parser(argparse.ArgumentParser):
         raise _CrictlError(message, "fatal")
 
 
-def answer(cri: Cri, argv: list[str]) -> tuple[str, str, int]:
-    """The stdout, stderr and exit status of `crictl ARGV`."""
+def answer(root: Path, argv: list[str]) -> tuple[str, str, int]:
+    """The stdout, stderr and exit status of `crictl ARGV` on the node with these files."""
     said: list[str] = []
     try:
         options = _parser().parse_args(argv)
         command: Callable[..., None] = options.command
-        command(cri, options, said.append)
+        command(_connected(root, options), options, said.append)
     except (_CrictlError, CriError) as error:
         return "".join(f"{line}\n" for line in said), _logged(error), 1
     return "".join(f"{line}\n" for line in said), "", 0
+
+
+def _connected(root: Path, options: argparse.Namespace) -> Cri:
+    """The CRI at the endpoints of the command line, else of /etc/crictl.yaml, else the usual."""
+    settings = root / "etc/crictl.yaml"
+    text = settings.read_text() if settings.exists() else ""
+    configured = dict(re.findall(r"^(runtime|image)-endpoint: *(\S+)", text, re.MULTILINE))
+    sockets = []
+    for given, kind in (options.runtime_endpoint, "runtime"), (options.image_endpoint, "image"):
+        endpoint = given or configured.get(kind)
+        cri = Cri(root / endpoint.removeprefix("unix:///")) if endpoint else Cri.under(root)
+        if not cri.socket.exists():
+            raise _CrictlError(_no_connection(kind, endpoint or "unix:///run"), "fatal")
+        sockets.append(cri)
+    return sockets[0]
+
+
+def _no_connection(kind: str, endpoint: str) -> str:
+    refused = f"dial unix {endpoint.removeprefix('unix://')}: connect: no such file or directory"
+    return (
+        f'validate service connection: validate CRI v1 {kind} API for endpoint "{endpoint}": rpc'
+        f' error: code = Unavailable desc = connection error: desc = "transport: Error while'
+        f' dialing: {refused}"'
+    )
 
 
 def _parser() -> _Parser:
@@ -137,6 +162,14 @@ def _rmi(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> N
             say(f"Deleted: {tag}")
 
 
+def _pull(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    for name in options.names:
+        try:
+            say(f"Image is up to date for {cri.pull_image(name)}")
+        except CriError as error:
+            raise _CrictlError(f"pulling image: {error}", "fatal") from error
+
+
 def _ps(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
     if options.output != "json":
         raise _CrictlError("only -o json here", "fatal")
@@ -149,5 +182,6 @@ _COMMANDS: dict[tuple[str, ...], Callable[..., None]] = {
     ("images", "image", "img"): _images,
     ("info",): _info,
     ("ps",): _ps,
+    ("pull",): _pull,
     ("rmi",): _rmi,
 }

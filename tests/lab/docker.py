@@ -1,4 +1,4 @@
-"""The machine's Docker, and a newer one beside it."""
+"""Debian's Docker, and a newer one."""
 
 import json
 import os
@@ -9,15 +9,14 @@ from pathlib import Path
 import attrs
 
 from tests.lab.certificates import make_certificates
-from tests.lab.cleanup import evict
+from tests.lab.cleanup import evict, unlink_shims_sockets
 from tests.lab.daemon import Daemon
 from tests.lab.debian import Suite
-from tests.lab.engine import LABEL, NETWORK, RECIPE, Engine, ping
+from tests.lab.engine import LABEL, NETWORK, Engine, ping
 from tests.lab.machine import can_raise_limits, program_outside
 from tests.lab.shell import run, succeeds, write
 
 _TLS_PORTS = 23000
-_MACHINES = Path("/var/run/docker.sock")
 _ASKS_ONLY_FOR_WHAT_IS_THERE = 23
 _NEWER = {"docker28": ("sid", "docker.io", "containerd"), "runc": ("bookworm", "runc")}
 _ELSEWHERE = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "dockerd")
@@ -134,6 +133,7 @@ class Docker(Engine):
         if self.tls:
             make_certificates(self.certificates)
         evict(self.daemon.folder)
+        unlink_shims_sockets(self.daemon.folder)
         shutil.rmtree(self.daemon.folder, ignore_errors=True)
         if self.cut_off:
             return
@@ -160,29 +160,6 @@ class Docker(Engine):
     def _wrapper(self) -> Path:
         text = _UNPRIVILEGED_EXEC.format(docker=program_outside("docker", self.paths.run))
         return write(self.paths.run / "bin/docker/docker", text, 0o755)
-
-
-@attrs.frozen
-class MachinesDocker(Docker):
-    """The Docker that runs already, else the installed one started by the lab."""
-
-    @property
-    def socket(self) -> Path:
-        """The machine's own socket where a daemon answers, unless ours runs."""
-        own = self.paths.run / f"{self.name}.sock"
-        return _MACHINES if not own.exists() and ping(_MACHINES) else own
-
-    def stop(self) -> None:
-        """Leave the machine's daemon running, without the lab's things."""
-        if self.socket == _MACHINES:
-            self._remove("network", f"{LABEL}={self.paths.root}")
-            self._remove("image", RECIPE)
-        super().stop()
-
-    def _remove(self, kind: str, label: str) -> None:
-        found = self.cli(kind, "ls", "-q", "--filter", f"label={label}").split()
-        if found:
-            self.cli(kind, "rm", *found)
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ from tests.lab import nodeimage
 from tests.lab.cleanup import sweep
 from tests.lab.cluster import Cluster, Spec
 from tests.lab.debian import install_missing
-from tests.lab.docker import Docker, MachinesDocker, NewerDocker
+from tests.lab.docker import Docker, NewerDocker
 from tests.lab.engine import Engine
 from tests.lab.kind import VERSIONS, kind
 from tests.lab.machine import Once, Paths, demand_root
@@ -33,10 +33,11 @@ SPECS = {
         Spec(name="lab-p16", engine="podman", containerd="1.6"),
     )
 }
-DEFAULT = ("docker", "podman", "docker28", *SPECS, *(f"kind-{v}" for v in VERSIONS))
+ENGINES = ("docker", "podman", "docker28", "docker28-graphdriver")
+DEFAULT = (*ENGINES, *SPECS, *(f"kind-{v}" for v in VERSIONS))
 SPECS["lab-r21"] = Spec(name="lab-r21", engine="podman-rootless", network="none")
 CUT_OFF = ("docker-cut-off", "docker28-cut-off")
-ON_DEMAND = ("docker28-graphdriver", "podman-rootless", "lab-r21", *CUT_OFF)
+ON_DEMAND = ("podman-rootless", "lab-r21", *CUT_OFF)
 PIECES = (*DEFAULT, *ON_DEMAND)
 
 
@@ -45,7 +46,7 @@ def engines(paths: Paths) -> dict[str, Engine]:
     store = {"containerd-snapshotter": True}
     graph = {"containerd-snapshotter": False}
     known: tuple[Engine, ...] = (
-        MachinesDocker("docker", paths),
+        Docker("docker", paths),
         Podman("podman", paths),
         NewerDocker("docker28", paths, code="d28", subnet=2, features=store, tls=True),
         NewerDocker("docker28-graphdriver", paths, code="d28g", subnet=4, features=graph),
@@ -133,7 +134,7 @@ class Lab:
 
     @property
     def docker(self) -> Docker:
-        """The machine's Docker."""
+        """The Docker installed on this machine, as a second daemon beside the user's."""
         return self._docker("docker")
 
     @property

@@ -22,7 +22,9 @@ default_ulimits = ["nofile=20000:20000", "nproc=30000:30000"]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+lock_type = "file"
 """
+"""Locks in shared memory would be those of the user's Podman: their path is fixed."""
 _WRAPPER = """\
 #!/bin/sh
 unset CONTAINER_HOST CONTAINER_CONNECTION

@@ -37,9 +37,16 @@ class RootlessPodman(Podman):
         """In the user's own namespace nothing is withheld."""
         return True
 
-    def clear(self) -> None:
+    def stop(self) -> None:
         """Remove the user too."""
+        super().stop()
+        self._remove_user()
+
+    def clear(self) -> None:
         super().clear()
+        self._remove_user()
+
+    def _remove_user(self) -> None:
         self._end_users_processes()
         succeeds("userdel", self.user)
 

@@ -131,10 +131,11 @@ class Minikube(Shape):
             yield cluster if number == 1 else f"{cluster}-m{number:02}"
 
     def labels(self, cluster: str, name: str, role: str) -> dict[str, str]:
-        del cluster
+        """The role's label is empty: minikube's kic driver sets none."""
+        del cluster, role
         host = "minikube.sigs.k8s.io"
         named = {f"name.{host}": name, f"mode.{host}": name}
-        return {f"created_by.{host}": "true", f"role.{host}": role, **named}
+        return {f"created_by.{host}": "true", f"role.{host}": "", **named}
 
     def files(self, containerd: str) -> Files:
         del containerd

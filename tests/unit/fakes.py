@@ -14,6 +14,7 @@ from imgload.engines.base import (
     Endpoint,
     Engine,
     EngineImage,
+    EventsOpened,
     ExecResult,
     ImageEvent,
 )
@@ -78,7 +79,7 @@ class LocalEngine(Engine):
         del references
         return {name: image.target for image in self.images.values() for name in image.names}
 
-    def image_events(self, back: float) -> Iterator[ImageEvent]:
+    def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
         raise NotImplementedError
 
     def containers(self, label: str) -> list[Container]:

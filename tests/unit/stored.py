@@ -2,17 +2,18 @@
 
 import http.client
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 
 from imgload.engines.base import Chunk, EngineImage
-from imgload.errors import EngineFailed
+from imgload.errors import EngineFailed, NodeUnusable
+from imgload.nodes.batch import Output
 from imgload.nodes.containerd import Content
 from imgload.nodes.cri import CriAnswer
-from imgload.nodes.node import Node
+from imgload.nodes.node import Commands, Node
 from imgload.nodes.survey import Question, Survey, Traits
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
@@ -50,7 +51,7 @@ class StoredEngine(LocalEngine):
             diff_ids=tuple(map(Digest.of, image.layers)),
             size=100,
         )
-        super().__init__(folder, images={"app:v1": self.held})
+        super().__init__(folder, images=dict.fromkeys(["app:v1", str(self.held.target)], self.held))
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
@@ -74,6 +75,11 @@ class StoredEngine(LocalEngine):
         if status >= http.HTTPStatus.BAD_REQUEST:
             raise EngineFailed(f"pushing failed: {status}")
 
+    def look_up(self, repository: str) -> None:
+        """Ask for an image that is not there."""
+        host, _, path = repository.partition("/")
+        _ask(host, "HEAD", f"/v2/{path}/manifests/none")
+
     def layer_sizes(self, image: Digest) -> list[int]:
         """Know nothing: the config has no history, as those of ko and Bazel."""
         del image
@@ -93,6 +99,14 @@ class StoredNode(Node):
         del question
         self.asked += 1
         return self.now
+
+    def ask(self, commands: Commands) -> tuple[Traits, list[Output]]:
+        """Run nothing: this machine may have a ctr, and it waits long for its containerd."""
+        del commands
+        raise NodeUnusable("this node runs no commands")
+
+    def mark(self, loaded: Sequence[tuple[str, Digest]]) -> None:
+        """Mark nothing; as for `ask`."""
 
     def import_layout(
         self, layout: Iterable[Chunk], platform: Platform, question: Question

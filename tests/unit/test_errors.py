@@ -6,7 +6,8 @@ import re
 import pytest
 
 from imgload import errors
-from imgload.errors import ImgloadError
+from imgload.engines.base import ExecResult
+from imgload.errors import ImgloadError, reason
 from imgload.report import error_json
 
 CLASSES = {
@@ -93,3 +94,28 @@ def test_an_error_carries_its_message_and_hint() -> None:
 def test_each_error_says_what_it_means(name: str) -> None:
     """Its docstring is the reference."""
     assert (CLASSES[name].__doc__ or "").strip()
+
+
+WARNINGS = [
+    'time="2026-11-29T03:00:00Z" level=warning msg="DEPRECATION: The support for cgroup v1"',
+    "time=2026-11-29T03:00:00Z level=WARN msg=old",
+    "WARN[0000] runtime connect using default endpoints: [unix:///run/containerd/containerd.sock]",
+    "W1129 03:00:00.000000    1234 warnings.go:70] v1 ComponentStatus is deprecated",
+    "Warning: Permanently added 'host' (ED25519) to the list of known hosts.",
+    "** WARNING: connection is not using a post-quantum key exchange algorithm.",
+    "DEPRECATED: The legacy builder is deprecated",
+]
+
+
+@pytest.mark.parametrize("warning", WARNINGS)
+def test_a_warning_is_never_the_reason_of_a_failure(warning: str) -> None:
+    """Before it, after it, or alone."""
+    assert reason(f"{warning}\nctr: it is corrupt\n{warning}") == "ctr: it is corrupt"
+    assert not reason(warning)
+    assert ExecResult(1, b"on stdout", warning.encode()).message == "on stdout"
+
+
+def test_the_message_of_a_log_line_is_the_reason() -> None:
+    """As crictl prints it."""
+    line = 'time="2026-11-23T08:19:52Z" level=fatal msg="no such image \\"a\\" present"'
+    assert reason(line) == 'no such image "a" present'

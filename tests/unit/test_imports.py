@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
 LEVELS: list[set[str]] = [
-    {"errors", "files"},
+    {"errors", "files", "temporary"},
     {"oci", "ages", "parallel", "sizes", "state"},
     {"reference"},
     {"patterns"},

@@ -1,6 +1,10 @@
 """What is remembered between runs, and what becomes of a file that others have damaged."""
 
+import fcntl
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +73,49 @@ def test_learning_adds_and_corrects(file: Path) -> None:
     for layers in (LAYERS, more, corrected):
         Memory.load().learn(ENGINE, layers)
     assert Memory.load().layers(ENGINE) == {**more, **corrected}
+
+
+def test_two_runs_keep_what_each_has_learnt(file: Path) -> None:
+    """Both had read the file before either wrote it."""
+    one, two = Memory.load(), Memory.load()
+    more: Layers = {Digest.of(b"2"): (DIFF_ID, 2)}
+    one.learn(ENGINE, LAYERS)
+    two.identify(ENGINE, PUSHED, DIFF_ID)
+    two.learn(ENGINE, more)
+    one.cut_off(OTHER)
+    memory = Memory.load()
+    assert memory.layers(ENGINE) == {**LAYERS, **more}
+    assert memory.image_id(ENGINE, PUSHED) == DIFF_ID
+    assert memory.is_cut_off(OTHER)
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_processes_that_learn_in_parallel_lose_nothing(file: Path) -> None:
+    """Each entry is one write of the whole file."""
+    program = (
+        "import sys; from imgload.memory import Memory; from imgload.oci.digest import Digest\n"
+        "memory = Memory.load()\n"
+        "for i in range(25):\n"
+        "    digest = Digest.of(f'{sys.argv[1]} {i}'.encode())\n"
+        "    memory.identify('engine', digest, digest)"
+    )
+    environ = {**os.environ, "XDG_CACHE_HOME": str(file.parent.parent)}
+    runs = [subprocess.Popen([sys.executable, "-c", program, name], env=environ) for name in "abcd"]
+    assert [run.wait() for run in runs] == [0] * len(runs)
+    kept = json.loads(file.read_text())["engine"]["image_ids"]
+    assert len(kept) == 25 * len(runs)
+
+
+def test_a_folder_that_somebody_keeps_locked_is_written_all_the_same(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgload.memory._LOCK_PAUSE", 0)
+    file.parent.mkdir(parents=True)
+    descriptor = os.open(file.parent, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    Memory.load().learn(ENGINE, LAYERS)
+    os.close(descriptor)
+    assert Memory.load().layers(ENGINE) == LAYERS
 
 
 def test_learning_nothing_writes_nothing(file: Path) -> None:

@@ -44,7 +44,17 @@ def test_the_newest_builds_of_a_repository_stay() -> None:
     assert gone(Policy(), *reversed(builds)) == builds[3:]
     assert gone(Policy(keep=1), *builds) == builds[1:]
     assert gone(Policy(keep=0), *builds) == builds
-    assert reasons(Policy(keep=1), *builds)[builds[0].image_id] == f"among the newest 1 of {APP}"
+    kept = reasons(Policy(keep=2), *builds)
+    assert kept[builds[0].image_id] == f"the newest of {APP}: {APP}:v0"
+    assert kept[builds[1].image_id] == f"among the newest 2 of {APP}"
+
+
+@pytest.mark.parametrize("decides", ["created", "arrived"])
+def test_between_builds_of_one_age_the_creation_time_decides(decides: str) -> None:
+    """Then the order of arrival."""
+    builds = [build(f"v{n}", **dict[str, Any]({decides: NOW + n})) for n in range(3)]
+    for order in (builds, builds[::-1]):
+        assert set(gone(Policy(keep=1), *order)) == set(builds[:2])
 
 
 def test_a_build_without_a_name_goes_whatever_is_kept() -> None:

@@ -101,7 +101,7 @@ def test_the_doctor_and_skaffold_leave_no_name(engine: StoredEngine) -> None:
     engine.push = interrupt  # type: ignore[method-assign]
     request = Request("app:v1", Reference.parse("app:v1"), Path())
     with pytest.raises(KeyboardInterrupt):
-        Loading(Loader([], []), lambda _: None).load(engine, request, None)
+        Loading(Loader([], []), lambda _: None).load(engine, request, engine.held.target, None)
     assert (engine.given, listeners()) == (set(), [])
 
 
@@ -117,7 +117,8 @@ class Untagged(DockerEngine):
     def close(self) -> None:
         """Answered."""
 
-    def _untag(self, name: str) -> None:
+    def _untag(self, name: str, image: str) -> bool:
+        del image
         raise EngineFailed(f"{name} is in use")
 
 
@@ -126,8 +127,8 @@ def test_a_name_that_stays_is_left_to_the_next_run(tmp_path: Path) -> None:
     engine = Untagged(tmp_path)
     with engine.pushing(Digest.of(b""), "127.0.0.1:1234/imgload/" + "0" * 32):
         assert not list(stale(engine.endpoint.url))
-    [(name, _)] = stale(engine.endpoint.url)
-    assert name.startswith("127.0.0.1:1234/imgload/")
+    [left] = stale(engine.endpoint.url)
+    assert left.name.startswith("127.0.0.1:1234/imgload/")
 
 
 def test_a_name_of_ours_is_no_name(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
+from io import StringIO
 from types import FrameType
 from typing import NoReturn
 
 import click
 
 from imgload import __version__
-from imgload.cli.ending import colors, quickly, unwritten
+from imgload.cli.ending import colors, quickly, say, style, unwritten
 from imgload.errors import ImgloadError, UsageError
 
 _INTERRUPTED = 130
@@ -139,13 +140,14 @@ def _status_of(run: Callable[[], int | None]) -> int:
     except click.exceptions.Exit as request:
         return request.exit_code
     except click.ClickException as error:
-        error.show()
+        error.show(text := StringIO())
+        say(text.getvalue(), err=True, nl=False)
         return error.exit_code
     except ImgloadError as error:
         show_error(error)
         return error.exit_status
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        say("interrupted", err=True)
         return _INTERRUPTED
     except OSError as error:
         return unwritten(error)
@@ -179,6 +181,6 @@ def heed_signals() -> None:
 
 def show_error(error: ImgloadError) -> None:
     """Print an error and what to do about it."""
-    click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
+    say(style("error: ", fg="red", bold=True) + error.message, err=True)
     if error.hint:
-        click.echo(click.style("  try: ", fg="cyan") + error.hint, err=True)
+        say(style("  try: ", fg="cyan") + error.hint, err=True)

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imgload.cli.ending import say, style
 from imgload.cli.options import output_option
 from imgload.cli.output import failures, show_json
+from imgload.cli.text import name_text
 
 if TYPE_CHECKING:
     from imgload.clusters.listing import ClusterInfo, ClusterList
@@ -40,20 +42,21 @@ def clusters(output: str) -> None:
 def show_clusters(found: ClusterList) -> None:
     """Print each cluster with its nodes, and which engines could not be asked."""
     for error in found.errors:
-        click.echo(f"note: {error.message}", err=True)
+        say(f"note: {error.message}", err=True)
     for cluster in found.clusters:
-        mark = click.style("*", fg="green") if cluster.current else " "
-        name = click.style(cluster.name, bold=True)
-        click.echo(f"{mark} {name} ({cluster.tool}, {cluster.engine})")
+        mark = style("*", fg="green") if cluster.current else " "
+        name = style(name_text(cluster.name), bold=True)
+        say(f"{mark} {name} ({cluster.tool}, {cluster.engine})")
         _show_nodes(cluster)
     if not found.clusters:
         places = " and ".join(map(str, found.engines))
-        click.echo(f"no kind, k3d or minikube cluster on {places}", err=True)
+        say(f"no kind, k3d or minikube cluster on {places}", err=True)
 
 
 def _show_nodes(cluster: ClusterInfo) -> None:
     width = max(len(node.name) for node in cluster.nodes)
     for node in cluster.nodes:
         colour = {"running": "green", "stopped": "red"}.get(node.state, "yellow")
-        state = click.style(node.state, fg=colour)
-        click.echo(f"    {node.name:<{width}}  {node.role:<13}  {state}")
+        state = style(name_text(node.state), fg=colour)
+        name, role = name_text(node.name), name_text(node.role)
+        say(f"    {name:<{width}}  {role:<13}  {state}")

@@ -18,7 +18,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from imgload.cli.ending import quickly
+from imgload.cli.ending import quickly, say
 
 VARIABLE = "_IMGLOAD_COMPLETE"
 _BREAKS = frozenset(":=@")
@@ -46,7 +46,7 @@ def completion(context: click.Context, shell: str) -> None:
     chosen = get_completion_class(shell)
     if chosen:
         command = context.find_root().command
-        click.echo(chosen(command, {}, "imgload", VARIABLE).source())
+        say(chosen(command, {}, "imgload", VARIABLE).source())
 
 
 @add_completion_class
@@ -110,5 +110,5 @@ def answer_kubectl() -> None:
     found = ShellComplete(cli, {}, "imgload", "").get_completions(arguments, incomplete)
     for item in found:
         if item.type == "plain":
-            click.echo(item.value)
-    click.echo(_FILES if any(item.type == "file" for item in found) else _NO_FILES)
+            say(item.value)
+    say(_FILES if any(item.type == "file" for item in found) else _NO_FILES)

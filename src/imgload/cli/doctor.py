@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imgload.cli.ending import say, style
 from imgload.cli.options import cluster_options, output_option
 from imgload.cli.output import failures, show_json
 
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
     from imgload.doctor.finding import Diagnosis, Finding
 
 _MARKS = {
-    "ok": click.style("✓", fg="green"),
-    "info": click.style("-", fg="cyan"),
-    "warning": click.style("!", fg="yellow"),
-    "problem": click.style("✗", fg="red"),
+    "ok": style("✓", fg="green"),
+    "info": style("-", fg="cyan"),
+    "warning": style("!", fg="yellow"),
+    "problem": style("✗", fg="red"),
 }
 
 
@@ -48,26 +49,27 @@ def doctor(image: str | None, cluster: str | None, nodes: tuple[str, ...], outpu
     if output == "json":
         show_json(found.to_json())
     else:
-        _show(found)
+        show_diagnosis(found)
     if not found.ok:
         raise click.exceptions.Exit(found.exit_status)
 
 
-def _show(found: Diagnosis) -> None:
+def show_diagnosis(found: Diagnosis) -> None:
+    """Print the findings of each area, and below them the first problem."""
     for check, findings in groupby(found.findings, key=lambda finding: finding.check):
-        click.echo(click.style(check, bold=True))
+        say(style(check, bold=True))
         for finding in findings:
             _show_finding(finding)
-    click.echo(_conclusion(found))
+    say(_conclusion(found))
 
 
 def _show_finding(finding: Finding) -> None:
     first, *rest = finding.message.splitlines() or [""]
-    click.echo(f"  {_MARKS[finding.status]} {first}")
+    say(f"  {_MARKS[finding.status]} {first}")
     for line in rest:
-        click.echo(f"    {line}")
+        say(f"    {line}")
     if finding.hint and finding.status != "ok":
-        click.echo(f"      {click.style('try:', fg='cyan')} {finding.hint}")
+        say(f"      {style('try:', fg='cyan')} {finding.hint}")
 
 
 def _conclusion(found: Diagnosis) -> str:

@@ -14,7 +14,7 @@ import attrs
 import click
 
 from imgload.cli.app import finish
-from imgload.cli.ending import quickly
+from imgload.cli.ending import quickly, say, shown, style
 from imgload.errors import ImageNotFound, ImgloadError, LoadFailed, UsageError
 from imgload.integrations.program import find_real, hand_over, install, uninstall
 from imgload.integrations.tool import HandOver, Help, Request, Story, Tool
@@ -72,9 +72,9 @@ def stand_in(tool: Tool, arguments: Sequence[str], to: Path | None, off: Path | 
         )
     if to:
         for line in install(tool.name, tool.takes, to):
-            click.echo(line, err=True)
+            say(line, err=True)
     elif off:
-        click.echo(f"{uninstall(tool.name, off)} is removed", err=True)
+        say(f"{uninstall(tool.name, off)} is removed", err=True)
     else:
         raise click.exceptions.Exit(run(tool, arguments))
     raise click.exceptions.Exit(0)
@@ -109,8 +109,8 @@ class _Voice:
     def warn(self, line: str) -> None:
         """Say what is wrong; rich draws it above its bars, since it is written to sys.stderr."""
         if not self.quiet:
-            shown = line if sys.stderr.isatty() else click.unstyle(line)
-            sys.stderr.write(f"{shown}\n")
+            text = shown(line) if sys.stderr.isatty() else click.unstyle(shown(line))
+            sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
 
     def inform(self, line: str) -> None:
@@ -120,7 +120,7 @@ class _Voice:
 
 
 def _help(asked: Help, voice: _Voice) -> int:
-    click.echo(asked.text, nl=False)
+    say(asked.text, nl=False)
     return _show(UsageError(asked.error), voice) if asked.error else 0
 
 
@@ -180,9 +180,9 @@ def _hand_over(tool: Tool, arguments: Sequence[str], why: str) -> int:
 def _show(error: ImgloadError, voice: _Voice) -> int:
     """Say what went wrong and what to do; the status is the same for everything."""
     for message, hint in _failures(error):
-        voice.warn(f"{click.style('ERROR', fg='red')}: {message}")
+        voice.warn(f"{style('ERROR', fg='red')}: {message}")
         if hint:
-            voice.warn(f"{click.style('  try:', fg='cyan')} {hint}")
+            voice.warn(f"{style('  try:', fg='cyan')} {hint}")
     return _FAILED
 
 

@@ -8,12 +8,31 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
+from imgload.errors import visible
+
 FAILED = 1
+_ESCAPE = f"\x1b{os.urandom(8).hex()}"
+"""Stands for an escape of our own: text from elsewhere cannot have it."""
 _UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT}
+
+
+def style(text: str, **options: Any) -> str:
+    """Return a text in a colour or a weight, for `say`; options as for ``click.style``."""
+    return click.style(shown(text), **options).replace("\x1b", _ESCAPE)  # noqa: TID251 - the one place
+
+
+def shown(text: str) -> str:
+    """Return a text as `say` writes it: only the escapes of `style` are left in it."""
+    return "\x1b".join(map(visible, text.split(_ESCAPE)))
+
+
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Write a line to stdout or stderr; the only way there, so that no text escapes the check."""
+    click.echo(shown(text), err=err, nl=nl)  # noqa: TID251 - as above
 
 
 def unwritten(error: OSError) -> int:
@@ -26,7 +45,7 @@ def unwritten(error: OSError) -> int:
     if error.errno not in _UNWRITABLE or error.filename is not None:
         raise error
     if error.errno != errno.EPIPE:  # of `| head -1` nobody wants to hear
-        click.echo(f"error: the output could not be written: {error.strerror}", err=True)
+        say(f"error: the output could not be written: {error.strerror}", err=True)
     return FAILED
 
 
@@ -51,14 +70,17 @@ def colors() -> bool | None:
 def quickly(run: Callable[[], NoReturn]) -> NoReturn:
     """Run, and end the process as soon as its output is written.
 
-    Taking the interpreter apart costs 20 ms, and nothing of ours waits for it: connections,
-    temporary files and tunnels are closed by whoever opened them.
+    Taking the interpreter apart costs 20 ms, and nothing of ours waits for it: connections and
+    temporary files are closed by whoever opened them. Only an ssh may be left, of a thread that
+    nobody waited for.
     """
     open_streams()
     try:
         run()
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else FAILED
+    if tunnel := sys.modules.get("imgload.engines.tunnel"):
+        tunnel.close_all()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from imgload.cli.ending import say
 from imgload.cli.text import show_report
 from imgload.errors import ImgloadError, LoadFailed
 from imgload.report import JSON_VERSION, Report, error_json
@@ -30,7 +31,7 @@ def asked_for(arguments: Sequence[str]) -> str:
 
 def show_json(document: dict[str, Any], *, indent: int | None = 2) -> None:
     """Print one document; on one line without indentation."""
-    click.echo(json.dumps(document, indent=indent))
+    say(json.dumps(document, indent=indent))
 
 
 def show(report: Report, output: str, *, quiet: bool) -> None:
@@ -40,7 +41,7 @@ def show(report: Report, output: str, *, quiet: bool) -> None:
     elif output == "junit":
         from imgload.cli.junit import junit  # noqa: PLC0415 - start-up
 
-        click.echo(junit(report))
+        say(junit(report))
     else:
         show_report(report, quiet=quiet)
 
@@ -67,4 +68,4 @@ def _show_error(error: ImgloadError, output: str, indent: int | None) -> None:
         return
     from imgload.cli.junit import junit_error  # noqa: PLC0415 - start-up
 
-    click.echo(junit_error(error))
+    say(junit_error(error))

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
-import click
 
+from imgload.cli.ending import say
+from imgload.errors import visible
 from imgload.events import BytesSent, Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.sizes import size_text
 
@@ -39,11 +40,11 @@ def watching(*, silent: bool) -> Iterator[OnEvent]:
 
 def _line(event: Event) -> None:
     if isinstance(event, Note):
-        click.echo(f"note: {event.text}", err=True)
+        say(f"note: {event.text}", err=True)
     elif isinstance(event, SendingStarted):
         names = ", ".join(event.references)
         size = f" ({size_text(event.size)})" if event.size >= _WORTH_TELLING else ""
-        click.echo(f"sending {names}{size} to {event.node}", err=True)
+        say(f"sending {names}{size} to {event.node}", err=True)
 
 
 @attrs.define
@@ -73,7 +74,9 @@ class _Bars:
         if self._progress is None:
             _line(note)
         else:
-            self._progress.console.print(f"note: {note.text}", highlight=False, markup=False)
+            self._progress.console.print(
+                f"note: {visible(note.text)}", highlight=False, markup=False
+            )
 
     def _start(self, event: SendingStarted) -> None:
         if self._progress is None:
@@ -81,18 +84,20 @@ class _Bars:
             self._progress.start()
         if event.node in self._tasks:
             self._progress.remove_task(self._tasks[event.node])
-        label = f"{event.node}  sending"
+        label = f"{visible(event.node)}  sending"
         self._tasks[event.node] = self._progress.add_task(label, total=event.size)
 
     def _unpacking(self, node: str) -> None:
         if self._progress:
             task = next(t for t in self._progress.tasks if t.id == self._tasks[node])
-            self._progress.update(task.id, completed=task.total, description=f"{node}  verifying")
+            self._progress.update(
+                task.id, completed=task.total, description=f"{visible(node)}  verifying"
+            )
 
     def _done(self, node: str, *, ok: bool) -> None:
         if self._progress:
             word = "done" if ok else "failed"
-            self._progress.update(self._tasks[node], description=f"{node}  {word}")
+            self._progress.update(self._tasks[node], description=f"{visible(node)}  {word}")
 
     def close(self) -> None:
         if self._progress:
@@ -109,5 +114,9 @@ def _new_progress() -> Progress:
         TransferSpeedColumn,
     )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+    )
     return Progress(*columns, TransferSpeedColumn(), console=Console(stderr=True), transient=True)

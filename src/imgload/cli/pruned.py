@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-import click
-
 from imgload.ages import age_text
+from imgload.cli.ending import say, style
 from imgload.cli.output import show_json
-from imgload.cli.text import name_text, show_node_error
+from imgload.cli.text import name_text, short_name, show_node_error
 from imgload.nodes.inventory import NodeImage
 from imgload.pruning import NodePruned, PruneReport
 from imgload.report import JSON_VERSION
@@ -27,7 +26,7 @@ def show_pruned(report: PruneReport, output: str) -> None:
     for node in report.nodes:
         _show_node(node, dry_run=report.dry_run)
     if report.dry_run and any(node.removed for node in report.nodes):
-        click.echo(_DRY, err=True)
+        say(_DRY, err=True)
 
 
 def show_cache(size: int, *, dry_run: bool, output: str) -> None:
@@ -38,19 +37,19 @@ def show_cache(size: int, *, dry_run: bool, output: str) -> None:
         show_json({"version": JSON_VERSION, "dry_run": dry_run, "cache": cache, "ok": True})
         return
     done = "would be freed" if dry_run else "freed"
-    click.echo(f"{folder}: {size_text(size)} {done}", err=True)
+    say(f"{folder}: {size_text(size)} {done}", err=True)
     if dry_run and size:
-        click.echo(_DRY, err=True)
+        say(_DRY, err=True)
 
 
 def _show_node(node: NodePruned, *, dry_run: bool) -> None:
     if node.removed or not node.error:
-        click.echo(f"{click.style(node.node, bold=True)}: {_sum(node, dry_run=dry_run)}", err=True)
+        say(f"{style(node.node, bold=True)}: {_sum(node, dry_run=dry_run)}", err=True)
     for image in node.removed:
-        click.echo(f"  - {_line(image)}", err=True)
+        say(f"  - {_line(image)}", err=True)
     reasons = Counter(kept.reason for kept in node.kept)
     for reason, count in reasons.most_common():
-        click.echo(click.style(f"  {count} kept: {name_text(reason)}", dim=True), err=True)
+        say(style(f"  {count} kept: {name_text(reason)}", dim=True), err=True)
     if node.error:
         show_node_error(node.node, node.error)
 
@@ -66,5 +65,5 @@ def _sum(node: NodePruned, *, dry_run: bool) -> str:
 def _line(image: NodeImage) -> str:
     age = f", {age_text(time.time() - image.since)} old" if image.since is not None else ""
     was = [f"was {name}" for name in image.loaded_as] or ["no name"]
-    names = ", ".join(map(name_text, image.names or was))
+    names = ", ".join(map(short_name, image.names or was))
     return f"{names} {image.image_id.short} ({size_text(image.size)}{age})"

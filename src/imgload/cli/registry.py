@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imgload.cli.ending import say, style
 from imgload.cli.options import (
     cluster_options,
     engine_option,
@@ -17,11 +18,13 @@ from imgload.cli.text import at_node, hint_text
 from imgload.sizes import size_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imgload.registry.api import PushReport, RegistryReport
     from imgload.registry.pushing import PushedImage
     from imgload.registry.wiring import NodeWiring
 
-_GOOD, _BAD = click.style("✓", fg="green"), click.style("✗", fg="red")
+_GOOD, _BAD = style("✓", fg="green"), style("✗", fg="red")
 
 
 @click.group(no_args_is_help=True)
@@ -39,9 +42,7 @@ def registry() -> None:
     """  # noqa: D301 - click's mark for a block that keeps its lines
 
 
-@registry.command(
-    no_args_is_help=True, short_help="Make the nodes pull from a registry, without a restart."
-)
+@registry.command(no_args_is_help=True, short_help="Make a cluster's nodes pull from a registry.")
 @click.argument("url")
 @click.option(
     "--mirror",
@@ -50,21 +51,28 @@ def registry() -> None:
     metavar="NAME",
     help="Also the images of this registry come from there; may be repeated.",
 )
+@click.option(
+    "--restart-containerd",
+    is_flag=True,
+    help="Set config_path and restart containerd on nodes that need it; containers keep running.",
+)
 @cluster_options
 @output_option("json")
 def connect(
     url: str,
     mirrors: tuple[str, ...],
+    restart_containerd: bool,
     cluster: str | None,
     nodes: tuple[str, ...],
     output: str,
 ) -> None:
-    """Make the nodes of a cluster pull from the registry at URL, without a restart.
+    """Make the nodes of a cluster pull from the registry at URL.
 
     URL is where the nodes see the registry: http://HOST:PORT or https://HOST. Pods use it under its
     own name, HOST:PORT/app:dev, and with --mirror under others. Where those have a configuration
-    already it is put aside. Other tools are told by the ConfigMap local-registry-hosting, if
-    kubectl reaches the cluster.
+    already it is put aside. Each node's CRI is then asked to pull through them. Where it does not
+    read them, nothing is changed unless you add --restart-containerd. Other tools are told by the
+    ConfigMap local-registry-hosting, if kubectl reaches the cluster.
 
     \b
     Examples:
@@ -76,8 +84,14 @@ def connect(
     from imgload.registry.api import connect_registry  # noqa: PLC0415 - --help needs none of it
 
     with failures(output, quiet=False):
-        report = connect_registry(url, mirrors=mirrors, cluster=cluster, nodes=nodes)
-    _show_wiring(report, output, "set up, no restart needed", "nothing to set up")
+        report = connect_registry(
+            url,
+            mirrors=mirrors,
+            cluster=cluster,
+            nodes=nodes,
+            restart_containerd=restart_containerd,
+        )
+    _show_wiring(report, output, _connected)
 
 
 @registry.command(short_help="Leave the nodes as they were before `connect`.")
@@ -87,13 +101,14 @@ def connect(
 def disconnect(url: str | None, cluster: str | None, nodes: tuple[str, ...], output: str) -> None:
     """Leave the nodes' configuration byte for byte as it was before `connect`.
 
-    URL is the registry, as it was connected; without it, every one.
+    URL is the registry, as it was connected; without it, every one. Where `connect` has changed
+    containerd's configuration, containerd is restarted again.
     """
     from imgload.registry.api import disconnect_registry  # noqa: PLC0415 - as above
 
     with failures(output, quiet=False):
         report = disconnect_registry(url, cluster=cluster, nodes=nodes)
-    _show_wiring(report, output, "as it was before", "was not connected")
+    _show_wiring(report, output, _disconnected)
 
 
 @registry.command(
@@ -125,25 +140,41 @@ def push(
     _show_push(report, output)
 
 
-def _show_wiring(report: RegistryReport, output: str, done: str, nothing: str) -> None:
+def _show_wiring(
+    report: RegistryReport, output: str, describe: Callable[[NodeWiring], str]
+) -> None:
     if output == "json":
         show_json(report.to_json())
     else:
         if report.names:
             names = ", ".join(report.names)
-            click.echo(f"{click.style(report.registry, bold=True)} for {names}", err=True)
+            say(f"{style(report.registry, bold=True)} for {names}", err=True)
         for node in report.nodes:
-            click.echo(f"  {_node(node, done, nothing)}", err=True)
+            say(f"  {_node(node, describe)}", err=True)
         if report.hosting and report.hosting.note:
-            click.echo(f"note: {report.hosting.note}", err=True)
+            say(f"note: {' '.join(report.hosting.note.split())}", err=True)
     _end(ok=report.ok)
 
 
-def _node(node: NodeWiring, done: str, nothing: str) -> str:
-    if node.error:
-        return f"{_BAD} {at_node(node.node, node.error.message)}{hint_text(node.error.hint)}"
+def _node(node: NodeWiring, describe: Callable[[NodeWiring], str]) -> str:
     files = "".join(f"\n      {file}" for file in node.files)
-    return f"{_GOOD} {node.node}: {done if node.files else nothing}{files}"
+    if node.error:
+        said = at_node(node.node, node.error.message)
+        return f"{_BAD} {said}{hint_text(node.error.hint)}{files}"
+    restarted = "; containerd was restarted" if node.restarted else ""
+    return f"{_GOOD} {node.node}: {describe(node)}{restarted}{files}"
+
+
+def _connected(node: NodeWiring) -> str:
+    if node.cri:
+        return "connected, and CRI pulls through it"
+    return (
+        "connected; the node has no crictl, so CRI could not be asked whether it pulls through it"
+    )
+
+
+def _disconnected(node: NodeWiring) -> str:
+    return "as it was before" if node.files else "nothing to disconnect"
 
 
 def _show_push(report: PushReport, output: str) -> None:
@@ -151,12 +182,12 @@ def _show_push(report: PushReport, output: str) -> None:
         show_json(report.to_json())
     else:
         for image in report.images:
-            click.echo(_image(image), err=True)
+            say(_image(image), err=True)
     _end(ok=report.ok)
 
 
 def _image(image: PushedImage) -> str:
-    name = click.style(image.reference, bold=True)
+    name = style(image.reference, bold=True)
     if image.error:
         return f"{_BAD} {name}: {image.error.message}{hint_text(image.error.hint)}"
     sent = f"{size_text(image.bytes_sent)} in {image.seconds:.1f} s" if image.bytes_sent else ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imgload.cli.ending import say
 from imgload.cli.options import cluster_options
 from imgload.cli.parent import heed_parent
 
@@ -71,11 +72,11 @@ def skaffold(
             watch=partial(_watch, stack),
         )
     if built.report:
-        from imgload.cli.text import show_report  # noqa: PLC0415 - imported by _watch
+        from imgload.cli.text import show_built  # noqa: PLC0415 - imported by _watch
 
-        show_report(built.report, quiet=False, advise=False)  # pods name the image by its ID
+        show_built(built.report)
     if built.digest:
-        click.echo(str(built.digest))
+        say(str(built.digest))
 
 
 def _watch(stack: ExitStack) -> Callable[[Event], None]:

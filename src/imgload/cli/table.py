@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from imgload.ages import age_text
-from imgload.cli.text import name_text, show_node_error
+from imgload.cli.ending import say
+from imgload.cli.text import name_text, short_name, show_node_error
 from imgload.listing import ListedImage, Listing
 from imgload.nodes.inventory import NodeImage
 from imgload.patterns import familiar_name
@@ -31,9 +30,9 @@ def show_listing(listing: Listing) -> None:
     else:
         _show_lines(listing)
     if not listing.images:
-        click.echo("no image fits", err=True)
+        say("no image fits", err=True)
     for node, size in listing.sizes.items():
-        click.echo(f"{node}: {size_text(size)} in images", err=True)
+        say(f"{node}: {size_text(size)} in images", err=True)
     for node, error in listing.errors.items():
         show_node_error(node, error)
 
@@ -48,7 +47,7 @@ def _show_lines(listing: Listing) -> None:
     widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
     for row in (_HEADER, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 def _show_table(listing: Listing) -> None:
@@ -68,13 +67,14 @@ def _show_table(listing: Listing) -> None:
 def _new_table(nodes: Sequence[str]) -> Table:
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - start-up
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("IMAGE", overflow="fold")
     for header in ("ID", *_RIGHT):
         table.add_column(header, justify="right" if header in _RIGHT else "left", no_wrap=True)
     for node in _short(nodes):
-        table.add_column(node, justify="center", overflow="fold")
+        table.add_column(Text(name_text(node)), justify="center", overflow="fold")
     return table
 
 
@@ -99,8 +99,8 @@ def _mark(there: NodeImage | None) -> str:
 
 def _name(image: ListedImage, spelling: Callable[[str], str] = str) -> str:
     if image.name is not None:
-        return name_text(spelling(image.name))
-    was = ",".join(name_text(spelling(name)) for name in image.loaded_as)
+        return short_name(spelling(image.name))
+    was = ",".join(short_name(spelling(name)) for name in image.loaded_as)
     return f"<none:was={was}>" if was else "<none>"
 
 

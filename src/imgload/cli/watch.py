@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imgload.cli.ending import say, style
 from imgload.cli.options import cluster_options, completed, engine_option, output_option
 from imgload.cli.output import failures, show_json
 from imgload.cli.text import at_node, hint_text
@@ -66,7 +67,7 @@ def watch(
         except KeyboardInterrupt:
             if opened.busy:
                 raise
-            click.echo("stopped", err=True)
+            say("stopped", err=True)
 
 
 def _noted(show: Callable[[WatchedLoad | Note], None]) -> Callable[[Event], None]:
@@ -86,7 +87,7 @@ def _note(note: Note) -> dict[str, Any]:
 def _show_text(found: WatchedLoad | Note) -> None:
     at = datetime.now().astimezone() if isinstance(found, Note) else found.at
     for line in _lines(found):
-        click.echo(f"{at:%H:%M:%S} {line}", err=True)
+        say(f"{at:%H:%M:%S} {line}", err=True)
 
 
 def _lines(found: WatchedLoad | Note) -> Iterator[str]:
@@ -97,14 +98,14 @@ def _lines(found: WatchedLoad | Note) -> Iterator[str]:
     elif found.error:
         why = " ".join(found.error.message.split())
         names = ", ".join(found.references)
-        yield f"{click.style(names, bold=True)} {_failed(why, found.error.hint)}"
+        yield f"{style(names, bold=True)} {_failed(why, found.error.hint)}"
 
 
 def _image(image: ImageResult, seconds: float) -> str:
     """Return an image's line, and behind it what to do about the first node that failed."""
     good = [node for node in image.nodes if node.ok]
     bad = [node for node in image.nodes if not node.ok]
-    name = click.style(Reference.parse(image.reference).familiar, bold=True)
+    name = style(Reference.parse(image.reference).familiar, bold=True)
     identity = f" {image.image_id.short}" if image.image_id else ""
     count = f"{len(good)} of {len(image.nodes)}" if bad else str(len(good))
     nodes = f"{count} node{'' if len(image.nodes) == 1 else 's'}"
@@ -127,4 +128,4 @@ def _first_failure(bad: list[NodeResult]) -> str:
 
 
 def _failed(why: str, hint: str) -> str:
-    return f"{click.style('failed', fg='red')}: {why}{hint_text(hint)}"
+    return f"{style('failed', fg='red')}: {why}{hint_text(hint)}"

@@ -16,20 +16,29 @@ ROLE_LABEL = "role.minikube.sigs.k8s.io"
 _FURTHER = r"(.+)-m\d{2,}"
 _PROFILE = r"(?a)[A-Za-z0-9][\w.-]*"
 _DEFAULT = "minikube"
+_ROLES = {"", "control-plane", "worker"}
 
 
 def _members(containers: Sequence[Container]) -> Iterator[Member]:
-    """Yield the nodes; the second one of ``dev`` is labelled ``dev-m02`` (pkg/drivers/kic/kic.go).
+    """Yield the nodes; the second one of ``dev`` is called ``dev-m02`` (pkg/drivers/kic/kic.go).
 
-    A container that only fills a volume has no role.
+    A container inherits its image's labels, and an image cannot choose its container's name: a
+    node's is the one in its label. A container that only fills a volume has no label for a role.
+    minikube leaves that label empty: its kic driver sets no role.
     """
-    nodes = [c for c in containers if c.labels.get(ROLE_LABEL) and c.labels.get(NAME_LABEL)]
-    names = {container.labels[NAME_LABEL] for container in nodes}
-    for container in nodes:
-        name = container.labels[NAME_LABEL]
+    nodes = {
+        container.name: container
+        for container in containers
+        if container.labels.get(NAME_LABEL) == container.name and _role(container) in _ROLES
+    }
+    for name, container in nodes.items():
         further = re.fullmatch(_FURTHER, name)
-        cluster = further.group(1) if further and further.group(1) in names else name
-        yield Member(cluster, container.labels[ROLE_LABEL], container)
+        cluster = further.group(1) if further and further.group(1) in nodes else name
+        yield Member(cluster, _role(container) or "node", container)
+
+
+def _role(container: Container) -> str | None:
+    return container.labels.get(ROLE_LABEL)
 
 
 MINIKUBE = Tool("minikube", LABEL, "", _members)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from functools import partial
 
@@ -155,7 +156,10 @@ def _ambiguous(fitting: Sequence[Cluster], name: str | None) -> ClusterAmbiguous
     if name is None:
         what, hint = "clusters", "say which one with --cluster NAME"
     elif apart:
-        what, hint = f"clusters named {name!r}", f"say which one: --cluster {contexts[0]}"
+        what, hint = (
+            f"clusters named {name!r}",
+            f"say which one: --cluster {shlex.quote(contexts[0])}",
+        )
     else:
         what, hint = f"clusters named {name!r}", _ONE_ENGINE
     shown = [f"{c.context} ({c.engine.name})" if name and apart else str(c) for c in fitting]
@@ -166,7 +170,7 @@ def _make_or_choose(clusters: Sequence[Cluster], context: str | None) -> str:
     if context and tool_of(context) is MINIKUBE:
         return (
             "with a driver other than docker or podman its nodes are no containers:"
-            f" minikube -p {context} image load IMAGE"
+            f" minikube -p {shlex.quote(context)} image load IMAGE"
         )
     provider = os.environ.get("KIND_EXPERIMENTAL_PROVIDER", "")
     if provider and provider not in {"docker", "podman"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -114,7 +115,7 @@ def _absent(text: str, sources: Sequence[EngineSource]) -> Iterator[Finding]:
         yield Finding("image", "problem", f"no engine can be asked for {text!r}")
         return
     places = " and ".join(source.describe for source in sources)
-    build = f"{sources[0].engine.name} build -t {text} ."
+    build = f"{sources[0].engine.name} build -t {shlex.quote(text)} ."
     hint = f"see what is there: {sources[0].listing}; or build it: {build}"
     yield Finding("image", "problem", f"no image {text!r} in {places}", hint)
     yield from _elsewhere(text)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 from imgload.doctor.finding import Finding
@@ -14,54 +13,35 @@ from imgload.errors import EngineError, EngineFailed, ImgloadError
 from imgload.memory import Memory
 from imgload.parallel import Task
 from imgload.state import state_folder
+from imgload.transports.intake import Manifests
+from imgload.transports.receiver import receiving
 
 SECONDS = 3.0
-_LONGEST = 64 << 10
-_NO_IMAGE = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-"""Well-formed, so that a client which began with TLS gives up at once."""
 
 
 def reaches_us(engine: Engine) -> bool:
-    """Whether the engine can connect to a port of ours, which it is sent to for an image.
+    """Whether the engine's requests to 127.0.0.1 come to this process, to which it would push.
+
+    It looks an image up, which stores nothing in it. An engine on another machine is not asked.
 
     Raises:
         EngineFailed: when it takes too long to try.
 
     """
+    if not engine.endpoint.local:
+        return False
     heard = threading.Event()
-    with _listening(heard) as address:
-        task = Task(partial(_pull, engine, f"{address}/imgload/reachable"))
+    with receiving(Manifests(), reached=heard.set) as repository:
+        task = Task(partial(_look_up, engine, repository))
         task.settle(SECONDS)
     if not heard.is_set() and not task.done:
         raise EngineFailed(f"{engine.endpoint} takes too long to look for an image in a registry")
     return heard.is_set()
 
 
-def _pull(engine: Engine, repository: str) -> None:
-    with contextlib.suppress(EngineError):
-        engine.try_pull(repository)
-
-
-@contextlib.contextmanager
-def _listening(heard: threading.Event) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=_serve, args=(server, heard), daemon=True).start()
-        try:
-            yield f"127.0.0.1:{server.getsockname()[1]}"
-        finally:
-            with contextlib.suppress(OSError):
-                server.shutdown(socket.SHUT_RDWR)
-
-
-def _serve(server: socket.socket, heard: threading.Event) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            connection, _ = server.accept()
-            heard.set()
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(SECONDS)
-                connection.recv(_LONGEST)
-                connection.sendall(_NO_IMAGE)
+def _look_up(engine: Engine, repository: str) -> None:
+    with suppress(EngineError):
+        engine.look_up(repository)
 
 
 def check_receiver(endpoint: Endpoint, *, reached: bool | ImgloadError) -> Iterator[Finding]:
@@ -74,6 +54,10 @@ def check_receiver(endpoint: Endpoint, *, reached: bool | ImgloadError) -> Itera
     """
     if isinstance(reached, ImgloadError):
         yield Finding.of("receiver", reached, "info")
+        return
+    if not endpoint.local:
+        what = f"{endpoint} is on another machine and cannot push here: its images are saved whole"
+        yield Finding("receiver", "info", what)
         return
     if not reached:
         what = f"{endpoint} cannot reach this process (does it run in a VM?)"

@@ -27,6 +27,8 @@ STALL_SECONDS = 120
 SILENT_SECONDS = 120.0
 UNPACK_SECONDS = 600.0
 """How long a command may say nothing: one without input, and one that got all of its input."""
+UNPACK_BYTES = 2 << 20
+"""For each of so many bytes of its input it has a second more: a slow disk unpacks that much."""
 _SEND = 256 << 10
 _SEND_SECONDS = 1
 """Bytes of one system call, and how long it may wait, so that the time can be looked at."""
@@ -47,6 +49,7 @@ class Attached:
     stdout: bytearray = attrs.field(factory=bytearray)
     stderr: bytearray = attrs.field(factory=bytearray)
     _sent: bool = False
+    _taken: int = 0
     _ended: bool = False
     _error: Exception | None = None
 
@@ -82,7 +85,8 @@ class Attached:
                 self._sent = True
             else:
                 self._send(stdin)
-            self._await(reader, SILENT_SECONDS if stdin is None else UNPACK_SECONDS)
+            unpack = UNPACK_SECONDS + self._taken / UNPACK_BYTES
+            self._await(reader, SILENT_SECONDS if stdin is None else unpack)
         except BaseException:
             self.close()
             reader.join()
@@ -105,6 +109,7 @@ class Attached:
                 return
             try:
                 _send_all(self._socket, chunk)
+                self._taken += len(chunk)
             except OSError as error:
                 if self._ended or self._await_end():
                     return

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import attrs
 
-from imgload.errors import EngineFailed
+from imgload.errors import EngineFailed, reason
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -23,6 +25,7 @@ NOT_CONNECTED = "dial tcp"
 """What both engines, written in Go, say of a connection that did not come about."""
 CHUNK = 1 << 20
 """Bytes of one piece of a stream."""
+_LOOPBACK = re.compile(r"localhost|::1|127(\.[0-9]{1,3}){3}", re.ASCII)
 
 
 @attrs.frozen
@@ -46,6 +49,18 @@ class Endpoint:
     tls: Tls | None = attrs.field(default=None, eq=False, repr=False)
     tunnel: Tunnel | None = attrs.field(default=None, eq=False, repr=False)
 
+    @property
+    def local(self) -> bool:
+        """Whether the address is on this machine: a socket's path, or TCP on loopback.
+
+        A relay or a VM may stand behind it all the same.
+        """
+        parts = urlsplit(self.url)
+        if parts.scheme == "unix":
+            return True
+        host = parts.hostname or ""
+        return parts.scheme == "tcp" and _LOOPBACK.fullmatch(host) is not None
+
     def __str__(self) -> str:
         return f"{self.kind} at {self.url}"
 
@@ -68,6 +83,8 @@ class EngineImage:
             with all their content, by platform.
         absent: the platforms that are listed beside those, and lack content.
         whole: whether there is any platform of which nothing is lacking.
+        instances: the image IDs behind one of Podman's manifest lists, by platform. Such a list
+            has no image ID, layers or size of its own.
 
     """
 
@@ -77,9 +94,10 @@ class EngineImage:
     platform: Platform
     diff_ids: tuple[Digest, ...]
     size: int
-    manifests: Mapping[Platform, Digest] = attrs.field(factory=dict)
+    manifests: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
     absent: frozenset[Platform] = frozenset()
     whole: bool = True
+    instances: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
 
     @property
     def own_platform(self) -> Platform:
@@ -91,7 +109,8 @@ class EngineImage:
     @property
     def platforms(self) -> frozenset[Platform]:
         """Those that it has; none where only a save can tell, as on Docker before 28."""
-        return frozenset(self.manifests or ({self.platform} if self.image_id else ()))
+        several = self.manifests or self.instances
+        return frozenset(several or ({self.platform} if self.image_id else ()))
 
     def suited(self, wanted: Platform | None) -> Platform | None:
         """Return the platform to load, None for the engine's own; None where it is not there."""
@@ -109,7 +128,7 @@ class Container:
     id: str
     name: str
     state: str
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] = attrs.field(hash=False)
 
 
 @attrs.frozen
@@ -119,11 +138,25 @@ class ImageEvent:
     Args:
         name: the name it got.
         target: what the engine calls its ID.
+        at: when, in nanoseconds since 1970 by the engine's own clock.
 
     """
 
     name: str = ""
     target: Digest | None = None
+    at: int | None = None
+
+
+@attrs.frozen
+class EventsOpened:
+    """The engine reports its events from now on.
+
+    Args:
+        at: the engine's own time in nanoseconds, rounded down to a second; None if unknown.
+
+    """
+
+    at: int | None = None
 
 
 @attrs.frozen
@@ -145,9 +178,9 @@ class ExecResult:
 
     @property
     def message(self) -> str:
-        """What the command said about its failure, as one text."""
-        text = self.stderr.decode(errors="replace").strip()
-        text = text or self.stdout[-2000:].decode(errors="replace").strip()
+        """What the command said about its failure, without its warnings, as one text."""
+        text = reason(self.stderr.decode(errors="replace"))
+        text = text or reason(self.stdout[-2000:].decode(errors="replace"))
         return text or ("" if self.complete else "its connection broke before all was sent")
 
 
@@ -192,11 +225,12 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def image_events(self, back: float) -> Iterator[ImageEvent]:
-        """Yield what happens to images as it happens; ends, or times out, when it is quiet.
+    def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
+        """Yield EventsOpened, and then image events as they happen, until none comes for a while.
 
         Args:
-            back: begin with what happened that many seconds ago.
+            since: begin with the events from this time on, in nanoseconds by the engine's clock,
+                as far as the engine still has them; None for new events only.
 
         """
 
@@ -281,17 +315,19 @@ class Engine(ABC):
         """Return what the engine says of itself."""
         return About()
 
-    def try_pull(self, repository: str) -> None:
-        """Have the engine look for an image in a registry on plain HTTP on this machine.
+    def look_up(self, repository: str) -> None:
+        """Have the engine ask a registry, on plain HTTP on this machine, for an image.
+
+        It stores nothing, whatever it is answered.
 
         Args:
             repository: ``host:port/path``.
 
         Raises:
-            EngineFailed: when it does not find it, in most engines' cases.
+            EngineError: when the registry does not have it, or does not answer.
 
         """
-        raise EngineFailed(f"{self.endpoint} pulls nothing from {repository}")
+        raise EngineFailed(f"{self.endpoint} cannot look anything up in {repository}")
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ the former wins (containers/common, pkg/config/connections.go and new.go).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from imgload.errors import EngineUnreachable
 _WORDS = ("service",)
 """In ``active_service`` and ``service_destinations``, which is all that is read of a file."""
 _MOST = 100
+_SYSTEM = (Path("/usr/share/containers"), Path("/etc/containers"))
 Connections = dict[str, Candidate]
 
 
@@ -90,7 +92,7 @@ def _destinations(table: Any, uri: str, identity: str) -> Iterator[tuple[str, Ca
                     last_resort=not url.startswith("unix://"),
                     identity=text_at(entry, identity),
                     machine=machine,
-                    take=f"export CONTAINER_CONNECTION={name}",
+                    take=f"export CONTAINER_CONNECTION={shlex.quote(name)}",
                 ),
             )
 
@@ -108,8 +110,7 @@ def _settings(environ: Mapping[str, str]) -> Iterator[Path]:
     if named := environ.get("CONTAINERS_CONF"):
         yield Path(named)
     else:
-        system, own = Path("/etc/containers"), _own_folder(environ)
-        for path in (Path("/usr/share/containers"), system, own):
+        for path in (*_SYSTEM, _own_folder(environ)):
             yield path / "containers.conf"
             yield from sorted((path / "containers.conf.d").glob("*.conf"))[:_MOST]
     if last := environ.get("CONTAINERS_CONF_OVERRIDE"):

@@ -6,6 +6,7 @@ ID is the SHA-256 of the name (docker/cli, cli/context/store).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +49,7 @@ def other_contexts(environ: Mapping[str, str]) -> Iterator[Candidate]:
     for name in _names(folder):
         found = _choice(folder, name, f"the Docker context {name!r}", "")
         if found:
-            take = f"docker context use {name}"
+            take = f"docker context use {shlex.quote(name)}"
             yield attrs.evolve(found, explicit=False, chosen=False, take=take)
 
 
@@ -76,7 +77,7 @@ def _context(folder: Path, name: str, empty: Candidate) -> Candidate | None:
     if not isinstance(endpoint, dict) or not isinstance(endpoint.get("Host", ""), str):
         raise EngineUnreachable(
             f"{empty.origin}: the Docker context has no engine's address",
-            hint=f"see what it has: docker context inspect {name}",
+            hint=f"see what it has: docker context inspect {shlex.quote(name)}",
         )
     verify = endpoint.get("SkipTLSVerify") is not True
     tls = _tls(folder / "contexts" / "tls" / identity / "docker", verify=verify)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,9 +16,9 @@ from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest, tags_of
 from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import refuse_bad_answer, translated
-from imgload.engines.wire import STREAM_SECONDS, Answer, save_seconds
+from imgload.engines.wire import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
 from imgload.errors import EngineError, EngineFailed
-from imgload.leftovers import Note, note, stale
+from imgload.leftovers import Leftover, note, stale_tags
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -35,6 +35,8 @@ _NO_CREDENTIALS = "e30="
 """``{}``; without the header Docker 20.10 refuses a push."""
 _ONLY_THE_NAME = {"noprune": "1"}
 _UNTAG_SECONDS = 10.0
+_PLACEHOLDER = "imgload: an empty image, in place of another that keeps its content"
+"""The comment of an image that takes a name over for a moment; see `DockerEngine._untag`."""
 
 
 class DockerEngine(RestEngine):
@@ -47,7 +49,8 @@ class DockerEngine(RestEngine):
 
     @property
     def _version(self) -> tuple[int, ...]:
-        return tuple(int(part) for part in self._wire.version.split(".") if part.isdecimal())
+        parts = self._wire.version.split(".")
+        return tuple(int(part) for part in parts if re.fullmatch(r"[0-9]{1,9}", part))
 
     def find(self, name: str) -> EngineImage | None:
         params = {"manifests": "1"} if self._version >= _MANIFESTS else {}
@@ -91,9 +94,6 @@ class DockerEngine(RestEngine):
 
     event_filters: ClassVar = {"type": ["image"], "event": ["tag", "load", "import", "pull"]}
 
-    def since(self, back: float) -> str:
-        return f"{time.time() - back:.9f}"
-
     def event(self, told: dict[str, Any]) -> ImageEvent:
         """Understand it; a pull's actor is the whole name."""
         actor = told["Actor"]
@@ -136,40 +136,90 @@ class DockerEngine(RestEngine):
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
         tag = secrets.token_hex(8)
         name = f"{repository}:{tag}"
-        noted = note(self.endpoint.url, name)
+        noted = note(self.endpoint.url, name, str(image))
+        if noted is None:
+            raise EngineFailed(
+                f"{self.endpoint}: {image.short} is not tagged for a push, since no note of the tag"
+                " could be kept: neither the cache folder nor the temporary folder is writable"
+            )
         target = {"repo": repository, "tag": tag}
         try:
             with translated(self.endpoint, "tagging"):
                 self.ask("POST", f"/images/{image}/tag", "tagging", params=target).close()
             yield partial(self._push, repository, tag)
         finally:
-            self._take_back(name, noted)
+            self._take_back(Leftover(name, str(image), here=True, note=noted))
 
-    def _take_back(self, name: str, noted: Note | None) -> None:
+    def _take_back(self, left: Leftover) -> None:
         """Take a name away; where that fails, the next run does, and no load fails for it."""
         try:
-            self._untag(name)
+            was_here = self._untag(left.name, left.image)
         except EngineError:
-            if noted:
-                noted.leave()
+            left.note.leave()
         else:
-            if noted:
-                noted.remove()
+            if was_here or left.here:
+                left.note.remove()
+            else:
+                left.note.leave()
 
     def tidy(self) -> None:
-        for name, noted in stale(self.endpoint.url):
-            self._take_back(name, noted)
+        for left in stale_tags(self.endpoint.url):
+            if left.here or self.endpoint.local:
+                self._take_back(left)
+            else:
+                left.note.leave()
 
-    def _untag(self, name: str) -> None:
-        """Take a name away; it may never have been given."""
+    def _untag(self, name: str, image: str) -> bool:
+        """Take a name away, and no image with it; return whether the engine had it.
+
+        A rebuild may have left the image no other name. Docker would then delete the image with
+        the name, or refuse to while a container uses it (moby, daemon/images/image_delete.go).
+        """
         doing = "untagging"
-        with translated(self.endpoint, doing):
-            path = f"/images/{name}"
-            with self._send(
-                "DELETE", path, params=_ONLY_THE_NAME, seconds=_UNTAG_SECONDS
-            ) as answer:
-                if answer.status != NOT_FOUND:
-                    refuse_bad_answer(answer, self.endpoint, doing)
+        found = self.found(f"/images/{name}/json", doing, seconds=_UNTAG_SECONDS)
+        if found is None:
+            return False
+        placeholder = found.get("Comment") == _PLACEHOLDER
+        if image not in {"", found["Id"]} and not placeholder:
+            return True  # somebody else has moved it: it is not ours any more
+        if not tags_of(found) and not placeholder:
+            self._move_to_placeholder(name, found)
+        self._delete_name(name)
+        return True
+
+    def _move_to_placeholder(self, name: str, found: dict[str, Any]) -> None:
+        """Give the name to an empty image, so that the image that had it stays without a name."""
+        repository, _, tag = name.rpartition(":")
+        pushed = [d for d in found.get("RepoDigests") or () if d.startswith(f"{repository}@")]
+        if not self._is_manifest_id(found):  # a name of its own on the graphdriver store
+            for digest in pushed:
+                self._delete_name(digest, force="1")  # the tag still keeps the image
+        params = {"fromSrc": "-", "repo": repository, "tag": tag, "message": _PLACEHOLDER}
+        doing = "importing an empty image"
+        with (
+            translated(self.endpoint, doing),
+            self.ask(
+                "POST",
+                "/images/create",
+                doing,
+                params=params,
+                stream=[bytes(1024)],  # the end of a tar archive
+                seconds=_UNTAG_SECONDS,
+            ) as answer,
+        ):
+            self._until_pushed(answer)
+
+    def _delete_name(self, name: str, **more: str) -> None:
+        doing = "untagging"
+        params = {**_ONLY_THE_NAME, **more}
+        with (
+            translated(self.endpoint, doing),
+            self._send(
+                "DELETE", f"/images/{name}", params=params, seconds=_UNTAG_SECONDS
+            ) as answer,
+        ):
+            if answer.status != NOT_FOUND:
+                refuse_bad_answer(answer, self.endpoint, doing)
 
     def _push(self, repository: str, tag: str) -> None:
         with (
@@ -205,14 +255,9 @@ class DockerEngine(RestEngine):
             platform=Platform.of(text_at(info, "OSType"), text_at(info, "Architecture")),
         )
 
-    def try_pull(self, repository: str) -> None:
-        doing = "pulling from this process"
-        params = {"fromImage": repository, "tag": "none"}
-        with (
-            translated(self.endpoint, doing),
-            self.ask("POST", "/images/create", doing, params=params) as answer,
-        ):
-            self._until_pushed(answer)
+    def look_up(self, repository: str) -> None:
+        path, doing = f"/distribution/{repository}:none/json", f"looking {repository} up"
+        self.document("GET", path, doing, seconds=LOOK_UP_SECONDS)
 
     def layer_sizes(self, image: Digest) -> list[int]:
         return self._layer_sizes(f"/images/{image}/history")

@@ -6,17 +6,18 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.rest import RestEngine, image_digest, tags_of
 from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import translated
-from imgload.engines.wire import STREAM_SECONDS, save_seconds
-from imgload.errors import ReferenceInvalid
+from imgload.engines.wire import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
+from imgload.errors import EngineFailed, ReferenceInvalid
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.reference import Reference
+from imgload.reference import Reference, image_id_prefix, is_full_image_id
 
 
 class PodmanEngine(RestEngine):
@@ -28,9 +29,66 @@ class PodmanEngine(RestEngine):
         return f"/v{self._wire.version}/libpod"
 
     def find(self, name: str) -> EngineImage | None:
+        """Return the image that the engine knows by a name or image ID, or None.
+
+        Podman answers for a manifest list with the image in it that this machine runs, or not at
+        all; so a list is looked for where the answer has neither the name nor the ID.
+        """
         found = self.found(f"/images/{name}/json", f"inspecting the image {name}")
-        if found is None:
+        if found and _is_called(name, found):
+            return self._image(found)
+        listed = self._list(name, found)
+        return listed or (self._image(found) if found else None)
+
+    def _list(self, name: str, own: dict[str, Any] | None) -> EngineImage | None:
+        """Return a manifest list, or None.
+
+        Args:
+            name: of the list, or its ID.
+            own: the image in it that this machine runs, as the engine describes it.
+
+        """
+        if not self._is_list(name):
             return None
+        params = {"all": "true"}
+        images = self.document("GET", "/images/json", "listing images", params=params)
+        called = [each for each in images if _is_called(name, each) and self._is_list(each["Id"])]
+        if not called:
+            return None
+        index = self.document("GET", f"/manifests/{called[0]['Id']}/json", f"inspecting {name}")
+        ids = {digest: each["Id"] for each in images for digest in _manifest_digests(each)}
+        entries = [
+            (platform, ids.get(entry.get("digest")))
+            for entry in index.get("manifests") or ()
+            if (platform := Platform.from_json(entry.get("platform")))
+        ]
+        there = {p: Digest.from_engine_id(image_id) for p, image_id in entries if image_id}
+        runs_here = [p for p, digest in there.items() if own and digest.hex == own["Id"]]
+        listed = [platform for platform, _ in entries]
+        return EngineImage(
+            target=Digest.from_engine_id(called[0]["Id"]),
+            image_id=None,
+            names=tags_of(called[0]),
+            platform=next(iter([*runs_here, *there, *listed]), Platform.of("linux", "")),
+            diff_ids=(),
+            size=0,
+            absent=frozenset(listed) - there.keys(),
+            whole=bool(there),
+            instances=there,
+        )
+
+    def _is_list(self, name: str) -> bool:
+        """Return whether a name or ID is a manifest list's.
+
+        Other requests for a list ask registries, too. Podman 4.3 answers with an error for an
+        image that is no list.
+        """
+        doing = f"looking for the manifest list {name}"
+        path = f"/manifests/{name}/exists"
+        with translated(self.endpoint, doing), self._send("GET", path) as answer:
+            return answer.status < HTTPStatus.BAD_REQUEST
+
+    def _image(self, found: dict[str, Any]) -> EngineImage:
         image_id = Digest.from_engine_id(found["Id"])
         return EngineImage(
             target=image_id,
@@ -54,9 +112,6 @@ class PodmanEngine(RestEngine):
         "event": ["tag", "build", "loadfromarchive", "import", "pull", "commit"]
     }
 
-    def since(self, back: float) -> str:
-        return f"{back:.3f}s"
-
     def event(self, told: dict[str, Any]) -> ImageEvent:
         """Understand it: a build is named by its image ID, and before 4.4 a load by its file."""
         actor = told["Actor"]
@@ -74,12 +129,28 @@ class PodmanEngine(RestEngine):
     ) -> Iterator[Iterator[bytes]]:
         del platform  # an image in Podman's store has one platform
         doing = f"saving {', '.join(images)}"
-        params = [("format", "docker-archive"), *(("references", image) for image in images)]
-        seconds = save_seconds(size)
         with translated(self.endpoint, doing):
-            answer = self.ask("GET", "/images/export", doing, params=params, seconds=seconds)
+            answer = self._ask_to_save(images, doing, save_seconds(size))
         with answer:
             yield self._body(answer)
+
+    def _ask_to_save(self, images: Sequence[str], doing: str, seconds: float) -> Answer:
+        """Ask for a docker-archive, which may have several images, or else for an OCI archive.
+
+        A docker-archive cannot have layers with zstd, nor an OCI manifest with Docker's media type
+        for a layer, as Skopeo copies them from Docker's containerd image store. An OCI archive can,
+        as long as Podman need not compress its layers.
+        """
+        references = [("references", image) for image in images]
+        form = [("format", "docker-archive")]
+        oci = [("format", "oci-archive"), ("ociAcceptUncompressedLayers", "true")]
+        ask = partial(self.ask, "GET", "/images/export", doing, seconds=seconds)
+        try:
+            return ask(params=[*form, *references])
+        except EngineFailed:
+            if len(images) > 1:
+                raise
+        return ask(params=[*oci, *references])
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
@@ -116,14 +187,10 @@ class PodmanEngine(RestEngine):
             platform=Platform.of(text_at(info, "host", "os"), text_at(info, "host", "arch")),
         )
 
-    def try_pull(self, repository: str) -> None:
-        doing = "pulling from this process"
-        params = {"reference": f"{repository}:none", "tlsVerify": "false", "policy": "always"}
-        with (
-            translated(self.endpoint, doing),
-            self.ask("POST", "/images/pull", doing, params=params) as answer,
-        ):
-            self._until_pushed(answer)
+    def look_up(self, repository: str) -> None:
+        params = {"term": repository, "listTags": "true", "tlsVerify": "false"}
+        doing = f"looking {repository} up"
+        self.document("GET", "/images/search", doing, params=params, seconds=LOOK_UP_SECONDS)
 
     def layer_sizes(self, image: Digest) -> list[int]:
         return self._layer_sizes(f"/images/{image.hex}/history")
@@ -143,6 +210,25 @@ class PodmanEngine(RestEngine):
             return None
         labels = (found.get("Config") or {}).get("Labels") or {}
         return Container(found["Id"], found["Name"], found["State"]["Status"], labels)
+
+
+def _is_called(text: str, found: dict[str, Any]) -> bool:
+    """Whether an image has an ID, or one of the two names that a name may mean."""
+    digits = image_id_prefix(text)
+    if digits and found["Id"].removeprefix("sha256:").startswith(digits):
+        return True
+    if is_full_image_id(text):
+        return False
+    wanted = Reference.parse(text)
+    names = {str(wanted), *([str(wanted.on_localhost())] if wanted.short else [])}
+    return wanted.digest is not None or not names.isdisjoint(found.get("RepoTags") or ())
+
+
+def _manifest_digests(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the digests of the manifests that an image has."""
+    yield found.get("Digest") or ""
+    for name in found.get("RepoDigests") or ():
+        yield name.partition("@")[2]
 
 
 def _local(name: str) -> str:

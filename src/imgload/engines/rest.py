@@ -6,12 +6,15 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
+import attrs
+
 from imgload.engines.attached import Attached
-from imgload.engines.base import Chunk, Endpoint, Engine, ExecResult, ImageEvent
-from imgload.engines.trouble import refuse_bad_answer, translated
+from imgload.engines.base import Chunk, Endpoint, Engine, EventsOpened, ExecResult, ImageEvent
+from imgload.engines.trouble import refuse_bad_answer, timed_out, translated
 from imgload.engines.wire import STREAM_SECONDS, Answer, Request, SocketWire, Wire
 from imgload.errors import ArchiveInvalid, EngineFailed
 from imgload.leftovers import is_ours
@@ -21,7 +24,10 @@ NOT_FOUND = 404
 _UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 _SETTLE_SECONDS = 10.0
 _QUIET_SECONDS = 30.0
-"""After so long without an event the stream is given up: the connection may be dead."""
+"""Without an event for this long, the stream is opened again: the connection may be dead."""
+_SECOND = 10**9
+_EARLIER = 10**6
+"""Podman reads a time as a floating-point number, which rounds it by up to a microsecond."""
 
 
 class RestEngine(Engine):
@@ -76,19 +82,33 @@ class RestEngine(Engine):
         steps = self.document("GET", path, "reading an image's history")
         return [int(step["Size"]) for step in reversed(steps or ()) if step.get("Size")]
 
-    def image_events(self, back: float) -> Iterator[ImageEvent]:
+    def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
         doing = "listening to its events"
-        params = {"filters": json.dumps(self.event_filters), "since": self.since(back)}
+        params = {"filters": json.dumps(self.event_filters)}
+        if since is not None:
+            seconds, rest = divmod(max(0, since - _EARLIER), _SECOND)
+            params["since"] = f"{seconds}.{rest:09d}"
         with (
             translated(self.endpoint, doing),
             self.ask("GET", "/events", doing, params=params, seconds=_QUIET_SECONDS) as answer,
         ):
-            events = (self._event(parsed(line)) for line in answer.lines() if line.strip())
-            yield from (event for event in events if not is_ours(event.name))
+            yield EventsOpened(_engine_time(answer))
+            yield from self._events_in(answer)
+
+    def _events_in(self, answer: Answer) -> Iterator[ImageEvent]:
+        """Yield the events of a stream, until it ends or none comes for too long."""
+        try:
+            for line in answer.lines():
+                event = self._event(parsed(line)) if line.strip() else None
+                if event and not is_ours(event.name):
+                    yield event
+        except Exception as error:
+            if not timed_out(error):
+                raise
 
     def _event(self, told: Any) -> ImageEvent:
         try:
-            return self.event(told)
+            return attrs.evolve(self.event(told), at=_event_time(told))
         except (KeyError, TypeError, AttributeError):
             return ImageEvent()
 
@@ -96,10 +116,6 @@ class RestEngine(Engine):
     @abstractmethod
     def event_filters(self) -> Mapping[str, Sequence[str]]:
         """What of the engine's events is about images that are new or got a name."""
-
-    @abstractmethod
-    def since(self, back: float) -> str:
-        """Return the moment so many seconds ago, as the engine takes it."""
 
     @abstractmethod
     def event(self, told: dict[str, Any]) -> ImageEvent:
@@ -196,11 +212,26 @@ def open_wire(endpoint: Endpoint) -> Wire:
     return SdkWire(endpoint)
 
 
+def _event_time(told: Mapping[str, Any]) -> int | None:
+    at = told.get("timeNano")
+    return at if isinstance(at, int) and at > 0 else None
+
+
+def _engine_time(answer: Answer) -> int | None:
+    """Return the time in an answer's headers, in nanoseconds; None if it has none."""
+    try:
+        return int(parsedate_to_datetime(answer.date).timestamp()) * _SECOND
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
 def parsed(data: bytes) -> Any:
     """Return a JSON document; EngineFailed for anything else."""
+    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
+
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
+        return load_json(data, most=None)  # an engine may have very many images
+    except ValueError as error:
         raise EngineFailed(f"the engine's answer is not valid JSON: {error}") from error
 
 

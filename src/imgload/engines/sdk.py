@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,16 +17,18 @@ class SdkWire(Wire):
     """An SDK's session; it knows the addresses, and asks for the version."""
 
     def __init__(self, endpoint: Endpoint) -> None:
+        self._open = _docker if endpoint.kind == "docker" else _podman
         self._tunnel = endpoint.tunnel or _tunnel(endpoint)
-        url = self._tunnel.url if self._tunnel else endpoint.url
-        opened = _docker(url) if endpoint.kind == "docker" else _podman(url)
-        self._session, self._root, self.version = opened
+        self._url = self._tunnel.open() if self._tunnel else endpoint.url
+        self._session, self._root, self.version = self._open(self._url)
+        self._lock = threading.Lock()
 
     def send(self, request: Request) -> Answer:
         """Send it over the session."""
-        response = self._session.request(
+        session, root = self._current()
+        response = session.request(
             request.method,
-            f"{self._root}{request.path}",
+            f"{root}{request.path}",
             params=request.params,
             data=request.body,
             headers=dict(request.headers)
@@ -34,6 +37,17 @@ class SdkWire(Wire):
             stream=True,
         )
         return SdkAnswer(response)
+
+    def _current(self) -> tuple[Any, str]:
+        """Return the session, a new one when ssh had ended and was started again."""
+        with self._lock:
+            url = self._tunnel.url if self._tunnel else self._url
+            if url != self._url:
+                before = self._session
+                self._session, self._root, self.version = self._open(url)
+                self._url = url
+                before.close()
+            return self._session, self._root
 
     def close(self) -> None:
         """Close the session, and the way to it."""
@@ -47,6 +61,7 @@ class SdkAnswer(Answer):
 
     def __init__(self, response: Any) -> None:
         self.status = response.status_code
+        self.date = response.headers.get("Date", "")
         self._response = response
 
     def chunks(self) -> Iterator[bytes]:

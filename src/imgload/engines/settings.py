@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -33,9 +32,11 @@ def read_json(path: Path) -> Any:
     text = _read(path)
     if text is None:
         return None
+    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
+
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return load_json(text)
+    except ValueError as error:
         raise _unreadable(path, f"it is not valid JSON: {error}") from error
 
 

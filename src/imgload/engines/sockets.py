@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from imgload.engines.base import EngineKind
@@ -12,7 +14,7 @@ from imgload.engines.candidate import Candidate
 from imgload.engines.settings import home_folder
 
 _MOST = 20
-
+_MOST_LINKS = 40
 
 Place = tuple[EngineKind, str, str]
 """A kind, a product, and where it listens; ``*`` stands for any name."""
@@ -37,7 +39,7 @@ _PIPES: tuple[Place, ...] = (
     ("podman", "podman machine", "//./pipe/podman-machine-default"),
 )
 _SHARED = "{temporary}"
-"""A folder that others may write to: only the user's own sockets are believed there."""
+"""Often everybody's folder: the socket itself has to be this user's, too."""
 
 
 def usual_sockets(kind: EngineKind, environ: Mapping[str, str]) -> Iterator[Candidate]:
@@ -46,10 +48,11 @@ def usual_sockets(kind: EngineKind, environ: Mapping[str, str]) -> Iterator[Cand
         yield from (Candidate(kind, f"npipe://{path}", p) for k, p, path in _PIPES if k == kind)
         return
     folders = _folders(environ)
+    trusted = _trusted_users(environ)
     for place_kind, product, pattern in _PLACES:
         if place_kind == kind:
             for path in _paths(pattern, folders):
-                if _is_there(path) and not (_SHARED in pattern and _is_somebody_elses(path)):
+                if _is_there(path) and _is_safe(path, trusted, own=_SHARED in pattern):
                     yield Candidate(kind, f"unix://{path}", product)
 
 
@@ -113,8 +116,72 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _is_somebody_elses(path: Path) -> bool:
+def _trusted_users(environ: Mapping[str, str]) -> set[int]:
+    """Return root, this user, and the owner of the home folder, who under sudo is another one.
+
+    The settings in that folder decide anyway which engine is asked. In a user namespace root may
+    have another number: whoever owns ``/`` is root.
+    """
+    users = {0, os.getuid(), Path("/").stat().st_uid}
+    with suppress(OSError):
+        users.add(home_folder(environ).stat().st_uid)
+    return users
+
+
+def _is_safe(path: Path, trusted: Collection[int], *, own: bool) -> bool:
+    """Whether only trusted users can change what a path leads to, links followed.
+
+    Every folder on the way is looked at, so that the answer still holds when the socket is opened.
+    What may not be looked at is safe: opening it reports the permission that is missing.
+
+    Args:
+        path: of the socket.
+        trusted: users by number.
+        own: whether the entry at the path has to be a trusted user's, whoever owns its folder.
+
+    """
     try:
-        return path.stat().st_uid not in {0, os.getuid()}
-    except OSError:
+        return _leads_safely(path, trusted) and (not own or path.lstat().st_uid in trusted)
+    except PermissionError:
         return True
+    except OSError:
+        return False
+
+
+def _leads_safely(path: Path, trusted: Collection[int]) -> bool:
+    at, parts, links = Path("/"), [*reversed(path.absolute().parts[1:])], 0
+    while parts and links <= _MOST_LINKS:
+        name = parts.pop()
+        if name == "..":
+            at = at.parent
+            continue
+        folder = at.lstat()
+        if folder.st_uid not in trusted:
+            return False
+        entry = (at / name).lstat()
+        sticky = folder.st_mode & stat.S_ISVTX
+        if _is_shared(folder) and not (sticky and entry.st_uid in trusted):
+            return False
+        if stat.S_ISLNK(entry.st_mode):
+            links += 1
+            target = (at / name).readlink()
+            at = Path("/") if target.is_absolute() else at
+            parts += [part for part in reversed(target.parts) if part != "/"]
+        else:
+            at /= name
+    return not parts
+
+
+def _is_shared(folder: os.stat_result) -> bool:
+    """Whether others may write to a folder; a group that has only one user is not others.
+
+    Such a group has its user's number. Root's folders belong to groups of the system, as
+    /var/run on macOS, unless this user is in them.
+    """
+    if folder.st_mode & stat.S_IWOTH:
+        return True
+    if not folder.st_mode & stat.S_IWGRP:
+        return False
+    if folder.st_uid == 0:
+        return folder.st_gid != 0 and folder.st_gid in os.getgroups()
+    return folder.st_gid != folder.st_uid

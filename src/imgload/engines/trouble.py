@@ -6,7 +6,6 @@ chain of causes is walked for what really happened.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -98,12 +97,14 @@ def refuse_bad_answer(answer: Answer, endpoint: Endpoint, doing: str) -> None:
         return
     with answer:
         data = answer.read()
+    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
+
     try:
-        body = json.loads(data)
+        body = load_json(data)
         text = str(body.get("message") or body.get("cause") or body)
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError):
         text = data.decode(errors="replace")
     from imgload.engines.remedies import health  # noqa: PLC0415 - start-up
 
     what = f"{endpoint}: {doing} failed: {text.strip()[:2000]}"
-    raise EngineFailed(what, hint=health(endpoint.kind))
+    raise EngineFailed(what, hint=health(endpoint.kind), refused=True)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import re
 import selectors
-import shutil
 import subprocess
-import tempfile
 import threading
 import time
 import weakref
@@ -21,7 +19,8 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from imgload.engines.base import Endpoint, EngineKind
-from imgload.errors import EngineNotPermitted, EngineUnreachable
+from imgload.errors import EngineNotPermitted, EngineUnreachable, reason
+from imgload.temporary import TemporaryFolder, remove_stale
 
 CONNECT_SECONDS = 5
 _READY_SECONDS = 12.0
@@ -45,8 +44,11 @@ _OPTIONS = (
     "ForwardAgent=no",
     "ForwardX11=no",
     "RemoteCommand=none",
+    "ServerAliveInterval=5",
+    "ServerAliveCountMax=3",
 )
-"""Nothing is asked at the terminal, and nothing is left in a connection that others share."""
+"""Nothing is asked at the terminal, nothing is left in a connection that others share, and ssh ends
+when the server has been silent for 15 seconds, as after a network change."""
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _UNKNOWN_MACHINE = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
 
@@ -128,8 +130,23 @@ def open_tunnel(endpoint: Endpoint, *, identity: str = "", machine: bool = False
     """
     remote = Remote.parse(endpoint.url, endpoint.kind, identity=identity, machine=machine)
     tunnel = Tunnel(remote)
-    _ = tunnel.url
+    try:
+        tunnel.open()
+    except BaseException:
+        tunnel.close()
+        raise
     return attrs.evolve(endpoint, tunnel=tunnel)
+
+
+def close_all() -> None:
+    """End every ssh of this process, and let no thread start another one."""
+    with _RUNNING.lock:
+        _RUNNING.ended = True
+        left = list(_RUNNING.all)
+    for running in left:
+        running.process.terminate()
+    for running in left:
+        running.end()
 
 
 @attrs.define(eq=False)
@@ -139,10 +156,19 @@ class Tunnel:
     remote: Remote
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
     _running: _Running | None = None
+    _closed: bool = False
+
+    def open(self) -> str:
+        """Return the address on this machine, also after `close`; errors as for `url`."""
+        with self._lock:
+            self._closed = False
+        return self.url
 
     @property
     def url(self) -> str:
-        """The address on this machine.
+        """The address on this machine; another one when ssh had ended and was started again.
+
+        Where only the socket is missing, ssh goes on: it may be there by the next request.
 
         Raises:
             EngineUnreachable: when ssh does not get there, or there is no such socket.
@@ -150,61 +176,85 @@ class Tunnel:
 
         """
         with self._lock:
+            if self._closed:
+                raise EngineUnreachable(f"the connection to {self.remote} was closed")
             if self._running is None or not self._running.alive:
+                self._end()
                 self._running = _Running.start(self.remote)
+                self._running.expect_ready(self.remote)
             return f"unix://{self._running.socket}"
 
     def close(self) -> None:
-        """End ssh."""
+        """End ssh; only `open` starts it again."""
         with self._lock:
-            if self._running:
-                self._running.end()
-            self._running = None
+            self._closed = True
+            self._end()
+
+    def _end(self) -> None:
+        if self._running:
+            self._running.end()
+        self._running = None
+
+
+@attrs.define
+class _Registry:
+    """Every ssh that runs."""
+
+    lock: threading.Lock = attrs.field(factory=threading.Lock)
+    all: weakref.WeakSet[_Running] = attrs.field(factory=weakref.WeakSet)
+    ended: bool = False
+
+
+_RUNNING = _Registry()
 
 
 class _Running:
     """An ssh that runs."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], folder: TemporaryFolder) -> None:
         self.process = process
-        self.folder = folder
+        self.folder = folder.path
         self._output = process.stdout.fileno() if process.stdout else -1
-        self.socket = folder / "engine.sock"
+        self.socket = folder.path / "engine.sock"
         self.end = weakref.finalize(self, _end, process, folder)
 
     @classmethod
     def start(cls, remote: Remote) -> _Running:
-        folder = Path(tempfile.mkdtemp(prefix="imgload-"))
+        remove_stale()
+        with _RUNNING.lock:
+            if _RUNNING.ended:
+                raise EngineUnreachable(f"{remote} is not connected to any more: imgload ends")
+            running = cls._start(remote)
+            _RUNNING.all.add(running)
+        return running
+
+    @classmethod
+    def _start(cls, remote: Remote) -> _Running:
+        folder = TemporaryFolder.make()
         try:
-            with (folder / "log").open("wb") as log:
+            with (folder.path / "log").open("wb") as log:
                 process = subprocess.Popen(  # noqa: S603 - no word of it is shell text of ours
-                    remote.argv(folder / "engine.sock"),
+                    remote.argv(folder.path / "engine.sock"),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
                     start_new_session=True,
                 )
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.remove()
             raise EngineUnreachable(
                 f"ssh cannot be run: {error.strerror}", hint="install an ssh client"
             ) from error
-        running = cls(process, folder)
-        try:
-            running.expect_ready(remote)
-        except BaseException:
-            running.end()
-            raise
-        return running
+        return cls(process, folder)
 
     @property
     def alive(self) -> bool:
-        return self.end.alive and self.process.poll() is None
+        return self.end.alive and self.process.poll() is None and self.socket.exists()
 
     def said(self) -> str:
         with (self.folder / "log").open("rb") as log:
             log.seek(max(0, log.seek(0, 2) - _LONGEST))
-            lines = log.read().decode(errors="replace").splitlines()
+            lines = reason(log.read().decode(errors="replace")).splitlines()
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def expect_ready(self, remote: Remote) -> None:
@@ -222,8 +272,10 @@ class _Running:
                 " sudo usermod -aG docker $USER",
             )
         if word != b"ready" or not self.socket.exists():
+            said = self.said()
+            self.end()
             raise EngineUnreachable(
-                f"ssh to {remote} failed: {self.said() or 'it did not answer'}",
+                f"ssh to {remote} failed: {said or 'it did not answer'}",
                 hint=f"make this work without a question: {remote.command} true",
             )
 
@@ -242,7 +294,7 @@ class _Running:
         return b""
 
 
-def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
+def _end(process: subprocess.Popen[bytes], folder: TemporaryFolder) -> None:
     process.terminate()
     for pipe in (process.stdin, process.stdout):
         if pipe:
@@ -252,4 +304,4 @@ def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    folder.remove()

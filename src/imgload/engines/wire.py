@@ -27,6 +27,8 @@ CONNECT_SECONDS = 10.0
 """How long a connection may take to come about."""
 STREAM_SECONDS = 600.0
 """How long a stream may stay silent; Docker 20.10 spools a whole save before its first byte."""
+LOOK_UP_SECONDS = 10.0
+"""How long an engine may take to ask this process for something; others may hold it up."""
 _SPOOLED_A_SECOND = 20 << 20
 """Bytes, at least; what is spooled has that much longer."""
 _BUFFER = 256 << 10
@@ -66,9 +68,10 @@ class Request:
 
 
 class Answer(ABC):
-    """A response whose headers were read."""
+    """A response whose headers were read; `date` is empty where the engine does not state it."""
 
     status: int
+    date: str
 
     @abstractmethod
     def chunks(self) -> Iterator[bytes]:
@@ -183,7 +186,7 @@ class SocketWire(Wire):
 
     def send(self, request: Request) -> Answer:
         """Open a connection for the one request."""
-        connection = Connection(self.endpoint.url, request.seconds, self._tls)
+        connection = Connection(self.endpoint.url, request.seconds, self._tls, CONNECT_SECONDS)
         headers = {"Host": "localhost", "Connection": "close", **request.headers}
         if request.json is not None:
             headers["Content-Type"] = "application/json"
@@ -208,6 +211,7 @@ class SocketAnswer(Answer):
 
     def __init__(self, connection: Connection, response: http.client.HTTPResponse) -> None:
         self.status = response.status
+        self.date = response.headers.get("Date", "")
         self._connection = connection
         self._response = response
 

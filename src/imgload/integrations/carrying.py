@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -79,7 +80,7 @@ def prefer(address: str, on_event: OnEvent) -> Settle:
     def settle(text: str, held: Sequence[Located]) -> Located:
         taken = next((each for each in held if each[0].address == address), None)
         if taken is None:
-            near = f"imgload load {text} --from {held[0][0].address}"
+            near = f"imgload load {shlex.quote(text)} --from {shlex.quote(held[0][0].address)}"
             raise ImageAmbiguous(ambiguous(text, held).message, hint=f"say which one: {near}")
         others = " and ".join(source.describe for source, _ in held if source is not taken[0])
         on_event(

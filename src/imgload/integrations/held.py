@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -117,5 +118,5 @@ def _shadowed(request: Request, held: Held, images: Iterable[Digest]) -> ImageAm
     return ImageAmbiguous(
         f"{held.engine.endpoint} takes {request.image} for an older image, {older}: the new one is"
         f" {new}",
-        hint=f"remove the older one: {held.engine.name} rmi {older}",
+        hint=f"remove the older one: {held.engine.name} rmi {shlex.quote(older)}",
     )

@@ -57,18 +57,28 @@ class Loading:
         """Tell the user something."""
         self.on_event(Note(text))
 
-    def load(self, engine: Engine, request: Request, platform: Platform | None) -> Report:
+    def load(
+        self, engine: Engine, request: Request, image: Digest, platform: Platform | None
+    ) -> Report:
         """Load the image that an engine has, and prove all its names.
 
         It goes by the delta transport from the first time on, so that Docker's graphdriver
         compresses its layers then, and not at the first rebuild.
+
+        Args:
+            engine: where the image is.
+            request: the build that made it.
+            image: what the engine calls its ID; another build may take the name over meanwhile.
+            platform: of several that the image has.
+
         """
         source = EngineSource(engine)
         self.loader.sources = [source]
         try:
             return self.loader.load(
-                [request.image],
-                also=deployed(request.reference, _ids(source, request.image)),
+                [str(image)],
+                name=request.image,
+                also=deployed(request.reference, _ids(source, image, platform)),
                 platform=str(platform) if platform else None,
                 transport="delta",
                 on_event=self.on_event,
@@ -77,9 +87,9 @@ class Loading:
             source.release()
 
 
-def _ids(source: Source, image: str) -> list[Digest | None]:
+def _ids(source: Source, image: Digest, platform: Platform | None) -> list[Digest | None]:
     """Return by which IDs an engine knows an image, and its image ID."""
-    found = source.find(image, None)
+    found = source.find(str(image), platform)
     known = source.identify(found) if found else None
     return [known.target, known.image_id] if known else []
 

@@ -59,7 +59,8 @@ def hand_over(path: Path, arguments: Sequence[str]) -> NoReturn:
     if count > _MOST_ROUNDS:
         raise UsageError(
             f"{path} is not the real program: it leads back to imgload",
-            hint=f"remove it, or put the real one before it on PATH: type -a {path.name}",
+            hint="remove it, or put the real one before it on PATH:"
+            f" type -a {shlex.quote(path.name)}",
         )
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execve(path, [str(path), *arguments], {**os.environ, _ROUNDS: str(count)})  # noqa: S606

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from contextlib import suppress
@@ -15,6 +14,7 @@ from imgload.integrations.builders import Builder, BuilderName, pinned_to
 from imgload.integrations.process import digest_in, read, run, run_and_read, scratch
 from imgload.integrations.request import Request
 from imgload.oci.digest import Digest
+from imgload.oci.jsontext import load_json
 from imgload.oci.platform import Platform
 
 _PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64}) size: ")
@@ -88,8 +88,8 @@ def _build_words(builder: Builder, request: Request) -> list[str]:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    with suppress(ValueError, RecursionError):
-        found = json.loads(text)
+    with suppress(ValueError):
+        found = load_json(text)
         return found if isinstance(found, dict) else {}
     return {}
 

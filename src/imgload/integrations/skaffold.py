@@ -111,7 +111,7 @@ class _Run:
         engine, image_id, ready = self._build(platforms, partial(self._prepare, platforms))
         self._require_found(engine, image_id, ready)
         wanted = platforms[0] if platforms and not self._own_command else None
-        return Built(ready.load(engine, self.request, wanted))
+        return Built(ready.load(engine, self.request, image_id, wanted))
 
     @property
     def _own_command(self) -> bool:

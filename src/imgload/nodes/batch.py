@@ -39,7 +39,7 @@ class Output:
 Group = Sequence[Sequence[str]]
 
 
-def batch_argv(*groups: Group, before: Sequence[str] = ()) -> tuple[list[str], str]:
+def batch_argv(*groups: Group, before: Group = ()) -> tuple[list[str], str]:
     """Return the argv of one shell that runs all commands, and the marker it prints.
 
     The marker cannot be guessed, so no output can be taken for it.
@@ -47,14 +47,14 @@ def batch_argv(*groups: Group, before: Sequence[str] = ()) -> tuple[list[str], s
     Args:
         groups: run side by side, the commands of each in turn. The shell keeps the output of all
             but the last in memory, without NUL bytes; the last may print anything, and much.
-        before: a command to run before all of them; it has the exec's standard input. When it
-            fails it is the last, and its exit status the shell's: it may not have read all.
+        before: commands to run before all of them, in turn; they have the exec's standard input.
+            One that fails is the last, and its exit status the shell's: it may not have read all.
 
     """
     marker = secrets.token_hex(16)
-    commands = [*([before] if before else []), *(c for group in groups for c in group)]
+    commands = [*before, *(command for group in groups for command in group)]
     lines = _lines(commands)
-    first = f"{next(lines)}\n{_UNLESS_FAILED}\n" if before else ""
+    first = "".join(f"{next(lines)}\n{_UNLESS_FAILED}\n" for _ in before)
     script = first + _script([[next(lines) for _ in group] for group in groups if group])
     words = [word for command in commands for word in command]
     return ["sh", "-c", script, "imgload", marker, *words], marker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Sequence
@@ -24,6 +25,16 @@ DEFAULT_REGISTRY_FOLDER = "/etc/containerd/certs.d"
 CRI_LABEL = "io.cri-containerd.image"
 """``managed`` on each record that CRI has taken over (containerd ``internal/cri/labels``)."""
 
+_PINNED = "io.cri-containerd.pinned"
+_RETAG = """
+existing=$1 is=$2 name=$3 pinned=$4 label=$5
+shift 5
+if [ -z "$("$@" images ls -q "$is")" ]; then echo "$existing is another image now" >&2; exit 1; fi
+was=$("$@" images ls -q "$pinned")
+"$@" images tag --force -- "$existing" "$name" >/dev/null || exit
+exec "$@" images label "$name" "$label=${was:+pinned}" >/dev/null
+"""
+
 _CONFIG_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.config=(sha256:[0-9a-f]{64})")
 _CHILD_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.m\.\d+=(sha256:[0-9a-f]{64})")
 _LAYER_LABEL = re.compile(r"containerd\.io/gc\.ref\.content\.l\.\d+=(sha256:[0-9a-f]{64})")
@@ -34,14 +45,21 @@ _SNAPSHOTTER_PATHS = (
     ("cri", "containerd", "snapshotter"),
 )
 """Where config versions 3 and 4, 2, and 1 keep CRI's snapshotter."""
-_REGISTRY_PATHS = (
-    ("io.containerd.cri.v1.images", "registry", "config_path"),
-    ("io.containerd.grpc.v1.cri", "registry", "config_path"),
-    ("cri", "registry", "config_path"),
+CRI_PLUGINS = {
+    4: "io.containerd.cri.v1.images",
+    3: "io.containerd.cri.v1.images",
+    2: "io.containerd.grpc.v1.cri",
+    1: "cri",
+}
+"""The plugin that has CRI's registries, by the version of the configuration."""
+_RUNTIME_PATHS = (
+    ("io.containerd.cri.v1.runtime", "containerd"),
+    ("io.containerd.grpc.v1.cri", "containerd"),
+    ("cri", "containerd"),
 )
+"""Where they keep the runtimes of pods, each of which may have a snapshotter of its own."""
 _IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
 """What containerd calls its own things (containerd ``pkg/identifiers``)."""
-_REGISTRIES_BY_DEFAULT = (2, 2)
 _FOLDER = re.compile(r"(?:/(?!\.\.?(?:/|$))[\w.-]+)+", re.ASCII)
 
 
@@ -53,6 +71,21 @@ def images_of(names: Sequence[str], targets: Sequence[Digest]) -> tuple[str, ...
     by_name = (f'name=="{name}"' for name in names)
     by_target = (f'target.digest=="{target}"' for target in targets)
     return (*CTR, "images", "ls", *by_name, *by_target)
+
+
+def leads_to(name: str, *targets: Digest) -> str:
+    """Return ctr's filter for a record, of any name, that leads to one of some targets."""
+    return f"name=={quoted(name)},{any_target(targets)}"
+
+
+def any_target(targets: Sequence[Digest]) -> str:
+    """Return ctr's filter for records that lead to one of some targets."""
+    return f"target.digest~=/^({'|'.join(map(str, targets))})$/"
+
+
+def quoted(name: str) -> str:
+    """Return a name as a Go string, which a filter of ctr's may have in it."""
+    return json.dumps(name, ensure_ascii=False)
 
 
 def snapshots_of(snapshotter: str) -> tuple[str, ...]:
@@ -109,13 +142,27 @@ def tag_command(existing: str, name: str) -> tuple[str, ...]:
     return (*CTR, "images", "tag", "--force", "--", existing, name)
 
 
-def probe_command(folder: str, registry: str) -> tuple[str, ...]:
-    """Return the command that asks a registry for an image that nobody has.
+def retag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) -> tuple[str, ...]:
+    """Return the command that has a name lead where an existing one leads, if that is `target`.
 
-    It reads the registry's file and resolves its host as a pull by CRI does; nothing is written.
+    ctr copies the labels along. Whether CRI may remove an image is a label of each name's own.
+
+    Args:
+        ctr: how ``ctr`` in the namespace of Kubernetes is called.
+        existing: a name of the image; it may be called anything.
+        target: what it must lead to.
+        name: the name to give.
+
     """
+    pinned = f'name=={quoted(name)},labels."{_PINNED}"==pinned'
+    words = (existing, leads_to(existing, target), name, pinned, _PINNED)
+    return ("sh", "-c", _RETAG, "imgload", *words, *ctr)
+
+
+def probe_command(folder: str, name: str) -> tuple[str, ...]:
+    """Return the command that asks a registry, with a folder's file for it, for an image."""
     options = ("images", "pull", "--hosts-dir", folder)
-    return ("ctr", "--timeout", "5s", *CTR[1:], *options, f"{registry}/imgload/probe:none")
+    return ("ctr", "--timeout", "5s", *CTR[1:], *options, name)
 
 
 def notice_command(name: str) -> tuple[str, ...]:
@@ -139,26 +186,39 @@ def parse_version(text: str) -> tuple[int, int]:
 
 
 def parse_snapshotter(config: str) -> str | None:
-    """Return CRI's snapshotter out of ``containerd config dump``, or None (kind #3871)."""
-    said = _setting(config, _SNAPSHOTTER_PATHS)
-    return said if said and _IDENTIFIER.fullmatch(said) else None
+    """Return CRI's snapshotter out of ``containerd config dump`` (kind #3871).
 
-
-def parse_registry_folder(config: str, version: tuple[int, int]) -> str | None:
-    """Return the folder with CRI's registries out of ``containerd config dump``, or None.
-
-    Of several, the first is where containerd looks first. From 2.2 on there is one by default,
-    which not every release dumps, unless mirrors are configured the old way.
+    That of the default runtime goes first. A configuration without the setting has containerd's
+    documented default. None when the text is no configuration, or names no snapshotter.
     """
-    said = _setting(config, _REGISTRY_PATHS)
-    if not said and version >= _REGISTRIES_BY_DEFAULT and not _has_mirrors(config):
-        return DEFAULT_REGISTRY_FOLDER
-    first = (said or "").partition(":")[0]
-    return first if _FOLDER.fullmatch(first) else None
+    try:
+        plugins = tomllib.loads(config).get("plugins")
+    except (ValueError, RecursionError):
+        return None
+    if not config.strip():
+        return None
+    runtimes = [dig(plugins, *path) for path in _RUNTIME_PATHS]
+    of_runtimes = [dig(r, "runtimes", _default_runtime(r), "snapshotter") for r in runtimes]
+    settings = [*of_runtimes, *(dig(plugins, *path) for path in _SNAPSHOTTER_PATHS)]
+    set_to = next((value for value in settings if value), DEFAULT_SNAPSHOTTER)
+    return set_to if isinstance(set_to, str) and _IDENTIFIER.fullmatch(set_to) else None
 
 
-def _has_mirrors(config: str) -> bool:
-    return any(dig(_plugins(config), *path[:-1], "mirrors") for path in _REGISTRY_PATHS)
+def _default_runtime(runtimes: Any) -> str:
+    name = dig(runtimes, "default_runtime_name")
+    return name if isinstance(name, str) and name else "runc"
+
+
+def parse_registry_folders(config: str) -> tuple[str, ...] | None:
+    """Return the folders of CRI's registries out of ``containerd config dump``; none are set: ().
+
+    None when ``config_path`` names something else than absolute paths of plain characters.
+    """
+    paths = [(plugin, "registry", "config_path") for plugin in CRI_PLUGINS.values()]
+    names = (_setting(config, paths) or "").split(":")
+    if names == [""]:
+        return ()
+    return tuple(names) if all(map(_FOLDER.fullmatch, names)) else None
 
 
 def _setting(config: str, paths: Sequence[tuple[str, ...]]) -> str | None:

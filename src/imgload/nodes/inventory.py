@@ -28,11 +28,14 @@ class NodeImage:
         names: every name that leads to it; none where a name moved on to another image.
         loaded_as: the names under which imgload loaded it; none where imgload did not.
         since: when it came to the node, in seconds since 1970; None when not known.
+        arrived: when its config did, which a later load of it does not change.
+        created: when it was built, as it says; None where that was not asked.
         size: the bytes that it takes on the node's disk, blobs and snapshots.
         own_size: those of them that no other image needs.
         in_use: whether a container, running or not, was made from it.
         pinned: whether CRI is told never to remove it.
         records: every record that leads to it: its names, and CRI's own.
+        targets: what these lead to.
         items: the blobs and snapshots that it needs.
 
     """
@@ -41,11 +44,14 @@ class NodeImage:
     names: tuple[str, ...] = ()
     loaded_as: tuple[str, ...] = ()
     since: float | None = None
+    arrived: float | None = attrs.field(default=None, repr=False)
+    created: float | None = attrs.field(default=None, repr=False)
     size: int = 0
     own_size: int = 0
     in_use: bool = False
     pinned: bool = False
     records: tuple[str, ...] = attrs.field(default=(), repr=False)
+    targets: tuple[Digest, ...] = attrs.field(default=(), repr=False)
     items: frozenset[Item] = attrs.field(default=frozenset(), repr=False)
 
 
@@ -173,9 +179,11 @@ def _images(
             names=tuple(sorted(image.names)),
             loaded_as=tuple(sorted(config.loaded)) if config else (),
             since=_since(image_id, storage),
+            arrived=config.written if config else None,
             in_use=not called.isdisjoint(used | digests) or _holds_container(image_id, storage),
             pinned=image.pinned,
             records=tuple(sorted(image.records)),
+            targets=tuple(sorted(image.targets)),
             items=storage.held_by([*image.targets, image_id]),
         )
 

@@ -15,7 +15,7 @@ from imgload.nodes.containerd import CTR
 from imgload.oci.digest import Digest
 
 _KEY = "imgload.loaded/"
-_MARK = re.compile(rf"{re.escape(_KEY)}([^=,\s]{{1,1000}})=(\d{{1,12}}(?:\.\d{{1,3}})?)(?=,|\s|$)")
+_MARK = re.compile(rf"{re.escape(_KEY)}([^=,\s]{{1,1000}})=(\d{{1,11}}(?:\.\d{{1,3}})?)(?=,|\s|$)")
 
 
 def mark_commands(loaded: Sequence[tuple[str, Digest]], now: float) -> list[Sequence[str]]:

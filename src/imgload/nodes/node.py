@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -27,6 +27,8 @@ from imgload.nodes.survey import (
     Question,
     Survey,
     Traits,
+    names_command,
+    parse_start,
     read_state,
     read_traits,
     state_commands,
@@ -48,6 +50,22 @@ Commands = Callable[[str], Sequence[Group]]
 
 
 @attrs.define
+class Before:
+    """What names led to right before a change of theirs.
+
+    Args:
+        records: target by name, of those names that were there; None where it was not told.
+        marker: what the command line of the change has, and no other; empty where none was run.
+        since: when the change began, in seconds since 1970.
+
+    """
+
+    records: Mapping[str, Digest] | None = None
+    marker: str = ""
+    since: float = attrs.field(factory=time.time)
+
+
+@attrs.define
 class Node:
     """A node of a cluster, on the engine that runs its container.
 
@@ -65,6 +83,8 @@ class Node:
     container: Container
     runtime: Runtime | None = CONTAINERD
     role: str = ""
+    before: Before = attrs.field(factory=Before, init=False)
+    """What names led to before the last import."""
     _traits: Traits | None = None
     _last: tuple[Question, Survey] | None = None
 
@@ -100,7 +120,8 @@ class Node:
             return None
         asked, found = self._last
         new = found.content.blobs.isdisjoint(question.image_ids)
-        return found if new and set(question.names) <= set(asked.names) else None
+        usable = new and set(question.names) <= set(asked.names)
+        return attrs.evolve(found, fresh=False) if usable else None
 
     def _survey(self, question: Question) -> Survey:
         traits, outputs = self.ask(partial(state_commands, question))
@@ -108,13 +129,21 @@ class Node:
             return read_state(question, traits, outputs)
 
     def ask(self, commands: Commands) -> tuple[Traits, list[Output]]:
-        """Run what depends on CRI's snapshotter; the first time, find that out in the same exec."""
+        """Run what depends on CRI's snapshotter; the first time, find that out in the same exec.
+
+        It is found out again once containerd was started again: its configuration may be another.
+        """
         if self._traits is not None:
-            return self._traits, self.run_all(*commands(self._traits.snapshotter))
+            beginning, *rest = commands(self._traits.snapshotter)
+            start, *outputs = self.run_all([self._known_runtime.start, *beginning], *rest)
+            if parse_start(start) == self._traits.start:
+                return self._traits, outputs
         first, guess = trait_commands(self._known_runtime), containerd.DEFAULT_SNAPSHOTTER
         outputs = self.run_all(first, *commands(guess))
+        config = " ".join(self._known_runtime.config)
         with self.understanding():
-            self._traits = traits = read_traits(outputs[: len(first)])
+            see = f"{self.engine.name} exec {self.name} {config}"
+            self._traits = traits = read_traits(outputs[: len(first)], see)
         if traits.snapshotter != guess:
             return traits, self.run_all(*commands(traits.snapshotter))
         return traits, outputs[len(first) :]
@@ -130,44 +159,57 @@ class Node:
 
         """
         self._last = None
+        self.before = before = Before()
         feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
-        from imgload.nodes.marks import mark_commands  # noqa: PLC0415 - start-up
-
-        marks = mark_commands(question.loaded, time.time())
-        survey = self._change(feed, "ctr images import", question, marks, layout)
+        survey = self._change(feed, "ctr images import", question, before, layout)
         self._last = (question, survey)
         return survey
 
-    def rename(self, command: Sequence[str], question: Question) -> Survey:
+    def rename(self, command: Sequence[str], question: Question, before: Before) -> Survey:
         """Run a command that changes an image's names, and survey the node in the same exec.
+
+        Args:
+            command: what to run.
+            question: what to survey.
+            before: is told what the names led to until then.
 
         Raises:
             ImportFailed: when it fails.
 
         """
-        return self._change(self.spelled(command), " ".join(command[:5]), question)
+        return self._change(self.spelled(command), "ctr images tag", question, before)
 
     def _change(
         self,
         command: Sequence[str],
         doing: str,
         question: Question,
-        after: Group = (),
+        before: Before,
         stdin: Iterable[Chunk] | None = None,
     ) -> Survey:
-        traits = self._known_traits
-        groups = self._spelled([after, *state_commands(question, traits.snapshotter)])
+        """Run a command, and survey the node in the same exec; images that come in are marked."""
+        from imgload.nodes.marks import mark_commands  # noqa: PLC0415 - start-up
+
+        traits, start = self._known_traits, self._known_runtime.start
+        marks = mark_commands(question.loaded if stdin is not None else (), time.time())
+        groups = self._spelled([[start, *marks], *state_commands(question, traits.snapshotter)])
         beside = groups if len(list(in_parts(groups))) == 1 else []
-        argv, marker = batch_argv(*beside, before=command)
+        names = self.spelled(names_command(question))
+        argv, before.marker = batch_argv(*beside, before=[names, command])
         result = self._exec(argv, stdin)
-        count = 1 + sum(map(len, beside))
-        outputs = parse_batch(result.stdout, marker, count)
-        if len(outputs) == count and outputs[0].exit_status == 0:
-            told = outputs[1:] if beside else self._run_parts(groups)
+        count = 2 + sum(map(len, beside))
+        outputs = parse_batch(result.stdout, before.marker, count)
+        if outputs and outputs[0].exit_status == 0:
+            before.records = containerd.parse_images(outputs[0].text)
+        if len(outputs) == count and outputs[1].exit_status == 0:
+            told = outputs[2:] if beside else self._run_parts(groups)
+            if parse_start(told[0]) != traits.start:
+                self._traits = None
+                return self.survey(question)
             with self.understanding():
-                return read_state(question, traits, told[len(after) :])
-        status = outputs[0].exit_status if outputs else result.exit_status
-        raise self._failure(status, result.message, doing)
+                return read_state(question, traits, told[1 + len(marks) :])
+        status = outputs[1].exit_status if outputs[1:] else result.exit_status
+        raise self._failure(status, attrs.evolve(result, stdout=b"").message, doing)
 
     def mark(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         """Mark images as loaded by imgload; `import_layout` does so itself.
@@ -192,6 +234,11 @@ class Node:
     def spelled(self, command: Sequence[str]) -> tuple[str, ...]:
         """Return a command as this node has it."""
         return self._known_runtime.spelled(command)
+
+    @property
+    def snapshotter(self) -> str:
+        """CRI's; the node was surveyed before."""
+        return self._known_traits.snapshotter
 
     @property
     def _known_traits(self) -> Traits:

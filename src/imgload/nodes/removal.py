@@ -8,16 +8,31 @@ from imgload.errors import ReferenceInvalid
 from imgload.nodes import containerd
 from imgload.nodes.inventory import Inventory, NodeImage, take_inventory
 from imgload.nodes.node import Node
+from imgload.oci.digest import Digest
 from imgload.reference import Reference
 
-_AT_ONCE = 1000
-"""Names in one command, which then fits into one exec."""
+_AT_ONCE = 50
+"""Names of one look and one removal: the more, the longer a name can move on in between."""
 _HEAR = ("sleep", "0.5")
 """For as long as CRI may take to hear of a record."""
+_REMOVE = """
+ctr=$1 wait=$2
+shift 2
+names=$($ctr images ls -q "$@")
+[ -z "$names" ] || printf '%s\\n' "$names" | tr '\\n' '\\0' | xargs -0 $ctr images rm $wait --
+"""
+"""Removes the names that still lead to what was judged; `ctr` and `wait` are words of our own."""
+_ALIAS = """
+ctr=$1 is=$2 taken=$3 record=$4 alias=$5
+[ -z "$($ctr images ls -q "$taken")" ] && [ -n "$($ctr images ls -q "$is")" ] || exit 0
+exec $ctr images tag -- "$record" "$alias"
+"""
 
 
 def remove_images(node: Node, images: Sequence[NodeImage], there: Inventory) -> Inventory:
     """Remove images, and what only they held; return what is there afterwards.
+
+    A name that leads to another image by now is left alone.
 
     CRI lists what it has by normalised names, and forgets an image when a record of just that name
     goes: one that ``ctr images import --digests`` called ``import-DATE@sha256:…`` stays in its
@@ -34,19 +49,26 @@ def remove_images(node: Node, images: Sequence[NodeImage], there: Inventory) -> 
         NodeUnusable: when containerd cannot be asked.
 
     """
-    records = [record for image in images for record in image.records]
-    aliases = _aliases(records, {record for image in there.images for record in image.records})
-    tags = [containerd.tag_command(record, alias) for record, alias in aliases.items()]
-    removals = _removals([*records, *aliases.values()])
     node.require_running()
+    ctr = " ".join(node.spelled(containerd.CTR))
+    targets = {record: image.targets for image in images for record in image.records}
+    aliases = _aliases(targets, {record for image in there.images for record in image.records})
+    tags = [_alias_command(ctr, old, targets[old], new) for old, new in aliases.items()]
+    targets |= {alias: targets[record] for record, alias in aliases.items()}
+    filters = [containerd.leads_to(name, *found) for name, found in targets.items()]
+    slices = [filters[start : start + _AT_ONCE] for start in range(0, len(filters), _AT_ONCE)]
+    removals = [
+        ("sh", "-c", _REMOVE, "imgload", ctr, "--sync" if part is slices[-1] else "", *part)
+        for part in slices
+    ]
     node.run_all([*tags, *([_HEAR] if tags else []), *removals])
     return take_inventory(node)
 
 
-def _removals(names: Sequence[str]) -> list[Sequence[str]]:
-    """Return the commands that take names away; the last waits until their content is gone."""
-    slices = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
-    return [containerd.remove_command(each, wait=each is slices[-1]) for each in slices]
+def _alias_command(ctr: str, record: str, targets: Sequence[Digest], alias: str) -> tuple[str, ...]:
+    taken = f"name=={containerd.quoted(alias)}"
+    words = (ctr, containerd.leads_to(record, *targets), taken, record, alias)
+    return ("sh", "-c", _ALIAS, "imgload", *words)
 
 
 def _aliases(records: Iterable[str], taken: set[str]) -> Mapping[str, str]:

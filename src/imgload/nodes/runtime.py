@@ -13,8 +13,13 @@ import attrs
 from imgload.errors import NodeUnusable
 
 Command = tuple[str, ...]
+_USUAL_SOCKET = "/run/containerd/containerd.sock"
 _K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
-_SOCKETS = (_K3S_SOCKET, "/run/containerd/containerd.sock")
+_SOCKETS = (_K3S_SOCKET, _USUAL_SOCKET)
+_WITH_REASON = (
+    'exec 3>&1; said=$("$@" 2>&1 >&3 3>&-) && exit; status=$?; printf %s "$said"; exit $status'
+)
+"""Prints what a program says on stderr when it fails: a batch keeps only stdout."""
 _PROGRAMS = ("ctr", "crictl", "k3s")
 _LOOK = """
 for socket in {sockets}; do if [ -S $socket ]; then echo socket $socket; fi; done
@@ -30,17 +35,29 @@ class Runtime:
         programs: what to call in place of a program's usual name.
         config: the command that prints containerd's configuration.
         root: the folder of its content.
+        socket: where it listens. crictl is given it, whatever /etc/crictl.yaml names: only the
+            CRI of this containerd can say whether this containerd's images are known.
 
     """
 
     programs: Mapping[str, Command] = attrs.field(factory=dict, hash=False)
     config: Command = ("containerd", "config", "dump")
     root: str = "/var/lib/containerd"
+    socket: str = _USUAL_SOCKET
 
     def spelled(self, command: Sequence[str]) -> Command:
         """Return a command as this node has it."""
         program, *arguments = command
-        return (*self.programs.get(program, (program,)), *arguments)
+        words = self.programs.get(program, (program,))
+        if program == "crictl":
+            endpoint = f"unix://{self.socket}"
+            words = ("sh", "-c", _WITH_REASON, program, *words, "-r", endpoint, "-i", endpoint)
+        return (*words, *arguments)
+
+    @property
+    def start(self) -> Command:
+        """The command that prints something else after each start of containerd."""
+        return ("stat", "-c", "%i %z", self.socket)
 
 
 CONTAINERD = Runtime()
@@ -48,6 +65,7 @@ K3S = Runtime(
     programs={"ctr": ("ctr", "--address", _K3S_SOCKET)},
     config=("cat", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"),
     root="/var/lib/rancher/k3s/agent/containerd",
+    socket=_K3S_SOCKET,
 )
 
 

@@ -27,7 +27,7 @@ _ON_DISK = (
     f'root=$(ctr plugins ls -d id==content | sed -n "{_LOCATE}" | head -n 1);'
     ' exec find "$root/blobs" -type f -exec stat -c "%n %b %Y" {} +'
 )
-_FILE = re.compile(r"/(sha256)/([0-9a-f]{64}) (\d{1,15}) (\d{1,12})$", re.MULTILINE)
+_FILE = re.compile(r"/(sha256)/([0-9a-f]{64}) (\d{1,15}) (\d{1,11})$", re.MULTILINE)
 _HELD_BLOB = re.compile(rf"containerd\.io/gc\.ref\.content\.[^=,\s]+=({_SHA256})")
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)([kMGTP]?)B")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}

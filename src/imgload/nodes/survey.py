@@ -59,12 +59,22 @@ NOTHING = Question((), ())
 
 @attrs.frozen
 class Traits:
-    """What does not change about a node; `free` bytes excepted, None when not known."""
+    """What does not change about a node until its containerd is started again.
+
+    Args:
+        version: containerd's.
+        snapshotter: CRI's.
+        platform: the machine's.
+        free: bytes; None when not known.
+        start: what tells this start of containerd from others; empty when not known.
+
+    """
 
     version: tuple[int, int]
     snapshotter: str
     platform: Platform
     free: int | None
+    start: str = attrs.field(default="", eq=False)
 
 
 @attrs.frozen
@@ -79,6 +89,7 @@ class Survey:
         configs: the configs asked for, where the node has them, as read back.
         cri: CRI's answer for each name asked for; empty where the node has no crictl.
         unseen: names of records that CRI has not taken over, as containerd's labels tell.
+        fresh: whether it was read for this load, and is not left from the one before.
 
     """
 
@@ -89,6 +100,7 @@ class Survey:
     configs: Mapping[Digest, ImageConfig]
     cri: Mapping[str, cri.CriAnswer]
     unseen: frozenset[str] = frozenset()
+    fresh: bool = attrs.field(default=True, eq=False)
 
     def has(self, name: str, image_id: Digest) -> bool:
         """Whether the name leads to exactly that image on containerd."""
@@ -114,7 +126,14 @@ class Survey:
 
 def trait_commands(runtime: Runtime = CONTAINERD) -> list[Sequence[str]]:
     """Return the commands that tell a node's traits."""
-    return [containerd.VERSION, runtime.config, MACHINE, free_command(runtime), CRICTL_CONFIG]
+    return [
+        containerd.VERSION,
+        runtime.config,
+        MACHINE,
+        free_command(runtime),
+        CRICTL_CONFIG,
+        runtime.start,
+    ]
 
 
 def free_command(runtime: Runtime) -> Sequence[str]:
@@ -137,18 +156,47 @@ def state_commands(question: Question, snapshotter: str) -> list[list[Sequence[s
     ]
 
 
-def read_traits(outputs: Sequence[Output]) -> Traits:
-    """Understand the answers to `trait_commands`."""
-    version, config, machine, free, crictl = outputs
+def names_command(question: Question) -> Sequence[str]:
+    """Return the command that lists what some names, and CRI's own by image ID, lead to."""
+    return containerd.images_of([*question.records, *map(str, question.image_ids)], ())
+
+
+def read_traits(outputs: Sequence[Output], see_config: str = "") -> Traits:
+    """Understand the answers to `trait_commands`.
+
+    Args:
+        outputs: the answers.
+        see_config: the command that shows a user containerd's configuration.
+
+    Raises:
+        NodeUnusable: when containerd does not answer, when pods do not run on it, or when CRI's
+            snapshotter cannot be read: an image unpacked for another one is of no use to pods.
+
+    """
+    version, config, machine, free, crictl, start = outputs
     require_containerd(crictl.text)
     if version.exit_status:
         raise NodeUnusable("containerd does not answer: ctr version failed")
+    snapshotter = containerd.parse_snapshotter(config.text)
+    if config.exit_status or snapshotter is None:
+        raise NodeUnusable(_unread(config), hint=see_config and f"see why: {see_config}")
     return Traits(
         version=containerd.parse_version(version.text),
-        snapshotter=containerd.parse_snapshotter(config.text) or containerd.DEFAULT_SNAPSHOTTER,
+        snapshotter=snapshotter,
         platform=Platform.of("linux", machine.text.strip()),
         free=parse_free(free.text),
+        start=parse_start(start),
     )
+
+
+def parse_start(output: Output) -> str:
+    """Return what tells this start of containerd from others; empty when not known."""
+    return "" if output.exit_status else output.text.strip()
+
+
+def _unread(config: Output) -> str:
+    why = f"exit status {config.exit_status}" if config.exit_status else "it is not understood"
+    return f"CRI's snapshotter cannot be read from containerd's configuration: {why}"
 
 
 def parse_free(text: str) -> int | None:

@@ -2,12 +2,13 @@
 
 Three forms are understood: the docker-archive (``manifest.json``; layers named by ID as Docker up
 to 24 and Podman write it), the OCI layout (``index.json``, image-layout.md), and both at once as
-Docker from 25 on writes it, where the OCI side is the truer one.
+Docker from 25 on writes it. Then ``index.json`` wins, and ``manifest.json`` adds the images that
+the index does not list: Docker's graphdriver store indexes only one of several images that are
+saved by ID (moby #51389), and none in 25.0.0 (moby #47210).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from imgload.oci.document import (
     Index,
     Manifest,
 )
+from imgload.oci.jsontext import load_json
 from imgload.oci.platform import Platform
 
 _MAX_NESTING = 4
@@ -80,12 +82,11 @@ def images_in(blobs: Blobs) -> tuple[ArchivedImage, ...]:
         ArchiveInvalid: when the archive is no image archive, or contradicts itself.
 
     """
-    if blobs.get("index.json") is not None:
-        found = tuple(_from_layout(blobs))
-        if found or blobs.get("manifest.json") is None:
-            return found
+    listed = tuple(_from_layout(blobs)) if blobs.get("index.json") is not None else None
     if blobs.get("manifest.json") is not None:
-        return tuple(_from_docker(blobs))
+        return (*(listed or ()), *_from_docker(blobs, listed or ()))
+    if listed is not None:
+        return listed
     raise ArchiveInvalid(
         "not an image archive: it has neither manifest.json nor index.json",
         hint="make one with: docker save IMAGE -o FILE, or podman save IMAGE -o FILE",
@@ -203,7 +204,7 @@ def _listed(blobs: Blobs, entry: Descriptor, trail: _Trail) -> Iterator[Archived
     if blob is None or blob.data is None:
         return
     if entry.media_type in {INDEX, DOCKER_INDEX}:
-        yield from _walk(blobs, Index.parse(blob.data), trail)
+        yield from _walk(blobs, blobs.parsed(blob, Index.parse), trail)
     elif image := trail.image(blobs, blob.data, entry.digest):
         yield attrs.evolve(image, listed=entry.platform)
 
@@ -219,15 +220,24 @@ def _image(blobs: Blobs, raw: bytes) -> ArchivedImage | None:
     config = blobs.by_digest(manifest.config.digest)
     if config is None or config.data is None:
         return None
-    return ArchivedImage(manifest, ImageConfig.parse(config.data))
+    return ArchivedImage(manifest, blobs.parsed(config, ImageConfig.parse))
 
 
-def _from_docker(blobs: Blobs) -> Iterator[ArchivedImage]:
+def _from_docker(blobs: Blobs, listed: Sequence[ArchivedImage]) -> Iterator[ArchivedImage]:
+    """Yield the images of ``manifest.json`` that are not among those that the index lists.
+
+    An image without its config is skipped where there is an index, as it is in the index.
+    """
+    known = {image.config.digest for image in listed}
     for entry in _docker_entries(blobs.content("manifest.json")):
-        raw = blobs.content(_member_path(entry.get("Config")))
-        if raw is None:
+        blob = blobs.get(_member_path(entry.get("Config")))
+        if blob is None or blob.data is None:
+            if listed:
+                continue
             raise ArchiveInvalid(f"the archive lacks its config {entry.get('Config')!r:.200}")
-        config = ImageConfig.parse(raw)
+        config = blobs.parsed(blob, ImageConfig.parse)
+        if config.digest in known:
+            continue
         paths = _strings(entry.get("Layers"), MAX_LAYERS)
         manifest = Manifest.build(config, tuple(_layers(blobs, config, paths)))
         names = _strings(entry.get("RepoTags"), MAX_MANIFESTS)
@@ -237,8 +247,8 @@ def _from_docker(blobs: Blobs) -> Iterator[ArchivedImage]:
 
 def _docker_entries(raw: bytes | None) -> list[dict[str, Any]]:
     try:
-        entries = json.loads(raw or b"")
-    except (ValueError, RecursionError) as error:
+        entries = load_json(raw or b"")
+    except ValueError as error:
         raise ArchiveInvalid(f"manifest.json is not valid JSON: {error}") from error
     if not isinstance(entries, list):
         raise ArchiveInvalid("manifest.json is not a list of images")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import attrs
 
@@ -17,6 +17,7 @@ MAX_KEPT = 32 << 20
 _MAX_LINKS = 20
 _START = 4
 
+Document = TypeVar("Document")
 Compression = Literal["", "gzip", "zstd"]
 _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -45,6 +46,7 @@ class Blobs:
 
     _by_path: dict[str, Blob] = attrs.field(factory=dict)
     _links: dict[str, str] = attrs.field(factory=dict)
+    _parsed: dict[object, Any] = attrs.field(factory=dict)
     _kept: int = 0
 
     def add(self, path: str, blob: Blob) -> None:
@@ -77,6 +79,13 @@ class Blobs:
         """Return the kept content at a path, or None where there is nothing kept."""
         blob = self.get(path)
         return blob.data if blob else None
+
+    def parsed(self, blob: Blob, parse: Callable[[bytes], Document]) -> Document:
+        """Return a kept document, which is parsed once however often the archive lists it."""
+        if (blob.digest, parse) not in self._parsed:
+            self._parsed[blob.digest, parse] = parse(blob.data or b"")
+        document: Document = self._parsed[blob.digest, parse]
+        return document
 
     def by_digest(self, digest: Digest) -> Blob | None:
         """Return a blob of an OCI layout; its path is its digest (image-layout.md#blobs)."""

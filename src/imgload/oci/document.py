@@ -24,6 +24,8 @@ REF_NAME = "org.opencontainers.image.ref.name"
 
 MAX_DOCUMENT = 8 << 20
 """Bytes; containerd refuses larger manifests and configs, too."""
+MAX_BLOB = 1 << 40
+"""Bytes that a descriptor may claim."""
 MAX_LAYERS = 1000
 MAX_MANIFESTS = 1000
 
@@ -32,9 +34,11 @@ def parse_json(raw: bytes, what: str) -> dict[str, Any]:
     """Parse a JSON object, refusing what is too large or not an object."""
     if len(raw) > MAX_DOCUMENT:
         raise ArchiveInvalid(f"{what} is {len(raw)} bytes, more than {MAX_DOCUMENT}")
+    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
+
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        value = load_json(raw)
+    except ValueError as error:
         raise ArchiveInvalid(f"{what} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise ArchiveInvalid(f"{what} is not a JSON object")
@@ -57,7 +61,7 @@ class Descriptor:
     digest: Digest
     size: int
     platform: Platform | None = None
-    annotations: Mapping[str, str] = attrs.field(factory=dict)
+    annotations: Mapping[str, str] = attrs.field(factory=dict, hash=False)
 
     @classmethod
     def parse(cls, value: object) -> Descriptor:
@@ -65,7 +69,7 @@ class Descriptor:
         if not isinstance(value, dict):
             raise ArchiveInvalid("a descriptor is not a JSON object")
         size = value.get("size")
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BLOB:
             raise ArchiveInvalid(f"a descriptor's size is {size!r:.40}")
         notes = value.get("annotations")
         return cls(

@@ -20,9 +20,12 @@ from imgload.errors import ArchiveInvalid
 BLOCK = 512
 MAX_MEMBERS = 50_000
 MAX_EXTENDED_HEADER = 1 << 20
+"""Bytes of one extended header, as pax and GNU have them."""
 MAX_PATH = 4096
 MAX_SIZE = 1 << 40
-"""Bytes of one member."""
+"""Bytes of all members together."""
+MAX_PADDING = 64 << 20
+"""Bytes that are read behind the end marker; what follows them is left unread."""
 
 Kind = Literal["file", "dir", "link", "other"]
 _KINDS: dict[bytes, Kind] = {
@@ -60,7 +63,7 @@ class _Input:
     """Exact reads over an iterable of chunks."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._source = chunks
+        self._source = chunks if isinstance(chunks, Seekable) else None  # looked up once: slow
         self._chunks = iter(chunks)
         self._held = memoryview(b"")
 
@@ -79,7 +82,7 @@ class _Input:
     def skip(self, size: int) -> None:
         held = min(size, len(self._held))
         self._held = self._held[held:]
-        if isinstance(self._source, Seekable):
+        if self._source:
             self._source.skip(size - held)
         else:
             for _ in self.slices(size - held):
@@ -95,9 +98,10 @@ class _Input:
 
     def drain(self) -> None:
         """Read what follows the end marker: a sender would see a broken pipe otherwise."""
+        left = MAX_PADDING - len(self._held)
         self._held = memoryview(b"")
-        for _ in self._chunks:
-            pass
+        while left > 0 and (chunk := next(self._chunks, None)) is not None:
+            left -= len(chunk)
 
 
 class Body:
@@ -133,7 +137,9 @@ def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Body]]:
 
     """
     source = _Input(chunks)
+    allowance = _Allowance()
     extended: dict[str, str] = {}
+    total = 0
     for count in itertools.count():
         block = _next_header(source, first=count == 0)
         if block is None:
@@ -143,10 +149,13 @@ def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Body]]:
             raise ArchiveInvalid(f"the archive has more than {MAX_MEMBERS} members")
         size = _number(block[124:136])
         if block[156:157] in b"xgLK":
-            extended |= _extended(block[156:157], source, size)
+            extended |= _extended(block[156:157], source, size, allowance)
             continue
         member = _member(block, size, extended)
         extended = {}
+        total += member.size
+        if total > MAX_SIZE:
+            raise ArchiveInvalid(f"the members of the archive claim more than {MAX_SIZE} bytes")
         body = Body(source, member.size)
         yield member, body
         body.skip()
@@ -187,17 +196,35 @@ def _number(field: bytes) -> int:
     return value
 
 
-def _extended(kind: bytes, source: _Input, size: int) -> dict[str, str]:
+@attrs.define
+class _Allowance:
+    """How many bytes and records the extended headers of one archive may still have.
+
+    A member has ten records at most in archives that tools write.
+    """
+
+    size: int = 64 << 20
+    records: int = 10 * MAX_MEMBERS
+
+    def spend(self, *, size: int = 0, records: int = 0) -> None:
+        self.size -= size
+        self.records -= records
+        if self.size < 0 or self.records < 0:
+            raise ArchiveInvalid("the archive has too many extended tar headers")
+
+
+def _extended(kind: bytes, source: _Input, size: int, allowance: _Allowance) -> dict[str, str]:
     if size > MAX_EXTENDED_HEADER:
         raise ArchiveInvalid(f"an extended tar header claims {size} bytes")
+    allowance.spend(size=size)
     data = source.read(size)
     source.skip(-size % BLOCK)
     if kind in b"LK":
         return {"path" if kind == b"L" else "linkpath": _text(data.rstrip(b"\0"))}
-    return _pax(data) if kind == b"x" else {}
+    return _pax(data, allowance) if kind == b"x" else {}
 
 
-def _pax(data: bytes) -> dict[str, str]:
+def _pax(data: bytes, allowance: _Allowance) -> dict[str, str]:
     records: dict[str, str] = {}
     start = 0
     while start < len(data):
@@ -205,6 +232,7 @@ def _pax(data: bytes) -> dict[str, str]:
         end = start + int(match.group(1)) if match else 0
         if match is None or not match.end() < end <= len(data):
             raise ArchiveInvalid("a pax header is malformed")
+        allowance.spend(records=1)
         key, _, value = data[match.end() : end - 1].partition(b"=")
         if key.startswith(b"GNU.sparse"):
             raise ArchiveInvalid("the archive has a sparse member, which no image archive has")

@@ -78,8 +78,9 @@ def connect_registry(
     mirrors: Sequence[str] = (),
     cluster: str | None = None,
     nodes: Sequence[str] = (),
+    restart_containerd: bool = False,
 ) -> RegistryReport:
-    """Make the nodes of a cluster pull from a registry, without a restart.
+    """Make the nodes of a cluster pull from a registry.
 
     Args:
         url: ``http://host:port`` or ``https://host``, as the nodes see it.
@@ -87,6 +88,9 @@ def connect_registry(
             ``localhost:5001`` where that is the registry's name on this machine.
         cluster: the cluster's name; None for the kube context's, or else the only one.
         nodes: names of the nodes; empty for all of the cluster.
+        restart_containerd: where CRI reads no files about registries, set its ``config_path`` in
+            containerd's configuration and restart containerd; running containers go on. Otherwise
+            such a node is left as it is, with an error.
 
     Returns:
         what was done; `ok` only when every node is set up and reaches the registry.
@@ -106,8 +110,9 @@ def connect_registry(
         )
     with Connections.open() as connections:
         chosen, context = _chosen(connections, cluster, nodes)
-        wired = connect_nodes(chosen, address, names)
-        hosting = announce(context, address, names) if context else None
+        wired = connect_nodes(chosen, address, names, restart=restart_containerd)
+        known = any(node.files for node in wired)
+        hosting = announce(context, address, names) if context and known else None
     return RegistryReport(str(address), names, tuple(wired), hosting)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from http import HTTPStatus
@@ -22,6 +22,7 @@ from imgload.oci.document import (
     MAX_DOCUMENT,
     parse_json,
 )
+from imgload.oci.jsontext import load_json
 from imgload.registry.address import RegistryUrl
 
 _SECONDS = 60.0
@@ -61,7 +62,7 @@ class RegistryClient:
             return None
         self.expect(answer, HTTPStatus.OK, f"asking for {digest}")
         length = answer.headers.get("content-length", "")
-        return int(length) if length.isdecimal() else 0
+        return int(length) if re.fullmatch(r"[0-9]{1,15}", length) else 0
 
     def is_gzip(self, repository: str, digest: Digest) -> bool:
         """Whether a blob that is there begins as gzip does; not where it is kept elsewhere."""
@@ -223,7 +224,7 @@ def media_type(raw: bytes) -> str:
 def _words(body: bytes) -> str:
     """Return a registry's own words (OCI distribution spec, "Error Codes")."""
     try:
-        errors: Any = json.loads(body)["errors"]
+        errors: Any = load_json(body)["errors"]
         return "; ".join(f"{e['code']}: {e.get('message') or ''}".rstrip(": ") for e in errors)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return body[:300].decode(errors="replace").strip()

@@ -12,6 +12,8 @@ from typing import Any
 
 import attrs
 
+from imgload.errors import reason
+from imgload.oci.jsontext import load_json
 from imgload.registry.address import RegistryUrl
 
 _NAME = "local-registry-hosting"
@@ -93,8 +95,8 @@ def _found(context: str) -> dict[str, Any] | None:
     options = ("--ignore-not-found", "-o", "json")
     text = _kubectl(context, "get", "configmap", _NAME, *options)
     try:
-        found = json.loads(text) if text.strip() else None
-    except (ValueError, RecursionError) as error:
+        found = load_json(text) if text.strip() else None
+    except ValueError as error:
         raise _Unreachable(f"kubectl's answer is not valid JSON: {error}") from error
     return found if isinstance(found, dict) else None
 
@@ -128,5 +130,5 @@ def _kubectl(context: str, *arguments: str, stdin: str = "") -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _Unreachable(f"kubectl failed: {error}") from error
     if done.returncode:
-        raise _Unreachable(f"kubectl: {done.stderr.strip() or 'failed'}")
+        raise _Unreachable(f"kubectl: {reason(done.stderr) or 'failed'}")
     return done.stdout

@@ -27,7 +27,7 @@ class Passing:
     Args:
         client: the registry.
         repository: where to.
-        manifests: what was pushed, in order; the last is what the tag is for.
+        manifests: what was pushed.
         known: blobs that layers were compressed to before, by diff ID. Podman asks for a layer by
             its diff ID; that it compressed it before it knows of the same registry only, and we
             are another each time.
@@ -68,9 +68,12 @@ class Passing:
     def manifest(self, digest: Digest, raw: bytes) -> None:
         """Keep it."""
         with self.noting(), self._lock:
-            self.manifests.pop(digest, None)
-            suited = self._suited(raw)
-            keep_manifest(self.manifests, Digest.of(suited), suited, _MOST_MANIFESTS)
+            keep_manifest(self.manifests, digest, raw, _MOST_MANIFESTS)
+
+    def suited(self, pushed: Mapping[Digest, bytes]) -> dict[Digest, bytes]:
+        """Return manifests that name layers in the form in which the registry has them."""
+        changed = map(self._suited, pushed.values())
+        return {Digest.of(raw): raw for raw in changed}
 
     def _suited(self, raw: bytes) -> bytes:
         """Return a manifest that names layers in the form in which the registry has them."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import attrs
 
-from imgload.engines.base import NOT_CONNECTED
 from imgload.errors import (
     DigestMismatch,
     EngineError,
+    EngineFailed,
     ImgloadError,
     RegistryError,
     UsageError,
@@ -31,7 +31,9 @@ from imgload.registry.client import RegistryClient
 from imgload.registry.passing import Passing
 from imgload.report import error_json
 from imgload.sources.base import Found, Pusher, Source
+from imgload.sources.pushed import documents_for
 from imgload.sources.resolve import Located
+from imgload.transports.route import CutOff
 
 _ONLY_ENGINES = "only an engine can push: load the archive into one first, as with docker load -i"
 
@@ -94,6 +96,11 @@ def _push(image: Image, origin: Located, client: RegistryClient, start: float) -
     memory = Memory.load()
     intake = Passing(client, places[0], _known(source, memory))
     _drive(source, found, intake)
+    pushed = documents_for(intake.manifests, found)
+    if not pushed:
+        message = f"{source.describe} has not pushed the manifest of {image.name}"
+        raise RegistryError(message, hint="was it built again meanwhile? push again")
+    intake.manifests = intake.suited(pushed)
     *children, (top, raw) = intake.manifests.items()
     for place in places:
         for blob in intake.blobs() if place != places[0] else ():
@@ -126,6 +133,8 @@ def _drive(source: Source, found: Found, intake: Passing) -> None:
     """Have the engine push everything to the intake."""
     if not isinstance(source, Pusher):
         raise UsageError(f"{source.describe} cannot push", hint=_ONLY_ENGINES)
+    if not source.local:
+        raise _explained(CutOff(f"{source.describe} is on another machine"), source)
     if source.push_style(found) is None:
         raise UsageError(
             f"{source.describe} cannot push an image without a name",
@@ -137,16 +146,14 @@ def _drive(source: Source, found: Found, intake: Passing) -> None:
         raise intake.error or _explained(error, source) from error
     finally:
         source.release()
-    if not intake.manifests:
-        message = f"{source.describe} has pushed no manifest"
-        raise RegistryError(message, hint=f"imgload doctor {found.names[0]}")
 
 
-def _explained(error: EngineError, source: Source) -> EngineError:
-    if NOT_CONNECTED not in error.message:
+def _explained(error: EngineError, source: Pusher) -> EngineError:
+    if not isinstance(error, CutOff):
         return error
-    return type(error)(
-        f"{source.describe} does not reach this process (does it run in a VM?)",
+    why = "does it run in a VM?" if source.local else "it is on another machine"
+    return EngineFailed(
+        f"{source.describe} does not reach this process ({why})",
         hint=f"have it push by itself: {source.name} push REGISTRY/NAME",
     )
 

@@ -1,8 +1,9 @@
 """Making nodes pull from a registry, and leaving their configuration as it was.
 
-Names and URLs reach the node as arguments only, and nothing is written outside the folder that
-CRI's own configuration names. What was there before is put aside next to it; folders that were
-made have a mark, and go again.
+Names and URLs reach the node as arguments only. Files are written to the folder that CRI's own
+configuration names, after CRI has shown that it reads them there. containerd's configuration is
+changed, and containerd restarted, only where the user has agreed. Files that were there before are
+moved aside; folders that were made carry a mark, and are removed again.
 """
 
 from __future__ import annotations
@@ -14,19 +15,16 @@ from typing import Any
 
 import attrs
 
-from imgload.errors import ImgloadError, NodeUnusable, RegistryError
-from imgload.nodes.containerd import (
-    CONFIG_DUMP,
-    DEFAULT_REGISTRY_FOLDER,
-    VERSION,
-    parse_registry_folder,
-    parse_version,
-    probe_command,
-)
+from imgload.errors import ImgloadError, NodeUnusable
+from imgload.nodes.containerd import DEFAULT_REGISTRY_FOLDER, parse_registry_folders
 from imgload.nodes.node import Node
+from imgload.nodes.runtime import CONTAINERD
+from imgload.nodes.survey import CRICTL_CONFIG, require_containerd
 from imgload.parallel import in_parallel
 from imgload.registry.address import RegistryUrl
 from imgload.registry.hosts import MARK, folders, hosts_toml, registry_line
+from imgload.registry.probe import reads_folder, require_answer
+from imgload.registry.restart import require_own_configuration, restore, set_folder
 from imgload.report import error_json
 
 _CONNECT = r"""
@@ -64,7 +62,10 @@ for file in "$root"/*/hosts.toml; do
     [ -f "$file" ] && [ ! -L "$file" ] || continue
     { IFS= read -r first && IFS= read -r second; } <"$file" || continue
     [ "$first" = "$mark" ] || continue
-    [ -z "$registry" ] || [ "$second" = "$registry" ] || continue
+    if [ -n "$registry" ] && [ "$second" != "$registry" ]; then
+        printf 'kept %s\n' "$file"
+        continue
+    fi
     folder=${file%/hosts.toml}
     if [ -e "$file.before-imgload" ]; then mv -f "$file.before-imgload" "$file"; else rm "$file"; fi
     if [ -e "$folder/.imgload" ]; then
@@ -79,12 +80,7 @@ if [ -e "$1/.imgload" ] && [ ! -e "$2" ]; then
     rmdir "$1" 2>/dev/null || :
 fi
 """
-_SETTING = (
-    f'[plugins."io.containerd.grpc.v1.cri".registry] with config_path = "{DEFAULT_REGISTRY_FOLDER}"'
-)
-_ANSWERED = ("not found", "401", "403", "unauthorized", "denied", "insufficient_scope")
-"""What containerd says of an image that a registry lacks, or gives only to those who log in."""
-_FILE = re.compile(r"/[\w./:\[\]-]+", re.ASCII)
+_FILE = re.compile(r"(?:kept )?/[\w./:\[\]-]+", re.ASCII)
 
 
 @attrs.frozen
@@ -95,12 +91,17 @@ class NodeWiring:
         node: its name.
         files: what was written, or restored.
         error: why it failed, or None.
+        cri: whether CRI itself has shown that it pulls by these files; None where it could not be
+            asked, since the node has no crictl, and after `disconnect`.
+        restarted: whether containerd was restarted.
 
     """
 
     node: str
     files: tuple[str, ...] = ()
     error: ImgloadError | None = None
+    cri: bool | None = None
+    restarted: bool = False
 
     @property
     def ok(self) -> bool:
@@ -109,73 +110,118 @@ class NodeWiring:
 
     def to_json(self) -> dict[str, Any]:
         """Return the node's part of the document."""
-        error = error_json(self.error) if self.error else None
-        return {"node": self.node, "ok": self.ok, "files": list(self.files), "error": error}
+        return {
+            "node": self.node,
+            "ok": self.ok,
+            "files": list(self.files),
+            "cri": self.cri,
+            "restarted": self.restarted,
+            "error": error_json(self.error) if self.error else None,
+        }
 
 
 def connect_nodes(
-    nodes: Sequence[Node], url: RegistryUrl, names: Sequence[str]
+    nodes: Sequence[Node], url: RegistryUrl, names: Sequence[str], *, restart: bool = False
 ) -> list[NodeWiring]:
     """Make nodes pull the images of some registries from this one, and try whether they reach it.
 
     Args:
-        nodes: all at once.
+        nodes: all in parallel.
         url: where the nodes reach it.
         names: the registries' names, as in image names.
+        restart: set CRI's ``config_path`` and restart containerd where CRI reads no such files.
 
     """
-    return in_parallel([partial(_connect, node, url, names) for node in nodes])
+    return in_parallel([partial(_connect, node, url, names, restart=restart) for node in nodes])
 
 
 def disconnect_nodes(nodes: Sequence[Node], url: RegistryUrl | None) -> list[NodeWiring]:
     """Restore what the nodes had before.
 
     Args:
-        nodes: all at once.
+        nodes: all in parallel.
         url: the registry; None for every one that was connected.
 
     """
     return in_parallel([partial(_disconnect, node, url) for node in nodes])
 
 
-def _connect(node: Node, url: RegistryUrl, names: Sequence[str]) -> NodeWiring:
-    files: tuple[str, ...] = ()
+def _connect(node: Node, url: RegistryUrl, names: Sequence[str], *, restart: bool) -> NodeWiring:
+    done = NodeWiring(node.name)
     try:
-        root = _root(node)
+        configured = _folders(node)
+        if configured is None:
+            raise NodeUnusable(
+                f"{node.name}: CRI's config_path is no absolute path of plain characters",
+                hint="write the hosts.toml files by hand: containerd's docs/hosts.md",
+            )
+        root = configured[0] if configured else DEFAULT_REGISTRY_FOLDER
+        if not configured:
+            require_own_configuration(node)
+        cri = reads_folder(node, root, url)
+        done = attrs.evolve(done, cri=cri)
+        if cri is False or (cri is None and len(configured) != 1):
+            done = _set(node, root, url, restart=restart)
         texts = [text for name in names for text in (*folders(name), hosts_toml(url, name))]
         files = _run(node, _CONNECT, root, MARK, *texts)
-        _reach(node, url, root)
+        done = attrs.evolve(done, files=(*done.files, *files))
+        require_answer(node, url, root, by_cri=bool(done.cri))
     except ImgloadError as error:
-        return NodeWiring(node.name, files, error)
-    return NodeWiring(node.name, files)
+        return attrs.evolve(done, error=error)
+    return done
+
+
+def _set(node: Node, root: str, url: RegistryUrl, *, restart: bool) -> NodeWiring:
+    """Make CRI read a folder, where the user has agreed to a restart of containerd."""
+    require_own_configuration(node)
+    if not restart:
+        raise NodeUnusable(
+            f"{node.name}: CRI does not read {root}; it takes config_path in containerd's"
+            " configuration, and a restart of containerd",
+            hint="have imgload do both with --restart-containerd (running containers go on)",
+        )
+    file = set_folder(node, root)
+    try:
+        cri = reads_folder(node, root, url)
+        if cri is False:
+            message = f"{node.name}: CRI does not read {root}, not even as its config_path"
+            raise NodeUnusable(message, hint=f"{node.engine.name} logs {node.container.name}")
+    except ImgloadError:
+        restore(node)
+        raise
+    return NodeWiring(node.name, (file,), cri=cri, restarted=True)
 
 
 def _disconnect(node: Node, url: RegistryUrl | None) -> NodeWiring:
+    done = NodeWiring(node.name)
     try:
-        root = _root(node)
-        files = _run(node, _DISCONNECT, root, MARK, registry_line(url) if url else "")
+        configured = _folders(node, any_runtime=True)
+        roots = (DEFAULT_REGISTRY_FOLDER,) if configured == () else configured or ()
+        registry = registry_line(url) if url else ""
+        lines = [line for root in roots for line in _run(node, _DISCONNECT, root, MARK, registry)]
+        done = attrs.evolve(done, files=tuple(line for line in lines if line.startswith("/")))
+        if len(done.files) == len(lines):
+            changed = restore(node)
+            files = (*done.files, *changed)
+            done = attrs.evolve(done, files=files, restarted=bool(changed))
     except ImgloadError as error:
-        return NodeWiring(node.name, error=error)
-    return NodeWiring(node.name, files)
+        return attrs.evolve(done, error=error)
+    return done
 
 
-def _root(node: Node) -> str:
-    """Return the folder that the node's CRI reads registries from."""
+def _folders(node: Node, *, any_runtime: bool = False) -> tuple[str, ...] | None:
+    """Return the folders that CRI's configuration names; None where they cannot be written to."""
     node.require_running()
-    dump, version = node.run_all([CONFIG_DUMP, VERSION])
-    folder = parse_registry_folder(dump.text, parse_version(version.text))
-    if folder is None:
-        raise NodeUnusable(
-            f"{node.name}: containerd reads no registries from files: config_path of its CRI plugin"
-            " is not set, and setting it takes a restart of containerd",
-            hint=f"put {_SETTING} into the node's /etc/containerd/config.toml, and then:"
-            f" {node.engine.name} exec {node.name} systemctl restart containerd",
-        )
-    return folder
+    (crictl,) = node.run_all([CRICTL_CONFIG])
+    with node.understanding():
+        if not any_runtime:
+            require_containerd(crictl.text)
+    (dump,) = node.run_all([(node.runtime or CONTAINERD).config])
+    return parse_registry_folders(dump.text)
 
 
 def _run(node: Node, script: str, *arguments: str) -> tuple[str, ...]:
-    """Run a script, and return the files that it names."""
+    """Run a script, and return its lines about files."""
     result = node.engine.exec(node.container.id, ["sh", "-c", script, "imgload", *arguments])
     if result.exit_status:
         raise NodeUnusable(
@@ -184,15 +230,3 @@ def _run(node: Node, script: str, *arguments: str) -> tuple[str, ...]:
         )
     lines = result.stdout.decode(errors="replace").splitlines()
     return tuple(line for line in lines if _FILE.fullmatch(line))
-
-
-def _reach(node: Node, url: RegistryUrl, root: str) -> None:
-    """Ask the registry for an image that it lacks, by the node's own means and configuration."""
-    result = node.engine.exec(node.container.id, probe_command(root, url.host))
-    said = (result.message.splitlines() or ["nothing"])[-1]
-    if not any(word in said.lower() for word in _ANSWERED):
-        raise RegistryError(
-            f"{node.name} is set up, and does not reach {url}: {said}",
-            hint="give the address at which the nodes see it; a registry in a container joins"
-            f" their network with: {node.engine.name} network connect kind REGISTRY",
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
 from imgload.engines.base import Engine, EngineImage
@@ -36,9 +37,9 @@ def _incomplete(
     lacking = {wanted} if wanted else image.absent
     held = f"{engine.endpoint} holds {text} only in part"
     what = f"content of {_listed(lacking)} is absent" if lacking else "content is absent"
-    there = f", {_listed(image.manifests)} is there" if image.manifests else ""
-    pull = f"{engine.name} pull {f'--platform {wanted} ' if wanted else ''}{text}"
-    other = "; or load what is there with --platform" if image.manifests else ""
+    there = f", {_listed(image.platforms)} is there" if image.platforms else ""
+    pull = f"{engine.name} pull {f'--platform {wanted} ' if wanted else ''}{shlex.quote(text)}"
+    other = "; or load what is there with --platform" if image.platforms else ""
     return ImageIncomplete(f"{held}: {what}{there}", hint=f"{pull}, or build it again{other}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform as machine
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -40,7 +41,7 @@ class ArchiveSource(Source):
     def __init__(self, path: str) -> None:
         self.name = self.describe = "standard input" if path == "-" else path
         self.address = path
-        self.listing = f"tar -xOf {path} manifest.json" if path != "-" else "tar -tv"
+        self.listing = f"tar -xOf {shlex.quote(path)} manifest.json" if path != "-" else "tar -tv"
         self._folder = Path(path) if path != "-" and os.path.isdir(path) else None  # noqa: PTH112 - see `layout_chunks`
         self._file: IO[bytes] | None = None if self._folder else open_archive(path)
 

@@ -34,7 +34,7 @@ class Found:
         stored: whether the source keeps blobs as they are pushed, and knows images by manifest.
         own_platform: whether it is the platform that the source would choose itself.
         cut_off: whether the source was found not to reach this process.
-        tagged: whether it can be pushed without a name of ours becoming its only one.
+        tagged: whether it can be pushed: it has a name of its own, or already one for a push.
         layers_named: whether a save says which layer is which, so that some can be left out.
         asked: what it was asked for by; empty where naming none meant it.
 
@@ -135,7 +135,14 @@ class Source(ABC):
 
 
 class Pusher(Source):
-    """A source that can push to a registry; it is remembered by its address."""
+    """A source that can push to a registry; it is remembered by its address.
+
+    Attributes:
+        local: whether it is on this machine; no other is told to push to its own loopback.
+
+    """
+
+    local: bool
 
     @abstractmethod
     def push_style(self, image: Found) -> PushStyle | None:

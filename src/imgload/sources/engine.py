@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
-from imgload.engines.base import NOT_CONNECTED, Engine, EngineImage
-from imgload.errors import EngineFailed, ManifestMissing
+from imgload.engines.base import Engine, EngineImage
+from imgload.errors import ArchiveInvalid, DigestMismatch, EngineFailed, ManifestMissing
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
@@ -34,6 +36,9 @@ class EngineSource(Pusher):
         self.describe = str(engine.endpoint)
         self.address = engine.endpoint.url
         self.listing = f"{engine.name} images"
+        self.local = engine.endpoint.local
+        self._reaches_us = False
+        self._unidentified: set[tuple[Digest, Platform]] = set()
         self._sizes: dict[Digest, Sequence[int]] = {}
         self._manifests: dict[tuple[Digest, Platform], Manifest] = {}
         self._routes: dict[Digest, Route] = {}
@@ -47,11 +52,13 @@ class EngineSource(Pusher):
             names_for = None
         if not _is_meant(text, names_for, image):
             return None
-        suited = image.suited(platform)
-        if suited is None:
-            from imgload.sources.absent import refusal  # noqa: PLC0415 - start-up
-
-            raise refusal(image, platform, text, self.engine)
+        suited = self._suited(image, platform, text)
+        if image.instances:
+            instance = self.engine.find(str(image.instances[suited]))
+            if instance is None:
+                return None
+            image = _of_list(instance, image, suited)
+            suited = self._suited(image, platform, text)
         if names_for and names_for.digest and image.image_id:
             raise ManifestMissing(
                 f"{self.engine.endpoint} cannot give the manifest that {text} demands: it keeps"
@@ -72,24 +79,47 @@ class EngineSource(Pusher):
             manifest_digest=image.manifests.get(suited),
             stored=image.image_id is None,
             own_platform=suited == image.own_platform,
-            tagged=bool(image.names) or self.engine.name == "podman",
+            tagged=self._is_pushable(image),
             layers_named=image.image_id is None or self.engine.saves_by_digest,
         )
         return found if found.names else self._untagged(found)
 
-    def identify(self, image: Found) -> Found:
-        """Have the engine push the manifest, where that is what it knows an image by."""
-        settled = image.manifest is not None or not image.stored or image.cut_off
-        if settled or not image.tagged or not image.own_platform:
-            return image
-        from imgload.sources.pushed import manifest_for  # noqa: PLC0415 - start-up
-        from imgload.transports.intake import Manifests  # noqa: PLC0415
+    def _suited(self, image: EngineImage, platform: Platform | None, text: str) -> Platform:
+        """Return the platform to load; SourceError where the image does not have it."""
+        suited = image.suited(platform)
+        if suited is None:
+            from imgload.sources.absent import refusal  # noqa: PLC0415 - start-up
 
+            raise refusal(image, platform, text, self.engine)
+        return suited
+
+    def _is_pushable(self, image: EngineImage) -> bool:
+        """Whether the image has a name, needs none, or has one for a push already."""
+        named = bool(image.names) or image.target in self._routes
+        return named or self.engine.name == "podman"
+
+    def identify(self, image: Found) -> Found:
+        """Have the engine push the manifest, where that is what it knows an image by.
+
+        It is asked once for each image: an engine that hangs costs one timeout.
+        """
+        settled = image.manifest is not None or not image.stored or image.cut_off
+        unable = not (self.local and image.tagged and image.own_platform)
+        if settled or unable or (image.target, image.platform) in self._unidentified:
+            return image
+        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+        from imgload.sources.pushed import manifest_for  # noqa: PLC0415
+        from imgload.transports.intake import Manifests  # noqa: PLC0415
+        from imgload.transports.route import CutOff  # noqa: PLC0415
+
+        if Memory.load().is_cut_off(self.address):
+            return attrs.evolve(image, cut_off=True)
         intake = Manifests()
+        self._unidentified.add((image.target, image.platform))
         try:
             self.push(image, intake)
         except EngineFailed as error:
-            return attrs.evolve(image, cut_off=NOT_CONNECTED in error.message)
+            return attrs.evolve(image, cut_off=isinstance(error, CutOff))
         manifest = manifest_for(intake.taken, image)
         if manifest is None:
             return attrs.evolve(image, image_id=None)
@@ -109,7 +139,7 @@ class EngineSource(Pusher):
         return attrs.evolve(known, names=(str(known.image_id),))
 
     def push_style(self, image: Found) -> PushStyle | None:
-        if not image.tagged:
+        if not image.tagged or not self.local:
             return None  # pushing takes a tag, and taking that away again deletes the image
         if image.stored:
             return "stored"
@@ -123,30 +153,104 @@ class EngineSource(Pusher):
         return self._sizes[image.target]
 
     def push(self, image: Found, intake: Intake) -> None:
-        self._route(image).push(intake)
+        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+        from imgload.transports.route import CutOff  # noqa: PLC0415
+
+        try:
+            self._route(image).push(intake)
+        except CutOff:
+            self._reaches_us = False
+            Memory.load().cut_off(self.address)
+            raise
 
     def _route(self, image: Found) -> Route:
         """Return the image's way to us; the oldest goes where there are too many."""
-        from imgload.transports.route import Route  # noqa: PLC0415 - start-up
+        from imgload.transports.route import CutOff, Route  # noqa: PLC0415 - start-up
 
-        if image.target not in self._routes:
-            if len(self._routes) >= _MOST_ROUTES:
-                self._routes.pop(next(iter(self._routes))).close()
-            pushing = partial(self.engine.pushing, image.target)
-            self._routes[image.target] = Route.start(pushing, unnoted=image.stored)
-        return self._routes[image.target]
+        if image.target in self._routes:
+            return self._routes[image.target]
+        if not self.local:
+            raise CutOff(f"{self.describe} is on another machine, and cannot push to this one")
+        if len(self._routes) >= _MOST_ROUTES:
+            self._routes.pop(next(iter(self._routes))).close()
+        pushing = partial(self.engine.pushing, image.target)
+        known = self._is_known_to_reach_us()
+        look_up = None if known else self.engine.look_up
+        route = Route.start(pushing, unnoted=image.stored, look_up=look_up)
+        self._routes[image.target] = route
+        if not known:
+            self._remember_that_it_reaches_us()
+        return route
+
+    def _is_known_to_reach_us(self) -> bool:
+        """Whether the engine has asked this process, or one in its network, for something."""
+        if self._reaches_us:
+            return True
+        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+
+        where = whereabouts(self.address)
+        return where != "" and Memory.load().reached_from(self.address) == where
+
+    def _remember_that_it_reaches_us(self) -> None:
+        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+
+        self._reaches_us = True
+        if where := whereabouts(self.address):
+            Memory.load().reach(self.address, where)
 
     def release(self) -> None:
         with ExitStack() as stack:
             while self._routes:
                 stack.callback(self._routes.popitem()[1].close)
 
-    def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
+    @contextmanager
+    def save(self, images: Sequence[Found]) -> Iterator[Iterator[bytes]]:
+        """Save the images; an archive that cannot be used is the engine's failure, not the user's.
+
+        Raises:
+            EngineFailed: when the engine does not save, or saves a damaged or incomplete archive.
+
+        """
         pins = set().union(*(image.pins for image in images))
         whole = bool(pins - {image.manifest_digest for image in images})
         platform = None if whole else images[0].platform
         size = sum(image.size for image in images)
-        return self.engine.save([image.handle for image in images], platform, size)
+        handles = [image.handle for image in images]
+        try:
+            with self.engine.save(handles, platform, size) as archive:
+                yield archive
+        except (ArchiveInvalid, DigestMismatch) as error:
+            raise EngineFailed(
+                f"{self.engine.endpoint} saved an archive that cannot be used: {error.message}",
+                hint=f"see what it saves with: {self.name} save {' '.join(handles)} | tar -tv",
+                refused=True,
+            ) from error
+
+
+def _of_list(instance: EngineImage, listing: EngineImage, listed: Platform) -> EngineImage:
+    """Return an image of a manifest list under the names of the list.
+
+    Only the list may tell variants apart. It may also be wrong about the architecture: Buildah 1.28
+    lists an image that it takes out of its cache for another one.
+    """
+    own = instance.platform
+    alike = (own.os, own.architecture) == (listed.os, listed.architecture)
+    return attrs.evolve(instance, names=listing.names, platform=listed if alike else own)
+
+
+def whereabouts(address: str) -> str:
+    """Return what changes when the engine behind a socket, or this process's network, does.
+
+    Empty for an address that is no socket: which engine answers there, it does not tell.
+    """
+    if not address.startswith("unix://"):
+        return ""
+    try:
+        socket = Path(address.removeprefix("unix://")).stat()
+        network = Path("/proc/self/ns/net").readlink() if sys.platform == "linux" else ""
+    except OSError:
+        return ""
+    return f"{socket.st_dev} {socket.st_ino} {socket.st_ctime_ns} {network}"
 
 
 def _is_meant(text: str, reference: Reference | None, image: EngineImage) -> bool:

@@ -1,4 +1,4 @@
-"""The manifest of an image among all that an engine has pushed for it."""
+"""The manifest of an image among all that was pushed for it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,59 @@ from imgload.sources.base import Found
 
 
 def manifest_for(pushed: Mapping[Digest, bytes], image: Found) -> Manifest | None:
-    """Return the one manifest among those pushed that is the image."""
-    fitting = [m for m in _manifests_for(pushed, image) if len(m.layers) == len(image.diff_ids)]
+    """Return the manifest whose digest the engine reports, directly or through its index.
+
+    Others than the engine may have pushed as well, so that nothing else makes a manifest the
+    image's.
+
+    Args:
+        pushed: documents by their own digests.
+        image: as the engine reports it.
+
+    """
+    found = [Manifest.parse(pushed[digest]) for digest in _reported(pushed, image)]
+    fitting = [m for m in found if len(m.layers) == len(image.diff_ids)]
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _manifests_for(pushed: Mapping[Digest, bytes], image: Found) -> Iterator[Manifest]:
-    for digest, raw in pushed.items():
-        document = parse_json(raw, "a manifest")
-        if "config" in document and _is_for(digest, pushed, image):
-            yield Manifest.parse(raw)
+def documents_for(pushed: Mapping[Digest, bytes], image: Found) -> dict[Digest, bytes]:
+    """Return what a registry needs of all that was pushed: children first, the image itself last.
+
+    Empty when the image itself was not pushed.
+    """
+    if not image.stored:
+        top = _only_of(pushed, image)
+        return {top: pushed[top]} if top else {}
+    top = image.target if image.target in pushed else image.manifest_digest
+    if top is None or top not in pushed:
+        return {}
+    wanted = [top]
+    for digest in wanted:  # grows: an index may list others
+        document = parse_json(pushed[digest], "a manifest")
+        if "manifests" in document:
+            listed = (entry.digest for entry in Index.parse(pushed[digest]).manifests)
+            wanted += [each for each in listed if each in pushed and each not in wanted]
+    return {digest: pushed[digest] for digest in reversed(wanted)}
 
 
-def _is_for(digest: Digest, pushed: Mapping[Digest, bytes], image: Found) -> bool:
-    """Whether a manifest is listed for the image's platform, or by nothing at all."""
-    indexes = [Index.parse(r) for r in pushed.values() if "manifests" in parse_json(r, "an index")]
-    listed = [entry for index in indexes for entry in index.manifests if entry.digest == digest]
-    return all(e.platform in {None, image.platform} and not e.is_attestation for e in listed)
+def _only_of(pushed: Mapping[Digest, bytes], image: Found) -> Digest | None:
+    """Return the one manifest whose config the engine reports."""
+    config = str(image.image_id).encode()
+    raws = {digest: raw for digest, raw in pushed.items() if image.image_id and config in raw}
+    found = [d for d, raw in raws.items() if Manifest.parse(raw).config.digest == image.image_id]
+    return found[0] if len(found) == 1 else None
+
+
+def _reported(pushed: Mapping[Digest, bytes], image: Found) -> Iterator[Digest]:
+    """Yield the manifests that may be the image's, by what the engine reports."""
+    top = pushed.get(image.target)
+    if top is None:
+        listed = [image.manifest_digest] if image.manifest_digest else []
+    elif "config" in parse_json(top, "a manifest"):
+        listed = [image.target]
+    else:
+        entries = [e for e in Index.parse(top).manifests if not e.is_attestation]
+        listed = [e.digest for e in entries if e.platform in {None, image.platform}]
+    for digest in dict.fromkeys(listed):
+        if digest in pushed and image.manifest_digest in {None, digest}:
+            yield digest

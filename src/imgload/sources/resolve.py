@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
@@ -213,7 +214,7 @@ def ambiguous(text: str, held: Sequence[Located]) -> ImageAmbiguous:
     )
     names = [source.name for source, _ in held]
     choices = " or ".join(
-        f"--from {source.name if names.count(source.name) == 1 else source.address}"
+        f"--from {shlex.quote(source.name if names.count(source.name) == 1 else source.address)}"
         for source, _ in held
     )
     return ImageAmbiguous(

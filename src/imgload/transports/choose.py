@@ -22,6 +22,7 @@ digests of earlier pushes only."""
 _MOSTLY = 0.5
 _CUT_OFF = "the engine cannot push to this process (does it run in a VM?): sending whole images"
 _NO_PUSH = "the engine cannot push an image without a name: sending it whole"
+_REMOTE = "an engine on another machine cannot push to this one: sending whole images"
 _UNKNOWN = "the image ID is not known before the image is saved: sending it whole"
 _WORTH_TELLING = 16 << 20
 
@@ -38,6 +39,7 @@ class Facts:
         missing: the places of those that a node lacks.
         sizes: bytes of the layers, bottom up; empty when not known.
         learnt: diff IDs of the layers that the engine has pushed before.
+        local: whether the source's engine is on this machine.
 
     """
 
@@ -48,6 +50,7 @@ class Facts:
     missing: Collection[int]
     sizes: Sequence[int]
     learnt: Collection[Digest]
+    local: bool = True
 
     @property
     def pushable(self) -> bool:
@@ -81,6 +84,8 @@ def _why_not(option: TransportOption, facts: Facts) -> str:
         return _CUT_OFF
     if option == "auto":
         return ""
+    if not facts.local:
+        return _REMOTE
     return _UNKNOWN if facts.style else _NO_PUSH
 
 

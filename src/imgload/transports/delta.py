@@ -30,6 +30,8 @@ from imgload.transports.spool import Room, Spool
 from imgload.transports.uploads import Kept, Through
 
 _MOST_MANIFESTS = 100
+_OTHER_BLOBS = 32
+"""Blobs that a push may bring beside the layers: configs and attestations."""
 
 
 class DeltaIncomplete(ImgloadError):
@@ -42,6 +44,8 @@ class Pushed:
 
     Args:
         image_id: digest of its config.
+        manifest: digest of its manifest, where the engine reports images by manifest; None where
+            the engine reports the config, which then decides alone.
         diff_ids: its layers, bottom up.
         names: what it is to be called.
         platform: what it runs on.
@@ -49,7 +53,7 @@ class Pushed:
         exact: whether `known` is all that the engine can ask for that matters.
         plain: bytes of the layers as plain tars, by diff ID, where that is known.
         limit: bytes beyond which a blob cannot be a layer that is missing.
-        room: bytes beyond which all blobs that are kept cannot be the image's.
+        room: bytes beyond which one blob, and all blobs that are kept, cannot be the image's.
 
     """
 
@@ -60,6 +64,7 @@ class Pushed:
     known: Mapping[Digest, tuple[Digest, int]]
     exact: bool = False
     plain: Mapping[Digest, int] = attrs.field(factory=dict)
+    manifest: Digest | None = None
     limit: int = 1 << 40
     room: int = 1 << 40
 
@@ -82,8 +87,7 @@ class Delta:
         sizes: bytes of the blobs that came.
         learnt: layers by the digest that they were pushed under, with diff ID and size.
         traffic: bytes sent, by node and image ID.
-        way: held by the blob that goes straight through.
-        reached: whether the engine has asked for anything.
+        way: held by whoever writes into the imports: a blob that goes straight through, or `end`.
 
     """
 
@@ -95,8 +99,10 @@ class Delta:
     _spools: dict[Digest, Spool] = attrs.field(factory=dict)
     _manifests: dict[Digest, bytes] = attrs.field(factory=dict)
     _entries: dict[str, list[Descriptor]] = attrs.field(factory=lambda: defaultdict(list))
-    reached: bool = False
     _image: Pushed | None = None
+    _open: bool = False
+    _blobs_left: int = 0
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
     _room: Room = attrs.field(factory=lambda: Room(0))
     traffic: dict[tuple[str, Digest], int] = attrs.field(factory=dict)
     way: threading.Lock = attrs.field(factory=threading.Lock)
@@ -104,8 +110,9 @@ class Delta:
 
     def begin(self, image: Pushed) -> None:
         """Say which image is pushed next."""
-        self._image = image
+        self._image, self._open = image, True
         self._room = Room(image.room)
+        self._blobs_left += len(image.diff_ids) + _OTHER_BLOBS
         self._manifests.clear()
         if not self._started:
             self._started = True
@@ -117,7 +124,6 @@ class Delta:
 
     def size_of(self, digest: Digest) -> int | None:
         """Answer the engine's question for a blob; see `receiver.Intake`."""
-        self.reached = True
         image = self._current
         if digest in self._spools:
             return self.sizes[digest]
@@ -130,14 +136,22 @@ class Delta:
 
     def upload(self, digest: Digest | None, size: int | None) -> Upload:
         """Open the way for a blob: straight through where that can be."""
-        self.reached = True
         image = self._current
         layer = image.known.get(digest) if digest else None
-        if layer and digest and size is not None:
-            through = Through(self, digest, size)
+        if layer and digest and size == layer[1]:
+            through = Through(self, digest, layer[1])
             through.await_way(lambda: self._lacking(digest, layer[0]))
             return through
-        return Kept(self, Spool(image.limit, self._room))
+        with self._lock:
+            if self._blobs_left <= 0:
+                raise DeltaIncomplete("more blobs were pushed than the image has")
+            self._blobs_left -= 1
+        return Kept(self, Spool(image.limit, self._room, image.room))
+
+    def dropped(self) -> None:
+        """Allow another blob in place of one that was given up."""
+        with self._lock:
+            self._blobs_left += 1
 
     def _lacking(self, digest: Digest, diff_id: Digest) -> set[str]:
         return self._needed_by(diff_id) - self._sent.get(digest, set())
@@ -149,13 +163,22 @@ class Delta:
     def end(self) -> None:
         """Send what was kept, then config and manifest, of the image that was pushed.
 
+        Nothing more of it is taken then.
+
         Raises:
             DeltaIncomplete: when something that a node needs has not come.
 
         """
-        image = self._current
-        if self.way.locked():
+        if not self.way.acquire(blocking=False):
             raise DeltaIncomplete("half a blob was pushed, by the engine or by somebody else")
+        try:
+            self._send_rest()
+        finally:
+            self._open = False
+            self.way.release()
+
+    def _send_rest(self) -> None:
+        image = self._current
         try:
             config = self._config_of(image)
             manifest = self._manifest_of(image)
@@ -196,7 +219,7 @@ class Delta:
 
     @property
     def _current(self) -> Pushed:
-        if self._image is None:
+        if self._image is None or not self._open:
             raise DeltaIncomplete("nothing is being pushed")
         return self._image
 
@@ -208,13 +231,24 @@ class Delta:
         return config
 
     def _manifest_of(self, image: Pushed) -> Manifest:
-        manifests = (Manifest.parse(raw) for raw in self._manifests.values() if b'"config"' in raw)
-        for manifest in manifests:
-            if manifest.config.digest == image.image_id:
-                if len(manifest.layers) != len(image.diff_ids):
-                    raise DeltaIncomplete("the engine pushed a manifest with other layers")
-                return manifest
-        raise DeltaIncomplete("the engine pushed another image")
+        """Return the image's manifest: the one the engine reports, or the only one of its config.
+
+        Whoever knows the repository may have pushed others.
+        """
+        if image.manifest:
+            raws = [self._manifests[image.manifest]] if image.manifest in self._manifests else []
+        else:
+            config = str(image.image_id).encode()
+            raws = [raw for raw in self._manifests.values() if config in raw]
+        parsed = map(Manifest.parse, raws)
+        manifests = [m for m in parsed if m.config.digest == image.image_id]
+        if not manifests:
+            raise DeltaIncomplete("the engine pushed another image")
+        if len(manifests) > 1:
+            raise DeltaIncomplete("several manifests of the image were pushed")
+        if len(manifests[0].layers) != len(image.diff_ids):
+            raise DeltaIncomplete("the engine pushed a manifest with other layers")
+        return manifests[0]
 
     def _suited(self, manifest: Manifest, config: ImageConfig, node: str) -> Manifest:
         """Return the manifest, or one that names the layers as the node has them stored.
@@ -268,8 +302,9 @@ class Delta:
         for chunk in chunks:
             for name in nodes:
                 self.feeds[name].put(chunk)
-                key = (name, self._current.image_id)
-                self.traffic[key] = self.traffic.get(key, 0) + len(chunk)
+                if self._image:
+                    key = (name, self._image.image_id)
+                    self.traffic[key] = self.traffic.get(key, 0) + len(chunk)
 
     def passed(self, digest: Digest, size: int, nodes: set[str]) -> None:
         """Note a blob that went straight through."""
@@ -277,6 +312,11 @@ class Delta:
         self._sent.setdefault(digest, set()).update(nodes)
 
     def keep(self, digest: Digest, spool: Spool) -> None:
-        """Note a blob that waits."""
-        self._spools[digest] = spool
-        self.sizes[digest] = spool.size
+        """Note a blob that waits; the first of its digest that could be kept stays."""
+        with self._lock:
+            other = self._spools.get(digest)
+            if other and other.kept:
+                spool.close()
+                return
+            self._spools[digest] = spool
+            self.sizes[digest] = spool.size

@@ -10,14 +10,27 @@ import attrs
 
 from imgload.engines.base import Chunk
 from imgload.errors import ImgloadError
-from imgload.nodes.node import Node
-from imgload.nodes.survey import Question, Survey
+from imgload.leftovers import note, stale_folders
+from imgload.nodes.containerd import parse_images
+from imgload.nodes.node import Before, Node
+from imgload.nodes.survey import NOTHING, Question, Survey, names_command
 from imgload.oci.platform import Platform
 from imgload.parallel import Task
 from imgload.transports.fanout import Feed
 
-_FROM_FOLDER = 'folder=$1; shift; trap \'rm -rf "$folder"\' EXIT; tar -C "$folder" -cf - . | "$@"'
-"""Cleans up by itself: it goes on where we are interrupted."""
+_MAKE_FOLDER = 'mkdir -p "$1" && shift && exec "$@"'
+_FROM_FOLDER = """
+folder=$1
+shift
+trap 'rm -rf "$folder"' EXIT
+while sleep 20 >/dev/null && now=$(df -Pk "$folder" 2>/dev/null)
+do [ "$now" = "$was" ] || echo; was=$now; done </dev/null 2>/dev/null & watch=$!
+tar -C "$folder" -cf - . | "$@"
+status=$?
+kill $watch
+exit $status
+"""
+"""Cleans up by itself: it goes on where we are interrupted. Says something while the disk fills."""
 _FOLDERS = "/var/lib"
 _ABORT_SECONDS = 1.5
 """How long the nodes may take to let go of an import whose stream was cut off."""
@@ -102,7 +115,7 @@ class _Lane:
     def _import(self) -> Survey | None:
         if self.node.engine.streams_exec:
             return self.node.import_layout(self._counted(), self.platform, self.question)
-        import_by_copy(self.node, self._counted(), self.platform)
+        import_by_copy(self.node, self._counted(), self.platform, self.question)
         return None
 
     def _counted(self) -> Iterator[Chunk]:
@@ -112,15 +125,37 @@ class _Lane:
             self.on_bytes(self.node.name, len(chunk))
 
 
-def import_by_copy(node: Node, layout: Iterable[Chunk], platform: Platform) -> None:
+def import_by_copy(
+    node: Node, layout: Iterable[Chunk], platform: Platform, question: Question = NOTHING
+) -> None:
     """Unpack an OCI layout in the node, import it, and remove it.
 
-    What is copied to /tmp or /run of a kind node disappears under their tmpfs (moby #22020).
+    What is copied to /tmp or /run of a kind node disappears under their tmpfs (moby #22020). A
+    run that is killed leaves the folder; the next one to this node removes it.
     """
-    folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
-    node.run(["mkdir", "-p", folder])
+    _remove_leftovers(node)
+    token = secrets.token_hex(8)
+    folder = f"{_FOLDERS}/imgload-{token}"
+    noted = note(node.container.id, folder)
+    node.before = Before(marker=token)
     try:
+        names = node.spelled(names_command(question))
+        told = node.run(["sh", "-c", _MAKE_FOLDER, "imgload", folder, *names])
+        node.before.records = parse_images(told.decode(errors="replace"))
         node.engine.put(node.container.id, folder, layout)
         node.run(["sh", "-c", _FROM_FOLDER, "imgload", folder, *node.import_command(platform)])
     finally:
-        node.run(["rm", "-rf", folder])
+        try:
+            node.run(["rm", "-rf", folder])
+        except BaseException:
+            if noted:
+                noted.leave()
+            raise
+        if noted:
+            noted.remove()
+
+
+def _remove_leftovers(node: Node) -> None:
+    for left in stale_folders(node.container.id):
+        node.run(["rm", "-rf", left.name])
+        left.note.remove()

@@ -6,11 +6,13 @@ It serves several pushes, one after the other. Docker takes tens of milliseconds
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 
 import attrs
 
-from imgload.errors import ArchiveInvalid, EngineError
+from imgload.engines.base import NOT_CONNECTED
+from imgload.engines.trouble import timed_out
+from imgload.errors import ArchiveInvalid, EngineError, EngineFailed
 from imgload.oci.digest import Digest
 from imgload.transports.intake import Intake, Upload
 from imgload.transports.receiver import receiving
@@ -18,6 +20,12 @@ from imgload.transports.receiver import receiving
 Push = Callable[[], None]
 Pushing = Callable[[str], AbstractContextManager[Push]]
 """Prepares an engine for pushes to a repository; what it yields pushes."""
+LookUp = Callable[[str], None]
+"""Has an engine look an image up in a repository, which stores nothing."""
+
+
+class CutOff(EngineFailed):
+    """The engine's loopback is not this process's: what it pushes there does not come here."""
 
 
 @attrs.define
@@ -32,39 +40,69 @@ class Route:
     unnoted: bool
     _intake: Intake | None = None
     _ended: bool = False
+    _reached: bool = False
     _push: Push = attrs.field(default=lambda: None)
     _open: ExitStack = attrs.field(factory=ExitStack)
 
     @classmethod
-    def start(cls, pushing: Pushing, *, unnoted: bool) -> Route:
+    def start(cls, pushing: Pushing, *, unnoted: bool, look_up: LookUp | None = None) -> Route:
         """Listen, and prepare the engine.
 
+        Args:
+            pushing: prepares pushes of the image.
+            unnoted: whether the engine is kept from remembering the pushes.
+            look_up: has the engine ask for something in the repository first; None where its
+                requests are known to come here.
+
         Raises:
+            CutOff: when what the engine was to ask for was not asked for here.
             EngineError: when the engine refuses.
 
         """
         with ExitStack() as stack:
             route = cls(unnoted)
-            repository = stack.enter_context(receiving(route, route.end))
+            repository = stack.enter_context(receiving(route, route.end, route.reach))
+            if look_up and not route.is_reached_by(look_up, repository):
+                raise CutOff("the engine's requests to 127.0.0.1 do not reach this process")
             route._push = stack.enter_context(pushing(repository))
             route._open = stack.pop_all()
         return route
+
+    def is_reached_by(self, look_up: LookUp, repository: str) -> bool:
+        """Whether the engine, told to look an image up, asks for it here.
+
+        The repository's name is a secret of this process's until then: only the engine, or who
+        uses it, can ask for it.
+        """
+        with suppress(EngineError):
+            look_up(repository)
+        return self._reached
 
     def push(self, intake: Intake) -> None:
         """Have the engine push the image to an intake.
 
         Raises:
+            CutOff: when nothing of the push came here.
             EngineError: when the push failed before all had come.
 
         """
-        self._intake, self._ended = intake, False
+        self._intake, self._ended, self._reached = intake, False, False
         try:
             self._push()
-        except EngineError:
+        except EngineError as error:
+            if not self._reached and (NOT_CONNECTED in error.message or timed_out(error)):
+                raise CutOff(error.message, hint=error.hint) from error
             if not self._ended:
                 raise
+        else:
+            if not self._reached:
+                raise CutOff("the engine pushed the image to somebody else on its 127.0.0.1")
         finally:
             self._intake = None
+
+    def reach(self) -> None:
+        """Note that the repository was asked for."""
+        self._reached = True
 
     def end(self) -> bool:
         """Note that a push has come to its end; returns whether the engine is told so."""

@@ -11,7 +11,7 @@ from typing import IO
 
 import attrs
 
-from imgload.errors import DigestMismatch
+from imgload.errors import ArchiveInvalid, DigestMismatch
 from imgload.oci.digest import Digest
 
 IN_MEMORY = 256 << 10
@@ -44,11 +44,12 @@ class Spool:
     """A blob that is kept, up to `limit` bytes; beyond that only its digest and size are.
 
     Likewise where the disk is full, and where the `room` for all blobs is used up; `why` it could
-    not be kept says which.
+    not be kept says which. A blob longer than `most` is refused.
     """
 
     limit: int
     room: Room = attrs.field(factory=lambda: Room(1 << 40))
+    most: int = 1 << 40
     size: int = 0
     why: str = ""
     _taken: int = 0
@@ -58,7 +59,14 @@ class Spool:
     )
 
     def write(self, chunk: bytes) -> None:
-        """Keep a piece."""
+        """Keep a piece.
+
+        Raises:
+            ArchiveInvalid: when the blob is longer than any blob of the image can be.
+
+        """
+        if self.size + len(chunk) > self.most:
+            raise ArchiveInvalid("a pushed blob is larger than the image")
         self._hasher.update(chunk)
         self.size += len(chunk)
         if self._file is not None:

@@ -37,13 +37,14 @@ class Kept:
         self._delta.keep(digest, self._spool)
 
     def abandon(self) -> None:
-        """Let go of it."""
+        """Delete what was kept."""
         self._spool.close()
+        self._delta.dropped()
 
 
 @attrs.define
 class Through:
-    """A blob that goes straight into the nodes; one at a time has the way.
+    """A blob that goes straight into the nodes, within one request; one at a time has the way.
 
     The others wait before their bodies are read: an engine that sends 127 layers at once takes the
     memory of one.
@@ -62,15 +63,20 @@ class Through:
         """Wait until no other blob is on the way; then ask which nodes lack this one."""
         self._delta.way.acquire()
         self._has_way = True
-        self._nodes = lacking()
+        try:
+            self._nodes = lacking()
+        except BaseException:
+            self._free()
+            raise
 
     def write(self, chunk: bytes) -> None:
         """Pass a piece on."""
+        self._require_way()
         if not self._begun:
             self._begin()
-        self._left -= len(chunk)
-        if self._left < 0:
+        if len(chunk) > self._left:
             raise DigestMismatch(f"{self._digest} is longer than announced")
+        self._left -= len(chunk)
         self._hasher.update(chunk)
         self._put(chunk)
 
@@ -81,7 +87,11 @@ class Through:
 
     def finish(self, digest: Digest) -> None:
         """Check it, and free the way."""
-        if self._left or not self._begun or self._hasher.hexdigest() != digest.hex:
+        self._require_way()
+        if not self._begun and not self._size:
+            self._begin()
+        whole = self._begun and not self._left and digest == self._digest
+        if not whole or self._hasher.hexdigest() != digest.hex:
             raise DigestMismatch(f"a pushed blob is not {digest}")
         self._put(padding(self._size))
         self._delta.passed(digest, self._size, self._nodes)
@@ -94,6 +104,11 @@ class Through:
         for name in self._nodes if self._begun else ():
             self._delta.feeds[name].abort()
         self._free()
+
+    def _require_way(self) -> None:
+        """Refuse a write into the nodes' streams by any but the one blob that has the way."""
+        if not self._has_way:
+            raise DigestMismatch(f"{self._digest} was complete already, or was given up")
 
     def _free(self) -> None:
         self._has_way = False

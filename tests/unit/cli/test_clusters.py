@@ -9,7 +9,7 @@ import pytest
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.stub import Docker, node
 
-NODES = (node("dev-worker", "running", "dev"), node("a-control-plane", "paused", "a"))
+NODES = (node("dev-control-plane2", "running", "dev"), node("a-control-plane", "paused", "a"))
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_clusters_are_text_on_stdout(run: Run, daemon: str) -> None:
         f"  a (kind, docker at {daemon})",
         "    a-control-plane  control-plane  paused",
         f"* dev (kind, docker at {daemon})",
-        "    dev-worker  control-plane  running",
+        "    dev-control-plane2  control-plane  running",
     ]
     assert outcome.stderr.startswith("note: podman at unix:///")
     assert "stale.sock" in outcome.stderr

@@ -85,11 +85,13 @@ def test_only_what_a_shell_takes_as_it_is_is_offered(
 ) -> None:
     """A container's labels are anybody's: what is offered is put into a command line."""
     bad = ["$(reboot)", "a;b", "a\nplain,b", "a b"]
-    nodes = [stub.node(f"n{i}", cluster=name) for i, name in enumerate([*bad, "kind"])]
+    nodes = [stub.node(f"{name}-control-plane", cluster=name) for name in (*bad, "kind")]
     with stub.Docker(containers=nodes).listening(tmp_path) as url:
         monkeypatch.setenv("DOCKER_HOST", url)
         assert words(monkeypatch, "imgload", "load", "-c", "") == ["plain,kind"]
-        assert words(monkeypatch, "imgload", "load", "-c", "kind", "-n", "") == ["plain,n4"]
+        assert words(monkeypatch, "imgload", "load", "-c", "kind", "-n", "") == [
+            "plain,kind-control-plane"
+        ]
 
 
 def test_an_engine_that_is_slow_is_not_waited_for(

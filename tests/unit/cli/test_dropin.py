@@ -25,7 +25,7 @@ def ask(
     def ask_it(tool: Tool, *arguments: str) -> Outcome:
         return Outcome(stand_in(tool, arguments), *capsys.readouterr())
 
-    with Docker((node(), node("b-1", cluster="b"))).listening(tmp_path) as url:
+    with Docker((node(), node("b-control-plane", cluster="b"))).listening(tmp_path) as url:
         monkeypatch.setenv("DOCKER_HOST", url)
         monkeypatch.setenv("PATH", str(tmp_path))
         yield ask_it
@@ -92,7 +92,7 @@ def test_a_failing_cluster_does_not_stop_the_next(
     outcome = ask(K3D, "image", "import", "app:dev", "-c", "kind", "-c", "b")
     assert (outcome.status, outcome.stdout) == (1, "")
     assert "kind-control-plane is paused" in outcome.stderr
-    assert "b-1 is paused" in outcome.stderr
+    assert "b-control-plane is paused" in outcome.stderr
 
 
 def test_without_the_real_one_there_is_a_status_for_it(ask: Ask) -> None:

@@ -39,7 +39,7 @@ CASES = {
     "no cluster": Case(("app:dev", "-c", "other"), 4, "cluster-not-found"),
     "no cluster at all": Case(("app:dev",), 4, "cluster-not-found", Docker(())),
     "two clusters": Case(
-        ("app:dev",), 4, "cluster-ambiguous", Docker((node(), node("b", cluster="b")))
+        ("app:dev",), 4, "cluster-ambiguous", Docker((node(), node("b-control-plane", cluster="b")))
     ),
     "no node": Case(("app:dev", "-n", "other"), 4, "node-not-found"),
     "dead socket": Case(("app:dev",), 5, "engine-unreachable", None),

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from imgload.clusters.kind import CLUSTER_LABEL, KIND, ROLE_LABEL
 from imgload.engines.base import Container
 from tests.unit.fakes import LocalEngine
@@ -49,7 +51,29 @@ def test_a_stopped_node_is_still_a_node(tmp_path: Path) -> None:
     assert nodes(tmp_path, container("kind-worker", state="exited")) == {"kind": ["kind-worker"]}
 
 
-def test_a_node_without_a_role_is_a_node(tmp_path: Path) -> None:
-    """Only the balancer's role matters."""
+@pytest.mark.parametrize("role", ["", "external-etcd", "external-load-balancer", "Worker"])
+def test_only_kinds_own_roles_make_a_node(tmp_path: Path, role: str) -> None:
+    """kind gives a node the role control-plane or worker; a leftover of old kind has another."""
+    assert nodes(tmp_path, container(f"kind-{role}", role=role)) == {}
     bare = Container("id", "kind-worker", "running", {CLUSTER_LABEL: "kind"})
-    assert nodes(tmp_path, bare) == {"kind": ["kind-worker"]}
+    assert nodes(tmp_path, bare) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "cluster", "role"),
+    [
+        ("gifted_wing", "kind", "control-plane"),
+        ("kind-worker", "kind", "control-plane"),
+        ("kind-worker-1", "kind", "worker"),
+        ("a-kind-worker", "kind", "worker"),
+        ("kind-worker\n", "kind", "worker"),
+        ("kind-worker\N{ARABIC-INDIC DIGIT TWO}", "kind", "worker"),
+        ("kindXworker", ".*", "worker"),
+        ("-worker", "", "worker"),
+    ],
+)
+def test_labels_without_kinds_name_make_no_node(
+    tmp_path: Path, name: str, cluster: str, role: str
+) -> None:
+    """A container inherits its image's labels; its name is the user's or the engine's."""
+    assert nodes(tmp_path, container(name, cluster, role)) == {}

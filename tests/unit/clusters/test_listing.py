@@ -62,5 +62,5 @@ def test_the_document_has_everything(tmp_path: Path) -> None:
 )
 def test_states_are_the_same_words_for_every_engine(tmp_path: Path, state: str, told: str) -> None:
     """Docker's and Podman's; what is neither running nor stopped is told as it is."""
-    [cluster] = listed(tmp_path, container("a", "a", state=state)).clusters
+    [cluster] = listed(tmp_path, container("a-worker", "a", state=state)).clusters
     assert [node.state for node in cluster.nodes] == [told]

@@ -17,10 +17,10 @@ def k3d(name: str, cluster: str = "dev", role: str = "server") -> Container:
     return Container(f"id-of-{name}", name, "running", labels)
 
 
-def minikube(name: str, role: str = "control-plane", created: str = "true") -> Container:
-    host = "minikube.sigs.k8s.io"
-    labels = {f"created_by.{host}": created, f"name.{host}": name, f"mode.{host}": name}
-    if role:
+def minikube(name: str, role: str | None = "", created: str = "true", label: str = "") -> Container:
+    host, machine = "minikube.sigs.k8s.io", label or name
+    labels = {f"created_by.{host}": created, f"name.{host}": machine, f"mode.{host}": machine}
+    if role is not None:
         labels[f"role.{host}"] = role
     return Container(f"id-of-{name}", name, "running", labels)
 
@@ -48,12 +48,40 @@ def test_a_label_alone_makes_no_k3d(tmp_path: Path) -> None:
     assert found(K3D, tmp_path, stray, other, unnamed) == {}
 
 
+def test_a_node_that_was_added_to_a_k3d_cluster_is_one(tmp_path: Path) -> None:
+    """`k3d node create extra` calls its container k3d-extra-0 (cmd/node/nodeCreate.go)."""
+    added = k3d("k3d-extra-0", role="agent")
+    assert found(K3D, tmp_path, added) == {"dev": [("k3d-extra-0", "agent")]}
+
+
+@pytest.mark.parametrize(
+    ("name", "cluster"),
+    [
+        ("gifted_wing", "dev"),
+        ("k3d-dev-server", "dev"),
+        ("my-k3d-dev-server-0", "dev"),
+        ("k3d-dev-server-0", "dev\x1b[2J"),
+        ("k3d-dev-server-0", ""),
+    ],
+)
+def test_labels_without_k3ds_name_make_no_node(tmp_path: Path, name: str, cluster: str) -> None:
+    """A container inherits its image's labels; its name is the user's or the engine's."""
+    assert found(K3D, tmp_path, k3d(name, cluster)) == {}
+
+
+@pytest.mark.parametrize("role", ["control-plane", "worker", ""])
+def test_labels_without_minikubes_name_make_no_node(tmp_path: Path, role: str) -> None:
+    """A node's container is called what its label says."""
+    assert found(MINIKUBE, tmp_path, minikube("gifted_wing", role, label="minikube")) == {}
+    assert found(MINIKUBE, tmp_path, minikube("minikube", "database")) == {}
+
+
 def test_minikubes_further_nodes_belong_to_its_profile(tmp_path: Path) -> None:
-    """The second node's labels name itself only: dev-m02 (pkg/drivers/kic/kic.go)."""
-    nodes = [minikube("dev"), minikube("dev-m02", "worker"), minikube("dev-m03", "worker")]
+    """The second node's labels name itself only, and its role is empty (pkg/drivers/kic/kic.go)."""
+    nodes = [minikube("dev"), minikube("dev-m02", "worker"), minikube("dev-m03")]
     assert found(MINIKUBE, tmp_path, *nodes, minikube("minikube")) == {
-        "dev": [("dev", "control-plane"), ("dev-m02", "worker"), ("dev-m03", "worker")],
-        "minikube": [("minikube", "control-plane")],
+        "dev": [("dev", "node"), ("dev-m02", "worker"), ("dev-m03", "node")],
+        "minikube": [("minikube", "node")],
     }
 
 
@@ -64,8 +92,9 @@ def test_a_profile_may_be_called_like_a_further_node(tmp_path: Path, name: str) 
 
 
 def test_what_only_fills_minikubes_volume_is_no_node(tmp_path: Path) -> None:
-    """It has the labels, and no role (pkg/drivers/kic/oci/volumes.go)."""
-    assert found(MINIKUBE, tmp_path, minikube("dev-preload-sidecar", role="")) == {}
+    """It has the labels, but for the role's (pkg/drivers/kic/oci/volumes.go)."""
+    sidecar = minikube("dev-preload-sidecar", role=None, label="dev")
+    assert found(MINIKUBE, tmp_path, sidecar, minikube("dev", role=None)) == {}
     assert found(MINIKUBE, tmp_path, minikube("dev", created="false")) == {}
 
 

@@ -114,6 +114,22 @@ def test_endless_output_is_refused(ours: Ours, monkeypatch: pytest.MonkeyPatch) 
         ours.attached.communicate(None)
 
 
+def test_an_import_may_be_silent_for_as_long_as_its_size_needs(
+    ours: Ours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ctr says nothing while it unpacks."""
+    monkeypatch.setattr(module, "UNPACK_SECONDS", 0.0)
+    monkeypatch.setattr(module, "UNPACK_BYTES", 1000)
+
+    def engine() -> None:
+        received(ours)
+        threading.Event().wait(2.5)
+        ours.engine.close()
+
+    behave(engine)
+    assert ours.attached.communicate([bytes(60_000)]) is True
+
+
 def test_only_the_end_of_stderr_is_kept(ours: Ours) -> None:
     """The last words say what went wrong."""
 

@@ -33,7 +33,7 @@ def heard(folder: Path, engine: type[Engine], *events: object) -> list[ImageEven
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines)
     with served(folder, lambda connection, _: connection.sendall(CHUNKED + chunks)) as endpoint:
         opened = engine(attrs.evolve(endpoint, kind="docker", version="1.41"))  # type: ignore[call-arg]
-        return list(opened.image_events(0))
+        return [each for each in opened.image_events(0) if isinstance(each, ImageEvent)]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,32 @@ def test_a_socket_that_others_can_put_there_has_to_be_ones_own(
     assert found("podman", environ, tmp_path) == {}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder away, which only root can")
+def test_a_link_in_somebody_elses_folder_is_not_followed(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """Whoever owns the folder can turn the link to a socket of their own at any time."""
+    listen(tmp_path / "real.sock")
+    path = tmp_path / "tmp/podman/x-api.sock"
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "real.sock")
+    assert list(found("podman", environ, tmp_path)) == ["tmp/podman/x-api.sock"]
+    os.chown(path.parent, 65534, 65534)
+    assert found("podman", environ, tmp_path) == {}
+
+
+def test_a_socket_in_a_folder_that_all_may_write_to_is_not_used(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """Anybody could replace it; in a sticky folder only its owner can."""
+    path = tmp_path / "tmp/podman/x-api.sock"
+    listen(path)
+    path.parent.chmod(0o777)
+    assert found("podman", environ, tmp_path) == {}
+    path.parent.chmod(0o1777)
+    assert list(found("podman", environ, tmp_path)) == ["tmp/podman/x-api.sock"]
+
+
 def test_many_sockets_are_not_all_asked(tmp_path: Path, environ: dict[str, str]) -> None:
     """Nor does a folder that cannot be listed stop anything."""
     for number in range(40):

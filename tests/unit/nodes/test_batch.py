@@ -145,7 +145,7 @@ def test_groups_run_side_by_side(tmp_path: Path) -> None:
 
 def test_only_the_command_before_all_has_the_input() -> None:
     """It is an import that reads an archive."""
-    argv, marker = batch_argv([["cat"]], [["printf", "b"]], before=["head", "-c", "3"])
+    argv, marker = batch_argv([["cat"]], [["printf", "b"]], before=[["head", "-c", "3"]])
     done = subprocess.run(argv, capture_output=True, check=True, input=b"abc")
     assert [o.text for o in parse_batch(done.stdout, marker, 3)] == ["abc", "", "b"]
 
@@ -154,7 +154,7 @@ def test_only_the_command_before_all_has_the_input() -> None:
 def test_what_comes_after_a_failed_import_is_not_run(status: int) -> None:
     """Its exit status is the shell's: 0 would be taken for a connection that broke."""
     fail = ["sh", "-c", f"exit {status}"]
-    argv, marker = batch_argv([["printf", "b"]], [["printf", "c"]], before=fail)
+    argv, marker = batch_argv([["printf", "b"]], [["printf", "c"]], before=[fail])
     done = subprocess.run(argv, capture_output=True, check=False, input=b"abc")
     assert done.returncode == status
     assert parse_batch(done.stdout, marker, 3) == [Output(status, b"")]

@@ -78,29 +78,54 @@ def test_every_config_version_is_understood(config: str) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        "",
         "version = 3",
-        "not toml at all {{{",
         "plugins = 5",
         "plugins = ['a']",
         "[plugins]\n'io.containerd.cri.v1.images' = 5",
         "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = ''",
-        "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = 5",
         "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.x]\nsnapshotter = 'native'",
         "[plugins.'io.containerd.transfer.v1.local'.unpack_config]\nsnapshotter = 'native'",
     ],
 )
-def test_a_config_that_does_not_tell_has_no_snapshotter(config: str) -> None:
-    """Another plugin's snapshotter is not CRI's."""
+def test_a_config_without_the_setting_has_the_documented_default(config: str) -> None:
+    """Another plugin's snapshotter, or another runtime's, is not CRI's."""
+    assert parse_snapshotter(config) == "overlayfs"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "",
+        "\n",
+        "not toml at all {{{",
+        "time=x level=warning msg=y\n[plugins",
+        "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = 5",
+        "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = '; reboot'",
+        "a = " + "[" * 5000,
+        "a = " + "9" * 5000,
+    ],
+)
+def test_an_unreadable_config_has_no_snapshotter(config: str) -> None:
+    """No default is assumed; tomllib raises other errors for what is nested without end."""
     assert parse_snapshotter(config) is None
 
 
 @pytest.mark.parametrize(
-    "config", ["a = " + "[" * 5000, "a = " + "9" * 5000, "a" + ".a" * 5000 + " = 1"]
+    "config",
+    [
+        (
+            "[plugins.'io.containerd.cri.v1.runtime'.containerd]\ndefault_runtime_name = 'x'\n"
+            "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.x]\nsnapshotter = 'native'"
+        ),
+        (
+            "[plugins.'io.containerd.grpc.v1.cri'.containerd]\nsnapshotter = 'overlayfs'\n"
+            "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]\nsnapshotter = 'native'"
+        ),
+    ],
 )
-def test_a_config_beyond_pythons_limits_has_no_snapshotter(config: str) -> None:
-    """Nested without end, or a number of 5000 digits, which tomllib raises other errors for."""
-    assert parse_snapshotter(config) is None
+def test_the_default_runtimes_snapshotter_goes_first(config: str) -> None:
+    """Pods that name no RuntimeClass get it (containerd internal/cri RuntimeSnapshotter)."""
+    assert parse_snapshotter(config) == "native"
 
 
 @pytest.mark.parametrize("version", LOADED)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgload.errors import NodeUnusable
 from imgload.nodes.batch import Output
 from imgload.nodes.cri import CriAnswer, inspect_image, parse_inspect
 from imgload.oci.digest import Digest
@@ -89,3 +90,21 @@ def test_any_answer_is_read(status: int, stdout: bytes) -> None:
 def test_the_name_is_one_argument() -> None:
     """Whatever it is."""
     assert inspect_image("app v1")[-1] == "app v1"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_recorded_denial_is_no_failure(version: str) -> None:
+    """With what crictl says on stderr."""
+    assert parse_inspect(Output(1, recorded(version, "absent"))) == CriAnswer(None)
+
+
+def test_a_crictl_that_does_not_connect_says_nothing_of_the_image() -> None:
+    """It is an error of its own, and the reason is told."""
+    said = (
+        b'time="2026-11-29T03:00:00Z" level=fatal msg="validate service connection: validate CRI v1'
+        b' image API for endpoint \\"unix:///run/x.sock\\": rpc error: code = Unavailable"\n'
+    )
+    with pytest.raises(NodeUnusable, match="validate service connection"):
+        parse_inspect(Output(1, said))
+    failed = parse_inspect(Output(1, b"rpc error: not initialized"))
+    assert failed == CriAnswer(None, "rpc error: not initialized")

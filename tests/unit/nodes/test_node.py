@@ -29,7 +29,7 @@ case "$*" in
   *) exit 3 ;;
 esac
 """
-CRICTL = '[ "$2" = docker.io/library/myapp:v1 ] && cat "{0}/inspect"'
+CRICTL = '[ "$6" = docker.io/library/myapp:v1 ] && cat "{0}/inspect"'
 
 
 def node_on(folder: Path, version: str = "2.1", **programs: str) -> Node:
@@ -84,7 +84,8 @@ def test_a_node_whose_containerd_is_dead_is_unusable(tmp_path: Path) -> None:
 
 def test_a_shell_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
     """Not every answer came."""
-    node = node_on(tmp_path, crictl='echo "out of memory" >&2; kill -9 $PPID')
+    dying = 'case "$*" in *"content ls") echo "out of memory" >&2; kill -9 $PPID; esac'
+    node = node_on(tmp_path, ctr=f"{dying}\n{CTR}")
     with pytest.raises(NodeUnusable, match="out of memory"):
         node.survey(Question((MYAPP,), ()))
 
@@ -187,7 +188,9 @@ def test_what_an_import_left_is_taken_to_be_there(tmp_path: Path) -> None:
     node.survey(asked)
     assert node.expected(asked) is None
     survey = node.import_layout(iter([b"x"]), AMD, asked)
-    assert node.expected(Question((MYAPP,), (Digest.of(b"newer"),))) is survey
+    expected = node.expected(Question((MYAPP,), (Digest.of(b"newer"),)))
+    assert expected == survey
+    assert not expected.fresh
     assert node.expected(Question((MYAPP, "other"), (Digest.of(b"newer"),))) is None
     assert node.expected(Question((MYAPP,), (CONFIG_ID,))) is None
 

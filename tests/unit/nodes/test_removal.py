@@ -14,6 +14,7 @@ from imgload.oci.digest import Digest
 from tests.unit.fakes import RUNNING, LocalEngine
 
 ID = Digest.of(b"app")
+PROGRAMS = {"containerd": "echo version = 2"}
 BY_IMPORT = f"import-2026-11-23@{ID}"
 
 
@@ -23,11 +24,13 @@ def removed(folder: Path, *records: str, taken: str = "docker.io/library/other:v
     script = f"""case "$*" in
       *" tag "*|*" rm "*) echo "$*" >>{log} ;;
       version) echo Server: ;;
+      *" ls -q "*) for word; do case "$word" in name==*,target*)
+        word=${{word#name==\\"}}; echo "${{word%%\\"*}}";; esac; done ;;
       *) echo HEAD ;;
     esac"""
-    image = NodeImage(ID, records=records)
+    image = NodeImage(ID, records=records, targets=(ID,))
     other = attrs.evolve(image, image_id=Digest.of(b"other"), records=(taken,))
-    node = Node("kind-worker", LocalEngine(folder, {"ctr": script}), RUNNING)
+    node = Node("kind-worker", LocalEngine(folder, PROGRAMS | {"ctr": script}), RUNNING)
     after = remove_images(node, [image], Inventory((image, other), Storage({}, {})))
     assert after.images == ()
     return log.read_text().splitlines()
@@ -43,7 +46,7 @@ def test_a_record_that_cri_knows_otherwise_gets_that_name_first(tmp_path: Path) 
     """Else CRI lists the image for ever (kind #3369)."""
     full = f"docker.io/library/{BY_IMPORT}"
     assert removed(tmp_path, BY_IMPORT) == [
-        f"-n k8s.io images tag --force -- {BY_IMPORT} {full}",
+        f"-n k8s.io images tag -- {BY_IMPORT} {full}",
         f"-n k8s.io images rm --sync -- {BY_IMPORT} {full}",
     ]
 

@@ -4,7 +4,7 @@ import pytest
 
 from imgload.errors import NodeUnusable
 from imgload.nodes import containerd
-from imgload.nodes.runtime import CONTAINERD, K3S, look_command, parse_look
+from imgload.nodes.runtime import CONTAINERD, K3S, Runtime, look_command, parse_look
 
 USUAL = "socket /run/containerd/containerd.sock\n"
 OF_K3S = "socket /run/k3s/containerd/containerd.sock\n"
@@ -25,7 +25,7 @@ def test_k3ss_containerd_listens_elsewhere() -> None:
         "/run/k3s/containerd/containerd.sock",
     )
     assert K3S.spelled(containerd.CONTENT)[3:] == containerd.CONTENT[1:]
-    assert K3S.spelled(["crictl", "inspecti", "ctr"]) == ("crictl", "inspecti", "ctr")
+    assert K3S.spelled(["uname", "-m"]) == ("uname", "-m")
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,19 @@ def test_the_containerd_is_told_by_its_socket(printed: str, expected: object) ->
     assert parse_look(printed) == expected
 
 
+@pytest.mark.parametrize("runtime", [CONTAINERD, K3S])
+def test_crictl_is_given_the_containerds_own_socket(runtime: Runtime) -> None:
+    """Both endpoints: /etc/crictl.yaml may name another for each."""
+    words = runtime.spelled(["crictl", "inspecti", "app"])
+    endpoint = f"unix://{runtime.socket}"
+    assert words[-7:] == ("crictl", "-r", endpoint, "-i", endpoint, "inspecti", "app")
+
+
 def test_without_links_the_programs_are_within_k3s() -> None:
     """And k3s itself knows the address."""
     found = parse_look(f"{OF_K3S}program k3s\n")
     assert found.spelled(["ctr", "version"]) == ("k3s", "ctr", "version")
-    assert found.spelled(["crictl", "images"]) == ("k3s", "crictl", "images")
+    assert found.spelled(["crictl", "images"])[4:6] == ("k3s", "crictl")
     assert found.config == K3S.config
 
 

@@ -48,9 +48,15 @@ case "$*" in
   *) echo KEY ;;
 esac
 """
+CRICTL = """
+{ printf '%s\\0' "$@"; printf '\\n\\0'; } >>"$LOG"
+[ "$1" != pull ] || find "${CONFIG%/*}" -path "*/${2%%/*}/hosts.toml" -exec cat {} + |
+    sed -n 's|^server = "\\(.*\\)"|failed to pull: Head \\1/v2/|p'
+"""
+"""Like CRI, names the address in the file for a registry in its error."""
 PROGRAMS = {
     "ctr": CTR,
-    "crictl": "{ printf '%s\\0' \"$@\"; printf '\\n\\0'; } >>\"$LOG\"",
+    "crictl": CRICTL,
     "containerd": 'cat "$CONFIG"',
     "sleep": ":",
 }

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from imgload.errors import ImgloadError, NodeUnusable
 from imgload.nodes.batch import Output
+from imgload.nodes.containerd import parse_snapshotter
 from imgload.nodes.cri import CriAnswer
 from imgload.nodes.survey import (
     Question,
@@ -29,11 +30,12 @@ DF = b"""Filesystem     1024-blocks     Used Available Capacity Mounted on
 CONFIG_ID = Digest("sha256", "a66a7ae1c90f95460e4a63cab29fb411e9c4f98ef72e45059e0e573c0f340ff4")
 TRAITS = Traits((2, 1), "overlayfs", Platform("linux", "amd64"), None)
 SMALL = Image()
+START = Output(0, b"123 2026-11-23 08:19:52.000\n")
 
 
 def traits_of(version: str, machine: bytes = b"x86_64\n", free: bytes = DF) -> list[Output]:
     outputs = (recorded(version, "version"), recorded(version, "config"), machine, free)
-    return [*(Output(0, stdout) for stdout in outputs), Output(1, b"")]
+    return [*(Output(0, stdout) for stdout in outputs), Output(1, b""), START]
 
 
 def state_of(version: str, *rest: Output) -> list[Output]:
@@ -87,6 +89,15 @@ def test_free_space_is_the_fourth_column(row: bytes, mib: int) -> None:
     assert read_traits(traits_of("2.1", free=free)).free == mib << 20
 
 
+@pytest.mark.parametrize("config", [Output(1, b""), Output(0, b""), Output(0, b"[plugins")])
+def test_a_snapshotter_that_cannot_be_read_is_not_guessed(config: Output) -> None:
+    """What is unpacked for another snapshotter is of no use to pods."""
+    version, _, *rest = traits_of("2.1")
+    with pytest.raises(NodeUnusable, match="snapshotter") as caught:
+        read_traits([version, config, *rest], "docker exec n containerd config dump")
+    assert "containerd config dump" in caught.value.hint
+
+
 def test_a_containerd_that_does_not_answer_is_unusable() -> None:
     """No survey is better than an empty one, which would send everything."""
     outputs = traits_of("2.1")
@@ -105,7 +116,7 @@ def test_a_containerd_that_does_not_answer_is_unusable() -> None:
 def test_a_kubelet_that_does_not_look_into_containerd_is_refused(settings: bytes) -> None:
     """minikube with Docker, before its 1.24 and since, and with CRI-O; a containerd may run."""
     with pytest.raises(NodeUnusable, match="does not look into containerd") as caught:
-        read_traits([*traits_of("2.1")[:4], Output(0, settings)])
+        read_traits([*traits_of("2.1")[:4], Output(0, settings), START])
     assert "minikube image load" in caught.value.hint
 
 
@@ -122,7 +133,7 @@ def test_a_kubelet_that_does_not_look_into_containerd_is_refused(settings: bytes
 def test_other_settings_of_crictl_refuse_nothing(settings: bytes) -> None:
     """Kind's own, a comment, another name in the path; and none takes long to read."""
     with within(2):
-        assert read_traits([*traits_of("2.1")[:4], Output(0, settings)]).version == (2, 1)
+        assert read_traits([*traits_of("2.1")[:4], Output(0, settings), START]).version == (2, 1)
 
 
 @pytest.mark.parametrize("failing", range(3))
@@ -197,13 +208,14 @@ real = st.sampled_from(
 )
 
 
-@given(st.lists(outputs | real, min_size=5, max_size=5))
+@given(st.lists(outputs | real, min_size=6, max_size=6))
 def test_any_traits_are_read_or_unusable(answers: list[Output]) -> None:
     """Never anything but ImgloadError."""
     try:
         assert isinstance(read_traits(answers), Traits)
     except ImgloadError:
-        assert answers[0].exit_status
+        config = answers[1]
+        assert answers[0].exit_status or config.exit_status or not parse_snapshotter(config.text)
 
 
 @given(st.lists(outputs | real, min_size=5, max_size=5))

