@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -197,5 +198,5 @@ def _kept_local(image: Image) -> Iterator[Note]:
     if short != image.name:
         yield Note(
             f"{image.name} is what the archive calls it, and not what a pod finds as {short};"
-            f" for that, load it by name: imgload load {short} --from …"
+            f" for that, load it by name: imgload load {shlex.quote(short)} --from …"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,7 +107,8 @@ def connect_registry(
         raise UsageError(
             f"{address} is the node itself, as seen from a node",
             hint="give the address at which the nodes see it, and the name on this machine as a"
-            f" mirror: imgload registry connect http://REGISTRY:5000 --mirror {address.host}",
+            " mirror: imgload registry connect http://REGISTRY:5000"
+            f" --mirror {shlex.quote(address.host)}",
         )
     with Connections.open() as connections:
         chosen, context = _chosen(connections, cluster, nodes)

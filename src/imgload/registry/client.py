@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from http import HTTPStatus
@@ -145,7 +146,8 @@ class RegistryClient:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise RegistryError(
                 f"{self.url} does not answer ({method} {target.partition('?')[0]}): {why}",
-                hint=f"see whether it runs, and has this address here: curl {self.url}/v2/",
+                hint="see whether it runs, and has this address here:"
+                f" curl {shlex.quote(f'{self.url}/v2/')}",
             ) from error
 
 
