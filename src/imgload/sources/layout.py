@@ -47,7 +47,10 @@ def _member(folder: Path, path: str) -> Iterator[bytes]:
         yield header(path, size)
         left = size
         while left:
-            chunk = file.read(min(CHUNK, left))
+            try:
+                chunk = file.read(min(CHUNK, left))
+            except OSError as error:
+                raise ArchiveInvalid(f"cannot read {folder / path}: {error.strerror}") from error
             if not chunk:
                 raise ArchiveInvalid(f"{folder / path} shrank while it was read")
             left -= len(chunk)
