@@ -53,7 +53,7 @@ def unwritten(error: OSError) -> int:
 def _in_print(error: OSError) -> bool:
     """Whether it was raised by what writes the output, and not by a disk or a connection."""
     *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
-    return frame.f_globals["__name__"].startswith(("click.", "rich.", "imgload.cli."))
+    return str(frame.f_globals["__name__"]).startswith(("click.", "rich.", "imgload.cli."))
 
 
 def open_streams() -> None:

@@ -224,9 +224,10 @@ def media_type(raw: bytes) -> str:
 
 
 def _words(body: bytes) -> str:
-    """Return a registry's own words (OCI distribution spec, "Error Codes")."""
+    """Return a registry's own words in one line (OCI distribution spec, "Error Codes")."""
     try:
         errors: Any = load_json(body)["errors"]
-        return "; ".join(f"{e['code']}: {e.get('message') or ''}".rstrip(": ") for e in errors)
+        text = "; ".join(f"{e['code']}: {e.get('message') or ''}".rstrip(": ") for e in errors)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return body[:300].decode(errors="replace").strip()
+        text = body[:300].decode(errors="replace")
+    return " ".join(text.split())

@@ -121,7 +121,7 @@ if [ "$expected" != "$text" ]; then
     printf '%s' "$text" >"$new"
     said=$(containerd --config "$new" config dump 2>&1 >/dev/null) || {
         rm "$new"
-        printf 'containerd refuses it: %s\n' "$said" >&2
+        printf 'containerd refuses it:\n%s\n' "$said" >&2
         exit 1
     }
     trap 'exit 1' HUP INT TERM

@@ -35,7 +35,7 @@ def layout_chunks(folder: Path) -> Iterator[bytes]:
 def _blobs(folder: Path) -> Iterator[str]:
     for blob in sorted((folder / "blobs").glob("*/*")):
         if blob.parent.is_symlink() or blob.parent.parent.is_symlink():
-            raise ArchiveInvalid(f"cannot read {blob.parent}: it is a link")
+            raise ArchiveInvalid(f"cannot read {str(blob.parent)!r}: it is a link")
         with suppress(ArchiveInvalid):
             Digest(blob.parent.name, blob.name)
             yield str(blob.relative_to(folder))
