@@ -17,8 +17,8 @@ from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest, read_conta
 from imgload.engines.settings import dig, text_at
 from imgload.engines.trouble import refuse_bad_answer, translated, understood
 from imgload.engines.wire import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
-from imgload.errors import EngineError, EngineFailed
-from imgload.leftovers import Leftover, note, stale_tags
+from imgload.errors import EngineFailed
+from imgload.leftovers import TAG, Leftover, note
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -36,7 +36,7 @@ _NO_CREDENTIALS = "e30="
 _ONLY_THE_NAME = {"noprune": "1"}
 _UNTAG_SECONDS = 10.0
 _PLACEHOLDER = "imgload: an empty image, in place of another that keeps its content"
-"""The comment of an image that takes a name over for a moment; see `DockerEngine._untag`."""
+"""The comment of an image that takes a name over for a moment; see `_move_to_placeholder`."""
 
 
 class DockerEngine(RestEngine):
@@ -149,29 +149,12 @@ class DockerEngine(RestEngine):
                 self.ask("POST", f"/images/{image}/tag", "tagging", params=target).close()
             yield partial(self._push, repository, tag)
         finally:
-            self._take_back(Leftover(name, str(image), here=True, note=noted))
+            self._take_back(Leftover(self.endpoint.url, name, str(image), here=True, note=noted))
 
-    def _take_back(self, left: Leftover) -> None:
-        """Take a name away; where that fails, the next run does, and no load fails for it."""
-        try:
-            was_here = self._untag(left.name, left.image)
-        except EngineError:
-            left.note.leave()
-        else:
-            if was_here or left.here:
-                left.note.remove()
-            else:
-                left.note.leave()
-
-    def tidy(self) -> None:
-        for left in stale_tags(self.endpoint.url):
-            if left.here or self.endpoint.local:
-                self._take_back(left)
-            else:
-                left.note.leave()
+    temporary_names = TAG
 
     @understood
-    def _untag(self, name: str, image: str) -> bool:
+    def remove_temporary(self, name: str, image: str) -> bool:
         """Take a name away, and no image with it; return whether the engine had it.
 
         A rebuild may have left the image no other name. Docker would then delete the image with

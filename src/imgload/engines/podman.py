@@ -10,11 +10,12 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 from imgload.engines.base import About, Container, EngineImage, ImageEvent
-from imgload.engines.rest import RestEngine, image_digest, read_container, tags_of
+from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest, read_container, tags_of
 from imgload.engines.settings import dig, text_at
-from imgload.engines.trouble import translated, understood
+from imgload.engines.trouble import refuse_bad_answer, translated, understood
 from imgload.engines.wire import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
 from imgload.errors import EngineFailed, ReferenceInvalid
+from imgload.leftovers import LIST
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.reference import Reference, image_id_prefix, is_full_image_id
@@ -154,6 +155,20 @@ class PodmanEngine(RestEngine):
             if len(images) > 1:
                 raise
         return ask(params=[*oci, *references])
+
+    temporary_names = LIST
+
+    @understood
+    def remove_temporary(self, name: str, image: str) -> bool:
+        """Remove a manifest list, and none of its images; return whether the engine had it."""
+        del image
+        doing = f"removing the manifest list {name}"
+        path = f"/manifests/{name}"
+        with translated(self.endpoint, doing), self._send("DELETE", path) as answer:
+            if answer.status == NOT_FOUND:
+                return False
+            refuse_bad_answer(answer, self.endpoint, doing)
+            return True
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:

@@ -7,6 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from re import Pattern
 from typing import Any
 from urllib.parse import quote
 
@@ -30,8 +31,8 @@ from imgload.engines.trouble import (
     understood,
 )
 from imgload.engines.wire import STREAM_SECONDS, Answer, Request, SocketWire, Wire
-from imgload.errors import ArchiveInvalid, EngineFailed
-from imgload.leftovers import is_ours
+from imgload.errors import ArchiveInvalid, EngineError, EngineFailed
+from imgload.leftovers import Leftover, is_ours, stale
 from imgload.oci.digest import Digest
 
 NOT_FOUND = 404
@@ -213,6 +214,40 @@ class RestEngine(Engine):
         """Yield a stream's chunks; one that is cut off raises EngineFailed."""
         with translated(self.endpoint, "reading the saved image"):
             yield from answer.chunks()
+
+    @property
+    @abstractmethod
+    def temporary_names(self) -> Pattern[str]:
+        """What the names look like that a run makes in the engine and takes away again."""
+
+    @abstractmethod
+    def remove_temporary(self, name: str, image: str) -> bool:
+        """Take such a name away, and no image with it; return whether the engine had it.
+
+        Args:
+            name: as it was noted.
+            image: the engine's ID of the image that got it; empty if that was not noted.
+
+        """
+
+    def tidy(self) -> None:
+        for left in stale([self.endpoint.url], self.temporary_names):
+            if left.here or self.endpoint.local:
+                self._take_back(left)
+            else:
+                left.note.leave()
+
+    def _take_back(self, left: Leftover) -> None:
+        """Take a name away; where that fails, the next run does, and no load fails for it."""
+        try:
+            was_here = self.remove_temporary(left.name, left.image)
+        except EngineError:
+            left.note.leave()
+        else:
+            if was_here or left.here:
+                left.note.remove()
+            else:
+                left.note.leave()
 
     def _until_pushed(self, answer: Answer) -> None:
         """Read a push's progress to its end; an error is among its lines."""
