@@ -21,6 +21,7 @@ from imgload.transports.choose import TransportOption
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.remote import open_folder, soon
+from tests.engine.test_watch import watching
 from tests.lab import Lab
 from tests.lab.rootless import RootlessPodman
 from tests.lab.sshd import Sshd
@@ -97,6 +98,32 @@ def test_an_ssh_that_has_ended_is_started_again_once(
         assert loader.load([tag]).ok
         assert logins(over_ssh) == before + 1
     assert our_ssh() == []
+    forget(node, f"docker.io/library/{tag}")
+
+
+@pytest.mark.parametrize("cluster", ["lab-d21", "lab-e21"])
+def test_a_watch_goes_on_after_its_ssh_has_ended(
+    lab: Lab, images: Images, over_ssh: Sshd, monkeypatch: pytest.MonkeyPatch, cluster: str
+) -> None:
+    """With one new login; it is told once, whether the names are read all the time or not."""
+    node, tag = lab.cluster(cluster).nodes[0], unique()
+    monkeypatch.setenv("DOCKER_HOST", over_ssh.url(str(node.engine.socket)))
+    with watching(tag, "-c", cluster, "--from", "docker") as watcher:
+        images.build(node.engine, tag)
+        assert watcher.loaded()["ok"]
+        before = logins(over_ssh)
+        parent = str(watcher.process.pid)
+        subprocess.run(["pkill", "-P", parent, "-f", "--", " -T "], check=True)
+        watcher.noted("waiting for it")
+        watcher.noted("is back")
+        images.build(node.engine, tag)
+        notes = []
+        while "images" not in (document := watcher.lines.get(timeout=30)):
+            notes.append(document["note"])
+        assert document["ok"], document
+        assert not [note for note in notes if "waiting for it" in note or "is back" in note]
+        assert logins(over_ssh) == before + 1
+        assert watcher.stop() == 0
     forget(node, f"docker.io/library/{tag}")
 
 
