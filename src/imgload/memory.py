@@ -115,12 +115,14 @@ class Memory:
             entry = {**_dict(self._engines.get(engine)), what: dict(newest[-_MOST_LAYERS:])}
             self._engines[engine] = entry
             with suppress(OSError):
+                private_folder(self._path.parent)
                 replace_file(self._path, json.dumps(self._engines))
 
 
 def _read(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError, RecursionError):
-        if path.stat().st_size <= _MAX_FILE:
+        file = path.stat()
+        if file.st_size <= _MAX_FILE and file.st_uid == os.geteuid():
             return _dict(json.loads(path.read_bytes()))
     return {}
 

@@ -257,6 +257,17 @@ def test_a_cache_that_cannot_be_written_is_done_without(file: Path) -> None:
     assert file.parent.read_text() == "in the way"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_cache_of_another_user_is_neither_read_nor_written(file: Path) -> None:
+    """`XDG_CACHE_HOME` may be shared, and open to all."""
+    Memory.load().learn(ENGINE, LAYERS)
+    os.chown(file.parent, 12345, -1)
+    Memory.load().learn(OTHER, LAYERS)
+    assert Memory.load().layers(OTHER) == {}
+    os.chown(file, 12345, -1)
+    assert Memory.load().layers(ENGINE) == {}
+
+
 def test_a_failed_write_leaves_nothing_behind(file: Path) -> None:
     """No piles of temporary files: here a folder has the file's name."""
     file.mkdir(parents=True)
