@@ -24,6 +24,7 @@ from imgload.sending import Sending, Sent, is_final
 from imgload.sources.resolve import Located
 from imgload.transports.choose import TransportOption
 from imgload.transports.delta import DeltaIncomplete
+from imgload.transports.lanes import remove_leftovers
 
 PROOF_SECONDS = 20.0
 """How long CRI may take to hear of an image: containerd tells it by an event, and after a failure
@@ -58,6 +59,7 @@ class Transfer:
 
     def carry_out(self, plan: Plan) -> None:
         """Do what is planned, and prove it."""
+        remove_leftovers(self.nodes[name] for name in self.surveys)
         for step in plan.steps:
             if step.action == "present":
                 self._settle(step.image, NodeResult(step.node, "present", step.proof))

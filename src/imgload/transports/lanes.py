@@ -131,9 +131,8 @@ def import_by_copy(
     """Unpack an OCI layout in the node, import it, and remove it.
 
     What is copied to /tmp or /run of a kind node disappears under their tmpfs (moby #22020). A
-    run that is killed leaves the folder; the next one to this node removes it.
+    run that is killed leaves the folder; the next load into this node removes it.
     """
-    _remove_leftovers(node)
     token = secrets.token_hex(8)
     folder = f"{_FOLDERS}/imgload-{token}"
     noted = note(node.container.id, folder)
@@ -155,7 +154,13 @@ def import_by_copy(
             noted.remove()
 
 
-def _remove_leftovers(node: Node) -> None:
-    for left in stale_folders(node.container.id):
-        node.run(["rm", "-rf", left.name])
-        left.note.remove()
+def remove_leftovers(nodes: Iterable[Node]) -> None:
+    """Remove the folders that killed runs left on nodes; where that fails, the next run does."""
+    by_id = {node.container.id: node for node in nodes}
+    for left in stale_folders(by_id):
+        try:
+            by_id[left.engine].run(["rm", "-rf", left.name])
+        except ImgloadError:
+            left.note.leave()
+        else:
+            left.note.remove()
