@@ -9,7 +9,7 @@ from itertools import product
 
 import attrs
 
-from imgload.errors import EngineFailed, ImgloadError, NodeFull, NodeUnusable, NotProven
+from imgload.errors import EngineFailed, ImgloadError, NodeFull, NotProven
 from imgload.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.nodes import containerd
 from imgload.nodes.node import Before, Node
@@ -294,7 +294,7 @@ class Transfer:
             if all(p.ok for p in proofs.values()):
                 return proofs
             if time.monotonic() > deadline:
-                _require_answers(node, survey)
+                node.require_cri(survey, *proofs)
                 return proofs
             if not all(p.ok or p.awaits_cri for p in proofs.values()):
                 return proofs
@@ -307,16 +307,6 @@ class Transfer:
         before = survey.content.configs_under(target) if target else frozenset()
         others = before - {image.image_id}
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
-
-
-def _require_answers(node: Node, survey: Survey) -> None:
-    """Raise NodeUnusable when crictl failed: that says nothing about an image."""
-    for name, answer in survey.cri.items():
-        if answer.failure:
-            raise NodeUnusable(
-                f"{node.name}: CRI gives no answer about {name}: {answer.failure}",
-                hint=f"{node.engine.name} exec {node.name} crictl info",
-            )
 
 
 def _tag_command(step: Step, target: Digest, node: Node) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 import imgload
+from imgload import transfer
 from imgload.engines import attached
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
@@ -35,11 +36,13 @@ HOLD = "while [ -e /run/hold-import ]; do sleep 0.1; done"
 def program(node: Node, name: str, script: str) -> Iterator[None]:
     """Put a shell script before a program of the node's."""
     path = f"/usr/local/bin/{name}"
-    node.exec("sh", "-c", f"cat >{path} && chmod +x {path}", stdin=f"#!/bin/sh\n{script}".encode())
+    put = f"[ ! -e {path} ] || mv {path} {path}.real; cat >{path} && chmod +x {path}"
+    node.exec("sh", "-c", put, stdin=f"#!/bin/sh\n{script}".encode())
     try:
         yield
     finally:
         node.exec("rm", "-rf", path, "/run/first-import", "/run/hold-import")
+        node.exec("sh", "-c", f"[ ! -e {path}.real ] || mv {path}.real {path}")
 
 
 def half(*, before: str = ":", after: str = "exit 5") -> str:
@@ -249,16 +252,36 @@ def test_a_crictl_that_does_not_connect_is_an_error_of_its_own(lab: Lab, images:
     """It says nothing about the image."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
-    crictl = node.exec("cat", "/usr/local/bin/crictl")
-    silent = crictl.replace('$# "$@"', "2 -r unix:///run/nowhere.sock info").replace("2 -r", "3 -r")
-    try:
-        with program(node, "crictl", silent.removeprefix("#!/bin/sh\n")):
-            error = _refused(tag)
-    finally:
-        path = "/usr/local/bin/crictl"
-        node.exec("sh", "-c", f"cat >{path} && chmod +x {path}", stdin=crictl.encode())
+    silent = "exec /usr/local/bin/crictl.real -r unix:///run/nowhere.sock info"
+    with program(node, "crictl", silent):
+        error = _refused(tag)
     assert isinstance(error, imgload.NodeUnusable)
     assert "nowhere.sock" in error.message
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["echo 'rpc error: code = Unknown desc = broken' >&2; exit 1", "echo '{'"],
+    ids=["fails", "prints nonsense"],
+)
+def test_a_crictl_that_fails_says_nothing_about_the_image(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    """Neither load, verify nor doctor report that CRI does not know the image."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    image_id = images.build(lab.docker, tag)
+    monkeypatch.setattr(transfer, "PROOF_SECONDS", 0.3)
+    with program(node, "crictl", script):
+        loaded = _refused(tag)
+        with pytest.raises(imgload.LoadFailed) as verified:
+            imgload.verify(tag, cluster="lab-d21", source="docker")
+        diagnosis = imgload.examine(tag, cluster="lab-d21")
+    assert isinstance(loaded, imgload.NodeUnusable)
+    assert isinstance(verified.value.report.images[0].nodes[0].error, imgload.NodeUnusable)
+    [problem] = [f for f in diagnosis.findings if (f.check, f.status) == ("image", "problem")]
+    assert problem.hint.endswith("crictl info")
+    assert cri_id(node, f"docker.io/library/{tag}") == image_id
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_a_kept_loader_hears_of_another_snapshotter(lab: Lab, images: Images) -> None:

@@ -101,6 +101,15 @@ class Node:
         targets = found.named_otherwise(question)
         return self._survey(attrs.evolve(question, targets=targets)) if targets else found
 
+    def require_cri(self, survey: Survey, *names: str) -> None:
+        """Raise NodeUnusable when crictl failed on a name: that says nothing about the image."""
+        for name in names:
+            if (answer := survey.cri.get(name)) and answer.failure:
+                raise NodeUnusable(
+                    f"{self.name}: CRI gives no answer about {name}: {answer.failure}",
+                    hint=f"{self.engine.name} exec {self.name} crictl info",
+                )
+
     @contextmanager
     def understanding(self) -> Iterator[None]:
         """Name the node in what is wrong with its answers."""
