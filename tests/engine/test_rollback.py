@@ -30,6 +30,7 @@ esac
 exec {ctr} "$@"
 """
 HOLD = "while [ -e /run/hold-import ]; do sleep 0.1; done"
+HOLDS = ("/run/first-import", "/run/second-import", "/run/hold-import")
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def program(node: Node, name: str, script: str) -> Iterator[None]:
     try:
         yield
     finally:
-        node.exec("rm", "-rf", path, "/run/first-import", "/run/hold-import")
+        node.exec("rm", "-rf", path, *HOLDS)
         node.exec("sh", "-c", f"[ ! -e {path}.real ] || mv {path}.real {path}")
 
 
@@ -111,7 +112,7 @@ def test_a_failed_load_leaves_what_another_has_loaded_meanwhile(
     good = images.build(lab.docker, other)
     monkeypatch.setattr(attached, "UNPACK_SECONDS", 4 if kind is imgload.NodeStalled else 60)
     script = half(before=HOLD, after=fails) if overwrites else half(after=f"{HOLD}; {fails}")
-    with program(node, "ctr", script), ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, program(node, "ctr", script):
         node.exec("touch", "/run/hold-import")
         failing = pool.submit(imgload.load, tag, cluster="lab-d21", transport="archive")
         until(lambda: "first-import" in node.exec("ls", "/run"))
@@ -122,9 +123,116 @@ def test_a_failed_load_leaves_what_another_has_loaded_meanwhile(
         with pytest.raises(imgload.LoadFailed) as caught:
             failing.result()
     assert isinstance(caught.value.report.images[0].nodes[0].error, kind)
-    if not (overwrites and kind is imgload.NodeStalled):
-        assert cri_id(node, name) == good
+    assert cri_id(node, name) == good
     forget(node, name)
+
+
+def test_a_stalled_import_does_not_go_on_afterwards(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It might name its image when the name leads to another that was proven."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag)
+    monkeypatch.setattr(attached, "UNPACK_SECONDS", 1)
+    with program(node, "ctr", half(before="sleep 60")), pytest.raises(imgload.LoadFailed) as caught:
+        imgload.load(tag, cluster="lab-d21", transport="archive")
+    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NodeStalled)
+    running = node.exec("ps", "-o", "args")
+    assert "images import" not in running
+    assert "sleep 60" not in running
+
+
+TWO = f"""
+case "$*" in *" images import "*)
+  cat >/run/first-import.$$
+  {CTR} "$1" "$2" images import --no-unpack --local - </run/first-import.$$ >&2
+  if mkdir /run/first-import 2>/dev/null; then {HOLD}; exit 5; fi
+  touch /run/second-import
+  while [ -e /run/second-import ]; do sleep 0.1; done
+  {{second}} </run/first-import.$$
+esac
+exec {CTR} "$@"
+"""
+SECOND = {"is whole": f'exec {CTR} "$@"', "fails, too": "exit 5"}
+
+
+@pytest.mark.parametrize("case", SECOND)
+def test_another_import_of_the_same_image_keeps_the_name(
+    lab: Lab, images: Images, case: str
+) -> None:
+    """As long as it runs; when it fails as well, nothing half remains."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    image_id = images.build(lab.docker, tag)
+
+    def load() -> bool:
+        try:
+            return imgload.load(tag, cluster="lab-d21", transport="archive").ok
+        except imgload.LoadFailed:
+            return False
+
+    script = TWO.replace("{second}", SECOND[case])
+    with ThreadPoolExecutor() as pool, program(node, "ctr", script):
+        node.exec("touch", "/run/hold-import")
+        first = pool.submit(load)
+        until(lambda: "first-import\n" in node.exec("ls", "/run"))
+        second = pool.submit(load)
+        until(lambda: "second-import" in node.exec("ls", "/run"))
+        node.exec("rm", "/run/hold-import")
+        assert not first.result()
+        assert has(node, name)
+        node.exec("rm", "/run/second-import")
+        assert second.result() is (case == "is whole")
+    node.exec("sh", "-c", "rm -f /run/first-import.*")
+    assert cri_id(node, name) == (image_id if case == "is whole" else None)
+    assert has(node, name) is (case == "is whole")
+    forget(node, name)
+
+
+def test_a_half_image_loses_its_name_without_cri(lab: Lab, images: Images) -> None:
+    """CRI does not answer any more when the import fails."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag)
+    dies = """[ ! -e /run/first-import ] || set -- -r unix:///run/nowhere.sock info
+    exec /usr/local/bin/crictl.real "$@" """
+    with program(node, "crictl", dies), program(node, "ctr", half()):
+        assert isinstance(_refused(tag), imgload.ImportFailed)
+        assert not has(node, f"docker.io/library/{tag}")
+
+
+def test_a_name_that_waits_for_cri_stays(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leads to a whole image: another run may have reported it as present."""
+    node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
+    name = f"docker.io/library/{tag}"
+    image_id = images.build(lab.docker, tag)
+    assert imgload.load(tag, cluster="lab-d21", name=other).ok
+    monkeypatch.setattr(transfer, "PROOF_SECONDS", 0.3)
+    with program(node, "crictl", "echo no such image >&2; exit 1"):
+        assert isinstance(_refused(tag), imgload.NotProven)
+    assert cri_id(node, name) == image_id
+    assert imgload.verify(tag, cluster="lab-d21", source="docker").ok
+    forget(node, name, f"docker.io/library/{other}")
+
+
+def test_an_image_whose_name_moved_on_is_sent(lab: Lab, images: Images) -> None:
+    """It was to be tagged; its only name leads elsewhere before that."""
+    node, tag, only, another = lab.cluster("lab-d21").nodes[0], unique(), unique(), unique()
+    names = [f"docker.io/library/{each}" for each in (tag, only, another)]
+    image_id = images.build(lab.docker, tag)
+    images.build(lab.docker, another)
+    assert imgload.load(tag, cluster="lab-d21", name=only).ok
+    assert imgload.load(another, cluster="lab-d21").ok
+
+    def moved(event: imgload.Event) -> None:
+        if isinstance(event, imgload.ImageFound):
+            node.ctr("images", "tag", "--force", names[2], names[1])
+
+    report = imgload.load(tag, cluster="lab-d21", source="docker", on_event=moved)
+    assert report.images[0].nodes[0].action != "tagged"
+    assert cri_id(node, names[0]) == image_id
+    forget(node, *names)
 
 
 @pytest.mark.parametrize("between", [None, unique()])
