@@ -57,6 +57,34 @@ def has(node: Node, name: str) -> bool:
     return bool(node.ctr("images", "ls", "-q", f"name=={name}").strip())
 
 
+UNPACK = r"""
+  target=$({ctr} "$1" "$2" images ls name=={name} | grep -o 'sha256:[0-9a-f]*' | head -n 1)
+  {hold}
+  exec {ctr} "$1" "$2" snapshots unpack "$target" >&2
+"""
+
+
+def test_a_load_that_another_overtakes_fails(lab: Lab, images: Images) -> None:
+    """It has named its image, and unpacks it while the other loads another under that name."""
+    node, slow, quick = lab.cluster("lab-d21").nodes[0], unique(), unique()
+    name = f"docker.io/library/{slow}"
+    images.build(lab.docker, slow)
+    image_id = images.build(lab.docker, quick)
+    script = half(after=UNPACK.format(ctr=CTR, name=name, hold=HOLD))
+    with ThreadPoolExecutor() as pool, program(node, "ctr", script):
+        node.exec("touch", "/run/hold-import")
+        first = pool.submit(imgload.load, slow, cluster="lab-d21", transport="archive")
+        until(lambda: has(node, name))
+        assert imgload.load(quick, cluster="lab-d21", name=slow).ok
+        node.exec("rm", "/run/hold-import")
+        with pytest.raises(imgload.LoadFailed) as caught:
+            first.result()
+    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotProven)
+    assert cri_id(node, name) == image_id
+    forget(node, name)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("first", ["large", "small"])
 def test_the_last_load_that_succeeds_is_what_the_node_has(
     lab: Lab, images: Images, first: str
