@@ -263,15 +263,15 @@ def test_an_image_whose_name_moved_on_is_sent(lab: Lab, images: Images) -> None:
     forget(node, *names)
 
 
-@pytest.mark.parametrize("between", [None, unique()])
-def test_a_name_goes_back_to_what_had_it(lab: Lab, images: Images, between: str | None) -> None:
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_name_goes_back_to_what_had_it(lab: Lab, images: Images, *, is_moved: bool) -> None:
     """Also in a kept loader whose survey is older than another tool's change of the name."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
-    name = f"docker.io/library/{tag}"
+    name, between = f"docker.io/library/{tag}", unique()
     with imgload.Loader.connect(cluster="lab-d21", source="docker") as loader:
         earlier = images.build(lab.docker, tag)
         assert loader.load([tag]).ok
-        if between:
+        if is_moved:
             earlier = images.build(lab.docker, between)
             assert imgload.load(between, cluster="lab-d21").ok
             node.ctr("images", "tag", "--force", f"docker.io/library/{between}", name)
@@ -280,7 +280,7 @@ def test_a_name_goes_back_to_what_had_it(lab: Lab, images: Images, between: str 
             loader.load([tag], transport="archive")
     assert cri_id(node, name) == earlier
     assert not has(node, failed)
-    forget(node, name, *([f"docker.io/library/{between}"] if between else []))
+    forget(node, name, *([f"docker.io/library/{between}"] if is_moved else []))
 
 
 def test_a_record_by_image_id_that_was_there_survives(lab: Lab, images: Images) -> None:
