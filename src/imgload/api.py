@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from imgload.events import Event
-from imgload.loader import Loader
+from imgload.loader import Loader, require_options
 from imgload.looking import Request
+from imgload.reference import strings
 from imgload.report import Report
 
 if TYPE_CHECKING:
     from datetime import timedelta
+    from os import PathLike
 
     from imgload.clusters.listing import ClusterList
     from imgload.listing import Listing
@@ -25,7 +27,7 @@ def load(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
-    source: str | None = None,
+    source: str | PathLike[str] | None = None,
     name: str | None = None,
     also: Sequence[str] = (),
     platform: str | None = None,
@@ -59,7 +61,8 @@ def load(
         ImgloadError: when nothing could be loaded at all; the tree is drawn in `imgload.errors`.
 
     """
-    texts = _several(images)
+    texts = strings(images, "images")
+    require_options(transport, verify, on_event)
     Request.of(texts, name, also, platform)  # refuses what it can before an engine is looked for
     with Loader.connect(cluster, nodes=nodes, source=source) as loader:
         return loader.load(
@@ -79,7 +82,7 @@ def verify(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
-    source: str | None = None,
+    source: str | PathLike[str] | None = None,
     name: str | None = None,
     platform: str | None = None,
     deep: bool = False,
@@ -105,7 +108,7 @@ def verify(
         ImgloadError: when the images or the nodes could not be settled on.
 
     """
-    texts = _several(images)
+    texts = strings(images, "images")
     Request.of(texts, name, (), platform)  # as for `load`
     with Loader.connect(cluster, nodes=nodes, source=source) as loader:
         return loader.verify(texts, name=name, platform=platform, deep=deep, on_event=on_event)
@@ -140,9 +143,10 @@ def images(
     from imgload.connect import Connections  # noqa: PLC0415 - start-up
     from imgload.listing import list_images  # noqa: PLC0415
 
+    wanted = strings(patterns, "patterns")
     with Connections.open() as connections:
         chosen = connections.select_nodes(cluster, nodes)
-        return list_images(chosen, _several(patterns), unused=unused, drift=drift)
+        return list_images(chosen, wanted, unused=unused, drift=drift)
 
 
 def prune(
@@ -178,7 +182,7 @@ def prune(
     from imgload.connect import Connections  # noqa: PLC0415 - start-up
     from imgload.pruning import Policy, prune_nodes  # noqa: PLC0415
 
-    policy = Policy(_several(repositories), keep, older_than, everything)
+    policy = Policy(strings(repositories, "repositories"), keep, older_than, everything)
     with Connections.open() as connections:
         return prune_nodes(connections.select_nodes(cluster, nodes), policy, dry_run=dry_run)
 
@@ -196,7 +200,3 @@ def find_clusters() -> ClusterList:
     with Connections.open() as connections:
         errors = [attempt.error for attempt in connections.found.silent if attempt.error]
         return list_clusters(connections.engines, errors)
-
-
-def _several(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)

@@ -9,7 +9,7 @@ from itertools import product
 
 import attrs
 
-from imgload.errors import EngineFailed, ImgloadError, NodeFull, NodeUnusable, NotProven
+from imgload.errors import EngineFailed, ImgloadError, NodeFull, NotProven
 from imgload.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.nodes import containerd
 from imgload.nodes.node import Before, Node
@@ -24,11 +24,14 @@ from imgload.sending import Sending, Sent, is_final
 from imgload.sources.resolve import Located
 from imgload.transports.choose import TransportOption
 from imgload.transports.delta import DeltaIncomplete
+from imgload.transports.lanes import remove_leftovers
 
 PROOF_SECONDS = 20.0
 """How long CRI may take to hear of an image: containerd tells it by an event, and after a failure
 of its own CRI puts further events of that name off for some seconds."""
 _PROOF_PAUSE = 0.1
+_FRESH_SECONDS = 1.0
+"""How old a proof may be when the load ends."""
 _Failure = tuple[Sequence[Image], Sequence[str], ImgloadError]
 """Images, names of nodes, and why the images could not be sent to the nodes."""
 
@@ -48,25 +51,56 @@ class Transfer:
     """
 
     nodes: Mapping[str, Node]
-    surveys: Mapping[str, Survey]
+    surveys: dict[str, Survey]
     origins: Mapping[str, Located]
     on_event: Callable[[Event], None]
     option: TransportOption = "auto"
     deep: bool = False
     images: dict[str, Image] = attrs.field(factory=dict)
     results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
+    _read: dict[tuple[str, str], float] = attrs.field(factory=dict)
+    """When the node was read for each result."""
 
     def carry_out(self, plan: Plan) -> None:
         """Do what is planned, and prove it."""
+        remove_leftovers(self.nodes[name] for name in self.surveys)
         for step in plan.steps:
             if step.action == "present":
-                self._settle(step.image, NodeResult(step.node, "present", step.proof))
-        in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
-        failed = [each for group in plan.groups() for each in self._failures(*group)]
+                result = NodeResult(step.node, "present", step.proof)
+                self._settle(step.image, result, self.surveys[step.node].at)
+        tagged = in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
+        untagged = [step for step in tagged if step]
+        sent = [step for step in plan.steps if step.action in {"full", "delta"}]
+        groups = Plan((*sent, *untagged)).groups()
+        failed = [each for group in groups for each in self._failures(*group)]
         if failed and not any(result.ok for result in self.results.values()):
             raise failed[0][2]
         for failure in failed:
             self._settle_rest(*failure)
+        self._read_again()
+
+    def _read_again(self) -> None:
+        """Read nodes again whose proof has aged: another load may have taken a name since."""
+        late = time.monotonic() - _FRESH_SECONDS
+        aged: dict[str, list[Image]] = {}
+        for (name, node), result in self.results.items():
+            if result.ok and self._read[name, node] < late:
+                aged.setdefault(node, []).append(self.images[name])
+        in_parallel([partial(self._confirm, self.nodes[n], images) for n, images in aged.items()])
+
+    def _confirm(self, node: Node, images: Sequence[Image]) -> None:
+        proofs: Mapping[str, Proof] = {}
+        failure: ImgloadError | None = None
+        try:
+            survey = node.survey(Question.about(images))
+            proofs = {image.name: prove(image, survey) for image in images}
+        except ImgloadError as error:
+            failure = error
+        for image in images:
+            proof = proofs.get(image.name)
+            if refusal := failure or _refusal(image, node, proof):
+                result = self.results[image.name, node.name]
+                self._settle(image, attrs.evolve(result, proof=proof, error=refusal))
 
     def _failures(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
         """Send a group, image by image where its engine refuses to save or push them together.
@@ -134,16 +168,19 @@ class Transfer:
         ]
         return Report(tuple(rows), dry_run)
 
-    def _settle(self, image: Image, result: NodeResult) -> None:
+    def _settle(self, image: Image, result: NodeResult, read: float | None = None) -> None:
+        """Note a result, and when the node was read for it; None for just now."""
         if self.deep:
             from imgload.rereading import deepened  # noqa: PLC0415 - start-up
 
             result = deepened(self.nodes[result.node], image.name, result)
         self.images[image.name] = image
         self.results[image.name, result.node] = result
+        self._read[image.name, result.node] = time.monotonic() if read is None else read
         self.on_event(NodeDone(image.name, result))
 
-    def _tag(self, step: Step) -> None:
+    def _tag(self, step: Step) -> Step | None:
+        """Tag an image; returns how to send it where the node has lost it since its survey."""
         start = time.monotonic()
         node, before = self.nodes[step.node], Before()
         target = self.surveys[step.node].records[step.tag_from]
@@ -153,6 +190,8 @@ class Transfer:
             proof = prove(step.image, survey)
             if not proof.ok:
                 proof = self._prove(node, [step.image])[step.image.name]
+            if not (proof.ok or proof.awaits_cri):
+                return self._lost(step, survey)
             error = _refusal(step.image, node, proof)
         except ImgloadError as failure:
             proof, error = None, failure
@@ -161,6 +200,13 @@ class Transfer:
         seconds = time.monotonic() - start
         result = NodeResult(node.name, "tagged", proof, seconds=seconds, error=error)
         self._settle(step.image, self._told(step.image, result))
+        return None
+
+    def _lost(self, step: Step, survey: Survey) -> Step:
+        before = self.surveys[step.node]
+        now = attrs.evolve(before, content=survey.content, snapshots=survey.snapshots)
+        self.surveys[step.node] = now
+        return Step(step.image, step.node, "full")
 
     def _send(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
         start = time.monotonic()
@@ -261,7 +307,8 @@ class Transfer:
             seconds = time.monotonic() - start
             action = self._action(image, node, sent)
             result = NodeResult(node.name, action, proof, size, seconds, error)
-            self._settle(image, self._told(image, result))
+            survey = sent.deliveries[node.name].survey
+            self._settle(image, self._told(image, result), survey.at if survey else None)
 
     def _action(self, image: Image, node: Node, sent: Sent) -> Action:
         missing = missing_layers(image.diff_ids, [self.surveys[node.name].snapshots])
@@ -294,7 +341,7 @@ class Transfer:
             if all(p.ok for p in proofs.values()):
                 return proofs
             if time.monotonic() > deadline:
-                _require_answers(node, survey)
+                node.require_cri(survey, *proofs)
                 return proofs
             if not all(p.ok or p.awaits_cri for p in proofs.values()):
                 return proofs
@@ -307,16 +354,6 @@ class Transfer:
         before = survey.content.configs_under(target) if target else frozenset()
         others = before - {image.image_id}
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
-
-
-def _require_answers(node: Node, survey: Survey) -> None:
-    """Raise NodeUnusable when crictl failed: that says nothing about an image."""
-    for name, answer in survey.cri.items():
-        if answer.failure:
-            raise NodeUnusable(
-                f"{node.name}: CRI gives no answer about {name}: {answer.failure}",
-                hint=f"{node.engine.name} exec {node.name} crictl info",
-            )
 
 
 def _tag_command(step: Step, target: Digest, node: Node) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from imgload.errors import ImgloadError, NotProven
+from imgload.errors import ImgloadError, NodeUnusable, NotProven
 from imgload.events import Event, NodeDone
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Survey
@@ -96,6 +96,11 @@ class Verification:
         proof = prove(image, survey)
         if proof.ok:
             return self._present(image, node, proof)
+        if proof.awaits_cri:
+            try:
+                node.require_cri(survey, image.name)
+            except NodeUnusable as error:
+                return NodeResult(node.name, None, proof, error=error)
         message = f"{node.name} {_finding(image, survey, proof)}"
         hint = self.remedy.command(image, node)
         return NodeResult(node.name, None, proof, error=NotProven(message, hint=hint))

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from importlib import import_module
+from os import PathLike
 from typing import Any
 
 import attrs
@@ -26,6 +27,7 @@ from imgload.nodes.survey import NOTHING
 from imgload.oci.digest import Digest
 from imgload.parallel import Task, in_parallel
 from imgload.patterns import engine_filter, meant, parse_patterns
+from imgload.reference import require_callback, strings
 from imgload.report import JSON_VERSION, Report, error_json
 from imgload.sources.engine import EngineSource
 
@@ -151,11 +153,13 @@ class Watch:
         *,
         cluster: str | None = None,
         nodes: Sequence[str] = (),
-        source: str | None = None,
+        source: str | PathLike[str] | None = None,
         on_event: Callable[[Event], None] = lambda _: None,
     ) -> Iterator[Watch]:
         """Begin to listen, until the end of the block; arguments and errors as for `watch`."""
-        wanted = parse_patterns(patterns)
+        wanted = parse_patterns(strings(patterns, "patterns"))
+        require_callback(on_event, "on_event")
+        names = strings(nodes, "nodes")
         if not wanted:
             raise UsageError("no image named", hint="name some: imgload watch app 'ghcr.io/me/*'")
         with Connections.open(source) as connections:
@@ -163,7 +167,7 @@ class Watch:
             if not sources:
                 raise UsageError(f"{source} is no engine", hint="watch an engine: --from docker")
             with explained(connections.found.silent):
-                selection = LastingSelection.settle(connections.engines, cluster, nodes)
+                selection = LastingSelection.settle(connections.engines, cluster, names)
             watch = cls(sources, selection, wanted, on_event)
             listeners = watch.listeners()
             try:
@@ -389,7 +393,7 @@ def watch(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
-    source: str | None = None,
+    source: str | PathLike[str] | None = None,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Iterator[WatchedLoad | Note]:
     """Load each image whose name matches, the moment an engine has built or tagged it.
@@ -415,8 +419,7 @@ def watch(
         UsageError: when a pattern or the source makes no sense.
 
     """
-    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
     with Watch.open(
-        wanted, cluster=cluster, nodes=nodes, source=source, on_event=on_event
+        patterns, cluster=cluster, nodes=nodes, source=source, on_event=on_event
     ) as opened:
         yield from opened

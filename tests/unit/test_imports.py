@@ -18,12 +18,12 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
 LEVELS: list[set[str]] = [
-    {"errors", "files", "temporary"},
+    {"errors", "files"},
     {"oci", "ages", "parallel", "sizes", "state"},
     {"reference"},
     {"patterns"},
     {"plan"},
-    {"report", "memory", "leftovers"},
+    {"report", "memory", "leftovers", "temporary"},
     {"events", "engines"},
     {"nodes"},
     {"clusters", "transports", "listing"},

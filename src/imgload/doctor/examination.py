@@ -20,6 +20,7 @@ from imgload.doctor.skaffold import check_skaffold
 from imgload.engines.base import About, Engine
 from imgload.engines.discovery import connect
 from imgload.errors import ImgloadError
+from imgload.reference import string, string_or_none, strings
 
 
 def examine(
@@ -39,8 +40,9 @@ def examine(
         ReferenceInvalid: when the image's name is none.
 
     """
+    cluster, nodes = string_or_none(cluster, "cluster"), strings(nodes, "nodes")
     if image is not None:
-        name_of(image)
+        name_of(image := string(image, "image"))
     with ExitStack() as stack:
         return Diagnosis(tuple(_examined(stack, image, cluster, nodes)))
 

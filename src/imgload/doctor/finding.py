@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
-from imgload.errors import ImgloadError, printable
+from imgload.errors import ImgloadError, one_line, printable
 from imgload.report import JSON_VERSION
 
 Check = Literal["engines", "receiver", "context", "clusters", "nodes", "skaffold", "image", "pods"]
@@ -30,7 +30,7 @@ class Finding:
     check: Check
     status: Status
     message: str = attrs.field(converter=printable)
-    hint: str = attrs.field(default="", converter=printable)
+    hint: str = attrs.field(default="", converter=one_line)
     exit_status: int = attrs.field(default=1, repr=False)
 
     @classmethod

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from imgload.engines.base import CHUNK, Endpoint
+from imgload.engines.settings import text_at
 from imgload.engines.tunnel import Tunnel, open_tunnel
 from imgload.engines.wire import CONTROL_SECONDS, Answer, Request, Wire
 from imgload.errors import EngineFailed
@@ -35,6 +36,7 @@ class SdkWire(Wire):
             | ({"Content-Type": "application/json"} if request.json is not None else {}),
             timeout=request.seconds,
             stream=True,
+            allow_redirects=False,
         )
         return SdkAnswer(response)
 
@@ -103,5 +105,7 @@ def _podman(url: str) -> tuple[Any, str, str]:
     client = PodmanClient(base_url=url, timeout=int(CONTROL_SECONDS))
     api = client.api
     root = f"http://{api.base_url.netloc}"
-    version = client.version()["ApiVersion"]  # type: ignore[no-untyped-call]
+    version = text_at(client.version(), "ApiVersion")  # type: ignore[no-untyped-call]
+    if not version:
+        raise EngineFailed(f"podman at {url}: it does not report the version of its API")
     return api, root, version

@@ -20,7 +20,7 @@ import attrs
 
 from imgload.engines.base import Endpoint, EngineKind
 from imgload.errors import EngineNotPermitted, EngineUnreachable, reason
-from imgload.temporary import TemporaryFolder, remove_stale
+from imgload.temporary import TemporaryFolder
 
 CONNECT_SECONDS = 5
 _READY_SECONDS = 12.0
@@ -220,7 +220,6 @@ class _Running:
 
     @classmethod
     def start(cls, remote: Remote) -> _Running:
-        remove_stale()
         with _RUNNING.lock:
             if _RUNNING.ended:
                 raise EngineUnreachable(f"{remote} is not connected to any more: imgload ends")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -16,6 +17,7 @@ import attrs
 
 from imgload.errors import ArchiveInvalid, BuildFailed, UsageError
 from imgload.oci.digest import Digest
+from imgload.temporary import TemporaryFolder
 
 _GRACE_SECONDS = 0.8
 """Skaffold kills its builder two seconds after SIGINT: by then the child must be gone."""
@@ -107,7 +109,8 @@ def started(
         signals.release()
         raise UsageError(
             f"cannot run {argv[0]!r}: {error.strerror or error}",
-            hint="is it installed, executable, and on PATH? try: command -v " + argv[0],
+            hint="is it installed, executable, and on PATH? try: command -v "
+            + shlex.quote(argv[0]),
         ) from error
     try:
         signals.release()
@@ -167,12 +170,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
     """Yield the path of an empty file that a child may write, and that is gone afterwards."""
-    import tempfile  # noqa: PLC0415 - start-up
-
-    with tempfile.TemporaryDirectory(prefix="imgload-") as folder:
-        path = Path(folder) / name
+    folder = TemporaryFolder.make()
+    try:
+        path = folder.path / name
         path.touch()
         yield path
+    finally:
+        folder.remove()
 
 
 def digest_in(text: str) -> Digest | None:

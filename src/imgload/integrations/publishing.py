@@ -13,6 +13,7 @@ from imgload.errors import BuildFailed, PlatformMissing, UsageError
 from imgload.integrations.builders import Builder, BuilderName, pinned_to
 from imgload.integrations.process import digest_in, read, run, run_and_read, scratch
 from imgload.integrations.request import Request
+from imgload.leftovers import note
 from imgload.oci.digest import Digest
 from imgload.oci.jsontext import load_json
 from imgload.oci.platform import Platform
@@ -71,6 +72,7 @@ def _by_buildx(builder: Builder, request: Request, told: Path) -> Digest:
 def _by_manifest(builder: Builder, request: Request, told: Path) -> Digest:
     """Go by a list of our own: one that is there would only grow with each build."""
     program, listed = builder.program, f"localhost/imgload-{secrets.token_hex(8)}"
+    noted = note(builder.engines[0].endpoint.url, listed)
     build = [program, "build", f"--manifest={listed}", *_build_words(builder, request)]
     push_all = [program, "manifest", "push", "--all", f"--digestfile={told}"]
     try:
@@ -79,7 +81,11 @@ def _by_manifest(builder: Builder, request: Request, told: Path) -> Digest:
         run([*push_all, listed, f"docker://{request.reference}"])
         return _require(told.read_text(), f"{program} manifest push")
     finally:
-        read([program, "manifest", "rm", listed])
+        removed = read([program, "manifest", "rm", listed])
+        if noted and removed:
+            noted.remove()
+        elif noted:
+            noted.leave()
 
 
 def _build_words(builder: Builder, request: Request) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from imgload.connect import Connections
 from imgload.engines.discovery import explained
 from imgload.errors import UsageError
 from imgload.nodes.node import Node
+from imgload.reference import string_or_none, strings
 from imgload.registry.address import RegistryUrl, registry_names
 from imgload.registry.client import RegistryClient
 from imgload.registry.hosting import Hosting, announce, withdraw
@@ -101,12 +103,13 @@ def connect_registry(
 
     """
     address = RegistryUrl.parse(url)
-    names = registry_names(address, mirrors)
+    names = registry_names(address, strings(mirrors, "mirrors"))
     if address.is_loopback:
         raise UsageError(
             f"{address} is the node itself, as seen from a node",
             hint="give the address at which the nodes see it, and the name on this machine as a"
-            f" mirror: imgload registry connect http://REGISTRY:5000 --mirror {address.host}",
+            " mirror: imgload registry connect http://REGISTRY:5000"
+            f" --mirror {shlex.quote(address.host)}",
         )
     with Connections.open() as connections:
         chosen, context = _chosen(connections, cluster, nodes)
@@ -168,7 +171,8 @@ def push_to_registry(
 
     """
     client = RegistryClient(RegistryUrl.parse(url))
-    texts = [images] if isinstance(images, str) else list(images)
+    texts = strings(images, "images")
+    name = string_or_none(name, "name")
     require_names(texts, name)
     client.check()
     with Connections.open(source) as connections:
@@ -182,6 +186,7 @@ def _chosen(
     connections: Connections, cluster: str | None, names: Sequence[str]
 ) -> tuple[Sequence[Node], str]:
     """Return the nodes, and kubectl's context where they are a whole cluster."""
+    names = strings(names, "nodes")
     if names:
         return connections.select_nodes(cluster, names), ""
     chosen = connections.select_cluster(cluster)

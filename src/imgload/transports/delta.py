@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -225,7 +225,7 @@ class Delta:
 
     def _config_of(self, image: Pushed) -> ImageConfig:
         spool = self._kept(image.image_id)
-        config = ImageConfig.parse(b"".join(spool.chunks()))
+        config = ImageConfig.parse(b"".join(_content(image.image_id, spool)))
         if config.diff_ids != image.diff_ids:
             raise DeltaIncomplete("the engine pushed an image with other layers")
         return config
@@ -285,7 +285,7 @@ class Delta:
         spool = self._kept(digest)
         path = f"blobs/sha256/{digest.hex}"
         self.put(lacking, [header(path, spool.size)])
-        self.put(lacking, spool.chunks())
+        self.put(lacking, _content(digest, spool))
         self.put(lacking, [padding(spool.size)])
         self._sent.setdefault(digest, set()).update(lacking)
 
@@ -320,3 +320,10 @@ class Delta:
                 return
             self._spools[digest] = spool
             self.sizes[digest] = spool.size
+
+
+def _content(digest: Digest, spool: Spool) -> Iterator[bytes]:
+    try:
+        yield from spool.chunks()
+    except OSError as error:
+        raise DeltaIncomplete(f"{digest} could not be read again: {error.strerror}") from error

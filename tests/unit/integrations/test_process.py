@@ -13,6 +13,7 @@ import pytest
 from imgload.errors import BuildFailed, UsageError
 from imgload.integrations.process import digest_in, read, run, run_and_read, scratch
 from imgload.oci.digest import Digest
+from imgload.state import RUN_FOLDER
 
 WILLING = """sh -c 'echo $$ >"$0"; exec sleep 600' "$1"; true"""
 STUBBORN = f"trap '' INT; {WILLING}; sleep 600"
@@ -125,6 +126,7 @@ def test_a_scratch_file_is_gone_afterwards() -> None:
     with pytest.raises(KeyboardInterrupt):
         use()
     assert not used[0].parent.exists()
+    assert used[0].parent.name.startswith(RUN_FOLDER)  # which the next run removes
 
 
 @pytest.mark.parametrize("text", ["sha256:" + "a" * 64, "a" * 64, "a" * 64 + "\n"])

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from imgload.engines.base import Endpoint
+from imgload.engines.base import Chunk, Endpoint
 from imgload.engines.tls import Tls
 from imgload.errors import ArchiveInvalid, ImportFailed
 from imgload.nodes.node import Node
 from imgload.nodes.survey import Question
+from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.repack import Repack
 from imgload.transports.archive import deliver
@@ -115,3 +116,22 @@ def test_where_exec_cannot_stream_a_folder_is_used_and_removed(
         with pytest.raises(ImportFailed, match="5"):
             import_by_copy(node, stream(), AMD)
     assert list((tmp_path / "var").iterdir()) == []
+
+
+def test_what_names_led_to_is_read_after_the_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload takes minutes, in which another run may load under the same name."""
+    monkeypatch.setattr("imgload.transports.lanes._FOLDERS", str(tmp_path / "var"))
+    node = copying_node(tmp_path, "cat >/dev/null; exit 5")
+    meanwhile = Digest.of(b"loaded meanwhile")
+    row = f"echo app type {meanwhile} 1 linux/amd64 -"
+    changed = CTR.replace("*ls)", f'*"images ls"*) echo REF; {row};; *ls)')
+
+    def uploading() -> Iterator[Chunk]:
+        (tmp_path / "node" / "ctr").write_text(f"#!/bin/sh\n{changed.format('exit 5')}\n")
+        yield from stream()
+
+    with pytest.raises(ImportFailed):
+        import_by_copy(node, uploading(), AMD, Question(("app",), ()))
+    assert node.before.records == {"app": meanwhile}
