@@ -10,12 +10,12 @@ from importlib import import_module
 import click
 
 import imgload
-from imgload import errors
 from imgload.cli.app import cli
-from imgload.errors import ImgloadError
+from imgload.core import errors
+from imgload.core.errors import ImgloadError
 
 _STATUS = re.compile(r"^\s*(\d+)\s{2,}(\S.*)$", re.MULTILINE)
-_TITLES = {"imgload.api": "Functions", "imgload.registry.api": "Registries"}
+_TITLES = {"imgload.loader.api": "Functions", "imgload.tools.remote_registry.api": "Registries"}
 
 
 def command_line() -> str:
@@ -93,7 +93,7 @@ def _kind(error: type[ImgloadError]) -> str:
 def _tree() -> Iterator[str]:
     """Return the tree that is drawn in the module's docstring."""
     drawn = inspect.cleandoc(errors.__doc__ or "").partition("::\n")[2]
-    yield "\n## The tree\n\n```{eval-rst}\n.. py:module:: imgload.errors\n```\n"
+    yield "\n## The tree\n\n```{eval-rst}\n.. py:module:: imgload.core.errors\n```\n"
     yield f"```text\n{inspect.cleandoc(drawn)}\n```\n"
 
 

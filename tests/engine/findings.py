@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.doctor.finding import Check, Status
+from imgload.tools.doctor.finding import Check, Status
 
 
 def said(found: imgload.Diagnosis, check: Check, *statuses: Status) -> str:

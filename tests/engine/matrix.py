@@ -15,7 +15,7 @@ from typing import Self
 import attrs
 
 import imgload
-from imgload.events import Event, Note
+from imgload.loader.events import Event, Note
 from tests.lab import Lab, Node
 from tests.lab.cri import Cri
 from tests.lab.store import Store

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from imgload.oci.digest import Digest
-from imgload.transports.intake import Manifests, Upload
+from imgload.registry.sink import Manifests, Upload
 from tests.lab import Lab
 from tests.lab.engine import Engine
 

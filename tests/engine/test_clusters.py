@@ -11,7 +11,7 @@ import pytest
 
 import imgload
 from imgload.cli.dropin import run as drop_in
-from imgload.integrations.k3d import K3d as K3dCommand
+from imgload.tools.dropins.k3d import K3d as K3dCommand
 from tests.engine.conftest import Images, cri_id, unique
 from tests.engine.test_errors import run
 from tests.engine.test_lab import kind

@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 import imgload
-from imgload.memory import Memory
+from imgload.engines.cache import Memory
 from imgload.sources.engine import whereabouts
 from tests.engine.conftest import Images, forget, unique
 from tests.engine.relay import Relay, relay
@@ -79,7 +79,7 @@ THREE_IMAGES = {
 }
 
 MEANWHILE = {
-    *("imgload.transfer", "imgload.memory", "imgload.transports"),
+    *("imgload.loader.execute", "imgload.engines.cache", "imgload.transports"),
     *("http.server", "platformdirs"),
 }
 """Imported while the nodes answer the survey."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.events import Event, Note
+from imgload.loader.events import Event, Note
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import relay
 from tests.lab import Lab

@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 
 import imgload
-from imgload.events import Event, Note, SendingStarted
+from imgload.loader.events import Event, Note, SendingStarted
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import relay
 from tests.lab import Lab, Node

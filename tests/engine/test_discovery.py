@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.engines.discovery import Discovery, discover
+from imgload.engines.discovery.discover import Discovery, discover
 from tests.engine.conftest import Images, unique
 from tests.engine.remote import open_folder, run_as, soon
 from tests.lab import Lab

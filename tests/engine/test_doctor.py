@@ -12,8 +12,8 @@ import attrs
 import pytest
 
 import imgload
-from imgload.doctor.finding import Check, Status
-from imgload.memory import Memory
+from imgload.engines.cache import Memory
+from imgload.tools.doctor.finding import Check, Status
 from tests.engine.conftest import Images, cases, forget, unique
 from tests.engine.findings import kubeconfig, problems, program, said
 from tests.engine.remote import open_folder, run_as

@@ -14,7 +14,8 @@ import attrs
 import pytest
 
 import imgload
-from imgload.engines import attached, wire
+from imgload.engines import exec_stream as attached
+from imgload.engines import http as wire
 from tests.engine.aftermath import Scene, settled
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from imgload.cli.dropin import run
-from imgload.integrations.k3d import K3d
-from imgload.integrations.kind import Kind
+from imgload.tools.dropins.k3d import K3d
+from imgload.tools.dropins.kind import Kind
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab
 

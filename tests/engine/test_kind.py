@@ -12,8 +12,8 @@ import attrs
 import pytest
 
 from imgload.cli.dropin import run
-from imgload.integrations.kind import Kind
-from imgload.integrations.program import install
+from imgload.tools.dropins.install import install
+from imgload.tools.dropins.kind import Kind
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.peers import kind_load
 from tests.lab import Lab

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 import imgload
-from imgload.events import Event, Note
+from imgload.loader.events import Event, Note
 from imgload.oci.document import INDEX, MANIFEST
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import AMD64, Made, Platforms, oci

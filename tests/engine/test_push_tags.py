@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.events import Event, SendingStarted
+from imgload.loader.events import Event, SendingStarted
 from tests.engine.aftermath import strays, until
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import Fault, relay

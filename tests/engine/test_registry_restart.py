@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import imgload
-from imgload.registry.config import with_folder
+from imgload.tools.remote_registry.config import with_folder
 from tests.engine.conftest import Images, forget, unique
 from tests.engine.test_load import config_digest
 from tests.engine.test_registry import CERTS, put, state

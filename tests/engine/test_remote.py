@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.engines.candidate import Candidate
-from imgload.engines.discovery import Discovery, discover
-from imgload.engines.probe import probe
+from imgload.engines.discovery.attempt import Candidate
+from imgload.engines.discovery.discover import Discovery, discover
+from imgload.engines.discovery.probe import probe
 from imgload.transports.choose import TransportOption
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
@@ -137,8 +137,8 @@ def test_what_is_wrong_over_ssh_is_said(lab: Lab, over_ssh: Sshd, tmp_path: Path
 def test_ssh_ends_with_imgload_however_that_ends(lab: Lab, over_ssh: Sshd) -> None:
     """Skaffold kills what does not stop within two seconds; nothing is left behind then."""
     script = (
-        "import os, signal; from imgload.engines.candidate import Candidate;"
-        "from imgload.engines.probe import probe;"
+        "import os, signal; from imgload.engines.discovery.attempt import Candidate;"
+        "from imgload.engines.discovery.probe import probe;"
         f"found = probe(Candidate('docker', {over_ssh.url(str(lab.docker.socket))!r}, 'test'));"
         "print(found.tunnel._running.process.pid, flush=True);"
         "os.kill(os.getpid(), signal.SIGKILL)"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import imgload
-from imgload.report import Report
+from imgload.loader.report import Report
 from tests.engine.conftest import Images, forget, unique
 from tests.lab import Lab
 from tests.schema import Json, complaints

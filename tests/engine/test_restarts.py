@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 import imgload
-from imgload.engines import attached
+from imgload.engines import exec_stream as attached
 from tests.engine.aftermath import Scene, settled, until
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay

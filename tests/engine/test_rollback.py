@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 import imgload
-from imgload.engines import attached
+from imgload.engines import exec_stream as attached
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab, Node

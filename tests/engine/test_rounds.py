@@ -20,7 +20,7 @@ import pytest
 
 import imgload
 from imgload.cli.dropin import run
-from imgload.integrations.kind import Kind
+from imgload.tools.dropins.kind import Kind
 from imgload.transports.choose import TransportOption
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, old

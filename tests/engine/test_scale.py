@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.engines import attached
-from imgload.events import BytesSent, Event
+from imgload.engines import exec_stream as attached
+from imgload.loader.events import BytesSent, Event
 from tests.engine.aftermath import Scene, settled
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.relay import relay

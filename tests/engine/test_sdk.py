@@ -6,11 +6,12 @@ import os
 
 import pytest
 
-from imgload.engines.base import Endpoint, Engine
+from imgload.core.errors import EngineFailed
+from imgload.engines.base import Engine
 from imgload.engines.docker import DockerEngine
+from imgload.engines.endpoint import Endpoint
 from imgload.engines.podman import PodmanEngine
 from imgload.engines.sdk import SdkWire
-from imgload.errors import EngineFailed
 from imgload.oci.digest import Digest
 from imgload.oci.scan import scan
 from tests.engine.conftest import Images, unique

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from imgload.engines.candidate import Candidate
-from imgload.engines.discovery import connect
-from imgload.engines.probe import probe
-from imgload.nodes.node import Node
-from imgload.nodes.survey import Question
+from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.survey import Question
+from imgload.engines.discovery.attempt import Candidate
+from imgload.engines.discovery.discover import connect
+from imgload.engines.discovery.probe import probe
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.repack import Repack, Wanted
-from imgload.transports.lanes import import_by_copy
+from imgload.transports.imports import import_by_copy
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, records, unique
 from tests.lab import Lab

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import imgload
-from imgload.events import Event, Note
+from imgload.loader.events import Event, Note
 from imgload.transports.choose import TransportOption
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, new, oci

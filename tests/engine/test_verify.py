@@ -11,8 +11,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import imgload
-from imgload import rereading
-from imgload.engines import attached
+from imgload.engines import exec_stream as attached
+from imgload.loader import checksums as rereading
 from tests.engine.conftest import Images, forget, records, unique
 from tests.engine.test_rollback import program
 from tests.lab import Lab

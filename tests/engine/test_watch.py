@@ -19,7 +19,7 @@ import attrs
 import pytest
 
 import imgload
-from imgload.engines import rest
+from imgload.engines import http_engine as rest
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.engine.test_load import config_digest

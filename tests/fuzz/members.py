@@ -10,7 +10,7 @@ import tarfile
 
 import attrs
 
-from imgload.errors import ImgloadError
+from imgload.core.errors import ImgloadError
 from imgload.sources.streams import chunks_of
 
 _MOST = 4 << 20

@@ -15,7 +15,7 @@ from random import Random
 
 import attrs
 
-from imgload.errors import ImgloadError
+from imgload.core.errors import ImgloadError
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform

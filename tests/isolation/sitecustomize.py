@@ -11,7 +11,7 @@ from types import ModuleType
 
 
 def _change(module: ModuleType) -> None:
-    if module.__name__ == "imgload.engines.connections":
+    if module.__name__ == "imgload.engines.discovery.podman_connections":
         module._SYSTEM = ()  # type: ignore[attr-defined]  # noqa: SLF001
         return
     is_there = module._is_there  # noqa: SLF001
@@ -28,7 +28,10 @@ class _Finder:
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name not in {"imgload.engines.connections", "imgload.engines.sockets"}:
+        if name not in {
+            "imgload.engines.discovery.podman_connections",
+            "imgload.engines.discovery.sockets",
+        }:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec and spec.loader:

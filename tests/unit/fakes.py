@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from imgload.core.errors import EngineFailed
 from imgload.engines.base import (
     Chunk,
     Container,
-    Endpoint,
     Engine,
     EngineImage,
     EventsOpened,
     ExecResult,
     ImageEvent,
 )
-from imgload.errors import EngineFailed
+from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import attrs
 
-from imgload.nodes.containerd import Content
-from imgload.nodes.cri import CriAnswer
-from imgload.nodes.survey import Survey, Traits
+from imgload.clusters.nodes.containerd import Content
+from imgload.clusters.nodes.cri import CriAnswer
+from imgload.clusters.nodes.survey import Survey, Traits
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
+from imgload.oci.image import Image
 from imgload.oci.platform import Platform
-from imgload.plan import Image
 from tests.unit import archives
 
 TRAITS = Traits((2, 1), "overlayfs", Platform("linux", "amd64"), 1 << 40)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import attrs
 
+from imgload.clusters.nodes.batch import Output
+from imgload.clusters.nodes.containerd import Content
+from imgload.clusters.nodes.cri import CriAnswer
+from imgload.clusters.nodes.node import Commands, Node
+from imgload.clusters.nodes.survey import Question, Survey, Traits
+from imgload.core.errors import EngineFailed, NodeUnusable
 from imgload.engines.base import Chunk, EngineImage
-from imgload.errors import EngineFailed, NodeUnusable
-from imgload.nodes.batch import Output
-from imgload.nodes.containerd import Content
-from imgload.nodes.cri import CriAnswer
-from imgload.nodes.node import Commands, Node
-from imgload.nodes.survey import Question, Survey, Traits
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform

@@ -19,7 +19,7 @@ import pytest
 import imgload
 from docs.generated import PAGES, command_line, error_tables, library
 from imgload.cli.app import cli
-from imgload.errors import ImgloadError
+from imgload.core.errors import ImgloadError
 from tests.engine.test_costs import COSTS
 from tests.unit.test_peers_page import defined
 

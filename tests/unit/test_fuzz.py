@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 from tests.fuzz.bombs import NAMES, bomb
 from tests.fuzz.bounds import TooMuchError, bounded
 from tests.fuzz.fuzzer import SEEDS, Drive, Fuzzer, seeds

@@ -16,11 +16,12 @@ import attrs
 import pytest
 from jsonschema import Draft202012Validator
 
+from imgload.core.errors import JSON_VERSION
+from imgload.loader.plan import Action
+from imgload.loader.report import NodeResult
 from imgload.oci.digest import Digest
-from imgload.plan import Action
-from imgload.report import JSON_VERSION, NodeResult
 from tests.schema import SCHEMA, Json, complaints
-from tests.unit.test_report import BAD, GOOD, PROOF, report
+from tests.unit.loader.test_report import BAD, GOOD, PROOF, report
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "report.md").read_text()
 EXAMPLES = re.findall(r"^```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

@@ -15,8 +15,8 @@ from typing import NoReturn
 import click
 
 from imgload import __version__
-from imgload.cli.ending import colors, quickly, say, style, unwritten
-from imgload.errors import ImgloadError, UsageError
+from imgload.cli.process import colors, quickly, say, style, unwritten
+from imgload.core.errors import ImgloadError, UsageError
 
 _INTERRUPTED = 130
 _CLEANING_SECONDS = 2.0

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgload.cli.ending import say, style
 from imgload.cli.options import output_option
 from imgload.cli.output import failures, show_json
+from imgload.cli.process import say, style
 from imgload.cli.text import name_text
 
 if TYPE_CHECKING:
-    from imgload.clusters.listing import ClusterInfo, ClusterList
+    from imgload.clusters.list import ClusterInfo, ClusterList
 
 
 @click.command(short_help="List the clusters that can be loaded, with their nodes.")
@@ -29,7 +29,7 @@ def clusters(output: str) -> None:
       imgload clusters
       imgload clusters -o json | jq -r '.clusters[].nodes[].name'
     """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.api import find_clusters  # noqa: PLC0415 - --help needs none of it
+    from imgload.loader.api import find_clusters  # noqa: PLC0415 - --help needs none of it
 
     with failures(output, quiet=False):
         found = find_clusters()

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
-from functools import partial
-from typing import NoReturn
 
 import click
 from click.shell_completion import (
     BashComplete,
     CompletionItem,
-    ShellComplete,
     add_completion_class,
     get_completion_class,
     split_arg_string,
 )
 
-from imgload.cli.ending import quickly, say
+from imgload.cli.process import say
 
 VARIABLE = "_IMGLOAD_COMPLETE"
 _BREAKS = frozenset(":=@")
 """Where bash breaks words (COMP_WORDBREAKS); it replaces only what comes behind."""
-_NO_FILES, _FILES = ":4", ":0"
-"""The last line for kubectl: whether to offer files, too (cobra, ShellCompDirective)."""
 
 
 @click.command(no_args_is_help=True)
@@ -93,22 +87,3 @@ def kept(parts: Sequence[str]) -> int:
 
 def _breaks(word: str) -> bool:
     return bool(word) and _BREAKS.issuperset(word)
-
-
-def kubectl() -> NoReturn:
-    """Complete for kubectl, which calls ``kubectl_complete-imgload`` with the words so far."""
-    from imgload.cli.app import finish  # noqa: PLC0415 - it is the other way round else
-
-    quickly(partial(finish, answer_kubectl))
-
-
-def answer_kubectl() -> None:
-    """Print the answer to the program's arguments."""
-    from imgload.cli.app import cli  # noqa: PLC0415 - as above
-
-    *arguments, incomplete = sys.argv[1:] or [""]
-    found = ShellComplete(cli, {}, "imgload", "").get_completions(arguments, incomplete)
-    for item in found:
-        if item.type == "plain":
-            say(item.value)
-    say(_FILES if any(item.type == "file" for item in found) else _NO_FILES)

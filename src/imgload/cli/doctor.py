@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgload.cli.ending import say, style
 from imgload.cli.options import cluster_options, output_option
 from imgload.cli.output import failures, show_json
+from imgload.cli.process import say, style
 
 if TYPE_CHECKING:
-    from imgload.doctor.finding import Diagnosis, Finding
+    from imgload.tools.doctor.finding import Diagnosis, Finding
 
 _MARKS = {
     "ok": style("✓", fg="green"),
@@ -42,7 +42,7 @@ def doctor(image: str | None, cluster: str | None, nodes: tuple[str, ...], outpu
       imgload doctor app:dev                 why is my pod in ImagePullBackOff?
       imgload doctor app:dev -c dev -o json | jq '.findings[] | select(.status == "problem")'
     """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.doctor.examination import examine  # noqa: PLC0415 - --help needs none of it
+    from imgload.tools.doctor.run import examine  # noqa: PLC0415 - --help needs none of it
 
     with failures(output, quiet=False):
         found = examine(image, cluster=cluster, nodes=nodes)

@@ -14,10 +14,11 @@ import attrs
 import click
 
 from imgload.cli.app import finish
-from imgload.cli.ending import quickly, say, shown, style
-from imgload.errors import ImageNotFound, ImgloadError, LoadFailed, UsageError
-from imgload.integrations.program import find_real, hand_over, install, uninstall
-from imgload.integrations.tool import HandOver, Help, Request, Story, Tool
+from imgload.cli.process import quickly, say, shown, style
+from imgload.core.errors import ImageNotFound, ImgloadError, UsageError
+from imgload.loader.report import LoadFailed
+from imgload.tools.dropins.install import find_real, hand_over, install, uninstall
+from imgload.tools.dropins.tool import HandOver, Help, Request, Story, Tool
 
 _FAILED = 1
 _NOT_RUNNABLE = 126
@@ -25,8 +26,8 @@ _NO_REAL_ONE = 127
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
-    from imgload.events import Event
-    from imgload.report import Report
+    from imgload.loader.events import Event
+    from imgload.loader.report import Report
 
 
 class Verbatim(click.Command):
@@ -126,7 +127,7 @@ def _help(asked: Help, voice: _Voice) -> int:
 
 def _load(tool: Tool, request: Request, voice: _Voice) -> int:
     from imgload.cli.progress import watching  # noqa: PLC0415 - a call handed over needs none
-    from imgload.integrations.carrying import carry_out  # noqa: PLC0415
+    from imgload.tools.dropins.run import carry_out  # noqa: PLC0415
 
     for note in request.notes:
         voice.warn(note)
@@ -138,7 +139,7 @@ def _load(tool: Tool, request: Request, voice: _Voice) -> int:
 
 
 def _tell(story: Story, voice: _Voice, draw: Callable[[Event], None], event: Event) -> None:
-    from imgload.events import Note  # noqa: PLC0415 - start-up
+    from imgload.loader.events import Note  # noqa: PLC0415 - start-up
 
     for line in story.tell(event):
         voice.inform(line)

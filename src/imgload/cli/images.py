@@ -40,7 +40,7 @@ def images(
     \b
     Exit status: 0 all nodes were asked; 1 some node failed; others as for imgload load.
     """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.api import images as list_images  # noqa: PLC0415 - --help needs none of it
+    from imgload.tools.inventory.api import images as list_images  # noqa: PLC0415 - --help needs none of it
 
     with failures(output, quiet=False):
         listing = list_images(patterns, cluster=cluster, nodes=nodes, unused=unused, drift=drift)

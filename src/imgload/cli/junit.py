@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from imgload.errors import ImgloadError
-from imgload.report import ImageResult, NodeResult, Report
+from imgload.core.errors import ImgloadError
+from imgload.loader.report import ImageResult, NodeResult, Report
 
 
 def junit(report: Report) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from imgload.cli.dropin import Verbatim, dropin_options, serve, stand_in
-from imgload.integrations.k3d import K3d
+from imgload.tools.dropins.k3d import K3d
 
 
 @click.command(cls=Verbatim, no_args_is_help=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from imgload.cli.dropin import Verbatim, dropin_options, serve, stand_in
-from imgload.integrations.kind import Kind
+from imgload.tools.dropins.kind import Kind
 
 
 @click.command(cls=Verbatim, no_args_is_help=True)

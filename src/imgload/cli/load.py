@@ -16,7 +16,7 @@ from imgload.cli.output import failures, show
 from imgload.cli.progress import watching
 
 if TYPE_CHECKING:
-    from imgload.plan import Verify
+    from imgload.loader.plan import Verify
     from imgload.transports.choose import TransportOption
 
 
@@ -72,7 +72,7 @@ def load(
       podman save app:dev | imgload load --from - an archive from a pipe
       imgload load app:dev -o json | jq .ok       for machines
     """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.api import load as load_images  # noqa: PLC0415 - --help needs none of it
+    from imgload.loader.api import load as load_images  # noqa: PLC0415 - --help needs none of it
 
     silent = quiet or output == "json"
     with failures(output, quiet=quiet), watching(silent=silent) as on_event:

@@ -16,12 +16,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def completed(what: str) -> Complete:
-    """Return what completes an argument: a function of `imgload.cli.complete`, by name."""
+    """Return what completes an argument: a function of `imgload.cli.candidates`, by name."""
 
     def complete(
         context: click.Context, _parameter: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        home = import_module("imgload.cli.complete")
+        home = import_module("imgload.cli.candidates")
         found: list[CompletionItem] = getattr(home, what)(context, incomplete)
         return found
 

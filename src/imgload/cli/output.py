@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from imgload.cli.ending import say
+from imgload.cli.process import say
 from imgload.cli.text import show_report
-from imgload.errors import ImgloadError, LoadFailed
-from imgload.report import JSON_VERSION, Report, error_json
+from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
+from imgload.loader.report import LoadFailed, Report
 
 _FLAG = re.compile(r"--output|-[a-zA-Z]*o")
 _JOINED = re.compile(r"(?:--output=|-[a-zA-Z]*?o=?)(\w+)")

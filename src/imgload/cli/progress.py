@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from imgload.cli.ending import say
-from imgload.errors import visible
-from imgload.events import BytesSent, Event, NodeDone, Note, SendingEnded, SendingStarted
-from imgload.sizes import size_text
+from imgload.cli.process import say
+from imgload.core.errors import visible
+from imgload.core.sizes import size_text
+from imgload.loader.events import BytesSent, Event, NodeDone, Note, SendingEnded, SendingStarted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import click
 
-from imgload.ages import parse_age
 from imgload.cli.options import cluster_options, output_option
 from imgload.cli.output import failures
-from imgload.errors import PruneFailed, UsageError
-from imgload.state import clear_cache
+from imgload.core.ages import parse_age
+from imgload.core.errors import UsageError
+from imgload.core.state import clear_cache
+from imgload.tools.inventory.prune import PruneFailed
 
 
 @click.command(short_help="Remove old builds from the nodes.")
@@ -67,8 +68,8 @@ def prune(
     \b
     Exit status: 0 done, or a dry run; 1 some node failed; others as for imgload load.
     """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.api import prune as prune_images  # noqa: PLC0415 - --help needs none of it
     from imgload.cli.pruned import show_cache, show_pruned  # noqa: PLC0415
+    from imgload.tools.inventory.api import prune as prune_images  # noqa: PLC0415 - --help needs none of it
 
     dry_run = dry_run or not yes
     with failures(output, quiet=False):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from imgload.ages import age_text
-from imgload.cli.ending import say, style
 from imgload.cli.output import show_json
+from imgload.cli.process import say, style
 from imgload.cli.text import name_text, short_name, show_node_error
-from imgload.nodes.inventory import NodeImage
-from imgload.pruning import NodePruned, PruneReport
-from imgload.report import JSON_VERSION
-from imgload.sizes import size_text
-from imgload.state import state_folder
+from imgload.core.ages import age_text
+from imgload.core.errors import JSON_VERSION
+from imgload.core.sizes import size_text
+from imgload.core.state import state_folder
+from imgload.tools.inventory.node_images import NodeImage
+from imgload.tools.inventory.prune import NodePruned, PruneReport
 
 _DRY = "this was a dry run: nothing was removed; to do it, add --yes"
 

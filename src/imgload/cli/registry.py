@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgload.cli.ending import say, style
 from imgload.cli.options import (
     cluster_options,
     engine_option,
@@ -14,15 +13,16 @@ from imgload.cli.options import (
     output_option,
 )
 from imgload.cli.output import failures, show_json
+from imgload.cli.process import say, style
 from imgload.cli.text import at_node, hint_text
-from imgload.sizes import size_text
+from imgload.core.sizes import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imgload.registry.api import PushReport, RegistryReport
-    from imgload.registry.pushing import PushedImage
-    from imgload.registry.wiring import NodeWiring
+    from imgload.tools.remote_registry.api import PushReport, RegistryReport
+    from imgload.tools.remote_registry.configure import NodeWiring
+    from imgload.tools.remote_registry.push import PushedImage
 
 _GOOD, _BAD = style("✓", fg="green"), style("✗", fg="red")
 
@@ -81,7 +81,7 @@ def connect(
       imgload registry connect http://registry:5000 --mirror localhost:5001
                                                    also under its name on this machine
     """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.registry.api import connect_registry  # noqa: PLC0415 - --help needs none of it
+    from imgload.tools.remote_registry.api import connect_registry  # noqa: PLC0415 - --help needs none of it
 
     with failures(output, quiet=False):
         report = connect_registry(
@@ -104,7 +104,7 @@ def disconnect(url: str | None, cluster: str | None, nodes: tuple[str, ...], out
     URL is the registry, as it was connected; without it, every one. Where `connect` has changed
     containerd's configuration, containerd is restarted again.
     """
-    from imgload.registry.api import disconnect_registry  # noqa: PLC0415 - as above
+    from imgload.tools.remote_registry.api import disconnect_registry  # noqa: PLC0415 - as above
 
     with failures(output, quiet=False):
         report = disconnect_registry(url, cluster=cluster, nodes=nodes)
@@ -133,7 +133,7 @@ def push(
       imgload registry push app:dev --as team/app:v2 --to https://registry.example
       imgload registry push app:dev db:dev --from podman --to http://localhost:5001
     """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.registry.api import push_to_registry  # noqa: PLC0415 - as above
+    from imgload.tools.remote_registry.api import push_to_registry  # noqa: PLC0415 - as above
 
     with failures(output, quiet=False):
         report = push_to_registry(images, url, source=source, name=name)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgload.cli.ending import say
 from imgload.cli.options import cluster_options
 from imgload.cli.parent import heed_parent
+from imgload.cli.process import say
 
 if TYPE_CHECKING:
-    from imgload.events import Event
-    from imgload.integrations.builders import BuilderName
+    from imgload.loader.events import Event
+    from imgload.tools.skaffold.builders import BuilderName
 
 
 @click.command()
@@ -59,9 +59,9 @@ def skaffold(
     By hand:
       IMAGE=app:dev BUILD_CONTEXT=. imgload skaffold
     """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.integrations.builders import Recipe  # noqa: PLC0415 - --help needs none of it
-    from imgload.integrations.request import Request  # noqa: PLC0415
-    from imgload.integrations.skaffold import Destination, build  # noqa: PLC0415
+    from imgload.tools.skaffold.build import Destination, build  # noqa: PLC0415
+    from imgload.tools.skaffold.builders import Recipe  # noqa: PLC0415 - --help needs none of it
+    from imgload.tools.skaffold.request import Request  # noqa: PLC0415
 
     heed_parent()
     with ExitStack() as stack:

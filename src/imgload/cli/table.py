@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from imgload.ages import age_text
-from imgload.cli.ending import say
+from imgload.cli.process import say
 from imgload.cli.text import name_text, short_name, show_node_error
-from imgload.listing import ListedImage, Listing
-from imgload.nodes.inventory import NodeImage
-from imgload.patterns import familiar_name
-from imgload.sizes import size_text
+from imgload.core.ages import age_text
+from imgload.core.sizes import size_text
+from imgload.oci.patterns import familiar_name
+from imgload.tools.inventory.list import ListedImage, Listing
+from imgload.tools.inventory.node_images import NodeImage
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from imgload.cli.ending import say, style
-from imgload.errors import ImgloadError, printable
-from imgload.report import NodeResult, Report
-from imgload.sizes import size_text
+from imgload.cli.process import say, style
+from imgload.core.errors import ImgloadError, printable
+from imgload.core.sizes import size_text
+from imgload.loader.report import NodeResult, Report
 
 _DIGITS = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
 _DONE = {

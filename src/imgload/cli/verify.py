@@ -47,7 +47,7 @@ def verify(
       imgload verify app:dev --deep                what the nodes keep of it is hashed again
       imgload verify app:dev -o junit > images.xml a CI step with a report
     """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.api import verify as verify_images  # noqa: PLC0415 - --help needs none of it
+    from imgload.loader.api import verify as verify_images  # noqa: PLC0415 - --help needs none of it
 
     silent = quiet or output != "text"
     with failures(output, quiet=quiet), watching(silent=silent) as on_event:

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.ending import say, style
 from imgload.cli.options import cluster_options, completed, engine_option, output_option
 from imgload.cli.output import failures, show_json
+from imgload.cli.process import say, style
 from imgload.cli.text import at_node, hint_text
-from imgload.events import Event, Note
-from imgload.reference import Reference
-from imgload.report import JSON_VERSION, ImageResult, NodeResult
-from imgload.sizes import size_text
+from imgload.core.errors import JSON_VERSION
+from imgload.core.sizes import size_text
+from imgload.loader.events import Event, Note
+from imgload.loader.report import ImageResult, NodeResult
+from imgload.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from imgload.watching import WatchedLoad
+    from imgload.tools.watch.watch import WatchedLoad
 
 _WITHOUT_BYTES = {"present": "already there", "tagged": "tagged"}
 """What to say of an action that moved no bytes; else that is a name more of what was sent."""
@@ -54,7 +55,7 @@ def watch(
       imgload watch '*' --from podman       whatever Podman builds
       imgload watch app -o json             one JSON document a line, for machines
     """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.watching import Watch  # noqa: PLC0415 - --help needs none of it
+    from imgload.tools.watch.watch import Watch  # noqa: PLC0415 - --help needs none of it
 
     show = _show_json if output == "json" else _show_text
     opening = Watch.open(

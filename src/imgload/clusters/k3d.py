@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from imgload.clusters.tool import Member, Tool
+from imgload.clusters.nodes.runtime import K3S
+from imgload.clusters.provider import Member, Tool
 from imgload.engines.base import Container
-from imgload.nodes.runtime import K3S
 
 LABEL = "app=k3d"
 CLUSTER_LABEL = "k3d.cluster"

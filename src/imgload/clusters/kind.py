@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from imgload.clusters.tool import Member, Tool
+from imgload.clusters.provider import Member, Tool
 from imgload.engines.base import Container
 
 CLUSTER_LABEL = "io.x-k8s.kind.cluster"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from imgload.clusters.tool import Member, Tool
+from imgload.clusters.provider import Member, Tool
 from imgload.engines.base import Container
 
 LABEL = "created_by.minikube.sigs.k8s.io=true"

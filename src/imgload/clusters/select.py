@@ -13,11 +13,11 @@ from imgload.clusters.k3d import K3D
 from imgload.clusters.kind import KIND
 from imgload.clusters.kubeconfig import current_context
 from imgload.clusters.minikube import MINIKUBE, is_profile
-from imgload.clusters.tool import Member, Tool
+from imgload.clusters.nodes.node import Node
+from imgload.clusters.provider import Member, Tool
+from imgload.core.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
+from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
-from imgload.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
-from imgload.nodes.node import Node
-from imgload.parallel import in_parallel
 
 TOOLS = (KIND, K3D, MINIKUBE)
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"

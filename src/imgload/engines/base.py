@@ -2,67 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from typing import Literal
 
 import attrs
 
-from imgload.errors import EngineFailed, reason
+from imgload.core.errors import EngineFailed, reason
+from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
-if TYPE_CHECKING:
-    from imgload.engines.tls import Tls
-    from imgload.engines.tunnel import Tunnel
-
-EngineKind = Literal["docker", "podman"]
 Chunk = bytes | memoryview
 NOT_CONNECTED = "dial tcp"
 """What both engines, written in Go, say of a connection that did not come about."""
 CHUNK = 1 << 20
 """Bytes of one piece of a stream."""
-_LOOPBACK = re.compile(r"localhost|::1|127(\.[0-9]{1,3}){3}", re.ASCII)
-
-
-@attrs.frozen
-class Endpoint:
-    """Where an engine answers.
-
-    Args:
-        kind: which engine it is, as its own ping says.
-        url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``.
-        origin: where the address was found, for messages.
-        version: of the engine's own API, where its ping told it.
-        tls: how to speak TLS to it; None for not at all.
-        tunnel: the way to it through ssh; None for none.
-
-    """
-
-    kind: EngineKind
-    url: str
-    origin: str = attrs.field(default="", eq=False)
-    version: str = attrs.field(default="", eq=False)
-    tls: Tls | None = attrs.field(default=None, eq=False, repr=False)
-    tunnel: Tunnel | None = attrs.field(default=None, eq=False, repr=False)
-
-    @property
-    def local(self) -> bool:
-        """Whether the address is on this machine: a socket's path, or TCP on loopback.
-
-        A relay or a VM may stand behind it all the same.
-        """
-        parts = urlsplit(self.url)
-        if parts.scheme == "unix":
-            return True
-        host = parts.hostname or ""
-        return parts.scheme == "tcp" and _LOOPBACK.fullmatch(host) is not None
-
-    def __str__(self) -> str:
-        return f"{self.kind} at {self.url}"
 
 
 @attrs.frozen
@@ -333,3 +289,8 @@ class Engine(ABC):
     def name(self) -> str:
         """The engine's kind, for messages and reports."""
         return self.endpoint.kind
+
+
+PushStyle = Literal["stored", "compressing", "remembering"]
+"""How an engine pushes: blobs as stored; compressed, asking by diff ID; compressed, asking by the
+digests of earlier pushes only."""

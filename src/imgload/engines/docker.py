@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import attrs
 
+from imgload.core.errors import EngineError, EngineFailed
 from imgload.engines.base import About, Container, EngineImage, ImageEvent
-from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest, tags_of
-from imgload.engines.settings import dig, text_at
-from imgload.engines.trouble import refuse_bad_answer, translated
-from imgload.engines.wire import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
-from imgload.errors import EngineError, EngineFailed
-from imgload.leftovers import Leftover, note, stale_tags
+from imgload.engines.discovery.config_files import dig, text_at
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
+from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, tags_of
+from imgload.engines.temporary_tags import Leftover, note, stale_tags
+from imgload.engines.translate import refuse_bad_answer, translated
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 

@@ -9,15 +9,15 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+from imgload.core.errors import EngineFailed, ReferenceInvalid
 from imgload.engines.base import About, Container, EngineImage, ImageEvent
-from imgload.engines.rest import RestEngine, image_digest, tags_of
-from imgload.engines.settings import dig, text_at
-from imgload.engines.trouble import translated
-from imgload.engines.wire import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
-from imgload.errors import EngineFailed, ReferenceInvalid
+from imgload.engines.discovery.config_files import dig, text_at
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
+from imgload.engines.http_engine import RestEngine, image_digest, tags_of
+from imgload.engines.translate import translated
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.reference import Reference, image_id_prefix, is_full_image_id
+from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
 
 
 class PodmanEngine(RestEngine):

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from imgload.engines.base import CHUNK, Endpoint
-from imgload.engines.tunnel import Tunnel, open_tunnel
-from imgload.engines.wire import CONTROL_SECONDS, Answer, Request, Wire
-from imgload.errors import EngineFailed
+from imgload.core.errors import EngineFailed
+from imgload.engines.base import CHUNK
+from imgload.engines.endpoint import Endpoint, Tunnel
+from imgload.engines.http import CONTROL_SECONDS, Answer, Request, Wire
+from imgload.engines.ssh import open_tunnel
 
 
 class SdkWire(Wire):

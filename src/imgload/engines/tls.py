@@ -8,8 +8,8 @@ from pathlib import Path
 
 import attrs
 
-from imgload.engines.settings import home_folder
-from imgload.errors import EngineUnreachable
+from imgload.core.errors import EngineUnreachable
+from imgload.engines.discovery.config_files import home_folder
 
 _STRICT = getattr(ssl, "VERIFY_X509_STRICT", ssl.VERIFY_DEFAULT)
 

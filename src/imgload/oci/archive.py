@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from imgload.errors import ArchiveInvalid, DigestMismatch, ManifestMissing, PlatformMissing
+from imgload.core.errors import ArchiveInvalid, DigestMismatch, ManifestMissing, PlatformMissing
 from imgload.oci.blobs import Blob, Blobs, digits_of
 from imgload.oci.digest import Digest
 from imgload.oci.document import (

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import attrs
 
-from imgload.errors import ArchiveInvalid, DigestMismatch
+from imgload.core.errors import ArchiveInvalid, DigestMismatch
 from imgload.oci.digest import Digest
 from imgload.oci.document import MAX_DOCUMENT
 

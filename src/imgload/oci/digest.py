@@ -7,7 +7,7 @@ import re
 
 import attrs
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 
 _HEX_LENGTH = {"sha256": 64, "sha384": 96, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.platform import Platform
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 import attrs
 
-from imgload.errors import ArchiveInvalid, UsageError
+from imgload.core.errors import ArchiveInvalid, UsageError
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import attrs
 
-from imgload.errors import ArchiveInvalid, DigestMismatch
+from imgload.core.errors import ArchiveInvalid, DigestMismatch
 from imgload.oci import tar
 from imgload.oci.archive import ArchivedImage, choose, images_in, pinned_index
 from imgload.oci.blobs import Blob, Blobs, compression_of, digits_of, may_be_document, peek

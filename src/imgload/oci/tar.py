@@ -15,7 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import attrs
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 
 BLOCK = 512
 MAX_MEMBERS = 50_000

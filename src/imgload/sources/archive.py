@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from imgload.errors import (
+from imgload.core.errors import (
     ArchiveInvalid,
     ImageAmbiguous,
     ImageIncomplete,
@@ -21,8 +21,8 @@ from imgload.errors import (
 )
 from imgload.oci.archive import ArchivedImage
 from imgload.oci.platform import Platform
+from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
 from imgload.oci.scan import scan
-from imgload.reference import Reference, image_id_prefix, is_full_image_id
 from imgload.sources.base import Found, Source
 from imgload.sources.layout import layout_chunks
 from imgload.sources.streams import chunks_of, open_archive

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from imgload.errors import UsageError
+from imgload.core.errors import UsageError
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
-from imgload.reference import pinned
+from imgload.oci.reference import pinned
 
 if TYPE_CHECKING:
-    from imgload.transports.choose import PushStyle
-    from imgload.transports.intake import Intake
+    from imgload.engines.base import PushStyle
+    from imgload.registry.sink import Intake
 
 
 @attrs.frozen

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from imgload.core.errors import ArchiveInvalid, DigestMismatch, EngineFailed, ManifestMissing
 from imgload.engines.base import Engine, EngineImage
-from imgload.errors import ArchiveInvalid, DigestMismatch, EngineFailed, ManifestMissing
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
-from imgload.reference import Reference, image_id_prefix, name_or_id
+from imgload.oci.reference import Reference, image_id_prefix, name_or_id
 from imgload.sources.base import Found, Pusher
 
 if TYPE_CHECKING:
-    from imgload.transports.choose import PushStyle
-    from imgload.transports.intake import Intake
-    from imgload.transports.route import Route
+    from imgload.engines.base import PushStyle
+    from imgload.registry.push_session import Route
+    from imgload.registry.sink import Intake
 
 _MOST_ROUTES = 16
 
@@ -88,7 +88,7 @@ class EngineSource(Pusher):
         """Return the platform to load; SourceError where the image does not have it."""
         suited = image.suited(platform)
         if suited is None:
-            from imgload.sources.absent import refusal  # noqa: PLC0415 - start-up
+            from imgload.sources.refusals import refusal  # noqa: PLC0415 - start-up
 
             raise refusal(image, platform, text, self.engine)
         return suited
@@ -107,10 +107,10 @@ class EngineSource(Pusher):
         unable = not (self.local and image.tagged and image.own_platform)
         if settled or unable or (image.target, image.platform) in self._unidentified:
             return image
-        from imgload.memory import Memory  # noqa: PLC0415 - start-up
-        from imgload.sources.pushed import manifest_for  # noqa: PLC0415
-        from imgload.transports.intake import Manifests  # noqa: PLC0415
-        from imgload.transports.route import CutOff  # noqa: PLC0415
+        from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
+        from imgload.registry.push_session import CutOff  # noqa: PLC0415
+        from imgload.registry.sink import Manifests  # noqa: PLC0415
+        from imgload.sources.manifests import manifest_for  # noqa: PLC0415
 
         if Memory.load().is_cut_off(self.address):
             return attrs.evolve(image, cut_off=True)
@@ -153,8 +153,8 @@ class EngineSource(Pusher):
         return self._sizes[image.target]
 
     def push(self, image: Found, intake: Intake) -> None:
-        from imgload.memory import Memory  # noqa: PLC0415 - start-up
-        from imgload.transports.route import CutOff  # noqa: PLC0415
+        from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
+        from imgload.registry.push_session import CutOff  # noqa: PLC0415
 
         try:
             self._route(image).push(intake)
@@ -165,7 +165,7 @@ class EngineSource(Pusher):
 
     def _route(self, image: Found) -> Route:
         """Return the image's way to us; the oldest goes where there are too many."""
-        from imgload.transports.route import CutOff, Route  # noqa: PLC0415 - start-up
+        from imgload.registry.push_session import CutOff, Route  # noqa: PLC0415 - start-up
 
         if image.target in self._routes:
             return self._routes[image.target]
@@ -186,13 +186,13 @@ class EngineSource(Pusher):
         """Whether the engine has asked this process, or one in its network, for something."""
         if self._reaches_us:
             return True
-        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+        from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
 
         where = whereabouts(self.address)
         return where != "" and Memory.load().reached_from(self.address) == where
 
     def _remember_that_it_reaches_us(self) -> None:
-        from imgload.memory import Memory  # noqa: PLC0415 - start-up
+        from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
 
         self._reaches_us = True
         if where := whereabouts(self.address):

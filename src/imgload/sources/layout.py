@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 from imgload.oci.digest import Digest
 from imgload.oci.tar import END, header, padding
 from imgload.sources.streams import CHUNK

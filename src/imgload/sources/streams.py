@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from imgload.errors import ArchiveInvalid, SourceError, UsageError
+from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
 from imgload.oci.blobs import compression_of
 
 CHUNK = 1 << 20

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from imgload.oci.repack import Repack
 from imgload.transports.fanout import fan_out
-from imgload.transports.lanes import Delivery, Lanes
+from imgload.transports.imports import Delivery, Lanes
 
 
 def deliver(repack: Repack, lanes: Lanes) -> Mapping[str, Delivery]:

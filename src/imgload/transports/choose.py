@@ -12,12 +12,10 @@ from typing import Literal
 
 import attrs
 
+from imgload.engines.base import PushStyle
 from imgload.oci.digest import Digest
 
 TransportOption = Literal["auto", "archive", "delta"]
-PushStyle = Literal["stored", "compressing", "remembering"]
-"""How an engine pushes: blobs as stored; compressed, asking by diff ID; compressed, asking by the
-digests of earlier pushes only."""
 
 _MOSTLY = 0.5
 _CUT_OFF = "the engine cannot push to this process (does it run in a VM?): sending whole images"

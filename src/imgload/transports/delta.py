@@ -9,25 +9,26 @@ when all is there: a push that breaks leaves no image behind.
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
+from imgload.core.errors import DigestMismatch, ImgloadError, SourceError
 from imgload.engines.base import Chunk
-from imgload.errors import ImgloadError, SourceError
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.document import LAYER, Descriptor, ImageConfig, Index, Manifest
+from imgload.oci.layers import missing_layers
 from imgload.oci.platform import Platform
+from imgload.oci.reference import pinned
 from imgload.oci.repack import LAYOUT, file_member
 from imgload.oci.tar import END, header, padding
-from imgload.plan import missing_layers
-from imgload.reference import pinned
+from imgload.registry.sink import Upload, keep_manifest
+from imgload.registry.spool import Room, Spool
 from imgload.transports.fanout import Feed
-from imgload.transports.intake import Upload, keep_manifest
-from imgload.transports.spool import Room, Spool
-from imgload.transports.uploads import Kept, Through
 
 _MOST_MANIFESTS = 100
 _OTHER_BLOBS = 32
@@ -320,3 +321,101 @@ class Delta:
                 return
             self._spools[digest] = spool
             self.sizes[digest] = spool.size
+
+
+@attrs.define
+class Kept:
+    """A blob that waits for the end of the push."""
+
+    _delta: Delta
+    _spool: Spool
+
+    def write(self, chunk: bytes) -> None:
+        """Keep a piece."""
+        self._spool.write(chunk)
+
+    def finish(self, digest: Digest) -> None:
+        """Check it, and keep it for the end of the push."""
+        self._spool.check(digest)
+        self._delta.keep(digest, self._spool)
+
+    def abandon(self) -> None:
+        """Delete what was kept."""
+        self._spool.close()
+        self._delta.dropped()
+
+
+@attrs.define
+class Through:
+    """A blob that goes straight into the nodes, within one request; one at a time has the way.
+
+    The others wait before their bodies are read: an engine that sends 127 layers at once takes the
+    memory of one.
+    """
+
+    _delta: Delta
+    _digest: Digest
+    _size: int
+    _nodes: set[str] = attrs.field(factory=set)
+    _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
+    _left: int = 0
+    _has_way: bool = False
+    _begun: bool = False
+
+    def await_way(self, lacking: Callable[[], set[str]]) -> None:
+        """Wait until no other blob is on the way; then ask which nodes lack this one."""
+        self._delta.way.acquire()
+        self._has_way = True
+        try:
+            self._nodes = lacking()
+        except BaseException:
+            self._free()
+            raise
+
+    def write(self, chunk: bytes) -> None:
+        """Pass a piece on."""
+        self._require_way()
+        if not self._begun:
+            self._begin()
+        if len(chunk) > self._left:
+            raise DigestMismatch(f"{self._digest} is longer than announced")
+        self._left -= len(chunk)
+        self._hasher.update(chunk)
+        self._put(chunk)
+
+    def _begin(self) -> None:
+        self._begun = True
+        self._left = self._size
+        self._put(header(f"blobs/sha256/{secrets.token_hex(32)}", self._size))
+
+    def finish(self, digest: Digest) -> None:
+        """Check it, and free the way."""
+        self._require_way()
+        if not self._begun and not self._size:
+            self._begin()
+        whole = self._begun and not self._left and digest == self._digest
+        if not whole or self._hasher.hexdigest() != digest.hex:
+            raise DigestMismatch(f"a pushed blob is not {digest}")
+        self._put(padding(self._size))
+        self._delta.passed(digest, self._size, self._nodes)
+        self._free()
+
+    def abandon(self) -> None:
+        """Cut the imports off, where half a blob is in their streams."""
+        if not self._has_way:
+            return
+        for name in self._nodes if self._begun else ():
+            self._delta.feeds[name].abort()
+        self._free()
+
+    def _require_way(self) -> None:
+        """Refuse a write into the nodes' streams by any but the one blob that has the way."""
+        if not self._has_way:
+            raise DigestMismatch(f"{self._digest} was complete already, or was given up")
+
+    def _free(self) -> None:
+        self._has_way = False
+        self._delta.way.release()
+
+    def _put(self, chunk: Chunk) -> None:
+        self._delta.put(self._nodes, [chunk])

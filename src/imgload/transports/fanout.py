@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
+from imgload.core.errors import ImgloadError
 from imgload.engines.base import Chunk
-from imgload.errors import ImgloadError
 
 _DEPTH = 4
 """Chunks that wait for one reader."""

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 import pytest
 
-from imgload.cli import complete, completion
+from imgload.cli import candidates as complete
 from imgload.cli.app import cli
 from imgload.cli.completion import VARIABLE, Bash, joined_words, kept
+from imgload.cli.kubectl import answer_kubectl
 from tests.unit.cli import stub
 from tests.unit.cli.conftest import Run
 
@@ -123,7 +124,7 @@ def test_kubectl_is_answered_in_its_own_way(
         (["wat"], "watch\n:4\n"),
     ]:
         monkeypatch.setattr(sys, "argv", ["kubectl_complete-imgload", *typed])
-        completion.answer_kubectl()
+        answer_kubectl()
         assert capsys.readouterr().out == answer
 
 
@@ -138,6 +139,6 @@ def test_the_callbacks_are_named_as_they_are() -> None:
 
 def test_nothing_of_it_is_imported_for_a_load() -> None:
     """Start-up is part of every load."""
-    code = "import sys, imgload.cli.load; print('imgload.cli.complete' in sys.modules)"
+    code = "import sys, imgload.cli.load; print('imgload.cli.candidates' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert shown.stdout == b"False\n"

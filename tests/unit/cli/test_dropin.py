@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from imgload.cli.dropin import run as stand_in
-from imgload.integrations.k3d import K3d
-from imgload.integrations.kind import Kind
-from imgload.integrations.tool import Tool
+from imgload.tools.dropins.k3d import K3d
+from imgload.tools.dropins.kind import Kind
+from imgload.tools.dropins.tool import Tool
 from tests.unit.cli.conftest import Outcome, Run
 from tests.unit.cli.stub import Docker, node
 

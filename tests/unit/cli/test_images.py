@@ -18,12 +18,12 @@ from imgload.cli.images import images
 from imgload.cli.prune import prune
 from imgload.cli.pruned import show_pruned
 from imgload.cli.table import show_listing
-from imgload.errors import NodeError
-from imgload.listing import ListedImage, Listing
-from imgload.memory import Memory
-from imgload.nodes.inventory import NodeImage
+from imgload.core.errors import NodeError
+from imgload.engines.cache import Memory
 from imgload.oci.digest import Digest
-from imgload.pruning import Kept, NodePruned, PruneReport
+from imgload.tools.inventory.list import ListedImage, Listing
+from imgload.tools.inventory.node_images import NodeImage
+from imgload.tools.inventory.prune import Kept, NodePruned, PruneReport
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.stub import Docker
 from tests.unit.cli.test_usage import examples, invoke

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from imgload.cli.progress import watching
-from imgload.errors import ImportFailed
-from imgload.events import (
+from imgload.core.errors import ImportFailed
+from imgload.loader.events import (
     BytesSent,
     Event,
     ImageFound,
@@ -19,9 +19,9 @@ from imgload.events import (
     SendingEnded,
     SendingStarted,
 )
+from imgload.loader.proof import Proof
+from imgload.loader.report import NodeResult
 from imgload.oci.digest import Digest
-from imgload.plan import Proof
-from imgload.report import NodeResult
 
 PROOF = Proof(name=True, image_id=True, diff_ids=True, unpacked=True, cri=True)
 ID = Digest.of(b"app")

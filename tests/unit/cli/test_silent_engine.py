@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imgload.transports.intake import Manifests
-from imgload.transports.receiver import receiving
+from imgload.registry.handler import receiving
+from imgload.registry.sink import Manifests
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.stub import Docker
 

@@ -14,24 +14,24 @@ from hypothesis import strategies as st
 from imgload.cli import dropin, registry, watch
 from imgload.cli.clusters import show_clusters
 from imgload.cli.doctor import show_diagnosis
-from imgload.cli.ending import shown, style
+from imgload.cli.process import shown, style
 from imgload.cli.progress import watching
 from imgload.cli.pruned import show_pruned
 from imgload.cli.table import show_listing
 from imgload.cli.text import show_built, show_report
-from imgload.clusters.listing import ClusterInfo, ClusterList, EngineInfo, NodeInfo
-from imgload.doctor.finding import Diagnosis, Finding
-from imgload.errors import NodeError
-from imgload.events import BytesSent, NodeDone, Note, SendingEnded, SendingStarted
-from imgload.listing import ListedImage, Listing
-from imgload.nodes.inventory import NodeImage
+from imgload.clusters.list import ClusterInfo, ClusterList, EngineInfo, NodeInfo
+from imgload.core.errors import NodeError
+from imgload.loader.events import BytesSent, NodeDone, Note, SendingEnded, SendingStarted
+from imgload.loader.proof import Proof
+from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.plan import Proof
-from imgload.pruning import Kept, NodePruned, PruneReport
-from imgload.registry.wiring import NodeWiring
-from imgload.report import ImageResult, NodeResult, Report
-from imgload.watching import WatchedLoad
+from imgload.tools.doctor.finding import Diagnosis, Finding
+from imgload.tools.inventory.list import ListedImage, Listing
+from imgload.tools.inventory.node_images import NodeImage
+from imgload.tools.inventory.prune import Kept, NodePruned, PruneReport
+from imgload.tools.remote_registry.configure import NodeWiring
+from imgload.tools.watch.watch import WatchedLoad
 from tests.unit.cli.conftest import Run
 
 EVIL = "e\x1b]0;pwned\x07\x1b[2J\x1b[8mvil\x9b1m\u202e\r\x08[red]\x00"

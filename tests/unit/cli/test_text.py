@@ -6,11 +6,12 @@ import attrs
 import pytest
 
 from imgload.cli.text import show_report
-from imgload.errors import ImportFailed, NodeNotRunning
+from imgload.core.errors import ImportFailed, NodeNotRunning
+from imgload.loader.plan import Action
+from imgload.loader.proof import Proof
+from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.plan import Action, Proof
-from imgload.report import ImageResult, NodeResult, Report
 
 ID, OLD = Digest.of(b"config"), Digest.of(b"old")
 PROOF = Proof(name=True, image_id=True, diff_ids=True, unpacked=True, cri=True)

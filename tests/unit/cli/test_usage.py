@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 import imgload
-from imgload import errors
 from imgload.cli.app import cli
 from imgload.cli.load import load
+from imgload.core import errors
 from tests.unit.cli.conftest import Run
 
 OPTIONS = {"--cluster", "--node", "--from", "--as", "--platform", "--transport", "--dry-run"}

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from imgload.clusters.select import find_clusters, select_nodes
-from imgload.engines.base import Container, Endpoint, EngineKind
-from imgload.errors import ClusterAmbiguous, ClusterNotFound, EngineFailed, NodeNotFound
+from imgload.core.errors import ClusterAmbiguous, ClusterNotFound, EngineFailed, NodeNotFound
+from imgload.engines.base import Container
+from imgload.engines.endpoint import Endpoint, EngineKind
 from tests.unit.clusters.test_kind import container
-from tests.unit.clusters.test_tools import k3d, minikube
+from tests.unit.clusters.test_provider import k3d, minikube
 from tests.unit.fakes import LocalEngine
 
 

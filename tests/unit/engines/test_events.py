@@ -13,7 +13,7 @@ from imgload.engines.base import Engine, ImageEvent
 from imgload.engines.docker import DockerEngine
 from imgload.engines.podman import PodmanEngine
 from imgload.oci.digest import Digest
-from tests.unit.engines.test_wire import document, served
+from tests.unit.engines.test_http import document, served
 
 ID = Digest.of(b"image")
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

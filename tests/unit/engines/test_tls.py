@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from imgload.engines.places import candidates
+from imgload.core.errors import EngineUnreachable
+from imgload.engines.discovery.candidates import candidates
 from imgload.engines.tls import Tls, tls_of
-from imgload.errors import EngineUnreachable
 
 
 @pytest.fixture

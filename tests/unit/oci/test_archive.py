@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from imgload.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
+from imgload.core.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
 from imgload.oci.archive import ArchivedImage, choose, images_in
 from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document
 from imgload.oci.digest import Digest

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 from imgload.oci.digest import Digest, chain_ids
 from tests.unit.recordings import inspected
 

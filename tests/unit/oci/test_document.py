@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid, ImgloadError
+from imgload.core.errors import ArchiveInvalid, ImgloadError
 from imgload.oci.digest import Digest
 from imgload.oci.document import (
     IMAGE_NAME,

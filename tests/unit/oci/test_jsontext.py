@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 from imgload.oci.archive import images_in
 from imgload.oci.blobs import Blob, Blobs
 from imgload.oci.digest import Digest

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid, UsageError
+from imgload.core.errors import ArchiveInvalid, UsageError
 from imgload.oci.platform import Platform
 
 

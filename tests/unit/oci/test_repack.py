@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ManifestMissing, PlatformMissing
+from imgload.core.errors import ManifestMissing, PlatformMissing
 from imgload.oci import tar
 from imgload.oci.digest import Digest
 from imgload.oci.document import INDEX

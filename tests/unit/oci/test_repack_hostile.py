@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid, DigestMismatch, ImgloadError, SourceError
+from imgload.core.errors import ArchiveInvalid, DigestMismatch, ImgloadError, SourceError
 from imgload.oci import blobs
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, INDEX, LAYER, MANIFEST

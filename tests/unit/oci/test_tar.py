@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 from imgload.oci import tar
 from imgload.oci.tar import BLOCK, Member, header, padding, read_tar
 from tests.unit.archives import pack, split

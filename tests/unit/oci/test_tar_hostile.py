@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid, ImgloadError
+from imgload.core.errors import ArchiveInvalid, ImgloadError
 from imgload.oci import tar
 from imgload.oci.tar import BLOCK, read_tar
 from tests.unit.archives import Image as SampleImage

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from imgload.errors import (
+from imgload.core.errors import (
     ImageAmbiguous,
     ImageIncomplete,
     PlatformMissing,

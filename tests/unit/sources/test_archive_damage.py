@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from imgload.errors import ArchiveInvalid, SourceError
+from imgload.core.errors import ArchiveInvalid, SourceError
 from tests.unit.archives import Entry, Image, encode, oci, pack
 from tests.unit.sources.conftest import Open
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imgload.errors import EngineFailed
+from imgload.core.errors import EngineFailed
 from imgload.oci.platform import Platform
 from imgload.oci.repack import Repack, Wanted
 from imgload.sources.engine import EngineSource

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from imgload.connect import Connections
-from imgload.errors import ArchiveInvalid, UsageError
+from imgload.core.errors import ArchiveInvalid, UsageError
+from imgload.loader.session import Connections
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, LAYER, MANIFEST
 from imgload.oci.scan import scan

@@ -8,16 +8,17 @@ from pathlib import Path
 import attrs
 import pytest
 
-from imgload.engines.base import Endpoint, EngineImage
-from imgload.errors import EngineFailed, ImgloadError
-from imgload.loader import Loader
-from imgload.memory import Memory
+from imgload.core.errors import EngineFailed, ImgloadError
+from imgload.engines.base import EngineImage
+from imgload.engines.cache import Memory
+from imgload.engines.endpoint import Endpoint
+from imgload.loader.loader import Loader
 from imgload.oci.digest import Digest
 from imgload.oci.document import Index, Manifest
 from imgload.oci.platform import Platform
 from imgload.sources.base import Found
 from imgload.sources.engine import EngineSource
-from imgload.sources.pushed import documents_for, manifest_for
+from imgload.sources.manifests import documents_for, manifest_for
 from tests.unit.archives import Image, layer
 from tests.unit.stored import AMD, EMPTY, StoredEngine, StoredNode, _ask
 

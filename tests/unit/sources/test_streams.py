@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid, SourceError, UsageError
+from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
 from imgload.sources.streams import CHUNK, FileChunks, chunks_of, open_archive
 from tests.unit.archives import Image, docker20, pack
 from tests.unit.bounds import memory_below, within

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from imgload.engines.base import Endpoint
+from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.survey import Question
+from imgload.core.errors import ArchiveInvalid, ImportFailed
+from imgload.engines.endpoint import Endpoint
 from imgload.engines.tls import Tls
-from imgload.errors import ArchiveInvalid, ImportFailed
-from imgload.nodes.node import Node
-from imgload.nodes.survey import Question
 from imgload.oci.platform import Platform
 from imgload.oci.repack import Repack
 from imgload.transports.archive import deliver
-from imgload.transports.lanes import Lanes, import_by_copy
+from imgload.transports.imports import Lanes, import_by_copy
 from tests.unit.archives import Image, Layout, oci, pack, split, wanted
 from tests.unit.fakes import RUNNING, LocalEngine
 
@@ -105,7 +105,7 @@ def test_where_exec_cannot_stream_a_folder_is_used_and_removed(
     tmp_path: Path, importing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when the import fails; minikube and k3d leave their tars."""
-    monkeypatch.setattr("imgload.transports.lanes._FOLDERS", str(tmp_path / "var"))
+    monkeypatch.setattr("imgload.transports.imports._FOLDERS", str(tmp_path / "var"))
     node = copying_node(tmp_path, importing)
     if importing == KEEP:
         import_by_copy(node, stream(), AMD)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgload.engines.base import PushStyle
 from imgload.oci.digest import Digest
-from imgload.transports.choose import Facts, PushStyle, TransportOption, choose
+from imgload.transports.choose import Facts, TransportOption, choose
 
 MIB = 1 << 20
 LAYERS = tuple(Digest.of(name) for name in (b"base", b"libraries", b"app"))

@@ -15,16 +15,16 @@ from typing import Any
 import attrs
 import pytest
 
+from imgload.core.parallel import Task
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.document import IMAGE_NAME
 from imgload.oci.platform import Platform
-from imgload.parallel import Task
+from imgload.registry.handler import receiving
 from imgload.transports import delta as module
 from imgload.transports.delta import Delta, DeltaIncomplete, Holding, Pushed
 from imgload.transports.fanout import Feed, StreamAborted
-from imgload.transports.receiver import receiving
 from tests.unit.archives import NAME, Image, layer
-from tests.unit.transports.test_receiver_bounds import resident
+from tests.unit.registry.test_handler_bounds import resident
 
 IMAGE = Image((layer("base"), layer("app"), layer("line")), gzipped=True)
 DIFF_IDS = tuple(Digest.of(raw) for raw in IMAGE.layers)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from imgload.parallel import Task
+from imgload.core.parallel import Task
 from imgload.transports.fanout import Feed, StreamAborted, fan_out
 
 PIECES = [bytes([i]) for i in range(200)]

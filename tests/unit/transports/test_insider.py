@@ -11,10 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from imgload.oci.digest import Digest
-from imgload.transports.delta import DeltaIncomplete
-from imgload.transports.intake import Manifests
-from imgload.transports.receiver import receiving
-from imgload.transports.uploads import Through
+from imgload.registry.handler import receiving
+from imgload.registry.sink import Manifests
+from imgload.transports.delta import DeltaIncomplete, Through
 from tests.unit.transports.test_delta import BASE, BLOBS, IMAGE, NOTHING, Nodes, pushed
 from tests.unit.transports.test_delta import Engine as Client
 

@@ -1,0 +1,1 @@
+"""Errors, and helpers that know nothing of images."""

@@ -1,0 +1,33 @@
+"""How long ago, as people write it: ``90s``, ``24h``, ``7d``."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from imgload.core.errors import UsageError
+
+_UNITS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
+_PART = re.compile(r"(\d{1,6})([wdhms])", re.ASCII)
+_AGE = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
+
+
+def parse_age(text: str) -> timedelta:
+    """Return the time that a text like ``24h``, ``7d`` or ``1h30m`` means.
+
+    Raises:
+        UsageError: when it is written otherwise.
+
+    """
+    if not _AGE.fullmatch(text):
+        raise UsageError(
+            f"not an age: {text!r:.80}", hint="write a number and s, m, h, d or w, for example 24h"
+        )
+    return timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in _PART.findall(text)))
+
+
+def age_text(seconds: float) -> str:
+    """Return an age in the largest unit up to days, as `parse_age` reads it."""
+    fitting = (u for u, length in _UNITS.items() if u != "w" and seconds >= length)
+    unit = next(fitting, "s")
+    return f"{max(int(seconds // _UNITS[unit]), 0)}{unit}"

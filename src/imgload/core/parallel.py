@@ -1,0 +1,79 @@
+"""Several things at once, on daemon threads: Ctrl-C must not wait for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import attrs
+
+from imgload.core.errors import ImgloadError
+
+T = TypeVar("T")
+AT_ONCE = 64
+"""Calls that run at the same time: for each node of any local cluster, and no thousand execs."""
+_POLL_SECONDS = 0.2
+
+
+@attrs.define
+class Task(Generic[T]):
+    """One call on a thread of its own; `result` returns its value or raises its error."""
+
+    _call: Callable[[], T]
+    _value: list[T] = attrs.field(factory=list)
+    _error: BaseException | None = None
+    _thread: threading.Thread = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._value.append(self._call())
+        except BaseException as error:  # noqa: BLE001 - raised again by result()
+            self._error = error
+
+    def settle(self, seconds: float) -> None:
+        """Wait for the end at most so long, whatever it is."""
+        self._thread.join(seconds)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait for the end, interruptibly."""
+        while self._thread.is_alive():
+            self._thread.join(_POLL_SECONDS)
+
+    def result(self) -> T:
+        """Wait for the end; return the call's value or raise its error."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value[0]
+
+
+def outcome(call: Callable[[], T]) -> T | ImgloadError:
+    """Call it, and take an ImgloadError in the answer's place: one must not stop the others."""
+    try:
+        return call()
+    except ImgloadError as error:
+        return error
+
+
+def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Run calls at once; the first error, in order, is raised when all have ended."""
+    if len(calls) == 1:
+        return [calls[0]()]
+    tasks: list[Task[T]] = []
+    for call in calls:
+        if len(tasks) >= AT_ONCE:
+            tasks[-AT_ONCE].wait()
+        tasks.append(Task(call))
+    for task in tasks:
+        task.wait()
+    return [task.result() for task in tasks]

@@ -1,0 +1,1 @@
+"""Find the engines that this machine can reach."""

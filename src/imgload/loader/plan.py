@@ -1,0 +1,76 @@
+"""Surveys in, plan out; pure.
+
+The plan is made for each image and each node: kind decides on one list of nodes for all images,
+so that one missing image sends every image again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from imgload.loader.proof import Proof, prove
+from imgload.oci.image import Image
+from imgload.oci.layers import missing_layers
+
+if TYPE_CHECKING:
+    from imgload.clusters.nodes.survey import Survey
+
+Action = Literal["present", "tagged", "delta", "full"]
+Verify = Literal["cri", "deep"]
+
+
+@attrs.frozen
+class Step:
+    """What is to be done about one image on one node.
+
+    `tag_from` for action ``tagged``: the name that it has, or its own where only CRI lacks it.
+    """
+
+    image: Image
+    node: str
+    action: Action
+    proof: Proof | None = None
+    tag_from: str = ""
+
+
+@attrs.frozen
+class Plan:
+    """All steps."""
+
+    steps: tuple[Step, ...]
+
+    def groups(self) -> list[tuple[tuple[Image, ...], tuple[str, ...]]]:
+        """Return which images are to be sent to which nodes, the most nodes at once."""
+        lacking: dict[tuple[str, str], list[Image]] = {}
+        for step in self.steps:
+            if step.action in {"full", "delta"}:
+                key = (step.node, f"{step.image.source} {step.image.platform}")
+                lacking.setdefault(key, []).append(step.image)
+        together: dict[tuple[Image, ...], list[str]] = {}
+        for (node, _), images in lacking.items():
+            together.setdefault(tuple(images), []).append(node)
+        return [(images, tuple(nodes)) for images, nodes in together.items()]
+
+
+def decide(image: Image, node: str, survey: Survey) -> Step:
+    """Decide on one image and one node."""
+    proof = prove(image, survey)
+    if proof.ok:
+        return Step(image, node, "present", proof)
+    if proof.awaits_cri:
+        return Step(image, node, "tagged", tag_from=image.name)
+    others = survey.names_of(image.image_id) if image.image_id else []
+    if image.pin:
+        others = [name for name in others if survey.records[name] == image.pin]
+    if others and proof.diff_ids and proof.unpacked and image.name not in others:
+        return Step(image, node, "tagged", tag_from=others[0])
+    missing = missing_layers(image.diff_ids, [survey.snapshots])
+    return Step(image, node, "delta" if len(missing) < len(image.diff_ids) else "full")
+
+
+def make_plan(images: Sequence[Image], surveys: Mapping[str, Survey]) -> Plan:
+    """Decide on every image and every node that could be surveyed."""
+    return Plan(tuple(decide(i, node, s) for i in images for node, s in surveys.items()))

@@ -1,0 +1,1 @@
+"""Replace the load commands of kind and k3d."""

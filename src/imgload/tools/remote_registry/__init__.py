@@ -1,0 +1,1 @@
+"""Registries: made known to the nodes, and pushed to."""

@@ -1,0 +1,1 @@
+"""Load each image as soon as it is built."""

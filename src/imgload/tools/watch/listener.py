@@ -1,0 +1,197 @@
+"""Hearing of new images from an engine for as long as it takes, over its restarts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from imgload.core.errors import EngineFailed, ImgloadError
+from imgload.engines.base import Engine, ImageEvent
+from imgload.oci.digest import Digest
+
+_SHORTEST_PAUSE = 0.2
+_LONGEST_PAUSE = 2.0
+_LONGEST_SSH_PAUSE = 15.0
+"""Each attempt may be another login, and servers ban who fails too often."""
+_SHARE = 20
+"""Asking for the names again and again takes at most this fraction of the engine's time."""
+_OPENING_SECONDS = 10.0
+_SECOND = 10**9
+_RECENT = 64
+
+
+@attrs.frozen
+class Heard:
+    """Something happened to an image; `seen` when it may be a repeat of what was heard before."""
+
+    engine: Engine
+    event: ImageEvent
+    seen: bool = False
+
+
+@attrs.frozen
+class Lost:
+    """An engine no longer answers, or refuses to tell; it is asked again until it does."""
+
+    engine: Engine
+    error: ImgloadError
+
+
+@attrs.frozen
+class Back:
+    """An engine answers again."""
+
+    engine: Engine
+
+
+Told = Heard | Lost | Back
+
+
+@attrs.define
+class Listener:
+    """Listens to one engine on threads of its own.
+
+    Whenever the stream of events was interrupted, the engine is asked for the events since the
+    last one, and for its names: engines keep a limited number of events (Docker 256, of all kinds,
+    in memory), and a list of names is never cut short. Times are the engine's own, so that neither
+    a suspended machine nor a changed clock matters.
+
+    Args:
+        engine: whose images.
+        tell: called with what is heard, from several threads.
+        references: the names of interest, as for `Engine.names`; empty for all.
+
+    """
+
+    engine: Engine
+    tell: Callable[[Told], None]
+    references: Sequence[str] = ()
+    _names: dict[str, Digest] = attrs.field(factory=dict)
+    _since: int | None = None
+    _recent: deque[ImageEvent] = attrs.field(factory=lambda: deque(maxlen=_RECENT))
+    _stop: threading.Event = attrs.field(factory=threading.Event)
+    _tried: threading.Event = attrs.field(factory=threading.Event)
+    _missed: threading.Event = attrs.field(factory=threading.Event)
+    _is_open: bool = False
+    _has_names: bool = False
+    _lost: bool = False
+    _refuses: bool = False
+
+    def start(self) -> None:
+        """Begin to listen: what happens from now on is told.
+
+        Raises:
+            EngineError: when the engine does not answer.
+
+        """
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._tried.wait(_OPENING_SECONDS)
+        self._has_names = True
+        try:
+            self._names = self.engine.names(self.references)
+        except ImgloadError:
+            self.stop()
+            raise
+        threading.Thread(target=self._compare_names, daemon=True).start()
+
+    def stop(self) -> None:
+        """Tell nothing more; the threads end when their connections are next quiet."""
+        self._stop.set()
+        self._missed.set()
+
+    def _listen(self) -> None:
+        """Open the stream of events again and again, each time from the last event on."""
+        pause = _SHORTEST_PAUSE
+        over_ssh = self.engine.endpoint.url.startswith("ssh://")
+        longest = _LONGEST_SSH_PAUSE if over_ssh else _LONGEST_PAUSE
+        while not self._stop.is_set():
+            began, self._is_open = time.monotonic(), False
+            try:
+                self._follow()
+            except ImgloadError as error:
+                self._lose(error)
+            self._tried.set()
+            if self._is_open and time.monotonic() - began > _LONGEST_PAUSE:
+                pause = _SHORTEST_PAUSE
+            self._stop.wait(pause)
+            pause = min(2 * pause, longest)
+
+    def _follow(self) -> None:
+        """Tell of the events until the stream ends, or the engine is quiet for too long."""
+        opened_at: int | None = None
+        for event in self.engine.image_events(self._since):
+            if self._stop.is_set():
+                return
+            if isinstance(event, ImageEvent):
+                self._pass_on(event, opened_at)
+                continue
+            opened_at = None if event.at is None else event.at + _SECOND
+            self._open(opened_at)
+            if opened_at and self._since and opened_at < self._since:
+                self._since = event.at  # the engine's clock went back, and Podman filters by it
+                return
+
+    def _open(self, at: int | None) -> None:
+        self._is_open = True
+        self._since = self._since or at
+        if self._lost and not self._stop.is_set():
+            self._lost = False
+            self.tell(Back(self.engine))
+        if self._has_names:
+            self._missed.set()
+        self._tried.set()
+
+    def _pass_on(self, event: ImageEvent, opened_at: int | None) -> None:
+        if event.at is not None:
+            if event in self._recent:
+                return
+            self._recent.append(event)
+            self._since = event.at
+        if not event.name and event.target is None:
+            self._missed.set()
+            return
+        if event.name and event.target:
+            self._names[event.name] = event.target
+        before = event.at is not None and opened_at is not None and event.at <= opened_at
+        self.tell(Heard(self.engine, event, seen=before))
+
+    def _lose(self, error: ImgloadError) -> None:
+        """Tell it once; an engine that only refuses to tell its events still tells its names."""
+        self._refuses = isinstance(error, EngineFailed) and error.__cause__ is None
+        if not self._lost and not self._stop.is_set():
+            self._lost = True
+            self.tell(Lost(self.engine, error))
+        if self._refuses:
+            self._missed.set()
+
+    def _compare_names(self) -> None:
+        """Read the names when events may be missing, and all the time where builds are not told."""
+        tells_every_build = self.engine.tells_every_build
+        pause = _SHORTEST_PAUSE
+        while not self._stop.is_set():
+            self._missed.wait(None if tells_every_build else pause)
+            self._missed.clear()
+            if self._stop.is_set() or (self._lost and not self._refuses):
+                continue  # they are read when the engine is back
+            began = time.monotonic()
+            try:
+                self._look()
+            except ImgloadError:
+                self._missed.set()
+                self._stop.wait(pause)
+                pause = min(2 * pause, _LONGEST_SSH_PAUSE)
+            else:
+                share = 0 if tells_every_build else _SHARE * (time.monotonic() - began)
+                pause = max(_SHORTEST_PAUSE, share)
+
+    def _look(self) -> None:
+        """Tell what names lead elsewhere than when last looked."""
+        found = self.engine.names(self.references)
+        before, self._names = self._names, found
+        for name, target in found.items():
+            if before.get(name) != target and not self._stop.is_set():
+                self.tell(Heard(self.engine, ImageEvent(name, target), seen=True))

@@ -1,0 +1,206 @@
+"""A node, whose commands run in this machine's own sh with our own ctr and crictl."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imgload.clusters.nodes.cri import CriAnswer
+from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.survey import Question
+from imgload.core.errors import ImportFailed, NodeFull, NodeNotRunning, NodeUnusable
+from imgload.engines.base import Container
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+from tests.unit.fakes import RUNNING, LocalEngine
+from tests.unit.recordings import MYAPP, recorded
+
+AMD = Platform("linux", "amd64")
+NOTHING = Question((), ())
+CONFIG_ID = Digest("sha256", "a66a7ae1c90f95460e4a63cab29fb411e9c4f98ef72e45059e0e573c0f340ff4")
+CTR = """
+case "$*" in
+  version) cat "{0}/version" ;;
+  *"images ls"*) cat "{0}/images" ;;
+  *"content ls") cat "{0}/content" ;;
+  *"--snapshotter overlayfs ls") cat "{0}/snapshots" ;;
+  *"--snapshotter native ls") echo KEY PARENT KIND; echo asked native >>"{0}/log" ;;
+  *"images import"*) cat >"{0}/imported"; echo "$*" >>"{0}/log" ;;
+  *) exit 3 ;;
+esac
+"""
+CRICTL = '[ "$6" = docker.io/library/myapp:v1 ] && cat "{0}/inspect"'
+
+
+def node_on(folder: Path, version: str = "2.1", **programs: str) -> Node:
+    for what in ("version", "images", "content", "snapshots", "config", "inspect"):
+        with_inspect = what != "inspect" or version != "1.6"
+        (folder / what).write_bytes(recorded(version, what) if with_inspect else b"")
+    scripts = {"ctr": CTR, "crictl": CRICTL, "containerd": 'cat "{0}/config"', **programs}
+    engine = LocalEngine(folder, {n: s.replace("{0}", str(folder)) for n, s in scripts.items()})
+    return Node("kind-control-plane", engine, RUNNING)
+
+
+@pytest.mark.parametrize("version", ["1.7", "2.1"])
+def test_a_survey_of_what_was_recorded(tmp_path: Path, version: str) -> None:
+    """Through a real shell: records, snapshots, and CRI's answers for both names."""
+    absent = "docker.io/library/absent:v9"
+    survey = node_on(tmp_path, version).survey(Question((MYAPP, absent), (CONFIG_ID,)))
+    assert survey.has(MYAPP, CONFIG_ID)
+    assert len(survey.snapshots) == 3
+    assert survey.cri == {MYAPP: CriAnswer(CONFIG_ID), absent: CriAnswer(None)}
+    assert survey.traits.version[0] == int(version[0])
+
+
+def test_an_unusual_snapshotter_is_asked_for(tmp_path: Path) -> None:
+    """Overlayfs is only a guess; the config decides (kind #2543)."""
+    node = node_on(tmp_path)
+    config = (tmp_path / "config").read_text().replace("'overlayfs'", "'native'")
+    (tmp_path / "config").write_text(config)
+    survey = node.survey(Question((), ()))
+    assert survey.traits.snapshotter == "native"
+    assert survey.snapshots == frozenset()
+    assert (tmp_path / "log").read_text() == "asked native\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "verb"), [("exited", "start"), ("paused", "unpause"), ("created", "start")]
+)
+def test_a_node_that_does_not_run_is_not_asked(tmp_path: Path, state: str, verb: str) -> None:
+    """The hint is the command that helps."""
+    stopped = Container("c1", "kind-worker", state, {})
+    with pytest.raises(NodeNotRunning) as caught:
+        Node("kind-worker", LocalEngine(tmp_path), stopped).survey(Question((), ()))
+    assert caught.value.hint == f"docker {verb} kind-worker"
+    assert state in caught.value.message
+
+
+def test_a_node_whose_containerd_is_dead_is_unusable(tmp_path: Path) -> None:
+    """`ctr version` fails; the hint leads to its log."""
+    with pytest.raises(NodeUnusable) as caught:
+        node_on(tmp_path, ctr="exit 1").survey(Question((), ()))
+    assert "ctr version" in caught.value.message
+
+
+def test_a_shell_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
+    """Not every answer came."""
+    dying = 'case "$*" in *"content ls") echo "out of memory" >&2; kill -9 $PPID; esac'
+    node = node_on(tmp_path, ctr=f"{dying}\n{CTR}")
+    with pytest.raises(NodeUnusable, match="out of memory"):
+        node.survey(Question((MYAPP,), ()))
+
+
+@pytest.mark.parametrize("version", ["1.6", "2.1"])
+def test_the_stream_arrives_whole_in_the_import(tmp_path: Path, version: str) -> None:
+    """With the options of that containerd: 1.6 has no --local."""
+    node = node_on(tmp_path, version)
+    node.survey(Question((), ()))
+    pieces = [bytes([i]) * 70_000 for i in range(50)]
+    node.import_layout(iter(pieces), AMD, NOTHING)
+    assert (tmp_path / "imported").read_bytes() == b"".join(pieces)
+    log = (tmp_path / "log").read_text()
+    assert ("--local" in log) is (version == "2.1")
+    assert "--platform=linux/amd64 -\n" in log
+
+
+def test_what_is_imported_is_marked_in_the_same_exec(tmp_path: Path) -> None:
+    """So that it is known later what may be pruned; the survey's answers are read all the same."""
+    mark = f'*"content label {CONFIG_ID}"*) echo "$*" >>"{{0}}/log" ;;'
+    node = node_on(tmp_path, ctr=CTR.replace("*) exit 3 ;;", f"{mark}\n  *) exit 3 ;;"))
+    node.survey(Question((), ()))
+    question = Question((MYAPP,), (), loaded=((MYAPP, CONFIG_ID),))
+    survey = node.import_layout(iter([b"x"]), AMD, question)
+    assert survey.has(MYAPP, CONFIG_ID)
+    assert f"imgload.loaded/{MYAPP}=" in (tmp_path / "log").read_text()
+
+
+IMPORT = 'case "$*" in *import*) {};; version) cat "{{0}}/version";; *ls) echo KEY;; esac'
+
+
+def test_what_the_import_said_is_told(tmp_path: Path) -> None:
+    """Its last line and exit status; kind shows neither (#921)."""
+    script = IMPORT.format('echo "ctr: unrecognized image format" >&2; exit 5')
+    node = node_on(tmp_path, ctr=script)
+    node.survey(Question((), ()))
+    with pytest.raises(ImportFailed) as caught:
+        node.import_layout(iter([bytes(1 << 20)] * 20), AMD, NOTHING)
+    assert "exit status 5: ctr: unrecognized image format" in caught.value.message
+    assert caught.value.hint == "docker logs kind-control-plane"
+
+
+def test_a_full_disk_is_told_apart(tmp_path: Path) -> None:
+    """kind #2108: the hint shows what fills it."""
+    script = IMPORT.format('echo "write /var/x: no space left on device" >&2; exit 1')
+    node = node_on(tmp_path, ctr=script)
+    node.survey(Question((), ()))
+    with pytest.raises(NodeFull, match="no space left on device"):
+        node.import_layout(iter([b"x"]), AMD, NOTHING)
+
+
+def test_what_ctr_said_is_told_though_the_shell_spoke_last(tmp_path: Path) -> None:
+    """A node without crictl, which is asked after the import."""
+    node = node_on(tmp_path, ctr=IMPORT.format("echo it is corrupt >&2; exit 1"))
+    node.survey(NOTHING)
+    (tmp_path / "crictl").unlink()
+    with pytest.raises(ImportFailed, match="exit status 1: it is corrupt"):
+        node.import_layout(iter([b"x"]), AMD, Question((MYAPP,), ()))
+
+
+def test_an_import_that_leaves_its_end_unread_is_well(tmp_path: Path) -> None:
+    """ctr stops at the tar's end; what follows is read for it."""
+    node = node_on(tmp_path, ctr=IMPORT.format("head -c 10 >/dev/null"))
+    node.survey(Question((), ()))
+    pieces = iter([bytes(1 << 20)] * 8)
+    node.import_layout(pieces, AMD, NOTHING)
+    assert next(pieces, None) is None
+
+
+def test_a_source_that_breaks_breaks_the_import(tmp_path: Path) -> None:
+    """Its error goes through, and is not taken for the node's."""
+
+    def broken() -> Iterator[bytes]:
+        yield b"x"
+        raise ZeroDivisionError
+
+    node = node_on(tmp_path)
+    node.survey(Question((), ()))
+    with pytest.raises(ZeroDivisionError):
+        node.import_layout(broken(), AMD, NOTHING)
+
+
+def test_a_node_is_surveyed_before_it_is_loaded(tmp_path: Path) -> None:
+    """Its version decides on the command."""
+    with pytest.raises(NodeUnusable, match="not surveyed"):
+        node_on(tmp_path).import_layout(iter([]), AMD, NOTHING)
+
+
+def test_one_commands_failure_is_told_with_its_words(tmp_path: Path) -> None:
+    """As a tag that ctr refuses."""
+    with pytest.raises(ImportFailed, match="no such name"):
+        node_on(tmp_path).run(["sh", "-c", "echo no such name >&2; exit 1"])
+    assert node_on(tmp_path).run(["echo", "fine"]) == b"fine\n"
+
+
+def test_what_an_import_left_is_taken_to_be_there(tmp_path: Path) -> None:
+    """Until a name or an image is asked for that it cannot settle."""
+    node = node_on(tmp_path)
+    asked = Question((MYAPP,), (Digest.of(b"new"),))
+    node.survey(asked)
+    assert node.expected(asked) is None
+    survey = node.import_layout(iter([b"x"]), AMD, asked)
+    expected = node.expected(Question((MYAPP,), (Digest.of(b"newer"),)))
+    assert expected == survey
+    assert not expected.fresh
+    assert node.expected(Question((MYAPP, "other"), (Digest.of(b"newer"),))) is None
+    assert node.expected(Question((MYAPP,), (CONFIG_ID,))) is None
+
+
+def test_nothing_is_taken_for_granted_after_an_import_that_failed(tmp_path: Path) -> None:
+    """It may have left anything."""
+    node = node_on(tmp_path)
+    node.survey(NOTHING)
+    node.import_layout(iter([b"x"]), AMD, NOTHING)
+    (tmp_path / "ctr").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(ImportFailed):
+        node.import_layout(iter([b"x"]), AMD, NOTHING)
+    assert node.expected(NOTHING) is None

@@ -1,0 +1,227 @@
+"""A survey, out of what real nodes answered."""
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgload.clusters.nodes.batch import Output
+from imgload.clusters.nodes.containerd import parse_snapshotter
+from imgload.clusters.nodes.cri import CriAnswer
+from imgload.clusters.nodes.survey import (
+    Question,
+    Survey,
+    Traits,
+    read_state,
+    read_traits,
+    state_commands,
+    trait_commands,
+)
+from imgload.core.errors import ImgloadError, NodeUnusable
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+from tests.unit.archives import Image
+from tests.unit.bounds import within
+from tests.unit.recordings import MYAPP, VERSIONS, recorded
+
+DF = b"""Filesystem     1024-blocks     Used Available Capacity Mounted on
+/dev/vda1         82043328 51203008  26627044      66% /var/lib/containerd
+"""
+CONFIG_ID = Digest("sha256", "a66a7ae1c90f95460e4a63cab29fb411e9c4f98ef72e45059e0e573c0f340ff4")
+TRAITS = Traits((2, 1), "overlayfs", Platform("linux", "amd64"), None)
+SMALL = Image()
+START = Output(0, b"123 2026-11-23 08:19:52.000\n")
+
+
+def traits_of(version: str, machine: bytes = b"x86_64\n", free: bytes = DF) -> list[Output]:
+    outputs = (recorded(version, "version"), recorded(version, "config"), machine, free)
+    return [*(Output(0, stdout) for stdout in outputs), Output(1, b""), START]
+
+
+def state_of(version: str, *rest: Output) -> list[Output]:
+    lists = [Output(0, recorded(version, what)) for what in ("images", "content", "snapshots")]
+    return [*rest, *lists]
+
+
+@pytest.mark.parametrize(("version", "parsed"), [("1.6", (1, 6)), ("1.7", (1, 7)), ("2.1", (2, 1))])
+def test_the_traits_of_real_nodes(version: str, parsed: tuple[int, int]) -> None:
+    """Version, CRI's snapshotter, platform and free space."""
+    traits = read_traits(traits_of(version))
+    assert traits == Traits(parsed, "overlayfs", Platform("linux", "amd64"), 26627044 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("machine", "platform"),
+    [(b"aarch64\n", "linux/arm64"), (b"armv7l\n", "linux/arm/v7"), (b"s390x\n", "linux/s390x")],
+)
+def test_the_nodes_platform_is_its_own(machine: bytes, platform: str) -> None:
+    """Not that of the machine that imgload runs on."""
+    assert str(read_traits(traits_of("2.1", machine)).platform) == platform
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        b"",
+        b"df: not found\n",
+        b"Filesystem 1024-blocks Used Available Capacity Mounted on\noverlay - - - - /\n",
+        b"Filesystem 1024-blocks Used Available Capacity Mounted on\nx 1 1 "
+        + b"9" * 5000
+        + b" 1% /",
+    ],
+)
+def test_free_space_that_is_not_told_is_not_known(free: bytes) -> None:
+    """It is a warning lost, and no reason to fail (kind #2108)."""
+    assert read_traits(traits_of("2.1", free=free)).free is None
+
+
+@pytest.mark.parametrize(
+    ("row", "mib"),
+    [
+        (b"/dev/disk/by label/x 100 50 2048 50% /var/lib/containerd", 2),
+        (b"overlay 100 50 0 100% /", 0),
+        (b"tmpfs 1 1 1024 1% /var/lib/with 10 20 30 40% name", 1),
+    ],
+)
+def test_free_space_is_the_fourth_column(row: bytes, mib: int) -> None:
+    """In KiB, whatever the device is called."""
+    free = b"Filesystem 1024-blocks Used Available Capacity Mounted on\n" + row + b"\n"
+    assert read_traits(traits_of("2.1", free=free)).free == mib << 20
+
+
+@pytest.mark.parametrize("config", [Output(1, b""), Output(0, b""), Output(0, b"[plugins")])
+def test_a_snapshotter_that_cannot_be_read_is_not_guessed(config: Output) -> None:
+    """What is unpacked for another snapshotter is of no use to pods."""
+    version, _, *rest = traits_of("2.1")
+    with pytest.raises(NodeUnusable, match="snapshotter") as caught:
+        read_traits([version, config, *rest], "docker exec n containerd config dump")
+    assert "containerd config dump" in caught.value.hint
+
+
+def test_a_containerd_that_does_not_answer_is_unusable() -> None:
+    """No survey is better than an empty one, which would send everything."""
+    outputs = traits_of("2.1")
+    with pytest.raises(NodeUnusable):
+        read_traits([Output(1, b""), *outputs[1:]])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        b"runtime-endpoint: unix:///var/run/cri-dockerd.sock\n",
+        b"timeout: 2\nruntime-endpoint: 'unix:///var/run/dockershim.sock'\n",
+        b'  runtime-endpoint: "unix:///var/run/crio/crio.sock"',
+    ],
+)
+def test_a_kubelet_that_does_not_look_into_containerd_is_refused(settings: bytes) -> None:
+    """minikube with Docker, before its 1.24 and since, and with CRI-O; a containerd may run."""
+    with pytest.raises(NodeUnusable, match="does not look into containerd") as caught:
+        read_traits([*traits_of("2.1")[:4], Output(0, settings), START])
+    assert "minikube image load" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        b"runtime-endpoint: unix:///run/containerd/containerd.sock\nimage-endpoint: docker\n",
+        b"# runtime-endpoint: unix:///var/run/cri-dockerd.sock\n",
+        b"runtime-endpoint: unix:///var/run/docker/containerd.sock\n",
+        b"runtime-endpoint:\n",
+        b"\n" * 300_000,
+    ],
+)
+def test_other_settings_of_crictl_refuse_nothing(settings: bytes) -> None:
+    """Kind's own, a comment, another name in the path; and none takes long to read."""
+    with within(2):
+        assert read_traits([*traits_of("2.1")[:4], Output(0, settings), START]).version == (2, 1)
+
+
+@pytest.mark.parametrize("failing", range(3))
+def test_a_list_that_fails_makes_the_node_unusable(failing: int) -> None:
+    """Images, content or snapshots."""
+    outputs = state_of("2.1")
+    outputs[failing] = attrs.evolve(outputs[failing], exit_status=1)
+    with pytest.raises(NodeUnusable):
+        read_state(Question((), ()), TRAITS, outputs)
+
+
+@pytest.mark.parametrize("version", ["1.7", "2.1"])
+def test_a_real_node_has_its_image(version: str) -> None:
+    """The name leads to the config that crictl calls the image's ID."""
+    answer = Output(0, recorded(version, "inspect"))
+    survey = read_state(Question((MYAPP,), ()), TRAITS, state_of(version, answer))
+    assert survey.has(MYAPP, CONFIG_ID)
+    assert not survey.has(MYAPP, Digest.of(b"another"))
+    assert not survey.has("docker.io/library/absent:v9", CONFIG_ID)
+    assert survey.cri == {MYAPP: CriAnswer(CONFIG_ID)}
+    assert MYAPP in survey.names_of(CONFIG_ID)
+    assert survey.names_of(Digest.of(b"another")) == []
+
+
+def test_a_node_without_crictl_answers_nothing() -> None:
+    """The mapping is empty; it holds no denial."""
+    survey = read_state(Question((MYAPP,), ()), TRAITS, state_of("2.1", Output(127, b"")))
+    assert survey.cri == {}
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        Output(1, b""),
+        Output(1, SMALL.config),
+        Output(0, SMALL.config + b" "),
+        Output(0, b"{}"),
+        Output(0, b"not json"),
+        Output(0, b""),
+    ],
+)
+def test_a_config_that_is_not_the_one_asked_for_is_not_there(output: Output) -> None:
+    """Its digest is taken of what the node returned."""
+    question = Question((), (SMALL.image_id,))
+    assert read_state(question, TRAITS, state_of("2.1", output)).configs == {}
+
+
+def test_a_config_is_read_back() -> None:
+    """Byte for byte; its diff IDs are the proof."""
+    question = Question((), (SMALL.image_id,))
+    survey = read_state(question, TRAITS, state_of("2.1", Output(0, SMALL.config)))
+    assert survey.configs[SMALL.image_id].raw == SMALL.config
+
+
+def test_the_questions_and_answers_are_in_one_order() -> None:
+    """A config for each ID and CRI for each name; beside them three lists."""
+    asked, lists = state_commands(Question(("a", "b"), (CONFIG_ID,)), "native")
+    assert str(CONFIG_ID) in asked[0]
+    assert [command[-1] for command in asked[1:]] == ["a", "b"]
+    assert len(lists) == 3
+    assert "native" in lists[2]
+    assert len(trait_commands()) == len(traits_of("2.1"))
+
+
+outputs = st.builds(Output, st.integers(0, 255), st.binary(max_size=200))
+real = st.sampled_from(
+    [
+        Output(0, recorded(v, w))
+        for v in VERSIONS
+        for w in ("version", "config", "images", "content")
+    ]
+)
+
+
+@given(st.lists(outputs | real, min_size=6, max_size=6))
+def test_any_traits_are_read_or_unusable(answers: list[Output]) -> None:
+    """Never anything but ImgloadError."""
+    try:
+        assert isinstance(read_traits(answers), Traits)
+    except ImgloadError:
+        config = answers[1]
+        assert answers[0].exit_status or config.exit_status or not parse_snapshotter(config.text)
+
+
+@given(st.lists(outputs | real, min_size=5, max_size=5))
+def test_any_state_is_read_or_unusable(answers: list[Output]) -> None:
+    """Never anything but ImgloadError."""
+    try:
+        assert isinstance(read_state(Question(("a",), (CONFIG_ID,)), TRAITS, answers), Survey)
+    except ImgloadError:
+        assert any(answer.exit_status for answer in answers[-3:])

@@ -1,0 +1,129 @@
+"""Which containers are nodes of k3d's and minikube's clusters."""
+
+from pathlib import Path
+
+import pytest
+
+from imgload.clusters.k3d import K3D
+from imgload.clusters.minikube import MINIKUBE, is_profile
+from imgload.clusters.nodes.runtime import CONTAINERD, K3S
+from imgload.clusters.provider import Tool
+from imgload.engines.base import Container
+from tests.unit.fakes import LocalEngine
+
+
+def k3d(name: str, cluster: str = "dev", role: str = "server") -> Container:
+    labels = {"app": "k3d", "k3d.cluster": cluster, "k3d.role": role, "k3d.version": "v5.8.3"}
+    return Container(f"id-of-{name}", name, "running", labels)
+
+
+def minikube(name: str, role: str | None = "", created: str = "true", label: str = "") -> Container:
+    host, machine = "minikube.sigs.k8s.io", label or name
+    labels = {f"created_by.{host}": created, f"name.{host}": machine, f"mode.{host}": machine}
+    if role is not None:
+        labels[f"role.{host}"] = role
+    return Container(f"id-of-{name}", name, "running", labels)
+
+
+def found(tool: Tool, folder: Path, *containers: Container) -> dict[str, list[tuple[str, str]]]:
+    clusters = tool.find(LocalEngine(folder, containers=containers))
+    return {name: [(m.container.name, m.role) for m in ms] for name, ms in clusters.items()}
+
+
+def test_k3ds_servers_and_agents_are_nodes(tmp_path: Path) -> None:
+    """Its load balancer, registry and tools are containers of the cluster, and no nodes."""
+    others = [k3d(f"k3d-dev-{r}", role=r) for r in ("loadbalancer", "registry", "noRole", "")]
+    nodes = [k3d("k3d-dev-server-0"), k3d("k3d-dev-agent-0", role="agent")]
+    assert found(K3D, tmp_path, *others, *nodes, k3d("k3d-b-server-0", "b")) == {
+        "b": [("k3d-b-server-0", "server")],
+        "dev": [("k3d-dev-agent-0", "agent"), ("k3d-dev-server-0", "server")],
+    }
+
+
+def test_a_label_alone_makes_no_k3d(tmp_path: Path) -> None:
+    """`app=k3d` may be anybody's."""
+    stray = Container("id", "stray", "running", {"app": "k3d"})
+    other = Container("id", "other", "running", {"app": "web", "k3d.cluster": "x"})
+    unnamed = Container("id", "unnamed", "running", {"app": "k3d", "k3d.role": "server"})
+    assert found(K3D, tmp_path, stray, other, unnamed) == {}
+
+
+def test_a_node_that_was_added_to_a_k3d_cluster_is_one(tmp_path: Path) -> None:
+    """`k3d node create extra` calls its container k3d-extra-0 (cmd/node/nodeCreate.go)."""
+    added = k3d("k3d-extra-0", role="agent")
+    assert found(K3D, tmp_path, added) == {"dev": [("k3d-extra-0", "agent")]}
+
+
+@pytest.mark.parametrize(
+    ("name", "cluster"),
+    [
+        ("gifted_wing", "dev"),
+        ("k3d-dev-server", "dev"),
+        ("my-k3d-dev-server-0", "dev"),
+        ("k3d-dev-server-0", "dev\x1b[2J"),
+        ("k3d-dev-server-0", ""),
+    ],
+)
+def test_labels_without_k3ds_name_make_no_node(tmp_path: Path, name: str, cluster: str) -> None:
+    """A container inherits its image's labels; its name is the user's or the engine's."""
+    assert found(K3D, tmp_path, k3d(name, cluster)) == {}
+
+
+@pytest.mark.parametrize("role", ["control-plane", "worker", ""])
+def test_labels_without_minikubes_name_make_no_node(tmp_path: Path, role: str) -> None:
+    """A node's container is called what its label says."""
+    assert found(MINIKUBE, tmp_path, minikube("gifted_wing", role, label="minikube")) == {}
+    assert found(MINIKUBE, tmp_path, minikube("minikube", "database")) == {}
+
+
+def test_minikubes_further_nodes_belong_to_its_profile(tmp_path: Path) -> None:
+    """The second node's labels name itself only, and its role is empty (pkg/drivers/kic/kic.go)."""
+    nodes = [minikube("dev"), minikube("dev-m02", "worker"), minikube("dev-m03")]
+    assert found(MINIKUBE, tmp_path, *nodes, minikube("minikube")) == {
+        "dev": [("dev", "node"), ("dev-m02", "worker"), ("dev-m03", "node")],
+        "minikube": [("minikube", "node")],
+    }
+
+
+@pytest.mark.parametrize("name", ["a-m02", "a-mx", "a-m2", "-m02"])
+def test_a_profile_may_be_called_like_a_further_node(tmp_path: Path, name: str) -> None:
+    """Without the first node beside it, it is a cluster of its own."""
+    assert list(found(MINIKUBE, tmp_path, minikube(name))) == [name]
+
+
+def test_what_only_fills_minikubes_volume_is_no_node(tmp_path: Path) -> None:
+    """It has the labels, but for the role's (pkg/drivers/kic/oci/volumes.go)."""
+    sidecar = minikube("dev-preload-sidecar", role=None, label="dev")
+    assert found(MINIKUBE, tmp_path, sidecar, minikube("dev", role=None)) == {}
+    assert found(MINIKUBE, tmp_path, minikube("dev", created="false")) == {}
+
+
+def test_only_k3ds_nodes_have_their_containerd_elsewhere() -> None:
+    """minikube's is where kind's is."""
+    assert (K3D.runtime, MINIKUBE.runtime) == (K3S, CONTAINERD)
+
+
+def profile(folder: Path, name: str) -> None:
+    (folder / ".minikube/profiles" / name).mkdir(parents=True)
+    (folder / ".minikube/profiles" / name / "config.json").write_text("{}")
+
+
+def test_a_profile_is_known_by_its_folder(tmp_path: Path) -> None:
+    """Whatever its driver; MINIKUBE_HOME is the folder, or the one above."""
+    profile(tmp_path, "dev")
+    for variables in (
+        {"HOME": str(tmp_path)},
+        {"HOME": "/nonexistent", "MINIKUBE_HOME": str(tmp_path)},
+        {"MINIKUBE_HOME": str(tmp_path / ".minikube")},
+    ):
+        assert is_profile("dev", variables)
+        assert not is_profile("other", variables)
+    assert is_profile("minikube", {"HOME": "/nonexistent"})
+
+
+@pytest.mark.parametrize("context", ["../../dev", "dev/../dev", "/etc", "", ".", "..", "a\0b"])
+def test_a_contexts_name_leads_out_of_no_folder(tmp_path: Path, context: str) -> None:
+    """It comes out of a kubeconfig."""
+    profile(tmp_path, "dev")
+    (tmp_path / ".minikube/profiles/config.json").write_text("{}")
+    assert not is_profile(context, {"HOME": str(tmp_path)})

@@ -1,0 +1,48 @@
+"""How bytes are told, everywhere."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgload.core.sizes import size_text
+
+SIZES = [(0, "0 B"), (1, "1 B"), (1023, "1023 B"), (1024, "1 KiB"), (98 << 20, "98 MiB")]
+
+
+@pytest.mark.parametrize(("size", "text"), [*SIZES, (3 << 29, "1.5 GiB"), (1 << 40, "1.0 TiB")])
+def test_sizes_are_in_the_largest_fitting_unit(size: int, text: str) -> None:
+    """Binary units, as their names say."""
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize("unit", [1 << 10, 1 << 20, 1 << 30, 1 << 40])
+def test_a_size_is_not_rounded_up_to_1024_of_a_unit(unit: int) -> None:
+    """One byte short of a MiB is 1 MiB, not 1024 KiB."""
+    assert number_of(size_text(unit - 1)) < 1024
+
+
+FINE = {"GiB", "TiB"}
+FACTORS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def number_of(text: str) -> float:
+    return float(text.partition(" ")[0])
+
+
+@given(st.integers(0, 1 << 50))
+def test_a_size_is_told_to_the_nearest_number(size: int) -> None:
+    """What is read back differs by half of the last digit at most."""
+    number, unit = size_text(size).split()
+    step = 0.1 if unit in FINE else 1.0
+    assert re.fullmatch(r"\d+\.\d" if unit in FINE else r"\d+", number)
+    assert abs(float(number) * FACTORS[unit] - size) <= FACTORS[unit] * step / 2 * 1.001
+
+
+@given(st.integers(0, 1 << 50), st.integers(0, 1 << 50))
+def test_a_larger_size_is_never_told_as_a_smaller(one: int, two: int) -> None:
+    """Across the units' borders as well."""
+    told = [size_text(size).split() for size in sorted((one, two))]
+    small, large = (float(number) * FACTORS[unit] for number, unit in told)
+    assert small <= large

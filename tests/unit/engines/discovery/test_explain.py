@@ -1,0 +1,91 @@
+"""What a user is told when no engine answers."""
+
+import ssl
+
+import pytest
+
+from imgload.core.errors import EngineFailed, EngineNotPermitted, EngineUnreachable
+from imgload.engines.discovery.attempt import Attempt, Candidate
+from imgload.engines.discovery.explain import nothing_answers, silence
+from imgload.engines.endpoint import Endpoint
+
+STALE = Candidate("docker", "unix:///d", "DOCKER_HOST", chosen=True, undo="unset DOCKER_HOST")
+USUAL = Candidate("podman", "unix:///p", "rootless Podman")
+GONE = EngineUnreachable("docker is gone", hint="start docker")
+DENIED = EngineNotPermitted("podman may not be asked", hint="ask nicely")
+
+
+def test_everything_that_was_tried_is_in_it() -> None:
+    """One line each; what is missing of a kind that was chosen is no news."""
+    absent = [Candidate("docker", "unix:///a", ""), Candidate("podman", "unix:///b", "")]
+    attempts = [Attempt(STALE, error=GONE), Attempt(USUAL, error=DENIED)]
+    error = nothing_answers(attempts, absent)
+    assert error.message.splitlines() == [
+        "no container engine answers",
+        "  docker is gone",
+        "  podman may not be asked",
+        "  not there: /b",
+    ]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_choice_is_what_failed(swapped: bool) -> None:  # noqa: FBT001
+    """Then what may not be asked, then the rest; the exit status is the same."""
+    attempts = [Attempt(STALE, error=GONE), Attempt(USUAL, error=DENIED)]
+    error = nothing_answers(attempts[::-1] if swapped else attempts, [])
+    assert isinstance(error, EngineUnreachable)
+    assert error.hint == "start docker"
+    odd = Attempt(USUAL, error=EngineFailed("odd"))
+    assert isinstance(nothing_answers([odd, attempts[1]], []), EngineNotPermitted)
+
+
+def test_what_would_answer_is_the_first_thing_to_try() -> None:
+    """It was passed over for the choice."""
+    other = Candidate("docker", "unix:///o", "Colima", take="unset DOCKER_HOST")
+    reason = "DOCKER_HOST takes its place"
+    hidden = Attempt(other, Endpoint("docker", "unix:///o"), passed_over=reason)
+    error = nothing_answers([Attempt(STALE, error=GONE), hidden], [])
+    assert "docker at unix:///o answers, and is not asked: DOCKER_HOST takes its place" in str(
+        error
+    )
+    assert error.hint == "unset DOCKER_HOST; or start docker"
+
+
+def test_nothing_at_all_is_told_with_both_ways_out() -> None:
+    """Start one, or name one."""
+    error = nothing_answers([], [])
+    assert isinstance(error, EngineUnreachable)
+    assert "--from" in error.hint
+
+
+def test_the_screen_stays_one() -> None:
+    """However much is silent."""
+    many = [Attempt(attempt, error=GONE) for attempt in [USUAL] * 50]
+    assert len(nothing_answers(many, []).message.splitlines()) < 20
+
+
+def alert(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, f"[SSL: {reason}] told by the other side")
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said", "hint"),
+    [
+        (PermissionError(13, "x"), EngineNotPermitted, "permission denied", "usermod"),
+        (ConnectionRefusedError(111, "refused"), EngineUnreachable, "refused", "unset DOCKER_HOST"),
+        (TimeoutError(), EngineUnreachable, "TimeoutError", "unset DOCKER_HOST"),
+        (alert("WRONG_VERSION_NUMBER"), EngineUnreachable, "not speak TLS", "unset DOCKER_TLS"),
+        (alert("TLSV13_ALERT_CERTIFICATE_REQUIRED"), EngineNotPermitted, "refuses", "cert.pem"),
+    ],
+)
+def test_each_silence_has_its_reason_and_its_remedy(
+    error: Exception, kind: type, said: str, hint: str
+) -> None:
+    """With where the address was found."""
+    told = silence(STALE, error)
+    assert isinstance(told, kind)
+    assert said in told.message
+    assert "DOCKER_HOST" in told.message
+    assert hint in told.hint

@@ -1,0 +1,141 @@
+"""Notes of the names that pushes need: who may read them, and what the next run finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imgload.engines.cache import Memory
+from imgload.engines.temporary_tags import note, stale
+
+NAME = f"127.0.0.1:36039/imgload/{'0' * 32}:{'1' * 16}"
+ENGINE, SAME = "unix:///run/docker.sock", "tcp://localhost:2375"
+LONG_AGO = 90 * 24 * 3600.0
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return the cache folder; files are made as most users' umask has them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temp"))
+    (tmp_path / "temp").mkdir()
+    before = os.umask(0o022)
+    yield tmp_path / "cache" / "imgload"
+    os.umask(before)
+
+
+def modes(folder: Path) -> set[str]:
+    """Return who may do what with a folder and all in it."""
+    return {stat.filemode(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_only_their_owner_may_read_what_is_secret(cache: Path, *, there: bool) -> None:
+    """The notes name the receiver's repository; folders of older versions are closed."""
+    if there:
+        (cache / "pushes").mkdir(parents=True)
+        assert modes(cache) == {"drwxr-xr-x"}
+    kept = note(ENGINE, NAME, "sha256:x")
+    Memory.load().cut_off(ENGINE)
+    assert modes(cache) == {"drwx------", "-rw-------"}
+    assert kept
+    kept.remove()
+
+
+def test_a_note_that_is_left_is_found_by_every_address(cache: Path) -> None:
+    """Only one at the same address is known to be this engine's; a living run's is nobody's."""
+    kept = note(ENGINE, NAME, "sha256:x")
+    assert kept
+    assert list(stale(ENGINE)) == []
+    kept.leave()
+    for engine, here in ((ENGINE, True), (SAME, False)):
+        [left] = stale(engine)
+        assert (left.name, left.image, left.here) == (NAME, "sha256:x", here)
+        left.note.leave()
+    [left] = stale(ENGINE)
+    left.note.remove()
+    assert list(stale(ENGINE)) == []
+    assert list((cache / "pushes").iterdir()) == []
+
+
+def test_a_note_of_another_machine_is_not_this_engines(cache: Path) -> None:
+    """The home may be shared by NFS: the engine at that path is another one there."""
+    kept = note(ENGINE, NAME, "")
+    assert kept
+    kept.leave()
+    [path] = (cache / "pushes").iterdir()
+    path.write_text(json.dumps([ENGINE, NAME, "", "another machine"]))
+    [left] = stale(ENGINE)
+    assert not left.here
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "age", "gone"),
+    [
+        ("a.new", "", 300.0, True),
+        ("a.new", "", 0.0, False),
+        ("a.json", "no note", 0.0, True),
+        ("a.json", json.dumps([ENGINE, "app:v1", "", ""]), 0.0, True),
+        ("a.json", json.dumps([SAME, NAME, "", ""]), LONG_AGO, True),
+        ("a.json", json.dumps([SAME, NAME, "", ""]), 300.0, False),
+        ("a.txt", "somebody else's", LONG_AGO, False),
+    ],
+)
+def test_what_is_no_note_any_more_goes(
+    cache: Path, name: str, text: str, age: float, *, gone: bool
+) -> None:
+    """A run that was killed while it wrote one, and engines that are not met again."""
+    (cache / "pushes").mkdir(parents=True)
+    path = cache / "pushes" / name
+    path.write_text(text)
+    os.utime(path, (time.time() - age,) * 2)
+    for left in stale(ENGINE):
+        left.note.leave()
+    assert path.exists() is not gone
+
+
+def test_a_note_of_an_older_version_is_understood(cache: Path) -> None:
+    """It has neither image nor machine."""
+    (cache / "pushes").mkdir(parents=True)
+    (cache / "pushes" / "a.json").write_text(json.dumps([ENGINE, NAME]))
+    [left] = stale(ENGINE)
+    assert (left.name, left.image, left.here) == (NAME, "", True)
+
+
+def test_where_the_cache_takes_no_note_the_temporary_folder_does(cache: Path) -> None:
+    """The next run looks there as well; nothing is left behind it."""
+    cache.parent.mkdir()
+    cache.write_text("in the way")
+    kept = note(ENGINE, NAME, "")
+    assert kept
+    temp = Path(os.environ["TMPDIR"])
+    [folder] = temp.iterdir()
+    assert modes(folder) == {"drwx------", "-rw-------"}
+    kept.leave()
+    [left] = stale(ENGINE)
+    left.note.remove()
+    assert list(temp.iterdir()) == []
+
+
+@pytest.mark.parametrize("made_by", ["a link", "open to all"])
+def test_a_temporary_folder_that_others_may_have_made_is_not_used(
+    cache: Path, tmp_path: Path, made_by: str
+) -> None:
+    """The temporary folder is everybody's."""
+    cache.parent.mkdir()
+    cache.write_text("in the way")
+    folder = Path(os.environ["TMPDIR"]) / f"imgload-{os.geteuid()}"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if made_by == "a link":
+        folder.symlink_to(elsewhere)
+    else:
+        folder.mkdir()
+    assert note(ENGINE, NAME, "") is None
+    assert modes(elsewhere) == {"drwxr-xr-x"}

@@ -1,0 +1,215 @@
+"""Which names are meant."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgload.core.errors import ReferenceInvalid, UsageError
+from imgload.oci.patterns import (
+    engine_filter,
+    familiar_name,
+    matches,
+    meant,
+    parse_patterns,
+    repositories_of,
+    repository_of,
+    require_repositories,
+)
+from tests.unit.bounds import within
+
+APP = "docker.io/library/app:dev"
+MINE = "ghcr.io/me/app:v1"
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("app", {APP}),
+        ("app:dev", {APP}),
+        ("docker.io/library/app", {APP}),
+        (APP, {APP}),
+        ("app:*", {APP}),
+        ("*app*", {APP, MINE}),
+        ("ghcr.io/*", {MINE}),
+        ("ghcr.io/me/app", {MINE}),
+        ("*:v?", {MINE}),
+        ("ap", set()),
+        ("APP", set()),
+        ("[ab]pp", {APP}),
+    ],
+)
+def test_names_and_repositories_are_matched_in_full_and_as_people_write_them(
+    pattern: str, expected: set[str]
+) -> None:
+    """Part of a name matches nothing, unless by a glob."""
+    assert {name for name in (APP, MINE) if matches(name, [pattern])} == expected
+
+
+def test_a_name_that_kubernetes_would_not_take_is_matched_as_it_is() -> None:
+    """Containerd takes any."""
+    odd = "docker.io/library/A b:1"
+    assert matches(odd, ["*A b*"])
+    assert matches(odd, [odd])
+    assert not matches(odd, ["A b"])
+    assert repository_of(odd) == familiar_name(odd) == odd
+
+
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        (APP, "docker.io/library/app"),
+        (MINE, "ghcr.io/me/app"),
+        (f"{MINE}@{DIGEST}", "ghcr.io/me/app"),
+        (f"localhost:5000/app@{DIGEST}", "localhost:5000/app"),
+    ],
+)
+def test_a_name_has_its_repository(name: str, repository: str) -> None:
+    """A port is no tag."""
+    assert repository_of(name) == repository
+
+
+def test_what_only_an_import_gave_is_no_repository() -> None:
+    """`ctr images import --digests` gives such a name to everything (kind #4028)."""
+    junk = [f"import-2026-11-23@{DIGEST}", f"docker.io/library/import-2026-11-23@{DIGEST}"]
+    assert repositories_of([APP, *junk]) == {"docker.io/library/app"}
+    assert repositories_of(["docker.io/library/import-2026-11-23:v1"])
+
+
+def test_names_are_shown_as_people_write_them() -> None:
+    """What needs no registry has none."""
+    assert [familiar_name(name) for name in (APP, MINE)] == ["app:dev", MINE]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("app:dev", "imgload prune app"),
+        ("localhost:5000/app:v1", "imgload prune localhost:5000/app"),
+        (f"app@{DIGEST}", "imgload prune app"),
+        (f"app:dev@{DIGEST}", "imgload prune app"),
+    ],
+)
+def test_one_image_is_no_repository(text: str, hint: str) -> None:
+    """The hint is the call that was meant."""
+    with pytest.raises(UsageError) as caught:
+        require_repositories([text])
+    assert caught.value.hint == hint
+
+
+def test_repositories_and_globs_are_taken() -> None:
+    """A port is no tag."""
+    require_repositories(["app", "*", "localhost:5000/app", "ghcr.io/me/*"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("app", "app:dev"),
+        ("app", "docker.io/library/app:v1"),
+        ("app:*", "app"),
+        ("docker.io/library/app", "app:dev"),
+        ("index.docker.io/library/app:*", "app:dev"),
+        ("me/app", "docker.io/me/app:dev"),
+        ("ghcr.io/me/*", "ghcr.io/me/web/front:dev"),
+        ("docker.io/library/*", "app:dev"),
+        ("*:5000/*:dev", "localhost:5000/app:dev"),
+        ("*", "ghcr.io/me/app:dev"),
+        ("*/app", "ghcr.io/me/app:dev"),
+        ("localhost/*", "localhost/app:dev"),
+    ],
+)
+def test_a_pattern_means_names_of_an_engine(pattern: str, name: str) -> None:
+    """Short and full names alike, and without a tag every tag."""
+    assert meant(name, parse_patterns([pattern]))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("app", "apple:dev"),
+        ("app", "me/app:dev"),
+        ("app:dev", "app:dev2"),
+        ("ghcr.io/me/*", "ghcr.io/meme/app:dev"),
+        ("*:dev", "app:v1"),
+        ("*", f"app@{DIGEST}"),
+        ("*", "<none>:<none>"),
+        ("*", "/var/tmp/dir1/saveio"),
+        ("*", "5d3f" * 16),
+    ],
+)
+def test_a_pattern_does_not_mean(pattern: str, name: str) -> None:
+    """Others; nor what is pinned by its digest, or no image's name at all."""
+    assert meant(name, parse_patterns([pattern])) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", "app:", ":dev", "App", "a b", "app@sha256:00", "$(id)", "app:dev/", "app:-x"]
+)
+def test_what_no_image_can_be_called_is_refused(text: str) -> None:
+    """A watch for it would wait for ever, and say nothing."""
+    with pytest.raises(ReferenceInvalid) as caught:
+        parse_patterns([text])
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("A:B:C", "'B:C' is not a tag"),
+        ("a*:B:C", "'B:C' is not a tag"),
+        ("APP", "'APP' is not a repository"),
+        ("APP:dev", "'APP' is not a repository"),
+        ("APP:dev-*", "'APP' is not a repository"),
+        ("ghcr.io/APP:dev-?", "'APP' is not a repository"),
+    ],
+)
+def test_the_text_that_was_typed_is_named(text: str, why: str) -> None:
+    """All of it, and what is wrong with it."""
+    with pytest.raises(ReferenceInvalid) as caught:
+        parse_patterns([text])
+    assert repr(text) in caught.value.message
+    assert why in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("held", "pattern", "wanted"),
+    [
+        ("localhost/app:dev", "app", "app:dev"),
+        ("localhost/me/app:dev", "*", "me/app:dev"),
+        ("localhost/app:dev", "localhost/*", "localhost/app:dev"),
+        ("docker.io/library/app:dev", "app", "app:dev"),
+    ],
+)
+def test_a_pods_name_for_what_an_engine_holds(held: str, pattern: str, wanted: str) -> None:
+    """Podman's local names lose their registry."""
+    assert meant(held, parse_patterns([pattern])) == wanted
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("app", "app:*"),
+        ("app:dev-*", "app:dev-*"),
+        ("localhost:5000/app", "localhost:5000/app:*"),
+        ("ghcr.io/me/*", None),
+        ("app:v[12]", None),
+    ],
+)
+def test_a_pattern_is_an_engines_filter_where_they_agree(
+    pattern: str, expected: str | None
+) -> None:
+    """An engine's ``*`` stands for no slash."""
+    assert engine_filter(pattern) == expected
+
+
+@given(st.text(max_size=40), st.text(alphabet="ab*?[]!:/.-", max_size=40))
+def test_any_text_is_a_pattern_or_refused(held: str, text: str) -> None:
+    """And none takes long, or fails otherwise."""
+    with within(1.0):
+        try:
+            patterns = parse_patterns([text])
+        except ReferenceInvalid:
+            return
+        meant(held, patterns)
+        meant("a" * 200 + ":b", patterns)

@@ -1,0 +1,126 @@
+"""A blob that is kept until it is known where it belongs."""
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgload.core.errors import DigestMismatch
+from imgload.oci.digest import Digest
+from imgload.registry.spool import IN_MEMORY, Room, Spool
+from tests.unit.bounds import memory_below
+
+
+def filled(*pieces: bytes, limit: int = 1 << 30) -> Spool:
+    spool = Spool(limit)
+    for piece in pieces:
+        spool.write(piece)
+    return spool
+
+
+def content(spool: Spool) -> bytes:
+    return b"".join(spool.chunks())
+
+
+@given(st.lists(st.binary(max_size=50), max_size=8))
+def test_what_was_written_is_kept(pieces: list[bytes]) -> None:
+    """In order, with its size and digest; and it can be read again."""
+    spool, whole = filled(*pieces), b"".join(pieces)
+    for _ in range(2):
+        assert content(spool) == whole
+    assert (spool.size, spool.kept) == (len(whole), True)
+    spool.check(Digest.of(whole))
+    spool.close()
+
+
+@pytest.mark.parametrize("size", [IN_MEMORY - 1, IN_MEMORY, IN_MEMORY + 1, 3 * IN_MEMORY])
+def test_what_does_not_fit_in_memory_is_kept_too(size: int) -> None:
+    """In a file without a name, beyond a limit that is no limit of what is kept."""
+    piece = hashlib.sha256(b"x").digest() * (size // 32) + b"y" * (size % 32)
+    spool = filled(piece[:100], piece[100:])
+    assert content(spool) == piece
+    spool.check(Digest.of(piece))
+    spool.close()
+
+
+def test_a_large_blob_is_not_held_in_memory() -> None:
+    """Neither while it is written nor while it is read."""
+    piece = bytes(1 << 20)
+    with memory_below(8 << 20):
+        spool = filled(*[piece] * 32)
+        assert sum(map(len, spool.chunks())) == 32 << 20
+        spool.close()
+
+
+@pytest.mark.parametrize("content_of", [b"", b"other", b"app\n"])
+def test_other_content_is_not_taken(content_of: bytes) -> None:
+    """The message has both digests."""
+    spool = filled(content_of)
+    with pytest.raises(DigestMismatch) as caught:
+        spool.check(Digest.of(b"app"))
+    for digest in (Digest.of(content_of), Digest.of(b"app")):
+        assert str(digest) in caught.value.message
+
+
+@pytest.mark.parametrize(("size", "kept"), [(9, True), (10, True), (11, False)])
+def test_beyond_its_limit_only_digest_and_size_are_kept(size: int, *, kept: bool) -> None:
+    """A blob that is not needed costs nothing, however long it is."""
+    whole = b"0123456789abcdef"[:size]
+    spool = filled(whole[:5], whole[5:], limit=10)
+    assert (spool.kept, content(spool)) == (kept, whole if kept else b"")
+    assert spool.size == size
+    spool.check(Digest.of(whole))
+
+
+def test_writing_goes_on_beyond_the_limit() -> None:
+    """The digest is that of everything."""
+    spool = filled(*[b"piece"] * 100, limit=7)
+    assert (spool.kept, spool.size) == (False, 500)
+    spool.check(Digest.of(b"piece" * 100))
+    with pytest.raises(DigestMismatch):
+        spool.check(Digest.of(b"piece"))
+
+
+def test_nothing_is_a_blob_too() -> None:
+    """Its digest is well known."""
+    spool = filled()
+    assert (content(spool), spool.size, spool.kept) == (b"", 0, True)
+    spool.check(Digest.of(b""))
+
+
+def test_a_limit_of_nothing_keeps_nothing() -> None:
+    """Only the empty blob fits."""
+    assert filled(limit=0).kept
+    assert not filled(b"x", limit=0).kept
+
+
+def test_what_was_let_go_is_gone() -> None:
+    """And letting go twice does no harm."""
+    spool = filled(b"app")
+    spool.close()
+    spool.close()
+    assert (spool.kept, content(spool)) == (False, b"")
+    spool.check(Digest.of(b"app"))
+
+
+def test_all_blobs_together_take_no_more_than_their_room() -> None:
+    """The second does not fit; what the first took is free again when that is let go."""
+    room = Room(10)
+    first, second, third = (Spool(1 << 30, room) for _ in range(3))
+    for spool in (first, second):
+        spool.write(b"1234567")
+    assert (first.kept, second.kept, second.why != "") == (True, False, True)
+    first.close()
+    third.write(b"1234567890")
+    assert third.kept
+    second.check(Digest.of(b"1234567"))
+
+
+def test_a_disk_that_is_full_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No blob is kept, and the upload goes on: it may be one that nobody needs."""
+    monkeypatch.setattr("tempfile.tempdir", "/proc/nowhere")
+    spool = filled(bytes(IN_MEMORY), b"x", b"y")
+    assert not spool.kept
+    assert "/proc/nowhere: No such file" in spool.why
+    assert spool.size == IN_MEMORY + 2

@@ -1,0 +1,230 @@
+"""The real program on PATH, and ours before it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import imgload
+from imgload.core.errors import UsageError
+from imgload.tools.dropins.install import find_real, install, is_ours, uninstall
+
+REAL = '#!/bin/sh\necho "real: $*"\nexit 3\n'
+TAKES = "kind load"
+
+
+def write(folder: Path, text: str = REAL, mode: int = 0o755) -> Path:
+    folder.mkdir(exist_ok=True)
+    program = folder / "kind"
+    program.write_text(text)
+    program.chmod(mode)
+    return program
+
+
+@pytest.fixture
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "OnPath":
+    """Give a function that puts folders first on PATH."""
+    return OnPath(tmp_path, monkeypatch)
+
+
+class OnPath:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder, self._monkeypatch = folder, monkeypatch
+
+    def __call__(self, *names: str) -> list[Path]:
+        folders = [self._folder / name for name in names]
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        self._monkeypatch.setenv("PATH", ":".join(map(str, [*folders, "/usr/bin", "/bin"])))
+        return folders
+
+
+def call(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    source = str(Path(imgload.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": source, **environ}
+    return subprocess.run(
+        ["kind", *arguments], env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_the_real_one_is_the_first_that_is_not_ours(on_path: OnPath) -> None:
+    """Ours may be there twice, or by a link; what cannot be run is passed over."""
+    first, second, third, fourth, last = on_path(*"abcde")
+    install("kind", TAKES, first)
+    (second / "kind").symlink_to(first / "kind")
+    write(third, mode=0o644)
+    (fourth / "kind").mkdir()
+    assert find_real("kind") is None
+    write(last)
+    assert find_real("kind") == last / "kind"
+
+
+def test_a_call_that_is_not_ours_is_the_real_ones(on_path: OnPath) -> None:
+    """Arguments, output and exit status are untouched."""
+    first, last = on_path("a", "b")
+    install("kind", TAKES, first)
+    write(last)
+    words = ["get", "--x=1", "", "a b", "*", "--", "-q", "--install", "x", "--help"]
+    done = call(*words)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout == f"real: {' '.join(words)}\n"
+
+
+def test_the_real_one_gets_signals_and_files_as_it_would_have(on_path: OnPath) -> None:
+    """Python ignores SIGPIPE, and what it execs would inherit that."""
+    first, last = on_path("a", "b")
+    install("kind", TAKES, first)
+    write(last, "#!/bin/sh\ngrep SigIgn /proc/self/status\ncat\n")
+    done = subprocess.run(
+        ["kind"],
+        input="from stdin",
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(imgload.__file__).parents[1])},
+    )
+    ignored = int(done.stdout.split()[1], 16)
+    assert ignored & 1 << 12 == 0
+    assert done.stdout.endswith("from stdin")
+
+
+@pytest.mark.parametrize(
+    "text", ['#!/bin/sh\nexec kind "$@"\n', '#!/bin/sh\nkind "$@"\n'], ids=["exec", "call"]
+)
+def test_a_program_that_leads_back_to_us_is_no_endless_loop(on_path: OnPath, text: str) -> None:
+    """A wrapper of the user's own, say, that was written for the real one."""
+    first, last = on_path("a", "b")
+    install("kind", TAKES, first)
+    wrapper = write(last, text)
+    done = call("get", "clusters")
+    assert (done.returncode, done.stdout) == (126, "")
+    assert f"{wrapper} is not the real program" in done.stderr
+
+
+def test_without_the_real_one_it_says_where_to_get_it(on_path: OnPath) -> None:
+    """With the status of a command that is not found."""
+    [first] = on_path("a")
+    install("kind", TAKES, first)
+    done = call("get", "clusters")
+    assert (done.returncode, done.stdout) == (127, "")
+    assert "`kind get clusters`" in done.stderr
+    assert "https://kind.sigs.k8s.io" in done.stderr
+    assert call("load", "--help").returncode == 0
+
+
+def test_what_cannot_be_run_is_named(on_path: OnPath) -> None:
+    """A file without #! is no program."""
+    first, last = on_path("a", "b")
+    install("kind", TAKES, first)
+    broken = write(last, "echo hello\n")
+    done = call("version")
+    assert (done.returncode, done.stdout) == (126, "")
+    assert f"cannot run {broken}" in done.stderr
+
+
+def test_an_empty_part_of_path_is_the_working_folder(
+    on_path: OnPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a shell."""
+    [folder] = on_path("a")
+    write(folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PATH", ":/bin")
+    assert find_real("kind") == Path("kind")
+
+
+def test_files_in_the_working_folder_are_not_imported(
+    on_path: OnPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project may have a click.py, and kind is called there."""
+    [first] = on_path("a")
+    install("kind", TAKES, first)
+    (tmp_path / "click.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    assert call("load", "--help").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["with space", "it's", "$HOME;`x`"])
+def test_any_folder_will_do(on_path: OnPath, name: str) -> None:
+    """Nothing in its name is taken for shell."""
+    [first] = on_path(name)
+    told = install("kind", TAKES, first)
+    assert told == [
+        f"{first}/kind: imgload does `kind load`, and there is no kind for anything else"
+    ]
+    assert call("load", "-h").returncode == 0
+
+
+def test_a_program_whose_imgload_is_gone_says_so(
+    on_path: OnPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment it was made in may have been deleted."""
+    [first] = on_path("a")
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    install("kind", TAKES, first)
+    done = call("get", "clusters")
+    assert done.returncode == 127
+    assert "remove that file" in done.stderr
+    assert str(first / "kind") in done.stderr
+
+
+def test_what_to_do_about_path_is_said(on_path: OnPath) -> None:
+    """Where the folder is not on it, or too late."""
+    before, real, after = on_path("a", "b", "c")
+    program = write(real)
+    assert len(install("kind", TAKES, before)) == 1
+    uninstall("kind", before)
+    for folder in (after, write(before.parent / "elsewhere").parent):
+        (folder / "kind").unlink(missing_ok=True)
+        told = install("kind", TAKES, folder)
+        assert str(program) in told[0]
+        assert f"before {real}" in told[1]
+        assert told[2] == f"  export PATH={folder}:$PATH"
+
+
+def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    """Neither overwritten nor removed, nor what a link leads to."""
+    real = write(tmp_path / "a")
+    links, ours = tmp_path / "b", tmp_path / "c"
+    ours.mkdir()
+    install("kind", TAKES, ours)
+    for target in (real, ours / "kind", tmp_path / "nothing"):
+        links.mkdir(exist_ok=True)
+        (links / "kind").unlink(missing_ok=True)
+        (links / "kind").symlink_to(target)
+        for folder in {links, real.parent}:
+            with pytest.raises(UsageError, match="not imgload's"):
+                install("kind", TAKES, folder)
+            with pytest.raises(UsageError, match="not imgload's"):
+                uninstall("kind", folder)
+    assert real.read_text() == REAL
+    assert not (tmp_path / "nothing").exists()
+    assert is_ours(ours / "kind")
+
+
+def test_it_is_written_again_and_taken_away(tmp_path: Path) -> None:
+    """Anew by another imgload; nothing else is left in the folder."""
+    path = tmp_path / "kind"
+    install("kind", TAKES, tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace(sys.executable, "/old/python"))
+    install("kind", TAKES, tmp_path)
+    assert path.read_text() == text
+    assert path.stat().st_mode & 0o777 == 0o755
+    assert uninstall("kind", tmp_path) == path
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match="is not there"):
+        uninstall("kind", tmp_path)
+
+
+def test_a_folder_that_is_none_is_not_made(tmp_path: Path) -> None:
+    """It may be a slip of the finger."""
+    with pytest.raises(UsageError, match="no such folder") as raised:
+        install("kind", TAKES, tmp_path / "x")
+    assert raised.value.hint == f"mkdir -p {tmp_path}/x"
+    with pytest.raises(UsageError, match="no such folder") as raised:
+        uninstall("kind", tmp_path / "x")
+    assert raised.value.hint == "see which there are: type -a kind"
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,138 @@
+"""What a command line means to k3d; the answers of the real one (5.9) to the same are beside."""
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from imgload.core.errors import UsageError
+from imgload.loader.events import SendingStarted
+from imgload.loader.report import Report
+from imgload.tools.dropins.k3d import K3d
+from imgload.tools.dropins.k3d_messages import K3dStory
+from imgload.tools.dropins.tool import HandOver, Help, Request
+
+BOOL = "strconv.ParseBool: parsing"
+
+
+def understand(line: str) -> Request | Help | HandOver:
+    return K3d().understand(shlex.split(line), {})
+
+
+@pytest.mark.parametrize(
+    ("line", "cluster"),
+    [
+        ("image import x", "k3s-default"),
+        ("image load x", "k3s-default"),
+        ("images import x", "k3s-default"),
+        ("images load x", "k3s-default"),
+        ("image import x -c a", "a"),
+        ("image import x -ca", "a"),
+        ("image import x -c=a", "a"),
+        ("image import -c= x", "="),
+        ("image import x --cluster=a,b", "a,b"),
+        ("-c a image import x", "a"),
+        ("image --cluster a import x", "a"),
+        ("image import -ktm direct x", "k3s-default"),
+        ("image import -ktmauto x", "k3s-default"),
+        ("image import x --keep-tarball --keep-tools --mode=tools-node", "k3s-default"),
+        ("image import -- -c a", "k3s-default"),
+        ("image import -k=false x", "k3s-default"),
+        ("image import --keep-tools 0", "k3s-default"),
+        ("image import -c -k x", "-k"),
+        ("--verbose image import x", "k3s-default"),
+        ("image --trace import x --timestamps", "k3s-default"),
+        ("image import x --help=false", "k3s-default"),
+    ],
+)
+def test_the_cluster_is_the_one_that_k3d_looks_for(line: str, cluster: str) -> None:
+    """In any place and spelling."""
+    asked = understand(line)
+    assert isinstance(asked, Request)
+    assert asked.clusters == (cluster,)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("image import", "requires at least 1 arg(s), only received 0"),
+        ("image import -m x", "requires at least 1 arg(s), only received 0"),
+        ("image import x -m", "flag needs an argument: 'm' in -m"),
+        ("image import x --cluster", "flag needs an argument: --cluster"),
+        ("image import --clus a x", "unknown flag: --clus"),
+        ("image import -kz x", "unknown shorthand flag: 'z' in -z"),
+        (
+            "image import -k=maybe x",
+            f'invalid argument "maybe" for "-k, --keep-tarball" flag: {BOOL}',
+        ),
+        ("image import x --verbose=a", f'invalid argument "a" for "--verbose" flag: {BOOL}'),
+        ("image import x --version", "unknown flag: --version"),
+        ("image import --=x x", "bad flag syntax: --=x"),
+        ("image import x -k=", "unknown shorthand flag: '=' in -="),
+        ("image import x --mode nope", "Unknown image loading mode 'nope'"),
+    ],
+)
+def test_what_k3d_refuses_is_refused_in_its_words(line: str, message: str) -> None:
+    """With the exit status 1."""
+    with pytest.raises(UsageError) as raised:
+        understand(line)
+    assert raised.value.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "cluster list",
+        "image",
+        "image list",
+        "image impor x",
+        "Image import x",
+        "--version image import x",
+        "image -h import x",
+        "-k image import x",
+        "image -- import x",
+        "help image import",
+    ],
+)
+def test_whatever_is_no_import_is_the_real_k3ds(line: str) -> None:
+    """Also what k3d would call wrong usage."""
+    assert understand(line) == HandOver()
+
+
+def test_help_is_there_without_the_real_k3d() -> None:
+    """It names k3d's flags, and what became of them."""
+    shown = understand("images load -h")
+    assert isinstance(shown, Help)
+    assert not shown.error
+    for flag in ("-c, --cluster", "-k, --keep-tarball", "-t, --keep-tools", "-m, --mode"):
+        assert flag in shown.text
+
+
+def test_a_file_comes_before_an_image_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder does not; and - is standard input only when it stands alone."""
+    monkeypatch.chdir(tmp_path)
+    Path("app").write_bytes(b"")
+    os.mkdir("db")  # noqa: PTH102 - as short as the rest
+    mixed = understand("image import app db - app -c a -c b -c a")
+    assert mixed == Request(("a", "b"), images=("db", "-"), archives=("app",))
+    assert understand("image import -") == Request(("k3s-default",), piped=True)
+
+
+@pytest.mark.parametrize(("flag", "verbosity"), [("--verbose", 1), ("--trace", 1), ("", 0)])
+def test_verbose_shows_the_proof(flag: str, verbosity: int) -> None:
+    """Nothing else has to be said: k3d's own debug output is about what is not done here."""
+    asked = understand(f"image import x {flag}")
+    assert isinstance(asked, Request)
+    assert asked.verbosity == verbosity
+
+
+def test_an_import_is_told_in_k3ds_words() -> None:
+    """Node by node."""
+    story = K3dStory()
+    [line] = story.tell(SendingStarted("k3d-a-server-0", ("app:1", "db:1"), 1))
+    assert line == "Importing images '[app:1 db:1]' into node 'k3d-a-server-0'..."
+    assert list(story.conclude(Report(()))) == ["Successfully imported 0 image(s)"]

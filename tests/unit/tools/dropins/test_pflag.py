@@ -1,0 +1,183 @@
+"""Command lines, read by cobra's and pflag's rules; the real kind is beside it in tests/engine."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgload.core.errors import UsageError
+from imgload.tools.dropins.pflag import Command, Flag, Given, find, parse, parse_known
+
+NAME, NODES = Flag("name", "n"), Flag("nodes", "", "list")
+CLUSTER, LEVEL = Flag("cluster", "c", "strings"), Flag("verbosity", "v", "int32")
+QUIET, KEEP = Flag("quiet", "q", "bool"), Flag("keep", "k", "bool")
+LEAF = Command(("leaf", "alias"), (NAME, NODES, CLUSTER, KEEP))
+ROOT = Command(("root",), shared=(LEVEL, QUIET), below=(Command(("branch",), below=(LEAF,)),))
+LINE = st.lists(st.text(st.sampled_from("-=nvqkch,\"'a1 \n"), max_size=6), max_size=6)
+
+
+def read(*arguments: str) -> Given:
+    return parse((ROOT, LEAF), arguments)
+
+
+def found(*arguments: str) -> tuple[str, list[str]]:
+    path, rest = find(ROOT, arguments)
+    return path[-1].name, rest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "rest"),
+    [
+        ([], "root", []),
+        (["branch", "leaf", "x"], "leaf", ["x"]),
+        (["branch", "alias", "x"], "leaf", ["x"]),
+        (["-q", "branch", "-k", "leaf", "x"], "branch", ["-q", "-k", "leaf", "x"]),
+        (["-v", "1", "branch", "--quiet", "leaf"], "leaf", ["-v", "1", "--quiet"]),
+        (["-nx", "branch", "--name=branch", "leaf"], "leaf", ["-nx", "--name=branch"]),
+        (["-n", "branch", "branch", "leaf"], "leaf", ["-n", "branch"]),
+        (["branch", "leaf", "leaf"], "leaf", ["leaf"]),
+        (["branch", "--", "leaf"], "branch", ["--", "leaf"]),
+        (["", "branch"], "branch", [""]),
+        (["leaf"], "root", ["leaf"]),
+        (["BRANCH"], "root", ["BRANCH"]),
+        (["--help", "branch", "leaf"], "root", ["--help", "branch", "leaf"]),
+    ],
+)
+def test_a_command_is_the_first_word_that_is_no_flags_value(
+    arguments: list[str], name: str, rest: list[str]
+) -> None:
+    """An unknown flag is taken for one with a value, and eats the word behind it."""
+    assert found(*arguments) == (name, rest)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-n", "a"], ["-na"], ["-n=a"], ["--name", "a"], ["--name=a"], ["-qn", "a"], ["-kqna"]],
+)
+def test_a_value_may_be_written_in_many_ways(arguments: list[str]) -> None:
+    """Behind a flag, with or without a space or an equals sign, and behind other letters."""
+    assert read("x", *arguments, "y").last("name", "") == "a"
+    assert read("x", *arguments, "y").words == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag", "values"),
+    [
+        (["-n", "a", "-n", "b"], "name", ("a", "b")),
+        (["-n="], "name", ("=",)),
+        (["-n", "--"], "name", ("--",)),
+        (["--name", "-q"], "name", ("-q",)),
+        (["--nodes", "a,b", "--nodes=c"], "nodes", ("a", "b", "c")),
+        (["--nodes", ""], "nodes", ()),
+        (["--nodes", "a,"], "nodes", ("a", "")),
+        (["--nodes", '"a,b",c'], "nodes", ("a,b", "c")),
+        (["--nodes", '"a""b"'], "nodes", ('a"b',)),
+        (["-c", "a,b", "-cc"], "cluster", ("a,b", "c")),
+        (["-q"], "quiet", (True,)),
+        (["-q=F", "--quiet=1"], "quiet", (False, True)),
+        (["-v", "-3"], "verbosity", (-3,)),
+        (["-v010"], "verbosity", (8,)),
+        (["-v", "0x1F"], "verbosity", (31,)),
+        (["-v=+0b11"], "verbosity", (3,)),
+        (["-v1_000"], "verbosity", (1000,)),
+        (["-v2147483647"], "verbosity", (2147483647,)),
+    ],
+)
+def test_values_are_what_go_makes_of_them(
+    arguments: list[str], flag: str, values: tuple[object, ...]
+) -> None:
+    """Numbers with a base, lists with commas and quotes, and a value may look like a flag."""
+    assert read(*arguments).flags[flag] == values
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nam", "a"], "unknown flag: --nam"),
+        (["--nam=a"], "unknown flag: --nam"),
+        (["-x"], "unknown shorthand flag: 'x' in -x"),
+        (["-qxn"], "unknown shorthand flag: 'x' in -xn"),
+        (["-q="], "unknown shorthand flag: '=' in -="),
+        (["--name"], "flag needs an argument: --name"),
+        (["-qn"], "flag needs an argument: 'n' in -n"),
+        (["--=a"], "bad flag syntax: --=a"),
+        (["---name"], "bad flag syntax: ---name"),
+        (["-q=no"], 'invalid argument "no" for "-q, --quiet" flag: '),
+        (["-v", "a"], 'invalid argument "a" for "-v, --verbosity" flag: '),
+        (["-v", " 1"], 'invalid argument " 1" for "-v, --verbosity" flag: '),
+        (["-v", "1__0"], 'invalid argument "1__0" for "-v, --verbosity" flag: strconv'),
+        (["-v", "0_"], 'invalid argument "0_" for "-v, --verbosity" flag: strconv'),
+        (["-v", "09"], 'invalid argument "09" for "-v, --verbosity" flag: '),
+        (["-v", "2147483648"], 'invalid argument "2147483648" for "-v, --verbosity" flag: '),
+        (["--nodes", 'a"b'], 'invalid argument "a\\"b" for "--nodes" flag: '),
+        (["--nodes", '"a'], 'invalid argument "\\"a" for "--nodes" flag: '),
+    ],
+)
+def test_what_is_wrong_is_said_as_pflag_says_it(arguments: list[str], message: str) -> None:
+    """Whoever looks for kind's message finds it."""
+    with pytest.raises(UsageError) as raised:
+        read(*arguments)
+    assert raised.value.message.startswith(message)
+
+
+def test_two_dashes_end_the_flags() -> None:
+    """One dash is a word."""
+    assert read("-", "a", "--", "-q", "--").words == ("-", "a", "-q", "--")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "quiet"),
+    [
+        (["a", "-q"], True),
+        (["--other", "x", "-q"], True),
+        (["--other", "-q"], True),
+        (["-zq"], True),
+        (["-z=q"], False),
+        (["-n", "-q"], True),
+        (["--quiet=false"], False),
+        (["--", "-q"], False),
+        (["--help", "-q"], False),
+        (["-qh"], True),
+        (["--other"], False),
+    ],
+)
+def test_one_flag_is_found_among_others(arguments: list[str], quiet: bool) -> None:  # noqa: FBT001
+    """As kind looks for ``--quiet`` before it knows any other."""
+    assert parse_known(arguments, QUIET).last("quiet", default=False) is quiet
+
+
+def is_part(words: Iterable[str], line: Iterable[str]) -> bool:
+    """Whether words stand in a line in this order."""
+    rest = iter(line)
+    return all(word in rest for word in words)
+
+
+@given(LINE)
+def test_any_line_is_understood_or_refused(line: list[str]) -> None:
+    """With no other error, whatever is typed, and no word is made up or moved."""
+    path, rest = find(ROOT, line)
+    assert len(path) - 1 + len(rest) == len(line)
+    assert is_part(rest, line)
+    with suppress(UsageError):
+        assert is_part(read(*line).words, line)
+    with suppress(UsageError):
+        assert is_part(parse_known(line, QUIET).words, line)
+
+
+VALUE = st.text(st.sampled_from("ab-=,"), min_size=1, max_size=3).filter(lambda v: v[0] != "=")
+NAMED = VALUE.flatmap(
+    lambda v: st.sampled_from([(v, *spelt) for spelt in (["-n", v], [f"-n={v}"], [f"-qn{v}"])])
+)
+WORD = st.text(st.sampled_from("ab="), max_size=3).map(lambda word: (None, word))
+
+
+@given(st.lists(st.one_of(NAMED, WORD), max_size=6))
+def test_flags_and_words_stand_in_any_order(pieces: list[tuple[str | None, ...]]) -> None:
+    """What is read is what was put together."""
+    line = [text for piece in pieces for text in piece[1:] if text is not None]
+    names = tuple(piece[0] for piece in pieces if piece[0] is not None)
+    words = tuple(piece[1] for piece in pieces if piece[0] is None)
+    understood = read(*line)
+    assert (understood.flags.get("name", ()), understood.words) == (names, words)

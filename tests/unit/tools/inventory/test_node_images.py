@@ -1,0 +1,198 @@
+"""What a node's images, disk and containers are understood to be."""
+
+import re
+import time
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgload.clusters.nodes.batch import Output
+from imgload.clusters.nodes.containerd import all_images
+from imgload.core.errors import ImgloadError, NodeUnusable
+from imgload.oci.digest import Digest
+from imgload.tools.inventory.node_images import Inventory, inventory_commands, read_inventory
+from imgload.tools.inventory.storage import storage_commands
+from tests.unit.clusters.nodes.stock import KIB, NO_CRICTL, Stored, inventory, printed
+from tests.unit.recordings import MYAPP, VERSIONS, recorded
+
+APP = Stored("app", ["docker.io/library/app:dev"], ["base", "app"])
+DB = Stored("db", ["docker.io/library/db:dev", "ghcr.io/me/db:1"], ["base", "db"])
+BLOB, SNAPSHOT = 8 * KIB, 16 * KIB
+"""Bytes on the disk: of a file of two blocks, and of a snapshot with the folders around it."""
+
+
+@pytest.mark.parametrize("version", VERSIONS[1:])
+def test_what_was_recorded_is_one_image_with_all_its_names(version: str) -> None:
+    """Also the one that only an import gives; CRI's own record is no name."""
+    listed = recorded(version, "images").decode().splitlines()
+    by_id = [line.split()[0] for line in listed if line.startswith("sha256:")]
+    named = "\n".join(line for line in listed if not line.startswith("sha256:"))
+    none = Output(0, b"HEAD\n")
+    store = [Output(0, recorded(version, what)) for what in ("content", "snapshots")]
+    ids = Output(0, "\n".join(by_id).encode())
+    answers = [Output(0, named.encode()), ids, none, NO_CRICTL, store[0], none, store[1], none]
+    (image,) = read_inventory("overlayfs", answers).images
+    assert [str(image.image_id)] == by_id
+    assert image.names[0] == MYAPP
+    assert all(name.startswith(("docker.io/", "import-")) for name in image.names)
+    assert image.size > 600_000_000
+    assert not image.in_use
+
+
+def test_sizes_are_blobs_and_snapshots_and_what_is_shared_is_not_own() -> None:
+    """Each image: manifest, config, two layers; the lower one is both images'."""
+    first, second = inventory(APP, DB).images
+    assert first.size == second.size == 4 * BLOB + 2 * SNAPSHOT
+    assert first.own_size == second.own_size == 3 * BLOB + SNAPSHOT
+
+
+def test_without_the_files_sizes_are_those_that_ctr_rounds() -> None:
+    """In whole blocks of the disk; the time is not known then."""
+    (image,) = inventory(APP, on_disk=False).images
+    assert image.size == 4 * BLOB + 2 * SNAPSHOT
+    assert image.since is None
+
+
+def test_a_name_that_moved_on_leaves_an_image_with_cris_record() -> None:
+    """Its config still says what imgload loaded it as, and when."""
+    mark = {"imgload.loaded/docker.io/library/app:dev": "1732360001.250"}
+    (image,) = inventory(attrs.evolve(APP, names=(), labels=mark)).images
+    assert image.names == ()
+    assert image.records == (str(APP.image_id),)
+    assert image.loaded_as == ("docker.io/library/app:dev",)
+    assert image.since == pytest.approx(1732360001.25)
+
+
+def test_what_imgload_did_not_load_has_the_time_of_its_file() -> None:
+    """As `stat` told it."""
+    (image,) = inventory(APP).images
+    assert image.loaded_as == ()
+    assert image.since == pytest.approx(1_700_000_000)
+
+
+def test_a_name_may_have_spaces() -> None:
+    """Containerd takes any name."""
+    odd = "docker.io/library/a  b c:1"
+    (image,) = inventory(attrs.evolve(APP, names=[odd])).images
+    assert image.names == (odd,)
+
+
+def test_what_cri_pinned_is_pinned() -> None:
+    """The pause image is, from 1.7 on."""
+    labels = "io.cri-containerd.image=managed,io.cri-containerd.pinned=pinned"
+    assert inventory(attrs.evolve(APP, record_labels=labels)).images[0].pinned
+    assert not inventory(APP).images[0].pinned
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"imageRef": str(APP.image_id)},
+        {"imageId": str(APP.image_id)},
+        {"imageRef": f"docker.io/library/app@{APP.manifest}"},
+        {"image": {"image": "docker.io/library/app:dev"}},
+        {"image": {"image": str(APP.image_id)}},
+    ],
+)
+def test_cri_says_what_a_container_was_made_from(container: dict[str, object]) -> None:
+    """By ID, name or manifest; also of containers that have ended."""
+    assert [i.in_use for i in inventory(APP, DB, in_cri=[container]).images] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("called", "parent"),
+    [
+        ("docker.io/library/app:dev", None),
+        (str(APP.image_id), None),
+        ("docker.io/library/gone:v1", APP.chain[-1]),
+    ],
+)
+def test_without_crictl_containers_and_snapshots_say_it(called: str, parent: Digest | None) -> None:
+    """The name may lead elsewhere by now: the snapshot cannot."""
+    found = inventory(APP, DB, containers=[(called, parent)])
+    assert [image.in_use for image in found.images] == [True, False]
+
+
+def test_a_base_is_not_in_use_for_what_is_built_upon_it() -> None:
+    """Its snapshot is held all the same."""
+    base = Stored("base", ["docker.io/library/base:1"], ["base"])
+    found = inventory(base, APP, containers=[("docker.io/library/app:dev", APP.chain[-1])])
+    assert [image.in_use for image in found.images] == [False, True]
+
+
+def test_what_would_be_freed_is_what_nothing_else_needs() -> None:
+    """No other image, and no container whose image has no record any more."""
+    assert inventory(APP, DB).freed_without(inventory(APP).images) == 3 * BLOB + SNAPSHOT
+    both = inventory(APP, DB)
+    assert both.freed_without(both.images) == 7 * BLOB + 3 * SNAPSHOT
+    held = inventory(APP, containers=[("x", APP.chain[-1])])
+    assert held.freed_without(held.images) == 4 * BLOB
+
+
+def test_an_image_of_several_platforms_is_the_one_that_is_unpacked() -> None:
+    """Its index leads to configs that are not there, too."""
+    answers = printed([APP])
+    index = Digest.of(b"index")
+    row = f"ghcr.io/o/multi:1  application/vnd.oci.image.index.v1+json {index} 1.0 KiB - - \n"
+    held = {"m.0": Digest.of(b"absent"), "m.1": APP.manifest}
+    labels = ",".join(f"containerd.io/gc.ref.content.{key}={d}" for key, d in held.items())
+    answers[0] = Output(0, answers[0].stdout + row.encode())
+    answers[4] = Output(0, answers[4].stdout + f"{index}\t900B\t1 hour\t{labels}\n".encode())
+    (image,) = read_inventory("overlayfs", answers).images
+    assert image.image_id == APP.image_id
+    assert image.names == ("docker.io/library/app:dev", "ghcr.io/o/multi:1")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 4, 6])
+def test_a_node_that_leaves_an_answer_out_is_unusable(place: int) -> None:
+    """What is in use might not look so."""
+    answers = printed([APP])
+    answers[place] = Output(1, b"")
+    with pytest.raises(NodeUnusable):
+        read_inventory("overlayfs", answers)
+
+
+def test_two_thousand_images_are_understood_at_once() -> None:
+    """Ten layers each, most of them shared."""
+    layers = [f"layer{n}" for n in range(9)]
+    images = [
+        Stored(f"i{n}", [f"docker.io/library/i:v{n}"], [*layers, f"{n}"]) for n in range(2000)
+    ]
+    answers = printed(images)
+    started = time.process_time()
+    found = read_inventory("overlayfs", answers)
+    assert len(found.images) == 2000
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("name", ["", "s", "sha", "sha256", "sha255:x", "app:v1", "ssha256:"])
+def test_names_that_are_not_cris_are_listed_in_full(name: str) -> None:
+    """The filter leaves out CRI's records, of which there is one for each image."""
+    others, by_id = (command[-1] for command in all_images())
+    pattern = others.removeprefix("name~=/").removesuffix("/")
+    assert re.match(pattern, name)
+    assert not re.match(pattern, f"sha256:{'0' * 64}")
+    assert by_id == "name~=/^sha256:/"
+
+
+def test_each_command_has_its_answer() -> None:
+    """They are told apart by their order."""
+    commands = [command for group in inventory_commands("native") for command in group]
+    assert len(commands) == len(printed([])) == 8
+    assert commands[-4:] == storage_commands("native")
+    assert sum("native" in command for command in commands) == 2
+
+
+outputs = st.builds(Output, st.sampled_from([0, 0, 0, 1]), st.binary(max_size=200))
+real = st.sampled_from([*printed([APP, DB]), Output(0, b'{"containers": [null, 3, {"image": 4}]}')])
+
+
+@given(st.lists(outputs | real, min_size=8, max_size=8))
+def test_any_answers_are_understood_or_unusable(answers: list[Output]) -> None:
+    """Never anything but ImgloadError."""
+    try:
+        assert isinstance(read_inventory("overlayfs", answers), Inventory)
+    except ImgloadError:
+        assert any(answer.exit_status for answer in answers)

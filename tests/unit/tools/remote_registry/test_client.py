@@ -1,0 +1,157 @@
+"""A registry that does not behave, over real HTTP."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from imgload.core.errors import ArchiveInvalid, RegistryError
+from imgload.oci.digest import Digest
+from imgload.oci.document import DOCKER_MANIFEST, INDEX, MANIFEST
+from imgload.tools.remote_registry.client import RegistryClient, Uploading, media_type
+from imgload.tools.remote_registry.forward import Passing
+from imgload.tools.remote_registry.url import RegistryUrl
+
+BLOB = Digest.of(b"blob")
+Reply = Callable[[BaseHTTPRequestHandler], None]
+
+
+@contextmanager
+def answering(reply: Reply) -> Iterator[RegistryClient]:
+    class Handler(BaseHTTPRequestHandler):
+        def _reply(self) -> None:
+            reply(self)
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _reply  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield RegistryClient(RegistryUrl("http", f"127.0.0.1:{server.server_address[1]}"))
+        server.shutdown()
+
+
+def says(status: int, body: bytes = b"", **headers: str) -> Reply:
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return reply
+
+
+def test_nobody_there_is_told_with_what_to_try() -> None:
+    """Instead of a traceback."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = RegistryUrl("http", f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(RegistryError, match="Connection refused") as caught:
+            RegistryClient(url).check()
+    assert caught.value.hint.endswith(f"curl {url}/v2/")
+
+
+def test_a_registrys_own_words_are_told() -> None:
+    """OCI distribution spec, error codes."""
+    body = b'{"errors": [{"code": "DENIED", "message": "read only"}]}'
+    with (
+        answering(says(403, body)) as client,
+        pytest.raises(RegistryError, match="403 DENIED: read only"),
+    ):
+        client.put_manifest("app", "dev", b"{}")
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b'{"errors": 1}', b'{"errors": [1]}', b"\xff\x00", b"[" * 100_000]
+)
+def test_whatever_else_answers_is_told(body: bytes) -> None:
+    """A web server is no registry."""
+    with answering(says(404, body)) as client, pytest.raises(RegistryError, match="status 404"):
+        client.check()
+
+
+def test_a_log_in_is_not_supported() -> None:
+    """And what does support it is named."""
+    with answering(says(401)) as client, pytest.raises(RegistryError) as caught:
+        client.check()
+    assert "docker push" in caught.value.hint
+
+
+@pytest.mark.parametrize("location", ["http://elsewhere:80/v2/x", "//elsewhere/x", ""])
+def test_an_upload_goes_to_no_other_host(location: str) -> None:
+    """A layer is not handed to whoever a registry names."""
+    with (
+        answering(says(202, Location=location)) as client,
+        pytest.raises(RegistryError, match="sends the upload on"),
+    ):
+        client.upload("app")
+
+
+def test_an_endless_answer_is_given_up() -> None:
+    """A manifest has 8 MiB at most."""
+    with (
+        answering(says(200, bytes((8 << 20) + 1))) as client,
+        pytest.raises(RegistryError, match="more than"),
+    ):
+        client.manifest("app", "dev")
+
+
+def write_for_ever(upload: Uploading) -> None:
+    for _ in range(200):
+        upload.write(bytes(1 << 20))
+
+
+def test_a_registry_that_breaks_off_breaks_the_upload() -> None:
+    """In the middle of a blob."""
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "POST":
+            says(202, Location="/v2/app/blobs/uploads/1?state=a")(handler)
+        handler.close_connection = True
+
+    with answering(reply) as client:
+        upload = client.upload("app")
+        with pytest.raises(RegistryError):
+            write_for_ever(upload)
+        upload.abandon()
+
+
+def test_the_first_error_is_kept() -> None:
+    """An engine says of it only that its push failed."""
+    with answering(says(500, b"disk full")) as client:
+        passing = Passing(client, "app")
+        for ask in (lambda: passing.upload(None, None), lambda: passing.size_of(BLOB)):
+            with pytest.raises(RegistryError):
+                ask()
+        assert "beginning an upload: status 500 disk full" in str(passing.error)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (b'{"mediaType": "%s"}' % DOCKER_MANIFEST.encode(), DOCKER_MANIFEST),
+        (b'{"manifests": []}', INDEX),
+        (b"{}", MANIFEST),
+        (b'{"mediaType": "a\\r\\nX: y"}', MANIFEST),
+        (b'{"mediaType": 5, "manifests": []}', INDEX),
+    ],
+)
+def test_a_manifest_is_called_what_it_is(raw: bytes, kind: str) -> None:
+    """What it says goes into a header only if it is one of four."""
+    assert media_type(raw) == kind
+
+
+def test_what_is_no_manifest_is_refused() -> None:
+    """It comes from an engine."""
+    with pytest.raises(ArchiveInvalid):
+        media_type(b"[]")

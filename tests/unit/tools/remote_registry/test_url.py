@@ -1,0 +1,140 @@
+"""Where a registry is: what is taken for an address, and what never reaches a node."""
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgload.clusters.nodes.containerd import parse_registry_folders
+from imgload.core.errors import ImgloadError, UsageError
+from imgload.oci.reference import Reference
+from imgload.tools.remote_registry.hosts_toml import MARK, folders, hosts_toml, registry_line
+from imgload.tools.remote_registry.url import RegistryUrl, registry_names, repositories
+
+URL = RegistryUrl.parse("http://registry:5000")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://registry:5000", "http://registry:5000"),
+        ("https://registry.example/", "https://registry.example"),
+        ("http://[fd00::1]:5000", "http://[fd00::1]:5000"),
+    ],
+)
+def test_an_address_is_read(text: str, expected: str) -> None:
+    """A slash at the end is none of a path."""
+    assert str(RegistryUrl.parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "registry:5000", "ftp://registry", "http://", "http://registry/path"),
+        *("http://me:secret@registry", "http://registry:70000", "http://registry:0"),
+        *("http://..", "http://a/../b", 'http://a"b', "http://a b", "http://a\nb", "http://-a"),
+        *("http://$(reboot)", "http://a;b", "http://a?b", "http://a#b", "http://a%2fb"),
+    ],
+)
+def test_anything_else_is_refused(text: str) -> None:
+    """It is the name of a folder on the nodes, and stands in a file there."""
+    with pytest.raises(UsageError) as caught:
+        RegistryUrl.parse(text)
+    assert "http://registry:5000" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "a/b", "/etc", "", "a b", "$(id)", "localhost:x", "localhost:99999"]
+)
+def test_a_mirrored_name_is_checked_as_well(name: str) -> None:
+    """It is the name of a folder, too."""
+    with pytest.raises(UsageError):
+        registry_names(URL, [name])
+
+
+def test_a_registry_answers_for_itself_and_for_what_it_mirrors() -> None:
+    """Docker Hub has two names, and containerd knows one."""
+    names = registry_names(URL, ["index.docker.io", "docker.io", "localhost:5001"])
+    assert names == ("registry:5000", "docker.io", "localhost:5001")
+
+
+@given(st.text(max_size=60))
+def test_what_is_accepted_is_one_folder_and_valid_toml(text: str) -> None:
+    """Whatever is typed."""
+    try:
+        url = RegistryUrl.parse(f"http://{text}")
+    except ImgloadError:
+        return
+    for folder in folders(url.host):
+        assert "/" not in folder
+        assert folder not in {"", ".", ".."}
+    read = tomllib.loads(hosts_toml(url, url.host))
+    assert list(read["host"]) == [str(url)]
+    assert registry_line(url).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost:5000", True),
+        ("127.0.0.1:5000", True),
+        ("[::1]:5000", True),
+        ("0.0.0.0:5000", True),
+        ("app.localhost", True),
+        ("registry:5000", False),
+        ("10.0.0.1:5000", False),
+    ],
+)
+def test_an_address_that_means_the_node_itself_is_known(host: str, *, loopback: bool) -> None:
+    """The commonest mistake there is."""
+    assert RegistryUrl("http", host).is_loopback is loopback
+
+
+def test_a_mirror_falls_back_on_the_registry_itself() -> None:
+    """containerd asks the one of that name when no server is set."""
+    own = tomllib.loads(hosts_toml(URL, "registry:5000"))
+    mirror = hosts_toml(URL, "docker.io")
+    assert own["server"] == "http://registry:5000"
+    assert "server" not in tomllib.loads(mirror)
+    assert mirror.splitlines()[:2] == [MARK, registry_line(URL)]
+
+
+def test_the_folder_that_containerd_prefers_is_known() -> None:
+    """Its name has no colon (containerd, remotes/docker/config, hostDirectory)."""
+    assert folders("localhost:5001") == ("localhost:5001", "localhost_5001_")
+    assert folders("docker.io") == ("docker.io", "docker.io")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("app:dev", ("app", "library/app")),
+        ("me/app:dev", ("me/app",)),
+        ("ghcr.io/me/app:dev", ("me/app",)),
+        ("localhost:5001/app:dev", ("app",)),
+    ],
+)
+def test_the_repositories_of_an_image(name: str, expected: tuple[str, ...]) -> None:
+    """A mirror of Docker Hub is asked for library/app."""
+    assert repositories(Reference.parse(name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "folders"),
+    [
+        ('[plugins."io.containerd.cri.v1.images".registry]\nconfig_path = "/a/b"', ("/a/b",)),
+        ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/a:/b"', ("/a", "/b")),
+        ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = ""', ()),
+        ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/a/../etc"', None),
+        ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "a"', None),
+        ('[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/a b"', None),
+        ("[plugins]", ()),
+        ("not toml", ()),
+    ],
+)
+def test_registry_folders_are_those_of_the_configuration(
+    config: str, folders: tuple[str, ...] | None
+) -> None:
+    """No version of containerd adds one: only CRI tells which it reads by default."""
+    assert parse_registry_folders(config) == folders

@@ -1,0 +1,277 @@
+"""Which program builds, and how it is called; the programs are scripts on PATH."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+
+from imgload.core.errors import (
+    BuildFailed,
+    ClusterNotFound,
+    EngineUnreachable,
+    PlatformMissing,
+    UsageError,
+)
+from imgload.engines.endpoint import Endpoint, EngineKind
+from imgload.engines.tls import Tls
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+from imgload.oci.reference import Reference
+from imgload.tools.skaffold.builders import Builder, BuilderName, Recipe, choose
+from imgload.tools.skaffold.push import publish, push
+from imgload.tools.skaffold.request import Request
+from tests.unit.fakes import LocalEngine
+
+ID = "sha256:" + "a" * 64
+RECORDING = """\
+echo "$DOCKER_HOST" "$PWD" "${0##*/}" "$@" >>"$CALLS"
+for word; do case $word in --iidfile=*|--digestfile=*) printf %s "$ID" >"${word#*=}";; esac; done
+case "$1 $2" in
+--version*) echo "$VERSION";;
+push*) echo "dev: digest: $ID size: 736";;
+"manifest inspect") echo "$LIST";;
+esac
+"""
+AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
+
+
+@attrs.frozen
+class Bench:
+    """A folder that is all of PATH, and what was called there."""
+
+    folder: Path
+    patch: pytest.MonkeyPatch
+
+    def install(self, *programs: str) -> None:
+        for name in programs:
+            path = self.folder / "bin" / name
+            path.write_text(f"#!/bin/sh\n{RECORDING}")
+            path.chmod(0o755)
+
+    def engine(self, kind: EngineKind) -> LocalEngine:
+        return LocalEngine(self.folder, endpoint=Endpoint(kind, f"unix:///{kind}.sock"))
+
+    def request(self, *platforms: Platform) -> Request:
+        reference = Reference.parse("app:dev")
+        return Request("app:dev", reference, self.folder, platforms=platforms)
+
+    def calls(self) -> list[list[str]]:
+        lines = (self.folder / "calls").read_text().splitlines()
+        return [line.split(" ") for line in lines if "--version" not in line]
+
+
+def built(builder: Builder, request: Request, *platforms: Platform) -> Digest | None:
+    """Run a build to its end."""
+    with builder.building(request, platforms) as finish:
+        return finish()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for name, value in {"CALLS": f"{tmp_path}/calls", "ID": ID, "VERSION": "Docker 28"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("DOCKER_HOST")
+    return Bench(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("programs", "engines", "chosen"),
+    [
+        (["docker"], ["docker"], "docker"),
+        (["docker", "podman"], ["docker", "podman"], "docker"),
+        (["docker", "podman"], ["podman"], "podman"),
+        (["podman"], ["docker", "podman"], "podman"),
+        (["buildah"], ["podman"], "buildah"),
+        (["buildah", "podman"], ["podman"], "podman"),
+        (["docker"], ["podman"], "docker"),
+    ],
+)
+def test_the_program_that_is_here_and_whose_engine_answers(
+    bench: Bench, programs: Sequence[str], engines: Sequence[EngineKind], chosen: str
+) -> None:
+    """Docker first; its client also builds in the Podman that DOCKER_HOST leads to."""
+    bench.install(*programs)
+    there = [bench.engine(kind) for kind in engines]
+    builder = choose(Recipe(), [*there, *there])
+    assert builder.program == chosen
+    wanted = [e for e in there if e.endpoint.kind == chosen] or [there[-1]]
+    assert builder.engines == (wanted[0],) * (1 if chosen == "docker" else 2)
+
+
+@pytest.mark.parametrize("asked", [None, "docker"])
+def test_podman_under_dockers_name_is_podman(bench: Bench, asked: BuilderName | None) -> None:
+    """The package podman-docker installs it so; it knows no DOCKER_HOST."""
+    bench.install("docker", "podman")
+    bench.patch.setenv("VERSION", "podman version 5.4.2")
+    engines = [bench.engine("docker"), bench.engine("podman")]
+    assert choose(Recipe(builder=asked), engines).program == "podman"
+
+
+def test_nothing_to_build_with_is_told(bench: Bench) -> None:
+    """With the engines that there are."""
+    with pytest.raises(UsageError, match=r"there is podman at .*, and no docker, podman or"):
+        choose(Recipe(), [bench.engine("podman")])
+
+
+@pytest.mark.parametrize("name", ["docker", "podman", "buildah"])
+def test_a_program_asked_for_must_be_here(bench: Bench, name: BuilderName) -> None:
+    """Another one is no substitute."""
+    bench.install(*{"docker", "podman", "buildah"} - {name})
+    with pytest.raises(UsageError, match=f"--builder {name}: there is no {name} on PATH"):
+        choose(Recipe(builder=name), [bench.engine("docker"), bench.engine("podman")])
+
+
+@pytest.mark.parametrize("command", [(), ("make", "image")])
+@pytest.mark.parametrize("name", ["podman", "buildah"])
+def test_an_engine_asked_for_must_answer(
+    bench: Bench, name: BuilderName, command: tuple[str, ...]
+) -> None:
+    """The image is read from there."""
+    bench.install(name)
+    with pytest.raises(EngineUnreachable) as caught:
+        choose(Recipe(name, command), [bench.engine("docker")])
+    assert "podman.socket" in caught.value.hint
+
+
+def test_a_command_may_build_anywhere_unless_it_is_said(bench: Bench) -> None:
+    """Which engine has the image shows afterwards."""
+    engines = [bench.engine("docker"), bench.engine("podman")]
+    make = ("make", "image")
+    assert choose(Recipe(command=make), engines).engines == tuple(engines)
+    assert choose(Recipe("podman", make), engines).engines == (engines[1],)
+
+
+def test_docker_is_called_in_the_context_and_with_the_engine_that_was_found(bench: Bench) -> None:
+    """Its context may lead elsewhere."""
+    bench.install("docker")
+    recipe = Recipe(file="app.Dockerfile", target="dev", build_args=("A=1", "B"))
+    builder = choose(recipe, [bench.engine("docker")])
+    assert built(builder, bench.request(ARM), ARM) is None
+    assert bench.calls() == [
+        [
+            *("unix:///docker.sock", str(bench.folder), "docker", "build", "--tag=app:dev"),
+            *("--file=app.Dockerfile", "--target=dev", "--build-arg=A=1", "--build-arg=B"),
+            *("--platform=linux/arm64", "."),
+        ]
+    ]
+
+
+def test_over_tls_dockers_client_is_left_to_itself(bench: Bench) -> None:
+    """A context's certificates are used only with that context."""
+    bench.install("docker")
+    engine = bench.engine("docker")
+    engine.endpoint = attrs.evolve(engine.endpoint, tls=Tls.in_folder(bench.folder, verify=False))
+    built(choose(Recipe(), [engine]), bench.request())
+    assert bench.calls()[0][0] == ""
+
+
+@pytest.mark.parametrize("name", ["podman", "buildah"])
+def test_podman_and_buildah_tell_the_image_id(bench: Bench, name: BuilderName) -> None:
+    """Their store may be another than that of the socket."""
+    bench.install(name)
+    builder = choose(Recipe(), [bench.engine("podman")])
+    assert built(builder, bench.request()) == Digest.parse(ID)
+    words = bench.calls()[0]
+    assert words[2:4] == [name, "build"]
+    assert {"--tag=app:dev", "."} < set(words)
+    assert not Path(words[4].removeprefix("--iidfile=")).exists()
+
+
+def test_a_command_is_run_as_it_is(bench: Bench, tmp_path: Path) -> None:
+    """No shell reads it, and it stays in the folder it was called in."""
+    bench.install("make")
+    bench.patch.chdir(tmp_path / "bin")
+    builder = choose(Recipe(command=("make", "a;b", "$IMAGE")), [bench.engine("docker")])
+    assert built(builder, bench.request()) is None
+    assert bench.calls() == [["", str(tmp_path / "bin"), "make", "a;b", "$IMAGE"]]
+
+
+def test_what_fails_meanwhile_stops_the_build(bench: Bench, tmp_path: Path) -> None:
+    """No cluster to load into: there is no point in building on."""
+    told = tmp_path / "pid"
+    command = ("/bin/sh", "-c", "echo $$ >$0; exec /bin/sleep 600", str(told))
+    builder = choose(Recipe(command=command), [bench.engine("docker")])
+
+    def fail() -> None:
+        with builder.building(bench.request(), []):
+            while not told.exists() or not told.read_text():
+                time.sleep(0.01)
+            raise ClusterNotFound("no cluster")
+
+    with pytest.raises(ClusterNotFound):
+        fail()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        lambda: Recipe(command=("make",), file="F"),
+        lambda: Recipe(command=("make",), target="t"),
+        lambda: Recipe(command=("make",), build_args=("A=1",)),
+    ],
+)
+def test_what_is_a_dockerfiles_is_not_for_a_command(recipe: Callable[[], Recipe]) -> None:
+    """It would be dropped in silence."""
+    with pytest.raises(UsageError, match="is for the build of a Dockerfile"):
+        recipe()
+
+
+@pytest.mark.parametrize("name", ["docker", "podman", "buildah"])
+def test_a_push_returns_the_digest(bench: Bench, name: BuilderName) -> None:
+    """Each program tells it in its own way."""
+    bench.install(name)
+    assert push(name, bench.engine("docker"), "app:dev") == Digest.parse(ID)
+    assert bench.calls()[0][2:4] == [name, "push"]
+    assert bench.calls()[0][-1] == "app:dev"
+
+
+@pytest.mark.parametrize("name", ["docker", "podman"])
+def test_a_push_without_a_digest_is_a_failure(bench: Bench, name: BuilderName) -> None:
+    """Buildah 1.28 exits 0 where it could not push."""
+    bench.install(name)
+    bench.patch.setenv("ID", "")
+    with pytest.raises(BuildFailed, match="told no digest"):
+        push(name, bench.engine("docker"), "app:dev")
+
+
+def test_several_platforms_are_pushed_as_a_list_of_our_own(bench: Bench) -> None:
+    """A list that is there already would grow with each build; ours is taken away again."""
+    bench.install("podman")
+    entries = '{"platform":{"os":"linux","architecture":"%s"}}'
+    listed = ",".join(entries % each for each in ("amd64", "arm64"))
+    bench.patch.setenv("LIST", f'{{"manifests":[{listed}]}}')
+    builder = choose(Recipe(), [bench.engine("podman")])
+    assert publish(builder, bench.request(AMD, ARM)) == Digest.parse(ID)
+    words = [call[3:] for call in bench.calls()]
+    name = words[0][1].removeprefix("--manifest=")
+    assert "--platform=linux/amd64,linux/arm64" in words[0]
+    assert words[1] == ["manifest", "inspect", name]
+    assert words[2][-2:] == [name, "docker://docker.io/library/app:dev"]
+    assert words[3] == ["manifest", "rm", name]
+
+
+@pytest.mark.parametrize("listed", ["", "[]", '{"manifests":[{"platform":null}]}'])
+def test_a_platform_that_was_left_out_is_a_failure(bench: Bench, listed: str) -> None:
+    """Podman 4.3 takes one platform's image out of its cache for another's."""
+    bench.install("podman")
+    bench.patch.setenv("LIST", listed)
+    builder = choose(Recipe(), [bench.engine("podman")])
+    with pytest.raises(PlatformMissing, match="linux/amd64, linux/arm64"):
+        publish(builder, bench.request(AMD, ARM))
+    assert [call[3] for call in bench.calls()] == ["build", "manifest", "manifest"]
+    assert bench.calls()[-1][4] == "rm"
+
+
+def test_all_platforms_are_too_many(bench: Bench) -> None:
+    """No builder knows which those are."""
+    bench.install("docker")
+    request = attrs.evolve(bench.request(), every_platform=True)
+    with pytest.raises(UsageError, match="all"):
+        publish(choose(Recipe(), [bench.engine("docker")]), request)
