@@ -25,19 +25,26 @@ class Paths:
 
     root: Path
     run: Path
+    _cache: Path | None = None
 
     @classmethod
     def find(cls) -> "Paths":
-        """Take `IMGLOAD_LAB_ROOT` if it is set."""
+        """Take `IMGLOAD_LAB_ROOT` if it is set.
+
+        pytest's second worker and further ones each have a lab of their own; they share the cache.
+        """
         chosen = os.environ.get("IMGLOAD_LAB_ROOT")
-        if chosen:
-            return cls(Path(chosen).absolute(), Path(chosen).absolute() / "run")
-        return cls(_DEFAULT_ROOT, _DEFAULT_RUN)
+        root = Path(chosen).absolute() if chosen else _DEFAULT_ROOT
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+        if worker != "gw0":
+            own = Path(f"{root}-{worker}")
+            return cls(own, own / "run", root / "cache")
+        return cls(root, root / "run" if chosen else _DEFAULT_RUN)
 
     @property
     def cache(self) -> Path:
         """What survives `down`: packages, unpacked trees, node images."""
-        return self.root / "cache"
+        return self._cache or self.root / "cache"
 
     def folder(self) -> Path:
         """Return the root, where large files may be put, made if it is missing."""

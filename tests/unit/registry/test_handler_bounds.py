@@ -83,6 +83,15 @@ def test_no_connection_outlives_the_push() -> None:
         assert threading.active_count() <= before
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET /v2/ HTT"])
+def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """During the push, whether or not a request was begun."""
+    monkeypatch.setattr("imgload.transports.receiver._Handler.timeout", 0.05)
+    with receiving(Manifests()) as repository, connect(repository) as connection:
+        say(connection, sent)
+        assert connection.recv(100) == b""
+
+
 def test_who_knows_the_repository_has_only_so_many_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -142,6 +142,8 @@ class Watch:
     _told: queue.SimpleQueue[Told] = attrs.field(factory=queue.SimpleQueue)
     _loaded: dict[Key, Digest | None] = attrs.field(factory=dict)
     _owed: dict[Key, Digest | None] = attrs.field(factory=dict)
+    _newest: dict[str, EngineSource] = attrs.field(factory=dict)
+    """Where each name was built last."""
     _retry: _Pause = attrs.field(factory=lambda: _Pause(*_RETRY_SECONDS))
     _failure: str = ""
     _unknown: dict[Heard, int] = attrs.field(factory=dict)
@@ -283,9 +285,14 @@ class Watch:
         return told
 
     def _attempts(self, due: Mapping[EngineSource, Due], began: float) -> list[WatchedLoad]:
+        for source, targets in due.items():
+            self._newest |= dict.fromkeys(targets, source)
+        for key in [key for key in self._owed if self._is_older(key)]:
+            self._loaded[key] = self._owed.pop(key)
         try:
             if self.selection.renew():
-                self._owed = self._loaded | self._owed
+                loaded = {k: target for k, target in self._loaded.items() if not self._is_older(k)}
+                self._owed = loaded | self._owed
         except ImgloadError as error:
             for source, targets in due.items():
                 self._owed |= {(source, name): target for name, target in targets.items()}
@@ -298,6 +305,11 @@ class Watch:
             self._note(source, targets, found)
             results += found
         return results
+
+    def _is_older(self, key: Key) -> bool:
+        """Whether another engine has built an image of that name since."""
+        source, name = key
+        return self._newest.get(name, source) is not source
 
     def _owed_of(self, source: EngineSource, due: Due) -> list[str]:
         """Return what else is to be loaded, as far as the engine still has it."""

@@ -1,0 +1,68 @@
+"""Which engine a watch loads an image from."""
+
+from pathlib import Path
+
+import pytest
+
+from imgload.clusters.lasting import LastingSelection
+from imgload.engines.base import Endpoint, EngineImage, EngineKind, ImageEvent
+from imgload.engines.listening import Heard
+from imgload.sources.engine import EngineSource
+from imgload.watching import Watch, WatchedLoad
+from tests.unit.clusters.test_kind import container
+from tests.unit.fakes import LocalEngine, engine_image
+
+STOPPED = container("kind-control-plane", "kind", "control-plane", "exited")
+
+
+def engine(folder: Path, kind: EngineKind, image: EngineImage) -> LocalEngine:
+    """Return an engine with an image; Docker runs the cluster, whose only node is stopped."""
+    return LocalEngine(
+        folder,
+        images=dict.fromkeys(image.names, image),
+        containers=[STOPPED] if kind == "docker" else [],
+        endpoint=Endpoint(kind, f"unix://{folder}/{kind}.sock"),
+    )
+
+
+@pytest.mark.parametrize("builder", ["docker", "podman"])
+def test_watch_loads_an_image_from_the_engine_that_built_it(
+    tmp_path: Path, builder: EngineKind
+) -> None:
+    """Both engines have an image of that name; the report names the source."""
+    kinds: tuple[EngineKind, ...] = ("docker", "podman")
+    images = {kind: engine_image(kind, ["app:dev"]) for kind in kinds}
+    engines = {kind: engine(tmp_path, kind, images[kind]) for kind in kinds}
+    sources = [EngineSource(each) for each in engines.values()]
+    watch = Watch(sources, LastingSelection.settle([*engines.values()], "kind", ()), ["app"])
+    results = iter(watch)
+    next(results)
+    event = ImageEvent("app:dev", images[builder].target)
+    watch.listeners()[0].tell(Heard(engines[builder], event))
+    load = next(results)
+    assert isinstance(load, WatchedLoad)
+    assert load.report
+    [result] = load.report.images
+    assert (result.source, result.image_id) == (builder, images[builder].image_id)
+
+
+def test_watch_does_not_retry_a_build_that_another_engine_replaced(tmp_path: Path) -> None:
+    """Podman's image could not be loaded; Docker has built a newer one of that name since."""
+    kinds: tuple[EngineKind, ...] = ("docker", "podman")
+    names = ["app:dev", "app:two"]
+    engines = {kind: engine(tmp_path, kind, engine_image(kind, names)) for kind in kinds}
+    sources = [EngineSource(each) for each in engines.values()]
+    watch = Watch(sources, LastingSelection.settle([*engines.values()], "kind", ()), ["app"])
+    results, listener = iter(watch), watch.listeners()[0]
+    next(results)
+    loads = []
+    builds: list[tuple[EngineKind, str]] = [
+        ("podman", "app:dev"),
+        ("docker", "app:dev"),
+        ("docker", "app:two"),
+    ]
+    for kind, name in builds:
+        listener.tell(Heard(engines[kind], ImageEvent(name, engine_image(kind, names).target)))
+        loads.append(next(results))
+    reports = [load.report for load in loads if isinstance(load, WatchedLoad) and load.report]
+    assert [report.images[0].source for report in reports] == ["podman", "docker", "docker"]
