@@ -80,10 +80,9 @@ def _kinds() -> Iterator[str]:
 
 
 def error_classes() -> Iterator[type[ImgloadError]]:
-    """Yield the public classes of errors in the order of the module, without the root."""
-    for name, value in vars(errors).items():
-        if name in imgload.__all__ and value is not ImgloadError:
-            yield value
+    """Yield the public classes of errors in the order of the tree, without the root."""
+    for name in re.findall(r"[├└]── (\w+)", errors.__doc__ or ""):
+        yield getattr(imgload, name)
 
 
 def _kind(error: type[ImgloadError]) -> str:
@@ -99,11 +98,13 @@ def _tree() -> Iterator[str]:
 
 def library() -> str:
     """Return every public name with its docstring, by the module in which it lives."""
-    homes = vars(imgload)["_HOMES"]
+    homes: dict[str, list[str]] = {}
+    for name, home in vars(imgload)["_MODULES"].items():
+        homes.setdefault(home, []).append(name)
     return "\n".join(line for home, names in homes.items() for line in _home(home, names))
 
 
-def _home(module: str, names: tuple[str, ...]) -> Iterator[str]:
+def _home(module: str, names: list[str]) -> Iterator[str]:
     title = module.rpartition(".")[2].capitalize()
     yield f"\n## {_TITLES.get(module, title)}\n"
     yield _paragraphs(import_module(module).__doc__ or "")[0]

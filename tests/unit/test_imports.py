@@ -81,8 +81,9 @@ def _imports(node: ast.AST, where: Import) -> Iterator[Import]:
     else:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             where = attrs.evolve(where, lazy=True)
-        if isinstance(node, ast.Constant) and re.fullmatch(r"imgload(\.\w+)+", str(node.value)):
-            yield attrs.evolve(where, name=f"{node.value}.*", lazy=True)
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and re.fullmatch(r"imgload(\.\w+)+", text):
+            yield attrs.evolve(where, name=f"{text}.*", lazy=True)
         for child in ast.iter_child_nodes(node):
             yield from _imports(child, where)
 

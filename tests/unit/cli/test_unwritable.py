@@ -46,7 +46,7 @@ def test_kubectl_may_leave_before_the_answer() -> None:
     """It does when the user goes on typing."""
     reader, writer = os.pipe()
     os.close(reader)
-    code = "from imgload.cli.completion import kubectl; kubectl()"
+    code = "from imgload.cli.kubectl import kubectl; kubectl()"
     try:
         ended = subprocess.run(
             [sys.executable, "-c", code, "load", "--t"],

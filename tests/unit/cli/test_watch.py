@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from imgload.clusters.lasting import LastingSelection
-from imgload.watching import Watch, WatchedLoad
+from imgload.tools.watch.selection import LastingSelection
+from imgload.tools.watch.watch import Watch, WatchedLoad
 from tests.unit.cli.conftest import Run
 
 

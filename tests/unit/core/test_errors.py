@@ -5,13 +5,15 @@ import re
 
 import pytest
 
+import imgload
 from imgload.core import errors
 from imgload.core.errors import ImgloadError, error_json, reason
 from imgload.engines.base import ExecResult
 
+PUBLIC = {name: getattr(imgload, name) for name in imgload.__all__}
 CLASSES = {
     name: value
-    for name, value in vars(errors).items()
+    for name, value in PUBLIC.items()
     if inspect.isclass(value) and issubclass(value, ImgloadError)
 }
 STATUS = {

@@ -10,9 +10,9 @@ from socketserver import ThreadingUnixStreamServer
 
 import pytest
 
-from imgload.engines.base import Endpoint
+from imgload.core.errors import EngineFailed
 from imgload.engines.docker import DockerEngine
-from imgload.errors import EngineFailed
+from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
 
 REPOSITORY = f"127.0.0.1:5000/imgload/{'0' * 32}"

@@ -86,7 +86,7 @@ def test_no_connection_outlives_the_push() -> None:
 @pytest.mark.parametrize("sent", [b"", b"GET /v2/ HTT"])
 def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     """During the push, whether or not a request was begun."""
-    monkeypatch.setattr("imgload.transports.receiver._Handler.timeout", 0.05)
+    monkeypatch.setattr("imgload.registry.handler._Handler.timeout", 0.05)
     with receiving(Manifests()) as repository, connect(repository) as connection:
         say(connection, sent)
         assert connection.recv(100) == b""

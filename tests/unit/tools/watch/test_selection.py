@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imgload.clusters.lasting import LastingSelection
+from imgload.tools.watch.selection import LastingSelection
 from tests.unit.clusters.test_select import cluster, engine
 
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from imgload.clusters.lasting import LastingSelection
-from imgload.engines.base import Endpoint, EngineImage, EngineKind, ImageEvent
-from imgload.engines.listening import Heard
+from imgload.engines.base import EngineImage, ImageEvent
+from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.sources.engine import EngineSource
-from imgload.watching import Watch, WatchedLoad
+from imgload.tools.watch.listener import Heard
+from imgload.tools.watch.selection import LastingSelection
+from imgload.tools.watch.watch import Watch, WatchedLoad
 from tests.unit.clusters.test_kind import container
 from tests.unit.fakes import LocalEngine, engine_image
 
