@@ -65,6 +65,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.oci.image import Image as Image
     from imgload.oci.platform import Platform as Platform
     from imgload.oci.reference import Reference as Reference
+    from imgload.sources.choose import TransportOption as TransportOption
     from imgload.tools.doctor.finding import Diagnosis as Diagnosis
     from imgload.tools.doctor.finding import Finding as Finding
     from imgload.tools.doctor.run import examine as examine
@@ -87,7 +88,6 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.tools.remote_registry.push import PushedImage as PushedImage
     from imgload.tools.watch.watch import WatchedLoad as WatchedLoad
     from imgload.tools.watch.watch import watch as watch
-    from imgload.transports.choose import TransportOption as TransportOption
 
 __version__ = "0.1.0"
 
@@ -125,7 +125,7 @@ _HOMES = {
     "tools.remote_registry.configure": "NodeWiring",
     "tools.remote_registry.push": "PushedImage",
     "tools.watch.watch": "WatchedLoad watch",
-    "transports.choose": "TransportOption",
+    "sources.choose": "TransportOption",
 }
 """The modules of the public names; each is imported when first used, since start-up counts."""
 _MODULES = {name: f"imgload.{module}" for module, names in _HOMES.items() for name in names.split()}

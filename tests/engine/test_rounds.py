@@ -20,8 +20,8 @@ import pytest
 
 import imgload
 from imgload.cli.dropin import run
+from imgload.sources.choose import TransportOption
 from imgload.tools.dropins.kind import Kind
-from imgload.transports.choose import TransportOption
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, old
 from tests.engine.skaffold import CLUSTERS, Skaffold

@@ -19,11 +19,12 @@ from imgload.engines.discovery.discover import connect
 from imgload.engines.discovery.probe import probe
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.oci.repack import Repack, Wanted
+from imgload.oci.saved import Wanted
 from imgload.transports.imports import import_by_copy
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, records, unique
 from tests.lab import Lab
+from tests.unit.archives import Repack
 
 MIB = 1 << 20
 MEASURED = """

@@ -19,14 +19,14 @@ from imgload.core.errors import ImgloadError
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
-from imgload.oci.repack import Repack, Wanted
+from imgload.oci.saved import Wanted
 from imgload.oci.scan import scan
 from imgload.sources.archive import ArchiveSource
 from imgload.sources.base import Found
 from imgload.sources.streams import FileChunks
 from tests.fuzz.bounds import bounded
 from tests.fuzz.members import plain, unpack
-from tests.unit.archives import Layout, split
+from tests.unit.archives import Layout, Repack, split
 
 _NAMES = ("app:v1", "docker.io/library/app:v1", "a" * 64, "a", "sha256:" + "0" * 64)
 _NOWHERE = Digest.of(b"nowhere")
@@ -108,7 +108,7 @@ class Target:
         def way() -> Result:
             repack = Repack(split(archive, chunk), [wanted], there)
             output = _held(repack)
-            said = f"{len(repack.sizes)} blobs, {len(repack.left_out)} left out"
+            said = f"{len(repack.sizes)} blobs"
             return Result(said, None if there else output, repack)
 
         return way

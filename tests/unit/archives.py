@@ -5,14 +5,19 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
 
+from imgload.core.parallel import Task
+from imgload.oci.content import Chunk, ImageContent
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, IMAGE_NAME, INDEX, LAYER, MANIFEST
-from imgload.oci.repack import Repack, Wanted
+from imgload.oci.saved import SavedImages, Wanted
+from imgload.transports.fanout import Feed, StreamAborted
+from imgload.transports.layout import LayoutWriter
 
 Entry = tuple[str, bytes | str]
 """A member: bytes are a file's content, a string is where a symbolic link leads."""
@@ -214,6 +219,42 @@ class Layout:
 
 def split(data: bytes, size: int) -> Iterator[bytes]:
     return (data[i : i + size] for i in range(0, len(data), size))
+
+
+class Repack:
+    """The layout that one node gets of a saved archive, as a stream; iterate it once.
+
+    Args:
+        archive: the saved archive.
+        wanted: the images to take out of it.
+        unneeded: layers that may be left out.
+
+    """
+
+    def __init__(
+        self, archive: Iterable[bytes], wanted: Sequence[Wanted], unneeded: Collection[Digest] = ()
+    ) -> None:
+        self._saved = SavedImages(archive, wanted, unneeded)
+        self.images: dict[Digest, ImageContent] = {}
+        self.sizes: dict[Digest, int] = {}
+
+    def __iter__(self) -> Iterator[Chunk]:
+        feed = Feed()
+        task = Task(lambda: self._write(feed))
+        with suppress(StreamAborted):
+            yield from feed
+        task.result()
+
+    def _write(self, feed: Feed) -> None:
+        layout = LayoutWriter({"node": feed})
+        try:
+            self.images = self._saved.send(layout)
+            layout.close()
+            feed.complete()
+        except BaseException:
+            feed.abort()
+            raise
+        self.sizes = layout.sent["node"]
 
 
 def repacked(archive: bytes, *wanted: Wanted, chunk: int = 1 << 20) -> bytes:

@@ -17,7 +17,7 @@ from imgload.cli.progress import watching
 
 if TYPE_CHECKING:
     from imgload.loader.plan import Verify
-    from imgload.transports.choose import TransportOption
+    from imgload.sources.choose import TransportOption
 
 
 @click.command(no_args_is_help=True, short_help="Put images on every node, and prove it.")

@@ -14,7 +14,7 @@ from imgload.oci.reference import several
 if TYPE_CHECKING:
     from imgload.clusters.list import ClusterList
     from imgload.loader.plan import Verify
-    from imgload.transports.choose import TransportOption
+    from imgload.sources.choose import TransportOption
 
 
 def load(

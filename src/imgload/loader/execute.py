@@ -16,17 +16,16 @@ from imgload.clusters.nodes.survey import Question, Survey
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeUnusable, NotProven
 from imgload.core.parallel import in_parallel
 from imgload.loader.events import Event, NodeDone, Note, SendingEnded, SendingStarted
-from imgload.loader.plan import Action, Plan, Step
+from imgload.loader.plan import Plan, Step
 from imgload.loader.proof import Proof, prove
 from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.loader.rollback import undo, undo_tag
 from imgload.loader.send import Sending, Sent, is_final
 from imgload.oci.digest import Digest
 from imgload.oci.image import Image
-from imgload.oci.layers import missing_layers
+from imgload.sources.choose import TransportOption
 from imgload.sources.locate import Located
-from imgload.transports.choose import TransportOption
-from imgload.transports.delta import DeltaIncomplete
+from imgload.sources.push import PushIncomplete
 
 PROOF_SECONDS = 20.0
 """How long CRI may take to hear of an image: containerd tells it by an event, and after a failure
@@ -56,11 +55,13 @@ class Transfer:
     on_event: Callable[[Event], None]
     option: TransportOption = "auto"
     deep: bool = False
+    steps: dict[tuple[str, str], Step] = attrs.field(factory=dict)
     images: dict[str, Image] = attrs.field(factory=dict)
     results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
 
     def carry_out(self, plan: Plan) -> None:
         """Do what is planned, and prove it."""
+        self._follow(plan)
         for step in plan.steps:
             if step.action == "present":
                 self._settle(step.image, NodeResult(step.node, "present", step.proof))
@@ -70,6 +71,9 @@ class Transfer:
             raise failed[0][2]
         for failure in failed:
             self._settle_rest(*failure)
+
+    def _follow(self, plan: Plan) -> None:
+        self.steps = {(step.image.name, step.node): step for step in plan.steps}
 
     def _failures(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
         """Send a group, image by image where its engine refuses to save or push them together.
@@ -107,6 +111,7 @@ class Transfer:
 
     def pretend(self, plan: Plan) -> None:
         """Settle every step as planned; nothing is done."""
+        self._follow(plan)
         for step in plan.steps:
             size = self._missing_bytes(step) if step.action in {"delta", "full"} else 0
             result = NodeResult(step.node, step.action, step.proof, bytes_missing=size)
@@ -175,13 +180,13 @@ class Transfer:
         nodes = list(self._with_room(images, nodes, size))
         if nodes:
             self._announce(images, nodes, size)
-            sent = sending.by_archive(nodes)
+            sent = sending.by_save(nodes)
             again = [node for node in nodes if self._restarted(node, sent)]
             done = [node for node in nodes if node not in again]
             in_parallel([partial(self._finish, node, sent, start) for node in done])
             self._remember(sending, sent)
             if again:
-                sent = sending.by_archive(again)
+                sent = sending.by_save(again)
                 in_parallel([partial(self._finish, node, sent, start) for node in again])
                 self._remember(sending, sent)
 
@@ -191,9 +196,15 @@ class Transfer:
         return now is not None and now.traits.snapshotter != before.traits.snapshotter
 
     def _sending(self, images: Sequence[Image]) -> Sending:
-        source = self.origins[images[0].name][0]
+        source, names = self.origins[images[0].name][0], {image.name for image in images}
         found = {image: source.identify(self.origins[image.name][1]) for image in images}
-        return Sending(source, found, self.surveys, self.option, self.on_event)
+        missing = {
+            node: frozenset[Digest]().union(
+                *(s.missing for (name, n), s in self.steps.items() if n == node and name in names)
+            )
+            for node in self.nodes
+        }
+        return Sending(source, found, self.surveys, missing, self.option, self.on_event)
 
     def _announce(self, images: Sequence[Image], nodes: Sequence[Node], size: int) -> None:
         for node in nodes:
@@ -205,7 +216,7 @@ class Transfer:
         """Send what is missing; return the nodes that need the whole after all."""
         try:
             sent = send()
-        except DeltaIncomplete as error:
+        except PushIncomplete as error:
             self.on_event(Note(f"sending the images whole, since the push failed: {error.message}"))
             return nodes
         attempts = [partial(self._finish_part, node, sent, start) for node in nodes]
@@ -262,13 +273,9 @@ class Transfer:
                 self._undo(node, [image])
             size = sent.sizes.get((node.name, image.name), sent.deliveries[node.name].bytes_sent)
             seconds = time.monotonic() - start
-            action = self._action(image, node, sent)
+            action = self.steps[image.name, node.name].action
             result = NodeResult(node.name, action, proof, size, seconds, error)
             self._settle(image, self._told(image, result))
-
-    def _action(self, image: Image, node: Node, sent: Sent) -> Action:
-        missing = missing_layers(image.diff_ids, [self.surveys[node.name].snapshots])
-        return "delta" if sent.partly and len(missing) < len(image.diff_ids) else "full"
 
     def _undo(self, node: Node, images: Sequence[Image]) -> None:
         for image in images:

@@ -23,7 +23,7 @@ from imgload.sources.locate import Settle, refuse, require_pushers
 
 if TYPE_CHECKING:
     from imgload.loader.plan import Verify
-    from imgload.transports.choose import TransportOption
+    from imgload.sources.choose import TransportOption
 
 OnEvent = Callable[[Event], None]
 

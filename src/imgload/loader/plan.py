@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from imgload.loader.proof import Proof, prove
+from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.image import Image
-from imgload.oci.layers import missing_layers
 
 if TYPE_CHECKING:
     from imgload.clusters.nodes.survey import Survey
@@ -26,7 +26,15 @@ Verify = Literal["cri", "deep"]
 class Step:
     """What is to be done about one image on one node.
 
-    `tag_from` for action ``tagged``: the name that it has, or its own where only CRI lacks it.
+    Args:
+        image: the image, under one name.
+        node: the node's name.
+        action: ``delta`` where the node has some of its layers, ``full`` where it has none.
+        proof: what was read of the node, for action ``present``.
+        tag_from: for action ``tagged``, the name that it has, or its own where only CRI lacks it.
+        missing: diff IDs of the layers that the node lacks. A layer is on a node when its chain ID
+            is: the same layer on another parent is another snapshot.
+
     """
 
     image: Image
@@ -34,6 +42,7 @@ class Step:
     action: Action
     proof: Proof | None = None
     tag_from: str = ""
+    missing: frozenset[Digest] = frozenset()
 
 
 @attrs.frozen
@@ -67,8 +76,10 @@ def decide(image: Image, node: str, survey: Survey) -> Step:
         others = [name for name in others if survey.records[name] == image.pin]
     if others and proof.diff_ids and proof.unpacked and image.name not in others:
         return Step(image, node, "tagged", tag_from=others[0])
-    missing = missing_layers(image.diff_ids, [survey.snapshots])
-    return Step(image, node, "delta" if len(missing) < len(image.diff_ids) else "full")
+    chains = dict(zip(chain_ids(image.diff_ids), image.diff_ids, strict=True))
+    missing = {chain: layer for chain, layer in chains.items() if chain not in survey.snapshots}
+    action: Action = "delta" if len(missing) < len(chains) else "full"
+    return Step(image, node, action, missing=frozenset(missing.values()))
 
 
 def make_plan(images: Sequence[Image], surveys: Mapping[str, Survey]) -> Plan:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import attrs
@@ -12,59 +13,77 @@ from imgload.clusters.nodes.survey import Question, Survey
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
 from imgload.engines.cache import Layers, Memory
 from imgload.loader.events import BytesSent, Event, Note
-from imgload.loader.push import push
+from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest
 from imgload.oci.image import Image
-from imgload.oci.layers import layers_everywhere, missing_layers
-from imgload.oci.repack import Repack, Wanted
+from imgload.oci.saved import SavedImages, Wanted
 from imgload.sources.base import Found, Pusher, Source
-from imgload.transports.archive import deliver
-from imgload.transports.choose import Choice, Facts, TransportOption, choose
-from imgload.transports.delta import Delta, DeltaIncomplete, Holding
-from imgload.transports.imports import Delivery, Lanes
+from imgload.sources.choose import Choice, Facts, TransportOption, choose
+from imgload.sources.push import PushIncomplete, push
+from imgload.transports.base import Delivery, Order, Shipment, Transport
+from imgload.transports.imports import ImportTransport
+
+Missing = Mapping[str, frozenset[Digest]]
+"""Diff IDs of the layers that each node lacks, by its name."""
 
 
 @attrs.frozen
 class Sent:
-    """What was sent: the images as they are now known, and how it went into each node.
+    """What was sent.
 
-    `sizes` are bytes by node and image name; `partly` when layers were left out; `layers` are what
-    is worth remembering once a node has unpacked them.
+    Args:
+        images: as they are now known.
+        deliveries: what became of them, by node.
+        sizes: bytes sent, by node and image name.
+        layers: what is worth remembering once a node has unpacked them.
+
     """
 
     images: tuple[Image, ...]
     deliveries: Mapping[str, Delivery]
-    sizes: Mapping[tuple[str, str], int]
-    partly: bool = False
+    sizes: Mapping[tuple[str, str], int] = attrs.field(factory=dict)
     layers: Layers = attrs.field(factory=dict)
 
 
 @attrs.define
 class Sending:
-    """Sends images that come from one source to some nodes."""
+    """Sends images that come from one source to some nodes.
+
+    Args:
+        source: where they come from.
+        images: what to send, as the source has it.
+        surveys: what each node has.
+        missing: the layers that each node lacks.
+        option: the way of their content that was asked for.
+        on_event: called with what happens, from several threads.
+        transport: the way into the nodes.
+
+    """
 
     source: Source
     images: Mapping[Image, Found]
     surveys: Mapping[str, Survey]
+    missing: Missing
     option: TransportOption
     on_event: Callable[[Event], None]
+    transport: Transport = attrs.field(factory=ImportTransport)
     memory: Memory = attrs.field(factory=Memory.load)
 
     def partly(self, nodes: Sequence[Node]) -> Callable[[], Sent] | None:
-        """Return the way to send what is missing only, or None when all has to be sent.
+        """Return the way to send missing layers only, or None when all have to be sent.
 
-        Tells why, where that is of interest.
+        Notes why, where that is of interest.
         """
         choices = [self._choice(found, nodes) for found in self.images.values()]
         for note in dict.fromkeys(choice.note for choice in choices if choice.note):
             self.on_event(Note(note))
-        if all(choice.delta for choice in choices):
-            return partial(self.by_delta, nodes)
-        told = all(found.layers_named for found in self.images.values())
-        there = self._everywhere(nodes) if told else frozenset()
-        return partial(self.by_archive, nodes, there) if there else None
+        if all(choice.push for choice in choices):
+            return partial(self.by_push, nodes)
+        named = all(found.layers_named for found in self.images.values())
+        unneeded = self._unneeded(nodes) if named else frozenset()
+        return partial(self.by_save, nodes, unneeded) if unneeded else None
 
-    def _pushable(self, nodes: Sequence[Node]) -> bool:
+    def _can_push(self, nodes: Sequence[Node]) -> bool:
         """Whether the images may be pushed where saving them fails."""
         facts = [self._facts(found, nodes) for found in self.images.values()]
         return self.option == "auto" and all(each.pushable for each in facts)
@@ -77,13 +96,14 @@ class Sending:
         engine = pusher.address if pusher else ""
         style = pusher.push_style(found) if pusher else None
         if found.pins and style != "stored":
-            style = None  # what is compressed anew has another manifest
+            style = None  # what is compressed again has another manifest
+        missing = self._missing(nodes)
         return Facts(
             style=style,
             cut_off=self._is_cut_off(engine, found),
             identified=found.image_id is not None and bool(found.manifest or not found.stored),
             diff_ids=found.diff_ids,
-            missing=missing_layers(found.diff_ids, self._snapshots(nodes)),
+            missing=[i for i, diff_id in enumerate(found.diff_ids) if diff_id in missing],
             sizes=self.source.layer_sizes(found) if style else (),
             learnt=self.memory.taught(engine),
             local=pusher is None or pusher.local,
@@ -95,159 +115,156 @@ class Sending:
             self.memory.cut_off(engine)
         return found.cut_off or known
 
-    def _snapshots(self, nodes: Sequence[Node]) -> list[frozenset[Digest]]:
-        return [self.surveys[node.name].snapshots for node in nodes]
+    def _missing(self, nodes: Sequence[Node]) -> frozenset[Digest]:
+        return frozenset[Digest]().union(*(self.missing[node.name] for node in nodes))
 
-    def _everywhere(self, nodes: Sequence[Node]) -> frozenset[Digest]:
-        """Return the layers that no node needs for any of the images, by diff ID and as blobs."""
-        needed: set[Digest] = set()
-        there: set[Digest] = set()
+    def _unneeded(self, nodes: Sequence[Node]) -> frozenset[Digest]:
+        """Return the layers that no node lacks, by diff ID and as blobs."""
+        missing, needed, unneeded = self._missing(nodes), set[Digest](), set[Digest]()
         for found in self.images.values():
-            everywhere = layers_everywhere(found.diff_ids, self._snapshots(nodes))
             for blob, diff_id in zip(found.blobs, found.diff_ids, strict=True):
-                (there if diff_id in everywhere else needed).update((blob, diff_id))
-        return frozenset(there - needed)
+                (needed if diff_id in missing else unneeded).update((blob, diff_id))
+        return frozenset(unneeded - needed)
 
     def missing_bytes(self, nodes: Sequence[Node]) -> int:
         """Return the bytes of the layers that some node lacks, as far as they are known."""
         sizes: dict[Digest, int] = {}
+        missing = self._missing(nodes)
         for found in self.images.values():
             known = self.source.layer_sizes(found)
             if len(known) != len(found.diff_ids):
                 sizes[found.target] = found.size
                 continue
-            missing = missing_layers(found.diff_ids, self._snapshots(nodes))
-            sizes |= {found.diff_ids[place]: known[place] for place in missing}
+            pairs = zip(found.diff_ids, known, strict=True)
+            sizes |= {diff_id: size for diff_id, size in pairs if diff_id in missing}
         return sum(sizes.values())
 
-    def by_archive(self, nodes: Sequence[Node], there: frozenset[Digest] = frozenset()) -> Sent:
+    def by_save(self, nodes: Sequence[Node], unneeded: frozenset[Digest] = frozenset()) -> Sent:
         """Save the images once for all nodes, or push them where the engine cannot save them.
 
         Podman saves no layers with zstd, and Docker's graphdriver store no image without layers.
 
         Args:
             nodes: where to.
-            there: layers that every node has, which may be left out.
+            unneeded: layers that no node lacks, which may be left out.
 
         Raises:
             EngineFailed: when neither works.
 
         """
         try:
-            return self._save(nodes, there)
+            return self._save(nodes, unneeded)
         except EngineFailed as error:
-            if not self._pushable(nodes):
+            if not self._can_push(nodes):
                 raise
             self.on_event(Note(f"pushing the images, since saving failed: {error.message}"))
             try:
-                return self.by_delta(nodes)
-            except DeltaIncomplete:
+                return self.by_push(nodes)
+            except PushIncomplete:
                 raise error from None
 
-    def _save(self, nodes: Sequence[Node], there: frozenset[Digest]) -> Sent:
+    def _save(self, nodes: Sequence[Node], unneeded: frozenset[Digest]) -> Sent:
         self.source.release()
-        images = tuple(self.images)
         unique = {found.target: found for found in self.images.values()}
         with self.source.save(list(unique.values())) as archive:
-            repack = Repack(archive, _wanted(self.images), there)
-            deliveries = deliver(repack, self._lanes(nodes))
-        if not repack.images:
-            return Sent(images, deliveries, {})
-        learnt = tuple(_learnt(image, repack) for image in images)
-        self._remember_ids(learnt, repack)
-        sizes = _bytes_by_image(learnt, repack)
-        by_node = {(node.name, name): size for node in nodes for name, size in sizes.items()}
-        layers = self._plain_layers(learnt, repack)
-        return Sent(learnt, deliveries, by_node, bool(repack.left_out), layers)
+            saved = SavedImages(archive, self._wanted(), unneeded)
+            with self._shipment(nodes, missing=None) as shipment:
+                contents = saved.send(shipment)
+                if contents:
+                    shipment.complete()
+                else:
+                    shipment.abort()
+                deliveries = shipment.finish()
+        if not contents:
+            return Sent(tuple(self.images), deliveries)
+        images = tuple(self._learnt(*pair, contents) for pair in self.images.items())
+        layers = {d: (d, size) for c in contents.values() for d, size in c.plain.items()}
+        return Sent(images, deliveries, self._sizes(contents, shipment), layers)
 
-    def _remember_ids(self, images: Sequence[Image], repack: Repack) -> None:
-        """Remember the image IDs that an engine does not report.
+    def _learnt(self, image: Image, found: Found, contents: Mapping[Digest, ImageContent]) -> Image:
+        """Return an image with what only its archive could tell; remember its image ID.
 
         The digest of the manifest that names the ID is the one that the engine reports.
         """
-        for image, found in zip(images, self.images.values(), strict=True):
-            manifest = repack.images[image.target].manifest.digest
-            if image.image_id and manifest == found.manifest_digest:
-                self.memory.identify(self.source.address, manifest, image.image_id)
-
-    def _plain_layers(self, images: Sequence[Image], repack: Repack) -> Layers:
-        """Return how long the layers are as plain tars, which is how the nodes have them now."""
-        layers = {diff_id for image in images for diff_id in image.diff_ids}
-        return {d: (d, size) for d, size in repack.sizes.items() if d in layers}
+        content = contents[image.target]
+        config, manifest = content.config, content.manifest.digest
+        if manifest == found.manifest_digest:
+            self.memory.identify(self.source.address, manifest, config.digest)
+        return attrs.evolve(image, image_id=config.digest, diff_ids=config.diff_ids)
 
     def remember(self, sent: Sent) -> None:
         """Remember which layers were sent, after a node was verified to have unpacked them."""
         if isinstance(self.source, Pusher):
             self.memory.learn(self.source.address, sent.layers)
 
-    def by_delta(self, nodes: Sequence[Node]) -> Sent:
-        """Have the engine push the images, and pass on what the nodes lack.
+    def by_push(self, nodes: Sequence[Node]) -> Sent:
+        """Have the engine push the images, and pass on the layers that the nodes lack.
 
         Raises:
-            DeltaIncomplete: when the push failed; no node has an image of it then.
+            PushIncomplete: when the push failed; no node has an image of it then.
 
         """
-        lanes = self._lanes(nodes)
-        surveys = {node.name: self.surveys[node.name] for node in nodes}
-        holdings = {n: Holding(s.snapshots, s.content.blobs) for n, s in surveys.items()}
-        delta = Delta(lanes.feeds, holdings)
-        try:
-            push(self.source, self.images, delta, self.memory)
-            lanes.complete()
-            self.source.release()
-            deliveries = lanes.finish()
-        except BaseException:
-            lanes.abort()
-            raise
-        finally:
-            delta.discard()
-        sizes = {
-            (node.name, image.name): delta.traffic.pop((node.name, image.image_id), 0)
-            for node in nodes
-            for image in self.images
-            if image.image_id
+        if not isinstance(self.source, Pusher):
+            raise PushIncomplete(f"{self.source.describe} cannot push")
+        wanted = {found.target: found for found in self.images.values()}
+        names = {
+            found: tuple(image.name for image in self.images if image.target == target)
+            for target, found in wanted.items()
         }
-        return Sent(tuple(self.images), deliveries, sizes, partly=True, layers=delta.learnt)
+        with self._shipment(nodes, self.missing) as shipment:
+            contents, layers = push(self.source, names, shipment)
+            shipment.complete()
+            self.source.release()
+            deliveries = shipment.finish()
+        return Sent(tuple(self.images), deliveries, self._sizes(contents, shipment), layers)
 
-    def _lanes(self, nodes: Sequence[Node]) -> Lanes:
-        platform = next(iter(self.images)).platform
-        question = Question.about(list(self.images))
-        return Lanes.start(nodes, platform, question, self._count)
-
-    def _count(self, node: str, size: int) -> None:
-        self.on_event(BytesSent(node, size))
-
-
-def _wanted(images: Mapping[Image, Found]) -> list[Wanted]:
-    """Return what to take out of the saved archive: each image once, with all its names."""
-    first = {found.target: found for found in images.values()}
-    return [
-        Wanted(
-            target,
-            names=tuple(image.name for image in images if image.target == target),
-            platform=found.platform,
-            exact=tuple(filter(None, (found.manifest_digest, found.image_id))),
+    @contextmanager
+    def _shipment(self, nodes: Sequence[Node], missing: Missing | None) -> Iterator[Shipment]:
+        """Start the delivery of the images; abort it on any failure."""
+        shipment = self.transport.start(
+            Order(
+                nodes=nodes,
+                platform=next(iter(self.images)).platform,
+                question=Question.about(list(self.images)),
+                missing=missing,
+                stored={node.name: self.surveys[node.name].content.blobs for node in nodes},
+                on_bytes=lambda node, size: self.on_event(BytesSent(node, size)),
+            )
         )
-        for target, found in first.items()
-    ]
+        try:
+            yield shipment
+        except BaseException:
+            shipment.abort()
+            raise
 
+    def _sizes(
+        self, contents: Mapping[Digest, ImageContent], shipment: Shipment
+    ) -> dict[tuple[str, str], int]:
+        """Return the bytes sent by node and image; a shared blob counts for the first image."""
+        sizes: dict[tuple[str, str], int] = {}
+        for node, sent in shipment.sent.items():
+            left = dict(sent)
+            for image in self.images:
+                content = contents[image.target]
+                layers = (layer.descriptor.digest for layer in content.layers)
+                blobs = (content.manifest.digest, content.config.digest, *layers)
+                sizes[node, image.name] = sum(left.pop(blob, 0) for blob in blobs)
+        return sizes
 
-def _learnt(image: Image, repack: Repack) -> Image:
-    """Return the image with what only its archive could tell."""
-    config = repack.images[image.target].config
-    return attrs.evolve(image, image_id=config.digest, diff_ids=config.diff_ids)
-
-
-def _bytes_by_image(images: Sequence[Image], repack: Repack) -> dict[str, int]:
-    left = dict(repack.sizes)
-    sizes: dict[str, int] = {}
-    for image in images:
-        manifest = repack.images[image.target].manifest
-        blobs = {manifest.digest, manifest.config.digest, *(x.digest for x in manifest.layers)}
-        sizes[image.name] = sum(left.pop(blob, 0) for blob in blobs)
-    return sizes
+    def _wanted(self) -> list[Wanted]:
+        """Return what to take out of a saved archive: each image once, with all its names."""
+        first = {found.target: found for found in self.images.values()}
+        return [
+            Wanted(
+                target,
+                names=tuple(image.name for image in self.images if image.target == target),
+                platform=found.platform,
+                exact=tuple(filter(None, (found.manifest_digest, found.image_id))),
+            )
+            for target, found in first.items()
+        ]
 
 
 def is_final(error: ImgloadError | None) -> bool:
-    """Whether a full load would fail as well: no room, no answer; or nothing failed."""
+    """Whether a whole load would fail as well: no disk space, no answer; or nothing failed."""
     return error is None or isinstance(error, (NodeFull, NodeStalled))

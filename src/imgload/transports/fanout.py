@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import attrs
 
@@ -69,12 +69,3 @@ class Feed:
             self.left = True
             self._waiting.clear()
             self._changed.notify_all()
-
-
-def fan_out(stream: Iterable[Chunk], feeds: Sequence[Feed]) -> None:
-    """Hand a stream to all feeds, at the pace of the slowest; stop when every reader has left."""
-    for chunk in stream:
-        for feed in feeds:
-            feed.put(chunk)
-        if all(feed.left for feed in feeds):
-            return

@@ -1,10 +1,10 @@
-"""A running import on each of several nodes, and the stream that goes into each."""
+"""The import transport: a stream into ``ctr images import`` on each node."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
@@ -13,10 +13,12 @@ from imgload.clusters.nodes.node import Before, Node
 from imgload.clusters.nodes.survey import NOTHING, Question, Survey, names_command
 from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task
-from imgload.engines.base import Chunk
 from imgload.engines.temporary_tags import note, stale_folders
+from imgload.oci.content import Chunk
 from imgload.oci.platform import Platform
+from imgload.transports.base import Delivery, Order, Shipment, Transport
 from imgload.transports.fanout import Feed
+from imgload.transports.layout import LayoutWriter
 
 _MAKE_FOLDER = 'mkdir -p "$1" && shift && exec "$@"'
 _FROM_FOLDER = """
@@ -35,71 +37,48 @@ _FOLDERS = "/var/lib"
 _ABORT_SECONDS = 1.5
 """How long the nodes may take to let go of an import whose stream was cut off."""
 
-OnBytes = Callable[[str, int], None]
-
-
-@attrs.frozen
-class Delivery:
-    """How the stream went into one node.
-
-    Args:
-        bytes_sent: what the node took.
-        error: why it failed, or None.
-        survey: what the node had right after the import, where it was read.
-
-    """
-
-    bytes_sent: int
-    error: ImgloadError | None = None
-    survey: Survey | None = None
-
 
 @attrs.define
-class Lanes:
-    """The imports, one a node, that run until they are finished or aborted."""
+class ImportShipment(LayoutWriter, Shipment):
+    """A layout that is imported by each node while it is written."""
 
-    _lanes: Sequence[_Lane]
-    _tasks: Sequence[Task[Delivery]]
-
-    @classmethod
-    def start(
-        cls, nodes: Sequence[Node], platform: Platform, question: Question, on_bytes: OnBytes
-    ) -> Lanes:
-        """Start an import on each node; each waits for its stream, and is surveyed after it."""
-        lanes = [_Lane(node, platform, question, on_bytes) for node in nodes]
-        return cls(lanes, [Task(lane.run) for lane in lanes])
-
-    @property
-    def feeds(self) -> dict[str, Feed]:
-        """The way into each node, by name."""
-        return {lane.node.name: lane.feed for lane in self._lanes}
+    _tasks: Mapping[str, Task[Delivery]] = attrs.field(factory=dict)
 
     def complete(self) -> None:
-        """Say that all was fed."""
+        self.close()
         for feed in self.feeds.values():
             feed.complete()
 
     def finish(self) -> Mapping[str, Delivery]:
-        """Wait until every node has imported what it was fed, or failed."""
-        self.complete()
-        pairs = zip(self._lanes, self._tasks, strict=True)
-        return {lane.node.name: task.result() for lane, task in pairs}
+        return {name: task.result() for name, task in self._tasks.items()}
 
     def abort(self) -> None:
-        """Cut all streams off; no node has an image of them then."""
         for feed in self.feeds.values():
             feed.abort()
         deadline = time.monotonic() + _ABORT_SECONDS
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.settle(max(0.0, deadline - time.monotonic()))
 
 
+class ImportTransport(Transport):
+    """Streams one OCI layout into ``ctr images import`` on each node."""
+
+    name = "import"
+
+    def start(self, order: Order) -> ImportShipment:
+        streams = [_Stream(node, order) for node in order.nodes]
+        return ImportShipment(
+            feeds={stream.node.name: stream.feed for stream in streams},
+            missing=order.missing,
+            stored=order.stored,
+            tasks={stream.node.name: Task(stream.run) for stream in streams},
+        )
+
+
 @attrs.define
-class _Lane:
+class _Stream:
     node: Node
-    platform: Platform
-    question: Question
-    on_bytes: OnBytes
+    order: Order
     feed: Feed = attrs.field(factory=Feed)
     sent: int = 0
 
@@ -113,16 +92,17 @@ class _Lane:
         return Delivery(self.sent, survey=survey)
 
     def _import(self) -> Survey | None:
-        if self.node.engine.streams_exec:
-            return self.node.import_layout(self._counted(), self.platform, self.question)
-        import_by_copy(self.node, self._counted(), self.platform, self.question)
+        node, order = self.node, self.order
+        if node.engine.streams_exec:
+            return node.import_layout(self._counted(), order.platform, order.question)
+        import_by_copy(node, self._counted(), order.platform, order.question)
         return None
 
     def _counted(self) -> Iterator[Chunk]:
         for chunk in self.feed:
             yield chunk
             self.sent += len(chunk)
-            self.on_bytes(self.node.name, len(chunk))
+            self.order.on_bytes(self.node.name, len(chunk))
 
 
 def import_by_copy(

@@ -6,7 +6,7 @@ import pytest
 from imgload.clusters.nodes.containerd import Content
 from imgload.loader.plan import Plan, Step, decide, make_plan
 from imgload.loader.proof import Proof, prove
-from imgload.oci.digest import Digest
+from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.image import Image
 from imgload.oci.platform import Platform
 from tests.unit.archives import NAME
@@ -172,3 +172,38 @@ def test_a_whole_proof_lacks_nothing(*, cri: bool | None) -> None:
     proof = attrs.evolve(WHOLE, cri=cri)
     assert proof.ok
     assert proof.missing() == []
+
+
+A, B, C = (Digest.of(name) for name in (b"a", b"b", b"c"))
+
+
+def missing(diff_ids: tuple[Digest, ...], *stacks: tuple[Digest, ...]) -> frozenset[Digest]:
+    """Return what a node that has unpacked stacks of layers lacks of an image."""
+    snapshots = frozenset(chain for stack in stacks for chain in chain_ids(stack))
+    survey = attrs.evolve(NOTHING, snapshots=snapshots)
+    return decide(attrs.evolve(image(), diff_ids=diff_ids), "node", survey).missing
+
+
+def test_layers_without_a_snapshot_are_missing() -> None:
+    """A layer below a present one is present as well."""
+    assert missing((A, B, C)) == {A, B, C}
+    assert missing((A, B, C), (A, B)) == {C}
+    assert missing((A, B, C), (A, B, C)) == set()
+
+
+def test_a_layer_upon_another_parent_is_missing() -> None:
+    """The diff ID alone says nothing (OCI image spec, config.md#layer-chainid)."""
+    assert missing((A, B), (C, B), (B,)) == {A, B}
+
+
+def test_a_layer_that_occurs_twice_is_missing_while_one_place_lacks_it() -> None:
+    """Its content is sent once, for the place where it is not unpacked."""
+    assert missing((A, B, A), (A, B)) == {A}
+
+
+def test_an_image_of_which_a_node_has_some_layers_is_a_delta() -> None:
+    """Whatever is sent in the end."""
+    base = frozenset(chain_ids(image("new").diff_ids[:1]))
+    survey = attrs.evolve(holding("old"), snapshots=base)
+    assert decide(image("new"), "node", survey).action == "delta"
+    assert decide(image("new"), "node", holding("old")).action == "full"

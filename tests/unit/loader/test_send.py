@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import attrs
 import pytest
 
 from imgload.clusters.nodes.node import Node
 from imgload.engines.cache import Memory
 from imgload.loader.send import Sending
-from imgload.oci.digest import chain_ids
 from imgload.sources.archive import ArchiveSource
 from imgload.sources.locate import locate, named
 from tests.unit.archives import FORMS, Image, layer, pack
@@ -27,9 +25,14 @@ def test_layers_are_left_out_only_of_archives_that_say_which_they_are(
     path.write_bytes(pack(FORMS[form](APP)))
     located = locate([], [ArchiveSource(str(path))], None)
     [(image, (source, found))] = named(located, None).items()
-    there = attrs.evolve(NOTHING, snapshots=frozenset(chain_ids(image.diff_ids)[:1]))
     node = Node("kind-worker", LocalEngine(tmp_path), RUNNING)
     sending = Sending(
-        source, {image: found}, {node.name: there}, "auto", lambda _: None, Memory(tmp_path / "m")
+        source,
+        images={image: found},
+        surveys={node.name: NOTHING},
+        missing={node.name: frozenset(image.diff_ids[1:])},
+        option="auto",
+        on_event=lambda _: None,
+        memory=Memory(tmp_path / "m"),
     )
     assert (sending.partly([node]) is None) == (form == "docker20")

@@ -15,13 +15,14 @@ from imgload.oci import tar
 from imgload.oci.digest import Digest
 from imgload.oci.document import INDEX
 from imgload.oci.platform import Platform
-from imgload.oci.repack import Repack, Wanted
+from imgload.oci.saved import Wanted
 from tests.unit.archives import (
     FORMS,
     NAME,
     Entry,
     Image,
     Layout,
+    Repack,
     blob,
     descriptor,
     encode,

@@ -8,9 +8,9 @@ import pytest
 
 from imgload.core.errors import EngineFailed
 from imgload.oci.platform import Platform
-from imgload.oci.repack import Repack, Wanted
+from imgload.oci.saved import Wanted
 from imgload.sources.engine import EngineSource
-from tests.unit.archives import Image, docker25, layer, pack, split
+from tests.unit.archives import Image, Repack, docker25, layer, pack, split
 from tests.unit.fakes import LocalEngine, engine_image
 
 

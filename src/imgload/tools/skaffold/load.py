@@ -50,7 +50,7 @@ class Loading:
         loader = Loader([], nodes)
         with suppress(ImgloadError):
             loader.survey_ahead(image)
-        import_module("imgload.loader.push")
+        import_module("imgload.sources.push")
         return cls(loader, on_event)
 
     def note(self, text: str) -> None:

@@ -13,9 +13,9 @@ import pytest
 from imgload.oci.digest import Digest
 from imgload.registry.handler import receiving
 from imgload.registry.sink import Manifests
-from imgload.transports.delta import DeltaIncomplete, Through
-from tests.unit.transports.test_delta import BASE, BLOBS, IMAGE, NOTHING, Nodes, pushed
-from tests.unit.transports.test_delta import Engine as Client
+from imgload.sources.push import PushIncomplete
+from tests.unit.sources.test_push import BASE, BLOBS, IMAGE, NOTHING, Nodes, pushed
+from tests.unit.sources.test_push import Engine as Client
 
 
 @contextlib.contextmanager
@@ -45,56 +45,57 @@ def test_a_second_request_for_an_upload_is_refused() -> None:
     """Its end would give the way of another blob free, and two would write into a node."""
     nodes = Nodes.holding(worker=NOTHING)
     raw = IMAGE.blobs[0]
-    with receiving(nodes.delta) as repository:
-        nodes.delta.begin(pushed())
+    with receiving(nodes) as repository:
+        nodes.begin(pushed())
         place = f"{begun(repository)}?digest={BLOBS[0]}"
         with request(repository, place, f"Content-Length: {len(raw)}") as first:
             first.sendall(raw[:-1])
-            while not nodes.delta.way.locked():
+            while not nodes.is_writing:
                 pass
             with request(repository, place, "Transfer-Encoding: chunked") as second:
                 second.sendall(b"0\r\n\r\n")
                 assert status(second) == 404
-            assert nodes.delta.way.locked()
+            assert nodes.is_writing
             first.sendall(raw[-1:])
             assert status(first) == 201
-        assert not nodes.delta.way.locked()
+        assert not nodes.is_writing
 
 
 def test_a_blob_ends_once() -> None:
     """Whoever ends it again would free the way of the next one."""
     nodes = Nodes.holding(worker=NOTHING)
-    nodes.delta.begin(pushed())
-    first = nodes.delta.upload(BLOBS[0], len(IMAGE.blobs[0]))
-    assert isinstance(first, Through)
+    nodes.begin(pushed())
+    first = nodes.upload(BLOBS[0], len(IMAGE.blobs[0]))
+    assert nodes.is_writing
     first.write(IMAGE.blobs[0])
     first.finish(BLOBS[0])
-    second = nodes.delta.upload(BLOBS[1], len(IMAGE.blobs[1]))
+    second = nodes.upload(BLOBS[1], len(IMAGE.blobs[1]))
     with pytest.raises(Exception, match="complete already"):
         first.finish(BLOBS[0])
     first.abandon()
-    assert nodes.delta.way.locked()
+    assert nodes.is_writing
     second.abandon()
-    assert not nodes.delta.way.locked()
+    assert not nodes.is_writing
 
 
 def test_a_length_other_than_the_layers_does_not_go_into_a_node() -> None:
     """Nodes would take as much as anybody sends."""
     nodes = Nodes.holding(worker=NOTHING)
-    nodes.delta.begin(pushed())
-    assert not isinstance(nodes.delta.upload(BLOBS[0], 1 << 50), Through)
+    nodes.begin(pushed())
+    nodes.upload(BLOBS[0], 1 << 50)
+    assert not nodes.is_writing
 
 
 def test_nothing_is_taken_once_the_push_has_ended() -> None:
     """A blob that came now would be written between the image's last documents."""
     nodes = Nodes.holding(worker=BASE)
-    with receiving(nodes.delta) as repository:
-        nodes.delta.begin(pushed())
+    with receiving(nodes) as repository:
+        nodes.begin(pushed())
         client = Client(repository)
         client.push(IMAGE)
-        nodes.delta.end()
-        with pytest.raises(DeltaIncomplete):
-            nodes.delta.upload(BLOBS[0], len(IMAGE.blobs[0]))
+        nodes.end()
+        with pytest.raises(PushIncomplete):
+            nodes.upload(BLOBS[0], len(IMAGE.blobs[0]))
         assert client.blob(IMAGE.blobs[0]) >= 400
 
 
@@ -109,26 +110,29 @@ def other_manifest() -> bytes:
 def test_a_manifest_beside_the_engines_is_not_believed(*, reported: bool) -> None:
     """The engine reports which one is its own; where it does not, none of two is taken."""
     nodes = Nodes.holding(worker=BASE)
-    with receiving(nodes.delta) as repository:
+    with receiving(nodes) as repository:
         manifest = IMAGE.digest if reported else None
-        nodes.delta.begin(pushed(manifest=manifest))
+        nodes.begin(pushed(manifest=manifest))
         client = Client(repository)
         path = repository.partition("/")[2]
         client.ask("PUT", f"/v2/{path}/manifests/x", other_manifest())
         client.push(IMAGE)
         if reported:
-            nodes.delta.end()
-            assert nodes.delta.learnt[BLOBS[0]][0] == Digest.of(IMAGE.layers[0])
+            first = nodes.end().layers[0]
+            assert (first.descriptor.digest, first.diff_id) == (
+                BLOBS[0],
+                Digest.of(IMAGE.layers[0]),
+            )
         else:
-            with pytest.raises(DeltaIncomplete, match="several manifests"):
-                nodes.delta.end()
+            with pytest.raises(PushIncomplete, match="several manifests"):
+                nodes.end()
 
 
 def test_a_blob_larger_than_the_image_is_not_read_to_its_end() -> None:
     """Chunks without end would keep a thread, and a processor, busy for ever."""
     nodes = Nodes.holding(worker=NOTHING)
-    with receiving(nodes.delta) as repository:
-        nodes.delta.begin(pushed(known={}, exact=False, room=1000))
+    with receiving(nodes) as repository:
+        nodes.begin(pushed(known={}, exact=False, quota=1000))
         client = Client(repository, sized=False)
         assert client.blob(bytes(2000)) == 400
 
@@ -136,8 +140,8 @@ def test_a_blob_larger_than_the_image_is_not_read_to_its_end() -> None:
 def test_more_blobs_than_the_image_has_are_refused() -> None:
     """Each is in memory, or an open file."""
     nodes = Nodes.holding(worker=NOTHING)
-    with receiving(nodes.delta) as repository:
-        nodes.delta.begin(pushed(known={}, exact=False))
+    with receiving(nodes) as repository:
+        nodes.begin(pushed(known={}, exact=False))
         client = Client(repository, sized=False)
         answers = [client.blob(b"%d" % number) for number in range(len(BLOBS) + 40)]
     assert answers.count(201) == len(BLOBS) + 32
@@ -175,8 +179,8 @@ BROKEN = {
 def test_chunks_that_are_not_well_formed_end_the_connection(case: str) -> None:
     """What follows would be taken for another request."""
     nodes = Nodes.holding(worker=NOTHING)
-    with receiving(nodes.delta) as repository:
-        nodes.delta.begin(pushed(known={}, exact=False))
+    with receiving(nodes) as repository:
+        nodes.begin(pushed(known={}, exact=False))
         place = f"{begun(repository)}?digest={Digest.of(b'x')}"
         with request(repository, place, "Transfer-Encoding: chunked") as connection:
             connection.sendall(BROKEN[case])
@@ -187,8 +191,8 @@ def test_chunks_that_are_not_well_formed_end_the_connection(case: str) -> None:
 def test_trailers_are_read_to_their_end() -> None:
     """The next request begins behind them (RFC 9112, section 7.1.2)."""
     nodes = Nodes.holding(worker=NOTHING)
-    with receiving(nodes.delta) as repository:
-        nodes.delta.begin(pushed(known={}, exact=False))
+    with receiving(nodes) as repository:
+        nodes.begin(pushed(known={}, exact=False))
         place = f"{begun(repository)}?digest={Digest.of(b'x')}"
         with request(repository, place, "Transfer-Encoding: chunked") as connection:
             connection.sendall(b"1\r\nx\r\n0\r\nA: b\r\nC: d\r\n\r\n")

@@ -60,19 +60,19 @@ class Facts:
 class Choice:
     """The transport, and what the user should be told about it, if anything."""
 
-    delta: bool
+    push: bool
     note: str = ""
 
 
 def choose(option: TransportOption, facts: Facts) -> Choice:
     """Choose for one image."""
     if option == "archive" or not facts.pushable:
-        return Choice(delta=False, note=_why_not(option, facts))
+        return Choice(push=False, note=_why_not(option, facts))
     if option == "delta" or facts.style == "stored":
-        return Choice(delta=True, note=_price(facts))
+        return Choice(push=True, note=_price(facts))
     if len(facts.missing) == len(facts.diff_ids) or _mostly_missing(facts):
-        return Choice(delta=False)
-    return Choice(delta=True, note=_price(facts))
+        return Choice(push=False)
+    return Choice(push=True, note=_price(facts))
 
 
 def _why_not(option: TransportOption, facts: Facts) -> str:

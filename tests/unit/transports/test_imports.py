@@ -1,6 +1,6 @@
-"""The archive transport, into nodes that are local processes."""
+"""The import transport, into nodes that are local processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,16 +11,17 @@ from imgload.core.errors import ArchiveInvalid, ImportFailed
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.tls import Tls
 from imgload.oci.platform import Platform
-from imgload.oci.repack import Repack
-from imgload.transports.archive import deliver
-from imgload.transports.imports import Lanes, import_by_copy
-from tests.unit.archives import Image, Layout, oci, pack, split, wanted
+from imgload.oci.saved import SavedImages
+from imgload.transports.base import Delivery, Order
+from imgload.transports.imports import ImportTransport, import_by_copy
+from tests.unit.archives import Image, Layout, Repack, oci, pack, split, wanted
 from tests.unit.fakes import RUNNING, LocalEngine
 
 NOTHING = Question((), ())
 AMD = Platform("linux", "amd64")
 IMAGE = Image()
 CTR = 'case "$*" in *import*) {};; version) ;; *ls) echo KEY;; esac'
+OnBytes = Callable[[str, int], None]
 KEEP = 'cat >"$(dirname "$0")/imported"'
 
 
@@ -32,8 +33,22 @@ def node_on(folder: Path, importing: str = KEEP) -> Node:
     return node
 
 
-def stream(data: bytes | None = None) -> Repack:
-    return Repack(split(data or pack(oci(IMAGE)), 700), [wanted(IMAGE)])
+def deliver(
+    archive: Iterable[bytes], nodes: list[Node], on_bytes: OnBytes = lambda _node, _size: None
+) -> Mapping[str, Delivery]:
+    """Send the image in an archive to nodes."""
+    shipment = ImportTransport().start(Order(nodes, AMD, NOTHING, on_bytes=on_bytes))
+    try:
+        if SavedImages(archive, [wanted(IMAGE)]).send(shipment):
+            shipment.complete()
+        return shipment.finish()
+    except BaseException:
+        shipment.abort()
+        raise
+
+
+def archive(data: bytes | None = None) -> Iterator[bytes]:
+    return split(data or pack(oci(IMAGE)), 700)
 
 
 def test_one_stream_feeds_all_nodes(tmp_path: Path) -> None:
@@ -44,7 +59,7 @@ def test_one_stream_feeds_all_nodes(tmp_path: Path) -> None:
     def count(node: str, size: int) -> None:
         counted[node] = counted.get(node, 0) + size
 
-    deliveries = deliver(stream(), Lanes.start(nodes, AMD, NOTHING, count))
+    deliveries = deliver(archive(), nodes, count)
     for name in "abc":
         data = (tmp_path / name / "imported").read_bytes()
         assert Layout.read(data).image_id() == IMAGE.image_id
@@ -56,7 +71,7 @@ def test_one_stream_feeds_all_nodes(tmp_path: Path) -> None:
 def test_a_node_that_fails_does_not_stop_the_others(tmp_path: Path, importing: str) -> None:
     """kind and k3d stop, or hang (k3d #900)."""
     nodes = [node_on(tmp_path / "bad", importing), node_on(tmp_path / "good")]
-    deliveries = deliver(stream(), Lanes.start(nodes, AMD, NOTHING, lambda _node, _size: None))
+    deliveries = deliver(archive(), nodes)
     assert isinstance(deliveries["bad"].error, ImportFailed)
     assert deliveries["good"].error is None
     imported = (tmp_path / "good" / "imported").read_bytes()
@@ -68,10 +83,7 @@ def test_a_broken_source_leaves_no_index_on_any_node(tmp_path: Path) -> None:
     nodes = [node_on(tmp_path / name) for name in "ab"]
     damaged = pack(oci(IMAGE)).replace(b"app.txt", b"bad.txt")
     with pytest.raises(ArchiveInvalid):
-        deliver(
-            stream(damaged[: len(damaged) // 2]),
-            Lanes.start(nodes, AMD, NOTHING, lambda _node, _size: None),
-        )
+        deliver(archive(damaged[: len(damaged) // 2]), nodes)
     for imported in tmp_path.glob("*/imported"):
         assert b"index.json" not in imported.read_bytes()
 
@@ -85,10 +97,7 @@ def test_ctrl_c_ends_every_import(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        deliver(
-            Repack(interrupted(), [wanted(IMAGE)]),
-            Lanes.start(nodes, AMD, NOTHING, lambda _node, _size: None),
-        )
+        deliver(interrupted(), nodes)
     for imported in tmp_path.glob("*/imported"):
         assert b"index.json" not in imported.read_bytes()
 
@@ -108,10 +117,21 @@ def test_where_exec_cannot_stream_a_folder_is_used_and_removed(
     monkeypatch.setattr("imgload.transports.imports._FOLDERS", str(tmp_path / "var"))
     node = copying_node(tmp_path, importing)
     if importing == KEEP:
-        import_by_copy(node, stream(), AMD)
+        import_by_copy(node, Repack(archive(), [wanted(IMAGE)]), AMD)
         imported = (tmp_path / "node" / "imported").read_bytes()
         assert imported.count(IMAGE.manifest) == 1
     else:
         with pytest.raises(ImportFailed, match="5"):
-            import_by_copy(node, stream(), AMD)
+            import_by_copy(node, Repack(archive(), [wanted(IMAGE)]), AMD)
     assert list((tmp_path / "var").iterdir()) == []
+
+
+def test_the_archive_is_not_read_further_once_no_node_reads(tmp_path: Path) -> None:
+    """An engine need not save the rest of the image."""
+    nodes = [node_on(tmp_path / name, "exit 5") for name in "ab"]
+    large = Image((bytes(40 << 20),))
+    pieces = split(pack(oci(large)), 1 << 16)
+    shipment = ImportTransport().start(Order(nodes, AMD, NOTHING))
+    assert SavedImages(pieces, [wanted(large)]).send(shipment) == {}
+    assert len(list(pieces)) > 100
+    assert all(isinstance(d.error, ImportFailed) for d in shipment.finish().values())

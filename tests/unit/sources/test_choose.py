@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from imgload.engines.base import PushStyle
 from imgload.oci.digest import Digest
-from imgload.transports.choose import Facts, TransportOption, choose
+from imgload.sources.choose import Facts, TransportOption, choose
 
 MIB = 1 << 20
 LAYERS = tuple(Digest.of(name) for name in (b"base", b"libraries", b"app"))
@@ -31,13 +31,13 @@ OPTIONS: tuple[TransportOption, ...] = get_args(TransportOption)
 def test_archive_means_whole_images(style: PushStyle | None, missing: list[int]) -> None:
     """Whatever is known, and without comment: it was asked for."""
     choice = choose("archive", attrs.evolve(FACTS, style=style, missing=missing))
-    assert (choice.delta, choice.note) == (False, "")
+    assert (choice.push, choice.note) == (False, "")
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_what_is_no_engine_cannot_push(option: TransportOption) -> None:
     """An archive is sent as it is."""
-    assert not choose(option, attrs.evolve(FACTS, style=None)).delta
+    assert not choose(option, attrs.evolve(FACTS, style=None)).push
 
 
 @pytest.mark.parametrize("option", ["auto", "delta"])
@@ -46,7 +46,7 @@ def test_an_engine_that_cannot_reach_us_saves_and_the_user_is_told(
 ) -> None:
     """Docker Desktop's daemon is in a VM: our loopback is not its."""
     choice = choose(option, attrs.evolve(FACTS, style="stored", cut_off=True))
-    assert not choice.delta
+    assert not choice.push
     assert "whole images" in choice.note
 
 
@@ -60,8 +60,8 @@ def test_an_engine_that_cannot_reach_us_saves_and_the_user_is_told(
 def test_an_image_that_cannot_be_pushed_is_saved(facts: Facts, why: str) -> None:
     """A push is checked against its image ID, and takes a name; said where a push was asked for."""
     auto, asked = choose("auto", facts), choose("delta", facts)
-    assert (auto.delta, auto.note) == (False, "")
-    assert not asked.delta
+    assert (auto.push, auto.note) == (False, "")
+    assert not asked.push
     assert why in asked.note
 
 
@@ -70,7 +70,7 @@ def test_an_image_that_cannot_be_pushed_is_saved(facts: Facts, why: str) -> None
 def test_delta_means_delta(style: PushStyle, missing: list[int]) -> None:
     """Also where it is slower; what Docker's first push of layers costs is told."""
     choice = choose("delta", attrs.evolve(FACTS, style=style, missing=missing))
-    assert choice.delta
+    assert choice.push
     assert bool(choice.note) is (style == "remembering")
 
 
@@ -86,7 +86,7 @@ def test_the_price_of_a_first_load_is_that_of_all_layers(missing: list[int], tol
 @pytest.mark.parametrize("missing", [[], [0], [0, 1, 2]])
 def test_stored_blobs_are_always_pushed(missing: list[int]) -> None:
     """Docker's containerd image store pushes eight times as fast as it saves."""
-    assert choose("auto", attrs.evolve(FACTS, style="stored", missing=missing)).delta
+    assert choose("auto", attrs.evolve(FACTS, style="stored", missing=missing)).push
 
 
 @pytest.mark.parametrize("style", ["compressing", "remembering"])
@@ -98,7 +98,7 @@ def test_a_push_that_compresses_pays_while_little_is_missing(
     style: PushStyle, missing: list[int], *, delta: bool
 ) -> None:
     """By bytes, not by the number of layers."""
-    assert choose("auto", attrs.evolve(FACTS, style=style, missing=missing)).delta is delta
+    assert choose("auto", attrs.evolve(FACTS, style=style, missing=missing)).push is delta
 
 
 @pytest.mark.parametrize(
@@ -107,27 +107,27 @@ def test_a_push_that_compresses_pays_while_little_is_missing(
 def test_half_is_the_border(sizes: list[int], *, delta: bool) -> None:
     """Exactly half is still pushed; layers without content weigh nothing."""
     facts = attrs.evolve(FACTS, sizes=sizes, missing=[1, 2])
-    assert choose("auto", facts).delta is delta
+    assert choose("auto", facts).push is delta
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [1, 1, 1, 1]])
 def test_sizes_that_do_not_fit_count_for_nothing(sizes: list[int]) -> None:
     """An image's history has steps without layers; then only "everything is missing" counts."""
     facts = attrs.evolve(FACTS, sizes=sizes, style="remembering")
-    assert choose("auto", attrs.evolve(facts, missing=[0, 1])).delta
-    assert not choose("auto", attrs.evolve(facts, missing=[0, 1, 2])).delta
+    assert choose("auto", attrs.evolve(facts, missing=[0, 1])).push
+    assert not choose("auto", attrs.evolve(facts, missing=[0, 1, 2])).push
     assert choose("auto", facts).note == ""
 
 
 def test_an_image_without_layers_is_saved() -> None:
     """There is nothing to leave out."""
-    assert not choose("auto", attrs.evolve(FACTS, diff_ids=(), missing=(), sizes=())).delta
+    assert not choose("auto", attrs.evolve(FACTS, diff_ids=(), missing=(), sizes=())).push
 
 
 def test_the_price_of_the_first_push_is_told() -> None:
     """Docker compresses what it has not pushed before, to learn that we have it."""
     choice = choose("auto", attrs.evolve(FACTS, style="remembering"))
-    assert choice.delta
+    assert choice.push
     assert "150 MiB" in choice.note
 
 
@@ -175,7 +175,7 @@ def test_there_is_always_a_choice(
     sizes = [size for size, _, _ in layers]
     facts = Facts(style, cut_off, identified, diff_ids, missing, sizes, learnt)
     choice = choose(option, facts)
-    if choice.delta:
+    if choice.push:
         assert style is not None
         assert identified
         assert not cut_off

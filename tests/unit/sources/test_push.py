@@ -7,7 +7,7 @@ import io
 import json
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -15,44 +15,63 @@ from typing import Any
 import attrs
 import pytest
 
+from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task
+from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.document import IMAGE_NAME
 from imgload.oci.platform import Platform
 from imgload.registry.handler import receiving
-from imgload.transports import delta as module
-from imgload.transports.delta import Delta, DeltaIncomplete, Holding, Pushed
+from imgload.registry.sink import Upload
+from imgload.sources import push as module
+from imgload.sources.base import Found
+from imgload.sources.push import ExpectedImage, PushIncomplete, PushSink
 from imgload.transports.fanout import Feed, StreamAborted
+from imgload.transports.layout import LayoutWriter
 from tests.unit.archives import NAME, Image, layer
 from tests.unit.registry.test_handler_bounds import resident
 
 IMAGE = Image((layer("base"), layer("app"), layer("line")), gzipped=True)
 DIFF_IDS = tuple(Digest.of(raw) for raw in IMAGE.layers)
-CHAINS = chain_ids(DIFF_IDS)
 BLOBS = tuple(Digest.of(raw) for raw in IMAGE.blobs)
-NOTHING = Holding(frozenset())
-BASE = Holding(frozenset(CHAINS[:2]))
+AMD = Platform("linux", "amd64")
 
 
-def pushed(image: Image = IMAGE, **changes: Any) -> Pushed:
+@attrs.frozen
+class Holding:
+    """What a node has: chain IDs that are unpacked, and blobs in its content store."""
+
+    snapshots: frozenset[Digest] = frozenset()
+    blobs: frozenset[Digest] = frozenset()
+
+    def missing(self, image: Image) -> frozenset[Digest]:
+        diff_ids = tuple(Digest.of(raw) for raw in image.layers)
+        chains = zip(chain_ids(diff_ids), diff_ids, strict=True)
+        return frozenset(diff_id for chain, diff_id in chains if chain not in self.snapshots)
+
+
+NOTHING = Holding()
+BASE = Holding(frozenset(chain_ids(DIFF_IDS)[:2]))
+
+
+def pushed(image: Image = IMAGE, **changes: Any) -> ExpectedImage:
     pairs = zip(image.blobs, image.layers, strict=True)
     known = {Digest.of(blob): (Digest.of(raw), len(blob)) for blob, raw in pairs}
     diff_ids = tuple(Digest.of(raw) for raw in image.layers)
-    amd = Platform("linux", "amd64")
-    made = Pushed(image.image_id, diff_ids, (NAME,), amd, known, exact=True)
-    return attrs.evolve(made, **changes)
+    return attrs.evolve(ExpectedImage(image.image_id, diff_ids, known, exact=True), **changes)
 
 
 @attrs.define
 class Nodes:
-    """A delta, and what has gone into each node."""
+    """Nodes that import what an engine pushes, and what has gone into each."""
 
-    delta: Delta
-    _streams: dict[str, bytearray]
-    _readers: list[threading.Thread]
+    layout: LayoutWriter
+    streams: dict[str, bytearray]
+    readers: list[threading.Thread]
+    sink: PushSink | None = None
 
     @classmethod
-    def holding(cls, **holdings: Holding) -> Nodes:
+    def holding(cls, *images: Image, **holdings: Holding) -> Nodes:
         feeds = {name: Feed() for name in holdings}
         streams = {name: bytearray() for name in holdings}
         readers = [
@@ -60,15 +79,55 @@ class Nodes:
         ]
         for reader in readers:
             reader.start()
-        return cls(Delta(feeds, holdings), streams, readers)
+        missing = {
+            name: frozenset[Digest]().union(*(held.missing(i) for i in images or (IMAGE,)))
+            for name, held in holdings.items()
+        }
+        stored = {name: held.blobs for name, held in holdings.items()}
+        return cls(LayoutWriter(feeds, missing, stored), streams, readers)
+
+    def begin(self, image: ExpectedImage) -> None:
+        """Expect an image; it is what the registry takes from now on."""
+        spools = self.sink.spools if self.sink else {}
+        self.sink = PushSink(image, self.layout, spools)
+
+    @property
+    def current(self) -> PushSink:
+        assert self.sink
+        return self.sink
+
+    def end(
+        self, names: tuple[str, ...] = (NAME,), plain: Mapping[Digest, int] | None = None
+    ) -> ImageContent:
+        """End the push of an image."""
+        found = Found("app", names, IMAGE.digest, IMAGE.image_id, AMD, DIFF_IDS, 100)
+        return self.current.end(names, found, plain or {})
+
+    def size_of(self, digest: Digest) -> int | None:
+        return self.current.size_of(digest)
+
+    def upload(self, digest: Digest | None, size: int | None) -> Upload:
+        return self.current.upload(digest, size)
+
+    def manifest(self, digest: Digest, raw: bytes) -> None:
+        self.current.manifest(digest, raw)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a blob is on its way."""
+        try:
+            with self.layout.exclusive():
+                return False
+        except ImgloadError:
+            return True
 
     def members(self, node: str) -> dict[str, bytes]:
         """Return what the import of a node read, by path."""
-        for feed in self.delta.feeds.values():
+        for feed in self.layout.feeds.values():
             feed.complete()
-        for reader in self._readers:
+        for reader in self.readers:
             reader.join(5)
-        with tarfile.open(fileobj=io.BytesIO(self._streams[node])) as archive:
+        with tarfile.open(fileobj=io.BytesIO(self.streams[node])) as archive:
             return {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
 
     def contents(self, node: str) -> set[Digest]:
@@ -119,9 +178,9 @@ class Engine:
 
 
 @contextmanager
-def pushing(nodes: Nodes, image: Pushed, *, sized: bool = True) -> Iterator[Engine]:
-    with receiving(nodes.delta) as repository:
-        nodes.delta.begin(image)
+def pushing(nodes: Nodes, image: ExpectedImage, *, sized: bool = True) -> Iterator[Engine]:
+    with receiving(nodes) as repository:
+        nodes.begin(image)
         yield Engine(repository, sized=sized)
 
 
@@ -131,8 +190,8 @@ def test_only_what_is_missing_goes_into_the_node(*, sized: bool) -> None:
     nodes = Nodes.holding(worker=BASE)
     with pushing(nodes, pushed(), sized=sized) as engine:
         engine.push(IMAGE)
-        nodes.delta.end()
-        nodes.delta.close()
+        nodes.end()
+        nodes.layout.close()
     assert engine.sent == [BLOBS[2], IMAGE.image_id]
     assert nodes.contents("worker") == {BLOBS[2], IMAGE.image_id, IMAGE.digest}
 
@@ -140,10 +199,10 @@ def test_only_what_is_missing_goes_into_the_node(*, sized: bool) -> None:
 def test_the_index_is_last_and_names_the_image() -> None:
     """A stream that breaks before leaves no image behind."""
     nodes = Nodes.holding(worker=NOTHING)
-    with pushing(nodes, pushed(names=(NAME, "docker.io/library/other:v1"))) as engine:
+    with pushing(nodes, pushed()) as engine:
         engine.push(IMAGE)
-        nodes.delta.end()
-        nodes.delta.close()
+        nodes.end((NAME, "docker.io/library/other:v1"))
+        nodes.layout.close()
     members = nodes.members("worker")
     assert list(members)[-1] == "index.json"
     entries = json.loads(members["index.json"])["manifests"]
@@ -157,8 +216,8 @@ def test_each_node_gets_what_it_lacks(*, sized: bool) -> None:
     nodes = Nodes.holding(old=BASE, new=NOTHING)
     with pushing(nodes, pushed(), sized=sized) as engine:
         engine.push(IMAGE)
-        nodes.delta.end()
-        nodes.delta.close()
+        nodes.end()
+        nodes.layout.close()
     assert nodes.contents("old") == {BLOBS[2], IMAGE.image_id, IMAGE.digest}
     assert nodes.contents("new") == {*BLOBS, IMAGE.image_id, IMAGE.digest}
 
@@ -166,24 +225,24 @@ def test_each_node_gets_what_it_lacks(*, sized: bool) -> None:
 def test_the_same_layer_on_another_parent_is_needed() -> None:
     """The key of a snapshot is its chain ID, not its diff ID."""
     moved = Image((IMAGE.layers[1], IMAGE.layers[0]), gzipped=True)
-    nodes = Nodes.holding(worker=BASE)
+    nodes = Nodes.holding(moved, worker=BASE)
     with pushing(nodes, pushed(moved)) as engine:
         engine.push(moved)
-        nodes.delta.end()
+        nodes.end()
     assert set(engine.sent) == {BLOBS[0], BLOBS[1], moved.image_id}
 
 
 def test_two_images_share_what_they_have_in_common() -> None:
     """A layer goes into a node once."""
     other = Image((*IMAGE.layers[:2], layer("other")), gzipped=True)
-    nodes = Nodes.holding(worker=NOTHING)
-    with receiving(nodes.delta) as repository:
+    nodes = Nodes.holding(IMAGE, other, worker=NOTHING)
+    with receiving(nodes) as repository:
         engine = Engine(repository)
         for image in (IMAGE, other):
-            nodes.delta.begin(pushed(image))
+            nodes.begin(pushed(image))
             engine.push(image)
-            nodes.delta.end()
-        nodes.delta.close()
+            nodes.end()
+        nodes.layout.close()
     assert len(engine.sent) == len(set(engine.sent)) == 4 + 2
     assert {IMAGE.digest, other.digest} <= nodes.contents("worker")
 
@@ -193,10 +252,10 @@ def test_the_manifest_names_what_the_node_has_stored() -> None:
     stored = attrs.evolve(BASE, blobs=frozenset(DIFF_IDS[:2]))
     plain = {d: len(raw) for d, raw in zip(DIFF_IDS, IMAGE.layers, strict=True)}
     nodes = Nodes.holding(worker=stored, other=BASE)
-    with pushing(nodes, pushed(plain=plain)) as engine:
+    with pushing(nodes, pushed()) as engine:
         engine.push(IMAGE)
-        nodes.delta.end()
-        nodes.delta.close()
+        nodes.end(plain=plain)
+        nodes.layout.close()
     members = nodes.members("worker")
     [entry] = json.loads(members["index.json"])["manifests"]
     manifest = json.loads(members[f"blobs/sha256/{Digest.parse(entry['digest']).hex}"])
@@ -212,10 +271,10 @@ def test_a_name_with_a_digest_keeps_its_manifest() -> None:
     plain = {d: len(raw) for d, raw in zip(DIFF_IDS, IMAGE.layers, strict=True)}
     nodes = Nodes.holding(worker=stored)
     name = f"docker.io/library/app@{IMAGE.digest}"
-    with pushing(nodes, pushed(plain=plain, names=(name,))) as engine:
+    with pushing(nodes, pushed()) as engine:
         engine.push(IMAGE)
-        nodes.delta.end()
-        nodes.delta.close()
+        nodes.end((name,), plain)
+        nodes.layout.close()
     assert IMAGE.digest in nodes.contents("worker")
 
 
@@ -226,8 +285,8 @@ def test_a_blob_that_is_not_what_it_says_is_refused(*, sized: bool) -> None:
     with pushing(nodes, pushed(), sized=sized) as engine:
         assert engine.blob(b"x" * len(IMAGE.blobs[2]), BLOBS[2]) == 400
         engine.push(attrs.evolve(IMAGE, layers=IMAGE.layers[:2]))
-        with pytest.raises(DeltaIncomplete):
-            nodes.delta.end()
+        with pytest.raises(PushIncomplete):
+            nodes.end()
 
 
 def test_another_image_than_the_one_meant_is_incomplete() -> None:
@@ -236,9 +295,9 @@ def test_another_image_than_the_one_meant_is_incomplete() -> None:
     nodes = Nodes.holding(worker=NOTHING)
     with pushing(nodes, pushed()) as engine:
         engine.push(other)
-        with pytest.raises(DeltaIncomplete):
-            nodes.delta.end()
-    assert "index.json" not in nodes.members("worker")
+        with pytest.raises(PushIncomplete):
+            nodes.end()
+    assert b"index.json" not in nodes.streams["worker"]
 
 
 def test_a_layer_that_does_not_come_is_incomplete() -> None:
@@ -247,8 +306,8 @@ def test_a_layer_that_does_not_come_is_incomplete() -> None:
     with pushing(nodes, pushed()) as engine:
         engine.blob(IMAGE.config)
         engine.ask("PUT", f"/v2/{engine._path}/manifests/latest", IMAGE.manifest)  # noqa: SLF001
-        with pytest.raises(DeltaIncomplete, match=str(BLOBS[2])):
-            nodes.delta.end()
+        with pytest.raises(PushIncomplete, match=str(BLOBS[2])):
+            nodes.end()
 
 
 def test_manifests_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,19 +325,19 @@ def test_a_blob_beyond_the_limit_is_not_kept() -> None:
     nodes = Nodes.holding(worker=BASE)
     with pushing(nodes, pushed(known={}, exact=False, limit=400), sized=False) as engine:
         assert engine.blob(bytes(100_000)) == 201
-        spools = list(nodes.delta._spools.values())  # noqa: SLF001
+        spools = list(nodes.current.spools.values())
     assert [spool.kept for spool in spools] == [False]
 
 
 def test_all_that_is_kept_is_bounded() -> None:
     """Who knows the repository cannot fill the disk; the load goes another way then."""
     nodes = Nodes.holding(worker=NOTHING)
-    image = pushed(known={}, exact=False, room=sum(map(len, IMAGE.blobs)) + 2000)
+    image = pushed(known={}, exact=False, quota=sum(map(len, IMAGE.blobs)) + 2000)
     with pushing(nodes, image, sized=False) as engine:
         assert [engine.blob(bytes([n]) * 1000) for n in range(3)] == [201] * 3
         engine.push(IMAGE)
-        with pytest.raises(DeltaIncomplete, match="could not be kept"):
-            nodes.delta.end()
+        with pytest.raises(PushIncomplete, match="could not be kept"):
+            nodes.end()
 
 
 def test_many_layers_at_once_take_the_memory_of_one() -> None:
@@ -293,9 +352,8 @@ def test_many_layers_at_once_take_the_memory_of_one() -> None:
             most[0] = max(most[0], resident())
 
     threading.Thread(target=drain, daemon=True).start()
-    delta = Delta({"worker": feed}, {"worker": NOTHING})
-    with receiving(delta) as repository:
-        delta.begin(pushed(diff_ids=digests, known=known))
+    sink = PushSink(pushed(diff_ids=digests, known=known), LayoutWriter({"worker": feed}))
+    with receiving(sink) as repository:
         sending = [Task(partial(Engine(repository).blob, blob)) for blob in blobs]
         assert [task.result() for task in sending] == [201] * 120
     feed.complete()
@@ -307,9 +365,9 @@ def test_half_a_blob_on_its_way_is_no_image() -> None:
     nodes = Nodes.holding(worker=NOTHING)
     with pushing(nodes, pushed()) as engine:
         engine.push(IMAGE)
-        nodes.delta.upload(BLOBS[0], 100).write(b"half")
-        with pytest.raises(DeltaIncomplete, match="half a blob"):
-            nodes.delta.end()
+        nodes.upload(BLOBS[0], 100).write(b"half")
+        with pytest.raises(PushIncomplete, match="half a blob"):
+            nodes.end()
 
 
 @pytest.mark.parametrize("raw", [b'{"config"', b'{"config": 1}', b'{"config": {}, "layers": []}'])
@@ -319,6 +377,6 @@ def test_a_manifest_of_nothing_is_passed_over(raw: bytes) -> None:
     with pushing(nodes, pushed()) as engine:
         engine.ask("PUT", f"/v2/{engine._path}/manifests/x", raw)  # noqa: SLF001
         engine.push(IMAGE)
-        nodes.delta.end()
-        nodes.delta.close()
+        nodes.end()
+        nodes.layout.close()
     assert nodes.contents("worker") == {*BLOBS, IMAGE.image_id, IMAGE.digest}

@@ -1,0 +1,332 @@
+"""The content of images that an engine pushes to the registry in this process.
+
+An engine that pushes asks for each layer first whether it is there. It is answered by what the
+receiver still lacks, so that only new layers come. A blob that comes with its digest and size is
+passed straight on; one whose size shows only at its end is kept until the push has ended. Config
+and manifest follow when all is there: a push that breaks leaves no image behind.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from imgload.core.errors import DigestMismatch, EngineError, ImgloadError, SourceError
+from imgload.engines.cache import Layers, Memory
+from imgload.oci.content import BlobWriter, ImageContent, Receiver
+from imgload.oci.digest import Digest
+from imgload.oci.document import ImageConfig, Index, Manifest
+from imgload.oci.reference import pinned
+from imgload.registry.sink import Upload, keep_manifest
+from imgload.registry.spool import Room, Spool
+from imgload.sources.base import Found, Pusher
+
+_MARGIN = 16 << 20
+"""Bytes that pushed blobs may have beyond twice the size of the unpacked layers."""
+_MOST_MANIFESTS = 100
+_OTHER_BLOBS = 32
+"""Blobs that a push may bring beside the layers: configs and attestations."""
+
+
+class PushIncomplete(ImgloadError):
+    """The push did not bring all that the nodes need; a save will."""
+
+
+@attrs.frozen
+class ExpectedImage:
+    """An image that the engine is about to push.
+
+    Args:
+        image_id: digest of its config.
+        manifest: digest of its manifest, where the engine reports images by manifest; None where
+            the engine reports the config, which then decides alone.
+        diff_ids: its layers, bottom up.
+        known: layers by the digests that the engine may ask for: digest to diff ID and size.
+        exact: whether `known` is all that the engine can ask for that matters.
+        limit: bytes beyond which a blob cannot be a layer that is missing.
+        quota: bytes beyond which one blob, and all kept blobs together, cannot be the image's.
+
+    """
+
+    image_id: Digest
+    diff_ids: tuple[Digest, ...]
+    known: Mapping[Digest, tuple[Digest, int]]
+    exact: bool = False
+    manifest: Digest | None = None
+    limit: int = 1 << 40
+    quota: int = 1 << 40
+
+
+def push(
+    source: Pusher, images: Mapping[Found, tuple[str, ...]], receiver: Receiver
+) -> tuple[dict[Digest, ImageContent], Layers]:
+    """Have an engine push images, each once, and pass their content on.
+
+    Args:
+        source: the engine.
+        images: with the names that each gets.
+        receiver: where to.
+
+    Returns:
+        The images by target, and the layers by the digests they were pushed under, with diff ID
+        and size: worth remembering once a node has unpacked them.
+
+    Raises:
+        PushIncomplete: when a push fails, or does not bring what is needed.
+
+    """
+    from imgload.registry.push_session import CutOff  # noqa: PLC0415 - start-up
+
+    memory = Memory.load()
+    contents: dict[Digest, ImageContent] = {}
+    spools: dict[Digest, Spool] = {}
+    try:
+        for image, names in images.items():
+            expected, plain = _expected(source, image, memory, receiver)
+            sink = PushSink(expected, receiver, spools)
+            try:
+                source.push(image, sink)
+            except EngineError as error:
+                if isinstance(error, CutOff):
+                    memory.cut_off(source.address)
+                raise PushIncomplete(error.message) from error
+            contents[image.target] = sink.end(names, image, plain)
+    finally:
+        for spool in spools.values():
+            spool.close()
+    layers = [layer for content in contents.values() for layer in content.layers]
+    return contents, {x.descriptor.digest: (x.diff_id, x.descriptor.size) for x in layers}
+
+
+def _expected(
+    source: Pusher, image: Found, memory: Memory, receiver: Receiver
+) -> tuple[ExpectedImage, Mapping[Digest, int]]:
+    """Return the image to expect, and the bytes of its layers as plain tars, if remembered."""
+    if image.image_id is None:
+        raise PushIncomplete("the image ID is not known before the transfer")
+    known = memory.layers(source.address)
+    plain = {diff_id: size for digest, (diff_id, size) in known.items() if digest == diff_id}
+    sizes = source.layer_sizes(image)
+    sizes = sizes if len(sizes) == len(image.diff_ids) else ()
+    style = source.push_style(image)
+    if style == "stored":
+        blobs = zip(image.blobs, image.diff_ids, sizes, strict=True)
+        known = {blob: (diff_id, size) for blob, diff_id, size in blobs}
+    elif style == "compressing":
+        known |= {d: (d, s) for d, s in zip(image.diff_ids, sizes, strict=False)} | {
+            d: (d, s) for d, s in plain.items() if d in image.diff_ids
+        }
+    expected = ExpectedImage(
+        image_id=image.image_id,
+        diff_ids=image.diff_ids,
+        known=known,
+        exact=style == "stored",
+        manifest=image.manifest.digest if image.stored and image.manifest else None,
+        limit=_limit(image, sizes, receiver),
+        quota=2 * (sum(sizes) or image.size) + _MARGIN,
+    )
+    return expected, plain
+
+
+def _limit(image: Found, sizes: Sequence[int], receiver: Receiver) -> int:
+    """Return the bytes that the largest layer to be sent can have, compressed, with a margin."""
+    if not sizes:
+        return 2 * image.size + _MARGIN
+    pairs = zip(image.diff_ids, sizes, strict=True)
+    return 2 * max((s for d, s in pairs if receiver.lacks(d, d)), default=0) + _MARGIN
+
+
+@attrs.define
+class PushSink:
+    """What the registry does with the push of one image.
+
+    Args:
+        image: the image to expect.
+        receiver: where its content goes.
+        spools: blobs that wait for the end of the push, also those of earlier images.
+
+    """
+
+    image: ExpectedImage
+    receiver: Receiver
+    spools: dict[Digest, Spool] = attrs.field(factory=dict)
+    _manifests: dict[Digest, bytes] = attrs.field(factory=dict)
+    _open: bool = True
+    _blobs_left: int = attrs.field(init=False)
+    _quota: Room = attrs.field(init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def __attrs_post_init__(self) -> None:
+        self._blobs_left = len(self.image.diff_ids) + _OTHER_BLOBS
+        self._quota = Room(self.image.quota)
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Answer the engine's question for a blob; see `imgload.registry.sink.Intake`."""
+        self._require_open()
+        if digest in self.spools:
+            return self.spools[digest].size
+        if digest == self.image.image_id:
+            return None
+        layer = self.image.known.get(digest)
+        if layer is None and digest in self.image.diff_ids:
+            layer = (digest, 0)
+        if layer is None:
+            return 0 if self.image.exact else None
+        return None if self.receiver.lacks(digest, layer[0]) else layer[1]
+
+    def upload(self, digest: Digest | None, size: int | None) -> Upload:
+        """Pass a blob straight on if it can be, and keep it otherwise."""
+        self._require_open()
+        layer = self.image.known.get(digest) if digest else None
+        if layer and digest and size == layer[1]:
+            return _StreamingUpload(self.receiver.blob(size, digest, layer[0]), digest)
+        with self._lock:
+            if self._blobs_left <= 0:
+                raise PushIncomplete("more blobs were pushed than the image has")
+            self._blobs_left -= 1
+        return _SpooledUpload(self, Spool(self.image.limit, self._quota, self.image.quota))
+
+    def manifest(self, digest: Digest, raw: bytes) -> None:
+        """Keep a manifest; which one is the image's is decided when the push has ended."""
+        self._require_open()
+        keep_manifest(self._manifests, digest, raw, _MOST_MANIFESTS)
+
+    def keep(self, digest: Digest, spool: Spool) -> None:
+        """Keep a blob; the first of its digest that could be kept stays."""
+        with self._lock:
+            other = self.spools.get(digest)
+            if other and other.kept:
+                spool.close()
+            else:
+                self.spools[digest] = spool
+
+    def give_up(self) -> None:
+        """Allow another blob in place of one that was given up."""
+        with self._lock:
+            self._blobs_left += 1
+
+    def end(
+        self, names: tuple[str, ...], image: Found, plain: Mapping[Digest, int]
+    ) -> ImageContent:
+        """Send the kept blobs, and then the image; nothing more of it is taken then.
+
+        Raises:
+            PushIncomplete: when something that a node needs has not come.
+
+        """
+        self._open = False
+        try:
+            manifest, config = self._manifest(), self._config()
+            content = ImageContent(
+                manifest, config, names, image.platform, self._indexes(names, manifest), plain
+            )
+            with self.receiver.exclusive():
+                for layer in content.layers:
+                    self._forward(layer.descriptor.digest, layer.diff_id)
+                self._forward(config.digest, None)
+                self.receiver.image(content)
+        except SourceError as error:
+            raise PushIncomplete(f"the engine pushed another image: {error.message}") from error
+        return content
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise PushIncomplete("nothing is being pushed")
+
+    def _config(self) -> ImageConfig:
+        config = ImageConfig.parse(b"".join(self._kept(self.image.image_id).chunks()))
+        if config.diff_ids != self.image.diff_ids:
+            raise PushIncomplete("the engine pushed an image with other layers")
+        return config
+
+    def _manifest(self) -> Manifest:
+        """Return the image's manifest: the one the engine reports, or the only one of its config.
+
+        Any process that knows the repository may have pushed others.
+        """
+        image = self.image
+        if image.manifest:
+            raws = [self._manifests[image.manifest]] if image.manifest in self._manifests else []
+        else:
+            config = str(image.image_id).encode()
+            raws = [raw for raw in self._manifests.values() if config in raw]
+        manifests = [m for m in map(Manifest.parse, raws) if m.config.digest == image.image_id]
+        if not manifests:
+            raise PushIncomplete("the engine pushed another image")
+        if len(manifests) > 1:
+            raise PushIncomplete("several manifests of the image were pushed")
+        if len(manifests[0].layers) != len(image.diff_ids):
+            raise PushIncomplete("the engine pushed a manifest with other layers")
+        return manifests[0]
+
+    def _indexes(self, names: Sequence[str], manifest: Manifest) -> dict[Digest, bytes]:
+        """Return the pushed indexes that names demand by digest."""
+        indexes = {}
+        for pin in {pin for name in names if (pin := pinned(name))} - {manifest.digest}:
+            raw = self._manifests.get(pin)
+            if raw is None or manifest.digest not in {m.digest for m in Index.parse(raw).manifests}:
+                raise PushIncomplete(f"the engine did not push the manifest {pin}")
+            indexes[pin] = raw
+        return indexes
+
+    def _forward(self, digest: Digest, diff_id: Digest | None) -> None:
+        if self.receiver.lacks(digest, diff_id):
+            spool = self._kept(digest)
+            writer = self.receiver.blob(spool.size, digest, diff_id)
+            try:
+                for chunk in spool.chunks():
+                    writer.write(chunk)
+                writer.finish(digest)
+            finally:
+                writer.abandon()
+
+    def _kept(self, digest: Digest) -> Spool:
+        spool = self.spools.get(digest)
+        if spool is None:
+            raise PushIncomplete(f"the engine did not push {digest}")
+        if not spool.kept:
+            raise PushIncomplete(f"{digest} could not be kept: {spool.why}")
+        return spool
+
+
+@attrs.define
+class _SpooledUpload:
+    """A blob that waits for the end of the push."""
+
+    _sink: PushSink
+    _spool: Spool
+
+    def write(self, chunk: bytes) -> None:
+        self._spool.write(chunk)
+
+    def finish(self, digest: Digest) -> None:
+        self._spool.check(digest)
+        self._sink.keep(digest, self._spool)
+
+    def abandon(self) -> None:
+        self._spool.close()
+        self._sink.give_up()
+
+
+@attrs.define
+class _StreamingUpload:
+    """A blob that is passed straight on, within one request; others wait before they are read.
+
+    An engine that sends 127 layers in parallel takes the memory of one.
+    """
+
+    _writer: BlobWriter
+    _digest: Digest
+
+    def write(self, chunk: bytes) -> None:
+        self._writer.write(chunk)
+
+    def finish(self, digest: Digest) -> None:
+        if digest != self._digest:
+            raise DigestMismatch(f"a pushed blob is not {digest}")
+        self._writer.finish(digest)
+
+    def abandon(self) -> None:
+        self._writer.abandon()

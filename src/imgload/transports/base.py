@@ -1,0 +1,92 @@
+"""The interface of a transport: it delivers the content of images to nodes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import attrs
+
+from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.survey import Question, Survey
+from imgload.core.errors import ImgloadError
+from imgload.oci.content import Receiver
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+
+
+@attrs.frozen
+class Order:
+    """What to deliver, and where.
+
+    Args:
+        nodes: where to.
+        platform: of the images.
+        question: what to read of each node afterwards.
+        missing: diff IDs of the layers that each node lacks, by its name; None for all layers.
+        stored: the blobs in each node's content store.
+        on_bytes: called with a node's name and the bytes that it has taken, from several threads.
+
+    """
+
+    nodes: Sequence[Node]
+    platform: Platform
+    question: Question
+    missing: Mapping[str, frozenset[Digest]] | None = None
+    stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict)
+    on_bytes: Callable[[str, int], None] = lambda _node, _size: None
+
+
+@attrs.frozen
+class Delivery:
+    """What became of a delivery on one node.
+
+    Args:
+        bytes_sent: what the node took.
+        error: why it failed, or None.
+        survey: what the node had right afterwards, where that was read.
+
+    """
+
+    bytes_sent: int
+    error: ImgloadError | None = None
+    survey: Survey | None = None
+
+
+class Shipment(Receiver):
+    """A running delivery: send content to it, then `complete` it and wait until it is finished.
+
+    Attributes:
+        sent: bytes of the blobs that each node was sent, by their digests.
+
+    """
+
+    sent: dict[str, dict[Digest, int]]
+
+    @abstractmethod
+    def complete(self) -> None:
+        """End the content: all images were sent."""
+
+    @abstractmethod
+    def finish(self) -> Mapping[str, Delivery]:
+        """Wait until every node has the images, or failed."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Stop; no node has any of the images then."""
+
+
+class Transport(ABC):
+    """A way of content to nodes; it knows no source.
+
+    Attributes:
+        name: for the report.
+
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def start(self, order: Order) -> Shipment:
+        """Start a delivery; a node that fails does not stop the others."""

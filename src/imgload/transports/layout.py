@@ -1,0 +1,201 @@
+"""One OCI layout as a tar for each node, written while its blobs arrive (image-layout.md).
+
+containerd takes a blob's digest from its content and not from its path
+(core/images/archive/importer.go), so a blob can be written before its digest is known.
+``index.json`` comes last and only when everything is correct: a stream that breaks leaves no image
+behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import attrs
+
+from imgload.core.errors import DigestMismatch
+from imgload.oci.content import Chunk, ImageContent, Receiver
+from imgload.oci.digest import Digest
+from imgload.oci.document import LAYER, Descriptor, Index, Manifest
+from imgload.oci.reference import pinned
+from imgload.oci.tar import END, header, padding
+from imgload.transports.fanout import Feed
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_Sent = dict[Digest, int]
+"""Bytes of the blobs that a node was sent."""
+
+
+@attrs.define
+class LayoutWriter(Receiver):
+    """Writes into the import of each node the blobs that it lacks.
+
+    Args:
+        feeds: the stream into each node, by name.
+        missing: diff IDs of the layers that each node lacks; None to send every layer.
+        stored: blobs in each node's content store.
+        sent: bytes of the blobs that each node was sent, by digest.
+
+    """
+
+    feeds: Mapping[str, Feed]
+    missing: Mapping[str, frozenset[Digest]] | None = None
+    stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict)
+    sent: dict[str, _Sent] = attrs.field(factory=lambda: defaultdict(dict))
+    _entries: dict[str, list[Descriptor]] = attrs.field(factory=lambda: defaultdict(list))
+    _writing: threading.Lock = attrs.field(factory=threading.Lock)
+    _exclusive: int | None = None
+    """The thread that no other one may write beside."""
+    _begun: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return not all(feed.left for feed in self.feeds.values())
+
+    def lacks(self, digest: Digest, diff_id: Digest | None) -> bool:
+        return bool(self._lacking(digest, diff_id))
+
+    def _lacking(self, digest: Digest | None, diff_id: Digest | None) -> list[str]:
+        return [
+            node
+            for node in self.feeds
+            if (self.missing is None or diff_id is None or diff_id in self.missing[node])
+            and (digest is None or digest not in self.sent[node])
+        ]
+
+    def blob(
+        self, size: int, digest: Digest | None = None, diff_id: Digest | None = None
+    ) -> LayoutBlob:
+        lock = None if self._exclusive == threading.get_ident() else self._writing
+        if lock:
+            lock.acquire()
+        return LayoutBlob(self, size, self._lacking(digest, diff_id), lock)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        if not self._writing.acquire(blocking=False):
+            raise DigestMismatch("half a blob was sent, by the engine or by another process")
+        self._exclusive = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._exclusive = None
+            self._writing.release()
+
+    def image(self, content: ImageContent) -> None:
+        for node in self.feeds:
+            manifest = self._manifest_for(node, content)
+            self._document(node, manifest.digest, manifest.raw)
+            entries = [self._entry(node, name, manifest, content) for name in content.names]
+            self._entries[node] += entries
+
+    def _manifest_for(self, node: str, content: ImageContent) -> Manifest:
+        """Return the manifest, or one that names the layers as the node has stored them.
+
+        ``ctr images check`` calls the image complete then; its config and image ID are the same. A
+        name with a digest needs the manifest as it is.
+        """
+        layers = tuple(
+            Descriptor(LAYER, layer.diff_id, content.plain[layer.diff_id])
+            if self._has_plain(node, layer.descriptor.digest, layer.diff_id, content)
+            else layer.descriptor
+            for layer in content.layers
+        )
+        if layers == content.manifest.layers or any(map(pinned, content.names)):
+            return content.manifest
+        return Manifest.build(content.config, layers)
+
+    def _has_plain(self, node: str, blob: Digest, diff_id: Digest, content: ImageContent) -> bool:
+        stored = self.stored.get(node, frozenset())
+        has_blob = blob in stored or blob in self.sent[node]
+        return not has_blob and diff_id in stored and diff_id in content.plain
+
+    def _entry(self, node: str, name: str, manifest: Manifest, content: ImageContent) -> Descriptor:
+        pin = pinned(name) or manifest.digest
+        if pin == manifest.digest:
+            return manifest.descriptor(content.platform, name)
+        self._document(node, pin, content.indexes[pin])
+        return Index.descriptor(content.indexes[pin], name)
+
+    def _document(self, node: str, digest: Digest, raw: bytes) -> None:
+        if digest not in self.sent[node]:
+            self.sent[node][digest] = len(raw)
+            self.put([node], _member(f"blobs/sha256/{digest.hex}", raw))
+
+    def close(self) -> None:
+        """Name the images: from here on the nodes have them."""
+        for node, entries in self._entries.items():
+            self.put([node], _member("index.json", Index.build(tuple(entries))))
+            self.put([node], [END])
+
+    def put(self, nodes: Iterable[str], chunks: Iterable[Chunk]) -> None:
+        """Write chunks into the streams of nodes, at the pace of the slowest."""
+        if not self._begun:
+            self._begun = True
+            for feed in self.feeds.values():
+                feed.put(b"".join(_member("oci-layout", _LAYOUT)))
+        for chunk in chunks:
+            for node in nodes:
+                self.feeds[node].put(chunk)
+
+
+class LayoutBlob:
+    """A blob that is written straight into the nodes' streams."""
+
+    def __init__(
+        self, layout: LayoutWriter, size: int, nodes: list[str], lock: threading.Lock | None
+    ) -> None:
+        self._layout = layout
+        self._lock = lock
+        self._size = self._left = size
+        self._nodes = nodes
+        self._hasher = hashlib.sha256()
+        self._begun = False
+        self._ended = False
+
+    def write(self, chunk: Chunk) -> None:
+        self._begin()
+        if len(chunk) > self._left:
+            raise DigestMismatch(f"a blob is longer than the {self._size} bytes announced")
+        self._left -= len(chunk)
+        self._hasher.update(chunk)
+        self._layout.put(self._nodes, [chunk])
+
+    def _begin(self) -> None:
+        if self._ended:
+            raise DigestMismatch("the blob was complete already, or was given up")
+        if not self._begun:
+            self._begun = True
+            path = f"blobs/sha256/{secrets.token_hex(32)}"
+            self._layout.put(self._nodes, [header(path, self._size)])
+
+    def finish(self, digest: Digest | None = None) -> Digest:
+        self._begin()
+        found = Digest("sha256", self._hasher.hexdigest())
+        if self._left or digest not in {None, found}:
+            raise DigestMismatch(f"a blob is {found}, not {digest or 'as long as announced'}")
+        self._layout.put(self._nodes, [padding(self._size)])
+        for node in self._nodes:
+            self._layout.sent[node][found] = self._size
+        self._end()
+        return found
+
+    def abandon(self) -> None:
+        """Cut off the imports that have half a blob in their streams."""
+        if not self._ended:
+            for node in self._nodes if self._begun else ():
+                self._layout.feeds[node].abort()
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._lock:
+            self._lock.release()
+
+
+def _member(path: str, data: bytes) -> list[bytes]:
+    return [header(path, len(data)) + data + padding(len(data))]
