@@ -23,10 +23,10 @@ BEGINS = {
         "ask_all": "survey the nodes",
         "identified": "identify the image",
     },
-    "imgload.loader.send": {"push": "the engine's push", "Sending.by_archive": "save and send"},
+    "imgload.loader.send": {"push": "the engine's push", "Sending.by_save": "save and send"},
     "imgload.transports.imports": {
-        "Lanes.start": "start the import",
-        "Lanes.finish": "import, proof",
+        "ImportTransport.start": "start the import",
+        "ImportShipment.finish": "import, proof",
     },
     "imgload.loader.execute": {"Transfer.report": "report, exit"},
 }

@@ -178,6 +178,8 @@ class Transfer:
             nodes = self._attempt(sending, send, nodes, start)
         size = sum({image.target: image.size for image in images}.values())
         nodes = list(self._with_room(images, nodes, size))
+        if send:
+            self._send_whole(images, nodes)
         if nodes:
             self._announce(images, nodes, size)
             sent = sending.by_save(nodes)
@@ -189,6 +191,16 @@ class Transfer:
                 sent = sending.by_save(again)
                 in_parallel([partial(self._finish, node, sent, start) for node in again])
                 self._remember(sending, sent)
+
+    def _send_whole(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
+        """Revise the plan where a node did not take missing layers only."""
+        for image, node in product(images, nodes):
+            step = self.steps[image.name, node.name]
+            if step.action == "delta":
+                layers = frozenset(image.diff_ids)
+                self.steps[image.name, node.name] = attrs.evolve(
+                    step, action="full", missing=layers
+                )
 
     def _restarted(self, node: Node, sent: Sent) -> bool:
         """Whether containerd unpacked for the snapshotter of a configuration it no longer has."""
