@@ -183,16 +183,19 @@ def test_a_cache_folder_that_takes_nothing(
     forget(node, name)
 
 
-@pytest.mark.parametrize("source", ["docker", pytest.param("podman", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("source", "size"),
+    [("docker", "1m"), ("docker", "4m"), pytest.param("podman", "1m", marks=pytest.mark.long)],
+)
 def test_a_temporary_folder_that_is_full(
-    lab: Lab, images: Images, tmp_path: Path, source: str
+    lab: Lab, images: Images, tmp_path: Path, source: str, size: str
 ) -> None:
     """A blob that has to wait for the push's end cannot: said, and the image is sent whole."""
     engine, tag = lab.engine(source), unique()
     cluster = {"docker": "lab-d21", "podman": "lab-p21"}[source]
     node = lab.cluster(cluster).nodes[0]
     image = images.build(engine, tag, os.urandom(4 * MIB))
-    with _small(tmp_path / "temp", "size=1m") as folder:
+    with _small(tmp_path / "temp", f"size={size}") as folder:
         scene = Scene(node, (engine,), folder)
         before = scene.look()
         args = (tag, "-c", cluster, "--from", source, "--transport", "delta")

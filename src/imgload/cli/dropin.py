@@ -161,7 +161,7 @@ def _conclude(result: Report | ImgloadError, story: Story, voice: _Voice) -> int
 def _hand_over(tool: Tool, arguments: Sequence[str], why: str) -> int:
     voice, real = _Voice(), find_real(tool.name)
     if real is None:
-        command = " ".join([tool.name, *arguments])
+        command = shlex.join([tool.name, *arguments])
         problem = why or f"`{command}` is for the real {tool.name}"
         message = f"{problem}, and there is no other {tool.name} on PATH"
         _show(UsageError(message, hint=f"get it from {tool.homepage}"), voice)

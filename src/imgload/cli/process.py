@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -42,11 +43,17 @@ def unwritten(error: OSError) -> int:
         OSError: `error`, when it is about something else.
 
     """
-    if error.errno not in _UNWRITABLE or error.filename is not None:
+    if error.errno not in _UNWRITABLE or error.filename is not None or not _in_print(error):
         raise error
     if error.errno != errno.EPIPE:  # of `| head -1` nobody wants to hear
         say(f"error: the output could not be written: {error.strerror}", err=True)
     return FAILED
+
+
+def _in_print(error: OSError) -> bool:
+    """Whether it was raised by what writes the output, and not by a disk or a connection."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals["__name__"]).startswith(("click.", "rich.", "imgload.cli."))
 
 
 def open_streams() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from imgload.cli.process import say, style
-from imgload.core.errors import ImgloadError, printable
+from imgload.core.errors import ImgloadError, one_line
 from imgload.core.sizes import size_text
 from imgload.loader.report import NodeResult, Report
 
@@ -80,7 +80,7 @@ def _advise(report: Report) -> None:
 
 def name_text(name: str) -> str:
     """Return a name that a node told, fit for a terminal and for one line."""
-    return printable(name).replace("\n", "\N{REPLACEMENT CHARACTER}")
+    return one_line(name)
 
 
 def short_name(name: str) -> str:

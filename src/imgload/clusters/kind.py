@@ -22,7 +22,7 @@ def _members(containers: Sequence[Container]) -> Iterator[Member]:
     """
     for container in containers:
         cluster, role = (container.labels.get(key, "") for key in (CLUSTER_LABEL, ROLE_LABEL))
-        named = rf"(?a){re.escape(cluster)}-{role}\d*"
+        named = rf"(?a){re.escape(cluster)}-{role}([2-9]|[1-9]\d+)?"
         if cluster and role in _ROLES and re.fullmatch(named, container.name):
             yield Member(cluster, role, container)
 

@@ -18,6 +18,7 @@ from imgload.clusters.provider import Member, Tool
 from imgload.core.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
+from imgload.oci.reference import string_or_none, strings
 
 TOOLS = (KIND, K3D, MINIKUBE)
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
@@ -74,6 +75,7 @@ def select_nodes(
         NodeNotFound: when the cluster lacks a node named.
 
     """
+    names = strings(names, "nodes")
     if names and cluster is None:
         return _named_anywhere(find_clusters(engines), names, engines)
     if cluster is None and not guess:
@@ -84,7 +86,8 @@ def select_nodes(
 
 def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
     """Return the cluster meant, as `select_nodes` does."""
-    return _of_context(engines) if cluster is None else _of_name(cluster, engines)
+    name = string_or_none(cluster, "cluster")
+    return _of_context(engines) if name is None else _of_name(name, engines)
 
 
 def _of_name(name: str, engines: Sequence[Engine]) -> Cluster:

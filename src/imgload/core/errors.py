@@ -40,7 +40,9 @@ One root, so that a caller can catch it all; each error carries the hint that a 
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from typing import ClassVar
 
 _LONGEST = 2000
@@ -59,14 +61,21 @@ def printable(text: str) -> str:
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
+def one_line(text: str) -> str:
+    """Return a text fit for one line of a terminal."""
+    return printable(text).replace("\n", "\N{REPLACEMENT CHARACTER}")
+
+
 _NOISE = re.compile(
-    r"time=\S+ level=(?:trace|debug|info|warn(?:ing)?)\b|(?:TRAC|DEBU|INFO|WARN)\[|"
-    r"[IW]\d{4} \d\d:|(?:\*\* )?(?:warning|deprecated|deprecation)\b|\*\* ",
+    r"time=\S+ level=(?:trace|debug|info|warn(?:ing)?)\b|"
+    r"(?:TRAC|DEBU|INFO|WARN)\[|[IW]\d{4} \d\d:|"
+    r"(?:\*\* )?(?:warning|deprecated|deprecation)\b|\*\* ",
     re.IGNORECASE,
 )
 """What containerd, podman, crictl, kubectl and ssh print of warnings, each as its own logger does:
 logrus with and without a terminal, klog, and plain words."""
 _LOGGED = re.compile(r'time=\S+ level=\w+ msg="((?:[^"\\]|\\.)*)"(?: error="((?:[^"\\]|\\.)*)")?')
+_MILD = {"trace", "debug", "info", "warn", "warning"}
 
 
 def reason(text: str) -> str:
@@ -75,15 +84,32 @@ def reason(text: str) -> str:
     Newer programs print warnings first, as containerd 2.2 does of what is deprecated.
     """
     lines = [line for line in text.splitlines() if not _NOISE.match(line.lstrip())]
-    return "\n".join(map(_spoken, lines)).strip()
+    return "\n".join(line for line in map(_spoken, lines) if line is not None).strip()
 
 
-def _spoken(line: str) -> str:
-    """Return the message of a line that logrus wrote, or the line."""
-    logged = _LOGGED.match(line)
-    if logged is None:
+def _spoken(line: str) -> str | None:
+    """Return the message of a line that a logger wrote, or the line; None for a warning."""
+    parts: Sequence[object]
+    if logged := _LOGGED.match(line):
+        parts = logged.groups()
+    elif entry := _json_entry(line):
+        if str(entry["level"]).lower() in _MILD:
+            return None
+        parts = entry["msg"], entry.get("error")
+    else:
         return line
-    return ": ".join(part.replace('\\"', '"') for part in logged.groups() if part)
+    return ": ".join(str(part).replace('\\"', '"') for part in parts if part)
+
+
+def _json_entry(line: str) -> dict[str, object] | None:
+    """Return a line of a log in JSON, as logrus and slog write it."""
+    if not line.lstrip().startswith("{"):
+        return None
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if "level" in entry and isinstance(entry.get("msg"), str) else None
 
 
 class ImgloadError(Exception):
@@ -99,7 +125,7 @@ class ImgloadError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         self.message = printable(message)
-        self.hint = printable(hint)
+        self.hint = one_line(hint)
         super().__init__(self.message)
 
     @property

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from imgload.loader.events import Event
-from imgload.loader.loader import Loader
+from imgload.loader.loader import Loader, require_options
 from imgload.loader.prepare import Request
 from imgload.loader.report import Report
-from imgload.oci.reference import several
+from imgload.oci.reference import strings
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from imgload.clusters.list import ClusterList
     from imgload.loader.plan import Verify
     from imgload.sources.choose import TransportOption
@@ -22,7 +24,7 @@ def load(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
-    source: str | None = None,
+    source: str | PathLike[str] | None = None,
     name: str | None = None,
     also: Sequence[str] = (),
     platform: str | None = None,
@@ -56,7 +58,8 @@ def load(
         ImgloadError: when nothing could be loaded at all; the tree is drawn in `core.errors`.
 
     """
-    texts = several(images)
+    texts = strings(images, "images")
+    require_options(transport, verify, on_event)
     Request.of(texts, name, also, platform)  # refuses what it can before an engine is looked for
     with Loader.connect(cluster, nodes=nodes, source=source) as loader:
         return loader.load(
@@ -76,7 +79,7 @@ def verify(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
-    source: str | None = None,
+    source: str | PathLike[str] | None = None,
     name: str | None = None,
     platform: str | None = None,
     deep: bool = False,
@@ -102,7 +105,7 @@ def verify(
         ImgloadError: when the images or the nodes could not be settled on.
 
     """
-    texts = several(images)
+    texts = strings(images, "images")
     Request.of(texts, name, (), platform)  # as for `load`
     with Loader.connect(cluster, nodes=nodes, source=source) as loader:
         return loader.verify(texts, name=name, platform=platform, deep=deep, on_event=on_event)

@@ -6,6 +6,7 @@ changed since is unpacked and handed out as it is.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import attrs
@@ -75,7 +76,7 @@ def _hash(node: Node, output: Output) -> str:
 
 
 def _refusal(node: Node, name: str, damaged: Sequence[Digest]) -> NotProven:
-    blobs = " ".join(map(str, damaged))
+    blobs = shlex.join(map(str, damaged))
     return NotProven(
         f"{node.name} has {name} with damaged content: {blobs}",
         hint=f"{node.engine.name} exec {node.name} ctr -n k8s.io content rm {blobs},"

@@ -17,15 +17,35 @@ from imgload.loader.plan import Plan, make_plan
 from imgload.loader.prepare import Ask, Look, Request, ask_all, expect, read
 from imgload.loader.report import LoadFailed, Report
 from imgload.loader.session import Connections
-from imgload.oci.reference import Reference
+from imgload.oci.reference import (
+    Reference,
+    require_callback,
+    require_choice,
+    string_or_none,
+    strings,
+)
 from imgload.sources.base import Source
 from imgload.sources.locate import Settle, refuse, require_pushers
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from imgload.loader.plan import Verify
     from imgload.sources.choose import TransportOption
 
 OnEvent = Callable[[Event], None]
+
+
+def require_options(transport: object, verify: object, on_event: object) -> None:
+    """Refuse options of a load that are none.
+
+    Raises:
+        UsageError: when one is not.
+
+    """
+    require_choice(transport, ("auto", "archive", "delta"), "transport")
+    require_choice(verify, ("cri", "deep"), "verify")
+    require_callback(on_event, "on_event")
 
 
 @attrs.define
@@ -57,7 +77,7 @@ class Loader:
         cluster: str | None = None,
         *,
         nodes: Sequence[str] = (),
-        source: str | None = None,
+        source: str | PathLike[str] | None = None,
     ) -> Iterator[Loader]:
         """Find the engines and the nodes, and keep the connections until the end.
 
@@ -72,6 +92,7 @@ class Loader:
             UsageError: when the source is none of the above.
 
         """
+        source, nodes = string_or_none(source, "source"), strings(nodes, "nodes")
         with Connections.open(source) as connections:
             chosen = connections.select_nodes(cluster, nodes)
             silent = connections.found.silent
@@ -138,6 +159,7 @@ class Loader:
             ImgloadError: when nothing could be loaded at all.
 
         """
+        require_options(transport, verify, on_event)
         if transport == "delta":
             require_pushers(self.sources)
         with self._looking(on_event, read if dry_run else expect) as look:
@@ -181,6 +203,7 @@ class Loader:
         """
         from imgload.loader.verify import Remedy, Verification  # noqa: PLC0415 - start-up
 
+        name, platform = string_or_none(name, "name"), string_or_none(platform, "platform")
         with self._looking(on_event, read) as look:
             look.at(Request.of(images, name, (), platform))
             if any(image.image_id is None for image in look.found):
@@ -196,6 +219,7 @@ class Loader:
     @contextmanager
     def _looking(self, on_event: OnEvent, ask: Ask) -> Iterator[Look]:
         """Yield a look at all sources and nodes; what was surveyed ahead serves once."""
+        require_callback(on_event, "on_event")
         ahead, self._ahead = self._ahead, {}
         with ExitStack() as stack:
             for source in self.sources:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -18,6 +19,7 @@ from imgload.loader.events import Event, ImageFound, Note
 from imgload.loader.image_id import identified, identities, may_have, remembered
 from imgload.oci.image import Image
 from imgload.oci.platform import Platform
+from imgload.oci.reference import string_or_none, strings
 from imgload.sources.base import Found, Source
 from imgload.sources.locate import Located, Settle, locate, named, refit, require_names
 
@@ -62,8 +64,14 @@ class Request:
     def of(
         cls, texts: Sequence[str], name: str | None, also: Sequence[str], platform: str | None
     ) -> Request:
-        """Parse the platform."""
-        return cls(texts, name, also, Platform.parse(platform) if platform is not None else None)
+        """Check what a caller passes, and parse the platform."""
+        wanted = string_or_none(platform, "platform")
+        return cls(
+            strings(texts, "images"),
+            string_or_none(name, "name"),
+            strings(also, "also"),
+            Platform.parse(wanted) if wanted is not None else None,
+        )
 
     def named(self, located: Iterable[Located]) -> dict[Image, Located]:
         """Return each image to load, with the ID that is remembered of it."""
@@ -197,5 +205,5 @@ def _kept_local(image: Image) -> Iterator[Note]:
     if short != image.name:
         yield Note(
             f"{image.name} is what the archive calls it, and not what a pod finds as {short};"
-            f" for that, load it by name: imgload load {short} --from …"
+            f" for that, load it by name: imgload load {shlex.quote(short)} --from …"
         )

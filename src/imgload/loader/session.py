@@ -16,6 +16,7 @@ from imgload.engines.discovery.attempt import Candidate
 from imgload.engines.discovery.candidates import named_address
 from imgload.engines.discovery.discover import Discovery, explained, open_engines
 from imgload.engines.endpoint import Endpoint
+from imgload.oci.reference import string_or_none
 from imgload.sources.base import Source
 from imgload.sources.engine import EngineSource
 
@@ -30,13 +31,14 @@ class Connections:
 
     @classmethod
     @contextmanager
-    def open(cls, source: str | None = None) -> Iterator[Connections]:
+    def open(cls, source: str | os.PathLike[str] | None = None) -> Iterator[Connections]:
         """Find and open the engines, and close them at the end.
 
         Args:
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
 
         """
+        source = string_or_none(source, "source")
         with ExitStack() as stack:
             is_engine = source in {None, "docker", "podman"} or "://" in (source or "")
             archive = None if is_engine else _archive(source or "", stack)

@@ -173,11 +173,14 @@ class _Trail:
         """Return the image of a manifest, which is parsed once however often it is listed."""
         if digest not in self.seen:
             self.seen[digest] = _image(blobs, raw)
-            layers = sum(len(i.manifest.layers) for i in self.seen.values() if i)
-            if layers > _MOST_LAYERS:
-                raise ArchiveInvalid(f"the archive's images have more than {_MOST_LAYERS} layers")
+            _require_few(sum(len(i.manifest.layers) for i in self.seen.values() if i))
         image = self.seen[digest]
         return attrs.evolve(image, names=self.names, indexes=self.above) if image else None
+
+
+def _require_few(layers: int) -> None:
+    if layers > _MOST_LAYERS:
+        raise ArchiveInvalid(f"the archive's images have more than {_MOST_LAYERS} layers")
 
 
 def _walk(blobs: Blobs, index: Index, trail: _Trail) -> Iterator[ArchivedImage]:
@@ -228,7 +231,7 @@ def _from_docker(blobs: Blobs, listed: Sequence[ArchivedImage]) -> Iterator[Arch
 
     An image without its config is skipped where there is an index, as it is in the index.
     """
-    known = {image.config.digest for image in listed}
+    known, layers = {image.config.digest for image in listed}, 0
     for entry in _docker_entries(blobs.content("manifest.json")):
         blob = blobs.get(_member_path(entry.get("Config")))
         if blob is None or blob.data is None:
@@ -239,6 +242,8 @@ def _from_docker(blobs: Blobs, listed: Sequence[ArchivedImage]) -> Iterator[Arch
         if config.digest in known:
             continue
         paths = _strings(entry.get("Layers"), MAX_LAYERS)
+        layers += len(paths)
+        _require_few(layers)
         manifest = Manifest.build(config, tuple(_layers(blobs, config, paths)))
         names = _strings(entry.get("RepoTags"), MAX_MANIFESTS)
         told = {digits_of(path) for path in paths} <= {digest.hex for digest in config.diff_ids}

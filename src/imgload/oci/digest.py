@@ -32,7 +32,7 @@ class Digest:
     def __attrs_post_init__(self) -> None:
         length = _HEX_LENGTH.get(self.algorithm)
         if length is None or len(self.hex) != length or not _HEX.fullmatch(self.hex):
-            raise ArchiveInvalid(f"not a digest: {self.algorithm[:20]}:{self.hex[:140]}")
+            raise ArchiveInvalid(f"not a digest: {f'{self.algorithm}:{self.hex}'!r:.160}")
 
     @classmethod
     def parse(cls, text: object) -> Digest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
@@ -118,7 +119,7 @@ def require_repositories(patterns: Iterable[str]) -> None:
         if repository != pattern:
             raise UsageError(
                 f"not a repository: {pattern!r:.200}: it has a tag or a digest",
-                hint=f"imgload prune {repository:.200}",
+                hint=f"imgload prune {shlex.quote(repository[:200])}",
             )
 
 

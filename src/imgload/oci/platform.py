@@ -65,8 +65,8 @@ class Platform:
             UsageError: when it is neither.
 
         """
-        parts = text.split("/")
-        if not _PLATFORM.fullmatch(text) or (len(parts) == 1 and text.lower() not in _ALONE):
+        parts = text.split("/") if isinstance(text, str) and _PLATFORM.fullmatch(text) else []
+        if not parts or (len(parts) == 1 and text.lower() not in _ALONE):
             raise UsageError(
                 f"not a platform: {text!r}", hint="write it as os/arch, for example linux/arm64"
             )

@@ -8,11 +8,11 @@ a colon, an upper-case letter, or ``localhost``, is a registry.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
-from imgload.core.errors import ArchiveInvalid, ReferenceInvalid
+from imgload.core.errors import ArchiveInvalid, ReferenceInvalid, UsageError
 from imgload.oci.digest import Digest
 
 DEFAULT_REGISTRY = "docker.io"
@@ -28,6 +28,60 @@ _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _IMAGE_ID = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
 _HEX_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _FULL_ID_LENGTH = 64
+
+
+def string(value: object, what: str) -> str:
+    """Return a string that a caller passes; a path counts as one.
+
+    Args:
+        value: of an argument.
+        what: the argument's name.
+
+    Raises:
+        UsageError: when it is something else.
+
+    """
+    if hasattr(value, "__fspath__"):
+        value = value.__fspath__()
+    if not isinstance(value, str):
+        raise UsageError(f"{what} must be a string, not {value!r:.100}")
+    return value
+
+
+def string_or_none(value: object, what: str) -> str | None:
+    """Return a string that a caller may leave out; see `string`."""
+    return None if value is None else string(value, what)
+
+
+def strings(values: object, what: str) -> tuple[str, ...]:
+    """Return the strings that a caller passes, or the only one; see `string`."""
+    if isinstance(values, str) or hasattr(values, "__fspath__"):
+        return (string(values, what),)
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
+        raise UsageError(f"{what} must be one or several strings, not {values!r:.100}")
+    return tuple(string(value, what) for value in values)
+
+
+def require_choice(value: object, choices: Sequence[str], what: str) -> None:
+    """Refuse an argument that is none of its choices.
+
+    Raises:
+        UsageError: when it is not.
+
+    """
+    if value not in choices:
+        raise UsageError(f"{what} must be {' or '.join(choices)}, not {value!r:.100}")
+
+
+def require_callback(value: object, what: str) -> None:
+    """Refuse an argument that cannot be called.
+
+    Raises:
+        UsageError: when it cannot.
+
+    """
+    if not callable(value):
+        raise UsageError(f"{what} must be callable, not {value!r:.100}")
 
 
 @attrs.frozen
@@ -61,6 +115,7 @@ class Reference:
             ReferenceInvalid: when Kubernetes would call it ``InvalidImageName``.
 
         """
+        text = string(text, "an image name")
         whole = whole or text
         rest, at, digest_text = text.partition("@")
         digest = _digest(digest_text, whole) if at else None
@@ -191,8 +246,3 @@ def _invalid(text: str, why: str) -> ReferenceInvalid:
         f"not an image name: {text!r:.300}: {why}",
         hint="write it as in a pod spec: [REGISTRY/]REPOSITORY[:TAG], for example app:v1",
     )
-
-
-def several(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Return one name, or several, as a tuple."""
-    return (names,) if isinstance(names, str) else tuple(names)

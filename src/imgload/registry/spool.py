@@ -80,14 +80,23 @@ class Spool:
         try:
             file.write(chunk)
         except OSError as error:
-            self._let_go(f"{tempfile.gettempdir()}: {error.strerror}")
+            self._lost(error)
+
+    def _lost(self, error: OSError) -> None:
+        # not gettempdir(), which raises where no folder can be written to
+        self._let_go(f"{tempfile.tempdir or 'any temporary folder'}: {error.strerror}")
 
     def _let_go(self, why: str) -> None:
         self.why = why
         self.close()
 
     def check(self, digest: Digest) -> None:
-        """Raise DigestMismatch when the content is not what it should be."""
+        """Settle whether it is kept, and raise DigestMismatch when it is not what it should be."""
+        if self._file is not None:
+            try:
+                self._file.flush()  # or the last bytes would be written, and fail, when it is read
+            except OSError as error:
+                self._lost(error)
         found = Digest("sha256", self._hasher.hexdigest())
         if found != digest:
             raise DigestMismatch(f"a pushed blob is {found}, not {digest}")
@@ -98,7 +107,12 @@ class Spool:
         return self._file is not None
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the content from its beginning; may be called more than once."""
+        """Yield the content from its beginning; may be called more than once.
+
+        Raises:
+            OSError: when the disk fails.
+
+        """
         if self._file is not None:
             self._file.seek(0)
             while chunk := self._file.read(_CHUNK):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -222,7 +223,7 @@ class EngineSource(Pusher):
         except (ArchiveInvalid, DigestMismatch) as error:
             raise EngineFailed(
                 f"{self.engine.endpoint} saved an archive that cannot be used: {error.message}",
-                hint=f"see what it saves with: {self.name} save {' '.join(handles)} | tar -tv",
+                hint=f"see what it saves with: {self.name} save {shlex.join(handles)} | tar -tv",
                 refused=True,
             ) from error
 

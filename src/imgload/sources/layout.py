@@ -35,7 +35,7 @@ def layout_chunks(folder: Path) -> Iterator[bytes]:
 def _blobs(folder: Path) -> Iterator[str]:
     for blob in sorted((folder / "blobs").glob("*/*")):
         if blob.parent.is_symlink() or blob.parent.parent.is_symlink():
-            raise ArchiveInvalid(f"cannot read {blob.parent}: it is a link")
+            raise ArchiveInvalid(f"cannot read {str(blob.parent)!r}: it is a link")
         with suppress(ArchiveInvalid):
             Digest(blob.parent.name, blob.name)
             yield str(blob.relative_to(folder))
@@ -47,7 +47,10 @@ def _member(folder: Path, path: str) -> Iterator[bytes]:
         yield header(path, size)
         left = size
         while left:
-            chunk = file.read(min(CHUNK, left))
+            try:
+                chunk = file.read(min(CHUNK, left))
+            except OSError as error:
+                raise ArchiveInvalid(f"cannot read {folder / path}: {error.strerror}") from error
             if not chunk:
                 raise ArchiveInvalid(f"{folder / path} shrank while it was read")
             left -= len(chunk)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
+from imgload.core.errors import ArchiveInvalid
 from imgload.oci.digest import Digest
 from imgload.oci.document import Index, Manifest, parse_json
 from imgload.sources.base import Found
@@ -20,7 +22,7 @@ def manifest_for(pushed: Mapping[Digest, bytes], image: Found) -> Manifest | Non
         image: as the engine reports it.
 
     """
-    found = [Manifest.parse(pushed[digest]) for digest in _reported(pushed, image)]
+    found = _parsed(pushed[digest] for digest in _reported(pushed, image))
     fitting = [m for m in found if len(m.layers) == len(image.diff_ids)]
     return fitting[0] if len(fitting) == 1 else None
 
@@ -48,9 +50,16 @@ def documents_for(pushed: Mapping[Digest, bytes], image: Found) -> dict[Digest, 
 def _only_of(pushed: Mapping[Digest, bytes], image: Found) -> Digest | None:
     """Return the one manifest whose config the engine reports."""
     config = str(image.image_id).encode()
-    raws = {digest: raw for digest, raw in pushed.items() if image.image_id and config in raw}
-    found = [d for d, raw in raws.items() if Manifest.parse(raw).config.digest == image.image_id]
+    raws = [raw for raw in pushed.values() if image.image_id and config in raw]
+    found = [m.digest for m in _parsed(raws) if m.config.digest == image.image_id]
     return found[0] if len(found) == 1 else None
+
+
+def _parsed(raws: Iterable[bytes]) -> Iterator[Manifest]:
+    """Yield the image manifests; an index may list others, such as artifacts and indexes."""
+    for raw in raws:
+        with suppress(ArchiveInvalid):
+            yield Manifest.parse(raw)
 
 
 def _reported(pushed: Mapping[Digest, bytes], image: Found) -> Iterator[Digest]:

@@ -229,6 +229,8 @@ class PushSink:
                 self.receiver.image(content)
         except SourceError as error:
             raise PushIncomplete(f"the engine pushed another image: {error.message}") from error
+        except OSError as error:
+            raise PushIncomplete(f"a kept blob cannot be read: {error.strerror}") from error
         return content
 
     def _require_open(self) -> None:

@@ -123,3 +123,24 @@ def on_a_terminal(environ: dict[str, str]) -> bytes:
     shown = os.read(ours, 1 << 16)
     os.close(ours)
     return shown
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_another_full_disk_is_not_taken_for_the_output(unbuffered: str) -> None:
+    """The output is well; what could not be written is something else."""
+    code = (
+        "import os; from imgload.cli.app import finish\n"
+        "finish(lambda: os.write(os.open('/dev/full', os.O_WRONLY), b'x'))"
+    )
+    environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, env=environ, text=True, check=False)
+    assert "the output could not be written" not in ended.stderr
+    assert ended.stderr.endswith("OSError: [Errno 28] No space left on device\n")
+    with FULL.open("wb") as full:
+        command = [sys.executable, "-m", "imgload", "--version"]
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env=environ, text=True, check=False
+        )
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -9,6 +10,8 @@ import imgload
 from imgload.core import errors
 from imgload.core.errors import ImgloadError, error_json, reason
 from imgload.engines.base import ExecResult
+from imgload.oci.digest import Digest
+from imgload.tools.doctor.finding import Finding
 
 PUBLIC = {name: getattr(imgload, name) for name in imgload.__all__}
 CLASSES = {
@@ -105,6 +108,8 @@ WARNINGS = [
     "Warning: Permanently added 'host' (ED25519) to the list of known hosts.",
     "** WARNING: connection is not using a post-quantum key exchange algorithm.",
     "DEPRECATED: The legacy builder is deprecated",
+    '{"level":"warning","msg":"\\"level\\":\\"fatal\\"","time":"2026-11-29T03:00:00Z"}',
+    '{"time":"2026-11-29T03:00:00Z", "level":"WARN", "msg":"old"}',
 ]
 
 
@@ -120,3 +125,36 @@ def test_the_message_of_a_log_line_is_the_reason() -> None:
     """As crictl prints it."""
     line = 'time="2026-11-23T08:19:52Z" level=fatal msg="no such image \\"a\\" present"'
     assert reason(line) == 'no such image "a" present'
+    assert (
+        reason('{"level":"fatal","msg":"it is \\"corrupt\\"","error":"a"}') == 'it is "corrupt": a'
+    )
+
+
+@pytest.mark.parametrize("line", ["{", "{}", '{"a": 1}', "{" * 100_000, '{"level": 5, "msg": []}'])
+def test_another_line_in_braces_stays(line: str) -> None:
+    """It is no log."""
+    assert reason(line) == line
+
+
+FAKE = "\n✓ kind-worker: loaded"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda: str(raised(Digest.parse, f"sha256:{FAKE}")),
+        lambda: str(raised(Digest.parse, f"{FAKE}:00")),
+        lambda: ImgloadError("it failed", hint=f"rm 'a{FAKE}'").hint,
+        lambda: Finding("image", "problem", "it failed", f"rm 'a{FAKE}'").hint,
+    ],
+)
+def test_text_from_elsewhere_begins_no_line(said: Callable[[], str]) -> None:
+    """A line of its own could be taken for imgload's."""
+    assert "kind-worker" in said()
+    assert "\n" not in said()
+
+
+def raised(call: Callable[[str], object], text: str) -> ImgloadError:
+    with pytest.raises(ImgloadError) as caught:
+        call(text)
+    return caught.value

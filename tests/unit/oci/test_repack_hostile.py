@@ -191,6 +191,17 @@ def test_a_malformed_docker_manifest_is_refused(manifest: bytes) -> None:
     assert isinstance(refused(pack([*entries, ("manifest.json", manifest)])), ArchiveInvalid)
 
 
+def test_the_layers_of_all_images_of_a_docker_archive_are_counted() -> None:
+    """Each is a value in a bounded document, and would be a descriptor of some hundred bytes."""
+    member = layer("l")
+    config = encode({"rootfs": {"type": "layers", "diff_ids": [str(Digest.of(member))] * 1000}})
+    entry: Json = {"Config": "c.json", "Layers": ["l"] * 1000}
+    files = [("c.json", config), ("l", member), ("manifest.json", encode([entry] * 51))]
+    error = refused(pack(files))
+    assert isinstance(error, ArchiveInvalid)
+    assert "50000 layers" in error.message
+
+
 @pytest.mark.parametrize("layers", [None, [], ["a"], ["a"] * 1001, "ab", {"a": 1}, [None, None]])
 def test_a_docker_manifests_layers_fit_its_config(layers: object) -> None:
     """As many as there are diff IDs, and all there."""

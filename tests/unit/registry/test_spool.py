@@ -1,6 +1,8 @@
 """A blob that is kept until it is known where it belongs."""
 
 import hashlib
+import resource
+import tempfile
 
 import pytest
 from hypothesis import given
@@ -124,3 +126,27 @@ def test_a_disk_that_is_full_is_told_as_such(monkeypatch: pytest.MonkeyPatch) ->
     assert not spool.kept
     assert "/proc/nowhere: No such file" in spool.why
     assert spool.size == IN_MEMORY + 2
+
+
+def test_a_disk_that_is_full_at_the_last_bytes_lets_go_of_the_blob() -> None:
+    """They are still in a buffer when the blob is complete."""
+    pieces = bytes(IN_MEMORY + 1), bytes(100)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (IN_MEMORY + 50, limits[1]))
+    try:
+        spool = filled(*pieces)
+        assert spool.kept
+        spool.check(Digest.of(b"".join(pieces)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not spool.kept
+    assert spool.why.endswith("File too large")
+
+
+def test_no_temporary_folder_lets_go_of_the_blob(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none can be written to, `tempfile` itself raises."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    spool = filled(bytes(IN_MEMORY + 1))
+    assert not spool.kept
+    assert "any temporary folder" in spool.why

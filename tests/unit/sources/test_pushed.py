@@ -14,7 +14,7 @@ from imgload.engines.cache import Memory
 from imgload.engines.endpoint import Endpoint
 from imgload.loader.loader import Loader
 from imgload.oci.digest import Digest
-from imgload.oci.document import Index, Manifest
+from imgload.oci.document import Descriptor, Index, Manifest
 from imgload.oci.platform import Platform
 from imgload.sources.base import Found
 from imgload.sources.engine import EngineSource
@@ -65,6 +65,15 @@ def test_the_manifest_that_the_engine_reports_is_believed() -> None:
         manifest = manifest_for(pushed, wanted)
         assert manifest
         assert manifest.digest == image
+
+
+def test_what_is_listed_and_no_image_is_left_out() -> None:
+    """An index may list an index or an artifact without a platform."""
+    children = IMAGE.manifest, index(OTHER.manifest), b'{"layers": []}'
+    listed = Index.build(tuple(Descriptor("", Digest.of(child), len(child)) for child in children))
+    manifest = manifest_for(pushes(*children, listed), found(Digest.of(listed)))
+    assert manifest
+    assert manifest.digest == Digest.of(IMAGE.manifest)
 
 
 def test_no_other_is_believed() -> None:

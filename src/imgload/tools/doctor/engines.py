@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 
 from imgload.core.errors import EngineError, EngineNotPermitted, ImgloadError, UsageError
@@ -41,7 +42,9 @@ def _no_address(error: UsageError) -> Finding:
     if origin not in _VARIABLES:
         return Finding.of("engines", error)
     path = os.environ.get(origin, "")
-    meant = f"export {origin}=unix://{path}" if path.startswith("/") else error.hint
+    meant = (
+        f"export {origin}={shlex.quote(f'unix://{path}')}" if path.startswith("/") else error.hint
+    )
     return Finding("engines", "problem", error.message, f"{meant}; or unset {origin}")
 
 

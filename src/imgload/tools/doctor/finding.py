@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
-from imgload.core.errors import JSON_VERSION, ImgloadError, printable
+from imgload.core.errors import JSON_VERSION, ImgloadError, one_line, printable
 
 Check = Literal["engines", "receiver", "context", "clusters", "nodes", "skaffold", "image", "pods"]
 Status = Literal["ok", "info", "warning", "problem"]
@@ -29,7 +29,7 @@ class Finding:
     check: Check
     status: Status
     message: str = attrs.field(converter=printable)
-    hint: str = attrs.field(default="", converter=printable)
+    hint: str = attrs.field(default="", converter=one_line)
     exit_status: int = attrs.field(default=1, repr=False)
 
     @classmethod

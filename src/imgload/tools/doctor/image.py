@@ -132,7 +132,7 @@ def _elsewhere(text: str) -> Iterator[Finding]:
     for place, holds in zip(places, answers(calls, SECONDS), strict=True):
         if holds is True:
             what = f"{place.endpoint} has it, and is not asked: {place.passed_over}"
-            take = f"imgload load {text} --from {place.answered.url}"
+            take = shlex.join(["imgload", "load", text, "--from", place.answered.url])
             yield Finding("image", "info", what, take)
 
 

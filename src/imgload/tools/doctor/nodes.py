@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -72,7 +73,7 @@ def _wrong(node: Node, health: Health, host: About | None) -> Iterator[Finding]:
     if health.traits.snapshotter != DEFAULT_SNAPSHOTTER:
         used = health.traits.snapshotter
         what = f"{node.name} unpacks with {used}, where ctr alone takes {DEFAULT_SNAPSHOTTER}"
-        by_hand = f"by hand: ctr -n k8s.io images import --snapshotter={used} FILE"
+        by_hand = f"by hand: ctr -n k8s.io images import --snapshotter={shlex.quote(used)} FILE"
         yield Finding("nodes", "info", f"{what}; imgload knows", by_hand)
 
 
@@ -84,8 +85,10 @@ def _plugins(node: Node, health: Health) -> Iterator[Finding]:
         state = health.plugins.get(key, "not there")
         if state != "ok":
             wrong = f"{node.name}: {what} is {state} in containerd, so that no pod can run"
-            see = f"{node.engine.name} exec {node.name} ctr plugins ls -d id=={key[1]}"
-            yield Finding("nodes", "problem", wrong, f"see why: {see}")
+            see = f"ctr plugins ls -d {shlex.quote(f'id=={key[1]}')}"
+            yield Finding(
+                "nodes", "problem", wrong, f"see why: {node.engine.name} exec {node.name} {see}"
+            )
 
 
 def _space(node: Node, health: Health) -> Iterator[Finding]:

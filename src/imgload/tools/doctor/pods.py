@@ -94,7 +94,7 @@ def _finding(pod: Any, container: Any, reason: str, name: str) -> Finding:
     node = str(pod["spec"].get("nodeName") or "its node")
     what = f"pod {space}/{called} on {node}: {reason}, with imagePullPolicy {policy}"
     again = f"kubectl -n {shlex.quote(space)} delete pod {shlex.quote(called)}"
-    load = f"imgload load {name}, then: {again}"
+    load = f"imgload load {shlex.quote(name)}, then: {again}"
     hints = {
         "Always": f"set imagePullPolicy: IfNotPresent, so that the node's image is taken; {load}",
         "Never": load,

@@ -7,6 +7,7 @@ their subdomains as well, addresses, networks, and ``*``; loopback is never aske
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ def check_proxies(
     elif passed:
         what = f"{node} asks a proxy ({shown}) for what it pulls from {', '.join(passed)}"
         names = ",".join(_host(host) for host in passed)
-        yield Finding("nodes", "warning", what, f"put {names} into NO_PROXY; {again}")
+        yield Finding("nodes", "warning", what, f"put {shlex.quote(names)} into NO_PROXY; {again}")
     else:
         yield Finding("nodes", "info", f"{node} pulls through a proxy ({shown})")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -67,4 +68,5 @@ def check_receiver(endpoint: Endpoint, *, reached: bool | ImgloadError) -> Itera
     yield Finding("receiver", "ok", f"{endpoint} can push here: only what is missing moves")
     if Memory.load().is_cut_off(endpoint.url):
         what = f"{endpoint} could not push here within the last day, so that images are saved whole"
-        yield Finding("receiver", "info", what, f"to forget that: rm {state_folder()}/engines.json")
+        memory = shlex.quote(str(state_folder() / "engines.json"))
+        yield Finding("receiver", "info", what, f"to forget that: rm {memory}")

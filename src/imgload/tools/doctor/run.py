@@ -9,6 +9,7 @@ from functools import partial
 from imgload.core.errors import ImgloadError
 from imgload.engines.base import About, Engine
 from imgload.engines.discovery.discover import connect
+from imgload.oci.reference import string, string_or_none, strings
 from imgload.tools.doctor import clusters as areas
 from imgload.tools.doctor import receiver
 from imgload.tools.doctor.context import check_context
@@ -39,8 +40,9 @@ def examine(
         ReferenceInvalid: when the image's name is none.
 
     """
+    cluster, nodes = string_or_none(cluster, "cluster"), strings(nodes, "nodes")
     if image is not None:
-        name_of(image)
+        name_of(image := string(image, "image"))
     with ExitStack() as stack:
         return Diagnosis(tuple(_examined(stack, image, cluster, nodes)))
 

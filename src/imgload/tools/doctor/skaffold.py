@@ -6,6 +6,7 @@ For the kube context of a kind or k3d cluster it calls these programs to load.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 
@@ -39,7 +40,9 @@ def _engine(found: Discovery) -> Finding:
         return Finding("skaffold", "ok", f"Skaffold builds with {endpoint}{kind}")
     what = f"Skaffold builds with {client.url} ({client.origin}), where no engine answers"
     if others := found.endpoints:
-        return Finding("skaffold", "warning", what, f"export DOCKER_HOST={others[0].url}")
+        return Finding(
+            "skaffold", "warning", what, f"export DOCKER_HOST={shlex.quote(others[0].url)}"
+        )
     return Finding("skaffold", "warning", what)
 
 
@@ -63,5 +66,5 @@ def _drop_ins() -> Iterator[Finding]:
             yield Finding("skaffold", "ok", f"`{name}` is imgload's ({ours[0]}), and {rest}")
         else:
             what = f"`{name}` is {programs[0]}; imgload's, {ours[0]}, comes after it on PATH"
-            first = f"put it first: export PATH={ours[0].parent}:$PATH"
+            first = f"put it first: export PATH={shlex.quote(str(ours[0].parent))}:$PATH"
             yield Finding("skaffold", "warning", what, first)

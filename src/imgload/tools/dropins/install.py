@@ -94,7 +94,7 @@ def uninstall(name: str, folder: Path) -> Path:
         UsageError: when there is no such file, or it is another's.
 
     """
-    which = f"see which there are: type -a {name}"
+    which = f"see which there are: type -a {shlex.quote(name)}"
     path = _place(name, folder, which)
     if path.is_symlink() or not is_ours(path):
         what = "is not imgload's" if path.exists() or path.is_symlink() else "is not there"

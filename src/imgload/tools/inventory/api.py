@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from imgload.oci.reference import several
+from imgload.oci.reference import strings
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -45,7 +45,7 @@ def images(
 
     with Connections.open() as connections:
         chosen = connections.select_nodes(cluster, nodes)
-        return list_images(chosen, several(patterns), unused=unused, drift=drift)
+        return list_images(chosen, strings(patterns, "patterns"), unused=unused, drift=drift)
 
 
 def prune(
@@ -81,6 +81,6 @@ def prune(
     from imgload.loader.session import Connections  # noqa: PLC0415 - start-up
     from imgload.tools.inventory.prune import Policy, prune_nodes  # noqa: PLC0415
 
-    policy = Policy(several(repositories), keep, older_than, everything)
+    policy = Policy(strings(repositories, "repositories"), keep, older_than, everything)
     with Connections.open() as connections:
         return prune_nodes(connections.select_nodes(cluster, nodes), policy, dry_run=dry_run)

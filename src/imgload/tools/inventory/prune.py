@@ -45,6 +45,10 @@ class Policy:
 
     def __attrs_post_init__(self) -> None:
         require_repositories(self.repositories)
+        if type(self.keep) is not int:
+            raise UsageError(f"keep must be an integer, not {self.keep!r:.100}")
+        if self.older_than is not None and not isinstance(self.older_than, timedelta):
+            raise UsageError(f"older_than must be a timedelta, not {self.older_than!r:.100}")
         if self.keep < 0:
             raise UsageError(f"cannot keep {self.keep} builds", hint="0 keeps none")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from imgload.clusters.nodes.node import Node
 from imgload.core.errors import JSON_VERSION, UsageError
 from imgload.engines.discovery.discover import explained
 from imgload.loader.session import Connections
+from imgload.oci.reference import string_or_none, strings
 from imgload.sources.locate import locate, named, require_names
 from imgload.tools.remote_registry.client import RegistryClient
 from imgload.tools.remote_registry.config_map import Hosting, announce, withdraw
@@ -100,12 +102,13 @@ def connect_registry(
 
     """
     address = RegistryUrl.parse(url)
-    names = registry_names(address, mirrors)
+    names = registry_names(address, strings(mirrors, "mirrors"))
     if address.is_loopback:
         raise UsageError(
             f"{address} is the node itself, as seen from a node",
             hint="give the address at which the nodes see it, and the name on this machine as a"
-            f" mirror: imgload registry connect http://REGISTRY:5000 --mirror {address.host}",
+            " mirror: imgload registry connect http://REGISTRY:5000"
+            f" --mirror {shlex.quote(address.host)}",
         )
     with Connections.open() as connections:
         chosen, context = _chosen(connections, cluster, nodes)
@@ -167,7 +170,8 @@ def push_to_registry(
 
     """
     client = RegistryClient(RegistryUrl.parse(url))
-    texts = [images] if isinstance(images, str) else list(images)
+    texts = strings(images, "images")
+    name = string_or_none(name, "name")
     require_names(texts, name)
     client.check()
     with Connections.open(source) as connections:
@@ -181,6 +185,7 @@ def _chosen(
     connections: Connections, cluster: str | None, names: Sequence[str]
 ) -> tuple[Sequence[Node], str]:
     """Return the nodes, and kubectl's context where they are a whole cluster."""
+    names = strings(names, "nodes")
     if names:
         return connections.select_nodes(cluster, names), ""
     chosen = connections.select_cluster(cluster)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from http import HTTPStatus
@@ -145,7 +146,8 @@ class RegistryClient:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise RegistryError(
                 f"{self.url} does not answer ({method} {target.partition('?')[0]}): {why}",
-                hint=f"see whether it runs, and has this address here: curl {self.url}/v2/",
+                hint="see whether it runs, and has this address here:"
+                f" curl {shlex.quote(f'{self.url}/v2/')}",
             ) from error
 
 
@@ -222,9 +224,10 @@ def media_type(raw: bytes) -> str:
 
 
 def _words(body: bytes) -> str:
-    """Return a registry's own words (OCI distribution spec, "Error Codes")."""
+    """Return a registry's own words in one line (OCI distribution spec, "Error Codes")."""
     try:
         errors: Any = load_json(body)["errors"]
-        return "; ".join(f"{e['code']}: {e.get('message') or ''}".rstrip(": ") for e in errors)
+        text = "; ".join(f"{e['code']}: {e.get('message') or ''}".rstrip(": ") for e in errors)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return body[:300].decode(errors="replace").strip()
+        text = body[:300].decode(errors="replace")
+    return " ".join(text.split())

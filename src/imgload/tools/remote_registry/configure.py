@@ -9,6 +9,7 @@ moved aside; folders that were made carry a mark, and are removed again.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -219,13 +220,14 @@ def _folders(node: Node, *, any_runtime: bool = False) -> tuple[str, ...] | None
     return parse_registry_folders(dump.text)
 
 
-def _run(node: Node, script: str, *arguments: str) -> tuple[str, ...]:
+def _run(node: Node, script: str, root: str, *arguments: str) -> tuple[str, ...]:
     """Run a script, and return its lines about files."""
-    result = node.engine.exec(node.container.id, ["sh", "-c", script, "imgload", *arguments])
+    result = node.engine.exec(node.container.id, ["sh", "-c", script, "imgload", root, *arguments])
     if result.exit_status:
         raise NodeUnusable(
             f"{node.name}: its registries could not be set up: {result.message}",
-            hint=f"look at them with: {node.engine.name} exec {node.name} ls -lR {arguments[0]}",
+            hint=f"look at them with: {node.engine.name} exec {node.name}"
+            f" ls -lR {shlex.quote(root)}",
         )
     lines = result.stdout.decode(errors="replace").splitlines()
     return tuple(line for line in lines if _FILE.fullmatch(line))

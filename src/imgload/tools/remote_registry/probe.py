@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 
 from imgload.clusters.nodes.batch import NOT_FOUND
 from imgload.clusters.nodes.containerd import probe_command
@@ -79,7 +80,8 @@ def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
     if not asked:
         raise NodeUnusable(
             f"{node.name}: its registries could not be set up: {result.message}",
-            hint=f"look at them with: {node.engine.name} exec {node.name} ls -lR {root}",
+            hint=f"look at them with: {node.engine.name} exec {node.name}"
+            f" ls -lR {shlex.quote(root)}",
         )
     if int(asked.group(1)) in {NOT_FOUND, NOT_PERMITTED}:
         return None

@@ -8,6 +8,7 @@ own.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import attrs
@@ -120,7 +121,7 @@ if [ "$expected" != "$text" ]; then
     printf '%s' "$text" >"$new"
     said=$(containerd --config "$new" config dump 2>&1 >/dev/null) || {
         rm "$new"
-        printf 'containerd refuses it: %s\n' "$said" >&2
+        printf 'containerd refuses it:\n%s\n' "$said" >&2
         exit 1
     }
     trap 'exit 1' HUP INT TERM
@@ -205,9 +206,10 @@ def restore(node: Node) -> tuple[str, ...]:
         if restored is None and backup in {None, text}:
             return ()
         if restored is None:
+            backup_path = shlex.quote(f"{service.config}{_BACKUP}")
             raise NodeUnusable(
                 f"{service.config} is not what imgload wrote any more",
-                hint=f"what it was before is {service.config}{_BACKUP}: move or remove that",
+                hint=f"what it was before is {backup_path}: move or remove that",
             )
     if backup is not None and restored.rstrip("\n") == backup.rstrip("\n"):
         how = "backup"
@@ -262,6 +264,6 @@ def _run(node: Node, script: str, service: _Service, *arguments: str) -> None:
     if result.exit_status:
         raise NodeUnusable(
             f"{node.name}: changing {service.config} failed: {result.message}",
-            hint=f"{node.engine.name} exec {node.name} containerd --config {service.config}"
-            " config dump",
+            hint=f"{node.engine.name} exec {node.name} containerd"
+            f" --config {shlex.quote(service.config)} config dump",
         )

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import attrs
 
 from imgload.core.errors import UsageError
-from imgload.oci.reference import Reference, is_registry
+from imgload.oci.reference import Reference, is_registry, string
 
 _URL = re.compile(r"(https?)://([^/]{1,300})/?", re.ASCII)
 _PORT = re.compile(r"(.*?)(?::([0-9]{1,5}))?", re.ASCII)
@@ -40,7 +40,7 @@ class RegistryUrl:
             UsageError: when it is anything else; a path, a user or a password are, too.
 
         """
-        match = _URL.fullmatch(text)
+        match = _URL.fullmatch(string(text, "url"))
         if not match or not is_registry(match.group(2)) or not _has_port(match.group(2)):
             raise UsageError(f"not a registry's URL: {text!r:.300}", hint=_EXAMPLE)
         return cls(cast("Literal['http', 'https']", match.group(1)), match.group(2))

@@ -5,6 +5,7 @@ Its start is part of every build: what is not needed to start one is imported wh
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -177,7 +178,7 @@ class _Run:
             return
         seen = Held.by(theirs, self.request).seen
         told = f"Skaffold looks for {self.request.image} in {theirs.endpoint}"
-        variable = f"DOCKER_HOST={engine.endpoint.url}"
+        variable = f"DOCKER_HOST={shlex.quote(engine.endpoint.url)}"
         if seen is None:
             ready.note(f"{told}, and it is in {engine.endpoint}: set {variable}")
         elif seen != image_id:

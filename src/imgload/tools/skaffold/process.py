@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -107,7 +108,8 @@ def started(
         signals.release()
         raise UsageError(
             f"cannot run {argv[0]!r}: {error.strerror or error}",
-            hint="is it installed, executable, and on PATH? try: command -v " + argv[0],
+            hint="is it installed, executable, and on PATH? try: command -v "
+            + shlex.quote(argv[0]),
         ) from error
     try:
         signals.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -113,6 +114,6 @@ def _is_true(name: str, text: str) -> bool:
     if text.lower() not in _YES_OR_NO:
         raise UsageError(
             f"{name} is neither true nor false: {text!r}",
-            hint=f"when your own shell exports it: env -u {name} skaffold dev",
+            hint=f"when your own shell exports it: env -u {shlex.quote(name)} skaffold dev",
         )
     return _YES_OR_NO[text.lower()]

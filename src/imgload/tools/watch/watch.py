@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from importlib import import_module
+from os import PathLike
 from typing import Any
 
 import attrs
@@ -32,6 +33,7 @@ from imgload.loader.report import LoadFailed, Report
 from imgload.loader.session import Connections
 from imgload.oci.digest import Digest
 from imgload.oci.patterns import engine_filter, meant, parse_patterns
+from imgload.oci.reference import require_callback, strings
 from imgload.sources.engine import EngineSource
 from imgload.tools.watch.listener import Back, Heard, Listener, Lost, Told
 from imgload.tools.watch.selection import LastingSelection
@@ -158,11 +160,13 @@ class Watch:
         *,
         cluster: str | None = None,
         nodes: Sequence[str] = (),
-        source: str | None = None,
+        source: str | PathLike[str] | None = None,
         on_event: Callable[[Event], None] = lambda _: None,
     ) -> Iterator[Watch]:
         """Begin to listen, until the end of the block; arguments and errors as for `watch`."""
-        wanted = parse_patterns(patterns)
+        wanted = parse_patterns(strings(patterns, "patterns"))
+        require_callback(on_event, "on_event")
+        names = strings(nodes, "nodes")
         if not wanted:
             raise UsageError("no image named", hint="name some: imgload watch app 'ghcr.io/me/*'")
         with Connections.open(source) as connections:
@@ -170,7 +174,7 @@ class Watch:
             if not sources:
                 raise UsageError(f"{source} is no engine", hint="watch an engine: --from docker")
             with explained(connections.found.silent):
-                selection = LastingSelection.settle(connections.engines, cluster, nodes)
+                selection = LastingSelection.settle(connections.engines, cluster, names)
             watch = cls(sources, selection, wanted, on_event)
             listeners = watch.listeners()
             try:
@@ -396,7 +400,7 @@ def watch(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
-    source: str | None = None,
+    source: str | PathLike[str] | None = None,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Iterator[WatchedLoad | Note]:
     """Load each image whose name matches, the moment an engine has built or tagged it.
@@ -422,8 +426,7 @@ def watch(
         UsageError: when a pattern or the source makes no sense.
 
     """
-    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
     with Watch.open(
-        wanted, cluster=cluster, nodes=nodes, source=source, on_event=on_event
+        patterns, cluster=cluster, nodes=nodes, source=source, on_event=on_event
     ) as opened:
         yield from opened

@@ -144,7 +144,7 @@ def engine(folder: Path, kind: EngineKind, *containers: Container, at: str = "x"
 
 
 def nodes(cluster: str, count: int = 1) -> list[Container]:
-    return [container(f"{cluster}-worker{number}", cluster) for number in range(count)]
+    return [container(f"{cluster}-worker{number}", cluster) for number in range(2, count + 2)]
 
 
 def chosen(engines: list[LocalEngine], request: Request = LISTED) -> list[tuple[str, str]]:
@@ -156,16 +156,16 @@ def chosen(engines: list[LocalEngine], request: Request = LISTED) -> list[tuple[
 def test_docker_comes_first_as_with_kind(tmp_path: Path) -> None:
     """A cluster of that name on Podman is meant when Docker has none."""
     podman = engine(tmp_path, "podman", *nodes("kind"))
-    assert chosen([engine(tmp_path, "docker", *nodes("a")), podman]) == [("podman", "kind-worker0")]
+    assert chosen([engine(tmp_path, "docker", *nodes("a")), podman]) == [("podman", "kind-worker2")]
     assert chosen([podman, engine(tmp_path, "docker", *nodes("kind"))]) == [
-        ("docker", "kind-worker0")
+        ("docker", "kind-worker2")
     ]
 
 
 def test_the_provider_alone_counts_where_one_is_set(tmp_path: Path) -> None:
     """The error tells who has such a cluster."""
     both = [engine(tmp_path, "docker", *nodes("kind")), engine(tmp_path, "podman", *nodes("a"))]
-    assert chosen(both, Request(("kind",), engine="docker")) == [("docker", "kind-worker0")]
+    assert chosen(both, Request(("kind",), engine="docker")) == [("docker", "kind-worker2")]
     with pytest.raises(
         ClusterNotFound, match=r'^no nodes found for cluster "kind" on podman'
     ) as no:
@@ -201,11 +201,11 @@ def test_two_clusters_of_one_engines_kind_are_no_guess(tmp_path: Path) -> None:
 def test_nodes_are_taken_in_the_order_given_and_once(tmp_path: Path) -> None:
     """One that is not there fails the call, as with kind; an empty list is all."""
     there = [engine(tmp_path, "docker", *nodes("kind", 3))]
-    asked = Request(("kind",), nodes=("kind-worker2", "kind-worker0", "kind-worker2"))
-    assert [name for _, name in chosen(there, asked)] == ["kind-worker2", "kind-worker0"]
+    asked = Request(("kind",), nodes=("kind-worker4", "kind-worker2", "kind-worker4"))
+    assert [name for _, name in chosen(there, asked)] == ["kind-worker4", "kind-worker2"]
     assert len(chosen(there, Request(("kind",), nodes=()))) == 3
     with pytest.raises(NodeNotFound, match=r'^unknown node: "x"'):
-        chosen(there, Request(("kind",), nodes=("kind-worker0", "x")))
+        chosen(there, Request(("kind",), nodes=("kind-worker2", "x")))
 
 
 def results(*actions: str) -> Report:
