@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import attrs
 import pytest
 
 import imgload
+from imgload.engines.temporary_tags import note, stale
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.test_watch import watching
 from tests.lab import Lab, Node
@@ -140,3 +142,16 @@ def test_a_list_that_is_built_is_loaded_by_a_watch(listed: Listed, node: Node) -
         document = watcher.loaded()
         assert document["ok"], document
         assert cri_id(node, listed.full) == listed.image_ids["linux/amd64"]
+
+
+def test_a_list_that_a_killed_run_left_is_removed_by_the_next(lab: Lab) -> None:
+    """Skaffold's images for several platforms are pushed as one."""
+    listed = f"localhost/imgload-{secrets.token_hex(8)}"
+    noted = note(lab.podman.url, listed)
+    assert noted
+    noted.leave()
+    lab.podman.cli("manifest", "create", listed)
+    assert listed in lab.podman.cli("images")
+    imgload.find_clusters()
+    assert listed not in lab.podman.cli("images")
+    assert list(stale([lab.podman.url])) == []

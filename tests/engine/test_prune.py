@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import imgload
+from imgload.engines import exec_stream as attached
 from imgload.engines.base import Engine
+from imgload.tools.inventory import remove as removal
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.test_rollback import CTR, program
 from tests.lab import Lab, Node
@@ -251,3 +253,22 @@ def test_the_command_asks_first_and_one_broken_node_stops_no_other(
     again = run_imgload("prune", repository, "-c", "lab-d3", "--keep", "0", "--yes", "-o", "json")
     removed = {n["node"]: len(n["removed"]) for n in json.loads(again.stdout)["nodes"]}
     assert removed == {nodes[0]: 0, nodes[1]: 1, nodes[2]: 0}
+
+
+def test_a_slow_garbage_collection_is_waited_for(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``ctr images rm --sync`` prints nothing meanwhile."""
+    repository = f"ghcr.io/{unique().replace(':', '/')}"
+    for tag in ("old", "new"):
+        images.build(lab.docker, f"{repository}:{tag}")
+        imgload.load(f"{repository}:{tag}", cluster="lab-d21", source="docker")
+    monkeypatch.setattr(attached, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(removal, "SAY_SECONDS", 0.3)
+    slow = f'case "$*" in *" images rm --sync"*) sleep 4;; esac; exec {CTR} "$@"'
+    node = lab.cluster("lab-d21").nodes[0]
+    with program(node, "ctr", slow):
+        report = imgload.prune([repository], cluster="lab-d21", keep=1)
+    [removed] = report.nodes[0].removed
+    assert removed.loaded_as == (f"{repository}:old",)
+    forget(node, f"{repository}:new")

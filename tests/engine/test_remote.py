@@ -21,6 +21,7 @@ from imgload.sources.choose import TransportOption
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.remote import open_folder, soon
+from tests.engine.test_watch import watching
 from tests.lab import Lab
 from tests.lab.rootless import RootlessPodman
 from tests.lab.sshd import Sshd
@@ -100,6 +101,32 @@ def test_an_ssh_that_has_ended_is_started_again_once(
     forget(node, f"docker.io/library/{tag}")
 
 
+@pytest.mark.parametrize("cluster", ["lab-d21", "lab-e21"])
+def test_a_watch_goes_on_after_its_ssh_has_ended(
+    lab: Lab, images: Images, over_ssh: Sshd, monkeypatch: pytest.MonkeyPatch, cluster: str
+) -> None:
+    """With one new login; it is told once, whether the names are read all the time or not."""
+    node, tag = lab.cluster(cluster).nodes[0], unique()
+    monkeypatch.setenv("DOCKER_HOST", over_ssh.url(str(node.engine.socket)))
+    with watching(tag, "-c", cluster, "--from", "docker") as watcher:
+        images.build(node.engine, tag)
+        assert watcher.loaded()["ok"]
+        before = logins(over_ssh)
+        parent = str(watcher.process.pid)
+        subprocess.run(["pkill", "-P", parent, "-f", "--", " -T "], check=True)
+        watcher.noted("waiting for it")
+        watcher.noted("is back")
+        images.build(node.engine, tag)
+        notes = []
+        while "images" not in (document := watcher.lines.get(timeout=30)):
+            notes.append(document["note"])
+        assert document["ok"], document
+        assert not [note for note in notes if "waiting for it" in note or "is back" in note]
+        assert logins(over_ssh) == before + 1
+        assert watcher.stop() == 0
+    forget(node, f"docker.io/library/{tag}")
+
+
 def rootless(lab: Lab) -> RootlessPodman:
     """Return the Podman of a user without rights."""
     found = lab.engine("podman-rootless")
@@ -135,7 +162,7 @@ def test_what_is_wrong_over_ssh_is_said(lab: Lab, over_ssh: Sshd, tmp_path: Path
 
 
 def test_ssh_ends_with_imgload_however_that_ends(lab: Lab, over_ssh: Sshd) -> None:
-    """Skaffold kills what does not stop within two seconds; nothing is left behind then."""
+    """Skaffold kills what does not stop within two seconds; the next run removes its folder."""
     script = (
         "import os, signal; from imgload.engines.discovery.attempt import Candidate;"
         "from imgload.engines.discovery.probe import probe;"
@@ -144,9 +171,14 @@ def test_ssh_ends_with_imgload_however_that_ends(lab: Lab, over_ssh: Sshd) -> No
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     command = [sys.executable, "-c", script]
-    with open_folder() as folder:  # nobody can remove what the killed one had there
+    with open_folder() as folder:
         environ = {**os.environ, "TMPDIR": str(folder)}
         killed = subprocess.run(command, env=environ, capture_output=True, check=False)
+        assert len(list(folder.iterdir())) == 1
+        by_socket = {**environ, "DOCKER_HOST": lab.docker.url}
+        look = [sys.executable, "-m", "imgload", "clusters"]
+        subprocess.run(look, env=by_socket, capture_output=True, check=True)
+        assert list(folder.iterdir()) == []
     ssh = Path(f"/proc/{int(killed.stdout)}")
     assert killed.returncode == -signal.SIGKILL
     deadline = time.monotonic() + 5
@@ -188,9 +220,9 @@ def test_an_engine_over_tls_is_source_and_host_of_nodes(
 
 
 def test_a_folder_that_a_killed_run_left_is_removed_by_the_next(
-    lab: Lab, images: Images, over_tls: str
+    lab: Lab, images: Images, over_tls: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not that of a run that still copies."""
+    """Whatever way it takes to the engine, and though it has nothing to send."""
     node, first, second = lab.cluster("lab-e21").nodes[0], unique(), unique()
     images.build(lab.docker28, first, os.urandom(200 << 20))
     images.build(lab.docker28, second)
@@ -200,16 +232,15 @@ def test_a_folder_that_a_killed_run_left_is_removed_by_the_next(
         return [name for name in node.exec("ls", "/var/lib").split() if "imgload-" in name]
 
     assert over_tls
+    imgload.load(second, cluster="lab-e21", source="docker")
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as copying:
         until(lambda: bool(folders()) or copying.poll() is not None, 60)
-        copying.send_signal(signal.SIGSTOP)
-        [folder] = folders()
-        imgload.load(second, cluster="lab-e21", source="docker", transport="archive")
-        assert folders() == [folder]
         copying.kill()
-    assert folders() == [folder]
-    images.build(lab.docker28, second)
-    imgload.load(second, cluster="lab-e21", source="docker", transport="archive")
+    assert len(folders()) == 1
+    monkeypatch.setenv("DOCKER_HOST", lab.docker28.url)
+    monkeypatch.delenv("DOCKER_TLS_VERIFY")
+    [image] = imgload.load(second, cluster="lab-e21", source="docker").images
+    assert image.nodes[0].action == "present"
     assert folders() == []
     forget(node, f"docker.io/library/{first}", f"docker.io/library/{second}")
 

@@ -13,6 +13,7 @@ import pytest
 
 import imgload
 from imgload.engines import exec_stream as attached
+from imgload.loader import execute as transfer
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab, Node
@@ -29,17 +30,20 @@ esac
 exec {ctr} "$@"
 """
 HOLD = "while [ -e /run/hold-import ]; do sleep 0.1; done"
+HOLDS = ("/run/first-import", "/run/second-import", "/run/hold-import")
 
 
 @contextmanager
 def program(node: Node, name: str, script: str) -> Iterator[None]:
     """Put a shell script before a program of the node's."""
     path = f"/usr/local/bin/{name}"
-    node.exec("sh", "-c", f"cat >{path} && chmod +x {path}", stdin=f"#!/bin/sh\n{script}".encode())
+    put = f"[ ! -e {path} ] || mv {path} {path}.real; cat >{path} && chmod +x {path}"
+    node.exec("sh", "-c", put, stdin=f"#!/bin/sh\n{script}".encode())
     try:
         yield
     finally:
-        node.exec("rm", "-rf", path, "/run/first-import", "/run/hold-import")
+        node.exec("rm", "-rf", path, *HOLDS)
+        node.exec("sh", "-c", f"[ ! -e {path}.real ] || mv {path}.real {path}")
 
 
 def half(*, before: str = ":", after: str = "exit 5") -> str:
@@ -53,6 +57,34 @@ def has(node: Node, name: str) -> bool:
     return bool(node.ctr("images", "ls", "-q", f"name=={name}").strip())
 
 
+UNPACK = r"""
+  target=$({ctr} "$1" "$2" images ls name=={name} | grep -o 'sha256:[0-9a-f]*' | head -n 1)
+  {hold}
+  exec {ctr} "$1" "$2" snapshots unpack "$target" >&2
+"""
+
+
+def test_a_load_that_another_overtakes_fails(lab: Lab, images: Images) -> None:
+    """It has named its image, and unpacks it while the other loads another under that name."""
+    node, slow, quick = lab.cluster("lab-d21").nodes[0], unique(), unique()
+    name = f"docker.io/library/{slow}"
+    images.build(lab.docker, slow)
+    image_id = images.build(lab.docker, quick)
+    script = half(after=UNPACK.format(ctr=CTR, name=name, hold=HOLD))
+    with ThreadPoolExecutor() as pool, program(node, "ctr", script):
+        node.exec("touch", "/run/hold-import")
+        first = pool.submit(imgload.load, slow, cluster="lab-d21", transport="archive")
+        until(lambda: has(node, name))
+        assert imgload.load(quick, cluster="lab-d21", name=slow).ok
+        node.exec("rm", "/run/hold-import")
+        with pytest.raises(imgload.LoadFailed) as caught:
+            first.result()
+    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotProven)
+    assert cri_id(node, name) == image_id
+    forget(node, name)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("first", ["large", "small"])
 def test_the_last_load_that_succeeds_is_what_the_node_has(
     lab: Lab, images: Images, first: str
@@ -108,7 +140,7 @@ def test_a_failed_load_leaves_what_another_has_loaded_meanwhile(
     good = images.build(lab.docker, other)
     monkeypatch.setattr(attached, "UNPACK_SECONDS", 4 if kind is imgload.NodeStalled else 60)
     script = half(before=HOLD, after=fails) if overwrites else half(after=f"{HOLD}; {fails}")
-    with program(node, "ctr", script), ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, program(node, "ctr", script):
         node.exec("touch", "/run/hold-import")
         failing = pool.submit(imgload.load, tag, cluster="lab-d21", transport="archive")
         until(lambda: "first-import" in node.exec("ls", "/run"))
@@ -119,9 +151,116 @@ def test_a_failed_load_leaves_what_another_has_loaded_meanwhile(
         with pytest.raises(imgload.LoadFailed) as caught:
             failing.result()
     assert isinstance(caught.value.report.images[0].nodes[0].error, kind)
-    if not (overwrites and kind is imgload.NodeStalled):
-        assert cri_id(node, name) == good
+    assert cri_id(node, name) == good
     forget(node, name)
+
+
+def test_a_stalled_import_does_not_go_on_afterwards(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It might name its image when the name leads to another that was proven."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag)
+    monkeypatch.setattr(attached, "UNPACK_SECONDS", 1)
+    with program(node, "ctr", half(before="sleep 60")), pytest.raises(imgload.LoadFailed) as caught:
+        imgload.load(tag, cluster="lab-d21", transport="archive")
+    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NodeStalled)
+    running = node.exec("ps", "-o", "args")
+    assert "images import" not in running
+    assert "sleep 60" not in running
+
+
+TWO = f"""
+case "$*" in *" images import "*)
+  cat >/run/first-import.$$
+  {CTR} "$1" "$2" images import --no-unpack --local - </run/first-import.$$ >&2
+  if mkdir /run/first-import 2>/dev/null; then {HOLD}; exit 5; fi
+  touch /run/second-import
+  while [ -e /run/second-import ]; do sleep 0.1; done
+  {{second}} </run/first-import.$$
+esac
+exec {CTR} "$@"
+"""
+SECOND = {"is whole": f'exec {CTR} "$@"', "fails, too": "exit 5"}
+
+
+@pytest.mark.parametrize("case", SECOND)
+def test_another_import_of_the_same_image_keeps_the_name(
+    lab: Lab, images: Images, case: str
+) -> None:
+    """As long as it runs; when it fails as well, nothing half remains."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    image_id = images.build(lab.docker, tag)
+
+    def load() -> bool:
+        try:
+            return imgload.load(tag, cluster="lab-d21", transport="archive").ok
+        except imgload.LoadFailed:
+            return False
+
+    script = TWO.replace("{second}", SECOND[case])
+    with ThreadPoolExecutor() as pool, program(node, "ctr", script):
+        node.exec("touch", "/run/hold-import")
+        first = pool.submit(load)
+        until(lambda: "first-import\n" in node.exec("ls", "/run"))
+        second = pool.submit(load)
+        until(lambda: "second-import" in node.exec("ls", "/run"))
+        node.exec("rm", "/run/hold-import")
+        assert not first.result()
+        assert has(node, name)
+        node.exec("rm", "/run/second-import")
+        assert second.result() is (case == "is whole")
+    node.exec("sh", "-c", "rm -f /run/first-import.*")
+    assert cri_id(node, name) == (image_id if case == "is whole" else None)
+    assert has(node, name) is (case == "is whole")
+    forget(node, name)
+
+
+def test_a_half_image_loses_its_name_without_cri(lab: Lab, images: Images) -> None:
+    """CRI does not answer any more when the import fails."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag)
+    dies = """[ ! -e /run/first-import ] || set -- -r unix:///run/nowhere.sock info
+    exec /usr/local/bin/crictl.real "$@" """
+    with program(node, "crictl", dies), program(node, "ctr", half()):
+        assert isinstance(_refused(tag), imgload.ImportFailed)
+        assert not has(node, f"docker.io/library/{tag}")
+
+
+def test_a_name_that_waits_for_cri_stays(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leads to a whole image: another run may have reported it as present."""
+    node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
+    name = f"docker.io/library/{tag}"
+    image_id = images.build(lab.docker, tag)
+    assert imgload.load(tag, cluster="lab-d21", name=other).ok
+    monkeypatch.setattr(transfer, "PROOF_SECONDS", 0.3)
+    with program(node, "crictl", "echo no such image >&2; exit 1"):
+        assert isinstance(_refused(tag), imgload.NotProven)
+    assert cri_id(node, name) == image_id
+    assert imgload.verify(tag, cluster="lab-d21", source="docker").ok
+    forget(node, name, f"docker.io/library/{other}")
+
+
+def test_an_image_whose_name_moved_on_is_sent(lab: Lab, images: Images) -> None:
+    """It was to be tagged; its only name leads elsewhere before that."""
+    node, tag, only, another = lab.cluster("lab-d21").nodes[0], unique(), unique(), unique()
+    names = [f"docker.io/library/{each}" for each in (tag, only, another)]
+    image_id = images.build(lab.docker, tag)
+    images.build(lab.docker, another)
+    assert imgload.load(tag, cluster="lab-d21", name=only).ok
+    assert imgload.load(another, cluster="lab-d21").ok
+
+    def moved(event: imgload.Event) -> None:
+        if isinstance(event, imgload.ImageFound):
+            node.ctr("images", "tag", "--force", names[2], names[1])
+
+    report = imgload.load(tag, cluster="lab-d21", source="docker", on_event=moved)
+    assert report.images[0].nodes[0].action != "tagged"
+    assert cri_id(node, names[0]) == image_id
+    forget(node, *names)
 
 
 @pytest.mark.parametrize("between", [None, unique()])
@@ -249,16 +388,36 @@ def test_a_crictl_that_does_not_connect_is_an_error_of_its_own(lab: Lab, images:
     """It says nothing about the image."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
-    crictl = node.exec("cat", "/usr/local/bin/crictl")
-    silent = crictl.replace('$# "$@"', "2 -r unix:///run/nowhere.sock info").replace("2 -r", "3 -r")
-    try:
-        with program(node, "crictl", silent.removeprefix("#!/bin/sh\n")):
-            error = _refused(tag)
-    finally:
-        path = "/usr/local/bin/crictl"
-        node.exec("sh", "-c", f"cat >{path} && chmod +x {path}", stdin=crictl.encode())
+    silent = "exec /usr/local/bin/crictl.real -r unix:///run/nowhere.sock info"
+    with program(node, "crictl", silent):
+        error = _refused(tag)
     assert isinstance(error, imgload.NodeUnusable)
     assert "nowhere.sock" in error.message
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["echo 'rpc error: code = Unknown desc = broken' >&2; exit 1", "echo '{'"],
+    ids=["fails", "prints nonsense"],
+)
+def test_a_crictl_that_fails_says_nothing_about_the_image(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    """Neither load, verify nor doctor report that CRI does not know the image."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    image_id = images.build(lab.docker, tag)
+    monkeypatch.setattr(transfer, "PROOF_SECONDS", 0.3)
+    with program(node, "crictl", script):
+        loaded = _refused(tag)
+        with pytest.raises(imgload.LoadFailed) as verified:
+            imgload.verify(tag, cluster="lab-d21", source="docker")
+        diagnosis = imgload.examine(tag, cluster="lab-d21")
+    assert isinstance(loaded, imgload.NodeUnusable)
+    assert isinstance(verified.value.report.images[0].nodes[0].error, imgload.NodeUnusable)
+    [problem] = [f for f in diagnosis.findings if (f.check, f.status) == ("image", "problem")]
+    assert problem.hint.endswith("crictl info")
+    assert cri_id(node, f"docker.io/library/{tag}") == image_id
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_a_kept_loader_hears_of_another_snapshotter(lab: Lab, images: Images) -> None:

@@ -116,8 +116,8 @@ def test_a_blob_that_takes_long_to_read_again_is_waited_for(
     monkeypatch.setattr(attached, "SILENT_SECONDS", 2.0)
     monkeypatch.setattr(rereading, "SAY_SECONDS", 0.3, raising=False)
     slow = """if [ "$3$4" = contentget ] && [ ! -e /run/first-import ]; then mkdir /run/first-import
-      elif [ "$3$4" = contentget ]; then for i in 1 2 3 4 5 6 7 8; do
-      head -c 20000000 /dev/zero; sleep 0.5; done; exit; fi; exec /usr/bin/ctr "$@" """
+      elif [ "$3$4" = contentget ] && mkdir /run/second-import; then for i in 1 2 3 4 5 6 7 8; do
+      head -c 4000000 /dev/zero; sleep 0.5; done; exit; fi; exec /usr/bin/ctr "$@" """
     with program(node, "ctr", slow), pytest.raises(imgload.LoadFailed) as caught:
         imgload.verify(tag, cluster="lab-d21", source="docker", deep=True)
     assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotProven)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
+
+_UNFINISHED_SECONDS = 60.0
+"""After so long a file that was not completed is not going to be."""
 
 
 def private_folder(path: Path) -> None:
@@ -14,8 +19,20 @@ def private_folder(path: Path) -> None:
 
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_mode & 0o077:
+    now = path.stat()
+    if now.st_uid != os.geteuid():
+        raise PermissionError(f"{path} is another user's")
+    if now.st_mode & 0o077:
         path.chmod(0o700)
+
+
+def _remove_parts(folder: Path, prefix: str) -> None:
+    """Remove what a killed run left of a file."""
+    for part in folder.iterdir():
+        if part.name.startswith(prefix):
+            with suppress(OSError):
+                if time.time() - part.lstat().st_mtime > _UNFINISHED_SECONDS:
+                    part.unlink()
 
 
 def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
@@ -32,7 +49,9 @@ def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
     """
     import tempfile  # noqa: PLC0415 - start-up
 
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    prefix = f".{path.name}.imgload-"
+    _remove_parts(path.parent, prefix)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
     partial = Path(name)
     try:
         with os.fdopen(descriptor, "w") as file:

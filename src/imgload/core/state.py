@@ -10,10 +10,19 @@ from platformdirs import user_cache_path
 
 from imgload.core.errors import ImgloadError
 
+RUN_FOLDER = "imgload-run-"
+"""How the names of temporary folders begin."""
+
 
 def state_folder() -> Path:
     """Return the folder; it need not exist."""
     return user_cache_path("imgload")
+
+
+def temporary_folder() -> Path:
+    """Return what `tempfile.gettempdir` does, whose import takes longer."""
+    chosen = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return Path(next(filter(None, chosen), "/tmp"))  # noqa: S108
 
 
 def clear_cache(*, dry_run: bool = False) -> int:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import attrs
 
-_PREFIX = "imgload-run-"
+from imgload.core.state import RUN_FOLDER, temporary_folder
+
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -33,8 +33,10 @@ class TemporaryFolder:
             OSError: when it cannot be made.
 
         """
+        import tempfile  # noqa: PLC0415 - start-up
+
         while True:
-            path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            path = Path(tempfile.mkdtemp(prefix=RUN_FOLDER))
             try:
                 return cls(path, _locked(path))
             except (FileNotFoundError, BlockingIOError):
@@ -58,8 +60,8 @@ class TemporaryFolder:
 def remove_stale() -> None:
     """Remove the folders of this user's killed runs; what is locked, or another user's, stays."""
     with suppress(OSError, ImportError):
-        for entry in os.scandir(tempfile.gettempdir()):
-            if entry.name.startswith(_PREFIX):
+        for entry in os.scandir(temporary_folder()):
+            if entry.name.startswith(RUN_FOLDER):
                 with suppress(OSError):
                     _remove_stale(Path(entry.path))
 

@@ -25,6 +25,8 @@ from imgload.oci.digest import Digest
 _MOST_LAYERS = 2000
 _FORGET_SECONDS = 24 * 3600.0
 _MAX_FILE = 4 << 20
+_IMAGE_IDS = "image_ids.2"
+"""Older versions may have remembered wrong ones, as ``image_ids``."""
 _LOCK_ATTEMPTS = 200
 _LOCK_PAUSE = 0.01
 """Seconds between attempts to lock the folder."""
@@ -71,12 +73,12 @@ class Memory:
 
     def image_id(self, engine: str, manifest: Digest) -> Digest | None:
         """Return the image ID of a manifest that an engine pushed before."""
-        return Digest.maybe(self._of(engine, "image_ids").get(str(manifest)))
+        return Digest.maybe(self._of(engine, _IMAGE_IDS).get(str(manifest)))
 
     def identify(self, engine: str, manifest: Digest, image_id: Digest) -> None:
         """Remember the image ID of a manifest; it never changes."""
-        if self._of(engine, "image_ids").get(str(manifest)) != str(image_id):
-            self._add(engine, "image_ids", {str(manifest): str(image_id)})
+        if self._of(engine, _IMAGE_IDS).get(str(manifest)) != str(image_id):
+            self._add(engine, _IMAGE_IDS, {str(manifest): str(image_id)})
 
     def is_cut_off(self, engine: str) -> bool:
         """Whether the engine could not reach this machine's loopback within the last day."""
@@ -113,12 +115,14 @@ class Memory:
             entry = {**_dict(self._engines.get(engine)), what: dict(newest[-_MOST_LAYERS:])}
             self._engines[engine] = entry
             with suppress(OSError):
+                private_folder(self._path.parent)
                 replace_file(self._path, json.dumps(self._engines))
 
 
 def _read(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError, RecursionError):
-        if path.stat().st_size <= _MAX_FILE:
+        file = path.stat()
+        if file.st_size <= _MAX_FILE and file.st_uid == os.geteuid():
             return _dict(json.loads(path.read_bytes()))
     return {}
 

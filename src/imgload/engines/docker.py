@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import attrs
 
-from imgload.core.errors import EngineError, EngineFailed
+from imgload.core.errors import EngineFailed
 from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.discovery.config_files import dig, text_at
 from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
-from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, tags_of
-from imgload.engines.temporary_tags import Leftover, note, stale_tags
-from imgload.engines.translate import refuse_bad_answer, translated
+from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_container, tags_of
+from imgload.engines.temporary_tags import TAG, Leftover, note
+from imgload.engines.translate import refuse_bad_answer, translated, understood
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -36,7 +36,7 @@ _NO_CREDENTIALS = "e30="
 _ONLY_THE_NAME = {"noprune": "1"}
 _UNTAG_SECONDS = 10.0
 _PLACEHOLDER = "imgload: an empty image, in place of another that keeps its content"
-"""The comment of an image that takes a name over for a moment; see `DockerEngine._untag`."""
+"""The comment of an image that takes a name over for a moment; see `_move_to_placeholder`."""
 
 
 class DockerEngine(RestEngine):
@@ -52,6 +52,7 @@ class DockerEngine(RestEngine):
         parts = self._wire.version.split(".")
         return tuple(int(part) for part in parts if re.fullmatch(r"[0-9]{1,9}", part))
 
+    @understood
     def find(self, name: str) -> EngineImage | None:
         params = {"manifests": "1"} if self._version >= _MANIFESTS else {}
         found = self.found(f"/images/{name}/json", f"inspecting the image {name}", params=params)
@@ -148,28 +149,12 @@ class DockerEngine(RestEngine):
                 self.ask("POST", f"/images/{image}/tag", "tagging", params=target).close()
             yield partial(self._push, repository, tag)
         finally:
-            self._take_back(Leftover(name, str(image), here=True, note=noted))
+            self._take_back(Leftover(self.endpoint.url, name, str(image), here=True, note=noted))
 
-    def _take_back(self, left: Leftover) -> None:
-        """Take a name away; where that fails, the next run does, and no load fails for it."""
-        try:
-            was_here = self._untag(left.name, left.image)
-        except EngineError:
-            left.note.leave()
-        else:
-            if was_here or left.here:
-                left.note.remove()
-            else:
-                left.note.leave()
+    temporary_names = TAG
 
-    def tidy(self) -> None:
-        for left in stale_tags(self.endpoint.url):
-            if left.here or self.endpoint.local:
-                self._take_back(left)
-            else:
-                left.note.leave()
-
-    def _untag(self, name: str, image: str) -> bool:
+    @understood
+    def remove_temporary(self, name: str, image: str) -> bool:
         """Take a name away, and no image with it; return whether the engine had it.
 
         A rebuild may have left the image no other name. Docker would then delete the image with
@@ -239,11 +224,13 @@ class DockerEngine(RestEngine):
         found: dict[str, Any] = self.document("GET", "/info", "asking about the daemon")
         return found
 
+    @understood
     def identity(self) -> str:
         """Return the daemon's ID, which may be shared (``/etc/docker/key.json``), and its place."""
         info = self._info()
         return " ".join(str(dig(info, key)) for key in ("ID", "Name", "DockerRootDir"))
 
+    @understood
     def about(self) -> About:
         info = self._info()
         driver = text_at(info, "Driver")
@@ -259,20 +246,27 @@ class DockerEngine(RestEngine):
         path, doing = f"/distribution/{repository}:none/json", f"looking {repository} up"
         self.document("GET", path, doing, seconds=LOOK_UP_SECONDS)
 
+    @understood
     def layer_sizes(self, image: Digest) -> list[int]:
         return self._layer_sizes(f"/images/{image}/history")
 
+    @understood
     def containers(self, label: str) -> list[Container]:
         params = {"all": "1", "filters": json.dumps({"label": [label]})}
         found = self.document("GET", "/containers/json", "listing containers", params=params)
-        return [_container(c, c["Names"][0], c["State"]) for c in found if c.get("Names")]
+        return [
+            read_container(c, c["Names"][0], c["State"], c.get("Labels"))
+            for c in found or ()
+            if c.get("Names")
+        ]
 
+    @understood
     def container(self, name: str) -> Container | None:
         found = self.found(f"/containers/{name}/json", f"inspecting the container {name}")
         if found is None:
             return None
         labels = found["Config"].get("Labels")
-        return _container({**found, "Labels": labels}, found["Name"], found["State"]["Status"])
+        return read_container(found, found["Name"], found["State"]["Status"], labels)
 
 
 @attrs.frozen
@@ -294,7 +288,3 @@ def _manifests(found: dict[str, Any]) -> Iterator[_Manifest]:
 
 def _has_containerd_store(info: dict[str, Any]) -> bool:
     return any(_SNAPSHOTTER in str(value) for _, value in info.get("DriverStatus") or [])
-
-
-def _container(found: dict[str, Any], name: str, state: str) -> Container:
-    return Container(found["Id"], name.lstrip("/"), state, found.get("Labels") or {})

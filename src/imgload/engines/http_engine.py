@@ -7,18 +7,25 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from re import Pattern
 from typing import Any
 from urllib.parse import quote
 
 import attrs
 
-from imgload.core.errors import ArchiveInvalid, EngineFailed
-from imgload.engines.base import Chunk, Engine, EventsOpened, ExecResult, ImageEvent
+from imgload.core.errors import ArchiveInvalid, EngineError, EngineFailed
+from imgload.engines.base import Chunk, Container, Engine, EventsOpened, ExecResult, ImageEvent
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.exec_stream import Attached
 from imgload.engines.http import STREAM_SECONDS, Answer, Request, SocketWire, Wire
-from imgload.engines.temporary_tags import is_ours
-from imgload.engines.translate import refuse_bad_answer, timed_out, translated
+from imgload.engines.temporary_tags import Leftover, is_ours, stale
+from imgload.engines.translate import (
+    WRONG_SHAPE,
+    refuse_bad_answer,
+    timed_out,
+    translated,
+    understood,
+)
 from imgload.oci.digest import Digest
 
 NOT_FOUND = 404
@@ -34,6 +41,7 @@ _EARLIER = 10**6
 class RestEngine(Engine):
     """An engine that is spoken to over HTTP; both answer Docker's container requests."""
 
+    @understood
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         with translated(endpoint, "connecting"):
@@ -69,6 +77,7 @@ class RestEngine(Engine):
     def _send(self, method: str, path: str, **options: Any) -> Answer:
         return self._wire.send(Request(method, f"{self.root}{quote(path, safe='/:@')}", **options))
 
+    @understood
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
         params = {"filters": json.dumps({"reference": list(references)})} if references else {}
         found = self.document("GET", "/images/json", "listing images", params=params)
@@ -78,6 +87,7 @@ class RestEngine(Engine):
             for name in tags_of(image)
         }
 
+    @understood
     def _layer_sizes(self, path: str) -> list[int]:
         """Return the bytes of the steps of a history that made a layer."""
         steps = self.document("GET", path, "reading an image's history")
@@ -100,17 +110,20 @@ class RestEngine(Engine):
         """Yield the events of a stream, until it ends or none comes for too long."""
         try:
             for line in answer.lines():
-                event = self._event(parsed(line)) if line.strip() else None
-                if event and not is_ours(event.name):
+                event = self._event(line) if line.strip() else None
+                if event:
                     yield event
         except Exception as error:
             if not timed_out(error):
                 raise
 
-    def _event(self, told: Any) -> ImageEvent:
+    def _event(self, line: bytes) -> ImageEvent | None:
+        """Understand an event; an empty one if that fails, None if a push of ours caused it."""
         try:
-            return attrs.evolve(self.event(told), at=_event_time(told))
-        except (KeyError, TypeError, AttributeError):
+            told = parsed(line)
+            event = attrs.evolve(self.event(told), at=_event_time(told))
+            return None if is_ours(event.name) else event
+        except (*WRONG_SHAPE, EngineFailed):
             return ImageEvent()
 
     @property
@@ -135,7 +148,7 @@ class RestEngine(Engine):
                 "Tty": False,
             }
             path = f"/containers/{container}/exec"
-            exec_id = str(self.document("POST", path, doing, json=spec)["Id"])
+            exec_id = self._exec_id(self.document("POST", path, doing, json=spec))
             attached = self._start(exec_id, doing)
             try:
                 complete = attached.communicate(stdin)
@@ -143,6 +156,10 @@ class RestEngine(Engine):
                 attached.close()
             status = self._exit_status(exec_id, complete=complete)
         return ExecResult(status, bytes(attached.stdout), bytes(attached.stderr), complete)
+
+    @understood
+    def _exec_id(self, created: Any) -> str:
+        return text(created["Id"])
 
     def _start(self, exec_id: str, doing: str) -> Attached:
         answer = self.ask(
@@ -191,6 +208,40 @@ class RestEngine(Engine):
         with translated(self.endpoint, "reading the saved image"):
             yield from answer.chunks()
 
+    @property
+    @abstractmethod
+    def temporary_names(self) -> Pattern[str]:
+        """What the names look like that a run makes in the engine and takes away again."""
+
+    @abstractmethod
+    def remove_temporary(self, name: str, image: str) -> bool:
+        """Take such a name away, and no image with it; return whether the engine had it.
+
+        Args:
+            name: as it was noted.
+            image: the engine's ID of the image that got it; empty if that was not noted.
+
+        """
+
+    def tidy(self) -> None:
+        for left in stale([self.endpoint.url], self.temporary_names):
+            if left.here or self.endpoint.local:
+                self._take_back(left)
+            else:
+                left.note.leave()
+
+    def _take_back(self, left: Leftover) -> None:
+        """Take a name away; where that fails, the next run does, and no load fails for it."""
+        try:
+            was_here = self.remove_temporary(left.name, left.image)
+        except EngineError:
+            left.note.leave()
+        else:
+            if was_here or left.here:
+                left.note.remove()
+            else:
+                left.note.leave()
+
     def _until_pushed(self, answer: Answer) -> None:
         """Read a push's progress to its end; an error is among its lines."""
         for line in answer.lines():
@@ -202,6 +253,20 @@ class RestEngine(Engine):
 def tags_of(found: Mapping[str, Any]) -> tuple[str, ...]:
     """Return an image's names, without those that a push of ours, or of another run, needs."""
     return tuple(name for name in found.get("RepoTags") or () if not is_ours(name))
+
+
+def text(value: Any) -> str:
+    """Return a string of an answer; TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.80} is not a string")
+    return value
+
+
+def read_container(found: Mapping[str, Any], name: Any, state: Any, labels: Any) -> Container:
+    """Return a container out of an answer."""
+    pairs = dict(labels or {}).items()
+    by_key = {key: text(value) for key, value in pairs}
+    return Container(text(found["Id"]), text(name).lstrip("/"), text(state), by_key)
 
 
 def open_wire(endpoint: Endpoint) -> Wire:

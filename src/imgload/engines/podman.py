@@ -13,8 +13,9 @@ from imgload.core.errors import EngineFailed, ReferenceInvalid
 from imgload.engines.base import About, Container, EngineImage, ImageEvent
 from imgload.engines.discovery.config_files import dig, text_at
 from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
-from imgload.engines.http_engine import RestEngine, image_digest, tags_of
-from imgload.engines.translate import translated
+from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_container, tags_of
+from imgload.engines.temporary_tags import LIST
+from imgload.engines.translate import refuse_bad_answer, translated, understood
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
@@ -28,6 +29,7 @@ class PodmanEngine(RestEngine):
         """Podman's own interface, of its own version."""
         return f"/v{self._wire.version}/libpod"
 
+    @understood
     def find(self, name: str) -> EngineImage | None:
         """Return the image that the engine knows by a name or image ID, or None.
 
@@ -52,7 +54,9 @@ class PodmanEngine(RestEngine):
             return None
         params = {"all": "true"}
         images = self.document("GET", "/images/json", "listing images", params=params)
-        called = [each for each in images if _is_called(name, each) and self._is_list(each["Id"])]
+        called = [
+            each for each in images or () if _is_called(name, each) and self._is_list(each["Id"])
+        ]
         if not called:
             return None
         index = self.document("GET", f"/manifests/{called[0]['Id']}/json", f"inspecting {name}")
@@ -86,7 +90,7 @@ class PodmanEngine(RestEngine):
         doing = f"looking for the manifest list {name}"
         path = f"/manifests/{name}/exists"
         with translated(self.endpoint, doing), self._send("GET", path) as answer:
-            return answer.status < HTTPStatus.BAD_REQUEST
+            return answer.status < HTTPStatus.MULTIPLE_CHOICES
 
     def _image(self, found: dict[str, Any]) -> EngineImage:
         image_id = Digest.from_engine_id(found["Id"])
@@ -152,6 +156,20 @@ class PodmanEngine(RestEngine):
                 raise
         return ask(params=[*oci, *references])
 
+    temporary_names = LIST
+
+    @understood
+    def remove_temporary(self, name: str, image: str) -> bool:
+        """Remove a manifest list, and none of its images; return whether the engine had it."""
+        del image
+        doing = f"removing the manifest list {name}"
+        path = f"/manifests/{name}"
+        with translated(self.endpoint, doing), self._send("DELETE", path) as answer:
+            if answer.status == NOT_FOUND:
+                return False
+            refuse_bad_answer(answer, self.endpoint, doing)
+            return True
+
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
         yield partial(self._push, image, repository)
@@ -171,6 +189,7 @@ class PodmanEngine(RestEngine):
         ):
             self._until_pushed(answer)
 
+    @understood
     def identity(self) -> str:
         """Return where it keeps what; Podman has no ID."""
         info = self.document("GET", "/info", "asking about the service")
@@ -178,6 +197,7 @@ class PodmanEngine(RestEngine):
         told = (dig(info, "host", "hostname"), *(dig(info, "store", key) for key in stores))
         return " ".join(map(str, told))
 
+    @understood
     def about(self) -> About:
         info = self.document("GET", "/info", "asking about the service")
         return About(
@@ -192,24 +212,27 @@ class PodmanEngine(RestEngine):
         doing = f"looking {repository} up"
         self.document("GET", "/images/search", doing, params=params, seconds=LOOK_UP_SECONDS)
 
+    @understood
     def layer_sizes(self, image: Digest) -> list[int]:
         return self._layer_sizes(f"/images/{image.hex}/history")
 
+    @understood
     def containers(self, label: str) -> list[Container]:
         params = {"all": "true", "filters": json.dumps({"label": [label]})}
         found = self.document("GET", "/containers/json", "listing containers", params=params)
         return [
-            Container(c["Id"], c["Names"][0], c["State"], c.get("Labels") or {})
-            for c in found
+            read_container(c, c["Names"][0], c["State"], c.get("Labels"))
+            for c in found or ()
             if c.get("Names")
         ]
 
+    @understood
     def container(self, name: str) -> Container | None:
         found = self.found(f"/containers/{name}/json", f"inspecting the container {name}")
         if found is None:
             return None
-        labels = (found.get("Config") or {}).get("Labels") or {}
-        return Container(found["Id"], found["Name"], found["State"]["Status"], labels)
+        labels = (found.get("Config") or {}).get("Labels")
+        return read_container(found, found["Name"], found["State"]["Status"], labels)
 
 
 def _is_called(text: str, found: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import CHUNK
+from imgload.engines.discovery.config_files import text_at
 from imgload.engines.endpoint import Endpoint, Tunnel
 from imgload.engines.http import CONTROL_SECONDS, Answer, Request, Wire
 from imgload.engines.ssh import open_tunnel
@@ -36,6 +37,7 @@ class SdkWire(Wire):
             | ({"Content-Type": "application/json"} if request.json is not None else {}),
             timeout=request.seconds,
             stream=True,
+            allow_redirects=False,
         )
         return SdkAnswer(response)
 
@@ -104,5 +106,7 @@ def _podman(url: str) -> tuple[Any, str, str]:
     client = PodmanClient(base_url=url, timeout=int(CONTROL_SECONDS))
     api = client.api
     root = f"http://{api.base_url.netloc}"
-    version = client.version()["ApiVersion"]  # type: ignore[no-untyped-call]
+    version = text_at(client.version(), "ApiVersion")  # type: ignore[no-untyped-call]
+    if not version:
+        raise EngineFailed(f"podman at {url}: it does not report the version of its API")
     return api, root, version

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from imgload.core.errors import EngineNotPermitted, EngineUnreachable, reason
-from imgload.core.temporary import TemporaryFolder, remove_stale
+from imgload.core.temporary import TemporaryFolder
 from imgload.engines.endpoint import Endpoint, EngineKind
 
 CONNECT_SECONDS = 5
@@ -220,7 +220,6 @@ class _Running:
 
     @classmethod
     def start(cls, remote: Remote) -> _Running:
-        remove_stale()
         with _RUNNING.lock:
             if _RUNNING.ended:
                 raise EngineUnreachable(f"{remote} is not connected to any more: imgload ends")

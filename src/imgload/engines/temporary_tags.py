@@ -13,20 +13,25 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import attrs
 
-from imgload.core.state import state_folder
+from imgload.core.state import state_folder, temporary_folder
 
-_OURS = re.compile(r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}")
-_FOLDER = re.compile(r"/var/lib/imgload-[0-9a-f]{16}")
+TAG = re.compile(r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}")
+"""A tag that a push needs."""
+LIST = re.compile(r"localhost/imgload-[0-9a-f]{16}")
+"""A manifest list that is pushed."""
+FOLDER = re.compile(r"/var/lib/imgload-[0-9a-f]{16}")
+"""A folder on a node."""
+_ANY = re.compile("|".join(kind.pattern for kind in (TAG, LIST, FOLDER)))
 _MAX_NOTE = 4096
-_MOST_LEFT = 20
-"""Notes that one run looks at."""
+_MOST_ELSEWHERE = 20
+"""So many notes of other addresses one run looks at."""
 _FORGET_SECONDS = 30 * 24 * 3600.0
 """After so long a note of an engine that was not met again is removed."""
 _UNFINISHED_SECONDS = 60.0
@@ -59,13 +64,15 @@ class Leftover:
     """A name that a dead run may have left in an engine.
 
     Args:
-        name: a repository of that run's receiver, with a tag.
+        engine: its address; or a container's ID.
+        name: a tag, a manifest list, or a folder in the container.
         image: the engine's ID of the image that had it; empty when that was not noted.
         here: whether it was left in the engine at the same address, on the same machine.
         note: locked meanwhile.
 
     """
 
+    engine: str
     name: str
     image: str
     here: bool
@@ -74,7 +81,7 @@ class Leftover:
 
 def is_ours(name: str) -> bool:
     """Whether an image's name is one that a push needs."""
-    return _OURS.fullmatch(name) is not None
+    return TAG.fullmatch(name) is not None
 
 
 def note(engine: str, name: str, image: str = "") -> Note | None:
@@ -82,8 +89,8 @@ def note(engine: str, name: str, image: str = "") -> Note | None:
 
     Args:
         engine: its address; or a container's ID.
-        name: a repository of the receiver's, with a tag; or a folder in the container.
-        image: the engine's ID of the image that gets the tag; empty for a folder.
+        name: a tag, a manifest list, or a folder in the container.
+        image: the engine's ID of the image that gets the tag; empty for the others.
 
     """
     text = json.dumps([engine, name, image, os.uname().nodename]).encode()
@@ -125,26 +132,40 @@ def _written(text: bytes, path: Path) -> Note:
     return Note(file, path)
 
 
-def stale_folders(container: str) -> Iterator[Leftover]:
-    """Yield the folders that dead runs left in a container."""
-    for left in stale(container):
-        if left.here and _FOLDER.fullmatch(left.name):
+def stale_folders(containers: Collection[str]) -> Iterator[Leftover]:
+    """Yield the folders that dead runs left in some containers, by ID."""
+    return stale(containers, FOLDER, elsewhere=0)
+
+
+def stale(
+    engines: Collection[str], names: re.Pattern[str] = _ANY, elsewhere: int = _MOST_ELSEWHERE
+) -> Iterator[Leftover]:
+    """Yield what dead runs may have left in some engines or containers.
+
+    The same engine may have another address: what was left elsewhere is yielded last.
+
+    Args:
+        engines: their addresses; or the containers' IDs.
+        names: which names.
+        elsewhere: how many to yield, at most, of other engines.
+
+    """
+    paths = [path for folder in _folders() for path in _notes(folder)]
+    noted = [(path, _noted_engine(path)) for path in paths]
+    for path, _ in sorted(noted, key=lambda each: each[1] not in engines):
+        for left in _left(engines, names, path):
+            elsewhere -= not left.here
+            if elsewhere < 0:
+                return
             yield left
 
 
-def stale_tags(engine: str) -> Iterator[Leftover]:
-    """Yield the tags that dead runs may have left in an engine."""
-    return (left for left in stale(engine) if is_ours(left.name))
-
-
-def stale(engine: str) -> Iterator[Leftover]:
-    """Yield what dead runs may have left in an engine or a container.
-
-    The same engine may have another address: what was left elsewhere is yielded as well.
-    """
-    paths = [path for folder in _folders() for path in _notes(folder)]
-    for path in paths[:_MOST_LEFT]:
-        yield from _left(engine, path)
+def _noted_engine(path: Path) -> str | None:
+    """Return which engine a note names, as long as nobody has replaced the note."""
+    with suppress(OSError), _opened(path) as file:
+        note = _parsed(file.read(_MAX_NOTE))
+        return note[0] if note else None
+    return None
 
 
 def _notes(folder: Path) -> Iterator[Path]:
@@ -156,7 +177,7 @@ def _notes(folder: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
-def _left(engine: str, path: Path) -> Iterator[Leftover]:
+def _left(engines: Collection[str], names: re.Pattern[str], path: Path) -> Iterator[Leftover]:
     with suppress(OSError, ImportError), _opened(path) as file:
         age = time.time() - path.stat().st_mtime
         if path.suffix == ".new" and age < _UNFINISHED_SECONDS:
@@ -166,9 +187,10 @@ def _left(engine: str, path: Path) -> Iterator[Leftover]:
         if found is None or age > _FORGET_SECONDS:
             path.unlink(missing_ok=True)
             return
-        noted, name, image, host = found
-        here = noted == engine and host in {"", os.uname().nodename}
-        yield Leftover(name, image, here, Note(file, path))
+        engine, name, image, host = found
+        if names.fullmatch(name):
+            here = engine in engines and host in {"", os.uname().nodename}
+            yield Leftover(engine, name, image, here, Note(file, path))
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -184,7 +206,7 @@ def _parsed(text: bytes) -> tuple[str, str, str, str] | None:
         return None
     if not all(isinstance(each, str) for each in (engine, name, image, host)):
         return None
-    if not is_ours(name) and not _FOLDER.fullmatch(name):
+    if not _ANY.fullmatch(name):
         return None
     return engine, name, image, host
 
@@ -202,4 +224,4 @@ def _folders() -> tuple[Path, Path]:
 
 def _spare_folder() -> Path:
     """Return where notes are kept when the cache folder takes none."""
-    return Path(os.environ.get("TMPDIR") or "/tmp") / f"imgload-{os.geteuid()}"  # noqa: S108
+    return temporary_folder() / f"imgload-{os.geteuid()}"

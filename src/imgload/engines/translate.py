@@ -6,20 +6,53 @@ chain of causes is walked for what really happened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from http import HTTPStatus
 from http.client import HTTPException, IncompleteRead
+from typing import Concatenate, ParamSpec, TypeVar
 
 from imgload.core.errors import (
+    ArchiveInvalid,
     EngineError,
     EngineFailed,
     EngineNotPermitted,
     EngineUnreachable,
     ImgloadError,
 )
+from imgload.engines.base import Engine
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.http import Answer
+
+WRONG_SHAPE = (
+    *(LookupError, TypeError, AttributeError, ValueError, OverflowError),  # of a JSON document
+    ArchiveInvalid,  # of a digest or a platform in it
+)
+"""What reading an answer raises when it is not what the engine's API specifies."""
+_E = TypeVar("_E", bound=Engine)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def understood(method: Callable[Concatenate[_E, _P], _T]) -> Callable[Concatenate[_E, _P], _T]:
+    """Make a method raise EngineFailed where an answer is not what the engine's API specifies.
+
+    Only for methods that run no code of their caller's, whose errors are others.
+    """
+
+    @wraps(method)
+    def checked(self: _E, /, *args: _P.args, **options: _P.kwargs) -> _T:
+        try:
+            return method(self, *args, **options)
+        except WRONG_SHAPE as error:
+            from imgload.engines.discovery.hints import health  # noqa: PLC0415 - start-up
+
+            why = error.message if isinstance(error, ImgloadError) else repr(error)
+            message = f"{self.endpoint}: its answer is not what its API specifies: {why}"
+            raise EngineFailed(message, hint=health(self.endpoint.kind)) from error
+
+    return checked
 
 
 @contextmanager
@@ -92,8 +125,8 @@ def _explanation(error: BaseException) -> str:
 
 
 def refuse_bad_answer(answer: Answer, endpoint: Endpoint, doing: str) -> None:
-    """Raise EngineFailed with the engine's own words when an answer is an error."""
-    if answer.status < HTTPStatus.BAD_REQUEST:
+    """Raise EngineFailed with the engine's own words when an answer is an error or a redirect."""
+    if answer.status < HTTPStatus.MULTIPLE_CHOICES:
         return
     with answer:
         data = answer.read()

@@ -13,7 +13,7 @@ from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.disk_space import require_room
 from imgload.clusters.nodes.node import Before, Node
 from imgload.clusters.nodes.survey import Question, Survey
-from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeUnusable, NotProven
+from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotProven
 from imgload.core.parallel import in_parallel
 from imgload.loader.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.loader.plan import Plan, Step
@@ -26,6 +26,7 @@ from imgload.oci.image import Image
 from imgload.sources.choose import TransportOption
 from imgload.sources.locate import Located
 from imgload.sources.push import PushIncomplete
+from imgload.transports.imports import remove_leftovers
 
 PROOF_SECONDS = 20.0
 """How long CRI may take to hear of an image: containerd tells it by an event, and after a failure
@@ -50,7 +51,7 @@ class Transfer:
     """
 
     nodes: Mapping[str, Node]
-    surveys: Mapping[str, Survey]
+    surveys: dict[str, Survey]
     origins: Mapping[str, Located]
     on_event: Callable[[Event], None]
     option: TransportOption = "auto"
@@ -62,11 +63,15 @@ class Transfer:
     def carry_out(self, plan: Plan) -> None:
         """Do what is planned, and prove it."""
         self._follow(plan)
+        remove_leftovers(self.nodes[name] for name in self.surveys)
         for step in plan.steps:
             if step.action == "present":
                 self._settle(step.image, NodeResult(step.node, "present", step.proof))
-        in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
-        failed = [each for group in plan.groups() for each in self._failures(*group)]
+        tagged = in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
+        untagged = [step for step in tagged if step]
+        sent = [step for step in plan.steps if step.action in {"full", "delta"}]
+        groups = Plan((*sent, *untagged)).groups()
+        failed = [each for group in groups for each in self._failures(*group)]
         if failed and not any(result.ok for result in self.results.values()):
             raise failed[0][2]
         for failure in failed:
@@ -151,7 +156,8 @@ class Transfer:
         self.results[image.name, result.node] = result
         self.on_event(NodeDone(image.name, result))
 
-    def _tag(self, step: Step) -> None:
+    def _tag(self, step: Step) -> Step | None:
+        """Tag an image; returns how to send it where the node has lost it since its survey."""
         start = time.monotonic()
         node, before = self.nodes[step.node], Before()
         target = self.surveys[step.node].records[step.tag_from]
@@ -161,6 +167,8 @@ class Transfer:
             proof = prove(step.image, survey)
             if not proof.ok:
                 proof = self._prove(node, [step.image])[step.image.name]
+            if not (proof.ok or proof.awaits_cri):
+                return self._lost(step, survey)
             error = _refusal(step.image, node, proof)
         except ImgloadError as failure:
             proof, error = None, failure
@@ -169,6 +177,13 @@ class Transfer:
         seconds = time.monotonic() - start
         result = NodeResult(node.name, "tagged", proof, seconds=seconds, error=error)
         self._settle(step.image, self._told(step.image, result))
+        return None
+
+    def _lost(self, step: Step, survey: Survey) -> Step:
+        before = self.surveys[step.node]
+        now = attrs.evolve(before, content=survey.content, snapshots=survey.snapshots)
+        self.surveys[step.node] = now
+        return Step(step.image, step.node, "full")
 
     def _send(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
         start = time.monotonic()
@@ -316,7 +331,7 @@ class Transfer:
             if all(p.ok for p in proofs.values()):
                 return proofs
             if time.monotonic() > deadline:
-                _require_answers(node, survey)
+                node.require_cri(survey, *proofs)
                 return proofs
             if not all(p.ok or p.awaits_cri for p in proofs.values()):
                 return proofs
@@ -329,16 +344,6 @@ class Transfer:
         before = survey.content.configs_under(target) if target else frozenset()
         others = before - {image.image_id}
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
-
-
-def _require_answers(node: Node, survey: Survey) -> None:
-    """Raise NodeUnusable when crictl failed: that says nothing about an image."""
-    for name, answer in survey.cri.items():
-        if answer.failure:
-            raise NodeUnusable(
-                f"{node.name}: CRI gives no answer about {name}: {answer.failure}",
-                hint=f"{node.engine.name} exec {node.name} crictl info",
-            )
 
 
 def _tag_command(step: Step, target: Digest, node: Node) -> tuple[str, ...]:

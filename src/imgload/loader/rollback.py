@@ -17,14 +17,68 @@ from imgload.clusters.nodes.labels import parse_marks
 from imgload.clusters.nodes.node import Before, Node
 from imgload.clusters.nodes.survey import Question, Survey, read_state, state_commands
 from imgload.core.errors import ImgloadError
-from imgload.loader.proof import prove
+from imgload.loader.proof import Proof, prove
 from imgload.oci.digest import Digest
 from imgload.oci.image import Image
 
-_GIVE_BACK = """
-running=$1 snapshotter=$2 chain=$3 any=$4 written=$5 lost=$6 earlier=$7 name=$8 id=$9
+_RUNNING = r"""
+running() {
+    for process in /proc/[0-9]*; do
+        words "${process#/proc/}" | grep -qF -e "$1" && echo "${process#/proc/}"
+    done
+}
+words() { { tr '\0' '\n' <"/proc/$1/cmdline"; } 2>/dev/null; }
+"""
+"""Finds processes by their words. busybox's grep may look at a line only as far as a NUL byte."""
+_END = (
+    _RUNNING
+    + r"""
+[ -n "$1" ] || exit 1
+marker=$1$2
+tree=$(running "$marker")
+new=$tree
+while [ -n "$new" ]; do
+    kill -STOP $new 2>/dev/null
+    children=$(for pid in $new; do grep -lx -e "PPid:.$pid" /proc/[0-9]*/status 2>/dev/null; done)
+    new=
+    for pid in $(printf %s "$children" | tr -cd '0-9\n'); do
+        case " $tree " in *[!0-9]"$pid"[!0-9]*) ;; *) new="$new $pid" ;; esac
+    done
+    tree="$tree $new"
+done
+kill -KILL $tree 2>/dev/null
+tries=0
+for pid in $tree; do
+    while [ -n "$(words "$pid")" ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 20 ] || exit 1
+        sleep 0.1
+    done
+done
+"""
+)
+"""Ends a command by its marker, and its children: ctr has no marker on its own command line.
+The marker comes in two halves, which its own command line may have.
+
+All are stopped before any is killed, so that none starts another.
+The marker comes in two halves, which its own command line may have.
+
+With the shell that has the marker, its input ends: ctr has a second to remove what it has written
+of a blob. Then all are stopped before any is killed, so that none starts another.
+The marker comes in two halves, which its own command line may have.
+
+It gets a second to end by itself. All are stopped before any is killed: none starts another.
+"""
+_GIVE_BACK = (
+    _RUNNING
+    + r"""
+snapshotter=$1 chain=$2 quoted=$3 written=$4 lost=$5 earlier=$6 name=$7 image_id=$8 id=$9
 shift 9
-[ -z "$running" ] || ! grep -q -e "$running" /proc/[0-9]*/cmdline 2>/dev/null || exit 0
+any=name==$quoted
+for pid in $(running "$any"); do
+    if words "$pid" | grep -qxF import && words "$pid" | grep -qxF -e "name==\"$image_id\""
+    then exit 0; fi
+done
 if [ -n "$chain" ] && "$@" snapshots --snapshotter "$snapshotter" info "$chain" >/dev/null 2>&1
 then exit 0; fi
 source=
@@ -38,7 +92,8 @@ fi
 if [ -n "$id" ] && ! "$@" images ls -q "$written" | grep -qvxF -e "$id"
 then "$@" images rm -- "$id"; fi
 """
-"""Nothing is done while the command that writes the name still runs, or once the image is whole."""
+)
+"""Nothing is done while another run imports the same image, or once the image is whole."""
 
 
 def undo(node: Node, surveyed: Survey, image: Image) -> None:
@@ -54,18 +109,18 @@ def undo(node: Node, surveyed: Survey, image: Image) -> None:
 
     """
     with contextlib.suppress(ImgloadError):
-        now, marks = _look(node, image)
+        now, marks = _look(node, image, node.before)
         target = now.records.get(image.name)
         if target is None or image.image_id is None:
             return
         proof = prove(image, now)
-        if now.has(image.name, image.image_id) and not (proof.ok or proof.awaits_cri):
+        if now.has(image.name, image.image_id) and not _is_whole(proof):
             earlier = _earlier(image, node.before, surveyed, now, marks)
             own_id = None if _was_known(image.image_id, surveyed, node.before) else image.image_id
             config = now.configs.get(image.image_id)
             chain = config.chain_id if config and not proof.unpacked else None
-            change = _Change(image.name, target, earlier, unpacked=chain, own_id=own_id)
-            _give_back(node, node.before, change)
+            change = _Change(image.name, target, earlier, image.image_id, chain, own_id=own_id)
+            _give_back(node, change)
 
 
 def undo_tag(node: Node, surveyed: Survey, image: Image, written: Digest, before: Before) -> None:
@@ -80,16 +135,30 @@ def undo_tag(node: Node, surveyed: Survey, image: Image, written: Digest, before
 
     """
     with contextlib.suppress(ImgloadError):
-        now, marks = _look(node, image)
+        now, marks = _look(node, image, before)
+        if _is_whole(prove(image, now)):
+            return
         earlier = _earlier(image, before, surveyed, now, marks)
-        change = _Change(image.name, written, earlier, lost=image.name not in now.records)
-        _give_back(node, before, change)
+        lost = image.name not in now.records
+        change = _Change(image.name, written, earlier, image.image_id, lost=lost)
+        _give_back(node, change)
 
 
-def _look(node: Node, image: Image) -> tuple[Survey, Mapping[Digest, float]]:
-    """Return what the node has now, and when images were loaded under the name, by image ID."""
-    question = Question.about([image])
+def _is_whole(proof: Proof) -> bool:
+    """Whether the name leads to all of the image; CRI may still have to hear of it."""
+    return proof.ok or proof.awaits_cri
+
+
+def _look(node: Node, image: Image, before: Before) -> tuple[Survey, Mapping[Digest, float]]:
+    """End the change, and return what the node has then, without asking CRI.
+
+    Also when images were loaded under the name, by image ID.
+    """
+    question = attrs.evolve(Question.about([image]), asks_cri=False)
     node.require_running()
+    if before.marker and before.complete:
+        halves = (before.marker[:8], before.marker[8:])
+        node.run(["sh", "-c", _END, "imgload", *halves])
     traits, outputs = node.ask(partial(state_commands, question))
     with node.understanding():
         now = read_state(question, traits, outputs)
@@ -117,6 +186,7 @@ def _earlier(
 
     That is what the name led to before the change, or what another imgload has loaded under it
     since then. Where nothing was told about before, it is the last image that was loaded under it.
+    What another failed import of the same image has written is no better than this one's.
     """
     records = before.records
     if records is None and surveyed.fresh:
@@ -126,6 +196,8 @@ def _earlier(
     if last is not None and (records is None or others[last] > before.since):
         return [m for m, config in now.content.configs.items() if config == last]
     target = (records or {}).get(image.name)
+    if target and now.content.configs.get(target) == image.image_id:
+        return []
     return [target] if target else []
 
 
@@ -137,6 +209,7 @@ class _Change:
         name: the name.
         written: what this run has it lead to; nothing is changed where it leads elsewhere.
         earlier: what it is to lead to, one of these; none to remove it.
+        image_id: the image's; nothing is changed while another run imports it under the name.
         unpacked: the snapshot whose presence shows that the image is whole after all.
         lost: whether the name may have been dropped, and is then made again.
         own_id: the image ID whose record CRI has made of this name, and which goes with it.
@@ -146,22 +219,26 @@ class _Change:
     name: str
     written: Digest
     earlier: list[Digest]
+    image_id: Digest | None
     unpacked: Digest | None = None
     lost: bool = False
     own_id: Digest | None = None
 
 
-def _give_back(node: Node, before: Before, change: _Change) -> None:
-    """Change a name that still leads to what was written, in one exec."""
+def _give_back(node: Node, change: _Change) -> None:
+    """Change a name that still leads to what was written, in one exec.
+
+    The filter for the name is put together there: another run would take it for an import's.
+    """
     arguments = (
-        f"[{before.marker[0]}]{before.marker[1:]}" if before.marker else "",
         node.snapshotter,
         str(change.unpacked or ""),
-        f"name=={containerd.quoted(change.name)}",
+        containerd.quoted(change.name),
         containerd.any_target([change.written]),
         "lost" if change.lost else "",
         containerd.any_target(change.earlier) if change.earlier else "",
         change.name,
+        str(change.image_id or ""),
         str(change.own_id or ""),
     )
     node.run(["sh", "-c", _GIVE_BACK, "imgload", *arguments, *node.spelled(containerd.CTR)])

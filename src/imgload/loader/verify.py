@@ -11,7 +11,7 @@ import attrs
 
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Survey
-from imgload.core.errors import ImgloadError, NotProven
+from imgload.core.errors import ImgloadError, NodeUnusable, NotProven
 from imgload.core.parallel import in_parallel
 from imgload.loader.events import Event, NodeDone
 from imgload.loader.proof import Proof, prove
@@ -97,6 +97,11 @@ class Verification:
         proof = prove(image, survey)
         if proof.ok:
             return self._present(image, node, proof)
+        if proof.awaits_cri:
+            try:
+                node.require_cri(survey, image.name)
+            except NodeUnusable as error:
+                return NodeResult(node.name, None, proof, error=error)
         message = f"{node.name} {_finding(image, survey, proof)}"
         hint = self.remedy.command(image, node)
         return NodeResult(node.name, None, proof, error=NotProven(message, hint=hint))

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from imgload.clusters.nodes.containerd import parse_images
 from imgload.clusters.nodes.node import Before, Node
-from imgload.clusters.nodes.survey import NOTHING, Question, Survey, names_command
+from imgload.clusters.nodes.survey import NOTHING, Question, Survey
 from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task
 from imgload.engines.temporary_tags import note, stale_folders
@@ -20,7 +19,6 @@ from imgload.transports.base import Delivery, Order, Shipment, Transport
 from imgload.transports.fanout import Feed
 from imgload.transports.layout import LayoutWriter
 
-_MAKE_FOLDER = 'mkdir -p "$1" && shift && exec "$@"'
 _FROM_FOLDER = """
 folder=$1
 shift
@@ -91,12 +89,11 @@ class _Stream:
             self.feed.leave()
         return Delivery(self.sent, survey=survey)
 
-    def _import(self) -> Survey | None:
+    def _import(self) -> Survey:
         node, order = self.node, self.order
         if node.engine.streams_exec:
             return node.import_layout(self._counted(), order.platform, order.question)
-        import_by_copy(node, self._counted(), order.platform, order.question)
-        return None
+        return import_by_copy(node, self._counted(), order.platform, order.question)
 
     def _counted(self) -> Iterator[Chunk]:
         for chunk in self.feed:
@@ -107,23 +104,20 @@ class _Stream:
 
 def import_by_copy(
     node: Node, layout: Iterable[Chunk], platform: Platform, question: Question = NOTHING
-) -> None:
-    """Unpack an OCI layout in the node, import it, and remove it.
+) -> Survey:
+    """Unpack an OCI layout in the node, import it, and remove it; survey the node after it.
 
     What is copied to /tmp or /run of a kind node disappears under their tmpfs (moby #22020). A
-    run that is killed leaves the folder; the next one to this node removes it.
+    run that is killed leaves the folder; the next load into this node removes it.
     """
-    _remove_leftovers(node)
-    token = secrets.token_hex(8)
-    folder = f"{_FOLDERS}/imgload-{token}"
+    folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
     noted = note(node.container.id, folder)
-    node.before = Before(marker=token)
+    node.before = Before()
+    command = ("sh", "-c", _FROM_FOLDER, "imgload", folder, *node.import_command(platform))
     try:
-        names = node.spelled(names_command(question))
-        told = node.run(["sh", "-c", _MAKE_FOLDER, "imgload", folder, *names])
-        node.before.records = parse_images(told.decode(errors="replace"))
+        node.run(["mkdir", "-p", folder])
         node.engine.put(node.container.id, folder, layout)
-        node.run(["sh", "-c", _FROM_FOLDER, "imgload", folder, *node.import_command(platform)])
+        return node.import_by(command, question)
     finally:
         try:
             node.run(["rm", "-rf", folder])
@@ -135,7 +129,13 @@ def import_by_copy(
             noted.remove()
 
 
-def _remove_leftovers(node: Node) -> None:
-    for left in stale_folders(node.container.id):
-        node.run(["rm", "-rf", left.name])
-        left.note.remove()
+def remove_leftovers(nodes: Iterable[Node]) -> None:
+    """Remove the folders that killed runs left on nodes; where that fails, the next run does."""
+    by_id = {node.container.id: node for node in nodes}
+    for left in stale_folders(by_id):
+        try:
+            by_id[left.engine].run(["rm", "-rf", left.name])
+        except ImgloadError:
+            left.note.leave()
+        else:
+            left.note.remove()

@@ -103,7 +103,7 @@ def test_processes_that_learn_in_parallel_lose_nothing(file: Path) -> None:
     environ = {**os.environ, "XDG_CACHE_HOME": str(file.parent.parent)}
     runs = [subprocess.Popen([sys.executable, "-c", program, name], env=environ) for name in "abcd"]
     assert [run.wait() for run in runs] == [0] * len(runs)
-    kept = json.loads(file.read_text())["engine"]["image_ids"]
+    kept = json.loads(file.read_text())["engine"]["image_ids.2"]
     assert len(kept) == 25 * len(runs)
 
 
@@ -141,6 +141,14 @@ def test_a_manifests_image_id_is_remembered(file: Path) -> None:
     assert Memory.load().image_id(OTHER, PUSHED) is None
     file.write_text(file.read_text().replace(str(DIFF_ID), "sha256:none"))
     assert Memory.load().image_id(ENGINE, PUSHED) is None
+
+
+def test_an_image_id_that_an_older_version_remembered_is_not_believed(file: Path) -> None:
+    """Some were wrong, and an ID is never asked for again."""
+    assert (
+        written(file, {ENGINE: {"image_ids": {str(PUSHED): str(DIFF_ID)}}}).image_id(ENGINE, PUSHED)
+        is None
+    )
 
 
 def test_the_oldest_is_forgotten(file: Path) -> None:
@@ -248,6 +256,17 @@ def test_a_cache_that_cannot_be_written_is_done_without(file: Path) -> None:
     assert memory.layers(ENGINE) == LAYERS
     assert memory.is_cut_off(ENGINE)
     assert file.parent.read_text() == "in the way"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_cache_of_another_user_is_neither_read_nor_written(file: Path) -> None:
+    """`XDG_CACHE_HOME` may be shared, and open to all."""
+    Memory.load().learn(ENGINE, LAYERS)
+    os.chown(file.parent, 12345, -1)
+    Memory.load().learn(OTHER, LAYERS)
+    assert Memory.load().layers(OTHER) == {}
+    os.chown(file, 12345, -1)
+    assert Memory.load().layers(ENGINE) == {}
 
 
 def test_a_failed_write_leaves_nothing_behind(file: Path) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from imgload.core.files import private_folder, replace_file
 from imgload.engines.cache import Memory
-from imgload.engines.temporary_tags import note, stale
+from imgload.engines.temporary_tags import TAG, note, stale, stale_folders
 
 NAME = f"127.0.0.1:36039/imgload/{'0' * 32}:{'1' * 16}"
 ENGINE, SAME = "unix:///run/docker.sock", "tcp://localhost:2375"
@@ -52,15 +53,15 @@ def test_a_note_that_is_left_is_found_by_every_address(cache: Path) -> None:
     """Only one at the same address is known to be this engine's; a living run's is nobody's."""
     kept = note(ENGINE, NAME, "sha256:x")
     assert kept
-    assert list(stale(ENGINE)) == []
+    assert list(stale([ENGINE])) == []
     kept.leave()
     for engine, here in ((ENGINE, True), (SAME, False)):
-        [left] = stale(engine)
+        [left] = stale([engine])
         assert (left.name, left.image, left.here) == (NAME, "sha256:x", here)
         left.note.leave()
-    [left] = stale(ENGINE)
+    [left] = stale([ENGINE])
     left.note.remove()
-    assert list(stale(ENGINE)) == []
+    assert list(stale([ENGINE])) == []
     assert list((cache / "pushes").iterdir()) == []
 
 
@@ -71,7 +72,7 @@ def test_a_note_of_another_machine_is_not_this_engines(cache: Path) -> None:
     kept.leave()
     [path] = (cache / "pushes").iterdir()
     path.write_text(json.dumps([ENGINE, NAME, "", "another machine"]))
-    [left] = stale(ENGINE)
+    [left] = stale([ENGINE])
     assert not left.here
 
 
@@ -95,7 +96,7 @@ def test_what_is_no_note_any_more_goes(
     path = cache / "pushes" / name
     path.write_text(text)
     os.utime(path, (time.time() - age,) * 2)
-    for left in stale(ENGINE):
+    for left in stale([ENGINE]):
         left.note.leave()
     assert path.exists() is not gone
 
@@ -104,7 +105,7 @@ def test_a_note_of_an_older_version_is_understood(cache: Path) -> None:
     """It has neither image nor machine."""
     (cache / "pushes").mkdir(parents=True)
     (cache / "pushes" / "a.json").write_text(json.dumps([ENGINE, NAME]))
-    [left] = stale(ENGINE)
+    [left] = stale([ENGINE])
     assert (left.name, left.image, left.here) == (NAME, "", True)
 
 
@@ -118,7 +119,7 @@ def test_where_the_cache_takes_no_note_the_temporary_folder_does(cache: Path) ->
     [folder] = temp.iterdir()
     assert modes(folder) == {"drwx------", "-rw-------"}
     kept.leave()
-    [left] = stale(ENGINE)
+    [left] = stale([ENGINE])
     left.note.remove()
     assert list(temp.iterdir()) == []
 
@@ -139,3 +140,48 @@ def test_a_temporary_folder_that_others_may_have_made_is_not_used(
         folder.mkdir()
     assert note(ENGINE, NAME, "") is None
     assert modes(elsewhere) == {"drwxr-xr-x"}
+
+
+def test_many_notes_of_others_hide_none_of_this_engines(cache: Path) -> None:
+    """Clusters are deleted, and the notes of their nodes stay for a month; some of them are tried.
+
+    So do the notes of engines at other addresses, which may be this one.
+    """
+    (cache / "pushes").mkdir(parents=True)
+    folder = f"/var/lib/imgload-{'0' * 16}"
+    for number in range(60):
+        other, name = (f"node{number}", folder) if number % 2 else (f"{SAME}{number}", NAME)
+        text = json.dumps([other, name, "", os.uname().nodename])
+        (cache / "pushes" / f"{number}.json").write_text(text)
+    for engine, name in ((ENGINE, NAME), ("node", folder)):
+        kept = note(engine, name)
+        assert kept
+        kept.leave()
+    tags = [left.engine for left in stale([ENGINE], TAG)]
+    assert tags[0] == ENGINE
+    assert len(tags) == 21
+    assert [(left.engine, left.name) for left in stale_folders(["node"])] == [("node", folder)]
+
+
+def test_a_part_of_a_file_that_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    """By the next one that writes the file; not one that may still be written, nor another's."""
+    path = tmp_path / "engines.json"
+    names = (".engines.json.imgload-old", ".engines.json.imgload-new", ".engines.json.original")
+    old, new, other = (tmp_path / name for name in names)
+    for part in (old, new, other):
+        part.touch()
+    for part in (old, other):
+        os.utime(part, (time.time() - 300,) * 2)
+    replace_file(path, "text")
+    assert set(tmp_path.iterdir()) >= {path, new, other}
+    assert not old.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_not_private(tmp_path: Path) -> None:
+    """`XDG_CACHE_HOME` may be shared: its owner could read the notes, and change what is there."""
+    other = tmp_path / "imgload"
+    other.mkdir(mode=0o700)
+    os.chown(other, 12345, -1)
+    with pytest.raises(PermissionError):
+        private_folder(other)

@@ -118,7 +118,7 @@ class Untagged(DockerEngine):
     def close(self) -> None:
         """Answered."""
 
-    def _untag(self, name: str, image: str) -> bool:
+    def remove_temporary(self, name: str, image: str) -> bool:
         del image
         raise EngineFailed(f"{name} is in use")
 
@@ -127,8 +127,8 @@ def test_a_name_that_stays_is_left_to_the_next_run(tmp_path: Path) -> None:
     """It is no reason for a load to fail, and none to forget it."""
     engine = Untagged(tmp_path)
     with engine.pushing(Digest.of(b""), "127.0.0.1:1234/imgload/" + "0" * 32):
-        assert not list(stale(engine.endpoint.url))
-    [left] = stale(engine.endpoint.url)
+        assert not list(stale([engine.endpoint.url]))
+    [left] = stale([engine.endpoint.url])
     assert left.name.startswith("127.0.0.1:1234/imgload/")
 
 

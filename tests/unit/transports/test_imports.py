@@ -8,8 +8,10 @@ import pytest
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Question
 from imgload.core.errors import ArchiveInvalid, ImportFailed
+from imgload.engines.base import Chunk
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.tls import Tls
+from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.saved import SavedImages
 from imgload.transports.base import Delivery, Order
@@ -135,3 +137,22 @@ def test_the_archive_is_not_read_further_once_no_node_reads(tmp_path: Path) -> N
     assert SavedImages(pieces, [wanted(large)]).send(shipment) == {}
     assert len(list(pieces)) > 100
     assert all(isinstance(d.error, ImportFailed) for d in shipment.finish().values())
+
+
+def test_what_names_led_to_is_read_after_the_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload takes minutes, in which another run may load under the same name."""
+    monkeypatch.setattr("imgload.transports.imports._FOLDERS", str(tmp_path / "var"))
+    node = copying_node(tmp_path, "cat >/dev/null; exit 5")
+    meanwhile = Digest.of(b"loaded meanwhile")
+    row = f"echo app type {meanwhile} 1 linux/amd64 -"
+    changed = CTR.replace("*ls)", f'*"images ls"*) echo REF; {row};; *ls)')
+
+    def uploading() -> Iterator[Chunk]:
+        (tmp_path / "node" / "ctr").write_text(f"#!/bin/sh\n{changed.format('exit 5')}\n")
+        yield from Repack(archive(), [wanted(IMAGE)])
+
+    with pytest.raises(ImportFailed):
+        import_by_copy(node, uploading(), AMD, Question(("app",), ()))
+    assert node.before.records == {"app": meanwhile}

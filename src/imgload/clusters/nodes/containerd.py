@@ -29,7 +29,7 @@ _PINNED = "io.cri-containerd.pinned"
 _RETAG = """
 existing=$1 is=$2 name=$3 pinned=$4 label=$5
 shift 5
-if [ -z "$("$@" images ls -q "$is")" ]; then echo "$existing is another image now" >&2; exit 1; fi
+[ -n "$("$@" images ls -q "$is")" ] || exit 0
 was=$("$@" images ls -q "$pinned")
 "$@" images tag --force -- "$existing" "$name" >/dev/null || exit
 exec "$@" images label "$name" "$label=${was:+pinned}" >/dev/null
@@ -144,6 +144,8 @@ def tag_command(existing: str, name: str) -> tuple[str, ...]:
 
 def retag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) -> tuple[str, ...]:
     """Return the command that has a name lead where an existing one leads, if that is `target`.
+
+    Otherwise it changes nothing.
 
     ctr copies the labels along. Whether CRI may remove an image is a label of each name's own.
 

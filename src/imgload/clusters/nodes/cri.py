@@ -67,7 +67,7 @@ def parse_inspect(output: Output) -> CriAnswer | None:
         status: Any = json.loads(output.stdout)["status"]
         return CriAnswer(Digest.parse(status["id"]))
     except (ValueError, KeyError, TypeError, RecursionError, ArchiveInvalid):
-        return CriAnswer(None)
+        return CriAnswer(None, "crictl inspecti printed something that is not understood")
 
 
 def parse_containers(output: Output) -> frozenset[str]:

@@ -56,12 +56,15 @@ class Before:
     Args:
         records: target by name, of those names that were there; None where it was not told.
         marker: what the command line of the change has, and no other; empty where none was run.
+        complete: whether it got all of its input; before that an import names no image, and ends
+            with its connection.
         since: when the change began, in seconds since 1970.
 
     """
 
     records: Mapping[str, Digest] | None = None
     marker: str = ""
+    complete: bool = True
     since: float = attrs.field(factory=time.time)
 
 
@@ -100,6 +103,15 @@ class Node:
         found = self._survey(question)
         targets = found.named_otherwise(question)
         return self._survey(attrs.evolve(question, targets=targets)) if targets else found
+
+    def require_cri(self, survey: Survey, *names: str) -> None:
+        """Raise NodeUnusable when crictl failed on a name: that says nothing about the image."""
+        for name in names:
+            if (answer := survey.cri.get(name)) and answer.failure:
+                raise NodeUnusable(
+                    f"{self.name}: CRI gives no answer about {name}: {answer.failure}",
+                    hint=f"{self.engine.name} exec {self.name} crictl info",
+                )
 
     @contextmanager
     def understanding(self) -> Iterator[None]:
@@ -158,10 +170,25 @@ class Node:
             ImportFailed: when ctr refuses it.
 
         """
+        feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
+        return self.import_by(feed, question, layout)
+
+    def import_by(
+        self,
+        command: Sequence[str],
+        question: Question,
+        stdin: Iterable[Chunk] | None = None,
+    ) -> Survey:
+        """Run a command that imports images, and survey the node in the same exec.
+
+        Raises:
+            NodeFull: when the node's disk is full.
+            ImportFailed: when the command fails.
+
+        """
         self._last = None
         self.before = before = Before()
-        feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
-        survey = self._change(feed, "ctr images import", question, before, layout)
+        survey = self._change(command, "ctr images import", question, before, stdin)
         self._last = (question, survey)
         return survey
 
@@ -177,7 +204,8 @@ class Node:
             ImportFailed: when it fails.
 
         """
-        return self._change(self.spelled(command), "ctr images tag", question, before)
+        unmarked = attrs.evolve(question, loaded=())
+        return self._change(self.spelled(command), "ctr images tag", unmarked, before)
 
     def _change(
         self,
@@ -187,16 +215,16 @@ class Node:
         before: Before,
         stdin: Iterable[Chunk] | None = None,
     ) -> Survey:
-        """Run a command, and survey the node in the same exec; images that come in are marked."""
+        """Run a command, and survey the node in the same exec; what is loaded is marked."""
         from imgload.clusters.nodes.labels import mark_commands  # noqa: PLC0415 - start-up
 
         traits, start = self._known_traits, self._known_runtime.start
-        marks = mark_commands(question.loaded if stdin is not None else (), time.time())
+        marks = mark_commands(question.loaded, time.time())
         groups = self._spelled([[start, *marks], *state_commands(question, traits.snapshotter)])
         beside = groups if len(list(in_parts(groups))) == 1 else []
         names = self.spelled(names_command(question))
         argv, before.marker = batch_argv(*beside, before=[names, command])
-        result = self._exec(argv, stdin)
+        result = self._exec(argv, stdin and _fed(stdin, before))
         count = 2 + sum(map(len, beside))
         outputs = parse_batch(result.stdout, before.marker, count)
         if outputs and outputs[0].exit_status == 0:
@@ -328,6 +356,12 @@ class Node:
     @property
     def _look(self) -> str:
         return f"{self.engine.name} logs {self.container.name}"
+
+
+def _fed(stdin: Iterable[Chunk], before: Before) -> Iterator[Chunk]:
+    before.complete = False
+    yield from stdin
+    before.complete = True
 
 
 def _last_line(text: str) -> str:

@@ -30,13 +30,15 @@ _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 class Question:
     """What to read of a node: everything about these names, image IDs and records' targets.
 
-    `loaded` are the names with their image IDs, as far as these are known.
+    `loaded` are the names with their image IDs, as far as these are known; `asks_cri` is whether
+    CRI is asked about the names, too.
     """
 
     names: tuple[str, ...]
     image_ids: tuple[Digest, ...]
     targets: tuple[Digest, ...] = ()
     loaded: tuple[tuple[str, Digest], ...] = ()
+    asks_cri: bool = True
 
     @classmethod
     def about(cls, images: Sequence[Image]) -> Question:
@@ -51,6 +53,11 @@ class Question:
     def records(self) -> tuple[str, ...]:
         """The names of the records to read; never none, which would mean all."""
         return self.names or ("none",)
+
+    @property
+    def names_for_cri(self) -> tuple[str, ...]:
+        """The names that CRI is asked about."""
+        return self.names if self.asks_cri else ()
 
 
 NOTHING = Question((), ())
@@ -146,7 +153,7 @@ def state_commands(question: Question, snapshotter: str) -> list[list[Sequence[s
     return [
         [
             *(containerd.content_of(image_id) for image_id in question.image_ids),
-            *(cri.inspect_image(name) for name in question.names),
+            *(cri.inspect_image(name) for name in question.names_for_cri),
         ],
         [
             containerd.images_of(question.records, question.targets),
@@ -226,7 +233,7 @@ def read_state(question: Question, traits: Traits, outputs: Sequence[Output]) ->
     if images.exit_status or content.exit_status or snapshots.exit_status:
         raise NodeUnusable("containerd does not list its images, content or snapshots")
     blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
-    asked = zip(question.names, map(cri.parse_inspect, answers), strict=True)
+    asked = zip(question.names_for_cri, map(cri.parse_inspect, answers), strict=True)
     return Survey(
         traits=traits,
         records=containerd.parse_images(images.text),

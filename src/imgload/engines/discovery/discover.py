@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 
 import attrs
@@ -221,6 +221,17 @@ def _identity(attempt: Attempt) -> str:
         return endpoint.url
 
 
+def _remove_stale_folders() -> None:
+    """Remove the temporary folders of killed runs; there are hardly ever any."""
+    from imgload.core.state import RUN_FOLDER, temporary_folder  # noqa: PLC0415 - start-up
+
+    with suppress(OSError):
+        if any(entry.name.startswith(RUN_FOLDER) for entry in os.scandir(temporary_folder())):
+            from imgload.core.temporary import remove_stale  # noqa: PLC0415 - start-up
+
+            remove_stale()
+
+
 @contextmanager
 def open_engines(
     also: Sequence[Candidate] = (),
@@ -236,6 +247,7 @@ def open_engines(
     """
     with ExitStack() as stack:
         found = discover(also=also)
+        _remove_stale_folders()
         yield found, {endpoint: _opened(endpoint, stack) for endpoint in found.require()}
 
 

@@ -93,6 +93,7 @@ def _second_half(
         return Broken(_another(wanted, [image_id]))
     if config.chain_id and config.chain_id not in survey.snapshots:
         return Broken(_not_unpacked(name, config.chain_id, survey, node))
+    node.require_cri(survey, name)
     answer = survey.cri.get(name)
     unknown = answer.image_id is None if answer else name in survey.unseen
     if unknown:

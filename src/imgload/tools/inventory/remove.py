@@ -16,12 +16,24 @@ _AT_ONCE = 50
 _HEAR = ("sleep", "0.5")
 """For as long as CRI may take to hear of a record."""
 _REMOVE = """
-ctr=$1 wait=$2
-shift 2
+ctr=$1 wait=$2 every=$3
+shift 3
 names=$($ctr images ls -q "$@")
-[ -z "$names" ] || printf '%s\\n' "$names" | tr '\\n' '\\0' | xargs -0 $ctr images rm $wait --
+[ -n "$names" ] || exit 0
+{ printf '%s\\n' "$names" | tr '\\n' '\\0' | xargs -0 $ctr images rm $wait --; } & work=$!
+left=30
+while [ $left -gt 0 ] && sleep "$every" >/dev/null && kill -0 $work
+do echo; left=$((left - 1)); done </dev/null 2>/dev/null & watch=$!
+wait $work
+status=$?
+kill $watch
+exit $status
 """
-"""Removes the names that still lead to what was judged; `ctr` and `wait` are words of our own."""
+"""Removes the names that still lead to what was judged; `ctr` and `wait` are words of our own.
+
+ctr prints nothing while it waits for the garbage collection, so the script does, for ten minutes.
+"""
+SAY_SECONDS = 20.0
 _ALIAS = """
 ctr=$1 is=$2 taken=$3 record=$4 alias=$5
 [ -z "$($ctr images ls -q "$taken")" ] && [ -n "$($ctr images ls -q "$is")" ] || exit 0
@@ -58,11 +70,15 @@ def remove_images(node: Node, images: Sequence[NodeImage], there: Inventory) -> 
     filters = [containerd.leads_to(name, *found) for name, found in targets.items()]
     slices = [filters[start : start + _AT_ONCE] for start in range(0, len(filters), _AT_ONCE)]
     removals = [
-        ("sh", "-c", _REMOVE, "imgload", ctr, "--sync" if part is slices[-1] else "", *part)
+        ("sh", "-c", _REMOVE, "imgload", *_words(ctr, last=part is slices[-1]), *part)
         for part in slices
     ]
     node.run_all([*tags, *([_HEAR] if tags else []), *removals])
     return take_inventory(node)
+
+
+def _words(ctr: str, *, last: bool) -> tuple[str, ...]:
+    return (ctr, "--sync" if last else "", f"{SAY_SECONDS:g}")
 
 
 def _alias_command(ctr: str, record: str, targets: Sequence[Digest], alias: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 from imgload.core.errors import ArchiveInvalid, BuildFailed, UsageError
+from imgload.core.temporary import TemporaryFolder
 from imgload.oci.digest import Digest
 
 _GRACE_SECONDS = 0.8
@@ -169,12 +170,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
     """Yield the path of an empty file that a child may write, and that is gone afterwards."""
-    import tempfile  # noqa: PLC0415 - start-up
-
-    with tempfile.TemporaryDirectory(prefix="imgload-") as folder:
-        path = Path(folder) / name
+    folder = TemporaryFolder.make()
+    try:
+        path = folder.path / name
         path.touch()
         yield path
+    finally:
+        folder.remove()
 
 
 def digest_in(text: str) -> Digest | None:

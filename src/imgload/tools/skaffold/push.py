@@ -10,6 +10,7 @@ from typing import Any
 
 from imgload.core.errors import BuildFailed, PlatformMissing, UsageError
 from imgload.engines.base import Engine
+from imgload.engines.temporary_tags import note
 from imgload.oci.digest import Digest
 from imgload.oci.jsontext import load_json
 from imgload.oci.platform import Platform
@@ -71,6 +72,7 @@ def _by_buildx(builder: Builder, request: Request, told: Path) -> Digest:
 def _by_manifest(builder: Builder, request: Request, told: Path) -> Digest:
     """Go by a list of our own: one that is there would only grow with each build."""
     program, listed = builder.program, f"localhost/imgload-{secrets.token_hex(8)}"
+    noted = note(builder.engines[0].endpoint.url, listed)
     build = [program, "build", f"--manifest={listed}", *_build_words(builder, request)]
     push_all = [program, "manifest", "push", "--all", f"--digestfile={told}"]
     try:
@@ -79,7 +81,11 @@ def _by_manifest(builder: Builder, request: Request, told: Path) -> Digest:
         run([*push_all, listed, f"docker://{request.reference}"])
         return _require(told.read_text(), f"{program} manifest push")
     finally:
-        read([program, "manifest", "rm", listed])
+        removed = read([program, "manifest", "rm", listed])
+        if noted and removed:
+            noted.remove()
+        elif noted:
+            noted.leave()
 
 
 def _build_words(builder: Builder, request: Request) -> list[str]:

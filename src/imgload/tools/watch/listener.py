@@ -20,6 +20,8 @@ _LONGEST_SSH_PAUSE = 15.0
 _SHARE = 20
 """Asking for the names again and again takes at most this fraction of the engine's time."""
 _OPENING_SECONDS = 10.0
+_FAILURES = 2
+"""So many failures in a row to read the names are reported: one has an engine that restarts."""
 _SECOND = 10**9
 _RECENT = 64
 
@@ -93,7 +95,7 @@ class Listener:
         self._has_names = True
         try:
             self._names = self.engine.names(self.references)
-        except ImgloadError:
+        except BaseException:
             self.stop()
             raise
         threading.Thread(target=self._compare_names, daemon=True).start()
@@ -112,7 +114,7 @@ class Listener:
             began, self._is_open = time.monotonic(), False
             try:
                 self._follow()
-            except ImgloadError as error:
+            except Exception as error:  # noqa: BLE001 - the thread must go on
                 self._lose(error)
             self._tried.set()
             if self._is_open and time.monotonic() - began > _LONGEST_PAUSE:
@@ -138,9 +140,7 @@ class Listener:
     def _open(self, at: int | None) -> None:
         self._is_open = True
         self._since = self._since or at
-        if self._lost and not self._stop.is_set():
-            self._lost = False
-            self.tell(Back(self.engine))
+        self._return()
         if self._has_names:
             self._missed.set()
         self._tried.set()
@@ -159,19 +159,30 @@ class Listener:
         before = event.at is not None and opened_at is not None and event.at <= opened_at
         self.tell(Heard(self.engine, event, seen=before))
 
-    def _lose(self, error: ImgloadError) -> None:
-        """Tell it once; an engine that only refuses to tell its events still tells its names."""
-        self._refuses = isinstance(error, EngineFailed) and error.__cause__ is None
+    def _lose(self, error: Exception, *, answers: bool = False) -> None:
+        """Tell it once; an engine that only refuses to tell its events still tells its names.
+
+        Args:
+            error: why its events, or names, could not be read.
+            answers: whether the engine answers other requests.
+
+        """
+        self._refuses = answers or (isinstance(error, EngineFailed) and error.__cause__ is None)
         if not self._lost and not self._stop.is_set():
             self._lost = True
-            self.tell(Lost(self.engine, error))
+            self.tell(Lost(self.engine, _as_ours(self.engine, error)))
         if self._refuses:
             self._missed.set()
+
+    def _return(self) -> None:
+        if self._lost and not self._stop.is_set():
+            self._lost = False
+            self.tell(Back(self.engine))
 
     def _compare_names(self) -> None:
         """Read the names when events may be missing, and all the time where builds are not told."""
         tells_every_build = self.engine.tells_every_build
-        pause = _SHORTEST_PAUSE
+        pause, failures = _SHORTEST_PAUSE, 0
         while not self._stop.is_set():
             self._missed.wait(None if tells_every_build else pause)
             self._missed.clear()
@@ -180,11 +191,17 @@ class Listener:
             began = time.monotonic()
             try:
                 self._look()
-            except ImgloadError:
+            except Exception as error:  # noqa: BLE001 - the thread must go on
+                failures += 1
+                if failures == _FAILURES:
+                    self._lose(error, answers=True)
                 self._missed.set()
                 self._stop.wait(pause)
                 pause = min(2 * pause, _LONGEST_SSH_PAUSE)
             else:
+                if failures >= _FAILURES:
+                    self._return()
+                failures = 0
                 share = 0 if tells_every_build else _SHARE * (time.monotonic() - began)
                 pause = max(_SHORTEST_PAUSE, share)
 
@@ -195,3 +212,9 @@ class Listener:
         for name, target in found.items():
             if before.get(name) != target and not self._stop.is_set():
                 self.tell(Heard(self.engine, ImageEvent(name, target), seen=True))
+
+
+def _as_ours(engine: Engine, error: Exception) -> ImgloadError:
+    if isinstance(error, ImgloadError):
+        return error
+    return EngineFailed(f"{engine.endpoint}: listening to it failed: {error!r}")

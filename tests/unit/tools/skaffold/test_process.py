@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from imgload.core.errors import BuildFailed, UsageError
+from imgload.core.state import RUN_FOLDER
 from imgload.oci.digest import Digest
 from imgload.tools.skaffold.process import digest_in, read, run, run_and_read, scratch
 
@@ -125,6 +126,7 @@ def test_a_scratch_file_is_gone_afterwards() -> None:
     with pytest.raises(KeyboardInterrupt):
         use()
     assert not used[0].parent.exists()
+    assert used[0].parent.name.startswith(RUN_FOLDER)  # which the next run removes
 
 
 @pytest.mark.parametrize("text", ["sha256:" + "a" * 64, "a" * 64, "a" * 64 + "\n"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imgload.core.errors import EngineFailed, EngineUnreachable, ImgloadError
+from imgload.core.errors import EngineFailed, EngineUnreachable
 from imgload.engines.base import EventsOpened, ImageEvent
 from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
@@ -19,7 +19,7 @@ from tests.unit.fakes import LocalEngine, engine_image
 
 NEW = ImageEvent("app:dev", Digest.of(b"app"))
 NEW_IMAGE = engine_image("new", ["app:v1"])
-Step = ImageEvent | ImgloadError | Callable[[], ImageEvent]
+Step = ImageEvent | Exception | Callable[[], ImageEvent]
 
 
 def seen(engine: LocalEngine) -> Heard:
@@ -34,6 +34,7 @@ class Scripted(LocalEngine):
         self.steps: list[Step] = list(steps)
         self.done = threading.Event()
         self.named = threading.Event()
+        self.unreadable: list[Exception] = []
         self._tells = tells_every_build
 
     @property
@@ -41,6 +42,8 @@ class Scripted(LocalEngine):
         return self._tells
 
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
+        if self.named.is_set() and self.unreadable:
+            raise self.unreadable.pop()
         names = super().names(references)
         self.named.set()
         return names
@@ -48,7 +51,7 @@ class Scripted(LocalEngine):
     def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
         del since
         step = self.steps.pop(0) if self.steps else None
-        if isinstance(step, ImgloadError):
+        if isinstance(step, Exception):
             raise step
         yield EventsOpened()
         if step is None:
@@ -119,3 +122,18 @@ def test_where_builds_are_not_told_the_names_are_read_again_and_again(tmp_path: 
     engine.images["old"] = engine_image("old", ["old:v1"])
     threading.Timer(0.05, engine.images.update, kwargs={"new": NEW_IMAGE}).start()
     assert told_by(engine, 1) == [seen(engine)]
+
+
+def test_any_other_error_is_told_and_listening_goes_on(tmp_path: Path) -> None:
+    """It would end the thread, and the watch would hear nothing more."""
+    told = told_by(Scripted(tmp_path, NEW, RuntimeError("a fault of ours"), NEW), 4)
+    assert kinds(told) == [Heard, Lost, Back, Heard]
+    assert isinstance(told[1], Lost)
+    assert isinstance(told[1].error, EngineFailed)
+
+
+def test_names_that_cannot_be_read_are_told_and_read_again(tmp_path: Path) -> None:
+    """Where builds are among no events, nothing is heard without them."""
+    engine = Scripted(tmp_path, tells_every_build=False)
+    engine.unreadable = [RuntimeError("a fault of ours"), EngineFailed("nonsense")]
+    assert kinds(told_by(engine, 2)) == [Lost, Back]
