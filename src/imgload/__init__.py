@@ -56,15 +56,16 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.plan import Plan as Plan
     from imgload.loader.plan import Step as Step
     from imgload.loader.plan import Verify as Verify
+    from imgload.loader.prepare import LoadOptions as LoadOptions
     from imgload.loader.proof import Proof as Proof
     from imgload.loader.report import ImageResult as ImageResult
     from imgload.loader.report import LoadFailed as LoadFailed
     from imgload.loader.report import NodeResult as NodeResult
     from imgload.loader.report import Report as Report
     from imgload.oci.digest import Digest as Digest
-    from imgload.oci.image import Image as Image
     from imgload.oci.platform import Platform as Platform
     from imgload.oci.reference import Reference as Reference
+    from imgload.sources.base import Image as Image
     from imgload.sources.choose import TransportOption as TransportOption
     from imgload.tools.doctor.finding import Diagnosis as Diagnosis
     from imgload.tools.doctor.finding import Finding as Finding
@@ -109,7 +110,8 @@ _HOMES = {
     "loader.proof": "Proof",
     "loader.report": "ImageResult LoadFailed NodeResult Report",
     "oci.digest": "Digest",
-    "oci.image": "Image",
+    "sources.base": "Image",
+    "loader.prepare": "LoadOptions",
     "oci.platform": "Platform",
     "oci.reference": "Reference",
     "tools.doctor.finding": "Diagnosis Finding",

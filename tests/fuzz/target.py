@@ -22,7 +22,7 @@ from imgload.oci.platform import Platform
 from imgload.oci.saved import Wanted
 from imgload.oci.scan import scan
 from imgload.sources.archive import ArchiveSource
-from imgload.sources.base import Found
+from imgload.sources.base import Image
 from imgload.sources.streams import FileChunks
 from tests.fuzz.bounds import bounded
 from tests.fuzz.members import plain, unpack
@@ -147,7 +147,7 @@ class Target:
         return way
 
 
-def _shape(found: list[Found]) -> str:
+def _shape(found: list[Image]) -> str:
     for image in found:
         assert re.fullmatch(r"[!-~]{1,200}", str(image.platform)), f"{image.platform!r} is shown"
     return ", ".join(sorted({f"{len(f.names)} names {f.platform}" for f in found}))[:100]

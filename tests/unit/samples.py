@@ -1,6 +1,7 @@
 """Images and surveys to plan with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import attrs
 
@@ -9,19 +10,57 @@ from imgload.clusters.nodes.cri import CriAnswer
 from imgload.clusters.nodes.survey import Survey, Traits
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
-from imgload.oci.image import Image
 from imgload.oci.platform import Platform
+from imgload.sources.base import Image, Source
 from tests.unit import archives
 
 TRAITS = Traits((2, 1), "overlayfs", Platform("linux", "amd64"), 1 << 40)
 NOTHING = Survey(TRAITS, {}, Content(), frozenset(), {}, {})
 
 
+class Shelf(Source):
+    """A source that has the given images, by the text they are searched by."""
+
+    def __init__(
+        self, name: str, images: Mapping[str, Image] | None = None, address: str = ""
+    ) -> None:
+        self.name = name
+        self.address = address or f"unix:///run/{name}.sock"
+        self.describe = f"{name} at {self.address}"
+        self.listing = f"{name} images"
+        self.images = images or {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shelf) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def find(self, text: str, platform: Platform | None) -> Image | None:
+        del platform
+        image = self.images.get(text)
+        return image and attrs.evolve(image, origin=self)
+
+    def save(self, images: Sequence[Image]) -> AbstractContextManager[Iterator[bytes]]:
+        return nullcontext(image.id.encode() for image in images)
+
+
+def sourced(
+    name: str, image_id: Digest, diff_ids: tuple[Digest, ...] = (), origin: Source | None = None
+) -> Image:
+    """Return an image under one name, of a source that reports the image ID."""
+    platform = Platform("linux", "amd64")
+    source = origin or Shelf("docker")
+    return Image(
+        source, str(image_id), (name,), image_id, image_id, platform, diff_ids, 100, name=name
+    )
+
+
 def image(content: str = "app", name: str = archives.NAME, source: str = "docker") -> Image:
     """Return an image with one layer of its own."""
     packed = archives.Image((archives.layer("base"), archives.layer(content)))
     config = ImageConfig.parse(packed.config)
-    return Image(name, config.digest, config.digest, config.diff_ids, config.platform, 100, source)
+    return sourced(name, config.digest, config.diff_ids, Shelf(source))
 
 
 def config_of(content: str = "app") -> ImageConfig:

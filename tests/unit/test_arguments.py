@@ -49,7 +49,7 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
     connect: {},
     select_nodes: {"engines": [], "cluster": None, "names": ()},
     Policy: {},
-    Request.of: {"texts": ["app"], "name": None, "also": (), "platform": None},
+    Request: {"texts": ["app"]},
     imgload.Reference.parse: {"text": "app"},
     imgload.Platform.parse: {"text": "arm64"},
     imgload.Digest.parse: {"text": "app"},
@@ -71,7 +71,7 @@ PARAMETERS = {
     connect: ("cluster", "nodes", "source"),
     select_nodes: ("cluster", "names"),
     Policy: ("keep", "older_than"),
-    Request.of: ("texts", "name", "also", "platform"),
+    Request: ("texts", "name", "also", "platform", "transport", "verify"),
     imgload.Reference.parse: ("text",),
     imgload.Platform.parse: ("text",),
     imgload.Digest.parse: ("text",),
@@ -133,7 +133,7 @@ def test_what_cannot_be_meant_is_refused_before_an_engine_is_asked(
 
 def test_one_string_is_one_element() -> None:
     """Not one for each of its letters."""
-    request = Request.of("app:dev", None, "x", None)
+    request = Request("app:dev", also="x")
     assert (request.texts, request.also) == (("app:dev",), ("x",))
     with pytest.raises(NodeNotFound, match="no node kind-worker;"):
         select_nodes([], None, "kind-worker")

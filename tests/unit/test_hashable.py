@@ -18,9 +18,8 @@ import pytest
 
 import imgload
 from imgload.oci.document import Descriptor, Manifest
-from imgload.oci.platform import Platform
-from imgload.sources.base import Found
 from tests.unit.archives import Image
+from tests.unit.samples import sourced
 
 _KEYED = {"dict", "Mapping", "set", "frozenset", "Set", "MutableMapping", "defaultdict", "Counter"}
 _UNHASHABLE = (Mapping, MutableMapping, MutableSequence, MutableSet)
@@ -100,13 +99,13 @@ def test_a_key_is_hashable_down_to_its_last_field(cls: type) -> None:
 
 
 def test_an_image_with_annotated_layers_is_a_key() -> None:
-    """What `Found` and `Descriptor` equal is still decided by the annotations."""
+    """What `Image` and `Descriptor` equal is still decided by the annotations."""
     image = Image()
     manifest = Manifest.parse(image.manifest)
     notes = [attrs.evolve(layer, annotations={"a": "b"}) for layer in manifest.layers]
     annotated = attrs.evolve(manifest, layers=tuple(notes))
     found = [
-        Found("id", ("app:v1",), image.image_id, None, Platform("linux", "amd64"), (), 1, each)
+        attrs.evolve(sourced("app:v1", image.image_id), manifest=each)
         for each in (manifest, annotated)
     ]
     assert len(dict.fromkeys([*found, *found])) == len(found)

@@ -16,15 +16,14 @@ from imgload.clusters.nodes.survey import Question, Survey
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotProven
 from imgload.core.parallel import in_parallel
 from imgload.loader.events import Event, NodeDone, Note, SendingEnded, SendingStarted
-from imgload.loader.plan import Plan, Step
+from imgload.loader.plan import Plan, Step, send_step
 from imgload.loader.proof import Proof, prove
 from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.loader.rollback import undo, undo_tag
 from imgload.loader.send import Sending, Sent, is_final
 from imgload.oci.digest import Digest
-from imgload.oci.image import Image
+from imgload.sources.base import Image
 from imgload.sources.choose import TransportOption
-from imgload.sources.locate import Located
 from imgload.sources.push import PushIncomplete
 from imgload.transports.imports import remove_leftovers
 
@@ -38,12 +37,12 @@ _Failure = tuple[Sequence[Image], Sequence[str], ImgloadError]
 
 @attrs.define
 class Transfer:
-    """One load's work on the nodes; `images` and `results` grow as it goes.
+    """One load's work on the nodes.
 
     Args:
         nodes: by name.
         surveys: what each node had before.
-        origins: where each image comes from, by its name on the nodes.
+        images: by name, as they are known by now.
         on_event: told what happens, from several threads.
         option: the transport asked for.
         deep: whether what is proven is read again.
@@ -52,12 +51,11 @@ class Transfer:
 
     nodes: Mapping[str, Node]
     surveys: dict[str, Survey]
-    origins: Mapping[str, Located]
+    images: dict[str, Image]
     on_event: Callable[[Event], None]
     option: TransportOption = "auto"
     deep: bool = False
     steps: dict[tuple[str, str], Step] = attrs.field(factory=dict)
-    images: dict[str, Image] = attrs.field(factory=dict)
     results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
 
     def carry_out(self, plan: Plan) -> None:
@@ -142,8 +140,7 @@ class Transfer:
                 image.platform,
                 tuple(self.results[name, node] for node in nodes),
             )
-            for name in self.origins
-            for image in [self.images[name]]
+            for name, image in self.images.items()
         ]
         return Report(tuple(rows), dry_run)
 
@@ -183,7 +180,8 @@ class Transfer:
         before = self.surveys[step.node]
         now = attrs.evolve(before, content=survey.content, snapshots=survey.snapshots)
         self.surveys[step.node] = now
-        return Step(step.image, step.node, "full")
+        lost = self.steps[step.image.name, step.node] = send_step(step.image, step.node, now)
+        return lost
 
     def _send(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
         start = time.monotonic()
@@ -223,15 +221,15 @@ class Transfer:
         return now is not None and now.traits.snapshotter != before.traits.snapshotter
 
     def _sending(self, images: Sequence[Image]) -> Sending:
-        source, names = self.origins[images[0].name][0], {image.name for image in images}
-        found = {image: source.identify(self.origins[image.name][1]) for image in images}
+        names = {image.name for image in images}
         missing = {
             node: frozenset[Digest]().union(
                 *(s.missing for (name, n), s in self.steps.items() if n == node and name in names)
             )
             for node in self.nodes
         }
-        return Sending(source, found, self.surveys, missing, self.option, self.on_event)
+        identified = [image.origin.identify(image) for image in images]
+        return Sending(identified, self.surveys, missing, self.option, self.on_event)
 
     def _announce(self, images: Sequence[Image], nodes: Sequence[Node], size: int) -> None:
         for node in nodes:

@@ -12,15 +12,21 @@ from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Question, Survey
 from imgload.engines.discovery.attempt import Attempt
 from imgload.loader.events import Event
-from imgload.loader.image_id import saved
 from imgload.loader.plan import Plan, make_plan
-from imgload.loader.prepare import Ask, Look, Request, ask_all, expect, read
+from imgload.loader.prepare import (
+    Ask,
+    LoadOptions,
+    Preparation,
+    Request,
+    cached_survey,
+    survey,
+    survey_all,
+)
 from imgload.loader.report import LoadFailed, Report
 from imgload.loader.session import Connections
 from imgload.oci.reference import (
     Reference,
     require_callback,
-    require_choice,
     string_or_none,
     strings,
 )
@@ -29,23 +35,9 @@ from imgload.sources.locate import Settle, refuse, require_pushers
 
 if TYPE_CHECKING:
     from os import PathLike
-
-    from imgload.loader.plan import Verify
-    from imgload.sources.choose import TransportOption
+    from typing import Unpack
 
 OnEvent = Callable[[Event], None]
-
-
-def require_options(transport: object, verify: object, on_event: object) -> None:
-    """Refuse options of a load that are none.
-
-    Raises:
-        UsageError: when one is not.
-
-    """
-    require_choice(transport, ("auto", "archive", "delta"), "transport")
-    require_choice(verify, ("cri", "deep"), "verify")
-    require_callback(on_event, "on_event")
 
 
 @attrs.define
@@ -111,117 +103,117 @@ class Loader:
             ReferenceInvalid: when that is no image name.
 
         """
-        self._ahead, _ = ask_all(self.nodes, Question((Reference.parse(name).record,), ()))
+        self._ahead, _ = survey_all(self.nodes, Question((Reference.parse(name).record,), ()))
 
     def plan(
         self,
-        images: Sequence[str],
+        images: str | Sequence[str],
         *,
-        name: str | None = None,
-        also: Sequence[str] = (),
-        platform: str | None = None,
         on_event: OnEvent = lambda _: None,
+        **options: Unpack[LoadOptions],
     ) -> Plan:
         """Return what `load` would do now; nothing is changed."""
-        with self._looking(on_event, read) as look:
-            look.at(Request.of(images, name, also, platform))
-            return make_plan(list(look.found), look.surveys)
+        with self._preparing(on_event, survey) as preparation:
+            preparation.run(Request(images, **options))
+            return make_plan(preparation.images, preparation.surveys)
 
     def load(
         self,
-        images: Sequence[str],
+        images: str | Sequence[str],
         *,
-        name: str | None = None,
-        also: Sequence[str] = (),
-        platform: str | None = None,
-        transport: TransportOption = "auto",
-        verify: Verify = "cri",
         dry_run: bool = False,
         on_event: OnEvent = lambda _: None,
+        **options: Unpack[LoadOptions],
     ) -> Report:
-        """Put images on all nodes and prove that they are there.
+        """Load images into all nodes, and verify them there.
 
         Args:
-            images: names or image IDs, as a pod spec or the engine would have them; none for
-                all of an archive.
-            name: the name to load one image under, in place of its own.
-            also: names that the one image gets beside that, in the same transfer.
-            transport: ``archive`` (whole images), ``delta`` (what is missing) or ``auto``.
-            platform: ``os/arch[/variant]`` out of a multi-platform image.
-            verify: ``cri`` (what containerd and CRI say), or ``deep`` (and every blob that a node
-                keeps of the images is read again, and hashed there).
+            images: names or image IDs; with an archive, none for all of its images.
             dry_run: stop after the plan.
-            on_event: told what happens, from several threads.
+            on_event: called with values of `imgload.Event`, from several threads.
+            options: see `imgload.LoadOptions`.
 
         Raises:
             UsageError: when a source that cannot push is to be sent by ``delta``.
-            LoadFailed: when a node was not proven; its `report` says which.
+            LoadFailed: when a node could not be verified; its `report` says which.
             ImgloadError: when nothing could be loaded at all.
 
         """
-        require_options(transport, verify, on_event)
-        if transport == "delta":
+        request = Request(images, **options)
+        if request.transport == "delta":
             require_pushers(self.sources)
-        with self._looking(on_event, read if dry_run else expect) as look:
-            look.at(Request.of(images, name, also, platform))
-            plan = make_plan(list(look.found), look.surveys)
-            by_name = {node.name: node for node in self.nodes}
-            from imgload.loader.execute import Transfer  # noqa: PLC0415 - see `ask_all`
+        with self._preparing(on_event, survey if dry_run else cached_survey) as preparation:
+            preparation.run(request)
+            plan = make_plan(preparation.images, preparation.surveys)
+            from imgload.loader.execute import Transfer  # noqa: PLC0415 - see `survey_all`
 
-            origins = {image.name: origin for image, origin in look.found.items()}
-            deep = verify == "deep" and not dry_run
-            transfer = Transfer(by_name, look.surveys, origins, on_event, transport, deep)
-            transfer.refuse(list(look.found), look.failed)
+            transfer = Transfer(
+                nodes={node.name: node for node in self.nodes},
+                surveys=preparation.surveys,
+                images={image.name: image for image in preparation.images},
+                on_event=on_event,
+                option=request.transport,
+                deep=request.verify == "deep" and not dry_run,
+            )
+            transfer.refuse(preparation.images, preparation.failed)
             (transfer.pretend if dry_run else transfer.carry_out)(plan)
-        report = transfer.report([node.name for node in self.nodes], dry_run=dry_run)
-        if not report.ok:
-            raise LoadFailed(report)
-        return report
+        return _required_ok(transfer.report([node.name for node in self.nodes], dry_run=dry_run))
 
     def verify(
         self,
-        images: Sequence[str],
+        images: str | Sequence[str],
         *,
         name: str | None = None,
         platform: str | None = None,
         deep: bool = False,
         on_event: OnEvent = lambda _: None,
     ) -> Report:
-        """Read back whether every node has exactly these images; nothing is changed.
+        """Verify that every node has exactly these images; nothing is changed.
 
         Args:
             images: as for `load`.
-            name: the name that one image has on the nodes, in place of its own.
+            name: the name that one image has on the nodes, instead of its own.
             platform: ``os/arch[/variant]`` out of a multi-platform image.
-            deep: also read every blob that a node keeps of them again, and hash it there.
-            on_event: told each result.
+            deep: also hash every blob of the images on the nodes again.
+            on_event: called with each result.
 
         Raises:
             LoadFailed: when a node lacks an image, or has another one under its name.
-            ImgloadError: when the images or the nodes could not be settled on.
+            ImgloadError: when the images or the nodes are not clear.
 
         """
         from imgload.loader.verify import Remedy, Verification  # noqa: PLC0415 - start-up
 
-        name, platform = string_or_none(name, "name"), string_or_none(platform, "platform")
-        with self._looking(on_event, read) as look:
-            look.at(Request.of(images, name, (), platform))
-            if any(image.image_id is None for image in look.found):
-                look.found = saved(look.found)
-                look.survey()
-        remedy = Remedy.of(look.found, self.source, name, platform)
-        verification = Verification(self.nodes, look.surveys, look.failed, on_event, remedy, deep)
-        report = verification.report(list(look.found))
-        if not report.ok:
-            raise LoadFailed(report)
-        return report
+        with self._preparing(on_event, survey) as preparation:
+            preparation.run(Request(images, name, platform=platform))
+            if any(image.image_id is None for image in preparation.images):
+                from imgload.sources.manifests import identify_by_save  # noqa: PLC0415
+
+                preparation.images = [
+                    image if image.image_id else identify_by_save(image)
+                    for image in preparation.images
+                ]
+                preparation.survey()
+        remedy = Remedy.of(preparation.images, self.source, name, platform)
+        verification = Verification(
+            self.nodes, preparation.surveys, preparation.failed, on_event, remedy, deep
+        )
+        return _required_ok(verification.report(preparation.images))
 
     @contextmanager
-    def _looking(self, on_event: OnEvent, ask: Ask) -> Iterator[Look]:
-        """Yield a look at all sources and nodes; what was surveyed ahead serves once."""
+    def _preparing(self, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:
+        """Yield a preparation with all sources and nodes; surveys made ahead serve once."""
         require_callback(on_event, "on_event")
         ahead, self._ahead = self._ahead, {}
         with ExitStack() as stack:
             for source in self.sources:
                 stack.callback(source.release)
-            yield Look(self.sources, self.nodes, self.settle, self.silent, on_event, ask, ahead)
+            yield Preparation(
+                self.sources, self.nodes, self.settle, self.silent, on_event, ask, ahead
+            )
+
+
+def _required_ok(report: Report) -> Report:
+    if not report.ok:
+        raise LoadFailed(report)
+    return report

@@ -13,7 +13,7 @@ import attrs
 
 from imgload.loader.proof import Proof, prove
 from imgload.oci.digest import Digest, chain_ids
-from imgload.oci.image import Image
+from imgload.sources.base import Image
 
 if TYPE_CHECKING:
     from imgload.clusters.nodes.survey import Survey
@@ -76,6 +76,11 @@ def decide(image: Image, node: str, survey: Survey) -> Step:
         others = [name for name in others if survey.records[name] == image.pin]
     if others and proof.diff_ids and proof.unpacked and image.name not in others:
         return Step(image, node, "tagged", tag_from=others[0])
+    return send_step(image, node, survey)
+
+
+def send_step(image: Image, node: str, survey: Survey) -> Step:
+    """Decide which layers have to be sent to a node."""
     chains = dict(zip(chain_ids(image.diff_ids), image.diff_ids, strict=True))
     missing = {chain: layer for chain, layer in chains.items() if chain not in survey.snapshots}
     action: Action = "delta" if len(missing) < len(chains) else "full"

@@ -1,4 +1,4 @@
-"""The first half of the way: from references to images, and what the nodes have of them."""
+"""From references to images, and to surveys of the nodes: everything that a plan needs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from typing import TypedDict, get_args
 
 import attrs
 
@@ -16,84 +17,115 @@ from imgload.core.parallel import Task, in_parallel, outcome
 from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import explained
 from imgload.loader.events import Event, ImageFound, Note
-from imgload.loader.image_id import identified, identities, may_have, remembered
-from imgload.oci.image import Image
+from imgload.loader.plan import Verify
+from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.oci.reference import string_or_none, strings
-from imgload.sources.base import Found, Source
-from imgload.sources.locate import Located, Settle, locate, named, refit, require_names
+from imgload.oci.reference import require_choice, string_or_none, strings
+from imgload.sources.base import Image, Source
+from imgload.sources.choose import TransportOption
+from imgload.sources.locate import Settle, locate, match_platform, named, require_names
 
 Ask = Callable[[Node, Question], Survey | ImgloadError]
 
 
-def read(node: Node, asked: Question) -> Survey | ImgloadError:
-    """Survey a node; the error in its place where that fails."""
-    return outcome(partial(node.survey, asked))
+def survey(node: Node, question: Question) -> Survey | ImgloadError:
+    """Survey a node; return the error if that fails."""
+    return outcome(partial(node.survey, question))
 
 
-def expect(node: Node, asked: Question) -> Survey | ImgloadError:
-    """Take what the last import of a node left, where that will do."""
-    return node.expected(asked) or read(node, asked)
+def cached_survey(node: Node, question: Question) -> Survey | ImgloadError:
+    """Return the survey that the last import of a node left if it suffices, or survey the node."""
+    return node.expected(question) or survey(node, question)
+
+
+class LoadOptions(TypedDict, total=False):
+    """Options of a load.
+
+    Attributes:
+        name: the name to load one image under, instead of its own.
+        also: further names of the one image, in the same transfer.
+        platform: ``os/arch[/variant]`` out of a multi-platform image. [default: the nodes']
+        transport: ``archive`` saves whole images, ``delta`` has the engine push missing layers,
+            ``auto`` chooses.
+        verify: ``cri`` checks containerd and CRI; ``deep`` also hashes every blob of the images on
+            the nodes again.
+
+    """
+
+    name: str | None
+    also: str | Sequence[str]
+    platform: str | None
+    transport: TransportOption
+    verify: Verify
+
+
+def _images(values: object) -> tuple[str, ...]:
+    return strings(values, "images")
+
+
+def _name(value: object) -> str | None:
+    return string_or_none(value, "name")
+
+
+def _also(values: object) -> tuple[str, ...]:
+    return strings(values, "also")
+
+
+def _platform(text: object) -> Platform | None:
+    wanted = string_or_none(text, "platform")
+    return Platform.parse(wanted) if wanted is not None else None
 
 
 @attrs.frozen
 class Request:
-    """What a user asks for.
+    """The images that a caller requests, and their options.
 
     Args:
         texts: names or image IDs; none for all of an archive.
-        name: the name in place of the one image's own.
-        also: names beside it.
+        name: as in `LoadOptions`, and so are the rest.
+        also: further names.
         platform: None for the nodes'.
+        transport: how an engine's images are obtained.
+        verify: how nodes are verified.
 
     Raises:
-        ReferenceInvalid: when something is no name, and among the texts no image ID either.
-        UsageError: when several images are to have one name.
+        ReferenceInvalid: when a name is invalid, and among the texts no image ID either.
+        UsageError: when several images are to have one name, or an option has a wrong value.
 
     """
 
-    texts: Sequence[str]
-    name: str | None = None
-    also: Sequence[str] = ()
-    platform: Platform | None = None
+    texts: tuple[str, ...] = attrs.field(converter=_images)
+    name: str | None = attrs.field(default=None, converter=_name)
+    also: tuple[str, ...] = attrs.field(default=(), converter=_also)
+    platform: Platform | None = attrs.field(default=None, converter=_platform)
+    transport: TransportOption = "auto"
+    verify: Verify = "cri"
 
     def __attrs_post_init__(self) -> None:
+        require_choice(self.transport, get_args(TransportOption), "transport")
+        require_choice(self.verify, get_args(Verify), "verify")
         require_names(self.texts, self.name, self.also)
 
-    @classmethod
-    def of(
-        cls, texts: Sequence[str], name: str | None, also: Sequence[str], platform: str | None
-    ) -> Request:
-        """Check what a caller passes, and parse the platform."""
-        wanted = string_or_none(platform, "platform")
-        return cls(
-            strings(texts, "images"),
-            string_or_none(name, "name"),
-            strings(also, "also"),
-            Platform.parse(wanted) if wanted is not None else None,
-        )
-
-    def named(self, located: Iterable[Located]) -> dict[Image, Located]:
-        """Return each image to load, with the ID that is remembered of it."""
-        return named(remembered(located), self.name, self.also)
+    def name_images(self, images: Sequence[Image]) -> list[Image]:
+        """Return each image to load, once for each name, with the image ID if it is cached."""
+        return named(_from_cache(images), self.name, self.also)
 
 
 @attrs.define
-class Look:
-    """One look at sources and nodes.
+class Preparation:
+    """Finds images in sources, and surveys nodes for them.
 
     Args:
-        sources: where images are looked for.
-        nodes: where they are to be.
+        sources: where images are searched.
+        nodes: where they are to be loaded.
         settle: chooses where sources have different images under one name.
-        silent: engines that could not be asked, though they were meant to be.
-        on_event: told what is found.
-        ask: how a node is asked.
+        silent: engines that were selected and do not answer.
+        on_event: called with the images and notes.
+        ask: how a node is surveyed.
         ahead: surveys that were made before.
-        found: the images, and where each comes from.
-        surveys: what each node has.
-        failed: why the others do not answer.
-        pushed: what the engines told of images whose ID was not known.
+        images: the images, each once for each name.
+        surveys: by node.
+        failed: why the other nodes could not be surveyed.
 
     """
 
@@ -102,95 +134,124 @@ class Look:
     settle: Settle
     silent: Sequence[Attempt]
     on_event: Callable[[Event], None]
-    ask: Ask = read
+    ask: Ask = survey
     ahead: Mapping[str, Survey] = attrs.field(factory=dict)
-    found: dict[Image, Located] = attrs.field(factory=dict)
+    images: list[Image] = attrs.field(factory=list)
     surveys: dict[str, Survey] = attrs.field(factory=dict)
     failed: dict[str, ImgloadError] = attrs.field(factory=dict)
-    pushed: dict[Found, Found] = attrs.field(factory=dict)
+    _unknown: set[str] = attrs.field(factory=set)
+    """Names of images whose ID was not known when the nodes were surveyed."""
 
-    def at(self, request: Request) -> None:
+    def run(self, request: Request) -> None:
         """Find the images, and survey the nodes."""
         with explained(self.silent):
-            located = locate(request.texts, self.sources, request.platform, self.settle)
-        self.found = request.named(located)
-        for note in _not_asked(self.silent):
-            self.on_event(note)
-        self._survey_first()
-        nodes = {survey.traits.platform for survey in self.surveys.values()}
-        if request.platform is None and (fitted := refit(located, request.texts, nodes)):
-            self.found = request.named(fitted)
+            images = locate(request.texts, self.sources, request.platform, self.settle)
+        self.images = request.name_images(images)
+        for attempt in self.silent:
+            if attempt.candidate.explicit and attempt.error:
+                self.on_event(Note(f"going on without {attempt.error.message}"))
+        self._survey_unless_known()
+        platforms = {survey.traits.platform for survey in self.surveys.values()}
+        if request.platform is None and (
+            matched := match_platform(images, request.texts, platforms)
+        ):
+            self.images = request.name_images(matched)
             self.survey()
-        self._identify()
-        self._tell(request)
+        if self._unknown:
+            self.images = identify(self.images, self.surveys)
+            ids = {i.image_id for i in self.images if i.name in self._unknown and i.image_id}
+            if any(not survey.content.blobs.isdisjoint(ids) for survey in self.surveys.values()):
+                self.survey()
+        self._report(request)
 
     def survey(self) -> None:
-        """Ask all nodes about the images, and meanwhile the engines for IDs that they do not tell.
+        """Survey all nodes; meanwhile have the engines push manifests of images of unknown ID.
 
-        An engine is asked by a push, which Ctrl-C must not leave half done: hence not on a thread.
+        Ctrl-C must not leave a push half done, so the push is not on a thread.
         """
-        asked = Question.about(list(self.found))
-        surveying = Task(partial(ask_all, self.nodes, asked, self.ask))
-        self.pushed |= identities(self.found.values(), self.pushed)
+        question = Question.about(self.images)
+        self._unknown = {image.name for image in self.images if image.image_id is None}
+        surveying = Task(partial(survey_all, self.nodes, question, self.ask))
+        self.images = [
+            image if image.image_id else image.origin.identify(image) for image in self.images
+        ]
         self.surveys, self.failed = surveying.result()
 
-    def _survey_first(self) -> None:
-        """Survey, unless that was done ahead and holds nothing of the images."""
-        if self.ahead and self._has_unknown:
-            self.found = identified(self.found, self.ahead, self.pushed)
-        if len(self.ahead) == len(self.nodes) and self._is_new:
+    def _survey_unless_known(self) -> None:
+        """Survey, unless the surveys made ahead show that no node has anything of the images."""
+        if self.ahead and any(image.image_id is None for image in self.images):
+            self.images = identify(self.images, self.ahead)
+        ids = {image.image_id for image in self.images}
+        blobs = [survey.content.blobs for survey in self.ahead.values()]
+        if len(blobs) == len(self.nodes) and None not in ids and all(map(ids.isdisjoint, blobs)):
             self.surveys = {n: attrs.evolve(s, fresh=False) for n, s in self.ahead.items()}
         else:
             self.survey()
 
-    def _identify(self) -> None:
-        unknown = {image.name for image in self.found if image.image_id is None}
-        if unknown:
-            self.found = identified(self.found, self.surveys, self.pushed)
-            told = [image for image in self.found if image.name in unknown]
-            if any(may_have(survey, told) for survey in self.surveys.values()):
-                self.survey()
-
-    @property
-    def _has_unknown(self) -> bool:
-        return any(image.image_id is None for image in self.found)
-
-    @property
-    def _is_new(self) -> bool:
-        """Whether no node had anything under these images' IDs; an unknown one may be there."""
-        wanted = {image.image_id for image in self.found}
-        there = (survey.content.blobs for survey in self.ahead.values())
-        return None not in wanted and all(wanted.isdisjoint(blobs) for blobs in there)
-
-    def _tell(self, request: Request) -> None:
-        for image in self.found:
+    def _report(self, request: Request) -> None:
+        for image in self.images:
             self.on_event(ImageFound(image.name, image.image_id, image.source, image.size))
-        for image in {image.target: image for image in reversed(self.found)}.values():
-            for note in _cannot_run(image, self.surveys):
+        for image in {image.target: image for image in reversed(self.images)}.values():
+            for note in _emulation_notes(image, self.surveys):
                 self.on_event(note)
-            for note in () if request.texts else _kept_local(image):
+            for note in () if request.texts else _local_name_notes(image):
                 self.on_event(note)
 
 
-def ask_all(
-    nodes: Sequence[Node], asked: Question, ask: Ask = read
+def _from_cache(images: Sequence[Image]) -> list[Image]:
+    """Take image IDs from the cache where the engines do not report them."""
+    if all(image.image_id for image in images):
+        return list(images)
+    from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
+
+    memory = Memory.load()
+
+    def recall(image: Image) -> Image:
+        if image.image_id:
+            return image
+        address, digest = image.origin.address, image.manifest_digest
+        image_id = memory.image_id(address, digest) if digest else None
+        return attrs.evolve(image, image_id=image_id, cut_off=memory.is_cut_off(address))
+
+    return list(map(recall, images))
+
+
+def identify(images: Sequence[Image], surveys: Mapping[str, Survey]) -> list[Image]:
+    """Determine the image IDs that an engine does not report, and cache them.
+
+    A node may have the manifest; otherwise the engine pushes it.
+    """
+    from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
+
+    memory, identified = Memory.load(), []
+    for image in images:
+        image_id = image.image_id or _config_of(image.manifest_digest, surveys.values())
+        known = attrs.evolve(image, image_id=image_id) if image_id else image.origin.identify(image)
+        identified.append(known)
+        if known.manifest and known.manifest.digest == known.manifest_digest:
+            memory.identify(
+                image.origin.address, known.manifest.digest, known.manifest.config.digest
+            )
+    return identified
+
+
+def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | None:
+    configs = (s.content.configs.get(manifest) for s in surveys) if manifest else ()
+    return next(filter(None, configs), None)
+
+
+def survey_all(
+    nodes: Sequence[Node], question: Question, ask: Ask = survey
 ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
-    """Ask all nodes at once, and import meanwhile what comes after."""
+    """Survey all nodes in parallel, and import meanwhile the modules that a transfer needs."""
     Task(partial(import_module, "imgload.loader.execute"))
-    answers = in_parallel([partial(ask, node, asked) for node in nodes])
+    answers = in_parallel([partial(ask, node, question) for node in nodes])
     pairs = list(zip((node.name for node in nodes), answers, strict=True))
     surveys = {name: answer for name, answer in pairs if isinstance(answer, Survey)}
     return surveys, {n: a for n, a in pairs if isinstance(a, ImgloadError)}
 
 
-def _not_asked(silent: Iterable[Attempt]) -> Iterator[Note]:
-    """Yield a note for each engine that was named for this run and does not answer."""
-    for attempt in silent:
-        if attempt.candidate.explicit and attempt.error:
-            yield Note(f"going on without {attempt.error.message}")
-
-
-def _cannot_run(image: Image, surveys: Mapping[str, Survey]) -> Iterator[Note]:
+def _emulation_notes(image: Image, surveys: Mapping[str, Survey]) -> Iterator[Note]:
     for name, survey in surveys.items():
         if not survey.traits.platform.runs(image.platform):
             yield Note(
@@ -199,7 +260,7 @@ def _cannot_run(image: Image, surveys: Mapping[str, Survey]) -> Iterator[Note]:
             )
 
 
-def _kept_local(image: Image) -> Iterator[Note]:
+def _local_name_notes(image: Image) -> Iterator[Note]:
     """Say of a name out of an archive that Podman gave it (podman #15974)."""
     short = image.name.removeprefix("localhost/")
     if short != image.name:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from imgload.oci.image import Image
+from imgload.sources.base import Image
 
 if TYPE_CHECKING:
     from imgload.clusters.nodes.survey import Survey

@@ -19,7 +19,7 @@ from imgload.clusters.nodes.survey import Question, Survey, read_state, state_co
 from imgload.core.errors import ImgloadError
 from imgload.loader.proof import Proof, prove
 from imgload.oci.digest import Digest
-from imgload.oci.image import Image
+from imgload.sources.base import Image
 
 _RUNNING = r"""
 running() {

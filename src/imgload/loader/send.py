@@ -15,9 +15,8 @@ from imgload.engines.cache import Layers, Memory
 from imgload.loader.events import BytesSent, Event, Note
 from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest
-from imgload.oci.image import Image
 from imgload.oci.saved import SavedImages, Wanted
-from imgload.sources.base import Found, Pusher, Source
+from imgload.sources.base import Image, Pusher, Source
 from imgload.sources.choose import Choice, Facts, TransportOption, choose
 from imgload.sources.push import PushIncomplete, push
 from imgload.transports.base import Delivery, Order, Shipment, Transport
@@ -50,8 +49,7 @@ class Sending:
     """Sends images that come from one source to some nodes.
 
     Args:
-        source: where they come from.
-        images: what to send, as the source has it.
+        images: what to send, of one source.
         surveys: what each node has.
         missing: the layers that each node lacks.
         option: the way of their content that was asked for.
@@ -60,8 +58,7 @@ class Sending:
 
     """
 
-    source: Source
-    images: Mapping[Image, Found]
+    images: Sequence[Image]
     surveys: Mapping[str, Survey]
     missing: Missing
     option: TransportOption
@@ -69,51 +66,56 @@ class Sending:
     transport: Transport = attrs.field(factory=ImportTransport)
     memory: Memory = attrs.field(factory=Memory.load)
 
+    @property
+    def source(self) -> Source:
+        """Where the images come from."""
+        return self.images[0].origin
+
     def partly(self, nodes: Sequence[Node]) -> Callable[[], Sent] | None:
         """Return the way to send missing layers only, or None when all have to be sent.
 
         Notes why, where that is of interest.
         """
-        choices = [self._choice(found, nodes) for found in self.images.values()]
+        choices = [self._choice(image, nodes) for image in self.images]
         for note in dict.fromkeys(choice.note for choice in choices if choice.note):
             self.on_event(Note(note))
         if all(choice.push for choice in choices):
             return partial(self.by_push, nodes)
-        named = all(found.layers_named for found in self.images.values())
+        named = all(image.layers_named for image in self.images)
         unneeded = self._unneeded(nodes) if named else frozenset()
         return partial(self.by_save, nodes, unneeded) if unneeded else None
 
     def _can_push(self, nodes: Sequence[Node]) -> bool:
         """Whether the images may be pushed where saving them fails."""
-        facts = [self._facts(found, nodes) for found in self.images.values()]
+        facts = [self._facts(image, nodes) for image in self.images]
         return self.option == "auto" and all(each.pushable for each in facts)
 
-    def _choice(self, found: Found, nodes: Sequence[Node]) -> Choice:
-        return choose(self.option, self._facts(found, nodes))
+    def _choice(self, image: Image, nodes: Sequence[Node]) -> Choice:
+        return choose(self.option, self._facts(image, nodes))
 
-    def _facts(self, found: Found, nodes: Sequence[Node]) -> Facts:
+    def _facts(self, image: Image, nodes: Sequence[Node]) -> Facts:
         pusher = self.source if isinstance(self.source, Pusher) else None
         engine = pusher.address if pusher else ""
-        style = pusher.push_style(found) if pusher else None
-        if found.pins and style != "stored":
+        style = pusher.push_style(image) if pusher else None
+        if image.required_digests and style != "stored":
             style = None  # what is compressed again has another manifest
         missing = self._missing(nodes)
         return Facts(
             style=style,
-            cut_off=self._is_cut_off(engine, found),
-            identified=found.image_id is not None and bool(found.manifest or not found.stored),
-            diff_ids=found.diff_ids,
-            missing=[i for i, diff_id in enumerate(found.diff_ids) if diff_id in missing],
-            sizes=self.source.layer_sizes(found) if style else (),
+            cut_off=self._is_cut_off(engine, image),
+            identified=image.image_id is not None and bool(image.manifest or not image.stored),
+            diff_ids=image.diff_ids,
+            missing=[i for i, diff_id in enumerate(image.diff_ids) if diff_id in missing],
+            sizes=self.source.layer_sizes(image) if style else (),
             learnt=self.memory.taught(engine),
             local=pusher is None or pusher.local,
         )
 
-    def _is_cut_off(self, engine: str, found: Found) -> bool:
+    def _is_cut_off(self, engine: str, image: Image) -> bool:
         known = self.memory.is_cut_off(engine)
-        if found.cut_off and not known:
+        if image.cut_off and not known:
             self.memory.cut_off(engine)
-        return found.cut_off or known
+        return image.cut_off or known
 
     def _missing(self, nodes: Sequence[Node]) -> frozenset[Digest]:
         return frozenset[Digest]().union(*(self.missing[node.name] for node in nodes))
@@ -121,8 +123,8 @@ class Sending:
     def _unneeded(self, nodes: Sequence[Node]) -> frozenset[Digest]:
         """Return the layers that no node lacks, by diff ID and as blobs."""
         missing, needed, unneeded = self._missing(nodes), set[Digest](), set[Digest]()
-        for found in self.images.values():
-            for blob, diff_id in zip(found.blobs, found.diff_ids, strict=True):
+        for image in self.images:
+            for blob, diff_id in zip(image.blobs, image.diff_ids, strict=True):
                 (needed if diff_id in missing else unneeded).update((blob, diff_id))
         return frozenset(unneeded - needed)
 
@@ -130,12 +132,12 @@ class Sending:
         """Return the bytes of the layers that some node lacks, as far as they are known."""
         sizes: dict[Digest, int] = {}
         missing = self._missing(nodes)
-        for found in self.images.values():
-            known = self.source.layer_sizes(found)
-            if len(known) != len(found.diff_ids):
-                sizes[found.target] = found.size
+        for image in self.images:
+            known = self.source.layer_sizes(image)
+            if len(known) != len(image.diff_ids):
+                sizes[image.target] = image.size
                 continue
-            pairs = zip(found.diff_ids, known, strict=True)
+            pairs = zip(image.diff_ids, known, strict=True)
             sizes |= {diff_id: size for diff_id, size in pairs if diff_id in missing}
         return sum(sizes.values())
 
@@ -165,8 +167,7 @@ class Sending:
 
     def _save(self, nodes: Sequence[Node], unneeded: frozenset[Digest]) -> Sent:
         self.source.release()
-        unique = {found.target: found for found in self.images.values()}
-        with self.source.save(list(unique.values())) as archive:
+        with self.source.save(list(self._names)) as archive:
             saved = SavedImages(archive, self._wanted(), unneeded)
             with self._shipment(nodes, missing=None) as shipment:
                 contents = saved.send(shipment)
@@ -177,18 +178,17 @@ class Sending:
                 deliveries = shipment.finish()
         if not contents:
             return Sent(tuple(self.images), deliveries)
-        images = tuple(self._learnt(*pair, contents) for pair in self.images.items())
+        images = tuple(self._learnt(image, contents[image.target]) for image in self.images)
         layers = {d: (d, size) for c in contents.values() for d, size in c.plain.items()}
         return Sent(images, deliveries, self._sizes(contents, shipment), layers)
 
-    def _learnt(self, image: Image, found: Found, contents: Mapping[Digest, ImageContent]) -> Image:
+    def _learnt(self, image: Image, content: ImageContent) -> Image:
         """Return an image with what only its archive could tell; remember its image ID.
 
         The digest of the manifest that names the ID is the one that the engine reports.
         """
-        content = contents[image.target]
         config, manifest = content.config, content.manifest.digest
-        if manifest == found.manifest_digest:
+        if manifest == image.manifest_digest:
             self.memory.identify(self.source.address, manifest, config.digest)
         return attrs.evolve(image, image_id=config.digest, diff_ids=config.diff_ids)
 
@@ -206,13 +206,8 @@ class Sending:
         """
         if not isinstance(self.source, Pusher):
             raise PushIncomplete(f"{self.source.describe} cannot push")
-        wanted = {found.target: found for found in self.images.values()}
-        names = {
-            found: tuple(image.name for image in self.images if image.target == target)
-            for target, found in wanted.items()
-        }
         with self._shipment(nodes, self.missing) as shipment:
-            contents, layers = push(self.source, names, shipment)
+            contents, layers = push(self.source, self._names, shipment)
             shipment.complete()
             self.source.release()
             deliveries = shipment.finish()
@@ -224,8 +219,8 @@ class Sending:
         shipment = self.transport.start(
             Order(
                 nodes=nodes,
-                platform=next(iter(self.images)).platform,
-                question=Question.about(list(self.images)),
+                platform=self.images[0].platform,
+                question=Question.about(self.images),
                 missing=missing,
                 stored={node.name: self.surveys[node.name].content.blobs for node in nodes},
                 on_bytes=lambda node, size: self.on_event(BytesSent(node, size)),
@@ -251,17 +246,25 @@ class Sending:
                 sizes[node, image.name] = sum(left.pop(blob, 0) for blob in blobs)
         return sizes
 
+    @property
+    def _names(self) -> dict[Image, tuple[str, ...]]:
+        """Each image once, with all its names."""
+        names: dict[Digest, list[str]] = {}
+        for image in self.images:
+            names.setdefault(image.target, []).append(image.name)
+        first = {image.target: image for image in reversed(self.images)}
+        return {first[target]: tuple(names[target]) for target in names}
+
     def _wanted(self) -> list[Wanted]:
-        """Return what to take out of a saved archive: each image once, with all its names."""
-        first = {found.target: found for found in self.images.values()}
+        """Return what to take out of a saved archive."""
         return [
             Wanted(
-                target,
-                names=tuple(image.name for image in self.images if image.target == target),
-                platform=found.platform,
-                exact=tuple(filter(None, (found.manifest_digest, found.image_id))),
+                image.target,
+                names,
+                image.platform,
+                exact=tuple(filter(None, (image.manifest_digest, image.image_id))),
             )
-            for target, found in first.items()
+            for image, names in self._names.items()
         ]
 
 

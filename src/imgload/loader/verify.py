@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -17,10 +16,7 @@ from imgload.loader.events import Event, NodeDone
 from imgload.loader.proof import Proof, prove
 from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
-from imgload.oci.image import Image
-
-if TYPE_CHECKING:
-    from imgload.sources.locate import Located
+from imgload.sources.base import Image
 
 
 @attrs.frozen
@@ -39,15 +35,14 @@ class Remedy:
     @classmethod
     def of(
         cls,
-        found: Mapping[Image, Located],
+        images: Iterable[Image],
         source: str | None,
         name: str | None,
         platform: str | None,
     ) -> Remedy:
         """Return the command for images that were asked for so."""
         texts = {
-            image.name: there.asked or (image.name if name is None else "")
-            for image, (_, there) in found.items()
+            image.name: image.query or (image.name if name is None else "") for image in images
         }
         given = {"--from": source, "--as": name, "--platform": platform}
         words = [(flag, value) for flag, value in given.items() if value is not None]

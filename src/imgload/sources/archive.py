@@ -23,7 +23,7 @@ from imgload.oci.archive import ArchivedImage
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
 from imgload.oci.scan import scan
-from imgload.sources.base import Found, Source
+from imgload.sources.base import Image, Source
 from imgload.sources.layout import layout_chunks
 from imgload.sources.streams import chunks_of, open_archive
 
@@ -50,7 +50,7 @@ class ArchiveSource(Source):
         if self._file:
             self._file.close()
 
-    def find(self, text: str, platform: Platform | None) -> Found | None:
+    def find(self, text: str, platform: Platform | None) -> Image | None:
         if named := [image for image in self._images if _named_by(text, image)]:
             return self._found(named, (Reference.parse(text).record,), platform)
         meant = [image for image in self._images if _has_id(text, image)]
@@ -64,7 +64,7 @@ class ArchiveSource(Source):
         names = [name for image in self._images for name in _own_names(image)]
         return list(dict.fromkeys(pinned if pinned and "@" in text else names))
 
-    def everything(self, platform: Platform | None) -> list[Found]:
+    def everything(self, platform: Platform | None) -> list[Image]:
         """Return every image, under the names that the archive has for it."""
         groups: dict[object, list[ArchivedImage]] = {}
         for image in self._images:
@@ -76,12 +76,13 @@ class ArchiveSource(Source):
 
     def _found(
         self, images: Sequence[ArchivedImage], names: tuple[str, ...], platform: Platform | None
-    ) -> Found:
+    ) -> Image:
         image = _suited(images, platform, self.describe)
         size = sum(layer.size for layer in image.manifest.layers)
         config = image.config
-        return Found(
-            handle=str(config.digest),
+        return Image(
+            origin=self,
+            id=str(config.digest),
             names=names,
             target=config.digest,
             image_id=config.digest,
@@ -93,7 +94,7 @@ class ArchiveSource(Source):
         )
 
     @contextmanager
-    def save(self, images: Sequence[Found]) -> Iterator[Iterator[bytes]]:
+    def save(self, images: Sequence[Image]) -> Iterator[Iterator[bytes]]:
         del images  # the archive is one stream; what is not wanted is left out on the way
         with self._named():
             yield iter(self._chunks(scanning=False))

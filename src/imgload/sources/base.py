@@ -21,32 +21,39 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Found:
-    """An image that a source has.
+class Image:
+    """An image of a source, under one name.
 
     Args:
-        handle: what the source calls it, for `save`.
-        names: what it is to be called on the nodes.
+        origin: the source.
+        id: what the source calls it, for `Source.save`.
+        names: its full names on the nodes, as containerd keeps them.
         target: the digest that the source knows it by: of its config, manifest or index.
         image_id: digest of the config; None where only the transfer will tell.
+        platform: what it runs on.
+        diff_ids: its layers, bottom up.
+        size: bytes, as the source counts them.
+        name: the one of its names that this is about; empty before a name is chosen.
         manifest: as the source has it, where that is known.
         manifest_digest: of the manifest, which may be known without it.
         stored: whether the source keeps blobs as they are pushed, and knows images by manifest.
         own_platform: whether it is the platform that the source would choose itself.
-        cut_off: whether the source was found not to reach this process.
+        cut_off: whether the source is known not to reach this process.
         tagged: whether it can be pushed: it has a name of its own, or already one for a push.
         layers_named: whether a save says which layer is which, so that some can be left out.
-        asked: what it was asked for by; empty where naming none meant it.
+        query: the name or ID that was searched for; empty where all images of an archive are meant.
 
     """
 
-    handle: str
+    origin: Source = attrs.field(repr=False)
+    id: str
     names: tuple[str, ...]
     target: Digest
     image_id: Digest | None
     platform: Platform
     diff_ids: tuple[Digest, ...]
     size: int
+    name: str = ""
     manifest: Manifest | None = None
     manifest_digest: Digest | None = None
     stored: bool = False
@@ -54,10 +61,20 @@ class Found:
     cut_off: bool = False
     tagged: bool = False
     layers_named: bool = True
-    asked: str = attrs.field(default="", eq=False)
+    query: str = attrs.field(default="", eq=False)
 
     @property
-    def pins(self) -> set[Digest]:
+    def source(self) -> str:
+        """The name of the source, for the report."""
+        return self.origin.name
+
+    @property
+    def pin(self) -> Digest | None:
+        """The manifest digest that the name demands, or None."""
+        return pinned(self.name)
+
+    @property
+    def required_digests(self) -> set[Digest]:
         """The manifest digests that its names demand."""
         return {pin for name in self.names if (pin := pinned(name))}
 
@@ -85,7 +102,7 @@ class Source(ABC):
     listing: str
 
     @abstractmethod
-    def find(self, text: str, platform: Platform | None) -> Found | None:
+    def find(self, text: str, platform: Platform | None) -> Image | None:
         """Return the image that a name or image ID means here, or None.
 
         Args:
@@ -98,11 +115,11 @@ class Source(ABC):
 
         """
 
-    def identify(self, image: Found) -> Found:
+    def identify(self, image: Image) -> Image:
         """Return an image with its image ID, where that takes more than `find` did."""
         return image
 
-    def everything(self, platform: Platform | None) -> list[Found]:
+    def everything(self, platform: Platform | None) -> list[Image]:
         """Return all images, where that is what naming none means: in an archive.
 
         Raises:
@@ -122,7 +139,7 @@ class Source(ABC):
         del text
         return ()
 
-    def layer_sizes(self, image: Found) -> Sequence[int]:
+    def layer_sizes(self, image: Image) -> Sequence[int]:
         """Return the bytes of each layer, bottom up; empty where that is not known."""
         return [layer.size for layer in image.manifest.layers] if image.manifest else []
 
@@ -130,7 +147,7 @@ class Source(ABC):
         """Let go of what was held while images were asked for."""
 
     @abstractmethod
-    def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
+    def save(self, images: Sequence[Image]) -> AbstractContextManager[Iterator[bytes]]:
         """Stream one archive with all the images."""
 
 
@@ -145,9 +162,9 @@ class Pusher(Source):
     local: bool
 
     @abstractmethod
-    def push_style(self, image: Found) -> PushStyle | None:
+    def push_style(self, image: Image) -> PushStyle | None:
         """Return how it pushes an image, or None when it cannot push this one."""
 
     @abstractmethod
-    def push(self, image: Found, intake: Intake) -> None:
+    def push(self, image: Image, intake: Intake) -> None:
         """Push an image to an intake of this process; what that takes is kept until `release`."""

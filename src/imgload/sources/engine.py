@@ -18,7 +18,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, name_or_id
-from imgload.sources.base import Found, Pusher
+from imgload.sources.base import Image, Pusher
 
 if TYPE_CHECKING:
     from imgload.engines.base import PushStyle
@@ -44,7 +44,7 @@ class EngineSource(Pusher):
         self._manifests: dict[tuple[Digest, Platform], Manifest] = {}
         self._routes: dict[Digest, Route] = {}
 
-    def find(self, text: str, platform: Platform | None) -> Found | None:
+    def find(self, text: str, platform: Platform | None) -> Image | None:
         names_for = name_or_id(text)
         image = self.engine.find(text)
         if image is None:
@@ -68,8 +68,9 @@ class EngineSource(Pusher):
                 " containerd image store",
             )
         manifest = self._manifests.get((image.target, suited))
-        found = Found(
-            handle=str(image.target),
+        found = Image(
+            origin=self,
+            id=str(image.target),
             names=(names_for.record,) if names_for else _own_names(image),
             target=image.target,
             image_id=manifest.config.digest if manifest else image.image_id,
@@ -99,14 +100,17 @@ class EngineSource(Pusher):
         named = bool(image.names) or image.target in self._routes
         return named or self.engine.name == "podman"
 
-    def identify(self, image: Found) -> Found:
+    def identify(self, image: Image) -> Image:
         """Have the engine push the manifest, where that is what it knows an image by.
 
         It is asked once for each image: an engine that hangs costs one timeout.
         """
+        key = image.target, image.platform
+        if image.manifest is None and (manifest := self._manifests.get(key)):
+            return attrs.evolve(image, manifest=manifest, image_id=manifest.config.digest)
         settled = image.manifest is not None or not image.stored or image.cut_off
         unable = not (self.local and image.tagged and image.own_platform)
-        if settled or unable or (image.target, image.platform) in self._unidentified:
+        if settled or unable or key in self._unidentified:
             return image
         from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
         from imgload.registry.push_session import CutOff  # noqa: PLC0415
@@ -116,44 +120,44 @@ class EngineSource(Pusher):
         if Memory.load().is_cut_off(self.address):
             return attrs.evolve(image, cut_off=True)
         intake = Manifests()
-        self._unidentified.add((image.target, image.platform))
+        self._unidentified.add(key)
         try:
             self.push(image, intake)
         except EngineFailed as error:
             return attrs.evolve(image, cut_off=isinstance(error, CutOff))
-        manifest = manifest_for(intake.taken, image)
-        if manifest is None:
+        pushed = manifest_for(intake.taken, image)
+        if pushed is None:
             return attrs.evolve(image, image_id=None)
-        self._manifests[image.target, image.platform] = manifest
+        self._manifests[key] = manifest = pushed
         return attrs.evolve(image, manifest=manifest, image_id=manifest.config.digest)
 
-    def _untagged(self, image: Found) -> Found:
+    def _untagged(self, image: Image) -> Image:
         """Name an image by its ID, which may take a save to learn.
 
         It is not pushed: taking our own tag away again would delete it.
         """
         if image.image_id:
             return attrs.evolve(image, names=(str(image.image_id),))
-        from imgload.sources.saved import identified  # noqa: PLC0415 - start-up
+        from imgload.sources.manifests import identify_by_save  # noqa: PLC0415 - start-up
 
-        known = identified(self, image)
+        known = identify_by_save(image)
         return attrs.evolve(known, names=(str(known.image_id),))
 
-    def push_style(self, image: Found) -> PushStyle | None:
+    def push_style(self, image: Image) -> PushStyle | None:
         if not image.tagged or not self.local:
             return None  # pushing takes a tag, and taking that away again deletes the image
         if image.stored:
             return "stored"
         return "compressing" if self.engine.name == "podman" else "remembering"
 
-    def layer_sizes(self, image: Found) -> Sequence[int]:
+    def layer_sizes(self, image: Image) -> Sequence[int]:
         if image.manifest:
             return super().layer_sizes(image)
         if image.target not in self._sizes:
             self._sizes[image.target] = self.engine.layer_sizes(image.target)
         return self._sizes[image.target]
 
-    def push(self, image: Found, intake: Intake) -> None:
+    def push(self, image: Image, intake: Intake) -> None:
         from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
         from imgload.registry.push_session import CutOff  # noqa: PLC0415
 
@@ -164,7 +168,7 @@ class EngineSource(Pusher):
             Memory.load().cut_off(self.address)
             raise
 
-    def _route(self, image: Found) -> Route:
+    def _route(self, image: Image) -> Route:
         """Return the image's way to us; the oldest goes where there are too many."""
         from imgload.registry.push_session import CutOff, Route  # noqa: PLC0415 - start-up
 
@@ -205,18 +209,18 @@ class EngineSource(Pusher):
                 stack.callback(self._routes.popitem()[1].close)
 
     @contextmanager
-    def save(self, images: Sequence[Found]) -> Iterator[Iterator[bytes]]:
+    def save(self, images: Sequence[Image]) -> Iterator[Iterator[bytes]]:
         """Save the images; an archive that cannot be used is the engine's failure, not the user's.
 
         Raises:
             EngineFailed: when the engine does not save, or saves a damaged or incomplete archive.
 
         """
-        pins = set().union(*(image.pins for image in images))
+        pins = set().union(*(image.required_digests for image in images))
         whole = bool(pins - {image.manifest_digest for image in images})
         platform = None if whole else images[0].platform
         size = sum(image.size for image in images)
-        handles = [image.handle for image in images]
+        handles = [image.id for image in images]
         try:
             with self.engine.save(handles, platform, size) as archive:
                 yield archive

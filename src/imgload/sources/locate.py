@@ -17,20 +17,18 @@ from imgload.core.errors import (
     UsageError,
 )
 from imgload.core.parallel import in_parallel
-from imgload.oci.image import Image
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, name_or_id
-from imgload.sources.base import Found, Pusher, Source
+from imgload.sources.base import Image, Pusher, Source
 
-Located = tuple[Source, Found]
 _MOST_TOLD = 10
-Settle = Callable[[str, Sequence[Located]], Located]
+Settle = Callable[[str, Sequence[Image]], Image]
 """Chooses between different images that sources have under one name, or raises."""
 
 
-def refuse(text: str, held: Sequence[Located]) -> Located:
+def refuse(text: str, images: Sequence[Image]) -> Image:
     """Choose none: never a guess."""
-    raise ambiguous(text, held)
+    raise ambiguous(text, images)
 
 
 def require_names(texts: Sequence[str], name: str | None, also: Sequence[str] = ()) -> None:
@@ -59,8 +57,8 @@ def locate(
     sources: Sequence[Source],
     platform: Platform | None,
     settle: Settle = refuse,
-) -> list[Located]:
-    """Return the source and image for each name or image ID; all of an archive for none.
+) -> list[Image]:
+    """Return the image for each name or image ID; all of an archive for none.
 
     Raises:
         ImageNotFound: when no source has it.
@@ -68,9 +66,9 @@ def locate(
 
     """
     if not texts:
-        return [(source, found) for source in sources for found in source.everything(platform)]
-    located = {text: _locate(text, sources, platform, settle) for text in dict.fromkeys(texts)}
-    return [(s, attrs.evolve(found, asked=text)) for text, (s, found) in located.items()]
+        return [image for source in sources for image in source.everything(platform)]
+    queries = dict.fromkeys(texts)
+    return [attrs.evolve(_locate(q, sources, platform, settle), query=q) for q in queries]
 
 
 def require_pushers(sources: Sequence[Source]) -> None:
@@ -88,14 +86,14 @@ def require_pushers(sources: Sequence[Source]) -> None:
             )
 
 
-def refit(
-    located: Sequence[Located], texts: Sequence[str], nodes: Collection[Platform]
-) -> list[Located] | None:
+def match_platform(
+    images: Sequence[Image], texts: Sequence[str], nodes: Collection[Platform]
+) -> list[Image] | None:
     """Return the images for the nodes' platform, or None where they are, or cannot be.
 
     Args:
-        located: what `locate` returned for these texts, without a platform.
-        texts: what was asked for.
+        images: what `locate` returned for these texts, without a platform.
+        texts: names and image IDs.
         nodes: their platforms; with several, none is the right one.
 
     Raises:
@@ -105,49 +103,48 @@ def refit(
     if len(nodes) != 1:
         return None
     [platform] = nodes
-    if texts:
-        pairs = zip(located, dict.fromkeys(texts), strict=True)
-        fitted = [x for one, text in pairs for x in _fitted([one], [text], platform)]
-    else:
-        fitted = _fitted(located, texts, platform)
-    return fitted if fitted != list(located) else None
+    groups = (
+        [([i], [t]) for i, t in zip(images, dict.fromkeys(texts), strict=True)]
+        if texts
+        else [(list(images), [])]
+    )
+    matched = [image for group in groups for image in _for_platform(*group, platform)]
+    return matched if matched != list(images) else None
 
 
-def _fitted(located: Sequence[Located], texts: Sequence[str], platform: Platform) -> list[Located]:
-    if all(platform.runs(found.platform) for _, found in located):
-        return list(located)
+def _for_platform(images: list[Image], texts: list[str], platform: Platform) -> list[Image]:
+    if all(platform.runs(image.platform) for image in images):
+        return images
     try:
-        return locate(texts, list(dict.fromkeys(source for source, _ in located)), platform)
+        return locate(texts, list(dict.fromkeys(image.origin for image in images)), platform)
     except PlatformMissing:
-        return list(located)
+        return images
 
 
-def named(
-    located: Sequence[Located], name: str | None, also: Sequence[str] = ()
-) -> dict[Image, Located]:
-    """Return each image to load, one for each name, with where it comes from.
+def named(images: Sequence[Image], name: str | None, also: Sequence[str] = ()) -> list[Image]:
+    """Return each image to load, once for each name.
 
     Args:
-        located: the images found.
+        images: the images, as `locate` returned them.
         name: the one name to load the one image under, or None for their own.
-        also: names that the one image gets beside that.
+        also: further names of the one image.
 
     Raises:
         UsageError: when several images are to have one name.
         ImageAmbiguous: when two different images have a name.
 
     """
-    _require_one(len(located), name, also)
+    _require_one(len(images), name, also)
     given = (Reference.parse(name).record,) if name is not None else None
-    further = tuple(Reference.parse(each).record for each in also)
-    origins: dict[str, Located] = {}
-    for source, found in located:
-        names = tuple(dict.fromkeys((*(given or found.names), *further)))
-        for each in names:
-            other = origins.setdefault(each, (source, attrs.evolve(found, names=names)))
-            if other[1].target != found.target:
-                raise ambiguous(each, [other, (source, found)])
-    return {_image(each, *pair): pair for each, pair in origins.items()}
+    further = tuple(Reference.parse(text).record for text in also)
+    by_name: dict[str, Image] = {}
+    for image in images:
+        names = tuple(dict.fromkeys((*(given or image.names), *further)))
+        for text in names:
+            first = by_name.setdefault(text, attrs.evolve(image, name=text, names=names))
+            if first.target != image.target:
+                raise ambiguous(text, [first, image])
+    return list(by_name.values())
 
 
 def _require_one(count: int, name: str | None, also: Sequence[str]) -> None:
@@ -155,36 +152,24 @@ def _require_one(count: int, name: str | None, also: Sequence[str]) -> None:
         raise UsageError("one name cannot be given to several images", hint="load them one by one")
 
 
-def _image(name: str, source: Source, found: Found) -> Image:
-    return Image(
-        name=name,
-        target=found.target,
-        image_id=found.image_id,
-        diff_ids=found.diff_ids,
-        platform=found.platform,
-        size=found.size,
-        source=source.name,
-    )
-
-
 def _locate(
     text: str, sources: Sequence[Source], platform: Platform | None, settle: Settle
-) -> Located:
+) -> Image:
     answers = in_parallel([partial(_find, source, text, platform) for source in sources])
-    held = [(s, f) for s, f in zip(sources, answers, strict=True) if isinstance(f, Found)]
-    for answer in () if held else answers:
+    images = [answer for answer in answers if isinstance(answer, Image)]
+    for answer in () if images else answers:
         if isinstance(answer, SourceError):
             raise answer
-    if not held:
+    if not images:
         raise _not_found(text, sources)
-    if len(held) > 1:
-        held = [(source, source.identify(found)) for source, found in held]
-    if len({found.image_id or found.target for _, found in held}) > 1:
-        return settle(text, held)
-    return held[0]
+    if len(images) > 1:
+        images = [image.origin.identify(image) for image in images]
+    if len({image.image_id or image.target for image in images}) > 1:
+        return settle(text, images)
+    return images[0]
 
 
-def _find(source: Source, text: str, platform: Platform | None) -> Found | SourceError | None:
+def _find(source: Source, text: str, platform: Platform | None) -> Image | SourceError | None:
     """Ask one source; that it has another platform or manifest does not hide the next one's."""
     try:
         return source.find(text, platform)
@@ -206,17 +191,14 @@ def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
     return ImageNotFound(message, hint=hint, image=text)
 
 
-def ambiguous(text: str, held: Sequence[Located]) -> ImageAmbiguous:
-    """Return the error that names who holds what under a name."""
-    both = ", and ".join(
-        f"{source.describe} holds {(found.image_id or found.target).short}"
-        for source, found in held
+def ambiguous(text: str, images: Sequence[Image]) -> ImageAmbiguous:
+    """Return the error that names which source has which image under a name."""
+    listed = ", ".join(
+        f"{image.origin.describe} has {(image.image_id or image.target).short}" for image in images
     )
-    names = [source.name for source, _ in held]
+    names = [image.source for image in images]
     choices = " or ".join(
-        f"--from {shlex.quote(source.name if names.count(source.name) == 1 else source.address)}"
-        for source, _ in held
+        f"--from {shlex.quote(i.source if names.count(i.source) == 1 else i.origin.address)}"
+        for i in images
     )
-    return ImageAmbiguous(
-        f"{text!r} is not one image: {both}", hint=f"say which one is meant: {choices}"
-    )
+    return ImageAmbiguous(f"{text!r} is ambiguous: {listed}", hint=f"choose one with {choices}")

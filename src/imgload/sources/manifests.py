@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
+import attrs
+
 from imgload.core.errors import ArchiveInvalid
 from imgload.oci.digest import Digest
 from imgload.oci.document import Index, Manifest, parse_json
-from imgload.sources.base import Found
+from imgload.sources.base import Image
 
 
-def manifest_for(pushed: Mapping[Digest, bytes], image: Found) -> Manifest | None:
+def manifest_for(pushed: Mapping[Digest, bytes], image: Image) -> Manifest | None:
     """Return the manifest whose digest the engine reports, directly or through its index.
 
     Others than the engine may have pushed as well, so that nothing else makes a manifest the
@@ -27,7 +29,7 @@ def manifest_for(pushed: Mapping[Digest, bytes], image: Found) -> Manifest | Non
     return fitting[0] if len(fitting) == 1 else None
 
 
-def documents_for(pushed: Mapping[Digest, bytes], image: Found) -> dict[Digest, bytes]:
+def documents_for(pushed: Mapping[Digest, bytes], image: Image) -> dict[Digest, bytes]:
     """Return what a registry needs of all that was pushed: children first, the image itself last.
 
     Empty when the image itself was not pushed.
@@ -47,7 +49,7 @@ def documents_for(pushed: Mapping[Digest, bytes], image: Found) -> dict[Digest, 
     return {digest: pushed[digest] for digest in reversed(wanted)}
 
 
-def _only_of(pushed: Mapping[Digest, bytes], image: Found) -> Digest | None:
+def _only_of(pushed: Mapping[Digest, bytes], image: Image) -> Digest | None:
     """Return the one manifest whose config the engine reports."""
     config = str(image.image_id).encode()
     raws = [raw for raw in pushed.values() if image.image_id and config in raw]
@@ -62,7 +64,7 @@ def _parsed(raws: Iterable[bytes]) -> Iterator[Manifest]:
             yield Manifest.parse(raw)
 
 
-def _reported(pushed: Mapping[Digest, bytes], image: Found) -> Iterator[Digest]:
+def _reported(pushed: Mapping[Digest, bytes], image: Image) -> Iterator[Digest]:
     """Yield the manifests that may be the image's, by what the engine reports."""
     top = pushed.get(image.target)
     if top is None:
@@ -75,3 +77,19 @@ def _reported(pushed: Mapping[Digest, bytes], image: Found) -> Iterator[Digest]:
     for digest in dict.fromkeys(listed):
         if digest in pushed and image.manifest_digest in {None, digest}:
             yield digest
+
+
+def identify_by_save(image: Image) -> Image:
+    """Read a whole save for the sake of the image ID, where nothing else tells it.
+
+    Raises:
+        SourceError: when the image is not in what is saved.
+
+    """
+    from imgload.oci.archive import choose  # noqa: PLC0415 - start-up
+    from imgload.oci.scan import scan  # noqa: PLC0415
+
+    with image.origin.save([image]) as archive:
+        known = [image.manifest_digest] if image.manifest_digest else []
+        manifest = choose(scan(archive), image.target, image.platform, known).manifest
+    return attrs.evolve(image, manifest=manifest, image_id=manifest.config.digest)

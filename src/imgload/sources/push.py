@@ -21,7 +21,7 @@ from imgload.oci.document import ImageConfig, Index, Manifest
 from imgload.oci.reference import pinned
 from imgload.registry.sink import Upload, keep_manifest
 from imgload.registry.spool import Room, Spool
-from imgload.sources.base import Found, Pusher
+from imgload.sources.base import Image, Pusher
 
 _MARGIN = 16 << 20
 """Bytes that pushed blobs may have beyond twice the size of the unpacked layers."""
@@ -60,7 +60,7 @@ class ExpectedImage:
 
 
 def push(
-    source: Pusher, images: Mapping[Found, tuple[str, ...]], receiver: Receiver
+    source: Pusher, images: Mapping[Image, tuple[str, ...]], receiver: Receiver
 ) -> tuple[dict[Digest, ImageContent], Layers]:
     """Have an engine push images, each once, and pass their content on.
 
@@ -101,7 +101,7 @@ def push(
 
 
 def _expected(
-    source: Pusher, image: Found, memory: Memory, receiver: Receiver
+    source: Pusher, image: Image, memory: Memory, receiver: Receiver
 ) -> tuple[ExpectedImage, Mapping[Digest, int]]:
     """Return the image to expect, and the bytes of its layers as plain tars, if remembered."""
     if image.image_id is None:
@@ -130,7 +130,7 @@ def _expected(
     return expected, plain
 
 
-def _limit(image: Found, sizes: Sequence[int], receiver: Receiver) -> int:
+def _limit(image: Image, sizes: Sequence[int], receiver: Receiver) -> int:
     """Return the bytes that the largest layer to be sent can have, compressed, with a margin."""
     if not sizes:
         return 2 * image.size + _MARGIN
@@ -208,7 +208,7 @@ class PushSink:
             self._blobs_left += 1
 
     def end(
-        self, names: tuple[str, ...], image: Found, plain: Mapping[Digest, int]
+        self, names: tuple[str, ...], image: Image, plain: Mapping[Digest, int]
     ) -> ImageContent:
         """Send the kept blobs, and then the image; nothing more of it is taken then.
 

@@ -7,8 +7,8 @@ from imgload.clusters.nodes.containerd import Content
 from imgload.loader.plan import Plan, Step, decide, make_plan
 from imgload.loader.proof import Proof, prove
 from imgload.oci.digest import Digest, chain_ids
-from imgload.oci.image import Image
 from imgload.oci.platform import Platform
+from imgload.sources.base import Image
 from tests.unit.archives import NAME
 from tests.unit.samples import NOTHING, holding, image, lacking
 

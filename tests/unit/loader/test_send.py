@@ -24,11 +24,10 @@ def test_layers_are_left_out_only_of_archives_that_say_which_they_are(
     path = tmp_path / "app.tar"
     path.write_bytes(pack(FORMS[form](APP)))
     located = locate([], [ArchiveSource(str(path))], None)
-    [(image, (source, found))] = named(located, None).items()
+    [image] = named(located, None)
     node = Node("kind-worker", LocalEngine(tmp_path), RUNNING)
     sending = Sending(
-        source,
-        images={image: found},
+        images=[image],
         surveys={node.name: NOTHING},
         missing={node.name: frozenset(image.diff_ids[1:])},
         option="auto",

@@ -22,8 +22,8 @@ from imgload.core.errors import (
 from imgload.oci.digest import Digest
 from imgload.oci.document import INDEX
 from imgload.oci.platform import Platform
+from imgload.sources import base
 from imgload.sources.archive import ArchiveSource
-from imgload.sources.base import Found
 from tests.unit.archives import (
     FORMS,
     NAME,
@@ -48,7 +48,7 @@ MULTI = [Image((layer(str(p)),), platform=str(p)) for p in (S390, ARM, AMD)]
 HERE = Platform.of("linux", machine.machine())
 
 
-def held(source: ArchiveSource, text: str, platform: Platform | None = None) -> Found:
+def held(source: ArchiveSource, text: str, platform: Platform | None = None) -> base.Image:
     found = source.find(text, platform)
     assert found is not None
     return found

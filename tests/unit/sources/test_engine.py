@@ -41,4 +41,4 @@ def test_a_save_that_cannot_be_used_is_the_engines_failure(tmp_path: Path, archi
         list(Repack(saved, [Wanted(found.target, found.names)]))
     assert caught.value.exit_status == EngineFailed.exit_status
     assert str(source.engine.endpoint) in caught.value.message
-    assert f"docker save {found.handle}" in caught.value.hint
+    assert f"docker save {found.id}" in caught.value.hint

@@ -1,9 +1,8 @@
 """Which source has an image, and when that is not to be settled."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import attrs
 import pytest
 
 from imgload.core.errors import (
@@ -18,37 +17,23 @@ from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.sources.archive import ArchiveSource
-from imgload.sources.base import Found, Source
+from imgload.sources.base import Image
 from imgload.sources.engine import EngineSource
-from imgload.sources.locate import locate, named, refit
-from tests.unit.archives import NAME, Image, layer, oci, pack
+from imgload.sources.locate import locate, match_platform, named
+from tests.unit import archives
+from tests.unit.archives import NAME, layer, oci, pack
 from tests.unit.fakes import LocalEngine, engine_image
+from tests.unit.samples import Shelf
 
 AMD = Platform("linux", "amd64")
+SHELF = Shelf("docker")
 
 
-def found(content: str, *names: str, known: bool = True) -> Found:
+def found(content: str, *names: str, known: bool = True) -> Image:
     digest = Digest.of(content.encode())
     target = digest if known else Digest.of(b"manifest of " + content.encode())
-    return Found(content, names or (NAME,), target, digest if known else None, AMD, (digest,), 10)
-
-
-class Shelf(Source):
-    """A source that holds what it is told to."""
-
-    def __init__(self, name: str, held: Mapping[str, Found], describe: str = "") -> None:
-        self.name = name
-        self.describe = describe or f"{name} at unix:///run/{name}.sock"
-        self.address = self.describe.rpartition(" ")[2]
-        self.listing = f"{name} images"
-        self._held = held
-
-    def find(self, text: str, platform: Platform | None) -> Found | None:
-        del platform
-        return self._held.get(text)
-
-    def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
-        return nullcontext(image.handle.encode() for image in images)
+    image_id = digest if known else None
+    return Image(SHELF, content, names or (NAME,), target, image_id, AMD, (digest,), 10)
 
 
 def engine_source(folder: Path, kind: EngineKind, content: str) -> EngineSource:
@@ -64,26 +49,26 @@ def test_different_images_under_one_name_are_no_guess(tmp_path: Path) -> None:
         locate(["app:v1"], sources, None)
     for source, content in zip(sources, ("old", "new"), strict=True):
         short = Digest.of(content.encode()).short
-        assert f"{source.describe} holds {short}" in caught.value.message
+        assert f"{source.describe} has {short}" in caught.value.message
         assert f"--from {source.name}" in caught.value.hint
 
 
 def test_one_image_in_two_sources_is_one(tmp_path: Path) -> None:
     """The first source asked gives it."""
     sources = [engine_source(tmp_path, "docker", "app"), engine_source(tmp_path, "podman", "app")]
-    [(source, image)] = locate(["app:v1"], sources, None)
-    assert source is sources[0]
+    [image] = locate(["app:v1"], sources, None)
+    assert image.origin is sources[0]
     assert image.image_id == Digest.of(b"app")
 
 
 def test_an_archive_and_an_engine_are_compared_too(tmp_path: Path) -> None:
     """By image ID, whatever the layers are stored as."""
-    image = Image((layer("x"),))
+    image = archives.Image((layer("x"),))
     (tmp_path / "a.tar").write_bytes(pack(oci(image)))
     archive = ArchiveSource(str(tmp_path / "a.tar"))
     same = Shelf("docker", {"app:v1": found(image.config.decode())})
-    [(first, _)] = locate(["app:v1"], [same, archive], None)
-    assert first is same
+    [first] = locate(["app:v1"], [same, archive], None)
+    assert first.origin is same
     with pytest.raises(ImageAmbiguous, match=r"a\.tar"):
         locate(["app:v1"], [Shelf("docker", {"app:v1": found("other")}), archive], None)
 
@@ -91,7 +76,7 @@ def test_an_archive_and_an_engine_are_compared_too(tmp_path: Path) -> None:
 def test_a_hint_tells_two_engines_of_one_kind_apart() -> None:
     """A rootful and a rootless Docker: `--from docker` would mean both again."""
     urls = ["unix:///run/docker.sock", "unix:///run/user/1/docker.sock"]
-    sources = [Shelf("docker", {"app": found(url)}, f"docker at {url}") for url in urls]
+    sources = [Shelf("docker", {"app": found(url)}, url) for url in urls]
     with pytest.raises(ImageAmbiguous) as caught:
         locate(["app"], sources, None)
     assert [url for url in urls if url not in caught.value.hint] == []
@@ -109,7 +94,7 @@ def test_an_image_that_only_one_source_has_is_found_there() -> None:
     """Each image on its own."""
     docker, podman = Shelf("docker", {"a": found("a")}), Shelf("podman", {"b": found("b")})
     located = locate(["b", "a"], [docker, podman], None)
-    assert located == [(podman, found("b")), (docker, found("a"))]
+    assert [(image.id, image.origin) for image in located] == [("b", podman), ("a", docker)]
 
 
 def test_an_image_that_is_nowhere_says_where_it_was_looked_for() -> None:
@@ -132,7 +117,7 @@ def test_why_an_engine_may_not_know_a_digest_is_told() -> None:
 
 def test_what_an_archive_has_instead_is_told(tmp_path: Path) -> None:
     """An archive asked for by a digest that it lacks, say; a hundred names are not told."""
-    images = [Image((layer(str(i)),), f"app:v{i}") for i in range(12)]
+    images = [archives.Image((layer(str(i)),), f"app:v{i}") for i in range(12)]
     path = tmp_path / "a.tar"
     path.write_bytes(pack(oci(*images)))
     wish = f"app@{Digest.of(b'other')}"
@@ -153,7 +138,7 @@ def test_a_source_that_fails_is_not_passed_over() -> None:
     """It may hold another image of that name."""
 
     class Broken(Shelf):
-        def find(self, text: str, platform: Platform | None) -> Found | None:
+        def find(self, text: str, platform: Platform | None) -> Image | None:
             raise EngineFailed(f"cannot look for {text} on {platform}")
 
     with pytest.raises(EngineFailed):
@@ -163,14 +148,16 @@ def test_a_source_that_fails_is_not_passed_over() -> None:
 def test_an_image_named_twice_is_loaded_once() -> None:
     """In the order of the first."""
     shelf = Shelf("docker", {"a": found("a"), "b": found("b")})
-    assert [f.handle for _, f in locate(["a", "b", "a"], [shelf], None)] == ["a", "b"]
+    assert [image.id for image in locate(["a", "b", "a"], [shelf], None)] == ["a", "b"]
 
 
 def test_naming_none_means_all_of_an_archive(tmp_path: Path) -> None:
     """And nothing of an engine: that could be hundreds."""
-    (tmp_path / "a.tar").write_bytes(pack(oci(Image(), Image((layer("db"),), "db:v1"))))
+    (tmp_path / "a.tar").write_bytes(
+        pack(oci(archives.Image(), archives.Image((layer("db"),), "db:v1")))
+    )
     located = locate([], [ArchiveSource(str(tmp_path / "a.tar"))], None)
-    assert [f.names for _, f in located] == [(NAME,), ("docker.io/library/db:v1",)]
+    assert [image.names for image in located] == [(NAME,), ("docker.io/library/db:v1",)]
     with pytest.raises(UsageError, match="no image named") as caught:
         locate([], [Shelf("docker", {})], None)
     assert caught.value.hint == "name an image, for example app:dev"
@@ -178,18 +165,18 @@ def test_naming_none_means_all_of_an_archive(tmp_path: Path) -> None:
 
 def test_the_platform_reaches_the_sources(tmp_path: Path) -> None:
     """Otherwise the source's own is taken."""
-    images = [Image(platform=f"linux/{a}") for a in ("amd64", "arm64")]
+    images = [archives.Image(platform=f"linux/{a}") for a in ("amd64", "arm64")]
     (tmp_path / "a.tar").write_bytes(pack(oci(*images)))
     archive = ArchiveSource(str(tmp_path / "a.tar"))
     for image in images:
-        [(_, chosen)] = locate(["app:v1"], [archive], Platform.parse(image.platform))
+        [chosen] = locate(["app:v1"], [archive], Platform.parse(image.platform))
         assert chosen.image_id == image.image_id
 
 
 def several(tmp_path: Path, *platforms: str) -> ArchiveSource:
     """Return an archive with images of one name and these platforms."""
     path = tmp_path / "-".join(platforms).replace("/", "")
-    path.write_bytes(pack(oci(*(Image(platform=platform) for platform in platforms))))
+    path.write_bytes(pack(oci(*(archives.Image(platform=platform) for platform in platforms))))
     return ArchiveSource(str(path))
 
 
@@ -199,8 +186,8 @@ def test_another_platform_in_one_source_does_not_hide_the_right_one(
 ) -> None:
     """One engine has it for arm64 only, the other for amd64; the first error is not the end."""
     arm, amd = several(tmp_path, "linux/arm64"), several(tmp_path, "linux/amd64")
-    [(source, image)] = locate(["app:v1"], [arm, amd][::order], AMD)
-    assert source is amd
+    [image] = locate(["app:v1"], [arm, amd][::order], AMD)
+    assert image.origin is amd
     assert image.platform == AMD
 
 
@@ -221,39 +208,32 @@ def test_the_nodes_platform_decides(tmp_path: Path) -> None:
     for platform in (AMD, RISCV):
         texts, sources = ["app:v1", "tool"], [both, only]
         first = locate(texts, sources, AMD)
-        app, tool = refit(first, texts, [platform]) or first
-        assert app[1].platform == platform
+        app, tool = match_platform(first, texts, [platform]) or first
+        assert app.platform == platform
         assert tool == first[1]
-    assert refit(first, texts, [AMD, RISCV]) is None
+    assert match_platform(first, texts, [AMD, RISCV]) is None
 
 
 def test_the_nodes_platform_decides_for_all_of_an_archive(tmp_path: Path) -> None:
     """No image is named."""
     archive = several(tmp_path, "linux/amd64", "linux/riscv64")
     first = locate([], [archive], AMD)
-    fitted = refit(first, [], [RISCV])
+    fitted = match_platform(first, [], [RISCV])
     assert fitted is not None
-    assert [found.platform for _, found in fitted] == [RISCV]
-    assert refit(first, [], [Platform("linux", "arm64")]) is None
-
-
-SHELF = Shelf("docker", {})
+    assert [image.platform for image in fitted] == [RISCV]
+    assert match_platform(first, [], [Platform("linux", "arm64")]) is None
 
 
 def test_each_name_is_an_image_to_load() -> None:
     """An ID with two tags is loaded under both, from one source image."""
-    pair = (SHELF, found("a", "x/a:1", "x/a:2"))
-    images = named([pair], None)
-    assert [(i.name, i.image_id, i.source) for i in images] == [
-        ("x/a:1", pair[1].image_id, "docker"),
-        ("x/a:2", pair[1].image_id, "docker"),
-    ]
-    assert list(images.values()) == [pair, pair]
+    image = found("a", "x/a:1", "x/a:2")
+    images = named([image], None)
+    assert images == [attrs.evolve(image, name="x/a:1"), attrs.evolve(image, name="x/a:2")]
 
 
 def test_an_image_asked_for_by_two_texts_is_one() -> None:
     """`app:v1` and its ID: one name, one image."""
-    assert len(named([(SHELF, found("a")), (SHELF, found("a"))], None)) == 1
+    assert len(named([found("a"), found("a")], None)) == 1
 
 
 @pytest.mark.parametrize(
@@ -266,32 +246,30 @@ def test_an_image_asked_for_by_two_texts_is_one() -> None:
 )
 def test_a_name_given_takes_the_place_of_all_its_own(name: str, record: str) -> None:
     """Normalised as a pod spec's name is."""
-    pair = (SHELF, found("a", "x/a:1", "x/a:2"))
-    [(image, (source, settled))] = named([pair], name).items()
-    assert (image.name, settled.names) == (record, (record,))
-    assert (source, settled.target) == (pair[0], pair[1].target)
+    image = found("a", "x/a:1", "x/a:2")
+    assert named([image], name) == [attrs.evolve(image, name=record, names=(record,))]
 
 
 def test_further_names_stand_beside_its_own() -> None:
     """Normalised, and each once; the source sends the image once for all of them."""
-    pair = (SHELF, found("a", "docker.io/library/app:v1"))
-    images = named([pair], None, ["app:v2", "docker.io/library/app:v1", "ghcr.io/me/app:v3"])
+    image = found("a", "docker.io/library/app:v1")
+    images = named([image], None, ["app:v2", "docker.io/library/app:v1", "ghcr.io/me/app:v3"])
     names = ("docker.io/library/app:v1", "docker.io/library/app:v2", "ghcr.io/me/app:v3")
     assert tuple(image.name for image in images) == names
-    assert {f.names for _, f in images.values()} == {names}
-    given = named([pair], "db:v1", ["db:v2"])
+    assert {image.names for image in images} == {names}
+    given = named([image], "db:v1", ["db:v2"])
     assert [image.name for image in given] == [f"docker.io/library/db:v{n}" for n in (1, 2)]
 
 
 def test_further_names_for_several_images_are_wrong_usage() -> None:
     """They would be one name of two images."""
     with pytest.raises(UsageError, match="one name"):
-        named([(SHELF, found("a", "a:1")), (SHELF, found("b", "b:1"))], None, ["c:1"])
+        named([found("a", "a:1"), found("b", "b:1")], None, ["c:1"])
 
 
 def test_one_name_for_several_images_is_wrong_usage() -> None:
     """The last would win."""
-    pairs = [(SHELF, found("a")), (SHELF, found("b"))]
+    pairs = [found("a"), found("b")]
     with pytest.raises(UsageError, match="one name"):
         named(pairs, "app:v1")
 
@@ -300,10 +278,10 @@ def test_one_name_for_several_images_is_wrong_usage() -> None:
 def test_a_name_that_is_none_is_refused(name: str) -> None:
     """Also an empty one: `--as "$TAG"` where TAG is not set must not load another name."""
     with pytest.raises(ReferenceInvalid):
-        named([(SHELF, found("a"))], name)
+        named([found("a")], name)
 
 
 def test_two_images_of_one_name_are_no_guess() -> None:
     """An archive that has the name twice, say: the last would replace the first in silence."""
     with pytest.raises(ImageAmbiguous, match=NAME):
-        named([(SHELF, found("a")), (SHELF, found("b"))], None)
+        named([found("a"), found("b")], None)

@@ -24,12 +24,12 @@ from imgload.oci.platform import Platform
 from imgload.registry.handler import receiving
 from imgload.registry.sink import Upload
 from imgload.sources import push as module
-from imgload.sources.base import Found
 from imgload.sources.push import ExpectedImage, PushIncomplete, PushSink
 from imgload.transports.fanout import Feed, StreamAborted
 from imgload.transports.layout import LayoutWriter
 from tests.unit.archives import NAME, Image, layer
 from tests.unit.registry.test_handler_bounds import resident
+from tests.unit.samples import sourced
 
 IMAGE = Image((layer("base"), layer("app"), layer("line")), gzipped=True)
 DIFF_IDS = tuple(Digest.of(raw) for raw in IMAGE.layers)
@@ -100,8 +100,7 @@ class Nodes:
         self, names: tuple[str, ...] = (NAME,), plain: Mapping[Digest, int] | None = None
     ) -> ImageContent:
         """End the push of an image."""
-        found = Found("app", names, IMAGE.digest, IMAGE.image_id, AMD, DIFF_IDS, 100)
-        return self.current.end(names, found, plain or {})
+        return self.current.end(names, sourced(NAME, IMAGE.image_id, DIFF_IDS), plain or {})
 
     def size_of(self, digest: Digest) -> int | None:
         return self.current.size_of(digest)

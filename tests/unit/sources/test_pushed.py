@@ -16,10 +16,11 @@ from imgload.loader.loader import Loader
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor, Index, Manifest
 from imgload.oci.platform import Platform
-from imgload.sources.base import Found
+from imgload.sources.base import Image as SourceImage
 from imgload.sources.engine import EngineSource
 from imgload.sources.manifests import documents_for, manifest_for
 from tests.unit.archives import Image, layer
+from tests.unit.samples import sourced
 from tests.unit.stored import AMD, EMPTY, StoredEngine, StoredNode, _ask
 
 IMAGE = Image()
@@ -32,11 +33,10 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def found(target: Digest, manifest: Digest | None = None) -> Found:
+def found(target: Digest, manifest: Digest | None = None) -> SourceImage:
     diff_ids = tuple(map(Digest.of, IMAGE.layers))
-    return Found(
-        "h", (), target, None, AMD, diff_ids, 1, manifest_digest=manifest, stored=True, tagged=True
-    )
+    image = sourced("", target, diff_ids)
+    return attrs.evolve(image, image_id=None, manifest_digest=manifest, stored=True, tagged=True)
 
 
 def index(*manifests: bytes, platform: Platform = AMD) -> bytes:

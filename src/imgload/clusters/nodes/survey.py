@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import attrs
 
@@ -16,14 +16,23 @@ from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
 
-if TYPE_CHECKING:
-    from imgload.oci.image import Image
-
 MACHINE = ("uname", "-m")
 CRICTL_CONFIG = ("cat", "/etc/crictl.yaml")
 _ENDPOINT = re.compile(r"^[ \t]*runtime-endpoint:[ \t]*[\"']?([^\s\"']+)", re.MULTILINE)
 _OTHER_RUNTIMES = ("docker", "crio")
 _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
+
+
+class NamedImage(Protocol):
+    """An image under one name."""
+
+    @property
+    def name(self) -> str:
+        """The name, in full."""
+
+    @property
+    def image_id(self) -> Digest | None:
+        """The digest of the config, if it is known."""
 
 
 @attrs.frozen
@@ -41,7 +50,7 @@ class Question:
     asks_cri: bool = True
 
     @classmethod
-    def about(cls, images: Sequence[Image]) -> Question:
+    def about(cls, images: Sequence[NamedImage]) -> Question:
         """Return what to read about some images."""
         return cls(
             tuple(dict.fromkeys(image.name for image in images)),

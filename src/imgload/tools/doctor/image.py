@@ -16,9 +16,9 @@ from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id, name_or_id
-from imgload.sources.base import Found, Source
+from imgload.sources.base import Image, Source
 from imgload.sources.engine import EngineSource
-from imgload.sources.locate import Located, ambiguous
+from imgload.sources.locate import ambiguous
 from imgload.tools.doctor.finding import Finding
 from imgload.tools.doctor.timeouts import answers
 
@@ -84,21 +84,19 @@ def check_engines_for(text: str, engines: Sequence[Engine]) -> tuple[list[Findin
     """Return what the engines have under a name, and which image is wanted of the nodes."""
     sources = [EngineSource(engine) for engine in engines]
     told = answers([partial(_find, source, text) for source in sources], SECONDS)
-    pairs = list(zip(sources, told, strict=True))
-    errors = [Finding.of("image", t) for _, t in pairs if isinstance(t, ImgloadError)]
-    held = [(s, t) for s, t in pairs if isinstance(t, Found)]
-    if not held:
+    errors = [Finding.of("image", t) for t in told if isinstance(t, ImgloadError)]
+    images = [t for t in told if isinstance(t, Image)]
+    if not images:
         return [*errors, *_absent(text, sources)], Wanted(text, name_of(text))
-    findings = [*errors, *(_holder(text, *each) for each in held)]
-    if len({found.image_id or found.target for _, found in held}) > 1:
-        findings.append(Finding.of("image", ambiguous(text, list[Located](held))))
+    findings = [*errors, *(_holder(text, image) for image in images)]
+    if len({image.image_id or image.target for image in images}) > 1:
+        findings.append(Finding.of("image", ambiguous(text, images)))
         return findings, Wanted(text, name_of(text))
-    found = held[0][1]
-    known = (found.image_id, found.diff_ids, found.platform)
-    return findings, Wanted(text, found.names[0], *known)
+    image = images[0]
+    return findings, Wanted(text, image.names[0], image.image_id, image.diff_ids, image.platform)
 
 
-def _find(source: Source, text: str) -> Found | None:
+def _find(source: Source, text: str) -> Image | None:
     try:
         found = source.find(text, None)
         return source.identify(found) if found else None
@@ -106,9 +104,9 @@ def _find(source: Source, text: str) -> Found | None:
         source.release()
 
 
-def _holder(text: str, source: Source, found: Found) -> Finding:
-    what = f"image {found.image_id.short}" if found.image_id else f"{found.target.short}"
-    return Finding("image", "ok", f"{source.describe} has {text}: {what}, {found.platform}")
+def _holder(text: str, image: Image) -> Finding:
+    what = f"image {image.image_id.short}" if image.image_id else f"{image.target.short}"
+    return Finding("image", "ok", f"{image.origin.describe} has {text}: {what}, {image.platform}")
 
 
 def _absent(text: str, sources: Sequence[EngineSource]) -> Iterator[Finding]:

@@ -14,8 +14,8 @@ from imgload.loader.events import Note
 from imgload.loader.loader import Loader, OnEvent
 from imgload.loader.report import Report
 from imgload.loader.session import Connections
-from imgload.sources.base import Source
-from imgload.sources.locate import Located, Settle, ambiguous, require_names
+from imgload.sources.base import Image, Source
+from imgload.sources.locate import Settle, ambiguous, require_names
 from imgload.tools.dropins.select import select
 from imgload.tools.dropins.tool import Request, Tool
 
@@ -77,16 +77,18 @@ def _load_images(
 def prefer(address: str, on_event: OnEvent) -> Settle:
     """Take the image of the engine that runs the cluster, where engines have different ones."""
 
-    def settle(text: str, held: Sequence[Located]) -> Located:
-        taken = next((each for each in held if each[0].address == address), None)
+    def settle(text: str, images: Sequence[Image]) -> Image:
+        taken = next((image for image in images if image.origin.address == address), None)
         if taken is None:
-            near = f"imgload load {shlex.quote(text)} --from {shlex.quote(held[0][0].address)}"
-            raise ImageAmbiguous(ambiguous(text, held).message, hint=f"say which one: {near}")
-        others = " and ".join(source.describe for source, _ in held if source is not taken[0])
+            near = (
+                f"imgload load {shlex.quote(text)} --from {shlex.quote(images[0].origin.address)}"
+            )
+            raise ImageAmbiguous(ambiguous(text, images).message, hint=f"say which one: {near}")
+        others = " and ".join(i.origin.describe for i in images if i.origin is not taken.origin)
         on_event(
             Note(
                 f"{text} is another image in {others}; taken is the one of"
-                f" {taken[0].describe}, which runs the cluster"
+                f" {taken.origin.describe}, which runs the cluster"
             )
         )
         return taken

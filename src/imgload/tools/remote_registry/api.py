@@ -177,7 +177,7 @@ def push_to_registry(
     with Connections.open(source) as connections:
         with explained(connections.found.silent):
             found = named(locate(texts, connections.sources, None), name)
-        pushed = [push_image(image, origin, client) for image, origin in found.items()]
+        pushed = [push_image(image, client) for image in found]
     return PushReport(str(client.url), tuple(pushed))
 
 

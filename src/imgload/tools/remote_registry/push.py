@@ -25,11 +25,9 @@ from imgload.core.errors import (
 from imgload.engines.cache import Layers, Memory
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor, Manifest, parse_json
-from imgload.oci.image import Image
 from imgload.oci.reference import Reference
 from imgload.registry.push_session import CutOff
-from imgload.sources.base import Found, Pusher, Source
-from imgload.sources.locate import Located
+from imgload.sources.base import Image, Pusher, Source
 from imgload.sources.manifests import documents_for
 from imgload.tools.remote_registry.client import RegistryClient
 from imgload.tools.remote_registry.forward import Passing
@@ -77,17 +75,17 @@ class PushedImage:
         }
 
 
-def push_image(image: Image, origin: Located, client: RegistryClient) -> PushedImage:
+def push_image(image: Image, client: RegistryClient) -> PushedImage:
     """Push one image, and read back that the registry has it; no error is raised."""
     start = time.monotonic()
     try:
-        return _push(image, origin, client, start)
+        return _push(image, client, start)
     except ImgloadError as error:
         return PushedImage(image.name, seconds=time.monotonic() - start, error=error)
 
 
-def _push(image: Image, origin: Located, client: RegistryClient, start: float) -> PushedImage:
-    source, found = origin
+def _push(image: Image, client: RegistryClient, start: float) -> PushedImage:
+    source = image.origin
     reference = Reference.parse(image.name)
     tag = reference.tag
     if tag is None or reference.digest:
@@ -95,8 +93,8 @@ def _push(image: Image, origin: Located, client: RegistryClient, start: float) -
     places = repositories(reference.off_localhost())
     memory = Memory.load()
     intake = Passing(client, places[0], _known(source, memory))
-    _drive(source, found, intake)
-    pushed = documents_for(intake.manifests, found)
+    _drive(source, image, intake)
+    pushed = documents_for(intake.manifests, image)
     if not pushed:
         message = f"{source.describe} has not pushed the manifest of {image.name}"
         raise RegistryError(message, hint="was it built again meanwhile? push again")
@@ -109,7 +107,7 @@ def _push(image: Image, origin: Located, client: RegistryClient, start: float) -
             client.put_manifest(place, str(digest), child)
         client.put_manifest(place, tag, raw)
         _read_back(client, place, tag, raw, intake.blobs())
-    memory.learn(source.address, _learnt(raw, found))
+    memory.learn(source.address, _learnt(raw, image))
     names = tuple(f"{client.url.host}/{place}:{tag}" for place in places)
     return PushedImage(image.name, names, top, intake.sent, time.monotonic() - start)
 
@@ -120,28 +118,28 @@ def _known(source: Source, memory: Memory) -> dict[Digest, Digest]:
     return {diff_id: blob for diff_id, blob in pairs if diff_id != blob}
 
 
-def _learnt(raw: bytes, found: Found) -> Layers:
+def _learnt(raw: bytes, image: Image) -> Layers:
     """Return which blobs the layers are, where the manifest is of one image."""
     layers = Manifest.parse(raw).layers if "config" in parse_json(raw, "it") else ()
-    if len(layers) != len(found.diff_ids):
+    if len(layers) != len(image.diff_ids):
         return {}
-    pairs = zip(layers, found.diff_ids, strict=True)
+    pairs = zip(layers, image.diff_ids, strict=True)
     return {layer.digest: (diff_id, layer.size) for layer, diff_id in pairs}
 
 
-def _drive(source: Source, found: Found, intake: Passing) -> None:
+def _drive(source: Source, image: Image, intake: Passing) -> None:
     """Have the engine push everything to the intake."""
     if not isinstance(source, Pusher):
         raise UsageError(f"{source.describe} cannot push", hint=_ONLY_ENGINES)
     if not source.local:
         raise _explained(CutOff(f"{source.describe} is on another machine"), source)
-    if source.push_style(found) is None:
+    if source.push_style(image) is None:
         raise UsageError(
             f"{source.describe} cannot push an image without a name",
-            hint=f"give it one first: {source.name} tag {found.target.short} app:dev",
+            hint=f"give it one first: {source.name} tag {image.target.short} app:dev",
         )
     try:
-        source.push(found, intake)
+        source.push(image, intake)
     except EngineError as error:
         raise intake.error or _explained(error, source) from error
     finally:

@@ -27,7 +27,6 @@ from imgload.core.errors import ImgloadError, ReferenceInvalid, UsageError
 from imgload.engines.base import Chunk, Container, ExecResult
 from imgload.loader.rollback import undo
 from imgload.oci.digest import Digest
-from imgload.oci.image import Image
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
 from imgload.tools.inventory.node_images import Inventory, NodeImage, take_inventory
@@ -37,6 +36,7 @@ from imgload.tools.remote_registry.configure import connect_nodes, disconnect_no
 from imgload.tools.remote_registry.url import RegistryUrl
 from imgload.transports import imports as lanes
 from tests.unit.fakes import LocalEngine
+from tests.unit.samples import sourced
 
 DIGEST = Digest.of(b"x")
 ROW = f"app type {DIGEST} 1 linux/amd64 -"
@@ -181,7 +181,7 @@ def everything(given_: Words, folder: Path) -> Recording:
     engine = Recording(folder)
     container = Container(given_.container, given_.container, "running", {})
     platform = Platform(given_.platform, given_.platform)
-    image = Image(given_.name, DIGEST, DIGEST, (DIGEST,), platform, 1, "docker")
+    image = sourced(given_.name, DIGEST, (DIGEST,))
     question = Question.about([image])
     for runtime in (None, K3S):
         node = Node(given_.container, engine, container)

@@ -23,7 +23,7 @@ def source(folder: Path, kind: EngineKind, content: str | None) -> EngineSource:
 
 def taken(sources: Sequence[EngineSource], near: EngineSource) -> tuple[Digest | None, list[Event]]:
     events: list[Event] = []
-    [(_, found)] = locate(["app:v1"], sources, None, prefer(near.address, events.append))
+    [found] = locate(["app:v1"], sources, None, prefer(near.address, events.append))
     return found.image_id, events
 
 
