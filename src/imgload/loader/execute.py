@@ -25,7 +25,8 @@ from imgload.oci.digest import Digest
 from imgload.sources.base import Image
 from imgload.sources.choose import TransportOption
 from imgload.sources.push import PushIncomplete
-from imgload.transports.imports import remove_leftovers
+from imgload.transports.base import Transport
+from imgload.transports.imports import ImportTransport, remove_leftovers
 
 PROOF_SECONDS = 20.0
 """How long CRI may take to hear of an image: containerd tells it by an event, and after a failure
@@ -45,7 +46,8 @@ class Transfer:
         images: by name, as they are known by now.
         on_event: told what happens, from several threads.
         option: the transport asked for.
-        deep: whether what is proven is read again.
+        deep: whether every blob is hashed again, too.
+        transport: the way into the nodes; None for the import.
 
     """
 
@@ -55,6 +57,7 @@ class Transfer:
     on_event: Callable[[Event], None]
     option: TransportOption = "auto"
     deep: bool = False
+    transport: Transport | None = None
     steps: dict[tuple[str, str], Step] = attrs.field(factory=dict)
     results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
 
@@ -229,7 +232,8 @@ class Transfer:
             for node in self.nodes
         }
         identified = [image.origin.identify(image) for image in images]
-        return Sending(identified, self.surveys, missing, self.option, self.on_event)
+        transport = self.transport or ImportTransport()
+        return Sending(identified, self.surveys, missing, self.option, self.on_event, transport)
 
     def _announce(self, images: Sequence[Image], nodes: Sequence[Node], size: int) -> None:
         for node in nodes:
@@ -299,7 +303,9 @@ class Transfer:
             size = sent.sizes.get((node.name, image.name), sent.deliveries[node.name].bytes_sent)
             seconds = time.monotonic() - start
             action = self.steps[image.name, node.name].action
-            result = NodeResult(node.name, action, proof, size, seconds, error)
+            result = NodeResult(
+                node.name, action, proof, size, seconds, error, transport=sent.transport
+            )
             self._settle(image, self._told(image, result))
 
     def _undo(self, node: Node, images: Sequence[Image]) -> None:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Unpack
 
+    from imgload.transports.base import Transport
+
 OnEvent = Callable[[Event], None]
 
 
@@ -47,19 +49,23 @@ class Loader:
     Not to be shared between threads; separate loaders are independent.
 
     Args:
-        sources: where images are looked for.
-        nodes: where they are to be.
+        sources: the source of the images, or several that are searched.
+        nodes: where images are loaded.
         settle: chooses where sources have different images under one name.
+        silent: engines that were selected and do not answer.
+        source: what the sources were selected by.
+        transport: the way of the content to the nodes; None for imgload's own.
 
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[Source] = attrs.field(
+        converter=lambda given: (given,) if isinstance(given, Source) else tuple(given)
+    )
     nodes: Sequence[Node]
     settle: Settle = refuse
     silent: Sequence[Attempt] = ()
-    """Engines that could not be asked, though they were meant to be."""
     source: str | None = None
-    """What the sources were chosen by."""
+    transport: Transport | None = None
     _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -154,6 +160,7 @@ class Loader:
                 on_event=on_event,
                 option=request.transport,
                 deep=request.verify == "deep" and not dry_run,
+                transport=self.transport,
             )
             transfer.refuse(preparation.images, preparation.failed)
             (transfer.pretend if dry_run else transfer.carry_out)(plan)

@@ -20,7 +20,9 @@ class NodeResult:
 
     Args:
         node: the node's name.
-        action: what was done, or in a dry run would be; None when the node could not be asked.
+        action: ``present``, ``tagged``, ``delta`` (the node had some of the layers) or ``full``; in
+            a dry run, the planned one; None when the node could not be asked.
+        transport: how the content reached the node; None when nothing was sent.
         proof: what was read back; None when nothing was.
         bytes_missing: in a dry run, the layers that would be sent, as far as their sizes are
             known before; Docker's graphdriver store and Podman know them unpacked.
@@ -40,6 +42,7 @@ class NodeResult:
     error: ImgloadError | None = None
     replaced: Digest | None = None
     bytes_missing: int | None = None
+    transport: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -57,6 +60,7 @@ class NodeResult:
         return {
             "node": self.node,
             "action": self.action,
+            "transport": self.transport,
             "ok": self.ok,
             **planned,
             "bytes_sent": self.bytes_sent,

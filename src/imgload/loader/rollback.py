@@ -58,16 +58,9 @@ done
 """
 )
 """Ends a command by its marker, and its children: ctr has no marker on its own command line.
-The marker comes in two halves, which its own command line may have.
 
-All are stopped before any is killed, so that none starts another.
-The marker comes in two halves, which its own command line may have.
-
-With the shell that has the marker, its input ends: ctr has a second to remove what it has written
-of a blob. Then all are stopped before any is killed, so that none starts another.
-The marker comes in two halves, which its own command line may have.
-
-It gets a second to end by itself. All are stopped before any is killed: none starts another.
+The marker comes in two halves: the whole would find the shell that looks for it. All processes are
+stopped before any is killed, so that none starts another one.
 """
 _GIVE_BACK = (
     _RUNNING

@@ -20,7 +20,6 @@ from imgload.sources.base import Image, Pusher, Source
 from imgload.sources.choose import Choice, Facts, TransportOption, choose
 from imgload.sources.push import PushIncomplete, push
 from imgload.transports.base import Delivery, Order, Shipment, Transport
-from imgload.transports.imports import ImportTransport
 
 Missing = Mapping[str, frozenset[Digest]]
 """Diff IDs of the layers that each node lacks, by its name."""
@@ -33,6 +32,7 @@ class Sent:
     Args:
         images: as they are now known.
         deliveries: what became of them, by node.
+        transport: the name of the transport.
         sizes: bytes sent, by node and image name.
         layers: what is worth remembering once a node has unpacked them.
 
@@ -40,6 +40,7 @@ class Sent:
 
     images: tuple[Image, ...]
     deliveries: Mapping[str, Delivery]
+    transport: str
     sizes: Mapping[tuple[str, str], int] = attrs.field(factory=dict)
     layers: Layers = attrs.field(factory=dict)
 
@@ -63,7 +64,7 @@ class Sending:
     missing: Missing
     option: TransportOption
     on_event: Callable[[Event], None]
-    transport: Transport = attrs.field(factory=ImportTransport)
+    transport: Transport
     memory: Memory = attrs.field(factory=Memory.load)
 
     @property
@@ -177,10 +178,12 @@ class Sending:
                     shipment.abort()
                 deliveries = shipment.finish()
         if not contents:
-            return Sent(tuple(self.images), deliveries)
+            return Sent(tuple(self.images), deliveries, self.transport.name)
         images = tuple(self._learnt(image, contents[image.target]) for image in self.images)
         layers = {d: (d, size) for c in contents.values() for d, size in c.plain.items()}
-        return Sent(images, deliveries, self._sizes(contents, shipment), layers)
+        return Sent(
+            images, deliveries, self.transport.name, self._sizes(contents, shipment), layers
+        )
 
     def _learnt(self, image: Image, content: ImageContent) -> Image:
         """Return an image with what only its archive could tell; remember its image ID.
@@ -211,7 +214,8 @@ class Sending:
             shipment.complete()
             self.source.release()
             deliveries = shipment.finish()
-        return Sent(tuple(self.images), deliveries, self._sizes(contents, shipment), layers)
+        sizes = self._sizes(contents, shipment)
+        return Sent(tuple(self.images), deliveries, self.transport.name, sizes, layers)
 
     @contextmanager
     def _shipment(self, nodes: Sequence[Node], missing: Missing | None) -> Iterator[Shipment]:

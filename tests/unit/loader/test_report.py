@@ -36,6 +36,7 @@ def test_the_document_has_the_shape_that_is_documented() -> None:
                     {
                         "node": "kind-control-plane",
                         "action": "full",
+                        "transport": None,
                         "ok": True,
                         "bytes_sent": 1234,
                         "seconds": 1.235,
@@ -52,6 +53,7 @@ def test_the_document_has_the_shape_that_is_documented() -> None:
                     {
                         "node": "kind-worker",
                         "action": None,
+                        "transport": None,
                         "ok": False,
                         "bytes_sent": 0,
                         "seconds": 0.0,

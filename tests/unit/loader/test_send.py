@@ -9,6 +9,7 @@ from imgload.engines.cache import Memory
 from imgload.loader.send import Sending
 from imgload.sources.archive import ArchiveSource
 from imgload.sources.locate import locate, named
+from imgload.transports.imports import ImportTransport
 from tests.unit.archives import FORMS, Image, layer, pack
 from tests.unit.fakes import RUNNING, LocalEngine
 from tests.unit.samples import NOTHING
@@ -32,6 +33,7 @@ def test_layers_are_left_out_only_of_archives_that_say_which_they_are(
         missing={node.name: frozenset(image.diff_ids[1:])},
         option="auto",
         on_event=lambda _: None,
+        transport=ImportTransport(),
         memory=Memory(tmp_path / "m"),
     )
     assert (sending.partly([node]) is None) == (form == "docker20")
