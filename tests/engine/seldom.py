@@ -67,7 +67,7 @@ _VARIANTS = {
     ),
     ("test_registry.py", "test_a_one_line_change_is_pushed_as_that"): ("podman",),
     ("test_remote.py", "test_an_engine_over_ssh_is_source_and_host_of_nodes"): ("lab-p21",),
-    ("test_rounds.py", "test_skaffolds_artifacts"): ("docker]", "podman"),
+    ("test_rounds.py", "test_skaffolds_artifacts"): ("docker]", "docker28-graphdriver", "podman"),
     ("test_skaffold.py", "test_the_example_is_complete"): ("podman",),
     ("test_skaffold.py", "test_a_command_of_the_users_own_builds"): ("podman",),
     ("test_skaffold.py", "test_a_push_is_no_load"): ("podman",),
@@ -76,11 +76,11 @@ _VARIANTS = {
         "podman-80",
     ),
     ("test_streaming.py", "test_a_large_image_takes_little_memory_and_no_disk"): (
-        "docker-lab-p21-2000",
+        "docker-lab-p21",
         "podman-lab-d21-300",
     ),
     ("test_streaming.py", "test_stopped_half_way_it_leaves_nothing"): ("",),
-    ("test_together.py", "test_ten_loads_of_different_images"): ("docker28", "podman"),
+    ("test_together.py", "test_ten_loads_of_different_images"): ("docker]", "podman"),
     ("test_together.py", "test_two_loads_of_the_same_image"): ("podman",),
     ("test_watch.py", "test_what_is_loaded_into_an_engine_is_on_the_nodes"): ("podman",),
 }

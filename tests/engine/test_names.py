@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 
 import pytest
 
 import imgload
+from imgload.oci.digest import Digest
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab
 
-SUFFIX = secrets.token_hex(4)
+SUFFIX = Digest.of(os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4)).encode()).hex[:8]
+"""The same in each process of a run: pytest compares the tests that they have collected."""
 NAMES = {
     f"app{SUFFIX}": f"docker.io/library/app{SUFFIX}:latest",
     f"app{SUFFIX}:v1": f"docker.io/library/app{SUFFIX}:v1",

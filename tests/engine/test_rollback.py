@@ -84,6 +84,32 @@ def test_a_load_that_another_overtakes_fails(lab: Lab, images: Images) -> None:
     forget(node, name)
 
 
+def test_a_load_fails_whose_name_another_takes_while_it_waits_for_a_node(
+    lab: Lab, images: Images
+) -> None:
+    """The first node was verified long before the load has ended."""
+    nodes, slow, quick = lab.cluster("lab-d3").nodes, unique(), unique()
+    name = f"docker.io/library/{slow}"
+    images.build(lab.docker, slow)
+    image_id = images.build(lab.docker, quick)
+    script = f'case "$*" in *" import "*) {HOLD} ;; esac\nexec {CTR} "$@"'
+    with ThreadPoolExecutor() as pool, program(nodes[1], "ctr", script):
+        nodes[1].exec("touch", "/run/hold-import")
+        first = pool.submit(imgload.load, slow, cluster="lab-d3", transport="archive")
+        until(lambda: cri_id(nodes[0], name) is not None)
+        imgload.load(quick, cluster="lab-d3", nodes=[nodes[0].name], name=slow)
+        threading.Event().wait(1.5)
+        nodes[1].exec("rm", "/run/hold-import")
+        with pytest.raises(imgload.LoadFailed) as caught:
+            first.result()
+    [(_, failure)] = caught.value.report.failures()
+    assert failure.node == nodes[0].name
+    assert isinstance(failure.error, imgload.NotProven)
+    assert cri_id(nodes[0], name) == image_id
+    for node in nodes:
+        forget(node, name)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("first", ["large", "small"])
 def test_the_last_load_that_succeeds_is_what_the_node_has(
@@ -263,15 +289,15 @@ def test_an_image_whose_name_moved_on_is_sent(lab: Lab, images: Images) -> None:
     forget(node, *names)
 
 
-@pytest.mark.parametrize("between", [None, unique()])
-def test_a_name_goes_back_to_what_had_it(lab: Lab, images: Images, between: str | None) -> None:
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_name_goes_back_to_what_had_it(lab: Lab, images: Images, *, is_moved: bool) -> None:
     """Also in a kept loader whose survey is older than another tool's change of the name."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
-    name = f"docker.io/library/{tag}"
+    name, between = f"docker.io/library/{tag}", unique()
     with imgload.Loader.connect(cluster="lab-d21", source="docker") as loader:
         earlier = images.build(lab.docker, tag)
         assert loader.load([tag]).ok
-        if between:
+        if is_moved:
             earlier = images.build(lab.docker, between)
             assert imgload.load(between, cluster="lab-d21").ok
             node.ctr("images", "tag", "--force", f"docker.io/library/{between}", name)
@@ -280,7 +306,7 @@ def test_a_name_goes_back_to_what_had_it(lab: Lab, images: Images, between: str 
             loader.load([tag], transport="archive")
     assert cri_id(node, name) == earlier
     assert not has(node, failed)
-    forget(node, name, *([f"docker.io/library/{between}"] if between else []))
+    forget(node, name, *([f"docker.io/library/{between}"] if is_moved else []))
 
 
 def test_a_record_by_image_id_that_was_there_survives(lab: Lab, images: Images) -> None:
@@ -420,15 +446,30 @@ def test_a_crictl_that_fails_says_nothing_about_the_image(
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_a_kept_loader_hears_of_another_snapshotter(lab: Lab, images: Images) -> None:
-    """containerd was started again with another configuration."""
+OTHER_FILE = """
+sed 's/= "overlayfs"/= "native"/' /etc/containerd/config.toml >/etc/containerd/other.toml
+cat >/usr/local/bin/containerd <<'END'
+#!/bin/sh
+[ $# -gt 0 ] || set -- -c /etc/containerd/other.toml
+exec /usr/bin/containerd "$@"
+END
+chmod +x /usr/local/bin/containerd
+"""
+
+
+@pytest.mark.parametrize("is_edited", [True, False])
+def test_a_kept_loader_hears_of_another_snapshotter(
+    lab: Lab, images: Images, *, is_edited: bool
+) -> None:
+    """containerd was started again with another configuration, or with another file."""
     cluster = lab.make_cluster(name="lab-again", engine="docker")
     node, tag = cluster.nodes[0], unique()
     try:
         with imgload.Loader.connect(cluster="lab-again", source="docker") as loader:
             images.build(lab.docker, tag)
             assert loader.load([tag]).ok
-            node.exec("sed", "-i", 's/= "overlayfs"/= "native"/', "/etc/containerd/config.toml")
+            edit = """sed -i 's/= "overlayfs"/= "native"/' /etc/containerd/config.toml"""
+            node.exec("sh", "-c", edit if is_edited else OTHER_FILE)
             node.exec("sh", "-c", "kill $(pidof containerd)")
             threading.Event().wait(1)
             node.wait()

@@ -36,9 +36,8 @@ class Paths:
         chosen = os.environ.get("IMGLOAD_LAB_ROOT")
         root = Path(chosen).absolute() if chosen else _DEFAULT_ROOT
         worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-        if worker != "gw0":
-            own = Path(f"{root}-{worker}")
-            return cls(own, own / "run", root / "cache")
+        if worker != "gw0":  # Podman takes no run folder of more than 50 characters
+            return cls(Path(f"{root}-{worker}"), Path(f"/run/{root.name}-{worker}"), root / "cache")
         return cls(root, root / "run" if chosen else _DEFAULT_RUN)
 
     @property

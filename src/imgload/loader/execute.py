@@ -32,6 +32,8 @@ PROOF_SECONDS = 20.0
 """How long CRI may take to hear of an image: containerd tells it by an event, and after a failure
 of its own CRI puts further events of that name off for some seconds."""
 _PROOF_PAUSE = 0.1
+_FRESH_SECONDS = 1.0
+"""How old a proof may be when the load ends."""
 _Failure = tuple[Sequence[Image], Sequence[str], ImgloadError]
 """Images, names of nodes, and why the images could not be sent to the nodes."""
 
@@ -60,6 +62,8 @@ class Transfer:
     transport: Transport | None = None
     steps: dict[tuple[str, str], Step] = attrs.field(factory=dict)
     results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
+    _read: dict[tuple[str, str], float] = attrs.field(factory=dict)
+    """When the node was read for each result."""
 
     def carry_out(self, plan: Plan) -> None:
         """Do what is planned, and prove it."""
@@ -67,7 +71,8 @@ class Transfer:
         remove_leftovers(self.nodes[name] for name in self.surveys)
         for step in plan.steps:
             if step.action == "present":
-                self._settle(step.image, NodeResult(step.node, "present", step.proof))
+                result = NodeResult(step.node, "present", step.proof)
+                self._settle(step.image, result, self.surveys[step.node].at)
         tagged = in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
         untagged = [step for step in tagged if step]
         sent = [step for step in plan.steps if step.action in {"full", "delta"}]
@@ -77,6 +82,30 @@ class Transfer:
             raise failed[0][2]
         for failure in failed:
             self._settle_rest(*failure)
+        self._read_again()
+
+    def _read_again(self) -> None:
+        """Read nodes again whose proof has aged: another load may have taken a name since."""
+        late = time.monotonic() - _FRESH_SECONDS
+        aged: dict[str, list[Image]] = {}
+        for (name, node), result in self.results.items():
+            if result.ok and self._read[name, node] < late:
+                aged.setdefault(node, []).append(self.images[name])
+        in_parallel([partial(self._confirm, self.nodes[n], images) for n, images in aged.items()])
+
+    def _confirm(self, node: Node, images: Sequence[Image]) -> None:
+        proofs: Mapping[str, Proof] = {}
+        failure: ImgloadError | None = None
+        try:
+            survey = node.survey(Question.about(images))
+            proofs = {image.name: prove(image, survey) for image in images}
+        except ImgloadError as error:
+            failure = error
+        for image in images:
+            proof = proofs.get(image.name)
+            if refusal := failure or _refusal(image, node, proof):
+                result = self.results[image.name, node.name]
+                self._settle(image, attrs.evolve(result, proof=proof, error=refusal))
 
     def _follow(self, plan: Plan) -> None:
         self.steps = {(step.image.name, step.node): step for step in plan.steps}
@@ -147,13 +176,15 @@ class Transfer:
         ]
         return Report(tuple(rows), dry_run)
 
-    def _settle(self, image: Image, result: NodeResult) -> None:
+    def _settle(self, image: Image, result: NodeResult, read: float | None = None) -> None:
+        """Note a result, and when the node was read for it; None for just now."""
         if self.deep:
             from imgload.loader.checksums import deepened  # noqa: PLC0415 - start-up
 
             result = deepened(self.nodes[result.node], image.name, result)
         self.images[image.name] = image
         self.results[image.name, result.node] = result
+        self._read[image.name, result.node] = time.monotonic() if read is None else read
         self.on_event(NodeDone(image.name, result))
 
     def _tag(self, step: Step) -> Step | None:
@@ -306,7 +337,8 @@ class Transfer:
             result = NodeResult(
                 node.name, action, proof, size, seconds, error, transport=sent.transport
             )
-            self._settle(image, self._told(image, result))
+            survey = sent.deliveries[node.name].survey
+            self._settle(image, self._told(image, result), survey.at if survey else None)
 
     def _undo(self, node: Node, images: Sequence[Image]) -> None:
         for image in images:

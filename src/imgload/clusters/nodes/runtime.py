@@ -20,6 +20,23 @@ _WITH_REASON = (
     'exec 3>&1; said=$("$@" 2>&1 >&3 3>&-) && exit; status=$?; printf %s "$said"; exit $status'
 )
 """Prints what a program says on stderr when it fails: a batch keeps only stdout."""
+_OF_PROCESS = r"""
+for process in $(grep -lx containerd /proc/[0-9]*/comm 2>/dev/null); do
+    process=${process%/comm}
+    [ "$process/ns/mnt" -ef /proc/self/ns/mnt ] || continue
+    file=$(tr '\0' '\n' <"$process/cmdline" 2>/dev/null | while read -r word; do
+        case $last in -c | -config | --config) echo "$word"; break ;; esac
+        case $word in -c=* | -config=* | --config=*) echo "${word#*=}"; break ;; esac
+        last=$word
+    done)
+    case $file in */docker/*) continue ;; esac
+    [ -z "$file" ] || exec "$1" --config "$file" config dump
+    break
+done
+exec "$@"
+"""
+"""Prints the configuration of the containerd that runs, which may have been given another file than
+the usual one; not of one that runs in a pod, or that dockerd started for itself."""
 _PROGRAMS = ("ctr", "crictl", "k3s")
 _LOOK = """
 for socket in {sockets}; do if [ -S $socket ]; then echo socket $socket; fi; done
@@ -53,6 +70,12 @@ class Runtime:
             endpoint = f"unix://{self.socket}"
             words = ("sh", "-c", _WITH_REASON, program, *words, "-r", endpoint, "-i", endpoint)
         return (*words, *arguments)
+
+    @property
+    def dump(self) -> Command:
+        """The command that prints the configuration with which containerd runs."""
+        is_file = self.config[0] != "containerd"
+        return self.config if is_file else ("sh", "-c", _OF_PROCESS, "imgload", *self.config)
 
     @property
     def start(self) -> Command:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -106,6 +107,7 @@ class Survey:
         cri: CRI's answer for each name asked for; empty where the node has no crictl.
         unseen: names of records that CRI has not taken over, as containerd's labels tell.
         fresh: whether it was read for this load, and is not left from the one before.
+        at: when it was read, by the monotonic clock.
 
     """
 
@@ -117,6 +119,7 @@ class Survey:
     cri: Mapping[str, cri.CriAnswer]
     unseen: frozenset[str] = frozenset()
     fresh: bool = attrs.field(default=True, eq=False)
+    at: float = attrs.field(factory=time.monotonic, eq=False)
 
     def has(self, name: str, image_id: Digest) -> bool:
         """Whether the name leads to exactly that image on containerd."""
@@ -144,7 +147,7 @@ def trait_commands(runtime: Runtime = CONTAINERD) -> list[Sequence[str]]:
     """Return the commands that tell a node's traits."""
     return [
         containerd.VERSION,
-        runtime.config,
+        runtime.dump,
         MACHINE,
         free_command(runtime),
         CRICTL_CONFIG,

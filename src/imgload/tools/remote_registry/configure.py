@@ -216,7 +216,7 @@ def _folders(node: Node, *, any_runtime: bool = False) -> tuple[str, ...] | None
     with node.understanding():
         if not any_runtime:
             require_containerd(crictl.text)
-    (dump,) = node.run_all([(node.runtime or CONTAINERD).config])
+    (dump,) = node.run_all([(node.runtime or CONTAINERD).dump])
     return parse_registry_folders(dump.text)
 
 
