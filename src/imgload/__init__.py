@@ -62,10 +62,14 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.report import LoadFailed as LoadFailed
     from imgload.loader.report import NodeResult as NodeResult
     from imgload.loader.report import Report as Report
+    from imgload.oci.content import BlobWriter as BlobWriter
+    from imgload.oci.content import ImageContent as ImageContent
+    from imgload.oci.content import Layer as Layer
     from imgload.oci.digest import Digest as Digest
     from imgload.oci.platform import Platform as Platform
     from imgload.oci.reference import Reference as Reference
     from imgload.sources.base import Image as Image
+    from imgload.sources.base import Source as Source
     from imgload.sources.choose import TransportOption as TransportOption
     from imgload.tools.doctor.finding import Diagnosis as Diagnosis
     from imgload.tools.doctor.finding import Finding as Finding
@@ -89,6 +93,10 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.tools.remote_registry.push import PushedImage as PushedImage
     from imgload.tools.watch.watch import WatchedLoad as WatchedLoad
     from imgload.tools.watch.watch import watch as watch
+    from imgload.transports.base import Delivery as Delivery
+    from imgload.transports.base import Order as Order
+    from imgload.transports.base import Shipment as Shipment
+    from imgload.transports.base import Transport as Transport
 
 __version__ = "0.1.0"
 
@@ -109,8 +117,10 @@ _HOMES = {
     "loader.plan": "Action Plan Step Verify",
     "loader.proof": "Proof",
     "loader.report": "ImageResult LoadFailed NodeResult Report",
+    "oci.content": "BlobWriter ImageContent Layer",
     "oci.digest": "Digest",
-    "sources.base": "Image",
+    "sources.base": "Image Source",
+    "transports.base": "Delivery Order Shipment Transport",
     "loader.prepare": "LoadOptions",
     "oci.platform": "Platform",
     "oci.reference": "Reference",

@@ -11,13 +11,20 @@ import attrs
 import pytest
 
 import imgload
+from imgload import (
+    BlobWriter,
+    Delivery,
+    Digest,
+    Image,
+    ImageContent,
+    Order,
+    Platform,
+    Shipment,
+    Source,
+    Transport,
+)
 from imgload.clusters.nodes.node import Node
-from imgload.oci.content import BlobWriter, Chunk, ImageContent
-from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
-from imgload.oci.platform import Platform
-from imgload.sources.base import Image, Source
-from imgload.transports.base import Delivery, Order, Shipment, Transport
 from tests.unit import archives
 from tests.unit.stored import EMPTY, StoredEngine, StoredNode, loaded
 
@@ -60,7 +67,7 @@ class Buffer:
     blobs: dict[Digest, bytes]
     data: bytearray = attrs.field(factory=bytearray)
 
-    def write(self, chunk: Chunk) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         self.data += chunk
 
     def finish(self, digest: Digest | None = None) -> Digest:
