@@ -11,9 +11,9 @@ from benchmarks.table import details, duels, growth, rebuilds, remarks
 DOCS = Path(__file__).parents[1] / "docs"
 _FIRST = """\
 imgload compared with the real kind and the usual alternatives, in one run. The order of the
-contestants is reversed from round to round, and in the first round from engine to engine. `sudo
-.venv/bin/python -m benchmarks --write-docs`, in the repository, repeats the run with the lab's own
-engines and nodes, and writes this page. {{download}}`All samples <benchmarks.json>`.
+contestants is reversed from round to round, and in the first round from engine to engine.
+`sudo .venv/bin/python -m benchmarks --write-docs`, in the repository, repeats the run with the
+lab's own engines and nodes, and writes this page. {{download}}`All samples <benchmarks.json>`.
 
 - Machine: {cores} cores, {gigabytes:.0f} GB of memory, {system}, kernel {kernel}, Python {python}.
   When the run began, {busy:.1f} other processes were running on average; it took {minutes:.0f}
@@ -23,9 +23,9 @@ _HOW = """\
 cache is empty. "One-line rebuild": a line in the last layer has changed since the previous load.
 "The first": a graphdriver store compresses the large layers once before it can omit them; it is
 compared with the rival's ordinary rebuild. "kind" is `kind load docker-image`, "archive" is the
-engine's `save -o FILE` and `kind load image-archive FILE` (the sum of both times), "ctr" is `save |
-exec -i NODE ctr images import --local -`, node by node. The rival is kind; for Podman, whose images
-kind does not find, it is the archive.
+engine's `save -o FILE` and `kind load image-archive FILE` (the sum of both times), "ctr" is
+`save | exec -i NODE ctr images import --local -`, node by node. The rival is kind; for Podman,
+whose images kind does not find, it is the archive.
 
 After each load, with the clock stopped, each node's CRI must report the right image ID, and all
 layers must be unpacked. Loads that fail this check are not timed, and are listed below.
@@ -45,10 +45,10 @@ layers must be unpacked. Loads that fail this check are not timed, and are liste
 """
 _PROFILE = """\
 Measured with the load of one more rebuild, by instrumenting imgload from outside: a phase lasts
-until the next one begins. The floor is the engine's own client pushing the one new layer, and `ctr
-images import` of it through the client's `exec`, without survey and verification. It is not a lower
-bound, because it includes the start of those clients. All values are medians of the rounds, so the
-phases may not add up to the total.
+until the next one begins. The floor is the engine's own client pushing the one new layer, and
+`ctr images import` of it through the client's `exec`, without survey and verification. It is not a
+lower bound, because it includes the start of those clients. All values are medians of the rounds,
+so the phases may not add up to the total.
 """
 _GROWTH = """\
 Least-squares lines through the medians: the cost of one more unit, and the seconds at zero units

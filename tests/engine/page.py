@@ -31,11 +31,11 @@ into. An archive that an engine saved with a single image is loaded without nami
 _AFTER = """
 ## Not tested
 
-* containerd's configuration version 4: every containerd available to the tests refuses it. Only the parser
-  is tested (`test_every_config_version_is_understood`). The nodes above have versions 2 (containerd 1.6 and
-  1.7) and 3 (2.1).
-* CRI with a snapshotter other than ctr's default has no column. It has its own test, with the native
-  snapshotter: `test_kind_11_ctrs_snapshotter_is_not_cris`.
+* containerd's configuration version 4: every containerd available to the tests refuses it. Only
+  the parser is tested (`test_every_config_version_is_understood`). The nodes above have versions 2
+  (containerd 1.6 and 1.7) and 3 (2.1).
+* CRI with a snapshotter other than ctr's default has no column. It has its own test, with the
+  native snapshotter: `test_kind_11_ctrs_snapshotter_is_not_cris`.
 * The real k3d and minikube, and Docker Desktop's VM: not available on the test machines.
 """
 
