@@ -25,9 +25,10 @@ from tests.unit.test_peers_page import defined
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+ROOTS = ("src", "tests", "docs")
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text()
-    for path in (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
 }
 _BLOCK = re.compile(r"^ *```(console|sh)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _SEPARATES = set("|&;()<>\n")
@@ -128,9 +129,10 @@ def test_the_tests_that_are_named_exist(page: str) -> None:
     assert set(re.findall(r"`(test_\w+)`", TEXTS[page])) <= defined("**/test_*.py")
 
 
-def test_the_readme_links_to_what_is_there() -> None:
-    """Read in the repository and not on the site, where links are checked."""
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", TEXTS["README.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_pages_outside_the_site_lead_to_files(page: str) -> None:
+    """The build of the site checks the links of its own pages."""
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", TEXTS[page])
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
 
@@ -184,3 +186,39 @@ def test_every_kind_of_error_can_be_looked_up() -> None:
     bases = {"image-error", "cluster-error", "engine-error", "node-error"}
     listed = set(re.findall(r"^`([a-z-]+)`", TEXTS["docs/troubleshooting.md"], re.MULTILINE))
     assert kinds - bases - {"load-failed", "prune-failed"} == listed
+
+
+CONTRIBUTING = TEXTS["CONTRIBUTING.md"]
+PACKAGE = ROOT / "src/imgload"
+FOLDERS = {f"{p.parent.relative_to(PACKAGE)}/" for p in PACKAGE.glob("*/**/*.py")} - {"tools/"}
+
+
+def test_the_map_of_tests_names_every_folder_and_every_engine_test() -> None:
+    """The table in CONTRIBUTING.md."""
+    rows = dict(re.findall(r"^\| (\S+) \| (.*) \|$", CONTRIBUTING, re.MULTILINE))
+    tests = {name for row in rows.values() for name in re.findall(r"`(test_\w+\.py)`", row)}
+    assert tests == {path.name for path in (ROOT / "tests/engine").glob("test_*.py")}
+    assert {name.strip("`") for name in rows if name.endswith("/`")} == FOLDERS
+
+
+def test_unit_tests_mirror_the_folders_of_the_sources() -> None:
+    """A folder of tests whose folder of sources was renamed covers nothing that can be named."""
+    tests = ROOT / "tests/unit"
+    folders = {f"{path.parent.relative_to(tests)}/" for path in tests.glob("*/**/test_*.py")}
+    assert folders <= FOLDERS
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_the_files_and_classes_that_are_named_exist(page: str) -> None:
+    """A file is named by its path, or by its name where the row names its folder."""
+    files = {
+        path.relative_to(ROOT).as_posix() for top in ROOTS for path in (ROOT / top).rglob("*.*")
+    }
+    words = set(re.findall(r"`([^`\s]+)`", TEXTS[page]))
+    paths = {word for word in words if re.fullmatch(r"[\w/.]+\.(py|md)", word)}
+    assert paths
+    assert [p for p in paths if not any(f"/{file}".endswith(f"/{p}") for file in files)] == []
+    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    classes = {m[1] for word in words if (m := re.fullmatch(r"([A-Z][a-z]\w{2,})(\.\w+)?", word))}
+    assert classes
+    assert [name for name in classes if f"\nclass {name}" not in sources] == []
