@@ -19,7 +19,7 @@ release = version = imgload.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 default_role = "py:obj"
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!imgload\.).*|imgload\.(nodes|sources|engines)\..*")]
+nitpick_ignore_regex = [(r"py:.*", r"(?!imgload\.).*|imgload\.(clusters|sources|engines)\..*")]
 """Links into Python's own documentation need the network; internal modules have no page."""
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
