@@ -1,4 +1,4 @@
-"""The parts of the site that the program tells about itself, as Markdown, whenever it is built."""
+"""Generate the reference pages from the program, as Markdown."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _paragraph(text: str) -> str:
-    """Return a paragraph of a help text; one that keeps its lines is code below its first line."""
+    """Return a paragraph of a help text; a preformatted one becomes a title and a code block."""
     if not text.startswith("\b"):
         return f"{text}\n"
     title, _, lines = text.removeprefix("\b").strip("\n").partition("\n")
@@ -62,7 +62,7 @@ def _cell(text: str) -> str:
 
 
 def error_tables() -> str:
-    """Return the exit statuses, and the kinds of errors, out of the help and the classes."""
+    """Return the exit statuses from the help, and the kinds of errors from the classes."""
     return "\n".join([*_statuses(), *_kinds(), *_tree()])
 
 
@@ -73,14 +73,14 @@ def _statuses() -> Iterator[str]:
 
 def _kinds() -> Iterator[str]:
     yield "\n## Kinds\n"
-    yield "| kind | exit status | what is wrong | in Python |\n| --- | --- | --- | --- |"
+    yield "| kind | exit status | meaning | in Python |\n| --- | --- | --- | --- |"
     for error in error_classes():
         doc = inspect.cleandoc(error.__doc__ or "").partition("\n")[0]
         yield f"| `{_kind(error)}` | {error.exit_status} | {doc} | `imgload.{error.__name__}` |"
 
 
 def error_classes() -> Iterator[type[ImgloadError]]:
-    """Yield the public classes of errors in the order of the tree, without the root."""
+    """Yield the public error classes in the order of the tree, without the root."""
     for name in re.findall(r"[├└]── (\w+)", errors.__doc__ or ""):
         yield getattr(imgload, name)
 
@@ -90,14 +90,14 @@ def _kind(error: type[ImgloadError]) -> str:
 
 
 def _tree() -> Iterator[str]:
-    """Return the tree that is drawn in the module's docstring."""
+    """Return the tree from the module's docstring."""
     drawn = inspect.cleandoc(errors.__doc__ or "").partition("::\n")[2]
     yield "\n## The tree\n\n```{eval-rst}\n.. py:module:: imgload.core.errors\n```\n"
     yield f"```text\n{inspect.cleandoc(drawn)}\n```\n"
 
 
 def library() -> str:
-    """Return every public name with its docstring, by the module in which it lives."""
+    """Return every public name with its docstring, by module."""
     homes: dict[str, list[str]] = {}
     for name, home in vars(imgload)["_MODULES"].items():
         homes.setdefault(home, []).append(name)
@@ -127,4 +127,4 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/errors": error_tables,
     "reference/library": library,
 }
-"""What is added to which page."""
+"""The generated text to append to each page."""
