@@ -126,7 +126,7 @@ def test_manifests_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 def test_all_layers_may_knock_at_once() -> None:
     """Docker opens a connection or two for each; one that finds no place waits for a second."""
     with contextlib.ExitStack() as stack:
-        crowded = stack.enter_context(server.LoopbackServer(BaseHTTPRequestHandler))
+        crowded = stack.enter_context(server.PushServer(BaseHTTPRequestHandler))
         for _ in range(server.MAX_ADMITTED):  # and nobody is let in
             address = ("127.0.0.1", crowded.server_address[1])
             stack.enter_context(socket.create_connection(address, timeout=0.5))
