@@ -1,13 +1,17 @@
-"""Which containers are nodes of k3d's and minikube's clusters."""
+"""Which containers are nodes of k3d's and minikube's clusters, and of other providers'."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from imgload.clusters import provider
 from imgload.clusters.k3d import K3D
-from imgload.clusters.minikube import MINIKUBE, is_profile
+from imgload.clusters.minikube import MINIKUBE
 from imgload.clusters.nodes.runtime import CONTAINERD, K3S
-from imgload.clusters.provider import Tool
+from imgload.clusters.provider import ClusterProvider, NodeContainer, providers, register
+from imgload.clusters.select import select_nodes
+from imgload.core.errors import ClusterNotFound
 from imgload.engines.base import Container
 from tests.unit.fakes import LocalEngine
 
@@ -25,9 +29,11 @@ def minikube(name: str, role: str | None = "", created: str = "true", label: str
     return Container(f"id-of-{name}", name, "running", labels)
 
 
-def found(tool: Tool, folder: Path, *containers: Container) -> dict[str, list[tuple[str, str]]]:
-    clusters = tool.find(LocalEngine(folder, containers=containers))
-    return {name: [(m.container.name, m.role) for m in ms] for name, ms in clusters.items()}
+def found(
+    of: ClusterProvider, folder: Path, *containers: Container
+) -> dict[str, list[tuple[str, str]]]:
+    clusters = of.find(LocalEngine(folder, containers=containers))
+    return {name: [(n.container.name, n.role) for n in nodes] for name, nodes in clusters.items()}
 
 
 def test_k3ds_servers_and_agents_are_nodes(tmp_path: Path) -> None:
@@ -108,22 +114,54 @@ def profile(folder: Path, name: str) -> None:
     (folder / ".minikube/profiles" / name / "config.json").write_text("{}")
 
 
-def test_a_profile_is_known_by_its_folder(tmp_path: Path) -> None:
+def test_a_profile_is_known_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its driver; MINIKUBE_HOME is the folder, or the one above."""
     profile(tmp_path, "dev")
-    for variables in (
-        {"HOME": str(tmp_path)},
-        {"HOME": "/nonexistent", "MINIKUBE_HOME": str(tmp_path)},
-        {"MINIKUBE_HOME": str(tmp_path / ".minikube")},
+    for home, minikube_home in (
+        (str(tmp_path), ""),
+        ("/nonexistent", str(tmp_path)),
+        ("/nonexistent", str(tmp_path / ".minikube")),
     ):
-        assert is_profile("dev", variables)
-        assert not is_profile("other", variables)
-    assert is_profile("minikube", {"HOME": "/nonexistent"})
+        monkeypatch.setenv("HOME", home)
+        monkeypatch.setenv("MINIKUBE_HOME", minikube_home)
+        assert MINIKUBE.owns_context("dev")
+        assert not MINIKUBE.owns_context("other")
+    assert MINIKUBE.owns_context("minikube")
 
 
 @pytest.mark.parametrize("context", ["../../dev", "dev/../dev", "/etc", "", ".", "..", "a\0b"])
-def test_a_contexts_name_leads_out_of_no_folder(tmp_path: Path, context: str) -> None:
+def test_a_contexts_name_leads_out_of_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: str
+) -> None:
     """It comes out of a kubeconfig."""
     profile(tmp_path, "dev")
     (tmp_path / ".minikube/profiles/config.json").write_text("{}")
-    assert not is_profile(context, {"HOME": str(tmp_path)})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("MINIKUBE_HOME", raising=False)
+    assert not MINIKUBE.owns_context(context)
+
+
+class Toy(ClusterProvider):
+    """A provider whose nodes are all containers that have its label."""
+
+    name = "toy"
+    label = "toy"
+    context_prefix = "toy-"
+
+    def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
+        return (NodeContainer(c.labels["toy"], "", c) for c in containers)
+
+
+def test_a_registered_provider_is_selected_like_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its cluster's name and by its kube context; one call registers it."""
+    monkeypatch.setattr(provider, "_PROVIDERS", list(providers()))
+    register(Toy())
+    engine = LocalEngine(tmp_path, containers=[Container("id", "node", "running", {"toy": "dev"})])
+    assert [node.name for node in select_nodes([engine], "dev", [])] == ["node"]
+    (tmp_path / "kubeconfig").write_text("current-context: toy-dev\n")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    assert [node.name for node in select_nodes([engine], None, [], guess=False)] == ["node"]
+    with pytest.raises(ClusterNotFound, match="no cluster 'other'"):
+        select_nodes([engine], "other", [])
