@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
-from imgload.clusters.nodes.runtime import CONTAINERD, Runtime
+from imgload.clusters.nodes.runtime import CONTAINERD, Containerd
 from imgload.engines.base import Container, Engine
 
 
@@ -34,7 +34,7 @@ class ClusterProvider(ABC):
     name: ClassVar[str]
     label: ClassVar[str]
     context_prefix: ClassVar[str] = ""
-    runtime: ClassVar[Runtime] = CONTAINERD
+    runtime: ClassVar[Containerd] = CONTAINERD
 
     @abstractmethod
     def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imgload.clusters.nodes.disk_space import require_room
+from imgload.clusters.nodes.node import require_room
 from imgload.core.errors import NodeFull
 from tests.unit.clusters.nodes.test_node import NOTHING, node_on
 

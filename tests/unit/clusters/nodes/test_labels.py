@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imgload.clusters.nodes.labels import mark_commands, parse_marks
+from imgload.clusters.nodes.containerd import mark_commands, parse_marks
 from imgload.clusters.nodes.node import Node
 from imgload.oci.digest import Digest
 from tests.unit.fakes import RUNNING, LocalEngine

@@ -3,7 +3,7 @@
 import pytest
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.runtime import CONTAINERD, K3S, Runtime, look_command, parse_look
+from imgload.clusters.nodes.runtime import CONTAINERD, K3S, LOOK, Containerd, parse_look
 from imgload.core.errors import NodeUnusable
 
 USUAL = "socket /run/containerd/containerd.sock\n"
@@ -38,7 +38,7 @@ def test_the_containerd_is_told_by_its_socket(printed: str, expected: object) ->
 
 
 @pytest.mark.parametrize("runtime", [CONTAINERD, K3S])
-def test_crictl_is_given_the_containerds_own_socket(runtime: Runtime) -> None:
+def test_crictl_is_given_the_containerds_own_socket(runtime: Containerd) -> None:
     """Both endpoints: /etc/crictl.yaml may name another for each."""
     words = runtime.spelled(["crictl", "inspecti", "app"])
     endpoint = f"unix://{runtime.socket}"
@@ -69,6 +69,6 @@ def test_a_containerd_without_ctr_is_said() -> None:
 
 def test_looking_takes_one_shell_and_no_name_from_outside() -> None:
     """The script is made of our own words."""
-    shell, option, script = look_command()
+    shell, option, script = LOOK
     assert (shell, option) == ("sh", "-c")
     assert "/run/k3s/containerd/containerd.sock" in script

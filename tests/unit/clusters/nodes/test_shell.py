@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.node import Before, Node
 from imgload.clusters.nodes.runtime import K3S
 from imgload.clusters.nodes.survey import Question
 from imgload.core.errors import ImgloadError, ReferenceInvalid, UsageError
@@ -190,9 +190,11 @@ def everything(given_: Words, folder: Path) -> Recording:
             lambda n: n.survey(question),
             lambda n: n.import_layout([b""], platform, question),
             lambda n: n.mark(question.loaded),
-            lambda n: n.run(containerd.tag_command(given_.other, given_.name)),
-            lambda n: n.run(containerd.notice_command(given_.name)),
-            lambda n: n.run(containerd.remove_command([given_.name, given_.other])),
+            lambda n: n.tag(image, given_.other, DIGEST, Before()),
+            lambda n: n.tag(image, given_.name, DIGEST, Before()),
+            lambda n: n.untag([given_.name, given_.other]),
+            lambda n: n.remove([given_.name, given_.other]),
+            lambda n: n.images(),
             lambda n: undo(n, n.survey(Question((), ())), image),
             lambda n: remove_images(n, [NodeImage(DIGEST, records=(given_.other,))], NOTHING),
             take_inventory,
@@ -261,5 +263,5 @@ def test_a_snapshotter_is_an_identifier_or_none(text: str) -> None:
 
 def test_a_record_that_looks_like_an_option_is_none() -> None:
     """containerd lets a record be called anything."""
-    for command in (containerd.tag_command("--help", "-x"), containerd.remove_command(["--help"])):
-        assert command[command.index("--") + 1] == "--help"
+    command = containerd.remove_command(["--help"])
+    assert command[command.index("--") + 1] == "--help"
