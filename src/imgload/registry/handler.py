@@ -144,7 +144,10 @@ class _Handler(BaseHTTPRequestHandler):
             name, upload = self._take_upload()
             upload = upload or self.intake.upload(None, None)
             on_error.callback(upload.abandon)
-            size = sum(self._written(upload))
+            size = 0
+            for chunk in self._body():
+                upload.write(chunk)
+                size += len(chunk)
             self._leave_upload(name, upload)
             on_error.pop_all()
             self._accepted(name, size)
@@ -157,7 +160,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _put_manifest(self, name: str) -> None:
         with self._refusing():
-            raw = self._manifest_body()
+            length = self._body_length() or 0
+            if not 0 < length <= MAX_MANIFEST or not self.server.manifest_memory.take(length):
+                raise ArchiveInvalid("a manifest has no length, or is too long")
+            try:
+                raw = b"".join(self._read(length))
+            finally:
+                self.server.manifest_memory.give(length)
             digest = Digest.of(raw)
             if name != str(digest) and ":" in name:
                 raise ArchiveInvalid("a manifest has another digest than its name")
@@ -165,16 +174,6 @@ class _Handler(BaseHTTPRequestHandler):
             if ":" not in name and not self.ended():
                 raise ArchiveInvalid("the engine shall not remember this push")
             self._created(f"manifests/{digest}", digest)
-
-    def _manifest_body(self) -> bytes:
-        """Read a manifest; the memory that all requests use for manifests is bounded."""
-        length = self._body_length() or 0
-        if not 0 < length <= MAX_MANIFEST or not self.server.manifest_memory.take(length):
-            raise ArchiveInvalid("a manifest has no length, or is too long")
-        try:
-            return b"".join(self._read(length))
-        finally:
-            self.server.manifest_memory.give(length)
 
     def _finish_upload(self) -> None:
         with self._refusing() as on_error:
@@ -185,8 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
             if upload is None:
                 upload = self.intake.upload(digest, self._body_length())
                 on_error.callback(upload.abandon)
-            for _ in self._written(upload):
-                pass
+            for chunk in self._body():
+                upload.write(chunk)
             upload.finish(digest)
             on_error.pop_all()
             self._created(f"blobs/{digest}", digest)
@@ -267,12 +266,6 @@ class _Handler(BaseHTTPRequestHandler):
             if not self._line():
                 return
         raise ConnectionError("too many trailers")
-
-    def _written(self, upload: Upload) -> Iterator[int]:
-        """Write the body to an upload, and yield the size of each chunk written."""
-        for chunk in self._body():
-            upload.write(chunk)
-            yield len(chunk)
 
     def _chunk_size(self) -> int:
         line = self._line().partition(b";")[0].strip()

@@ -31,18 +31,8 @@ CRI_PLUGINS = {
 }
 """The plugin that configures CRI's registries, by the version of the configuration."""
 
-_SNAPSHOTTER_PATHS = (
-    ("io.containerd.cri.v1.images", "snapshotter"),
-    ("io.containerd.grpc.v1.cri", "containerd", "snapshotter"),
-    ("cri", "containerd", "snapshotter"),
-)
-"""CRI's snapshotter in configuration versions 3 and 4, 2, and 1."""
-_RUNTIME_PATHS = (
-    ("io.containerd.cri.v1.runtime", "containerd"),
-    ("io.containerd.grpc.v1.cri", "containerd"),
-    ("cri", "containerd"),
-)
-"""The runtimes of pods there, each of which may have its own snapshotter."""
+_RUNTIME_PLUGINS = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri", "cri")
+"""The plugins that configure the runtimes of pods, in versions 3 and 4, 2, and 1."""
 _IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
 """containerd ``pkg/identifiers``."""
 _FOLDER = re.compile(r"(?:/(?!\.\.?(?:/|$))[\w.-]+)+", re.ASCII)
@@ -214,13 +204,15 @@ def parse_snapshotter(config: str) -> str | None:
     plugins = _plugins(config)
     if plugins is None or not config.strip():
         return None
+    current, *older = (dig(plugins, plugin, "containerd") for plugin in _RUNTIME_PLUGINS)
     settings = []
-    for runtimes in (dig(plugins, *path) for path in _RUNTIME_PATHS):
-        default = dig(runtimes, "default_runtime_name")
+    for section in (current, *older):
+        default = dig(section, "default_runtime_name")
         runtime = default if isinstance(default, str) and default else "runc"
-        settings.append(dig(runtimes, "runtimes", runtime, "snapshotter"))
-    settings += [dig(plugins, *path) for path in _SNAPSHOTTER_PATHS]
-    name = next((setting for setting in settings if setting), DEFAULT_SNAPSHOTTER)
+        settings.append(dig(section, "runtimes", runtime, "snapshotter"))
+    settings.append(dig(plugins, CRI_PLUGINS[3], "snapshotter"))
+    settings += [dig(section, "snapshotter") for section in older]
+    name = next(filter(None, settings), DEFAULT_SNAPSHOTTER)
     return name if isinstance(name, str) and _IDENTIFIER.fullmatch(name) else None
 
 
@@ -244,8 +236,12 @@ def _plugins(config: str) -> Any:
         return None
 
 
+def _rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()[1:]]
+
+
 def parse_containers(text: str) -> frozenset[str]:
-    """Return the images of ``ctr containers ls``, as they were called when the containers began."""
+    """Return the images of ``ctr containers ls``, by the names that the containers began with."""
     return frozenset(row[1] for row in _rows(text) if len(row) > 2)  # noqa: PLR2004 - ID IMAGE RUNTIME
 
 
@@ -265,10 +261,6 @@ def parse_snapshots(text: str) -> frozenset[Digest]:
     """Return the unpacked chain IDs from ``ctr snapshots ls``."""
     keys = (row[0] for row in _rows(text) if row and row[-1] == "Committed")
     return frozenset(digest for key in keys if (digest := Digest.maybe(key)))
-
-
-def _rows(text: str) -> list[list[str]]:
-    return [line.split() for line in text.splitlines()[1:]]
 
 
 @attrs.frozen

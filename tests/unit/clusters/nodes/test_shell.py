@@ -219,8 +219,8 @@ def usual_text() -> set[str]:
 
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(hostile=words())
-def test_what_comes_from_outside_is_never_shell_text(hostile: Words) -> None:
-    """Whatever the words are, shells are given the same texts, and nobody runs a word."""
+def test_input_never_becomes_shell_text(hostile: Words) -> None:
+    """Whatever the words are, shells get the same scripts, and no word runs."""
     with somewhere(hostile.snapshotter, hostile.folder) as folder:
         engine = everything(hostile, folder)
         called = (folder / "log").read_bytes().decode().split("\0")
@@ -243,7 +243,7 @@ PLACES: tuple[str, ...] = (
 
 @pytest.mark.parametrize("place", PLACES)
 def test_each_character_is_plain_or_refused(place: str) -> None:
-    """Of all that may stand in an image's name no shell makes anything."""
+    """A shell gives no meaning to any character that an image's name may have."""
     for code in (*range(0x250), *range(0x2000, 0x2100), 0x3000, 0xFEFF, 0xFF0F, 0x1F600):
         with suppress(ReferenceInvalid):
             name = str(Reference.parse(place.format(chr(code))))
@@ -255,13 +255,13 @@ def test_each_character_is_plain_or_refused(place: str) -> None:
 
 @given(HOSTILE)
 def test_a_snapshotter_is_an_identifier_or_none(text: str) -> None:
-    """As containerd's own (pkg/identifiers); whatever else a node's file says is not taken."""
+    """As in containerd (pkg/identifiers), whatever a node's file has."""
     found = containerd.parse_snapshotter(config_with(text, "/x"))
     assert found is None or SAFE.fullmatch(found)
     assert containerd.parse_snapshotter(config_with("devmapper-2.x", "/x")) == "devmapper-2.x"
 
 
-def test_a_record_that_looks_like_an_option_is_none() -> None:
-    """containerd lets a record be called anything."""
+def test_a_record_that_looks_like_an_option_is_an_argument() -> None:
+    """containerd allows any name for a record."""
     command = containerd.remove_command(["--help"])
     assert command[command.index("--") + 1] == "--help"
