@@ -19,7 +19,7 @@ def engine(tmp_path: Path, *containers: Container, kind: EngineKind = "docker") 
 
 
 def cluster(name: str = "kind", *workers: str) -> list[Container]:
-    """Return a cluster's containers: a control plane, and the workers named."""
+    """Return the containers of a cluster: a control plane and workers."""
     head = container(f"{name}-control-plane", name, "control-plane")
     return [head, *(container(worker, name) for worker in workers)]
 
@@ -32,7 +32,7 @@ def selected(
 
 @pytest.fixture
 def in_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Context":
-    """Give a function that sets the kube context."""
+    """Return a function that sets the kube context."""
     return Context(tmp_path / "kubeconfig", monkeypatch)
 
 

@@ -25,7 +25,7 @@ DIGEST = Digest.of(MANIFEST)
 
 @attrs.frozen
 class Receiver:
-    """A receiver that has every blob, and where it listens."""
+    """A registry that claims every blob, and its address."""
 
     repository: str
     intake: Manifests
@@ -68,7 +68,7 @@ def ask(
 
 
 def say(receiver: Receiver, *parts: bytes) -> bytes:
-    """Send bytes as they are, end the sending, and return all that is answered."""
+    """Send raw bytes, close the sending side, and return the whole answer."""
     with socket.create_connection(address(receiver), timeout=5) as connection:
         for part in parts:
             connection.sendall(part)

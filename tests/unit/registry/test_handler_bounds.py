@@ -35,12 +35,12 @@ def ask(repository: str, method: str, path: str, body: bytes | None = None) -> i
 
 
 def resident() -> int:
-    """Return the bytes that this process has in memory."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def say(connection: socket.socket, data: bytes) -> None:
-    """Send, as far as the other side listens."""
+    """Send, unless the other side has closed the connection."""
     with contextlib.suppress(OSError):
         connection.sendall(data)
 

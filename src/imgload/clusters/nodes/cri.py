@@ -85,12 +85,8 @@ def parse_containers(output: Output) -> frozenset[str]:
         containers: Any = json.loads(output.stdout)["containers"]
         names = [
             name
-            for container in containers
-            for name in (
-                container.get("imageRef"),
-                container.get("imageId"),
-                (container.get("image") or {}).get("image"),
-            )
+            for c in containers
+            for name in (c.get("imageRef"), c.get("imageId"), (c.get("image") or {}).get("image"))
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return frozenset()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from imgload.oci.image import Image
 
 CRICTL_CONFIG = ("cat", "/etc/crictl.yaml")
+_MACHINE = ("uname", "-m")
 _ENDPOINT = re.compile(r"^[ \t]*runtime-endpoint:[ \t]*[\"']?([^\s\"']+)", re.MULTILINE)
 _OTHER_RUNTIMES = ("docker", "crio")
 _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
@@ -132,11 +133,8 @@ class Survey:
 
 def trait_commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:
     """Return the commands that print a node's traits."""
-    machine = ("uname", "-m")
-    return [
-        *(containerd.VERSION, runtime.config, machine),
-        *(runtime.free, CRICTL_CONFIG, runtime.start),
-    ]
+    commands = containerd.VERSION, runtime.config, _MACHINE, runtime.free, CRICTL_CONFIG
+    return [*commands, runtime.start]
 
 
 def read_traits(outputs: Sequence[Output], see_config: str = "") -> Traits:

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from imgload.clusters.nodes.cri import CriAnswer
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.node import Before, Node
 from imgload.clusters.nodes.survey import Question
 from imgload.core.errors import ImportFailed, NodeFull, NodeNotRunning, NodeUnusable
 from imgload.engines.base import Container
 from imgload.oci.digest import Digest
+from imgload.oci.image import Image
 from imgload.oci.platform import Platform
 from tests.unit.fakes import RUNNING, LocalEngine
 from tests.unit.recordings import MYAPP, recorded
@@ -204,3 +205,37 @@ def test_expected_is_none_after_a_failed_import(tmp_path: Path) -> None:
     with pytest.raises(ImportFailed):
         node.import_layout(iter([b"x"]), AMD, NOTHING)
     assert node.expected(NOTHING) is None
+
+
+def logging_node(folder: Path) -> Node:
+    """Return a surveyed node that logs each change of a name."""
+    changes = '*"images tag"*|*"images label"*|*"images rm"*) echo "$*" >>"{0}/log" ;;'
+    node = node_on(folder, ctr=CTR.replace("*) exit 3 ;;", f"{changes}\n  *) exit 3 ;;"))
+    node.survey(NOTHING)
+    return node
+
+
+def test_images_returns_names_with_their_targets(tmp_path: Path) -> None:
+    assert set(node_on(tmp_path).images()) >= {MYAPP}
+
+
+@pytest.mark.parametrize(("existing", "change"), [("other", "tag --force"), (MYAPP, "label")])
+def test_tag_adds_a_name_or_has_cri_read_it_again(
+    tmp_path: Path, existing: str, change: str
+) -> None:
+    """CRI reads a record again when its label changes (containerd #9039)."""
+    node, before = logging_node(tmp_path), Before()
+    image = Image(MYAPP, CONFIG_ID, CONFIG_ID, (), AMD, 1, "docker")
+    assert node.tag(image, existing, CONFIG_ID, before).has(MYAPP, CONFIG_ID)
+    assert MYAPP in (before.records or {})
+    assert f"images {change}" in (tmp_path / "log").read_text()
+
+
+def test_untag_and_remove_differ_in_waiting_for_the_content(tmp_path: Path) -> None:
+    node = logging_node(tmp_path)
+    node.untag(["a", "b"])
+    node.remove(["--c"])
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "-n k8s.io images rm -- a b",
+        "-n k8s.io images rm --sync -- --c",
+    ]

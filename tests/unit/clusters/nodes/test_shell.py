@@ -1,7 +1,7 @@
-"""Nothing that comes from outside becomes shell text in a node, whatever is done there.
+"""No input from outside becomes shell text in a node.
 
-Every command is run for real, by this machine's sh, with programs that write down how they were
-called; and the scripts are the same for whatever names, platforms and settings there are.
+This machine's sh runs every command, with programs that log their arguments; the scripts are the
+same for all names, platforms and settings.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ HOSTILE = st.lists(
 
 
 class Recording(LocalEngine):
-    """Keeps what was to be run, and runs it."""
+    """Records commands, and runs them."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, PROGRAMS)
@@ -124,7 +124,7 @@ class Recording(LocalEngine):
 
     @property
     def shell_text(self) -> set[str]:
-        """Every line that a shell was given, also by a command of a batch; without the numbers."""
+        """Every line of the shell scripts, also of those within a batch, without the numbers."""
         scripts = (
             argv[place + 2]
             for argv in self.ran
@@ -140,7 +140,7 @@ def _without_numbers(line: str) -> str:
 
 @attrs.frozen
 class Words:
-    """Everything that comes from outside: the user, an engine, an archive, a node's files."""
+    """Input from the user, an engine, an archive, and a node's files."""
 
     name: str
     other: str
@@ -177,7 +177,7 @@ def config_with(snapshotter: str, folder: str) -> str:
 
 
 def everything(given_: Words, folder: Path) -> Recording:
-    """Do all that imgload does in nodes."""
+    """Run every operation of imgload in nodes."""
     engine = Recording(folder)
     container = Container(given_.container, given_.container, "running", {})
     platform = Platform(given_.platform, given_.platform)
