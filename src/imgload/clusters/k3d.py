@@ -15,8 +15,6 @@ _NAME = re.compile(r"(?a)k3d-[\w.-]+-\d+")
 
 
 class K3d(ClusterProvider):
-    """k3d."""
-
     name = "k3d"
     label = "app=k3d"
     context_prefix = "k3d-"

@@ -15,8 +15,6 @@ _ROLES = {"control-plane", "worker"}
 
 
 class Kind(ClusterProvider):
-    """kind."""
-
     name = "kind"
     label = CLUSTER_LABEL
     context_prefix = "kind-"

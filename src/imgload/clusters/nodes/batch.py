@@ -32,7 +32,6 @@ class Output:
 
     @property
     def text(self) -> str:
-        """The output as text."""
         return self.stdout.decode(errors="replace")
 
 
