@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import attrs
 
 from imgload.clusters.nodes import containerd
+from imgload.clusters.nodes.base import Before, NodeRuntime
 from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
-from imgload.clusters.nodes.runtime import CONTAINERD, LOOK, Containerd, NodeRuntime, parse_look
+from imgload.clusters.nodes.runtime import CONTAINERD, LOOK, Containerd, parse_look
 from imgload.clusters.nodes.survey import (
     Question,
     Survey,
@@ -36,25 +37,6 @@ _LOCAL_IMPORT = (2, 0)
 _MIB = 1 << 20
 Commands = Callable[[str], Sequence[Group]]
 """Groups of commands that depend on CRI's snapshotter."""
-
-
-@attrs.define
-class Before:
-    """The state of names right before a change.
-
-    Args:
-        records: the names that existed, with their targets; None if unknown.
-        marker: is on the command line of the change, and on no other; empty if none was run.
-        complete: whether the change got its whole input; before that an import names no image, and
-            ends with its connection.
-        since: when the change began, in seconds since 1970.
-
-    """
-
-    records: Mapping[str, Digest] | None = None
-    marker: str = ""
-    complete: bool = True
-    since: float = attrs.field(factory=time.time)
 
 
 @attrs.define

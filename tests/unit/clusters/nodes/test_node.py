@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from imgload.clusters.nodes.base import Before
 from imgload.clusters.nodes.cri import CriAnswer
-from imgload.clusters.nodes.node import Before, Node
+from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Question
 from imgload.core.errors import ImportFailed, NodeFull, NodeNotRunning, NodeUnusable
 from imgload.engines.base import Container

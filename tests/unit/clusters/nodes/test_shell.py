@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.node import Before, Node
+from imgload.clusters.nodes.base import Before
+from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import K3S
 from imgload.clusters.nodes.survey import Question
 from imgload.core.errors import ImgloadError, ReferenceInvalid, UsageError
