@@ -1,11 +1,12 @@
-"""Clusters that kind made."""
+"""Clusters made by kind."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 
-from imgload.clusters.provider import Member, Tool
+from imgload.clusters.provider import ClusterProvider, NodeContainer
 from imgload.engines.base import Container
 
 CLUSTER_LABEL = "io.x-k8s.kind.cluster"
@@ -13,18 +14,27 @@ ROLE_LABEL = "io.x-k8s.kind.role"
 _ROLES = {"control-plane", "worker"}
 
 
-def _members(containers: Sequence[Container]) -> Iterator[Member]:
-    """Yield the nodes.
+class Kind(ClusterProvider):
+    name = "kind"
+    label = CLUSTER_LABEL
+    context_prefix = "kind-"
 
-    A container inherits its image's labels, so labels alone prove nothing. An image cannot choose
-    its container's name; kind's is ``CLUSTER-ROLE``, and a number from the second of a role on
-    (kind, pkg/cluster/internal/providers/common/namer.go). Load balancers have another role.
-    """
-    for container in containers:
-        cluster, role = (container.labels.get(key, "") for key in (CLUSTER_LABEL, ROLE_LABEL))
-        named = rf"(?a){re.escape(cluster)}-{role}([2-9]|[1-9]\d+)?"
-        if cluster and role in _ROLES and re.fullmatch(named, container.name):
-            yield Member(cluster, role, container)
+    def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
+        """Yield containers named ``CLUSTER-ROLE``, with a number from the second of a role on.
+
+        kind, pkg/cluster/internal/providers/common/namer.go. Load balancers have another role.
+        """
+        for container in containers:
+            cluster, role = (container.labels.get(key, "") for key in (CLUSTER_LABEL, ROLE_LABEL))
+            name = rf"(?a){re.escape(cluster)}-{role}([2-9]|[1-9]\d+)?"
+            if cluster and role in _ROLES and re.fullmatch(name, container.name):
+                yield NodeContainer(cluster, role, container)
+
+    def absence_hint(self, context: str | None) -> str:  # noqa: ARG002
+        engine = os.environ.get("KIND_EXPERIMENTAL_PROVIDER", "")
+        if engine in {"", "docker", "podman"}:
+            return ""
+        return f"imgload cannot reach kind's nodes in {engine}: kind load image-archive FILE"
 
 
-KIND = Tool("kind", CLUSTER_LABEL, "kind-", _members)
+KIND = Kind()

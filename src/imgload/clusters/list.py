@@ -1,4 +1,4 @@
-"""The clusters that there are, as plain values."""
+"""The clusters on all engines, as plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 
 from imgload.clusters.kubeconfig import current_context
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.select import Cluster, find_clusters
+from imgload.clusters.select import find_clusters
 from imgload.core.errors import JSON_VERSION, EngineError, error_json
 from imgload.engines.base import Engine
 
@@ -19,12 +19,12 @@ _STOPPED = {"exited", "created", "configured", "dead", "stopped"}
 
 @attrs.frozen
 class EngineInfo:
-    """An engine.
+    """A container engine.
 
     Args:
         kind: ``docker`` or ``podman``.
         url: its address.
-        origin: where the address was found, as ``DOCKER_HOST`` or ``Colima``.
+        origin: where the address was found, such as ``DOCKER_HOST`` or ``Colima``.
 
     """
 
@@ -41,9 +41,9 @@ class NodeInfo:
     """A node.
 
     Args:
-        name: of its container.
-        role: what the cluster's tool calls its part, as ``control-plane`` or ``agent``.
-        state: ``running``, ``paused``, ``stopped``, or what else the engine says of it.
+        name: its container's name.
+        role: its role in the cluster, such as ``control-plane`` or ``agent``.
+        state: ``running``, ``paused``, ``stopped``, or another state that the engine reports.
 
     """
 
@@ -57,12 +57,12 @@ class ClusterInfo:
     """A cluster.
 
     Args:
-        name: as its tool has it.
-        tool: ``kind``, ``k3d`` or ``minikube``.
+        name: its name.
+        tool: the program that made it: ``kind``, ``k3d`` or ``minikube``.
         context: its kube context.
-        current: whether the current kube context is this one.
-        engine: that runs its nodes.
-        nodes: of it.
+        current: whether that is the current kube context.
+        engine: the engine that runs its nodes.
+        nodes: its nodes.
 
     """
 
@@ -76,12 +76,12 @@ class ClusterInfo:
 
 @attrs.frozen
 class ClusterList:
-    """The clusters on every engine that answered.
+    """The clusters on all engines.
 
     Args:
-        clusters: of all engines.
-        engines: that were asked.
-        errors: why others could not be, which were meant to be.
+        clusters: on the engines that answered.
+        engines: those that answered.
+        errors: of the engines that did not.
 
     """
 
@@ -101,34 +101,27 @@ class ClusterList:
 
 
 def list_clusters(engines: Sequence[Engine], errors: Sequence[EngineError] = ()) -> ClusterList:
-    """Return every cluster on every engine.
-
-    Args:
-        engines: to ask.
-        errors: of those that could not be.
-
-    """
+    """Return every cluster on some engines, with the errors of others."""
     context = current_context()
-    clusters = tuple(_cluster(cluster, context) for cluster in find_clusters(engines))
-    return ClusterList(clusters, tuple(map(_engine, engines)), tuple(errors))
-
-
-def _cluster(cluster: Cluster, context: str | None) -> ClusterInfo:
-    return ClusterInfo(
-        name=cluster.name,
-        tool=cluster.tool.name,
-        context=cluster.context,
-        current=cluster.context == context,
-        engine=_engine(cluster.engine),
-        nodes=tuple(map(node_info, cluster.nodes)),
+    clusters = tuple(
+        ClusterInfo(
+            name=cluster.name,
+            tool=cluster.tool.name,
+            context=cluster.context,
+            current=cluster.context == context,
+            engine=_engine_info(cluster.engine),
+            nodes=tuple(map(node_info, cluster.nodes)),
+        )
+        for cluster in find_clusters(engines)
     )
+    return ClusterList(clusters, tuple(map(_engine_info, engines)), tuple(errors))
 
 
-def _engine(engine: Engine) -> EngineInfo:
+def _engine_info(engine: Engine) -> EngineInfo:
     return EngineInfo(engine.endpoint.kind, engine.endpoint.url, engine.endpoint.origin)
 
 
 def node_info(node: Node) -> NodeInfo:
-    """Return what is to be told of a node."""
+    """Return a node's name, role and state."""
     state = node.container.state
     return NodeInfo(node.name, node.role, "stopped" if state in _STOPPED else state)

@@ -1,47 +1,78 @@
-"""Programs that make clusters of containers, known by the labels that they give these."""
+"""Providers: programs that make clusters of containers, such as kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, NamedTuple
 
-import attrs
-
-from imgload.clusters.nodes.runtime import CONTAINERD, Runtime
+from imgload.clusters.nodes.runtime import CONTAINERD, Containerd
 from imgload.engines.base import Container, Engine
 
 
-class Member(NamedTuple):
-    """A container that is a node, and of which cluster."""
+class NodeContainer(NamedTuple):
+    """A container that is a node, the name of its cluster, and its role there."""
 
     cluster: str
     role: str
     container: Container
 
 
-@attrs.frozen
-class Tool:
-    """A program that makes clusters.
+class ClusterProvider(ABC):
+    """A program that makes clusters whose nodes are containers.
 
-    Args:
-        name: the program's.
-        label: which all its containers have, ``key`` or ``key=value``.
-        context_prefix: what the kube context of a cluster has before the cluster's name.
-        members: which of the containers with the label are nodes.
-        runtime: where containerd is in them.
+    To support another program, subclass this and pass an instance to `register`.
+
+    Attributes:
+        name: the program's name.
+        label: a label that all its nodes have, ``key`` or ``key=value``.
+        context_prefix: precedes the cluster's name in the name of its kube context; may be empty.
+        runtime: where containerd is on its nodes.
 
     """
 
-    name: str
-    label: str
-    context_prefix: str
-    members: Callable[[Sequence[Container]], Iterator[Member]]
-    runtime: Runtime = CONTAINERD
+    name: ClassVar[str]
+    label: ClassVar[str]
+    context_prefix: ClassVar[str] = ""
+    runtime: ClassVar[Containerd] = CONTAINERD
 
-    def find(self, engine: Engine) -> dict[str, list[Member]]:
-        """Return the nodes of each cluster that an engine runs, stopped ones too."""
-        clusters: dict[str, list[Member]] = {}
-        containers = sorted(engine.containers(self.label), key=lambda c: c.name)
-        for member in self.members(containers):
-            clusters.setdefault(member.cluster, []).append(member)
+    @abstractmethod
+    def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
+        """Yield the nodes among the containers that have the label, in the same order.
+
+        A container inherits its image's labels, so labels alone prove nothing. An image cannot
+        choose its container's name: check that as well.
+        """
+
+    def owns_context(self, context: str) -> bool:
+        """Return whether a kube context is named like those of this provider's clusters."""
+        return self.context_prefix != "" and context.startswith(self.context_prefix)
+
+    def absence_hint(self, context: str | None) -> str:  # noqa: ARG002 - for subclasses
+        """Return how to load where no engine runs the cluster of a kube context; may be empty.
+
+        Args:
+            context: the kube context, None where it does not matter.
+
+        """
+        return ""
+
+    def find(self, engine: Engine) -> dict[str, list[NodeContainer]]:
+        """Return the nodes of each cluster on an engine, stopped ones too, sorted by name."""
+        clusters: dict[str, list[NodeContainer]] = {}
+        for node in self.nodes(sorted(engine.containers(self.label), key=lambda c: c.name)):
+            clusters.setdefault(node.cluster, []).append(node)
         return clusters
+
+
+_PROVIDERS: list[ClusterProvider] = []
+
+
+def register(provider: ClusterProvider) -> None:
+    """Have imgload look for the clusters of a provider, after those of earlier ones."""
+    _PROVIDERS.append(provider)
+
+
+def providers() -> tuple[ClusterProvider, ...]:
+    """Return the registered providers, in their order."""
+    return tuple(_PROVIDERS)

@@ -1,8 +1,7 @@
-"""Which nodes are meant: by name, by the kube context, or because there is only one cluster."""
+"""Selects nodes: by name, by the kube context, or because there is only one cluster."""
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from functools import partial
@@ -12,50 +11,54 @@ import attrs
 from imgload.clusters.k3d import K3D
 from imgload.clusters.kind import KIND
 from imgload.clusters.kubeconfig import current_context
-from imgload.clusters.minikube import MINIKUBE, is_profile
+from imgload.clusters.minikube import MINIKUBE
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.provider import Member, Tool
+from imgload.clusters.provider import ClusterProvider, providers, register
 from imgload.core.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
 from imgload.oci.reference import string_or_none, strings
 
-TOOLS = (KIND, K3D, MINIKUBE)
+for _provider in (KIND, K3D, MINIKUBE):
+    register(_provider)
+
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
 
 
 @attrs.frozen
 class Cluster:
-    """A cluster, its nodes, the engine that runs them, and the tool that made it."""
+    """A cluster, the engine that runs its nodes, and the provider that made it."""
 
     name: str
     engine: Engine
     nodes: tuple[Node, ...]
-    tool: Tool = KIND
+    tool: ClusterProvider = KIND
 
     @property
     def context(self) -> str:
-        """What its tool calls it in a kubeconfig."""
+        """The cluster's kube context."""
         return f"{self.tool.context_prefix}{self.name}"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.engine.name})"
 
 
-def find_clusters(engines: Sequence[Engine], tools: Sequence[Tool] = TOOLS) -> list[Cluster]:
-    """Return every cluster on every engine, or those of some tools."""
-    pairs = [(engine, tool) for engine in engines for tool in tools]
-    answers = in_parallel([partial(tool.find, engine) for engine, tool in pairs])
+def find_clusters(
+    engines: Sequence[Engine], of: Sequence[ClusterProvider] | None = None
+) -> list[Cluster]:
+    """Return every cluster on some engines, made by some providers (default: all)."""
+    pairs = [(engine, provider) for engine in engines for provider in of or providers()]
+    answers = in_parallel([partial(provider.find, engine) for engine, provider in pairs])
     return [
-        Cluster(name, engine, tuple(_node(engine, tool, m) for m in members), tool)
+        Cluster(
+            name,
+            engine,
+            tuple(Node(n.container.name, engine, n.container, tool.runtime, n.role) for n in nodes),
+            tool,
+        )
         for (engine, tool), clusters in zip(pairs, answers, strict=True)
-        for name, members in clusters.items()
+        for name, nodes in clusters.items()
     ]
-
-
-def _node(engine: Engine, tool: Tool, member: Member) -> Node:
-    container = member.container
-    return Node(container.name, engine, container, tool.runtime, member.role)
 
 
 def select_nodes(
@@ -64,150 +67,114 @@ def select_nodes(
     """Return the nodes to load into.
 
     Args:
-        engines: where to look.
+        engines: the engines that may run them.
         cluster: its name; None for the kube context's, or else the only one.
         names: only these nodes; empty for all.
-        guess: whether the only cluster there is will do where the kube context names none.
+        guess: whether to take the only cluster where the kube context names none.
 
     Raises:
-        ClusterNotFound: when no engine runs it.
-        ClusterAmbiguous: when several fit and none was named.
-        NodeNotFound: when the cluster lacks a node named.
+        ClusterNotFound: when no engine runs the cluster.
+        ClusterAmbiguous: when several match and none was named.
+        NodeNotFound: when the cluster lacks one of the nodes.
 
     """
     names = strings(names, "nodes")
     if names and cluster is None:
-        return _named_anywhere(find_clusters(engines), names, engines)
-    if cluster is None and not guess:
-        _require_context()
-    nodes = select_cluster(engines, cluster).nodes
-    return _named(nodes, names) if names else nodes
-
-
-def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
-    """Return the cluster meant, as `select_nodes` does."""
-    name = string_or_none(cluster, "cluster")
-    return _of_context(engines) if name is None else _of_name(name, engines)
-
-
-def _of_name(name: str, engines: Sequence[Engine]) -> Cluster:
-    clusters = find_clusters(engines)
-    return _only(_called(clusters, name), clusters, engines, name)
-
-
-def _of_context(engines: Sequence[Engine]) -> Cluster:
-    """Return the kube context's cluster; only its tool's are listed, unless it is not there."""
-    context = current_context() or ""
-    tool = tool_of(context)
-    fitting = [c for c in find_clusters(engines, [tool]) if c.context == context] if tool else []
-    if len(fitting) == 1:
-        return fitting[0]
-    clusters = find_clusters(engines)
-    fitting = [cluster for cluster in clusters if cluster.context == context]
-    if not fitting and tool is None:
-        return _only(clusters, clusters, engines, None)
-    wanted = context.removeprefix(tool.context_prefix if tool else "")
-    return _only(fitting, clusters, engines, wanted, context)
-
-
-def _require_context() -> None:
-    context = current_context()
-    if context is None or tool_of(context) is None:
-        there = f"{context!r} names none" if context else "none is set"
+        return _nodes_of_any_cluster(names, engines)
+    if cluster is None and not guess and tool_of(context := current_context() or "") is None:
+        why = f"{context!r} names none" if context else "none is set"
         raise ClusterNotFound(
-            f"the kube context says no local cluster to load into: {there}",
-            hint="kubectl config use-context kind-NAME; or say which cluster with --cluster NAME",
+            f"the kube context says no local cluster to load into: {why}",
+            hint="kubectl config use-context kind-NAME; or name the cluster with --cluster NAME",
         )
+    nodes = select_cluster(engines, cluster).nodes
+    return _pick(nodes, names) if names else nodes
 
 
-def _called(clusters: Sequence[Cluster], name: str) -> list[Cluster]:
-    exact = [cluster for cluster in clusters if cluster.name == name]
-    return exact or [cluster for cluster in clusters if cluster.context == name]
+def _nodes_of_any_cluster(names: Sequence[str], engines: Sequence[Engine]) -> tuple[Node, ...]:
+    """Return nodes by name; a container may run a containerd without being in a cluster."""
+    nodes = [node for cluster in find_clusters(engines) for node in cluster.nodes]
+    for name in sorted(set(names) - {node.name for node in nodes}):
+        containers = in_parallel([partial(engine.container, name) for engine in engines])
+        pairs = zip(engines, containers, strict=True)
+        nodes += [Node(name, engine, container, None) for engine, container in pairs if container]
+    picked = _pick(nodes, names)
+    for name in names:
+        if sum(node.name == name for node in nodes) > 1:
+            raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
+    return picked
 
 
-def tool_of(context: str) -> Tool | None:
-    """Return the tool whose clusters have such kube contexts, or None."""
-    named = [tool for tool in TOOLS if tool.context_prefix]
-    found = next((tool for tool in named if context.startswith(tool.context_prefix)), None)
-    return found or (MINIKUBE if context and is_profile(context) else None)
-
-
-def _only(
-    fitting: Sequence[Cluster],
-    clusters: Sequence[Cluster],
-    engines: Sequence[Engine],
-    name: str | None,
-    context: str | None = None,
-) -> Cluster:
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise _ambiguous(fitting, name)
-    listed = ", ".join(map(str, clusters)) or "none"
-    places = " and ".join(str(engine.endpoint) for engine in engines)
-    tools = f"{', '.join(tool.name for tool in TOOLS[:-1])} or {TOOLS[-1].name}"
-    wanted = f"no cluster {name!r}" if name else f"no {tools} cluster"
-    why = f", which the kube context {context!r} names," if context else ""
-    raise ClusterNotFound(
-        f"{wanted}{why} on {places}; there: {listed}", hint=_make_or_choose(clusters, context)
-    )
-
-
-def _ambiguous(fitting: Sequence[Cluster], name: str | None) -> ClusterAmbiguous:
-    contexts = [cluster.context for cluster in fitting]
-    apart = len(set(contexts)) == len(contexts)
-    if name is None:
-        what, hint = "clusters", "say which one with --cluster NAME"
-    elif apart:
-        what, hint = (
-            f"clusters named {name!r}",
-            f"say which one: --cluster {shlex.quote(contexts[0])}",
-        )
-    else:
-        what, hint = f"clusters named {name!r}", _ONE_ENGINE
-    shown = [f"{c.context} ({c.engine.name})" if name and apart else str(c) for c in fitting]
-    return ClusterAmbiguous(f"there are several {what}: {', '.join(shown)}", hint=hint)
-
-
-def _make_or_choose(clusters: Sequence[Cluster], context: str | None) -> str:
-    if context and tool_of(context) is MINIKUBE:
-        return (
-            "with a driver other than docker or podman its nodes are no containers:"
-            f" minikube -p {shlex.quote(context)} image load IMAGE"
-        )
-    provider = os.environ.get("KIND_EXPERIMENTAL_PROVIDER", "")
-    if provider and provider not in {"docker", "podman"}:
-        return f"kind's nodes in {provider} cannot be reached: kind load image-archive FILE"
-    return "choose one with --cluster NAME" if clusters else "make one with: kind create cluster"
-
-
-def _named(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
+def _pick(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
     by_name = {node.name: node for node in nodes}
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        there = ", ".join(by_name) or "none"
-        choose, look = "choose one of those with --node", "see what there is with: imgload clusters"
+    if missing := [name for name in names if name not in by_name]:
         raise NodeNotFound(
-            f"no node {', '.join(missing)}; there: {there}", hint=choose if by_name else look
+            f"no node {', '.join(missing)}; there: {', '.join(by_name) or 'none'}",
+            hint="choose one with --node" if nodes else "list all nodes with: imgload clusters",
         )
     return tuple(by_name[name] for name in dict.fromkeys(names))
 
 
-def _named_anywhere(
-    clusters: Sequence[Cluster], names: Sequence[str], engines: Sequence[Engine]
-) -> tuple[Node, ...]:
-    known = [node for cluster in clusters for node in cluster.nodes]
-    others = {name for name in names if name not in {node.name for node in known}}
-    everything = [*known, *(n for name in sorted(others) for n in _containers(name, engines))]
-    nodes = _named(everything, names)
-    for name in names:
-        if sum(node.name == name for node in everything) > 1:
-            raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
-    return nodes
+def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
+    """Return a cluster by name or kube context, or the only one; see `select_nodes`."""
+    name = string_or_none(cluster, "cluster")
+    if name is not None:
+        clusters = find_clusters(engines)
+        named = [c for c in clusters if c.name == name]
+        named = named or [c for c in clusters if c.context == name]
+        return _only(named, clusters, engines, name)
+    context = current_context() or ""
+    provider = tool_of(context)
+    if provider:  # one query for each engine, as long as the cluster exists
+        clusters = [c for c in find_clusters(engines, [provider]) if c.context == context]
+        if len(clusters) == 1:
+            return clusters[0]
+    clusters = find_clusters(engines)
+    matching = [c for c in clusters if c.context == context]
+    if not matching and provider is None:
+        return _only(clusters, clusters, engines)
+    name = context.removeprefix(provider.context_prefix if provider else "")
+    return _only(matching, clusters, engines, name, context)
 
 
-def _containers(name: str, engines: Sequence[Engine]) -> list[Node]:
-    """Return the containers of a name, which may run a containerd without being in a cluster."""
-    answers = in_parallel([partial(engine.container, name) for engine in engines])
-    found = zip(engines, answers, strict=True)
-    return [Node(name, engine, container, None) for engine, container in found if container]
+def tool_of(context: str) -> ClusterProvider | None:
+    """Return the provider whose clusters have such kube contexts, or None."""
+    return next((provider for provider in providers() if provider.owns_context(context)), None)
+
+
+def _only(
+    matching: Sequence[Cluster],
+    clusters: Sequence[Cluster],
+    engines: Sequence[Engine],
+    name: str | None = None,
+    context: str | None = None,
+) -> Cluster:
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise _ambiguous(matching, name)
+    owner = tool_of(context or "")
+    hints = (provider.absence_hint(context) for provider in (owner, *providers()) if provider)
+    hint = next(filter(None, hints), "")
+    if not hint:
+        hint = "choose one with --cluster NAME" if clusters else "make one: kind create cluster"
+    *others, last = (provider.name for provider in providers())
+    missing = f"no cluster {name!r}" if name else f"no {', '.join(others)} or {last} cluster"
+    origin = f" (from the kube context {context!r})" if context else ""
+    addresses = " and ".join(str(engine.endpoint) for engine in engines)
+    listed = ", ".join(map(str, clusters)) or "none"
+    raise ClusterNotFound(f"{missing}{origin} on {addresses}; there: {listed}", hint=hint)
+
+
+def _ambiguous(clusters: Sequence[Cluster], name: str | None) -> ClusterAmbiguous:
+    contexts = [cluster.context for cluster in clusters]
+    title = "clusters" if name is None else f"clusters named {name!r}"
+    labels = list(map(str, clusters))
+    if name is None:
+        hint = "choose one with --cluster NAME"
+    elif len(set(contexts)) < len(contexts):
+        hint = _ONE_ENGINE
+    else:
+        hint = f"choose one: --cluster {shlex.quote(contexts[0])}"
+        labels = [f"{cluster.context} ({cluster.engine.name})" for cluster in clusters]
+    return ClusterAmbiguous(f"there are several {title}: {', '.join(labels)}", hint=hint)

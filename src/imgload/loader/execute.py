@@ -10,8 +10,8 @@ from itertools import product
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.disk_space import require_room
-from imgload.clusters.nodes.node import Before, Node
+from imgload.clusters.nodes.base import Before
+from imgload.clusters.nodes.node import Node, require_room
 from imgload.clusters.nodes.survey import Question, Survey
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotProven
 from imgload.core.parallel import in_parallel

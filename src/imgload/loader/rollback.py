@@ -13,8 +13,9 @@ from functools import partial
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.labels import parse_marks
-from imgload.clusters.nodes.node import Before, Node
+from imgload.clusters.nodes.base import Before
+from imgload.clusters.nodes.containerd import parse_marks
+from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Question, Survey, read_state, state_commands
 from imgload.core.errors import ImgloadError
 from imgload.loader.proof import Proof, prove

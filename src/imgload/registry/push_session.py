@@ -1,6 +1,6 @@
-"""An engine's way to us for one image: a receiver, and the name that leads to it.
+"""Pushes of one image by an engine, all to the same repository, under the same tag.
 
-It serves several pushes, one after the other. Docker takes tens of milliseconds to give a name.
+The repository is reused since Docker takes tens of milliseconds to tag an image.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from imgload.registry.sink import Intake, Upload
 
 Push = Callable[[], None]
 Pushing = Callable[[str], AbstractContextManager[Push]]
-"""Prepares an engine for pushes to a repository; what it yields pushes."""
+"""Prepares an engine for pushes to a repository, and yields the function that pushes."""
 LookUp = Callable[[str], None]
-"""Has an engine look an image up in a repository, which stores nothing."""
+"""Has an engine look up an image in a repository, which stores nothing."""
 
 
 class CutOff(EngineFailed):
-    """The engine's loopback is not this process's: what it pushes there does not come here."""
+    """The engine's loopback is not this process's: its pushes do not arrive here."""
 
 
 @attrs.define
 class Route:
-    """The way of one image, until it is closed.
+    """A repository for the pushes of one image, and the tag that the engine pushes.
 
     Docker's containerd image store labels every blob of the image with the repository that it was
-    pushed to, for good (``containerd.io/distribution.source``), once the push has succeeded. What
-    ends it, the manifest under its tag, is therefore refused when `unnoted`: after it has come.
+    pushed to, for good (``containerd.io/distribution.source``), once the push has succeeded. With
+    `unnoted`, the manifest under its tag, which ends a push, is therefore refused after it came.
     """
 
     unnoted: bool
@@ -50,40 +50,34 @@ class Route:
 
         Args:
             pushing: prepares pushes of the image.
-            unnoted: whether the engine is kept from remembering the pushes.
-            look_up: has the engine ask for something in the repository first; None where its
-                requests are known to come here.
+            unnoted: whether to keep the engine from remembering the pushes.
+            look_up: sends a request of the engine to the repository first; None where its
+                requests are known to arrive.
 
         Raises:
-            CutOff: when what the engine was to ask for was not asked for here.
+            CutOff: when the request does not arrive.
             EngineError: when the engine refuses.
 
         """
         with ExitStack() as stack:
             route = cls(unnoted)
             repository = stack.enter_context(receiving(route, route.end, route.reach))
-            if look_up and not route.is_reached_by(look_up, repository):
-                raise CutOff("the engine's requests to 127.0.0.1 do not reach this process")
+            if look_up:
+                # only the engine and its users can know the repository, whose name is random
+                with suppress(EngineError):
+                    look_up(repository)
+                if not route._reached:
+                    raise CutOff("the engine's requests to 127.0.0.1 do not reach this process")
             route._push = stack.enter_context(pushing(repository))
             route._open = stack.pop_all()
         return route
-
-    def is_reached_by(self, look_up: LookUp, repository: str) -> bool:
-        """Whether the engine, told to look an image up, asks for it here.
-
-        The repository's name is a secret of this process's until then: only the engine, or who
-        uses it, can ask for it.
-        """
-        with suppress(EngineError):
-            look_up(repository)
-        return self._reached
 
     def push(self, intake: Intake) -> None:
         """Have the engine push the image to an intake.
 
         Raises:
-            CutOff: when nothing of the push came here.
-            EngineError: when the push failed before all had come.
+            CutOff: when no request of the push arrives.
+            EngineError: when the push fails before its end.
 
         """
         self._intake, self._ended, self._reached = intake, False, False
@@ -96,37 +90,33 @@ class Route:
                 raise
         else:
             if not self._reached:
-                raise CutOff("the engine pushed the image to somebody else on its 127.0.0.1")
+                raise CutOff("the engine pushed the image to another process on its 127.0.0.1")
         finally:
             self._intake = None
 
     def reach(self) -> None:
-        """Note that the repository was asked for."""
         self._reached = True
 
     def end(self) -> bool:
-        """Note that a push has come to its end; returns whether the engine is told so."""
+        """Record the end of a push, and return whether the engine may remember it."""
         self._ended = self.unnoted
         return not self.unnoted
 
     def close(self) -> None:
-        """Take the name away, and stop listening."""
+        """Remove the tag, and stop listening."""
         self._open.close()
 
     def size_of(self, digest: Digest) -> int | None:
-        """Answer for the push in hand; see `Intake`."""
         return self._intake.size_of(digest) if self._intake else None
 
     def upload(self, digest: Digest | None, size: int | None) -> Upload:
-        """Take a blob of the push in hand."""
-        return self._of_push.upload(digest, size)
+        return self._current_intake.upload(digest, size)
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
-        """Take a manifest of the push in hand."""
-        self._of_push.manifest(digest, raw)
+        self._current_intake.manifest(digest, raw)
 
     @property
-    def _of_push(self) -> Intake:
+    def _current_intake(self) -> Intake:
         if self._intake is None:
-            raise ArchiveInvalid("nothing is being pushed")
+            raise ArchiveInvalid("no push is in progress")
         return self._intake

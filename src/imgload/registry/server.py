@@ -1,51 +1,56 @@
-"""An HTTP server on loopback, of which nobody can have more than a few threads and some memory."""
+"""An HTTP server on loopback that bounds its threads, its memory and the uploads left open."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import socket
 import threading
 from collections.abc import Iterable
-from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from imgload.registry.sink import MAX_MANIFEST_BYTES, Upload
+from imgload.registry.spool import Room
+
 MAX_STRANGERS = 256
-"""Connections that have not asked for anything in our repository; one more, and the first goes."""
+"""Connections that have not yet named the repository; one more closes the oldest of them."""
 MAX_ADMITTED = 256
-"""Connections that have; one more is not let in. Docker's containerd store opens one or two for
-each layer at once, and an image may have 127; a body is read only when its turn comes."""
-_MAX_HEAD = 32 << 10
-"""Bytes of a request's headers; Python alone would keep a hundred lines of 64 KiB."""
+"""Connections that have named it; one more is refused. Docker's containerd store opens one or two
+per layer in parallel, and an image may have 127; a body is read only when its turn comes."""
 
 
-class LoopbackServer(ThreadingHTTPServer):
-    """A server on a free port of 127.0.0.1, one thread for each connection."""
+class PushServer(ThreadingHTTPServer):
+    """A server on a free port of 127.0.0.1 with one thread per connection."""
 
     daemon_threads = True
     request_queue_size = 2 * MAX_ADMITTED
-    """Connections that wait to be taken; one more is tried again by its kernel after a second."""
+    """Connections that wait to be accepted; the kernel of one more retries after a second."""
 
     def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
         super().__init__(("127.0.0.1", 0), handler)
+        self.manifest_memory = Room(MAX_MANIFEST_BYTES)
         self._strangers: dict[socket.socket, None] = {}
         self._admitted: set[socket.socket] = set()
-        self._guard = threading.Lock()
+        self.uploads: dict[str, Upload | None] = {}
+        """Uploads that wait for the next request that names them; None before their first byte."""
+        self._lock = threading.Lock()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Bound the threads that others than the engine can take."""
-        with self._guard:
+        """Bound the threads that programs other than the engine can occupy."""
+        with self._lock:
             self._strangers[request] = None
-            crowd = list(self._strangers)[:-MAX_STRANGERS]
-            for first in crowd:
-                del self._strangers[first]
-        _hang_up(crowd)
+            oldest = list(self._strangers)[:-MAX_STRANGERS]
+            for connection in oldest:
+                del self._strangers[connection]
+        _shut_down(oldest)
         super().process_request(request, client_address)
 
     def admit(self, connection: socket.socket) -> bool:
-        """Take a connection for the engine's, since it knows the repository; False if too many."""
-        with self._guard:
+        """Return whether a connection that knows the repository may go on; False beyond the bound.
+
+        Only the engine knows the repository.
+        """
+        with self._lock:
             if connection not in self._admitted and len(self._admitted) >= MAX_ADMITTED:
                 return False
             self._strangers.pop(connection, None)
@@ -53,40 +58,28 @@ class LoopbackServer(ThreadingHTTPServer):
             return True
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget a connection that is closed."""
-        with self._guard:
+        """Forget a closed connection."""
+        with self._lock:
             self._strangers.pop(request, None)
             self._admitted.discard(request)
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        """Close what is still connected as well: nobody keeps a thread beyond the push."""
+        """Close all connections, so that no thread outlives the push, and abandon open uploads."""
         super().server_close()
-        with self._guard:
-            there = [*self._strangers, *self._admitted]
-        _hang_up(there)
+        with self._lock:
+            connections = [*self._strangers, *self._admitted]
+        _shut_down(connections)
+        uploads, self.uploads = self.uploads, {}
+        for upload in uploads.values():
+            if upload:
+                upload.abandon()
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing: a client that goes away is no error, and a library is silent."""
+        """Print nothing: a client that disconnects is no error, and a library is silent."""
 
 
-def _hang_up(connections: Iterable[socket.socket]) -> None:
+def _shut_down(connections: Iterable[socket.socket]) -> None:
     for connection in connections:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
-
-
-class Head(io.BufferedIOBase):
-    """The head of a request, read line by line, up to a bound."""
-
-    def __init__(self, stream: io.BufferedIOBase) -> None:
-        self._stream = stream
-        self._left = _MAX_HEAD
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        """Return a line, which is not longer than asked for; LineTooLong beyond the bound."""
-        if self._left <= 0:
-            raise LineTooLong("header")
-        line = self._stream.readline(min(size, self._left) if size and size > 0 else self._left)
-        self._left -= len(line)
-        return line

@@ -1,4 +1,4 @@
-"""What a receiver does with what is pushed to it."""
+"""Where the registry puts what an engine pushes: `Intake` is the interface."""
 
 from __future__ import annotations
 
@@ -11,59 +11,59 @@ from imgload.oci.digest import Digest
 
 MAX_UPLOADS = 2000
 MAX_MANIFEST_BYTES = 32 << 20
-"""Bytes of all the manifests of a push together."""
+"""Bytes of all manifests of one push."""
 
 
 class Upload(Protocol):
-    """One blob on its way in."""
+    """One blob that is being uploaded."""
 
     def write(self, chunk: bytes) -> None:
-        """Take a piece."""
+        """Append a chunk."""
 
     def finish(self, digest: Digest) -> None:
-        """Take the blob for complete; DigestMismatch when it is not what it should be."""
+        """Complete the blob; raise DigestMismatch if its content has another digest."""
 
     def abandon(self) -> None:
-        """Forget the blob."""
+        """Discard the blob."""
 
 
 class Intake(Protocol):
-    """What happens to a push; called from several threads. An ImgloadError refuses the request."""
+    """Receives a push, in several threads; an ImgloadError makes the registry refuse the request.
+
+    OCI distribution spec, "Push".
+    """
 
     def size_of(self, digest: Digest) -> int | None:
-        """Return a blob's size, or 0, when it need not be sent; None when it must be."""
+        """Return the size (0 if unknown) of a blob that need not be sent; None if it must be."""
 
     def upload(self, digest: Digest | None, size: int | None) -> Upload:
-        """Open an upload; what is not known yet is None."""
+        """Open an upload; `digest` and `size` (in bytes) are None if not known yet."""
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
-        """Take a manifest or index."""
+        """Accept a manifest or index."""
 
 
 @attrs.define
 class Manifests:
-    """An intake that has every blob, and is therefore handed only manifests."""
+    """An intake that claims to have every blob and therefore receives only manifests."""
 
     taken: dict[Digest, bytes] = attrs.field(factory=dict)
 
     def size_of(self, _digest: Digest) -> int | None:
-        """Have it."""
         return 0
 
     def upload(self, _digest: Digest | None, _size: int | None) -> Upload:
-        """Take nothing."""
-        raise ArchiveInvalid("no blob was asked for")
+        raise ArchiveInvalid("no blob was requested")
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
-        """Keep it."""
         keep_manifest(self.taken, digest, raw, MAX_UPLOADS)
 
 
 def keep_manifest(taken: dict[Digest, bytes], digest: Digest, raw: bytes, most: int) -> None:
-    """Add a manifest to those of a push.
+    """Add a manifest to the manifests of a push.
 
     Raises:
-        ArchiveInvalid: when there are `most` already, or all together become too long.
+        ArchiveInvalid: when `taken` has `most` already, or more than MAX_MANIFEST_BYTES together.
 
     """
     size = sum(map(len, list(taken.values())))

@@ -1,4 +1,4 @@
-"""A blob whose size or destination is not known yet: kept until it is."""
+"""A blob that is stored until its size and destination are known."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import IO
 
 import attrs
@@ -15,114 +16,112 @@ from imgload.core.errors import ArchiveInvalid, DigestMismatch
 from imgload.oci.digest import Digest
 
 IN_MEMORY = 256 << 10
-"""Bytes of one blob that are kept in memory; what is more goes to a file without a name."""
+"""Bytes of one blob that stay in memory; a longer blob goes to a file without a name."""
 _CHUNK = 1 << 20
 
 
 @attrs.define
 class Room:
-    """The bytes that all kept blobs together may still take."""
+    """A number of bytes that several threads share."""
 
     left: int
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     def take(self, size: int) -> bool:
-        """Take some of it, or nothing where there is less."""
+        """Reserve bytes; return False, and reserve none, if fewer are left."""
         with self._lock:
-            enough = size <= self.left
-            self.left -= size if enough else 0
-            return enough
+            fits = size <= self.left
+            self.left -= size if fits else 0
+            return fits
 
     def give(self, size: int) -> None:
-        """Give some of it back."""
+        """Return reserved bytes."""
         with self._lock:
             self.left += size
 
 
 @attrs.define
 class Spool:
-    """A blob that is kept, up to `limit` bytes; beyond that only its digest and size are.
+    """A stored blob.
 
-    Likewise where the disk is full, and where the `room` for all blobs is used up; `why` it could
-    not be kept says which. A blob longer than `most` is refused.
+    A blob that cannot be stored is dropped; digest and size are still computed, since nobody may
+    need its content. `why` then is the reason.
+
+    Args:
+        limit: bytes beyond which it is dropped.
+        room: bytes that all blobs of a push share; when they are used up, it is dropped.
+        max_size: bytes beyond which `write` refuses the blob.
+
     """
 
     limit: int
     room: Room = attrs.field(factory=lambda: Room(1 << 40))
-    most: int = 1 << 40
+    max_size: int = 1 << 40
     size: int = 0
     why: str = ""
-    _taken: int = 0
     _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
     _file: IO[bytes] | None = attrs.field(
         factory=lambda: tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
     )
+    _reserved: int = 0
 
     def write(self, chunk: bytes) -> None:
-        """Keep a piece.
+        """Append a chunk.
 
         Raises:
-            ArchiveInvalid: when the blob is longer than any blob of the image can be.
+            ArchiveInvalid: when the blob exceeds `max_size`.
 
         """
-        if self.size + len(chunk) > self.most:
+        if self.size + len(chunk) > self.max_size:
             raise ArchiveInvalid("a pushed blob is larger than the image")
         self._hasher.update(chunk)
         self.size += len(chunk)
-        if self._file is not None:
-            self._keep(self._file, chunk)
-
-    def _keep(self, file: IO[bytes], chunk: bytes) -> None:
-        if self.size > self.limit or not self.room.take(len(chunk)):
-            self._let_go("it is larger than any layer that is missing")
+        if self._file is None:
             return
-        self._taken += len(chunk)
+        if self.size > self.limit or not self.room.take(len(chunk)):
+            self._drop("it is larger than any missing layer")
+            return
+        self._reserved += len(chunk)
+        with self._dropping():
+            self._file.write(chunk)
+
+    @contextlib.contextmanager
+    def _dropping(self) -> Iterator[None]:
         try:
-            file.write(chunk)
+            yield
         except OSError as error:
-            self._lost(error)
+            # not gettempdir(), which raises where no folder is writable
+            self._drop(f"{tempfile.tempdir or 'any temporary folder'}: {error.strerror}")
 
-    def _lost(self, error: OSError) -> None:
-        # not gettempdir(), which raises where no folder can be written to
-        self._let_go(f"{tempfile.tempdir or 'any temporary folder'}: {error.strerror}")
-
-    def _let_go(self, why: str) -> None:
+    def _drop(self, why: str) -> None:
         self.why = why
         self.close()
 
     def check(self, digest: Digest) -> None:
-        """Settle whether it is kept, and raise DigestMismatch when it is not what it should be."""
+        """Write out buffered bytes, and raise DigestMismatch if the content has another digest."""
         if self._file is not None:
-            try:
-                self._file.flush()  # or the last bytes would be written, and fail, when it is read
-            except OSError as error:
-                self._lost(error)
-        found = Digest("sha256", self._hasher.hexdigest())
-        if found != digest:
-            raise DigestMismatch(f"a pushed blob is {found}, not {digest}")
+            with self._dropping():
+                self._file.flush()  # otherwise a full disk would only show when it is read
+        actual = Digest("sha256", self._hasher.hexdigest())
+        if actual != digest:
+            raise DigestMismatch(f"a pushed blob is {actual}, not {digest}")
 
     @property
     def kept(self) -> bool:
-        """Whether the content is still there."""
+        """Whether the content is available."""
         return self._file is not None
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the content from its beginning; may be called more than once.
-
-        Raises:
-            OSError: when the disk fails.
-
-        """
+        """Yield the content from its start; OSError when the disk fails."""
         if self._file is not None:
             self._file.seek(0)
-            while chunk := self._file.read(_CHUNK):
-                yield chunk
+            yield from iter(partial(self._file.read, _CHUNK), b"")
 
     def close(self) -> None:
-        """Let go of the content."""
+        """Discard the content."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
-            self.room.give(self._taken)
-            self._taken = 0
+            self.room.give(self._reserved)
+            self._reserved = 0

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from imgload.clusters.nodes.node import Before, Node
+from imgload.clusters.nodes.base import Before
+from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import NOTHING, Question, Survey
 from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task

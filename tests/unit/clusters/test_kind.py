@@ -1,4 +1,4 @@
-"""Which containers are a kind cluster's nodes."""
+"""Which containers are nodes of kind's clusters."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def nodes(tmp_path: Path, *containers: Container) -> dict[str, list[str]]:
 
 
 def test_nodes_are_grouped_by_cluster_and_sorted(tmp_path: Path) -> None:
-    """In the same order each time: the report's order."""
+    """The report has the same order."""
     found = nodes(
         tmp_path,
         container("b-worker2", "b"),
@@ -33,27 +33,27 @@ def test_nodes_are_grouped_by_cluster_and_sorted(tmp_path: Path) -> None:
     assert found == {"a": ["a-worker"], "b": ["b-control-plane", "b-worker", "b-worker2"]}
 
 
-def test_a_load_balancer_is_no_node(tmp_path: Path) -> None:
+def test_a_load_balancer_is_not_a_node(tmp_path: Path) -> None:
     """It has the cluster's label, and no containerd (kind, nodeutils.InternalNodes)."""
     balancer = container("kind-external-load-balancer", role="external-load-balancer")
     assert nodes(tmp_path, balancer, container("kind-worker")) == {"kind": ["kind-worker"]}
     assert nodes(tmp_path, balancer) == {}
 
 
-def test_other_containers_are_none(tmp_path: Path) -> None:
-    """A registry beside the cluster, say."""
+def test_a_container_without_the_label_is_not_a_node(tmp_path: Path) -> None:
+    """Such as a registry beside the cluster."""
     registry = Container("id", "kind-registry", "running", {"com.example": "kind"})
     assert nodes(tmp_path, registry) == {}
 
 
 def test_a_stopped_node_is_still_a_node(tmp_path: Path) -> None:
-    """To leave it out in silence would be to claim that every node has the image."""
+    """Without it the report would claim that every node has the image."""
     assert nodes(tmp_path, container("kind-worker", state="exited")) == {"kind": ["kind-worker"]}
 
 
 @pytest.mark.parametrize("role", ["", "external-etcd", "external-load-balancer", "Worker"])
-def test_only_kinds_own_roles_make_a_node(tmp_path: Path, role: str) -> None:
-    """kind gives a node the role control-plane or worker; a leftover of old kind has another."""
+def test_a_container_with_another_role_is_not_a_node(tmp_path: Path, role: str) -> None:
+    """kind's roles are control-plane and worker; leftovers of old versions have others."""
     assert nodes(tmp_path, container(f"kind-{role}", role=role)) == {}
     bare = Container("id", "kind-worker", "running", {CLUSTER_LABEL: "kind"})
     assert nodes(tmp_path, bare) == {}
@@ -75,8 +75,8 @@ def test_only_kinds_own_roles_make_a_node(tmp_path: Path, role: str) -> None:
         ("-worker", "", "worker"),
     ],
 )
-def test_labels_without_kinds_name_make_no_node(
+def test_a_container_with_another_name_is_not_a_node(
     tmp_path: Path, name: str, cluster: str, role: str
 ) -> None:
-    """A container inherits its image's labels; its name is the user's or the engine's."""
+    """It inherits its image's labels; its name comes from the user or the engine."""
     assert nodes(tmp_path, container(name, cluster, role)) == {}

@@ -1,4 +1,4 @@
-"""What is told of the clusters that there are."""
+"""The list of clusters."""
 
 import json
 from pathlib import Path
@@ -26,8 +26,7 @@ def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
 
 
-def test_the_document_has_everything(tmp_path: Path) -> None:
-    """Clusters, nodes, engines, and which engines could not be asked."""
+def test_list_clusters_has_clusters_nodes_engines_and_errors(tmp_path: Path) -> None:
     nodes = [container("a-worker", "a"), k3d("k3d-a-server-0", "a")]
     document = listed(tmp_path, *nodes).to_json()
     engine = {"kind": "podman", "url": "unix:///p.sock", "origin": "CONTAINER_HOST"}
@@ -61,7 +60,7 @@ def test_the_document_has_everything(tmp_path: Path) -> None:
         ("restarting", "restarting"),
     ],
 )
-def test_states_are_the_same_words_for_every_engine(tmp_path: Path, state: str, told: str) -> None:
-    """Docker's and Podman's; what is neither running nor stopped is told as it is."""
+def test_node_states_are_the_same_for_every_engine(tmp_path: Path, state: str, told: str) -> None:
+    """Other states than running and stopped are the engine's word."""
     [cluster] = listed(tmp_path, container("a-worker", "a", state=state)).clusters
     assert [node.state for node in cluster.nodes] == [told]

@@ -1,13 +1,17 @@
-"""Which containers are nodes of k3d's and minikube's clusters."""
+"""Which containers are nodes of k3d, minikube, and a provider registered by a test."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from imgload.clusters import provider
 from imgload.clusters.k3d import K3D
-from imgload.clusters.minikube import MINIKUBE, is_profile
+from imgload.clusters.minikube import MINIKUBE
 from imgload.clusters.nodes.runtime import CONTAINERD, K3S
-from imgload.clusters.provider import Tool
+from imgload.clusters.provider import ClusterProvider, NodeContainer, providers, register
+from imgload.clusters.select import select_nodes
+from imgload.core.errors import ClusterNotFound
 from imgload.engines.base import Container
 from tests.unit.fakes import LocalEngine
 
@@ -25,13 +29,15 @@ def minikube(name: str, role: str | None = "", created: str = "true", label: str
     return Container(f"id-of-{name}", name, "running", labels)
 
 
-def found(tool: Tool, folder: Path, *containers: Container) -> dict[str, list[tuple[str, str]]]:
-    clusters = tool.find(LocalEngine(folder, containers=containers))
-    return {name: [(m.container.name, m.role) for m in ms] for name, ms in clusters.items()}
+def found(
+    of: ClusterProvider, folder: Path, *containers: Container
+) -> dict[str, list[tuple[str, str]]]:
+    clusters = of.find(LocalEngine(folder, containers=containers))
+    return {name: [(n.container.name, n.role) for n in nodes] for name, nodes in clusters.items()}
 
 
 def test_k3ds_servers_and_agents_are_nodes(tmp_path: Path) -> None:
-    """Its load balancer, registry and tools are containers of the cluster, and no nodes."""
+    """Load balancer, registry and tools of a cluster are not."""
     others = [k3d(f"k3d-dev-{r}", role=r) for r in ("loadbalancer", "registry", "noRole", "")]
     nodes = [k3d("k3d-dev-server-0"), k3d("k3d-dev-agent-0", role="agent")]
     assert found(K3D, tmp_path, *others, *nodes, k3d("k3d-b-server-0", "b")) == {
@@ -40,16 +46,16 @@ def test_k3ds_servers_and_agents_are_nodes(tmp_path: Path) -> None:
     }
 
 
-def test_a_label_alone_makes_no_k3d(tmp_path: Path) -> None:
-    """`app=k3d` may be anybody's."""
+def test_a_k3d_label_alone_makes_no_node(tmp_path: Path) -> None:
+    """Any program may set `app=k3d`."""
     stray = Container("id", "stray", "running", {"app": "k3d"})
     other = Container("id", "other", "running", {"app": "web", "k3d.cluster": "x"})
     unnamed = Container("id", "unnamed", "running", {"app": "k3d", "k3d.role": "server"})
     assert found(K3D, tmp_path, stray, other, unnamed) == {}
 
 
-def test_a_node_that_was_added_to_a_k3d_cluster_is_one(tmp_path: Path) -> None:
-    """`k3d node create extra` calls its container k3d-extra-0 (cmd/node/nodeCreate.go)."""
+def test_a_node_added_to_a_k3d_cluster_is_a_node(tmp_path: Path) -> None:
+    """`k3d node create extra` names its container k3d-extra-0 (cmd/node/nodeCreate.go)."""
     added = k3d("k3d-extra-0", role="agent")
     assert found(K3D, tmp_path, added) == {"dev": [("k3d-extra-0", "agent")]}
 
@@ -64,20 +70,20 @@ def test_a_node_that_was_added_to_a_k3d_cluster_is_one(tmp_path: Path) -> None:
         ("k3d-dev-server-0", ""),
     ],
 )
-def test_labels_without_k3ds_name_make_no_node(tmp_path: Path, name: str, cluster: str) -> None:
-    """A container inherits its image's labels; its name is the user's or the engine's."""
+def test_k3d_labels_with_another_name_make_no_node(tmp_path: Path, name: str, cluster: str) -> None:
+    """A container inherits its image's labels; its name comes from the user or the engine."""
     assert found(K3D, tmp_path, k3d(name, cluster)) == {}
 
 
 @pytest.mark.parametrize("role", ["control-plane", "worker", ""])
-def test_labels_without_minikubes_name_make_no_node(tmp_path: Path, role: str) -> None:
-    """A node's container is called what its label says."""
+def test_minikube_labels_with_another_name_make_no_node(tmp_path: Path, role: str) -> None:
+    """A node's label has its container's name."""
     assert found(MINIKUBE, tmp_path, minikube("gifted_wing", role, label="minikube")) == {}
     assert found(MINIKUBE, tmp_path, minikube("minikube", "database")) == {}
 
 
-def test_minikubes_further_nodes_belong_to_its_profile(tmp_path: Path) -> None:
-    """The second node's labels name itself only, and its role is empty (pkg/drivers/kic/kic.go)."""
+def test_minikubes_later_nodes_belong_to_its_profile(tmp_path: Path) -> None:
+    """Their labels have only their own name, and their role is empty (pkg/drivers/kic/kic.go)."""
     nodes = [minikube("dev"), minikube("dev-m02", "worker"), minikube("dev-m03")]
     assert found(MINIKUBE, tmp_path, *nodes, minikube("minikube")) == {
         "dev": [("dev", "node"), ("dev-m02", "worker"), ("dev-m03", "node")],
@@ -86,20 +92,20 @@ def test_minikubes_further_nodes_belong_to_its_profile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a-m02", "a-mx", "a-m2", "-m02"])
-def test_a_profile_may_be_called_like_a_further_node(tmp_path: Path, name: str) -> None:
+def test_a_profile_may_be_named_like_a_later_node(tmp_path: Path, name: str) -> None:
     """Without the first node beside it, it is a cluster of its own."""
     assert list(found(MINIKUBE, tmp_path, minikube(name))) == [name]
 
 
-def test_what_only_fills_minikubes_volume_is_no_node(tmp_path: Path) -> None:
-    """It has the labels, but for the role's (pkg/drivers/kic/oci/volumes.go)."""
+def test_minikubes_preload_sidecar_is_not_a_node(tmp_path: Path) -> None:
+    """It lacks the label for the role (pkg/drivers/kic/oci/volumes.go)."""
     sidecar = minikube("dev-preload-sidecar", role=None, label="dev")
     assert found(MINIKUBE, tmp_path, sidecar, minikube("dev", role=None)) == {}
     assert found(MINIKUBE, tmp_path, minikube("dev", created="false")) == {}
 
 
-def test_only_k3ds_nodes_have_their_containerd_elsewhere() -> None:
-    """minikube's is where kind's is."""
+def test_k3d_nodes_run_k3s() -> None:
+    """minikube's containerd is where kind's is."""
     assert (K3D.runtime, MINIKUBE.runtime) == (K3S, CONTAINERD)
 
 
@@ -108,22 +114,56 @@ def profile(folder: Path, name: str) -> None:
     (folder / ".minikube/profiles" / name / "config.json").write_text("{}")
 
 
-def test_a_profile_is_known_by_its_folder(tmp_path: Path) -> None:
-    """Whatever its driver; MINIKUBE_HOME is the folder, or the one above."""
+def test_owns_context_finds_the_profiles_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its driver; MINIKUBE_HOME is the folder, or its parent."""
     profile(tmp_path, "dev")
-    for variables in (
-        {"HOME": str(tmp_path)},
-        {"HOME": "/nonexistent", "MINIKUBE_HOME": str(tmp_path)},
-        {"MINIKUBE_HOME": str(tmp_path / ".minikube")},
+    for home, minikube_home in (
+        (str(tmp_path), ""),
+        ("/nonexistent", str(tmp_path)),
+        ("/nonexistent", str(tmp_path / ".minikube")),
     ):
-        assert is_profile("dev", variables)
-        assert not is_profile("other", variables)
-    assert is_profile("minikube", {"HOME": "/nonexistent"})
+        monkeypatch.setenv("HOME", home)
+        monkeypatch.setenv("MINIKUBE_HOME", minikube_home)
+        assert MINIKUBE.owns_context("dev")
+        assert not MINIKUBE.owns_context("other")
+    assert MINIKUBE.owns_context("minikube")
 
 
 @pytest.mark.parametrize("context", ["../../dev", "dev/../dev", "/etc", "", ".", "..", "a\0b"])
-def test_a_contexts_name_leads_out_of_no_folder(tmp_path: Path, context: str) -> None:
-    """It comes out of a kubeconfig."""
+def test_owns_context_stays_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: str
+) -> None:
+    """The context's name comes from a kubeconfig."""
     profile(tmp_path, "dev")
     (tmp_path / ".minikube/profiles/config.json").write_text("{}")
-    assert not is_profile(context, {"HOME": str(tmp_path)})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("MINIKUBE_HOME", raising=False)
+    assert not MINIKUBE.owns_context(context)
+
+
+class Toy(ClusterProvider):
+    """A provider whose nodes are all containers that have its label."""
+
+    name = "toy"
+    label = "toy"
+    context_prefix = "toy-"
+
+    def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
+        return (NodeContainer(c.labels["toy"], "", c) for c in containers)
+
+
+def test_a_registered_provider_is_selected_like_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its cluster's name and by its kube context; one call registers it."""
+    monkeypatch.setattr(provider, "_PROVIDERS", list(providers()))
+    register(Toy())
+    engine = LocalEngine(tmp_path, containers=[Container("id", "node", "running", {"toy": "dev"})])
+    assert [node.name for node in select_nodes([engine], "dev", [])] == ["node"]
+    (tmp_path / "kubeconfig").write_text("current-context: toy-dev\n")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    assert [node.name for node in select_nodes([engine], None, [], guess=False)] == ["node"]
+    with pytest.raises(ClusterNotFound, match="no cluster 'other'"):
+        select_nodes([engine], "other", [])

@@ -1,4 +1,4 @@
-"""The receiver, spoken to over a real socket."""
+"""The in-process registry, over a real socket."""
 
 import contextlib
 import http.client
@@ -25,7 +25,7 @@ DIGEST = Digest.of(MANIFEST)
 
 @attrs.frozen
 class Receiver:
-    """A receiver that has every blob, and where it listens."""
+    """A registry that claims every blob, and its address."""
 
     repository: str
     intake: Manifests
@@ -68,7 +68,7 @@ def ask(
 
 
 def say(receiver: Receiver, *parts: bytes) -> bytes:
-    """Send bytes as they are, end the sending, and return all that is answered."""
+    """Send raw bytes, close the sending side, and return the whole answer."""
     with socket.create_connection(address(receiver), timeout=5) as connection:
         for part in parts:
             connection.sendall(part)
@@ -84,13 +84,13 @@ def put(receiver: Receiver, headers: bytes, body: bytes = b"", name: str = "late
     return say(receiver, b"PUT " + path + b" HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n\r\n", body)
 
 
-def test_it_says_that_it_is_a_registry(receiver: Receiver) -> None:
-    """The first question of every client (OCI distribution spec, end-1)."""
+def test_the_base_path_answers_200(receiver: Receiver) -> None:
+    """The first request of every client (OCI distribution spec, end-1)."""
     assert ask(receiver, "GET", "/v2/").status == 200
 
 
-def test_it_listens_on_loopback_under_a_path_that_cannot_be_guessed() -> None:
-    """Nobody else may push to it."""
+def test_the_repository_is_on_loopback_and_random() -> None:
+    """Nobody else can push to it."""
     with Receiver.listening() as one, Receiver.listening() as two:
         assert one.repository.startswith("127.0.0.1:")
         assert one.repository.partition("/")[2] != two.repository.partition("/")[2]
@@ -98,7 +98,7 @@ def test_it_listens_on_loopback_under_a_path_that_cannot_be_guessed() -> None:
 
 
 def test_a_manifest_is_kept_under_its_own_digest(receiver: Receiver) -> None:
-    """Byte for byte, pushed by tag or by digest."""
+    """Unchanged, pushed by tag or by digest."""
     response = ask(receiver, "PUT", inside(receiver, "manifests/latest"), MANIFEST)
     assert response.status == 201
     assert response.getheader("Docker-Content-Digest") == str(DIGEST)
@@ -107,7 +107,7 @@ def test_a_manifest_is_kept_under_its_own_digest(receiver: Receiver) -> None:
 
 
 def test_several_requests_share_one_connection(receiver: Receiver) -> None:
-    """HTTP/1.1, as the engines speak it."""
+    """HTTP/1.1, as the engines use it."""
     connection = http.client.HTTPConnection(*address(receiver), timeout=5)
     for number in range(3):
         connection.request("PUT", inside(receiver, f"manifests/t{number}"), b"%d" % number)
@@ -117,8 +117,8 @@ def test_several_requests_share_one_connection(receiver: Receiver) -> None:
     assert len(receiver.manifests) == 3
 
 
-def test_it_has_every_blob(receiver: Receiver) -> None:
-    """So that no layer is sent."""
+def test_manifests_claims_every_blob(receiver: Receiver) -> None:
+    """So that the engine sends no layer."""
     path = inside(receiver, f"blobs/{DIGEST}")
     response = ask(receiver, "HEAD", path)
     assert response.status == 200
@@ -140,8 +140,8 @@ def test_it_has_every_blob(receiver: Receiver) -> None:
         "{inside}manifests/latest",
     ],
 )
-def test_what_is_not_there_is_404(receiver: Receiver, path: str) -> None:
-    """Another repository, another path, a path that climbs."""
+def test_a_path_outside_the_repository_is_404(receiver: Receiver, path: str) -> None:
+    """Another repository, another path, a path with dots."""
     text = path.format(digest=DIGEST, inside=inside(receiver, ""), zeros="0" * 32)
     assert ask(receiver, "HEAD", text).status == 404
 
@@ -165,14 +165,14 @@ def test_what_is_not_there_is_404(receiver: Receiver, path: str) -> None:
     ],
 )
 def test_a_manifest_under_a_wrong_name_is_refused(receiver: Receiver, name: str) -> None:
-    """One that climbs, that is no name, or that is another digest."""
+    """A path, an invalid name, or another digest."""
     path = inside(receiver, "manifests/" + quote(name, safe="/%:."))
     assert ask(receiver, "PUT", path, MANIFEST).status in {400, 404}
     assert receiver.manifests == {}
 
 
 def test_a_manifest_for_another_repository_is_refused(receiver: Receiver) -> None:
-    """Nothing of it is kept."""
+    """And not kept."""
     for path in ("/v2/other/manifests/latest", "/v2/manifests/latest", "/manifests/latest"):
         assert ask(receiver, "PUT", path, MANIFEST).status in {400, 404}
     assert receiver.manifests == {}
@@ -195,22 +195,22 @@ def test_a_manifest_for_another_repository_is_refused(receiver: Receiver) -> Non
     ],
     ids=lambda raw: repr(raw[:30]),
 )
-def test_a_length_that_is_absent_or_absurd_is_refused(receiver: Receiver, headers: bytes) -> None:
-    """No more than 8 MiB are ever read, and there is always an answer."""
+def test_an_absent_or_absurd_length_is_refused(receiver: Receiver, headers: bytes) -> None:
+    """At most 8 MiB are read, and there is always an answer."""
     assert put(receiver, headers, b"5\r\nhello\r\n").startswith(b"HTTP/1.1 400 ")
     assert receiver.manifests == {}
 
 
-def test_a_body_that_is_cut_off_is_not_kept(receiver: Receiver) -> None:
-    """The client went away in the middle: by tag, no digest tells."""
+def test_an_interrupted_body_is_not_kept(receiver: Receiver) -> None:
+    """A push by tag has no digest to check."""
     put(receiver, b"Content-Length: 1000", b"half of it")
     assert receiver.manifests == {}
 
 
-def test_only_so_many_manifests_are_kept(
+def test_the_number_of_manifests_is_bounded(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An endless push ends."""
+    """So that an endless push ends."""
     monkeypatch.setattr(module, "MAX_UPLOADS", 3)
     statuses = [
         ask(receiver, "PUT", inside(receiver, "manifests/t"), b"%d" % n).status for n in range(5)
@@ -220,8 +220,8 @@ def test_only_so_many_manifests_are_kept(
 
 
 @pytest.mark.parametrize("method", ["DELETE", "PATCH", "OPTIONS", "BREW"])
-def test_nothing_else_is_allowed(receiver: Receiver, method: str) -> None:
-    """No upload is ever started."""
+def test_other_methods_are_refused(receiver: Receiver, method: str) -> None:
+    """None starts an upload."""
     assert ask(receiver, method, inside(receiver, "blobs/uploads/")).status >= 400
     assert receiver.manifests == {}
 
@@ -242,7 +242,7 @@ def test_tls_is_answered_in_plain_http(receiver: Receiver) -> None:
 @pytest.mark.parametrize(
     "junk", [b"\n", b"\0\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"x" * 70_000, b"\xff\n"]
 )
-def test_junk_does_no_harm_and_is_silent(
+def test_junk_is_ignored_silently(
     receiver: Receiver, junk: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A library prints nothing."""
@@ -251,10 +251,10 @@ def test_junk_does_no_harm_and_is_silent(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_client_that_resets_the_connection_is_silent(
+def test_a_reset_connection_is_ignored_silently(
     receiver: Receiver, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """An engine that was killed in the middle of a push."""
+    """Such as that of an engine killed during a push."""
     with socket.create_connection(address(receiver), timeout=5) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         path = inside(receiver, "manifests/latest").encode()
@@ -264,22 +264,24 @@ def test_a_client_that_resets_the_connection_is_silent(
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_absurd_length_is_silent(receiver: Receiver, capfd: pytest.CaptureFixture[str]) -> None:
-    """No traceback of a thread on the user's terminal."""
+def test_an_absurd_length_prints_nothing(
+    receiver: Receiver, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No thread's traceback on the user's terminal."""
     put(receiver, b"Content-Length: \xb2")
     assert capfd.readouterr() == ("", "")
 
 
-def test_it_is_gone_afterwards() -> None:
-    """Also where the push failed."""
+def test_the_port_is_closed_afterwards() -> None:
+    """Also when the push failed."""
     with contextlib.suppress(ZeroDivisionError), Receiver.listening() as listening:
         raise ZeroDivisionError
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address(listening), timeout=5)
 
 
-def test_a_crowd_of_strangers_does_not_keep_the_engine_out() -> None:
-    """Thousands of connections that say nothing: few threads, and the push goes on."""
+def test_idle_connections_do_not_block_the_engine() -> None:
+    """Of hundreds few have threads, and the push goes on."""
     before = threading.active_count()
     with contextlib.ExitStack() as stack, receiving(Manifests()) as repository:
         host, _, path = repository.partition("/")

@@ -1,4 +1,4 @@
-"""What other programs on this machine can make the receiver hold, and for how long."""
+"""Bounds on memory and time that other programs on this machine can take."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def ask(repository: str, method: str, path: str, body: bytes | None = None) -> i
 
 
 def resident() -> int:
-    """Return the bytes that this process has in memory."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def say(connection: socket.socket, data: bytes) -> None:
-    """Send, as far as the other side listens."""
+    """Send, unless the other side has closed the connection."""
     with contextlib.suppress(OSError):
         connection.sendall(data)
 
 
-def test_endless_headers_are_not_kept() -> None:
-    """A hundred lines of 64 KiB from each of 250 connections would be 1.6 GB."""
+def test_headers_are_bounded() -> None:
+    """A hundred lines of 64 KiB on each of 250 connections would be 1.6 GB."""
     header = b"X: " + b"x" * 65_000 + b"\r\n"
     with contextlib.ExitStack() as stack, receiving(Manifests()) as repository:
         connections = [stack.enter_context(connect(repository)) for _ in range(60)]
@@ -66,7 +66,7 @@ def test_headers_of_a_usual_length_are_read(size: int) -> None:
 
 
 def test_no_connection_outlives_the_push() -> None:
-    """Else whoever connects to each push of a watch has one more of its threads for ever."""
+    """Otherwise each push of a watch would leave a thread for each."""
     before = threading.active_count()
     with contextlib.ExitStack() as stack:
         for _ in range(3):
@@ -85,17 +85,17 @@ def test_no_connection_outlives_the_push() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"GET /v2/ HTT"])
 def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    """During the push, whether or not a request was begun."""
+    """During the push, before or within a request."""
     monkeypatch.setattr("imgload.registry.handler._Handler.timeout", 0.05)
     with receiving(Manifests()) as repository, connect(repository) as connection:
         say(connection, sent)
         assert connection.recv(100) == b""
 
 
-def test_who_knows_the_repository_has_only_so_many_connections(
+def test_connections_to_the_repository_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One more is refused; those that are there go on, and a place that is left is free again."""
+    """One more is refused, until another closes."""
     monkeypatch.setattr(server, "MAX_ADMITTED", 3)
     with contextlib.ExitStack() as stack, receiving(Manifests()) as repository:
         inside = f"HEAD /v2/{repository.partition('/')[2]}/blobs/{Digest.of(b'')} HTTP/1.1\r\n\r\n"
@@ -111,7 +111,7 @@ def test_who_knows_the_repository_has_only_so_many_connections(
             assert time.monotonic() < deadline, status
 
 
-def test_manifests_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_all_manifests_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two thousand of 8 MiB would be 16 GB."""
     monkeypatch.setattr(intake, "MAX_MANIFEST_BYTES", 2500)
     taken = Manifests()
@@ -123,10 +123,10 @@ def test_manifests_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         taken.manifest(Digest.of(bodies[3]), bodies[3])
 
 
-def test_all_layers_may_knock_at_once() -> None:
-    """Docker opens a connection or two for each; one that finds no place waits for a second."""
+def test_all_layers_may_connect_in_parallel() -> None:
+    """Docker opens one or two connections for each; one that finds no place waits for a second."""
     with contextlib.ExitStack() as stack:
-        crowded = stack.enter_context(server.LoopbackServer(BaseHTTPRequestHandler))
+        crowded = stack.enter_context(server.PushServer(BaseHTTPRequestHandler))
         for _ in range(server.MAX_ADMITTED):  # and nobody is let in
             address = ("127.0.0.1", crowded.server_address[1])
             stack.enter_context(socket.create_connection(address, timeout=0.5))

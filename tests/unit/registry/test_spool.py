@@ -1,4 +1,4 @@
-"""A blob that is kept until it is known where it belongs."""
+"""A blob that is stored until its destination is known."""
 
 import hashlib
 import resource
@@ -26,8 +26,8 @@ def content(spool: Spool) -> bytes:
 
 
 @given(st.lists(st.binary(max_size=50), max_size=8))
-def test_what_was_written_is_kept(pieces: list[bytes]) -> None:
-    """In order, with its size and digest; and it can be read again."""
+def test_a_spool_keeps_its_content(pieces: list[bytes]) -> None:
+    """In order, with size and digest; it can be read twice."""
     spool, whole = filled(*pieces), b"".join(pieces)
     for _ in range(2):
         assert content(spool) == whole
@@ -37,8 +37,8 @@ def test_what_was_written_is_kept(pieces: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("size", [IN_MEMORY - 1, IN_MEMORY, IN_MEMORY + 1, 3 * IN_MEMORY])
-def test_what_does_not_fit_in_memory_is_kept_too(size: int) -> None:
-    """In a file without a name, beyond a limit that is no limit of what is kept."""
+def test_a_spool_keeps_content_beyond_its_memory(size: int) -> None:
+    """In a file without a name."""
     piece = hashlib.sha256(b"x").digest() * (size // 32) + b"y" * (size % 32)
     spool = filled(piece[:100], piece[100:])
     assert content(spool) == piece
@@ -46,7 +46,7 @@ def test_what_does_not_fit_in_memory_is_kept_too(size: int) -> None:
     spool.close()
 
 
-def test_a_large_blob_is_not_held_in_memory() -> None:
+def test_a_large_spool_is_not_in_memory() -> None:
     """Neither while it is written nor while it is read."""
     piece = bytes(1 << 20)
     with memory_below(8 << 20):
@@ -56,7 +56,7 @@ def test_a_large_blob_is_not_held_in_memory() -> None:
 
 
 @pytest.mark.parametrize("content_of", [b"", b"other", b"app\n"])
-def test_other_content_is_not_taken(content_of: bytes) -> None:
+def test_check_refuses_another_digest(content_of: bytes) -> None:
     """The message has both digests."""
     spool = filled(content_of)
     with pytest.raises(DigestMismatch) as caught:
@@ -66,8 +66,8 @@ def test_other_content_is_not_taken(content_of: bytes) -> None:
 
 
 @pytest.mark.parametrize(("size", "kept"), [(9, True), (10, True), (11, False)])
-def test_beyond_its_limit_only_digest_and_size_are_kept(size: int, *, kept: bool) -> None:
-    """A blob that is not needed costs nothing, however long it is."""
+def test_a_spool_beyond_its_limit_keeps_only_digest_and_size(size: int, *, kept: bool) -> None:
+    """A blob that nobody needs costs nothing, however long it is."""
     whole = b"0123456789abcdef"[:size]
     spool = filled(whole[:5], whole[5:], limit=10)
     assert (spool.kept, content(spool)) == (kept, whole if kept else b"")
@@ -75,8 +75,7 @@ def test_beyond_its_limit_only_digest_and_size_are_kept(size: int, *, kept: bool
     spool.check(Digest.of(whole))
 
 
-def test_writing_goes_on_beyond_the_limit() -> None:
-    """The digest is that of everything."""
+def test_a_spool_beyond_its_limit_hashes_all_content() -> None:
     spool = filled(*[b"piece"] * 100, limit=7)
     assert (spool.kept, spool.size) == (False, 500)
     spool.check(Digest.of(b"piece" * 100))
@@ -84,21 +83,19 @@ def test_writing_goes_on_beyond_the_limit() -> None:
         spool.check(Digest.of(b"piece"))
 
 
-def test_nothing_is_a_blob_too() -> None:
-    """Its digest is well known."""
+def test_an_empty_blob_is_kept() -> None:
     spool = filled()
     assert (content(spool), spool.size, spool.kept) == (b"", 0, True)
     spool.check(Digest.of(b""))
 
 
-def test_a_limit_of_nothing_keeps_nothing() -> None:
-    """Only the empty blob fits."""
+def test_a_limit_of_zero_keeps_only_the_empty_blob() -> None:
     assert filled(limit=0).kept
     assert not filled(b"x", limit=0).kept
 
 
-def test_what_was_let_go_is_gone() -> None:
-    """And letting go twice does no harm."""
+def test_close_discards_the_content() -> None:
+    """A second call does nothing."""
     spool = filled(b"app")
     spool.close()
     spool.close()
@@ -106,8 +103,8 @@ def test_what_was_let_go_is_gone() -> None:
     spool.check(Digest.of(b"app"))
 
 
-def test_all_blobs_together_take_no_more_than_their_room() -> None:
-    """The second does not fit; what the first took is free again when that is let go."""
+def test_all_spools_share_one_quota() -> None:
+    """The second does not fit; closing the first frees its bytes."""
     room = Room(10)
     first, second, third = (Spool(1 << 30, room) for _ in range(3))
     for spool in (first, second):
@@ -119,8 +116,10 @@ def test_all_blobs_together_take_no_more_than_their_room() -> None:
     second.check(Digest.of(b"1234567"))
 
 
-def test_a_disk_that_is_full_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No blob is kept, and the upload goes on: it may be one that nobody needs."""
+def test_a_failed_write_drops_the_content_and_names_the_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The upload goes on: nobody may need the blob."""
     monkeypatch.setattr("tempfile.tempdir", "/proc/nowhere")
     spool = filled(bytes(IN_MEMORY), b"x", b"y")
     assert not spool.kept
@@ -128,8 +127,8 @@ def test_a_disk_that_is_full_is_told_as_such(monkeypatch: pytest.MonkeyPatch) ->
     assert spool.size == IN_MEMORY + 2
 
 
-def test_a_disk_that_is_full_at_the_last_bytes_lets_go_of_the_blob() -> None:
-    """They are still in a buffer when the blob is complete."""
+def test_a_disk_that_is_full_at_the_last_bytes_drops_the_content() -> None:
+    """They are still buffered when the blob is complete."""
     pieces = bytes(IN_MEMORY + 1), bytes(100)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (IN_MEMORY + 50, limits[1]))
@@ -143,8 +142,8 @@ def test_a_disk_that_is_full_at_the_last_bytes_lets_go_of_the_blob() -> None:
     assert spool.why.endswith("File too large")
 
 
-def test_no_temporary_folder_lets_go_of_the_blob(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where none can be written to, `tempfile` itself raises."""
+def test_a_missing_temporary_folder_drops_the_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tempfile` itself raises where no folder is writable."""
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
     spool = filled(bytes(IN_MEMORY + 1))

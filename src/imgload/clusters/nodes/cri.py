@@ -1,4 +1,4 @@
-"""What ``crictl`` prints, understood: the kubelet's own view of a node's images."""
+"""Commands of ``crictl``, and parsers of their output: the kubelet's view of a node's images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from imgload.core.errors import ArchiveInvalid, NodeUnusable, reason
 from imgload.oci.digest import Digest
 
 NOT_PERMITTED = 126
+CONTAINERS = ("crictl", "ps", "-a", "-o", "json")
 _NO_IMAGE = "no such image"
 _NOT_CONNECTED = (
     "validate service connection",
@@ -19,19 +20,18 @@ _NOT_CONNECTED = (
     "code = Unimplemented",
     "dial unix",
 )
-"""crictl on a socket where nobody answers, or a containerd without its CRI plugin (cri-tools
+"""crictl on a socket without a server, or on a containerd without its CRI plugin (cri-tools
 ``cmd/crictl/main.go``)."""
-_CRI_STATE = "see whether containerd runs its CRI plugin, on the node: ctr plugins ls -d id==cri"
-CONTAINERS = ("crictl", "ps", "-a", "-o", "json")
+_CRI_HINT = "check that containerd runs its CRI plugin, on the node: ctr plugins ls -d id==cri"
 
 
 def inspect_image(name: str) -> tuple[str, ...]:
-    """Return the command that asks CRI about an image."""
+    """Return the command that queries CRI for an image."""
     return ("crictl", "inspecti", name)
 
 
 def pull_image(name: str) -> tuple[str, ...]:
-    """Return the command that has CRI pull an image."""
+    """Return the command that makes CRI pull an image."""
     return ("crictl", "pull", name)
 
 
@@ -40,8 +40,8 @@ class CriAnswer:
     """CRI's answer about one name.
 
     Args:
-        image_id: None when CRI does not know the name, or gave no answer.
-        failure: why it gave no answer; empty when it did.
+        image_id: None when CRI does not know the name, or failed.
+        failure: why it failed; empty when it did not.
 
     """
 
@@ -50,10 +50,10 @@ class CriAnswer:
 
 
 def parse_inspect(output: Output) -> CriAnswer | None:
-    """Understand ``crictl inspecti``; None where the node has no crictl.
+    """Parse the output of ``crictl inspecti``; None where the node has no crictl.
 
     Raises:
-        NodeUnusable: when crictl does not reach CRI, which says nothing about the image.
+        NodeUnusable: when crictl does not reach CRI, so that nothing is known about the image.
 
     """
     if output.exit_status in {NOT_FOUND, NOT_PERMITTED}:
@@ -61,34 +61,33 @@ def parse_inspect(output: Output) -> CriAnswer | None:
     if output.exit_status:
         failure = reason(output.text)
         if any(words in failure for words in _NOT_CONNECTED):
-            raise NodeUnusable(f"crictl does not reach CRI: {failure}", hint=_CRI_STATE)
+            raise NodeUnusable(f"crictl does not reach CRI: {failure}", hint=_CRI_HINT)
         return CriAnswer(None, "" if _NO_IMAGE in failure else failure)
     try:
-        status: Any = json.loads(output.stdout)["status"]
-        return CriAnswer(Digest.parse(status["id"]))
+        return CriAnswer(Digest.parse(json.loads(output.stdout)["status"]["id"]))
     except (ValueError, KeyError, TypeError, RecursionError, ArchiveInvalid):
-        return CriAnswer(None, "crictl inspecti printed something that is not understood")
+        return CriAnswer(None, "cannot parse the output of crictl inspecti")
 
 
 def parse_containers(output: Output) -> frozenset[str]:
-    """Return all that ``crictl ps -a`` calls the images of containers: names, IDs, digests.
+    """Return the names, IDs and digests by which ``crictl ps -a`` lists containers' images.
 
     Raises:
-        NodeUnusable: when there is a crictl and it fails: an image in use might not look so.
+        NodeUnusable: when crictl exists and fails: an image in use might look unused.
 
     """
     if output.exit_status in {NOT_FOUND, NOT_PERMITTED}:
         return frozenset()
     if output.exit_status:
         failure = reason(output.text)
-        raise NodeUnusable(f"crictl does not list the containers: {failure}", hint=_CRI_STATE)
+        raise NodeUnusable(f"crictl does not list the containers: {failure}", hint=_CRI_HINT)
     try:
         containers: Any = json.loads(output.stdout)["containers"]
-        called = [(c.get("imageRef"), c.get("imageId"), _image(c)) for c in containers]
+        names = [
+            name
+            for c in containers
+            for name in (c.get("imageRef"), c.get("imageId"), (c.get("image") or {}).get("image"))
+        ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return frozenset()
-    return frozenset(name for names in called for name in names if isinstance(name, str) and name)
-
-
-def _image(container: Any) -> Any:
-    return (container.get("image") or {}).get("image")
+    return frozenset(name for name in names if isinstance(name, str) and name)

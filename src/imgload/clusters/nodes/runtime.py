@@ -1,8 +1,4 @@
-"""Where containerd is on a node, and how its programs are called there.
-
-k3s has both inside its one program: containerd listens elsewhere and keeps its content and its
-configuration elsewhere (k3s, pkg/ctr/main.go and pkg/agent/containerd).
-"""
+"""Where containerd is on a node, and how its programs are called there."""
 
 from __future__ import annotations
 
@@ -15,11 +11,10 @@ from imgload.core.errors import NodeUnusable
 Command = tuple[str, ...]
 _USUAL_SOCKET = "/run/containerd/containerd.sock"
 _K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
-_SOCKETS = (_K3S_SOCKET, _USUAL_SOCKET)
 _WITH_REASON = (
     'exec 3>&1; said=$("$@" 2>&1 >&3 3>&-) && exit; status=$?; printf %s "$said"; exit $status'
 )
-"""Prints what a program says on stderr when it fails: a batch keeps only stdout."""
+"""Prints the stderr of a program that fails: a batch keeps only stdout."""
 _OF_PROCESS = r"""
 for process in $(grep -lx containerd /proc/[0-9]*/comm 2>/dev/null); do
     process=${process%/comm}
@@ -37,23 +32,26 @@ exec "$@"
 """
 """Prints the configuration of the containerd that runs, which may have been given another file than
 the usual one; not of one that runs in a pod, or that dockerd started for itself."""
-_PROGRAMS = ("ctr", "crictl", "k3s")
-_LOOK = """
-for socket in {sockets}; do if [ -S $socket ]; then echo socket $socket; fi; done
-for name in {programs}; do if command -v $name >/dev/null; then echo program $name; fi; done
+_LOOK = f"""
+for socket in {_K3S_SOCKET} {_USUAL_SOCKET}; do
+    if [ -S $socket ]; then echo socket $socket; fi
+done
+for name in ctr crictl k3s; do if command -v $name >/dev/null; then echo program $name; fi; done
 """
+LOOK = ("sh", "-c", _LOOK)
+"""The command that lists the containerd sockets and programs in a container."""
 
 
 @attrs.frozen
-class Runtime:
-    """A node's containerd.
+class Containerd:
+    """Where containerd is on a node.
 
     Args:
-        programs: what to call in place of a program's usual name.
+        programs: the command lines of programs, where they are not just their names.
         config: the command that prints containerd's configuration.
         root: the folder of its content.
-        socket: where it listens. crictl is given it, whatever /etc/crictl.yaml names: only the
-            CRI of this containerd can say whether this containerd's images are known.
+        socket: where it listens. crictl connects to it as well, whatever /etc/crictl.yaml names:
+            only the CRI of this containerd can report whether it knows this containerd's images.
 
     """
 
@@ -63,7 +61,7 @@ class Runtime:
     socket: str = _USUAL_SOCKET
 
     def spelled(self, command: Sequence[str]) -> Command:
-        """Return a command as this node has it."""
+        """Return the command line of a command on this node."""
         program, *arguments = command
         words = self.programs.get(program, (program,))
         if program == "crictl":
@@ -79,46 +77,46 @@ class Runtime:
 
     @property
     def start(self) -> Command:
-        """The command that prints something else after each start of containerd."""
+        """The command whose output changes with each start of containerd."""
         return ("stat", "-c", "%i %z", self.socket)
 
+    @property
+    def free(self) -> Command:
+        """The command that prints the free space of the content's file system."""
+        return ("df", "-Pk", self.root)
 
-CONTAINERD = Runtime()
-K3S = Runtime(
+
+CONTAINERD = Containerd()
+K3S = Containerd(
     programs={"ctr": ("ctr", "--address", _K3S_SOCKET)},
     config=("cat", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"),
     root="/var/lib/rancher/k3s/agent/containerd",
     socket=_K3S_SOCKET,
 )
+"""k3s contains containerd and its programs (k3s, pkg/ctr/main.go and pkg/agent/containerd)."""
 
 
-def look_command() -> Command:
-    """Return the command that says which containerd a container runs."""
-    look = _LOOK.format(sockets=" ".join(_SOCKETS), programs=" ".join(_PROGRAMS))
-    return ("sh", "-c", look)
-
-
-def parse_look(text: str) -> Runtime:
-    """Understand what `look_command` printed.
+def parse_look(text: str) -> Containerd:
+    """Parse the output of `LOOK`.
 
     Raises:
-        NodeUnusable: when no containerd is there, or nothing to speak to it with.
+        NodeUnusable: when there is no containerd, or no program to control it.
 
     """
-    there = set(text.splitlines())
-    if not any(f"socket {socket}" in there for socket in _SOCKETS):
+    lines = set(text.splitlines())
+    if not lines & {f"socket {_K3S_SOCKET}", f"socket {_USUAL_SOCKET}"}:
         raise NodeUnusable(
-            f"no containerd runs there: there is no {' and no '.join(_SOCKETS)}",
+            f"containerd does not run there: no {_K3S_SOCKET} and no {_USUAL_SOCKET}",
             hint="name a container that is a node: see imgload clusters",
         )
-    found = K3S if f"socket {_K3S_SOCKET}" in there else CONTAINERD
-    absent = [name for name in ("ctr", "crictl") if f"program {name}" not in there]
-    if "program k3s" in there:
-        inside = {name: ("k3s", name) for name in absent}
-        return attrs.evolve(found, programs={**found.programs, **inside})
-    if "ctr" in absent:
+    runtime = K3S if f"socket {_K3S_SOCKET}" in lines else CONTAINERD
+    missing = [name for name in ("ctr", "crictl") if f"program {name}" not in lines]
+    if "program k3s" in lines:
+        programs = {**runtime.programs, **{name: ("k3s", name) for name in missing}}
+        return attrs.evolve(runtime, programs=programs)
+    if "ctr" in missing:
         raise NodeUnusable(
-            "containerd runs there, and there is no ctr to speak to it with",
-            hint="put containerd's ctr on the PATH there: its own release has it",
+            "containerd runs there, but there is no ctr to control it",
+            hint="put ctr from containerd's release on the PATH there",
         )
-    return found
+    return runtime

@@ -1,4 +1,4 @@
-"""What a node has, read in one exec, or two where CRI's snapshotter is not the usual one."""
+"""Which images, layers and names a node has: the query, the commands, and the parsed result."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import attrs
 
 from imgload.clusters.nodes import containerd, cri
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.runtime import CONTAINERD, Runtime
+from imgload.clusters.nodes.runtime import CONTAINERD, Containerd
 from imgload.core.errors import ArchiveInvalid, NodeUnusable
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
 
-MACHINE = ("uname", "-m")
 CRICTL_CONFIG = ("cat", "/etc/crictl.yaml")
+_MACHINE = ("uname", "-m")
 _ENDPOINT = re.compile(r"^[ \t]*runtime-endpoint:[ \t]*[\"']?([^\s\"']+)", re.MULTILINE)
 _OTHER_RUNTIMES = ("docker", "crio")
 _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
@@ -38,10 +38,15 @@ class NamedImage(Protocol):
 
 @attrs.frozen
 class Question:
-    """What to read of a node: everything about these names, image IDs and records' targets.
+    """What to read from a node.
 
-    `loaded` are the names with their image IDs, as far as these are known; `asks_cri` is whether
-    CRI is asked about the names, too.
+    Args:
+        names: names of images.
+        image_ids: image IDs.
+        targets: digests of manifests or indexes, whose names are read as well.
+        loaded: the names with their image IDs, where these are known.
+        asks_cri: whether to query CRI for the names, too.
+
     """
 
     names: tuple[str, ...]
@@ -52,7 +57,7 @@ class Question:
 
     @classmethod
     def about(cls, images: Sequence[NamedImage]) -> Question:
-        """Return what to read about some images."""
+        """Return the query for some images."""
         return cls(
             tuple(dict.fromkeys(image.name for image in images)),
             tuple(dict.fromkeys(image.image_id for image in images if image.image_id)),
@@ -61,29 +66,24 @@ class Question:
 
     @property
     def records(self) -> tuple[str, ...]:
-        """The names of the records to read; never none, which would mean all."""
+        """The names of the records to read; never empty, which would select all."""
         return self.names or ("none",)
-
-    @property
-    def names_for_cri(self) -> tuple[str, ...]:
-        """The names that CRI is asked about."""
-        return self.names if self.asks_cri else ()
 
 
 NOTHING = Question((), ())
-"""Nothing but the node's traits."""
+"""Reads only the node's traits."""
 
 
 @attrs.frozen
 class Traits:
-    """What does not change about a node until its containerd is started again.
+    """Properties of a node that only change when its containerd restarts.
 
     Args:
         version: containerd's.
         snapshotter: CRI's.
         platform: the machine's.
-        free: bytes; None when not known.
-        start: what tells this start of containerd from others; empty when not known.
+        free: free disk space in bytes; None when unknown.
+        start: identifies this start of containerd; empty when unknown.
 
     """
 
@@ -96,16 +96,16 @@ class Traits:
 
 @attrs.frozen
 class Survey:
-    """What a node has.
+    """Images, layers and names on a node.
 
     Args:
         traits: of the node.
-        records: the image records asked for by name, with the digest each points to.
+        records: the requested image records: names with the digests they point to.
         content: the content store.
         snapshots: chain IDs unpacked in CRI's snapshotter.
-        configs: the configs asked for, where the node has them, as read back.
-        cri: CRI's answer for each name asked for; empty where the node has no crictl.
-        unseen: names of records that CRI has not taken over, as containerd's labels tell.
+        configs: the requested configs that the node has, as read back.
+        cri: CRI's answer for each requested name; empty where the node has no crictl.
+        unseen: names of records that CRI has not registered, according to containerd's labels.
         fresh: whether it was read for this load, and is not left from the one before.
         at: when it was read, by the monotonic clock.
 
@@ -122,74 +122,43 @@ class Survey:
     at: float = attrs.field(factory=time.monotonic, eq=False)
 
     def has(self, name: str, image_id: Digest) -> bool:
-        """Whether the name leads to exactly that image on containerd."""
+        """Return whether a name points to exactly that image in containerd."""
         target = self.records.get(name)
         return target is not None and self.content.configs_under(target) == {image_id}
 
     def named_otherwise(self, question: Question) -> tuple[Digest, ...]:
-        """Return the manifests of images that are there, while a name asked for leads to none.
+        """Return the manifests of requested images that lack a requested name.
 
-        Their other names are worth a second look: such an image is only tagged. CRI's record by
-        image ID cannot be relied on: there is none after a name was moved to an image.
+        Their other names are worth a second query: such an image only has to be tagged. CRI's
+        record by image ID is no substitute: it is missing after a name was moved to an image.
         """
         wanted = set(question.image_ids)
         manifests = {m for m, config in self.content.configs.items() if config in wanted}
-        if manifests and any(self.records.get(name) not in manifests for name in question.names):
-            return tuple(manifests)
-        return ()
+        if all(self.records.get(name) in manifests for name in question.names):
+            return ()
+        return tuple(manifests)
 
     def names_of(self, image_id: Digest) -> list[str]:
-        """Return all names under which the node has an image."""
+        """Return all names of an image on the node."""
         return [name for name in self.records if self.has(name, image_id)]
 
 
-def trait_commands(runtime: Runtime = CONTAINERD) -> list[Sequence[str]]:
-    """Return the commands that tell a node's traits."""
-    return [
-        containerd.VERSION,
-        runtime.dump,
-        MACHINE,
-        free_command(runtime),
-        CRICTL_CONFIG,
-        runtime.start,
-    ]
-
-
-def free_command(runtime: Runtime) -> Sequence[str]:
-    """Return the command that tells how much room a node has."""
-    return ("df", "-Pk", runtime.root)
-
-
-def state_commands(question: Question, snapshotter: str) -> list[list[Sequence[str]]]:
-    """Return the commands that tell what a node has, in groups to run side by side."""
-    return [
-        [
-            *(containerd.content_of(image_id) for image_id in question.image_ids),
-            *(cri.inspect_image(name) for name in question.names_for_cri),
-        ],
-        [
-            containerd.images_of(question.records, question.targets),
-            containerd.CONTENT,
-            containerd.snapshots_of(snapshotter),
-        ],
-    ]
-
-
-def names_command(question: Question) -> Sequence[str]:
-    """Return the command that lists what some names, and CRI's own by image ID, lead to."""
-    return containerd.images_of([*question.records, *map(str, question.image_ids)], ())
+def trait_commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:
+    """Return the commands that print a node's traits."""
+    commands = containerd.VERSION, runtime.dump, _MACHINE, runtime.free, CRICTL_CONFIG
+    return [*commands, runtime.start]
 
 
 def read_traits(outputs: Sequence[Output], see_config: str = "") -> Traits:
-    """Understand the answers to `trait_commands`.
+    """Parse the outputs of `trait_commands`.
 
     Args:
-        outputs: the answers.
+        outputs: the outputs.
         see_config: the command that shows a user containerd's configuration.
 
     Raises:
         NodeUnusable: when containerd does not answer, when pods do not run on it, or when CRI's
-            snapshotter cannot be read: an image unpacked for another one is of no use to pods.
+            snapshotter cannot be read: pods cannot use an image unpacked for another one.
 
     """
     version, config, machine, free, crictl, start = outputs
@@ -198,7 +167,11 @@ def read_traits(outputs: Sequence[Output], see_config: str = "") -> Traits:
         raise NodeUnusable("containerd does not answer: ctr version failed")
     snapshotter = containerd.parse_snapshotter(config.text)
     if config.exit_status or snapshotter is None:
-        raise NodeUnusable(_unread(config), hint=see_config and f"see why: {see_config}")
+        why = f"exit status {config.exit_status}" if config.exit_status else "cannot parse it"
+        raise NodeUnusable(
+            f"CRI's snapshotter cannot be read from containerd's configuration: {why}",
+            hint=see_config and f"check it: {see_config}",
+        )
     return Traits(
         version=containerd.parse_version(version.text),
         snapshotter=snapshotter,
@@ -209,62 +182,70 @@ def read_traits(outputs: Sequence[Output], see_config: str = "") -> Traits:
 
 
 def parse_start(output: Output) -> str:
-    """Return what tells this start of containerd from others; empty when not known."""
+    """Return an identifier of this start of containerd; empty when unknown."""
     return "" if output.exit_status else output.text.strip()
 
 
-def _unread(config: Output) -> str:
-    why = f"exit status {config.exit_status}" if config.exit_status else "it is not understood"
-    return f"CRI's snapshotter cannot be read from containerd's configuration: {why}"
-
-
 def parse_free(text: str) -> int | None:
-    """Return the free bytes out of df's answer, or None."""
-    available = _AVAILABLE.search(text)
-    return int(available.group(1)) * 1024 if available else None
+    """Return the free bytes from the output of df, or None."""
+    match = _AVAILABLE.search(text)
+    return int(match.group(1)) * 1024 if match else None
 
 
 def require_containerd(settings: str) -> None:
-    """Refuse a node whose kubelet does not look into containerd, even when one runs there.
+    """Refuse a node whose kubelet uses another runtime, even if a containerd runs there.
 
     minikube writes the kubelet's runtime into crictl's settings (pkg/minikube/cruntime/cri.go);
-    below its Docker a containerd runs.
+    its Docker runs on a containerd.
     """
-    endpoint = found.group(1) if (found := _ENDPOINT.search(settings)) else ""
+    match = _ENDPOINT.search(settings)
+    endpoint = match.group(1) if match else ""
     if any(name in endpoint.rpartition("/")[2] for name in _OTHER_RUNTIMES):
         raise NodeUnusable(
-            f"its pods are run by {endpoint}, which does not look into containerd",
+            f"its pods run on {endpoint}, which does not use containerd's images",
             hint="make the cluster with: minikube start --container-runtime=containerd;"
             " or load with: minikube image load",
         )
 
 
+def state_commands(question: Question, snapshotter: str) -> list[list[Sequence[str]]]:
+    """Return the commands that answer a query, in groups to run in parallel."""
+    return [
+        [
+            *(containerd.content_of(image_id) for image_id in question.image_ids),
+            *(cri.inspect_image(name) for name in question.names if question.asks_cri),
+        ],
+        [
+            containerd.images_of(question.records, question.targets),
+            containerd.CONTENT,
+            containerd.snapshots_of(snapshotter),
+        ],
+    ]
+
+
 def read_state(question: Question, traits: Traits, outputs: Sequence[Output]) -> Survey:
-    """Understand the answers to `state_commands`."""
+    """Parse the outputs of `state_commands`; NodeUnusable when containerd fails."""
     *rest, images, content, snapshots = outputs
     if images.exit_status or content.exit_status or snapshots.exit_status:
         raise NodeUnusable("containerd does not list its images, content or snapshots")
     blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
-    asked = zip(question.names_for_cri, map(cri.parse_inspect, answers), strict=True)
+    by_name = zip(question.names, map(cri.parse_inspect, answers), strict=question.asks_cri)
+    configs = map(_config, question.image_ids, blobs)
     return Survey(
         traits=traits,
         records=containerd.parse_images(images.text),
         content=containerd.parse_content(content.text),
         snapshots=containerd.parse_snapshots(snapshots.text),
-        configs=_configs(question.image_ids, blobs),
-        cri={name: answer for name, answer in asked if answer is not None},
+        configs={config.digest: config for config in configs if config},
+        cri={name: answer for name, answer in by_name if answer is not None},
         unseen=containerd.parse_unseen(images.text),
     )
 
 
-def _configs(image_ids: Sequence[Digest], blobs: Sequence[Output]) -> dict[Digest, ImageConfig]:
-    """Return the configs that are really those: digest taken of what the node returned."""
-    found: dict[Digest, ImageConfig] = {}
-    for image_id, blob in zip(image_ids, blobs, strict=True):
-        try:
-            config = ImageConfig.parse(blob.stdout)
-        except ArchiveInvalid:
-            continue
-        if blob.exit_status == 0 and config.digest == image_id:
-            found[image_id] = config
-    return found
+def _config(image_id: Digest, blob: Output) -> ImageConfig | None:
+    """Return a config whose digest, computed from the node's output, is the image ID."""
+    try:
+        config = ImageConfig.parse(blob.stdout)
+    except ArchiveInvalid:
+        return None
+    return config if blob.exit_status == 0 and config.digest == image_id else None

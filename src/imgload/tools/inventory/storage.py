@@ -14,7 +14,7 @@ import attrs
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.labels import parse_marks
+from imgload.clusters.nodes.containerd import parse_marks
 from imgload.oci.digest import Digest
 
 _SHA256 = "sha256:[0-9a-f]{64}"

@@ -1,4 +1,4 @@
-"""A node's images as ctr prints them, made up."""
+"""Made-up output of ctr about a node's images."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,10 +73,10 @@ def printed(
     """Return the answers to `inventory_commands`.
 
     Args:
-        images: what is there.
-        containers: of each what it was made from, and the snapshot that its own lies on.
-        in_cri: what crictl says of containers; None where there is no crictl.
-        on_disk: whether the content store's files could be found.
+        images: the node's images.
+        containers: the image of each container, and the parent of its snapshot.
+        in_cri: crictl's output about containers; None where there is no crictl.
+        on_disk: whether the content store's files can be listed.
 
     """
     blobs = {d: labels for image in images for d, labels in image.blobs.items()}
@@ -113,5 +113,5 @@ def _output(lines: Iterable[str]) -> Output:
 
 
 def inventory(*images: Stored, **options: object) -> Inventory:
-    """Return what is understood of such a node."""
+    """Return the parsed inventory of such a node."""
     return read_inventory("overlayfs", printed(images, **options))  # type: ignore[arg-type]

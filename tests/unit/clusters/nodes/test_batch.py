@@ -1,4 +1,4 @@
-"""Several commands in one shell, run by this machine's own sh."""
+"""Several commands in one shell, run by this machine's sh."""
 
 import os
 import subprocess
@@ -59,8 +59,8 @@ def test_an_argument_never_becomes_shell_text(
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")), max_size=12))
-def test_any_arguments_arrive_as_they_are(arguments: list[str]) -> None:
-    """More than nine as well, where $10 would be $1 and a zero."""
+def test_batch_passes_arguments_unchanged(arguments: list[str]) -> None:
+    """Also beyond nine, where $10 would be $1 and a zero."""
     [output] = run(["printf", "<%s>", *arguments])
     expected = "".join(f"<{a}>" for a in arguments) or "<>"
     assert output == Output(0, expected.encode())
@@ -68,13 +68,13 @@ def test_any_arguments_arrive_as_they_are(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("status", [0, 1, 2, 42, 126, 255])
 def test_each_command_has_its_own_exit_status(status: int) -> None:
-    """A failing one does not stop the others."""
+    """A command that fails does not stop the others."""
     outputs = run(["sh", "-c", f"exit {status}"], ["true"], ["false"])
     assert [o.exit_status for o in outputs] == [status, 0, 1]
 
 
-def test_a_command_that_is_not_there_is_status_127() -> None:
-    """A node without crictl."""
+def test_a_missing_command_has_exit_status_127() -> None:
+    """Such as crictl on some nodes."""
     [missing, present] = run(["imgload-no-such-program", "x"], ["echo", "y"])
     assert missing == Output(127, b"")
     assert present == Output(0, b"y\n")
@@ -84,14 +84,14 @@ def test_a_command_that_is_not_there_is_status_127() -> None:
     "text",
     ["", "\n", "\n\n", "no newline", "newline\n", "\nbefore", "a\n0\nb\n", "imgload 0\n"],
 )
-def test_output_comes_through_byte_for_byte(text: str) -> None:
+def test_output_is_unchanged(text: str) -> None:
     """Whether it ends with a newline or not."""
     first, second = run(["printf", "%s", text], ["printf", "%s", text])
     assert first.stdout == second.stdout == text.encode()
 
 
 def test_output_that_looks_like_a_marker_is_output() -> None:
-    """Another run's marker is none of ours: it cannot be guessed."""
+    """It has another run's marker, since this run's cannot be guessed."""
     _, marker = batch_argv([["true"]])
     fake = f"\n{marker} 0\n\n{'0' * 32} 0\n"
     [output, following] = run(["printf", "%s", fake], ["echo", "x"])
@@ -99,14 +99,14 @@ def test_output_that_looks_like_a_marker_is_output() -> None:
     assert following == Output(0, b"x\n")
 
 
-def test_binary_output_is_kept() -> None:
-    """Blobs are read this way; text replaces what is no UTF-8."""
+def test_binary_output_is_unchanged() -> None:
+    """Blobs are read this way; `text` replaces bytes that are not UTF-8."""
     [output] = run(["printf", r"\377\376x"])
     assert output.stdout == b"\xff\xfex"
     assert output.text == "\N{REPLACEMENT CHARACTER}" * 2 + "x"
 
 
-def test_a_shell_that_was_cut_short_gives_fewer_outputs() -> None:
+def test_an_interrupted_shell_gives_fewer_outputs() -> None:
     """The caller counts them."""
     argv, marker = batch_argv([["echo", "one"], ["echo", "two"]])
     whole = subprocess.run(argv, capture_output=True, check=True).stdout
@@ -118,12 +118,12 @@ def test_a_shell_that_was_cut_short_gives_fewer_outputs() -> None:
 
 
 def test_no_marker_is_used_twice() -> None:
-    """What one run printed cannot be replayed to the next."""
+    """The output of one run cannot be replayed in the next."""
     assert len({batch_argv([["true"]])[1] for _ in range(50)}) == 50
 
 
-def test_groups_run_side_by_side(tmp_path: Path) -> None:
-    """Each waits for what the other does, and the outputs come in the order of the commands."""
+def test_groups_run_in_parallel(tmp_path: Path) -> None:
+    """Each waits for the other, and the outputs are in the order of the commands."""
     fifos = [str(tmp_path / name) for name in "ab"]
     for fifo in fifos:
         os.mkfifo(fifo)
@@ -143,7 +143,7 @@ def test_groups_run_side_by_side(tmp_path: Path) -> None:
     assert outputs[2].stdout == b"x" * 300_000
 
 
-def test_only_the_command_before_all_has_the_input() -> None:
+def test_only_the_first_command_reads_the_input() -> None:
     """It is an import that reads an archive."""
     argv, marker = batch_argv([["cat"]], [["printf", "b"]], before=[["head", "-c", "3"]])
     done = subprocess.run(argv, capture_output=True, check=True, input=b"abc")
@@ -151,8 +151,8 @@ def test_only_the_command_before_all_has_the_input() -> None:
 
 
 @pytest.mark.parametrize("status", [1, 2, 127])
-def test_what_comes_after_a_failed_import_is_not_run(status: int) -> None:
-    """Its exit status is the shell's: 0 would be taken for a connection that broke."""
+def test_commands_after_a_failed_import_do_not_run(status: int) -> None:
+    """The shell exits with its status: 0 would look like a broken connection."""
     fail = ["sh", "-c", f"exit {status}"]
     argv, marker = batch_argv([["printf", "b"]], [["printf", "c"]], before=[fail])
     done = subprocess.run(argv, capture_output=True, check=False, input=b"abc")
@@ -160,7 +160,7 @@ def test_what_comes_after_a_failed_import_is_not_run(status: int) -> None:
     assert parse_batch(done.stdout, marker, 3) == [Output(status, b"")]
 
 
-def test_a_group_that_was_cut_short_is_not_taken_for_the_next() -> None:
+def test_an_interrupted_group_is_not_mistaken_for_the_next() -> None:
     """Outputs are numbered."""
     argv, marker = batch_argv([["echo", "one"], ["sh", "-c", "kill -9 $PPID"]], [["echo", "two"]])
     done = subprocess.run(argv, capture_output=True, check=False)
@@ -168,14 +168,14 @@ def test_a_group_that_was_cut_short_is_not_taken_for_the_next() -> None:
 
 
 @given(st.binary(), st.integers(0, 5))
-def test_any_output_is_read(data: bytes, count: int) -> None:
+def test_parse_batch_accepts_any_output(data: bytes, count: int) -> None:
     """Without markers there are no outputs."""
     assert parse_batch(data, "f" * 32, count) == []
 
 
 @pytest.mark.parametrize(("words", "count"), [(["x" * 60], 3000), (["y" * 60_000] * 2, 30)])
-def test_what_is_too_much_for_one_exec_takes_several(words: list[str], count: int) -> None:
-    """A kernel takes 128 KiB for one argument, and 2 MiB for all: a thousand images need more."""
+def test_commands_too_large_for_one_exec_take_several(words: list[str], count: int) -> None:
+    """Linux allows 128 KiB for one argument and 2 MiB for all: a thousand images need more."""
     commands = [["printf", f"%.5s{number}", *words] for number in range(count)]
     found: list[str] = []
     for part in in_parts([commands[:10], commands[10:]]):
@@ -187,8 +187,8 @@ def test_what_is_too_much_for_one_exec_takes_several(words: list[str], count: in
     ]
 
 
-def test_what_fits_into_one_exec_takes_one() -> None:
-    """An exec costs more than most commands; nothing at all takes none."""
+def test_commands_that_fit_take_one_exec() -> None:
+    """An exec costs more than most commands; no commands take none."""
     groups = [[["true"]] * 3, [], [["echo", "x"]]]
     assert list(in_parts(groups)) == [groups]
     assert list(in_parts([[], []])) == []

@@ -1,4 +1,4 @@
-"""What ctr and containerd printed on real nodes, and on worse ones."""
+"""Recorded and damaged output of ctr and containerd."""
 
 from collections.abc import Callable
 
@@ -30,8 +30,8 @@ def text(version: str, what: str) -> str:
 
 
 @pytest.mark.parametrize(("version", "parsed"), [("1.6", (1, 6)), ("1.7", (1, 7)), ("2.1", (2, 1))])
-def test_the_servers_version_is_read(version: str, parsed: tuple[int, int]) -> None:
-    """Debian's and Go's suffixes do not disturb."""
+def test_parse_version_reads_the_server(version: str, parsed: tuple[int, int]) -> None:
+    """Despite the suffixes of Debian and Go."""
     assert parse_version(text(version, "version")) == parsed
 
 
@@ -45,19 +45,19 @@ def test_the_servers_version_is_read(version: str, parsed: tuple[int, int]) -> N
         ("Server:\n  Version:  unknown\n", (0, 0)),
     ],
 )
-def test_a_version_that_is_not_there_is_the_oldest(said: str, parsed: tuple[int, int]) -> None:
-    """The client's does not count."""
+def test_parse_version_without_a_server_is_the_oldest(said: str, parsed: tuple[int, int]) -> None:
+    """The client's version does not count."""
     assert parse_version(said) == parsed
 
 
-def test_a_version_of_5000_digits_is_no_crash() -> None:
-    """Python refuses to make a number of it."""
+def test_parse_version_survives_5000_digits() -> None:
+    """Python refuses to convert them to a number."""
     assert parse_version(f"Server:\n  Version:  {'1' * 5000}.0\n") == (0, 0)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_snapshotter_is_read_of_a_real_config(version: str) -> None:
-    """Versions 2 and 3, as containerd itself dumps them (kind #2543, #3871)."""
+def test_parse_snapshotter_reads_real_configurations(version: str) -> None:
+    """Versions 2 and 3, dumped by containerd (kind #2543, #3871)."""
     assert parse_snapshotter(text(version, "config")) == "overlayfs"
 
 
@@ -71,7 +71,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_every_config_version_is_understood(config: str) -> None:
-    """Also 4, which kind does not know yet (kind #3871)."""
+    """Also version 4, which kind does not know yet (kind #3871)."""
     assert parse_snapshotter(config) == "native"
 
 
@@ -88,7 +88,7 @@ def test_every_config_version_is_understood(config: str) -> None:
     ],
 )
 def test_a_config_without_the_setting_has_the_documented_default(config: str) -> None:
-    """Another plugin's snapshotter, or another runtime's, is not CRI's."""
+    """The snapshotter of another plugin or another runtime is not CRI's."""
     assert parse_snapshotter(config) == "overlayfs"
 
 
@@ -106,7 +106,7 @@ def test_a_config_without_the_setting_has_the_documented_default(config: str) ->
     ],
 )
 def test_an_unreadable_config_has_no_snapshotter(config: str) -> None:
-    """No default is assumed; tomllib raises other errors for what is nested without end."""
+    """There is no fallback; tomllib raises other errors for endless nesting."""
     assert parse_snapshotter(config) is None
 
 
@@ -123,14 +123,14 @@ def test_an_unreadable_config_has_no_snapshotter(config: str) -> None:
         ),
     ],
 )
-def test_the_default_runtimes_snapshotter_goes_first(config: str) -> None:
-    """Pods that name no RuntimeClass get it (containerd internal/cri RuntimeSnapshotter)."""
+def test_the_default_runtimes_snapshotter_takes_precedence(config: str) -> None:
+    """Pods without a RuntimeClass use it (containerd internal/cri RuntimeSnapshotter)."""
     assert parse_snapshotter(config) == "native"
 
 
 @pytest.mark.parametrize("version", LOADED)
-def test_image_records_are_read(version: str) -> None:
-    """Names with the digest each leads to, junk that others left included."""
+def test_parse_images_reads_all_records(version: str) -> None:
+    """Names with their targets, including junk of other tools."""
     assert parse_images(text(version, "images")) == {
         MYAPP: MANIFEST,
         f"import-2026-11-23@{MANIFEST}": MANIFEST,
@@ -139,8 +139,8 @@ def test_image_records_are_read(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", LOADED)
-def test_records_that_cri_has_not_taken_over_are_read(version: str) -> None:
-    """The label is missing, whatever else is there (containerd #9039)."""
+def test_parse_unseen_lists_records_without_cris_label(version: str) -> None:
+    """Whatever other labels they have (containerd #9039)."""
     listed = text(version, "images")
     assert parse_unseen(listed) == frozenset()
     told = "io.cri-containerd.image=managed"
@@ -150,8 +150,8 @@ def test_records_that_cri_has_not_taken_over_are_read(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", LOADED)
-def test_the_content_store_is_read(version: str) -> None:
-    """Each manifest leads to its config by containerd's own label."""
+def test_parse_content_reads_blobs_and_configs(version: str) -> None:
+    """containerd labels each manifest with its config."""
     content = parse_content(text(version, "content"))
     assert content.configs == {MANIFEST: CONFIG}
     assert len(content.blobs) == 5
@@ -161,22 +161,22 @@ def test_the_content_store_is_read(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", LOADED)
-def test_the_snapshots_are_the_chain_ids_of_the_image(version: str) -> None:
-    """What CRI calls chainID is the top one."""
+def test_parse_snapshots_returns_the_images_chain_ids(version: str) -> None:
+    """The last one is CRI's chainID."""
     info = inspected(version)["info"]
     diff_ids = tuple(map(Digest.parse, info["imageSpec"]["rootfs"]["diff_ids"]))
     assert parse_snapshots(text(version, "snapshots")) == set(chain_ids(diff_ids))
 
 
 def test_an_empty_node_has_nothing() -> None:
-    """As recorded on 1.6: three headings."""
+    """Recorded on 1.6: three headings."""
     assert parse_images(text("1.6", "images")) == {}
     assert parse_content(text("1.6", "content")) == Content()
     assert parse_snapshots(text("1.6", "snapshots")) == frozenset()
 
 
 def test_only_committed_snapshots_count() -> None:
-    """One that is still being unpacked is Active."""
+    """A snapshot that is still being unpacked is Active."""
     one, two = Digest.of(b"1"), Digest.of(b"2")
     said = (
         f"KEY PARENT KIND\n{one}  Committed\n{two} {one} Active\nextract-1 sha256:x {one} Active\n"
@@ -190,7 +190,7 @@ def index_of(*children: Digest) -> str:
 
 
 def test_an_index_leads_to_the_configs_below_it() -> None:
-    """An image of several platforms is called by its index."""
+    """The record of a multi-platform image points to its index."""
     one, two = Digest.of(b"one"), Digest.of(b"two")
     label = "containerd.io/gc.ref.content.config="
     rows = f"{one}\t1B\tx\t{label}{CONFIG}\n{two}\t1B\tx\t{label}{MANIFEST}\n"
@@ -198,8 +198,8 @@ def test_an_index_leads_to_the_configs_below_it() -> None:
     assert content.configs_under(Digest.of(b"index")) == {CONFIG, MANIFEST}
 
 
-def test_what_is_there_of_an_image_is_all_that_its_labels_lead_to() -> None:
-    """Blobs that the node does not keep are not among it, nor are other images' blobs."""
+def test_there_under_returns_the_images_blobs_on_the_node() -> None:
+    """Without blobs that the node lacks, and without other images' blobs."""
     manifest, kept, gone = (Digest.of(name) for name in (b"manifest", b"kept", b"gone"))
     label = "containerd.io/gc.ref.content"
     refs = f"{label}.config={CONFIG},{label}.l.0={kept},{label}.l.1={gone}"
@@ -215,8 +215,8 @@ def test_what_is_there_of_an_image_is_all_that_its_labels_lead_to() -> None:
     }
 
 
-def test_an_index_that_lists_itself_leads_nowhere() -> None:
-    """No label can make the search endless."""
+def test_an_index_that_lists_itself_ends_the_search() -> None:
+    """Labels cannot make it endless."""
     index = Digest.of(b"index")
     assert parse_content("DIGEST\n" + index_of(index, index)).configs_under(index) == frozenset()
     assert parse_content("DIGEST\n" + index_of(index, index)).there_under(index) == {index}
@@ -248,8 +248,8 @@ recorded_texts = st.sampled_from(
 
 
 @given(recorded_texts, st.data())
-def test_mangled_output_is_read_or_refused(said: str, data: st.DataObject) -> None:
-    """Cut, and with junk in it: never anything but ImgloadError."""
+def test_parsers_accept_damaged_output(said: str, data: st.DataObject) -> None:
+    """Cut, and with junk in it: no exception."""
     start = data.draw(st.integers(0, len(said)))
     end = data.draw(st.integers(start, min(len(said), start + 40)))
     mangled = said[:start] + data.draw(st.text(max_size=20)) + said[end:]
@@ -261,8 +261,8 @@ def test_mangled_output_is_read_or_refused(said: str, data: st.DataObject) -> No
 
 
 @given(st.text() | st.text("sha256:0f \t\n", max_size=300))
-def test_any_output_is_read(said: str) -> None:
-    """Only digests that are digests come out of it."""
+def test_parsers_accept_any_output(said: str) -> None:
+    """They return valid digests only."""
     assert all(isinstance(d, Digest) for d in parse_images(said).values())
     assert all(isinstance(d, Digest) for d in parse_snapshots(said))
     assert all(isinstance(d, Digest) for d in parse_content(said).blobs)

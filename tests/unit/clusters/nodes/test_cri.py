@@ -1,4 +1,4 @@
-"""What crictl says about an image."""
+"""Recorded and damaged output of crictl."""
 
 import json
 
@@ -20,7 +20,7 @@ def encode(value: object) -> bytes:
 
 
 @pytest.mark.parametrize("version", ["1.7", "2.1"])
-def test_the_image_id_is_read_of_real_answers(version: str) -> None:
+def test_parse_inspect_reads_the_image_id(version: str) -> None:
     """status.id is the config's digest."""
     answer = parse_inspect(Output(0, recorded(version, "inspect")))
     assert answer == CriAnswer(Digest.parse(ID))
@@ -28,14 +28,14 @@ def test_the_image_id_is_read_of_real_answers(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_unknown_name_is_an_answer(version: str) -> None:
-    """crictl exits with 1 and says so on stderr: CRI denies, it is not silent."""
+def test_an_unknown_name_is_a_denial(version: str) -> None:
+    """crictl exits with 1 and reports it on stderr."""
     assert b"no such image" in recorded(version, "absent")
     assert parse_inspect(Output(1, b"")) == CriAnswer(None)
 
 
 @pytest.mark.parametrize("status", [126, 127])
-def test_no_crictl_is_no_answer(status: int) -> None:
+def test_a_node_without_crictl_gives_no_answer(status: int) -> None:
     """`cri` is null then, and never true."""
     assert parse_inspect(Output(status, b"")) is None
 
@@ -64,8 +64,8 @@ def test_no_crictl_is_no_answer(status: int) -> None:
     ],
     ids=lambda raw: repr(raw[:30]),
 )
-def test_an_answer_that_makes_no_sense_proves_nothing(stdout: bytes) -> None:
-    """It is a failure of crictl: neither a denial nor a crash."""
+def test_an_invalid_answer_is_a_failure(stdout: bytes) -> None:
+    """Neither a denial nor a crash."""
     answer = parse_inspect(Output(0, stdout))
     assert answer
     assert answer.image_id is None
@@ -73,8 +73,8 @@ def test_an_answer_that_makes_no_sense_proves_nothing(stdout: bytes) -> None:
 
 
 @given(st.data())
-def test_a_mangled_answer_proves_nothing_else(data: st.DataObject) -> None:
-    """Cut anywhere, junk anywhere: the right ID, none, or one that is another digest."""
+def test_a_damaged_answer_has_an_id_or_none(data: st.DataObject) -> None:
+    """Cut anywhere, junk anywhere: the right ID, none, or another digest."""
     raw = recorded("2.1", "inspect")
     start = data.draw(st.integers(0, len(raw)))
     end = data.draw(st.integers(start, len(raw)))
@@ -84,25 +84,25 @@ def test_a_mangled_answer_proves_nothing_else(data: st.DataObject) -> None:
 
 
 @given(st.integers(0, 255), st.binary())
-def test_any_answer_is_read(status: int, stdout: bytes) -> None:
-    """Never another error."""
+def test_parse_inspect_accepts_any_output(status: int, stdout: bytes) -> None:
+    """Without an exception."""
     answer = parse_inspect(Output(status, stdout))
     assert (answer is None) is (status in {126, 127})
 
 
 def test_the_name_is_one_argument() -> None:
-    """Whatever it is."""
+    """Even with a space in it."""
     assert inspect_image("app v1")[-1] == "app v1"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_recorded_denial_is_no_failure(version: str) -> None:
-    """With what crictl says on stderr."""
+def test_a_recorded_denial_is_not_a_failure(version: str) -> None:
+    """With crictl's stderr."""
     assert parse_inspect(Output(1, recorded(version, "absent"))) == CriAnswer(None)
 
 
-def test_a_crictl_that_does_not_connect_says_nothing_of_the_image() -> None:
-    """It is an error of its own, and the reason is told."""
+def test_a_crictl_that_does_not_connect_is_an_error() -> None:
+    """It has the reason, and is no statement about the image."""
     said = (
         b'time="2026-11-29T03:00:00Z" level=fatal msg="validate service connection: validate CRI v1'
         b' image API for endpoint \\"unix:///run/x.sock\\": rpc error: code = Unavailable"\n'

@@ -1,10 +1,10 @@
-"""Whether a node has room, asked of this machine's own sh."""
+"""Free disk space on a node, read by this machine's sh."""
 
 from pathlib import Path
 
 import pytest
 
-from imgload.clusters.nodes.disk_space import require_room
+from imgload.clusters.nodes.node import require_room
 from imgload.core.errors import NodeFull
 from tests.unit.clusters.nodes.test_node import NOTHING, node_on
 
@@ -12,8 +12,8 @@ DF = "printf 'Filesystem 1024-blocks Used Available Capacity Mounted on\\noverla
 MIB = 1 << 20
 
 
-def test_a_node_is_asked_again_before_it_is_refused(tmp_path: Path) -> None:
-    """What was in the way may have gone since the survey."""
+def test_require_room_reads_the_free_space_again(tmp_path: Path) -> None:
+    """Space may have been freed since the survey."""
     node = node_on(tmp_path, df=DF.format(10 << 10))
     free = node.survey(NOTHING).traits.free
     assert free == 10 * MIB
@@ -25,8 +25,8 @@ def test_a_node_is_asked_again_before_it_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("df", ["exit 1", "echo nothing"])
-def test_a_node_that_does_not_tell_is_tried(tmp_path: Path, df: str) -> None:
-    """The import says whether there was room."""
+def test_require_room_accepts_unknown_free_space(tmp_path: Path, df: str) -> None:
+    """The import fails if there is too little."""
     node = node_on(tmp_path, df=DF.format(1))
     free = node.survey(NOTHING).traits.free
     (tmp_path / "df").write_text(f"#!/bin/sh\n{df}\n")

@@ -1,11 +1,11 @@
-"""How a node remembers what imgload loaded."""
+"""The labels by which a node records the images that imgload loaded."""
 
 import time
 from pathlib import Path
 
 import pytest
 
-from imgload.clusters.nodes.labels import mark_commands, parse_marks
+from imgload.clusters.nodes.containerd import mark_commands, parse_marks
 from imgload.clusters.nodes.node import Node
 from imgload.oci.digest import Digest
 from tests.unit.fakes import RUNNING, LocalEngine
@@ -22,8 +22,8 @@ def marked(folder: Path, loaded: list[tuple[str, Digest]], ctr: str = "") -> lis
     return log.read_text().splitlines()
 
 
-def test_each_config_gets_a_label_with_its_name_and_the_time(tmp_path: Path) -> None:
-    """Through a real shell; what is written is what is read."""
+def test_mark_labels_each_config_with_name_and_time(tmp_path: Path) -> None:
+    """Through a real shell; parse_marks reads the labels back."""
     loaded = [(NAME, FIRST), ("ghcr.io/me/db@sha256:" + "0" * 64, SECOND)]
     calls = [line.split() for line in marked(tmp_path, loaded)]
     assert [call[:5] for call in calls] == [
@@ -33,14 +33,14 @@ def test_each_config_gets_a_label_with_its_name_and_the_time(tmp_path: Path) -> 
         assert parse_marks(call[5]) == {name: pytest.approx(time.time(), abs=30)}
 
 
-def test_one_that_fails_stops_nothing(tmp_path: Path) -> None:
-    """The image that was not imported is not there to be marked."""
+def test_a_label_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    """The config of an image that was not imported does not exist."""
     loaded = [(NAME, FIRST), (NAME, SECOND)]
     assert len(marked(tmp_path, loaded, "exit 1")) == 2
 
 
-def test_nothing_loaded_is_no_command() -> None:
-    """As where the image ID is not known before the transfer."""
+def test_no_images_need_no_command() -> None:
+    """For example where the image ID is unknown before the transfer."""
     assert mark_commands([], 1.0) == []
 
 
@@ -55,6 +55,6 @@ def test_nothing_loaded_is_no_command() -> None:
         (f"imgload.loaded/x={'9' * 40}", {}),
     ],
 )
-def test_only_what_is_written_like_a_mark_is_one(labels: str, expected: dict[str, float]) -> None:
-    """Other labels stand around it, in any order."""
+def test_parse_marks_ignores_other_labels(labels: str, expected: dict[str, float]) -> None:
+    """They surround imgload's, in any order."""
     assert parse_marks(labels) == expected

@@ -1,10 +1,12 @@
-"""A node, whose commands run in this machine's own sh with our own ctr and crictl."""
+"""A node, whose commands run in this machine's sh with fake ctr and crictl."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from imgload.oci.image import Image
 
+from imgload.clusters.nodes.base import Before
 from imgload.clusters.nodes.cri import CriAnswer
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Question
@@ -42,7 +44,7 @@ def node_on(folder: Path, version: str = "2.1", **programs: str) -> Node:
 
 
 @pytest.mark.parametrize("version", ["1.7", "2.1"])
-def test_a_survey_of_what_was_recorded(tmp_path: Path, version: str) -> None:
+def test_survey_reads_recorded_output(tmp_path: Path, version: str) -> None:
     """Through a real shell: records, snapshots, and CRI's answers for both names."""
     absent = "docker.io/library/absent:v9"
     survey = node_on(tmp_path, version).survey(Question((MYAPP, absent), (CONFIG_ID,)))
@@ -52,8 +54,8 @@ def test_a_survey_of_what_was_recorded(tmp_path: Path, version: str) -> None:
     assert survey.traits.version[0] == int(version[0])
 
 
-def test_an_unusual_snapshotter_is_asked_for(tmp_path: Path) -> None:
-    """Overlayfs is only a guess; the config decides (kind #2543)."""
+def test_survey_reads_the_configured_snapshotter(tmp_path: Path) -> None:
+    """overlayfs is only a guess; the configuration decides (kind #2543)."""
     node = node_on(tmp_path)
     config = (tmp_path / "config").read_text().replace("'overlayfs'", "'native'")
     (tmp_path / "config").write_text(config)
@@ -66,8 +68,8 @@ def test_an_unusual_snapshotter_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "verb"), [("exited", "start"), ("paused", "unpause"), ("created", "start")]
 )
-def test_a_node_that_does_not_run_is_not_asked(tmp_path: Path, state: str, verb: str) -> None:
-    """The hint is the command that helps."""
+def test_survey_refuses_a_node_that_does_not_run(tmp_path: Path, state: str, verb: str) -> None:
+    """The hint is the command that starts it."""
     stopped = Container("c1", "kind-worker", state, {})
     with pytest.raises(NodeNotRunning) as caught:
         Node("kind-worker", LocalEngine(tmp_path), stopped).survey(Question((), ()))
@@ -76,14 +78,14 @@ def test_a_node_that_does_not_run_is_not_asked(tmp_path: Path, state: str, verb:
 
 
 def test_a_node_whose_containerd_is_dead_is_unusable(tmp_path: Path) -> None:
-    """`ctr version` fails; the hint leads to its log."""
+    """`ctr version` fails."""
     with pytest.raises(NodeUnusable) as caught:
         node_on(tmp_path, ctr="exit 1").survey(Question((), ()))
     assert "ctr version" in caught.value.message
 
 
-def test_a_shell_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
-    """Not every answer came."""
+def test_a_killed_shell_is_reported_with_its_last_output(tmp_path: Path) -> None:
+    """Some outputs are missing."""
     dying = 'case "$*" in *"content ls") echo "out of memory" >&2; kill -9 $PPID; esac'
     node = node_on(tmp_path, ctr=f"{dying}\n{CTR}")
     with pytest.raises(NodeUnusable, match="out of memory"):
@@ -91,7 +93,7 @@ def test_a_shell_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.6", "2.1"])
-def test_the_stream_arrives_whole_in_the_import(tmp_path: Path, version: str) -> None:
+def test_import_layout_passes_the_whole_stream(tmp_path: Path, version: str) -> None:
     """With the options of that containerd: 1.6 has no --local."""
     node = node_on(tmp_path, version)
     node.survey(Question((), ()))
@@ -103,8 +105,8 @@ def test_the_stream_arrives_whole_in_the_import(tmp_path: Path, version: str) ->
     assert "--platform=linux/amd64 -\n" in log
 
 
-def test_what_is_imported_is_marked_in_the_same_exec(tmp_path: Path) -> None:
-    """So that it is known later what may be pruned; the survey's answers are read all the same."""
+def test_import_layout_labels_the_image_in_the_same_exec(tmp_path: Path) -> None:
+    """So that prune knows it; the survey is read from the same output."""
     mark = f'*"content label {CONFIG_ID}"*) echo "$*" >>"{{0}}/log" ;;'
     node = node_on(tmp_path, ctr=CTR.replace("*) exit 3 ;;", f"{mark}\n  *) exit 3 ;;"))
     node.survey(Question((), ()))
@@ -117,8 +119,8 @@ def test_what_is_imported_is_marked_in_the_same_exec(tmp_path: Path) -> None:
 IMPORT = 'case "$*" in *import*) {};; version) cat "{{0}}/version";; *ls) echo KEY;; esac'
 
 
-def test_what_the_import_said_is_told(tmp_path: Path) -> None:
-    """Its last line and exit status; kind shows neither (#921)."""
+def test_a_failed_import_is_reported_with_its_last_line(tmp_path: Path) -> None:
+    """And its exit status; kind shows neither (#921)."""
     script = IMPORT.format('echo "ctr: unrecognized image format" >&2; exit 5')
     node = node_on(tmp_path, ctr=script)
     node.survey(Question((), ()))
@@ -128,8 +130,8 @@ def test_what_the_import_said_is_told(tmp_path: Path) -> None:
     assert caught.value.hint == "docker logs kind-control-plane"
 
 
-def test_a_full_disk_is_told_apart(tmp_path: Path) -> None:
-    """kind #2108: the hint shows what fills it."""
+def test_a_full_disk_is_node_full(tmp_path: Path) -> None:
+    """kind #2108."""
     script = IMPORT.format('echo "write /var/x: no space left on device" >&2; exit 1')
     node = node_on(tmp_path, ctr=script)
     node.survey(Question((), ()))
@@ -137,8 +139,8 @@ def test_a_full_disk_is_told_apart(tmp_path: Path) -> None:
         node.import_layout(iter([b"x"]), AMD, NOTHING)
 
 
-def test_what_ctr_said_is_told_though_the_shell_spoke_last(tmp_path: Path) -> None:
-    """A node without crictl, which is asked after the import."""
+def test_a_failed_import_is_reported_without_the_shells_last_line(tmp_path: Path) -> None:
+    """On a node without crictl, which runs after the import."""
     node = node_on(tmp_path, ctr=IMPORT.format("echo it is corrupt >&2; exit 1"))
     node.survey(NOTHING)
     (tmp_path / "crictl").unlink()
@@ -146,8 +148,8 @@ def test_what_ctr_said_is_told_though_the_shell_spoke_last(tmp_path: Path) -> No
         node.import_layout(iter([b"x"]), AMD, Question((MYAPP,), ()))
 
 
-def test_an_import_that_leaves_its_end_unread_is_well(tmp_path: Path) -> None:
-    """ctr stops at the tar's end; what follows is read for it."""
+def test_an_import_may_leave_the_end_of_its_input_unread(tmp_path: Path) -> None:
+    """ctr stops at the tar's end; imgload reads the rest."""
     node = node_on(tmp_path, ctr=IMPORT.format("head -c 10 >/dev/null"))
     node.survey(Question((), ()))
     pieces = iter([bytes(1 << 20)] * 8)
@@ -155,8 +157,8 @@ def test_an_import_that_leaves_its_end_unread_is_well(tmp_path: Path) -> None:
     assert next(pieces, None) is None
 
 
-def test_a_source_that_breaks_breaks_the_import(tmp_path: Path) -> None:
-    """Its error goes through, and is not taken for the node's."""
+def test_an_error_of_the_source_ends_the_import(tmp_path: Path) -> None:
+    """It is raised unchanged, not as the node's."""
 
     def broken() -> Iterator[bytes]:
         yield b"x"
@@ -168,21 +170,21 @@ def test_a_source_that_breaks_breaks_the_import(tmp_path: Path) -> None:
         node.import_layout(broken(), AMD, NOTHING)
 
 
-def test_a_node_is_surveyed_before_it_is_loaded(tmp_path: Path) -> None:
-    """Its version decides on the command."""
+def test_import_layout_needs_a_survey(tmp_path: Path) -> None:
+    """The node's version decides on the command."""
     with pytest.raises(NodeUnusable, match="not surveyed"):
         node_on(tmp_path).import_layout(iter([]), AMD, NOTHING)
 
 
-def test_one_commands_failure_is_told_with_its_words(tmp_path: Path) -> None:
-    """As a tag that ctr refuses."""
+def test_run_reports_a_failure_with_its_output(tmp_path: Path) -> None:
+    """Such as a tag that ctr refuses."""
     with pytest.raises(ImportFailed, match="no such name"):
         node_on(tmp_path).run(["sh", "-c", "echo no such name >&2; exit 1"])
     assert node_on(tmp_path).run(["echo", "fine"]) == b"fine\n"
 
 
-def test_what_an_import_left_is_taken_to_be_there(tmp_path: Path) -> None:
-    """Until a name or an image is asked for that it cannot settle."""
+def test_expected_returns_the_survey_after_the_last_import(tmp_path: Path) -> None:
+    """Not for other names, or for an image that the node may have."""
     node = node_on(tmp_path)
     asked = Question((MYAPP,), (Digest.of(b"new"),))
     node.survey(asked)
@@ -195,7 +197,7 @@ def test_what_an_import_left_is_taken_to_be_there(tmp_path: Path) -> None:
     assert node.expected(Question((MYAPP,), (CONFIG_ID,))) is None
 
 
-def test_nothing_is_taken_for_granted_after_an_import_that_failed(tmp_path: Path) -> None:
+def test_expected_is_none_after_a_failed_import(tmp_path: Path) -> None:
     """It may have left anything."""
     node = node_on(tmp_path)
     node.survey(NOTHING)
@@ -204,3 +206,37 @@ def test_nothing_is_taken_for_granted_after_an_import_that_failed(tmp_path: Path
     with pytest.raises(ImportFailed):
         node.import_layout(iter([b"x"]), AMD, NOTHING)
     assert node.expected(NOTHING) is None
+
+
+def logging_node(folder: Path) -> Node:
+    """Return a surveyed node that logs each change of a name."""
+    changes = '*"images tag"*|*"images label"*|*"images rm"*) echo "$*" >>"{0}/log" ;;'
+    node = node_on(folder, ctr=CTR.replace("*) exit 3 ;;", f"{changes}\n  *) exit 3 ;;"))
+    node.survey(NOTHING)
+    return node
+
+
+def test_images_returns_names_with_their_targets(tmp_path: Path) -> None:
+    assert set(node_on(tmp_path).images()) >= {MYAPP}
+
+
+@pytest.mark.parametrize(("existing", "change"), [("other", "tag --force"), (MYAPP, "label")])
+def test_tag_adds_a_name_or_has_cri_read_it_again(
+    tmp_path: Path, existing: str, change: str
+) -> None:
+    """CRI reads a record again when its label changes (containerd #9039)."""
+    node, before = logging_node(tmp_path), Before()
+    image = Image(MYAPP, CONFIG_ID, CONFIG_ID, (), AMD, 1, "docker")
+    assert node.tag(image, existing, CONFIG_ID, before).has(MYAPP, CONFIG_ID)
+    assert MYAPP in (before.records or {})
+    assert f"images {change}" in (tmp_path / "log").read_text()
+
+
+def test_untag_and_remove_differ_in_waiting_for_the_content(tmp_path: Path) -> None:
+    node = logging_node(tmp_path)
+    node.untag(["a", "b"])
+    node.remove(["--c"])
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "-n k8s.io images rm -- a b",
+        "-n k8s.io images rm --sync -- --c",
+    ]

@@ -1,7 +1,7 @@
-"""Nothing that comes from outside becomes shell text in a node, whatever is done there.
+"""No input from outside becomes shell text in a node.
 
-Every command is run for real, by this machine's sh, with programs that write down how they were
-called; and the scripts are the same for whatever names, platforms and settings there are.
+This machine's sh runs every command, with programs that log their arguments; the scripts are the
+same for all names, platforms and settings.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgload.clusters.nodes import containerd
+from imgload.clusters.nodes.base import Before
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import K3S
 from imgload.clusters.nodes.survey import Question
@@ -110,7 +111,7 @@ HOSTILE = st.lists(
 
 
 class Recording(LocalEngine):
-    """Keeps what was to be run, and runs it."""
+    """Records commands, and runs them."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, PROGRAMS)
@@ -124,7 +125,7 @@ class Recording(LocalEngine):
 
     @property
     def shell_text(self) -> set[str]:
-        """Every line that a shell was given, also by a command of a batch; without the numbers."""
+        """Every line of the shell scripts, also of those within a batch, without the numbers."""
         scripts = (
             argv[place + 2]
             for argv in self.ran
@@ -140,7 +141,7 @@ def _without_numbers(line: str) -> str:
 
 @attrs.frozen
 class Words:
-    """Everything that comes from outside: the user, an engine, an archive, a node's files."""
+    """Input from the user, an engine, an archive, and a node's files."""
 
     name: str
     other: str
@@ -177,7 +178,7 @@ def config_with(snapshotter: str, folder: str) -> str:
 
 
 def everything(given_: Words, folder: Path) -> Recording:
-    """Do all that imgload does in nodes."""
+    """Run every operation of imgload in nodes."""
     engine = Recording(folder)
     container = Container(given_.container, given_.container, "running", {})
     platform = Platform(given_.platform, given_.platform)
@@ -190,9 +191,11 @@ def everything(given_: Words, folder: Path) -> Recording:
             lambda n: n.survey(question),
             lambda n: n.import_layout([b""], platform, question),
             lambda n: n.mark(question.loaded),
-            lambda n: n.run(containerd.tag_command(given_.other, given_.name)),
-            lambda n: n.run(containerd.notice_command(given_.name)),
-            lambda n: n.run(containerd.remove_command([given_.name, given_.other])),
+            lambda n: n.tag(image, given_.other, DIGEST, Before()),
+            lambda n: n.tag(image, given_.name, DIGEST, Before()),
+            lambda n: n.untag([given_.name, given_.other]),
+            lambda n: n.remove([given_.name, given_.other]),
+            lambda n: n.images(),
             lambda n: undo(n, n.survey(Question((), ())), image),
             lambda n: remove_images(n, [NodeImage(DIGEST, records=(given_.other,))], NOTHING),
             take_inventory,
@@ -217,8 +220,8 @@ def usual_text() -> set[str]:
 
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(hostile=words())
-def test_what_comes_from_outside_is_never_shell_text(hostile: Words) -> None:
-    """Whatever the words are, shells are given the same texts, and nobody runs a word."""
+def test_input_never_becomes_shell_text(hostile: Words) -> None:
+    """Whatever the words are, shells get the same scripts, and no word runs."""
     with somewhere(hostile.snapshotter, hostile.folder) as folder:
         engine = everything(hostile, folder)
         called = (folder / "log").read_bytes().decode().split("\0")
@@ -241,7 +244,7 @@ PLACES: tuple[str, ...] = (
 
 @pytest.mark.parametrize("place", PLACES)
 def test_each_character_is_plain_or_refused(place: str) -> None:
-    """Of all that may stand in an image's name no shell makes anything."""
+    """A shell gives no meaning to any character that an image's name may have."""
     for code in (*range(0x250), *range(0x2000, 0x2100), 0x3000, 0xFEFF, 0xFF0F, 0x1F600):
         with suppress(ReferenceInvalid):
             name = str(Reference.parse(place.format(chr(code))))
@@ -253,13 +256,13 @@ def test_each_character_is_plain_or_refused(place: str) -> None:
 
 @given(HOSTILE)
 def test_a_snapshotter_is_an_identifier_or_none(text: str) -> None:
-    """As containerd's own (pkg/identifiers); whatever else a node's file says is not taken."""
+    """As in containerd (pkg/identifiers), whatever a node's file has."""
     found = containerd.parse_snapshotter(config_with(text, "/x"))
     assert found is None or SAFE.fullmatch(found)
     assert containerd.parse_snapshotter(config_with("devmapper-2.x", "/x")) == "devmapper-2.x"
 
 
-def test_a_record_that_looks_like_an_option_is_none() -> None:
-    """containerd lets a record be called anything."""
-    for command in (containerd.tag_command("--help", "-x"), containerd.remove_command(["--help"])):
-        assert command[command.index("--") + 1] == "--help"
+def test_a_record_that_looks_like_an_option_is_an_argument() -> None:
+    """containerd allows any name for a record."""
+    command = containerd.remove_command(["--help"])
+    assert command[command.index("--") + 1] == "--help"

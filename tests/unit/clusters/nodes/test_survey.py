@@ -1,4 +1,4 @@
-"""A survey, out of what real nodes answered."""
+"""Surveys of recorded, damaged and made-up output."""
 
 import attrs
 import pytest
@@ -44,7 +44,7 @@ def state_of(version: str, *rest: Output) -> list[Output]:
 
 
 @pytest.mark.parametrize(("version", "parsed"), [("1.6", (1, 6)), ("1.7", (1, 7)), ("2.1", (2, 1))])
-def test_the_traits_of_real_nodes(version: str, parsed: tuple[int, int]) -> None:
+def test_read_traits_of_real_nodes(version: str, parsed: tuple[int, int]) -> None:
     """Version, CRI's snapshotter, platform and free space."""
     traits = read_traits(traits_of(version))
     assert traits == Traits(parsed, "overlayfs", Platform("linux", "amd64"), 26627044 * 1024)
@@ -54,7 +54,7 @@ def test_the_traits_of_real_nodes(version: str, parsed: tuple[int, int]) -> None
     ("machine", "platform"),
     [(b"aarch64\n", "linux/arm64"), (b"armv7l\n", "linux/arm/v7"), (b"s390x\n", "linux/s390x")],
 )
-def test_the_nodes_platform_is_its_own(machine: bytes, platform: str) -> None:
+def test_read_traits_reads_the_nodes_platform(machine: bytes, platform: str) -> None:
     """Not that of the machine that imgload runs on."""
     assert str(read_traits(traits_of("2.1", machine)).platform) == platform
 
@@ -70,8 +70,8 @@ def test_the_nodes_platform_is_its_own(machine: bytes, platform: str) -> None:
         + b" 1% /",
     ],
 )
-def test_free_space_that_is_not_told_is_not_known(free: bytes) -> None:
-    """It is a warning lost, and no reason to fail (kind #2108)."""
+def test_free_space_may_be_unknown(free: bytes) -> None:
+    """It only costs a warning (kind #2108)."""
     assert read_traits(traits_of("2.1", free=free)).free is None
 
 
@@ -84,14 +84,14 @@ def test_free_space_that_is_not_told_is_not_known(free: bytes) -> None:
     ],
 )
 def test_free_space_is_the_fourth_column(row: bytes, mib: int) -> None:
-    """In KiB, whatever the device is called."""
+    """In KiB, whatever the device's name."""
     free = b"Filesystem 1024-blocks Used Available Capacity Mounted on\n" + row + b"\n"
     assert read_traits(traits_of("2.1", free=free)).free == mib << 20
 
 
 @pytest.mark.parametrize("config", [Output(1, b""), Output(0, b""), Output(0, b"[plugins")])
-def test_a_snapshotter_that_cannot_be_read_is_not_guessed(config: Output) -> None:
-    """What is unpacked for another snapshotter is of no use to pods."""
+def test_an_unreadable_snapshotter_is_an_error(config: Output) -> None:
+    """Pods cannot use an image unpacked for another one."""
     version, _, *rest = traits_of("2.1")
     with pytest.raises(NodeUnusable, match="snapshotter") as caught:
         read_traits([version, config, *rest], "docker exec n containerd config dump")
@@ -99,7 +99,7 @@ def test_a_snapshotter_that_cannot_be_read_is_not_guessed(config: Output) -> Non
 
 
 def test_a_containerd_that_does_not_answer_is_unusable() -> None:
-    """No survey is better than an empty one, which would send everything."""
+    """An empty survey would send every image."""
     outputs = traits_of("2.1")
     with pytest.raises(NodeUnusable):
         read_traits([Output(1, b""), *outputs[1:]])
@@ -113,9 +113,9 @@ def test_a_containerd_that_does_not_answer_is_unusable() -> None:
         b'  runtime-endpoint: "unix:///var/run/crio/crio.sock"',
     ],
 )
-def test_a_kubelet_that_does_not_look_into_containerd_is_refused(settings: bytes) -> None:
+def test_a_kubelet_on_another_runtime_is_refused(settings: bytes) -> None:
     """minikube with Docker, before its 1.24 and since, and with CRI-O; a containerd may run."""
-    with pytest.raises(NodeUnusable, match="does not look into containerd") as caught:
+    with pytest.raises(NodeUnusable, match="its pods run on") as caught:
         read_traits([*traits_of("2.1")[:4], Output(0, settings), START])
     assert "minikube image load" in caught.value.hint
 
@@ -130,8 +130,8 @@ def test_a_kubelet_that_does_not_look_into_containerd_is_refused(settings: bytes
         b"\n" * 300_000,
     ],
 )
-def test_other_settings_of_crictl_refuse_nothing(settings: bytes) -> None:
-    """Kind's own, a comment, another name in the path; and none takes long to read."""
+def test_other_settings_of_crictl_are_accepted(settings: bytes) -> None:
+    """kind's, a comment, another name in the path; quickly."""
     with within(2):
         assert read_traits([*traits_of("2.1")[:4], Output(0, settings), START]).version == (2, 1)
 
@@ -147,7 +147,7 @@ def test_a_list_that_fails_makes_the_node_unusable(failing: int) -> None:
 
 @pytest.mark.parametrize("version", ["1.7", "2.1"])
 def test_a_real_node_has_its_image(version: str) -> None:
-    """The name leads to the config that crictl calls the image's ID."""
+    """The name points to the config that is crictl's image ID."""
     answer = Output(0, recorded(version, "inspect"))
     survey = read_state(Question((MYAPP,), ()), TRAITS, state_of(version, answer))
     assert survey.has(MYAPP, CONFIG_ID)
@@ -158,8 +158,8 @@ def test_a_real_node_has_its_image(version: str) -> None:
     assert survey.names_of(Digest.of(b"another")) == []
 
 
-def test_a_node_without_crictl_answers_nothing() -> None:
-    """The mapping is empty; it holds no denial."""
+def test_a_survey_without_crictl_has_no_answers() -> None:
+    """And no denials."""
     survey = read_state(Question((MYAPP,), ()), TRAITS, state_of("2.1", Output(127, b"")))
     assert survey.cri == {}
 
@@ -175,21 +175,21 @@ def test_a_node_without_crictl_answers_nothing() -> None:
         Output(0, b""),
     ],
 )
-def test_a_config_that_is_not_the_one_asked_for_is_not_there(output: Output) -> None:
-    """Its digest is taken of what the node returned."""
+def test_a_config_with_another_digest_is_ignored(output: Output) -> None:
+    """The digest is computed from the node's output."""
     question = Question((), (SMALL.image_id,))
     assert read_state(question, TRAITS, state_of("2.1", output)).configs == {}
 
 
-def test_a_config_is_read_back() -> None:
-    """Byte for byte; its diff IDs are the proof."""
+def test_a_config_is_read_back_unchanged() -> None:
+    """Its diff IDs are compared later."""
     question = Question((), (SMALL.image_id,))
     survey = read_state(question, TRAITS, state_of("2.1", Output(0, SMALL.config)))
     assert survey.configs[SMALL.image_id].raw == SMALL.config
 
 
-def test_the_questions_and_answers_are_in_one_order() -> None:
-    """A config for each ID and CRI for each name; beside them three lists."""
+def test_commands_and_outputs_have_the_same_order() -> None:
+    """A config for each ID, CRI for each name, and three lists."""
     asked, lists = state_commands(Question(("a", "b"), (CONFIG_ID,)), "native")
     assert str(CONFIG_ID) in asked[0]
     assert [command[-1] for command in asked[1:]] == ["a", "b"]
@@ -209,8 +209,7 @@ real = st.sampled_from(
 
 
 @given(st.lists(outputs | real, min_size=6, max_size=6))
-def test_any_traits_are_read_or_unusable(answers: list[Output]) -> None:
-    """Never anything but ImgloadError."""
+def test_read_traits_raises_only_imgload_errors(answers: list[Output]) -> None:
     try:
         assert isinstance(read_traits(answers), Traits)
     except ImgloadError:
@@ -219,8 +218,7 @@ def test_any_traits_are_read_or_unusable(answers: list[Output]) -> None:
 
 
 @given(st.lists(outputs | real, min_size=5, max_size=5))
-def test_any_state_is_read_or_unusable(answers: list[Output]) -> None:
-    """Never anything but ImgloadError."""
+def test_read_state_raises_only_imgload_errors(answers: list[Output]) -> None:
     try:
         assert isinstance(read_state(Question(("a",), (CONFIG_ID,)), TRAITS, answers), Survey)
     except ImgloadError:
