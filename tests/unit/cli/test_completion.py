@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 import pytest
 
-from imgload.cli import candidates as complete
+from imgload.cli import completion
 from imgload.cli.app import cli
-from imgload.cli.completion import VARIABLE, Bash, joined_words, kept
-from imgload.cli.kubectl import answer_kubectl
+from imgload.cli.completion import VARIABLE, Bash, join_words, kept_length
+from imgload.cli.kubectl import print_candidates
 from tests.unit.cli import stub
 from tests.unit.cli.conftest import Run
 
@@ -23,18 +23,18 @@ from tests.unit.cli.conftest import Run
         ("imgload load app :", ["imgload", "load", "app:"]),
         ("imgload load a : 5000/app : dev b", ["imgload", "load", "a:5000/app:dev", "b"]),
         ("imgload load --cluster = kind", ["imgload", "load", "--cluster=kind"]),
-        ("imgload load --as = app : dev", ["imgload", "load", "--as=app:dev"]),
+        ("imgload load --tag = app : dev", ["imgload", "load", "--tag=app:dev"]),
     ],
 )
 def test_what_bash_took_apart_is_put_together(words: str, joined: list[str]) -> None:
     """At its COMP_WORDBREAKS."""
-    assert ["".join(parts) for parts in joined_words(words.split())] == joined
+    assert ["".join(parts) for parts in join_words(words.split())] == joined
 
 
 def test_an_empty_word_is_a_word() -> None:
     """The cursor stands behind a space: the name before it is complete."""
-    assert joined_words(["load", "app", ":", "dev", ""])[-1] == [""]
-    assert joined_words(["load", "app", ":", ""])[-1] == [""]
+    assert join_words(["load", "app", ":", "dev", ""])[-1] == [""]
+    assert join_words(["load", "app", ":", ""])[-1] == [""]
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_an_empty_word_is_a_word() -> None:
         (["app", ":"], 4),
         (["--cluster", "=", "ki"], 0),
         (["--cluster", "="], 0),
-        (["--as", "=", "app", ":", "d"], 4),
+        (["--tag", "=", "app", ":", "d"], 4),
     ],
 )
 def test_bash_replaces_only_what_is_behind_the_last_break(parts: list[str], length: int) -> None:
     """Of an option with its value, only the value is offered."""
-    assert kept(parts) == length
+    assert kept_length(parts) == length
 
 
 def words(monkeypatch: pytest.MonkeyPatch, *typed: str) -> list[str]:
@@ -99,7 +99,7 @@ def test_an_engine_that_is_slow_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The key was pressed a second ago."""
-    monkeypatch.setattr(complete, "_SECONDS", 0.05)
+    monkeypatch.setattr(completion, "_SECONDS", 0.05)
     docker = stub.Docker(on_list=lambda: __import__("time").sleep(1))
     with docker.listening(tmp_path) as url:
         monkeypatch.setenv("DOCKER_HOST", url)
@@ -124,7 +124,7 @@ def test_kubectl_is_answered_in_its_own_way(
         (["wat"], "watch\n:4\n"),
     ]:
         monkeypatch.setattr(sys, "argv", ["kubectl_complete-imgload", *typed])
-        answer_kubectl()
+        print_candidates()
         assert capsys.readouterr().out == answer
 
 
@@ -139,6 +139,6 @@ def test_the_callbacks_are_named_as_they_are() -> None:
 
 def test_nothing_of_it_is_imported_for_a_load() -> None:
     """Start-up is part of every load."""
-    code = "import sys, imgload.cli.load; print('imgload.cli.candidates' in sys.modules)"
+    code = "import sys, imgload.cli.load; print('imgload.cli.completion' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert shown.stdout == b"False\n"

@@ -14,10 +14,9 @@ import click
 import pytest
 
 import imgload
-from imgload.cli.images import images
-from imgload.cli.prune import prune
-from imgload.cli.pruned import show_pruned
-from imgload.cli.table import show_listing
+from imgload.cli.images import images, show_listing
+from imgload.cli.output import show_json
+from imgload.cli.prune import prune, show_pruned
 from imgload.core.errors import NodeError
 from imgload.engines.cache import Memory
 from imgload.oci.digest import Digest
@@ -98,7 +97,7 @@ def test_in_a_pipe_each_image_and_node_is_one_line(capsys: pytest.CaptureFixture
     assert lines[3][:2] == ["a", "b\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}:1"]
     assert lines[4][0] == f"<none:was={DEV}>"
     assert "kind-worker: 98 MiB in images" in captured.err
-    assert "✗ kind-worker2 is paused\n    try: docker unpause it" in captured.err
+    assert "✗ kind-worker2 is paused\n      try: docker unpause it" in captured.err
 
 
 def test_on_a_terminal_nodes_are_columns(
@@ -127,7 +126,7 @@ def report(*, dry_run: bool) -> PruneReport:
 
 def test_what_would_go_is_shown_and_how_to_do_it(capsys: pytest.CaptureFixture[str]) -> None:
     """On stderr, like everything that is not asked for by a pipe."""
-    show_pruned(report(dry_run=True), "text")
+    show_pruned(report(dry_run=True))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.sub(r"\x1b\[[0-9;]*m", "", captured.err).splitlines() == [
@@ -135,21 +134,21 @@ def test_what_would_go_is_shown_and_how_to_do_it(capsys: pytest.CaptureFixture[s
         f"  - was {DEV} {OLD.short} (98 MiB, 2h old)",
         "  2 kept: in use by a container",
         "kind-worker2: nothing to remove",
-        "this was a dry run: nothing was removed; to do it, add --yes",
+        "this was a dry run: nothing was removed; to remove, add --yes",
     ]
 
 
 def test_what_went_is_shown_and_which_node_failed(capsys: pytest.CaptureFixture[str]) -> None:
     """With what to do about it."""
-    show_pruned(report(dry_run=False), "text")
+    show_pruned(report(dry_run=False))
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err).splitlines()
     assert lines[0] == "kind-worker: removed 1 image, 5 MiB freed"
-    assert lines[-2:] == ["✗ kind-worker3: it is paused", "    try: unpause it"]
+    assert lines[-2:] == ["✗ kind-worker3: it is paused", "      try: unpause it"]
 
 
 def test_machines_get_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     """One document on stdout."""
-    show_pruned(report(dry_run=False), "json")
+    show_json(report(dry_run=False).to_json())
     document = json.loads(capsys.readouterr().out)
     assert (document["version"], document["dry_run"], document["ok"]) == (1, False, False)
     worker, _, failed = document["nodes"]

@@ -14,10 +14,10 @@ from imgload.cli.app import Interruption
 CHILD = """
 import sys, time
 from pathlib import Path
-from imgload.cli.app import heed_signals
-from imgload.cli.parent import heed_parent
-heed_signals()
-heed_parent()
+from imgload.cli.app import handle_signals
+from imgload.cli.skaffold import exit_with_parent
+handle_signals()
+exit_with_parent()
 told = Path(sys.argv[1])
 try:
     told.write_text("started")

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from imgload.cli import dropin, registry, watch
 from imgload.cli.clusters import show_clusters
 from imgload.cli.doctor import show_diagnosis
-from imgload.cli.process import shown, style
+from imgload.cli.images import show_listing
+from imgload.cli.process import sanitize, style
 from imgload.cli.progress import watching
-from imgload.cli.pruned import show_pruned
-from imgload.cli.table import show_listing
+from imgload.cli.prune import show_pruned
 from imgload.cli.text import show_built, show_report
 from imgload.clusters.list import ClusterInfo, ClusterList, EngineInfo, NodeInfo
 from imgload.core.errors import NodeError
@@ -74,7 +74,7 @@ def _listing() -> None:
 
 def _pruned() -> None:
     node = NodePruned(EVIL, (_image(),), (Kept(_image(), EVIL),), 1, NodeError(EVIL, hint=EVIL))
-    show_pruned(PruneReport((node,), dry_run=True), "text")
+    show_pruned(PruneReport((node,), dry_run=True))
 
 
 def _doctor() -> None:
@@ -87,7 +87,7 @@ def _registry() -> None:
     report: object = SimpleNamespace(
         registry=EVIL, names=(EVIL,), nodes=(wiring,), hosting=hosting, ok=True
     )
-    registry._show_wiring(report, "text", registry._connected)  # type: ignore[arg-type]  # noqa: SLF001
+    registry._show_nodes(report, registry._connected)  # type: ignore[arg-type]  # noqa: SLF001
 
 
 def _progress() -> None:
@@ -108,7 +108,7 @@ def _watch() -> None:
 
 
 def _dropin() -> None:
-    dropin._Voice().warn(EVIL)  # noqa: SLF001
+    dropin._Console().warn(EVIL)  # noqa: SLF001
 
 
 PRINTS: dict[str, Callable[[], None]] = {
@@ -147,17 +147,17 @@ def test_what_is_printed_has_no_escapes_of_others(
 @given(st.text())
 def test_shown_leaves_only_text_and_line_ends(text: str) -> None:
     """Everything else becomes a replacement character, one for one."""
-    assert shown(text).replace("\n", "").isprintable()
-    assert len(shown(text)) == len(text)
+    assert sanitize(text).replace("\n", "").isprintable()
+    assert len(sanitize(text)) == len(text)
 
 
 @given(st.text(), st.text())
 def test_shown_keeps_styles_and_nothing_within_them(text: str, styled: str) -> None:
     """The escapes are ours; no text can have them, since they are drawn anew by each process."""
-    written = shown(f"{text}{style(styled, fg='red')}")
+    written = sanitize(f"{text}{style(styled, fg='red')}")
     start, _, rest = written.partition("\x1b[31m")
-    assert start == shown(text)
-    assert rest == f"{shown(styled)}\x1b[0m"
+    assert start == sanitize(text)
+    assert rest == f"{sanitize(styled)}\x1b[0m"
 
 
 @pytest.mark.parametrize("arguments", [("load", f"--{EVIL}"), (EVIL,), ("load", EVIL)])
@@ -214,4 +214,4 @@ def test_completion_scripts_are_printed_as_they_are() -> None:
         kind = get_completion_class(shell)
         assert kind is not None
         source = kind(click.Command("x"), {}, "imgload", "_X").source()
-        assert shown(source) == source
+        assert sanitize(source) == source

@@ -47,7 +47,7 @@ def test_a_load_that_went_well_is_two_lines(shown: Shown) -> None:
     """As the README shows it."""
     assert shown(report(GOOD)) == [
         f"{NAME} {ID.short}",
-        "  ✓ kind-worker: loaded, 98 MiB in 2.6 s; proven on containerd and by CRI",
+        "  ✓ kind-worker: loaded, 98 MiB in 2.6 s; verified by containerd and CRI",
     ]
 
 
@@ -58,7 +58,7 @@ def test_a_load_that_went_well_is_two_lines(shown: Shown) -> None:
 def test_each_action_has_its_words(shown: Shown, action: Action, words: str) -> None:
     """Without a size where nothing was sent."""
     [_, line] = shown(report(NodeResult("n", action, PROOF)))
-    assert line == f"  ✓ n: {words}; proven on containerd and by CRI"
+    assert line == f"  ✓ n: {words}; verified by containerd and CRI"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_dry_run_claims_nothing(shown: Shown, action: Action, words: str) -> N
 def test_a_node_without_crictl_is_not_said_to_be_confirmed(shown: Shown) -> None:
     """CRI's word is claimed only where CRI gave it."""
     [_, line] = shown(report(attrs.evolve(GOOD, proof=attrs.evolve(PROOF, cri=None))))
-    assert line.endswith("; proven on containerd (no crictl on the node)")
+    assert line.endswith("; verified by containerd (no crictl on the node)")
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_what_is_not_proven_is_not_called_so(shown: Shown, proof: Proof | None) 
     assert not made.ok
     [_, line] = shown(made)
     assert "✓" not in line
-    assert "; proven" not in line
+    assert "; verified" not in line
 
 
 def test_what_had_the_name_before_is_shown(shown: Shown) -> None:
     """Pods that run keep the old image."""
     [_, line] = shown(report(attrs.evolve(GOOD, replaced=OLD)))
-    assert f", replaced {OLD.short}; proven" in line
+    assert f", replaced {OLD.short}; verified" in line
 
 
 def test_a_failure_has_its_message_and_hint(shown: Shown) -> None:

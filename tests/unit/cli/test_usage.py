@@ -14,7 +14,7 @@ from imgload.cli.load import load
 from imgload.core import errors
 from tests.unit.cli.conftest import Run
 
-OPTIONS = {"--cluster", "--node", "--from", "--as", "--platform", "--transport", "--dry-run"}
+OPTIONS = {"--cluster", "--node", "--from", "--tag", "--platform", "--transport", "--dry-run"}
 OUTPUT = {"--output", "--quiet"}
 
 
