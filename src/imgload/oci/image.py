@@ -14,13 +14,13 @@ class Image:
     """An image to load under one name.
 
     Args:
-        name: as containerd keeps it, and as a pod spec's name is resolved to.
-        target: the digest that the source knows it by.
-        image_id: digest of the config; None where only the transfer will tell.
-        diff_ids: its layers, bottom up.
-        platform: what it runs on.
-        size: bytes, as the source counts them.
-        source: the name of the source, for the report.
+        name: full name, as containerd stores it and as the kubelet resolves a pod spec's name.
+        target: digest by which the source identifies the image.
+        image_id: digest of the config; None if it becomes known only during the transfer.
+        diff_ids: of its layers, bottom up.
+        platform: of the image.
+        size: bytes, as counted by the source.
+        source: name of the source, for the report.
 
     """
 

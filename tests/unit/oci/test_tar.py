@@ -24,7 +24,7 @@ NAMES = ["a", "ab/layer.tar", "d" * 99, "x" * 100, "d" * 80 + "/" + "f" * 80, "Ã
 
 
 def read(chunks: Iterable[bytes]) -> list[tuple[Member, bytes]]:
-    return [(member, body.read()) for member, body in read_tar(chunks)]
+    return [(member, b"".join(body)) for member, body in read_tar(chunks)]
 
 
 def one(member: tarfile.TarInfo, form: int, content: bytes = b"") -> bytes:
