@@ -42,24 +42,16 @@ class _Commands(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
-    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module = import_module(f"imgload.cli.{_MODULES.get(cmd_name, cmd_name)}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS:
+            module = import_module(f"imgload.cli.{_MODULES.get(cmd_name, cmd_name)}")
+            command: click.Command = getattr(module, cmd_name)
+            return command
+        from difflib import get_close_matches  # noqa: PLC0415 - start-up
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            from difflib import get_close_matches  # noqa: PLC0415 - start-up
-
-            for name in get_close_matches(args[0], _COMMANDS, 1):
-                raise click.UsageError(f"{error.message} Did you mean '{name}'?", ctx) from None
-            raise
+        for name in get_close_matches(cmd_name, () if ctx.resilient_parsing else _COMMANDS, 1):
+            raise click.UsageError(f"No such command '{cmd_name}'. Did you mean '{name}'?", ctx)
+        return None
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -113,7 +113,7 @@ class _Console:
 
     def show(self, error: ImgloadError) -> int:
         """Print an error; return the exit status, which is the same for every error."""
-        failures = [(error.message, error)]
+        failures: list[tuple[str, ImgloadError | None]] = [(error.message, error)]
         if isinstance(error, LoadFailed):
             failures = [
                 (f"failed to load image: {name} on {node.node}: {node.error_text}", node.error)

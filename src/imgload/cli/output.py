@@ -88,14 +88,13 @@ def _junit(result: Report | ImgloadError) -> str:
 
     root = Element("testsuites", name="imgload")
     if isinstance(result, ImgloadError):
-        counts = {"tests": "1", "errors": "1", "failures": "0"}
-        suite = SubElement(root, "testsuite", name="imgload", **counts)
+        suite = SubElement(root, "testsuite", name="imgload", tests="1", errors="1", failures="0")
         case = SubElement(suite, "testcase", classname="imgload", name="verify")
         _set_error(SubElement(case, "error"), result)
     for image in result.images if isinstance(result, Report) else ():
         failed = str(sum(not node.ok for node in image.nodes))
         counts = {"tests": str(len(image.nodes)), "errors": "0", "failures": failed}
-        suite = SubElement(root, "testsuite", name=image.reference, **counts)
+        suite = SubElement(root, "testsuite", counts, name=image.reference)
         for node in image.nodes:
             names = {"classname": image.reference, "name": node.node}
             case = SubElement(suite, "testcase", names, time=f"{node.seconds:.3f}")

@@ -18,7 +18,7 @@ from imgload.core.errors import JSON_VERSION, UsageError, one_line
 from imgload.core.sizes import size_text
 from imgload.core.state import clear_cache, state_folder
 from imgload.tools.inventory.node_images import NodeImage
-from imgload.tools.inventory.prune import PruneFailed, PruneReport
+from imgload.tools.inventory.prune import NodePruned, PruneFailed, PruneReport
 
 _DRY_RUN = "this was a dry run: nothing was removed; to remove, add --yes"
 
@@ -56,11 +56,9 @@ def prune(
     """Remove old builds from the nodes.
 
     Removes images that imgload loaded and that are untagged or older than the newest --keep builds
-    of their repository, under every name on the node. Images used by a container (running or
-    stopped) and pinned images are never removed. REPOSITORY is an image name without a tag, and may
-    contain * and ?; omit it to prune all repositories.
-
-    Without --yes, nothing is removed and the exit status is 0.
+    of their repository, with all of their names. Images used by a container (running or stopped)
+    and pinned images are never removed. REPOSITORY is an image name without a tag, and may contain
+    * and ?; omit it to prune all repositories. Without --yes, nothing is removed.
 
     \b
     Examples:
@@ -108,14 +106,8 @@ def _prune_cache(repositories: Sequence[str], *, dry_run: bool, output: str) -> 
 def show_pruned(report: PruneReport) -> None:
     """Print the removed and the kept images on stderr."""
     for node in report.nodes:
-        count = f"{len(node.removed)} image{'s' if len(node.removed) > 1 else ''}"
-        size = size_text(node.bytes_freed)
-        total = (
-            f"would remove {count}, {size}" if report.dry_run else f"removed {count}, {size} freed"
-        )
         if node.removed or not node.error:
-            total = total if node.removed else "nothing to remove"
-            say(f"{style(node.node, bold=True)}: {total}", err=True)
+            say(f"{style(node.node, bold=True)}: {_total(node, report.dry_run)}", err=True)
         for image in node.removed:
             say(f"  - {_describe(image)}", err=True)
         for reason, count in Counter(kept.reason for kept in node.kept).most_common():
@@ -124,6 +116,14 @@ def show_pruned(report: PruneReport) -> None:
             say(failure_text(node.node, node.error.message, node.error.hint), err=True)
     if report.dry_run and any(node.removed for node in report.nodes):
         say(_DRY_RUN, err=True)
+
+
+def _total(node: NodePruned, dry_run: bool) -> str:
+    if not node.removed:
+        return "nothing to remove"
+    count = f"{len(node.removed)} image{'s' if len(node.removed) > 1 else ''}"
+    size = size_text(node.bytes_freed)
+    return f"would remove {count}, {size}" if dry_run else f"removed {count}, {size} freed"
 
 
 def _describe(image: NodeImage) -> str:

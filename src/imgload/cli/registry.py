@@ -100,7 +100,7 @@ def disconnect(url: str | None, output: str, **options: Any) -> None:
 @registry.command(no_args_is_help=True)
 @images_argument
 @click.option(
-    "--to", "url", required=True, metavar="URL", help="Registry's address, from this machine."
+    "--to", "url", required=True, metavar="URL", help="Address of the registry, from this machine."
 )
 @engine_option
 @tag_option(help="Name of the image in the registry; for one IMAGE. [default: IMAGE]")

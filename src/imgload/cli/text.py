@@ -7,7 +7,7 @@ import re
 from imgload.cli.process import say, style
 from imgload.core.errors import one_line
 from imgload.core.sizes import size_text
-from imgload.loader.report import NodeResult, Report
+from imgload.loader.report import ImageResult, NodeResult, Report
 
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
 _DONE = {"present": "already there", "tagged": "tagged", "delta": "loaded", "full": "loaded"}
@@ -25,8 +25,7 @@ def show_report(report: Report, *, quiet: bool) -> None:
         failed = [node for node in image.nodes if node.error or not (node.ok or report.dry_run)]
         if quiet and not failed:
             continue
-        image_id = f" {image.image_id.short}" if image.image_id else ""
-        say(f"{style(image.reference, bold=True)}{image_id}", err=True)
+        say(_title(image.reference, image), err=True)
         for node in failed if quiet else image.nodes:
             say(f"  {_line(node, dry_run=report.dry_run)}", err=True)
     for image in () if quiet else report.images:
@@ -82,9 +81,17 @@ def show_built(report: Report) -> None:
     image = report.images[0]
     results = [node for image in report.images for node in image.nodes]
     size = max(node.bytes_sent for node in results)
-    nodes = f"{len(image.nodes)} node{'' if len(image.nodes) == 1 else 's'}"
-    name = style(short_name(image.reference), bold=True)
-    image_id = f" {image.image_id.short}" if image.image_id else ""
     sent = f", {size_text(size)}" if size else ""
     verified = " or ".join(sorted({_verified(node) for node in results}))
-    say(f"{name}{image_id} -> {nodes}{sent}; {verified}", err=True)
+    summary = summary_text(short_name(image.reference), image, str(len(image.nodes)))
+    say(f"{summary}{sent}; {verified}", err=True)
+
+
+def summary_text(name: str, image: ImageResult, count: str) -> str:
+    """Return ``NAME ID -> COUNT nodes`` for an image."""
+    plural = "" if len(image.nodes) == 1 else "s"
+    return f"{_title(name, image)} -> {count} node{plural}"
+
+
+def _title(name: str, image: ImageResult) -> str:
+    return style(name, bold=True) + (f" {image.image_id.short}" if image.image_id else "")

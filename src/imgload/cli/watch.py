@@ -11,7 +11,7 @@ import click
 from imgload.cli.options import cluster_options, completed, engine_option, output_option
 from imgload.cli.output import failures, show_json
 from imgload.cli.process import say, style
-from imgload.cli.text import at_node, hint_text
+from imgload.cli.text import at_node, hint_text, summary_text
 from imgload.core.errors import JSON_VERSION
 from imgload.core.sizes import size_text
 from imgload.loader.events import Event, Note
@@ -95,27 +95,21 @@ def _image_line(image: ImageResult, seconds: float) -> str:
     """Return the line of an image, with the error and hint of the first node that failed."""
     verified = [node for node in image.nodes if node.ok]
     failed = [node for node in image.nodes if not node.ok]
-    name = style(Reference.parse(image.reference).familiar, bold=True)
-    image_id = f" {image.image_id.short}" if image.image_id else ""
     count = f"{len(verified)} of {len(image.nodes)}" if failed else str(len(verified))
-    nodes = f"{count} node{'' if len(image.nodes) == 1 else 's'}"
-    success = f", {_transfer(verified, seconds)}; verified" if verified else ""
-    return f"{name}{image_id} -> {nodes}{success}{_first_failure(failed)}"
+    line = summary_text(Reference.parse(image.reference).familiar, image, count)
+    if verified:
+        line += f", {_transfer(verified, seconds)}; verified"
+    if failed:
+        node, hint = failed[0], failed[0].error.hint if failed[0].error else ""
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        line += f"; {_failed(f'{at_node(node.node, node.error_text)}{more}', hint)}"
+    return line
 
 
 def _transfer(nodes: list[NodeResult], seconds: float) -> str:
     size = max(node.bytes_sent for node in nodes)
     actions = sorted({_WITHOUT_TRANSFER.get(node.action or "", "loaded") for node in nodes})
     return f"{size_text(size) if size else ' and '.join(actions)} in {seconds:.1f} s"
-
-
-def _first_failure(failed: list[NodeResult]) -> str:
-    if not failed:
-        return ""
-    node, error = failed[0], failed[0].error
-    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    message = f"{at_node(node.node, node.error_text)}{more}"
-    return f"; {_failed(message, error.hint if error else '')}"
 
 
 def _failed(message: str, hint: str) -> str:

@@ -159,7 +159,7 @@ def test_links_in_a_circle_are_refused(links: list[Entry]) -> None:
     entries: list[Entry] = [*links, ("c.json", config), ("manifest.json", manifest)]
     error = refused(pack(entries), Digest.of(config))
     assert isinstance(error, ArchiveInvalid)
-    assert "circle" in error.message
+    assert "cycle" in error.message
 
 
 def test_a_link_to_nothing_is_a_missing_layer() -> None:
