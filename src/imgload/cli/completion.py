@@ -105,14 +105,7 @@ def _is_break(word: str) -> bool:
 
 
 def candidates(kind: str, context: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Return the values that complete an argument.
-
-    Args:
-        kind: of the argument: a key of `_QUERIES`, or ``sources`` (an engine or a path).
-        context: of the command; its other parameters narrow the query.
-        incomplete: the part that was typed.
-
-    """
+    """Return candidates of a kind: a key of `_QUERIES`, or ``sources`` (an engine or a path)."""
     query = _QUERIES["engines" if kind == "sources" else kind]
     task = Task(partial(outcome, partial(query, context.params, incomplete)))
     task.settle(_SECONDS)

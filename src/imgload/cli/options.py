@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -22,9 +21,9 @@ def completed(kind: str) -> Complete:
     def complete(
         context: click.Context, _parameter: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        module = import_module("imgload.cli.completion")
-        items: list[CompletionItem] = module.candidates(kind, context, incomplete)
-        return items
+        from imgload.cli.completion import candidates  # noqa: PLC0415 - start-up
+
+        return candidates(kind, context, incomplete)
 
     return complete
 

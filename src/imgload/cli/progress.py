@@ -58,7 +58,14 @@ class _Bars:
     def on_event(self, event: Event) -> None:
         with self._lock:
             if self._progress is None and isinstance(event, SendingStarted):
-                self._progress = _new_progress()
+                from rich import progress  # noqa: PLC0415 - start-up
+                from rich.console import Console  # noqa: PLC0415
+
+                label = progress.TextColumn("{task.description}", markup=False)
+                sizes = progress.DownloadColumn(binary_units=True)
+                columns = (label, progress.BarColumn(), sizes, progress.TransferSpeedColumn())
+                console = Console(stderr=True)
+                self._progress = progress.Progress(*columns, console=console, transient=True)
                 self._progress.start()
             if self._progress:
                 self._update(self._progress, event)
@@ -86,13 +93,3 @@ class _Bars:
     def close(self) -> None:
         if self._progress:
             self._progress.stop()
-
-
-def _new_progress() -> Progress:
-    from rich import progress  # noqa: PLC0415 - start-up
-    from rich.console import Console  # noqa: PLC0415
-
-    label = progress.TextColumn("{task.description}", markup=False)
-    sizes = progress.DownloadColumn(binary_units=True)
-    columns = (label, progress.BarColumn(), sizes, progress.TransferSpeedColumn())
-    return progress.Progress(*columns, console=Console(stderr=True), transient=True)
