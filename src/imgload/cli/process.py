@@ -44,7 +44,7 @@ def report_write_error(error: OSError) -> int:
 
     """
     *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
-    module = str(frame.f_globals["__name__"])  # tells the output from a disk or a connection
+    module = str(frame.f_globals["__name__"])  # not a disk or a connection
     is_output = module.startswith(("click.", "rich.", "imgload.cli."))
     if error.errno not in _OUTPUT_ERRORS or error.filename is not None or not is_output:
         raise error

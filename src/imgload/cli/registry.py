@@ -62,8 +62,8 @@ def connect(url: str, output: str, **options: Any) -> None:
 
     URL is the registry's address as seen from the nodes: http://HOST:PORT or https://HOST. Pods
     name an image HOST:PORT/app:dev, or with --mirror by the name of the mirrored registry. Existing
-    configuration for these names is backed up. CRI on each node is then checked to pull through
-    them. If it does not read the configuration, nothing is changed unless you add
+    configuration for these names is backed up. imgload then tests that each node's CRI pulls
+    through URL. If CRI does not read the configuration, nothing is changed unless you add
     --restart-containerd. The ConfigMap local-registry-hosting announces the registry to other
     tools, if kubectl reaches the cluster.
 

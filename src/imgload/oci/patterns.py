@@ -73,23 +73,23 @@ def engine_filter(pattern: str) -> str | None:
     return f"{repository}:{tag or '*'}" if same else None
 
 
-def meant(held: str, patterns: Sequence[str]) -> str | None:
+def meant(name: str, patterns: Sequence[str]) -> str | None:
     """Return the name by which a pod refers to an engine's image, if it matches a pattern.
 
     Podman prefixes short names with ``localhost/``; pods omit it, unless the pattern has it. A name
     with a digest and no tag never matches: it is never built again.
 
     Args:
-        held: the engine's name of the image, possibly invalid.
+        name: of the image in the engine; may be invalid.
         patterns: as `parse_patterns` returns them.
 
     """
     try:
-        stored = Reference.parse(held)
-        names = (stored.off_localhost(), stored)
+        stored = Reference.parse(name)
+        spellings = (stored.off_localhost(), stored)
     except ReferenceInvalid:
         return None
-    matching = (name.familiar for name in names if name.tag and matches(str(name), patterns))
+    matching = (s.familiar for s in spellings if s.tag and matches(str(s), patterns))
     return next(matching, None)
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -48,6 +49,32 @@ def test_help_of_load_shows_every_option_and_examples(flag: str) -> None:
     assert result.exit_code == 0
     assert set(re.findall(r"^  .*?(--[a-z-]+)", result.output, re.MULTILINE)) >= OPTIONS | OUTPUT
     assert len(examples(result.output)) > 5
+
+
+@pytest.mark.parametrize("name", cli.list_commands(click.Context(cli)))
+def test_help_of_each_command_starts_with_its_line_in_the_list(name: str) -> None:
+    """The list is written without importing the commands."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.help is not None
+    first = inspect.cleandoc(command.help).splitlines()[0]
+    assert re.search(rf"^  {name} +{re.escape(first)}$", invoke("--help").output, re.MULTILINE)
+    assert len(first) < 60
+
+
+@pytest.mark.parametrize("command", ["load", "verify", "registry push"])
+def test_as_is_a_hidden_alias_of_tag(command: str) -> None:
+    """`--as` was the option's name in the first versions."""
+    assert "--as" not in re.findall(r"--[a-z-]+", invoke(*command.split(), "--help").output)
+    parent: click.Command | None = cli
+    for word in command.split():
+        assert isinstance(parent, click.Group)
+        parent = parent.get_command(click.Context(cli), word)
+    assert parent is not None
+    rest = ["--to", "http://r"] if "push" in command else []
+    for option in ("--tag", "--as"):
+        with parent.make_context(command, ["app:dev", option, "b", *rest]) as context:
+            assert context.params["name"] == "b"
 
 
 def examples(text: str) -> list[str]:
