@@ -127,7 +127,7 @@ PRINTS: dict[str, Callable[[], None]] = {
 
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("what", PRINTS)
-def test_what_is_printed_has_no_escapes_of_others(
+def test_no_command_prints_escapes_of_untrusted_text(
     what: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -145,15 +145,15 @@ def test_what_is_printed_has_no_escapes_of_others(
 
 
 @given(st.text())
-def test_shown_leaves_only_text_and_line_ends(text: str) -> None:
-    """Everything else becomes a replacement character, one for one."""
+def test_sanitize_keeps_only_text_and_line_ends(text: str) -> None:
+    """Other characters become replacement characters, one for one."""
     assert sanitize(text).replace("\n", "").isprintable()
     assert len(sanitize(text)) == len(text)
 
 
 @given(st.text(), st.text())
-def test_shown_keeps_styles_and_nothing_within_them(text: str, styled: str) -> None:
-    """The escapes are ours; no text can have them, since they are drawn anew by each process."""
+def test_sanitize_keeps_the_escapes_of_styles(text: str, styled: str) -> None:
+    """No other text can contain them: their marker is random."""
     written = sanitize(f"{text}{style(styled, fg='red')}")
     start, _, rest = written.partition("\x1b[31m")
     assert start == sanitize(text)
@@ -161,17 +161,17 @@ def test_shown_keeps_styles_and_nothing_within_them(text: str, styled: str) -> N
 
 
 @pytest.mark.parametrize("arguments", [("load", f"--{EVIL}"), (EVIL,), ("load", EVIL)])
-def test_a_usage_error_shows_no_escapes(run: Run, arguments: tuple[str, ...]) -> None:
-    """What a script passes on may come from anywhere."""
+def test_a_usage_error_prints_no_escapes(run: Run, arguments: tuple[str, ...]) -> None:
+    """Arguments of a script are untrusted."""
     outcome = run(*arguments)
     assert outcome.status == 2
     assert harmless(outcome.stderr)
 
 
-def test_json_is_the_only_output_with_the_names_as_they_are(
+def test_json_output_escapes_names(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It is ASCII; a program reads it."""
+    """It is ASCII."""
     from imgload.cli.output import show_json  # noqa: PLC0415
 
     show_json({"name": EVIL})
@@ -181,10 +181,10 @@ def test_json_is_the_only_output_with_the_names_as_they_are(
 
 
 @pytest.mark.parametrize("name", [f"app:{ID.hex}", f"app@{ID}", f"<none:was=app:{ID.hex}>"])
-def test_a_digest_in_a_name_is_shown_short(
+def test_a_digest_in_a_name_is_shortened(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Skaffold names each build by its image ID; in JSON all digits are kept."""
+    """Skaffold names each build by its image ID; JSON has all digits."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     listing = Listing((ListedImage(name, ID, {"a": _image()}, drift=False),), {"a": 1}, {})
@@ -195,8 +195,8 @@ def test_a_digest_in_a_name_is_shown_short(
     assert listing.to_json()["images"][0]["reference"] == name
 
 
-def test_what_skaffold_has_built_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Three names on three nodes were nine lines."""
+def test_a_build_for_skaffold_is_reported_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not on one for each of its names and nodes."""
     nodes = tuple(NodeResult(f"n{i}", "full", PROOF, 1 << 20, 1.0) for i in range(3))
     names = ("app:dev", f"app:{ID.hex}", f"docker.io/library/app:{ID.hex}")
     images = [ImageResult(n, ID, "docker", Platform("linux", "amd64"), nodes) for n in names]
@@ -206,8 +206,8 @@ def test_what_skaffold_has_built_is_one_line(capsys: pytest.CaptureFixture[str])
     assert ID.hex not in line
 
 
-def test_completion_scripts_are_printed_as_they_are() -> None:
-    """What is printed passes the same check, which would spoil a tab."""
+def test_completion_scripts_are_not_changed_by_sanitize() -> None:
+    """A tab would be."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415
 
     for shell in ("bash", "zsh", "fish"):
