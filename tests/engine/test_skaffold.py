@@ -138,7 +138,7 @@ def test_what_is_there_is_proven_and_not_sent(lab: Lab, start: Start) -> None:
         ended = skaffold.build(PLATFORMS=platforms)
         assert ended.status == 0, ended.output
         assert ("building for linux/amd64 only" in ended.output) is (platforms != "linux/amd64")
-    assert "-> 1 node; proven" in ended.output, "nothing was sent"
+    assert "-> 1 node; verified" in ended.output, "nothing was sent"
     other = skaffold.build(PLATFORMS="linux/arm64,linux/s390x")
     assert other.status == 6
     assert "the nodes are linux/amd64" in other.output

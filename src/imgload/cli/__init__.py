@@ -1,4 +1,4 @@
-"""The ``imgload`` command: builds objects, renders results; no logic."""
+"""The ``imgload`` command: parses options, calls the library, prints results."""
 
 from __future__ import annotations
 

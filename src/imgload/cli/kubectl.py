@@ -8,26 +8,23 @@ from typing import NoReturn
 
 from click.shell_completion import ShellComplete
 
-from imgload.cli.process import quickly, say
+from imgload.cli.app import cli, finish
+from imgload.cli.process import exit_fast, say
 
 _NO_FILES, _FILES = ":4", ":0"
 """cobra's ShellCompDirective."""
 
 
 def kubectl() -> NoReturn:
-    """Complete for kubectl, which calls ``kubectl_complete-imgload`` with the words so far."""
-    from imgload.cli.app import finish  # noqa: PLC0415 - it is the other way round else
-
-    quickly(partial(finish, answer_kubectl))
+    """Run ``kubectl_complete-imgload``, which kubectl calls with the words typed so far."""
+    exit_fast(partial(finish, print_candidates))
 
 
-def answer_kubectl() -> None:
-    """Print the answer to the program's arguments."""
-    from imgload.cli.app import cli  # noqa: PLC0415 - as above
-
+def print_candidates() -> None:
+    """Print the candidates for the words in ``sys.argv``, in cobra's format."""
     *arguments, incomplete = sys.argv[1:] or [""]
-    found = ShellComplete(cli, {}, "imgload", "").get_completions(arguments, incomplete)
-    for item in found:
+    items = ShellComplete(cli, {}, "imgload", "").get_completions(arguments, incomplete)
+    for item in items:
         if item.type == "plain":
             say(item.value)
-    say(_FILES if any(item.type == "file" for item in found) else _NO_FILES)
+    say(_FILES if any(item.type == "file" for item in items) else _NO_FILES)

@@ -1,4 +1,4 @@
-"""The program's standard streams, and how it ends."""
+"""The standard streams and the exit of the process."""
 
 from __future__ import annotations
 
@@ -17,49 +17,46 @@ from imgload.core.errors import visible
 
 FAILED = 1
 _ESCAPE = f"\x1b{os.urandom(8).hex()}"
-"""Stands for an escape of our own: text from elsewhere cannot have it."""
-_UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT}
+"""Replaces an escape of `style`; random, so that no other text can contain it."""
+_OUTPUT_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT}
 
 
 def style(text: str, **options: Any) -> str:
-    """Return a text in a colour or a weight, for `say`; options as for ``click.style``."""
-    return click.style(shown(text), **options).replace("\x1b", _ESCAPE)  # noqa: TID251 - the one place
+    """Return a styled text for `say`; options as for ``click.style``."""
+    return click.style(sanitize(text), **options).replace("\x1b", _ESCAPE)  # noqa: TID251 - the wrapper
 
 
-def shown(text: str) -> str:
-    """Return a text as `say` writes it: only the escapes of `style` are left in it."""
+def sanitize(text: str) -> str:
+    """Return a text without control characters, except for line ends and escapes of `style`."""
     return "\x1b".join(map(visible, text.split(_ESCAPE)))
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Write a line to stdout or stderr; the only way there, so that no text escapes the check."""
-    click.echo(shown(text), err=err, nl=nl)  # noqa: TID251 - as above
+    """Print a sanitized text to stdout or stderr; no other function prints."""
+    click.echo(sanitize(text), err=err, nl=nl)  # noqa: TID251 - the wrapper
 
 
-def unwritten(error: OSError) -> int:
-    """Say that the output could not be written; returns the exit status.
+def report_write_error(error: OSError) -> int:
+    """Print that the output could not be written; return the exit status.
 
     Raises:
-        OSError: `error`, when it is about something else.
+        OSError: `error`, if writing the output did not cause it.
 
     """
-    if error.errno not in _UNWRITABLE or error.filename is not None or not _in_print(error):
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    module = str(frame.f_globals["__name__"])  # not a disk or a connection
+    is_output = module.startswith(("click.", "rich.", "imgload.cli."))
+    if error.errno not in _OUTPUT_ERRORS or error.filename is not None or not is_output:
         raise error
-    if error.errno != errno.EPIPE:  # of `| head -1` nobody wants to hear
+    if error.errno != errno.EPIPE:  # `| head -1` is no error
         say(f"error: the output could not be written: {error.strerror}", err=True)
     return FAILED
 
 
-def _in_print(error: OSError) -> bool:
-    """Whether it was raised by what writes the output, and not by a disk or a connection."""
-    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals["__name__"]).startswith(("click.", "rich.", "imgload.cli."))
+def _open_streams() -> None:
+    """Open the standard streams that the caller closed (``2>&-``): a socket would take their place.
 
-
-def open_streams() -> None:
-    """Open what the caller has closed (``2>&-``), or a socket would be taken for it.
-
-    A mark that a terminal's encoding lacks becomes a question mark, and no error.
+    Characters that the encoding of a terminal lacks become question marks.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -69,23 +66,23 @@ def open_streams() -> None:
 
 
 def colors() -> bool | None:
-    """Return False where no colours are wanted (no-color.org); None for what click decides."""
+    """Return False if the environment disables colours (no-color.org), otherwise None."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return False if plain else None
 
 
-def quickly(run: Callable[[], NoReturn]) -> NoReturn:
-    """Run, and end the process as soon as its output is written.
+def exit_fast(run: Callable[[], NoReturn]) -> NoReturn:
+    """Call `run`, and exit as soon as its output is written.
 
-    Taking the interpreter apart costs 20 ms, and nothing of ours waits for it: connections and
-    temporary files are closed by whoever opened them. Only an ssh may be left, of a thread that
-    nobody waited for.
+    Skips the interpreter's finalization, which takes 20 ms and does nothing for imgload: every
+    connection and temporary file is closed by its owner. Only an ssh process may be left, if the
+    thread that started it did not end.
     """
-    open_streams()
+    _open_streams()
     try:
         run()
-    except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else FAILED
+    except SystemExit as request:
+        status = request.code if isinstance(request.code, int) else FAILED
     if tunnel := sys.modules.get("imgload.engines.ssh"):
         tunnel.close_all()
     for stream in (sys.stdout, sys.stderr):
@@ -93,5 +90,5 @@ def quickly(run: Callable[[], NoReturn]) -> NoReturn:
             stream.flush()
         except OSError as error:
             with suppress(OSError):
-                status = status or unwritten(error)
+                status = status or report_write_error(error)
     os._exit(status)

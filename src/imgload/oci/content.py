@@ -1,7 +1,7 @@
 """The content of images on its way from a source to nodes.
 
-A source sends blobs in the order in which it has them, and then each image that they belong to; a
-receiver passes on what its nodes lack. Neither knows the other.
+A source sends blobs in the order in which it has them, then each image that they belong to; a
+receiver passes on those that its nodes lack. Neither knows the other.
 """
 
 from __future__ import annotations
@@ -22,13 +22,7 @@ Chunk = bytes | memoryview
 
 @attrs.frozen
 class Layer:
-    """A layer of an image, as its manifest describes it.
-
-    Args:
-        descriptor: media type, digest and size in bytes, as stored or transferred.
-        diff_id: the digest of the uncompressed tar.
-
-    """
+    """A layer as stored or transferred, and the digest of its uncompressed tar."""
 
     descriptor: Descriptor
     diff_id: Digest
@@ -36,15 +30,15 @@ class Layer:
 
 @attrs.frozen
 class ImageContent:
-    """One image: its documents with their raw bytes, its layers, and the names it gets.
+    """One image: its documents with their raw bytes, its layers, and its names on the nodes.
 
     Args:
-        manifest: as the source has it, or made from a docker-archive.
+        manifest: of the source, or built from a docker-archive.
         config: its digest is the image ID.
-        names: full names, as containerd keeps them.
-        platform: what it runs on; an index may tell variants apart that configs do not.
+        names: full names, as containerd stores them.
+        platform: an index may distinguish variants that configs do not.
         indexes: raw indexes that names demand by digest.
-        plain: bytes of layers as uncompressed tars, by diff ID, where that is known.
+        plain: sizes in bytes of layers as uncompressed tars, by diff ID, where known.
 
     """
 
@@ -63,48 +57,34 @@ class ImageContent:
 
 
 class BlobWriter(Protocol):
-    """One blob on its way into a receiver."""
+    """Writes one blob into a receiver."""
 
-    def write(self, chunk: Chunk) -> None:
-        """Pass on a piece."""
+    def write(self, chunk: Chunk) -> None: ...
 
     def finish(self, digest: Digest | None = None) -> Digest:
-        """End the blob and return its digest.
+        """End the blob; return its digest.
 
         Raises:
-            DigestMismatch: when it is not the expected one, or the size is not the announced one.
+            DigestMismatch: if digest or size are not the announced ones.
 
         """
 
     def abandon(self) -> None:
-        """Give up half a blob; what was written cannot be taken back."""
+        """Give up an incomplete blob; the written part cannot be taken back."""
 
 
 class Receiver(ABC):
-    """Takes the content of images; may be called from several threads."""
+    """Receives the content of images; thread-safe."""
 
     @abstractmethod
     def lacks(self, digest: Digest, diff_id: Digest | None) -> bool:
-        """Whether a blob has still to be sent.
-
-        Args:
-            digest: of the blob.
-            diff_id: of the layer that it is; None for a config.
-
-        """
+        """Whether a blob has to be sent; `diff_id` is the layer's, None for a config."""
 
     @abstractmethod
     def blob(
         self, size: int, digest: Digest | None = None, diff_id: Digest | None = None
     ) -> BlobWriter:
-        """Begin a blob, once no other one is on its way.
-
-        Args:
-            size: in bytes.
-            digest: where it is known before the end.
-            diff_id: of the layer that it is, where that is known.
-
-        """
+        """Wait until no other blob is being sent, and begin one of `size` bytes."""
 
     @abstractmethod
     def image(self, content: ImageContent) -> None:
@@ -115,11 +95,11 @@ class Receiver(ABC):
         """Keep all other threads from sending.
 
         Raises:
-            DigestMismatch: when another one has sent half a blob.
+            DigestMismatch: if another thread left an incomplete blob.
 
         """
 
     @property
     @abstractmethod
     def is_open(self) -> bool:
-        """Whether anybody still reads; otherwise the rest need not be sent."""
+        """Whether any node still reads; if not, sending can stop."""

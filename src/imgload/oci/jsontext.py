@@ -1,20 +1,18 @@
-"""JSON from anywhere, parsed within bounds: its values, its nesting and its numbers."""
+"""A JSON parser for untrusted documents, with limits on values, nesting and numbers."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterable
 from typing import Any
 
 MAX_VALUES = 250_000
-"""Values of one document; each takes up to 200 bytes, however short it is written."""
+"""Values of one document; each takes up to 200 bytes of memory, however short its text."""
 MAX_DEPTH = 100
 _MAX_DIGITS = 20
-"""Of an integer: as many as 64 bits have, which is what programs in Go read."""
-_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
-_PUNCTUATION = ",[{"
+"""Digits of an integer: the most that 64 bits have, which is what programs in Go read."""
+_TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[,\[{]', re.DOTALL)
 
 
@@ -23,49 +21,43 @@ def load_json(raw: bytes | str, *, most: int | None = MAX_VALUES) -> Any:
 
     Args:
         raw: the document; bytes are UTF-8.
-        most: how many values it may have; None for any number.
+        most: maximum number of values; None for no limit.
 
     Raises:
-        ValueError: when it is not valid, or goes beyond the bounds above.
+        ValueError: if it is invalid, or exceeds a limit.
 
     """
     text = raw if isinstance(raw, str) else raw.decode()
     if most is not None and _has_more_values(text, most):
         raise ValueError(f"it has more than {most} values")
     try:
-        value = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_refused)
+        value = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_constant)
     except RecursionError as error:
-        raise ValueError(_DEEP) from error
-    if _is_deep(value):
-        raise ValueError(_DEEP)
-    return value
+        raise ValueError(_TOO_DEEP) from error
+    containers = [value]
+    for _ in range(MAX_DEPTH):
+        containers = [child for parent in containers for child in _containers(parent)]
+        if not containers:
+            return value
+    raise ValueError(_TOO_DEEP)
 
 
-def _has_more_values(text: str, most: int) -> bool:
-    """Whether it has more values; what is inside strings is told apart only where it matters."""
-    if sum(map(text.count, _PUNCTUATION)) <= most:
+def _has_more_values(text: str, limit: int) -> bool:
+    if sum(map(text.count, ",[{")) <= limit:
         return False
-    count = 0
+    count = 0  # the rest is slower: it ignores punctuation within strings
     for token in _TOKEN.finditer(text):
         count += token.end() - token.start() == 1
-        if count > most:
+        if count > limit:
             return True
     return False
 
 
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return False
-    return any(isinstance(child, dict | list) for child in level)
-
-
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+def _containers(value: Any) -> list[Any]:
+    if not isinstance(value, dict | list):
+        return []
+    children = value.values() if isinstance(value, dict) else value
+    return [child for child in children if isinstance(child, dict | list)]
 
 
 def _integer(digits: str) -> int:
@@ -81,5 +73,5 @@ def _float(digits: str) -> float:
     return value
 
 
-def _refused(name: str) -> Any:
+def _constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number")

@@ -1,4 +1,4 @@
-"""Which image names are meant by what a user writes: names, repositories, globs."""
+"""Patterns of image names: names, repositories and globs."""
 
 from __future__ import annotations
 
@@ -12,51 +12,49 @@ from imgload.oci.reference import Reference
 
 _ALLOWED = re.compile(r"[\w./:*?\[\]!-]{1,300}", re.ASCII)
 _GLOB = re.compile(r"[*?\[]")
-_BY_IMPORT = re.compile(r"(?:docker\.io/library/)?import-\d{4}-\d{2}-\d{2}@sha256:[0-9a-f]{64}")
-"""What ``ctr images import --digests`` calls every image beside its own name (kind #4028)."""
+_IMPORT_NAME = re.compile(r"(?:docker\.io/library/)?import-\d{4}-\d{2}-\d{2}@sha256:[0-9a-f]{64}")
+"""The second name that ``ctr images import --digests`` gives every image (kind #4028)."""
 
 
 def repository_of(name: str) -> str:
-    """Return a full name's registry and repository; all of a name that Kubernetes would not take.
+    """Return the repository of a full name: ``docker.io/library/app`` for ``…/app:dev``.
 
-    For example ``docker.io/library/app`` for ``docker.io/library/app:dev``.
+    A name that Kubernetes would reject is returned as it is.
     """
-    return _forms(name)[-1]
+    return _spellings(name)[-1]
 
 
 def familiar_name(name: str) -> str:
-    """Return a full name as people write it: ``app:v1`` for ``docker.io/library/app:v1``."""
-    forms = _forms(name)
-    return forms[1] if len(forms) > 1 else name
+    """Return the short form of a full name: ``app:v1`` for ``docker.io/library/app:v1``."""
+    spellings = _spellings(name)
+    return spellings[1] if len(spellings) > 1 else name
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a full name is meant by one of the patterns.
+    """Whether a full name on a node matches one of the patterns.
 
-    Args:
-        name: as a node has it.
-        patterns: names or repositories, in full or as people write them, with ``*`` and ``?``.
-
+    Patterns are names or repositories, full or short, with ``*`` and ``?``.
     """
-    return any(fnmatchcase(form, pattern) for form in _forms(name) for pattern in patterns)
+    spellings = _spellings(name)
+    return any(fnmatchcase(spelling, pattern) for spelling in spellings for pattern in patterns)
 
 
 def parse_patterns(texts: Iterable[str]) -> list[str]:
-    """Return patterns for `matches`, repositories as people write them.
+    """Return patterns for `matches`, with short repositories.
 
     Raises:
-        ReferenceInvalid: when no image can be called so.
+        ReferenceInvalid: if no image name can match.
 
     """
-    return [_parsed(text) for text in texts]
+    return [_parse(text) for text in texts]
 
 
-def _parsed(text: str) -> str:
+def _parse(text: str) -> str:
     repository, colon, tag = _split(text)
     if not _ALLOWED.fullmatch(text) or repository.endswith(("/", ":")) or (colon and not tag):
         raise ReferenceInvalid(
             f"not a pattern of image names: {text!r:.300}",
-            hint="write it as a name with * for anything: app, app:dev-*, ghcr.io/me/*",
+            hint="write it as a name with * for any text: app, app:dev-*, ghcr.io/me/*",
         )
     if not _GLOB.search(tag):
         Reference.parse(f"app{colon}{tag}", text)
@@ -66,33 +64,33 @@ def _parsed(text: str) -> str:
 
 
 def engine_filter(pattern: str) -> str | None:
-    """Return a pattern as an engine's own filter, or None where engines mean something else.
+    """Return a pattern as an engine's filter, or None if its meaning differs for engines.
 
-    To them ``*`` stands for no slash, and ``[!a]`` is written ``[^a]``.
+    There, ``*`` does not match slashes, and ``[!a]`` is written ``[^a]``.
     """
     repository, _, tag = _split(pattern)
-    plain = not _GLOB.search(repository) and "[" not in tag
-    return f"{repository}:{tag or '*'}" if plain else None
+    same = not _GLOB.search(repository) and "[" not in tag
+    return f"{repository}:{tag or '*'}" if same else None
 
 
-def meant(held: str, patterns: Sequence[str]) -> str | None:
-    """Return what a pod calls an image that an engine holds, if a pattern means it.
+def meant(name: str, patterns: Sequence[str]) -> str | None:
+    """Return the name by which a pod refers to an engine's image, if it matches a pattern.
 
-    Podman puts ``localhost/`` before a short name; a pod has it without, unless the pattern was
-    written with it. What has a digest and no tag is never built anew, and not meant.
+    Podman prefixes short names with ``localhost/``; pods omit it, unless the pattern has it. A name
+    with a digest and no tag never matches: it is never built again.
 
     Args:
-        held: the name as the engine writes it; anything may come.
+        name: of the image in the engine; may be invalid.
         patterns: as `parse_patterns` returns them.
 
     """
     try:
-        own = Reference.parse(held)
-        names = (own.off_localhost(), own)
+        stored = Reference.parse(name)
+        spellings = (stored.off_localhost(), stored)
     except ReferenceInvalid:
         return None
-    fitting = (name.familiar for name in names if name.tag and matches(str(name), patterns))
-    return next(fitting, None)
+    matching = (s.familiar for s in spellings if s.tag and matches(str(s), patterns))
+    return next(matching, None)
 
 
 def _split(text: str) -> tuple[str, str, str]:
@@ -103,15 +101,15 @@ def _split(text: str) -> tuple[str, str, str]:
 
 
 def repositories_of(names: Iterable[str]) -> frozenset[str]:
-    """Return the repositories of some names, without those that only an import gave."""
-    return frozenset(repository_of(name) for name in names if not _BY_IMPORT.fullmatch(name))
+    """Return the repositories of names, except for those made up by an import."""
+    return frozenset(repository_of(name) for name in names if not _IMPORT_NAME.fullmatch(name))
 
 
 def require_repositories(patterns: Iterable[str]) -> None:
-    """Refuse what names one image and not a repository.
+    """Reject patterns with a tag or a digest.
 
     Raises:
-        UsageError: when a tag or digest is written.
+        UsageError: if a pattern has one.
 
     """
     for pattern in patterns:
@@ -123,8 +121,8 @@ def require_repositories(patterns: Iterable[str]) -> None:
             )
 
 
-def _forms(name: str) -> tuple[str, ...]:
-    """Return all ways to write a name, the repository in full last."""
+def _spellings(name: str) -> tuple[str, ...]:
+    """Return the ways to write a name; the full repository is the last."""
     try:
         full = Reference.parse(name)
     except ReferenceInvalid:

@@ -1,4 +1,4 @@
-"""Image names, normalised the way Kubernetes does it.
+"""Image names, normalised like Kubernetes does.
 
 The grammar is that of the distribution project's reference package, which the kubelet and
 containerd's CRI use: ``app`` means ``docker.io/library/app:latest``, and a first part with a dot,
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from imgload.core.errors import ArchiveInvalid, ReferenceInvalid, UsageError
+from imgload.core.errors import ReferenceInvalid, UsageError
 from imgload.oci.digest import Digest
 
-DEFAULT_REGISTRY = "docker.io"
-DEFAULT_TAG = "latest"
+_DOCKER_HUB = "docker.io"
+_DEFAULT_TAG = "latest"
 _MAX_REPOSITORY = 255
 
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -26,62 +26,48 @@ _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*", re.ASCII)
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _IMAGE_ID = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
+_FULL_IMAGE_ID = re.compile(r"[0-9a-f]{64}|sha256:[0-9a-f]{4,64}", re.ASCII)
 _HEX_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_FULL_ID_LENGTH = 64
 
 
-def string(value: object, what: str) -> str:
-    """Return a string that a caller passes; a path counts as one.
-
-    Args:
-        value: of an argument.
-        what: the argument's name.
+def string(value: object, argument: str) -> str:
+    """Return an argument of a caller that must be a string or a path.
 
     Raises:
-        UsageError: when it is something else.
+        UsageError: if it is something else; names the `argument`.
 
     """
     if hasattr(value, "__fspath__"):
         value = value.__fspath__()
     if not isinstance(value, str):
-        raise UsageError(f"{what} must be a string, not {value!r:.100}")
+        raise UsageError(f"{argument} must be a string, not {value!r:.100}")
     return value
 
 
-def string_or_none(value: object, what: str) -> str | None:
-    """Return a string that a caller may leave out; see `string`."""
-    return None if value is None else string(value, what)
+def string_or_none(value: object, argument: str) -> str | None:
+    """Return an optional argument; see `string`."""
+    return None if value is None else string(value, argument)
 
 
-def strings(values: object, what: str) -> tuple[str, ...]:
-    """Return the strings that a caller passes, or the only one; see `string`."""
+def strings(values: object, argument: str) -> tuple[str, ...]:
+    """Return an argument that must be one or several strings; see `string`."""
     if isinstance(values, str) or hasattr(values, "__fspath__"):
-        return (string(values, what),)
+        return (string(values, argument),)
     if isinstance(values, bytes) or not isinstance(values, Iterable):
-        raise UsageError(f"{what} must be one or several strings, not {values!r:.100}")
-    return tuple(string(value, what) for value in values)
+        raise UsageError(f"{argument} must be one or several strings, not {values!r:.100}")
+    return tuple(string(value, argument) for value in values)
 
 
-def require_choice(value: object, choices: Sequence[str], what: str) -> None:
-    """Refuse an argument that is none of its choices.
-
-    Raises:
-        UsageError: when it is not.
-
-    """
+def require_choice(value: object, choices: Sequence[str], argument: str) -> None:
+    """Raise UsageError unless an argument is one of the choices."""
     if value not in choices:
-        raise UsageError(f"{what} must be {' or '.join(choices)}, not {value!r:.100}")
+        raise UsageError(f"{argument} must be {' or '.join(choices)}, not {value!r:.100}")
 
 
-def require_callback(value: object, what: str) -> None:
-    """Refuse an argument that cannot be called.
-
-    Raises:
-        UsageError: when it cannot.
-
-    """
+def require_callback(value: object, argument: str) -> None:
+    """Raise UsageError unless an argument is callable."""
     if not callable(value):
-        raise UsageError(f"{what} must be callable, not {value!r:.100}")
+        raise UsageError(f"{argument} must be callable, not {value!r:.100}")
 
 
 @attrs.frozen
@@ -89,11 +75,11 @@ class Reference:
     """A parsed image name.
 
     Args:
-        registry: host and port, ``docker.io`` when none was written.
-        repository: the path, with ``library/`` where Docker Hub implies it.
-        tag: None only when there is a digest.
-        digest: the manifest digest that was written behind ``@``, or None.
-        written: the path as it was written, where no registry was.
+        registry: host and port; ``docker.io`` by default.
+        repository: path in the registry, with ``library/`` where Docker Hub implies it.
+        tag: None only if there is a digest.
+        digest: manifest digest after ``@``, or None.
+        written: path as it was written, if without a registry.
 
     """
 
@@ -105,28 +91,30 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str, whole: str = "") -> Reference:
-        """Parse and normalise a name as a pod spec would have it.
+        """Parse and normalise a name as in a pod spec.
 
         Args:
             text: the name.
-            whole: what it stands for, to be named where it is invalid; empty for itself.
+            whole: text to report if the name is invalid; empty for the name itself.
 
         Raises:
-            ReferenceInvalid: when Kubernetes would call it ``InvalidImageName``.
+            ReferenceInvalid: if Kubernetes would report ``InvalidImageName``.
 
         """
         text = string(text, "an image name")
         whole = whole or text
         rest, at, digest_text = text.partition("@")
-        digest = _digest(digest_text, whole) if at else None
+        digest = Digest.maybe(digest_text) if at else None
         head, slash, last = rest.rpartition("/")
         last, colon, tag = last.partition(":")
         name = f"{head}/{last}" if slash else last
+        if at and digest is None:
+            raise _invalid(whole, f"{digest_text!r} is not a digest")
         if colon and not _TAG.fullmatch(tag):
             raise _invalid(whole, f"{tag!r} is not a tag")
         registry, repository, written = _split_registry(name)
         _check(whole, registry, repository)
-        return cls(registry, repository, tag or (None if digest else DEFAULT_TAG), digest, written)
+        return cls(registry, repository, tag or (None if digest else _DEFAULT_TAG), digest, written)
 
     @property
     def short(self) -> bool:
@@ -135,36 +123,36 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """The short form that people write: ``app:v1`` for ``docker.io/library/app:v1``."""
+        """The short form: ``app:v1`` for ``docker.io/library/app:v1``."""
         name = f"{self.registry}/{self.repository}"
-        if self.registry == DEFAULT_REGISTRY:
+        if self.registry == _DOCKER_HUB:
             official = self.repository.removeprefix("library/")
             name = self.repository if "/" in official else official
         return name + self._suffix
 
     @property
     def record(self) -> str:
-        """The name as containerd's CRI keeps it: a tag is dropped where there is a digest."""
+        """The name as containerd's CRI stores it: with a digest, the tag is dropped."""
         return str(attrs.evolve(self, tag=None) if self.digest else self)
 
     @property
     def pulls_always(self) -> bool:
-        """Whether the kubelet's default policy for this name is to pull each time."""
-        return self.digest is None and self.tag == DEFAULT_TAG
+        """Whether the kubelet by default pulls this name each time."""
+        return self.digest is None and self.tag == _DEFAULT_TAG
 
     def on_localhost(self) -> Reference:
         """Return the name that Podman gives to a local build of a short name."""
         return Reference("localhost", self.written or self.repository, self.tag, self.digest)
 
     def off_localhost(self) -> Reference:
-        """Return the name without the ``localhost/`` that Podman puts before a short one."""
+        """Return the name without the ``localhost/`` with which Podman prefixes short names."""
         if self.registry != "localhost":
             return self
         return Reference.parse(str(self).removeprefix("localhost/"))
 
     @property
     def untagged(self) -> Reference:
-        """The name alone, which is its repository's."""
+        """The name without tag and digest."""
         return attrs.evolve(self, tag=None, digest=None)
 
     @property
@@ -177,7 +165,7 @@ class Reference:
 
 
 def is_registry(text: str) -> bool:
-    """Whether the text can be the first part of an image's name: a host, maybe with a port."""
+    """Whether a text can be the registry of an image name: a host, with or without a port."""
     return _REGISTRY.fullmatch(text) is not None
 
 
@@ -188,32 +176,24 @@ def pinned(name: str) -> Digest | None:
 
 
 def image_id_prefix(text: str) -> str | None:
-    """Return the hexadecimal digits when the text may be an image ID, whole or shortened."""
+    """Return the hexadecimal digits of a text that may be an image ID, full or shortened."""
     match = _IMAGE_ID.fullmatch(text)
-    return match.group(1) if match else None
+    return match[1] if match else None
 
 
 def is_full_image_id(text: str) -> bool:
-    """Whether the text can only be an image ID: Kubernetes allows no such name."""
-    digits = image_id_prefix(text)
-    return digits is not None and (len(digits) == _FULL_ID_LENGTH or text.startswith("sha256:"))
+    """Whether a text can only be an image ID, since Kubernetes allows no such name."""
+    return _FULL_IMAGE_ID.fullmatch(text) is not None
 
 
 def name_or_id(text: str) -> Reference | None:
-    """Parse what an image is asked for by; None when it can only be an image ID.
+    """Parse an image name; return None if it can only be an image ID.
 
     Raises:
-        ReferenceInvalid: when it is neither a name nor an image ID.
+        ReferenceInvalid: if it is neither.
 
     """
     return None if is_full_image_id(text) else Reference.parse(text)
-
-
-def _digest(text: str, whole: str) -> Digest:
-    try:
-        return Digest.parse(text)
-    except ArchiveInvalid as error:
-        raise _invalid(whole, f"{text!r} is not a digest") from error
 
 
 def _split_registry(name: str) -> tuple[str, str, str]:
@@ -221,10 +201,10 @@ def _split_registry(name: str) -> tuple[str, str, str]:
     is_host = bool(slash) and (
         "." in first or ":" in first or first == "localhost" or first != first.lower()
     )
-    registry, path = (first, rest) if is_host else (DEFAULT_REGISTRY, name)
+    registry, path = (first, rest) if is_host else (_DOCKER_HUB, name)
     if registry == "index.docker.io":
-        registry = DEFAULT_REGISTRY
-    if registry == DEFAULT_REGISTRY and "/" not in path:
+        registry = _DOCKER_HUB
+    if registry == _DOCKER_HUB and "/" not in path:
         path = f"library/{path}"
     return registry, path, "" if is_host else name
 
@@ -241,8 +221,8 @@ def _check(text: str, registry: str, repository: str) -> None:
         raise _invalid(text, f"{repository.removeprefix('library/')!r} is not a repository{lower}")
 
 
-def _invalid(text: str, why: str) -> ReferenceInvalid:
+def _invalid(text: str, reason: str) -> ReferenceInvalid:
     return ReferenceInvalid(
-        f"not an image name: {text!r:.300}: {why}",
+        f"not an image name: {text!r:.300}: {reason}",
         hint="write it as in a pod spec: [REGISTRY/]REPOSITORY[:TAG], for example app:v1",
     )

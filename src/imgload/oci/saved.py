@@ -1,7 +1,7 @@
-"""The content of images out of a saved archive of any kind, sent while the archive is read.
+"""The images of a saved archive of any format, sent while the archive is read.
 
-Layers pass through as they arrive. Only small members are kept; which of them are manifests and
-configs, and what the images are, shows at the end.
+Layers are passed on as they arrive, and small members are kept. Which of these are manifests and
+configs, and of which images, is known only at the end of the archive.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from imgload.oci.platform import Platform
 
 @attrs.frozen
 class Wanted:
-    """An image to take out of an archive, and the names it gets on the nodes.
+    """An image to take out of an archive.
 
     Args:
-        target: digest of its config, its manifest, or an index over it.
-        names: full names, as containerd keeps them.
-        platform: which platform of an index; None when the target is one image.
-        exact: digests of its very manifest or config, where known: Docker saves one platform of
-            an index without the index.
+        target: digest of its config, its manifest, or an index above it.
+        names: full names on the nodes, as containerd stores them.
+        platform: to choose from an index; None for a single image.
+        exact: digests of its own manifest or config, if known: Docker saves one platform of an
+            index without the index.
 
     """
 
@@ -40,13 +40,13 @@ class Wanted:
 
 
 class SavedImages:
-    """Images to send out of one archive.
+    """Images to send from one archive.
 
     Args:
-        archive: the saved archive, in chunks.
-        wanted: the images to take out of it.
-        unneeded: layers that no node lacks, by the digest of their blob or their diff ID; left
-            out where the archive says by a member's path that it is one of them.
+        archive: chunks of the saved archive.
+        wanted: the images to send.
+        unneeded: layers that no node lacks, by blob digest or diff ID; skipped if their paths in
+            the archive contain these digests.
 
     """
 
@@ -58,54 +58,54 @@ class SavedImages:
         self._unneeded = {digest.hex: digest for digest in unneeded}
         self._blobs = Blobs()
         self._sizes: dict[Digest, int] = {}
-        self._left_out: set[Digest] = set()
+        self._skipped: set[Digest] = set()
 
     def send(self, receiver: Receiver) -> dict[Digest, ImageContent]:
-        """Send the images; return them by target, or nothing once nobody reads any more.
+        """Send the images; return them by target, or nothing if no node reads any more.
 
         Raises:
-            SourceError: when the archive is damaged, hostile, or lacks an image.
+            SourceError: if the archive is damaged, hostile, or lacks an image.
 
         """
         for member, body in tar.read_tar(self._archive):
             if member.kind == "link":
                 self._blobs.link(member.path, member.target)
             elif member.kind == "file":
-                self._take(member, body, receiver)
+                self._read(member, body, receiver)
             if not receiver.is_open:
                 return {}
-        found = images_in(self._blobs)
-        return {wanted.target: self._finish(wanted, found, receiver) for wanted in self._wanted}
+        images = images_in(self._blobs)
+        return {wanted.target: self._finish(wanted, images, receiver) for wanted in self._wanted}
 
-    def _take(self, member: tar.Member, body: tar.Body, receiver: Receiver) -> None:
-        start, pieces = peek(body)
+    def _read(self, member: tar.Member, body: tar.Body, receiver: Receiver) -> None:
+        start, chunks = peek(body)
         if may_be_document(member.path, member.size, start):
-            data = b"".join(pieces)
+            data = b"".join(chunks)
             blob = Blob(Digest.of(data), len(data), "", data)
         elif self._is_unneeded(member.path, start):
             blob = Blob(None, member.size, compression_of(start))
         else:
-            digest = self._pass(member, pieces, receiver)
+            digest = self._pass_on(member.size, chunks, receiver)
             if digest is None:
                 return
             blob = Blob(digest, member.size, compression_of(start))
         self._blobs.add(member.path, blob)
 
     def _is_unneeded(self, path: str, start: bytes) -> bool:
-        """Whether a member is a layer that is not needed; a diff ID is that of a plain tar."""
         digest = self._unneeded.get(digits_of(path))
-        if digest is None or (compression_of(start) and not path.startswith("blobs/")):
+        compressed = compression_of(start) and not path.startswith("blobs/")
+        if digest is None or compressed:  # a diff ID is the digest of an uncompressed tar
             return False
-        self._left_out.add(digest)
+        self._skipped.add(digest)
         return True
 
-    def _pass(
-        self, member: tar.Member, pieces: Iterator[memoryview], receiver: Receiver
+    def _pass_on(
+        self, size: int, chunks: Iterator[memoryview], receiver: Receiver
     ) -> Digest | None:
-        writer = receiver.blob(member.size)
+        writer = receiver.blob(size)
         try:
-            for piece in pieces:
-                writer.write(piece)
+            for chunk in chunks:
+                writer.write(chunk)
                 if not receiver.is_open:
                     writer.abandon()
                     return None
@@ -113,55 +113,43 @@ class SavedImages:
         except BaseException:
             writer.abandon()
             raise
-        self._sizes[digest] = member.size
+        self._sizes[digest] = size
         return digest
 
     def _finish(
-        self, wanted: Wanted, found: Sequence[ArchivedImage], receiver: Receiver
+        self, wanted: Wanted, images: Sequence[ArchivedImage], receiver: Receiver
     ) -> ImageContent:
-        image = choose(found, wanted.target, wanted.platform, wanted.exact)
-        if len(image.manifest.layers) != len(image.config.diff_ids):
-            raise ArchiveInvalid("a manifest has not as many layers as its config")
-        if image.manifest.config.size != len(image.config.raw):
-            raise DigestMismatch("a config is not as long as its manifest says")
+        image = choose(images, wanted.target, wanted.platform, wanted.exact)
+        manifest, config = image.manifest, image.config
+        if len(manifest.layers) != len(config.diff_ids):
+            raise ArchiveInvalid("a manifest and its config have different numbers of layers")
+        if manifest.config.size != len(config.raw):
+            raise DigestMismatch("a config has another size than its manifest says")
         kept = {b.digest: b.data for b in self._blobs.values() if b.digest and b.data is not None}
-        for layer in image.manifest.layers:
+        for layer in manifest.layers:
             self._check(layer, kept)
-        layers = (layer.digest for layer in image.manifest.layers)
-        for digest in dict.fromkeys((*layers, image.config.digest)):
-            if digest in kept and digest not in self._left_out and digest not in self._sizes:
+        for digest in dict.fromkeys((*(layer.digest for layer in manifest.layers), config.digest)):
+            if digest in kept and digest not in self._skipped and digest not in self._sizes:
                 writer = receiver.blob(len(kept[digest]), digest)
                 writer.write(kept[digest])
                 writer.finish(digest)
-        content = self._content(wanted, image)
+        pinned = (pinned_index(name, image, self._blobs) for name in wanted.names)
+        indexes = {Digest.of(raw): raw for raw in pinned if raw is not None}
+        plain = {d: self._sizes[d] for d in config.diff_ids if d in self._sizes}
+        content = ImageContent(manifest, config, wanted.names, image.platform, indexes, plain)
         receiver.image(content)
         return content
 
-    def _content(self, wanted: Wanted, image: ArchivedImage) -> ImageContent:
-        pinned = (pinned_index(name, image, self._blobs) for name in wanted.names)
-        indexes = {Digest.of(raw): raw for raw in pinned if raw is not None}
-        plain = {d: self._sizes[d] for d in image.config.diff_ids if d in self._sizes}
-        return ImageContent(
-            image.manifest, image.config, wanted.names, image.platform, indexes, plain
-        )
-
     def _check(self, layer: Descriptor, kept: dict[Digest, bytes]) -> None:
         self._blobs.by_digest(layer.digest)
-        if layer.digest in self._left_out and layer.digest not in self._sizes:
+        if layer.digest in self._skipped and layer.digest not in self._sizes:
             return
         if layer.digest not in self._sizes and layer.digest not in kept:
-            raise _lacks(layer)
+            foreign = ", which is a foreign one" if layer.is_foreign else ""
+            hint = "save it again; it may be incomplete"
+            if foreign:
+                hint = "save the image with a tool that keeps foreign layers, such as docker save"
+            raise ArchiveInvalid(f"the archive lacks the layer {layer.digest}{foreign}", hint=hint)
         size = self._sizes.get(layer.digest, len(kept.get(layer.digest, b"")))
         if size != layer.size:
             raise DigestMismatch(f"the layer {layer.digest} has {size} bytes, not {layer.size}")
-
-
-def _lacks(layer: Descriptor) -> ArchiveInvalid:
-    if layer.is_foreign:
-        return ArchiveInvalid(
-            f"the archive lacks the layer {layer.digest}, which is a foreign one",
-            hint="save the image with a tool that keeps foreign layers, such as docker save",
-        )
-    return ArchiveInvalid(
-        f"the archive lacks the layer {layer.digest}", hint="save it again; it may be incomplete"
-    )

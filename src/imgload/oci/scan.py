@@ -1,4 +1,4 @@
-"""A first look at an archive: what images are in it, without reading its layers."""
+"""The images of an archive, listed without reading its layers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from imgload.oci.tar import read_tar
 
 
 def scan(archive: Iterable[bytes]) -> tuple[ArchivedImage, ...]:
-    """Return the images of an archive.
-
-    Args:
-        archive: its chunks; layers are passed over where the chunks are `tar.Seekable`.
+    """Return the images of an archive, whose layers are skipped if it is `tar.Seekable`.
 
     Raises:
-        ArchiveInvalid: when the archive is damaged or no image archive.
+        ArchiveInvalid: if it is damaged, or not an image archive.
 
     """
     blobs = Blobs()
@@ -25,10 +22,10 @@ def scan(archive: Iterable[bytes]) -> tuple[ArchivedImage, ...]:
         if member.kind == "link":
             blobs.link(member.path, member.target)
         elif member.kind == "file":
-            start, pieces = peek(body)
+            start, chunks = peek(body)
+            blob = Blob(None, member.size, compression_of(start))
             if may_be_document(member.path, member.size, start):
-                data = b"".join(pieces)
-                blobs.add(member.path, Blob(Digest.of(data), len(data), "", data))
-            else:
-                blobs.add(member.path, Blob(None, member.size, compression_of(start)))
+                data = b"".join(chunks)
+                blob = Blob(Digest.of(data), len(data), "", data)
+            blobs.add(member.path, blob)
     return images_in(blobs)

@@ -26,8 +26,8 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("what", COMMANDS)
-def test_nobody_reads_on(tmp_path: Path, what: str) -> None:
-    """No traceback, and a status that does not pass for success."""
+def test_a_closed_pipe_ends_the_command_silently(tmp_path: Path, what: str) -> None:
+    """No traceback, and not the status of success."""
     reader, writer = os.pipe()
     os.close(reader)
     dead = f"unix://{tmp_path}/none.sock"

@@ -42,8 +42,8 @@ def load_of(node: str, *, ok: bool = True) -> list[Event]:
 FOUND = ImageFound("app:dev", ID, "docker", 3 << 20)
 
 
-def test_without_a_terminal_there_are_plain_lines(capsys: Captured) -> None:
-    """One when sending starts, one for each note; no line for each piece."""
+def test_progress_without_a_terminal_is_plain_lines(capsys: Captured) -> None:
+    """One at the start of a transfer, one for each note, none for each chunk."""
     with watching(silent=False) as on_event:
         for event in [FOUND, Note("it is slow"), *load_of("kind-worker")]:
             on_event(event)
@@ -53,7 +53,7 @@ def test_without_a_terminal_there_are_plain_lines(capsys: Captured) -> None:
     )
 
 
-def test_silence_is_silence(capsys: Captured) -> None:
+def test_silent_progress_prints_nothing(capsys: Captured) -> None:
     """For --quiet and --output json."""
     with watching(silent=True) as on_event:
         for event in [FOUND, Note("it is slow"), *load_of("kind-worker")]:
@@ -91,8 +91,8 @@ def to_terminal(monkeypatch: pytest.MonkeyPatch) -> MakeTerminal:
     return make
 
 
-def test_on_a_terminal_each_node_has_a_bar(to_terminal: MakeTerminal) -> None:
-    """Which says at the end how it went."""
+def test_progress_on_a_terminal_is_a_bar_for_each_node(to_terminal: MakeTerminal) -> None:
+    """It shows the outcome at the end."""
     terminal = to_terminal()
     with watching(silent=False) as on_event:
         for event in [FOUND, *load_of("worker-a"), *load_of("worker-b", ok=False)]:
@@ -104,8 +104,8 @@ def test_on_a_terminal_each_node_has_a_bar(to_terminal: MakeTerminal) -> None:
 
 
 @pytest.mark.parametrize("before", [[], load_of("worker-a")])
-def test_a_note_is_printed_as_it_is(to_terminal: MakeTerminal, before: list[Event]) -> None:
-    """Beside bars too, and [brackets] are no markup."""
+def test_progress_prints_notes_verbatim(to_terminal: MakeTerminal, before: list[Event]) -> None:
+    """Beside bars as well; [brackets] are no markup."""
     terminal = to_terminal()
     with watching(silent=False) as on_event:
         for event in [*before, Note("see [red]app[/red] [1]")]:
@@ -113,7 +113,7 @@ def test_a_note_is_printed_as_it_is(to_terminal: MakeTerminal, before: list[Even
     assert "note: see [red]app[/red] [1]" in terminal.drawn
 
 
-def test_a_node_that_is_only_tagged_draws_nothing(to_terminal: MakeTerminal) -> None:
+def test_a_tagged_node_has_no_bar(to_terminal: MakeTerminal) -> None:
     """There is nothing to watch."""
     terminal = to_terminal()
     with watching(silent=False) as on_event:
@@ -121,7 +121,7 @@ def test_a_node_that_is_only_tagged_draws_nothing(to_terminal: MakeTerminal) -> 
     assert terminal.drawn == ""
 
 
-def test_a_node_beside_one_that_is_sent_to_may_be_tagged(to_terminal: MakeTerminal) -> None:
+def test_a_tagged_node_beside_a_loaded_one_has_no_bar(to_terminal: MakeTerminal) -> None:
     """It has no bar, and needs none."""
     terminal = to_terminal()
     with watching(silent=False) as on_event:
@@ -131,8 +131,8 @@ def test_a_node_beside_one_that_is_sent_to_may_be_tagged(to_terminal: MakeTermin
     assert "worker-b" not in terminal.drawn
 
 
-def test_sending_again_starts_the_bar_again(to_terminal: MakeTerminal) -> None:
-    """When the delta did not do and the whole is sent, the node has one bar, not two."""
+def test_a_second_transfer_restarts_the_bar(to_terminal: MakeTerminal) -> None:
+    """After a failed delta, the full load has the only bar of the node."""
     terminal = to_terminal()
     with watching(silent=False) as on_event:
         for event in [*load_of("worker-a")[:-1], *load_of("worker-a")]:
@@ -142,8 +142,8 @@ def test_sending_again_starts_the_bar_again(to_terminal: MakeTerminal) -> None:
     assert last[0].rpartition("\r")[2].count("worker-a") == 0
 
 
-def test_bars_are_gone_after_an_interruption(to_terminal: MakeTerminal) -> None:
-    """Ctrl-C must not leave a thread that draws over what comes next."""
+def test_an_interruption_stops_the_bars(to_terminal: MakeTerminal) -> None:
+    """No thread draws over the output that follows Ctrl-C."""
     terminal = to_terminal()
     before = set(threading.enumerate())
     drawing: set[threading.Thread] = set()
@@ -162,8 +162,8 @@ def test_bars_are_gone_after_an_interruption(to_terminal: MakeTerminal) -> None:
     assert "worker-a" in terminal.drawn
 
 
-def test_events_come_from_several_threads(to_terminal: MakeTerminal) -> None:
-    """Each node's import has its own."""
+def test_progress_accepts_events_from_several_threads(to_terminal: MakeTerminal) -> None:
+    """The import of each node has its own."""
     terminal = to_terminal()
     nodes = [f"worker-{i}" for i in range(8)]
     with watching(silent=False) as on_event:

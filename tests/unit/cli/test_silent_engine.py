@@ -32,8 +32,10 @@ def stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_it_is_told_of_where_a_cluster_is_not_found(run: Run, stale: str, command: str) -> None:
-    """By every command that takes one."""
+def test_a_missing_cluster_error_names_the_unreachable_engine(
+    run: Run, stale: str, command: str
+) -> None:
+    """In every command that takes a cluster."""
     outcome = run(*command.split(), "--cluster", "other")
     assert outcome.status == 4
     assert "no cluster 'other'" in outcome.stderr
@@ -41,8 +43,10 @@ def test_it_is_told_of_where_a_cluster_is_not_found(run: Run, stale: str, comman
 
 
 @pytest.mark.parametrize("command", ["load {image}", "registry push {image} --to http://{host}"])
-def test_it_is_told_of_where_an_image_is_not_found(run: Run, stale: str, command: str) -> None:
-    """Whether it was to be loaded or pushed."""
+def test_a_missing_image_error_names_the_unreachable_engine(
+    run: Run, stale: str, command: str
+) -> None:
+    """In loads and pushes."""
     with receiving(Manifests()) as repository:
         host = repository.partition("/")[0]
         outcome = run(*command.format(image="absent:dev", host=host).split())

@@ -43,11 +43,11 @@ class Shown:
         return re.sub(r"\x1b\[[0-9;]*m", "", captured.err).splitlines()
 
 
-def test_a_load_that_went_well_is_two_lines(shown: Shown) -> None:
-    """As the README shows it."""
+def test_a_successful_load_is_reported_on_two_lines(shown: Shown) -> None:
+    """As in the README."""
     assert shown(report(GOOD)) == [
         f"{NAME} {ID.short}",
-        "  ✓ kind-worker: loaded, 98 MiB in 2.6 s; proven on containerd and by CRI",
+        "  ✓ kind-worker: loaded, 98 MiB in 2.6 s; verified by containerd and CRI",
     ]
 
 
@@ -55,10 +55,10 @@ def test_a_load_that_went_well_is_two_lines(shown: Shown) -> None:
     ("action", "words"),
     [("present", "already there"), ("tagged", "tagged"), ("delta", "loaded"), ("full", "loaded")],
 )
-def test_each_action_has_its_words(shown: Shown, action: Action, words: str) -> None:
-    """Without a size where nothing was sent."""
+def test_each_action_has_its_text(shown: Shown, action: Action, words: str) -> None:
+    """Without a size if nothing was sent."""
     [_, line] = shown(report(NodeResult("n", action, PROOF)))
-    assert line == f"  ✓ n: {words}; proven on containerd and by CRI"
+    assert line == f"  ✓ n: {words}; verified by containerd and CRI"
 
 
 @pytest.mark.parametrize(
@@ -70,57 +70,57 @@ def test_each_action_has_its_words(shown: Shown, action: Action, words: str) -> 
         ("full", "would be sent"),
     ],
 )
-def test_a_dry_run_claims_nothing(shown: Shown, action: Action, words: str) -> None:
-    """Neither a check mark nor a proof."""
+def test_a_dry_run_claims_no_verification(shown: Shown, action: Action, words: str) -> None:
+    """It prints no check mark."""
     [_, line] = shown(report(NodeResult("n", action), dry_run=True))
     assert line == f"  - n: {words}"
 
 
-def test_a_node_without_crictl_is_not_said_to_be_confirmed(shown: Shown) -> None:
+def test_a_node_without_crictl_is_not_called_verified_by_cri(shown: Shown) -> None:
     """CRI's word is claimed only where CRI gave it."""
     [_, line] = shown(report(attrs.evolve(GOOD, proof=attrs.evolve(PROOF, cri=None))))
-    assert line.endswith("; proven on containerd (no crictl on the node)")
+    assert line.endswith("; verified by containerd (no crictl on the node)")
 
 
 @pytest.mark.parametrize(
     "proof", [None, attrs.evolve(PROOF, unpacked=False), attrs.evolve(PROOF, cri=False)]
 )
-def test_what_is_not_proven_is_not_called_so(shown: Shown, proof: Proof | None) -> None:
-    """Also where no error came with it: the document says ok: false then."""
+def test_an_unverified_node_is_not_called_verified(shown: Shown, proof: Proof | None) -> None:
+    """Even if it has no error."""
     made = report(attrs.evolve(GOOD, proof=proof))
     assert not made.ok
     [_, line] = shown(made)
     assert "✓" not in line
-    assert "; proven" not in line
+    assert "; verified" not in line
 
 
-def test_what_had_the_name_before_is_shown(shown: Shown) -> None:
-    """Pods that run keep the old image."""
+def test_the_replaced_image_is_reported(shown: Shown) -> None:
+    """Running pods keep the old image."""
     [_, line] = shown(report(attrs.evolve(GOOD, replaced=OLD)))
-    assert f", replaced {OLD.short}; proven" in line
+    assert f", replaced {OLD.short}; verified" in line
 
 
-def test_a_failure_has_its_message_and_hint(shown: Shown) -> None:
-    """The other nodes are shown beside it."""
+def test_a_failure_has_a_message_and_a_hint(shown: Shown) -> None:
+    """The other nodes are listed as well."""
     assert shown(report(GOOD, BAD))[2:] == [
         "  ✗ kind-worker2: it is paused",
         "      try: unpause it",
     ]
 
 
-def test_a_failure_without_a_hint_has_no_empty_one(shown: Shown) -> None:
+def test_a_failure_without_a_hint_has_no_try_line(shown: Shown) -> None:
     """`try:` with nothing behind it helps nobody."""
     lines = shown(report(attrs.evolve(GOOD, error=ImportFailed("no"))))
     assert lines[1:] == ["  ✗ kind-worker: no"]
 
 
-def test_a_failure_is_one_in_a_dry_run_as_well(shown: Shown) -> None:
+def test_a_dry_run_reports_failures(shown: Shown) -> None:
     """What could not be asked is not planned."""
     assert "  ✗ kind-worker2: it is paused" in shown(report(BAD, dry_run=True))
 
 
-def test_quiet_shows_failures_only(shown: Shown) -> None:
-    """With the image they belong to; images that went well are left out."""
+def test_quiet_reports_failures_only(shown: Shown) -> None:
+    """With the images that they belong to."""
     assert shown(report(GOOD, BAD), quiet=True) == [
         f"{NAME} {ID.short}",
         "  ✗ kind-worker2: it is paused",
@@ -129,8 +129,8 @@ def test_quiet_shows_failures_only(shown: Shown) -> None:
     assert shown(report(GOOD), quiet=True) == []
 
 
-def test_a_name_that_is_pulled_each_time_is_warned_of(shown: Shown) -> None:
-    """The commonest surprise of all: loaded, and ErrImagePull (kind's known issues)."""
+def test_a_latest_tag_is_warned_about(shown: Shown) -> None:
+    """The commonest surprise: loaded, and ErrImagePull (kind's known issues)."""
     latest = "docker.io/library/app:latest"
     [note] = [line for line in shown(report(GOOD, name=latest)) if line.startswith("note: ")]
     assert latest in note
@@ -139,13 +139,13 @@ def test_a_name_that_is_pulled_each_time_is_warned_of(shown: Shown) -> None:
 
 
 @pytest.mark.parametrize("name", [NAME, "docker.io/library/latest:dev", f"app@{ID}"])
-def test_other_names_are_not_warned_of(shown: Shown, name: str) -> None:
+def test_other_tags_are_not_warned_about(shown: Shown, name: str) -> None:
     """Only the tag counts."""
     assert not [line for line in shown(report(GOOD, name=name)) if "note" in line]
 
 
-def test_an_image_whose_id_was_never_learnt_has_only_its_name(shown: Shown) -> None:
-    """Where the transfer broke before it could be told."""
+def test_an_image_without_an_id_is_reported_by_its_name(shown: Shown) -> None:
+    """The transfer broke before the ID was known."""
     [image] = report(BAD).images
     unknown = attrs.evolve(image, image_id=None)
     assert shown(Report((unknown,)))[0] == NAME
@@ -160,7 +160,7 @@ def test_an_image_whose_id_was_never_learnt_has_only_its_name(shown: Shown) -> N
         ("kind-worker2 is paused", "  ✗ kind-worker: kind-worker2 is paused"),
     ],
 )
-def test_a_node_is_named_once(shown: Shown, said: str, line: str) -> None:
-    """Many errors name it themselves."""
+def test_the_line_of_a_failure_names_the_node_once(shown: Shown, said: str, line: str) -> None:
+    """Many errors start with its name."""
     failed = NodeResult("kind-worker", None, error=NodeNotRunning(said))
     assert line in shown(report(failed))

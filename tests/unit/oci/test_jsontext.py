@@ -28,8 +28,8 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_load_json_returns_what_json_does(value: object) -> None:
-    """Within the bounds it is the standard library's."""
+def test_load_json_returns_the_value_of_json_loads(value: object) -> None:
+    """Within the limits."""
     assert load_json(json.dumps(value)) == value
     assert load_json(json.dumps(value).encode()) == value
 
@@ -61,13 +61,13 @@ def test_load_json_raises_only_value_errors(raw: bytes) -> None:
     ],
     ids=lambda text: text[:12],
 )
-def test_load_json_refuses_what_goes_beyond_the_bounds(text: str) -> None:
+def test_load_json_rejects_documents_beyond_the_limits(text: str) -> None:
     """Numbers that overflow, nesting that overflows a stack, values that fill the memory."""
     with pytest.raises(ValueError, match=r"it |a number|is not a number"):
         load_json(text)
 
 
-def test_load_json_takes_what_is_within_the_bounds() -> None:
+def test_load_json_accepts_documents_within_the_limits() -> None:
     """The deepest, the longest, and a string that only looks like many values."""
     deepest = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     assert json.dumps(load_json(deepest)) == deepest
@@ -78,22 +78,22 @@ def test_load_json_takes_what_is_within_the_bounds() -> None:
 
 
 @pytest.mark.parametrize("unclosed", ['"' + '\\",' * 400_000, '"' + "\\", '["\\'])
-def test_load_json_refuses_strings_that_do_not_end(unclosed: str) -> None:
+def test_load_json_rejects_unclosed_strings_in_linear_time(unclosed: str) -> None:
     """They are looked through once, and not once for each of their quotes."""
     with pytest.raises(ValueError, match=r"string|Unterminated"):
         load_json(unclosed)
 
 
 @pytest.mark.parametrize("size", [10**13, 10**30, 10**400, -1, 1.5, True, "1", None])
-def test_descriptor_refuses_a_size_that_no_blob_has(size: object) -> None:
-    """It would be shown, and added up."""
+def test_descriptor_rejects_an_impossible_size(size: object) -> None:
+    """It would be printed, and added up."""
     entry = {**archives.descriptor(b"", MANIFEST), "size": size}
     with pytest.raises(ArchiveInvalid):
         Descriptor.parse(entry)
 
 
 @pytest.mark.parametrize("digits", [30, 400, 4200])
-def test_scan_refuses_a_layer_of_an_impossible_size(digits: int) -> None:
+def test_scan_rejects_a_layer_of_an_impossible_size(digits: int) -> None:
     """The progress line would overflow."""
     image = archives.Image()
     manifest = json.loads(image.manifest)
@@ -107,10 +107,10 @@ def test_scan_refuses_a_layer_of_an_impossible_size(digits: int) -> None:
 
 @pytest.mark.parametrize("kind", [Manifest, Index, ImageConfig])
 @pytest.mark.parametrize("key", ["mediaType", "annotations", "config", "layers", "architecture"])
-def test_documents_with_nested_values_are_refused_or_read(
+def test_documents_with_nested_values_are_parsed_or_rejected(
     kind: type[Manifest] | type[Index] | type[ImageConfig], key: str
 ) -> None:
-    """A value that is as deep as may be overflows no stack when it is told in an error."""
+    """The deepest value overflows no stack when an error prints it."""
     nested: object = []
     for _ in range(MAX_DEPTH - 3):
         nested = [nested]
@@ -120,7 +120,7 @@ def test_documents_with_nested_values_are_refused_or_read(
 
 
 @pytest.mark.parametrize("form", ["docker", "oci"])
-def test_a_config_that_is_listed_often_is_parsed_once(
+def test_a_config_listed_repeatedly_is_parsed_once(
     monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     """A few MiB of it, listed 900 times, would take a minute."""

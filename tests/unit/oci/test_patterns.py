@@ -39,15 +39,13 @@ DIGEST = "sha256:" + "0" * 64
         ("[ab]pp", {APP}),
     ],
 )
-def test_names_and_repositories_are_matched_in_full_and_as_people_write_them(
-    pattern: str, expected: set[str]
-) -> None:
-    """Part of a name matches nothing, unless by a glob."""
+def test_matches_takes_full_and_short_names(pattern: str, expected: set[str]) -> None:
+    """A part of a name does not match without a glob."""
     assert {name for name in (APP, MINE) if matches(name, [pattern])} == expected
 
 
-def test_a_name_that_kubernetes_would_not_take_is_matched_as_it_is() -> None:
-    """Containerd takes any."""
+def test_matches_takes_a_name_that_kubernetes_rejects() -> None:
+    """containerd accepts any name."""
     odd = "docker.io/library/A b:1"
     assert matches(odd, ["*A b*"])
     assert matches(odd, [odd])
@@ -64,19 +62,19 @@ def test_a_name_that_kubernetes_would_not_take_is_matched_as_it_is() -> None:
         (f"localhost:5000/app@{DIGEST}", "localhost:5000/app"),
     ],
 )
-def test_a_name_has_its_repository(name: str, repository: str) -> None:
+def test_repository_of_drops_tag_and_digest(name: str, repository: str) -> None:
     """A port is no tag."""
     assert repository_of(name) == repository
 
 
-def test_what_only_an_import_gave_is_no_repository() -> None:
+def test_repositories_of_skips_names_of_an_import() -> None:
     """`ctr images import --digests` gives such a name to everything (kind #4028)."""
     junk = [f"import-2026-11-23@{DIGEST}", f"docker.io/library/import-2026-11-23@{DIGEST}"]
     assert repositories_of([APP, *junk]) == {"docker.io/library/app"}
     assert repositories_of(["docker.io/library/import-2026-11-23:v1"])
 
 
-def test_names_are_shown_as_people_write_them() -> None:
+def test_familiar_name_is_the_short_form() -> None:
     """What needs no registry has none."""
     assert [familiar_name(name) for name in (APP, MINE)] == ["app:dev", MINE]
 
@@ -90,14 +88,14 @@ def test_names_are_shown_as_people_write_them() -> None:
         (f"app:dev@{DIGEST}", "imgload prune app"),
     ],
 )
-def test_one_image_is_no_repository(text: str, hint: str) -> None:
-    """The hint is the call that was meant."""
+def test_require_repositories_rejects_a_tag_or_digest(text: str, hint: str) -> None:
+    """The hint has the repository."""
     with pytest.raises(UsageError) as caught:
         require_repositories([text])
     assert caught.value.hint == hint
 
 
-def test_repositories_and_globs_are_taken() -> None:
+def test_require_repositories_accepts_globs() -> None:
     """A port is no tag."""
     require_repositories(["app", "*", "localhost:5000/app", "ghcr.io/me/*"])
 
@@ -119,7 +117,7 @@ def test_repositories_and_globs_are_taken() -> None:
         ("localhost/*", "localhost/app:dev"),
     ],
 )
-def test_a_pattern_means_names_of_an_engine(pattern: str, name: str) -> None:
+def test_a_pattern_matches_names_of_an_engine(pattern: str, name: str) -> None:
     """Short and full names alike, and without a tag every tag."""
     assert meant(name, parse_patterns([pattern]))
 
@@ -138,16 +136,16 @@ def test_a_pattern_means_names_of_an_engine(pattern: str, name: str) -> None:
         ("*", "5d3f" * 16),
     ],
 )
-def test_a_pattern_does_not_mean(pattern: str, name: str) -> None:
-    """Others; nor what is pinned by its digest, or no image's name at all."""
+def test_a_pattern_does_not_match(pattern: str, name: str) -> None:
+    """Other names, pinned names, or invalid ones."""
     assert meant(name, parse_patterns([pattern])) is None
 
 
 @pytest.mark.parametrize(
     "text", ["", ":", "app:", ":dev", "App", "a b", "app@sha256:00", "$(id)", "app:dev/", "app:-x"]
 )
-def test_what_no_image_can_be_called_is_refused(text: str) -> None:
-    """A watch for it would wait for ever, and say nothing."""
+def test_parse_patterns_rejects_what_no_image_can_match(text: str) -> None:
+    """A watch would wait for it without end."""
     with pytest.raises(ReferenceInvalid) as caught:
         parse_patterns([text])
     assert caught.value.hint
@@ -164,7 +162,7 @@ def test_what_no_image_can_be_called_is_refused(text: str) -> None:
         ("ghcr.io/APP:dev-?", "'APP' is not a repository"),
     ],
 )
-def test_the_text_that_was_typed_is_named(text: str, why: str) -> None:
+def test_parse_patterns_reports_the_whole_text(text: str, why: str) -> None:
     """All of it, and what is wrong with it."""
     with pytest.raises(ReferenceInvalid) as caught:
         parse_patterns([text])
@@ -181,8 +179,8 @@ def test_the_text_that_was_typed_is_named(text: str, why: str) -> None:
         ("docker.io/library/app:dev", "app", "app:dev"),
     ],
 )
-def test_a_pods_name_for_what_an_engine_holds(held: str, pattern: str, wanted: str) -> None:
-    """Podman's local names lose their registry."""
+def test_meant_returns_the_name_in_a_pod_spec(held: str, pattern: str, wanted: str) -> None:
+    """Without the localhost/ of Podman."""
     assert meant(held, parse_patterns([pattern])) == wanted
 
 
@@ -196,7 +194,7 @@ def test_a_pods_name_for_what_an_engine_holds(held: str, pattern: str, wanted: s
         ("app:v[12]", None),
     ],
 )
-def test_a_pattern_is_an_engines_filter_where_they_agree(
+def test_engine_filter_exists_if_the_meaning_is_the_same(
     pattern: str, expected: str | None
 ) -> None:
     """An engine's ``*`` stands for no slash."""
@@ -204,7 +202,7 @@ def test_a_pattern_is_an_engines_filter_where_they_agree(
 
 
 @given(st.text(max_size=40), st.text(alphabet="ab*?[]!:/.-", max_size=40))
-def test_any_text_is_a_pattern_or_refused(held: str, text: str) -> None:
+def test_any_text_is_a_pattern_or_rejected(held: str, text: str) -> None:
     """And none takes long, or fails otherwise."""
     with within(1.0):
         try:

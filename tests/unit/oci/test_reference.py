@@ -132,13 +132,13 @@ INVALID = [
 
 
 @pytest.mark.parametrize(("text", "normal"), VALID.items())
-def test_a_name_is_normalised_as_kubernetes_does(text: str, normal: str) -> None:
-    """What is not written is docker.io, library/ and :latest (kind #2955, #3013)."""
+def test_a_name_is_normalised_like_in_kubernetes(text: str, normal: str) -> None:
+    """Omitted parts are docker.io, library/ and :latest (kind #2955, #3013)."""
     assert str(Reference.parse(text)) == normal
 
 
 @pytest.mark.parametrize("text", INVALID)
-def test_what_kubernetes_calls_invalid_is_refused(text: str) -> None:
+def test_reference_rejects_names_that_kubernetes_rejects(text: str) -> None:
     """The error repeats the name and shows how one is written."""
     with pytest.raises(ReferenceInvalid) as caught:
         Reference.parse(text)
@@ -147,7 +147,7 @@ def test_what_kubernetes_calls_invalid_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a" * 64, "0123456789abcdef" * 4])
-def test_64_hexadecimal_digits_are_no_name(text: str) -> None:
+def test_reference_rejects_64_hexadecimal_digits(text: str) -> None:
     """Distribution keeps them for image IDs: "cannot specify 64-byte hexadecimal strings"."""
     with pytest.raises(ReferenceInvalid):
         Reference.parse(text)
@@ -176,12 +176,12 @@ def test_the_familiar_form_means_the_same(text: str) -> None:
         ("ghcr.io/library/app:v1", "ghcr.io/library/app:v1"),
     ],
 )
-def test_the_familiar_form_is_the_short_one(text: str, familiar: str) -> None:
+def test_familiar_is_the_shortest_form(text: str, familiar: str) -> None:
     """library/ goes only where it comes back by itself: before one single part."""
     assert Reference.parse(text).familiar == familiar
 
 
-def test_a_record_has_no_tag_beside_a_digest() -> None:
+def test_record_drops_the_tag_before_a_digest() -> None:
     """CRI keeps `app:v1@sha256:…` as `app@sha256:…`, and `app:v1` as it is (kind #2394)."""
     assert Reference.parse(f"app:v1@{SHA}").record == f"docker.io/library/app@{SHA}"
     assert Reference.parse("app:v1").record == "docker.io/library/app:v1"
@@ -197,7 +197,7 @@ def test_a_record_has_no_tag_beside_a_digest() -> None:
         (f"app:latest@{SHA}", False),
     ],
 )
-def test_latest_is_pulled_always(text: str, *, always: bool) -> None:
+def test_pulls_always_is_true_for_latest(text: str, *, always: bool) -> None:
     """The kubelet's default policy for :latest, written or not, is Always (kind #328)."""
     assert Reference.parse(text).pulls_always is always
 
@@ -210,7 +210,7 @@ def test_latest_is_pulled_always(text: str, *, always: bool) -> None:
         ("library/app", "localhost/library/app:latest"),
     ],
 )
-def test_podman_puts_localhost_before_a_short_name(text: str, local: str) -> None:
+def test_on_localhost_is_the_name_of_a_build_by_podman(text: str, local: str) -> None:
     """`podman build -t app:v1` makes localhost/app:v1 (podman #15974)."""
     assert Reference.parse(text).short
     assert str(Reference.parse(text).on_localhost()) == local
@@ -264,7 +264,7 @@ def test_a_parsed_name_parses_to_itself(text: str) -> None:
         ("", None, False),
     ],
 )
-def test_what_may_be_an_image_id(text: str, prefix: str | None, *, full: bool) -> None:
+def test_image_ids_are_recognized(text: str, prefix: str | None, *, full: bool) -> None:
     """Four to 64 lower-case digits may be one; 64, or sha256: before them, can only be one."""
     assert image_id_prefix(text) == prefix
     assert is_full_image_id(text) is full

@@ -67,7 +67,7 @@ def test_the_layout_file_is_first_and_the_index_last(write: Write) -> None:
 
 @forms
 @pytest.mark.parametrize("chunk", [1, 2, 3, 511, 513, 4096])
-def test_the_archive_may_come_in_any_pieces(write: Write, chunk: int) -> None:
+def test_an_archive_may_come_in_any_chunks(write: Write, chunk: int) -> None:
     """A network's pieces may split a layer's first bytes, which tell its compression."""
     image = Image((BASE, ONE), gzipped=write in {FORMS["oci"], FORMS["docker25"]})
     layout = repack(pack(write(image)), wanted(image), chunk=chunk)
@@ -76,7 +76,7 @@ def test_the_archive_may_come_in_any_pieces(write: Write, chunk: int) -> None:
 
 
 @given(chunk=st.integers(1, 600), zipped=st.booleans())
-def test_a_compressed_layer_of_a_docker_archive_may_come_in_any_pieces(
+def test_a_compressed_layer_of_a_docker_archive_may_come_in_any_chunks(
     chunk: int, *, zipped: bool
 ) -> None:
     """Its media type has to be found out from the content (containerd #14160)."""
@@ -94,7 +94,7 @@ def test_a_compressed_layer_of_a_docker_archive_may_come_in_any_pieces(
 
 @pytest.mark.parametrize("write", [FORMS["oci"], FORMS["docker25"]])
 @pytest.mark.parametrize("gzipped", [False, True])
-def test_a_manifest_that_came_along_is_kept_byte_for_byte(write: Write, *, gzipped: bool) -> None:
+def test_a_manifest_of_the_archive_is_kept_byte_for_byte(write: Write, *, gzipped: bool) -> None:
     """Its digest is what `name@sha256:…` means (kind #2394, containerd #6307)."""
     image = Image(gzipped=gzipped)
     layout = repack(pack(write(image)), wanted(image))
@@ -135,7 +135,7 @@ def test_several_images_share_their_layers(write: Write) -> None:
 
 
 @forms
-def test_only_what_is_wanted_gets_a_name(write: Write) -> None:
+def test_only_wanted_images_are_named(write: Write) -> None:
     """The archive's other image is not in the index."""
     images = [Image((ONE,), "one:v1"), Image((TWO,), "two:v1")]
     layout = repack(pack(write(*images)), wanted(images[1]))
@@ -144,7 +144,7 @@ def test_only_what_is_wanted_gets_a_name(write: Write) -> None:
 
 
 @forms
-def test_the_names_are_those_asked_for_and_no_others(write: Write) -> None:
+def test_only_requested_names_are_sent(write: Write) -> None:
     """Not the archive's own, and never import-DATE@sha256 (kind #4028)."""
     image = Image(name="evil.example/other:v9")
     names = ["ghcr.io/o/app:v1", "docker.io/library/app:v1"]
@@ -152,7 +152,7 @@ def test_the_names_are_those_asked_for_and_no_others(write: Write) -> None:
 
 
 @forms
-def test_a_digest_that_the_archive_does_not_have_is_refused(write: Write) -> None:
+def test_a_demanded_digest_must_be_in_the_archive(write: Write) -> None:
     """A name with a digest is usable only when the manifest has just that (kind #2394)."""
     image = Image()
     with pytest.raises(ManifestMissing, match="demands"):
@@ -169,7 +169,7 @@ def test_a_digest_is_the_manifests_own(write: Write) -> None:
     assert layout.manifest(name) == image.manifest
 
 
-def test_a_digest_may_be_an_indexs() -> None:
+def test_a_demanded_digest_may_be_that_of_an_index() -> None:
     """As a registry tells it for several platforms; the record leads to the index itself."""
     image = Image(gzipped=True)
     inner = index(image.entry, {**image.entry, "digest": "sha256:" + "1" * 64})
@@ -185,7 +185,7 @@ def test_a_digest_may_be_an_indexs() -> None:
 
 
 @forms
-def test_what_was_in_the_archive_is_told_afterwards(write: Write) -> None:
+def test_send_returns_the_images_by_target(write: Write) -> None:
     """The image that each target means, and the size of all blobs sent."""
     image = Image((BASE, ONE))
     stream = Repack([pack(write(image))], [wanted(image)])
@@ -197,7 +197,7 @@ def test_what_was_in_the_archive_is_told_afterwards(write: Write) -> None:
     assert {Digest.of(raw): len(raw) for raw in blobs}.items() <= stream.sizes.items()
 
 
-def test_dot_slash_names_are_understood() -> None:
+def test_paths_may_start_with_a_dot() -> None:
     """`tar -C folder -cf archive.tar .` makes them."""
     image = Image()
     entries: list[Entry] = [(f"./{path}", content) for path, content in oci(image)]
@@ -224,14 +224,14 @@ def test_a_layer_that_begins_like_json_is_still_a_layer() -> None:
 
 
 @pytest.mark.parametrize("write", [FORMS["oci"], FORMS["docker25"]])
-def test_the_image_may_be_asked_for_by_its_manifest(write: Write) -> None:
+def test_a_target_may_be_the_digest_of_a_manifest(write: Write) -> None:
     """Docker's containerd image store calls an image so."""
     image = Image()
     assert repack(pack(write(image)), Wanted(image.digest, (NAME,))).image_id() == image.image_id
 
 
-def test_an_image_for_another_platform_is_not_passed_off() -> None:
-    """The error says what there is."""
+def test_an_image_for_another_platform_is_rejected() -> None:
+    """The error lists the available platforms."""
     image = Image(platform="linux/arm64")
     stream = Repack(
         [pack(oci(image))], [Wanted(image.image_id, (NAME,), Platform("linux", "amd64"))]
@@ -271,7 +271,7 @@ def test_memory_stays_flat_for_a_large_layer() -> None:
     assert total > 200 << 20
 
 
-def test_the_path_of_a_blob_on_its_way_cannot_be_foreseen() -> None:
+def test_the_path_of_a_streamed_blob_is_random() -> None:
     """Its digest is not known yet, and no other member may collide with it."""
     image = Image()
     first = repack(pack(oci(image)), wanted(image)).paths
@@ -281,7 +281,7 @@ def test_the_path_of_a_blob_on_its_way_cannot_be_foreseen() -> None:
 
 
 @pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64"])
-def test_the_index_tells_the_platform(platform: str) -> None:
+def test_the_sent_index_has_the_platform(platform: str) -> None:
     """ctr's --platform chooses by it."""
     image = Image(platform=platform)
     [entry] = repack(pack(oci(image)), wanted(image)).index["manifests"]

@@ -86,14 +86,14 @@ def test_a_missing_config_is_an_invalid_archive(write: Write) -> None:
 
 
 @forms
-def test_a_config_with_wrong_content_is_not_the_image_asked_for(write: Write) -> None:
+def test_a_config_with_wrong_content_is_another_image(write: Write) -> None:
     """A docker-archive's config has no sum of its own: its digest is the image ID."""
     other = IMAGE.config.replace(b"amd64", b"arm64")
     assert isinstance(refused(pack(replaced(write(IMAGE), IMAGE.config, other))), SourceError)
 
 
 @forms
-def test_an_image_that_is_not_there_is_an_invalid_archive(write: Write) -> None:
+def test_an_absent_image_is_an_invalid_archive(write: Write) -> None:
     """The error names the digest."""
     absent = Digest.of(b"absent")
     error = refused(pack(write(IMAGE)), absent)
@@ -124,12 +124,12 @@ def test_a_mutated_archive_yields_an_honest_layout_or_none(
 
 
 @given(st.binary(max_size=3000))
-def test_garbage_is_refused(data: bytes) -> None:
+def test_garbage_is_rejected(data: bytes) -> None:
     """Any bytes."""
     assert refused(data) is not None
 
 
-def test_two_different_members_under_one_name_are_refused() -> None:
+def test_two_different_members_of_one_name_are_rejected() -> None:
     """containerd and we could take one each."""
     for write in FORMS.values():
         entries = [*write(IMAGE), *replaced(write(IMAGE), IMAGE.layers[1], layer("other"))]
@@ -152,14 +152,14 @@ def test_the_same_member_twice_is_harmless(write: Write) -> None:
         [(f"l{i}", f"l{i + 1}") for i in range(30)],
     ],
 )
-def test_links_in_a_circle_are_refused(links: list[Entry]) -> None:
-    """One to itself, two to one another, or a chain without end."""
+def test_cyclic_links_are_rejected(links: list[Entry]) -> None:
+    """One to itself, two to one another, or a long chain."""
     config = encode({"rootfs": {"diff_ids": [str(Digest.of(b""))]}})
     manifest = encode([{"Config": "c.json", "Layers": [links[0][0]]}])
     entries: list[Entry] = [*links, ("c.json", config), ("manifest.json", manifest)]
     error = refused(pack(entries), Digest.of(config))
     assert isinstance(error, ArchiveInvalid)
-    assert "circle" in error.message
+    assert "cycle" in error.message
 
 
 def test_a_link_to_nothing_is_a_missing_layer() -> None:
@@ -185,7 +185,7 @@ def test_a_link_to_nothing_is_a_missing_layer() -> None:
     ],
     ids=lambda raw: repr(raw[:40]),
 )
-def test_a_malformed_docker_manifest_is_refused(manifest: bytes) -> None:
+def test_a_malformed_docker_manifest_is_rejected(manifest: bytes) -> None:
     """Each in the place of a good one."""
     entries = [e for e in docker20(IMAGE) if e[0] != "manifest.json"]
     assert isinstance(refused(pack([*entries, ("manifest.json", manifest)])), ArchiveInvalid)
@@ -211,14 +211,14 @@ def test_a_docker_manifests_layers_fit_its_config(layers: object) -> None:
     assert isinstance(refused(pack([*entries, ("manifest.json", manifest)])), ArchiveInvalid)
 
 
-def test_an_archive_of_something_else_is_told_so() -> None:
+def test_an_archive_without_a_manifest_is_rejected_with_a_hint() -> None:
     """A tar with neither manifest.json nor index.json; the hint says how to make one."""
     error = refused(pack([("README.md", b"hello")]))
     assert isinstance(error, ArchiveInvalid)
     assert "docker save" in error.hint
 
 
-def test_too_much_metadata_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_metadata_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept in memory is bounded over all members."""
     monkeypatch.setattr(blobs, "MAX_KEPT", 5000)
     entries: list[Entry] = [(f"{i}.json", b"{}" * 300) for i in range(20)]
@@ -246,13 +246,13 @@ def nested(inner: Json, depth: int, width: int = 1) -> list[Entry]:
     return [*entries, ("index.json", index(inner)), ("oci-layout", b"{}")]
 
 
-def test_indexes_nested_without_end_are_refused() -> None:
+def test_deeply_nested_indexes_are_rejected() -> None:
     """Three levels are more than any tool writes."""
     archive = pack([*IMAGE.members, *nested(IMAGE.entry, 30)])
     assert isinstance(refused(archive), ArchiveInvalid)
 
 
-def test_an_index_that_lists_itself_is_refused() -> None:
+def test_an_index_that_lists_itself_is_rejected() -> None:
     """Possible where its path is not a sha256 sum of it."""
     digest = "sha512:" + hashlib.sha512(b"anything").hexdigest()
     raw = index({"mediaType": INDEX, "digest": digest, "size": 5})
@@ -294,7 +294,7 @@ def test_a_blob_under_a_sha512_name_is_checked_as_well() -> None:
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     ],
 )
-def test_a_foreign_layer_that_was_left_out_is_told(kind: str) -> None:
+def test_an_absent_foreign_layer_is_reported(kind: str) -> None:
     """Tools may leave such layers out; nothing is fetched for them."""
     foreign = descriptor(IMAGE.layers[0], kind, urls=["https://example.com/layer"])
     layers = [foreign, descriptor(IMAGE.layers[1], LAYER)]
