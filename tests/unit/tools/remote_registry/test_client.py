@@ -13,8 +13,8 @@ import pytest
 from imgload.core.errors import ArchiveInvalid, RegistryError
 from imgload.oci.digest import Digest
 from imgload.oci.document import DOCKER_MANIFEST, INDEX, MANIFEST
-from imgload.tools.remote_registry.client import RegistryClient, Uploading, media_type
-from imgload.tools.remote_registry.forward import Passing
+from imgload.tools.remote_registry.client import BlobUpload, RegistryClient, media_type
+from imgload.tools.remote_registry.forward import ForwardingSink
 from imgload.tools.remote_registry.url import RegistryUrl
 
 BLOB = Digest.of(b"blob")
@@ -92,7 +92,7 @@ def test_an_upload_goes_to_no_other_host(location: str) -> None:
     """A layer is not handed to whoever a registry names."""
     with (
         answering(says(202, Location=location)) as client,
-        pytest.raises(RegistryError, match="sends the upload on"),
+        pytest.raises(RegistryError, match="redirects the upload"),
     ):
         client.upload("app")
 
@@ -106,7 +106,7 @@ def test_an_endless_answer_is_given_up() -> None:
         client.manifest("app", "dev")
 
 
-def write_for_ever(upload: Uploading) -> None:
+def write_for_ever(upload: BlobUpload) -> None:
     for _ in range(200):
         upload.write(bytes(1 << 20))
 
@@ -129,11 +129,11 @@ def test_a_registry_that_breaks_off_breaks_the_upload() -> None:
 def test_the_first_error_is_kept() -> None:
     """An engine says of it only that its push failed."""
     with answering(says(500, b"disk full")) as client:
-        passing = Passing(client, "app")
-        for ask in (lambda: passing.upload(None, None), lambda: passing.size_of(BLOB)):
+        sink = ForwardingSink(client, "app")
+        for ask in (lambda: sink.upload(None, None), lambda: sink.size_of(BLOB)):
             with pytest.raises(RegistryError):
                 ask()
-        assert "beginning an upload: status 500 disk full" in str(passing.error)
+        assert "beginning an upload: status 500 disk full" in str(sink.error)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable, RegistryError
-from imgload.tools.remote_registry.probe import reads_folder, require_answer
+from imgload.tools.remote_registry.probe import reads_folder, require_registry
 from imgload.tools.remote_registry.url import RegistryUrl
 from tests.unit.fakes import RUNNING, LocalEngine
 
@@ -106,7 +106,7 @@ def test_a_registry_is_reached_when_it_answers_for_the_image(
     """A port number that looks like a status is no answer."""
     made = node(tmp_path, crictl(tmp_path, said, str(URL)))
     if reached:
-        require_answer(made, URL, "/root", by_cri=True)
+        require_registry(made, URL, "/root", by_cri=True)
     else:
         with pytest.raises(RegistryError):
-            require_answer(made, URL, "/root", by_cri=True)
+            require_registry(made, URL, "/root", by_cri=True)

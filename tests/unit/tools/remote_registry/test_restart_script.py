@@ -20,7 +20,8 @@ def test_a_warning_is_not_the_reason_why_containerd_refuses_a_configuration(tmp_
     program.chmod(0o755)
     config = tmp_path / "config.toml"
     config.write_text("old\n")
-    script = ["sh", "-c", vars(restart)["_SET"], "imgload", str(config), "old\n", "new\n", "script"]
+    text = "".join(vars(restart)[part] for part in ("_LISTENER", "_RESTART", "_SET"))
+    script = ["sh", "-c", text, "imgload", str(config), "old\n", "new\n", "script"]
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     ended = subprocess.run(script, capture_output=True, env=environ, check=False)
     said = ExecResult(ended.returncode, ended.stdout, ended.stderr).message

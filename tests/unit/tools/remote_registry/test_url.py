@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from imgload.clusters.nodes.containerd import parse_registry_folders
 from imgload.core.errors import ImgloadError, UsageError
 from imgload.oci.reference import Reference
-from imgload.tools.remote_registry.hosts_toml import MARK, folders, hosts_toml, registry_line
+from imgload.tools.remote_registry.config import MARK, folders, hosts_toml, registry_line
 from imgload.tools.remote_registry.url import RegistryUrl, registry_names, repositories
 
 URL = RegistryUrl.parse("http://registry:5000")
