@@ -1,4 +1,4 @@
-"""Which nodes a cluster's name means to another loader."""
+"""Select the nodes of a cluster by another tool's rules."""
 
 from __future__ import annotations
 
@@ -13,65 +13,58 @@ from imgload.tools.dropins.pflag import quoted
 from imgload.tools.dropins.tool import Request, Tool
 
 _ORDER: tuple[EngineKind, ...] = ("docker", "podman")
-"""In which kind looks for engines; k3d knows Docker only."""
+"""The order in which kind looks for engines; k3d supports only Docker."""
 
 
 def select(engines: Sequence[Engine], tool: Tool, request: Request, cluster: str) -> Sequence[Node]:
-    """Return the nodes of the tool's cluster of that name, all of one engine.
+    """Return the nodes of the tool's cluster with this exact name, all on one engine.
 
     Raises:
-        ClusterError: when there is none, or one too many, or a node is not there.
-        EngineUnreachable: when the engine that the request names does not answer.
+        ClusterError: when the cluster or a node does not exist, or two engines of one kind run
+            such a cluster.
+        EngineUnreachable: when the requested engine does not answer.
 
     """
     if request.engine and request.engine not in {engine.name for engine in engines}:
         raise EngineUnreachable(
             f"KIND_EXPERIMENTAL_PROVIDER is {request.engine}, and no {request.engine} answers",
-            hint="start it, or say where it is with DOCKER_HOST or CONTAINER_HOST",
+            hint="start it, or set its address in DOCKER_HOST or CONTAINER_HOST",
         )
-    found = [c for c in find_clusters(engines) if _made_by(tool, c)]
-    fitting = [c for c in found if c.name == cluster and request.engine in {None, c.engine.name}]
-    if not fitting:
-        raise _not_found(tool, request, cluster, found)
-    return _named(_first(fitting).nodes, request.nodes)
-
-
-def _made_by(tool: Tool, cluster: Cluster) -> bool:
-    return all(tool.label in node.container.labels for node in cluster.nodes)
-
-
-def _first(fitting: Sequence[Cluster]) -> Cluster:
-    """Return the cluster of the engine that is asked first."""
-    by_engine = sorted(fitting, key=lambda cluster: _ORDER.index(cluster.engine.endpoint.kind))
-    first, *others = by_engine
+    clusters = [
+        c
+        for c in find_clusters(engines)
+        if all(tool.label in node.container.labels for node in c.nodes)
+    ]
+    matching = [
+        c for c in clusters if c.name == cluster and request.engine in {None, c.engine.name}
+    ]
+    if not matching:
+        raise _not_found(tool, request, cluster, clusters)
+    first, *others = sorted(matching, key=lambda c: _ORDER.index(c.engine.endpoint.kind))
     if others and others[0].engine.name == first.engine.name:
         both = f"{first.engine.endpoint} and {others[0].engine.endpoint}"
         raise ClusterAmbiguous(
-            f"there are two clusters {quoted(first.name)}: on {both}",
-            hint="say which engine is meant with DOCKER_HOST or CONTAINER_HOST",
+            f"two clusters have the name {quoted(cluster)}: on {both}",
+            hint="select an engine with DOCKER_HOST or CONTAINER_HOST",
         )
-    return first
+    nodes = {node.name: node for node in first.nodes}
+    for name in request.nodes:
+        if name not in nodes:
+            raise NodeNotFound(
+                f"unknown node: {quoted(name)}; available: {', '.join(nodes)}",
+                hint="name some of those with --nodes A,B",
+            )
+    return [nodes[name] for name in dict.fromkeys(request.nodes)] or first.nodes
 
 
 def _not_found(
-    tool: Tool, request: Request, cluster: str, found: Sequence[Cluster]
+    tool: Tool, request: Request, cluster: str, clusters: Sequence[Cluster]
 ) -> ClusterNotFound:
-    there = ", ".join(map(str, found)) or "none"
-    where = f" on {request.engine}" if request.engine else ""
-    hint = f"name one of those with {tool.name_flag}" if found else f"make one: {tool.makes}"
-    if cluster in {c.name for c in found}:
+    hint = f"name one of those with {tool.name_flag}" if clusters else f"create one: {tool.makes}"
+    if cluster in {c.name for c in clusters}:
         hint = "another engine runs it: unset KIND_EXPERIMENTAL_PROVIDER"
+    engine = f" on {request.engine}" if request.engine else ""
+    available = ", ".join(map(str, clusters)) or "none"
     return ClusterNotFound(
-        f"no nodes found for cluster {quoted(cluster)}{where}; there: {there}", hint=hint
+        f"no nodes found for cluster {quoted(cluster)}{engine}; available: {available}", hint=hint
     )
-
-
-def _named(nodes: Sequence[Node], names: Sequence[str]) -> Sequence[Node]:
-    by_name = {node.name: node for node in nodes}
-    for name in names:
-        if name not in by_name:
-            raise NodeNotFound(
-                f"unknown node: {quoted(name)}; there: {', '.join(by_name)}",
-                hint="name some of those with --nodes A,B",
-            )
-    return [by_name[name] for name in dict.fromkeys(names)] or nodes

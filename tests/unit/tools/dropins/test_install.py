@@ -151,9 +151,7 @@ def test_any_folder_will_do(on_path: OnPath, name: str) -> None:
     """Nothing in its name is taken for shell."""
     [first] = on_path(name)
     told = install("kind", TAKES, first)
-    assert told == [
-        f"{first}/kind: imgload does `kind load`, and there is no kind for anything else"
-    ]
+    assert told == [f"{first}/kind: imgload does `kind load`, and no other kind is on PATH"]
     assert call("load", "-h").returncode == 0
 
 
@@ -215,7 +213,7 @@ def test_it_is_written_again_and_taken_away(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o755
     assert uninstall("kind", tmp_path) == path
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UsageError, match="is not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         uninstall("kind", tmp_path)
 
 
@@ -226,5 +224,5 @@ def test_a_folder_that_is_none_is_not_made(tmp_path: Path) -> None:
     assert raised.value.hint == f"mkdir -p {tmp_path}/x"
     with pytest.raises(UsageError, match="no such folder") as raised:
         uninstall("kind", tmp_path / "x")
-    assert raised.value.hint == "see which there are: type -a kind"
+    assert raised.value.hint == "list the programs with that name: type -a kind"
     assert not (tmp_path / "x").exists()

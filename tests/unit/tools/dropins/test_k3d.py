@@ -9,8 +9,7 @@ import pytest
 from imgload.core.errors import UsageError
 from imgload.loader.events import SendingStarted
 from imgload.loader.report import Report
-from imgload.tools.dropins.k3d import K3d
-from imgload.tools.dropins.k3d_messages import K3dStory
+from imgload.tools.dropins.k3d import K3d, K3dStory
 from imgload.tools.dropins.tool import HandOver, Help, Request
 
 BOOL = "strconv.ParseBool: parsing"

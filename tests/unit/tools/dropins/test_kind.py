@@ -18,8 +18,7 @@ from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.tools.dropins.k3d import K3d
-from imgload.tools.dropins.kind import Kind
-from imgload.tools.dropins.kind_messages import KindStory
+from imgload.tools.dropins.kind import Kind, KindStory
 from imgload.tools.dropins.select import select
 from imgload.tools.dropins.tool import HandOver, Help, Request
 from tests.unit.clusters.test_kind import container
@@ -186,9 +185,9 @@ def test_a_cluster_has_exactly_the_name_given(tmp_path: Path) -> None:
 def test_only_the_tools_own_clusters_count(tmp_path: Path) -> None:
     """k3d does not load into a cluster of kind's."""
     there = [engine(tmp_path, "docker", *nodes("kind"))]
-    with pytest.raises(ClusterNotFound, match="there: none") as raised:
+    with pytest.raises(ClusterNotFound, match="available: none") as raised:
         select(there, K3d(), LISTED, "kind")
-    assert raised.value.hint == "make one: k3d cluster create"
+    assert raised.value.hint == "create one: k3d cluster create"
 
 
 def test_two_clusters_of_one_engines_kind_are_no_guess(tmp_path: Path) -> None:

@@ -8,17 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.core.errors import UsageError
-from imgload.tools.dropins.pflag import Command, Flag, Given, find, parse, parse_known
+from imgload.tools.dropins.pflag import Command, Flag, ParsedArgs, find, parse, parse_known
 
 NAME, NODES = Flag("name", "n"), Flag("nodes", "", "list")
-CLUSTER, LEVEL = Flag("cluster", "c", "strings"), Flag("verbosity", "v", "int32")
+CLUSTER, LEVEL = Flag("cluster", "c"), Flag("verbosity", "v", "int32")
 QUIET, KEEP = Flag("quiet", "q", "bool"), Flag("keep", "k", "bool")
 LEAF = Command(("leaf", "alias"), (NAME, NODES, CLUSTER, KEEP))
-ROOT = Command(("root",), shared=(LEVEL, QUIET), below=(Command(("branch",), below=(LEAF,)),))
+ROOT = Command(
+    ("root",), shared=(LEVEL, QUIET), subcommands=(Command(("branch",), subcommands=(LEAF,)),)
+)
 LINE = st.lists(st.text(st.sampled_from("-=nvqkch,\"'a1 \n"), max_size=6), max_size=6)
 
 
-def read(*arguments: str) -> Given:
+def read(*arguments: str) -> ParsedArgs:
     return parse((ROOT, LEAF), arguments)
 
 
