@@ -10,7 +10,7 @@ from imgload.engines.base import Engine
 from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.oci.digest import Digest
 from imgload.oci.reference import Reference
-from imgload.tools.skaffold.built_image import look, settle
+from imgload.tools.skaffold.built_image import find_built, take_snapshots
 from imgload.tools.skaffold.request import Request
 from tests.unit.fakes import LocalEngine, engine_image
 
@@ -52,10 +52,12 @@ def settled(
     after: Mapping[Store, Mapping[str, str]],
     image_id: Digest | None = None,
 ) -> tuple[Engine, Digest]:
-    held = look([engine.holds(images) for engine, images in before.items()], REQUEST)
+    before_build = take_snapshots(
+        [engine.holds(images) for engine, images in before.items()], REQUEST
+    )
     for engine, images in after.items():
         engine.holds(images)
-    return settle(REQUEST, held, image_id)
+    return find_built(REQUEST, before_build, image_id)
 
 
 def test_a_new_image_is_the_one(docker: Store) -> None:

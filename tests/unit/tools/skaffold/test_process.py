@@ -13,7 +13,7 @@ import pytest
 from imgload.core.errors import BuildFailed, UsageError
 from imgload.core.state import RUN_FOLDER
 from imgload.oci.digest import Digest
-from imgload.tools.skaffold.process import digest_in, read, run, run_and_read, scratch
+from imgload.tools.skaffold.process import parse_digest, read, run, run_and_read, temporary_file
 
 WILLING = """sh -c 'echo $$ >"$0"; exec sleep 600' "$1"; true"""
 STUBBORN = f"trap '' INT; {WILLING}; sleep 600"
@@ -119,7 +119,7 @@ def test_a_scratch_file_is_gone_afterwards() -> None:
     used: list[Path] = []
 
     def use() -> None:
-        with scratch("id") as path:
+        with temporary_file("id") as path:
             used.append(path)
             raise KeyboardInterrupt
 
@@ -132,10 +132,10 @@ def test_a_scratch_file_is_gone_afterwards() -> None:
 @pytest.mark.parametrize("text", ["sha256:" + "a" * 64, "a" * 64, "a" * 64 + "\n"])
 def test_an_image_id_is_read_however_it_is_written(text: str) -> None:
     """Podman's has lacked its algorithm."""
-    assert digest_in(text) == Digest("sha256", "a" * 64)
+    assert parse_digest(text) == Digest("sha256", "a" * 64)
 
 
 @pytest.mark.parametrize("text", ["", "None", "sha256:xyz"])
 def test_what_is_no_digest_is_none(text: str) -> None:
     """A builder that failed leaves the file empty."""
-    assert digest_in(text) is None
+    assert parse_digest(text) is None

@@ -89,7 +89,7 @@ def test_an_image_of_the_users_own_shell_is_refused(
     [
         ({"IMAGE", "BUILD_CONTEXT"}, "IMAGE and BUILD_CONTEXT are not set"),
         ({"IMAGE"}, "IMAGE is not set"),
-        ({"BUILD_CONTEXT"}, "from your own shell"),
+        ({"BUILD_CONTEXT"}, "your own shell"),
     ],
 )
 def test_without_skaffold_it_says_how_to_run_it_by_hand(
