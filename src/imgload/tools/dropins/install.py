@@ -48,11 +48,9 @@ def is_ours(path: Path) -> bool:
 
 
 def hand_over(path: Path, arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by another program; OSError if that fails.
+    """Replace this process by another program.
 
-    Raises:
-        UsageError: when the program calls imgload again, endlessly.
-
+    Raises OSError when that fails, and UsageError when the program keeps calling imgload.
     """
     calls = os.environ.get(_CALLS_VARIABLE, "")
     count = int(calls) + 1 if calls.isdecimal() else 1
@@ -70,9 +68,7 @@ def hand_over(path: Path, arguments: Sequence[str]) -> NoReturn:
 def install(name: str, takes: str, folder: Path) -> list[str]:
     """Write a drop-in to a folder, and return messages for the user.
 
-    Raises:
-        UsageError: when another file has its name, or the folder is not writable.
-
+    Raises UsageError when another file has its name, or the folder is not writable.
     """
     path = _path(name, folder, hint=f"mkdir -p {shlex.quote(str(folder.expanduser()))}")
     if path.is_symlink() or (path.exists() and not is_ours(path)):
@@ -90,9 +86,7 @@ def install(name: str, takes: str, folder: Path) -> list[str]:
 def uninstall(name: str, folder: Path) -> Path:
     """Remove a drop-in from a folder, and return its path.
 
-    Raises:
-        UsageError: when the file does not exist, is not a drop-in, or cannot be removed.
-
+    Raises UsageError when the file does not exist, is not a drop-in, or cannot be removed.
     """
     hint = f"list the programs with that name: type -a {shlex.quote(name)}"
     path = _path(name, folder, hint)

@@ -40,7 +40,17 @@ _SEVERAL_ARCHIVES = (
     "It is suggested that you save multiple images into a common archive and load that instead of"
     " loading multiple archives for better performance"
 )
-_FLAGS = """\
+_HELP = """\
+Loads images into nodes, sends only missing layers, and verifies every node
+
+Usage:
+  kind load docker-image IMAGE... [flags]
+  kind load image-archive ARCHIVE... [flags]
+
+IMAGE is a name or ID of an image in Docker or Podman. If they have different images under a name,
+the image of the engine that runs the cluster is loaded. ARCHIVE is a docker-archive, an OCI archive
+or an OCI layout folder; an archive may be compressed with gzip or zstd.
+
 Flags:
   -n, --name NAME      the cluster (default: $KIND_CLUSTER_NAME, or "kind")
       --nodes A,B      only these nodes
@@ -50,36 +60,6 @@ Flags:
 
 This is imgload's drop-in for kind: every other command goes to the real kind.
 """
-_HELP = {
-    "load": f"""\
-Loads images into nodes, sends only missing layers, and verifies every node
-
-Usage:
-  kind load docker-image IMAGE... [flags]
-  kind load image-archive ARCHIVE... [flags]
-
-{_FLAGS}""",
-    "docker-image": f"""\
-Loads images from the engines on this machine into all or specified nodes
-
-Usage:
-  kind load docker-image IMAGE... [flags]
-
-IMAGE is a name or ID of an image in Docker or Podman. If they have different images under a name,
-the image of the engine that runs the cluster is loaded.
-
-{_FLAGS}""",
-    "image-archive": f"""\
-Loads the images of archives into all or specified nodes
-
-Usage:
-  kind load image-archive ARCHIVE... [flags]
-
-ARCHIVE is a docker-archive, an OCI archive or an OCI layout folder; an archive may be compressed
-with gzip or zstd.
-
-{_FLAGS}""",
-}
 _MISSING = {
     "docker-image": "a list of image names is required",
     "image-archive": "name of image archive is required",
@@ -104,10 +84,10 @@ class Kind(Tool):
             return HandOver()
         args, command = parse(path, rest), path[-1].name
         if args.last("help", default=False):
-            return Help(_HELP[command])
+            return Help(_HELP)
         if path[-1] is _LOAD:
             if not args.words:
-                return Help(_HELP[command], error="Subcommand is required")
+                return Help(_HELP, error="Subcommand is required")
             raise UsageError(
                 f'unknown command {quoted(args.words[0])} for "kind load"', hint="kind load --help"
             )

@@ -8,27 +8,40 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgload.core.errors import ImageAmbiguous, ImgloadError, UsageError
+from imgload.clusters.nodes.node import Node
+from imgload.clusters.select import Cluster, find_clusters
+from imgload.core.errors import (
+    ClusterAmbiguous,
+    ClusterNotFound,
+    EngineUnreachable,
+    ImageAmbiguous,
+    ImgloadError,
+    NodeNotFound,
+    UsageError,
+)
+from imgload.engines.base import Engine
+from imgload.engines.endpoint import EngineKind
 from imgload.loader.events import Note
 from imgload.loader.loader import Loader, OnEvent
 from imgload.loader.report import Report
 from imgload.loader.session import Connections
 from imgload.sources.locate import Located, Settle, ambiguous, require_names
-from imgload.tools.dropins.select import select
+from imgload.tools.dropins.pflag import quoted
 from imgload.tools.dropins.tool import Request, Tool
 
 if TYPE_CHECKING:
     from imgload.sources.archive import ArchiveSource
 
 
+_ORDER: tuple[EngineKind, ...] = ("docker", "podman")
+"""The order in which kind looks for engines; k3d supports only Docker."""
+
+
 def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Report | ImgloadError]:
     """Load the images and archives of a request, and yield a report for each load.
 
-    An error while loading ends the loads into that cluster, and is yielded.
-
-    Raises:
-        ImgloadError: when an archive, a cluster or a node does not exist, or a name is not valid.
-
+    An error while loading ends the loads into that cluster, and is yielded. Raises ImgloadError
+    when an archive, a cluster or a node does not exist, or a name is not valid.
     """
     require_names(request.images, None)
     with ExitStack() as stack:
@@ -77,12 +90,58 @@ def prefer(address: str, on_event: OnEvent) -> Settle:
             message = ambiguous(text, located).message
             raise ImageAmbiguous(message, hint=f"choose one: {command}")
         others = " and ".join(s.describe for s, _ in located if s is not chosen[0])
-        on_event(
-            Note(
-                f"{text} is another image in {others}; loading the one in {chosen[0].describe},"
-                " which runs the cluster"
-            )
-        )
+        source = f"{chosen[0].describe}, which runs the cluster"
+        on_event(Note(f"{text} is another image in {others}; loading it from {source}"))
         return chosen
 
     return choose
+
+
+def select(engines: Sequence[Engine], tool: Tool, request: Request, cluster: str) -> Sequence[Node]:
+    """Return the nodes of the tool's cluster with this exact name, all on one engine.
+
+    Raises EngineUnreachable when the requested engine does not answer, and ClusterError when the
+    cluster or a node does not exist, or two engines of one kind run such a cluster.
+    """
+    if request.engine and request.engine not in {engine.name for engine in engines}:
+        raise EngineUnreachable(
+            f"KIND_EXPERIMENTAL_PROVIDER is {request.engine}, and no {request.engine} answers",
+            hint="start it, or set its address in DOCKER_HOST or CONTAINER_HOST",
+        )
+    clusters = [c for c in find_clusters(engines) if _made_by(tool, c)]
+    named = [c for c in clusters if c.name == cluster]
+    matching = [c for c in named if request.engine in {None, c.engine.name}]
+    if not matching:
+        raise _not_found(tool, request, cluster, clusters)
+    first, *others = sorted(matching, key=lambda c: _ORDER.index(c.engine.endpoint.kind))
+    if others and others[0].engine.name == first.engine.name:
+        both = f"{first.engine.endpoint} and {others[0].engine.endpoint}"
+        raise ClusterAmbiguous(
+            f"two clusters have the name {quoted(cluster)}: on {both}",
+            hint="select an engine with DOCKER_HOST or CONTAINER_HOST",
+        )
+    nodes = {node.name: node for node in first.nodes}
+    for name in request.nodes:
+        if name not in nodes:
+            raise NodeNotFound(
+                f"unknown node: {quoted(name)}; available: {', '.join(nodes)}",
+                hint="name some of those with --nodes A,B",
+            )
+    return [nodes[name] for name in dict.fromkeys(request.nodes)] or first.nodes
+
+
+def _made_by(tool: Tool, cluster: Cluster) -> bool:
+    return all(tool.label in node.container.labels for node in cluster.nodes)
+
+
+def _not_found(
+    tool: Tool, request: Request, cluster: str, clusters: Sequence[Cluster]
+) -> ClusterNotFound:
+    hint = f"name one of those with {tool.name_flag}" if clusters else f"create one: {tool.makes}"
+    if cluster in {c.name for c in clusters}:
+        hint = "another engine runs it: unset KIND_EXPERIMENTAL_PROVIDER"
+    engine = f" on {request.engine}" if request.engine else ""
+    available = ", ".join(map(str, clusters)) or "none"
+    return ClusterNotFound(
+        f"no nodes found for cluster {quoted(cluster)}{engine}; available: {available}", hint=hint
+    )

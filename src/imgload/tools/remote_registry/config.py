@@ -60,14 +60,9 @@ def folders(name: str) -> tuple[str, str]:
 def with_folder(text: str, folder: str) -> str:
     """Return a configuration with CRI's ``config_path`` set to a folder.
 
-    Args:
-        text: the content of ``config.toml``; empty if the file does not exist.
-        folder: an absolute path without special characters.
-
-    Raises:
-        NodeUnusable: when its version is not 2, 3 or 4, when it has ``registry.mirrors``, beside
-            which containerd refuses ``config_path``, or when its layout cannot be edited.
-
+    The text is empty if the file does not exist; the folder has no special characters. Raises
+    NodeUnusable when the version is not 2, 3 or 4, when there are ``registry.mirrors``, beside
+    which containerd refuses ``config_path``, or when the layout cannot be edited.
     """
     document = _parse(text)
     version = document.get("version", 1) if document else _MIN_VERSION

@@ -63,14 +63,8 @@ def setup_failed(node: Node, root: str, message: str) -> NodeUnusable:
 def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
     """Return whether CRI reads a folder of hosts.toml files; None if the node has no crictl.
 
-    Args:
-        node: a running node.
-        root: the folder.
-        url: the registry to be connected; identifies the file if the probe leaves it behind.
-
-    Raises:
-        NodeUnusable: when CRI does not answer, or the folder is not writable.
-
+    The probe's own file names the URL, so that `disconnect` removes it if a probe is killed.
+    Raises NodeUnusable when CRI does not answer, or the folder is not writable.
     """
     address = "127." + ".".join(str(1 + secrets.randbelow(254)) for _ in range(3))
     name, closed = f"{address}:1", RegistryUrl("http", f"{address}:2")
@@ -96,14 +90,9 @@ def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
 
 
 def require_registry(node: Node, url: RegistryUrl, root: str, *, by_cri: bool) -> None:
-    """Raise RegistryError if a node does not reach a registry; asks for a random image name.
+    """Raise RegistryError if a node does not reach a registry that is set up there.
 
-    Args:
-        node: a node on which the registry is set up.
-        url: the registry.
-        root: the folder of hosts.toml files.
-        by_cri: whether CRI asks; otherwise ctr does, with the same file.
-
+    CRI, or else ctr with the same folder, asks for an image with a random name.
     """
     name = f"{url.host}/imgload/probe:{secrets.token_hex(8)}"
     command = pull_image(name) if by_cri else probe_command(root, name)

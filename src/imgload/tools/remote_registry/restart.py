@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import shlex
 
-import attrs
-
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import CONTAINERD, K3S
 from imgload.core.errors import NodeUnusable
@@ -139,14 +137,6 @@ restart || { echo 'containerd did not come up with it' >&2; exit 1; }
 """
 
 
-@attrs.frozen
-class _Service:
-    """A node's containerd: its configuration file, and what restarts it, or an empty string."""
-
-    config: str = _CONFIG
-    manager: str = ""
-
-
 def require_editable(node: Node) -> None:
     """Raise NodeUnusable if k3s writes the node's containerd configuration.
 
@@ -165,12 +155,12 @@ def set_folder(node: Node, folder: str) -> str:
 
     Raises NodeUnusable when that fails; the node is then as before.
     """
-    service = _inspect(node)
+    config, manager = _inspect(node)
     with node.understanding():
-        text, _ = _read(node, service.config)
+        text, _ = _read(node, config)
         edited = with_folder(text, folder)
-    _run(node, _SET, service, text, edited)
-    return service.config
+    _run(node, _SET, config, text, edited, manager)
+    return config
 
 
 def restore(node: Node) -> tuple[str, ...]:
@@ -180,41 +170,42 @@ def restore(node: Node) -> tuple[str, ...]:
     """
     if _is_k3s(node):
         return ()
-    service = _inspect(node)
+    config, manager = _inspect(node)
     with node.understanding():
-        text, backup = _read(node, service.config)
+        text, backup = _read(node, config)
         restored = without_folder(text)
         if restored is None and backup in {None, text}:
             return ()
         if restored is None:
-            backup_path = shlex.quote(f"{service.config}{_BACKUP}")
+            backup_path = shlex.quote(f"{config}{_BACKUP}")
             raise NodeUnusable(
-                f"{service.config} no longer has the lines that imgload added",
+                f"{config} no longer has the lines that imgload added",
                 hint=f"the original is {backup_path}: move it back, or remove it",
             )
     if backup is not None and restored.rstrip("\n") == backup.rstrip("\n"):
         step = "backup"
     else:
         step = "write" if restored or backup is not None else "remove"
-    _run(node, _RESTORE, service, text, restored, step)
-    return (service.config,)
+    _run(node, _RESTORE, config, text, restored, manager, step)
+    return (config,)
 
 
 def _is_k3s(node: Node) -> bool:
     return (node.runtime or CONTAINERD).root == K3S.root
 
 
-def _inspect(node: Node) -> _Service:
+def _inspect(node: Node) -> tuple[str, str]:
+    """Return the path of containerd's configuration, and its service manager, if any."""
     result = node.engine.exec(node.container.id, ["sh", "-c", _LISTENER + _INSPECT])
     lines = [line.partition(" ") for line in result.stdout.decode(errors="replace").splitlines()]
     manager = next((value for key, _, value in lines if key == "manager"), "")
     words = [value for key, _, value in lines if key == "word"]
     for word, following in zip(words, [*words[1:], ""], strict=False):
         if word in {"-c", "--config", "-config"}:
-            return _Service(following, manager)
+            return following, manager
         if word.startswith(("--config=", "-config=", "-c=")):
-            return _Service(word.partition("=")[2], manager)
-    return _Service(manager=manager)
+            return word.partition("=")[2], manager
+    return _CONFIG, manager
 
 
 def _read(node: Node, path: str) -> tuple[str, str | None]:
@@ -230,20 +221,20 @@ def _read(node: Node, path: str) -> tuple[str, str | None]:
     return text, original
 
 
-def _run(node: Node, script: str, service: _Service, text: str, edited: str, *step: str) -> None:
-    if not service.manager:
+def _run(node: Node, script: str, *words: str) -> None:
+    """Run a script with the configuration's path and texts, the service manager, and the step."""
+    config, _, _, manager, *_ = words
+    if not manager:
         raise NodeUnusable(
             f"{node.name}: imgload cannot restart its containerd: neither systemd nor a script that"
             " is the node's first process started it",
             hint=_MANUALLY,
         )
-    words = ("imgload", service.config, text, edited, service.manager, *step)
-    result = node.engine.exec(
-        node.container.id, ["sh", "-c", _LISTENER + _RESTART + script, *words]
-    )
+    argv = ["sh", "-c", _LISTENER + _RESTART + script, "imgload", *words]
+    result = node.engine.exec(node.container.id, argv)
     if result.exit_status:
         raise NodeUnusable(
-            f"{node.name}: changing {service.config} failed: {result.message}",
+            f"{node.name}: changing {config} failed: {result.message}",
             hint=f"{node.engine.name} exec {node.name} containerd"
-            f" --config {shlex.quote(service.config)} config dump",
+            f" --config {shlex.quote(config)} config dump",
         )

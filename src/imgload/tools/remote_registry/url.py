@@ -21,11 +21,8 @@ _MAX_PORT = 65535
 class RegistryUrl:
     """A registry's address.
 
-    Args:
-        scheme: ``http`` or ``https``.
-        host: the host name or IP address, with the port if the URL has one; valid as the first
-            part of an image name, and therefore as the name of a folder.
-
+    `host` has the port if the URL has one. It is valid as the first part of an image name, and
+    therefore as the name of a folder.
     """
 
     scheme: Literal["http", "https"]
@@ -33,12 +30,7 @@ class RegistryUrl:
 
     @classmethod
     def parse(cls, text: str) -> RegistryUrl:
-        """Parse ``http://host:port``.
-
-        Raises:
-            UsageError: when it is anything else, or has a path, a user or a password.
-
-        """
+        """Parse ``http://host:port``; UsageError if it has a path, a user or a password."""
         match = _URL.fullmatch(string(text, "url"))
         if not match or not _is_registry(match.group(2)):
             raise UsageError(
@@ -77,13 +69,8 @@ def _is_registry(text: str) -> bool:
 def registry_names(url: RegistryUrl, mirrors: Sequence[str]) -> tuple[str, ...]:
     """Return the registries whose images nodes pull from this one: itself, and those it mirrors.
 
-    Args:
-        url: the registry.
-        mirrors: registries as in image names, ``docker.io`` or ``localhost:5001``.
-
-    Raises:
-        UsageError: when a mirror is not a registry's name.
-
+    They are named as in image names: ``docker.io`` or ``localhost:5001``. Raises UsageError for
+    any other name.
     """
     for name in mirrors:
         if not _is_registry(name):

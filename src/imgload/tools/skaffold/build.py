@@ -43,11 +43,7 @@ class Built:
 class Destination:
     """The nodes to load the image into, unless it is pushed.
 
-    Args:
-        load: whether to load it.
-        cluster: the cluster's name; None for that of the current kube context.
-        nodes: names of the nodes; empty for all nodes of the cluster.
-
+    `cluster` is None for that of the current kube context, and `nodes` empty for all its nodes.
     """
 
     load: bool = True
@@ -64,18 +60,9 @@ def build(
 ) -> Built:
     """Build an image, and load it under the names that Skaffold deploys, or push it.
 
-    Args:
-        request: Skaffold's request.
-        recipe: how to build.
-        destination: the nodes.
-        watch: called once, during the build; returns the callback for events, which several
-            threads call.
-
-    Raises:
-        BuildFailed: when the build, or the push, fails.
-        LoadFailed: when the verification of a name fails on a node.
-        ImgloadError: when no engine, no cluster or, after the build, no such image is found.
-
+    `watch` is called once, during the build, and returns the callback for events, which several
+    threads call. Raises BuildFailed when the build or the push fails, LoadFailed when a node's
+    verification fails, and ImgloadError when no engine, cluster or built image is found.
     """
     with open_engines() as (discovery, engines):
         builder = choose(recipe, list(engines.values()))

@@ -21,11 +21,8 @@ from imgload.tools.skaffold.request import Request
 
 BuilderName = Literal["docker", "podman", "buildah"]
 _BUILDERS: tuple[BuilderName, ...] = get_args(BuilderName)
-_KINDS: dict[BuilderName, EngineKind] = {
-    "docker": "docker",
-    "podman": "podman",
-    "buildah": "podman",
-}
+_KINDS: dict[BuilderName, EngineKind]
+_KINDS = {"docker": "docker", "podman": "podman", "buildah": "podman"}
 """The kind of engine whose store each builds into; Buildah and Podman share one."""
 
 
@@ -109,9 +106,9 @@ class Builder:
 
     @property
     def needs_snapshot(self) -> bool:
-        """Whether the built image can only be found by comparison with the images before it."""
-        reports = self.program != "docker" or self.engines[0].endpoint.kind == "docker"
-        return bool(self.recipe.command) or not reports
+        """Whether only a comparison with the images before the build shows the built one."""
+        in_podman = self.program == "docker" and self.engines[0].endpoint.kind == "podman"
+        return bool(self.recipe.command) or in_podman
 
     def pusher(self, engine: Engine) -> BuilderName:
         """Return the program that pushes an engine's image."""
@@ -134,12 +131,8 @@ def docker_environ(engine: Engine) -> dict[str, str]:
 def choose(recipe: Recipe, engines: Sequence[Engine]) -> Builder:
     """Return the requested builder, or the first installed one whose engine answers.
 
-    Docker comes first. A ``docker`` that is Podman counts as Podman.
-
-    Raises:
-        UsageError: when the program is not installed.
-        EngineUnreachable: when the engine that it builds into does not answer.
-
+    Docker comes first. A ``docker`` that is Podman counts as Podman. Raises UsageError when the
+    program is not installed, and EngineUnreachable when its engine does not answer.
     """
     name = recipe.builder
     if recipe.command:

@@ -57,16 +57,9 @@ def find_built(
 ) -> tuple[Engine, Digest]:
     """Return the engine that has the built image, and the engine's ID of the image.
 
-    Args:
-        request: the request for the build.
-        before: snapshots of the engines from before the build; empty ones if the build shows in
-            a later snapshot alone.
-        image_id: the image ID, if the builder reported it.
-
-    Raises:
-        ImageNotFound: when no engine has it: the build went elsewhere, or has another name.
-        ImageAmbiguous: when it cannot be distinguished from older images of the name.
-
+    `before` has the snapshots from before the build, without images where a later snapshot is
+    enough; `image_id` is the image ID, if the builder reported it. Raises ImageNotFound when no
+    engine has the image, and ImageAmbiguous when older images of the name may be it, too.
     """
     after = take_snapshots([snapshot.engine for snapshot in before], request)
     built = _candidates(after, before, image_id)

@@ -57,15 +57,9 @@ class Loading:
     ) -> Report:
         """Load an engine's image, and verify it under all its names.
 
-        It uses the delta transport from the first load on, so that Docker's graphdriver compresses
-        the base layers then, and not at the first rebuild.
-
-        Args:
-            engine: the engine that has the image.
-            request: the request for the build.
-            image: the engine's ID of the image; another build may take its name over meanwhile.
-            platform: the platform to load, if the image has several.
-
+        `image` is the engine's ID: another build may take the name over meanwhile. The first load
+        already uses the delta transport, so that Docker's graphdriver compresses the base layers
+        then, and not at the first rebuild.
         """
         source = EngineSource(engine)
         self.loader.sources = [source]

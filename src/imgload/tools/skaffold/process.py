@@ -29,15 +29,8 @@ def run(
 ) -> None:
     """Run a program to its end; its output goes to this process's stdout and stderr.
 
-    Args:
-        argv: the program and its arguments; no shell parses them.
-        folder: the working directory; None for the current one.
-        environ: variables to add to this process's environment.
-
-    Raises:
-        BuildFailed: when its exit status is not 0.
-        UsageError: when there is no such program.
-
+    No shell parses the arguments. `environ` is added to this process's environment. Raises
+    UsageError when there is no such program, and BuildFailed when its exit status is not 0.
     """
     with started(argv, folder, environ) as child:
         child.finish()
@@ -57,15 +50,14 @@ def run_and_read(argv: Sequence[str], environ: Mapping[str, str] | None = None) 
 
 def read(argv: Sequence[str]) -> str:
     """Return the stdout of a program without showing it; empty if the program fails."""
-    with suppress(OSError, subprocess.TimeoutExpired):
-        result = subprocess.run(  # noqa: S603 - found on PATH
+    with suppress(OSError, subprocess.SubprocessError):
+        output = subprocess.check_output(  # noqa: S603 - found on PATH
             argv,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stderr=subprocess.DEVNULL,
             timeout=_TIMEOUT_SECONDS,
-            check=False,
         )
-        return "" if result.returncode else result.stdout.decode(errors="replace")
+        return output.decode(errors="replace")
     return ""
 
 

@@ -25,9 +25,7 @@ _BUILDX_DIGEST = "containerimage.digest"
 def push(program: BuilderName, engine: Engine, image: str) -> Digest:
     """Push an engine's image, and return its digest in the registry.
 
-    Raises:
-        BuildFailed: when the push fails, or prints no digest: Buildah 1.28 hides its errors so.
-
+    Raises BuildFailed when the push fails, or prints no digest: Buildah 1.28 hides its errors so.
     """
     if program == "docker":
         output = run_and_read(["docker", "push", image], docker_environ(engine))
@@ -41,11 +39,8 @@ def push(program: BuilderName, engine: Engine, image: str) -> Digest:
 def publish(builder: Builder, request: Request) -> Digest:
     """Build for several platforms, push their index, and return its digest.
 
-    Raises:
-        BuildFailed: when the build or the push fails.
-        UsageError: when the request does not name the platforms.
-        PlatformMissing: when the builder omitted one.
-
+    Raises BuildFailed when the build or the push fails, UsageError when the request does not name
+    the platforms, and PlatformMissing when the builder omitted one.
     """
     if request.every_platform:
         raise UsageError(

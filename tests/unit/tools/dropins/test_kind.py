@@ -19,7 +19,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.tools.dropins.k3d import K3d
 from imgload.tools.dropins.kind import Kind, KindStory
-from imgload.tools.dropins.select import select
+from imgload.tools.dropins.run import select
 from imgload.tools.dropins.tool import HandOver, Help, Request
 from tests.unit.clusters.test_kind import container
 from tests.unit.fakes import LocalEngine
