@@ -1,4 +1,4 @@
-"""What a command line means to k3d; the answers of the real one (5.9) to the same are beside."""
+"""Command lines of k3d; the expectations are the results of the real k3d 5.9."""
 
 import os
 import shlex
@@ -45,8 +45,7 @@ def understand(line: str) -> Request | Help | HandOver:
         ("image import x --help=false", "k3s-default"),
     ],
 )
-def test_the_cluster_is_the_one_that_k3d_looks_for(line: str, cluster: str) -> None:
-    """In any place and spelling."""
+def test_understand_finds_the_cluster_in_any_position_and_spelling(line: str, cluster: str) -> None:
     asked = understand(line)
     assert isinstance(asked, Request)
     assert asked.clusters == (cluster,)
@@ -72,8 +71,7 @@ def test_the_cluster_is_the_one_that_k3d_looks_for(line: str, cluster: str) -> N
         ("image import x --mode nope", "Unknown image loading mode 'nope'"),
     ],
 )
-def test_what_k3d_refuses_is_refused_in_its_words(line: str, message: str) -> None:
-    """With the exit status 1."""
+def test_understand_refuses_with_k3ds_messages(line: str, message: str) -> None:
     with pytest.raises(UsageError) as raised:
         understand(line)
     assert raised.value.message.startswith(message)
@@ -95,13 +93,11 @@ def test_what_k3d_refuses_is_refused_in_its_words(line: str, message: str) -> No
         "help image import",
     ],
 )
-def test_whatever_is_no_import_is_the_real_k3ds(line: str) -> None:
-    """Also what k3d would call wrong usage."""
+def test_understand_hands_over_all_other_commands(line: str) -> None:
     assert understand(line) == HandOver()
 
 
-def test_help_is_there_without_the_real_k3d() -> None:
-    """It names k3d's flags, and what became of them."""
+def test_understand_returns_help_with_k3ds_flags() -> None:
     shown = understand("images load -h")
     assert isinstance(shown, Help)
     assert not shown.error
@@ -109,10 +105,10 @@ def test_help_is_there_without_the_real_k3d() -> None:
         assert flag in shown.text
 
 
-def test_a_file_comes_before_an_image_of_its_name(
+def test_understand_prefers_a_file_to_an_image_of_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder does not; and - is standard input only when it stands alone."""
+    """A folder does not count, and - is standard input only on its own."""
     monkeypatch.chdir(tmp_path)
     Path("app").write_bytes(b"")
     os.mkdir("db")  # noqa: PTH102 - as short as the rest
@@ -122,15 +118,13 @@ def test_a_file_comes_before_an_image_of_its_name(
 
 
 @pytest.mark.parametrize(("flag", "verbosity"), [("--verbose", 1), ("--trace", 1), ("", 0)])
-def test_verbose_shows_the_proof(flag: str, verbosity: int) -> None:
-    """Nothing else has to be said: k3d's own debug output is about what is not done here."""
+def test_verbose_shows_the_verification(flag: str, verbosity: int) -> None:
     asked = understand(f"image import x {flag}")
     assert isinstance(asked, Request)
     assert asked.verbosity == verbosity
 
 
-def test_an_import_is_told_in_k3ds_words() -> None:
-    """Node by node."""
+def test_story_uses_k3ds_messages() -> None:
     story = K3dStory()
     [line] = story.tell(SendingStarted("k3d-a-server-0", ("app:1", "db:1"), 1))
     assert line == "Importing images '[app:1 db:1]' into node 'k3d-a-server-0'..."

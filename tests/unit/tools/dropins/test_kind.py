@@ -1,4 +1,4 @@
-"""What a command line means to kind, and which nodes a name means to it."""
+"""Command lines of kind, its selection of nodes, and its messages."""
 
 from pathlib import Path
 
@@ -50,21 +50,18 @@ def understand(line: str, **environ: str) -> Request | Help | HandOver:
         "-- load docker-image x",
     ],
 )
-def test_whatever_is_not_load_is_the_real_kinds(line: str) -> None:
-    """Unknown commands, too: kind says best what is wrong with them."""
+def test_understand_hands_over_all_other_commands(line: str) -> None:
     assert understand(line) == HandOver()
 
 
-def test_images_are_asked_for_in_kinds_words() -> None:
-    """One name twice is one image."""
+def test_understand_parses_images_without_duplicates() -> None:
     line = "load -v 2 docker-image app:dev db:1 app:dev --nodes a,b -n dev --nodes c"
     assert understand(line) == Request(
         clusters=("dev",), images=("app:dev", "db:1"), nodes=("a", "b", "c"), verbosity=2
     )
 
 
-def test_archives_are_asked_for_in_kinds_words() -> None:
-    """Each is loaded, and kind's advice for several of them is given."""
+def test_understand_parses_archives_with_kinds_advice() -> None:
     asked = understand("load image-archive a.tar - -n dev")
     assert isinstance(asked, Request)
     assert (asked.images, asked.archives, asked.piped) == ((), ("a.tar", "-"), False)
@@ -81,10 +78,10 @@ def test_archives_are_asked_for_in_kinds_words() -> None:
         ("--name=", "dev", ""),
     ],
 )
-def test_a_cluster_has_its_name_from_the_flag_the_variable_or_kind(
+def test_understand_takes_the_cluster_from_flag_variable_or_default(
     line: str, variable: str, cluster: str
 ) -> None:
-    """A name that is given and empty is an empty name, and no cluster has that."""
+    """An empty name stays empty, and no cluster has it."""
     asked = understand(f"load docker-image app {line}", KIND_CLUSTER_NAME=variable)
     assert isinstance(asked, Request)
     assert asked.clusters == (cluster,)
@@ -99,10 +96,9 @@ def test_a_cluster_has_its_name_from_the_flag_the_variable_or_kind(
         ("vagrant", None, 'ignoring unknown value "vagrant"'),
     ],
 )
-def test_the_provider_is_the_engine_that_runs_the_cluster(
+def test_understand_takes_the_engine_from_the_provider_variable(
     provider: str, engine: str | None, said: str
 ) -> None:
-    """And kind says that it heard so."""
     asked = understand("load docker-image app", KIND_EXPERIMENTAL_PROVIDER=provider)
     assert isinstance(asked, Request)
     assert asked.engine == engine
@@ -111,8 +107,8 @@ def test_the_provider_is_the_engine_that_runs_the_cluster(
 
 
 @pytest.mark.parametrize("provider", ["nerdctl", "finch", "nerdctl.lima"])
-def test_what_nerdctl_runs_is_left_to_the_real_kind(provider: str) -> None:
-    """After the call was found to be one; why is said."""
+def test_understand_hands_over_clusters_on_nerdctl(provider: str) -> None:
+    """Only if the command line is valid."""
     meant = understand("load docker-image app", KIND_EXPERIMENTAL_PROVIDER=provider)
     assert isinstance(meant, HandOver)
     assert provider in meant.why
@@ -128,8 +124,7 @@ def test_what_nerdctl_runs_is_left_to_the_real_kind(provider: str) -> None:
         ("load image-archive x --help", "ARCHIVE is"),
     ],
 )
-def test_help_is_there_without_the_real_kind(line: str, words: str) -> None:
-    """It names kind's flags, and whose they are now."""
+def test_understand_returns_help_with_kinds_flags(line: str, words: str) -> None:
     shown = understand(line)
     assert isinstance(shown, Help)
     assert not shown.error
@@ -152,8 +147,7 @@ def chosen(engines: list[LocalEngine], request: Request = LISTED) -> list[tuple[
     return [(node.engine.name, node.name) for node in found]
 
 
-def test_docker_comes_first_as_with_kind(tmp_path: Path) -> None:
-    """A cluster of that name on Podman is meant when Docker has none."""
+def test_select_prefers_docker(tmp_path: Path) -> None:
     podman = engine(tmp_path, "podman", *nodes("kind"))
     assert chosen([engine(tmp_path, "docker", *nodes("a")), podman]) == [("podman", "kind-worker2")]
     assert chosen([podman, engine(tmp_path, "docker", *nodes("kind"))]) == [
@@ -161,8 +155,7 @@ def test_docker_comes_first_as_with_kind(tmp_path: Path) -> None:
     ]
 
 
-def test_the_provider_alone_counts_where_one_is_set(tmp_path: Path) -> None:
-    """The error tells who has such a cluster."""
+def test_select_uses_only_the_requested_engine(tmp_path: Path) -> None:
     both = [engine(tmp_path, "docker", *nodes("kind")), engine(tmp_path, "podman", *nodes("a"))]
     assert chosen(both, Request(("kind",), engine="docker")) == [("docker", "kind-worker2")]
     with pytest.raises(
@@ -174,31 +167,29 @@ def test_the_provider_alone_counts_where_one_is_set(tmp_path: Path) -> None:
         chosen(both[:1], Request(("kind",), engine="podman"))
 
 
-def test_a_cluster_has_exactly_the_name_given(tmp_path: Path) -> None:
-    """kind knows no contexts, and no empty name."""
+def test_select_requires_the_exact_name(tmp_path: Path) -> None:
+    """kind knows no contexts."""
     there = [engine(tmp_path, "docker", *nodes("dev"))]
     for name in ("kind-dev", "", "de"):
         with pytest.raises(ClusterNotFound, match=f'no nodes found for cluster "{name}"'):
             chosen(there, Request((name,)))
 
 
-def test_only_the_tools_own_clusters_count(tmp_path: Path) -> None:
-    """k3d does not load into a cluster of kind's."""
+def test_select_ignores_clusters_of_other_tools(tmp_path: Path) -> None:
     there = [engine(tmp_path, "docker", *nodes("kind"))]
     with pytest.raises(ClusterNotFound, match="available: none") as raised:
         select(there, K3d(), LISTED, "kind")
     assert raised.value.hint == "create one: k3d cluster create"
 
 
-def test_two_clusters_of_one_engines_kind_are_no_guess(tmp_path: Path) -> None:
-    """Rootful and rootless Docker, each with a cluster of the usual name."""
+def test_select_refuses_to_guess_between_two_engines_of_one_kind(tmp_path: Path) -> None:
+    """Rootful and rootless Docker."""
     two = [engine(tmp_path, "docker", *nodes("kind"), at=at) for at in "ab"]
     with pytest.raises(ClusterAmbiguous, match=r"a-docker\.sock and .*b-docker\.sock"):
         chosen(two)
 
 
-def test_nodes_are_taken_in_the_order_given_and_once(tmp_path: Path) -> None:
-    """One that is not there fails the call, as with kind; an empty list is all."""
+def test_select_keeps_the_order_of_nodes_without_duplicates(tmp_path: Path) -> None:
     there = [engine(tmp_path, "docker", *nodes("kind", 3))]
     asked = Request(("kind",), nodes=("kind-worker4", "kind-worker2", "kind-worker4"))
     assert [name for _, name in chosen(there, asked)] == ["kind-worker4", "kind-worker2"]
@@ -213,8 +204,8 @@ def results(*actions: str) -> Report:
     return Report((ImageResult(name, ID, "docker", Platform("linux", "amd64"), made),))
 
 
-def test_a_load_is_told_in_kinds_words() -> None:
-    """With the name as it was typed, and each thing once, though a part is sent again."""
+def test_story_uses_kinds_messages_once_per_image() -> None:
+    """Names appear as typed."""
     story = KindStory.of(["app:dev"])
     name = "docker.io/library/app:dev"
     sending = SendingStarted("n0", (name,), 10)
@@ -236,15 +227,13 @@ def test_a_load_is_told_in_kinds_words() -> None:
     )
 
 
-def test_of_archives_kind_says_nothing() -> None:
-    """Unless it is asked to."""
+def test_story_has_no_messages_for_archives() -> None:
     story = KindStory.of([])
     assert list(story.tell(SendingStarted("n0", ("app",), 10))) == []
     assert list(story.conclude(results("present"))) == []
 
 
-def test_a_name_that_is_none_is_told_as_it_is() -> None:
-    """It is refused when it is looked for, and an image ID has names that were not typed."""
+def test_story_shows_full_names_of_images_requested_by_id() -> None:
     story = KindStory.of(["App:?", "sha256:abcd"])
     [line] = story.tell(SendingStarted("n0", ("docker.io/library/app:dev",), 10))
     assert line.startswith('Image: "docker.io/library/app:dev" with ID ""')
