@@ -145,8 +145,8 @@ def test_drop_in_imports_nothing_from_the_working_folder(
 @pytest.mark.parametrize("name", ["with space", "it's", "$HOME;`x`"])
 def test_install_quotes_the_folder_for_the_shell(on_path: OnPath, name: str) -> None:
     [first] = on_path(name)
-    told = install("kind", TAKES, first)
-    assert told == [f"{first}/kind: imgload does `kind load`, and no other kind is on PATH"]
+    messages = install("kind", TAKES, first)
+    assert messages == [f"{first}/kind: imgload does `kind load`, and no other kind is on PATH"]
     assert call("load", "-h").returncode == 0
 
 
@@ -170,10 +170,10 @@ def test_install_explains_the_order_on_path(on_path: OnPath) -> None:
     uninstall("kind", before)
     for folder in (after, write(before.parent / "elsewhere").parent):
         (folder / "kind").unlink(missing_ok=True)
-        told = install("kind", TAKES, folder)
-        assert str(program) in told[0]
-        assert f"before {real}" in told[1]
-        assert told[2] == f"  export PATH={folder}:$PATH"
+        messages = install("kind", TAKES, folder)
+        assert str(program) in messages[0]
+        assert f"before {real}" in messages[1]
+        assert messages[2] == f"  export PATH={folder}:$PATH"
 
 
 def test_install_and_uninstall_leave_other_files_and_links_alone(tmp_path: Path) -> None:

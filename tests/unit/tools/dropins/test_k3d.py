@@ -46,9 +46,9 @@ def understand(line: str) -> Request | Help | HandOver:
     ],
 )
 def test_understand_finds_the_cluster_in_any_position_and_spelling(line: str, cluster: str) -> None:
-    asked = understand(line)
-    assert isinstance(asked, Request)
-    assert asked.clusters == (cluster,)
+    request = understand(line)
+    assert isinstance(request, Request)
+    assert request.clusters == (cluster,)
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ def test_understand_hands_over_all_other_commands(line: str) -> None:
 
 
 def test_understand_returns_help_with_k3ds_flags() -> None:
-    shown = understand("images load -h")
-    assert isinstance(shown, Help)
-    assert not shown.error
+    help_text = understand("images load -h")
+    assert isinstance(help_text, Help)
+    assert not help_text.error
     for flag in ("-c, --cluster", "-k, --keep-tarball", "-t, --keep-tools", "-m, --mode"):
-        assert flag in shown.text
+        assert flag in help_text.text
 
 
 def test_understand_prefers_a_file_to_an_image_of_its_name(
@@ -119,9 +119,9 @@ def test_understand_prefers_a_file_to_an_image_of_its_name(
 
 @pytest.mark.parametrize(("flag", "verbosity"), [("--verbose", 1), ("--trace", 1), ("", 0)])
 def test_verbose_shows_the_verification(flag: str, verbosity: int) -> None:
-    asked = understand(f"image import x {flag}")
-    assert isinstance(asked, Request)
-    assert asked.verbosity == verbosity
+    request = understand(f"image import x {flag}")
+    assert isinstance(request, Request)
+    assert request.verbosity == verbosity
 
 
 def test_story_uses_k3ds_messages() -> None:

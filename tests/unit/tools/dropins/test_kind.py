@@ -62,10 +62,10 @@ def test_understand_parses_images_without_duplicates() -> None:
 
 
 def test_understand_parses_archives_with_kinds_advice() -> None:
-    asked = understand("load image-archive a.tar - -n dev")
-    assert isinstance(asked, Request)
-    assert (asked.images, asked.archives, asked.piped) == ((), ("a.tar", "-"), False)
-    assert len(asked.notes) == 1
+    request = understand("load image-archive a.tar - -n dev")
+    assert isinstance(request, Request)
+    assert (request.images, request.archives, request.piped) == ((), ("a.tar", "-"), False)
+    assert len(request.notes) == 1
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_understand_takes_the_cluster_from_flag_variable_or_default(
     line: str, variable: str, cluster: str
 ) -> None:
     """An empty name stays empty, and no cluster has it."""
-    asked = understand(f"load docker-image app {line}", KIND_CLUSTER_NAME=variable)
-    assert isinstance(asked, Request)
-    assert asked.clusters == (cluster,)
+    request = understand(f"load docker-image app {line}", KIND_CLUSTER_NAME=variable)
+    assert isinstance(request, Request)
+    assert request.clusters == (cluster,)
 
 
 @pytest.mark.parametrize(
-    ("provider", "engine", "said"),
+    ("provider", "engine", "note"),
     [
         ("", None, ""),
         ("docker", "docker", "using docker due to"),
@@ -97,21 +97,21 @@ def test_understand_takes_the_cluster_from_flag_variable_or_default(
     ],
 )
 def test_understand_takes_the_engine_from_the_provider_variable(
-    provider: str, engine: str | None, said: str
+    provider: str, engine: str | None, note: str
 ) -> None:
-    asked = understand("load docker-image app", KIND_EXPERIMENTAL_PROVIDER=provider)
-    assert isinstance(asked, Request)
-    assert asked.engine == engine
-    assert "".join(asked.notes).startswith(said)
-    assert bool(asked.notes) is bool(said)
+    request = understand("load docker-image app", KIND_EXPERIMENTAL_PROVIDER=provider)
+    assert isinstance(request, Request)
+    assert request.engine == engine
+    assert "".join(request.notes).startswith(note)
+    assert bool(request.notes) is bool(note)
 
 
 @pytest.mark.parametrize("provider", ["nerdctl", "finch", "nerdctl.lima"])
 def test_understand_hands_over_clusters_on_nerdctl(provider: str) -> None:
     """Only if the command line is valid."""
-    meant = understand("load docker-image app", KIND_EXPERIMENTAL_PROVIDER=provider)
-    assert isinstance(meant, HandOver)
-    assert provider in meant.why
+    hand_over = understand("load docker-image app", KIND_EXPERIMENTAL_PROVIDER=provider)
+    assert isinstance(hand_over, HandOver)
+    assert provider in hand_over.why
     with pytest.raises(UsageError):
         understand("load docker-image", KIND_EXPERIMENTAL_PROVIDER=provider)
 
@@ -125,11 +125,11 @@ def test_understand_hands_over_clusters_on_nerdctl(provider: str) -> None:
     ],
 )
 def test_understand_returns_help_with_kinds_flags(line: str, words: str) -> None:
-    shown = understand(line)
-    assert isinstance(shown, Help)
-    assert not shown.error
+    help_text = understand(line)
+    assert isinstance(help_text, Help)
+    assert not help_text.error
     for part in (words, "--nodes A,B", "--quiet", "--verbosity", "--name", "imgload"):
-        assert part in shown.text
+        assert part in help_text.text
 
 
 def engine(folder: Path, kind: EngineKind, *containers: Container, at: str = "x") -> LocalEngine:
@@ -143,8 +143,8 @@ def nodes(cluster: str, count: int = 1) -> list[Container]:
 
 def chosen(engines: list[LocalEngine], request: Request = LISTED) -> list[tuple[str, str]]:
     reachable: list[Engine] = [*engines]
-    found = select(reachable, Kind(), request, request.clusters[0])
-    return [(node.engine.name, node.name) for node in found]
+    selected = select(reachable, Kind(), request, request.clusters[0])
+    return [(node.engine.name, node.name) for node in selected]
 
 
 def test_select_prefers_docker(tmp_path: Path) -> None:
@@ -169,16 +169,16 @@ def test_select_uses_only_the_requested_engine(tmp_path: Path) -> None:
 
 def test_select_requires_the_exact_name(tmp_path: Path) -> None:
     """kind knows no contexts."""
-    there = [engine(tmp_path, "docker", *nodes("dev"))]
+    engines = [engine(tmp_path, "docker", *nodes("dev"))]
     for name in ("kind-dev", "", "de"):
         with pytest.raises(ClusterNotFound, match=f'no nodes found for cluster "{name}"'):
-            chosen(there, Request((name,)))
+            chosen(engines, Request((name,)))
 
 
 def test_select_ignores_clusters_of_other_tools(tmp_path: Path) -> None:
-    there = [engine(tmp_path, "docker", *nodes("kind"))]
+    engines = [engine(tmp_path, "docker", *nodes("kind"))]
     with pytest.raises(ClusterNotFound, match="available: none") as raised:
-        select(there, K3d(), LISTED, "kind")
+        select(engines, K3d(), LISTED, "kind")
     assert raised.value.hint == "create one: k3d cluster create"
 
 
@@ -190,12 +190,12 @@ def test_select_refuses_to_guess_between_two_engines_of_one_kind(tmp_path: Path)
 
 
 def test_select_keeps_the_order_of_nodes_without_duplicates(tmp_path: Path) -> None:
-    there = [engine(tmp_path, "docker", *nodes("kind", 3))]
-    asked = Request(("kind",), nodes=("kind-worker4", "kind-worker2", "kind-worker4"))
-    assert [name for _, name in chosen(there, asked)] == ["kind-worker4", "kind-worker2"]
-    assert len(chosen(there, Request(("kind",), nodes=()))) == 3
+    engines = [engine(tmp_path, "docker", *nodes("kind", 3))]
+    request = Request(("kind",), nodes=("kind-worker4", "kind-worker2", "kind-worker4"))
+    assert [name for _, name in chosen(engines, request)] == ["kind-worker4", "kind-worker2"]
+    assert len(chosen(engines, Request(("kind",), nodes=()))) == 3
     with pytest.raises(NodeNotFound, match=r'^unknown node: "x"'):
-        chosen(there, Request(("kind",), nodes=("kind-worker2", "x")))
+        chosen(engines, Request(("kind",), nodes=("kind-worker2", "x")))
 
 
 def results(*actions: str) -> Report:
@@ -214,10 +214,10 @@ def test_story_uses_kinds_messages_once_per_image() -> None:
         for event in (ImageFound(name, ID, "docker", 10), sending, sending)
         for line in story.tell(event)
     ]
-    told = f'Image: "app:dev" with ID "{ID}"'
-    assert lines == [f'{told} not yet present on node "n0", loading...']
+    image = f'Image: "app:dev" with ID "{ID}"'
+    assert lines == [f'{image} not yet present on node "n0", loading...']
     assert list(story.conclude(results("present", "present"))) == [
-        f"{told} found to be already present on all nodes."
+        f"{image} found to be already present on all nodes."
     ]
     assert list(story.conclude(results("present", "full"))) == []
     [tagged] = story.conclude(results("present", "tagged"))

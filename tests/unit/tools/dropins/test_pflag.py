@@ -24,7 +24,7 @@ def read(*arguments: str) -> ParsedArgs:
     return parse((ROOT, LEAF), arguments)
 
 
-def found(*arguments: str) -> tuple[str, list[str]]:
+def find_command(*arguments: str) -> tuple[str, list[str]]:
     path, rest = find(ROOT, arguments)
     return path[-1].name, rest
 
@@ -51,7 +51,7 @@ def test_find_skips_flags_and_their_values(
     arguments: list[str], name: str, rest: list[str]
 ) -> None:
     """An unknown flag counts as one with a value."""
-    assert found(*arguments) == (name, rest)
+    assert find_command(*arguments) == (name, rest)
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,14 @@ PULL = 'failed to pull and unpack image \\"$image\\": failed to resolve image: '
 REFUSED = f'{PULL}failed to do request: Head \\"$url/v2/imgload/probe/manifests/none\\": dial tcp: '
 
 
-def crictl(root: Path, said: str, url: str) -> str:
+def crictl(root: Path, message: str, url: str) -> str:
     """A crictl whose CRI pulls from an address, and answers."""
     return f"""
 fatal() {{ {FATAL}; }}
 for image; do :; done
 file={root}/${{image%%/*}}/hosts.toml
 url={url}
-fatal "{said}"
+fatal "{message}"
 """
 
 
@@ -42,8 +42,8 @@ def node(folder: Path, script: str | None) -> Node:
 
 def test_reads_folder_is_true_when_cri_names_the_address_in_the_file(tmp_path: Path) -> None:
     root = tmp_path / "certs.d"
-    made = node(tmp_path, crictl(root, f"{REFUSED}connection refused", FROM_FILE))
-    assert reads_folder(made, str(root), URL) is True
+    crictl_node = node(tmp_path, crictl(root, f"{REFUSED}connection refused", FROM_FILE))
+    assert reads_folder(crictl_node, str(root), URL) is True
     assert not root.exists()
 
 
@@ -55,16 +55,18 @@ def test_reads_folder_is_false_when_cri_contacts_the_named_registry(
     root = tmp_path / "certs.d"
     if kept:
         root.mkdir()
-    made = node(tmp_path, crictl(root, f"{REFUSED}connection refused", "https://${image%%/*}"))
-    assert reads_folder(made, str(root), URL) is False
+    crictl_node = node(
+        tmp_path, crictl(root, f"{REFUSED}connection refused", "https://${image%%/*}")
+    )
+    assert reads_folder(crictl_node, str(root), URL) is False
     assert root.exists() == kept
     assert not kept or list(root.iterdir()) == []
 
 
 def test_reads_folder_is_false_when_a_mirror_for_all_names_answers(tmp_path: Path) -> None:
     root = tmp_path / "certs.d"
-    made = node(tmp_path, crictl(root, f"{PULL}$image: not found", "none"))
-    assert reads_folder(made, str(root), URL) is False
+    crictl_node = node(tmp_path, crictl(root, f"{PULL}$image: not found", "none"))
+    assert reads_folder(crictl_node, str(root), URL) is False
 
 
 def test_reads_folder_is_none_without_crictl(tmp_path: Path) -> None:
@@ -73,9 +75,9 @@ def test_reads_folder_is_none_without_crictl(tmp_path: Path) -> None:
 
 def test_reads_folder_fails_when_crictl_does_not_reach_cri(tmp_path: Path) -> None:
     root = tmp_path / "certs.d"
-    said = "rpc error: code = Unavailable desc = dial unix /run/x.sock: no such file"
+    message = "rpc error: code = Unavailable desc = dial unix /run/x.sock: no such file"
     with pytest.raises(NodeUnusable, match=r"x\.sock"):
-        reads_folder(node(tmp_path, crictl(root, said, "none")), str(root), URL)
+        reads_folder(node(tmp_path, crictl(root, message, "none")), str(root), URL)
     assert not root.exists()
 
 
@@ -85,7 +87,7 @@ def test_reads_folder_fails_when_it_cannot_create_the_folder(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("said", "reached"),
+    ("message", "reached"),
     [
         (f"{PULL}$image: not found", True),
         (f"{PULL}pull access denied, or: insufficient_scope: authorization failed", True),
@@ -96,12 +98,12 @@ def test_reads_folder_fails_when_it_cannot_create_the_folder(tmp_path: Path) -> 
     ],
 )
 def test_require_registry_passes_when_the_registry_answers_for_the_image(
-    tmp_path: Path, said: str, *, reached: bool
+    tmp_path: Path, message: str, *, reached: bool
 ) -> None:
     """A port number that looks like a status is not an answer."""
-    made = node(tmp_path, crictl(tmp_path, said, str(URL)))
+    crictl_node = node(tmp_path, crictl(tmp_path, message, str(URL)))
     if reached:
-        require_registry(made, URL, "/root", by_cri=True)
+        require_registry(crictl_node, URL, "/root", by_cri=True)
     else:
         with pytest.raises(RegistryError):
-            require_registry(made, URL, "/root", by_cri=True)
+            require_registry(crictl_node, URL, "/root", by_cri=True)

@@ -24,6 +24,6 @@ def test_script_reports_the_error_and_not_the_warnings_of_containerd(tmp_path: P
     script = ["sh", "-c", text, "imgload", str(config), "old\n", "new\n", "script"]
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     ended = subprocess.run(script, capture_output=True, env=environ, check=False)
-    said = ExecResult(ended.returncode, ended.stdout, ended.stderr).message
+    message = ExecResult(ended.returncode, ended.stdout, ended.stderr).message
     assert (ended.returncode, config.read_text()) == (1, "old\n")
-    assert said == "containerd refuses it:\ncontainerd: no such plugin"
+    assert message == "containerd refuses it:\ncontainerd: no such plugin"

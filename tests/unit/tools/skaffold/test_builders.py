@@ -40,7 +40,7 @@ AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
 
 @attrs.frozen
 class Bench:
-    """A folder that is all of PATH, and what was called there."""
+    """A folder that is the whole PATH, and the calls of its programs."""
 
     folder: Path
     patch: pytest.MonkeyPatch
@@ -96,22 +96,22 @@ def test_choose_takes_the_first_installed_builder_whose_engine_answers(
 ) -> None:
     """Docker's client also builds in Podman, if DOCKER_HOST leads there."""
     bench.install(*programs)
-    there = [bench.engine(kind) for kind in engines]
-    builder = choose(Recipe(), [*there, *there])
+    available = [bench.engine(kind) for kind in engines]
+    builder = choose(Recipe(), [*available, *available])
     assert builder.program == chosen
-    wanted = [e for e in there if e.endpoint.kind == chosen] or [there[-1]]
+    wanted = [e for e in available if e.endpoint.kind == chosen] or [available[-1]]
     assert builder.engines == (wanted[0],) * (1 if chosen == "docker" else 2)
 
 
-@pytest.mark.parametrize("asked", [None, "docker"])
+@pytest.mark.parametrize("requested", [None, "docker"])
 def test_choose_recognizes_podman_under_the_name_docker(
-    bench: Bench, asked: BuilderName | None
+    bench: Bench, requested: BuilderName | None
 ) -> None:
     """The package podman-docker installs it; it ignores DOCKER_HOST."""
     bench.install("docker", "podman")
     bench.patch.setenv("VERSION", "podman version 5.4.2")
     engines = [bench.engine("docker"), bench.engine("podman")]
-    assert choose(Recipe(builder=asked), engines).program == "podman"
+    assert choose(Recipe(builder=requested), engines).program == "podman"
 
 
 def test_choose_fails_without_any_builder(bench: Bench) -> None:
@@ -195,20 +195,20 @@ def test_building_runs_a_command_without_a_shell_in_the_current_folder(
 
 
 def test_an_exception_during_the_build_stops_it(bench: Bench, tmp_path: Path) -> None:
-    told = tmp_path / "pid"
-    command = ("/bin/sh", "-c", "echo $$ >$0; exec /bin/sleep 600", str(told))
+    pid_file = tmp_path / "pid"
+    command = ("/bin/sh", "-c", "echo $$ >$0; exec /bin/sleep 600", str(pid_file))
     builder = choose(Recipe(command=command), [bench.engine("docker")])
 
     def fail() -> None:
         with builder.building(bench.request(), []):
-            while not told.exists() or not told.read_text():
+            while not pid_file.exists() or not pid_file.read_text():
                 time.sleep(0.01)
             raise ClusterNotFound("no cluster")
 
     with pytest.raises(ClusterNotFound):
         fail()
     with pytest.raises(ProcessLookupError):
-        os.kill(int(told.read_text()), 0)
+        os.kill(int(pid_file.read_text()), 0)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_publish_uses_and_removes_a_temporary_manifest_list(bench: Bench) -> Non
     """An existing list would grow with each build."""
     bench.install("podman")
     entries = '{"platform":{"os":"linux","architecture":"%s"}}'
-    listed = ",".join(entries % each for each in ("amd64", "arm64"))
+    listed = ",".join(entries % name for name in ("amd64", "arm64"))
     bench.patch.setenv("LIST", f'{{"manifests":[{listed}]}}')
     builder = choose(Recipe(), [bench.engine("podman")])
     assert publish(builder, bench.request(AMD, ARM)) == Digest.parse(ID)

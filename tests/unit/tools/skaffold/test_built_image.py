@@ -21,7 +21,7 @@ REQUEST = Request("app:dev", Reference.parse("app:dev"), Path())
 class Store(LocalEngine):
     """An engine that takes a short name for its own localhost's first, as Podman does."""
 
-    def holds(self, images: Mapping[str, str]) -> "Store":
+    def set_images(self, images: Mapping[str, str]) -> "Store":
         self.images = {name: engine_image(content) for name, content in images.items()}
         seen = LOCAL if LOCAL in images else FULL
         if seen in images:
@@ -43,37 +43,37 @@ def store(folder: Path, kind: EngineKind) -> Store:
     return Store(folder, endpoint=Endpoint(kind, f"unix://{folder}/{kind}.sock"))
 
 
-def told(content: str) -> Digest:
+def image_id_of(content: str) -> Digest:
     return Digest.of(content.encode())
 
 
-def settled(
+def build(
     before: Mapping[Store, Mapping[str, str]],
     after: Mapping[Store, Mapping[str, str]],
     image_id: Digest | None = None,
 ) -> tuple[Engine, Digest]:
     before_build = take_snapshots(
-        [engine.holds(images) for engine, images in before.items()], REQUEST
+        [engine.set_images(images) for engine, images in before.items()], REQUEST
     )
     for engine, images in after.items():
-        engine.holds(images)
+        engine.set_images(images)
     return find_built(REQUEST, before_build, image_id)
 
 
 def test_find_built_returns_a_new_image(docker: Store) -> None:
-    assert settled({docker: {}}, {docker: {FULL: "new"}}) == (docker, told("new"))
-    assert settled({docker: {FULL: "old"}}, {docker: {FULL: "new"}}) == (docker, told("new"))
+    assert build({docker: {}}, {docker: {FULL: "new"}}) == (docker, image_id_of("new"))
+    assert build({docker: {FULL: "old"}}, {docker: {FULL: "new"}}) == (docker, image_id_of("new"))
 
 
 def test_find_built_returns_the_existing_image_after_a_cached_build(docker: Store) -> None:
-    assert settled({docker: {FULL: "old"}}, {docker: {FULL: "old"}}) == (docker, told("old"))
+    assert build({docker: {FULL: "old"}}, {docker: {FULL: "old"}}) == (docker, image_id_of("old"))
 
 
 def test_find_built_returns_the_engine_that_changed(docker: Store, podman: Store) -> None:
     """Another engine has an older image with that name."""
     before = {docker: {FULL: "old"}, podman: {}}
     after = {docker: {FULL: "old"}, podman: {LOCAL: "new"}}
-    assert settled(before, after) == (podman, told("new"))
+    assert build(before, after) == (podman, image_id_of("new"))
 
 
 def test_find_built_refuses_to_guess_between_two_unchanged_engines(
@@ -81,14 +81,14 @@ def test_find_built_refuses_to_guess_between_two_unchanged_engines(
 ) -> None:
     both = {docker: {FULL: "one"}, podman: {LOCAL: "other"}}
     with pytest.raises(ImageAmbiguous) as caught:
-        settled(both, both)
-    assert all(told(each).short in caught.value.message for each in ("one", "other"))
+        build(both, both)
+    assert all(image_id_of(name).short in caught.value.message for name in ("one", "other"))
     assert "--builder docker" in caught.value.hint
 
 
 def test_find_built_names_the_engines_without_the_image(docker: Store, podman: Store) -> None:
     with pytest.raises(ImageNotFound) as caught:
-        settled({docker: {}, podman: {}}, {})
+        build({docker: {}, podman: {}}, {})
     assert str(docker.endpoint) in caught.value.message
     assert str(podman.endpoint) in caught.value.message
     assert "$IMAGE" in caught.value.hint
@@ -98,8 +98,8 @@ def test_find_built_requires_the_reported_image_id(podman: Store) -> None:
     """The builder and the socket may have different stores."""
     same = {podman: {LOCAL: "old"}}
     with pytest.raises(ImageNotFound):
-        settled(same, same, told("new"))
-    assert settled(same, {podman: {LOCAL: "new"}}, told("new")) == (podman, told("new"))
+        build(same, same, image_id_of("new"))
+    assert build(same, {podman: {LOCAL: "new"}}, image_id_of("new")) == (podman, image_id_of("new"))
 
 
 def test_find_built_refuses_a_name_that_podman_resolves_to_an_older_image(podman: Store) -> None:
@@ -107,13 +107,13 @@ def test_find_built_refuses_a_name_that_podman_resolves_to_an_older_image(podman
     before = {podman: {LOCAL: "old"}}
     after = {podman: {LOCAL: "old", FULL: "new"}}
     with pytest.raises(ImageAmbiguous) as caught:
-        settled(before, after)
-    assert told("new").short in caught.value.message
+        build(before, after)
+    assert image_id_of("new").short in caught.value.message
     assert f"podman rmi {LOCAL}" in caught.value.hint
 
 
 def test_find_built_ignores_an_older_image_that_podman_does_not_resolve_to(podman: Store) -> None:
     before = {podman: {FULL: "pulled"}}
     after = {podman: {FULL: "pulled", LOCAL: "new"}}
-    assert settled(before, after) == (podman, told("new"))
-    assert settled(before, after, told("new")) == (podman, told("new"))
+    assert build(before, after) == (podman, image_id_of("new"))
+    assert build(before, after, image_id_of("new")) == (podman, image_id_of("new"))

@@ -21,14 +21,14 @@ def attempt(endpoint: Endpoint, origin: str = "Docker", *, chosen: bool = False)
 @pytest.mark.parametrize("origin", ["DOCKER_HOST", "the current Docker context 'x'"])
 def test_client_uses_the_chosen_engine(endpoint: Endpoint, origin: str) -> None:
     """A variable or a context selects it; Podman has the same API."""
-    found = Discovery((attempt(endpoint, origin, chosen=True), attempt(DOCKER)))
-    assert Client.of(found) == Client(endpoint.url, origin, endpoint)
+    discovery = Discovery((attempt(endpoint, origin, chosen=True), attempt(DOCKER)))
+    assert Client.of(discovery) == Client(endpoint.url, origin, endpoint)
 
 
 def test_client_uses_the_default_socket_without_a_choice() -> None:
     """It ignores rootless Docker, which imgload also discovers, and skipped candidates."""
-    found = Discovery((attempt(ROOTLESS), attempt(DOCKER)))
-    assert Client.of(found) == Client(DEFAULT_SOCKET, "the default", DOCKER)
+    discovery = Discovery((attempt(ROOTLESS), attempt(DOCKER)))
+    assert Client.of(discovery) == Client(DEFAULT_SOCKET, "the default", DOCKER)
     silent = Client(DEFAULT_SOCKET, "the default")
     passed = attrs.evolve(attempt(DOCKER, chosen=True), passed_over="it is not the current one")
     for attempts in ((), (attempt(ROOTLESS),), (passed,)):
@@ -43,5 +43,5 @@ def test_client_returns_the_engines_own_endpoint_for_a_second_socket() -> None:
 def test_client_keeps_a_chosen_address_that_does_not_answer() -> None:
     """Skaffold fails there."""
     dead = attrs.evolve(attempt(PODMAN, "DOCKER_HOST", chosen=True), endpoint=None)
-    found = Discovery((dead, attempt(DOCKER)))
-    assert Client.of(found) == Client(PODMAN.url, "DOCKER_HOST")
+    discovery = Discovery((dead, attempt(DOCKER)))
+    assert Client.of(discovery) == Client(PODMAN.url, "DOCKER_HOST")

@@ -53,10 +53,10 @@ def test_run_gives_the_child_no_stdin() -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "said"), [("exit 7", "exit status 7"), ("kill -KILL $$", "signal SIGKILL")]
+    ("script", "result"), [("exit 7", "exit status 7"), ("kill -KILL $$", "signal SIGKILL")]
 )
-def test_run_reports_the_exit_status_or_signal(script: str, said: str) -> None:
-    with pytest.raises(BuildFailed, match=f"sh -c failed with {said}"):
+def test_run_reports_the_exit_status_or_signal(script: str, result: str) -> None:
+    with pytest.raises(BuildFailed, match=f"sh -c failed with {result}"):
         run(["sh", "-c", script])
 
 
@@ -72,15 +72,15 @@ def test_an_interrupt_ends_the_childs_whole_process_group(
     tmp_path: Path, script: str, seconds: float
 ) -> None:
     """Also processes that ignore SIGINT: Skaffold kills its builder after two seconds."""
-    told = tmp_path / "pid"
-    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, script, str(told)])
-    while not told.exists() or not told.read_text().strip():
+    pid_file = tmp_path / "pid"
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, script, str(pid_file)])
+    while not pid_file.exists() or not pid_file.read_text().strip():
         time.sleep(0.01)
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(5) == 130
     assert time.monotonic() - start < seconds
-    assert not is_running(int(told.read_text()))
+    assert not is_running(int(pid_file.read_text()))
 
 
 def test_an_interrupt_while_popen_runs_ends_the_child(
@@ -104,7 +104,7 @@ def test_an_interrupt_while_popen_runs_ends_the_child(
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there; one that nobody has reaped is not."""
+    """Whether a process runs; a zombie does not."""
     try:
         os.kill(pid, 0)
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()

@@ -84,7 +84,7 @@ def test_from_environ_refuses_an_image_exported_by_the_users_shell(
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"),
+    ("missing", "message"),
     [
         ({"IMAGE", "BUILD_CONTEXT"}, "IMAGE and BUILD_CONTEXT are not set"),
         ({"IMAGE"}, "IMAGE is not set"),
@@ -92,12 +92,12 @@ def test_from_environ_refuses_an_image_exported_by_the_users_shell(
     ],
 )
 def test_from_environ_explains_missing_variables(
-    tmp_path: Path, missing: set[str], said: str
+    tmp_path: Path, missing: set[str], message: str
 ) -> None:
-    there = {k: v for k, v in environ(tmp_path).items() if k not in missing}
+    variables = {k: v for k, v in environ(tmp_path).items() if k not in missing}
     with pytest.raises(UsageError) as caught:
-        Request.from_environ(there)
-    assert said in caught.value.message
+        Request.from_environ(variables)
+    assert message in caught.value.message
     assert "IMAGE=app:dev BUILD_CONTEXT=. imgload skaffold" in caught.value.hint
 
 
