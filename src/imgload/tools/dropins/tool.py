@@ -16,18 +16,11 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Request:
-    """A load command of another tool.
+    """A load command of another tool, with names as typed.
 
-    Args:
-        clusters: names of the clusters.
-        images: image names or IDs, as typed.
-        archives: paths.
-        piped: whether standard input is an archive, too.
-        nodes: names of the nodes; empty for all.
-        engine: the only engine whose clusters count; None for all.
-        verbosity: from 1 on, show the verification; below 0, only warnings and errors.
-        notes: lines to print first.
-
+    Standard input is an archive, too, if `piped`. No nodes stand for all nodes, and no engine for
+    all engines. From verbosity 1 on the verification is shown, and below 0 only warnings and
+    errors. The notes are printed first.
     """
 
     clusters: tuple[str, ...]
@@ -68,16 +61,9 @@ class Story(ABC):
 
 
 class Tool(ABC):
-    """Another tool, one of whose commands a drop-in replaces.
+    """Another tool: the drop-in replaces its command `takes`, and nodes have its label.
 
-    Attributes:
-        name: the name of its program.
-        takes: the command that the drop-in replaces.
-        homepage: a URL.
-        label: the label with the cluster's name on each of its nodes.
-        name_flag: the flag for a cluster's name.
-        makes: the command that creates a cluster.
-
+    `name_flag` is its flag for a cluster's name, and `makes` its command to create a cluster.
     """
 
     name: ClassVar[str]

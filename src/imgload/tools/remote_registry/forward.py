@@ -22,18 +22,11 @@ _DOCKER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 @attrs.define
 class ForwardingSink:
-    """Forwards blobs to a repository, and collects the manifests.
+    """Forwards blobs to a repository, and collects manifests, sent bytes and the first error.
 
-    Args:
-        client: the registry.
-        repository: the repository in it.
-        known: the blobs to which the engine compressed layers before, by diff ID. Podman asks for
-            a layer by its diff ID, since it remembers its blob for one registry address only, and
-            ours changes with each push.
-        manifests: the pushed manifests.
-        sent: bytes of the blobs that the registry lacked.
-        error: the first error; an engine does not report the text of our responses.
-
+    `known` has the blobs to which the engine compressed layers before, by diff ID: Podman asks for
+    a layer by its diff ID, since it remembers its blob for one registry address only, and ours
+    changes with each push. An engine does not report the error in our response.
     """
 
     client: RegistryClient

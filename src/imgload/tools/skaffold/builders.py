@@ -28,19 +28,10 @@ _KINDS = {"docker": "docker", "podman": "podman", "buildah": "podman"}
 
 @attrs.frozen
 class Recipe:
-    """How to build.
+    """How to build: a Dockerfile with its target stage and build arguments, or the user's command.
 
-    Args:
-        builder: the program that builds; None for an installed one. With a command, the program
-            whose engine the command builds in.
-        command: the user's own build command, instead of a Dockerfile.
-        file: the Dockerfile; None for the builder's default.
-        target: the stage of the Dockerfile to build; None for the last.
-        build_args: ``KEY=VALUE``, or ``KEY`` for its value in the environment.
-
-    Raises:
-        UsageError: when a command is combined with options for a Dockerfile.
-
+    The builder is None for an installed one; with a command, it is the program whose engine the
+    command builds in. Raises UsageError when a command is combined with options for a Dockerfile.
     """
 
     builder: BuilderName | None = None
@@ -67,14 +58,7 @@ class Recipe:
 
 @attrs.frozen
 class Builder:
-    """A program that builds and pushes.
-
-    Args:
-        program: ``docker``, ``podman`` or ``buildah``.
-        engines: the engines whose store it may build into; a single one for Docker's client.
-        recipe: how to build.
-
-    """
+    """A program that builds and pushes, and the engines whose store it may build into."""
 
     program: BuilderName
     engines: tuple[Engine, ...]

@@ -17,15 +17,10 @@ from imgload.tools.skaffold.request import Request
 
 @attrs.frozen
 class EngineSnapshot:
-    """The images under one name in an engine.
+    """The images under one name in an engine: the one that it resolves to, and all by full name.
 
-    Args:
-        engine: the engine.
-        resolved: the image to which the engine resolves the name, or None.
-        by_name: the image under each full name that the name may mean there: Podman stores a short
-            name with the prefix ``localhost/`` or without, and resolves it to either (podman
-            #15974).
-
+    Podman stores a short name with the prefix ``localhost/`` or without, and resolves it to either
+    (podman #15974).
     """
 
     engine: Engine

@@ -16,13 +16,9 @@ DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 @attrs.frozen
 class Client:
-    """The address that Skaffold's Docker client uses.
+    """The address that Skaffold's Docker client uses, and the engine that answers there, if any.
 
-    Args:
-        url: the address.
-        origin: the variable or context that sets it, for messages.
-        endpoint: imgload's endpoint of the engine that answers there, or None.
-
+    The origin is the variable or context that sets the address, for messages.
     """
 
     url: str

@@ -18,16 +18,10 @@ _BOOLS = {"true": True, "false": False, "": False}
 
 @attrs.frozen
 class Request:
-    """A request for one build.
+    """A request to build an image from a folder, and to push it, or else load it.
 
-    Args:
-        image: the image name, as Skaffold passes it.
-        reference: the same name, parsed.
-        context: the folder to build from.
-        push: whether to push the image instead of loading it.
-        platforms: the requested platforms; empty for the builder's own.
-        every_platform: whether Skaffold requests all platforms, without naming them.
-
+    The image is the name as Skaffold passes it, and the reference the same name, parsed. Without
+    platforms the builder's own is requested, or all of them if `every_platform`.
     """
 
     image: str
@@ -42,11 +36,8 @@ class Request:
         """Parse the variables that Skaffold sets, and refuse those that the user's shell exports.
 
         Skaffold appends the user's variables to its own, so an ``IMAGE`` exported by a shell
-        overrides the requested one; a different ``IMAGE_REPO`` or ``IMAGE_TAG`` reveals it.
-
-        Raises:
-            UsageError: when a variable is missing, contradicts another, or is not valid.
-
+        overrides the requested one; a different ``IMAGE_REPO`` or ``IMAGE_TAG`` reveals it. Raises
+        UsageError when a variable is missing, contradicts another, or is not valid.
         """
         missing = [name for name in ("IMAGE", "BUILD_CONTEXT") if not environ.get(name)]
         if missing:
