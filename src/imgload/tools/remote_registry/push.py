@@ -7,6 +7,7 @@ blob, without any change of the engine's settings.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -86,7 +87,7 @@ def push_image(image: Image, origin: Located, client: RegistryClient) -> PushedI
 
 
 def _push(image: Image, origin: Located, client: RegistryClient) -> PushedImage:
-    source, found = origin
+    source, sourced = origin
     reference = Reference.parse(image.name)
     tag = reference.tag
     if tag is None or reference.digest:
@@ -96,8 +97,8 @@ def _push(image: Image, origin: Located, client: RegistryClient) -> PushedImage:
     layers = memory.layers(source.address)
     known = {diff_id: blob for blob, (diff_id, _) in layers.items() if diff_id != blob}
     sink = ForwardingSink(client, first, known)
-    _push_to_sink(source, found, sink)
-    documents = documents_for(sink.manifests, found)
+    _push_to_sink(source, sourced, sink)
+    documents = documents_for(sink.manifests, sourced)
     if not documents:
         message = f"{source.describe} has not pushed the manifest of {image.name}"
         raise RegistryError(message, hint="if it was rebuilt meanwhile, push again")
@@ -111,14 +112,14 @@ def _push(image: Image, origin: Located, client: RegistryClient) -> PushedImage:
         client.put_manifest(repository, tag, raw)
         _verify(client, repository, tag, raw, sink.blobs())
     manifest = Manifest.parse(raw) if "config" in parse_json(raw, "a manifest") else None
-    if manifest and len(manifest.layers) == len(found.diff_ids):
-        pairs = zip(manifest.layers, found.diff_ids, strict=True)
+    if manifest and len(manifest.layers) == len(sourced.diff_ids):
+        pairs = zip(manifest.layers, sourced.diff_ids, strict=True)
         memory.learn(source.address, {blob.digest: (d, blob.size) for blob, d in pairs})
     names = tuple(f"{client.url.host}/{repository}:{tag}" for repository in (first, *others))
     return PushedImage(image.name, names, digest, sink.sent)
 
 
-def _push_to_sink(source: Source, found: Found, sink: ForwardingSink) -> None:
+def _push_to_sink(source: Source, sourced: Found, sink: ForwardingSink) -> None:
     if not isinstance(source, Pusher):
         raise UsageError(
             f"{source.describe} cannot push",
@@ -126,13 +127,13 @@ def _push_to_sink(source: Source, found: Found, sink: ForwardingSink) -> None:
         )
     if not source.local:
         raise _unreachable(source)
-    if source.push_style(found) is None:
+    if source.push_style(sourced) is None:
         raise UsageError(
             f"{source.describe} cannot push an image without a name",
-            hint=f"tag it first: {source.name} tag {found.target.short} app:dev",
+            hint=f"tag it first: {source.name} tag {shlex.quote(sourced.target.short)} app:dev",
         )
     try:
-        source.push(found, sink)
+        source.push(sourced, sink)
     except EngineError as error:
         cut_off = isinstance(error, CutOff)
         raise sink.error or (_unreachable(source) if cut_off else error) from error

@@ -98,7 +98,7 @@ unchanged
 roll_back() {
     trap '' HUP INT TERM
     if [ -e "$backup" ]; then mv -f "$backup" "$file"; rm -f "$backup"; else rm -f "$file"; fi
-    restart || echo "containerd does not come up with its old configuration either" >&2
+    restart || echo "containerd does not start with its old configuration either" >&2
 }
 if [ "$expected" != "$text" ]; then
     if [ -e "$backup" ] && [ ! "$backup" -ef "$file" ]; then
@@ -118,7 +118,7 @@ if [ "$expected" != "$text" ]; then
     [ ! -e "$file" ] || ln "$file" "$backup"
     mv -f "$new" "$file"
 fi
-restart || { echo 'containerd did not come up with it' >&2; exit 1; }
+restart || { echo 'containerd did not start with it' >&2; exit 1; }
 trap - EXIT
 """
 _RESTORE = r"""
@@ -133,7 +133,7 @@ write)
     rm -f "$backup"
     ;;
 esac
-restart || { echo 'containerd did not come up with it' >&2; exit 1; }
+restart || { echo 'containerd did not start with it' >&2; exit 1; }
 """
 
 

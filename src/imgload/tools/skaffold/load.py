@@ -64,8 +64,8 @@ class Loading:
         source = EngineSource(engine)
         self.loader.sources = [source]
         try:
-            found = source.find(str(image), platform)
-            known = source.identify(found) if found else None
+            sourced = source.find(str(image), platform)
+            known = source.identify(sourced) if sourced else None
             ids = [known.target, known.image_id] if known else []
             return self.loader.load(
                 [str(image)],
