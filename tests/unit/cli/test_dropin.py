@@ -104,7 +104,7 @@ def test_an_unknown_provider_needs_the_real_kind(ask: Ask, monkeypatch: pytest.M
     monkeypatch.setenv("KIND_EXPERIMENTAL_PROVIDER", "nerdctl")
     outcome = ask(KIND, "load", "docker-image", "app:dev")
     assert (outcome.status, outcome.stdout) == (127, "")
-    assert "nerdctl, and imgload knows Docker and Podman only" in outcome.stderr
+    assert "KIND_EXPERIMENTAL_PROVIDER is nerdctl" in outcome.stderr
 
 
 @pytest.mark.parametrize("name", ["kind", "k3d"])

@@ -1,1 +1,1 @@
-"""Replace the load commands of kind and k3d."""
+"""Drop-ins for the load commands of kind and k3d."""

@@ -1,4 +1,4 @@
-"""The real program behind a drop-in, and our own file of its name on PATH."""
+"""Install a drop-in on PATH, and find the real program behind it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from imgload.core.errors import UsageError
 from imgload.core.files import replace_file
 
 _MARK = "# imgload in the place of "
-_ROUNDS = "IMGLOAD_HANDED_ON"
-_MOST_ROUNDS = 3
+"""Identifies our scripts; must not change."""
+_CALLS_VARIABLE = "IMGLOAD_HANDED_ON"
+_MAX_CALLS = 3
 _SCRIPT = """\
 #!/bin/sh
 {mark}{name}; made by `imgload {name} --install`, and removed by `imgload {name} --uninstall`.
 [ -x {python} ] && exec {python} -P -m imgload.cli.{name} "$@"
-echo "ERROR: imgload, which made $0, is gone; remove that file" >&2
+echo "ERROR: the imgload that installed $0 no longer exists; remove that file" >&2
 exit 127
 """
 
 
 def find_real(name: str) -> Path | None:
-    """Return the first program of a name on PATH that is not ours."""
+    """Return the first program with a name on PATH that is not a drop-in."""
     return next((p for p in on_path(name) if not is_ours(p)), None)
 
 
 def on_path(name: str) -> Iterator[Path]:
-    """Yield the programs of a name on PATH, first the one that is called."""
+    """Yield the programs with a name on PATH, in order of precedence."""
     for folder in os.get_exec_path():
         path = Path(folder or ".", name)
         if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113 - Path's raises
@@ -40,85 +41,79 @@ def on_path(name: str) -> Iterator[Path]:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file was written by `install`."""
+    """Whether `install` wrote a file."""
     with suppress(OSError), path.open("rb") as file:
         return _MARK.encode() in file.read(len(_SCRIPT))
     return False
 
 
 def hand_over(path: Path, arguments: Sequence[str]) -> NoReturn:
-    """Become another program.
+    """Replace this process by another program.
 
-    Raises:
-        UsageError: when it is one that calls us back for ever.
-        OSError: when it cannot be run.
-
+    Raises OSError when that fails, and UsageError when the program keeps calling imgload.
     """
-    rounds = os.environ.get(_ROUNDS, "")
-    count = int(rounds) + 1 if rounds.isdecimal() else 1
-    if count > _MOST_ROUNDS:
+    calls = os.environ.get(_CALLS_VARIABLE, "")
+    count = int(calls) + 1 if calls.isdecimal() else 1
+    if count > _MAX_CALLS:
         raise UsageError(
-            f"{path} is not the real program: it leads back to imgload",
-            hint="remove it, or put the real one before it on PATH:"
+            f"{path} is not the real program: it calls imgload again",
+            hint="remove it, or put the real program before it on PATH:"
             f" type -a {shlex.quote(path.name)}",
         )
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.execve(path, [str(path), *arguments], {**os.environ, _ROUNDS: str(count)})  # noqa: S606
+    environ = {**os.environ, _CALLS_VARIABLE: str(count)}
+    os.execve(path, [str(path), *arguments], environ)  # noqa: S606
 
 
 def install(name: str, takes: str, folder: Path) -> list[str]:
-    """Write a program of that name which is imgload, and return what the user should know.
+    """Write a drop-in to a folder, and return messages for the user.
 
-    Raises:
-        UsageError: when there is another file in its place, or it cannot be written.
-
+    Raises UsageError when another file has its name, or the folder is not writable.
     """
-    path = _place(name, folder, f"mkdir -p {shlex.quote(str(folder.expanduser()))}")
+    path = _path(name, folder, hint=f"mkdir -p {shlex.quote(str(folder.expanduser()))}")
     if path.is_symlink() or (path.exists() and not is_ours(path)):
-        raise UsageError(
-            f"{path} is there, and not imgload's", hint="choose another folder, early on PATH"
-        )
+        message = f"{path} exists, and is not imgload's"
+        raise UsageError(message, hint="choose another folder, early on PATH")
     text = _SCRIPT.format(mark=_MARK, name=name, python=shlex.quote(sys.executable))
     try:
         replace_file(path, text, mode=0o755)
     except OSError as error:
         hint = "choose a folder of your own, early on PATH"
         raise UsageError(f"cannot write {path}: {error.strerror}", hint=hint) from error
-    return list(_advice(name, takes, path))
+    return list(_messages(name, takes, path))
 
 
 def uninstall(name: str, folder: Path) -> Path:
-    """Remove what `install` wrote, and return where it was.
+    """Remove a drop-in from a folder, and return its path.
 
-    Raises:
-        UsageError: when there is no such file, or it is another's.
-
+    Raises UsageError when the file does not exist, is not a drop-in, or cannot be removed.
     """
-    which = f"see which there are: type -a {shlex.quote(name)}"
-    path = _place(name, folder, which)
+    hint = f"list the programs with that name: type -a {shlex.quote(name)}"
+    path = _path(name, folder, hint)
     if path.is_symlink() or not is_ours(path):
-        what = "is not imgload's" if path.exists() or path.is_symlink() else "is not there"
-        raise UsageError(f"{path} {what}", hint=which)
+        exists = path.exists() or path.is_symlink()
+        problem = "is not imgload's" if exists else "does not exist"
+        raise UsageError(f"{path} {problem}", hint=hint)
     try:
         path.unlink()
     except OSError as error:
-        hint = f"see whose it is: ls -la {shlex.quote(str(path.parent))}"
+        hint = f"check the folder's owner: ls -la {shlex.quote(str(path.parent))}"
         raise UsageError(f"cannot remove {path}: {error.strerror}", hint=hint) from error
     return path
 
 
-def _place(name: str, folder: Path, hint: str) -> Path:
+def _path(name: str, folder: Path, hint: str) -> Path:
     folder = folder.expanduser()
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}", hint=hint)
     return folder.absolute() / name
 
 
-def _advice(name: str, takes: str, path: Path) -> Iterator[str]:
-    real, called = find_real(name), next(on_path(name), None)
-    rest = f"everything else goes to {real}" if real else f"there is no {name} for anything else"
+def _messages(name: str, takes: str, path: Path) -> Iterator[str]:
+    real, first = find_real(name), next(on_path(name), None)
+    rest = f"everything else goes to {real}" if real else f"no other {name} is on PATH"
     yield f"{path}: imgload does `{takes}`, and {rest}"
-    if called is None or called.resolve() != path.resolve():
-        before = f" before {called.parent}" if called else ""
-        yield f"note: `{name}` is not yet this one; put its folder on PATH{before}:"
+    if first is None or first.resolve() != path.resolve():
+        before = f" before {first.parent}" if first else ""
+        yield f"note: `{name}` does not yet run imgload; put this folder on PATH{before}:"
         yield f"  export PATH={shlex.quote(str(path.parent))}:$PATH"

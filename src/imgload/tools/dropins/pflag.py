@@ -1,24 +1,25 @@
-"""Command lines read the way kind and k3d read them: with cobra and pflag.
+"""A command-line parser with the rules and error messages of cobra and pflag.
 
-The rules are those of cobra's ``Command.Find`` and pflag's ``FlagSet.Parse``, and so is what is
-said when they are broken: flags stand anywhere, ``-nNAME`` and ``-n=NAME`` are ``-n NAME``, a
-name is never shortened, and ``--`` ends the flags.
+kind and k3d use both libraries: cobra's ``Command.Find`` and pflag's ``FlagSet.Parse``. Flags may
+stand anywhere, ``-nNAME`` and ``-n=NAME`` are ``-n NAME``, names cannot be abbreviated, and ``--``
+ends the flags. argparse and click differ in each of these and in their messages.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
 
 from imgload.core.errors import UsageError
 
-_TRUE = {"1", "t", "T", "TRUE", "true", "True"}
-_FALSE = {"0", "f", "F", "FALSE", "false", "False"}
-_NUMBER = re.compile(r"[+-]?(0[xX][\da-fA-F_]+|0[bB][01_]+|0[oO]?[0-7_]*|[1-9][\d_]*)", re.ASCII)
+_BOOLS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True)
+_BOOLS |= dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False)
+_NUMBER = re.compile(r"[+-]?\w+", re.ASCII)
 _OCTAL = re.compile(r"^([+-]?)0_?(?=[0-7])")
 _FIELDS = re.compile(r'("([^"]|"")*"|[^",]*)(,("([^"]|"")*"|[^",]*))*')
 _FIELD = re.compile(r'(?:^|,)("(?:[^"]|"")*"|[^",]*)')
@@ -27,11 +28,11 @@ _INT32 = range(-(1 << 31), 1 << 31)
 
 @attrs.frozen
 class Flag:
-    """An option; `strings` may be repeated, and `list` has commas, too."""
+    """A flag; a `list` has values separated by commas."""
 
     name: str
     short: str = ""
-    takes: Literal["string", "strings", "list", "int32", "bool"] = "string"
+    takes: Literal["string", "list", "int32", "bool"] = "string"
 
     def __str__(self) -> str:
         return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
@@ -39,214 +40,173 @@ class Flag:
 
 @attrs.frozen
 class Command:
-    """A command or one below it.
-
-    Args:
-        names: its own, and its aliases.
-        flags: those that it knows, and only it.
-        shared: those that the commands below it know as well.
-        below: the commands below it.
-
-    """
+    """A command; `names` includes its aliases, and its subcommands have the `shared` flags, too."""
 
     names: tuple[str, ...]
     flags: tuple[Flag, ...] = ()
     shared: tuple[Flag, ...] = ()
-    below: tuple[Command, ...] = ()
+    subcommands: tuple[Command, ...] = ()
 
     @property
     def name(self) -> str:
-        """Its own name."""
         return self.names[0]
 
 
 @attrs.frozen
-class Given:
-    """What was given: each flag's values, and the words that are no flags."""
+class ParsedArgs:
+    """The values of each flag, and the arguments that are not flags."""
 
     flags: Mapping[str, tuple[Any, ...]]
     words: tuple[str, ...]
 
     def last(self, flag: str, default: Any) -> Any:
-        """Return a flag's value; the last one given counts."""
+        """Return a flag's last value."""
         return (self.flags.get(flag) or (default,))[-1]
 
 
-HELP = Flag("help", "h", "bool")
+_HELP = Flag("help", "h", "bool")
 
 
 def find(root: Command, arguments: Sequence[str]) -> tuple[tuple[Command, ...], list[str]]:
-    """Return the commands named, from the root down, and the arguments without their names."""
+    """Return the path of commands from the root, and the arguments without their names."""
     path, rest, shared = [root], list(arguments), list(root.shared)
-    while (place := _first_word(rest, [*path[-1].flags, *shared])) is not None:
-        child = next((c for c in path[-1].below if rest[place] in c.names), None)
-        if child is None:
+    while (index := _first_word(rest, [*path[-1].flags, *shared])) is not None:
+        command = next((c for c in path[-1].subcommands if rest[index] in c.names), None)
+        if command is None:
             break
-        del rest[place]
-        path.append(child)
-        shared += child.shared
+        del rest[index]
+        path.append(command)
+        shared += command.shared
     return tuple(path), rest
 
 
 def _first_word(arguments: Sequence[str], flags: Iterable[Flag]) -> int | None:
-    """Return where the first argument is that is neither a flag nor, by its looks, a value."""
-    alone = {f"--{f.name}" for f in flags if f.takes == "bool"}
-    alone |= {f"-{f.short}" for f in flags if f.takes == "bool"}
-    place = 0
-    while place < len(arguments) and arguments[place] != "--":
-        text = arguments[place]
-        long, short = text.startswith("--"), len(text) == len("-n") and text[0] == "-"
+    """Return the index of the first word; the one after an unknown flag counts as its value."""
+    bools = {text for f in flags if f.takes == "bool" for text in (f"--{f.name}", f"-{f.short}")}
+    index = 0
+    while index < len(arguments) and (text := arguments[index]) != "--":
         if text and text[0] != "-":
-            return place
-        place += 2 if (long or short) and "=" not in text and text not in alone else 1
+            return index
+        takes_value = text.startswith("--") or len(text) == len("-n")
+        index += 2 if takes_value and "=" not in text and text not in bools else 1
     return None
 
 
-def parse(path: Sequence[Command], arguments: Iterable[str]) -> Given:
-    """Read what follows a command.
-
-    Raises:
-        UsageError: in pflag's words.
-
-    """
-    flags = [HELP, *path[-1].flags, *(flag for command in path for flag in command.shared)]
+def parse(path: Sequence[Command], arguments: Iterable[str]) -> ParsedArgs:
+    """Parse the arguments of the last command of a path; UsageError has pflag's messages."""
+    flags = [_HELP, *path[-1].flags, *(flag for command in path for flag in command.shared)]
     try:
-        return _Reader(deque(arguments), flags).read()
+        return _Parser(deque(arguments), flags).parse()
     except UsageError as error:
         hint = " ".join([*(command.name for command in path), "--help"])
         raise UsageError(error.message, hint=hint) from error
 
 
-def parse_known(arguments: Iterable[str], *flags: Flag) -> Given:
-    """Read some flags out of arguments that have others, too, as far as that goes."""
-    return _Reader(deque(arguments), flags, lenient=True).read()
+def parse_known(arguments: Iterable[str], *flags: Flag) -> ParsedArgs:
+    """Parse some flags and ignore all others, up to ``--help``."""
+    return _Parser(deque(arguments), flags, lenient=True).parse()
 
 
 @attrs.define
-class _Reader:
-    """One pass over the arguments."""
-
+class _Parser:
     rest: deque[str]
     flags: Sequence[Flag]
     lenient: bool = False
-    words: list[str] = attrs.field(factory=list)
-    values: dict[str, tuple[Any, ...]] = attrs.field(factory=dict)
 
-    def read(self) -> Given:
+    def parse(self) -> ParsedArgs:
+        words: list[str] = []
+        values: dict[str, tuple[Any, ...]] = {}
         while self.rest:
             text = self.rest.popleft()
             if text == "--":
-                self.words += self.rest
+                words += self.rest
                 break
             if self.lenient and text in {"--help", "-h"}:
                 break
-            self._read(text)
-        return Given(self.values, tuple(self.words))
+            if not text.startswith("-") or text == "-":
+                words.append(text)
+                continue
+            for flag, value in self._long(text) if text[1] == "-" else self._short(text[1:]):
+                values[flag.name] = (*values.get(flag.name, ()), *_convert(flag, value))
+        return ParsedArgs(values, tuple(words))
 
-    def _read(self, text: str) -> None:
-        if not text.startswith("-") or text == "-":
-            self.words.append(text)
-        elif text.startswith("--"):
-            self._long(text)
-        else:
-            self._short(text[1:])
-
-    def _long(self, text: str) -> None:
+    def _long(self, text: str) -> Iterator[tuple[Flag, str]]:
         name, equals, value = text[2:].partition("=")
         if not name or name.startswith("-"):
             raise UsageError(f"bad flag syntax: {text}")
         flag = next((f for f in self.flags if f.name == name), None)
         if flag is None:
-            self._unknown(f"flag: --{name}", alone=bool(equals))
-        elif equals:
-            self._set(flag, value)
+            self._skip(f"flag: --{name}", has_value=bool(equals))
         else:
-            self._set(flag, self._value(flag, f"--{name}"))
+            yield flag, value if equals else self._next_value(flag, f"--{name}")
 
-    def _short(self, letters: str) -> None:
-        """Read one or several one-letter flags; the last one may have its value behind it."""
+    def _short(self, letters: str) -> Iterator[tuple[Flag, str]]:
+        """Yield one or several one-letter flags; a value may follow the last one directly."""
         while letters:
-            letter, tail = letters[0], letters[1:]
+            text, letter, letters = letters, letters[0], letters[1:]
             flag = next((f for f in self.flags if f.short == letter), None)
-            equals = len(tail) > 1 and tail[0] == "="
+            value = letters[1:] if len(letters) > 1 and letters[0] == "=" else ""
             if flag is None:
-                self._unknown(f"shorthand flag: {letter!r} in -{letters}", alone=equals)
-                letters = "" if equals else tail
-            elif equals:
-                return self._set(flag, tail[1:])
+                self._skip(f"shorthand flag: {letter!r} in -{text}", has_value=bool(value))
             elif flag.takes == "bool":
-                self._set(flag, "true")
-                letters = tail
+                yield flag, value or "true"
             else:
-                return self._set(flag, tail or self._value(flag, f"{letter!r} in -{letters}"))
-        return None
+                value = value or letters or self._next_value(flag, f"{letter!r} in -{text}")
+                yield flag, value
+            if value:
+                return
 
-    def _value(self, flag: Flag, written: str) -> str:
+    def _next_value(self, flag: Flag, text: str) -> str:
         if flag.takes == "bool":
             return "true"
         if not self.rest:
-            raise UsageError(f"flag needs an argument: {written}")
+            raise UsageError(f"flag needs an argument: {text}")
         return self.rest.popleft()
 
-    def _unknown(self, what: str, *, alone: bool) -> None:
+    def _skip(self, text: str, *, has_value: bool) -> None:
         if not self.lenient:
-            raise UsageError(f"unknown {what}")
-        if not alone and self.rest and not self.rest[0].startswith("-"):
+            raise UsageError(f"unknown {text}")
+        if not has_value and self.rest and not self.rest[0].startswith("-"):
             self.rest.popleft()
-
-    def _set(self, flag: Flag, text: str) -> None:
-        try:
-            value = _CONVERTERS[flag.takes](text)
-        except ValueError as error:
-            raise UsageError(
-                f'invalid argument {quoted(text)} for "{flag}" flag: {error}'
-            ) from error
-        self.values[flag.name] = (*self.values.get(flag.name, ()), *value)
 
 
 def quoted(text: str) -> str:
-    """Return a text in quotes, as Go's ``%q`` shows it."""
-    import json  # noqa: PLC0415 - start-up
-
+    """Return a text in quotes, as Go's ``%q`` writes it."""
     return json.dumps(text, ensure_ascii=False)
 
 
-def _boolean(text: str) -> tuple[bool]:
-    if text not in _TRUE | _FALSE:
-        raise ValueError(f"strconv.ParseBool: parsing {quoted(text)}: invalid syntax")
-    return (text in _TRUE,)
-
-
-def _int32(text: str) -> tuple[int]:
-    """Read a number as Go writes it: ``0x1F``, ``0b1``, and ``010`` is eight."""
+def _convert(flag: Flag, text: str) -> Sequence[Any]:
     try:
-        number = int(_OCTAL.sub(r"\g<1>0o", text), 0) if _NUMBER.fullmatch(text) else None
+        if flag.takes == "bool":
+            return [_bool(text)]
+        if flag.takes == "int32":
+            return [_int32(text)]
+        return _list(text) if flag.takes == "list" else [text]
+    except ValueError as error:
+        message = f'invalid argument {quoted(text)} for "{flag}" flag: {error}'
+        raise UsageError(message) from error
+
+
+def _bool(text: str) -> bool:
+    if text not in _BOOLS:
+        raise ValueError(f"strconv.ParseBool: parsing {quoted(text)}: invalid syntax")
+    return _BOOLS[text]
+
+
+def _int32(text: str) -> int:
+    """Parse a number in Go's syntax: ``0x1F``, ``0b1``, and ``010`` is eight."""
+    try:
+        number = int(_OCTAL.sub(r"\g<1>0o", text) if _NUMBER.fullmatch(text) else "", 0)
     except ValueError:
-        number = None
-    if number is None:
-        raise ValueError(f"strconv.ParseInt: parsing {quoted(text)}: invalid syntax")
+        raise ValueError(f"strconv.ParseInt: parsing {quoted(text)}: invalid syntax") from None
     if number not in _INT32:
         raise ValueError(f"strconv.ParseInt: parsing {quoted(text)}: value out of range")
-    return (number,)
+    return number
 
 
-def _fields(text: str) -> tuple[str, ...]:
-    """Read comma-separated values, which may be in quotes."""
-    if not text:
-        return ()
+def _list(text: str) -> list[str]:
+    """Parse comma-separated values, which may be quoted (Go's encoding/csv)."""
     if not _FIELDS.fullmatch(text):
         raise ValueError('parse error: bare or extraneous "')
-    return tuple(_unquoted(found[1]) for found in _FIELD.finditer(text))
-
-
-def _unquoted(field: str) -> str:
-    return field[1:-1].replace('""', '"') if field.startswith('"') else field
-
-
-_CONVERTERS: Mapping[str, Callable[[str], tuple[Any, ...]]] = {
-    "string": lambda text: (text,),
-    "strings": lambda text: (text,),
-    "list": _fields,
-    "int32": _int32,
-    "bool": _boolean,
-}
+    fields = (match[1] for match in _FIELD.finditer(text) if text)
+    return [f[1:-1].replace('""', '"') if f.startswith('"') else f for f in fields]

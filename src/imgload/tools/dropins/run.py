@@ -1,4 +1,4 @@
-"""Carries out what was asked for in another loader's words."""
+"""Run the load command of another tool."""
 
 from __future__ import annotations
 
@@ -9,88 +9,140 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgload.clusters.nodes.node import Node
-from imgload.core.errors import ImageAmbiguous, ImgloadError, UsageError
+from imgload.clusters.select import Cluster, find_clusters
+from imgload.core.errors import (
+    ClusterAmbiguous,
+    ClusterNotFound,
+    EngineUnreachable,
+    ImageAmbiguous,
+    ImgloadError,
+    NodeNotFound,
+    UsageError,
+)
+from imgload.engines.base import Engine
+from imgload.engines.endpoint import EngineKind
 from imgload.loader.events import Note
 from imgload.loader.loader import Loader, OnEvent
 from imgload.loader.report import Report
 from imgload.loader.session import Connections
-from imgload.sources.base import Image, Source
+from imgload.sources.base import Image
 from imgload.sources.locate import Settle, ambiguous, require_names
-from imgload.tools.dropins.select import select
+from imgload.tools.dropins.pflag import quoted
 from imgload.tools.dropins.tool import Request, Tool
 
 if TYPE_CHECKING:
     from imgload.sources.archive import ArchiveSource
 
 
+_ORDER: tuple[EngineKind, ...] = ("docker", "podman")
+"""The order in which kind looks for engines; k3d supports only Docker."""
+
+
 def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Report | ImgloadError]:
-    """Load what was asked for, and yield what came of it; an error ends its cluster's part.
+    """Load the images and archives of a request, and yield a report for each load.
 
-    Raises:
-        ImgloadError: when an archive, a cluster or a node is not there, or a name is none.
-
+    An error while loading ends the loads into that cluster, and is yielded. Raises ImgloadError
+    when an archive, a cluster or a node does not exist, or a name is not valid.
     """
     require_names(request.images, None)
     with ExitStack() as stack:
-        archives = [stack.enter_context(archive) for archive in _archives(request)]
+        archives = [stack.enter_context(closing(archive)) for archive in _archives(request)]
         connections = stack.enter_context(Connections.open())
-        for nodes in [
-            select(connections.engines, tool, request, name) for name in request.clusters
-        ]:
+        selected = [select(connections.engines, tool, request, name) for name in request.clusters]
+        for nodes in selected:
+            near = nodes[0].engine.endpoint.url
+            sources = sorted(connections.sources, key=lambda source: source.address != near)
             try:
                 if request.images:
-                    yield _load_images(request.images, connections.sources, nodes, on_event)
+                    loader = Loader(sources, nodes, prefer(near, on_event))
+                    yield loader.load(request.images, on_event=on_event)
                 for archive in archives:
                     yield Loader([archive], nodes).load([], on_event=on_event)
             except ImgloadError as error:
                 yield error
 
 
-def _archives(request: Request) -> list[closing[ArchiveSource]]:
-    """Open the archives, each once for all clusters: standard input can be read only once."""
+def _archives(request: Request) -> list[ArchiveSource]:
+    """Open each archive once for all clusters: standard input can be read only once."""
     if not request.archives and not request.piped:
         return []
     from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
 
     for path in request.archives:
-        _demand(path)
+        try:
+            Path(path).stat()
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            hint = "docker save app:dev -o app.tar"
+            raise UsageError(f"stat {path}: {reason}", hint=hint) from error
     files = ["./-" if path == "-" else path for path in request.archives]
-    return [closing(ArchiveSource(p)) for p in [*files, *(["-"] if request.piped else [])]]
-
-
-def _demand(path: str) -> None:
-    try:
-        Path(path).stat()
-    except OSError as error:
-        why = (error.strerror or "").lower()
-        raise UsageError(f"stat {path}: {why}", hint="docker save app:dev -o app.tar") from error
-
-
-def _load_images(
-    images: Sequence[str], sources: Sequence[Source], nodes: Sequence[Node], on_event: OnEvent
-) -> Report:
-    near = nodes[0].engine.endpoint.url
-    ordered = sorted(sources, key=lambda source: source.address != near)
-    return Loader(ordered, nodes, prefer(near, on_event)).load(images, on_event=on_event)
+    return [ArchiveSource(path) for path in [*files, *(["-"] if request.piped else [])]]
 
 
 def prefer(address: str, on_event: OnEvent) -> Settle:
-    """Take the image of the engine that runs the cluster, where engines have different ones."""
+    """Choose the image of the engine at an address if engines have different ones."""
 
-    def settle(text: str, images: Sequence[Image]) -> Image:
-        taken = next((image for image in images if image.origin.address == address), None)
-        if taken is None:
-            near = (
+    def choose(text: str, images: Sequence[Image]) -> Image:
+        chosen = next((image for image in images if image.origin.address == address), None)
+        if chosen is None:
+            command = (
                 f"imgload load {shlex.quote(text)} --from {shlex.quote(images[0].origin.address)}"
             )
-            raise ImageAmbiguous(ambiguous(text, images).message, hint=f"say which one: {near}")
-        others = " and ".join(i.origin.describe for i in images if i.origin is not taken.origin)
-        on_event(
-            Note(
-                f"{text} is another image in {others}; taken is the one of"
-                f" {taken.origin.describe}, which runs the cluster"
-            )
-        )
-        return taken
+            message = ambiguous(text, images).message
+            raise ImageAmbiguous(message, hint=f"choose one: {command}")
+        others = " and ".join(i.origin.describe for i in images if i.origin is not chosen.origin)
+        source = f"{chosen.origin.describe}, which runs the cluster"
+        on_event(Note(f"{text} is another image in {others}; loading it from {source}"))
+        return chosen
 
-    return settle
+    return choose
+
+
+def select(engines: Sequence[Engine], tool: Tool, request: Request, cluster: str) -> Sequence[Node]:
+    """Return the nodes of the tool's cluster with this exact name, all on one engine.
+
+    Raises EngineUnreachable when the requested engine does not answer, and ClusterError when the
+    cluster or a node does not exist, or two engines of one kind run such a cluster.
+    """
+    if request.engine and request.engine not in {engine.name for engine in engines}:
+        raise EngineUnreachable(
+            f"KIND_EXPERIMENTAL_PROVIDER is {request.engine}, and no {request.engine} answers",
+            hint="start it, or set its address in DOCKER_HOST or CONTAINER_HOST",
+        )
+    clusters = [c for c in find_clusters(engines) if _made_by(tool, c)]
+    named = [c for c in clusters if c.name == cluster]
+    matching = [c for c in named if request.engine in {None, c.engine.name}]
+    if not matching:
+        raise _not_found(tool, request, cluster, clusters)
+    first, *others = sorted(matching, key=lambda c: _ORDER.index(c.engine.endpoint.kind))
+    if others and others[0].engine.name == first.engine.name:
+        both = f"{first.engine.endpoint} and {others[0].engine.endpoint}"
+        raise ClusterAmbiguous(
+            f"two clusters have the name {quoted(cluster)}: on {both}",
+            hint="select an engine with DOCKER_HOST or CONTAINER_HOST",
+        )
+    nodes = {node.name: node for node in first.nodes}
+    for name in request.nodes:
+        if name not in nodes:
+            raise NodeNotFound(
+                f"unknown node: {quoted(name)}; available: {', '.join(nodes)}",
+                hint="name some of those with --nodes A,B",
+            )
+    return [nodes[name] for name in dict.fromkeys(request.nodes)] or first.nodes
+
+
+def _made_by(tool: Tool, cluster: Cluster) -> bool:
+    return all(tool.label in node.container.labels for node in cluster.nodes)
+
+
+def _not_found(
+    tool: Tool, request: Request, cluster: str, clusters: Sequence[Cluster]
+) -> ClusterNotFound:
+    hint = f"name one of those with {tool.name_flag}" if clusters else f"create one: {tool.makes}"
+    if cluster in {c.name for c in clusters}:
+        hint = "another engine runs it: unset KIND_EXPERIMENTAL_PROVIDER"
+    engine = f" on {request.engine}" if request.engine else ""
+    available = ", ".join(map(str, clusters)) or "none"
+    return ClusterNotFound(
+        f"no nodes found for cluster {quoted(cluster)}{engine}; available: {available}", hint=hint
+    )

@@ -1,10 +1,10 @@
-"""What it takes to stand in for another loader's command."""
+"""The interface of a drop-in for another tool's load command."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
@@ -16,18 +16,11 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Request:
-    """Images to load, asked for in another loader's words.
+    """A load command of another tool, with names as typed.
 
-    Args:
-        clusters: by name.
-        images: as they were written.
-        archives: paths.
-        piped: whether standard input is an archive as well.
-        nodes: only these; empty for all.
-        engine: the only one whose clusters are meant, or None.
-        verbosity: from 1 on, the proof is shown, too; below 0, only warnings and errors.
-        notes: what to say before.
-
+    Standard input is an archive, too, if `piped`. No nodes stand for all nodes, and no engine for
+    all engines. From verbosity 1 on the verification is shown, and below 0 only warnings and
+    errors. The notes are printed first.
     """
 
     clusters: tuple[str, ...]
@@ -42,7 +35,7 @@ class Request:
 
 @attrs.frozen
 class Help:
-    """A text that was asked for, or that goes with an error."""
+    """A help text, requested or printed with an error."""
 
     text: str
     error: str = ""
@@ -50,58 +43,46 @@ class Help:
 
 @attrs.frozen
 class HandOver:
-    """Something for the real program; `why` it is, where that is not plain."""
+    """A command for the real program; `why` is the reason if it is not obvious."""
 
     why: str = ""
 
 
 class Story(ABC):
-    """Tells of one request in the other loader's words, line by line."""
+    """Reports one load in the other tool's words, as lines."""
 
     @abstractmethod
     def tell(self, event: Event) -> Iterator[str]:
-        """Yield what to say of an event; called from several threads."""
+        """Yield the lines for an event; several threads call it."""
 
     @abstractmethod
     def conclude(self, report: Report) -> Iterator[str]:
-        """Yield what to say of a load that went well."""
+        """Yield the lines for a successful load."""
 
 
 class Tool(ABC):
-    """Another loader, of whose commands ours does some.
+    """Another tool: the drop-in replaces its command `takes`, and nodes have its label.
 
-    Attributes:
-        name: of its program.
-        takes: the command that ours takes over.
-        homepage: where to get it.
-        label: the one with the cluster's name, on each of its nodes.
-        name_flag: the flag that names a cluster.
-        makes: the command that makes a cluster.
-
+    `name_flag` is its flag for a cluster's name, and `makes` its command to create a cluster.
     """
 
-    name: str
-    takes: str
-    homepage: str
-    label: str
-    name_flag: str
-    makes: str
+    name: ClassVar[str]
+    takes: ClassVar[str]
+    homepage: ClassVar[str]
+    label: ClassVar[str]
+    name_flag: ClassVar[str]
+    makes: ClassVar[str]
 
     @abstractmethod
     def understand(
         self, arguments: Sequence[str], environ: Mapping[str, str]
     ) -> Request | Help | HandOver:
-        """Return what a command line means.
+        """Parse a command line; UsageError has the tool's own message."""
 
-        Raises:
-            UsageError: in the tool's words.
-
-        """
-
-    @abstractmethod
-    def silenced(self, arguments: Sequence[str]) -> bool:
-        """Whether nothing is to be said on stderr, whatever happens."""
+    def silenced(self, arguments: Sequence[str]) -> bool:  # noqa: ARG002 - see Kind
+        """Whether the drop-in prints nothing to stderr."""
+        return False
 
     @abstractmethod
     def story(self, request: Request) -> Story:
-        """Return who tells of a request."""
+        """Return the reporter for a request."""

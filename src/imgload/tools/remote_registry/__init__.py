@@ -1,1 +1,1 @@
-"""Registries: made known to the nodes, and pushed to."""
+"""Connect nodes to a registry, and push images to it."""

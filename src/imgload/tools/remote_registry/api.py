@@ -1,4 +1,4 @@
-"""The one-call forms for registries."""
+"""The one-call functions for registries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imgload.loader.session import Connections
 from imgload.oci.reference import string_or_none, strings
 from imgload.sources.locate import locate, named, require_names
 from imgload.tools.remote_registry.client import RegistryClient
-from imgload.tools.remote_registry.config_map import Hosting, announce, withdraw
+from imgload.tools.remote_registry.config_map import Hosting, publish, remove
 from imgload.tools.remote_registry.configure import NodeWiring, connect_nodes, disconnect_nodes
 from imgload.tools.remote_registry.push import PushedImage, push_image
 from imgload.tools.remote_registry.url import RegistryUrl, registry_names
@@ -23,13 +23,13 @@ from imgload.tools.remote_registry.url import RegistryUrl, registry_names
 
 @attrs.frozen
 class RegistryReport:
-    """What was done to make nodes know a registry, or forget it.
+    """The result of connecting nodes to a registry, or of disconnecting them.
 
     Args:
-        registry: its URL; empty for every one.
-        names: the registries whose images come from it, as in image names.
-        nodes: what was done on each.
-        hosting: what became of the cluster's ConfigMap; None where single nodes were meant.
+        registry: the registry's URL; empty for all registries.
+        names: the registries, as in image names, whose images the nodes pull from it.
+        nodes: the result on each node.
+        hosting: the state of the cluster's ConfigMap; None when single nodes were selected.
 
     """
 
@@ -40,7 +40,7 @@ class RegistryReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every node is as it should be."""
+        """Whether no node has an error."""
         return all(node.ok for node in self.nodes)
 
     def to_json(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class RegistryReport:
 
 @attrs.frozen
 class PushReport:
-    """What came of a push."""
+    """The result of a push, image by image."""
 
     registry: str
     images: tuple[PushedImage, ...]
@@ -84,21 +84,21 @@ def connect_registry(
     """Make the nodes of a cluster pull from a registry.
 
     Args:
-        url: ``http://host:port`` or ``https://host``, as the nodes see it.
-        mirrors: other registries whose images are to come from there first: ``docker.io``, or
-            ``localhost:5001`` where that is the registry's name on this machine.
+        url: ``http://host:port`` or ``https://host``, as the nodes reach it.
+        mirrors: other registries whose images the nodes try to pull from there first:
+            ``docker.io``, or ``localhost:5001`` if that is the registry's name on this machine.
         cluster: the cluster's name; None for the kube context's, or else the only one.
-        nodes: names of the nodes; empty for all of the cluster.
-        restart_containerd: where CRI reads no files about registries, set its ``config_path`` in
-            containerd's configuration and restart containerd; running containers go on. Otherwise
-            such a node is left as it is, with an error.
+        nodes: names of the nodes; empty for all nodes of the cluster.
+        restart_containerd: where CRI reads no hosts.toml files, set its ``config_path`` in
+            containerd's configuration and restart containerd; containers keep running. Otherwise
+            such a node gets an error and stays unchanged.
 
     Returns:
-        what was done; `ok` only when every node is set up and reaches the registry.
+        the result on each node; `ok` only when every node is configured and reaches the registry.
 
     Raises:
-        UsageError: when the URL or a mirror makes no sense.
-        ImgloadError: when the nodes could not be settled on.
+        UsageError: when the URL or a mirror is not valid.
+        ImgloadError: when the nodes cannot be selected.
 
     """
     address = RegistryUrl.parse(url)
@@ -106,16 +106,16 @@ def connect_registry(
     if address.is_loopback:
         raise UsageError(
             f"{address} is the node itself, as seen from a node",
-            hint="give the address at which the nodes see it, and the name on this machine as a"
-            " mirror: imgload registry connect http://REGISTRY:5000"
+            hint="use the address at which the nodes reach the registry, and add its name on this"
+            " machine as a mirror: imgload registry connect http://REGISTRY:5000"
             f" --mirror {shlex.quote(address.host)}",
         )
     with Connections.open() as connections:
-        chosen, context = _chosen(connections, cluster, nodes)
-        wired = connect_nodes(chosen, address, names, restart=restart_containerd)
-        known = any(node.files for node in wired)
-        hosting = announce(context, address, names) if context and known else None
-    return RegistryReport(str(address), names, tuple(wired), hosting)
+        selected, context = _select(connections, cluster, nodes)
+        results = connect_nodes(selected, address, names, restart=restart_containerd)
+        changed = any(node.files for node in results)
+        hosting = publish(context, address, names) if context and changed else None
+    return RegistryReport(str(address), names, tuple(results), hosting)
 
 
 def disconnect_registry(
@@ -124,25 +124,25 @@ def disconnect_registry(
     cluster: str | None = None,
     nodes: Sequence[str] = (),
 ) -> RegistryReport:
-    """Leave the nodes' configuration as it was before a registry was connected.
+    """Restore the nodes' configuration from before `connect_registry`.
 
     Args:
-        url: the registry, as it was connected; None for every one.
+        url: the registry's URL, as in `connect_registry`; None for all registries.
         cluster: the cluster's name; None for the kube context's, or else the only one.
-        nodes: names of the nodes; empty for all of the cluster.
+        nodes: names of the nodes; empty for all nodes of the cluster.
 
     Raises:
-        UsageError: when the URL makes no sense.
-        ImgloadError: when the nodes could not be settled on.
+        UsageError: when the URL is not valid.
+        ImgloadError: when the nodes cannot be selected.
 
     """
     address = RegistryUrl.parse(url) if url is not None else None
     with Connections.open() as connections:
-        chosen, context = _chosen(connections, cluster, nodes)
-        wired = disconnect_nodes(chosen, address)
-        known = any(node.files for node in wired)
-        hosting = withdraw(context, address) if context and known else None
-    return RegistryReport(str(address or ""), (), tuple(wired), hosting)
+        selected, context = _select(connections, cluster, nodes)
+        results = disconnect_nodes(selected, address)
+        changed = any(node.files for node in results)
+        hosting = remove(context, address) if context and changed else None
+    return RegistryReport(str(address or ""), (), tuple(results), hosting)
 
 
 def push_to_registry(
@@ -152,41 +152,40 @@ def push_to_registry(
     source: str | None = None,
     name: str | None = None,
 ) -> PushReport:
-    """Put images into a registry; only what it lacks moves, and it is read back.
+    """Push images to a registry, sending only the blobs that it lacks, and read them back.
 
     Args:
-        images: one or several names or image IDs.
-        url: ``http://host:port`` or ``https://host``, as this machine sees it.
-        source: ``docker``, ``podman`` or an engine's URL; None asks every engine.
-        name: the name to push one image under, in place of its own.
+        images: one or several image names or IDs.
+        url: ``http://host:port`` or ``https://host``, as this machine reaches it.
+        source: ``docker``, ``podman`` or an engine's URL; None for all engines.
+        name: the name to push a single image under, instead of its own.
 
     Returns:
-        what happened, image by image; `ok` only when the registry returned every manifest.
+        the result for each image; `ok` only when the registry returned every manifest.
 
     Raises:
-        UsageError: when the URL or a name makes no sense.
-        RegistryError: when no registry answers there.
-        ImgloadError: when the images could not be settled on.
+        UsageError: when the URL or a name is not valid.
+        RegistryError: when no registry answers at the URL.
+        ImgloadError: when an image is not found, or is ambiguous.
 
     """
     client = RegistryClient(RegistryUrl.parse(url))
-    texts = strings(images, "images")
+    queries = strings(images, "images")
     name = string_or_none(name, "name")
-    require_names(texts, name)
+    require_names(queries, name)
     client.check()
     with Connections.open(source) as connections:
         with explained(connections.found.silent):
-            found = named(locate(texts, connections.sources, None), name)
-        pushed = [push_image(image, client) for image in found]
+            images_ = named(locate(queries, connections.sources, None), name)
+        pushed = [push_image(image, client) for image in images_]
     return PushReport(str(client.url), tuple(pushed))
 
 
-def _chosen(
+def _select(
     connections: Connections, cluster: str | None, names: Sequence[str]
 ) -> tuple[Sequence[Node], str]:
-    """Return the nodes, and kubectl's context where they are a whole cluster."""
-    names = strings(names, "nodes")
-    if names:
+    """Return the nodes, and kubectl's context if they are a whole cluster."""
+    if names := strings(names, "nodes"):
         return connections.select_nodes(cluster, names), ""
-    chosen = connections.select_cluster(cluster)
-    return chosen.nodes, chosen.context
+    selected = connections.select_cluster(cluster)
+    return selected.nodes, selected.context

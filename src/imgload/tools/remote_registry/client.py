@@ -1,4 +1,4 @@
-"""The OCI distribution API of a registry, as far as a push needs it."""
+"""A client for the OCI distribution API, as far as a push needs it."""
 
 from __future__ import annotations
 
@@ -26,134 +26,126 @@ from imgload.oci.document import (
 from imgload.oci.jsontext import load_json
 from imgload.tools.remote_registry.url import RegistryUrl
 
-_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 _GZIP = b"\x1f\x8b"
-_KINDS = (MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
+_MEDIA_TYPES = (MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
 
 
 @attrs.frozen
-class Answer:
-    """A response that was read to its end; header names are in lower case."""
+class Response:
+    """A response with its whole body; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
-    @property
-    def digest(self) -> str:
-        """What the registry says is the content's digest."""
-        return self.headers.get("docker-content-digest", "")
-
 
 @attrs.frozen
 class RegistryClient:
-    """A registry that asks for no login; its methods raise RegistryError."""
+    """A registry without authentication; every method raises RegistryError on failure."""
 
     url: RegistryUrl
 
     def check(self) -> None:
-        """See that a registry answers (OCI distribution spec, end-1)."""
-        answer = self.ask("GET", "/v2/")
-        self.expect(answer, HTTPStatus.OK, "asking whether it is a registry")
+        """Check that a registry answers (OCI distribution spec, end-1)."""
+        self.request("GET", "/v2/", HTTPStatus.OK, "asking whether it is a registry")
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """Return a blob's bytes, or None where the repository lacks it (end-2)."""
-        answer = self.ask("HEAD", f"/v2/{repository}/blobs/{digest}")
-        if answer.status == HTTPStatus.NOT_FOUND:
+        """Return a blob's size in bytes, or None if the repository lacks it (end-2)."""
+        response = self.send("HEAD", f"/v2/{repository}/blobs/{digest}")
+        if response.status == HTTPStatus.NOT_FOUND:
             return None
-        self.expect(answer, HTTPStatus.OK, f"asking for {digest}")
-        length = answer.headers.get("content-length", "")
+        self.expect(response, HTTPStatus.OK, f"asking for {digest}")
+        length = response.headers.get("content-length", "")
         return int(length) if re.fullmatch(r"[0-9]{1,15}", length) else 0
 
     def is_gzip(self, repository: str, digest: Digest) -> bool:
-        """Whether a blob that is there begins as gzip does; not where it is kept elsewhere."""
-        headers = {"Range": "bytes=0-1"}
+        """Whether a blob starts like gzip; False if the registry redirects to another server."""
         target = f"/v2/{repository}/blobs/{digest}"
-        with self.translated("GET", target), closing(self.connection()) as connection:
-            connection.request("GET", target, headers=headers)
+        with self.map_errors("GET", target), closing(self.connection()) as connection:
+            connection.request("GET", target, headers={"Range": "bytes=0-1"})
             response = connection.getresponse()
             return response.status < HTTPStatus.MULTIPLE_CHOICES and response.read(2) == _GZIP
 
     def mount(self, repository: str, digest: Digest, origin: str) -> None:
-        """Take a blob over from another repository (end-11)."""
-        query = urlencode({"mount": str(digest), "from": origin})
-        answer = self.ask("POST", f"/v2/{repository}/blobs/uploads/?{query}")
-        self.expect(answer, HTTPStatus.CREATED, f"mounting {digest} from {origin}")
+        """Mount a blob from another repository (end-11)."""
+        target = f"/v2/{repository}/blobs/uploads/?{urlencode({'mount': digest, 'from': origin})}"
+        self.request("POST", target, HTTPStatus.CREATED, f"mounting {digest} from {origin}")
 
     def put_manifest(self, repository: str, name: str, raw: bytes) -> None:
         """Put a manifest or index under a tag or its digest (end-7)."""
-        headers = {"Content-Type": media_type(raw)}
-        answer = self.ask("PUT", f"/v2/{repository}/manifests/{name}", raw, headers)
-        self.expect(answer, HTTPStatus.CREATED, f"putting the manifest {name}")
+        target = f"/v2/{repository}/manifests/{name}"
+        response = self.send("PUT", target, raw, {"Content-Type": media_type(raw)})
+        self.expect(response, HTTPStatus.CREATED, f"putting the manifest {name}")
 
-    def manifest(self, repository: str, name: str) -> Answer:
+    def manifest(self, repository: str, name: str) -> Response:
         """Return a manifest or index (end-3)."""
-        headers = {"Accept": ", ".join(_KINDS)}
-        answer = self.ask("GET", f"/v2/{repository}/manifests/{name}", headers=headers)
-        self.expect(answer, HTTPStatus.OK, f"reading the manifest {name}")
-        return answer
+        headers = {"Accept": ", ".join(_MEDIA_TYPES)}
+        response = self.send("GET", f"/v2/{repository}/manifests/{name}", headers=headers)
+        return self.expect(response, HTTPStatus.OK, f"reading the manifest {name}")
 
-    def upload(self, repository: str) -> Uploading:
-        """Begin to upload a blob (end-4, end-5, end-6)."""
-        answer = self.ask("POST", f"/v2/{repository}/blobs/uploads/")
-        self.expect(answer, HTTPStatus.ACCEPTED, "beginning an upload")
-        return Uploading(self, self.inside(answer))
+    def upload(self, repository: str) -> BlobUpload:
+        """Start the upload of a blob (end-4, end-5, end-6)."""
+        target = f"/v2/{repository}/blobs/uploads/"
+        response = self.request("POST", target, HTTPStatus.ACCEPTED, "beginning an upload")
+        return BlobUpload(self, self.location(response))
 
-    def ask(
-        self,
-        method: str,
-        target: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Send a request and read the answer to its end, bounded."""
-        with self.translated(method, target), closing(self.connection()) as connection:
-            connection.request(method, target, body, dict(headers or {}))
-            return read(connection)
+    def request(self, method: str, target: str, status: HTTPStatus, action: str) -> Response:
+        """Send a request without a body, and expect a status."""
+        return self.expect(self.send(method, target), status, action)
+
+    def send(
+        self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] = {}
+    ) -> Response:
+        """Send a request and read the whole response."""
+        with self.map_errors(method, target), closing(self.connection()) as connection:
+            connection.request(method, target, body, headers)
+            return read_response(connection)
 
     def connection(self) -> http.client.HTTPConnection:
-        """Return a connection that is not open yet."""
+        """Return a connection, not yet opened."""
         plain = self.url.scheme == "http"
         kind = http.client.HTTPConnection if plain else http.client.HTTPSConnection
-        return kind(self.url.host, timeout=_SECONDS)
+        return kind(self.url.host, timeout=_TIMEOUT_SECONDS)
 
-    def expect(self, answer: Answer, status: HTTPStatus, doing: str) -> None:
-        """Raise what the registry says where it answers anything else."""
-        if answer.status == status:
-            return
-        hint = "log-ins are not supported: docker push does" if answer.status == 401 else ""  # noqa: PLR2004
-        raise RegistryError(
-            f"{self.url}: {doing}: status {answer.status} {_words(answer.body)}".strip(),
-            hint=hint or "see the registry's log",
-        )
+    def expect(self, response: Response, status: HTTPStatus, action: str) -> Response:
+        """Return a response, or raise the registry's own message for any other status."""
+        if response.status == status:
+            return response
+        message = f"{self.url}: {action}: status {response.status} {_error_text(response.body)}"
+        hint = "see the registry's log"
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            hint = "imgload does not log in: use docker push"
+        raise RegistryError(message.strip(), hint=hint)
 
-    def inside(self, answer: Answer) -> str:
-        """Return where to go on; never another host."""
-        location = urlsplit(urljoin(f"{self.url}/v2/", answer.headers.get("location", "")))
-        if location.netloc != self.url.host or not answer.headers.get("location"):
+    def location(self, response: Response) -> str:
+        """Return the path and query of a response's Location; another host is an error."""
+        header = response.headers.get("location", "")
+        location = urlsplit(urljoin(f"{self.url}/v2/", header))
+        if location.netloc != self.url.host or not header:
             raise RegistryError(
-                f"{self.url} sends the upload on to {location.netloc or 'nowhere'!r}",
-                hint="push to the registry itself, not to what stands before it",
+                f"{self.url} redirects the upload to {location.netloc or 'no address'!r}",
+                hint="push to the registry itself, not to a proxy in front of it",
             )
         return f"{location.path}?{location.query}" if location.query else location.path
 
     @contextmanager
-    def translated(self, method: str, target: str) -> Iterator[None]:
-        """Raise RegistryError in place of whatever a connection raises."""
+    def map_errors(self, method: str, target: str) -> Iterator[None]:
+        """Raise RegistryError for every error of a connection."""
         try:
             yield
         except (OSError, http.client.HTTPException) as error:
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise RegistryError(
-                f"{self.url} does not answer ({method} {target.partition('?')[0]}): {why}",
-                hint="see whether it runs, and has this address here:"
+                f"{self.url} does not answer ({method} {target.partition('?')[0]}): {reason}",
+                hint="check that the registry runs and that this machine reaches it:"
                 f" curl {shlex.quote(f'{self.url}/v2/')}",
             ) from error
 
 
 @attrs.define
-class Uploading:
-    """One blob on its way into a registry; what the receiver calls an upload."""
+class BlobUpload:
+    """An upload of one blob; `size` counts its bytes."""
 
     _client: RegistryClient
     _location: str
@@ -161,70 +153,61 @@ class Uploading:
     size: int = 0
 
     def write(self, chunk: bytes) -> None:
-        """Pass a piece on, as a chunk of one long request."""
+        """Send a chunk; the first one opens a request with a body of unknown length."""
         if not chunk:
             return
-        with self._client.translated("PATCH", self._location):
-            connection = self._connection or self._open()
-            connection.send(b"%x\r\n" % len(chunk))
-            connection.send(chunk)
-            connection.send(b"\r\n")
+        with self._client.map_errors("PATCH", self._location):
+            if self._connection is None:
+                self._connection = self._client.connection()
+                self._connection.putrequest("PATCH", self._location)
+                self._connection.putheader("Content-Type", "application/octet-stream")
+                self._connection.putheader("Transfer-Encoding", "chunked")
+                self._connection.endheaders()
+            for part in (b"%x\r\n" % len(chunk), chunk, b"\r\n"):
+                self._connection.send(part)
         self.size += len(chunk)
 
-    def _open(self) -> http.client.HTTPConnection:
-        connection = self._connection = self._client.connection()
-        connection.putrequest("PATCH", self._location)
-        connection.putheader("Content-Type", "application/octet-stream")
-        connection.putheader("Transfer-Encoding", "chunked")
-        connection.endheaders()
-        return connection
-
     def finish(self, digest: Digest) -> None:
-        """Have the registry compare the content with its digest, and keep it."""
+        """Commit the blob; the registry compares it with its digest."""
         if self._connection:
-            with self._client.translated("PATCH", self._location):
+            with self._client.map_errors("PATCH", self._location):
                 self._connection.send(b"0\r\n\r\n")
-                answer = read(self._connection)
+                response = read_response(self._connection)
             self.abandon()
-            self._client.expect(answer, HTTPStatus.ACCEPTED, f"uploading {digest}")
-            self._location = self._client.inside(answer)
+            self._client.expect(response, HTTPStatus.ACCEPTED, f"uploading {digest}")
+            self._location = self._client.location(response)
         joint = "&" if "?" in self._location else "?"
-        answer = self._client.ask("PUT", f"{self._location}{joint}digest={digest}")
-        self._client.expect(answer, HTTPStatus.CREATED, f"uploading {digest}")
+        target = f"{self._location}{joint}digest={digest}"
+        self._client.request("PUT", target, HTTPStatus.CREATED, f"uploading {digest}")
 
     def abandon(self) -> None:
-        """Drop the connection; the registry forgets what came."""
+        """Close the connection; the registry discards the incomplete blob."""
         if self._connection:
             self._connection.close()
             self._connection = None
 
 
-def read(connection: http.client.HTTPConnection) -> Answer:
-    """Read an answer to its end.
-
-    Raises:
-        http.client.HTTPException: when it is longer than any manifest.
-
-    """
+def read_response(connection: http.client.HTTPConnection) -> Response:
+    """Read a whole response; HTTPException if its body is longer than any manifest."""
     response = connection.getresponse()
     body = response.read(MAX_DOCUMENT + 1)
     if len(body) > MAX_DOCUMENT:
-        raise http.client.HTTPException(f"an answer of more than {MAX_DOCUMENT} bytes")
+        raise http.client.HTTPException(f"the response has more than {MAX_DOCUMENT} bytes")
     headers = {name.lower(): value for name, value in response.getheaders()}
-    return Answer(response.status, headers, body)
+    return Response(response.status, headers, body)
 
 
 def media_type(raw: bytes) -> str:
-    """Return what a manifest is to be called; OCI's need not say it themselves."""
+    """Return a manifest's media type; an OCI document may omit it."""
     document = parse_json(raw, "a manifest")
-    said = document.get("mediaType")
-    if said in _KINDS:
-        return str(said)
+    declared = document.get("mediaType")
+    if declared in _MEDIA_TYPES:
+        return str(declared)
     return INDEX if "manifests" in document else MANIFEST
 
 
-def _words(body: bytes) -> str:
-    """Return a registry's own words in one line (OCI distribution spec, "Error Codes")."""
+def _error_text(body: bytes) -> str:
+    """Return a registry's error message in one line (OCI distribution spec, "Error Codes")."""
     try:
         errors: Any = load_json(body)["errors"]
         text = "; ".join(f"{e['code']}: {e.get('message') or ''}".rstrip(": ") for e in errors)

@@ -1,6 +1,6 @@
-"""Telling other tools which registry a cluster has (KEP-1755, "local-registry-hosting").
+"""The ConfigMap that tells other tools about a cluster's registry (KEP-1755).
 
-The ConfigMap is written with kubectl, which knows how to reach the cluster.
+kubectl writes it, because kubectl knows how to reach the cluster.
 """
 
 from __future__ import annotations
@@ -18,117 +18,107 @@ from imgload.tools.remote_registry.url import RegistryUrl
 
 _NAME = "local-registry-hosting"
 _NAMESPACE = "kube-public"
-_OURS = {"app.kubernetes.io/managed-by": "imgload"}
+_LABELS = {"app.kubernetes.io/managed-by": "imgload"}
 _HELP = "https://kind.sigs.k8s.io/docs/user/local-registry/"
-_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
-class _Unreachable(Exception):
-    """kubectl is not there, or does not reach the cluster."""
+class _KubectlFailed(Exception):
+    """kubectl is not installed, or does not reach the cluster."""
 
 
 @attrs.frozen
 class Hosting:
-    """Whether the cluster's ConfigMap says what is so; `note` says why it does not."""
+    """Whether imgload wrote the cluster's ConfigMap; `note` is the reason if it did not."""
 
     written: bool
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return its part of the document."""
+        """Return the ConfigMap's part of the document."""
         return {"written": self.written, "note": self.note or None}
 
 
-def announce(context: str, url: RegistryUrl, names: Sequence[str]) -> Hosting:
-    """Write the ConfigMap, unless somebody else has.
-
-    Args:
-        context: kubectl's, of the cluster.
-        url: where the nodes reach the registry.
-        names: the registries' names, as in image names.
-
-    """
+def publish(context: str, url: RegistryUrl, names: Sequence[str]) -> Hosting:
+    """Write the ConfigMap with kubectl's context, unless somebody else wrote one."""
     try:
-        found = _found(context)
-        if found and not _is_ours(found):
-            return Hosting(written=False, note=f"{_NAMESPACE}/{_NAME} is somebody else's, and kept")
-        verb = "replace" if found else "create"
-        _kubectl(context, verb, "--validate=false", "-f", "-", stdin=_config_map(url, names))
-    except _Unreachable as error:
+        current = _get(context)
+        if current and not _is_ours(current):
+            note = f"{_NAMESPACE}/{_NAME} was not written by imgload and is kept"
+            return Hosting(written=False, note=note)
+        verb = "replace" if current else "create"
+        document = json.dumps(_config_map(url, names))
+        _kubectl(context, verb, "--validate=false", "-f", "-", stdin=document)
+    except _KubectlFailed as error:
         return Hosting(written=False, note=f"{_NAMESPACE}/{_NAME} is not written: {error}")
     return Hosting(written=True)
 
 
-def withdraw(context: str, url: RegistryUrl | None) -> Hosting:
-    """Delete the ConfigMap where it is ours, and about this registry; None for any."""
+def remove(context: str, url: RegistryUrl | None) -> Hosting:
+    """Delete the ConfigMap if imgload wrote it for this registry; None for any registry."""
     try:
-        found = _found(context)
-        if found and _is_ours(found) and (url is None or _says(found) == str(url)):
-            _kubectl(context, "delete", "configmap", _NAME, "--ignore-not-found", "--wait=false")
-    except _Unreachable as error:
+        current = _get(context)
+        if current and _is_ours(current):
+            registry = _metadata(current, "annotations").get("imgload/registry")
+            if url is None or registry == str(url):
+                _kubectl(
+                    context, "delete", "configmap", _NAME, "--ignore-not-found", "--wait=false"
+                )
+    except _KubectlFailed as error:
         return Hosting(written=False, note=f"{_NAMESPACE}/{_NAME} is not deleted: {error}")
     return Hosting(written=False)
 
 
-def _config_map(url: RegistryUrl, names: Sequence[str]) -> str:
-    """Return the ConfigMap; the host is the name that this machine pushes to."""
-    pushed_to = next((n for n in names if RegistryUrl("http", n).is_loopback), url.host)
-    data = {"host": pushed_to, "hostFromClusterNetwork": url.host, "help": _HELP}
+def _config_map(url: RegistryUrl, names: Sequence[str]) -> dict[str, Any]:
+    local_name = next((n for n in names if RegistryUrl("http", n).is_loopback), url.host)
+    data = {"host": local_name, "hostFromClusterNetwork": url.host, "help": _HELP}
     lines = "".join(f"{key}: {json.dumps(value)}\n" for key, value in data.items())
-    metadata = {
-        "name": _NAME,
-        "namespace": _NAMESPACE,
-        "labels": _OURS,
-        "annotations": {"imgload/registry": str(url)},
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": _NAME,
+            "namespace": _NAMESPACE,
+            "labels": _LABELS,
+            "annotations": {"imgload/registry": str(url)},
+        },
+        "data": {"localRegistryHosting.v1": lines},
     }
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": metadata,
-            "data": {"localRegistryHosting.v1": lines},
-        }
-    )
 
 
-def _found(context: str) -> dict[str, Any] | None:
-    options = ("--ignore-not-found", "-o", "json")
-    text = _kubectl(context, "get", "configmap", _NAME, *options)
+def _get(context: str) -> dict[str, Any] | None:
+    text = _kubectl(context, "get", "configmap", _NAME, "--ignore-not-found", "-o", "json")
     try:
-        found = load_json(text) if text.strip() else None
+        config_map = load_json(text) if text.strip() else None
     except ValueError as error:
-        raise _Unreachable(f"kubectl's answer is not valid JSON: {error}") from error
-    return found if isinstance(found, dict) else None
+        raise _KubectlFailed(f"kubectl's output is not valid JSON: {error}") from error
+    return config_map if isinstance(config_map, dict) else None
 
 
-def _metadata(found: dict[str, Any], part: str) -> dict[str, Any]:
-    value = (found.get("metadata") or {}).get(part)
+def _metadata(config_map: dict[str, Any], key: str) -> dict[str, Any]:
+    value = (config_map.get("metadata") or {}).get(key)
     return value if isinstance(value, dict) else {}
 
 
-def _is_ours(found: dict[str, Any]) -> bool:
-    return _OURS.items() <= _metadata(found, "labels").items()
-
-
-def _says(found: dict[str, Any]) -> object:
-    return _metadata(found, "annotations").get("imgload/registry")
+def _is_ours(config_map: dict[str, Any]) -> bool:
+    return _LABELS.items() <= _metadata(config_map, "labels").items()
 
 
 def _kubectl(context: str, *arguments: str, stdin: str = "") -> str:
     command = ["kubectl", "--context", context, "-n", _NAMESPACE, "--request-timeout=5s"]
     try:
-        done = subprocess.run(  # noqa: S603 - arguments only, and no shell
+        result = subprocess.run(  # noqa: S603 - a list of arguments, no shell
             [*command, *arguments],
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=_SECONDS,
+            timeout=_TIMEOUT_SECONDS,
             check=False,
         )
     except FileNotFoundError as error:
-        raise _Unreachable("there is no kubectl") from error
+        raise _KubectlFailed("kubectl is not installed") from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _Unreachable(f"kubectl failed: {error}") from error
-    if done.returncode:
-        raise _Unreachable(f"kubectl: {reason(done.stderr) or 'failed'}")
-    return done.stdout
+        raise _KubectlFailed(f"kubectl failed: {error}") from error
+    if result.returncode:
+        raise _KubectlFailed(f"kubectl: {reason(result.stderr) or 'failed'}")
+    return result.stdout

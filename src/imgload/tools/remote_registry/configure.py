@@ -1,15 +1,14 @@
-"""Making nodes pull from a registry, and leaving their configuration as it was.
+"""Make nodes pull from a registry, and restore their configuration afterwards.
 
-Names and URLs reach the node as arguments only. Files are written to the folder that CRI's own
-configuration names, after CRI has shown that it reads them there. containerd's configuration is
-changed, and containerd restarted, only where the user has agreed. Files that were there before are
-moved aside; folders that were made carry a mark, and are removed again.
+Names and URLs reach the node only as arguments. The files go to the folder in CRI's own
+configuration, once CRI has shown that it reads that folder. containerd's configuration is changed,
+and containerd restarted, only if the user agreed. Existing files are moved aside. A marker file
+identifies the folders that imgload made; `disconnect` removes them.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -22,9 +21,9 @@ from imgload.clusters.nodes.runtime import CONTAINERD
 from imgload.clusters.nodes.survey import CRICTL_CONFIG, require_containerd
 from imgload.core.errors import ImgloadError, NodeUnusable, error_json
 from imgload.core.parallel import in_parallel
-from imgload.tools.remote_registry.hosts_toml import MARK, folders, hosts_toml, registry_line
-from imgload.tools.remote_registry.probe import reads_folder, require_answer
-from imgload.tools.remote_registry.restart import require_own_configuration, restore, set_folder
+from imgload.tools.remote_registry.config import MARK, folders, hosts_toml, registry_line
+from imgload.tools.remote_registry.probe import reads_folder, require_registry, setup_failed
+from imgload.tools.remote_registry.restart import require_editable, restore, set_folder
 from imgload.tools.remote_registry.url import RegistryUrl
 
 _CONNECT = r"""
@@ -38,13 +37,13 @@ while [ $# -gt 0 ]; do
     [ ! -e "$root/$2" ] || folder=$root/$2
     file=$folder/hosts.toml
     if [ -L "$folder" ] || [ -L "$file" ]; then
-        echo "$file is a link, which is not followed" >&2
+        echo "$file is a link, and imgload follows none" >&2
         exit 1
     fi
     [ -e "$folder" ] || { mkdir "$folder"; : >"$folder/.imgload"; }
     if [ -e "$file" ] && ! head -n 1 "$file" | grep -qxF "$mark"; then
         if [ -e "$file.before-imgload" ]; then
-            echo "$file and $file.before-imgload are both not ours" >&2
+            echo "$file and its backup were both not written by imgload" >&2
             exit 1
         fi
         mv "$file" "$file.before-imgload"
@@ -85,14 +84,14 @@ _FILE = re.compile(r"(?:kept )?/[\w./:\[\]-]+", re.ASCII)
 
 @attrs.frozen
 class NodeWiring:
-    """What was done on one node.
+    """The result on one node.
 
     Args:
-        node: its name.
-        files: what was written, or restored.
-        error: why it failed, or None.
-        cri: whether CRI itself has shown that it pulls by these files; None where it could not be
-            asked, since the node has no crictl, and after `disconnect`.
+        node: the node's name.
+        files: the files that were written or restored.
+        error: the reason for a failure, or None.
+        cri: whether CRI has shown that it pulls according to these files; None on a node without
+            crictl, and after `disconnect`.
         restarted: whether containerd was restarted.
 
     """
@@ -105,75 +104,57 @@ class NodeWiring:
 
     @property
     def ok(self) -> bool:
-        """Whether the node is as it should be."""
+        """Whether there is no error."""
         return self.error is None
 
     def to_json(self) -> dict[str, Any]:
         """Return the node's part of the document."""
-        return {
-            "node": self.node,
-            "ok": self.ok,
-            "files": list(self.files),
-            "cri": self.cri,
-            "restarted": self.restarted,
-            "error": error_json(self.error) if self.error else None,
-        }
+        error = error_json(self.error) if self.error else None
+        return {**attrs.asdict(self), "ok": self.ok, "error": error}
 
 
 def connect_nodes(
     nodes: Sequence[Node], url: RegistryUrl, names: Sequence[str], *, restart: bool = False
 ) -> list[NodeWiring]:
-    """Make nodes pull the images of some registries from this one, and try whether they reach it.
+    """Make nodes pull the images of some registries from this one, and check that they reach it.
 
-    Args:
-        nodes: all in parallel.
-        url: where the nodes reach it.
-        names: the registries' names, as in image names.
-        restart: set CRI's ``config_path`` and restart containerd where CRI reads no such files.
-
+    With `restart`, set CRI's ``config_path`` and restart containerd where CRI reads no such files.
     """
     return in_parallel([partial(_connect, node, url, names, restart=restart) for node in nodes])
 
 
 def disconnect_nodes(nodes: Sequence[Node], url: RegistryUrl | None) -> list[NodeWiring]:
-    """Restore what the nodes had before.
-
-    Args:
-        nodes: all in parallel.
-        url: the registry; None for every one that was connected.
-
-    """
+    """Restore the nodes' previous files, in parallel; of all registries if the URL is None."""
     return in_parallel([partial(_disconnect, node, url) for node in nodes])
 
 
 def _connect(node: Node, url: RegistryUrl, names: Sequence[str], *, restart: bool) -> NodeWiring:
-    done = NodeWiring(node.name)
+    result = NodeWiring(node.name)
     try:
-        configured = _folders(node)
+        configured = _registry_folders(node)
         if configured is None:
             raise NodeUnusable(
-                f"{node.name}: CRI's config_path is no absolute path of plain characters",
+                f"{node.name}: CRI's config_path is not an absolute path of plain characters",
                 hint="write the hosts.toml files by hand: containerd's docs/hosts.md",
             )
         root = configured[0] if configured else DEFAULT_REGISTRY_FOLDER
         if not configured:
-            require_own_configuration(node)
+            require_editable(node)
         cri = reads_folder(node, root, url)
-        done = attrs.evolve(done, cri=cri)
+        result = attrs.evolve(result, cri=cri)
         if cri is False or (cri is None and len(configured) != 1):
-            done = _set(node, root, url, restart=restart)
+            result = _set_config_path(node, root, url, restart=restart)
         texts = [text for name in names for text in (*folders(name), hosts_toml(url, name))]
         files = _run(node, _CONNECT, root, MARK, *texts)
-        done = attrs.evolve(done, files=(*done.files, *files))
-        require_answer(node, url, root, by_cri=bool(done.cri))
+        result = attrs.evolve(result, files=(*result.files, *files))
+        require_registry(node, url, root, by_cri=bool(result.cri))
     except ImgloadError as error:
-        return attrs.evolve(done, error=error)
-    return done
+        return attrs.evolve(result, error=error)
+    return result
 
 
-def _set(node: Node, root: str, url: RegistryUrl, *, restart: bool) -> NodeWiring:
-    """Make CRI read a folder, where the user has agreed to a restart of containerd."""
-    require_own_configuration(node)
+def _set_config_path(node: Node, root: str, url: RegistryUrl, *, restart: bool) -> NodeWiring:
+    require_editable(node)
     if not restart:
         raise NodeUnusable(
             f"{node.name}: CRI does not read {root}; it takes config_path in containerd's"
@@ -184,7 +165,7 @@ def _set(node: Node, root: str, url: RegistryUrl, *, restart: bool) -> NodeWirin
     try:
         cri = reads_folder(node, root, url)
         if cri is False:
-            message = f"{node.name}: CRI does not read {root}, not even as its config_path"
+            message = f"{node.name}: CRI does not read {root}, although config_path names it"
             raise NodeUnusable(message, hint=f"{node.engine.name} logs {node.container.name}")
     except ImgloadError:
         restore(node)
@@ -193,24 +174,24 @@ def _set(node: Node, root: str, url: RegistryUrl, *, restart: bool) -> NodeWirin
 
 
 def _disconnect(node: Node, url: RegistryUrl | None) -> NodeWiring:
-    done = NodeWiring(node.name)
+    result = NodeWiring(node.name)
     try:
-        configured = _folders(node, any_runtime=True)
+        configured = _registry_folders(node, any_runtime=True)
         roots = (DEFAULT_REGISTRY_FOLDER,) if configured == () else configured or ()
         registry = registry_line(url) if url else ""
         lines = [line for root in roots for line in _run(node, _DISCONNECT, root, MARK, registry)]
-        done = attrs.evolve(done, files=tuple(line for line in lines if line.startswith("/")))
-        if len(done.files) == len(lines):
+        files = tuple(line for line in lines if line.startswith("/"))
+        result = attrs.evolve(result, files=files)
+        if len(files) == len(lines):
             changed = restore(node)
-            files = (*done.files, *changed)
-            done = attrs.evolve(done, files=files, restarted=bool(changed))
+            result = attrs.evolve(result, files=(*files, *changed), restarted=bool(changed))
     except ImgloadError as error:
-        return attrs.evolve(done, error=error)
-    return done
+        return attrs.evolve(result, error=error)
+    return result
 
 
-def _folders(node: Node, *, any_runtime: bool = False) -> tuple[str, ...] | None:
-    """Return the folders that CRI's configuration names; None where they cannot be written to."""
+def _registry_folders(node: Node, *, any_runtime: bool = False) -> tuple[str, ...] | None:
+    """Return the folders in CRI's configuration; None if one cannot be written to."""
     node.require_running()
     (crictl,) = node.run_all([CRICTL_CONFIG])
     with node.understanding():
@@ -221,13 +202,9 @@ def _folders(node: Node, *, any_runtime: bool = False) -> tuple[str, ...] | None
 
 
 def _run(node: Node, script: str, root: str, *arguments: str) -> tuple[str, ...]:
-    """Run a script, and return its lines about files."""
+    """Run a script, and return the lines of its output that name files."""
     result = node.engine.exec(node.container.id, ["sh", "-c", script, "imgload", root, *arguments])
     if result.exit_status:
-        raise NodeUnusable(
-            f"{node.name}: its registries could not be set up: {result.message}",
-            hint=f"look at them with: {node.engine.name} exec {node.name}"
-            f" ls -lR {shlex.quote(root)}",
-        )
+        raise setup_failed(node, root, result.message)
     lines = result.stdout.decode(errors="replace").splitlines()
     return tuple(line for line in lines if _FILE.fullmatch(line))

@@ -1,4 +1,4 @@
-"""What a push to our receiver brings, passed on to a registry."""
+"""A sink for pushes that forwards blobs to a registry."""
 
 from __future__ import annotations
 
@@ -13,27 +13,20 @@ from imgload.core.errors import ImgloadError
 from imgload.oci.digest import Digest
 from imgload.oci.document import DOCKER_MANIFEST, Descriptor, Manifest, parse_json
 from imgload.registry.sink import keep_manifest
-from imgload.tools.remote_registry.client import RegistryClient, Uploading
+from imgload.tools.remote_registry.client import BlobUpload, RegistryClient
 
-_MOST_MANIFESTS = 100
+_MAX_MANIFESTS = 100
 _GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 _DOCKER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 
 @attrs.define
-class Passing:
-    """An intake that passes blobs on to a repository, and keeps the manifests for the end.
+class ForwardingSink:
+    """Forwards blobs to a repository, and collects manifests, sent bytes and the first error.
 
-    Args:
-        client: the registry.
-        repository: where to.
-        manifests: what was pushed.
-        known: blobs that layers were compressed to before, by diff ID. Podman asks for a layer by
-            its diff ID; that it compressed it before it knows of the same registry only, and we
-            are another each time.
-        sent: bytes of the blobs that the registry lacked.
-        error: the first thing that went wrong; an engine does not tell what we answered.
-
+    `known` has the blobs to which the engine compressed layers before, by diff ID: Podman asks for
+    a layer by its diff ID, since it remembers its blob for one registry address only, and ours
+    changes with each push. An engine does not report the error in our response.
     """
 
     client: RegistryClient
@@ -42,61 +35,51 @@ class Passing:
     manifests: dict[Digest, bytes] = attrs.field(factory=dict)
     sent: int = 0
     error: ImgloadError | None = None
-    _instead: dict[Digest, tuple[Digest, int]] = attrs.field(factory=dict)
+    _compressed: dict[Digest, tuple[Digest, int]] = attrs.field(factory=dict)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     def size_of(self, digest: Digest) -> int | None:
-        """Ask the registry."""
-        with self.noting():
+        """Return a blob's size in the registry, or that of its known compressed form."""
+        with self.record_error():
             size = self.client.blob_size(self.repository, digest)
-            return self._compressed(digest) if size is None else size
+            blob = self.known.get(digest)
+            if size is not None or blob is None:
+                return size
+            size = self.client.blob_size(self.repository, blob)
+            if size is None or not self.client.is_gzip(self.repository, blob):
+                return None
+            self._compressed[digest] = (blob, size)
+            return size
 
-    def _compressed(self, diff_id: Digest) -> int | None:
-        """Have a layer in the form in which it was pushed before, if the registry does."""
-        blob = self.known.get(diff_id)
-        size = self.client.blob_size(self.repository, blob) if blob else None
-        if blob is None or size is None or not self.client.is_gzip(self.repository, blob):
-            return None
-        self._instead[diff_id] = (blob, size)
-        return size
-
-    def upload(self, _digest: Digest | None, _size: int | None) -> Passed:
-        """Open the way for a blob."""
-        with self.noting():
-            return Passed(self, self.client.upload(self.repository))
+    def upload(self, _digest: Digest | None, _size: int | None) -> ForwardedUpload:
+        with self.record_error():
+            return ForwardedUpload(self, self.client.upload(self.repository))
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
-        """Keep it."""
-        with self.noting(), self._lock:
-            keep_manifest(self.manifests, digest, raw, _MOST_MANIFESTS)
+        with self.record_error(), self._lock:
+            keep_manifest(self.manifests, digest, raw, _MAX_MANIFESTS)
 
-    def suited(self, pushed: Mapping[Digest, bytes]) -> dict[Digest, bytes]:
-        """Return manifests that name layers in the form in which the registry has them."""
-        changed = map(self._suited, pushed.values())
-        return {Digest.of(raw): raw for raw in changed}
+    def rewrite(self, manifests: Mapping[Digest, bytes]) -> dict[Digest, bytes]:
+        """Return manifests that list layers in the form in which the registry has them."""
+        return {Digest.of(raw): raw for raw in map(self._rewrite, manifests.values())}
 
-    def _suited(self, raw: bytes) -> bytes:
-        """Return a manifest that names layers in the form in which the registry has them."""
-        value = parse_json(raw, "a manifest")
-        layers = Manifest.parse(raw).layers if self._instead and "config" in value else ()
-        if self._instead.keys().isdisjoint(layer.digest for layer in layers):
+    def _rewrite(self, raw: bytes) -> bytes:
+        document = parse_json(raw, "a manifest")
+        layers = Manifest.parse(raw).layers if self._compressed and "config" in document else ()
+        if self._compressed.keys().isdisjoint(layer.digest for layer in layers):
             return raw
-        kind = _DOCKER_GZIP if value.get("mediaType") == DOCKER_MANIFEST else _GZIP
-        value["layers"] = [self._replaced(layer, kind).to_json() for layer in layers]
-        return json.dumps(value, separators=(",", ":")).encode()
+        kind = _DOCKER_GZIP if document.get("mediaType") == DOCKER_MANIFEST else _GZIP
+        known = {d: Descriptor(kind, blob, size) for d, (blob, size) in self._compressed.items()}
+        document["layers"] = [known.get(layer.digest, layer).to_json() for layer in layers]
+        return json.dumps(document, separators=(",", ":")).encode()
 
-    def _replaced(self, layer: Descriptor, kind: str) -> Descriptor:
-        blob, size = self._instead.get(layer.digest, (None, 0))
-        return Descriptor(kind, blob, size) if blob else layer
-
-    def passed(self, size: int) -> None:
-        """Count a blob."""
+    def count(self, size: int) -> None:
+        """Add a forwarded blob's bytes to `sent`."""
         with self._lock:
             self.sent += size
 
     @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Note the first error."""
+    def record_error(self) -> Iterator[None]:
         try:
             yield
         except ImgloadError as error:
@@ -104,30 +87,27 @@ class Passing:
             raise
 
     def blobs(self) -> list[Descriptor]:
-        """Return what the manifests list, each blob once."""
-        listed = [raw for raw in self.manifests.values() if "config" in parse_json(raw, "it")]
-        found = (b for raw in listed for m in [Manifest.parse(raw)] for b in (m.config, *m.layers))
-        return list({blob.digest: blob for blob in found}.values())
+        """Return the blobs that the manifests list, without duplicates."""
+        raws = [raw for raw in self.manifests.values() if "config" in parse_json(raw, "a manifest")]
+        listed = (blob for m in map(Manifest.parse, raws) for blob in (m.config, *m.layers))
+        return list({blob.digest: blob for blob in listed}.values())
 
 
 @attrs.frozen
-class Passed:
-    """A blob on its way through; what the receiver calls an upload."""
+class ForwardedUpload:
+    """The upload of one blob, forwarded to the registry."""
 
-    _intake: Passing
-    _upload: Uploading
+    _sink: ForwardingSink
+    _upload: BlobUpload
 
     def write(self, chunk: bytes) -> None:
-        """Pass a piece on."""
-        with self._intake.noting():
+        with self._sink.record_error():
             self._upload.write(chunk)
 
     def finish(self, digest: Digest) -> None:
-        """Have the registry check and keep it."""
-        with self._intake.noting():
+        with self._sink.record_error():
             self._upload.finish(digest)
-        self._intake.passed(self._upload.size)
+        self._sink.count(self._upload.size)
 
     def abandon(self) -> None:
-        """Let go of it."""
         self._upload.abandon()

@@ -1,12 +1,13 @@
-"""Images into a registry: the engine pushes to our receiver, which passes on what is missing.
+"""Push images to a registry: the engine pushes to imgload, which forwards the missing blobs.
 
-An engine pushes over plain HTTP to this machine's loopback only, and a registry is rarely there.
-Through the receiver every engine reaches every registry that this process does, no engine's
-settings are touched, and it asks for each blob whether the registry has it.
+An engine pushes over plain HTTP only to its machine's loopback, where a registry rarely listens.
+Through imgload every engine reaches every registry that this process reaches, and asks it for each
+blob, without any change of the engine's settings.
 """
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from imgload.core.errors import (
     UsageError,
     error_json,
 )
-from imgload.engines.cache import Layers, Memory
+from imgload.engines.cache import Memory
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor, Manifest, parse_json
 from imgload.oci.reference import Reference
@@ -30,23 +31,21 @@ from imgload.registry.push_session import CutOff
 from imgload.sources.base import Image, Pusher, Source
 from imgload.sources.manifests import documents_for
 from imgload.tools.remote_registry.client import RegistryClient
-from imgload.tools.remote_registry.forward import Passing
+from imgload.tools.remote_registry.forward import ForwardingSink
 from imgload.tools.remote_registry.url import repositories
-
-_ONLY_ENGINES = "only an engine can push: load the archive into one first, as with docker load -i"
 
 
 @attrs.frozen
 class PushedImage:
-    """What came of pushing one image.
+    """The result of pushing one image.
 
     Args:
-        reference: the image, by its full name.
-        names: what it is called in the registry; empty when it did not get there.
-        digest: of its manifest or index, as the registry returns it.
-        bytes_sent: of the blobs that the registry lacked.
-        seconds: until the registry was read back.
-        error: why it failed, or None.
+        reference: the image's full name.
+        names: its names in the registry; empty after a failure.
+        digest: the digest of its manifest or index, as the registry returns it.
+        bytes_sent: bytes of the blobs that the registry lacked.
+        seconds: duration, including the check of the registry's content.
+        error: the reason for a failure, or None.
 
     """
 
@@ -59,7 +58,7 @@ class PushedImage:
 
     @property
     def ok(self) -> bool:
-        """Whether the registry was read back and has it."""
+        """Whether the registry returned the image's manifest and has its blobs."""
         return self.error is None and self.digest is not None
 
     def to_json(self) -> dict[str, Any]:
@@ -76,97 +75,89 @@ class PushedImage:
 
 
 def push_image(image: Image, client: RegistryClient) -> PushedImage:
-    """Push one image, and read back that the registry has it; no error is raised."""
+    """Push one image and check that the registry has it; the result carries any error."""
     start = time.monotonic()
     try:
-        return _push(image, client, start)
+        pushed = _push(image, client)
     except ImgloadError as error:
-        return PushedImage(image.name, seconds=time.monotonic() - start, error=error)
+        pushed = PushedImage(image.name, error=error)
+    return attrs.evolve(pushed, seconds=time.monotonic() - start)
 
 
-def _push(image: Image, client: RegistryClient, start: float) -> PushedImage:
+def _push(image: Image, client: RegistryClient) -> PushedImage:
     source = image.origin
     reference = Reference.parse(image.name)
     tag = reference.tag
     if tag is None or reference.digest:
         raise UsageError(f"{image.name} has no tag to push", hint="name it by its tag, or --as")
-    places = repositories(reference.off_localhost())
+    first, *others = repositories(reference.off_localhost())
     memory = Memory.load()
-    intake = Passing(client, places[0], _known(source, memory))
-    _drive(source, image, intake)
-    pushed = documents_for(intake.manifests, image)
-    if not pushed:
+    layers = memory.layers(source.address)
+    known = {diff_id: blob for blob, (diff_id, _) in layers.items() if diff_id != blob}
+    sink = ForwardingSink(client, first, known)
+    _push_to_sink(source, image, sink)
+    documents = documents_for(sink.manifests, image)
+    if not documents:
         message = f"{source.describe} has not pushed the manifest of {image.name}"
-        raise RegistryError(message, hint="was it built again meanwhile? push again")
-    intake.manifests = intake.suited(pushed)
-    *children, (top, raw) = intake.manifests.items()
-    for place in places:
-        for blob in intake.blobs() if place != places[0] else ():
-            client.mount(place, blob.digest, places[0])
-        for digest, child in children:
-            client.put_manifest(place, str(digest), child)
-        client.put_manifest(place, tag, raw)
-        _read_back(client, place, tag, raw, intake.blobs())
-    memory.learn(source.address, _learnt(raw, image))
-    names = tuple(f"{client.url.host}/{place}:{tag}" for place in places)
-    return PushedImage(image.name, names, top, intake.sent, time.monotonic() - start)
+        raise RegistryError(message, hint="if it was rebuilt meanwhile, push again")
+    sink.manifests = sink.rewrite(documents)
+    *children, (digest, raw) = sink.manifests.items()
+    for repository in (first, *others):
+        for blob in sink.blobs() if repository != first else ():
+            client.mount(repository, blob.digest, first)
+        for child_digest, child in children:
+            client.put_manifest(repository, str(child_digest), child)
+        client.put_manifest(repository, tag, raw)
+        _verify(client, repository, tag, raw, sink.blobs())
+    manifest = Manifest.parse(raw) if "config" in parse_json(raw, "a manifest") else None
+    if manifest and len(manifest.layers) == len(image.diff_ids):
+        pairs = zip(manifest.layers, image.diff_ids, strict=True)
+        memory.learn(source.address, {blob.digest: (d, blob.size) for blob, d in pairs})
+    names = tuple(f"{client.url.host}/{repository}:{tag}" for repository in (first, *others))
+    return PushedImage(image.name, names, digest, sink.sent)
 
 
-def _known(source: Source, memory: Memory) -> dict[Digest, Digest]:
-    """Return the blobs that the engine has compressed layers to, by diff ID."""
-    pairs = ((diff_id, blob) for blob, (diff_id, _) in memory.layers(source.address).items())
-    return {diff_id: blob for diff_id, blob in pairs if diff_id != blob}
-
-
-def _learnt(raw: bytes, image: Image) -> Layers:
-    """Return which blobs the layers are, where the manifest is of one image."""
-    layers = Manifest.parse(raw).layers if "config" in parse_json(raw, "it") else ()
-    if len(layers) != len(image.diff_ids):
-        return {}
-    pairs = zip(layers, image.diff_ids, strict=True)
-    return {layer.digest: (diff_id, layer.size) for layer, diff_id in pairs}
-
-
-def _drive(source: Source, image: Image, intake: Passing) -> None:
-    """Have the engine push everything to the intake."""
+def _push_to_sink(source: Source, image: Image, sink: ForwardingSink) -> None:
     if not isinstance(source, Pusher):
-        raise UsageError(f"{source.describe} cannot push", hint=_ONLY_ENGINES)
+        raise UsageError(
+            f"{source.describe} cannot push",
+            hint="only an engine can push: load the archive into one first, as with docker load -i",
+        )
     if not source.local:
-        raise _explained(CutOff(f"{source.describe} is on another machine"), source)
+        raise _unreachable(source)
     if source.push_style(image) is None:
         raise UsageError(
             f"{source.describe} cannot push an image without a name",
-            hint=f"give it one first: {source.name} tag {image.target.short} app:dev",
+            hint=f"tag it first: {source.name} tag {shlex.quote(image.target.short)} app:dev",
         )
     try:
-        source.push(image, intake)
+        source.push(image, sink)
     except EngineError as error:
-        raise intake.error or _explained(error, source) from error
+        cut_off = isinstance(error, CutOff)
+        raise sink.error or (_unreachable(source) if cut_off else error) from error
     finally:
         source.release()
 
 
-def _explained(error: EngineError, source: Pusher) -> EngineError:
-    if not isinstance(error, CutOff):
-        return error
-    why = "does it run in a VM?" if source.local else "it is on another machine"
+def _unreachable(source: Pusher) -> EngineFailed:
+    reason = "does it run in a VM?" if source.local else "it is on another machine"
     return EngineFailed(
-        f"{source.describe} does not reach this process ({why})",
+        f"{source.describe} does not reach this process ({reason})",
         hint=f"have it push by itself: {source.name} push REGISTRY/NAME",
     )
 
 
-def _read_back(
-    client: RegistryClient, place: str, tag: str, raw: bytes, blobs: Sequence[Descriptor]
+def _verify(
+    client: RegistryClient, repository: str, tag: str, raw: bytes, blobs: Sequence[Descriptor]
 ) -> None:
-    """See that the registry has the very manifest, and all that it lists."""
-    answer = client.manifest(place, tag)
-    if answer.body != raw or answer.digest not in {"", str(Digest.of(raw))}:
+    response = client.manifest(repository, tag)
+    reported = response.headers.get("docker-content-digest", "")
+    if response.body != raw or reported not in {"", str(Digest.of(raw))}:
         raise DigestMismatch(
-            f"{client.url} returns another manifest for {place}:{tag} than it was given",
-            hint="did somebody else push that tag just now? push again",
+            f"{client.url} returns another manifest for {repository}:{tag} than imgload pushed",
+            hint="if somebody else pushed that tag meanwhile, push again",
         )
     for blob in blobs:
-        if client.blob_size(place, blob.digest) != blob.size:
-            message = f"{client.url} lacks {blob.digest} of {place}:{tag}"
-            raise RegistryError(message, hint="does it clean up while you push? push again")
+        if client.blob_size(repository, blob.digest) != blob.size:
+            message = f"{client.url} lacks {blob.digest} of {repository}:{tag}"
+            raise RegistryError(message, hint="if it collected garbage meanwhile, push again")

@@ -1,17 +1,14 @@
-"""Setting CRI's ``config_path`` on a node and restarting its containerd, and taking both back.
+"""Set CRI's ``config_path`` on a node and restart its containerd, or restore both.
 
-Each is one script that runs to its end on the node, also when this process is killed. The new file
-replaces the old one in one step. When containerd does not come up with it, the script restores the
-old one and restarts containerd again. Containers keep running: their shims are processes of their
-own.
+Each change is one script on the node, which runs to its end even if this process is killed. The
+new file replaces the old one atomically. If containerd does not start with it, the script restores
+the old one and restarts containerd again. Containers keep running: their shims are separate
+processes.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-
-import attrs
 
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import CONTAINERD, K3S
@@ -19,11 +16,11 @@ from imgload.core.errors import NodeUnusable
 from imgload.tools.remote_registry.config import with_folder, without_folder
 
 _CONFIG = "/etc/containerd/config.toml"
-"""What containerd reads when it is not told otherwise."""
+"""containerd's default."""
 _BACKUP = ".before-imgload"
-_LONGEST = 96 << 10
+_MAX_CONFIG = 96 << 10
 """Bytes; Linux takes at most 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)."""
-_BY_HAND = "set config_path there by hand, as docs/registry.md shows, and restart containerd"
+_MANUALLY = "set config_path there yourself, as docs/registry.md shows, and restart containerd"
 _LISTENER = r"""
 listener() {
     inode=
@@ -42,9 +39,7 @@ listener() {
     done
 }
 """
-_LOOK = (
-    _LISTENER
-    + r"""
+_INSPECT = r"""
 pid=$(listener)
 [ -n "$pid" ] || exit 0
 if [ -d /run/systemd/system ]; then
@@ -59,11 +54,8 @@ else
 fi
 tr '\0' '\n' <"/proc/$pid/cmdline" | while read -r word; do printf 'word %s\n' "$word"; done
 """
-)
-"""The socket tells which process is the node's containerd: a name is anybody's."""
-_RESTART = (
-    _LISTENER
-    + r"""
+"""The socket identifies the node's containerd: other processes may have the same name."""
+_RESTART = r"""
 restart() {
     if [ "$manager" = systemd ]; then
         systemctl reset-failed containerd.service || :
@@ -90,9 +82,9 @@ restart() {
     return 1
 }
 unchanged() {
-    [ ! -L "$file" ] || { echo "$file is a link, which is not followed" >&2; exit 1; }
+    [ ! -L "$file" ] || { echo "$file is a link, and imgload follows none" >&2; exit 1; }
     [ "$(cat "$file" 2>/dev/null; echo .)" = "$expected." ] || {
-        echo "$file was changed by somebody else in this moment" >&2
+        echo "$file has just been changed by somebody else" >&2
         exit 1
     }
 }
@@ -101,41 +93,35 @@ umask 022
 file=$1 expected=$2 text=$3 manager=$4
 backup=$file.before-imgload new=$file.imgload
 """
-)
-_SET = (
-    _RESTART
-    + r"""
+_SET = r"""
 unchanged
-bring_back() {
+roll_back() {
     trap '' HUP INT TERM
     if [ -e "$backup" ]; then mv -f "$backup" "$file"; rm -f "$backup"; else rm -f "$file"; fi
-    restart || echo "containerd does not come up with its old configuration either" >&2
+    restart || echo "containerd does not start with its old configuration either" >&2
 }
 if [ "$expected" != "$text" ]; then
     if [ -e "$backup" ] && [ ! "$backup" -ef "$file" ]; then
-        echo "$backup is there already" >&2
+        echo "$backup already exists" >&2
         exit 1
     fi
     rm -f "$backup" "$new"
     [ ! -e "$file" ] || cp -p "$file" "$new"
     printf '%s' "$text" >"$new"
-    said=$(containerd --config "$new" config dump 2>&1 >/dev/null) || {
+    output=$(containerd --config "$new" config dump 2>&1 >/dev/null) || {
         rm "$new"
-        printf 'containerd refuses it:\n%s\n' "$said" >&2
+        printf 'containerd refuses it:\n%s\n' "$output" >&2
         exit 1
     }
     trap 'exit 1' HUP INT TERM
-    trap bring_back EXIT
+    trap roll_back EXIT
     [ ! -e "$file" ] || ln "$file" "$backup"
     mv -f "$new" "$file"
 fi
-restart || { echo 'containerd did not come up with it' >&2; exit 1; }
+restart || { echo 'containerd did not start with it' >&2; exit 1; }
 trap - EXIT
 """
-)
-_RESTORE = (
-    _RESTART
-    + r"""
+_RESTORE = r"""
 unchanged
 case $5 in
 backup) mv -f "$backup" "$file" ;;
@@ -147,21 +133,12 @@ write)
     rm -f "$backup"
     ;;
 esac
-restart || { echo 'containerd did not come up with it' >&2; exit 1; }
+restart || { echo 'containerd did not start with it' >&2; exit 1; }
 """
-)
 
 
-@attrs.frozen
-class _Service:
-    """A node's containerd: its configuration file, and who restarts it; nobody is empty."""
-
-    config: str = _CONFIG
-    manager: str = ""
-
-
-def require_own_configuration(node: Node) -> None:
-    """Refuse a node whose containerd is configured by k3s.
+def require_editable(node: Node) -> None:
+    """Raise NodeUnusable if k3s writes the node's containerd configuration.
 
     k3s writes the file at each start (k3s, pkg/agent/containerd), and containerd is its child.
     """
@@ -174,96 +151,90 @@ def require_own_configuration(node: Node) -> None:
 
 
 def set_folder(node: Node, folder: str) -> str:
-    """Set CRI's ``config_path``, restart containerd, and return the file that has it.
+    """Set CRI's ``config_path``, restart containerd, and return the path of its configuration.
 
-    Raises:
-        NodeUnusable: when that is not possible, or containerd did not come up with it; then the
-            node is as it was.
-
+    Raises NodeUnusable when that fails; the node is then as before.
     """
-    service = _look(node)
+    config, manager = _inspect(node)
     with node.understanding():
-        text, _ = _read(node, service.config)
+        text, _ = _read(node, config)
         edited = with_folder(text, folder)
-    _run(node, _SET, service, text, edited)
-    return service.config
+    _run(node, _SET, config, text, edited, manager)
+    return config
 
 
 def restore(node: Node) -> tuple[str, ...]:
-    """Take back what `set_folder` did, restart containerd then, and return the file it was in.
+    """Revert `set_folder`, restart containerd, and return the path of its configuration, if any.
 
-    Raises:
-        NodeUnusable: when the file was changed in such a way that it cannot be taken back, or
-            containerd did not come up.
-
+    Raises NodeUnusable when somebody changed the added lines, or containerd does not start.
     """
     if _is_k3s(node):
         return ()
-    service = _look(node)
+    config, manager = _inspect(node)
     with node.understanding():
-        text, backup = _read(node, service.config)
+        text, backup = _read(node, config)
         restored = without_folder(text)
         if restored is None and backup in {None, text}:
             return ()
         if restored is None:
-            backup_path = shlex.quote(f"{service.config}{_BACKUP}")
+            backup_path = shlex.quote(f"{config}{_BACKUP}")
             raise NodeUnusable(
-                f"{service.config} is not what imgload wrote any more",
-                hint=f"what it was before is {backup_path}: move or remove that",
+                f"{config} no longer has the lines that imgload added",
+                hint=f"the original is {backup_path}: move it back, or remove it",
             )
     if backup is not None and restored.rstrip("\n") == backup.rstrip("\n"):
-        how = "backup"
+        step = "backup"
     else:
-        how = "write" if restored or backup is not None else "remove"
-    _run(node, _RESTORE, service, text, restored, how)
-    return (service.config,)
+        step = "write" if restored or backup is not None else "remove"
+    _run(node, _RESTORE, config, text, restored, manager, step)
+    return (config,)
 
 
 def _is_k3s(node: Node) -> bool:
     return (node.runtime or CONTAINERD).root == K3S.root
 
 
-def _look(node: Node) -> _Service:
-    result = node.engine.exec(node.container.id, ["sh", "-c", _LOOK])
-    lines = result.stdout.decode(errors="replace").splitlines()
-    words = [line.removeprefix("word ") for line in lines if line.startswith("word ")]
-    service = _Service(manager="systemd" if "manager systemd" in lines else "")
-    if "manager script" in lines:
-        service = attrs.evolve(service, manager="script")
+def _inspect(node: Node) -> tuple[str, str]:
+    """Return the path of containerd's configuration, and its service manager, if any."""
+    result = node.engine.exec(node.container.id, ["sh", "-c", _LISTENER + _INSPECT])
+    lines = [line.partition(" ") for line in result.stdout.decode(errors="replace").splitlines()]
+    manager = next((value for key, _, value in lines if key == "manager"), "")
+    words = [value for key, _, value in lines if key == "word"]
     for word, following in zip(words, [*words[1:], ""], strict=False):
         if word in {"-c", "--config", "-config"}:
-            return attrs.evolve(service, config=following)
+            return following, manager
         if word.startswith(("--config=", "-config=", "-c=")):
-            return attrs.evolve(service, config=word.partition("=")[2])
-    return service
+            return word.partition("=")[2], manager
+    return _CONFIG, manager
 
 
 def _read(node: Node, path: str) -> tuple[str, str | None]:
-    """Return the configuration, empty where there is none, and what it was before, if there is."""
+    """Return the configuration, empty without a file, and its backup, or None without one."""
     file, backup = node.run_all([("cat", path), ("cat", f"{path}{_BACKUP}")])
     try:
         text = file.stdout.decode() if file.exit_status == 0 else ""
-        before = backup.stdout.decode() if backup.exit_status == 0 else None
+        original = backup.stdout.decode() if backup.exit_status == 0 else None
     except UnicodeDecodeError as error:
-        raise NodeUnusable(f"{path} is not valid UTF-8: {error}", hint=_BY_HAND) from error
-    if len(file.stdout) > _LONGEST:
-        raise NodeUnusable(f"{path} is larger than {_LONGEST} bytes", hint=_BY_HAND)
-    return text, before
+        raise NodeUnusable(f"{path} is not valid UTF-8: {error}", hint=_MANUALLY) from error
+    if len(file.stdout) > _MAX_CONFIG:
+        raise NodeUnusable(f"{path} is larger than {_MAX_CONFIG} bytes", hint=_MANUALLY)
+    return text, original
 
 
-def _run(node: Node, script: str, service: _Service, *arguments: str) -> None:
-    if not service.manager:
+def _run(node: Node, script: str, *words: str) -> None:
+    """Run a script with the configuration's path and texts, the service manager, and the step."""
+    config, _, _, manager, *_ = words
+    if not manager:
         raise NodeUnusable(
-            f"{node.name}: its containerd cannot be restarted: neither systemd nor a script that is"
-            " the node's first process has started it",
-            hint=_BY_HAND,
+            f"{node.name}: imgload cannot restart its containerd: neither systemd nor a script that"
+            " is the node's first process started it",
+            hint=_MANUALLY,
         )
-    text, edited, *how = arguments
-    words: Sequence[str] = (service.config, text, edited, service.manager, *how)
-    result = node.engine.exec(node.container.id, ["sh", "-c", script, "imgload", *words])
+    argv = ["sh", "-c", _LISTENER + _RESTART + script, "imgload", *words]
+    result = node.engine.exec(node.container.id, argv)
     if result.exit_status:
         raise NodeUnusable(
-            f"{node.name}: changing {service.config} failed: {result.message}",
+            f"{node.name}: changing {config} failed: {result.message}",
             hint=f"{node.engine.name} exec {node.name} containerd"
-            f" --config {shlex.quote(service.config)} config dump",
+            f" --config {shlex.quote(config)} config dump",
         )

@@ -1,4 +1,4 @@
-"""Where a registry is, and whose names it answers for; pure."""
+"""A registry's URL, and the names and repositories that it serves; no I/O."""
 
 from __future__ import annotations
 
@@ -14,19 +14,15 @@ from imgload.oci.reference import Reference, is_registry, string
 
 _URL = re.compile(r"(https?)://([^/]{1,300})/?", re.ASCII)
 _PORT = re.compile(r"(.*?)(?::([0-9]{1,5}))?", re.ASCII)
-_EXAMPLE = "write it as http://HOST:PORT or https://HOST, for example http://registry:5000"
-_HIGHEST_PORT = 65535
+_MAX_PORT = 65535
 
 
 @attrs.frozen
 class RegistryUrl:
     """A registry's address.
 
-    Args:
-        scheme: how it is spoken to.
-        host: its name or IP address, and its port where one was written; valid as an image
-            name's first part, and therefore as the name of a folder.
-
+    `host` has the port if the URL has one. It is valid as the first part of an image name, and
+    therefore as the name of a folder.
     """
 
     scheme: Literal["http", "https"]
@@ -34,20 +30,19 @@ class RegistryUrl:
 
     @classmethod
     def parse(cls, text: str) -> RegistryUrl:
-        """Parse ``http://host:port``.
-
-        Raises:
-            UsageError: when it is anything else; a path, a user or a password are, too.
-
-        """
+        """Parse ``http://host:port``; UsageError if it has a path, a user or a password."""
         match = _URL.fullmatch(string(text, "url"))
-        if not match or not is_registry(match.group(2)) or not _has_port(match.group(2)):
-            raise UsageError(f"not a registry's URL: {text!r:.300}", hint=_EXAMPLE)
+        if not match or not _is_registry(match.group(2)):
+            raise UsageError(
+                f"not a registry's URL: {text!r:.300}",
+                hint="write it as http://HOST:PORT or https://HOST, for example"
+                " http://registry:5000",
+            )
         return cls(cast("Literal['http', 'https']", match.group(1)), match.group(2))
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it means another machine wherever it is used."""
+        """Whether the host is the machine that uses the URL."""
         name = split_port(self.host)[0].strip("[]")
         try:
             address = ip_address(name)
@@ -60,47 +55,37 @@ class RegistryUrl:
 
 
 def split_port(host: str) -> tuple[str, int | None]:
-    """Return a host and its port, None where none was written."""
+    """Return a host and its port, or None without one."""
     match = _PORT.fullmatch(host)
     name, port = match.groups() if match else (host, None)
     return name, int(port) if port else None
 
 
-def _has_port(host: str) -> bool:
-    """Whether the port, if any, is one."""
-    port = split_port(host)[1]
-    return port is None or 0 < port <= _HIGHEST_PORT
+def _is_registry(text: str) -> bool:
+    port = split_port(text)[1]
+    return is_registry(text) and (port is None or 0 < port <= _MAX_PORT)
 
 
 def registry_names(url: RegistryUrl, mirrors: Sequence[str]) -> tuple[str, ...]:
-    """Return the registries whose images come from this one: itself, and the mirrored.
+    """Return the registries whose images nodes pull from this one: itself, and those it mirrors.
 
-    Args:
-        url: the registry.
-        mirrors: registries as in image names, ``docker.io`` or ``localhost:5001``.
-
-    Raises:
-        UsageError: when a mirror is not a registry's name.
-
+    They are named as in image names: ``docker.io`` or ``localhost:5001``. Raises UsageError for
+    any other name.
     """
     for name in mirrors:
-        if not is_registry(name) or not _has_port(name):
+        if not _is_registry(name):
             raise UsageError(
                 f"not a registry's name: {name!r:.300}",
                 hint="write it as in an image's name: docker.io, ghcr.io or localhost:5001",
             )
-    return tuple(dict.fromkeys([url.host, *map(_canonical, mirrors)]))
-
-
-def _canonical(name: str) -> str:
-    """Return ``docker.io`` for its other name."""
-    return "docker.io" if name == "index.docker.io" else name
+    canonical = ("docker.io" if name == "index.docker.io" else name for name in mirrors)
+    return tuple(dict.fromkeys([url.host, *canonical]))
 
 
 def repositories(name: Reference) -> tuple[str, ...]:
-    """Return the repositories that an image has in a registry.
+    """Return the repositories for an image in a registry.
 
-    Docker Hub's own have a short name, and are asked of its mirrors by the whole one.
+    An official image of Docker Hub gets two: clients ask a mirror for ``library/NAME``.
     """
     short = name.untagged.familiar.removeprefix(f"{name.registry}/")
     return tuple(dict.fromkeys((short, name.repository)))

@@ -1,6 +1,6 @@
-"""A custom builder for Skaffold: build, load, and prove the names that Skaffold will deploy.
+"""A custom builder for Skaffold: build an image, load it, and verify the names Skaffold deploys.
 
-Its start is part of every build: what is not needed to start one is imported while it runs.
+Its start-up time is part of every build; modules for later steps are imported during the build.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from imgload.engines.discovery.discover import Discovery, open_engines
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.tools.skaffold.builders import Builder, Recipe, choose
-from imgload.tools.skaffold.built_image import Held, look, nothing, settle
+from imgload.tools.skaffold.built_image import EngineSnapshot, find_built, take_snapshots
 from imgload.tools.skaffold.docker_client import Client
 from imgload.tools.skaffold.request import Request
 
@@ -28,14 +28,12 @@ if TYPE_CHECKING:
     from imgload.loader.report import Report
     from imgload.tools.skaffold.load import Loading
 
-    OnEvent = Callable[[Event], None]
-
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
 @attrs.frozen
 class Built:
-    """What came of a build: the `report` of a load, or the `digest` that a registry has it by."""
+    """The result of a build: the `report` of the load, or the `digest` in the registry."""
 
     report: Report | None = None
     digest: Digest | None = None
@@ -43,13 +41,9 @@ class Built:
 
 @attrs.frozen
 class Destination:
-    """Where the image is to go, unless it is pushed.
+    """The nodes to load the image into, unless it is pushed.
 
-    Args:
-        load: whether to load it at all.
-        cluster: the cluster's name; None for that of the current kube context.
-        nodes: names of the nodes; empty for all of the cluster.
-
+    `cluster` is None for that of the current kube context, and `nodes` empty for all its nodes.
     """
 
     load: bool = True
@@ -62,136 +56,112 @@ def build(
     recipe: Recipe,
     destination: Destination,
     *,
-    watch: Callable[[], OnEvent] = lambda: _unseen,
+    watch: Callable[[], Callable[[Event], None]] = lambda: lambda _: None,
 ) -> Built:
-    """Build an image, and load it as Skaffold will deploy it, or push it.
+    """Build an image, and load it under the names that Skaffold deploys, or push it.
 
-    Args:
-        request: what Skaffold asked for.
-        recipe: how to build it.
-        destination: where the image is to go.
-        watch: asked once, when the build runs, what to call with each event, from several threads.
-
-    Raises:
-        BuildFailed: when the build, or the push, fails.
-        LoadFailed: when a node was not proven to have the image under all its names.
-        ImgloadError: when there is no engine, no cluster, or no such image afterwards.
-
+    `watch` is called once, during the build, and returns the callback for events, which several
+    threads call. Raises BuildFailed when the build or the push fails, LoadFailed when a node's
+    verification fails, and ImgloadError when no engine, cluster or built image is found.
     """
-    with open_engines() as (found, engines):
+    with open_engines() as (discovery, engines):
         builder = choose(recipe, list(engines.values()))
-        run = _Run(request, builder, destination, found, tuple(engines.values()), watch)
+        job = _Job(request, builder, destination, discovery, tuple(engines.values()), watch)
         if request.push:
-            return run.push()
-        return run.load() if destination.load else run.keep()
+            return job.push()
+        if destination.load:
+            return job.load()
+        job.build(job.single_platform(tuple), lambda: None)
+        return Built()
 
 
 @attrs.frozen
-class _Run:
+class _Job:
     request: Request
     builder: Builder
     destination: Destination
-    found: Discovery
+    discovery: Discovery
     engines: tuple[Engine, ...]
-    watch: Callable[[], OnEvent]
+    watch: Callable[[], Callable[[Event], None]]
 
     def push(self) -> Built:
         from imgload.tools.skaffold.push import publish, push  # noqa: PLC0415 - start-up
 
-        if self.request.multi_platform and not self._own_command:
+        if self.request.multi_platform and not self.builder.recipe.command:
             return Built(digest=publish(self.builder, self.request))
-        engine, _, _ = self._build(self.request.platforms, _nothing)
+        engine, _, _ = self.build(self.request.platforms, lambda: None)
         return Built(digest=push(self.builder.pusher(engine), engine, self.request.image))
 
-    def keep(self) -> Built:
-        self._build(self._one_platform(tuple), _nothing)
-        return Built()
-
     def load(self) -> Built:
-        platforms = self._one_platform(self._nodes)
-        engine, image_id, ready = self._build(platforms, partial(self._prepare, platforms))
-        self._require_found(engine, image_id, ready)
-        wanted = platforms[0] if platforms and not self._own_command else None
-        return Built(ready.load(engine, self.request, image_id, wanted))
+        platforms = self.single_platform(self.nodes)
+        engine, image_id, loading = self.build(platforms, partial(self.prepare, platforms))
+        self.check_docker_client(engine, image_id, loading)
+        platform = platforms[0] if platforms and not self.builder.recipe.command else None
+        return Built(loading.load(engine, self.request, image_id, platform))
 
-    @property
-    def _own_command(self) -> bool:
-        return bool(self.builder.recipe.command)
-
-    def _build(
-        self, platforms: Sequence[Platform], meanwhile: Callable[[], Made]
-    ) -> tuple[Engine, Digest, Made]:
-        """Build, and do something else meanwhile; when that fails, the build is stopped."""
-        engines = self.builder.engines
-        before = nothing(engines) if self.builder.is_plain else look(engines, self.request)
+    def build(
+        self, platforms: Sequence[Platform], prepare: Callable[[], T]
+    ) -> tuple[Engine, Digest, T]:
+        """Build, and prepare the next step meanwhile; an error there stops the build."""
+        before = [EngineSnapshot(engine) for engine in self.builder.engines]
+        if self.builder.needs_snapshot:
+            before = take_snapshots(self.builder.engines, self.request)
         with self.builder.building(self.request, platforms) as finish:
-            made = meanwhile()
-            told = finish()
-        return (*settle(self.request, before, told), made)
+            prepared = prepare()
+            image_id = finish()
+        return (*find_built(self.request, before, image_id), prepared)
 
-    def _prepare(self, platforms: Sequence[Platform]) -> Loading:
-        from imgload.tools.skaffold.load import Loading  # noqa: PLC0415 - while it is built
+    def prepare(self, platforms: Sequence[Platform]) -> Loading:
+        from imgload.tools.skaffold.load import Loading  # noqa: PLC0415 - during the build
 
-        ready = Loading.prepared(self._nodes(), self.request.image, self.watch())
+        loading = Loading.prepared(self.nodes(), self.request.image, self.watch())
         if platforms != self.request.platforms:
-            ready.note(f"building for {platforms[0]} only, which is what the nodes are")
-        return ready
+            loading.note(f"building only for {platforms[0]}, the platform of the nodes")
+        return loading
 
-    def _nodes(self) -> tuple[Node, ...]:
-        from imgload.loader.session import Connections  # noqa: PLC0415 - while it is built
+    def nodes(self) -> tuple[Node, ...]:
+        from imgload.loader.session import Connections  # noqa: PLC0415 - during the build
 
-        cluster, names = self.destination.cluster, self.destination.nodes
-        connections = Connections((), self.engines, self.found)
-        return connections.select_nodes(cluster, names, guess=False)
+        connections = Connections((), self.engines, self.discovery)
+        destination = self.destination
+        return connections.select_nodes(destination.cluster, destination.nodes, guess=False)
 
-    def _one_platform(self, nodes: Callable[[], Sequence[Node]]) -> tuple[Platform, ...]:
-        """Return the platform to build for: of several, an engine keeps one, and nodes run one."""
-        if not self.request.multi_platform or self._own_command:
+    def single_platform(self, nodes: Callable[[], Sequence[Node]]) -> tuple[Platform, ...]:
+        """Return the nodes' platform if several are requested: an engine stores only one."""
+        if not self.request.multi_platform or self.builder.recipe.command:
             return self.request.platforms
-        from imgload.tools.skaffold.load import platforms_of  # noqa: PLC0415 - seldom
+        from imgload.tools.skaffold.load import platforms_of  # noqa: PLC0415 - rarely needed
 
-        there = platforms_of(nodes())
-        if len(there) != 1:
-            listed = " and ".join(sorted(map(str, there)))
+        platforms = platforms_of(nodes())
+        if len(platforms) != 1:
+            listed = " and ".join(sorted(map(str, platforms)))
             raise UsageError(
-                "PLATFORMS asks for several, of which one can be built without a push, and"
-                f" {f'the nodes are {listed}' if listed else 'there is no node to say which'}",
+                "PLATFORMS lists several, of which one can be built without a push, and"
+                f" {f'the nodes are {listed}' if listed else 'no node selects one'}",
                 hint="name one: skaffold build --platform=linux/amd64",
             )
-        platform = there.pop()
-        self._require_asked_for(platform)
-        return (platform,)
-
-    def _require_asked_for(self, platform: Platform) -> None:
-        asked = self.request.platforms
-        if not self.request.every_platform and not any(platform.runs(each) for each in asked):
+        platform, requested = platforms.pop(), self.request.platforms
+        if not self.request.every_platform and not any(platform.runs(p) for p in requested):
             raise PlatformMissing(
-                f"the nodes are {platform}, and PLATFORMS is {','.join(map(str, asked))}",
+                f"the nodes are {platform}, and PLATFORMS is {','.join(map(str, requested))}",
                 hint=f"name theirs: skaffold build --platform={platform}",
             )
+        return (platform,)
 
-    def _require_found(self, engine: Engine, image_id: Digest, ready: Loading) -> None:
-        """Refuse a build in place of which Skaffold would find an older one."""
-        asked = Client.of(self.found).endpoint
-        theirs = next((each for each in self.engines if each.endpoint == asked), None)
-        if theirs is None or theirs is engine:
+    def check_docker_client(self, engine: Engine, image_id: Digest, loading: Loading) -> None:
+        """Raise ImageAmbiguous if Skaffold's Docker client would find an older build."""
+        endpoint = Client.of(self.discovery).endpoint
+        other = next((e for e in self.engines if e.endpoint == endpoint), None)
+        if other is None or other is engine:
             return
-        seen = Held.by(theirs, self.request).seen
-        told = f"Skaffold looks for {self.request.image} in {theirs.endpoint}"
+        resolved = EngineSnapshot.take(other, self.request).resolved
+        message = f"Skaffold looks for {self.request.image} in {other.endpoint}"
         variable = f"DOCKER_HOST={shlex.quote(engine.endpoint.url)}"
-        if seen is None:
-            ready.note(f"{told}, and it is in {engine.endpoint}: set {variable}")
-        elif seen != image_id:
+        if resolved is None:
+            loading.note(f"{message}, but it is in {engine.endpoint}: set {variable}")
+        elif resolved != image_id:
             raise ImageAmbiguous(
-                f"{told}, which holds {seen.short}; {engine.endpoint} holds what was built,"
+                f"{message}, which holds {resolved.short}; {engine.endpoint} has the new build,"
                 f" {image_id.short}",
                 hint=f"run Skaffold with {variable}",
             )
-
-
-def _unseen(_: Event) -> None:
-    """Show nothing."""
-
-
-def _nothing() -> None:
-    pass

@@ -1,4 +1,4 @@
-"""The programs that build and push images, and which of them to take."""
+"""The programs that build and push images, and the choice between them."""
 
 from __future__ import annotations
 
@@ -16,34 +16,22 @@ from imgload.engines.endpoint import EngineKind
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.tools.dropins.install import on_path
-from imgload.tools.skaffold.process import Child, digest_in, read, scratch, started
+from imgload.tools.skaffold.process import Child, parse_digest, read, started, temporary_file
 from imgload.tools.skaffold.request import Request
 
 BuilderName = Literal["docker", "podman", "buildah"]
-BUILDERS: tuple[BuilderName, ...] = get_args(BuilderName)
-_KINDS: dict[BuilderName, EngineKind] = {
-    "docker": "docker",
-    "podman": "podman",
-    "buildah": "podman",
-}
-"""Whose store each builds into; Buildah and Podman share one."""
+_BUILDERS: tuple[BuilderName, ...] = get_args(BuilderName)
+_KINDS: dict[BuilderName, EngineKind]
+_KINDS = {"docker": "docker", "podman": "podman", "buildah": "podman"}
+"""The kind of engine whose store each builds into; Buildah and Podman share one."""
 
 
 @attrs.frozen
 class Recipe:
-    """How to build.
+    """How to build: a Dockerfile with its target stage and build arguments, or the user's command.
 
-    Args:
-        builder: which program to build with; None for the one that is here. Beside a command, the
-            one whose engine that builds in.
-        command: a build of the user's own, in place of a Dockerfile's.
-        file: the Dockerfile; None for the builder's default.
-        target: the stage of the Dockerfile to build; None for the last.
-        build_args: ``KEY=VALUE``, or ``KEY`` for that of the environment.
-
-    Raises:
-        UsageError: when a command is to get what only a Dockerfile's build knows.
-
+    The builder is None for an installed one; with a command, it is the program whose engine the
+    command builds in. Raises UsageError when a command is combined with options for a Dockerfile.
     """
 
     builder: BuilderName | None = None
@@ -53,31 +41,24 @@ class Recipe:
     build_args: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
-        if self.command and any(self.words()):
+        if self.command and any(self.options()):
             raise UsageError(
-                f"{next(self.words())} is for the build of a Dockerfile, and there is a COMMAND",
-                hint="give the command its own options, behind the --",
+                f"{next(self.options())} is only for the build of a Dockerfile, not for a COMMAND",
+                hint="add the command's own options after the --",
             )
 
-    def words(self) -> Iterator[str]:
-        """Yield the options of a Dockerfile's build as all three builders spell them."""
+    def options(self) -> Iterator[str]:
+        """Yield the options for a Dockerfile, the same for all three builders."""
         if self.file:
             yield f"--file={self.file}"
         if self.target:
             yield f"--target={self.target}"
-        yield from (f"--build-arg={each}" for each in self.build_args)
+        yield from (f"--build-arg={argument}" for argument in self.build_args)
 
 
 @attrs.frozen
 class Builder:
-    """A way to build and to push.
-
-    Args:
-        program: ``docker``, ``podman`` or ``buildah``.
-        engines: those whose store it may build into; one for Docker, whose client is pinned to it.
-        recipe: how to build.
-
-    """
+    """A program that builds and pushes, and the engines whose store it may build into."""
 
     program: BuilderName
     engines: tuple[Engine, ...]
@@ -87,112 +68,101 @@ class Builder:
     def building(
         self, request: Request, platforms: Sequence[Platform]
     ) -> Iterator[Callable[[], Digest | None]]:
-        """Start the build, and yield what waits for its end.
+        """Start the build, and yield a function that waits for its end.
 
-        That returns the image ID where the builder tells it, and raises BuildFailed. Whatever is
-        raised within ends the build.
+        The function returns the image ID if the builder reports it, and raises BuildFailed. Any
+        exception in the block ends the build.
         """
         if self.recipe.command:
             with started(self.recipe.command) as child:
-                yield partial(_finished, child)
+                yield partial(_finish, child)
             return
-        words = [*self.recipe.words(), *(f"--platform={each}" for each in platforms), "."]
-        start = [self.program, "build", f"--tag={request.image}"]
+        argv = [self.program, "build", f"--tag={request.image}", *self.recipe.options()]
+        argv += [*(f"--platform={platform}" for platform in platforms), "."]
         if self.program == "docker":
-            environ = pinned_to(self.engines[0])
-            with started([*start, *words], request.context, environ) as child:
-                yield partial(_finished, child)
+            with started(argv, request.context, docker_environ(self.engines[0])) as child:
+                yield partial(_finish, child)
             return
-        with scratch("image-id") as told:
-            argv = [*start, f"--iidfile={told}", *words]
+        with temporary_file("image-id") as file:
+            argv.insert(2, f"--iidfile={file}")
             with started(argv, request.context) as child:
-                yield partial(_finished, child, told)
+                yield partial(_finish, child, file)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether what was built shows without a look at what was there before."""
-        told = self.program != "docker" or self.engines[0].endpoint.kind == "docker"
-        return told and not self.recipe.command
+    def needs_snapshot(self) -> bool:
+        """Whether only a comparison with the images before the build shows the built one."""
+        in_podman = self.program == "docker" and self.engines[0].endpoint.kind == "podman"
+        return bool(self.recipe.command) or in_podman
 
     def pusher(self, engine: Engine) -> BuilderName:
-        """Return the program that pushes what an engine has."""
+        """Return the program that pushes an engine's image."""
         return engine.endpoint.kind if self.recipe.command else self.program
 
 
-def _finished(child: Child, told: Path | None = None) -> Digest | None:
+def _finish(child: Child, file: Path | None = None) -> Digest | None:
     child.finish()
-    return digest_in(told.read_text()) if told else None
+    return parse_digest(file.read_text()) if file else None
 
 
-def pinned_to(engine: Engine) -> dict[str, str]:
-    """Return what makes Docker's client use an engine, whatever its context is.
+def docker_environ(engine: Engine) -> dict[str, str]:
+    """Return the variables that make Docker's client use an engine, whatever its context is.
 
-    Over TLS it is left to itself: the certificates of a context are only used with that.
+    There are none for TLS: the client uses a context's certificates only with that context.
     """
     return {} if engine.endpoint.tls else {"DOCKER_HOST": engine.endpoint.url}
 
 
 def choose(recipe: Recipe, engines: Sequence[Engine]) -> Builder:
-    """Return the builder asked for, or the one whose program is here and whose engine answers.
+    """Return the requested builder, or the first installed one whose engine answers.
 
-    Docker comes first. A ``docker`` that is Podman in disguise counts as Podman.
-
-    Raises:
-        UsageError: when the program is not installed.
-        EngineUnreachable: when the engine that it builds into does not answer.
-
+    Docker comes first. A ``docker`` that is Podman counts as Podman. Raises UsageError when the
+    program is not installed, and EngineUnreachable when its engine does not answer.
     """
-    if recipe.command:
-        return _for_command(recipe, engines)
-    if recipe.builder is not None:
-        return _named(recipe.builder, recipe, engines)
-    for name in BUILDERS:
-        if _engines_of(name, engines) and _installed(name):
-            return _builder(name, recipe, engines)
-    if _installed("docker"):
-        return _builder("docker", recipe, engines)
-    there = " and ".join(str(engine.endpoint) for engine in engines)
-    raise UsageError(
-        f"nothing to build with: there is {there}, and no docker, podman or buildah on PATH for it",
-        hint="install one, or give your own command: imgload skaffold -- COMMAND...",
-    )
-
-
-def _for_command(recipe: Recipe, engines: Sequence[Engine]) -> Builder:
     name = recipe.builder
-    fitting = _engines_of(name, engines) if name else tuple(engines)
-    if name and not fitting:
+    if recipe.command:
+        matching = _engines_of(name, engines) if name else tuple(engines)
+    else:
+        name = _installed_builder(name) if name else _default(engines)
+        matching = _engines_of(name, engines)
+        if name == "docker":
+            matching = (matching or tuple(engines))[:1]  # DOCKER_HOST may lead to Podman
+    if name and not matching:
         raise _unreachable(name)
-    return Builder(name or fitting[0].endpoint.kind, fitting, recipe)
+    return Builder(name or matching[0].endpoint.kind, matching, recipe)
 
 
-def _named(name: BuilderName, recipe: Recipe, engines: Sequence[Engine]) -> Builder:
+def _installed_builder(name: BuilderName) -> BuilderName:
     if name == "docker" and any(on_path(name)) and not _installed(name):
-        return _named("podman", recipe, engines)
+        name = "podman"
     if not _installed(name):
         raise UsageError(
             f"--builder {name}: there is no {name} on PATH",
             hint="install it, or choose another one with --builder",
         )
-    return _builder(name, recipe, engines)
+    return name
 
 
-def _builder(name: BuilderName, recipe: Recipe, engines: Sequence[Engine]) -> Builder:
-    fitting = _engines_of(name, engines)
-    if name == "docker":
-        fitting = (fitting or tuple(engines))[:1]  # DOCKER_HOST may lead its client to Podman
-    if not fitting:
-        raise _unreachable(name)
-    return Builder(name, fitting, recipe)
+def _default(engines: Sequence[Engine]) -> BuilderName:
+    for name in _BUILDERS:
+        if _engines_of(name, engines) and _installed(name):
+            return name
+    if _installed("docker"):
+        return "docker"
+    available = " and ".join(str(engine.endpoint) for engine in engines)
+    raise UsageError(
+        f"no builder for {available}: there is no docker, podman or buildah on PATH",
+        hint="install one, or run your own command: imgload skaffold -- COMMAND...",
+    )
 
 
 def _unreachable(name: BuilderName) -> EngineUnreachable:
     kind = _KINDS[name]
-    start = "systemctl --user start podman.socket" if kind == "podman" else "docker info"
-    variable = "CONTAINER_HOST" if kind == "podman" else "DOCKER_HOST"
+    command, variable = "docker info", "DOCKER_HOST"
+    if kind == "podman":
+        command, variable = "systemctl --user start podman.socket", "CONTAINER_HOST"
     return EngineUnreachable(
-        f"--builder {name}: no {kind} engine answers, and the image is read from there",
-        hint=f"{start}; or name its socket: {variable}=unix:///path/to/{kind}.sock",
+        f"--builder {name}: no {kind} engine answers, and imgload reads the image from it",
+        hint=f"{command}; or set its socket: {variable}=unix:///path/to/{kind}.sock",
     )
 
 
@@ -201,18 +171,15 @@ def _engines_of(name: BuilderName, engines: Sequence[Engine]) -> tuple[Engine, .
 
 
 def _installed(name: BuilderName) -> bool:
-    """Whether a program is on PATH, and is what it is called."""
-    path = next(on_path(name), None)
-    return path is not None and (name != "docker" or not _is_podman(path))
+    """Whether a program is on PATH; a ``docker`` that is Podman does not count.
 
-
-def _is_podman(path: Path) -> bool:
-    """Whether a program called docker is Podman: ``podman-docker`` installs a script of that name.
-
-    Only a script is asked, since asking takes as long as inspecting ten images.
+    The package ``podman-docker`` installs a script of that name. Only a script is asked for its
+    version, since that takes as long as inspecting ten images.
     """
-    is_script = False
-    with suppress(OSError), path.open("rb") as program:  # it may be runnable only
+    path = next(on_path(name), None)
+    if path is None or name != "docker":
+        return path is not None
+    is_podman, is_script = path.resolve().name.startswith("podman"), False
+    with suppress(OSError), path.open("rb") as program:  # it may be executable, but not readable
         is_script = program.read(2) == b"#!"
-    linked = path.resolve().name.startswith("podman")
-    return linked or (is_script and "podman" in read([str(path), "--version"]).lower())
+    return not is_podman and not (is_script and "podman" in read([str(path), "--version"]).lower())

@@ -1,9 +1,9 @@
-"""What a build left, and where: told by what the engines had before and have afterwards."""
+"""Find a built image: compare the images in the engines before and after the build."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import attrs
@@ -16,107 +16,80 @@ from imgload.tools.skaffold.request import Request
 
 
 @attrs.frozen
-class Held:
-    """What one engine has under an image's name.
+class EngineSnapshot:
+    """The images under one name in an engine: the one that it resolves to, and all by full name.
 
-    Args:
-        engine: which one.
-        seen: the image that it takes the name for, or None.
-        by_name: the image under each full name that the name may mean there: Podman gives a short
-            one its ``localhost/`` or none, and takes it for either (podman #15974).
-
+    Podman stores a short name with the prefix ``localhost/`` or without, and resolves it to either
+    (podman #15974).
     """
 
     engine: Engine
-    seen: Digest | None
-    by_name: Mapping[str, Digest]
+    resolved: Digest | None = None
+    by_name: Mapping[str, Digest] = attrs.field(factory=dict)
 
     @classmethod
-    def by(cls, engine: Engine, request: Request) -> Held:
-        """Ask an engine."""
+    def take(cls, engine: Engine, request: Request) -> EngineSnapshot:
+        """Query an engine."""
         names = [str(request.reference)]
         if engine.endpoint.kind == "podman" and request.reference.short:
             names.append(str(request.reference.on_localhost()))
-        found = {name: image.target for name in names if (image := engine.find(name))}
-        seen = engine.find(request.image) if found else None
-        return cls(engine, seen.target if seen else None, found)
+        images = {name: image.target for name in names if (image := engine.find(name))}
+        resolved = engine.find(request.image) if images else None
+        return cls(engine, resolved.target if resolved else None, images)
 
-    def new(self, before: Held) -> set[Digest]:
-        """Return the images whose names are new or have moved since."""
+    def changes(self, before: EngineSnapshot) -> set[Digest]:
+        """Return the images whose names are new or have moved since another snapshot."""
         return {d for name, d in self.by_name.items() if before.by_name.get(name) != d}
 
 
-def look(engines: Sequence[Engine], request: Request) -> list[Held]:
-    """Ask all engines at once."""
-    return in_parallel([partial(Held.by, engine, request) for engine in engines])
+def take_snapshots(engines: Sequence[Engine], request: Request) -> list[EngineSnapshot]:
+    """Query all engines in parallel."""
+    return in_parallel([partial(EngineSnapshot.take, engine, request) for engine in engines])
 
 
-def nothing(engines: Sequence[Engine]) -> list[Held]:
-    """Return what engines have that are not asked."""
-    return [Held(engine, None, {}) for engine in engines]
+def find_built(
+    request: Request, before: Sequence[EngineSnapshot], image_id: Digest | None
+) -> tuple[Engine, Digest]:
+    """Return the engine that has the built image, and the engine's ID of the image.
 
-
-def settle(request: Request, before: Sequence[Held], told: Digest | None) -> tuple[Engine, Digest]:
-    """Return the engine that has what was just built, and what it calls the image's ID.
-
-    Args:
-        request: what was asked for.
-        before: what each engine had that the build may have gone into, where that says more than
-            what it has now.
-        told: the image ID, where the builder told it.
-
-    Raises:
-        ImageNotFound: when none has it: the build went elsewhere, or under another name.
-        ImageAmbiguous: when that cannot be told from older images of the name.
-
+    `before` has the snapshots from before the build, without images where a later snapshot is
+    enough; `image_id` is the image ID, if the builder reported it. Raises ImageNotFound when no
+    engine has the image, and ImageAmbiguous when older images of the name may be it, too.
     """
-    after = look([held.engine for held in before], request)
-    built = _built(after, before, told)
+    after = take_snapshots([snapshot.engine for snapshot in before], request)
+    built = _candidates(after, before, image_id)
     if not built:
-        raise _missing(after, request)
-    if len({held.seen for held, _ in built}) > 1:
-        raise _ambiguous(request, [held for held, _ in built])
-    held, images = built[0]
-    if held.seen is None or held.seen not in images:
-        raise _shadowed(request, held, images)
-    return held.engine, held.seen
+        endpoints = " and ".join(str(snapshot.engine.endpoint) for snapshot in after)
+        raise ImageNotFound(
+            f"the build has left no {request.image} in {endpoints}",
+            hint="tag the image $IMAGE, and set the socket of the engine that builds it:"
+            " DOCKER_HOST=unix:///path/to/docker.sock or CONTAINER_HOST=unix:///path/to/podman.sock",
+        )
+    images = {str(s.engine.endpoint): s.resolved for s, _ in built}
+    if len(set(images.values())) > 1:
+        both = ", and ".join(f"{e} has {d.short if d else 'none'}" for e, d in images.items())
+        raise ImageAmbiguous(
+            f"which {request.image} was built just now cannot be told: {both}",
+            hint="name the engine that the command uses: --builder docker or --builder podman",
+        )
+    snapshot, new = built[0]
+    engine, resolved = snapshot.engine, snapshot.resolved
+    if resolved is None or resolved not in new:
+        older = next((n for n, d in snapshot.by_name.items() if d == resolved), request.image)
+        raise ImageAmbiguous(
+            f"{engine.endpoint} takes {request.image} for an older image, {older}: the new one is"
+            f" {', '.join(digest.short for digest in new)}",
+            hint=f"remove the older one: {engine.name} rmi {shlex.quote(older)}",
+        )
+    return engine, resolved
 
 
-def _built(
-    after: Sequence[Held], before: Sequence[Held], told: Digest | None
-) -> list[tuple[Held, Collection[Digest]]]:
-    """Return the engines that may have the image, and which of theirs it may be."""
-    if told is not None:
-        return [(held, [told]) for held in after if told in held.by_name.values()]
-    news = [(held, held.new(old)) for held, old in zip(after, before, strict=True)]
-    changed = [(held, images) for held, images in news if images]
-    return [*changed] or [(held, [held.seen]) for held in after if held.seen]
-
-
-def _missing(held: Iterable[Held], request: Request) -> ImageNotFound:
-    places = " and ".join(str(each.engine.endpoint) for each in held)
-    return ImageNotFound(
-        f"the build has left no {request.image} in {places}",
-        hint="tag the image $IMAGE, and name the socket of the engine that it is built in:"
-        " DOCKER_HOST=unix:///path/to/docker.sock or CONTAINER_HOST=unix:///path/to/podman.sock",
-    )
-
-
-def _ambiguous(request: Request, held: Sequence[Held]) -> ImageAmbiguous:
-    both = ", and ".join(
-        f"{h.engine.endpoint} holds {h.seen.short if h.seen else ''}" for h in held
-    )
-    return ImageAmbiguous(
-        f"which {request.image} was built just now cannot be told: {both}",
-        hint="say where the command builds: --builder docker or --builder podman",
-    )
-
-
-def _shadowed(request: Request, held: Held, images: Iterable[Digest]) -> ImageAmbiguous:
-    new = ", ".join(image.short for image in images)
-    older = next((n for n, d in held.by_name.items() if d == held.seen), request.image)
-    return ImageAmbiguous(
-        f"{held.engine.endpoint} takes {request.image} for an older image, {older}: the new one is"
-        f" {new}",
-        hint=f"remove the older one: {held.engine.name} rmi {shlex.quote(older)}",
-    )
+def _candidates(
+    after: Sequence[EngineSnapshot], before: Sequence[EngineSnapshot], image_id: Digest | None
+) -> list[tuple[EngineSnapshot, Collection[Digest]]]:
+    """Return the engines that may have the image, and which of their images it may be."""
+    if image_id is not None:
+        return [(s, [image_id]) for s in after if image_id in s.by_name.values()]
+    changes = [(s, s.changes(old)) for s, old in zip(after, before, strict=True)]
+    changed = [(s, images) for s, images in changes if images]
+    return [*changed] or [(s, [s.resolved]) for s in after if s.resolved]

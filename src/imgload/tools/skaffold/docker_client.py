@@ -1,7 +1,7 @@
-"""The engine that Skaffold's Docker client talks to.
+"""The engine of Skaffold's Docker client, in which Skaffold looks for built images.
 
-That is ``DOCKER_HOST``, or what ``docker context inspect`` says, or the default socket
-(GoogleContainerTools/skaffold, pkg/skaffold/docker/client.go). It inspects there what was built.
+The client uses ``DOCKER_HOST``, else the address from ``docker context inspect``, else the default
+socket (GoogleContainerTools/skaffold, pkg/skaffold/docker/client.go).
 """
 
 from __future__ import annotations
@@ -16,13 +16,9 @@ DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 @attrs.frozen
 class Client:
-    """Where Skaffold looks for an engine.
+    """The address that Skaffold's Docker client uses, and the engine that answers there, if any.
 
-    Args:
-        url: the address.
-        origin: who says so, for messages.
-        endpoint: the engine that answers there, by the way that imgload takes to it; or None.
-
+    The origin is the variable or context that sets the address, for messages.
     """
 
     url: str
@@ -30,13 +26,13 @@ class Client:
     endpoint: Endpoint | None = None
 
     @classmethod
-    def of(cls, found: Discovery) -> Client:
-        """Return what Skaffold would take of what was found."""
-        tried = [a for a in found.attempts if a.candidate.kind == "docker" and not a.passed_over]
-        for attempt in tried:
-            place, endpoint = attempt.candidate, attempt.same_as or attempt.endpoint
-            if place.chosen:
-                return cls(place.url, place.origin, endpoint)
-            if place.url == DEFAULT_SOCKET:
-                return cls(place.url, "the default", endpoint)
+    def of(cls, discovery: Discovery) -> Client:
+        """Return the address that Skaffold's Docker client chooses."""
+        for attempt in discovery.attempts:
+            candidate, endpoint = attempt.candidate, attempt.same_as or attempt.endpoint
+            if candidate.kind == "docker" and not attempt.passed_over:
+                if candidate.chosen:
+                    return cls(candidate.url, candidate.origin, endpoint)
+                if candidate.url == DEFAULT_SOCKET:
+                    return cls(candidate.url, "the default", endpoint)
         return cls(DEFAULT_SOCKET, "the default")

@@ -1,4 +1,4 @@
-"""Running a build as a child process, and stopping it with all that it started."""
+"""Run a build as a child process, and stop it with all processes that it started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -20,68 +19,63 @@ from imgload.core.temporary import TemporaryFolder
 from imgload.oci.digest import Digest
 
 _GRACE_SECONDS = 0.8
-"""Skaffold kills its builder two seconds after SIGINT: by then the child must be gone."""
+"""Skaffold kills its builder two seconds after SIGINT; the child must have ended by then."""
 _POLL_SECONDS = 0.02
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
-_ASIDE_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
 def run(
     argv: Sequence[str], folder: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> None:
-    """Run a program to its end; its output goes where this process's goes.
+    """Run a program to its end; its output goes to this process's stdout and stderr.
 
-    Args:
-        argv: the program and its arguments; no shell reads them.
-        folder: where to run it; None for here.
-        environ: variables beside those of this process.
-
-    Raises:
-        BuildFailed: when its exit status is not 0.
-        UsageError: when there is no such program.
-
+    No shell parses the arguments. `environ` is added to this process's environment. Raises
+    UsageError when there is no such program, and BuildFailed when its exit status is not 0.
     """
     with started(argv, folder, environ) as child:
         child.finish()
 
 
 def run_and_read(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
-    """Run a program as `run` does, and return what it wrote to stdout, too."""
-    said = bytearray()
+    """Run a program like `run`, and also return its stdout."""
+    output = bytearray()
     with started(argv, None, environ, subprocess.PIPE) as child:
-        assert child.process.stdout  # noqa: S101 - it was asked for
-        while piece := os.read(child.process.stdout.fileno(), 1 << 16):
-            os.write(1, piece)
-            said += piece
+        assert child.process.stdout  # noqa: S101 - a pipe, see above
+        while chunk := os.read(child.process.stdout.fileno(), 1 << 16):
+            os.write(1, chunk)
+            output += chunk
         child.finish()
-    return said.decode(errors="replace")
+    return output.decode(errors="replace")
 
 
 def read(argv: Sequence[str]) -> str:
-    """Run a program aside, shown to nobody, and return its output; nothing when it fails."""
-    with suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(  # noqa: S603 - found on PATH
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_ASIDE_SECONDS, check=False
+    """Return the stdout of a program without showing it; empty if the program fails."""
+    with suppress(OSError, subprocess.SubprocessError):
+        output = subprocess.check_output(  # noqa: S603 - found on PATH
+            argv,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_TIMEOUT_SECONDS,
         )
-        return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
+        return output.decode(errors="replace")
     return ""
 
 
 @attrs.frozen
 class Child:
-    """A program that runs."""
+    """A running program."""
 
     argv: Sequence[str]
     process: subprocess.Popen[bytes]
 
     def finish(self) -> None:
-        """Wait for its end.
-
-        Raises:
-            BuildFailed: when its exit status is not 0.
-
-        """
-        _require_success(self.argv, self.process.wait())
+        """Wait for its end; BuildFailed if its exit status is not 0."""
+        if status := self.process.wait():
+            name = (
+                f"exit status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
+            )
+            message = f"{' '.join(self.argv[:2])} failed with {name}"
+            raise BuildFailed(message, hint="its own messages stand above")
 
 
 @contextmanager
@@ -91,13 +85,10 @@ def started(
     environ: Mapping[str, str] | None = None,
     stdout: int | None = None,
 ) -> Iterator[Child]:
-    """Start a program as `run` does, in a process group of its own.
-
-    Whatever is raised within ends the whole group.
-    """
-    signals = _HeldBack()
+    """Start a program like `run`, in its own process group; any exception ends the whole group."""
+    signals = _DeferredSignals()
     try:
-        process = subprocess.Popen(  # noqa: S603 - what the user asked to be run
+        process = subprocess.Popen(  # noqa: S603 - the user's command
             argv,
             cwd=folder,
             env={**os.environ, **(environ or {})},
@@ -109,7 +100,7 @@ def started(
         signals.release()
         raise UsageError(
             f"cannot run {argv[0]!r}: {error.strerror or error}",
-            hint="is it installed, executable, and on PATH? try: command -v "
+            hint="check that it is installed, executable and on PATH: command -v "
             + shlex.quote(argv[0]),
         ) from error
     try:
@@ -123,39 +114,28 @@ def started(
             process.stdout.close()
 
 
-class _HeldBack:
-    """SIGINT and SIGTERM until they are released: what is not known yet cannot be stopped."""
+class _DeferredSignals:
+    """Defers SIGINT and SIGTERM while a child starts: until Popen returns, nothing can stop it."""
 
     def __init__(self) -> None:
-        self._came: list[int] = []
-        self._handlers = {number: self._hold(number) for number in _STOPPING if _in_main_thread()}
+        self._pending: list[int] = []
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+        self._handlers = {number: signal.signal(number, self._defer) for number in numbers}
 
-    def _hold(self, number: int) -> Any:
-        return signal.signal(number, lambda number, _frame: self._came.append(number))
+    def _defer(self, number: int, _frame: object) -> None:
+        self._pending.append(number)
 
     def release(self) -> None:
-        """Give the signals back to whom they belong, with the first that came meanwhile."""
+        """Restore the handlers, and raise the first deferred signal."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
-        if self._came:
-            signal.raise_signal(self._came[0])
-
-
-def _in_main_thread() -> bool:
-    """Whether signals can be handled here at all."""
-    return threading.current_thread() is threading.main_thread()
-
-
-def _require_success(argv: Sequence[str], status: int) -> None:
-    if status == 0:
-        return
-    command = " ".join(argv[:2])
-    how = f"exit status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
-    raise BuildFailed(f"{command} failed with {how}", hint="its own messages stand above")
+        if self._pending:
+            signal.raise_signal(self._pending[0])
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Send SIGINT to the whole group, as Ctrl-C would, and SIGKILL to what is left of it."""
+    """Send SIGINT to the process group, like Ctrl-C, and SIGKILL if some process remains."""
     deadline = time.monotonic() + _GRACE_SECONDS
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGINT)
@@ -168,8 +148,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def scratch(name: str) -> Iterator[Path]:
-    """Yield the path of an empty file that a child may write, and that is gone afterwards."""
+def temporary_file(name: str) -> Iterator[Path]:
+    """Yield the path of an empty file for a child to write to, and remove it afterwards."""
     folder = TemporaryFolder.make()
     try:
         path = folder.path / name
@@ -179,8 +159,8 @@ def scratch(name: str) -> Iterator[Path]:
         folder.remove()
 
 
-def digest_in(text: str) -> Digest | None:
-    """Return the digest or image ID that a child wrote, or None."""
+def parse_digest(text: str) -> Digest | None:
+    """Return the digest or image ID in a child's output, or None."""
     with suppress(ArchiveInvalid):
         return Digest.from_engine_id(text.strip())
     return None

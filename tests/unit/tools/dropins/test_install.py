@@ -1,4 +1,4 @@
-"""The real program on PATH, and ours before it."""
+"""Drop-ins on PATH, and the real programs behind them."""
 
 import os
 import subprocess
@@ -49,8 +49,7 @@ def call(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_real_one_is_the_first_that_is_not_ours(on_path: OnPath) -> None:
-    """Ours may be there twice, or by a link; what cannot be run is passed over."""
+def test_find_real_skips_drop_ins_links_to_them_and_non_programs(on_path: OnPath) -> None:
     first, second, third, fourth, last = on_path(*"abcde")
     install("kind", TAKES, first)
     (second / "kind").symlink_to(first / "kind")
@@ -61,8 +60,8 @@ def test_the_real_one_is_the_first_that_is_not_ours(on_path: OnPath) -> None:
     assert find_real("kind") == last / "kind"
 
 
-def test_a_call_that_is_not_ours_is_the_real_ones(on_path: OnPath) -> None:
-    """Arguments, output and exit status are untouched."""
+def test_drop_in_passes_other_commands_to_the_real_program(on_path: OnPath) -> None:
+    """Arguments, output and exit status are unchanged."""
     first, last = on_path("a", "b")
     install("kind", TAKES, first)
     write(last)
@@ -72,8 +71,8 @@ def test_a_call_that_is_not_ours_is_the_real_ones(on_path: OnPath) -> None:
     assert done.stdout == f"real: {' '.join(words)}\n"
 
 
-def test_the_real_one_gets_signals_and_files_as_it_would_have(on_path: OnPath) -> None:
-    """Python ignores SIGPIPE, and what it execs would inherit that."""
+def test_real_program_gets_stdin_and_default_signal_handlers(on_path: OnPath) -> None:
+    """Python ignores SIGPIPE, and exec would pass that on."""
     first, last = on_path("a", "b")
     install("kind", TAKES, first)
     write(last, "#!/bin/sh\ngrep SigIgn /proc/self/status\ncat\n")
@@ -93,8 +92,7 @@ def test_the_real_one_gets_signals_and_files_as_it_would_have(on_path: OnPath) -
 @pytest.mark.parametrize(
     "text", ['#!/bin/sh\nexec kind "$@"\n', '#!/bin/sh\nkind "$@"\n'], ids=["exec", "call"]
 )
-def test_a_program_that_leads_back_to_us_is_no_endless_loop(on_path: OnPath, text: str) -> None:
-    """A wrapper of the user's own, say, that was written for the real one."""
+def test_drop_in_stops_an_endless_loop_through_a_wrapper(on_path: OnPath, text: str) -> None:
     first, last = on_path("a", "b")
     install("kind", TAKES, first)
     wrapper = write(last, text)
@@ -103,8 +101,7 @@ def test_a_program_that_leads_back_to_us_is_no_endless_loop(on_path: OnPath, tex
     assert f"{wrapper} is not the real program" in done.stderr
 
 
-def test_without_the_real_one_it_says_where_to_get_it(on_path: OnPath) -> None:
-    """With the status of a command that is not found."""
+def test_drop_in_exits_with_127_without_the_real_program(on_path: OnPath) -> None:
     [first] = on_path("a")
     install("kind", TAKES, first)
     done = call("get", "clusters")
@@ -114,8 +111,8 @@ def test_without_the_real_one_it_says_where_to_get_it(on_path: OnPath) -> None:
     assert call("load", "--help").returncode == 0
 
 
-def test_what_cannot_be_run_is_named(on_path: OnPath) -> None:
-    """A file without #! is no program."""
+def test_drop_in_names_a_real_program_that_cannot_run(on_path: OnPath) -> None:
+    """A file without #! cannot be executed."""
     first, last = on_path("a", "b")
     install("kind", TAKES, first)
     broken = write(last, "echo hello\n")
@@ -124,10 +121,9 @@ def test_what_cannot_be_run_is_named(on_path: OnPath) -> None:
     assert f"cannot run {broken}" in done.stderr
 
 
-def test_an_empty_part_of_path_is_the_working_folder(
+def test_find_real_treats_an_empty_path_entry_as_the_working_folder(
     on_path: OnPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for a shell."""
     [folder] = on_path("a")
     write(folder)
     monkeypatch.chdir(folder)
@@ -135,10 +131,10 @@ def test_an_empty_part_of_path_is_the_working_folder(
     assert find_real("kind") == Path("kind")
 
 
-def test_files_in_the_working_folder_are_not_imported(
+def test_drop_in_imports_nothing_from_the_working_folder(
     on_path: OnPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A project may have a click.py, and kind is called there."""
+    """A project may have a click.py."""
     [first] = on_path("a")
     install("kind", TAKES, first)
     (tmp_path / "click.py").write_text("raise SystemExit('imported')")
@@ -147,20 +143,17 @@ def test_files_in_the_working_folder_are_not_imported(
 
 
 @pytest.mark.parametrize("name", ["with space", "it's", "$HOME;`x`"])
-def test_any_folder_will_do(on_path: OnPath, name: str) -> None:
-    """Nothing in its name is taken for shell."""
+def test_install_quotes_the_folder_for_the_shell(on_path: OnPath, name: str) -> None:
     [first] = on_path(name)
-    told = install("kind", TAKES, first)
-    assert told == [
-        f"{first}/kind: imgload does `kind load`, and there is no kind for anything else"
-    ]
+    messages = install("kind", TAKES, first)
+    assert messages == [f"{first}/kind: imgload does `kind load`, and no other kind is on PATH"]
     assert call("load", "-h").returncode == 0
 
 
-def test_a_program_whose_imgload_is_gone_says_so(
+def test_drop_in_explains_a_missing_python(
     on_path: OnPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The environment it was made in may have been deleted."""
+    """Its virtual environment may have been deleted."""
     [first] = on_path("a")
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     install("kind", TAKES, first)
@@ -170,22 +163,20 @@ def test_a_program_whose_imgload_is_gone_says_so(
     assert str(first / "kind") in done.stderr
 
 
-def test_what_to_do_about_path_is_said(on_path: OnPath) -> None:
-    """Where the folder is not on it, or too late."""
+def test_install_explains_the_order_on_path(on_path: OnPath) -> None:
     before, real, after = on_path("a", "b", "c")
     program = write(real)
     assert len(install("kind", TAKES, before)) == 1
     uninstall("kind", before)
     for folder in (after, write(before.parent / "elsewhere").parent):
         (folder / "kind").unlink(missing_ok=True)
-        told = install("kind", TAKES, folder)
-        assert str(program) in told[0]
-        assert f"before {real}" in told[1]
-        assert told[2] == f"  export PATH={folder}:$PATH"
+        messages = install("kind", TAKES, folder)
+        assert str(program) in messages[0]
+        assert f"before {real}" in messages[1]
+        assert messages[2] == f"  export PATH={folder}:$PATH"
 
 
-def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
-    """Neither overwritten nor removed, nor what a link leads to."""
+def test_install_and_uninstall_leave_other_files_and_links_alone(tmp_path: Path) -> None:
     real = write(tmp_path / "a")
     links, ours = tmp_path / "b", tmp_path / "c"
     ours.mkdir()
@@ -204,8 +195,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     assert is_ours(ours / "kind")
 
 
-def test_it_is_written_again_and_taken_away(tmp_path: Path) -> None:
-    """Anew by another imgload; nothing else is left in the folder."""
+def test_install_overwrites_a_drop_in_and_uninstall_removes_it(tmp_path: Path) -> None:
     path = tmp_path / "kind"
     install("kind", TAKES, tmp_path)
     text = path.read_text()
@@ -215,16 +205,16 @@ def test_it_is_written_again_and_taken_away(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o755
     assert uninstall("kind", tmp_path) == path
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UsageError, match="is not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         uninstall("kind", tmp_path)
 
 
-def test_a_folder_that_is_none_is_not_made(tmp_path: Path) -> None:
-    """It may be a slip of the finger."""
+def test_install_does_not_create_a_missing_folder(tmp_path: Path) -> None:
+    """It may be a typo."""
     with pytest.raises(UsageError, match="no such folder") as raised:
         install("kind", TAKES, tmp_path / "x")
     assert raised.value.hint == f"mkdir -p {tmp_path}/x"
     with pytest.raises(UsageError, match="no such folder") as raised:
         uninstall("kind", tmp_path / "x")
-    assert raised.value.hint == "see which there are: type -a kind"
+    assert raised.value.hint == "list the programs with that name: type -a kind"
     assert not (tmp_path / "x").exists()

@@ -1,4 +1,4 @@
-"""What a command line means to k3d; the answers of the real one (5.9) to the same are beside."""
+"""Command lines of k3d; the expectations are the results of the real k3d 5.9."""
 
 import os
 import shlex
@@ -9,8 +9,7 @@ import pytest
 from imgload.core.errors import UsageError
 from imgload.loader.events import SendingStarted
 from imgload.loader.report import Report
-from imgload.tools.dropins.k3d import K3d
-from imgload.tools.dropins.k3d_messages import K3dStory
+from imgload.tools.dropins.k3d import K3d, K3dStory
 from imgload.tools.dropins.tool import HandOver, Help, Request
 
 BOOL = "strconv.ParseBool: parsing"
@@ -46,11 +45,10 @@ def understand(line: str) -> Request | Help | HandOver:
         ("image import x --help=false", "k3s-default"),
     ],
 )
-def test_the_cluster_is_the_one_that_k3d_looks_for(line: str, cluster: str) -> None:
-    """In any place and spelling."""
-    asked = understand(line)
-    assert isinstance(asked, Request)
-    assert asked.clusters == (cluster,)
+def test_understand_finds_the_cluster_in_any_position_and_spelling(line: str, cluster: str) -> None:
+    request = understand(line)
+    assert isinstance(request, Request)
+    assert request.clusters == (cluster,)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +71,7 @@ def test_the_cluster_is_the_one_that_k3d_looks_for(line: str, cluster: str) -> N
         ("image import x --mode nope", "Unknown image loading mode 'nope'"),
     ],
 )
-def test_what_k3d_refuses_is_refused_in_its_words(line: str, message: str) -> None:
-    """With the exit status 1."""
+def test_understand_refuses_with_k3ds_messages(line: str, message: str) -> None:
     with pytest.raises(UsageError) as raised:
         understand(line)
     assert raised.value.message.startswith(message)
@@ -96,24 +93,22 @@ def test_what_k3d_refuses_is_refused_in_its_words(line: str, message: str) -> No
         "help image import",
     ],
 )
-def test_whatever_is_no_import_is_the_real_k3ds(line: str) -> None:
-    """Also what k3d would call wrong usage."""
+def test_understand_hands_over_all_other_commands(line: str) -> None:
     assert understand(line) == HandOver()
 
 
-def test_help_is_there_without_the_real_k3d() -> None:
-    """It names k3d's flags, and what became of them."""
-    shown = understand("images load -h")
-    assert isinstance(shown, Help)
-    assert not shown.error
+def test_understand_returns_help_with_k3ds_flags() -> None:
+    help_text = understand("images load -h")
+    assert isinstance(help_text, Help)
+    assert not help_text.error
     for flag in ("-c, --cluster", "-k, --keep-tarball", "-t, --keep-tools", "-m, --mode"):
-        assert flag in shown.text
+        assert flag in help_text.text
 
 
-def test_a_file_comes_before_an_image_of_its_name(
+def test_understand_prefers_a_file_to_an_image_of_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder does not; and - is standard input only when it stands alone."""
+    """A folder does not count, and - is standard input only on its own."""
     monkeypatch.chdir(tmp_path)
     Path("app").write_bytes(b"")
     os.mkdir("db")  # noqa: PTH102 - as short as the rest
@@ -123,15 +118,13 @@ def test_a_file_comes_before_an_image_of_its_name(
 
 
 @pytest.mark.parametrize(("flag", "verbosity"), [("--verbose", 1), ("--trace", 1), ("", 0)])
-def test_verbose_shows_the_proof(flag: str, verbosity: int) -> None:
-    """Nothing else has to be said: k3d's own debug output is about what is not done here."""
-    asked = understand(f"image import x {flag}")
-    assert isinstance(asked, Request)
-    assert asked.verbosity == verbosity
+def test_verbose_shows_the_verification(flag: str, verbosity: int) -> None:
+    request = understand(f"image import x {flag}")
+    assert isinstance(request, Request)
+    assert request.verbosity == verbosity
 
 
-def test_an_import_is_told_in_k3ds_words() -> None:
-    """Node by node."""
+def test_story_uses_k3ds_messages() -> None:
     story = K3dStory()
     [line] = story.tell(SendingStarted("k3d-a-server-0", ("app:1", "db:1"), 1))
     assert line == "Importing images '[app:1 db:1]' into node 'k3d-a-server-0'..."

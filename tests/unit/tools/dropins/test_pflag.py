@@ -1,4 +1,4 @@
-"""Command lines, read by cobra's and pflag's rules; the real kind is beside it in tests/engine."""
+"""Command lines by the rules of cobra and pflag; tests/engine compares them with the real kind."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -8,21 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.core.errors import UsageError
-from imgload.tools.dropins.pflag import Command, Flag, Given, find, parse, parse_known
+from imgload.tools.dropins.pflag import Command, Flag, ParsedArgs, find, parse, parse_known
 
 NAME, NODES = Flag("name", "n"), Flag("nodes", "", "list")
-CLUSTER, LEVEL = Flag("cluster", "c", "strings"), Flag("verbosity", "v", "int32")
+CLUSTER, LEVEL = Flag("cluster", "c"), Flag("verbosity", "v", "int32")
 QUIET, KEEP = Flag("quiet", "q", "bool"), Flag("keep", "k", "bool")
 LEAF = Command(("leaf", "alias"), (NAME, NODES, CLUSTER, KEEP))
-ROOT = Command(("root",), shared=(LEVEL, QUIET), below=(Command(("branch",), below=(LEAF,)),))
+ROOT = Command(
+    ("root",), shared=(LEVEL, QUIET), subcommands=(Command(("branch",), subcommands=(LEAF,)),)
+)
 LINE = st.lists(st.text(st.sampled_from("-=nvqkch,\"'a1 \n"), max_size=6), max_size=6)
 
 
-def read(*arguments: str) -> Given:
+def read(*arguments: str) -> ParsedArgs:
     return parse((ROOT, LEAF), arguments)
 
 
-def found(*arguments: str) -> tuple[str, list[str]]:
+def find_command(*arguments: str) -> tuple[str, list[str]]:
     path, rest = find(ROOT, arguments)
     return path[-1].name, rest
 
@@ -45,19 +47,18 @@ def found(*arguments: str) -> tuple[str, list[str]]:
         (["--help", "branch", "leaf"], "root", ["--help", "branch", "leaf"]),
     ],
 )
-def test_a_command_is_the_first_word_that_is_no_flags_value(
+def test_find_skips_flags_and_their_values(
     arguments: list[str], name: str, rest: list[str]
 ) -> None:
-    """An unknown flag is taken for one with a value, and eats the word behind it."""
-    assert found(*arguments) == (name, rest)
+    """An unknown flag counts as one with a value."""
+    assert find_command(*arguments) == (name, rest)
 
 
 @pytest.mark.parametrize(
     "arguments",
     [["-n", "a"], ["-na"], ["-n=a"], ["--name", "a"], ["--name=a"], ["-qn", "a"], ["-kqna"]],
 )
-def test_a_value_may_be_written_in_many_ways(arguments: list[str]) -> None:
-    """Behind a flag, with or without a space or an equals sign, and behind other letters."""
+def test_parse_accepts_all_spellings_of_a_value(arguments: list[str]) -> None:
     assert read("x", *arguments, "y").last("name", "") == "a"
     assert read("x", *arguments, "y").words == ("x", "y")
 
@@ -85,10 +86,10 @@ def test_a_value_may_be_written_in_many_ways(arguments: list[str]) -> None:
         (["-v2147483647"], "verbosity", (2147483647,)),
     ],
 )
-def test_values_are_what_go_makes_of_them(
+def test_parse_converts_values_like_go(
     arguments: list[str], flag: str, values: tuple[object, ...]
 ) -> None:
-    """Numbers with a base, lists with commas and quotes, and a value may look like a flag."""
+    """Numbers with a base, lists with commas and quotes; a value may look like a flag."""
     assert read(*arguments).flags[flag] == values
 
 
@@ -115,15 +116,13 @@ def test_values_are_what_go_makes_of_them(
         (["--nodes", '"a'], 'invalid argument "\\"a" for "--nodes" flag: '),
     ],
 )
-def test_what_is_wrong_is_said_as_pflag_says_it(arguments: list[str], message: str) -> None:
-    """Whoever looks for kind's message finds it."""
+def test_parse_fails_with_pflags_messages(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError) as raised:
         read(*arguments)
     assert raised.value.message.startswith(message)
 
 
-def test_two_dashes_end_the_flags() -> None:
-    """One dash is a word."""
+def test_parse_treats_all_arguments_after_two_dashes_as_words() -> None:
     assert read("-", "a", "--", "-q", "--").words == ("-", "a", "-q", "--")
 
 
@@ -143,8 +142,8 @@ def test_two_dashes_end_the_flags() -> None:
         (["--other"], False),
     ],
 )
-def test_one_flag_is_found_among_others(arguments: list[str], quiet: bool) -> None:  # noqa: FBT001
-    """As kind looks for ``--quiet`` before it knows any other."""
+def test_parse_known_finds_one_flag_among_others(arguments: list[str], quiet: bool) -> None:  # noqa: FBT001
+    """kind looks for ``--quiet`` before it knows any other flag."""
     assert parse_known(arguments, QUIET).last("quiet", default=False) is quiet
 
 
@@ -155,8 +154,7 @@ def is_part(words: Iterable[str], line: Iterable[str]) -> bool:
 
 
 @given(LINE)
-def test_any_line_is_understood_or_refused(line: list[str]) -> None:
-    """With no other error, whatever is typed, and no word is made up or moved."""
+def test_parse_raises_no_other_error_and_invents_no_word(line: list[str]) -> None:
     path, rest = find(ROOT, line)
     assert len(path) - 1 + len(rest) == len(line)
     assert is_part(rest, line)
@@ -174,8 +172,7 @@ WORD = st.text(st.sampled_from("ab="), max_size=3).map(lambda word: (None, word)
 
 
 @given(st.lists(st.one_of(NAMED, WORD), max_size=6))
-def test_flags_and_words_stand_in_any_order(pieces: list[tuple[str | None, ...]]) -> None:
-    """What is read is what was put together."""
+def test_parse_accepts_flags_and_words_in_any_order(pieces: list[tuple[str | None, ...]]) -> None:
     line = [text for piece in pieces for text in piece[1:] if text is not None]
     names = tuple(piece[0] for piece in pieces if piece[0] is not None)
     words = tuple(piece[1] for piece in pieces if piece[0] is None)

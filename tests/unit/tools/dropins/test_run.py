@@ -1,4 +1,4 @@
-"""Whose image is taken, and what is loaded in which order."""
+"""The choice between different images in several engines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +27,8 @@ def taken(sources: Sequence[EngineSource], near: EngineSource) -> tuple[Digest |
     return found.image_id, events
 
 
-def test_the_engine_that_runs_the_cluster_wins(tmp_path: Path) -> None:
-    """Over another with another image, which is said: the one may be the older."""
+def test_prefer_takes_the_image_of_the_clusters_engine(tmp_path: Path) -> None:
+    """A note names the other engine, whose image may be newer."""
     docker, podman = source(tmp_path, "docker", "one"), source(tmp_path, "podman", "two")
     for near, content in ((docker, b"one"), (podman, b"two")):
         image_id, [event] = taken([docker, podman], near)
@@ -38,20 +38,17 @@ def test_the_engine_that_runs_the_cluster_wins(tmp_path: Path) -> None:
         assert podman.address in event.text
 
 
-def test_an_image_that_only_the_other_has_is_taken_from_there(tmp_path: Path) -> None:
-    """kind would not find it, or ask the wrong one."""
+def test_prefer_takes_the_image_of_the_only_engine_that_has_it(tmp_path: Path) -> None:
     docker, podman = source(tmp_path, "docker", None), source(tmp_path, "podman", "two")
     assert taken([docker, podman], docker) == (Digest.of(b"two"), [])
 
 
-def test_the_same_image_in_both_is_nothing_to_talk_about(tmp_path: Path) -> None:
-    """It does not matter where it comes from."""
+def test_prefer_notes_nothing_for_identical_images(tmp_path: Path) -> None:
     docker, podman = source(tmp_path, "docker", "one"), source(tmp_path, "podman", "one")
     assert taken([docker, podman], podman) == (Digest.of(b"one"), [])
 
 
-def test_two_others_with_different_images_are_no_guess(tmp_path: Path) -> None:
-    """The error tells the command that can say which."""
+def test_prefer_refuses_to_guess_between_two_other_engines(tmp_path: Path) -> None:
     docker, podman = source(tmp_path, "docker", "one"), source(tmp_path, "podman", "two")
     near = source(tmp_path / "elsewhere", "docker", None)
     with pytest.raises(ImageAmbiguous) as raised:
@@ -59,8 +56,7 @@ def test_two_others_with_different_images_are_no_guess(tmp_path: Path) -> None:
     assert f"imgload load app:v1 --from {docker.address}" in raised.value.hint
 
 
-def test_an_image_that_nobody_has_is_named_as_it_was_typed(tmp_path: Path) -> None:
-    """For kind's own message."""
+def test_a_missing_image_is_named_as_typed(tmp_path: Path) -> None:
     with pytest.raises(ImageNotFound) as raised:
         taken([source(tmp_path, "docker", None)], source(tmp_path, "docker", None))
     assert raised.value.image == "app:v1"

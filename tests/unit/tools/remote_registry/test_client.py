@@ -1,4 +1,4 @@
-"""A registry that does not behave, over real HTTP."""
+"""A RegistryClient and registries that fail or misbehave, over real HTTP."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from imgload.core.errors import ArchiveInvalid, RegistryError
 from imgload.oci.digest import Digest
 from imgload.oci.document import DOCKER_MANIFEST, INDEX, MANIFEST
-from imgload.tools.remote_registry.client import RegistryClient, Uploading, media_type
-from imgload.tools.remote_registry.forward import Passing
+from imgload.tools.remote_registry.client import BlobUpload, RegistryClient, media_type
+from imgload.tools.remote_registry.forward import ForwardingSink
 from imgload.tools.remote_registry.url import RegistryUrl
 
 BLOB = Digest.of(b"blob")
@@ -51,8 +51,7 @@ def says(status: int, body: bytes = b"", **headers: str) -> Reply:
     return reply
 
 
-def test_nobody_there_is_told_with_what_to_try() -> None:
-    """Instead of a traceback."""
+def test_check_reports_a_refused_connection() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = RegistryUrl("http", f"127.0.0.1:{taken.getsockname()[1]}")
@@ -61,8 +60,8 @@ def test_nobody_there_is_told_with_what_to_try() -> None:
     assert caught.value.hint.endswith(f"curl {url}/v2/")
 
 
-def test_a_registrys_own_words_are_told() -> None:
-    """OCI distribution spec, error codes."""
+def test_errors_include_the_registrys_message() -> None:
+    """OCI distribution spec, "Error Codes"."""
     body = b'{"errors": [{"code": "DENIED", "message": "read only"}]}'
     with (
         answering(says(403, body)) as client,
@@ -74,31 +73,28 @@ def test_a_registrys_own_words_are_told() -> None:
 @pytest.mark.parametrize(
     "body", [b"<html>", b'{"errors": 1}', b'{"errors": [1]}', b"\xff\x00", b"[" * 100_000]
 )
-def test_whatever_else_answers_is_told(body: bytes) -> None:
-    """A web server is no registry."""
+def test_errors_include_the_status_of_a_server_that_is_no_registry(body: bytes) -> None:
     with answering(says(404, body)) as client, pytest.raises(RegistryError, match="status 404"):
         client.check()
 
 
-def test_a_log_in_is_not_supported() -> None:
-    """And what does support it is named."""
+def test_an_unauthorized_request_suggests_docker_push() -> None:
     with answering(says(401)) as client, pytest.raises(RegistryError) as caught:
         client.check()
     assert "docker push" in caught.value.hint
 
 
 @pytest.mark.parametrize("location", ["http://elsewhere:80/v2/x", "//elsewhere/x", ""])
-def test_an_upload_goes_to_no_other_host(location: str) -> None:
-    """A layer is not handed to whoever a registry names."""
+def test_upload_refuses_a_redirect_to_another_host(location: str) -> None:
+    """Layers must not go to a host that a registry names."""
     with (
         answering(says(202, Location=location)) as client,
-        pytest.raises(RegistryError, match="sends the upload on"),
+        pytest.raises(RegistryError, match="redirects the upload"),
     ):
         client.upload("app")
 
 
-def test_an_endless_answer_is_given_up() -> None:
-    """A manifest has 8 MiB at most."""
+def test_manifest_refuses_a_response_beyond_8_mib() -> None:
     with (
         answering(says(200, bytes((8 << 20) + 1))) as client,
         pytest.raises(RegistryError, match="more than"),
@@ -106,14 +102,12 @@ def test_an_endless_answer_is_given_up() -> None:
         client.manifest("app", "dev")
 
 
-def write_for_ever(upload: Uploading) -> None:
+def write_for_ever(upload: BlobUpload) -> None:
     for _ in range(200):
         upload.write(bytes(1 << 20))
 
 
-def test_a_registry_that_breaks_off_breaks_the_upload() -> None:
-    """In the middle of a blob."""
-
+def test_write_fails_when_the_registry_closes_the_connection() -> None:
     def reply(handler: BaseHTTPRequestHandler) -> None:
         if handler.command == "POST":
             says(202, Location="/v2/app/blobs/uploads/1?state=a")(handler)
@@ -126,14 +120,14 @@ def test_a_registry_that_breaks_off_breaks_the_upload() -> None:
         upload.abandon()
 
 
-def test_the_first_error_is_kept() -> None:
-    """An engine says of it only that its push failed."""
+def test_forwarding_sink_keeps_the_first_error() -> None:
+    """An engine reports only that its push failed."""
     with answering(says(500, b"disk full")) as client:
-        passing = Passing(client, "app")
-        for ask in (lambda: passing.upload(None, None), lambda: passing.size_of(BLOB)):
+        sink = ForwardingSink(client, "app")
+        for ask in (lambda: sink.upload(None, None), lambda: sink.size_of(BLOB)):
             with pytest.raises(RegistryError):
                 ask()
-        assert "beginning an upload: status 500 disk full" in str(passing.error)
+        assert "beginning an upload: status 500 disk full" in str(sink.error)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +140,11 @@ def test_the_first_error_is_kept() -> None:
         (b'{"mediaType": 5, "manifests": []}', INDEX),
     ],
 )
-def test_a_manifest_is_called_what_it_is(raw: bytes, kind: str) -> None:
-    """What it says goes into a header only if it is one of four."""
+def test_media_type_is_one_of_four(raw: bytes, kind: str) -> None:
+    """A document's own value goes into a header only if it is one of them."""
     assert media_type(raw) == kind
 
 
-def test_what_is_no_manifest_is_refused() -> None:
-    """It comes from an engine."""
+def test_media_type_refuses_a_document_that_is_not_an_object() -> None:
     with pytest.raises(ArchiveInvalid):
         media_type(b"[]")

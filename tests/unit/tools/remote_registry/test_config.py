@@ -1,4 +1,4 @@
-"""The text of containerd's configuration, with a folder of registries and without it again."""
+"""Editing containerd's config.toml, and reverting the edit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_with_folder_sets_one_value_and_without_folder_restores_the_text(layout: str) -> None:
-    """Every line that was there stays, but for the one that is replaced."""
+    """All other lines stay."""
     plugin, text = LAYOUTS[layout]
     edited = with_folder(text, FOLDER)
     document = tomllib.loads(edited)
@@ -51,14 +51,12 @@ def test_with_folder_sets_one_value_and_without_folder_restores_the_text(layout:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_with_folder_leaves_what_it_has_set(layout: str) -> None:
-    """A second connect changes nothing."""
+def test_with_folder_is_idempotent(layout: str) -> None:
     edited = with_folder(LAYOUTS[layout][1], FOLDER)
     assert with_folder(edited, FOLDER) == edited
 
 
 def test_with_folder_adds_nothing_where_the_user_has_set_it() -> None:
-    """Then there is nothing to take back either."""
     text = f'version = 3\n[plugins."{IMAGES}".registry]\nconfig_path = "{FOLDER}"\n'
     assert with_folder(text, FOLDER) == text
     assert without_folder(text) is None
@@ -81,15 +79,14 @@ def test_with_folder_adds_nothing_where_the_user_has_set_it() -> None:
         f'version = 3\na = """\n[plugins."{IMAGES}".registry]\n"""\n',
     ],
 )
-def test_with_folder_refuses_what_it_cannot_edit(text: str) -> None:
-    """An old version, old mirrors, values written in other ways, a header that is none."""
+def test_with_folder_refuses_other_versions_mirrors_and_unusual_layouts(text: str) -> None:
     with pytest.raises(NodeUnusable):
         with_folder(text, FOLDER)
 
 
 @pytest.mark.parametrize(("old", "new"), [(f'"{FOLDER}"\n#', '"/other"\n#'), ("connect: end", "")])
 def test_without_folder_refuses_lines_that_were_changed(old: str, new: str) -> None:
-    """They may say what the user wants by now."""
+    """The user may need them."""
     edited = with_folder("version = 3\n", FOLDER)
     assert old in edited
     with pytest.raises(NodeUnusable):

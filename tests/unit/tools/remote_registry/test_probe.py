@@ -1,4 +1,4 @@
-"""What CRI's answers mean: as real crictl and containerd 2.3.4 gave them."""
+"""Probes of CRI, with recorded output of crictl and containerd 2.3.4."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable, RegistryError
-from imgload.tools.remote_registry.probe import reads_folder, require_answer
+from imgload.tools.remote_registry.probe import reads_folder, require_registry
 from imgload.tools.remote_registry.url import RegistryUrl
 from tests.unit.fakes import RUNNING, LocalEngine
 
@@ -19,14 +19,14 @@ PULL = 'failed to pull and unpack image \\"$image\\": failed to resolve image: '
 REFUSED = f'{PULL}failed to do request: Head \\"$url/v2/imgload/probe/manifests/none\\": dial tcp: '
 
 
-def crictl(root: Path, said: str, url: str) -> str:
+def crictl(root: Path, message: str, url: str) -> str:
     """A crictl whose CRI pulls from an address, and answers."""
     return f"""
 fatal() {{ {FATAL}; }}
 for image; do :; done
 file={root}/${{image%%/*}}/hosts.toml
 url={url}
-fatal "{said}"
+fatal "{message}"
 """
 
 
@@ -40,57 +40,54 @@ def node(folder: Path, script: str | None) -> Node:
     return Node("n", LocalEngine(folder, programs), RUNNING)
 
 
-def test_cri_reads_the_folder_whose_address_it_names(tmp_path: Path) -> None:
-    """Nobody else knows the address."""
+def test_reads_folder_is_true_when_cri_names_the_address_in_the_file(tmp_path: Path) -> None:
     root = tmp_path / "certs.d"
-    made = node(tmp_path, crictl(root, f"{REFUSED}connection refused", FROM_FILE))
-    assert reads_folder(made, str(root), URL) is True
+    crictl_node = node(tmp_path, crictl(root, f"{REFUSED}connection refused", FROM_FILE))
+    assert reads_folder(crictl_node, str(root), URL) is True
     assert not root.exists()
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_cri_does_not_read_a_folder_when_it_asks_the_registry_of_the_name(
+def test_reads_folder_is_false_when_cri_contacts_the_named_registry(
     tmp_path: Path, *, kept: bool
 ) -> None:
-    """As containerd from 2.2 on by default, through the transfer service; nothing is left."""
+    """The default of containerd 2.2 and later, which pull through the transfer service."""
     root = tmp_path / "certs.d"
     if kept:
         root.mkdir()
-    made = node(tmp_path, crictl(root, f"{REFUSED}connection refused", "https://${image%%/*}"))
-    assert reads_folder(made, str(root), URL) is False
+    crictl_node = node(
+        tmp_path, crictl(root, f"{REFUSED}connection refused", "https://${image%%/*}")
+    )
+    assert reads_folder(crictl_node, str(root), URL) is False
     assert root.exists() == kept
     assert not kept or list(root.iterdir()) == []
 
 
-def test_an_answer_of_another_registry_is_no_proof(tmp_path: Path) -> None:
-    """A mirror for all names, configured elsewhere, answers "not found" for any image."""
+def test_reads_folder_is_false_when_a_mirror_for_all_names_answers(tmp_path: Path) -> None:
     root = tmp_path / "certs.d"
-    made = node(tmp_path, crictl(root, f"{PULL}$image: not found", "none"))
-    assert reads_folder(made, str(root), URL) is False
+    crictl_node = node(tmp_path, crictl(root, f"{PULL}$image: not found", "none"))
+    assert reads_folder(crictl_node, str(root), URL) is False
 
 
-def test_a_node_without_crictl_has_no_answer(tmp_path: Path) -> None:
-    """It is neither claimed nor denied."""
+def test_reads_folder_is_none_without_crictl(tmp_path: Path) -> None:
     assert reads_folder(node(tmp_path, "exit 127"), str(tmp_path / "certs.d"), URL) is None
 
 
-def test_a_crictl_that_reaches_no_cri_is_an_error(tmp_path: Path) -> None:
-    """Its words are not CRI's."""
+def test_reads_folder_fails_when_crictl_does_not_reach_cri(tmp_path: Path) -> None:
     root = tmp_path / "certs.d"
-    said = "rpc error: code = Unavailable desc = dial unix /run/x.sock: no such file"
+    message = "rpc error: code = Unavailable desc = dial unix /run/x.sock: no such file"
     with pytest.raises(NodeUnusable, match=r"x\.sock"):
-        reads_folder(node(tmp_path, crictl(root, said, "none")), str(root), URL)
+        reads_folder(node(tmp_path, crictl(root, message, "none")), str(root), URL)
     assert not root.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
-    """Its parent is not there; CRI was not asked then."""
+def test_reads_folder_fails_when_it_cannot_create_the_folder(tmp_path: Path) -> None:
     with pytest.raises(NodeUnusable):
         reads_folder(node(tmp_path, "exit 0"), f"{tmp_path}/absent/certs.d", URL)
 
 
 @pytest.mark.parametrize(
-    ("said", "reached"),
+    ("message", "reached"),
     [
         (f"{PULL}$image: not found", True),
         (f"{PULL}pull access denied, or: insufficient_scope: authorization failed", True),
@@ -100,13 +97,13 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
         (f"{PULL}unexpected status from HEAD request to $url/v2/: 502 Bad Gateway", False),
     ],
 )
-def test_a_registry_is_reached_when_it_answers_for_the_image(
-    tmp_path: Path, said: str, *, reached: bool
+def test_require_registry_passes_when_the_registry_answers_for_the_image(
+    tmp_path: Path, message: str, *, reached: bool
 ) -> None:
-    """A port number that looks like a status is no answer."""
-    made = node(tmp_path, crictl(tmp_path, said, str(URL)))
+    """A port number that looks like a status is not an answer."""
+    crictl_node = node(tmp_path, crictl(tmp_path, message, str(URL)))
     if reached:
-        require_answer(made, URL, "/root", by_cri=True)
+        require_registry(crictl_node, URL, "/root", by_cri=True)
     else:
         with pytest.raises(RegistryError):
-            require_answer(made, URL, "/root", by_cri=True)
+            require_registry(crictl_node, URL, "/root", by_cri=True)

@@ -1,4 +1,4 @@
-"""What is told of a configuration that containerd refuses, by the script itself in a real shell."""
+"""The script that changes containerd's configuration, in a real shell."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ from imgload.engines.base import ExecResult
 from imgload.tools.remote_registry import restart
 
 
-def test_a_warning_is_not_the_reason_why_containerd_refuses_a_configuration(tmp_path: Path) -> None:
-    """containerd 2.2 warns first of all that is deprecated."""
+def test_script_reports_the_error_and_not_the_warnings_of_containerd(tmp_path: Path) -> None:
+    """containerd 2.2 prints deprecation warnings first."""
     program = tmp_path / "containerd"
     program.write_text(
         "#!/bin/sh\n"
@@ -20,9 +20,10 @@ def test_a_warning_is_not_the_reason_why_containerd_refuses_a_configuration(tmp_
     program.chmod(0o755)
     config = tmp_path / "config.toml"
     config.write_text("old\n")
-    script = ["sh", "-c", vars(restart)["_SET"], "imgload", str(config), "old\n", "new\n", "script"]
+    text = "".join(vars(restart)[part] for part in ("_LISTENER", "_RESTART", "_SET"))
+    script = ["sh", "-c", text, "imgload", str(config), "old\n", "new\n", "script"]
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     ended = subprocess.run(script, capture_output=True, env=environ, check=False)
-    said = ExecResult(ended.returncode, ended.stdout, ended.stderr).message
+    message = ExecResult(ended.returncode, ended.stdout, ended.stderr).message
     assert (ended.returncode, config.read_text()) == (1, "old\n")
-    assert said == "containerd refuses it:\ncontainerd: no such plugin"
+    assert message == "containerd refuses it:\ncontainerd: no such plugin"

@@ -1,4 +1,4 @@
-"""Where a registry is: what is taken for an address, and what never reaches a node."""
+"""Registry URLs and names, and the hosts.toml files made of them."""
 
 import tomllib
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from imgload.clusters.nodes.containerd import parse_registry_folders
 from imgload.core.errors import ImgloadError, UsageError
 from imgload.oci.reference import Reference
-from imgload.tools.remote_registry.hosts_toml import MARK, folders, hosts_toml, registry_line
+from imgload.tools.remote_registry.config import MARK, folders, hosts_toml, registry_line
 from imgload.tools.remote_registry.url import RegistryUrl, registry_names, repositories
 
 URL = RegistryUrl.parse("http://registry:5000")
@@ -23,8 +23,8 @@ URL = RegistryUrl.parse("http://registry:5000")
         ("http://[fd00::1]:5000", "http://[fd00::1]:5000"),
     ],
 )
-def test_an_address_is_read(text: str, expected: str) -> None:
-    """A slash at the end is none of a path."""
+def test_parse_accepts_hosts_with_and_without_a_port(text: str, expected: str) -> None:
+    """A trailing slash is not a path."""
     assert str(RegistryUrl.parse(text)) == expected
 
 
@@ -37,8 +37,8 @@ def test_an_address_is_read(text: str, expected: str) -> None:
         *("http://$(reboot)", "http://a;b", "http://a?b", "http://a#b", "http://a%2fb"),
     ],
 )
-def test_anything_else_is_refused(text: str) -> None:
-    """It is the name of a folder on the nodes, and stands in a file there."""
+def test_parse_refuses_any_other_text(text: str) -> None:
+    """The host becomes the name of a folder on the nodes, and part of a file."""
     with pytest.raises(UsageError) as caught:
         RegistryUrl.parse(text)
     assert "http://registry:5000" in caught.value.hint
@@ -47,21 +47,20 @@ def test_anything_else_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "name", ["..", ".", "a/b", "/etc", "", "a b", "$(id)", "localhost:x", "localhost:99999"]
 )
-def test_a_mirrored_name_is_checked_as_well(name: str) -> None:
-    """It is the name of a folder, too."""
+def test_registry_names_refuses_an_invalid_mirror(name: str) -> None:
+    """It becomes the name of a folder, too."""
     with pytest.raises(UsageError):
         registry_names(URL, [name])
 
 
-def test_a_registry_answers_for_itself_and_for_what_it_mirrors() -> None:
-    """Docker Hub has two names, and containerd knows one."""
+def test_registry_names_lists_the_registry_and_its_mirrors() -> None:
+    """containerd knows Docker Hub only as docker.io."""
     names = registry_names(URL, ["index.docker.io", "docker.io", "localhost:5001"])
     assert names == ("registry:5000", "docker.io", "localhost:5001")
 
 
 @given(st.text(max_size=60))
-def test_what_is_accepted_is_one_folder_and_valid_toml(text: str) -> None:
-    """Whatever is typed."""
+def test_accepted_hosts_are_single_folders_and_valid_toml(text: str) -> None:
     try:
         url = RegistryUrl.parse(f"http://{text}")
     except ImgloadError:
@@ -86,13 +85,13 @@ def test_what_is_accepted_is_one_folder_and_valid_toml(text: str) -> None:
         ("10.0.0.1:5000", False),
     ],
 )
-def test_an_address_that_means_the_node_itself_is_known(host: str, *, loopback: bool) -> None:
-    """The commonest mistake there is."""
+def test_is_loopback_detects_the_node_itself(host: str, *, loopback: bool) -> None:
+    """The most common mistake."""
     assert RegistryUrl("http", host).is_loopback is loopback
 
 
-def test_a_mirror_falls_back_on_the_registry_itself() -> None:
-    """containerd asks the one of that name when no server is set."""
+def test_hosts_toml_sets_no_server_for_a_mirror() -> None:
+    """containerd then falls back to the registry with that name."""
     own = tomllib.loads(hosts_toml(URL, "registry:5000"))
     mirror = hosts_toml(URL, "docker.io")
     assert own["server"] == "http://registry:5000"
@@ -100,7 +99,7 @@ def test_a_mirror_falls_back_on_the_registry_itself() -> None:
     assert mirror.splitlines()[:2] == [MARK, registry_line(URL)]
 
 
-def test_the_folder_that_containerd_prefers_is_known() -> None:
+def test_folders_include_the_one_that_containerd_prefers() -> None:
     """Its name has no colon (containerd, remotes/docker/config, hostDirectory)."""
     assert folders("localhost:5001") == ("localhost:5001", "localhost_5001_")
     assert folders("docker.io") == ("docker.io", "docker.io")
@@ -115,8 +114,9 @@ def test_the_folder_that_containerd_prefers_is_known() -> None:
         ("localhost:5001/app:dev", ("app",)),
     ],
 )
-def test_the_repositories_of_an_image(name: str, expected: tuple[str, ...]) -> None:
-    """A mirror of Docker Hub is asked for library/app."""
+def test_repositories_include_library_for_docker_hubs_official_images(
+    name: str, expected: tuple[str, ...]
+) -> None:
     assert repositories(Reference.parse(name)) == expected
 
 
@@ -133,8 +133,8 @@ def test_the_repositories_of_an_image(name: str, expected: tuple[str, ...]) -> N
         ("not toml", ()),
     ],
 )
-def test_registry_folders_are_those_of_the_configuration(
+def test_parse_registry_folders_returns_only_configured_folders(
     config: str, folders: tuple[str, ...] | None
 ) -> None:
-    """No version of containerd adds one: only CRI tells which it reads by default."""
+    """Only CRI knows which folders it reads by default."""
     assert parse_registry_folders(config) == folders

@@ -1,4 +1,4 @@
-"""The engine that Skaffold's Docker client talks to, out of all that were found."""
+"""The engine of Skaffold's Docker client, among the discovered engines."""
 
 import attrs
 import pytest
@@ -19,30 +19,29 @@ def attempt(endpoint: Endpoint, origin: str = "Docker", *, chosen: bool = False)
 
 @pytest.mark.parametrize("endpoint", [PODMAN, DOCKER, ROOTLESS])
 @pytest.mark.parametrize("origin", ["DOCKER_HOST", "the current Docker context 'x'"])
-def test_what_was_chosen_is_it_whichever_engine_that_is(endpoint: Endpoint, origin: str) -> None:
-    """By a variable or by a context; Podman speaks the same API."""
-    found = Discovery((attempt(endpoint, origin, chosen=True), attempt(DOCKER)))
-    assert Client.of(found) == Client(endpoint.url, origin, endpoint)
+def test_client_uses_the_chosen_engine(endpoint: Endpoint, origin: str) -> None:
+    """A variable or a context selects it; Podman has the same API."""
+    discovery = Discovery((attempt(endpoint, origin, chosen=True), attempt(DOCKER)))
+    assert Client.of(discovery) == Client(endpoint.url, origin, endpoint)
 
 
-def test_else_it_is_the_default_socket() -> None:
-    """And neither a rootless Docker's, which imgload finds as well, nor one that is passed over."""
-    found = Discovery((attempt(ROOTLESS), attempt(DOCKER)))
-    assert Client.of(found) == Client(DEFAULT_SOCKET, "the default", DOCKER)
+def test_client_uses_the_default_socket_without_a_choice() -> None:
+    """It ignores rootless Docker, which imgload also discovers, and skipped candidates."""
+    discovery = Discovery((attempt(ROOTLESS), attempt(DOCKER)))
+    assert Client.of(discovery) == Client(DEFAULT_SOCKET, "the default", DOCKER)
     silent = Client(DEFAULT_SOCKET, "the default")
     passed = attrs.evolve(attempt(DOCKER, chosen=True), passed_over="it is not the current one")
     for attempts in ((), (attempt(ROOTLESS),), (passed,)):
         assert Client.of(Discovery(attempts)) == silent
 
 
-def test_an_engine_that_was_found_by_another_way_is_that_one() -> None:
-    """One engine has one endpoint, however many sockets lead to it."""
+def test_client_returns_the_engines_own_endpoint_for_a_second_socket() -> None:
     again = attrs.evolve(attempt(DOCKER, "DOCKER_HOST", chosen=True), same_as=ROOTLESS)
     assert Client.of(Discovery((attempt(ROOTLESS), again))).endpoint == ROOTLESS
 
 
-def test_an_address_where_nobody_answers_is_still_the_one() -> None:
-    """Skaffold fails there; it looks no further."""
+def test_client_keeps_a_chosen_address_that_does_not_answer() -> None:
+    """Skaffold fails there."""
     dead = attrs.evolve(attempt(PODMAN, "DOCKER_HOST", chosen=True), endpoint=None)
-    found = Discovery((dead, attempt(DOCKER)))
-    assert Client.of(found) == Client(PODMAN.url, "DOCKER_HOST")
+    discovery = Discovery((dead, attempt(DOCKER)))
+    assert Client.of(discovery) == Client(PODMAN.url, "DOCKER_HOST")

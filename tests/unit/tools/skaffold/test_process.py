@@ -1,4 +1,4 @@
-"""Children: their output, their end, and ending them."""
+"""Child processes: their output, their exit status, and stopping them."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import pytest
 from imgload.core.errors import BuildFailed, UsageError
 from imgload.core.state import RUN_FOLDER
 from imgload.oci.digest import Digest
-from imgload.tools.skaffold.process import digest_in, read, run, run_and_read, scratch
+from imgload.tools.skaffold.process import parse_digest, read, run, run_and_read, temporary_file
 
 WILLING = """sh -c 'echo $$ >"$0"; exec sleep 600' "$1"; true"""
 STUBBORN = f"trap '' INT; {WILLING}; sleep 600"
@@ -27,68 +27,66 @@ except KeyboardInterrupt:
 """
 
 
-def test_output_goes_where_ours_goes(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Unchanged, each to its own stream, from the folder asked for."""
+def test_run_passes_stdout_and_stderr_through(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     run(["sh", "-c", 'pwd; echo "$SAID" >&2'], tmp_path, {"SAID": "so"})
     assert capfd.readouterr() == (f"{tmp_path}\n", "so\n")
 
 
-def test_what_is_read_is_shown_as_well(capfd: pytest.CaptureFixture[str]) -> None:
-    """A push's digest stands in its output."""
+def test_run_and_read_also_shows_stdout(capfd: pytest.CaptureFixture[str]) -> None:
     assert run_and_read(["sh", "-c", "echo one; echo two >&2"]) == "one\n"
     assert capfd.readouterr() == ("one\n", "two\n")
 
 
-def test_what_is_read_aside_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
-    """And its failure is nothing."""
+def test_read_shows_nothing_and_returns_nothing_after_a_failure(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     assert read(["echo", "one"]) == "one\n"
     assert read(["sh", "-c", "echo one; exit 3"]) == ""
     assert read(["/no/such/program"]) == ""
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_child_gets_no_terminal() -> None:
-    """It must not wait for an answer that nobody can give."""
+def test_run_gives_the_child_no_stdin() -> None:
     run(["sh", "-c", "! read answer"])
 
 
 @pytest.mark.parametrize(
-    ("script", "said"), [("exit 7", "exit status 7"), ("kill -KILL $$", "signal SIGKILL")]
+    ("script", "result"), [("exit 7", "exit status 7"), ("kill -KILL $$", "signal SIGKILL")]
 )
-def test_a_failure_is_told(script: str, said: str) -> None:
-    """What it means was said by the child."""
-    with pytest.raises(BuildFailed, match=f"sh -c failed with {said}"):
+def test_run_reports_the_exit_status_or_signal(script: str, result: str) -> None:
+    with pytest.raises(BuildFailed, match=f"sh -c failed with {result}"):
         run(["sh", "-c", script])
 
 
 @pytest.mark.parametrize("program", ["no-such-program", "/"])
-def test_a_program_that_cannot_run_is_named(program: str) -> None:
-    """Not a traceback."""
+def test_run_names_a_program_that_cannot_run(program: str) -> None:
     with pytest.raises(UsageError) as caught:
         run([program, "build"])
     assert repr(program) in caught.value.message
 
 
 @pytest.mark.parametrize(("script", "seconds"), [(WILLING, 1), (STUBBORN, 2)])
-def test_interrupted_it_ends_all_that_it_started(
+def test_an_interrupt_ends_the_childs_whole_process_group(
     tmp_path: Path, script: str, seconds: float
 ) -> None:
-    """Also grandchildren, and what ignores the signal: Skaffold kills us after two seconds."""
-    told = tmp_path / "pid"
-    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, script, str(told)])
-    while not told.exists() or not told.read_text().strip():
+    """Also processes that ignore SIGINT: Skaffold kills its builder after two seconds."""
+    pid_file = tmp_path / "pid"
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, script, str(pid_file)])
+    while not pid_file.exists() or not pid_file.read_text().strip():
         time.sleep(0.01)
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(5) == 130
     assert time.monotonic() - start < seconds
-    assert not is_running(int(told.read_text()))
+    assert not is_running(int(pid_file.read_text()))
 
 
-def test_interrupted_while_it_starts_a_child_it_ends_it(
+def test_an_interrupt_while_popen_runs_ends_the_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The child is there before its starting has returned, and nobody would know it."""
+    """The child exists before Popen returns."""
     started = subprocess.Popen
     children: list[subprocess.Popen[bytes]] = []
 
@@ -106,7 +104,7 @@ def test_interrupted_while_it_starts_a_child_it_ends_it(
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there; one that nobody has reaped is not."""
+    """Whether a process runs; a zombie does not."""
     try:
         os.kill(pid, 0)
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
@@ -114,12 +112,11 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_scratch_file_is_gone_afterwards() -> None:
-    """Whatever happens meanwhile."""
+def test_temporary_file_is_removed_after_an_exception() -> None:
     used: list[Path] = []
 
     def use() -> None:
-        with scratch("id") as path:
+        with temporary_file("id") as path:
             used.append(path)
             raise KeyboardInterrupt
 
@@ -130,12 +127,11 @@ def test_a_scratch_file_is_gone_afterwards() -> None:
 
 
 @pytest.mark.parametrize("text", ["sha256:" + "a" * 64, "a" * 64, "a" * 64 + "\n"])
-def test_an_image_id_is_read_however_it_is_written(text: str) -> None:
-    """Podman's has lacked its algorithm."""
-    assert digest_in(text) == Digest("sha256", "a" * 64)
+def test_parse_digest_accepts_ids_with_and_without_the_algorithm(text: str) -> None:
+    """Podman has printed IDs without it."""
+    assert parse_digest(text) == Digest("sha256", "a" * 64)
 
 
 @pytest.mark.parametrize("text", ["", "None", "sha256:xyz"])
-def test_what_is_no_digest_is_none(text: str) -> None:
-    """A builder that failed leaves the file empty."""
-    assert digest_in(text) is None
+def test_parse_digest_returns_none_for_other_text(text: str) -> None:
+    assert parse_digest(text) is None

@@ -1,4 +1,4 @@
-"""What Skaffold asks for, and what it cannot have asked for."""
+"""Skaffold's requests, and variables that Skaffold cannot have set."""
 
 from pathlib import Path
 
@@ -25,8 +25,8 @@ def environ(folder: Path, **changed: str | None) -> dict[str, str]:
     return {name: value for name, value in {**own, **changed}.items() if value is not None}
 
 
-def test_what_skaffold_sets_is_understood(tmp_path: Path) -> None:
-    """Names stay as they were given: the engine and Skaffold must agree on them."""
+def test_from_environ_parses_skaffolds_variables(tmp_path: Path) -> None:
+    """The image name stays as passed: the engine and Skaffold must agree on it."""
     request = Request.from_environ(environ(tmp_path))
     assert (request.image, str(request.reference)) == ("app:dev", "docker.io/library/app:dev")
     assert (request.context, request.push, request.platforms) == (tmp_path, False, ())
@@ -42,10 +42,9 @@ def test_what_skaffold_sets_is_understood(tmp_path: Path) -> None:
         ("all", (), True),
     ],
 )
-def test_platforms_are_a_list(
+def test_from_environ_parses_a_list_of_platforms(
     tmp_path: Path, text: str, platforms: tuple[Platform, ...], *, multi: bool
 ) -> None:
-    """It may be empty, or say 'all' without saying which those are."""
     request = Request.from_environ(environ(tmp_path, PLATFORMS=text))
     assert (request.platforms, request.multi_platform) == (platforms, multi)
 
@@ -62,7 +61,7 @@ def test_platforms_are_a_list(
         ("app:dev", None, None),
     ],
 )
-def test_an_image_that_fits_is_believed(
+def test_from_environ_accepts_an_image_that_matches_repo_and_tag(
     tmp_path: Path, image: str, repository: str | None, tag: str | None
 ) -> None:
     """Older versions of Skaffold do not set IMAGE_REPO and IMAGE_TAG."""
@@ -74,10 +73,10 @@ def test_an_image_that_fits_is_believed(
     ("image", "repository", "tag"),
     [("mine:v1", "app", "dev"), ("app:dev", "mine", "dev"), ("app:dev", "App!", "dev")],
 )
-def test_an_image_of_the_users_own_shell_is_refused(
+def test_from_environ_refuses_an_image_exported_by_the_users_shell(
     tmp_path: Path, image: str, repository: str, tag: str
 ) -> None:
-    """Skaffold's variables come before the user's, which win: another image would be built."""
+    """It overrides Skaffold's, so another image would be built."""
     with pytest.raises(UsageError) as caught:
         Request.from_environ(environ(tmp_path, IMAGE=image, IMAGE_REPO=repository, IMAGE_TAG=tag))
     assert repr(image) in caught.value.message
@@ -85,21 +84,20 @@ def test_an_image_of_the_users_own_shell_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"),
+    ("missing", "message"),
     [
         ({"IMAGE", "BUILD_CONTEXT"}, "IMAGE and BUILD_CONTEXT are not set"),
         ({"IMAGE"}, "IMAGE is not set"),
-        ({"BUILD_CONTEXT"}, "from your own shell"),
+        ({"BUILD_CONTEXT"}, "your own shell"),
     ],
 )
-def test_without_skaffold_it_says_how_to_run_it_by_hand(
-    tmp_path: Path, missing: set[str], said: str
+def test_from_environ_explains_missing_variables(
+    tmp_path: Path, missing: set[str], message: str
 ) -> None:
-    """An IMAGE alone is not Skaffold's doing."""
-    there = {k: v for k, v in environ(tmp_path).items() if k not in missing}
+    variables = {k: v for k, v in environ(tmp_path).items() if k not in missing}
     with pytest.raises(UsageError) as caught:
-        Request.from_environ(there)
-    assert said in caught.value.message
+        Request.from_environ(variables)
+    assert message in caught.value.message
     assert "IMAGE=app:dev BUILD_CONTEXT=. imgload skaffold" in caught.value.hint
 
 
@@ -107,20 +105,19 @@ def test_without_skaffold_it_says_how_to_run_it_by_hand(
     ("name", "value"),
     [("PUSH_IMAGE", "yes"), ("PLATFORMS", "a b"), ("BUILD_CONTEXT", "/no/such/folder")],
 )
-def test_nonsense_is_named(tmp_path: Path, name: str, value: str) -> None:
-    """It is the user's own as well."""
+def test_from_environ_names_an_invalid_value(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(UsageError) as caught:
         Request.from_environ(environ(tmp_path, **{name: value}))
     assert repr(value) in caught.value.message
 
 
-def test_a_name_that_kubernetes_would_refuse_is_refused(tmp_path: Path) -> None:
-    """Before anything is built."""
+def test_from_environ_refuses_an_invalid_image_name(tmp_path: Path) -> None:
     with pytest.raises(ReferenceInvalid):
         Request.from_environ(environ(tmp_path, IMAGE="App:dev", IMAGE_REPO=None))
 
 
 @pytest.mark.parametrize(("text", "push"), [("true", True), ("True", True), ("", False)])
-def test_push_is_true_or_false(tmp_path: Path, text: str, *, push: bool) -> None:
-    """As Go writes them."""
+def test_from_environ_parses_push_image_as_go_writes_it(
+    tmp_path: Path, text: str, *, push: bool
+) -> None:
     assert Request.from_environ(environ(tmp_path, PUSH_IMAGE=text)).push is push
