@@ -1,8 +1,9 @@
-"""Which engines answer, what they are, and what is in the way of the others."""
+"""Check which engines answer, and why the others do not."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 
@@ -15,103 +16,87 @@ from imgload.engines.endpoint import Endpoint
 from imgload.tools.doctor.finding import Finding, Status
 
 SECONDS = 2.0
-"""For an engine to say what it is."""
-_VARIABLES = ("DOCKER_HOST", "CONTAINER_HOST")
-_NAMING = ("DOCKER_CONTEXT", "CONTAINER_CONNECTION")
-"""Variables with the name of an address."""
+"""Time limit for an engine to describe itself."""
+_ADDRESSES = {"DOCKER_HOST", "CONTAINER_HOST"}
+_VARIABLES = _ADDRESSES | {"DOCKER_CONTEXT", "CONTAINER_CONNECTION"}
 
 
 def find_engines(environ: Mapping[str, str] | None = None) -> tuple[Discovery, list[Finding]]:
-    """Ask every place, and all but a variable that holds no address."""
+    """Discover the engines; each variable with an invalid address is a finding, and is ignored."""
     variables = dict(os.environ if environ is None else environ)
-    found: list[Finding] = []
+    findings: list[Finding] = []
     while True:
         try:
-            return discover(variables), found
+            return discover(variables), findings
         except UsageError as error:
-            found.append(_no_address(error))
-            origin = error.message.partition(":")[0].partition("=")[0]
-            wrong = [v for v in (*_VARIABLES, *_NAMING) if v == origin and v in variables]
-            if not wrong:
-                return Discovery(()), found
-            del variables[wrong[0]]
-
-
-def _no_address(error: UsageError) -> Finding:
-    origin = error.message.partition(":")[0]
-    if origin not in _VARIABLES:
-        return Finding.of("engines", error)
-    path = os.environ.get(origin, "")
-    meant = (
-        f"export {origin}={shlex.quote(f'unix://{path}')}" if path.startswith("/") else error.hint
-    )
-    return Finding("engines", "problem", error.message, f"{meant}; or unset {origin}")
+            variable = re.split("[:=]", error.message, maxsplit=1)[0]
+            value = variables.pop(variable, None) if variable in _VARIABLES else None
+            hint = error.hint
+            if variable in _ADDRESSES:
+                is_path = (value or "").startswith("/")
+                fix = f"export {variable}={shlex.quote(f'unix://{value}')}" if is_path else hint
+                hint = f"{fix}; or unset {variable}"
+            findings.append(Finding("engines", "problem", error.message, hint))
+            if value is None:
+                return Discovery(()), findings
 
 
 def check_engines(
-    found: Discovery, told: Mapping[Endpoint, About | ImgloadError]
+    discovery: Discovery, abouts: Mapping[Endpoint, About | ImgloadError]
 ) -> Iterator[Finding]:
-    """Yield a finding for each place.
+    """Yield a finding for each candidate address.
 
     Args:
-        found: what was tried.
-        told: what the engines that answer say of themselves.
+        discovery: the attempted candidates.
+        abouts: how each engine that answers describes itself.
 
     """
-    for attempt in found.attempts:
-        yield from _attempt(attempt, told, alone=not found.endpoints)
-    if not found.endpoints and not found.errors:
-        yield from _none(found)
+    for attempt in discovery.attempts:
+        candidate, endpoint = attempt.candidate, attempt.endpoint
+        if attempt.error and not attempt.passed_over:
+            status = _severity(attempt, alone=not discovery.endpoints)
+            yield Finding.of("engines", attempt.error, status)
+        elif attempt.passed_over and endpoint:
+            what = f"{candidate} answers but is not used: {attempt.passed_over}"
+            yield Finding("engines", "info", what, candidate.take)
+        elif attempt.same_as:
+            what = f"{candidate} is the same engine as {attempt.same_as}"
+            yield Finding("engines", "info", what)
+        elif attempt.used and endpoint:
+            yield _engine(attempt, endpoint, abouts.get(endpoint) or About())
+            yield from _other_kind(attempt, endpoint)
+    if not discovery.endpoints and not discovery.errors:
+        try:
+            discovery.require()
+        except EngineError as error:
+            what = error.message.partition("\n")[0]
+            yield Finding("engines", "problem", what, error.hint)
 
 
-def _attempt(
-    attempt: Attempt, told: Mapping[Endpoint, About | ImgloadError], *, alone: bool
-) -> Iterator[Finding]:
-    if attempt.error and not attempt.passed_over:
-        yield Finding.of("engines", attempt.error, _weight(attempt, alone=alone))
-    elif attempt.passed_over and attempt.endpoint:
-        what = f"{attempt.candidate} answers, and is not asked: {attempt.passed_over}"
-        yield Finding("engines", "info", what, attempt.candidate.take)
-    elif attempt.same_as:
-        what = f"{attempt.candidate} is the same engine as {attempt.same_as}"
-        yield Finding("engines", "info", what)
-    elif attempt.used and attempt.endpoint:
-        yield _engine(attempt, attempt.endpoint, told.get(attempt.endpoint))
-        yield from _other_kind(attempt, attempt.endpoint)
-
-
-def _weight(attempt: Attempt, *, alone: bool) -> Status:
+def _severity(attempt: Attempt, *, alone: bool) -> Status:
     if attempt.candidate.chosen or alone:
         return "problem"
     return "warning" if isinstance(attempt.error, EngineNotPermitted) else "info"
 
 
-def _engine(attempt: Attempt, endpoint: Endpoint, told: About | ImgloadError | None) -> Finding:
+def _engine(attempt: Attempt, endpoint: Endpoint, about: About | ImgloadError) -> Finding:
     where = f"{endpoint.url} (from {attempt.candidate.origin})"
-    if isinstance(told, ImgloadError):
-        what = f"{endpoint.kind} at {where} does not say what it is: {told.message}"
-        return Finding("engines", "problem", what, told.hint or health(endpoint.kind))
-    about = told or About()
+    if isinstance(about, ImgloadError):
+        what = f"{endpoint.kind} at {where} does not report its version: {about.message}"
+        return Finding("engines", "problem", what, about.hint or health(endpoint.kind))
     traits = [about.store, "rootless" if about.rootless else "", str(about.platform or "")]
     listed = ", ".join(filter(None, traits))
     return Finding("engines", "ok", f"{endpoint.kind} {about.version} at {where}: {listed}")
 
 
 def _other_kind(attempt: Attempt, endpoint: Endpoint) -> Iterator[Finding]:
-    """Docker's programs speak to Podman's socket; Podman's do not speak to Docker's."""
-    if attempt.candidate.chosen and attempt.candidate.kind != endpoint.kind:
-        origin = attempt.candidate.origin
-        if endpoint.kind == "docker":
-            what = f"{origin} leads to Docker, which the podman program cannot speak to"
-            yield Finding("engines", "warning", what, attempt.candidate.undo)
-        else:
-            what = f"{origin} leads to Podman, which the docker program can speak to"
-            yield Finding("engines", "info", what)
-
-
-def _none(found: Discovery) -> Iterator[Finding]:
-    try:
-        found.require()
-    except EngineError as error:
-        what = error.message.partition("\n")[0]
-        yield Finding("engines", "problem", what, error.hint)
+    """Docker's clients can use Podman's socket; Podman's cannot use Docker's."""
+    candidate = attempt.candidate
+    if not candidate.chosen or candidate.kind == endpoint.kind:
+        return
+    if endpoint.kind == "docker":
+        what = f"{candidate.origin} leads to Docker, which the podman CLI cannot use"
+        yield Finding("engines", "warning", what, candidate.undo)
+    else:
+        what = f"{candidate.origin} leads to Podman, which the docker CLI can use"
+        yield Finding("engines", "info", what)

@@ -1,10 +1,10 @@
-"""Whether an engine can push to this process: only then does no more move than what is missing."""
+"""Check whether an engine can push to this process, which the delta transport needs."""
 
 from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -13,60 +13,49 @@ from imgload.core.parallel import Task
 from imgload.core.state import state_folder
 from imgload.engines.base import Engine
 from imgload.engines.cache import Memory
-from imgload.engines.endpoint import Endpoint
 from imgload.registry.handler import receiving
 from imgload.registry.sink import Manifests
 from imgload.tools.doctor.finding import Finding
+from imgload.tools.doctor.timeouts import call_each
 
-SECONDS = 3.0
+_SECONDS = 3.0
 
 
-def reaches_us(engine: Engine) -> bool:
-    """Whether the engine's requests to 127.0.0.1 come to this process, to which it would push.
+def check_receivers(engines: Sequence[Engine]) -> Iterator[Finding]:
+    """Yield for each engine whether it can push to this process.
 
-    It looks an image up, which stores nothing in it. An engine on another machine is not asked.
-
-    Raises:
-        EngineFailed: when it takes too long to try.
-
+    An engine on this machine looks up an image in a registry of this process: it stores nothing.
     """
+    for engine, reached in call_each(_reaches_us, engines, _SECONDS + 1):
+        endpoint = engine.endpoint
+        if isinstance(reached, ImgloadError):
+            yield Finding.of("receiver", reached, "info")
+        elif not endpoint.local:
+            what = f"{endpoint} is on another machine and cannot push here: images are saved whole"
+            yield Finding("receiver", "info", what)
+        elif not reached:
+            what = f"{endpoint} cannot reach this process (does it run in a VM?)"
+            yield Finding("receiver", "info", f"{what}: images are saved whole, which is slower")
+        else:
+            yield Finding("receiver", "ok", f"{endpoint} can push here: only missing layers move")
+            if Memory.load().is_cut_off(endpoint.url):
+                what = f"{endpoint} could not push here within the last day: images are saved whole"
+                cache = shlex.quote(str(state_folder() / "engines.json"))
+                yield Finding("receiver", "info", what, f"to clear this cache: rm {cache}")
+
+
+def _reaches_us(engine: Engine) -> bool:
     if not engine.endpoint.local:
         return False
-    heard = threading.Event()
-    with receiving(Manifests(), reached=heard.set) as repository:
-        task = Task(partial(_look_up, engine, repository))
-        task.settle(SECONDS)
-    if not heard.is_set() and not task.done:
-        raise EngineFailed(f"{engine.endpoint} takes too long to look for an image in a registry")
-    return heard.is_set()
+    reached = threading.Event()
 
+    def look_up(repository: str) -> None:
+        with suppress(EngineError):
+            engine.look_up(repository)
 
-def _look_up(engine: Engine, repository: str) -> None:
-    with suppress(EngineError):
-        engine.look_up(repository)
-
-
-def check_receiver(endpoint: Endpoint, *, reached: bool | ImgloadError) -> Iterator[Finding]:
-    """Yield what it means for an engine, and what an earlier failure does.
-
-    Args:
-        endpoint: the engine.
-        reached: what came of `reaches_us`.
-
-    """
-    if isinstance(reached, ImgloadError):
-        yield Finding.of("receiver", reached, "info")
-        return
-    if not endpoint.local:
-        what = f"{endpoint} is on another machine and cannot push here: its images are saved whole"
-        yield Finding("receiver", "info", what)
-        return
-    if not reached:
-        what = f"{endpoint} cannot reach this process (does it run in a VM?)"
-        yield Finding("receiver", "info", f"{what}: its images are saved whole, which takes longer")
-        return
-    yield Finding("receiver", "ok", f"{endpoint} can push here: only what is missing moves")
-    if Memory.load().is_cut_off(endpoint.url):
-        what = f"{endpoint} could not push here within the last day, so that images are saved whole"
-        memory = shlex.quote(str(state_folder() / "engines.json"))
-        yield Finding("receiver", "info", what, f"to forget that: rm {memory}")
+    with receiving(Manifests(), reached=reached.set) as repository:
+        task = Task(partial(look_up, repository))
+        task.settle(_SECONDS)
+    if not reached.is_set() and not task.done:
+        raise EngineFailed(f"{engine.endpoint} takes too long to look up an image in a registry")
+    return reached.is_set()

@@ -1,4 +1,4 @@
-"""Which hosts a proxy is asked for, by Go's rules."""
+"""Which hosts bypass a proxy, by Go's rules."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ PROXY = "http://proxy.example:3128"
         ("127.0.0.1:5000", ""),
     ],
 )
-def test_what_is_asked_directly(host: str, no_proxy: str) -> None:
-    """Names, subdomains, networks, all; and loopback in any case."""
+def test_excepted_hosts_bypass_the_proxy(host: str, no_proxy: str) -> None:
+    """By name, subdomain, network or ``*``; loopback always."""
     assert is_excepted(host, no_proxy)
 
 
@@ -39,8 +39,7 @@ def test_what_is_asked_directly(host: str, no_proxy: str) -> None:
         ("registry", "10.0.0.0/8, /, bad/net"),
     ],
 )
-def test_what_the_proxy_is_asked_for(host: str, no_proxy: str) -> None:
-    """Whatever is not excepted."""
+def test_other_hosts_use_the_proxy(host: str, no_proxy: str) -> None:
     assert not is_excepted(host, no_proxy)
 
 
@@ -49,14 +48,16 @@ def test_what_the_proxy_is_asked_for(host: str, no_proxy: str) -> None:
     [
         ({}, None, ""),
         ({"no_proxy": "x"}, None, ""),
-        ({"http_proxy": PROXY}, "warning", "for what it pulls from registry:5000"),
+        ({"http_proxy": PROXY}, "warning", "for pulls from registry:5000"),
         ({"https_proxy": PROXY, "no_proxy": "registry"}, "info", "pulls through a proxy"),
-        ({"http_proxy": "http://127.0.0.1:3128"}, "warning", "there is the node itself"),
-        ({"http_proxy": "localhost:3128"}, "warning", "there is the node itself"),
+        ({"http_proxy": "http://127.0.0.1:3128"}, "warning", "is the node itself"),
+        ({"http_proxy": "localhost:3128"}, "warning", "is the node itself"),
     ],
 )
-def test_what_a_proxy_means(proxies: dict[str, str], status: str | None, words: str) -> None:
-    """Nothing without one; a warning where pulls from here fail."""
+def test_check_proxies_warns_about_pulls_that_fail(
+    proxies: dict[str, str], status: str | None, words: str
+) -> None:
+    """No finding without a proxy."""
     found = list(check_proxies("n", proxies, ["registry:5000"]))
     assert [f.status for f in found] == ([status] if status else [])
     assert words in "".join(f.message for f in found)

@@ -1,8 +1,8 @@
-"""What nodes print, understood."""
+"""Parsing the output of nodes."""
 
 from __future__ import annotations
 
-from imgload.tools.doctor.health import parse_mirrors, parse_plugins, parse_proxies, parse_space
+from imgload.tools.doctor.nodes import parse_mirrors, parse_plugins, parse_proxies, parse_space
 
 DF = """\
 Filesystem           1024-blocks    Used Available Capacity Mounted on
@@ -15,13 +15,13 @@ io.containerd.grpc.v1           cri          -              ok
 """
 
 
-def test_the_disk_is_read() -> None:
-    """All of it and what is free, in bytes; nothing of an error."""
+def test_parse_space_returns_total_and_free_bytes() -> None:
+    """None for an error message."""
     assert parse_space(DF) == (264212084 * 1024, 66784460 * 1024)
     assert parse_space("df: no such file\n") is None
 
 
-def test_plugins_are_read() -> None:
+def test_parse_plugins_returns_states() -> None:
     """By type and name."""
     found = parse_plugins(PLUGINS)
     assert found["io.containerd.grpc.v1", "cri"] == "ok"
@@ -29,8 +29,8 @@ def test_plugins_are_read() -> None:
     assert parse_plugins("") == {}
 
 
-def test_proxies_and_mirrors_are_read() -> None:
-    """Either case; an empty variable is none."""
+def test_proxies_and_mirrors_are_parsed() -> None:
+    """Variables in either case; an empty one is ignored."""
     assert parse_proxies("HTTP_PROXY=a=b\nno_proxy=c\nHTTPS_PROXY=\n") == {
         "http_proxy": "a=b",
         "no_proxy": "c",
