@@ -1,4 +1,4 @@
-"""The nodes of a cluster for as long as a watch lasts, also after the cluster was made anew."""
+"""The nodes that a watch loads into, also after their cluster was created again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from imgload.engines.base import Engine
 
 @attrs.define
 class LastingSelection:
-    """Which nodes are meant, settled once: whatever the kube context is later.
+    """A selection of nodes that does not follow later changes of the kube context.
 
     Args:
         engines: those that run the nodes; others may come and go.
-        cluster: its name; None when nodes are meant by their names alone.
+        cluster: its name; None when the nodes were named.
         names: only these nodes; empty for all.
-        nodes: as they were found last.
+        nodes: the current ones.
 
     """
 
@@ -32,7 +32,7 @@ class LastingSelection:
     def settle(
         cls, engines: Sequence[Engine], cluster: str | None, names: Sequence[str]
     ) -> LastingSelection:
-        """Settle which nodes are meant; arguments and errors as for `select_nodes`."""
+        """Select nodes once; arguments and errors as for `select_nodes`."""
         nodes = select_nodes(engines, cluster, names)
         if cluster is None and not names:
             cluster = select_cluster(engines, None).name
@@ -40,21 +40,21 @@ class LastingSelection:
         return cls(own or engines, cluster, names, nodes)
 
     def renew(self) -> bool:
-        """Find the nodes again; return whether their containers are others than before.
+        """Find the nodes again; return whether any has a new container.
 
         Raises:
             EngineError: when an engine that runs them does not answer.
-            ClusterError: when they are not there.
+            ClusterError: when they do not exist.
 
         """
-        found = select_nodes(self.engines, self.cluster, self.names)
+        nodes = select_nodes(self.engines, self.cluster, self.names)
         before = {node.container.id for node in self.nodes}
-        if [node.container for node in found] != [node.container for node in self.nodes]:
-            self.nodes = found
-        return not before.issuperset(node.container.id for node in found)
+        if [node.container for node in nodes] != [node.container for node in self.nodes]:
+            self.nodes = nodes
+        return not before.issuperset(node.container.id for node in nodes)
 
     def forget(self) -> None:
-        """Forget what is known of the nodes: after a failure their free space, too, is stale."""
+        """Drop cached facts about the nodes: after a failure their free space is stale, too."""
         self.nodes = tuple(
             Node(n.name, n.engine, n.container, n.runtime, n.role) for n in self.nodes
         )

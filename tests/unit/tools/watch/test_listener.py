@@ -14,7 +14,7 @@ from imgload.engines.base import EventsOpened, ImageEvent
 from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
 from imgload.tools.watch import listener as listening
-from imgload.tools.watch.listener import Back, Heard, Listener, Lost, Told
+from imgload.tools.watch.listener import Back, Heard, Listener, Lost, Notice
 from tests.unit.fakes import LocalEngine, engine_image
 
 NEW = ImageEvent("app:dev", Digest.of(b"app"))
@@ -66,9 +66,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "_SHORTEST_PAUSE", 0.01)
 
 
-def told_by(engine: Scripted, count: int) -> list[Told]:
+def told_by(engine: Scripted, count: int) -> list[Notice]:
     """Return the first things told, and see that nothing more is."""
-    told: queue.SimpleQueue[Told] = queue.SimpleQueue()
+    told: queue.SimpleQueue[Notice] = queue.SimpleQueue()
     listener = Listener(engine, told.put)
     listener.start()
     found = [told.get(timeout=10) for _ in range(count)]
@@ -79,7 +79,7 @@ def told_by(engine: Scripted, count: int) -> list[Told]:
     return found
 
 
-def kinds(told: Sequence[Told]) -> list[type]:
+def kinds(told: Sequence[Notice]) -> list[type]:
     return [type(each) for each in told]
 
 

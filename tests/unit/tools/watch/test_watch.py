@@ -39,7 +39,7 @@ def test_watch_loads_an_image_from_the_engine_that_built_it(
     results = iter(watch)
     next(results)
     event = ImageEvent("app:dev", images[builder].target)
-    watch.listeners()[0].tell(Heard(engines[builder], event))
+    watch.listeners()[0].notify(Heard(engines[builder], event))
     load = next(results)
     assert isinstance(load, WatchedLoad)
     assert load.report
@@ -63,7 +63,7 @@ def test_watch_does_not_retry_a_build_that_another_engine_replaced(tmp_path: Pat
         ("docker", "app:two"),
     ]
     for kind, name in builds:
-        listener.tell(Heard(engines[kind], ImageEvent(name, engine_image(kind, names).target)))
+        listener.notify(Heard(engines[kind], ImageEvent(name, engine_image(kind, names).target)))
         loads.append(next(results))
     reports = [load.report for load in loads if isinstance(load, WatchedLoad) and load.report]
     assert [report.images[0].source for report in reports] == ["podman", "docker", "docker"]
