@@ -22,15 +22,7 @@ _SECONDS = 5.0
 
 @attrs.frozen
 class Selection:
-    """Clusters and selected nodes.
-
-    Args:
-        engines: that listed their clusters.
-        clusters: all clusters on these engines.
-        nodes: the selected ones; all nodes if the selection fails.
-        findings: about both.
-
-    """
+    """The clusters on the engines that answered, and the selected nodes; all if that fails."""
 
     engines: tuple[Engine, ...]
     clusters: tuple[Cluster, ...]
@@ -39,14 +31,7 @@ class Selection:
 
 
 def select(engines: Sequence[Engine], cluster: str | None, names: Sequence[str]) -> Selection:
-    """List the clusters on all engines, and select nodes.
-
-    Args:
-        engines: to ask.
-        cluster: its name; None for the kube context's, or the only one.
-        names: of nodes; empty for all.
-
-    """
+    """List the clusters on all engines, and select nodes; see `select_nodes`."""
     findings: list[Finding] = []
     clusters: dict[Engine, list[Cluster]] = {}
     for engine, result in call_each(lambda engine: find_clusters([engine]), engines, _SECONDS):
@@ -86,38 +71,31 @@ def _clusters(clusters: Sequence[Cluster], nodes: Sequence[Node]) -> Iterator[Fi
 def check_context(
     engines: Sequence[Engine], clusters: Sequence[Cluster], *, decides: bool
 ) -> Iterator[Finding]:
-    """Yield whether the current context leads to an existing cluster.
+    """Yield whether the current context leads to a cluster.
 
-    Args:
-        engines: that listed their clusters.
-        clusters: all clusters on them.
-        decides: whether the context selects the cluster, since no cluster or node was named.
-
+    Without one it is a problem if the context `decides`, since no cluster or node was named.
     """
     yield from _files()
     context = current_context()
     if context is None:
         yield Finding("context", "info", "no kube context is set")
-    elif any(cluster.context == context for cluster in clusters):
-        yield Finding("context", "ok", f"the kube context {context!r} leads to a cluster here")
-    elif tool_of(context) is None:
+        return
+    exists = any(cluster.context == context for cluster in clusters)
+    if not exists and tool_of(context) is None:
         what = f"the kube context {context!r} is not of a kind, k3d or minikube cluster"
         yield Finding("context", "info", f"{what}: name one with --cluster")
-    else:
-        yield _missing(context, engines, decides=decides)
-
-
-def _missing(context: str, engines: Sequence[Engine], *, decides: bool) -> Finding:
+        return
     try:
-        select_nodes(engines, context, ())
+        if not exists:
+            select_nodes(engines, context, ())
+        yield Finding("context", "ok", f"the kube context {context!r} leads to a cluster here")
     except ClusterNotFound as error:
         what = f"the kube context {context!r} names a missing cluster: {error.message}"
         switch = "kubectl config get-contexts, then: kubectl config use-context NAME"
         hint = f"{switch}; or {error.hint}"
-        return Finding("context", "problem" if decides else "warning", what, hint)
+        yield Finding("context", "problem" if decides else "warning", what, hint)
     except ClusterError as error:
-        return Finding.of("context", error)
-    return Finding("context", "ok", f"the kube context {context!r} leads to a cluster here")
+        yield Finding.of("context", error)
 
 
 def _files() -> Iterator[Finding]:

@@ -1,22 +1,40 @@
-"""Check which engines answer, and why the others do not."""
+"""Check which engines answer, why others do not, and which can push to this process.
+
+The delta transport needs an engine that can push.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
-from imgload.core.errors import EngineError, EngineNotPermitted, ImgloadError, UsageError
-from imgload.engines.base import About
+from imgload.core.errors import (
+    EngineError,
+    EngineFailed,
+    EngineNotPermitted,
+    ImgloadError,
+    UsageError,
+)
+from imgload.core.parallel import Task, outcome
+from imgload.core.state import state_folder
+from imgload.engines.base import About, Engine
+from imgload.engines.cache import Memory
 from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
 from imgload.engines.discovery.hints import health
 from imgload.engines.endpoint import Endpoint
+from imgload.registry.handler import receiving
+from imgload.registry.sink import Manifests
 from imgload.tools.doctor.finding import Finding, Status
+from imgload.tools.doctor.timeouts import call_each
 
 SECONDS = 2.0
 """Time limit for an engine to describe itself."""
+_PUSH_SECONDS = 3.0
 _ADDRESSES = {"DOCKER_HOST", "CONTAINER_HOST"}
 _VARIABLES = _ADDRESSES | {"DOCKER_CONTEXT", "CONTAINER_CONNECTION"}
 
@@ -44,18 +62,13 @@ def find_engines(environ: Mapping[str, str] | None = None) -> tuple[Discovery, l
 def check_engines(
     discovery: Discovery, abouts: Mapping[Endpoint, About | ImgloadError]
 ) -> Iterator[Finding]:
-    """Yield a finding for each candidate address.
-
-    Args:
-        discovery: the attempted candidates.
-        abouts: how each engine that answers describes itself.
-
-    """
+    """Yield a finding for each candidate address; `abouts` describe the engines that answer."""
     for attempt in discovery.attempts:
         candidate, endpoint = attempt.candidate, attempt.endpoint
         if attempt.error and not attempt.passed_over:
-            status = _severity(attempt, alone=not discovery.endpoints)
-            yield Finding.of("engines", attempt.error, status)
+            mild: Status = "warning" if isinstance(attempt.error, EngineNotPermitted) else "info"
+            is_needed = candidate.chosen or not discovery.endpoints
+            yield Finding.of("engines", attempt.error, "problem" if is_needed else mild)
         elif attempt.passed_over and endpoint:
             what = f"{candidate} answers but is not used: {attempt.passed_over}"
             yield Finding("engines", "info", what, candidate.take)
@@ -63,8 +76,7 @@ def check_engines(
             what = f"{candidate} is the same engine as {attempt.same_as}"
             yield Finding("engines", "info", what)
         elif attempt.used and endpoint:
-            yield _engine(attempt, endpoint, abouts.get(endpoint) or About())
-            yield from _other_kind(attempt, endpoint)
+            yield from _engine(attempt, endpoint, abouts.get(endpoint) or About())
     if not discovery.endpoints and not discovery.errors:
         try:
             discovery.require()
@@ -73,25 +85,16 @@ def check_engines(
             yield Finding("engines", "problem", what, error.hint)
 
 
-def _severity(attempt: Attempt, *, alone: bool) -> Status:
-    if attempt.candidate.chosen or alone:
-        return "problem"
-    return "warning" if isinstance(attempt.error, EngineNotPermitted) else "info"
-
-
-def _engine(attempt: Attempt, endpoint: Endpoint, about: About | ImgloadError) -> Finding:
-    where = f"{endpoint.url} (from {attempt.candidate.origin})"
+def _engine(attempt: Attempt, endpoint: Endpoint, about: About | ImgloadError) -> Iterator[Finding]:
+    candidate = attempt.candidate
+    where = f"{endpoint.url} (from {candidate.origin})"
     if isinstance(about, ImgloadError):
         what = f"{endpoint.kind} at {where} does not report its version: {about.message}"
-        return Finding("engines", "problem", what, about.hint or health(endpoint.kind))
-    traits = [about.store, "rootless" if about.rootless else "", str(about.platform or "")]
-    listed = ", ".join(filter(None, traits))
-    return Finding("engines", "ok", f"{endpoint.kind} {about.version} at {where}: {listed}")
-
-
-def _other_kind(attempt: Attempt, endpoint: Endpoint) -> Iterator[Finding]:
-    """Docker's clients can use Podman's socket; Podman's cannot use Docker's."""
-    candidate = attempt.candidate
+        yield Finding("engines", "problem", what, about.hint or health(endpoint.kind))
+    else:
+        traits = [about.store, "rootless" if about.rootless else "", str(about.platform or "")]
+        listed = ", ".join(filter(None, traits))
+        yield Finding("engines", "ok", f"{endpoint.kind} {about.version} at {where}: {listed}")
     if not candidate.chosen or candidate.kind == endpoint.kind:
         return
     if endpoint.kind == "docker":
@@ -100,3 +103,38 @@ def _other_kind(attempt: Attempt, endpoint: Endpoint) -> Iterator[Finding]:
     else:
         what = f"{candidate.origin} leads to Podman, which the docker CLI can use"
         yield Finding("engines", "info", what)
+
+
+def check_receivers(engines: Sequence[Engine]) -> Iterator[Finding]:
+    """Yield for each engine whether it can push to this process.
+
+    An engine on this machine looks up an image in a registry of this process: it stores nothing.
+    """
+    for engine, reached in call_each(_reaches_us, engines, _PUSH_SECONDS + 1):
+        endpoint = engine.endpoint
+        if isinstance(reached, ImgloadError):
+            yield Finding.of("receiver", reached, "info")
+        elif not endpoint.local:
+            what = f"{endpoint} is on another machine and cannot push here: images are saved whole"
+            yield Finding("receiver", "info", what)
+        elif not reached:
+            what = f"{endpoint} cannot reach this process (does it run in a VM?)"
+            yield Finding("receiver", "info", f"{what}: images are saved whole, which is slower")
+        else:
+            yield Finding("receiver", "ok", f"{endpoint} can push here: only missing layers move")
+            if Memory.load().is_cut_off(endpoint.url):
+                what = f"{endpoint} could not push here within the last day: images are saved whole"
+                cache = shlex.quote(str(state_folder() / "engines.json"))
+                yield Finding("receiver", "info", what, f"to clear this cache: rm {cache}")
+
+
+def _reaches_us(engine: Engine) -> bool:
+    if not engine.endpoint.local:
+        return False
+    reached = threading.Event()
+    with receiving(Manifests(), reached=reached.set) as repository:
+        task = Task(partial(outcome, partial(engine.look_up, repository)))
+        task.settle(_PUSH_SECONDS)
+    if not reached.is_set() and not task.done:
+        raise EngineFailed(f"{engine.endpoint} takes too long to look up an image in a registry")
+    return reached.is_set()

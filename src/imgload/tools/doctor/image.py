@@ -47,12 +47,7 @@ class Wanted:
 
 
 def name_of(text: str) -> str:
-    """Return a name as the kubelet resolves it, or an image ID unchanged.
-
-    Raises:
-        ReferenceInvalid: when the text is neither.
-
-    """
+    """Return a name as the kubelet resolves it, or an image ID; else raise ReferenceInvalid."""
     name = name_or_id(text)
     return name.record if name else text
 

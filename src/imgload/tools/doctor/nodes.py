@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -13,12 +15,17 @@ from imgload.clusters.nodes.containerd import DEFAULT_SNAPSHOTTER
 from imgload.clusters.nodes.cri import NOT_PERMITTED
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import CONTAINERD, K3S
-from imgload.clusters.nodes.survey import CRICTL_CONFIG, NOTHING, Traits, require_containerd
+from imgload.clusters.nodes.survey import (
+    CRICTL_CONFIG,
+    NOTHING,
+    Traits,
+    free_command,
+    require_containerd,
+)
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.sizes import size_text
 from imgload.engines.base import About
 from imgload.tools.doctor.finding import Finding
-from imgload.tools.doctor.proxies import check_proxies
 from imgload.tools.doctor.timeouts import call_each
 
 _SECONDS = 10.0
@@ -36,19 +43,12 @@ for folder in /etc/containerd /var/lib/rancher/k3s/agent/etc/containerd; do
     cat $folder/certs.d/*/hosts.toml
 done 2>/dev/null | head -c 65536
 """
-_RUNTIME: Group = (
-    (*_CTR, "version"),
-    CRICTL_CONFIG,
-    ("crictl", "--version"),
-    (*_CTR, "plugins", "ls"),
-)
-_MACHINE: Group = (
-    ("df", "-Pk", CONTAINERD.root),
-    ("df", "-Pk", K3S.root),
-    ("sh", "-c", _PROXIES),
-    ("sh", "-c", _MIRRORS),
-)
+_CTR_VERSION, _CTR_PLUGINS = (*_CTR, "version"), (*_CTR, "plugins", "ls")
+_RUNTIME: Group = (_CTR_VERSION, CRICTL_CONFIG, ("crictl", "--version"), _CTR_PLUGINS)
+_DISKS: Group = (free_command(CONTAINERD), free_command(K3S))
+_MACHINE: Group = (*_DISKS, ("sh", "-c", _PROXIES), ("sh", "-c", _MIRRORS))
 _SPACE = re.compile(r"^\S.*?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _MIRROR = re.compile(r"^[ \t]*\[host\.[\"'](?:https?://)?([^/\"']+)", re.MULTILINE)
 
 
@@ -65,49 +65,24 @@ class _Health:
 
 
 def check_nodes(nodes: Sequence[Node], hosts: Mapping[str, About]) -> Iterator[Finding]:
-    """Yield a summary of each node, and its problems.
-
-    Args:
-        nodes: to check.
-        hosts: the descriptions of the engines that run them, by address.
-
-    """
+    """Yield the findings about each node; `hosts` are their engines' descriptions by address."""
     for node, health in call_each(_read_health, nodes, _SECONDS):
         if isinstance(health, ImgloadError):
             prefix = "" if health.message.startswith(node.name) else f"{node.name}: "
             hint = health.hint or f"{node.engine.name} restart {node.container.name}"
             yield Finding("nodes", "problem", prefix + health.message, hint)
-            continue
-        yield _summary(node, health)
-        yield from _plugins(node, health)
-        yield from _space(node, health)
-        yield from _architecture(node, health, hosts.get(node.engine.endpoint.url))
-        yield from check_proxies(node.name, health.proxies, health.mirrors)
-        if not health.crictl:
-            what = f"{node.name} has no crictl: imgload checks containerd only, not CRI"
-            yield Finding("nodes", "info", what)
-        snapshotter = health.traits.snapshotter
-        if snapshotter != DEFAULT_SNAPSHOTTER:
-            what = f"{node.name} unpacks with {snapshotter}, but ctr defaults to"
-            what = f"{what} {DEFAULT_SNAPSHOTTER}; imgload uses {snapshotter}"
-            manual = f"ctr -n k8s.io images import --snapshotter={shlex.quote(snapshotter)} FILE"
-            yield Finding("nodes", "info", what, f"by hand: {manual}")
+        else:
+            yield from _containerd(node, health)
+            yield from _machine(node, health, hosts.get(node.engine.endpoint.url))
+            yield from check_proxies(node.name, health.proxies, health.mirrors)
 
 
-def _summary(node: Node, health: _Health) -> Finding:
-    traits = health.traits
-    facts = [
-        f"containerd {'.'.join(map(str, traits.version))}",
-        traits.snapshotter,
-        str(traits.platform),
-        f"{size_text(health.space[1])} free" if health.space else "",
-        "crictl" if health.crictl else "",
-    ]
-    return Finding("nodes", "ok", f"{node.name}: {', '.join(filter(None, facts))}")
-
-
-def _plugins(node: Node, health: _Health) -> Iterator[Finding]:
-    used = health.traits.snapshotter
+def _containerd(node: Node, health: _Health) -> Iterator[Finding]:
+    version, used = ".".join(map(str, health.traits.version)), health.traits.snapshotter
+    facts = [f"containerd {version}", used, str(health.traits.platform)]
+    facts += [f"{size_text(health.space[1])} free"] if health.space else []
+    facts += ["crictl"] if health.crictl else []
+    yield Finding("nodes", "ok", f"{node.name}: {', '.join(facts)}")
     plugins = {"CRI": _CRI, f"the snapshotter {used}": (_SNAPSHOTTER, used)}
     for name, key in plugins.items() if health.plugins else ():
         state = health.plugins.get(key, "missing")
@@ -116,19 +91,21 @@ def _plugins(node: Node, health: _Health) -> Iterator[Finding]:
             see = f"ctr plugins ls -d {shlex.quote(f'id=={key[1]}')}"
             hint = f"see why: {node.engine.name} exec {node.name} {see}"
             yield Finding("nodes", "problem", what, hint)
+    if not health.crictl:
+        what = f"{node.name} has no crictl: imgload checks containerd only, not CRI"
+        yield Finding("nodes", "info", what)
+    if used != DEFAULT_SNAPSHOTTER:
+        what = f"{node.name} unpacks with {used}, but ctr defaults to {DEFAULT_SNAPSHOTTER}"
+        manual = f"ctr -n k8s.io images import --snapshotter={shlex.quote(used)} FILE"
+        yield Finding("nodes", "info", f"{what}; imgload uses {used}", f"by hand: {manual}")
 
 
-def _space(node: Node, health: _Health) -> Iterator[Finding]:
-    if health.space is None:
-        return
-    total, free = health.space
-    if free < max(_LOW_SPACE, total * _LOW_SHARE):
+def _machine(node: Node, health: _Health, host: About | None) -> Iterator[Finding]:
+    total, free = health.space or (0, 0)
+    if health.space and free < max(_LOW_SPACE, total * _LOW_SHARE):
         what = f"{node.name} has {size_text(free)} of {size_text(total)} left for images"
         hint = f"see what uses it: {node.engine.name} system df"
         yield Finding("nodes", "problem" if free < _NO_SPACE else "warning", what, hint)
-
-
-def _architecture(node: Node, health: _Health, host: About | None) -> Iterator[Finding]:
     machine, platform = host.platform if host else None, health.traits.platform
     if machine and not machine.runs(platform):
         what = f"{node.name} is {platform} on a {machine} machine: it runs under emulation"
@@ -180,3 +157,58 @@ def parse_proxies(text: str) -> dict[str, str]:
 def parse_mirrors(text: str) -> tuple[str, ...]:
     """Return the hosts in ``hosts.toml`` files."""
     return tuple(dict.fromkeys(_MIRROR.findall(text)))
+
+
+def check_proxies(
+    node: str, proxies: Mapping[str, str], mirrors: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield the effect of a node's proxy variables (in lower case) on pulls from its mirrors."""
+    used = {name: proxies[name] for name in ("http_proxy", "https_proxy") if proxies.get(name)}
+    if not used:
+        return
+    shown = ", ".join(f"{name.upper()}={_without_password(url)}" for name, url in used.items())
+    proxied = [host for host in mirrors if not is_excepted(host, proxies.get("no_proxy", ""))]
+    recreate = "create the cluster again: kind takes it from the environment"
+    if loopback := [host for host in map(_host, used.values()) if host in _LOOPBACK]:
+        what = f"{node} pulls through a proxy at {loopback[0]}, which is the node itself ({shown})"
+        hint = f"use an address that nodes can reach; {recreate}"
+        yield Finding("nodes", "warning", what, hint)
+    elif proxied:
+        what = f"{node} uses a proxy ({shown}) for pulls from {', '.join(proxied)}"
+        names = shlex.quote(",".join(map(_host, proxied)))
+        yield Finding("nodes", "warning", what, f"add {names} to NO_PROXY; {recreate}")
+    else:
+        yield Finding("nodes", "info", f"{node} pulls through a proxy ({shown})")
+
+
+def is_excepted(host: str, no_proxy: str) -> bool:
+    """Whether requests to a host bypass the proxy, by the rules of Go, which containerd uses.
+
+    ``NO_PROXY`` lists names, which include their subdomains, addresses, networks, and ``*``;
+    loopback never goes through a proxy (golang.org/x/net/http/httpproxy).
+    """
+    name = _host(host)
+    entries = filter(None, (entry.strip().lower() for entry in no_proxy.split(",")))
+    return name in _LOOPBACK or any(_covers(entry, name, host.lower()) for entry in entries)
+
+
+def _covers(entry: str, name: str, host: str) -> bool:
+    if entry in {"*", name, host}:
+        return True
+    try:
+        return ip_address(name) in ip_network(entry, strict=False)
+    except ValueError:
+        return name.endswith(f".{entry.removeprefix('*').removeprefix('.')}")
+
+
+def _host(url: str) -> str:
+    """Return the host of a URL, or of ``host:port``."""
+    try:
+        return urlsplit(url if "//" in url else f"//{url}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from imgload.core.errors import ReferenceInvalid
@@ -19,18 +20,11 @@ _MOST = 5
 
 
 def check_pods(name: str, context: str) -> Iterator[Finding]:
-    """Yield the pods that wait for an image; nothing if no cluster answers within 2 seconds.
-
-    Args:
-        name: of the image, as the kubelet resolves it.
-        context: the kube context of the cluster.
-
-    """
-    waiting = list(_waiting(_pods(context), name))
-    for pod, container, reason in waiting[:_MOST]:
-        yield _finding(pod, container, reason, name)
-    if len(waiting) > _MOST:
-        yield Finding("pods", "info", f"{len(waiting) - _MOST} more pods wait for {name}")
+    """Yield the pods that wait for an image; nothing if no cluster answers within 2 seconds."""
+    findings = [finding for pod in _pods(context) for finding in _findings(pod, name)]
+    yield from findings[:_MOST]
+    if len(findings) > _MOST:
+        yield Finding("pods", "info", f"{len(findings) - _MOST} more pods wait for {name}")
 
 
 def _pods(context: str) -> list[Any]:
@@ -52,38 +46,28 @@ def _pods(context: str) -> list[Any]:
     return items if isinstance(items, list) else []
 
 
-def _waiting(pods: list[Any], name: str) -> Iterator[tuple[Any, Any, str]]:
-    """Yield pod, container and reason for each container that waits for the image."""
-    for pod in pods:
-        try:
-            status, spec = pod["status"], pod["spec"]
-            reasons = {
-                state["name"]: ((state.get("state") or {}).get("waiting") or {}).get("reason")
-                for kind in ("containerStatuses", "initContainerStatuses")
-                for state in status.get(kind) or ()
-            }
-            for container in [*spec["containers"], *(spec.get("initContainers") or ())]:
-                reason = reasons.get(container["name"])
-                if reason in _REASONS and _resolved(container["image"]) == name:
-                    yield pod, container, reason
-        except (KeyError, TypeError, AttributeError):
-            continue
+def _findings(pod: Any, name: str) -> Iterator[Finding]:
+    with suppress(KeyError, TypeError, AttributeError):
+        status, spec, metadata = pod["status"], pod["spec"], pod["metadata"]
+        reasons = {
+            state["name"]: ((state.get("state") or {}).get("waiting") or {}).get("reason")
+            for kind in ("containerStatuses", "initContainerStatuses")
+            for state in status.get(kind) or ()
+        }
+        namespace, pod_name = str(metadata["namespace"]), str(metadata["name"])
+        restart = f"kubectl -n {shlex.quote(namespace)} delete pod {shlex.quote(pod_name)}"
+        load = f"imgload load {shlex.quote(name)}, then: {restart}"
+        for container in [*spec["containers"], *(spec.get("initContainers") or ())]:
+            reason = reasons.get(container["name"])
+            if reason in _REASONS and _is_called(container["image"], name):
+                policy = container.get("imagePullPolicy")
+                where = f"pod {namespace}/{pod_name} on {spec.get('nodeName') or 'its node'}"
+                what = f"{where}: {reason}, with imagePullPolicy {policy}"
+                fix = "set imagePullPolicy: IfNotPresent to use the image on the node; "
+                yield Finding("pods", "problem", what, fix + load if policy == "Always" else load)
 
 
-def _resolved(name: str) -> str:
-    try:
-        return Reference.parse(name).record
-    except ReferenceInvalid:
-        return ""
-
-
-def _finding(pod: Any, container: Any, reason: str, name: str) -> Finding:
-    namespace, pod_name = (str(pod["metadata"].get(key)) for key in ("namespace", "name"))
-    policy = str(container.get("imagePullPolicy"))
-    node = str(pod["spec"].get("nodeName") or "its node")
-    what = f"pod {namespace}/{pod_name} on {node}: {reason}, with imagePullPolicy {policy}"
-    restart = f"kubectl -n {shlex.quote(namespace)} delete pod {shlex.quote(pod_name)}"
-    hint = f"imgload load {shlex.quote(name)}, then: {restart}"
-    if policy == "Always":
-        hint = f"set imagePullPolicy: IfNotPresent to use the image on the node; {hint}"
-    return Finding("pods", "problem", what, hint)
+def _is_called(text: str, name: str) -> bool:
+    with suppress(ReferenceInvalid):
+        return Reference.parse(text).record == name
+    return False

@@ -10,12 +10,11 @@ from imgload.engines.base import About, Engine
 from imgload.engines.discovery.discover import connect
 from imgload.oci.reference import string, string_or_none, strings
 from imgload.tools.doctor.clusters import Selection, check_context, select
-from imgload.tools.doctor.engines import SECONDS, check_engines, find_engines
+from imgload.tools.doctor.engines import SECONDS, check_engines, check_receivers, find_engines
 from imgload.tools.doctor.finding import Diagnosis, Finding
 from imgload.tools.doctor.image import check_engines_for, check_name, name_of
 from imgload.tools.doctor.nodes import check_nodes
 from imgload.tools.doctor.pods import check_pods
-from imgload.tools.doctor.receiver import check_receivers
 from imgload.tools.doctor.skaffold import check_skaffold
 from imgload.tools.doctor.timeouts import call_each
 from imgload.tools.doctor.trace import check_chain

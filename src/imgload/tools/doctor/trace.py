@@ -29,51 +29,45 @@ _SECONDS = 10.0
 _LIBRARY = "docker.io/library/"
 
 
-@attrs.frozen
-class BrokenLink:
-    """The first check that fails on a node; the text follows the node's name."""
-
-    text: str
-
-
 def check_chain(wanted: Wanted, nodes: Sequence[Node]) -> Iterator[Finding]:
     """Yield for each node that it has the whole image, or the first broken link."""
-    for node, result in call_each(partial(_trace, wanted), nodes, _SECONDS):
+    for _, result in call_each(partial(_trace, wanted), nodes, _SECONDS):
         if isinstance(result, ImgloadError):
             what = f"cannot check {wanted.name}: {result.message}"
             yield Finding("image", "problem", what, result.hint)
-        elif isinstance(result, BrokenLink):
-            load = f"imgload load {shlex.quote(wanted.query)} --node {node.name}"
-            hint = load if wanted.image else f"once an engine has it: {load}"
-            yield Finding("image", "problem", f"{node.name} {result.text}", hint)
         else:
-            yield from _whole(wanted, node, *result)
+            yield from result
 
 
-def _trace(wanted: Wanted, node: Node) -> BrokenLink | tuple[Survey, ImageConfig]:
+def _trace(wanted: Wanted, node: Node) -> list[Finding]:
     name, image_id = wanted.name, wanted.image_id
     # Podman names local builds localhost/NAME, which is another image to a pod.
     podman = (f"localhost/{name.removeprefix(_LIBRARY)}",) if name.startswith(_LIBRARY) else ()
     question = Question((name, *podman), (image_id,) if image_id else ())
     survey = node.survey(question)
     target = survey.records.get(name)
-    if target is None:
-        return BrokenLink(f"{lacks(name)}{_other_name(wanted, survey)}")
-    configs = survey.content.configs_under(target)
-    if not configs:
-        return BrokenLink(f"has {name} but lacks its manifest {target.short}")
-    if image_id is None:
+    configs = survey.content.configs_under(target) if target else frozenset()
+    if configs and image_id is None:
         image_id = min(configs)
         survey = node.survey(attrs.evolve(question, image_ids=(image_id,)))
-    if image_id not in configs:
-        return BrokenLink(has_another(name, configs, image_id.short))
-    config = survey.configs.get(image_id)
-    if config is None:
-        return BrokenLink(f"has {name} but cannot read its config {image_id.short}")
-    own = Image(name, target, image_id, config.diff_ids, config.platform, size=0, source="")
-    expected = attrs.evolve(wanted.image or own, image_id=image_id)
-    text = _disproof(expected, config, survey, node)
-    return BrokenLink(text) if text else (survey, config)
+    config = survey.configs.get(image_id) if image_id else None
+    if target is None:
+        text = f"{lacks(name)}{_other_name(wanted, survey)}"
+    elif not image_id or not configs:
+        text = f"has {name} but lacks its manifest {target.short}"
+    elif image_id not in configs:
+        text = has_another(name, configs, image_id.short)
+    elif config is None:
+        text = f"has {name} but cannot read its config {image_id.short}"
+    else:
+        own = Image(name, target, image_id, config.diff_ids, config.platform, size=0, source="")
+        image = attrs.evolve(wanted.image or own, image_id=image_id)
+        text = _disproof(image, config, survey, node)
+        if not text:
+            return list(_whole(name, config, survey, node))
+    load = f"imgload load {shlex.quote(wanted.query)} --node {node.name}"
+    hint = load if wanted.image else f"once an engine has it: {load}"
+    return [Finding("image", "problem", f"{node.name} {text}", hint)]
 
 
 def _disproof(image: Image, config: ImageConfig, survey: Survey, node: Node) -> str:
@@ -110,9 +104,9 @@ def _not_unpacked(name: str, chain_id: Digest | None, survey: Survey, node: Node
     return f"{text}; they are in {usual}, which ctr and `kind load` use" if elsewhere else text
 
 
-def _whole(wanted: Wanted, node: Node, survey: Survey, config: ImageConfig) -> Iterator[Finding]:
+def _whole(name: str, config: ImageConfig, survey: Survey, node: Node) -> Iterator[Finding]:
     cri = "known to CRI" if survey.cri else "no crictl to ask CRI with"
-    what = f"{node.name} has {wanted.name}: image {config.digest.short}, unpacked, {cri}"
+    what = f"{node.name} has {name}: image {config.digest.short}, unpacked, {cri}"
     yield Finding("image", "ok", what)
     machine = survey.traits.platform
     if not machine.runs(config.platform):

@@ -1,24 +1,86 @@
-"""All images of a node: their names, sizes and uses."""
+"""All images of a node: their names, uses, and sizes on the disk.
+
+containerd's garbage collector keeps whatever is reachable: an image record refers to a manifest;
+labels of a blob name the blobs and the snapshot that it refers to; a snapshot refers to its parent,
+and a container to its own snapshot (containerd docs/garbage-collection.md).
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import attrs
 
 from imgload.clusters.nodes import containerd, cri
 from imgload.clusters.nodes.batch import Output
+from imgload.clusters.nodes.labels import parse_marks
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable
 from imgload.oci.digest import Digest
-from imgload.tools.inventory.storage import Blob, Item, Storage, read_storage, storage_commands
 
 _ROW = re.compile(r"(?P<name>\S.*?)\s+\S+/\S+\s+(?P<target>sha256:[0-9a-f]{64})\s(?P<rest>.*)")
 """A row of ``ctr images ls``; containerd accepts names with spaces."""
 _PINNED = "io.cri-containerd.pinned=pinned"
+_SHA256 = "sha256:[0-9a-f]{64}"
+_FOLDER = 4096
+_OWN_FOLDERS = {"overlayfs": 2, "fuse-overlayfs": 2}
+"""Folders of a snapshot around its content; containerd counts the content only."""
+_BLOCK = 512
+_LOCATE = "s/^ *root  *//p"
+_ON_DISK = (
+    f'root=$(ctr plugins ls -d id==content | sed -n "{_LOCATE}" | head -n 1);'
+    ' exec find "$root/blobs" -type f -exec stat -c "%n %b %Y" {} +'
+)
+_FILE = re.compile(r"/(sha256)/([0-9a-f]{64}) (\d{1,15}) (\d{1,11})$", re.MULTILINE)
+_BLOB_REFERENCE = re.compile(rf"containerd\.io/gc\.ref\.content\.[^=,\s]+=({_SHA256})")
+_SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)([kMGTP]?)B")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+
+Item = tuple[Literal["blob", "snapshot"], Digest]
+"""A blob by its digest, or a snapshot by its chain ID; the lowest layer's may be equal."""
+
+
+@attrs.frozen
+class Blob:
+    """A blob: its snapshot in CRI's snapshotter, and when it was written and loaded by imgload.
+
+    Times are in seconds since 1970; `loaded` maps the names that imgload loaded a config under.
+    """
+
+    chain_id: Digest | None = None
+    written: float | None = None
+    loaded: Mapping[str, float] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Storage:
+    """All blobs and snapshots of a node, with their bytes on the disk and their references.
+
+    References may be dangling; `in_use` are the snapshots that containers' snapshots are based on.
+    """
+
+    sizes: Mapping[Item, int]
+    references: Mapping[Item, Sequence[Item]]
+    blobs: Mapping[Digest, Blob] = attrs.field(factory=dict)
+    content: containerd.Content = attrs.field(factory=containerd.Content)
+    in_use: frozenset[Digest] = frozenset()
+
+    def reachable(self, roots: Iterable[Item]) -> frozenset[Item]:
+        """Return the items that the garbage collector keeps for some roots, these included."""
+        waiting, reached = list(roots), set[Item]()
+        while waiting:
+            item = waiting.pop()
+            if item not in reached and item in self.sizes:
+                reached.add(item)
+                waiting.extend(self.references.get(item, ()))
+        return frozenset(reached)
+
+    def size_of(self, items: Iterable[Item]) -> int:
+        """Return the bytes that some items take on the disk."""
+        return sum(self.sizes[item] for item in items)
 
 
 @attrs.frozen
@@ -98,7 +160,14 @@ def inventory_commands(snapshotter: str) -> list[list[Sequence[str]]]:
     """Return the commands that list a node's images, in groups to run in parallel."""
     return [
         [*containerd.all_images()],
-        [containerd.CONTAINERS, cri.CONTAINERS, *storage_commands(snapshotter)],
+        [
+            containerd.CONTAINERS,
+            cri.CONTAINERS,
+            containerd.CONTENT,
+            ("sh", "-c", _ON_DISK),
+            containerd.snapshots_of(snapshotter),
+            containerd.usage_of(snapshotter),
+        ],
     ]
 
 
@@ -109,14 +178,15 @@ def read_inventory(snapshotter: str, outputs: Sequence[Output]) -> Inventory:
         NodeUnusable: when a command failed: an image in use could seem unused.
 
     """
-    named, by_id, containers, in_cri, content, on_disk, snapshots, usage = outputs
+    named, by_id, containers, in_cri, *stored = outputs
+    content, _, snapshots, _ = stored
     if any(output.exit_status for output in (named, by_id, containers, content, snapshots)):
         raise NodeUnusable("containerd does not list its images, containers, content or snapshots")
-    storage = read_storage(snapshotter, [content, on_disk, snapshots, usage])
+    storage = _read_storage(snapshotter, *(output.text for output in stored))
     used = containerd.parse_containers(containers.text) | cri.parse_containers(in_cri)
     used |= {name.rpartition("@")[2] for name in used}
     records = _records_by_image(named.text, by_id.text, storage)
-    images = [_image(image_id, found, used, storage) for image_id, found in records.items()]
+    images = [_image(image_id, own, used, storage) for image_id, own in records.items()]
     users = Counter(item for image in images for item in image.items)
     return Inventory(tuple(_with_sizes(image, users, storage) for image in images), storage)
 
@@ -167,3 +237,49 @@ def _image(
 def _with_sizes(image: NodeImage, users: Mapping[Item, int], storage: Storage) -> NodeImage:
     own = storage.size_of(item for item in image.items if users[item] == 1)
     return attrs.evolve(image, size=storage.size_of(image.items), own_size=own)
+
+
+def _read_storage(
+    snapshotter: str, content: str, on_disk: str, snapshots: str, usage: str
+) -> Storage:
+    files = {f"{m[0]}:{m[1]}": (int(m[2]), float(m[3])) for m in _FILE.findall(on_disk)}
+    chain = re.compile(
+        rf"containerd\.io/gc\.ref\.snapshot\.{re.escape(snapshotter)}(?:/[^=,\s]*)?=({_SHA256})"
+    )
+    blobs: dict[Digest, Blob] = {}
+    sizes: dict[Item, int] = {}
+    references: dict[Item, Sequence[Item]] = {}
+    for line in content.splitlines()[1:]:
+        text, _, labels = line.partition("\t")
+        if digest := Digest.maybe(text):
+            blocks, written = files.get(text, (None, None))
+            chain_ids = [Digest.parse(chain_id) for chain_id in chain.findall(labels)[:1]]
+            blobs[digest] = Blob(next(iter(chain_ids), None), written, parse_marks(labels))
+            sizes["blob", digest] = _rounded(labels) if blocks is None else blocks * _BLOCK
+            references["blob", digest] = [
+                *(("blob", Digest.parse(blob)) for blob in _BLOB_REFERENCE.findall(labels)),
+                *(("snapshot", chain_id) for chain_id in chain_ids),
+            ]
+    folders = _OWN_FOLDERS.get(snapshotter, 0) * _FOLDER
+    used = {row[0]: int(row[1]) for row in _rows(usage) if len(row) > 1 and row[1].isdecimal()}
+    in_use: set[Digest] = set()
+    for row in _rows(snapshots):
+        parent = Digest.maybe(row[1]) if len(row) > 2 else None  # noqa: PLR2004 - KEY PARENT KIND
+        if row[-1] != "Committed":
+            in_use |= {parent} if parent else set()
+        elif chain_id := Digest.maybe(row[0]):
+            sizes["snapshot", chain_id] = used.get(row[0], 0) + folders
+            references["snapshot", chain_id] = [("snapshot", parent)] if parent else []
+    parsed = containerd.parse_content(content)
+    return Storage(sizes, references, blobs, parsed, frozenset(in_use))
+
+
+def _rows(table: str) -> list[list[str]]:
+    return [row for line in table.splitlines()[1:] if (row := line.split())]
+
+
+def _rounded(text: str) -> int:
+    """Return the size that ctr prints, with four digits, rounded up to the disk's blocks."""
+    match = _SIZE.match(text)
+    size = float(match.group(1)) * _UNITS[match.group(2)] if match else 0
+    return int(-(-size // _FOLDER) * _FOLDER)

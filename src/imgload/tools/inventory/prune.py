@@ -6,13 +6,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 import attrs
 
-from imgload.clusters.nodes.batch import Output
 from imgload.clusters.nodes.containerd import content_of
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
@@ -161,29 +161,18 @@ def _with_creation_times(node: Node, images: Sequence[NodeImage]) -> tuple[NodeI
     if not tied:
         return tuple(images)
     configs = node.run_all([content_of(image.image_id) for image in tied])
-    created = {i.image_id: _created(c) for i, c in zip(tied, configs, strict=True)}
+    created: dict[Digest, float] = {}
+    for image, config in zip(tied, configs, strict=True):
+        with suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):
+            time_text = json.loads(config.stdout)["created"]
+            created[image.image_id] = datetime.fromisoformat(time_text).timestamp()
     return tuple(attrs.evolve(image, created=created.get(image.image_id)) for image in images)
-
-
-def _created(config: Output) -> float | None:
-    """Return the creation time in an image's config, in seconds since 1970."""
-    try:
-        return datetime.fromisoformat(json.loads(config.stdout)["created"]).timestamp()
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):
-        return None
 
 
 def choose(
     images: Sequence[NodeImage], policy: Policy, now: float
 ) -> tuple[tuple[NodeImage, ...], tuple[Kept, ...]]:
-    """Return the images to remove, and the kept images of the selected repositories.
-
-    Args:
-        images: all images of the node.
-        policy: the selection.
-        now: the time, in seconds since 1970.
-
-    """
+    """Return the images of a node to remove, and the kept ones of the selected repositories."""
     newest_first = sorted(
         images,
         key=lambda i: (-(i.since or 0.0), -(i.created or 0.0), -(i.arrived or 0.0), i.image_id),
@@ -195,7 +184,8 @@ def choose(
     names = Counter(name for image in images for name in image.names)
     # A name with a line break can look as if it led to two images.
     unclear = frozenset(name for name, count in names.items() if count > 1)
-    removable, kept = [], []
+    removable: list[NodeImage] = []
+    kept: list[Kept] = []
     for image in sorted(images, key=lambda i: (not i.names, i.names or i.loaded_as, i.since or 0)):
         wanted, own = policy.repositories, image.names or image.loaded_as
         if not wanted or any(matches(name, wanted) for name in own):

@@ -79,7 +79,6 @@ class Listener:
     _tried: threading.Event = attrs.field(factory=threading.Event)
     _missed: threading.Event = attrs.field(factory=threading.Event)
     _is_open: bool = False
-    _has_names: bool = False
     _lost: bool = False
     _refuses: bool = False
 
@@ -92,7 +91,7 @@ class Listener:
         """
         threading.Thread(target=self._listen, daemon=True).start()
         self._tried.wait(_OPENING_SECONDS)
-        self._has_names = True
+        self._tried.set()
         try:
             self._names = self.engine.names(self.references)
         except BaseException:
@@ -131,18 +130,15 @@ class Listener:
                 self._report(event, opened_at)
                 continue
             opened_at = None if event.at is None else event.at + _SECOND
-            self._opened(opened_at)
+            self._is_open = True
+            self._since = self._since or opened_at
+            self._report_return()
+            if self._tried.is_set():
+                self._missed.set()
+            self._tried.set()
             if opened_at and self._since and opened_at < self._since:
                 self._since = event.at  # the engine's clock went back, and Podman filters by it
                 return
-
-    def _opened(self, at: int | None) -> None:
-        self._is_open = True
-        self._since = self._since or at
-        self._report_return()
-        if self._has_names:
-            self._missed.set()
-        self._tried.set()
 
     def _report(self, event: ImageEvent, opened_at: int | None) -> None:
         if event.at is not None:
@@ -182,7 +178,7 @@ class Listener:
             self._missed.wait(None if tells_every_build else pause)
             self._missed.clear()
             if self._stop.is_set() or (self._lost and not self._refuses):
-                continue  # `_opened` asks for them when the engine is back
+                continue  # `_follow` asks for them when the engine is back
             began = time.monotonic()
             try:
                 names = self.engine.names(self.references)

@@ -8,9 +8,8 @@ import pytest
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable
 from imgload.oci.digest import Digest
-from imgload.tools.inventory.node_images import Inventory, NodeImage
+from imgload.tools.inventory.node_images import Inventory, NodeImage, Storage
 from imgload.tools.inventory.remove import remove_images
-from imgload.tools.inventory.storage import Storage
 from tests.unit.fakes import RUNNING, LocalEngine
 
 ID = Digest.of(b"app")
