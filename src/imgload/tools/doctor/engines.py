@@ -1,7 +1,4 @@
-"""Check which engines answer, why others do not, and which can push to this process.
-
-The delta transport needs an engine that can push.
-"""
+"""Check which engines answer, and which can push to this process, as the delta transport needs."""
 
 from __future__ import annotations
 

@@ -27,13 +27,9 @@ _SECONDS = 5.0
 
 @attrs.frozen
 class Wanted:
-    """The image that the nodes should have.
+    """The image that the nodes should have: the user's name or ID, and as the kubelet resolves it.
 
-    Args:
-        query: the user's text: a name or an image ID.
-        name: the full name, as the kubelet resolves it.
-        image: as an engine has it; None if no engine has it, or two have different ones.
-
+    `image` is None if no engine has it, or two have different ones.
     """
 
     query: str

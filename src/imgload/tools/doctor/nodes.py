@@ -10,18 +10,12 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from imgload.clusters.nodes import survey
 from imgload.clusters.nodes.batch import NOT_FOUND, Group
 from imgload.clusters.nodes.containerd import DEFAULT_SNAPSHOTTER
 from imgload.clusters.nodes.cri import NOT_PERMITTED
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import CONTAINERD, K3S
-from imgload.clusters.nodes.survey import (
-    CRICTL_CONFIG,
-    NOTHING,
-    Traits,
-    free_command,
-    require_containerd,
-)
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.sizes import size_text
 from imgload.engines.base import About
@@ -44,19 +38,19 @@ for folder in /etc/containerd /var/lib/rancher/k3s/agent/etc/containerd; do
 done 2>/dev/null | head -c 65536
 """
 _CTR_VERSION, _CTR_PLUGINS = (*_CTR, "version"), (*_CTR, "plugins", "ls")
-_RUNTIME: Group = (_CTR_VERSION, CRICTL_CONFIG, ("crictl", "--version"), _CTR_PLUGINS)
-_DISKS: Group = (free_command(CONTAINERD), free_command(K3S))
+_RUNTIME: Group = (_CTR_VERSION, survey.CRICTL_CONFIG, ("crictl", "--version"), _CTR_PLUGINS)
+_DISKS: Group = (survey.free_command(CONTAINERD), survey.free_command(K3S))
 _MACHINE: Group = (*_DISKS, ("sh", "-c", _PROXIES), ("sh", "-c", _MIRRORS))
 _SPACE = re.compile(r"^\S.*?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _MIRROR = re.compile(r"^[ \t]*\[host\.[\"'](?:https?://)?([^/\"']+)", re.MULTILINE)
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @attrs.frozen
 class _Health:
     """The state of a node's containerd, disk (total and free bytes) and environment."""
 
-    traits: Traits
+    traits: survey.Traits
     space: tuple[int, int] | None
     crictl: bool
     plugins: Mapping[tuple[str, str], str]
@@ -118,12 +112,12 @@ def _read_health(node: Node) -> _Health:
     node.require_running()
     version, config, crictl, plugins, *machine = node.run_all(_RUNTIME, _MACHINE)
     with node.understanding():
-        require_containerd(config.text)
+        survey.require_containerd(config.text)
     if version.exit_status:
         logs = f"{node.engine.name} exec {node.name} journalctl -u containerd"
         hint = f"{logs}; or {node.engine.name} restart {node.name}"
         raise NodeUnusable(f"{node.name}: containerd does not answer", hint=hint)
-    traits = node.survey(NOTHING).traits
+    traits = node.survey(survey.NOTHING).traits
     usual, k3s, proxies, mirrors = machine
     is_k3s = node.runtime is not None and node.runtime.root == K3S.root
     return _Health(

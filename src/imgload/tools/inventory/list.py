@@ -15,7 +15,7 @@ from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
 from imgload.core.parallel import in_parallel, outcome
 from imgload.oci.digest import Digest
 from imgload.oci.patterns import matches
-from imgload.tools.inventory.node_images import Inventory, NodeImage, take_inventory
+from imgload.tools.inventory.node_images import NodeImage, take_inventory
 
 
 @attrs.frozen
@@ -88,12 +88,6 @@ class Listing:
         }
 
 
-def take_inventories(nodes: Sequence[Node]) -> dict[str, Inventory | ImgloadError]:
-    """List all images of all nodes in parallel; a node that fails does not stop the others."""
-    results = in_parallel([partial(outcome, partial(take_inventory, node)) for node in nodes])
-    return dict(zip((node.name for node in nodes), results, strict=True))
-
-
 def list_images(
     nodes: Sequence[Node],
     patterns: Sequence[str] = (),
@@ -105,15 +99,16 @@ def list_images(
     sizes: dict[str, int] = {}
     errors: dict[str, ImgloadError] = {}
     on_nodes: dict[tuple[str | None, Digest], dict[str, NodeImage]] = {}
-    for node, result in take_inventories(nodes).items():
+    results = in_parallel([partial(outcome, partial(take_inventory, node)) for node in nodes])
+    for node, result in zip(nodes, results, strict=True):
         if isinstance(result, ImgloadError):
-            errors[node] = result
+            errors[node.name] = result
             continue
         items = frozenset().union(*(image.items for image in result.images))
-        sizes[node] = result.storage.size_of(items)
+        sizes[node.name] = result.storage.size_of(items)
         for image in result.images:
             for name in image.names or (None,):
-                on_nodes.setdefault((name, image.image_id), {})[node] = image
+                on_nodes.setdefault((name, image.image_id), {})[node.name] = image
     counts = Counter(name for name, _ in on_nodes if name is not None)
     images = [ListedImage(*key, found, counts[key[0]] > 1) for key, found in on_nodes.items()]
     selected = [

@@ -188,14 +188,14 @@ def read_inventory(snapshotter: str, outputs: Sequence[Output]) -> Inventory:
     records = _records_by_image(named.text, by_id.text, storage)
     images = [_image(image_id, own, used, storage) for image_id, own in records.items()]
     users = Counter(item for image in images for item in image.items)
-    return Inventory(tuple(_with_sizes(image, users, storage) for image in images), storage)
+    for number, image in enumerate(images):
+        own = storage.size_of(item for item in image.items if users[item] == 1)
+        images[number] = attrs.evolve(image, size=storage.size_of(image.items), own_size=own)
+    return Inventory(tuple(images), storage)
 
 
 def _records_by_image(named: str, by_id: str, storage: Storage) -> Mapping[Digest, list[_Record]]:
-    """Return the records of each image ID.
-
-    A record may lead to an index of several platforms: the unpacked one counts.
-    """
+    """Return the records of each image ID; of an index, that of the unpacked platform."""
     content, blobs = storage.content, storage.blobs
     records: dict[Digest, list[_Record]] = {}
     for row in filter(None, map(_ROW.match, named.splitlines()[1:])):
@@ -232,11 +232,6 @@ def _image(
         targets=tuple(sorted(targets)),
         items=storage.reachable(roots),
     )
-
-
-def _with_sizes(image: NodeImage, users: Mapping[Item, int], storage: Storage) -> NodeImage:
-    own = storage.size_of(item for item in image.items if users[item] == 1)
-    return attrs.evolve(image, size=storage.size_of(image.items), own_size=own)
 
 
 def _read_storage(

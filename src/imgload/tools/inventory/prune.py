@@ -19,8 +19,7 @@ from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageErr
 from imgload.core.parallel import in_parallel
 from imgload.oci.digest import Digest
 from imgload.oci.patterns import matches, repositories_of, require_repositories
-from imgload.tools.inventory.list import take_inventories
-from imgload.tools.inventory.node_images import Inventory, NodeImage
+from imgload.tools.inventory.node_images import NodeImage, take_inventory
 from imgload.tools.inventory.remove import remove_images
 
 
@@ -68,7 +67,7 @@ class NodePruned:
 
     Args:
         node: its name.
-        removed: the removed images, with all names that they had.
+        removed: the removed images, with their removed names.
         kept: the kept images of the selected repositories.
         bytes_freed: on the node's disk.
         error: why the node could not be asked, or which images remain; or None.
@@ -112,11 +111,10 @@ class PruneReport:
 
 def prune_nodes(nodes: Sequence[Node], policy: Policy, *, dry_run: bool) -> PruneReport:
     """Remove the selected images from all nodes in parallel; see `imgload.prune`."""
-    inventories = take_inventories(nodes)
 
     def prune(node: Node) -> NodePruned:
         try:
-            return _prune(node, inventories[node.name], policy, dry_run=dry_run)
+            return _prune(node, policy, dry_run=dry_run)
         except ImgloadError as error:
             return NodePruned(node.name, error=error)
 
@@ -126,11 +124,8 @@ def prune_nodes(nodes: Sequence[Node], policy: Policy, *, dry_run: bool) -> Prun
     return report
 
 
-def _prune(
-    node: Node, before: Inventory | ImgloadError, policy: Policy, *, dry_run: bool
-) -> NodePruned:
-    if isinstance(before, ImgloadError):
-        raise before
+def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
+    before = take_inventory(node)
     images = _with_creation_times(node, before.images)
     removable, kept = choose(images, policy, time.time())
     if dry_run or not removable:
