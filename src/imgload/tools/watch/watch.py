@@ -39,8 +39,6 @@ from imgload.oci.reference import require_callback, strings
 from imgload.sources.engine import EngineSource
 from imgload.tools.watch.listener import Back, Heard, Listener, Lost, Notice
 
-Due = dict[str, Digest]
-"""Images to load: name to the engine's ID."""
 Key = tuple[EngineSource, str]
 _Named = tuple[Heard, list[tuple[str, Digest]]]
 _TOGETHER_SECONDS = 0.03
@@ -128,9 +126,7 @@ class LastingSelection:
 
     def forget(self) -> None:
         """Drop cached facts about the nodes: after a failure their free space is stale, too."""
-        self.nodes = tuple(
-            Node(n.name, n.engine, n.container, n.runtime, n.role) for n in self.nodes
-        )
+        self.nodes = tuple(attrs.evolve(node, traits=None, last=None) for node in self.nodes)
 
 
 @attrs.define
@@ -169,8 +165,8 @@ class Watch:
     on_event: Callable[[Event], None] = lambda _: None
     busy: bool = False
     _notices: queue.SimpleQueue[Notice] = attrs.field(factory=queue.SimpleQueue)
-    _loaded: dict[Key, Digest | None] = attrs.field(factory=dict)
-    _pending: dict[Key, Digest | None] = attrs.field(factory=dict)
+    _loaded: dict[Key, Digest] = attrs.field(factory=dict)
+    _pending: dict[Key, Digest] = attrs.field(factory=dict)
     """Images to load again, with the next image or at the next retry."""
     _newest: dict[str, EngineSource] = attrs.field(factory=dict)
     """The engine that built each name last."""
@@ -231,8 +227,8 @@ class Watch:
             yield from (self._note(n) for n in notices if not isinstance(n, Heard))
             named, failed = self._named([n for n in notices if isinstance(n, Heard)])
             yield from failed
-            due = {source: self._due(source, named) for source in self.sources}
-            if any(due.values()) or self._retry.is_due:
+            due = self._due(named)
+            if due or self._retry.is_due:
                 self.busy = True
                 loads = self._load(due, began)
                 self.busy = False
@@ -287,29 +283,29 @@ class Watch:
             self._lookup.extend()
         return named, failed
 
-    def _due(self, source: EngineSource, named: Iterable[_Named]) -> Due:
-        """Return the engine's images to load; an event that may be a repeat loads nothing again."""
-        due: Due = {}
+    def _due(self, named: Iterable[_Named]) -> dict[Key, Digest]:
+        """Return the images to load; an event that may be a repeat loads nothing again."""
+        due: dict[Key, Digest] = {}
         for heard, names in named:
-            for engine_name, target in names if heard.engine is source.engine else ():
+            source = next(source for source in self.sources if source.engine is heard.engine)
+            for engine_name, target in names:
                 name = meant(engine_name, self.patterns)
                 if name and not (heard.seen and self._loaded.get((source, name)) == target):
-                    due[name] = target
+                    due[source, name] = target
+                    self._newest[name] = source
         return due
 
-    def _load(self, due: Mapping[EngineSource, Due], began: float) -> list[WatchedLoad]:
+    def _load(self, due: Mapping[Key, Digest], began: float) -> list[WatchedLoad]:
         """Load due and pending images; leave out a failure that only repeats in a retry."""
-        is_retry = not any(due.values())
         loads = self._attempts(due, began)
-        if is_retry and not loads:
+        if not due and not loads:
             self._retry.reset()
-        before = self._failure if is_retry else ""
+        before = "" if due else self._failure
         self._failure = next((load.error.message for load in reversed(loads) if load.error), "")
         return [load for load in loads if not (load.error and load.error.message == before)]
 
-    def _attempts(self, due: Mapping[EngineSource, Due], began: float) -> list[WatchedLoad]:
-        for source, targets in due.items():
-            self._newest |= dict.fromkeys(targets, source)
+    def _attempts(self, due: Mapping[Key, Digest], began: float) -> list[WatchedLoad]:
+        self._pending |= due
         for key in filter(self._is_superseded, list(self._pending)):
             self._loaded[key] = self._pending.pop(key)
         try:
@@ -317,17 +313,15 @@ class Watch:
                 loaded = [item for item in self._loaded.items() if not self._is_superseded(item[0])]
                 self._pending = dict(loaded) | self._pending
         except ImgloadError as error:
-            for source, targets in due.items():
-                self._pending |= {(source, name): target for name, target in targets.items()}
             self._retry.extend()
-            names = [name for targets in due.values() for name in targets]
-            return [_watched_load(names or [n for _, n in self._pending], began, error=error)]
+            return [_watched_load([n for _, n in due or self._pending], began, error=error)]
         loads = []
-        for source, targets in due.items():
-            pending = [n for s, n in sorted(self._pending, key=str) if s is source]
-            again = [n for n in pending if n not in targets and _has(source, n)]
-            attempted = self._attempt(source, [*targets, *again], began)
-            self._record(source, targets, attempted)
+        keys = [*due, *(key for key in sorted(self._pending, key=str) if key not in due)]
+        for source in self.sources:
+            own = [key for key in keys if key[0] is source and key in self._pending]
+            names = [key[1] for key in own if key in due or _has(*key)]
+            attempted = self._attempt(source, names, began)
+            self._record(source, attempted)
             loads += attempted
         return loads
 
@@ -352,17 +346,13 @@ class Watch:
             return [load for name in names for load in self._attempt(source, [name], began)]
         return [_watched_load(names, began, report)]
 
-    def _record(self, source: EngineSource, due: Due, loads: Sequence[WatchedLoad]) -> None:
+    def _record(self, source: EngineSource, loads: Sequence[WatchedLoad]) -> None:
         for load in loads:
-            keys = [(source, name) for name in load.references]
-            targets = {key: due.get(key[1], self._pending.get(key)) for key in keys}
             if load.error:
-                self._pending.update(targets)
                 self.selection.forget()
             else:
-                for key in keys:
-                    self._pending.pop(key, None)
-                self._loaded.update(targets)
+                keys = [(source, name) for name in load.references]
+                self._loaded.update({key: self._pending.pop(key) for key in keys})
         errors = [load.error for load in loads if load.error]
         if any(isinstance(error, LoadFailed) for error in errors):
             self._retry.extend(_RESEND_SECONDS)
