@@ -99,7 +99,7 @@ def _not_found(text: str, sources: Sequence[EngineSource]) -> Iterator[Finding]:
         yield Finding("image", "problem", f"no engine can be asked for {text!r}")
         return
     places = " and ".join(source.describe for source in sources)
-    build = f"{sources[0].name} build -t {shlex.quote(text)} ."
+    build = f"{sources[0].engine.name} build -t {shlex.quote(text)} ."
     hint = f"list images with: {sources[0].listing}; or build it: {build}"
     yield Finding("image", "problem", f"no image {text!r} in {places}", hint)
     try:

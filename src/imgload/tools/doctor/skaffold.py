@@ -31,10 +31,10 @@ def check_skaffold(discovery: Discovery) -> Iterator[Finding]:
         hint = "pipx install imgload; or use its full path in skaffold.yaml"
         yield Finding("skaffold", "warning", what, hint)
     context = current_context() or ""
-    for name in _LOADERS:
-        if context.startswith(f"{name}-") and not any(True for _ in on_path(name)):
-            what = f"{name} is not on PATH, and Skaffold needs it to load images into {context}"
-            yield Finding("skaffold", "warning", what, f"imgload {name} --install ~/.local/bin")
+    for tool in _LOADERS:
+        if context.startswith(f"{tool}-") and not any(True for _ in on_path(tool)):
+            what = f"{tool} is not on PATH, and Skaffold needs it to load images into {context}"
+            yield Finding("skaffold", "warning", what, f"imgload {tool} --install ~/.local/bin")
 
 
 def _engine(discovery: Discovery) -> Finding:

@@ -109,8 +109,11 @@ def list_images(
         for image in result.images:
             for name in image.names or (None,):
                 on_nodes.setdefault((name, image.image_id), {})[node.name] = image
-    counts = Counter(name for name, _ in on_nodes if name is not None)
-    images = [ListedImage(*key, found, counts[key[0]] > 1) for key, found in on_nodes.items()]
+    counts = Counter(name for name, _ in on_nodes)
+    images = [
+        ListedImage(name, image_id, by_node, drift=name is not None and counts[name] > 1)
+        for (name, image_id), by_node in on_nodes.items()
+    ]
     selected = [
         image
         for image in sorted(images, key=_order)

@@ -34,7 +34,7 @@ def test_watch_loads_an_image_from_the_engine_that_built_it(
     kinds: tuple[EngineKind, ...] = ("docker", "podman")
     images = {kind: engine_image(kind, ["app:dev"]) for kind in kinds}
     engines = {kind: engine(tmp_path, kind, images[kind]) for kind in kinds}
-    sources = [EngineSource(each) for each in engines.values()]
+    sources = [EngineSource(one) for one in engines.values()]
     watch = Watch(sources, LastingSelection.settle([*engines.values()], "kind", ()), ["app"])
     results = iter(watch)
     next(results)
@@ -52,7 +52,7 @@ def test_watch_does_not_retry_a_build_that_another_engine_replaced(tmp_path: Pat
     kinds: tuple[EngineKind, ...] = ("docker", "podman")
     names = ["app:dev", "app:two"]
     engines = {kind: engine(tmp_path, kind, engine_image(kind, names)) for kind in kinds}
-    sources = [EngineSource(each) for each in engines.values()]
+    sources = [EngineSource(one) for one in engines.values()]
     watch = Watch(sources, LastingSelection.settle([*engines.values()], "kind", ()), ["app"])
     results, listener = iter(watch), watch.listeners()[0]
     next(results)
@@ -69,7 +69,7 @@ def test_watch_does_not_retry_a_build_that_another_engine_replaced(tmp_path: Pat
     assert [report.images[0].source for report in reports] == ["podman", "docker", "docker"]
 
 
-def test_a_lasting_selection_keeps_its_cluster_when_the_kube_context_changes(
+def test_lasting_selection_keeps_its_cluster_when_the_kube_context_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The context decides once, when the watch starts."""
