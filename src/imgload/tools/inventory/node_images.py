@@ -29,9 +29,8 @@ _FOLDER = 4096
 _OWN_FOLDERS = {"overlayfs": 2, "fuse-overlayfs": 2}
 """Folders of a snapshot around its content; containerd counts the content only."""
 _BLOCK = 512
-_LOCATE = "s/^ *root  *//p"
 _ON_DISK = (
-    f'root=$(ctr plugins ls -d id==content | sed -n "{_LOCATE}" | head -n 1);'
+    'root=$(ctr plugins ls -d id==content | sed -n "s/^ *root  *//p" | head -n 1);'
     ' exec find "$root/blobs" -type f -exec stat -c "%n %b %Y" {} +'
 )
 _FILE = re.compile(r"/(sha256)/([0-9a-f]{64}) (\d{1,15}) (\d{1,11})$", re.MULTILINE)
@@ -143,13 +142,7 @@ class _Record(NamedTuple):
 
 
 def take_inventory(node: Node) -> Inventory:
-    """List all images of a node, in one exec.
-
-    Raises:
-        NodeNotRunning: when the container is stopped or paused.
-        NodeUnusable: when containerd cannot be asked.
-
-    """
+    """List all images in one exec; raise NodeNotRunning, or NodeUnusable if containerd fails."""
     node.require_running()
     traits, outputs = node.ask(inventory_commands)
     with node.understanding():
@@ -174,9 +167,7 @@ def inventory_commands(snapshotter: str) -> list[list[Sequence[str]]]:
 def read_inventory(snapshotter: str, outputs: Sequence[Output]) -> Inventory:
     """Parse the output of `inventory_commands`.
 
-    Raises:
-        NodeUnusable: when a command failed: an image in use could seem unused.
-
+    Raises NodeUnusable if a command failed: an image in use could seem unused.
     """
     named, by_id, containers, in_cri, *stored = outputs
     content, _, snapshots, _ = stored

@@ -182,7 +182,7 @@ class Listener:
             began = time.monotonic()
             try:
                 names = self.engine.names(self.references)
-                before, self._names = self._names, names
+                before, self._names = self._names, dict(names)
                 for name, target in names.items():
                     if before.get(name) != target and not self._stop.is_set():
                         self.notify(Heard(self.engine, ImageEvent(name, target), seen=True))

@@ -86,12 +86,7 @@ class WatchedLoad:
 class LastingSelection:
     """A selection of nodes that does not follow later changes of the kube context.
 
-    Args:
-        engines: those that run the nodes; others may come and go.
-        cluster: its name; None when the nodes were named.
-        names: only these nodes; empty for all.
-        nodes: the current ones.
-
+    It keeps the engines that run the nodes, and the cluster's name; None if nodes were named.
     """
 
     engines: Sequence[Engine]
@@ -111,13 +106,7 @@ class LastingSelection:
         return cls(own or engines, cluster, names, nodes)
 
     def renew(self) -> bool:
-        """Find the nodes again; return whether any has a new container.
-
-        Raises:
-            EngineError: when an engine that runs them does not answer.
-            ClusterError: when they do not exist.
-
-        """
+        """Return whether any node has a new container; raise EngineError or ClusterError."""
         nodes = select_nodes(self.engines, self.cluster, self.names)
         before = {node.container.id for node in self.nodes}
         if [node.container for node in nodes] != [node.container for node in self.nodes]:
