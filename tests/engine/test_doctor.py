@@ -110,7 +110,7 @@ FAULTS: dict[str, tuple[Plant, Expected]] = {
     ),
     "a kube context without its cluster": (
         config("current-context: kind-gone\n"),
-        Expected("context", "problem", "'kind-gone' names a cluster that is not there", "kubectl"),
+        Expected("context", "problem", "'kind-gone' names a missing cluster", "kubectl"),
     ),
     "a broken kubeconfig": (
         config("current-context: [\n"),
@@ -118,7 +118,7 @@ FAULTS: dict[str, tuple[Plant, Expected]] = {
     ),
     "a kubeconfig that is not there": (
         environ(KUBECONFIG="{}/nothing"),
-        Expected("context", "warning", "which is not there", "unset KUBECONFIG"),
+        Expected("context", "warning", "which does not exist", "unset KUBECONFIG"),
     ),
 }
 

@@ -43,9 +43,9 @@ def test_what_is_wrong_with_a_node(sick: Cluster) -> None:
     assert f"{name} has " in problems(found, "nodes")
     assert "of 90 MiB left for images" in problems(found, "nodes")
     warned = said(found, "nodes", "warning")
-    assert "asks a proxy (HTTP_PROXY=http://proxy.example:3128)" in warned
-    assert "put registry into NO_PROXY" in warned
-    assert "unpacks with native, where ctr alone takes overlayfs" in said(found, "nodes", "info")
+    assert "uses a proxy (HTTP_PROXY=http://proxy.example:3128)" in warned
+    assert "add registry to NO_PROXY" in warned
+    assert "unpacks with native, but ctr defaults to overlayfs" in said(found, "nodes", "info")
     assert "secret" not in str(found)
 
 
@@ -101,7 +101,7 @@ def test_a_node_that_does_not_answer(lab: Lab, sick: Cluster) -> None:
     assert "has no crictl" in said(imgload.examine(cluster="lab-sick"), "nodes", "info")
     with without_cri(node):
         found = problems(imgload.examine(cluster="lab-sick"), "nodes")
-    assert f"{node.name}: CRI is not there in containerd" in found
+    assert f"{node.name}: CRI is missing in containerd" in found
     with signalled(node, "STOP"):
         found = problems(imgload.examine(cluster="lab-sick"), "nodes")
     assert f"{node.name}: containerd does not answer: docker exec" in found

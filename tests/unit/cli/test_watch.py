@@ -5,8 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from imgload.tools.watch.selection import LastingSelection
-from imgload.tools.watch.watch import Watch, WatchedLoad
+from imgload.tools.watch.watch import LastingSelection, Watch, WatchedLoad
 from tests.unit.cli.conftest import Run
 
 

@@ -1,1 +1,1 @@
-"""What is wrong between here and the nodes, and the command that changes it."""
+"""Diagnose problems between this machine and the nodes, and suggest fixes."""

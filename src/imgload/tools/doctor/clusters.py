@@ -1,93 +1,110 @@
-"""Which clusters are there, and which nodes are meant."""
+"""Check the kube context, which clusters exist, and which nodes are selected."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from functools import partial
+from pathlib import Path
 
 import attrs
 
+from imgload.clusters.kubeconfig import current_context, invalid
 from imgload.clusters.list import node_info
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.select import Cluster, find_clusters, select_nodes
+from imgload.clusters.select import Cluster, find_clusters, select_nodes, tool_of
 from imgload.core.errors import ClusterAmbiguous, ClusterError, ClusterNotFound, ImgloadError
 from imgload.engines.base import Engine
 from imgload.tools.doctor.finding import Finding
-from imgload.tools.doctor.timeouts import answers
+from imgload.tools.doctor.timeouts import call_each
 
 _SECONDS = 5.0
 
 
 @attrs.frozen
-class Clusters:
-    """What there is, and what is meant.
-
-    Args:
-        engines: that answered the question for clusters.
-        found: all clusters on them.
-        nodes: those meant; all that there are where that cannot be settled.
-        findings: about that.
-
-    """
+class Selection:
+    """The clusters on the engines that answered, and the selected nodes; all if that fails."""
 
     engines: tuple[Engine, ...]
-    found: tuple[Cluster, ...]
+    clusters: tuple[Cluster, ...]
     nodes: tuple[Node, ...]
     findings: tuple[Finding, ...]
 
 
-def find(engines: Sequence[Engine], cluster: str | None, names: Sequence[str]) -> Clusters:
-    """Look for clusters on all engines, and settle which nodes are meant.
-
-    Args:
-        engines: to ask.
-        cluster: as the user named it; None for the kube context's, or the only one.
-        names: of nodes; empty for all.
-
-    """
-    told = answers([partial(find_clusters, [engine]) for engine in engines], _SECONDS)
-    pairs = list(zip(engines, told, strict=True))
-    silent = [Finding.of("clusters", _on(e, t)) for e, t in pairs if isinstance(t, ImgloadError)]
-    asked = tuple(engine for engine, t in pairs if not isinstance(t, ImgloadError))
-    found = tuple(c for t in told if not isinstance(t, ImgloadError) for c in t)
+def select(engines: Sequence[Engine], cluster: str | None, names: Sequence[str]) -> Selection:
+    """List the clusters on all engines, and select nodes; see `select_nodes`."""
+    findings: list[Finding] = []
+    clusters: dict[Engine, list[Cluster]] = {}
+    for engine, result in call_each(lambda engine: find_clusters([engine]), engines, _SECONDS):
+        if isinstance(result, ImgloadError):
+            named = str(engine.endpoint) in result.message
+            where = "" if named else f"{engine.endpoint}: listing clusters: "
+            findings.append(Finding("clusters", "problem", where + result.message, result.hint))
+        else:
+            clusters[engine] = result
+    every = tuple(item for listed in clusters.values() for item in listed)
     try:
-        nodes = select_nodes(asked, cluster, names) if asked else ()
+        nodes = select_nodes(tuple(clusters), cluster, names) if clusters else ()
+        findings += _clusters(every, nodes)
     except ClusterError as error:
-        everything = tuple(node for each in found for node in each.nodes)
-        named = cluster is not None or bool(names)
-        unsettled = _unsettled(error, found, named=named)
-        return Clusters(asked, found, everything, findings=(*silent, *unsettled))
-    others = _others(found, nodes)
-    return Clusters(asked, found, nodes, findings=(*silent, *others))
+        nodes = tuple(node for item in every for node in item.nodes)
+        if cluster is not None or names:
+            finding = Finding.of("clusters", error)
+            findings.append(attrs.evolve(finding, exit_status=error.exit_status))
+        elif not every or not isinstance(error, ClusterNotFound):  # else `check_context` reports it
+            ambiguous = isinstance(error, ClusterAmbiguous)
+            findings.append(Finding.of("clusters", error, "warning" if ambiguous else "problem"))
+    return Selection(tuple(clusters), every, nodes, tuple(findings))
 
 
-def _on(engine: Engine, error: ImgloadError) -> ImgloadError:
-    if str(engine.endpoint) in error.message:
-        return error
-    return type(error)(f"{engine.endpoint}: listing clusters: {error.message}", hint=error.hint)
-
-
-def _unsettled(error: ClusterError, found: Sequence[Cluster], *, named: bool) -> Iterator[Finding]:
-    """Yield why the nodes are not settled; a kube context that leads nowhere is told elsewhere."""
-    if named:
-        told = Finding.of("clusters", error)
-        yield attrs.evolve(told, exit_status=error.exit_status)
-    elif not found:
-        yield Finding.of("clusters", error)
-    elif isinstance(error, ClusterAmbiguous):
-        yield Finding.of("clusters", error, "warning")
-    elif not isinstance(error, ClusterNotFound):
-        yield Finding.of("clusters", error)
-
-
-def _others(found: Sequence[Cluster], nodes: Sequence[Node]) -> Iterator[Finding]:
-    """Yield the clusters: the one meant, and those left alone."""
-    meant = {(node.engine.endpoint, node.name) for node in nodes}
-    for cluster in found:
-        states = ", ".join(f"{n.name} {n.state}" for n in map(node_info, cluster.nodes))
+def _clusters(clusters: Sequence[Cluster], nodes: Sequence[Node]) -> Iterator[Finding]:
+    selected = {(node.engine.endpoint, node.name) for node in nodes}
+    for cluster in clusters:
         text = f"{cluster.name} ({cluster.tool.name}, {cluster.engine.endpoint})"
-        if meant & {(node.engine.endpoint, node.name) for node in cluster.nodes}:
+        if selected & {(node.engine.endpoint, node.name) for node in cluster.nodes}:
             count = len(cluster.nodes)
             yield Finding("clusters", "ok", f"{text}: {count} node{'s' if count > 1 else ''}")
         else:
-            yield Finding("clusters", "info", f"{text} is not the one meant: {states}")
+            states = ", ".join(f"{n.name} {n.state}" for n in map(node_info, cluster.nodes))
+            yield Finding("clusters", "info", f"{text} is not selected: {states}")
+
+
+def check_context(
+    engines: Sequence[Engine], clusters: Sequence[Cluster], *, decides: bool
+) -> Iterator[Finding]:
+    """Yield whether the current context leads to a cluster.
+
+    Without one it is a problem if the context `decides`, since no cluster or node was named.
+    """
+    yield from _files()
+    context = current_context()
+    if context is None:
+        yield Finding("context", "info", "no kube context is set")
+        return
+    exists = any(cluster.context == context for cluster in clusters)
+    if not exists and tool_of(context) is None:
+        what = f"the kube context {context!r} is not of a kind, k3d or minikube cluster"
+        yield Finding("context", "info", f"{what}: name one with --cluster")
+        return
+    try:
+        if not exists:
+            select_nodes(engines, context, ())
+        yield Finding("context", "ok", f"the kube context {context!r} leads to a cluster here")
+    except ClusterNotFound as error:
+        what = f"the kube context {context!r} names a missing cluster: {error.message}"
+        switch = "kubectl config get-contexts, then: kubectl config use-context NAME"
+        hint = f"{switch}; or {error.hint}"
+        yield Finding("context", "problem" if decides else "warning", what, hint)
+    except ClusterError as error:
+        yield Finding.of("context", error)
+
+
+def _files() -> Iterator[Finding]:
+    paths = [Path(part) for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
+    for path in paths:
+        if not os.path.lexists(path):
+            what = f"KUBECONFIG names {path}, which does not exist"
+            yield Finding("context", "warning", what, "unset KUBECONFIG; or correct it")
+    for path in paths or [Path.home() / ".kube" / "config"]:
+        if why := invalid(path):
+            what = f"kubectl cannot use {path}: {why}"
+            yield Finding("context", "problem", what, "correct it; or unset KUBECONFIG")

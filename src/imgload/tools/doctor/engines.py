@@ -1,117 +1,137 @@
-"""Which engines answer, what they are, and what is in the way of the others."""
+"""Check which engines answer, and which can push to this process, as the delta transport needs."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
-from imgload.core.errors import EngineError, EngineNotPermitted, ImgloadError, UsageError
-from imgload.engines.base import About
+from imgload.core.errors import (
+    EngineError,
+    EngineFailed,
+    EngineNotPermitted,
+    ImgloadError,
+    UsageError,
+)
+from imgload.core.parallel import Task, outcome
+from imgload.core.state import state_folder
+from imgload.engines.base import About, Engine
+from imgload.engines.cache import Memory
 from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
 from imgload.engines.discovery.hints import health
 from imgload.engines.endpoint import Endpoint
+from imgload.registry.handler import receiving
+from imgload.registry.sink import Manifests
 from imgload.tools.doctor.finding import Finding, Status
+from imgload.tools.doctor.timeouts import call_each
 
 SECONDS = 2.0
-"""For an engine to say what it is."""
-_VARIABLES = ("DOCKER_HOST", "CONTAINER_HOST")
-_NAMING = ("DOCKER_CONTEXT", "CONTAINER_CONNECTION")
-"""Variables with the name of an address."""
+"""Time limit for an engine to describe itself."""
+_PUSH_SECONDS = 3.0
+_ADDRESSES = {"DOCKER_HOST", "CONTAINER_HOST"}
+_VARIABLES = _ADDRESSES | {"DOCKER_CONTEXT", "CONTAINER_CONNECTION"}
 
 
 def find_engines(environ: Mapping[str, str] | None = None) -> tuple[Discovery, list[Finding]]:
-    """Ask every place, and all but a variable that holds no address."""
+    """Discover the engines; each variable with an invalid address is a finding, and is ignored."""
     variables = dict(os.environ if environ is None else environ)
-    found: list[Finding] = []
+    findings: list[Finding] = []
     while True:
         try:
-            return discover(variables), found
+            return discover(variables), findings
         except UsageError as error:
-            found.append(_no_address(error))
-            origin = error.message.partition(":")[0].partition("=")[0]
-            wrong = [v for v in (*_VARIABLES, *_NAMING) if v == origin and v in variables]
-            if not wrong:
-                return Discovery(()), found
-            del variables[wrong[0]]
-
-
-def _no_address(error: UsageError) -> Finding:
-    origin = error.message.partition(":")[0]
-    if origin not in _VARIABLES:
-        return Finding.of("engines", error)
-    path = os.environ.get(origin, "")
-    meant = (
-        f"export {origin}={shlex.quote(f'unix://{path}')}" if path.startswith("/") else error.hint
-    )
-    return Finding("engines", "problem", error.message, f"{meant}; or unset {origin}")
+            variable = re.split("[:=]", error.message, maxsplit=1)[0]
+            value = variables.pop(variable, None) if variable in _VARIABLES else None
+            hint = error.hint
+            if variable in _ADDRESSES:
+                is_path = (value or "").startswith("/")
+                fix = f"export {variable}={shlex.quote(f'unix://{value}')}" if is_path else hint
+                hint = f"{fix}; or unset {variable}"
+            findings.append(Finding("engines", "problem", error.message, hint))
+            if value is None:
+                return Discovery(()), findings
 
 
 def check_engines(
-    found: Discovery, told: Mapping[Endpoint, About | ImgloadError]
+    discovery: Discovery, abouts: Mapping[Endpoint, About | ImgloadError]
 ) -> Iterator[Finding]:
-    """Yield a finding for each place.
-
-    Args:
-        found: what was tried.
-        told: what the engines that answer say of themselves.
-
-    """
-    for attempt in found.attempts:
-        yield from _attempt(attempt, told, alone=not found.endpoints)
-    if not found.endpoints and not found.errors:
-        yield from _none(found)
-
-
-def _attempt(
-    attempt: Attempt, told: Mapping[Endpoint, About | ImgloadError], *, alone: bool
-) -> Iterator[Finding]:
-    if attempt.error and not attempt.passed_over:
-        yield Finding.of("engines", attempt.error, _weight(attempt, alone=alone))
-    elif attempt.passed_over and attempt.endpoint:
-        what = f"{attempt.candidate} answers, and is not asked: {attempt.passed_over}"
-        yield Finding("engines", "info", what, attempt.candidate.take)
-    elif attempt.same_as:
-        what = f"{attempt.candidate} is the same engine as {attempt.same_as}"
-        yield Finding("engines", "info", what)
-    elif attempt.used and attempt.endpoint:
-        yield _engine(attempt, attempt.endpoint, told.get(attempt.endpoint))
-        yield from _other_kind(attempt, attempt.endpoint)
-
-
-def _weight(attempt: Attempt, *, alone: bool) -> Status:
-    if attempt.candidate.chosen or alone:
-        return "problem"
-    return "warning" if isinstance(attempt.error, EngineNotPermitted) else "info"
-
-
-def _engine(attempt: Attempt, endpoint: Endpoint, told: About | ImgloadError | None) -> Finding:
-    where = f"{endpoint.url} (from {attempt.candidate.origin})"
-    if isinstance(told, ImgloadError):
-        what = f"{endpoint.kind} at {where} does not say what it is: {told.message}"
-        return Finding("engines", "problem", what, told.hint or health(endpoint.kind))
-    about = told or About()
-    traits = [about.store, "rootless" if about.rootless else "", str(about.platform or "")]
-    listed = ", ".join(filter(None, traits))
-    return Finding("engines", "ok", f"{endpoint.kind} {about.version} at {where}: {listed}")
-
-
-def _other_kind(attempt: Attempt, endpoint: Endpoint) -> Iterator[Finding]:
-    """Docker's programs speak to Podman's socket; Podman's do not speak to Docker's."""
-    if attempt.candidate.chosen and attempt.candidate.kind != endpoint.kind:
-        origin = attempt.candidate.origin
-        if endpoint.kind == "docker":
-            what = f"{origin} leads to Docker, which the podman program cannot speak to"
-            yield Finding("engines", "warning", what, attempt.candidate.undo)
-        else:
-            what = f"{origin} leads to Podman, which the docker program can speak to"
+    """Yield a finding for each candidate address; `abouts` describe the engines that answer."""
+    for attempt in discovery.attempts:
+        candidate, endpoint = attempt.candidate, attempt.endpoint
+        if attempt.error and not attempt.passed_over:
+            mild: Status = "warning" if isinstance(attempt.error, EngineNotPermitted) else "info"
+            is_needed = candidate.chosen or not discovery.endpoints
+            yield Finding.of("engines", attempt.error, "problem" if is_needed else mild)
+        elif attempt.passed_over and endpoint:
+            what = f"{candidate} answers but is not used: {attempt.passed_over}"
+            yield Finding("engines", "info", what, candidate.take)
+        elif attempt.same_as:
+            what = f"{candidate} is the same engine as {attempt.same_as}"
             yield Finding("engines", "info", what)
+        elif attempt.used and endpoint:
+            yield from _engine(attempt, endpoint, abouts.get(endpoint) or About())
+    if not discovery.endpoints and not discovery.errors:
+        try:
+            discovery.require()
+        except EngineError as error:
+            what = error.message.partition("\n")[0]
+            yield Finding("engines", "problem", what, error.hint)
 
 
-def _none(found: Discovery) -> Iterator[Finding]:
-    try:
-        found.require()
-    except EngineError as error:
-        what = error.message.partition("\n")[0]
-        yield Finding("engines", "problem", what, error.hint)
+def _engine(attempt: Attempt, endpoint: Endpoint, about: About | ImgloadError) -> Iterator[Finding]:
+    candidate = attempt.candidate
+    where = f"{endpoint.url} (from {candidate.origin})"
+    if isinstance(about, ImgloadError):
+        what = f"{endpoint.kind} at {where} does not report its version: {about.message}"
+        yield Finding("engines", "problem", what, about.hint or health(endpoint.kind))
+    else:
+        traits = [about.store, "rootless" if about.rootless else "", str(about.platform or "")]
+        listed = ", ".join(filter(None, traits))
+        yield Finding("engines", "ok", f"{endpoint.kind} {about.version} at {where}: {listed}")
+    if not candidate.chosen or candidate.kind == endpoint.kind:
+        return
+    if endpoint.kind == "docker":
+        what = f"{candidate.origin} leads to Docker, which the podman CLI cannot use"
+        yield Finding("engines", "warning", what, candidate.undo)
+    else:
+        what = f"{candidate.origin} leads to Podman, which the docker CLI can use"
+        yield Finding("engines", "info", what)
+
+
+def check_receivers(engines: Sequence[Engine]) -> Iterator[Finding]:
+    """Yield for each engine whether it can push to this process.
+
+    An engine on this machine looks up an image in a registry of this process: it stores nothing.
+    """
+    for engine, reached in call_each(_reaches_us, engines, _PUSH_SECONDS + 1):
+        endpoint = engine.endpoint
+        if isinstance(reached, ImgloadError):
+            yield Finding.of("receiver", reached, "info")
+        elif not endpoint.local:
+            what = f"{endpoint} is on another machine and cannot push here: images are saved whole"
+            yield Finding("receiver", "info", what)
+        elif not reached:
+            what = f"{endpoint} cannot reach this process (does it run in a VM?)"
+            yield Finding("receiver", "info", f"{what}: images are saved whole, which is slower")
+        else:
+            yield Finding("receiver", "ok", f"{endpoint} can push here: only missing layers move")
+            if Memory.load().is_cut_off(endpoint.url):
+                what = f"{endpoint} could not push here within the last day: images are saved whole"
+                cache = shlex.quote(str(state_folder() / "engines.json"))
+                yield Finding("receiver", "info", what, f"to clear this cache: rm {cache}")
+
+
+def _reaches_us(engine: Engine) -> bool:
+    if not engine.endpoint.local:
+        return False
+    reached = threading.Event()
+    with receiving(Manifests(), reached=reached.set) as repository:
+        task = Task(partial(outcome, partial(engine.look_up, repository)))
+        task.settle(_PUSH_SECONDS)
+    if not reached.is_set() and not task.done:
+        raise EngineFailed(f"{engine.endpoint} takes too long to look up an image in a registry")
+    return reached.is_set()

@@ -1,4 +1,4 @@
-"""What a check found, as values, and as the JSON document that machines read."""
+"""The findings of the checks, as values and as a JSON document."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Status = Literal["ok", "info", "warning", "problem"]
 
 @attrs.frozen
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-        check: the area that it belongs to.
-        status: ``ok``; ``info``, which is worth knowing; ``warning``, which may become a problem;
-            ``problem``, which keeps images from the nodes or pods.
-        message: what is so, in one or two lines.
-        hint: what to do about it, preferably a command; may be empty.
-        exit_status: of the command, where this is a problem.
+        check: the area that the check belongs to.
+        status: ``ok``; ``info``; ``warning``, which may become a problem; or ``problem``, which
+            keeps images from nodes or pods.
+        message: the fact, in one or two lines.
+        hint: the fix, preferably a command; may be empty.
+        exit_status: of the command, if this is a problem.
 
     """
 
@@ -34,33 +34,33 @@ class Finding:
 
     @classmethod
     def of(cls, check: Check, error: ImgloadError, status: Status = "problem") -> Finding:
-        """Return the finding that an error is."""
+        """Return the finding with an error's message and hint."""
         return cls(check, status, error.message, error.hint)
 
 
 @attrs.frozen
 class Diagnosis:
-    """Everything that was looked at, area by area."""
+    """All findings, in the order of the areas."""
 
     findings: tuple[Finding, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether there is no problem; warnings are none."""
+        """Whether there is no problem; warnings do not count."""
         return not self.problems
 
     @property
     def problems(self) -> tuple[Finding, ...]:
-        """What keeps images from the nodes or pods."""
-        return tuple(found for found in self.findings if found.status == "problem")
+        """The findings that keep images from nodes or pods."""
+        return tuple(finding for finding in self.findings if finding.status == "problem")
 
     @property
     def exit_status(self) -> int:
-        """The command's: 4 where the cluster or a node that was named is not there."""
-        return max((found.exit_status for found in self.problems), default=0)
+        """The command's exit status: 0, 1, or 4 if the named cluster or node is missing."""
+        return max((finding.exit_status for finding in self.problems), default=0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``imgload doctor --output json`` prints."""
-        told = attrs.filters.exclude("exit_status")
-        findings = [attrs.asdict(found, filter=told) for found in self.findings]
+        public = attrs.filters.exclude("exit_status")
+        findings = [attrs.asdict(finding, filter=public) for finding in self.findings]
         return {"version": JSON_VERSION, "findings": findings, "ok": self.ok}

@@ -1,4 +1,4 @@
-"""Which engine has an image, and which image that is."""
+"""Find the engine that has an image."""
 
 from __future__ import annotations
 
@@ -11,129 +11,108 @@ import attrs
 
 from imgload.core.errors import ImgloadError
 from imgload.engines.base import Engine
+from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import connect, discover
-from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
-from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id, name_or_id
-from imgload.sources.base import Image, Source
+from imgload.sources.base import Image
 from imgload.sources.engine import EngineSource
-from imgload.sources.locate import ambiguous
+from imgload.sources.locate import ambiguous, named
 from imgload.tools.doctor.finding import Finding
-from imgload.tools.doctor.timeouts import answers
+from imgload.tools.doctor.timeouts import call_each
 
-SECONDS = 5.0
+_SECONDS = 5.0
 
 
 @attrs.frozen
 class Wanted:
-    """The image that nodes should have.
+    """The image that the nodes should have: the user's name or ID, and as the kubelet resolves it.
 
-    Args:
-        asked: the user's text for it.
-        name: as the kubelet resolves it.
-        image_id: of the image that an engine has; None where none has it, or does not tell.
-        diff_ids: its layers; empty where no engine has it.
-        platform: what it runs on; None where no engine has it.
-
+    `image` is None if no engine has it, or two have different ones.
     """
 
-    asked: str
+    query: str
     name: str
-    image_id: Digest | None = None
-    diff_ids: tuple[Digest, ...] = ()
-    platform: Platform | None = None
+    image: Image | None = None
 
     @property
-    def known(self) -> bool:
-        """Whether an engine has it, so that nodes can be compared with that."""
-        return self.platform is not None
+    def image_id(self) -> Digest | None:
+        """The digest of the engine's config, if the engine reports it."""
+        return self.image.image_id if self.image else None
 
 
 def name_of(text: str) -> str:
-    """Return a name as the kubelet resolves it; an image ID stays as it is.
-
-    Raises:
-        ReferenceInvalid: when it is neither.
-
-    """
+    """Return a name as the kubelet resolves it, or an image ID; else raise ReferenceInvalid."""
     name = name_or_id(text)
     return name.record if name else text
 
 
 def check_name(text: str, name: str) -> Iterator[Finding]:
-    """Yield what the kubelet takes the name for, and whether it pulls it in any case.
-
-    Args:
-        text: as the user wrote it; an image ID, perhaps.
-        name: of the image that it means.
-
-    """
+    """Yield how the kubelet resolves the user's text, and whether it always pulls that name."""
     if is_full_image_id(name):
         return
     if name != text:
         means = "is" if image_id_prefix(text) else "in a pod spec means"
         yield Finding("image", "info", f"{text!r} {means} {name}")
     if Reference.parse(name).pulls_always:
-        what = f"the kubelet pulls {name} each time, whatever the node has"
-        better = "set imagePullPolicy: IfNotPresent in the pod spec; or use a tag but latest"
-        yield Finding("image", "warning", what, better)
+        what = f"the kubelet pulls {name} each time, even if the node has it"
+        fix = "set imagePullPolicy: IfNotPresent in the pod spec; or use a tag other than latest"
+        yield Finding("image", "warning", what, fix)
 
 
 def check_engines_for(text: str, engines: Sequence[Engine]) -> tuple[list[Finding], Wanted]:
-    """Return what the engines have under a name, and which image is wanted of the nodes."""
+    """Return the findings about the engines, and the image that the nodes should have."""
     sources = [EngineSource(engine) for engine in engines]
-    told = answers([partial(_find, source, text) for source in sources], SECONDS)
-    errors = [Finding.of("image", t) for t in told if isinstance(t, ImgloadError)]
-    images = [t for t in told if isinstance(t, Image)]
+    findings: list[Finding] = []
+    images: list[Image] = []
+    for source, result in call_each(partial(_find, text), sources, _SECONDS):
+        if isinstance(result, ImgloadError):
+            findings.append(Finding.of("image", result))
+        elif result:
+            image_id = result.image_id
+            what = f"image {image_id.short}" if image_id else result.target.short
+            what = f"{source.describe} has {text}: {what}, {result.platform}"
+            findings.append(Finding("image", "ok", what))
+            images.append(result)
     if not images:
-        return [*errors, *_absent(text, sources)], Wanted(text, name_of(text))
-    findings = [*errors, *(_holder(text, image) for image in images)]
-    if len({image.image_id or image.target for image in images}) > 1:
+        findings += _not_found(text, sources)
+    elif len({image.image_id or image.target for image in images}) > 1:
         findings.append(Finding.of("image", ambiguous(text, images)))
-        return findings, Wanted(text, name_of(text))
-    image = images[0]
-    return findings, Wanted(text, image.names[0], image.image_id, image.diff_ids, image.platform)
+    else:
+        image = named(images[:1], None)[0]
+        return findings, Wanted(text, image.name, image)
+    return findings, Wanted(text, name_of(text))
 
 
-def _find(source: Source, text: str) -> Image | None:
+def _find(text: str, source: EngineSource) -> Image | None:
     try:
-        found = source.find(text, None)
-        return source.identify(found) if found else None
+        image = source.find(text, None)
+        return source.identify(image) if image else None
     finally:
         source.release()
 
 
-def _holder(text: str, image: Image) -> Finding:
-    what = f"image {image.image_id.short}" if image.image_id else f"{image.target.short}"
-    return Finding("image", "ok", f"{image.origin.describe} has {text}: {what}, {image.platform}")
-
-
-def _absent(text: str, sources: Sequence[EngineSource]) -> Iterator[Finding]:
+def _not_found(text: str, sources: Sequence[EngineSource]) -> Iterator[Finding]:
+    """Yield that no engine has the image, and the engines that have it but are not used."""
     if not sources:
         yield Finding("image", "problem", f"no engine can be asked for {text!r}")
         return
     places = " and ".join(source.describe for source in sources)
     build = f"{sources[0].engine.name} build -t {shlex.quote(text)} ."
-    hint = f"see what is there: {sources[0].listing}; or build it: {build}"
+    hint = f"list images with: {sources[0].listing}; or build it: {build}"
     yield Finding("image", "problem", f"no image {text!r} in {places}", hint)
-    yield from _elsewhere(text)
-
-
-def _elsewhere(text: str) -> Iterator[Finding]:
-    """Yield the engines that have it, and are not asked by a load."""
     try:
-        places = [a for a in discover(everything=True).attempts if a.passed_over and a.endpoint]
+        attempts = discover(everything=True).attempts
     except ImgloadError:
         return
-    calls = [partial(_holds, place.answered, text) for place in places]
-    for place, holds in zip(places, answers(calls, SECONDS), strict=True):
-        if holds is True:
-            what = f"{place.endpoint} has it, and is not asked: {place.passed_over}"
-            take = shlex.join(["imgload", "load", text, "--from", place.answered.url])
-            yield Finding("image", "info", what, take)
+    unused = [attempt for attempt in attempts if attempt.passed_over and attempt.endpoint]
+    for attempt, has_image in call_each(partial(_has, text), unused, _SECONDS):
+        if has_image is True:
+            what = f"{attempt.endpoint} has it but is not used: {attempt.passed_over}"
+            load = shlex.join(["imgload", "load", text, "--from", attempt.answered.url])
+            yield Finding("image", "info", what, load)
 
 
-def _holds(endpoint: Endpoint, text: str) -> bool:
-    with closing(connect(endpoint)) as engine:
+def _has(text: str, attempt: Attempt) -> bool:
+    with closing(connect(attempt.answered)) as engine:
         return EngineSource(engine).find(text, None) is not None

@@ -1,111 +1,208 @@
-"""Whether each node can take images, and its pods can use them."""
+"""Check whether each node can import images, and its pods can use them."""
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
 
+import attrs
+
+from imgload.clusters.nodes import survey
+from imgload.clusters.nodes.batch import NOT_FOUND, Group
 from imgload.clusters.nodes.containerd import DEFAULT_SNAPSHOTTER
+from imgload.clusters.nodes.cri import NOT_PERMITTED
 from imgload.clusters.nodes.node import Node
-from imgload.core.errors import ImgloadError
+from imgload.clusters.nodes.runtime import CONTAINERD, K3S
+from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.sizes import size_text
 from imgload.engines.base import About
 from imgload.tools.doctor.finding import Finding
-from imgload.tools.doctor.health import Health, look
-from imgload.tools.doctor.proxies import check_proxies
-from imgload.tools.doctor.timeouts import answers
+from imgload.tools.doctor.timeouts import call_each
 
-SECONDS = 10.0
-"""For all nodes to answer."""
-LITTLE = 2 << 30
-NOTHING_LEFT = 100 << 20
-_LITTLE_PART = 0.05
+_SECONDS = 10.0
+_LOW_SPACE, _LOW_SHARE, _NO_SPACE = 2 << 30, 0.05, 100 << 20
 _SNAPSHOTTER = "io.containerd.snapshotter.v1"
 _CRI = ("io.containerd.grpc.v1", "cri")
+_CTR = ("ctr", "--connect-timeout", "2s", "--timeout", "4s")
+_PROXIES = """
+for process in 1 $(pidof containerd k3s 2>/dev/null); do
+    tr '\\0' '\\n' </proc/$process/environ
+done | grep -i '_proxy='
+"""
+_MIRRORS = """
+for folder in /etc/containerd /var/lib/rancher/k3s/agent/etc/containerd; do
+    cat $folder/certs.d/*/hosts.toml
+done 2>/dev/null | head -c 65536
+"""
+_CTR_VERSION, _CTR_PLUGINS = (*_CTR, "version"), (*_CTR, "plugins", "ls")
+_RUNTIME: Group = (_CTR_VERSION, survey.CRICTL_CONFIG, ("crictl", "--version"), _CTR_PLUGINS)
+_DISKS: Group = (survey.free_command(CONTAINERD), survey.free_command(K3S))
+_MACHINE: Group = (*_DISKS, ("sh", "-c", _PROXIES), ("sh", "-c", _MIRRORS))
+_SPACE = re.compile(r"^\S.*?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
+_MIRROR = re.compile(r"^[ \t]*\[host\.[\"'](?:https?://)?([^/\"']+)", re.MULTILINE)
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
-def check_nodes(nodes: Sequence[Node], hosts: dict[str, About]) -> Iterator[Finding]:
-    """Yield what each node is like, and what is wrong with it.
+@attrs.frozen
+class _Health:
+    """The state of a node's containerd, disk (total and free bytes) and environment."""
 
-    Args:
-        nodes: to ask.
-        hosts: what the engines that run them say of themselves, by address.
+    traits: survey.Traits
+    space: tuple[int, int] | None
+    crictl: bool
+    plugins: Mapping[tuple[str, str], str]
+    proxies: Mapping[str, str]
+    mirrors: tuple[str, ...]
 
-    """
-    found = answers([partial(look, node) for node in nodes], SECONDS)
-    for node, health in zip(nodes, found, strict=True):
+
+def check_nodes(nodes: Sequence[Node], hosts: Mapping[str, About]) -> Iterator[Finding]:
+    """Yield the findings about each node; `hosts` are their engines' descriptions by address."""
+    for node, health in call_each(_read_health, nodes, _SECONDS):
         if isinstance(health, ImgloadError):
-            yield _silent(node, health)
+            prefix = "" if health.message.startswith(node.name) else f"{node.name}: "
+            hint = health.hint or f"{node.engine.name} restart {node.container.name}"
+            yield Finding("nodes", "problem", prefix + health.message, hint)
         else:
-            yield _summary(node, health)
-            yield from _wrong(node, health, hosts.get(node.engine.endpoint.url))
+            yield from _containerd(node, health)
+            yield from _machine(node, health, hosts.get(node.engine.endpoint.url))
+            yield from check_proxies(node.name, health.proxies, health.mirrors)
 
 
-def _silent(node: Node, error: ImgloadError) -> Finding:
-    named = (
-        error.message if error.message.startswith(node.name) else f"{node.name}: {error.message}"
-    )
-    restart = f"{node.engine.name} restart {node.container.name}"
-    return Finding("nodes", "problem", named, error.hint or restart)
-
-
-def _summary(node: Node, health: Health) -> Finding:
-    traits = health.traits
-    told = [
-        f"containerd {'.'.join(map(str, traits.version))}",
-        traits.snapshotter,
-        str(traits.platform),
-        f"{size_text(health.space[1])} free" if health.space else "",
-        "crictl" if health.crictl else "",
-    ]
-    return Finding("nodes", "ok", f"{node.name}: {', '.join(filter(None, told))}")
-
-
-def _wrong(node: Node, health: Health, host: About | None) -> Iterator[Finding]:
-    yield from _plugins(node, health)
-    yield from _space(node, health)
-    yield from _architecture(node, health, host)
-    yield from check_proxies(node.name, health.proxies, health.mirrors)
-    if not health.crictl:
-        what = f"{node.name} has no crictl: what CRI has cannot be asked, containerd is believed"
-        yield Finding("nodes", "info", what)
-    if health.traits.snapshotter != DEFAULT_SNAPSHOTTER:
-        used = health.traits.snapshotter
-        what = f"{node.name} unpacks with {used}, where ctr alone takes {DEFAULT_SNAPSHOTTER}"
-        by_hand = f"by hand: ctr -n k8s.io images import --snapshotter={shlex.quote(used)} FILE"
-        yield Finding("nodes", "info", f"{what}; imgload knows", by_hand)
-
-
-def _plugins(node: Node, health: Health) -> Iterator[Finding]:
-    if not health.plugins:
-        return
-    used = health.traits.snapshotter
-    for key, what in ((_CRI, "CRI"), ((_SNAPSHOTTER, used), f"the snapshotter {used}")):
-        state = health.plugins.get(key, "not there")
+def _containerd(node: Node, health: _Health) -> Iterator[Finding]:
+    version, used = ".".join(map(str, health.traits.version)), health.traits.snapshotter
+    facts = [f"containerd {version}", used, str(health.traits.platform)]
+    facts += [f"{size_text(health.space[1])} free"] if health.space else []
+    facts += ["crictl"] if health.crictl else []
+    yield Finding("nodes", "ok", f"{node.name}: {', '.join(facts)}")
+    plugins = {"CRI": _CRI, f"the snapshotter {used}": (_SNAPSHOTTER, used)}
+    for name, key in plugins.items() if health.plugins else ():
+        state = health.plugins.get(key, "missing")
         if state != "ok":
-            wrong = f"{node.name}: {what} is {state} in containerd, so that no pod can run"
+            what = f"{node.name}: {name} is {state} in containerd: no pod can run"
             see = f"ctr plugins ls -d {shlex.quote(f'id=={key[1]}')}"
-            yield Finding(
-                "nodes", "problem", wrong, f"see why: {node.engine.name} exec {node.name} {see}"
-            )
+            hint = f"see why: {node.engine.name} exec {node.name} {see}"
+            yield Finding("nodes", "problem", what, hint)
+    if not health.crictl:
+        what = f"{node.name} has no crictl: imgload checks containerd only, not CRI"
+        yield Finding("nodes", "info", what)
+    if used != DEFAULT_SNAPSHOTTER:
+        what = f"{node.name} unpacks with {used}, but ctr defaults to {DEFAULT_SNAPSHOTTER}"
+        manual = f"ctr -n k8s.io images import --snapshotter={shlex.quote(used)} FILE"
+        yield Finding("nodes", "info", f"{what}; imgload uses {used}", f"by hand: {manual}")
 
 
-def _space(node: Node, health: Health) -> Iterator[Finding]:
-    if health.space is None:
+def _machine(node: Node, health: _Health, host: About | None) -> Iterator[Finding]:
+    total, free = health.space or (0, 0)
+    if health.space and free < max(_LOW_SPACE, total * _LOW_SHARE):
+        what = f"{node.name} has {size_text(free)} of {size_text(total)} left for images"
+        hint = f"see what uses it: {node.engine.name} system df"
+        yield Finding("nodes", "problem" if free < _NO_SPACE else "warning", what, hint)
+    machine, platform = host.platform if host else None, health.traits.platform
+    if machine and not machine.runs(platform):
+        what = f"{node.name} is {platform} on a {machine} machine: it runs under emulation"
+        hint = f"create the cluster from a node image for {machine}"
+        yield Finding("nodes", "warning", what, hint)
+
+
+def _read_health(node: Node) -> _Health:
+    """Read the state in two execs; NodeError if it is stopped, silent, or has another runtime."""
+    node.require_running()
+    version, config, crictl, plugins, *machine = node.run_all(_RUNTIME, _MACHINE)
+    with node.understanding():
+        survey.require_containerd(config.text)
+    if version.exit_status:
+        logs = f"{node.engine.name} exec {node.name} journalctl -u containerd"
+        hint = f"{logs}; or {node.engine.name} restart {node.name}"
+        raise NodeUnusable(f"{node.name}: containerd does not answer", hint=hint)
+    traits = node.survey(survey.NOTHING).traits
+    usual, k3s, proxies, mirrors = machine
+    is_k3s = node.runtime is not None and node.runtime.root == K3S.root
+    return _Health(
+        traits=traits,
+        space=parse_space((k3s if is_k3s else usual).text),
+        crictl=crictl.exit_status not in {NOT_FOUND, NOT_PERMITTED},
+        plugins=parse_plugins(plugins.text),
+        proxies=parse_proxies(proxies.text),
+        mirrors=parse_mirrors(mirrors.text),
+    )
+
+
+def parse_space(text: str) -> tuple[int, int] | None:
+    """Return the total and free bytes of a file system from the output of ``df -Pk``."""
+    sizes = _SPACE.search(text)
+    return (int(sizes.group(1)) * 1024, int(sizes.group(2)) * 1024) if sizes else None
+
+
+def parse_plugins(text: str) -> dict[tuple[str, str], str]:
+    """Return the states in ``ctr plugins ls``, whose rows are TYPE ID PLATFORMS STATUS."""
+    rows = (line.split() for line in text.splitlines()[1:])
+    return {(row[0], row[1]): row[-1] for row in rows if len(row) > 3}  # noqa: PLR2004
+
+
+def parse_proxies(text: str) -> dict[str, str]:
+    """Return the variables that are set, in lower case: Go reads either case."""
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {name.lower(): value for name, _, value in pairs if value}
+
+
+def parse_mirrors(text: str) -> tuple[str, ...]:
+    """Return the hosts in ``hosts.toml`` files."""
+    return tuple(dict.fromkeys(_MIRROR.findall(text)))
+
+
+def check_proxies(
+    node: str, proxies: Mapping[str, str], mirrors: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield the effect of a node's proxy variables (in lower case) on pulls from its mirrors."""
+    used = {name: proxies[name] for name in ("http_proxy", "https_proxy") if proxies.get(name)}
+    if not used:
         return
-    total, free = health.space
-    if free >= LITTLE and free >= total * _LITTLE_PART:
-        return
-    what = f"{node.name} has {size_text(free)} of {size_text(total)} left for images"
-    see = f"see what fills it: {node.engine.name} system df"
-    full = free < NOTHING_LEFT
-    yield Finding("nodes", "problem" if full else "warning", what, see)
+    shown = ", ".join(f"{name.upper()}={_without_password(url)}" for name, url in used.items())
+    proxied = [host for host in mirrors if not is_excepted(host, proxies.get("no_proxy", ""))]
+    recreate = "create the cluster again: kind takes it from the environment"
+    if loopback := [host for host in map(_host, used.values()) if host in _LOOPBACK]:
+        what = f"{node} pulls through a proxy at {loopback[0]}, which is the node itself ({shown})"
+        hint = f"use an address that nodes can reach; {recreate}"
+        yield Finding("nodes", "warning", what, hint)
+    elif proxied:
+        what = f"{node} uses a proxy ({shown}) for pulls from {', '.join(proxied)}"
+        names = shlex.quote(",".join(map(_host, proxied)))
+        yield Finding("nodes", "warning", what, f"add {names} to NO_PROXY; {recreate}")
+    else:
+        yield Finding("nodes", "info", f"{node} pulls through a proxy ({shown})")
 
 
-def _architecture(node: Node, health: Health, host: About | None) -> Iterator[Finding]:
-    machine = host.platform if host else None
-    if machine and not machine.runs(health.traits.platform):
-        own = health.traits.platform
-        what = f"{node.name} is {own} on a {machine} machine: all of it is emulated"
-        yield Finding("nodes", "warning", what, f"make the cluster of a node image for {machine}")
+def is_excepted(host: str, no_proxy: str) -> bool:
+    """Whether requests to a host bypass the proxy, by the rules of Go, which containerd uses.
+
+    ``NO_PROXY`` lists names, which include their subdomains, addresses, networks, and ``*``;
+    loopback never goes through a proxy (golang.org/x/net/http/httpproxy).
+    """
+    name = _host(host)
+    entries = filter(None, (entry.strip().lower() for entry in no_proxy.split(",")))
+    return name in _LOOPBACK or any(_covers(entry, name, host.lower()) for entry in entries)
+
+
+def _covers(entry: str, name: str, host: str) -> bool:
+    if entry in {"*", name, host}:
+        return True
+    try:
+        return ip_address(name) in ip_network(entry, strict=False)
+    except ValueError:
+        return name.endswith(f".{entry.removeprefix('*').removeprefix('.')}")
+
+
+def _host(url: str) -> str:
+    """Return the host of a URL, or of ``host:port``."""
+    try:
+        return urlsplit(url if "//" in url else f"//{url}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

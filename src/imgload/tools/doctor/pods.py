@@ -1,4 +1,4 @@
-"""Pods that wait for an image, where kubectl and the cluster answer."""
+"""Find pods that wait for an image, if kubectl and the cluster answer."""
 
 from __future__ import annotations
 
@@ -7,51 +7,38 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from imgload.core.errors import ReferenceInvalid
 from imgload.oci.reference import Reference
 from imgload.tools.doctor.finding import Finding
 
-SECONDS = 2.0
+_SECONDS = 2.0
 _REASONS = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
 _MOST = 5
 
 
-def check_pods(name: str, context: str | None) -> Iterator[Finding]:
-    """Yield the pods that wait for an image; nothing where no cluster answers within 2 seconds.
-
-    Args:
-        name: the image's, as the kubelet resolves it.
-        context: the kube context to ask; None for the current one.
-
-    """
-    waiting = list(_waiting(_pods(context), name))
-    for pod, container, reason in waiting[:_MOST]:
-        yield _finding(pod, container, reason, name)
-    if len(waiting) > _MOST:
-        yield Finding("pods", "info", f"{len(waiting) - _MOST} more pods wait for {name}")
+def check_pods(name: str, context: str) -> Iterator[Finding]:
+    """Yield the pods that wait for an image; nothing if no cluster answers within 2 seconds."""
+    findings = [finding for pod in _pods(context) for finding in _findings(pod, name)]
+    yield from findings[:_MOST]
+    if len(findings) > _MOST:
+        yield Finding("pods", "info", f"{len(findings) - _MOST} more pods wait for {name}")
 
 
-def _pods(context: str | None) -> list[Any]:
+def _pods(context: str) -> list[Any]:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         return []
-    which = [f"--context={context}"] if context else []
-    asked = [
-        "get",
-        "pods",
-        "--all-namespaces",
-        "--output=json",
-        f"--request-timeout={SECONDS:.0f}s",
-    ]
+    query = f"get pods --all-namespaces --output=json --request-timeout={_SECONDS:.0f}s"
     try:
-        done = subprocess.run(  # noqa: S603 - kubectl as it is on PATH, no shell
-            [kubectl, *which, *asked],
+        done = subprocess.run(  # noqa: S603 - kubectl from PATH, no shell
+            [kubectl, f"--context={context}", *query.split()],
             capture_output=True,
             check=True,
             stdin=subprocess.DEVNULL,
-            timeout=SECONDS,
+            timeout=_SECONDS,
         )
         items = json.loads(done.stdout)["items"]
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, RecursionError):
@@ -59,44 +46,28 @@ def _pods(context: str | None) -> list[Any]:
     return items if isinstance(items, list) else []
 
 
-def _waiting(pods: list[Any], name: str) -> Iterator[tuple[Any, Any, str]]:
-    """Yield pod, container and reason for each container that waits for the image."""
-    for pod in pods:
-        try:
-            reasons = dict(_reasons(pod["status"]))
-            spec = pod["spec"]
-            containers = [*spec["containers"], *(spec.get("initContainers") or ())]
-            for container in containers:
-                reason = reasons.get(container["name"])
-                if reason in _REASONS and _means(container["image"], name):
-                    yield pod, container, reason
-        except (KeyError, TypeError, AttributeError):
-            continue
+def _findings(pod: Any, name: str) -> Iterator[Finding]:
+    with suppress(KeyError, TypeError, AttributeError):
+        status, spec, metadata = pod["status"], pod["spec"], pod["metadata"]
+        reasons = {
+            state["name"]: ((state.get("state") or {}).get("waiting") or {}).get("reason")
+            for kind in ("containerStatuses", "initContainerStatuses")
+            for state in status.get(kind) or ()
+        }
+        namespace, pod_name = str(metadata["namespace"]), str(metadata["name"])
+        restart = f"kubectl -n {shlex.quote(namespace)} delete pod {shlex.quote(pod_name)}"
+        load = f"imgload load {shlex.quote(name)}, then: {restart}"
+        for container in [*spec["containers"], *(spec.get("initContainers") or ())]:
+            reason = reasons.get(container["name"])
+            if reason in _REASONS and _is_called(container["image"], name):
+                policy = container.get("imagePullPolicy")
+                where = f"pod {namespace}/{pod_name} on {spec.get('nodeName') or 'its node'}"
+                what = f"{where}: {reason}, with imagePullPolicy {policy}"
+                fix = "set imagePullPolicy: IfNotPresent to use the image on the node; "
+                yield Finding("pods", "problem", what, fix + load if policy == "Always" else load)
 
 
-def _reasons(status: Any) -> Iterator[tuple[str, str]]:
-    for kind in ("containerStatuses", "initContainerStatuses"):
-        for each in status.get(kind) or ():
-            waiting = (each.get("state") or {}).get("waiting") or {}
-            yield each["name"], str(waiting.get("reason"))
-
-
-def _means(written: str, name: str) -> bool:
-    try:
-        return Reference.parse(written).record == name
-    except ReferenceInvalid:
-        return False
-
-
-def _finding(pod: Any, container: Any, reason: str, name: str) -> Finding:
-    space, called = (str(pod["metadata"].get(key)) for key in ("namespace", "name"))
-    policy = str(container.get("imagePullPolicy"))
-    node = str(pod["spec"].get("nodeName") or "its node")
-    what = f"pod {space}/{called} on {node}: {reason}, with imagePullPolicy {policy}"
-    again = f"kubectl -n {shlex.quote(space)} delete pod {shlex.quote(called)}"
-    load = f"imgload load {shlex.quote(name)}, then: {again}"
-    hints = {
-        "Always": f"set imagePullPolicy: IfNotPresent, so that the node's image is taken; {load}",
-        "Never": load,
-    }
-    return Finding("pods", "problem", what, hints.get(policy, load))
+def _is_called(text: str, name: str) -> bool:
+    with suppress(ReferenceInvalid):
+        return Reference.parse(text).record == name
+    return False

@@ -1,14 +1,13 @@
-"""What Skaffold would do: which engine it builds with, and how images get to the nodes.
+"""Check which engine Skaffold builds with, and how it loads images.
 
-For the kube context of a kind or k3d cluster it calls these programs to load.
+For the kube context of a kind or k3d cluster Skaffold runs the program of that name to load.
 """
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from imgload.clusters.kubeconfig import current_context
 from imgload.engines.discovery.discover import Discovery
@@ -16,55 +15,50 @@ from imgload.tools.doctor.finding import Finding
 from imgload.tools.dropins.install import find_real, is_ours, on_path
 from imgload.tools.skaffold.docker_client import Client
 
-_LOADERS = {"kind-": "kind", "k3d-": "k3d"}
+_LOADERS = ("kind", "k3d")
 
 
-def check_skaffold(found: Discovery, environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
-    """Yield how Skaffold gets to an engine and to the nodes; one line where it is not installed."""
-    variables = os.environ if environ is None else environ
-    yield from _drop_ins()
+def check_skaffold(discovery: Discovery) -> Iterator[Finding]:
+    """Yield the drop-ins on PATH and, if Skaffold is installed, its engine, builder and loader."""
+    for name in _LOADERS:
+        yield from _drop_in(name)
     if not shutil.which("skaffold"):
         yield Finding("skaffold", "info", "skaffold is not on PATH")
         return
-    yield _engine(found)
+    yield _engine(discovery)
     if not shutil.which("imgload"):
         what = "imgload is not on PATH, where Skaffold looks for the builder `imgload skaffold`"
-        yield Finding("skaffold", "warning", what, "pipx install imgload; or name it by its path")
-    yield from _loader(current_context(variables) or "")
+        hint = "pipx install imgload; or use its full path in skaffold.yaml"
+        yield Finding("skaffold", "warning", what, hint)
+    context = current_context() or ""
+    for tool in _LOADERS:
+        if context.startswith(f"{tool}-") and not any(True for _ in on_path(tool)):
+            what = f"{tool} is not on PATH, and Skaffold needs it to load images into {context}"
+            yield Finding("skaffold", "warning", what, f"imgload {tool} --install ~/.local/bin")
 
 
-def _engine(found: Discovery) -> Finding:
-    client = Client.of(found)
+def _engine(discovery: Discovery) -> Finding:
+    client = Client.of(discovery)
     if endpoint := client.endpoint:
         kind = f" (Podman's Docker API, by {client.origin})" if endpoint.kind == "podman" else ""
         return Finding("skaffold", "ok", f"Skaffold builds with {endpoint}{kind}")
     what = f"Skaffold builds with {client.url} ({client.origin}), where no engine answers"
-    if others := found.endpoints:
-        return Finding(
-            "skaffold", "warning", what, f"export DOCKER_HOST={shlex.quote(others[0].url)}"
-        )
-    return Finding("skaffold", "warning", what)
+    urls = [endpoint.url for endpoint in discovery.endpoints]
+    hint = f"export DOCKER_HOST={shlex.quote(urls[0])}" if urls else ""
+    return Finding("skaffold", "warning", what, hint)
 
 
-def _loader(context: str) -> Iterator[Finding]:
-    name = next((tool for prefix, tool in _LOADERS.items() if context.startswith(prefix)), None)
-    if name and not any(True for _ in on_path(name)):
-        what = f"{name} is not on PATH, which Skaffold loads images into {context} with"
-        yield Finding("skaffold", "warning", what, f"imgload {name} --install ~/.local/bin")
-
-
-def _drop_ins() -> Iterator[Finding]:
-    """Yield, for each loader that is on PATH, whose program is called by its name."""
-    for name in _LOADERS.values():
-        programs = list(on_path(name))
-        ours = [path for path in programs if is_ours(path)]
-        if not ours:
-            continue
-        if programs[0] == ours[0]:
-            real = find_real(name)
-            rest = f"hands the rest to {real}" if real else f"finds no {name} for the rest"
-            yield Finding("skaffold", "ok", f"`{name}` is imgload's ({ours[0]}), and {rest}")
-        else:
-            what = f"`{name}` is {programs[0]}; imgload's, {ours[0]}, comes after it on PATH"
-            first = f"put it first: export PATH={shlex.quote(str(ours[0].parent))}:$PATH"
-            yield Finding("skaffold", "warning", what, first)
+def _drop_in(name: str) -> Iterator[Finding]:
+    """Yield whether imgload's drop-in, if it is installed, comes first on PATH."""
+    programs = list(on_path(name))
+    drop_in = next((path for path in programs if is_ours(path)), None)
+    if drop_in is None:
+        return
+    if programs[0] == drop_in:
+        real = find_real(name)
+        rest = f"forwards other commands to {real}" if real else f"finds no {name} to forward to"
+        yield Finding("skaffold", "ok", f"`{name}` is imgload's ({drop_in}), and {rest}")
+    else:
+        what = f"`{name}` is {programs[0]}; imgload's, {drop_in}, comes after it on PATH"
+        first = f"put it first: export PATH={shlex.quote(str(drop_in.parent))}:$PATH"
+        yield Finding("skaffold", "warning", what, first)

@@ -1,4 +1,4 @@
-"""Questions side by side, none of which may hold up the others for long."""
+"""Calls in parallel, with one time limit for all."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import TypeVar
 from imgload.core.errors import EngineFailed, ImgloadError
 from imgload.core.parallel import Task, outcome
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
-def answers(calls: Sequence[Callable[[], T]], seconds: float) -> list[T | ImgloadError]:
-    """Run all calls at once; return each one's answer, or the error that stands in its place.
+def call_each(
+    function: Callable[[S], T], items: Sequence[S], seconds: float
+) -> list[tuple[S, T | ImgloadError]]:
+    """Call a function with each item in parallel; return each item with the result or the error.
 
-    Args:
-        calls: to run.
-        seconds: for all of them; what takes longer is left behind.
-
+    A call that is still running after `seconds` yields EngineFailed; its thread is abandoned.
     """
-    tasks = [Task(partial(outcome, call)) for call in calls]
+    tasks = [Task(partial(outcome, partial(function, item))) for item in items]
     deadline = time.monotonic() + seconds
     for task in tasks:
         task.settle(max(0.0, deadline - time.monotonic()))
     late = EngineFailed(f"no answer within {seconds:.0f} seconds")
-    return [task.result() if task.done else late for task in tasks]
+    results = [task.result() if task.done else late for task in tasks]
+    return list(zip(items, results, strict=True))

@@ -1,13 +1,13 @@
-"""From an image's name on a node to what CRI makes of it: the first broken link.
+"""Follow an image's name on a node to CRI's answer, and report the first broken link.
 
-The kubelet asks CRI for the name. CRI knows it when containerd has a record of that name, whose
-manifest is there, whose config is there and lists layers that are unpacked in CRI's snapshotter.
+The kubelet asks CRI for the name. CRI knows it when containerd has a record of that name, its
+manifest and config, and its layers are unpacked in CRI's snapshotter.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import attrs
@@ -16,122 +16,100 @@ from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Question, Survey
 from imgload.core.errors import ImgloadError
+from imgload.loader.proof import prove
 from imgload.loader.verify import has_another, lacks, unknown_to_cri
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
-from imgload.oci.reference import pinned
+from imgload.oci.image import Image
 from imgload.tools.doctor.finding import Finding
 from imgload.tools.doctor.image import Wanted
-from imgload.tools.doctor.timeouts import answers
+from imgload.tools.doctor.timeouts import call_each
 
 _SECONDS = 10.0
-_LOCALHOST = "localhost/"
 _LIBRARY = "docker.io/library/"
 
 
-class Broken(str):
-    """What is said of a node after its name: the first link that does not hold."""
-
-    __slots__ = ()
-
-
 def check_chain(wanted: Wanted, nodes: Sequence[Node]) -> Iterator[Finding]:
-    """Yield for each node whether the image is whole on it, or the first broken link."""
-    told = answers([partial(_look, wanted, node) for node in nodes], _SECONDS)
-    for node, found in zip(nodes, told, strict=True):
-        if isinstance(found, ImgloadError):
-            unasked = f"{wanted.name} cannot be looked for: {found.message}"
-            yield Finding("image", "problem", unasked, found.hint)
-        elif isinstance(found, Broken):
-            load = f"imgload load {shlex.quote(wanted.asked)} --node {node.name}"
-            hint = load if wanted.known else f"once an engine has it: {load}"
-            yield Finding("image", "problem", f"{node.name} {found}", hint)
+    """Yield for each node that it has the whole image, or the first broken link."""
+    for _, result in call_each(partial(_trace, wanted), nodes, _SECONDS):
+        if isinstance(result, ImgloadError):
+            what = f"cannot check {wanted.name}: {result.message}"
+            yield Finding("image", "problem", what, result.hint)
         else:
-            yield from _whole(wanted, node, *found)
+            yield from result
 
 
-def _look(wanted: Wanted, node: Node) -> Broken | tuple[Survey, ImageConfig]:
-    question = Question(_names(wanted), (wanted.image_id,) if wanted.image_id else ())
+def _trace(wanted: Wanted, node: Node) -> list[Finding]:
+    name, image_id = wanted.name, wanted.image_id
+    # Podman names local builds localhost/NAME, which is another image to a pod.
+    podman = (f"localhost/{name.removeprefix(_LIBRARY)}",) if name.startswith(_LIBRARY) else ()
+    question = Question((name, *podman), (image_id,) if image_id else ())
     survey = node.survey(question)
-    found = _first_half(wanted, survey)
-    if isinstance(found, Broken):
-        return found
-    if found not in question.image_ids:
-        survey = node.survey(attrs.evolve(question, image_ids=(found,)))
-    return _second_half(wanted, found, survey, node)
-
-
-def _names(wanted: Wanted) -> tuple[str, ...]:
-    """Return the name, and what other programs make of it: no pod finds it there."""
-    other = wanted.name.removeprefix(_LIBRARY)
-    return (wanted.name, f"{_LOCALHOST}{other}") if other != wanted.name else (wanted.name,)
-
-
-def _first_half(wanted: Wanted, survey: Survey) -> Digest | Broken:
-    """Return the config that the name leads to."""
-    name, target = wanted.name, survey.records.get(wanted.name)
+    target = survey.records.get(name)
+    configs = survey.content.configs_under(target) if target else frozenset()
+    if configs and image_id is None:
+        image_id = min(configs)
+        survey = node.survey(attrs.evolve(question, image_ids=(image_id,)))
+    config = survey.configs.get(image_id) if image_id else None
     if target is None:
-        return Broken(f"{lacks(name)}{_instead(wanted, survey)}")
-    pin = pinned(name)
-    if pin and pin != target:
-        return Broken(f"has {target.short} under {name}, which is not the manifest demanded")
-    configs = survey.content.configs_under(target)
-    if not configs:
-        return Broken(f"has the name {name}, and lacks its manifest {target.short}")
-    if wanted.image_id and wanted.image_id not in configs:
-        return Broken(_another(wanted, configs))
-    return wanted.image_id or min(configs)
+        text = f"{lacks(name)}{_other_name(wanted, survey)}"
+    elif not image_id or not configs:
+        text = f"has {name} but lacks its manifest {target.short}"
+    elif image_id not in configs:
+        text = has_another(name, configs, image_id.short)
+    elif config is None:
+        text = f"has {name} but cannot read its config {image_id.short}"
+    else:
+        own = Image(name, target, image_id, config.diff_ids, config.platform, size=0, source="")
+        image = attrs.evolve(wanted.image or own, image_id=image_id)
+        text = _disproof(image, config, survey, node)
+        if not text:
+            return list(_whole(name, config, survey, node))
+    load = f"imgload load {shlex.quote(wanted.query)} --node {node.name}"
+    hint = load if wanted.image else f"once an engine has it: {load}"
+    return [Finding("image", "problem", f"{node.name} {text}", hint)]
 
 
-def _second_half(
-    wanted: Wanted, image_id: Digest, survey: Survey, node: Node
-) -> Broken | tuple[Survey, ImageConfig]:
-    name, config = wanted.name, survey.configs.get(image_id)
-    if config is None:
-        return Broken(f"has the name {name}, and cannot read its config {image_id.short}")
-    if wanted.known and config.diff_ids != wanted.diff_ids:
-        return Broken(_another(wanted, [image_id]))
-    if config.chain_id and config.chain_id not in survey.snapshots:
-        return Broken(_not_unpacked(name, config.chain_id, survey, node))
+def _disproof(image: Image, config: ImageConfig, survey: Survey, node: Node) -> str:
+    """Return the first check of the proof that fails; empty if none does."""
+    name, proof = image.name, prove(image, survey)
+    if not proof.name:
+        target = survey.records[name].short
+        return f"has {target} under {name}, which is not the requested manifest"
+    if not proof.diff_ids:
+        return has_another(name, [config.digest], "the engine's image")
+    if not proof.unpacked:
+        return _not_unpacked(name, config.chain_id, survey, node)
     node.require_cri(survey, name)
     answer = survey.cri.get(name)
-    unknown = answer.image_id is None if answer else name in survey.unseen
-    if unknown:
-        return Broken(unknown_to_cri(name))
-    if answer and answer.image_id != image_id:
-        return Broken(f"has {name} as {image_id.short}, and its CRI takes it for another image")
-    return survey, config
+    if proof.cri is False and answer and answer.image_id:
+        return f"has {name} as {config.digest.short}, but its CRI has another image of that name"
+    return unknown_to_cri(name) if proof.cri is False else ""
 
 
-def _instead(wanted: Wanted, survey: Survey) -> str:
-    """Return under which other name the node has the image, or a name that looks the same."""
-    others = survey.names_of(wanted.image_id) if wanted.image_id else list(survey.records)
-    named = [other for other in {**survey.records, **dict.fromkeys(others)} if other != wanted.name]
-    return f"; it has {named[0]}, which to a pod is another name" if named else ""
+def _other_name(wanted: Wanted, survey: Survey) -> str:
+    names = dict.fromkeys(survey.records)
+    names |= dict.fromkeys(survey.names_of(wanted.image_id) if wanted.image_id else ())
+    others = [name for name in names if name != wanted.name]
+    return f"; it has {others[0]}, which is a different name to a pod" if others else ""
 
 
-def _another(wanted: Wanted, there: Iterable[Digest]) -> str:
-    here = wanted.image_id.short if wanted.image_id else "the one that the engine has"
-    return has_another(wanted.name, there, here)
-
-
-def _not_unpacked(name: str, chain: Digest, survey: Survey, node: Node) -> str:
+def _not_unpacked(name: str, chain_id: Digest | None, survey: Survey, node: Node) -> str:
     used, usual = survey.traits.snapshotter, containerd.DEFAULT_SNAPSHOTTER
-    what = f"has {name}, and its layers are not unpacked in CRI's snapshotter, {used}"
+    text = f"has {name}, but its layers are not unpacked in CRI's snapshotter, {used}"
     if used == usual:
-        return what
-    listed = node.run(containerd.snapshots_of(usual)).decode(errors="replace")
-    there = chain in containerd.parse_snapshots(listed)
-    return f"{what}; they are in {usual}, where ctr and `kind load` put them" if there else what
+        return text
+    snapshots = node.run(containerd.snapshots_of(usual)).decode(errors="replace")
+    elsewhere = chain_id in containerd.parse_snapshots(snapshots)
+    return f"{text}; they are in {usual}, which ctr and `kind load` use" if elsewhere else text
 
 
-def _whole(wanted: Wanted, node: Node, survey: Survey, config: ImageConfig) -> Iterator[Finding]:
-    told = "known to CRI" if survey.cri else "no crictl to ask CRI with"
-    what = f"{node.name} has {wanted.name}: image {config.digest.short}, unpacked, {told}"
+def _whole(name: str, config: ImageConfig, survey: Survey, node: Node) -> Iterator[Finding]:
+    cri = "known to CRI" if survey.cri else "no crictl to ask CRI with"
+    what = f"{node.name} has {name}: image {config.digest.short}, unpacked, {cri}"
     yield Finding("image", "ok", what)
     machine = survey.traits.platform
     if not machine.runs(config.platform):
-        runs = f"{node.name} is {machine}, and the image is for {config.platform}"
-        effect = "its programs end with `exec format error` unless they are emulated"
-        build = f"build it with: --platform {machine}"
-        yield Finding("image", "warning", f"{runs}: {effect}", build)
+        what = f"{node.name} is {machine}, but the image is for {config.platform}"
+        effect = "its programs fail with `exec format error` unless they are emulated"
+        yield Finding("image", "warning", f"{what}: {effect}", f"build with: --platform {machine}")

@@ -22,30 +22,29 @@ def images(
     unused: bool = False,
     drift: bool = False,
 ) -> Listing:
-    """Return which images the nodes of a cluster have, and what they take there.
+    """Return the images on the nodes of a cluster, with their sizes and uses.
 
     Args:
-        patterns: names or repositories, in full or as people write them, with ``*`` and ``?``;
-            none for all.
-        cluster: the cluster's name; None for the kube context's, or else the only one.
-        nodes: names of the nodes; empty for all of the cluster.
-        unused: only images that no container on these nodes was made from.
+        patterns: names or repositories, full or familiar, with ``*`` and ``?``; empty for all.
+        cluster: the cluster's name; None for the kube context's, or the only one.
+        nodes: names of the nodes; empty for all nodes of the cluster.
+        unused: only images that no container on these nodes was created from.
         drift: only names that lead to different images on different nodes.
 
     Returns:
-        the images, node by node; its `errors` name the nodes that could not be asked.
+        the images, by name; its `errors` name the nodes that could not be asked.
 
     Raises:
         EngineError: when no engine can be used.
-        ClusterError: when the cluster or a node is not there.
+        ClusterError: when the cluster or a node does not exist.
 
     """
     from imgload.loader.session import Connections  # noqa: PLC0415 - start-up
     from imgload.tools.inventory.list import list_images  # noqa: PLC0415
 
     with Connections.open() as connections:
-        chosen = connections.select_nodes(cluster, nodes)
-        return list_images(chosen, strings(patterns, "patterns"), unused=unused, drift=drift)
+        selected = connections.select_nodes(cluster, nodes)
+        return list_images(selected, strings(patterns, "patterns"), unused=unused, drift=drift)
 
 
 def prune(
@@ -58,24 +57,24 @@ def prune(
     everything: bool = False,
     dry_run: bool = False,
 ) -> PruneReport:
-    """Remove old builds from the nodes of a cluster, under every name that they have there.
+    """Remove old builds from the nodes of a cluster, under every name they have on a node.
 
-    What goes is what imgload loaded, and what has no name any more or is not among the newest of
-    its repository. What a container, running or not, was made from stays, and what is pinned.
+    Removes images that imgload loaded and that are untagged or older than the newest `keep`
+    builds of their repository. Pinned images, and images that any container was created from,
+    running or not, are never removed.
 
     Args:
-        repositories: names of repositories, in full or as people write them, with ``*`` and
-            ``?``; none for all.
-        cluster: the cluster's name; None for the kube context's, or else the only one.
-        nodes: names of the nodes; empty for all of the cluster.
-        keep: how many named builds stay in each repository, the newest first.
-        older_than: how long ago what goes must have come to the node, at least.
-        everything: also what imgload did not load.
-        dry_run: only say what would go.
+        repositories: names of repositories, full or familiar, with ``*`` and ``?``; empty for all.
+        cluster: the cluster's name; None for the kube context's, or the only one.
+        nodes: names of the nodes; empty for all nodes of the cluster.
+        keep: the number of newest named builds to keep in each repository.
+        older_than: remove only images that came to the node at least so long ago.
+        everything: also remove images that imgload did not load.
+        dry_run: only report the images that would be removed.
 
     Raises:
         PruneFailed: when a node failed; its `report` says which.
-        ImgloadError: when nothing could be pruned at all; the tree is drawn in `core.errors`.
+        ImgloadError: when no node could be pruned; `core.errors` draws the tree.
 
     """
     from imgload.loader.session import Connections  # noqa: PLC0415 - start-up

@@ -1,8 +1,9 @@
-"""What the nodes have: images by nodes, as values, and as the JSON document of machines."""
+"""The images of several nodes, as values and as a JSON document."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -14,17 +15,17 @@ from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
 from imgload.core.parallel import in_parallel, outcome
 from imgload.oci.digest import Digest
 from imgload.oci.patterns import matches
-from imgload.tools.inventory.node_images import Inventory, NodeImage, take_inventory
+from imgload.tools.inventory.node_images import NodeImage, take_inventory
 
 
 @attrs.frozen
 class ListedImage:
-    """One image under one name, on the nodes that have it so.
+    """One image under one name, on the nodes that have it.
 
     Args:
-        name: in full; None where it has none any more, for the name moved on to another image.
+        name: in full; None if its name moved to another image.
         image_id: the digest of its config.
-        nodes: what it is on each node that has it.
+        nodes: the image on each node that has it, by the node's name.
         drift: whether the name leads to another image on another node.
 
     """
@@ -36,7 +37,7 @@ class ListedImage:
 
     @property
     def in_use(self) -> bool:
-        """Whether a container on any of the nodes was made from it."""
+        """Whether a container on any of the nodes was created from it."""
         return any(image.in_use for image in self.nodes.values())
 
     @property
@@ -57,11 +58,11 @@ class ListedImage:
 
 @attrs.frozen
 class Listing:
-    """Images by nodes.
+    """Images on nodes.
 
     Args:
-        images: by name; those that match what was asked for.
-        sizes: the bytes that all images take on each node's disk, matching or not.
+        images: the selected images, by name.
+        sizes: bytes that all images, selected or not, take on each node's disk.
         errors: the nodes that could not be asked, and why.
 
     """
@@ -77,23 +78,14 @@ class Listing:
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``--output json``."""
-        asked = [{"node": node, "size": size, "error": None} for node, size in self.sizes.items()]
-        failed = [
-            {"node": node, "size": None, "error": error_json(error)}
-            for node, error in self.errors.items()
-        ]
+        listed = [(node, size, None) for node, size in self.sizes.items()]
+        failed = [(node, None, error_json(error)) for node, error in self.errors.items()]
         return {
             "version": JSON_VERSION,
-            "nodes": [*asked, *failed],
+            "nodes": [{"node": n, "size": s, "error": e} for n, s, e in (*listed, *failed)],
             "images": [image.to_json() for image in self.images],
             "ok": self.ok,
         }
-
-
-def take_inventories(nodes: Sequence[Node]) -> dict[str, Inventory | ImgloadError]:
-    """Ask all nodes at once about all their images; one that fails does not stop the others."""
-    answers = in_parallel([partial(outcome, partial(take_inventory, node)) for node in nodes])
-    return dict(zip((node.name for node in nodes), answers, strict=True))
 
 
 def list_images(
@@ -103,46 +95,43 @@ def list_images(
     unused: bool = False,
     drift: bool = False,
 ) -> Listing:
-    """Return what the nodes have; see `imgload.images`."""
-    answers = take_inventories(nodes)
-    there = {node: a for node, a in answers.items() if isinstance(a, Inventory)}
-    images = sorted(_listed(there), key=_order)
-    return Listing(
-        tuple(i for i in images if _wanted(i, patterns, unused=unused, drift=drift)),
-        {node: _size(inventory) for node, inventory in there.items()},
-        {node: a for node, a in answers.items() if isinstance(a, ImgloadError)},
-    )
-
-
-def _listed(inventories: Mapping[str, Inventory]) -> Iterator[ListedImage]:
-    places: dict[tuple[str | None, Digest], dict[str, NodeImage]] = {}
-    images: dict[str | None, set[Digest]] = {}
-    for node, inventory in inventories.items():
-        for image in inventory.images:
+    """Return the selected images on the nodes; see `imgload.images`."""
+    sizes: dict[str, int] = {}
+    errors: dict[str, ImgloadError] = {}
+    on_nodes: dict[tuple[str | None, Digest], dict[str, NodeImage]] = {}
+    results = in_parallel([partial(outcome, partial(take_inventory, node)) for node in nodes])
+    for node, result in zip(nodes, results, strict=True):
+        if isinstance(result, ImgloadError):
+            errors[node.name] = result
+            continue
+        items = frozenset().union(*(image.items for image in result.images))
+        sizes[node.name] = result.storage.size_of(items)
+        for image in result.images:
             for name in image.names or (None,):
-                places.setdefault((name, image.image_id), {})[node] = image
-                images.setdefault(name, set()).add(image.image_id)
-    for (name, image_id), on_nodes in places.items():
-        drift = name is not None and len(images[name]) > 1
-        yield ListedImage(name, image_id, on_nodes, drift)
+                on_nodes.setdefault((name, image.image_id), {})[node.name] = image
+    counts = Counter(name for name, _ in on_nodes)
+    images = [
+        ListedImage(name, image_id, by_node, drift=name is not None and counts[name] > 1)
+        for (name, image_id), by_node in on_nodes.items()
+    ]
+    selected = [
+        image
+        for image in sorted(images, key=_order)
+        if (not patterns or any(matches(name, patterns) for name in _names(image)))
+        and not (unused and image.in_use)
+        and not (drift and not image.drift)
+    ]
+    return Listing(tuple(selected), sizes, errors)
+
+
+def _names(image: ListedImage) -> tuple[str, ...]:
+    return image.loaded_as if image.name is None else (image.name,)
 
 
 def _order(image: ListedImage) -> tuple[bool, str, float, Digest]:
-    """Names in order; below them what has lost its name; the newest first."""
+    """Sort by name, unnamed images last; the newest first."""
     since = max((i.since or 0.0 for i in image.nodes.values()), default=0.0)
-    names = image.loaded_as if image.name is None else (image.name,)
-    return image.name is None, " ".join(names), -since, image.image_id
-
-
-def _wanted(image: ListedImage, patterns: Sequence[str], *, unused: bool, drift: bool) -> bool:
-    names = image.loaded_as if image.name is None else (image.name,)
-    named = not patterns or any(matches(name, patterns) for name in names)
-    return named and not (unused and image.in_use) and not (drift and not image.drift)
-
-
-def _size(inventory: Inventory) -> int:
-    held = frozenset().union(*(image.items for image in inventory.images))
-    return inventory.storage.size_of(held)
+    return image.name is None, " ".join(_names(image)), -since, image.image_id
 
 
 def _on_node(node: str, image: NodeImage) -> dict[str, Any]:

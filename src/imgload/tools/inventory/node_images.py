@@ -1,22 +1,85 @@
-"""All images that a node has: their names, what they take on its disk, and what needs them."""
+"""All images of a node: their names, uses, and sizes on the disk.
+
+containerd's garbage collector keeps whatever is reachable: an image record refers to a manifest;
+labels of a blob name the blobs and the snapshot that it refers to; a snapshot refers to its parent,
+and a container to its own snapshot (containerd docs/garbage-collection.md).
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import attrs
 
 from imgload.clusters.nodes import containerd, cri
 from imgload.clusters.nodes.batch import Output
+from imgload.clusters.nodes.labels import parse_marks
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable
 from imgload.oci.digest import Digest
-from imgload.tools.inventory.storage import Item, Storage, read_storage, storage_commands
 
 _ROW = re.compile(r"(?P<name>\S.*?)\s+\S+/\S+\s+(?P<target>sha256:[0-9a-f]{64})\s(?P<rest>.*)")
+"""A row of ``ctr images ls``; containerd accepts names with spaces."""
 _PINNED = "io.cri-containerd.pinned=pinned"
+_SHA256 = "sha256:[0-9a-f]{64}"
+_FOLDER = 4096
+_OWN_FOLDERS = {"overlayfs": 2, "fuse-overlayfs": 2}
+"""Folders of a snapshot around its content; containerd counts the content only."""
+_BLOCK = 512
+_ON_DISK = (
+    'root=$(ctr plugins ls -d id==content | sed -n "s/^ *root  *//p" | head -n 1);'
+    ' exec find "$root/blobs" -type f -exec stat -c "%n %b %Y" {} +'
+)
+_FILE = re.compile(r"/(sha256)/([0-9a-f]{64}) (\d{1,15}) (\d{1,11})$", re.MULTILINE)
+_BLOB_REFERENCE = re.compile(rf"containerd\.io/gc\.ref\.content\.[^=,\s]+=({_SHA256})")
+_SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)([kMGTP]?)B")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+
+Item = tuple[Literal["blob", "snapshot"], Digest]
+"""A blob by its digest, or a snapshot by its chain ID; the lowest layer's may be equal."""
+
+
+@attrs.frozen
+class Blob:
+    """A blob: its snapshot in CRI's snapshotter, and when it was written and loaded by imgload.
+
+    Times are in seconds since 1970; `loaded` maps the names that imgload loaded a config under.
+    """
+
+    chain_id: Digest | None = None
+    written: float | None = None
+    loaded: Mapping[str, float] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Storage:
+    """All blobs and snapshots of a node, with their bytes on the disk and their references.
+
+    References may be dangling; `in_use` are the snapshots that containers' snapshots are based on.
+    """
+
+    sizes: Mapping[Item, int]
+    references: Mapping[Item, Sequence[Item]]
+    blobs: Mapping[Digest, Blob] = attrs.field(factory=dict)
+    content: containerd.Content = attrs.field(factory=containerd.Content)
+    in_use: frozenset[Digest] = frozenset()
+
+    def reachable(self, roots: Iterable[Item]) -> frozenset[Item]:
+        """Return the items that the garbage collector keeps for some roots, these included."""
+        waiting, reached = list(roots), set[Item]()
+        while waiting:
+            item = waiting.pop()
+            if item not in reached and item in self.sizes:
+                reached.add(item)
+                waiting.extend(self.references.get(item, ()))
+        return frozenset(reached)
+
+    def size_of(self, items: Iterable[Item]) -> int:
+        """Return the bytes that some items take on the disk."""
+        return sum(self.sizes[item] for item in items)
 
 
 @attrs.frozen
@@ -25,18 +88,18 @@ class NodeImage:
 
     Args:
         image_id: the digest of its config.
-        names: every name that leads to it; none where a name moved on to another image.
-        loaded_as: the names under which imgload loaded it; none where imgload did not.
-        since: when it came to the node, in seconds since 1970; None when not known.
-        arrived: when its config did, which a later load of it does not change.
-        created: when it was built, as it says; None where that was not asked.
-        size: the bytes that it takes on the node's disk, blobs and snapshots.
-        own_size: those of them that no other image needs.
-        in_use: whether a container, running or not, was made from it.
-        pinned: whether CRI is told never to remove it.
-        records: every record that leads to it: its names, and CRI's own.
-        targets: what these lead to.
-        items: the blobs and snapshots that it needs.
+        names: of its records; empty if all its names moved to other images.
+        loaded_as: the names under which imgload loaded it; empty if imgload did not.
+        since: when it was last loaded or else written, in seconds since 1970; None if unknown.
+        arrived: when its config was written; loading it again does not change this.
+        created: the creation time in its config; None if that was not read.
+        size: bytes of its blobs and snapshots on the node's disk.
+        own_size: the part of `size` that no other image needs.
+        in_use: whether a container, running or not, was created from it.
+        pinned: whether CRI must not remove it.
+        records: the names of all its records: `names`, and CRI's own.
+        targets: the manifests and indexes that these lead to.
+        items: its blobs and snapshots.
 
     """
 
@@ -63,46 +126,23 @@ class Inventory:
     storage: Storage
 
     def freed_without(self, images: Iterable[NodeImage]) -> int:
-        """Return the bytes that only some of the images need."""
-        gone = {image.image_id for image in images}
-        needed = set(self.storage.held_by_containers())
-        for image in self.images:
-            needed |= image.items if image.image_id not in gone else frozenset()
-        held = frozenset().union(*(i.items for i in self.images if i.image_id in gone))
-        return self.storage.size_of(held - needed)
+        """Return the bytes that removing some of the images would free."""
+        removed = {image.image_id for image in images}
+        containers = self.storage.reachable(("snapshot", chain) for chain in self.storage.in_use)
+        kept = containers.union(*(i.items for i in self.images if i.image_id not in removed))
+        items = frozenset().union(*(i.items for i in self.images if i.image_id in removed))
+        return self.storage.size_of(items - kept)
 
 
-@attrs.frozen
-class _Record:
+class _Record(NamedTuple):
     name: str
     target: Digest
-    pinned: bool
-
-
-@attrs.define
-class _Found:
-    """What is known of one image ID while the records are gone through."""
-
-    names: list[str] = attrs.field(factory=list)
-    records: list[str] = attrs.field(factory=list)
-    targets: set[Digest] = attrs.field(factory=set)
+    is_cris: bool = False
     pinned: bool = False
-
-    def add(self, record: _Record) -> None:
-        self.names.append(record.name)
-        self.records.append(record.name)
-        self.targets.add(record.target)
-        self.pinned |= record.pinned
 
 
 def take_inventory(node: Node) -> Inventory:
-    """Read everything about all images of a node, in one exec.
-
-    Raises:
-        NodeNotRunning: when the container is stopped or paused.
-        NodeUnusable: when containerd cannot be asked.
-
-    """
+    """List all images in one exec; raise NodeNotRunning, or NodeUnusable if containerd fails."""
     node.require_running()
     traits, outputs = node.ask(inventory_commands)
     with node.understanding():
@@ -110,101 +150,122 @@ def take_inventory(node: Node) -> Inventory:
 
 
 def inventory_commands(snapshotter: str) -> list[list[Sequence[str]]]:
-    """Return the commands that tell all about a node's images, in groups to run side by side."""
+    """Return the commands that list a node's images, in groups to run in parallel."""
     return [
         [*containerd.all_images()],
-        [containerd.CONTAINERS, cri.CONTAINERS, *storage_commands(snapshotter)],
+        [
+            containerd.CONTAINERS,
+            cri.CONTAINERS,
+            containerd.CONTENT,
+            ("sh", "-c", _ON_DISK),
+            containerd.snapshots_of(snapshotter),
+            containerd.usage_of(snapshotter),
+        ],
     ]
 
 
 def read_inventory(snapshotter: str, outputs: Sequence[Output]) -> Inventory:
-    """Understand the answers to `inventory_commands`.
+    """Parse the output of `inventory_commands`.
 
-    Raises:
-        NodeUnusable: when one of them is missing; without it an image in use might not look so.
-
+    Raises NodeUnusable if a command failed: an image in use could seem unused.
     """
-    named, by_id, containers, in_cri, content, on_disk, snapshots, usage = outputs
+    named, by_id, containers, in_cri, *stored = outputs
+    content, _, snapshots, _ = stored
     if any(output.exit_status for output in (named, by_id, containers, content, snapshots)):
         raise NodeUnusable("containerd does not list its images, containers, content or snapshots")
-    storage = read_storage(snapshotter, [content, on_disk, snapshots, usage])
-    graph = containerd.parse_content(content.text)
-    found = _by_image(_parse_records(named.text), by_id.text.split(), graph, storage)
+    storage = _read_storage(snapshotter, *(output.text for output in stored))
     used = containerd.parse_containers(containers.text) | cri.parse_containers(in_cri)
-    return Inventory(tuple(_measured(_images(found, used, storage), storage)), storage)
+    used |= {name.rpartition("@")[2] for name in used}
+    records = _records_by_image(named.text, by_id.text, storage)
+    images = [_image(image_id, own, used, storage) for image_id, own in records.items()]
+    users = Counter(item for image in images for item in image.items)
+    for number, image in enumerate(images):
+        own = storage.size_of(item for item in image.items if users[item] == 1)
+        images[number] = attrs.evolve(image, size=storage.size_of(image.items), own_size=own)
+    return Inventory(tuple(images), storage)
 
 
-def _parse_records(text: str) -> Iterator[_Record]:
-    """Yield the rows of ``ctr images ls``; a name may have spaces in it, for containerd."""
-    for row in map(_ROW.match, text.splitlines()[1:]):
-        if row:
-            yield _Record(row["name"], Digest.parse(row["target"]), _PINNED in row["rest"])
+def _records_by_image(named: str, by_id: str, storage: Storage) -> Mapping[Digest, list[_Record]]:
+    """Return the records of each image ID; of an index, that of the unpacked platform."""
+    content, blobs = storage.content, storage.blobs
+    records: dict[Digest, list[_Record]] = {}
+    for row in filter(None, map(_ROW.match, named.splitlines()[1:])):
+        target = Digest.parse(row["target"])
+        configs = [config for config in content.configs_under(target) if config in blobs]
+        for config in sorted(configs, key=lambda c: (blobs[c].chain_id is None, c))[:1]:
+            record = _Record(row["name"], target, pinned=_PINNED in row["rest"])
+            records.setdefault(config, []).append(record)
+    names = set(by_id.split())
+    for manifest, config in content.configs.items():
+        if str(config) in names:
+            record = _Record(str(config), manifest, is_cris=True)
+            records.setdefault(config, []).append(record)
+    return records
 
 
-def _by_image(
-    records: Iterable[_Record],
-    by_id: Iterable[str],
-    graph: containerd.Content,
-    storage: Storage,
-) -> Mapping[Digest, _Found]:
-    found: dict[Digest, _Found] = {}
-    for record in records:
-        for config in _configs(graph.configs_under(record.target), storage):
-            found.setdefault(config, _Found()).add(record)
-    manifests: dict[str, set[Digest]] = {}
-    for manifest, config in graph.configs.items():
-        manifests.setdefault(str(config), set()).add(manifest)
-    for name in set(by_id) & manifests.keys():
-        image = found.setdefault(Digest.parse(name), _Found())
-        image.records.append(name)
-        image.targets |= manifests[name]
-    return found
+def _image(
+    image_id: Digest, records: Sequence[_Record], used: frozenset[str], storage: Storage
+) -> NodeImage:
+    config = storage.blobs.get(image_id, Blob())
+    names, targets = {r.name for r in records}, {r.target for r in records}
+    roots: list[Item] = [("blob", digest) for digest in (*targets, image_id)]
+    # A container's snapshot on the image's, whatever name the container was created from:
+    is_based_on = config.chain_id in storage.in_use
+    return NodeImage(
+        image_id=image_id,
+        names=tuple(sorted(record.name for record in records if not record.is_cris)),
+        loaded_as=tuple(sorted(config.loaded)),
+        since=max(config.loaded.values(), default=config.written),
+        arrived=config.written,
+        in_use=not used.isdisjoint({*names, str(image_id), *map(str, targets)}) or is_based_on,
+        pinned=any(record.pinned for record in records),
+        records=tuple(sorted(names)),
+        targets=tuple(sorted(targets)),
+        items=storage.reachable(roots),
+    )
 
 
-def _configs(configs: Iterable[Digest], storage: Storage) -> list[Digest]:
-    """Return the one config that counts: of several platforms, that which is unpacked."""
-    there = sorted(config for config in configs if config in storage.blobs)
-    return [*(c for c in there if storage.blobs[c].chain_id), *there][:1]
+def _read_storage(
+    snapshotter: str, content: str, on_disk: str, snapshots: str, usage: str
+) -> Storage:
+    files = {f"{m[0]}:{m[1]}": (int(m[2]), float(m[3])) for m in _FILE.findall(on_disk)}
+    chain = re.compile(
+        rf"containerd\.io/gc\.ref\.snapshot\.{re.escape(snapshotter)}(?:/[^=,\s]*)?=({_SHA256})"
+    )
+    blobs: dict[Digest, Blob] = {}
+    sizes: dict[Item, int] = {}
+    references: dict[Item, Sequence[Item]] = {}
+    for line in content.splitlines()[1:]:
+        text, _, labels = line.partition("\t")
+        if digest := Digest.maybe(text):
+            blocks, written = files.get(text, (None, None))
+            chain_ids = [Digest.parse(chain_id) for chain_id in chain.findall(labels)[:1]]
+            blobs[digest] = Blob(next(iter(chain_ids), None), written, parse_marks(labels))
+            sizes["blob", digest] = _rounded(labels) if blocks is None else blocks * _BLOCK
+            references["blob", digest] = [
+                *(("blob", Digest.parse(blob)) for blob in _BLOB_REFERENCE.findall(labels)),
+                *(("snapshot", chain_id) for chain_id in chain_ids),
+            ]
+    folders = _OWN_FOLDERS.get(snapshotter, 0) * _FOLDER
+    used = {row[0]: int(row[1]) for row in _rows(usage) if len(row) > 1 and row[1].isdecimal()}
+    in_use: set[Digest] = set()
+    for row in _rows(snapshots):
+        parent = Digest.maybe(row[1]) if len(row) > 2 else None  # noqa: PLR2004 - KEY PARENT KIND
+        if row[-1] != "Committed":
+            in_use |= {parent} if parent else set()
+        elif chain_id := Digest.maybe(row[0]):
+            sizes["snapshot", chain_id] = used.get(row[0], 0) + folders
+            references["snapshot", chain_id] = [("snapshot", parent)] if parent else []
+    parsed = containerd.parse_content(content)
+    return Storage(sizes, references, blobs, parsed, frozenset(in_use))
 
 
-def _images(
-    found: Mapping[Digest, _Found], used: frozenset[str], storage: Storage
-) -> Iterator[NodeImage]:
-    digests = {name.rpartition("@")[2] for name in used}
-    for image_id, image in found.items():
-        config = storage.blobs.get(image_id)
-        called = {*image.records, str(image_id), *map(str, image.targets)}
-        yield NodeImage(
-            image_id=image_id,
-            names=tuple(sorted(image.names)),
-            loaded_as=tuple(sorted(config.loaded)) if config else (),
-            since=_since(image_id, storage),
-            arrived=config.written if config else None,
-            in_use=not called.isdisjoint(used | digests) or _holds_container(image_id, storage),
-            pinned=image.pinned,
-            records=tuple(sorted(image.records)),
-            targets=tuple(sorted(image.targets)),
-            items=storage.held_by([*image.targets, image_id]),
-        )
+def _rows(table: str) -> list[list[str]]:
+    return [row for line in table.splitlines()[1:] if (row := line.split())]
 
 
-def _since(image_id: Digest, storage: Storage) -> float | None:
-    config = storage.blobs.get(image_id)
-    if config is None:
-        return None
-    return max(config.loaded.values(), default=config.written)
-
-
-def _holds_container(image_id: Digest, storage: Storage) -> bool:
-    """Whether a container's snapshot lies upon the image's, whatever it was made under."""
-    config = storage.blobs.get(image_id)
-    return config is not None and config.chain_id in storage.in_use
-
-
-def _measured(images: Iterable[NodeImage], storage: Storage) -> Iterator[NodeImage]:
-    there = list(images)
-    needed = Counter(item for image in there for item in image.items)
-    for image in there:
-        alone = (item for item in image.items if needed[item] == 1)
-        size = storage.size_of(image.items)
-        yield attrs.evolve(image, size=size, own_size=storage.size_of(alone))
+def _rounded(text: str) -> int:
+    """Return the size that ctr prints, with four digits, rounded up to the disk's blocks."""
+    match = _SIZE.match(text)
+    size = float(match.group(1)) * _UNITS[match.group(2)] if match else 0
+    return int(-(-size // _FOLDER) * _FOLDER)

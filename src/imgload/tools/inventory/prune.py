@@ -1,4 +1,4 @@
-"""Old builds off the nodes: which may go, and that they are gone."""
+"""Remove old builds from nodes: select them, and check that they are gone."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 import attrs
 
-from imgload.clusters.nodes.batch import Output
 from imgload.clusters.nodes.containerd import content_of
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
 from imgload.core.parallel import in_parallel
+from imgload.oci.digest import Digest
 from imgload.oci.patterns import matches, repositories_of, require_repositories
-from imgload.tools.inventory.list import take_inventories
-from imgload.tools.inventory.node_images import Inventory, NodeImage
+from imgload.tools.inventory.node_images import NodeImage, take_inventory
 from imgload.tools.inventory.remove import remove_images
 
 
 @attrs.frozen
 class Policy:
-    """What may go.
+    """The selection of images to remove.
 
     Args:
-        repositories: names of repositories, or globs; none for all.
-        keep: how many named builds stay in each repository, the newest first.
-        older_than: how long ago what goes must have come to the node, at least.
-        everything: also what imgload did not load.
+        repositories: names of repositories, or globs; empty for all.
+        keep: the number of newest named builds to keep in each repository.
+        older_than: the minimum age on the node.
+        everything: also remove images that imgload did not load.
 
     Raises:
-        UsageError: when one of the repositories has a tag, or less than none is to be kept.
+        UsageError: when a repository has a tag, or `keep` is negative.
 
     """
 
@@ -55,7 +55,7 @@ class Policy:
 
 @attrs.frozen
 class Kept:
-    """An image that stays, and why."""
+    """A kept image, and the reason."""
 
     image: NodeImage
     reason: str
@@ -63,14 +63,14 @@ class Kept:
 
 @attrs.frozen
 class NodePruned:
-    """What was done on one node; in a dry run, what would be.
+    """The result on one node; in a dry run, the plan.
 
     Args:
         node: its name.
-        removed: the images that are gone, under every name.
-        kept: the images that stay, of the repositories asked for.
-        bytes_freed: what is gone from the node's disk.
-        error: why the node could not be asked, or which images would not go; or None.
+        removed: the removed images, with their removed names.
+        kept: the kept images of the selected repositories.
+        bytes_freed: on the node's disk.
+        error: why the node could not be asked, or which images remain; or None.
 
     """
 
@@ -93,14 +93,14 @@ class NodePruned:
 
 @attrs.frozen
 class PruneReport:
-    """What was pruned, node by node; in a dry run, what would be."""
+    """The results on all nodes; in a dry run, the plan."""
 
     nodes: tuple[NodePruned, ...]
     dry_run: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether nothing went wrong on any node."""
+        """Whether no node failed."""
         return all(node.error is None for node in self.nodes)
 
     def to_json(self) -> dict[str, Any]:
@@ -110,179 +110,114 @@ class PruneReport:
 
 
 def prune_nodes(nodes: Sequence[Node], policy: Policy, *, dry_run: bool) -> PruneReport:
-    """Remove from all nodes at once what the policy lets go; see `imgload.prune`."""
-    answers = take_inventories(nodes)
-    steps = [partial(_prune, node, answers[node.name], policy, dry_run) for node in nodes]
-    report = PruneReport(tuple(in_parallel(steps)), dry_run)
+    """Remove the selected images from all nodes in parallel; see `imgload.prune`."""
+
+    def prune(node: Node) -> NodePruned:
+        try:
+            return _prune(node, policy, dry_run=dry_run)
+        except ImgloadError as error:
+            return NodePruned(node.name, error=error)
+
+    report = PruneReport(tuple(in_parallel([partial(prune, node) for node in nodes])), dry_run)
     if not report.ok:
         raise PruneFailed(report)
     return report
 
 
-def _prune(
-    node: Node,
-    before: Inventory | ImgloadError,
-    policy: Policy,
-    dry_run: bool,  # noqa: FBT001 - called by `partial`
-) -> NodePruned:
-    if isinstance(before, ImgloadError):
-        return NodePruned(node.name, error=before)
+def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
+    before = take_inventory(node)
+    images = _with_creation_times(node, before.images)
+    removable, kept = choose(images, policy, time.time())
+    if dry_run or not removable:
+        return NodePruned(node.name, removable, kept, before.freed_without(removable))
     try:
-        images = with_creation_times(node, before.images)
-    except ImgloadError as error:
-        return NodePruned(node.name, error=error)
-    going, kept = choose(images, policy, time.time())
-    if dry_run or not going:
-        return NodePruned(node.name, going, kept, before.freed_without(going))
-    try:
-        after = remove_images(node, going, before)
+        after = remove_images(node, removable, before)
     except ImgloadError as error:
         return NodePruned(node.name, kept=kept, error=error)
-    return _compare(node, going, kept, before, after)
+    remaining = {image.image_id: image for image in after.images}
+    names = {name for image in after.images for name in image.names}
+    removed = tuple(
+        attrs.evolve(image, names=tuple(name for name in image.names if name not in names))
+        for image in removable
+        if image.image_id not in remaining
+    )
+    freed = before.storage.size_of(before.storage.sizes.keys() - after.storage.sizes.keys())
+    left = [remaining[image.image_id] for image in removable if image.image_id in remaining]
+    records = ", ".join(record for image in left for record in image.records)
+    hint = f"{node.engine.name} exec {node.name} ctr -n k8s.io images ls"
+    not_removed = NotRemoved(f"{node.name} still has {records}", hint=hint) if left else None
+    return NodePruned(node.name, removed, kept, freed, not_removed)
 
 
-def with_creation_times(node: Node, images: Sequence[NodeImage]) -> tuple[NodeImage, ...]:
-    """Return the images; those that came to the node in one moment with their creation time.
-
-    Raises:
-        NodeUnusable: when containerd cannot be asked.
-
-    """
-    ages = Counter(image.since for image in images if image.names)
-    tied = [image for image in images if image.names and ages[image.since] > 1]
+def _with_creation_times(node: Node, images: Sequence[NodeImage]) -> tuple[NodeImage, ...]:
+    """Read the creation times of named images that came to the node at the same time."""
+    times = Counter(image.since for image in images if image.names)
+    tied = [image for image in images if image.names and times[image.since] > 1]
     if not tied:
         return tuple(images)
     configs = node.run_all([content_of(image.image_id) for image in tied])
-    created = {i.image_id: _created(c) for i, c in zip(tied, configs, strict=True)}
+    created: dict[Digest, float] = {}
+    for image, config in zip(tied, configs, strict=True):
+        with suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):
+            time_text = json.loads(config.stdout)["created"]
+            created[image.image_id] = datetime.fromisoformat(time_text).timestamp()
     return tuple(attrs.evolve(image, created=created.get(image.image_id)) for image in images)
-
-
-def _created(config: Output) -> float | None:
-    """Return the creation time that an image's config tells, in seconds since 1970."""
-    try:
-        return datetime.fromisoformat(json.loads(config.stdout)["created"]).timestamp()
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):
-        return None
-
-
-def _compare(
-    node: Node,
-    going: Sequence[NodeImage],
-    kept: tuple[Kept, ...],
-    before: Inventory,
-    after: Inventory,
-) -> NodePruned:
-    """Say what is gone by what is there afterwards."""
-    there = {image.image_id: image for image in after.images}
-    left = [there[image.image_id] for image in going if image.image_id in there]
-    freed = before.storage.size_of(before.storage.items - after.storage.items)
-    names = {name for image in after.images for name in image.names}
-    gone = [image for image in going if image.image_id not in there]
-    removed = tuple(
-        attrs.evolve(i, names=tuple(n for n in i.names if n not in names)) for i in gone
-    )
-    return NodePruned(node.name, removed, kept, freed, _left(node, left) if left else None)
-
-
-def _left(node: Node, images: Sequence[NodeImage]) -> NotRemoved:
-    names = ", ".join(record for image in images for record in image.records)
-    return NotRemoved(
-        f"{node.name} still has {names}",
-        hint=f"{node.engine.name} exec {node.name} ctr -n k8s.io images ls",
-    )
 
 
 def choose(
     images: Sequence[NodeImage], policy: Policy, now: float
 ) -> tuple[tuple[NodeImage, ...], tuple[Kept, ...]]:
-    """Return which images of a node go, and which of the repositories asked for stay, and why.
-
-    Args:
-        images: all images of the node.
-        policy: what may go.
-        now: the time, in seconds since 1970.
-
-    """
-    asked = sorted((image for image in images if _asked(image, policy)), key=_order)
-    reason = _Reasons(policy, now, _places(images), _shared_names(images)).of
-    reasons = [(image, reason(image)) for image in asked]
-    going = tuple(image for image, why in reasons if not why)
-    return going, tuple(Kept(image, why) for image, why in reasons if why)
-
-
-def _order(image: NodeImage) -> tuple[bool, tuple[str, ...], float]:
-    return not image.names, image.names or image.loaded_as, image.since or 0.0
-
-
-def _asked(image: NodeImage, policy: Policy) -> bool:
-    names = image.names or image.loaded_as
-    return not policy.repositories or any(matches(n, policy.repositories) for n in names)
-
-
-def _places(images: Sequence[NodeImage]) -> dict[str, list[NodeImage]]:
-    """Return the named images of each repository, the newest first."""
-    newest = sorted(
+    """Return the images of a node to remove, and the kept ones of the selected repositories."""
+    newest_first = sorted(
         images,
         key=lambda i: (-(i.since or 0.0), -(i.created or 0.0), -(i.arrived or 0.0), i.image_id),
     )
-    places: dict[str, list[NodeImage]] = {}
-    for image in newest:
+    builds: dict[str, list[Digest]] = {}
+    for image in newest_first:
         for repository in repositories_of(image.names):
-            places.setdefault(repository, []).append(image)
-    return places
+            builds.setdefault(repository, []).append(image.image_id)
+    names = Counter(name for image in images for name in image.names)
+    # A name with a line break can look as if it led to two images.
+    unclear = frozenset(name for name, count in names.items() if count > 1)
+    removable: list[NodeImage] = []
+    kept: list[Kept] = []
+    for image in sorted(images, key=lambda i: (not i.names, i.names or i.loaded_as, i.since or 0)):
+        wanted, own = policy.repositories, image.names or image.loaded_as
+        if not wanted or any(matches(name, wanted) for name in own):
+            reasons = _reasons_to_keep(image, policy, now, builds, unclear)
+            if reason := next(reasons, ""):
+                kept.append(Kept(image, reason))
+            else:
+                removable.append(image)
+    return tuple(removable), tuple(kept)
 
 
-def _shared_names(images: Sequence[NodeImage]) -> frozenset[str]:
-    """Return names that seem to lead to two images, as one with a line break in it can have it."""
-    seen = Counter(name for image in images for name in image.names)
-    return frozenset(name for name, times in seen.items() if times > 1)
-
-
-@attrs.frozen
-class _Reasons:
-    """Why an image stays."""
-
-    policy: Policy
-    now: float
-    places: Mapping[str, Sequence[NodeImage]]
-    unclear: frozenset[str]
-
-    def of(self, image: NodeImage) -> str:
-        """Return the first reason, or nothing when the image may go."""
-        return next((why for why in self._all(image) if why), "")
-
-    def _all(self, image: NodeImage) -> Iterator[str]:
-        yield "in use by a container" if image.in_use else ""
-        yield "pinned" if image.pinned else ""
-        yield "" if image.loaded_as or self.policy.everything else "not loaded by imgload"
-        yield "its name is unclear" if self.unclear.intersection(image.names) else ""
-        yield self._other_repository(image)
-        yield self._newest(image)
-        yield self._too_young(image)
-
-    def _other_repository(self, image: NodeImage) -> str:
-        wanted = self.policy.repositories
-        for repository in sorted(repositories_of(image.names)) if wanted else ():
-            if not matches(repository, wanted):
-                return f"also named in {repository}"
-        return ""
-
-    def _newest(self, image: NodeImage) -> str:
-        keep = self.policy.keep
-        for repository in sorted(repositories_of(image.names)):
-            newest = self.places[repository][:keep]
-            if newest and image.image_id == newest[0].image_id:
-                return f"the newest of {repository}: {image.names[0]}"
-            if any(image.image_id == other.image_id for other in newest):
-                return f"among the newest {keep} of {repository}"
-        return ""
-
-    def _too_young(self, image: NodeImage) -> str:
-        least = self.policy.older_than
-        if least is None:
-            return ""
-        age = self.now - image.since if image.since is not None else 0.0
-        return "" if age >= least.total_seconds() else "too young"
+def _reasons_to_keep(
+    image: NodeImage,
+    policy: Policy,
+    now: float,
+    builds: Mapping[str, Sequence[Digest]],
+    unclear: frozenset[str],
+) -> Iterator[str]:
+    if image.in_use:
+        yield "in use by a container"
+    if image.pinned:
+        yield "pinned"
+    if not image.loaded_as and not policy.everything:
+        yield "not loaded by imgload"
+    if not unclear.isdisjoint(image.names):
+        yield "its name is unclear"
+    repositories, wanted = sorted(repositories_of(image.names)), policy.repositories
+    yield from (f"also named in {r}" for r in repositories if wanted and not matches(r, wanted))
+    for repository in repositories:
+        newest = builds[repository][: policy.keep]
+        if newest[:1] == [image.image_id]:
+            yield f"the newest of {repository}: {image.names[0]}"
+        if image.image_id in newest:
+            yield f"among the newest {policy.keep} of {repository}"
+    age = now - image.since if image.since is not None else 0.0
+    if policy.older_than is not None and age < policy.older_than.total_seconds():
+        yield "too young"
 
 
 def _identity(image: NodeImage) -> dict[str, Any]:
@@ -298,7 +233,7 @@ class PruneFailed(ImgloadError):
     """At least one node could not be pruned.
 
     Args:
-        report: what happened on every node, including those that went well.
+        report: the results on all nodes, including those that succeeded.
 
     """
 

@@ -1,20 +1,20 @@
-"""Removing images so that they are really gone: under every name, on containerd and in CRI."""
+"""Remove images under every name, from containerd and from CRI."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import ReferenceInvalid
-from imgload.oci.digest import Digest
 from imgload.oci.reference import Reference
 from imgload.tools.inventory.node_images import Inventory, NodeImage, take_inventory
 
-_AT_ONCE = 50
-"""Names of one look and one removal: the more, the longer a name can move on in between."""
-_HEAR = ("sleep", "0.5")
-"""For as long as CRI may take to hear of a record."""
+_BATCH = 50
+"""Names in one check and removal: in a longer batch, a name can move to a new image meanwhile."""
+_WAIT_FOR_CRI = ("sleep", "0.5")
+"""CRI learns of a new record by an event."""
 _REMOVE = """
 ctr=$1 wait=$2 every=$3
 shift 3
@@ -29,11 +29,12 @@ status=$?
 kill $watch
 exit $status
 """
-"""Removes the names that still lead to what was judged; `ctr` and `wait` are words of our own.
+"""Removes the names that still lead to the selected images; `ctr` and `wait` are our own words.
 
 ctr prints nothing while it waits for the garbage collection, so the script does, for ten minutes.
 """
 SAY_SECONDS = 20.0
+"""Between two of these lines."""
 _ALIAS = """
 ctr=$1 is=$2 taken=$3 record=$4 alias=$5
 [ -z "$($ctr images ls -q "$taken")" ] && [ -n "$($ctr images ls -q "$is")" ] || exit 0
@@ -41,20 +42,20 @@ exec $ctr images tag -- "$record" "$alias"
 """
 
 
-def remove_images(node: Node, images: Sequence[NodeImage], there: Inventory) -> Inventory:
-    """Remove images, and what only they held; return what is there afterwards.
+def remove_images(node: Node, images: Sequence[NodeImage], before: Inventory) -> Inventory:
+    """Remove images and the content that only they need; return the inventory afterwards.
 
     A name that leads to another image by now is left alone.
 
-    CRI lists what it has by normalised names, and forgets an image when a record of just that name
-    goes: one that ``ctr images import --digests`` called ``import-DATE@sha256:…`` stays in its
-    list, without content, until containerd is started anew (kind #3369). So such a record is given
-    its normalised name first.
+    CRI lists images by normalised names, and forgets one when a record of exactly that name is
+    removed: one that ``ctr images import --digests`` called ``import-DATE@sha256:…`` stays in its
+    list, without content, until containerd restarts (kind #3369). Such a record therefore first
+    gets its normalised name.
 
     Args:
-        node: where.
-        images: what is to go.
-        there: what the node has, these included.
+        node: the node.
+        images: the images to remove.
+        before: all images on the node.
 
     Raises:
         NodeNotRunning: when the container is stopped or paused.
@@ -64,39 +65,32 @@ def remove_images(node: Node, images: Sequence[NodeImage], there: Inventory) -> 
     node.require_running()
     ctr = " ".join(node.spelled(containerd.CTR))
     targets = {record: image.targets for image in images for record in image.records}
-    aliases = _aliases(targets, {record for image in there.images for record in image.records})
-    tags = [_alias_command(ctr, old, targets[old], new) for old, new in aliases.items()]
+    taken = {record for image in before.images for record in image.records}
+    aliases = _aliases(targets, taken)
+    tags: list[Sequence[str]] = []
+    for record, alias in aliases.items():
+        is_same = containerd.leads_to(record, *targets[record])
+        is_taken = f"name=={containerd.quoted(alias)}"
+        tags.append(("sh", "-c", _ALIAS, "imgload", ctr, is_same, is_taken, record, alias))
     targets |= {alias: targets[record] for record, alias in aliases.items()}
-    filters = [containerd.leads_to(name, *found) for name, found in targets.items()]
-    slices = [filters[start : start + _AT_ONCE] for start in range(0, len(filters), _AT_ONCE)]
-    removals = [
-        ("sh", "-c", _REMOVE, "imgload", *_words(ctr, last=part is slices[-1]), *part)
-        for part in slices
-    ]
-    node.run_all([*tags, *([_HEAR] if tags else []), *removals])
+    filters = [containerd.leads_to(name, *digests) for name, digests in targets.items()]
+    removals: list[Sequence[str]] = []
+    for start in range(0, len(filters), _BATCH):
+        wait = "--sync" if start + _BATCH >= len(filters) else ""
+        words = (ctr, wait, f"{SAY_SECONDS:g}", *filters[start : start + _BATCH])
+        removals.append(("sh", "-c", _REMOVE, "imgload", *words))
+    node.run_all([*tags, *([_WAIT_FOR_CRI] if tags else []), *removals])
     return take_inventory(node)
 
 
-def _words(ctr: str, *, last: bool) -> tuple[str, ...]:
-    return (ctr, "--sync" if last else "", f"{SAY_SECONDS:g}")
-
-
-def _alias_command(ctr: str, record: str, targets: Sequence[Digest], alias: str) -> tuple[str, ...]:
-    taken = f"name=={containerd.quoted(alias)}"
-    words = (ctr, containerd.leads_to(record, *targets), taken, record, alias)
-    return ("sh", "-c", _ALIAS, "imgload", *words)
-
-
 def _aliases(records: Iterable[str], taken: set[str]) -> Mapping[str, str]:
-    """Return the normalised names of records that have others, where those are free."""
-    found: dict[str, str] = {}
+    """Return the normalised names of records that have others, unless these are taken."""
+    aliases: dict[str, str] = {}
     for record in records:
         if record.startswith(containerd.CRI_RECORD):
             continue
-        try:
+        with suppress(ReferenceInvalid):
             normalised = str(Reference.parse(record))
-        except ReferenceInvalid:
-            continue
-        if normalised not in {record, *taken, *found.values()}:
-            found[record] = normalised
-    return found
+            if normalised not in {record, *taken, *aliases.values()}:
+                aliases[record] = normalised
+    return aliases

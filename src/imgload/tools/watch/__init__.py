@@ -1,1 +1,1 @@
-"""Load each image as soon as it is built."""
+"""Load each image when an engine has built or tagged it."""

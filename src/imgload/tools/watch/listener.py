@@ -1,4 +1,4 @@
-"""Hearing of new images from an engine for as long as it takes, over its restarts."""
+"""Receive the image events of an engine, across its restarts."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from imgload.oci.digest import Digest
 _SHORTEST_PAUSE = 0.2
 _LONGEST_PAUSE = 2.0
 _LONGEST_SSH_PAUSE = 15.0
-"""Each attempt may be another login, and servers ban who fails too often."""
+"""Each attempt may be a login, and servers ban clients that fail too often."""
 _SHARE = 20
-"""Asking for the names again and again takes at most this fraction of the engine's time."""
+"""Polling names takes at most 1/20 of the time."""
 _OPENING_SECONDS = 10.0
 _FAILURES = 2
-"""So many failures in a row to read the names are reported: one has an engine that restarts."""
+"""Failures in a row to read the names before it is reported: a restart causes one."""
 _SECOND = 10**9
 _RECENT = 64
 
 
 @attrs.frozen
 class Heard:
-    """Something happened to an image; `seen` when it may be a repeat of what was heard before."""
+    """An image event; `seen` when it may repeat an earlier one."""
 
     engine: Engine
     event: ImageEvent
@@ -37,7 +37,7 @@ class Heard:
 
 @attrs.frozen
 class Lost:
-    """An engine no longer answers, or refuses to tell; it is asked again until it does."""
+    """An engine no longer answers, or refuses to report events; the listener keeps trying."""
 
     engine: Engine
     error: ImgloadError
@@ -50,27 +50,27 @@ class Back:
     engine: Engine
 
 
-Told = Heard | Lost | Back
+Notice = Heard | Lost | Back
 
 
 @attrs.define
 class Listener:
     """Listens to one engine on threads of its own.
 
-    Whenever the stream of events was interrupted, the engine is asked for the events since the
-    last one, and for its names: engines keep a limited number of events (Docker 256, of all kinds,
-    in memory), and a list of names is never cut short. Times are the engine's own, so that neither
-    a suspended machine nor a changed clock matters.
+    When the event stream was interrupted, the listener asks for the events since the last one, and
+    for all names: engines keep a limited number of events (Docker 256, of all kinds, in memory),
+    but lists of names are complete. Times are the engine's own, so that neither a suspended
+    machine nor a changed clock matters.
 
     Args:
-        engine: whose images.
-        tell: called with what is heard, from several threads.
+        engine: to listen to.
+        notify: called with each notice, from several threads.
         references: the names of interest, as for `Engine.names`; empty for all.
 
     """
 
     engine: Engine
-    tell: Callable[[Told], None]
+    notify: Callable[[Notice], None]
     references: Sequence[str] = ()
     _names: dict[str, Digest] = attrs.field(factory=dict)
     _since: int | None = None
@@ -79,12 +79,11 @@ class Listener:
     _tried: threading.Event = attrs.field(factory=threading.Event)
     _missed: threading.Event = attrs.field(factory=threading.Event)
     _is_open: bool = False
-    _has_names: bool = False
     _lost: bool = False
     _refuses: bool = False
 
     def start(self) -> None:
-        """Begin to listen: what happens from now on is told.
+        """Start to report events from now on.
 
         Raises:
             EngineError: when the engine does not answer.
@@ -92,7 +91,7 @@ class Listener:
         """
         threading.Thread(target=self._listen, daemon=True).start()
         self._tried.wait(_OPENING_SECONDS)
-        self._has_names = True
+        self._tried.set()
         try:
             self._names = self.engine.names(self.references)
         except BaseException:
@@ -101,21 +100,20 @@ class Listener:
         threading.Thread(target=self._compare_names, daemon=True).start()
 
     def stop(self) -> None:
-        """Tell nothing more; the threads end when their connections are next quiet."""
+        """Report nothing more; the threads end when their connections are next quiet."""
         self._stop.set()
         self._missed.set()
 
     def _listen(self) -> None:
-        """Open the stream of events again and again, each time from the last event on."""
         pause = _SHORTEST_PAUSE
-        over_ssh = self.engine.endpoint.url.startswith("ssh://")
-        longest = _LONGEST_SSH_PAUSE if over_ssh else _LONGEST_PAUSE
+        is_ssh = self.engine.endpoint.url.startswith("ssh://")
+        longest = _LONGEST_SSH_PAUSE if is_ssh else _LONGEST_PAUSE
         while not self._stop.is_set():
             began, self._is_open = time.monotonic(), False
             try:
                 self._follow()
             except Exception as error:  # noqa: BLE001 - the thread must go on
-                self._lose(error)
+                self._report_failure(error)
             self._tried.set()
             if self._is_open and time.monotonic() - began > _LONGEST_PAUSE:
                 pause = _SHORTEST_PAUSE
@@ -123,29 +121,26 @@ class Listener:
             pause = min(2 * pause, longest)
 
     def _follow(self) -> None:
-        """Tell of the events until the stream ends, or the engine is quiet for too long."""
+        """Report the events until the stream ends, or the engine is quiet for too long."""
         opened_at: int | None = None
         for event in self.engine.image_events(self._since):
             if self._stop.is_set():
                 return
             if isinstance(event, ImageEvent):
-                self._pass_on(event, opened_at)
+                self._report(event, opened_at)
                 continue
             opened_at = None if event.at is None else event.at + _SECOND
-            self._open(opened_at)
+            self._is_open = True
+            self._since = self._since or opened_at
+            self._report_return()
+            if self._tried.is_set():
+                self._missed.set()
+            self._tried.set()
             if opened_at and self._since and opened_at < self._since:
                 self._since = event.at  # the engine's clock went back, and Podman filters by it
                 return
 
-    def _open(self, at: int | None) -> None:
-        self._is_open = True
-        self._since = self._since or at
-        self._return()
-        if self._has_names:
-            self._missed.set()
-        self._tried.set()
-
-    def _pass_on(self, event: ImageEvent, opened_at: int | None) -> None:
+    def _report(self, event: ImageEvent, opened_at: int | None) -> None:
         if event.at is not None:
             if event in self._recent:
                 return
@@ -157,64 +152,50 @@ class Listener:
         if event.name and event.target:
             self._names[event.name] = event.target
         before = event.at is not None and opened_at is not None and event.at <= opened_at
-        self.tell(Heard(self.engine, event, seen=before))
+        self.notify(Heard(self.engine, event, seen=before))
 
-    def _lose(self, error: Exception, *, answers: bool = False) -> None:
-        """Tell it once; an engine that only refuses to tell its events still tells its names.
-
-        Args:
-            error: why its events, or names, could not be read.
-            answers: whether the engine answers other requests.
-
-        """
+    def _report_failure(self, error: Exception, *, answers: bool = False) -> None:
+        """Report a failure once; an engine that `answers`, but not with events, is polled."""
         self._refuses = answers or (isinstance(error, EngineFailed) and error.__cause__ is None)
         if not self._lost and not self._stop.is_set():
             self._lost = True
-            self.tell(Lost(self.engine, _as_ours(self.engine, error)))
+            if not isinstance(error, ImgloadError):
+                error = EngineFailed(f"{self.engine.endpoint}: listening to it failed: {error!r}")
+            self.notify(Lost(self.engine, error))
         if self._refuses:
             self._missed.set()
 
-    def _return(self) -> None:
+    def _report_return(self) -> None:
         if self._lost and not self._stop.is_set():
             self._lost = False
-            self.tell(Back(self.engine))
+            self.notify(Back(self.engine))
 
     def _compare_names(self) -> None:
-        """Read the names when events may be missing, and all the time where builds are not told."""
+        """Read the names when events may be missing, and keep polling if builds are no events."""
         tells_every_build = self.engine.tells_every_build
         pause, failures = _SHORTEST_PAUSE, 0
         while not self._stop.is_set():
             self._missed.wait(None if tells_every_build else pause)
             self._missed.clear()
             if self._stop.is_set() or (self._lost and not self._refuses):
-                continue  # they are read when the engine is back
+                continue  # `_follow` asks for them when the engine is back
             began = time.monotonic()
             try:
-                self._look()
+                names = self.engine.names(self.references)
+                before, self._names = self._names, dict(names)
+                for name, target in names.items():
+                    if before.get(name) != target and not self._stop.is_set():
+                        self.notify(Heard(self.engine, ImageEvent(name, target), seen=True))
             except Exception as error:  # noqa: BLE001 - the thread must go on
                 failures += 1
                 if failures == _FAILURES:
-                    self._lose(error, answers=True)
+                    self._report_failure(error, answers=True)
                 self._missed.set()
                 self._stop.wait(pause)
                 pause = min(2 * pause, _LONGEST_SSH_PAUSE)
             else:
                 if failures >= _FAILURES:
-                    self._return()
+                    self._report_return()
                 failures = 0
                 share = 0 if tells_every_build else _SHARE * (time.monotonic() - began)
                 pause = max(_SHORTEST_PAUSE, share)
-
-    def _look(self) -> None:
-        """Tell what names lead elsewhere than when last looked."""
-        found = self.engine.names(self.references)
-        before, self._names = self._names, found
-        for name, target in found.items():
-            if before.get(name) != target and not self._stop.is_set():
-                self.tell(Heard(self.engine, ImageEvent(name, target), seen=True))
-
-
-def _as_ours(engine: Engine, error: Exception) -> ImgloadError:
-    if isinstance(error, ImgloadError):
-        return error
-    return EngineFailed(f"{engine.endpoint}: listening to it failed: {error!r}")

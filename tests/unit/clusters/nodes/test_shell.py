@@ -30,9 +30,8 @@ from imgload.loader.rollback import undo
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
-from imgload.tools.inventory.node_images import Inventory, NodeImage, take_inventory
+from imgload.tools.inventory.node_images import Inventory, NodeImage, Storage, take_inventory
 from imgload.tools.inventory.remove import remove_images
-from imgload.tools.inventory.storage import Storage
 from imgload.tools.remote_registry.configure import connect_nodes, disconnect_nodes
 from imgload.tools.remote_registry.url import RegistryUrl
 from imgload.transports import imports as lanes

@@ -1,4 +1,4 @@
-"""A setting that leads to no address, and the engines beside it."""
+"""Variables with an invalid address."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from tests.unit.engines.pings import PODMAN, engine
 
 
 @pytest.mark.parametrize("variable", ["DOCKER_HOST", "DOCKER_CONTEXT"])
-def test_a_variable_that_leads_to_no_address_hides_no_other_engine(
+def test_find_engines_reports_an_invalid_variable_and_ignores_it(
     tmp_path: Path, variable: str
 ) -> None:
-    """It is a finding, and the look goes on without it."""
+    """The other engines are found."""
     context(tmp_path, "tcp://", {"Host": "tcp://"})
     with engine(tmp_path / "p", PODMAN) as url:
         environ = {"HOME": "/nonexistent", "DOCKER_CONFIG": str(tmp_path), "CONTAINER_HOST": url}

@@ -1,4 +1,4 @@
-"""Images by nodes."""
+"""Listing images on nodes."""
 
 from pathlib import Path
 
@@ -31,13 +31,13 @@ esac
 
 def node(folder: Path, name: str, *images: Stored, container: Container = RUNNING) -> Node:
     """Return a node that has these images; the last one is in use."""
-    place = folder / name
-    place.mkdir()
+    stored = folder / name
+    stored.mkdir()
     used = [(images[-1].names[0], None)] if images and images[-1].names else []
     for number, answer in enumerate(printed(images, containers=used)):
-        (place / str(number)).write_bytes(answer.stdout)
-    scripts = {"ctr": CTR.replace("{0}", str(place)), "crictl": "exit 127"}
-    return Node(name, LocalEngine(place, scripts), container)
+        (stored / str(number)).write_bytes(answer.stdout)
+    scripts = {"ctr": CTR.replace("{0}", str(stored)), "crictl": "exit 127"}
+    return Node(name, LocalEngine(stored, scripts), container)
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def listing(tmp_path: Path) -> Listing:
     return list_images(nodes)
 
 
-def test_each_name_is_shown_on_the_nodes_that_have_it(listing: Listing) -> None:
-    """By name; what has none any more comes last."""
+def test_listing_has_each_name_on_its_nodes(listing: Listing) -> None:
+    """Sorted by name; unnamed images come last."""
     lost = Stored("lost")
     assert [(i.name, i.image_id, list(i.nodes)) for i in listing.images] == [
         (DEV, *where)
@@ -67,21 +67,21 @@ def test_each_name_is_shown_on_the_nodes_that_have_it(listing: Listing) -> None:
     ]
 
 
-def test_a_name_that_means_two_images_drifts(listing: Listing) -> None:
-    """One that a node lacks does not."""
+def test_a_name_with_two_images_drifts(listing: Listing) -> None:
+    """A name that a node lacks does not."""
     assert {i.name for i in listing.images if i.drift} == {DEV}
 
 
-def test_a_node_that_cannot_be_asked_is_named(listing: Listing) -> None:
-    """The others are shown."""
+def test_listing_reports_nodes_that_are_not_running(listing: Listing) -> None:
+    """The other nodes are listed."""
     assert not listing.ok
     assert list(listing.errors) == ["kind-worker2"]
     assert isinstance(listing.errors["kind-worker2"], NodeNotRunning)
     assert list(listing.sizes) == ["kind-control-plane", "kind-worker"]
 
 
-def test_a_node_whose_containerd_does_not_answer_is_named(tmp_path: Path) -> None:
-    """With its name in the message, and where to look."""
+def test_listing_names_a_node_whose_containerd_does_not_answer(tmp_path: Path) -> None:
+    """The error has the node's name and a hint."""
     dead = Node("kind-worker", LocalEngine(tmp_path, {"ctr": "exit 1"}), RUNNING)
     error = list_images([dead]).errors["kind-worker"]
     assert isinstance(error, NodeUnusable)
@@ -100,18 +100,18 @@ def test_a_node_whose_containerd_does_not_answer_is_named(tmp_path: Path) -> Non
         (["db"], {"drift"}, []),
     ],
 )
-def test_what_is_shown_can_be_chosen(
+def test_listing_can_be_filtered(
     tmp_path: Path, patterns: list[str], only: set[str], expected: list[str | None]
 ) -> None:
-    """A build whose name moved on is found by what it was loaded as."""
+    """An unnamed build is found by the name it was loaded under."""
     lost = Stored("lost", labels={"imgload.loaded/docker.io/library/app:dev": "17"})
     nodes = [node(tmp_path, "a", OLD, DB), node(tmp_path, "b", lost, NEW)]
     listing = list_images(nodes, patterns, unused="unused" in only, drift="drift" in only)
     assert [image.name for image in listing.images] == expected
 
 
-def test_the_document_says_it_all(listing: Listing) -> None:
-    """With a version, and times that any language can read."""
+def test_listing_to_json(listing: Listing) -> None:
+    """With a version, and times in ISO 8601."""
     document = listing.to_json()
     assert document["version"] == 1
     assert document["ok"] is False

@@ -1,4 +1,4 @@
-"""What a node's images, disk and containers are understood to be."""
+"""Parsing a node's images, storage and containers."""
 
 import re
 import time
@@ -12,8 +12,11 @@ from imgload.clusters.nodes.batch import Output
 from imgload.clusters.nodes.containerd import all_images
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.oci.digest import Digest
-from imgload.tools.inventory.node_images import Inventory, inventory_commands, read_inventory
-from imgload.tools.inventory.storage import storage_commands
+from imgload.tools.inventory.node_images import (
+    Inventory,
+    inventory_commands,
+    read_inventory,
+)
 from tests.unit.clusters.nodes.stock import KIB, NO_CRICTL, Stored, inventory, printed
 from tests.unit.recordings import MYAPP, VERSIONS, recorded
 
@@ -24,8 +27,8 @@ BLOB, SNAPSHOT = 8 * KIB, 16 * KIB
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])
-def test_what_was_recorded_is_one_image_with_all_its_names(version: str) -> None:
-    """Also the one that only an import gives; CRI's own record is no name."""
+def test_recorded_output_is_one_image_with_all_its_names(version: str) -> None:
+    """Including the name from an import; CRI's own record is not a name."""
     listed = recorded(version, "images").decode().splitlines()
     by_id = [line.split()[0] for line in listed if line.startswith("sha256:")]
     named = "\n".join(line for line in listed if not line.startswith("sha256:"))
@@ -41,22 +44,22 @@ def test_what_was_recorded_is_one_image_with_all_its_names(version: str) -> None
     assert not image.in_use
 
 
-def test_sizes_are_blobs_and_snapshots_and_what_is_shared_is_not_own() -> None:
-    """Each image: manifest, config, two layers; the lower one is both images'."""
+def test_size_counts_blobs_and_snapshots_and_own_size_excludes_shared_ones() -> None:
+    """Each image has a manifest, a config and two layers; both share the lower one."""
     first, second = inventory(APP, DB).images
     assert first.size == second.size == 4 * BLOB + 2 * SNAPSHOT
     assert first.own_size == second.own_size == 3 * BLOB + SNAPSHOT
 
 
-def test_without_the_files_sizes_are_those_that_ctr_rounds() -> None:
-    """In whole blocks of the disk; the time is not known then."""
+def test_size_without_files_is_the_rounded_one_of_ctr() -> None:
+    """Rounded up to the disk's blocks; the time is unknown."""
     (image,) = inventory(APP, on_disk=False).images
     assert image.size == 4 * BLOB + 2 * SNAPSHOT
     assert image.since is None
 
 
-def test_a_name_that_moved_on_leaves_an_image_with_cris_record() -> None:
-    """Its config still says what imgload loaded it as, and when."""
+def test_an_image_whose_name_moved_has_only_cris_record() -> None:
+    """Its config still has the name and time of its load."""
     mark = {"imgload.loaded/docker.io/library/app:dev": "1732360001.250"}
     (image,) = inventory(attrs.evolve(APP, names=(), labels=mark)).images
     assert image.names == ()
@@ -65,22 +68,21 @@ def test_a_name_that_moved_on_leaves_an_image_with_cris_record() -> None:
     assert image.since == pytest.approx(1732360001.25)
 
 
-def test_what_imgload_did_not_load_has_the_time_of_its_file() -> None:
-    """As `stat` told it."""
+def test_since_of_an_image_not_loaded_by_imgload_is_its_files_time() -> None:
     (image,) = inventory(APP).images
     assert image.loaded_as == ()
     assert image.since == pytest.approx(1_700_000_000)
 
 
 def test_a_name_may_have_spaces() -> None:
-    """Containerd takes any name."""
+    """containerd accepts any name."""
     odd = "docker.io/library/a  b c:1"
     (image,) = inventory(attrs.evolve(APP, names=[odd])).images
     assert image.names == (odd,)
 
 
-def test_what_cri_pinned_is_pinned() -> None:
-    """The pause image is, from 1.7 on."""
+def test_images_pinned_by_cri_are_pinned() -> None:
+    """CRI pins the pause image since containerd 1.7."""
     labels = "io.cri-containerd.image=managed,io.cri-containerd.pinned=pinned"
     assert inventory(attrs.evolve(APP, record_labels=labels)).images[0].pinned
     assert not inventory(APP).images[0].pinned
@@ -96,8 +98,8 @@ def test_what_cri_pinned_is_pinned() -> None:
         {"image": {"image": str(APP.image_id)}},
     ],
 )
-def test_cri_says_what_a_container_was_made_from(container: dict[str, object]) -> None:
-    """By ID, name or manifest; also of containers that have ended."""
+def test_images_of_cris_containers_are_in_use(container: dict[str, object]) -> None:
+    """By ID, name or manifest; exited containers count."""
     assert [i.in_use for i in inventory(APP, DB, in_cri=[container]).images] == [True, False]
 
 
@@ -109,21 +111,23 @@ def test_cri_says_what_a_container_was_made_from(container: dict[str, object]) -
         ("docker.io/library/gone:v1", APP.chain[-1]),
     ],
 )
-def test_without_crictl_containers_and_snapshots_say_it(called: str, parent: Digest | None) -> None:
-    """The name may lead elsewhere by now: the snapshot cannot."""
+def test_containers_and_snapshots_show_use_without_crictl(
+    called: str, parent: Digest | None
+) -> None:
+    """The name may lead to another image by now; the snapshot cannot."""
     found = inventory(APP, DB, containers=[(called, parent)])
     assert [image.in_use for image in found.images] == [True, False]
 
 
-def test_a_base_is_not_in_use_for_what_is_built_upon_it() -> None:
-    """Its snapshot is held all the same."""
+def test_a_base_image_is_not_in_use_by_containers_of_images_built_on_it() -> None:
+    """Its snapshot is needed all the same."""
     base = Stored("base", ["docker.io/library/base:1"], ["base"])
     found = inventory(base, APP, containers=[("docker.io/library/app:dev", APP.chain[-1])])
     assert [image.in_use for image in found.images] == [False, True]
 
 
-def test_what_would_be_freed_is_what_nothing_else_needs() -> None:
-    """No other image, and no container whose image has no record any more."""
+def test_freed_without_counts_what_nothing_else_needs() -> None:
+    """Neither another image, nor a container whose image has no record."""
     assert inventory(APP, DB).freed_without(inventory(APP).images) == 3 * BLOB + SNAPSHOT
     both = inventory(APP, DB)
     assert both.freed_without(both.images) == 7 * BLOB + 3 * SNAPSHOT
@@ -131,8 +135,8 @@ def test_what_would_be_freed_is_what_nothing_else_needs() -> None:
     assert held.freed_without(held.images) == 4 * BLOB
 
 
-def test_an_image_of_several_platforms_is_the_one_that_is_unpacked() -> None:
-    """Its index leads to configs that are not there, too."""
+def test_an_index_is_the_image_of_its_unpacked_platform() -> None:
+    """The index also lists manifests that the node lacks."""
     answers = printed([APP])
     index = Digest.of(b"index")
     row = f"ghcr.io/o/multi:1  application/vnd.oci.image.index.v1+json {index} 1.0 KiB - - \n"
@@ -146,15 +150,15 @@ def test_an_image_of_several_platforms_is_the_one_that_is_unpacked() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 4, 6])
-def test_a_node_that_leaves_an_answer_out_is_unusable(place: int) -> None:
-    """What is in use might not look so."""
+def test_a_failed_command_makes_the_node_unusable(place: int) -> None:
+    """An image in use could seem unused."""
     answers = printed([APP])
     answers[place] = Output(1, b"")
     with pytest.raises(NodeUnusable):
         read_inventory("overlayfs", answers)
 
 
-def test_two_thousand_images_are_understood_at_once() -> None:
+def test_two_thousand_images_are_read_in_seconds() -> None:
     """Ten layers each, most of them shared."""
     layers = [f"layer{n}" for n in range(9)]
     images = [
@@ -168,8 +172,8 @@ def test_two_thousand_images_are_understood_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "s", "sha", "sha256", "sha255:x", "app:v1", "ssha256:"])
-def test_names_that_are_not_cris_are_listed_in_full(name: str) -> None:
-    """The filter leaves out CRI's records, of which there is one for each image."""
+def test_all_images_excludes_cris_records_from_the_full_list(name: str) -> None:
+    """CRI has one record for each image."""
     others, by_id = (command[-1] for command in all_images())
     pattern = others.removeprefix("name~=/").removesuffix("/")
     assert re.match(pattern, name)
@@ -177,11 +181,10 @@ def test_names_that_are_not_cris_are_listed_in_full(name: str) -> None:
     assert by_id == "name~=/^sha256:/"
 
 
-def test_each_command_has_its_answer() -> None:
-    """They are told apart by their order."""
+def test_inventory_commands_match_the_expected_outputs() -> None:
+    """read_inventory unpacks them by position."""
     commands = [command for group in inventory_commands("native") for command in group]
     assert len(commands) == len(printed([])) == 8
-    assert commands[-4:] == storage_commands("native")
     assert sum("native" in command for command in commands) == 2
 
 
@@ -190,8 +193,8 @@ real = st.sampled_from([*printed([APP, DB]), Output(0, b'{"containers": [null, 3
 
 
 @given(st.lists(outputs | real, min_size=8, max_size=8))
-def test_any_answers_are_understood_or_unusable(answers: list[Output]) -> None:
-    """Never anything but ImgloadError."""
+def test_any_output_is_parsed_or_the_node_is_unusable(answers: list[Output]) -> None:
+    """Never an error other than ImgloadError."""
     try:
         assert isinstance(read_inventory("overlayfs", answers), Inventory)
     except ImgloadError:

@@ -1,4 +1,4 @@
-"""What may go."""
+"""Selecting images to remove."""
 
 from datetime import timedelta
 from typing import Any
@@ -38,8 +38,8 @@ def reasons(policy: Policy, *images: NodeImage) -> dict[Digest, str]:
     return {kept.image.image_id: kept.reason for kept in choose(images, policy, NOW)[1]}
 
 
-def test_the_newest_builds_of_a_repository_stay() -> None:
-    """However many tags there are; three of them, if nothing is said."""
+def test_choose_keeps_the_newest_builds_of_a_repository() -> None:
+    """Three by default, however many tags they have."""
     builds = [build(f"v{n}", age=n) for n in range(5)]
     assert gone(Policy(), *reversed(builds)) == builds[3:]
     assert gone(Policy(keep=1), *builds) == builds[1:]
@@ -50,22 +50,21 @@ def test_the_newest_builds_of_a_repository_stay() -> None:
 
 
 @pytest.mark.parametrize("decides", ["created", "arrived"])
-def test_between_builds_of_one_age_the_creation_time_decides(decides: str) -> None:
-    """Then the order of arrival."""
+def test_choose_orders_builds_of_one_age_by_creation_time(decides: str) -> None:
+    """Then by arrival."""
     builds = [build(f"v{n}", **dict[str, Any]({decides: NOW + n})) for n in range(3)]
     for order in (builds, builds[::-1]):
         assert set(gone(Policy(keep=1), *order)) == set(builds[:2])
 
 
-def test_a_build_without_a_name_goes_whatever_is_kept() -> None:
-    """No pod can ask for it; it is not counted either."""
+def test_choose_removes_unnamed_builds_whatever_keep_is() -> None:
+    """No pod can use one; it does not count as kept."""
     lost = build(age=1)
     named = [build("v1", age=2), build("v2", age=3)]
     assert gone(Policy(keep=2), lost, *named) == [lost]
 
 
-def test_each_repository_keeps_its_own() -> None:
-    """The newest of another is none of it."""
+def test_choose_counts_each_repository_separately() -> None:
     ours = [build("v1", age=1), build("v2", age=2)]
     theirs = [build("v1", age=3, repository="ghcr.io/me/db")]
     assert gone(Policy(keep=1), *ours, *theirs) == [ours[1]]
@@ -81,23 +80,22 @@ def test_each_repository_keeps_its_own() -> None:
         ({"loaded_as": ()}, "not loaded by imgload"),
     ],
 )
-def test_what_is_needed_stays(traits: dict[str, Any], reason: str) -> None:
-    """Said for each image."""
+def test_choose_keeps_needed_images_with_a_reason(traits: dict[str, Any], reason: str) -> None:
     image = build("v1", age=9, **traits)
     assert gone(Policy(keep=0), image) == []
     assert reasons(Policy(keep=0), image) == {image.image_id: reason}
 
 
-def test_told_so_what_imgload_did_not_load_goes_too() -> None:
-    """But nothing that is in use or pinned."""
+def test_choose_everything_removes_images_not_loaded_by_imgload() -> None:
+    """But none that is in use or pinned."""
     foreign = build("v1", loaded_as=())
     used = build("v2", loaded_as=(), in_use=True)
     pinned = build("v3", loaded_as=(), pinned=True)
     assert gone(Policy(keep=0, everything=True), foreign, used, pinned) == [foreign]
 
 
-def test_an_image_that_is_also_named_elsewhere_stays() -> None:
-    """Every name goes, or none: the other repository was not asked for."""
+def test_choose_keeps_an_image_with_a_name_in_another_repository() -> None:
+    """All its names are removed, or none."""
     both = build("v1", age=5)
     both = attrs.evolve(both, names=(*both.names, "ghcr.io/me/app:v1"))
     assert gone(Policy(("app",), keep=0), both) == []
@@ -107,36 +105,34 @@ def test_an_image_that_is_also_named_elsewhere_stays() -> None:
     assert gone(Policy(keep=1), *newest_there) == []
 
 
-def test_what_only_an_import_named_counts_as_unnamed() -> None:
-    """`ctr images import --digests` gives each image such a name (kind #4028)."""
+def test_choose_treats_import_names_as_unnamed() -> None:
+    """`ctr images import --digests` adds such a name to each image (kind #4028)."""
     junk = f"import-2026-11-23@{Digest.of(b'manifest')}"
     image = attrs.evolve(build(age=1), names=(junk,))
     assert gone(Policy(), image) == [image]
 
 
-def test_only_what_is_old_enough_goes() -> None:
-    """An age that is not known is none."""
+def test_choose_keeps_images_younger_than_older_than() -> None:
+    """An unknown age counts as none."""
     policy = Policy(keep=0, older_than=timedelta(days=2))
     old, young, unknown = build("a", age=2), build("b", age=1.9), build("c", since=None)
     assert gone(policy, old, young, unknown) == [old]
     assert set(reasons(policy, old, young, unknown).values()) == {"too young"}
 
 
-def test_an_image_that_is_in_use_counts_among_the_newest() -> None:
-    """It is one of those that are kept anyway."""
+def test_choose_counts_an_image_in_use_among_the_newest() -> None:
     builds = [build("v1", age=1, in_use=True), build("v2", age=2), build("v3", age=3)]
     assert gone(Policy(keep=2), *builds) == builds[2:]
 
 
-def test_a_name_that_seems_to_be_two_images_is_left_alone() -> None:
-    """A line break in a name can look like that."""
+def test_choose_keeps_images_with_an_ambiguous_name() -> None:
+    """A name with a line break can look like that."""
     first, second = build("v1", age=1), build("v1", age=2)
     assert gone(Policy(keep=0), first, second) == []
     assert set(reasons(Policy(keep=0), first, second).values()) == {"its name is unclear"}
 
 
-def test_a_policy_makes_sense() -> None:
-    """Less than none cannot be kept, and a tag is no repository."""
+def test_policy_rejects_negative_keep_and_tags() -> None:
     with pytest.raises(UsageError, match="keep"):
         Policy(keep=-1)
     with pytest.raises(UsageError, match="not a repository"):
@@ -162,8 +158,8 @@ builds_of = st.builds(
 
 
 @given(policies, st.lists(builds_of, max_size=12))
-def test_whatever_is_asked_what_is_needed_stays(policy: Policy, images: list[NodeImage]) -> None:
-    """And each image of the repositories asked for either goes or stays."""
+def test_choose_never_removes_needed_images(policy: Policy, images: list[NodeImage]) -> None:
+    """Each image of the selected repositories is either removed or kept."""
     going, kept = choose(images, policy, NOW)
     assert not any(image.in_use or image.pinned for image in going)
     assert policy.everything or all(image.loaded_as for image in going)

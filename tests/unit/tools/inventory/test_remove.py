@@ -1,4 +1,4 @@
-"""Which commands take an image away, in a real shell."""
+"""The commands that remove an image, in a real shell."""
 
 from pathlib import Path
 
@@ -8,9 +8,8 @@ import pytest
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable
 from imgload.oci.digest import Digest
-from imgload.tools.inventory.node_images import Inventory, NodeImage
+from imgload.tools.inventory.node_images import Inventory, NodeImage, Storage
 from imgload.tools.inventory.remove import remove_images
-from imgload.tools.inventory.storage import Storage
 from tests.unit.fakes import RUNNING, LocalEngine
 
 ID = Digest.of(b"app")
@@ -36,13 +35,13 @@ def removed(folder: Path, *records: str, taken: str = "docker.io/library/other:v
     return log.read_text().splitlines()
 
 
-def test_all_records_go_in_one_call_that_waits(tmp_path: Path) -> None:
+def test_remove_images_removes_all_records_in_one_synchronous_call(tmp_path: Path) -> None:
     """A name is never taken for an option."""
     lines = removed(tmp_path, "docker.io/library/app:dev", "-x", str(ID))
     assert lines == [f"-n k8s.io images rm --sync -- docker.io/library/app:dev -x {ID}"]
 
 
-def test_a_record_that_cri_knows_otherwise_gets_that_name_first(tmp_path: Path) -> None:
+def test_remove_images_first_tags_a_record_with_its_normalised_name(tmp_path: Path) -> None:
     """Else CRI lists the image for ever (kind #3369)."""
     full = f"docker.io/library/{BY_IMPORT}"
     assert removed(tmp_path, BY_IMPORT) == [
@@ -51,14 +50,13 @@ def test_a_record_that_cri_knows_otherwise_gets_that_name_first(tmp_path: Path) 
     ]
 
 
-def test_a_name_that_another_image_has_is_not_taken(tmp_path: Path) -> None:
-    """It would go with the image that goes."""
+def test_remove_images_does_not_take_another_images_name(tmp_path: Path) -> None:
+    """It would be removed with the image."""
     lines = removed(tmp_path, "app:v1", taken="docker.io/library/app:v1")
     assert lines == ["-n k8s.io images rm --sync -- app:v1"]
 
 
-def test_a_node_that_does_not_say_what_is_left_is_unusable(tmp_path: Path) -> None:
-    """What was freed is not made up."""
+def test_remove_images_fails_if_the_node_cannot_be_listed_afterwards(tmp_path: Path) -> None:
     node = Node("kind-worker", LocalEngine(tmp_path, {"ctr": "exit 1"}), RUNNING)
     image = NodeImage(ID, records=("app:v1",))
     with pytest.raises(NodeUnusable, match="kind-worker"):

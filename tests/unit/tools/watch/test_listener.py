@@ -14,7 +14,7 @@ from imgload.engines.base import EventsOpened, ImageEvent
 from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
 from imgload.tools.watch import listener as listening
-from imgload.tools.watch.listener import Back, Heard, Listener, Lost, Told
+from imgload.tools.watch.listener import Back, Heard, Listener, Lost, Notice
 from tests.unit.fakes import LocalEngine, engine_image
 
 NEW = ImageEvent("app:dev", Digest.of(b"app"))
@@ -27,7 +27,7 @@ def seen(engine: LocalEngine) -> Heard:
 
 
 class Scripted(LocalEngine):
-    """Tells what it is told to, one step at each opening of its stream, and then is quiet."""
+    """Takes one step at each opening of its event stream, and then is quiet."""
 
     def __init__(self, folder: Path, *steps: Step, tells_every_build: bool = True) -> None:
         super().__init__(folder, endpoint=Endpoint("docker", "ssh://nowhere"))
@@ -66,46 +66,46 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "_SHORTEST_PAUSE", 0.01)
 
 
-def told_by(engine: Scripted, count: int) -> list[Told]:
-    """Return the first things told, and see that nothing more is."""
-    told: queue.SimpleQueue[Told] = queue.SimpleQueue()
-    listener = Listener(engine, told.put)
+def notices_of(engine: Scripted, count: int) -> list[Notice]:
+    """Return the first notices, and check that there are no more."""
+    notices: queue.SimpleQueue[Notice] = queue.SimpleQueue()
+    listener = Listener(engine, notices.put)
     listener.start()
-    found = [told.get(timeout=10) for _ in range(count)]
+    first = [notices.get(timeout=10) for _ in range(count)]
     with pytest.raises(queue.Empty):
-        told.get(timeout=0.1)
+        notices.get(timeout=0.1)
     listener.stop()
     engine.done.set()
-    return found
+    return first
 
 
-def kinds(told: Sequence[Told]) -> list[type]:
-    return [type(each) for each in told]
+def kinds(notices: Sequence[Notice]) -> list[type]:
+    return [type(notice) for notice in notices]
 
 
-def test_what_happens_is_passed_on(tmp_path: Path) -> None:
-    """Also over streams that end."""
+def test_listener_reports_events(tmp_path: Path) -> None:
+    """Also across streams that end."""
     engine = Scripted(tmp_path, NEW, NEW)
-    assert told_by(engine, 2) == [Heard(engine, NEW), Heard(engine, NEW)]
+    assert notices_of(engine, 2) == [Heard(engine, NEW), Heard(engine, NEW)]
 
 
-def test_an_engine_that_is_gone_is_told_once_and_so_is_its_return(tmp_path: Path) -> None:
-    """However often it was tried in between."""
+def test_listener_reports_loss_and_return_once(tmp_path: Path) -> None:
+    """However often it retried in between."""
     gone = EngineUnreachable("nobody answers")
     gone.__cause__ = ConnectionRefusedError()
     engine = Scripted(tmp_path, NEW, gone, NEW)
-    assert kinds(told_by(engine, 4)) == [Heard, Lost, Back, Heard]
+    assert kinds(notices_of(engine, 4)) == [Heard, Lost, Back, Heard]
 
 
-def test_an_engine_that_refuses_to_tell_is_not_called_back(tmp_path: Path) -> None:
-    """Podman without an events logger answers everything else."""
+def test_listener_does_not_report_return_while_events_are_refused(tmp_path: Path) -> None:
+    """Podman without an events logger answers all other requests."""
     refusals = [EngineFailed("cannot read events") for _ in range(4)]
-    assert kinds(told_by(Scripted(tmp_path, *refusals), 1)) == [Lost]
-    assert kinds(told_by(Scripted(tmp_path, *refusals, NEW), 3)) == [Lost, Back, Heard]
+    assert kinds(notices_of(Scripted(tmp_path, *refusals), 1)) == [Lost]
+    assert kinds(notices_of(Scripted(tmp_path, *refusals, NEW), 3)) == [Lost, Back, Heard]
 
 
-def test_after_an_event_that_says_nothing_the_names_are_read(tmp_path: Path) -> None:
-    """Podman 4.3 does not tell what it has loaded from an archive."""
+def test_listener_reads_names_after_an_empty_event(tmp_path: Path) -> None:
+    """Podman 4.3 does not report the image that it loaded from an archive."""
     engine = Scripted(tmp_path)
 
     def load() -> ImageEvent:
@@ -113,27 +113,27 @@ def test_after_an_event_that_says_nothing_the_names_are_read(tmp_path: Path) -> 
         return ImageEvent()
 
     engine.steps.append(load)
-    assert told_by(engine, 1) == [seen(engine)]
+    assert notices_of(engine, 1) == [seen(engine)]
 
 
-def test_where_builds_are_not_told_the_names_are_read_again_and_again(tmp_path: Path) -> None:
-    """What was there before is not new."""
+def test_listener_polls_names_if_builds_are_no_events(tmp_path: Path) -> None:
+    """Images from before are not reported."""
     engine = Scripted(tmp_path, tells_every_build=False)
     engine.images["old"] = engine_image("old", ["old:v1"])
     threading.Timer(0.05, engine.images.update, kwargs={"new": NEW_IMAGE}).start()
-    assert told_by(engine, 1) == [seen(engine)]
+    assert notices_of(engine, 1) == [seen(engine)]
 
 
-def test_any_other_error_is_told_and_listening_goes_on(tmp_path: Path) -> None:
-    """It would end the thread, and the watch would hear nothing more."""
-    told = told_by(Scripted(tmp_path, NEW, RuntimeError("a fault of ours"), NEW), 4)
-    assert kinds(told) == [Heard, Lost, Back, Heard]
-    assert isinstance(told[1], Lost)
-    assert isinstance(told[1].error, EngineFailed)
+def test_listener_reports_any_error_and_continues(tmp_path: Path) -> None:
+    """It must not end the thread."""
+    notices = notices_of(Scripted(tmp_path, NEW, RuntimeError("a fault of ours"), NEW), 4)
+    assert kinds(notices) == [Heard, Lost, Back, Heard]
+    assert isinstance(notices[1], Lost)
+    assert isinstance(notices[1].error, EngineFailed)
 
 
-def test_names_that_cannot_be_read_are_told_and_read_again(tmp_path: Path) -> None:
-    """Where builds are among no events, nothing is heard without them."""
+def test_listener_reports_unreadable_names_and_retries(tmp_path: Path) -> None:
+    """If builds are no events, names are the only way to see them."""
     engine = Scripted(tmp_path, tells_every_build=False)
     engine.unreadable = [RuntimeError("a fault of ours"), EngineFailed("nonsense")]
-    assert kinds(told_by(engine, 2)) == [Lost, Back]
+    assert kinds(notices_of(engine, 2)) == [Lost, Back]

@@ -1,4 +1,4 @@
-"""Which engine a watch loads an image from."""
+"""The engine that a watch loads from, and the nodes that it loads into."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from imgload.engines.base import EngineImage, ImageEvent
 from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.sources.engine import EngineSource
 from imgload.tools.watch.listener import Heard
-from imgload.tools.watch.selection import LastingSelection
-from imgload.tools.watch.watch import Watch, WatchedLoad
+from imgload.tools.watch.watch import LastingSelection, Watch, WatchedLoad
+from tests.unit.clusters import test_select
 from tests.unit.clusters.test_kind import container
 from tests.unit.fakes import LocalEngine, engine_image
 
@@ -34,12 +34,12 @@ def test_watch_loads_an_image_from_the_engine_that_built_it(
     kinds: tuple[EngineKind, ...] = ("docker", "podman")
     images = {kind: engine_image(kind, ["app:dev"]) for kind in kinds}
     engines = {kind: engine(tmp_path, kind, images[kind]) for kind in kinds}
-    sources = [EngineSource(each) for each in engines.values()]
+    sources = [EngineSource(one) for one in engines.values()]
     watch = Watch(sources, LastingSelection.settle([*engines.values()], "kind", ()), ["app"])
     results = iter(watch)
     next(results)
     event = ImageEvent("app:dev", images[builder].target)
-    watch.listeners()[0].tell(Heard(engines[builder], event))
+    watch.listeners()[0].notify(Heard(engines[builder], event))
     load = next(results)
     assert isinstance(load, WatchedLoad)
     assert load.report
@@ -52,7 +52,7 @@ def test_watch_does_not_retry_a_build_that_another_engine_replaced(tmp_path: Pat
     kinds: tuple[EngineKind, ...] = ("docker", "podman")
     names = ["app:dev", "app:two"]
     engines = {kind: engine(tmp_path, kind, engine_image(kind, names)) for kind in kinds}
-    sources = [EngineSource(each) for each in engines.values()]
+    sources = [EngineSource(one) for one in engines.values()]
     watch = Watch(sources, LastingSelection.settle([*engines.values()], "kind", ()), ["app"])
     results, listener = iter(watch), watch.listeners()[0]
     next(results)
@@ -63,7 +63,24 @@ def test_watch_does_not_retry_a_build_that_another_engine_replaced(tmp_path: Pat
         ("docker", "app:two"),
     ]
     for kind, name in builds:
-        listener.tell(Heard(engines[kind], ImageEvent(name, engine_image(kind, names).target)))
+        listener.notify(Heard(engines[kind], ImageEvent(name, engine_image(kind, names).target)))
         loads.append(next(results))
     reports = [load.report for load in loads if isinstance(load, WatchedLoad) and load.report]
     assert [report.images[0].source for report in reports] == ["podman", "docker", "docker"]
+
+
+def test_lasting_selection_keeps_its_cluster_when_the_kube_context_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The context decides once, when the watch starts."""
+    kubeconfig = tmp_path / "kubeconfig"
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    kubeconfig.write_text("current-context: kind-a\n")
+    selection = LastingSelection.settle(
+        [test_select.engine(tmp_path, *test_select.cluster("a"), *test_select.cluster("b"))],
+        cluster=None,
+        names=(),
+    )
+    kubeconfig.write_text("current-context: kind-b\n")
+    assert not selection.renew()
+    assert [node.name for node in selection.nodes] == ["a-control-plane"]
