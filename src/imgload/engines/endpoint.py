@@ -1,4 +1,4 @@
-"""The address of a container engine."""
+"""The endpoint of a container engine: its kind, address and API version."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ class Tunnel(Protocol):
 
     @property
     def url(self) -> str:
-        """Return the socket's address; connects again after the connection was lost."""
+        """Return the socket's address; reconnect if the connection was lost."""
 
     def open(self) -> str:
         """Return the socket's address, also after `close`."""
 
-    def close(self) -> None:
-        """End the connection."""
+    def close(self) -> None: ...
 
 
 @attrs.frozen
 class Endpoint:
-    """Where an engine answers.
+    """The endpoint of an engine.
 
     Args:
-        kind: which engine it is, as its own ping says.
+        kind: the kind of engine, according to its ping.
         url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``.
-        origin: where the address was found, for messages.
-        version: of the engine's own API, where its ping told it.
-        tls: how to speak TLS to it; None for not at all.
-        tunnel: the way to it through ssh; None for none.
+        origin: the variable, settings file or product that the address comes from, for messages.
+        version: of the engine's API, according to its ping; empty if unknown.
+        tls: TLS settings; None for plain text.
+        tunnel: the ssh tunnel to the engine; None for a direct connection.
 
     """
 
@@ -53,15 +52,11 @@ class Endpoint:
 
     @property
     def local(self) -> bool:
-        """Whether the address is on this machine: a socket's path, or TCP on loopback.
-
-        A relay or a VM may stand behind it all the same.
-        """
+        """Whether the address is a socket or a loopback port, which may lead to a relay or VM."""
         parts = urlsplit(self.url)
         if parts.scheme == "unix":
             return True
-        host = parts.hostname or ""
-        return parts.scheme == "tcp" and _LOOPBACK.fullmatch(host) is not None
+        return parts.scheme == "tcp" and _LOOPBACK.fullmatch(parts.hostname or "") is not None
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.url}"

@@ -1,4 +1,4 @@
-"""TLS to an engine: whom it trusts, and who we are."""
+"""TLS settings for an engine: certificate authorities and the client's certificate."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _STRICT = getattr(ssl, "VERIFY_X509_STRICT", ssl.VERIFY_DEFAULT)
 
 @attrs.frozen
 class Tls:
-    """The files that a TLS connection takes.
+    """The files for a TLS connection.
 
     Args:
-        ca: who signed the engine's certificate; None for the system's authorities.
-        cert: our own certificate; None for none.
-        key: its key.
-        verify: whether the engine's certificate is looked at.
+        ca: certificate authorities for the engine's certificate; None for the system's.
+        cert: the client's certificate; None for no client authentication.
+        key: the key of `cert`.
+        verify: whether to verify the engine's certificate.
 
     """
 
@@ -33,22 +33,16 @@ class Tls:
 
     @classmethod
     def in_folder(cls, folder: Path, *, verify: bool) -> Tls:
-        """Return what is there of the three files that Docker keeps together."""
-        ca, cert, key = (
-            path if path.exists() else None
-            for path in (folder / name for name in ("ca.pem", "cert.pem", "key.pem"))
-        )
+        """Return the settings with those of Docker's three files that exist in a folder."""
+        paths = (folder / name for name in ("ca.pem", "cert.pem", "key.pem"))
+        ca, cert, key = (path if path.exists() else None for path in paths)
         return cls(ca, cert, key, verify)
 
     def context(self) -> ssl.SSLContext:
-        """Read the files.
+        """Read the files; EngineUnreachable if one cannot be used.
 
-        What Python demands of certificates from 3.13 on, beyond what Go does, is not demanded:
-        Docker's own instructions make certificates without it.
-
-        Raises:
-            EngineUnreachable: when a file cannot be used.
-
+        Python from 3.13 on has stricter requirements for certificates than Go. They are turned
+        off: Docker's own instructions create certificates that violate them.
         """
         try:
             context = ssl.create_default_context(cafile=self.ca)
@@ -58,7 +52,7 @@ class Tls:
             files = ", ".join(str(path) for path in (self.ca, self.cert, self.key) if path)
             raise EngineUnreachable(
                 f"the TLS files cannot be used ({files}): {error}",
-                hint="see whether they are PEM files that belong together, and readable",
+                hint="check that they are readable PEM files that belong together",
             ) from error
         context.verify_flags &= ~_STRICT
         if not self.verify:
@@ -68,17 +62,14 @@ class Tls:
 
 
 def tls_of(environ: Mapping[str, str]) -> Tls | None:
-    """Return what the docker CLI's variables say of TLS, or None.
+    """Return the TLS settings of the docker CLI's variables, or None.
 
-    ``DOCKER_TLS_VERIFY`` (verified) and ``DOCKER_TLS`` (not) ask for it when they are not empty;
-    ``DOCKER_CERT_PATH`` names the folder (docker/cli, cli/flags/options.go).
+    A ``DOCKER_TLS_VERIFY`` (verified) or ``DOCKER_TLS`` (unverified) that is not empty turns TLS
+    on; ``DOCKER_CERT_PATH`` names the folder (docker/cli, cli/flags/options.go).
     """
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
     if not verify and not environ.get("DOCKER_TLS"):
         return None
-    return Tls.in_folder(_folder(environ), verify=verify)
-
-
-def _folder(environ: Mapping[str, str]) -> Path:
     named = environ.get("DOCKER_CERT_PATH") or environ.get("DOCKER_CONFIG")
-    return Path(named) if named else home_folder(environ) / ".docker"
+    folder = Path(named) if named else home_folder(environ) / ".docker"
+    return Tls.in_folder(folder, verify=verify)

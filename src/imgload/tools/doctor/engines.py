@@ -10,7 +10,7 @@ from imgload.core.errors import EngineError, EngineNotPermitted, ImgloadError, U
 from imgload.engines.base import About
 from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
-from imgload.engines.discovery.hints import health
+from imgload.engines.discovery.explain import health
 from imgload.engines.endpoint import Endpoint
 from imgload.tools.doctor.finding import Finding, Status
 
