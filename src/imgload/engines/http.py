@@ -9,9 +9,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -63,52 +62,9 @@ class Request:
         return json.dumps(self.json).encode() if self.json is not None else None
 
 
-class Answer(ABC):
-    """A response after its headers; `date` is empty if the engine does not send one."""
+class Closable(Protocol):
+    """A connection, as http.client or an SDK has it."""
 
-    status: int
-    date: str
-
-    @abstractmethod
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the body in chunks; OSError if it ends early."""
-
-    @abstractmethod
-    def lines(self) -> Iterator[bytes]: ...
-
-    @abstractmethod
-    def take_over(self) -> tuple[socket.socket, Any]:
-        """Return the bare connection: its socket, and the reader with the data received so far."""
-
-    @abstractmethod
-    def close(self) -> None: ...
-
-    def read(self) -> bytes:
-        """Return the whole body of a document; EngineFailed if it is too long."""
-        data = bytearray()
-        for chunk in self.chunks():
-            data += chunk
-            if len(data) > _MAX_JSON:
-                raise EngineFailed(f"the engine's answer is longer than {_MAX_JSON} bytes")
-        return bytes(data)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class Wire(ABC):
-    """An HTTP client for one engine; thread-safe."""
-
-    version: str
-
-    @abstractmethod
-    def send(self, request: Request) -> Answer:
-        """Send a request and read the headers of the response; OSError if the engine is gone."""
-
-    @abstractmethod
     def close(self) -> None: ...
 
 
@@ -159,20 +115,64 @@ class Connection(http.client.HTTPConnection):
         self.sock.settimeout(self._seconds)
 
 
-@attrs.frozen
-class SocketWire(Wire):
-    """HTTP to an engine on a unix socket or a TCP port, which may use TLS."""
+class Answer:
+    """A response after its headers, on a connection of its own."""
 
-    endpoint: Endpoint
-    version: str
-    _tls: ssl.SSLContext | None = attrs.field(init=False)
+    def __init__(self, connection: Closable, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.date = response.headers.get("Date", "")
+        self._connection = connection
+        self._response = response
 
-    @_tls.default
-    def _read_tls(self) -> ssl.SSLContext | None:
-        return self.endpoint.tls.context() if self.endpoint.tls else None
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body in chunks; ConnectionError if it ends early."""
+        while chunk := self._response.read(CHUNK):
+            yield chunk
+        if self._response.length:  # http.client treats it as the end
+            raise ConnectionError(f"cut off {self._response.length} bytes before the end")
+
+    def lines(self) -> Iterator[bytes]:
+        while line := self._response.readline(CHUNK):
+            yield line
+
+    def read(self) -> bytes:
+        """Return the whole body of a document; EngineFailed if it is too long."""
+        data = bytearray()
+        for chunk in self.chunks():
+            data += chunk
+            if len(data) > _MAX_JSON:
+                raise EngineFailed(f"the engine's answer is longer than {_MAX_JSON} bytes")
+        return bytes(data)
+
+    def take_over(self) -> tuple[socket.socket, Any]:
+        """Return the bare connection: its socket, and the reader with the data received so far."""
+        reader: Any = self._response.fp
+        sock: socket.socket = reader.raw._sock  # noqa: SLF001 - `connection` may have closed its own
+        sock.settimeout(None)
+        return sock, reader
+
+    def close(self) -> None:
+        self._response.close()
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Wire:
+    """An HTTP client for one engine on a unix socket or a TCP port; thread-safe."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._url = endpoint.url
+        self._tls = endpoint.tls.context() if endpoint.tls else None
+        self.version = endpoint.version
 
     def send(self, request: Request) -> Answer:
-        connection = Connection(self.endpoint.url, request.seconds, self._tls, CONNECT_SECONDS)
+        """Send a request and read the headers of the response; OSError if the engine is gone."""
+        connection = Connection(self._url, request.seconds, self._tls)
         headers = {"Host": "localhost", "Connection": "close", **request.headers}
         if request.json is not None:
             headers["Content-Type"] = "application/json"
@@ -183,40 +183,10 @@ class SocketWire(Wire):
             connection.request(
                 request.method, request.target, request.body, headers, encode_chunked=chunked
             )
-            return SocketAnswer(connection, connection.getresponse())
+            return Answer(connection, connection.getresponse())
         except BaseException:
             connection.close()
             raise
 
     def close(self) -> None:
-        pass
-
-
-class SocketAnswer(Answer):
-    """A response on a connection of its own."""
-
-    def __init__(self, connection: Connection, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.date = response.headers.get("Date", "")
-        self._connection = connection
-        self._response = response
-
-    def chunks(self) -> Iterator[bytes]:
-        while chunk := self._response.read(CHUNK):
-            yield chunk
-        if self._response.length:  # http.client treats it as the end
-            raise ConnectionError(f"cut off {self._response.length} bytes before the end")
-
-    def lines(self) -> Iterator[bytes]:
-        while line := self._response.readline(CHUNK):
-            yield line
-
-    def take_over(self) -> tuple[socket.socket, Any]:
-        reader: Any = self._response.fp
-        sock: socket.socket = reader.raw._sock  # noqa: SLF001 - `connection` may have closed its own
-        sock.settimeout(None)
-        return sock, reader
-
-    def close(self) -> None:
-        self._response.close()
-        self._connection.close()
+        """Close the connections that are kept for further requests."""

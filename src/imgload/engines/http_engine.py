@@ -26,7 +26,7 @@ from imgload.engines.base import (
 )
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.exec_stream import ExecStream
-from imgload.engines.http import STREAM_SECONDS, Answer, Request, SocketWire, Wire, save_seconds
+from imgload.engines.http import STREAM_SECONDS, Answer, Request, Wire, save_seconds
 from imgload.engines.temporary_tags import Leftover, is_ours, stale
 from imgload.engines.translate import (
     WRONG_SHAPE,
@@ -314,7 +314,7 @@ def _container(document: Mapping[str, Any], name: Any, state: Any, labels: Any) 
 def open_wire(endpoint: Endpoint) -> Wire:
     """Return the HTTP client for an engine."""
     if endpoint.version and not endpoint.url.startswith("ssh://"):
-        return SocketWire(endpoint, endpoint.version)
+        return Wire(endpoint)
     from imgload.engines.sdk import SdkWire  # noqa: PLC0415 - start-up
 
     return SdkWire(endpoint)

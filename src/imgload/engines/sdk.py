@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 from imgload.core.errors import EngineFailed
-from imgload.engines.base import CHUNK
 from imgload.engines.discovery.config_files import text_at
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.http import CONTROL_SECONDS, Answer, Request, Wire
@@ -35,12 +32,12 @@ class SdkWire(Wire):
             f"{root}{request.path}",
             params=request.params,
             data=request.body,
-            headers={**request.headers, **content},
+            headers={"Accept-Encoding": "identity", **request.headers, **content},
             timeout=request.seconds,
             stream=True,
             allow_redirects=False,
         )
-        return SdkAnswer(response)
+        return Answer(response, response.raw._fp)  # noqa: SLF001 - http.client's own response
 
     def _current(self) -> tuple[Any, str]:
         """Return the session; open a new one if ssh was restarted."""
@@ -57,31 +54,6 @@ class SdkWire(Wire):
         self._session.close()
         if self._tunnel:
             self._tunnel.close()
-
-
-class SdkAnswer(Answer):
-    """A response of requests."""
-
-    def __init__(self, response: Any) -> None:
-        self.status = response.status_code
-        self.date = response.headers.get("Date", "")
-        self._response = response
-
-    def chunks(self) -> Iterator[bytes]:
-        yield from self._response.iter_content(CHUNK)
-
-    def lines(self) -> Iterator[bytes]:
-        yield from self._response.iter_lines()
-
-    def take_over(self) -> tuple[socket.socket, Any]:
-        reader = self._response.raw._fp.fp  # noqa: SLF001 - no SDK offers it
-        sock = getattr(reader.raw, "_sock", None)
-        if not isinstance(sock, socket.socket):
-            raise EngineFailed("the engine's connection has no socket for a stream")
-        return sock, reader
-
-    def close(self) -> None:
-        self._response.close()
 
 
 def _docker(url: str) -> tuple[Any, str, str]:

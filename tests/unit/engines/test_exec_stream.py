@@ -15,7 +15,7 @@ from imgload.core.errors import EngineFailed, NodeStalled
 from imgload.engines import exec_stream as module
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.exec_stream import ExecStream
-from imgload.engines.http import Request, SocketWire
+from imgload.engines.http import Request, Wire
 
 OUT, ERR = 1, 2
 
@@ -270,7 +270,7 @@ def test_frames_that_come_with_the_headers_are_not_lost() -> None:
         behave(lambda: upgrade(server))
         endpoint = Endpoint("docker", f"tcp://127.0.0.1:{server.getsockname()[1]}")
         request = Request("POST", "/exec/1/start", headers={"Upgrade": "tcp"}, seconds=5)
-        with SocketWire(endpoint, "1.41").send(request) as answer:
+        with Wire(endpoint).send(request) as answer:
             stream = ExecStream.take_over(answer)
             assert stream.communicate([b"input"]) is True
             stream.close()

@@ -74,7 +74,7 @@ def _with_address(candidate: Candidate, folder: Path, name: str) -> Candidate | 
         available = ", ".join([_DEFAULT, *_names(folder)])
         raise EngineUnreachable(
             f"{candidate.origin}: there is no such Docker context; available: {available}",
-            hint="; or ".join([candidate.undo, "choose another one: docker context use NAME"]),
+            hint=f"{candidate.undo}; or choose another one: docker context use NAME",
         )
     endpoint = dig(meta, "Endpoints", "docker")
     if not isinstance(endpoint, dict) or not isinstance(endpoint.get("Host", ""), str):

@@ -83,8 +83,8 @@ def nothing_answers(attempts: Sequence[Attempt], absent: Sequence[Candidate]) ->
     takes = [attempt.candidate.take for attempt in skipped]
     stopped = [start(candidate.url) for candidate in absent if is_installed(candidate)]
     hints = [*takes[:1], error.hint if error else "", *stopped[:1]]
-    hint = "; or ".join(dict.fromkeys(filter(None, hints)))
-    hint = hint or "; or ".join([start_any(), "name one: --from unix:///path/to/engine.sock"])
+    hints = [*filter(None, hints)] or [start_any(), "name one: --from unix:///path/to/engine.sock"]
+    hint = "; or ".join(dict.fromkeys(hints))
     return (type(error) if error else EngineUnreachable)("\n".join(lines), hint=hint)
 
 
