@@ -1,19 +1,26 @@
-"""The cache folder, whose content may be deleted at any time, and files written atomically."""
+"""The cache folder, whose content may be deleted at any time; atomic files; temporary folders.
+
+A process keeps its temporary folder locked, and the kernel releases the lock however the process
+ends. The next run removes the unlocked folders. systemd-tmpfiles skips locked folders as well.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
+import stat
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import attrs
 from platformdirs import user_cache_path
 
 from imgload.core.errors import ImgloadError
 
 RUN_FOLDER = "imgload-run-"
 """The prefix of temporary folders."""
+_FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _ABANDONED_SECONDS = 60.0
 """A partial file of this age belongs to a killed process."""
 
@@ -97,3 +104,78 @@ def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@attrs.define
+class TemporaryFolder:
+    """A folder for files and sockets that only this user may enter."""
+
+    path: Path
+    _descriptor: int | None = None
+
+    @classmethod
+    def make(cls) -> TemporaryFolder:
+        """Make a folder, and lock it if the file system supports locks; raise OSError."""
+        import tempfile  # noqa: PLC0415 - start-up
+
+        while True:
+            path = Path(tempfile.mkdtemp(prefix=RUN_FOLDER))
+            try:
+                return cls(path, _lock(path))
+            except (FileNotFoundError, BlockingIOError):
+                continue  # another run removes it as stale, since it was not locked yet
+            except (OSError, ImportError):
+                return cls(path)
+
+    def remove(self) -> None:
+        """Remove the folder and its files."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            _remove_files(descriptor)
+            os.close(descriptor)
+        else:
+            for name in os.listdir(self.path) if self.path.exists() else ():  # noqa: PTH208
+                (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
+
+def remove_stale_folders() -> None:
+    """Remove this user's unlocked temporary folders."""
+    with suppress(OSError, ImportError):
+        for entry in os.scandir(temporary_folder()):
+            if entry.name.startswith(RUN_FOLDER):
+                with suppress(OSError):
+                    _remove_stale(Path(entry.path))
+
+
+def _remove_stale(path: Path) -> None:
+    descriptor = _lock(path)
+    try:
+        folder = os.fstat(descriptor)
+        if folder.st_uid == os.geteuid() and stat.S_IMODE(folder.st_mode) == stat.S_IRWXU:
+            _remove_files(descriptor)
+            path.rmdir()
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """Open and lock a folder; OSError if another process has locked or removed it."""
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    descriptor = os.open(path, _FOLDER_FLAGS)
+    with ExitStack() as stack:
+        stack.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(descriptor), path.lstat()):
+            raise FileNotFoundError(path)
+        stack.pop_all()
+    return descriptor
+
+
+def _remove_files(folder: int) -> None:
+    """Remove the files in an open folder by descriptor: its path may lead elsewhere by now."""
+    for name in os.listdir(folder):
+        with suppress(OSError):
+            os.unlink(name, dir_fd=folder)

@@ -1,15 +1,18 @@
-"""The endpoint of a container engine: its kind, address and API version."""
+"""The endpoint of a container engine: its kind, address, API version and TLS settings."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit
 
 import attrs
 
+from imgload.core.errors import EngineUnreachable
+
 if TYPE_CHECKING:
-    from imgload.engines.tls import Tls
+    import ssl
 
 
 EngineKind = Literal["docker", "podman"]
@@ -27,6 +30,55 @@ class Tunnel(Protocol):
         """Return the socket's address, also after `close`."""
 
     def close(self) -> None: ...
+
+
+@attrs.frozen
+class Tls:
+    """The files for a TLS connection.
+
+    Args:
+        ca: certificate authorities for the engine's certificate; None for the system's.
+        cert: the client's certificate; None for no client authentication.
+        key: the key of `cert`.
+        verify: whether to verify the engine's certificate.
+
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    verify: bool = True
+
+    @classmethod
+    def in_folder(cls, folder: Path, *, verify: bool) -> Tls:
+        """Return the settings with those of Docker's three files that exist in a folder."""
+        paths = (folder / name for name in ("ca.pem", "cert.pem", "key.pem"))
+        ca, cert, key = (path if path.exists() else None for path in paths)
+        return cls(ca, cert, key, verify)
+
+    def context(self) -> ssl.SSLContext:
+        """Read the files; EngineUnreachable if one cannot be used.
+
+        Python from 3.13 on has stricter requirements for certificates than Go. They are turned
+        off: Docker's own instructions create certificates that violate them.
+        """
+        import ssl  # noqa: PLC0415 - start-up
+
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.cert and self.key:
+                context.load_cert_chain(self.cert, self.key)
+        except (OSError, ValueError) as error:
+            files = ", ".join(str(path) for path in (self.ca, self.cert, self.key) if path)
+            raise EngineUnreachable(
+                f"the TLS files cannot be used ({files}): {error}",
+                hint="check that they are readable PEM files that belong together",
+            ) from error
+        context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
 
 
 @attrs.frozen

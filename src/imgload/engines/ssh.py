@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from imgload.core.errors import EngineNotPermitted, EngineUnreachable, reason
-from imgload.core.temporary import TemporaryFolder
+from imgload.core.state import TemporaryFolder
 from imgload.engines.endpoint import Endpoint, EngineKind
 
 CONNECT_SECONDS = 5

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
 
 from imgload.core.errors import EngineError, EngineNotPermitted, EngineUnreachable
-from imgload.engines.endpoint import Endpoint, EngineKind
-
-if TYPE_CHECKING:
-    from imgload.engines.tls import Tls
+from imgload.engines.endpoint import Endpoint, EngineKind, Tls
 
 
 @attrs.frozen

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import attrs
 
 from imgload.core.errors import EngineUnreachable
 from imgload.engines.discovery.attempt import Candidate
-from imgload.engines.endpoint import EngineKind
+from imgload.engines.discovery.config_files import home_folder
+from imgload.engines.endpoint import EngineKind, Tls
 
 Environ = Mapping[str, str]
 _VARIABLES: dict[EngineKind, str] = {"docker": "DOCKER_HOST", "podman": "CONTAINER_HOST"}
@@ -47,13 +49,23 @@ def passed_over(environ: Environ) -> Iterator[tuple[Candidate, str]]:
 
 def named_address(url: str, origin: str, environ: Environ) -> Candidate:
     """Return the candidate for an address that the user gave for this run."""
-    tls = None
-    if url.startswith("tcp://"):
-        from imgload.engines.tls import tls_of  # noqa: PLC0415 - start-up
-
-        tls = tls_of(environ)
+    tls = tls_of(environ) if url.startswith("tcp://") else None
     kind: EngineKind = "podman" if "podman" in url else "docker"
     return Candidate(kind, url, origin, explicit=True, chosen=True, tls=tls)
+
+
+def tls_of(environ: Environ) -> Tls | None:
+    """Return the TLS settings of the docker CLI's variables, or None.
+
+    A ``DOCKER_TLS_VERIFY`` (verified) or ``DOCKER_TLS`` (unverified) that is not empty turns TLS
+    on; ``DOCKER_CERT_PATH`` names the folder (docker/cli, cli/flags/options.go).
+    """
+    verify = bool(environ.get("DOCKER_TLS_VERIFY"))
+    if not verify and not environ.get("DOCKER_TLS"):
+        return None
+    named = environ.get("DOCKER_CERT_PATH") or environ.get("DOCKER_CONFIG")
+    folder = Path(named) if named else home_folder(environ) / ".docker"
+    return Tls.in_folder(folder, verify=verify)
 
 
 def _choice(kind: EngineKind, environ: Environ) -> Candidate | None:

@@ -210,21 +210,12 @@ def open_engines(
     """
     with ExitStack() as stack:
         discovery = discover(also=also)
-        _remove_stale_folders()
+        from imgload.core.state import remove_stale_folders  # noqa: PLC0415 - start-up
+
+        remove_stale_folders()
         engines = {}
         for endpoint in discovery.require():
             engine = engines[endpoint] = connect(endpoint)
             stack.callback(engine.close)
             engine.tidy()
         yield discovery, engines
-
-
-def _remove_stale_folders() -> None:
-    """Remove the temporary folders of killed runs, which are rare."""
-    from imgload.core.state import RUN_FOLDER, temporary_folder  # noqa: PLC0415 - start-up
-
-    with suppress(OSError):
-        if any(entry.name.startswith(RUN_FOLDER) for entry in os.scandir(temporary_folder())):
-            from imgload.core.temporary import remove_stale  # noqa: PLC0415 - start-up
-
-            remove_stale()

@@ -10,16 +10,13 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
 from imgload.core.errors import EngineUnreachable
 from imgload.engines.discovery.attempt import Candidate
 from imgload.engines.discovery.config_files import dig, home_folder, read_json, text_at
-
-if TYPE_CHECKING:
-    from imgload.engines.tls import Tls
+from imgload.engines.endpoint import Tls
 
 _DEFAULT = "default"
 _MAX_CONTEXTS = 100
@@ -83,17 +80,11 @@ def _with_address(candidate: Candidate, folder: Path, name: str) -> Candidate | 
             hint=f"inspect it: docker context inspect {shlex.quote(name)}",
         )
     verify = endpoint.get("SkipTLSVerify") is not True
-    tls = _tls(folder / "contexts" / "tls" / context_id / "docker", verify=verify)
+    tls_folder = folder / "contexts" / "tls" / context_id / "docker"
+    has_tls = tls_folder.is_dir() or not verify
+    tls = Tls.in_folder(tls_folder, verify=verify) if has_tls else None
     host = text_at(endpoint, "Host")
     return attrs.evolve(candidate, url=host, tls=tls) if host else None
-
-
-def _tls(folder: Path, *, verify: bool) -> Tls | None:
-    if verify and not folder.is_dir():
-        return None
-    from imgload.engines.tls import Tls  # noqa: PLC0415 - start-up
-
-    return Tls.in_folder(folder, verify=verify)
 
 
 def _names(folder: Path) -> list[str]:
