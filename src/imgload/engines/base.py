@@ -30,16 +30,15 @@ class EngineImage:
             or index, elsewhere the image ID.
         image_id: the digest of the config; None on Docker's containerd image store, which does
             not report it.
-        names: the names in the engine, as the engine writes them.
-        platform: the platform of the config.
+        names: as the engine writes them.
+        platform: of the config.
         diff_ids: the layers, bottom up.
         size: bytes, as the engine counts them: unpacked layers, or on Docker's containerd image
             store the stored blobs.
-        manifests: on Docker's containerd image store from 28.0 on, the manifests with complete
-            content, by platform.
+        manifests: the complete manifests by platform; Docker's containerd image store from 28.0 on.
         absent: the platforms that are listed but lack content.
         whole: whether the content of at least one platform is complete.
-        instances: the image IDs in one of Podman's manifest lists, by platform. Such a list has no
+        instances: the image IDs in a manifest list of Podman's by platform; such a list has no
             image ID, layers or size of its own.
 
     """
@@ -89,18 +88,13 @@ class Container:
 
 @attrs.frozen
 class ImageEvent:
-    """An image was tagged, built, pulled or imported.
-
-    Args:
-        name: the new name; empty if unknown.
-        target: the engine's own ID of the image; None if unknown.
-        at: nanoseconds since 1970 by the engine's clock; None if unknown.
-
-    """
+    """An image was tagged, built, pulled or imported; unknown fields are empty or None."""
 
     name: str = ""
     target: Digest | None = None
+    """The engine's own ID of the image."""
     at: int | None = None
+    """Nanoseconds since 1970 by the engine's clock."""
 
 
 @attrs.frozen
@@ -112,19 +106,12 @@ class EventsOpened:
 
 @attrs.frozen
 class ExecResult:
-    """The result of a command in a container.
-
-    Args:
-        exit_status: of the command.
-        stdout: the whole output.
-        stderr: its last 64 KiB.
-        complete: whether the command received all of its input.
-
-    """
+    """The result of a command in a container; `complete` if it received all of its input."""
 
     exit_status: int
     stdout: bytes
     stderr: bytes
+    """The last 64 KiB."""
     complete: bool = True
 
     @property
@@ -137,18 +124,11 @@ class ExecResult:
 
 @attrs.frozen
 class About:
-    """An engine's own description; fields that it does not report are empty.
-
-    Args:
-        version: of the engine.
-        store: the kind of image store, such as ``overlay2`` or ``containerd``.
-        rootless: whether the engine runs without root privileges.
-        platform: of the engine's machine.
-
-    """
+    """An engine's own description; fields that it does not report are empty."""
 
     version: str = ""
     store: str = ""
+    """The kind of image store, such as ``overlay2`` or ``containerd``."""
     rootless: bool = False
     platform: Platform | None = None
 
@@ -169,19 +149,15 @@ class Engine(ABC):
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
         """Return the names of images, as the engine writes them, with the engine's own IDs.
 
-        Args:
-            references: repositories in short form, with ``:`` and a glob of tags; none for all.
-
+        `references` may limit them: repositories in short form, with ``:`` and a glob of tags.
         """
 
     @abstractmethod
     def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
         """Yield EventsOpened, then image events until none occurs for a while.
 
-        Args:
-            since: the time of the first events to report, in nanoseconds by the engine's clock, as
-                far as the engine still has them; None for new events only.
-
+        The first are those of the time `since` (nanoseconds by the engine's clock), as far as the
+        engine still has them; None yields only new events.
         """
 
     @property
@@ -212,10 +188,8 @@ class Engine(ABC):
     def pushing(self, image: Digest, repository: str) -> AbstractContextManager[Callable[[], None]]:
         """Yield a function that pushes an image, and remove the push's temporary names at the end.
 
-        Args:
-            image: the engine's own ID; Docker requires that the image has a name.
-            repository: ``host:port/path``, on plain HTTP on this machine.
-
+        `image` is the engine's own ID, and on Docker the image must have a name; `repository` is
+        ``host:port/path``, on plain HTTP on this machine.
         """
 
     def tidy(self) -> None:  # noqa: B027 - not every engine needs a name for a push
@@ -263,12 +237,8 @@ class Engine(ABC):
     def look_up(self, repository: str) -> None:
         """Have the engine query a registry for an image; the engine stores nothing.
 
-        Args:
-            repository: ``host:port/path``, on plain HTTP on this machine.
-
-        Raises:
-            EngineError: if the registry does not have the image, or does not answer.
-
+        `repository` is ``host:port/path``, on plain HTTP on this machine. An answer other than
+        "exists" is an EngineError.
         """
         raise EngineFailed(f"{self.endpoint} cannot query the registry for {repository}")
 

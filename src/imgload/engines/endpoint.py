@@ -34,20 +34,14 @@ class Tunnel(Protocol):
 
 @attrs.frozen
 class Tls:
-    """The files for a TLS connection.
-
-    Args:
-        ca: certificate authorities for the engine's certificate; None for the system's.
-        cert: the client's certificate; None for no client authentication.
-        key: the key of `cert`.
-        verify: whether to verify the engine's certificate.
-
-    """
+    """The files for a TLS connection: certificate authorities, and the client's certificate."""
 
     ca: Path | None = None
+    """None for the system's authorities."""
     cert: Path | None = None
     key: Path | None = None
     verify: bool = True
+    """Whether to verify the engine's certificate."""
 
     @classmethod
     def in_folder(cls, folder: Path, *, verify: bool) -> Tls:
@@ -83,22 +77,15 @@ class Tls:
 
 @attrs.frozen
 class Endpoint:
-    """The endpoint of an engine.
-
-    Args:
-        kind: the kind of engine, according to its ping.
-        url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``.
-        origin: the variable, settings file or product that the address comes from, for messages.
-        version: of the engine's API, according to its ping; empty if unknown.
-        tls: TLS settings; None for plain text.
-        tunnel: the ssh tunnel to the engine; None for a direct connection.
-
-    """
+    """The endpoint of an engine."""
 
     kind: EngineKind
     url: str
+    """``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``."""
     origin: str = attrs.field(default="", eq=False)
+    """The variable, settings file or product that the address comes from, for messages."""
     version: str = attrs.field(default="", eq=False)
+    """Of the engine's API, according to its ping; empty if unknown."""
     tls: Tls | None = attrs.field(default=None, eq=False, repr=False)
     tunnel: Tunnel | None = attrs.field(default=None, eq=False, repr=False)
 

@@ -10,7 +10,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -62,12 +62,6 @@ class Request:
         return json.dumps(self.json).encode() if self.json is not None else None
 
 
-class Closable(Protocol):
-    """A connection, as http.client or an SDK has it."""
-
-    def close(self) -> None: ...
-
-
 class _Response(http.client.HTTPResponse):
     """A response with a read buffer large enough for streams."""
 
@@ -79,12 +73,7 @@ class _Response(http.client.HTTPResponse):
 class Connection(http.client.HTTPConnection):
     """A connection to ``unix:///path`` or ``tcp://host:port``.
 
-    Args:
-        url: the address.
-        seconds: the longest silence; None for no limit.
-        tls: the TLS context; None for plain text.
-        patience: seconds for connecting.
-
+    `seconds` is the longest silence, None for no limit; `patience` the limit for connecting.
     """
 
     response_class = _Response
@@ -118,7 +107,7 @@ class Connection(http.client.HTTPConnection):
 class Answer:
     """A response after its headers, on a connection of its own."""
 
-    def __init__(self, connection: Closable, response: http.client.HTTPResponse) -> None:
+    def __init__(self, connection: Any, response: http.client.HTTPResponse) -> None:
         self.status = response.status
         self.date = response.headers.get("Date", "")
         self._connection = connection

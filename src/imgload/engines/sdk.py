@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from imgload.core.errors import EngineFailed
@@ -37,7 +38,7 @@ class SdkWire(Wire):
             stream=True,
             allow_redirects=False,
         )
-        return Answer(response, response.raw._fp)  # noqa: SLF001 - http.client's own response
+        return _SdkAnswer(response, response.raw._fp)  # noqa: SLF001 - of http.client
 
     def _current(self) -> tuple[Any, str]:
         """Return the session; open a new one if ssh was restarted."""
@@ -54,6 +55,12 @@ class SdkWire(Wire):
         self._session.close()
         if self._tunnel:
             self._tunnel.close()
+
+
+class _SdkAnswer(Answer):
+    def lines(self) -> Iterator[bytes]:
+        # Unlike http.client's `readline`, this raises if the connection breaks between chunks.
+        yield from self._connection.iter_lines()
 
 
 def _docker(url: str) -> tuple[Any, str, str]:

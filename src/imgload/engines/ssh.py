@@ -56,25 +56,16 @@ _UNKNOWN_HOST = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "Lo
 
 @attrs.frozen
 class Remote:
-    """A socket on another machine.
-
-    Args:
-        host: a host name or alias in ssh's settings.
-        path: of the socket.
-        user: the login name; None for ssh's own choice.
-        port: None for ssh's own choice.
-        identity: the key file; empty for ssh's own choice.
-        machine: whether the host is a Podman virtual machine on this one; these are recreated too
-            often to have known host keys.
-
-    """
+    """A socket on another machine; ssh's own settings have the fields that are empty or None."""
 
     host: str
     path: str
     user: str | None = None
     port: int | None = None
     identity: str = ""
+    """The key file."""
     machine: bool = False
+    """Whether it is a Podman virtual machine: recreated too often to have a known host key."""
 
     @classmethod
     def parse(
@@ -115,13 +106,7 @@ class Remote:
 
 
 def open_tunnel(endpoint: Endpoint, *, identity: str = "", machine: bool = False) -> Endpoint:
-    """Return an ``ssh://`` endpoint with an open tunnel.
-
-    Raises:
-        ValueError: if the address is not valid.
-        EngineError: if ssh cannot connect.
-
-    """
+    """Return an endpoint with an open tunnel; ValueError for an address that is not ``ssh://``."""
     remote = Remote.parse(endpoint.url, endpoint.kind, identity=identity, machine=machine)
     tunnel = SshTunnel(remote)
     try:
@@ -149,14 +134,9 @@ class SshTunnel:
 
     @property
     def url(self) -> str:
-        """The local address, which changes if ssh ended and was started again.
+        """The local address, which changes if ssh ended and was started again; EngineError.
 
         If only the remote socket is missing, ssh keeps running: the next request may find it.
-
-        Raises:
-            EngineUnreachable: if ssh cannot connect, or the socket does not exist.
-            EngineNotPermitted: if the user lacks permission for the socket.
-
         """
         with self._lock:
             if self._closed:

@@ -60,22 +60,15 @@ class Note:
 
 @attrs.frozen
 class Leftover:
-    """A name that a killed run may have left behind.
-
-    Args:
-        engine: the engine's address, or a container's ID.
-        name: a tag, a manifest list, or a folder in the container.
-        image: the engine's own ID of the image with the name; empty if not noted.
-        here: whether the address and the machine are the same as in the note.
-        note: the locked note.
-
-    """
+    """A name that a killed run may have left behind; the fields are those of `note`."""
 
     engine: str
     name: str
     image: str
     here: bool
+    """Whether the engine's address and the machine are the same as in the note."""
     note: Note
+    """The note, locked."""
 
 
 def is_ours(name: str) -> bool:
@@ -86,11 +79,8 @@ def is_ours(name: str) -> bool:
 def note(engine: str, name: str, image: str = "") -> Note | None:
     """Note a name before it is created; return None if no folder is writable.
 
-    Args:
-        engine: the engine's address, or a container's ID.
-        name: a tag, a manifest list, or a folder in the container.
-        image: for a tag, the engine's own ID of the image.
-
+    `engine` is an address with a tag or manifest list as `name`, or a container's ID with a folder.
+    For a tag, `image` is the engine's own ID of the image.
     """
     text = json.dumps([engine, name, image, os.uname().nodename]).encode()
     for folder in _folders():
@@ -137,15 +127,9 @@ def stale_folders(containers: Collection[str]) -> Iterator[Leftover]:
 def stale(
     engines: Collection[str], names: re.Pattern[str] = _ANY, elsewhere: int = _MAX_ELSEWHERE
 ) -> Iterator[Leftover]:
-    """Yield the names that killed runs may have left in engines or containers.
+    """Yield the names of a pattern that killed runs may have left in engines or containers.
 
-    Names at other addresses come last: such an address may lead to the same engine.
-
-    Args:
-        engines: the engines' addresses, or the containers' IDs.
-        names: the pattern of names.
-        elsewhere: the limit of names at other addresses.
-
+    Names at other addresses, at most `elsewhere`, come last: they may be of the same engine.
     """
     paths = [path for folder in _folders() for path in _list(folder)]
     noted = [(path, _noted_engine(path)) for path in paths]

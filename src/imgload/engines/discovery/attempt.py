@@ -13,14 +13,13 @@ class Candidate:
     """An address where an engine may answer.
 
     Args:
-        kind: the expected kind of engine.
-        url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host/path``; empty if there is a
-            `problem`.
-        origin: the variable, settings file or product that the address comes from, for messages.
+        kind: the expected kind.
+        url: as in Endpoint; empty if there is a `problem`.
+        origin: as in Endpoint.
         explicit: whether the user gave it for this run; an invalid address is an error then.
         chosen: whether it replaces the usual addresses of its kind.
         last_resort: whether to try it only when no other candidate answers.
-        tls: TLS settings of a ``tcp://`` address.
+        tls: as in Endpoint.
         identity: the key file for an ``ssh://`` address; empty if ssh chooses.
         machine: whether it is one of Podman's virtual machines.
         problem: the reason for having no address.
