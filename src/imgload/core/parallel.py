@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-import attrs
-
 from imgload.core.errors import ImgloadError
 
 T = TypeVar("T")
@@ -16,22 +14,20 @@ AT_ONCE = 64
 _POLL_SECONDS = 0.2
 
 
-@attrs.define
 class Task(Generic[T]):
     """A call on a thread of its own."""
 
-    _call: Callable[[], T]
-    _value: list[T] = attrs.field(factory=list)
-    _error: BaseException | None = None
-    _thread: threading.Thread = attrs.field(init=False)
+    _value: T
 
-    def __attrs_post_init__(self) -> None:
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._value.append(self._call())
+            self._value = self._call()
         except BaseException as error:  # noqa: BLE001 - raised again by result()
             self._error = error
 
@@ -53,7 +49,7 @@ class Task(Generic[T]):
         self.wait()
         if self._error is not None:
             raise self._error
-        return self._value[0]
+        return self._value
 
 
 def outcome(call: Callable[[], T]) -> T | ImgloadError:

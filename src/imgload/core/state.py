@@ -65,12 +65,7 @@ def clear_cache(*, dry_run: bool = False) -> int:
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder that only this user may enter; restrict the mode of an existing one.
-
-    Raises:
-        OSError: if the folder cannot be made or restricted, or belongs to another user.
-
-    """
+    """Make a folder, or restrict an existing one, so that only this user may enter it; OSError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.stat()
     if status.st_uid != os.geteuid():
@@ -80,12 +75,7 @@ def private_folder(path: Path) -> None:
 
 
 def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file atomically: readers see the old or the new content, never a part.
-
-    Raises:
-        OSError: if the file cannot be written; the old file is kept then.
-
-    """
+    """Write a file atomically: readers see the old or the new content; OSError keeps the old."""
     import tempfile  # noqa: PLC0415 - start-up
 
     prefix = f".{path.name}.imgload-"

@@ -169,14 +169,10 @@ class Engine(ABC):
     def save(
         self, images: Sequence[str], platform: Platform | None, size: int = 0
     ) -> AbstractContextManager[Iterator[bytes]]:
-        """Stream one archive of several images with shared layers, in chunks.
+        """Stream one archive of several images, by name or ID, with shared layers.
 
-        Args:
-            images: names or IDs in the engine.
-            platform: the platform of a multi-platform image, if the engine can choose.
-            size: bytes of the images, if known: an engine that spools the archive to its disk may
-                be silent for that long.
-
+        The engine chooses a platform if it can. It may spool the archive to its disk first, and
+        be silent for as long as `size`, the bytes of the images, takes.
         """
 
     @property

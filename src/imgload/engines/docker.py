@@ -14,17 +14,10 @@ import attrs
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import About, EngineImage, ImageEvent
 from imgload.engines.discovery.config_files import dig, text_at
-from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer
-from imgload.engines.http_engine import (
-    NOT_FOUND,
-    Params,
-    RestEngine,
-    image_digest,
-    read_image,
-    tags_of,
-)
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params
+from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_image, tags_of
 from imgload.engines.temporary_tags import TAG, Leftover, note
-from imgload.engines.translate import refuse_bad_answer, translated, understood
+from imgload.engines.translate import checked, map_errors, raise_for_status
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -45,20 +38,17 @@ _PLACEHOLDER = "imgload: an empty image, in place of another that keeps its cont
 class DockerEngine(RestEngine):
     """A Docker daemon, with the graphdriver store or the containerd image store."""
 
+    api = ""
     save_path = "/images/get"
     event_filters: ClassVar = {"type": ["image"], "event": ["tag", "load", "import", "pull"]}
     temporary_names = TAG
-
-    @property
-    def root(self) -> str:
-        return f"/v{self._wire.version}"
 
     @property
     def _version(self) -> tuple[int, ...]:
         parts = self._wire.version.split(".")
         return tuple(int(part) for part in parts if re.fullmatch(r"[0-9]{1,9}", part))
 
-    @understood
+    @checked
     def find(self, name: str) -> EngineImage | None:
         params = {"manifests": "1"} if self._version >= _MANIFESTS else {}
         doing = f"inspecting the image {name}"
@@ -143,14 +133,14 @@ class DockerEngine(RestEngine):
             )
 
         try:
-            with translated(self.endpoint, "tagging"):
+            with map_errors(self.endpoint, "tagging"):
                 params = {"repo": repository, "tag": tag}
                 self.ask("POST", f"/images/{image}/tag", "tagging", params=params).close()
             yield push
         finally:
             self._take_back(Leftover(self.endpoint.url, name, str(image), here=True, note=noted))
 
-    @understood
+    @checked
     def remove_temporary(self, name: str, image: str) -> bool:
         """Remove a name but no image; return whether the engine had it.
 
@@ -184,23 +174,19 @@ class DockerEngine(RestEngine):
     def _delete_name(self, name: str, **more: str) -> None:
         path, params = f"/images/{name}", {"noprune": "1", **more}
         with (
-            translated(self.endpoint, "untagging"),
+            map_errors(self.endpoint, "untagging"),
             self._send("DELETE", path, params=params, seconds=_UNTAG_SECONDS) as answer,
         ):
             if answer.status != NOT_FOUND:
-                refuse_bad_answer(answer, self.endpoint, "untagging")
+                raise_for_status(answer, self.endpoint, "untagging")
 
-    def _info(self) -> dict[str, Any]:
-        info: dict[str, Any] = self.document("GET", "/info", "reading the daemon's information")
-        return info
-
-    @understood
+    @checked
     def identity(self) -> str:
         # Machines may share the ID (``/etc/docker/key.json``).
         info = self._info()
         return " ".join(str(dig(info, key)) for key in ("ID", "Name", "DockerRootDir"))
 
-    @understood
+    @checked
     def about(self) -> About:
         info = self._info()
         store = "containerd image store," if _has_containerd_store(info) else "graphdriver"

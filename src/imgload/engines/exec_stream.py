@@ -58,12 +58,7 @@ class ExecStream:
         return cls(*answer.take_over(), answer)
 
     def communicate(self, stdin: Iterable[Chunk] | None) -> bool:
-        """Send `stdin` and collect the output until the command ends.
-
-        Returns:
-            whether all of `stdin` was sent before the command or the connection ended.
-
-        """
+        """Send `stdin` and collect output until the command ends; return whether all was sent."""
         reader = threading.Thread(target=self._read_to_end, name="exec-output", daemon=True)
         reader.start()
         try:

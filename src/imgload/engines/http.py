@@ -32,6 +32,7 @@ _SPOOLED_A_SECOND = 20 << 20
 """Bytes; a save may be silent for that much longer."""
 _BUFFER = 256 << 10
 _MAX_JSON = 64 << 20
+Params = Sequence[tuple[str, str]]
 
 
 def save_seconds(size: int) -> float:
@@ -45,7 +46,7 @@ class Request:
 
     method: str
     path: str
-    params: Mapping[str, str] | Sequence[tuple[str, str]] = ()
+    params: Mapping[str, str] | Params = ()
     json: Any = None
     stream: Iterable[Chunk] | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict)

@@ -6,7 +6,7 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from re import Pattern
 from typing import Any, ClassVar
@@ -26,15 +26,9 @@ from imgload.engines.base import (
 )
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.exec_stream import ExecStream
-from imgload.engines.http import STREAM_SECONDS, Answer, Request, Wire, save_seconds
+from imgload.engines.http import STREAM_SECONDS, Answer, Params, Request, Wire, save_seconds
 from imgload.engines.temporary_tags import Leftover, is_ours, stale
-from imgload.engines.translate import (
-    WRONG_SHAPE,
-    refuse_bad_answer,
-    timed_out,
-    translated,
-    understood,
-)
+from imgload.engines.translate import WRONG_SHAPE, checked, map_errors, raise_for_status, timed_out
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -45,28 +39,24 @@ _QUIET_SECONDS = 30.0
 _SECOND = 10**9
 _MARGIN = 10**6
 """Podman parses a time as a floating-point number, which rounds it by up to a microsecond."""
-Params = Sequence[tuple[str, str]]
 
 
 class RestEngine(Engine):
     """An engine with an HTTP API; both engines support Docker's container requests."""
 
+    api: ClassVar[str]
+    """The path of the API below its version."""
     save_path: ClassVar[str]
     event_filters: ClassVar[Mapping[str, Sequence[str]]]
     """The events that report new or tagged images."""
     temporary_names: ClassVar[Pattern[str]]
     """The names that a push creates in the engine."""
 
-    @understood
+    @checked
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        with translated(endpoint, "connecting"):
-            self._wire = open_wire(endpoint)
-
-    @property
-    @abstractmethod
-    def root(self) -> str:
-        """The prefix of every request's path."""
+        with map_errors(endpoint, "connecting"):
+            self._wire = _open_wire(endpoint)
 
     def close(self) -> None:
         self._wire.close()
@@ -74,26 +64,27 @@ class RestEngine(Engine):
     def ask(self, method: str, path: str, doing: str, **options: Any) -> Answer:
         """Send a request; EngineFailed if the answer is an error."""
         answer = self._send(method, path, **options)
-        refuse_bad_answer(answer, self.endpoint, doing)
+        raise_for_status(answer, self.endpoint, doing)
         return answer
 
     def document(self, method: str, path: str, doing: str, **options: Any) -> Any:
         """Send a request and return the JSON document of the answer."""
-        with translated(self.endpoint, doing), self.ask(method, path, doing, **options) as answer:
+        with map_errors(self.endpoint, doing), self.ask(method, path, doing, **options) as answer:
             return parsed(answer.read())
 
     def get_or_none(self, path: str, doing: str, **options: Any) -> Any:
         """Return the JSON document at a path, or None if the engine answers "not found"."""
-        with translated(self.endpoint, doing), self._send("GET", path, **options) as answer:
+        with map_errors(self.endpoint, doing), self._send("GET", path, **options) as answer:
             if answer.status == NOT_FOUND:
                 return None
-            refuse_bad_answer(answer, self.endpoint, doing)
+            raise_for_status(answer, self.endpoint, doing)
             return parsed(answer.read())
 
     def _send(self, method: str, path: str, **options: Any) -> Answer:
-        return self._wire.send(Request(method, f"{self.root}{quote(path, safe='/:@')}", **options))
+        path = f"/v{self._wire.version}{self.api}{quote(path, safe='/:@')}"
+        return self._wire.send(Request(method, path, **options))
 
-    @understood
+    @checked
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
         params = {"filters": json.dumps({"reference": list(references)})} if references else {}
         images = self.document("GET", "/images/json", "listing images", params=params)
@@ -103,7 +94,7 @@ class RestEngine(Engine):
             for name in tags_of(image)
         }
 
-    @understood
+    @checked
     def _layer_sizes(self, image: str) -> list[int]:
         doing = "reading an image's history"
         steps = self.document("GET", f"/images/{image}/history", doing)
@@ -119,7 +110,7 @@ class RestEngine(Engine):
             seconds = save_seconds(size)
             return self.ask("GET", self.save_path, doing, params=params, seconds=seconds)
 
-        with translated(self.endpoint, doing):
+        with map_errors(self.endpoint, doing):
             answer = self._request_save(images, platform, get)
         with answer:
             yield self._body(answer)
@@ -130,12 +121,12 @@ class RestEngine(Engine):
     ) -> Answer: ...
 
     def _body(self, answer: Answer) -> Iterator[bytes]:
-        with translated(self.endpoint, "reading the saved image"):
+        with map_errors(self.endpoint, "reading the saved image"):
             yield from answer.chunks()
 
     def _push(self, path: str, doing: str, **options: Any) -> None:
         """Send a request and read its progress to the end; an error is one of the lines."""
-        with translated(self.endpoint, doing), self.ask("POST", path, doing, **options) as answer:
+        with map_errors(self.endpoint, doing), self.ask("POST", path, doing, **options) as answer:
             for line in answer.lines():
                 event = parsed(line) if line.startswith(b"{") else {}
                 if event.get("error"):
@@ -144,14 +135,17 @@ class RestEngine(Engine):
     def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
         doing = "listening to its events"
         params = {"filters": json.dumps(self.event_filters)}
+        opened = None
         if since is not None:
             seconds, rest = divmod(max(0, since - _MARGIN), _SECOND)
             params["since"] = f"{seconds}.{rest:09d}"
         with (
-            translated(self.endpoint, doing),
+            map_errors(self.endpoint, doing),
             self.ask("GET", "/events", doing, params=params, seconds=_QUIET_SECONDS) as answer,
         ):
-            yield EventsOpened(_engine_time(answer))
+            with suppress(ValueError, TypeError, OverflowError):
+                opened = int(parsedate_to_datetime(answer.date).timestamp()) * _SECOND
+            yield EventsOpened(opened)
             try:
                 for line in answer.lines():
                     event = self._parse_event(line) if line.strip() else None
@@ -176,7 +170,7 @@ class RestEngine(Engine):
     def event(self, document: dict[str, Any]) -> ImageEvent:
         """Parse an event; it may raise any of WRONG_SHAPE."""
 
-    @understood
+    @checked
     def containers(self, label: str) -> list[Container]:
         params = {"all": "true", "filters": json.dumps({"label": [label]})}
         documents = self.document("GET", "/containers/json", "listing containers", params=params)
@@ -186,19 +180,19 @@ class RestEngine(Engine):
             if c.get("Names")
         ]
 
-    @understood
+    @checked
     def container(self, name: str) -> Container | None:
-        found = self.get_or_none(f"/containers/{name}/json", f"inspecting the container {name}")
-        if found is None:
+        document = self.get_or_none(f"/containers/{name}/json", f"inspecting the container {name}")
+        if document is None:
             return None
-        labels = found["Config"].get("Labels")
-        return _container(found, found["Name"], found["State"]["Status"], labels)
+        state, labels = document["State"]["Status"], document["Config"].get("Labels")
+        return _container(document, document["Name"], state, labels)
 
     def exec(
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
     ) -> ExecResult:
         doing = f"running {argv[0]} in {container[:12]}"
-        with translated(self.endpoint, doing):
+        with map_errors(self.endpoint, doing):
             exec_id = self._create_exec(
                 container, doing, Cmd=[*argv], AttachStdin=stdin is not None
             )
@@ -217,11 +211,14 @@ class RestEngine(Engine):
             status = self._exit_status(exec_id, complete=complete)
         return ExecResult(status, bytes(stream.stdout), bytes(stream.stderr), complete)
 
-    @understood
+    def _info(self) -> Any:
+        return self.document("GET", "/info", "reading the engine's information")
+
+    @checked
     def _create_exec(self, /, container: str, doing: str, **spec: Any) -> str:
         spec |= {"AttachStdout": True, "AttachStderr": True, "Tty": False}
         created = self.document("POST", f"/containers/{container}/exec", doing, json=spec)
-        return text(created["Id"])
+        return _text(created["Id"])
 
     def _exit_status(self, exec_id: str, *, complete: bool) -> int:
         """Return a command's exit status once the engine reports its end.
@@ -246,7 +243,7 @@ class RestEngine(Engine):
 
     def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         path, doing = f"/containers/{container}/archive", f"copying into {container[:12]}"
-        with translated(self.endpoint, doing):
+        with map_errors(self.endpoint, doing):
             options = {"params": {"path": folder}, "stream": archive, "seconds": STREAM_SECONDS}
             self.ask("PUT", path, doing, **options).close()
 
@@ -254,10 +251,7 @@ class RestEngine(Engine):
     def remove_temporary(self, name: str, image: str) -> bool:
         """Remove a temporary name but no image; return whether the engine had it.
 
-        Args:
-            name: as noted.
-            image: the engine's own ID of the image that got the name; empty if not noted.
-
+        `image` is the engine's own ID of the image that got the name; empty if not noted.
         """
 
     def tidy(self) -> None:
@@ -298,33 +292,23 @@ def read_image(document: Mapping[str, Any]) -> EngineImage:
     )
 
 
-def text(value: Any) -> str:
-    """Return a string of an answer; TypeError for any other value."""
+def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.80} is not a string")
     return value
 
 
 def _container(document: Mapping[str, Any], name: Any, state: Any, labels: Any) -> Container:
-    pairs = dict(labels or {}).items()
-    by_key = {key: text(value) for key, value in pairs}
-    return Container(text(document["Id"]), text(name).lstrip("/"), text(state), by_key)
+    by_key = {key: _text(value) for key, value in dict(labels or {}).items()}
+    return Container(_text(document["Id"]), _text(name).lstrip("/"), _text(state), by_key)
 
 
-def open_wire(endpoint: Endpoint) -> Wire:
-    """Return the HTTP client for an engine."""
+def _open_wire(endpoint: Endpoint) -> Wire:
     if endpoint.version and not endpoint.url.startswith("ssh://"):
         return Wire(endpoint)
     from imgload.engines.sdk import SdkWire  # noqa: PLC0415 - start-up
 
     return SdkWire(endpoint)
-
-
-def _engine_time(answer: Answer) -> int | None:
-    try:
-        return int(parsedate_to_datetime(answer.date).timestamp()) * _SECOND
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def parsed(data: bytes) -> Any:

@@ -10,17 +10,10 @@ from typing import Any, ClassVar
 from imgload.core.errors import EngineFailed, ReferenceInvalid
 from imgload.engines.base import About, EngineImage, ImageEvent
 from imgload.engines.discovery.config_files import dig, text_at
-from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer
-from imgload.engines.http_engine import (
-    NOT_FOUND,
-    Params,
-    RestEngine,
-    image_digest,
-    read_image,
-    tags_of,
-)
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params
+from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_image, tags_of
 from imgload.engines.temporary_tags import LIST
-from imgload.engines.translate import refuse_bad_answer, translated, understood
+from imgload.engines.translate import checked, map_errors, raise_for_status
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
@@ -29,17 +22,14 @@ from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
 class PodmanEngine(RestEngine):
     """A Podman API service, rootful or rootless."""
 
+    api = "/libpod"
     save_path = "/images/export"
     event_filters: ClassVar = {
         "event": ["tag", "build", "loadfromarchive", "import", "pull", "commit"]
     }
     temporary_names = LIST
 
-    @property
-    def root(self) -> str:
-        return f"/v{self._wire.version}/libpod"
-
-    @understood
+    @checked
     def find(self, name: str) -> EngineImage | None:
         """Return the image or manifest list with a name or ID, or None.
 
@@ -53,13 +43,7 @@ class PodmanEngine(RestEngine):
         return manifest_list or (read_image(document) if document else None)
 
     def _find_list(self, name: str, own: dict[str, Any] | None) -> EngineImage | None:
-        """Return a manifest list, or None.
-
-        Args:
-            name: of the list, or its ID.
-            own: the document of its image for this machine's platform.
-
-        """
+        """Return a manifest list by name or ID; `own` is its image for this machine's platform."""
         if not self._is_list(name):
             return None
         params = {"all": "true"}
@@ -97,7 +81,7 @@ class PodmanEngine(RestEngine):
         image that is not a list.
         """
         path, doing = f"/manifests/{name}/exists", f"looking for the manifest list {name}"
-        with translated(self.endpoint, doing), self._send("GET", path) as answer:
+        with map_errors(self.endpoint, doing), self._send("GET", path) as answer:
             return answer.status < HTTPStatus.MULTIPLE_CHOICES
 
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
@@ -135,14 +119,14 @@ class PodmanEngine(RestEngine):
         oci = [("format", "oci-archive"), ("ociAcceptUncompressedLayers", "true")]
         return get([*oci, *references])
 
-    @understood
+    @checked
     def remove_temporary(self, name: str, image: str) -> bool:
         del image
         path, doing = f"/manifests/{name}", f"removing the manifest list {name}"
-        with translated(self.endpoint, doing), self._send("DELETE", path) as answer:
+        with map_errors(self.endpoint, doing), self._send("DELETE", path) as answer:
             if answer.status == NOT_FOUND:
                 return False
-            refuse_bad_answer(answer, self.endpoint, doing)
+            raise_for_status(answer, self.endpoint, doing)
             return True
 
     @contextmanager
@@ -151,10 +135,7 @@ class PodmanEngine(RestEngine):
         path, doing = f"/images/{image.hex}/push", f"pushing {image.short}"
         yield lambda: self._push(path, doing, params=params, seconds=STREAM_SECONDS)
 
-    def _info(self) -> Any:
-        return self.document("GET", "/info", "reading the service's information")
-
-    @understood
+    @checked
     def identity(self) -> str:
         # Podman has no ID; the paths of its stores identify it.
         info = self._info()
@@ -162,7 +143,7 @@ class PodmanEngine(RestEngine):
         values = (dig(info, "host", "hostname"), *(dig(info, "store", key) for key in keys))
         return " ".join(map(str, values))
 
-    @understood
+    @checked
     def about(self) -> About:
         info = self._info()
         return About(
@@ -195,8 +176,7 @@ def _has_name(name: str, document: dict[str, Any]) -> bool:
 
 def _manifest_digests(document: dict[str, Any]) -> Iterator[str]:
     yield document.get("Digest") or ""
-    for name in document.get("RepoDigests") or ():
-        yield name.partition("@")[2]
+    yield from (name.partition("@")[2] for name in document.get("RepoDigests") or ())
 
 
 def _full_name(name: str) -> str:

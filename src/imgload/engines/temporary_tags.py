@@ -132,8 +132,7 @@ def stale(
     Names at other addresses, at most `elsewhere`, come last: they may be of the same engine.
     """
     paths = [path for folder in _folders() for path in _list(folder)]
-    noted = [(path, _noted_engine(path)) for path in paths]
-    for path, _ in sorted(noted, key=lambda entry: entry[1] not in engines):
+    for path in sorted(paths, key=lambda path: _noted_engine(path) not in engines):
         for leftover in _leftover(engines, names, path):
             elsewhere -= not leftover.here
             if elsewhere < 0:
@@ -141,11 +140,10 @@ def stale(
             yield leftover
 
 
-def _noted_engine(path: Path) -> str | None:
+def _noted_engine(path: Path) -> str:
     with suppress(OSError), _open(path) as file:
-        fields = _parse(file.read(_MAX_BYTES))
-        return fields[0] if fields else None
-    return None
+        return (_parse(file.read(_MAX_BYTES)) or ("",))[0]
+    return ""
 
 
 def _list(folder: Path) -> Iterator[Path]:

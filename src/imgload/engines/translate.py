@@ -35,14 +35,14 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def understood(method: Callable[Concatenate[_E, _P], _T]) -> Callable[Concatenate[_E, _P], _T]:
+def checked(method: Callable[Concatenate[_E, _P], _T]) -> Callable[Concatenate[_E, _P], _T]:
     """Make a method raise EngineFailed if an answer violates the engine's API.
 
     The method must not run its caller's code: that code's errors would be mapped as well.
     """
 
     @wraps(method)
-    def checked(self: _E, /, *args: _P.args, **options: _P.kwargs) -> _T:
+    def wrapper(self: _E, /, *args: _P.args, **options: _P.kwargs) -> _T:
         try:
             return method(self, *args, **options)
         except WRONG_SHAPE as error:
@@ -50,18 +50,12 @@ def understood(method: Callable[Concatenate[_E, _P], _T]) -> Callable[Concatenat
             message = "its answer is not what its API specifies"
             raise _failed(self.endpoint, f"{message}: {why}") from error
 
-    return checked
+    return wrapper
 
 
 @contextmanager
-def translated(endpoint: Endpoint, doing: str) -> Iterator[None]:
-    """Map the errors of a connection or an SDK to EngineError.
-
-    Args:
-        endpoint: the engine, for the message.
-        doing: the action, such as "listing containers".
-
-    """
+def map_errors(endpoint: Endpoint, doing: str) -> Iterator[None]:
+    """Map the errors of a connection or SDK to EngineError; `doing` as in "listing containers"."""
     try:
         yield
     except ImgloadError:
@@ -114,7 +108,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             pending += [cause.__cause__, cause.__context__, *cause.args, reason]
 
 
-def refuse_bad_answer(answer: Answer, endpoint: Endpoint, doing: str) -> None:
+def raise_for_status(answer: Answer, endpoint: Endpoint, doing: str) -> None:
     """Raise EngineFailed with the engine's own message if an answer is an error or a redirect."""
     if answer.status < HTTPStatus.MULTIPLE_CHOICES:
         return

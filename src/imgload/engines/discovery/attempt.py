@@ -15,11 +15,10 @@ class Candidate:
     Args:
         kind: the expected kind.
         url: as in Endpoint; empty if there is a `problem`.
-        origin: as in Endpoint.
+        origin: as in Endpoint, like `tls`.
         explicit: whether the user gave it for this run; an invalid address is an error then.
         chosen: whether it replaces the usual addresses of its kind.
         last_resort: whether to try it only when no other candidate answers.
-        tls: as in Endpoint.
         identity: the key file for an ``ssh://`` address; empty if ssh chooses.
         machine: whether it is one of Podman's virtual machines.
         problem: the reason for having no address.
@@ -47,22 +46,15 @@ class Candidate:
 
 @attrs.frozen
 class Attempt:
-    """The result of trying a candidate; one that was not tried has neither endpoint nor error.
-
-    Args:
-        candidate: the address.
-        endpoint: the engine that answered.
-        error: the reason that none answered.
-        same_as: the endpoint of the same engine by an earlier candidate.
-        passed_over: the reason for not using the candidate; empty if it may be used.
-
-    """
+    """The result of trying a candidate; one that was not tried has neither endpoint nor error."""
 
     candidate: Candidate
     endpoint: Endpoint | None = None
     error: EngineError | None = None
     same_as: Endpoint | None = None
+    """The endpoint of the same engine by an earlier candidate."""
     passed_over: str = ""
+    """The reason for not using the candidate; empty if it may be used."""
 
     @property
     def used(self) -> bool:

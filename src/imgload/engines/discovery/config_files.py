@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,7 @@ def read_json(path: Path) -> Any:
         return None
     from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
 
-    try:
-        return load_json(text)
-    except ValueError as error:
-        raise _unusable(path, f"it is not valid JSON: {error}") from error
+    return _parse(path, load_json, text, "JSON")
 
 
 def read_toml(path: Path, words: tuple[str, ...]) -> Any:
@@ -45,10 +42,14 @@ def read_toml(path: Path, words: tuple[str, ...]) -> Any:
         return None
     import tomllib  # noqa: PLC0415 - start-up
 
+    return _parse(path, tomllib.loads, text, "TOML")
+
+
+def _parse(path: Path, parser: Callable[[str], Any], text: str, language: str) -> Any:
     try:
-        return tomllib.loads(text)
+        return parser(text)
     except (ValueError, RecursionError) as error:
-        raise _unusable(path, f"it is not valid TOML: {error}") from error
+        raise _unusable(path, f"it is not valid {language}: {error}") from error
 
 
 def dig(document: Any, *keys: str) -> Any:

@@ -121,15 +121,15 @@ def connect(endpoint: Endpoint) -> Engine:
 def _try(tried: Sequence[Candidate], *, everything: bool) -> list[Attempt]:
     """Probe candidates; probe the last resorts only if no other answers."""
     first = [candidate for candidate in tried if everything or not candidate.last_resort]
-    attempts = dict(zip(first, _probe_all(first), strict=True))
+    attempts = _probe_all(first)
     if not any(attempt.endpoint for attempt in attempts.values()):
-        rest = [candidate for candidate in tried if candidate not in attempts]
-        attempts |= zip(rest, _probe_all(rest), strict=True)
+        attempts |= _probe_all([candidate for candidate in tried if candidate not in attempts])
     return [attempts.get(candidate, Attempt(candidate)) for candidate in tried]
 
 
-def _probe_all(tried: Sequence[Candidate]) -> list[Attempt]:
-    return in_parallel([partial(_probe, candidate) for candidate in tried])
+def _probe_all(tried: Sequence[Candidate]) -> dict[Candidate, Attempt]:
+    attempts = in_parallel([partial(_probe, candidate) for candidate in tried])
+    return dict(zip(tried, attempts, strict=True))
 
 
 def _probe(candidate: Candidate) -> Attempt:
@@ -148,8 +148,7 @@ def _skipped(attempts: Sequence[Attempt], variables: Mapping[str, str]) -> Itera
     """Yield the skipped candidates; probe only sockets: other addresses may be far away."""
     tried = {attempt.candidate.url for attempt in attempts}
     skipped = [(c, reason) for c, reason in passed_over(variables) if c.url not in tried]
-    local = [candidate for candidate, _ in skipped if candidate.url.startswith("unix://")]
-    probed = dict(zip(local, _probe_all(local), strict=True))
+    probed = _probe_all([c for c, _ in skipped if c.url.startswith("unix://")])
     for candidate, reason in skipped:
         yield attrs.evolve(probed.get(candidate, Attempt(candidate)), passed_over=reason)
 
@@ -202,12 +201,7 @@ def _identity(endpoint: Endpoint) -> str:
 def open_engines(
     also: Sequence[Candidate] = (),
 ) -> Iterator[tuple[Discovery, dict[Endpoint, Engine]]]:
-    """Discover and open the engines, and close them at the end; EngineError if none answers.
-
-    Args:
-        also: candidates in addition to the usual ones.
-
-    """
+    """Discover and open the engines, and close them at the end; EngineError if none answers."""
     with ExitStack() as stack:
         discovery = discover(also=also)
         from imgload.core.state import remove_stale_folders  # noqa: PLC0415 - start-up

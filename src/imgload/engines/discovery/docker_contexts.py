@@ -26,11 +26,7 @@ _MAX_ORIGIN = 200
 def chosen_context(environ: Mapping[str, str]) -> Candidate | None:
     """Return the context of ``DOCKER_CONTEXT``, or else the docker CLI's current one.
 
-    None means the default context: the usual sockets.
-
-    Raises:
-        EngineUnreachable: if the CLI's settings cannot be read.
-
+    None means the default context: the usual sockets. EngineUnreachable for invalid CLI settings.
     """
     folder = _folder(environ)
     if name := environ.get("DOCKER_CONTEXT"):

@@ -58,21 +58,17 @@ def silence(candidate: Candidate, error: Exception) -> EngineError:
 
 
 def nothing_answers(attempts: Sequence[Attempt], absent: Sequence[Candidate]) -> EngineError:
-    """Return the error for the case that no engine answers, with all that was tried.
+    """Return the error for the case that no engine answers, with all attempts.
 
     Its class and hint are those of the chosen candidate's error, or else of a refused permission.
-
-    Args:
-        attempts: all attempts, skipped candidates included.
-        absent: the usual sockets that do not exist.
-
     """
     failed = [attempt for attempt in attempts if attempt.error and not attempt.passed_over]
     skipped = [a for a in attempts if a.passed_over and a.endpoint]
     lines = ["no container engine answers"]
     lines += [f"  {attempt.error.message}" for attempt in failed[:_MAX_ERRORS] if attempt.error]
     chosen = {attempt.candidate.kind for attempt in failed if attempt.candidate.chosen}
-    missing = [_short_path(candidate) for candidate in absent if candidate.kind not in chosen]
+    paths = [c.url.removeprefix("unix://") for c in absent if c.kind not in chosen]
+    missing = [re.sub(rf"^{re.escape(str(Path.home()))}(?=/)", "~", path) for path in paths]
     lines += [f"  not found: {', '.join(missing)}"] if missing else []
     lines += [f"  {a.endpoint} answers but is not used: {a.passed_over}" for a in skipped]
 
@@ -96,12 +92,6 @@ def with_silent(error: ImgloadError, silent: Sequence[Attempt]) -> ImgloadError:
     extended = type(error)(message, hint=hint)
     vars(extended).update(vars(error) | {"message": extended.message, "hint": extended.hint})
     return extended
-
-
-def _short_path(candidate: Candidate) -> str:
-    path = candidate.url.removeprefix("unix://")
-    home = str(Path.home())
-    return f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path
 
 
 def start(url: str) -> str:

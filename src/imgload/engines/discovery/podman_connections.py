@@ -36,13 +36,12 @@ def chosen_connection(environ: Mapping[str, str]) -> Candidate | None:
         _, connections = read_connections(environ)
     except EngineUnreachable as error:
         return attrs.evolve(choice, problem=error)
-    if connection := connections.get(name):
-        url, identity, machine = connection.url, connection.identity, connection.machine
-        return attrs.evolve(choice, url=url, identity=identity, machine=machine)
+    if match := connections.get(name):
+        return attrs.evolve(choice, url=match.url, identity=match.identity, machine=match.machine)
     available = ", ".join(sorted(connections)) or "none"
     problem = EngineUnreachable(
         f"{origin}: there is no such Podman connection; available: {available}",
-        hint=f"{undo}; or list the connections: podman system connection list",
+        hint="unset CONTAINER_CONNECTION; or list them: podman system connection list",
     )
     return attrs.evolve(choice, problem=problem)
 
@@ -63,12 +62,7 @@ def other_connections(environ: Mapping[str, str]) -> Iterator[Candidate]:
 
 
 def read_connections(environ: Mapping[str, str]) -> tuple[str, Connections]:
-    """Return the name of the default connection, and all connections of every settings file.
-
-    Raises:
-        EngineUnreachable: if a file cannot be read or parsed.
-
-    """
+    """Return the default's name, and all connections; EngineUnreachable for an invalid file."""
     default = ""
     connections: Connections = {}
     for path in _settings_files(environ):

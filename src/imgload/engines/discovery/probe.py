@@ -24,13 +24,7 @@ _MAX_BODY = 4096
 
 
 def probe(candidate: Candidate) -> Endpoint:
-    """Ask an address which engine it is.
-
-    Raises:
-        EngineError: if no engine answers, or the user lacks permission.
-        UsageError: if the address is not valid.
-
-    """
+    """Ask an address which engine it is; EngineError, or UsageError for an invalid address."""
     if candidate.problem:
         raise candidate.problem
     _validate(candidate)
@@ -59,18 +53,16 @@ def _validate(candidate: Candidate) -> None:
 
 
 def _is_address(candidate: Candidate) -> bool:
-    if not candidate.url.startswith(_SCHEMES):
-        return False
-    try:
+    with contextlib.suppress(ValueError):
         parts = urlsplit(candidate.url)
         if parts.scheme == "ssh":
             from imgload.engines.ssh import Remote  # noqa: PLC0415 - start-up
 
             return bool(Remote.parse(candidate.url, candidate.kind))
         _ = parts.port  # raises
-    except ValueError:
-        return False
-    return bool(parts.netloc + parts.path if parts.scheme == "unix" else parts.hostname)
+        host = parts.netloc + parts.path if parts.scheme == "unix" else parts.hostname
+        return bool(host) and candidate.url.startswith(_SCHEMES)
+    return False
 
 
 def _ping(candidate: Candidate) -> Endpoint:

@@ -127,13 +127,8 @@ def _is_safe(path: Path, trusted: Collection[int], *, own: bool) -> bool:
     """Whether only trusted users can change the target of a path, links followed.
 
     Every folder on the way is checked, so the result still holds when the socket is opened. A path
-    that may not be examined is safe: connecting to it reports the missing permission.
-
-    Args:
-        path: of the socket.
-        trusted: user IDs.
-        own: whether a trusted user must own the entry at the path itself.
-
+    that may not be examined is safe: connecting to it reports the missing permission. With `own`, a
+    trusted user must own the entry at the path itself as well.
     """
     try:
         return _leads_safely(path, trusted) and (not own or path.lstat().st_uid in trusted)
