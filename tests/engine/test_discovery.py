@@ -97,7 +97,7 @@ def test_a_stale_context_is_explained_with_the_way_out(lab: Lab, home: dict[str,
     with pytest.raises(imgload.EngineUnreachable) as caught:
         found.require()
     assert "the current Docker context 'old'" in caught.value.message
-    assert f"{home['HOME']}/.rd/docker.sock answers, and is not asked" in caught.value.message
+    assert f"{home['HOME']}/.rd/docker.sock answers but is not used" in caught.value.message
     assert "docker context use default" in caught.value.hint
 
 
@@ -105,7 +105,7 @@ def test_a_context_that_is_gone_is_explained(home: dict[str, str]) -> None:
     """With those that are there."""
     docker(home, "context", "create", "there", "--docker", "host=unix:///nonexistent/docker.sock")
     found = quickly({**home, "DOCKER_CONTEXT": "gone", "CONTAINER_HOST": "unix:///none"})
-    with pytest.raises(imgload.EngineUnreachable, match="there: default, there") as caught:
+    with pytest.raises(imgload.EngineUnreachable, match="available: default, there") as caught:
         found.require()
     assert "unset DOCKER_CONTEXT" in caught.value.hint
 
@@ -128,7 +128,7 @@ def test_podmans_connections_are_followed(lab: Lab, home: dict[str, str], tmp_pa
     home["CONTAINER_CONNECTION"] = "three"
     [error] = [a.error for a in quickly(home).silent]
     assert error
-    assert "there: one, two" in error.message
+    assert "available: one, two" in error.message
 
 
 def test_podmans_socket_as_docker_host_is_podman_once(lab: Lab, home: dict[str, str]) -> None:

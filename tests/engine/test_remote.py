@@ -149,7 +149,7 @@ def test_what_is_wrong_over_ssh_is_said(lab: Lab, over_ssh: Sshd, tmp_path: Path
     assert "Connection refused" in closed.message
     assert "ssh -p 1 root@127.0.0.1 true" in closed.hint
     absent = refusal(over_ssh.url("/nowhere/engine.sock"))
-    assert "there is no /nowhere/engine.sock on root@127.0.0.1" in absent.message
+    assert "/nowhere/engine.sock does not exist on root@127.0.0.1" in absent.message
     denied = refusal(over_ssh.url(str(lab.docker.socket), rootless(lab).user))
     assert isinstance(denied, imgload.EngineNotPermitted)
     (over_ssh.folder / "config").rename(tmp_path / "config")
@@ -167,7 +167,7 @@ def test_ssh_ends_with_imgload_however_that_ends(lab: Lab, over_ssh: Sshd) -> No
         "import os, signal; from imgload.engines.discovery.attempt import Candidate;"
         "from imgload.engines.discovery.probe import probe;"
         f"found = probe(Candidate('docker', {over_ssh.url(str(lab.docker.socket))!r}, 'test'));"
-        "print(found.tunnel._running.process.pid, flush=True);"
+        "print(found.tunnel._process.process.pid, flush=True);"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     command = [sys.executable, "-c", script]

@@ -16,7 +16,13 @@ QUOTING = {"shlex.quote", "shlex.join"}
 SAFE = {
     *("engine.name", "node.engine.name", "self.engine.name", "source.name", "held.engine.name"),
     *("node.name", "node.container.name", "self.container.name", "self.name", "first.name"),
-    *("sources[0].engine.name", "sources[0].listing", "error.hint", "empty.undo", "remote.command"),
+    *(
+        "sources[0].engine.name",
+        "sources[0].listing",
+        "error.hint",
+        "candidate.undo",
+        "remote.command",
+    ),
     *("tool.name", "tool.homepage", "tool.makes", "tool.name_flag", "error.ctx.command_path"),
     *("kind", "variable", "command", "survey.traits.platform", "platform", "wanted", "there[0]"),
     *("found.target.short", "layer.digest", "see_config", "config"),

@@ -1,1 +1,1 @@
-"""Errors, and helpers that know nothing of images."""
+"""Errors, and helpers that do not depend on images."""

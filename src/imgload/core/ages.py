@@ -1,4 +1,4 @@
-"""How long ago, as people write it: ``90s``, ``24h``, ``7d``."""
+"""Ages as text: ``90s``, ``24h``, ``7d``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ _AGE = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
 
 
 def parse_age(text: str) -> timedelta:
-    """Return the time that a text like ``24h``, ``7d`` or ``1h30m`` means.
-
-    Raises:
-        UsageError: when it is written otherwise.
-
-    """
+    """Parse an age such as ``24h``, ``7d`` or ``1h30m``; raise UsageError for other text."""
     if not _AGE.fullmatch(text):
         raise UsageError(
             f"not an age: {text!r:.80}", hint="write a number and s, m, h, d or w, for example 24h"
@@ -27,7 +22,6 @@ def parse_age(text: str) -> timedelta:
 
 
 def age_text(seconds: float) -> str:
-    """Return an age in the largest unit up to days, as `parse_age` reads it."""
-    fitting = (u for u, length in _UNITS.items() if u != "w" and seconds >= length)
-    unit = next(fitting, "s")
+    """Format an age in its largest unit up to days; `parse_age` accepts the result."""
+    unit = next((u for u, length in _UNITS.items() if u != "w" and seconds >= length), "s")
     return f"{max(int(seconds // _UNITS[unit]), 0)}{unit}"

@@ -1,6 +1,4 @@
-"""Everything imgload raises.
-
-One root, so that a caller can catch it all; each error carries the hint that a user is shown.
+"""Every exception that imgload raises, with one root class; each carries a hint for the user.
 
 ::
 
@@ -24,7 +22,7 @@ One root, so that a caller can catch it all; each error carries the hint that a 
     │   ├── ManifestMissing
     │   ├── PlatformMissing
     │   └── ImageIncomplete
-    ├── BuildFailed              1   the builder said why
+    ├── BuildFailed              1   the builder printed the reason
     ├── RegistryError            5   does not answer, or refuses
     ├── NodeError                1   one node; the other nodes go on
     │   ├── NodeNotRunning
@@ -45,54 +43,60 @@ import re
 from collections.abc import Sequence
 from typing import ClassVar
 
-_LONGEST = 2000
+_MAX_LENGTH = 2000
 
 
 def visible(text: str) -> str:
-    """Return a text in which nothing but line ends does anything to a terminal."""
+    """Replace every control character of a text except line ends."""
     if text.replace("\n", "").isprintable():
         return text
     return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def printable(text: str) -> str:
-    """Return a text fit for a terminal: archives and engines may say anything."""
+    """Make untrusted text safe for a terminal, and limit its length."""
     shown = visible(text)
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+    return shown if len(shown) <= _MAX_LENGTH else f"{shown[:_MAX_LENGTH]}…"
 
 
 def one_line(text: str) -> str:
-    """Return a text fit for one line of a terminal."""
+    """Make untrusted text safe for one line of a terminal."""
     return printable(text).replace("\n", "\N{REPLACEMENT CHARACTER}")
 
 
-_NOISE = re.compile(
+_WARNING = re.compile(
     r"time=\S+ level=(?:trace|debug|info|warn(?:ing)?)\b|"
     r"(?:TRAC|DEBU|INFO|WARN)\[|[IW]\d{4} \d\d:|"
     r"(?:\*\* )?(?:warning|deprecated|deprecation)\b|\*\* ",
     re.IGNORECASE,
 )
-"""What containerd, podman, crictl, kubectl and ssh print of warnings, each as its own logger does:
-logrus with and without a terminal, klog, and plain words."""
+"""How a warning of containerd, podman, crictl, kubectl or ssh begins, by logger: logrus with and
+without a terminal, klog, plain text."""
 _LOGGED = re.compile(r'time=\S+ level=\w+ msg="((?:[^"\\]|\\.)*)"(?: error="((?:[^"\\]|\\.)*)")?')
 _MILD = {"trace", "debug", "info", "warn", "warning"}
 
 
 def reason(text: str) -> str:
-    """Return what a program's stderr says about its failure; empty when it has only warnings.
+    """Return a failed program's stderr without warnings; empty if it has only warnings.
 
-    Newer programs print warnings first, as containerd 2.2 does of what is deprecated.
+    Newer programs print warnings first, such as the deprecations of containerd 2.2.
     """
-    lines = [line for line in text.splitlines() if not _NOISE.match(line.lstrip())]
-    return "\n".join(line for line in map(_spoken, lines) if line is not None).strip()
+    lines = [line for line in text.splitlines() if not _WARNING.match(line.lstrip())]
+    return "\n".join(line for line in map(_log_message, lines) if line is not None).strip()
 
 
-def _spoken(line: str) -> str | None:
-    """Return the message of a line that a logger wrote, or the line; None for a warning."""
+def _log_message(line: str) -> str | None:
+    """Return the message of a log line (logrus, slog), None for a warning; other lines as is."""
     parts: Sequence[object]
     if logged := _LOGGED.match(line):
         parts = logged.groups()
-    elif entry := _json_entry(line):
+    elif line.lstrip().startswith("{"):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            return line
+        if "level" not in entry or not isinstance(entry.get("msg"), str):
+            return line
         if str(entry["level"]).lower() in _MILD:
             return None
         parts = entry["msg"], entry.get("error")
@@ -101,23 +105,12 @@ def _spoken(line: str) -> str | None:
     return ": ".join(str(part).replace('\\"', '"') for part in parts if part)
 
 
-def _json_entry(line: str) -> dict[str, object] | None:
-    """Return a line of a log in JSON, as logrus and slog write it."""
-    if not line.lstrip().startswith("{"):
-        return None
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return entry if "level" in entry and isinstance(entry.get("msg"), str) else None
-
-
 class ImgloadError(Exception):
     """The root of all errors of imgload.
 
     Args:
-        message: what failed, where and why, in one or two lines.
-        hint: what to do next, preferably a command; may be empty.
+        message: one or two lines: the failed action, its object, and the reason.
+        hint: the next step, preferably a command; may be empty.
 
     """
 
@@ -130,35 +123,28 @@ class ImgloadError(Exception):
 
     @property
     def kind(self) -> str:
-        """The error's name for machines: ``ImageNotFound`` is ``image-not-found``."""
+        """The class name in kebab case, for JSON: ``image-not-found`` for ImageNotFound."""
         return re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
 
 
 class UsageError(ImgloadError):
-    """The call itself makes no sense."""
+    """The arguments are invalid or contradict each other."""
 
     exit_status = 2
 
 
 class ReferenceInvalid(UsageError):
-    """An image name that Kubernetes would not accept."""
+    """Kubernetes would not accept the image name."""
 
 
 class ImageError(ImgloadError):
-    """The image asked for could not be settled on."""
+    """The requested image cannot be determined."""
 
     exit_status = 3
 
 
 class ImageNotFound(ImageError):
-    """No source has the image.
-
-    Args:
-        message: what failed, where and why.
-        hint: what to do next.
-        image: its name, as it was written.
-
-    """
+    """No source has the image; `image` is its name as the caller wrote it."""
 
     def __init__(self, message: str, *, hint: str = "", image: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -166,49 +152,45 @@ class ImageNotFound(ImageError):
 
 
 class ImageAmbiguous(ImageError):
-    """Two sources have different images under the name."""
+    """Two sources have different images with the same name."""
 
 
 class ClusterError(ImgloadError):
-    """The cluster or node asked for could not be settled on."""
+    """The requested cluster or node cannot be determined."""
 
     exit_status = 4
 
 
 class ClusterNotFound(ClusterError):
-    """No reachable engine runs such a cluster."""
+    """No reachable engine runs the cluster."""
 
 
 class ClusterAmbiguous(ClusterError):
-    """Several clusters fit, and none was named."""
+    """Several clusters match, and the caller named none."""
 
 
 class NodeNotFound(ClusterError):
-    """The cluster has no such node."""
+    """The cluster does not have the node."""
 
 
 class EngineError(ImgloadError):
-    """A container engine did not do its part."""
+    """A container engine cannot be used, or failed."""
 
     exit_status = 5
 
 
 class EngineUnreachable(EngineError):
-    """Nobody answers at the engine's address."""
+    """No engine answers at the address."""
 
 
 class EngineNotPermitted(EngineError):
-    """The engine's socket may not be opened by this user."""
+    """The user lacks permission to connect to the engine."""
 
 
 class EngineFailed(EngineError):
     """The engine answered with an error, or stopped in the middle of an answer.
 
-    Args:
-        message: what failed, where and why.
-        hint: what to do next.
-        refused: whether the engine is well and refuses the request, so that another may succeed.
-
+    `refused` is true if the engine works and refused the request: another request may succeed.
     """
 
     def __init__(self, message: str, *, hint: str = "", refused: bool = False) -> None:
@@ -217,43 +199,43 @@ class EngineFailed(EngineError):
 
 
 class SourceError(ImgloadError):
-    """What the source gave is not a usable image."""
+    """The source did not provide a usable image."""
 
     exit_status = 6
 
 
 class ArchiveInvalid(SourceError):
-    """The archive is truncated, inconsistent, too large, or no image archive at all."""
+    """The archive is truncated, inconsistent, too large, or not an image archive."""
 
 
 class DigestMismatch(SourceError):
-    """Content is not what its digest says."""
+    """Content does not match its digest."""
 
 
 class ManifestMissing(SourceError):
-    """The source does not have the manifest whose digest a name demands."""
+    """The source lacks the manifest whose digest is part of the image name."""
 
 
 class PlatformMissing(SourceError):
-    """The image does not have the platform asked for."""
+    """The image does not support the requested platform."""
 
 
 class ImageIncomplete(SourceError):
-    """The source lists the platform, or the image, and does not have all of its content."""
+    """The source lists the image or platform but lacks some of its content."""
 
 
 class BuildFailed(ImgloadError):
-    """The program that was to build or to push the image ended with an error."""
+    """The program that builds or pushes the image failed."""
 
 
 class RegistryError(ImgloadError):
-    """A registry does not answer, or not as a registry does, or refuses."""
+    """The registry does not answer, refuses, or violates the registry API."""
 
     exit_status = 5
 
 
 class NodeError(ImgloadError):
-    """One node could not be loaded; the other nodes are not affected."""
+    """One node failed; other nodes are not affected."""
 
 
 class NodeNotRunning(NodeError):
@@ -261,15 +243,15 @@ class NodeNotRunning(NodeError):
 
 
 class NodeUnusable(NodeError):
-    """The node runs, and its containerd cannot be used."""
+    """The node runs, but its containerd cannot be used."""
 
 
 class NodeFull(NodeError):
-    """The node has no room for the image."""
+    """The node lacks disk space for the image."""
 
 
 class NodeStalled(NodeError):
-    """The node took nothing for too long."""
+    """The node made no progress for too long."""
 
 
 class ImportFailed(NodeError):
@@ -277,16 +259,16 @@ class ImportFailed(NodeError):
 
 
 class NotProven(NodeError):
-    """The import claimed success, and the node does not have the image."""
+    """The import succeeded, but verification of the image on the node failed."""
 
 
 class NotRemoved(NodeError):
-    """The node still has images that were to be removed."""
+    """The node still has images that it was asked to remove."""
 
 
 JSON_VERSION = 1
 
 
 def error_json(error: ImgloadError) -> dict[str, str]:
-    """Return an error for machines."""
+    """Return the fields of an error for JSON output."""
     return {"kind": error.kind, "message": error.message, "hint": error.hint}

@@ -1,4 +1,4 @@
-"""Several things at once, on daemon threads: Ctrl-C must not wait for them."""
+"""Run calls in parallel, on daemon threads: Ctrl-C must not wait for them."""
 
 from __future__ import annotations
 
@@ -6,59 +6,54 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-import attrs
-
 from imgload.core.errors import ImgloadError
 
 T = TypeVar("T")
 AT_ONCE = 64
-"""Calls that run at the same time: for each node of any local cluster, and no thousand execs."""
+"""Calls in parallel: enough for the nodes of any local cluster, and not a thousand execs."""
 _POLL_SECONDS = 0.2
 
 
-@attrs.define
 class Task(Generic[T]):
-    """One call on a thread of its own; `result` returns its value or raises its error."""
+    """A call on a thread of its own."""
 
-    _call: Callable[[], T]
-    _value: list[T] = attrs.field(factory=list)
-    _error: BaseException | None = None
-    _thread: threading.Thread = attrs.field(init=False)
+    _value: T
 
-    def __attrs_post_init__(self) -> None:
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._value.append(self._call())
+            self._value = self._call()
         except BaseException as error:  # noqa: BLE001 - raised again by result()
             self._error = error
 
     def settle(self, seconds: float) -> None:
-        """Wait for the end at most so long, whatever it is."""
+        """Wait for the call to end, at most `seconds`; raise nothing."""
         self._thread.join(seconds)
 
     @property
     def done(self) -> bool:
-        """Whether it has ended."""
         return not self._thread.is_alive()
 
     def wait(self) -> None:
-        """Wait for the end, interruptibly."""
+        """Wait for the call to end; a signal interrupts the wait."""
         while self._thread.is_alive():
             self._thread.join(_POLL_SECONDS)
 
     def result(self) -> T:
-        """Wait for the end; return the call's value or raise its error."""
+        """Wait for the call to end, and return its value or raise its error."""
         self.wait()
         if self._error is not None:
             raise self._error
-        return self._value[0]
+        return self._value
 
 
 def outcome(call: Callable[[], T]) -> T | ImgloadError:
-    """Call it, and take an ImgloadError in the answer's place: one must not stop the others."""
+    """Return the result of a call, or the ImgloadError that it raises."""
     try:
         return call()
     except ImgloadError as error:
@@ -66,7 +61,7 @@ def outcome(call: Callable[[], T]) -> T | ImgloadError:
 
 
 def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Run calls at once; the first error, in order, is raised when all have ended."""
+    """Return the results in order, or raise the first error in order once all calls have ended."""
     if len(calls) == 1:
         return [calls[0]()]
     tasks: list[Task[T]] = []

@@ -1,4 +1,4 @@
-"""What imgload needs of a container engine, whichever it is."""
+"""The interface of a container engine, as imgload needs it."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ from imgload.oci.platform import Platform
 
 Chunk = bytes | memoryview
 NOT_CONNECTED = "dial tcp"
-"""What both engines, written in Go, say of a connection that did not come about."""
+"""Part of a failed connection's error in both engines, which are written in Go."""
 CHUNK = 1 << 20
-"""Bytes of one piece of a stream."""
+"""Bytes of one chunk of a stream."""
 
 
 @attrs.frozen
 class EngineImage:
-    """An image as an engine holds it.
+    """An image in an engine.
 
     Args:
-        target: what the engine calls its ID. On Docker's containerd image store that is the
-            digest of a manifest or index, elsewhere it is the image ID.
-        image_id: digest of the config; None where the engine does not tell it, which is so on
-            Docker's containerd image store.
-        names: the names it has in the engine, as the engine writes them.
-        platform: what it runs on.
-        diff_ids: its layers, bottom up.
-        size: bytes, as the engine counts them: unpacked layers, or on Docker's containerd
-            image store the stored blobs.
-        manifests: on Docker's containerd image store from 28.0 on, the manifests that are there
-            with all their content, by platform.
-        absent: the platforms that are listed beside those, and lack content.
-        whole: whether there is any platform of which nothing is lacking.
-        instances: the image IDs behind one of Podman's manifest lists, by platform. Such a list
-            has no image ID, layers or size of its own.
+        target: the engine's own ID: on Docker's containerd image store the digest of a manifest
+            or index, elsewhere the image ID.
+        image_id: the digest of the config; None on Docker's containerd image store, which does
+            not report it.
+        names: as the engine writes them.
+        platform: of the config.
+        diff_ids: the layers, bottom up.
+        size: bytes, as the engine counts them: unpacked layers, or on Docker's containerd image
+            store the stored blobs.
+        manifests: the complete manifests by platform; Docker's containerd image store from 28.0 on.
+        absent: the platforms that are listed but lack content.
+        whole: whether the content of at least one platform is complete.
+        instances: the image IDs in a manifest list of Podman's by platform; such a list has no
+            image ID, layers or size of its own.
 
     """
 
@@ -57,19 +56,19 @@ class EngineImage:
 
     @property
     def own_platform(self) -> Platform:
-        """The engine's own choice as its index lists it: a config may lack the variant."""
+        """The engine's own choice, as the index lists it: a config may lack the variant."""
         own = (self.platform.os, self.platform.architecture)
-        alike = [p for p in self.manifests if (p.os, p.architecture) == own]
-        return alike[0] if len(alike) == 1 else self.platform
+        matches = [p for p in self.manifests if (p.os, p.architecture) == own]
+        return matches[0] if len(matches) == 1 else self.platform
 
     @property
     def platforms(self) -> frozenset[Platform]:
-        """Those that it has; none where only a save can tell, as on Docker before 28."""
+        """The available platforms; empty if only a save can tell, as on Docker before 28."""
         several = self.manifests or self.instances
         return frozenset(several or ({self.platform} if self.image_id else ()))
 
     def suited(self, wanted: Platform | None) -> Platform | None:
-        """Return the platform to load, None for the engine's own; None where it is not there."""
+        """Return the platform to load, or None if the image lacks it; `wanted` may be None."""
         if not self.whole:
             return None
         if wanted is None:
@@ -79,7 +78,7 @@ class EngineImage:
 
 @attrs.frozen
 class Container:
-    """A container that an engine runs, or has stopped (`state` other than ``running``)."""
+    """A container; `state` is ``running`` or another state."""
 
     id: str
     name: str
@@ -89,52 +88,35 @@ class Container:
 
 @attrs.frozen
 class ImageEvent:
-    """An image got a name, was built or came in; what the engine does not tell is empty or None.
-
-    Args:
-        name: the name it got.
-        target: what the engine calls its ID.
-        at: when, in nanoseconds since 1970 by the engine's own clock.
-
-    """
+    """An image was tagged, built, pulled or imported; unknown fields are empty or None."""
 
     name: str = ""
     target: Digest | None = None
+    """The engine's own ID of the image."""
     at: int | None = None
+    """Nanoseconds since 1970 by the engine's clock."""
 
 
 @attrs.frozen
 class EventsOpened:
-    """The engine reports its events from now on.
-
-    Args:
-        at: the engine's own time in nanoseconds, rounded down to a second; None if unknown.
-
-    """
+    """The engine now reports events; `at` is its time in ns, rounded down to a second, or None."""
 
     at: int | None = None
 
 
 @attrs.frozen
 class ExecResult:
-    """How a command in a container ended.
-
-    Args:
-        exit_status: its own.
-        stdout: all of it.
-        stderr: its last 64 KiB.
-        complete: whether it was sent all of its input; it may have ended, or been cut off, before.
-
-    """
+    """The result of a command in a container; `complete` if it received all of its input."""
 
     exit_status: int
     stdout: bytes
     stderr: bytes
+    """The last 64 KiB."""
     complete: bool = True
 
     @property
     def message(self) -> str:
-        """What the command said about its failure, without its warnings, as one text."""
+        """The command's own error message, without warnings."""
         text = reason(self.stderr.decode(errors="replace"))
         text = text or reason(self.stdout[-2000:].decode(errors="replace"))
         return text or ("" if self.complete else "its connection broke before all was sent")
@@ -142,18 +124,11 @@ class ExecResult:
 
 @attrs.frozen
 class About:
-    """What an engine says of itself; empty where it does not.
-
-    Args:
-        version: of the engine.
-        store: where its images are, in its own words, as ``overlay2`` or ``containerd``.
-        rootless: whether it runs without root's rights.
-        platform: of the machine that it runs on.
-
-    """
+    """An engine's own description; fields that it does not report are empty."""
 
     version: str = ""
     store: str = ""
+    """The kind of image store, such as ``overlay2`` or ``containerd``."""
     rootless: bool = False
     platform: Platform | None = None
 
@@ -161,98 +136,82 @@ class About:
 class Engine(ABC):
     """A container engine; owns its connections until closed.
 
-    Every method raises EngineError (unreachable, not permitted, failed) and nothing of the SDKs.
+    Every method raises EngineError (unreachable, not permitted, failed), and no error of an SDK.
     """
 
     endpoint: Endpoint
 
     @abstractmethod
     def find(self, name: str) -> EngineImage | None:
-        """Return the image that the engine knows by a name or image ID, or None."""
+        """Return the image with a name or image ID, or None."""
 
     @abstractmethod
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
-        """Return the names of all images, as the engine writes them, with what they lead to.
+        """Return the names of images, as the engine writes them, with the engine's own IDs.
 
-        Args:
-            references: only these: repositories as people write them, with ``:`` and a glob
-                of tags.
-
+        `references` may limit them: repositories in short form, with ``:`` and a glob of tags.
         """
 
     @abstractmethod
     def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
-        """Yield EventsOpened, and then image events as they happen, until none comes for a while.
+        """Yield EventsOpened, then image events until none occurs for a while.
 
-        Args:
-            since: begin with the events from this time on, in nanoseconds by the engine's clock,
-                as far as the engine still has them; None for new events only.
-
+        The first are those of the time `since` (nanoseconds by the engine's clock), as far as the
+        engine still has them; None yields only new events.
         """
 
     @property
     def tells_every_build(self) -> bool:
-        """Whether each build of a tagged image is among the events."""
+        """Whether the events include each build of a tagged image."""
         return True
 
     @abstractmethod
     def save(
         self, images: Sequence[str], platform: Platform | None, size: int = 0
     ) -> AbstractContextManager[Iterator[bytes]]:
-        """Stream one archive of several images, layers shared, in chunks.
+        """Stream one archive of several images, by name or ID, with shared layers.
 
-        Args:
-            images: names or IDs as the engine knows them.
-            platform: which platform of a multi-platform image, where the engine can choose.
-            size: bytes of the images, where they are known: an engine that writes all of the
-                archive to its disk first may be silent for as long as that takes.
-
+        The engine chooses a platform if it can. It may spool the archive to its disk first, and
+        be silent for as long as `size`, the bytes of the images, takes.
         """
 
     @property
     def saves_by_digest(self) -> bool:
-        """Whether the paths in a saved archive say which layer is which."""
+        """Whether the paths in a saved archive identify the layers."""
         return True
 
     @abstractmethod
     def pushing(self, image: Digest, repository: str) -> AbstractContextManager[Callable[[], None]]:
-        """Prepare pushes of an image to ``host:port/path``, on plain HTTP on this machine.
+        """Yield a function that pushes an image, and remove the push's temporary names at the end.
 
-        What it yields pushes, as often as it is called. No name is left behind in the engine.
-
-        Args:
-            image: what the engine calls its ID; on Docker, of an image that has a name.
-            repository: where to.
-
+        `image` is the engine's own ID, and on Docker the image must have a name; `repository` is
+        ``host:port/path``, on plain HTTP on this machine.
         """
 
     def tidy(self) -> None:  # noqa: B027 - not every engine needs a name for a push
-        """Take away the names that killed runs left behind."""
+        """Remove the temporary names that killed runs left behind."""
 
     @abstractmethod
     def layer_sizes(self, image: Digest) -> list[int]:
-        """Return the bytes of each layer, bottom up; empty where the engine cannot tell."""
+        """Return the bytes of each layer, bottom up; empty if the engine does not report them."""
 
     @abstractmethod
     def containers(self, label: str) -> list[Container]:
-        """Return all containers, stopped ones too, with a label (``key`` or ``key=value``)."""
+        """Return all containers with a label (``key`` or ``key=value``), stopped ones included."""
 
     @abstractmethod
     def container(self, name: str) -> Container | None:
-        """Return one container by name or ID, or None."""
+        """Return the container with a name or ID, or None."""
 
     @abstractmethod
     def exec(
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
     ) -> ExecResult:
-        """Run a command in a container as root, feeding it `stdin` as it comes.
-
-        When the command ends before it has read everything, the rest is not sent.
-        """
+        """Run a command in a container as root, and stream `stdin` to it until it ends."""
 
     @abstractmethod
     def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
-        """Unpack a tar stream into a folder of a container, on disk, not on a tmpfs."""
+        """Unpack a tar stream into a folder of a container, which must not be on a tmpfs."""
 
     @abstractmethod
     def close(self) -> None:
@@ -260,30 +219,24 @@ class Engine(ABC):
 
     @property
     def streams_exec(self) -> bool:
-        """Whether a command's input can be closed alone: over a socket or ssh, and not over TLS."""
+        """Whether a command's input can be closed alone: over a socket or ssh, not over TLS."""
         return self.endpoint.tls is None
 
     def identity(self) -> str:
-        """Return what tells this engine from every other, by whichever way it is reached."""
+        """Return a text that is the same for every address of this engine, and for no other."""
         return self.endpoint.url
 
     def about(self) -> About:
-        """Return what the engine says of itself."""
+        """Return the engine's own description."""
         return About()
 
     def look_up(self, repository: str) -> None:
-        """Have the engine ask a registry, on plain HTTP on this machine, for an image.
+        """Have the engine query a registry for an image; the engine stores nothing.
 
-        It stores nothing, whatever it is answered.
-
-        Args:
-            repository: ``host:port/path``.
-
-        Raises:
-            EngineError: when the registry does not have it, or does not answer.
-
+        `repository` is ``host:port/path``, on plain HTTP on this machine. An answer other than
+        "exists" is an EngineError.
         """
-        raise EngineFailed(f"{self.endpoint} cannot look anything up in {repository}")
+        raise EngineFailed(f"{self.endpoint} cannot query the registry for {repository}")
 
     @property
     def name(self) -> str:
@@ -292,5 +245,5 @@ class Engine(ABC):
 
 
 PushStyle = Literal["stored", "compressing", "remembering"]
-"""How an engine pushes: blobs as stored; compressed, asking by diff ID; compressed, asking by the
-digests of earlier pushes only."""
+"""How an engine pushes: stored blobs; compressed layers, querying by diff ID; or compressed layers,
+querying only by the digests of earlier pushes."""

@@ -1,8 +1,8 @@
-"""What is worth remembering between runs; may be deleted at any time.
+"""The cache of what imgload learns about engines; it may be deleted at any time.
 
-Docker's graphdriver store asks a registry only for the digests under which it pushed a layer
-before. Which layer such a digest means, only the one who was pushed to knows. Its containerd image
-store tells a manifest's digest, and not the image ID.
+Docker's graphdriver store queries a registry only for the digests of its own earlier pushes. Only
+the receiver of such a push knows the layer of a digest. Docker's containerd image store reports the
+digest of a manifest instead of the image ID.
 """
 
 from __future__ import annotations
@@ -18,45 +18,44 @@ from typing import Any
 import attrs
 
 from imgload.core.errors import ArchiveInvalid
-from imgload.core.files import private_folder, replace_file
-from imgload.core.state import state_folder
+from imgload.core.state import private_folder, replace_file, state_folder
 from imgload.oci.digest import Digest
 
-_MOST_LAYERS = 2000
-_FORGET_SECONDS = 24 * 3600.0
-_MAX_FILE = 4 << 20
+_MAX_ENTRIES = 2000
+_CUT_OFF_SECONDS = 24 * 3600.0
+_MAX_BYTES = 4 << 20
 _IMAGE_IDS = "image_ids.2"
-"""Older versions may have remembered wrong ones, as ``image_ids``."""
+"""Older versions may have stored wrong IDs as ``image_ids``."""
 _LOCK_ATTEMPTS = 200
 _LOCK_PAUSE = 0.01
 """Seconds between attempts to lock the folder."""
 
 Layers = dict[Digest, tuple[Digest, int]]
-"""Pushed digests, each with the diff ID that it means and its size in bytes."""
+"""Pushed digests, each with the layer's diff ID and the size in bytes."""
 
 
 @attrs.define
 class Memory:
-    """What is remembered of each engine, by its address."""
+    """The cached facts of each engine, by its address."""
 
     _path: Path
     _engines: dict[str, Any] = attrs.field(factory=dict)
 
     @classmethod
     def load(cls) -> Memory:
-        """Read what there is; a file that cannot be understood is nothing."""
+        """Read the cache file; an invalid file counts as empty."""
         path = state_folder() / "engines.json"
         return cls(path, _read(path))
 
     def layers(self, engine: str) -> Layers:
         """Return the layers that an engine has pushed before."""
-        known: Layers = {}
-        for digest, value in self._of(engine, "layers").items():
+        layers: Layers = {}
+        for digest, value in _section(self._engines, engine, "layers").items():
             with suppress(ArchiveInvalid, TypeError, ValueError):
                 diff_id, size = value
                 if isinstance(size, int) and size >= 0:
-                    known[Digest.parse(digest)] = (Digest.parse(diff_id), size)
-        return known
+                    layers[Digest.parse(digest)] = (Digest.parse(diff_id), size)
+        return layers
 
     def taught(self, engine: str) -> set[Digest]:
         """Return the diff IDs of the layers that an engine has compressed before."""
@@ -65,54 +64,50 @@ class Memory:
         }
 
     def learn(self, engine: str, layers: Layers) -> None:
-        """Remember layers, and forget the oldest where there are too many."""
-        if not layers:
-            return
-        added = {str(digest): [str(known), size] for digest, (known, size) in layers.items()}
-        self._add(engine, "layers", added)
+        """Store pushed layers; the oldest are dropped beyond a limit."""
+        added = {str(digest): [str(diff_id), size] for digest, (diff_id, size) in layers.items()}
+        if added:
+            self._add(engine, "layers", added)
 
     def image_id(self, engine: str, manifest: Digest) -> Digest | None:
         """Return the image ID of a manifest that an engine pushed before."""
-        return Digest.maybe(self._of(engine, _IMAGE_IDS).get(str(manifest)))
+        return Digest.maybe(_section(self._engines, engine, _IMAGE_IDS).get(str(manifest)))
 
     def identify(self, engine: str, manifest: Digest, image_id: Digest) -> None:
-        """Remember the image ID of a manifest; it never changes."""
-        if self._of(engine, _IMAGE_IDS).get(str(manifest)) != str(image_id):
+        """Store the image ID of a manifest, which never changes."""
+        if _section(self._engines, engine, _IMAGE_IDS).get(str(manifest)) != str(image_id):
             self._add(engine, _IMAGE_IDS, {str(manifest): str(image_id)})
 
     def is_cut_off(self, engine: str) -> bool:
         """Whether the engine could not reach this machine's loopback within the last day."""
-        since = self._of(engine, "cut_off").get("since", 0.0)
+        since = _section(self._engines, engine, "cut_off").get("since", 0.0)
         now = time.time()
-        return isinstance(since, (int, float)) and now - _FORGET_SECONDS < since <= now
+        return isinstance(since, (int, float)) and now - _CUT_OFF_SECONDS < since <= now
 
     def cut_off(self, engine: str) -> None:
-        """Remember that the engine cannot reach this machine's loopback, as it may have before."""
+        """Store that the engine cannot reach this machine's loopback now."""
         if self.reached_from(engine):
             self.reach(engine, "")
         self._add(engine, "cut_off", {"since": time.time()})
 
     def reached_from(self, engine: str) -> str:
-        """Return from where the engine was seen to reach this machine's loopback, or nothing."""
-        where = self._of(engine, "reached").get("from", "")
-        return where if isinstance(where, str) else ""
+        """Return the place from which the engine reached this machine's loopback, or nothing."""
+        place = _section(self._engines, engine, "reached").get("from", "")
+        return place if isinstance(place, str) else ""
 
     def reach(self, engine: str, where: str) -> None:
-        """Remember that the engine reaches this machine's loopback from there."""
+        """Store that the engine reaches this machine's loopback from a place."""
         self._add(engine, "reached", {"from": where})
 
-    def _of(self, engine: str, what: str) -> dict[str, Any]:
-        return _part(self._engines, engine, what)
-
-    def _add(self, engine: str, what: str, added: dict[str, Any]) -> None:
-        """Add to this process's entries and to those in the file, and drop the oldest."""
-        with _locked(self._path.parent):
-            written = _read(self._path)
-            kept = {**self._of(engine, what), **_part(written, engine, what)}
-            newest = [*((k, v) for k, v in kept.items() if k not in added), *added.items()]
-            for name, entry in written.items():
+    def _add(self, engine: str, section: str, added: dict[str, Any]) -> None:
+        """Merge entries into this object and the file, which other processes may have changed."""
+        with _lock(self._path.parent):
+            stored = _read(self._path)
+            entries = _section(self._engines, engine, section) | _section(stored, engine, section)
+            newest = [*((k, v) for k, v in entries.items() if k not in added), *added.items()]
+            for name, entry in stored.items():
                 self._engines[name] = {**_dict(self._engines.get(name)), **_dict(entry)}
-            entry = {**_dict(self._engines.get(engine)), what: dict(newest[-_MOST_LAYERS:])}
+            entry = {**_dict(self._engines.get(engine)), section: dict(newest[-_MAX_ENTRIES:])}
             self._engines[engine] = entry
             with suppress(OSError):
                 private_folder(self._path.parent)
@@ -122,13 +117,13 @@ class Memory:
 def _read(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError, RecursionError):
         file = path.stat()
-        if file.st_size <= _MAX_FILE and file.st_uid == os.geteuid():
+        if file.st_size <= _MAX_BYTES and file.st_uid == os.geteuid():
             return _dict(json.loads(path.read_bytes()))
     return {}
 
 
-def _part(engines: dict[str, Any], engine: str, what: str) -> dict[str, Any]:
-    return dict(_dict(_dict(engines.get(engine)).get(what)))
+def _section(engines: dict[str, Any], engine: str, section: str) -> dict[str, Any]:
+    return dict(_dict(_dict(engines.get(engine)).get(section)))
 
 
 def _dict(value: object) -> dict[str, Any]:
@@ -136,11 +131,11 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes that write there, and make it where there is none.
+def _lock(folder: Path) -> Iterator[None]:
+    """Lock a folder, which is made if it does not exist, against other processes.
 
-    Without a lock, as on some network file systems or while a stopped process holds it, the file is
-    written all the same: what is remembered only saves time.
+    The file is written even without a lock, as on some network file systems or while a stopped
+    process holds it: the cache only saves time.
     """
     with ExitStack() as stack:
         with suppress(OSError, ImportError):

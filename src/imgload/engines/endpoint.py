@@ -1,15 +1,18 @@
-"""The address of a container engine."""
+"""The endpoint of a container engine: its kind, address, API version and TLS settings."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit
 
 import attrs
 
+from imgload.core.errors import EngineUnreachable
+
 if TYPE_CHECKING:
-    from imgload.engines.tls import Tls
+    import ssl
 
 
 EngineKind = Literal["docker", "podman"]
@@ -21,47 +24,78 @@ class Tunnel(Protocol):
 
     @property
     def url(self) -> str:
-        """Return the socket's address; connects again after the connection was lost."""
+        """Return the socket's address; reconnect if the connection was lost."""
 
     def open(self) -> str:
         """Return the socket's address, also after `close`."""
 
-    def close(self) -> None:
-        """End the connection."""
+    def close(self) -> None: ...
+
+
+@attrs.frozen
+class Tls:
+    """The files for a TLS connection: certificate authorities, and the client's certificate."""
+
+    ca: Path | None = None
+    """None for the system's authorities."""
+    cert: Path | None = None
+    key: Path | None = None
+    verify: bool = True
+    """Whether to verify the engine's certificate."""
+
+    @classmethod
+    def in_folder(cls, folder: Path, *, verify: bool) -> Tls:
+        """Return the settings with those of Docker's three files that exist in a folder."""
+        paths = (folder / name for name in ("ca.pem", "cert.pem", "key.pem"))
+        ca, cert, key = (path if path.exists() else None for path in paths)
+        return cls(ca, cert, key, verify)
+
+    def context(self) -> ssl.SSLContext:
+        """Read the files; EngineUnreachable if one cannot be used.
+
+        Python from 3.13 on has stricter requirements for certificates than Go. They are turned
+        off: Docker's own instructions create certificates that violate them.
+        """
+        import ssl  # noqa: PLC0415 - start-up
+
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.cert and self.key:
+                context.load_cert_chain(self.cert, self.key)
+        except (OSError, ValueError) as error:
+            files = ", ".join(str(path) for path in (self.ca, self.cert, self.key) if path)
+            raise EngineUnreachable(
+                f"the TLS files cannot be used ({files}): {error}",
+                hint="check that they are readable PEM files that belong together",
+            ) from error
+        context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
 
 
 @attrs.frozen
 class Endpoint:
-    """Where an engine answers.
-
-    Args:
-        kind: which engine it is, as its own ping says.
-        url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``.
-        origin: where the address was found, for messages.
-        version: of the engine's own API, where its ping told it.
-        tls: how to speak TLS to it; None for not at all.
-        tunnel: the way to it through ssh; None for none.
-
-    """
+    """The endpoint of an engine."""
 
     kind: EngineKind
     url: str
+    """``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``."""
     origin: str = attrs.field(default="", eq=False)
+    """The variable, settings file or product that the address comes from, for messages."""
     version: str = attrs.field(default="", eq=False)
+    """Of the engine's API, according to its ping; empty if unknown."""
     tls: Tls | None = attrs.field(default=None, eq=False, repr=False)
     tunnel: Tunnel | None = attrs.field(default=None, eq=False, repr=False)
 
     @property
     def local(self) -> bool:
-        """Whether the address is on this machine: a socket's path, or TCP on loopback.
-
-        A relay or a VM may stand behind it all the same.
-        """
+        """Whether the address is a socket or a loopback port, which may lead to a relay or VM."""
         parts = urlsplit(self.url)
         if parts.scheme == "unix":
             return True
-        host = parts.hostname or ""
-        return parts.scheme == "tcp" and _LOOPBACK.fullmatch(host) is not None
+        return parts.scheme == "tcp" and _LOOPBACK.fullmatch(parts.hostname or "") is not None
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.url}"

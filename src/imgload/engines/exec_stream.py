@@ -1,8 +1,8 @@
-"""The connection of an ``exec`` with standard input: one socket, both ways.
+"""The connection of an ``exec`` with standard input: one socket for both directions.
 
-Both engines answer an exec start with the bare connection: what is written is the command's
-standard input, what is read comes in frames of an eight-byte header (stream, three zero bytes,
-length) and a payload, for stdout (1) and stderr (2) (Docker Engine API, ContainerAttach).
+Both engines answer an exec start with the bare connection. imgload writes the command's standard
+input to it, and reads frames: a header of eight bytes (stream, three zero bytes, length) and a
+payload for stdout (1) or stderr (2) (Docker Engine API, ContainerAttach).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from imgload.engines.base import Chunk
 from imgload.engines.http import Answer
 
 STALL_SECONDS = 120
-"""How long a command may take for one chunk, 1 MiB, of its standard input."""
+"""The limit for sending one chunk, 1 MiB, of standard input."""
 SILENT_SECONDS = 120.0
+"""The longest silence of a command without input."""
 UNPACK_SECONDS = 600.0
-"""How long a command may say nothing: one without input, and one that got all of its input."""
 UNPACK_BYTES = 2 << 20
-"""For each of so many bytes of its input it has a second more: a slow disk unpacks that much."""
-_SEND = 256 << 10
+"""The longest silence after all input, and the bytes that extend it by a second: a slow disk."""
+_SEND_BYTES = 256 << 10
 _SEND_SECONDS = 1
-"""Bytes of one system call, and how long it may wait, so that the time can be looked at."""
+"""The bytes and the limit of one system call, so that the deadline is checked in between."""
 _FRAME = struct.Struct(">BxxxL")
 _MAX_FRAME = 16 << 20
 _STDERR = 2
@@ -40,90 +40,79 @@ _KEPT_STDERR = 64 << 10
 
 
 @attrs.define
-class Attached:
-    """A running command's socket and buffered reader."""
+class ExecStream:
+    """The socket of a running command, and a buffered reader of it."""
 
     _socket: socket.socket
     _reader: Any
     _answer: Any
     stdout: bytearray = attrs.field(factory=bytearray)
     stderr: bytearray = attrs.field(factory=bytearray)
-    _sent: bool = False
-    _taken: int = 0
+    _sent: int = 0
     _ended: bool = False
     _error: Exception | None = None
 
     @classmethod
-    def take_over(cls, answer: Answer) -> Attached:
-        """Take the connection of an answer whose headers were read."""
+    def take_over(cls, answer: Answer) -> ExecStream:
+        """Take over the connection of an answer after its headers."""
         return cls(*answer.take_over(), answer)
 
     def communicate(self, stdin: Iterable[Chunk] | None) -> bool:
-        """Feed `stdin` and collect the output until the command ends.
-
-        Returns:
-            whether all of `stdin` was sent; not so when the command, or the connection, ended
-            before.
-
-        """
-        self._feed_while_reading(stdin)
-        if self._error:
-            raise self._error
-        return self._sent
-
-    def close(self) -> None:
-        """Drop the connection; a command that still reads sees its input end."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._answer.close()
-
-    def _feed_while_reading(self, stdin: Iterable[Chunk] | None) -> None:
+        """Send `stdin` and collect output until the command ends; return whether all was sent."""
         reader = threading.Thread(target=self._read_to_end, name="exec-output", daemon=True)
         reader.start()
         try:
-            if stdin is None:
-                self._sent = True
-            else:
-                self._send(stdin)
-            unpack = UNPACK_SECONDS + self._taken / UNPACK_BYTES
+            complete = stdin is None or self._send(stdin)
+            unpack = UNPACK_SECONDS + self._sent / UNPACK_BYTES
             self._await(reader, SILENT_SECONDS if stdin is None else unpack)
         except BaseException:
             self.close()
             reader.join()
             raise
+        if self._error:
+            raise self._error
+        return complete
+
+    def close(self) -> None:
+        """Drop the connection; a command that still reads gets the end of its input."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._answer.close()
 
     def _await(self, reader: threading.Thread, seconds: float) -> None:
-        """Wait for the command's end, and no longer than it is silent."""
-        heard, since = 0, time.monotonic()
+        """Wait for the command's end; NodeStalled if it prints nothing for too long."""
+        received, since = 0, time.monotonic()
         while reader.is_alive():
             reader.join(min(seconds, 1.0))
-            if heard != len(self.stdout) + len(self.stderr):
-                heard, since = len(self.stdout) + len(self.stderr), time.monotonic()
+            if received != len(self.stdout) + len(self.stderr):
+                received, since = len(self.stdout) + len(self.stderr), time.monotonic()
             elif time.monotonic() - since > seconds:
                 raise NodeStalled(f"a command in the node said nothing for {seconds:.0f} seconds")
 
-    def _send(self, stdin: Iterable[Chunk]) -> None:
-        _limit_send(self._socket)
+    def _send(self, stdin: Iterable[Chunk]) -> bool:
+        if sys.platform != "win32":  # limit a send, but not a read
+            limit = struct.pack("@ll", _SEND_SECONDS, 0)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         for chunk in stdin:
             if self._ended:
-                return
+                return False
             try:
                 _send_all(self._socket, chunk)
-                self._taken += len(chunk)
+                self._sent += len(chunk)
             except OSError as error:
-                if self._ended or self._await_end():
-                    return
+                if self._await_end():
+                    return False
                 raise EngineFailed(f"the connection broke while sending: {error}") from error
-        self._sent = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
+        return True
 
     def _await_end(self) -> bool:
-        """Whether the command had ended: its last words may still be on the way."""
+        """Whether the command has ended, waiting for output that is still on the way."""
         for _ in range(20):
             if self._ended:
-                return True
-            threading.Event().wait(0.05)
+                break
+            time.sleep(0.05)
         return self._ended
 
     def _read_to_end(self) -> None:
@@ -137,19 +126,18 @@ class Attached:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
-        while head := self._exactly(_FRAME.size, may_end=True):
+        while head := self._read_exactly(_FRAME.size, may_end=True):
             stream, length = _FRAME.unpack(head)
             if length > _MAX_FRAME:
-                raise EngineFailed(f"the engine announces {length} bytes of output at once")
-            payload = self._exactly(length)
+                raise EngineFailed(f"the engine announces {length} bytes of output in one frame")
             target = self.stderr if stream == _STDERR else self.stdout
-            target += payload
+            target += self._read_exactly(length)
             if len(self.stdout) > MAX_STDOUT:
                 raise EngineFailed(f"a command printed more than {MAX_STDOUT} bytes")
             if len(self.stderr) > 2 * _KEPT_STDERR:
                 del self.stderr[:-_KEPT_STDERR]
 
-    def _exactly(self, size: int, *, may_end: bool = False) -> bytes:
+    def _read_exactly(self, size: int, *, may_end: bool = False) -> bytes:
         try:
             data: bytes = self._reader.read(size)
         except ConnectionResetError as error:
@@ -164,23 +152,16 @@ class Attached:
 
 
 def _send_all(sock: socket.socket, chunk: Chunk) -> None:
-    """Send a chunk.
+    """Send a chunk; NodeStalled if the whole chunk takes too long.
 
-    All nodes wait for the slowest, so that the time is for the whole chunk: a socket that has
-    stalled still takes a little now and then, into its buffers.
+    All nodes wait for the slowest. A stalled socket still accepts a few bytes now and then, so the
+    limit is for the chunk and not for one system call.
     """
-    left, deadline = memoryview(chunk), time.monotonic() + STALL_SECONDS
-    while left:
+    rest, deadline = memoryview(chunk), time.monotonic() + STALL_SECONDS
+    while rest:
         with contextlib.suppress(BlockingIOError, TimeoutError):
-            left = left[sock.send(left[:_SEND]) :]
-        if left and time.monotonic() > deadline:
+            rest = rest[sock.send(rest[:_SEND_BYTES]) :]
+        if rest and time.monotonic() > deadline:
             raise NodeStalled(
-                f"the node took nothing, or hardly anything, for {STALL_SECONDS} seconds"
+                f"the node took nothing for {STALL_SECONDS} seconds, or hardly anything"
             )
-
-
-def _limit_send(sock: socket.socket) -> None:
-    """Let a send fail after a moment, without a time limit on reading."""
-    if sys.platform != "win32":
-        limit = struct.pack("@ll", _SEND_SECONDS, 0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -1,7 +1,7 @@
-"""HTTP to an engine, over its socket: a connection for each request, and bodies as streams.
+"""HTTP over an engine's socket: one connection for each request, and bodies as streams.
 
-The SDKs speak HTTP through requests, whose import alone takes longer than a survey of a node. They
-are used where they do more than that: `imgload.engines.sdk`.
+The SDKs use requests, whose import takes longer than a survey of a node. They are used for ``ssh://``
+only: `imgload.engines.sdk`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode, urlsplit
@@ -25,31 +24,29 @@ if TYPE_CHECKING:
 
 CONTROL_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
-"""How long a connection may take to come about."""
 STREAM_SECONDS = 600.0
-"""How long a stream may stay silent; Docker 20.10 spools a whole save before its first byte."""
+"""The longest silence of a stream; Docker 20.10 spools a whole save before its first byte."""
 LOOK_UP_SECONDS = 10.0
-"""How long an engine may take to ask this process for something; others may hold it up."""
+"""The longest query of an engine to this process; other requests may delay it."""
 _SPOOLED_A_SECOND = 20 << 20
-"""Bytes, at least; what is spooled has that much longer."""
+"""Bytes; a save may be silent for that much longer."""
 _BUFFER = 256 << 10
-_MOST_JSON = 64 << 20
-_PORT = 2375
-_TLS_PORT = 2376
+_MAX_JSON = 64 << 20
+Params = Sequence[tuple[str, str]]
 
 
 def save_seconds(size: int) -> float:
-    """Return how long a save of so many bytes may stay silent."""
+    """Return the longest silence of a save of so many bytes."""
     return STREAM_SECONDS + size / _SPOOLED_A_SECOND
 
 
 @attrs.frozen
 class Request:
-    """A request; `seconds` without a byte end it, None waits for ever."""
+    """An HTTP request; `seconds` is the longest silence, None for no limit."""
 
     method: str
     path: str
-    params: Mapping[str, str] | Sequence[tuple[str, str]] = ()
+    params: Mapping[str, str] | Params = ()
     json: Any = None
     stream: Iterable[Chunk] | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict)
@@ -57,76 +54,17 @@ class Request:
 
     @property
     def target(self) -> str:
-        """The path with its parameters."""
         return f"{self.path}?{urlencode(self.params)}" if self.params else self.path
 
     @property
     def body(self) -> bytes | Iterator[bytes] | None:
-        """What is sent: the stream, or the JSON document, or nothing."""
         if self.stream is not None:
             return (bytes(chunk) for chunk in self.stream if chunk)
         return json.dumps(self.json).encode() if self.json is not None else None
 
 
-class Answer(ABC):
-    """A response whose headers were read; `date` is empty where the engine does not state it."""
-
-    status: int
-    date: str
-
-    @abstractmethod
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the body; OSError when it is cut off."""
-
-    @abstractmethod
-    def lines(self) -> Iterator[bytes]:
-        """Yield the body line by line."""
-
-    @abstractmethod
-    def take_over(self) -> tuple[socket.socket, Any]:
-        """Return the bare connection: the socket, and the reader that has what came already."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Drop the connection."""
-
-    def read(self) -> bytes:
-        """Return the whole of a document.
-
-        Raises:
-            EngineFailed: when it is absurdly long.
-
-        """
-        data = bytearray()
-        for chunk in self.chunks():
-            data += chunk
-            if len(data) > _MOST_JSON:
-                raise EngineFailed(f"the engine's answer is longer than {_MOST_JSON} bytes")
-        return bytes(data)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class Wire(ABC):
-    """The way to an engine; may be used by several threads at once."""
-
-    version: str
-
-    @abstractmethod
-    def send(self, request: Request) -> Answer:
-        """Send a request and read the response's headers; OSError when nobody answers."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of what is kept open."""
-
-
 class _Response(http.client.HTTPResponse):
-    """A response with a reader large enough for streams."""
+    """A response with a read buffer large enough for streams."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -136,12 +74,7 @@ class _Response(http.client.HTTPResponse):
 class Connection(http.client.HTTPConnection):
     """A connection to ``unix:///path`` or ``tcp://host:port``.
 
-    Args:
-        url: the address.
-        seconds: without a byte end it; None waits for ever.
-        tls: how to speak TLS; None for not at all.
-        patience: seconds for the connection to come about.
-
+    `seconds` is the longest silence, None for no limit; `patience` the limit for connecting.
     """
 
     response_class = _Response
@@ -157,11 +90,10 @@ class Connection(http.client.HTTPConnection):
         self._path = (parts.netloc + parts.path) if parts.scheme == "unix" else None
         self._tls, self._seconds = tls, seconds
         host = "localhost" if self._path else parts.hostname or "localhost"
-        port = None if self._path else parts.port or (_TLS_PORT if tls else _PORT)
+        port = None if self._path else parts.port or (2376 if tls else 2375)
         super().__init__(host, port, timeout=patience)
 
     def connect(self) -> None:
-        """Connect, to a socket's path as well, and over TLS."""
         if self._path is None:
             super().connect()
         else:
@@ -173,21 +105,64 @@ class Connection(http.client.HTTPConnection):
         self.sock.settimeout(self._seconds)
 
 
-@attrs.frozen
-class SocketWire(Wire):
-    """An engine on a unix socket, or on TCP, with TLS or without."""
+class Answer:
+    """A response after its headers, on a connection of its own."""
 
-    endpoint: Endpoint
-    version: str
-    _tls: ssl.SSLContext | None = attrs.field(init=False)
+    def __init__(self, connection: Any, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.date = response.headers.get("Date", "")
+        self._connection = connection
+        self._response = response
 
-    @_tls.default
-    def _read_tls(self) -> ssl.SSLContext | None:
-        return self.endpoint.tls.context() if self.endpoint.tls else None
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body in chunks; ConnectionError if it ends early."""
+        while chunk := self._response.read(CHUNK):
+            yield chunk
+        if self._response.length:  # http.client treats it as the end
+            raise ConnectionError(f"cut off {self._response.length} bytes before the end")
+
+    def lines(self) -> Iterator[bytes]:
+        while line := self._response.readline(CHUNK):
+            yield line
+
+    def read(self) -> bytes:
+        """Return the whole body of a document; EngineFailed if it is too long."""
+        data = bytearray()
+        for chunk in self.chunks():
+            data += chunk
+            if len(data) > _MAX_JSON:
+                raise EngineFailed(f"the engine's answer is longer than {_MAX_JSON} bytes")
+        return bytes(data)
+
+    def take_over(self) -> tuple[socket.socket, Any]:
+        """Return the bare connection: its socket, and the reader with the data received so far."""
+        reader: Any = self._response.fp
+        sock: socket.socket = reader.raw._sock  # noqa: SLF001 - `connection` may have closed its own
+        sock.settimeout(None)
+        return sock, reader
+
+    def close(self) -> None:
+        self._response.close()
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Wire:
+    """An HTTP client for one engine on a unix socket or a TCP port; thread-safe."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._url = endpoint.url
+        self._tls = endpoint.tls.context() if endpoint.tls else None
+        self.version = endpoint.version
 
     def send(self, request: Request) -> Answer:
-        """Open a connection for the one request."""
-        connection = Connection(self.endpoint.url, request.seconds, self._tls, CONNECT_SECONDS)
+        """Send a request and read the headers of the response; OSError if the engine is gone."""
+        connection = Connection(self._url, request.seconds, self._tls)
         headers = {"Host": "localhost", "Connection": "close", **request.headers}
         if request.json is not None:
             headers["Content-Type"] = "application/json"
@@ -198,44 +173,10 @@ class SocketWire(Wire):
             connection.request(
                 request.method, request.target, request.body, headers, encode_chunked=chunked
             )
-            return SocketAnswer(connection, connection.getresponse())
+            return Answer(connection, connection.getresponse())
         except BaseException:
             connection.close()
             raise
 
     def close(self) -> None:
-        """Nothing is kept open."""
-
-
-class SocketAnswer(Answer):
-    """A response on a connection of its own."""
-
-    def __init__(self, connection: Connection, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.date = response.headers.get("Date", "")
-        self._connection = connection
-        self._response = response
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the body in pieces of at most 1 MiB."""
-        while chunk := self._response.read(CHUNK):
-            yield chunk
-        if self._response.length:  # http.client takes this for the end
-            raise ConnectionError(f"cut off {self._response.length} bytes before the end")
-
-    def lines(self) -> Iterator[bytes]:
-        """Yield the body's lines as they come."""
-        while line := self._response.readline(CHUNK):
-            yield line
-
-    def take_over(self) -> tuple[socket.socket, Any]:
-        """Return socket and reader; the socket no longer times out."""
-        reader: Any = self._response.fp
-        sock: socket.socket = reader.raw._sock  # noqa: SLF001 - it may be closed in `connection`
-        sock.settimeout(None)
-        return sock, reader
-
-    def close(self) -> None:
-        """Close the socket, too."""
-        self._response.close()
-        self._connection.close()
+        """Close the connections that are kept for further requests."""

@@ -1,184 +1,238 @@
-"""What the two engines' HTTP interfaces have in common: containers, and commands in them."""
+"""The common part of the engines' HTTP APIs: images, events, containers and exec."""
 
 from __future__ import annotations
 
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from re import Pattern
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import attrs
 
-from imgload.core.errors import ArchiveInvalid, EngineError, EngineFailed
-from imgload.engines.base import Chunk, Container, Engine, EventsOpened, ExecResult, ImageEvent
-from imgload.engines.endpoint import Endpoint
-from imgload.engines.exec_stream import Attached
-from imgload.engines.http import STREAM_SECONDS, Answer, Request, SocketWire, Wire
-from imgload.engines.temporary_tags import Leftover, is_ours, stale
-from imgload.engines.translate import (
-    WRONG_SHAPE,
-    refuse_bad_answer,
-    timed_out,
-    translated,
-    understood,
+from imgload.core.errors import EngineError, EngineFailed
+from imgload.engines.base import (
+    Chunk,
+    Container,
+    Engine,
+    EngineImage,
+    EventsOpened,
+    ExecResult,
+    ImageEvent,
 )
+from imgload.engines.endpoint import Endpoint
+from imgload.engines.exec_stream import ExecStream
+from imgload.engines.http import STREAM_SECONDS, Answer, Params, Request, Wire, save_seconds
+from imgload.engines.temporary_tags import Leftover, is_ours, stale
+from imgload.engines.translate import WRONG_SHAPE, checked, map_errors, raise_for_status, timed_out
 from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
 
 NOT_FOUND = 404
-_UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 _SETTLE_SECONDS = 10.0
 _QUIET_SECONDS = 30.0
 """Without an event for this long, the stream is opened again: the connection may be dead."""
 _SECOND = 10**9
-_EARLIER = 10**6
-"""Podman reads a time as a floating-point number, which rounds it by up to a microsecond."""
+_MARGIN = 10**6
+"""Podman parses a time as a floating-point number, which rounds it by up to a microsecond."""
 
 
 class RestEngine(Engine):
-    """An engine that is spoken to over HTTP; both answer Docker's container requests."""
+    """An engine with an HTTP API; both engines support Docker's container requests."""
 
-    @understood
+    api: ClassVar[str]
+    """The path of the API below its version."""
+    save_path: ClassVar[str]
+    event_filters: ClassVar[Mapping[str, Sequence[str]]]
+    """The events that report new or tagged images."""
+    temporary_names: ClassVar[Pattern[str]]
+    """The names that a push creates in the engine."""
+
+    @checked
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        with translated(endpoint, "connecting"):
-            self._wire = open_wire(endpoint)
-
-    @property
-    @abstractmethod
-    def root(self) -> str:
-        """The path before every request's own."""
+        with map_errors(endpoint, "connecting"):
+            self._wire = _open_wire(endpoint)
 
     def close(self) -> None:
         self._wire.close()
 
     def ask(self, method: str, path: str, doing: str, **options: Any) -> Answer:
-        """Send a request and return the answer; an error in it is raised."""
+        """Send a request; EngineFailed if the answer is an error."""
         answer = self._send(method, path, **options)
-        refuse_bad_answer(answer, self.endpoint, doing)
+        raise_for_status(answer, self.endpoint, doing)
         return answer
 
     def document(self, method: str, path: str, doing: str, **options: Any) -> Any:
-        """Return the JSON document that answers a request."""
-        with translated(self.endpoint, doing), self.ask(method, path, doing, **options) as answer:
+        """Send a request and return the JSON document of the answer."""
+        with map_errors(self.endpoint, doing), self.ask(method, path, doing, **options) as answer:
             return parsed(answer.read())
 
-    def found(self, path: str, doing: str, **options: Any) -> Any:
-        """Return the JSON document at a path, or None where there is nothing."""
-        with translated(self.endpoint, doing), self._send("GET", path, **options) as answer:
+    def get_or_none(self, path: str, doing: str, **options: Any) -> Any:
+        """Return the JSON document at a path, or None if the engine answers "not found"."""
+        with map_errors(self.endpoint, doing), self._send("GET", path, **options) as answer:
             if answer.status == NOT_FOUND:
                 return None
-            refuse_bad_answer(answer, self.endpoint, doing)
+            raise_for_status(answer, self.endpoint, doing)
             return parsed(answer.read())
 
     def _send(self, method: str, path: str, **options: Any) -> Answer:
-        return self._wire.send(Request(method, f"{self.root}{quote(path, safe='/:@')}", **options))
+        path = f"/v{self._wire.version}{self.api}{quote(path, safe='/:@')}"
+        return self._wire.send(Request(method, path, **options))
 
-    @understood
+    @checked
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
         params = {"filters": json.dumps({"reference": list(references)})} if references else {}
-        found = self.document("GET", "/images/json", "listing images", params=params)
+        images = self.document("GET", "/images/json", "listing images", params=params)
         return {
             name: Digest.from_engine_id(image.get("Id") or "")
-            for image in found or ()
+            for image in images or ()
             for name in tags_of(image)
         }
 
-    @understood
-    def _layer_sizes(self, path: str) -> list[int]:
-        """Return the bytes of the steps of a history that made a layer."""
-        steps = self.document("GET", path, "reading an image's history")
+    @checked
+    def _layer_sizes(self, image: str) -> list[int]:
+        doing = "reading an image's history"
+        steps = self.document("GET", f"/images/{image}/history", doing)
         return [int(step["Size"]) for step in reversed(steps or ()) if step.get("Size")]
+
+    @contextmanager
+    def save(
+        self, images: Sequence[str], platform: Platform | None, size: int = 0
+    ) -> Iterator[Iterator[bytes]]:
+        doing = f"saving {', '.join(images)}"
+
+        def get(params: Params) -> Answer:
+            seconds = save_seconds(size)
+            return self.ask("GET", self.save_path, doing, params=params, seconds=seconds)
+
+        with map_errors(self.endpoint, doing):
+            answer = self._request_save(images, platform, get)
+        with answer:
+            yield self._body(answer)
+
+    @abstractmethod
+    def _request_save(
+        self, images: Sequence[str], platform: Platform | None, get: Callable[[Params], Answer]
+    ) -> Answer: ...
+
+    def _body(self, answer: Answer) -> Iterator[bytes]:
+        with map_errors(self.endpoint, "reading the saved image"):
+            yield from answer.chunks()
+
+    def _push(self, path: str, doing: str, **options: Any) -> None:
+        """Send a request and read its progress to the end; an error is one of the lines."""
+        with map_errors(self.endpoint, doing), self.ask("POST", path, doing, **options) as answer:
+            for line in answer.lines():
+                event = parsed(line) if line.startswith(b"{") else {}
+                if event.get("error"):
+                    raise EngineFailed(f"{self.endpoint}: pushing failed: {event['error']}")
 
     def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
         doing = "listening to its events"
         params = {"filters": json.dumps(self.event_filters)}
+        opened = None
         if since is not None:
-            seconds, rest = divmod(max(0, since - _EARLIER), _SECOND)
+            seconds, rest = divmod(max(0, since - _MARGIN), _SECOND)
             params["since"] = f"{seconds}.{rest:09d}"
         with (
-            translated(self.endpoint, doing),
+            map_errors(self.endpoint, doing),
             self.ask("GET", "/events", doing, params=params, seconds=_QUIET_SECONDS) as answer,
         ):
-            yield EventsOpened(_engine_time(answer))
-            yield from self._events_in(answer)
+            with suppress(ValueError, TypeError, OverflowError):
+                opened = int(parsedate_to_datetime(answer.date).timestamp()) * _SECOND
+            yield EventsOpened(opened)
+            try:
+                for line in answer.lines():
+                    event = self._parse_event(line) if line.strip() else None
+                    if event:
+                        yield event
+            except Exception as error:
+                if not timed_out(error):
+                    raise
 
-    def _events_in(self, answer: Answer) -> Iterator[ImageEvent]:
-        """Yield the events of a stream, until it ends or none comes for too long."""
+    def _parse_event(self, line: bytes) -> ImageEvent | None:
+        """Return an event, an empty one if its line is invalid; None for one of our own pushes."""
         try:
-            for line in answer.lines():
-                event = self._event(line) if line.strip() else None
-                if event:
-                    yield event
-        except Exception as error:
-            if not timed_out(error):
-                raise
-
-    def _event(self, line: bytes) -> ImageEvent | None:
-        """Understand an event; an empty one if that fails, None if a push of ours caused it."""
-        try:
-            told = parsed(line)
-            event = attrs.evolve(self.event(told), at=_event_time(told))
+            document = parsed(line)
+            at = document.get("timeNano")
+            at = at if isinstance(at, int) and at > 0 else None
+            event = attrs.evolve(self.event(document), at=at)
             return None if is_ours(event.name) else event
         except (*WRONG_SHAPE, EngineFailed):
             return ImageEvent()
 
-    @property
     @abstractmethod
-    def event_filters(self) -> Mapping[str, Sequence[str]]:
-        """What of the engine's events is about images that are new or got a name."""
+    def event(self, document: dict[str, Any]) -> ImageEvent:
+        """Parse an event; it may raise any of WRONG_SHAPE."""
 
-    @abstractmethod
-    def event(self, told: dict[str, Any]) -> ImageEvent:
-        """Understand an event; any error in it is caught."""
+    @checked
+    def containers(self, label: str) -> list[Container]:
+        params = {"all": "true", "filters": json.dumps({"label": [label]})}
+        documents = self.document("GET", "/containers/json", "listing containers", params=params)
+        return [
+            _container(c, c["Names"][0], c["State"], c.get("Labels"))
+            for c in documents or ()
+            if c.get("Names")
+        ]
+
+    @checked
+    def container(self, name: str) -> Container | None:
+        document = self.get_or_none(f"/containers/{name}/json", f"inspecting the container {name}")
+        if document is None:
+            return None
+        state, labels = document["State"]["Status"], document["Config"].get("Labels")
+        return _container(document, document["Name"], state, labels)
 
     def exec(
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
     ) -> ExecResult:
         doing = f"running {argv[0]} in {container[:12]}"
-        with translated(self.endpoint, doing):
-            spec = {
-                "Cmd": list(argv),
-                "AttachStdin": stdin is not None,
-                "AttachStdout": True,
-                "AttachStderr": True,
-                "Tty": False,
-            }
-            path = f"/containers/{container}/exec"
-            exec_id = self._exec_id(self.document("POST", path, doing, json=spec))
-            attached = self._start(exec_id, doing)
+        with map_errors(self.endpoint, doing):
+            exec_id = self._create_exec(
+                container, doing, Cmd=[*argv], AttachStdin=stdin is not None
+            )
+            answer = self.ask(
+                "POST",
+                f"/exec/{exec_id}/start",
+                doing,
+                json={"Detach": False, "Tty": False},
+                headers={"Connection": "Upgrade", "Upgrade": "tcp"},
+            )
+            stream = ExecStream.take_over(answer)
             try:
-                complete = attached.communicate(stdin)
+                complete = stream.communicate(stdin)
             finally:
-                attached.close()
+                stream.close()
             status = self._exit_status(exec_id, complete=complete)
-        return ExecResult(status, bytes(attached.stdout), bytes(attached.stderr), complete)
+        return ExecResult(status, bytes(stream.stdout), bytes(stream.stderr), complete)
 
-    @understood
-    def _exec_id(self, created: Any) -> str:
-        return text(created["Id"])
+    def _info(self) -> Any:
+        return self.document("GET", "/info", "reading the engine's information")
 
-    def _start(self, exec_id: str, doing: str) -> Attached:
-        answer = self.ask(
-            "POST",
-            f"/exec/{exec_id}/start",
-            doing,
-            json={"Detach": False, "Tty": False},
-            headers=_UPGRADE,
-        )
-        return Attached.take_over(answer)
+    @checked
+    def _create_exec(self, /, container: str, doing: str, **spec: Any) -> str:
+        spec |= {"AttachStdout": True, "AttachStderr": True, "Tty": False}
+        created = self.document("POST", f"/containers/{container}/exec", doing, json=spec)
+        return _text(created["Id"])
 
     def _exit_status(self, exec_id: str, *, complete: bool) -> int:
-        """Return a command's exit status, once the engine says that it ended.
+        """Return a command's exit status once the engine reports its end.
 
-        Exit status 0 is not believed when not all input was sent: a dropped connection looks to
-        the command like the end of its input.
+        Exit status 0 is not trusted if not all input was sent: a command cannot distinguish a
+        dropped connection from the end of its input.
         """
+        path, doing = f"/exec/{exec_id}/json", "reading a command's exit status"
         deadline = time.monotonic() + _SETTLE_SECONDS
-        while (state := self._exec_state(exec_id)).get("Running") and time.monotonic() < deadline:
+        while True:
+            state = self.document("GET", path, doing)
+            state = state if isinstance(state, dict) else {}
+            if not state.get("Running") or time.monotonic() >= deadline:
+                break
             time.sleep(0.01)
         status = state.get("ExitCode")
         if state.get("Running") or not isinstance(status, int):
@@ -187,40 +241,17 @@ class RestEngine(Engine):
             raise EngineFailed("the connection to a command broke before all was sent")
         return status
 
-    def _exec_state(self, exec_id: str) -> dict[str, Any]:
-        state = self.document("GET", f"/exec/{exec_id}/json", "asking how a command ended")
-        return state if isinstance(state, dict) else {}
-
     def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
-        doing = f"copying into {container[:12]}"
-        with translated(self.endpoint, doing):
-            self.ask(
-                "PUT",
-                f"/containers/{container}/archive",
-                doing,
-                params={"path": folder},
-                stream=archive,
-                seconds=STREAM_SECONDS,
-            ).close()
-
-    def _body(self, answer: Answer) -> Iterator[bytes]:
-        """Yield a stream's chunks; one that is cut off raises EngineFailed."""
-        with translated(self.endpoint, "reading the saved image"):
-            yield from answer.chunks()
-
-    @property
-    @abstractmethod
-    def temporary_names(self) -> Pattern[str]:
-        """What the names look like that a run makes in the engine and takes away again."""
+        path, doing = f"/containers/{container}/archive", f"copying into {container[:12]}"
+        with map_errors(self.endpoint, doing):
+            options = {"params": {"path": folder}, "stream": archive, "seconds": STREAM_SECONDS}
+            self.ask("PUT", path, doing, **options).close()
 
     @abstractmethod
     def remove_temporary(self, name: str, image: str) -> bool:
-        """Take such a name away, and no image with it; return whether the engine had it.
+        """Remove a temporary name but no image; return whether the engine had it.
 
-        Args:
-            name: as it was noted.
-            image: the engine's ID of the image that got it; empty if that was not noted.
-
+        `image` is the engine's own ID of the image that got the name; empty if not noted.
         """
 
     def tidy(self) -> None:
@@ -231,68 +262,57 @@ class RestEngine(Engine):
                 left.note.leave()
 
     def _take_back(self, left: Leftover) -> None:
-        """Take a name away; where that fails, the next run does, and no load fails for it."""
+        """Remove a temporary name; no load fails if that fails, and the next run tries again."""
         try:
-            was_here = self.remove_temporary(left.name, left.image)
+            done = self.remove_temporary(left.name, left.image) or left.here
         except EngineError:
-            left.note.leave()
+            done = False
+        if done:
+            left.note.remove()
         else:
-            if was_here or left.here:
-                left.note.remove()
-            else:
-                left.note.leave()
-
-    def _until_pushed(self, answer: Answer) -> None:
-        """Read a push's progress to its end; an error is among its lines."""
-        for line in answer.lines():
-            event = parsed(line) if line.startswith(b"{") else {}
-            if event.get("error"):
-                raise EngineFailed(f"{self.endpoint}: pushing failed: {event['error']}")
+            left.note.leave()
 
 
-def tags_of(found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return an image's names, without those that a push of ours, or of another run, needs."""
-    return tuple(name for name in found.get("RepoTags") or () if not is_ours(name))
+def tags_of(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return an image's names without the temporary ones of pushes."""
+    return tuple(name for name in document.get("RepoTags") or () if not is_ours(name))
 
 
-def text(value: Any) -> str:
-    """Return a string of an answer; TypeError for anything else."""
+def read_image(document: Mapping[str, Any]) -> EngineImage:
+    """Return an image whose ID in the engine is its image ID."""
+    image_id = Digest.from_engine_id(document["Id"])
+    os, architecture, variant = map(document.get, ("Os", "Architecture", "Variant"))
+    return EngineImage(
+        target=image_id,
+        image_id=image_id,
+        names=tags_of(document),
+        platform=Platform.of(os or "linux", architecture or "", variant or ""),
+        diff_ids=tuple(map(Digest.parse, (document.get("RootFS") or {}).get("Layers") or ())),
+        size=int(document.get("Size") or 0),
+    )
+
+
+def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.80} is not a string")
     return value
 
 
-def read_container(found: Mapping[str, Any], name: Any, state: Any, labels: Any) -> Container:
-    """Return a container out of an answer."""
-    pairs = dict(labels or {}).items()
-    by_key = {key: text(value) for key, value in pairs}
-    return Container(text(found["Id"]), text(name).lstrip("/"), text(state), by_key)
+def _container(document: Mapping[str, Any], name: Any, state: Any, labels: Any) -> Container:
+    by_key = {key: _text(value) for key, value in dict(labels or {}).items()}
+    return Container(_text(document["Id"]), _text(name).lstrip("/"), _text(state), by_key)
 
 
-def open_wire(endpoint: Endpoint) -> Wire:
-    """Return the way to an engine."""
+def _open_wire(endpoint: Endpoint) -> Wire:
     if endpoint.version and not endpoint.url.startswith("ssh://"):
-        return SocketWire(endpoint, endpoint.version)
+        return Wire(endpoint)
     from imgload.engines.sdk import SdkWire  # noqa: PLC0415 - start-up
 
     return SdkWire(endpoint)
 
 
-def _event_time(told: Mapping[str, Any]) -> int | None:
-    at = told.get("timeNano")
-    return at if isinstance(at, int) and at > 0 else None
-
-
-def _engine_time(answer: Answer) -> int | None:
-    """Return the time in an answer's headers, in nanoseconds; None if it has none."""
-    try:
-        return int(parsedate_to_datetime(answer.date).timestamp()) * _SECOND
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
 def parsed(data: bytes) -> Any:
-    """Return a JSON document; EngineFailed for anything else."""
+    """Parse a JSON document of an engine; EngineFailed if it is invalid."""
     from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
 
     try:
@@ -301,9 +321,6 @@ def parsed(data: bytes) -> Any:
         raise EngineFailed(f"the engine's answer is not valid JSON: {error}") from error
 
 
-def image_digest(text: str) -> Digest | None:
-    """Return the digest that an engine's image ID is, or None for any other text."""
-    try:
-        return Digest.from_engine_id(text)
-    except ArchiveInvalid:
-        return None
+def image_digest(engine_id: str) -> Digest | None:
+    """Return the digest of an engine's image ID, or None for any other text."""
+    return Digest.maybe(engine_id if ":" in engine_id else f"sha256:{engine_id}")

@@ -1,96 +1,66 @@
-"""HTTP to an engine through its SDK, where a socket will not do: ``ssh://``."""
+"""HTTP to an engine through its SDK, for endpoints that a socket cannot reach: ``ssh://``."""
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 from imgload.core.errors import EngineFailed
-from imgload.engines.base import CHUNK
 from imgload.engines.discovery.config_files import text_at
-from imgload.engines.endpoint import Endpoint, Tunnel
+from imgload.engines.endpoint import Endpoint
 from imgload.engines.http import CONTROL_SECONDS, Answer, Request, Wire
 from imgload.engines.ssh import open_tunnel
 
 
 class SdkWire(Wire):
-    """An SDK's session; it knows the addresses, and asks for the version."""
+    """The session of an SDK, which handles the address and the API version."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._open = _docker if endpoint.kind == "docker" else _podman
-        self._tunnel = endpoint.tunnel or _tunnel(endpoint)
+        if endpoint.url.startswith("ssh://") and not endpoint.tunnel:
+            endpoint = open_tunnel(endpoint)
+        self._tunnel = endpoint.tunnel
         self._url = self._tunnel.open() if self._tunnel else endpoint.url
         self._session, self._root, self.version = self._open(self._url)
         self._lock = threading.Lock()
 
     def send(self, request: Request) -> Answer:
-        """Send it over the session."""
         session, root = self._current()
+        content = {"Content-Type": "application/json"} if request.json is not None else {}
         response = session.request(
             request.method,
             f"{root}{request.path}",
             params=request.params,
             data=request.body,
-            headers=dict(request.headers)
-            | ({"Content-Type": "application/json"} if request.json is not None else {}),
+            headers={"Accept-Encoding": "identity", **request.headers, **content},
             timeout=request.seconds,
             stream=True,
             allow_redirects=False,
         )
-        return SdkAnswer(response)
+        return _SdkAnswer(response, response.raw._fp)  # noqa: SLF001 - of http.client
 
     def _current(self) -> tuple[Any, str]:
-        """Return the session, a new one when ssh had ended and was started again."""
+        """Return the session; open a new one if ssh was restarted."""
         with self._lock:
             url = self._tunnel.url if self._tunnel else self._url
             if url != self._url:
-                before = self._session
+                old = self._session
                 self._session, self._root, self.version = self._open(url)
                 self._url = url
-                before.close()
+                old.close()
             return self._session, self._root
 
     def close(self) -> None:
-        """Close the session, and the way to it."""
         self._session.close()
         if self._tunnel:
             self._tunnel.close()
 
 
-class SdkAnswer(Answer):
-    """A response of requests."""
-
-    def __init__(self, response: Any) -> None:
-        self.status = response.status_code
-        self.date = response.headers.get("Date", "")
-        self._response = response
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the body."""
-        yield from self._response.iter_content(CHUNK)
-
+class _SdkAnswer(Answer):
     def lines(self) -> Iterator[bytes]:
-        """Yield the body's lines."""
-        yield from self._response.iter_lines()
-
-    def take_over(self) -> tuple[socket.socket, Any]:
-        """Return socket and reader, where the session has a real socket."""
-        reader = self._response.raw._fp.fp  # noqa: SLF001 - no SDK offers it
-        sock = getattr(reader.raw, "_sock", None)
-        if not isinstance(sock, socket.socket):
-            raise EngineFailed("the engine's connection gives no socket to stream over")
-        return sock, reader
-
-    def close(self) -> None:
-        """Drop the connection."""
-        self._response.close()
-
-
-def _tunnel(endpoint: Endpoint) -> Tunnel | None:
-    """Return the way to an ``ssh://`` address that nobody asked before."""
-    return open_tunnel(endpoint).tunnel if endpoint.url.startswith("ssh://") else None
+        # Unlike http.client's `readline`, this raises if the connection breaks between chunks.
+        yield from self._connection.iter_lines()
 
 
 def _docker(url: str) -> tuple[Any, str, str]:
@@ -104,9 +74,7 @@ def _podman(url: str) -> tuple[Any, str, str]:
     from podman import PodmanClient  # noqa: PLC0415 - start-up
 
     client = PodmanClient(base_url=url, timeout=int(CONTROL_SECONDS))
-    api = client.api
-    root = f"http://{api.base_url.netloc}"
     version = text_at(client.version(), "ApiVersion")  # type: ignore[no-untyped-call]
     if not version:
         raise EngineFailed(f"podman at {url}: it does not report the version of its API")
-    return api, root, version
+    return client.api, f"http://{client.api.base_url.netloc}", version

@@ -1,8 +1,7 @@
-"""Names in an engine and folders on a node that a load needs for a moment, noted in files.
+"""Notes of temporary names in engines and folders on nodes: a later run removes what is left.
 
-A note is a file that its process holds locked. A note that can be locked is a dead run's: the next
-run takes the name away. Notes hold the secret name of a receiver's repository, so that only their
-owner may read them.
+A process keeps the notes of its own names locked. A note that can be locked belongs to a killed
+run. Notes contain the secret name of a receiver's repository, so only their owner may read them.
 """
 
 from __future__ import annotations
@@ -20,37 +19,37 @@ from typing import IO
 
 import attrs
 
-from imgload.core.state import state_folder, temporary_folder
+from imgload.core.state import private_folder, state_folder, temporary_folder
 
 TAG = re.compile(r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}")
-"""A tag that a push needs."""
+"""A tag for a push."""
 LIST = re.compile(r"localhost/imgload-[0-9a-f]{16}")
-"""A manifest list that is pushed."""
+"""A manifest list for a push."""
 FOLDER = re.compile(r"/var/lib/imgload-[0-9a-f]{16}")
 """A folder on a node."""
 _ANY = re.compile("|".join(kind.pattern for kind in (TAG, LIST, FOLDER)))
-_MAX_NOTE = 4096
-_MOST_ELSEWHERE = 20
-"""So many notes of other addresses one run looks at."""
-_FORGET_SECONDS = 30 * 24 * 3600.0
-"""After so long a note of an engine that was not met again is removed."""
-_UNFINISHED_SECONDS = 60.0
-"""After so long a note that was not completed is not going to be."""
+_MAX_BYTES = 4096
+_MAX_ELSEWHERE = 20
+"""The limit of notes of other addresses for one run."""
+_EXPIRY_SECONDS = 30 * 24 * 3600.0
+"""The age at which a note of an unreachable engine is removed."""
+_ABANDONED_SECONDS = 60.0
+"""The age at which a partial note belongs to a killed run."""
 
 
 @attrs.define
 class Note:
-    """A name that is to be taken away again."""
+    """The note of a temporary name."""
 
     _file: IO[bytes]
     _path: Path
 
     def leave(self) -> None:
-        """Let the next run take the name away."""
+        """Unlock the note: the next run removes the name."""
         self._file.close()
 
     def remove(self) -> None:
-        """Forget the name, which is gone."""
+        """Remove the note of a name that no longer exists."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
         if self._path.parent == _spare_folder():
@@ -61,114 +60,93 @@ class Note:
 
 @attrs.frozen
 class Leftover:
-    """A name that a dead run may have left in an engine.
-
-    Args:
-        engine: its address; or a container's ID.
-        name: a tag, a manifest list, or a folder in the container.
-        image: the engine's ID of the image that had it; empty when that was not noted.
-        here: whether it was left in the engine at the same address, on the same machine.
-        note: locked meanwhile.
-
-    """
+    """A name that a killed run may have left behind; the fields are those of `note`."""
 
     engine: str
     name: str
     image: str
     here: bool
+    """Whether the engine's address and the machine are the same as in the note."""
     note: Note
+    """The note, locked."""
 
 
 def is_ours(name: str) -> bool:
-    """Whether an image's name is one that a push needs."""
+    """Whether an image name is a temporary tag of a push."""
     return TAG.fullmatch(name) is not None
 
 
 def note(engine: str, name: str, image: str = "") -> Note | None:
-    """Note a name before it is made; None where no note can be kept.
+    """Note a name before it is created; return None if no folder is writable.
 
-    Args:
-        engine: its address; or a container's ID.
-        name: a tag, a manifest list, or a folder in the container.
-        image: the engine's ID of the image that gets the tag; empty for the others.
-
+    `engine` is an address with a tag or manifest list as `name`, or a container's ID with a folder.
+    For a tag, `image` is the engine's own ID of the image.
     """
     text = json.dumps([engine, name, image, os.uname().nodename]).encode()
     for folder in _folders():
         with suppress(OSError, ImportError):
-            _prepare(folder)
-            return _written(text, folder / f"{secrets.token_hex(8)}.json")
+            _make(folder)
+            return _write(text, folder / f"{secrets.token_hex(8)}.json")
     return None
 
 
-def _prepare(folder: Path) -> None:
-    """Make a folder for notes; in the temporary folder anybody may have made it before."""
+def _make(folder: Path) -> None:
     if folder != _spare_folder():
-        from imgload.core.files import private_folder  # noqa: PLC0415 - start-up
-
         private_folder(folder.parent)
         private_folder(folder)
         return
-    with suppress(FileExistsError):
+    with suppress(FileExistsError):  # any user may have made it
         folder.mkdir(mode=0o700)
-    now = folder.lstat()
-    if not stat.S_ISDIR(now.st_mode) or now.st_mode & 0o077 or now.st_uid != os.geteuid():
-        raise PermissionError(f"{folder} is not the user's alone")
+    status = folder.lstat()
+    is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+    if not is_private or status.st_uid != os.geteuid():
+        raise PermissionError(f"other users have access to {folder}")
 
 
-def _written(text: bytes, path: Path) -> Note:
-    """Write a note, locked before others can see it; nothing is left where there is no room."""
-    hidden = path.with_suffix(".new")
+def _write(text: bytes, path: Path) -> Note:
+    """Write a note, and lock it before other runs see it."""
+    partial = path.with_suffix(".new")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    file = os.fdopen(os.open(hidden, flags, 0o600), "r+b", buffering=0)
+    file = os.fdopen(os.open(partial, flags, 0o600), "r+b", buffering=0)
     try:
         _lock(file)
         file.write(text)
-        hidden.rename(path)
+        partial.rename(path)
     except BaseException:
-        hidden.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         file.close()
         raise
     return Note(file, path)
 
 
 def stale_folders(containers: Collection[str]) -> Iterator[Leftover]:
-    """Yield the folders that dead runs left in some containers, by ID."""
+    """Yield the folders that killed runs left in containers, which are given by ID."""
     return stale(containers, FOLDER, elsewhere=0)
 
 
 def stale(
-    engines: Collection[str], names: re.Pattern[str] = _ANY, elsewhere: int = _MOST_ELSEWHERE
+    engines: Collection[str], names: re.Pattern[str] = _ANY, elsewhere: int = _MAX_ELSEWHERE
 ) -> Iterator[Leftover]:
-    """Yield what dead runs may have left in some engines or containers.
+    """Yield the names of a pattern that killed runs may have left in engines or containers.
 
-    The same engine may have another address: what was left elsewhere is yielded last.
-
-    Args:
-        engines: their addresses; or the containers' IDs.
-        names: which names.
-        elsewhere: how many to yield, at most, of other engines.
-
+    Names at other addresses, at most `elsewhere`, come last: they may be of the same engine.
     """
-    paths = [path for folder in _folders() for path in _notes(folder)]
-    noted = [(path, _noted_engine(path)) for path in paths]
-    for path, _ in sorted(noted, key=lambda each: each[1] not in engines):
-        for left in _left(engines, names, path):
-            elsewhere -= not left.here
+    paths = [path for folder in _folders() for path in _list(folder)]
+    for path in sorted(paths, key=lambda path: _noted_engine(path) not in engines):
+        for leftover in _leftover(engines, names, path):
+            elsewhere -= not leftover.here
             if elsewhere < 0:
                 return
-            yield left
+            yield leftover
 
 
-def _noted_engine(path: Path) -> str | None:
-    """Return which engine a note names, as long as nobody has replaced the note."""
-    with suppress(OSError), _opened(path) as file:
-        note = _parsed(file.read(_MAX_NOTE))
-        return note[0] if note else None
-    return None
+def _noted_engine(path: Path) -> str:
+    with suppress(OSError), _open(path) as file:
+        return (_parse(file.read(_MAX_BYTES)) or ("",))[0]
+    return ""
 
 
-def _notes(folder: Path) -> Iterator[Path]:
+def _list(folder: Path) -> Iterator[Path]:
     with suppress(OSError):
         if folder == _spare_folder() and folder.lstat().st_uid != os.geteuid():
             return
@@ -177,42 +155,40 @@ def _notes(folder: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
-def _left(engines: Collection[str], names: re.Pattern[str], path: Path) -> Iterator[Leftover]:
-    with suppress(OSError, ImportError), _opened(path) as file:
+def _leftover(engines: Collection[str], names: re.Pattern[str], path: Path) -> Iterator[Leftover]:
+    """Yield the name of an unlocked note, or nothing; remove a note that is invalid or expired."""
+    with suppress(OSError, ImportError), _open(path) as file:
         age = time.time() - path.stat().st_mtime
-        if path.suffix == ".new" and age < _UNFINISHED_SECONDS:
+        if path.suffix == ".new" and age < _ABANDONED_SECONDS:
             return
         _lock(file)
-        found = _parsed(file.read(_MAX_NOTE)) if path.suffix == ".json" else None
-        if found is None or age > _FORGET_SECONDS:
+        fields = _parse(file.read(_MAX_BYTES)) if path.suffix == ".json" else None
+        if fields is None or age > _EXPIRY_SECONDS:
             path.unlink(missing_ok=True)
             return
-        engine, name, image, host = found
+        engine, name, image, host = fields
         if names.fullmatch(name):
             here = engine in engines and host in {"", os.uname().nodename}
             yield Leftover(engine, name, image, here, Note(file, path))
 
 
-def _opened(path: Path) -> IO[bytes]:
-    """Open a note for writing as well: NFS locks nothing else."""
+def _open(path: Path) -> IO[bytes]:
+    # NFS locks only files that are open for writing.
     return os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b")
 
 
-def _parsed(text: bytes) -> tuple[str, str, str, str] | None:
-    """Return engine, name, image and host; an older note has the first two."""
+def _parse(text: bytes) -> tuple[str, str, str, str] | None:
+    """Return engine, name, image and host; a note of an older version has the first two."""
     try:
-        engine, name, image, host = [*json.loads(text), "", ""][:4]
+        engine, name, image, host = fields = [*json.loads(text), "", ""][:4]
     except (ValueError, TypeError, RecursionError):
         return None
-    if not all(isinstance(each, str) for each in (engine, name, image, host)):
-        return None
-    if not _ANY.fullmatch(name):
-        return None
-    return engine, name, image, host
+    is_valid = all(isinstance(field, str) for field in fields) and _ANY.fullmatch(name)
+    return (engine, name, image, host) if is_valid else None
 
 
 def _lock(file: IO[bytes]) -> None:
-    """Lock a file; OSError when somebody has it."""
+    """Lock a file; OSError if another process has locked it."""
     import fcntl  # noqa: PLC0415 - not on Windows
 
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -223,5 +199,5 @@ def _folders() -> tuple[Path, Path]:
 
 
 def _spare_folder() -> Path:
-    """Return where notes are kept when the cache folder takes none."""
+    """Return the folder for notes if the cache folder is not writable."""
     return temporary_folder() / f"imgload-{os.geteuid()}"

@@ -1,7 +1,7 @@
-"""The connections' errors, told in imgload's: one place, for both engines.
+"""Map the errors of connections and SDKs to imgload's errors.
 
-Which class an SDK raises says little (both wrap urllib3's wrapping of the socket's error), so the
-chain of causes is walked for what really happened.
+The class of an SDK's error says little: both SDKs wrap urllib3's wrapping of the socket's error.
+The chain of causes has the original error.
 """
 
 from __future__ import annotations
@@ -29,103 +29,87 @@ WRONG_SHAPE = (
     *(LookupError, TypeError, AttributeError, ValueError, OverflowError),  # of a JSON document
     ArchiveInvalid,  # of a digest or a platform in it
 )
-"""What reading an answer raises when it is not what the engine's API specifies."""
+"""The errors of reading an answer that violates the engine's API."""
 _E = TypeVar("_E", bound=Engine)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def understood(method: Callable[Concatenate[_E, _P], _T]) -> Callable[Concatenate[_E, _P], _T]:
-    """Make a method raise EngineFailed where an answer is not what the engine's API specifies.
+def checked(method: Callable[Concatenate[_E, _P], _T]) -> Callable[Concatenate[_E, _P], _T]:
+    """Make a method raise EngineFailed if an answer violates the engine's API.
 
-    Only for methods that run no code of their caller's, whose errors are others.
+    The method must not run its caller's code: that code's errors would be mapped as well.
     """
 
     @wraps(method)
-    def checked(self: _E, /, *args: _P.args, **options: _P.kwargs) -> _T:
+    def wrapper(self: _E, /, *args: _P.args, **options: _P.kwargs) -> _T:
         try:
             return method(self, *args, **options)
         except WRONG_SHAPE as error:
-            from imgload.engines.discovery.hints import health  # noqa: PLC0415 - start-up
-
             why = error.message if isinstance(error, ImgloadError) else repr(error)
-            message = f"{self.endpoint}: its answer is not what its API specifies: {why}"
-            raise EngineFailed(message, hint=health(self.endpoint.kind)) from error
+            message = "its answer is not what its API specifies"
+            raise _failed(self.endpoint, f"{message}: {why}") from error
 
-    return checked
+    return wrapper
 
 
 @contextmanager
-def translated(endpoint: Endpoint, doing: str) -> Iterator[None]:
-    """Raise EngineError in place of whatever a connection or an SDK raises.
-
-    Args:
-        endpoint: the engine, for the message.
-        doing: what was being done, as "listing containers".
-
-    """
+def map_errors(endpoint: Endpoint, doing: str) -> Iterator[None]:
+    """Map the errors of a connection or SDK to EngineError; `doing` as in "listing containers"."""
     try:
         yield
     except ImgloadError:
         raise
-    except (OSError, HTTPException) as error:
-        raise engine_error(endpoint, doing, error) from error
     except Exception as error:
-        if not type(error).__module__.startswith(("docker.", "podman.", "urllib3.")):
+        of_sdk = type(error).__module__.startswith(("docker.", "podman.", "urllib3."))
+        if not of_sdk and not isinstance(error, (OSError, HTTPException)):
             raise
-        raise engine_error(endpoint, doing, error) from error
+        raise _engine_error(endpoint, doing, error) from error
 
 
-def engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> EngineError:
-    """Return the imgload error for an SDK's error."""
-    from imgload.engines.discovery.hints import health, permit, start  # noqa: PLC0415 - start-up
+def _engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> EngineError:
+    from imgload.engines.discovery.explain import permit, start  # noqa: PLC0415 - start-up
 
     causes = list(_causes(error))
     if any(isinstance(c, PermissionError) for c in causes):
-        return EngineNotPermitted(
-            f"{endpoint}: permission denied while {doing}",
-            hint=permit(endpoint.kind),
-        )
+        message = f"{endpoint}: permission denied while {doing}"
+        return EngineNotPermitted(message, hint=permit(endpoint.kind))
     if any(isinstance(c, (FileNotFoundError, ConnectionRefusedError)) for c in causes):
-        return EngineUnreachable(
-            f"{endpoint}: nobody answers while {doing}",
-            hint=start(endpoint.url),
-        )
-    what = f"{doing} failed: {_explanation(error)}"
+        message = f"{endpoint}: nobody answers while {doing}"
+        return EngineUnreachable(message, hint=start(endpoint.url))
     if timed_out(error):
-        what = f"no answer for too long while {doing}"
-    return EngineFailed(f"{endpoint}: {what}", hint=health(endpoint.kind))
+        return _failed(endpoint, f"no answer for too long while {doing}")
+    why = str(getattr(error, "explanation", None) or error).strip()[:2000]
+    if isinstance(error, IncompleteRead):
+        why = "the connection broke in the middle"
+    return _failed(endpoint, f"{doing} failed: {why}")
+
+
+def _failed(endpoint: Endpoint, message: str, *, refused: bool = False) -> EngineFailed:
+    from imgload.engines.discovery.explain import health  # noqa: PLC0415 - start-up
+
+    return EngineFailed(f"{endpoint}: {message}", hint=health(endpoint.kind), refused=refused)
 
 
 def timed_out(error: BaseException) -> bool:
-    """Whether an error is, or comes from, nothing having come for too long."""
+    """Whether a timeout is the error or one of its causes."""
     return any(isinstance(c, TimeoutError) or "Timeout" in type(c).__name__ for c in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        current = waiting.pop()
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        waiting += [current.__cause__, current.__context__]
-        waiting += [arg for arg in current.args if isinstance(arg, BaseException)]
-        reason = getattr(current, "reason", None)
-        waiting.append(reason if isinstance(reason, BaseException) else None)
+    pending: list[object] = [error]
+    while pending:
+        cause = pending.pop()
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            reason = getattr(cause, "reason", None)
+            pending += [cause.__cause__, cause.__context__, *cause.args, reason]
 
 
-def _explanation(error: BaseException) -> str:
-    if isinstance(error, IncompleteRead):
-        return "the connection broke in the middle"
-    explanation = getattr(error, "explanation", None)
-    return str(explanation or error).strip()[:2000]
-
-
-def refuse_bad_answer(answer: Answer, endpoint: Endpoint, doing: str) -> None:
-    """Raise EngineFailed with the engine's own words when an answer is an error or a redirect."""
+def raise_for_status(answer: Answer, endpoint: Endpoint, doing: str) -> None:
+    """Raise EngineFailed with the engine's own message if an answer is an error or a redirect."""
     if answer.status < HTTPStatus.MULTIPLE_CHOICES:
         return
     with answer:
@@ -137,7 +121,4 @@ def refuse_bad_answer(answer: Answer, endpoint: Endpoint, doing: str) -> None:
         text = str(body.get("message") or body.get("cause") or body)
     except (ValueError, AttributeError):
         text = data.decode(errors="replace")
-    from imgload.engines.discovery.hints import health  # noqa: PLC0415 - start-up
-
-    what = f"{endpoint}: {doing} failed: {text.strip()[:2000]}"
-    raise EngineFailed(what, hint=health(endpoint.kind), refused=True)
+    raise _failed(endpoint, f"{doing} failed: {text.strip()[:2000]}", refused=True)

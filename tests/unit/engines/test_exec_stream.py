@@ -1,4 +1,4 @@
-"""The attached connection, over a real pair of sockets."""
+"""The exec connection, over a real pair of sockets."""
 
 import socket
 import struct
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from imgload.core.errors import EngineFailed, NodeStalled
 from imgload.engines import exec_stream as module
 from imgload.engines.endpoint import Endpoint
-from imgload.engines.exec_stream import Attached
-from imgload.engines.http import Request, SocketWire
+from imgload.engines.exec_stream import ExecStream
+from imgload.engines.http import Request, Wire
 
 OUT, ERR = 1, 2
 
@@ -25,7 +25,7 @@ class Ours:
 
     def __init__(self) -> None:
         sock, self.engine = socket.socketpair()
-        self.attached = Attached(sock, sock.makefile("rb"), self)
+        self.stream = ExecStream(sock, sock.makefile("rb"), self)
         self.closed = False
         self.engine.settimeout(10)
 
@@ -60,9 +60,9 @@ def test_both_outputs_are_kept_apart(ours: Ours) -> None:
     """The frames' first byte says which is which."""
     ours.engine.sendall(frame(OUT, b"o1") + frame(ERR, b"e1") + frame(OUT, b"o2") + frame(OUT, b""))
     ours.engine.close()
-    assert ours.attached.communicate(None) is True
-    assert ours.attached.stdout == b"o1o2"
-    assert ours.attached.stderr == b"e1"
+    assert ours.stream.communicate(None) is True
+    assert ours.stream.stdout == b"o1o2"
+    assert ours.stream.stderr == b"e1"
 
 
 @given(
@@ -83,10 +83,10 @@ def test_frames_may_be_split_anywhere(frames: list[tuple[int, bytes]], cuts: lis
         ours.engine.close()
 
     thread = behave(send)
-    assert ours.attached.communicate(None) is True
+    assert ours.stream.communicate(None) is True
     thread.join()
-    assert ours.attached.stdout == b"".join(p for s, p in frames if s == OUT)
-    assert ours.attached.stderr == b"".join(p for s, p in frames if s == ERR)
+    assert ours.stream.stdout == b"".join(p for s, p in frames if s == OUT)
+    assert ours.stream.stderr == b"".join(p for s, p in frames if s == ERR)
 
 
 @pytest.mark.parametrize("length", range(1, 8 + 5))
@@ -95,7 +95,7 @@ def test_output_that_is_cut_off_is_an_error(ours: Ours, length: int) -> None:
     ours.engine.sendall(frame(OUT, b"first") + frame(OUT, b"hello")[:length])
     ours.engine.close()
     with pytest.raises(EngineFailed):
-        ours.attached.communicate(None)
+        ours.stream.communicate(None)
 
 
 @pytest.mark.parametrize("length", [(16 << 20) + 1, 0xFFFFFFFF])
@@ -103,7 +103,7 @@ def test_an_absurd_frame_is_refused_at_once(ours: Ours, length: int) -> None:
     """4 GiB are not waited for."""
     ours.engine.sendall(struct.pack(">BxxxL", OUT, length))
     with pytest.raises(EngineFailed, match="announces"):
-        ours.attached.communicate(None)
+        ours.stream.communicate(None)
 
 
 def test_endless_output_is_refused(ours: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_endless_output_is_refused(ours: Ours, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "MAX_STDOUT", 100_000)
     behave(lambda: ours.engine.sendall(frame(OUT, bytes(50_000)) * 5))
     with pytest.raises(EngineFailed, match="printed more than"):
-        ours.attached.communicate(None)
+        ours.stream.communicate(None)
 
 
 def test_an_import_may_be_silent_for_as_long_as_its_size_needs(
@@ -127,7 +127,7 @@ def test_an_import_may_be_silent_for_as_long_as_its_size_needs(
         ours.engine.close()
 
     behave(engine)
-    assert ours.attached.communicate([bytes(60_000)]) is True
+    assert ours.stream.communicate([bytes(60_000)]) is True
 
 
 def test_only_the_end_of_stderr_is_kept(ours: Ours) -> None:
@@ -140,9 +140,9 @@ def test_only_the_end_of_stderr_is_kept(ours: Ours) -> None:
         ours.engine.close()
 
     behave(chatter)
-    ours.attached.communicate(None)
-    assert ours.attached.stderr.endswith(b"no space left on device")
-    assert 64 << 10 <= len(ours.attached.stderr) <= 128 << 10
+    ours.stream.communicate(None)
+    assert ours.stream.stderr.endswith(b"no space left on device")
+    assert 64 << 10 <= len(ours.stream.stderr) <= 128 << 10
 
 
 def received(ours: Ours) -> bytes:
@@ -160,10 +160,10 @@ def test_all_input_arrives_and_its_end_with_it(ours: Ours) -> None:
 
     thread = behave(engine)
     pieces = [bytes([i]) * 10_000 for i in range(100)]
-    assert ours.attached.communicate(iter(pieces)) is True
+    assert ours.stream.communicate(iter(pieces)) is True
     thread.join()
     assert arrived == [b"".join(pieces)]
-    assert ours.attached.stdout == b"done"
+    assert ours.stream.stdout == b"done"
 
 
 def test_much_output_while_input_is_sent_does_not_lock_up(ours: Ours) -> None:
@@ -175,8 +175,8 @@ def test_much_output_while_input_is_sent_does_not_lock_up(ours: Ours) -> None:
         ours.engine.close()
 
     behave(engine)
-    assert ours.attached.communicate([bytes(1 << 20)] * 4) is True
-    assert len(ours.attached.stdout) == 4 << 20
+    assert ours.stream.communicate([bytes(1 << 20)] * 4) is True
+    assert len(ours.stream.stdout) == 4 << 20
 
 
 def test_a_command_that_ends_early_ends_the_sending(ours: Ours) -> None:
@@ -189,8 +189,8 @@ def test_a_command_that_ends_early_ends_the_sending(ours: Ours) -> None:
 
     behave(engine)
     endless = iter(lambda: bytes(1 << 16), b"")
-    assert ours.attached.communicate(endless) is False
-    assert ours.attached.stderr == b"ctr: bad image"
+    assert ours.stream.communicate(endless) is False
+    assert ours.stream.stderr == b"ctr: bad image"
 
 
 def test_an_engine_that_takes_nothing_stalls(ours: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_an_engine_that_takes_nothing_stalls(ours: Ours, monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "STALL_SECONDS", 1)
     start = time.monotonic()
     with pytest.raises(NodeStalled, match="1 seconds"):
-        ours.attached.communicate(iter(lambda: bytes(1 << 20), b""))
+        ours.stream.communicate(iter(lambda: bytes(1 << 20), b""))
     assert time.monotonic() - start < 5
     assert ours.closed
 
@@ -217,7 +217,7 @@ def test_an_engine_that_takes_next_to_nothing_stalls(
     behave(engine)
     start = time.monotonic()
     with pytest.raises(NodeStalled):
-        ours.attached.communicate([bytes(2 << 20)])
+        ours.stream.communicate([bytes(2 << 20)])
     assert time.monotonic() - start < 4
 
 
@@ -230,7 +230,7 @@ def test_a_source_that_breaks_drops_the_connection(ours: Ours, error: type[BaseE
         raise error
 
     with pytest.raises(error):
-        ours.attached.communicate(broken())
+        ours.stream.communicate(broken())
     assert ours.closed
 
 
@@ -244,13 +244,13 @@ def test_an_error_while_reading_is_raised_where_it_was_sent(ours: Ours) -> None:
 
     behave(engine)
     with pytest.raises(EngineFailed, match="announces"):
-        ours.attached.communicate([b"x"])
+        ours.stream.communicate([b"x"])
 
 
 def test_closing_twice_is_harmless(ours: Ours) -> None:
     """`finally` closes what an error closed before."""
-    ours.attached.close()
-    ours.attached.close()
+    ours.stream.close()
+    ours.stream.close()
     assert ours.engine.recv(1) == b""
 
 
@@ -270,8 +270,8 @@ def test_frames_that_come_with_the_headers_are_not_lost() -> None:
         behave(lambda: upgrade(server))
         endpoint = Endpoint("docker", f"tcp://127.0.0.1:{server.getsockname()[1]}")
         request = Request("POST", "/exec/1/start", headers={"Upgrade": "tcp"}, seconds=5)
-        with SocketWire(endpoint, "1.41").send(request) as answer:
-            attached = Attached.take_over(answer)
-            assert attached.communicate([b"input"]) is True
-            attached.close()
-    assert attached.stdout == b"earlyinput"
+        with Wire(endpoint).send(request) as answer:
+            stream = ExecStream.take_over(answer)
+            assert stream.communicate([b"input"]) is True
+            stream.close()
+    assert stream.stdout == b"earlyinput"

@@ -15,7 +15,7 @@ import pytest
 from imgload.core.errors import EngineFailed, EngineUnreachable
 from imgload.engines.docker import DockerEngine
 from imgload.engines.endpoint import Endpoint
-from imgload.engines.http import Answer, Request, SocketWire
+from imgload.engines.http import Answer, Request, Wire
 from imgload.engines.http_engine import parsed
 from imgload.engines.podman import PodmanEngine
 from tests.unit.bounds import memory_below, within
@@ -57,7 +57,7 @@ def document(value: object, status: str = "200 OK") -> bytes:
 
 
 def ask(endpoint: Endpoint, request: Request) -> Answer:
-    return SocketWire(endpoint, "1.41").send(request)
+    return Wire(endpoint).send(request)
 
 
 def test_a_document_is_read_whole(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imgload.core.files import private_folder, replace_file
+from imgload.core.state import private_folder, replace_file
 from imgload.engines.cache import Memory
 from imgload.engines.temporary_tags import TAG, note, stale, stale_folders
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from imgload.core.errors import EngineUnreachable
-from imgload.engines.discovery.candidates import candidates
-from imgload.engines.tls import Tls, tls_of
+from imgload.engines.discovery.candidates import candidates, tls_of
+from imgload.engines.endpoint import Tls
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Question
 from imgload.core.errors import ArchiveInvalid, ImportFailed
 from imgload.engines.base import Chunk
-from imgload.engines.endpoint import Endpoint
-from imgload.engines.tls import Tls
+from imgload.engines.endpoint import Endpoint, Tls
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.saved import SavedImages

@@ -1,1 +1,1 @@
-"""Find the engines that this machine can reach."""
+"""Discovery of the engines that this machine can reach."""

@@ -1,16 +1,11 @@
-"""An address where an engine may answer, and what came of asking it."""
+"""A candidate address of an engine, and the attempt to reach it."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import attrs
 
 from imgload.core.errors import EngineError, EngineNotPermitted, EngineUnreachable
-from imgload.engines.endpoint import Endpoint, EngineKind
-
-if TYPE_CHECKING:
-    from imgload.engines.tls import Tls
+from imgload.engines.endpoint import Endpoint, EngineKind, Tls
 
 
 @attrs.frozen
@@ -18,18 +13,16 @@ class Candidate:
     """An address where an engine may answer.
 
     Args:
-        kind: which engine is expected there.
-        url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host/path``; empty where a
-            `problem` stands in its place.
-        origin: where the address was found, for messages.
-        explicit: whether it was named for this very run, so that its silence matters.
-        chosen: whether it takes the place of the usual ones of its kind.
-        last_resort: whether it is asked only when nobody else answers.
-        tls: how to speak TLS to a ``tcp://`` address; None for not at all.
-        identity: of an ``ssh://`` address, the file with the key, where ssh is not to choose.
-        machine: whether it is a virtual machine that Podman keeps for this user.
-        problem: why no address could be found.
-        undo: the command that takes the choice back.
+        kind: the expected kind.
+        url: as in Endpoint; empty if there is a `problem`.
+        origin: as in Endpoint, like `tls`.
+        explicit: whether the user gave it for this run; an invalid address is an error then.
+        chosen: whether it replaces the usual addresses of its kind.
+        last_resort: whether to try it only when no other candidate answers.
+        identity: the key file for an ``ssh://`` address; empty if ssh chooses.
+        machine: whether it is one of Podman's virtual machines.
+        problem: the reason for having no address.
+        undo: the command that removes the choice.
         take: the command that makes it the choice.
 
     """
@@ -53,46 +46,34 @@ class Candidate:
 
 @attrs.frozen
 class Attempt:
-    """What came of a candidate; neither answer nor error where it was not asked.
-
-    Args:
-        candidate: the address.
-        endpoint: the engine that answered.
-        error: why none did.
-        same_as: the endpoint that the engine was found at already, by another way.
-        passed_over: why it is not used whatever it answers; empty when it is.
-
-    """
+    """The result of trying a candidate; one that was not tried has neither endpoint nor error."""
 
     candidate: Candidate
     endpoint: Endpoint | None = None
     error: EngineError | None = None
     same_as: Endpoint | None = None
+    """The endpoint of the same engine by an earlier candidate."""
     passed_over: str = ""
+    """The reason for not using the candidate; empty if it may be used."""
 
     @property
     def used(self) -> bool:
-        """Whether this is the way to an engine that imgload takes."""
+        """Whether imgload uses the engine by this address."""
         return self.endpoint is not None and self.same_as is None and not self.passed_over
 
     @property
     def answered(self) -> Endpoint:
-        """The engine, by the way that is taken to it.
-
-        Raises:
-            EngineError: when none answered.
-
-        """
-        found = self.same_as or self.endpoint
-        if found is None:
-            raise self.error or EngineUnreachable(f"{self.candidate} was not asked")
-        return found
+        """The endpoint that imgload uses for this engine; EngineError if none answered."""
+        endpoint = self.same_as or self.endpoint
+        if endpoint is None:
+            raise self.error or EngineUnreachable(f"{self.candidate} was not tried")
+        return endpoint
 
     @property
     def matters(self) -> bool:
-        """Whether a user should hear of the error where something is not found.
+        """Whether to mention the error when an image or cluster is not found.
 
-        So with a choice, and with an engine that is there and may not be asked.
+        True for a chosen candidate, and for an engine that refuses the user.
         """
         if self.error is None or self.passed_over:
             return False

@@ -1,4 +1,4 @@
-"""Where engines may be: the choices of the user, and else the usual places.
+"""The addresses where engines may answer: the user's choices, or else the usual sockets.
 
 The order is the docker CLI's: ``DOCKER_HOST``, ``DOCKER_CONTEXT``, the current context, the
 default socket (docker/cli, cli/command/cli.go, resolveContextName); and the podman CLI's:
@@ -7,75 +7,83 @@ default socket (docker/cli, cli/command/cli.go, resolveContextName); and the pod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import attrs
 
 from imgload.core.errors import EngineUnreachable
 from imgload.engines.discovery.attempt import Candidate
-from imgload.engines.endpoint import EngineKind
-
-if TYPE_CHECKING:
-    from imgload.engines.tls import Tls
+from imgload.engines.discovery.config_files import home_folder
+from imgload.engines.endpoint import EngineKind, Tls
 
 Environ = Mapping[str, str]
 _VARIABLES: dict[EngineKind, str] = {"docker": "DOCKER_HOST", "podman": "CONTAINER_HOST"}
 
 
 def candidates(environ: Environ) -> Iterator[Candidate]:
-    """Yield what is to be asked: for each kind what was chosen, or else the usual places."""
+    """Yield the candidates to try: for each kind the chosen one, or else the usual ones."""
     for kind in _VARIABLES:
-        found = list(_choice(kind, environ))
-        yield from found
-        if not any(candidate.chosen for candidate in found):
+        choice = _choice(kind, environ)
+        if choice:
+            yield choice
+        if not choice or not choice.chosen:
             yield from _usual(kind, environ)
 
 
 def passed_over(environ: Environ) -> Iterator[tuple[Candidate, str]]:
-    """Yield what is not asked, and why: a choice took its place, or it is not the current one."""
+    """Yield the candidates to skip, each with the reason."""
+    from imgload.engines.discovery.docker_contexts import other_contexts  # noqa: PLC0415 - start-up
+    from imgload.engines.discovery.podman_connections import other_connections  # noqa: PLC0415
+
     for kind in _VARIABLES:
-        choice = next((found for found in _choice(kind, environ) if found.chosen), None)
-        if choice:
-            for place in _usual(kind, environ):
-                undone = attrs.evolve(place, take=choice.undo)
-                yield undone, f"{choice.origin} takes its place"
-        for place in _named(kind, environ):
-            yield place, "it is not the current one"
+        choice = _choice(kind, environ)
+        if choice and choice.chosen:
+            for candidate in _usual(kind, environ):
+                yield attrs.evolve(candidate, take=choice.undo), f"{choice.origin} overrides it"
+        with suppress(EngineUnreachable):
+            for candidate in (other_contexts if kind == "docker" else other_connections)(environ):
+                yield candidate, "it is not the current one"
 
 
 def named_address(url: str, origin: str, environ: Environ) -> Candidate:
-    """Return the candidate for an address that was given for this run."""
+    """Return the candidate for an address that the user gave for this run."""
+    tls = tls_of(environ) if url.startswith("tcp://") else None
     kind: EngineKind = "podman" if "podman" in url else "docker"
-    tls = _tls(environ) if url.startswith("tcp://") else None
     return Candidate(kind, url, origin, explicit=True, chosen=True, tls=tls)
 
 
-def _tls(environ: Environ) -> Tls | None:
-    from imgload.engines.tls import tls_of  # noqa: PLC0415 - start-up
+def tls_of(environ: Environ) -> Tls | None:
+    """Return the TLS settings of the docker CLI's variables, or None.
 
-    return tls_of(environ)
+    A ``DOCKER_TLS_VERIFY`` (verified) or ``DOCKER_TLS`` (unverified) that is not empty turns TLS
+    on; ``DOCKER_CERT_PATH`` names the folder (docker/cli, cli/flags/options.go).
+    """
+    verify = bool(environ.get("DOCKER_TLS_VERIFY"))
+    if not verify and not environ.get("DOCKER_TLS"):
+        return None
+    named = environ.get("DOCKER_CERT_PATH") or environ.get("DOCKER_CONFIG")
+    folder = Path(named) if named else home_folder(environ) / ".docker"
+    return Tls.in_folder(folder, verify=verify)
 
 
-def _choice(kind: EngineKind, environ: Environ) -> Iterator[Candidate]:
+def _choice(kind: EngineKind, environ: Environ) -> Candidate | None:
+    """Return the user's choice; settings files are read only if no variable decides."""
     variable = _VARIABLES[kind]
     if url := environ.get(variable):
-        given = named_address(url, variable, environ)
-        yield attrs.evolve(given, kind=kind, undo=f"unset {variable}")
-        return
-    yield from _or_problem(kind, partial(_chosen, kind), environ)
+        named = named_address(url, variable, environ)
+        return attrs.evolve(named, kind=kind, undo=f"unset {variable}")
+    try:
+        if kind == "docker":
+            from imgload.engines.discovery.docker_contexts import chosen_context  # noqa: PLC0415 - start-up
 
+            return chosen_context(environ)
+        from imgload.engines.discovery.podman_connections import chosen_connection  # noqa: PLC0415 - start-up
 
-def _chosen(kind: EngineKind, environ: Environ) -> Candidate | None:
-    """Return what settings files choose; they are read where no variable says more."""
-    if kind == "docker":
-        from imgload.engines.discovery.docker_contexts import chosen_context  # noqa: PLC0415 - start-up
-
-        return chosen_context(environ)
-    from imgload.engines.discovery.podman_connections import chosen_connection  # noqa: PLC0415 - start-up
-
-    return chosen_connection(environ)
+        return chosen_connection(environ)
+    except EngineUnreachable as error:
+        return Candidate(kind, "", "its settings", problem=error)
 
 
 def _usual(kind: EngineKind, environ: Environ) -> Iterator[Candidate]:
@@ -85,25 +93,9 @@ def _usual(kind: EngineKind, environ: Environ) -> Iterator[Candidate]:
     if kind == "podman":
         from imgload.engines.discovery.podman_connections import default_connection  # noqa: PLC0415 - start-up
 
-        yield from _or_problem(kind, default_connection, environ)
-
-
-def _or_problem(
-    kind: EngineKind, read: Callable[[Environ], Candidate | None], environ: Environ
-) -> Iterator[Candidate]:
-    try:
-        found = read(environ)
-    except EngineUnreachable as error:
-        found = Candidate(kind, "", "its settings", problem=error)
-    if found:
-        yield found
-
-
-def _named(kind: EngineKind, environ: Environ) -> Iterator[Candidate]:
-    from imgload.engines.discovery.docker_contexts import other_contexts  # noqa: PLC0415
-    from imgload.engines.discovery.podman_connections import other_connections  # noqa: PLC0415 - start-up
-
-    try:
-        yield from (other_contexts if kind == "docker" else other_connections)(environ)
-    except EngineUnreachable:
-        return
+        try:
+            default = default_connection(environ)
+        except EngineUnreachable as error:
+            default = Candidate(kind, "", "its settings", problem=error)
+        if default:
+            yield default

@@ -1,4 +1,4 @@
-"""Which engines can be reached from here."""
+"""Find the engines that this machine can reach, and open them."""
 
 from __future__ import annotations
 
@@ -27,49 +27,32 @@ from imgload.engines.endpoint import Endpoint
 
 @attrs.frozen
 class Discovery:
-    """Every address that was tried, or passed over, and what came of it.
-
-    Args:
-        attempts: in the order of precedence.
-        absent: usual sockets that are not there; listed where not enough was found.
-
-    """
+    """All attempts in order of precedence, and the usual sockets that do not exist (on failure)."""
 
     attempts: tuple[Attempt, ...]
     absent: tuple[Candidate, ...] = ()
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """The engines that answer, each once."""
+        """The engines to use, without duplicates."""
         return tuple(a.endpoint for a in self.attempts if a.used and a.endpoint)
 
     @property
     def errors(self) -> tuple[EngineError, ...]:
-        """Why the others do not."""
         return tuple(a.error for a in self.attempts if a.error and not a.passed_over)
 
     @property
     def silent(self) -> tuple[Attempt, ...]:
-        """The attempts whose failure a user should hear of when something is not found."""
+        """The failed attempts to mention when an image or cluster is not found."""
         return tuple(attempt for attempt in self.attempts if attempt.matters)
 
     def required_at(self, url: str) -> Endpoint:
-        """Return the engine that was found by an address, whichever way is taken to it.
-
-        Raises:
-            EngineError: when it did not answer.
-
-        """
+        """Return the endpoint of the engine at a tried address; EngineError if none answered."""
         tried = (a for a in self.attempts if a.candidate.url == url and not a.passed_over)
         return next(tried).answered
 
     def require(self) -> tuple[Endpoint, ...]:
-        """Return the endpoints.
-
-        Raises:
-            EngineError: when there is none.
-
-        """
+        """Return the endpoints; EngineError if there is none."""
         if self.endpoints:
             return self.endpoints
         from imgload.engines.discovery.explain import nothing_answers  # noqa: PLC0415 - start-up
@@ -79,12 +62,7 @@ class Discovery:
 
 @contextmanager
 def explained(silent: Sequence[Attempt]) -> Iterator[None]:
-    """Add to "not found" which engines could not be asked.
-
-    Args:
-        silent: the attempts whose failure matters.
-
-    """
+    """Add the errors of failed attempts to a "not found" error."""
     try:
         yield
     except (ImageNotFound, ClusterNotFound, NodeNotFound) as error:
@@ -101,32 +79,32 @@ def discover(
     also: Sequence[Candidate] = (),
     everything: bool = False,
 ) -> Discovery:
-    """Ask every place at once which engine is there.
+    """Probe all candidates in parallel.
 
-    What a choice takes the place of (``DOCKER_HOST``, a context, a connection) is asked only
-    where that does not answer, to say so.
+    Candidates that a choice overrides (``DOCKER_HOST``, a context, a connection) are tried only if
+    the choice fails, for the error message.
 
     Args:
-        environ: in place of the process's environment.
-        also: further addresses, asked first.
-        everything: ask also what is passed over, and list what is absent.
+        environ: variables instead of the process's own.
+        also: further candidates, tried first.
+        everything: include skipped candidates and sockets that do not exist.
 
     Raises:
-        UsageError: when what was chosen for this run is no address.
+        UsageError: if an address that the user gave for this run is not valid.
 
     """
     variables = os.environ if environ is None else environ
-    given = {place.url for place in also}
-    others = [place for place in candidates(variables) if place.url not in given]
-    attempts = _distinct(_asked([*also, *others], everything=everything))
-    lacking = not any(a.used for a in attempts)
-    lacking |= any(a.error and a.candidate.chosen for a in attempts)
-    if not lacking and not everything:
+    given = {candidate.url for candidate in also}
+    others = [candidate for candidate in candidates(variables) if candidate.url not in given]
+    attempts = _mark_duplicates(_try([*also, *others], everything=everything))
+    failed = not any(a.used for a in attempts)
+    failed |= any(a.error and a.candidate.chosen for a in attempts)
+    if not failed and not everything:
         return Discovery(tuple(attempts))
     from imgload.engines.discovery.sockets import absent_sockets  # noqa: PLC0415 - start-up
 
     absent = tuple(absent_sockets(variables))
-    return Discovery((*attempts, *_passed_over(attempts, variables)), absent)
+    return Discovery((*attempts, *_skipped(attempts, variables)), absent)
 
 
 def connect(endpoint: Endpoint) -> Engine:
@@ -140,80 +118,78 @@ def connect(endpoint: Endpoint) -> Engine:
     return DockerEngine(endpoint)
 
 
-def _asked(places: Sequence[Candidate], *, everything: bool) -> list[Attempt]:
-    """Return an attempt for each place; last resorts are asked when nobody else answers."""
-    first = [place for place in places if everything or not place.last_resort]
-    found = dict(zip(first, _ask_all(first), strict=True))
-    if not any(attempt.endpoint for attempt in found.values()):
-        rest = [place for place in places if place not in found]
-        found |= zip(rest, _ask_all(rest), strict=True)
-    return [found.get(place, Attempt(place)) for place in places]
+def _try(tried: Sequence[Candidate], *, everything: bool) -> list[Attempt]:
+    """Probe candidates; probe the last resorts only if no other answers."""
+    first = [candidate for candidate in tried if everything or not candidate.last_resort]
+    attempts = _probe_all(first)
+    if not any(attempt.endpoint for attempt in attempts.values()):
+        attempts |= _probe_all([candidate for candidate in tried if candidate not in attempts])
+    return [attempts.get(candidate, Attempt(candidate)) for candidate in tried]
 
 
-def _ask_all(places: Sequence[Candidate]) -> list[Attempt]:
-    return in_parallel([partial(_ask, place) for place in places])
+def _probe_all(tried: Sequence[Candidate]) -> dict[Candidate, Attempt]:
+    attempts = in_parallel([partial(_probe, candidate) for candidate in tried])
+    return dict(zip(tried, attempts, strict=True))
 
 
-def _ask(place: Candidate) -> Attempt:
+def _probe(candidate: Candidate) -> Attempt:
     try:
-        return Attempt(place, probe(place))
+        return Attempt(candidate, probe(candidate))
     except EngineError as error:
-        return Attempt(place, error=error)
+        return Attempt(candidate, error=error)
     except UsageError as error:
-        if place.explicit:
+        if candidate.explicit:
             raise
-        hint = "; or ".join(filter(None, [error.hint, place.undo]))
-        return Attempt(place, error=EngineUnreachable(error.message, hint=hint))
+        hint = "; or ".join(filter(None, [error.hint, candidate.undo]))
+        return Attempt(candidate, error=EngineUnreachable(error.message, hint=hint))
 
 
-def _passed_over(attempts: Sequence[Attempt], variables: Mapping[str, str]) -> Iterator[Attempt]:
-    """Yield what else there is; only what is on this machine is asked."""
+def _skipped(attempts: Sequence[Attempt], variables: Mapping[str, str]) -> Iterator[Attempt]:
+    """Yield the skipped candidates; probe only sockets: other addresses may be far away."""
     tried = {attempt.candidate.url for attempt in attempts}
-    others = [(p, why) for p, why in passed_over(variables) if p.url not in tried]
-    near = [place for place, _ in others if place.url.startswith("unix://")]
-    answers = dict(zip(near, _ask_all(near), strict=True))
-    for place, why in others:
-        yield attrs.evolve(answers.get(place, Attempt(place)), passed_over=why)
+    skipped = [(c, reason) for c, reason in passed_over(variables) if c.url not in tried]
+    probed = _probe_all([c for c, _ in skipped if c.url.startswith("unix://")])
+    for candidate, reason in skipped:
+        yield attrs.evolve(probed.get(candidate, Attempt(candidate)), passed_over=reason)
 
 
-def _distinct(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Mark the further ways to an engine that was found already."""
-    first: dict[str, Endpoint] = {}
-    settled = [_marked(a, first, _file(a.endpoint)) for a in attempts]
-    left = [attempt for attempt in settled if attempt.used]
-    kinds = [a.endpoint.kind for a in left if a.endpoint]
+def _mark_duplicates(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Mark attempts that lead to the same socket, or engines with the same identity."""
+    marked = _mark(attempts, [_socket_key(a.endpoint) if a.endpoint else "" for a in attempts])
+    used = [attempt for attempt in marked if attempt.used]
+    kinds = [attempt.answered.kind for attempt in used]
     if len(kinds) == len(set(kinds)):
-        return settled
-    identities = dict(zip(left, in_parallel([partial(_identity, a) for a in left]), strict=True))
-    first.clear()
-    return [_marked(a, first, identities.get(a, "")) for a in settled]
+        return marked
+    calls = [partial(_identity, attempt.answered) for attempt in used]
+    identities = dict(zip(used, in_parallel(calls), strict=True))
+    return _mark(marked, [identities.get(attempt, "") for attempt in marked])
 
 
-def _marked(attempt: Attempt, first: dict[str, Endpoint], identity: str) -> Attempt:
-    if attempt.endpoint is None or not identity:
-        return attempt
-    other = first.setdefault(identity, attempt.endpoint)
-    if other is attempt.endpoint:
-        return attempt
-    if attempt.endpoint.tunnel:
-        attempt.endpoint.tunnel.close()
-    return attrs.evolve(attempt, same_as=other)
+def _mark(attempts: Sequence[Attempt], keys: Sequence[str]) -> list[Attempt]:
+    """Mark each attempt that has the key of an earlier one; an empty key is unique."""
+    first: dict[str, Endpoint] = {}
+    marked = []
+    for attempt, key in zip(attempts, keys, strict=True):
+        endpoint = attempt.endpoint
+        if endpoint is None or not key or first.setdefault(key, endpoint) is endpoint:
+            marked.append(attempt)
+            continue
+        if endpoint.tunnel:
+            endpoint.tunnel.close()
+        marked.append(attrs.evolve(attempt, same_as=first[key]))
+    return marked
 
 
-def _file(endpoint: Endpoint | None) -> str:
-    """Return the same text for one socket reached by two paths."""
-    if endpoint is None or not endpoint.url.startswith("unix://"):
-        return endpoint.url if endpoint else ""
-    try:
-        found = os.stat(endpoint.url.removeprefix("unix://"))  # noqa: PTH116 - no Path needed
-    except OSError:
-        return endpoint.url
-    return f"{found.st_dev}:{found.st_ino}"
+def _socket_key(endpoint: Endpoint) -> str:
+    """Return the same text for two paths of one socket, and the address of other endpoints."""
+    if endpoint.url.startswith("unix://"):
+        with suppress(OSError):
+            file = os.stat(endpoint.url.removeprefix("unix://"))  # noqa: PTH116 - no Path needed
+            return f"{file.st_dev}:{file.st_ino}"
+    return endpoint.url
 
 
-def _identity(attempt: Attempt) -> str:
-    """Return what the engine says of itself; its address where it says nothing."""
-    endpoint = attempt.answered
+def _identity(endpoint: Endpoint) -> str:
     try:
         with closing(connect(endpoint)) as engine:
             return f"{endpoint.kind} {engine.identity()}"
@@ -221,38 +197,19 @@ def _identity(attempt: Attempt) -> str:
         return endpoint.url
 
 
-def _remove_stale_folders() -> None:
-    """Remove the temporary folders of killed runs; there are hardly ever any."""
-    from imgload.core.state import RUN_FOLDER, temporary_folder  # noqa: PLC0415 - start-up
-
-    with suppress(OSError):
-        if any(entry.name.startswith(RUN_FOLDER) for entry in os.scandir(temporary_folder())):
-            from imgload.core.temporary import remove_stale  # noqa: PLC0415 - start-up
-
-            remove_stale()
-
-
 @contextmanager
 def open_engines(
     also: Sequence[Candidate] = (),
 ) -> Iterator[tuple[Discovery, dict[Endpoint, Engine]]]:
-    """Find and open the engines, and close them at the end.
-
-    Args:
-        also: addresses to ask beside the usual ones.
-
-    Raises:
-        EngineError: when none answers.
-
-    """
+    """Discover and open the engines, and close them at the end; EngineError if none answers."""
     with ExitStack() as stack:
-        found = discover(also=also)
-        _remove_stale_folders()
-        yield found, {endpoint: _opened(endpoint, stack) for endpoint in found.require()}
+        discovery = discover(also=also)
+        from imgload.core.state import remove_stale_folders  # noqa: PLC0415 - start-up
 
-
-def _opened(endpoint: Endpoint, stack: ExitStack) -> Engine:
-    engine = connect(endpoint)
-    stack.callback(engine.close)
-    engine.tidy()
-    return engine
+        remove_stale_folders()
+        engines = {}
+        for endpoint in discovery.require():
+            engine = engines[endpoint] = connect(endpoint)
+            stack.callback(engine.close)
+            engine.tidy()
+        yield discovery, engines

@@ -1,116 +1,121 @@
-"""What to tell a user when no engine answers: one screen, and the command that changes it."""
+"""Error messages and hints for engines that do not answer."""
 
 from __future__ import annotations
 
+import re
 import ssl
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgload.core.errors import (
-    EngineError,
-    EngineNotPermitted,
-    EngineUnreachable,
-    ImgloadError,
-)
+from imgload.core.errors import EngineError, EngineNotPermitted, EngineUnreachable, ImgloadError
 from imgload.engines.discovery.attempt import Attempt, Candidate
-from imgload.engines.discovery.hints import permit, start, start_any
 from imgload.engines.discovery.sockets import is_installed
+from imgload.engines.endpoint import EngineKind
 
-_MOST = 12
-_NO_TLS = "unset DOCKER_TLS_VERIFY DOCKER_TLS"
-_TRUST = (
-    "see whether ca.pem (in DOCKER_CERT_PATH, or in the context) signed it, and for which names"
-    " it is"
+_START_COMMANDS = (
+    (r"/\.colima/(default|\*)/", "colima start"),
+    (r"/\.colima/(?P<name>[\w-]+)/", "colima start {name}"),
+    (r"/\.orbstack/", "orb start"),
+    (r"/\.rd/", "rdctl start"),
+    (r"/\.docker/(desktop|run)/", "docker desktop start"),
+    (r"podman/machine/|-api\.sock$", "podman machine start"),
+    (r"^unix:///run/user/\d+/docker\.sock$", "systemctl --user start docker"),
+    (r"^unix:///run/user/\d+/podman/podman\.sock$", "systemctl --user start podman.socket"),
+    (r"^unix:///run/podman/", "sudo systemctl start podman.socket"),
+    (r"^unix://(/var)?/run/docker\.sock$", "sudo systemctl start docker"),
 )
-_OUR_OWN = (
-    "put the cert.pem and key.pem that it accepts beside ca.pem (in DOCKER_CERT_PATH, or in the"
-    " context)"
-)
+"""The command for each pattern of an address."""
+_START_ANY = {
+    "linux": "sudo systemctl start docker, or systemctl --user start podman.socket",
+    "darwin": "docker desktop start, colima start, or podman machine start",
+}
+_MAX_ERRORS = 12
+_TLS_FILES = "(in DOCKER_CERT_PATH, or in the context)"
+_CHECK_CA = f"check that ca.pem {_TLS_FILES} signed it, and that it names this host"
+_CHECK_CLIENT = f"put a cert.pem and key.pem that the engine accepts beside ca.pem {_TLS_FILES}"
 
 
 def silence(candidate: Candidate, error: Exception) -> EngineError:
-    """Return the error for an address where no engine could be asked."""
-    where = f"{candidate}: nobody answers: "
-    if isinstance(error, PermissionError):
-        hint = permit(candidate.kind)
-        return EngineNotPermitted(f"{candidate}: permission denied", hint=hint)
-    if isinstance(error, ssl.SSLCertVerificationError):
-        why = f"{candidate}: its certificate is not trusted: {error.verify_message}"
-        return EngineUnreachable(why, hint=_TRUST)
-    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
-        return EngineNotPermitted(f"{candidate}: it refuses our certificate", hint=_OUR_OWN)
-    if isinstance(error, ssl.SSLError):
-        return EngineUnreachable(f"{where}it does not speak TLS ({_why(error)})", hint=_NO_TLS)
+    """Return the error for a candidate that could not be probed."""
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    message = f"{candidate}: nobody answers: {why}"
     hint = "; or ".join(filter(None, [start(candidate.url), candidate.undo]))
-    return EngineUnreachable(f"{where}{_why(error)}", hint=hint)
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    match error:
+        case PermissionError():
+            hint = permit(candidate.kind)
+            return EngineNotPermitted(f"{candidate}: permission denied", hint=hint)
+        case ssl.SSLCertVerificationError():
+            message = f"{candidate}: its certificate is not trusted: {error.verify_message}"
+            hint = _CHECK_CA
+        case ssl.SSLError() if "ALERT" in (error.reason or ""):
+            message = f"{candidate}: it refuses our certificate"
+            return EngineNotPermitted(message, hint=_CHECK_CLIENT)
+        case ssl.SSLError():
+            message = f"{candidate}: nobody answers: it does not speak TLS ({why})"
+            hint = "unset DOCKER_TLS_VERIFY DOCKER_TLS"
+    return EngineUnreachable(message, hint=hint)
 
 
 def nothing_answers(attempts: Sequence[Attempt], absent: Sequence[Candidate]) -> EngineError:
-    """Return the error that says what was tried.
+    """Return the error for the case that no engine answers, with all attempts.
 
-    Args:
-        attempts: everything that was asked, and what was passed over.
-        absent: the usual sockets that are not there.
-
+    Its class and hint are those of the chosen candidate's error, or else of a refused permission.
     """
     failed = [attempt for attempt in attempts if attempt.error and not attempt.passed_over]
+    skipped = [a for a in attempts if a.passed_over and a.endpoint]
     lines = ["no container engine answers"]
-    lines += [f"  {attempt.error.message}" for attempt in failed[:_MOST] if attempt.error]
+    lines += [f"  {attempt.error.message}" for attempt in failed[:_MAX_ERRORS] if attempt.error]
     chosen = {attempt.candidate.kind for attempt in failed if attempt.candidate.chosen}
-    missing = [_short(place) for place in absent if place.kind not in chosen]
-    lines += [f"  not there: {', '.join(missing)}"] if missing else []
-    lines += [f"  {line}" for line in _others(attempts)]
-    first = _first(failed)
-    kind = type(first) if first else EngineUnreachable
-    return kind("\n".join(lines), hint=_hint(attempts, absent, first))
-
-
-def with_silent(error: ImgloadError, silent: Sequence[Attempt]) -> ImgloadError:
-    """Return an error with the engines that could not be asked.
-
-    Args:
-        error: that something was not found.
-        silent: the attempts whose failure matters.
-
-    """
-    errors = [attempt.error for attempt in silent if attempt.error]
-    message = "; and ".join([error.message, *(e.message for e in errors)])
-    hint = "; or ".join(filter(None, [errors[0].hint, error.hint]))
-    return type(error)(message, hint=hint)
-
-
-def _first(failed: Sequence[Attempt]) -> EngineError | None:
-    """Return the failure that is nearest to what the user wants."""
+    paths = [c.url.removeprefix("unix://") for c in absent if c.kind not in chosen]
+    missing = [re.sub(rf"^{re.escape(str(Path.home()))}(?=/)", "~", path) for path in paths]
+    lines += [f"  not found: {', '.join(missing)}"] if missing else []
+    lines += [f"  {a.endpoint} answers but is not used: {a.passed_over}" for a in skipped]
 
     def weight(attempt: Attempt) -> tuple[bool, bool]:
         return (not attempt.candidate.chosen, not isinstance(attempt.error, EngineNotPermitted))
 
-    return min(failed, key=weight).error if failed else None
+    error = min(failed, key=weight).error if failed else None
+    takes = [attempt.candidate.take for attempt in skipped]
+    stopped = [start(candidate.url) for candidate in absent if is_installed(candidate)]
+    hints = [*takes[:1], error.hint if error else "", *stopped[:1]]
+    hints = [*filter(None, hints)] or [start_any(), "name one: --from unix:///path/to/engine.sock"]
+    hint = "; or ".join(dict.fromkeys(hints))
+    return (type(error) if error else EngineUnreachable)("\n".join(lines), hint=hint)
 
 
-def _hint(
-    attempts: Sequence[Attempt], absent: Sequence[Candidate], first: EngineError | None
-) -> str:
-    others = [a.candidate.take for a in attempts if a.passed_over and a.endpoint]
-    stopped = [start(place.url) for place in absent if is_installed(place)]
-    remedies = [*others[:1], first.hint if first else "", *stopped[:1]]
-    known = "; or ".join(dict.fromkeys(filter(None, remedies)))
-    return known or f"{start_any()}; or name one: --from unix:///path/to/engine.sock"
+def with_silent(error: ImgloadError, silent: Sequence[Attempt]) -> ImgloadError:
+    """Return a "not found" error extended by the errors of failed attempts."""
+    errors = [attempt.error for attempt in silent if attempt.error]
+    message = "; and ".join([error.message, *(e.message for e in errors)])
+    hint = "; or ".join(filter(None, [errors[0].hint, error.hint]))
+    extended = type(error)(message, hint=hint)
+    vars(extended).update(vars(error) | {"message": extended.message, "hint": extended.hint})
+    return extended
 
 
-def _short(absent: Candidate) -> str:
-    path = absent.url.removeprefix("unix://")
-    home = str(Path.home())
-    return f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path
+def start(url: str) -> str:
+    """Return the command that starts the engine at an address."""
+    for pattern, command in _START_COMMANDS:
+        if match := re.search(pattern, url):
+            return command.format(**match.groupdict())
+    return f"start the engine that listens at {url}"
 
 
-def _others(attempts: Sequence[Attempt]) -> list[str]:
-    return [
-        f"{attempt.endpoint} answers, and is not asked: {attempt.passed_over}"
-        for attempt in attempts
-        if attempt.passed_over and attempt.endpoint
-    ]
+def health(kind: EngineKind) -> str:
+    """Return how to check an engine that answers with errors."""
+    return f"check the engine: {kind} info"
+
+
+def start_any() -> str:
+    """Return the commands that start an engine on this operating system."""
+    return _START_ANY.get(sys.platform, "start Docker or Podman")
+
+
+def permit(kind: EngineKind) -> str:
+    """Return how to get permission for an engine's socket."""
+    if kind == "podman":
+        first = "start a Podman of your own (systemctl --user start podman.socket)"
+    else:
+        first = "join the socket's group (sudo usermod -aG docker $USER, then log in again)"
+    return f"{first}, or run as a user with access to it"

@@ -1,7 +1,8 @@
-"""Podman connections: named addresses, as the podman CLI keeps them.
+"""Podman connections: named addresses of the podman CLI.
 
-``podman-connections.json`` has them from Podman 5 on, ``containers.conf`` before and still, and
-the former wins (containers/common, pkg/config/connections.go and new.go).
+Podman 5 keeps them in ``podman-connections.json``. Earlier versions keep them in
+``containers.conf``, which Podman 5 still reads; the former has precedence (containers/common,
+pkg/config/connections.go and new.go).
 """
 
 from __future__ import annotations
@@ -18,110 +19,91 @@ from imgload.engines.discovery.attempt import Candidate
 from imgload.engines.discovery.config_files import dig, home_folder, read_json, read_toml, text_at
 
 _WORDS = ("service",)
-"""In ``active_service`` and ``service_destinations``, which is all that is read of a file."""
-_MOST = 100
+"""Part of ``active_service`` and ``service_destinations``, the only settings read here."""
+_MAX_ENTRIES = 100
 _SYSTEM = (Path("/usr/share/containers"), Path("/etc/containers"))
 Connections = dict[str, Candidate]
 
 
 def chosen_connection(environ: Mapping[str, str]) -> Candidate | None:
-    """Return the connection that ``CONTAINER_CONNECTION`` names."""
+    """Return the connection that ``CONTAINER_CONNECTION`` names, perhaps with a problem."""
     name = environ.get("CONTAINER_CONNECTION")
     if not name:
         return None
-    origin = f"CONTAINER_CONNECTION={name}"
-    undo = "unset CONTAINER_CONNECTION"
+    origin, undo = f"CONTAINER_CONNECTION={name}", "unset CONTAINER_CONNECTION"
     choice = Candidate("podman", "", origin, explicit=True, chosen=True, undo=undo)
     try:
-        _, found = read_connections(environ)
+        _, connections = read_connections(environ)
     except EngineUnreachable as error:
         return attrs.evolve(choice, problem=error)
-    if name not in found:
-        return attrs.evolve(choice, problem=_absent(origin, found))
-    there = found[name]
-    return attrs.evolve(choice, url=there.url, identity=there.identity, machine=there.machine)
+    if match := connections.get(name):
+        return attrs.evolve(choice, url=match.url, identity=match.identity, machine=match.machine)
+    available = ", ".join(sorted(connections)) or "none"
+    problem = EngineUnreachable(
+        f"{origin}: there is no such Podman connection; available: {available}",
+        hint="unset CONTAINER_CONNECTION; or list them: podman system connection list",
+    )
+    return attrs.evolve(choice, problem=problem)
 
 
 def default_connection(environ: Mapping[str, str]) -> Candidate | None:
-    """Return the connection that Podman takes by itself.
+    """Return Podman's default connection; EngineUnreachable if the settings cannot be read.
 
-    One that leads over the network is a last resort: on Linux Podman does not take it, and a
-    virtual machine of Podman has a socket here as well.
-
-    Raises:
-        EngineUnreachable: when the settings cannot be read.
-
+    One over the network is a last resort: Podman on Linux does not use it, and a Podman virtual
+    machine also has a local socket.
     """
-    default, named = read_connections(environ)
-    return named.get(default)
+    default, connections = read_connections(environ)
+    return connections.get(default)
 
 
 def other_connections(environ: Mapping[str, str]) -> Iterator[Candidate]:
-    """Yield every connection."""
+    """Yield every connection; EngineUnreachable if the settings cannot be read."""
     yield from read_connections(environ)[1].values()
 
 
 def read_connections(environ: Mapping[str, str]) -> tuple[str, Connections]:
-    """Return the connections of every settings file, after the name of Podman's own choice.
-
-    Raises:
-        EngineUnreachable: when a file cannot be read or understood.
-
-    """
+    """Return the default's name, and all connections; EngineUnreachable for an invalid file."""
     default = ""
-    named: Connections = {}
-    for path in _settings(environ):
+    connections: Connections = {}
+    for path in _settings_files(environ):
         engine = dig(read_toml(path, _WORDS), "engine")
         default = text_at(engine, "active_service") or default
-        named |= dict(_destinations(dig(engine, "service_destinations"), "uri", "identity"))
-    listed = dig(read_json(_connections_file(environ)), "Connection")
-    named |= dict(_destinations(dig(listed, "Connections"), "URI", "Identity"))
-    return text_at(listed, "Default") or default, named
+        connections |= _parse(dig(engine, "service_destinations"), "uri", "identity")
+    named = environ.get("PODMAN_CONNECTIONS_CONF")
+    path = Path(named) if named else _user_folder(environ) / "podman-connections.json"
+    document = dig(read_json(path), "Connection")
+    connections |= _parse(dig(document, "Connections"), "URI", "Identity")
+    return text_at(document, "Default") or default, connections
 
 
-def _destinations(table: Any, uri: str, identity: str) -> Iterator[tuple[str, Candidate]]:
-    for name, entry in list(table.items())[:_MOST] if isinstance(table, dict) else ():
+def _parse(table: Any, uri: str, identity: str) -> Connections:
+    connections = {}
+    for name, entry in list(table.items())[:_MAX_ENTRIES] if isinstance(table, dict) else ():
         if url := text_at(entry, uri):
-            machine = dig(entry, "is_machine") is True or dig(entry, "IsMachine") is True
-            yield (
-                name,
-                Candidate(
-                    "podman",
-                    url,
-                    f"the Podman connection {name!r}",
-                    last_resort=not url.startswith("unix://"),
-                    identity=text_at(entry, identity),
-                    machine=machine,
-                    take=f"export CONTAINER_CONNECTION={shlex.quote(name)}",
-                ),
+            connections[name] = Candidate(
+                "podman",
+                url,
+                f"the Podman connection {name!r}",
+                last_resort=not url.startswith("unix://"),
+                identity=text_at(entry, identity),
+                machine=dig(entry, "is_machine") is True or dig(entry, "IsMachine") is True,
+                take=f"export CONTAINER_CONNECTION={shlex.quote(name)}",
             )
+    return connections
 
 
-def _absent(origin: str, found: Connections) -> EngineUnreachable:
-    there = ", ".join(sorted(found)) or "none"
-    return EngineUnreachable(
-        f"{origin}: there is no such Podman connection; there: {there}",
-        hint="unset CONTAINER_CONNECTION; or see what is there: podman system connection list",
-    )
-
-
-def _settings(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Yield the files that may say something, the strongest last."""
+def _settings_files(environ: Mapping[str, str]) -> Iterator[Path]:
+    """Yield the paths of settings files in ascending order of precedence."""
     if named := environ.get("CONTAINERS_CONF"):
         yield Path(named)
     else:
-        for path in (*_SYSTEM, _own_folder(environ)):
-            yield path / "containers.conf"
-            yield from sorted((path / "containers.conf.d").glob("*.conf"))[:_MOST]
-    if last := environ.get("CONTAINERS_CONF_OVERRIDE"):
-        yield Path(last)
+        for folder in (*_SYSTEM, _user_folder(environ)):
+            yield folder / "containers.conf"
+            yield from sorted((folder / "containers.conf.d").glob("*.conf"))[:_MAX_ENTRIES]
+    if override := environ.get("CONTAINERS_CONF_OVERRIDE"):
+        yield Path(override)
 
 
-def _connections_file(environ: Mapping[str, str]) -> Path:
-    named = environ.get("PODMAN_CONNECTIONS_CONF")
-    return Path(named) if named else _own_folder(environ) / "podman-connections.json"
-
-
-def _own_folder(environ: Mapping[str, str]) -> Path:
+def _user_folder(environ: Mapping[str, str]) -> Path:
     named = environ.get("XDG_CONFIG_HOME")
     return (Path(named) if named else home_folder(environ) / ".config") / "containers"

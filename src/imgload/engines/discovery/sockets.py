@@ -1,4 +1,4 @@
-"""The sockets that engines are known to listen on."""
+"""The sockets where Docker, Podman and their desktop products usually listen."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from imgload.engines.discovery.attempt import Candidate
 from imgload.engines.discovery.config_files import home_folder
 from imgload.engines.endpoint import EngineKind
 
-_MOST = 20
-_MOST_LINKS = 40
+_MAX_MATCHES = 20
+_MAX_LINKS = 40
 
-Place = tuple[EngineKind, str, str]
-"""A kind, a product, and where it listens; ``*`` stands for any name."""
-
-_PLACES: tuple[Place, ...] = (
+_SOCKETS: tuple[tuple[EngineKind, str, str], ...] = (
     ("docker", "Docker", "/var/run/docker.sock"),
     ("docker", "rootless Docker", "{runtime}/docker.sock"),
     ("docker", "Docker Desktop", "{home}/.docker/run/docker.sock"),
@@ -34,40 +31,41 @@ _PLACES: tuple[Place, ...] = (
     ("podman", "podman machine", "{home}/.local/share/containers/podman/machine/*/podman.sock"),
     ("podman", "podman machine", "{temporary}/podman/*-api.sock"),
 )
-_PIPES: tuple[Place, ...] = (
-    ("docker", "Docker Desktop", "//./pipe/docker_engine"),
-    ("podman", "podman machine", "//./pipe/podman-machine-default"),
-)
+"""Kind, product, and path; ``*`` matches any name."""
+_PIPES: dict[EngineKind, tuple[str, str]] = {
+    "docker": ("Docker Desktop", "//./pipe/docker_engine"),
+    "podman": ("podman machine", "//./pipe/podman-machine-default"),
+}
 _SHARED = "{temporary}"
-"""Often everybody's folder: the socket itself has to be this user's, too."""
+"""A folder that all users may share: the user must own the socket in it as well."""
 
 
 def usual_sockets(kind: EngineKind, environ: Mapping[str, str]) -> Iterator[Candidate]:
-    """Yield the usual places of a kind where there is something."""
+    """Yield the usual sockets of a kind that exist and that only trusted users can replace."""
     if sys.platform == "win32":
-        yield from (Candidate(kind, f"npipe://{path}", p) for k, p, path in _PIPES if k == kind)
+        product, path = _PIPES[kind]
+        yield Candidate(kind, f"npipe://{path}", product)
         return
     folders = _folders(environ)
     trusted = _trusted_users(environ)
-    for place_kind, product, pattern in _PLACES:
-        if place_kind == kind:
-            for path in _paths(pattern, folders):
-                if _is_there(path) and _is_safe(path, trusted, own=_SHARED in pattern):
-                    yield Candidate(kind, f"unix://{path}", product)
+    for socket_kind, product, pattern in _SOCKETS:
+        for path in _paths(pattern, folders) if socket_kind == kind else ():
+            if _is_there(path) and _is_safe(path, trusted, own=_SHARED in pattern):
+                yield Candidate(kind, f"unix://{path}", product)
 
 
 def absent_sockets(environ: Mapping[str, str]) -> list[Candidate]:
-    """Return the usual places where there is nothing."""
+    """Return the usual sockets that do not exist."""
     folders = _folders(environ)
     return [
-        Candidate(kind, f"unix://{_path(pattern, folders)}", product)
-        for kind, product, pattern in _PLACES
-        if _path(pattern, folders) and not any(map(_is_there, _paths(pattern, folders)))
+        Candidate(kind, f"unix://{path}", product)
+        for kind, product, pattern in _SOCKETS
+        if (path := _path(pattern, folders)) and not any(map(_is_there, _paths(pattern, folders)))
     ]
 
 
 def is_installed(absent: Candidate) -> bool:
-    """Whether a product's own folder is there, without its socket: it does not run."""
+    """Whether the product's own folder exists without the socket: the product is not running."""
     path, star, _ = absent.url.removeprefix("unix://").partition("/*")
     folder = Path(path) if star else Path(path).parent
     return folder.parts[1:2] != ("run",) and folder != Path("/var/run") and folder.is_dir()
@@ -79,34 +77,31 @@ def _paths(pattern: str, folders: Mapping[str, str]) -> list[Path]:
     if not star:
         return [Path(path)] if path else []
     try:
-        return sorted(Path(folder).glob(f"*{rest}"))[:_MOST]
+        return sorted(Path(folder).glob(f"*{rest}"))[:_MAX_MATCHES]
     except OSError:
         return []
 
 
 def _path(pattern: str, folders: Mapping[str, str]) -> str:
-    """Return a place's path; empty where a folder that it takes is not known."""
+    """Fill in the folders of a pattern; return an empty string if one is unknown."""
     known = all(folder or f"{{{name}}}" not in pattern for name, folder in folders.items())
     return pattern.format(**folders) if known else ""
 
 
 def _folders(environ: Mapping[str, str]) -> dict[str, str]:
     home = home_folder(environ)
+    # Without a login session (cron, sudo, su) XDG_RUNTIME_DIR is not set.
+    runtime = f"/run/user/{os.getuid()}" if hasattr(os, "getuid") and os.getuid() else ""
     return {
         "home": str(home),
-        "runtime": environ.get("XDG_RUNTIME_DIR") or _runtime_folder(),
+        "runtime": environ.get("XDG_RUNTIME_DIR") or runtime,
         "colima": environ.get("COLIMA_HOME") or str(home / ".colima"),
         "temporary": (environ.get("TMPDIR") or "").rstrip("/"),
     }
 
 
-def _runtime_folder() -> str:
-    """Return where a login keeps sockets; without one (cron, sudo, su) the variable is not set."""
-    return f"/run/user/{os.getuid()}" if hasattr(os, "getuid") and os.getuid() else ""
-
-
 def _is_there(path: Path) -> bool:
-    """Whether there is something, even what may not be looked at: asking it says so."""
+    """Whether a path exists or cannot be examined: connecting to it reports the reason."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -117,10 +112,10 @@ def _is_there(path: Path) -> bool:
 
 
 def _trusted_users(environ: Mapping[str, str]) -> set[int]:
-    """Return root, this user, and the owner of the home folder, who under sudo is another one.
+    """Return the IDs of root, this user, and the owner of the home folder (another under sudo).
 
-    The settings in that folder decide anyway which engine is asked. In a user namespace root may
-    have another number: whoever owns ``/`` is root.
+    The settings in the home folder choose the engine anyway. In a user namespace root may have
+    another ID: the owner of ``/``.
     """
     users = {0, os.getuid(), Path("/").stat().st_uid}
     with suppress(OSError):
@@ -129,16 +124,11 @@ def _trusted_users(environ: Mapping[str, str]) -> set[int]:
 
 
 def _is_safe(path: Path, trusted: Collection[int], *, own: bool) -> bool:
-    """Whether only trusted users can change what a path leads to, links followed.
+    """Whether only trusted users can change the target of a path, links followed.
 
-    Every folder on the way is looked at, so that the answer still holds when the socket is opened.
-    What may not be looked at is safe: opening it reports the permission that is missing.
-
-    Args:
-        path: of the socket.
-        trusted: users by number.
-        own: whether the entry at the path has to be a trusted user's, whoever owns its folder.
-
+    Every folder on the way is checked, so the result still holds when the socket is opened. A path
+    that may not be examined is safe: connecting to it reports the missing permission. With `own`, a
+    trusted user must own the entry at the path itself as well.
     """
     try:
         return _leads_safely(path, trusted) and (not own or path.lstat().st_uid in trusted)
@@ -149,34 +139,34 @@ def _is_safe(path: Path, trusted: Collection[int], *, own: bool) -> bool:
 
 
 def _leads_safely(path: Path, trusted: Collection[int]) -> bool:
-    at, parts, links = Path("/"), [*reversed(path.absolute().parts[1:])], 0
-    while parts and links <= _MOST_LINKS:
+    parent, parts, links = Path("/"), [*reversed(path.absolute().parts[1:])], 0
+    while parts and links <= _MAX_LINKS:
         name = parts.pop()
         if name == "..":
-            at = at.parent
+            parent = parent.parent
             continue
-        folder = at.lstat()
+        folder = parent.lstat()
         if folder.st_uid not in trusted:
             return False
-        entry = (at / name).lstat()
+        entry = (parent / name).lstat()
         sticky = folder.st_mode & stat.S_ISVTX
         if _is_shared(folder) and not (sticky and entry.st_uid in trusted):
             return False
         if stat.S_ISLNK(entry.st_mode):
             links += 1
-            target = (at / name).readlink()
-            at = Path("/") if target.is_absolute() else at
+            target = (parent / name).readlink()
+            parent = Path("/") if target.is_absolute() else parent
             parts += [part for part in reversed(target.parts) if part != "/"]
         else:
-            at /= name
+            parent /= name
     return not parts
 
 
 def _is_shared(folder: os.stat_result) -> bool:
-    """Whether others may write to a folder; a group that has only one user is not others.
+    """Whether other users may write to a folder.
 
-    Such a group has its user's number. Root's folders belong to groups of the system, as
-    /var/run on macOS, unless this user is in them.
+    A user's private group, which has the user's ID, is not shared. Root's folders belong to system
+    groups, as /var/run on macOS; such a group is shared if this user is a member.
     """
     if folder.st_mode & stat.S_IWOTH:
         return True

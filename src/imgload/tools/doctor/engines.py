@@ -22,7 +22,7 @@ from imgload.engines.base import About, Engine
 from imgload.engines.cache import Memory
 from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
-from imgload.engines.discovery.hints import health
+from imgload.engines.discovery.explain import health
 from imgload.engines.endpoint import Endpoint
 from imgload.registry.handler import receiving
 from imgload.registry.sink import Manifests

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from imgload.core.errors import UsageError
-from imgload.core.files import replace_file
+from imgload.core.state import replace_file
 
 _MARK = "# imgload in the place of "
 """Identifies our scripts; must not change."""

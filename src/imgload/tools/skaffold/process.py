@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 
 from imgload.core.errors import ArchiveInvalid, BuildFailed, UsageError
-from imgload.core.temporary import TemporaryFolder
+from imgload.core.state import TemporaryFolder
 from imgload.oci.digest import Digest
 
 _GRACE_SECONDS = 0.8

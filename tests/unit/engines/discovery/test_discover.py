@@ -122,7 +122,7 @@ def test_what_a_choice_hides_is_asked_only_when_that_is_silent(tmp_path: Path) -
     assert stale.endpoints == ()
     [found] = [a for a in stale.attempts if a.passed_over and a.endpoint]
     assert found.candidate.url == hidden
-    with pytest.raises(EngineUnreachable, match=r"answers, and is not asked") as hit:
+    with pytest.raises(EngineUnreachable, match="answers but is not used") as hit:
         stale.require()
     assert hit.value.hint.startswith("unset DOCKER_HOST")
 
@@ -152,7 +152,7 @@ def test_the_last_resort_is_asked_when_nobody_else_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Podman's own connection over the network."""
-    monkeypatch.setattr(sockets, "_PLACES", ())
+    monkeypatch.setattr(sockets, "_SOCKETS", ())
     folder = tmp_path / "containers"
     folder.mkdir()
     far = '{"Connection": {"Default": "far", "Connections": {"far": {"URI": "tcp://127.0.0.1:1"}}}}'
@@ -236,7 +236,7 @@ def test_not_found_says_who_could_not_be_asked() -> None:
 
 def test_what_was_not_asked_has_no_answer() -> None:
     """`answered` says so, and is no engine."""
-    with pytest.raises(EngineUnreachable, match="was not asked"):
+    with pytest.raises(EngineUnreachable, match="was not tried"):
         _ = Attempt(Candidate("docker", "unix:///d", "test")).answered
     with pytest.raises(EngineFailed, match="odd"):
         _ = Attempt(Candidate("docker", "", "test"), error=EngineFailed("odd")).answered

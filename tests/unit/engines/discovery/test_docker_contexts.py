@@ -93,7 +93,7 @@ def test_a_context_that_is_not_there_is_a_problem(tmp_path: Path, name: str) -> 
     """Whatever it is called: no name becomes a path."""
     context(tmp_path, "there", {"Host": "unix:///t"})
     error = problem(chosen(tmp_path, DOCKER_CONTEXT=name))
-    assert "there: default, there" in error.message
+    assert "available: default, there" in error.message
     assert "docker context use" in error.hint
 
 

@@ -24,7 +24,7 @@ def test_everything_that_was_tried_is_in_it() -> None:
         "no container engine answers",
         "  docker is gone",
         "  podman may not be asked",
-        "  not there: /b",
+        "  not found: /b",
     ]
 
 
@@ -42,12 +42,10 @@ def test_the_choice_is_what_failed(swapped: bool) -> None:  # noqa: FBT001
 def test_what_would_answer_is_the_first_thing_to_try() -> None:
     """It was passed over for the choice."""
     other = Candidate("docker", "unix:///o", "Colima", take="unset DOCKER_HOST")
-    reason = "DOCKER_HOST takes its place"
+    reason = "DOCKER_HOST overrides it"
     hidden = Attempt(other, Endpoint("docker", "unix:///o"), passed_over=reason)
     error = nothing_answers([Attempt(STALE, error=GONE), hidden], [])
-    assert "docker at unix:///o answers, and is not asked: DOCKER_HOST takes its place" in str(
-        error
-    )
+    assert "docker at unix:///o answers but is not used: DOCKER_HOST overrides it" in str(error)
     assert error.hint == "unset DOCKER_HOST; or start docker"
 
 

@@ -168,7 +168,7 @@ def test_a_connection_that_is_not_there_is_a_problem(settings: Settings, name: s
     found = settings.chosen(name)
     assert (found.url, found.chosen) == ("", True)
     assert found.problem
-    assert "there: one, two" in found.problem.message
+    assert "available: one, two" in found.problem.message
     assert "podman system connection list" in found.problem.hint
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imgload.engines.discovery.hints import permit, start, start_any
+from imgload.engines.discovery.explain import permit, start, start_any
 from imgload.engines.discovery.sockets import absent_sockets, is_installed, usual_sockets
 
 OURS = {

@@ -15,8 +15,7 @@ from imgload.core.errors import (
     PlatformMissing,
     UsageError,
 )
-from imgload.engines.endpoint import Endpoint, EngineKind
-from imgload.engines.tls import Tls
+from imgload.engines.endpoint import Endpoint, EngineKind, Tls
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from imgload.core.temporary import TemporaryFolder, remove_stale
+from imgload.core.state import TemporaryFolder, remove_stale_folders
 
 KILLED = """
 import os, signal
-from imgload.core.temporary import TemporaryFolder
+from imgload.core.state import TemporaryFolder
 folder = TemporaryFolder.make()
 (folder.path / "log").write_text("unfinished")
 print(folder.path, flush=True)
@@ -54,7 +54,7 @@ def test_remove_stale_removes_the_folder_of_a_killed_run_only() -> None:
     """The folder of a run that goes on stays."""
     living, left = TemporaryFolder.make(), killed()
     assert left.exists()
-    remove_stale()
+    remove_stale_folders()
     assert not left.exists()
     assert living.path.exists()
     living.remove()
@@ -66,7 +66,7 @@ def test_remove_stale_follows_no_link(shared: Path) -> None:
     target.mkdir(mode=0o700)
     (target / "file").write_text("kept")
     (shared / "imgload-run-link").symlink_to(target)
-    remove_stale()
+    remove_stale_folders()
     assert (target / "file").read_text() == "kept"
 
 
@@ -76,5 +76,5 @@ def test_remove_stale_leaves_folders_that_others_may_enter(shared: Path, mode: i
     other = shared / "imgload-run-other"
     other.mkdir()
     other.chmod(mode)
-    remove_stale()
+    remove_stale_folders()
     assert other.exists()
