@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 OnEvent = Callable[[Event], None]
 
 
+def _several(sources: Source | Iterable[Source]) -> tuple[Source, ...]:
+    return (sources,) if isinstance(sources, Source) else tuple(sources)
+
+
 @attrs.define
 class Loader:
     """Loads images into a fixed set of nodes from a fixed set of sources; reuse it.
@@ -58,9 +62,7 @@ class Loader:
 
     """
 
-    sources: Sequence[Source] = attrs.field(
-        converter=lambda given: (given,) if isinstance(given, Source) else tuple(given)
-    )
+    sources: Sequence[Source] = attrs.field(converter=_several)
     nodes: Sequence[Node]
     settle: Settle = refuse
     silent: Sequence[Attempt] = ()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from imgload.sources.base import Image
+from imgload.oci.digest import Digest
+from imgload.oci.reference import pinned
 
 if TYPE_CHECKING:
     from imgload.clusters.nodes.survey import Survey
@@ -51,7 +52,32 @@ class Proof:
         return [what for what, there in said.items() if not there]
 
 
-def prove(image: Image, survey: Survey) -> Proof:
+class Expected(Protocol):
+    """An image that a node should have under a name."""
+
+    @property
+    def name(self) -> str:
+        """The name, in full."""
+
+    @property
+    def image_id(self) -> Digest | None:
+        """The digest of the config."""
+
+    @property
+    def diff_ids(self) -> tuple[Digest, ...]:
+        """The layers, bottom up."""
+
+
+@attrs.frozen
+class ExpectedImage:
+    """An expected image without a source."""
+
+    name: str
+    image_id: Digest | None
+    diff_ids: tuple[Digest, ...]
+
+
+def prove(image: Expected, survey: Survey) -> Proof:
     """Compare what a node has with what it should have."""
     image_id = image.image_id
     config = survey.configs.get(image_id) if image_id else None
@@ -60,7 +86,7 @@ def prove(image: Image, survey: Survey) -> Proof:
     unasked = False if image.name in survey.unseen else None
     target = survey.records.get(image.name)
     return Proof(
-        name=target is not None and target == (image.pin or target),
+        name=target is not None and target == (pinned(image.name) or target),
         image_id=image_id is not None and survey.has(image.name, image_id),
         diff_ids=config is not None and config.diff_ids == image.diff_ids,
         unpacked=config is not None and (chain_id is None or chain_id in survey.snapshots),

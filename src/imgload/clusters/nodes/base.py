@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import attrs
 
 from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
-from imgload.clusters.nodes.survey import Question, Survey
+from imgload.clusters.nodes.survey import NamedImage, Question, Survey
 from imgload.core.errors import (
     EngineFailed,
     ImportFailed,
@@ -23,7 +23,6 @@ from imgload.core.errors import (
 )
 from imgload.engines.base import Chunk, Container, Engine, ExecResult
 from imgload.oci.digest import Digest
-from imgload.oci.image import Image
 from imgload.oci.platform import Platform
 
 _NO_SPACE = "no space left on device"
@@ -80,7 +79,7 @@ class NodeRuntime(ABC):
         """Import an OCI layout tar while it streams in, label its images, and survey the node."""
 
     @abstractmethod
-    def tag(self, image: Image, existing: str, target: Digest, before: Before) -> Survey:
+    def tag(self, image: NamedImage, existing: str, target: Digest, before: Before) -> Survey:
         """Tag an image, and survey the node.
 
         Args:

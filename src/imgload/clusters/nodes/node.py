@@ -13,6 +13,7 @@ from imgload.clusters.nodes.base import Before, NodeRuntime
 from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
 from imgload.clusters.nodes.runtime import CONTAINERD, LOOK, Containerd, parse_look
 from imgload.clusters.nodes.survey import (
+    NamedImage,
     Question,
     Survey,
     Traits,
@@ -27,7 +28,6 @@ from imgload.core.errors import NodeFull, NodeUnusable
 from imgload.core.parallel import outcome
 from imgload.engines.base import Chunk
 from imgload.oci.digest import Digest
-from imgload.oci.image import Image
 from imgload.oci.platform import Platform
 
 _FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.3; fi; exit $status'
@@ -137,7 +137,7 @@ class Node(NodeRuntime):
         self._last = (question, survey)
         return survey
 
-    def tag(self, image: Image, existing: str, target: Digest, before: Before) -> Survey:
+    def tag(self, image: NamedImage, existing: str, target: Digest, before: Before) -> Survey:
         ctr = self.spelled(containerd.CTR)
         command = containerd.retag_command(ctr, existing, target, image.name)
         if existing == image.name:

@@ -39,7 +39,7 @@ done 2>/dev/null | head -c 65536
 """
 _CTR_VERSION, _CTR_PLUGINS = (*_CTR, "version"), (*_CTR, "plugins", "ls")
 _RUNTIME: Group = (_CTR_VERSION, survey.CRICTL_CONFIG, ("crictl", "--version"), _CTR_PLUGINS)
-_DISKS: Group = (survey.free_command(CONTAINERD), survey.free_command(K3S))
+_DISKS: Group = (CONTAINERD.free, K3S.free)
 _MACHINE: Group = (*_DISKS, ("sh", "-c", _PROXIES), ("sh", "-c", _MIRRORS))
 _SPACE = re.compile(r"^\S.*?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 _MIRROR = re.compile(r"^[ \t]*\[host\.[\"'](?:https?://)?([^/\"']+)", re.MULTILINE)

@@ -16,11 +16,10 @@ from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Question, Survey
 from imgload.core.errors import ImgloadError
-from imgload.loader.proof import prove
+from imgload.loader.proof import Expected, ExpectedImage, prove
 from imgload.loader.verify import has_another, lacks, unknown_to_cri
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
-from imgload.oci.image import Image
 from imgload.tools.doctor.finding import Finding
 from imgload.tools.doctor.image import Wanted
 from imgload.tools.doctor.timeouts import call_each
@@ -60,7 +59,7 @@ def _trace(wanted: Wanted, node: Node) -> list[Finding]:
     elif config is None:
         text = f"has {name} but cannot read its config {image_id.short}"
     else:
-        own = Image(name, target, image_id, config.diff_ids, config.platform, size=0, source="")
+        own = ExpectedImage(name, image_id, config.diff_ids)
         image = attrs.evolve(wanted.image or own, image_id=image_id)
         text = _disproof(image, config, survey, node)
         if not text:
@@ -70,7 +69,7 @@ def _trace(wanted: Wanted, node: Node) -> list[Finding]:
     return [Finding("image", "problem", f"{node.name} {text}", hint)]
 
 
-def _disproof(image: Image, config: ImageConfig, survey: Survey, node: Node) -> str:
+def _disproof(image: Expected, config: ImageConfig, survey: Survey, node: Node) -> str:
     """Return the first check of the proof that fails; empty if none does."""
     name, proof = image.name, prove(image, survey)
     if not proof.name:

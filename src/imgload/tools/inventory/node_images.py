@@ -16,7 +16,7 @@ import attrs
 
 from imgload.clusters.nodes import containerd, cri
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.labels import parse_marks
+from imgload.clusters.nodes.containerd import parse_marks
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable
 from imgload.oci.digest import Digest

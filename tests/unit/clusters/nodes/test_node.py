@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from imgload.oci.image import Image
 
 from imgload.clusters.nodes.base import Before
 from imgload.clusters.nodes.cri import CriAnswer
@@ -16,6 +15,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from tests.unit.fakes import RUNNING, LocalEngine
 from tests.unit.recordings import MYAPP, recorded
+from tests.unit.samples import sourced
 
 AMD = Platform("linux", "amd64")
 NOTHING = Question((), ())
@@ -226,7 +226,7 @@ def test_tag_adds_a_name_or_has_cri_read_it_again(
 ) -> None:
     """CRI reads a record again when its label changes (containerd #9039)."""
     node, before = logging_node(tmp_path), Before()
-    image = Image(MYAPP, CONFIG_ID, CONFIG_ID, (), AMD, 1, "docker")
+    image = sourced(MYAPP, CONFIG_ID)
     assert node.tag(image, existing, CONFIG_ID, before).has(MYAPP, CONFIG_ID)
     assert MYAPP in (before.records or {})
     assert f"images {change}" in (tmp_path / "log").read_text()
