@@ -106,7 +106,7 @@ def parse_look(text: str) -> Containerd:
     lines = set(text.splitlines())
     if not lines & {f"socket {_K3S_SOCKET}", f"socket {_USUAL_SOCKET}"}:
         raise NodeUnusable(
-            f"containerd does not run there: no {_K3S_SOCKET} and no {_USUAL_SOCKET}",
+            f"no containerd runs there: no {_K3S_SOCKET} and no {_USUAL_SOCKET}",
             hint="name a container that is a node: see imgload clusters",
         )
     runtime = K3S if f"socket {_K3S_SOCKET}" in lines else CONTAINERD
