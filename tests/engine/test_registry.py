@@ -163,7 +163,7 @@ def test_other_tools_are_told_by_the_config_map(
         theirs = {"metadata": {"name": "local-registry-hosting"}, "kind": "ConfigMap"}
         server.held["local-registry-hosting"] = {"apiVersion": "v1", **theirs}
         ended = _run("connect", registry.url, "-c", "lab-d21", "-o", "json")
-        assert "somebody else's" in json.loads(ended.stdout)["hosting"]["note"]
+        assert json.loads(ended.stdout)["hosting"]["written"] is False
         imgload.disconnect_registry(registry.url, cluster="lab-d21")
         assert "local-registry-hosting" in server.held
 
