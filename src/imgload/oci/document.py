@@ -41,7 +41,6 @@ def parse_json(raw: bytes, document: str) -> dict[str, Any]:
 
     if len(raw) > MAX_DOCUMENT:
         raise ArchiveInvalid(f"{document} is {len(raw)} bytes, more than {MAX_DOCUMENT}")
-
     try:
         value = load_json(raw)
     except ValueError as error:

@@ -17,10 +17,7 @@ _IMPORT_NAME = re.compile(r"(?:docker\.io/library/)?import-\d{4}-\d{2}-\d{2}@sha
 
 
 def repository_of(name: str) -> str:
-    """Return the repository of a full name: ``docker.io/library/app`` for ``…/app:dev``.
-
-    A name that Kubernetes would reject is returned as it is.
-    """
+    """Return the repository of a full name; a name that Kubernetes would reject as it is."""
     return _spellings(name)[-1]
 
 
@@ -31,10 +28,7 @@ def familiar_name(name: str) -> str:
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a full name on a node matches one of the patterns.
-
-    Patterns are names or repositories, full or short, with ``*`` and ``?``.
-    """
+    """Whether a full name matches a pattern: a full or short name or repository, with globs."""
     spellings = _spellings(name)
     return any(fnmatchcase(spelling, pattern) for spelling in spellings for pattern in patterns)
 

@@ -114,7 +114,8 @@ class Reference:
             raise _invalid(whole, f"{tag!r} is not a tag")
         registry, repository, written = _split_registry(name)
         _check(whole, registry, repository)
-        return cls(registry, repository, tag or (None if digest else _DEFAULT_TAG), digest, written)
+        default = None if digest else _DEFAULT_TAG
+        return cls(registry, repository, tag or default, digest, written)
 
     @property
     def short(self) -> bool:

@@ -79,25 +79,21 @@ class SavedImages:
 
     def _read(self, member: tar.Member, body: tar.Body, receiver: Receiver) -> None:
         start, chunks = peek(body)
+        compression = compression_of(start)
+        unneeded = self._unneeded.get(digits_of(member.path))
+        if compression and not member.path.startswith("blobs/"):
+            unneeded = None  # a diff ID is the digest of an uncompressed tar
         if may_be_document(member.path, member.size, start):
             data = b"".join(chunks)
             blob = Blob(Digest.of(data), len(data), "", data)
-        elif self._is_unneeded(member.path, start):
-            blob = Blob(None, member.size, compression_of(start))
+        elif unneeded:
+            self._skipped.add(unneeded)
+            blob = Blob(None, member.size, compression)
+        elif digest := self._pass_on(member.size, chunks, receiver):
+            blob = Blob(digest, member.size, compression)
         else:
-            digest = self._pass_on(member.size, chunks, receiver)
-            if digest is None:
-                return
-            blob = Blob(digest, member.size, compression_of(start))
+            return
         self._blobs.add(member.path, blob)
-
-    def _is_unneeded(self, path: str, start: bytes) -> bool:
-        digest = self._unneeded.get(digits_of(path))
-        compressed = compression_of(start) and not path.startswith("blobs/")
-        if digest is None or compressed:  # a diff ID is the digest of an uncompressed tar
-            return False
-        self._skipped.add(digest)
-        return True
 
     def _pass_on(
         self, size: int, chunks: Iterator[memoryview], receiver: Receiver

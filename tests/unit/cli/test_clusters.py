@@ -1,4 +1,4 @@
-"""``imgload clusters``, with a daemon of our own."""
+"""``imgload clusters``, with a stub of the Docker daemon."""
 
 import json
 from collections.abc import Iterator

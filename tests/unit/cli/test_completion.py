@@ -1,4 +1,4 @@
-"""Completion as far as it needs no engine: words, and what is offered of what there is."""
+"""Shell completion without an engine, or with a stub of one."""
 
 import subprocess
 import sys

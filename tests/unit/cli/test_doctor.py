@@ -1,4 +1,4 @@
-"""`imgload doctor` on a terminal: one screen."""
+"""The output of ``imgload doctor``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drop-ins' exit statuses, and what is said where."""
+"""Exit statuses and messages of the drop-ins."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Exit statuses, and errors as text and as JSON, with a daemon of our own or none."""
+"""Exit statuses, and errors as text and as JSON, with a stub of the Docker daemon."""
 
 import contextlib
 import json

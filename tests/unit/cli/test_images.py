@@ -1,4 +1,4 @@
-"""``imgload images`` and ``imgload prune``, as they are called and what they show."""
+"""Options and output of ``imgload images`` and ``imgload prune``."""
 
 import errno
 import inspect

@@ -1,4 +1,4 @@
-"""What is no name is refused before anything else happens, by every command that takes one."""
+"""Every command rejects an invalid image name before it does anything else."""
 
 import pytest
 

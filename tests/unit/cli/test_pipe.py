@@ -1,4 +1,4 @@
-"""Standard output that nobody reads: `imgload ... | head -1`."""
+"""Commands whose stdout is a closed pipe: `imgload ... | head -1`."""
 
 import os
 import subprocess

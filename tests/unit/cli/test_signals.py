@@ -1,4 +1,4 @@
-"""Being told to stop, once, twice, or by the end of the parent."""
+"""SIGINT, SIGTERM, and the exit of the parent."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""An engine that was named for this run and does not answer may have what is not found."""
+"""Errors mention a configured engine that does not respond: it may have the missing object."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""No text from elsewhere reaches the terminal as more than text, whatever prints it."""
+"""Untrusted text reaches the terminal without control characters."""
 
 import re
 import sys

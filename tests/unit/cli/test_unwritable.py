@@ -1,4 +1,4 @@
-"""What becomes of a command whose output nobody takes."""
+"""Commands whose output cannot be written."""
 
 import os
 import pty

@@ -1,4 +1,4 @@
-"""Help, version, and what is said to a call that makes no sense."""
+"""Help, version, and errors of wrong usage."""
 
 import inspect
 import json

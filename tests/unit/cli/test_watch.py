@@ -1,4 +1,4 @@
-"""How ``imgload watch`` ends."""
+"""The exit status of ``imgload watch``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Which images an archive holds, and which of them is meant."""
+"""The images of an archive, and the choice of one."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Manifests, indexes, configs and descriptors out of untrusted JSON."""
+"""Manifests, indexes, configs and descriptors from untrusted JSON."""
 
 import json
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""JSON from anywhere is parsed within bounds, or refused with a ValueError."""
+"""Untrusted JSON is parsed within limits, or rejected with a ValueError."""
 
 import json
 from contextlib import suppress

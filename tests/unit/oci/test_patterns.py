@@ -1,4 +1,4 @@
-"""Which names are meant."""
+"""Patterns of image names."""
 
 import pytest
 from hypothesis import given

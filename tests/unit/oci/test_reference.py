@@ -1,4 +1,4 @@
-"""Names are read as the kubelet reads them (distribution's reference package)."""
+"""Names are parsed like in the kubelet (distribution's reference package)."""
 
 import pytest
 from hypothesis import example, given

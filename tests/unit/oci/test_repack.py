@@ -1,4 +1,4 @@
-"""Whatever tool saved the archive, containerd is given one OCI layout that it can import."""
+"""An archive of any tool becomes one OCI layout that containerd can import."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""A broken or hostile archive never yields an index.json, and never another error."""
+"""A damaged or hostile archive yields no index.json, and no unexpected error."""
 
 import hashlib
 from collections.abc import Callable, Iterable

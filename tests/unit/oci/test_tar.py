@@ -1,4 +1,4 @@
-"""Tar streams are read as tarfile reads them, whatever the form and the chunks."""
+"""read_tar yields the members that tarfile yields, for any format and any chunks."""
 
 import io
 import tarfile

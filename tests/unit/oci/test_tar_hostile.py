@@ -1,4 +1,4 @@
-"""Damaged and hostile tar streams end as ArchiveInvalid, soon and in constant memory."""
+"""Damaged and hostile tar streams raise ArchiveInvalid, early and in constant memory."""
 
 import io
 import tarfile
