@@ -12,6 +12,7 @@ import stat
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import IO
 
 import attrs
 from platformdirs import user_cache_path
@@ -111,7 +112,7 @@ class TemporaryFolder:
         while True:
             path = Path(tempfile.mkdtemp(prefix=RUN_FOLDER))
             try:
-                return cls(path, _lock(path))
+                return cls(path, _open_locked(path))
             except (FileNotFoundError, BlockingIOError):
                 continue  # another run removes it as stale, since it was not locked yet
             except (OSError, ImportError):
@@ -140,7 +141,7 @@ def remove_stale_folders() -> None:
 
 
 def _remove_stale(path: Path) -> None:
-    descriptor = _lock(path)
+    descriptor = _open_locked(path)
     try:
         folder = os.fstat(descriptor)
         if folder.st_uid == os.geteuid() and stat.S_IMODE(folder.st_mode) == stat.S_IRWXU:
@@ -150,14 +151,19 @@ def _remove_stale(path: Path) -> None:
         os.close(descriptor)
 
 
-def _lock(path: Path) -> int:
-    """Open and lock a folder; OSError if another process has locked or removed it."""
+def lock(file: int | IO[bytes]) -> None:
+    """Lock an open file or folder; BlockingIOError if another process has locked it."""
     import fcntl  # noqa: PLC0415 - not on Windows
 
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _open_locked(path: Path) -> int:
+    """Open and lock a folder; OSError if another process has locked or removed it."""
     descriptor = os.open(path, _FOLDER_FLAGS)
     with ExitStack() as stack:
         stack.callback(os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor)
         if not os.path.samestat(os.fstat(descriptor), path.lstat()):
             raise FileNotFoundError(path)
         stack.pop_all()

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from imgload.core.errors import NodeError
-from imgload.core.parallel import AT_ONCE, Task, in_parallel, outcome
+from imgload.core.parallel import MAX_PARALLEL, Task, in_parallel, outcome
 
 
 def test_all_calls_run_at_once_and_answer_in_order() -> None:
@@ -120,4 +120,4 @@ def test_a_thousand_calls_do_not_all_run_at_once() -> None:
         return number
 
     assert in_parallel([partial(call, n) for n in range(1000)]) == [*range(1000)]
-    assert 1 < most[0] <= AT_ONCE
+    assert 1 < most[0] <= MAX_PARALLEL

@@ -16,7 +16,7 @@ from imgload.core.errors import EngineFailed, EngineUnreachable
 from imgload.engines.docker import DockerEngine
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.http import Answer, Request, Wire
-from imgload.engines.http_engine import parsed
+from imgload.engines.http_engine import parse_json
 from imgload.engines.podman import PodmanEngine
 from tests.unit.bounds import memory_below, within
 
@@ -66,7 +66,7 @@ def test_a_document_is_read_whole(tmp_path: Path) -> None:
         served(tmp_path, says(document({"a": 1}, "404 Not Found"))) as endpoint,
         ask(endpoint, Request("GET", "/x")) as answer,
     ):
-        assert (answer.status, parsed(answer.read())) == (404, {"a": 1})
+        assert (answer.status, parse_json(answer.read())) == (404, {"a": 1})
 
 
 def test_parameters_are_escaped(tmp_path: Path) -> None:
