@@ -80,11 +80,10 @@ def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
     import tempfile  # noqa: PLC0415 - start-up
 
     prefix = f".{path.name}.imgload-"
-    for entry in path.parent.iterdir():
-        if entry.name.startswith(prefix):
-            with suppress(OSError):
-                if time.time() - entry.lstat().st_mtime > _ABANDONED_SECONDS:
-                    entry.unlink()
+    for abandoned in path.parent.glob(f"{prefix}*"):
+        with suppress(OSError):
+            if time.time() - abandoned.lstat().st_mtime > _ABANDONED_SECONDS:
+                abandoned.unlink()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
     partial = Path(name)
     try:
@@ -133,22 +132,14 @@ class TemporaryFolder:
 
 def remove_stale_folders() -> None:
     """Remove this user's unlocked temporary folders."""
-    with suppress(OSError, ImportError):
-        for entry in os.scandir(temporary_folder()):
-            if entry.name.startswith(RUN_FOLDER):
-                with suppress(OSError):
-                    _remove_stale(Path(entry.path))
-
-
-def _remove_stale(path: Path) -> None:
-    descriptor = _open_locked(path)
-    try:
-        folder = os.fstat(descriptor)
-        if folder.st_uid == os.geteuid() and stat.S_IMODE(folder.st_mode) == stat.S_IRWXU:
-            _remove_files(descriptor)
-            path.rmdir()
-    finally:
-        os.close(descriptor)
+    for path in temporary_folder().glob(f"{RUN_FOLDER}*"):
+        with suppress(OSError, ImportError), ExitStack() as stack:
+            descriptor = _open_locked(path)
+            stack.callback(os.close, descriptor)
+            folder = os.fstat(descriptor)
+            if folder.st_uid == os.geteuid() and stat.S_IMODE(folder.st_mode) == stat.S_IRWXU:
+                _remove_files(descriptor)
+                path.rmdir()
 
 
 def lock(file: int | IO[bytes]) -> None:
