@@ -1,4 +1,4 @@
-"""Several calls at once."""
+"""Calls in parallel, on daemon threads."""
 
 import sys
 import threading
@@ -94,7 +94,7 @@ def test_settle_has_a_time_limit() -> None:
 
 
 def test_outcome_returns_only_imgload_errors() -> None:
-    """A node that fails is told of beside the others; a mistake in the program is not hidden."""
+    """A failing node is reported with the others; a programming error is raised."""
     error = NodeError("kind-worker is paused")
 
     def fail() -> int:

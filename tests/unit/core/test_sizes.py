@@ -1,4 +1,4 @@
-"""How bytes are told, everywhere."""
+"""Sizes as text."""
 
 import re
 

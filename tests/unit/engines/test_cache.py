@@ -173,7 +173,7 @@ SHAPES: list[object] = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_file_of_a_wrong_shape_is_replaced(file: Path, shape: object) -> None:
-    """Another version's file, or somebody's editor."""
+    """Another version of imgload or an editor may have written the file."""
     memory = written(file, shape)
     assert (memory.layers(ENGINE), memory.is_cut_off(ENGINE)) == ({}, False)
     memory.learn(ENGINE, LAYERS)
@@ -239,7 +239,7 @@ WRONG_TIMES = ["null", '"now"', "[]", "{}", "NaN", "Infinity", "-Infinity", "1e9
 
 @pytest.mark.parametrize("since", [*WRONG_TIMES, f"-{WRONG_TIMES[-1]}"], ids=lambda text: text[:9])
 def test_cut_off_ignores_an_invalid_time(file: Path, since: str) -> None:
-    """Nothing is held against the engine for it."""
+    """The engine counts as reachable."""
     text = f'{{"{ENGINE}": {{"cut_off": {{"since": {since}}}}}}}'
     assert not written(file, text.encode()).is_cut_off(ENGINE)
 

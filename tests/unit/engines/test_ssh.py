@@ -76,7 +76,7 @@ def test_argv_has_options_first_and_batch_mode() -> None:
 
 @pytest.mark.parametrize(("host", "trusted"), [("127.0.0.1", True), ("far.example", False)])
 def test_argv_skips_host_keys_for_local_podman_machines_only(host: str, trusted: bool) -> None:  # noqa: FBT001
-    """Its host key is made anew with it; any other machine has to be known."""
+    """Podman recreates its host key with it; any other host must have a known key."""
     argv = Remote(host, "/x.sock", machine=True).argv(Path("/t"))
     assert ("-oStrictHostKeyChecking=no" in argv) is trusted
 

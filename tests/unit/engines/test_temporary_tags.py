@@ -50,7 +50,7 @@ def test_notes_are_readable_by_their_owner_only(cache: Path, *, there: bool) -> 
 
 
 def test_a_released_note_is_stale_at_every_address(cache: Path) -> None:
-    """Only one at the same address is known to be this engine's; a living run's is nobody's."""
+    """Only the same address proves that it is this engine; a living run's note is not stale."""
     kept = note(ENGINE, NAME, "sha256:x")
     assert kept
     assert list(stale([ENGINE])) == []

@@ -67,7 +67,7 @@ def test_chosen_context_is_none_without_a_choice(tmp_path: Path, settings: str |
 
 @pytest.mark.parametrize("value", [1, None, [], {}, True])
 def test_chosen_context_ignores_a_name_of_a_wrong_type(tmp_path: Path, value: object) -> None:
-    """It is nobody's name."""
+    """Only text can name a context."""
     current(tmp_path, value)
     assert chosen(tmp_path) is None
 
@@ -127,7 +127,7 @@ def test_settings_of_invalid_json_are_an_error(tmp_path: Path, text: bytes) -> N
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
-    """Nor held."""
+    """Memory stays bounded."""
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(1 << 31)
     with memory_below(20 << 20), within(2), pytest.raises(EngineUnreachable, match="longer than"):

@@ -1,4 +1,4 @@
-"""What a user is told when no engine answers."""
+"""The errors and hints for engines that do not answer."""
 
 import ssl
 
