@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from imgload.core.errors import ImgloadError
 
 T = TypeVar("T")
-AT_ONCE = 64
+MAX_PARALLEL = 64
 """Calls in parallel: enough for the nodes of any local cluster, and not a thousand execs."""
 _POLL_SECONDS = 0.2
 
@@ -66,8 +66,8 @@ def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
         return [calls[0]()]
     tasks: list[Task[T]] = []
     for call in calls:
-        if len(tasks) >= AT_ONCE:
-            tasks[-AT_ONCE].wait()
+        if len(tasks) >= MAX_PARALLEL:
+            tasks[-MAX_PARALLEL].wait()
         tasks.append(Task(call))
     for task in tasks:
         task.wait()

@@ -12,6 +12,7 @@ import stat
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import IO
 
 import attrs
 from platformdirs import user_cache_path
@@ -79,11 +80,10 @@ def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
     import tempfile  # noqa: PLC0415 - start-up
 
     prefix = f".{path.name}.imgload-"
-    for entry in path.parent.iterdir():
-        if entry.name.startswith(prefix):
-            with suppress(OSError):
-                if time.time() - entry.lstat().st_mtime > _ABANDONED_SECONDS:
-                    entry.unlink()
+    for abandoned in path.parent.glob(f"{prefix}*"):
+        with suppress(OSError):
+            if time.time() - abandoned.lstat().st_mtime > _ABANDONED_SECONDS:
+                abandoned.unlink()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
     partial = Path(name)
     try:
@@ -111,7 +111,7 @@ class TemporaryFolder:
         while True:
             path = Path(tempfile.mkdtemp(prefix=RUN_FOLDER))
             try:
-                return cls(path, _lock(path))
+                return cls(path, _open_locked(path))
             except (FileNotFoundError, BlockingIOError):
                 continue  # another run removes it as stale, since it was not locked yet
             except (OSError, ImportError):
@@ -132,32 +132,29 @@ class TemporaryFolder:
 
 def remove_stale_folders() -> None:
     """Remove this user's unlocked temporary folders."""
-    with suppress(OSError, ImportError):
-        for entry in os.scandir(temporary_folder()):
-            if entry.name.startswith(RUN_FOLDER):
-                with suppress(OSError):
-                    _remove_stale(Path(entry.path))
+    for path in temporary_folder().glob(f"{RUN_FOLDER}*"):
+        with suppress(OSError, ImportError), ExitStack() as stack:
+            descriptor = _open_locked(path)
+            stack.callback(os.close, descriptor)
+            folder = os.fstat(descriptor)
+            if folder.st_uid == os.geteuid() and stat.S_IMODE(folder.st_mode) == stat.S_IRWXU:
+                _remove_files(descriptor)
+                path.rmdir()
 
 
-def _remove_stale(path: Path) -> None:
-    descriptor = _lock(path)
-    try:
-        folder = os.fstat(descriptor)
-        if folder.st_uid == os.geteuid() and stat.S_IMODE(folder.st_mode) == stat.S_IRWXU:
-            _remove_files(descriptor)
-            path.rmdir()
-    finally:
-        os.close(descriptor)
-
-
-def _lock(path: Path) -> int:
-    """Open and lock a folder; OSError if another process has locked or removed it."""
+def lock(file: int | IO[bytes]) -> None:
+    """Lock an open file or folder; BlockingIOError if another process has locked it."""
     import fcntl  # noqa: PLC0415 - not on Windows
 
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _open_locked(path: Path) -> int:
+    """Open and lock a folder; OSError if another process has locked or removed it."""
     descriptor = os.open(path, _FOLDER_FLAGS)
     with ExitStack() as stack:
         stack.callback(os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor)
         if not os.path.samestat(os.fstat(descriptor), path.lstat()):
             raise FileNotFoundError(path)
         stack.pop_all()

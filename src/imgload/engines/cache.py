@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from imgload.core.errors import ArchiveInvalid
-from imgload.core.state import private_folder, replace_file, state_folder
+from imgload.core.state import lock, private_folder, replace_file, state_folder
 from imgload.oci.digest import Digest
 
 _MAX_ENTRIES = 2000
@@ -101,7 +101,7 @@ class Memory:
 
     def _add(self, engine: str, section: str, added: dict[str, Any]) -> None:
         """Merge entries into this object and the file, which other processes may have changed."""
-        with _lock(self._path.parent):
+        with _locked(self._path.parent):
             stored = _read(self._path)
             entries = _section(self._engines, engine, section) | _section(stored, engine, section)
             newest = [*((k, v) for k, v in entries.items() if k not in added), *added.items()]
@@ -131,7 +131,7 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Lock a folder, which is made if it does not exist, against other processes.
 
     The file is written even without a lock, as on some network file systems or while a stopped
@@ -139,14 +139,12 @@ def _lock(folder: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         with suppress(OSError, ImportError):
-            import fcntl  # noqa: PLC0415 - not on Windows
-
             private_folder(folder)
             descriptor = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, descriptor)
             for _ in range(_LOCK_ATTEMPTS):
                 with suppress(BlockingIOError):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock(descriptor)
                     break
                 time.sleep(_LOCK_PAUSE)
         yield

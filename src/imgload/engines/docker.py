@@ -138,7 +138,8 @@ class DockerEngine(RestEngine):
                 self.ask("POST", f"/images/{image}/tag", "tagging", params=params).close()
             yield push
         finally:
-            self._take_back(Leftover(self.endpoint.url, name, str(image), here=True, note=noted))
+            leftover = Leftover(self.endpoint.url, name, str(image), here=True, note=noted)
+            self._remove_leftover(leftover)
 
     @checked
     def remove_temporary(self, name: str, image: str) -> bool:

@@ -74,7 +74,7 @@ class _Response(http.client.HTTPResponse):
 class Connection(http.client.HTTPConnection):
     """A connection to ``unix:///path`` or ``tcp://host:port``.
 
-    `seconds` is the longest silence, None for no limit; `patience` the limit for connecting.
+    `seconds` is the longest silence, None for no limit; `connect_seconds` the limit for connecting.
     """
 
     response_class = _Response
@@ -84,14 +84,14 @@ class Connection(http.client.HTTPConnection):
         url: str,
         seconds: float | None,
         tls: ssl.SSLContext | None = None,
-        patience: float = CONNECT_SECONDS,
+        connect_seconds: float = CONNECT_SECONDS,
     ) -> None:
         parts = urlsplit(url)
         self._path = (parts.netloc + parts.path) if parts.scheme == "unix" else None
         self._tls, self._seconds = tls, seconds
         host = "localhost" if self._path else parts.hostname or "localhost"
         port = None if self._path else parts.port or (2376 if tls else 2375)
-        super().__init__(host, port, timeout=patience)
+        super().__init__(host, port, timeout=connect_seconds)
 
     def connect(self) -> None:
         if self._path is None:

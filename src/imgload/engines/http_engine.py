@@ -24,10 +24,11 @@ from imgload.engines.base import (
     ExecResult,
     ImageEvent,
 )
+from imgload.engines.discovery.config_files import dig
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.exec_stream import ExecStream
 from imgload.engines.http import STREAM_SECONDS, Answer, Params, Request, Wire, save_seconds
-from imgload.engines.temporary_tags import Leftover, is_ours, stale
+from imgload.engines.temporary_tags import Leftover, is_temporary_tag, stale
 from imgload.engines.translate import WRONG_SHAPE, checked, map_errors, raise_for_status, timed_out
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -70,7 +71,7 @@ class RestEngine(Engine):
     def document(self, method: str, path: str, doing: str, **options: Any) -> Any:
         """Send a request and return the JSON document of the answer."""
         with map_errors(self.endpoint, doing), self.ask(method, path, doing, **options) as answer:
-            return parsed(answer.read())
+            return parse_json(answer.read())
 
     def get_or_none(self, path: str, doing: str, **options: Any) -> Any:
         """Return the JSON document at a path, or None if the engine answers "not found"."""
@@ -78,7 +79,7 @@ class RestEngine(Engine):
             if answer.status == NOT_FOUND:
                 return None
             raise_for_status(answer, self.endpoint, doing)
-            return parsed(answer.read())
+            return parse_json(answer.read())
 
     def _send(self, method: str, path: str, **options: Any) -> Answer:
         path = f"/v{self._wire.version}{self.api}{quote(path, safe='/:@')}"
@@ -128,7 +129,7 @@ class RestEngine(Engine):
         """Send a request and read its progress to the end; an error is one of the lines."""
         with map_errors(self.endpoint, doing), self.ask("POST", path, doing, **options) as answer:
             for line in answer.lines():
-                event = parsed(line) if line.startswith(b"{") else {}
+                event = parse_json(line) if line.startswith(b"{") else {}
                 if event.get("error"):
                     raise EngineFailed(f"{self.endpoint}: pushing failed: {event['error']}")
 
@@ -158,11 +159,11 @@ class RestEngine(Engine):
     def _parse_event(self, line: bytes) -> ImageEvent | None:
         """Return an event, an empty one if its line is invalid; None for one of our own pushes."""
         try:
-            document = parsed(line)
+            document = parse_json(line)
             at = document.get("timeNano")
             at = at if isinstance(at, int) and at > 0 else None
             event = attrs.evolve(self.event(document), at=at)
-            return None if is_ours(event.name) else event
+            return None if is_temporary_tag(event.name) else event
         except (*WRONG_SHAPE, EngineFailed):
             return ImageEvent()
 
@@ -228,14 +229,12 @@ class RestEngine(Engine):
         """
         path, doing = f"/exec/{exec_id}/json", "reading a command's exit status"
         deadline = time.monotonic() + _SETTLE_SECONDS
-        while True:
-            state = self.document("GET", path, doing)
-            state = state if isinstance(state, dict) else {}
-            if not state.get("Running") or time.monotonic() >= deadline:
+        while dig(state := self.document("GET", path, doing), "Running"):
+            if time.monotonic() >= deadline:
                 break
             time.sleep(0.01)
-        status = state.get("ExitCode")
-        if state.get("Running") or not isinstance(status, int):
+        status = dig(state, "ExitCode")
+        if dig(state, "Running") or not isinstance(status, int):
             raise EngineFailed("the connection to a command broke while it was running")
         if status == 0 and not complete:
             raise EngineFailed("the connection to a command broke before all was sent")
@@ -255,27 +254,27 @@ class RestEngine(Engine):
         """
 
     def tidy(self) -> None:
-        for left in stale([self.endpoint.url], self.temporary_names):
-            if left.here or self.endpoint.local:
-                self._take_back(left)
+        for leftover in stale([self.endpoint.url], self.temporary_names):
+            if leftover.here or self.endpoint.local:
+                self._remove_leftover(leftover)
             else:
-                left.note.leave()
+                leftover.note.leave()
 
-    def _take_back(self, left: Leftover) -> None:
+    def _remove_leftover(self, leftover: Leftover) -> None:
         """Remove a temporary name; no load fails if that fails, and the next run tries again."""
         try:
-            done = self.remove_temporary(left.name, left.image) or left.here
+            done = self.remove_temporary(leftover.name, leftover.image) or leftover.here
         except EngineError:
             done = False
         if done:
-            left.note.remove()
+            leftover.note.remove()
         else:
-            left.note.leave()
+            leftover.note.leave()
 
 
 def tags_of(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return an image's names without the temporary ones of pushes."""
-    return tuple(name for name in document.get("RepoTags") or () if not is_ours(name))
+    return tuple(name for name in document.get("RepoTags") or () if not is_temporary_tag(name))
 
 
 def read_image(document: Mapping[str, Any]) -> EngineImage:
@@ -311,7 +310,7 @@ def _open_wire(endpoint: Endpoint) -> Wire:
     return SdkWire(endpoint)
 
 
-def parsed(data: bytes) -> Any:
+def parse_json(data: bytes) -> Any:
     """Parse a JSON document of an engine; EngineFailed if it is invalid."""
     from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
 

@@ -205,14 +205,12 @@ class _Process:
         if state == b"absent":
             raise EngineUnreachable(
                 f"{remote.path} does not exist on {remote}",
-                hint=f"find the socket ({remote.command} ls /run), and append its path to the"
-                " address",
+                hint=f"append the socket's path to the address; see: {remote.command} ls /run",
             )
         if state == b"denied":
             raise EngineNotPermitted(
                 f"{remote} may not open {remote.path}",
-                hint=f"add that user to the socket's group: {remote.command}"
-                " sudo usermod -aG docker $USER",
+                hint=f"join the socket's group: {remote.command} sudo usermod -aG docker $USER",
             )
         if state != b"ready" or not self.socket.exists():
             with self._log.open("rb") as log:

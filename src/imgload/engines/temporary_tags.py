@@ -19,7 +19,7 @@ from typing import IO
 
 import attrs
 
-from imgload.core.state import private_folder, state_folder, temporary_folder
+from imgload.core.state import lock, private_folder, state_folder, temporary_folder
 
 TAG = re.compile(r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}")
 """A tag for a push."""
@@ -71,7 +71,7 @@ class Leftover:
     """The note, locked."""
 
 
-def is_ours(name: str) -> bool:
+def is_temporary_tag(name: str) -> bool:
     """Whether an image name is a temporary tag of a push."""
     return TAG.fullmatch(name) is not None
 
@@ -109,7 +109,7 @@ def _write(text: bytes, path: Path) -> Note:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     file = os.fdopen(os.open(partial, flags, 0o600), "r+b", buffering=0)
     try:
-        _lock(file)
+        lock(file)
         file.write(text)
         partial.rename(path)
     except BaseException:
@@ -161,7 +161,7 @@ def _leftover(engines: Collection[str], names: re.Pattern[str], path: Path) -> I
         age = time.time() - path.stat().st_mtime
         if path.suffix == ".new" and age < _ABANDONED_SECONDS:
             return
-        _lock(file)
+        lock(file)
         fields = _parse(file.read(_MAX_BYTES)) if path.suffix == ".json" else None
         if fields is None or age > _EXPIRY_SECONDS:
             path.unlink(missing_ok=True)
@@ -185,13 +185,6 @@ def _parse(text: bytes) -> tuple[str, str, str, str] | None:
         return None
     is_valid = all(isinstance(field, str) for field in fields) and _ANY.fullmatch(name)
     return (engine, name, image, host) if is_valid else None
-
-
-def _lock(file: IO[bytes]) -> None:
-    """Lock a file; OSError if another process has locked it."""
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _folders() -> tuple[Path, Path]:

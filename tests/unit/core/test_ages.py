@@ -31,7 +31,7 @@ def test_ages_are_numbers_with_units(text: str, expected: timedelta) -> None:
     "text",
     ["", "24", "h", "-1h", "1.5h", "1 h", "1y", "1h ", "\N{ARABIC-INDIC DIGIT ONE}h", "9" * 99],
 )
-def test_what_is_no_age_is_refused_with_an_example(text: str) -> None:
+def test_parse_age_rejects_other_text_with_an_example(text: str) -> None:
     """In the exit status of wrong usage."""
     with pytest.raises(UsageError) as caught:
         parse_age(text)
@@ -56,7 +56,7 @@ def test_an_age_is_shown_in_one_unit(seconds: float, expected: str) -> None:
 
 
 @given(st.integers(0, 10**10))
-def test_what_is_shown_can_be_written(seconds: int) -> None:
+def test_parse_age_accepts_age_text(seconds: int) -> None:
     """It is at most one unit younger."""
     shown = parse_age(age_text(seconds)).total_seconds()
     assert shown <= seconds < max(2 * shown, 1)

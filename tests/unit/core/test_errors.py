@@ -95,7 +95,7 @@ def test_an_error_carries_its_message_and_hint() -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_each_error_says_what_it_means(name: str) -> None:
+def test_each_error_has_a_docstring(name: str) -> None:
     """Its docstring is the reference."""
     assert (CLASSES[name].__doc__ or "").strip()
 
@@ -131,7 +131,7 @@ def test_the_message_of_a_log_line_is_the_reason() -> None:
 
 
 @pytest.mark.parametrize("line", ["{", "{}", '{"a": 1}', "{" * 100_000, '{"level": 5, "msg": []}'])
-def test_another_line_in_braces_stays(line: str) -> None:
+def test_reason_keeps_other_lines_in_braces(line: str) -> None:
     """It is no log."""
     assert reason(line) == line
 
@@ -148,7 +148,7 @@ FAKE = "\n✓ kind-worker: loaded"
         lambda: Finding("image", "problem", "it failed", f"rm 'a{FAKE}'").hint,
     ],
 )
-def test_text_from_elsewhere_begins_no_line(said: Callable[[], str]) -> None:
+def test_untrusted_text_starts_no_line(said: Callable[[], str]) -> None:
     """A line of its own could be taken for imgload's."""
     assert "kind-worker" in said()
     assert "\n" not in said()

@@ -1,4 +1,4 @@
-"""Several calls at once."""
+"""Calls in parallel, on daemon threads."""
 
 import sys
 import threading
@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 
 from imgload.core.errors import NodeError
-from imgload.core.parallel import AT_ONCE, Task, in_parallel, outcome
+from imgload.core.parallel import MAX_PARALLEL, Task, in_parallel, outcome
 
 
-def test_all_calls_run_at_once_and_answer_in_order() -> None:
+def test_in_parallel_returns_results_in_order() -> None:
     """Each waits for all the others: one after another they would wait forever."""
     barrier = threading.Barrier(5, timeout=5)
 
@@ -22,7 +22,7 @@ def test_all_calls_run_at_once_and_answer_in_order() -> None:
     assert in_parallel([lambda n=n: call(n) for n in range(5)]) == [0, 1, 2, 3, 4]  # type: ignore[misc]
 
 
-def test_no_calls_have_no_answers() -> None:
+def test_in_parallel_accepts_no_calls() -> None:
     """A cluster without nodes."""
     assert in_parallel([]) == []
 
@@ -76,13 +76,13 @@ def test_a_task_raises_the_error_of_its_call() -> None:
         Task(lambda: 1 // 0).result()
 
 
-def test_a_task_that_exits_does_not_lose_that() -> None:
+def test_a_task_raises_system_exit() -> None:
     """An on_event that calls sys.exit is no IndexError."""
     with pytest.raises(SystemExit):
         Task(lambda: sys.exit(3)).result()
 
 
-def test_settling_waits_no_longer_than_told() -> None:
+def test_settle_has_a_time_limit() -> None:
     """An import that does not end must not hold up Ctrl-C."""
     release = threading.Event()
     task = Task(release.wait)
@@ -93,8 +93,8 @@ def test_settling_waits_no_longer_than_told() -> None:
     assert task.result() is True
 
 
-def test_only_an_error_of_ours_stands_in_an_answer_s_place() -> None:
-    """A node that fails is told of beside the others; a mistake in the program is not hidden."""
+def test_outcome_returns_only_imgload_errors() -> None:
+    """A failing node is reported with the others; a programming error is raised."""
     error = NodeError("kind-worker is paused")
 
     def fail() -> int:
@@ -106,7 +106,7 @@ def test_only_an_error_of_ours_stands_in_an_answer_s_place() -> None:
         outcome(lambda: 1 // 0)
 
 
-def test_a_thousand_calls_do_not_all_run_at_once() -> None:
+def test_in_parallel_limits_the_number_of_threads() -> None:
     """Each is an exec: an engine would be asked for a thousand at the same moment."""
     guard, running, most = threading.Lock(), [0], [0]
 
@@ -120,4 +120,4 @@ def test_a_thousand_calls_do_not_all_run_at_once() -> None:
         return number
 
     assert in_parallel([partial(call, n) for n in range(1000)]) == [*range(1000)]
-    assert 1 < most[0] <= AT_ONCE
+    assert 1 < most[0] <= MAX_PARALLEL

@@ -1,4 +1,4 @@
-"""How bytes are told, everywhere."""
+"""Sizes as text."""
 
 import re
 
@@ -32,7 +32,7 @@ def number_of(text: str) -> float:
 
 
 @given(st.integers(0, 1 << 50))
-def test_a_size_is_told_to_the_nearest_number(size: int) -> None:
+def test_size_text_rounds_to_the_nearest_number(size: int) -> None:
     """What is read back differs by half of the last digit at most."""
     number, unit = size_text(size).split()
     step = 0.1 if unit in FINE else 1.0
@@ -41,7 +41,7 @@ def test_a_size_is_told_to_the_nearest_number(size: int) -> None:
 
 
 @given(st.integers(0, 1 << 50), st.integers(0, 1 << 50))
-def test_a_larger_size_is_never_told_as_a_smaller(one: int, two: int) -> None:
+def test_size_text_is_monotonic(one: int, two: int) -> None:
     """Across the units' borders as well."""
     told = [size_text(size).split() for size in sorted((one, two))]
     small, large = (float(number) * FACTORS[unit] for number, unit in told)

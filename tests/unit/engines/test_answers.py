@@ -138,7 +138,7 @@ WRONG: list[tuple[str, str, object]] = [
 
 
 @pytest.mark.parametrize(("use", "kind", "answer"), WRONG)
-def test_a_wrong_answer_is_the_engines_failure(
+def test_an_answer_that_violates_the_api_is_engine_failed(
     tmp_path: Path, use: str, kind: str, answer: object
 ) -> None:
     """And its error names the engine."""
@@ -150,7 +150,7 @@ def test_a_wrong_answer_is_the_engines_failure(
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_no_containers_may_be_null(tmp_path: Path, kind: str) -> None:
+def test_containers_accepts_null(tmp_path: Path, kind: str) -> None:
     """So Go writes a list that was never made."""
     with answered(tmp_path, kind, {"/containers/json": None}) as engine:
         assert engine.containers("x") == []

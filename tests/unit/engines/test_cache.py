@@ -38,14 +38,14 @@ def written(file: Path, value: object) -> Memory:
     return Memory.load()
 
 
-def test_the_first_run_remembers_nothing(file: Path) -> None:
+def test_memory_is_empty_at_first(file: Path) -> None:
     """And writes nothing while it only asks."""
     memory = Memory.load()
     assert (memory.layers(ENGINE), memory.is_cut_off(ENGINE)) == ({}, False)
     assert not file.parent.exists()
 
 
-def test_what_was_learnt_is_known_to_the_next_run(file: Path) -> None:
+def test_memory_persists(file: Path) -> None:
     """Of that engine only."""
     Memory.load().learn(ENGINE, LAYERS)
     Memory.load().cut_off(OTHER)
@@ -55,7 +55,7 @@ def test_what_was_learnt_is_known_to_the_next_run(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_it_is_known_to_the_same_run_at_once(file: Path) -> None:
+def test_memory_has_its_own_additions(file: Path) -> None:
     """A loader that is reused does not read the file again."""
     memory = Memory.load()
     memory.learn(ENGINE, LAYERS)
@@ -65,7 +65,7 @@ def test_it_is_known_to_the_same_run_at_once(file: Path) -> None:
     assert memory.is_cut_off(ENGINE)
 
 
-def test_learning_adds_and_corrects(file: Path) -> None:
+def test_learn_adds_and_replaces(file: Path) -> None:
     """The last that was learnt of a digest counts."""
     del file
     more: Layers = {Digest.of(b"2"): (DIFF_ID, 2)}
@@ -75,7 +75,7 @@ def test_learning_adds_and_corrects(file: Path) -> None:
     assert Memory.load().layers(ENGINE) == {**more, **corrected}
 
 
-def test_two_runs_keep_what_each_has_learnt(file: Path) -> None:
+def test_memory_merges_two_runs(file: Path) -> None:
     """Both had read the file before either wrote it."""
     one, two = Memory.load(), Memory.load()
     more: Layers = {Digest.of(b"2"): (DIFF_ID, 2)}
@@ -90,7 +90,7 @@ def test_two_runs_keep_what_each_has_learnt(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_processes_that_learn_in_parallel_lose_nothing(file: Path) -> None:
+def test_memory_merges_parallel_processes(file: Path) -> None:
     """Each entry is one write of the whole file."""
     program = (
         "import sys; from imgload.engines.cache import Memory\n"
@@ -107,9 +107,7 @@ def test_processes_that_learn_in_parallel_lose_nothing(file: Path) -> None:
     assert len(kept) == 25 * len(runs)
 
 
-def test_a_folder_that_somebody_keeps_locked_is_written_all_the_same(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_is_written_despite_a_held_lock(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imgload.engines.cache._LOCK_PAUSE", 0)
     file.parent.mkdir(parents=True)
     descriptor = os.open(file.parent, os.O_RDONLY)
@@ -119,13 +117,13 @@ def test_a_folder_that_somebody_keeps_locked_is_written_all_the_same(
     assert Memory.load().layers(ENGINE) == LAYERS
 
 
-def test_learning_nothing_writes_nothing(file: Path) -> None:
+def test_learn_without_layers_writes_nothing(file: Path) -> None:
     """Most loads learn nothing."""
     Memory.load().learn(ENGINE, {})
     assert not file.exists()
 
 
-def test_what_was_compressed_is_taught(file: Path) -> None:
+def test_taught_returns_compressed_layers(file: Path) -> None:
     """A digest that is its own diff ID was pushed as it is."""
     del file
     memory = Memory.load()
@@ -134,7 +132,7 @@ def test_what_was_compressed_is_taught(file: Path) -> None:
     assert memory.taught(OTHER) == set()
 
 
-def test_a_manifests_image_id_is_remembered(file: Path) -> None:
+def test_image_id_returns_the_stored_id(file: Path) -> None:
     """For the engine that pushed it; what is no digest is nothing."""
     Memory.load().identify(ENGINE, PUSHED, DIFF_ID)
     assert Memory.load().image_id(ENGINE, PUSHED) == DIFF_ID
@@ -143,7 +141,7 @@ def test_a_manifests_image_id_is_remembered(file: Path) -> None:
     assert Memory.load().image_id(ENGINE, PUSHED) is None
 
 
-def test_an_image_id_that_an_older_version_remembered_is_not_believed(file: Path) -> None:
+def test_image_id_ignores_entries_of_older_versions(file: Path) -> None:
     """Some were wrong, and an ID is never asked for again."""
     assert (
         written(file, {ENGINE: {"image_ids": {str(PUSHED): str(DIFF_ID)}}}).image_id(ENGINE, PUSHED)
@@ -151,7 +149,7 @@ def test_an_image_id_that_an_older_version_remembered_is_not_believed(file: Path
     )
 
 
-def test_the_oldest_is_forgotten(file: Path) -> None:
+def test_learn_drops_the_oldest_layers(file: Path) -> None:
     """The file stays small; what was confirmed lately is not old."""
     many = {Digest.of(str(i).encode()): (DIFF_ID, i) for i in range(2001)}
     first, second, *_ = many
@@ -174,8 +172,8 @@ SHAPES: list[object] = [
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_wrong_shape_is_nothing_and_is_replaced(file: Path, shape: object) -> None:
-    """Another version's file, or somebody's editor."""
+def test_a_file_of_a_wrong_shape_is_replaced(file: Path, shape: object) -> None:
+    """Another version of imgload or an editor may have written the file."""
     memory = written(file, shape)
     assert (memory.layers(ENGINE), memory.is_cut_off(ENGINE)) == ({}, False)
     memory.learn(ENGINE, LAYERS)
@@ -197,7 +195,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_nothing_and_is_replaced(file: Path, damage: str) -> None:
+def test_a_damaged_file_is_replaced(file: Path, damage: str) -> None:
     """The disk was full, or the machine lost power."""
     memory = written(file, DAMAGE[damage])
     assert memory.layers(ENGINE) == {}
@@ -213,14 +211,14 @@ def test_a_damaged_file_is_nothing_and_is_replaced(file: Path, damage: str) -> N
         *([str(DIFF_ID), float("inf")], [str(DIFF_ID), float("nan")], [str(DIFF_ID), -1]),
     ],
 )
-def test_a_wrong_entry_hides_no_other(file: Path, entry: object) -> None:
+def test_layers_skips_invalid_entries(file: Path, entry: object) -> None:
     """A size that no layer can have is wrong, too: a stream would be framed by it."""
     layers: dict[str, Any] = {str(Digest.of(b"2")): entry, **ENTRY}
     assert written(file, {ENGINE: {"layers": layers}}).layers(ENGINE) == LAYERS
 
 
 @pytest.mark.parametrize("key", ["", "x", "sha256:", "md5:" + "0" * 32, str(PUSHED).upper()])
-def test_a_wrong_digest_is_passed_over(file: Path, key: str) -> None:
+def test_layers_skips_invalid_digests(file: Path, key: str) -> None:
     """Only a digest can have been pushed."""
     value = {key: [str(DIFF_ID), 1], **ENTRY}
     assert written(file, {ENGINE: {"layers": value}}).layers(ENGINE) == LAYERS
@@ -240,13 +238,13 @@ WRONG_TIMES = ["null", '"now"', "[]", "{}", "NaN", "Infinity", "-Infinity", "1e9
 
 
 @pytest.mark.parametrize("since", [*WRONG_TIMES, f"-{WRONG_TIMES[-1]}"], ids=lambda text: text[:9])
-def test_a_wrong_time_is_none(file: Path, since: str) -> None:
-    """Nothing is held against the engine for it."""
+def test_cut_off_ignores_an_invalid_time(file: Path, since: str) -> None:
+    """The engine counts as reachable."""
     text = f'{{"{ENGINE}": {{"cut_off": {{"since": {since}}}}}}}'
     assert not written(file, text.encode()).is_cut_off(ENGINE)
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(file: Path) -> None:
+def test_memory_works_without_a_writable_folder(file: Path) -> None:
     """A file in the folder's place: also root cannot write there."""
     file.parent.parent.mkdir()
     file.parent.write_text("in the way")
@@ -259,7 +257,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(file: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_cache_of_another_user_is_neither_read_nor_written(file: Path) -> None:
+def test_memory_ignores_another_users_folder(file: Path) -> None:
     """`XDG_CACHE_HOME` may be shared, and open to all."""
     Memory.load().learn(ENGINE, LAYERS)
     os.chown(file.parent, 12345, -1)
@@ -289,7 +287,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_any_file_is_understood_or_nothing(value: Any) -> None:
+def test_memory_accepts_any_json(value: Any) -> None:
     """Never an error: it is only a cache."""
     memory = Memory(Path("/dev/null/absent"), value if isinstance(value, dict) else {})
     assert all(isinstance(digest, Digest) for digest in memory.layers(ENGINE))

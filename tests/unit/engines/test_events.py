@@ -46,12 +46,12 @@ def heard(folder: Path, engine: type[Engine], *events: object) -> list[ImageEven
         (["?"], ImageEvent()),
     ],
 )
-def test_what_docker_tells(tmp_path: Path, event: object, expected: ImageEvent) -> None:
+def test_docker_events_are_parsed(tmp_path: Path, event: object, expected: ImageEvent) -> None:
     """A tag has both; a load only the ID; a pull's actor is the name with its tag."""
     assert heard(tmp_path, DockerEngine, event) == [expected]
 
 
-def test_a_name_that_a_push_needs_is_not_told(tmp_path: Path) -> None:
+def test_image_events_omit_temporary_tags(tmp_path: Path) -> None:
     """A watch of everything would load it, and find it gone."""
     ours = "127.0.0.1:36039/imgload/" + "0" * 32 + ":" + "1" * 16
     events = (told("tag", str(ID), ours), told("tag", str(ID), "app:dev"))
@@ -71,12 +71,12 @@ def test_a_name_that_a_push_needs_is_not_told(tmp_path: Path) -> None:
         (told("commit", "c" * 64, "angry_tesla", "container"), ImageEvent()),
     ],
 )
-def test_what_podman_tells(tmp_path: Path, event: object, expected: ImageEvent) -> None:
+def test_podman_events_are_parsed(tmp_path: Path, event: object, expected: ImageEvent) -> None:
     """A build has its image ID for a name, and a load its file's."""
     assert heard(tmp_path, PodmanEngine, event) == [expected]
 
 
-def test_names_lead_to_what_the_engine_calls_an_image(tmp_path: Path) -> None:
+def test_names_maps_names_to_engine_ids(tmp_path: Path) -> None:
     """An image without names has none here."""
     listed = [{"Id": ID.hex, "RepoTags": ["a:1", "b:2"]}, {"Id": str(ID), "RepoTags": None}]
     with served(tmp_path, lambda c, _: c.sendall(document(listed))) as endpoint:

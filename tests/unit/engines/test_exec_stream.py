@@ -99,7 +99,7 @@ def test_output_that_is_cut_off_is_an_error(ours: Ours, length: int) -> None:
 
 
 @pytest.mark.parametrize("length", [(16 << 20) + 1, 0xFFFFFFFF])
-def test_an_absurd_frame_is_refused_at_once(ours: Ours, length: int) -> None:
+def test_a_frame_beyond_the_limit_is_refused(ours: Ours, length: int) -> None:
     """4 GiB are not waited for."""
     ours.engine.sendall(struct.pack(">BxxxL", OUT, length))
     with pytest.raises(EngineFailed, match="announces"):

@@ -16,7 +16,7 @@ from imgload.core.errors import EngineFailed, EngineUnreachable
 from imgload.engines.docker import DockerEngine
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.http import Answer, Request, Wire
-from imgload.engines.http_engine import parsed
+from imgload.engines.http_engine import parse_json
 from imgload.engines.podman import PodmanEngine
 from tests.unit.bounds import memory_below, within
 
@@ -66,7 +66,7 @@ def test_a_document_is_read_whole(tmp_path: Path) -> None:
         served(tmp_path, says(document({"a": 1}, "404 Not Found"))) as endpoint,
         ask(endpoint, Request("GET", "/x")) as answer,
     ):
-        assert (answer.status, parsed(answer.read())) == (404, {"a": 1})
+        assert (answer.status, parse_json(answer.read())) == (404, {"a": 1})
 
 
 def test_parameters_are_escaped(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_body_shorter_than_announced_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 999999 x\r\n\r\n", b"\0" * 99])
-def test_what_is_no_http_is_an_error_of_ours(tmp_path: Path, data: bytes) -> None:
+def test_another_protocol_is_an_engine_error(tmp_path: Path, data: bytes) -> None:
     """Another program has the socket."""
     with (
         served(tmp_path, says(data)) as endpoint,
@@ -162,7 +162,7 @@ def test_what_is_no_http_is_an_error_of_ours(tmp_path: Path, data: bytes) -> Non
 
 
 @pytest.mark.parametrize("body", [b"[", b"[" * 100_000, b"\xff", b""])
-def test_what_is_no_json_is_an_error_of_ours(tmp_path: Path, body: bytes) -> None:
+def test_invalid_json_is_engine_failed(tmp_path: Path, body: bytes) -> None:
     """However deep it is nested."""
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with (
@@ -188,7 +188,7 @@ def test_an_endless_document_is_refused(tmp_path: Path) -> None:
         DockerEngine(endpoint).find("app")
 
 
-def test_an_error_is_told_in_the_engines_words(tmp_path: Path) -> None:
+def test_an_error_has_the_engines_own_message(tmp_path: Path) -> None:
     """And not as a status alone."""
     reply = says(document({"message": "the database is locked"}, "500 Internal Server Error"))
     with (
@@ -198,7 +198,7 @@ def test_an_error_is_told_in_the_engines_words(tmp_path: Path) -> None:
         DockerEngine(endpoint).containers("x")
 
 
-def test_a_silent_engine_is_given_up(tmp_path: Path) -> None:
+def test_a_request_times_out(tmp_path: Path) -> None:
     """After the request's own time."""
     hold = threading.Event()
     with (
@@ -209,7 +209,7 @@ def test_a_silent_engine_is_given_up(tmp_path: Path) -> None:
     hold.set()
 
 
-def test_a_socket_that_is_gone_is_unreachable(tmp_path: Path) -> None:
+def test_a_missing_socket_is_unreachable(tmp_path: Path) -> None:
     """Between discovery and use."""
     endpoint = Endpoint("docker", f"unix://{tmp_path}/gone.sock", version="1.41")
     with pytest.raises(EngineUnreachable, match="nobody answers"):

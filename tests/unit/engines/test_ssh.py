@@ -28,7 +28,7 @@ from tests.unit.bounds import within
         ("ssh://[::1]:22/x.sock", Remote("::1", "/x.sock", None, 22)),
     ],
 )
-def test_addresses_as_docker_and_podman_write_them(url: str, remote: Remote) -> None:
+def test_remote_parses_addresses_of_docker_and_podman(url: str, remote: Remote) -> None:
     """The socket's path may be left out, as docker does it."""
     assert Remote.parse(url, "docker") == remote
 
@@ -55,7 +55,7 @@ def test_addresses_as_docker_and_podman_write_them(url: str, remote: Remote) -> 
         "ssh://host:99999",
     ],
 )
-def test_what_a_shell_or_ssh_could_take_for_more_is_refused(url: str) -> None:
+def test_remote_rejects_text_that_a_shell_or_ssh_could_misinterpret(url: str) -> None:
     """Addresses come out of files, and into the arguments of a program."""
     with pytest.raises(ValueError):  # noqa: PT011 - whichever says so
         Remote.parse(url, "docker")
@@ -63,7 +63,7 @@ def test_what_a_shell_or_ssh_could_take_for_more_is_refused(url: str) -> None:
         probe(Candidate("docker", url, "test"))
 
 
-def test_options_come_before_the_host_and_nothing_is_asked() -> None:
+def test_argv_has_options_first_and_batch_mode() -> None:
     """The user's own ssh decides on keys and hosts."""
     argv = Remote("host", "/x.sock", "me", 22, "/k/key").argv(Path("/t/engine.sock"))
     assert argv[0] == "ssh"
@@ -75,13 +75,13 @@ def test_options_come_before_the_host_and_nothing_is_asked() -> None:
 
 
 @pytest.mark.parametrize(("host", "trusted"), [("127.0.0.1", True), ("far.example", False)])
-def test_only_podmans_machine_on_this_one_is_trusted_unseen(host: str, trusted: bool) -> None:  # noqa: FBT001
-    """Its host key is made anew with it; any other machine has to be known."""
+def test_argv_skips_host_keys_for_local_podman_machines_only(host: str, trusted: bool) -> None:  # noqa: FBT001
+    """Podman recreates its host key with it; any other host must have a known key."""
     argv = Remote(host, "/x.sock", machine=True).argv(Path("/t"))
     assert ("-oStrictHostKeyChecking=no" in argv) is trusted
 
 
-def test_the_look_at_the_socket_is_one_command_to_any_shell(tmp_path: Path) -> None:
+def test_argv_quotes_the_remote_command(tmp_path: Path) -> None:
     """Quoted whole: a remote shell may be no sh."""
     command = Remote("host", str(tmp_path / "x.sock")).argv(Path("/t"))[-1]
     assert shlex.split(command)[:2] == ["sh", "-c"]
@@ -110,7 +110,7 @@ def with_ssh(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None
         ("import sys; sys.stderr.write('\\x1b[31mred\\n' * 9999); sys.exit(1)", "red"),
     ],
 )
-def test_ssh_that_fails_is_quoted(
+def test_a_failing_ssh_is_quoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
     """Its last line; what a machine greets with is passed over."""
@@ -122,7 +122,7 @@ def test_ssh_that_fails_is_quoted(
     assert "\x1b" not in caught.value.message
 
 
-def test_a_machine_without_ssh_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ssh_client_has_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to install."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineUnreachable, match="ssh cannot be run") as caught:

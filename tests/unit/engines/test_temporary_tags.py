@@ -37,7 +37,7 @@ def modes(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_only_their_owner_may_read_what_is_secret(cache: Path, *, there: bool) -> None:
+def test_notes_are_readable_by_their_owner_only(cache: Path, *, there: bool) -> None:
     """The notes name the receiver's repository; folders of older versions are closed."""
     if there:
         (cache / "pushes").mkdir(parents=True)
@@ -49,8 +49,8 @@ def test_only_their_owner_may_read_what_is_secret(cache: Path, *, there: bool) -
     kept.remove()
 
 
-def test_a_note_that_is_left_is_found_by_every_address(cache: Path) -> None:
-    """Only one at the same address is known to be this engine's; a living run's is nobody's."""
+def test_a_released_note_is_stale_at_every_address(cache: Path) -> None:
+    """Only the same address proves that it is this engine; a living run's note is not stale."""
     kept = note(ENGINE, NAME, "sha256:x")
     assert kept
     assert list(stale([ENGINE])) == []
@@ -65,7 +65,7 @@ def test_a_note_that_is_left_is_found_by_every_address(cache: Path) -> None:
     assert list((cache / "pushes").iterdir()) == []
 
 
-def test_a_note_of_another_machine_is_not_this_engines(cache: Path) -> None:
+def test_a_note_of_another_machine_is_not_here(cache: Path) -> None:
     """The home may be shared by NFS: the engine at that path is another one there."""
     kept = note(ENGINE, NAME, "")
     assert kept
@@ -88,7 +88,7 @@ def test_a_note_of_another_machine_is_not_this_engines(cache: Path) -> None:
         ("a.txt", "somebody else's", LONG_AGO, False),
     ],
 )
-def test_what_is_no_note_any_more_goes(
+def test_invalid_and_expired_notes_are_removed(
     cache: Path, name: str, text: str, age: float, *, gone: bool
 ) -> None:
     """A run that was killed while it wrote one, and engines that are not met again."""
@@ -101,7 +101,7 @@ def test_what_is_no_note_any_more_goes(
     assert path.exists() is not gone
 
 
-def test_a_note_of_an_older_version_is_understood(cache: Path) -> None:
+def test_a_note_of_an_older_version_is_readable(cache: Path) -> None:
     """It has neither image nor machine."""
     (cache / "pushes").mkdir(parents=True)
     (cache / "pushes" / "a.json").write_text(json.dumps([ENGINE, NAME]))
@@ -109,7 +109,7 @@ def test_a_note_of_an_older_version_is_understood(cache: Path) -> None:
     assert (left.name, left.image, left.here) == (NAME, "", True)
 
 
-def test_where_the_cache_takes_no_note_the_temporary_folder_does(cache: Path) -> None:
+def test_notes_fall_back_to_the_temporary_folder(cache: Path) -> None:
     """The next run looks there as well; nothing is left behind it."""
     cache.parent.mkdir()
     cache.write_text("in the way")
@@ -125,9 +125,7 @@ def test_where_the_cache_takes_no_note_the_temporary_folder_does(cache: Path) ->
 
 
 @pytest.mark.parametrize("made_by", ["a link", "open to all"])
-def test_a_temporary_folder_that_others_may_have_made_is_not_used(
-    cache: Path, tmp_path: Path, made_by: str
-) -> None:
+def test_a_shared_folder_for_notes_is_refused(cache: Path, tmp_path: Path, made_by: str) -> None:
     """The temporary folder is everybody's."""
     cache.parent.mkdir()
     cache.write_text("in the way")
@@ -142,7 +140,7 @@ def test_a_temporary_folder_that_others_may_have_made_is_not_used(
     assert modes(elsewhere) == {"drwxr-xr-x"}
 
 
-def test_many_notes_of_others_hide_none_of_this_engines(cache: Path) -> None:
+def test_stale_yields_the_engines_own_notes_first(cache: Path) -> None:
     """Clusters are deleted, and the notes of their nodes stay for a month; some of them are tried.
 
     So do the notes of engines at other addresses, which may be this one.
@@ -163,7 +161,7 @@ def test_many_notes_of_others_hide_none_of_this_engines(cache: Path) -> None:
     assert [(left.engine, left.name) for left in stale_folders(["node"])] == [("node", folder)]
 
 
-def test_a_part_of_a_file_that_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+def test_replace_file_removes_abandoned_partial_files(tmp_path: Path) -> None:
     """By the next one that writes the file; not one that may still be written, nor another's."""
     path = tmp_path / "engines.json"
     names = (".engines.json.imgload-old", ".engines.json.imgload-new", ".engines.json.original")
@@ -178,7 +176,7 @@ def test_a_part_of_a_file_that_a_killed_run_left_is_removed(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_another_user_is_not_private(tmp_path: Path) -> None:
+def test_private_folder_refuses_another_users_folder(tmp_path: Path) -> None:
     """`XDG_CACHE_HOME` may be shared: its owner could read the notes, and change what is there."""
     other = tmp_path / "imgload"
     other.mkdir(mode=0o700)

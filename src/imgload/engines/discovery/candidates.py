@@ -32,7 +32,7 @@ def candidates(environ: Environ) -> Iterator[Candidate]:
             yield from _usual(kind, environ)
 
 
-def passed_over(environ: Environ) -> Iterator[tuple[Candidate, str]]:
+def skipped_candidates(environ: Environ) -> Iterator[tuple[Candidate, str]]:
     """Yield the candidates to skip, each with the reason."""
     from imgload.engines.discovery.docker_contexts import other_contexts  # noqa: PLC0415 - start-up
     from imgload.engines.discovery.podman_connections import other_connections  # noqa: PLC0415

@@ -20,7 +20,7 @@ from imgload.core.errors import (
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
 from imgload.engines.discovery.attempt import Attempt, Candidate
-from imgload.engines.discovery.candidates import candidates, passed_over
+from imgload.engines.discovery.candidates import candidates, skipped_candidates
 from imgload.engines.discovery.probe import probe
 from imgload.engines.endpoint import Endpoint
 
@@ -55,9 +55,9 @@ class Discovery:
         """Return the endpoints; EngineError if there is none."""
         if self.endpoints:
             return self.endpoints
-        from imgload.engines.discovery.explain import nothing_answers  # noqa: PLC0415 - start-up
+        from imgload.engines.discovery.explain import no_engine_error  # noqa: PLC0415 - start-up
 
-        raise nothing_answers(self.attempts, self.absent)
+        raise no_engine_error(self.attempts, self.absent)
 
 
 @contextmanager
@@ -68,9 +68,9 @@ def explained(silent: Sequence[Attempt]) -> Iterator[None]:
     except (ImageNotFound, ClusterNotFound, NodeNotFound) as error:
         if not silent:
             raise
-        from imgload.engines.discovery.explain import with_silent  # noqa: PLC0415 - start-up
+        from imgload.engines.discovery.explain import extend_error  # noqa: PLC0415 - start-up
 
-        raise with_silent(error, silent) from error
+        raise extend_error(error, silent) from error
 
 
 def discover(
@@ -147,7 +147,7 @@ def _probe(candidate: Candidate) -> Attempt:
 def _skipped(attempts: Sequence[Attempt], variables: Mapping[str, str]) -> Iterator[Attempt]:
     """Yield the skipped candidates; probe only sockets: other addresses may be far away."""
     tried = {attempt.candidate.url for attempt in attempts}
-    skipped = [(c, reason) for c, reason in passed_over(variables) if c.url not in tried]
+    skipped = [(c, reason) for c, reason in skipped_candidates(variables) if c.url not in tried]
     probed = _probe_all([c for c, _ in skipped if c.url.startswith("unix://")])
     for candidate, reason in skipped:
         yield attrs.evolve(probed.get(candidate, Attempt(candidate)), passed_over=reason)

@@ -36,7 +36,7 @@ _CHECK_CA = f"check that ca.pem {_TLS_FILES} signed it, and that it names this h
 _CHECK_CLIENT = f"put a cert.pem and key.pem that the engine accepts beside ca.pem {_TLS_FILES}"
 
 
-def silence(candidate: Candidate, error: Exception) -> EngineError:
+def probe_error(candidate: Candidate, error: Exception) -> EngineError:
     """Return the error for a candidate that could not be probed."""
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
     message = f"{candidate}: nobody answers: {why}"
@@ -57,7 +57,7 @@ def silence(candidate: Candidate, error: Exception) -> EngineError:
     return EngineUnreachable(message, hint=hint)
 
 
-def nothing_answers(attempts: Sequence[Attempt], absent: Sequence[Candidate]) -> EngineError:
+def no_engine_error(attempts: Sequence[Attempt], absent: Sequence[Candidate]) -> EngineError:
     """Return the error for the case that no engine answers, with all attempts.
 
     Its class and hint are those of the chosen candidate's error, or else of a refused permission.
@@ -84,7 +84,7 @@ def nothing_answers(attempts: Sequence[Attempt], absent: Sequence[Candidate]) ->
     return (type(error) if error else EngineUnreachable)("\n".join(lines), hint=hint)
 
 
-def with_silent(error: ImgloadError, silent: Sequence[Attempt]) -> ImgloadError:
+def extend_error(error: ImgloadError, silent: Sequence[Attempt]) -> ImgloadError:
     """Return a "not found" error extended by the errors of failed attempts."""
     errors = [attempt.error for attempt in silent if attempt.error]
     message = "; and ".join([error.message, *(e.message for e in errors)])

@@ -34,9 +34,9 @@ def probe(candidate: Candidate) -> Endpoint:
         hint = "; or ".join(filter(None, [error.hint, candidate.undo]))
         raise type(error)(f"{candidate}: {error.message}", hint=hint) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        from imgload.engines.discovery.explain import silence  # noqa: PLC0415 - start-up
+        from imgload.engines.discovery.explain import probe_error  # noqa: PLC0415 - start-up
 
-        raise silence(candidate, error) from error
+        raise probe_error(candidate, error) from error
 
 
 def _validate(candidate: Candidate) -> None:

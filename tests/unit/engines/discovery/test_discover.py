@@ -27,7 +27,7 @@ def environ(docker: str, podman: str) -> dict[str, str]:
     return {"DOCKER_HOST": docker, "CONTAINER_HOST": podman, "HOME": "/nonexistent"}
 
 
-def test_every_engine_that_answers_is_found(tmp_path: Path) -> None:
+def test_discover_finds_every_engine_that_answers(tmp_path: Path) -> None:
     """Docker and Podman side by side."""
     with engine(tmp_path / "d", DOCKER) as docker, engine(tmp_path / "p", PODMAN) as podman:
         found = discover(environ(docker, podman))
@@ -36,7 +36,7 @@ def test_every_engine_that_answers_is_found(tmp_path: Path) -> None:
     assert [e.origin for e in found.endpoints] == ["DOCKER_HOST", "CONTAINER_HOST"]
 
 
-def test_one_engine_reached_by_two_paths_is_one(tmp_path: Path) -> None:
+def test_discover_merges_two_paths_of_one_socket(tmp_path: Path) -> None:
     """A link to Podman's socket in Docker's place; asked twice, an image would be ambiguous."""
     with engine(tmp_path / "podman.sock", PODMAN) as url:
         (tmp_path / "link").symlink_to(tmp_path / "podman.sock")
@@ -47,7 +47,7 @@ def test_one_engine_reached_by_two_paths_is_one(tmp_path: Path) -> None:
             assert [a.same_as for a in found.attempts] == [None, found.endpoints[0]]
 
 
-def test_two_engines_that_say_the_same_of_themselves_are_one(tmp_path: Path) -> None:
+def test_discover_merges_engines_with_one_identity(tmp_path: Path) -> None:
     """A relay before a socket: another file, the same daemon."""
     info = {"ID": "A:B", "Name": "box", "DockerRootDir": "/var/lib/docker"}
     with engine(tmp_path / "d", DOCKER, info) as url, engine(tmp_path / "r", DOCKER, info) as relay:
@@ -59,7 +59,7 @@ def test_two_engines_that_say_the_same_of_themselves_are_one(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("changed", ["ID", "Name", "DockerRootDir"])
-def test_daemons_that_share_an_id_are_two(tmp_path: Path, changed: str) -> None:
+def test_discover_separates_daemons_that_share_an_id(tmp_path: Path, changed: str) -> None:
     """Two of one machine may share /etc/docker/key.json, and a cloned machine everything else."""
     info = {"ID": "A:B", "Name": "box", "DockerRootDir": "/var/lib/docker"}
     other = {**info, changed: "another"}
@@ -68,7 +68,7 @@ def test_daemons_that_share_an_id_are_two(tmp_path: Path, changed: str) -> None:
     assert len(found.endpoints) == 2
 
 
-def test_podmans_are_told_apart_by_where_they_keep_things(tmp_path: Path) -> None:
+def test_discover_separates_podmans_by_their_stores(tmp_path: Path) -> None:
     """They have no ID; one user's is not another's."""
     one = {"host": {"hostname": "box"}, "store": {"graphRoot": "/a", "runRoot": "/b"}}
     two = {"host": {"hostname": "box"}, "store": {"graphRoot": "/c", "runRoot": "/b"}}
@@ -80,13 +80,13 @@ def test_podmans_are_told_apart_by_where_they_keep_things(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("info", [None, [], {"store": 1}, {"host": []}])
-def test_an_engine_that_says_nothing_of_itself_is_its_address(tmp_path: Path, info: object) -> None:
+def test_an_engine_without_identity_counts_by_address(tmp_path: Path, info: object) -> None:
     """Whatever it answers; nothing fails for it."""
     with engine(tmp_path / "1", PODMAN, info) as one, engine(tmp_path / "2", PODMAN) as two:
         assert len(discover(environ(one, two)).endpoints) == 2
 
 
-def test_a_dead_engine_does_not_hide_the_living(tmp_path: Path) -> None:
+def test_discover_keeps_the_error_of_a_dead_engine(tmp_path: Path) -> None:
     """Why the other does not answer is kept."""
     with engine(tmp_path / "p", PODMAN) as podman:
         found = discover(environ(f"unix://{tmp_path}/absent.sock", podman))
@@ -96,7 +96,7 @@ def test_a_dead_engine_does_not_hide_the_living(tmp_path: Path) -> None:
     assert [attempt.error for attempt in found.silent] == [error]
 
 
-def test_a_variable_replaces_the_usual_places(tmp_path: Path) -> None:
+def test_a_variable_replaces_the_usual_sockets(tmp_path: Path) -> None:
     """Without one, the sockets that exist are candidates."""
     given = environ("unix:///a", "unix:///b")
     assert [(c.kind, c.url, c.explicit) for c in candidates(given)] == [
@@ -110,7 +110,7 @@ def test_a_variable_replaces_the_usual_places(tmp_path: Path) -> None:
     assert (f"unix://{path}", False) in [(c.url, c.explicit) for c in candidates(usual)]
 
 
-def test_what_a_choice_hides_is_asked_only_when_that_is_silent(tmp_path: Path) -> None:
+def test_overridden_sockets_are_probed_only_if_the_choice_fails(tmp_path: Path) -> None:
     """It is not used then either: the user chose; but the way out is known."""
     place = tmp_path / "home/.rd/docker.sock"
     place.parent.mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_what_a_choice_hides_is_asked_only_when_that_is_silent(tmp_path: Path) -
     assert hit.value.hint.startswith("unset DOCKER_HOST")
 
 
-def test_everything_lists_what_is_asked_passed_over_and_absent(tmp_path: Path) -> None:
+def test_discover_everything_includes_skipped_and_absent(tmp_path: Path) -> None:
     """What a doctor shows."""
     context(tmp_path / ".docker", "lab", {"Host": f"unix://{tmp_path}/lab.sock"})
     with engine(tmp_path / "d", DOCKER) as url, engine(tmp_path / "lab.sock", DOCKER):
@@ -139,7 +139,7 @@ def test_everything_lists_what_is_asked_passed_over_and_absent(tmp_path: Path) -
     assert [e.url for e in found.endpoints] == [url]
 
 
-def test_what_leads_over_the_network_is_not_asked_unasked(tmp_path: Path) -> None:
+def test_skipped_network_addresses_are_not_probed(tmp_path: Path) -> None:
     """Another context may be a production machine."""
     context(tmp_path / ".docker", "far", {"Host": "tcp://127.0.0.1:1"})
     variables = {**environ("unix:///gone", "unix:///none"), "HOME": str(tmp_path)}
@@ -148,7 +148,7 @@ def test_what_leads_over_the_network_is_not_asked_unasked(tmp_path: Path) -> Non
     assert (far.endpoint, far.error) == (None, None)
 
 
-def test_the_last_resort_is_asked_when_nobody_else_answers(
+def test_a_last_resort_is_probed_if_no_other_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Podman's own connection over the network."""
@@ -168,14 +168,14 @@ def test_the_last_resort_is_asked_when_nobody_else_answers(
     assert attempt.error
 
 
-def test_a_wrong_variable_is_told_even_when_another_engine_answers(tmp_path: Path) -> None:
+def test_an_invalid_variable_is_an_error_despite_another_engine(tmp_path: Path) -> None:
     """It was set on purpose."""
     with engine(tmp_path / "p", PODMAN) as podman, pytest.raises(UsageError):
         discover(environ("not an address", podman))
 
 
 @pytest.mark.parametrize("given", ["tcp://", "ssh://", "far"])
-def test_a_wrong_setting_does_not_stop_another_engine(tmp_path: Path, given: str) -> None:
+def test_an_invalid_setting_does_not_hide_another_engine(tmp_path: Path, given: str) -> None:
     """Nobody has written that address for this run."""
     folder = tmp_path / "containers"
     folder.mkdir()
@@ -191,13 +191,13 @@ def test_a_wrong_setting_does_not_stop_another_engine(tmp_path: Path, given: str
 
 
 @pytest.mark.parametrize("name", ["DOCKER_HOST", "CONTAINER_HOST"])
-def test_a_variable_that_is_nearly_an_address_is_wrong_usage(tmp_path: Path, name: str) -> None:
+def test_a_variable_with_an_invalid_port_is_a_usage_error(tmp_path: Path, name: str) -> None:
     """As one without a scheme is."""
     with engine(tmp_path / "d", DOCKER) as url, pytest.raises(UsageError, match=f"^{name}: not an"):
         discover({**environ(url, url), name: "tcp://localhost:notaport"})
 
 
-def test_an_address_given_for_the_run_is_asked_first(tmp_path: Path) -> None:
+def test_an_additional_address_has_precedence(tmp_path: Path) -> None:
     """Its engine is there by that address, or its own error is raised."""
     with engine(tmp_path / "d", DOCKER) as docker, engine(tmp_path / "x", DOCKER) as given:
         also = [named_address(given, "--from", {})]
@@ -212,7 +212,7 @@ def silent(error: EngineUnreachable | EngineNotPermitted, *, chosen: bool) -> At
     return Attempt(Candidate("docker", "unix:///d", "test", chosen=chosen), error=error)
 
 
-def test_only_silence_that_matters_is_told() -> None:
+def test_attempt_matters_if_chosen_or_not_permitted() -> None:
     """A choice that is dead, a socket that may not be opened; not a usual place that is dead."""
     gone, denied = EngineUnreachable("gone"), EngineNotPermitted("denied")
     assert silent(gone, chosen=True).matters
@@ -221,20 +221,20 @@ def test_only_silence_that_matters_is_told() -> None:
     assert not Attempt(Candidate("docker", "", "test", chosen=True)).matters
 
 
-def test_not_found_says_who_could_not_be_asked() -> None:
+def test_explained_extends_a_not_found_error() -> None:
     """The image or cluster may be there; both hints are given, the engine's first."""
     attempt = silent(EngineUnreachable("docker is gone", hint="start it"), chosen=True)
     with pytest.raises(ImageNotFound) as caught, explained([attempt]):
-        raise ImageNotFound("no image", hint="build it")
+        raise ImageNotFound("no image", hint="build it", image="app")
     assert caught.value.message == "no image; and docker is gone"
-    assert caught.value.hint == "start it; or build it"
+    assert (caught.value.hint, caught.value.image) == ("start it; or build it", "app")
     with pytest.raises(ClusterNotFound, match=r"^no cluster$"), explained([]):
         raise ClusterNotFound("no cluster")
     with pytest.raises(ImageAmbiguous, match=r"^two$"), explained([attempt]):
         raise ImageAmbiguous("two")
 
 
-def test_what_was_not_asked_has_no_answer() -> None:
+def test_answered_raises_for_an_attempt_without_engine() -> None:
     """`answered` says so, and is no engine."""
     with pytest.raises(EngineUnreachable, match="was not tried"):
         _ = Attempt(Candidate("docker", "unix:///d", "test")).answered

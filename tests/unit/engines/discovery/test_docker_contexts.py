@@ -31,7 +31,7 @@ def current(folder: Path, name: object) -> None:
     (folder / "config.json").write_text(json.dumps({"auths": {}, "currentContext": name}))
 
 
-def test_the_current_context_is_chosen(tmp_path: Path) -> None:
+def test_chosen_context_is_the_current_one(tmp_path: Path) -> None:
     """Without having been named for this run: its silence is no surprise."""
     context(tmp_path, "colima", {"Host": "unix:///c.sock", "SkipTLSVerify": False})
     current(tmp_path, "colima")
@@ -46,7 +46,7 @@ def test_the_current_context_is_chosen(tmp_path: Path) -> None:
     assert found.undo == "docker context use default"
 
 
-def test_the_variable_is_stronger_than_the_settings(tmp_path: Path) -> None:
+def test_chosen_context_prefers_the_variable(tmp_path: Path) -> None:
     """And is what has to be unset."""
     for name in ("one", "two"):
         context(tmp_path, name, {"Host": f"unix:///{name}"})
@@ -58,7 +58,7 @@ def test_the_variable_is_stronger_than_the_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [None, "{}", "[]", '"x"', '{"currentContext": ""}', "null"])
-def test_without_a_choice_the_usual_places_are_meant(tmp_path: Path, settings: str | None) -> None:
+def test_chosen_context_is_none_without_a_choice(tmp_path: Path, settings: str | None) -> None:
     """No settings, or none of contexts."""
     if settings is not None:
         (tmp_path / "config.json").write_text(settings)
@@ -66,13 +66,13 @@ def test_without_a_choice_the_usual_places_are_meant(tmp_path: Path, settings: s
 
 
 @pytest.mark.parametrize("value", [1, None, [], {}, True])
-def test_a_choice_of_a_wrong_type_is_none(tmp_path: Path, value: object) -> None:
-    """It is nobody's name."""
+def test_chosen_context_ignores_a_name_of_a_wrong_type(tmp_path: Path, value: object) -> None:
+    """Only text can name a context."""
     current(tmp_path, value)
     assert chosen(tmp_path) is None
 
 
-def test_a_context_with_the_default_address_is_the_usual_place(tmp_path: Path) -> None:
+def test_chosen_context_is_none_for_the_default_address(tmp_path: Path) -> None:
     """An empty host stands for it."""
     context(tmp_path, "plain", {"Host": "", "SkipTLSVerify": False})
     assert chosen(tmp_path, DOCKER_CONTEXT="plain") is None
@@ -89,7 +89,7 @@ def problem(found: Candidate | None) -> EngineUnreachable:
     "name",
     ["gone", "../../../etc", "/etc/passwd", "..", "a/b", "\udcff", "x" * 10_000, "\n"],
 )
-def test_a_context_that_is_not_there_is_a_problem(tmp_path: Path, name: str) -> None:
+def test_a_missing_context_is_a_problem(tmp_path: Path, name: str) -> None:
     """Whatever it is called: no name becomes a path."""
     context(tmp_path, "there", {"Host": "unix:///t"})
     error = problem(chosen(tmp_path, DOCKER_CONTEXT=name))
@@ -109,7 +109,7 @@ def test_a_context_without_an_address_is_a_problem(tmp_path: Path, endpoint: obj
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"{}{}", b"nul"])
-def test_a_context_that_is_no_json_is_a_problem(tmp_path: Path, text: bytes) -> None:
+def test_a_context_of_invalid_json_is_a_problem(tmp_path: Path, text: bytes) -> None:
     """With the file's name."""
     context(tmp_path, "bad", {"Host": "unix:///x"})
     [file] = (tmp_path / "contexts/meta").glob("*/meta.json")
@@ -119,7 +119,7 @@ def test_a_context_that_is_no_json_is_a_problem(tmp_path: Path, text: bytes) -> 
 
 
 @pytest.mark.parametrize("text", [b"{", b"[" * 100_000, b'{"currentContext": "x"'])
-def test_settings_that_are_no_json_are_an_error(tmp_path: Path, text: bytes) -> None:
+def test_settings_of_invalid_json_are_an_error(tmp_path: Path, text: bytes) -> None:
     """What they choose cannot be known."""
     (tmp_path / "config.json").write_bytes(text)
     with pytest.raises(EngineUnreachable, match=r"config\.json cannot be used"):
@@ -127,21 +127,21 @@ def test_settings_that_are_no_json_are_an_error(tmp_path: Path, text: bytes) -> 
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
-    """Nor held."""
+    """Memory stays bounded."""
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(1 << 31)
     with memory_below(20 << 20), within(2), pytest.raises(EngineUnreachable, match="longer than"):
         chosen(tmp_path)
 
 
-def test_a_pipe_in_a_files_place_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_named_pipe_instead_of_a_file_is_an_error(tmp_path: Path) -> None:
     """Nobody ever writes into it."""
     os.mkfifo(tmp_path / "config.json")
     with within(2), pytest.raises(EngineUnreachable, match="not a file"):
         chosen(tmp_path)
 
 
-def test_a_contexts_tls_files_are_taken(tmp_path: Path) -> None:
+def test_a_context_has_its_tls_files(tmp_path: Path) -> None:
     """Those that are there."""
     folder = context(tmp_path, "remote", {"Host": "tcp://h:2376"})
     folder.mkdir(parents=True)
@@ -166,7 +166,7 @@ def test_only_true_skips_the_certificate(tmp_path: Path, skip: object, verify: b
     assert found.tls.verify is verify
 
 
-def test_all_contexts_are_listed_for_whoever_looks_for_another(tmp_path: Path) -> None:
+def test_other_contexts_lists_all_contexts(tmp_path: Path) -> None:
     """With the command that takes each; what cannot be read is left out."""
     for name in ("b", "a", "plain"):
         context(tmp_path, name, {"Host": f"unix:///{name}" if name != "plain" else ""})
@@ -181,7 +181,7 @@ def test_all_contexts_are_listed_for_whoever_looks_for_another(tmp_path: Path) -
     assert not any(c.chosen or c.explicit for c in found)
 
 
-def test_the_folder_is_in_the_home_without_a_variable(tmp_path: Path) -> None:
+def test_chosen_context_reads_the_home_folder_by_default(tmp_path: Path) -> None:
     """~/.docker."""
     (tmp_path / ".docker").mkdir()
     context(tmp_path / ".docker", "mine", {"Host": "unix:///m"})

@@ -1,4 +1,4 @@
-"""What a user is told when no engine answers."""
+"""The errors and hints for engines that do not answer."""
 
 import ssl
 
@@ -6,7 +6,7 @@ import pytest
 
 from imgload.core.errors import EngineFailed, EngineNotPermitted, EngineUnreachable
 from imgload.engines.discovery.attempt import Attempt, Candidate
-from imgload.engines.discovery.explain import nothing_answers, silence
+from imgload.engines.discovery.explain import no_engine_error, probe_error
 from imgload.engines.endpoint import Endpoint
 
 STALE = Candidate("docker", "unix:///d", "DOCKER_HOST", chosen=True, undo="unset DOCKER_HOST")
@@ -15,11 +15,11 @@ GONE = EngineUnreachable("docker is gone", hint="start docker")
 DENIED = EngineNotPermitted("podman may not be asked", hint="ask nicely")
 
 
-def test_everything_that_was_tried_is_in_it() -> None:
+def test_no_engine_error_lists_all_attempts() -> None:
     """One line each; what is missing of a kind that was chosen is no news."""
     absent = [Candidate("docker", "unix:///a", ""), Candidate("podman", "unix:///b", "")]
     attempts = [Attempt(STALE, error=GONE), Attempt(USUAL, error=DENIED)]
-    error = nothing_answers(attempts, absent)
+    error = no_engine_error(attempts, absent)
     assert error.message.splitlines() == [
         "no container engine answers",
         "  docker is gone",
@@ -29,37 +29,37 @@ def test_everything_that_was_tried_is_in_it() -> None:
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_the_choice_is_what_failed(swapped: bool) -> None:  # noqa: FBT001
+def test_no_engine_error_has_the_class_and_hint_of_the_choice(swapped: bool) -> None:  # noqa: FBT001
     """Then what may not be asked, then the rest; the exit status is the same."""
     attempts = [Attempt(STALE, error=GONE), Attempt(USUAL, error=DENIED)]
-    error = nothing_answers(attempts[::-1] if swapped else attempts, [])
+    error = no_engine_error(attempts[::-1] if swapped else attempts, [])
     assert isinstance(error, EngineUnreachable)
     assert error.hint == "start docker"
     odd = Attempt(USUAL, error=EngineFailed("odd"))
-    assert isinstance(nothing_answers([odd, attempts[1]], []), EngineNotPermitted)
+    assert isinstance(no_engine_error([odd, attempts[1]], []), EngineNotPermitted)
 
 
-def test_what_would_answer_is_the_first_thing_to_try() -> None:
+def test_no_engine_error_suggests_a_skipped_engine_first() -> None:
     """It was passed over for the choice."""
     other = Candidate("docker", "unix:///o", "Colima", take="unset DOCKER_HOST")
     reason = "DOCKER_HOST overrides it"
     hidden = Attempt(other, Endpoint("docker", "unix:///o"), passed_over=reason)
-    error = nothing_answers([Attempt(STALE, error=GONE), hidden], [])
+    error = no_engine_error([Attempt(STALE, error=GONE), hidden], [])
     assert "docker at unix:///o answers but is not used: DOCKER_HOST overrides it" in str(error)
     assert error.hint == "unset DOCKER_HOST; or start docker"
 
 
-def test_nothing_at_all_is_told_with_both_ways_out() -> None:
+def test_no_engine_error_without_attempts_suggests_start_and_from() -> None:
     """Start one, or name one."""
-    error = nothing_answers([], [])
+    error = no_engine_error([], [])
     assert isinstance(error, EngineUnreachable)
     assert "--from" in error.hint
 
 
-def test_the_screen_stays_one() -> None:
+def test_no_engine_error_is_limited_in_length() -> None:
     """However much is silent."""
     many = [Attempt(attempt, error=GONE) for attempt in [USUAL] * 50]
-    assert len(nothing_answers(many, []).message.splitlines()) < 20
+    assert len(no_engine_error(many, []).message.splitlines()) < 20
 
 
 def alert(reason: str) -> ssl.SSLError:
@@ -78,11 +78,11 @@ def alert(reason: str) -> ssl.SSLError:
         (alert("TLSV13_ALERT_CERTIFICATE_REQUIRED"), EngineNotPermitted, "refuses", "cert.pem"),
     ],
 )
-def test_each_silence_has_its_reason_and_its_remedy(
+def test_probe_error_has_reason_and_hint(
     error: Exception, kind: type, said: str, hint: str
 ) -> None:
     """With where the address was found."""
-    told = silence(STALE, error)
+    told = probe_error(STALE, error)
     assert isinstance(told, kind)
     assert said in told.message
     assert "DOCKER_HOST" in told.message

@@ -48,7 +48,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(tmp_path)
 
 
-def test_podman_5s_own_file_has_connections(settings: Settings) -> None:
+def test_connections_are_read_from_podman_5s_file(settings: Settings) -> None:
     """With the key, and whether it is a machine of Podman's."""
     settings.list(
         "local",
@@ -66,7 +66,7 @@ def test_podman_5s_own_file_has_connections(settings: Settings) -> None:
     )
 
 
-def test_podman_4s_settings_have_connections(settings: Settings) -> None:
+def test_connections_are_read_from_containers_conf(settings: Settings) -> None:
     """In TOML, with other words for the same."""
     settings.conf.write_text(
         '[engine]\nactive_service = "far"\n[engine.service_destinations.far]\n'
@@ -82,7 +82,7 @@ def test_podman_4s_settings_have_connections(settings: Settings) -> None:
     )
 
 
-def test_podman_5s_file_is_the_stronger(settings: Settings) -> None:
+def test_podman_5s_file_has_precedence(settings: Settings) -> None:
     """For the default, and for a name that both have."""
     settings.conf.write_text(
         '[engine]\nactive_service = "old"\n[engine.service_destinations]\n'
@@ -114,7 +114,7 @@ def test_podman_5s_file_is_the_stronger(settings: Settings) -> None:
         "[engine]\nactive_service = ['x']\n",
     ],
 )
-def test_settings_without_connections_have_none(settings: Settings, text: str) -> None:
+def test_containers_conf_may_lack_connections(settings: Settings, text: str) -> None:
     """A plain [engine] above all, on which podman-py crashes."""
     settings.conf.write_text(text)
     assert settings.default() is None
@@ -132,14 +132,14 @@ def test_settings_without_connections_have_none(settings: Settings, text: str) -
         '{"Connection": {"Connections": {"x": null, "y": {"URI": 5}, "z": []}, "Default": 7}}',
     ],
 )
-def test_a_list_of_wrong_types_is_empty(settings: Settings, document: str) -> None:
+def test_connections_of_wrong_types_are_ignored(settings: Settings, document: str) -> None:
     """Nothing that is no text is an address."""
     settings.listed.write_text(document)
     assert read_connections(settings.environ) == ("", {})
 
 
 @pytest.mark.parametrize("text", ["[engine\nservice", "service = ", "a.b = 1\na = 'service'"])
-def test_settings_that_are_no_toml_are_an_error(settings: Settings, text: str) -> None:
+def test_containers_conf_of_invalid_toml_is_an_error(settings: Settings, text: str) -> None:
     """With the file's name; a choice by name says it, too."""
     settings.conf.write_text(text)
     with pytest.raises(EngineUnreachable, match=r"containers\.conf cannot be used"):
@@ -148,21 +148,21 @@ def test_settings_that_are_no_toml_are_an_error(settings: Settings, text: str) -
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"Connection": {]'])
-def test_a_list_that_is_no_json_is_an_error(settings: Settings, text: str) -> None:
+def test_connections_of_invalid_json_are_an_error(settings: Settings, text: str) -> None:
     """However deep."""
     settings.listed.write_text(text)
     with within(2), pytest.raises(EngineUnreachable, match=r"connections\.json cannot be used"):
         settings.default()
 
 
-def test_many_connections_are_not_all_taken(settings: Settings) -> None:
+def test_connections_are_limited_in_number(settings: Settings) -> None:
     """Somebody's mistake should not be thousands of questions."""
     settings.list("", **{f"c{i}": {"URI": f"unix:///{i}"} for i in range(5000)})
     assert len(list(other_connections(settings.environ))) <= 100
 
 
 @pytest.mark.parametrize("name", ["gone", "../x", "\udcff"])
-def test_a_connection_that_is_not_there_is_a_problem(settings: Settings, name: str) -> None:
+def test_a_missing_connection_is_a_problem(settings: Settings, name: str) -> None:
     """With those that are."""
     settings.list("", one={"URI": "unix:///1"}, two={"URI": "unix:///2"})
     found = settings.chosen(name)
@@ -172,14 +172,14 @@ def test_a_connection_that_is_not_there_is_a_problem(settings: Settings, name: s
     assert "podman system connection list" in found.problem.hint
 
 
-def test_no_name_is_no_choice(settings: Settings) -> None:
+def test_chosen_connection_is_none_without_a_name(settings: Settings) -> None:
     """An empty variable is none."""
     settings.list("one", one={"URI": "unix:///1"})
     assert chosen_connection(settings.environ) is None
     assert chosen_connection({**settings.environ, "CONTAINER_CONNECTION": ""}) is None
 
 
-def test_the_users_own_files_are_read_without_variables(tmp_path: Path) -> None:
+def test_connections_are_read_from_the_users_files_by_default(tmp_path: Path) -> None:
     """In XDG_CONFIG_HOME or ~/.config; the last file says most, as containers.conf.d's."""
     own = tmp_path / ".config/containers"
     (own / "containers.conf.d").mkdir(parents=True)

@@ -15,7 +15,7 @@ from tests.unit.engines.pings import DOCKER, PODMAN, engine
 
 
 @pytest.mark.parametrize(("headers", "kind"), [(PODMAN, "podman"), (DOCKER, "docker")])
-def test_the_ping_settles_what_an_engine_is(
+def test_probe_takes_the_kind_from_the_ping(
     tmp_path: Path, headers: dict[str, str], kind: str
 ) -> None:
     """Podman's socket is often set as DOCKER_HOST (kind #2038)."""
@@ -31,7 +31,7 @@ def dead_socket(path: Path) -> str:
     return f"unix://{path}"
 
 
-def test_a_socket_without_a_daemon_says_where_it_was_found(tmp_path: Path) -> None:
+def test_probe_names_the_origin_of_a_dead_socket(tmp_path: Path) -> None:
     """And what the system says (kind #4033: "not present locally")."""
     url = dead_socket(tmp_path / "dead.sock")
     with pytest.raises(EngineUnreachable) as caught:
@@ -46,7 +46,7 @@ def test_a_socket_without_a_daemon_says_where_it_was_found(tmp_path: Path) -> No
     "answer",
     [b"", b"\n", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200", b"\xff" * 100, b"HTTP/x\r\n\r\n"],
 )
-def test_what_is_no_engine_is_unreachable(tmp_path: Path, answer: bytes) -> None:
+def test_probe_rejects_another_server(tmp_path: Path, answer: bytes) -> None:
     """Whatever listens there."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
@@ -63,9 +63,7 @@ def test_what_is_no_engine_is_unreachable(tmp_path: Path, answer: bytes) -> None
             probe(Candidate("docker", f"unix://{tmp_path}/s", "test"))
 
 
-def test_an_engine_that_never_answers_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probe_gives_up_on_a_silent_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In seconds."""
     monkeypatch.setattr(module, "PROBE_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -84,21 +82,21 @@ def test_an_engine_that_never_answers_is_given_up(
         *("ssh://", "ssh://host:port", "ssh://me:password@host"),
     ],
 )
-def test_what_is_no_address_is_wrong_usage(url: str) -> None:
+def test_probe_rejects_an_invalid_address(url: str) -> None:
     """The variable is named: no engine that is started would answer there."""
     with pytest.raises(UsageError, match="DOCKER_HOST: not an engine's address") as caught:
         probe(Candidate("docker", url, "DOCKER_HOST"))
     assert "tcp://host:port" in caught.value.hint
 
 
-def test_a_pipe_of_windows_is_said_not_to_be_supported() -> None:
+def test_probe_rejects_windows_named_pipes() -> None:
     """It is an engine's address, and not a mistake."""
     with pytest.raises(EngineUnreachable, match="named pipes") as caught:
         probe(Candidate("docker", "npipe:////./pipe/docker_engine", "DOCKER_HOST"))
     assert "WSL" in caught.value.hint
 
 
-def test_what_has_no_address_says_why() -> None:
+def test_probe_raises_the_problem_of_a_candidate() -> None:
     """A context that is gone, say."""
     problem = EngineUnreachable("no such context")
     with pytest.raises(EngineUnreachable, match="no such context"):
@@ -114,7 +112,7 @@ def test_what_has_no_address_says_why() -> None:
         "tcp://127.0.0.1:1",
     ],
 )
-def test_a_bad_address_is_an_error_of_ours(url: str) -> None:
+def test_probe_raises_only_imgload_errors(url: str) -> None:
     """A path that is too long, or in no encoding, a host that cannot be."""
     with pytest.raises(ImgloadError):
         probe(Candidate("docker", url, "DOCKER_HOST"))
@@ -125,7 +123,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_no_connection_is_left_open(tmp_path: Path) -> None:
+def test_probe_leaves_no_connection_open(tmp_path: Path) -> None:
     """Probing a hundred times takes no hundred descriptors."""
     with engine(tmp_path / "d", DOCKER) as url:
         before = descriptors()

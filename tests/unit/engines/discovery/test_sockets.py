@@ -59,7 +59,7 @@ def found(kind: str, environ: dict[str, str], below: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", OURS)
-def test_each_product_is_found_where_it_listens(
+def test_usual_sockets_finds_each_product(
     tmp_path: Path, environ: dict[str, str], kind: str
 ) -> None:
     """On Linux and macOS alike."""
@@ -69,7 +69,7 @@ def test_each_product_is_found_where_it_listens(
     assert found(kind, environ, tmp_path) == OURS[kind]
 
 
-def test_colimas_home_may_be_elsewhere(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_usual_sockets_follows_colima_home(tmp_path: Path, environ: dict[str, str]) -> None:
     """As its own variable says."""
     listen(tmp_path / "c/default/docker.sock")
     environ["COLIMA_HOME"] = str(tmp_path / "c")
@@ -77,7 +77,7 @@ def test_colimas_home_may_be_elsewhere(tmp_path: Path, environ: dict[str, str]) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away, which only root can")
-def test_a_socket_that_others_can_put_there_has_to_be_ones_own(
+def test_usual_sockets_skips_another_users_socket_in_a_shared_folder(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:
     """/tmp is everybody's: what listens there could be anybody."""
@@ -89,7 +89,7 @@ def test_a_socket_that_others_can_put_there_has_to_be_ones_own(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder away, which only root can")
-def test_a_link_in_somebody_elses_folder_is_not_followed(
+def test_usual_sockets_follows_no_link_in_another_users_folder(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:
     """Whoever owns the folder can turn the link to a socket of their own at any time."""
@@ -102,7 +102,7 @@ def test_a_link_in_somebody_elses_folder_is_not_followed(
     assert found("podman", environ, tmp_path) == {}
 
 
-def test_a_socket_in_a_folder_that_all_may_write_to_is_not_used(
+def test_usual_sockets_skips_a_world_writable_folder(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:
     """Anybody could replace it; in a sticky folder only its owner can."""
@@ -114,14 +114,16 @@ def test_a_socket_in_a_folder_that_all_may_write_to_is_not_used(
     assert list(found("podman", environ, tmp_path)) == ["tmp/podman/x-api.sock"]
 
 
-def test_many_sockets_are_not_all_asked(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_usual_sockets_are_limited_in_number(tmp_path: Path, environ: dict[str, str]) -> None:
     """Nor does a folder that cannot be listed stop anything."""
     for number in range(40):
         listen(tmp_path / f"home/.colima/p{number}/docker.sock")
     assert len(found("docker", environ, tmp_path)) == 20
 
 
-def test_without_a_login_its_folder_is_known_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usual_sockets_knows_the_runtime_folder_without_a_login(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Under sudo, su and cron the variable is not set."""
     monkeypatch.setattr(os, "getuid", lambda: 1234)
     urls = [place.url for place in absent_sockets({"HOME": "/nonexistent"})]
@@ -129,7 +131,7 @@ def test_without_a_login_its_folder_is_known_all_the_same(monkeypatch: pytest.Mo
     assert "unix:///run/user/1234/podman/podman.sock" in urls
 
 
-def test_what_is_absent_is_listed(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_absent_sockets_lists_missing_sockets(tmp_path: Path, environ: dict[str, str]) -> None:
     """Until it is there."""
     url = f"unix://{tmp_path}/home/.rd/docker.sock"
     assert url in [place.url for place in absent_sockets(environ)]
@@ -137,9 +139,7 @@ def test_what_is_absent_is_listed(tmp_path: Path, environ: dict[str, str]) -> No
     assert url not in [place.url for place in absent_sockets(environ)]
 
 
-def test_a_product_that_does_not_run_is_known_by_its_folder(
-    tmp_path: Path, environ: dict[str, str]
-) -> None:
+def test_is_installed_recognises_a_stopped_product(tmp_path: Path, environ: dict[str, str]) -> None:
     """Its command is the first thing to try."""
     assert [place for place in absent_sockets(environ) if is_installed(place)] == []
     (tmp_path / "home/.colima").mkdir(parents=True)
@@ -147,7 +147,7 @@ def test_a_product_that_does_not_run_is_known_by_its_folder(
     assert (stopped.origin, start(stopped.url)) == ("Colima", "colima start")
 
 
-def test_windows_has_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usual_sockets_lists_the_named_pipe_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are listed, and asking one says that it is not supported."""
     monkeypatch.setattr("sys.platform", "win32")
     assert [c.url for c in usual_sockets("docker", {})] == ["npipe:////./pipe/docker_engine"]
@@ -176,12 +176,12 @@ def test_windows_has_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("tcp://192.0.2.1:2376", "start the engine that listens at tcp://192.0.2.1:2376"),
     ],
 )
-def test_each_place_has_the_command_that_fills_it(url: str, command: str) -> None:
+def test_start_returns_the_command_for_each_address(url: str, command: str) -> None:
     """As the product's own documentation has it."""
     assert start(url) == command
 
 
-def test_each_machine_has_commands_that_start_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_any_and_permit_fit_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """No systemctl on a Mac."""
     monkeypatch.setattr("sys.platform", "darwin")
     assert "systemctl" not in start_any()
