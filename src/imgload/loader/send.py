@@ -108,7 +108,7 @@ class Sending:
             diff_ids=image.diff_ids,
             missing=[i for i, diff_id in enumerate(image.diff_ids) if diff_id in missing],
             sizes=self.source.layer_sizes(image) if style else (),
-            learnt=self.memory.taught(engine),
+            known_layers=self.memory.taught(engine),
             local=pusher is None or pusher.local,
         )
 

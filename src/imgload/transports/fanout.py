@@ -1,4 +1,4 @@
-"""One stream to several readers, none of which can fill memory or stop the others."""
+"""Feeds one stream to several readers, in bounded memory; a failed reader stops no other."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _DEPTH = 4
 
 
 class StreamAborted(ImgloadError):
-    """The stream ended before its end; the reader must not take what it has for whole."""
+    """The stream was cut off; the reader must discard the incomplete content."""
 
 
 @attrs.define
 class Feed:
-    """One reader's end of the stream: iterate it; `leave` when no longer interested."""
+    """One reader's end of the stream: iterate over it; call `leave` to stop reading."""
 
     _waiting: deque[Chunk] = attrs.field(factory=deque)
     _changed: threading.Condition = attrs.field(factory=threading.Condition)
@@ -43,7 +43,7 @@ class Feed:
             return chunk
 
     def put(self, chunk: Chunk) -> None:
-        """Hand a chunk over, waiting while the reader is behind."""
+        """Add a chunk; wait while the reader is behind."""
         with self._changed:
             while len(self._waiting) >= _DEPTH and not self.left:
                 self._changed.wait(0.2)
@@ -52,19 +52,19 @@ class Feed:
                 self._changed.notify_all()
 
     def complete(self) -> None:
-        """Say that all was handed over."""
+        """End the stream after the last chunk."""
         with self._changed:
             self._complete = True
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """Make the reader fail."""
+        """Raise StreamAborted in the reader."""
         with self._changed:
             self._aborted = True
             self._changed.notify_all()
 
     def leave(self) -> None:
-        """Stop reading; the stream goes on for the others."""
+        """Stop reading; the other readers continue."""
         with self._changed:
             self.left = True
             self._waiting.clear()

@@ -128,8 +128,8 @@ def test_a_digest_means_the_manifest_or_an_index_over_it(source: Open, text: str
 def test_what_an_archive_has_instead_is_told(source: Open, form: str) -> None:
     """Its names; and where a digest was asked for, those by which its images can be had."""
     archive, names = source(FORMS[form](APP, DB)), [NAME, "ghcr.io/me/db:2"]
-    assert archive.holdings("other:v1") == names
-    by_digest = archive.holdings(f"app@{Digest.of(b'other')}")
+    assert archive.suggestions("other:v1") == names
+    by_digest = archive.suggestions(f"app@{Digest.of(b'other')}")
     if form in {"docker20", "podman"}:
         assert by_digest == names, "no manifest, so no digest to name it by"
         return
@@ -140,10 +140,10 @@ def test_what_an_archive_has_instead_is_told(source: Open, form: str) -> None:
 def test_an_archive_of_several_platforms_is_had_by_its_index(source: Open) -> None:
     """The index is what a registry would call the image's digest; it may have no name."""
     archive = source(several_platforms())
-    [text] = archive.holdings(f"app@{Digest.of(b'other')}")
+    [text] = archive.suggestions(f"app@{Digest.of(b'other')}")
     assert text == f"docker.io/library/app@{Digest.of(index(*(i.entry for i in MULTI)))}"
     assert held(archive, text, ARM).image_id == MULTI[1].image_id
-    [unnamed] = source(several_platforms(None)).holdings(f"app@{Digest.of(b'other')}")
+    [unnamed] = source(several_platforms(None)).suggestions(f"app@{Digest.of(b'other')}")
     assert unnamed.startswith("NAME@sha256:")
 
 
