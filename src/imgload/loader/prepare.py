@@ -1,4 +1,4 @@
-"""From references to images, and to surveys of the nodes: everything that a plan needs."""
+"""Finds the requested images and surveys the nodes, for the plan."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def survey(node: Node, question: Question) -> Survey | ImgloadError:
 
 
 def cached_survey(node: Node, question: Question) -> Survey | ImgloadError:
-    """Return the survey that the last import of a node left if it suffices, or survey the node."""
+    """Return the survey of the node's last import if it suffices, or survey the node."""
     return node.expected(question) or survey(node, question)
 
 
@@ -78,19 +78,19 @@ def _platform(text: object) -> Platform | None:
 
 @attrs.frozen
 class Request:
-    """The images that a caller requests, and their options.
+    """The requested images, and the `LoadOptions`.
 
     Args:
-        texts: names or image IDs; none for all of an archive.
+        texts: names or image IDs; none for all images of an archive.
         name: as in `LoadOptions`, and so are the rest.
         also: further names.
-        platform: None for the nodes'.
-        transport: how an engine's images are obtained.
+        platform: None for the nodes' platform.
+        transport: how images are obtained from an engine.
         verify: how nodes are verified.
 
     Raises:
-        ReferenceInvalid: when a name is invalid, and among the texts no image ID either.
-        UsageError: when several images are to have one name, or an option has a wrong value.
+        ReferenceInvalid: if a name is invalid; `texts` may also contain image IDs.
+        UsageError: if several images are to have one name, or an option has a wrong value.
 
     """
 
@@ -116,16 +116,16 @@ class Preparation:
     """Finds images in sources, and surveys nodes for them.
 
     Args:
-        sources: where images are searched.
-        nodes: where they are to be loaded.
-        settle: chooses where sources have different images under one name.
-        silent: engines that were selected and do not answer.
+        sources: the sources to search.
+        nodes: the nodes to load.
+        settle: chooses if sources have different images under one name.
+        silent: selected engines that do not answer.
         on_event: called with the images and notes.
-        ask: how a node is surveyed.
-        ahead: surveys that were made before.
+        ask: surveys a node.
+        ahead: surveys that were made before the images were known.
         images: the images, each once for each name.
-        surveys: by node.
-        failed: why the other nodes could not be surveyed.
+        surveys: by node name.
+        failed: why the other nodes could not be surveyed, by node name.
 
     """
 
@@ -165,9 +165,9 @@ class Preparation:
         self._report(request)
 
     def survey(self) -> None:
-        """Survey all nodes; meanwhile have the engines push manifests of images of unknown ID.
+        """Survey all nodes; meanwhile, have the engines push manifests of images of unknown ID.
 
-        Ctrl-C must not leave a push half done, so the push is not on a thread.
+        The push runs in this thread, so that Ctrl-C does not leave it incomplete.
         """
         question = Question.about(self.images)
         self._unknown = {image.name for image in self.images if image.image_id is None}
@@ -178,7 +178,7 @@ class Preparation:
         self.surveys, self.failed = surveying.result()
 
     def _survey_unless_known(self) -> None:
-        """Survey, unless the surveys made ahead show that no node has anything of the images."""
+        """Survey the nodes, unless the surveys made ahead show that no node has any image."""
         if self.ahead and any(image.image_id is None for image in self.images):
             self.images = identify(self.images, self.ahead)
         ids = {image.image_id for image in self.images}
@@ -243,7 +243,7 @@ def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | N
 def survey_all(
     nodes: Sequence[Node], question: Question, ask: Ask = survey
 ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
-    """Survey all nodes in parallel, and import meanwhile the modules that a transfer needs."""
+    """Survey all nodes in parallel; meanwhile, import the modules that a transfer needs."""
     Task(partial(import_module, "imgload.loader.execute"))
     answers = in_parallel([partial(ask, node, question) for node in nodes])
     pairs = list(zip((node.name for node in nodes), answers, strict=True))
@@ -261,7 +261,7 @@ def _emulation_notes(image: Image, surveys: Mapping[str, Survey]) -> Iterator[No
 
 
 def _local_name_notes(image: Image) -> Iterator[Note]:
-    """Say of a name out of an archive that Podman gave it (podman #15974)."""
+    """Explain that Podman added localhost/ to a name in an archive (podman #15974)."""
     short = image.name.removeprefix("localhost/")
     if short != image.name:
         yield Note(

@@ -35,7 +35,7 @@ class PushIncomplete(ImgloadError):
 
 
 @attrs.frozen
-class ExpectedImage:
+class ExpectedPush:
     """An image that the engine is about to push.
 
     Args:
@@ -102,7 +102,7 @@ def push(
 
 def _expected(
     source: Pusher, image: Image, memory: Memory, receiver: Receiver
-) -> tuple[ExpectedImage, Mapping[Digest, int]]:
+) -> tuple[ExpectedPush, Mapping[Digest, int]]:
     """Return the image to expect, and the cached sizes of its layers as plain tars, in bytes."""
     if image.image_id is None:
         raise PushIncomplete("the image ID is not known before the transfer")
@@ -120,7 +120,7 @@ def _expected(
         }
     pairs = zip(image.diff_ids, sizes, strict=False)
     largest = max((s for d, s in pairs if receiver.lacks(d, d)), default=0)
-    expected = ExpectedImage(
+    expected = ExpectedPush(
         image_id=image.image_id,
         diff_ids=image.diff_ids,
         known=known,
@@ -143,7 +143,7 @@ class PushSink:
 
     """
 
-    image: ExpectedImage
+    image: ExpectedPush
     receiver: Receiver
     spools: dict[Digest, Spool] = attrs.field(factory=dict)
     _manifests: dict[Digest, bytes] = attrs.field(factory=dict)

@@ -133,6 +133,6 @@ def test_a_failed_load_names_each_image_and_node() -> None:
     assert error.report is made
     assert error.message.splitlines() == [
         "docker.io/library/app:dev on kind-worker: it is paused",
-        "docker.io/library/app:dev on n3: not proven",
+        "docker.io/library/app:dev on n3: not verified",
     ]
     assert error_json(error)["kind"] == "load-failed"

@@ -36,4 +36,4 @@ def test_layers_are_left_out_only_of_archives_that_say_which_they_are(
         transport=ImportTransport(),
         memory=Memory(tmp_path / "m"),
     )
-    assert (sending.partly([node]) is None) == (form == "docker20")
+    assert (sending.delta_or_none([node]) is None) == (form == "docker20")

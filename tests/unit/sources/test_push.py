@@ -24,7 +24,7 @@ from imgload.oci.platform import Platform
 from imgload.registry.handler import receiving
 from imgload.registry.sink import Upload
 from imgload.sources import push as module
-from imgload.sources.push import ExpectedImage, PushIncomplete, PushSink
+from imgload.sources.push import ExpectedPush, PushIncomplete, PushSink
 from imgload.transports.fanout import Feed, StreamAborted
 from imgload.transports.layout import LayoutWriter
 from tests.unit.archives import NAME, Image, layer
@@ -54,11 +54,11 @@ NOTHING = Holding()
 BASE = Holding(frozenset(chain_ids(DIFF_IDS)[:2]))
 
 
-def pushed(image: Image = IMAGE, **changes: Any) -> ExpectedImage:
+def pushed(image: Image = IMAGE, **changes: Any) -> ExpectedPush:
     pairs = zip(image.blobs, image.layers, strict=True)
     known = {Digest.of(blob): (Digest.of(raw), len(blob)) for blob, raw in pairs}
     diff_ids = tuple(Digest.of(raw) for raw in image.layers)
-    return attrs.evolve(ExpectedImage(image.image_id, diff_ids, known, exact=True), **changes)
+    return attrs.evolve(ExpectedPush(image.image_id, diff_ids, known, exact=True), **changes)
 
 
 @attrs.define
@@ -86,7 +86,7 @@ class Nodes:
         stored = {name: held.blobs for name, held in holdings.items()}
         return cls(LayoutWriter(feeds, missing, stored), streams, readers)
 
-    def begin(self, image: ExpectedImage) -> None:
+    def begin(self, image: ExpectedPush) -> None:
         """Expect an image; it is what the registry takes from now on."""
         spools = self.sink.spools if self.sink else {}
         self.sink = PushSink(image, self.layout, spools)
@@ -177,7 +177,7 @@ class Engine:
 
 
 @contextmanager
-def pushing(nodes: Nodes, image: ExpectedImage, *, sized: bool = True) -> Iterator[Engine]:
+def pushing(nodes: Nodes, image: ExpectedPush, *, sized: bool = True) -> Iterator[Engine]:
     with receiving(nodes) as repository:
         nodes.begin(image)
         yield Engine(repository, sized=sized)
