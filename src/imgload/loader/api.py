@@ -44,6 +44,7 @@ def load(
         The result, image by image and node by node.
 
     Raises:
+        UsageError: if the transport is ``delta`` and a source cannot push.
         LoadFailed: if an image could not be verified on a node; see its `report`.
         ImgloadError: if nothing could be loaded at all; `core.errors` has the tree of errors.
 

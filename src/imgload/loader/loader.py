@@ -84,7 +84,7 @@ class Loader:
         Raises:
             EngineError: if no engine can be used.
             ClusterError: if the cluster or a node does not exist.
-            UsageError: if the source is none of the above.
+            UsageError: if the source is not one of these.
 
         """
         source, nodes = string_or_none(source, "source"), strings(nodes, "nodes")
@@ -129,17 +129,7 @@ class Loader:
     ) -> Report:
         """Load images into all nodes, and verify them there.
 
-        Args:
-            images: names or image IDs; with an archive, none for all of its images.
-            dry_run: stop after the plan.
-            on_event: called with values of `imgload.Event`, from several threads.
-            options: see `imgload.LoadOptions`.
-
-        Raises:
-            UsageError: if the transport is ``delta`` and a source cannot push.
-            LoadFailed: if an image could not be verified on a node; see its `report`.
-            ImgloadError: if nothing could be loaded at all.
-
+        Arguments and errors are those of `imgload.load`.
         """
         request = Request(images, **options)
         if request.transport == "delta":
@@ -173,19 +163,9 @@ class Loader:
     ) -> Report:
         """Verify that every node has exactly these images; nothing is changed.
 
-        Args:
-            images: as for `load`.
-            name: the name of one image on the nodes, if it is not its own.
-            platform: ``os/arch[/variant]`` out of a multi-platform image.
-            deep: also hash every blob of the images on the nodes again.
-            on_event: called with each result.
-
-        Raises:
-            LoadFailed: if a node lacks an image, or has another one under its name.
-            ImgloadError: if an image or a node is not found, or is ambiguous.
-
+        Arguments and errors are those of `imgload.verify`.
         """
-        from imgload.loader.verify import LoadCommand, Verification  # noqa: PLC0415 - start-up
+        from imgload.loader.verify import Verification  # noqa: PLC0415 - start-up
 
         with self._preparing(on_event, survey) as preparation:
             preparation.run(Request(images, name, platform=platform))
@@ -197,9 +177,9 @@ class Loader:
                     for image in preparation.images
                 ]
                 preparation.survey()
-        command = LoadCommand.of(preparation.images, self.source, name, platform)
+        options = {"--from": self.source, "--as": name, "--platform": platform}
         verification = Verification(
-            self.nodes, preparation.surveys, preparation.failed, on_event, command, deep
+            self.nodes, preparation.surveys, preparation.failed, on_event, options, deep
         )
         return _require_ok(verification.report(preparation.images))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TypedDict, get_args
@@ -18,7 +18,6 @@ from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import explained
 from imgload.loader.events import Event, ImageFound, Note
 from imgload.loader.plan import Verify
-from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import require_choice, string_or_none, strings
 from imgload.sources.base import Image, Source
@@ -192,28 +191,31 @@ class Preparation:
         for image in self.images:
             self.on_event(ImageFound(image.name, image.image_id, image.source, image.size))
         for image in {image.target: image for image in reversed(self.images)}.values():
-            for note in _emulation_notes(image, self.surveys):
-                self.on_event(note)
-            for note in () if request.texts else _local_name_notes(image):
-                self.on_event(note)
+            for name, platform in ((n, s.traits.platform) for n, s in self.surveys.items()):
+                if not platform.runs(image.platform):
+                    text = f"{image.name} is for {image.platform}: {name}, which is {platform},"
+                    self.on_event(Note(f"{text} runs it only with emulation"))
+            short = image.name.removeprefix("localhost/")
+            if not request.texts and short != image.name:  # added by Podman (podman #15974)
+                text = f"{image.name} is what the archive calls it, and not what a pod finds as"
+                command = f"imgload load {shlex.quote(short)} --from …"
+                self.on_event(Note(f"{text} {short}; for that, load it by name: {command}"))
 
 
 def _from_cache(images: Sequence[Image]) -> list[Image]:
-    """Take image IDs from the cache where the engines do not report them."""
+    """Look up image IDs that the engines do not report in the cache."""
     if all(image.image_id for image in images):
         return list(images)
     from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
 
-    memory = Memory.load()
-
-    def recall(image: Image) -> Image:
-        if image.image_id:
-            return image
-        address, digest = image.origin.address, image.manifest_digest
-        image_id = memory.image_id(address, digest) if digest else None
-        return attrs.evolve(image, image_id=image_id, cut_off=memory.is_cut_off(address))
-
-    return list(map(recall, images))
+    memory, result = Memory.load(), []
+    for image in images:
+        cut_off, image_id, digest = image.cut_off, image.image_id, image.manifest_digest
+        if image_id is None:
+            image_id = memory.image_id(image.origin.address, digest) if digest else None
+            cut_off = memory.is_cut_off(image.origin.address)
+        result.append(attrs.evolve(image, image_id=image_id, cut_off=cut_off))
+    return result
 
 
 def identify(images: Sequence[Image], surveys: Mapping[str, Survey]) -> list[Image]:
@@ -225,19 +227,14 @@ def identify(images: Sequence[Image], surveys: Mapping[str, Survey]) -> list[Ima
 
     memory, identified = Memory.load(), []
     for image in images:
-        image_id = image.image_id or _config_of(image.manifest_digest, surveys.values())
+        digest = image.manifest_digest
+        configs = (s.content.configs.get(digest) for s in surveys.values()) if digest else ()
+        image_id = image.image_id or next(filter(None, configs), None)
         known = attrs.evolve(image, image_id=image_id) if image_id else image.origin.identify(image)
         identified.append(known)
-        if known.manifest and known.manifest.digest == known.manifest_digest:
-            memory.identify(
-                image.origin.address, known.manifest.digest, known.manifest.config.digest
-            )
+        if (manifest := known.manifest) and manifest.digest == known.manifest_digest:
+            memory.identify(image.origin.address, manifest.digest, manifest.config.digest)
     return identified
-
-
-def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | None:
-    configs = (s.content.configs.get(manifest) for s in surveys) if manifest else ()
-    return next(filter(None, configs), None)
 
 
 def survey_all(
@@ -249,22 +246,3 @@ def survey_all(
     pairs = list(zip((node.name for node in nodes), answers, strict=True))
     surveys = {name: answer for name, answer in pairs if isinstance(answer, Survey)}
     return surveys, {n: a for n, a in pairs if isinstance(a, ImgloadError)}
-
-
-def _emulation_notes(image: Image, surveys: Mapping[str, Survey]) -> Iterator[Note]:
-    for name, survey in surveys.items():
-        if not survey.traits.platform.runs(image.platform):
-            yield Note(
-                f"{image.name} is for {image.platform}: {name}, which is"
-                f" {survey.traits.platform}, runs it only with emulation"
-            )
-
-
-def _local_name_notes(image: Image) -> Iterator[Note]:
-    """Explain that Podman added localhost/ to a name in an archive (podman #15974)."""
-    short = image.name.removeprefix("localhost/")
-    if short != image.name:
-        yield Note(
-            f"{image.name} is what the archive calls it, and not what a pod finds as {short};"
-            f" for that, load it by name: imgload load {shlex.quote(short)} --from …"
-        )

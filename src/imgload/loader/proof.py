@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 class Proof:
     """The checks of one image on one node.
 
-    `cri` is None if the node has no crictl, unless containerd's labels show that CRI does not have
-    the image: then it is False. `content` is whether every stored blob has its digest; None if they
-    were not hashed.
+    Without crictl, `cri` is False if containerd's labels show that CRI does not have the image, and
+    else None. `content` is whether every stored blob has its digest; None if none was hashed.
     """
 
     name: bool
@@ -56,16 +55,13 @@ class Expected(Protocol):
     """An image that a node should have under a name."""
 
     @property
-    def name(self) -> str:
-        """The name, in full."""
+    def name(self) -> str: ...
 
     @property
-    def image_id(self) -> Digest | None:
-        """The digest of the config."""
+    def image_id(self) -> Digest | None: ...
 
     @property
-    def diff_ids(self) -> tuple[Digest, ...]:
-        """The layers, bottom up."""
+    def diff_ids(self) -> tuple[Digest, ...]: ...
 
 
 @attrs.frozen

@@ -20,42 +20,6 @@ from imgload.sources.base import Image
 
 
 @attrs.frozen
-class LoadCommand:
-    """The command that loads a missing image.
-
-    Args:
-        texts: the requested name or ID of each image, by its name on the nodes; empty if there is
-            only one image.
-        options: the options that select its source, name and platform.
-
-    """
-
-    texts: Mapping[str, str]
-    options: Sequence[str] = ()
-
-    @classmethod
-    def of(
-        cls,
-        images: Iterable[Image],
-        source: str | None,
-        name: str | None,
-        platform: str | None,
-    ) -> LoadCommand:
-        """Return the command for images that were requested with these options."""
-        texts = {
-            image.name: image.query or (image.name if name is None else "") for image in images
-        }
-        options = {"--from": source, "--as": name, "--platform": platform}
-        pairs = [(option, value) for option, value in options.items() if value is not None]
-        return cls(texts, [word for pair in pairs for word in pair])
-
-    def text(self, image: Image, node: Node) -> str:
-        """Return the command for one image and node, quoted for a shell."""
-        words = [*filter(None, [self.texts[image.name]]), *self.options, "--node", node.name]
-        return shlex.join(["imgload", "load", *words])
-
-
-@attrs.frozen
 class Verification:
     """Verifies images by the surveys of nodes.
 
@@ -64,7 +28,7 @@ class Verification:
         surveys: by node name.
         errors: why the other nodes could not be surveyed, by node name.
         on_event: called with each result.
-        command: the command to suggest for a missing image.
+        options: the options of the command that loads a missing image; None for an omitted one.
         deep: whether the blobs of verified images are hashed, too.
 
     """
@@ -73,7 +37,7 @@ class Verification:
     surveys: Mapping[str, Survey]
     errors: Mapping[str, ImgloadError]
     on_event: Callable[[Event], None]
-    command: LoadCommand
+    options: Mapping[str, str | None]
     deep: bool = False
 
     def report(self, images: Sequence[Image]) -> Report:
@@ -104,8 +68,15 @@ class Verification:
             except NodeUnusable as error:
                 return NodeResult(node.name, None, proof, error=error)
         message = f"{node.name} {_difference(image, survey, proof)}"
-        hint = self.command.text(image, node)
-        return NodeResult(node.name, None, proof, error=NotProven(message, hint=hint))
+        refusal = NotProven(message, hint=self._load_command(image, node))
+        return NodeResult(node.name, None, proof, error=refusal)
+
+    def _load_command(self, image: Image, node: Node) -> str:
+        text = image.query or (image.name if self.options["--as"] is None else "")
+        words = ["imgload", "load", *([text] if text else [])]
+        for option, value in {**self.options, "--node": node.name}.items():
+            words += [option, value] if value is not None else []
+        return shlex.join(words)
 
 
 def _difference(image: Image, survey: Survey, proof: Proof) -> str:

@@ -1,7 +1,7 @@
 """Chooses between save and push by cost; pure.
 
 Docker's containerd image store pushes stored blobs unchanged, eight times as fast as it saves.
-Podman and Docker's graphdriver store compress what they push, which is slower than a save; but they
+Podman and Docker's graphdriver store compress pushed layers, which is slower than a save; but they
 save whole images only.
 """
 

@@ -1,9 +1,9 @@
 """Forwards the content of images that an engine pushes to the registry in this process.
 
-The engine asks for each layer first whether the registry has it. The answer depends on what the
-receiver lacks, so that only new layers are pushed. A blob that is announced with digest and size is
-streamed; one of unknown size is spooled until the push has ended. Config and manifest follow after
-all blobs: a push that breaks leaves no image behind.
+The engine asks for each layer first whether the registry has it. The answer is yes for a layer that
+the receiver does not lack, so that only new layers are pushed. A blob that is announced with digest
+and size is streamed; one of unknown size is spooled until the push has ended. Config and manifest
+follow after all blobs: a push that breaks leaves no image behind.
 """
 
 from __future__ import annotations
