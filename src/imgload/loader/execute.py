@@ -19,7 +19,7 @@ from imgload.loader.events import Event, NodeDone, Note, SendingEnded, SendingSt
 from imgload.loader.plan import Plan, Step, send_step
 from imgload.loader.proof import Proof, prove
 from imgload.loader.report import ImageResult, NodeResult, Report
-from imgload.loader.rollback import undo, undo_tag
+from imgload.loader.rollback import undo
 from imgload.loader.send import Sending, Sent, is_final
 from imgload.oci.digest import Digest
 from imgload.sources.base import Image
@@ -40,17 +40,9 @@ _Failure = tuple[Sequence[Image], Sequence[str], ImgloadError]
 
 @attrs.define
 class Executor:
-    """Executes the plan of one load.
+    """Executes the plan of one load; `nodes`, `surveys` and `images` are by name.
 
-    Args:
-        nodes: by name.
-        surveys: the state of each node before the load, by name.
-        images: by name; updated when more about them is known.
-        on_event: called with events, from several threads.
-        option: the requested transport.
-        deep: whether every blob on the nodes is hashed again.
-        transport: delivers content to the nodes; None for the import.
-
+    `surveys` are those before the load. `images` change when a transfer determines their IDs.
     """
 
     nodes: Mapping[str, Node]
@@ -169,7 +161,7 @@ class Executor:
         except ImgloadError as failure:
             proof, error = None, failure
         if error and step.tag_from != image.name:
-            undo_tag(node, self.surveys[step.node], image, target, before)
+            undo(node, self.surveys[step.node], image, target, before)
         seconds = time.monotonic() - start
         result = NodeResult(node.name, "tagged", proof, seconds=seconds, error=error)
         self._record(image, self._with_replaced(image, result))

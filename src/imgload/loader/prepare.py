@@ -115,7 +115,7 @@ class Preparation:
     """Finds images in sources, and surveys nodes for them.
 
     Args:
-        sources: the sources to search.
+        sources: as in `Loader`, and so are the next three.
         nodes: the nodes to load.
         settle: chooses if sources have different images under one name.
         silent: selected engines that do not answer.

@@ -87,55 +87,64 @@ if [ -n "$id" ] && ! "$@" images ls -q "$written" | grep -qvxF -e "$id"
 then "$@" images rm -- "$id"; fi
 """
 )
-"""Does nothing while another run imports the same image, or if the image is complete by now."""
+"""Changes a name that still has the target `written`, to a target in `earlier`, or removes it.
+
+`chain` is the snapshot whose existence shows that the image is complete; then nothing is changed,
+nor while another run imports the same image. `lost` allows to create a name that does not exist.
+`id` is the record that CRI has created for this name. The shell assembles the filter for the name,
+or another run would take this process for an import.
+"""
 
 
-def undo(node: Node, surveyed: Survey, image: Image) -> None:
-    """Restore a name that a failed import wrote, unless the image is complete.
+def undo(
+    node: Node,
+    surveyed: Survey,
+    image: Image,
+    written: Digest | None = None,
+    before: Before | None = None,
+) -> None:
+    """Restore a name that a failed import or tag wrote or removed, unless the image is complete.
 
     ``ctr images import`` names an image before it unpacks it, so that a node with a failed import
     seems to have the image (kind #2402). CRI adds a record named after the image ID.
 
     Args:
-        node: the node of the failed import.
+        node: the node of the failed change.
         surveyed: its state before the load.
         image: the image to load.
+        written: the target that a tag wrote; None for an import.
+        before: the state of names before a tag; None for the one before the node's last import.
 
     """
     with contextlib.suppress(ImgloadError):
-        now, marks = _stop_and_survey(node, image, node.before)
-        image_id, target = image.image_id, now.records.get(image.name)
-        if target is None or image_id is None or not now.has(image.name, image_id):
-            return
-        proof = prove(image, now)
+        before = before or node.before
+        now, marks = _stop_and_survey(node, image, before)
+        proof, image_id = prove(image, now), image.image_id
         if proof.ok or proof.awaits_cri:
             return
-        earlier = _earlier_manifests(image, node.before, surveyed, now, marks)
-        configs, records = surveyed.content.configs.values(), node.before.records or {}
-        own_id = None if image_id in configs or str(image_id) in records else image_id
-        config = now.configs.get(image_id)
-        chain = config.chain_id if config and not proof.unpacked else None
-        _restore(node, _Change(image.name, target, earlier, image_id, chain, own_id=own_id))
-
-
-def undo_tag(node: Node, surveyed: Survey, image: Image, written: Digest, before: Before) -> None:
-    """Restore a name that a failed tag wrote or removed.
-
-    Args:
-        node: the node where the tag failed, or could not be verified.
-        surveyed: its state before the load.
-        image: the image to tag.
-        written: the target that the tag wrote.
-        before: the state of names before the tag.
-
-    """
-    with contextlib.suppress(ImgloadError):
-        now, marks = _stop_and_survey(node, image, before)
-        proof = prove(image, now)
-        if not (proof.ok or proof.awaits_cri):
-            earlier = _earlier_manifests(image, before, surveyed, now, marks)
-            lost = image.name not in now.records
-            _restore(node, _Change(image.name, written, earlier, image.image_id, lost=lost))
+        chain: Digest | None = None
+        own_id: Digest | None = None
+        if written is None:
+            written = now.records.get(image.name)
+            if written is None or image_id is None or not now.has(image.name, image_id):
+                return
+            config = now.configs.get(image_id)
+            chain = config.chain_id if config and not proof.unpacked else None
+            configs, records = surveyed.content.configs.values(), before.records or {}
+            own_id = None if image_id in configs or str(image_id) in records else image_id
+        earlier = _earlier_manifests(image, before, surveyed, now, marks)
+        arguments = (
+            node.snapshotter,
+            str(chain or ""),
+            containerd.quoted(image.name),
+            containerd.any_target([written]),
+            "lost" if image.name not in now.records else "",
+            containerd.any_target(earlier) if earlier else "",
+            image.name,
+            str(image_id or ""),
+            str(own_id or ""),
+        )
+        node.run(["sh", "-c", _RESTORE, "imgload", *arguments, *node.spelled(containerd.CTR)])
 
 
 def _stop_and_survey(
@@ -185,46 +194,3 @@ def _earlier_manifests(
     if target and now.content.configs.get(target) == image.image_id:
         return []
     return [target] if target else []
-
-
-@attrs.frozen
-class _Change:
-    """The change that restores a name.
-
-    Args:
-        name: the name.
-        written: the target that this run wrote; a name with another target is not changed.
-        earlier: possible new targets; none to remove the name.
-        image_id: of the loaded image; no change while another run imports it under the name.
-        unpacked: the snapshot whose existence shows that the image is complete.
-        lost: whether the change may have removed the name, so that it must be created.
-        own_id: the image ID whose record CRI created for this name, and which is removed with it.
-
-    """
-
-    name: str
-    written: Digest
-    earlier: list[Digest]
-    image_id: Digest | None
-    unpacked: Digest | None = None
-    lost: bool = False
-    own_id: Digest | None = None
-
-
-def _restore(node: Node, change: _Change) -> None:
-    """Change a name that still has the written target, in one exec.
-
-    The shell assembles the filter for the name, or another run would take it for an import's.
-    """
-    arguments = (
-        node.snapshotter,
-        str(change.unpacked or ""),
-        containerd.quoted(change.name),
-        containerd.any_target([change.written]),
-        "lost" if change.lost else "",
-        containerd.any_target(change.earlier) if change.earlier else "",
-        change.name,
-        str(change.image_id or ""),
-        str(change.own_id or ""),
-    )
-    node.run(["sh", "-c", _RESTORE, "imgload", *arguments, *node.spelled(containerd.CTR)])

@@ -47,17 +47,7 @@ class Sent:
 
 @attrs.define
 class Sending:
-    """Sends images of one source to some nodes.
-
-    Args:
-        images: the images, of one source.
-        surveys: the state of each node, by name.
-        missing: the layers that each node lacks.
-        option: the requested transport.
-        on_event: called with events, from several threads.
-        transport: delivers the content to the nodes.
-
-    """
+    """Sends images, all of one source, to some nodes."""
 
     images: Sequence[Image]
     surveys: Mapping[str, Survey]
@@ -69,7 +59,6 @@ class Sending:
 
     @property
     def source(self) -> Source:
-        """The source of the images."""
         return self.images[0].origin
 
     def delta_or_none(self, nodes: Sequence[Node]) -> Callable[[], Sent] | None:
@@ -135,14 +124,7 @@ class Sending:
         """Save the images once for all nodes, or push them if the engine cannot save them.
 
         Podman saves no layers with zstd, and Docker's graphdriver store no image without layers.
-
-        Args:
-            nodes: the destinations.
-            unneeded: layers that no node lacks, which may be left out.
-
-        Raises:
-            EngineFailed: if neither works.
-
+        EngineFailed is raised if neither works. Layers in `unneeded` may be left out.
         """
         try:
             return self._save(nodes, unneeded)
@@ -196,9 +178,7 @@ class Sending:
     def by_push(self, nodes: Sequence[Node]) -> Sent:
         """Have the engine push the images, and forward the layers that the nodes lack.
 
-        Raises:
-            PushIncomplete: if the push failed; then no node has any of the images.
-
+        If it raises PushIncomplete, no node has any of the images.
         """
         if not isinstance(self.source, Pusher):
             raise PushIncomplete(f"{self.source.describe} cannot push")

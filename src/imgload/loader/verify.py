@@ -21,16 +21,10 @@ from imgload.sources.base import Image
 
 @attrs.frozen
 class Verification:
-    """Verifies images by the surveys of nodes.
+    """Verifies images by the surveys of nodes, which are by name, as are `errors`.
 
-    Args:
-        nodes: all nodes.
-        surveys: by node name.
-        errors: why the other nodes could not be surveyed, by node name.
-        on_event: called with each result.
-        options: the options of the command that loads a missing image; None for an omitted one.
-        deep: whether the blobs of verified images are hashed, too.
-
+    `errors` say why other nodes could not be surveyed. `options` are those of the command that
+    loads a missing image.
     """
 
     nodes: Sequence[Node]

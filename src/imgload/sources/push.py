@@ -40,11 +40,10 @@ class ExpectedPush:
 
     Args:
         image_id: digest of its config.
-        manifest: digest of its manifest, if the engine identifies images by manifest; None if it
-            identifies them by config.
         diff_ids: its layers, bottom up.
-        known: layers by the digests that the engine may ask for: digest to diff ID and size.
+        known: diff ID and size of layers, by each digest that the engine may ask for.
         exact: whether `known` contains every relevant digest that the engine can ask for.
+        manifest: digest of its manifest; None if the engine identifies images by config.
         limit: maximum bytes of one missing layer.
         quota: maximum bytes of one blob, and of all spooled blobs together.
 
@@ -134,13 +133,9 @@ def _expected(
 
 @attrs.define
 class PushSink:
-    """Receives the push of one image from the registry.
+    """Receives the push of one image from the registry; see `imgload.registry.sink.Intake`.
 
-    Args:
-        image: the image to expect.
-        receiver: the destination of its content.
-        spools: blobs that wait for the end of the push, also those of earlier images.
-
+    `spools` are blobs that wait for the end of the push, also those of earlier images.
     """
 
     image: ExpectedPush
@@ -157,7 +152,6 @@ class PushSink:
         self._quota = Room(self.image.quota)
 
     def size_of(self, digest: Digest) -> int | None:
-        """See `imgload.registry.sink.Intake`."""
         self._require_open()
         if digest in self.spools:
             return self.spools[digest].size
@@ -206,9 +200,7 @@ class PushSink:
     ) -> ImageContent:
         """Close the sink; send the spooled blobs, and then the image.
 
-        Raises:
-            PushIncomplete: if content that a node needs was not pushed.
-
+        PushIncomplete is raised if content that a node needs was not pushed.
         """
         self._open = False
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import attrs
 
@@ -34,38 +35,38 @@ class Feed:
             yield chunk
 
     def _next(self) -> Chunk | None:
-        with self._changed:
+        with self._changing():
             self._changed.wait_for(lambda: self._waiting or self._complete or self._aborted)
             if self._aborted:
                 raise StreamAborted("the stream was cut off at its source")
-            chunk = self._waiting.popleft() if self._waiting else None
+            return self._waiting.popleft() if self._waiting else None
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._changed:
+            yield
             self._changed.notify_all()
-            return chunk
 
     def put(self, chunk: Chunk) -> None:
         """Add a chunk; wait while the reader is behind."""
-        with self._changed:
+        with self._changing():
             while len(self._waiting) >= _DEPTH and not self.left:
                 self._changed.wait(0.2)
             if chunk and not self.left:
                 self._waiting.append(chunk)
-                self._changed.notify_all()
 
     def complete(self) -> None:
         """End the stream after the last chunk."""
-        with self._changed:
+        with self._changing():
             self._complete = True
-            self._changed.notify_all()
 
     def abort(self) -> None:
         """Raise StreamAborted in the reader."""
-        with self._changed:
+        with self._changing():
             self._aborted = True
-            self._changed.notify_all()
 
     def leave(self) -> None:
         """Stop reading; the other readers continue."""
-        with self._changed:
+        with self._changing():
             self.left = True
             self._waiting.clear()
-            self._changed.notify_all()

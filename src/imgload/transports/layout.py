@@ -30,15 +30,7 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 @attrs.define
 class LayoutWriter(Receiver):
-    """Writes the blobs that a node lacks into its import.
-
-    Args:
-        feeds: the stream into each node, by node name; so are the rest.
-        missing: diff IDs of the layers that each node lacks; None to send every layer.
-        stored: blobs in each node's content store.
-        sent: bytes of the blobs that were sent to each node, by digest.
-
-    """
+    """Writes the blobs that a node lacks into its feed; see `Order` and `Shipment`."""
 
     feeds: Mapping[str, Feed]
     missing: Mapping[str, frozenset[Digest]] | None = None
@@ -58,12 +50,10 @@ class LayoutWriter(Receiver):
         return bool(self._lacking(digest, diff_id))
 
     def _lacking(self, digest: Digest | None, diff_id: Digest | None) -> list[str]:
-        return [
-            node
-            for node in self.feeds
-            if (self.missing is None or diff_id is None or diff_id in self.missing[node])
-            and (digest is None or digest not in self.sent[node])
-        ]
+        nodes = list(self.feeds)
+        if self.missing is not None and diff_id is not None:
+            nodes = [node for node in nodes if diff_id in self.missing[node]]
+        return [node for node in nodes if digest is None or digest not in self.sent[node]]
 
     def blob(
         self, size: int, digest: Digest | None = None, diff_id: Digest | None = None
@@ -88,8 +78,13 @@ class LayoutWriter(Receiver):
         for node in self.feeds:
             manifest = self._manifest_for(node, content)
             self._document(node, manifest.digest, manifest.raw)
-            entries = [self._entry(node, name, manifest, content) for name in content.names]
-            self._entries[node] += entries
+            for name in content.names:
+                entry = manifest.descriptor(content.platform, name)
+                pin = pinned(name) or manifest.digest
+                if pin != manifest.digest:
+                    self._document(node, pin, content.indexes[pin])
+                    entry = Index.descriptor(content.indexes[pin], name)
+                self._entries[node].append(entry)
 
     def _manifest_for(self, node: str, content: ImageContent) -> Manifest:
         """Return the manifest, or one that refers to layers in the form that the node stores.
@@ -109,13 +104,6 @@ class LayoutWriter(Receiver):
         if tuple(layers) == content.manifest.layers or any(map(pinned, content.names)):
             return content.manifest
         return Manifest.build(content.config, tuple(layers))
-
-    def _entry(self, node: str, name: str, manifest: Manifest, content: ImageContent) -> Descriptor:
-        pin = pinned(name) or manifest.digest
-        if pin == manifest.digest:
-            return manifest.descriptor(content.platform, name)
-        self._document(node, pin, content.indexes[pin])
-        return Index.descriptor(content.indexes[pin], name)
 
     def _document(self, node: str, digest: Digest, raw: bytes) -> None:
         if digest not in self.sent[node]:
