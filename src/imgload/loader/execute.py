@@ -14,7 +14,7 @@ from imgload.clusters.nodes.base import Before
 from imgload.clusters.nodes.node import Node, require_room
 from imgload.clusters.nodes.survey import Question, Survey
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotProven
-from imgload.core.parallel import in_parallel
+from imgload.core.parallel import in_parallel, outcome
 from imgload.loader.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.loader.plan import Plan, Step, send_step
 from imgload.loader.proof import Proof, prove
@@ -128,18 +128,13 @@ class Executor:
         in_parallel([partial(self._confirm, self.nodes[n], images) for n, images in aged.items()])
 
     def _confirm(self, node: Node, images: Sequence[Image]) -> None:
-        proofs: Mapping[str, Proof] = {}
-        failure: ImgloadError | None = None
-        try:
-            survey = node.survey(Question.about(images))
-            proofs = {image.name: prove(image, survey) for image in images}
-        except ImgloadError as error:
-            failure = error
+        survey = outcome(partial(node.survey, Question.about(images)))
         for image in images:
-            proof = proofs.get(image.name)
-            if refusal := failure or _refusal(image, node, proof):
+            proof = prove(image, survey) if isinstance(survey, Survey) else None
+            error = survey if isinstance(survey, ImgloadError) else _refusal(image, node, proof)
+            if error:
                 result = self.results[image.name, node.name]
-                self._record(image, attrs.evolve(result, proof=proof, error=refusal))
+                self._record(image, attrs.evolve(result, proof=proof, error=error))
 
     def _tag(self, step: Step) -> Step | None:
         """Tag an image; return the step that sends it if the node has lost it since the survey."""
@@ -172,16 +167,13 @@ class Executor:
 
         A failure of the source does not stop the other groups, so it is returned.
         """
-        try:
-            self._send(images, [self.nodes[name] for name in names])
-        except ImgloadError as error:
-            targets = list(dict.fromkeys(image.target for image in images))
-            if len(targets) == 1 or not (isinstance(error, EngineFailed) and error.refused):
-                return [(images, names, error)]
-            message = error.message
-        else:
+        error = outcome(partial(self._send, images, [self.nodes[name] for name in names]))
+        if error is None:
             return []
-        self.on_event(Note(f"sending the images one by one: {message}"))
+        targets = list(dict.fromkeys(image.target for image in images))
+        if len(targets) == 1 or not (isinstance(error, EngineFailed) and error.refused):
+            return [(images, names, error)]
+        self.on_event(Note(f"sending the images one by one: {error.message}"))
         failures: list[_Failure] = []
         for target in targets:
             alone = [image for image in images if image.target == target]

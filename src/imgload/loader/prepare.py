@@ -112,14 +112,9 @@ class Request:
 
 @attrs.define
 class Preparation:
-    """Finds images in sources, and surveys nodes for them.
+    """Finds images in sources, and surveys nodes for them; the first four fields are `Loader`'s.
 
     Args:
-        sources: as in `Loader`, and so are the next three.
-        nodes: the nodes to load.
-        settle: chooses if sources have different images under one name.
-        silent: selected engines that do not answer.
-        on_event: called with the images and notes.
         ask: surveys a node.
         ahead: surveys that were made before the images were known.
         images: the images, each once for each name.

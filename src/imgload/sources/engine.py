@@ -102,10 +102,9 @@ class EngineSource(Pusher):
         return attrs.evolve(result, names=(str(result.image_id),))
 
     def _platform(self, image: EngineImage, platform: Platform | None, text: str) -> Platform:
-        """Return the platform to load.
+        """Return the platform to load; raise an error if the image does not have it.
 
-        Docker's containerd image store may have only a part of an image: an index, but not all
-        images that it lists (kind #3795).
+        Docker's containerd image store may have an index, but not every listed image (kind #3795).
         """
         suited = image.suited(platform)
         if suited is not None:
