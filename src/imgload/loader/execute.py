@@ -29,7 +29,7 @@ from imgload.transports.base import Transport
 from imgload.transports.imports import ImportTransport, remove_leftovers
 
 PROOF_SECONDS = 20.0
-"""Maximum time until CRI knows an image: containerd notifies it by an event, and after an own
+"""Maximum time until CRI knows an image: containerd notifies it by an event, and after a
 failure CRI delays further events of that name for some seconds."""
 _PROOF_PAUSE = 0.1
 _FRESH_SECONDS = 1.0
