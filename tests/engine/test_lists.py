@@ -104,7 +104,7 @@ def test_an_image_that_was_removed_from_the_store(listed: Listed) -> None:
     listed.engine.remove_image(listed.image_ids.pop("linux/arm64"))
     with pytest.raises(imgload.ImageIncomplete) as refused:
         load(listed, platform="linux/arm64")
-    assert "linux/amd64 is there" in refused.value.message
+    assert "linux/amd64 is available" in refused.value.message
     assert load(listed).ok
 
 

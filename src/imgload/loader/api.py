@@ -1,4 +1,4 @@
-"""The one-call forms of the library."""
+"""Functions that connect, do one task, and disconnect."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def load(
         images: one or several names or image IDs; with an archive, none for all of its images.
         cluster: the cluster's name; None for the kube context's, or else the only one.
         nodes: names of the nodes to load; empty for all of the cluster.
-        source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None asks every
-            engine that can be reached.
+        source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None for every
+            reachable engine.
         dry_run: plan only; nothing is changed.
         on_event: called with values of `imgload.Event`, from several threads.
         options: see `imgload.LoadOptions`.
@@ -44,12 +44,13 @@ def load(
         The result, image by image and node by node.
 
     Raises:
-        LoadFailed: when a node could not be verified; its `report` says which.
-        ImgloadError: when nothing could be loaded at all; the tree is drawn in `core.errors`.
+        UsageError: if the transport is ``delta`` and a source cannot push.
+        LoadFailed: if an image could not be verified on a node; see its `report`.
+        ImgloadError: if nothing could be loaded at all; `core.errors` has the tree of errors.
 
     """
     require_callback(on_event, "on_event")
-    texts = Request(images, **options).texts  # refuses wrong values before an engine is searched
+    texts = Request(images, **options).texts  # refuses wrong values before discovery
     with Loader.connect(cluster, nodes=nodes, source=source) as loader:
         return loader.load(texts, dry_run=dry_run, on_event=on_event, **options)
 
@@ -71,8 +72,8 @@ def verify(
         images: one or several names or image IDs; the source determines which image that is.
         cluster: as for `load`, and so are the next two.
         nodes: names of the nodes.
-        source: where the images come from.
-        name: the name that one image has on the nodes, instead of its own.
+        source: the source of the images.
+        name: the name of one image on the nodes, if it is not its own.
         platform: ``os/arch[/variant]`` out of a multi-platform image.
         deep: also hash every blob of the images on the nodes again.
         on_event: called with each result, from several threads.
@@ -81,8 +82,8 @@ def verify(
         The result, image by image and node by node.
 
     Raises:
-        LoadFailed: when a node lacks an image, or has another one under its name.
-        ImgloadError: when the images or the nodes are not clear.
+        LoadFailed: if a node lacks an image, or has another one under its name.
+        ImgloadError: if an image or a node is not found, or is ambiguous.
 
     """
     texts = Request(images, name, platform=platform).texts  # as for `load`
@@ -91,15 +92,15 @@ def verify(
 
 
 def find_clusters() -> ClusterList:
-    """Return the clusters of kind, k3d and minikube on every engine that can be reached.
+    """Return the clusters of kind, k3d and minikube on every reachable engine.
 
     Raises:
-        EngineError: when no engine can be.
+        EngineError: if no engine can be reached.
 
     """
     from imgload.clusters.list import list_clusters  # noqa: PLC0415 - start-up
     from imgload.loader.session import Connections  # noqa: PLC0415
 
-    with Connections.open() as connections:
-        errors = [attempt.error for attempt in connections.found.silent if attempt.error]
-        return list_clusters(connections.engines, errors)
+    with Connections.open() as session:
+        errors = [attempt.error for attempt in session.found.silent if attempt.error]
+        return list_clusters(session.engines, errors)

@@ -1,20 +1,18 @@
-"""The deep proof: what a node keeps of an image is read again, and hashed there.
+"""Deep verification: hashes every blob of an image on a node again.
 
-containerd checks a blob when it comes, and never again: what a full disk, a crash or a hand has
-changed since is unpacked and handed out as it is.
+containerd verifies a blob only when it receives it. It does not notice if a full disk, a crash or a
+user changes the blob later, and serves it unchecked.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 
 import attrs
 
-from imgload.clusters.nodes.batch import Output
 from imgload.clusters.nodes.containerd import content_of
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import Question, Survey
+from imgload.clusters.nodes.survey import Question
 from imgload.core.errors import ImgloadError, NodeUnusable, NotProven
 from imgload.loader.report import NodeResult
 from imgload.oci.digest import Digest
@@ -30,55 +28,49 @@ status=$?
 kill $watch
 exit $status
 """
-"""Says something now and then while sha256sum gets on: large blobs take minutes."""
+"""Prints a line at intervals while sha256sum makes progress: large blobs take minutes."""
 SAY_SECONDS = 20.0
 
 
-def deepened(node: Node, name: str, result: NodeResult) -> NodeResult:
-    """Return a result with what reading the content again has shown; a failure stays what it is.
+def verify_blobs(node: Node, name: str, result: NodeResult) -> NodeResult:
+    """Return the result with that of hashing the blobs; a failed result stays as it is.
 
-    Blobs that the node does not keep are not missed: unpacked layers do without (CRI's setting
-    ``discard_unpacked_layers``, and a delta).
+    A node need not store the blobs of unpacked layers (CRI's setting ``discard_unpacked_layers``,
+    and a delta).
 
     Args:
         node: the node.
-        name: of the image's record there.
-        result: what was proven before.
+        name: the name of the image's record on the node.
+        result: the result of the other checks.
 
     """
     if not result.ok or result.proof is None:
         return result
     try:
-        damaged = _damaged(node, node.survey(Question((name,), ())), name)
+        damaged = _damaged_blobs(node, name)
     except ImgloadError as error:
         return attrs.evolve(result, error=error)
+    refusal = None
+    if damaged:
+        blobs = shlex.join(map(str, damaged))
+        refusal = NotProven(
+            f"{node.name} has {name} with damaged content: {blobs}",
+            hint=f"{node.engine.name} exec {node.name} ctr -n k8s.io content rm {blobs},"
+            " and load it again",
+        )
     proof = attrs.evolve(result.proof, content=not damaged)
-    refusal = _refusal(node, name, damaged) if damaged else None
     return attrs.evolve(result, proof=proof, error=refusal)
 
 
-def _damaged(node: Node, survey: Survey, name: str) -> list[Digest]:
+def _damaged_blobs(node: Node, name: str) -> list[Digest]:
+    survey = node.survey(Question((name,), ()))
     target = survey.records.get(name)
     blobs = sorted(survey.content.there_under(target), key=str) if target else []
-    outputs = node.run_all([_hash_command(node, blob) for blob in blobs])
-    return [b for b, out in zip(blobs, outputs, strict=True) if _hash(node, out) != b.hex]
-
-
-def _hash_command(node: Node, blob: Digest) -> tuple[str, ...]:
-    words = (f"{SAY_SECONDS:g}", *node.spelled(content_of(blob)))
-    return ("sh", "-c", _HASH, "imgload", *words)
-
-
-def _hash(node: Node, output: Output) -> str:
-    if output.exit_status:
-        raise NodeUnusable(f"{node.name}: sha256sum failed in it", hint="leave the deep proof out")
-    return output.text.partition(" ")[0].strip()
-
-
-def _refusal(node: Node, name: str, damaged: Sequence[Digest]) -> NotProven:
-    blobs = shlex.join(map(str, damaged))
-    return NotProven(
-        f"{node.name} has {name} with damaged content: {blobs}",
-        hint=f"{node.engine.name} exec {node.name} ctr -n k8s.io content rm {blobs},"
-        " and load it again",
-    )
+    shell = ("sh", "-c", _HASH, "imgload", f"{SAY_SECONDS:g}")
+    outputs = node.run_all([(*shell, *node.spelled(content_of(blob))) for blob in blobs])
+    if any(output.exit_status for output in outputs):
+        raise NodeUnusable(
+            f"{node.name}: sha256sum failed in it", hint="verify without the deep check"
+        )
+    sums = [output.text.partition(" ")[0].strip() for output in outputs]
+    return [blob for blob, value in zip(blobs, sums, strict=True) if value != blob.hex]

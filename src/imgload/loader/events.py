@@ -1,4 +1,4 @@
-"""What happens during a load, told to `on_event` as plain values, from several threads."""
+"""The events of a load: `on_event` is called with them, from several threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ImageFound:
 
 @attrs.frozen
 class SendingStarted:
-    """Images are on their way to a node; `size` is an estimate in bytes."""
+    """imgload starts to send images to a node; `size` is an estimate in bytes."""
 
     node: str
     references: tuple[str, ...]
@@ -29,7 +29,7 @@ class SendingStarted:
 
 @attrs.frozen
 class BytesSent:
-    """A piece of `size` bytes was taken by a node."""
+    """A node has read `size` more bytes."""
 
     node: str
     size: int
@@ -37,14 +37,14 @@ class BytesSent:
 
 @attrs.frozen
 class SendingEnded:
-    """The node has everything and unpacks it, or failed."""
+    """The node has read all content and unpacks it, or has failed."""
 
     node: str
 
 
 @attrs.frozen
 class NodeDone:
-    """An image on a node is settled, well or not."""
+    """The result of an image on a node, successful or not."""
 
     reference: str
     result: NodeResult
@@ -52,7 +52,7 @@ class NodeDone:
 
 @attrs.frozen
 class Note:
-    """Something that the user should know, in one line."""
+    """One line of information for the user."""
 
     text: str
 

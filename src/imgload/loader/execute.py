@@ -1,4 +1,4 @@
-"""Carrying a plan out: tag, send, and prove what is on each node afterwards."""
+"""Executes a plan: tags and sends images, and verifies each node afterwards."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from imgload.clusters.nodes.base import Before
 from imgload.clusters.nodes.node import Node, require_room
 from imgload.clusters.nodes.survey import Question, Survey
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotProven
-from imgload.core.parallel import in_parallel
+from imgload.core.parallel import in_parallel, outcome
 from imgload.loader.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.loader.plan import Plan, Step, send_step
 from imgload.loader.proof import Proof, prove
 from imgload.loader.report import ImageResult, NodeResult, Report
-from imgload.loader.rollback import undo, undo_tag
+from imgload.loader.rollback import undo
 from imgload.loader.send import Sending, Sent, is_final
 from imgload.oci.digest import Digest
 from imgload.sources.base import Image
@@ -29,28 +29,20 @@ from imgload.transports.base import Transport
 from imgload.transports.imports import ImportTransport, remove_leftovers
 
 PROOF_SECONDS = 20.0
-"""How long CRI may take to hear of an image: containerd tells it by an event, and after a failure
-of its own CRI puts further events of that name off for some seconds."""
+"""Maximum time until CRI knows an image: containerd notifies it by an event, and after a
+failure CRI delays further events of that name for some seconds."""
 _PROOF_PAUSE = 0.1
 _FRESH_SECONDS = 1.0
-"""How old a proof may be when the load ends."""
+"""Maximum age of a verification at the end of the load."""
 _Failure = tuple[Sequence[Image], Sequence[str], ImgloadError]
 """Images, names of nodes, and why the images could not be sent to the nodes."""
 
 
 @attrs.define
-class Transfer:
-    """One load's work on the nodes.
+class Executor:
+    """Executes the plan of one load; `nodes`, `surveys` and `images` are by name.
 
-    Args:
-        nodes: by name.
-        surveys: what each node had before.
-        images: by name, as they are known by now.
-        on_event: told what happens, from several threads.
-        option: the transport asked for.
-        deep: whether every blob is hashed again, too.
-        transport: the way into the nodes; None for the import.
-
+    `surveys` are those before the load. `images` change when a transfer determines their IDs.
     """
 
     nodes: Mapping[str, Node]
@@ -62,108 +54,46 @@ class Transfer:
     transport: Transport | None = None
     steps: dict[tuple[str, str], Step] = attrs.field(factory=dict)
     results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
-    _read: dict[tuple[str, str], float] = attrs.field(factory=dict)
-    """When the node was read for each result."""
+    _verified_at: dict[tuple[str, str], float] = attrs.field(factory=dict)
 
-    def carry_out(self, plan: Plan) -> None:
-        """Do what is planned, and prove it."""
-        self._follow(plan)
+    def run(self, plan: Plan) -> None:
+        """Execute the plan, and verify the nodes."""
+        self.steps = {(step.image.name, step.node): step for step in plan.steps}
         remove_leftovers(self.nodes[name] for name in self.surveys)
         for step in plan.steps:
             if step.action == "present":
                 result = NodeResult(step.node, "present", step.proof)
-                self._settle(step.image, result, self.surveys[step.node].at)
+                self._record(step.image, result, self.surveys[step.node].at)
         tagged = in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
-        untagged = [step for step in tagged if step]
-        sent = [step for step in plan.steps if step.action in {"full", "delta"}]
-        groups = Plan((*sent, *untagged)).groups()
-        failed = [each for group in groups for each in self._failures(*group)]
-        if failed and not any(result.ok for result in self.results.values()):
-            raise failed[0][2]
-        for failure in failed:
-            self._settle_rest(*failure)
-        self._read_again()
+        not_tagged = [step for step in tagged if step]
+        to_send = [step for step in plan.steps if step.action in {"full", "delta"}]
+        groups = Plan((*to_send, *not_tagged)).groups()
+        failures = [failure for group in groups for failure in self._send_group(*group)]
+        if failures and not any(result.ok for result in self.results.values()):
+            raise failures[0][2]
+        for images, nodes, error in failures:
+            for image, node in product(images, nodes):
+                if (image.name, node) not in self.results:
+                    self._record(image, NodeResult(node, None, error=error))
+        self._verify_again()
 
-    def _read_again(self) -> None:
-        """Read nodes again whose proof has aged: another load may have taken a name since."""
-        late = time.monotonic() - _FRESH_SECONDS
-        aged: dict[str, list[Image]] = {}
-        for (name, node), result in self.results.items():
-            if result.ok and self._read[name, node] < late:
-                aged.setdefault(node, []).append(self.images[name])
-        in_parallel([partial(self._confirm, self.nodes[n], images) for n, images in aged.items()])
-
-    def _confirm(self, node: Node, images: Sequence[Image]) -> None:
-        proofs: Mapping[str, Proof] = {}
-        failure: ImgloadError | None = None
-        try:
-            survey = node.survey(Question.about(images))
-            proofs = {image.name: prove(image, survey) for image in images}
-        except ImgloadError as error:
-            failure = error
-        for image in images:
-            proof = proofs.get(image.name)
-            if refusal := failure or _refusal(image, node, proof):
-                result = self.results[image.name, node.name]
-                self._settle(image, attrs.evolve(result, proof=proof, error=refusal))
-
-    def _follow(self, plan: Plan) -> None:
+    def dry_run(self, plan: Plan) -> None:
+        """Record every step as planned; nothing is changed."""
         self.steps = {(step.image.name, step.node): step for step in plan.steps}
-
-    def _failures(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
-        """Send a group, image by image where its engine refuses to save or push them together.
-
-        Returns the images that failed on nodes, with the error.
-        """
-        error = self._failure_of(images, names)
-        if error is None:
-            return []
-        targets = list(dict.fromkeys(image.target for image in images))
-        if len(targets) == 1 or not (isinstance(error, EngineFailed) and error.refused):
-            return [(images, names, error)]
-        self.on_event(Note(f"sending the images one by one: {error.message}"))
-        failures: list[_Failure] = []
-        for target in targets:
-            alone = [image for image in images if image.target == target]
-            rest = [name for name in names if (alone[0].name, name) not in self.results]
-            failures += self._failures(alone, rest) if rest else []
-        return failures
-
-    def _failure_of(self, images: Sequence[Image], names: Sequence[str]) -> ImgloadError | None:
-        """Send a group; returns why its source failed, after which the others are sent still."""
-        try:
-            self._send(images, [self.nodes[name] for name in names])
-        except ImgloadError as error:
-            return error
-        return None
-
-    def _settle_rest(
-        self, images: Sequence[Image], names: Sequence[str], error: ImgloadError
-    ) -> None:
-        for image, name in product(images, names):
-            if (image.name, name) not in self.results:
-                self._settle(image, NodeResult(name, None, error=error))
-
-    def pretend(self, plan: Plan) -> None:
-        """Settle every step as planned; nothing is done."""
-        self._follow(plan)
         for step in plan.steps:
-            size = self._missing_bytes(step) if step.action in {"delta", "full"} else 0
+            size = 0
+            if step.action in {"delta", "full"}:
+                size = self._sending([step.image]).missing_bytes([self.nodes[step.node]])
             result = NodeResult(step.node, step.action, step.proof, bytes_missing=size)
-            self._settle(step.image, result)
+            self._record(step.image, result)
 
-    def _missing_bytes(self, step: Step) -> int:
-        sending = self._sending([step.image])
-        return sending.missing_bytes([self.nodes[step.node]])
-
-    def refuse(self, images: Sequence[Image], errors: Mapping[str, ImgloadError]) -> None:
-        """Settle the nodes that could not be surveyed."""
-        for image in images:
-            for node, error in errors.items():
-                self._settle(image, NodeResult(node, None, error=error))
+    def mark_unreachable(self, images: Sequence[Image], errors: Mapping[str, ImgloadError]) -> None:
+        """Record the errors of nodes that could not be surveyed."""
+        for image, (node, error) in product(images, errors.items()):
+            self._record(image, NodeResult(node, None, error=error))
 
     def report(self, nodes: Sequence[str], *, dry_run: bool) -> Report:
-        """Return what happened, the images and nodes in the order they were asked for."""
+        """Return the results, with images and nodes in the requested order."""
         rows = [
             ImageResult(
                 image.name,
@@ -176,81 +106,107 @@ class Transfer:
         ]
         return Report(tuple(rows), dry_run)
 
-    def _settle(self, image: Image, result: NodeResult, read: float | None = None) -> None:
-        """Note a result, and when the node was read for it; None for just now."""
+    def _record(self, image: Image, result: NodeResult, verified_at: float | None = None) -> None:
+        """Record a result, and when the node was read for it; None for now."""
         if self.deep:
-            from imgload.loader.checksums import deepened  # noqa: PLC0415 - start-up
+            from imgload.loader.checksums import verify_blobs  # noqa: PLC0415 - start-up
 
-            result = deepened(self.nodes[result.node], image.name, result)
+            result = verify_blobs(self.nodes[result.node], image.name, result)
+        key = image.name, result.node
         self.images[image.name] = image
-        self.results[image.name, result.node] = result
-        self._read[image.name, result.node] = time.monotonic() if read is None else read
+        self.results[key] = result
+        self._verified_at[key] = time.monotonic() if verified_at is None else verified_at
         self.on_event(NodeDone(image.name, result))
 
+    def _verify_again(self) -> None:
+        """Verify nodes again if that was some time ago: another load may have changed a name."""
+        oldest = time.monotonic() - _FRESH_SECONDS
+        aged: dict[str, list[Image]] = {}
+        for (name, node), result in self.results.items():
+            if result.ok and self._verified_at[name, node] < oldest:
+                aged.setdefault(node, []).append(self.images[name])
+        in_parallel([partial(self._confirm, self.nodes[n], images) for n, images in aged.items()])
+
+    def _confirm(self, node: Node, images: Sequence[Image]) -> None:
+        survey = outcome(partial(node.survey, Question.about(images)))
+        for image in images:
+            proof = prove(image, survey) if isinstance(survey, Survey) else None
+            error = survey if isinstance(survey, ImgloadError) else _refusal(image, node, proof)
+            if error:
+                result = self.results[image.name, node.name]
+                self._record(image, attrs.evolve(result, proof=proof, error=error))
+
     def _tag(self, step: Step) -> Step | None:
-        """Tag an image; returns how to send it where the node has lost it since its survey."""
+        """Tag an image; return the step that sends it if the node has lost it since the survey."""
         start = time.monotonic()
-        node, before = self.nodes[step.node], Before()
-        target = self.surveys[step.node].records[step.tag_from]
+        image, node, before = step.image, self.nodes[step.node], Before()
+        surveyed = self.surveys[step.node]
+        target = surveyed.records[step.tag_from]
         try:
-            command = _tag_command(step, target, node)
-            survey = node.rename(command, Question.about([step.image]), before)
-            proof = prove(step.image, survey)
+            survey = node.rename(_tag_command(step, target, node), Question.about([image]), before)
+            proof = prove(image, survey)
             if not proof.ok:
-                proof = self._prove(node, [step.image])[step.image.name]
+                proof = self._await_proofs(node, [image])[image.name]
             if not (proof.ok or proof.awaits_cri):
-                return self._lost(step, survey)
-            error = _refusal(step.image, node, proof)
+                now = attrs.evolve(surveyed, content=survey.content, snapshots=survey.snapshots)
+                self.surveys[step.node] = now
+                step = self.steps[image.name, step.node] = send_step(image, step.node, now)
+                return step
+            error = _refusal(image, node, proof)
         except ImgloadError as failure:
             proof, error = None, failure
-        if error and step.tag_from != step.image.name:
-            undo_tag(node, self.surveys[step.node], step.image, target, before)
+        if error and step.tag_from != image.name:
+            undo(node, self.surveys[step.node], image, target, before)
         seconds = time.monotonic() - start
         result = NodeResult(node.name, "tagged", proof, seconds=seconds, error=error)
-        self._settle(step.image, self._told(step.image, result))
+        self._record(image, self._with_replaced(image, result))
         return None
 
-    def _lost(self, step: Step, survey: Survey) -> Step:
-        before = self.surveys[step.node]
-        now = attrs.evolve(before, content=survey.content, snapshots=survey.snapshots)
-        self.surveys[step.node] = now
-        lost = self.steps[step.image.name, step.node] = send_step(step.image, step.node, now)
-        return lost
+    def _send_group(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
+        """Send a group; if its engine refuses to save or push it, send image by image.
+
+        A failure of the source does not stop the other groups, so it is returned.
+        """
+        error = outcome(partial(self._send, images, [self.nodes[name] for name in names]))
+        if error is None:
+            return []
+        targets = list(dict.fromkeys(image.target for image in images))
+        if len(targets) == 1 or not (isinstance(error, EngineFailed) and error.refused):
+            return [(images, names, error)]
+        self.on_event(Note(f"sending the images one by one: {error.message}"))
+        failures: list[_Failure] = []
+        for target in targets:
+            alone = [image for image in images if image.target == target]
+            rest = [name for name in names if (alone[0].name, name) not in self.results]
+            failures += self._send_group(alone, rest) if rest else []
+        return failures
 
     def _send(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
         start = time.monotonic()
         sending = self._sending(images)
-        if send := sending.partly(nodes):
+        send_delta = sending.delta_or_none(nodes)
+        if send_delta:
             self._announce(images, nodes, sending.missing_bytes(nodes))
-            nodes = self._attempt(sending, send, nodes, start)
+            nodes = self._send_delta(sending, send_delta, nodes, start)
         size = sum({image.target: image.size for image in images}.values())
-        nodes = list(self._with_room(images, nodes, size))
-        if send:
-            self._send_whole(images, nodes)
-        if nodes:
-            self._announce(images, nodes, size)
-            sent = sending.by_save(nodes)
-            again = [node for node in nodes if self._restarted(node, sent)]
-            done = [node for node in nodes if node not in again]
-            in_parallel([partial(self._finish, node, sent, start) for node in done])
-            self._remember(sending, sent)
-            if again:
-                sent = sending.by_save(again)
-                in_parallel([partial(self._finish, node, sent, start) for node in again])
-                self._remember(sending, sent)
-
-    def _send_whole(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
-        """Revise the plan where a node did not take missing layers only."""
-        for image, node in product(images, nodes):
+        nodes = list(self._with_disk_space(images, nodes, size))
+        for image, node in product(images, nodes if send_delta else ()):
             step = self.steps[image.name, node.name]
             if step.action == "delta":
-                layers = frozenset(image.diff_ids)
-                self.steps[image.name, node.name] = attrs.evolve(
-                    step, action="full", missing=layers
-                )
+                full = attrs.evolve(step, action="full", missing=frozenset(image.diff_ids))
+                self.steps[image.name, node.name] = full
+        self._announce(images, nodes, size)
+        for first in (True, False):
+            if nodes:
+                sent = sending.by_save(nodes)
+                again = [node for node in nodes if first and self._restarted(node, sent)]
+                done = [node for node in nodes if node not in again]
+                in_parallel([partial(self._finish, node, sent, start) for node in done])
+                self._cache_layers(sending, sent)
+                nodes = again
 
     def _restarted(self, node: Node, sent: Sent) -> bool:
-        """Whether containerd unpacked for the snapshotter of a configuration it no longer has."""
+        """Whether containerd has another snapshotter than the one that the layers went into."""
         now, before = sent.deliveries[node.name].survey, self.surveys[node.name]
         return now is not None and now.traits.snapshotter != before.traits.snapshotter
 
@@ -270,81 +226,71 @@ class Transfer:
         for node in nodes:
             self.on_event(SendingStarted(node.name, tuple(i.name for i in images), size))
 
-    def _attempt(
+    def _send_delta(
         self, sending: Sending, send: Callable[[], Sent], nodes: Sequence[Node], start: float
     ) -> Sequence[Node]:
-        """Send what is missing; return the nodes that need the whole after all."""
+        """Send the missing layers; return the nodes that need a full load."""
         try:
             sent = send()
         except PushIncomplete as error:
             self.on_event(Note(f"sending the images whole, since the push failed: {error.message}"))
             return nodes
-        attempts = [partial(self._finish_part, node, sent, start) for node in nodes]
+        attempts = [partial(self._finish, node, sent, start, is_delta=True) for node in nodes]
         rest = [n for n, done in zip(nodes, in_parallel(attempts), strict=True) if not done]
-        self._remember(sending, sent)
+        self._cache_layers(sending, sent)
         return rest
 
-    def _remember(self, sending: Sending, sent: Sent) -> None:
-        """Remember what was sent, once every image is proven on a node: nothing else verifies it.
+    def _cache_layers(self, sending: Sending, sent: Sent) -> None:
+        """Cache which layers were sent once every image is verified on a node.
 
-        Which layer a compressed blob is, the node finds out when it unpacks it.
+        Only a node that unpacks a compressed blob verifies which layer it is.
         """
-        proven = {name for (name, _), result in self.results.items() if result.ok}
-        if proven.issuperset(image.name for image in sent.images):
-            sending.remember(sent)
+        verified = {name for (name, _), result in self.results.items() if result.ok}
+        if verified.issuperset(image.name for image in sent.images):
+            sending.cache_layers(sent)
 
-    def _finish_part(self, node: Node, sent: Sent, start: float) -> bool:
-        proofs, failure = self._read_back(node, sent)
-        if is_final(failure) and all(proof.ok or proof.awaits_cri for proof in proofs.values()):
-            self._conclude(node, sent, proofs, failure, start)
-            return True
-        self._undo(node, sent.images)
-        self.on_event(Note(f"{node.name} did not take what was missing: sending it whole"))
-        return False
-
-    def _with_room(
+    def _with_disk_space(
         self, images: Sequence[Image], nodes: Sequence[Node], needed: int
     ) -> Iterator[Node]:
-        """Yield the nodes that can hold the images' content; it is needed beside the snapshots."""
+        """Yield the nodes with enough disk space for the content, in addition to the snapshots."""
         for node in nodes:
             try:
                 require_room(node, self.surveys[node.name].traits.free, needed)
             except NodeFull as error:
                 for image in images:
-                    self._settle(image, NodeResult(node.name, "full", error=error))
+                    self._record(image, NodeResult(node.name, "full", error=error))
             else:
                 yield node
 
-    def _finish(self, node: Node, sent: Sent, start: float) -> None:
-        self._conclude(node, sent, *self._read_back(node, sent), start)
-
-    def _conclude(
-        self,
-        node: Node,
-        sent: Sent,
-        proofs: Mapping[str, Proof],
-        failure: ImgloadError | None,
-        start: float,
-    ) -> None:
+    def _finish(self, node: Node, sent: Sent, start: float, *, is_delta: bool = False) -> bool:
+        """Verify a node, and record the results; return False if a delta needs a full load."""
+        proofs, failure = self._verify(node, sent)
+        verified = all(proof.ok or proof.awaits_cri for proof in proofs.values())
+        if is_delta and not (is_final(failure) and verified):
+            for image in sent.images:
+                undo(node, self.surveys[node.name], image)
+            self.on_event(Note(f"{node.name} did not take what was missing: sending it whole"))
+            return False
+        delivery = sent.deliveries[node.name]
         for image in sent.images:
             proof = proofs.get(image.name)
             error = failure or _refusal(image, node, proof)
             if error and not (proof and proof.awaits_cri):
-                self._undo(node, [image])
-            size = sent.sizes.get((node.name, image.name), sent.deliveries[node.name].bytes_sent)
-            seconds = time.monotonic() - start
-            action = self.steps[image.name, node.name].action
+                undo(node, self.surveys[node.name], image)
             result = NodeResult(
-                node.name, action, proof, size, seconds, error, transport=sent.transport
+                node.name,
+                self.steps[image.name, node.name].action,
+                proof,
+                sent.sizes.get((node.name, image.name), delivery.bytes_sent),
+                time.monotonic() - start,
+                error,
+                transport=sent.transport,
             )
-            survey = sent.deliveries[node.name].survey
-            self._settle(image, self._told(image, result), survey.at if survey else None)
+            verified_at = delivery.survey.at if delivery.survey else None
+            self._record(image, self._with_replaced(image, result), verified_at)
+        return True
 
-    def _undo(self, node: Node, images: Sequence[Image]) -> None:
-        for image in images:
-            undo(node, self.surveys[node.name], image)
-
-    def _read_back(self, node: Node, sent: Sent) -> tuple[dict[str, Proof], ImgloadError | None]:
+    def _verify(self, node: Node, sent: Sent) -> tuple[dict[str, Proof], ImgloadError | None]:
         self.on_event(SendingEnded(node.name))
         delivery = sent.deliveries[node.name]
         if delivery.error:
@@ -355,11 +301,11 @@ class Transfer:
                 return proofs, None
         try:
             node.mark(Question.about(sent.images).loaded)
-            return self._prove(node, sent.images), None
+            return self._await_proofs(node, sent.images), None
         except ImgloadError as error:
             return {}, error
 
-    def _prove(self, node: Node, images: Sequence[Image]) -> dict[str, Proof]:
+    def _await_proofs(self, node: Node, images: Sequence[Image]) -> dict[str, Proof]:
         deadline = time.monotonic() + PROOF_SECONDS
         while True:
             survey = node.survey(Question.about(images))
@@ -373,8 +319,8 @@ class Transfer:
                 return proofs
             time.sleep(_PROOF_PAUSE)
 
-    def _told(self, image: Image, result: NodeResult) -> NodeResult:
-        """Add to a result which other image had the name before."""
+    def _with_replaced(self, image: Image, result: NodeResult) -> NodeResult:
+        """Add to a result the other image that had the name before."""
         survey = self.surveys[result.node]
         target = survey.records.get(image.name)
         before = survey.content.configs_under(target) if target else frozenset()
@@ -392,13 +338,13 @@ def _tag_command(step: Step, target: Digest, node: Node) -> tuple[str, ...]:
 def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:
     if proof is not None and proof.ok:
         return None
-    missing = ", ".join(proof.missing()) if proof else "everything"
     if proof and proof.awaits_cri:
         return NotProven(
             f"{node.name} has {image.name}, and its CRI does not know of it"
             f" after {PROOF_SECONDS:.0f} seconds",
-            hint="load it again in a minute: containerd's CRI plugin tries again by itself",
+            hint="load it again in a minute: containerd's CRI plugin retries by itself",
         )
+    missing = ", ".join(proof.missing()) if proof else "everything"
     return NotProven(
         f"{node.name} says it has imported {image.name}, and lacks {missing}",
         hint=f"{node.engine.name} exec {node.name} journalctl -u containerd",

@@ -1,4 +1,4 @@
-"""The way through: references, source, nodes, survey, plan, transport, verification, report."""
+"""`Loader`: from image names to a report, by survey, plan, transfer and verification."""
 
 from __future__ import annotations
 
@@ -24,12 +24,7 @@ from imgload.loader.prepare import (
 )
 from imgload.loader.report import LoadFailed, Report
 from imgload.loader.session import Connections
-from imgload.oci.reference import (
-    Reference,
-    require_callback,
-    string_or_none,
-    strings,
-)
+from imgload.oci.reference import Reference, require_callback, string_or_none, strings
 from imgload.sources.base import Source
 from imgload.sources.locate import Settle, refuse, require_pushers
 
@@ -42,27 +37,27 @@ if TYPE_CHECKING:
 OnEvent = Callable[[Event], None]
 
 
-def _several(sources: Source | Iterable[Source]) -> tuple[Source, ...]:
+def _tuple_of(sources: Source | Iterable[Source]) -> tuple[Source, ...]:
     return (sources,) if isinstance(sources, Source) else tuple(sources)
 
 
 @attrs.define
 class Loader:
-    """Loads images into a fixed set of nodes from a fixed set of sources; reuse it.
+    """Loads images from fixed sources into fixed nodes; reusable.
 
-    Not to be shared between threads; separate loaders are independent.
+    Do not share a loader between threads; separate loaders are independent.
 
     Args:
-        sources: the source of the images, or several that are searched.
-        nodes: where images are loaded.
-        settle: chooses where sources have different images under one name.
-        silent: engines that were selected and do not answer.
-        source: what the sources were selected by.
-        transport: the way of the content to the nodes; None for imgload's own.
+        sources: the source of the images, or several to search.
+        nodes: the nodes to load.
+        settle: chooses if sources have different images under one name.
+        silent: selected engines that do not answer.
+        source: the user's selection of the sources.
+        transport: delivers content to the nodes; None for imgload's own.
 
     """
 
-    sources: Sequence[Source] = attrs.field(converter=_several)
+    sources: Sequence[Source] = attrs.field(converter=_tuple_of)
     nodes: Sequence[Node]
     settle: Settle = refuse
     silent: Sequence[Attempt] = ()
@@ -79,7 +74,7 @@ class Loader:
         nodes: Sequence[str] = (),
         source: str | PathLike[str] | None = None,
     ) -> Iterator[Loader]:
-        """Find the engines and the nodes, and keep the connections until the end.
+        """Find the engines and the nodes; close the connections at the end.
 
         Args:
             cluster: name of the cluster; None for the kube context's, or else the only one.
@@ -87,28 +82,27 @@ class Loader:
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
 
         Raises:
-            EngineError: when no engine can be used.
-            ClusterError: when the cluster or a node is not there.
-            UsageError: when the source is none of the above.
+            EngineError: if no engine can be used.
+            ClusterError: if the cluster or a node does not exist.
+            UsageError: if the source is not one of these.
 
         """
         source, nodes = string_or_none(source, "source"), strings(nodes, "nodes")
-        with Connections.open(source) as connections:
-            chosen = connections.select_nodes(cluster, nodes)
-            silent = connections.found.silent
-            yield cls(connections.sources, chosen, silent=silent, source=source)
+        with Connections.open(source) as session:
+            selected = session.select_nodes(cluster, nodes)
+            yield cls(session.sources, selected, silent=session.found.silent, source=source)
 
     def survey_ahead(self, name: str) -> None:
-        """Survey the nodes while an image is still being built, so that its load need not.
+        """Survey the nodes while an image is still being built, to save time in its load.
 
-        The next load relies on it where it shows that the nodes have nothing of the image; what
-        they lose meanwhile is sent after all. A node that cannot be asked is asked again then.
+        The next load uses these surveys if they show that no node has anything of the image; if
+        nodes lose layers in between, a full load follows. It surveys nodes that fail now again.
 
         Args:
-            name: what the image is going to be called.
+            name: the image's future name.
 
         Raises:
-            ReferenceInvalid: when that is no image name.
+            ReferenceInvalid: if `name` is no image name.
 
         """
         self._ahead, _ = survey_all(self.nodes, Question((Reference.parse(name).record,), ()))
@@ -135,17 +129,7 @@ class Loader:
     ) -> Report:
         """Load images into all nodes, and verify them there.
 
-        Args:
-            images: names or image IDs; with an archive, none for all of its images.
-            dry_run: stop after the plan.
-            on_event: called with values of `imgload.Event`, from several threads.
-            options: see `imgload.LoadOptions`.
-
-        Raises:
-            UsageError: when a source that cannot push is to be sent by ``delta``.
-            LoadFailed: when a node could not be verified; its `report` says which.
-            ImgloadError: when nothing could be loaded at all.
-
+        Arguments and errors are those of `imgload.load`.
         """
         request = Request(images, **options)
         if request.transport == "delta":
@@ -153,9 +137,9 @@ class Loader:
         with self._preparing(on_event, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
             plan = make_plan(preparation.images, preparation.surveys)
-            from imgload.loader.execute import Transfer  # noqa: PLC0415 - see `survey_all`
+            from imgload.loader.execute import Executor  # noqa: PLC0415 - see `survey_all`
 
-            transfer = Transfer(
+            executor = Executor(
                 nodes={node.name: node for node in self.nodes},
                 surveys=preparation.surveys,
                 images={image.name: image for image in preparation.images},
@@ -164,9 +148,9 @@ class Loader:
                 deep=request.verify == "deep" and not dry_run,
                 transport=self.transport,
             )
-            transfer.refuse(preparation.images, preparation.failed)
-            (transfer.pretend if dry_run else transfer.carry_out)(plan)
-        return _required_ok(transfer.report([node.name for node in self.nodes], dry_run=dry_run))
+            executor.mark_unreachable(preparation.images, preparation.failed)
+            (executor.dry_run if dry_run else executor.run)(plan)
+        return _require_ok(executor.report([node.name for node in self.nodes], dry_run=dry_run))
 
     def verify(
         self,
@@ -179,19 +163,9 @@ class Loader:
     ) -> Report:
         """Verify that every node has exactly these images; nothing is changed.
 
-        Args:
-            images: as for `load`.
-            name: the name that one image has on the nodes, instead of its own.
-            platform: ``os/arch[/variant]`` out of a multi-platform image.
-            deep: also hash every blob of the images on the nodes again.
-            on_event: called with each result.
-
-        Raises:
-            LoadFailed: when a node lacks an image, or has another one under its name.
-            ImgloadError: when the images or the nodes are not clear.
-
+        Arguments and errors are those of `imgload.verify`.
         """
-        from imgload.loader.verify import Remedy, Verification  # noqa: PLC0415 - start-up
+        from imgload.loader.verify import Verification  # noqa: PLC0415 - start-up
 
         with self._preparing(on_event, survey) as preparation:
             preparation.run(Request(images, name, platform=platform))
@@ -203,15 +177,15 @@ class Loader:
                     for image in preparation.images
                 ]
                 preparation.survey()
-        remedy = Remedy.of(preparation.images, self.source, name, platform)
+        options = {"--from": self.source, "--as": name, "--platform": platform}
         verification = Verification(
-            self.nodes, preparation.surveys, preparation.failed, on_event, remedy, deep
+            self.nodes, preparation.surveys, preparation.failed, on_event, options, deep
         )
-        return _required_ok(verification.report(preparation.images))
+        return _require_ok(verification.report(preparation.images))
 
     @contextmanager
     def _preparing(self, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:
-        """Yield a preparation with all sources and nodes; surveys made ahead serve once."""
+        """Yield a preparation with all sources and nodes; it uses surveys made ahead only once."""
         require_callback(on_event, "on_event")
         ahead, self._ahead = self._ahead, {}
         with ExitStack() as stack:
@@ -222,7 +196,7 @@ class Loader:
             )
 
 
-def _required_ok(report: Report) -> Report:
+def _require_ok(report: Report) -> Report:
     if not report.ok:
         raise LoadFailed(report)
     return report

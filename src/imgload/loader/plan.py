@@ -1,7 +1,6 @@
-"""Surveys in, plan out; pure.
+"""Plans a step for each image and node; pure.
 
-The plan is made for each image and each node: kind decides on one list of nodes for all images,
-so that one missing image sends every image again.
+kind plans for all images together, so that one missing image has it send every image again.
 """
 
 from __future__ import annotations
@@ -24,16 +23,17 @@ Verify = Literal["cri", "deep"]
 
 @attrs.frozen
 class Step:
-    """What is to be done about one image on one node.
+    """The planned action for one image on one node.
 
     Args:
         image: the image, under one name.
         node: the node's name.
-        action: ``delta`` where the node has some of its layers, ``full`` where it has none.
-        proof: what was read of the node, for action ``present``.
-        tag_from: for action ``tagged``, the name that it has, or its own where only CRI lacks it.
-        missing: diff IDs of the layers that the node lacks. A layer is on a node when its chain ID
-            is: the same layer on another parent is another snapshot.
+        action: ``delta`` if the node has some of its layers, ``full`` if it has none.
+        proof: the values read from the node, for action ``present``.
+        tag_from: for action ``tagged``, the image's name on the node; its own name if only CRI
+            lacks it.
+        missing: diff IDs of the layers that the node lacks. A node has a layer if it has its chain
+            ID: the same layer on another parent is another snapshot.
 
     """
 
@@ -52,20 +52,20 @@ class Plan:
     steps: tuple[Step, ...]
 
     def groups(self) -> list[tuple[tuple[Image, ...], tuple[str, ...]]]:
-        """Return which images are to be sent to which nodes, the most nodes at once."""
-        lacking: dict[tuple[str, str], list[Image]] = {}
+        """Return the images to send, and the nodes that get them; nodes share a transfer."""
+        by_node: dict[tuple[str, str], list[Image]] = {}
         for step in self.steps:
             if step.action in {"full", "delta"}:
                 key = (step.node, f"{step.image.source} {step.image.platform}")
-                lacking.setdefault(key, []).append(step.image)
-        together: dict[tuple[Image, ...], list[str]] = {}
-        for (node, _), images in lacking.items():
-            together.setdefault(tuple(images), []).append(node)
-        return [(images, tuple(nodes)) for images, nodes in together.items()]
+                by_node.setdefault(key, []).append(step.image)
+        groups: dict[tuple[Image, ...], list[str]] = {}
+        for (node, _), images in by_node.items():
+            groups.setdefault(tuple(images), []).append(node)
+        return [(images, tuple(nodes)) for images, nodes in groups.items()]
 
 
 def decide(image: Image, node: str, survey: Survey) -> Step:
-    """Decide on one image and one node."""
+    """Plan the step for one image and one node."""
     proof = prove(image, survey)
     if proof.ok:
         return Step(image, node, "present", proof)
@@ -80,7 +80,7 @@ def decide(image: Image, node: str, survey: Survey) -> Step:
 
 
 def send_step(image: Image, node: str, survey: Survey) -> Step:
-    """Decide which layers have to be sent to a node."""
+    """Plan to send the layers that a node lacks."""
     chains = dict(zip(chain_ids(image.diff_ids), image.diff_ids, strict=True))
     missing = {chain: layer for chain, layer in chains.items() if chain not in survey.snapshots}
     action: Action = "delta" if len(missing) < len(chains) else "full"
@@ -88,5 +88,5 @@ def send_step(image: Image, node: str, survey: Survey) -> Step:
 
 
 def make_plan(images: Sequence[Image], surveys: Mapping[str, Survey]) -> Plan:
-    """Decide on every image and every node that could be surveyed."""
+    """Plan a step for every image and every surveyed node."""
     return Plan(tuple(decide(i, node, s) for i in images for node, s in surveys.items()))

@@ -1,9 +1,9 @@
-"""From references to images, and to surveys of the nodes: everything that a plan needs."""
+"""Finds the requested images and surveys the nodes, for the plan."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TypedDict, get_args
@@ -18,7 +18,6 @@ from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import explained
 from imgload.loader.events import Event, ImageFound, Note
 from imgload.loader.plan import Verify
-from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import require_choice, string_or_none, strings
 from imgload.sources.base import Image, Source
@@ -34,7 +33,7 @@ def survey(node: Node, question: Question) -> Survey | ImgloadError:
 
 
 def cached_survey(node: Node, question: Question) -> Survey | ImgloadError:
-    """Return the survey that the last import of a node left if it suffices, or survey the node."""
+    """Return the survey of the node's last import if it suffices, or survey the node."""
     return node.expected(question) or survey(node, question)
 
 
@@ -78,19 +77,19 @@ def _platform(text: object) -> Platform | None:
 
 @attrs.frozen
 class Request:
-    """The images that a caller requests, and their options.
+    """The requested images, and the `LoadOptions`.
 
     Args:
-        texts: names or image IDs; none for all of an archive.
+        texts: names or image IDs; none for all images of an archive.
         name: as in `LoadOptions`, and so are the rest.
         also: further names.
-        platform: None for the nodes'.
-        transport: how an engine's images are obtained.
+        platform: None for the nodes' platform.
+        transport: how images are obtained from an engine.
         verify: how nodes are verified.
 
     Raises:
-        ReferenceInvalid: when a name is invalid, and among the texts no image ID either.
-        UsageError: when several images are to have one name, or an option has a wrong value.
+        ReferenceInvalid: if a name is invalid; `texts` may also contain image IDs.
+        UsageError: if several images are to have one name, or an option has a wrong value.
 
     """
 
@@ -113,19 +112,14 @@ class Request:
 
 @attrs.define
 class Preparation:
-    """Finds images in sources, and surveys nodes for them.
+    """Finds images in sources, and surveys nodes for them; the first four fields are `Loader`'s.
 
     Args:
-        sources: where images are searched.
-        nodes: where they are to be loaded.
-        settle: chooses where sources have different images under one name.
-        silent: engines that were selected and do not answer.
-        on_event: called with the images and notes.
-        ask: how a node is surveyed.
-        ahead: surveys that were made before.
+        ask: surveys a node.
+        ahead: surveys that were made before the images were known.
         images: the images, each once for each name.
-        surveys: by node.
-        failed: why the other nodes could not be surveyed.
+        surveys: by node name.
+        failed: why the other nodes could not be surveyed, by node name.
 
     """
 
@@ -165,9 +159,9 @@ class Preparation:
         self._report(request)
 
     def survey(self) -> None:
-        """Survey all nodes; meanwhile have the engines push manifests of images of unknown ID.
+        """Survey all nodes; meanwhile, have the engines push manifests of images of unknown ID.
 
-        Ctrl-C must not leave a push half done, so the push is not on a thread.
+        The push runs in this thread, so that Ctrl-C does not leave it incomplete.
         """
         question = Question.about(self.images)
         self._unknown = {image.name for image in self.images if image.image_id is None}
@@ -178,7 +172,7 @@ class Preparation:
         self.surveys, self.failed = surveying.result()
 
     def _survey_unless_known(self) -> None:
-        """Survey, unless the surveys made ahead show that no node has anything of the images."""
+        """Survey the nodes, unless the surveys made ahead show that no node has any image."""
         if self.ahead and any(image.image_id is None for image in self.images):
             self.images = identify(self.images, self.ahead)
         ids = {image.image_id for image in self.images}
@@ -192,28 +186,31 @@ class Preparation:
         for image in self.images:
             self.on_event(ImageFound(image.name, image.image_id, image.source, image.size))
         for image in {image.target: image for image in reversed(self.images)}.values():
-            for note in _emulation_notes(image, self.surveys):
-                self.on_event(note)
-            for note in () if request.texts else _local_name_notes(image):
-                self.on_event(note)
+            for name, platform in ((n, s.traits.platform) for n, s in self.surveys.items()):
+                if not platform.runs(image.platform):
+                    text = f"{image.name} is for {image.platform}: {name}, which is {platform},"
+                    self.on_event(Note(f"{text} runs it only with emulation"))
+            short = image.name.removeprefix("localhost/")
+            if not request.texts and short != image.name:  # added by Podman (podman #15974)
+                text = f"{image.name} is what the archive calls it, and not what a pod finds as"
+                command = f"imgload load {shlex.quote(short)} --from …"
+                self.on_event(Note(f"{text} {short}; for that, load it by name: {command}"))
 
 
 def _from_cache(images: Sequence[Image]) -> list[Image]:
-    """Take image IDs from the cache where the engines do not report them."""
+    """Look up image IDs that the engines do not report in the cache."""
     if all(image.image_id for image in images):
         return list(images)
     from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
 
-    memory = Memory.load()
-
-    def recall(image: Image) -> Image:
-        if image.image_id:
-            return image
-        address, digest = image.origin.address, image.manifest_digest
-        image_id = memory.image_id(address, digest) if digest else None
-        return attrs.evolve(image, image_id=image_id, cut_off=memory.is_cut_off(address))
-
-    return list(map(recall, images))
+    memory, result = Memory.load(), []
+    for image in images:
+        cut_off, image_id, digest = image.cut_off, image.image_id, image.manifest_digest
+        if image_id is None:
+            image_id = memory.image_id(image.origin.address, digest) if digest else None
+            cut_off = memory.is_cut_off(image.origin.address)
+        result.append(attrs.evolve(image, image_id=image_id, cut_off=cut_off))
+    return result
 
 
 def identify(images: Sequence[Image], surveys: Mapping[str, Survey]) -> list[Image]:
@@ -225,46 +222,22 @@ def identify(images: Sequence[Image], surveys: Mapping[str, Survey]) -> list[Ima
 
     memory, identified = Memory.load(), []
     for image in images:
-        image_id = image.image_id or _config_of(image.manifest_digest, surveys.values())
+        digest = image.manifest_digest
+        configs = (s.content.configs.get(digest) for s in surveys.values()) if digest else ()
+        image_id = image.image_id or next(filter(None, configs), None)
         known = attrs.evolve(image, image_id=image_id) if image_id else image.origin.identify(image)
         identified.append(known)
-        if known.manifest and known.manifest.digest == known.manifest_digest:
-            memory.identify(
-                image.origin.address, known.manifest.digest, known.manifest.config.digest
-            )
+        if (manifest := known.manifest) and manifest.digest == known.manifest_digest:
+            memory.identify(image.origin.address, manifest.digest, manifest.config.digest)
     return identified
-
-
-def _config_of(manifest: Digest | None, surveys: Iterable[Survey]) -> Digest | None:
-    configs = (s.content.configs.get(manifest) for s in surveys) if manifest else ()
-    return next(filter(None, configs), None)
 
 
 def survey_all(
     nodes: Sequence[Node], question: Question, ask: Ask = survey
 ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
-    """Survey all nodes in parallel, and import meanwhile the modules that a transfer needs."""
+    """Survey all nodes in parallel; meanwhile, import the modules that a transfer needs."""
     Task(partial(import_module, "imgload.loader.execute"))
     answers = in_parallel([partial(ask, node, question) for node in nodes])
     pairs = list(zip((node.name for node in nodes), answers, strict=True))
     surveys = {name: answer for name, answer in pairs if isinstance(answer, Survey)}
     return surveys, {n: a for n, a in pairs if isinstance(a, ImgloadError)}
-
-
-def _emulation_notes(image: Image, surveys: Mapping[str, Survey]) -> Iterator[Note]:
-    for name, survey in surveys.items():
-        if not survey.traits.platform.runs(image.platform):
-            yield Note(
-                f"{image.name} is for {image.platform}: {name}, which is"
-                f" {survey.traits.platform}, runs it only with emulation"
-            )
-
-
-def _local_name_notes(image: Image) -> Iterator[Note]:
-    """Say of a name out of an archive that Podman gave it (podman #15974)."""
-    short = image.name.removeprefix("localhost/")
-    if short != image.name:
-        yield Note(
-            f"{image.name} is what the archive calls it, and not what a pod finds as {short};"
-            f" for that, load it by name: imgload load {shlex.quote(short)} --from …"
-        )

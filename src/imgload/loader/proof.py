@@ -1,4 +1,4 @@
-"""Comparing an image with what was read back of a node."""
+"""Compares an image with the values read back from a node."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Proof:
-    """What was read back of a node about one image.
+    """The checks of one image on one node.
 
-    `cri` is None where there is no crictl to ask, unless containerd's labels say that CRI does not
-    have the image: then it is False. `content` is whether what the node keeps of the image is what
-    its digests say, read again; None where that was not asked.
+    Without crictl, `cri` is False if containerd's labels show that CRI does not have the image, and
+    else None. `content` is whether every stored blob has its digest; None if none was hashed.
     """
 
     name: bool
@@ -31,17 +30,17 @@ class Proof:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is missing."""
+        """Whether every check passed."""
         return not self.missing()
 
     @property
     def awaits_cri(self) -> bool:
-        """Whether all is on the node, and CRI has not heard of it."""
+        """Whether only CRI does not know the image yet."""
         return self.cri is False and not attrs.evolve(self, cri=None).missing()
 
     def missing(self) -> list[str]:
-        """Return what is missing, in words."""
-        said = {
+        """Describe the failed checks."""
+        checks = {
             "its name": self.name,
             "its image ID": self.image_id,
             "its layers' diff IDs": self.diff_ids,
@@ -49,23 +48,20 @@ class Proof:
             "CRI's confirmation": self.cri is not False,
             "undamaged content": self.content is not False,
         }
-        return [what for what, there in said.items() if not there]
+        return [text for text, passed in checks.items() if not passed]
 
 
 class Expected(Protocol):
     """An image that a node should have under a name."""
 
     @property
-    def name(self) -> str:
-        """The name, in full."""
+    def name(self) -> str: ...
 
     @property
-    def image_id(self) -> Digest | None:
-        """The digest of the config."""
+    def image_id(self) -> Digest | None: ...
 
     @property
-    def diff_ids(self) -> tuple[Digest, ...]:
-        """The layers, bottom up."""
+    def diff_ids(self) -> tuple[Digest, ...]: ...
 
 
 @attrs.frozen
@@ -78,17 +74,17 @@ class ExpectedImage:
 
 
 def prove(image: Expected, survey: Survey) -> Proof:
-    """Compare what a node has with what it should have."""
+    """Compare an expected image with the survey of a node."""
     image_id = image.image_id
     config = survey.configs.get(image_id) if image_id else None
     chain_id = config.chain_id if config else None
     answer = survey.cri.get(image.name)
-    unasked = False if image.name in survey.unseen else None
+    by_labels = False if image.name in survey.unseen else None
     target = survey.records.get(image.name)
     return Proof(
         name=target is not None and target == (pinned(image.name) or target),
         image_id=image_id is not None and survey.has(image.name, image_id),
         diff_ids=config is not None and config.diff_ids == image.diff_ids,
         unpacked=config is not None and (chain_id is None or chain_id in survey.snapshots),
-        cri=answer.image_id == image_id if answer else unasked,
+        cri=answer.image_id == image_id if answer else by_labels,
     )

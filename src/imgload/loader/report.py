@@ -1,8 +1,7 @@
-"""What happened, as values, and as the JSON document that machines read."""
+"""The results of a load or verification, as values and as a JSON document."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -16,21 +15,21 @@ from imgload.oci.platform import Platform
 
 @attrs.frozen
 class NodeResult:
-    """What happened to one image on one node.
+    """The result for one image on one node.
 
     Args:
         node: the node's name.
         action: ``present``, ``tagged``, ``delta`` (the node had some of the layers) or ``full``; in
-            a dry run, the planned one; None when the node could not be asked.
-        transport: how the content reached the node; None when nothing was sent.
-        proof: what was read back; None when nothing was.
-        bytes_missing: in a dry run, the layers that would be sent, as far as their sizes are
-            known before; Docker's graphdriver store and Podman know them unpacked.
-        bytes_sent: into the node, for this image; a layer that several images share is counted
-            with the first of them.
-        seconds: from the start of the transfer to the proof.
+            a dry run, the planned one; None if the node could not be surveyed.
+        transport: how the content reached the node; None if nothing was sent.
+        proof: the checks of the image on the node; None if it was not read back.
+        bytes_missing: in a dry run, the size of the layers to send, as far as it is known;
+            Docker's graphdriver store and Podman report unpacked sizes.
+        bytes_sent: bytes sent to the node for this image; a layer that several images share counts
+            for the first of them.
+        seconds: from the start of the transfer to the verification.
         error: why it failed, or None.
-        replaced: the image ID that had the name before, when it was another.
+        replaced: the ID of the other image that had the name before, or None.
 
     """
 
@@ -46,17 +45,20 @@ class NodeResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the node was proven to have the image."""
+        """Whether the image was verified on the node."""
         return self.error is None and self.proof is not None and self.proof.ok
 
     @property
     def error_text(self) -> str:
-        """The error's message, or that nothing was proven."""
-        return self.error.message if self.error else "not proven"
+        """The error's message, or that the image was not verified."""
+        return self.error.message if self.error else "not verified"
 
     def to_json(self) -> dict[str, Any]:
         """Return the node's part of the document."""
         planned = {} if self.bytes_missing is None else {"bytes_missing": self.bytes_missing}
+        proof = attrs.asdict(self.proof) if self.proof else None
+        if proof and proof["content"] is None:  # only a deep verification determines it
+            del proof["content"]
         return {
             "node": self.node,
             "action": self.action,
@@ -66,14 +68,14 @@ class NodeResult:
             "bytes_sent": self.bytes_sent,
             "seconds": round(self.seconds, 3),
             "replaced": str(self.replaced) if self.replaced else None,
-            "proof": proof_json(self.proof) if self.proof else None,
+            "proof": proof,
             "error": error_json(self.error) if self.error else None,
         }
 
 
 @attrs.frozen
 class ImageResult:
-    """What happened to one image, node by node."""
+    """The results for one image, by node."""
 
     reference: str
     image_id: Digest | None
@@ -94,24 +96,20 @@ class ImageResult:
 
 @attrs.frozen
 class Report:
-    """What happened; in a dry run, what would."""
+    """The results for all images; in a dry run, the planned actions."""
 
     images: tuple[ImageResult, ...]
     dry_run: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether every image was proven on every node; in a dry run, whether a plan was made."""
+        """Whether every image was verified on every node; in a dry run, whether there is a plan."""
         results = [node for image in self.images for node in image.nodes]
         return all(r.error is None if self.dry_run else r.ok for r in results)
 
     def failures(self) -> list[tuple[str, NodeResult]]:
-        """Return what was not proven, with the image's name."""
-        return list(self._failures())
-
-    def _failures(self) -> Iterator[tuple[str, NodeResult]]:
-        for image in self.images:
-            yield from ((image.reference, node) for node in image.nodes if not node.ok)
+        """Return the results of images that were not verified, with their names."""
+        return [(image.reference, n) for image in self.images for n in image.nodes if not n.ok]
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``--output json``."""
@@ -123,19 +121,11 @@ class Report:
         return document
 
 
-def proof_json(proof: Proof) -> dict[str, bool | None]:
-    """Return a proof for machines; `content` only where it was asked."""
-    document = attrs.asdict(proof)
-    if proof.content is None:
-        del document["content"]
-    return document
-
-
 class LoadFailed(ImgloadError):
-    """At least one node could not be proven to have every image.
+    """At least one image was not verified on at least one node.
 
     Args:
-        report: what happened on every node, including those that went well.
+        report: the results for all nodes, including the successful ones.
 
     """
 

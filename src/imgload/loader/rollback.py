@@ -1,7 +1,7 @@
-"""Taking back the names that a failed load wrote, and no others.
+"""Restores the names that a failed load wrote, and no others.
 
-ctr has no compare-and-swap: a shell on the node looks whether a name still leads to what this run
-wrote, and changes it in the next command.
+ctr has no compare-and-swap: a shell on the node checks whether a name still refers to the image
+that this run wrote, and changes it in the next command.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from imgload.clusters.nodes.containerd import parse_marks
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Question, Survey, read_state, state_commands
 from imgload.core.errors import ImgloadError
-from imgload.loader.proof import Proof, prove
+from imgload.loader.proof import prove
 from imgload.oci.digest import Digest
 from imgload.sources.base import Image
 
@@ -30,7 +30,7 @@ running() {
 }
 words() { { tr '\0' '\n' <"/proc/$1/cmdline"; } 2>/dev/null; }
 """
-"""Finds processes by their words. busybox's grep may look at a line only as far as a NUL byte."""
+"""Finds processes by their arguments. busybox's grep may read a line only up to a NUL byte."""
 _END = (
     _RUNNING
     + r"""
@@ -58,12 +58,12 @@ for pid in $tree; do
 done
 """
 )
-"""Ends a command by its marker, and its children: ctr has no marker on its own command line.
+"""Ends a command by its marker, with its children: ctr has no marker on its own command line.
 
-The marker comes in two halves: the whole would find the shell that looks for it. All processes are
-stopped before any is killed, so that none starts another one.
+The marker is passed in two halves, or the shell would find itself. All processes are stopped before
+any is killed, so that none starts another one.
 """
-_GIVE_BACK = (
+_RESTORE = (
     _RUNNING
     + r"""
 snapshotter=$1 chain=$2 quoted=$3 written=$4 lost=$5 earlier=$6 name=$7 image_id=$8 id=$9
@@ -87,66 +87,72 @@ if [ -n "$id" ] && ! "$@" images ls -q "$written" | grep -qvxF -e "$id"
 then "$@" images rm -- "$id"; fi
 """
 )
-"""Nothing is done while another run imports the same image, or once the image is whole."""
+"""Changes a name that still has the target `written`, to a target in `earlier`, or removes it.
+
+`chain` is the snapshot whose existence shows that the image is complete; then nothing is changed,
+nor while another run imports the same image. `lost` allows to create a name that does not exist.
+`id` is the record that CRI has created for this name. The shell assembles the filter for the name,
+or another run would take this process for an import.
+"""
 
 
-def undo(node: Node, surveyed: Survey, image: Image) -> None:
-    """Give a name back that a failed import wrote, unless the image is whole.
+def undo(
+    node: Node,
+    surveyed: Survey,
+    image: Image,
+    written: Digest | None = None,
+    before: Before | None = None,
+) -> None:
+    """Restore a name that a failed import or tag wrote or removed, unless the image is complete.
 
-    ``ctr images import`` names an image before it unpacks it, so that a failure leaves a node
-    that believes it has the image (kind #2402). CRI adds a record named after the image ID.
+    ``ctr images import`` names an image before it unpacks it, so that a node with a failed import
+    seems to have the image (kind #2402). CRI adds a record named after the image ID.
 
     Args:
-        node: where the import failed.
-        surveyed: what the node had before.
-        image: what was to be loaded.
+        node: the node of the failed change.
+        surveyed: its state before the load.
+        image: the image to load.
+        written: the target that a tag wrote; None for an import.
+        before: the state of names before a tag; None for the one before the node's last import.
 
     """
     with contextlib.suppress(ImgloadError):
-        now, marks = _look(node, image, node.before)
-        target = now.records.get(image.name)
-        if target is None or image.image_id is None:
+        before = before or node.before
+        now, marks = _stop_and_survey(node, image, before)
+        proof, image_id = prove(image, now), image.image_id
+        if proof.ok or proof.awaits_cri:
             return
-        proof = prove(image, now)
-        if now.has(image.name, image.image_id) and not _is_whole(proof):
-            earlier = _earlier(image, node.before, surveyed, now, marks)
-            own_id = None if _was_known(image.image_id, surveyed, node.before) else image.image_id
-            config = now.configs.get(image.image_id)
+        chain: Digest | None = None
+        own_id: Digest | None = None
+        if written is None:
+            written = now.records.get(image.name)
+            if written is None or image_id is None or not now.has(image.name, image_id):
+                return
+            config = now.configs.get(image_id)
             chain = config.chain_id if config and not proof.unpacked else None
-            change = _Change(image.name, target, earlier, image.image_id, chain, own_id=own_id)
-            _give_back(node, change)
+            configs, records = surveyed.content.configs.values(), before.records or {}
+            own_id = None if image_id in configs or str(image_id) in records else image_id
+        earlier = _earlier_manifests(image, before, surveyed, now, marks)
+        arguments = (
+            node.snapshotter,
+            str(chain or ""),
+            containerd.quoted(image.name),
+            containerd.any_target([written]),
+            "lost" if image.name not in now.records else "",
+            containerd.any_target(earlier) if earlier else "",
+            image.name,
+            str(image_id or ""),
+            str(own_id or ""),
+        )
+        node.run(["sh", "-c", _RESTORE, "imgload", *arguments, *node.spelled(containerd.CTR)])
 
 
-def undo_tag(node: Node, surveyed: Survey, image: Image, written: Digest, before: Before) -> None:
-    """Give a name back that a failed tag wrote, or dropped before it failed.
+def _stop_and_survey(
+    node: Node, image: Image, before: Before
+) -> tuple[Survey, Mapping[Digest, float]]:
+    """Stop the change; return the node's state without CRI's, and load times by image ID.
 
-    Args:
-        node: where the tag failed, or was not proven.
-        surveyed: what the node had before.
-        image: what was to be tagged.
-        written: what the name was made to lead to.
-        before: what it led to.
-
-    """
-    with contextlib.suppress(ImgloadError):
-        now, marks = _look(node, image, before)
-        if _is_whole(prove(image, now)):
-            return
-        earlier = _earlier(image, before, surveyed, now, marks)
-        lost = image.name not in now.records
-        change = _Change(image.name, written, earlier, image.image_id, lost=lost)
-        _give_back(node, change)
-
-
-def _is_whole(proof: Proof) -> bool:
-    """Whether the name leads to all of the image; CRI may still have to hear of it."""
-    return proof.ok or proof.awaits_cri
-
-
-def _look(node: Node, image: Image, before: Before) -> tuple[Survey, Mapping[Digest, float]]:
-    """End the change, and return what the node has then, without asking CRI.
-
-    Also when images were loaded under the name, by image ID.
+    The load times are those of images that were loaded under the image's name.
     """
     question = attrs.evolve(Question.about([image]), asks_cri=False)
     node.require_running()
@@ -164,23 +170,18 @@ def _look(node: Node, image: Image, before: Before) -> tuple[Survey, Mapping[Dig
     return now, marks
 
 
-def _was_known(image_id: Digest, surveyed: Survey, before: Before) -> bool:
-    """Whether CRI may have had a record by the image ID before."""
-    return image_id in surveyed.content.configs.values() or str(image_id) in (before.records or {})
-
-
-def _earlier(
+def _earlier_manifests(
     image: Image,
     before: Before,
     surveyed: Survey,
     now: Survey,
     marks: Mapping[Digest, float],
 ) -> list[Digest]:
-    """Return the manifests of the image that the name is given back to; none to remove it.
+    """Return the manifests of the image that gets the name; none to remove the name.
 
-    That is what the name led to before the change, or what another imgload has loaded under it
-    since then. Where nothing was told about before, it is the last image that was loaded under it.
-    What another failed import of the same image has written is no better than this one's.
+    It is the name's image before the change, or an image that another run of imgload loaded under
+    it since then. If the state before is unknown, it is the last image loaded under it. A record
+    that another failed import of the same image wrote does not count.
     """
     records = before.records
     if records is None and surveyed.fresh:
@@ -193,46 +194,3 @@ def _earlier(
     if target and now.content.configs.get(target) == image.image_id:
         return []
     return [target] if target else []
-
-
-@attrs.frozen
-class _Change:
-    """What is to become of a name.
-
-    Args:
-        name: the name.
-        written: what this run has it lead to; nothing is changed where it leads elsewhere.
-        earlier: what it is to lead to, one of these; none to remove it.
-        image_id: the image's; nothing is changed while another run imports it under the name.
-        unpacked: the snapshot whose presence shows that the image is whole after all.
-        lost: whether the name may have been dropped, and is then made again.
-        own_id: the image ID whose record CRI has made of this name, and which goes with it.
-
-    """
-
-    name: str
-    written: Digest
-    earlier: list[Digest]
-    image_id: Digest | None
-    unpacked: Digest | None = None
-    lost: bool = False
-    own_id: Digest | None = None
-
-
-def _give_back(node: Node, change: _Change) -> None:
-    """Change a name that still leads to what was written, in one exec.
-
-    The filter for the name is put together there: another run would take it for an import's.
-    """
-    arguments = (
-        node.snapshotter,
-        str(change.unpacked or ""),
-        containerd.quoted(change.name),
-        containerd.any_target([change.written]),
-        "lost" if change.lost else "",
-        containerd.any_target(change.earlier) if change.earlier else "",
-        change.name,
-        str(change.image_id or ""),
-        str(change.own_id or ""),
-    )
-    node.run(["sh", "-c", _GIVE_BACK, "imgload", *arguments, *node.spelled(containerd.CTR)])

@@ -1,4 +1,4 @@
-"""What nodes have, held against what they should have; nothing is changed."""
+"""Verifies images on nodes without changing anything."""
 
 from __future__ import annotations
 
@@ -20,66 +20,25 @@ from imgload.sources.base import Image
 
 
 @attrs.frozen
-class Remedy:
-    """The command that loads what a node lacks.
-
-    Args:
-        texts: what each image was asked for by, by its name on the nodes; empty for the only one.
-        options: where it comes from, and what else was said of it.
-
-    """
-
-    texts: Mapping[str, str]
-    options: Sequence[str] = ()
-
-    @classmethod
-    def of(
-        cls,
-        images: Iterable[Image],
-        source: str | None,
-        name: str | None,
-        platform: str | None,
-    ) -> Remedy:
-        """Return the command for images that were asked for so."""
-        texts = {
-            image.name: image.query or (image.name if name is None else "") for image in images
-        }
-        given = {"--from": source, "--as": name, "--platform": platform}
-        words = [(flag, value) for flag, value in given.items() if value is not None]
-        return cls(texts, [word for pair in words for word in pair])
-
-    def command(self, image: Image, node: Node) -> str:
-        """Return the command, as a shell takes it."""
-        words = [*filter(None, [self.texts[image.name]]), *self.options, "--node", node.name]
-        return shlex.join(["imgload", "load", *words])
-
-
-@attrs.frozen
 class Verification:
-    """One look at some nodes.
+    """Verifies images by the surveys of nodes, which are by name, as are `errors`.
 
-    Args:
-        nodes: all that were asked.
-        surveys: their answers, by name.
-        errors: why the others did not answer.
-        on_event: told each result.
-        remedy: what is to be done where an image is not.
-        deep: whether what is proven is read again.
-
+    `errors` say why other nodes could not be surveyed. `options` are those of the command that
+    loads a missing image.
     """
 
     nodes: Sequence[Node]
     surveys: Mapping[str, Survey]
     errors: Mapping[str, ImgloadError]
     on_event: Callable[[Event], None]
-    remedy: Remedy
+    options: Mapping[str, str | None]
     deep: bool = False
 
     def report(self, images: Sequence[Image]) -> Report:
-        """Return what each node has of each image."""
-        return Report(tuple(self._image(image) for image in images))
+        """Verify each image on each node."""
+        return Report(tuple(self._verify(image) for image in images))
 
-    def _image(self, image: Image) -> ImageResult:
+    def _verify(self, image: Image) -> ImageResult:
         results = tuple(in_parallel([partial(self._result, image, node) for node in self.nodes]))
         for result in results:
             self.on_event(NodeDone(image.name, result))
@@ -91,26 +50,30 @@ class Verification:
         survey = self.surveys[node.name]
         proof = prove(image, survey)
         if proof.ok:
-            return self._present(image, node, proof)
+            result = NodeResult(node.name, "present", proof)
+            if not self.deep:
+                return result
+            from imgload.loader.checksums import verify_blobs  # noqa: PLC0415 - start-up
+
+            return verify_blobs(node, image.name, result)
         if proof.awaits_cri:
             try:
                 node.require_cri(survey, image.name)
             except NodeUnusable as error:
                 return NodeResult(node.name, None, proof, error=error)
-        message = f"{node.name} {_finding(image, survey, proof)}"
-        hint = self.remedy.command(image, node)
-        return NodeResult(node.name, None, proof, error=NotProven(message, hint=hint))
+        message = f"{node.name} {_difference(image, survey, proof)}"
+        refusal = NotProven(message, hint=self._load_command(image, node))
+        return NodeResult(node.name, None, proof, error=refusal)
 
-    def _present(self, image: Image, node: Node, proof: Proof) -> NodeResult:
-        result = NodeResult(node.name, "present", proof)
-        if not self.deep:
-            return result
-        from imgload.loader.checksums import deepened  # noqa: PLC0415 - start-up
+    def _load_command(self, image: Image, node: Node) -> str:
+        text = image.query or (image.name if self.options["--as"] is None else "")
+        words = ["imgload", "load", *([text] if text else [])]
+        for option, value in {**self.options, "--node": node.name}.items():
+            words += [option, value] if value is not None else []
+        return shlex.join(words)
 
-        return deepened(node, image.name, result)
 
-
-def _finding(image: Image, survey: Survey, proof: Proof) -> str:
+def _difference(image: Image, survey: Survey, proof: Proof) -> str:
     target = survey.records.get(image.name)
     if target is None:
         return lacks(image.name)
@@ -124,16 +87,16 @@ def _finding(image: Image, survey: Survey, proof: Proof) -> str:
 
 
 def lacks(name: str) -> str:
-    """Return what is said of a node, after its own name, that has no image of a name."""
+    """Describe a node without an image of that name; the text follows the node's name."""
     return f"does not have {name}"
 
 
-def has_another(name: str, there: Iterable[Digest], wanted: str) -> str:
-    """Return what is said of a node that has other images under a name."""
-    listed = ", ".join(sorted(digest.short for digest in there))
+def has_another(name: str, image_ids: Iterable[Digest], wanted: str) -> str:
+    """Describe a node that has other images under a name."""
+    listed = ", ".join(sorted(digest.short for digest in image_ids))
     return f"has another image under {name}: {listed}, not {wanted}"
 
 
 def unknown_to_cri(name: str) -> str:
-    """Return what is said of a node whose containerd has an image that its CRI does not."""
+    """Describe a node whose containerd has an image that its CRI does not have."""
     return f"has {name}, and its CRI does not know of it: no pod can use it"

@@ -1,4 +1,4 @@
-"""A place that images come from."""
+"""The interface of a source of images."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ class Image:
 
     Args:
         origin: the source.
-        id: what the source calls it, for `Source.save`.
-        names: its full names on the nodes, as containerd keeps them.
-        target: the digest that the source knows it by: of its config, manifest or index.
-        image_id: digest of the config; None where only the transfer will tell.
-        platform: what it runs on.
+        id: the source's identifier of the image, for `Source.save`.
+        names: its full names on the nodes, as containerd stores them.
+        target: the digest that identifies it in the source: of its config, manifest or index.
+        image_id: digest of the config; None if only the transfer can determine it.
+        platform: the platform that it runs on.
         diff_ids: its layers, bottom up.
         size: bytes, as the source counts them.
-        name: the one of its names that this is about; empty before a name is chosen.
-        manifest: as the source has it, where that is known.
-        manifest_digest: of the manifest, which may be known without it.
-        stored: whether the source keeps blobs as they are pushed, and knows images by manifest.
-        own_platform: whether it is the platform that the source would choose itself.
+        name: one of `names`; empty before a name is chosen.
+        manifest: the source's manifest, if known.
+        manifest_digest: digest of the manifest, which may be known without the manifest.
+        stored: whether the source stores blobs in the form that it pushes, and identifies images
+            by manifest.
+        own_platform: whether `platform` is the source's default.
         cut_off: whether the source is known not to reach this process.
-        tagged: whether it can be pushed: it has a name of its own, or already one for a push.
-        layers_named: whether a save says which layer is which, so that some can be left out.
-        query: the name or ID that was searched for; empty where all images of an archive are meant.
+        tagged: whether it can be pushed: it has a name, or already a tag for a push.
+        layers_named: whether a save identifies layers, so that some can be left out.
+        query: the requested name or ID; empty if all images of an archive are requested.
 
     """
 
@@ -70,17 +71,17 @@ class Image:
 
     @property
     def pin(self) -> Digest | None:
-        """The manifest digest that the name demands, or None."""
+        """The manifest digest in the name, or None."""
         return pinned(self.name)
 
     @property
     def required_digests(self) -> set[Digest]:
-        """The manifest digests that its names demand."""
+        """The manifest digests in its names."""
         return {pin for name in self.names if (pin := pinned(name))}
 
     @property
     def blobs(self) -> Sequence[Digest]:
-        """The layers as stored where that is known, or their diff IDs; bottom up."""
+        """The digests of the layers as stored if known, or their diff IDs; bottom up."""
         layers = self.manifest.layers if self.manifest else ()
         return [x.digest for x in layers] if len(layers) == len(self.diff_ids) else self.diff_ids
 
@@ -90,9 +91,9 @@ class Source(ABC):
 
     Attributes:
         name: short, for the report: ``docker``, ``podman``, a path, or ``standard input``.
-        describe: where it is, for messages.
-        address: what ``--from`` takes for exactly this source.
-        listing: the command that shows what it has.
+        describe: the endpoint or path, for messages.
+        address: the value of ``--from`` that selects exactly this source.
+        listing: the command that lists its images.
 
     """
 
@@ -103,48 +104,43 @@ class Source(ABC):
 
     @abstractmethod
     def find(self, text: str, platform: Platform | None) -> Image | None:
-        """Return the image that a name or image ID means here, or None.
+        """Return the image with a name or image ID, or None.
 
         Args:
-            text: as the user wrote it.
-            platform: which platform of a multi-platform image; None for the source's own.
+            text: the name or image ID, as the user wrote it.
+            platform: which platform of a multi-platform image; None for the source's default.
 
         Raises:
-            ReferenceInvalid: when it is neither a name nor an image ID.
-            PlatformMissing: when the image is for another platform.
+            ReferenceInvalid: if `text` is neither a name nor an image ID.
+            PlatformMissing: if the image is for another platform.
 
         """
 
     def identify(self, image: Image) -> Image:
-        """Return an image with its image ID, where that takes more than `find` did."""
+        """Return the image with its image ID, if determining that takes more than `find`."""
         return image
 
     def everything(self, platform: Platform | None) -> list[Image]:
-        """Return all images, where that is what naming none means: in an archive.
+        """Return all images of an archive.
 
         Raises:
-            UsageError: when it is not.
+            UsageError: if the source is no archive, so that images must be named.
 
         """
         del platform
         raise UsageError("no image named", hint="name an image, for example app:dev")
 
-    def holdings(self, text: str) -> Sequence[str]:
-        """Return what could have been asked for instead, where that is not too much to tell.
-
-        Args:
-            text: what was asked for, and is not here.
-
-        """
+    def suggestions(self, text: str) -> Sequence[str]:
+        """Return names to suggest in place of the missing `text`; none for an engine."""
         del text
         return ()
 
     def layer_sizes(self, image: Image) -> Sequence[int]:
-        """Return the bytes of each layer, bottom up; empty where that is not known."""
+        """Return the size of each layer in bytes, bottom up; empty if unknown."""
         return [layer.size for layer in image.manifest.layers] if image.manifest else []
 
-    def release(self) -> None:  # noqa: B027 - most hold nothing
-        """Let go of what was held while images were asked for."""
+    def release(self) -> None:  # noqa: B027 - only engines have something to close
+        """Close what `identify` and `Pusher.push` keep open between pushes."""
 
     @abstractmethod
     def save(self, images: Sequence[Image]) -> AbstractContextManager[Iterator[bytes]]:
@@ -152,10 +148,10 @@ class Source(ABC):
 
 
 class Pusher(Source):
-    """A source that can push to a registry; it is remembered by its address.
+    """A source that can push to a registry; the cache identifies it by its address.
 
     Attributes:
-        local: whether it is on this machine; no other is told to push to its own loopback.
+        local: whether it is on this machine; another machine cannot push to our loopback.
 
     """
 
@@ -163,8 +159,8 @@ class Pusher(Source):
 
     @abstractmethod
     def push_style(self, image: Image) -> PushStyle | None:
-        """Return how it pushes an image, or None when it cannot push this one."""
+        """Return how it pushes an image, or None if it cannot push this one."""
 
     @abstractmethod
     def push(self, image: Image, intake: Intake) -> None:
-        """Push an image to an intake of this process; what that takes is kept until `release`."""
+        """Push an image to an intake of this process; `release` closes the connection."""

@@ -16,10 +16,10 @@ from imgload.sources.streams import CHUNK
 
 
 def layout_chunks(folder: Path) -> Iterator[bytes]:
-    """Yield the folder's documents and blobs as one tar; anything else in it is left out.
+    """Yield the folder's documents and blobs as one tar; other files are left out.
 
     Raises:
-        ArchiveInvalid: when the folder is no OCI layout, or a blob is not a plain file.
+        ArchiveInvalid: if the folder is no OCI layout, or a blob is not a regular file.
 
     """
     if not os.path.isfile(folder / "index.json"):  # noqa: PTH113 - Path's raises for some links
@@ -28,7 +28,14 @@ def layout_chunks(folder: Path) -> Iterator[bytes]:
             hint="make one with: skopeo copy docker-daemon:app:dev oci:FOLDER:app:dev",
         )
     for path in ("oci-layout", "index.json", *_blobs(folder)):
-        yield from _member(folder, path)
+        with _open_regular(folder / path) as file:
+            size = left = os.fstat(file.fileno()).st_size
+            yield header(path, size)
+            while left:
+                chunk = _read(file, folder / path, min(CHUNK, left))
+                left -= len(chunk)
+                yield chunk
+            yield padding(size)
     yield END
 
 
@@ -41,25 +48,18 @@ def _blobs(folder: Path) -> Iterator[str]:
             yield str(blob.relative_to(folder))
 
 
-def _member(folder: Path, path: str) -> Iterator[bytes]:
-    with _open_plain(folder / path) as file:
-        size = os.fstat(file.fileno()).st_size
-        yield header(path, size)
-        left = size
-        while left:
-            try:
-                chunk = file.read(min(CHUNK, left))
-            except OSError as error:
-                raise ArchiveInvalid(f"cannot read {folder / path}: {error.strerror}") from error
-            if not chunk:
-                raise ArchiveInvalid(f"{folder / path} shrank while it was read")
-            left -= len(chunk)
-            yield chunk
-        yield padding(size)
+def _read(file: IO[bytes], path: Path, size: int) -> bytes:
+    try:
+        chunk = file.read(size)
+    except OSError as error:
+        raise ArchiveInvalid(f"cannot read {path}: {error.strerror}") from error
+    if not chunk:
+        raise ArchiveInvalid(f"{path} shrank while it was read")
+    return chunk
 
 
-def _open_plain(path: Path) -> IO[bytes]:
-    """Open a file that is no link: a layout must not lead out of its folder."""
+def _open_regular(path: Path) -> IO[bytes]:
+    """Open a file but no link: a link could refer to a file outside the layout."""
     flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         file = os.fdopen(os.open(path, os.O_RDONLY | flags), "rb")
@@ -67,5 +67,5 @@ def _open_plain(path: Path) -> IO[bytes]:
         raise ArchiveInvalid(f"cannot read {path}: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise ArchiveInvalid(f"cannot read {path}: it is not a plain file")
+        raise ArchiveInvalid(f"cannot read {path}: it is not a regular file")
     return file

@@ -1,9 +1,10 @@
-"""Which source has each image that was asked for."""
+"""Finds the requested images in the sources."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 
 import attrs
@@ -21,33 +22,33 @@ from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, name_or_id
 from imgload.sources.base import Image, Pusher, Source
 
-_MOST_TOLD = 10
+_MAX_SUGGESTIONS = 10
 Settle = Callable[[str, Sequence[Image]], Image]
 """Chooses between different images that sources have under one name, or raises."""
 
 
 def refuse(text: str, images: Sequence[Image]) -> Image:
-    """Choose none: never a guess."""
+    """Raise ImageAmbiguous: the `Settle` that never guesses."""
     raise ambiguous(text, images)
 
 
 def require_names(texts: Sequence[str], name: str | None, also: Sequence[str] = ()) -> None:
-    """Refuse what can be refused before any source is asked.
+    """Validate names before the sources are queried.
 
     Args:
-        texts: what images are asked for by; none for all of an archive.
-        name: the one name to load the one image under, or None for its own.
-        also: names that the one image gets beside that.
+        texts: requested names or image IDs; none for all images of an archive.
+        name: the name to load one image under, or None for its own.
+        also: further names of the one image.
 
     Raises:
-        ReferenceInvalid: when something is no name, and among the texts no image ID either.
-        UsageError: when several images are to have one name.
+        ReferenceInvalid: if a name is invalid; `texts` may also contain image IDs.
+        UsageError: if several images are to have one name.
 
     """
     for text in texts:
         name_or_id(text)
-    for each in (*([name] if name is not None else []), *also):
-        Reference.parse(each)
+    for given_name in (*([name] if name is not None else []), *also):
+        Reference.parse(given_name)
     if texts:
         _require_one(len(set(texts)), name, also)
 
@@ -58,11 +59,11 @@ def locate(
     platform: Platform | None,
     settle: Settle = refuse,
 ) -> list[Image]:
-    """Return the image for each name or image ID; all of an archive for none.
+    """Return the image for each name or image ID; without any, all images of an archive.
 
     Raises:
-        ImageNotFound: when no source has it.
-        ImageAmbiguous: when two sources have different images under it, and that is not settled.
+        ImageNotFound: if no source has it.
+        ImageAmbiguous: if sources have different images under it, and `settle` chooses none.
 
     """
     if not texts:
@@ -72,66 +73,57 @@ def locate(
 
 
 def require_pushers(sources: Sequence[Source]) -> None:
-    """Refuse a source that cannot push, where nothing else was asked for.
-
-    Raises:
-        UsageError: when there is one.
-
-    """
+    """Raise UsageError if a source cannot push, but the user requested a push."""
     for source in sources:
         if not isinstance(source, Pusher):
             raise UsageError(
                 f"--transport delta is for engines, and {source.describe} cannot push",
-                hint="leave --transport out: layers that every node has are left out all the same",
+                hint="omit --transport: layers that every node has are not sent in any case",
             )
 
 
 def match_platform(
     images: Sequence[Image], texts: Sequence[str], nodes: Collection[Platform]
 ) -> list[Image] | None:
-    """Return the images for the nodes' platform, or None where they are, or cannot be.
+    """Return the images for the nodes' platform, or None if that changes nothing.
 
     Args:
-        images: what `locate` returned for these texts, without a platform.
+        images: the result of `locate` for these texts, without a platform.
         texts: names and image IDs.
-        nodes: their platforms; with several, none is the right one.
+        nodes: platforms of the nodes; if they differ, the images stay as they are.
 
     Raises:
-        ImageIncomplete: when a source lists the platform, and does not have it.
+        ImageIncomplete: if a source lists the platform but does not have its content.
 
     """
     if len(nodes) != 1:
         return None
     [platform] = nodes
-    groups = (
-        [([i], [t]) for i, t in zip(images, dict.fromkeys(texts), strict=True)]
-        if texts
-        else [(list(images), [])]
-    )
-    matched = [image for group in groups for image in _for_platform(*group, platform)]
+    groups: list[tuple[list[Image], list[str]]] = [(list(images), [])]
+    if texts:
+        groups = [([i], [t]) for i, t in zip(images, dict.fromkeys(texts), strict=True)]
+    matched: list[Image] = []
+    for group, group_texts in groups:
+        result = group
+        if not all(platform.runs(image.platform) for image in group):
+            with suppress(PlatformMissing):
+                origins = list(dict.fromkeys(image.origin for image in group))
+                result = locate(group_texts, origins, platform)
+        matched += result
     return matched if matched != list(images) else None
 
 
-def _for_platform(images: list[Image], texts: list[str], platform: Platform) -> list[Image]:
-    if all(platform.runs(image.platform) for image in images):
-        return images
-    try:
-        return locate(texts, list(dict.fromkeys(image.origin for image in images)), platform)
-    except PlatformMissing:
-        return images
-
-
 def named(images: Sequence[Image], name: str | None, also: Sequence[str] = ()) -> list[Image]:
-    """Return each image to load, once for each name.
+    """Return each image once for each of its names.
 
     Args:
-        images: the images, as `locate` returned them.
-        name: the one name to load the one image under, or None for their own.
+        images: the result of `locate`.
+        name: the name to load one image under, or None for their own.
         also: further names of the one image.
 
     Raises:
-        UsageError: when several images are to have one name.
-        ImageAmbiguous: when two different images have a name.
+        UsageError: if several images are to have one name.
+        ImageAmbiguous: if two different images have a name.
 
     """
     _require_one(len(images), name, also)
@@ -157,11 +149,9 @@ def _locate(
 ) -> Image:
     answers = in_parallel([partial(_find, source, text, platform) for source in sources])
     images = [answer for answer in answers if isinstance(answer, Image)]
-    for answer in () if images else answers:
-        if isinstance(answer, SourceError):
-            raise answer
     if not images:
-        raise _not_found(text, sources)
+        errors = (answer for answer in answers if isinstance(answer, SourceError))
+        raise next(errors, None) or _not_found(text, sources)
     if len(images) > 1:
         images = [image.origin.identify(image) for image in images]
     if len({image.image_id or image.target for image in images}) > 1:
@@ -170,7 +160,7 @@ def _locate(
 
 
 def _find(source: Source, text: str, platform: Platform | None) -> Image | SourceError | None:
-    """Ask one source; that it has another platform or manifest does not hide the next one's."""
+    """Query one source; return errors if another source may still have the image."""
     try:
         return source.find(text, platform)
     except (PlatformMissing, ManifestMissing) as error:
@@ -178,21 +168,21 @@ def _find(source: Source, text: str, platform: Platform | None) -> Image | Sourc
 
 
 def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
-    places = " and ".join(source.describe for source in sources)
-    there = [name for source in sources for name in source.holdings(text)]
-    message = f"no image {text!r} in {places}"
-    hint = f"see what is there with: {sources[0].listing}"
-    if there:
-        more = f" and {len(there) - _MOST_TOLD} more" if len(there) > _MOST_TOLD else ""
-        message = f"{message}; it has {', '.join(there[:_MOST_TOLD])}{more}"
+    names = [name for source in sources for name in source.suggestions(text)]
+    message = f"no image {text!r} in {' and '.join(source.describe for source in sources)}"
+    hint = f"list the images with: {sources[0].listing}"
+    if names:
+        rest = len(names) - _MAX_SUGGESTIONS
+        more = f" and {rest} more" if rest > 0 else ""
+        message = f"{message}; it has {', '.join(names[:_MAX_SUGGESTIONS])}{more}"
         hint = "name one of these, or none for all"
     elif "@" in text:
-        hint = f"engines know the digest of what was pulled or pushed: name it by its tag; {hint}"
+        hint = f"engines know digests only of pulled or pushed images: name it by its tag; {hint}"
     return ImageNotFound(message, hint=hint, image=text)
 
 
 def ambiguous(text: str, images: Sequence[Image]) -> ImageAmbiguous:
-    """Return the error that names which source has which image under a name."""
+    """Return the error that lists each source and its image under a name."""
     listed = ", ".join(
         f"{image.origin.describe} has {(image.image_id or image.target).short}" for image in images
     )

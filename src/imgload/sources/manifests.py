@@ -1,4 +1,4 @@
-"""The manifest of an image among all that was pushed for it."""
+"""Selects an image's manifest among the pushed documents."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from imgload.sources.base import Image
 def manifest_for(pushed: Mapping[Digest, bytes], image: Image) -> Manifest | None:
     """Return the manifest whose digest the engine reports, directly or through its index.
 
-    Others than the engine may have pushed as well, so that nothing else makes a manifest the
-    image's.
+    Other processes may have pushed too, so no other property identifies the image's manifest.
 
     Args:
-        pushed: documents by their own digests.
+        pushed: documents by digest.
         image: as the engine reports it.
 
     """
-    found = _parsed(pushed[digest] for digest in _reported(pushed, image))
-    fitting = [m for m in found if len(m.layers) == len(image.diff_ids)]
-    return fitting[0] if len(fitting) == 1 else None
+    reported = _parsed(pushed[digest] for digest in _reported(pushed, image))
+    manifests = [m for m in reported if len(m.layers) == len(image.diff_ids)]
+    return manifests[0] if len(manifests) == 1 else None
 
 
 def documents_for(pushed: Mapping[Digest, bytes], image: Image) -> dict[Digest, bytes]:
-    """Return what a registry needs of all that was pushed: children first, the image itself last.
+    """Return the pushed documents that a registry needs: children first, the image itself last.
 
-    Empty when the image itself was not pushed.
+    Empty if the image itself was not pushed.
     """
     if not image.stored:
-        top = _only_of(pushed, image)
-        return {top: pushed[top]} if top else {}
+        config = str(image.image_id).encode()
+        raws = [raw for raw in pushed.values() if image.image_id and config in raw]
+        tops = [m.digest for m in _parsed(raws) if m.config.digest == image.image_id]
+        return {tops[0]: pushed[tops[0]]} if len(tops) == 1 else {}
     top = image.target if image.target in pushed else image.manifest_digest
     if top is None or top not in pushed:
         return {}
@@ -45,16 +46,8 @@ def documents_for(pushed: Mapping[Digest, bytes], image: Image) -> dict[Digest, 
         document = parse_json(pushed[digest], "a manifest")
         if "manifests" in document:
             listed = (entry.digest for entry in Index.parse(pushed[digest]).manifests)
-            wanted += [each for each in listed if each in pushed and each not in wanted]
+            wanted += [child for child in listed if child in pushed and child not in wanted]
     return {digest: pushed[digest] for digest in reversed(wanted)}
-
-
-def _only_of(pushed: Mapping[Digest, bytes], image: Image) -> Digest | None:
-    """Return the one manifest whose config the engine reports."""
-    config = str(image.image_id).encode()
-    raws = [raw for raw in pushed.values() if image.image_id and config in raw]
-    found = [m.digest for m in _parsed(raws) if m.config.digest == image.image_id]
-    return found[0] if len(found) == 1 else None
 
 
 def _parsed(raws: Iterable[bytes]) -> Iterator[Manifest]:
@@ -65,7 +58,7 @@ def _parsed(raws: Iterable[bytes]) -> Iterator[Manifest]:
 
 
 def _reported(pushed: Mapping[Digest, bytes], image: Image) -> Iterator[Digest]:
-    """Yield the manifests that may be the image's, by what the engine reports."""
+    """Yield the manifests that the engine reports, directly or through its index."""
     top = pushed.get(image.target)
     if top is None:
         listed = [image.manifest_digest] if image.manifest_digest else []
@@ -80,10 +73,10 @@ def _reported(pushed: Mapping[Digest, bytes], image: Image) -> Iterator[Digest]:
 
 
 def identify_by_save(image: Image) -> Image:
-    """Read a whole save for the sake of the image ID, where nothing else tells it.
+    """Read a whole save to determine the image ID, if there is no cheaper way.
 
     Raises:
-        SourceError: when the image is not in what is saved.
+        SourceError: if the saved archive does not contain the image.
 
     """
     from imgload.oci.archive import choose  # noqa: PLC0415 - start-up

@@ -1,9 +1,9 @@
-"""The content of images that an engine pushes to the registry in this process.
+"""Forwards the content of images that an engine pushes to the registry in this process.
 
-An engine that pushes asks for each layer first whether it is there. It is answered by what the
-receiver still lacks, so that only new layers come. A blob that comes with its digest and size is
-passed straight on; one whose size shows only at its end is kept until the push has ended. Config
-and manifest follow when all is there: a push that breaks leaves no image behind.
+The engine asks for each layer first whether the registry has it. The answer is yes for a layer that
+the receiver does not lack, so that only new layers are pushed. A blob that is announced with digest
+and size is streamed; one of unknown size is spooled until the push has ended. Config and manifest
+follow after all blobs: a push that breaks leaves no image behind.
 """
 
 from __future__ import annotations
@@ -27,26 +27,25 @@ _MARGIN = 16 << 20
 """Bytes that pushed blobs may have beyond twice the size of the unpacked layers."""
 _MOST_MANIFESTS = 100
 _OTHER_BLOBS = 32
-"""Blobs that a push may bring beside the layers: configs and attestations."""
+"""Blobs that a push may contain in addition to the layers: configs and attestations."""
 
 
 class PushIncomplete(ImgloadError):
-    """The push did not bring all that the nodes need; a save will."""
+    """The push lacks content that the nodes need; a save has it."""
 
 
 @attrs.frozen
-class ExpectedImage:
+class ExpectedPush:
     """An image that the engine is about to push.
 
     Args:
         image_id: digest of its config.
-        manifest: digest of its manifest, where the engine reports images by manifest; None where
-            the engine reports the config, which then decides alone.
         diff_ids: its layers, bottom up.
-        known: layers by the digests that the engine may ask for: digest to diff ID and size.
-        exact: whether `known` is all that the engine can ask for that matters.
-        limit: bytes beyond which a blob cannot be a layer that is missing.
-        quota: bytes beyond which one blob, and all kept blobs together, cannot be the image's.
+        known: diff ID and size of layers, by each digest that the engine may ask for.
+        exact: whether `known` contains every relevant digest that the engine can ask for.
+        manifest: digest of its manifest; None if the engine identifies images by config.
+        limit: maximum bytes of one missing layer.
+        quota: maximum bytes of one blob, and of all spooled blobs together.
 
     """
 
@@ -62,19 +61,19 @@ class ExpectedImage:
 def push(
     source: Pusher, images: Mapping[Image, tuple[str, ...]], receiver: Receiver
 ) -> tuple[dict[Digest, ImageContent], Layers]:
-    """Have an engine push images, each once, and pass their content on.
+    """Have an engine push each image once, and forward the content.
 
     Args:
         source: the engine.
-        images: with the names that each gets.
-        receiver: where to.
+        images: the images, with the names of each.
+        receiver: the destination.
 
     Returns:
-        The images by target, and the layers by the digests they were pushed under, with diff ID
-        and size: worth remembering once a node has unpacked them.
+        The images by target, and the pushed layers by digest, with diff ID and size: to be
+        cached once a node has unpacked them.
 
     Raises:
-        PushIncomplete: when a push fails, or does not bring what is needed.
+        PushIncomplete: if a push fails, or lacks content that a node needs.
 
     """
     from imgload.registry.push_session import CutOff  # noqa: PLC0415 - start-up
@@ -102,8 +101,8 @@ def push(
 
 def _expected(
     source: Pusher, image: Image, memory: Memory, receiver: Receiver
-) -> tuple[ExpectedImage, Mapping[Digest, int]]:
-    """Return the image to expect, and the bytes of its layers as plain tars, if remembered."""
+) -> tuple[ExpectedPush, Mapping[Digest, int]]:
+    """Return the image to expect, and the cached sizes of its layers as plain tars, in bytes."""
     if image.image_id is None:
         raise PushIncomplete("the image ID is not known before the transfer")
     known = memory.layers(source.address)
@@ -118,38 +117,28 @@ def _expected(
         known |= {d: (d, s) for d, s in zip(image.diff_ids, sizes, strict=False)} | {
             d: (d, s) for d, s in plain.items() if d in image.diff_ids
         }
-    expected = ExpectedImage(
+    pairs = zip(image.diff_ids, sizes, strict=False)
+    largest = max((s for d, s in pairs if receiver.lacks(d, d)), default=0)
+    expected = ExpectedPush(
         image_id=image.image_id,
         diff_ids=image.diff_ids,
         known=known,
         exact=style == "stored",
         manifest=image.manifest.digest if image.stored and image.manifest else None,
-        limit=_limit(image, sizes, receiver),
+        limit=2 * (largest if sizes else image.size) + _MARGIN,
         quota=2 * (sum(sizes) or image.size) + _MARGIN,
     )
     return expected, plain
 
 
-def _limit(image: Image, sizes: Sequence[int], receiver: Receiver) -> int:
-    """Return the bytes that the largest layer to be sent can have, compressed, with a margin."""
-    if not sizes:
-        return 2 * image.size + _MARGIN
-    pairs = zip(image.diff_ids, sizes, strict=True)
-    return 2 * max((s for d, s in pairs if receiver.lacks(d, d)), default=0) + _MARGIN
-
-
 @attrs.define
 class PushSink:
-    """What the registry does with the push of one image.
+    """Receives the push of one image from the registry; see `imgload.registry.sink.Intake`.
 
-    Args:
-        image: the image to expect.
-        receiver: where its content goes.
-        spools: blobs that wait for the end of the push, also those of earlier images.
-
+    `spools` are blobs that wait for the end of the push, also those of earlier images.
     """
 
-    image: ExpectedImage
+    image: ExpectedPush
     receiver: Receiver
     spools: dict[Digest, Spool] = attrs.field(factory=dict)
     _manifests: dict[Digest, bytes] = attrs.field(factory=dict)
@@ -163,7 +152,6 @@ class PushSink:
         self._quota = Room(self.image.quota)
 
     def size_of(self, digest: Digest) -> int | None:
-        """Answer the engine's question for a blob; see `imgload.registry.sink.Intake`."""
         self._require_open()
         if digest in self.spools:
             return self.spools[digest].size
@@ -177,7 +165,7 @@ class PushSink:
         return None if self.receiver.lacks(digest, layer[0]) else layer[1]
 
     def upload(self, digest: Digest | None, size: int | None) -> Upload:
-        """Pass a blob straight on if it can be, and keep it otherwise."""
+        """Stream a blob of known size; spool any other."""
         self._require_open()
         layer = self.image.known.get(digest) if digest else None
         if layer and digest and size == layer[1]:
@@ -189,12 +177,12 @@ class PushSink:
         return _SpooledUpload(self, Spool(self.image.limit, self._quota, self.image.quota))
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
-        """Keep a manifest; which one is the image's is decided when the push has ended."""
+        """Keep a manifest; `end` selects the image's."""
         self._require_open()
         keep_manifest(self._manifests, digest, raw, _MOST_MANIFESTS)
 
     def keep(self, digest: Digest, spool: Spool) -> None:
-        """Keep a blob; the first of its digest that could be kept stays."""
+        """Keep a blob, unless a complete one of its digest is kept already."""
         with self._lock:
             other = self.spools.get(digest)
             if other and other.kept:
@@ -202,19 +190,17 @@ class PushSink:
             else:
                 self.spools[digest] = spool
 
-    def give_up(self) -> None:
-        """Allow another blob in place of one that was given up."""
+    def allow_another(self) -> None:
+        """Do not count an abandoned blob."""
         with self._lock:
             self._blobs_left += 1
 
     def end(
         self, names: tuple[str, ...], image: Image, plain: Mapping[Digest, int]
     ) -> ImageContent:
-        """Send the kept blobs, and then the image; nothing more of it is taken then.
+        """Close the sink; send the spooled blobs, and then the image.
 
-        Raises:
-            PushIncomplete: when something that a node needs has not come.
-
+        PushIncomplete is raised if content that a node needs was not pushed.
         """
         self._open = False
         try:
@@ -244,9 +230,9 @@ class PushSink:
         return config
 
     def _manifest(self) -> Manifest:
-        """Return the image's manifest: the one the engine reports, or the only one of its config.
+        """Return the manifest that the engine reports, or the only one with the image's config.
 
-        Any process that knows the repository may have pushed others.
+        Another process that knows the repository may have pushed manifests too.
         """
         image = self.image
         if image.manifest:
@@ -264,7 +250,7 @@ class PushSink:
         return manifests[0]
 
     def _indexes(self, names: Sequence[str], manifest: Manifest) -> dict[Digest, bytes]:
-        """Return the pushed indexes that names demand by digest."""
+        """Return the pushed indexes whose digests are in names."""
         indexes = {}
         for pin in {pin for name in names if (pin := pinned(name))} - {manifest.digest}:
             raw = self._manifests.get(pin)
@@ -309,14 +295,14 @@ class _SpooledUpload:
 
     def abandon(self) -> None:
         self._spool.close()
-        self._sink.give_up()
+        self._sink.allow_another()
 
 
 @attrs.define
 class _StreamingUpload:
-    """A blob that is passed straight on, within one request; others wait before they are read.
+    """A blob that is streamed within one request; the others wait before they are read.
 
-    An engine that sends 127 layers in parallel takes the memory of one.
+    So an engine that sends 127 layers in parallel takes the memory of one.
     """
 
     _writer: BlobWriter

@@ -1,4 +1,4 @@
-"""An archive's bytes, from a file, a pipe or a folder, decompressed on the way."""
+"""Reads and decompresses an archive from a file or a pipe."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
 from imgload.oci.blobs import compression_of
 
 CHUNK = 1 << 20
-"""Bytes read at once."""
+"""Bytes of one read."""
 _GZIP = 16 + zlib.MAX_WBITS
 _WINDOW_LOG = 27
-"""Of zstd: 128 MiB, which is what ``zstd --long`` writes, and ``zstd -d`` takes."""
+"""Of zstd: 128 MiB, the maximum that ``zstd --long`` writes and ``zstd -d`` accepts."""
 _FIRST = 512
-"""Bytes that a decompressor gets first: what is left of them when it ends is copied."""
+"""Bytes of a decompressor's first input: the unused rest of an input is copied."""
 _ZEROS = re.compile(rb"\0*")
 
 
@@ -37,51 +37,46 @@ class FileChunks:
             yield chunk
 
     def skip(self, size: int) -> None:
-        """Pass over bytes; past the end, nothing is left to read."""
+        """Skip bytes; past the end, the iterator ends."""
         _seek(self._file, size, 1)
 
 
 def open_archive(path: str) -> IO[bytes]:
     """Open an archive for reading more than once.
 
-    A pipe is copied to a file without a name, which goes when imgload does, however it ends.
+    A pipe is copied to an unnamed file, which the system removes however imgload ends.
 
     Raises:
-        UsageError: when it cannot be opened.
+        UsageError: if it cannot be opened.
+        SourceError: if a pipe cannot be copied.
 
     """
-    file = _standard_input() if path == "-" else _opened(path)
-    return file if file.seekable() else _spooled(file)
+    if path == "-":
+        if sys.stdin is None or sys.stdin.buffer.isatty():
+            state = "closed" if sys.stdin is None else "a terminal"
+            hint = "docker save app | imgload load --from -"
+            raise UsageError(f"standard input is {state}", hint=hint)
+        file: IO[bytes] = sys.stdin.buffer
+    else:
+        try:
+            file = Path(path).open("rb")  # noqa: SIM115 - closed by the source
+        except (OSError, ValueError) as error:  # ValueError for a NUL character
+            message = f"cannot read {path}: {getattr(error, 'strerror', error)}"
+            hint = f"check its permissions: ls -ld {shlex.quote(path)}"
+            raise UsageError(message, hint=hint) from error
+    return file if file.seekable() else _copy_to_file(file)
 
 
-def _opened(path: str) -> IO[bytes]:
-    try:
-        return Path(path).open("rb")
-    except (OSError, ValueError) as error:  # ValueError for a NUL character
-        why = f"cannot read {path}: {getattr(error, 'strerror', error)}"
-        hint = f"see who may read it: ls -ld {shlex.quote(path)}"
-        raise UsageError(why, hint=hint) from error
-
-
-def _standard_input() -> IO[bytes]:
-    if sys.stdin is None or sys.stdin.buffer.isatty():
-        what = "closed" if sys.stdin is None else "a terminal"
-        raise UsageError(
-            f"standard input is {what}", hint="docker save app | imgload load --from -"
-        )
-    return sys.stdin.buffer
-
-
-def _spooled(pipe: IO[bytes]) -> IO[bytes]:
+def _copy_to_file(pipe: IO[bytes]) -> IO[bytes]:
     try:
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the source
         while chunk := _read(pipe, CHUNK):
             spool.write(chunk)
-        spool.flush()  # or the last bytes would be written, and fail, somewhere else
+        spool.flush()  # or writing the last bytes would fail later, outside this handler
     except OSError as error:
         where = tempfile.tempdir or "any temporary folder"
         message = f"cannot keep the piped archive in {where}: {error.strerror}"
-        raise SourceError(message, hint="write it to a file, and load that") from error
+        raise SourceError(message, hint="write it to a file, and load that file") from error
     return spool
 
 
@@ -103,8 +98,8 @@ def chunks_of(file: IO[bytes], *, scanning: bool) -> Iterator[bytes] | FileChunk
     """Return an archive's decompressed chunks, from its beginning.
 
     Args:
-        file: can seek.
-        scanning: whether most of it will be passed over, so that reading ahead is a waste.
+        file: a seekable file.
+        scanning: whether most of it will be skipped, so that reading ahead is a waste.
 
     """
     _seek(file, 0)
@@ -115,7 +110,7 @@ def chunks_of(file: IO[bytes], *, scanning: bool) -> Iterator[bytes] | FileChunk
 
 
 class _Parts:
-    """Counts the parts of a compressed stream: each costs time, even where it is empty.
+    """Limits the parts of a compressed stream: even an empty part takes time.
 
     pigz, bgzip and zstd write parts of some KiB at least.
     """
@@ -129,7 +124,7 @@ class _Parts:
         if self._left < 0:
             raise ArchiveInvalid(f"the archive has too many {self._part}s with almost no content")
 
-    def give(self, data: bytes) -> bytes:
+    def count(self, data: bytes) -> bytes:
         self._left += len(data) / 512
         return data
 
@@ -139,68 +134,54 @@ def _gunzip(file: IO[bytes]) -> Iterator[bytes]:
     unpacker: Any = None
     size = _FIRST
     for chunk in FileChunks(file):
-        place = 0
-        while place < len(chunk):
+        offset = 0
+        while offset < len(chunk):
             if unpacker is None or unpacker.eof:
-                place = _end_of_zeros(chunk, place) if unpacker else place
-                if place == len(chunk):
+                if unpacker and (zeros := _ZEROS.match(chunk, offset)):
+                    offset = zeros.end()  # padding may follow a gzip member
+                if offset == len(chunk):
                     break
                 parts.start()
                 unpacker, size = zlib.decompressobj(_GZIP), _FIRST
-            piece = memoryview(chunk)[place : place + size]
+            piece = memoryview(chunk)[offset : offset + size]
             try:
-                yield parts.give(unpacker.decompress(piece, CHUNK))
+                yield parts.count(unpacker.decompress(piece, CHUNK))
             except zlib.error as error:
                 raise ArchiveInvalid(f"the archive's gzip stream is damaged: {error}") from error
-            place += len(piece) - len(unpacker.unconsumed_tail) - len(unpacker.unused_data)
+            offset += len(piece) - len(unpacker.unconsumed_tail) - len(unpacker.unused_data)
             size = min(2 * size, CHUNK)
     if not unpacker.eof:
         raise ArchiveInvalid("the archive's gzip stream is cut off")
 
 
-def _end_of_zeros(chunk: bytes, place: int) -> int:
-    """Return where a padding of zeros ends, which may follow a gzip member."""
-    match = _ZEROS.match(chunk, place)
-    return match.end() if match else place
-
-
 def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
-    zstd = _zstd()
-    parts = _Parts("zstd frame")
-    options = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
-    unpacker: Any = None
-    size = _FIRST
-    try:
-        for chunk in FileChunks(file):
-            place = 0
-            while place < len(chunk):
-                if unpacker is None or unpacker.eof:
-                    parts.start()
-                    unpacker, size = zstd.ZstdDecompressor(options=options), _FIRST
-                piece = memoryview(chunk)[place : place + size]
-                yield parts.give(unpacker.decompress(piece, CHUNK))
-                while not unpacker.eof and not unpacker.needs_input:
-                    yield parts.give(unpacker.decompress(b"", CHUNK))
-                place += len(piece) - len(unpacker.unused_data)
-                size = min(2 * size, CHUNK)
-    except zstd.ZstdError as error:
-        raise _damaged_zstd(error) from error
-    if not unpacker.eof:
-        raise ArchiveInvalid("the archive's zstd stream is cut off")
-
-
-def _damaged_zstd(error: Exception) -> ArchiveInvalid:
-    if "too much memory" in str(error):
-        return ArchiveInvalid(
-            f"the archive's zstd window is larger than {1 << _WINDOW_LOG >> 20} MiB",
-            hint="decompress it with: zstd -d --long=31 -c FILE | imgload load --from -",
-        )
-    return ArchiveInvalid(f"the archive's zstd stream is damaged: {error}")
-
-
-def _zstd() -> Any:
     if sys.version_info >= (3, 14):
         from compression import zstd  # noqa: PLC0415 - only where needed
     else:
         from backports import zstd  # noqa: PLC0415
-    return zstd
+    parts = _Parts("zstd frame")
+    options: dict[Any, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+    unpacker: Any = None
+    size = _FIRST
+    try:
+        for chunk in FileChunks(file):
+            offset = 0
+            while offset < len(chunk):
+                if unpacker is None or unpacker.eof:
+                    parts.start()
+                    unpacker, size = zstd.ZstdDecompressor(options=options), _FIRST
+                piece = memoryview(chunk)[offset : offset + size]
+                yield parts.count(unpacker.decompress(piece, CHUNK))
+                while not unpacker.eof and not unpacker.needs_input:
+                    yield parts.count(unpacker.decompress(b"", CHUNK))
+                offset += len(piece) - len(unpacker.unused_data)
+                size = min(2 * size, CHUNK)
+    except zstd.ZstdError as error:
+        if "too much memory" in str(error):
+            raise ArchiveInvalid(
+                f"the archive's zstd window is larger than {1 << _WINDOW_LOG >> 20} MiB",
+                hint="decompress it with: zstd -d --long=31 -c FILE | imgload load --from -",
+            ) from error
+        raise ArchiveInvalid(f"the archive's zstd stream is damaged: {error}") from error
+    if not unpacker.eof:
+        raise ArchiveInvalid("the archive's zstd stream is cut off")

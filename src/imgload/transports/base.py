@@ -18,15 +18,15 @@ from imgload.oci.platform import Platform
 
 @attrs.frozen
 class Order:
-    """What to deliver, and where.
+    """The nodes of a delivery, and the layers that each of them needs.
 
     Args:
-        nodes: where to.
-        platform: of the images.
-        question: what to read of each node afterwards.
-        missing: diff IDs of the layers that each node lacks, by its name; None for all layers.
-        stored: the blobs in each node's content store.
-        on_bytes: called with a node's name and the bytes that it has taken, from several threads.
+        nodes: the destinations.
+        platform: the platform of the images.
+        question: the survey of each node after the import.
+        missing: diff IDs of the layers that each node lacks, by node name; None for all layers.
+        stored: the blobs in each node's content store, by node name.
+        on_bytes: called with a node's name and the number of bytes it read, from several threads.
 
     """
 
@@ -40,12 +40,12 @@ class Order:
 
 @attrs.frozen
 class Delivery:
-    """What became of a delivery on one node.
+    """The result of a delivery on one node.
 
     Args:
-        bytes_sent: what the node took.
+        bytes_sent: bytes that the node read.
         error: why it failed, or None.
-        survey: what the node had right afterwards, where that was read.
+        survey: the node's state right after the import; None if that was not read.
 
     """
 
@@ -66,19 +66,19 @@ class Shipment(Receiver):
 
     @abstractmethod
     def complete(self) -> None:
-        """End the content: all images were sent."""
+        """End the content after all images were sent."""
 
     @abstractmethod
     def finish(self) -> Mapping[str, Delivery]:
-        """Wait until every node has the images, or failed."""
+        """Wait until every node has the images or has failed; return the results by node name."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Stop; no node has any of the images then."""
+        """Stop, so that no node has any of the images."""
 
 
 class Transport(ABC):
-    """A way of content to nodes; it knows no source.
+    """Delivers content to nodes; independent of sources.
 
     Attributes:
         name: for the report.

@@ -1,10 +1,11 @@
-"""One stream to several readers, none of which can fill memory or stop the others."""
+"""Feeds one stream to several readers, in bounded memory; a failed reader stops no other."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import attrs
 
@@ -16,12 +17,12 @@ _DEPTH = 4
 
 
 class StreamAborted(ImgloadError):
-    """The stream ended before its end; the reader must not take what it has for whole."""
+    """The stream was cut off; the reader must discard the incomplete content."""
 
 
 @attrs.define
 class Feed:
-    """One reader's end of the stream: iterate it; `leave` when no longer interested."""
+    """One reader's end of the stream: iterate over it; call `leave` to stop reading."""
 
     _waiting: deque[Chunk] = attrs.field(factory=deque)
     _changed: threading.Condition = attrs.field(factory=threading.Condition)
@@ -34,38 +35,38 @@ class Feed:
             yield chunk
 
     def _next(self) -> Chunk | None:
-        with self._changed:
+        with self._changing():
             self._changed.wait_for(lambda: self._waiting or self._complete or self._aborted)
             if self._aborted:
                 raise StreamAborted("the stream was cut off at its source")
-            chunk = self._waiting.popleft() if self._waiting else None
+            return self._waiting.popleft() if self._waiting else None
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._changed:
+            yield
             self._changed.notify_all()
-            return chunk
 
     def put(self, chunk: Chunk) -> None:
-        """Hand a chunk over, waiting while the reader is behind."""
-        with self._changed:
+        """Add a chunk; wait while the reader is behind."""
+        with self._changing():
             while len(self._waiting) >= _DEPTH and not self.left:
                 self._changed.wait(0.2)
             if chunk and not self.left:
                 self._waiting.append(chunk)
-                self._changed.notify_all()
 
     def complete(self) -> None:
-        """Say that all was handed over."""
-        with self._changed:
+        """End the stream after the last chunk."""
+        with self._changing():
             self._complete = True
-            self._changed.notify_all()
 
     def abort(self) -> None:
-        """Make the reader fail."""
-        with self._changed:
+        """Raise StreamAborted in the reader."""
+        with self._changing():
             self._aborted = True
-            self._changed.notify_all()
 
     def leave(self) -> None:
-        """Stop reading; the stream goes on for the others."""
-        with self._changed:
+        """Stop reading; the other readers continue."""
+        with self._changing():
             self.left = True
             self._waiting.clear()
-            self._changed.notify_all()

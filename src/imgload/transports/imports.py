@@ -31,15 +31,16 @@ status=$?
 kill $watch
 exit $status
 """
-"""Cleans up by itself: it goes on where we are interrupted. Says something while the disk fills."""
+"""Removes the folder itself, because it continues if imgload is interrupted. Prints a line while
+the disk fills, as a sign of life."""
 _FOLDERS = "/var/lib"
 _ABORT_SECONDS = 1.5
-"""How long the nodes may take to let go of an import whose stream was cut off."""
+"""How long nodes may take to end an import whose stream was cut off."""
 
 
 @attrs.define
 class ImportShipment(LayoutWriter, Shipment):
-    """A layout that is imported by each node while it is written."""
+    """A layout that each node imports while it is written."""
 
     _tasks: Mapping[str, Task[Delivery]] = attrs.field(factory=dict)
 
@@ -82,19 +83,18 @@ class _Stream:
     sent: int = 0
 
     def run(self) -> Delivery:
+        node, order = self.node, self.order
+        layout = self._counted()
         try:
-            survey = self._import()
+            if node.engine.streams_exec:
+                survey = node.import_layout(layout, order.platform, order.question)
+            else:
+                survey = import_by_copy(node, layout, order.platform, order.question)
         except ImgloadError as error:
             return Delivery(self.sent, error)
         finally:
             self.feed.leave()
         return Delivery(self.sent, survey=survey)
-
-    def _import(self) -> Survey:
-        node, order = self.node, self.order
-        if node.engine.streams_exec:
-            return node.import_layout(self._counted(), order.platform, order.question)
-        return import_by_copy(node, self._counted(), order.platform, order.question)
 
     def _counted(self) -> Iterator[Chunk]:
         for chunk in self.feed:
@@ -106,10 +106,10 @@ class _Stream:
 def import_by_copy(
     node: Node, layout: Iterable[Chunk], platform: Platform, question: Question = NOTHING
 ) -> Survey:
-    """Unpack an OCI layout in the node, import it, and remove it; survey the node after it.
+    """Copy an OCI layout into the node, import it, and remove it; then survey the node.
 
-    What is copied to /tmp or /run of a kind node disappears under their tmpfs (moby #22020). A
-    run that is killed leaves the folder; the next load into this node removes it.
+    Files copied to /tmp or /run of a kind node disappear under their tmpfs (moby #22020). If
+    imgload is killed, the next load into this node removes the folder.
     """
     folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
     noted = note(node.container.id, folder)
@@ -131,12 +131,12 @@ def import_by_copy(
 
 
 def remove_leftovers(nodes: Iterable[Node]) -> None:
-    """Remove the folders that killed runs left on nodes; where that fails, the next run does."""
+    """Remove the folders that killed runs left on nodes; if that fails, the next run does."""
     by_id = {node.container.id: node for node in nodes}
-    for left in stale_folders(by_id):
+    for folder in stale_folders(by_id):
         try:
-            by_id[left.engine].run(["rm", "-rf", left.name])
+            by_id[folder.engine].run(["rm", "-rf", folder.name])
         except ImgloadError:
-            left.note.leave()
+            folder.note.leave()
         else:
-            left.note.remove()
+            folder.note.remove()

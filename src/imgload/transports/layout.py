@@ -1,8 +1,8 @@
-"""One OCI layout as a tar for each node, written while its blobs arrive (image-layout.md).
+"""Writes one OCI layout as a tar for each node while its blobs arrive (image-layout.md).
 
 containerd takes a blob's digest from its content and not from its path
 (core/images/archive/importer.go), so a blob can be written before its digest is known.
-``index.json`` comes last and only when everything is correct: a stream that breaks leaves no image
+``index.json`` comes last, and only if every digest is correct: a stream that breaks leaves no image
 behind.
 """
 
@@ -26,30 +26,20 @@ from imgload.oci.tar import END, header, padding
 from imgload.transports.fanout import Feed
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_Sent = dict[Digest, int]
-"""Bytes of the blobs that a node was sent."""
 
 
 @attrs.define
 class LayoutWriter(Receiver):
-    """Writes into the import of each node the blobs that it lacks.
-
-    Args:
-        feeds: the stream into each node, by name.
-        missing: diff IDs of the layers that each node lacks; None to send every layer.
-        stored: blobs in each node's content store.
-        sent: bytes of the blobs that each node was sent, by digest.
-
-    """
+    """Writes the blobs that a node lacks into its feed; see `Order` and `Shipment`."""
 
     feeds: Mapping[str, Feed]
     missing: Mapping[str, frozenset[Digest]] | None = None
     stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict)
-    sent: dict[str, _Sent] = attrs.field(factory=lambda: defaultdict(dict))
+    sent: dict[str, dict[Digest, int]] = attrs.field(factory=lambda: defaultdict(dict))
     _entries: dict[str, list[Descriptor]] = attrs.field(factory=lambda: defaultdict(list))
     _writing: threading.Lock = attrs.field(factory=threading.Lock)
     _exclusive: int | None = None
-    """The thread that no other one may write beside."""
+    """The thread that keeps all others from writing."""
     _begun: bool = False
 
     @property
@@ -60,12 +50,10 @@ class LayoutWriter(Receiver):
         return bool(self._lacking(digest, diff_id))
 
     def _lacking(self, digest: Digest | None, diff_id: Digest | None) -> list[str]:
-        return [
-            node
-            for node in self.feeds
-            if (self.missing is None or diff_id is None or diff_id in self.missing[node])
-            and (digest is None or digest not in self.sent[node])
-        ]
+        nodes = list(self.feeds)
+        if self.missing is not None and diff_id is not None:
+            nodes = [node for node in nodes if diff_id in self.missing[node]]
+        return [node for node in nodes if digest is None or digest not in self.sent[node]]
 
     def blob(
         self, size: int, digest: Digest | None = None, diff_id: Digest | None = None
@@ -90,36 +78,32 @@ class LayoutWriter(Receiver):
         for node in self.feeds:
             manifest = self._manifest_for(node, content)
             self._document(node, manifest.digest, manifest.raw)
-            entries = [self._entry(node, name, manifest, content) for name in content.names]
-            self._entries[node] += entries
+            for name in content.names:
+                entry = manifest.descriptor(content.platform, name)
+                pin = pinned(name) or manifest.digest
+                if pin != manifest.digest:
+                    self._document(node, pin, content.indexes[pin])
+                    entry = Index.descriptor(content.indexes[pin], name)
+                self._entries[node].append(entry)
 
     def _manifest_for(self, node: str, content: ImageContent) -> Manifest:
-        """Return the manifest, or one that names the layers as the node has stored them.
+        """Return the manifest, or one that refers to layers in the form that the node stores.
 
-        ``ctr images check`` calls the image complete then; its config and image ID are the same. A
-        name with a digest needs the manifest as it is.
+        Then ``ctr images check`` reports the image as complete; its config and image ID stay the
+        same. A name with a digest requires the original manifest.
         """
-        layers = tuple(
-            Descriptor(LAYER, layer.diff_id, content.plain[layer.diff_id])
-            if self._has_plain(node, layer.descriptor.digest, layer.diff_id, content)
-            else layer.descriptor
-            for layer in content.layers
-        )
-        if layers == content.manifest.layers or any(map(pinned, content.names)):
-            return content.manifest
-        return Manifest.build(content.config, layers)
-
-    def _has_plain(self, node: str, blob: Digest, diff_id: Digest, content: ImageContent) -> bool:
         stored = self.stored.get(node, frozenset())
-        has_blob = blob in stored or blob in self.sent[node]
-        return not has_blob and diff_id in stored and diff_id in content.plain
-
-    def _entry(self, node: str, name: str, manifest: Manifest, content: ImageContent) -> Descriptor:
-        pin = pinned(name) or manifest.digest
-        if pin == manifest.digest:
-            return manifest.descriptor(content.platform, name)
-        self._document(node, pin, content.indexes[pin])
-        return Index.descriptor(content.indexes[pin], name)
+        layers = []
+        for layer in content.layers:
+            blob, size = layer.descriptor.digest, content.plain.get(layer.diff_id)
+            has_blob = blob in stored or blob in self.sent[node]
+            plain = not has_blob and layer.diff_id in stored and size is not None
+            layers.append(
+                Descriptor(LAYER, layer.diff_id, size or 0) if plain else layer.descriptor
+            )
+        if tuple(layers) == content.manifest.layers or any(map(pinned, content.names)):
+            return content.manifest
+        return Manifest.build(content.config, tuple(layers))
 
     def _document(self, node: str, digest: Digest, raw: bytes) -> None:
         if digest not in self.sent[node]:
@@ -127,7 +111,7 @@ class LayoutWriter(Receiver):
             self.put([node], _member(f"blobs/sha256/{digest.hex}", raw))
 
     def close(self) -> None:
-        """Name the images: from here on the nodes have them."""
+        """Write each index.json, which names the images."""
         for node, entries in self._entries.items():
             self.put([node], _member("index.json", Index.build(tuple(entries))))
             self.put([node], [END])
@@ -144,7 +128,7 @@ class LayoutWriter(Receiver):
 
 
 class LayoutBlob:
-    """A blob that is written straight into the nodes' streams."""
+    """Writes one blob into the streams of nodes."""
 
     def __init__(
         self, layout: LayoutWriter, size: int, nodes: list[str], lock: threading.Lock | None
@@ -167,7 +151,7 @@ class LayoutBlob:
 
     def _begin(self) -> None:
         if self._ended:
-            raise DigestMismatch("the blob was complete already, or was given up")
+            raise DigestMismatch("the blob is already complete or abandoned")
         if not self._begun:
             self._begun = True
             path = f"blobs/sha256/{secrets.token_hex(32)}"
@@ -175,17 +159,17 @@ class LayoutBlob:
 
     def finish(self, digest: Digest | None = None) -> Digest:
         self._begin()
-        found = Digest("sha256", self._hasher.hexdigest())
-        if self._left or digest not in {None, found}:
-            raise DigestMismatch(f"a blob is {found}, not {digest or 'as long as announced'}")
+        actual = Digest("sha256", self._hasher.hexdigest())
+        if self._left or digest not in {None, actual}:
+            raise DigestMismatch(f"a blob is {actual}, not {digest or 'as long as announced'}")
         self._layout.put(self._nodes, [padding(self._size)])
         for node in self._nodes:
-            self._layout.sent[node][found] = self._size
+            self._layout.sent[node][actual] = self._size
         self._end()
-        return found
+        return actual
 
     def abandon(self) -> None:
-        """Cut off the imports that have half a blob in their streams."""
+        """Cut off the imports whose streams contain an incomplete blob."""
         if not self._ended:
             for node in self._nodes if self._begun else ():
                 self._layout.feeds[node].abort()

@@ -41,44 +41,43 @@ def planned(made: Loader, platform: str | None = None) -> tuple[Image, list[str]
 @pytest.mark.parametrize(
     ("machine", "image"), [("echo x86_64", AMD), ("echo aarch64", ARM), ("echo riscv64", RISCV)]
 )
-def test_the_nodes_platform_is_taken(tmp_path: Path, machine: str, image: Image) -> None:
-    """Not that of the machine where imgload runs."""
+def test_load_selects_the_platform_of_the_nodes(tmp_path: Path, machine: str, image: Image) -> None:
+    """The platform of this machine does not matter."""
     listed = (ARM, RISCV, AMD)
     assert planned(loader(tmp_path, machine, *listed, listed=listed)) == (image, [])
 
 
-def test_a_platform_given_overrides_it_with_a_warning(tmp_path: Path) -> None:
-    """Which names the node."""
+def test_a_given_platform_overrides_that_of_the_nodes_with_a_warning(tmp_path: Path) -> None:
+    """The warning names the node."""
     listed = (ARM, RISCV, AMD)
     image, [note] = planned(loader(tmp_path, "echo x86_64", *listed, listed=listed), "linux/arm64")
     assert image == ARM
     assert note.endswith("kind-control-plane, which is linux/amd64, runs it only with emulation")
 
 
-def test_an_image_for_another_platform_only_is_taken_with_a_warning(tmp_path: Path) -> None:
-    """It is what was asked for."""
+def test_an_image_only_for_another_platform_is_loaded_with_a_warning(tmp_path: Path) -> None:
     image, [note] = planned(loader(tmp_path, "echo x86_64", ARM))
     assert image == ARM
     assert "is for linux/arm64" in note
 
 
-def test_another_platform_is_not_taken_in_the_place_of_one_that_is_listed(tmp_path: Path) -> None:
-    """The index has the node's platform, and the archive lacks it (kind #3795)."""
+def test_a_listed_platform_without_content_is_an_error(tmp_path: Path) -> None:
+    """The index lists the node's platform, but the archive lacks it (kind #3795)."""
     made = loader(tmp_path, "echo x86_64", ARM, listed=(AMD, ARM))
     with pytest.raises(ImageIncomplete, match="linux/amd64"):
         planned(made)
     assert planned(made, "linux/arm64")[0] == ARM
 
 
-def test_an_archive_cannot_be_pushed(tmp_path: Path) -> None:
-    """Asked for, it is an error, and not another transport in silence."""
+def test_transport_delta_refuses_an_archive(tmp_path: Path) -> None:
+    """imgload does not silently select another transport."""
     with pytest.raises(UsageError, match=r"app\.tar cannot push") as refused:
         loader(tmp_path, "echo x86_64", AMD).load([], transport="delta")
-    assert "leave --transport out" in refused.value.hint
+    assert "--transport" in refused.value.hint
 
 
-def test_a_name_that_podman_gave_is_told(tmp_path: Path) -> None:
-    """Where the archive's own names are taken; the name that was asked for is what it is."""
+def test_a_localhost_name_of_an_archive_gets_a_note(tmp_path: Path) -> None:
+    """Only if the archive's own names are used, not with a requested name."""
     image = Image(name="localhost/app:dev")
     (tmp_path / "app.tar").write_bytes(pack(podman(image)))
     events: list[Event] = []

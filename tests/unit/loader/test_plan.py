@@ -17,14 +17,13 @@ SENT = {"delta", "full"}
 WHOLE = Proof(name=True, image_id=True, diff_ids=True, unpacked=True, cri=None)
 
 
-def test_an_image_that_is_whole_is_present() -> None:
-    """With all proofs, and a node without crictl is not said to have confirmed it."""
+def test_decide_present_for_a_complete_image() -> None:
+    """Without crictl on the node, the proof has no result of CRI."""
     step = decide(image(), "node", holding())
     assert (step.action, step.proof) == ("present", WHOLE)
 
 
-def test_cri_has_to_agree_where_it_can_be_asked() -> None:
-    """Then the proof says so."""
+def test_decide_uses_the_answer_of_cri_if_there_is_one() -> None:
     step = decide(image(), "node", holding(cri={NAME: "app"}))
     assert step.action == "present"
     assert step.proof is not None
@@ -32,46 +31,45 @@ def test_cri_has_to_agree_where_it_can_be_asked() -> None:
 
 
 @pytest.mark.parametrize("what", ["cri", "cri's agreement", "cri's label"])
-def test_an_image_that_only_cri_does_not_know_is_shown_to_it(what: str) -> None:
-    """What containerd 1.7's transfer service imported, say; nothing is sent (containerd #9039)."""
+def test_decide_tagged_if_only_cri_lacks_the_image(what: str) -> None:
+    """For example after containerd 1.7's transfer service; nothing is sent (containerd #9039)."""
     survey = lacking(holding(), what)
     assert prove(image(), survey).cri is False
     step = decide(image(), "node", survey)
     assert (step.action, step.tag_from) == ("tagged", NAME)
 
 
-def test_cris_own_answer_counts_for_more_than_a_label() -> None:
-    """crictl has said that the image is there."""
+def test_the_answer_of_cri_overrides_a_label() -> None:
     survey = attrs.evolve(holding(cri={NAME: "app"}), unseen=frozenset([NAME]))
     assert decide(image(), "node", survey).action == "present"
 
 
 @pytest.mark.parametrize("what", ["name", "image_id", "config", "snapshot"])
-def test_what_lacks_one_proof_is_not_present(what: str) -> None:
+def test_an_image_with_one_failed_check_is_not_present(what: str) -> None:
     """A name alone, or content that is not unpacked, is not an image (kind #2402, #3479)."""
     assert decide(image(), "node", lacking(holding(), what)).action in SENT
 
 
-def test_an_image_under_another_name_is_only_tagged() -> None:
-    """Nothing is sent (peers: minikube and kind do so, k3d does not)."""
+def test_decide_tagged_for_an_image_under_another_name() -> None:
+    """Nothing is sent (minikube and kind do so, k3d does not)."""
     step = decide(image(), "node", holding("app", OTHER))
     assert (step.action, step.tag_from) == ("tagged", OTHER)
 
 
 @pytest.mark.parametrize("what", ["config", "snapshot"])
-def test_an_image_that_is_not_whole_is_not_tagged(what: str) -> None:
-    """A second name would only spread the damage."""
+def test_decide_does_not_tag_an_incomplete_image(what: str) -> None:
+    """A second name would refer to an incomplete image too."""
     assert decide(image(), "node", lacking(holding("app", OTHER), what)).action in SENT
 
 
-def test_a_name_that_leads_to_another_image_is_replaced() -> None:
+def test_a_name_of_another_image_is_replaced() -> None:
     """Same tag, old content (kind #696, minikube #16032)."""
     step = decide(image("new"), "node", holding("old"))
     assert (step.action, step.tag_from) == ("full", "")
 
 
-def test_a_name_that_leads_to_another_image_is_tagged_over_when_the_image_is_there() -> None:
-    """Going back to an earlier build costs nothing."""
+def test_a_name_of_another_image_is_retagged_if_the_node_has_the_image() -> None:
+    """A load of an earlier build sends nothing."""
     old, new = holding("old"), holding("new", OTHER)
     both = attrs.evolve(
         old,
@@ -86,21 +84,20 @@ def test_a_name_that_leads_to_another_image_is_tagged_over_when_the_image_is_the
     assert (step.action, step.tag_from) == ("tagged", OTHER)
 
 
-def test_an_image_whose_id_is_not_known_is_sent() -> None:
-    """It cannot be proven before it was read."""
+def test_an_image_of_unknown_id_is_sent() -> None:
+    """It cannot be verified before its ID is known."""
     unknown = attrs.evolve(image(), image_id=None)
     assert decide(unknown, "node", holding()).action in SENT
     assert prove(unknown, holding()).image_id is False
 
 
-def test_other_layers_under_the_same_id_are_no_proof() -> None:
+def test_prove_compares_diff_ids() -> None:
     """The node's config is compared layer by layer."""
     other = attrs.evolve(image(), diff_ids=(Digest.of(b"else"),))
     assert prove(other, holding()).diff_ids is False
 
 
 def test_an_image_without_layers_needs_no_snapshot() -> None:
-    """There is nothing to unpack."""
     survey = holding()
     [config] = survey.configs.values()
     bare = attrs.evolve(config, diff_ids=())
@@ -108,8 +105,8 @@ def test_an_image_without_layers_needs_no_snapshot() -> None:
     assert prove(attrs.evolve(image(), diff_ids=()), bare_survey).ok
 
 
-def test_the_plan_is_made_for_each_image_and_node() -> None:
-    """One missing image does not send the others again (peers 9: kind's one list of nodes)."""
+def test_make_plan_decides_for_each_image_and_node() -> None:
+    """One missing image does not send the others again (kind has one list of nodes for all)."""
     one, two = image("one", "x/one:1"), image("two", "x/two:1")
     surveys = {"a": holding("one", "x/one:1"), "b": holding("two", "x/two:1"), "c": NOTHING}
     plan = make_plan([one, two], surveys)
@@ -125,13 +122,13 @@ def test_the_plan_is_made_for_each_image_and_node() -> None:
     assert set(plan.groups()) == {((two,), ("a",)), ((one,), ("b",)), ((one, two), ("c",))}
 
 
-def test_nodes_that_lack_the_same_share_one_stream() -> None:
-    """One save feeds them all."""
+def test_nodes_that_lack_the_same_images_share_a_group() -> None:
+    """One save feeds all of them."""
     plan = make_plan([image()], {"a": NOTHING, "b": NOTHING, "c": holding()})
     assert plan.groups() == [((image(),), ("a", "b"))]
 
 
-def test_images_of_different_sources_or_platforms_are_sent_apart() -> None:
+def test_images_of_different_sources_or_platforms_are_separate_groups() -> None:
     """One archive comes from one source and is imported for one platform."""
     images: list[Image] = [
         image("a", "x/a:1"),
@@ -142,8 +139,7 @@ def test_images_of_different_sources_or_platforms_are_sent_apart() -> None:
     assert groups == [((i,), ("n",)) for i in images]
 
 
-def test_nothing_to_send_is_no_group() -> None:
-    """Present and tagged images stay out of it."""
+def test_present_and_tagged_images_are_in_no_group() -> None:
     steps = [Step(image(), "a", "present"), Step(image(), "b", "tagged", tag_from="x")]
     assert Plan(tuple(steps)).groups() == []
     assert Plan(()).groups() == []
@@ -159,16 +155,15 @@ def test_nothing_to_send_is_no_group() -> None:
         ("cri", "CRI's confirmation"),
     ],
 )
-def test_a_proof_that_lacks_one_thing_says_which(field: str, words: str) -> None:
-    """One false answer is enough to fail."""
+def test_a_proof_names_the_failed_check(field: str, words: str) -> None:
     proof = attrs.evolve(WHOLE, **{field: False})
     assert not proof.ok
     assert proof.missing() == [words]
 
 
 @pytest.mark.parametrize("cri", [True, None])
-def test_a_whole_proof_lacks_nothing(*, cri: bool | None) -> None:
-    """CRI's silence is no denial."""
+def test_a_proof_without_failed_checks_is_ok(*, cri: bool | None) -> None:
+    """Without crictl on the node, too."""
     proof = attrs.evolve(WHOLE, cri=cri)
     assert proof.ok
     assert proof.missing() == []
@@ -191,18 +186,17 @@ def test_layers_without_a_snapshot_are_missing() -> None:
     assert missing((A, B, C), (A, B, C)) == set()
 
 
-def test_a_layer_upon_another_parent_is_missing() -> None:
-    """The diff ID alone says nothing (OCI image spec, config.md#layer-chainid)."""
+def test_a_layer_on_another_parent_is_missing() -> None:
+    """The diff ID alone does not identify it (OCI image spec, config.md#layer-chainid)."""
     assert missing((A, B), (C, B), (B,)) == {A, B}
 
 
-def test_a_layer_that_occurs_twice_is_missing_while_one_place_lacks_it() -> None:
-    """Its content is sent once, for the place where it is not unpacked."""
+def test_a_repeated_layer_is_missing_if_one_snapshot_is_missing() -> None:
+    """Its content is sent once."""
     assert missing((A, B, A), (A, B)) == {A}
 
 
-def test_an_image_of_which_a_node_has_some_layers_is_a_delta() -> None:
-    """Whatever is sent in the end."""
+def test_decide_delta_if_a_node_has_some_layers() -> None:
     base = frozenset(chain_ids(image("new").diff_ids[:1]))
     survey = attrs.evolve(holding("old"), snapshots=base)
     assert decide(image("new"), "node", survey).action == "delta"

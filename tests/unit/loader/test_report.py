@@ -22,8 +22,8 @@ def report(*nodes: NodeResult, dry_run: bool = False) -> Report:
     return Report((row,), dry_run)
 
 
-def test_the_document_has_the_shape_that_is_documented() -> None:
-    """Key for key; `replaced` is the image ID that had the name before."""
+def test_to_json_has_the_documented_keys() -> None:
+    """`replaced` is the image ID that had the name before."""
     assert report(GOOD, BAD).to_json() == {
         "version": 1,
         "images": [
@@ -73,8 +73,8 @@ def test_the_document_has_the_shape_that_is_documented() -> None:
 
 
 @pytest.mark.parametrize("cri", [True, False, None])
-def test_cri_is_null_only_where_it_could_not_be_asked(*, cri: bool | None) -> None:
-    """False is its denial, and fails the node; null does not."""
+def test_cri_is_null_only_without_crictl(*, cri: bool | None) -> None:
+    """False fails the node, null does not."""
     node = attrs.evolve(GOOD, proof=attrs.evolve(PROOF, cri=cri))
     document = json.loads(json.dumps(report(node).to_json()))
     [row] = document["images"][0]["nodes"]
@@ -91,8 +91,8 @@ def test_cri_is_null_only_where_it_could_not_be_asked(*, cri: bool | None) -> No
         attrs.evolve(GOOD, proof=attrs.evolve(PROOF, unpacked=False)),
     ],
 )
-def test_what_is_not_proven_is_not_ok(node: NodeResult) -> None:
-    """Also where nothing raised (k3d #1484, minikube #21393: exit 0 in silence)."""
+def test_an_unverified_result_is_not_ok(node: NodeResult) -> None:
+    """Even without an error (k3d #1484, minikube #21393: exit 0 after a failure)."""
     made = report(GOOD, node)
     assert not node.ok
     assert not made.ok
@@ -100,13 +100,12 @@ def test_what_is_not_proven_is_not_ok(node: NodeResult) -> None:
 
 
 def test_a_report_without_failures_is_ok() -> None:
-    """Every image proven on every node."""
     assert report(GOOD, GOOD).ok
     assert report(GOOD).failures() == []
 
 
-def test_a_dry_run_says_so_and_needs_no_proof() -> None:
-    """Only what could not be planned makes it fail."""
+def test_a_dry_run_is_ok_without_proofs() -> None:
+    """Only a failed survey makes it fail."""
     planned = NodeResult("a", "full")
     assert report(planned, dry_run=True).to_json()["dry_run"] is True
     assert report(planned, dry_run=True).ok
@@ -114,25 +113,25 @@ def test_a_dry_run_says_so_and_needs_no_proof() -> None:
     assert "dry_run" not in report(GOOD).to_json()
 
 
-def test_what_had_the_name_before_is_told() -> None:
+def test_to_json_has_the_replaced_image() -> None:
     """Same tag, old pod (kind #696)."""
     node = attrs.evolve(GOOD, replaced=Digest.of(b"old"))
     assert node.to_json()["replaced"] == str(Digest.of(b"old"))
 
 
-def test_an_image_whose_id_was_never_learnt_has_none() -> None:
-    """Where the transfer broke before it could be told."""
+def test_an_unknown_image_id_is_null() -> None:
+    """The transfer broke before the ID was known."""
     row = ImageResult("x", None, "docker", Platform("linux", "amd64"), (BAD,))
     assert row.to_json()["image_id"] is None
 
 
-def test_a_failed_load_names_each_image_and_node() -> None:
-    """The error carries the whole report."""
+def test_load_failed_names_each_image_and_node() -> None:
+    """The error has the whole report."""
     made = report(GOOD, BAD, attrs.evolve(GOOD, node="n3", proof=None))
     error = LoadFailed(made)
     assert error.report is made
     assert error.message.splitlines() == [
         "docker.io/library/app:dev on kind-worker: it is paused",
-        "docker.io/library/app:dev on n3: not proven",
+        "docker.io/library/app:dev on n3: not verified",
     ]
     assert error_json(error)["kind"] == "load-failed"

@@ -45,8 +45,8 @@ def listeners() -> list[str]:
     return [t.name for t in threading.enumerate() if "serve_forever" in t.name]
 
 
-def test_one_name_serves_all_pushes_and_goes(engine: StoredEngine) -> None:
-    """Also where the image turns out to be there."""
+def test_one_tag_serves_all_pushes_and_is_removed(engine: StoredEngine) -> None:
+    """Even if the nodes turn out to have the image."""
     seen: list[set[str]] = []
     node = StoredNode(engine)
     push_as_always = engine.push
@@ -66,8 +66,8 @@ def test_one_name_serves_all_pushes_and_goes(engine: StoredEngine) -> None:
     assert (result.action, engine.given) == ("present", set())
 
 
-def test_what_a_node_has_lost_is_not_present(engine: StoredEngine, tmp_path: Path) -> None:
-    """A loader that is kept asks again where an ID that it did not know is an old one."""
+def test_an_image_that_a_node_has_lost_is_not_present(engine: StoredEngine, tmp_path: Path) -> None:
+    """A reused loader surveys again if an ID that it did not know is an old one."""
     rebuilt = StoredEngine(tmp_path, IMAGE, annotated(IMAGE.manifest))
     node = StoredNode(engine)
     loader(engine, node).load(["app:v1"])
@@ -78,8 +78,8 @@ def test_what_a_node_has_lost_is_not_present(engine: StoredEngine, tmp_path: Pat
     assert node.asked
 
 
-def test_an_interrupted_save_leaves_no_name(engine: StoredEngine) -> None:
-    """And stays an interruption."""
+def test_an_interrupted_save_leaves_no_tag(engine: StoredEngine) -> None:
+    """The KeyboardInterrupt is raised."""
 
     def interrupt(*_: object) -> None:
         assert not engine.given
@@ -91,8 +91,7 @@ def test_an_interrupted_save_leaves_no_name(engine: StoredEngine) -> None:
     assert not engine.given
 
 
-def test_the_doctor_and_skaffold_leave_no_name(engine: StoredEngine) -> None:
-    """Whatever happens."""
+def test_the_doctor_and_skaffold_leave_no_tag(engine: StoredEngine) -> None:
     _, wanted = check_engines_for("app:v1", [engine])
     assert (wanted.image_id, engine.given, listeners()) == (IMAGE.image_id, set(), [])
 
@@ -124,8 +123,8 @@ class Untagged(DockerEngine):
         raise EngineFailed(f"{name} is in use")
 
 
-def test_a_name_that_stays_is_left_to_the_next_run(tmp_path: Path) -> None:
-    """It is no reason for a load to fail, and none to forget it."""
+def test_a_tag_that_cannot_be_removed_is_left_to_the_next_run(tmp_path: Path) -> None:
+    """The load succeeds; the note of the tag stays."""
     engine = Untagged(tmp_path)
     with engine.pushing(Digest.of(b""), "127.0.0.1:1234/imgload/" + "0" * 32):
         assert not list(stale([engine.endpoint.url]))
@@ -133,15 +132,15 @@ def test_a_name_that_stays_is_left_to_the_next_run(tmp_path: Path) -> None:
     assert left.name.startswith("127.0.0.1:1234/imgload/")
 
 
-def test_a_name_of_ours_is_no_name() -> None:
-    """It may be another run's; on the nodes nobody wants it."""
+def test_a_temporary_tag_is_not_a_name_of_the_image() -> None:
+    """It may be another run's, and must not appear on nodes."""
     ours = "127.0.0.1:36039/imgload/" + "0" * 32 + ":" + "1" * 16
     found = {"Id": str(Digest.of(b"i")), "RepoTags": ["app:v1", ours], "Architecture": "amd64"}
     assert read_image(found).names == ("app:v1",)
 
 
-def test_a_history_of_another_length_is_no_list_of_sizes(engine: StoredEngine) -> None:
-    """The manifest's are used as soon as it is known."""
+def test_a_history_of_another_length_gives_no_layer_sizes(engine: StoredEngine) -> None:
+    """The manifest's sizes are used as soon as it is known."""
     source = EngineSource(engine)
     found = source.find("app:v1", None)
     assert found
@@ -150,8 +149,8 @@ def test_a_history_of_another_length_is_no_list_of_sizes(engine: StoredEngine) -
     source.release()
 
 
-def test_an_interrupted_copy_cleans_up_by_itself(tmp_path: Path) -> None:
-    """The shell in the node goes on without us."""
+def test_an_interrupted_copy_removes_its_folder(tmp_path: Path) -> None:
+    """The shell in the node continues without imgload."""
     for command in ("true", "false"):
         folder = tmp_path / command
         folder.mkdir()
@@ -159,10 +158,10 @@ def test_an_interrupted_copy_cleans_up_by_itself(tmp_path: Path) -> None:
         assert not folder.exists()
 
 
-def test_a_source_that_fails_does_not_take_the_others_report(
+def test_a_failed_source_does_not_hide_the_results_of_others(
     engine: StoredEngine, tmp_path: Path
 ) -> None:
-    """What was proven is in it, with why the rest is not there."""
+    """The report has the verified images, and the error of the rest."""
     (tmp_path / "other").mkdir()
     broken = StoredEngine(tmp_path / "other", Image(name="b:v1"))
     broken.endpoint = Endpoint("podman", "unix:///b")

@@ -18,10 +18,8 @@ APP = Image((layer("base"), layer("app")))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_layers_are_left_out_only_of_archives_that_say_which_they_are(
-    tmp_path: Path, form: str
-) -> None:
-    """Docker's before 25 call them by other IDs: all is sent, and so is announced."""
+def test_layers_are_left_out_only_if_the_archive_identifies_them(tmp_path: Path, form: str) -> None:
+    """Archives of Docker before 25 do not: all layers are sent and announced."""
     path = tmp_path / "app.tar"
     path.write_bytes(pack(FORMS[form](APP)))
     located = locate([], [ArchiveSource(str(path))], None)
@@ -36,4 +34,4 @@ def test_layers_are_left_out_only_of_archives_that_say_which_they_are(
         transport=ImportTransport(),
         memory=Memory(tmp_path / "m"),
     )
-    assert (sending.partly([node]) is None) == (form == "docker20")
+    assert (sending.delta_or_none([node]) is None) == (form == "docker20")

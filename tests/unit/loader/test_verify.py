@@ -67,15 +67,15 @@ def hints(images: list[str], **options: str) -> list[str]:
         ),
     ],
 )
-def test_the_hint_is_the_command_that_loads_just_that(
+def test_the_hint_is_the_command_that_loads_the_image(
     options: dict[str, str], command: str
 ) -> None:
-    """The image as it was written, from the same source, under the same name."""
+    """The requested name, source and platform are in it."""
     assert hints(["app:dev"], **options) == [f"{command} --node {NODE}"]
 
 
 def test_the_hint_names_an_image_of_an_archive(archive: str) -> None:
-    """Each one by itself, and the file as a shell needs it."""
+    """One image in each hint, and the file quoted for a shell."""
     quoted = shlex.quote(archive)
     assert hints([], source=archive) == [
         f"imgload load docker.io/library/app:dev --from {quoted} --node {NODE}",
@@ -86,8 +86,8 @@ def test_the_hint_names_an_image_of_an_archive(archive: str) -> None:
     ]
 
 
-def test_the_only_image_of_an_archive_needs_no_name(tmp_path: Path) -> None:
-    """Where it gets another, its own is not known any more."""
+def test_the_hint_omits_the_name_of_a_renamed_image(tmp_path: Path) -> None:
+    """With --as, the archive's own name is unknown."""
     path = tmp_path / "one.tar"
     path.write_bytes(pack(oci(Image())))
     assert hints([], source=str(path), name="x:y") == [

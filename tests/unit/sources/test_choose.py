@@ -20,7 +20,7 @@ FACTS = Facts(
     diff_ids=LAYERS,
     missing=[2],
     sizes=[100 * MIB, 50 * MIB, MIB],
-    learnt=(),
+    known_layers=(),
 )
 STYLES: tuple[PushStyle, ...] = get_args(PushStyle)
 OPTIONS: tuple[TransportOption, ...] = get_args(TransportOption)
@@ -132,12 +132,12 @@ def test_the_price_of_the_first_push_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("learnt", "told"),
+    ("known_layers", "told"),
     [(LAYERS[:1], "50 MiB"), (LAYERS[1:2], "100 MiB"), (LAYERS[:2], ""), (LAYERS, "")],
 )
-def test_what_was_pushed_before_costs_nothing(learnt: tuple[Digest, ...], told: str) -> None:
+def test_what_was_pushed_before_costs_nothing(known_layers: tuple[Digest, ...], told: str) -> None:
     """Its digest is remembered, by Docker and by us."""
-    note = choose("auto", attrs.evolve(FACTS, style="remembering", learnt=learnt)).note
+    note = choose("auto", attrs.evolve(FACTS, style="remembering", known_layers=known_layers)).note
     assert (told in note) if told else not note
 
 
@@ -171,9 +171,9 @@ def test_there_is_always_a_choice(
     """A delta needs an engine that reaches us, an image ID, and nobody who forbade it."""
     diff_ids = [Digest.of(str(i).encode()) for i in range(len(layers))]
     missing = [i for i, (_, lacks, _) in enumerate(layers) if lacks]
-    learnt = {d for d, (_, _, known) in zip(diff_ids, layers, strict=True) if known}
+    known_layers = {d for d, (_, _, known) in zip(diff_ids, layers, strict=True) if known}
     sizes = [size for size, _, _ in layers]
-    facts = Facts(style, cut_off, identified, diff_ids, missing, sizes, learnt)
+    facts = Facts(style, cut_off, identified, diff_ids, missing, sizes, known_layers)
     choice = choose(option, facts)
     if choice.push:
         assert style is not None

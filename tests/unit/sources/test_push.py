@@ -24,7 +24,7 @@ from imgload.oci.platform import Platform
 from imgload.registry.handler import receiving
 from imgload.registry.sink import Upload
 from imgload.sources import push as module
-from imgload.sources.push import ExpectedImage, PushIncomplete, PushSink
+from imgload.sources.push import ExpectedPush, PushIncomplete, PushSink
 from imgload.transports.fanout import Feed, StreamAborted
 from imgload.transports.layout import LayoutWriter
 from tests.unit.archives import NAME, Image, layer
@@ -54,11 +54,11 @@ NOTHING = Holding()
 BASE = Holding(frozenset(chain_ids(DIFF_IDS)[:2]))
 
 
-def pushed(image: Image = IMAGE, **changes: Any) -> ExpectedImage:
+def pushed(image: Image = IMAGE, **changes: Any) -> ExpectedPush:
     pairs = zip(image.blobs, image.layers, strict=True)
     known = {Digest.of(blob): (Digest.of(raw), len(blob)) for blob, raw in pairs}
     diff_ids = tuple(Digest.of(raw) for raw in image.layers)
-    return attrs.evolve(ExpectedImage(image.image_id, diff_ids, known, exact=True), **changes)
+    return attrs.evolve(ExpectedPush(image.image_id, diff_ids, known, exact=True), **changes)
 
 
 @attrs.define
@@ -86,7 +86,7 @@ class Nodes:
         stored = {name: held.blobs for name, held in holdings.items()}
         return cls(LayoutWriter(feeds, missing, stored), streams, readers)
 
-    def begin(self, image: ExpectedImage) -> None:
+    def begin(self, image: ExpectedPush) -> None:
         """Expect an image; it is what the registry takes from now on."""
         spools = self.sink.spools if self.sink else {}
         self.sink = PushSink(image, self.layout, spools)
@@ -177,15 +177,15 @@ class Engine:
 
 
 @contextmanager
-def pushing(nodes: Nodes, image: ExpectedImage, *, sized: bool = True) -> Iterator[Engine]:
+def pushing(nodes: Nodes, image: ExpectedPush, *, sized: bool = True) -> Iterator[Engine]:
     with receiving(nodes) as repository:
         nodes.begin(image)
         yield Engine(repository, sized=sized)
 
 
 @pytest.mark.parametrize("sized", [True, False])
-def test_only_what_is_missing_goes_into_the_node(*, sized: bool) -> None:
-    """One layer, the config and the manifest; the layers below are not even asked for."""
+def test_a_push_sends_only_missing_blobs(*, sized: bool) -> None:
+    """One layer, the config and the manifest; lower layers are not requested."""
     nodes = Nodes.holding(worker=BASE)
     with pushing(nodes, pushed(), sized=sized) as engine:
         engine.push(IMAGE)
@@ -210,8 +210,8 @@ def test_the_index_is_last_and_names_the_image() -> None:
 
 
 @pytest.mark.parametrize("sized", [True, False])
-def test_each_node_gets_what_it_lacks(*, sized: bool) -> None:
-    """One push, and for each node its own part of it."""
+def test_each_node_gets_only_its_missing_layers(*, sized: bool) -> None:
+    """One push serves all nodes."""
     nodes = Nodes.holding(old=BASE, new=NOTHING)
     with pushing(nodes, pushed(), sized=sized) as engine:
         engine.push(IMAGE)
@@ -231,8 +231,7 @@ def test_the_same_layer_on_another_parent_is_needed() -> None:
     assert set(engine.sent) == {BLOBS[0], BLOBS[1], moved.image_id}
 
 
-def test_two_images_share_what_they_have_in_common() -> None:
-    """A layer goes into a node once."""
+def test_a_shared_layer_is_sent_once() -> None:
     other = Image((*IMAGE.layers[:2], layer("other")), gzipped=True)
     nodes = Nodes.holding(IMAGE, other, worker=NOTHING)
     with receiving(nodes) as repository:
@@ -246,8 +245,8 @@ def test_two_images_share_what_they_have_in_common() -> None:
     assert {IMAGE.digest, other.digest} <= nodes.contents("worker")
 
 
-def test_the_manifest_names_what_the_node_has_stored() -> None:
-    """The base came by an archive, as plain tars: the image is complete with these."""
+def test_the_manifest_refers_to_stored_plain_layers() -> None:
+    """An archive load stored the base as plain tars: the image is complete with these."""
     stored = attrs.evolve(BASE, blobs=frozenset(DIFF_IDS[:2]))
     plain = {d: len(raw) for d, raw in zip(DIFF_IDS, IMAGE.layers, strict=True)}
     nodes = Nodes.holding(worker=stored, other=BASE)
@@ -265,7 +264,7 @@ def test_the_manifest_names_what_the_node_has_stored() -> None:
 
 
 def test_a_name_with_a_digest_keeps_its_manifest() -> None:
-    """It is the digest of just these bytes."""
+    """The digest is that of exactly these bytes."""
     stored = attrs.evolve(BASE, blobs=frozenset(DIFF_IDS[:2]))
     plain = {d: len(raw) for d, raw in zip(DIFF_IDS, IMAGE.layers, strict=True)}
     nodes = Nodes.holding(worker=stored)
@@ -278,8 +277,8 @@ def test_a_name_with_a_digest_keeps_its_manifest() -> None:
 
 
 @pytest.mark.parametrize("sized", [True, False])
-def test_a_blob_that_is_not_what_it_says_is_refused(*, sized: bool) -> None:
-    """And does not count as pushed."""
+def test_a_blob_with_another_digest_is_refused(*, sized: bool) -> None:
+    """It does not count as pushed."""
     nodes = Nodes.holding(worker=BASE)
     with pushing(nodes, pushed(), sized=sized) as engine:
         assert engine.blob(b"x" * len(IMAGE.blobs[2]), BLOBS[2]) == 400
@@ -288,8 +287,8 @@ def test_a_blob_that_is_not_what_it_says_is_refused(*, sized: bool) -> None:
             nodes.end()
 
 
-def test_another_image_than_the_one_meant_is_incomplete() -> None:
-    """It was built again while it was pushed."""
+def test_a_push_of_another_image_is_incomplete() -> None:
+    """The image was built again during the push."""
     other = Image((layer("another"),), gzipped=True)
     nodes = Nodes.holding(worker=NOTHING)
     with pushing(nodes, pushed()) as engine:
@@ -299,8 +298,7 @@ def test_another_image_than_the_one_meant_is_incomplete() -> None:
     assert b"index.json" not in nodes.streams["worker"]
 
 
-def test_a_layer_that_does_not_come_is_incomplete() -> None:
-    """An engine that believes the registry has it, though it was told otherwise."""
+def test_a_push_without_a_missing_layer_is_incomplete() -> None:
     nodes = Nodes.holding(worker=BASE)
     with pushing(nodes, pushed()) as engine:
         engine.blob(IMAGE.config)
@@ -309,7 +307,7 @@ def test_a_layer_that_does_not_come_is_incomplete() -> None:
             nodes.end()
 
 
-def test_manifests_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_manifests_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are kept in memory."""
     monkeypatch.setattr(module, "_MOST_MANIFESTS", 3)
     nodes = Nodes.holding(worker=NOTHING)
@@ -319,7 +317,7 @@ def test_manifests_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
     assert answers == [201, 201, 201, 400, 400]
 
 
-def test_a_blob_beyond_the_limit_is_not_kept() -> None:
+def test_a_blob_beyond_the_limit_is_not_spooled() -> None:
     """Docker's graphdriver pushes large layers that the nodes have: only their digest counts."""
     nodes = Nodes.holding(worker=BASE)
     with pushing(nodes, pushed(known={}, exact=False, limit=400), sized=False) as engine:
@@ -328,8 +326,8 @@ def test_a_blob_beyond_the_limit_is_not_kept() -> None:
     assert [spool.kept for spool in spools] == [False]
 
 
-def test_all_that_is_kept_is_bounded() -> None:
-    """Who knows the repository cannot fill the disk; the load goes another way then."""
+def test_the_bytes_of_all_spooled_blobs_are_bounded() -> None:
+    """A process that knows the repository cannot fill the disk; a full load follows."""
     nodes = Nodes.holding(worker=NOTHING)
     image = pushed(known={}, exact=False, quota=sum(map(len, IMAGE.blobs)) + 2000)
     with pushing(nodes, image, sized=False) as engine:
@@ -339,7 +337,7 @@ def test_all_that_is_kept_is_bounded() -> None:
             nodes.end()
 
 
-def test_many_layers_at_once_take_the_memory_of_one() -> None:
+def test_parallel_layers_take_the_memory_of_one() -> None:
     """Docker's containerd store opens a connection for each, and sends all of them."""
     blobs = [bytes([number]) * (1 << 20) for number in range(120)]
     digests = tuple(map(Digest.of, blobs))
@@ -359,8 +357,8 @@ def test_many_layers_at_once_take_the_memory_of_one() -> None:
     assert most[0] - before < 40 << 20
 
 
-def test_half_a_blob_on_its_way_is_no_image() -> None:
-    """Somebody else began it: what follows would be taken for the rest of it."""
+def test_an_incomplete_blob_of_another_process_ends_the_push() -> None:
+    """The next blob would be taken for its rest."""
     nodes = Nodes.holding(worker=NOTHING)
     with pushing(nodes, pushed()) as engine:
         engine.push(IMAGE)
@@ -370,8 +368,7 @@ def test_half_a_blob_on_its_way_is_no_image() -> None:
 
 
 @pytest.mark.parametrize("raw", [b'{"config"', b'{"config": 1}', b'{"config": {}, "layers": []}'])
-def test_a_manifest_of_nothing_is_passed_over(raw: bytes) -> None:
-    """Whoever pushed it: it says nothing against the image."""
+def test_an_empty_manifest_of_another_process_is_ignored(raw: bytes) -> None:
     nodes = Nodes.holding(worker=NOTHING)
     with pushing(nodes, pushed()) as engine:
         engine.ask("PUT", f"/v2/{engine._path}/manifests/x", raw)  # noqa: SLF001

@@ -31,7 +31,7 @@ def collect(feed: Feed) -> bytes:
 
 
 def test_every_reader_gets_the_whole_stream() -> None:
-    """In order, whatever the others' pace."""
+    """In order, at any pace of the others."""
     feeds = [Feed() for _ in range(4)]
     tasks = [Task(lambda f=f: collect(f)) for f in feeds]  # type: ignore[misc]
     send(PIECES, feeds)
@@ -39,14 +39,13 @@ def test_every_reader_gets_the_whole_stream() -> None:
 
 
 def test_an_empty_stream_ends() -> None:
-    """Complete, with nothing in it."""
     feed = Feed()
     send([], [feed])
     assert collect(feed) == b""
 
 
-def test_a_slow_reader_bounds_what_is_read_ahead() -> None:
-    """Memory holds a few chunks and never the image (minikube #17983)."""
+def test_a_slow_reader_bounds_the_chunks_in_memory() -> None:
+    """Memory never contains the whole image (minikube #17983)."""
     read = 0
     ahead = []
 
@@ -83,8 +82,7 @@ def test_a_reader_that_leaves_does_not_stop_the_others() -> None:
     assert rest.result() == b"".join(PIECES)
 
 
-def test_a_reader_that_never_reads_and_leaves_frees_the_sender() -> None:
-    """The sender waits for it only until then."""
+def test_leave_frees_a_waiting_sender() -> None:
     silent, stayer = Feed(), Feed()
     rest = Task(lambda: collect(stayer))
     sender = Task(lambda: send(PIECES, [silent, stayer]))
@@ -95,8 +93,8 @@ def test_a_reader_that_never_reads_and_leaves_frees_the_sender() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_source_that_breaks_fails_every_reader(error: type[BaseException]) -> None:
-    """What they have must not be taken for whole: also on Ctrl-C."""
+def test_a_failing_source_fails_every_reader(error: type[BaseException]) -> None:
+    """Also on Ctrl-C: the content is incomplete."""
 
     def broken() -> Iterator[bytes]:
         yield from PIECES[:10]
@@ -111,8 +109,7 @@ def test_a_source_that_breaks_fails_every_reader(error: type[BaseException]) -> 
             task.result()
 
 
-def test_an_aborted_stream_fails_at_once() -> None:
-    """Also where chunks still wait: the end must not look like an end."""
+def test_an_aborted_stream_fails_before_waiting_chunks_are_read() -> None:
     feed = Feed()
     feed.put(b"x")
     feed.abort()
@@ -120,8 +117,7 @@ def test_an_aborted_stream_fails_at_once() -> None:
         next(iter(feed))
 
 
-def test_what_waits_is_read_after_the_end() -> None:
-    """Complete does not mean taken."""
+def test_waiting_chunks_are_read_after_complete() -> None:
     feed = Feed()
     feed.put(b"x")
     feed.put(b"y")
@@ -129,8 +125,7 @@ def test_what_waits_is_read_after_the_end() -> None:
     assert collect(feed) == b"xy"
 
 
-def test_a_reader_that_waits_is_woken() -> None:
-    """By the end, and by an abort."""
+def test_complete_and_abort_wake_a_waiting_reader() -> None:
     for finish, expected in ((Feed.complete, None), (Feed.abort, StreamAborted)):
         feed = Feed()
         task = Task(lambda f=feed: collect(f))  # type: ignore[misc]

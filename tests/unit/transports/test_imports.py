@@ -53,7 +53,7 @@ def archive(data: bytes | None = None) -> Iterator[bytes]:
 
 
 def test_one_stream_feeds_all_nodes(tmp_path: Path) -> None:
-    """Each imports the same, and what it took is counted."""
+    """All import the same content, and the bytes are counted."""
     nodes = [node_on(tmp_path / name) for name in "abc"]
     counted: dict[str, int] = {}
 
@@ -80,7 +80,7 @@ def test_a_node_that_fails_does_not_stop_the_others(tmp_path: Path, importing: s
 
 
 def test_a_broken_source_leaves_no_index_on_any_node(tmp_path: Path) -> None:
-    """Without it there is no image, whatever else came (kind #2402)."""
+    """Without index.json there is no image (kind #2402)."""
     nodes = [node_on(tmp_path / name) for name in "ab"]
     damaged = pack(oci(IMAGE)).replace(b"app.txt", b"bad.txt")
     with pytest.raises(ArchiveInvalid):
@@ -90,7 +90,7 @@ def test_a_broken_source_leaves_no_index_on_any_node(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_every_import(tmp_path: Path) -> None:
-    """And is not swallowed."""
+    """The KeyboardInterrupt is raised."""
     nodes = [node_on(tmp_path / name) for name in "ab"]
 
     def interrupted() -> Iterator[bytes]:
@@ -111,10 +111,10 @@ def copying_node(tmp_path: Path, importing: str) -> Node:
 
 
 @pytest.mark.parametrize("importing", [KEEP, "cat >/dev/null; exit 5"])
-def test_where_exec_cannot_stream_a_folder_is_used_and_removed(
+def test_import_by_copy_removes_its_folder(
     tmp_path: Path, importing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when the import fails; minikube and k3d leave their tars."""
+    """Also if the import fails; minikube and k3d leave their tars."""
     monkeypatch.setattr("imgload.transports.imports._FOLDERS", str(tmp_path / "var"))
     node = copying_node(tmp_path, importing)
     if importing == KEEP:
@@ -127,8 +127,8 @@ def test_where_exec_cannot_stream_a_folder_is_used_and_removed(
     assert list((tmp_path / "var").iterdir()) == []
 
 
-def test_the_archive_is_not_read_further_once_no_node_reads(tmp_path: Path) -> None:
-    """An engine need not save the rest of the image."""
+def test_sending_stops_when_no_node_reads(tmp_path: Path) -> None:
+    """The engine need not save the rest of the image."""
     nodes = [node_on(tmp_path / name, "exit 5") for name in "ab"]
     large = Image((bytes(40 << 20),))
     pieces = split(pack(oci(large)), 1 << 16)
@@ -138,7 +138,7 @@ def test_the_archive_is_not_read_further_once_no_node_reads(tmp_path: Path) -> N
     assert all(isinstance(d.error, ImportFailed) for d in shipment.finish().values())
 
 
-def test_what_names_led_to_is_read_after_the_upload(
+def test_import_by_copy_reads_targets_of_names_after_the_upload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload takes minutes, in which another run may load under the same name."""
