@@ -62,7 +62,8 @@ def images() -> Iterator[Images]:
 
 @pytest.fixture(autouse=True)
 def environment(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The lab's engines are the only ones, and no kube context is set."""
+    """The lab's engines are the only ones, and no kube context is set; one cluster is there."""
+    lab.up("lab-d21")
     monkeypatch.setenv("DOCKER_HOST", lab.docker.url)
     monkeypatch.setenv("CONTAINER_HOST", lab.podman.url)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))

@@ -28,7 +28,11 @@ _VARIANTS = {
         "docker-lab-d16",
         "podman-lab-d21",
     ),
+    ("test_clusters.py", "test_clusters_labels_of_an_image_make_no_node"): ("lab-p21",),
     ("test_delta.py", "test_a_rebuild_moves_its_own_layer_only"): (
+        "docker-lab-d16",
+        "docker28-lab-p21",
+        "podman-lab-d17",
         "docker-lab-d17",
         "docker-lab-p21",
         "docker28-lab-d16",
@@ -41,6 +45,9 @@ _VARIANTS = {
         "100m-60-podman",
     ),
     ("test_load.py", "test_an_image_reaches_a_node_with_its_id"): (
+        "docker-lab-p21",
+        "podman-lab-d17",
+        "docker28-lab-p17",
         "docker-lab-d17",
         "docker-lab-p16",
         "docker28-lab-p16",
@@ -69,6 +76,10 @@ _VARIANTS = {
     ("test_remote.py", "test_an_engine_over_ssh_is_source_and_host_of_nodes"): ("lab-p21",),
     ("test_rounds.py", "test_skaffolds_artifacts"): ("docker]", "docker28-graphdriver", "podman"),
     ("test_skaffold.py", "test_the_example_is_complete"): ("podman",),
+    ("test_skaffold.py", "test_what_skaffold_deploys_is_on_the_nodes"): (
+        "docker]",
+        "docker28-graphdriver",
+    ),
     ("test_skaffold.py", "test_a_command_of_the_users_own_builds"): ("podman",),
     ("test_skaffold.py", "test_a_push_is_no_load"): ("podman",),
     ("test_skaffold.py", "test_cancelled_while_loading_it_leaves_nothing"): (

@@ -50,32 +50,32 @@ class Cost:
 COSTS = {
     ("docker", "lab-d21"): {
         "full": Cost(execs=2, asked=13, source=0, pushed=0, sent=BASE + 25_000),
-        "present": Cost(execs=1, asked=8, source=0, pushed=0, sent=3_500),
-        "delta": Cost(execs=2, asked=16, source=0, pushed=15, sent=16_500),
+        "present": Cost(execs=1, asked=8, source=0, pushed=0, sent=4_200),
+        "delta": Cost(execs=2, asked=16, source=0, pushed=15, sent=17_200),
         "tagged": Cost(execs=3, asked=14, source=0, pushed=0, sent=10_500),
     },
     ("docker", "lab-d3"): {
         "full": Cost(execs=6, asked=25, source=0, pushed=0, sent=3 * (BASE + 25_000)),
-        "present": Cost(execs=3, asked=14, source=0, pushed=0, sent=10_500),
-        "delta": Cost(execs=6, asked=28, source=0, pushed=15, sent=46_000),
+        "present": Cost(execs=3, asked=14, source=0, pushed=0, sent=12_500),
+        "delta": Cost(execs=6, asked=28, source=0, pushed=15, sent=48_000),
         "tagged": Cost(execs=9, asked=32, source=0, pushed=0, sent=29_000),
     },
     ("docker28", "lab-d21"): {
         "full": Cost(execs=2, asked=11, source=12, pushed=16, sent=BASE + 25_000),
-        "present": Cost(execs=1, asked=8, source=6, pushed=0, sent=3_500),
-        "delta": Cost(execs=2, asked=11, source=12, pushed=14, sent=14_500),
+        "present": Cost(execs=1, asked=8, source=6, pushed=0, sent=4_200),
+        "delta": Cost(execs=2, asked=11, source=12, pushed=14, sent=15_200),
         "tagged": Cost(execs=3, asked=14, source=6, pushed=0, sent=10_500),
     },
     ("podman", "lab-d21"): {
         "full": Cost(execs=2, asked=10, source=7, pushed=0, sent=BASE + 25_000),
-        "present": Cost(execs=1, asked=7, source=5, pushed=0, sent=3_500),
-        "delta": Cost(execs=2, asked=10, source=7, pushed=11, sent=14_500),
+        "present": Cost(execs=1, asked=7, source=5, pushed=0, sent=4_200),
+        "delta": Cost(execs=2, asked=10, source=7, pushed=11, sent=15_200),
         "tagged": Cost(execs=3, asked=13, source=5, pushed=0, sent=10_500),
     },
 }
 THREE_IMAGES = {
     "full": Cost(execs=2, asked=17, source=0, pushed=0, sent=36_500),
-    "present": Cost(execs=1, asked=10, source=0, pushed=0, sent=5_500),
+    "present": Cost(execs=1, asked=10, source=0, pushed=0, sent=6_200),
 }
 
 MEANWHILE = {

@@ -267,6 +267,7 @@ def test_a_build_while_the_connection_is_dead_is_loaded_once(
     """Nothing reports such a connection: only the silence on it ends it."""
     monkeypatch.setattr(rest, "_QUIET_SECONDS", 3.0)
     cluster = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}[source]
+    lab.up(cluster)
     engine, tag = lab.engine(source), unique()
     if source == "docker28":
         monkeypatch.setenv("DOCKER_HOST", engine.url)
@@ -297,6 +298,7 @@ def test_what_the_engine_no_longer_tells_is_seen_in_its_names(
     monkeypatch.setattr(rest, "_QUIET_SECONDS", 3.0)
     monkeypatch.setenv("DOCKER_HOST", lab.docker28.url)
     tag = unique()
+    lab.up("lab-e21")
     with (
         relay(lab.docker28, tmp_path) as between,
         watched_here(tag, "lab-e21", between.url) as events,
@@ -318,6 +320,7 @@ def test_a_lookup_that_fails_is_repeated(lab: Lab, images: Images, tmp_path: Pat
     saved = lab.docker.raw("save", tag)
     lab.docker.remove_image(tag)
     fault = Fault("GET .*/images/sha256:[0-9a-f]*/json", "cut")
+    lab.up("lab-d21")
     with (
         relay(lab.docker, tmp_path, fault) as between,
         watched_here(tag, "lab-d21", between.url) as events,
