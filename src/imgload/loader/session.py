@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -92,5 +93,5 @@ def _select_engines(
             raise attempt.error
     raise EngineUnreachable(
         f"no {source} engine answers",
-        hint=f"start it, or select it: --from unix:///path/to/{source}.sock",
+        hint=f"start it, or select it: --from unix:///path/to/{shlex.quote(source)}.sock",
     )

@@ -33,8 +33,8 @@ class Order:
     nodes: Sequence[Node]
     platform: Platform
     question: Question
-    missing: Mapping[str, frozenset[Digest]] | None = None
-    stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict)
+    missing: Mapping[str, frozenset[Digest]] | None = attrs.field(default=None, hash=False)
+    stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict, hash=False)
     on_bytes: Callable[[str, int], None] = lambda _node, _size: None
 
 

@@ -55,7 +55,7 @@ def test_a_hint_survives_the_naming(source: Open) -> None:
 @pytest.mark.parametrize("members", [[*oci()], [("manifest.json", b"[]")]])
 def test_an_archive_of_nothing_is_invalid(source: Open, members: list[Entry]) -> None:
     """It has nothing that could be loaded."""
-    with pytest.raises(ArchiveInvalid, match="no image"):
+    with pytest.raises(ArchiveInvalid, match="no usable image"):
         source(members).everything(None)
 
 

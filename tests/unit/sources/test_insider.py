@@ -70,7 +70,7 @@ def test_a_blob_ends_once() -> None:
     first.write(IMAGE.blobs[0])
     first.finish(BLOBS[0])
     second = nodes.upload(BLOBS[1], len(IMAGE.blobs[1]))
-    with pytest.raises(Exception, match="complete already"):
+    with pytest.raises(Exception, match="already complete"):
         first.finish(BLOBS[0])
     first.abandon()
     assert nodes.is_writing
