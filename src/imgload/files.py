@@ -27,7 +27,7 @@ def private_folder(path: Path) -> None:
 
 
 def _remove_parts(folder: Path, prefix: str) -> None:
-    """Remove what a killed run left of a file."""
+    """Remove the unfinished parts of a file that killed runs left."""
     for part in folder.iterdir():
         if part.name.startswith(prefix):
             with suppress(OSError):

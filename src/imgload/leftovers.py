@@ -142,7 +142,7 @@ def stale(
 ) -> Iterator[Leftover]:
     """Yield what dead runs may have left in some engines or containers.
 
-    The same engine may have another address: what was left elsewhere is yielded last.
+    The same engine may have another address: names noted for other addresses are yielded last.
 
     Args:
         engines: their addresses; or the containers' IDs.

@@ -32,10 +32,10 @@ OnEvent = Callable[[Event], None]
 
 
 def require_options(transport: object, verify: object, on_event: object) -> None:
-    """Refuse options of a load that are none.
+    """Refuse invalid options of a load.
 
     Raises:
-        UsageError: when one is not.
+        UsageError: when one is invalid.
 
     """
     require_choice(transport, ("auto", "archive", "delta"), "transport")

@@ -64,7 +64,7 @@ class Request:
     def of(
         cls, texts: Sequence[str], name: str | None, also: Sequence[str], platform: str | None
     ) -> Request:
-        """Check what a caller passes, and parse the platform."""
+        """Check the arguments, and parse the platform."""
         wanted = string_or_none(platform, "platform")
         return cls(
             strings(texts, "images"),

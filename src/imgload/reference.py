@@ -63,7 +63,7 @@ def strings(values: object, what: str) -> tuple[str, ...]:
 
 
 def require_choice(value: object, choices: Sequence[str], what: str) -> None:
-    """Refuse an argument that is none of its choices.
+    """Refuse an argument that is not one of its choices.
 
     Raises:
         UsageError: when it is not.

@@ -17,7 +17,7 @@ from imgload.nodes.room import require_room
 from imgload.nodes.survey import Question, Survey
 from imgload.nodes.undo import undo, undo_tag
 from imgload.oci.digest import Digest
-from imgload.parallel import in_parallel
+from imgload.parallel import in_parallel, outcome
 from imgload.plan import Action, Image, Plan, Proof, Step, missing_layers, prove
 from imgload.report import ImageResult, NodeResult, Report
 from imgload.sending import Sending, Sent, is_final
@@ -89,18 +89,13 @@ class Transfer:
         in_parallel([partial(self._confirm, self.nodes[n], images) for n, images in aged.items()])
 
     def _confirm(self, node: Node, images: Sequence[Image]) -> None:
-        proofs: Mapping[str, Proof] = {}
-        failure: ImgloadError | None = None
-        try:
-            survey = node.survey(Question.about(images))
-            proofs = {image.name: prove(image, survey) for image in images}
-        except ImgloadError as error:
-            failure = error
+        answer = outcome(partial(node.survey, Question.about(images)))
         for image in images:
-            proof = proofs.get(image.name)
-            if refusal := failure or _refusal(image, node, proof):
+            proof = prove(image, answer) if isinstance(answer, Survey) else None
+            error = answer if isinstance(answer, ImgloadError) else _refusal(image, node, proof)
+            if error:
                 result = self.results[image.name, node.name]
-                self._settle(image, attrs.evolve(result, proof=proof, error=refusal))
+                self._settle(image, attrs.evolve(result, proof=proof, error=error))
 
     def _failures(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
         """Send a group, image by image where its engine refuses to save or push them together.

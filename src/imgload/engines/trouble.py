@@ -28,14 +28,14 @@ WRONG_SHAPE = (
     *(LookupError, TypeError, AttributeError, ValueError, OverflowError),  # of a JSON document
     ArchiveInvalid,  # of a digest or a platform in it
 )
-"""What reading an answer raises when it is not what the engine's API specifies."""
+"""Errors of reading an answer that does not follow the engine's API."""
 _E = TypeVar("_E", bound=Engine)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 def understood(method: Callable[Concatenate[_E, _P], _T]) -> Callable[Concatenate[_E, _P], _T]:
-    """Make a method raise EngineFailed where an answer is not what the engine's API specifies.
+    """Make a method raise EngineFailed when an answer does not follow the engine's API.
 
     Only for methods that run no code of their caller's, whose errors are others.
     """

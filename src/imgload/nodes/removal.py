@@ -69,16 +69,10 @@ def remove_images(node: Node, images: Sequence[NodeImage], there: Inventory) -> 
     targets |= {alias: targets[record] for record, alias in aliases.items()}
     filters = [containerd.leads_to(name, *found) for name, found in targets.items()]
     slices = [filters[start : start + _AT_ONCE] for start in range(0, len(filters), _AT_ONCE)]
-    removals = [
-        ("sh", "-c", _REMOVE, "imgload", *_words(ctr, last=part is slices[-1]), *part)
-        for part in slices
-    ]
+    script, every = ("sh", "-c", _REMOVE, "imgload", ctr), f"{SAY_SECONDS:g}"
+    removals = [(*script, "--sync" if part is slices[-1] else "", every, *part) for part in slices]
     node.run_all([*tags, *([_HEAR] if tags else []), *removals])
     return take_inventory(node)
-
-
-def _words(ctr: str, *, last: bool) -> tuple[str, ...]:
-    return (ctr, "--sync" if last else "", f"{SAY_SECONDS:g}")
 
 
 def _alias_command(ctr: str, record: str, targets: Sequence[Digest], alias: str) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class Spool:
         self.close()
 
     def check(self, digest: Digest) -> None:
-        """Settle whether it is kept, and raise DigestMismatch when it is not what it should be."""
+        """Write the last bytes, and raise DigestMismatch when the content has another digest."""
         if self._file is not None:
             try:
                 self._file.flush()  # or the last bytes would be written, and fail, when it is read
