@@ -4,7 +4,9 @@ They are marked ``long``: ``pytest -m long tests/engine``.
 """
 
 _VARIANTS = {
+    ("test_watch.py", "test_what_is_built_or_tagged_is_on_the_nodes"): ("podman-lab-p3",),
     ("test_compatibility.py", "test_what_is_loaded_is_on_every_containerd"): (
+        "docker-archive]",
         "docker-archive, gzip",
         "docker-archive, zstd",
         "docker-archive of Docker 25+, gzip",
@@ -91,7 +93,7 @@ _VARIANTS = {
         "podman-lab-d21-300",
     ),
     ("test_streaming.py", "test_stopped_half_way_it_leaves_nothing"): ("",),
-    ("test_together.py", "test_ten_loads_of_different_images"): ("docker]", "podman"),
+    ("test_together.py", "test_ten_loads_of_different_images"): ("docker", "podman"),
     ("test_together.py", "test_two_loads_of_the_same_image"): ("podman",),
     ("test_watch.py", "test_what_is_loaded_into_an_engine_is_on_the_nodes"): ("podman",),
 }

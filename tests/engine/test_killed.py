@@ -47,7 +47,6 @@ CASES = {" ".join(case): case for case in EVERY}
 SHORT = (
     "docker survey SIGTERM",
     "docker import SIGKILL",
-    "docker28 push SIGTERM",
     "docker28 identification SIGKILL",
     "podman import SIGINT",
 )
