@@ -138,7 +138,8 @@ def _select_platform(
         error, problem = ImageIncomplete, f"lists {wanted} and does not hold it"
     raise error(
         f"{archive} {problem}; it has {', '.join(available)}",
-        hint=f"choose an available one: --platform {shlex.quote(available[0])}; or save it for that platform",
+        hint=f"choose an available one: --platform {shlex.quote(available[0])};"
+        " or save it for that platform",
     )
 
 
