@@ -40,7 +40,7 @@ class Shelf:
     blobs: dict[str, bytes] = attrs.field(factory=dict)
     manifests: dict[str, bytes] = attrs.field(factory=dict)
 
-    def size_of(self, digest: Digest) -> int | None:
+    def stat_blob(self, digest: Digest) -> int | None:
         """Return the size of what was given before."""
         return self.known.get(str(digest))
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.core.errors import NodeNotRunning as NodeNotRunning
     from imgload.core.errors import NodeStalled as NodeStalled
     from imgload.core.errors import NodeUnusable as NodeUnusable
-    from imgload.core.errors import NotProven as NotProven
     from imgload.core.errors import NotRemoved as NotRemoved
+    from imgload.core.errors import NotVerified as NotVerified
     from imgload.core.errors import PlatformMissing as PlatformMissing
     from imgload.core.errors import ReferenceInvalid as ReferenceInvalid
     from imgload.core.errors import RegistryError as RegistryError
@@ -73,7 +73,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.sources.choose import TransportOption as TransportOption
     from imgload.tools.doctor.finding import Diagnosis as Diagnosis
     from imgload.tools.doctor.finding import Finding as Finding
-    from imgload.tools.doctor.run import examine as examine
+    from imgload.tools.doctor.run import diagnose as diagnose
     from imgload.tools.inventory.api import images as images
     from imgload.tools.inventory.api import prune as prune
     from imgload.tools.inventory.list import ListedImage as ListedImage

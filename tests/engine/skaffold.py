@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from imgload.oci.digest import Digest
-from imgload.registry.sink import Manifests, Upload
+from imgload.registry.sink import ManifestSink, UploadWriter
 from tests.lab import Lab
 from tests.lab.engine import Engine
 
@@ -28,15 +28,15 @@ CLUSTERS = {
 
 
 @attrs.define
-class Shelf(Manifests):
+class Shelf(ManifestSink):
     """What a registry has taken: each blob's size, and the manifests."""
 
     sizes: dict[Digest, int] = attrs.field(factory=dict)
 
-    def size_of(self, digest: Digest) -> int | None:
+    def stat_blob(self, digest: Digest) -> int | None:
         return self.sizes.get(digest)
 
-    def upload(self, _digest: Digest | None, _size: int | None) -> Upload:
+    def upload(self, _digest: Digest | None, _size: int | None) -> UploadWriter:
         return _Counted(self)
 
 

@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 import imgload
-from imgload.engines.cache import Memory
+from imgload.engines.cache import EngineCache
 from imgload.sources.engine import whereabouts
 from tests.engine.conftest import Images, forget, unique
 from tests.engine.relay import Relay, relay
@@ -188,7 +188,7 @@ def _measured(
     images.build(engine, base, os.urandom(BASE))
     measured: list[tuple[str, Cost]] = []
     with metering(engine, lab, folder) as meters:
-        Memory.load().reach(meters.source.url, whereabouts(meters.source.url))
+        EngineCache.load().record_reached(meters.source.url, whereabouts(meters.source.url))
         for case in ("full", "present", "delta", "delta", "tagged"):
             if case in {"full", "delta"}:
                 images.build(engine, tag, base=base)

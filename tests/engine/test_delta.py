@@ -46,7 +46,7 @@ def blobs(node: Node) -> set[str]:
     return set(node.ctr("content", "ls", "-q").split())
 
 
-def size_of(node: Node, digest: str) -> int:
+def stat_blob(node: Node, digest: str) -> int:
     """Return the bytes of a blob in a node, counted there; 0 once it was collected."""
     path = f"{STORE}/{digest.replace(':', '/')}"
     return int(node.exec("sh", "-c", 'stat -c %s "$1" 2>/dev/null || echo 0', "sh", path))
@@ -77,7 +77,7 @@ def test_a_rebuild_moves_its_own_layer_only(
     with relay(host, tmp_path) as between, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST" if host is lab.docker else "CONTAINER_HOST", between.url)
         report = imgload.load(tag, cluster=cluster, source=engine.url)
-    missing = sum(size_of(node, digest) for digest in blobs(node) - before)
+    missing = sum(stat_blob(node, digest) for digest in blobs(node) - before)
     assert missing > 2 * MIB
     assert actions(report) == ["delta"]
     assert sent(report)[0] <= 1.02 * missing

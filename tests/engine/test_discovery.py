@@ -126,7 +126,7 @@ def test_podmans_connections_are_followed(lab: Lab, home: dict[str, str], tmp_pa
     named = [e for e in quickly(home).endpoints if e.kind == "podman"]
     assert [e.url for e in named] == [lab.engine("podman-rootless").url]
     home["CONTAINER_CONNECTION"] = "three"
-    [error] = [a.error for a in quickly(home).silent]
+    [error] = [a.error for a in quickly(home).unreachable]
     assert error
     assert "available: one, two" in error.message
 

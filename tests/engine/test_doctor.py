@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import imgload
-from imgload.engines.cache import Memory
+from imgload.engines.cache import EngineCache
 from imgload.tools.doctor.finding import Check, Status
 from tests.engine.conftest import Images, cases, forget, unique
 from tests.engine.findings import kubeconfig, problems, program, said
@@ -134,7 +134,7 @@ def test_what_is_wrong_before_the_nodes_is_found(
     """What, and the command that changes it; the rest is looked at all the same."""
     plant, expected = fault
     plant(monkeypatch, tmp_path)
-    found = imgload.examine(cluster="lab-d21" if expected.check == "engines" else None)
+    found = imgload.diagnose(cluster="lab-d21" if expected.check == "engines" else None)
     assert expected.is_in(found), found
     assert "podman" in said(found, "engines", "ok")
 
@@ -144,7 +144,7 @@ def test_each_engine_in_the_others_place(lab: Lab, monkeypatch: pytest.MonkeyPat
     """Podman under DOCKER_HOST is fine; Docker under CONTAINER_HOST is not for podman."""
     monkeypatch.setenv("DOCKER_HOST", lab.podman.url)
     monkeypatch.setenv("CONTAINER_HOST", lab.docker.url)
-    found = imgload.examine()
+    found = imgload.diagnose()
     assert found.ok
     assert "DOCKER_HOST leads to Podman" in said(found, "engines", "info")
     assert "CONTAINER_HOST leads to Docker" in said(found, "engines", "warning")
@@ -162,8 +162,8 @@ def test_a_socket_that_may_not_be_opened(lab: Lab) -> None:
 def test_an_engine_that_cannot_reach_us_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one in a VM; and one that was remembered as such, and does now."""
     monkeypatch.setenv("DOCKER_HOST", lab.engine("docker-cut-off").url)
-    Memory.load().cut_off(lab.podman.url)
-    found = imgload.examine()
+    EngineCache.load().mark_unreachable(lab.podman.url)
+    found = imgload.diagnose()
     assert "docker-cut-off.sock cannot reach this process" in said(found, "receiver", "info")
     assert "could not push here within the last day" in said(found, "receiver", "info")
     assert f"podman at {lab.podman.url} can push" in said(found, "receiver", "ok")
@@ -174,16 +174,16 @@ def test_skaffolds_view(
 ) -> None:
     """Which engine it builds with; its loader is absent, or ours comes after another."""
     program(monkeypatch, tmp_path / "bin", "skaffold")
-    found = imgload.examine(cluster=healthy.name.removesuffix("-control-plane"))
+    found = imgload.diagnose(cluster=healthy.name.removesuffix("-control-plane"))
     assert f"builds with docker at {lab.docker.url}" in said(found, "skaffold", "ok")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin")
     monkeypatch.delenv("DOCKER_HOST")
-    found = imgload.examine(cluster="lab-d21")
+    found = imgload.diagnose(cluster="lab-d21")
     assert "imgload kind --install" in said(found, "skaffold", "warning")
     assert "imgload is not on PATH" in said(found, "skaffold", "warning")
     program(monkeypatch, tmp_path / "ours", "kind", "# imgload in the place of kind")
     program(monkeypatch, tmp_path / "bin", "kind")
-    found = imgload.examine(cluster="lab-d21")
+    found = imgload.diagnose(cluster="lab-d21")
     assert "comes after it on PATH" in said(found, "skaffold", "warning")
 
 
@@ -204,20 +204,20 @@ def test_the_first_broken_link_on_a_node(
     tag, image_id = loaded
     name = f"docker.io/library/{tag}"
     healthy.ctr("content", "rm", image_id)
-    assert "cannot read its config" in problems(imgload.examine(tag), "image")
+    assert "cannot read its config" in problems(imgload.diagnose(tag), "image")
     imgload.load(tag)
-    assert imgload.examine(image_id[7:19]).ok
+    assert imgload.diagnose(image_id[7:19]).ok
     images.build(lab.docker, tag, b"newer")
-    found = problems(imgload.examine(tag), "image")
+    found = problems(imgload.diagnose(tag), "image")
     assert f"has another image under {name}" in found
     assert f"imgload load {tag} --node {healthy.name}" in found
     lab.docker.cli("tag", image_id, tag)
     healthy.ctr("images", "tag", name, f"localhost/{tag}")
     healthy.ctr("images", "rm", name)
-    found = problems(imgload.examine(tag), "image")
+    found = problems(imgload.diagnose(tag), "image")
     assert f"does not have {name}; it has localhost/{tag}" in found
     forget(healthy, f"localhost/{tag}")
-    assert f"does not have {name}: imgload load" in problems(imgload.examine(tag), "image")
+    assert f"does not have {name}: imgload load" in problems(imgload.diagnose(tag), "image")
 
 
 def test_a_manifest_that_is_gone(healthy: Node, loaded: tuple[str, str]) -> None:
@@ -225,7 +225,7 @@ def test_a_manifest_that_is_gone(healthy: Node, loaded: tuple[str, str]) -> None
     tag, _ = loaded
     [line] = healthy.ctr("images", "ls", f"name==docker.io/library/{tag}").splitlines()[1:]
     healthy.ctr("content", "rm", line.split()[2])
-    assert "lacks its manifest" in problems(imgload.examine(tag), "image")
+    assert "lacks its manifest" in problems(imgload.diagnose(tag), "image")
 
 
 def test_an_image_that_no_engine_has(
@@ -234,11 +234,11 @@ def test_an_image_that_no_engine_has(
     """The nodes are looked at all the same: theirs may be whole."""
     tag, image_id = loaded
     monkeypatch.setenv("DOCKER_HOST", lab.docker28.url)
-    found = imgload.examine(tag, nodes=[healthy.name])
+    found = imgload.diagnose(tag, nodes=[healthy.name])
     assert f"no image '{tag}' in docker at {lab.docker28.url}" in problems(found, "image")
     monkeypatch.setenv("DOCKER_HOST", lab.docker.url)
     lab.docker.cli("rmi", "--force", tag)
-    found = imgload.examine(tag)
+    found = imgload.diagnose(tag)
     assert f"no image '{tag}' in docker" in problems(found, "image")
     assert f"image {image_id[7:19]}, unpacked, known to CRI" in said(found, "image", "ok")
 
@@ -248,7 +248,7 @@ def test_two_engines_with_different_images(lab: Lab, images: Images, healthy: No
     tag = unique()
     images.build(lab.docker, tag, b"docker's")
     images.build(lab.podman, tag, b"podman's")
-    found = problems(imgload.examine(tag), "image")
+    found = problems(imgload.diagnose(tag), "image")
     assert f"'{tag}' is not one image" in found
     assert "--from docker or --from podman" in found
     assert healthy.name in found
@@ -265,8 +265,8 @@ def test_what_a_pod_would_make_of_it(
     lab.docker.cli("build", "-q", "-t", other, "--platform=linux/s390x", tmp_path)
     imgload.load([name, other])
     try:
-        assert "imagePullPolicy: IfNotPresent" in said(imgload.examine(name), "image", "warning")
-        assert "exec format error" in said(imgload.examine(other), "image", "warning")
+        assert "imagePullPolicy: IfNotPresent" in said(imgload.diagnose(name), "image", "warning")
+        assert "exec format error" in said(imgload.diagnose(other), "image", "warning")
     finally:
         forget(healthy, f"docker.io/library/{name}:latest", f"docker.io/library/{other}")
         lab.docker.cli("rmi", "--force", other)
@@ -285,9 +285,9 @@ def test_pods_that_wait_are_told_with_their_policy(
     }
     (tmp_path / "pods.json").write_text(json.dumps({"items": [pod, {}, "x"]}))
     program(monkeypatch, tmp_path / "bin", "kubectl", f"cat {tmp_path}/pods.json")
-    found = problems(imgload.examine(tag), "pods")
+    found = problems(imgload.diagnose(tag), "pods")
     assert "pod dev/app-1" in found
     assert "ImagePullBackOff, with imagePullPolicy Always" in found
     assert "kubectl -n dev delete pod app-1" in found
     program(monkeypatch, tmp_path / "bin", "kubectl", "exit 1")
-    assert not problems(imgload.examine(tag), "pods")
+    assert not problems(imgload.diagnose(tag), "pods")

@@ -38,7 +38,7 @@ def sick(lab: Lab) -> Iterator[Cluster]:
 
 def test_what_is_wrong_with_a_node(sick: Cluster) -> None:
     """Its disk, its proxy (without the password) and its snapshotter."""
-    found = imgload.examine(cluster="lab-sick")
+    found = imgload.diagnose(cluster="lab-sick")
     name = sick.nodes[0].name
     assert f"{name} has " in problems(found, "nodes")
     assert "of 90 MiB left for images" in problems(found, "nodes")
@@ -55,16 +55,16 @@ def test_layers_where_cri_does_not_look(lab: Lab, images: Images, sick: Cluster)
     images.build(lab.docker, tag)
     [node], archive = sick.nodes, lab.docker.raw("save", tag)
     node.ctr("images", "import", "-", stdin=archive)
-    found = problems(imgload.examine(tag, cluster="lab-sick"), "image")
+    found = problems(imgload.diagnose(tag, cluster="lab-sick"), "image")
     assert "not unpacked in CRI's snapshotter, native; they are in overlayfs" in found
     imgload.load(tag, cluster="lab-sick")
     node.ctr("images", "tag", f"docker.io/library/{tag}", f"localhost/{tag}")
     node.ctr("images", "rm", f"docker.io/library/{tag}")
     node.ctr("images", "import", "--local=false", "--no-unpack", "-", stdin=archive)
-    found = problems(imgload.examine(tag, cluster="lab-sick"), "image")
+    found = problems(imgload.diagnose(tag, cluster="lab-sick"), "image")
     assert "its CRI does not know of it" in found
     node.exec("rm", "/usr/local/bin/crictl")
-    found = problems(imgload.examine(tag, cluster="lab-sick"), "image")
+    found = problems(imgload.diagnose(tag, cluster="lab-sick"), "image")
     assert "its CRI does not know of it" in found
 
 
@@ -98,16 +98,16 @@ def test_a_node_that_does_not_answer(lab: Lab, sick: Cluster) -> None:
     """Its crictl gone; CRI off; containerd silent; paused; stopped: each with a way back."""
     [node] = sick.nodes
     node.exec("rm", "-f", "/usr/local/bin/crictl")
-    assert "has no crictl" in said(imgload.examine(cluster="lab-sick"), "nodes", "info")
+    assert "has no crictl" in said(imgload.diagnose(cluster="lab-sick"), "nodes", "info")
     with without_cri(node):
-        found = problems(imgload.examine(cluster="lab-sick"), "nodes")
+        found = problems(imgload.diagnose(cluster="lab-sick"), "nodes")
     assert f"{node.name}: CRI is missing in containerd" in found
     with signalled(node, "STOP"):
-        found = problems(imgload.examine(cluster="lab-sick"), "nodes")
+        found = problems(imgload.diagnose(cluster="lab-sick"), "nodes")
     assert f"{node.name}: containerd does not answer: docker exec" in found
     with done_to(lab, node, "pause", "unpause"):
-        found = problems(imgload.examine(nodes=[node.name]), "nodes")
+        found = problems(imgload.diagnose(nodes=[node.name]), "nodes")
     assert f"{node.name} is paused: docker unpause {node.name}" in found
     lab.docker.cli("stop", "--time=0", node.name)
-    found = problems(imgload.examine(cluster="lab-sick"), "nodes")
+    found = problems(imgload.diagnose(cluster="lab-sick"), "nodes")
     assert f"{node.name} is exited: docker start {node.name}" in found

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 import imgload
-from imgload.engines.temporary_tags import note, stale
+from imgload.engines.temporary_tags import note_temporary_name, stale_names
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.test_watch import watching
 from tests.lab import Lab, Node
@@ -147,11 +147,11 @@ def test_a_list_that_is_built_is_loaded_by_a_watch(listed: Listed, node: Node) -
 def test_a_list_that_a_killed_run_left_is_removed_by_the_next(lab: Lab) -> None:
     """Skaffold's images for several platforms are pushed as one."""
     listed = f"localhost/imgload-{secrets.token_hex(8)}"
-    noted = note(lab.podman.url, listed)
+    noted = note_temporary_name(lab.podman.url, listed)
     assert noted
-    noted.leave()
+    noted.release()
     lab.podman.cli("manifest", "create", listed)
     assert listed in lab.podman.cli("images")
     imgload.find_clusters()
     assert listed not in lab.podman.cli("images")
-    assert list(stale([lab.podman.url])) == []
+    assert list(stale_names([lab.podman.url])) == []

@@ -79,7 +79,7 @@ def test_a_load_that_another_overtakes_fails(lab: Lab, images: Images) -> None:
         node.exec("rm", "/run/hold-import")
         with pytest.raises(imgload.LoadFailed) as caught:
             first.result()
-    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotProven)
+    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotVerified)
     assert cri_id(node, name) == image_id
     forget(node, name)
 
@@ -104,7 +104,7 @@ def test_a_load_fails_whose_name_another_takes_while_it_waits_for_a_node(
             first.result()
     [(_, failure)] = caught.value.report.failures()
     assert failure.node == nodes[0].name
-    assert isinstance(failure.error, imgload.NotProven)
+    assert isinstance(failure.error, imgload.NotVerified)
     assert cri_id(nodes[0], name) == image_id
     for node in nodes:
         forget(node, name)
@@ -264,7 +264,7 @@ def test_a_name_that_waits_for_cri_stays(
     assert imgload.load(tag, cluster="lab-d21", name=other).ok
     monkeypatch.setattr(transfer, "PROOF_SECONDS", 0.3)
     with program(node, "crictl", "echo no such image >&2; exit 1"):
-        assert isinstance(_refused(tag), imgload.NotProven)
+        assert isinstance(_refused(tag), imgload.NotVerified)
     assert cri_id(node, name) == image_id
     assert imgload.verify(tag, cluster="lab-d21", source="docker").ok
     forget(node, name, f"docker.io/library/{other}")
@@ -437,7 +437,7 @@ def test_a_crictl_that_fails_says_nothing_about_the_image(
         loaded = _refused(tag)
         with pytest.raises(imgload.LoadFailed) as verified:
             imgload.verify(tag, cluster="lab-d21", source="docker")
-        diagnosis = imgload.examine(tag, cluster="lab-d21")
+        diagnosis = imgload.diagnose(tag, cluster="lab-d21")
     assert isinstance(loaded, imgload.NodeUnusable)
     assert isinstance(verified.value.report.images[0].nodes[0].error, imgload.NodeUnusable)
     [problem] = [f for f in diagnosis.findings if (f.check, f.status) == ("image", "problem")]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import Question
+from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.engines.discovery.attempt import Candidate
 from imgload.engines.discovery.discover import connect
 from imgload.engines.discovery.probe import probe
@@ -103,7 +103,7 @@ def test_a_copy_under_var_does_where_exec_cannot_stream(
     container = opened.container(there.name)
     assert container is not None
     node = Node(there.name, opened, container)
-    node.survey(Question((), ()))
+    node.survey(SurveyQuery((), ()))
     with opened.save([tag], None) as archive:
         layout = Repack(archive, [Wanted(Digest.parse(image_id), (name,))])
         import_by_copy(node, layout, Platform("linux", "amd64"))

@@ -120,7 +120,7 @@ def test_a_blob_that_takes_long_to_read_again_is_waited_for(
       head -c 4000000 /dev/zero; sleep 0.5; done; exit; fi; exec /usr/bin/ctr "$@" """
     with program(node, "ctr", slow), pytest.raises(imgload.LoadFailed) as caught:
         imgload.verify(tag, cluster="lab-d21", source="docker", deep=True)
-    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotProven)
+    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotVerified)
     forget(node, f"docker.io/library/{tag}")
 
 

@@ -92,9 +92,9 @@ class Fuzzer:
         self._learn(data, outcomes)
 
     def _learn(self, data: bytes, outcomes: frozenset[str]) -> None:
-        unseen = outcomes - self.outcomes.keys()
+        not_in_cri = outcomes - self.outcomes.keys()
         self.outcomes.update(outcomes)
-        if unseen and len(self.corpus) < _KEPT and len(plain(data)) < _SMALL:
+        if not_in_cri and len(self.corpus) < _KEPT and len(plain(data)) < _SMALL:
             self.corpus.append(data)
             self.new.append(data)
 

@@ -15,7 +15,7 @@ from imgload.core.parallel import Task
 from imgload.oci.content import Chunk, ImageContent
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, IMAGE_NAME, INDEX, LAYER, MANIFEST
-from imgload.oci.saved import SavedImages, Wanted
+from imgload.oci.saved import ArchiveSender, Wanted
 from imgload.transports.fanout import Feed, StreamAborted
 from imgload.transports.layout import LayoutWriter
 
@@ -234,7 +234,7 @@ class Repack:
     def __init__(
         self, archive: Iterable[bytes], wanted: Sequence[Wanted], unneeded: Collection[Digest] = ()
     ) -> None:
-        self._saved = SavedImages(archive, wanted, unneeded)
+        self._saved = ArchiveSender(archive, wanted, unneeded)
         self.images: dict[Digest, ImageContent] = {}
         self.sizes: dict[Digest, int] = {}
 

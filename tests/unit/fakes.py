@@ -107,7 +107,7 @@ class LocalEngine(Engine):
 
         yield push
 
-    def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
+    def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         self.exec(container, ["tar", "-C", folder, "-xf", "-"], archive)
 
     def close(self) -> None:

@@ -5,17 +5,17 @@ from contextlib import AbstractContextManager, nullcontext
 
 import attrs
 
-from imgload.clusters.nodes.containerd import Content
+from imgload.clusters.nodes.containerd import ContentStore
 from imgload.clusters.nodes.cri import CriAnswer
-from imgload.clusters.nodes.survey import Survey, Traits
+from imgload.clusters.nodes.survey import NodeTraits, Survey
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
 from imgload.sources.base import Image, Source
 from tests.unit import archives
 
-TRAITS = Traits((2, 1), "overlayfs", Platform("linux", "amd64"), 1 << 40)
-NOTHING = Survey(TRAITS, {}, Content(), frozenset(), {}, {})
+TRAITS = NodeTraits((2, 1), "overlayfs", Platform("linux", "amd64"), 1 << 40)
+NOTHING = Survey(TRAITS, {}, ContentStore(), frozenset(), {}, {})
 
 
 class Shelf(Source):
@@ -84,7 +84,7 @@ def holding(content: str = "app", *names: str, cri: Mapping[str, str] | None = N
     return Survey(
         traits=TRAITS,
         records=dict.fromkeys(names or (archives.NAME,), manifest),
-        content=Content(frozenset([manifest, config.digest]), {manifest: config.digest}),
+        content=ContentStore(frozenset([manifest, config.digest]), {manifest: config.digest}),
         snapshots=frozenset([config.chain_id]),
         configs={config.digest: config},
         cri={n: CriAnswer(config_of(c).digest if c else None) for n, c in (cri or {}).items()},
@@ -95,11 +95,11 @@ def lacking(survey: Survey, what: str) -> Survey:
     """Return the survey of a node that lacks one thing of its image."""
     wrong: dict[str, Survey] = {
         "name": attrs.evolve(survey, records={}),
-        "image_id": attrs.evolve(survey, content=Content()),
+        "image_id": attrs.evolve(survey, content=ContentStore()),
         "config": attrs.evolve(survey, configs={}),
         "snapshot": attrs.evolve(survey, snapshots=frozenset()),
         "cri": attrs.evolve(survey, cri={archives.NAME: CriAnswer(None)}),
-        "cri's label": attrs.evolve(survey, unseen=frozenset([archives.NAME])),
+        "cri's label": attrs.evolve(survey, not_in_cri=frozenset([archives.NAME])),
         "cri's agreement": attrs.evolve(
             survey, cri={archives.NAME: CriAnswer(Digest.of(b"another"))}
         ),

@@ -9,10 +9,10 @@ from pathlib import Path
 import attrs
 
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.containerd import Content
+from imgload.clusters.nodes.containerd import ContentStore
 from imgload.clusters.nodes.cri import CriAnswer
 from imgload.clusters.nodes.node import Commands, Node
-from imgload.clusters.nodes.survey import Question, Survey, Traits
+from imgload.clusters.nodes.survey import NodeTraits, Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, NodeUnusable
 from imgload.engines.base import Chunk, EngineImage
 from imgload.oci.digest import Digest
@@ -22,7 +22,9 @@ from tests.unit.archives import NAME, Image
 from tests.unit.fakes import RUNNING, LocalEngine
 
 AMD = Platform("linux", "amd64")
-EMPTY = Survey(Traits((2, 1), "overlayfs", AMD, 1 << 40), {}, Content(), frozenset(), {}, {})
+EMPTY = Survey(
+    NodeTraits((2, 1), "overlayfs", AMD, 1 << 40), {}, ContentStore(), frozenset(), {}, {}
+)
 
 
 def loaded(image: Image, manifest: Digest) -> Survey:
@@ -31,7 +33,7 @@ def loaded(image: Image, manifest: Digest) -> Survey:
     return attrs.evolve(
         EMPTY,
         records={NAME: manifest},
-        content=Content(frozenset({manifest, config.digest}), {manifest: config.digest}),
+        content=ContentStore(frozenset({manifest, config.digest}), {manifest: config.digest}),
         snapshots=frozenset({config.chain_id} if config.chain_id else ()),
         configs={config.digest: config},
         cri={NAME: CriAnswer(config.digest)},
@@ -94,22 +96,22 @@ class StoredNode(Node):
         self.now, self.asked = now, 0
         self.after = loaded(engine.image, engine.held.target)
 
-    def survey(self, question: Question) -> Survey:
+    def survey(self, question: SurveyQuery) -> Survey:
         """Return what it is told to."""
         del question
         self.asked += 1
         return self.now
 
-    def ask(self, commands: Commands) -> tuple[Traits, list[Output]]:
+    def run_for_snapshotter(self, commands: Commands) -> tuple[NodeTraits, list[Output]]:
         """Run nothing: this machine may have a ctr, and it waits long for its containerd."""
         del commands
         raise NodeUnusable("this node runs no commands")
 
-    def mark(self, loaded: Sequence[tuple[str, Digest]]) -> None:
+    def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         """Mark nothing; as for `ask`."""
 
     def import_layout(
-        self, layout: Iterable[Chunk], platform: Platform, question: Question
+        self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
     ) -> Survey:
         """Take all of it."""
         del platform

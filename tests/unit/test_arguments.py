@@ -15,7 +15,7 @@ from imgload.clusters.select import select_nodes
 from imgload.core.errors import ImgloadError, NodeNotFound, UsageError
 from imgload.loader.loader import Loader
 from imgload.loader.prepare import Request
-from imgload.loader.session import Connections
+from imgload.loader.session import Session
 from imgload.sources.archive import ArchiveSource
 from imgload.tools.inventory.prune import Policy
 from tests.unit.archives import Image, layer, oci, pack
@@ -43,7 +43,7 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
     imgload.connect_registry: {"url": URL},
     imgload.disconnect_registry: {"url": URL},
     imgload.push_to_registry: {"images": "app", "url": URL},
-    imgload.examine: {},
+    imgload.diagnose: {},
     imgload.clear_cache: {"dry_run": True},
     watch: {},
     connect: {},
@@ -65,7 +65,7 @@ PARAMETERS = {
     imgload.connect_registry: ("url", "mirrors", "cluster", "nodes"),
     imgload.disconnect_registry: ("url", "cluster", "nodes"),
     imgload.push_to_registry: ("images", "url", "source", "name"),
-    imgload.examine: ("image", "cluster", "nodes"),
+    imgload.diagnose: ("image", "cluster", "nodes"),
     imgload.clear_cache: ("dry_run",),
     watch: ("patterns", "cluster", "nodes", "source", "on_event"),
     connect: ("cluster", "nodes", "source"),
@@ -143,5 +143,5 @@ def test_one_string_is_one_element() -> None:
 def test_a_path_is_a_source(tmp_path: Path) -> None:
     """As `str` of it is; `open` takes both."""
     (tmp_path / "app.tar").write_bytes(pack(oci(IMAGE)))
-    with suppress(ImgloadError), Connections.open(tmp_path / "app.tar") as connections:
+    with suppress(ImgloadError), Session.open(tmp_path / "app.tar") as connections:
         assert connections.sources[0].describe.endswith("app.tar")

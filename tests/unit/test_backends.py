@@ -162,4 +162,4 @@ def test_a_transport_that_delivers_nothing_is_no_success(tmp_path: Path) -> None
     loader = imgload.Loader(Folder(image), [node], transport=Post())
     with pytest.raises(imgload.LoadFailed) as caught:
         loader.load(image.name)
-    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotProven)
+    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotVerified)

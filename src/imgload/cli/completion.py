@@ -22,7 +22,7 @@ from click.shell_completion import (
 
 from imgload.cli.process import say
 from imgload.core.errors import ImgloadError
-from imgload.core.parallel import Task, in_parallel, outcome
+from imgload.core.parallel import Task, in_parallel, result_or_error
 
 if TYPE_CHECKING:
     from imgload.clusters.select import Cluster
@@ -107,8 +107,8 @@ def _is_break(word: str) -> bool:
 def candidates(kind: str, context: click.Context, incomplete: str) -> list[CompletionItem]:
     """Return candidates of a kind: a key of `_QUERIES`, or ``sources`` (an engine or a path)."""
     query = _QUERIES["engines" if kind == "sources" else kind]
-    task = Task(partial(outcome, partial(query, context.params, incomplete)))
-    task.settle(_SECONDS)
+    task = Task(partial(result_or_error, partial(query, context.params, incomplete)))
+    task.wait_at_most(_SECONDS)
     names = task.result() if task.done else ()
     names = () if isinstance(names, ImgloadError) else names
     matching = {n for n in names if n.startswith(incomplete) and _SAFE.fullmatch(n)}
@@ -118,22 +118,22 @@ def candidates(kind: str, context: click.Context, incomplete: str) -> list[Compl
 
 
 def _images(params: _Params, incomplete: str) -> Sequence[str]:
-    from imgload.loader.session import Connections  # noqa: PLC0415 - start-up
+    from imgload.loader.session import Session  # noqa: PLC0415 - start-up
     from imgload.sources.engine import EngineSource  # noqa: PLC0415
 
-    with Connections.open(params.get("source")) as connections:
+    with Session.open(params.get("source")) as connections:
         engines = [s.engine for s in connections.sources if isinstance(s, EngineSource)]
         names = in_parallel([partial(_image_names, engine, incomplete) for engine in engines])
     return [name for of_engine in names for name in of_engine]
 
 
 def _image_names(engine: Engine, incomplete: str) -> list[str]:
-    from imgload.oci.patterns import meant  # noqa: PLC0415 - start-up
+    from imgload.oci.patterns import pod_name  # noqa: PLC0415 - start-up
 
     globs = [incomplete + rest for rest in ("*", "*/*", "*/*/*")]
     if not _SAFE.fullmatch(incomplete) or incomplete.startswith("docker.io/"):
         globs = []  # otherwise the engine filters: listing takes it milliseconds for each image
-    names = {stored: meant(stored, ["*"]) for stored in engine.names(globs)}
+    names = {stored: pod_name(stored, ["*"]) for stored in engine.names(globs)}
     if incomplete.startswith(_STORED_PREFIXES):
         return [stored for stored, name in names.items() if name]
     return [name for name in names.values() if name]
@@ -141,9 +141,9 @@ def _image_names(engine: Engine, incomplete: str) -> list[str]:
 
 def _clusters() -> list[Cluster]:
     from imgload.clusters.select import find_clusters  # noqa: PLC0415 - start-up
-    from imgload.loader.session import Connections  # noqa: PLC0415
+    from imgload.loader.session import Session  # noqa: PLC0415
 
-    with Connections.open() as connections:
+    with Session.open() as connections:
         return find_clusters(connections.engines)
 
 

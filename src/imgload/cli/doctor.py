@@ -43,10 +43,10 @@ def doctor(image: str | None, cluster: str | None, nodes: tuple[str, ...], outpu
       imgload doctor app:dev                 find out why a pod is in ImagePullBackOff
       imgload doctor app:dev -c dev -o json | jq '.findings[] | select(.status == "problem")'
     """
-    from imgload.tools.doctor.run import examine  # noqa: PLC0415 - start-up
+    from imgload.tools.doctor.run import diagnose  # noqa: PLC0415 - start-up
 
     with failures(output, quiet=False):
-        diagnosis = examine(image, cluster=cluster, nodes=nodes)
+        diagnosis = diagnose(image, cluster=cluster, nodes=nodes)
     show_result(diagnosis, output, show_diagnosis, diagnosis.exit_status)
 
 

@@ -18,7 +18,7 @@ from imgload.cli.app import finish
 from imgload.cli.process import FAILED, exit_fast, sanitize, say, style
 from imgload.core.errors import ImageNotFound, ImgloadError, UsageError
 from imgload.loader.report import LoadFailed
-from imgload.tools.dropins.install import find_real, hand_over, install, uninstall
+from imgload.tools.dropins.install import exec_real, find_real, install, uninstall
 from imgload.tools.dropins.tool import HandOver, Help, Request, Tool
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def serve(tool: Tool) -> NoReturn:
 
 def run(tool: Tool, arguments: Sequence[str]) -> int:
     """Run a command line of the other program; return the exit status it would have."""
-    console = _Console(quiet=tool.silenced(arguments))
+    console = _Console(quiet=tool.is_quiet(arguments))
     try:
         meaning = tool.understand(arguments, os.environ)
         if isinstance(meaning, HandOver):
@@ -167,7 +167,7 @@ def _hand_over(tool: Tool, arguments: Sequence[str], why: str) -> int:
     if why:
         console.warn(f"{why}: running {real}")
     try:
-        hand_over(real, arguments)
+        exec_real(real, arguments)
     except OSError as error:
         message, hint = f"cannot run {real}: {error.strerror}", f"ls -lL {shlex.quote(str(real))}"
         console.show(UsageError(message, hint=hint))

@@ -14,10 +14,10 @@ from imgload.clusters.kubeconfig import current_context
 from imgload.clusters.minikube import MINIKUBE
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.provider import ClusterProvider, providers, register
+from imgload.core.arguments import optional_string, require_strings
 from imgload.core.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
-from imgload.oci.reference import string_or_none, strings
 
 for _provider in (KIND, K3D, MINIKUBE):
     register(_provider)
@@ -78,10 +78,10 @@ def select_nodes(
         NodeNotFound: when the cluster lacks one of the nodes.
 
     """
-    names = strings(names, "nodes")
+    names = require_strings(names, "nodes")
     if names and cluster is None:
         return _nodes_of_any_cluster(names, engines)
-    if cluster is None and not guess and tool_of(context := current_context() or "") is None:
+    if cluster is None and not guess and provider_of(context := current_context() or "") is None:
         why = f"{context!r} names none" if context else "none is set"
         raise ClusterNotFound(
             f"the kube context says no local cluster to load into: {why}",
@@ -117,14 +117,14 @@ def _pick(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
 
 def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
     """Return a cluster by name or kube context, or the only one; see `select_nodes`."""
-    name = string_or_none(cluster, "cluster")
+    name = optional_string(cluster, "cluster")
     if name is not None:
         clusters = find_clusters(engines)
         named = [c for c in clusters if c.name == name]
         named = named or [c for c in clusters if c.context == name]
         return _only(named, clusters, engines, name)
     context = current_context() or ""
-    provider = tool_of(context)
+    provider = provider_of(context)
     if provider:  # one query for each engine, as long as the cluster exists
         clusters = [c for c in find_clusters(engines, [provider]) if c.context == context]
         if len(clusters) == 1:
@@ -137,7 +137,7 @@ def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
     return _only(matching, clusters, engines, name, context)
 
 
-def tool_of(context: str) -> ClusterProvider | None:
+def provider_of(context: str) -> ClusterProvider | None:
     """Return the provider whose clusters have such kube contexts, or None."""
     return next((provider for provider in providers() if provider.owns_context(context)), None)
 
@@ -153,7 +153,7 @@ def _only(
         return matching[0]
     if matching:
         raise _ambiguous(matching, name)
-    owner = tool_of(context or "")
+    owner = provider_of(context or "")
     hints = (provider.absence_hint(context) for provider in (owner, *providers()) if provider)
     hint = next(filter(None, hints), "")
     if not hint:

@@ -258,7 +258,7 @@ class ImportFailed(NodeError):
     """``ctr images import`` failed on the node."""
 
 
-class NotProven(NodeError):
+class NotVerified(NodeError):
     """The import succeeded, but verification of the image on the node failed."""
 
 

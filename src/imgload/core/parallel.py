@@ -31,7 +31,7 @@ class Task(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - raised again by result()
             self._error = error
 
-    def settle(self, seconds: float) -> None:
+    def wait_at_most(self, seconds: float) -> None:
         """Wait for the call to end, at most `seconds`; raise nothing."""
         self._thread.join(seconds)
 
@@ -52,7 +52,7 @@ class Task(Generic[T]):
         return self._value
 
 
-def outcome(call: Callable[[], T]) -> T | ImgloadError:
+def result_or_error(call: Callable[[], T]) -> T | ImgloadError:
     """Return the result of a call, or the ImgloadError that it raises."""
     try:
         return call()

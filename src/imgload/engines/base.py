@@ -36,8 +36,8 @@ class EngineImage:
         size: bytes, as the engine counts them: unpacked layers, or on Docker's containerd image
             store the stored blobs.
         manifests: the complete manifests by platform; Docker's containerd image store from 28.0 on.
-        absent: the platforms that are listed but lack content.
-        whole: whether the content of at least one platform is complete.
+        incomplete_platforms: the platforms that are listed but lack content.
+        has_complete_platform: whether the content of at least one platform is complete.
         instances: the image IDs in a manifest list of Podman's by platform; such a list has no
             image ID, layers or size of its own.
 
@@ -50,12 +50,12 @@ class EngineImage:
     diff_ids: tuple[Digest, ...]
     size: int
     manifests: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
-    absent: frozenset[Platform] = frozenset()
-    whole: bool = True
+    incomplete_platforms: frozenset[Platform] = frozenset()
+    has_complete_platform: bool = True
     instances: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
 
     @property
-    def own_platform(self) -> Platform:
+    def default_platform(self) -> Platform:
         """The engine's own choice, as the index lists it: a config may lack the variant."""
         own = (self.platform.os, self.platform.architecture)
         matches = [p for p in self.manifests if (p.os, p.architecture) == own]
@@ -67,12 +67,12 @@ class EngineImage:
         several = self.manifests or self.instances
         return frozenset(several or ({self.platform} if self.image_id else ()))
 
-    def suited(self, wanted: Platform | None) -> Platform | None:
+    def match_platform(self, wanted: Platform | None) -> Platform | None:
         """Return the platform to load, or None if the image lacks it; `wanted` may be None."""
-        if not self.whole:
+        if not self.has_complete_platform:
             return None
         if wanted is None:
-            return self.own_platform
+            return self.default_platform
         return wanted.best(self.platforms) if self.platforms else wanted
 
 
@@ -123,7 +123,7 @@ class ExecResult:
 
 
 @attrs.frozen
-class About:
+class EngineDescription:
     """An engine's own description; fields that it does not report are empty."""
 
     version: str = ""
@@ -161,7 +161,7 @@ class Engine(ABC):
         """
 
     @property
-    def tells_every_build(self) -> bool:
+    def reports_every_build(self) -> bool:
         """Whether the events include each build of a tagged image."""
         return True
 
@@ -210,7 +210,7 @@ class Engine(ABC):
         """Run a command in a container as root, and stream `stdin` to it until it ends."""
 
     @abstractmethod
-    def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
+    def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         """Unpack a tar stream into a folder of a container, which must not be on a tmpfs."""
 
     @abstractmethod
@@ -226,9 +226,9 @@ class Engine(ABC):
         """Return a text that is the same for every address of this engine, and for no other."""
         return self.endpoint.url
 
-    def about(self) -> About:
+    def description(self) -> EngineDescription:
         """Return the engine's own description."""
-        return About()
+        return EngineDescription()
 
     def look_up(self, repository: str) -> None:
         """Have the engine query a registry for an image; the engine stores nothing.

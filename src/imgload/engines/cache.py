@@ -35,14 +35,14 @@ Layers = dict[Digest, tuple[Digest, int]]
 
 
 @attrs.define
-class Memory:
+class EngineCache:
     """The cached facts of each engine, by its address."""
 
     _path: Path
     _engines: dict[str, Any] = attrs.field(factory=dict)
 
     @classmethod
-    def load(cls) -> Memory:
+    def load(cls) -> EngineCache:
         """Read the cache file; an invalid file counts as empty."""
         path = state_folder() / "engines.json"
         return cls(path, _read(path))
@@ -57,13 +57,13 @@ class Memory:
                     layers[Digest.parse(digest)] = (Digest.parse(diff_id), size)
         return layers
 
-    def taught(self, engine: str) -> set[Digest]:
+    def known_layers(self, engine: str) -> set[Digest]:
         """Return the diff IDs of the layers that an engine has compressed before."""
         return {
             diff_id for digest, (diff_id, _) in self.layers(engine).items() if digest != diff_id
         }
 
-    def learn(self, engine: str, layers: Layers) -> None:
+    def record_layers(self, engine: str, layers: Layers) -> None:
         """Store pushed layers; the oldest are dropped beyond a limit."""
         added = {str(digest): [str(diff_id), size] for digest, (diff_id, size) in layers.items()}
         if added:
@@ -71,23 +71,23 @@ class Memory:
 
     def image_id(self, engine: str, manifest: Digest) -> Digest | None:
         """Return the image ID of a manifest that an engine pushed before."""
-        return Digest.maybe(_section(self._engines, engine, _IMAGE_IDS).get(str(manifest)))
+        return Digest.try_parse(_section(self._engines, engine, _IMAGE_IDS).get(str(manifest)))
 
-    def identify(self, engine: str, manifest: Digest, image_id: Digest) -> None:
+    def record_image_id(self, engine: str, manifest: Digest, image_id: Digest) -> None:
         """Store the image ID of a manifest, which never changes."""
         if _section(self._engines, engine, _IMAGE_IDS).get(str(manifest)) != str(image_id):
             self._add(engine, _IMAGE_IDS, {str(manifest): str(image_id)})
 
-    def is_cut_off(self, engine: str) -> bool:
+    def is_unreachable(self, engine: str) -> bool:
         """Whether the engine could not reach this machine's loopback within the last day."""
         since = _section(self._engines, engine, "cut_off").get("since", 0.0)
         now = time.time()
         return isinstance(since, (int, float)) and now - _CUT_OFF_SECONDS < since <= now
 
-    def cut_off(self, engine: str) -> None:
+    def mark_unreachable(self, engine: str) -> None:
         """Store that the engine cannot reach this machine's loopback now."""
         if self.reached_from(engine):
-            self.reach(engine, "")
+            self.record_reached(engine, "")
         self._add(engine, "cut_off", {"since": time.time()})
 
     def reached_from(self, engine: str) -> str:
@@ -95,7 +95,7 @@ class Memory:
         place = _section(self._engines, engine, "reached").get("from", "")
         return place if isinstance(place, str) else ""
 
-    def reach(self, engine: str, where: str) -> None:
+    def record_reached(self, engine: str, where: str) -> None:
         """Store that the engine reaches this machine's loopback from a place."""
         self._add(engine, "reached", {"from": where})
 

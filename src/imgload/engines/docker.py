@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import attrs
 
 from imgload.core.errors import EngineFailed
-from imgload.engines.base import About, EngineImage, ImageEvent
+from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
 from imgload.engines.discovery.config_files import dig, text_at
 from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params
 from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_image, tags_of
-from imgload.engines.temporary_tags import TAG, Leftover, note
+from imgload.engines.temporary_tags import TAG, Leftover, note_temporary_name
 from imgload.engines.translate import checked, map_errors, raise_for_status
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -70,8 +70,8 @@ class DockerEngine(RestEngine):
             image,
             image_id=None if self._is_manifest_id(document) else image.image_id,
             manifests=manifests,
-            absent=frozenset(absent),
-            whole=not entries or any(entry.get("Available") for entry in entries),
+            incomplete_platforms=frozenset(absent),
+            has_complete_platform=not entries or any(entry.get("Available") for entry in entries),
         )
 
     def _is_manifest_id(self, document: dict[str, Any]) -> bool:
@@ -87,7 +87,7 @@ class DockerEngine(RestEngine):
         return _has_containerd_store(self._info())
 
     @property
-    def tells_every_build(self) -> bool:
+    def reports_every_build(self) -> bool:
         return self._version >= _TELLS_BUILDS
 
     def event(self, document: dict[str, Any]) -> ImageEvent:
@@ -116,7 +116,7 @@ class DockerEngine(RestEngine):
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
         tag = secrets.token_hex(8)
         name = f"{repository}:{tag}"
-        noted = note(self.endpoint.url, name, str(image))
+        noted = note_temporary_name(self.endpoint.url, name, str(image))
         if noted is None:
             raise EngineFailed(
                 f"{self.endpoint}: cannot tag {image.short} for a push: no note of the tag can be"
@@ -135,7 +135,7 @@ class DockerEngine(RestEngine):
         try:
             with map_errors(self.endpoint, "tagging"):
                 params = {"repo": repository, "tag": tag}
-                self.ask("POST", f"/images/{image}/tag", "tagging", params=params).close()
+                self.request("POST", f"/images/{image}/tag", "tagging", params=params).close()
             yield push
         finally:
             leftover = Leftover(self.endpoint.url, name, str(image), here=True, note=noted)
@@ -188,10 +188,10 @@ class DockerEngine(RestEngine):
         return " ".join(str(dig(info, key)) for key in ("ID", "Name", "DockerRootDir"))
 
     @checked
-    def about(self) -> About:
+    def description(self) -> EngineDescription:
         info = self._info()
         store = "containerd image store," if _has_containerd_store(info) else "graphdriver"
-        return About(
+        return EngineDescription(
             version=text_at(info, "ServerVersion"),
             store=f"{store} {text_at(info, 'Driver')}",
             rootless="name=rootless" in (info.get("SecurityOptions") or ()),

@@ -28,7 +28,7 @@ from imgload.engines.discovery.config_files import dig
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.exec_stream import ExecStream
 from imgload.engines.http import STREAM_SECONDS, Answer, Params, Request, Wire, save_seconds
-from imgload.engines.temporary_tags import Leftover, is_temporary_tag, stale
+from imgload.engines.temporary_tags import Leftover, is_temporary_tag, stale_names
 from imgload.engines.translate import WRONG_SHAPE, checked, map_errors, raise_for_status, timed_out
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -62,7 +62,7 @@ class RestEngine(Engine):
     def close(self) -> None:
         self._wire.close()
 
-    def ask(self, method: str, path: str, doing: str, **options: Any) -> Answer:
+    def request(self, method: str, path: str, doing: str, **options: Any) -> Answer:
         """Send a request; EngineFailed if the answer is an error."""
         answer = self._send(method, path, **options)
         raise_for_status(answer, self.endpoint, doing)
@@ -70,7 +70,10 @@ class RestEngine(Engine):
 
     def document(self, method: str, path: str, doing: str, **options: Any) -> Any:
         """Send a request and return the JSON document of the answer."""
-        with map_errors(self.endpoint, doing), self.ask(method, path, doing, **options) as answer:
+        with (
+            map_errors(self.endpoint, doing),
+            self.request(method, path, doing, **options) as answer,
+        ):
             return parse_json(answer.read())
 
     def get_or_none(self, path: str, doing: str, **options: Any) -> Any:
@@ -109,7 +112,7 @@ class RestEngine(Engine):
 
         def get(params: Params) -> Answer:
             seconds = save_seconds(size)
-            return self.ask("GET", self.save_path, doing, params=params, seconds=seconds)
+            return self.request("GET", self.save_path, doing, params=params, seconds=seconds)
 
         with map_errors(self.endpoint, doing):
             answer = self._request_save(images, platform, get)
@@ -127,7 +130,10 @@ class RestEngine(Engine):
 
     def _push(self, path: str, doing: str, **options: Any) -> None:
         """Send a request and read its progress to the end; an error is one of the lines."""
-        with map_errors(self.endpoint, doing), self.ask("POST", path, doing, **options) as answer:
+        with (
+            map_errors(self.endpoint, doing),
+            self.request("POST", path, doing, **options) as answer,
+        ):
             for line in answer.lines():
                 event = parse_json(line) if line.startswith(b"{") else {}
                 if event.get("error"):
@@ -142,7 +148,7 @@ class RestEngine(Engine):
             params["since"] = f"{seconds}.{rest:09d}"
         with (
             map_errors(self.endpoint, doing),
-            self.ask("GET", "/events", doing, params=params, seconds=_QUIET_SECONDS) as answer,
+            self.request("GET", "/events", doing, params=params, seconds=_QUIET_SECONDS) as answer,
         ):
             with suppress(ValueError, TypeError, OverflowError):
                 opened = int(parsedate_to_datetime(answer.date).timestamp()) * _SECOND
@@ -197,7 +203,7 @@ class RestEngine(Engine):
             exec_id = self._create_exec(
                 container, doing, Cmd=[*argv], AttachStdin=stdin is not None
             )
-            answer = self.ask(
+            answer = self.request(
                 "POST",
                 f"/exec/{exec_id}/start",
                 doing,
@@ -240,11 +246,11 @@ class RestEngine(Engine):
             raise EngineFailed("the connection to a command broke before all was sent")
         return status
 
-    def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
+    def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         path, doing = f"/containers/{container}/archive", f"copying into {container[:12]}"
         with map_errors(self.endpoint, doing):
             options = {"params": {"path": folder}, "stream": archive, "seconds": STREAM_SECONDS}
-            self.ask("PUT", path, doing, **options).close()
+            self.request("PUT", path, doing, **options).close()
 
     @abstractmethod
     def remove_temporary(self, name: str, image: str) -> bool:
@@ -254,11 +260,11 @@ class RestEngine(Engine):
         """
 
     def tidy(self) -> None:
-        for leftover in stale([self.endpoint.url], self.temporary_names):
+        for leftover in stale_names([self.endpoint.url], self.temporary_names):
             if leftover.here or self.endpoint.local:
                 self._remove_leftover(leftover)
             else:
-                leftover.note.leave()
+                leftover.note.release()
 
     def _remove_leftover(self, leftover: Leftover) -> None:
         """Remove a temporary name; no load fails if that fails, and the next run tries again."""
@@ -269,7 +275,7 @@ class RestEngine(Engine):
         if done:
             leftover.note.remove()
         else:
-            leftover.note.leave()
+            leftover.note.release()
 
 
 def tags_of(document: Mapping[str, Any]) -> tuple[str, ...]:
@@ -322,4 +328,4 @@ def parse_json(data: bytes) -> Any:
 
 def image_digest(engine_id: str) -> Digest | None:
     """Return the digest of an engine's image ID, or None for any other text."""
-    return Digest.maybe(engine_id if ":" in engine_id else f"sha256:{engine_id}")
+    return Digest.try_parse(engine_id if ":" in engine_id else f"sha256:{engine_id}")

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 from imgload.core.errors import EngineFailed, ReferenceInvalid
-from imgload.engines.base import About, EngineImage, ImageEvent
+from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
 from imgload.engines.discovery.config_files import dig, text_at
 from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params
 from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_image, tags_of
@@ -69,8 +69,8 @@ class PodmanEngine(RestEngine):
             platform=next(iter([*runs_here, *instances, *listed]), Platform.of("linux", "")),
             diff_ids=(),
             size=0,
-            absent=frozenset(listed) - instances.keys(),
-            whole=bool(instances),
+            incomplete_platforms=frozenset(listed) - instances.keys(),
+            has_complete_platform=bool(instances),
             instances=instances,
         )
 
@@ -144,9 +144,9 @@ class PodmanEngine(RestEngine):
         return " ".join(map(str, values))
 
     @checked
-    def about(self) -> About:
+    def description(self) -> EngineDescription:
         info = self._info()
-        return About(
+        return EngineDescription(
             version=text_at(info, "version", "Version"),
             store=text_at(info, "store", "graphDriverName"),
             rootless=dig(info, "host", "security", "rootless") is True,
@@ -170,7 +170,7 @@ def _has_name(name: str, document: dict[str, Any]) -> bool:
     if is_full_image_id(name):
         return False
     reference = Reference.parse(name)
-    names = {str(reference), *([str(reference.on_localhost())] if reference.short else [])}
+    names = {str(reference), *([str(reference.with_localhost())] if reference.is_short else [])}
     return reference.digest is not None or not names.isdisjoint(document.get("RepoTags") or ())
 
 
@@ -185,4 +185,4 @@ def _full_name(name: str) -> str:
         reference = Reference.parse(name)
     except ReferenceInvalid:
         return ""
-    return str(reference.on_localhost() if reference.short else reference)
+    return str(reference.with_localhost() if reference.is_short else reference)

@@ -44,7 +44,7 @@ class Note:
     _file: IO[bytes]
     _path: Path
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Unlock the note: the next run removes the name."""
         self._file.close()
 
@@ -76,7 +76,7 @@ def is_temporary_tag(name: str) -> bool:
     return TAG.fullmatch(name) is not None
 
 
-def note(engine: str, name: str, image: str = "") -> Note | None:
+def note_temporary_name(engine: str, name: str, image: str = "") -> Note | None:
     """Note a name before it is created; return None if no folder is writable.
 
     `engine` is an address with a tag or manifest list as `name`, or a container's ID with a folder.
@@ -121,10 +121,10 @@ def _write(text: bytes, path: Path) -> Note:
 
 def stale_folders(containers: Collection[str]) -> Iterator[Leftover]:
     """Yield the folders that killed runs left in containers, which are given by ID."""
-    return stale(containers, FOLDER, elsewhere=0)
+    return stale_names(containers, FOLDER, elsewhere=0)
 
 
-def stale(
+def stale_names(
     engines: Collection[str], names: re.Pattern[str] = _ANY, elsewhere: int = _MAX_ELSEWHERE
 ) -> Iterator[Leftover]:
     """Yield the names of a pattern that killed runs may have left in engines or containers.

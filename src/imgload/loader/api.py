@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from imgload.core.arguments import require_callback
 from imgload.loader.events import Event
 from imgload.loader.loader import Loader
 from imgload.loader.prepare import LoadOptions, Request
 from imgload.loader.report import Report
-from imgload.oci.reference import require_callback
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -99,8 +99,8 @@ def find_clusters() -> ClusterList:
 
     """
     from imgload.clusters.list import list_clusters  # noqa: PLC0415 - start-up
-    from imgload.loader.session import Connections  # noqa: PLC0415
+    from imgload.loader.session import Session  # noqa: PLC0415
 
-    with Connections.open() as session:
-        errors = [attempt.error for attempt in session.found.silent if attempt.error]
+    with Session.open() as session:
+        errors = [attempt.error for attempt in session.discovery.unreachable if attempt.error]
         return list_clusters(session.engines, errors)

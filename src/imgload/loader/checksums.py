@@ -10,10 +10,10 @@ import shlex
 
 import attrs
 
-from imgload.clusters.nodes.containerd import content_of
+from imgload.clusters.nodes.containerd import content_command
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import Question
-from imgload.core.errors import ImgloadError, NodeUnusable, NotProven
+from imgload.clusters.nodes.survey import SurveyQuery
+from imgload.core.errors import ImgloadError, NodeUnusable, NotVerified
 from imgload.loader.report import NodeResult
 from imgload.oci.digest import Digest
 
@@ -29,7 +29,7 @@ kill $watch
 exit $status
 """
 """Prints a line at intervals while sha256sum makes progress: large blobs take minutes."""
-SAY_SECONDS = 20.0
+KEEPALIVE_SECONDS = 20.0
 
 
 def verify_blobs(node: Node, name: str, result: NodeResult) -> NodeResult:
@@ -53,7 +53,7 @@ def verify_blobs(node: Node, name: str, result: NodeResult) -> NodeResult:
     refusal = None
     if damaged:
         blobs = shlex.join(map(str, damaged))
-        refusal = NotProven(
+        refusal = NotVerified(
             f"{node.name} has {name} with damaged content: {blobs}",
             hint=f"{node.engine.name} exec {node.name} ctr -n k8s.io content rm {blobs},"
             " and load it again",
@@ -63,11 +63,13 @@ def verify_blobs(node: Node, name: str, result: NodeResult) -> NodeResult:
 
 
 def _damaged_blobs(node: Node, name: str) -> list[Digest]:
-    survey = node.survey(Question((name,), ()))
+    survey = node.survey(SurveyQuery((name,), ()))
     target = survey.records.get(name)
-    blobs = sorted(survey.content.there_under(target), key=str) if target else []
-    shell = ("sh", "-c", _HASH, "imgload", f"{SAY_SECONDS:g}")
-    outputs = node.run_all([(*shell, *node.spelled(content_of(blob))) for blob in blobs])
+    blobs = sorted(survey.content.blobs_under(target), key=str) if target else []
+    shell = ("sh", "-c", _HASH, "imgload", f"{KEEPALIVE_SECONDS:g}")
+    outputs = node.run_all(
+        [(*shell, *node.resolve_command(content_command(blob))) for blob in blobs]
+    )
     if any(output.exit_status for output in outputs):
         raise NodeUnusable(
             f"{node.name}: sha256sum failed in it", hint="verify without the deep check"

@@ -10,11 +10,11 @@ from itertools import product
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import Before
-from imgload.clusters.nodes.node import Node, require_room
-from imgload.clusters.nodes.survey import Question, Survey
-from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotProven
-from imgload.core.parallel import in_parallel, outcome
+from imgload.clusters.nodes.base import PreviousNames
+from imgload.clusters.nodes.node import Node, require_disk_space
+from imgload.clusters.nodes.survey import Survey, SurveyQuery
+from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotVerified
+from imgload.core.parallel import in_parallel, result_or_error
 from imgload.loader.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.loader.plan import Plan, Step, send_step
 from imgload.loader.proof import Proof, prove
@@ -128,7 +128,7 @@ class Executor:
         in_parallel([partial(self._confirm, self.nodes[n], images) for n, images in aged.items()])
 
     def _confirm(self, node: Node, images: Sequence[Image]) -> None:
-        survey = outcome(partial(node.survey, Question.about(images)))
+        survey = result_or_error(partial(node.survey, SurveyQuery.about(images)))
         for image in images:
             proof = prove(image, survey) if isinstance(survey, Survey) else None
             error = survey if isinstance(survey, ImgloadError) else _refusal(image, node, proof)
@@ -139,15 +139,17 @@ class Executor:
     def _tag(self, step: Step) -> Step | None:
         """Tag an image; return the step that sends it if the node has lost it since the survey."""
         start = time.monotonic()
-        image, node, before = step.image, self.nodes[step.node], Before()
+        image, node, before = step.image, self.nodes[step.node], PreviousNames()
         surveyed = self.surveys[step.node]
         target = surveyed.records[step.tag_from]
         try:
-            survey = node.rename(_tag_command(step, target, node), Question.about([image]), before)
+            survey = node.rename(
+                _tag_command(step, target, node), SurveyQuery.about([image]), before
+            )
             proof = prove(image, survey)
             if not proof.ok:
                 proof = self._await_proofs(node, [image])[image.name]
-            if not (proof.ok or proof.awaits_cri):
+            if not (proof.ok or proof.cri_pending):
                 now = attrs.evolve(surveyed, content=survey.content, snapshots=survey.snapshots)
                 self.surveys[step.node] = now
                 step = self.steps[image.name, step.node] = send_step(image, step.node, now)
@@ -167,7 +169,7 @@ class Executor:
 
         A failure of the source does not stop the other groups, so it is returned.
         """
-        error = outcome(partial(self._send, images, [self.nodes[name] for name in names]))
+        error = result_or_error(partial(self._send, images, [self.nodes[name] for name in names]))
         if error is None:
             return []
         targets = list(dict.fromkeys(image.target for image in images))
@@ -255,7 +257,7 @@ class Executor:
         """Yield the nodes with enough disk space for the content, in addition to the snapshots."""
         for node in nodes:
             try:
-                require_room(node, self.surveys[node.name].traits.free, needed)
+                require_disk_space(node, self.surveys[node.name].traits.free, needed)
             except NodeFull as error:
                 for image in images:
                     self._record(image, NodeResult(node.name, "full", error=error))
@@ -265,7 +267,7 @@ class Executor:
     def _finish(self, node: Node, sent: Sent, start: float, *, is_delta: bool = False) -> bool:
         """Verify a node, and record the results; return False if a delta needs a full load."""
         proofs, failure = self._verify(node, sent)
-        verified = all(proof.ok or proof.awaits_cri for proof in proofs.values())
+        verified = all(proof.ok or proof.cri_pending for proof in proofs.values())
         if is_delta and not (is_final(failure) and verified):
             for image in sent.images:
                 undo(node, self.surveys[node.name], image)
@@ -275,7 +277,7 @@ class Executor:
         for image in sent.images:
             proof = proofs.get(image.name)
             error = failure or _refusal(image, node, proof)
-            if error and not (proof and proof.awaits_cri):
+            if error and not (proof and proof.cri_pending):
                 undo(node, self.surveys[node.name], image)
             result = NodeResult(
                 node.name,
@@ -300,7 +302,7 @@ class Executor:
             if all(proof.ok for proof in proofs.values()):
                 return proofs, None
         try:
-            node.mark(Question.about(sent.images).loaded)
+            node.label(SurveyQuery.about(sent.images).loaded)
             return self._await_proofs(node, sent.images), None
         except ImgloadError as error:
             return {}, error
@@ -308,14 +310,14 @@ class Executor:
     def _await_proofs(self, node: Node, images: Sequence[Image]) -> dict[str, Proof]:
         deadline = time.monotonic() + PROOF_SECONDS
         while True:
-            survey = node.survey(Question.about(images))
+            survey = node.survey(SurveyQuery.about(images))
             proofs = {image.name: prove(image, survey) for image in images}
             if all(p.ok for p in proofs.values()):
                 return proofs
             if time.monotonic() > deadline:
                 node.require_cri(survey, *proofs)
                 return proofs
-            if not all(p.ok or p.awaits_cri for p in proofs.values()):
+            if not all(p.ok or p.cri_pending for p in proofs.values()):
                 return proofs
             time.sleep(_PROOF_PAUSE)
 
@@ -331,21 +333,21 @@ class Executor:
 def _tag_command(step: Step, target: Digest, node: Node) -> tuple[str, ...]:
     if step.tag_from == step.image.name:
         return containerd.notice_command(step.image.name)
-    ctr = node.spelled(containerd.CTR)
+    ctr = node.resolve_command(containerd.CTR)
     return containerd.retag_command(ctr, step.tag_from, target, step.image.name)
 
 
 def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:
     if proof is not None and proof.ok:
         return None
-    if proof and proof.awaits_cri:
-        return NotProven(
+    if proof and proof.cri_pending:
+        return NotVerified(
             f"{node.name} has {image.name}, and its CRI does not know of it"
             f" after {PROOF_SECONDS:.0f} seconds",
             hint="load it again in a minute: containerd's CRI plugin retries by itself",
         )
     missing = ", ".join(proof.missing()) if proof else "everything"
-    return NotProven(
+    return NotVerified(
         f"{node.name} says it has imported {image.name}, and lacks {missing}",
         hint=f"{node.engine.name} exec {node.name} journalctl -u containerd",
     )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import Question, Survey
+from imgload.clusters.nodes.survey import Survey, SurveyQuery
+from imgload.core.arguments import optional_string, require_callback, require_strings
 from imgload.engines.discovery.attempt import Attempt
 from imgload.loader.events import Event
 from imgload.loader.plan import Plan, make_plan
@@ -23,8 +24,8 @@ from imgload.loader.prepare import (
     survey_all,
 )
 from imgload.loader.report import LoadFailed, Report
-from imgload.loader.session import Connections
-from imgload.oci.reference import Reference, require_callback, string_or_none, strings
+from imgload.loader.session import Session
+from imgload.oci.reference import Reference
 from imgload.sources.base import Source
 from imgload.sources.locate import Settle, refuse, require_pushers
 
@@ -51,7 +52,7 @@ class Loader:
         sources: the source of the images, or several to search.
         nodes: the nodes to load.
         settle: chooses if sources have different images under one name.
-        silent: selected engines that do not answer.
+        unreachable: selected engines that do not answer.
         source: the user's selection of the sources.
         transport: delivers content to the nodes; None for imgload's own.
 
@@ -60,7 +61,7 @@ class Loader:
     sources: Sequence[Source] = attrs.field(converter=_tuple_of)
     nodes: Sequence[Node]
     settle: Settle = refuse
-    silent: Sequence[Attempt] = ()
+    unreachable: Sequence[Attempt] = ()
     source: str | None = None
     transport: Transport | None = None
     _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
@@ -87,10 +88,12 @@ class Loader:
             UsageError: if the source is not one of these.
 
         """
-        source, nodes = string_or_none(source, "source"), strings(nodes, "nodes")
-        with Connections.open(source) as session:
+        source, nodes = optional_string(source, "source"), require_strings(nodes, "nodes")
+        with Session.open(source) as session:
             selected = session.select_nodes(cluster, nodes)
-            yield cls(session.sources, selected, silent=session.found.silent, source=source)
+            yield cls(
+                session.sources, selected, unreachable=session.discovery.unreachable, source=source
+            )
 
     def survey_ahead(self, name: str) -> None:
         """Survey the nodes while an image is still being built, to save time in its load.
@@ -105,7 +108,7 @@ class Loader:
             ReferenceInvalid: if `name` is no image name.
 
         """
-        self._ahead, _ = survey_all(self.nodes, Question((Reference.parse(name).record,), ()))
+        self._ahead, _ = survey_all(self.nodes, SurveyQuery((Reference.parse(name).record,), ()))
 
     def plan(
         self,
@@ -192,7 +195,7 @@ class Loader:
             for source in self.sources:
                 stack.callback(source.release)
             yield Preparation(
-                self.sources, self.nodes, self.settle, self.silent, on_event, ask, ahead
+                self.sources, self.nodes, self.settle, self.unreachable, on_event, ask, ahead
             )
 
 

@@ -69,7 +69,7 @@ def decide(image: Image, node: str, survey: Survey) -> Step:
     proof = prove(image, survey)
     if proof.ok:
         return Step(image, node, "present", proof)
-    if proof.awaits_cri:
+    if proof.cri_pending:
         return Step(image, node, "tagged", tag_from=image.name)
     others = survey.names_of(image.image_id) if image.image_id else []
     if image.pin:

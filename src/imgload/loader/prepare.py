@@ -11,30 +11,30 @@ from typing import TypedDict, get_args
 import attrs
 
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import Question, Survey
+from imgload.clusters.nodes.survey import Survey, SurveyQuery
+from imgload.core.arguments import optional_string, require_choice, require_strings
 from imgload.core.errors import ImgloadError
-from imgload.core.parallel import Task, in_parallel, outcome
+from imgload.core.parallel import Task, in_parallel, result_or_error
 from imgload.engines.discovery.attempt import Attempt
-from imgload.engines.discovery.discover import explained
+from imgload.engines.discovery.discover import with_discovery_errors
 from imgload.loader.events import Event, ImageFound, Note
 from imgload.loader.plan import Verify
 from imgload.oci.platform import Platform
-from imgload.oci.reference import require_choice, string_or_none, strings
 from imgload.sources.base import Image, Source
 from imgload.sources.choose import TransportOption
 from imgload.sources.locate import Settle, locate, match_platform, named, require_names
 
-Ask = Callable[[Node, Question], Survey | ImgloadError]
+Ask = Callable[[Node, SurveyQuery], Survey | ImgloadError]
 
 
-def survey(node: Node, question: Question) -> Survey | ImgloadError:
+def survey(node: Node, question: SurveyQuery) -> Survey | ImgloadError:
     """Survey a node; return the error if that fails."""
-    return outcome(partial(node.survey, question))
+    return result_or_error(partial(node.survey, question))
 
 
-def cached_survey(node: Node, question: Question) -> Survey | ImgloadError:
+def cached_survey(node: Node, question: SurveyQuery) -> Survey | ImgloadError:
     """Return the survey of the node's last import if it suffices, or survey the node."""
-    return node.expected(question) or survey(node, question)
+    return node.cached_survey(question) or survey(node, question)
 
 
 class LoadOptions(TypedDict, total=False):
@@ -59,19 +59,19 @@ class LoadOptions(TypedDict, total=False):
 
 
 def _images(values: object) -> tuple[str, ...]:
-    return strings(values, "images")
+    return require_strings(values, "images")
 
 
 def _name(value: object) -> str | None:
-    return string_or_none(value, "name")
+    return optional_string(value, "name")
 
 
 def _also(values: object) -> tuple[str, ...]:
-    return strings(values, "also")
+    return require_strings(values, "also")
 
 
 def _platform(text: object) -> Platform | None:
-    wanted = string_or_none(text, "platform")
+    wanted = optional_string(text, "platform")
     return Platform.parse(wanted) if wanted is not None else None
 
 
@@ -126,7 +126,7 @@ class Preparation:
     sources: Sequence[Source]
     nodes: Sequence[Node]
     settle: Settle
-    silent: Sequence[Attempt]
+    unreachable: Sequence[Attempt]
     on_event: Callable[[Event], None]
     ask: Ask = survey
     ahead: Mapping[str, Survey] = attrs.field(factory=dict)
@@ -138,10 +138,10 @@ class Preparation:
 
     def run(self, request: Request) -> None:
         """Find the images, and survey the nodes."""
-        with explained(self.silent):
+        with with_discovery_errors(self.unreachable):
             images = locate(request.texts, self.sources, request.platform, self.settle)
         self.images = request.name_images(images)
-        for attempt in self.silent:
+        for attempt in self.unreachable:
             if attempt.candidate.explicit and attempt.error:
                 self.on_event(Note(f"going on without {attempt.error.message}"))
         self._survey_unless_known()
@@ -163,7 +163,7 @@ class Preparation:
 
         The push runs in this thread, so that Ctrl-C does not leave it incomplete.
         """
-        question = Question.about(self.images)
+        question = SurveyQuery.about(self.images)
         self._unknown = {image.name for image in self.images if image.image_id is None}
         surveying = Task(partial(survey_all, self.nodes, question, self.ask))
         self.images = [
@@ -201,15 +201,15 @@ def _from_cache(images: Sequence[Image]) -> list[Image]:
     """Look up image IDs that the engines do not report in the cache."""
     if all(image.image_id for image in images):
         return list(images)
-    from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
+    from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
 
-    memory, result = Memory.load(), []
+    memory, result = EngineCache.load(), []
     for image in images:
-        cut_off, image_id, digest = image.cut_off, image.image_id, image.manifest_digest
+        cut_off, image_id, digest = image.is_cut_off, image.image_id, image.manifest_digest
         if image_id is None:
             image_id = memory.image_id(image.origin.address, digest) if digest else None
-            cut_off = memory.is_cut_off(image.origin.address)
-        result.append(attrs.evolve(image, image_id=image_id, cut_off=cut_off))
+            cut_off = memory.is_unreachable(image.origin.address)
+        result.append(attrs.evolve(image, image_id=image_id, is_cut_off=cut_off))
     return result
 
 
@@ -218,9 +218,9 @@ def identify(images: Sequence[Image], surveys: Mapping[str, Survey]) -> list[Ima
 
     A node may have the manifest; otherwise the engine pushes it.
     """
-    from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
+    from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
 
-    memory, identified = Memory.load(), []
+    memory, identified = EngineCache.load(), []
     for image in images:
         digest = image.manifest_digest
         configs = (s.content.configs.get(digest) for s in surveys.values()) if digest else ()
@@ -228,12 +228,12 @@ def identify(images: Sequence[Image], surveys: Mapping[str, Survey]) -> list[Ima
         known = attrs.evolve(image, image_id=image_id) if image_id else image.origin.identify(image)
         identified.append(known)
         if (manifest := known.manifest) and manifest.digest == known.manifest_digest:
-            memory.identify(image.origin.address, manifest.digest, manifest.config.digest)
+            memory.record_image_id(image.origin.address, manifest.digest, manifest.config.digest)
     return identified
 
 
 def survey_all(
-    nodes: Sequence[Node], question: Question, ask: Ask = survey
+    nodes: Sequence[Node], question: SurveyQuery, ask: Ask = survey
 ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
     """Survey all nodes in parallel; meanwhile, import the modules that a transfer needs."""
     Task(partial(import_module, "imgload.loader.execute"))

@@ -34,7 +34,7 @@ class Proof:
         return not self.missing()
 
     @property
-    def awaits_cri(self) -> bool:
+    def cri_pending(self) -> bool:
         """Whether only CRI does not know the image yet."""
         return self.cri is False and not attrs.evolve(self, cri=None).missing()
 
@@ -79,7 +79,7 @@ def prove(image: Expected, survey: Survey) -> Proof:
     config = survey.configs.get(image_id) if image_id else None
     chain_id = config.chain_id if config else None
     answer = survey.cri.get(image.name)
-    by_labels = False if image.name in survey.unseen else None
+    by_labels = False if image.name in survey.not_in_cri else None
     target = survey.records.get(image.name)
     return Proof(
         name=target is not None and target == (pinned(image.name) or target),

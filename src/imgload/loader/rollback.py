@@ -13,10 +13,10 @@ from functools import partial
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import Before
-from imgload.clusters.nodes.containerd import parse_marks
+from imgload.clusters.nodes.base import PreviousNames
+from imgload.clusters.nodes.containerd import parse_labels
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import Question, Survey, read_state, state_commands
+from imgload.clusters.nodes.survey import Survey, SurveyQuery, read_state, state_commands
 from imgload.core.errors import ImgloadError
 from imgload.loader.proof import prove
 from imgload.oci.digest import Digest
@@ -101,7 +101,7 @@ def undo(
     surveyed: Survey,
     image: Image,
     written: Digest | None = None,
-    before: Before | None = None,
+    before: PreviousNames | None = None,
 ) -> None:
     """Restore a name that a failed import or tag wrote or removed, unless the image is complete.
 
@@ -120,7 +120,7 @@ def undo(
         before = before or node.before
         now, marks = _stop_and_survey(node, image, before)
         proof, image_id = prove(image, now), image.image_id
-        if proof.ok or proof.awaits_cri:
+        if proof.ok or proof.cri_pending:
             return
         chain: Digest | None = None
         own_id: Digest | None = None
@@ -144,27 +144,29 @@ def undo(
             str(image_id or ""),
             str(own_id or ""),
         )
-        node.run(["sh", "-c", _RESTORE, "imgload", *arguments, *node.spelled(containerd.CTR)])
+        node.run(
+            ["sh", "-c", _RESTORE, "imgload", *arguments, *node.resolve_command(containerd.CTR)]
+        )
 
 
 def _stop_and_survey(
-    node: Node, image: Image, before: Before
+    node: Node, image: Image, before: PreviousNames
 ) -> tuple[Survey, Mapping[Digest, float]]:
     """Stop the change; return the node's state without CRI's, and load times by image ID.
 
     The load times are those of images that were loaded under the image's name.
     """
-    question = attrs.evolve(Question.about([image]), asks_cri=False)
+    question = attrs.evolve(SurveyQuery.about([image]), asks_cri=False)
     node.require_running()
     if before.marker and before.complete:
         halves = (before.marker[:8], before.marker[8:])
         node.run(["sh", "-c", _END, "imgload", *halves])
-    traits, outputs = node.ask(partial(state_commands, question))
-    with node.understanding():
+    traits, outputs = node.run_for_snapshotter(partial(state_commands, question))
+    with node.naming_node_in_errors():
         now = read_state(question, traits, outputs)
     marks: dict[Digest, float] = {}
     for line in outputs[-2].text.splitlines():
-        digest, loaded = Digest.maybe(line.partition("\t")[0]), parse_marks(line)
+        digest, loaded = Digest.try_parse(line.partition("\t")[0]), parse_labels(line)
         if digest and image.name in loaded:
             marks[digest] = loaded[image.name]
     return now, marks
@@ -172,7 +174,7 @@ def _stop_and_survey(
 
 def _earlier_manifests(
     image: Image,
-    before: Before,
+    before: PreviousNames,
     surveyed: Survey,
     now: Survey,
     marks: Mapping[Digest, float],

@@ -9,13 +9,13 @@ from functools import partial
 import attrs
 
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import Question, Survey
+from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
-from imgload.engines.cache import Layers, Memory
+from imgload.engines.cache import EngineCache, Layers
 from imgload.loader.events import BytesSent, Event, Note
 from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest
-from imgload.oci.saved import SavedImages, Wanted
+from imgload.oci.saved import ArchiveSender, Wanted
 from imgload.sources.base import Image, Pusher, Source
 from imgload.sources.choose import Facts, TransportOption, choose
 from imgload.sources.push import PushIncomplete, push
@@ -55,7 +55,7 @@ class Sending:
     option: TransportOption
     on_event: Callable[[Event], None]
     transport: Transport
-    memory: Memory = attrs.field(factory=Memory.load)
+    memory: EngineCache = attrs.field(factory=EngineCache.load)
 
     @property
     def source(self) -> Source:
@@ -82,17 +82,17 @@ class Sending:
         if image.required_digests and style != "stored":
             style = None  # compressing the layers again results in another manifest
         missing = self._missing(nodes)
-        cached = self.memory.is_cut_off(engine)
-        if image.cut_off and not cached:
-            self.memory.cut_off(engine)
+        cached = self.memory.is_unreachable(engine)
+        if image.is_cut_off and not cached:
+            self.memory.mark_unreachable(engine)
         return Facts(
             style=style,
-            cut_off=image.cut_off or cached,
+            cut_off=image.is_cut_off or cached,
             identified=image.image_id is not None and bool(image.manifest or not image.stored),
             diff_ids=image.diff_ids,
             missing=[i for i, diff_id in enumerate(image.diff_ids) if diff_id in missing],
             sizes=self.source.layer_sizes(image) if style else (),
-            known_layers=self.memory.taught(engine),
+            known_layers=self.memory.known_layers(engine),
             local=pusher is None or pusher.local,
         )
 
@@ -150,7 +150,7 @@ class Sending:
                 )
                 for image, names in self._names.items()
             ]
-            saved = SavedImages(archive, wanted, unneeded)
+            saved = ArchiveSender(archive, wanted, unneeded)
             with self._shipment(nodes, missing=None) as shipment:
                 contents = saved.send(shipment)
                 if contents:
@@ -164,7 +164,7 @@ class Sending:
         for image in self.images:
             config, manifest = contents[image.target].config, contents[image.target].manifest
             if manifest.digest == image.manifest_digest:
-                self.memory.identify(self.source.address, manifest.digest, config.digest)
+                self.memory.record_image_id(self.source.address, manifest.digest, config.digest)
             images.append(attrs.evolve(image, image_id=config.digest, diff_ids=config.diff_ids))
         sizes = self._sizes(contents, shipment)
         layers = {d: (d, size) for c in contents.values() for d, size in c.plain.items()}
@@ -173,7 +173,7 @@ class Sending:
     def cache_layers(self, sent: Sent) -> None:
         """Cache which layers were sent, after a node was verified to have unpacked them."""
         if isinstance(self.source, Pusher):
-            self.memory.learn(self.source.address, sent.layers)
+            self.memory.record_layers(self.source.address, sent.layers)
 
     def by_push(self, nodes: Sequence[Node]) -> Sent:
         """Have the engine push the images, and forward the layers that the nodes lack.
@@ -197,7 +197,7 @@ class Sending:
             Order(
                 nodes=nodes,
                 platform=self.images[0].platform,
-                question=Question.about(self.images),
+                question=SurveyQuery.about(self.images),
                 missing=missing,
                 stored={node.name: self.surveys[node.name].content.blobs for node in nodes},
                 on_bytes=lambda node, size: self.on_event(BytesSent(node, size)),

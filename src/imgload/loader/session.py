@@ -11,34 +11,34 @@ import attrs
 
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.select import Cluster, select_cluster, select_nodes
+from imgload.core.arguments import optional_string
 from imgload.core.errors import EngineUnreachable, UsageError
 from imgload.engines.base import Engine
 from imgload.engines.discovery.candidates import named_address
-from imgload.engines.discovery.discover import Discovery, explained, open_engines
+from imgload.engines.discovery.discover import Discovery, open_engines, with_discovery_errors
 from imgload.engines.endpoint import Endpoint
-from imgload.oci.reference import string_or_none
 from imgload.sources.base import Source
 from imgload.sources.engine import EngineSource
 
 
 @attrs.frozen
-class Connections:
+class Session:
     """Open engines, and the sources in which images are searched."""
 
     sources: tuple[Source, ...]
     engines: tuple[Engine, ...]
-    found: Discovery
+    discovery: Discovery
 
     @classmethod
     @contextmanager
-    def open(cls, source: str | os.PathLike[str] | None = None) -> Iterator[Connections]:
+    def open(cls, source: str | os.PathLike[str] | None = None) -> Iterator[Session]:
         """Find and open the engines; close them at the end.
 
         Args:
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
 
         """
-        source = string_or_none(source, "source")
+        source = optional_string(source, "source")
         with ExitStack() as stack:
             is_engine = source in {None, "docker", "podman"} or "://" in (source or "")
             archive = None if is_engine else _open_archive(source or "", stack)
@@ -57,12 +57,12 @@ class Connections:
         self, cluster: str | None, names: Sequence[str], *, guess: bool = True
     ) -> tuple[Node, ...]:
         """Return the selected nodes; see `imgload.clusters.select.select_nodes`."""
-        with explained(self.found.silent):
+        with with_discovery_errors(self.discovery.unreachable):
             return select_nodes(self.engines, cluster, names, guess=guess)
 
     def select_cluster(self, name: str | None) -> Cluster:
         """Return the selected cluster; see `imgload.clusters.select.select_nodes`."""
-        with explained(self.found.silent):
+        with with_discovery_errors(self.discovery.unreachable):
             return select_cluster(self.engines, name)
 
 
@@ -89,7 +89,7 @@ def _select_engines(
     if selected := [e for endpoint, e in engines.items() if endpoint.kind == source]:
         return list(map(EngineSource, selected))
     for attempt in discovery.attempts:
-        if attempt.error and attempt.candidate.kind == source and not attempt.passed_over:
+        if attempt.error and attempt.candidate.kind == source and not attempt.skip_reason:
             raise attempt.error
     raise EngineUnreachable(
         f"no {source} engine answers",

@@ -10,7 +10,7 @@ import attrs
 
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Survey
-from imgload.core.errors import ImgloadError, NodeUnusable, NotProven
+from imgload.core.errors import ImgloadError, NodeUnusable, NotVerified
 from imgload.core.parallel import in_parallel
 from imgload.loader.events import Event, NodeDone
 from imgload.loader.proof import Proof, prove
@@ -56,13 +56,13 @@ class Verification:
             from imgload.loader.checksums import verify_blobs  # noqa: PLC0415 - start-up
 
             return verify_blobs(node, image.name, result)
-        if proof.awaits_cri:
+        if proof.cri_pending:
             try:
                 node.require_cri(survey, image.name)
             except NodeUnusable as error:
                 return NodeResult(node.name, None, proof, error=error)
         message = f"{node.name} {_difference(image, survey, proof)}"
-        refusal = NotProven(message, hint=self._load_command(image, node))
+        refusal = NotVerified(message, hint=self._load_command(image, node))
         return NodeResult(node.name, None, proof, error=refusal)
 
     def _load_command(self, image: Image, node: Node) -> str:
@@ -81,7 +81,7 @@ def _difference(image: Image, survey: Survey, proof: Proof) -> str:
     if others:
         wanted = image.image_id.short if image.image_id else "this one"
         return has_another(image.name, others, wanted)
-    if proof.awaits_cri:
+    if proof.cri_pending:
         return unknown_to_cri(image.name)
     return f"has {image.name} only in part: {', '.join(proof.missing())} is missing"
 

@@ -41,7 +41,7 @@ class Digest:
         return cls(algorithm, value)
 
     @classmethod
-    def maybe(cls, text: object) -> Digest | None:
+    def try_parse(cls, text: object) -> Digest | None:
         """Parse ``algorithm:hex``; return None if it is malformed."""
         try:
             return cls.parse(text)

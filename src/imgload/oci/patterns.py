@@ -67,7 +67,7 @@ def engine_filter(pattern: str) -> str | None:
     return f"{repository}:{tag or '*'}" if same else None
 
 
-def meant(name: str, patterns: Sequence[str]) -> str | None:
+def pod_name(name: str, patterns: Sequence[str]) -> str | None:
     """Return the name by which a pod refers to an engine's image, if it matches a pattern.
 
     Podman prefixes short names with ``localhost/``; pods omit it, unless the pattern has it. A name
@@ -80,7 +80,7 @@ def meant(name: str, patterns: Sequence[str]) -> str | None:
     """
     try:
         stored = Reference.parse(name)
-        spellings = (stored.off_localhost(), stored)
+        spellings = (stored.without_localhost(), stored)
     except ReferenceInvalid:
         return None
     matching = (s.familiar for s in spellings if s.tag and matches(str(s), patterns))

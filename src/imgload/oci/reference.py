@@ -8,11 +8,11 @@ a colon, an upper-case letter, or ``localhost``, is a registry.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 
 import attrs
 
-from imgload.core.errors import ReferenceInvalid, UsageError
+from imgload.core.arguments import require_string
+from imgload.core.errors import ReferenceInvalid
 from imgload.oci.digest import Digest
 
 _DOCKER_HUB = "docker.io"
@@ -28,46 +28,6 @@ _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _IMAGE_ID = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
 _FULL_IMAGE_ID = re.compile(r"[0-9a-f]{64}|sha256:[0-9a-f]{4,64}", re.ASCII)
 _HEX_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
-
-
-def string(value: object, argument: str) -> str:
-    """Return an argument of a caller that must be a string or a path.
-
-    Raises:
-        UsageError: if it is something else; names the `argument`.
-
-    """
-    if hasattr(value, "__fspath__"):
-        value = value.__fspath__()
-    if not isinstance(value, str):
-        raise UsageError(f"{argument} must be a string, not {value!r:.100}")
-    return value
-
-
-def string_or_none(value: object, argument: str) -> str | None:
-    """Return an optional argument; see `string`."""
-    return None if value is None else string(value, argument)
-
-
-def strings(values: object, argument: str) -> tuple[str, ...]:
-    """Return an argument that must be one or several strings; see `string`."""
-    if isinstance(values, str) or hasattr(values, "__fspath__"):
-        return (string(values, argument),)
-    if isinstance(values, bytes) or not isinstance(values, Iterable):
-        raise UsageError(f"{argument} must be one or several strings, not {values!r:.100}")
-    return tuple(string(value, argument) for value in values)
-
-
-def require_choice(value: object, choices: Sequence[str], argument: str) -> None:
-    """Raise UsageError unless an argument is one of the choices."""
-    if value not in choices:
-        raise UsageError(f"{argument} must be {' or '.join(choices)}, not {value!r:.100}")
-
-
-def require_callback(value: object, argument: str) -> None:
-    """Raise UsageError unless an argument is callable."""
-    if not callable(value):
-        raise UsageError(f"{argument} must be callable, not {value!r:.100}")
 
 
 @attrs.frozen
@@ -101,10 +61,10 @@ class Reference:
             ReferenceInvalid: if Kubernetes would report ``InvalidImageName``.
 
         """
-        text = string(text, "an image name")
+        text = require_string(text, "an image name")
         whole = whole or text
         rest, at, digest_text = text.partition("@")
-        digest = Digest.maybe(digest_text) if at else None
+        digest = Digest.try_parse(digest_text) if at else None
         head, slash, last = rest.rpartition("/")
         last, colon, tag = last.partition(":")
         name = f"{head}/{last}" if slash else last
@@ -118,7 +78,7 @@ class Reference:
         return cls(registry, repository, tag or default, digest, written)
 
     @property
-    def short(self) -> bool:
+    def is_short(self) -> bool:
         """Whether the name was written without a registry."""
         return bool(self.written)
 
@@ -141,11 +101,11 @@ class Reference:
         """Whether the kubelet by default pulls this name each time."""
         return self.digest is None and self.tag == _DEFAULT_TAG
 
-    def on_localhost(self) -> Reference:
+    def with_localhost(self) -> Reference:
         """Return the name that Podman gives to a local build of a short name."""
         return Reference("localhost", self.written or self.repository, self.tag, self.digest)
 
-    def off_localhost(self) -> Reference:
+    def without_localhost(self) -> Reference:
         """Return the name without the ``localhost/`` with which Podman prefixes short names."""
         if self.registry != "localhost":
             return self
@@ -187,7 +147,7 @@ def is_full_image_id(text: str) -> bool:
     return _FULL_IMAGE_ID.fullmatch(text) is not None
 
 
-def name_or_id(text: str) -> Reference | None:
+def parse_unless_id(text: str) -> Reference | None:
     """Parse an image name; return None if it can only be an image ID.
 
     Raises:

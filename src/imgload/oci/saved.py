@@ -39,7 +39,7 @@ class Wanted:
     exact: tuple[Digest, ...] = ()
 
 
-class SavedImages:
+class ArchiveSender:
     """Images to send from one archive.
 
     Args:

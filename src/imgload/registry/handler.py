@@ -1,6 +1,6 @@
 """The write side of the OCI distribution API, on loopback, while an image is pushed.
 
-The handler speaks HTTP; its `Intake` decides which blobs are needed and where they go (OCI
+The handler speaks HTTP; its `PushSink` decides which blobs are needed and where they go (OCI
 distribution spec, "Push"). The repository's name is random: every request outside it is answered
 with 404. An upload belongs to the request that reads its body; a second request for it is refused.
 """
@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from imgload.core.errors import ArchiveInvalid, ImgloadError
 from imgload.oci.digest import Digest
 from imgload.registry.server import PushServer
-from imgload.registry.sink import MAX_UPLOADS, Intake, Upload
+from imgload.registry.sink import MAX_UPLOADS, PushSink, UploadWriter
 
 CHUNK = 1 << 20
 MAX_MANIFEST = 8 << 20
@@ -46,7 +46,7 @@ _PLAIN_HTTP = (
 
 @contextlib.contextmanager
 def receiving(
-    intake: Intake,
+    intake: PushSink,
     ended: Callable[[], bool] = lambda: True,
     reached: Callable[[], None] = lambda: None,
 ) -> Iterator[str]:
@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
     rbufsize = 64 << 10
     rfile: io.BufferedReader
     root: ClassVar[str]
-    intake: ClassVar[Intake]
+    intake: ClassVar[PushSink]
     ended: Callable[[], bool]
     reached: Callable[[], None]
     server: PushServer
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         match = _BLOB.fullmatch(self._inside)
         with self._refusing():
-            size = self.intake.size_of(Digest.parse(match.group(1))) if match else None
+            size = self.intake.stat_blob(Digest.parse(match.group(1))) if match else None
             if match is None or size is None:
                 self._answer(404)
             else:
@@ -190,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
             on_error.pop_all()
             self._created(f"blobs/{digest}", digest)
 
-    def _take_upload(self) -> tuple[str, Upload | None]:
+    def _take_upload(self) -> tuple[str, UploadWriter | None]:
         """Return an upload's name and the upload, which no other request gets then."""
         match = _UPLOAD.fullmatch(self._inside)
         name = match.group(1) if match else ""
@@ -199,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         except KeyError:
             raise _UnknownUploadError from None
 
-    def _leave_upload(self, name: str, upload: Upload | None) -> None:
+    def _leave_upload(self, name: str, upload: UploadWriter | None) -> None:
         """Keep an upload for the next request that names it."""
         self.server.uploads[name] = upload
         if len(self.server.uploads) > MAX_UPLOADS:

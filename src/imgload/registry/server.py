@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from imgload.registry.sink import MAX_MANIFEST_BYTES, Upload
-from imgload.registry.spool import Room
+from imgload.registry.sink import MAX_MANIFEST_BYTES, UploadWriter
+from imgload.registry.spool import Quota
 
 MAX_STRANGERS = 256
 """Connections that have not yet named the repository; one more closes the oldest of them."""
@@ -28,10 +28,10 @@ class PushServer(ThreadingHTTPServer):
 
     def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
         super().__init__(("127.0.0.1", 0), handler)
-        self.manifest_memory = Room(MAX_MANIFEST_BYTES)
+        self.manifest_memory = Quota(MAX_MANIFEST_BYTES)
         self._strangers: dict[socket.socket, None] = {}
         self._admitted: set[socket.socket] = set()
-        self.uploads: dict[str, Upload | None] = {}
+        self.uploads: dict[str, UploadWriter | None] = {}
         """Uploads that wait for the next request that names them; None before their first byte."""
         self._lock = threading.Lock()
 

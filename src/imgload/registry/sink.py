@@ -1,4 +1,4 @@
-"""Where the registry puts what an engine pushes: `Intake` is the interface."""
+"""Where the registry puts what an engine pushes: `PushSink` is the interface."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_MANIFEST_BYTES = 32 << 20
 """Bytes of all manifests of one push."""
 
 
-class Upload(Protocol):
+class UploadWriter(Protocol):
     """One blob that is being uploaded."""
 
     def write(self, chunk: bytes) -> None:
@@ -27,16 +27,16 @@ class Upload(Protocol):
         """Discard the blob."""
 
 
-class Intake(Protocol):
+class PushSink(Protocol):
     """Receives a push, in several threads; an ImgloadError makes the registry refuse the request.
 
     OCI distribution spec, "Push".
     """
 
-    def size_of(self, digest: Digest) -> int | None:
+    def stat_blob(self, digest: Digest) -> int | None:
         """Return the size (0 if unknown) of a blob that need not be sent; None if it must be."""
 
-    def upload(self, digest: Digest | None, size: int | None) -> Upload:
+    def upload(self, digest: Digest | None, size: int | None) -> UploadWriter:
         """Open an upload; `digest` and `size` (in bytes) are None if not known yet."""
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
@@ -44,15 +44,15 @@ class Intake(Protocol):
 
 
 @attrs.define
-class Manifests:
+class ManifestSink:
     """An intake that claims to have every blob and therefore receives only manifests."""
 
     taken: dict[Digest, bytes] = attrs.field(factory=dict)
 
-    def size_of(self, _digest: Digest) -> int | None:
+    def stat_blob(self, _digest: Digest) -> int | None:
         return 0
 
-    def upload(self, _digest: Digest | None, _size: int | None) -> Upload:
+    def upload(self, _digest: Digest | None, _size: int | None) -> UploadWriter:
         raise ArchiveInvalid("no blob was requested")
 
     def manifest(self, digest: Digest, raw: bytes) -> None:

@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 
 
 @attrs.define
-class Room:
+class Quota:
     """A number of bytes that several threads share."""
 
     left: int
@@ -55,7 +55,7 @@ class Spool:
     """
 
     limit: int
-    room: Room = attrs.field(factory=lambda: Room(1 << 40))
+    room: Quota = attrs.field(factory=lambda: Quota(1 << 40))
     max_size: int = 1 << 40
     size: int = 0
     why: str = ""

@@ -169,7 +169,7 @@ def _has_name(text: str, image: ArchivedImage) -> bool:
         repositories = {(name.registry, name.repository) for name in _references(image)}
         matches = not repositories or (wanted.registry, wanted.repository) in repositories
         return matches and wanted.digest in {image.manifest.digest, *image.indexes}
-    accepted = [wanted, *([wanted.on_localhost()] if wanted.short else [])]
+    accepted = [wanted, *([wanted.with_localhost()] if wanted.is_short else [])]
     return any(name in accepted for name in _references(image))
 
 

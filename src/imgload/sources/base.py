@@ -17,7 +17,7 @@ from imgload.oci.reference import pinned
 
 if TYPE_CHECKING:
     from imgload.engines.base import PushStyle
-    from imgload.registry.sink import Intake
+    from imgload.registry.sink import PushSink
 
 
 @attrs.frozen
@@ -38,8 +38,8 @@ class Image:
         manifest_digest: digest of the manifest, which may be known without the manifest.
         stored: whether the source stores blobs in the form that it pushes, and identifies images
             by manifest.
-        own_platform: whether `platform` is the source's default.
-        cut_off: whether the source is known not to reach this process.
+        is_default_platform: whether `platform` is the source's default.
+        is_cut_off: whether the source is known not to reach this process.
         tagged: whether it can be pushed: it has a name, or already a tag for a push.
         layers_named: whether a save identifies layers, so that some can be left out.
         query: the requested name or ID; empty if all images of an archive are requested.
@@ -58,8 +58,8 @@ class Image:
     manifest: Manifest | None = None
     manifest_digest: Digest | None = None
     stored: bool = False
-    own_platform: bool = True
-    cut_off: bool = False
+    is_default_platform: bool = True
+    is_cut_off: bool = False
     tagged: bool = False
     layers_named: bool = True
     query: str = attrs.field(default="", eq=False)
@@ -120,7 +120,7 @@ class Source(ABC):
         """Return the image with its image ID, if determining that takes more than `find`."""
         return image
 
-    def everything(self, platform: Platform | None) -> list[Image]:
+    def all_images(self, platform: Platform | None) -> list[Image]:
         """Return all images of an archive.
 
         Raises:
@@ -162,5 +162,5 @@ class Pusher(Source):
         """Return how it pushes an image, or None if it cannot push this one."""
 
     @abstractmethod
-    def push(self, image: Image, intake: Intake) -> None:
+    def push(self, image: Image, intake: PushSink) -> None:
         """Push an image to an intake of this process; `release` closes the connection."""

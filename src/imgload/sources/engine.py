@@ -24,13 +24,13 @@ from imgload.engines.base import Engine, EngineImage
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
-from imgload.oci.reference import Reference, image_id_prefix, name_or_id
+from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id
 from imgload.sources.base import Image, Pusher
 
 if TYPE_CHECKING:
     from imgload.engines.base import PushStyle
-    from imgload.registry.push_session import Route
-    from imgload.registry.sink import Intake
+    from imgload.registry.push_session import PushSession
+    from imgload.registry.sink import PushSink
 
 _MOST_SESSIONS = 16
 
@@ -49,10 +49,10 @@ class EngineSource(Pusher):
         self._unidentified: set[tuple[Digest, Platform]] = set()
         self._sizes: dict[Digest, Sequence[int]] = {}
         self._manifests: dict[tuple[Digest, Platform], Manifest] = {}
-        self._sessions: dict[Digest, Route] = {}
+        self._sessions: dict[Digest, PushSession] = {}
 
     def find(self, text: str, platform: Platform | None) -> Image | None:
-        names_for = name_or_id(text)
+        names_for = parse_unless_id(text)
         image = self.engine.find(text)
         if image is None:
             return None
@@ -89,7 +89,7 @@ class EngineSource(Pusher):
             manifest=manifest,
             manifest_digest=image.manifests.get(suited),
             stored=image.image_id is None,
-            own_platform=suited == image.own_platform,
+            is_default_platform=suited == image.default_platform,
             tagged=bool(pushable),
             layers_named=image.image_id is None or self.engine.saves_by_digest,
         )
@@ -106,17 +106,21 @@ class EngineSource(Pusher):
 
         Docker's containerd image store may have an index, but not every listed image (kind #3795).
         """
-        suited = image.suited(platform)
+        suited = image.match_platform(platform)
         if suited is not None:
             return suited
         available = ", ".join(sorted(map(str, image.platforms)))
-        if image.whole and not (platform and platform.best(image.absent)):
+        if image.has_complete_platform and not (
+            platform and platform.best(image.incomplete_platforms)
+        ):
             raise PlatformMissing(
                 f"{text} in {self.describe} is for {available}, not {platform}",
                 hint=f"build it with --platform {platform}, or choose an available one with"
                 " --platform",
             )
-        lacking = ", ".join(sorted(map(str, {platform} if platform else image.absent)))
+        lacking = ", ".join(
+            sorted(map(str, {platform} if platform else image.incomplete_platforms))
+        )
         content = f"content of {lacking}" if lacking else "content"
         others = f", {available} is available" if available else ""
         option = f"--platform {platform} " if platform else ""
@@ -135,22 +139,22 @@ class EngineSource(Pusher):
         if image.manifest is None and (manifest := self._manifests.get(key)):
             return attrs.evolve(image, manifest=manifest, image_id=manifest.config.digest)
         identified = image.manifest is not None or not image.stored
-        unable = image.cut_off or not (self.local and image.tagged and image.own_platform)
+        unable = image.is_cut_off or not (self.local and image.tagged and image.is_default_platform)
         if identified or unable or key in self._unidentified:
             return image
-        from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
-        from imgload.registry.push_session import CutOff  # noqa: PLC0415
-        from imgload.registry.sink import Manifests  # noqa: PLC0415
+        from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
+        from imgload.registry.push_session import EngineCannotReachUs  # noqa: PLC0415
+        from imgload.registry.sink import ManifestSink  # noqa: PLC0415
         from imgload.sources.manifests import manifest_for  # noqa: PLC0415
 
-        if Memory.load().is_cut_off(self.address):
-            return attrs.evolve(image, cut_off=True)
-        intake = Manifests()
+        if EngineCache.load().is_unreachable(self.address):
+            return attrs.evolve(image, is_cut_off=True)
+        intake = ManifestSink()
         self._unidentified.add(key)
         try:
             self.push(image, intake)
         except EngineFailed as error:
-            return attrs.evolve(image, cut_off=isinstance(error, CutOff))
+            return attrs.evolve(image, is_cut_off=isinstance(error, EngineCannotReachUs))
         pushed = manifest_for(intake.taken, image)
         if pushed is None:
             return attrs.evolve(image, image_id=None)
@@ -171,46 +175,48 @@ class EngineSource(Pusher):
             self._sizes[image.target] = self.engine.layer_sizes(image.target)
         return self._sizes[image.target]
 
-    def push(self, image: Image, intake: Intake) -> None:
-        from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
-        from imgload.registry.push_session import CutOff  # noqa: PLC0415
+    def push(self, image: Image, intake: PushSink) -> None:
+        from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
+        from imgload.registry.push_session import EngineCannotReachUs  # noqa: PLC0415
 
         try:
             self._session(image).push(intake)
-        except CutOff:
+        except EngineCannotReachUs:
             self._reaches_us = False
-            Memory.load().cut_off(self.address)
+            EngineCache.load().mark_unreachable(self.address)
             raise
 
-    def _session(self, image: Image) -> Route:
+    def _session(self, image: Image) -> PushSession:
         """Return the push session of an image; close the oldest one if there are too many.
 
         The cache records whether requests of the engine reach this process's network, because
         a look-up takes time.
         """
-        from imgload.engines.cache import Memory  # noqa: PLC0415 - start-up
-        from imgload.registry.push_session import CutOff, Route  # noqa: PLC0415
+        from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
+        from imgload.registry.push_session import EngineCannotReachUs, PushSession  # noqa: PLC0415
 
         if image.target in self._sessions:
             return self._sessions[image.target]
         if not self.local:
-            raise CutOff(f"{self.describe} is on another machine, and cannot push to this one")
+            raise EngineCannotReachUs(
+                f"{self.describe} is on another machine, and cannot push to this one"
+            )
         if len(self._sessions) >= _MOST_SESSIONS:
             self._sessions.pop(next(iter(self._sessions))).close()
         network = "" if self._reaches_us else whereabouts(self.address)
         known = self._reaches_us or (
-            network != "" and Memory.load().reached_from(self.address) == network
+            network != "" and EngineCache.load().reached_from(self.address) == network
         )
-        session = Route.start(
+        session = PushSession.start(
             partial(self.engine.pushing, image.target),
-            unnoted=image.stored,
+            refuse_last_manifest=image.stored,
             look_up=None if known else self.engine.look_up,
         )
         self._sessions[image.target] = session
         if not known:
             self._reaches_us = True
             if network:
-                Memory.load().reach(self.address, network)
+                EngineCache.load().record_reached(self.address, network)
         return session
 
     def release(self) -> None:
@@ -276,7 +282,7 @@ def _matches(text: str, reference: Reference | None, image: EngineImage) -> bool
     if reference is None:
         digits = image_id_prefix(text) or ""
         return any(i.hex.startswith(digits) for i in (image.target, image.image_id) if i)
-    accepted = [reference, *([reference.on_localhost()] if reference.short else [])]
+    accepted = [reference, *([reference.with_localhost()] if reference.is_short else [])]
     return reference.digest is not None or any(name in accepted for name in _references(image))
 
 
@@ -285,4 +291,4 @@ def _references(image: EngineImage) -> list[Reference]:
 
 
 def _own_names(image: EngineImage) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.off_localhost().record for name in _references(image)))
+    return tuple(dict.fromkeys(name.without_localhost().record for name in _references(image)))

@@ -19,7 +19,7 @@ from imgload.core.errors import (
 )
 from imgload.core.parallel import in_parallel
 from imgload.oci.platform import Platform
-from imgload.oci.reference import Reference, name_or_id
+from imgload.oci.reference import Reference, parse_unless_id
 from imgload.sources.base import Image, Pusher, Source
 
 _MAX_SUGGESTIONS = 10
@@ -46,7 +46,7 @@ def require_names(texts: Sequence[str], name: str | None, also: Sequence[str] = 
 
     """
     for text in texts:
-        name_or_id(text)
+        parse_unless_id(text)
     for given_name in (*([name] if name is not None else []), *also):
         Reference.parse(given_name)
     if texts:
@@ -67,7 +67,7 @@ def locate(
 
     """
     if not texts:
-        return [image for source in sources for image in source.everything(platform)]
+        return [image for source in sources for image in source.all_images(platform)]
     queries = dict.fromkeys(texts)
     return [attrs.evolve(_locate(q, sources, platform, settle), query=q) for q in queries]
 

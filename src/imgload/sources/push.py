@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from imgload.core.errors import DigestMismatch, EngineError, ImgloadError, SourceError
-from imgload.engines.cache import Layers, Memory
+from imgload.engines.cache import EngineCache, Layers
 from imgload.oci.content import BlobWriter, ImageContent, Receiver
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig, Index, Manifest
 from imgload.oci.reference import pinned
-from imgload.registry.sink import Upload, keep_manifest
-from imgload.registry.spool import Room, Spool
+from imgload.registry.sink import UploadWriter, keep_manifest
+from imgload.registry.spool import Quota, Spool
 from imgload.sources.base import Image, Pusher
 
 _MARGIN = 16 << 20
@@ -76,20 +76,20 @@ def push(
         PushIncomplete: if a push fails, or lacks content that a node needs.
 
     """
-    from imgload.registry.push_session import CutOff  # noqa: PLC0415 - start-up
+    from imgload.registry.push_session import EngineCannotReachUs  # noqa: PLC0415 - start-up
 
-    memory = Memory.load()
+    memory = EngineCache.load()
     contents: dict[Digest, ImageContent] = {}
     spools: dict[Digest, Spool] = {}
     try:
         for image, names in images.items():
             expected, plain = _expected(source, image, memory, receiver)
-            sink = PushSink(expected, receiver, spools)
+            sink = ForwardingSink(expected, receiver, spools)
             try:
                 source.push(image, sink)
             except EngineError as error:
-                if isinstance(error, CutOff):
-                    memory.cut_off(source.address)
+                if isinstance(error, EngineCannotReachUs):
+                    memory.mark_unreachable(source.address)
                 raise PushIncomplete(error.message) from error
             contents[image.target] = sink.end(names, image, plain)
     finally:
@@ -100,7 +100,7 @@ def push(
 
 
 def _expected(
-    source: Pusher, image: Image, memory: Memory, receiver: Receiver
+    source: Pusher, image: Image, memory: EngineCache, receiver: Receiver
 ) -> tuple[ExpectedPush, Mapping[Digest, int]]:
     """Return the image to expect, and the cached sizes of its layers as plain tars, in bytes."""
     if image.image_id is None:
@@ -132,8 +132,8 @@ def _expected(
 
 
 @attrs.define
-class PushSink:
-    """Receives the push of one image from the registry; see `imgload.registry.sink.Intake`.
+class ForwardingSink:
+    """Receives the push of one image from the registry; see `imgload.registry.sink.PushSink`.
 
     `spools` are blobs that wait for the end of the push, also those of earlier images.
     """
@@ -144,14 +144,14 @@ class PushSink:
     _manifests: dict[Digest, bytes] = attrs.field(factory=dict)
     _open: bool = True
     _blobs_left: int = attrs.field(init=False)
-    _quota: Room = attrs.field(init=False)
+    _quota: Quota = attrs.field(init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     def __attrs_post_init__(self) -> None:
         self._blobs_left = len(self.image.diff_ids) + _OTHER_BLOBS
-        self._quota = Room(self.image.quota)
+        self._quota = Quota(self.image.quota)
 
-    def size_of(self, digest: Digest) -> int | None:
+    def stat_blob(self, digest: Digest) -> int | None:
         self._require_open()
         if digest in self.spools:
             return self.spools[digest].size
@@ -164,7 +164,7 @@ class PushSink:
             return 0 if self.image.exact else None
         return None if self.receiver.lacks(digest, layer[0]) else layer[1]
 
-    def upload(self, digest: Digest | None, size: int | None) -> Upload:
+    def upload(self, digest: Digest | None, size: int | None) -> UploadWriter:
         """Stream a blob of known size; spool any other."""
         self._require_open()
         layer = self.image.known.get(digest) if digest else None
@@ -283,7 +283,7 @@ class PushSink:
 class _SpooledUpload:
     """A blob that waits for the end of the push."""
 
-    _sink: PushSink
+    _sink: ForwardingSink
     _spool: Spool
 
     def write(self, chunk: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import attrs
 
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import Question, Survey
+from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
 from imgload.oci.content import Receiver
 from imgload.oci.digest import Digest
@@ -32,7 +32,7 @@ class Order:
 
     nodes: Sequence[Node]
     platform: Platform
-    question: Question
+    question: SurveyQuery
     missing: Mapping[str, frozenset[Digest]] | None = attrs.field(default=None, hash=False)
     stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict, hash=False)
     on_bytes: Callable[[str, int], None] = lambda _node, _size: None

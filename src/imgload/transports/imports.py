@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from imgload.clusters.nodes.base import Before
+from imgload.clusters.nodes.base import PreviousNames
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import NOTHING, Question, Survey
+from imgload.clusters.nodes.survey import NOTHING, Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task
-from imgload.engines.temporary_tags import note, stale_folders
+from imgload.engines.temporary_tags import note_temporary_name, stale_folders
 from imgload.oci.content import Chunk
 from imgload.oci.platform import Platform
 from imgload.transports.base import Delivery, Order, Shipment, Transport
@@ -57,7 +57,7 @@ class ImportShipment(LayoutWriter, Shipment):
             feed.abort()
         deadline = time.monotonic() + _ABORT_SECONDS
         for task in self._tasks.values():
-            task.settle(max(0.0, deadline - time.monotonic()))
+            task.wait_at_most(max(0.0, deadline - time.monotonic()))
 
 
 class ImportTransport(Transport):
@@ -104,7 +104,7 @@ class _Stream:
 
 
 def import_by_copy(
-    node: Node, layout: Iterable[Chunk], platform: Platform, question: Question = NOTHING
+    node: Node, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery = NOTHING
 ) -> Survey:
     """Copy an OCI layout into the node, import it, and remove it; then survey the node.
 
@@ -112,19 +112,19 @@ def import_by_copy(
     imgload is killed, the next load into this node removes the folder.
     """
     folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
-    noted = note(node.container.id, folder)
-    node.before = Before()
+    noted = note_temporary_name(node.container.id, folder)
+    node.before = PreviousNames()
     command = ("sh", "-c", _FROM_FOLDER, "imgload", folder, *node.import_command(platform))
     try:
         node.run(["mkdir", "-p", folder])
-        node.engine.put(node.container.id, folder, layout)
+        node.engine.put_archive(node.container.id, folder, layout)
         return node.import_by(command, question)
     finally:
         try:
             node.run(["rm", "-rf", folder])
         except BaseException:
             if noted:
-                noted.leave()
+                noted.release()
             raise
         if noted:
             noted.remove()
@@ -137,6 +137,6 @@ def remove_leftovers(nodes: Iterable[Node]) -> None:
         try:
             by_id[folder.engine].run(["rm", "-rf", folder.name])
         except ImgloadError:
-            folder.note.leave()
+            folder.note.release()
         else:
             folder.note.remove()

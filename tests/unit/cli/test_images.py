@@ -18,7 +18,7 @@ from imgload.cli.images import images, show_listing
 from imgload.cli.output import show_json
 from imgload.cli.prune import prune, show_pruned
 from imgload.core.errors import NodeError
-from imgload.engines.cache import Memory
+from imgload.engines.cache import EngineCache
 from imgload.oci.digest import Digest
 from imgload.tools.inventory.list import ListedImage, Listing
 from imgload.tools.inventory.node_images import NodeImage
@@ -205,7 +205,7 @@ def test_prune_cache_prints_the_size_and_clears_the_cache(
     """It needs no engine, and keeps the targets of links."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
-    Memory.load().identify("engine", OLD, NEW)
+    EngineCache.load().record_image_id("engine", OLD, NEW)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("mine")
     folder = tmp_path / "cache" / "imgload"
@@ -214,7 +214,7 @@ def test_prune_cache_prints_the_size_and_clears_the_cache(
     dry = run("prune", "--cache", "-o", "json")
     assert json.loads(dry.stdout)["cache"] == {"folder": str(folder), "bytes_freed": size}
     assert "add --yes" in run("prune", "--cache").stderr
-    assert Memory.load().image_id("engine", OLD) == NEW
+    assert EngineCache.load().image_id("engine", OLD) == NEW
     assert "freed" in run("prune", "--cache", "--yes").stderr
     assert list(folder.iterdir()) == []
     assert elsewhere.read_text() == "mine"
@@ -226,7 +226,7 @@ def test_prune_cache_reports_a_file_that_cannot_be_removed(
 ) -> None:
     """The hint shows who owns it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    Memory.load().identify("engine", OLD, NEW)
+    EngineCache.load().record_image_id("engine", OLD, NEW)
 
     def refuse(path: Path, **_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted", str(path))

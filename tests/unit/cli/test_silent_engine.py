@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imgload.registry.handler import receiving
-from imgload.registry.sink import Manifests
+from imgload.registry.sink import ManifestSink
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.stub import Docker
 
@@ -47,7 +47,7 @@ def test_a_missing_image_error_names_the_unreachable_engine(
     run: Run, stale: str, command: str
 ) -> None:
     """In loads and pushes."""
-    with receiving(Manifests()) as repository:
+    with receiving(ManifestSink()) as repository:
         host = repository.partition("/")[0]
         outcome = run(*command.format(image="absent:dev", host=host).split())
     assert outcome.status == 3

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from imgload.core.errors import NodeError
-from imgload.core.parallel import MAX_PARALLEL, Task, in_parallel, outcome
+from imgload.core.parallel import MAX_PARALLEL, Task, in_parallel, result_or_error
 
 
 def test_in_parallel_returns_results_in_order() -> None:
@@ -87,7 +87,7 @@ def test_settle_has_a_time_limit() -> None:
     release = threading.Event()
     task = Task(release.wait)
     start = time.monotonic()
-    task.settle(0.05)
+    task.wait_at_most(0.05)
     assert time.monotonic() - start < 1
     release.set()
     assert task.result() is True
@@ -100,10 +100,10 @@ def test_outcome_returns_only_imgload_errors() -> None:
     def fail() -> int:
         raise error
 
-    assert outcome(fail) is error
-    assert outcome(lambda: 3) == 3
+    assert result_or_error(fail) is error
+    assert result_or_error(lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
-        outcome(lambda: 1 // 0)
+        result_or_error(lambda: 1 // 0)
 
 
 def test_in_parallel_limits_the_number_of_threads() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.engines.cache import Layers, Memory
+from imgload.engines.cache import EngineCache, Layers
 from imgload.oci.digest import Digest
 
 ENGINE, OTHER = "unix:///run/docker.sock", "unix:///run/podman.sock"
@@ -31,38 +31,38 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path / "engines.json"
 
 
-def written(file: Path, value: object) -> Memory:
+def written(file: Path, value: object) -> EngineCache:
     """Return what is understood of a file with the content given."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
-    return Memory.load()
+    return EngineCache.load()
 
 
 def test_memory_is_empty_at_first(file: Path) -> None:
     """And writes nothing while it only asks."""
-    memory = Memory.load()
-    assert (memory.layers(ENGINE), memory.is_cut_off(ENGINE)) == ({}, False)
+    memory = EngineCache.load()
+    assert (memory.layers(ENGINE), memory.is_unreachable(ENGINE)) == ({}, False)
     assert not file.parent.exists()
 
 
 def test_memory_persists(file: Path) -> None:
     """Of that engine only."""
-    Memory.load().learn(ENGINE, LAYERS)
-    Memory.load().cut_off(OTHER)
-    memory = Memory.load()
+    EngineCache.load().record_layers(ENGINE, LAYERS)
+    EngineCache.load().mark_unreachable(OTHER)
+    memory = EngineCache.load()
     assert (memory.layers(ENGINE), memory.layers(OTHER)) == (LAYERS, {})
-    assert (memory.is_cut_off(ENGINE), memory.is_cut_off(OTHER)) == (False, True)
+    assert (memory.is_unreachable(ENGINE), memory.is_unreachable(OTHER)) == (False, True)
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 def test_memory_has_its_own_additions(file: Path) -> None:
     """A loader that is reused does not read the file again."""
-    memory = Memory.load()
-    memory.learn(ENGINE, LAYERS)
-    memory.cut_off(ENGINE)
+    memory = EngineCache.load()
+    memory.record_layers(ENGINE, LAYERS)
+    memory.mark_unreachable(ENGINE)
     file.unlink()
     assert memory.layers(ENGINE) == LAYERS
-    assert memory.is_cut_off(ENGINE)
+    assert memory.is_unreachable(ENGINE)
 
 
 def test_learn_adds_and_replaces(file: Path) -> None:
@@ -71,22 +71,22 @@ def test_learn_adds_and_replaces(file: Path) -> None:
     more: Layers = {Digest.of(b"2"): (DIFF_ID, 2)}
     corrected: Layers = {PUSHED: (Digest.of(b"another"), 5)}
     for layers in (LAYERS, more, corrected):
-        Memory.load().learn(ENGINE, layers)
-    assert Memory.load().layers(ENGINE) == {**more, **corrected}
+        EngineCache.load().record_layers(ENGINE, layers)
+    assert EngineCache.load().layers(ENGINE) == {**more, **corrected}
 
 
 def test_memory_merges_two_runs(file: Path) -> None:
     """Both had read the file before either wrote it."""
-    one, two = Memory.load(), Memory.load()
+    one, two = EngineCache.load(), EngineCache.load()
     more: Layers = {Digest.of(b"2"): (DIFF_ID, 2)}
-    one.learn(ENGINE, LAYERS)
-    two.identify(ENGINE, PUSHED, DIFF_ID)
-    two.learn(ENGINE, more)
-    one.cut_off(OTHER)
-    memory = Memory.load()
+    one.record_layers(ENGINE, LAYERS)
+    two.record_image_id(ENGINE, PUSHED, DIFF_ID)
+    two.record_layers(ENGINE, more)
+    one.mark_unreachable(OTHER)
+    memory = EngineCache.load()
     assert memory.layers(ENGINE) == {**LAYERS, **more}
     assert memory.image_id(ENGINE, PUSHED) == DIFF_ID
-    assert memory.is_cut_off(OTHER)
+    assert memory.is_unreachable(OTHER)
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
@@ -112,33 +112,33 @@ def test_memory_is_written_despite_a_held_lock(file: Path, monkeypatch: pytest.M
     file.parent.mkdir(parents=True)
     descriptor = os.open(file.parent, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    Memory.load().learn(ENGINE, LAYERS)
+    EngineCache.load().record_layers(ENGINE, LAYERS)
     os.close(descriptor)
-    assert Memory.load().layers(ENGINE) == LAYERS
+    assert EngineCache.load().layers(ENGINE) == LAYERS
 
 
 def test_learn_without_layers_writes_nothing(file: Path) -> None:
     """Most loads learn nothing."""
-    Memory.load().learn(ENGINE, {})
+    EngineCache.load().record_layers(ENGINE, {})
     assert not file.exists()
 
 
 def test_taught_returns_compressed_layers(file: Path) -> None:
     """A digest that is its own diff ID was pushed as it is."""
     del file
-    memory = Memory.load()
-    memory.learn(ENGINE, {**LAYERS, Digest.of(b"plain"): (Digest.of(b"plain"), 1)})
-    assert memory.taught(ENGINE) == {DIFF_ID}
-    assert memory.taught(OTHER) == set()
+    memory = EngineCache.load()
+    memory.record_layers(ENGINE, {**LAYERS, Digest.of(b"plain"): (Digest.of(b"plain"), 1)})
+    assert memory.known_layers(ENGINE) == {DIFF_ID}
+    assert memory.known_layers(OTHER) == set()
 
 
 def test_image_id_returns_the_stored_id(file: Path) -> None:
     """For the engine that pushed it; what is no digest is nothing."""
-    Memory.load().identify(ENGINE, PUSHED, DIFF_ID)
-    assert Memory.load().image_id(ENGINE, PUSHED) == DIFF_ID
-    assert Memory.load().image_id(OTHER, PUSHED) is None
+    EngineCache.load().record_image_id(ENGINE, PUSHED, DIFF_ID)
+    assert EngineCache.load().image_id(ENGINE, PUSHED) == DIFF_ID
+    assert EngineCache.load().image_id(OTHER, PUSHED) is None
     file.write_text(file.read_text().replace(str(DIFF_ID), "sha256:none"))
-    assert Memory.load().image_id(ENGINE, PUSHED) is None
+    assert EngineCache.load().image_id(ENGINE, PUSHED) is None
 
 
 def test_image_id_ignores_entries_of_older_versions(file: Path) -> None:
@@ -153,11 +153,11 @@ def test_learn_drops_the_oldest_layers(file: Path) -> None:
     """The file stays small; what was confirmed lately is not old."""
     many = {Digest.of(str(i).encode()): (DIFF_ID, i) for i in range(2001)}
     first, second, *_ = many
-    memory = Memory.load()
-    memory.learn(ENGINE, dict(list(many.items())[:2000]))
-    memory.learn(ENGINE, {first: many[first]})
-    memory.learn(ENGINE, dict(list(many.items())[2000:]))
-    known = Memory.load().layers(ENGINE)
+    memory = EngineCache.load()
+    memory.record_layers(ENGINE, dict(list(many.items())[:2000]))
+    memory.record_layers(ENGINE, {first: many[first]})
+    memory.record_layers(ENGINE, dict(list(many.items())[2000:]))
+    known = EngineCache.load().layers(ENGINE)
     assert len(known) == 2000
     assert first in known
     assert second not in known
@@ -175,11 +175,11 @@ SHAPES: list[object] = [
 def test_a_file_of_a_wrong_shape_is_replaced(file: Path, shape: object) -> None:
     """Another version of imgload or an editor may have written the file."""
     memory = written(file, shape)
-    assert (memory.layers(ENGINE), memory.is_cut_off(ENGINE)) == ({}, False)
-    memory.learn(ENGINE, LAYERS)
-    memory.cut_off(ENGINE)
-    assert Memory.load().layers(ENGINE) == LAYERS
-    assert Memory.load().is_cut_off(ENGINE)
+    assert (memory.layers(ENGINE), memory.is_unreachable(ENGINE)) == ({}, False)
+    memory.record_layers(ENGINE, LAYERS)
+    memory.mark_unreachable(ENGINE)
+    assert EngineCache.load().layers(ENGINE) == LAYERS
+    assert EngineCache.load().is_unreachable(ENGINE)
 
 
 DAMAGE = {
@@ -199,8 +199,8 @@ def test_a_damaged_file_is_replaced(file: Path, damage: str) -> None:
     """The disk was full, or the machine lost power."""
     memory = written(file, DAMAGE[damage])
     assert memory.layers(ENGINE) == {}
-    memory.learn(ENGINE, LAYERS)
-    assert Memory.load().layers(ENGINE) == LAYERS
+    memory.record_layers(ENGINE, LAYERS)
+    assert EngineCache.load().layers(ENGINE) == LAYERS
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_layers_skips_invalid_digests(file: Path, key: str) -> None:
 def test_being_cut_off_is_forgotten_after_a_day(file: Path, age: float, *, cut_off: bool) -> None:
     """It is tried again then; a time to come is a clock that was wrong."""
     memory = written(file, {ENGINE: {"cut_off": {"since": time.time() - age}}})
-    assert memory.is_cut_off(ENGINE) is cut_off
+    assert memory.is_unreachable(ENGINE) is cut_off
 
 
 WRONG_TIMES = ["null", '"now"', "[]", "{}", "NaN", "Infinity", "-Infinity", "1e999", "9" * 400]
@@ -241,37 +241,37 @@ WRONG_TIMES = ["null", '"now"', "[]", "{}", "NaN", "Infinity", "-Infinity", "1e9
 def test_cut_off_ignores_an_invalid_time(file: Path, since: str) -> None:
     """The engine counts as reachable."""
     text = f'{{"{ENGINE}": {{"cut_off": {{"since": {since}}}}}}}'
-    assert not written(file, text.encode()).is_cut_off(ENGINE)
+    assert not written(file, text.encode()).is_unreachable(ENGINE)
 
 
 def test_memory_works_without_a_writable_folder(file: Path) -> None:
     """A file in the folder's place: also root cannot write there."""
     file.parent.parent.mkdir()
     file.parent.write_text("in the way")
-    memory = Memory.load()
-    memory.learn(ENGINE, LAYERS)
-    memory.cut_off(ENGINE)
+    memory = EngineCache.load()
+    memory.record_layers(ENGINE, LAYERS)
+    memory.mark_unreachable(ENGINE)
     assert memory.layers(ENGINE) == LAYERS
-    assert memory.is_cut_off(ENGINE)
+    assert memory.is_unreachable(ENGINE)
     assert file.parent.read_text() == "in the way"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_memory_ignores_another_users_folder(file: Path) -> None:
     """`XDG_CACHE_HOME` may be shared, and open to all."""
-    Memory.load().learn(ENGINE, LAYERS)
+    EngineCache.load().record_layers(ENGINE, LAYERS)
     os.chown(file.parent, 12345, -1)
-    Memory.load().learn(OTHER, LAYERS)
-    assert Memory.load().layers(OTHER) == {}
+    EngineCache.load().record_layers(OTHER, LAYERS)
+    assert EngineCache.load().layers(OTHER) == {}
     os.chown(file, 12345, -1)
-    assert Memory.load().layers(ENGINE) == {}
+    assert EngineCache.load().layers(ENGINE) == {}
 
 
 def test_a_failed_write_leaves_nothing_behind(file: Path) -> None:
     """No piles of temporary files: here a folder has the file's name."""
     file.mkdir(parents=True)
-    memory = Memory.load()
-    memory.learn(ENGINE, LAYERS)
+    memory = EngineCache.load()
+    memory.record_layers(ENGINE, LAYERS)
     assert list(file.parent.iterdir()) == [file]
     assert memory.layers(ENGINE) == LAYERS
 
@@ -289,8 +289,8 @@ JSON = st.recursive(
 @given(JSON)
 def test_memory_accepts_any_json(value: Any) -> None:
     """Never an error: it is only a cache."""
-    memory = Memory(Path("/dev/null/absent"), value if isinstance(value, dict) else {})
+    memory = EngineCache(Path("/dev/null/absent"), value if isinstance(value, dict) else {})
     assert all(isinstance(digest, Digest) for digest in memory.layers(ENGINE))
-    assert memory.is_cut_off(ENGINE) in {True, False}
-    memory.learn(ENGINE, LAYERS)
+    assert memory.is_unreachable(ENGINE) in {True, False}
+    memory.record_layers(ENGINE, LAYERS)
     assert memory.layers(ENGINE)[PUSHED] == LAYERS[PUSHED]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from imgload.core.state import private_folder, replace_file
-from imgload.engines.cache import Memory
-from imgload.engines.temporary_tags import TAG, note, stale, stale_folders
+from imgload.engines.cache import EngineCache
+from imgload.engines.temporary_tags import TAG, note_temporary_name, stale_folders, stale_names
 
 NAME = f"127.0.0.1:36039/imgload/{'0' * 32}:{'1' * 16}"
 ENGINE, SAME = "unix:///run/docker.sock", "tcp://localhost:2375"
@@ -42,8 +42,8 @@ def test_notes_are_readable_by_their_owner_only(cache: Path, *, there: bool) -> 
     if there:
         (cache / "pushes").mkdir(parents=True)
         assert modes(cache) == {"drwxr-xr-x"}
-    kept = note(ENGINE, NAME, "sha256:x")
-    Memory.load().cut_off(ENGINE)
+    kept = note_temporary_name(ENGINE, NAME, "sha256:x")
+    EngineCache.load().mark_unreachable(ENGINE)
     assert modes(cache) == {"drwx------", "-rw-------"}
     assert kept
     kept.remove()
@@ -51,28 +51,28 @@ def test_notes_are_readable_by_their_owner_only(cache: Path, *, there: bool) -> 
 
 def test_a_released_note_is_stale_at_every_address(cache: Path) -> None:
     """Only the same address proves that it is this engine; a living run's note is not stale."""
-    kept = note(ENGINE, NAME, "sha256:x")
+    kept = note_temporary_name(ENGINE, NAME, "sha256:x")
     assert kept
-    assert list(stale([ENGINE])) == []
-    kept.leave()
+    assert list(stale_names([ENGINE])) == []
+    kept.release()
     for engine, here in ((ENGINE, True), (SAME, False)):
-        [left] = stale([engine])
+        [left] = stale_names([engine])
         assert (left.name, left.image, left.here) == (NAME, "sha256:x", here)
-        left.note.leave()
-    [left] = stale([ENGINE])
+        left.note.release()
+    [left] = stale_names([ENGINE])
     left.note.remove()
-    assert list(stale([ENGINE])) == []
+    assert list(stale_names([ENGINE])) == []
     assert list((cache / "pushes").iterdir()) == []
 
 
 def test_a_note_of_another_machine_is_not_here(cache: Path) -> None:
     """The home may be shared by NFS: the engine at that path is another one there."""
-    kept = note(ENGINE, NAME, "")
+    kept = note_temporary_name(ENGINE, NAME, "")
     assert kept
-    kept.leave()
+    kept.release()
     [path] = (cache / "pushes").iterdir()
     path.write_text(json.dumps([ENGINE, NAME, "", "another machine"]))
-    [left] = stale([ENGINE])
+    [left] = stale_names([ENGINE])
     assert not left.here
 
 
@@ -96,8 +96,8 @@ def test_invalid_and_expired_notes_are_removed(
     path = cache / "pushes" / name
     path.write_text(text)
     os.utime(path, (time.time() - age,) * 2)
-    for left in stale([ENGINE]):
-        left.note.leave()
+    for left in stale_names([ENGINE]):
+        left.note.release()
     assert path.exists() is not gone
 
 
@@ -105,7 +105,7 @@ def test_a_note_of_an_older_version_is_readable(cache: Path) -> None:
     """It has neither image nor machine."""
     (cache / "pushes").mkdir(parents=True)
     (cache / "pushes" / "a.json").write_text(json.dumps([ENGINE, NAME]))
-    [left] = stale([ENGINE])
+    [left] = stale_names([ENGINE])
     assert (left.name, left.image, left.here) == (NAME, "", True)
 
 
@@ -113,13 +113,13 @@ def test_notes_fall_back_to_the_temporary_folder(cache: Path) -> None:
     """The next run looks there as well; nothing is left behind it."""
     cache.parent.mkdir()
     cache.write_text("in the way")
-    kept = note(ENGINE, NAME, "")
+    kept = note_temporary_name(ENGINE, NAME, "")
     assert kept
     temp = Path(os.environ["TMPDIR"])
     [folder] = temp.iterdir()
     assert modes(folder) == {"drwx------", "-rw-------"}
-    kept.leave()
-    [left] = stale([ENGINE])
+    kept.release()
+    [left] = stale_names([ENGINE])
     left.note.remove()
     assert list(temp.iterdir()) == []
 
@@ -136,7 +136,7 @@ def test_a_shared_folder_for_notes_is_refused(cache: Path, tmp_path: Path, made_
         folder.symlink_to(elsewhere)
     else:
         folder.mkdir()
-    assert note(ENGINE, NAME, "") is None
+    assert note_temporary_name(ENGINE, NAME, "") is None
     assert modes(elsewhere) == {"drwxr-xr-x"}
 
 
@@ -152,10 +152,10 @@ def test_stale_yields_the_engines_own_notes_first(cache: Path) -> None:
         text = json.dumps([other, name, "", os.uname().nodename])
         (cache / "pushes" / f"{number}.json").write_text(text)
     for engine, name in ((ENGINE, NAME), ("node", folder)):
-        kept = note(engine, name)
+        kept = note_temporary_name(engine, name)
         assert kept
-        kept.leave()
-    tags = [left.engine for left in stale([ENGINE], TAG)]
+        kept.release()
+    tags = [left.engine for left in stale_names([ENGINE], TAG)]
     assert tags[0] == ENGINE
     assert len(tags) == 21
     assert [(left.engine, left.name) for left in stale_folders(["node"])] == [("node", folder)]

@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from imgload.clusters.nodes.containerd import Content
+from imgload.clusters.nodes.containerd import ContentStore
 from imgload.loader.plan import Plan, Step, decide, make_plan
 from imgload.loader.proof import Proof, prove
 from imgload.oci.digest import Digest, chain_ids
@@ -40,7 +40,7 @@ def test_decide_tagged_if_only_cri_lacks_the_image(what: str) -> None:
 
 
 def test_the_answer_of_cri_overrides_a_label() -> None:
-    survey = attrs.evolve(holding(cri={NAME: "app"}), unseen=frozenset([NAME]))
+    survey = attrs.evolve(holding(cri={NAME: "app"}), not_in_cri=frozenset([NAME]))
     assert decide(image(), "node", survey).action == "present"
 
 
@@ -74,7 +74,7 @@ def test_a_name_of_another_image_is_retagged_if_the_node_has_the_image() -> None
     both = attrs.evolve(
         old,
         records={**old.records, **new.records},
-        content=Content(
+        content=ContentStore(
             old.content.blobs | new.content.blobs, {**old.content.configs, **new.content.configs}
         ),
         snapshots=old.snapshots | new.snapshots,

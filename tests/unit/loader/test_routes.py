@@ -12,13 +12,13 @@ from imgload.engines.base import EngineImage
 from imgload.engines.docker import DockerEngine
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.http_engine import read_image
-from imgload.engines.temporary_tags import stale
+from imgload.engines.temporary_tags import stale_names
 from imgload.loader.loader import Loader
 from imgload.oci.digest import Digest
 from imgload.oci.reference import Reference
 from imgload.sources.engine import EngineSource
-from imgload.tools.doctor.image import check_engines_for
-from imgload.tools.skaffold.load import Loading
+from imgload.tools.doctor.image import find_in_engines
+from imgload.tools.skaffold.load import PreparedLoad
 from imgload.tools.skaffold.request import Request
 from imgload.transports import imports as lanes
 from tests.unit.archives import Image
@@ -92,7 +92,7 @@ def test_an_interrupted_save_leaves_no_tag(engine: StoredEngine) -> None:
 
 
 def test_the_doctor_and_skaffold_leave_no_tag(engine: StoredEngine) -> None:
-    _, wanted = check_engines_for("app:v1", [engine])
+    _, wanted = find_in_engines("app:v1", [engine])
     assert (wanted.image_id, engine.given, listeners()) == (IMAGE.image_id, set(), [])
 
     def interrupt(repository: str) -> None:
@@ -102,7 +102,7 @@ def test_the_doctor_and_skaffold_leave_no_tag(engine: StoredEngine) -> None:
     engine.push = interrupt  # type: ignore[method-assign]
     request = Request("app:v1", Reference.parse("app:v1"), Path())
     with pytest.raises(KeyboardInterrupt):
-        Loading(Loader([], []), lambda _: None).load(engine, request, engine.held.target, None)
+        PreparedLoad(Loader([], []), lambda _: None).load(engine, request, engine.held.target, None)
     assert (engine.given, listeners()) == (set(), [])
 
 
@@ -112,7 +112,7 @@ class Untagged(DockerEngine):
     def __init__(self, folder: Path) -> None:
         self.endpoint = Endpoint("docker", f"unix://{folder}/engine.sock")
 
-    def ask(self, *_: object, **__: object) -> "Untagged":  # type: ignore[override]
+    def request(self, *_: object, **__: object) -> "Untagged":  # type: ignore[override]
         return self
 
     def close(self) -> None:
@@ -127,8 +127,8 @@ def test_a_tag_that_cannot_be_removed_is_left_to_the_next_run(tmp_path: Path) ->
     """The load succeeds; the note of the tag stays."""
     engine = Untagged(tmp_path)
     with engine.pushing(Digest.of(b""), "127.0.0.1:1234/imgload/" + "0" * 32):
-        assert not list(stale([engine.endpoint.url]))
-    [left] = stale([engine.endpoint.url])
+        assert not list(stale_names([engine.endpoint.url]))
+    [left] = stale_names([engine.endpoint.url])
     assert left.name.startswith("127.0.0.1:1234/imgload/")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imgload.clusters.nodes.node import Node
-from imgload.engines.cache import Memory
+from imgload.engines.cache import EngineCache
 from imgload.loader.send import Sending
 from imgload.sources.archive import ArchiveSource
 from imgload.sources.locate import locate, named
@@ -32,6 +32,6 @@ def test_layers_are_left_out_only_if_the_archive_identifies_them(tmp_path: Path,
         option="auto",
         on_event=lambda _: None,
         transport=ImportTransport(),
-        memory=Memory(tmp_path / "m"),
+        memory=EngineCache(tmp_path / "m"),
     )
     assert (sending.delta_or_none([node]) is None) == (form == "docker20")

@@ -9,7 +9,7 @@ import pytest
 
 import imgload
 from imgload.engines.discovery.discover import Discovery
-from imgload.loader.session import Connections
+from imgload.loader.session import Session
 from imgload.sources.archive import ArchiveSource
 from imgload.sources.base import Source
 from imgload.sources.engine import EngineSource
@@ -36,14 +36,14 @@ def connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = LocalEngine(tmp_path, images={"app:dev": engine_image("app", ["app:dev"])})
 
     @contextmanager
-    def opened(source: str | None = None) -> Iterator[Connections]:
+    def opened(source: str | None = None) -> Iterator[Session]:
         known: Source = EngineSource(engine)
         if source and source.endswith(".tar"):
             known = ArchiveSource(source)
-        yield Connections((known,), (node.engine,), Discovery(()))
+        yield Session((known,), (node.engine,), Discovery(()))
 
-    monkeypatch.setattr(Connections, "open", opened)
-    monkeypatch.setattr(Connections, "select_nodes", lambda *_: (node,))
+    monkeypatch.setattr(Session, "open", opened)
+    monkeypatch.setattr(Session, "select_nodes", lambda *_: (node,))
 
 
 def hints(images: list[str], **options: str) -> list[str]:

@@ -109,8 +109,8 @@ def test_an_engines_id_may_lack_its_algorithm(text: str) -> None:
 
 def test_maybe_returns_none_for_a_malformed_digest() -> None:
     """ctr lists other texts as well."""
-    assert Digest.maybe(f"sha256:{HEX}") == Digest("sha256", HEX)
-    assert [Digest.maybe(value) for value in (HEX, "DIGEST", "", None)] == [None] * 4
+    assert Digest.try_parse(f"sha256:{HEX}") == Digest("sha256", HEX)
+    assert [Digest.try_parse(value) for value in (HEX, "DIGEST", "", None)] == [None] * 4
 
 
 def test_short_is_twelve_digits() -> None:

@@ -9,8 +9,8 @@ from imgload.oci.patterns import (
     engine_filter,
     familiar_name,
     matches,
-    meant,
     parse_patterns,
+    pod_name,
     repositories_of,
     repository_of,
     require_repositories,
@@ -119,7 +119,7 @@ def test_require_repositories_accepts_globs() -> None:
 )
 def test_a_pattern_matches_names_of_an_engine(pattern: str, name: str) -> None:
     """Short and full names alike, and without a tag every tag."""
-    assert meant(name, parse_patterns([pattern]))
+    assert pod_name(name, parse_patterns([pattern]))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_pattern_matches_names_of_an_engine(pattern: str, name: str) -> None:
 )
 def test_a_pattern_does_not_match(pattern: str, name: str) -> None:
     """Other names, pinned names, or invalid ones."""
-    assert meant(name, parse_patterns([pattern])) is None
+    assert pod_name(name, parse_patterns([pattern])) is None
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_parse_patterns_reports_the_whole_text(text: str, why: str) -> None:
 )
 def test_meant_returns_the_name_in_a_pod_spec(held: str, pattern: str, wanted: str) -> None:
     """Without the localhost/ of Podman."""
-    assert meant(held, parse_patterns([pattern])) == wanted
+    assert pod_name(held, parse_patterns([pattern])) == wanted
 
 
 @pytest.mark.parametrize(
@@ -209,5 +209,5 @@ def test_any_text_is_a_pattern_or_rejected(held: str, text: str) -> None:
             patterns = parse_patterns([text])
         except ReferenceInvalid:
             return
-        meant(held, patterns)
-        meant("a" * 200 + ":b", patterns)
+        pod_name(held, patterns)
+        pod_name("a" * 200 + ":b", patterns)

@@ -212,14 +212,14 @@ def test_pulls_always_is_true_for_latest(text: str, *, always: bool) -> None:
 )
 def test_on_localhost_is_the_name_of_a_build_by_podman(text: str, local: str) -> None:
     """`podman build -t app:v1` makes localhost/app:v1 (podman #15974)."""
-    assert Reference.parse(text).short
-    assert str(Reference.parse(text).on_localhost()) == local
+    assert Reference.parse(text).is_short
+    assert str(Reference.parse(text).with_localhost()) == local
 
 
 @pytest.mark.parametrize("text", ["docker.io/app", "localhost/app", "ghcr.io/o/app"])
 def test_a_name_with_a_registry_is_not_short(text: str) -> None:
     """Only a short name may mean Podman's localhost/ image."""
-    assert not Reference.parse(text).short
+    assert not Reference.parse(text).is_short
 
 
 names = st.one_of(

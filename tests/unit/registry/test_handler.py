@@ -17,7 +17,7 @@ from imgload.oci.digest import Digest
 from imgload.registry import sink as module
 from imgload.registry.handler import receiving
 from imgload.registry.server import MAX_STRANGERS
-from imgload.registry.sink import Manifests
+from imgload.registry.sink import ManifestSink
 
 MANIFEST = json.dumps({"schemaVersion": 2, "x": "y" * 1000}).encode()
 DIGEST = Digest.of(MANIFEST)
@@ -28,7 +28,7 @@ class Receiver:
     """A registry that claims every blob, and its address."""
 
     repository: str
-    intake: Manifests
+    intake: ManifestSink
 
     @property
     def manifests(self) -> dict[Digest, bytes]:
@@ -37,7 +37,7 @@ class Receiver:
     @staticmethod
     @contextlib.contextmanager
     def listening() -> "Iterator[Receiver]":
-        intake = Manifests()
+        intake = ManifestSink()
         with receiving(intake) as repository:
             yield Receiver(repository, intake)
 
@@ -283,7 +283,7 @@ def test_the_port_is_closed_afterwards() -> None:
 def test_idle_connections_do_not_block_the_engine() -> None:
     """Of hundreds few have threads, and the push goes on."""
     before = threading.active_count()
-    with contextlib.ExitStack() as stack, receiving(Manifests()) as repository:
+    with contextlib.ExitStack() as stack, receiving(ManifestSink()) as repository:
         host, _, path = repository.partition("/")
         port = int(host.rpartition(":")[2])
         engine = http.client.HTTPConnection("127.0.0.1", port, timeout=10)

@@ -17,7 +17,7 @@ from imgload.oci.digest import Digest
 from imgload.registry import server
 from imgload.registry import sink as intake
 from imgload.registry.handler import receiving
-from imgload.registry.sink import Manifests
+from imgload.registry.sink import ManifestSink
 
 MIB = 1 << 20
 
@@ -48,7 +48,7 @@ def say(connection: socket.socket, data: bytes) -> None:
 def test_headers_are_bounded() -> None:
     """A hundred lines of 64 KiB on each of 250 connections would be 1.6 GB."""
     header = b"X: " + b"x" * 65_000 + b"\r\n"
-    with contextlib.ExitStack() as stack, receiving(Manifests()) as repository:
+    with contextlib.ExitStack() as stack, receiving(ManifestSink()) as repository:
         connections = [stack.enter_context(connect(repository)) for _ in range(60)]
         before = resident()
         for connection in connections:
@@ -60,7 +60,7 @@ def test_headers_are_bounded() -> None:
 @pytest.mark.parametrize("size", [100, 15_000])
 def test_headers_of_a_usual_length_are_read(size: int) -> None:
     """Tokens and traces may make them long."""
-    with receiving(Manifests()) as repository, connect(repository) as connection:
+    with receiving(ManifestSink()) as repository, connect(repository) as connection:
         say(connection, b"GET /v2/ HTTP/1.1\r\nX: " + b"x" * size + b"\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
 
@@ -70,7 +70,7 @@ def test_no_connection_outlives_the_push() -> None:
     before = threading.active_count()
     with contextlib.ExitStack() as stack:
         for _ in range(3):
-            with receiving(Manifests()) as repository:
+            with receiving(ManifestSink()) as repository:
                 silent = [stack.enter_context(connect(repository)) for _ in range(10)]
                 for connection in silent[:5]:
                     say(connection, b"PUT /v2/other HTTP/1.1\r\nContent-Length: 10\r\n")
@@ -87,7 +87,7 @@ def test_no_connection_outlives_the_push() -> None:
 def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     """During the push, before or within a request."""
     monkeypatch.setattr("imgload.registry.handler._Handler.timeout", 0.05)
-    with receiving(Manifests()) as repository, connect(repository) as connection:
+    with receiving(ManifestSink()) as repository, connect(repository) as connection:
         say(connection, sent)
         assert connection.recv(100) == b""
 
@@ -97,7 +97,7 @@ def test_connections_to_the_repository_are_bounded(
 ) -> None:
     """One more is refused, until another closes."""
     monkeypatch.setattr(server, "MAX_ADMITTED", 3)
-    with contextlib.ExitStack() as stack, receiving(Manifests()) as repository:
+    with contextlib.ExitStack() as stack, receiving(ManifestSink()) as repository:
         inside = f"HEAD /v2/{repository.partition('/')[2]}/blobs/{Digest.of(b'')} HTTP/1.1\r\n\r\n"
         answers = []
         for _ in range(5):
@@ -114,7 +114,7 @@ def test_connections_to_the_repository_are_bounded(
 def test_the_size_of_all_manifests_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two thousand of 8 MiB would be 16 GB."""
     monkeypatch.setattr(intake, "MAX_MANIFEST_BYTES", 2500)
-    taken = Manifests()
+    taken = ManifestSink()
     with receiving(taken) as repository:
         bodies = [bytes([n]) * 1000 for n in range(4)]
         statuses = [ask(repository, "PUT", "manifests/x", body) for body in bodies]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from imgload.core.errors import DigestMismatch
 from imgload.oci.digest import Digest
-from imgload.registry.spool import IN_MEMORY, Room, Spool
+from imgload.registry.spool import IN_MEMORY, Quota, Spool
 from tests.unit.bounds import memory_below
 
 
@@ -56,12 +56,12 @@ def test_a_large_spool_is_not_in_memory() -> None:
 
 
 @pytest.mark.parametrize("content_of", [b"", b"other", b"app\n"])
-def test_check_refuses_another_digest(content_of: bytes) -> None:
+def test_check_refuses_another_digest(content_command: bytes) -> None:
     """The message has both digests."""
-    spool = filled(content_of)
+    spool = filled(content_command)
     with pytest.raises(DigestMismatch) as caught:
         spool.check(Digest.of(b"app"))
-    for digest in (Digest.of(content_of), Digest.of(b"app")):
+    for digest in (Digest.of(content_command), Digest.of(b"app")):
         assert str(digest) in caught.value.message
 
 
@@ -105,7 +105,7 @@ def test_close_discards_the_content() -> None:
 
 def test_all_spools_share_one_quota() -> None:
     """The second does not fit; closing the first frees its bytes."""
-    room = Room(10)
+    room = Quota(10)
     first, second, third = (Spool(1 << 30, room) for _ in range(3))
     for spool in (first, second):
         spool.write(b"1234567")

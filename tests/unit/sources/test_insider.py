@@ -12,7 +12,7 @@ import pytest
 
 from imgload.oci.digest import Digest
 from imgload.registry.handler import receiving
-from imgload.registry.sink import Manifests
+from imgload.registry.sink import ManifestSink
 from imgload.sources.push import PushIncomplete
 from tests.unit.sources.test_push import BASE, BLOBS, IMAGE, NOTHING, Nodes, pushed
 from tests.unit.sources.test_push import Engine as Client
@@ -159,7 +159,7 @@ AMBIGUOUS = {
 def test_a_body_of_ambiguous_length_is_refused(case: str) -> None:
     """The bounds would look at one of the lengths, and the reading at the other."""
     headers, body = AMBIGUOUS[case]
-    intake = Manifests()
+    intake = ManifestSink()
     with receiving(intake) as repository:
         place = f"/v2/{repository.partition('/')[2]}/manifests/x"
         with request(repository, place, *headers.decode().split("\r\n")) as connection:

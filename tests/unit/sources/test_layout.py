@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imgload.core.errors import ArchiveInvalid, UsageError
-from imgload.loader.session import Connections
+from imgload.loader.session import Session
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, LAYER, MANIFEST
 from imgload.oci.scan import scan
@@ -181,5 +181,5 @@ def test_an_index_that_leads_nowhere_is_no_index(tmp_path: Path, target: str) ->
 
 def test_a_name_that_no_file_can_have_is_no_source() -> None:
     """It is told as one that is not there."""
-    with pytest.raises(UsageError, match="no such source"), Connections.open("x" * 5000):
+    with pytest.raises(UsageError, match="no such source"), Session.open("x" * 5000):
         pass

@@ -22,9 +22,9 @@ from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.document import IMAGE_NAME
 from imgload.oci.platform import Platform
 from imgload.registry.handler import receiving
-from imgload.registry.sink import Upload
+from imgload.registry.sink import UploadWriter
 from imgload.sources import push as module
-from imgload.sources.push import ExpectedPush, PushIncomplete, PushSink
+from imgload.sources.push import ExpectedPush, ForwardingSink, PushIncomplete
 from imgload.transports.fanout import Feed, StreamAborted
 from imgload.transports.layout import LayoutWriter
 from tests.unit.archives import NAME, Image, layer
@@ -68,7 +68,7 @@ class Nodes:
     layout: LayoutWriter
     streams: dict[str, bytearray]
     readers: list[threading.Thread]
-    sink: PushSink | None = None
+    sink: ForwardingSink | None = None
 
     @classmethod
     def holding(cls, *images: Image, **holdings: Holding) -> Nodes:
@@ -89,10 +89,10 @@ class Nodes:
     def begin(self, image: ExpectedPush) -> None:
         """Expect an image; it is what the registry takes from now on."""
         spools = self.sink.spools if self.sink else {}
-        self.sink = PushSink(image, self.layout, spools)
+        self.sink = ForwardingSink(image, self.layout, spools)
 
     @property
-    def current(self) -> PushSink:
+    def current(self) -> ForwardingSink:
         assert self.sink
         return self.sink
 
@@ -102,10 +102,10 @@ class Nodes:
         """End the push of an image."""
         return self.current.end(names, sourced(NAME, IMAGE.image_id, DIFF_IDS), plain or {})
 
-    def size_of(self, digest: Digest) -> int | None:
-        return self.current.size_of(digest)
+    def stat_blob(self, digest: Digest) -> int | None:
+        return self.current.stat_blob(digest)
 
-    def upload(self, digest: Digest | None, size: int | None) -> Upload:
+    def upload(self, digest: Digest | None, size: int | None) -> UploadWriter:
         return self.current.upload(digest, size)
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
@@ -349,7 +349,7 @@ def test_parallel_layers_take_the_memory_of_one() -> None:
             most[0] = max(most[0], resident())
 
     threading.Thread(target=drain, daemon=True).start()
-    sink = PushSink(pushed(diff_ids=digests, known=known), LayoutWriter({"worker": feed}))
+    sink = ForwardingSink(pushed(diff_ids=digests, known=known), LayoutWriter({"worker": feed}))
     with receiving(sink) as repository:
         sending = [Task(partial(Engine(repository).blob, blob)) for blob in blobs]
         assert [task.result() for task in sending] == [201] * 120

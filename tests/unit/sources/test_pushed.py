@@ -10,7 +10,7 @@ import pytest
 
 from imgload.core.errors import EngineFailed, ImgloadError
 from imgload.engines.base import EngineImage
-from imgload.engines.cache import Memory
+from imgload.engines.cache import EngineCache
 from imgload.engines.endpoint import Endpoint
 from imgload.loader.loader import Loader
 from imgload.oci.digest import Digest
@@ -129,7 +129,7 @@ def test_an_insiders_manifest_gives_an_image_no_id(tmp_path: Path) -> None:
     for _ in range(2):
         assert source.identify(image).image_id is None
     assert engine.pushes == 1
-    assert Memory.load().image_id(source.address, engine.held.target) is None
+    assert EngineCache.load().image_id(source.address, engine.held.target) is None
     source.release()
 
 
@@ -143,10 +143,10 @@ def test_what_no_node_has_proven_is_not_remembered(
     source = EngineSource(engine)
     with pytest.raises(ImgloadError):  # not proven; and this engine saves nothing
         Loader([source], [node]).load(["app:v1"], transport="delta")
-    assert Memory.load().layers(source.address) == {}
+    assert EngineCache.load().layers(source.address) == {}
     proven = StoredNode(engine)
     assert Loader([EngineSource(engine)], [proven]).load(["app:v1"], transport="delta").ok
-    assert Memory.load().layers(source.address) != {}
+    assert EngineCache.load().layers(source.address) != {}
 
 
 ADDRESSES = {
@@ -210,7 +210,7 @@ def test_an_engine_whose_requests_go_elsewhere_is_given_nothing(tmp_path: Path) 
         source = EngineSource(engine)
         image = source.find("app:v1", None)
         assert image
-        assert source.identify(image).cut_off
+        assert source.identify(image).is_cut_off
     assert (engine.asked, engine.pushes, engine.given) == (1, 0, set())
 
 
@@ -221,8 +221,8 @@ def test_a_push_that_went_elsewhere_is_noticed(tmp_path: Path) -> None:
     source._reaches_us = True  # noqa: SLF001
     image = source.find("app:v1", None)
     assert image
-    assert source.identify(image).cut_off
-    assert Memory.load().is_cut_off(source.address)
+    assert source.identify(image).is_cut_off
+    assert EngineCache.load().is_unreachable(source.address)
     source.release()
 
 

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import Question
+from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ArchiveInvalid, ImportFailed
 from imgload.engines.base import Chunk
 from imgload.engines.endpoint import Endpoint, Tls
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.oci.saved import SavedImages
+from imgload.oci.saved import ArchiveSender
 from imgload.transports.base import Delivery, Order
 from imgload.transports.imports import ImportTransport, import_by_copy
 from tests.unit.archives import Image, Layout, Repack, oci, pack, split, wanted
 from tests.unit.fakes import RUNNING, LocalEngine
 
-NOTHING = Question((), ())
+NOTHING = SurveyQuery((), ())
 AMD = Platform("linux", "amd64")
 IMAGE = Image()
 CTR = 'case "$*" in *import*) {};; version) ;; *ls) echo KEY;; esac'
@@ -40,7 +40,7 @@ def deliver(
     """Send the image in an archive to nodes."""
     shipment = ImportTransport().start(Order(nodes, AMD, NOTHING, on_bytes=on_bytes))
     try:
-        if SavedImages(archive, [wanted(IMAGE)]).send(shipment):
+        if ArchiveSender(archive, [wanted(IMAGE)]).send(shipment):
             shipment.complete()
         return shipment.finish()
     except BaseException:
@@ -133,7 +133,7 @@ def test_sending_stops_when_no_node_reads(tmp_path: Path) -> None:
     large = Image((bytes(40 << 20),))
     pieces = split(pack(oci(large)), 1 << 16)
     shipment = ImportTransport().start(Order(nodes, AMD, NOTHING))
-    assert SavedImages(pieces, [wanted(large)]).send(shipment) == {}
+    assert ArchiveSender(pieces, [wanted(large)]).send(shipment) == {}
     assert len(list(pieces)) > 100
     assert all(isinstance(d.error, ImportFailed) for d in shipment.finish().values())
 
@@ -153,5 +153,5 @@ def test_import_by_copy_reads_targets_of_names_after_the_upload(
         yield from Repack(archive(), [wanted(IMAGE)])
 
     with pytest.raises(ImportFailed):
-        import_by_copy(node, uploading(), AMD, Question(("app",), ()))
+        import_by_copy(node, uploading(), AMD, SurveyQuery(("app",), ()))
     assert node.before.records == {"app": meanwhile}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import attrs
 
 from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
-from imgload.clusters.nodes.survey import NamedImage, Question, Survey
+from imgload.clusters.nodes.survey import NamedImage, Survey, SurveyQuery
 from imgload.core.errors import (
     EngineFailed,
     ImportFailed,
@@ -32,7 +32,7 @@ _NOT_THE_REASON = re.compile(r"imgload:|Error: \w+ unixpacket ")
 
 
 @attrs.define
-class Before:
+class PreviousNames:
     """The state of names right before a change.
 
     Args:
@@ -69,17 +69,19 @@ class NodeRuntime(ABC):
     container: Container
 
     @abstractmethod
-    def survey(self, question: Question) -> Survey:
+    def survey(self, question: SurveyQuery) -> Survey:
         """Read which images, layers and names the node has."""
 
     @abstractmethod
     def import_layout(
-        self, layout: Iterable[Chunk], platform: Platform, question: Question
+        self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
     ) -> Survey:
         """Import an OCI layout tar while it streams in, label its images, and survey the node."""
 
     @abstractmethod
-    def tag(self, image: NamedImage, existing: str, target: Digest, before: Before) -> Survey:
+    def tag(
+        self, image: NamedImage, existing: str, target: Digest, before: PreviousNames
+    ) -> Survey:
         """Tag an image, and survey the node.
 
         Args:
@@ -91,7 +93,7 @@ class NodeRuntime(ABC):
         """
 
     @abstractmethod
-    def mark(self, loaded: Sequence[tuple[str, Digest]]) -> None:
+    def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         """Label images as loaded by imgload, each by a name and its image ID."""
 
     @abstractmethod
@@ -106,7 +108,7 @@ class NodeRuntime(ABC):
     def remove(self, names: Sequence[str]) -> None:
         """Remove names, and wait until unused content is deleted."""
 
-    def spelled(self, command: Sequence[str]) -> tuple[str, ...]:
+    def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         """Return the command line of a command on this node."""
         return tuple(command)
 
@@ -117,7 +119,7 @@ class NodeRuntime(ABC):
             ImportFailed: when it fails.
 
         """
-        result = self._exec(self.spelled(argv))
+        result = self._exec(self.resolve_command(argv))
         if result.exit_status:
             raise self._failure(result.exit_status, result.message, " ".join(argv[:5]))
         return result.stdout
@@ -127,10 +129,10 @@ class NodeRuntime(ABC):
 
         Groups run in parallel. A command that fails does not stop the others.
         """
-        return self._run_parts(self._spelled(groups))
+        return self._run_parts(self._resolve_commands(groups))
 
-    def _spelled(self, groups: Sequence[Group]) -> list[Group]:
-        return [[self.spelled(command) for command in group] for group in groups]
+    def _resolve_commands(self, groups: Sequence[Group]) -> list[Group]:
+        return [[self.resolve_command(command) for command in group] for group in groups]
 
     def _run_parts(self, groups: Sequence[Group]) -> list[Output]:
         outputs: list[Output] = []
@@ -162,7 +164,7 @@ class NodeRuntime(ABC):
             )
 
     @contextmanager
-    def understanding(self) -> Iterator[None]:
+    def naming_node_in_errors(self) -> Iterator[None]:
         """Add the node's name to errors of parsers."""
         try:
             yield

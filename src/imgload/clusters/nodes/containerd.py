@@ -62,7 +62,7 @@ exec "$@" images label "$name" "$label=${was:+pinned}" >/dev/null
 """
 
 
-def images_of(names: Sequence[str], targets: Sequence[Digest]) -> tuple[str, ...]:
+def images_command(names: Sequence[str], targets: Sequence[Digest]) -> tuple[str, ...]:
     """Return the command that lists the image records with some names or target digests.
 
     Without a filter ctr computes the size of every image: 2 ms each.
@@ -86,7 +86,7 @@ def all_images() -> list[tuple[str, ...]]:
     ]
 
 
-def leads_to(name: str, *targets: Digest) -> str:
+def points_to(name: str, *targets: Digest) -> str:
     """Return ctr's filter for the record of a name (any string) if it has one of some targets."""
     return f"name=={quoted(name)},{any_target(targets)}"
 
@@ -101,17 +101,17 @@ def quoted(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
-def content_of(digest: Digest) -> tuple[str, ...]:
+def content_command(digest: Digest) -> tuple[str, ...]:
     """Return the command that prints a blob."""
     return (*CTR, "content", "get", str(digest))
 
 
-def snapshots_of(snapshotter: str) -> tuple[str, ...]:
+def snapshots_command(snapshotter: str) -> tuple[str, ...]:
     """Return the command that lists a snapshotter's snapshots."""
     return (*CTR, "snapshots", "--snapshotter", snapshotter, "ls")
 
 
-def usage_of(snapshotter: str) -> tuple[str, ...]:
+def usage_command(snapshotter: str) -> tuple[str, ...]:
     """Return the command that lists the bytes that each snapshot of a snapshotter takes."""
     return (*CTR, "snapshots", "--snapshotter", snapshotter, "usage", "-b")
 
@@ -144,7 +144,7 @@ def retag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) 
 
     """
     pinned = f'name=={quoted(name)},labels."{_PINNED}"==pinned'
-    words = (existing, leads_to(existing, target), name, pinned, _PINNED)
+    words = (existing, points_to(existing, target), name, pinned, _PINNED)
     return ("sh", "-c", _RETAG, "imgload", *words, *ctr)
 
 
@@ -168,7 +168,7 @@ def remove_command(names: Sequence[str], *, wait: bool = False) -> tuple[str, ..
     return (*CTR, "images", "rm", *(["--sync"] if wait else []), "--", *names)
 
 
-def mark_commands(loaded: Sequence[tuple[str, Digest]], now: float) -> list[Sequence[str]]:
+def label_commands(loaded: Sequence[tuple[str, Digest]], now: float) -> list[Sequence[str]]:
     """Return the commands that label images as loaded by imgload.
 
     If one fails, the only effect is that `imgload.prune` leaves the image alone.
@@ -184,7 +184,7 @@ def mark_commands(loaded: Sequence[tuple[str, Digest]], now: float) -> list[Sequ
     ]
 
 
-def parse_marks(labels: str) -> dict[str, float]:
+def parse_labels(labels: str) -> dict[str, float]:
     """Return the names that an image was loaded under, with the times, from its config's labels."""
     return {name: float(seconds) for name, seconds in _LOADED_LABEL.findall(labels)}
 
@@ -248,10 +248,10 @@ def parse_containers(text: str) -> frozenset[str]:
 def parse_images(text: str) -> dict[str, Digest]:
     """Return the image records of ``ctr images ls``: names with their target digests."""
     rows = (row for row in _rows(text) if len(row) > 2)  # noqa: PLR2004 - REF TYPE DIGEST
-    return {row[0]: digest for row in rows if (digest := Digest.maybe(row[2]))}
+    return {row[0]: digest for row in rows if (digest := Digest.try_parse(row[2]))}
 
 
-def parse_unseen(text: str) -> frozenset[str]:
+def parse_not_in_cri(text: str) -> frozenset[str]:
     """Return the names in ``ctr images ls`` that CRI has not registered."""
     lines = (line for line in text.splitlines()[1:] if f"{CRI_LABEL}=managed" not in line)
     return frozenset(line.split()[0] for line in lines if line.strip())
@@ -260,11 +260,11 @@ def parse_unseen(text: str) -> frozenset[str]:
 def parse_snapshots(text: str) -> frozenset[Digest]:
     """Return the unpacked chain IDs from ``ctr snapshots ls``."""
     keys = (row[0] for row in _rows(text) if row and row[-1] == "Committed")
-    return frozenset(digest for key in keys if (digest := Digest.maybe(key)))
+    return frozenset(digest for key in keys if (digest := Digest.try_parse(key)))
 
 
 @attrs.frozen
-class Content:
+class ContentStore:
     """The content store: its blobs, and the references between them, from containerd's labels.
 
     Args:
@@ -280,12 +280,12 @@ class Content:
     children: dict[Digest, tuple[Digest, ...]] = attrs.field(factory=dict)
     layers: dict[Digest, tuple[Digest, ...]] = attrs.field(factory=dict)
 
-    def there_under(self, target: Digest, depth: int = 4) -> frozenset[Digest]:
+    def blobs_under(self, target: Digest, depth: int = 4) -> frozenset[Digest]:
         """Return the blobs on the node that a manifest or an index refers to, itself included."""
         config = [self.configs[target]] if target in self.configs else []
         own = self.blobs & {target, *config, *self.layers.get(target, ())}
         children = self.children.get(target, ()) if depth else ()
-        return own.union(*(self.there_under(child, depth - 1) for child in children))
+        return own.union(*(self.blobs_under(child, depth - 1) for child in children))
 
     def configs_under(self, target: Digest, depth: int = 4) -> frozenset[Digest]:
         """Return the config of a manifest, or the configs of all manifests below an index."""
@@ -295,12 +295,12 @@ class Content:
         return frozenset().union(*(self.configs_under(child, depth - 1) for child in children))
 
 
-def parse_content(text: str) -> Content:
+def parse_content(text: str) -> ContentStore:
     """Return the content store from ``ctr content ls``."""
-    content = Content()
+    content = ContentStore()
     blobs: set[Digest] = set()
     for line in text.splitlines()[1:]:
-        digest = Digest.maybe(line.partition("\t")[0])
+        digest = Digest.try_parse(line.partition("\t")[0])
         if digest is None:
             continue
         blobs.add(digest)

@@ -9,14 +9,14 @@ from functools import partial
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import Before, NodeRuntime
+from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
 from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
 from imgload.clusters.nodes.runtime import CONTAINERD, LOOK, Containerd, parse_look
 from imgload.clusters.nodes.survey import (
     NamedImage,
-    Question,
+    NodeTraits,
     Survey,
-    Traits,
+    SurveyQuery,
     parse_free,
     parse_start,
     read_state,
@@ -25,7 +25,7 @@ from imgload.clusters.nodes.survey import (
     trait_commands,
 )
 from imgload.core.errors import NodeFull, NodeUnusable
-from imgload.core.parallel import outcome
+from imgload.core.parallel import result_or_error
 from imgload.engines.base import Chunk
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -51,23 +51,23 @@ class Node(NodeRuntime):
 
     runtime: Containerd | None = CONTAINERD
     role: str = ""
-    before: Before = attrs.field(factory=Before, init=False)
+    before: PreviousNames = attrs.field(factory=PreviousNames, init=False)
     """The state of names before the last import."""
-    _traits: Traits | None = None
-    _last: tuple[Question, Survey] | None = None
+    _traits: NodeTraits | None = None
+    _last: tuple[SurveyQuery, Survey] | None = None
 
-    def survey(self, question: Question) -> Survey:
+    def survey(self, question: SurveyQuery) -> Survey:
         self.require_running()
         survey = self._survey(question)
         targets = survey.named_otherwise(question)
         return self._survey(attrs.evolve(question, targets=targets)) if targets else survey
 
-    def _survey(self, question: Question) -> Survey:
-        traits, outputs = self.ask(partial(state_commands, question))
-        with self.understanding():
+    def _survey(self, question: SurveyQuery) -> Survey:
+        traits, outputs = self.run_for_snapshotter(partial(state_commands, question))
+        with self.naming_node_in_errors():
             return read_state(question, traits, outputs)
 
-    def expected(self, question: Question) -> Survey | None:
+    def cached_survey(self, question: SurveyQuery) -> Survey | None:
         """Return the survey after the last import, if it can settle what to send.
 
         If blobs were collected since, the import's own verification fails. An image that the node
@@ -89,7 +89,7 @@ class Node(NodeRuntime):
                     hint=f"{self.engine.name} exec {self.name} crictl info",
                 )
 
-    def ask(self, commands: Commands) -> tuple[Traits, list[Output]]:
+    def run_for_snapshotter(self, commands: Commands) -> tuple[NodeTraits, list[Output]]:
         """Run commands that depend on CRI's snapshotter.
 
         The snapshotter is read in the first exec, and again after each start of containerd, whose
@@ -104,14 +104,14 @@ class Node(NodeRuntime):
         traits_group, guess = trait_commands(runtime), containerd.DEFAULT_SNAPSHOTTER
         outputs = self.run_all(traits_group, *commands(guess))
         see_config = f"{self.engine.name} exec {self.name} {' '.join(runtime.config)}"
-        with self.understanding():
+        with self.naming_node_in_errors():
             self._traits = traits = read_traits(outputs[: len(traits_group)], see_config)
         if traits.snapshotter != guess:
             return traits, self.run_all(*commands(traits.snapshotter))
         return traits, outputs[len(traits_group) :]
 
     def import_layout(
-        self, layout: Iterable[Chunk], platform: Platform, question: Question
+        self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
     ) -> Survey:
         feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
         return self.import_by(feed, question, layout)
@@ -120,51 +120,57 @@ class Node(NodeRuntime):
         """Return the import command of this node, which was surveyed before."""
         traits = self._known_traits
         local = traits.version >= _LOCAL_IMPORT
-        return self.spelled(
+        return self.resolve_command(
             containerd.import_command(traits.snapshotter, str(platform), local=local)
         )
 
     def import_by(
         self,
         command: Sequence[str],
-        question: Question,
+        question: SurveyQuery,
         stdin: Iterable[Chunk] | None = None,
     ) -> Survey:
         """Run a command that imports images, and survey the node in the same exec."""
         self._last = None
-        self.before = before = Before()
+        self.before = before = PreviousNames()
         survey = self._change(command, "ctr images import", question, before, stdin)
         self._last = (question, survey)
         return survey
 
-    def tag(self, image: NamedImage, existing: str, target: Digest, before: Before) -> Survey:
-        ctr = self.spelled(containerd.CTR)
+    def tag(
+        self, image: NamedImage, existing: str, target: Digest, before: PreviousNames
+    ) -> Survey:
+        ctr = self.resolve_command(containerd.CTR)
         command = containerd.retag_command(ctr, existing, target, image.name)
         if existing == image.name:
             command = containerd.notice_command(existing)
-        return self.rename(command, Question.about([image]), before)
+        return self.rename(command, SurveyQuery.about([image]), before)
 
-    def rename(self, command: Sequence[str], question: Question, before: Before) -> Survey:
+    def rename(
+        self, command: Sequence[str], question: SurveyQuery, before: PreviousNames
+    ) -> Survey:
         """Run a command that changes an image's names, and survey the node; see `tag`."""
         unmarked = attrs.evolve(question, loaded=())
-        return self._change(self.spelled(command), "ctr images tag", unmarked, before)
+        return self._change(self.resolve_command(command), "ctr images tag", unmarked, before)
 
     def _change(
         self,
         command: Sequence[str],
         action: str,
-        question: Question,
-        before: Before,
+        question: SurveyQuery,
+        before: PreviousNames,
         stdin: Iterable[Chunk] | None = None,
     ) -> Survey:
         """Run a command, label the loaded images, and survey the node, all in one exec."""
         traits, start = self._known_traits, self._known_runtime.start
-        marks = containerd.mark_commands(question.loaded, time.time())
-        groups = self._spelled([[start, *marks], *state_commands(question, traits.snapshotter)])
+        marks = containerd.label_commands(question.loaded, time.time())
+        groups = self._resolve_commands(
+            [[start, *marks], *state_commands(question, traits.snapshotter)]
+        )
         fits = len(list(in_parts(groups))) == 1
         batched = groups if fits else []
         record_names = [*question.records, *map(str, question.image_ids)]
-        records = self.spelled(containerd.images_of(record_names, ()))
+        records = self.resolve_command(containerd.images_command(record_names, ()))
         argv, before.marker = batch_argv(*batched, before=[records, command])
         result = self._exec(argv, stdin and _fed(stdin, before))
         count = 2 + sum(map(len, batched))
@@ -178,12 +184,12 @@ class Node(NodeRuntime):
         if parse_start(answers[0]) != traits.start:
             self._traits = None
             return self.survey(question)
-        with self.understanding():
+        with self.naming_node_in_errors():
             return read_state(question, traits, answers[1 + len(marks) :])
 
-    def mark(self, loaded: Sequence[tuple[str, Digest]]) -> None:
+    def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         if loaded:
-            self.run_all(containerd.mark_commands(loaded, time.time()))
+            self.run_all(containerd.label_commands(loaded, time.time()))
 
     def images(self) -> dict[str, Digest]:
         return containerd.parse_images(self.run(containerd.all_images()[0]).decode())
@@ -194,8 +200,8 @@ class Node(NodeRuntime):
     def remove(self, names: Sequence[str]) -> None:
         self.run(containerd.remove_command(names, wait=True))
 
-    def spelled(self, command: Sequence[str]) -> tuple[str, ...]:
-        return self._known_runtime.spelled(command)
+    def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
+        return self._known_runtime.resolve_command(command)
 
     @property
     def snapshotter(self) -> str:
@@ -203,7 +209,7 @@ class Node(NodeRuntime):
         return self._known_traits.snapshotter
 
     @property
-    def _known_traits(self) -> Traits:
+    def _known_traits(self) -> NodeTraits:
         if self._traits is None:
             raise NodeUnusable(f"{self.name} was not surveyed")
         return self._traits
@@ -214,18 +220,18 @@ class Node(NodeRuntime):
             result = self._exec(LOOK)
             if result.exit_status:
                 raise self._shell_failed(result)
-            with self.understanding():
+            with self.naming_node_in_errors():
                 self.runtime = parse_look(result.stdout.decode(errors="replace"))
         return self.runtime
 
 
-def _fed(stdin: Iterable[Chunk], before: Before) -> Iterator[Chunk]:
+def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:
     before.complete = False
     yield from stdin
     before.complete = True
 
 
-def require_room(node: Node, free: int | None, needed: int) -> None:
+def require_disk_space(node: Node, free: int | None, needed: int) -> None:
     """Refuse an image that does not fit; the node's free space is read again first.
 
     Args:
@@ -239,7 +245,7 @@ def require_room(node: Node, free: int | None, needed: int) -> None:
     """
     if free is None or free >= needed:
         return
-    outputs = outcome(partial(node.run_all, [(node.runtime or CONTAINERD).free]))
+    outputs = result_or_error(partial(node.run_all, [(node.runtime or CONTAINERD).free]))
     free = None if isinstance(outputs, Exception) else parse_free(outputs[0].text)
     if free is not None and free < needed:
         raise NodeFull(

@@ -60,7 +60,7 @@ class Containerd:
     root: str = "/var/lib/containerd"
     socket: str = _USUAL_SOCKET
 
-    def spelled(self, command: Sequence[str]) -> Command:
+    def resolve_command(self, command: Sequence[str]) -> Command:
         """Return the command line of a command on this node."""
         program, *arguments = command
         words = self.programs.get(program, (program,))

@@ -37,7 +37,7 @@ class NamedImage(Protocol):
 
 
 @attrs.frozen
-class Question:
+class SurveyQuery:
     """What to read from a node.
 
     Args:
@@ -56,7 +56,7 @@ class Question:
     asks_cri: bool = True
 
     @classmethod
-    def about(cls, images: Sequence[NamedImage]) -> Question:
+    def about(cls, images: Sequence[NamedImage]) -> SurveyQuery:
         """Return the query for some images."""
         return cls(
             tuple(dict.fromkeys(image.name for image in images)),
@@ -70,12 +70,12 @@ class Question:
         return self.names or ("none",)
 
 
-NOTHING = Question((), ())
+NOTHING = SurveyQuery((), ())
 """Reads only the node's traits."""
 
 
 @attrs.frozen
-class Traits:
+class NodeTraits:
     """Properties of a node that only change when its containerd restarts.
 
     Args:
@@ -111,13 +111,13 @@ class Survey:
 
     """
 
-    traits: Traits
+    traits: NodeTraits
     records: Mapping[str, Digest]
-    content: containerd.Content
+    content: containerd.ContentStore
     snapshots: frozenset[Digest]
     configs: Mapping[Digest, ImageConfig]
     cri: Mapping[str, cri.CriAnswer]
-    unseen: frozenset[str] = frozenset()
+    not_in_cri: frozenset[str] = frozenset()
     fresh: bool = attrs.field(default=True, eq=False)
     at: float = attrs.field(factory=time.monotonic, eq=False)
 
@@ -126,7 +126,7 @@ class Survey:
         target = self.records.get(name)
         return target is not None and self.content.configs_under(target) == {image_id}
 
-    def named_otherwise(self, question: Question) -> tuple[Digest, ...]:
+    def named_otherwise(self, question: SurveyQuery) -> tuple[Digest, ...]:
         """Return the manifests of requested images that lack a requested name.
 
         Their other names are worth a second query: such an image only has to be tagged. CRI's
@@ -149,7 +149,7 @@ def trait_commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:
     return [*commands, runtime.start]
 
 
-def read_traits(outputs: Sequence[Output], see_config: str = "") -> Traits:
+def read_traits(outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
     """Parse the outputs of `trait_commands`.
 
     Args:
@@ -172,7 +172,7 @@ def read_traits(outputs: Sequence[Output], see_config: str = "") -> Traits:
             f"CRI's snapshotter cannot be read from containerd's configuration: {why}",
             hint=see_config and f"check it: {see_config}",
         )
-    return Traits(
+    return NodeTraits(
         version=containerd.parse_version(version.text),
         snapshotter=snapshotter,
         platform=Platform.of("linux", machine.text.strip()),
@@ -208,22 +208,22 @@ def require_containerd(settings: str) -> None:
         )
 
 
-def state_commands(question: Question, snapshotter: str) -> list[list[Sequence[str]]]:
+def state_commands(question: SurveyQuery, snapshotter: str) -> list[list[Sequence[str]]]:
     """Return the commands that answer a query, in groups to run in parallel."""
     return [
         [
-            *(containerd.content_of(image_id) for image_id in question.image_ids),
+            *(containerd.content_command(image_id) for image_id in question.image_ids),
             *(cri.inspect_image(name) for name in question.names if question.asks_cri),
         ],
         [
-            containerd.images_of(question.records, question.targets),
+            containerd.images_command(question.records, question.targets),
             containerd.CONTENT,
-            containerd.snapshots_of(snapshotter),
+            containerd.snapshots_command(snapshotter),
         ],
     ]
 
 
-def read_state(question: Question, traits: Traits, outputs: Sequence[Output]) -> Survey:
+def read_state(question: SurveyQuery, traits: NodeTraits, outputs: Sequence[Output]) -> Survey:
     """Parse the outputs of `state_commands`; NodeUnusable when containerd fails."""
     *rest, images, content, snapshots = outputs
     if images.exit_status or content.exit_status or snapshots.exit_status:
@@ -238,7 +238,7 @@ def read_state(question: Question, traits: Traits, outputs: Sequence[Output]) ->
         snapshots=containerd.parse_snapshots(snapshots.text),
         configs={config.digest: config for config in configs if config},
         cri={name: answer for name, answer in by_name if answer is not None},
-        unseen=containerd.parse_unseen(images.text),
+        not_in_cri=containerd.parse_not_in_cri(images.text),
     )
 
 

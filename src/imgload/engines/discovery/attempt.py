@@ -53,16 +53,16 @@ class Attempt:
     error: EngineError | None = None
     same_as: Endpoint | None = None
     """The endpoint of the same engine by an earlier candidate."""
-    passed_over: str = ""
+    skip_reason: str = ""
     """The reason for not using the candidate; empty if it may be used."""
 
     @property
     def used(self) -> bool:
         """Whether imgload uses the engine by this address."""
-        return self.endpoint is not None and self.same_as is None and not self.passed_over
+        return self.endpoint is not None and self.same_as is None and not self.skip_reason
 
     @property
-    def answered(self) -> Endpoint:
+    def resolved_endpoint(self) -> Endpoint:
         """The endpoint that imgload uses for this engine; EngineError if none answered."""
         endpoint = self.same_as or self.endpoint
         if endpoint is None:
@@ -70,11 +70,11 @@ class Attempt:
         return endpoint
 
     @property
-    def matters(self) -> bool:
+    def is_worth_mentioning(self) -> bool:
         """Whether to mention the error when an image or cluster is not found.
 
         True for a chosen candidate, and for an engine that refuses the user.
         """
-        if self.error is None or self.passed_over:
+        if self.error is None or self.skip_reason:
             return False
         return self.candidate.chosen or isinstance(self.error, EngineNotPermitted)

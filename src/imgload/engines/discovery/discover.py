@@ -39,17 +39,17 @@ class Discovery:
 
     @property
     def errors(self) -> tuple[EngineError, ...]:
-        return tuple(a.error for a in self.attempts if a.error and not a.passed_over)
+        return tuple(a.error for a in self.attempts if a.error and not a.skip_reason)
 
     @property
-    def silent(self) -> tuple[Attempt, ...]:
+    def unreachable(self) -> tuple[Attempt, ...]:
         """The failed attempts to mention when an image or cluster is not found."""
-        return tuple(attempt for attempt in self.attempts if attempt.matters)
+        return tuple(attempt for attempt in self.attempts if attempt.is_worth_mentioning)
 
     def required_at(self, url: str) -> Endpoint:
         """Return the endpoint of the engine at a tried address; EngineError if none answered."""
-        tried = (a for a in self.attempts if a.candidate.url == url and not a.passed_over)
-        return next(tried).answered
+        tried = (a for a in self.attempts if a.candidate.url == url and not a.skip_reason)
+        return next(tried).resolved_endpoint
 
     def require(self) -> tuple[Endpoint, ...]:
         """Return the endpoints; EngineError if there is none."""
@@ -61,16 +61,16 @@ class Discovery:
 
 
 @contextmanager
-def explained(silent: Sequence[Attempt]) -> Iterator[None]:
+def with_discovery_errors(unreachable: Sequence[Attempt]) -> Iterator[None]:
     """Add the errors of failed attempts to a "not found" error."""
     try:
         yield
     except (ImageNotFound, ClusterNotFound, NodeNotFound) as error:
-        if not silent:
+        if not unreachable:
             raise
         from imgload.engines.discovery.explain import extend_error  # noqa: PLC0415 - start-up
 
-        raise extend_error(error, silent) from error
+        raise extend_error(error, unreachable) from error
 
 
 def discover(
@@ -150,17 +150,17 @@ def _skipped(attempts: Sequence[Attempt], variables: Mapping[str, str]) -> Itera
     skipped = [(c, reason) for c, reason in skipped_candidates(variables) if c.url not in tried]
     probed = _probe_all([c for c, _ in skipped if c.url.startswith("unix://")])
     for candidate, reason in skipped:
-        yield attrs.evolve(probed.get(candidate, Attempt(candidate)), passed_over=reason)
+        yield attrs.evolve(probed.get(candidate, Attempt(candidate)), skip_reason=reason)
 
 
 def _mark_duplicates(attempts: Sequence[Attempt]) -> list[Attempt]:
     """Mark attempts that lead to the same socket, or engines with the same identity."""
     marked = _mark(attempts, [_socket_key(a.endpoint) if a.endpoint else "" for a in attempts])
     used = [attempt for attempt in marked if attempt.used]
-    kinds = [attempt.answered.kind for attempt in used]
+    kinds = [attempt.resolved_endpoint.kind for attempt in used]
     if len(kinds) == len(set(kinds)):
         return marked
-    calls = [partial(_identity, attempt.answered) for attempt in used]
+    calls = [partial(_identity, attempt.resolved_endpoint) for attempt in used]
     identities = dict(zip(used, in_parallel(calls), strict=True))
     return _mark(marked, [identities.get(attempt, "") for attempt in marked])
 

@@ -62,15 +62,15 @@ def no_engine_error(attempts: Sequence[Attempt], absent: Sequence[Candidate]) ->
 
     Its class and hint are those of the chosen candidate's error, or else of a refused permission.
     """
-    failed = [attempt for attempt in attempts if attempt.error and not attempt.passed_over]
-    skipped = [a for a in attempts if a.passed_over and a.endpoint]
+    failed = [attempt for attempt in attempts if attempt.error and not attempt.skip_reason]
+    skipped = [a for a in attempts if a.skip_reason and a.endpoint]
     lines = ["no container engine answers"]
     lines += [f"  {attempt.error.message}" for attempt in failed[:_MAX_ERRORS] if attempt.error]
     chosen = {attempt.candidate.kind for attempt in failed if attempt.candidate.chosen}
     paths = [c.url.removeprefix("unix://") for c in absent if c.kind not in chosen]
     missing = [re.sub(rf"^{re.escape(str(Path.home()))}(?=/)", "~", path) for path in paths]
     lines += [f"  not found: {', '.join(missing)}"] if missing else []
-    lines += [f"  {a.endpoint} answers but is not used: {a.passed_over}" for a in skipped]
+    lines += [f"  {a.endpoint} answers but is not used: {a.skip_reason}" for a in skipped]
 
     def weight(attempt: Attempt) -> tuple[bool, bool]:
         return (not attempt.candidate.chosen, not isinstance(attempt.error, EngineNotPermitted))

@@ -22,7 +22,7 @@ _WORDS = ("service",)
 """Part of ``active_service`` and ``service_destinations``, the only settings read here."""
 _MAX_ENTRIES = 100
 _SYSTEM = (Path("/usr/share/containers"), Path("/etc/containers"))
-Connections = dict[str, Candidate]
+Session = dict[str, Candidate]
 
 
 def chosen_connection(environ: Mapping[str, str]) -> Candidate | None:
@@ -61,10 +61,10 @@ def other_connections(environ: Mapping[str, str]) -> Iterator[Candidate]:
     yield from read_connections(environ)[1].values()
 
 
-def read_connections(environ: Mapping[str, str]) -> tuple[str, Connections]:
+def read_connections(environ: Mapping[str, str]) -> tuple[str, Session]:
     """Return the default's name, and all connections; EngineUnreachable for an invalid file."""
     default = ""
-    connections: Connections = {}
+    connections: Session = {}
     for path in _settings_files(environ):
         engine = dig(read_toml(path, _WORDS), "engine")
         default = text_at(engine, "active_service") or default
@@ -76,7 +76,7 @@ def read_connections(environ: Mapping[str, str]) -> tuple[str, Connections]:
     return text_at(document, "Default") or default, connections
 
 
-def _parse(table: Any, uri: str, identity: str) -> Connections:
+def _parse(table: Any, uri: str, identity: str) -> Session:
     connections = {}
     for name, entry in list(table.items())[:_MAX_ENTRIES] if isinstance(table, dict) else ():
         if url := text_at(entry, uri):

@@ -11,7 +11,7 @@ import attrs
 from imgload.clusters.kubeconfig import current_context, invalid
 from imgload.clusters.list import node_info
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.select import Cluster, find_clusters, select_nodes, tool_of
+from imgload.clusters.select import Cluster, find_clusters, provider_of, select_nodes
 from imgload.core.errors import ClusterAmbiguous, ClusterError, ClusterNotFound, ImgloadError
 from imgload.engines.base import Engine
 from imgload.tools.doctor.finding import Finding
@@ -81,7 +81,7 @@ def check_context(
         yield Finding("context", "info", "no kube context is set")
         return
     exists = any(cluster.context == context for cluster in clusters)
-    if not exists and tool_of(context) is None:
+    if not exists and provider_of(context) is None:
         what = f"the kube context {context!r} is not of a kind, k3d or minikube cluster"
         yield Finding("context", "info", f"{what}: name one with --cluster")
         return

@@ -16,16 +16,16 @@ from imgload.core.errors import (
     ImgloadError,
     UsageError,
 )
-from imgload.core.parallel import Task, outcome
+from imgload.core.parallel import Task, result_or_error
 from imgload.core.state import state_folder
-from imgload.engines.base import About, Engine
-from imgload.engines.cache import Memory
+from imgload.engines.base import Engine, EngineDescription
+from imgload.engines.cache import EngineCache
 from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
 from imgload.engines.discovery.explain import health
 from imgload.engines.endpoint import Endpoint
 from imgload.registry.handler import receiving
-from imgload.registry.sink import Manifests
+from imgload.registry.sink import ManifestSink
 from imgload.tools.doctor.finding import Finding, Status
 from imgload.tools.doctor.timeouts import call_each
 
@@ -57,23 +57,23 @@ def find_engines(environ: Mapping[str, str] | None = None) -> tuple[Discovery, l
 
 
 def check_engines(
-    discovery: Discovery, abouts: Mapping[Endpoint, About | ImgloadError]
+    discovery: Discovery, abouts: Mapping[Endpoint, EngineDescription | ImgloadError]
 ) -> Iterator[Finding]:
     """Yield a finding for each candidate address; `abouts` describe the engines that answer."""
     for attempt in discovery.attempts:
         candidate, endpoint = attempt.candidate, attempt.endpoint
-        if attempt.error and not attempt.passed_over:
+        if attempt.error and not attempt.skip_reason:
             mild: Status = "warning" if isinstance(attempt.error, EngineNotPermitted) else "info"
             is_needed = candidate.chosen or not discovery.endpoints
             yield Finding.of("engines", attempt.error, "problem" if is_needed else mild)
-        elif attempt.passed_over and endpoint:
-            what = f"{candidate} answers but is not used: {attempt.passed_over}"
+        elif attempt.skip_reason and endpoint:
+            what = f"{candidate} answers but is not used: {attempt.skip_reason}"
             yield Finding("engines", "info", what, candidate.take)
         elif attempt.same_as:
             what = f"{candidate} is the same engine as {attempt.same_as}"
             yield Finding("engines", "info", what)
         elif attempt.used and endpoint:
-            yield from _engine(attempt, endpoint, abouts.get(endpoint) or About())
+            yield from _engine(attempt, endpoint, abouts.get(endpoint) or EngineDescription())
     if not discovery.endpoints and not discovery.errors:
         try:
             discovery.require()
@@ -82,7 +82,9 @@ def check_engines(
             yield Finding("engines", "problem", what, error.hint)
 
 
-def _engine(attempt: Attempt, endpoint: Endpoint, about: About | ImgloadError) -> Iterator[Finding]:
+def _engine(
+    attempt: Attempt, endpoint: Endpoint, about: EngineDescription | ImgloadError
+) -> Iterator[Finding]:
     candidate = attempt.candidate
     where = f"{endpoint.url} (from {candidate.origin})"
     if isinstance(about, ImgloadError):
@@ -119,7 +121,7 @@ def check_receivers(engines: Sequence[Engine]) -> Iterator[Finding]:
             yield Finding("receiver", "info", f"{what}: images are saved whole, which is slower")
         else:
             yield Finding("receiver", "ok", f"{endpoint} can push here: only missing layers move")
-            if Memory.load().is_cut_off(endpoint.url):
+            if EngineCache.load().is_unreachable(endpoint.url):
                 what = f"{endpoint} could not push here within the last day: images are saved whole"
                 cache = shlex.quote(str(state_folder() / "engines.json"))
                 yield Finding("receiver", "info", what, f"to clear this cache: rm {cache}")
@@ -129,9 +131,9 @@ def _reaches_us(engine: Engine) -> bool:
     if not engine.endpoint.local:
         return False
     reached = threading.Event()
-    with receiving(Manifests(), reached=reached.set) as repository:
-        task = Task(partial(outcome, partial(engine.look_up, repository)))
-        task.settle(_PUSH_SECONDS)
+    with receiving(ManifestSink(), reached=reached.set) as repository:
+        task = Task(partial(result_or_error, partial(engine.look_up, repository)))
+        task.wait_at_most(_PUSH_SECONDS)
     if not reached.is_set() and not task.done:
         raise EngineFailed(f"{engine.endpoint} takes too long to look up an image in a registry")
     return reached.is_set()

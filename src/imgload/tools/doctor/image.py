@@ -14,7 +14,7 @@ from imgload.engines.base import Engine
 from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import connect, discover
 from imgload.oci.digest import Digest
-from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id, name_or_id
+from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id, parse_unless_id
 from imgload.sources.base import Image
 from imgload.sources.engine import EngineSource
 from imgload.sources.locate import ambiguous, named
@@ -43,7 +43,7 @@ class Wanted:
 
 def name_of(text: str) -> str:
     """Return a name as the kubelet resolves it, or an image ID; else raise ReferenceInvalid."""
-    name = name_or_id(text)
+    name = parse_unless_id(text)
     return name.record if name else text
 
 
@@ -60,7 +60,7 @@ def check_name(text: str, name: str) -> Iterator[Finding]:
         yield Finding("image", "warning", what, fix)
 
 
-def check_engines_for(text: str, engines: Sequence[Engine]) -> tuple[list[Finding], Wanted]:
+def find_in_engines(text: str, engines: Sequence[Engine]) -> tuple[list[Finding], Wanted]:
     """Return the findings about the engines, and the image that the nodes should have."""
     sources = [EngineSource(engine) for engine in engines]
     findings: list[Finding] = []
@@ -105,14 +105,14 @@ def _not_found(text: str, sources: Sequence[EngineSource]) -> Iterator[Finding]:
         attempts = discover(everything=True).attempts
     except ImgloadError:
         return
-    unused = [attempt for attempt in attempts if attempt.passed_over and attempt.endpoint]
+    unused = [attempt for attempt in attempts if attempt.skip_reason and attempt.endpoint]
     for attempt, has_image in call_each(partial(_has, text), unused, _SECONDS):
         if has_image is True:
-            what = f"{attempt.endpoint} has it but is not used: {attempt.passed_over}"
-            load = shlex.join(["imgload", "load", text, "--from", attempt.answered.url])
+            what = f"{attempt.endpoint} has it but is not used: {attempt.skip_reason}"
+            load = shlex.join(["imgload", "load", text, "--from", attempt.resolved_endpoint.url])
             yield Finding("image", "info", what, load)
 
 
 def _has(text: str, attempt: Attempt) -> bool:
-    with closing(connect(attempt.answered)) as engine:
+    with closing(connect(attempt.resolved_endpoint)) as engine:
         return EngineSource(engine).find(text, None) is not None

@@ -18,7 +18,7 @@ from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import CONTAINERD, K3S
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.sizes import size_text
-from imgload.engines.base import About
+from imgload.engines.base import EngineDescription
 from imgload.tools.doctor.finding import Finding
 from imgload.tools.doctor.timeouts import call_each
 
@@ -50,7 +50,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 class _Health:
     """The state of a node's containerd, disk (total and free bytes) and environment."""
 
-    traits: survey.Traits
+    traits: survey.NodeTraits
     space: tuple[int, int] | None
     crictl: bool
     plugins: Mapping[tuple[str, str], str]
@@ -58,7 +58,7 @@ class _Health:
     mirrors: tuple[str, ...]
 
 
-def check_nodes(nodes: Sequence[Node], hosts: Mapping[str, About]) -> Iterator[Finding]:
+def check_nodes(nodes: Sequence[Node], hosts: Mapping[str, EngineDescription]) -> Iterator[Finding]:
     """Yield the findings about each node; `hosts` are their engines' descriptions by address."""
     for node, health in call_each(_read_health, nodes, _SECONDS):
         if isinstance(health, ImgloadError):
@@ -94,7 +94,7 @@ def _containerd(node: Node, health: _Health) -> Iterator[Finding]:
         yield Finding("nodes", "info", f"{what}; imgload uses {used}", f"by hand: {manual}")
 
 
-def _machine(node: Node, health: _Health, host: About | None) -> Iterator[Finding]:
+def _machine(node: Node, health: _Health, host: EngineDescription | None) -> Iterator[Finding]:
     total, free = health.space or (0, 0)
     if health.space and free < max(_LOW_SPACE, total * _LOW_SHARE):
         what = f"{node.name} has {size_text(free)} of {size_text(total)} left for images"
@@ -111,7 +111,7 @@ def _read_health(node: Node) -> _Health:
     """Read the state in two execs; NodeError if it is stopped, silent, or has another runtime."""
     node.require_running()
     version, config, crictl, plugins, *machine = node.run_all(_RUNTIME, _MACHINE)
-    with node.understanding():
+    with node.naming_node_in_errors():
         survey.require_containerd(config.text)
     if version.exit_status:
         logs = f"{node.engine.name} exec {node.name} journalctl -u containerd"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 
+from imgload.core.arguments import optional_string, require_string, require_strings
 from imgload.core.errors import ImgloadError
-from imgload.engines.base import About, Engine
+from imgload.engines.base import Engine, EngineDescription
 from imgload.engines.discovery.discover import connect
-from imgload.oci.reference import string, string_or_none, strings
 from imgload.tools.doctor.clusters import Selection, check_context, select
 from imgload.tools.doctor.engines import SECONDS, check_engines, check_receivers, find_engines
 from imgload.tools.doctor.finding import Diagnosis, Finding
-from imgload.tools.doctor.image import check_engines_for, check_name, name_of
+from imgload.tools.doctor.image import check_name, find_in_engines, name_of
 from imgload.tools.doctor.nodes import check_nodes
 from imgload.tools.doctor.pods import check_pods
 from imgload.tools.doctor.skaffold import check_skaffold
@@ -20,7 +20,7 @@ from imgload.tools.doctor.timeouts import call_each
 from imgload.tools.doctor.trace import check_chain
 
 
-def examine(
+def diagnose(
     image: str | None = None, *, cluster: str | None = None, nodes: Sequence[str] = ()
 ) -> Diagnosis:
     """Check everything between the engines and the nodes, without changing anything.
@@ -37,9 +37,9 @@ def examine(
         ReferenceInvalid: when `image` is neither a name nor an image ID.
 
     """
-    cluster, nodes = string_or_none(cluster, "cluster"), strings(nodes, "nodes")
+    cluster, nodes = optional_string(cluster, "cluster"), require_strings(nodes, "nodes")
     if image is not None:
-        name_of(image := string(image, "image"))
+        name_of(image := require_string(image, "image"))
     with ExitStack() as stack:
         return Diagnosis(tuple(_findings(stack, image, cluster, nodes)))
 
@@ -50,7 +50,7 @@ def _findings(
     discovery, invalid = find_engines()
     yield from invalid
     engines = [stack.enter_context(closing(connect(e))) for e in discovery.endpoints]
-    abouts = dict(call_each(lambda engine: engine.about(), engines, SECONDS))
+    abouts = dict(call_each(lambda engine: engine.description(), engines, SECONDS))
     yield from check_engines(discovery, {e.endpoint: about for e, about in abouts.items()})
     working = [e for e, about in abouts.items() if not isinstance(about, ImgloadError)]
     yield from check_receivers(working)
@@ -58,7 +58,9 @@ def _findings(
     decides = cluster is None and not nodes
     yield from check_context(selection.engines, selection.clusters, decides=decides)
     yield from selection.findings
-    hosts = {e.endpoint.url: about for e, about in abouts.items() if isinstance(about, About)}
+    hosts = {
+        e.endpoint.url: about for e, about in abouts.items() if isinstance(about, EngineDescription)
+    }
     yield from check_nodes(selection.nodes, hosts)
     yield from check_skaffold(discovery)
     if image is not None:
@@ -66,7 +68,7 @@ def _findings(
 
 
 def _image(image: str, engines: Sequence[Engine], selection: Selection) -> Iterator[Finding]:
-    findings, wanted = check_engines_for(image, engines)
+    findings, wanted = find_in_engines(image, engines)
     yield from check_name(image, wanted.name)
     yield from findings
     yield from check_chain(wanted, selection.nodes)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from imgload.clusters.kubeconfig import current_context
 from imgload.engines.discovery.discover import Discovery
 from imgload.tools.doctor.finding import Finding
-from imgload.tools.dropins.install import find_real, is_ours, on_path
+from imgload.tools.dropins.install import find_real, is_drop_in, on_path
 from imgload.tools.skaffold.docker_client import Client
 
 _LOADERS = ("kind", "k3d")
@@ -51,7 +51,7 @@ def _engine(discovery: Discovery) -> Finding:
 def _drop_in(name: str) -> Iterator[Finding]:
     """Yield whether imgload's drop-in, if it is installed, comes first on PATH."""
     programs = list(on_path(name))
-    drop_in = next((path for path in programs if is_ours(path)), None)
+    drop_in = next((path for path in programs if is_drop_in(path)), None)
     if drop_in is None:
         return
     if programs[0] == drop_in:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from imgload.core.errors import EngineFailed, ImgloadError
-from imgload.core.parallel import Task, outcome
+from imgload.core.parallel import Task, result_or_error
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -21,10 +21,10 @@ def call_each(
 
     A call that is still running after `seconds` yields EngineFailed; its thread is abandoned.
     """
-    tasks = [Task(partial(outcome, partial(function, item))) for item in items]
+    tasks = [Task(partial(result_or_error, partial(function, item))) for item in items]
     deadline = time.monotonic() + seconds
     for task in tasks:
-        task.settle(max(0.0, deadline - time.monotonic()))
+        task.wait_at_most(max(0.0, deadline - time.monotonic()))
     late = EngineFailed(f"no answer within {seconds:.0f} seconds")
     results = [task.result() if task.done else late for task in tasks]
     return list(zip(items, results, strict=True))

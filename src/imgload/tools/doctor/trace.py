@@ -14,7 +14,7 @@ import attrs
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import Question, Survey
+from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
 from imgload.loader.proof import Expected, ExpectedImage, prove
 from imgload.loader.verify import has_another, lacks, unknown_to_cri
@@ -42,7 +42,7 @@ def _trace(wanted: Wanted, node: Node) -> list[Finding]:
     name, image_id = wanted.name, wanted.image_id
     # Podman names local builds localhost/NAME, which is another image to a pod.
     podman = (f"localhost/{name.removeprefix(_LIBRARY)}",) if name.startswith(_LIBRARY) else ()
-    question = Question((name, *podman), (image_id,) if image_id else ())
+    question = SurveyQuery((name, *podman), (image_id,) if image_id else ())
     survey = node.survey(question)
     target = survey.records.get(name)
     configs = survey.content.configs_under(target) if target else frozenset()
@@ -98,7 +98,7 @@ def _not_unpacked(name: str, chain_id: Digest | None, survey: Survey, node: Node
     text = f"has {name}, but its layers are not unpacked in CRI's snapshotter, {used}"
     if used == usual:
         return text
-    snapshots = node.run(containerd.snapshots_of(usual)).decode(errors="replace")
+    snapshots = node.run(containerd.snapshots_command(usual)).decode(errors="replace")
     elsewhere = chain_id in containerd.parse_snapshots(snapshots)
     return f"{text}; they are in {usual}, which ctr and `kind load` use" if elsewhere else text
 

@@ -29,7 +29,7 @@ exit 127
 
 def find_real(name: str) -> Path | None:
     """Return the first program with a name on PATH that is not a drop-in."""
-    return next((p for p in on_path(name) if not is_ours(p)), None)
+    return next((p for p in on_path(name) if not is_drop_in(p)), None)
 
 
 def on_path(name: str) -> Iterator[Path]:
@@ -40,14 +40,14 @@ def on_path(name: str) -> Iterator[Path]:
             yield path
 
 
-def is_ours(path: Path) -> bool:
+def is_drop_in(path: Path) -> bool:
     """Whether `install` wrote a file."""
     with suppress(OSError), path.open("rb") as file:
         return _MARK.encode() in file.read(len(_SCRIPT))
     return False
 
 
-def hand_over(path: Path, arguments: Sequence[str]) -> NoReturn:
+def exec_real(path: Path, arguments: Sequence[str]) -> NoReturn:
     """Replace this process by another program.
 
     Raises OSError when that fails, and UsageError when the program keeps calling imgload.
@@ -71,7 +71,7 @@ def install(name: str, takes: str, folder: Path) -> list[str]:
     Raises UsageError when another file has its name, or the folder is not writable.
     """
     path = _path(name, folder, hint=f"mkdir -p {shlex.quote(str(folder.expanduser()))}")
-    if path.is_symlink() or (path.exists() and not is_ours(path)):
+    if path.is_symlink() or (path.exists() and not is_drop_in(path)):
         message = f"{path} exists, and is not imgload's"
         raise UsageError(message, hint="choose another folder, early on PATH")
     text = _SCRIPT.format(mark=_MARK, name=name, python=shlex.quote(sys.executable))
@@ -90,7 +90,7 @@ def uninstall(name: str, folder: Path) -> Path:
     """
     hint = f"list the programs with that name: type -a {shlex.quote(name)}"
     path = _path(name, folder, hint)
-    if path.is_symlink() or not is_ours(path):
+    if path.is_symlink() or not is_drop_in(path):
         exists = path.exists() or path.is_symlink()
         problem = "is not imgload's" if exists else "does not exist"
         raise UsageError(f"{path} {problem}", hint=hint)

@@ -9,7 +9,7 @@ from imgload.core.errors import UsageError
 from imgload.loader.events import Event, SendingStarted
 from imgload.loader.report import Report
 from imgload.tools.dropins.pflag import Command, Flag, find, parse
-from imgload.tools.dropins.tool import HandOver, Help, Request, Story, Tool
+from imgload.tools.dropins.tool import HandOver, Help, Reporter, Request, Tool
 
 _IMPORT = Command(
     ("import", "load"),
@@ -88,12 +88,12 @@ class K3d(Tool):
             verbosity=int(any(args.last(flag, default=False) for flag in ("verbose", "trace"))),
         )
 
-    def story(self, request: Request) -> Story:
+    def story(self, request: Request) -> Reporter:
         del request
         return K3dStory()
 
 
-class K3dStory(Story):
+class K3dStory(Reporter):
     """k3d's own messages."""
 
     def tell(self, event: Event) -> Iterator[str]:

@@ -20,7 +20,7 @@ from imgload.tools.dropins.pflag import (
     parse_known,
     quoted,
 )
-from imgload.tools.dropins.tool import HandOver, Help, Request, Story, Tool
+from imgload.tools.dropins.tool import HandOver, Help, Reporter, Request, Tool
 
 if TYPE_CHECKING:
     from imgload.engines.endpoint import EngineKind
@@ -99,14 +99,14 @@ class Kind(Tool):
             )
         return _request(args, environ, archives=path[-1] is _ARCHIVE)
 
-    def silenced(self, arguments: Sequence[str]) -> bool:
+    def is_quiet(self, arguments: Sequence[str]) -> bool:
         """Whether ``--quiet`` is among the arguments; kind checks it before all other flags."""
         try:
             return bool(parse_known(arguments, _QUIET).last("quiet", default=False))
         except UsageError:
             return False
 
-    def story(self, request: Request) -> Story:
+    def story(self, request: Request) -> Reporter:
         return KindStory.of(request.images)
 
 
@@ -130,7 +130,7 @@ def _request(args: ParsedArgs, environ: Mapping[str, str], *, archives: bool) ->
 
 
 @attrs.define
-class KindStory(Story):
+class KindStory(Reporter):
     """kind's own messages about images, which it names as typed; it has none about archives."""
 
     names: Mapping[str, str]

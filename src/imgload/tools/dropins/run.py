@@ -24,7 +24,7 @@ from imgload.engines.endpoint import EngineKind
 from imgload.loader.events import Note
 from imgload.loader.loader import Loader, OnEvent
 from imgload.loader.report import Report
-from imgload.loader.session import Connections
+from imgload.loader.session import Session
 from imgload.sources.base import Image
 from imgload.sources.locate import Settle, ambiguous, require_names
 from imgload.tools.dropins.pflag import quoted
@@ -47,7 +47,7 @@ def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Repor
     require_names(request.images, None)
     with ExitStack() as stack:
         archives = [stack.enter_context(closing(archive)) for archive in _archives(request)]
-        connections = stack.enter_context(Connections.open())
+        connections = stack.enter_context(Session.open())
         selected = [select(connections.engines, tool, request, name) for name in request.clusters]
         for nodes in selected:
             near = nodes[0].engine.endpoint.url

@@ -48,7 +48,7 @@ class HandOver:
     why: str = ""
 
 
-class Story(ABC):
+class Reporter(ABC):
     """Reports one load in the other tool's words, as lines."""
 
     @abstractmethod
@@ -79,10 +79,10 @@ class Tool(ABC):
     ) -> Request | Help | HandOver:
         """Parse a command line; UsageError has the tool's own message."""
 
-    def silenced(self, arguments: Sequence[str]) -> bool:  # noqa: ARG002 - see Kind
+    def is_quiet(self, arguments: Sequence[str]) -> bool:  # noqa: ARG002 - see Kind
         """Whether the drop-in prints nothing to stderr."""
         return False
 
     @abstractmethod
-    def story(self, request: Request) -> Story:
+    def story(self, request: Request) -> Reporter:
         """Return the reporter for a request."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from imgload.oci.reference import strings
+from imgload.core.arguments import require_strings
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -39,12 +39,14 @@ def images(
         ClusterError: when the cluster or a node does not exist.
 
     """
-    from imgload.loader.session import Connections  # noqa: PLC0415 - start-up
+    from imgload.loader.session import Session  # noqa: PLC0415 - start-up
     from imgload.tools.inventory.list import list_images  # noqa: PLC0415
 
-    with Connections.open() as connections:
+    with Session.open() as connections:
         selected = connections.select_nodes(cluster, nodes)
-        return list_images(selected, strings(patterns, "patterns"), unused=unused, drift=drift)
+        return list_images(
+            selected, require_strings(patterns, "patterns"), unused=unused, drift=drift
+        )
 
 
 def prune(
@@ -77,9 +79,9 @@ def prune(
         ImgloadError: when no node could be pruned; `core.errors` draws the tree.
 
     """
-    from imgload.loader.session import Connections  # noqa: PLC0415 - start-up
+    from imgload.loader.session import Session  # noqa: PLC0415 - start-up
     from imgload.tools.inventory.prune import Policy, prune_nodes  # noqa: PLC0415
 
-    policy = Policy(strings(repositories, "repositories"), keep, older_than, everything)
-    with Connections.open() as connections:
+    policy = Policy(require_strings(repositories, "repositories"), keep, older_than, everything)
+    with Session.open() as connections:
         return prune_nodes(connections.select_nodes(cluster, nodes), policy, dry_run=dry_run)

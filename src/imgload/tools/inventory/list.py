@@ -12,7 +12,7 @@ import attrs
 
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
-from imgload.core.parallel import in_parallel, outcome
+from imgload.core.parallel import in_parallel, result_or_error
 from imgload.oci.digest import Digest
 from imgload.oci.patterns import matches
 from imgload.tools.inventory.node_images import NodeImage, take_inventory
@@ -99,13 +99,15 @@ def list_images(
     sizes: dict[str, int] = {}
     errors: dict[str, ImgloadError] = {}
     on_nodes: dict[tuple[str | None, Digest], dict[str, NodeImage]] = {}
-    results = in_parallel([partial(outcome, partial(take_inventory, node)) for node in nodes])
+    results = in_parallel(
+        [partial(result_or_error, partial(take_inventory, node)) for node in nodes]
+    )
     for node, result in zip(nodes, results, strict=True):
         if isinstance(result, ImgloadError):
             errors[node.name] = result
             continue
         items = frozenset().union(*(image.items for image in result.images))
-        sizes[node.name] = result.storage.size_of(items)
+        sizes[node.name] = result.storage.stat_blob(items)
         for image in result.images:
             for name in image.names or (None,):
                 on_nodes.setdefault((name, image.image_id), {})[node.name] = image

@@ -16,7 +16,7 @@ import attrs
 
 from imgload.clusters.nodes import containerd, cri
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.containerd import parse_marks
+from imgload.clusters.nodes.containerd import parse_labels
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable
 from imgload.oci.digest import Digest
@@ -64,7 +64,7 @@ class Storage:
     sizes: Mapping[Item, int]
     references: Mapping[Item, Sequence[Item]]
     blobs: Mapping[Digest, Blob] = attrs.field(factory=dict)
-    content: containerd.Content = attrs.field(factory=containerd.Content)
+    content: containerd.ContentStore = attrs.field(factory=containerd.ContentStore)
     in_use: frozenset[Digest] = frozenset()
 
     def reachable(self, roots: Iterable[Item]) -> frozenset[Item]:
@@ -77,7 +77,7 @@ class Storage:
                 waiting.extend(self.references.get(item, ()))
         return frozenset(reached)
 
-    def size_of(self, items: Iterable[Item]) -> int:
+    def stat_blob(self, items: Iterable[Item]) -> int:
         """Return the bytes that some items take on the disk."""
         return sum(self.sizes[item] for item in items)
 
@@ -131,7 +131,7 @@ class Inventory:
         containers = self.storage.reachable(("snapshot", chain) for chain in self.storage.in_use)
         kept = containers.union(*(i.items for i in self.images if i.image_id not in removed))
         items = frozenset().union(*(i.items for i in self.images if i.image_id in removed))
-        return self.storage.size_of(items - kept)
+        return self.storage.stat_blob(items - kept)
 
 
 class _Record(NamedTuple):
@@ -144,8 +144,8 @@ class _Record(NamedTuple):
 def take_inventory(node: Node) -> Inventory:
     """List all images in one exec; raise NodeNotRunning, or NodeUnusable if containerd fails."""
     node.require_running()
-    traits, outputs = node.ask(inventory_commands)
-    with node.understanding():
+    traits, outputs = node.run_for_snapshotter(inventory_commands)
+    with node.naming_node_in_errors():
         return read_inventory(traits.snapshotter, outputs)
 
 
@@ -158,8 +158,8 @@ def inventory_commands(snapshotter: str) -> list[list[Sequence[str]]]:
             cri.CONTAINERS,
             containerd.CONTENT,
             ("sh", "-c", _ON_DISK),
-            containerd.snapshots_of(snapshotter),
-            containerd.usage_of(snapshotter),
+            containerd.snapshots_command(snapshotter),
+            containerd.usage_command(snapshotter),
         ],
     ]
 
@@ -180,8 +180,8 @@ def read_inventory(snapshotter: str, outputs: Sequence[Output]) -> Inventory:
     images = [_image(image_id, own, used, storage) for image_id, own in records.items()]
     users = Counter(item for image in images for item in image.items)
     for number, image in enumerate(images):
-        own = storage.size_of(item for item in image.items if users[item] == 1)
-        images[number] = attrs.evolve(image, size=storage.size_of(image.items), own_size=own)
+        own = storage.stat_blob(item for item in image.items if users[item] == 1)
+        images[number] = attrs.evolve(image, size=storage.stat_blob(image.items), own_size=own)
     return Inventory(tuple(images), storage)
 
 
@@ -237,10 +237,10 @@ def _read_storage(
     references: dict[Item, Sequence[Item]] = {}
     for line in content.splitlines()[1:]:
         text, _, labels = line.partition("\t")
-        if digest := Digest.maybe(text):
+        if digest := Digest.try_parse(text):
             blocks, written = files.get(text, (None, None))
             chain_ids = [Digest.parse(chain_id) for chain_id in chain.findall(labels)[:1]]
-            blobs[digest] = Blob(next(iter(chain_ids), None), written, parse_marks(labels))
+            blobs[digest] = Blob(next(iter(chain_ids), None), written, parse_labels(labels))
             sizes["blob", digest] = _rounded(labels) if blocks is None else blocks * _BLOCK
             references["blob", digest] = [
                 *(("blob", Digest.parse(blob)) for blob in _BLOB_REFERENCE.findall(labels)),
@@ -250,10 +250,10 @@ def _read_storage(
     used = {row[0]: int(row[1]) for row in _rows(usage) if len(row) > 1 and row[1].isdecimal()}
     in_use: set[Digest] = set()
     for row in _rows(snapshots):
-        parent = Digest.maybe(row[1]) if len(row) > 2 else None  # noqa: PLR2004 - KEY PARENT KIND
+        parent = Digest.try_parse(row[1]) if len(row) > 2 else None  # noqa: PLR2004 - KEY PARENT KIND
         if row[-1] != "Committed":
             in_use |= {parent} if parent else set()
-        elif chain_id := Digest.maybe(row[0]):
+        elif chain_id := Digest.try_parse(row[0]):
             sizes["snapshot", chain_id] = used.get(row[0], 0) + folders
             references["snapshot", chain_id] = [("snapshot", parent)] if parent else []
     parsed = containerd.parse_content(content)

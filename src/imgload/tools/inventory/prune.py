@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from imgload.clusters.nodes.containerd import content_of
+from imgload.clusters.nodes.containerd import content_command
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
 from imgload.core.parallel import in_parallel
@@ -141,7 +141,7 @@ def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
         for image in removable
         if image.image_id not in remaining
     )
-    freed = before.storage.size_of(before.storage.sizes.keys() - after.storage.sizes.keys())
+    freed = before.storage.stat_blob(before.storage.sizes.keys() - after.storage.sizes.keys())
     left = [remaining[image.image_id] for image in removable if image.image_id in remaining]
     records = ", ".join(record for image in left for record in image.records)
     hint = f"{node.engine.name} exec {node.name} ctr -n k8s.io images ls"
@@ -155,7 +155,7 @@ def _with_creation_times(node: Node, images: Sequence[NodeImage]) -> tuple[NodeI
     tied = [image for image in images if image.names and times[image.since] > 1]
     if not tied:
         return tuple(images)
-    configs = node.run_all([content_of(image.image_id) for image in tied])
+    configs = node.run_all([content_command(image.image_id) for image in tied])
     created: dict[Digest, float] = {}
     for image, config in zip(tied, configs, strict=True):
         with suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):

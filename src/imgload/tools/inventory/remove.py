@@ -33,7 +33,7 @@ exit $status
 
 ctr prints nothing while it waits for the garbage collection, so the script does, for ten minutes.
 """
-SAY_SECONDS = 20.0
+KEEPALIVE_SECONDS = 20.0
 """Between two of these lines."""
 _ALIAS = """
 ctr=$1 is=$2 taken=$3 record=$4 alias=$5
@@ -63,21 +63,21 @@ def remove_images(node: Node, images: Sequence[NodeImage], before: Inventory) ->
 
     """
     node.require_running()
-    ctr = " ".join(node.spelled(containerd.CTR))
+    ctr = " ".join(node.resolve_command(containerd.CTR))
     targets = {record: image.targets for image in images for record in image.records}
     taken = {record for image in before.images for record in image.records}
     aliases = _aliases(targets, taken)
     tags: list[Sequence[str]] = []
     for record, alias in aliases.items():
-        is_same = containerd.leads_to(record, *targets[record])
+        is_same = containerd.points_to(record, *targets[record])
         is_taken = f"name=={containerd.quoted(alias)}"
         tags.append(("sh", "-c", _ALIAS, "imgload", ctr, is_same, is_taken, record, alias))
     targets |= {alias: targets[record] for record, alias in aliases.items()}
-    filters = [containerd.leads_to(name, *digests) for name, digests in targets.items()]
+    filters = [containerd.points_to(name, *digests) for name, digests in targets.items()]
     removals: list[Sequence[str]] = []
     for start in range(0, len(filters), _BATCH):
         wait = "--sync" if start + _BATCH >= len(filters) else ""
-        words = (ctr, wait, f"{SAY_SECONDS:g}", *filters[start : start + _BATCH])
+        words = (ctr, wait, f"{KEEPALIVE_SECONDS:g}", *filters[start : start + _BATCH])
         removals.append(("sh", "-c", _REMOVE, "imgload", *words))
     node.run_all([*tags, *([_WAIT_FOR_CRI] if tags else []), *removals])
     return take_inventory(node)

@@ -9,10 +9,10 @@ from typing import Any
 import attrs
 
 from imgload.clusters.nodes.node import Node
+from imgload.core.arguments import optional_string, require_strings
 from imgload.core.errors import JSON_VERSION, UsageError
-from imgload.engines.discovery.discover import explained
-from imgload.loader.session import Connections
-from imgload.oci.reference import string_or_none, strings
+from imgload.engines.discovery.discover import with_discovery_errors
+from imgload.loader.session import Session
 from imgload.sources.locate import locate, named, require_names
 from imgload.tools.remote_registry.client import RegistryClient
 from imgload.tools.remote_registry.config_map import Hosting, publish, remove
@@ -102,7 +102,7 @@ def connect_registry(
 
     """
     address = RegistryUrl.parse(url)
-    names = registry_names(address, strings(mirrors, "mirrors"))
+    names = registry_names(address, require_strings(mirrors, "mirrors"))
     if address.is_loopback:
         raise UsageError(
             f"{address} is the node itself, as seen from a node",
@@ -110,7 +110,7 @@ def connect_registry(
             " machine as a mirror: imgload registry connect http://REGISTRY:5000"
             f" --mirror {shlex.quote(address.host)}",
         )
-    with Connections.open() as connections:
+    with Session.open() as connections:
         selected, context = _select(connections, cluster, nodes)
         results = connect_nodes(selected, address, names, restart=restart_containerd)
         changed = any(node.files for node in results)
@@ -137,7 +137,7 @@ def disconnect_registry(
 
     """
     address = RegistryUrl.parse(url) if url is not None else None
-    with Connections.open() as connections:
+    with Session.open() as connections:
         selected, context = _select(connections, cluster, nodes)
         results = disconnect_nodes(selected, address)
         changed = any(node.files for node in results)
@@ -170,22 +170,22 @@ def push_to_registry(
 
     """
     client = RegistryClient(RegistryUrl.parse(url))
-    queries = strings(images, "images")
-    name = string_or_none(name, "name")
+    queries = require_strings(images, "images")
+    name = optional_string(name, "name")
     require_names(queries, name)
     client.check()
-    with Connections.open(source) as connections:
-        with explained(connections.found.silent):
+    with Session.open(source) as connections:
+        with with_discovery_errors(connections.discovery.unreachable):
             images_ = named(locate(queries, connections.sources, None), name)
         pushed = [push_image(image, client) for image in images_]
     return PushReport(str(client.url), tuple(pushed))
 
 
 def _select(
-    connections: Connections, cluster: str | None, names: Sequence[str]
+    connections: Session, cluster: str | None, names: Sequence[str]
 ) -> tuple[Sequence[Node], str]:
     """Return the nodes, and kubectl's context if they are a whole cluster."""
-    if names := strings(names, "nodes"):
+    if names := require_strings(names, "nodes"):
         return connections.select_nodes(cluster, names), ""
     selected = connections.select_cluster(cluster)
     return selected.nodes, selected.context

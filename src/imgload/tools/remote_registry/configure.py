@@ -194,7 +194,7 @@ def _registry_folders(node: Node, *, any_runtime: bool = False) -> tuple[str, ..
     """Return the folders in CRI's configuration; None if one cannot be written to."""
     node.require_running()
     (crictl,) = node.run_all([CRICTL_CONFIG])
-    with node.understanding():
+    with node.naming_node_in_errors():
         if not any_runtime:
             require_containerd(crictl.text)
     (dump,) = node.run_all([(node.runtime or CONTAINERD).dump])

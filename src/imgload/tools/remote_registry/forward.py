@@ -38,7 +38,7 @@ class ForwardingSink:
     _compressed: dict[Digest, tuple[Digest, int]] = attrs.field(factory=dict)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
-    def size_of(self, digest: Digest) -> int | None:
+    def stat_blob(self, digest: Digest) -> int | None:
         """Return a blob's size in the registry, or that of its known compressed form."""
         with self.record_error():
             size = self.client.blob_size(self.repository, digest)

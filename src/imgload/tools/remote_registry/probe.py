@@ -69,7 +69,7 @@ def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
     address = "127." + ".".join(str(1 + secrets.randbelow(254)) for _ in range(3))
     name, closed = f"{address}:1", RegistryUrl("http", f"{address}:2")
     text = f'{MARK}\n{registry_line(url)}\nserver = "{closed}"\n\n[host."{closed}"]\n'
-    pull = node.spelled(pull_image(f"{name}/imgload/probe:none"))
+    pull = node.resolve_command(pull_image(f"{name}/imgload/probe:none"))
     script = ["sh", "-c", _PROBE, "imgload", root, name, text, _SECONDS, *pull]
     result = node.engine.exec(node.container.id, script)
     output = result.stdout.decode(errors="replace")
@@ -96,7 +96,9 @@ def require_registry(node: Node, url: RegistryUrl, root: str, *, by_cri: bool) -
     """
     name = f"{url.host}/imgload/probe:{secrets.token_hex(8)}"
     command = pull_image(name) if by_cri else probe_command(root, name)
-    result = node.engine.exec(node.container.id, ["timeout", _SECONDS, *node.spelled(command)])
+    result = node.engine.exec(
+        node.container.id, ["timeout", _SECONDS, *node.resolve_command(command)]
+    )
     last = (result.message.splitlines() or [f"no answer within {_SECONDS} seconds"])[-1]
     answer = last.lower().replace(url.host.lower(), "")
     if result.exit_status and not any(word in answer for word in _NO_IMAGE):

@@ -23,11 +23,11 @@ from imgload.core.errors import (
     UsageError,
     error_json,
 )
-from imgload.engines.cache import Memory
+from imgload.engines.cache import EngineCache
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor, Manifest, parse_json
 from imgload.oci.reference import Reference
-from imgload.registry.push_session import CutOff
+from imgload.registry.push_session import EngineCannotReachUs
 from imgload.sources.base import Image, Pusher, Source
 from imgload.sources.manifests import documents_for
 from imgload.tools.remote_registry.client import RegistryClient
@@ -90,8 +90,8 @@ def _push(image: Image, client: RegistryClient) -> PushedImage:
     tag = reference.tag
     if tag is None or reference.digest:
         raise UsageError(f"{image.name} has no tag to push", hint="name it by its tag, or --as")
-    first, *others = repositories(reference.off_localhost())
-    memory = Memory.load()
+    first, *others = repositories(reference.without_localhost())
+    memory = EngineCache.load()
     layers = memory.layers(source.address)
     known = {diff_id: blob for blob, (diff_id, _) in layers.items() if diff_id != blob}
     sink = ForwardingSink(client, first, known)
@@ -112,7 +112,7 @@ def _push(image: Image, client: RegistryClient) -> PushedImage:
     manifest = Manifest.parse(raw) if "config" in parse_json(raw, "a manifest") else None
     if manifest and len(manifest.layers) == len(image.diff_ids):
         pairs = zip(manifest.layers, image.diff_ids, strict=True)
-        memory.learn(source.address, {blob.digest: (d, blob.size) for blob, d in pairs})
+        memory.record_layers(source.address, {blob.digest: (d, blob.size) for blob, d in pairs})
     names = tuple(f"{client.url.host}/{repository}:{tag}" for repository in (first, *others))
     return PushedImage(image.name, names, digest, sink.sent)
 
@@ -133,7 +133,7 @@ def _push_to_sink(source: Source, image: Image, sink: ForwardingSink) -> None:
     try:
         source.push(image, sink)
     except EngineError as error:
-        cut_off = isinstance(error, CutOff)
+        cut_off = isinstance(error, EngineCannotReachUs)
         raise sink.error or (_unreachable(source) if cut_off else error) from error
     finally:
         source.release()

@@ -156,7 +156,7 @@ def set_folder(node: Node, folder: str) -> str:
     Raises NodeUnusable when that fails; the node is then as before.
     """
     config, manager = _inspect(node)
-    with node.understanding():
+    with node.naming_node_in_errors():
         text, _ = _read(node, config)
         edited = with_folder(text, folder)
     _run(node, _SET, config, text, edited, manager)
@@ -171,7 +171,7 @@ def restore(node: Node) -> tuple[str, ...]:
     if _is_k3s(node):
         return ()
     config, manager = _inspect(node)
-    with node.understanding():
+    with node.naming_node_in_errors():
         text, backup = _read(node, config)
         restored = without_folder(text)
         if restored is None and backup in {None, text}:

@@ -9,8 +9,9 @@ from typing import Literal, cast
 
 import attrs
 
+from imgload.core.arguments import require_string
 from imgload.core.errors import UsageError
-from imgload.oci.reference import Reference, is_registry, string
+from imgload.oci.reference import Reference, is_registry
 
 _URL = re.compile(r"(https?)://([^/]{1,300})/?", re.ASCII)
 _PORT = re.compile(r"(.*?)(?::([0-9]{1,5}))?", re.ASCII)
@@ -31,7 +32,7 @@ class RegistryUrl:
     @classmethod
     def parse(cls, text: str) -> RegistryUrl:
         """Parse ``http://host:port``; UsageError if it has a path, a user or a password."""
-        match = _URL.fullmatch(string(text, "url"))
+        match = _URL.fullmatch(require_string(text, "url"))
         if not match or not _is_registry(match.group(2)):
             raise UsageError(
                 f"not a registry's URL: {text!r:.300}",

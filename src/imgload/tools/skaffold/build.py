@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from imgload.clusters.nodes.node import Node
     from imgload.loader.events import Event
     from imgload.loader.report import Report
-    from imgload.tools.skaffold.load import Loading
+    from imgload.tools.skaffold.load import PreparedLoad
 
 T = TypeVar("T")
 
@@ -111,18 +111,18 @@ class _Job:
             image_id = finish()
         return (*find_built(self.request, before, image_id), prepared)
 
-    def prepare(self, platforms: Sequence[Platform]) -> Loading:
-        from imgload.tools.skaffold.load import Loading  # noqa: PLC0415 - during the build
+    def prepare(self, platforms: Sequence[Platform]) -> PreparedLoad:
+        from imgload.tools.skaffold.load import PreparedLoad  # noqa: PLC0415 - during the build
 
-        loading = Loading.prepared(self.nodes(), self.request.image, self.watch())
+        loading = PreparedLoad.prepared(self.nodes(), self.request.image, self.watch())
         if platforms != self.request.platforms:
             loading.note(f"building only for {platforms[0]}, the platform of the nodes")
         return loading
 
     def nodes(self) -> tuple[Node, ...]:
-        from imgload.loader.session import Connections  # noqa: PLC0415 - during the build
+        from imgload.loader.session import Session  # noqa: PLC0415 - during the build
 
-        connections = Connections((), self.engines, self.discovery)
+        connections = Session((), self.engines, self.discovery)
         destination = self.destination
         return connections.select_nodes(destination.cluster, destination.nodes, guess=False)
 
@@ -148,7 +148,7 @@ class _Job:
             )
         return (platform,)
 
-    def check_docker_client(self, engine: Engine, image_id: Digest, loading: Loading) -> None:
+    def check_docker_client(self, engine: Engine, image_id: Digest, loading: PreparedLoad) -> None:
         """Raise ImageAmbiguous if Skaffold's Docker client would find an older build."""
         endpoint = Client.of(self.discovery).endpoint
         other = next((e for e in self.engines if e.endpoint == endpoint), None)

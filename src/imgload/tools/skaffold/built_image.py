@@ -31,8 +31,8 @@ class EngineSnapshot:
     def take(cls, engine: Engine, request: Request) -> EngineSnapshot:
         """Query an engine."""
         names = [str(request.reference)]
-        if engine.endpoint.kind == "podman" and request.reference.short:
-            names.append(str(request.reference.on_localhost()))
+        if engine.endpoint.kind == "podman" and request.reference.is_short:
+            names.append(str(request.reference.with_localhost()))
         images = {name: image.target for name in names if (image := engine.find(name))}
         resolved = engine.find(request.image) if images else None
         return cls(engine, resolved.target if resolved else None, images)

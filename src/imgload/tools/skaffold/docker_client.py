@@ -30,7 +30,7 @@ class Client:
         """Return the address that Skaffold's Docker client chooses."""
         for attempt in discovery.attempts:
             candidate, endpoint = attempt.candidate, attempt.same_as or attempt.endpoint
-            if candidate.kind == "docker" and not attempt.passed_over:
+            if candidate.kind == "docker" and not attempt.skip_reason:
                 if candidate.chosen:
                     return cls(candidate.url, candidate.origin, endpoint)
                 if candidate.url == DEFAULT_SOCKET:

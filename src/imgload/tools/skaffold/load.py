@@ -31,7 +31,7 @@ def platforms_of(nodes: Sequence[Node]) -> set[Platform]:
 
 
 @attrs.frozen
-class Loading:
+class PreparedLoad:
     """A load that is prepared while its image is being built."""
 
     loader: Loader
@@ -40,7 +40,7 @@ class Loading:
     @classmethod
     def prepared(
         cls, nodes: Sequence[Node], image: str, on_event: Callable[[Event], None]
-    ) -> Loading:
+    ) -> PreparedLoad:
         """Survey the nodes in advance, and ignore errors: `load` raises them again."""
         loader = Loader([], nodes)
         with suppress(ImgloadError):

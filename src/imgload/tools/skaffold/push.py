@@ -10,7 +10,7 @@ from typing import Any
 
 from imgload.core.errors import BuildFailed, PlatformMissing, UsageError
 from imgload.engines.base import Engine
-from imgload.engines.temporary_tags import note
+from imgload.engines.temporary_tags import note_temporary_name
 from imgload.oci.digest import Digest
 from imgload.oci.jsontext import load_json
 from imgload.oci.platform import Platform
@@ -62,7 +62,7 @@ def publish(builder: Builder, request: Request) -> Digest:
 def _push_list(builder: Builder, request: Request, options: list[str], file: Path) -> Digest:
     """Build and push a temporary manifest list: an existing one would grow with each build."""
     program, name = builder.program, f"localhost/imgload-{secrets.token_hex(8)}"
-    lease = note(builder.engines[0].endpoint.url, name)
+    lease = note_temporary_name(builder.engines[0].endpoint.url, name)
     push_all = [program, "manifest", "push", "--all", f"--digestfile={file}"]
     try:
         run([program, "build", f"--manifest={name}", *options], request.context)
@@ -74,7 +74,7 @@ def _push_list(builder: Builder, request: Request, options: list[str], file: Pat
         if lease and removed:
             lease.remove()
         elif lease:
-            lease.leave()
+            lease.release()
 
 
 def _parse_object(text: str) -> dict[str, Any]:

@@ -172,10 +172,10 @@ class Listener:
 
     def _compare_names(self) -> None:
         """Read the names when events may be missing, and keep polling if builds are no events."""
-        tells_every_build = self.engine.tells_every_build
+        reports_every_build = self.engine.reports_every_build
         pause, failures = _SHORTEST_PAUSE, 0
         while not self._stop.is_set():
-            self._missed.wait(None if tells_every_build else pause)
+            self._missed.wait(None if reports_every_build else pause)
             self._missed.clear()
             if self._stop.is_set() or (self._lost and not self._refuses):
                 continue  # `_follow` asks for them when the engine is back
@@ -197,5 +197,5 @@ class Listener:
                 if failures >= _FAILURES:
                     self._report_return()
                 failures = 0
-                share = 0 if tells_every_build else _SHARE * (time.monotonic() - began)
+                share = 0 if reports_every_build else _SHARE * (time.monotonic() - began)
                 pause = max(_SHORTEST_PAUSE, share)

@@ -18,6 +18,7 @@ import attrs
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import NOTHING
 from imgload.clusters.select import select_cluster, select_nodes
+from imgload.core.arguments import require_callback, require_strings
 from imgload.core.errors import (
     JSON_VERSION,
     ClusterError,
@@ -28,14 +29,13 @@ from imgload.core.errors import (
 )
 from imgload.core.parallel import Task, in_parallel
 from imgload.engines.base import Engine
-from imgload.engines.discovery.discover import explained
+from imgload.engines.discovery.discover import with_discovery_errors
 from imgload.loader.events import Event, Note
 from imgload.loader.loader import Loader
 from imgload.loader.report import LoadFailed, Report
-from imgload.loader.session import Connections
+from imgload.loader.session import Session
 from imgload.oci.digest import Digest
-from imgload.oci.patterns import engine_filter, meant, parse_patterns
-from imgload.oci.reference import require_callback, strings
+from imgload.oci.patterns import engine_filter, parse_patterns, pod_name
 from imgload.sources.engine import EngineSource
 from imgload.tools.watch.listener import Back, Heard, Listener, Lost, Notice
 
@@ -83,7 +83,7 @@ class WatchedLoad:
 
 
 @attrs.define
-class LastingSelection:
+class ClusterSelector:
     """A selection of nodes that does not follow later changes of the kube context.
 
     It keeps the engines that run the nodes, and the cluster's name; None if nodes were named.
@@ -97,7 +97,7 @@ class LastingSelection:
     @classmethod
     def settle(
         cls, engines: Sequence[Engine], cluster: str | None, names: Sequence[str]
-    ) -> LastingSelection:
+    ) -> ClusterSelector:
         """Select nodes once; arguments and errors as for `select_nodes`."""
         nodes = select_nodes(engines, cluster, names)
         if cluster is None and not names:
@@ -149,7 +149,7 @@ class Watch:
     """
 
     sources: Sequence[EngineSource]
-    selection: LastingSelection
+    selection: ClusterSelector
     patterns: Sequence[str]
     on_event: Callable[[Event], None] = lambda _: None
     busy: bool = False
@@ -178,17 +178,17 @@ class Watch:
         on_event: Callable[[Event], None] = lambda _: None,
     ) -> Iterator[Watch]:
         """Listen until the end of the block; arguments and errors as for `watch`."""
-        parsed = parse_patterns(strings(patterns, "patterns"))
+        parsed = parse_patterns(require_strings(patterns, "patterns"))
         require_callback(on_event, "on_event")
-        names = strings(nodes, "nodes")
+        names = require_strings(nodes, "nodes")
         if not parsed:
             raise UsageError("no image named", hint="name some: imgload watch app 'ghcr.io/me/*'")
-        with Connections.open(source) as connections:
+        with Session.open(source) as connections:
             sources = [s for s in connections.sources if isinstance(s, EngineSource)]
             if not sources:
                 raise UsageError(f"{source} is not an engine", hint="watch one: --from docker")
-            with explained(connections.found.silent):
-                selection = LastingSelection.settle(connections.engines, cluster, names)
+            with with_discovery_errors(connections.discovery.unreachable):
+                selection = ClusterSelector.settle(connections.engines, cluster, names)
             watch = cls(sources, selection, parsed, on_event)
             listeners = watch.listeners()
             try:
@@ -278,7 +278,7 @@ class Watch:
         for heard, names in named:
             source = next(source for source in self.sources if source.engine is heard.engine)
             for engine_name, target in names:
-                name = meant(engine_name, self.patterns)
+                name = pod_name(engine_name, self.patterns)
                 if name and not (heard.seen and self._loaded.get((source, name)) == target):
                     due[source, name] = target
                     self._newest[name] = source

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.containerd import (
-    Content,
+    ContentStore,
     parse_content,
     parse_images,
+    parse_not_in_cri,
     parse_snapshots,
     parse_snapshotter,
-    parse_unseen,
     parse_version,
 )
 from imgload.core.errors import ImgloadError
@@ -142,11 +142,11 @@ def test_parse_images_reads_all_records(version: str) -> None:
 def test_parse_unseen_lists_records_without_cris_label(version: str) -> None:
     """Whatever other labels they have (containerd #9039)."""
     listed = text(version, "images")
-    assert parse_unseen(listed) == frozenset()
+    assert parse_not_in_cri(listed) == frozenset()
     told = "io.cri-containerd.image=managed"
     lines = [line.replace(told, "-", 1) if MYAPP in line else line for line in listed.split("\n")]
-    assert parse_unseen("\n".join(lines)) == {MYAPP}
-    assert parse_unseen(listed.replace(told, f"a=b,{told}")) == frozenset()
+    assert parse_not_in_cri("\n".join(lines)) == {MYAPP}
+    assert parse_not_in_cri(listed.replace(told, f"a=b,{told}")) == frozenset()
 
 
 @pytest.mark.parametrize("version", LOADED)
@@ -171,7 +171,7 @@ def test_parse_snapshots_returns_the_images_chain_ids(version: str) -> None:
 def test_an_empty_node_has_nothing() -> None:
     """Recorded on 1.6: three headings."""
     assert parse_images(text("1.6", "images")) == {}
-    assert parse_content(text("1.6", "content")) == Content()
+    assert parse_content(text("1.6", "content")) == ContentStore()
     assert parse_snapshots(text("1.6", "snapshots")) == frozenset()
 
 
@@ -207,7 +207,7 @@ def test_there_under_returns_the_images_blobs_on_the_node() -> None:
         f"{manifest}\t1B\tx\t{refs}\n{CONFIG}\t1B\tx\t-\n{kept}\t1B\tx\t-\n{MANIFEST}\t1B\tx\t-\n"
     )
     content = parse_content("DIGEST\n" + index_of(manifest) + rows)
-    assert content.there_under(Digest.of(b"index")) == {
+    assert content.blobs_under(Digest.of(b"index")) == {
         Digest.of(b"index"),
         manifest,
         CONFIG,
@@ -219,7 +219,7 @@ def test_an_index_that_lists_itself_ends_the_search() -> None:
     """Labels cannot make it endless."""
     index = Digest.of(b"index")
     assert parse_content("DIGEST\n" + index_of(index, index)).configs_under(index) == frozenset()
-    assert parse_content("DIGEST\n" + index_of(index, index)).there_under(index) == {index}
+    assert parse_content("DIGEST\n" + index_of(index, index)).blobs_under(index) == {index}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -240,7 +240,7 @@ PARSERS: list[Callable[[str], object]] = [
     parse_images,
     parse_content,
     parse_snapshots,
-    parse_unseen,
+    parse_not_in_cri,
 ]
 recorded_texts = st.sampled_from(
     [text(v, w) for v in VERSIONS for w in ("version", "config", "images", "content", "snapshots")]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imgload.clusters.nodes.containerd import mark_commands, parse_marks
+from imgload.clusters.nodes.containerd import label_commands, parse_labels
 from imgload.clusters.nodes.node import Node
 from imgload.oci.digest import Digest
 from tests.unit.fakes import RUNNING, LocalEngine
@@ -18,7 +18,7 @@ def marked(folder: Path, loaded: list[tuple[str, Digest]], ctr: str = "") -> lis
     """Return what ctr was called with."""
     log = folder / "log"
     engine = LocalEngine(folder, {"ctr": f'echo "$*" >>{log}\n{ctr}'})
-    Node("kind-worker", engine, RUNNING).mark(loaded)
+    Node("kind-worker", engine, RUNNING).label(loaded)
     return log.read_text().splitlines()
 
 
@@ -30,7 +30,7 @@ def test_mark_labels_each_config_with_name_and_time(tmp_path: Path) -> None:
         ["-n", "k8s.io", "content", "label", str(config)] for _, config in loaded
     ]
     for (name, _), call in zip(loaded, calls, strict=True):
-        assert parse_marks(call[5]) == {name: pytest.approx(time.time(), abs=30)}
+        assert parse_labels(call[5]) == {name: pytest.approx(time.time(), abs=30)}
 
 
 def test_a_label_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_label_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_no_images_need_no_command() -> None:
     """For example where the image ID is unknown before the transfer."""
-    assert mark_commands([], 1.0) == []
+    assert label_commands([], 1.0) == []
 
 
 @pytest.mark.parametrize(
@@ -57,4 +57,4 @@ def test_no_images_need_no_command() -> None:
 )
 def test_parse_marks_ignores_other_labels(labels: str, expected: dict[str, float]) -> None:
     """They surround imgload's, in any order."""
-    assert parse_marks(labels) == expected
+    assert parse_labels(labels) == expected

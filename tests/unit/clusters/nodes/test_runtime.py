@@ -13,19 +13,19 @@ BOTH = "program ctr\nprogram crictl\n"
 
 def test_commands_on_a_usual_node_are_unchanged() -> None:
     """kind's and minikube's."""
-    assert CONTAINERD.spelled(containerd.CONTENT) == containerd.CONTENT
-    assert CONTAINERD.spelled(["uname", "-m"]) == ("uname", "-m")
+    assert CONTAINERD.resolve_command(containerd.CONTENT) == containerd.CONTENT
+    assert CONTAINERD.resolve_command(["uname", "-m"]) == ("uname", "-m")
 
 
 def test_k3s_needs_its_own_address() -> None:
     """Before the other arguments; other programs are unchanged."""
-    assert K3S.spelled(containerd.CONTENT)[:3] == (
+    assert K3S.resolve_command(containerd.CONTENT)[:3] == (
         "ctr",
         "--address",
         "/run/k3s/containerd/containerd.sock",
     )
-    assert K3S.spelled(containerd.CONTENT)[3:] == containerd.CONTENT[1:]
-    assert K3S.spelled(["uname", "-m"]) == ("uname", "-m")
+    assert K3S.resolve_command(containerd.CONTENT)[3:] == containerd.CONTENT[1:]
+    assert K3S.resolve_command(["uname", "-m"]) == ("uname", "-m")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_parse_look_recognises_containerd_by_its_socket(printed: str, expected: 
 @pytest.mark.parametrize("runtime", [CONTAINERD, K3S])
 def test_crictl_connects_to_the_containerds_own_socket(runtime: Containerd) -> None:
     """Both endpoints: /etc/crictl.yaml may name others."""
-    words = runtime.spelled(["crictl", "inspecti", "app"])
+    words = runtime.resolve_command(["crictl", "inspecti", "app"])
     endpoint = f"unix://{runtime.socket}"
     assert words[-7:] == ("crictl", "-r", endpoint, "-i", endpoint, "inspecti", "app")
 
@@ -48,8 +48,8 @@ def test_crictl_connects_to_the_containerds_own_socket(runtime: Containerd) -> N
 def test_missing_programs_are_subcommands_of_k3s() -> None:
     """And k3s knows the address."""
     found = parse_look(f"{OF_K3S}program k3s\n")
-    assert found.spelled(["ctr", "version"]) == ("k3s", "ctr", "version")
-    assert found.spelled(["crictl", "images"])[4:6] == ("k3s", "crictl")
+    assert found.resolve_command(["ctr", "version"]) == ("k3s", "ctr", "version")
+    assert found.resolve_command(["crictl", "images"])[4:6] == ("k3s", "crictl")
     assert found.config == K3S.config
 
 

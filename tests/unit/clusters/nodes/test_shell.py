@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import Before
+from imgload.clusters.nodes.base import PreviousNames
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import K3S
-from imgload.clusters.nodes.survey import Question
+from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImgloadError, ReferenceInvalid, UsageError
 from imgload.engines.base import Chunk, Container, ExecResult
 from imgload.loader.rollback import undo
@@ -182,7 +182,7 @@ def everything(given_: Words, folder: Path) -> Recording:
     container = Container(given_.container, given_.container, "running", {})
     platform = Platform(given_.platform, given_.platform)
     image = sourced(given_.name, DIGEST, (DIGEST,))
-    question = Question.about([image])
+    question = SurveyQuery.about([image])
     for runtime in (None, K3S):
         node = Node(given_.container, engine, container)
         node.runtime = runtime or node.runtime
@@ -190,12 +190,12 @@ def everything(given_: Words, folder: Path) -> Recording:
             lambda n: n.survey(question),
             lambda n: n.import_layout([b""], platform, question),
             lambda n: n.mark(question.loaded),
-            lambda n: n.tag(image, given_.other, DIGEST, Before()),
-            lambda n: n.tag(image, given_.name, DIGEST, Before()),
+            lambda n: n.tag(image, given_.other, DIGEST, PreviousNames()),
+            lambda n: n.tag(image, given_.name, DIGEST, PreviousNames()),
             lambda n: n.untag([given_.name, given_.other]),
             lambda n: n.remove([given_.name, given_.other]),
             lambda n: n.images(),
-            lambda n: undo(n, n.survey(Question((), ())), image),
+            lambda n: undo(n, n.survey(SurveyQuery((), ())), image),
             lambda n: remove_images(n, [NodeImage(DIGEST, records=(given_.other,))], NOTHING),
             take_inventory,
             lambda n: lanes.import_by_copy(n, [b""], platform),

@@ -9,9 +9,9 @@ from imgload.clusters.nodes.batch import Output
 from imgload.clusters.nodes.containerd import parse_snapshotter
 from imgload.clusters.nodes.cri import CriAnswer
 from imgload.clusters.nodes.survey import (
-    Question,
+    NodeTraits,
     Survey,
-    Traits,
+    SurveyQuery,
     read_state,
     read_traits,
     state_commands,
@@ -28,7 +28,7 @@ DF = b"""Filesystem     1024-blocks     Used Available Capacity Mounted on
 /dev/vda1         82043328 51203008  26627044      66% /var/lib/containerd
 """
 CONFIG_ID = Digest("sha256", "a66a7ae1c90f95460e4a63cab29fb411e9c4f98ef72e45059e0e573c0f340ff4")
-TRAITS = Traits((2, 1), "overlayfs", Platform("linux", "amd64"), None)
+TRAITS = NodeTraits((2, 1), "overlayfs", Platform("linux", "amd64"), None)
 SMALL = Image()
 START = Output(0, b"123 2026-11-23 08:19:52.000\n")
 
@@ -47,7 +47,7 @@ def state_of(version: str, *rest: Output) -> list[Output]:
 def test_read_traits_of_real_nodes(version: str, parsed: tuple[int, int]) -> None:
     """Version, CRI's snapshotter, platform and free space."""
     traits = read_traits(traits_of(version))
-    assert traits == Traits(parsed, "overlayfs", Platform("linux", "amd64"), 26627044 * 1024)
+    assert traits == NodeTraits(parsed, "overlayfs", Platform("linux", "amd64"), 26627044 * 1024)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,14 @@ def test_a_list_that_fails_makes_the_node_unusable(failing: int) -> None:
     outputs = state_of("2.1")
     outputs[failing] = attrs.evolve(outputs[failing], exit_status=1)
     with pytest.raises(NodeUnusable):
-        read_state(Question((), ()), TRAITS, outputs)
+        read_state(SurveyQuery((), ()), TRAITS, outputs)
 
 
 @pytest.mark.parametrize("version", ["1.7", "2.1"])
 def test_a_real_node_has_its_image(version: str) -> None:
     """The name points to the config that is crictl's image ID."""
     answer = Output(0, recorded(version, "inspect"))
-    survey = read_state(Question((MYAPP,), ()), TRAITS, state_of(version, answer))
+    survey = read_state(SurveyQuery((MYAPP,), ()), TRAITS, state_of(version, answer))
     assert survey.has(MYAPP, CONFIG_ID)
     assert not survey.has(MYAPP, Digest.of(b"another"))
     assert not survey.has("docker.io/library/absent:v9", CONFIG_ID)
@@ -160,7 +160,7 @@ def test_a_real_node_has_its_image(version: str) -> None:
 
 def test_a_survey_without_crictl_has_no_answers() -> None:
     """And no denials."""
-    survey = read_state(Question((MYAPP,), ()), TRAITS, state_of("2.1", Output(127, b"")))
+    survey = read_state(SurveyQuery((MYAPP,), ()), TRAITS, state_of("2.1", Output(127, b"")))
     assert survey.cri == {}
 
 
@@ -177,20 +177,20 @@ def test_a_survey_without_crictl_has_no_answers() -> None:
 )
 def test_a_config_with_another_digest_is_ignored(output: Output) -> None:
     """The digest is computed from the node's output."""
-    question = Question((), (SMALL.image_id,))
+    question = SurveyQuery((), (SMALL.image_id,))
     assert read_state(question, TRAITS, state_of("2.1", output)).configs == {}
 
 
 def test_a_config_is_read_back_unchanged() -> None:
     """Its diff IDs are compared later."""
-    question = Question((), (SMALL.image_id,))
+    question = SurveyQuery((), (SMALL.image_id,))
     survey = read_state(question, TRAITS, state_of("2.1", Output(0, SMALL.config)))
     assert survey.configs[SMALL.image_id].raw == SMALL.config
 
 
 def test_commands_and_outputs_have_the_same_order() -> None:
     """A config for each ID, CRI for each name, and three lists."""
-    asked, lists = state_commands(Question(("a", "b"), (CONFIG_ID,)), "native")
+    asked, lists = state_commands(SurveyQuery(("a", "b"), (CONFIG_ID,)), "native")
     assert str(CONFIG_ID) in asked[0]
     assert [command[-1] for command in asked[1:]] == ["a", "b"]
     assert len(lists) == 3
@@ -211,7 +211,7 @@ real = st.sampled_from(
 @given(st.lists(outputs | real, min_size=6, max_size=6))
 def test_read_traits_raises_only_imgload_errors(answers: list[Output]) -> None:
     try:
-        assert isinstance(read_traits(answers), Traits)
+        assert isinstance(read_traits(answers), NodeTraits)
     except ImgloadError:
         config = answers[1]
         assert answers[0].exit_status or config.exit_status or not parse_snapshotter(config.text)
@@ -220,6 +220,6 @@ def test_read_traits_raises_only_imgload_errors(answers: list[Output]) -> None:
 @given(st.lists(outputs | real, min_size=5, max_size=5))
 def test_read_state_raises_only_imgload_errors(answers: list[Output]) -> None:
     try:
-        assert isinstance(read_state(Question(("a",), (CONFIG_ID,)), TRAITS, answers), Survey)
+        assert isinstance(read_state(SurveyQuery(("a",), (CONFIG_ID,)), TRAITS, answers), Survey)
     except ImgloadError:
         assert any(answer.exit_status for answer in answers[-3:])

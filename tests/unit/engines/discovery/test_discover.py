@@ -17,7 +17,7 @@ from imgload.core.errors import (
 from imgload.engines.discovery import sockets
 from imgload.engines.discovery.attempt import Attempt, Candidate
 from imgload.engines.discovery.candidates import candidates, named_address
-from imgload.engines.discovery.discover import Discovery, discover, explained
+from imgload.engines.discovery.discover import Discovery, discover, with_discovery_errors
 from imgload.engines.endpoint import Endpoint
 from tests.unit.engines.discovery.test_docker_contexts import context
 from tests.unit.engines.pings import DOCKER, PODMAN, engine
@@ -93,7 +93,7 @@ def test_discover_keeps_the_error_of_a_dead_engine(tmp_path: Path) -> None:
     assert found.require() == (Endpoint("podman", podman),)
     [error] = found.errors
     assert isinstance(error, EngineUnreachable)
-    assert [attempt.error for attempt in found.silent] == [error]
+    assert [attempt.error for attempt in found.unreachable] == [error]
 
 
 def test_a_variable_replaces_the_usual_sockets(tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_overridden_sockets_are_probed_only_if_the_choice_fails(tmp_path: Path) 
     with engine(place, DOCKER) as hidden, engine(tmp_path / "d", DOCKER) as chosen:
         good = discover({**variables, "DOCKER_HOST": chosen, "CONTAINER_HOST": chosen})
         stale = discover({**variables, "DOCKER_HOST": f"unix://{tmp_path}/gone"})
-    assert [a for a in good.attempts if a.passed_over] == []
+    assert [a for a in good.attempts if a.skip_reason] == []
     assert stale.endpoints == ()
-    [found] = [a for a in stale.attempts if a.passed_over and a.endpoint]
+    [found] = [a for a in stale.attempts if a.skip_reason and a.endpoint]
     assert found.candidate.url == hidden
     with pytest.raises(EngineUnreachable, match="answers but is not used") as hit:
         stale.require()
@@ -132,7 +132,7 @@ def test_discover_everything_includes_skipped_and_absent(tmp_path: Path) -> None
     context(tmp_path / ".docker", "lab", {"Host": f"unix://{tmp_path}/lab.sock"})
     with engine(tmp_path / "d", DOCKER) as url, engine(tmp_path / "lab.sock", DOCKER):
         found = discover({**environ(url, "unix:///none"), "HOME": str(tmp_path)}, everything=True)
-    origins = {a.candidate.origin: a.passed_over for a in found.attempts}
+    origins = {a.candidate.origin: a.skip_reason for a in found.attempts}
     assert origins["DOCKER_HOST"] == ""
     assert origins["the Docker context 'lab'"] == "it is not the current one"
     assert f"unix://{tmp_path}/.rd/docker.sock" in [place.url for place in found.absent]
@@ -215,29 +215,29 @@ def silent(error: EngineUnreachable | EngineNotPermitted, *, chosen: bool) -> At
 def test_attempt_matters_if_chosen_or_not_permitted() -> None:
     """A choice that is dead, a socket that may not be opened; not a usual place that is dead."""
     gone, denied = EngineUnreachable("gone"), EngineNotPermitted("denied")
-    assert silent(gone, chosen=True).matters
-    assert silent(denied, chosen=False).matters
-    assert not silent(gone, chosen=False).matters
-    assert not Attempt(Candidate("docker", "", "test", chosen=True)).matters
+    assert silent(gone, chosen=True).is_worth_mentioning
+    assert silent(denied, chosen=False).is_worth_mentioning
+    assert not silent(gone, chosen=False).is_worth_mentioning
+    assert not Attempt(Candidate("docker", "", "test", chosen=True)).is_worth_mentioning
 
 
 def test_explained_extends_a_not_found_error() -> None:
     """The image or cluster may be there; both hints are given, the engine's first."""
     attempt = silent(EngineUnreachable("docker is gone", hint="start it"), chosen=True)
-    with pytest.raises(ImageNotFound) as caught, explained([attempt]):
+    with pytest.raises(ImageNotFound) as caught, with_discovery_errors([attempt]):
         raise ImageNotFound("no image", hint="build it", image="app")
     assert caught.value.message == "no image; and docker is gone"
     assert (caught.value.hint, caught.value.image) == ("start it; or build it", "app")
-    with pytest.raises(ClusterNotFound, match=r"^no cluster$"), explained([]):
+    with pytest.raises(ClusterNotFound, match=r"^no cluster$"), with_discovery_errors([]):
         raise ClusterNotFound("no cluster")
-    with pytest.raises(ImageAmbiguous, match=r"^two$"), explained([attempt]):
+    with pytest.raises(ImageAmbiguous, match=r"^two$"), with_discovery_errors([attempt]):
         raise ImageAmbiguous("two")
 
 
 def test_answered_raises_for_an_attempt_without_engine() -> None:
     """`answered` says so, and is no engine."""
     with pytest.raises(EngineUnreachable, match="was not tried"):
-        _ = Attempt(Candidate("docker", "unix:///d", "test")).answered
+        _ = Attempt(Candidate("docker", "unix:///d", "test")).resolved_endpoint
     with pytest.raises(EngineFailed, match="odd"):
-        _ = Attempt(Candidate("docker", "", "test"), error=EngineFailed("odd")).answered
+        _ = Attempt(Candidate("docker", "", "test"), error=EngineFailed("odd")).resolved_endpoint
     assert Discovery(()).endpoints == ()

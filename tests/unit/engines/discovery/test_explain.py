@@ -43,7 +43,7 @@ def test_no_engine_error_suggests_a_skipped_engine_first() -> None:
     """It was passed over for the choice."""
     other = Candidate("docker", "unix:///o", "Colima", take="unset DOCKER_HOST")
     reason = "DOCKER_HOST overrides it"
-    hidden = Attempt(other, Endpoint("docker", "unix:///o"), passed_over=reason)
+    hidden = Attempt(other, Endpoint("docker", "unix:///o"), skip_reason=reason)
     error = no_engine_error([Attempt(STALE, error=GONE), hidden], [])
     assert "docker at unix:///o answers but is not used: DOCKER_HOST overrides it" in str(error)
     assert error.hint == "unset DOCKER_HOST; or start docker"

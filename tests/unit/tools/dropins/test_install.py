@@ -9,7 +9,7 @@ import pytest
 
 import imgload
 from imgload.core.errors import UsageError
-from imgload.tools.dropins.install import find_real, install, is_ours, uninstall
+from imgload.tools.dropins.install import find_real, install, is_drop_in, uninstall
 
 REAL = '#!/bin/sh\necho "real: $*"\nexit 3\n'
 TAKES = "kind load"
@@ -192,7 +192,7 @@ def test_install_and_uninstall_leave_other_files_and_links_alone(tmp_path: Path)
                 uninstall("kind", folder)
     assert real.read_text() == REAL
     assert not (tmp_path / "nothing").exists()
-    assert is_ours(ours / "kind")
+    assert is_drop_in(ours / "kind")
 
 
 def test_install_overwrites_a_drop_in_and_uninstall_removes_it(tmp_path: Path) -> None:

@@ -109,9 +109,9 @@ def test_understand_takes_the_engine_from_the_provider_variable(
 @pytest.mark.parametrize("provider", ["nerdctl", "finch", "nerdctl.lima"])
 def test_understand_hands_over_clusters_on_nerdctl(provider: str) -> None:
     """Only if the command line is valid."""
-    hand_over = understand("load docker-image app", KIND_EXPERIMENTAL_PROVIDER=provider)
-    assert isinstance(hand_over, HandOver)
-    assert provider in hand_over.why
+    exec_real = understand("load docker-image app", KIND_EXPERIMENTAL_PROVIDER=provider)
+    assert isinstance(exec_real, HandOver)
+    assert provider in exec_real.why
     with pytest.raises(UsageError):
         understand("load docker-image", KIND_EXPERIMENTAL_PROVIDER=provider)
 

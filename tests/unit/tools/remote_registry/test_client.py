@@ -124,7 +124,7 @@ def test_forwarding_sink_keeps_the_first_error() -> None:
     """An engine reports only that its push failed."""
     with answering(says(500, b"disk full")) as client:
         sink = ForwardingSink(client, "app")
-        for ask in (lambda: sink.upload(None, None), lambda: sink.size_of(BLOB)):
+        for ask in (lambda: sink.upload(None, None), lambda: sink.stat_blob(BLOB)):
             with pytest.raises(RegistryError):
                 ask()
         assert "beginning an upload: status 500 disk full" in str(sink.error)

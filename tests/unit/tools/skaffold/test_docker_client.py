@@ -30,7 +30,7 @@ def test_client_uses_the_default_socket_without_a_choice() -> None:
     discovery = Discovery((attempt(ROOTLESS), attempt(DOCKER)))
     assert Client.of(discovery) == Client(DEFAULT_SOCKET, "the default", DOCKER)
     silent = Client(DEFAULT_SOCKET, "the default")
-    passed = attrs.evolve(attempt(DOCKER, chosen=True), passed_over="it is not the current one")
+    passed = attrs.evolve(attempt(DOCKER, chosen=True), skip_reason="it is not the current one")
     for attempts in ((), (attempt(ROOTLESS),), (passed,)):
         assert Client.of(Discovery(attempts)) == silent
 

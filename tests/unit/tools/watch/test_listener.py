@@ -29,16 +29,16 @@ def seen(engine: LocalEngine) -> Heard:
 class Scripted(LocalEngine):
     """Takes one step at each opening of its event stream, and then is quiet."""
 
-    def __init__(self, folder: Path, *steps: Step, tells_every_build: bool = True) -> None:
+    def __init__(self, folder: Path, *steps: Step, reports_every_build: bool = True) -> None:
         super().__init__(folder, endpoint=Endpoint("docker", "ssh://nowhere"))
         self.steps: list[Step] = list(steps)
         self.done = threading.Event()
         self.named = threading.Event()
         self.unreadable: list[Exception] = []
-        self._tells = tells_every_build
+        self._tells = reports_every_build
 
     @property
-    def tells_every_build(self) -> bool:
+    def reports_every_build(self) -> bool:
         return self._tells
 
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
@@ -118,7 +118,7 @@ def test_listener_reads_names_after_an_empty_event(tmp_path: Path) -> None:
 
 def test_listener_polls_names_if_builds_are_no_events(tmp_path: Path) -> None:
     """Images from before are not reported."""
-    engine = Scripted(tmp_path, tells_every_build=False)
+    engine = Scripted(tmp_path, reports_every_build=False)
     engine.images["old"] = engine_image("old", ["old:v1"])
     threading.Timer(0.05, engine.images.update, kwargs={"new": NEW_IMAGE}).start()
     assert notices_of(engine, 1) == [seen(engine)]
@@ -134,6 +134,6 @@ def test_listener_reports_any_error_and_continues(tmp_path: Path) -> None:
 
 def test_listener_reports_unreadable_names_and_retries(tmp_path: Path) -> None:
     """If builds are no events, names are the only way to see them."""
-    engine = Scripted(tmp_path, tells_every_build=False)
+    engine = Scripted(tmp_path, reports_every_build=False)
     engine.unreadable = [RuntimeError("a fault of ours"), EngineFailed("nonsense")]
     assert kinds(notices_of(engine, 2)) == [Lost, Back]

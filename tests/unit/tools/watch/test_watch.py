@@ -8,7 +8,7 @@ from imgload.engines.base import EngineImage, ImageEvent
 from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.sources.engine import EngineSource
 from imgload.tools.watch.listener import Heard
-from imgload.tools.watch.watch import LastingSelection, Watch, WatchedLoad
+from imgload.tools.watch.watch import ClusterSelector, Watch, WatchedLoad
 from tests.unit.clusters import test_select
 from tests.unit.clusters.test_kind import container
 from tests.unit.fakes import LocalEngine, engine_image
@@ -35,7 +35,7 @@ def test_watch_loads_an_image_from_the_engine_that_built_it(
     images = {kind: engine_image(kind, ["app:dev"]) for kind in kinds}
     engines = {kind: engine(tmp_path, kind, images[kind]) for kind in kinds}
     sources = [EngineSource(one) for one in engines.values()]
-    watch = Watch(sources, LastingSelection.settle([*engines.values()], "kind", ()), ["app"])
+    watch = Watch(sources, ClusterSelector.settle([*engines.values()], "kind", ()), ["app"])
     results = iter(watch)
     next(results)
     event = ImageEvent("app:dev", images[builder].target)
@@ -53,7 +53,7 @@ def test_watch_does_not_retry_a_build_that_another_engine_replaced(tmp_path: Pat
     names = ["app:dev", "app:two"]
     engines = {kind: engine(tmp_path, kind, engine_image(kind, names)) for kind in kinds}
     sources = [EngineSource(one) for one in engines.values()]
-    watch = Watch(sources, LastingSelection.settle([*engines.values()], "kind", ()), ["app"])
+    watch = Watch(sources, ClusterSelector.settle([*engines.values()], "kind", ()), ["app"])
     results, listener = iter(watch), watch.listeners()[0]
     next(results)
     loads = []
@@ -76,7 +76,7 @@ def test_lasting_selection_keeps_its_cluster_when_the_kube_context_changes(
     kubeconfig = tmp_path / "kubeconfig"
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     kubeconfig.write_text("current-context: kind-a\n")
-    selection = LastingSelection.settle(
+    selection = ClusterSelector.settle(
         [test_select.engine(tmp_path, *test_select.cluster("a"), *test_select.cluster("b"))],
         cluster=None,
         names=(),
