@@ -107,7 +107,7 @@ _HOMES = {
         "DigestMismatch EngineError EngineFailed EngineNotPermitted EngineUnreachable "
         "ImageAmbiguous ImageError ImageIncomplete ImageNotFound ImgloadError ImportFailed "
         "ManifestMissing NodeError NodeFull NodeNotFound NodeNotRunning NodeStalled "
-        "NodeUnusable NotProven NotRemoved PlatformMissing ReferenceInvalid RegistryError "
+        "NodeUnusable NotVerified NotRemoved PlatformMissing ReferenceInvalid RegistryError "
         "SourceError UsageError"
     ),
     "core.state": "clear_cache",
@@ -125,7 +125,7 @@ _HOMES = {
     "oci.platform": "Platform",
     "oci.reference": "Reference",
     "tools.doctor.finding": "Diagnosis Finding",
-    "tools.doctor.run": "examine",
+    "tools.doctor.run": "diagnose",
     "tools.inventory.api": "images prune",
     "tools.inventory.list": "ListedImage Listing",
     "tools.inventory.node_images": "NodeImage",

@@ -194,7 +194,7 @@ def _measured(
                 images.build(engine, tag, base=base)
             name = OTHER_NAME if case == "tagged" else None
             meters.read()
-            report = imgload.load(tag, cluster=cluster, source=meters.source.url, name=name)
+            report = imgload.load(tag, cluster=cluster, source=meters.source.url, tag=name)
             measured.append((case, meters.read()))
             assert {node.action for node in report.images[0].nodes} == {case}
     for node in nodes:

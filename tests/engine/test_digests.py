@@ -67,7 +67,7 @@ def test_a_digest_that_cannot_be_given_is_refused(lab: Lab, images: Images, sour
     images.build(engine, tag)
     name = f"docker.io/library/app@sha256:{'0' * 64}"
     with pytest.raises(imgload.ManifestMissing, match="demands") as refused:
-        imgload.load(tag, cluster="lab-d21", source=engine.url, name=name)
+        imgload.load(tag, cluster="lab-d21", source=engine.url, tag=name)
     assert refused.value.exit_status == 6
     assert "OCI archive" in refused.value.hint
     assert cri_id(node, name) is None

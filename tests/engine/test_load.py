@@ -126,7 +126,7 @@ def test_a_new_name_is_only_tagged(lab: Lab, images: Images) -> None:
     for _ in range(2):
         images.build(lab.docker, tag)
         imgload.load(tag, cluster="lab-d16")
-    report = imgload.load(tag, cluster="lab-d16", name="ghcr.io/o/app:v1")
+    report = imgload.load(tag, cluster="lab-d16", tag="ghcr.io/o/app:v1")
     result = report.images[0].nodes[0]
     assert (report.images[0].reference, result.action) == ("ghcr.io/o/app:v1", "tagged")
     assert result.bytes_sent == 0

@@ -78,7 +78,7 @@ def test_an_untagged_image_can_be_named(lab: Lab, images: Images) -> None:
     node = lab.cluster("lab-d21").nodes[0]
     image_id = images.build(lab.docker, tag)
     images.build(lab.docker, tag)
-    report = imgload.load(image_id, cluster="lab-d21", source="docker", name=name)
+    report = imgload.load(image_id, cluster="lab-d21", source="docker", tag=name)
     assert [image.reference for image in report.images] == [name]
     assert cri_id(node, name) == image_id
     forget(node, name)
@@ -115,4 +115,4 @@ def test_one_name_for_two_images_is_refused(lab: Lab, images: Images) -> None:
     for tag in tags:
         images.build(lab.docker, tag)
     with pytest.raises(imgload.UsageError):
-        imgload.load(tags, cluster="lab-d21", name="app:v1")
+        imgload.load(tags, cluster="lab-d21", tag="app:v1")

@@ -190,7 +190,7 @@ def test_a_name_that_moves_under_a_prune_stays(lab: Lab, images: Images) -> None
     images.build(lab.docker, tag)
     new = images.build(lab.docker, other)
     imgload.load(tag, cluster="lab-d21")
-    imgload.load(other, cluster="lab-d21", name=elsewhere)
+    imgload.load(other, cluster="lab-d21", tag=elsewhere)
     moves = f"""case "$*" in *" images rm "*|*" -q name=="*) if mkdir /run/first-import 2>/dev/null
       then {CTR} -n k8s.io images tag --force {elsewhere} {name} >/dev/null; fi;; esac
       exec {CTR} "$@" """

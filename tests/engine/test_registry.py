@@ -89,7 +89,7 @@ def test_a_one_line_change_is_pushed_as_that(
     images.build(engine, base, os.urandom(3_000_000))
     for _ in range(2):
         images.build(engine, tag, base=base)
-        report = imgload.push_to_registry(tag, registry.url, source=engine.url, name="team/app:v2")
+        report = imgload.push_to_registry(tag, registry.url, source=engine.url, tag="team/app:v2")
     name = f"{registry.address}/team/app:v2"
     assert report.images[0].names == (name,)
     assert 0 < report.images[0].bytes_sent < 50_000

@@ -12,10 +12,10 @@ from tests.lab import Lab
 from tests.schema import Json, complaints
 
 
-def document(run: Callable[..., Report], tag: str, **options: object) -> Json:
+def document(run: Callable[..., Report], image: str, **options: object) -> Json:
     """Return the document of a run, good or bad, as it is printed."""
     try:
-        report = run(tag, cluster="lab-d21", source="docker", **options)
+        report = run(image, cluster="lab-d21", source="docker", **options)
     except imgload.LoadFailed as error:
         report = error.report
     found: Json = json.loads(json.dumps(report.to_json()))
@@ -32,7 +32,7 @@ def test_every_document_fits_the_schema(lab: Lab, images: Images) -> None:
         document(imgload.verify, tag),
         document(imgload.load, tag),
         document(imgload.load, tag),
-        document(imgload.load, tag, name=f"{tag}-2"),
+        document(imgload.load, tag, tag=f"{tag}-2"),
     ]
     images.build(lab.docker, tag, base=base)
     documents += [document(imgload.load, tag), document(imgload.verify, tag)]

@@ -75,7 +75,7 @@ def test_a_load_that_another_overtakes_fails(lab: Lab, images: Images) -> None:
         node.exec("touch", "/run/hold-import")
         first = pool.submit(imgload.load, slow, cluster="lab-d21", transport="archive")
         until(lambda: has(node, name))
-        assert imgload.load(quick, cluster="lab-d21", name=slow).ok
+        assert imgload.load(quick, cluster="lab-d21", tag=slow).ok
         node.exec("rm", "/run/hold-import")
         with pytest.raises(imgload.LoadFailed) as caught:
             first.result()
@@ -97,7 +97,7 @@ def test_a_load_fails_whose_name_another_takes_while_it_waits_for_a_node(
         nodes[1].exec("touch", "/run/hold-import")
         first = pool.submit(imgload.load, slow, cluster="lab-d3", transport="archive")
         until(lambda: cri_id(nodes[0], name) is not None)
-        imgload.load(quick, cluster="lab-d3", nodes=[nodes[0].name], name=slow)
+        imgload.load(quick, cluster="lab-d3", nodes=[nodes[0].name], tag=slow)
         threading.Event().wait(1.5)
         nodes[1].exec("rm", "/run/hold-import")
         with pytest.raises(imgload.LoadFailed) as caught:
@@ -172,7 +172,7 @@ def test_a_failed_load_leaves_what_another_has_loaded_meanwhile(
         until(lambda: "first-import" in node.exec("ls", "/run"))
         if not overwrites:
             until(lambda: has(node, name))
-        assert imgload.load(other, cluster="lab-d21", name=tag).ok
+        assert imgload.load(other, cluster="lab-d21", tag=tag).ok
         node.exec("rm", "-f", "/run/hold-import")
         with pytest.raises(imgload.LoadFailed) as caught:
             failing.result()
@@ -261,7 +261,7 @@ def test_a_name_that_waits_for_cri_stays(
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name = f"docker.io/library/{tag}"
     image_id = images.build(lab.docker, tag)
-    assert imgload.load(tag, cluster="lab-d21", name=other).ok
+    assert imgload.load(tag, cluster="lab-d21", tag=other).ok
     monkeypatch.setattr(transfer, "PROOF_SECONDS", 0.3)
     with program(node, "crictl", "echo no such image >&2; exit 1"):
         assert isinstance(_refused(tag), imgload.NotVerified)
@@ -276,7 +276,7 @@ def test_an_image_whose_name_moved_on_is_sent(lab: Lab, images: Images) -> None:
     names = [f"docker.io/library/{each}" for each in (tag, only, another)]
     image_id = images.build(lab.docker, tag)
     images.build(lab.docker, another)
-    assert imgload.load(tag, cluster="lab-d21", name=only).ok
+    assert imgload.load(tag, cluster="lab-d21", tag=only).ok
     assert imgload.load(another, cluster="lab-d21").ok
 
     def moved(event: imgload.Event) -> None:
@@ -314,7 +314,7 @@ def test_a_record_by_image_id_that_was_there_survives(lab: Lab, images: Images) 
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name = f"docker.io/library/{tag}"
     image_id = images.build(lab.docker, tag)
-    assert imgload.load(tag, cluster="lab-d21", name=other).ok
+    assert imgload.load(tag, cluster="lab-d21", tag=other).ok
     assert has(node, image_id)
     fails = f'case "$*" in *" images tag "*) exit 3;; esac; exec {CTR} "$@"'
     with program(node, "ctr", fails), pytest.raises(imgload.LoadFailed):
@@ -331,7 +331,7 @@ def test_a_tag_that_fails_half_way_is_undone(lab: Lab, images: Images) -> None:
     earlier = images.build(lab.docker, tag)
     assert imgload.load(tag, cluster="lab-d21").ok
     images.build(lab.docker, tag)
-    assert imgload.load(tag, cluster="lab-d21", name=other).ok
+    assert imgload.load(tag, cluster="lab-d21", tag=other).ok
     dies = f"""case "$*" in *" images tag --force"*) if mkdir /run/first-import 2>/dev/null; then
       {CTR} -n k8s.io images rm {name} >/dev/null; exit 137; fi;; esac; exec {CTR} "$@" """
     with program(node, "ctr", dies), pytest.raises(imgload.LoadFailed):
@@ -345,7 +345,7 @@ def test_a_pin_is_not_copied_to_a_further_name(lab: Lab, images: Images) -> None
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name, pinned = f"docker.io/library/{tag}", f"docker.io/library/{other}"
     images.build(lab.docker, tag)
-    assert imgload.load(tag, cluster="lab-d21", name=other).ok
+    assert imgload.load(tag, cluster="lab-d21", tag=other).ok
     node.ctr("images", "label", pinned, "io.cri-containerd.pinned=pinned")
     report = imgload.load(tag, cluster="lab-d21")
     assert report.images[0].nodes[0].action == "tagged"

@@ -88,7 +88,7 @@ def test_a_ci_server_gets_junit(lab: Lab, images: Images) -> None:
     error = ET.fromstring(unknown.stdout).find("./testsuite/testcase/error")
     assert (absent.returncode, unknown.returncode) == (1, 3)
     assert failure is not None
-    assert failure.get("type") == "not-proven"
+    assert failure.get("type") == "not-verified"
     assert node.name in str(failure.get("message"))
     assert error is not None
     assert error.get("type") == "image-not-found"

@@ -56,22 +56,22 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
 }
 """What may be called without an engine, with the arguments that it needs; each refuses what it can
 before an engine is looked for, and fails with an `ImgloadError` later."""
-SHARED = ("cluster", "nodes", "source", "name", "also", "platform", "transport", "verify")
+SHARED = ("cluster", "nodes", "source", "tag", "extra_tags", "platform", "transport", "verify")
 PARAMETERS = {
     imgload.load: ("images", *SHARED, "on_event"),
-    imgload.verify: ("images", "cluster", "nodes", "source", "name", "platform", "on_event"),
+    imgload.verify: ("images", "cluster", "nodes", "source", "tag", "platform", "on_event"),
     imgload.images: ("patterns", "cluster", "nodes"),
     imgload.prune: ("repositories", "cluster", "nodes", "keep", "older_than"),
     imgload.connect_registry: ("url", "mirrors", "cluster", "nodes"),
     imgload.disconnect_registry: ("url", "cluster", "nodes"),
-    imgload.push_to_registry: ("images", "url", "source", "name"),
+    imgload.push_to_registry: ("images", "url", "source", "tag"),
     imgload.diagnose: ("image", "cluster", "nodes"),
     imgload.clear_cache: ("dry_run",),
     watch: ("patterns", "cluster", "nodes", "source", "on_event"),
     connect: ("cluster", "nodes", "source"),
     select_nodes: ("cluster", "names"),
     Policy: ("keep", "older_than"),
-    Request: ("texts", "name", "also", "platform", "transport", "verify"),
+    Request: ("texts", "tag", "extra_tags", "platform", "transport", "verify"),
     imgload.Reference.parse: ("text",),
     imgload.Platform.parse: ("text",),
     imgload.Digest.parse: ("text",),
@@ -97,9 +97,9 @@ def test_an_odd_argument_of_a_method_is_an_error_of_imgload(tmp_path: Path, odd:
     """As for functions."""
     made = loader(tmp_path)
     for call, parameters in {
-        made.load: ("images", "name", "also", "platform", "transport", "verify", "on_event"),
-        made.verify: ("images", "name", "platform", "on_event"),
-        made.plan: ("images", "name", "also", "platform", "on_event"),
+        made.load: ("images", "tag", "extra_tags", "platform", "transport", "verify", "on_event"),
+        made.verify: ("images", "tag", "platform", "on_event"),
+        made.plan: ("images", "tag", "extra_tags", "platform", "on_event"),
         made.survey_ahead: ("name",),
     }.items():
         for parameter in parameters:
@@ -133,8 +133,8 @@ def test_what_cannot_be_meant_is_refused_before_an_engine_is_asked(
 
 def test_one_string_is_one_element() -> None:
     """Not one for each of its letters."""
-    request = Request("app:dev", also="x")
-    assert (request.texts, request.also) == (("app:dev",), ("x",))
+    request = Request("app:dev", extra_tags="x")
+    assert (request.texts, request.extra_tags) == (("app:dev",), ("x",))
     with pytest.raises(NodeNotFound, match="no node kind-worker;"):
         select_nodes([], None, "kind-worker")
     assert Policy(older_than=timedelta(1)).keep == 3

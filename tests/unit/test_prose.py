@@ -107,7 +107,7 @@ def test_an_area_has_no_more_phrases_than_its_limit(area: str) -> None:
         ("Return what\n    is there.", ["what"]),
         ("What if it fails? So what?", []),
         ("The engine is\ntold, at once.", ["told", "at once"]),
-        ("`not-proven`, and not proven", ["proven"]),
+        ("`not-verified`, and not proven", ["proven"]),
         ("Return the layers that the node lacks.", []),
     ],
 )

@@ -16,7 +16,11 @@ from imgload.cli.progress import watching
 @cluster_options
 @source_options
 @click.option(
-    "--also", multiple=True, metavar="NAME", help="Additional name on the nodes; repeatable."
+    "--also",
+    "extra_tags",
+    multiple=True,
+    metavar="NAME",
+    help="Additional name on the nodes; repeatable.",
 )
 @click.option(
     "--transport",

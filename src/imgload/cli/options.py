@@ -40,7 +40,7 @@ def _option(kind: str, help: str, *names: str, **options: Any) -> Callable[[Comm
     return click.option(*names, shell_complete=completed(kind), help=help, **options)
 
 
-tag_option = partial(click.option, "--tag", "name", cls=TagOption, metavar="NAME")
+tag_option = partial(click.option, "--tag", cls=TagOption, metavar="NAME")
 _images = completed("images")
 images_argument = click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=_images)
 _ENGINE_HELP = "Source engine: docker, podman or a URL. [default: every engine that responds]"
@@ -59,7 +59,7 @@ def cluster_options(
 
 
 def source_options(command: Command) -> Command:
-    """Add ``--from``, ``--tag`` and ``--platform``, as ``source``, ``name`` and ``platform``."""
+    """Add ``--from``, ``--tag`` and ``--platform``, as ``source``, ``tag`` and ``platform``."""
     text = (
         "Source of the images: docker, podman, an engine's URL, an archive file, an OCI layout"
         " folder, or - for an archive on stdin. [default: every engine that responds]"

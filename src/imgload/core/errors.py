@@ -30,7 +30,7 @@
     │   ├── NodeFull
     │   ├── NodeStalled
     │   ├── ImportFailed
-    │   ├── NotProven
+    │   ├── NotVerified
     │   └── NotRemoved
     ├── LoadFailed               1   carries the report
     └── PruneFailed              1   carries the report

@@ -61,7 +61,7 @@ def verify(
     cluster: str | None = None,
     nodes: Sequence[str] = (),
     source: str | PathLike[str] | None = None,
-    name: str | None = None,
+    tag: str | None = None,
     platform: str | None = None,
     deep: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
@@ -73,7 +73,7 @@ def verify(
         cluster: as for `load`, and so are the next two.
         nodes: names of the nodes.
         source: the source of the images.
-        name: the name of one image on the nodes, if it is not its own.
+        tag: the name of one image on the nodes, if it is not its own.
         platform: ``os/arch[/variant]`` out of a multi-platform image.
         deep: also hash every blob of the images on the nodes again.
         on_event: called with each result, from several threads.
@@ -86,9 +86,9 @@ def verify(
         ImgloadError: if an image or a node is not found, or is ambiguous.
 
     """
-    texts = Request(images, name, platform=platform).texts  # as for `load`
+    texts = Request(images, tag, platform=platform).texts  # as for `load`
     with Loader.connect(cluster, nodes=nodes, source=source) as loader:
-        return loader.verify(texts, name=name, platform=platform, deep=deep, on_event=on_event)
+        return loader.verify(texts, tag=tag, platform=platform, deep=deep, on_event=on_event)
 
 
 def find_clusters() -> ClusterList:

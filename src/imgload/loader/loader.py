@@ -159,7 +159,7 @@ class Loader:
         self,
         images: str | Sequence[str],
         *,
-        name: str | None = None,
+        tag: str | None = None,
         platform: str | None = None,
         deep: bool = False,
         on_event: OnEvent = lambda _: None,
@@ -171,7 +171,7 @@ class Loader:
         from imgload.loader.verify import Verification  # noqa: PLC0415 - start-up
 
         with self._preparing(on_event, survey) as preparation:
-            preparation.run(Request(images, name, platform=platform))
+            preparation.run(Request(images, tag, platform=platform))
             if any(image.image_id is None for image in preparation.images):
                 from imgload.sources.manifests import identify_by_save  # noqa: PLC0415
 
@@ -180,7 +180,7 @@ class Loader:
                     for image in preparation.images
                 ]
                 preparation.survey()
-        options = {"--from": self.source, "--as": name, "--platform": platform}
+        options = {"--from": self.source, "--tag": tag, "--platform": platform}
         verification = Verification(
             self.nodes, preparation.surveys, preparation.failed, on_event, options, deep
         )

@@ -41,8 +41,8 @@ class LoadOptions(TypedDict, total=False):
     """Options of a load.
 
     Attributes:
-        name: the name to load one image under, instead of its own.
-        also: further names of the one image, in the same transfer.
+        tag: the name to load one image under, instead of its own.
+        extra_tags: further names of the one image, in the same transfer.
         platform: ``os/arch[/variant]`` out of a multi-platform image. [default: the nodes']
         transport: ``archive`` saves whole images, ``delta`` has the engine push missing layers,
             ``auto`` chooses.
@@ -51,8 +51,8 @@ class LoadOptions(TypedDict, total=False):
 
     """
 
-    name: str | None
-    also: str | Sequence[str]
+    tag: str | None
+    extra_tags: str | Sequence[str]
     platform: str | None
     transport: TransportOption
     verify: Verify
@@ -62,12 +62,12 @@ def _images(values: object) -> tuple[str, ...]:
     return require_strings(values, "images")
 
 
-def _name(value: object) -> str | None:
-    return optional_string(value, "name")
+def _tag(value: object) -> str | None:
+    return optional_string(value, "tag")
 
 
-def _also(values: object) -> tuple[str, ...]:
-    return require_strings(values, "also")
+def _extra_tags(values: object) -> tuple[str, ...]:
+    return require_strings(values, "extra_tags")
 
 
 def _platform(text: object) -> Platform | None:
@@ -81,8 +81,8 @@ class Request:
 
     Args:
         texts: names or image IDs; none for all images of an archive.
-        name: as in `LoadOptions`, and so are the rest.
-        also: further names.
+        tag: as in `LoadOptions`, and so are the rest.
+        extra_tags: further names.
         platform: None for the nodes' platform.
         transport: how images are obtained from an engine.
         verify: how nodes are verified.
@@ -94,8 +94,8 @@ class Request:
     """
 
     texts: tuple[str, ...] = attrs.field(converter=_images)
-    name: str | None = attrs.field(default=None, converter=_name)
-    also: tuple[str, ...] = attrs.field(default=(), converter=_also)
+    tag: str | None = attrs.field(default=None, converter=_tag)
+    extra_tags: tuple[str, ...] = attrs.field(default=(), converter=_extra_tags)
     platform: Platform | None = attrs.field(default=None, converter=_platform)
     transport: TransportOption = "auto"
     verify: Verify = "cri"
@@ -103,11 +103,11 @@ class Request:
     def __attrs_post_init__(self) -> None:
         require_choice(self.transport, get_args(TransportOption), "transport")
         require_choice(self.verify, get_args(Verify), "verify")
-        require_names(self.texts, self.name, self.also)
+        require_names(self.texts, self.tag, self.extra_tags)
 
     def name_images(self, images: Sequence[Image]) -> list[Image]:
         """Return each image to load, once for each name, with the image ID if it is cached."""
-        return named(_from_cache(images), self.name, self.also)
+        return named(_from_cache(images), self.tag, self.extra_tags)
 
 
 @attrs.define

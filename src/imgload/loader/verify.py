@@ -66,7 +66,7 @@ class Verification:
         return NodeResult(node.name, None, proof, error=refusal)
 
     def _load_command(self, image: Image, node: Node) -> str:
-        text = image.query or (image.name if self.options["--as"] is None else "")
+        text = image.query or (image.name if self.options["--tag"] is None else "")
         words = ["imgload", "load", *([text] if text else [])]
         for option, value in {**self.options, "--node": node.name}.items():
             words += [option, value] if value is not None else []

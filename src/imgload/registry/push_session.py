@@ -34,7 +34,8 @@ class PushSession:
 
     Docker's containerd image store labels every blob of the image with the repository that it was
     pushed to, for good (``containerd.io/distribution.source``), once the push has succeeded. With
-    `refuse_last_manifest`, the manifest under its tag, which ends a push, is therefore refused after it came.
+    `refuse_last_manifest`, the manifest under its tag, which ends a push, is therefore refused after it
+    came.
     """
 
     refuse_last_manifest: bool
@@ -52,7 +53,7 @@ class PushSession:
 
         Args:
             pushing: prepares pushes of the image.
-            unnoted: whether to keep the engine from remembering the pushes.
+            refuse_last_manifest: whether to keep the engine from remembering the pushes.
             look_up: sends a request of the engine to the repository first; None where its
                 requests are known to arrive.
 

@@ -63,7 +63,7 @@ class ArchiveSource(Source):
         names = [name for image in self._images for name in _own_names(image)]
         return list(dict.fromkeys(pinned if pinned and "@" in text else names))
 
-    def everything(self, platform: Platform | None) -> list[Image]:
+    def all_images(self, platform: Platform | None) -> list[Image]:
         """Return every image, under its names in the archive."""
         groups: dict[object, list[ArchivedImage]] = {}
         for image in self._images:
@@ -147,7 +147,7 @@ def _ambiguous(text: str, images: Sequence[ArchivedImage], archive: str) -> Imag
     listed = ", ".join(sorted({str(image.config.digest) for image in images}))
     return ImageAmbiguous(
         f"{text!r} is not one image in {archive}: it has {listed}",
-        hint="select one by its ID, and name it with --as",
+        hint="select one by its ID, and name it with --tag",
     )
 
 

@@ -32,13 +32,13 @@ def refuse(text: str, images: Sequence[Image]) -> Image:
     raise ambiguous(text, images)
 
 
-def require_names(texts: Sequence[str], name: str | None, also: Sequence[str] = ()) -> None:
+def require_names(texts: Sequence[str], tag: str | None, extra_tags: Sequence[str] = ()) -> None:
     """Validate names before the sources are queried.
 
     Args:
         texts: requested names or image IDs; none for all images of an archive.
-        name: the name to load one image under, or None for its own.
-        also: further names of the one image.
+        tag: the name to load one image under, or None for its own.
+        extra_tags: further names of the one image.
 
     Raises:
         ReferenceInvalid: if a name is invalid; `texts` may also contain image IDs.
@@ -47,10 +47,10 @@ def require_names(texts: Sequence[str], name: str | None, also: Sequence[str] = 
     """
     for text in texts:
         parse_unless_id(text)
-    for given_name in (*([name] if name is not None else []), *also):
+    for given_name in (*([tag] if tag is not None else []), *extra_tags):
         Reference.parse(given_name)
     if texts:
-        _require_one(len(set(texts)), name, also)
+        _require_one(len(set(texts)), tag, extra_tags)
 
 
 def locate(
@@ -113,22 +113,22 @@ def match_platform(
     return matched if matched != list(images) else None
 
 
-def named(images: Sequence[Image], name: str | None, also: Sequence[str] = ()) -> list[Image]:
+def named(images: Sequence[Image], tag: str | None, extra_tags: Sequence[str] = ()) -> list[Image]:
     """Return each image once for each of its names.
 
     Args:
         images: the result of `locate`.
-        name: the name to load one image under, or None for their own.
-        also: further names of the one image.
+        tag: the name to load one image under, or None for their own.
+        extra_tags: further names of the one image.
 
     Raises:
         UsageError: if several images are to have one name.
         ImageAmbiguous: if two different images have a name.
 
     """
-    _require_one(len(images), name, also)
-    given = (Reference.parse(name).record,) if name is not None else None
-    further = tuple(Reference.parse(text).record for text in also)
+    _require_one(len(images), tag, extra_tags)
+    given = (Reference.parse(tag).record,) if tag is not None else None
+    further = tuple(Reference.parse(text).record for text in extra_tags)
     by_name: dict[str, Image] = {}
     for image in images:
         names = tuple(dict.fromkeys((*(given or image.names), *further)))
@@ -139,8 +139,8 @@ def named(images: Sequence[Image], name: str | None, also: Sequence[str] = ()) -
     return list(by_name.values())
 
 
-def _require_one(count: int, name: str | None, also: Sequence[str]) -> None:
-    if (name is not None or also) and count != 1:
+def _require_one(count: int, tag: str | None, extra_tags: Sequence[str]) -> None:
+    if (tag is not None or extra_tags) and count != 1:
         raise UsageError("one name cannot be given to several images", hint="load them one by one")
 
 

@@ -74,7 +74,7 @@ def test_as_is_a_hidden_alias_of_tag(command: str) -> None:
     rest = ["--to", "http://r"] if "push" in command else []
     for option in ("--tag", "--as"):
         with parent.make_context(command, ["app:dev", option, "b", *rest]) as context:
-            assert context.params["name"] == "b"
+            assert context.params["tag"] == "b"
 
 
 def examples(text: str) -> list[str]:

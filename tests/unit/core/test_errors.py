@@ -39,7 +39,7 @@ STATUS = {
     "NodeFull": 1,
     "NodeStalled": 1,
     "ImportFailed": 1,
-    "NotProven": 1,
+    "NotVerified": 1,
     "NotRemoved": 1,
     "LoadFailed": 1,
 }

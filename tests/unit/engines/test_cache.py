@@ -98,7 +98,7 @@ def test_memory_merges_parallel_processes(file: Path) -> None:
         "memory = Memory.load()\n"
         "for i in range(25):\n"
         "    digest = Digest.of(f'{sys.argv[1]} {i}'.encode())\n"
-        "    memory.identify('engine', digest, digest)"
+        "    memory.record_image_id('engine', digest, digest)"
     )
     environ = {**os.environ, "XDG_CACHE_HOME": str(file.parent.parent)}
     runs = [subprocess.Popen([sys.executable, "-c", program, name], env=environ) for name in "abcd"]

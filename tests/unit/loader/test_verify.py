@@ -59,11 +59,11 @@ def hints(images: list[str], **options: str) -> list[str]:
     [
         ({}, "imgload load app:dev"),
         ({"source": "docker"}, "imgload load app:dev --from docker"),
-        ({"name": "ghcr.io/me/app"}, "imgload load app:dev --as ghcr.io/me/app"),
+        ({"tag": "ghcr.io/me/app"}, "imgload load app:dev --tag ghcr.io/me/app"),
         ({"platform": "linux/amd64"}, "imgload load app:dev --platform linux/amd64"),
         (
-            {"source": "docker", "name": "a:b"},
-            "imgload load app:dev --from docker --as a:b",
+            {"source": "docker", "tag": "a:b"},
+            "imgload load app:dev --from docker --tag a:b",
         ),
     ],
 )
@@ -90,6 +90,6 @@ def test_the_hint_omits_the_name_of_a_renamed_image(tmp_path: Path) -> None:
     """With --as, the archive's own name is unknown."""
     path = tmp_path / "one.tar"
     path.write_bytes(pack(oci(Image())))
-    assert hints([], source=str(path), name="x:y") == [
-        f"imgload load --from {path} --as x:y --node {NODE}"
+    assert hints([], source=str(path), tag="x:y") == [
+        f"imgload load --from {path} --tag x:y --node {NODE}"
     ]

@@ -55,7 +55,7 @@ def test_a_large_spool_is_not_in_memory() -> None:
         spool.close()
 
 
-@pytest.mark.parametrize("content_of", [b"", b"other", b"app\n"])
+@pytest.mark.parametrize("content_command", [b"", b"other", b"app\n"])
 def test_check_refuses_another_digest(content_command: bytes) -> None:
     """The message has both digests."""
     spool = filled(content_command)

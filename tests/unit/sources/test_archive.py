@@ -191,7 +191,7 @@ def test_the_same_image_twice_is_one(source: Open) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_everything_returns_all_images(source: Open, form: str) -> None:
     """Each under its own name."""
-    found = source(FORMS[form](APP, DB)).everything(None)
+    found = source(FORMS[form](APP, DB)).all_images(None)
     assert {(f.image_id, f.names) for f in found} == {
         (APP.image_id, (NAME,)),
         (DB.image_id, ("ghcr.io/me/db:2",)),
@@ -209,7 +209,7 @@ def nameless(*images: Image) -> list[Entry]:
 def test_an_image_without_a_valid_name_is_named_by_its_id(source: Open, name: str | None) -> None:
     """As in CRI."""
     members = nameless(APP) if name is None else oci(attrs.evolve(APP, name=name))
-    [found] = source(members).everything(None)
+    [found] = source(members).all_images(None)
     assert found.names == (str(APP.image_id),)
     assert held(source(members), APP.image_id.hex).names == (str(APP.image_id),)
 
@@ -227,7 +227,7 @@ def several_platforms(name: str | None = "app:v1") -> list[Entry]:
 def test_find_selects_a_platform(source: Open, image: Image) -> None:
     archive = source(several_platforms())
     wanted_platform = Platform.parse(image.platform)
-    for found in (held(archive, "app:v1", wanted_platform), *archive.everything(wanted_platform)):
+    for found in (held(archive, "app:v1", wanted_platform), *archive.all_images(wanted_platform)):
         assert (found.image_id, found.platform) == (image.image_id, wanted_platform)
 
 
@@ -238,7 +238,7 @@ def test_find_selects_this_machines_platform_by_default(source: Open) -> None:
 
 def test_an_image_for_several_platforms_without_a_name_is_one(source: Open) -> None:
     """`buildx build --platform a,b -o type=oci` without -t, then `load --from app.tar --as app`."""
-    [found] = source(several_platforms(None)).everything(ARM)
+    [found] = source(several_platforms(None)).all_images(ARM)
     assert found.image_id == MULTI[1].image_id
 
 
@@ -247,13 +247,13 @@ def test_find_selects_the_only_platform_by_default(source: Open) -> None:
     foreign = Image(platform="linux/riscv64")
     archive = source(oci(foreign))
     assert held(archive, "app:v1").image_id == foreign.image_id
-    assert [f.image_id for f in archive.everything(None)] == [foreign.image_id]
+    assert [f.image_id for f in archive.all_images(None)] == [foreign.image_id]
 
 
 def test_a_missing_platform_is_an_error_that_lists_the_available_ones(source: Open) -> None:
     wish = Platform("linux", "riscv64")
     archive = source(several_platforms())
-    for ask in (lambda: archive.find("app:v1", wish), lambda: archive.everything(wish)):
+    for ask in (lambda: archive.find("app:v1", wish), lambda: archive.all_images(wish)):
         with pytest.raises(PlatformMissing, match=r"riscv64.*amd64.*arm64.*s390x") as caught:
             ask()
         assert caught.value.message.startswith(archive.describe)
@@ -265,10 +265,10 @@ def test_a_listed_platform_without_content_is_incomplete(source: Open) -> None:
     inner = index(*(image.entry for image in MULTI))
     members = [*MULTI[1].members, blob(inner), ("index.json", index(descriptor(inner, INDEX)))]
     archive = source(members)
-    [found] = archive.everything(None)
+    [found] = archive.all_images(None)
     assert found.platform == ARM, "the only one there"
     with pytest.raises(ImageIncomplete, match=r"lists linux/amd64 .* has linux/arm64") as caught:
-        archive.everything(AMD)
+        archive.all_images(AMD)
     assert caught.value.message.startswith(archive.describe)
     assert "--platform linux/arm64" in caught.value.hint
 

@@ -69,7 +69,7 @@ def test_a_folder_that_is_no_layout_says_so(tmp_path: Path, path: str) -> None:
     """With the command that makes one; a folder called index.json is none either."""
     (tmp_path / path).mkdir(exist_ok=True)
     with pytest.raises(ArchiveInvalid) as caught:
-        ArchiveSource(str(tmp_path)).everything(None)
+        ArchiveSource(str(tmp_path)).all_images(None)
     assert caught.value.message == f"{tmp_path}: not an OCI layout: it has no index.json"
     assert "skopeo copy" in caught.value.hint
 

@@ -150,7 +150,7 @@ def push_to_registry(
     url: str,
     *,
     source: str | None = None,
-    name: str | None = None,
+    tag: str | None = None,
 ) -> PushReport:
     """Push images to a registry, sending only the blobs that it lacks, and read them back.
 
@@ -158,7 +158,7 @@ def push_to_registry(
         images: one or several image names or IDs.
         url: ``http://host:port`` or ``https://host``, as this machine reaches it.
         source: ``docker``, ``podman`` or an engine's URL; None for all engines.
-        name: the name to push a single image under, instead of its own.
+        tag: the name to push a single image under, instead of its own.
 
     Returns:
         the result for each image; `ok` only when the registry returned every manifest.
@@ -171,12 +171,12 @@ def push_to_registry(
     """
     client = RegistryClient(RegistryUrl.parse(url))
     queries = require_strings(images, "images")
-    name = optional_string(name, "name")
-    require_names(queries, name)
+    tag = optional_string(tag, "tag")
+    require_names(queries, tag)
     client.check()
     with Session.open(source) as connections:
         with with_discovery_errors(connections.discovery.unreachable):
-            images_ = named(locate(queries, connections.sources, None), name)
+            images_ = named(locate(queries, connections.sources, None), tag)
         pushed = [push_image(image, client) for image in images_]
     return PushReport(str(client.url), tuple(pushed))
 

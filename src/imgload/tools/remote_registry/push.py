@@ -89,7 +89,7 @@ def _push(image: Image, client: RegistryClient) -> PushedImage:
     reference = Reference.parse(image.name)
     tag = reference.tag
     if tag is None or reference.digest:
-        raise UsageError(f"{image.name} has no tag to push", hint="name it by its tag, or --as")
+        raise UsageError(f"{image.name} has no tag to push", hint="name it by its tag, or --tag")
     first, *others = repositories(reference.without_localhost())
     memory = EngineCache.load()
     layers = memory.layers(source.address)

@@ -69,8 +69,8 @@ class PreparedLoad:
             ids = [known.target, known.image_id] if known else []
             return self.loader.load(
                 [str(image)],
-                name=request.image,
-                also=[
+                tag=request.image,
+                extra_tags=[
                     str(attrs.evolve(request.reference, tag=tag, digest=None))
                     for tag in dict.fromkeys(digest.hex for digest in ids if digest)
                 ],
