@@ -136,7 +136,7 @@ class Target:
         def way() -> Result:
             with closing(ArchiveSource(str(path))) as source:
                 if text is None:
-                    found = source.everything(platform)
+                    found = source.all_images(platform)
                 else:
                     found = [one] if (one := source.find(text, platform)) else []
                 with source.save(found) as chunks:

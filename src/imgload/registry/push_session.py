@@ -33,9 +33,8 @@ class PushSession:
     """A repository for the pushes of one image, and the tag that the engine pushes.
 
     Docker's containerd image store labels every blob of the image with the repository that it was
-    pushed to, for good (``containerd.io/distribution.source``), once the push has succeeded. With
-    `refuse_last_manifest`, the manifest under its tag, which ends a push, is therefore refused after it
-    came.
+    pushed to, for good (``containerd.io/distribution.source``), once the push has succeeded.
+    Therefore `refuse_last_manifest` stores the tagged manifest, which ends a push, and refuses it.
     """
 
     refuse_last_manifest: bool
