@@ -73,16 +73,21 @@ def _statuses() -> Iterator[str]:
 
 def _kinds() -> Iterator[str]:
     yield "\n## Kinds\n"
-    yield "| kind | exit status | meaning | in Python |\n| --- | --- | --- | --- |"
+    yield "| kind | exit status | meaning | caught by |\n| --- | --- | --- | --- |"
     for error in error_classes():
         doc = inspect.cleandoc(error.__doc__ or "").partition("\n")[0]
-        yield f"| `{_kind(error)}` | {error.exit_status} | {doc} | `imgload.{error.__name__}` |"
+        yield f"| `{_kind(error)}` | {error.exit_status} | {doc} | `{_public(error)}` |"
 
 
 def error_classes() -> Iterator[type[ImgloadError]]:
-    """Yield the public error classes in the order of the tree, without the root."""
+    """Yield the error classes in the order of the tree, without the root."""
     for name in re.findall(r"[├└]── (\w+)", errors.__doc__ or ""):
-        yield getattr(imgload, name)
+        yield getattr(errors, name, None) or getattr(imgload, name)
+
+
+def _public(error: type[ImgloadError]) -> str:
+    """Return the name of the exported class that catches an error."""
+    return next(f"imgload.{c.__name__}" for c in error.__mro__ if c.__name__ in imgload.__all__)
 
 
 def _kind(error: type[ImgloadError]) -> str:

@@ -1,4 +1,4 @@
-"""Put a locally built image on every node of a local Kubernetes cluster, and prove it is there."""
+"""Load locally built images onto every node of a local Kubernetes cluster and verify them."""
 
 from __future__ import annotations
 
@@ -6,37 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
-    from imgload.clusters.list import ClusterInfo as ClusterInfo
     from imgload.clusters.list import ClusterList as ClusterList
-    from imgload.clusters.list import EngineInfo as EngineInfo
-    from imgload.clusters.list import NodeInfo as NodeInfo
-    from imgload.core.errors import ArchiveInvalid as ArchiveInvalid
+    from imgload.clusters.nodes.base import NodeRuntime as NodeRuntime
+    from imgload.clusters.provider import ClusterProvider as ClusterProvider
+    from imgload.clusters.select import select_nodes as select_nodes
     from imgload.core.errors import BuildFailed as BuildFailed
-    from imgload.core.errors import ClusterAmbiguous as ClusterAmbiguous
     from imgload.core.errors import ClusterError as ClusterError
-    from imgload.core.errors import ClusterNotFound as ClusterNotFound
-    from imgload.core.errors import DigestMismatch as DigestMismatch
     from imgload.core.errors import EngineError as EngineError
-    from imgload.core.errors import EngineFailed as EngineFailed
-    from imgload.core.errors import EngineNotPermitted as EngineNotPermitted
-    from imgload.core.errors import EngineUnreachable as EngineUnreachable
     from imgload.core.errors import ImageAmbiguous as ImageAmbiguous
     from imgload.core.errors import ImageError as ImageError
-    from imgload.core.errors import ImageIncomplete as ImageIncomplete
     from imgload.core.errors import ImageNotFound as ImageNotFound
     from imgload.core.errors import ImgloadError as ImgloadError
-    from imgload.core.errors import ImportFailed as ImportFailed
-    from imgload.core.errors import ManifestMissing as ManifestMissing
     from imgload.core.errors import NodeError as NodeError
-    from imgload.core.errors import NodeFull as NodeFull
-    from imgload.core.errors import NodeNotFound as NodeNotFound
-    from imgload.core.errors import NodeNotRunning as NodeNotRunning
-    from imgload.core.errors import NodeStalled as NodeStalled
-    from imgload.core.errors import NodeUnusable as NodeUnusable
-    from imgload.core.errors import NotRemoved as NotRemoved
     from imgload.core.errors import NotVerified as NotVerified
-    from imgload.core.errors import PlatformMissing as PlatformMissing
-    from imgload.core.errors import ReferenceInvalid as ReferenceInvalid
     from imgload.core.errors import RegistryError as RegistryError
     from imgload.core.errors import SourceError as SourceError
     from imgload.core.errors import UsageError as UsageError
@@ -52,10 +34,8 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.events import SendingEnded as SendingEnded
     from imgload.loader.events import SendingStarted as SendingStarted
     from imgload.loader.loader import Loader as Loader
-    from imgload.loader.plan import Action as Action
     from imgload.loader.plan import Plan as Plan
     from imgload.loader.plan import Step as Step
-    from imgload.loader.plan import Verify as Verify
     from imgload.loader.prepare import LoadOptions as LoadOptions
     from imgload.loader.proof import Proof as Proof
     from imgload.loader.report import ImageResult as ImageResult
@@ -70,17 +50,11 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.oci.reference import Reference as Reference
     from imgload.sources.base import Image as Image
     from imgload.sources.base import Source as Source
-    from imgload.sources.choose import TransportOption as TransportOption
     from imgload.tools.doctor.finding import Diagnosis as Diagnosis
-    from imgload.tools.doctor.finding import Finding as Finding
     from imgload.tools.doctor.run import diagnose as diagnose
     from imgload.tools.inventory.api import images as images
     from imgload.tools.inventory.api import prune as prune
-    from imgload.tools.inventory.list import ListedImage as ListedImage
     from imgload.tools.inventory.list import Listing as Listing
-    from imgload.tools.inventory.node_images import NodeImage as NodeImage
-    from imgload.tools.inventory.prune import Kept as Kept
-    from imgload.tools.inventory.prune import NodePruned as NodePruned
     from imgload.tools.inventory.prune import PruneFailed as PruneFailed
     from imgload.tools.inventory.prune import PruneReport as PruneReport
     from imgload.tools.remote_registry.api import PushReport as PushReport
@@ -88,9 +62,6 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.tools.remote_registry.api import connect_registry as connect_registry
     from imgload.tools.remote_registry.api import disconnect_registry as disconnect_registry
     from imgload.tools.remote_registry.api import push_to_registry as push_to_registry
-    from imgload.tools.remote_registry.config_map import Hosting as Hosting
-    from imgload.tools.remote_registry.configure import NodeWiring as NodeWiring
-    from imgload.tools.remote_registry.push import PushedImage as PushedImage
     from imgload.tools.watch.watch import WatchedLoad as WatchedLoad
     from imgload.tools.watch.watch import watch as watch
     from imgload.transports.base import Delivery as Delivery
@@ -101,43 +72,37 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
 __version__ = "0.1.0"
 
 _HOMES = {
-    "clusters.list": "ClusterInfo ClusterList EngineInfo NodeInfo",
+    "clusters.list": "ClusterList",
+    "clusters.nodes.base": "NodeRuntime",
+    "clusters.provider": "ClusterProvider",
+    "clusters.select": "select_nodes",
     "core.errors": (
-        "ArchiveInvalid BuildFailed ClusterAmbiguous ClusterError ClusterNotFound "
-        "DigestMismatch EngineError EngineFailed EngineNotPermitted EngineUnreachable "
-        "ImageAmbiguous ImageError ImageIncomplete ImageNotFound ImgloadError ImportFailed "
-        "ManifestMissing NodeError NodeFull NodeNotFound NodeNotRunning NodeStalled "
-        "NodeUnusable NotVerified NotRemoved PlatformMissing ReferenceInvalid RegistryError "
-        "SourceError UsageError"
+        "BuildFailed ClusterError EngineError ImageAmbiguous ImageError ImageNotFound ImgloadError "
+        "NodeError NotVerified RegistryError SourceError UsageError"
     ),
     "core.state": "clear_cache",
     "loader.api": "find_clusters load verify",
     "loader.events": "BytesSent Event ImageFound NodeDone Note SendingEnded SendingStarted",
     "loader.loader": "Loader",
-    "loader.plan": "Action Plan Step Verify",
+    "loader.plan": "Plan Step",
+    "loader.prepare": "LoadOptions",
     "loader.proof": "Proof",
     "loader.report": "ImageResult LoadFailed NodeResult Report",
     "oci.content": "BlobWriter ImageContent Layer",
     "oci.digest": "Digest",
-    "sources.base": "Image Source",
-    "transports.base": "Delivery Order Shipment Transport",
-    "loader.prepare": "LoadOptions",
     "oci.platform": "Platform",
     "oci.reference": "Reference",
-    "tools.doctor.finding": "Diagnosis Finding",
+    "sources.base": "Image Source",
+    "tools.doctor.finding": "Diagnosis",
     "tools.doctor.run": "diagnose",
     "tools.inventory.api": "images prune",
-    "tools.inventory.list": "ListedImage Listing",
-    "tools.inventory.node_images": "NodeImage",
-    "tools.inventory.prune": "Kept NodePruned PruneFailed PruneReport",
+    "tools.inventory.list": "Listing",
+    "tools.inventory.prune": "PruneFailed PruneReport",
     "tools.remote_registry.api": (
         "PushReport RegistryReport connect_registry disconnect_registry push_to_registry"
     ),
-    "tools.remote_registry.config_map": "Hosting",
-    "tools.remote_registry.configure": "NodeWiring",
-    "tools.remote_registry.push": "PushedImage",
     "tools.watch.watch": "WatchedLoad watch",
-    "sources.choose": "TransportOption",
+    "transports.base": "Delivery Order Shipment Transport",
 }
 """The modules of the public names; each is imported when first used, since start-up counts."""
 _MODULES = {name: f"imgload.{module}" for module, names in _HOMES.items() for name in names.split()}

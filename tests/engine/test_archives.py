@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import imgload
+from imgload.core.errors import ImageError
 from tests.engine.conftest import cri_id, forget, records, unique
 from tests.engine.kinds import Made, layer, new, old
 from tests.lab import Lab, Node
@@ -67,7 +68,7 @@ def test_ids_that_collide_in_short_form(lab: Lab, node: Node, tmp_path: Path, so
     imgload.load(texts, cluster=CLUSTER, source=origin)
     for image in made:
         assert cri_id(node, f"docker.io/library/{image.name}") == image.image_id
-    with pytest.raises(imgload.ImageError) as refused:
+    with pytest.raises(ImageError) as refused:
         imgload.load(digits, cluster=CLUSTER, source=origin)
     assert refused.value.exit_status == 3
     if engine:

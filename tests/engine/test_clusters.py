@@ -11,6 +11,7 @@ import pytest
 
 import imgload
 from imgload.cli.dropin import run as drop_in
+from imgload.core.errors import NodeNotFound, NodeUnusable
 from imgload.tools.dropins.k3d import K3d as K3dCommand
 from tests.engine.conftest import Images, cri_id, unique
 from tests.engine.test_errors import run
@@ -118,11 +119,11 @@ def test_any_container_with_a_containerd_is_a_node(lab: Lab, images: Images) -> 
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(tag, nodes=[node.name])
         error = caught.value.report.images[0].nodes[0].error
-        assert isinstance(error, imgload.NodeUnusable)
+        assert isinstance(error, NodeUnusable)
         assert "no containerd runs there" in error.message
     finally:
         made.remove()
-    with pytest.raises(imgload.NodeNotFound, match="no node no-such-container"):
+    with pytest.raises(NodeNotFound, match="no node no-such-container"):
         imgload.load(tag, nodes=["no-such-container"])
 
 
@@ -135,7 +136,7 @@ def test_a_minikube_whose_pods_docker_runs_is_refused(lab: Lab, images: Images) 
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(tag, cluster="lab-md")
         error = caught.value.report.images[0].nodes[0].error
-        assert isinstance(error, imgload.NodeUnusable)
+        assert isinstance(error, NodeUnusable)
         assert "cri-dockerd.sock" in error.message
         assert "--container-runtime=containerd" in error.hint
         assert tag not in made.nodes[0].ctr("images", "ls", "-q")

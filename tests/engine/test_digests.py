@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import imgload
+from imgload.core.errors import ManifestMissing
 from imgload.oci.digest import Digest
 from imgload.oci.document import INDEX
 from tests.engine.conftest import Images, cri_id, forget, target, unique
@@ -66,7 +67,7 @@ def test_a_digest_that_cannot_be_given_is_refused(lab: Lab, images: Images, sour
     engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
     images.build(engine, tag)
     name = f"docker.io/library/app@sha256:{'0' * 64}"
-    with pytest.raises(imgload.ManifestMissing, match="demands") as refused:
+    with pytest.raises(ManifestMissing, match="demands") as refused:
         imgload.load(tag, cluster="lab-d21", source=engine.url, tag=name)
     assert refused.value.exit_status == 6
     assert "OCI archive" in refused.value.hint

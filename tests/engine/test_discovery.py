@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import imgload
+from imgload.core.errors import ClusterNotFound, EngineUnreachable
 from imgload.engines.discovery.discover import Discovery, discover
 from tests.engine.conftest import Images, unique
 from tests.engine.remote import open_folder, run_as, soon
@@ -94,7 +95,7 @@ def test_a_stale_context_is_explained_with_the_way_out(lab: Lab, home: dict[str,
     link(Path(home["HOME"], ".rd/docker.sock"), lab.docker.socket)
     home |= {"CONTAINER_HOST": "unix:///nonexistent/podman.sock"}
     found = quickly(home)
-    with pytest.raises(imgload.EngineUnreachable) as caught:
+    with pytest.raises(EngineUnreachable) as caught:
         found.require()
     assert "the current Docker context 'old'" in caught.value.message
     assert f"{home['HOME']}/.rd/docker.sock answers but is not used" in caught.value.message
@@ -105,7 +106,7 @@ def test_a_context_that_is_gone_is_explained(home: dict[str, str]) -> None:
     """With those that are there."""
     docker(home, "context", "create", "there", "--docker", "host=unix:///nonexistent/docker.sock")
     found = quickly({**home, "DOCKER_CONTEXT": "gone", "CONTAINER_HOST": "unix:///none"})
-    with pytest.raises(imgload.EngineUnreachable, match="available: default, there") as caught:
+    with pytest.raises(EngineUnreachable, match="available: default, there") as caught:
         found.require()
     assert "unset DOCKER_CONTEXT" in caught.value.hint
 
@@ -155,7 +156,7 @@ def test_the_living_are_used_and_the_dead_are_told(
     with pytest.raises(imgload.ImageNotFound, match=r"dead\.sock") as image:
         imgload.load("no-such-image:v1", cluster="lab-d21")
     assert "unset CONTAINER_HOST" in image.value.hint
-    with pytest.raises(imgload.ClusterNotFound, match=r"dead\.sock"):
+    with pytest.raises(ClusterNotFound, match=r"dead\.sock"):
         imgload.load(tag, cluster="no-such-cluster")
 
 

@@ -249,7 +249,7 @@ def test_two_engines_with_different_images(lab: Lab, images: Images, healthy: No
     images.build(lab.docker, tag, b"docker's")
     images.build(lab.podman, tag, b"podman's")
     found = problems(imgload.diagnose(tag), "image")
-    assert f"'{tag}' is not one image" in found
+    assert f"'{tag}' is ambiguous" in found
     assert "--from docker or --from podman" in found
     assert healthy.name in found
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import imgload
+from imgload.core.errors import NodeFull, NodeNotRunning, NodeUnusable
 from tests.engine.conftest import Images, cri_id, records, unique
 from tests.engine.remote import open_folder, run_as
 from tests.lab import Lab
@@ -106,7 +107,7 @@ def test_a_node_that_does_not_run_is_reported(
         good, bad = caught.value.report.images[0].nodes
         assert good.ok
         assert cri_id(cluster.nodes[0], f"docker.io/library/{tag}") == image_id
-        assert isinstance(bad.error, imgload.NodeNotRunning)
+        assert isinstance(bad.error, NodeNotRunning)
         assert word in bad.error.message
         assert bad.error.hint.startswith("docker ")
         assert bad.error.hint.endswith("start lab-off-worker" if command == "stop" else "worker")
@@ -133,7 +134,7 @@ def test_a_full_node_is_clean_afterwards(
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(tag, cluster=cluster.name, source="docker")
         error = caught.value.report.images[0].nodes[0].error
-        assert isinstance(error, imgload.NodeFull)
+        assert isinstance(error, NodeFull)
         assert "space" in error.message or "MiB are needed" in error.message
         assert error.hint
         assert records(node) == before
@@ -169,7 +170,7 @@ def test_a_node_without_containerd_is_told_as_such(lab: Lab, images: Images) -> 
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(tag, cluster="lab-dead")
         error = caught.value.report.images[0].nodes[0].error
-        assert isinstance(error, imgload.NodeUnusable)
+        assert isinstance(error, NodeUnusable)
         assert "docker logs lab-dead-control-plane" in error.hint
     finally:
         cluster.remove()

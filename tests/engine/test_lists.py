@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 import imgload
+from imgload.core.errors import ImageIncomplete, PlatformMissing
 from imgload.engines.temporary_tags import note_temporary_name, stale_names
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.test_watch import watching
@@ -85,7 +86,7 @@ def test_the_nodes_platform_is_taken_out_of_a_list(listed: Listed, node: Node) -
         forget(node, image.reference)
     [image] = load(listed, platform="linux/arm64").images
     assert cri_id(node, listed.full) == listed.image_ids["linux/arm64"]
-    with pytest.raises(imgload.PlatformMissing):
+    with pytest.raises(PlatformMissing):
         load(listed, platform="linux/s390x")
 
 
@@ -94,7 +95,7 @@ def test_a_list_without_the_nodes_platform(listed: Listed, node: Node) -> None:
     listed.build("linux/arm64")
     [image] = load(listed).images
     assert str(image.image_id) == cri_id(node, listed.full) == listed.image_ids["linux/arm64"]
-    with pytest.raises(imgload.PlatformMissing):
+    with pytest.raises(PlatformMissing):
         load(listed, platform="linux/amd64")
 
 
@@ -102,7 +103,7 @@ def test_an_image_that_was_removed_from_the_store(listed: Listed) -> None:
     """The list still names it, and the other one can be loaded."""
     listed.build("linux/amd64", "linux/arm64")
     listed.engine.remove_image(listed.image_ids.pop("linux/arm64"))
-    with pytest.raises(imgload.ImageIncomplete) as refused:
+    with pytest.raises(ImageIncomplete) as refused:
         load(listed, platform="linux/arm64")
     assert "linux/amd64 is available" in refused.value.message
     assert load(listed).ok
@@ -118,7 +119,7 @@ def test_a_list_that_is_wrong_about_a_platform(listed: Listed, node: Node) -> No
     listed.engine.cli("manifest", "add", "--arch=arm64", f"localhost/{listed.name}", source)
     assert load(listed).ok
     assert cri_id(node, listed.full) == listed.image_ids["linux/amd64"]
-    with pytest.raises(imgload.PlatformMissing):
+    with pytest.raises(PlatformMissing):
         load(listed, platform="linux/arm64")
 
 

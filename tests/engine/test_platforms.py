@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 import imgload
+from imgload.core.errors import ImageIncomplete, PlatformMissing
 from imgload.loader.events import Event, Note
 from imgload.oci.document import INDEX, MANIFEST
 from tests.engine.conftest import cri_id, forget, unique
@@ -94,7 +95,7 @@ def test_a_platform_without_its_layers_is_told(lab: Lab, held: Held, node: Node)
     made = Platforms(unique(), compression="gzip")
     held(made, *made.blobs)
     for options in ({}, {"platform": "linux/amd64"}):
-        with pytest.raises(imgload.ImageIncomplete) as refused:
+        with pytest.raises(ImageIncomplete) as refused:
             load(lab, made, **options)
         assert refused.value.exit_status == 6
         assert f"holds {made.name} only in part" in refused.value.message
@@ -133,5 +134,5 @@ def test_a_variant_that_only_the_index_names(
     assert [str(image.platform) for image in (first, second)] == ["linux/amd64/v3"] * 2
     assert [image.nodes[0].action for image in (first, second)] == ["full", "present"]
     assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
-    with pytest.raises(imgload.PlatformMissing, match="is for linux/amd64/v3, not linux/amd64"):
+    with pytest.raises(PlatformMissing, match="is for linux/amd64/v3, not linux/amd64"):
         load(lab, made, platform="linux/amd64")

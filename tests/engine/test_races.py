@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import imgload
+from imgload.core.errors import EngineFailed
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.peers import kind_load, said
 from tests.lab import Lab
@@ -43,7 +44,7 @@ def test_an_image_that_is_removed_while_it_is_loaded(lab: Lab, images: Images) -
     images.build(lab.docker, tag, b"x" * MIB)
     before = records(node)
     removed = _when_sending(lambda: lab.docker.cli("rmi", "-f", tag))
-    with pytest.raises(imgload.EngineFailed, match=r"(?i)saving .* no such"):
+    with pytest.raises(EngineFailed, match=r"(?i)saving .* no such"):
         imgload.load(tag, cluster="lab-d21", on_event=removed)
     assert records(node) == before
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import imgload
+from imgload.tools.remote_registry.config_map import Hosting
 from tests.engine.aftermath import strays
 from tests.engine.apiserver import ApiServer
 from tests.engine.conftest import Images, forget, unique
@@ -155,7 +156,7 @@ def test_other_tools_are_told_by_the_config_map(
             report = imgload.connect_registry(
                 registry.url, mirrors=["localhost:5001"], cluster="lab-d21"
             )
-            assert report.hosting == imgload.Hosting(written=True)
+            assert report.hosting == Hosting(written=True)
         said = server.held["local-registry-hosting"]["data"]["localRegistryHosting.v1"]
         assert 'host: "localhost:5001"\n' in said
         imgload.disconnect_registry(registry.url, cluster="lab-d21")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import imgload
+from imgload.core.errors import NodeUnusable
 from imgload.tools.remote_registry.config import with_folder
 from tests.engine.conftest import Images, forget, unique
 from tests.engine.test_load import config_digest
@@ -184,7 +185,7 @@ def test_what_the_user_changed_meanwhile_stays(
     node.exec("sed", "-i", "s#^  config_path = .*#  config_path = '/elsewhere'#", CONFIG)
     changed, process = node.exec("cat", CONFIG), pid(node)
     report = imgload.disconnect_registry(cluster=CLUSTER)
-    assert isinstance(report.nodes[0].error, imgload.NodeUnusable)
+    assert isinstance(report.nodes[0].error, NodeUnusable)
     assert (node.exec("cat", CONFIG), pid(node)) == (changed, process)
 
 
@@ -199,7 +200,7 @@ def test_a_configuration_that_containerd_cannot_use_is_taken_back(
     restart(node)
     before = state(node)
     report = imgload.connect_registry(registry.url, cluster=CLUSTER, restart_containerd=True)
-    assert isinstance(report.nodes[0].error, imgload.NodeUnusable)
+    assert isinstance(report.nodes[0].error, NodeUnusable)
     assert state(node) == before
     assert node.cri().list_images() is not None
 
@@ -269,7 +270,7 @@ def test_a_containerd_that_nobody_would_start_again_is_not_stopped(
     node.exec("sh", "-c", "chmod 755 /usr/local/bin/systemctl; mkdir -p /run/systemd/system")
     before, process = state(node), pid(node)
     report = imgload.connect_registry(registry.url, cluster=CLUSTER, restart_containerd=True)
-    assert isinstance(report.nodes[0].error, imgload.NodeUnusable)
+    assert isinstance(report.nodes[0].error, NodeUnusable)
     assert (state(node), pid(node)) == (before, process)
 
 
@@ -292,7 +293,7 @@ def test_k3s_is_connected_where_it_names_a_folder_and_never_reconfigured(
                 registry.url, cluster="lab-k3s", restart_containerd=agreed
             )
             error = report.nodes[0].error
-            assert isinstance(error, imgload.NodeUnusable)
+            assert isinstance(error, NodeUnusable)
             assert "registries.yaml" in error.hint
         assert node.exec("cat", config) == before
         assert imgload.disconnect_registry(cluster="lab-k3s").ok

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import imgload
+from imgload.core.errors import EngineNotPermitted
 from imgload.engines.discovery.attempt import Candidate
 from imgload.engines.discovery.discover import Discovery, discover
 from imgload.engines.discovery.probe import probe
@@ -151,7 +152,7 @@ def test_what_is_wrong_over_ssh_is_said(lab: Lab, over_ssh: Sshd, tmp_path: Path
     absent = refusal(over_ssh.url("/nowhere/engine.sock"))
     assert "/nowhere/engine.sock does not exist on root@127.0.0.1" in absent.message
     denied = refusal(over_ssh.url(str(lab.docker.socket), rootless(lab).user))
-    assert isinstance(denied, imgload.EngineNotPermitted)
+    assert isinstance(denied, EngineNotPermitted)
     (over_ssh.folder / "config").rename(tmp_path / "config")
     (over_ssh.folder / "config").write_text("Host *\n  UserKnownHostsFile /dev/null\n")
     try:
@@ -269,7 +270,7 @@ def test_what_is_wrong_over_tls_is_said(lab: Lab, tmp_path: Path) -> None:
     assert "it speaks TLS only" in plain.message
     assert "DOCKER_TLS_VERIFY=1" in plain.hint
     anonymous = chosen(DOCKER_HOST=url, DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=str(tmp_path))
-    assert isinstance(anonymous.errors[0], imgload.EngineNotPermitted)
+    assert isinstance(anonymous.errors[0], EngineNotPermitted)
     assert "cert.pem" in anonymous.errors[0].hint
     stranger = chosen(DOCKER_HOST=url, DOCKER_TLS_VERIFY="1")
     assert "not trusted" in stranger.errors[0].message

@@ -17,6 +17,7 @@ import attrs
 import pytest
 
 import imgload
+from imgload.core.errors import NodeStalled
 from imgload.engines import exec_stream as attached
 from tests.engine.aftermath import Scene, settled, until
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
@@ -201,7 +202,7 @@ def test_a_node_that_is_paused_in_the_middle(
             assert cri_id(bad, name) == image_id
         else:
             error = results[bad.name].error
-            assert isinstance(error, imgload.NodeStalled)
+            assert isinstance(error, NodeStalled)
             assert bad.name in error.message
             engine.cli("unpause", bad.name)
             assert settled(scene, before) == before

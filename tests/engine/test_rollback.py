@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 import imgload
+from imgload.core.errors import ImportFailed, NodeFull, NodeStalled, NodeUnusable
 from imgload.engines import exec_stream as attached
 from imgload.loader import execute as transfer
 from tests.engine.aftermath import until
@@ -143,9 +144,9 @@ def test_the_last_load_that_succeeds_is_what_the_node_has(
 
 
 FAILURES = {
-    "import failed": ("echo it is corrupt >&2; exit 5", imgload.ImportFailed),
-    "node full": ("echo no space left on device >&2; exit 1", imgload.NodeFull),
-    "stalled": ("sleep 8", imgload.NodeStalled),
+    "import failed": ("echo it is corrupt >&2; exit 5", ImportFailed),
+    "node full": ("echo no space left on device >&2; exit 1", NodeFull),
+    "stalled": ("sleep 8", NodeStalled),
 }
 
 
@@ -164,7 +165,7 @@ def test_a_failed_load_leaves_what_another_has_loaded_meanwhile(
     name, other = f"docker.io/library/{tag}", unique()
     images.build(lab.docker, tag)
     good = images.build(lab.docker, other)
-    monkeypatch.setattr(attached, "UNPACK_SECONDS", 4 if kind is imgload.NodeStalled else 60)
+    monkeypatch.setattr(attached, "UNPACK_SECONDS", 4 if kind is NodeStalled else 60)
     script = half(before=HOLD, after=fails) if overwrites else half(after=f"{HOLD}; {fails}")
     with ThreadPoolExecutor() as pool, program(node, "ctr", script):
         node.exec("touch", "/run/hold-import")
@@ -190,7 +191,7 @@ def test_a_stalled_import_does_not_go_on_afterwards(
     monkeypatch.setattr(attached, "UNPACK_SECONDS", 1)
     with program(node, "ctr", half(before="sleep 60")), pytest.raises(imgload.LoadFailed) as caught:
         imgload.load(tag, cluster="lab-d21", transport="archive")
-    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NodeStalled)
+    assert isinstance(caught.value.report.images[0].nodes[0].error, NodeStalled)
     running = node.exec("ps", "-o", "args")
     assert "images import" not in running
     assert "sleep 60" not in running
@@ -250,7 +251,7 @@ def test_a_half_image_loses_its_name_without_cri(lab: Lab, images: Images) -> No
     dies = """[ ! -e /run/first-import ] || set -- -r unix:///run/nowhere.sock info
     exec /usr/local/bin/crictl.real "$@" """
     with program(node, "crictl", dies), program(node, "ctr", half()):
-        assert isinstance(_refused(tag), imgload.ImportFailed)
+        assert isinstance(_refused(tag), ImportFailed)
         assert not has(node, f"docker.io/library/{tag}")
 
 
@@ -367,7 +368,7 @@ def test_a_warning_is_not_the_reason_of_a_failure(lab: Lab, images: Images) -> N
     with program(node, "ctr", script), pytest.raises(imgload.LoadFailed) as caught:
         imgload.load(tag, cluster="lab-d21")
     error = caught.value.report.images[0].nodes[0].error
-    assert isinstance(error, imgload.ImportFailed)
+    assert isinstance(error, ImportFailed)
     assert error.message.endswith("ctr: it is corrupt")
 
 
@@ -390,7 +391,7 @@ def test_a_snapshotter_that_cannot_be_read_fails_the_load(lab: Lab, images: Imag
     images.build(lab.docker, tag)
     with program(node, "containerd", 'case "$*" in *dump*) exit 1;; esac'):
         error = _refused(tag)
-    assert isinstance(error, imgload.NodeUnusable)
+    assert isinstance(error, NodeUnusable)
     assert "config dump" in error.hint
     assert not has(node, f"docker.io/library/{tag}")
 
@@ -417,7 +418,7 @@ def test_a_crictl_that_does_not_connect_is_an_error_of_its_own(lab: Lab, images:
     silent = "exec /usr/local/bin/crictl.real -r unix:///run/nowhere.sock info"
     with program(node, "crictl", silent):
         error = _refused(tag)
-    assert isinstance(error, imgload.NodeUnusable)
+    assert isinstance(error, NodeUnusable)
     assert "nowhere.sock" in error.message
 
 
@@ -438,8 +439,8 @@ def test_a_crictl_that_fails_says_nothing_about_the_image(
         with pytest.raises(imgload.LoadFailed) as verified:
             imgload.verify(tag, cluster="lab-d21", source="docker")
         diagnosis = imgload.diagnose(tag, cluster="lab-d21")
-    assert isinstance(loaded, imgload.NodeUnusable)
-    assert isinstance(verified.value.report.images[0].nodes[0].error, imgload.NodeUnusable)
+    assert isinstance(loaded, NodeUnusable)
+    assert isinstance(verified.value.report.images[0].nodes[0].error, NodeUnusable)
     [problem] = [f for f in diagnosis.findings if (f.check, f.status) == ("image", "problem")]
     assert problem.hint.endswith("crictl info")
     assert cri_id(node, f"docker.io/library/{tag}") == image_id

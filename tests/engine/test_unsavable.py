@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import imgload
+from imgload.core.errors import EngineFailed
 from imgload.loader.events import Event, Note
 from imgload.sources.choose import TransportOption
 from tests.engine.conftest import cri_id, forget, unique
@@ -65,7 +66,7 @@ def load(lab: Lab, engine: Engine, *images: Made, transport: TransportOption = "
 def test_what_docker_cannot_save_is_pushed(lab: Lab, give: Give) -> None:
     """The user is told; whoever asks for a save gets the engine's error."""
     made = give(lab.docker, Made(unique(), ()))
-    with pytest.raises(imgload.EngineFailed, match="saving"):
+    with pytest.raises(EngineFailed, match="saving"):
         load(lab, lab.docker, made, transport="archive")
     [note] = load(lab, lab.docker, made)
     assert "since saving failed" in note

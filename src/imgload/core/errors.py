@@ -38,10 +38,11 @@
 
 from __future__ import annotations
 
+import copyreg
 import json
 import re
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 _MAX_LENGTH = 2000
 
@@ -106,20 +107,32 @@ def _log_message(line: str) -> str | None:
 
 
 class ImgloadError(Exception):
-    """The root of all errors of imgload.
+    """The root of all errors of imgload; can be pickled.
 
     Args:
         message: one or two lines: the failed action, its object, and the reason.
         hint: the next step, preferably a command; may be empty.
+        node: the node's name, if one node failed.
+        endpoint: the engine's URL, if an engine failed or was not reached.
+        image: the image's name or ID as the caller wrote it, if the error is about one image.
 
     """
 
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", node: str = "", endpoint: str = "", image: str = ""
+    ) -> None:
         self.message = printable(message)
         self.hint = one_line(hint)
+        self.node = printable(node)
+        self.endpoint = printable(endpoint)
+        self.image = printable(image)
         super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default calls the class with `args`, which lacks the keyword arguments.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     @property
     def kind(self) -> str:
@@ -144,11 +157,7 @@ class ImageError(ImgloadError):
 
 
 class ImageNotFound(ImageError):
-    """No source has the image; `image` is its name as the caller wrote it."""
-
-    def __init__(self, message: str, *, hint: str = "", image: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.image = printable(image)
+    """No source has the image."""
 
 
 class ImageAmbiguous(ImageError):
@@ -193,8 +202,8 @@ class EngineFailed(EngineError):
     `refused` is true if the engine works and refused the request: another request may succeed.
     """
 
-    def __init__(self, message: str, *, hint: str = "", refused: bool = False) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, refused: bool = False, **data: str) -> None:
+        super().__init__(message, **data)
         self.refused = refused
 
 

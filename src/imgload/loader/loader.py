@@ -171,7 +171,7 @@ class Loader:
         from imgload.loader.verify import Verification  # noqa: PLC0415 - start-up
 
         with self._preparing(on_event, survey) as preparation:
-            preparation.run(Request(images, tag, platform=platform))
+            preparation.run(request := Request(images, tag, platform=platform))
             if any(image.image_id is None for image in preparation.images):
                 from imgload.sources.manifests import identify_by_save  # noqa: PLC0415
 
@@ -180,7 +180,8 @@ class Loader:
                     for image in preparation.images
                 ]
                 preparation.survey()
-        options = {"--from": self.source, "--tag": tag, "--platform": platform}
+        chosen = str(request.platform) if request.platform else None
+        options = {"--from": self.source, "--tag": request.tag, "--platform": chosen}
         verification = Verification(
             self.nodes, preparation.surveys, preparation.failed, on_event, options, deep
         )

@@ -1,6 +1,7 @@
 """The errors: their exit statuses, names for machines, and the tree that is drawn of them."""
 
 import inspect
+import pickle
 import re
 from collections.abc import Callable
 
@@ -10,15 +11,16 @@ import imgload
 from imgload.core import errors
 from imgload.core.errors import ImgloadError, error_json, reason
 from imgload.engines.base import ExecResult
+from imgload.loader.report import ImageResult, NodeResult
 from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
 from imgload.tools.doctor.finding import Finding
 
-PUBLIC = {name: getattr(imgload, name) for name in imgload.__all__}
 CLASSES = {
     name: value
-    for name, value in PUBLIC.items()
+    for name, value in vars(errors).items()
     if inspect.isclass(value) and issubclass(value, ImgloadError)
-}
+} | {"LoadFailed": imgload.LoadFailed, "PruneFailed": imgload.PruneFailed}
 STATUS = {
     "UsageError": 2,
     "ReferenceInvalid": 2,
@@ -92,6 +94,24 @@ def test_an_error_carries_its_message_and_hint() -> None:
         "hint": "docker images",
     }
     assert errors.NodeFull("full").hint == ""
+
+
+@pytest.mark.parametrize("name", CLASSES.keys() - {"LoadFailed", "PruneFailed"})
+def test_an_error_can_be_pickled_with_its_data(name: str) -> None:
+    """For process pools."""
+    error = CLASSES[name]("m", hint="h", node="n", endpoint="unix:///e", image="app:dev")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert (str(copy), vars(copy)) == ("m", vars(error))
+    assert (copy.node, copy.endpoint, copy.image) == ("n", "unix:///e", "app:dev")
+
+
+def test_a_failed_load_can_be_pickled_with_its_report() -> None:
+    result = NodeResult("n", "full", error=errors.NodeFull("no space", node="n"))
+    image = ImageResult("app", None, "docker", Platform("linux", "amd64"), (result,))
+    copy = pickle.loads(pickle.dumps(imgload.LoadFailed(imgload.Report((image,)))))
+    assert copy.report.to_json() == imgload.Report((image,)).to_json()
+    assert copy.report.images[0].nodes[0].error.node == "n"
 
 
 @pytest.mark.parametrize("name", CLASSES)
