@@ -34,7 +34,7 @@ _COMMANDS = {
     "k3d": "Run as k3d: imgload does `k3d image import`.",
     "completion": "Print a completion script for bash, zsh or fish.",
 }
-_MODULES = {"verify": "load"}
+_MODULES = {"verify": "load", "clusters": "environment", "doctor": "environment", "prune": "images"}
 """Other commands are ``imgload.cli.NAME.NAME``. A module is imported when its command runs."""
 
 
@@ -139,26 +139,22 @@ def finish(run: Callable[[], int | None]) -> NoReturn:
     sys.exit(status)
 
 
-class Interruption:
-    """A signal handler that raises KeyboardInterrupt, at most once in two seconds.
+def handle_signals() -> None:
+    """Raise KeyboardInterrupt on SIGTERM and SIGINT, but at most once in two seconds.
 
     A terminal sends Ctrl-C to the whole process group, and programs in it forward it as well. The
-    second signal must not cut short the cleanup that the first one started.
+    second signal must not cut short the cleanup that the first one started. An ignored SIGINT
+    stays ignored.
     """
+    last = -_CLEANUP_SECONDS
 
-    def __init__(self) -> None:
-        self._since = -_CLEANUP_SECONDS
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - self._since >= _CLEANUP_SECONDS:
-            self._since = now
+        if now - last >= _CLEANUP_SECONDS:
+            last = now
             raise KeyboardInterrupt
 
-
-def handle_signals() -> None:
-    """Raise KeyboardInterrupt on SIGTERM and SIGINT; an ignored SIGINT stays ignored."""
-    interruption = Interruption()
-    signal.signal(signal.SIGTERM, interruption)
+    signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, interruption)
+        signal.signal(signal.SIGINT, interrupt)

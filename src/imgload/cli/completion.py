@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +27,6 @@ from imgload.core.parallel import Task, in_parallel, result_or_error
 
 if TYPE_CHECKING:
     from imgload.clusters.select import Cluster
-    from imgload.engines.base import Engine
 
 _Params = Mapping[str, Any]
 VARIABLE = "_IMGLOAD_COMPLETE"
@@ -69,10 +69,10 @@ class Bash(BashComplete):
 
     def get_completion_args(self) -> tuple[list[str], str]:
         cursor = int(os.environ["COMP_CWORD"])
-        words = split_arg_string(os.environ["COMP_WORDS"])
-        joined = join_words([*words[:cursor], "".join(words[cursor : cursor + 1])])
-        self._kept = kept_length(joined[-1])
-        *arguments, incomplete = ("".join(parts) for parts in joined[1:])
+        parts = split_arg_string(os.environ["COMP_WORDS"])
+        parts = [*parts[:cursor], "".join(parts[cursor : cursor + 1])]
+        *arguments, incomplete = join_words(parts)[1:]
+        self._kept = kept_length(incomplete, parts[-1])
         return arguments, incomplete
 
     def format_completion(self, item: CompletionItem) -> str:
@@ -80,28 +80,25 @@ class Bash(BashComplete):
         return f"{item.type},{value}"
 
 
-def join_words(words: Sequence[str]) -> list[list[str]]:
-    """Return each word as the parts into which bash split it."""
-    joined: list[list[str]] = []
-    for word in words:
-        if word and joined and (_is_break(word) or _is_break(joined[-1][-1])):
-            joined[-1].append(word)
+def join_words(parts: Sequence[str]) -> list[str]:
+    """Return the words that bash split into parts."""
+    words: list[str] = []
+    for previous, part in pairwise(["", *parts]):
+        if part and (_is_break(part) or _is_break(previous)):
+            words[-1] += part
         else:
-            joined.append([word])
-    return joined
+            words.append(part)
+    return words
 
 
-def kept_length(parts: Sequence[str]) -> int:
+def kept_length(word: str, last_part: str) -> int:
     """Return how many characters of a value bash keeps; an option's name is not counted."""
-    value = list(parts)
-    if value[0].startswith("-") and "=" in value:
-        value = value[value.index("=") + 1 :]
-    last = len(value) if value and _is_break(value[-1]) else len(value) - 1
-    return len("".join(value[: max(last, 0)]))
+    value = word.partition("=")[2] if word.startswith("-") else word
+    return max(len(value) - (0 if _is_break(last_part) else len(last_part)), 0)
 
 
-def _is_break(word: str) -> bool:
-    return bool(word) and _WORDBREAKS.issuperset(word)
+def _is_break(part: str) -> bool:
+    return bool(part) and _WORDBREAKS.issuperset(part)
 
 
 def candidates(kind: str, context: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -119,23 +116,18 @@ def candidates(kind: str, context: click.Context, incomplete: str) -> list[Compl
 
 def _images(params: _Params, incomplete: str) -> Sequence[str]:
     from imgload.loader.session import Session  # noqa: PLC0415 - start-up
+    from imgload.oci.patterns import pod_name  # noqa: PLC0415
     from imgload.sources.engine import EngineSource  # noqa: PLC0415
-
-    with Session.open(params.get("source")) as connections:
-        engines = [s.engine for s in connections.sources if isinstance(s, EngineSource)]
-        names = in_parallel([partial(_image_names, engine, incomplete) for engine in engines])
-    return [name for of_engine in names for name in of_engine]
-
-
-def _image_names(engine: Engine, incomplete: str) -> list[str]:
-    from imgload.oci.patterns import pod_name  # noqa: PLC0415 - start-up
 
     globs = [incomplete + rest for rest in ("*", "*/*", "*/*/*")]
     if not _SAFE.fullmatch(incomplete) or incomplete.startswith("docker.io/"):
         globs = []  # otherwise the engine filters: listing takes it milliseconds for each image
-    names = {stored: pod_name(stored, ["*"]) for stored in engine.names(globs)}
+    with Session.open(params.get("source")) as session:
+        engines = [s.engine for s in session.sources if isinstance(s, EngineSource)]
+        stored = in_parallel([partial(engine.names, globs) for engine in engines])
+    names = {name: pod_name(name, ["*"]) for of_engine in stored for name in of_engine}
     if incomplete.startswith(_STORED_PREFIXES):
-        return [stored for stored, name in names.items() if name]
+        return [name for name in names if names[name]]
     return [name for name in names.values() if name]
 
 
@@ -143,8 +135,8 @@ def _clusters() -> list[Cluster]:
     from imgload.clusters.select import find_clusters  # noqa: PLC0415 - start-up
     from imgload.loader.session import Session  # noqa: PLC0415
 
-    with Session.open() as connections:
-        return find_clusters(connections.engines)
+    with Session.open() as session:
+        return find_clusters(session.engines)
 
 
 def _nodes(params: _Params, _incomplete: str) -> Sequence[str]:

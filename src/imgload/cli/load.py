@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
 
 from imgload.cli.options import cluster_options, images_argument, output_option, source_options
-from imgload.cli.output import failures, show
-from imgload.cli.progress import watching
+from imgload.cli.output import failures, show_report, show_result, watching
 
 
 @click.command(no_args_is_help=True)
@@ -58,10 +58,9 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
     """
     from imgload.loader.api import load as load_images  # noqa: PLC0415 - start-up
 
-    silent = quiet or output == "json"
-    with failures(output, quiet=quiet), watching(silent=silent) as on_event:
+    with failures(output, quiet=quiet), watching(silent=quiet or output != "text") as on_event:
         report = load_images(images, on_event=on_event, **options)
-    show(report, output, quiet=quiet)
+    show_result(report, output, partial(show_report, quiet=quiet))
 
 
 @click.command(no_args_is_help=True)
@@ -89,7 +88,6 @@ def verify(images: tuple[str, ...], output: str, quiet: bool, **options: Any) ->
     """
     from imgload.loader.api import verify as verify_images  # noqa: PLC0415 - start-up
 
-    silent = quiet or output != "text"
-    with failures(output, quiet=quiet), watching(silent=silent) as on_event:
+    with failures(output, quiet=quiet), watching(silent=quiet or output != "text") as on_event:
         report = verify_images(images, on_event=on_event, **options)
-    show(report, output, quiet=quiet)
+    show_result(report, output, partial(show_report, quiet=quiet))
