@@ -16,13 +16,9 @@ if TYPE_CHECKING:
     from imgload.clusters.list import ClusterList
     from imgload.tools.doctor.finding import Diagnosis
 
-_COLORS = {"running": "green", "stopped": "red"}
-_MARKS = {
-    "ok": style("✓", fg="green"),
-    "info": style("-", fg="cyan"),
-    "warning": style("!", fg="yellow"),
-    "problem": style("✗", fg="red"),
-}
+_STATE_COLORS = {"running": "green", "stopped": "red"}
+_MARKS = {"ok": "✓", "info": "-", "warning": "!", "problem": "✗"}
+_MARK_COLORS = {"ok": "green", "info": "cyan", "warning": "yellow", "problem": "red"}
 
 
 @click.command()
@@ -43,14 +39,10 @@ def clusters(output: str) -> None:
 
     with failures(output, quiet=False):
         listing = find_clusters()
-    if output == "json":
-        show_json(listing.to_json())
-    else:
-        show_clusters(listing)
+    show_json(listing.to_json()) if output == "json" else show_clusters(listing)
 
 
 def show_clusters(listing: ClusterList) -> None:
-    """Print each cluster with its nodes, and the errors of engines that failed."""
     for error in listing.errors:
         say(f"note: {error.message}", err=True)
     for cluster in listing.clusters:
@@ -59,7 +51,7 @@ def show_clusters(listing: ClusterList) -> None:
         say(f"{mark} {name} ({cluster.tool}, {cluster.engine})")
         width = max(len(node.name) for node in cluster.nodes)
         for node in cluster.nodes:
-            state = style(one_line(node.state), fg=_COLORS.get(node.state, "yellow"))
+            state = style(one_line(node.state), fg=_STATE_COLORS.get(node.state, "yellow"))
             say(f"    {one_line(node.name):<{width}}  {one_line(node.role):<13}  {state}")
     if not listing.clusters:
         engines = " and ".join(map(str, listing.engines))
@@ -94,13 +86,13 @@ def doctor(image: str | None, cluster: str | None, nodes: tuple[str, ...], outpu
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:
-    """Print the findings of each area, then the number of problems and the first one."""
     for check, findings in groupby(diagnosis.findings, key=lambda finding: finding.check):
         say(style(check, bold=True))
         for finding in findings:
             message = "\n    ".join(finding.message.splitlines())
             hint = hint_text(finding.hint) if finding.status != "ok" else ""
-            say(f"  {_MARKS[finding.status]} {message}{hint}")
+            mark = style(_MARKS[finding.status], fg=_MARK_COLORS[finding.status])
+            say(f"  {mark} {message}{hint}")
     if problems := diagnosis.problems:
         plural = "s" if len(problems) > 1 else ""
         say(f"{len(problems)} problem{plural} found; first: {problems[0].message}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from imgload.tools.inventory.prune import PruneReport
 
 _HEADER = ("IMAGE", "NODE", "ID", "SIZE", "OWN", "AGE", "STATE")
+_KEEP = "Number of tagged builds to keep in each repository, newest first."
+_OLDER_THAN = "Minimum age on the node, with a unit: 90m, 24h, 7d. [default: any age]"
 _DRY_RUN = "this was a dry run: nothing was removed; to remove, add --yes"
 
 
@@ -76,9 +78,8 @@ def show_listing(listing: Listing) -> None:
 
 
 def _show_lines(listing: Listing) -> None:
-    now = time.time()
     rows = [
-        (_name(image), node, image.image_id.short, *_measures([copy], now), _state(image, copy))
+        (_name(image), node, image.image_id.short, *_measures(copy), _state(image, copy))
         for image in listing.images
         for node, copy in image.nodes.items()
     ]
@@ -91,32 +92,26 @@ def _show_lines(listing: Listing) -> None:
 def _show_table(listing: Listing) -> None:
     from rich import box, console, table, text  # noqa: PLC0415 - start-up
 
-    nodes, now = list(listing.sizes), time.time()
     grid = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column("IMAGE", overflow="fold")
     grid.add_column("ID", no_wrap=True)
     for header in ("SIZE", "OWN", "AGE"):
         grid.add_column(header, justify="right", no_wrap=True)
-    for node in _without_common_prefix(nodes):
+    for node in _without_common_prefix(listing.sizes):
         grid.add_column(text.Text(one_line(node)), justify="center", overflow="fold")
     for image in listing.images:
+        copies = [image.nodes.get(node) for node in listing.sizes]
+        marks = ["·" if copy is None else "●" if copy.in_use else "✓" for copy in copies]
+        image_id = image.image_id.short + (" ≠" if image.drift else "")
+        row = (_name(image, familiar_name), image_id, *_measures(*image.nodes.values()), *marks)
         color = "yellow" if image.drift else "" if image.name else "dim"
-        grid.add_row(*map(text.Text, _cells(image, nodes, now)), style=color)
+        grid.add_row(*map(text.Text, row), style=color)
     legend = "● in use  ✓ present  · absent"
     if any(image.drift for image in listing.images):
         legend += "  ≠ drift: nodes have different images"
     terminal = console.Console()
     terminal.print(grid)
     terminal.print(legend, style="dim", highlight=False, markup=False)
-
-
-def _cells(image: ListedImage, nodes: Sequence[str], now: float) -> Iterator[str]:
-    yield _name(image, familiar_name)
-    yield image.image_id.short + (" ≠" if image.drift else "")
-    yield from _measures(list(image.nodes.values()), now)
-    for node in nodes:
-        copy = image.nodes.get(node)
-        yield "·" if copy is None else "●" if copy.in_use else "✓"
 
 
 def _name(image: ListedImage, spelling: Callable[[str], str] = str) -> str:
@@ -126,12 +121,12 @@ def _name(image: ListedImage, spelling: Callable[[str], str] = str) -> str:
     return f"<none:was={former}>" if former else "<none>"
 
 
-def _measures(copies: Sequence[NodeImage], now: float) -> tuple[str, str, str]:
+def _measures(*copies: NodeImage) -> tuple[str, str, str]:
     """Return size, own size and age: of the largest and the newest copy."""
     size = size_text(max(copy.size for copy in copies)).replace(" ", "")
     own_size = size_text(max(copy.own_size for copy in copies)).replace(" ", "")
     times = [copy.since for copy in copies if copy.since is not None]
-    return size, own_size, age_text(now - max(times)) if times else "?"
+    return size, own_size, age_text(time.time() - max(times)) if times else "?"
 
 
 def _state(image: ListedImage, copy: NodeImage) -> str:
@@ -140,7 +135,7 @@ def _state(image: ListedImage, copy: NodeImage) -> str:
     return ",".join([used, *(state for state, applies in states.items() if applies)])
 
 
-def _without_common_prefix(nodes: Sequence[str]) -> list[str]:
+def _without_common_prefix(nodes: Collection[str]) -> list[str]:
     """Return the nodes' names without the words that all of them start with: the cluster's name."""
     names = [node.split("-") for node in nodes]
     common = len(commonprefix([name[:-1] for name in names])) if len(nodes) > 1 else 0  # noqa: RUF071
@@ -153,18 +148,9 @@ def _without_common_prefix(nodes: Sequence[str]) -> list[str]:
 @click.option("--yes", "-y", is_flag=True, help="Remove the images instead of listing them.")
 @click.option("--dry-run", is_flag=True, help="List the images and remove nothing, despite --yes.")
 @click.option(
-    "--keep",
-    type=click.IntRange(min=0),
-    default=3,
-    metavar="N",
-    help="Number of tagged builds to keep in each repository, newest first.",
-    show_default=True,
+    "--keep", type=click.IntRange(min=0), default=3, metavar="N", help=_KEEP, show_default=True
 )
-@click.option(
-    "--older-than",
-    metavar="AGE",
-    help="Minimum age on the node, with a unit: 90m, 24h, 7d. [default: any age]",
-)
+@click.option("--older-than", metavar="AGE", help=_OLDER_THAN)
 @click.option("--all", "everything", is_flag=True, help="Include images that imgload did not load.")
 @click.option("--cache", is_flag=True, help="Clear imgload's cache on this machine instead.")
 @output_option("json")
@@ -214,10 +200,8 @@ def prune(
 
 def _prune_cache(repositories: Sequence[str], *, dry_run: bool, output: str) -> None:
     if repositories:
-        raise UsageError(
-            "--cache clears this machine's cache and takes no REPOSITORY",
-            hint="imgload prune --cache",
-        )
+        message = "--cache clears this machine's cache and takes no REPOSITORY"
+        raise UsageError(message, hint="imgload prune --cache")
     folder, size = str(state_folder()), clear_cache(dry_run=dry_run)
     if output == "json":
         cache = {"folder": folder, "bytes_freed": size}
@@ -229,7 +213,6 @@ def _prune_cache(repositories: Sequence[str], *, dry_run: bool, output: str) -> 
 
 
 def show_pruned(report: PruneReport) -> None:
-    """Print the removed and the kept images on stderr."""
     for node in report.nodes:
         images = f"{len(node.removed)} image{'s' if len(node.removed) > 1 else ''}"
         images += f", {size_text(node.bytes_freed)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +34,12 @@ def _option(kind: str, text: str, *names: str, **options: Any) -> Callable[[Comm
     return click.option(*names, shell_complete=partial(complete, kind), help=text, **options)
 
 
+def choice_option(*names: str, choices: Sequence[str], text: str) -> Callable[[Command], Command]:
+    """Return an option whose default is the first choice."""
+    kind, default = click.Choice(choices), choices[0]
+    return click.option(*names, type=kind, default=default, help=text, show_default=True)
+
+
 complete_images = partial(complete, "images")
 images_argument = click.argument(
     "images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_images
@@ -54,8 +60,8 @@ def cluster_options(
     return cluster(node(command))
 
 
-def source_options(command: Command) -> Command:
-    """Add ``--from``, ``--tag`` and ``--platform``, as ``source``, ``tag`` and ``platform``."""
+def load_options(command: Command) -> Command:
+    """Add IMAGE and the options of its source, its name, its platform, the cluster and nodes."""
     text = (
         "Source of the images: docker, podman, an engine's URL, an archive file, an OCI layout"
         " folder, or - for an archive on stdin. [default: every engine that responds]"
@@ -64,11 +70,10 @@ def source_options(command: Command) -> Command:
     tag = tag_option(help="Name of the image on the nodes, for one IMAGE. [default: IMAGE]")
     text = "Platform of a multi-platform image. [default: the nodes' platform]"
     platform = _option("platforms", text, "--platform", metavar="OS/ARCH")
-    return source(tag(platform(command)))
+    return images_argument(cluster_options(source(tag(platform(command)))))
 
 
 def output_option(*formats: str, text: str = "stderr") -> Callable[[Command], Command]:
     """Return the option ``--output``; formats other than text go to stdout."""
     text = f"Output format: text on {text}, or {' or '.join(formats)} on stdout."
-    kind = click.Choice(["text", *formats])
-    return click.option("--output", "-o", type=kind, default="text", help=text, show_default=True)
+    return choice_option("--output", "-o", choices=("text", *formats), text=text)

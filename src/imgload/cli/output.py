@@ -8,11 +8,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import click
 
 from imgload.cli.process import FAILED, say, style
@@ -30,12 +29,7 @@ _FLAG = re.compile(r"--output|-[a-zA-Z]*o")
 _FLAG_WITH_VALUE = re.compile(r"(?:--output=|-[a-zA-Z]*?o=?)(\w+)")
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
 DONE = {"present": "already there", "tagged": "tagged", "delta": "loaded", "full": "loaded"}
-_PLANNED = {
-    "present": "already there",
-    "tagged": "would be tagged",
-    "delta": "would be sent in part",
-    "full": "would be sent",
-}
+_PLANNED = dict(DONE, tagged="would be tagged", delta="would be sent in part", full="would be sent")
 _MIN_SIZE = 64 << 10
 """Bytes; smaller transfers are mostly config and manifest, whose size no source knows."""
 
@@ -205,49 +199,47 @@ def _print_line(event: Event) -> None:
         say(f"sending {names}{size} to {event.node}", err=True)
 
 
-@attrs.define
 class _Bars:
     """One bar for each node; rich is imported for the first one."""
 
-    _lock: threading.Lock = attrs.field(factory=threading.Lock)
-    _progress: Progress | None = None
-    _tasks: dict[str, TaskID] = attrs.field(factory=dict)
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tasks: dict[str, TaskID] = {}
+
+    @cached_property
+    def _progress(self) -> Progress:
+        from rich import progress  # noqa: PLC0415 - start-up
+        from rich.console import Console  # noqa: PLC0415
+
+        label = progress.TextColumn("{task.description}", markup=False)
+        sizes = progress.DownloadColumn(binary_units=True)
+        columns = (label, progress.BarColumn(), sizes, progress.TransferSpeedColumn())
+        return progress.Progress(*columns, console=Console(stderr=True), transient=True)
 
     def on_event(self, event: Event) -> None:
         with self._lock:
-            if self._progress is None and isinstance(event, SendingStarted):
-                from rich import progress  # noqa: PLC0415 - start-up
-                from rich.console import Console  # noqa: PLC0415
-
-                label = progress.TextColumn("{task.description}", markup=False)
-                sizes = progress.DownloadColumn(binary_units=True)
-                columns = (label, progress.BarColumn(), sizes, progress.TransferSpeedColumn())
-                console = Console(stderr=True)
-                self._progress = progress.Progress(*columns, console=console, transient=True)
-                self._progress.start()
-            if self._progress:
-                self._update(self._progress, event)
-            elif isinstance(event, Note):
-                _print_line(event)
-
-    def _update(self, progress: Progress, event: Event) -> None:
-        if isinstance(event, Note):
-            progress.console.print(f"note: {visible(event.text)}", highlight=False, markup=False)
-        elif isinstance(event, SendingStarted):
-            if event.node in self._tasks:
-                progress.remove_task(self._tasks[event.node])
-            label = f"{visible(event.node)}  sending"
-            self._tasks[event.node] = progress.add_task(label, total=event.size)
-        elif isinstance(event, BytesSent):
-            progress.advance(self._tasks[event.node], event.size)
-        elif isinstance(event, SendingEnded):
-            task = next(t for t in progress.tasks if t.id == self._tasks[event.node])
-            label = f"{visible(event.node)}  verifying"
-            progress.update(task.id, completed=task.total, description=label)
-        elif isinstance(event, NodeDone) and event.result.node in self._tasks:
-            node, state = event.result.node, "done" if event.result.ok else "failed"
-            progress.update(self._tasks[node], description=f"{visible(node)}  {state}")
+            match event:
+                case Note() if not self._tasks:
+                    _print_line(event)
+                case Note():
+                    text = f"note: {visible(event.text)}"
+                    self._progress.console.print(text, highlight=False, markup=False)
+                case SendingStarted(node=node):
+                    self._progress.start()
+                    if node in self._tasks:
+                        self._progress.remove_task(self._tasks[node])
+                    label = f"{visible(node)}  sending"
+                    self._tasks[node] = self._progress.add_task(label, total=event.size)
+                case BytesSent():
+                    self._progress.advance(self._tasks[event.node], event.size)
+                case SendingEnded(node=node):
+                    task = next(t for t in self._progress.tasks if t.id == self._tasks[node])
+                    label = f"{visible(node)}  verifying"
+                    self._progress.update(task.id, completed=task.total, description=label)
+                case NodeDone(result=result) if result.node in self._tasks:
+                    label = f"{visible(result.node)}  {'done' if result.ok else 'failed'}"
+                    self._progress.update(self._tasks[result.node], description=label)
 
     def close(self) -> None:
-        if self._progress:
+        if "_progress" in vars(self):
             self._progress.stop()

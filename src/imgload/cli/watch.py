@@ -68,20 +68,17 @@ def show_watched(result: WatchedLoad | Note, output: str) -> None:
         time = at.isoformat(timespec="milliseconds")
         document = {"version": JSON_VERSION, "time": time, "note": result.text}
     else:
-        at, lines, document = result.at, _lines(result), result.to_json()
+        at, document = result.at, result.to_json()
+        images = result.report.images if result.report else ()
+        lines = [_image_line(image, result.seconds) for image in images]
+        if result.error and not result.report:
+            failed = _failed(result.error.message, result.error.hint)
+            lines = [f"{style(', '.join(result.references), bold=True)} {failed}"]
     if output == "json":
         show_json(document, indent=None)
         return
     for line in lines:
         say(f"{at:%H:%M:%S} {line}", err=True)
-
-
-def _lines(result: WatchedLoad) -> list[str]:
-    if result.error and not result.report:
-        failed = _failed(result.error.message, result.error.hint)
-        return [f"{style(', '.join(result.references), bold=True)} {failed}"]
-    images = result.report.images if result.report else ()
-    return [_image_line(image, result.seconds) for image in images]
 
 
 def _image_line(image: ImageResult, seconds: float) -> str:
