@@ -1,4 +1,4 @@
-"""Put a locally built image on every node of a local Kubernetes cluster, and prove it is there."""
+"""Load locally built container images onto the nodes of local clusters, and verify them there."""
 
 from __future__ import annotations
 
