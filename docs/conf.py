@@ -19,7 +19,8 @@ release = version = imgload.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 default_role = "py:obj"
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!imgload\.).*|imgload\.(clusters|sources|engines)\..*")]
+_UNDOCUMENTED = r"(?!imgload\.).*|imgload\.(clusters|sources|engines|oci\.document)\..*"
+nitpick_ignore_regex = [(r"py:.*", _UNDOCUMENTED)]
 """Links into Python's own documentation need the network; internal modules have no page."""
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"

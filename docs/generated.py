@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from importlib import import_module
 
 import click
 
@@ -15,7 +14,19 @@ from imgload.core import errors
 from imgload.core.errors import ImgloadError
 
 _STATUS = re.compile(r"^\s*(\d+)\s{2,}(\S.*)$", re.MULTILINE)
-_TITLES = {"imgload.loader.api": "Functions", "imgload.tools.remote_registry.api": "Registries"}
+_TITLES = {
+    "loader": "Load and verify",
+    "clusters": "Clusters",
+    "watch": "Watch",
+    "inventory": "Images on nodes",
+    "doctor": "Diagnosis",
+    "remote_registry": "Registries",
+    "core": "Errors and cache",
+    "oci": "Names, digests and content",
+    "sources": "Sources",
+    "transports": "Transports",
+}
+"""The sections of the library's page, by the folder of the module."""
 
 
 def command_line() -> str:
@@ -102,19 +113,16 @@ def _tree() -> Iterator[str]:
 
 
 def library() -> str:
-    """Return every public name with its docstring, by module."""
-    homes: dict[str, list[str]] = {}
-    for name, home in vars(imgload)["_MODULES"].items():
-        homes.setdefault(home, []).append(name)
-    return "\n".join(line for home, names in homes.items() for line in _home(home, names))
+    """Return every public name with its docstring, by the folder of its module."""
+    names: dict[str, list[str]] = {folder: [] for folder in _TITLES}
+    for name, module in vars(imgload)["_MODULES"].items():
+        names[module.split(".")[-2]].append(name)
+    return "\n".join(line for folder in _TITLES for line in _section(folder, names[folder]))
 
 
-def _home(module: str, names: list[str]) -> Iterator[str]:
-    title = module.rpartition(".")[2].capitalize()
-    yield f"\n## {_TITLES.get(module, title)}\n"
-    yield _paragraphs(import_module(module).__doc__ or "")[0]
-    yield "\n```{eval-rst}"
-    yield from map(_directive, names)
+def _section(folder: str, names: list[str]) -> Iterator[str]:
+    yield f"\n## {_TITLES[folder]}\n\n```{{eval-rst}}"
+    yield from map(_directive, sorted(names, key=lambda name: (name[0].isupper(), name)))
     yield "```\n"
 
 

@@ -25,7 +25,7 @@ os.setgid(user.pw_gid)
 os.setuid(user.pw_uid)
 os.chdir("/")
 sys.argv = ["imgload", *sys.argv[2:]]
-from imgload.cli import main
+from imgload.cli.app import main
 main()
 """
 """All is imported before root's rights go: the checkout may be where nobody else can read."""

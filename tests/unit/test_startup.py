@@ -42,7 +42,7 @@ finally:
 """
 """Tells what is imported until something happens, or else until the end."""
 FIRST_QUESTION = "socket.connect"
-COMMAND = "from imgload.cli import main; main()"
+COMMAND = "from imgload.cli.app import main; main()"
 
 
 @attrs.frozen

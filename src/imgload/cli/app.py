@@ -18,7 +18,6 @@ from imgload import __version__
 from imgload.cli.process import colors, exit_fast, report_write_error, say, style
 from imgload.core.errors import ImgloadError, UsageError
 
-_INTERRUPTED = 130
 _CLEANUP_SECONDS = 2.0
 _COMMANDS = {
     "load": "Load images onto every node and verify them.",
@@ -34,7 +33,8 @@ _COMMANDS = {
     "k3d": "Run as k3d: imgload does `k3d image import`.",
     "completion": "Print a completion script for bash, zsh or fish.",
 }
-_MODULES = {"verify": "load"}
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_MODULES = {"verify": "load", "clusters": "environment", "doctor": "environment", "prune": "images"}
 """Other commands are ``imgload.cli.NAME.NAME``. A module is imported when its command runs."""
 
 
@@ -58,10 +58,7 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(
-    cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+@click.group(cls=_Commands, context_settings=_SETTINGS)
 @click.version_option(__version__, "-V", "--version", message="imgload %(version)s")
 def cli() -> None:
     """Load locally built images into local Kubernetes clusters.
@@ -93,7 +90,6 @@ def program() -> NoReturn:
 
 
 def main() -> NoReturn:
-    """Run the command line and exit."""
     finish(_run)
 
 
@@ -133,32 +129,28 @@ def finish(run: Callable[[], int | None]) -> NoReturn:
             status = error.exit_status
         except (click.Abort, KeyboardInterrupt):
             say("interrupted", err=True)
-            status = _INTERRUPTED
+            status = 130  # 128 + SIGINT, as in shells
         except OSError as error:
             status = report_write_error(error)
     sys.exit(status)
 
 
-class Interruption:
-    """A signal handler that raises KeyboardInterrupt, at most once in two seconds.
+def handle_signals() -> None:
+    """Raise KeyboardInterrupt on SIGTERM and SIGINT, but at most once in two seconds.
 
     A terminal sends Ctrl-C to the whole process group, and programs in it forward it as well. The
-    second signal must not cut short the cleanup that the first one started.
+    second signal must not cut short the cleanup that the first one started. An ignored SIGINT
+    stays ignored.
     """
+    last = -_CLEANUP_SECONDS
 
-    def __init__(self) -> None:
-        self._since = -_CLEANUP_SECONDS
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - self._since >= _CLEANUP_SECONDS:
-            self._since = now
+        if now - last >= _CLEANUP_SECONDS:
+            last = now
             raise KeyboardInterrupt
 
-
-def handle_signals() -> None:
-    """Raise KeyboardInterrupt on SIGTERM and SIGINT; an ignored SIGINT stays ignored."""
-    interruption = Interruption()
-    signal.signal(signal.SIGTERM, interruption)
+    signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, interruption)
+        signal.signal(signal.SIGINT, interrupt)

@@ -7,34 +7,33 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import (
-    BashComplete,
-    CompletionItem,
-    add_completion_class,
-    get_completion_class,
-    split_arg_string,
-)
+from click import shell_completion
+from click.shell_completion import BashComplete, CompletionItem
 
 from imgload.cli.process import say
 from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task, in_parallel, result_or_error
 
 if TYPE_CHECKING:
-    from imgload.clusters.select import Cluster
-    from imgload.engines.base import Engine
+    from imgload.loader.session import Session
 
-_Params = Mapping[str, Any]
 VARIABLE = "_IMGLOAD_COMPLETE"
 _WORDBREAKS = frozenset(":=@")
 """Of bash's COMP_WORDBREAKS; bash replaces only the part of a word behind the last one."""
 _SECONDS = 0.8
 """How long a user waits for completion."""
-_PLATFORMS = ("linux/amd64", "linux/arm64", "linux/arm/v7", "linux/ppc64le", "linux/s390x")
+_ENGINES = ("docker", "podman")
+_FIXED = {
+    "engines": _ENGINES,
+    "sources": _ENGINES,
+    "platforms": ("linux/amd64", "linux/arm64", "linux/arm/v7", "linux/ppc64le", "linux/s390x"),
+}
 _STORED_PREFIXES = ("docker.io/", "localhost/")
 _SAFE = re.compile(r"[\w./:-]+", re.ASCII)
 """Values that need no quoting: a container's label may contain shell code."""
@@ -56,12 +55,11 @@ def completion(context: click.Context, shell: str) -> None:
 
     With kubectl's completion installed, `kubectl imgload` needs no script.
     """
-    if completer := get_completion_class(shell):
-        command = context.find_root().command
-        say(completer(command, {}, "imgload", VARIABLE).source())
+    if completer := shell_completion.get_completion_class(shell):
+        say(completer(context.find_root().command, {}, "imgload", VARIABLE).source())
 
 
-@add_completion_class
+@shell_completion.add_completion_class
 class Bash(BashComplete):
     """Completion for bash, which splits ``app:dev`` and ``--cluster=kind`` into three words."""
 
@@ -69,10 +67,10 @@ class Bash(BashComplete):
 
     def get_completion_args(self) -> tuple[list[str], str]:
         cursor = int(os.environ["COMP_CWORD"])
-        words = split_arg_string(os.environ["COMP_WORDS"])
-        joined = join_words([*words[:cursor], "".join(words[cursor : cursor + 1])])
-        self._kept = kept_length(joined[-1])
-        *arguments, incomplete = ("".join(parts) for parts in joined[1:])
+        parts = shell_completion.split_arg_string(os.environ["COMP_WORDS"])
+        parts = [*parts[:cursor], "".join(parts[cursor : cursor + 1])]
+        *arguments, incomplete = join_words(parts)[1:]
+        self._kept = kept_length(incomplete, parts[-1])
         return arguments, incomplete
 
     def format_completion(self, item: CompletionItem) -> str:
@@ -80,34 +78,30 @@ class Bash(BashComplete):
         return f"{item.type},{value}"
 
 
-def join_words(words: Sequence[str]) -> list[list[str]]:
-    """Return each word as the parts into which bash split it."""
-    joined: list[list[str]] = []
-    for word in words:
-        if word and joined and (_is_break(word) or _is_break(joined[-1][-1])):
-            joined[-1].append(word)
+def join_words(parts: Sequence[str]) -> list[str]:
+    """Return the words that bash split into parts."""
+    words: list[str] = []
+    for previous, part in pairwise(["", *parts]):
+        if words and part and (_is_break(part) or _is_break(previous)):
+            words[-1] += part
         else:
-            joined.append([word])
-    return joined
+            words.append(part)
+    return words
 
 
-def kept_length(parts: Sequence[str]) -> int:
+def kept_length(word: str, last_part: str) -> int:
     """Return how many characters of a value bash keeps; an option's name is not counted."""
-    value = list(parts)
-    if value[0].startswith("-") and "=" in value:
-        value = value[value.index("=") + 1 :]
-    last = len(value) if value and _is_break(value[-1]) else len(value) - 1
-    return len("".join(value[: max(last, 0)]))
+    value = word.partition("=")[2] if word.startswith("-") else word
+    return max(len(value) - (0 if _is_break(last_part) else len(last_part)), 0)
 
 
-def _is_break(word: str) -> bool:
-    return bool(word) and _WORDBREAKS.issuperset(word)
+def _is_break(part: str) -> bool:
+    return bool(part) and _WORDBREAKS.issuperset(part)
 
 
 def candidates(kind: str, context: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Return candidates of a kind: a key of `_QUERIES`, or ``sources`` (an engine or a path)."""
-    query = _QUERIES["engines" if kind == "sources" else kind]
-    task = Task(partial(result_or_error, partial(query, context.params, incomplete)))
+    """Return candidates of a kind: images, clusters, nodes, or a key of `_FIXED`."""
+    task = Task(partial(result_or_error, partial(_names, kind, context.params, incomplete)))
     task.wait_at_most(_SECONDS)
     names = task.result() if task.done else ()
     names = () if isinstance(names, ImgloadError) else names
@@ -117,45 +111,32 @@ def candidates(kind: str, context: click.Context, incomplete: str) -> list[Compl
     return [CompletionItem(name) for name in sorted(matching)]
 
 
-def _images(params: _Params, incomplete: str) -> Sequence[str]:
-    from imgload.loader.session import Session  # noqa: PLC0415 - start-up
-    from imgload.sources.engine import EngineSource  # noqa: PLC0415
+def _names(kind: str, params: Mapping[str, Any], incomplete: str) -> Sequence[str]:
+    if kind in _FIXED:
+        return _FIXED[kind]
+    from imgload.clusters.select import find_clusters  # noqa: PLC0415 - start-up
+    from imgload.loader.session import Session  # noqa: PLC0415
 
-    with Session.open(params.get("source")) as connections:
-        engines = [s.engine for s in connections.sources if isinstance(s, EngineSource)]
-        names = in_parallel([partial(_image_names, engine, incomplete) for engine in engines])
-    return [name for of_engine in names for name in of_engine]
+    with Session.open(params.get("source") if kind == "images" else None) as session:
+        if kind == "images":
+            return _images(session, incomplete)
+        clusters = find_clusters(session.engines)
+    if kind == "clusters":
+        return [cluster.name for cluster in clusters]
+    own = [cluster for cluster in clusters if params.get("cluster") in {None, cluster.name}]
+    return [node.name for cluster in own for node in cluster.nodes]
 
 
-def _image_names(engine: Engine, incomplete: str) -> list[str]:
+def _images(session: Session, incomplete: str) -> Sequence[str]:
     from imgload.oci.patterns import pod_name  # noqa: PLC0415 - start-up
+    from imgload.sources.engine import EngineSource  # noqa: PLC0415
 
     globs = [incomplete + rest for rest in ("*", "*/*", "*/*/*")]
     if not _SAFE.fullmatch(incomplete) or incomplete.startswith("docker.io/"):
         globs = []  # otherwise the engine filters: listing takes it milliseconds for each image
-    names = {stored: pod_name(stored, ["*"]) for stored in engine.names(globs)}
+    engines = [s.engine for s in session.sources if isinstance(s, EngineSource)]
+    stored = in_parallel([partial(engine.names, globs) for engine in engines])
+    names = {name: pod_name(name, ["*"]) for of_engine in stored for name in of_engine}
     if incomplete.startswith(_STORED_PREFIXES):
-        return [stored for stored, name in names.items() if name]
+        return [name for name in names if names[name]]
     return [name for name in names.values() if name]
-
-
-def _clusters() -> list[Cluster]:
-    from imgload.clusters.select import find_clusters  # noqa: PLC0415 - start-up
-    from imgload.loader.session import Session  # noqa: PLC0415
-
-    with Session.open() as connections:
-        return find_clusters(connections.engines)
-
-
-def _nodes(params: _Params, _incomplete: str) -> Sequence[str]:
-    clusters = [c for c in _clusters() if params.get("cluster") in {None, c.name}]
-    return [node.name for cluster in clusters for node in cluster.nodes]
-
-
-_QUERIES: dict[str, Callable[[_Params, str], Sequence[str]]] = {
-    "images": _images,
-    "clusters": lambda _params, _incomplete: [cluster.name for cluster in _clusters()],
-    "nodes": _nodes,
-    "engines": lambda _params, _incomplete: ("docker", "podman"),
-    "platforms": lambda _params, _incomplete: _PLATFORMS,
-}

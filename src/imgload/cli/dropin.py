@@ -129,8 +129,7 @@ class _Console:
 
 
 def _load(tool: Tool, request: Request, console: _Console) -> int:
-    from imgload.cli.progress import watching  # noqa: PLC0415 - a call handed over needs none
-    from imgload.cli.text import show_report  # noqa: PLC0415
+    from imgload.cli.output import show_report, watching  # noqa: PLC0415 - not to hand a call over
     from imgload.loader.events import Note  # noqa: PLC0415
     from imgload.tools.dropins.run import carry_out  # noqa: PLC0415
 

@@ -1,30 +1,38 @@
-"""``imgload images``: a table on a terminal, one line for each image and node elsewhere."""
+"""``imgload images`` and ``imgload prune``."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import cluster_options, completed, output_option
-from imgload.cli.output import failures, show_result
-from imgload.cli.process import say
-from imgload.cli.text import failure_text, short_name
-from imgload.core.ages import age_text
-from imgload.core.errors import one_line
+from imgload.cli.options import cluster_options, complete_images, output_option
+from imgload.cli.output import failure_text, failures, short_name, show_json, show_result
+from imgload.cli.process import say, style
+from imgload.core.ages import age_text, parse_age
+from imgload.core.errors import JSON_VERSION, UsageError, one_line
 from imgload.core.sizes import size_text
+from imgload.core.state import clear_cache, state_folder
 from imgload.oci.patterns import familiar_name
-from imgload.tools.inventory.list import ListedImage, Listing
-from imgload.tools.inventory.node_images import NodeImage
+
+if TYPE_CHECKING:
+    from imgload.tools.inventory.list import ListedImage, Listing
+    from imgload.tools.inventory.node_images import NodeImage
+    from imgload.tools.inventory.prune import PruneReport
 
 _HEADER = ("IMAGE", "NODE", "ID", "SIZE", "OWN", "AGE", "STATE")
+_KEEP = "Number of tagged builds to keep in each repository, newest first."
+_OLDER_THAN = "Minimum age on the node, with a unit: 90m, 24h, 7d. [default: any age]"
+_DRY_RUN = "this was a dry run: nothing was removed; to remove, add --yes"
 
 
 @click.command()
-@click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=completed("images"))
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=complete_images)
 @cluster_options
 @click.option("--unused", is_flag=True, help="Show only images that no container uses.")
 @click.option("--drift", is_flag=True, help="Show only names that differ between nodes.")
@@ -70,9 +78,8 @@ def show_listing(listing: Listing) -> None:
 
 
 def _show_lines(listing: Listing) -> None:
-    now = time.time()
     rows = [
-        (_name(image), node, image.image_id.short, *_measures([copy], now), _state(image, copy))
+        (_name(image), node, image.image_id.short, *_measures(copy), _state(image, copy))
         for image in listing.images
         for node, copy in image.nodes.items()
     ]
@@ -83,37 +90,28 @@ def _show_lines(listing: Listing) -> None:
 
 
 def _show_table(listing: Listing) -> None:
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - start-up
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich import box, console, table, text  # noqa: PLC0415 - start-up
 
-    nodes, now = list(listing.sizes), time.time()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("IMAGE", overflow="fold")
-    table.add_column("ID", no_wrap=True)
+    grid = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("IMAGE", overflow="fold")
+    grid.add_column("ID", no_wrap=True)
     for header in ("SIZE", "OWN", "AGE"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for node in _without_common_prefix(nodes):
-        table.add_column(Text(one_line(node)), justify="center", overflow="fold")
+        grid.add_column(header, justify="right", no_wrap=True)
+    for node in _without_common_prefix(listing.sizes):
+        grid.add_column(text.Text(one_line(node)), justify="center", overflow="fold")
     for image in listing.images:
-        style = "yellow" if image.drift else "" if image.name else "dim"
-        table.add_row(*map(Text, _cells(image, nodes, now)), style=style)
+        copies = [image.nodes.get(node) for node in listing.sizes]
+        marks = ["·" if copy is None else "●" if copy.in_use else "✓" for copy in copies]
+        image_id = image.image_id.short + (" ≠" if image.drift else "")
+        row = (_name(image, familiar_name), image_id, *_measures(*image.nodes.values()), *marks)
+        color = "yellow" if image.drift else "" if image.name else "dim"
+        grid.add_row(*map(text.Text, row), style=color)
     legend = "● in use  ✓ present  · absent"
     if any(image.drift for image in listing.images):
         legend += "  ≠ drift: nodes have different images"
-    console = Console()
-    console.print(table)
-    console.print(legend, style="dim", highlight=False, markup=False)
-
-
-def _cells(image: ListedImage, nodes: Sequence[str], now: float) -> Iterator[str]:
-    yield _name(image, familiar_name)
-    yield image.image_id.short + (" ≠" if image.drift else "")
-    yield from _measures(list(image.nodes.values()), now)
-    for node in nodes:
-        copy = image.nodes.get(node)
-        yield "·" if copy is None else "●" if copy.in_use else "✓"
+    terminal = console.Console()
+    terminal.print(grid)
+    terminal.print(legend, style="dim", highlight=False, markup=False)
 
 
 def _name(image: ListedImage, spelling: Callable[[str], str] = str) -> str:
@@ -123,30 +121,113 @@ def _name(image: ListedImage, spelling: Callable[[str], str] = str) -> str:
     return f"<none:was={former}>" if former else "<none>"
 
 
-def _measures(copies: Sequence[NodeImage], now: float) -> tuple[str, str, str]:
+def _measures(*copies: NodeImage) -> tuple[str, str, str]:
     """Return size, own size and age: of the largest and the newest copy."""
     size = size_text(max(copy.size for copy in copies)).replace(" ", "")
     own_size = size_text(max(copy.own_size for copy in copies)).replace(" ", "")
     times = [copy.since for copy in copies if copy.since is not None]
-    return size, own_size, age_text(now - max(times)) if times else "?"
+    return size, own_size, age_text(time.time() - max(times)) if times else "?"
 
 
 def _state(image: ListedImage, copy: NodeImage) -> str:
-    states = {
-        "in-use": copy.in_use,
-        "unused": not copy.in_use,
-        "loaded": bool(copy.loaded_as),
-        "pinned": copy.pinned,
-        "drift": image.drift,
-    }
-    return ",".join(state for state, applies in states.items() if applies)
+    states = {"loaded": copy.loaded_as, "pinned": copy.pinned, "drift": image.drift}
+    used = "in-use" if copy.in_use else "unused"
+    return ",".join([used, *(state for state, applies in states.items() if applies)])
 
 
-def _without_common_prefix(nodes: Sequence[str]) -> list[str]:
+def _without_common_prefix(nodes: Collection[str]) -> list[str]:
     """Return the nodes' names without the words that all of them start with: the cluster's name."""
     names = [node.split("-") for node in nodes]
-    longest = min(map(len, names), default=1) - 1 if len(nodes) > 1 else 0
-    common = 0
-    while common < longest and len({name[common] for name in names}) == 1:
-        common += 1
+    common = len(commonprefix([name[:-1] for name in names])) if len(nodes) > 1 else 0  # noqa: RUF071
     return ["-".join(name[common:]) for name in names]
+
+
+@click.command()
+@click.argument("repositories", nargs=-1, metavar="[REPOSITORY]...")
+@cluster_options
+@click.option("--yes", "-y", is_flag=True, help="Remove the images instead of listing them.")
+@click.option("--dry-run", is_flag=True, help="List the images and remove nothing, despite --yes.")
+@click.option(
+    "--keep", type=click.IntRange(min=0), default=3, metavar="N", help=_KEEP, show_default=True
+)
+@click.option("--older-than", metavar="AGE", help=_OLDER_THAN)
+@click.option("--all", "everything", is_flag=True, help="Include images that imgload did not load.")
+@click.option("--cache", is_flag=True, help="Clear imgload's cache on this machine instead.")
+@output_option("json")
+def prune(
+    repositories: tuple[str, ...],
+    yes: bool,
+    dry_run: bool,
+    older_than: str | None,
+    cache: bool,
+    output: str,
+    **options: Any,
+) -> None:
+    """Remove old builds from the nodes.
+
+    Removes images that imgload loaded and that are untagged or older than the newest --keep builds
+    of their repository, with all of their names. Images used by a container (running or stopped)
+    and pinned images are never removed. REPOSITORY is an image name without a tag, and may contain
+    * and ?; omit it to prune all repositories. Without --yes, nothing is removed.
+
+    \b
+    Examples:
+      imgload prune                        list the images that would be removed
+      imgload prune --yes                  remove them
+      imgload prune app --keep 1 --yes     keep only the newest build of app
+      imgload prune --older-than 24h -y    keep images loaded in the last day
+      imgload prune --all --keep 1         include images that the kubelet pulled or kind loaded
+      imgload prune --cache --yes          clear the cached facts about container engines
+
+    \b
+    Exit status: 0 done, or dry run; 1 some nodes failed; others as for imgload load.
+    """
+    from imgload.tools.inventory.api import prune as prune_images  # noqa: PLC0415 - start-up
+    from imgload.tools.inventory.prune import PruneFailed  # noqa: PLC0415
+
+    dry_run = dry_run or not yes
+    with failures(output, quiet=False):
+        if cache:
+            _prune_cache(repositories, dry_run=dry_run, output=output)
+            return
+        age = parse_age(older_than) if older_than else None
+        try:
+            report = prune_images(repositories, older_than=age, dry_run=dry_run, **options)
+        except PruneFailed as error:
+            report = error.report
+    show_result(report, output, show_pruned)
+
+
+def _prune_cache(repositories: Sequence[str], *, dry_run: bool, output: str) -> None:
+    if repositories:
+        message = "--cache clears this machine's cache and takes no REPOSITORY"
+        raise UsageError(message, hint="imgload prune --cache")
+    folder, size = str(state_folder()), clear_cache(dry_run=dry_run)
+    if output == "json":
+        cache = {"folder": folder, "bytes_freed": size}
+        show_json({"version": JSON_VERSION, "dry_run": dry_run, "cache": cache, "ok": True})
+        return
+    say(f"{folder}: {size_text(size)} {'would be freed' if dry_run else 'freed'}", err=True)
+    if dry_run and size:
+        say(_DRY_RUN, err=True)
+
+
+def show_pruned(report: PruneReport) -> None:
+    for node in report.nodes:
+        images = f"{len(node.removed)} image{'s' if len(node.removed) > 1 else ''}"
+        images += f", {size_text(node.bytes_freed)}"
+        total = f"would remove {images}" if report.dry_run else f"removed {images} freed"
+        if node.removed or not node.error:
+            total = total if node.removed else "nothing to remove"
+            say(f"{style(node.node, bold=True)}: {total}", err=True)
+        for image in node.removed:
+            age = f", {age_text(time.time() - image.since)} old" if image.since is not None else ""
+            former = [f"was {name}" for name in image.loaded_as] or ["untagged"]
+            names = ", ".join(map(short_name, image.names or former))
+            say(f"  - {names} {image.image_id.short} ({size_text(image.size)}{age})", err=True)
+        for reason, count in Counter(kept.reason for kept in node.kept).most_common():
+            say(style(f"  {count} kept: {one_line(reason)}", dim=True), err=True)
+        if node.error:
+            say(failure_text(node.node, node.error.message, node.error.hint), err=True)
+    if report.dry_run and any(node.removed for node in report.nodes):
+        say(_DRY_RUN, err=True)

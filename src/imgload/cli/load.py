@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
 
-from imgload.cli.options import cluster_options, images_argument, output_option, source_options
-from imgload.cli.output import failures, show
-from imgload.cli.progress import watching
+from imgload.cli.options import choice_option, load_options, output_option
+from imgload.cli.output import failures, show_report, show_result, watching
+
+_ALSO = "Additional name on the nodes; repeatable."
+_TRANSPORT = "Transfer: archive streams a full save; delta has the engine push only missing layers."
+_VERIFY = "Verification: cri checks containerd and CRI; deep also re-hashes all blobs on the nodes."
 
 
 @click.command(no_args_is_help=True)
-@images_argument
-@cluster_options
-@source_options
-@click.option(
-    "--also",
-    "extra_tags",
-    multiple=True,
-    metavar="NAME",
-    help="Additional name on the nodes; repeatable.",
-)
-@click.option(
-    "--transport",
-    type=click.Choice(["auto", "archive", "delta"]),
-    default="auto",
-    help="Transfer: archive streams a full save; delta has the engine push only missing layers.",
-    show_default=True,
-)
-@click.option(
-    "--verify",
-    type=click.Choice(["cri", "deep"]),
-    default="cri",
-    help="Verification: cri checks containerd and CRI; deep also re-hashes all blobs on the nodes.",
-    show_default=True,
-)
+@load_options
+@click.option("--also", "extra_tags", multiple=True, metavar="NAME", help=_ALSO)
+@choice_option("--transport", choices=("auto", "archive", "delta"), text=_TRANSPORT)
+@choice_option("--verify", choices=("cri", "deep"), text=_VERIFY)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @output_option("json")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
@@ -58,16 +42,13 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
     """
     from imgload.loader.api import load as load_images  # noqa: PLC0415 - start-up
 
-    silent = quiet or output == "json"
-    with failures(output, quiet=quiet), watching(silent=silent) as on_event:
+    with failures(output, quiet=quiet), watching(silent=quiet or output != "text") as on_event:
         report = load_images(images, on_event=on_event, **options)
-    show(report, output, quiet=quiet)
+    show_result(report, output, partial(show_report, quiet=quiet))
 
 
 @click.command(no_args_is_help=True)
-@images_argument
-@cluster_options
-@source_options
+@load_options
 @click.option("--deep", is_flag=True, help="Re-hash every blob of the images on the nodes.")
 @output_option("json", "junit")
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
@@ -89,7 +70,6 @@ def verify(images: tuple[str, ...], output: str, quiet: bool, **options: Any) ->
     """
     from imgload.loader.api import verify as verify_images  # noqa: PLC0415 - start-up
 
-    silent = quiet or output != "text"
-    with failures(output, quiet=quiet), watching(silent=silent) as on_event:
+    with failures(output, quiet=quiet), watching(silent=quiet or output != "text") as on_event:
         report = verify_images(images, on_event=on_event, **options)
-    show(report, output, quiet=quiet)
+    show_result(report, output, partial(show_report, quiet=quiet))

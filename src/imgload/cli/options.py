@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,21 +11,15 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-Complete = Callable[[click.Context, click.Parameter, str], list["CompletionItem"]]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def completed(kind: str) -> Complete:
-    """Return a callback that offers candidates of a kind (see `imgload.cli.completion`)."""
+def complete(
+    kind: str, context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from imgload.cli.completion import candidates  # noqa: PLC0415 - start-up
 
-    def complete(
-        context: click.Context, _parameter: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from imgload.cli.completion import candidates  # noqa: PLC0415 - start-up
-
-        return candidates(kind, context, incomplete)
-
-    return complete
+    return candidates(kind, context, incomplete)
 
 
 class TagOption(click.Option):
@@ -36,13 +30,21 @@ class TagOption(click.Option):
         parser.add_option(self, ["--as"], dest=self.name)
 
 
-def _option(kind: str, help: str, *names: str, **options: Any) -> Callable[[Command], Command]:  # noqa: A002
-    return click.option(*names, shell_complete=completed(kind), help=help, **options)
+def _option(kind: str, text: str, *names: str, **options: Any) -> Callable[[Command], Command]:
+    return click.option(*names, shell_complete=partial(complete, kind), help=text, **options)
 
 
+def choice_option(*names: str, choices: Sequence[str], text: str) -> Callable[[Command], Command]:
+    """Return an option whose default is the first choice."""
+    kind, default = click.Choice(choices), choices[0]
+    return click.option(*names, type=kind, default=default, help=text, show_default=True)
+
+
+complete_images = partial(complete, "images")
+images_argument = click.argument(
+    "images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_images
+)
 tag_option = partial(click.option, "--tag", cls=TagOption, metavar="NAME")
-_images = completed("images")
-images_argument = click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=_images)
 _ENGINE_HELP = "Source engine: docker, podman or a URL. [default: every engine that responds]"
 engine_option = _option("engines", _ENGINE_HELP, "--from", "source", metavar="ENGINE")
 
@@ -58,8 +60,8 @@ def cluster_options(
     return cluster(node(command))
 
 
-def source_options(command: Command) -> Command:
-    """Add ``--from``, ``--tag`` and ``--platform``, as ``source``, ``tag`` and ``platform``."""
+def load_options(command: Command) -> Command:
+    """Add IMAGE and the options of its source, its name, its platform, the cluster and nodes."""
     text = (
         "Source of the images: docker, podman, an engine's URL, an archive file, an OCI layout"
         " folder, or - for an archive on stdin. [default: every engine that responds]"
@@ -68,16 +70,10 @@ def source_options(command: Command) -> Command:
     tag = tag_option(help="Name of the image on the nodes, for one IMAGE. [default: IMAGE]")
     text = "Platform of a multi-platform image. [default: the nodes' platform]"
     platform = _option("platforms", text, "--platform", metavar="OS/ARCH")
-    return source(tag(platform(command)))
+    return images_argument(cluster_options(source(tag(platform(command)))))
 
 
 def output_option(*formats: str, text: str = "stderr") -> Callable[[Command], Command]:
     """Return the option ``--output``; formats other than text go to stdout."""
-    return click.option(
-        "--output",
-        "-o",
-        type=click.Choice(["text", *formats]),
-        default="text",
-        help=f"Output format: text on {text}, or {' or '.join(formats)} on stdout.",
-        show_default=True,
-    )
+    text = f"Output format: text on {text}, or {' or '.join(formats)} on stdout."
+    return choice_option("--output", "-o", choices=("text", *formats), text=text)

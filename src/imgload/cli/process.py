@@ -37,12 +37,7 @@ def say(text: str, *, err: bool = False, nl: bool = True) -> None:
 
 
 def report_write_error(error: OSError) -> int:
-    """Print that the output could not be written; return the exit status.
-
-    Raises:
-        OSError: `error`, if writing the output did not cause it.
-
-    """
+    """Print that the output could not be written, or raise an error with another cause."""
     *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
     module = str(frame.f_globals["__name__"])  # not a disk or a connection
     is_output = module.startswith(("click.", "rich.", "imgload.cli."))
@@ -54,15 +49,12 @@ def report_write_error(error: OSError) -> int:
 
 
 def _open_streams() -> None:
-    """Open the standard streams that the caller closed (``2>&-``): a socket would take their place.
-
-    Characters that the encoding of a terminal lacks become question marks.
-    """
+    """Open standard streams that the caller closed (``2>&-``): a socket would take their place."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="replace")
+        sys.stdout.reconfigure(errors="replace")  # by "?": terminals may lack a character
 
 
 def colors() -> bool | None:

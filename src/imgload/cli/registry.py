@@ -14,9 +14,8 @@ from imgload.cli.options import (
     output_option,
     tag_option,
 )
-from imgload.cli.output import failures, show_result
+from imgload.cli.output import failure_text, failures, hint_text, show_result
 from imgload.cli.process import say, style
-from imgload.cli.text import failure_text, hint_text
 from imgload.core.sizes import size_text
 
 if TYPE_CHECKING:

@@ -73,7 +73,7 @@ def skaffold(load: bool, cluster: str | None, nodes: tuple[str, ...], **recipe: 
             watch=partial(_watch, stack),
         )
     if result.report:
-        from imgload.cli.text import show_built  # noqa: PLC0415 - imported by _watch
+        from imgload.cli.output import show_built  # noqa: PLC0415 - imported by _watch
 
         show_built(result.report)
     if result.digest:
@@ -82,8 +82,7 @@ def skaffold(load: bool, cluster: str | None, nodes: tuple[str, ...], **recipe: 
 
 def _watch(stack: ExitStack) -> Callable[[Event], None]:
     """Return a callback that shows events; called during the build, when imports cost no time."""
-    from imgload.cli.output import failures  # noqa: PLC0415
-    from imgload.cli.progress import watching  # noqa: PLC0415
+    from imgload.cli.output import failures, watching  # noqa: PLC0415
 
     stack.enter_context(failures("text", quiet=False))
     return stack.enter_context(watching(silent=False))

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import cluster_options, completed, engine_option, output_option
-from imgload.cli.output import failures, show_json
+from imgload.cli.options import cluster_options, complete_images, engine_option, output_option
+from imgload.cli.output import DONE, at_node, failures, hint_text, show_json, summary_text
 from imgload.cli.process import say, style
-from imgload.cli.text import at_node, hint_text, summary_text
 from imgload.core.errors import JSON_VERSION
 from imgload.core.sizes import size_text
 from imgload.loader.events import Event, Note
-from imgload.loader.report import ImageResult, NodeResult
+from imgload.loader.report import ImageResult
 from imgload.oci.reference import Reference
 
 if TYPE_CHECKING:
     from imgload.tools.watch.watch import WatchedLoad
 
-_WITHOUT_TRANSFER = {"present": "already there", "tagged": "tagged"}
-
 
 @click.command(no_args_is_help=True)
-@click.argument("patterns", nargs=-1, metavar="PATTERN...", shell_complete=completed("images"))
+@click.argument("patterns", nargs=-1, metavar="PATTERN...", shell_complete=complete_images)
 @cluster_options
 @engine_option
 @output_option("json")
@@ -50,45 +46,39 @@ def watch(patterns: tuple[str, ...], output: str, **options: Any) -> None:
     """
     from imgload.tools.watch.watch import Watch  # noqa: PLC0415 - start-up
 
-    show = _show_json if output == "json" else _show_text
-
     def on_event(event: Event) -> None:
         if isinstance(event, Note):
-            show(event)
+            show_watched(event, output)
 
     opening = Watch.open(patterns, on_event=on_event, **options)
     with failures(output, quiet=False, indent=None), opening as opened:
         try:
             for load in opened:
-                show(load)
+                show_watched(load, output)
         except KeyboardInterrupt:
             if opened.busy:
                 raise
             say("stopped", err=True)
 
 
-def _show_json(result: WatchedLoad | Note) -> None:
+def show_watched(result: WatchedLoad | Note, output: str) -> None:
+    """Print a result or a note: one JSON document on stdout, or lines with the time on stderr."""
     if isinstance(result, Note):
-        now = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        show_json({"version": JSON_VERSION, "time": now, "note": result.text}, indent=None)
+        at, lines = datetime.now().astimezone(), [result.text]
+        time = at.isoformat(timespec="milliseconds")
+        document = {"version": JSON_VERSION, "time": time, "note": result.text}
     else:
-        show_json(result.to_json(), indent=None)
-
-
-def _show_text(result: WatchedLoad | Note) -> None:
-    at = datetime.now().astimezone() if isinstance(result, Note) else result.at
-    for line in _lines(result):
+        at, document = result.at, result.to_json()
+        images = result.report.images if result.report else ()
+        lines = [_image_line(image, result.seconds) for image in images]
+        if result.error and not result.report:
+            failed = _failed(result.error.message, result.error.hint)
+            lines = [f"{style(', '.join(result.references), bold=True)} {failed}"]
+    if output == "json":
+        show_json(document, indent=None)
+        return
+    for line in lines:
         say(f"{at:%H:%M:%S} {line}", err=True)
-
-
-def _lines(result: WatchedLoad | Note) -> Iterator[str]:
-    if isinstance(result, Note):
-        yield result.text
-    elif result.report:
-        yield from (_image_line(image, result.seconds) for image in result.report.images)
-    elif result.error:
-        names = ", ".join(result.references)
-        yield f"{style(names, bold=True)} {_failed(result.error.message, result.error.hint)}"
 
 
 def _image_line(image: ImageResult, seconds: float) -> str:
@@ -98,18 +88,15 @@ def _image_line(image: ImageResult, seconds: float) -> str:
     count = f"{len(verified)} of {len(image.nodes)}" if failed else str(len(verified))
     line = summary_text(Reference.parse(image.reference).familiar, image, count)
     if verified:
-        line += f", {_transfer(verified, seconds)}; verified"
+        size = max(node.bytes_sent for node in verified)
+        actions = sorted({DONE[node.action or "full"] for node in verified})
+        sent = size_text(size) if size else " and ".join(actions)
+        line += f", {sent} in {seconds:.1f} s; verified"
     if failed:
         node, hint = failed[0], failed[0].error.hint if failed[0].error else ""
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         line += f"; {_failed(f'{at_node(node.node, node.error_text)}{more}', hint)}"
     return line
-
-
-def _transfer(nodes: list[NodeResult], seconds: float) -> str:
-    size = max(node.bytes_sent for node in nodes)
-    actions = sorted({_WITHOUT_TRANSFER.get(node.action or "", "loaded") for node in nodes})
-    return f"{size_text(size) if size else ' and '.join(actions)} in {seconds:.1f} s"
 
 
 def _failed(message: str, hint: str) -> str:

@@ -28,13 +28,13 @@ from tests.unit.cli.conftest import Run
 )
 def test_join_words_joins_the_parts_of_a_word(words: str, joined: list[str]) -> None:
     """Bash splits words at COMP_WORDBREAKS."""
-    assert ["".join(parts) for parts in join_words(words.split())] == joined
+    assert join_words(words.split()) == joined
 
 
 def test_join_words_keeps_an_empty_word() -> None:
     """The cursor is after a space: the name before it is complete."""
-    assert join_words(["load", "app", ":", "dev", ""])[-1] == [""]
-    assert join_words(["load", "app", ":", ""])[-1] == [""]
+    assert join_words(["load", "app", ":", "dev", ""])[-1] == ""
+    assert join_words(["load", "app", ":", ""])[-1] == ""
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,14 @@ def test_join_words_keeps_an_empty_word() -> None:
         (["--cluster", "=", "ki"], 0),
         (["--cluster", "="], 0),
         (["--tag", "=", "app", ":", "d"], 4),
+        (["--tag=app:d"], 0),
+        (["app:d"], 0),
+        (["--tag"], 0),
     ],
 )
 def test_kept_length_ends_at_the_last_word_break(parts: list[str], length: int) -> None:
     """Of an option with its value, only the value is completed."""
-    assert kept_length(parts) == length
+    assert kept_length("".join(parts), parts[-1]) == length
 
 
 def words(monkeypatch: pytest.MonkeyPatch, *typed: str) -> list[str]:

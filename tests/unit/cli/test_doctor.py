@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from imgload.cli.doctor import doctor
+from imgload.cli.environment import doctor
 from tests.unit.cli.stub import Docker
 
 

@@ -14,9 +14,8 @@ import click
 import pytest
 
 import imgload
-from imgload.cli.images import images, show_listing
+from imgload.cli.images import images, prune, show_listing, show_pruned
 from imgload.cli.output import show_json
-from imgload.cli.prune import prune, show_pruned
 from imgload.core.errors import NodeError
 from imgload.engines.cache import EngineCache
 from imgload.oci.digest import Digest

@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from imgload.cli.app import Interruption
+from imgload.cli.app import handle_signals
 
 CHILD = """
 import sys, time
@@ -32,14 +33,16 @@ def test_a_second_signal_does_not_interrupt_the_cleanup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Skaffold forwards the Ctrl-C of a terminal a second time."""
-    interruption = Interruption()
+    handlers: dict[int, Callable[[int, None], None]] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    handle_signals()
     with pytest.raises(KeyboardInterrupt):
-        interruption(signal.SIGINT, None)
-    interruption(signal.SIGINT, None)
+        handlers[signal.SIGINT](signal.SIGINT, None)
+    handlers[signal.SIGINT](signal.SIGINT, None)
     now = time.monotonic() + 2
     monkeypatch.setattr(time, "monotonic", lambda: now)
     with pytest.raises(KeyboardInterrupt):
-        interruption(signal.SIGTERM, None)
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.cli import dropin, registry, watch
-from imgload.cli.clusters import show_clusters
-from imgload.cli.doctor import show_diagnosis
-from imgload.cli.images import show_listing
+from imgload.cli import dropin, registry
+from imgload.cli.environment import show_clusters, show_diagnosis
+from imgload.cli.images import show_listing, show_pruned
+from imgload.cli.output import show_built, show_json, show_report, watching
 from imgload.cli.process import sanitize, style
-from imgload.cli.progress import watching
-from imgload.cli.prune import show_pruned
-from imgload.cli.text import show_built, show_report
+from imgload.cli.watch import show_watched
 from imgload.clusters.list import ClusterInfo, ClusterList, EngineInfo, NodeInfo
 from imgload.core.errors import NodeError
 from imgload.loader.events import BytesSent, NodeDone, Note, SendingEnded, SendingStarted
@@ -102,9 +100,9 @@ def _progress() -> None:
 
 
 def _watch() -> None:
-    watch._show_text(Note(EVIL))  # noqa: SLF001
+    show_watched(Note(EVIL), "text")
     at = datetime.now(UTC)
-    watch._show_text(WatchedLoad(at, (EVIL,), 1.0, error=NodeError(EVIL, hint=EVIL)))  # noqa: SLF001
+    show_watched(WatchedLoad(at, (EVIL,), 1.0, error=NodeError(EVIL, hint=EVIL)), "text")
 
 
 def _dropin() -> None:
@@ -172,8 +170,6 @@ def test_json_output_escapes_names(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It is ASCII."""
-    from imgload.cli.output import show_json  # noqa: PLC0415
-
     show_json({"name": EVIL})
     printed = capsys.readouterr().out
     assert printed.isascii()

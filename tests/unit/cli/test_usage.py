@@ -95,9 +95,9 @@ def test_each_example_in_the_help_can_be_parsed(example: str) -> None:
 
 def test_the_options_are_the_parameters_of_the_library() -> None:
     """Except for those of the output."""
-    taken = {parameter.name for parameter in load.params}
-    wanted = set(inspect.signature(imgload.load).parameters) - {"on_event"}
-    assert taken == wanted | {"output", "quiet"}
+    options = {parameter.name for parameter in load.params}
+    parameters = set(inspect.signature(imgload.load).parameters) - {"on_event", "options"}
+    assert options == parameters | set(imgload.LoadOptions.__annotations__) | {"output", "quiet"}
 
 
 @pytest.mark.parametrize("flag", ["-V", "--version"])
