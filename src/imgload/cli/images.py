@@ -13,9 +13,8 @@ from imgload.cli.options import cluster_options, completed, output_option
 from imgload.cli.output import failures, show_result
 from imgload.cli.process import say
 from imgload.cli.text import failure_text, short_name
-from imgload.core.ages import age_text
 from imgload.core.errors import one_line
-from imgload.core.sizes import size_text
+from imgload.core.units import age_text, size_text
 from imgload.oci.patterns import familiar_name
 from imgload.tools.inventory.list import ListedImage, Listing
 from imgload.tools.inventory.node_images import NodeImage

@@ -12,7 +12,7 @@ import attrs
 
 from imgload.cli.process import say
 from imgload.core.errors import visible
-from imgload.core.sizes import size_text
+from imgload.core.units import size_text
 from imgload.loader.events import BytesSent, Event, NodeDone, Note, SendingEnded, SendingStarted
 
 if TYPE_CHECKING:

@@ -13,10 +13,9 @@ from imgload.cli.options import cluster_options, output_option
 from imgload.cli.output import failures, show_json, show_result
 from imgload.cli.process import say, style
 from imgload.cli.text import failure_text, short_name
-from imgload.core.ages import age_text, parse_age
 from imgload.core.errors import JSON_VERSION, UsageError, one_line
-from imgload.core.sizes import size_text
 from imgload.core.state import clear_cache, state_folder
+from imgload.core.units import age_text, parse_age, size_text
 from imgload.tools.inventory.node_images import NodeImage
 from imgload.tools.inventory.prune import NodePruned, PruneFailed, PruneReport
 

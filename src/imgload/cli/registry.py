@@ -17,7 +17,7 @@ from imgload.cli.options import (
 from imgload.cli.output import failures, show_result
 from imgload.cli.process import say, style
 from imgload.cli.text import failure_text, hint_text
-from imgload.core.sizes import size_text
+from imgload.core.units import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

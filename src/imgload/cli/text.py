@@ -6,7 +6,7 @@ import re
 
 from imgload.cli.process import say, style
 from imgload.core.errors import one_line
-from imgload.core.sizes import size_text
+from imgload.core.units import size_text
 from imgload.loader.report import ImageResult, NodeResult, Report
 
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")

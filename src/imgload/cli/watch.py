@@ -13,7 +13,7 @@ from imgload.cli.output import failures, show_json
 from imgload.cli.process import say, style
 from imgload.cli.text import at_node, hint_text, summary_text
 from imgload.core.errors import JSON_VERSION
-from imgload.core.sizes import size_text
+from imgload.core.units import size_text
 from imgload.loader.events import Event, Note
 from imgload.loader.report import ImageResult, NodeResult
 from imgload.oci.reference import Reference

@@ -13,9 +13,9 @@ from imgload.clusters.list import node_info
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.select import Cluster, find_clusters, provider_of, select_nodes
 from imgload.core.errors import ClusterAmbiguous, ClusterError, ClusterNotFound, ImgloadError
+from imgload.core.parallel import call_each
 from imgload.engines.base import Engine
 from imgload.tools.doctor.finding import Finding
-from imgload.tools.doctor.timeouts import call_each
 
 _SECONDS = 5.0
 

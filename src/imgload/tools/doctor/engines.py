@@ -16,7 +16,7 @@ from imgload.core.errors import (
     ImgloadError,
     UsageError,
 )
-from imgload.core.parallel import Task, result_or_error
+from imgload.core.parallel import Task, call_each, result_or_error
 from imgload.core.state import state_folder
 from imgload.engines.base import Engine, EngineDescription
 from imgload.engines.cache import EngineCache
@@ -27,7 +27,6 @@ from imgload.engines.endpoint import Endpoint
 from imgload.registry.handler import receiving
 from imgload.registry.sink import ManifestSink
 from imgload.tools.doctor.finding import Finding, Status
-from imgload.tools.doctor.timeouts import call_each
 
 SECONDS = 2.0
 """Time limit for an engine to describe itself."""

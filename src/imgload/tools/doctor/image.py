@@ -10,6 +10,7 @@ from functools import partial
 import attrs
 
 from imgload.core.errors import ImgloadError
+from imgload.core.parallel import call_each
 from imgload.engines.base import Engine
 from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import connect, discover
@@ -19,7 +20,6 @@ from imgload.sources.base import Image
 from imgload.sources.engine import EngineSource
 from imgload.sources.locate import ambiguous, named
 from imgload.tools.doctor.finding import Finding
-from imgload.tools.doctor.timeouts import call_each
 
 _SECONDS = 5.0
 

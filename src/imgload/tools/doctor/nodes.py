@@ -17,10 +17,10 @@ from imgload.clusters.nodes.cri import NOT_PERMITTED
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import CONTAINERD, K3S
 from imgload.core.errors import ImgloadError, NodeUnusable
-from imgload.core.sizes import size_text
+from imgload.core.parallel import call_each
+from imgload.core.units import size_text
 from imgload.engines.base import EngineDescription
 from imgload.tools.doctor.finding import Finding
-from imgload.tools.doctor.timeouts import call_each
 
 _SECONDS = 10.0
 _LOW_SPACE, _LOW_SHARE, _NO_SPACE = 2 << 30, 0.05, 100 << 20

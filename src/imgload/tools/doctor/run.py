@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 
 from imgload.core.arguments import optional_string, require_string, require_strings
 from imgload.core.errors import ImgloadError
+from imgload.core.parallel import call_each
 from imgload.engines.base import Engine, EngineDescription
 from imgload.engines.discovery.discover import connect
 from imgload.tools.doctor.clusters import Selection, check_context, select
@@ -16,7 +17,6 @@ from imgload.tools.doctor.image import check_name, find_in_engines, name_of
 from imgload.tools.doctor.nodes import check_nodes
 from imgload.tools.doctor.pods import check_pods
 from imgload.tools.doctor.skaffold import check_skaffold
-from imgload.tools.doctor.timeouts import call_each
 from imgload.tools.doctor.trace import check_chain
 
 

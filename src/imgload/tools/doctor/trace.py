@@ -16,13 +16,13 @@ from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
+from imgload.core.parallel import call_each
 from imgload.loader.proof import Expected, ExpectedImage, prove
 from imgload.loader.verify import has_another, lacks, unknown_to_cri
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.tools.doctor.finding import Finding
 from imgload.tools.doctor.image import Wanted
-from imgload.tools.doctor.timeouts import call_each
 
 _SECONDS = 10.0
 _LIBRARY = "docker.io/library/"
