@@ -27,7 +27,7 @@ _ABANDONED_SECONDS = 60.0
 
 
 def state_folder() -> Path:
-    """Return the path of the cache folder, which may not exist."""
+    """Return the cache folder, which may not exist."""
     return user_cache_path("imgload")
 
 

@@ -39,7 +39,7 @@ def test_watch_loads_an_image_from_the_engine_that_built_it(
     results = iter(watch)
     next(results)
     event = ImageEvent("app:dev", images[builder].target)
-    watch.listeners()[0].notify(Heard(engines[builder], event))
+    watch.listeners[0].notify(Heard(engines[builder], event))
     load = next(results)
     assert isinstance(load, WatchedLoad)
     assert load.report
@@ -54,7 +54,7 @@ def test_watch_does_not_retry_a_build_that_another_engine_replaced(tmp_path: Pat
     engines = {kind: engine(tmp_path, kind, engine_image(kind, names)) for kind in kinds}
     sources = [EngineSource(one) for one in engines.values()]
     watch = Watch(sources, ClusterSelector.settle([*engines.values()], "kind", ()), ["app"])
-    results, listener = iter(watch), watch.listeners()[0]
+    results, listener = iter(watch), watch.listeners[0]
     next(results)
     loads = []
     builds: list[tuple[EngineKind, str]] = [
