@@ -28,6 +28,7 @@ from imgload.engines.discovery.discover import connect, discover
 from imgload.loader.proof import ExpectedImage, prove
 from imgload.loader.verify import has_another, lacks, unknown_to_cri
 from imgload.oci.digest import Digest
+from imgload.oci.document import ImageConfig
 from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id, parse_unless_id
 from imgload.sources.base import Image
 from imgload.sources.engine import EngineSource
@@ -158,16 +159,18 @@ def _trace(name: str, image: Image | None, node: Node) -> list[Finding]:
     broken_link = _broken_link(expected, survey, node)
     if broken_link or not config:
         raise NotVerified(f"{node.name} {broken_link}")
+    return list(_whole(name, config, survey, node))
+
+
+def _whole(name: str, config: ImageConfig, survey: Survey, node: Node) -> Iterator[Finding]:
     cri = "known to CRI" if survey.cri else "no crictl to ask CRI with"
     what = f"{node.name} has {name}: image {config.digest.short}, unpacked, {cri}"
-    findings = [Finding("image", "ok", what)]
+    yield Finding("image", "ok", what)
     machine = survey.traits.platform
     if not machine.runs(config.platform):
         what = f"{node.name} is {machine}, but the image is for {config.platform}"
         effect = "its programs fail with `exec format error` unless they are emulated"
-        fix = f"build with: --platform {machine}"
-        findings.append(Finding("image", "warning", f"{what}: {effect}", fix))
-    return findings
+        yield Finding("image", "warning", f"{what}: {effect}", f"build with: --platform {machine}")
 
 
 def _broken_link(expected: ExpectedImage, survey: Survey, node: Node) -> str:
