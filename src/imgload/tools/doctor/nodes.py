@@ -27,6 +27,7 @@ _LOW_SPACE, _LOW_SHARE, _NO_SPACE = 2 << 30, 0.05, 100 << 20
 _SNAPSHOTTER = "io.containerd.snapshotter.v1"
 _CRI = ("io.containerd.grpc.v1", "cri")
 _CTR = ("ctr", "--connect-timeout", "2s", "--timeout", "4s")
+_DISK = f"df -Pk {K3S.root} 2>/dev/null || df -Pk {CONTAINERD.root}"
 _PROXIES = """
 for process in 1 $(pidof containerd k3s 2>/dev/null); do
     tr '\\0' '\\n' </proc/$process/environ
@@ -39,8 +40,7 @@ done 2>/dev/null | head -c 65536
 """
 _CTR_VERSION, _CTR_PLUGINS = (*_CTR, "version"), (*_CTR, "plugins", "ls")
 _RUNTIME: Group = (_CTR_VERSION, survey.CRICTL_CONFIG, ("crictl", "--version"), _CTR_PLUGINS)
-_DISKS: Group = (CONTAINERD.free, K3S.free)
-_MACHINE: Group = (*_DISKS, ("sh", "-c", _PROXIES), ("sh", "-c", _MIRRORS))
+_MACHINE: Group = [("sh", "-c", script) for script in (_DISK, _PROXIES, _MIRRORS)]
 _SPACE = re.compile(r"^\S.*?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 _MIRROR = re.compile(r"^[ \t]*\[host\.[\"'](?:https?://)?([^/\"']+)", re.MULTILINE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -62,9 +62,7 @@ def check_nodes(
 def _check_node(hosts: Mapping[Engine, EngineDescription], node: Node) -> list[Finding]:
     """Check a node in two execs; NodeError if it is stopped, silent, or has another runtime."""
     node.require_running()
-    version, config, crictl, plugins, usual, k3s, proxies, mirrors = node.run_all(
-        _RUNTIME, _MACHINE
-    )
+    version, config, crictl, plugins, disk, proxies, mirrors = node.run_all(_RUNTIME, _MACHINE)
     with node.naming_node_in_errors():
         survey.require_containerd(config.text)
     if version.exit_status:
@@ -72,8 +70,7 @@ def _check_node(hosts: Mapping[Engine, EngineDescription], node: Node) -> list[F
         hint = f"{logs}; or {node.engine.name} restart {node.name}"
         raise NodeUnusable(f"{node.name}: containerd does not answer", hint=hint)
     traits = node.survey(survey.NOTHING).traits
-    is_k3s = node.runtime is not None and node.runtime.root == K3S.root
-    space = parse_space((k3s if is_k3s else usual).text)
+    space = parse_space(disk.text)
     has_crictl = crictl.exit_status not in {NOT_FOUND, NOT_PERMITTED}
     facts = [f"containerd {'.'.join(map(str, traits.version))}", traits.snapshotter]
     facts += [str(traits.platform), *([f"{size_text(space[1])} free"] if space else [])]

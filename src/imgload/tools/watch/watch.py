@@ -39,7 +39,6 @@ from imgload.oci.patterns import engine_filter, parse_patterns, pod_name
 from imgload.sources.engine import EngineSource
 from imgload.tools.watch.listener import Back, Heard, Listener, Lost, Notice
 
-Key = tuple[EngineSource, str]
 _TOGETHER_SECONDS = 0.03
 """Events within this time come from one build: their images are loaded together."""
 _SHORTEST_RETRY = 2.0
@@ -131,11 +130,12 @@ class Watch:
     busy: bool = False
     listeners: Sequence[Listener] = attrs.field(init=False)
     _notices: queue.SimpleQueue[Notice] = attrs.field(factory=queue.SimpleQueue)
-    _loaded: dict[Key, Digest] = attrs.field(factory=dict)
-    _pending: dict[Key, Digest] = attrs.field(factory=dict)
-    """Images to load again, with the next image or at the next retry."""
+    _targets: dict[tuple[EngineSource, str], Digest] = attrs.field(factory=dict)
+    """The last build of each name on each engine."""
     _newest: dict[str, EngineSource] = attrs.field(factory=dict)
     """The engine that built each name last."""
+    _pending: set[str] = attrs.field(factory=set)
+    """Names to load again, with the next image or at the next retry."""
     _pause: float = 0.0
     _retry_at: float = math.inf
     """By `time.monotonic`; infinite when there is nothing to retry."""
@@ -214,9 +214,9 @@ class Watch:
             self._retry_at = 0.0
         return Note(f"{notice.engine.endpoint} is back")
 
-    def _due(self, events: Iterable[Heard]) -> dict[Key, Digest]:
-        """Return the images to load; an event that may be a repeat loads nothing again."""
-        due: dict[Key, Digest] = {}
+    def _due(self, events: Iterable[Heard]) -> dict[str, EngineSource]:
+        """Return the names to load; an event that may be a repeat loads nothing again."""
+        due: dict[str, EngineSource] = {}
         for heard in events:
             pairs = zip(self.sources, self.listeners, strict=True)
             source, listener = next(pair for pair in pairs if pair[0].engine is heard.engine)
@@ -227,12 +227,12 @@ class Watch:
                 continue
             for engine_name, target in targets.items():
                 name = pod_name(engine_name, self.patterns)
-                if name and not (heard.seen and self._loaded.get((source, name)) == target):
-                    due[source, name] = target
-                    self._newest[name] = source
+                if name and not (heard.seen and self._targets.get((source, name)) == target):
+                    due[name] = source
+                    self._targets[source, name] = target
         return due
 
-    def _load(self, due: Mapping[Key, Digest], began: float) -> list[WatchedLoad]:
+    def _load(self, due: Mapping[str, EngineSource], began: float) -> list[WatchedLoad]:
         """Load due and pending images; leave out a failure that only repeats in a retry."""
         loads = self._attempts(due, began)
         self._schedule_retry(loads)
@@ -240,28 +240,25 @@ class Watch:
         self._failure = next((load.error.message for load in reversed(loads) if load.error), "")
         return [load for load in loads if not (load.error and load.error.message == before)]
 
-    def _attempts(self, due: Mapping[Key, Digest], began: float) -> list[WatchedLoad]:
-        self._pending |= due
-        for key in filter(self._is_superseded, list(self._pending)):
-            self._loaded[key] = self._pending.pop(key)
+    def _attempts(self, due: Mapping[str, EngineSource], began: float) -> list[WatchedLoad]:
+        self._newest |= due
+        self._pending |= due.keys()
         try:
             if self.selection.renew():
-                loaded = [item for item in self._loaded.items() if not self._is_superseded(item[0])]
-                self._pending = dict(loaded) | self._pending
+                self._pending |= self._newest.keys()
         except ImgloadError as error:
-            return [_watched_load([n for _, n in due or self._pending], began, error=error)]
+            return [_watched_load([*due] or sorted(self._pending), began, error=error)]
         loads = []
-        keys = [*due, *(key for key in sorted(self._pending, key=str) if key not in due)]
+        pending = [*due, *sorted(self._pending - due.keys())]
         for source in self.sources:
-            own = [key for key in keys if key[0] is source and key in self._pending]
-            names = [key[1] for key in own if key in due or _has(*key)]
+            own = [name for name in pending if self._newest[name] is source]
+            names = [name for name in own if name in due or _has(source, name)]
             for load in self._attempt(source, names, began):
                 loads.append(load)
                 if load.error:
                     self.selection.forget()
                 else:
-                    done = [(source, name) for name in load.references]
-                    self._loaded.update({key: self._pending.pop(key) for key in done})
+                    self._pending.difference_update(load.references)
         return loads
 
     def _schedule_retry(self, loads: Sequence[WatchedLoad]) -> None:
@@ -274,11 +271,6 @@ class Watch:
             self._retry_at = time.monotonic() + self._pause
         else:
             self._pause, self._retry_at = 0.0, math.inf
-
-    def _is_superseded(self, key: Key) -> bool:
-        """Whether another engine has built an image of that name since."""
-        source, name = key
-        return self._newest.get(name, source) is not source
 
     def _attempt(
         self, source: EngineSource, names: Sequence[str], began: float
