@@ -11,8 +11,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import attrs
-
 from imgload.clusters.kubeconfig import current_context, invalid
 from imgload.clusters.list import node_info
 from imgload.clusters.nodes.node import Node
@@ -39,9 +37,10 @@ def select(
     clusters: list[Cluster] = []
     for engine, result in call_each(lambda engine: find_clusters([engine]), engines, _SECONDS):
         if isinstance(result, ImgloadError):
-            is_placed = str(engine.endpoint) in result.message
-            where = "" if is_placed else f"{engine.endpoint}: listing clusters: "
-            findings.append(Finding("clusters", "problem", where + result.message, result.hint))
+            what = result.message
+            if str(engine.endpoint) not in what:
+                what = f"{engine.endpoint}: listing clusters: {what}"
+            findings.append(Finding("clusters", "problem", what, result.hint))
         else:
             answering.append(engine)
             clusters += result
@@ -52,8 +51,8 @@ def select(
     except ClusterError as error:
         nodes = tuple(node for item in clusters for node in item.nodes)
         if is_named:
-            finding = Finding.of("clusters", error)
-            findings.append(attrs.evolve(finding, exit_status=error.exit_status))
+            status = error.exit_status
+            findings.append(Finding("clusters", "problem", error.message, error.hint, status))
         elif not clusters or not isinstance(error, ClusterNotFound):  # else `_context` reports it
             ambiguous = isinstance(error, ClusterAmbiguous)
             findings.append(Finding.of("clusters", error, "warning" if ambiguous else "problem"))

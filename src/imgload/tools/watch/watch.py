@@ -247,13 +247,13 @@ class Watch:
             if self.selection.renew():
                 self._pending |= self._newest.keys()
         except ImgloadError as error:
-            return [_watched_load([*due] or sorted(self._pending), began, error=error)]
+            return [_watched_load([*due] or sorted(self._pending), began, None, error)]
         loads = []
         pending = [*due, *sorted(self._pending - due.keys())]
         for source in self.sources:
             own = [name for name in pending if self._newest[name] is source]
             names = [name for name in own if name in due or _has(source, name)]
-            for load in self._attempt(source, names, began):
+            for load in self._attempt(source, names, began) if names else ():
                 loads.append(load)
                 if load.error:
                     self.selection.forget()
@@ -276,17 +276,17 @@ class Watch:
         self, source: EngineSource, names: Sequence[str], began: float
     ) -> list[WatchedLoad]:
         """Load images together, or one by one if one of them prevents that."""
-        if not names:
-            return []
+        report: Report | None = None
+        error: ImgloadError | None = None
         try:
             report = Loader([source], self.selection.nodes).load(names, on_event=self.on_event)
-        except LoadFailed as error:
-            return [_watched_load(names, began, error.report, error)]
-        except ImgloadError as error:
-            if len(names) == 1:
-                return [_watched_load(names, began, error=error)]
-            return [load for name in names for load in self._attempt(source, [name], began)]
-        return [_watched_load(names, began, report)]
+        except LoadFailed as failure:
+            report, error = failure.report, failure
+        except ImgloadError as failure:
+            if len(names) > 1:
+                return [load for name in names for load in self._attempt(source, [name], began)]
+            error = failure
+        return [_watched_load(names, began, report, error)]
 
 
 def _prepare(nodes: Sequence[Node]) -> None:
@@ -314,10 +314,7 @@ def _has(source: EngineSource, name: str) -> bool:
 
 
 def _watched_load(
-    names: Sequence[str],
-    began: float,
-    report: Report | None = None,
-    error: ImgloadError | None = None,
+    names: Sequence[str], began: float, report: Report | None, error: ImgloadError | None
 ) -> WatchedLoad:
     now = datetime.now().astimezone()
     return WatchedLoad(now, tuple(names), time.monotonic() - began, report, error)
