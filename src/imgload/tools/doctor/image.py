@@ -96,8 +96,8 @@ def find_in_engines(text: str, engines: Sequence[Engine]) -> tuple[list[Finding]
             findings.append(Finding.of("image", result))
         elif result:
             image_id = result.image_id
-            what = f"image {image_id.short}" if image_id else result.target.short
-            what = f"{source.describe} has {text}: {what}, {result.platform}"
+            short = f"image {image_id.short}" if image_id else result.target.short
+            what = f"{source.describe} has {text}: {short}, {result.platform}"
             findings.append(Finding("image", "ok", what))
             images.append(result)
     if not images:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -235,7 +235,7 @@ class Watch:
     def _load(self, due: Mapping[str, EngineSource], began: float) -> list[WatchedLoad]:
         """Load due and pending images; leave out a failure that only repeats in a retry."""
         loads = self._attempts(due, began)
-        self._schedule_retry(loads)
+        self._schedule_retry(due, loads)
         before = "" if due else self._failure
         self._failure = next((load.error.message for load in reversed(loads) if load.error), "")
         return [load for load in loads if not (load.error and load.error.message == before)]
@@ -261,7 +261,7 @@ class Watch:
                     self._pending.difference_update(load.references)
         return loads
 
-    def _schedule_retry(self, loads: Sequence[WatchedLoad]) -> None:
+    def _schedule_retry(self, due: Collection[str], loads: Sequence[WatchedLoad]) -> None:
         """Retry when a node, cluster or engine failed, with doubling pauses."""
         errors = [load.error for load in loads if load.error]
         resends = any(isinstance(error, LoadFailed) for error in errors)
@@ -269,7 +269,7 @@ class Watch:
             longest = _LONGEST_RESEND if resends else _LONGEST_RETRY
             self._pause = min(2 * self._pause or _SHORTEST_RETRY, longest)
             self._retry_at = time.monotonic() + self._pause
-        else:
+        elif not (due and self._pending):
             self._pause, self._retry_at = 0.0, math.inf
 
     def _attempt(
