@@ -21,9 +21,8 @@ LAYERS = "core oci engines clusters registry sources transports loader tools img
 """Rooms, bottom up: each may import only those before it, for types and by text as well."""
 PURE = (
     "oci/",
-    "core/ages.py",
     "core/errors.py",
-    "core/sizes.py",
+    "core/units.py",
     "loader/plan.py",
     "loader/report.py",
     "loader/events.py",

@@ -16,7 +16,7 @@ import click
 
 from imgload.cli.process import FAILED, say, style
 from imgload.core.errors import JSON_VERSION, ImgloadError, error_json, one_line, visible
-from imgload.core.sizes import size_text
+from imgload.core.units import size_text
 from imgload.loader.events import BytesSent, Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.loader.report import ImageResult, LoadFailed, NodeResult, Report
 

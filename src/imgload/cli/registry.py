@@ -16,7 +16,7 @@ from imgload.cli.options import (
 )
 from imgload.cli.output import failure_text, failures, hint_text, show_result
 from imgload.cli.process import say, style
-from imgload.core.sizes import size_text
+from imgload.core.units import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from imgload.cli.options import cluster_options, complete_images, engine_option,
 from imgload.cli.output import DONE, at_node, failures, hint_text, show_json, summary_text
 from imgload.cli.process import say, style
 from imgload.core.errors import JSON_VERSION
-from imgload.core.sizes import size_text
+from imgload.core.units import size_text
 from imgload.loader.events import Event, Note
 from imgload.loader.report import ImageResult
 from imgload.oci.reference import Reference

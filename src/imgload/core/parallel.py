@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
-from imgload.core.errors import ImgloadError
+from imgload.core.errors import EngineFailed, ImgloadError
 
+S = TypeVar("S")
 T = TypeVar("T")
 MAX_PARALLEL = 64
 """Calls in parallel: enough for the nodes of any local cluster, and not a thousand execs."""
@@ -32,7 +35,6 @@ class Task(Generic[T]):
             self._error = error
 
     def wait_at_most(self, seconds: float) -> None:
-        """Wait for the call to end, at most `seconds`; raise nothing."""
         self._thread.join(seconds)
 
     @property
@@ -72,3 +74,19 @@ def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
     for task in tasks:
         task.wait()
     return [task.result() for task in tasks]
+
+
+def call_each(
+    function: Callable[[S], T], items: Sequence[S], seconds: float
+) -> list[tuple[S, T | ImgloadError]]:
+    """Call a function with each item in parallel; return each item with the result or the error.
+
+    A call that is still running after `seconds` yields EngineFailed; its thread is abandoned.
+    """
+    tasks = [Task(partial(result_or_error, partial(function, item))) for item in items]
+    deadline = time.monotonic() + seconds
+    for task in tasks:
+        task.wait_at_most(max(0.0, deadline - time.monotonic()))
+    late = EngineFailed(f"no answer within {seconds:.0f} seconds")
+    results = [task.result() if task.done else late for task in tasks]
+    return list(zip(items, results, strict=True))

@@ -27,7 +27,7 @@ _ABANDONED_SECONDS = 60.0
 
 
 def state_folder() -> Path:
-    """Return the path of the cache folder, which may not exist."""
+    """Return the cache folder, which may not exist."""
     return user_cache_path("imgload")
 
 
@@ -58,10 +58,9 @@ def clear_cache(*, dry_run: bool = False) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 0
     except OSError as error:
-        raise ImgloadError(
-            f"cannot clear the cache: {error.filename}: {error.strerror}",
-            hint=f"check the owner: ls -la {shlex.quote(str(state_folder()))}",
-        ) from error
+        message = f"cannot clear the cache: {error.filename}: {error.strerror}"
+        hint = f"check the owner: ls -la {shlex.quote(str(state_folder()))}"
+        raise ImgloadError(message, hint=hint) from error
     return size
 
 

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from imgload.core.errors import NodeError
-from imgload.core.parallel import MAX_PARALLEL, Task, in_parallel, result_or_error
+from imgload.core.errors import EngineFailed, EngineUnreachable, NodeError
+from imgload.core.parallel import MAX_PARALLEL, Task, call_each, in_parallel, result_or_error
 
 
 def test_in_parallel_returns_results_in_order() -> None:
@@ -121,3 +121,18 @@ def test_in_parallel_limits_the_number_of_threads() -> None:
 
     assert in_parallel([partial(call, n) for n in range(1000)]) == [*range(1000)]
     assert 1 < most[0] <= MAX_PARALLEL
+
+
+def test_call_each_returns_a_result_or_an_error_in_time() -> None:
+    """A call that fails or hangs does not affect the others."""
+    never, error = threading.Event(), EngineUnreachable("gone")
+
+    def fail() -> bool:
+        raise error
+
+    calls = [lambda: True, fail, never.wait]
+    (_, good), (_, bad), (item, late) = call_each(lambda call: call(), calls, 0.2)
+    never.set()
+    assert (good, bad, item) == (True, error, calls[2])
+    assert isinstance(late, EngineFailed)
+    assert "no answer within" in late.message

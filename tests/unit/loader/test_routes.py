@@ -92,8 +92,9 @@ def test_an_interrupted_save_leaves_no_tag(engine: StoredEngine) -> None:
 
 
 def test_the_doctor_and_skaffold_leave_no_tag(engine: StoredEngine) -> None:
-    _, wanted = find_in_engines("app:v1", [engine])
-    assert (wanted.image_id, engine.given, listeners()) == (IMAGE.image_id, set(), [])
+    _, image = find_in_engines("app:v1", [engine])
+    assert image
+    assert (image.image_id, engine.given, listeners()) == (IMAGE.image_id, set(), [])
 
     def interrupt(repository: str) -> None:
         del repository

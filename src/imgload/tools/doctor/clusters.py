@@ -1,59 +1,62 @@
-"""Check the kube context, which clusters exist, and which nodes are selected."""
+"""Check the kube context, the clusters, the selected nodes, and how Skaffold loads into them.
+
+For the kube context of a kind or k3d cluster Skaffold runs the program of that name to load.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import attrs
 
 from imgload.clusters.kubeconfig import current_context, invalid
 from imgload.clusters.list import node_info
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.select import Cluster, find_clusters, provider_of, select_nodes
 from imgload.core.errors import ClusterAmbiguous, ClusterError, ClusterNotFound, ImgloadError
+from imgload.core.parallel import call_each
 from imgload.engines.base import Engine
+from imgload.engines.discovery.discover import Discovery
 from imgload.tools.doctor.finding import Finding
-from imgload.tools.doctor.timeouts import call_each
+from imgload.tools.dropins.install import find_real, is_drop_in, on_path
+from imgload.tools.skaffold.docker_client import Client
 
 _SECONDS = 5.0
+_LOADERS = ("kind", "k3d")
 
 
-@attrs.frozen
-class Selection:
-    """The clusters on the engines that answered, and the selected nodes; all if that fails."""
-
-    engines: tuple[Engine, ...]
-    clusters: tuple[Cluster, ...]
-    nodes: tuple[Node, ...]
-    findings: tuple[Finding, ...]
-
-
-def select(engines: Sequence[Engine], cluster: str | None, names: Sequence[str]) -> Selection:
-    """List the clusters on all engines, and select nodes; see `select_nodes`."""
+def select(
+    engines: Sequence[Engine], cluster: str | None, names: Sequence[str]
+) -> tuple[list[Finding], list[Cluster], Sequence[Node]]:
+    """Return the findings, the clusters, and the nodes of `select_nodes`; all if that fails."""
+    is_named = cluster is not None or bool(names)
     findings: list[Finding] = []
-    clusters: dict[Engine, list[Cluster]] = {}
+    answering: list[Engine] = []
+    clusters: list[Cluster] = []
     for engine, result in call_each(lambda engine: find_clusters([engine]), engines, _SECONDS):
         if isinstance(result, ImgloadError):
-            named = str(engine.endpoint) in result.message
-            where = "" if named else f"{engine.endpoint}: listing clusters: "
-            findings.append(Finding("clusters", "problem", where + result.message, result.hint))
+            what = result.message
+            if str(engine.endpoint) not in what:
+                what = f"{engine.endpoint}: listing clusters: {what}"
+            findings.append(Finding("clusters", "problem", what, result.hint))
         else:
-            clusters[engine] = result
-    every = tuple(item for listed in clusters.values() for item in listed)
+            answering.append(engine)
+            clusters += result
+    findings[:0] = _context(answering, clusters, decides=not is_named)
     try:
-        nodes = select_nodes(tuple(clusters), cluster, names) if clusters else ()
-        findings += _clusters(every, nodes)
+        nodes = select_nodes(answering, cluster, names) if answering else ()
+        findings += _clusters(clusters, nodes)
     except ClusterError as error:
-        nodes = tuple(node for item in every for node in item.nodes)
-        if cluster is not None or names:
-            finding = Finding.of("clusters", error)
-            findings.append(attrs.evolve(finding, exit_status=error.exit_status))
-        elif not every or not isinstance(error, ClusterNotFound):  # else `check_context` reports it
+        nodes = tuple(node for item in clusters for node in item.nodes)
+        if is_named:
+            status = error.exit_status
+            findings.append(Finding("clusters", "problem", error.message, error.hint, status))
+        elif not clusters or not isinstance(error, ClusterNotFound):  # else `_context` reports it
             ambiguous = isinstance(error, ClusterAmbiguous)
             findings.append(Finding.of("clusters", error, "warning" if ambiguous else "problem"))
-    return Selection(tuple(clusters), every, nodes, tuple(findings))
+    return findings, clusters, nodes
 
 
 def _clusters(clusters: Sequence[Cluster], nodes: Sequence[Node]) -> Iterator[Finding]:
@@ -68,37 +71,13 @@ def _clusters(clusters: Sequence[Cluster], nodes: Sequence[Node]) -> Iterator[Fi
             yield Finding("clusters", "info", f"{text} is not selected: {states}")
 
 
-def check_context(
+def _context(
     engines: Sequence[Engine], clusters: Sequence[Cluster], *, decides: bool
 ) -> Iterator[Finding]:
-    """Yield whether the current context leads to a cluster.
+    """Yield whether the kubeconfig files are valid, and the current context leads to a cluster.
 
-    Without one it is a problem if the context `decides`, since no cluster or node was named.
+    If not, it is a problem if the context `decides`, since no cluster or node was named.
     """
-    yield from _files()
-    context = current_context()
-    if context is None:
-        yield Finding("context", "info", "no kube context is set")
-        return
-    exists = any(cluster.context == context for cluster in clusters)
-    if not exists and provider_of(context) is None:
-        what = f"the kube context {context!r} is not of a kind, k3d or minikube cluster"
-        yield Finding("context", "info", f"{what}: name one with --cluster")
-        return
-    try:
-        if not exists:
-            select_nodes(engines, context, ())
-        yield Finding("context", "ok", f"the kube context {context!r} leads to a cluster here")
-    except ClusterNotFound as error:
-        what = f"the kube context {context!r} names a missing cluster: {error.message}"
-        switch = "kubectl config get-contexts, then: kubectl config use-context NAME"
-        hint = f"{switch}; or {error.hint}"
-        yield Finding("context", "problem" if decides else "warning", what, hint)
-    except ClusterError as error:
-        yield Finding.of("context", error)
-
-
-def _files() -> Iterator[Finding]:
     paths = [Path(part) for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
     for path in paths:
         if not os.path.lexists(path):
@@ -108,3 +87,65 @@ def _files() -> Iterator[Finding]:
         if why := invalid(path):
             what = f"kubectl cannot use {path}: {why}"
             yield Finding("context", "problem", what, "correct it; or unset KUBECONFIG")
+    context = current_context()
+    exists = any(cluster.context == context for cluster in clusters)
+    if context is None:
+        yield Finding("context", "info", "no kube context is set")
+    elif not exists and provider_of(context) is None:
+        what = f"the kube context {context!r} is not of a kind, k3d or minikube cluster"
+        yield Finding("context", "info", f"{what}: name one with --cluster")
+    else:
+        try:
+            if not exists:
+                select_nodes(engines, context, ())
+            yield Finding("context", "ok", f"the kube context {context!r} leads to a cluster here")
+        except ClusterNotFound as error:
+            what = f"the kube context {context!r} names a missing cluster: {error.message}"
+            switch = "kubectl config get-contexts, then: kubectl config use-context NAME"
+            hint = f"{switch}; or {error.hint}"
+            yield Finding("context", "problem" if decides else "warning", what, hint)
+        except ClusterError as error:
+            yield Finding.of("context", error)
+
+
+def check_skaffold(discovery: Discovery) -> Iterator[Finding]:
+    """Yield the drop-ins on PATH and, if Skaffold is installed, its engine, builder and loader."""
+    for name in _LOADERS:
+        yield from _drop_in(name)
+    if not shutil.which("skaffold"):
+        yield Finding("skaffold", "info", "skaffold is not on PATH")
+        return
+    client = Client.of(discovery)
+    if endpoint := client.endpoint:
+        kind = f" (Podman's Docker API, by {client.origin})" if endpoint.kind == "podman" else ""
+        yield Finding("skaffold", "ok", f"Skaffold builds with {endpoint}{kind}")
+    else:
+        what = f"Skaffold builds with {client.url} ({client.origin}), where no engine answers"
+        urls = [endpoint.url for endpoint in discovery.endpoints]
+        hint = f"export DOCKER_HOST={shlex.quote(urls[0])}" if urls else ""
+        yield Finding("skaffold", "warning", what, hint)
+    if not shutil.which("imgload"):
+        what = "imgload is not on PATH, where Skaffold looks for the builder `imgload skaffold`"
+        hint = "pipx install imgload; or use its full path in skaffold.yaml"
+        yield Finding("skaffold", "warning", what, hint)
+    context = current_context() or ""
+    for tool in _LOADERS:
+        if context.startswith(f"{tool}-") and not any(True for _ in on_path(tool)):
+            what = f"{tool} is not on PATH, and Skaffold needs it to load images into {context}"
+            yield Finding("skaffold", "warning", what, f"imgload {tool} --install ~/.local/bin")
+
+
+def _drop_in(name: str) -> Iterator[Finding]:
+    """Yield whether imgload's drop-in, if it is installed, comes first on PATH."""
+    programs = list(on_path(name))
+    drop_in = next(filter(is_drop_in, programs), None)
+    if drop_in is None:
+        return
+    if programs[0] == drop_in:
+        real = find_real(name)
+        rest = f"forwards other commands to {real}" if real else f"finds no {name} to forward to"
+        yield Finding("skaffold", "ok", f"`{name}` is imgload's ({drop_in}), and {rest}")
+    else:
+        what = f"`{name}` is {programs[0]}; imgload's, {drop_in}, comes after it on PATH"
+        first = f"put it first: export PATH={shlex.quote(str(drop_in.parent))}:$PATH"
+        yield Finding("skaffold", "warning", what, first)

@@ -9,25 +9,18 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from imgload.core.errors import (
-    EngineError,
-    EngineFailed,
-    EngineNotPermitted,
-    ImgloadError,
-    UsageError,
-)
-from imgload.core.parallel import Task, result_or_error
+from imgload.core.errors import EngineFailed, EngineNotPermitted, ImgloadError, UsageError
+from imgload.core.parallel import Task, call_each
 from imgload.core.state import state_folder
 from imgload.engines.base import Engine, EngineDescription
 from imgload.engines.cache import EngineCache
 from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
-from imgload.engines.discovery.explain import health
+from imgload.engines.discovery.explain import health, no_engine_error
 from imgload.engines.endpoint import Endpoint
 from imgload.registry.handler import receiving
 from imgload.registry.sink import ManifestSink
 from imgload.tools.doctor.finding import Finding, Status
-from imgload.tools.doctor.timeouts import call_each
 
 SECONDS = 2.0
 """Time limit for an engine to describe itself."""
@@ -47,10 +40,9 @@ def find_engines(environ: Mapping[str, str] | None = None) -> tuple[Discovery, l
             variable = re.split("[:=]", error.message, maxsplit=1)[0]
             value = variables.pop(variable, None) if variable in _VARIABLES else None
             hint = error.hint
-            if variable in _ADDRESSES:
-                is_path = (value or "").startswith("/")
-                fix = f"export {variable}={shlex.quote(f'unix://{value}')}" if is_path else hint
-                hint = f"{fix}; or unset {variable}"
+            if value and value.startswith("/") and variable in _ADDRESSES:
+                hint = f"export {variable}={shlex.quote(f'unix://{value}')}"
+            hint += f"; or unset {variable}" if variable in _ADDRESSES else ""
             findings.append(Finding("engines", "problem", error.message, hint))
             if value is None:
                 return Discovery(()), findings
@@ -70,16 +62,12 @@ def check_engines(
             what = f"{candidate} answers but is not used: {attempt.skip_reason}"
             yield Finding("engines", "info", what, candidate.take)
         elif attempt.same_as:
-            what = f"{candidate} is the same engine as {attempt.same_as}"
-            yield Finding("engines", "info", what)
+            yield Finding("engines", "info", f"{candidate} is the same engine as {attempt.same_as}")
         elif attempt.used and endpoint:
             yield from _engine(attempt, endpoint, abouts.get(endpoint) or EngineDescription())
     if not discovery.endpoints and not discovery.errors:
-        try:
-            discovery.require()
-        except EngineError as error:
-            what = error.message.partition("\n")[0]
-            yield Finding("engines", "problem", what, error.hint)
+        error = no_engine_error(discovery.attempts, discovery.absent)
+        yield Finding("engines", "problem", error.message.partition("\n")[0], error.hint)
 
 
 def _engine(
@@ -94,12 +82,10 @@ def _engine(
         traits = [about.store, "rootless" if about.rootless else "", str(about.platform or "")]
         listed = ", ".join(filter(None, traits))
         yield Finding("engines", "ok", f"{endpoint.kind} {about.version} at {where}: {listed}")
-    if not candidate.chosen or candidate.kind == endpoint.kind:
-        return
-    if endpoint.kind == "docker":
+    if candidate.chosen and (candidate.kind, endpoint.kind) == ("podman", "docker"):
         what = f"{candidate.origin} leads to Docker, which the podman CLI cannot use"
         yield Finding("engines", "warning", what, candidate.undo)
-    else:
+    elif candidate.chosen and candidate.kind != endpoint.kind:
         what = f"{candidate.origin} leads to Podman, which the docker CLI can use"
         yield Finding("engines", "info", what)
 
@@ -132,7 +118,7 @@ def _reaches_us(engine: Engine) -> bool:
         return False
     reached = threading.Event()
     with receiving(ManifestSink(), reached=reached.set) as repository:
-        task = Task(partial(result_or_error, partial(engine.look_up, repository)))
+        task = Task(partial(engine.look_up, repository))
         task.wait_at_most(_PUSH_SECONDS)
     if not reached.is_set() and not task.done:
         raise EngineFailed(f"{engine.endpoint} takes too long to look up an image in a registry")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
-
-import attrs
 
 from imgload.clusters.nodes import survey
 from imgload.clusters.nodes.batch import NOT_FOUND, Group
@@ -17,16 +16,18 @@ from imgload.clusters.nodes.cri import NOT_PERMITTED
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import CONTAINERD, K3S
 from imgload.core.errors import ImgloadError, NodeUnusable
-from imgload.core.sizes import size_text
-from imgload.engines.base import EngineDescription
+from imgload.core.parallel import call_each
+from imgload.core.units import size_text
+from imgload.engines.base import Engine, EngineDescription
+from imgload.oci.platform import Platform
 from imgload.tools.doctor.finding import Finding
-from imgload.tools.doctor.timeouts import call_each
 
 _SECONDS = 10.0
 _LOW_SPACE, _LOW_SHARE, _NO_SPACE = 2 << 30, 0.05, 100 << 20
 _SNAPSHOTTER = "io.containerd.snapshotter.v1"
 _CRI = ("io.containerd.grpc.v1", "cri")
 _CTR = ("ctr", "--connect-timeout", "2s", "--timeout", "4s")
+_DISK = f"df -Pk {K3S.root} 2>/dev/null || df -Pk {CONTAINERD.root}"
 _PROXIES = """
 for process in 1 $(pidof containerd k3s 2>/dev/null); do
     tr '\\0' '\\n' </proc/$process/environ
@@ -39,53 +40,62 @@ done 2>/dev/null | head -c 65536
 """
 _CTR_VERSION, _CTR_PLUGINS = (*_CTR, "version"), (*_CTR, "plugins", "ls")
 _RUNTIME: Group = (_CTR_VERSION, survey.CRICTL_CONFIG, ("crictl", "--version"), _CTR_PLUGINS)
-_DISKS: Group = (CONTAINERD.free, K3S.free)
-_MACHINE: Group = (*_DISKS, ("sh", "-c", _PROXIES), ("sh", "-c", _MIRRORS))
+_MACHINE: Group = [("sh", "-c", script) for script in (_DISK, _PROXIES, _MIRRORS)]
 _SPACE = re.compile(r"^\S.*?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 _MIRROR = re.compile(r"^[ \t]*\[host\.[\"'](?:https?://)?([^/\"']+)", re.MULTILINE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
-@attrs.frozen
-class _Health:
-    """The state of a node's containerd, disk (total and free bytes) and environment."""
-
-    traits: survey.NodeTraits
-    space: tuple[int, int] | None
-    crictl: bool
-    plugins: Mapping[tuple[str, str], str]
-    proxies: Mapping[str, str]
-    mirrors: tuple[str, ...]
-
-
-def check_nodes(nodes: Sequence[Node], hosts: Mapping[str, EngineDescription]) -> Iterator[Finding]:
-    """Yield the findings about each node; `hosts` are their engines' descriptions by address."""
-    for node, health in call_each(_read_health, nodes, _SECONDS):
-        if isinstance(health, ImgloadError):
-            prefix = "" if health.message.startswith(node.name) else f"{node.name}: "
-            hint = health.hint or f"{node.engine.name} restart {node.container.name}"
-            yield Finding("nodes", "problem", prefix + health.message, hint)
+def check_nodes(
+    nodes: Sequence[Node], hosts: Mapping[Engine, EngineDescription]
+) -> Iterator[Finding]:
+    """Yield the findings about each node; `hosts` are the descriptions of their engines."""
+    for node, result in call_each(partial(_check_node, hosts), nodes, _SECONDS):
+        if isinstance(result, ImgloadError):
+            prefix = "" if result.message.startswith(node.name) else f"{node.name}: "
+            hint = result.hint or f"{node.engine.name} restart {node.container.name}"
+            yield Finding("nodes", "problem", prefix + result.message, hint)
         else:
-            yield from _containerd(node, health)
-            yield from _machine(node, health, hosts.get(node.engine.endpoint.url))
-            yield from check_proxies(node.name, health.proxies, health.mirrors)
+            yield from result
 
 
-def _containerd(node: Node, health: _Health) -> Iterator[Finding]:
-    version, used = ".".join(map(str, health.traits.version)), health.traits.snapshotter
-    facts = [f"containerd {version}", used, str(health.traits.platform)]
-    facts += [f"{size_text(health.space[1])} free"] if health.space else []
-    facts += ["crictl"] if health.crictl else []
-    yield Finding("nodes", "ok", f"{node.name}: {', '.join(facts)}")
+def _check_node(hosts: Mapping[Engine, EngineDescription], node: Node) -> list[Finding]:
+    """Check a node in two execs; NodeError if it is stopped, silent, or has another runtime."""
+    node.require_running()
+    version, config, crictl, plugins, disk, proxies, mirrors = node.run_all(_RUNTIME, _MACHINE)
+    with node.naming_node_in_errors():
+        survey.require_containerd(config.text)
+    if version.exit_status:
+        logs = f"{node.engine.name} exec {node.name} journalctl -u containerd"
+        hint = f"{logs}; or {node.engine.name} restart {node.name}"
+        raise NodeUnusable(f"{node.name}: containerd does not answer", hint=hint)
+    traits = node.survey(survey.NOTHING).traits
+    space = parse_space(disk.text)
+    has_crictl = crictl.exit_status not in {NOT_FOUND, NOT_PERMITTED}
+    facts = [f"containerd {'.'.join(map(str, traits.version))}", traits.snapshotter]
+    facts += [str(traits.platform), *([f"{size_text(space[1])} free"] if space else [])]
+    facts += ["crictl"] if has_crictl else []
+    return [
+        Finding("nodes", "ok", f"{node.name}: {', '.join(facts)}"),
+        *_containerd(node, traits.snapshotter, parse_plugins(plugins.text), crictl=has_crictl),
+        *_machine(node, space, traits.platform, hosts.get(node.engine)),
+        *check_proxies(node.name, parse_proxies(proxies.text), parse_mirrors(mirrors.text)),
+    ]
+
+
+def _containerd(
+    node: Node, used: str, states: Mapping[tuple[str, str], str], *, crictl: bool
+) -> Iterator[Finding]:
+    """Yield the findings about CRI and its snapshotter; `states` are those of the plugins."""
     plugins = {"CRI": _CRI, f"the snapshotter {used}": (_SNAPSHOTTER, used)}
-    for name, key in plugins.items() if health.plugins else ():
-        state = health.plugins.get(key, "missing")
+    for name, key in plugins.items() if states else ():
+        state = states.get(key, "missing")
         if state != "ok":
             what = f"{node.name}: {name} is {state} in containerd: no pod can run"
             see = f"ctr plugins ls -d {shlex.quote(f'id=={key[1]}')}"
             hint = f"see why: {node.engine.name} exec {node.name} {see}"
             yield Finding("nodes", "problem", what, hint)
-    if not health.crictl:
+    if not crictl:
         what = f"{node.name} has no crictl: imgload checks containerd only, not CRI"
         yield Finding("nodes", "info", what)
     if used != DEFAULT_SNAPSHOTTER:
@@ -94,40 +104,19 @@ def _containerd(node: Node, health: _Health) -> Iterator[Finding]:
         yield Finding("nodes", "info", f"{what}; imgload uses {used}", f"by hand: {manual}")
 
 
-def _machine(node: Node, health: _Health, host: EngineDescription | None) -> Iterator[Finding]:
-    total, free = health.space or (0, 0)
-    if health.space and free < max(_LOW_SPACE, total * _LOW_SHARE):
+def _machine(
+    node: Node, space: tuple[int, int] | None, platform: Platform, host: EngineDescription | None
+) -> Iterator[Finding]:
+    total, free = space or (0, 0)
+    if space and free < max(_LOW_SPACE, total * _LOW_SHARE):
         what = f"{node.name} has {size_text(free)} of {size_text(total)} left for images"
         hint = f"see what uses it: {node.engine.name} system df"
         yield Finding("nodes", "problem" if free < _NO_SPACE else "warning", what, hint)
-    machine, platform = host.platform if host else None, health.traits.platform
+    machine = host.platform if host else None
     if machine and not machine.runs(platform):
         what = f"{node.name} is {platform} on a {machine} machine: it runs under emulation"
         hint = f"create the cluster from a node image for {machine}"
         yield Finding("nodes", "warning", what, hint)
-
-
-def _read_health(node: Node) -> _Health:
-    """Read the state in two execs; NodeError if it is stopped, silent, or has another runtime."""
-    node.require_running()
-    version, config, crictl, plugins, *machine = node.run_all(_RUNTIME, _MACHINE)
-    with node.naming_node_in_errors():
-        survey.require_containerd(config.text)
-    if version.exit_status:
-        logs = f"{node.engine.name} exec {node.name} journalctl -u containerd"
-        hint = f"{logs}; or {node.engine.name} restart {node.name}"
-        raise NodeUnusable(f"{node.name}: containerd does not answer", hint=hint)
-    traits = node.survey(survey.NOTHING).traits
-    usual, k3s, proxies, mirrors = machine
-    is_k3s = node.runtime is not None and node.runtime.root == K3S.root
-    return _Health(
-        traits=traits,
-        space=parse_space((k3s if is_k3s else usual).text),
-        crictl=crictl.exit_status not in {NOT_FOUND, NOT_PERMITTED},
-        plugins=parse_plugins(plugins.text),
-        proxies=parse_proxies(proxies.text),
-        mirrors=parse_mirrors(mirrors.text),
-    )
 
 
 def parse_space(text: str) -> tuple[int, int] | None:

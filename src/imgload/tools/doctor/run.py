@@ -6,18 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 
 from imgload.core.arguments import optional_string, require_string, require_strings
-from imgload.core.errors import ImgloadError
-from imgload.engines.base import Engine, EngineDescription
+from imgload.core.parallel import call_each
+from imgload.engines.base import EngineDescription
 from imgload.engines.discovery.discover import connect
-from imgload.tools.doctor.clusters import Selection, check_context, select
+from imgload.tools.doctor.clusters import check_skaffold, select
 from imgload.tools.doctor.engines import SECONDS, check_engines, check_receivers, find_engines
 from imgload.tools.doctor.finding import Diagnosis, Finding
-from imgload.tools.doctor.image import check_name, find_in_engines, name_of
+from imgload.tools.doctor.image import check_image, name_of
 from imgload.tools.doctor.nodes import check_nodes
-from imgload.tools.doctor.pods import check_pods
-from imgload.tools.doctor.skaffold import check_skaffold
-from imgload.tools.doctor.timeouts import call_each
-from imgload.tools.doctor.trace import check_chain
 
 
 def diagnose(
@@ -45,34 +41,18 @@ def diagnose(
 
 
 def _findings(
-    stack: ExitStack, image: str | None, cluster: str | None, nodes: Sequence[str]
+    stack: ExitStack, image: str | None, cluster: str | None, names: Sequence[str]
 ) -> Iterator[Finding]:
     discovery, invalid = find_engines()
     yield from invalid
     engines = [stack.enter_context(closing(connect(e))) for e in discovery.endpoints]
-    abouts = dict(call_each(lambda engine: engine.description(), engines, SECONDS))
-    yield from check_engines(discovery, {e.endpoint: about for e, about in abouts.items()})
-    working = [e for e, about in abouts.items() if not isinstance(about, ImgloadError)]
-    yield from check_receivers(working)
-    selection = select(working, cluster, nodes)
-    decides = cluster is None and not nodes
-    yield from check_context(selection.engines, selection.clusters, decides=decides)
-    yield from selection.findings
-    hosts = {
-        e.endpoint.url: about for e, about in abouts.items() if isinstance(about, EngineDescription)
-    }
-    yield from check_nodes(selection.nodes, hosts)
+    abouts = call_each(lambda engine: engine.description(), engines, SECONDS)
+    yield from check_engines(discovery, {engine.endpoint: about for engine, about in abouts})
+    working = {e: about for e, about in abouts if isinstance(about, EngineDescription)}
+    yield from check_receivers([*working])
+    findings, clusters, nodes = select([*working], cluster, names)
+    yield from findings
+    yield from check_nodes(nodes, working)
     yield from check_skaffold(discovery)
     if image is not None:
-        yield from _image(image, working, selection)
-
-
-def _image(image: str, engines: Sequence[Engine], selection: Selection) -> Iterator[Finding]:
-    findings, wanted = find_in_engines(image, engines)
-    yield from check_name(image, wanted.name)
-    yield from findings
-    yield from check_chain(wanted, selection.nodes)
-    names = {node.name for node in selection.nodes}
-    contexts = {c.context for c in selection.clusters if names & {n.name for n in c.nodes}}
-    if len(contexts) == 1:
-        yield from check_pods(wanted.name, contexts.pop())
+        yield from check_image(image, [*working], clusters, nodes)

@@ -55,18 +55,12 @@ Notice = Heard | Lost | Back
 
 @attrs.define
 class Listener:
-    """Listens to one engine on threads of its own.
+    """Listens to one engine on threads of its own, and calls `notify` on them.
 
     When the event stream was interrupted, the listener asks for the events since the last one, and
     for all names: engines keep a limited number of events (Docker 256, of all kinds, in memory),
     but lists of names are complete. Times are the engine's own, so that neither a suspended
-    machine nor a changed clock matters.
-
-    Args:
-        engine: to listen to.
-        notify: called with each notice, from several threads.
-        references: the names of interest, as for `Engine.names`; empty for all.
-
+    machine nor a changed clock matters. `references` are as for `Engine.names`.
     """
 
     engine: Engine
@@ -83,12 +77,7 @@ class Listener:
     _refuses: bool = False
 
     def start(self) -> None:
-        """Start to report events from now on.
-
-        Raises:
-            EngineError: when the engine does not answer.
-
-        """
+        """Start to report events from now on; EngineError if the engine does not answer."""
         threading.Thread(target=self._listen, daemon=True).start()
         self._tried.wait(_OPENING_SECONDS)
         self._tried.set()
@@ -97,11 +86,15 @@ class Listener:
         except BaseException:
             self.stop()
             raise
-        threading.Thread(target=self._compare_names, daemon=True).start()
+        threading.Thread(target=self._poll_names, daemon=True).start()
 
     def stop(self) -> None:
         """Report nothing more; the threads end when their connections are next quiet."""
         self._stop.set()
+        self._missed.set()
+
+    def compare_names(self) -> None:
+        """Have the changed names reported, because an event was missing or incomplete."""
         self._missed.set()
 
     def _listen(self) -> None:
@@ -134,7 +127,7 @@ class Listener:
             self._since = self._since or opened_at
             self._report_return()
             if self._tried.is_set():
-                self._missed.set()
+                self.compare_names()
             self._tried.set()
             if opened_at and self._since and opened_at < self._since:
                 self._since = event.at  # the engine's clock went back, and Podman filters by it
@@ -147,7 +140,7 @@ class Listener:
             self._recent.append(event)
             self._since = event.at
         if not event.name and event.target is None:
-            self._missed.set()
+            self.compare_names()
             return
         if event.name and event.target:
             self._names[event.name] = event.target
@@ -163,15 +156,15 @@ class Listener:
                 error = EngineFailed(f"{self.engine.endpoint}: listening to it failed: {error!r}")
             self.notify(Lost(self.engine, error))
         if self._refuses:
-            self._missed.set()
+            self.compare_names()
 
     def _report_return(self) -> None:
         if self._lost and not self._stop.is_set():
             self._lost = False
             self.notify(Back(self.engine))
 
-    def _compare_names(self) -> None:
-        """Read the names when events may be missing, and keep polling if builds are no events."""
+    def _poll_names(self) -> None:
+        """Report changed names when events are missing, or all the time if builds are no events."""
         reports_every_build = self.engine.reports_every_build
         pause, failures = _SHORTEST_PAUSE, 0
         while not self._stop.is_set():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -39,15 +39,12 @@ from imgload.oci.patterns import engine_filter, parse_patterns, pod_name
 from imgload.sources.engine import EngineSource
 from imgload.tools.watch.listener import Back, Heard, Listener, Lost, Notice
 
-Key = tuple[EngineSource, str]
-_Named = tuple[Heard, list[tuple[str, Digest]]]
 _TOGETHER_SECONDS = 0.03
 """Events within this time come from one build: their images are loaded together."""
-_LOOKUP_SECONDS = (0.2, 10.0)
-_RETRY_SECONDS = (2.0, 30.0)
-_RESEND_SECONDS = 600.0
-"""The longest pause before a retry that may send a whole image again."""
-_MOST_LOOKUPS = 8
+_SHORTEST_RETRY = 2.0
+_LONGEST_RETRY = 30.0
+_LONGEST_RESEND = 600.0
+"""Seconds before a retry that may send a whole image again."""
 
 
 @attrs.frozen
@@ -119,28 +116,6 @@ class ClusterSelector:
 
 
 @attrs.define
-class _Backoff:
-    """Doubling pauses between attempts, from `shortest` to `longest` seconds."""
-
-    shortest: float
-    longest: float
-    due_at: float = math.inf
-    """By `time.monotonic`; infinite when there is nothing to attempt."""
-    _pause: float = 0.0
-
-    @property
-    def is_due(self) -> bool:
-        return self.due_at <= time.monotonic()
-
-    def extend(self, longest: float | None = None) -> None:
-        self._pause = min(2 * self._pause or self.shortest, longest or self.longest)
-        self.due_at = time.monotonic() + self._pause
-
-    def reset(self) -> None:
-        self._pause, self.due_at = 0.0, math.inf
-
-
-@attrs.define
 class Watch:
     """Listens to engines and loads new images; iterate over it once.
 
@@ -153,18 +128,24 @@ class Watch:
     patterns: Sequence[str]
     on_event: Callable[[Event], None] = lambda _: None
     busy: bool = False
+    listeners: Sequence[Listener] = attrs.field(init=False)
     _notices: queue.SimpleQueue[Notice] = attrs.field(factory=queue.SimpleQueue)
-    _loaded: dict[Key, Digest] = attrs.field(factory=dict)
-    _pending: dict[Key, Digest] = attrs.field(factory=dict)
-    """Images to load again, with the next image or at the next retry."""
+    _targets: dict[tuple[EngineSource, str], Digest] = attrs.field(factory=dict)
+    """The last build of each name on each engine."""
     _newest: dict[str, EngineSource] = attrs.field(factory=dict)
     """The engine that built each name last."""
-    _retry: _Backoff = attrs.field(factory=lambda: _Backoff(*_RETRY_SECONDS))
+    _pending: set[str] = attrs.field(factory=set)
+    """Names to load again, with the next image or at the next retry."""
+    _pause: float = 0.0
+    _retry_at: float = math.inf
+    """By `time.monotonic`; infinite when there is nothing to retry."""
     _failure: str = ""
-    _unknown: dict[Heard, int] = attrs.field(factory=dict)
-    """Events whose image could not be looked up, with the number of attempts."""
-    _lookup: _Backoff = attrs.field(factory=lambda: _Backoff(*_LOOKUP_SECONDS))
-    _lost: set[Engine] = attrs.field(factory=set)
+
+    def __attrs_post_init__(self) -> None:
+        # Only if every pattern is a filter of engines, they can limit their names to the patterns.
+        filters = [engine_filter(pattern) for pattern in self.patterns]
+        names = [name for name in filters if name] if all(filters) else []
+        self.listeners = [Listener(s.engine, self._notices.put, names) for s in self.sources]
 
     @classmethod
     @contextmanager
@@ -190,19 +171,12 @@ class Watch:
             with with_discovery_errors(connections.discovery.unreachable):
                 selection = ClusterSelector.settle(connections.engines, cluster, names)
             watch = cls(sources, selection, parsed, on_event)
-            listeners = watch.listeners()
             try:
-                in_parallel([listener.start for listener in listeners])
+                in_parallel([listener.start for listener in watch.listeners])
                 yield watch
             finally:
-                for listener in listeners:
+                for listener in watch.listeners:
                     listener.stop()
-
-    def listeners(self) -> list[Listener]:
-        """Return a listener for each engine, limited to the patterns if the engine can do that."""
-        filters = [engine_filter(pattern) for pattern in self.patterns]
-        names = [name for name in filters if name] if all(filters) else []
-        return [Listener(source.engine, self._notices.put, names) for source in self.sources]
 
     def __iter__(self) -> Iterator[WatchedLoad | Note]:
         """Yield loads and notes for ever."""
@@ -214,10 +188,8 @@ class Watch:
             notices = self._next()
             began = time.monotonic()
             yield from (self._note(n) for n in notices if not isinstance(n, Heard))
-            named, failed = self._named([n for n in notices if isinstance(n, Heard)])
-            yield from failed
-            due = self._due(named)
-            if due or self._retry.is_due:
+            due = self._due(n for n in notices if isinstance(n, Heard))
+            if due or self._retry_at <= began:
                 self.busy = True
                 loads = self._load(due, began)
                 self.busy = False
@@ -225,10 +197,9 @@ class Watch:
 
     def _next(self) -> list[Notice]:
         """Wait for notices until the next retry is due."""
-        due_at = min(self._lookup.due_at, self._retry.due_at)
-        timeout = None if due_at == math.inf else max(0.0, due_at - time.monotonic())
+        pause = max(0.0, self._retry_at - time.monotonic())
         try:
-            notices = [self._notices.get(timeout=timeout)]
+            notices = [self._notices.get(timeout=None if pause == math.inf else pause)]
         except queue.Empty:
             return []
         time.sleep(_TOGETHER_SECONDS)
@@ -238,117 +209,84 @@ class Watch:
 
     def _note(self, notice: Lost | Back) -> Note:
         if isinstance(notice, Lost):
-            self._lost.add(notice.engine)
             return Note(f"{notice.error.message}; waiting for it")
-        self._lost.discard(notice.engine)
-        if self._unknown:
-            self._lookup.due_at = 0.0
         if self._pending:
-            self._retry.due_at = 0.0
+            self._retry_at = 0.0
         return Note(f"{notice.engine.endpoint} is back")
 
-    def _named(self, events: Iterable[Heard]) -> tuple[list[_Named], list[WatchedLoad]]:
-        """Return each event with its image's names, and the failures of abandoned lookups.
-
-        A failed lookup is repeated; it does not count while the engine is lost.
-        """
-        waiting = self._unknown if self._lookup.is_due else {}
-        self._unknown = {} if waiting else self._unknown
-        named: list[_Named] = []
-        failed: list[WatchedLoad] = []
-        for heard in [*waiting, *(event for event in events if event not in waiting)]:
-            attempts = waiting.get(heard, 0) + (heard.engine not in self._lost)
+    def _due(self, events: Iterable[Heard]) -> dict[str, EngineSource]:
+        """Return the names to load; an event that may be a repeat loads nothing again."""
+        due: dict[str, EngineSource] = {}
+        for heard in events:
+            pairs = zip(self.sources, self.listeners, strict=True)
+            source, listener = next(pair for pair in pairs if pair[0].engine is heard.engine)
             try:
-                named.append((heard, _names(heard)))
-            except ImgloadError as error:
-                if attempts < _MOST_LOOKUPS:
-                    self._unknown[heard] = attempts
-                else:
-                    name = heard.event.name or str(heard.event.target)
-                    failed.append(_watched_load([name], time.monotonic(), error=error))
-        if not self._unknown:
-            self._lookup.reset()
-        elif waiting or self._lookup.due_at == math.inf:
-            self._lookup.extend()
-        return named, failed
-
-    def _due(self, named: Iterable[_Named]) -> dict[Key, Digest]:
-        """Return the images to load; an event that may be a repeat loads nothing again."""
-        due: dict[Key, Digest] = {}
-        for heard, names in named:
-            source = next(source for source in self.sources if source.engine is heard.engine)
-            for engine_name, target in names:
+                targets = _targets(heard)
+            except ImgloadError:
+                listener.compare_names()
+                continue
+            for engine_name, target in targets.items():
                 name = pod_name(engine_name, self.patterns)
-                if name and not (heard.seen and self._loaded.get((source, name)) == target):
-                    due[source, name] = target
-                    self._newest[name] = source
+                if name and not (heard.seen and self._targets.get((source, name)) == target):
+                    due[name] = source
+                    self._targets[source, name] = target
         return due
 
-    def _load(self, due: Mapping[Key, Digest], began: float) -> list[WatchedLoad]:
+    def _load(self, due: Mapping[str, EngineSource], began: float) -> list[WatchedLoad]:
         """Load due and pending images; leave out a failure that only repeats in a retry."""
         loads = self._attempts(due, began)
-        if not due and not loads:
-            self._retry.reset()
+        self._schedule_retry(due, loads)
         before = "" if due else self._failure
         self._failure = next((load.error.message for load in reversed(loads) if load.error), "")
         return [load for load in loads if not (load.error and load.error.message == before)]
 
-    def _attempts(self, due: Mapping[Key, Digest], began: float) -> list[WatchedLoad]:
-        self._pending |= due
-        for key in filter(self._is_superseded, list(self._pending)):
-            self._loaded[key] = self._pending.pop(key)
+    def _attempts(self, due: Mapping[str, EngineSource], began: float) -> list[WatchedLoad]:
+        self._newest |= due
+        self._pending |= due.keys()
         try:
             if self.selection.renew():
-                loaded = [item for item in self._loaded.items() if not self._is_superseded(item[0])]
-                self._pending = dict(loaded) | self._pending
+                self._pending |= self._newest.keys()
         except ImgloadError as error:
-            self._retry.extend()
-            return [_watched_load([n for _, n in due or self._pending], began, error=error)]
+            return [_watched_load([*due] or sorted(self._pending), began, None, error)]
         loads = []
-        keys = [*due, *(key for key in sorted(self._pending, key=str) if key not in due)]
+        pending = [*due, *sorted(self._pending - due.keys())]
         for source in self.sources:
-            own = [key for key in keys if key[0] is source and key in self._pending]
-            names = [key[1] for key in own if key in due or _has(*key)]
-            attempted = self._attempt(source, names, began)
-            self._record(source, attempted)
-            loads += attempted
+            own = [name for name in pending if self._newest[name] is source]
+            names = [name for name in own if name in due or _has(source, name)]
+            for load in self._attempt(source, names, began) if names else ():
+                loads.append(load)
+                if load.error:
+                    self.selection.forget()
+                else:
+                    self._pending.difference_update(load.references)
         return loads
 
-    def _is_superseded(self, key: Key) -> bool:
-        """Whether another engine has built an image of that name since."""
-        source, name = key
-        return self._newest.get(name, source) is not source
+    def _schedule_retry(self, due: Collection[str], loads: Sequence[WatchedLoad]) -> None:
+        """Retry when a node, cluster or engine failed, with doubling pauses."""
+        errors = [load.error for load in loads if load.error]
+        resends = any(isinstance(error, LoadFailed) for error in errors)
+        if resends or any(isinstance(error, (EngineError, ClusterError)) for error in errors):
+            longest = _LONGEST_RESEND if resends else _LONGEST_RETRY
+            self._pause = min(2 * self._pause or _SHORTEST_RETRY, longest)
+            self._retry_at = time.monotonic() + self._pause
+        elif not (due and self._pending):
+            self._pause, self._retry_at = 0.0, math.inf
 
     def _attempt(
         self, source: EngineSource, names: Sequence[str], began: float
     ) -> list[WatchedLoad]:
         """Load images together, or one by one if one of them prevents that."""
-        if not names:
-            return []
+        report: Report | None = None
+        error: ImgloadError | None = None
         try:
             report = Loader([source], self.selection.nodes).load(names, on_event=self.on_event)
-        except LoadFailed as error:
-            return [_watched_load(names, began, error.report, error)]
-        except ImgloadError as error:
-            if len(names) == 1:
-                return [_watched_load(names, began, error=error)]
-            return [load for name in names for load in self._attempt(source, [name], began)]
-        return [_watched_load(names, began, report)]
-
-    def _record(self, source: EngineSource, loads: Sequence[WatchedLoad]) -> None:
-        for load in loads:
-            if load.error:
-                self.selection.forget()
-            else:
-                keys = [(source, name) for name in load.references]
-                self._loaded.update({key: self._pending.pop(key) for key in keys})
-        errors = [load.error for load in loads if load.error]
-        if any(isinstance(error, LoadFailed) for error in errors):
-            self._retry.extend(_RESEND_SECONDS)
-        elif any(isinstance(error, (EngineError, ClusterError)) for error in errors):
-            self._retry.extend()
-        elif not self._pending:
-            self._retry.reset()
+        except LoadFailed as failure:
+            report, error = failure.report, failure
+        except ImgloadError as failure:
+            if len(names) > 1:
+                return [load for name in names for load in self._attempt(source, [name], began)]
+            error = failure
+        return [_watched_load(names, began, report, error)]
 
 
 def _prepare(nodes: Sequence[Node]) -> None:
@@ -359,13 +297,13 @@ def _prepare(nodes: Sequence[Node]) -> None:
             node.survey(NOTHING)
 
 
-def _names(heard: Heard) -> list[tuple[str, Digest]]:
+def _targets(heard: Heard) -> dict[str, Digest]:
     """Return the names of an event's image, asking the engine if the event lacks name or ID."""
     name, target = heard.event.name, heard.event.target
     if name and target:
-        return [(name, target)]
+        return {name: target}
     image = heard.engine.find(name or str(target))
-    return [(n, image.target) for n in ([name] if name else image.names)] if image else []
+    return dict.fromkeys([name] if name else image.names, image.target) if image else {}
 
 
 def _has(source: EngineSource, name: str) -> bool:
@@ -376,10 +314,7 @@ def _has(source: EngineSource, name: str) -> bool:
 
 
 def _watched_load(
-    names: Sequence[str],
-    began: float,
-    report: Report | None = None,
-    error: ImgloadError | None = None,
+    names: Sequence[str], began: float, report: Report | None, error: ImgloadError | None
 ) -> WatchedLoad:
     now = datetime.now().astimezone()
     return WatchedLoad(now, tuple(names), time.monotonic() - began, report, error)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from imgload.core.errors import EngineFailed
 from imgload.engines.base import EngineImage, ImageEvent
 from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.sources.engine import EngineSource
@@ -12,6 +13,7 @@ from imgload.tools.watch.watch import ClusterSelector, Watch, WatchedLoad
 from tests.unit.clusters import test_select
 from tests.unit.clusters.test_kind import container
 from tests.unit.fakes import LocalEngine, engine_image
+from tests.unit.tools.watch import test_listener
 
 STOPPED = container("kind-control-plane", "kind", "control-plane", "exited")
 
@@ -39,7 +41,7 @@ def test_watch_loads_an_image_from_the_engine_that_built_it(
     results = iter(watch)
     next(results)
     event = ImageEvent("app:dev", images[builder].target)
-    watch.listeners()[0].notify(Heard(engines[builder], event))
+    watch.listeners[0].notify(Heard(engines[builder], event))
     load = next(results)
     assert isinstance(load, WatchedLoad)
     assert load.report
@@ -54,7 +56,7 @@ def test_watch_does_not_retry_a_build_that_another_engine_replaced(tmp_path: Pat
     engines = {kind: engine(tmp_path, kind, engine_image(kind, names)) for kind in kinds}
     sources = [EngineSource(one) for one in engines.values()]
     watch = Watch(sources, ClusterSelector.settle([*engines.values()], "kind", ()), ["app"])
-    results, listener = iter(watch), watch.listeners()[0]
+    results, listener = iter(watch), watch.listeners[0]
     next(results)
     loads = []
     builds: list[tuple[EngineKind, str]] = [
@@ -67,6 +69,37 @@ def test_watch_does_not_retry_a_build_that_another_engine_replaced(tmp_path: Pat
         loads.append(next(results))
     reports = [load.report for load in loads if isinstance(load, WatchedLoad) and load.report]
     assert [report.images[0].source for report in reports] == ["podman", "docker", "docker"]
+
+
+class Unreadable(test_listener.Scripted):
+    """An engine that cannot look up an image by its ID alone."""
+
+    def find(self, name: str) -> EngineImage | None:
+        if name.startswith("sha256:"):
+            raise EngineFailed("the connection was cut")
+        return super().find(name)
+
+
+def test_watch_compares_names_if_an_image_cannot_be_looked_up(tmp_path: Path) -> None:
+    """Docker's event for an image from an archive has only its ID."""
+    built = engine_image("new", ["app:v1"])
+    scripted = Unreadable(tmp_path)
+
+    def build() -> ImageEvent:
+        scripted.images["app:v1"] = built
+        return ImageEvent("", built.target)
+
+    scripted.steps.append(build)
+    nodes = engine(tmp_path, "docker", built)
+    watch = Watch([EngineSource(scripted)], ClusterSelector.settle([nodes], "kind", ()), ["app"])
+    results = iter(watch)
+    next(results)
+    watch.listeners[0].start()
+    load = next(results)
+    watch.listeners[0].stop()
+    scripted.done.set()
+    assert isinstance(load, WatchedLoad)
+    assert load.references == ("app:v1",)
 
 
 def test_lasting_selection_keeps_its_cluster_when_the_kube_context_changes(
