@@ -20,7 +20,7 @@ ALIASES = {"Action", "Event", "TransportOption", "Verify"}
 """Of types: they have no docstring of their own."""
 DEFINED = {name: getattr(imgload, name) for name in NAMES if name not in ALIASES}
 CLASSES = {name: value for name, value in DEFINED.items() if inspect.isclass(value)}
-INTERNAL = {"CutOff", "PushIncomplete", "StreamAborted"}
+INTERNAL = {"EngineCannotReachUs", "PushIncomplete", "StreamAborted"}
 """Never reach a caller: the image is sent whole then, or the source's own error is raised."""
 
 

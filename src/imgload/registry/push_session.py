@@ -14,14 +14,13 @@ from imgload.core.errors import ArchiveInvalid, EngineError, EngineFailed
 from imgload.engines.base import NOT_CONNECTED
 from imgload.engines.translate import timed_out
 from imgload.oci.digest import Digest
-from imgload.registry.handler import receiving
+from imgload.registry.server import receiving
 from imgload.registry.sink import PushSink, UploadWriter
 
+LookUp = Callable[[str], None]
 Push = Callable[[], None]
 Pushing = Callable[[str], AbstractContextManager[Push]]
 """Prepares an engine for pushes to a repository, and yields the function that pushes."""
-LookUp = Callable[[str], None]
-"""Has an engine look up an image in a repository, which stores nothing."""
 
 
 class EngineCannotReachUs(EngineFailed):
@@ -38,7 +37,7 @@ class PushSession:
     """
 
     refuse_last_manifest: bool
-    _intake: PushSink | None = None
+    _sink: PushSink | None = None
     _ended: bool = False
     _reached: bool = False
     _push: Push = attrs.field(default=lambda: None)
@@ -46,45 +45,34 @@ class PushSession:
 
     @classmethod
     def start(
-        cls, pushing: Pushing, *, refuse_last_manifest: bool, look_up: LookUp | None = None
+        cls,
+        pushing: Pushing,
+        *,
+        refuse_last_manifest: bool,
+        look_up: LookUp | None = None,
     ) -> PushSession:
-        """Listen, and prepare the engine.
+        """Listen, and prepare the engine; EngineCannotReachUs is raised if `look_up` fails.
 
-        Args:
-            pushing: prepares pushes of the image.
-            refuse_last_manifest: whether to keep the engine from remembering the pushes.
-            look_up: sends a request of the engine to the repository first; None where its
-                requests are known to arrive.
-
-        Raises:
-            CutOff: when the request does not arrive.
-            EngineError: when the engine refuses.
-
+        `look_up` is None where requests of the engine are known to arrive.
         """
         with ExitStack() as stack:
-            route = cls(refuse_last_manifest)
-            repository = stack.enter_context(receiving(route, route.end, route.reach))
+            session = cls(refuse_last_manifest)
+            repository = stack.enter_context(receiving(session, session.end, session.reach))
             if look_up:
                 # only the engine and its users can know the repository, whose name is random
                 with suppress(EngineError):
                     look_up(repository)
-                if not route._reached:
+                if not session._reached:
                     raise EngineCannotReachUs(
                         "the engine's requests to 127.0.0.1 do not reach this process"
                     )
-            route._push = stack.enter_context(pushing(repository))
-            route._open = stack.pop_all()
-        return route
+            session._push = stack.enter_context(pushing(repository))
+            session._open = stack.pop_all()
+        return session
 
-    def push(self, intake: PushSink) -> None:
-        """Have the engine push the image to an intake.
-
-        Raises:
-            CutOff: when no request of the push arrives.
-            EngineError: when the push fails before its end.
-
-        """
-        self._intake, self._ended, self._reached = intake, False, False
+    def push(self, sink: PushSink) -> None:
+        """Have the engine push the image; raise EngineCannotReachUs if no request arrives."""
+        self._sink, self._ended, self._reached = sink, False, False
         try:
             self._push()
         except EngineError as error:
@@ -98,31 +86,29 @@ class PushSession:
                     "the engine pushed the image to another process on its 127.0.0.1"
                 )
         finally:
-            self._intake = None
+            self._sink = None
 
     def reach(self) -> None:
         self._reached = True
 
     def end(self) -> bool:
-        """Record the end of a push, and return whether the engine may remember it."""
         self._ended = self.refuse_last_manifest
         return not self.refuse_last_manifest
 
     def close(self) -> None:
-        """Remove the tag, and stop listening."""
         self._open.close()
 
     def stat_blob(self, digest: Digest) -> int | None:
-        return self._intake.stat_blob(digest) if self._intake else None
+        return self._sink.stat_blob(digest) if self._sink else None
 
     def upload(self, digest: Digest | None, size: int | None) -> UploadWriter:
-        return self._current_intake.upload(digest, size)
+        return self._current_sink.upload(digest, size)
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
-        self._current_intake.manifest(digest, raw)
+        self._current_sink.manifest(digest, raw)
 
     @property
-    def _current_intake(self) -> PushSink:
-        if self._intake is None:
+    def _current_sink(self) -> PushSink:
+        if self._sink is None:
             raise ArchiveInvalid("no push is in progress")
-        return self._intake
+        return self._sink

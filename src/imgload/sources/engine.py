@@ -96,8 +96,6 @@ class EngineSource(Pusher):
         if result.names:
             return result
         if result.image_id is None:  # not pushed: see `pushable`
-            from imgload.sources.manifests import identify_by_save  # noqa: PLC0415 - start-up
-
             result = identify_by_save(result)
         return attrs.evolve(result, names=(str(result.image_id),))
 
@@ -145,7 +143,7 @@ class EngineSource(Pusher):
         from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
         from imgload.registry.push_session import EngineCannotReachUs  # noqa: PLC0415
         from imgload.registry.sink import ManifestSink  # noqa: PLC0415
-        from imgload.sources.manifests import manifest_for  # noqa: PLC0415
+        from imgload.sources.push import manifest_for  # noqa: PLC0415
 
         if EngineCache.load().is_unreachable(self.address):
             return attrs.evolve(image, is_cut_off=True)
@@ -292,3 +290,13 @@ def _references(image: EngineImage) -> list[Reference]:
 
 def _own_names(image: EngineImage) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.without_localhost().record for name in _references(image)))
+
+
+def identify_by_save(image: Image) -> Image:
+    """Read a whole save to determine the image ID, if there is no cheaper way."""
+    from imgload.oci.archive import choose, scan  # noqa: PLC0415 - start-up
+
+    with image.origin.save([image]) as archive:
+        known = [image.manifest_digest] if image.manifest_digest else []
+        manifest = choose(scan(archive), image.target, image.platform, known).manifest
+    return attrs.evolve(image, manifest=manifest, image_id=manifest.config.digest)

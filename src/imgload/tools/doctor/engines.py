@@ -24,7 +24,7 @@ from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
 from imgload.engines.discovery.explain import health
 from imgload.engines.endpoint import Endpoint
-from imgload.registry.handler import receiving
+from imgload.registry.server import receiving
 from imgload.registry.sink import ManifestSink
 from imgload.tools.doctor.finding import Finding, Status
 from imgload.tools.doctor.timeouts import call_each
