@@ -70,7 +70,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.oci.reference import Reference as Reference
     from imgload.sources.base import Image as Image
     from imgload.sources.base import Source as Source
-    from imgload.sources.choose import TransportOption as TransportOption
+    from imgload.sources.base import TransportOption as TransportOption
     from imgload.tools.doctor.finding import Diagnosis as Diagnosis
     from imgload.tools.doctor.finding import Finding as Finding
     from imgload.tools.doctor.run import diagnose as diagnose
@@ -119,7 +119,7 @@ _HOMES = {
     "loader.report": "ImageResult LoadFailed NodeResult Report",
     "oci.content": "BlobWriter ImageContent Layer",
     "oci.digest": "Digest",
-    "sources.base": "Image Source",
+    "sources.base": "Image Source TransportOption",
     "transports.base": "Delivery Order Shipment Transport",
     "loader.prepare": "LoadOptions",
     "oci.platform": "Platform",
@@ -137,7 +137,6 @@ _HOMES = {
     "tools.remote_registry.configure": "NodeWiring",
     "tools.remote_registry.push": "PushedImage",
     "tools.watch.watch": "WatchedLoad watch",
-    "sources.choose": "TransportOption",
 }
 """The modules of the public names; each is imported when first used, since start-up counts."""
 _MODULES = {name: f"imgload.{module}" for module, names in _HOMES.items() for name in names.split()}

@@ -16,8 +16,7 @@ from imgload.loader.events import BytesSent, Event, Note
 from imgload.oci.archive import ArchiveSender, Wanted
 from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest
-from imgload.sources.base import Image, Pusher, Source
-from imgload.sources.choose import Facts, TransportOption, choose
+from imgload.sources.base import Facts, Image, Pusher, Source, TransportOption, choose
 from imgload.sources.push import PushIncomplete, push
 from imgload.transports.base import Delivery, Order, Shipment, Transport
 

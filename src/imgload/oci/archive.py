@@ -441,27 +441,20 @@ class ArchiveSender:
         unneeded = self._unneeded.get(_digits_of(member.path))
         if compression and not member.path.startswith("blobs/"):
             unneeded = None  # a diff ID is the digest of an uncompressed tar
-        digest = None if unneeded else self._pass_on(member.size, chunks, receiver)
         if unneeded:
             self._skipped.add(unneeded)
-        return Blob(digest, member.size, compression) if receiver.is_open else None
-
-    def _pass_on(
-        self, size: int, chunks: Iterator[memoryview], receiver: Receiver
-    ) -> Digest | None:
-        writer = receiver.blob(size)
+            return Blob(None, member.size, compression) if receiver.is_open else None
+        writer = receiver.blob(member.size)
         try:
             for chunk in chunks:
                 writer.write(chunk)
                 if not receiver.is_open:
-                    writer.abandon()
                     return None
             digest = writer.finish()
-        except BaseException:
+        finally:
             writer.abandon()
-            raise
-        self._sizes[digest] = size
-        return digest
+        self._sizes[digest] = member.size
+        return Blob(digest, member.size, compression)
 
     def _finish(
         self, wanted: Wanted, images: Sequence[ArchivedImage], receiver: Receiver
@@ -493,11 +486,10 @@ class ArchiveSender:
         if layer.digest in self._skipped and layer.digest not in self._sizes:
             return
         if layer.digest not in sizes:
-            foreign = ", which is a foreign one" if layer.is_foreign else ""
-            hint = "save it again; it may be incomplete"
-            if foreign:
+            foreign, hint = "", "save it again; it may be incomplete"
+            if layer.is_foreign:
+                foreign = ", which is a foreign one"
                 hint = "save the image with a tool that keeps foreign layers, such as docker save"
             raise ArchiveInvalid(f"the archive lacks the layer {layer.digest}{foreign}", hint=hint)
-        size = sizes[layer.digest]
-        if size != layer.size:
+        if (size := sizes[layer.digest]) != layer.size:
             raise DigestMismatch(f"the layer {layer.digest} has {size} bytes, not {layer.size}")

@@ -34,12 +34,7 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def parse_patterns(texts: Iterable[str]) -> list[str]:
-    """Return patterns for `matches`, with short repositories.
-
-    Raises:
-        ReferenceInvalid: if no image name can match.
-
-    """
+    """Return patterns for `matches`; ReferenceInvalid is raised if no image name can match."""
     return [_parse(text) for text in texts]
 
 
@@ -72,11 +67,6 @@ def pod_name(name: str, patterns: Sequence[str]) -> str | None:
 
     Podman prefixes short names with ``localhost/``; pods omit it, unless the pattern has it. A name
     with a digest and no tag never matches: it is never built again.
-
-    Args:
-        name: of the image in the engine; may be invalid.
-        patterns: as `parse_patterns` returns them.
-
     """
     try:
         stored = Reference.parse(name)
@@ -88,7 +78,6 @@ def pod_name(name: str, patterns: Sequence[str]) -> str | None:
 
 
 def _split(text: str) -> tuple[str, str, str]:
-    """Return a pattern's repository, colon and tag."""
     head, slash, last = text.rpartition("/")
     name, colon, tag = last.partition(":")
     return f"{head}{slash}{name}", colon, tag
@@ -100,12 +89,7 @@ def repositories_of(names: Iterable[str]) -> frozenset[str]:
 
 
 def require_repositories(patterns: Iterable[str]) -> None:
-    """Reject patterns with a tag or a digest.
-
-    Raises:
-        UsageError: if a pattern has one.
-
-    """
+    """Raise UsageError if a pattern has a tag or a digest."""
     for pattern in patterns:
         repository = _split(pattern.partition("@")[0])[0]
         if repository != pattern:

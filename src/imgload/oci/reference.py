@@ -148,12 +148,7 @@ def is_full_image_id(text: str) -> bool:
 
 
 def parse_unless_id(text: str) -> Reference | None:
-    """Parse an image name; return None if it can only be an image ID.
-
-    Raises:
-        ReferenceInvalid: if it is neither.
-
-    """
+    """Parse an image name; return None if it can only be an image ID."""
     return None if is_full_image_id(text) else Reference.parse(text)
 
 

@@ -56,9 +56,9 @@ class EngineSource(Pusher):
         image = self.engine.find(text)
         if image is None:
             return None
-        if names_for and image_id_prefix(text) and not _matches(text, names_for, image):
+        if names_for and not _has_name(names_for, image):
             names_for = None
-        if not _matches(text, names_for, image):
+        if names_for is None and not _has_id(text, image):
             return None
         suited = self._platform(image, platform, text)
         if image.instances:
@@ -187,8 +187,7 @@ class EngineSource(Pusher):
     def _session(self, image: Image) -> PushSession:
         """Return the push session of an image; close the oldest one if there are too many.
 
-        The cache records whether requests of the engine reach this process's network, because
-        a look-up takes time.
+        The cache records from where the engine reaches this process, because a look-up takes time.
         """
         from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
         from imgload.registry.push_session import EngineCannotReachUs, PushSession  # noqa: PLC0415
@@ -224,12 +223,7 @@ class EngineSource(Pusher):
 
     @contextmanager
     def save(self, images: Sequence[Image]) -> Iterator[Iterator[bytes]]:
-        """Save the images; an unusable archive is the engine's failure, not the user's.
-
-        Raises:
-            EngineFailed: if the engine does not save, or saves a damaged or incomplete archive.
-
-        """
+        """Save the images; an unusable archive is the engine's failure, not the user's."""
         pins = set().union(*(image.required_digests for image in images))
         whole = bool(pins - {image.manifest_digest for image in images})
         platform = None if whole else images[0].platform
@@ -272,14 +266,14 @@ def whereabouts(address: str) -> str:
     return f"{socket.st_dev} {socket.st_ino} {socket.st_ctime_ns} {network}"
 
 
-def _matches(text: str, reference: Reference | None, image: EngineImage) -> bool:
-    """Whether an image has the requested name or ID.
+def _has_id(text: str, image: EngineImage) -> bool:
+    digits = image_id_prefix(text)
+    ids = (image.target, image.image_id)
+    return digits is not None and any(i.hex.startswith(digits) for i in ids if i)
 
-    Podman also finds an image by the end of its name; Kubernetes does not.
-    """
-    if reference is None:
-        digits = image_id_prefix(text) or ""
-        return any(i.hex.startswith(digits) for i in (image.target, image.image_id) if i)
+
+def _has_name(reference: Reference, image: EngineImage) -> bool:
+    """Podman also finds an image by the end of its name; Kubernetes does not."""
     accepted = [reference, *([reference.with_localhost()] if reference.is_short else [])]
     return reference.digest is not None or any(name in accepted for name in _references(image))
 

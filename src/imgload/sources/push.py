@@ -71,8 +71,6 @@ def push(
     Return the images by target, and the pushed layers, to be cached once a node has unpacked them.
     PushIncomplete is raised if a push fails, or lacks content that a node needs.
     """
-    from imgload.registry.push_session import EngineCannotReachUs  # noqa: PLC0415 - start-up
-
     memory = EngineCache.load()
     contents: dict[Digest, ImageContent] = {}
     spools: dict[Digest, Spool] = {}
@@ -83,8 +81,6 @@ def push(
             try:
                 source.push(image, sink)
             except EngineError as error:
-                if isinstance(error, EngineCannotReachUs):
-                    memory.mark_unreachable(source.address)
                 raise PushIncomplete(error.message) from error
             contents[image.target] = sink.end(names, image, plain)
     finally:
@@ -176,7 +172,6 @@ class ForwardingSink:
         return _SpooledUpload(self, Spool(self.image.limit, self._quota, self.image.quota))
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
-        """Keep a manifest; `end` selects the image's."""
         self._require_open()
         keep_manifest(self._manifests, digest, raw, _MOST_MANIFESTS)
 
@@ -296,16 +291,23 @@ def manifest_for(pushed: Mapping[Digest, bytes], image: Image) -> Manifest | Non
 
     Other processes may have pushed too, so no other property identifies the image's manifest.
     """
-    reported = _parsed(pushed[digest] for digest in _reported(pushed, image))
+    top = pushed.get(image.target)
+    if top is None:
+        listed = {image.manifest_digest or image.target}
+    elif "config" in parse_json(top, "a manifest"):
+        listed = {image.target}
+    else:
+        entries = [e for e in Index.parse(top).manifests if not e.is_attestation]
+        listed = {e.digest for e in entries if e.platform in {None, image.platform}}
+    if image.manifest_digest:
+        listed &= {image.manifest_digest}
+    reported = _parsed(pushed[digest] for digest in listed if digest in pushed)
     manifests = [m for m in reported if len(m.layers) == len(image.diff_ids)]
     return manifests[0] if len(manifests) == 1 else None
 
 
 def documents_for(pushed: Mapping[Digest, bytes], image: Image) -> dict[Digest, bytes]:
-    """Return the pushed documents that a registry needs: children first, the image itself last.
-
-    Empty if the image itself was not pushed.
-    """
+    """Return the pushed documents that a registry needs: children first, the image itself last."""
     if not image.stored:
         manifests = _with_config(pushed, image.image_id) if image.image_id else []
         return {m.digest: m.raw for m in manifests} if len(manifests) == 1 else {}
@@ -326,21 +328,6 @@ def _parsed(raws: Iterable[bytes]) -> Iterator[Manifest]:
     for raw in raws:
         with suppress(ArchiveInvalid):
             yield Manifest.parse(raw)
-
-
-def _reported(pushed: Mapping[Digest, bytes], image: Image) -> Iterator[Digest]:
-    """Yield the manifests that the engine reports, directly or through its index."""
-    top = pushed.get(image.target)
-    if top is None:
-        listed = [image.manifest_digest] if image.manifest_digest else []
-    elif "config" in parse_json(top, "a manifest"):
-        listed = [image.target]
-    else:
-        entries = [e for e in Index.parse(top).manifests if not e.is_attestation]
-        listed = [e.digest for e in entries if e.platform in {None, image.platform}]
-    for digest in dict.fromkeys(listed):
-        if digest in pushed and image.manifest_digest in {None, digest}:
-            yield digest
 
 
 def _with_config(pushed: Mapping[Digest, bytes], image_id: Digest) -> list[Manifest]:

@@ -24,6 +24,8 @@ from imgload.oci.document import LAYER, Descriptor, Index, Manifest
 from imgload.oci.reference import pinned
 from imgload.oci.tar import END, header, padding
 
+_DEPTH = 4
+"""Chunks that wait for one reader."""
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -185,17 +187,13 @@ def _member(path: str, data: bytes) -> list[bytes]:
     return [header(path, len(data)) + data + padding(len(data))]
 
 
-_DEPTH = 4
-"""Chunks that wait for one reader."""
-
-
 class StreamAborted(ImgloadError):
     """The stream was cut off; the reader must discard the incomplete content."""
 
 
 @attrs.define
 class Feed:
-    """One reader's end of the stream: iterate over it; call `leave` to stop reading."""
+    """A stream to one node, in bounded memory; a node that calls `leave` stops no other."""
 
     _waiting: deque[Chunk] = attrs.field(factory=deque)
     _changed: threading.Condition = attrs.field(factory=threading.Condition)
@@ -204,15 +202,15 @@ class Feed:
     left: bool = False
 
     def __iter__(self) -> Iterator[Chunk]:
-        while (chunk := self._next()) is not None:
+        while True:
+            with self._changing():
+                self._changed.wait_for(lambda: self._waiting or self._complete or self._aborted)
+                if self._aborted:
+                    raise StreamAborted("the stream was cut off at its source")
+                if not self._waiting:
+                    return
+                chunk = self._waiting.popleft()
             yield chunk
-
-    def _next(self) -> Chunk | None:
-        with self._changing():
-            self._changed.wait_for(lambda: self._waiting or self._complete or self._aborted)
-            if self._aborted:
-                raise StreamAborted("the stream was cut off at its source")
-            return self._waiting.popleft() if self._waiting else None
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -229,17 +227,14 @@ class Feed:
                 self._waiting.append(chunk)
 
     def complete(self) -> None:
-        """End the stream after the last chunk."""
         with self._changing():
             self._complete = True
 
     def abort(self) -> None:
-        """Raise StreamAborted in the reader."""
         with self._changing():
             self._aborted = True
 
     def leave(self) -> None:
-        """Stop reading; the other readers continue."""
         with self._changing():
             self.left = True
             self._waiting.clear()
