@@ -128,7 +128,7 @@ def _images(params: _Params, incomplete: str) -> Sequence[str]:
 
 
 def _image_names(engine: Engine, incomplete: str) -> list[str]:
-    from imgload.oci.patterns import pod_name  # noqa: PLC0415 - start-up
+    from imgload.oci.reference import pod_name  # noqa: PLC0415 - start-up
 
     globs = [incomplete + rest for rest in ("*", "*/*", "*/*/*")]
     if not _SAFE.fullmatch(incomplete) or incomplete.startswith("docker.io/"):

@@ -16,7 +16,7 @@ from imgload.cli.text import failure_text, short_name
 from imgload.core.ages import age_text
 from imgload.core.errors import one_line
 from imgload.core.sizes import size_text
-from imgload.oci.patterns import familiar_name
+from imgload.oci.reference import familiar_name
 from imgload.tools.inventory.list import ListedImage, Listing
 from imgload.tools.inventory.node_images import NodeImage
 

@@ -163,15 +163,10 @@ def may_be_document(path: str, size: int, start: bytes) -> bool:
 class ArchivedImage:
     """An image of an archive.
 
-    Args:
-        manifest: of the image; a guess, if layers of a docker-archive were skipped.
-        config: of the image.
-        names: of the image in the archive.
-        indexes: digests of the indexes above its manifest.
-        listed: its platform in an index, which its config may lack.
-        absent: platforms of the same index whose content the archive lacks.
-        layers_named: whether the layers' paths contain their digests, so that some can be skipped.
-
+    Its manifest is a guess if layers of a docker-archive were skipped. `indexes` are the indexes
+    above the manifest, `listed` is its platform in an index, which its config may lack, and
+    `absent` are platforms of the same index without content. If `layers_named`, the paths of layers
+    contain their digests, so that some can be skipped.
     """
 
     manifest: Manifest
@@ -388,15 +383,11 @@ def scan(archive: Iterable[bytes]) -> tuple[ArchivedImage, ...]:
 
 @attrs.frozen
 class Wanted:
-    """An image to take out of an archive.
+    """An image to take out of an archive, with its full names on the nodes.
 
-    Args:
-        target: digest of its config, its manifest, or an index above it.
-        names: full names on the nodes, as containerd stores them.
-        platform: to choose from an index; None for a single image.
-        exact: digests of its own manifest or config, if known: Docker saves one platform of an
-            index without the index.
-
+    `target` is the digest of its config, its manifest, or an index above it; `platform` is to
+    choose from an index. `exact` are digests of its own manifest or config, if known: Docker saves
+    one platform of an index without the index.
     """
 
     target: Digest

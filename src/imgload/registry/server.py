@@ -19,7 +19,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from imgload.core.errors import ArchiveInvalid, ImgloadError
+import attrs
+
+from imgload.core.errors import ArchiveInvalid, EngineError, EngineFailed, ImgloadError
+from imgload.engines.base import NOT_CONNECTED
+from imgload.engines.translate import timed_out
 from imgload.oci.digest import Digest
 from imgload.registry.sink import MAX_MANIFEST_BYTES, MAX_UPLOADS, PushSink, Quota, UploadWriter
 
@@ -47,26 +51,9 @@ _PLAIN_HTTP = (
 )
 """A client that starts with TLS falls back to HTTP only after a well-formed answer."""
 
-
-@contextlib.contextmanager
-def receiving(
-    sink: PushSink,
-    ended: Callable[[], bool] = lambda: True,
-    reached: Callable[[], None] = lambda: None,
-) -> Iterator[str]:
-    """Listen on a free port of 127.0.0.1, and yield the repository to push to.
-
-    `ended` is called after a manifest under a tag, which ends a push; it returns whether the engine
-    may know that it was accepted. `reached` is called at each request for the repository, whose
-    name only this process and users of the engine know.
-    """
-    path = f"imgload/{secrets.token_hex(16)}"
-    with PushServer(f"/v2/{path}/", sink, ended, reached) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}/{path}"
-        finally:
-            server.shutdown()
+Push = Callable[[], None]
+Pushing = Callable[[str], contextlib.AbstractContextManager[Push]]
+"""Prepares an engine for pushes to a repository, and yields the function that pushes."""
 
 
 class _UnknownUploadError(Exception):
@@ -94,7 +81,6 @@ class _Handler(BaseHTTPRequestHandler):
     rbufsize = 64 << 10
     rfile: io.BufferedReader
     server: PushServer
-    connection: socket.socket
     raw_requestline: bytes
 
     def parse_request(self) -> bool:
@@ -115,8 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         match = _BLOB.fullmatch(self._inside)
+        sink = self.server.sink
         with self._refusing():
-            size = self.server.sink.stat_blob(Digest.parse(match.group(1))) if match else None
+            size = sink.stat_blob(Digest.parse(match.group(1))) if match and sink else None
             if match is None or size is None:
                 self._answer(404)
             else:
@@ -135,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         with self._refusing() as on_error:
             name, upload = self._take_upload()
-            upload = upload or self.server.sink.upload(None, None)
+            upload = upload or self.server.current_sink.upload(None, None)
             on_error.callback(upload.abandon)
             size = 0
             for chunk in self._body():
@@ -163,8 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
             digest = Digest.of(raw)
             if name != str(digest) and ":" in name:
                 raise ArchiveInvalid("a manifest has another digest than its name")
-            self.server.sink.manifest(digest, raw)
-            if ":" not in name and not self.server.ended():
+            self.server.current_sink.manifest(digest, raw)
+            if ":" not in name and self.server.refuse_last_manifest:
+                self.server.ended = True
                 raise ArchiveInvalid("the engine shall not remember this push")
             self._created(f"manifests/{digest}", digest)
 
@@ -175,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
                 on_error.callback(upload.abandon)
             digest = Digest.parse(parse_qs(urlsplit(self.path).query).get("digest", [""])[0])
             if upload is None:
-                upload = self.server.sink.upload(digest, self._body_length())
+                upload = self.server.current_sink.upload(digest, self._body_length())
                 on_error.callback(upload.abandon)
             for chunk in self._body():
                 upload.write(chunk)
@@ -312,19 +300,42 @@ class PushServer(ThreadingHTTPServer):
 
     def __init__(
         self,
-        root: str,
-        sink: PushSink,
-        ended: Callable[[], bool],
-        reached: Callable[[], None],
+        sink: PushSink | None,
+        reached: Callable[[], None] = lambda: None,
+        *,
+        refuse_last_manifest: bool = False,
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.root, self.sink, self.ended, self.reached = root, sink, ended, reached
+        path = f"imgload/{secrets.token_hex(16)}"
+        self.repository = f"127.0.0.1:{self.server_address[1]}/{path}"
+        self.root = f"/v2/{path}/"
+        self.sink = sink
+        self.reached = reached
+        self.refuse_last_manifest = refuse_last_manifest
+        self.ended = False
+        """Whether a manifest was refused that ends a push."""
         self.manifest_memory = Quota(MAX_MANIFEST_BYTES)
         self._strangers: dict[socket.socket, None] = {}
         self._admitted: set[socket.socket] = set()
         self.uploads: dict[str, UploadWriter | None] = {}
         """Uploads that wait for the next request that names them; None before their first byte."""
         self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[str]:
+        """Serve, and yield the repository to push to."""
+        with self:
+            threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+            try:
+                yield self.repository
+            finally:
+                self.shutdown()
+
+    @property
+    def current_sink(self) -> PushSink:
+        if self.sink is None:
+            raise ArchiveInvalid("no push is in progress")
+        return self.sink
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Bound the threads that programs other than the engine can occupy."""
@@ -358,9 +369,8 @@ class PushServer(ThreadingHTTPServer):
             connections = [*self._strangers, *self._admitted]
         _shut_down(connections)
         uploads, self.uploads = self.uploads, {}
-        for upload in uploads.values():
-            if upload:
-                upload.abandon()
+        for upload in filter(None, uploads.values()):
+            upload.abandon()
 
     def handle_error(self, *_: object) -> None:
         """Print nothing: a client that disconnects is no error."""
@@ -370,3 +380,82 @@ def _shut_down(connections: Iterable[socket.socket]) -> None:
     for connection in connections:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
+
+
+def receiving(
+    sink: PushSink, reached: Callable[[], None] = lambda: None
+) -> contextlib.AbstractContextManager[str]:
+    """Listen on a free port of 127.0.0.1, and yield the repository to push to.
+
+    `reached` is called at each request for it; only this process and users of the engine know it.
+    """
+    return PushServer(sink, reached).serving()
+
+
+class EngineCannotReachUs(EngineFailed):
+    """The engine's loopback is not this process's: its pushes do not arrive here."""
+
+
+@attrs.define
+class PushSession:
+    """A repository for the pushes of one image, and the tag that the engine pushes.
+
+    Docker's containerd image store labels every blob of the image with the repository that it was
+    pushed to, for good (``containerd.io/distribution.source``), once the push has succeeded.
+    Therefore `refuse_last_manifest` stores the tagged manifest, which ends a push, and refuses it.
+    """
+
+    _server: PushServer
+    _reached: threading.Event
+    _push: Push
+    _open: contextlib.ExitStack
+
+    @classmethod
+    def start(
+        cls,
+        pushing: Pushing,
+        *,
+        refuse_last_manifest: bool,
+        look_up: Callable[[str], None] | None = None,
+    ) -> PushSession:
+        """Listen, and prepare the engine; EngineCannotReachUs is raised if `look_up` fails.
+
+        `look_up` is None where requests of the engine are known to arrive.
+        """
+        reached = threading.Event()
+        with contextlib.ExitStack() as stack:
+            server = PushServer(None, reached.set, refuse_last_manifest=refuse_last_manifest)
+            repository = stack.enter_context(server.serving())
+            if look_up:
+                # only the engine and its users can know the repository, whose name is random
+                with contextlib.suppress(EngineError):
+                    look_up(repository)
+                if not reached.is_set():
+                    raise EngineCannotReachUs(
+                        "the engine's requests to 127.0.0.1 do not reach this process"
+                    )
+            push = stack.enter_context(pushing(repository))
+            return cls(server, reached, push, stack.pop_all())
+
+    def push(self, sink: PushSink) -> None:
+        """Have the engine push the image; raise EngineCannotReachUs if no request arrives."""
+        self._reached.clear()
+        self._server.sink, self._server.ended = sink, False
+        try:
+            self._push()
+        except EngineError as error:
+            reached = self._reached.is_set()
+            if not reached and (NOT_CONNECTED in error.message or timed_out(error)):
+                raise EngineCannotReachUs(error.message, hint=error.hint) from error
+            if not self._server.ended:
+                raise
+        else:
+            if not self._reached.is_set():
+                raise EngineCannotReachUs(
+                    "the engine pushed the image to another process on its 127.0.0.1"
+                )
+        finally:
+            self._server.sink = None
+
+    def close(self) -> None:
+        self._open.close()

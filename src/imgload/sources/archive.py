@@ -21,7 +21,7 @@ from imgload.core.errors import (
 )
 from imgload.oci.archive import ArchivedImage, scan
 from imgload.oci.platform import Platform
-from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
+from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id
 from imgload.sources.base import Image, Source
 from imgload.sources.streams import chunks_of, layout_chunks, open_archive
 
@@ -155,14 +155,9 @@ def _has_id(text: str, image: ArchivedImage) -> bool:
 
 
 def _has_name(text: str, image: ArchivedImage) -> bool:
-    if is_full_image_id(text):
+    wanted = parse_unless_id(text)
+    if wanted is None:
         return False
-    try:
-        wanted = Reference.parse(text)
-    except ReferenceInvalid:
-        if image_id_prefix(text):
-            return False
-        raise
     if wanted.digest is not None:
         repositories = {(name.registry, name.repository) for name in _references(image)}
         matches = not repositories or (wanted.registry, wanted.repository) in repositories

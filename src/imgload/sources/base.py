@@ -179,16 +179,9 @@ class Pusher(Source):
 class Facts:
     """The facts that decide how one image is sent.
 
-    Args:
-        style: how the source pushes; None if it cannot push the image.
-        cut_off: whether the engine is known not to reach our loopback.
-        identified: whether the image ID is known, and the manifest if one is stored.
-        diff_ids: the image's layers, bottom up.
-        missing: indexes of the layers that a node lacks.
-        sizes: bytes of the layers, bottom up; empty if unknown.
-        known_layers: diff IDs of the layers that the engine has pushed before.
-        local: whether the source's engine is on this machine.
-
+    Without `style`, the source cannot push the image. `identified`: its ID is known, and its
+    manifest if one is stored. `missing` are the indexes of the layers that a node lacks, `sizes`
+    the bytes of all layers, or empty, `known_layers` those that the engine has pushed before.
     """
 
     style: PushStyle | None

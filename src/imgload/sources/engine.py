@@ -29,7 +29,7 @@ from imgload.sources.base import Image, Pusher
 
 if TYPE_CHECKING:
     from imgload.engines.base import PushStyle
-    from imgload.registry.push_session import PushSession
+    from imgload.registry.server import PushSession
     from imgload.registry.sink import PushSink
 
 _MOST_SESSIONS = 16
@@ -116,10 +116,8 @@ class EngineSource(Pusher):
                 hint=f"build it with --platform {platform}, or choose an available one with"
                 " --platform",
             )
-        lacking = ", ".join(
-            sorted(map(str, {platform} if platform else image.incomplete_platforms))
-        )
-        content = f"content of {lacking}" if lacking else "content"
+        lacking = sorted(map(str, [platform] if platform else image.incomplete_platforms))
+        content = f"content of {', '.join(lacking)}" if lacking else "content"
         others = f", {available} is available" if available else ""
         option = f"--platform {platform} " if platform else ""
         other = "; or load an available platform with --platform" if available else ""
@@ -141,7 +139,7 @@ class EngineSource(Pusher):
         if identified or unable or key in self._unidentified:
             return image
         from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
-        from imgload.registry.push_session import EngineCannotReachUs  # noqa: PLC0415
+        from imgload.registry.server import EngineCannotReachUs  # noqa: PLC0415
         from imgload.registry.sink import ManifestSink  # noqa: PLC0415
         from imgload.sources.push import manifest_for  # noqa: PLC0415
 
@@ -175,7 +173,7 @@ class EngineSource(Pusher):
 
     def push(self, image: Image, intake: PushSink) -> None:
         from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
-        from imgload.registry.push_session import EngineCannotReachUs  # noqa: PLC0415
+        from imgload.registry.server import EngineCannotReachUs  # noqa: PLC0415
 
         try:
             self._session(image).push(intake)
@@ -190,7 +188,7 @@ class EngineSource(Pusher):
         The cache records from where the engine reaches this process, because a look-up takes time.
         """
         from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
-        from imgload.registry.push_session import EngineCannotReachUs, PushSession  # noqa: PLC0415
+        from imgload.registry.server import EngineCannotReachUs, PushSession  # noqa: PLC0415
 
         if image.target in self._sessions:
             return self._sessions[image.target]

@@ -43,15 +43,9 @@ class PushIncomplete(ImgloadError):
 class ExpectedPush:
     """An image that the engine is about to push.
 
-    Args:
-        image_id: digest of its config.
-        diff_ids: its layers, bottom up.
-        known: diff ID and size of layers, by each digest that the engine may ask for.
-        exact: whether `known` contains every relevant digest that the engine can ask for.
-        manifest: digest of its manifest; None if the engine identifies images by config.
-        limit: maximum bytes of one missing layer.
-        quota: maximum bytes of one blob, and of all spooled blobs together.
-
+    `known` has the diff ID and size of layers, by each digest that the engine may ask for; if
+    `exact`, no other digest matters. Without `manifest`, the engine identifies images by config.
+    `limit` bytes are the maximum of one missing layer, `quota` of all spooled blobs together.
     """
 
     image_id: Digest

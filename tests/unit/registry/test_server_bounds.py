@@ -125,9 +125,7 @@ def test_the_size_of_all_manifests_is_bounded(monkeypatch: pytest.MonkeyPatch) -
 def test_all_layers_may_connect_in_parallel() -> None:
     """Docker opens one or two connections for each; one that finds no place waits for a second."""
     with contextlib.ExitStack() as stack:
-        crowded = stack.enter_context(
-            server.PushServer("/v2/x/", ManifestSink(), lambda: True, lambda: None)
-        )
+        crowded = stack.enter_context(server.PushServer(ManifestSink()))
         for _ in range(server.MAX_ADMITTED):  # and nobody is let in
             address = ("127.0.0.1", crowded.server_address[1])
             stack.enter_context(socket.create_connection(address, timeout=0.5))
