@@ -157,12 +157,7 @@ class Source(ABC):
 
 
 class Pusher(Source):
-    """A source that can push to a registry; the cache identifies it by its address.
-
-    Attributes:
-        local: whether it is on this machine; another machine cannot push to our loopback.
-
-    """
+    """A source that can push; `local` if it is on this machine, so that it can push to us."""
 
     local: bool
 
@@ -171,8 +166,8 @@ class Pusher(Source):
         """Return how it pushes an image, or None if it cannot push this one."""
 
     @abstractmethod
-    def push(self, image: Image, intake: PushSink) -> None:
-        """Push an image to an intake of this process; `release` closes the connection."""
+    def push(self, image: Image, sink: PushSink) -> None:
+        """Push an image to a sink of this process; `release` closes the connection."""
 
 
 @attrs.frozen
@@ -201,7 +196,7 @@ class Facts:
 
 @attrs.frozen
 class Choice:
-    """Push or save, and a note for the user; empty for none."""
+    """Whether to push, and a note for the user."""
 
     push: bool
     note: str = ""

@@ -145,13 +145,13 @@ class EngineSource(Pusher):
 
         if EngineCache.load().is_unreachable(self.address):
             return attrs.evolve(image, is_cut_off=True)
-        intake = ManifestSink()
+        sink = ManifestSink()
         self._unidentified.add(key)
         try:
-            self.push(image, intake)
+            self.push(image, sink)
         except EngineFailed as error:
             return attrs.evolve(image, is_cut_off=isinstance(error, EngineCannotReachUs))
-        pushed = manifest_for(intake.taken, image)
+        pushed = manifest_for(sink.taken, image)
         if pushed is None:
             return attrs.evolve(image, image_id=None)
         self._manifests[key] = pushed
@@ -171,12 +171,12 @@ class EngineSource(Pusher):
             self._sizes[image.target] = self.engine.layer_sizes(image.target)
         return self._sizes[image.target]
 
-    def push(self, image: Image, intake: PushSink) -> None:
+    def push(self, image: Image, sink: PushSink) -> None:
         from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
         from imgload.registry.server import EngineCannotReachUs  # noqa: PLC0415
 
         try:
-            self._session(image).push(intake)
+            self._session(image).push(sink)
         except EngineCannotReachUs:
             self._reaches_us = False
             EngineCache.load().mark_unreachable(self.address)
