@@ -11,7 +11,7 @@ import attrs
 from benchmarks.images import Builder, Image
 from benchmarks.nodes import check
 from imgload.oci.digest import Digest
-from imgload.registry.handler import receiving
+from imgload.registry.server import receiving
 from tests.lab import Cluster, Engine
 
 _SMALL = 1 << 20

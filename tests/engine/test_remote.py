@@ -18,7 +18,7 @@ from imgload.core.errors import EngineNotPermitted
 from imgload.engines.discovery.attempt import Candidate
 from imgload.engines.discovery.discover import Discovery, discover
 from imgload.engines.discovery.probe import probe
-from imgload.sources.choose import TransportOption
+from imgload.sources.base import TransportOption
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.remote import open_folder, soon

@@ -20,7 +20,7 @@ import pytest
 
 import imgload
 from imgload.cli.dropin import run
-from imgload.sources.choose import TransportOption
+from imgload.sources.base import TransportOption
 from imgload.tools.dropins.kind import Kind
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, old

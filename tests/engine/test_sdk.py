@@ -12,8 +12,8 @@ from imgload.engines.docker import DockerEngine
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.podman import PodmanEngine
 from imgload.engines.sdk import SdkWire
+from imgload.oci.archive import scan
 from imgload.oci.digest import Digest
-from imgload.oci.scan import scan
 from tests.engine.conftest import Images, unique
 from tests.lab import Lab
 

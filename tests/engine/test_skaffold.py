@@ -12,7 +12,7 @@ import attrs
 import pytest
 import yaml
 
-from imgload.registry.handler import receiving
+from imgload.registry.server import receiving
 from tests.engine.aftermath import strays
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.relay import Fault, relay

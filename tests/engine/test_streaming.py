@@ -17,9 +17,9 @@ from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.engines.discovery.attempt import Candidate
 from imgload.engines.discovery.discover import connect
 from imgload.engines.discovery.probe import probe
+from imgload.oci.archive import Wanted
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.oci.saved import Wanted
 from imgload.transports.imports import import_by_copy
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, records, unique

@@ -11,7 +11,7 @@ import pytest
 import imgload
 from imgload.core.errors import EngineFailed
 from imgload.loader.events import Event, Note
-from imgload.sources.choose import TransportOption
+from imgload.sources.base import TransportOption
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, new, oci
 from tests.lab import Lab

@@ -16,11 +16,10 @@ from random import Random
 import attrs
 
 from imgload.core.errors import ImgloadError
+from imgload.oci.archive import Wanted, scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
-from imgload.oci.saved import Wanted
-from imgload.oci.scan import scan
 from imgload.sources.archive import ArchiveSource
 from imgload.sources.base import Image
 from imgload.sources.streams import FileChunks

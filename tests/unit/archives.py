@@ -12,12 +12,11 @@ from typing import Any
 import attrs
 
 from imgload.core.parallel import Task
+from imgload.oci.archive import ArchiveSender, Wanted
 from imgload.oci.content import Chunk, ImageContent
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, IMAGE_NAME, INDEX, LAYER, MANIFEST
-from imgload.oci.saved import ArchiveSender, Wanted
-from imgload.transports.fanout import Feed, StreamAborted
-from imgload.transports.layout import LayoutWriter
+from imgload.transports.layout import Feed, LayoutWriter, StreamAborted
 
 Entry = tuple[str, bytes | str]
 """A member: bytes are a file's content, a string is where a symbolic link leads."""

@@ -128,7 +128,7 @@ def _names(kind: str, params: Mapping[str, Any], incomplete: str) -> Sequence[st
 
 
 def _images(session: Session, incomplete: str) -> Sequence[str]:
-    from imgload.oci.patterns import pod_name  # noqa: PLC0415 - start-up
+    from imgload.oci.reference import pod_name  # noqa: PLC0415 - start-up
     from imgload.sources.engine import EngineSource  # noqa: PLC0415
 
     globs = [incomplete + rest for rest in ("*", "*/*", "*/*/*")]

@@ -18,7 +18,7 @@ from imgload.core.units import age_text, parse_age
 from imgload.core.errors import JSON_VERSION, UsageError, one_line
 from imgload.core.units import size_text
 from imgload.core.state import clear_cache, state_folder
-from imgload.oci.patterns import familiar_name
+from imgload.oci.reference import familiar_name
 
 if TYPE_CHECKING:
     from imgload.tools.inventory.list import ListedImage, Listing

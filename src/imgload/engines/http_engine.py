@@ -318,7 +318,7 @@ def _open_wire(endpoint: Endpoint) -> Wire:
 
 def parse_json(data: bytes) -> Any:
     """Parse a JSON document of an engine; EngineFailed if it is invalid."""
-    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
+    from imgload.oci.document import load_json  # noqa: PLC0415 - start-up
 
     try:
         return load_json(data, most=None)  # an engine may have very many images

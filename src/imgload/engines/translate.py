@@ -114,7 +114,7 @@ def raise_for_status(answer: Answer, endpoint: Endpoint, doing: str) -> None:
         return
     with answer:
         data = answer.read()
-    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
+    from imgload.oci.document import load_json  # noqa: PLC0415 - start-up
 
     try:
         body = load_json(data)

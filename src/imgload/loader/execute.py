@@ -22,8 +22,7 @@ from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.loader.rollback import undo
 from imgload.loader.send import Sending, Sent, is_final
 from imgload.oci.digest import Digest
-from imgload.sources.base import Image
-from imgload.sources.choose import TransportOption
+from imgload.sources.base import Image, TransportOption
 from imgload.sources.push import PushIncomplete
 from imgload.transports.base import Transport
 from imgload.transports.imports import ImportTransport, remove_leftovers

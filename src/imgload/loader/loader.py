@@ -173,7 +173,7 @@ class Loader:
         with self._preparing(on_event, survey) as preparation:
             preparation.run(request := Request(images, tag, platform=platform))
             if any(image.image_id is None for image in preparation.images):
-                from imgload.sources.manifests import identify_by_save  # noqa: PLC0415
+                from imgload.sources.engine import identify_by_save  # noqa: PLC0415
 
                 preparation.images = [
                     image if image.image_id else identify_by_save(image)

@@ -20,8 +20,7 @@ from imgload.engines.discovery.discover import with_discovery_errors
 from imgload.loader.events import Event, ImageFound, Note
 from imgload.loader.plan import Verify
 from imgload.oci.platform import Platform
-from imgload.sources.base import Image, Source
-from imgload.sources.choose import TransportOption
+from imgload.sources.base import Image, Source, TransportOption
 from imgload.sources.locate import Settle, locate, match_platform, named, require_names
 
 Ask = Callable[[Node, SurveyQuery], Survey | ImgloadError]

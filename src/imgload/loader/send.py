@@ -13,11 +13,10 @@ from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
 from imgload.engines.cache import EngineCache, Layers
 from imgload.loader.events import BytesSent, Event, Note
+from imgload.oci.archive import ArchiveSender, Wanted
 from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest
-from imgload.oci.saved import ArchiveSender, Wanted
-from imgload.sources.base import Image, Pusher, Source
-from imgload.sources.choose import Facts, TransportOption, choose
+from imgload.sources.base import Facts, Image, Pusher, Source, TransportOption, choose
 from imgload.sources.push import PushIncomplete, push
 from imgload.transports.base import Delivery, Order, Shipment, Transport
 

@@ -59,7 +59,8 @@ class ImageContent:
 class BlobWriter(Protocol):
     """Writes one blob into a receiver."""
 
-    def write(self, chunk: Chunk) -> None: ...
+    def write(self, chunk: Chunk) -> None:
+        """Append a chunk; raise DigestMismatch if the blob exceeds its announced size."""
 
     def finish(self, digest: Digest | None = None) -> Digest:
         """End the blob; return its digest.
@@ -70,7 +71,7 @@ class BlobWriter(Protocol):
         """
 
     def abandon(self) -> None:
-        """Give up an incomplete blob; the written part cannot be taken back."""
+        """Give up an incomplete blob; it has no effect after `finish`."""
 
 
 class Receiver(ABC):

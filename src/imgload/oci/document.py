@@ -1,9 +1,11 @@
-"""Manifests, indexes and configs, with the raw bytes of their digests."""
+"""Manifests, indexes and configs, with the raw bytes of their digests; a JSON parser for them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -28,17 +30,69 @@ MAX_BLOB = 1 << 40
 """Bytes that a descriptor may claim."""
 MAX_LAYERS = 1000
 MAX_MANIFESTS = 1000
+MAX_VALUES = 250_000
+"""Values of one document; each takes up to 200 bytes of memory, however short its text."""
+MAX_DEPTH = 100
+_MAX_DIGITS = 20
+"""Digits of an integer: the most that 64 bits have, which is what programs in Go read."""
+_TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[,\[{]', re.DOTALL)
+
+
+def load_json(raw: bytes | str, *, most: int | None = MAX_VALUES) -> Any:
+    """Parse an untrusted document of `most` values; ValueError is raised beyond a limit."""
+    text = raw if isinstance(raw, str) else raw.decode()
+    if most is not None and _has_more_values(text, most):
+        raise ValueError(f"it has more than {most} values")
+    try:
+        value = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    containers = [value]
+    for _ in range(MAX_DEPTH):
+        children = (child for container in containers for child in _children(container))
+        containers = [child for child in children if isinstance(child, dict | list)]
+        if not containers:
+            return value
+    raise ValueError(_TOO_DEEP)
+
+
+def _has_more_values(text: str, limit: int) -> bool:
+    if sum(map(text.count, ",[{")) <= limit:
+        return False
+    count = 0  # the rest is slower: it ignores punctuation within strings
+    for token in _TOKEN.finditer(text):
+        count += token.end() - token.start() == 1
+        if count > limit:
+            return True
+    return False
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"a number is too large: {digits:.20}")
+    return value
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
 
 
 def parse_json(raw: bytes, document: str) -> dict[str, Any]:
-    """Parse a JSON object; `document` names it in errors.
-
-    Raises:
-        ArchiveInvalid: if it is too large, or not a JSON object.
-
-    """
-    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
-
+    """Parse a JSON object; `document` names it in errors, which are ArchiveInvalid."""
     if len(raw) > MAX_DOCUMENT:
         raise ArchiveInvalid(f"{document} is {len(raw)} bytes, more than {MAX_DOCUMENT}")
     try:

@@ -55,8 +55,7 @@ class Member:
 class Seekable(Protocol):
     """Chunks that can be skipped without reading them."""
 
-    def skip(self, size: int) -> None:
-        """Skip the next `size` bytes."""
+    def skip(self, size: int) -> None: ...
 
 
 class _Input:
@@ -169,15 +168,7 @@ class Body:
 
 
 def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Body]]:
-    """Yield the members of a tar stream with their bodies.
-
-    Args:
-        chunks: the archive, in pieces of any length.
-
-    Raises:
-        ArchiveInvalid: if it is truncated, not a tar archive, or exceeds a limit.
-
-    """
+    """Yield the members of a tar stream with their bodies."""
     source = _Input(chunks)
     extended: dict[str, str] = {}
     total = 0
@@ -255,12 +246,7 @@ def _text(data: bytes) -> str:
 
 
 def inside(path: str) -> str:
-    """Normalise a path within the archive.
-
-    Raises:
-        ArchiveInvalid: if the path leads out of the archive.
-
-    """
+    """Normalise a path; ArchiveInvalid is raised if it leads out of the archive."""
     normal = posixpath.normpath(path)
     if len(path) > MAX_PATH or normal.startswith(("/", "../")) or normal == ".." or "\0" in path:
         raise ArchiveInvalid(f"a member's path leads out of the archive: {path!r:.200}")

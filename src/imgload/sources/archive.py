@@ -19,13 +19,11 @@ from imgload.core.errors import (
     ReferenceInvalid,
     SourceError,
 )
-from imgload.oci.archive import ArchivedImage
+from imgload.oci.archive import ArchivedImage, scan
 from imgload.oci.platform import Platform
-from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
-from imgload.oci.scan import scan
+from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id
 from imgload.sources.base import Image, Source
-from imgload.sources.layout import layout_chunks
-from imgload.sources.streams import chunks_of, open_archive
+from imgload.sources.streams import chunks_of, layout_chunks, open_archive
 
 _AGAIN = "make it again: docker save IMAGE -o FILE, or podman save IMAGE -o FILE"
 
@@ -133,11 +131,11 @@ def _select_platform(
         return by_platform[best]
     available = sorted(map(str, by_platform))
     error: type[SourceError] = PlatformMissing
-    problem = f"has no image for {wanted}"
+    problem = f"has no image for {wanted};"
     if wanted.best(frozenset[Platform]().union(*(image.absent for image in images))):
-        error, problem = ImageIncomplete, f"lists {wanted} and does not hold it"
+        error, problem = ImageIncomplete, f"lists {wanted} and does not hold it;"
     raise error(
-        f"{archive} {problem}; it has {', '.join(available)}",
+        f"{archive} {problem} it has {', '.join(available)}",
         hint=f"choose an available one: --platform {shlex.quote(available[0])};"
         " or save it for that platform",
     )
@@ -157,14 +155,9 @@ def _has_id(text: str, image: ArchivedImage) -> bool:
 
 
 def _has_name(text: str, image: ArchivedImage) -> bool:
-    if is_full_image_id(text):
+    wanted = parse_unless_id(text)
+    if wanted is None:
         return False
-    try:
-        wanted = Reference.parse(text)
-    except ReferenceInvalid:
-        if image_id_prefix(text):
-            return False
-        raise
     if wanted.digest is not None:
         repositories = {(name.registry, name.repository) for name in _references(image)}
         matches = not repositories or (wanted.registry, wanted.repository) in repositories

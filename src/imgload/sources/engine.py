@@ -29,7 +29,7 @@ from imgload.sources.base import Image, Pusher
 
 if TYPE_CHECKING:
     from imgload.engines.base import PushStyle
-    from imgload.registry.push_session import PushSession
+    from imgload.registry.server import PushSession
     from imgload.registry.sink import PushSink
 
 _MOST_SESSIONS = 16
@@ -56,9 +56,9 @@ class EngineSource(Pusher):
         image = self.engine.find(text)
         if image is None:
             return None
-        if names_for and image_id_prefix(text) and not _matches(text, names_for, image):
+        if names_for and not _has_name(names_for, image):
             names_for = None
-        if not _matches(text, names_for, image):
+        if names_for is None and not _has_id(text, image):
             return None
         suited = self._platform(image, platform, text)
         if image.instances:
@@ -96,8 +96,6 @@ class EngineSource(Pusher):
         if result.names:
             return result
         if result.image_id is None:  # not pushed: see `pushable`
-            from imgload.sources.manifests import identify_by_save  # noqa: PLC0415 - start-up
-
             result = identify_by_save(result)
         return attrs.evolve(result, names=(str(result.image_id),))
 
@@ -118,10 +116,8 @@ class EngineSource(Pusher):
                 hint=f"build it with --platform {platform}, or choose an available one with"
                 " --platform",
             )
-        lacking = ", ".join(
-            sorted(map(str, {platform} if platform else image.incomplete_platforms))
-        )
-        content = f"content of {lacking}" if lacking else "content"
+        lacking = sorted(map(str, [platform] if platform else image.incomplete_platforms))
+        content = f"content of {', '.join(lacking)}" if lacking else "content"
         others = f", {available} is available" if available else ""
         option = f"--platform {platform} " if platform else ""
         other = "; or load an available platform with --platform" if available else ""
@@ -143,19 +139,19 @@ class EngineSource(Pusher):
         if identified or unable or key in self._unidentified:
             return image
         from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
-        from imgload.registry.push_session import EngineCannotReachUs  # noqa: PLC0415
+        from imgload.registry.server import EngineCannotReachUs  # noqa: PLC0415
         from imgload.registry.sink import ManifestSink  # noqa: PLC0415
-        from imgload.sources.manifests import manifest_for  # noqa: PLC0415
+        from imgload.sources.push import manifest_for  # noqa: PLC0415
 
         if EngineCache.load().is_unreachable(self.address):
             return attrs.evolve(image, is_cut_off=True)
-        intake = ManifestSink()
+        sink = ManifestSink()
         self._unidentified.add(key)
         try:
-            self.push(image, intake)
+            self.push(image, sink)
         except EngineFailed as error:
             return attrs.evolve(image, is_cut_off=isinstance(error, EngineCannotReachUs))
-        pushed = manifest_for(intake.taken, image)
+        pushed = manifest_for(sink.taken, image)
         if pushed is None:
             return attrs.evolve(image, image_id=None)
         self._manifests[key] = pushed
@@ -175,12 +171,12 @@ class EngineSource(Pusher):
             self._sizes[image.target] = self.engine.layer_sizes(image.target)
         return self._sizes[image.target]
 
-    def push(self, image: Image, intake: PushSink) -> None:
+    def push(self, image: Image, sink: PushSink) -> None:
         from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
-        from imgload.registry.push_session import EngineCannotReachUs  # noqa: PLC0415
+        from imgload.registry.server import EngineCannotReachUs  # noqa: PLC0415
 
         try:
-            self._session(image).push(intake)
+            self._session(image).push(sink)
         except EngineCannotReachUs:
             self._reaches_us = False
             EngineCache.load().mark_unreachable(self.address)
@@ -189,11 +185,10 @@ class EngineSource(Pusher):
     def _session(self, image: Image) -> PushSession:
         """Return the push session of an image; close the oldest one if there are too many.
 
-        The cache records whether requests of the engine reach this process's network, because
-        a look-up takes time.
+        The cache records from where the engine reaches this process, because a look-up takes time.
         """
         from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
-        from imgload.registry.push_session import EngineCannotReachUs, PushSession  # noqa: PLC0415
+        from imgload.registry.server import EngineCannotReachUs, PushSession  # noqa: PLC0415
 
         if image.target in self._sessions:
             return self._sessions[image.target]
@@ -226,12 +221,7 @@ class EngineSource(Pusher):
 
     @contextmanager
     def save(self, images: Sequence[Image]) -> Iterator[Iterator[bytes]]:
-        """Save the images; an unusable archive is the engine's failure, not the user's.
-
-        Raises:
-            EngineFailed: if the engine does not save, or saves a damaged or incomplete archive.
-
-        """
+        """Save the images; an unusable archive is the engine's failure, not the user's."""
         pins = set().union(*(image.required_digests for image in images))
         whole = bool(pins - {image.manifest_digest for image in images})
         platform = None if whole else images[0].platform
@@ -274,14 +264,14 @@ def whereabouts(address: str) -> str:
     return f"{socket.st_dev} {socket.st_ino} {socket.st_ctime_ns} {network}"
 
 
-def _matches(text: str, reference: Reference | None, image: EngineImage) -> bool:
-    """Whether an image has the requested name or ID.
+def _has_id(text: str, image: EngineImage) -> bool:
+    digits = image_id_prefix(text)
+    ids = (image.target, image.image_id)
+    return digits is not None and any(i.hex.startswith(digits) for i in ids if i)
 
-    Podman also finds an image by the end of its name; Kubernetes does not.
-    """
-    if reference is None:
-        digits = image_id_prefix(text) or ""
-        return any(i.hex.startswith(digits) for i in (image.target, image.image_id) if i)
+
+def _has_name(reference: Reference, image: EngineImage) -> bool:
+    """Podman also finds an image by the end of its name; Kubernetes does not."""
     accepted = [reference, *([reference.with_localhost()] if reference.is_short else [])]
     return reference.digest is not None or any(name in accepted for name in _references(image))
 
@@ -292,3 +282,13 @@ def _references(image: EngineImage) -> list[Reference]:
 
 def _own_names(image: EngineImage) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.without_localhost().record for name in _references(image)))
+
+
+def identify_by_save(image: Image) -> Image:
+    """Read a whole save to determine the image ID, if there is no cheaper way."""
+    from imgload.oci.archive import choose, scan  # noqa: PLC0415 - start-up
+
+    with image.origin.save([image]) as archive:
+        known = [image.manifest_digest] if image.manifest_digest else []
+        manifest = choose(scan(archive), image.target, image.platform, known).manifest
+    return attrs.evolve(image, manifest=manifest, image_id=manifest.config.digest)

@@ -33,17 +33,9 @@ def refuse(text: str, images: Sequence[Image]) -> Image:
 
 
 def require_names(texts: Sequence[str], tag: str | None, extra_tags: Sequence[str] = ()) -> None:
-    """Validate names before the sources are queried.
+    """Validate names before the sources are queried; `texts` may also contain image IDs.
 
-    Args:
-        texts: requested names or image IDs; none for all images of an archive.
-        tag: the name to load one image under, or None for its own.
-        extra_tags: further names of the one image.
-
-    Raises:
-        ReferenceInvalid: if a name is invalid; `texts` may also contain image IDs.
-        UsageError: if several images are to have one name.
-
+    ReferenceInvalid is raised for an invalid name, UsageError for one name of several images.
     """
     for text in texts:
         parse_unless_id(text)
@@ -59,13 +51,7 @@ def locate(
     platform: Platform | None,
     settle: Settle = refuse,
 ) -> list[Image]:
-    """Return the image for each name or image ID; without any, all images of an archive.
-
-    Raises:
-        ImageNotFound: if no source has it.
-        ImageAmbiguous: if sources have different images under it, and `settle` chooses none.
-
-    """
+    """Return the image for each name or image ID; without any, all images of an archive."""
     if not texts:
         return [image for source in sources for image in source.all_images(platform)]
     queries = dict.fromkeys(texts)
@@ -87,14 +73,9 @@ def match_platform(
 ) -> list[Image] | None:
     """Return the images for the nodes' platform, or None if that changes nothing.
 
-    Args:
-        images: the result of `locate` for these texts, without a platform.
-        texts: names and image IDs.
-        nodes: platforms of the nodes; if they differ, the images stay as they are.
-
-    Raises:
-        ImageIncomplete: if a source lists the platform but does not have its content.
-
+    `images` is the result of `locate` for these texts without a platform. If the nodes have several
+    platforms, the images stay as they are. ImageIncomplete is raised if a source lists the platform
+    but does not have its content.
     """
     if len(nodes) != 1:
         return None
@@ -114,17 +95,10 @@ def match_platform(
 
 
 def named(images: Sequence[Image], tag: str | None, extra_tags: Sequence[str] = ()) -> list[Image]:
-    """Return each image once for each of its names.
+    """Return each image once for each of its names, of which `tag` replaces its own.
 
-    Args:
-        images: the result of `locate`.
-        tag: the name to load one image under, or None for their own.
-        extra_tags: further names of the one image.
-
-    Raises:
-        UsageError: if several images are to have one name.
-        ImageAmbiguous: if two different images have a name.
-
+    UsageError is raised if one name is given to several images, ImageAmbiguous if two different
+    images have a name.
     """
     _require_one(len(images), tag, extra_tags)
     given = (Reference.parse(tag).record,) if tag is not None else None

@@ -9,18 +9,23 @@ follow after all blobs: a push that breaks leaves no image behind.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import attrs
 
-from imgload.core.errors import DigestMismatch, EngineError, ImgloadError, SourceError
+from imgload.core.errors import (
+    ArchiveInvalid,
+    EngineError,
+    ImgloadError,
+    SourceError,
+)
 from imgload.engines.cache import EngineCache, Layers
-from imgload.oci.content import BlobWriter, ImageContent, Receiver
+from imgload.oci.content import ImageContent, Receiver
 from imgload.oci.digest import Digest
-from imgload.oci.document import ImageConfig, Index, Manifest
+from imgload.oci.document import ImageConfig, Index, Manifest, parse_json
 from imgload.oci.reference import pinned
-from imgload.registry.sink import UploadWriter, keep_manifest
-from imgload.registry.spool import Quota, Spool
+from imgload.registry.sink import Quota, Spool, UploadWriter, keep_manifest
 from imgload.sources.base import Image, Pusher
 
 _MARGIN = 16 << 20
@@ -38,15 +43,9 @@ class PushIncomplete(ImgloadError):
 class ExpectedPush:
     """An image that the engine is about to push.
 
-    Args:
-        image_id: digest of its config.
-        diff_ids: its layers, bottom up.
-        known: diff ID and size of layers, by each digest that the engine may ask for.
-        exact: whether `known` contains every relevant digest that the engine can ask for.
-        manifest: digest of its manifest; None if the engine identifies images by config.
-        limit: maximum bytes of one missing layer.
-        quota: maximum bytes of one blob, and of all spooled blobs together.
-
+    `known` has the diff ID and size of layers, by each digest that the engine may ask for; if
+    `exact`, no other digest matters. Without `manifest`, the engine identifies images by config.
+    `limit` bytes are the maximum of one missing layer, `quota` of all spooled blobs together.
     """
 
     image_id: Digest
@@ -61,23 +60,11 @@ class ExpectedPush:
 def push(
     source: Pusher, images: Mapping[Image, tuple[str, ...]], receiver: Receiver
 ) -> tuple[dict[Digest, ImageContent], Layers]:
-    """Have an engine push each image once, and forward the content.
+    """Have an engine push each image, which has names, once; forward the content to a receiver.
 
-    Args:
-        source: the engine.
-        images: the images, with the names of each.
-        receiver: the destination.
-
-    Returns:
-        The images by target, and the pushed layers by digest, with diff ID and size: to be
-        cached once a node has unpacked them.
-
-    Raises:
-        PushIncomplete: if a push fails, or lacks content that a node needs.
-
+    Return the images by target, and the pushed layers, to be cached once a node has unpacked them.
+    PushIncomplete is raised if a push fails, or lacks content that a node needs.
     """
-    from imgload.registry.push_session import EngineCannotReachUs  # noqa: PLC0415 - start-up
-
     memory = EngineCache.load()
     contents: dict[Digest, ImageContent] = {}
     spools: dict[Digest, Spool] = {}
@@ -88,8 +75,6 @@ def push(
             try:
                 source.push(image, sink)
             except EngineError as error:
-                if isinstance(error, EngineCannotReachUs):
-                    memory.mark_unreachable(source.address)
                 raise PushIncomplete(error.message) from error
             contents[image.target] = sink.end(names, image, plain)
     finally:
@@ -165,11 +150,15 @@ class ForwardingSink:
         return None if self.receiver.lacks(digest, layer[0]) else layer[1]
 
     def upload(self, digest: Digest | None, size: int | None) -> UploadWriter:
-        """Stream a blob of known size; spool any other."""
+        """Stream a blob of known size; spool any other.
+
+        While one streams, the others wait before they are read: an engine that sends 127 layers in
+        parallel takes the memory of one.
+        """
         self._require_open()
         layer = self.image.known.get(digest) if digest else None
-        if layer and digest and size == layer[1]:
-            return _StreamingUpload(self.receiver.blob(size, digest, layer[0]), digest)
+        if layer and size == layer[1]:
+            return self.receiver.blob(size, digest, layer[0])
         with self._lock:
             if self._blobs_left <= 0:
                 raise PushIncomplete("more blobs were pushed than the image has")
@@ -177,7 +166,6 @@ class ForwardingSink:
         return _SpooledUpload(self, Spool(self.image.limit, self._quota, self.image.quota))
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
-        """Keep a manifest; `end` selects the image's."""
         self._require_open()
         keep_manifest(self._manifests, digest, raw, _MOST_MANIFESTS)
 
@@ -198,10 +186,7 @@ class ForwardingSink:
     def end(
         self, names: tuple[str, ...], image: Image, plain: Mapping[Digest, int]
     ) -> ImageContent:
-        """Close the sink; send the spooled blobs, and then the image.
-
-        PushIncomplete is raised if content that a node needs was not pushed.
-        """
+        """Close the sink; send the spooled blobs, and then the image."""
         self._open = False
         try:
             manifest, config = self._manifest(), self._config()
@@ -235,12 +220,9 @@ class ForwardingSink:
         Another process that knows the repository may have pushed manifests too.
         """
         image = self.image
+        manifests = _with_config(self._manifests, image.image_id)
         if image.manifest:
-            raws = [self._manifests[image.manifest]] if image.manifest in self._manifests else []
-        else:
-            config = str(image.image_id).encode()
-            raws = [raw for raw in self._manifests.values() if config in raw]
-        manifests = [m for m in map(Manifest.parse, raws) if m.config.digest == image.image_id]
+            manifests = [m for m in manifests if m.digest == image.manifest]
         if not manifests:
             raise PushIncomplete("the engine pushed another image")
         if len(manifests) > 1:
@@ -298,23 +280,50 @@ class _SpooledUpload:
         self._sink.allow_another()
 
 
-@attrs.define
-class _StreamingUpload:
-    """A blob that is streamed within one request; the others wait before they are read.
+def manifest_for(pushed: Mapping[Digest, bytes], image: Image) -> Manifest | None:
+    """Return the manifest whose digest the engine reports, directly or through its index.
 
-    So an engine that sends 127 layers in parallel takes the memory of one.
+    Other processes may have pushed too, so no other property identifies the image's manifest.
     """
+    top = pushed.get(image.target)
+    if top is None:
+        listed = {image.manifest_digest or image.target}
+    elif "config" in parse_json(top, "a manifest"):
+        listed = {image.target}
+    else:
+        entries = [e for e in Index.parse(top).manifests if not e.is_attestation]
+        listed = {e.digest for e in entries if e.platform in {None, image.platform}}
+    if image.manifest_digest:
+        listed &= {image.manifest_digest}
+    reported = _parsed(pushed[digest] for digest in listed if digest in pushed)
+    manifests = [m for m in reported if len(m.layers) == len(image.diff_ids)]
+    return manifests[0] if len(manifests) == 1 else None
 
-    _writer: BlobWriter
-    _digest: Digest
 
-    def write(self, chunk: bytes) -> None:
-        self._writer.write(chunk)
+def documents_for(pushed: Mapping[Digest, bytes], image: Image) -> dict[Digest, bytes]:
+    """Return the pushed documents that a registry needs: children first, the image itself last."""
+    if not image.stored:
+        manifests = _with_config(pushed, image.image_id) if image.image_id else []
+        return {m.digest: m.raw for m in manifests} if len(manifests) == 1 else {}
+    top = image.target if image.target in pushed else image.manifest_digest
+    if top is None or top not in pushed:
+        return {}
+    wanted = [top]
+    for digest in wanted:  # grows: an index may list others
+        document = parse_json(pushed[digest], "a manifest")
+        if "manifests" in document:
+            listed = (entry.digest for entry in Index.parse(pushed[digest]).manifests)
+            wanted += [child for child in listed if child in pushed and child not in wanted]
+    return {digest: pushed[digest] for digest in reversed(wanted)}
 
-    def finish(self, digest: Digest) -> None:
-        if digest != self._digest:
-            raise DigestMismatch(f"a pushed blob is not {digest}")
-        self._writer.finish(digest)
 
-    def abandon(self) -> None:
-        self._writer.abandon()
+def _parsed(raws: Iterable[bytes]) -> Iterator[Manifest]:
+    """Yield the image manifests; an index may list others, such as artifacts and indexes."""
+    for raw in raws:
+        with suppress(ArchiveInvalid):
+            yield Manifest.parse(raw)
+
+
+def _with_config(pushed: Mapping[Digest, bytes], image_id: Digest) -> list[Manifest]:
+    raws = (raw for raw in pushed.values() if str(image_id).encode() in raw)
+    return [manifest for manifest in _parsed(raws) if manifest.config.digest == image_id]

@@ -1,26 +1,37 @@
-"""Reads and decompresses an archive from a file or a pipe."""
+"""The bytes of an archive: a file, a pipe or an OCI layout folder, decompressed."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
-from imgload.oci.blobs import compression_of
+from imgload.oci.archive import compression_of
+from imgload.oci.digest import Digest
+from imgload.oci.tar import END, header, padding
 
 CHUNK = 1 << 20
 """Bytes of one read."""
-_GZIP = 16 + zlib.MAX_WBITS
 _WINDOW_LOG = 27
 """Of zstd: 128 MiB, the maximum that ``zstd --long`` writes and ``zstd -d`` accepts."""
 _FIRST = 512
 """Bytes of a decompressor's first input: the unused rest of an input is copied."""
+_EMPTY_PARTS = 10_000.0
+"""Gzip members or zstd frames that may be empty, since even an empty one takes time; pigz, bgzip
+and zstd write parts of some KiB at least."""
+_TOO_MANY_PARTS = "the archive has too many {} parts with almost no content"
+_PART = 512
+"""Bytes of content that allow for one more part."""
 _ZEROS = re.compile(rb"\0*")
 
 
@@ -37,19 +48,13 @@ class FileChunks:
             yield chunk
 
     def skip(self, size: int) -> None:
-        """Skip bytes; past the end, the iterator ends."""
         _seek(self._file, size, 1)
 
 
 def open_archive(path: str) -> IO[bytes]:
-    """Open an archive for reading more than once.
+    """Open an archive for reading more than once; UsageError is raised if that fails.
 
     A pipe is copied to an unnamed file, which the system removes however imgload ends.
-
-    Raises:
-        UsageError: if it cannot be opened.
-        SourceError: if a pipe cannot be copied.
-
     """
     if path == "-":
         if sys.stdin is None or sys.stdin.buffer.isatty():
@@ -80,11 +85,11 @@ def _copy_to_file(pipe: IO[bytes]) -> IO[bytes]:
     return spool
 
 
-def _read(file: IO[bytes], size: int) -> bytes:
+def _read(file: IO[bytes], size: int, problem: str = "reading the archive failed") -> bytes:
     try:
         return file.read(size)
     except OSError as error:
-        raise ArchiveInvalid(f"reading the archive failed: {error.strerror}") from error
+        raise ArchiveInvalid(f"{problem}: {error.strerror}") from error
 
 
 def _seek(file: IO[bytes], offset: int, whence: int = 0) -> None:
@@ -95,72 +100,20 @@ def _seek(file: IO[bytes], offset: int, whence: int = 0) -> None:
 
 
 def chunks_of(file: IO[bytes], *, scanning: bool) -> Iterator[bytes] | FileChunks:
-    """Return an archive's decompressed chunks, from its beginning.
+    """Return the decompressed chunks of a seekable file, from its beginning.
 
-    Args:
-        file: a seekable file.
-        scanning: whether most of it will be skipped, so that reading ahead is a waste.
-
+    If `scanning`, most of it will be skipped, so that reading ahead is a waste.
     """
     _seek(file, 0)
     compression = compression_of(_read(file, 4))
-    if not compression:
-        return FileChunks(file, 64 << 10 if scanning else CHUNK)
-    return _gunzip(file) if compression == "gzip" else _unzstd(file)
+    if compression:
+        return _decompress(file, compression)
+    return FileChunks(file, 64 << 10 if scanning else CHUNK)
 
 
-class _Parts:
-    """Limits the parts of a compressed stream: even an empty part takes time.
-
-    pigz, bgzip and zstd write parts of some KiB at least.
-    """
-
-    def __init__(self, part: str) -> None:
-        self._part = part
-        self._left = 10_000.0
-
-    def start(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise ArchiveInvalid(f"the archive has too many {self._part}s with almost no content")
-
-    def count(self, data: bytes) -> bytes:
-        self._left += len(data) / 512
-        return data
-
-
-def _gunzip(file: IO[bytes]) -> Iterator[bytes]:
-    parts = _Parts("gzip member")
-    unpacker: Any = None
-    size = _FIRST
-    for chunk in FileChunks(file):
-        offset = 0
-        while offset < len(chunk):
-            if unpacker is None or unpacker.eof:
-                if unpacker and (zeros := _ZEROS.match(chunk, offset)):
-                    offset = zeros.end()  # padding may follow a gzip member
-                if offset == len(chunk):
-                    break
-                parts.start()
-                unpacker, size = zlib.decompressobj(_GZIP), _FIRST
-            piece = memoryview(chunk)[offset : offset + size]
-            try:
-                yield parts.count(unpacker.decompress(piece, CHUNK))
-            except zlib.error as error:
-                raise ArchiveInvalid(f"the archive's gzip stream is damaged: {error}") from error
-            offset += len(piece) - len(unpacker.unconsumed_tail) - len(unpacker.unused_data)
-            size = min(2 * size, CHUNK)
-    if not unpacker.eof:
-        raise ArchiveInvalid("the archive's gzip stream is cut off")
-
-
-def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
-    if sys.version_info >= (3, 14):
-        from compression import zstd  # noqa: PLC0415 - only where needed
-    else:
-        from backports import zstd  # noqa: PLC0415
-    parts = _Parts("zstd frame")
-    options: dict[Any, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+def _decompress(file: IO[bytes], form: str) -> Iterator[bytes]:
+    new, failure = _decompressor(form)
+    parts_left = _EMPTY_PARTS
     unpacker: Any = None
     size = _FIRST
     try:
@@ -168,20 +121,93 @@ def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
             offset = 0
             while offset < len(chunk):
                 if unpacker is None or unpacker.eof:
-                    parts.start()
-                    unpacker, size = zstd.ZstdDecompressor(options=options), _FIRST
+                    if unpacker and form == "gzip" and (zeros := _ZEROS.match(chunk, offset)):
+                        offset = zeros.end()  # padding may follow a gzip member
+                        if offset == len(chunk):
+                            break
+                    parts_left -= 1
+                    if parts_left < 0:
+                        raise ArchiveInvalid(_TOO_MANY_PARTS.format(form))
+                    unpacker, size = new(), _FIRST
                 piece = memoryview(chunk)[offset : offset + size]
-                yield parts.count(unpacker.decompress(piece, CHUNK))
-                while not unpacker.eof and not unpacker.needs_input:
-                    yield parts.count(unpacker.decompress(b"", CHUNK))
+                for content in _unpack(unpacker, piece):
+                    parts_left += len(content) / _PART
+                    yield content
                 offset += len(piece) - len(unpacker.unused_data)
                 size = min(2 * size, CHUNK)
-    except zstd.ZstdError as error:
-        if "too much memory" in str(error):
-            raise ArchiveInvalid(
-                f"the archive's zstd window is larger than {1 << _WINDOW_LOG >> 20} MiB",
-                hint="decompress it with: zstd -d --long=31 -c FILE | imgload load --from -",
-            ) from error
-        raise ArchiveInvalid(f"the archive's zstd stream is damaged: {error}") from error
+    except failure as error:
+        raise _damaged(form, error) from error
     if not unpacker.eof:
-        raise ArchiveInvalid("the archive's zstd stream is cut off")
+        raise ArchiveInvalid(f"the archive's {form} stream is cut off")
+
+
+def _damaged(form: str, error: Exception) -> ArchiveInvalid:
+    if "too much memory" in str(error):
+        return ArchiveInvalid(
+            f"the archive's zstd window is larger than {1 << _WINDOW_LOG >> 20} MiB",
+            hint="decompress it with: zstd -d --long=31 -c FILE | imgload load --from -",
+        )
+    return ArchiveInvalid(f"the archive's {form} stream is damaged: {error}")
+
+
+def _decompressor(form: str) -> tuple[Callable[[], Any], type[Exception]]:
+    if form == "gzip":
+        return partial(zlib.decompressobj, 16 + zlib.MAX_WBITS), zlib.error
+    if sys.version_info >= (3, 14):
+        from compression import zstd  # noqa: PLC0415 - only where needed
+    else:
+        from backports import zstd  # noqa: PLC0415
+    options: dict[Any, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+    return partial(zstd.ZstdDecompressor, options=options), zstd.ZstdError
+
+
+def _unpack(unpacker: Any, piece: memoryview) -> Iterator[bytes]:
+    """Yield the content of compressed bytes in pieces of at most CHUNK bytes."""
+    yield unpacker.decompress(piece, CHUNK)
+    while getattr(unpacker, "unconsumed_tail", b""):  # zlib's
+        yield unpacker.decompress(unpacker.unconsumed_tail, CHUNK)
+    while not (unpacker.eof or getattr(unpacker, "needs_input", True)):  # zstd's
+        yield unpacker.decompress(b"", CHUNK)
+
+
+def layout_chunks(folder: Path) -> Iterator[bytes]:
+    """Yield the documents and blobs of an OCI layout folder as one tar (image-layout.md)."""
+    if not os.path.isfile(folder / "index.json"):  # noqa: PTH113 - Path's raises for some links
+        raise ArchiveInvalid(
+            "not an OCI layout: it has no index.json",
+            hint="make one with: skopeo copy docker-daemon:app:dev oci:FOLDER:app:dev",
+        )
+    for path in ("oci-layout", "index.json", *_blobs(folder)):
+        with _open_regular(folder / path) as file:
+            size = left = os.fstat(file.fileno()).st_size
+            yield header(path, size)
+            while left:
+                chunk = _read(file, min(CHUNK, left), f"cannot read {folder / path}")
+                if not chunk:
+                    raise ArchiveInvalid(f"{folder / path} shrank while it was read")
+                left -= len(chunk)
+                yield chunk
+            yield padding(size)
+    yield END
+
+
+def _blobs(folder: Path) -> Iterator[str]:
+    for blob in sorted((folder / "blobs").glob("*/*")):
+        if blob.parent.is_symlink() or blob.parent.parent.is_symlink():
+            raise ArchiveInvalid(f"cannot read {str(blob.parent)!r}: it is a link")
+        with suppress(ArchiveInvalid):
+            Digest(blob.parent.name, blob.name)
+            yield str(blob.relative_to(folder))
+
+
+def _open_regular(path: Path) -> IO[bytes]:
+    """Open a file but no link: a link could refer to a file outside the layout."""
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | flags), "rb")
+    except OSError as error:
+        raise ArchiveInvalid(f"cannot read {path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ArchiveInvalid(f"cannot read {path}: it is not a regular file")
+    return file

@@ -17,8 +17,7 @@ from imgload.engines.temporary_tags import note_temporary_name, stale_folders
 from imgload.oci.content import Chunk
 from imgload.oci.platform import Platform
 from imgload.transports.base import Delivery, Order, Shipment, Transport
-from imgload.transports.fanout import Feed
-from imgload.transports.layout import LayoutWriter
+from imgload.transports.layout import Feed, LayoutWriter
 
 _FROM_FOLDER = """
 folder=$1

@@ -11,20 +11,21 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import attrs
 
-from imgload.core.errors import DigestMismatch
+from imgload.core.errors import DigestMismatch, ImgloadError
 from imgload.oci.content import Chunk, ImageContent, Receiver
 from imgload.oci.digest import Digest
 from imgload.oci.document import LAYER, Descriptor, Index, Manifest
 from imgload.oci.reference import pinned
 from imgload.oci.tar import END, header, padding
-from imgload.transports.fanout import Feed
 
+_DEPTH = 4
+"""Chunks that wait for one reader."""
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -61,7 +62,7 @@ class LayoutWriter(Receiver):
         lock = None if self._exclusive == threading.get_ident() else self._writing
         if lock:
             lock.acquire()
-        return LayoutBlob(self, size, self._lacking(digest, diff_id), lock)
+        return LayoutBlob(self, size, digest, self._lacking(digest, diff_id), lock)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -127,25 +128,25 @@ class LayoutWriter(Receiver):
                 self.feeds[node].put(chunk)
 
 
+@attrs.define
 class LayoutBlob:
     """Writes one blob into the streams of nodes."""
 
-    def __init__(
-        self, layout: LayoutWriter, size: int, nodes: list[str], lock: threading.Lock | None
-    ) -> None:
-        self._layout = layout
-        self._lock = lock
-        self._size = self._left = size
-        self._nodes = nodes
-        self._hasher = hashlib.sha256()
-        self._begun = False
-        self._ended = False
+    _layout: LayoutWriter
+    _size: int
+    _digest: Digest | None
+    _nodes: list[str]
+    _lock: threading.Lock | None
+    _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
+    _written: int = 0
+    _begun: bool = False
+    _ended: bool = False
 
     def write(self, chunk: Chunk) -> None:
         self._begin()
-        if len(chunk) > self._left:
+        self._written += len(chunk)
+        if self._written > self._size:
             raise DigestMismatch(f"a blob is longer than the {self._size} bytes announced")
-        self._left -= len(chunk)
         self._hasher.update(chunk)
         self._layout.put(self._nodes, [chunk])
 
@@ -160,8 +161,9 @@ class LayoutBlob:
     def finish(self, digest: Digest | None = None) -> Digest:
         self._begin()
         actual = Digest("sha256", self._hasher.hexdigest())
-        if self._left or digest not in {None, actual}:
-            raise DigestMismatch(f"a blob is {actual}, not {digest or 'as long as announced'}")
+        expected = digest or self._digest
+        if self._written != self._size or {digest, self._digest} - {None, actual}:
+            raise DigestMismatch(f"a blob is {actual}, not {expected or 'as long as announced'}")
         self._layout.put(self._nodes, [padding(self._size)])
         for node in self._nodes:
             self._layout.sent[node][actual] = self._size
@@ -183,3 +185,56 @@ class LayoutBlob:
 
 def _member(path: str, data: bytes) -> list[bytes]:
     return [header(path, len(data)) + data + padding(len(data))]
+
+
+class StreamAborted(ImgloadError):
+    """The stream was cut off; the reader must discard the incomplete content."""
+
+
+@attrs.define
+class Feed:
+    """A stream to one node, in bounded memory; a node that calls `leave` stops no other."""
+
+    _waiting: deque[Chunk] = attrs.field(factory=deque)
+    _changed: threading.Condition = attrs.field(factory=threading.Condition)
+    _complete: bool = False
+    _aborted: bool = False
+    left: bool = False
+
+    def __iter__(self) -> Iterator[Chunk]:
+        while True:
+            with self._changing():
+                self._changed.wait_for(lambda: self._waiting or self._complete or self._aborted)
+                if self._aborted:
+                    raise StreamAborted("the stream was cut off at its source")
+                if not self._waiting:
+                    return
+                chunk = self._waiting.popleft()
+            yield chunk
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._changed:
+            yield
+            self._changed.notify_all()
+
+    def put(self, chunk: Chunk) -> None:
+        """Add a chunk; wait while the reader is behind."""
+        with self._changing():
+            while len(self._waiting) >= _DEPTH and not self.left:
+                self._changed.wait(0.2)
+            if chunk and not self.left:
+                self._waiting.append(chunk)
+
+    def complete(self) -> None:
+        with self._changing():
+            self._complete = True
+
+    def abort(self) -> None:
+        with self._changing():
+            self._aborted = True
+
+    def leave(self) -> None:
+        with self._changing():
+            self.left = True
+            self._waiting.clear()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imgload.registry.handler import receiving
+from imgload.registry.server import receiving
 from imgload.registry.sink import ManifestSink
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.stub import Docker

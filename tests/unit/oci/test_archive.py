@@ -5,12 +5,19 @@ from collections.abc import Iterable
 import pytest
 
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
-from imgload.oci.archive import ArchivedImage, choose, images_in
-from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document
+from imgload.oci.archive import (
+    ArchivedImage,
+    Blob,
+    Blobs,
+    choose,
+    compression_of,
+    images_in,
+    may_be_document,
+    scan,
+)
 from imgload.oci.digest import Digest
 from imgload.oci.document import IMAGE_NAME, INDEX, MAX_DOCUMENT
 from imgload.oci.platform import Platform
-from imgload.oci.scan import scan
 from tests.unit.archives import (
     FORMS,
     NAME,
@@ -245,8 +252,10 @@ def test_blobs_follow_links() -> None:
     blobs.link("b", "a")
     blobs.link("c", "b")
     blobs.link("a", "c")
-    assert blobs.content("c") == b"content"
-    assert blobs.content("absent") is None
+    followed = blobs.get("c")
+    assert followed is not None
+    assert followed.data == b"content"
+    assert blobs.get("absent") is None
 
 
 def test_images_in_rejects_an_archive_of_something_else() -> None:

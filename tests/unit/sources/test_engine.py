@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from imgload.core.errors import EngineFailed
+from imgload.oci.archive import Wanted
 from imgload.oci.platform import Platform
-from imgload.oci.saved import Wanted
 from imgload.sources.engine import EngineSource
 from tests.unit.archives import Image, Repack, docker25, layer, pack, split
 from tests.unit.fakes import LocalEngine, engine_image

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from imgload.oci.digest import Digest
-from imgload.registry.handler import receiving
+from imgload.registry.server import receiving
 from imgload.registry.sink import ManifestSink
 from imgload.sources.push import PushIncomplete
 from tests.unit.sources.test_push import BASE, BLOBS, IMAGE, NOTHING, Nodes, pushed

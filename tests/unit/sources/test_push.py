@@ -21,14 +21,13 @@ from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.document import IMAGE_NAME
 from imgload.oci.platform import Platform
-from imgload.registry.handler import receiving
+from imgload.registry.server import receiving
 from imgload.registry.sink import UploadWriter
 from imgload.sources import push as module
 from imgload.sources.push import ExpectedPush, ForwardingSink, PushIncomplete
-from imgload.transports.fanout import Feed, StreamAborted
-from imgload.transports.layout import LayoutWriter
+from imgload.transports.layout import Feed, LayoutWriter, StreamAborted
 from tests.unit.archives import NAME, Image, layer
-from tests.unit.registry.test_handler_bounds import resident
+from tests.unit.registry.test_server_bounds import resident
 from tests.unit.samples import sourced
 
 IMAGE = Image((layer("base"), layer("app"), layer("line")), gzipped=True)

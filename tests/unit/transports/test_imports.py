@@ -10,9 +10,9 @@ from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ArchiveInvalid, ImportFailed
 from imgload.engines.base import Chunk
 from imgload.engines.endpoint import Endpoint, Tls
+from imgload.oci.archive import ArchiveSender
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.oci.saved import ArchiveSender
 from imgload.transports.base import Delivery, Order
 from imgload.transports.imports import ImportTransport, import_by_copy
 from tests.unit.archives import Image, Layout, Repack, oci, pack, split, wanted

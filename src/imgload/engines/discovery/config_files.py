@@ -27,7 +27,7 @@ def read_json(path: Path) -> Any:
     text = _read(path)
     if text is None:
         return None
-    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
+    from imgload.oci.document import load_json  # noqa: PLC0415 - start-up
 
     return _parse(path, load_json, text, "JSON")
 

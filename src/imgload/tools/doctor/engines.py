@@ -18,7 +18,7 @@ from imgload.engines.discovery.attempt import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
 from imgload.engines.discovery.explain import health, no_engine_error
 from imgload.engines.endpoint import Endpoint
-from imgload.registry.handler import receiving
+from imgload.registry.server import receiving
 from imgload.registry.sink import ManifestSink
 from imgload.tools.doctor.finding import Finding, Status
 

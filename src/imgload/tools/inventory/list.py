@@ -14,7 +14,7 @@ from imgload.clusters.nodes.node import Node
 from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
 from imgload.core.parallel import in_parallel, result_or_error
 from imgload.oci.digest import Digest
-from imgload.oci.patterns import matches
+from imgload.oci.reference import matches
 from imgload.tools.inventory.node_images import NodeImage, take_inventory
 
 

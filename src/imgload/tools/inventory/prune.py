@@ -18,7 +18,7 @@ from imgload.clusters.nodes.node import Node
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
 from imgload.core.parallel import in_parallel
 from imgload.oci.digest import Digest
-from imgload.oci.patterns import matches, repositories_of, require_repositories
+from imgload.oci.reference import matches, repositories_of, require_repositories
 from imgload.tools.inventory.node_images import NodeImage, take_inventory
 from imgload.tools.inventory.remove import remove_images
 

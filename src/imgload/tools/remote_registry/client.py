@@ -21,9 +21,9 @@ from imgload.oci.document import (
     INDEX,
     MANIFEST,
     MAX_DOCUMENT,
+    load_json,
     parse_json,
 )
-from imgload.oci.jsontext import load_json
 from imgload.tools.remote_registry.url import RegistryUrl
 
 _TIMEOUT_SECONDS = 60.0

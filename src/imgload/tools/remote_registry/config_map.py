@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from imgload.core.errors import reason
-from imgload.oci.jsontext import load_json
+from imgload.oci.document import load_json
 from imgload.tools.remote_registry.url import RegistryUrl
 
 _NAME = "local-registry-hosting"

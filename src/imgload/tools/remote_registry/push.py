@@ -27,9 +27,9 @@ from imgload.engines.cache import EngineCache
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor, Manifest, parse_json
 from imgload.oci.reference import Reference
-from imgload.registry.push_session import EngineCannotReachUs
+from imgload.registry.server import EngineCannotReachUs
 from imgload.sources.base import Image, Pusher, Source
-from imgload.sources.manifests import documents_for
+from imgload.sources.push import documents_for
 from imgload.tools.remote_registry.client import RegistryClient
 from imgload.tools.remote_registry.forward import ForwardingSink
 from imgload.tools.remote_registry.url import repositories

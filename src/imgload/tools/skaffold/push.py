@@ -12,7 +12,7 @@ from imgload.core.errors import BuildFailed, PlatformMissing, UsageError
 from imgload.engines.base import Engine
 from imgload.engines.temporary_tags import note_temporary_name
 from imgload.oci.digest import Digest
-from imgload.oci.jsontext import load_json
+from imgload.oci.document import load_json
 from imgload.oci.platform import Platform
 from imgload.tools.skaffold.builders import Builder, BuilderName, docker_environ
 from imgload.tools.skaffold.process import parse_digest, read, run, run_and_read, temporary_file

@@ -35,7 +35,7 @@ from imgload.loader.loader import Loader
 from imgload.loader.report import LoadFailed, Report
 from imgload.loader.session import Session
 from imgload.oci.digest import Digest
-from imgload.oci.patterns import engine_filter, parse_patterns, pod_name
+from imgload.oci.reference import engine_filter, parse_patterns, pod_name
 from imgload.sources.engine import EngineSource
 from imgload.tools.watch.listener import Back, Heard, Listener, Lost, Notice
 

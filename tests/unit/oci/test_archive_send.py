@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from imgload.core.errors import ManifestMissing, PlatformMissing
 from imgload.oci import tar
+from imgload.oci.archive import Wanted
 from imgload.oci.digest import Digest
 from imgload.oci.document import INDEX
 from imgload.oci.platform import Platform
-from imgload.oci.saved import Wanted
 from tests.unit.archives import (
     FORMS,
     NAME,

@@ -18,7 +18,7 @@ from imgload.oci.document import Descriptor, Index, Manifest
 from imgload.oci.platform import Platform
 from imgload.sources.base import Image as SourceImage
 from imgload.sources.engine import EngineSource
-from imgload.sources.manifests import documents_for, manifest_for
+from imgload.sources.push import documents_for, manifest_for
 from tests.unit.archives import Image, layer
 from tests.unit.samples import sourced
 from tests.unit.stored import AMD, EMPTY, StoredEngine, StoredNode, _ask

@@ -7,7 +7,6 @@ import http.client
 import socket
 import threading
 import time
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from imgload.core.errors import ArchiveInvalid
 from imgload.oci.digest import Digest
 from imgload.registry import server
 from imgload.registry import sink as intake
-from imgload.registry.handler import receiving
+from imgload.registry.server import receiving
 from imgload.registry.sink import ManifestSink
 
 MIB = 1 << 20
@@ -86,7 +85,7 @@ def test_no_connection_outlives_the_push() -> None:
 @pytest.mark.parametrize("sent", [b"", b"GET /v2/ HTT"])
 def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     """During the push, before or within a request."""
-    monkeypatch.setattr("imgload.registry.handler._Handler.timeout", 0.05)
+    monkeypatch.setattr("imgload.registry.server._Handler.timeout", 0.05)
     with receiving(ManifestSink()) as repository, connect(repository) as connection:
         say(connection, sent)
         assert connection.recv(100) == b""
@@ -126,7 +125,7 @@ def test_the_size_of_all_manifests_is_bounded(monkeypatch: pytest.MonkeyPatch) -
 def test_all_layers_may_connect_in_parallel() -> None:
     """Docker opens one or two connections for each; one that finds no place waits for a second."""
     with contextlib.ExitStack() as stack:
-        crowded = stack.enter_context(server.PushServer(BaseHTTPRequestHandler))
+        crowded = stack.enter_context(server.PushServer(ManifestSink()))
         for _ in range(server.MAX_ADMITTED):  # and nobody is let in
             address = ("127.0.0.1", crowded.server_address[1])
             stack.enter_context(socket.create_connection(address, timeout=0.5))

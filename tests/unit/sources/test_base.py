@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from imgload.engines.base import PushStyle
 from imgload.oci.digest import Digest
-from imgload.sources.choose import Facts, TransportOption, choose
+from imgload.sources.base import Facts, TransportOption, choose
 
 MIB = 1 << 20
 LAYERS = tuple(Digest.of(name) for name in (b"base", b"libraries", b"app"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from imgload.core.errors import DigestMismatch
 from imgload.oci.digest import Digest
-from imgload.registry.spool import IN_MEMORY, Quota, Spool
+from imgload.registry.sink import IN_MEMORY, Quota, Spool
 from tests.unit.bounds import memory_below
 
 

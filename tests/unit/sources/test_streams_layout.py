@@ -10,11 +10,11 @@ import pytest
 
 from imgload.core.errors import ArchiveInvalid, UsageError
 from imgload.loader.session import Session
+from imgload.oci.archive import scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, LAYER, MANIFEST
-from imgload.oci.scan import scan
 from imgload.sources.archive import ArchiveSource
-from imgload.sources.layout import layout_chunks
+from imgload.sources.streams import layout_chunks
 from tests.unit.archives import Entry, Image, encode, index, oci
 from tests.unit.bounds import memory_below, within
 

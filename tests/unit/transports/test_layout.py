@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from imgload.core.parallel import Task
-from imgload.transports.fanout import Feed, StreamAborted
+from imgload.transports.layout import Feed, StreamAborted
 
 PIECES = [bytes([i]) for i in range(200)]
 

@@ -9,12 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.core.errors import ArchiveInvalid
-from imgload.oci.archive import images_in
-from imgload.oci.blobs import Blob, Blobs
+from imgload.oci.archive import Blob, Blobs, images_in, scan
 from imgload.oci.digest import Digest
-from imgload.oci.document import MANIFEST, Descriptor, ImageConfig, Index, Manifest
-from imgload.oci.jsontext import MAX_DEPTH, MAX_VALUES, load_json
-from imgload.oci.scan import scan
+from imgload.oci.document import (
+    MANIFEST,
+    MAX_DEPTH,
+    MAX_VALUES,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    load_json,
+)
 from tests.unit import archives
 
 VALUES = st.recursive(

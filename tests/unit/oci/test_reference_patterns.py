@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.core.errors import ReferenceInvalid, UsageError
-from imgload.oci.patterns import (
+from imgload.oci.reference import (
     engine_filter,
     familiar_name,
     matches,

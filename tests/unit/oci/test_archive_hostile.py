@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, ImgloadError, SourceError
-from imgload.oci import blobs
+from imgload.oci import archive as module
+from imgload.oci.archive import Wanted
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, INDEX, LAYER, MANIFEST
-from imgload.oci.saved import Wanted
 from tests.unit.archives import (
     FORMS,
     NAME,
@@ -220,7 +220,7 @@ def test_an_archive_without_a_manifest_is_rejected_with_a_hint() -> None:
 
 def test_too_much_metadata_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept in memory is bounded over all members."""
-    monkeypatch.setattr(blobs, "MAX_KEPT", 5000)
+    monkeypatch.setattr(module, "MAX_KEPT", 5000)
     entries: list[Entry] = [(f"{i}.json", b"{}" * 300) for i in range(20)]
     error = refused(pack([*entries, *oci(IMAGE)]))
     assert isinstance(error, ArchiveInvalid)
