@@ -83,12 +83,12 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.tools.inventory.prune import NodePruned as NodePruned
     from imgload.tools.inventory.prune import PruneFailed as PruneFailed
     from imgload.tools.inventory.prune import PruneReport as PruneReport
+    from imgload.tools.remote_registry.api import Hosting as Hosting
     from imgload.tools.remote_registry.api import PushReport as PushReport
     from imgload.tools.remote_registry.api import RegistryReport as RegistryReport
     from imgload.tools.remote_registry.api import connect_registry as connect_registry
     from imgload.tools.remote_registry.api import disconnect_registry as disconnect_registry
     from imgload.tools.remote_registry.api import push_to_registry as push_to_registry
-    from imgload.tools.remote_registry.config_map import Hosting as Hosting
     from imgload.tools.remote_registry.configure import NodeWiring as NodeWiring
     from imgload.tools.remote_registry.push import PushedImage as PushedImage
     from imgload.tools.watch.watch import WatchedLoad as WatchedLoad
@@ -131,9 +131,8 @@ _HOMES = {
     "tools.inventory.node_images": "NodeImage",
     "tools.inventory.prune": "Kept NodePruned PruneFailed PruneReport",
     "tools.remote_registry.api": (
-        "PushReport RegistryReport connect_registry disconnect_registry push_to_registry"
+        "Hosting PushReport RegistryReport connect_registry disconnect_registry push_to_registry"
     ),
-    "tools.remote_registry.config_map": "Hosting",
     "tools.remote_registry.configure": "NodeWiring",
     "tools.remote_registry.push": "PushedImage",
     "tools.watch.watch": "WatchedLoad watch",

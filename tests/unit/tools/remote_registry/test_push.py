@@ -1,4 +1,4 @@
-"""A RegistryClient and registries that fail or misbehave, over real HTTP."""
+"""Pushes to registries that fail or misbehave, over real HTTP."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ import pytest
 from imgload.core.errors import ArchiveInvalid, RegistryError
 from imgload.oci.digest import Digest
 from imgload.oci.document import DOCKER_MANIFEST, INDEX, MANIFEST
-from imgload.tools.remote_registry.client import BlobUpload, RegistryClient, media_type
-from imgload.tools.remote_registry.forward import ForwardingSink
-from imgload.tools.remote_registry.url import RegistryUrl
+from imgload.oci.reference import Reference
+from imgload.tools.remote_registry.configure import RegistryUrl
+from imgload.tools.remote_registry.push import (
+    ForwardedUpload,
+    ForwardingSink,
+    RegistryClient,
+    media_type,
+    repositories,
+)
 
 BLOB = Digest.of(b"blob")
 Reply = Callable[[BaseHTTPRequestHandler], None]
@@ -91,7 +97,7 @@ def test_upload_refuses_a_redirect_to_another_host(location: str) -> None:
         answering(says(202, Location=location)) as client,
         pytest.raises(RegistryError, match="redirects the upload"),
     ):
-        client.upload("app")
+        client.start_upload("app")
 
 
 def test_manifest_refuses_a_response_beyond_8_mib() -> None:
@@ -102,7 +108,7 @@ def test_manifest_refuses_a_response_beyond_8_mib() -> None:
         client.manifest("app", "dev")
 
 
-def write_for_ever(upload: BlobUpload) -> None:
+def write_for_ever(upload: ForwardedUpload) -> None:
     for _ in range(200):
         upload.write(bytes(1 << 20))
 
@@ -114,7 +120,7 @@ def test_write_fails_when_the_registry_closes_the_connection() -> None:
         handler.close_connection = True
 
     with answering(reply) as client:
-        upload = client.upload("app")
+        upload = ForwardingSink(client, "app").upload(None, None)
         with pytest.raises(RegistryError):
             write_for_ever(upload)
         upload.abandon()
@@ -148,3 +154,18 @@ def test_media_type_is_one_of_four(raw: bytes, kind: str) -> None:
 def test_media_type_refuses_a_document_that_is_not_an_object() -> None:
     with pytest.raises(ArchiveInvalid):
         media_type(b"[]")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("app:dev", ("app", "library/app")),
+        ("me/app:dev", ("me/app",)),
+        ("ghcr.io/me/app:dev", ("me/app",)),
+        ("localhost:5001/app:dev", ("app",)),
+    ],
+)
+def test_repositories_include_library_for_docker_hubs_official_images(
+    name: str, expected: tuple[str, ...]
+) -> None:
+    assert repositories(Reference.parse(name)) == expected
