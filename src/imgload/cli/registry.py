@@ -16,8 +16,10 @@ from imgload.cli.options import (
 )
 from imgload.cli.output import failures, show_result
 from imgload.cli.process import say, style
-from imgload.cli.text import failure_text, hint_text
+from imgload.cli.text import failure_text
 from imgload.core.sizes import size_text
+
+_MIRROR_HELP = "Registry whose images are also pulled from URL; repeatable."
 
 
 @click.group(no_args_is_help=True)
@@ -37,13 +39,7 @@ def registry() -> None:
 
 @registry.command(no_args_is_help=True)
 @click.argument("url")
-@click.option(
-    "--mirror",
-    "mirrors",
-    multiple=True,
-    metavar="NAME",
-    help="Registry whose images are also pulled from URL; repeatable.",
-)
+@click.option("--mirror", "mirrors", multiple=True, metavar="NAME", help=_MIRROR_HELP)
 @click.option(
     "--restart-containerd",
     is_flag=True,
@@ -118,21 +114,16 @@ def show_nodes(report: imgload.RegistryReport) -> None:
     if report.names:
         say(f"{style(report.registry, bold=True)} for {', '.join(report.names)}", err=True)
     for node in report.nodes:
-        if not report.names:
-            status = "restored" if node.files else "nothing to disconnect"
-        elif node.cri:
-            status = "connected; CRI pulls through it"
-        else:
-            status = (
-                "connected; CRI could not be asked whether it pulls through it"
-                " (no crictl on the node)"
-            )
+        asked = "CRI pulls through it"
+        if not node.cri:
+            asked = "CRI could not be asked whether it pulls through it (no crictl on the node)"
+        restored = "restored" if node.files else "nothing to disconnect"
+        status = f"connected; {asked}" if report.names else restored
         restarted = "; containerd was restarted" if node.restarted else ""
         line = f"{style('✓', fg='green')} {node.node}: {status}{restarted}"
         if node.error:
             line = failure_text(node.node, node.error.message, node.error.hint)
-        files = "".join(f"\n      {file}" for file in node.files)
-        say(f"  {line}{files}", err=True)
+        say("\n      ".join([f"  {line}", *node.files]), err=True)
     if report.hosting and report.hosting.note:
         say(f"note: {' '.join(report.hosting.note.split())}", err=True)
 
@@ -140,11 +131,10 @@ def show_nodes(report: imgload.RegistryReport) -> None:
 def _show_push(report: imgload.PushReport) -> None:
     for image in report.images:
         reference = style(image.reference, bold=True)
-        if image.error:
-            hint = hint_text(image.error.hint)
-            say(f"{style('✗', fg='red')} {reference}: {image.error.message}{hint}", err=True)
-            continue
         sent = f"{size_text(image.bytes_sent)} in {image.seconds:.1f} s"
         status = f"{sent if image.bytes_sent else 'already there'}; verified in the registry"
-        names = "".join(f"\n      {name}@{image.digest}" for name in image.names)
-        say(f"{style('✓', fg='green')} {reference}: {status}{names}", err=True)
+        line = f"{style('✓', fg='green')} {reference}: {status}"
+        if image.error:
+            line = failure_text(reference, image.error.message, image.error.hint)
+        names = (f"{name}@{image.digest}" for name in image.names)
+        say("\n      ".join([line, *names]), err=True)

@@ -225,15 +225,14 @@ def _publish(context: str, url: RegistryUrl, names: Sequence[str]) -> Hosting:
     else is kept.
     """
     local_name = next((n for n in names if RegistryUrl("http", n).is_loopback), url.host)
-    data = {"host": local_name, "hostFromClusterNetwork": url.host, "help": _HELP}
+    hosting = {"host": local_name, "hostFromClusterNetwork": url.host, "help": _HELP}
+    lines = "".join(f"{key}: {json.dumps(value)}\n" for key, value in hosting.items())
     annotations = {"imgload/registry": str(url)}
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": _NAME, "labels": {_MANAGER: "imgload"}, "annotations": annotations},
-        "data": {
-            "localRegistryHosting.v1": "".join(f"{k}: {json.dumps(v)}\n" for k, v in data.items())
-        },
+        "data": {"localRegistryHosting.v1": lines},
     }
     try:
         metadata = _metadata(context)
@@ -270,15 +269,11 @@ def _metadata(context: str) -> Any:
 
 
 def _kubectl(context: str, *arguments: str, stdin: str = "") -> str:
-    command = ["kubectl", "--context", context, "-n", _NAMESPACE, "--request-timeout=5s"]
+    options = ("--context", context, "-n", _NAMESPACE, "--request-timeout=5s")
+    command, limit = ["kubectl", *options, *arguments], _TIMEOUT_SECONDS
     try:
         result = subprocess.run(  # noqa: S603 - a list of arguments, no shell
-            [*command, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
+            command, input=stdin, capture_output=True, text=True, timeout=limit, check=False
         )
     except FileNotFoundError as error:
         raise ClusterError("kubectl is not installed") from error

@@ -1,10 +1,9 @@
 """CRI's ``config_path`` in ``config.toml``: set it and restart containerd, or restore both.
 
-The file is edited as text, to keep comments and layout; two comments enclose the added lines. The
-result is parsed and compared. Each change is one script on the node, which runs to its end even if
-this process is killed. The new file replaces the old one atomically. If containerd does not start
-with it, the script restores the old one and restarts containerd again. Containers keep running:
-their shims are separate processes.
+The file is edited as text, to keep comments and layout; two comments enclose the added lines. Each
+change is one script on the node, which runs to its end even if this process is killed. If containerd
+does not start with the new file, the script restores the old one. Containers keep running: their
+shims are separate processes.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _CONFIG = "/etc/containerd/config.toml"
 _BACKUP = ".before-imgload"
 _MAX_CONFIG = 96 << 10
 """Bytes; Linux takes at most 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)."""
-_MANUALLY = "set config_path there yourself, as docs/registry.md shows, and restart containerd"
+_MANUALLY = "edit config_path there yourself, as docs/registry.md shows, and restart containerd"
 _MARK = "# imgload registry connect: "
 _WAS = "# was: "
 _MIN_VERSION = 2
@@ -108,6 +107,8 @@ set -eu
 umask 022
 file=$1 expected=$2 text=$3 manager=$4
 backup=$file.before-imgload new=$file.imgload
+[ -n "$manager" ] || fail "imgload cannot restart containerd: neither systemd nor a script that is \
+the node's first process started it"
 [ ! -L "$file" ] || fail "$file is a link, and imgload follows none"
 [ "$(cat "$file" 2>/dev/null || :; echo .)" = "$expected." ] ||
     fail "$file has just been changed by somebody else"
@@ -153,20 +154,19 @@ restart || fail 'containerd did not start with it'
 
 @attrs.frozen
 class _Config:
-    """A node's configuration: empty without a file; the backup is None without one."""
+    """A node's configuration: empty without a file; the backup is None without one.
+
+    `manager` starts containerd: ``systemd``, ``script`` or, if neither, empty.
+    """
 
     path: str
     text: str
     backup: str | None
     manager: str
-    """The service manager of containerd: ``systemd``, ``script`` or, if neither, empty."""
 
 
 def require_editable(node: Node) -> None:
-    """Raise NodeUnusable if k3s writes the node's containerd configuration.
-
-    k3s writes the file at each start (k3s, pkg/agent/containerd), and containerd is its child.
-    """
+    """Refuse k3s: it writes the configuration at each start (k3s, pkg/agent/containerd)."""
     if _is_k3s(node):
         raise NodeUnusable(
             f"{node.name}: CRI reads no folder of registries, and k3s writes its configuration",
@@ -178,7 +178,7 @@ def require_editable(node: Node) -> None:
 def set_folder(node: Node, folder: str) -> str:
     """Set CRI's ``config_path``, restart containerd, and return the path of its configuration.
 
-    Raises NodeUnusable when that fails; the node is then as before.
+    If this fails, the node is unchanged.
     """
     config = _read(node)
     with node.naming_node_in_errors():
@@ -188,10 +188,7 @@ def set_folder(node: Node, folder: str) -> str:
 
 
 def restore(node: Node) -> tuple[str, ...]:
-    """Revert `set_folder`, restart containerd, and return the path of its configuration, if any.
-
-    Raises NodeUnusable when somebody changed the added lines, or containerd does not start.
-    """
+    """Revert `set_folder`, restart containerd, and return the path of its configuration, if any."""
     if _is_k3s(node):
         return ()
     config = _read(node)
@@ -231,29 +228,19 @@ def _read(node: Node) -> _Config:
 
 
 def _change(node: Node, config: _Config, text: str, script: str) -> None:
-    if not config.manager:
-        raise NodeUnusable(
-            f"{node.name}: imgload cannot restart its containerd: neither systemd nor a script that"
-            " is the node's first process started it",
-            hint=_MANUALLY,
-        )
     words = ("imgload", config.path, config.text, text, config.manager)
     argv = ["sh", "-c", _LISTENER + _CHANGE + script, *words]
     result = node.engine.exec(node.container.id, argv)
     if result.exit_status:
-        raise NodeUnusable(
-            f"{node.name}: changing {config.path} failed: {result.message}",
-            hint=f"{node.engine.name} exec {node.name} containerd"
-            f" --config {shlex.quote(config.path)} config dump",
-        )
+        message = f"{node.name}: changing {config.path} failed: {result.message}"
+        raise NodeUnusable(message, hint=_MANUALLY)
 
 
 def with_folder(text: str, folder: str) -> str:
-    """Return a configuration with CRI's ``config_path`` set to a folder.
+    """Return a configuration with CRI's ``config_path`` set to a folder of plain characters.
 
-    The text is empty if the file does not exist; the folder has no special characters. Raises
-    NodeUnusable when the version is not 2, 3 or 4, when there are ``registry.mirrors``, beside
-    which containerd refuses ``config_path``, or when the layout cannot be edited.
+    The text is empty if the file does not exist. Raises NodeUnusable for a configuration that
+    imgload cannot edit.
     """
     document = _parse(text)
     version = document.get("version", 1) if document else _MIN_VERSION
@@ -279,10 +266,7 @@ def with_folder(text: str, folder: str) -> str:
 
 
 def without_folder(text: str) -> str | None:
-    """Return a configuration without the lines of `with_folder`; None if it has none.
-
-    Raises NodeUnusable when somebody changed these lines.
-    """
+    """Return a configuration without the lines of `with_folder`; None if it has none."""
     if _MARK not in text:
         return None
     restored, count = _BLOCK.subn(lambda match: match["was"] or "", text)

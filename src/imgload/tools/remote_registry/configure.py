@@ -1,17 +1,8 @@
 """Make nodes pull from a registry, and restore their configuration afterwards.
 
-containerd reads ``hosts.toml`` at each pull (containerd, docs/hosts.md); no restart is needed.
-Names and URLs reach the node only as arguments. The files go to the folder in CRI's own
-configuration, once CRI has shown that it reads that folder. containerd's configuration is changed,
-and containerd restarted, only if the user agreed. Existing files are moved aside. A marker file
-identifies the folders that imgload made; `disconnect` removes them.
-
-Neither CRI's configuration nor its version tells whether CRI reads a folder: containerd 2.1 and
-later treat a ``config_path`` of two folders, the default from 2.2 on, as one folder when CRI pulls
-through the transfer service, and as two otherwise (containerd #12415, #12636). So imgload has CRI
-pull an image from a registry that only a file in that folder defines. Nothing listens at the
-address in the file; if CRI's error names this address, CRI has read the file. CRI pulls no image,
-and contacts nothing outside the node.
+containerd reads ``hosts.toml`` at each pull (containerd, docs/hosts.md). Names and URLs reach the
+node only as arguments. Existing files are moved aside. A marker file identifies the folders that
+imgload made; `disconnect_node` removes them.
 """
 
 from __future__ import annotations
@@ -129,11 +120,7 @@ _REASON = re.compile(r'(?:failed to do request|desc = failed to pull.*?): (.+?)"
 
 @attrs.frozen
 class RegistryUrl:
-    """A registry's address.
-
-    `host` has the port if the URL has one. It is valid as the first part of an image name, and
-    therefore as the name of a folder.
-    """
+    """A registry's address; `host`, with any port, can be part of an image name, and a folder."""
 
     scheme: str
     host: str
@@ -171,11 +158,7 @@ def _is_registry(text: str) -> bool:
 
 
 def registry_names(url: RegistryUrl, mirrors: Sequence[str]) -> tuple[str, ...]:
-    """Return the registries whose images nodes pull from this one: itself, and those it mirrors.
-
-    They are named as in image names: ``docker.io`` or ``localhost:5001``. Raises UsageError for
-    any other name.
-    """
+    """Return the registries whose images nodes pull from this one, as named in image names."""
     for name in mirrors:
         if not _is_registry(name):
             raise UsageError(
@@ -222,7 +205,7 @@ def connect_node(
 ) -> NodeWiring:
     """Make a node pull the images of some registries from this one, and check that it reaches it.
 
-    With `restart`, set CRI's ``config_path`` and restart containerd if CRI reads no such files.
+    `restart` allows to set CRI's ``config_path`` and to restart containerd.
     """
     result = NodeWiring(node.name)
     try:
@@ -304,17 +287,13 @@ def folders(name: str) -> tuple[str, str]:
 
 
 def hosts_toml(url: RegistryUrl, name: str) -> str:
-    """Return the hosts.toml that makes nodes pull a name's images from a registry.
-
-    For another name than the registry's own it is a mirror: containerd falls back to the name.
-    """
+    """Return a name's hosts.toml; containerd falls back to a name that is not the registry's."""
     server = f'server = "{url}"\n' if name == url.host else ""
     host = f'[host."{url}"]\n  capabilities = ["pull", "resolve"]\n'
     return f"{MARK}\n{registry_line(url)}\n{server}\n{host}"
 
 
 def registry_line(url: RegistryUrl) -> str:
-    """Return the line of our hosts.toml files that names the registry."""
     return f"# registry: {url}"
 
 
@@ -332,8 +311,12 @@ def _run(node: Node, script: str, root: str, *arguments: str) -> str:
 def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
     """Return whether CRI reads a folder of hosts.toml files; None if the node has no crictl.
 
-    The probe's own file names the URL, so that `disconnect` removes it if a probe is killed.
-    Raises NodeUnusable when CRI does not answer, or the folder is not writable.
+    Neither CRI's configuration nor its version tells: containerd 2.1 and later treat a
+    ``config_path`` of two folders, the default from 2.2 on, as one folder when CRI pulls through
+    the transfer service, and as two otherwise (containerd #12415, #12636). So CRI pulls from a
+    registry that only a file in that folder defines. Nothing listens at the address in the file; if
+    CRI's error names this address, CRI has read the file. The file names the URL, so that
+    `disconnect_node` removes it if a probe is killed.
     """
     address = "127." + ".".join(str(1 + secrets.randbelow(254)) for _ in range(3))
     name, closed = f"{address}:1", RegistryUrl("http", f"{address}:2")
@@ -353,10 +336,7 @@ def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
 
 
 def require_registry(node: Node, url: RegistryUrl, root: str, *, by_cri: bool) -> None:
-    """Raise RegistryError if a node does not reach a registry that is set up there.
-
-    CRI, or else ctr with the same folder, asks for an image with a random name.
-    """
+    """Have CRI, or else ctr with the same folder, ask a registry for an image with a random name."""
     name = f"{url.host}/imgload/probe:{secrets.token_hex(8)}"
     command = node.resolve_command(pull_image(name) if by_cri else probe_command(root, name))
     result = node.engine.exec(node.container.id, ["timeout", _SECONDS, *command])

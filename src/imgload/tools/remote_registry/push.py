@@ -159,7 +159,6 @@ class RegistryClient:
             return self.receive(connection, action, *statuses)
 
     def connection(self) -> http.client.HTTPConnection:
-        """Return a connection, not yet opened."""
         plain = self.url.scheme == "http"
         kind = http.client.HTTPConnection if plain else http.client.HTTPSConnection
         return kind(self.url.host, timeout=_TIMEOUT_SECONDS)
@@ -167,10 +166,7 @@ class RegistryClient:
     def receive(
         self, connection: http.client.HTTPConnection, action: str, *statuses: HTTPStatus
     ) -> Response:
-        """Read a response, or raise the registry's own message for any other status.
-
-        HTTPException if its body is longer than any manifest.
-        """
+        """Read a response, no longer than a manifest; another status raises RegistryError."""
         response = connection.getresponse()
         body = response.read(MAX_DOCUMENT + 1)
         if len(body) > MAX_DOCUMENT:
@@ -184,7 +180,7 @@ class RegistryClient:
         raise RegistryError(message.strip(), hint=hint)
 
     def location(self, response: Response) -> str:
-        """Return the path and query of a response's Location; another host is an error."""
+        """Return the target in a response's Location; another host is an error."""
         header = response.headers.get("Location", "")
         location = urlsplit(urljoin(f"{self.url}/v2/", header))
         if location.netloc != self.url.host or not header:
@@ -374,10 +370,7 @@ def _push(image: Image, client: RegistryClient) -> PushedImage:
 
 
 def repositories(name: Reference) -> tuple[str, ...]:
-    """Return the repositories for an image in a registry.
-
-    An official image of Docker Hub gets two: clients ask a mirror for ``library/NAME``.
-    """
+    """Return an image's repositories; clients ask a mirror of Docker Hub for ``library/NAME``."""
     short = name.untagged.familiar.removeprefix(f"{name.registry}/")
     return tuple(dict.fromkeys((short, name.repository)))
 
