@@ -71,14 +71,10 @@ class RegistryReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``--output json``."""
-        return {
-            "version": JSON_VERSION,
-            "registry": self.registry or None,
-            "names": list(self.names),
-            "nodes": [node.to_json() for node in self.nodes],
-            "hosting": self.hosting.to_json() if self.hosting else None,
-            "ok": self.ok,
-        }
+        nodes = [node.to_json() for node in self.nodes]
+        hosting = self.hosting.to_json() if self.hosting else None
+        report = {"registry": self.registry or None, "names": list(self.names), "nodes": nodes}
+        return {"version": JSON_VERSION, **report, "hosting": hosting, "ok": self.ok}
 
 
 @attrs.frozen

@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from contextlib import suppress
 from typing import Any
-
-import attrs
 
 from imgload.clusters.nodes.containerd import CRI_PLUGINS
 from imgload.clusters.nodes.node import Node
@@ -152,19 +151,6 @@ restart || fail 'containerd did not start with it'
 """
 
 
-@attrs.frozen
-class _Config:
-    """A node's configuration: empty without a file; the backup is None without one.
-
-    `manager` starts containerd: ``systemd``, ``script`` or, if neither, empty.
-    """
-
-    path: str
-    text: str
-    backup: str | None
-    manager: str
-
-
 def require_editable(node: Node) -> None:
     """Refuse k3s: it writes the configuration at each start (k3s, pkg/agent/containerd)."""
     if _is_k3s(node):
@@ -180,59 +166,55 @@ def set_folder(node: Node, folder: str) -> str:
 
     If this fails, the node is unchanged.
     """
-    config = _read(node)
+    path, text, _, manager = _read(node)
     with node.naming_node_in_errors():
-        edited = with_folder(config.text, folder)
-    _change(node, config, edited, _SET)
-    return config.path
+        edited = with_folder(text, folder)
+    _change(node, _SET, path, text, edited, manager)
+    return path
 
 
 def restore(node: Node) -> tuple[str, ...]:
     """Revert `set_folder`, restart containerd, and return the path of its configuration, if any."""
     if _is_k3s(node):
         return ()
-    config = _read(node)
+    path, text, backup, manager = _read(node)
     with node.naming_node_in_errors():
-        restored = without_folder(config.text)
+        restored = without_folder(text)
     if restored is None:
-        if config.backup in {None, config.text}:
+        if backup in {None, text}:
             return ()
         raise NodeUnusable(
-            f"{node.name}: {config.path} no longer has the lines that imgload added",
-            hint=f"move back, or remove, the original: {shlex.quote(config.path + _BACKUP)}",
+            f"{node.name}: {path} no longer has the lines that imgload added",
+            hint=f"move back, or remove, the original: {shlex.quote(path + _BACKUP)}",
         )
-    _change(node, config, restored, _RESTORE)
-    return (config.path,)
+    _change(node, _RESTORE, path, text, restored, manager)
+    return (path,)
 
 
 def _is_k3s(node: Node) -> bool:
     return (node.runtime or CONTAINERD).root == K3S.root
 
 
-def _read(node: Node) -> _Config:
+def _read(node: Node) -> tuple[str, str, str | None, str]:
+    """Return the path, the text (empty without a file), the backup, and containerd's manager."""
     result = node.engine.exec(node.container.id, ["sh", "-c", _LISTENER + _INSPECT])
     lines = result.stdout.decode(errors="replace").splitlines()
     facts = dict(line.partition(" ")[::2] for line in lines)
     path = facts.get("config", _CONFIG)
     file, backup = node.run_all([("cat", path), ("cat", f"{path}{_BACKUP}")])
-    try:
-        text = file.stdout.decode() if file.exit_status == 0 else ""
-        original = backup.stdout.decode() if backup.exit_status == 0 else None
-    except UnicodeDecodeError as error:
-        message = f"{node.name}: {path} is not valid UTF-8: {error}"
-        raise NodeUnusable(message, hint=_MANUALLY) from error
-    if len(file.stdout) > _MAX_CONFIG:
-        message = f"{node.name}: {path} is larger than {_MAX_CONFIG} bytes"
+    text = file.text if file.exit_status == 0 else ""
+    original = backup.text if backup.exit_status == 0 else None
+    if "\N{REPLACEMENT CHARACTER}" in text or len(file.stdout) > _MAX_CONFIG:
+        message = f"{node.name}: {path} is not UTF-8, or larger than {_MAX_CONFIG} bytes"
         raise NodeUnusable(message, hint=_MANUALLY)
-    return _Config(path, text, original, facts.get("manager", ""))
+    return path, text, original, facts.get("manager", "")
 
 
-def _change(node: Node, config: _Config, text: str, script: str) -> None:
-    words = ("imgload", config.path, config.text, text, config.manager)
-    argv = ["sh", "-c", _LISTENER + _CHANGE + script, *words]
+def _change(node: Node, script: str, path: str, *words: str) -> None:
+    argv = ["sh", "-c", _LISTENER + _CHANGE + script, "imgload", path, *words]
     result = node.engine.exec(node.container.id, argv)
     if result.exit_status:
-        message = f"{node.name}: changing {config.path} failed: {result.message}"
+        message = f"{node.name}: changing {path} failed: {result.message}"
         raise NodeUnusable(message, hint=_MANUALLY)
 
 
@@ -254,12 +236,10 @@ def with_folder(text: str, folder: str) -> str:
     if dig(document, "plugins", plugin, "registry", "config_path") == folder:
         return text
     edited = _insert(text, plugin, folder, "" if document else f"version = {_MIN_VERSION}\n")
-    expected: Any = document or {"version": _MIN_VERSION}
-    table = expected
-    for key in ("plugins", plugin, "registry"):
-        table = table.setdefault(key, {}) if isinstance(table, dict) else None
-    if isinstance(table, dict):
-        table["config_path"] = folder
+    expected = document or {"version": _MIN_VERSION}
+    with suppress(AttributeError, TypeError):  # if a value is no table, the edited text is invalid
+        plugins = expected.setdefault("plugins", {})
+        plugins.setdefault(plugin, {}).setdefault("registry", {})["config_path"] = folder
     if _parse(edited) != expected:
         raise NodeUnusable("imgload cannot edit containerd's configuration in this layout")
     return edited

@@ -205,7 +205,7 @@ def connect_node(
 ) -> NodeWiring:
     """Make a node pull the images of some registries from this one, and check that it reaches it.
 
-    `restart` allows to set CRI's ``config_path`` and to restart containerd.
+    `restart` permits imgload to set CRI's ``config_path`` and restart containerd.
     """
     result = NodeWiring(node.name)
     try:

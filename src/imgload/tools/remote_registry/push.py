@@ -144,34 +144,24 @@ class RegistryClient:
         response = self.request("POST", target, "beginning an upload", HTTPStatus.ACCEPTED)
         return self.location(response)
 
-    def request(
-        self,
-        method: str,
-        target: str,
-        action: str,
-        *statuses: HTTPStatus,
-        body: bytes | None = None,
-        headers: Mapping[str, str] = {},
-    ) -> Response:
-        """Send a request, and expect one of the statuses."""
+    def request(self, method: str, target: str, action: str, *ok: int, **options: Any) -> Response:
+        """Send a request with http.client's options, and expect one of the statuses `ok`."""
         with self.map_errors(method, target), closing(self.connection()) as connection:
-            connection.request(method, target, body, headers)
-            return self.receive(connection, action, *statuses)
+            connection.request(method, target, **options)
+            return self.receive(connection, action, *ok)
 
     def connection(self) -> http.client.HTTPConnection:
         plain = self.url.scheme == "http"
         kind = http.client.HTTPConnection if plain else http.client.HTTPSConnection
         return kind(self.url.host, timeout=_TIMEOUT_SECONDS)
 
-    def receive(
-        self, connection: http.client.HTTPConnection, action: str, *statuses: HTTPStatus
-    ) -> Response:
+    def receive(self, connection: http.client.HTTPConnection, action: str, *ok: int) -> Response:
         """Read a response, no longer than a manifest; another status raises RegistryError."""
         response = connection.getresponse()
         body = response.read(MAX_DOCUMENT + 1)
         if len(body) > MAX_DOCUMENT:
             raise http.client.HTTPException(f"the response has more than {MAX_DOCUMENT} bytes")
-        if response.status in statuses:
+        if response.status in ok:
             return Response(response.status, response.headers, body)
         message = f"{self.url}: {action}: status {response.status} {_error_text(body)}"
         hint = "see the registry's log"
