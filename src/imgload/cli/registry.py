@@ -19,6 +19,7 @@ from imgload.cli.process import say, style
 from imgload.cli.text import failure_text
 from imgload.core.sizes import size_text
 
+_NOT_ASKED = "CRI could not be asked whether it pulls through it (no crictl on the node)"
 _MIRROR_HELP = "Registry whose images are also pulled from URL; repeatable."
 
 
@@ -114,9 +115,7 @@ def show_nodes(report: imgload.RegistryReport) -> None:
     if report.names:
         say(f"{style(report.registry, bold=True)} for {', '.join(report.names)}", err=True)
     for node in report.nodes:
-        asked = "CRI pulls through it"
-        if not node.cri:
-            asked = "CRI could not be asked whether it pulls through it (no crictl on the node)"
+        asked = "CRI pulls through it" if node.cri else _NOT_ASKED
         restored = "restored" if node.files else "nothing to disconnect"
         status = f"connected; {asked}" if report.names else restored
         restarted = "; containerd was restarted" if node.restarted else ""

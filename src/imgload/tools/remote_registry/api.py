@@ -32,7 +32,7 @@ from imgload.tools.remote_registry.push import PushedImage, RegistryClient, push
 _NAMESPACE, _NAME = "kube-public", "local-registry-hosting"
 _MANAGER = "app.kubernetes.io/managed-by"
 _HELP = "https://kind.sigs.k8s.io/docs/user/local-registry/"
-_TIMEOUT_SECONDS = 10.0
+_SECONDS = 10.0
 
 
 @attrs.frozen
@@ -132,8 +132,8 @@ def connect_registry(
             " machine as a mirror: imgload registry connect http://REGISTRY:5000"
             f" --mirror {shlex.quote(address.host)}",
         )
-    with Session.open() as connections:
-        selected, context = _select(connections, cluster, nodes)
+    with Session.open() as session:
+        selected, context = _select(session, cluster, nodes)
         connect = partial(connect_node, url=address, names=names, restart=restart_containerd)
         results = in_parallel([partial(connect, node) for node in selected])
         changed = any(node.files for node in results)
@@ -160,8 +160,8 @@ def disconnect_registry(
 
     """
     address = RegistryUrl.parse(url) if url is not None else None
-    with Session.open() as connections:
-        selected, context = _select(connections, cluster, nodes)
+    with Session.open() as session:
+        selected, context = _select(session, cluster, nodes)
         results = in_parallel([partial(disconnect_node, node, address) for node in selected])
         changed = any(node.files for node in results)
         hosting = _remove(context, address) if context and changed else None
@@ -197,29 +197,24 @@ def push_to_registry(
     tag = optional_string(tag, "tag")
     require_names(queries, tag)
     client.check()
-    with Session.open(source) as connections:
-        with with_discovery_errors(connections.discovery.unreachable):
-            images_ = named(locate(queries, connections.sources, None), tag)
+    with Session.open(source) as session, with_discovery_errors(session.discovery.unreachable):
+        images_ = named(locate(queries, session.sources, None), tag)
         pushed = [push_image(image, client) for image in images_]
     return PushReport(str(client.url), tuple(pushed))
 
 
 def _select(
-    connections: Session, cluster: str | None, names: Sequence[str]
+    session: Session, cluster: str | None, names: Sequence[str]
 ) -> tuple[Sequence[Node], str]:
     """Return the nodes, and kubectl's context if they are a whole cluster."""
     if names := require_strings(names, "nodes"):
-        return connections.select_nodes(cluster, names), ""
-    selected = connections.select_cluster(cluster)
+        return session.select_nodes(cluster, names), ""
+    selected = session.select_cluster(cluster)
     return selected.nodes, selected.context
 
 
 def _publish(context: str, url: RegistryUrl, names: Sequence[str]) -> Hosting:
-    """Announce a registry to other tools in the cluster's ConfigMap (KEP-1755).
-
-    kubectl writes it, because kubectl knows how to reach the cluster. The ConfigMap of somebody
-    else is kept.
-    """
+    """Announce a registry in the cluster's ConfigMap (KEP-1755), unless somebody else wrote one."""
     local_name = next((n for n in names if RegistryUrl("http", n).is_loopback), url.host)
     hosting = {"host": local_name, "hostFromClusterNetwork": url.host, "help": _HELP}
     lines = "".join(f"{key}: {json.dumps(value)}\n" for key, value in hosting.items())
@@ -237,7 +232,7 @@ def _publish(context: str, url: RegistryUrl, names: Sequence[str]) -> Hosting:
             return Hosting(written=False, note=note)
         options = ("replace" if metadata else "create", "--validate=false", "-f", "-")
         _kubectl(context, *options, stdin=json.dumps(config_map))
-    except ClusterError as error:
+    except (ClusterError, ValueError) as error:
         return Hosting(written=False, note=f"{_NAMESPACE}/{_NAME} is not written: {error}")
     return Hosting(written=True)
 
@@ -250,7 +245,7 @@ def _remove(context: str, url: RegistryUrl | None) -> Hosting:
         registry = dig(metadata, "annotations", "imgload/registry")
         if is_ours and (url is None or registry == str(url)):
             _kubectl(context, "delete", "configmap", _NAME, "--ignore-not-found", "--wait=false")
-    except ClusterError as error:
+    except (ClusterError, ValueError) as error:
         return Hosting(written=False, note=f"{_NAMESPACE}/{_NAME} is not deleted: {error}")
     return Hosting(written=False)
 
@@ -258,18 +253,15 @@ def _remove(context: str, url: RegistryUrl | None) -> Hosting:
 def _metadata(context: str) -> Any:
     """Return the ConfigMap's metadata; None without a ConfigMap."""
     text = _kubectl(context, "get", "configmap", _NAME, "--ignore-not-found", "-o", "json")
-    try:
-        return dig(load_json(text), "metadata") if text.strip() else None
-    except ValueError as error:
-        raise ClusterError(f"kubectl's output is not valid JSON: {error}") from error
+    return dig(load_json(text), "metadata") if text.strip() else None
 
 
 def _kubectl(context: str, *arguments: str, stdin: str = "") -> str:
     options = ("--context", context, "-n", _NAMESPACE, "--request-timeout=5s")
-    command, limit = ["kubectl", *options, *arguments], _TIMEOUT_SECONDS
+    command = ["kubectl", *options, *arguments]
     try:
         result = subprocess.run(  # noqa: S603 - a list of arguments, no shell
-            command, input=stdin, capture_output=True, text=True, timeout=limit, check=False
+            command, input=stdin, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
     except FileNotFoundError as error:
         raise ClusterError("kubectl is not installed") from error

@@ -20,8 +20,7 @@ from imgload.clusters.nodes.runtime import CONTAINERD, K3S
 from imgload.core.errors import NodeUnusable
 from imgload.engines.discovery.config_files import dig
 
-_CONFIG = "/etc/containerd/config.toml"
-"""containerd's default."""
+_DEFAULT_PATH = "/etc/containerd/config.toml"
 _BACKUP = ".before-imgload"
 _MAX_CONFIG = 96 << 10
 """Bytes; Linux takes at most 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)."""
@@ -31,15 +30,10 @@ _WAS = "# was: "
 _MIN_VERSION = 2
 """The version for a new configuration: every containerd from 1.3 on reads it."""
 _BLOCK = re.compile(
-    rf"""
-    ^{re.escape(_MARK)}config_path\ =\ "(?P<folder>[^"\n]+)"\n
-    (?:{re.escape(_WAS)}(?P<was>.*\n))?
-    (?:version\ =\ \d\n)?
-    (?:\[plugins\."[\w.]+"\.registry\]\n)?
-    \ \ config_path\ =\ "(?P=folder)"\n
-    {re.escape(_MARK)}end(?:\n|\Z)
-    """,
-    re.MULTILINE | re.VERBOSE,
+    rf'^{_MARK}config_path = "(?P<folder>[^"\n]+)"\n(?:{_WAS}(?P<was>.*\n))?(?:version = \d\n)?'
+    r'(?:\[plugins\."[\w.]+"\.registry\]\n)?  config_path = "(?P=folder)"\n'
+    rf"{_MARK}end(?:\n|\Z)",
+    re.MULTILINE,
 )
 _SETTING = r"""[ \t]*["']?config_path["']?\s*="""
 _TABLE = (
@@ -53,10 +47,9 @@ listener() {
     inode=$(sed -nE "s,.* 00010000 .* ([0-9]+) $socket\$,\1,p" /proc/net/unix | tail -n 1)
     for process in ${inode:+/proc/[0-9]*}; do
         [ "$(cat "$process/comm" 2>/dev/null)" = containerd ] || continue
-        if ls -l "$process/fd" 2>/dev/null | grep -qF "socket:[$inode]"; then
-            echo "${process#/proc/}"
-            return 0
-        fi
+        ls -l "$process/fd" 2>/dev/null | grep -qF "socket:[$inode]" || continue
+        echo "${process#/proc/}"
+        return 0
     done
 }
 """
@@ -153,7 +146,7 @@ restart || fail 'containerd did not start with it'
 
 def require_editable(node: Node) -> None:
     """Refuse k3s: it writes the configuration at each start (k3s, pkg/agent/containerd)."""
-    if _is_k3s(node):
+    if (node.runtime or CONTAINERD).root == K3S.root:
         raise NodeUnusable(
             f"{node.name}: CRI reads no folder of registries, and k3s writes its configuration",
             hint="use a newer k3s, which names one, or k3s's own registries.yaml:"
@@ -162,10 +155,7 @@ def require_editable(node: Node) -> None:
 
 
 def set_folder(node: Node, folder: str) -> str:
-    """Set CRI's ``config_path``, restart containerd, and return the path of its configuration.
-
-    If this fails, the node is unchanged.
-    """
+    """Set CRI's ``config_path``, restart containerd, and return the path of its configuration."""
     path, text, _, manager = _read(node)
     with node.naming_node_in_errors():
         edited = with_folder(text, folder)
@@ -175,7 +165,7 @@ def set_folder(node: Node, folder: str) -> str:
 
 def restore(node: Node) -> tuple[str, ...]:
     """Revert `set_folder`, restart containerd, and return the path of its configuration, if any."""
-    if _is_k3s(node):
+    if (node.runtime or CONTAINERD).root == K3S.root:
         return ()
     path, text, backup, manager = _read(node)
     with node.naming_node_in_errors():
@@ -191,16 +181,12 @@ def restore(node: Node) -> tuple[str, ...]:
     return (path,)
 
 
-def _is_k3s(node: Node) -> bool:
-    return (node.runtime or CONTAINERD).root == K3S.root
-
-
 def _read(node: Node) -> tuple[str, str, str | None, str]:
     """Return the path, the text (empty without a file), the backup, and containerd's manager."""
     result = node.engine.exec(node.container.id, ["sh", "-c", _LISTENER + _INSPECT])
     lines = result.stdout.decode(errors="replace").splitlines()
     facts = dict(line.partition(" ")[::2] for line in lines)
-    path = facts.get("config", _CONFIG)
+    path = facts.get("config", _DEFAULT_PATH)
     file, backup = node.run_all([("cat", path), ("cat", f"{path}{_BACKUP}")])
     text = file.text if file.exit_status == 0 else ""
     original = backup.text if backup.exit_status == 0 else None
@@ -219,20 +205,14 @@ def _change(node: Node, script: str, path: str, *words: str) -> None:
 
 
 def with_folder(text: str, folder: str) -> str:
-    """Return a configuration with CRI's ``config_path`` set to a folder of plain characters.
-
-    The text is empty if the file does not exist. Raises NodeUnusable for a configuration that
-    imgload cannot edit.
-    """
+    """Return a configuration (empty without a file) with CRI's ``config_path`` set to a folder."""
     document = _parse(text)
     version = document.get("version", 1) if document else _MIN_VERSION
     plugin = CRI_PLUGINS.get(version) if isinstance(version, int) else None
     if plugin is None or version < _MIN_VERSION:
         raise NodeUnusable(f"containerd's configuration has version {version!r:.20}, not 2, 3 or 4")
     if dig(document, "plugins", plugin, "registry", "mirrors"):
-        raise NodeUnusable(
-            "containerd's configuration has registry.mirrors, beside which it refuses config_path"
-        )
+        raise NodeUnusable("containerd refuses config_path beside registry.mirrors, which are set")
     if dig(document, "plugins", plugin, "registry", "config_path") == folder:
         return text
     edited = _insert(text, plugin, folder, "" if document else f"version = {_MIN_VERSION}\n")
@@ -251,9 +231,7 @@ def without_folder(text: str) -> str | None:
         return None
     restored, count = _BLOCK.subn(lambda match: match["was"] or "", text)
     if count != 1 or _MARK in restored:
-        raise NodeUnusable(
-            "somebody changed the lines that imgload added to containerd's configuration"
-        )
+        raise NodeUnusable("somebody changed imgload's lines in containerd's configuration")
     _parse(restored)
     return restored
 

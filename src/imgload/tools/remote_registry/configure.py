@@ -17,25 +17,15 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.batch import NOT_FOUND
-from imgload.clusters.nodes.containerd import (
-    DEFAULT_REGISTRY_FOLDER,
-    parse_registry_folders,
-    probe_command,
-)
 from imgload.clusters.nodes.cri import NOT_PERMITTED, pull_image
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import CONTAINERD
 from imgload.clusters.nodes.survey import CRICTL_CONFIG, require_containerd
 from imgload.core.arguments import require_string
-from imgload.core.errors import (
-    ImgloadError,
-    NodeUnusable,
-    RegistryError,
-    UsageError,
-    error_json,
-    reason,
-)
+from imgload.core.errors import ImgloadError, NodeUnusable, RegistryError, UsageError, error_json
+from imgload.engines.base import ExecResult
 from imgload.oci.reference import is_registry
 from imgload.tools.remote_registry.config import require_editable, restore, set_folder
 
@@ -47,19 +37,12 @@ set -eu
 umask 022
 fail() { printf '%s\n' "$1" >&2; exit 1; }
 make() { [ -e "$1" ] || { mkdir "$1"; : >"$1/.imgload"; }; }
-remove_empty_root() {
-    set -- "$root" "$root"/*
-    if [ -e "$1/.imgload" ] && [ ! -e "$2" ]; then
-        rm "$1/.imgload"
-        rmdir "$1" 2>/dev/null || :
-    fi
-}
-root=$1
-shift
+remove_made() { [ ! -e "$1/.imgload" ] || { rm "$1/.imgload"; rmdir "$1" 2>/dev/null || :; }; }
+remove_empty_root() { set -- "$root"/*; [ -e "$1" ] || remove_made "$root"; }
+root=$1 mark=$2
+shift 2
 """
 _CONNECT = r"""
-mark=$1
-shift
 make "$root"
 while [ $# -gt 0 ]; do
     folder=$root/$1
@@ -79,21 +62,14 @@ while [ $# -gt 0 ]; do
 done
 """
 _DISCONNECT = r"""
-mark=$1 registry=$2
+registry=$1
 for file in "$root"/*/hosts.toml; do
     [ -f "$file" ] && [ ! -L "$file" ] || continue
     { IFS= read -r first && IFS= read -r second; } <"$file" || continue
     [ "$first" = "$mark" ] || continue
-    if [ -n "$registry" ] && [ "$second" != "$registry" ]; then
-        printf 'kept %s\n' "$file"
-        continue
-    fi
-    folder=${file%/hosts.toml}
+    [ -z "$registry" ] || [ "$second" = "$registry" ] || { printf 'kept %s\n' "$file"; continue; }
     if [ -e "$file.before-imgload" ]; then mv -f "$file.before-imgload" "$file"; else rm "$file"; fi
-    if [ -e "$folder/.imgload" ]; then
-        rm "$folder/.imgload"
-        rmdir "$folder" 2>/dev/null || :
-    fi
+    remove_made "${file%/hosts.toml}"
     printf '%s\n' "$file"
 done
 remove_empty_root
@@ -107,10 +83,11 @@ make "$root"
 make "$root/$name"
 printf '%s' "$text" >"$root/$name/hosts.toml"
 status=0
-timeout "$limit" "$@" 2>&1 || status=$?
-printf '\nasked %d\n' $status
+timeout "$limit" "$@" >&2 || status=$?
+echo "exit status $status"
 """
 _SECONDS = "30"
+_NO_CRICTL = {f"exit status {status}" for status in (NOT_FOUND, NOT_PERMITTED)}
 _PULL_FAILED = "failed to pull"
 """Part of CRI's error for every failed pull, from containerd 1.5 on."""
 _NO_IMAGE = ("not found", "unauthorized", "forbidden", "denied", "insufficient_scope")
@@ -203,10 +180,7 @@ class NodeWiring:
 def connect_node(
     node: Node, url: RegistryUrl, names: Sequence[str], *, restart: bool = False
 ) -> NodeWiring:
-    """Make a node pull the images of some registries from this one, and check that it reaches it.
-
-    `restart` permits imgload to set CRI's ``config_path`` and restart containerd.
-    """
+    """Make a node pull the images of `names` from a registry; `restart` permits a restart."""
     result = NodeWiring(node.name)
     try:
         configured = _registry_folders(node)
@@ -215,7 +189,7 @@ def connect_node(
                 f"{node.name}: CRI's config_path is not an absolute path of plain characters",
                 hint="write the hosts.toml files by hand: containerd's docs/hosts.md",
             )
-        root = configured[0] if configured else DEFAULT_REGISTRY_FOLDER
+        root = configured[0] if configured else containerd.DEFAULT_REGISTRY_FOLDER
         if not configured:
             require_editable(node)
         cri = reads_folder(node, root, url)
@@ -223,7 +197,7 @@ def connect_node(
         if cri is False or (cri is None and len(configured) != 1):
             result = _set_config_path(node, root, url, restart=restart)
         texts = [text for name in names for text in (*folders(name), hosts_toml(url, name))]
-        files = _run(node, _CONNECT, root, MARK, *texts).splitlines()
+        files = _run(node, _CONNECT, root, *texts).stdout.decode(errors="replace").splitlines()
         result = attrs.evolve(result, files=(*result.files, *files))
         require_registry(node, url, root, by_cri=bool(result.cri))
     except ImgloadError as error:
@@ -256,10 +230,10 @@ def disconnect_node(node: Node, url: RegistryUrl | None) -> NodeWiring:
     result = NodeWiring(node.name)
     try:
         configured = _registry_folders(node, any_runtime=True)
-        roots = (DEFAULT_REGISTRY_FOLDER,) if configured == () else configured or ()
-        words = (MARK, registry_line(url) if url else "")
-        outputs = [_run(node, _DISCONNECT, root, *words) for root in roots]
-        lines = [line for output in outputs for line in output.splitlines()]
+        roots = (containerd.DEFAULT_REGISTRY_FOLDER,) if configured == () else configured or ()
+        registry = registry_line(url) if url else ""
+        output = b"".join(_run(node, _DISCONNECT, root, registry).stdout for root in roots)
+        lines = output.decode(errors="replace").splitlines()
         files = tuple(line for line in lines if line.startswith("/"))
         result = attrs.evolve(result, files=files)
         if len(files) == len(lines):
@@ -278,7 +252,7 @@ def _registry_folders(node: Node, *, any_runtime: bool = False) -> tuple[str, ..
         if not any_runtime:
             require_containerd(crictl.text)
     (dump,) = node.run_all([(node.runtime or CONTAINERD).dump])
-    return parse_registry_folders(dump.text)
+    return containerd.parse_registry_folders(dump.text)
 
 
 def folders(name: str) -> tuple[str, str]:
@@ -297,15 +271,15 @@ def registry_line(url: RegistryUrl) -> str:
     return f"# registry: {url}"
 
 
-def _run(node: Node, script: str, root: str, *arguments: str) -> str:
-    argv = ["sh", "-c", _FOLDERS + script, "imgload", root, *arguments]
+def _run(node: Node, script: str, root: str, *arguments: str) -> ExecResult:
+    argv = ["sh", "-c", _FOLDERS + script, "imgload", root, MARK, *arguments]
     result = node.engine.exec(node.container.id, argv)
     if result.exit_status:
         raise NodeUnusable(
             f"{node.name}: imgload could not set up its registries: {result.message}",
             hint=f"{node.engine.name} exec {node.name} ls -lR {shlex.quote(root)}",
         )
-    return result.stdout.decode(errors="replace")
+    return result
 
 
 def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
@@ -322,15 +296,16 @@ def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
     name, closed = f"{address}:1", RegistryUrl("http", f"{address}:2")
     text = f'{MARK}\n{registry_line(url)}\nserver = "{closed}"\n\n[host."{closed}"]\n'
     pull = node.resolve_command(pull_image(f"{name}/imgload/probe:none"))
-    output, _, status = _run(node, _PROBE, root, name, text, _SECONDS, *pull).rpartition("\nasked ")
-    if status.strip() in {str(NOT_FOUND), str(NOT_PERMITTED)}:
+    result = _run(node, _PROBE, root, name, text, _SECONDS, *pull)
+    output = result.stderr.decode(errors="replace")
+    if result.stdout.decode(errors="replace").strip() in _NO_CRICTL:
         return None
     if f"//{closed.host}/" in output:
         return True
     if _PULL_FAILED in output:
         return False
     raise NodeUnusable(
-        f"{node.name}: CRI could not be asked: {reason(output) or 'crictl printed nothing'}",
+        f"{node.name}: CRI could not be asked: {result.message}",
         hint=f"{node.engine.name} exec {node.name} crictl info",
     )
 
@@ -338,7 +313,7 @@ def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
 def require_registry(node: Node, url: RegistryUrl, root: str, *, by_cri: bool) -> None:
     """Have CRI, or else ctr with the same folder, ask a registry for an image with a random name."""
     name = f"{url.host}/imgload/probe:{secrets.token_hex(8)}"
-    command = node.resolve_command(pull_image(name) if by_cri else probe_command(root, name))
+    command = node.resolve_command(pull_image(name) if by_cri else containerd.probe_command(root, name))
     result = node.engine.exec(node.container.id, ["timeout", _SECONDS, *command])
     last = (result.message.splitlines() or [f"no answer within {_SECONDS} seconds"])[-1]
     answer = last.lower().replace(url.host.lower(), "")

@@ -1,8 +1,7 @@
 """Push images to a registry: the engine pushes to imgload, which forwards the missing blobs.
 
 An engine pushes over plain HTTP only to its machine's loopback, where a registry rarely listens.
-Through imgload every engine reaches every registry that this process reaches, and asks it for each
-blob, without any change of the engine's settings.
+Through imgload it reaches every registry that this process reaches, with unchanged settings.
 """
 
 from __future__ import annotations
@@ -42,12 +41,14 @@ from imgload.sources.base import Image, Pusher, Source
 from imgload.sources.manifests import documents_for
 from imgload.tools.remote_registry.configure import RegistryUrl
 
+Response = tuple[int, Message, bytes]
+"""The status, the headers and the whole body."""
 _TIMEOUT_SECONDS = 60.0
 _MAX_MANIFESTS = 100
 _MEDIA_TYPES = (oci.MANIFEST, oci.INDEX, oci.DOCKER_MANIFEST, oci.DOCKER_INDEX)
 _GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 _DOCKER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-_GZIP_START = b"\x1f\x8b"
+_STREAM = {"Content-Type": "application/octet-stream", "Transfer-Encoding": "chunked"}
 
 
 @attrs.frozen
@@ -85,15 +86,6 @@ class PushedImage:
 
 
 @attrs.frozen
-class Response:
-    """A response with its whole body."""
-
-    status: int
-    headers: Message
-    body: bytes
-
-
-@attrs.frozen
 class RegistryClient:
     """A registry without authentication (OCI distribution spec); methods raise RegistryError."""
 
@@ -106,10 +98,11 @@ class RegistryClient:
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         """Return a blob's size in bytes, or None if the repository lacks it (end-2)."""
         target, action = f"/v2/{repository}/blobs/{digest}", f"asking for {digest}"
-        response = self.request("HEAD", target, action, HTTPStatus.OK, HTTPStatus.NOT_FOUND)
-        if response.status == HTTPStatus.NOT_FOUND:
+        statuses = (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
+        status, headers, _ = self.request("HEAD", target, action, *statuses)
+        if status == HTTPStatus.NOT_FOUND:
             return None
-        length = response.headers.get("Content-Length", "")
+        length = headers.get("Content-Length", "")
         return int(length) if re.fullmatch(r"[0-9]{1,15}", length) else 0
 
     def is_gzip(self, repository: str, digest: Digest) -> bool:
@@ -119,7 +112,7 @@ class RegistryClient:
             connection.request("GET", target, headers={"Range": "bytes=0-1"})
             response = connection.getresponse()
             redirected = response.status >= HTTPStatus.MULTIPLE_CHOICES
-            return not redirected and response.read(2) == _GZIP_START
+            return not redirected and response.read(2) == b"\x1f\x8b"
 
     def mount(self, repository: str, digest: Digest, origin: str) -> None:
         """Mount a blob from another repository (end-11)."""
@@ -141,8 +134,8 @@ class RegistryClient:
     def start_upload(self, repository: str) -> str:
         """Start the upload of a blob (end-4), and return the path to send it to."""
         target = f"/v2/{repository}/blobs/uploads/"
-        response = self.request("POST", target, "beginning an upload", HTTPStatus.ACCEPTED)
-        return self.location(response)
+        _, headers, _ = self.request("POST", target, "beginning an upload", HTTPStatus.ACCEPTED)
+        return self.location(headers)
 
     def request(self, method: str, target: str, action: str, *ok: int, **options: Any) -> Response:
         """Send a request with http.client's options, and expect one of the statuses `ok`."""
@@ -162,16 +155,16 @@ class RegistryClient:
         if len(body) > MAX_DOCUMENT:
             raise http.client.HTTPException(f"the response has more than {MAX_DOCUMENT} bytes")
         if response.status in ok:
-            return Response(response.status, response.headers, body)
+            return response.status, response.headers, body
         message = f"{self.url}: {action}: status {response.status} {_error_text(body)}"
         hint = "see the registry's log"
         if response.status == HTTPStatus.UNAUTHORIZED:
             hint = "imgload does not log in: use docker push"
         raise RegistryError(message.strip(), hint=hint)
 
-    def location(self, response: Response) -> str:
+    def location(self, headers: Message) -> str:
         """Return the target in a response's Location; another host is an error."""
-        header = response.headers.get("Location", "")
+        header = headers.get("Location", "")
         location = urlsplit(urljoin(f"{self.url}/v2/", header))
         if location.netloc != self.url.host or not header:
             raise RegistryError(
@@ -197,10 +190,8 @@ class RegistryClient:
 def media_type(raw: bytes) -> str:
     """Return a manifest's media type; an OCI document may omit it."""
     document = parse_json(raw, "a manifest")
-    declared = document.get("mediaType")
-    if declared in _MEDIA_TYPES:
-        return str(declared)
-    return oci.INDEX if "manifests" in document else oci.MANIFEST
+    default = oci.INDEX if "manifests" in document else oci.MANIFEST
+    return next((kind for kind in _MEDIA_TYPES if kind == document.get("mediaType")), default)
 
 
 def _error_text(body: bytes) -> str:
@@ -289,9 +280,7 @@ class ForwardedUpload:
         with self._sink.record_error(), client.map_errors("PATCH", self._location):
             if self._connection is None:
                 self._connection = client.connection()
-                kind = "application/octet-stream"
-                headers = {"Content-Type": kind, "Transfer-Encoding": "chunked"}
-                self._connection.request("PATCH", self._location, headers=headers)
+                self._connection.request("PATCH", self._location, headers=_STREAM)
             self._connection.send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         self._size += len(chunk)
 
@@ -302,8 +291,8 @@ class ForwardedUpload:
             if self._connection:
                 with client.map_errors("PATCH", self._location), closing(self._connection):
                     self._connection.send(b"0\r\n\r\n")
-                    response = client.receive(self._connection, action, HTTPStatus.ACCEPTED)
-                self._location = client.location(response)
+                    _, headers, _ = client.receive(self._connection, action, HTTPStatus.ACCEPTED)
+                self._location = client.location(headers)
             joint = "&" if "?" in self._location else "?"
             target = f"{self._location}{joint}digest={digest}"
             client.request("PUT", target, action, HTTPStatus.CREATED)
@@ -403,9 +392,9 @@ def _image_manifest(raw: bytes) -> Manifest | None:
 def _verify(
     client: RegistryClient, repository: str, tag: str, raw: bytes, blobs: Sequence[Descriptor]
 ) -> None:
-    response = client.manifest(repository, tag)
-    reported = response.headers.get("Docker-Content-Digest", "")
-    if response.body != raw or reported not in {"", str(Digest.of(raw))}:
+    _, headers, body = client.manifest(repository, tag)
+    reported = headers.get("Docker-Content-Digest", "")
+    if body != raw or reported not in {"", str(Digest.of(raw))}:
         raise DigestMismatch(
             f"{client.url} returns another manifest for {repository}:{tag} than imgload pushed",
             hint="if somebody else pushed that tag meanwhile, push again",
