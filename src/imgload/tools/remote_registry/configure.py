@@ -36,20 +36,20 @@ _FOLDERS = r"""
 set -eu
 umask 022
 fail() { printf '%s\n' "$1" >&2; exit 1; }
-make() { [ -e "$1" ] || { mkdir "$1"; : >"$1/.imgload"; }; }
+make_folder() { [ -e "$1" ] || { mkdir "$1"; : >"$1/.imgload"; }; }
 remove_made() { [ ! -e "$1/.imgload" ] || { rm "$1/.imgload"; rmdir "$1" 2>/dev/null || :; }; }
 remove_empty_root() { set -- "$root"/*; [ -e "$1" ] || remove_made "$root"; }
 root=$1 mark=$2
 shift 2
 """
 _CONNECT = r"""
-make "$root"
+make_folder "$root"
 while [ $# -gt 0 ]; do
     folder=$root/$1
     [ ! -e "$root/$2" ] || folder=$root/$2
     file=$folder/hosts.toml
     [ ! -L "$folder" ] && [ ! -L "$file" ] || fail "$file is a link, and imgload follows none"
-    make "$folder"
+    make_folder "$folder"
     if [ -e "$file" ] && ! head -n 1 "$file" | grep -qxF "$mark"; then
         [ ! -e "$file.before-imgload" ] ||
             fail "$file and its backup were both not written by imgload"
@@ -79,8 +79,8 @@ name=$1 text=$2 limit=$3
 shift 3
 trap 'rm -rf "$root/$name"; remove_empty_root' EXIT
 trap 'exit 1' HUP INT TERM
-make "$root"
-make "$root/$name"
+make_folder "$root"
+make_folder "$root/$name"
 printf '%s' "$text" >"$root/$name/hosts.toml"
 status=0
 timeout "$limit" "$@" >&2 || status=$?

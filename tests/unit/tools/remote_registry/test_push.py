@@ -126,6 +126,36 @@ def test_write_fails_when_the_registry_closes_the_connection() -> None:
         upload.abandon()
 
 
+def test_upload_sends_chunks_and_commits_the_digest() -> None:
+    """The size of a blob is not known before its end."""
+    received = []
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "PATCH":
+            assert handler.headers["Transfer-Encoding"] == "chunked"
+            while size := int(handler.rfile.readline(), 16):
+                received.append(handler.rfile.read(size))
+                handler.rfile.readline()
+            handler.rfile.readline()
+        received.append(f"{handler.command} {handler.path}".encode())
+        status = 201 if handler.command == "PUT" else 202
+        says(status, Location="/v2/app/blobs/uploads/1?state=a")(handler)
+
+    with answering(reply) as client:
+        sink = ForwardingSink(client, "app")
+        upload = sink.upload(None, None)
+        for chunk in (b"bl", b"", b"ob"):
+            upload.write(chunk)
+        upload.finish(BLOB)
+    target = b"/v2/app/blobs/uploads/1?state=a"
+    assert received == [
+        b"POST /v2/app/blobs/uploads/",
+        *(b"bl", b"ob", b"PATCH " + target),
+        b"PUT " + target + f"&digest={BLOB}".encode(),
+    ]
+    assert sink.sent == [4]
+
+
 def test_forwarding_sink_keeps_the_first_error() -> None:
     """An engine reports only that its push failed."""
     with answering(says(500, b"disk full")) as client:
