@@ -1,9 +1,9 @@
 """CRI's ``config_path`` in ``config.toml``: set it and restart containerd, or restore both.
 
 The file is edited as text, to keep comments and layout; two comments enclose the added lines. Each
-change is one script on the node, which runs to its end even if this process is killed. If containerd
-does not start with the new file, the script restores the old one. Containers keep running: their
-shims are separate processes.
+change is one script on the node, which runs to its end even if this process is killed. It replaces
+the file atomically, and restores the old one if containerd does not start with the new one.
+Containers keep running: their shims are separate processes.
 """
 
 from __future__ import annotations

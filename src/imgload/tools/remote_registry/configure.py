@@ -288,9 +288,8 @@ def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
     Neither CRI's configuration nor its version tells: containerd 2.1 and later treat a
     ``config_path`` of two folders, the default from 2.2 on, as one folder when CRI pulls through
     the transfer service, and as two otherwise (containerd #12415, #12636). So CRI pulls from a
-    registry that only a file in that folder defines. Nothing listens at the address in the file; if
-    CRI's error names this address, CRI has read the file. The file names the URL, so that
-    `disconnect_node` removes it if a probe is killed.
+    registry that only a file in that folder defines; its error names the address in the file, where
+    nothing listens. If the probe is killed, `disconnect_node` removes the file, which has the URL.
     """
     address = "127." + ".".join(str(1 + secrets.randbelow(254)) for _ in range(3))
     name, closed = f"{address}:1", RegistryUrl("http", f"{address}:2")
@@ -311,10 +310,11 @@ def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
 
 
 def require_registry(node: Node, url: RegistryUrl, root: str, *, by_cri: bool) -> None:
-    """Have CRI, or else ctr with the same folder, ask a registry for an image with a random name."""
+    """Raise RegistryError if CRI, or else ctr, gets no answer about an image with a random name."""
     name = f"{url.host}/imgload/probe:{secrets.token_hex(8)}"
-    command = node.resolve_command(pull_image(name) if by_cri else containerd.probe_command(root, name))
-    result = node.engine.exec(node.container.id, ["timeout", _SECONDS, *command])
+    pull = pull_image(name) if by_cri else containerd.probe_command(root, name)
+    command = ["timeout", _SECONDS, *node.resolve_command(pull)]
+    result = node.engine.exec(node.container.id, command)
     last = (result.message.splitlines() or [f"no answer within {_SECONDS} seconds"])[-1]
     answer = last.lower().replace(url.host.lower(), "")
     if result.exit_status and not any(word in answer for word in _NO_IMAGE):
