@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.tools.inventory.list import Listing as Listing
     from imgload.tools.inventory.prune import PruneFailed as PruneFailed
     from imgload.tools.inventory.prune import PruneReport as PruneReport
+    from imgload.tools.remote_registry.api import Hosting as Hosting
     from imgload.tools.remote_registry.api import PushReport as PushReport
     from imgload.tools.remote_registry.api import RegistryReport as RegistryReport
     from imgload.tools.remote_registry.api import connect_registry as connect_registry
@@ -99,7 +100,7 @@ _HOMES = {
     "tools.inventory.list": "Listing",
     "tools.inventory.prune": "PruneFailed PruneReport",
     "tools.remote_registry.api": (
-        "PushReport RegistryReport connect_registry disconnect_registry push_to_registry"
+        "Hosting PushReport RegistryReport connect_registry disconnect_registry push_to_registry"
     ),
     "tools.watch.watch": "WatchedLoad watch",
     "transports.base": "Delivery Order Shipment Transport",

@@ -14,10 +14,9 @@ import click
 from imgload.cli.options import cluster_options, complete_images, output_option
 from imgload.cli.output import failure_text, failures, short_name, show_json, show_result
 from imgload.cli.process import say, style
-from imgload.core.units import age_text, parse_age
 from imgload.core.errors import JSON_VERSION, UsageError, one_line
-from imgload.core.units import size_text
 from imgload.core.state import clear_cache, state_folder
+from imgload.core.units import age_text, parse_age, size_text
 from imgload.oci.reference import familiar_name
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import imgload
 from imgload.cli.options import (
     cluster_options,
     engine_option,
@@ -14,15 +14,12 @@ from imgload.cli.options import (
     output_option,
     tag_option,
 )
-from imgload.cli.output import failure_text, failures, hint_text, show_result
+from imgload.cli.output import failure_text, failures, show_result
 from imgload.cli.process import say, style
 from imgload.core.units import size_text
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from imgload.tools.remote_registry.api import PushReport, RegistryReport
-    from imgload.tools.remote_registry.configure import NodeWiring
+_NOT_ASKED = "CRI could not be asked whether it pulls through it (no crictl on the node)"
+_MIRROR_HELP = "Registry whose images are also pulled from URL; repeatable."
 
 
 @click.group(no_args_is_help=True)
@@ -42,13 +39,7 @@ def registry() -> None:
 
 @registry.command(no_args_is_help=True)
 @click.argument("url")
-@click.option(
-    "--mirror",
-    "mirrors",
-    multiple=True,
-    metavar="NAME",
-    help="Registry whose images are also pulled from URL; repeatable.",
-)
+@click.option("--mirror", "mirrors", multiple=True, metavar="NAME", help=_MIRROR_HELP)
 @click.option(
     "--restart-containerd",
     is_flag=True,
@@ -72,11 +63,9 @@ def connect(url: str, output: str, **options: Any) -> None:
       imgload registry connect http://reg:5000 --mirror docker.io       also pull app:dev
       imgload registry connect http://reg:5000 --mirror localhost:5001  also pull by local name
     """
-    from imgload.tools.remote_registry.api import connect_registry  # noqa: PLC0415 - start-up
-
     with failures(output, quiet=False):
-        report = connect_registry(url, **options)
-    show_result(report, output, partial(_show_nodes, done=_connected))
+        report = imgload.connect_registry(url, **options)
+    show_result(report, output, show_nodes)
 
 
 @registry.command()
@@ -89,11 +78,9 @@ def disconnect(url: str | None, output: str, **options: Any) -> None:
     URL is the address given to `connect`; omit it to disconnect every registry. If `connect`
     changed containerd's configuration, containerd is restarted again.
     """
-    from imgload.tools.remote_registry.api import disconnect_registry  # noqa: PLC0415 - start-up
-
     with failures(output, quiet=False):
-        report = disconnect_registry(url, **options)
-    show_result(report, output, partial(_show_nodes, done=_disconnected))
+        report = imgload.disconnect_registry(url, **options)
+    show_result(report, output, show_nodes)
 
 
 @registry.command(no_args_is_help=True)
@@ -117,45 +104,35 @@ def push(images: tuple[str, ...], url: str, output: str, **options: Any) -> None
       imgload registry push app:dev --tag team/app:v2 --to https://registry.example
       imgload registry push app:dev db:dev --from podman --to http://localhost:5001
     """
-    from imgload.tools.remote_registry.api import push_to_registry  # noqa: PLC0415 - start-up
-
     with failures(output, quiet=False):
-        report = push_to_registry(images, url, **options)
+        report = imgload.push_to_registry(images, url, **options)
     show_result(report, output, _show_push)
 
 
-def _show_nodes(report: RegistryReport, done: Callable[[NodeWiring], str]) -> None:
+def show_nodes(report: imgload.RegistryReport) -> None:
+    """Print the result on each node; only a connection has names."""
     if report.names:
         say(f"{style(report.registry, bold=True)} for {', '.join(report.names)}", err=True)
     for node in report.nodes:
-        files = "".join(f"\n      {file}" for file in node.files)
+        asked = "CRI pulls through it" if node.cri else _NOT_ASKED
+        restored = "restored" if node.files else "nothing to disconnect"
+        status = f"connected; {asked}" if report.names else restored
         restarted = "; containerd was restarted" if node.restarted else ""
-        line = f"{style('✓', fg='green')} {node.node}: {done(node)}{restarted}"
+        line = f"{style('✓', fg='green')} {node.node}: {status}{restarted}"
         if node.error:
             line = failure_text(node.node, node.error.message, node.error.hint)
-        say(f"  {line}{files}", err=True)
+        say("\n      ".join([f"  {line}", *node.files]), err=True)
     if report.hosting and report.hosting.note:
         say(f"note: {' '.join(report.hosting.note.split())}", err=True)
 
 
-def _connected(node: NodeWiring) -> str:
-    if node.cri:
-        return "connected; CRI pulls through it"
-    return "connected; CRI could not be asked whether it pulls through it (no crictl on the node)"
-
-
-def _disconnected(node: NodeWiring) -> str:
-    return "restored" if node.files else "nothing to disconnect"
-
-
-def _show_push(report: PushReport) -> None:
+def _show_push(report: imgload.PushReport) -> None:
     for image in report.images:
         reference = style(image.reference, bold=True)
-        if image.error:
-            hint = hint_text(image.error.hint)
-            say(f"{style('✗', fg='red')} {reference}: {image.error.message}{hint}", err=True)
-            continue
         sent = f"{size_text(image.bytes_sent)} in {image.seconds:.1f} s"
         status = f"{sent if image.bytes_sent else 'already there'}; verified in the registry"
-        names = "".join(f"\n      {name}@{image.digest}" for name in image.names)
-        say(f"{style('✓', fg='green')} {reference}: {status}{names}", err=True)
+        line = f"{style('✓', fg='green')} {reference}: {status}"
+        if image.error:
+            line = failure_text(reference, image.error.message, image.error.hint)
+        names = (f"{name}@{image.digest}" for name in image.names)
+        say("\n      ".join([line, *names]), err=True)

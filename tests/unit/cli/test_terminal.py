@@ -85,7 +85,7 @@ def _registry() -> None:
     report: object = SimpleNamespace(
         registry=EVIL, names=(EVIL,), nodes=(wiring,), hosting=hosting, ok=True
     )
-    registry._show_nodes(report, registry._connected)  # type: ignore[arg-type]  # noqa: SLF001
+    registry.show_nodes(report)  # type: ignore[arg-type]
 
 
 def _progress() -> None:

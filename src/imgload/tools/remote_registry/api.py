@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import subprocess
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import attrs
 
 from imgload.clusters.nodes.node import Node
 from imgload.core.arguments import optional_string, require_strings
-from imgload.core.errors import JSON_VERSION, UsageError
+from imgload.core.errors import JSON_VERSION, ClusterError, UsageError, reason
+from imgload.core.parallel import in_parallel
+from imgload.engines.discovery.config_files import dig
 from imgload.engines.discovery.discover import with_discovery_errors
 from imgload.loader.session import Session
+from imgload.oci.document import load_json
 from imgload.sources.locate import locate, named, require_names
-from imgload.tools.remote_registry.client import RegistryClient
-from imgload.tools.remote_registry.config_map import Hosting, publish, remove
-from imgload.tools.remote_registry.configure import NodeWiring, connect_nodes, disconnect_nodes
-from imgload.tools.remote_registry.push import PushedImage, push_image
-from imgload.tools.remote_registry.url import RegistryUrl, registry_names
+from imgload.tools.remote_registry.configure import (
+    NodeWiring,
+    RegistryUrl,
+    connect_node,
+    disconnect_node,
+    registry_names,
+)
+from imgload.tools.remote_registry.push import PushedImage, RegistryClient, push_image
+
+_NAMESPACE, _NAME = "kube-public", "local-registry-hosting"
+_MANAGER = "app.kubernetes.io/managed-by"
+_HELP = "https://kind.sigs.k8s.io/docs/user/local-registry/"
+_SECONDS = 10.0
+
+
+@attrs.frozen
+class Hosting:
+    """Whether imgload wrote the cluster's ConfigMap; `note` is the reason if it did not."""
+
+    written: bool
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ConfigMap's part of the document."""
+        return {"written": self.written, "note": self.note or None}
 
 
 @attrs.frozen
@@ -45,14 +71,10 @@ class RegistryReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``--output json``."""
-        return {
-            "version": JSON_VERSION,
-            "registry": self.registry or None,
-            "names": list(self.names),
-            "nodes": [node.to_json() for node in self.nodes],
-            "hosting": self.hosting.to_json() if self.hosting else None,
-            "ok": self.ok,
-        }
+        nodes = [node.to_json() for node in self.nodes]
+        hosting = self.hosting.to_json() if self.hosting else None
+        report = {"registry": self.registry or None, "names": list(self.names), "nodes": nodes}
+        return {"version": JSON_VERSION, **report, "hosting": hosting, "ok": self.ok}
 
 
 @attrs.frozen
@@ -110,11 +132,12 @@ def connect_registry(
             " machine as a mirror: imgload registry connect http://REGISTRY:5000"
             f" --mirror {shlex.quote(address.host)}",
         )
-    with Session.open() as connections:
-        selected, context = _select(connections, cluster, nodes)
-        results = connect_nodes(selected, address, names, restart=restart_containerd)
+    with Session.open() as session:
+        selected, context = _select(session, cluster, nodes)
+        connect = partial(connect_node, url=address, names=names, restart=restart_containerd)
+        results = in_parallel([partial(connect, node) for node in selected])
         changed = any(node.files for node in results)
-        hosting = publish(context, address, names) if context and changed else None
+        hosting = _publish(context, address, names) if context and changed else None
     return RegistryReport(str(address), names, tuple(results), hosting)
 
 
@@ -137,11 +160,11 @@ def disconnect_registry(
 
     """
     address = RegistryUrl.parse(url) if url is not None else None
-    with Session.open() as connections:
-        selected, context = _select(connections, cluster, nodes)
-        results = disconnect_nodes(selected, address)
+    with Session.open() as session:
+        selected, context = _select(session, cluster, nodes)
+        results = in_parallel([partial(disconnect_node, node, address) for node in selected])
         changed = any(node.files for node in results)
-        hosting = remove(context, address) if context and changed else None
+        hosting = _remove(context, address) if context and changed else None
     return RegistryReport(str(address or ""), (), tuple(results), hosting)
 
 
@@ -174,18 +197,76 @@ def push_to_registry(
     tag = optional_string(tag, "tag")
     require_names(queries, tag)
     client.check()
-    with Session.open(source) as connections:
-        with with_discovery_errors(connections.discovery.unreachable):
-            images_ = named(locate(queries, connections.sources, None), tag)
+    with Session.open(source) as session, with_discovery_errors(session.discovery.unreachable):
+        images_ = named(locate(queries, session.sources, None), tag)
         pushed = [push_image(image, client) for image in images_]
     return PushReport(str(client.url), tuple(pushed))
 
 
 def _select(
-    connections: Session, cluster: str | None, names: Sequence[str]
+    session: Session, cluster: str | None, names: Sequence[str]
 ) -> tuple[Sequence[Node], str]:
     """Return the nodes, and kubectl's context if they are a whole cluster."""
     if names := require_strings(names, "nodes"):
-        return connections.select_nodes(cluster, names), ""
-    selected = connections.select_cluster(cluster)
+        return session.select_nodes(cluster, names), ""
+    selected = session.select_cluster(cluster)
     return selected.nodes, selected.context
+
+
+def _publish(context: str, url: RegistryUrl, names: Sequence[str]) -> Hosting:
+    """Announce a registry in the cluster's ConfigMap (KEP-1755), unless somebody else wrote one."""
+    local_name = next((n for n in names if RegistryUrl("http", n).is_loopback), url.host)
+    hosting = {"host": local_name, "hostFromClusterNetwork": url.host, "help": _HELP}
+    lines = "".join(f"{key}: {json.dumps(value)}\n" for key, value in hosting.items())
+    annotations = {"imgload/registry": str(url)}
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": _NAME, "labels": {_MANAGER: "imgload"}, "annotations": annotations},
+        "data": {"localRegistryHosting.v1": lines},
+    }
+    try:
+        metadata = _metadata(context)
+        if metadata and dig(metadata, "labels", _MANAGER) != "imgload":
+            note = f"{_NAMESPACE}/{_NAME} was not written by imgload and is kept"
+            return Hosting(written=False, note=note)
+        options = ("replace" if metadata else "create", "--validate=false", "-f", "-")
+        _kubectl(context, *options, stdin=json.dumps(config_map))
+    except (ClusterError, ValueError) as error:
+        return Hosting(written=False, note=f"{_NAMESPACE}/{_NAME} is not written: {error}")
+    return Hosting(written=True)
+
+
+def _remove(context: str, url: RegistryUrl | None) -> Hosting:
+    """Delete the ConfigMap if imgload wrote it for this registry; None for any registry."""
+    try:
+        metadata = _metadata(context)
+        is_ours = dig(metadata, "labels", _MANAGER) == "imgload"
+        registry = dig(metadata, "annotations", "imgload/registry")
+        if is_ours and (url is None or registry == str(url)):
+            _kubectl(context, "delete", "configmap", _NAME, "--ignore-not-found", "--wait=false")
+    except (ClusterError, ValueError) as error:
+        return Hosting(written=False, note=f"{_NAMESPACE}/{_NAME} is not deleted: {error}")
+    return Hosting(written=False)
+
+
+def _metadata(context: str) -> Any:
+    """Return the ConfigMap's metadata; None without a ConfigMap."""
+    text = _kubectl(context, "get", "configmap", _NAME, "--ignore-not-found", "-o", "json")
+    return dig(load_json(text), "metadata") if text.strip() else None
+
+
+def _kubectl(context: str, *arguments: str, stdin: str = "") -> str:
+    options = ("--context", context, "-n", _NAMESPACE, "--request-timeout=5s")
+    command = ["kubectl", *options, *arguments]
+    try:
+        result = subprocess.run(  # noqa: S603 - a list of arguments, no shell
+            command, input=stdin, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except FileNotFoundError as error:
+        raise ClusterError("kubectl is not installed") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ClusterError(f"kubectl failed: {error}") from error
+    if result.returncode:
+        raise ClusterError(f"kubectl: {reason(result.stderr) or 'failed'}")
+    return result.stdout

@@ -32,8 +32,7 @@ from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
 from imgload.tools.inventory.node_images import Inventory, NodeImage, Storage, take_inventory
 from imgload.tools.inventory.remove import remove_images
-from imgload.tools.remote_registry.configure import connect_nodes, disconnect_nodes
-from imgload.tools.remote_registry.url import RegistryUrl
+from imgload.tools.remote_registry.configure import RegistryUrl, connect_node, disconnect_node
 from imgload.transports import imports as lanes
 from tests.unit.fakes import LocalEngine
 from tests.unit.samples import sourced
@@ -189,7 +188,7 @@ def everything(given_: Words, folder: Path) -> Recording:
         for act in (
             lambda n: n.survey(question),
             lambda n: n.import_layout([b""], platform, question),
-            lambda n: n.mark(question.loaded),
+            lambda n: n.label(question.loaded),
             lambda n: n.tag(image, given_.other, DIGEST, PreviousNames()),
             lambda n: n.tag(image, given_.name, DIGEST, PreviousNames()),
             lambda n: n.untag([given_.name, given_.other]),
@@ -199,8 +198,8 @@ def everything(given_: Words, folder: Path) -> Recording:
             lambda n: remove_images(n, [NodeImage(DIGEST, records=(given_.other,))], NOTHING),
             take_inventory,
             lambda n: lanes.import_by_copy(n, [b""], platform),
-            lambda n: connect_nodes([n], RegistryUrl.parse("http://127.0.0.1:1"), ["localhost:1"]),
-            lambda n: disconnect_nodes([n], None),
+            lambda n: connect_node(n, RegistryUrl.parse("http://127.0.0.1:1"), ["localhost:1"]),
+            lambda n: disconnect_node(n, None),
         ):
             with suppress(ImgloadError):
                 act(node)

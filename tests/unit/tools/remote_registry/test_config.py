@@ -1,14 +1,19 @@
-"""Editing containerd's config.toml, and reverting the edit."""
+"""Editing containerd's config.toml, reverting the edit, and the script that replaces it."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from imgload.clusters.nodes.containerd import CRI_PLUGINS
 from imgload.core.errors import NodeUnusable
+from imgload.engines.base import ExecResult
 from imgload.engines.discovery.config_files import dig
+from imgload.tools.remote_registry import config
 from imgload.tools.remote_registry.config import with_folder, without_folder
 
 FOLDER = "/etc/containerd/certs.d"
@@ -91,3 +96,28 @@ def test_without_folder_refuses_lines_that_were_changed(old: str, new: str) -> N
     assert old in edited
     with pytest.raises(NodeUnusable):
         without_folder(edited.replace(old, new))
+
+
+@pytest.mark.parametrize("old", ["old\n", ""])
+def test_script_reports_the_error_and_not_the_warnings_of_containerd(
+    tmp_path: Path, old: str
+) -> None:
+    """containerd 2.2 prints deprecation warnings first. A node may have no configuration."""
+    program = tmp_path / "containerd"
+    program.write_text(
+        "#!/bin/sh\n"
+        'echo \'time="2026-11-29T03:00:00Z" level=warning msg="it is deprecated"\' >&2\n'
+        "echo 'containerd: no such plugin' >&2\n"
+        "exit 1\n"
+    )
+    program.chmod(0o755)
+    file = tmp_path / "config.toml"
+    if old:
+        file.write_text(old)
+    text = "".join(vars(config)[part] for part in ("_LISTENER", "_CHANGE", "_SET"))
+    script = ["sh", "-c", text, "imgload", str(file), old, "new\n", "script"]
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ended = subprocess.run(script, capture_output=True, env=environ, check=False)
+    message = ExecResult(ended.returncode, ended.stdout, ended.stderr).message
+    assert (ended.returncode, file.read_text() if file.exists() else "") == (1, old)
+    assert message == "containerd refuses it:\ncontainerd: no such plugin"

@@ -1,4 +1,4 @@
-"""A RegistryClient and registries that fail or misbehave, over real HTTP."""
+"""Pushes to registries that fail or misbehave, over real HTTP."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ import pytest
 from imgload.core.errors import ArchiveInvalid, RegistryError
 from imgload.oci.digest import Digest
 from imgload.oci.document import DOCKER_MANIFEST, INDEX, MANIFEST
-from imgload.tools.remote_registry.client import BlobUpload, RegistryClient, media_type
-from imgload.tools.remote_registry.forward import ForwardingSink
-from imgload.tools.remote_registry.url import RegistryUrl
+from imgload.oci.reference import Reference
+from imgload.tools.remote_registry.configure import RegistryUrl
+from imgload.tools.remote_registry.push import (
+    ForwardedUpload,
+    ForwardingSink,
+    RegistryClient,
+    media_type,
+    repositories,
+)
 
 BLOB = Digest.of(b"blob")
 Reply = Callable[[BaseHTTPRequestHandler], None]
@@ -91,7 +97,7 @@ def test_upload_refuses_a_redirect_to_another_host(location: str) -> None:
         answering(says(202, Location=location)) as client,
         pytest.raises(RegistryError, match="redirects the upload"),
     ):
-        client.upload("app")
+        client.start_upload("app")
 
 
 def test_manifest_refuses_a_response_beyond_8_mib() -> None:
@@ -102,7 +108,7 @@ def test_manifest_refuses_a_response_beyond_8_mib() -> None:
         client.manifest("app", "dev")
 
 
-def write_for_ever(upload: BlobUpload) -> None:
+def write_for_ever(upload: ForwardedUpload) -> None:
     for _ in range(200):
         upload.write(bytes(1 << 20))
 
@@ -114,10 +120,40 @@ def test_write_fails_when_the_registry_closes_the_connection() -> None:
         handler.close_connection = True
 
     with answering(reply) as client:
-        upload = client.upload("app")
+        upload = ForwardingSink(client, "app").upload(None, None)
         with pytest.raises(RegistryError):
             write_for_ever(upload)
         upload.abandon()
+
+
+def test_upload_sends_chunks_and_commits_the_digest() -> None:
+    """The size of a blob is not known before its end."""
+    received = []
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "PATCH":
+            assert handler.headers["Transfer-Encoding"] == "chunked"
+            while size := int(handler.rfile.readline(), 16):
+                received.append(handler.rfile.read(size))
+                handler.rfile.readline()
+            handler.rfile.readline()
+        received.append(f"{handler.command} {handler.path}".encode())
+        status = 201 if handler.command == "PUT" else 202
+        says(status, Location="/v2/app/blobs/uploads/1?state=a")(handler)
+
+    with answering(reply) as client:
+        sink = ForwardingSink(client, "app")
+        upload = sink.upload(None, None)
+        for chunk in (b"bl", b"", b"ob"):
+            upload.write(chunk)
+        upload.finish(BLOB)
+    target = b"/v2/app/blobs/uploads/1?state=a"
+    assert received == [
+        b"POST /v2/app/blobs/uploads/",
+        *(b"bl", b"ob", b"PATCH " + target),
+        b"PUT " + target + f"&digest={BLOB}".encode(),
+    ]
+    assert sink.sent == [4]
 
 
 def test_forwarding_sink_keeps_the_first_error() -> None:
@@ -148,3 +184,18 @@ def test_media_type_is_one_of_four(raw: bytes, kind: str) -> None:
 def test_media_type_refuses_a_document_that_is_not_an_object() -> None:
     with pytest.raises(ArchiveInvalid):
         media_type(b"[]")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("app:dev", ("app", "library/app")),
+        ("me/app:dev", ("me/app",)),
+        ("ghcr.io/me/app:dev", ("me/app",)),
+        ("localhost:5001/app:dev", ("app",)),
+    ],
+)
+def test_repositories_include_library_for_docker_hubs_official_images(
+    name: str, expected: tuple[str, ...]
+) -> None:
+    assert repositories(Reference.parse(name)) == expected
