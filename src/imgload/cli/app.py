@@ -34,7 +34,7 @@ _COMMANDS = {
     "k3d": "Run as k3d: imgload does `k3d image import`.",
     "completion": "Print a completion script for bash, zsh or fish.",
 }
-_MODULES = {"verify": "load"}
+_MODULES = {"verify": "load", "kind": "dropin", "k3d": "dropin"}
 """Other commands are ``imgload.cli.NAME.NAME``. A module is imported when its command runs."""
 
 

@@ -1,4 +1,4 @@
-"""Drop-in replacements for kind and k3d: their exit statuses and messages."""
+"""Drop-in replacements for kind and k3d: their commands, exit statuses and messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from imgload.cli.process import FAILED, exit_fast, sanitize, say, style
 from imgload.core.errors import ImageNotFound, ImgloadError, UsageError
 from imgload.loader.report import LoadFailed
 from imgload.tools.dropins.install import exec_real, find_real, install, uninstall
-from imgload.tools.dropins.tool import HandOver, Help, Request, Tool
+from imgload.tools.dropins.tool import K3D, KIND, HandOver, Help, Request, Tool
 
 if TYPE_CHECKING:
     from imgload.loader.events import Event
@@ -73,8 +73,9 @@ def _run_command(
     raise click.exceptions.Exit(status)
 
 
-def serve(tool: Tool) -> NoReturn:
-    """Run as the other program, with the arguments of this process."""
+def serve(name: str) -> NoReturn:
+    """Run as the other program; called by the script of ``--install``."""
+    tool = next(tool for tool in (KIND, K3D) if tool.name == name)
     exit_fast(partial(finish, partial(run, tool, sys.argv[1:])))
 
 
@@ -159,8 +160,7 @@ def _load(tool: Tool, request: Request, console: _Console) -> int:
 def _hand_over(tool: Tool, arguments: Sequence[str], why: str) -> int:
     console, real = _Console(), find_real(tool.name)
     if real is None:
-        command = shlex.join([tool.name, *arguments])
-        problem = why or f"`{command}` needs the real {tool.name}"
+        problem = why or f"`{shlex.join([tool.name, *arguments])}` needs the real {tool.name}"
         message = f"{problem}, but there is no other {tool.name} on PATH"
         console.show(UsageError(message, hint=f"get it from {tool.homepage}"))
         return _NOT_FOUND
@@ -168,9 +168,43 @@ def _hand_over(tool: Tool, arguments: Sequence[str], why: str) -> int:
         console.warn(f"{why}: running {real}")
     try:
         exec_real(real, arguments)
-    except OSError as error:
-        message, hint = f"cannot run {real}: {error.strerror}", f"ls -lL {shlex.quote(str(real))}"
-        console.show(UsageError(message, hint=hint))
     except UsageError as error:
         console.show(error)
     return _NOT_RUNNABLE
+
+
+kind = Dropin(
+    KIND,
+    """Run as kind: imgload does `kind load`.
+
+    Takes kind's flags and variables, returns kind's exit statuses, and passes all other commands
+    to the real kind. Installed as `kind` early on PATH, it serves Skaffold, Tilt and scripts
+    unchanged.
+
+    \b
+    Examples:
+      imgload kind --install ~/.local/bin              install imgload as `kind`
+      imgload kind --uninstall ~/.local/bin            remove it
+      imgload kind load docker-image app:dev           load into the cluster "kind"
+      imgload kind load docker-image app:dev --name a  load into the cluster "a"
+      imgload kind load image-archive app.tar          load all images of an archive
+      imgload kind get clusters                        run the real kind
+    """,
+)
+k3d = Dropin(
+    K3D,
+    """Run as k3d: imgload does `k3d image import`.
+
+    Passes all other commands to the real k3d. Installed as `k3d` early on PATH, it serves Skaffold,
+    Tilt and scripts unchanged. Unlike in k3d, a failed import has exit status 1.
+
+    \b
+    Examples:
+      imgload k3d --install ~/.local/bin            install imgload as `k3d`
+      imgload k3d --uninstall ~/.local/bin          remove it
+      imgload k3d image import app:dev              load into the cluster "k3s-default"
+      imgload k3d image import app:dev db.tar -c a  load an image and an archive into "a"
+      docker save app | imgload k3d image import -  load an archive from a pipe
+      imgload k3d cluster list                      run the real k3d
+    """,
+)

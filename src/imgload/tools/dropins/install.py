@@ -21,7 +21,7 @@ _MAX_CALLS = 3
 _SCRIPT = """\
 #!/bin/sh
 {mark}{name}; made by `imgload {name} --install`, and removed by `imgload {name} --uninstall`.
-[ -x {python} ] && exec {python} -P -m imgload.cli.{name} "$@"
+[ -x {python} ] && exec {python} -P -c "from imgload.cli.dropin import serve; serve('{name}')" "$@"
 echo "ERROR: the imgload that installed $0 no longer exists; remove that file" >&2
 exit 127
 """
@@ -48,10 +48,7 @@ def is_drop_in(path: Path) -> bool:
 
 
 def exec_real(path: Path, arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by another program.
-
-    Raises OSError when that fails, and UsageError when the program keeps calling imgload.
-    """
+    """Replace this process; UsageError if that fails, or if the program keeps calling imgload."""
     calls = os.environ.get(_CALLS_VARIABLE, "")
     count = int(calls) + 1 if calls.isdecimal() else 1
     if count > _MAX_CALLS:
@@ -62,14 +59,15 @@ def exec_real(path: Path, arguments: Sequence[str]) -> NoReturn:
         )
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     environ = {**os.environ, _CALLS_VARIABLE: str(count)}
-    os.execve(path, [str(path), *arguments], environ)  # noqa: S606
+    try:
+        os.execve(path, [str(path), *arguments], environ)  # noqa: S606
+    except OSError as error:
+        hint = f"ls -lL {shlex.quote(str(path))}"
+        raise UsageError(f"cannot run {path}: {error.strerror}", hint=hint) from error
 
 
 def install(name: str, takes: str, folder: Path) -> list[str]:
-    """Write a drop-in to a folder, and return messages for the user.
-
-    Raises UsageError when another file has its name, or the folder is not writable.
-    """
+    """Write a drop-in to a folder, and return messages for the user; raise UsageError."""
     path = _path(name, folder, hint=f"mkdir -p {shlex.quote(str(folder.expanduser()))}")
     if path.is_symlink() or (path.exists() and not is_drop_in(path)):
         message = f"{path} exists, and is not imgload's"
@@ -84,10 +82,7 @@ def install(name: str, takes: str, folder: Path) -> list[str]:
 
 
 def uninstall(name: str, folder: Path) -> Path:
-    """Remove a drop-in from a folder, and return its path.
-
-    Raises UsageError when the file does not exist, is not a drop-in, or cannot be removed.
-    """
+    """Remove a drop-in from a folder, and return its path; raise UsageError."""
     hint = f"list the programs with that name: type -a {shlex.quote(name)}"
     path = _path(name, folder, hint)
     if path.is_symlink() or not is_drop_in(path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgload.clusters.nodes.node import Node
+from imgload.clusters.provider import providers
 from imgload.clusters.select import Cluster, find_clusters
 from imgload.core.errors import (
     ClusterAmbiguous,
@@ -20,7 +21,6 @@ from imgload.core.errors import (
     UsageError,
 )
 from imgload.engines.base import Engine
-from imgload.engines.endpoint import EngineKind
 from imgload.loader.events import Note
 from imgload.loader.loader import Loader, OnEvent
 from imgload.loader.report import Report
@@ -32,10 +32,6 @@ from imgload.tools.dropins.tool import Request, Tool
 
 if TYPE_CHECKING:
     from imgload.sources.archive import ArchiveSource
-
-
-_ORDER: tuple[EngineKind, ...] = ("docker", "podman")
-"""The order in which kind looks for engines; k3d supports only Docker."""
 
 
 def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Report | ImgloadError]:
@@ -64,19 +60,19 @@ def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Repor
 
 def _archives(request: Request) -> list[ArchiveSource]:
     """Open each archive once for all clusters: standard input can be read only once."""
-    if not request.archives and not request.piped:
-        return []
-    from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
-
+    paths = ["-"] if request.piped else []
     for path in request.archives:
         try:
             Path(path).stat()
         except OSError as error:
-            reason = (error.strerror or "").lower()
-            hint = "docker save app:dev -o app.tar"
-            raise UsageError(f"stat {path}: {reason}", hint=hint) from error
-    files = ["./-" if path == "-" else path for path in request.archives]
-    return [ArchiveSource(path) for path in [*files, *(["-"] if request.piped else [])]]
+            message = f"stat {path}: {(error.strerror or '').lower()}"
+            raise UsageError(message, hint="docker save app:dev -o app.tar") from error
+        paths.append("./-" if path == "-" else path)
+    if not paths:
+        return []
+    from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
+
+    return list(map(ArchiveSource, paths))
 
 
 def prefer(address: str, on_event: OnEvent) -> Settle:
@@ -85,9 +81,7 @@ def prefer(address: str, on_event: OnEvent) -> Settle:
     def choose(text: str, images: Sequence[Image]) -> Image:
         chosen = next((image for image in images if image.origin.address == address), None)
         if chosen is None:
-            command = (
-                f"imgload load {shlex.quote(text)} --from {shlex.quote(images[0].origin.address)}"
-            )
+            command = shlex.join(["imgload", "load", text, "--from", images[0].origin.address])
             message = ambiguous(text, images).message
             raise ImageAmbiguous(message, hint=f"choose one: {command}")
         others = " and ".join(i.origin.describe for i in images if i.origin is not chosen.origin)
@@ -109,12 +103,12 @@ def select(engines: Sequence[Engine], tool: Tool, request: Request, cluster: str
             f"KIND_EXPERIMENTAL_PROVIDER is {request.engine}, and no {request.engine} answers",
             hint="start it, or set its address in DOCKER_HOST or CONTAINER_HOST",
         )
-    clusters = [c for c in find_clusters(engines) if _made_by(tool, c)]
+    clusters = find_clusters(engines, [p for p in providers() if p.name == tool.name])
     named = [c for c in clusters if c.name == cluster]
     matching = [c for c in named if request.engine in {None, c.engine.name}]
     if not matching:
         raise _not_found(tool, request, cluster, clusters)
-    first, *others = sorted(matching, key=lambda c: _ORDER.index(c.engine.endpoint.kind))
+    first, *others = sorted(matching, key=lambda c: c.engine.name != "docker")  # as kind does
     if others and others[0].engine.name == first.engine.name:
         both = f"{first.engine.endpoint} and {others[0].engine.endpoint}"
         raise ClusterAmbiguous(
@@ -129,10 +123,6 @@ def select(engines: Sequence[Engine], tool: Tool, request: Request, cluster: str
                 hint="name some of those with --nodes A,B",
             )
     return [nodes[name] for name in dict.fromkeys(request.nodes)] or first.nodes
-
-
-def _made_by(tool: Tool, cluster: Cluster) -> bool:
-    return all(tool.label in node.container.labels for node in cluster.nodes)
 
 
 def _not_found(

@@ -2,49 +2,59 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.core.errors import UsageError
-from imgload.tools.dropins.pflag import Command, Flag, ParsedArgs, find, parse, parse_known
+from imgload.tools.dropins.pflag import Flag, find, parse, switch, to_int32, to_list
 
-NAME, NODES = Flag("name", "n"), Flag("nodes", "", "list")
-CLUSTER, LEVEL = Flag("cluster", "c"), Flag("verbosity", "v", "int32")
-QUIET, KEEP = Flag("quiet", "q", "bool"), Flag("keep", "k", "bool")
-LEAF = Command(("leaf", "alias"), (NAME, NODES, CLUSTER, KEEP))
-ROOT = Command(
-    ("root",), shared=(LEVEL, QUIET), subcommands=(Command(("branch",), subcommands=(LEAF,)),)
+SHARED = (Flag("verbosity", "v", to_int32), switch("quiet", "q"))
+LEAF = (
+    *SHARED,
+    Flag("name", "n"),
+    Flag("nodes", convert=to_list),
+    Flag("cluster", "c", lambda text: [text]),
+    switch("keep", "k"),
+    switch("help", "h"),
 )
+COMMANDS = {
+    (): SHARED,
+    ("branch",): SHARED,
+    ("branch", "leaf"): LEAF,
+    ("branch", "alias"): LEAF,
+}
 LINE = st.lists(st.text(st.sampled_from("-=nvqkch,\"'a1 \n"), max_size=6), max_size=6)
 
 
-def read(*arguments: str) -> ParsedArgs:
-    return parse((ROOT, LEAF), arguments)
+def read(*arguments: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    return parse(LEAF, arguments)
 
 
 def find_command(*arguments: str) -> tuple[str, list[str]]:
-    path, rest = find(ROOT, arguments)
-    return path[-1].name, rest
+    path, rest = find(COMMANDS, arguments)
+    return " ".join(path), rest
 
 
 @pytest.mark.parametrize(
     ("arguments", "name", "rest"),
     [
-        ([], "root", []),
-        (["branch", "leaf", "x"], "leaf", ["x"]),
-        (["branch", "alias", "x"], "leaf", ["x"]),
+        ([], "", []),
+        (["branch", "leaf", "x"], "branch leaf", ["x"]),
+        (["branch", "alias", "x"], "branch alias", ["x"]),
         (["-q", "branch", "-k", "leaf", "x"], "branch", ["-q", "-k", "leaf", "x"]),
-        (["-v", "1", "branch", "--quiet", "leaf"], "leaf", ["-v", "1", "--quiet"]),
-        (["-nx", "branch", "--name=branch", "leaf"], "leaf", ["-nx", "--name=branch"]),
-        (["-n", "branch", "branch", "leaf"], "leaf", ["-n", "branch"]),
-        (["branch", "leaf", "leaf"], "leaf", ["leaf"]),
+        (["-v", "1", "branch", "--quiet", "leaf"], "branch leaf", ["-v", "1", "--quiet"]),
+        (["-nx", "branch", "--name=branch", "leaf"], "branch leaf", ["-nx", "--name=branch"]),
+        (["-n", "branch", "branch", "leaf"], "branch leaf", ["-n", "branch"]),
+        (["branch", "leaf", "leaf"], "branch leaf", ["leaf"]),
         (["branch", "--", "leaf"], "branch", ["--", "leaf"]),
         (["", "branch"], "branch", [""]),
-        (["leaf"], "root", ["leaf"]),
-        (["BRANCH"], "root", ["BRANCH"]),
-        (["--help", "branch", "leaf"], "root", ["--help", "branch", "leaf"]),
+        (["leaf"], "", ["leaf"]),
+        (["BRANCH"], "", ["BRANCH"]),
+        (["branch leaf"], "", ["branch leaf"]),
+        (["--help", "branch", "leaf"], "", ["--help", "branch", "leaf"]),
     ],
 )
 def test_find_skips_flags_and_their_values(
@@ -59,38 +69,37 @@ def test_find_skips_flags_and_their_values(
     [["-n", "a"], ["-na"], ["-n=a"], ["--name", "a"], ["--name=a"], ["-qn", "a"], ["-kqna"]],
 )
 def test_parse_accepts_all_spellings_of_a_value(arguments: list[str]) -> None:
-    assert read("x", *arguments, "y").last("name", "") == "a"
-    assert read("x", *arguments, "y").words == ("x", "y")
+    flags, words = read("x", *arguments, "y")
+    assert (flags["name"], words) == ("a", ("x", "y"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "flag", "values"),
+    ("arguments", "flag", "value"),
     [
-        (["-n", "a", "-n", "b"], "name", ("a", "b")),
-        (["-n="], "name", ("=",)),
-        (["-n", "--"], "name", ("--",)),
-        (["--name", "-q"], "name", ("-q",)),
-        (["--nodes", "a,b", "--nodes=c"], "nodes", ("a", "b", "c")),
-        (["--nodes", ""], "nodes", ()),
-        (["--nodes", "a,"], "nodes", ("a", "")),
-        (["--nodes", '"a,b",c'], "nodes", ("a,b", "c")),
-        (["--nodes", '"a""b"'], "nodes", ('a"b',)),
-        (["-c", "a,b", "-cc"], "cluster", ("a,b", "c")),
-        (["-q"], "quiet", (True,)),
-        (["-q=F", "--quiet=1"], "quiet", (False, True)),
-        (["-v", "-3"], "verbosity", (-3,)),
-        (["-v010"], "verbosity", (8,)),
-        (["-v", "0x1F"], "verbosity", (31,)),
-        (["-v=+0b11"], "verbosity", (3,)),
-        (["-v1_000"], "verbosity", (1000,)),
-        (["-v2147483647"], "verbosity", (2147483647,)),
+        (["-n", "a", "-n", "b"], "name", "b"),
+        (["-n="], "name", "="),
+        (["-n", "--"], "name", "--"),
+        (["--name", "-q"], "name", "-q"),
+        (["--nodes", "a,b", "--nodes=c"], "nodes", ["a", "b", "c"]),
+        (["--nodes", ""], "nodes", []),
+        (["--nodes", "a,"], "nodes", ["a", ""]),
+        (["--nodes", '"a,b",c'], "nodes", ["a,b", "c"]),
+        (["--nodes", '"a""b"'], "nodes", ['a"b']),
+        (["-c", "a,b", "-cc"], "cluster", ["a,b", "c"]),
+        (["-q"], "quiet", True),
+        (["-q", "--quiet=F"], "quiet", False),
+        (["-q=F", "--quiet=1"], "quiet", True),
+        (["-v", "-3"], "verbosity", -3),
+        (["-v010"], "verbosity", 8),
+        (["-v", "0x1F"], "verbosity", 31),
+        (["-v=+0b11"], "verbosity", 3),
+        (["-v1_000"], "verbosity", 1000),
+        (["-v2147483647"], "verbosity", 2147483647),
     ],
 )
-def test_parse_converts_values_like_go(
-    arguments: list[str], flag: str, values: tuple[object, ...]
-) -> None:
+def test_parse_converts_values_like_go(arguments: list[str], flag: str, value: object) -> None:
     """Numbers with a base, lists with commas and quotes; a value may look like a flag."""
-    assert read(*arguments).flags[flag] == values
+    assert read(*arguments)[0][flag] == value
 
 
 @pytest.mark.parametrize(
@@ -123,28 +132,7 @@ def test_parse_fails_with_pflags_messages(arguments: list[str], message: str) ->
 
 
 def test_parse_treats_all_arguments_after_two_dashes_as_words() -> None:
-    assert read("-", "a", "--", "-q", "--").words == ("-", "a", "-q", "--")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "quiet"),
-    [
-        (["a", "-q"], True),
-        (["--other", "x", "-q"], True),
-        (["--other", "-q"], True),
-        (["-zq"], True),
-        (["-z=q"], False),
-        (["-n", "-q"], True),
-        (["--quiet=false"], False),
-        (["--", "-q"], False),
-        (["--help", "-q"], False),
-        (["-qh"], True),
-        (["--other"], False),
-    ],
-)
-def test_parse_known_finds_one_flag_among_others(arguments: list[str], quiet: bool) -> None:  # noqa: FBT001
-    """kind looks for ``--quiet`` before it knows any other flag."""
-    assert parse_known(arguments, QUIET).last("quiet", default=False) is quiet
+    assert read("-", "a", "--", "-q", "--")[1] == ("-", "a", "-q", "--")
 
 
 def is_part(words: Iterable[str], line: Iterable[str]) -> bool:
@@ -155,13 +143,11 @@ def is_part(words: Iterable[str], line: Iterable[str]) -> bool:
 
 @given(LINE)
 def test_parse_raises_no_other_error_and_invents_no_word(line: list[str]) -> None:
-    path, rest = find(ROOT, line)
-    assert len(path) - 1 + len(rest) == len(line)
+    path, rest = find(COMMANDS, line)
+    assert len(path) + len(rest) == len(line)
     assert is_part(rest, line)
     with suppress(UsageError):
-        assert is_part(read(*line).words, line)
-    with suppress(UsageError):
-        assert is_part(parse_known(line, QUIET).words, line)
+        assert is_part(read(*line)[1], line)
 
 
 VALUE = st.text(st.sampled_from("ab-=,"), min_size=1, max_size=3).filter(lambda v: v[0] != "=")
@@ -176,5 +162,5 @@ def test_parse_accepts_flags_and_words_in_any_order(pieces: list[tuple[str | Non
     line = [text for piece in pieces for text in piece[1:] if text is not None]
     names = tuple(piece[0] for piece in pieces if piece[0] is not None)
     words = tuple(piece[1] for piece in pieces if piece[0] is None)
-    understood = read(*line)
-    assert (understood.flags.get("name", ()), understood.words) == (names, words)
+    flags, others = read(*line)
+    assert (flags.get("name"), others) == (names[-1] if names else None, words)
