@@ -60,7 +60,8 @@ def skaffold(load: bool, cluster: str | None, nodes: tuple[str, ...], **recipe: 
     By hand:
       IMAGE=app:dev BUILD_CONTEXT=. imgload skaffold
     """
-    from imgload.tools.skaffold.build import Destination, build  # noqa: PLC0415 - start-up
+    from imgload.oci.digest import Digest  # noqa: PLC0415 - start-up
+    from imgload.tools.skaffold.build import Destination, build  # noqa: PLC0415
     from imgload.tools.skaffold.builders import Recipe  # noqa: PLC0415
     from imgload.tools.skaffold.request import Request  # noqa: PLC0415
 
@@ -70,14 +71,14 @@ def skaffold(load: bool, cluster: str | None, nodes: tuple[str, ...], **recipe: 
             Request.from_environ(os.environ),
             Recipe(**recipe),
             Destination(load, cluster, nodes),
-            watch=partial(_watch, stack),
+            partial(_watch, stack),
         )
-    if result.report:
+    if isinstance(result, Digest):
+        say(str(result))
+    elif result:
         from imgload.cli.text import show_built  # noqa: PLC0415 - imported by _watch
 
-        show_built(result.report)
-    if result.digest:
-        say(str(result.digest))
+        show_built(result)
 
 
 def _watch(stack: ExitStack) -> Callable[[Event], None]:

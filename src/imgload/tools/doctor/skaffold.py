@@ -13,7 +13,7 @@ from imgload.clusters.kubeconfig import current_context
 from imgload.engines.discovery.discover import Discovery
 from imgload.tools.doctor.finding import Finding
 from imgload.tools.dropins.install import find_real, is_drop_in, on_path
-from imgload.tools.skaffold.docker_client import Client
+from imgload.tools.skaffold.built_image import Client
 
 _LOADERS = ("kind", "k3d")
 

@@ -1,29 +1,43 @@
-"""The programs that build and push images, and the choice between them."""
+"""The programs that build and push images, and the choice between them.
+
+They push with the user's credentials.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import attrs
 
-from imgload.core.errors import EngineUnreachable, UsageError
+from imgload.core.errors import BuildFailed, EngineUnreachable, PlatformMissing, UsageError
 from imgload.engines.base import Engine
 from imgload.engines.endpoint import EngineKind
+from imgload.engines.temporary_tags import note_temporary_name
 from imgload.oci.digest import Digest
+from imgload.oci.jsontext import load_json
 from imgload.oci.platform import Platform
 from imgload.tools.dropins.install import on_path
-from imgload.tools.skaffold.process import Child, parse_digest, read, started, temporary_file
+from imgload.tools.skaffold.process import (
+    parse_digest,
+    read,
+    run,
+    run_and_read,
+    running,
+    temporary_file,
+)
 from imgload.tools.skaffold.request import Request
 
+T = TypeVar("T")
 BuilderName = Literal["docker", "podman", "buildah"]
-_BUILDERS: tuple[BuilderName, ...] = get_args(BuilderName)
-_KINDS: dict[BuilderName, EngineKind]
-_KINDS = {"docker": "docker", "podman": "podman", "buildah": "podman"}
+_KINDS: dict[str, EngineKind] = {"docker": "docker", "podman": "podman", "buildah": "podman"}
 """The kind of engine whose store each builds into; Buildah and Podman share one."""
+_PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64}) size: ")
+_BUILDX_DIGEST = "containerimage.digest"
 
 
 @attrs.frozen
@@ -64,29 +78,27 @@ class Builder:
     engines: tuple[Engine, ...]
     recipe: Recipe
 
-    @contextmanager
-    def building(
-        self, request: Request, platforms: Sequence[Platform]
-    ) -> Iterator[Callable[[], Digest | None]]:
-        """Start the build, and yield a function that waits for its end.
+    def build(
+        self, request: Request, platforms: Sequence[Platform], prepare: Callable[[], T]
+    ) -> tuple[Digest | None, T]:
+        """Build, and call `prepare` meanwhile; an exception there ends the build.
 
-        The function returns the image ID if the builder reports it, and raises BuildFailed. Any
-        exception in the block ends the build.
+        Returns the image ID, if the builder reports it, and the result of `prepare`. Raises
+        BuildFailed.
         """
         if self.recipe.command:
-            with started(self.recipe.command) as child:
-                yield partial(_finish, child)
-            return
+            with running(self.recipe.command):
+                return None, prepare()
         argv = [self.program, "build", f"--tag={request.image}", *self.recipe.options()]
         argv += [*(f"--platform={platform}" for platform in platforms), "."]
         if self.program == "docker":
-            with started(argv, request.context, docker_environ(self.engines[0])) as child:
-                yield partial(_finish, child)
-            return
+            with running(argv, request.context, docker_environ(self.engines[0])):
+                return None, prepare()
         with temporary_file("image-id") as file:
             argv.insert(2, f"--iidfile={file}")
-            with started(argv, request.context) as child:
-                yield partial(_finish, child, file)
+            with running(argv, request.context):
+                prepared = prepare()
+            return parse_digest(file.read_text()), prepared
 
     @property
     def needs_snapshot(self) -> bool:
@@ -97,11 +109,6 @@ class Builder:
     def pusher(self, engine: Engine) -> BuilderName:
         """Return the program that pushes an engine's image."""
         return engine.endpoint.kind if self.recipe.command else self.program
-
-
-def _finish(child: Child, file: Path | None = None) -> Digest | None:
-    child.finish()
-    return parse_digest(file.read_text()) if file else None
 
 
 def docker_environ(engine: Engine) -> dict[str, str]:
@@ -118,51 +125,39 @@ def choose(recipe: Recipe, engines: Sequence[Engine]) -> Builder:
     Docker comes first. A ``docker`` that is Podman counts as Podman. Raises UsageError when the
     program is not installed, and EngineUnreachable when its engine does not answer.
     """
-    name = recipe.builder
-    if recipe.command:
-        matching = _engines_of(name, engines) if name else tuple(engines)
-    else:
-        name = _installed_builder(name) if name else _default(engines)
-        matching = _engines_of(name, engines)
-        if name == "docker":
-            matching = (matching or tuple(engines))[:1]  # DOCKER_HOST may lead to Podman
+    name = recipe.builder if recipe.command else _installed_builder(recipe.builder, engines)
+    matching = _engines_of(name, engines) if name else tuple(engines)
+    if name == "docker" and not recipe.command:
+        matching = (matching or tuple(engines))[:1]  # DOCKER_HOST may lead to Podman
     if name and not matching:
-        raise _unreachable(name)
+        kind = _KINDS[name]
+        command, variable = "docker info", "DOCKER_HOST"
+        if kind == "podman":
+            command, variable = "systemctl --user start podman.socket", "CONTAINER_HOST"
+        raise EngineUnreachable(
+            f"--builder {name}: no {kind} engine answers, and imgload reads the image from it",
+            hint=f"{command}; or set its socket: {variable}=unix:///path/to/{kind}.sock",
+        )
     return Builder(name or matching[0].endpoint.kind, matching, recipe)
 
 
-def _installed_builder(name: BuilderName) -> BuilderName:
-    if name == "docker" and any(on_path(name)) and not _installed(name):
-        name = "podman"
-    if not _installed(name):
+def _installed_builder(requested: BuilderName | None, engines: Sequence[Engine]) -> BuilderName:
+    installed: list[BuilderName] = [name for name in get_args(BuilderName) if _installed(name)]
+    if requested == "docker" and "docker" not in installed and any(on_path("docker")):
+        requested = "podman"
+    usable = [name for name in installed if _engines_of(name, engines)]
+    for name in [requested] if requested else [*usable, "docker"]:
+        if name in installed:
+            return name
+    if requested:
         raise UsageError(
-            f"--builder {name}: there is no {name} on PATH",
+            f"--builder {requested}: there is no {requested} on PATH",
             hint="install it, or choose another one with --builder",
         )
-    return name
-
-
-def _default(engines: Sequence[Engine]) -> BuilderName:
-    for name in _BUILDERS:
-        if _engines_of(name, engines) and _installed(name):
-            return name
-    if _installed("docker"):
-        return "docker"
     available = " and ".join(str(engine.endpoint) for engine in engines)
     raise UsageError(
         f"no builder for {available}: there is no docker, podman or buildah on PATH",
         hint="install one, or run your own command: imgload skaffold -- COMMAND...",
-    )
-
-
-def _unreachable(name: BuilderName) -> EngineUnreachable:
-    kind = _KINDS[name]
-    command, variable = "docker info", "DOCKER_HOST"
-    if kind == "podman":
-        command, variable = "systemctl --user start podman.socket", "CONTAINER_HOST"
-    return EngineUnreachable(
-        f"--builder {name}: no {kind} engine answers, and imgload reads the image from it",
-        hint=f"{command}; or set its socket: {variable}=unix:///path/to/{kind}.sock",
     )
 
 
@@ -183,3 +178,85 @@ def _installed(name: BuilderName) -> bool:
     with suppress(OSError), path.open("rb") as program:  # it may be executable, but not readable
         is_script = program.read(2) == b"#!"
     return not is_podman and not (is_script and "podman" in read([str(path), "--version"]).lower())
+
+
+def push(program: BuilderName, engine: Engine, image: str) -> Digest:
+    """Push an engine's image, and return its digest in the registry.
+
+    Raises BuildFailed, also without a digest: Buildah 1.28 hides its errors so.
+    """
+    if program == "docker":
+        output = run_and_read(["docker", "push", image], docker_environ(engine))
+        match = _PUSHED.search(output)
+        return _require_digest(match.group(1) if match else "", "docker push")
+    with temporary_file("digest") as file:
+        run([program, "push", f"--digestfile={file}", image])
+        return _require_digest(file.read_text(), f"{program} push")
+
+
+def publish(builder: Builder, request: Request) -> Digest:
+    """Build for several platforms, push their index, and return its digest.
+
+    Raises BuildFailed when the build or the push fails, UsageError when the request does not name
+    the platforms, and PlatformMissing when the builder omitted one.
+    """
+    if request.every_platform:
+        raise UsageError(
+            "PLATFORMS is 'all', which no builder supports",
+            hint="name them: skaffold build --platform=linux/amd64,linux/arm64",
+        )
+    platforms = f"--platform={','.join(map(str, request.platforms))}"
+    options = [*builder.recipe.options(), platforms, "."]
+    with temporary_file("output") as file:
+        if builder.program != "docker":
+            return _push_list(builder, request, options, file)
+        argv = ["docker", "buildx", "build", f"--tag={request.image}", "--push"]
+        environ = docker_environ(builder.engines[0])
+        run([*argv, f"--metadata-file={file}", *options], request.context, environ)
+        digest = _parse_object(file.read_text()).get(_BUILDX_DIGEST)
+        return _require_digest(str(digest), "docker buildx build")
+
+
+def _push_list(builder: Builder, request: Request, options: list[str], file: Path) -> Digest:
+    """Build and push a temporary manifest list: an existing one would grow with each build."""
+    program, name = builder.program, f"localhost/imgload-{os.urandom(8).hex()}"
+    lease = note_temporary_name(builder.engines[0].endpoint.url, name)
+    push_all = [program, "manifest", "push", "--all", f"--digestfile={file}"]
+    try:
+        run([program, "build", f"--manifest={name}", *options], request.context)
+        _require_platforms(request, _parse_object(read([program, "manifest", "inspect", name])))
+        run([*push_all, name, f"docker://{request.reference}"])
+        return _require_digest(file.read_text(), f"{program} manifest push")
+    finally:
+        removed = read([program, "manifest", "rm", name])
+        if lease and removed:
+            lease.remove()
+        elif lease:
+            lease.release()
+
+
+def _parse_object(text: str) -> dict[str, Any]:
+    with suppress(ValueError):
+        value = load_json(text)
+        return value if isinstance(value, dict) else {}
+    return {}
+
+
+def _require_platforms(request: Request, index: dict[str, Any]) -> None:
+    """Raise PlatformMissing if Podman's cache replaced one platform's image by another's."""
+    built = {Platform.from_json(entry.get("platform")) for entry in index.get("manifests") or []}
+    if missing := [platform for platform in request.platforms if platform not in built]:
+        raise PlatformMissing(
+            f"the builder omitted {', '.join(map(str, missing))} from {request.image}",
+            hint="its cache used another platform's image: remove that image and build again",
+        )
+
+
+def _require_digest(text: str, command: str) -> Digest:
+    digest = parse_digest(text)
+    if digest is None:
+        raise BuildFailed(
+            f"{command} printed no digest, so the image may not have been pushed",
+            hint="its own messages stand above",
+        )
+    return digest

@@ -1,4 +1,4 @@
-"""Find a built image: compare the images in the engines before and after the build."""
+"""Find a built image, and the engine in which Skaffold looks for it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import attrs
 from imgload.core.errors import ImageAmbiguous, ImageNotFound
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
+from imgload.engines.discovery.discover import Discovery
+from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
 from imgload.tools.skaffold.request import Request
+
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 
 @attrs.frozen
@@ -29,17 +33,12 @@ class EngineSnapshot:
 
     @classmethod
     def take(cls, engine: Engine, request: Request) -> EngineSnapshot:
-        """Query an engine."""
         names = [str(request.reference)]
         if engine.endpoint.kind == "podman" and request.reference.is_short:
             names.append(str(request.reference.with_localhost()))
         images = {name: image.target for name in names if (image := engine.find(name))}
         resolved = engine.find(request.image) if images else None
         return cls(engine, resolved.target if resolved else None, images)
-
-    def changes(self, before: EngineSnapshot) -> set[Digest]:
-        """Return the images whose names are new or have moved since another snapshot."""
-        return {d for name, d in self.by_name.items() if before.by_name.get(name) != d}
 
 
 def take_snapshots(engines: Sequence[Engine], request: Request) -> list[EngineSnapshot]:
@@ -90,6 +89,36 @@ def _candidates(
     """Return the engines that may have the image, and which of their images it may be."""
     if image_id is not None:
         return [(s, [image_id]) for s in after if image_id in s.by_name.values()]
-    changes = [(s, s.changes(old)) for s, old in zip(after, before, strict=True)]
+    changes = [
+        (s, {digest for name, digest in s.by_name.items() if old.by_name.get(name) != digest})
+        for s, old in zip(after, before, strict=True)
+    ]
     changed = [(s, images) for s, images in changes if images]
     return [*changed] or [(s, [s.resolved]) for s in after if s.resolved]
+
+
+@attrs.frozen
+class Client:
+    """The address that Skaffold's Docker client uses, and the engine that answers there, if any.
+
+    The origin is the variable or context that sets the address, for messages.
+    """
+
+    url: str
+    origin: str
+    endpoint: Endpoint | None = None
+
+    @classmethod
+    def of(cls, discovery: Discovery) -> Client:
+        """Return ``DOCKER_HOST``, else the Docker context's address, else the default socket.
+
+        GoogleContainerTools/skaffold, pkg/skaffold/docker/client.go.
+        """
+        for attempt in discovery.attempts:
+            candidate, endpoint = attempt.candidate, attempt.same_as or attempt.endpoint
+            if candidate.kind == "docker" and not attempt.skip_reason:
+                if candidate.chosen:
+                    return cls(candidate.url, candidate.origin, endpoint)
+                if candidate.url == DEFAULT_SOCKET:
+                    return cls(candidate.url, "the default", endpoint)
+        return cls(DEFAULT_SOCKET, "the default")

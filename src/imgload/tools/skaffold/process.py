@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import attrs
-
 from imgload.core.errors import ArchiveInvalid, BuildFailed, UsageError
 from imgload.core.state import TemporaryFolder
 from imgload.oci.digest import Digest
@@ -27,68 +25,63 @@ _TIMEOUT_SECONDS = 10.0
 def run(
     argv: Sequence[str], folder: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> None:
-    """Run a program to its end; its output goes to this process's stdout and stderr.
-
-    No shell parses the arguments. `environ` is added to this process's environment. Raises
-    UsageError when there is no such program, and BuildFailed when its exit status is not 0.
-    """
-    with started(argv, folder, environ) as child:
-        child.finish()
+    """Run a program like `running`, with nothing meanwhile."""
+    with running(argv, folder, environ):
+        pass
 
 
 def run_and_read(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
     """Run a program like `run`, and also return its stdout."""
     output = bytearray()
-    with started(argv, None, environ, subprocess.PIPE) as child:
-        assert child.process.stdout  # noqa: S101 - a pipe, see above
-        while chunk := os.read(child.process.stdout.fileno(), 1 << 16):
+    with running(argv, None, environ, subprocess.PIPE) as process:
+        while process.stdout and (chunk := os.read(process.stdout.fileno(), 1 << 16)):
             os.write(1, chunk)
             output += chunk
-        child.finish()
     return output.decode(errors="replace")
 
 
 def read(argv: Sequence[str]) -> str:
     """Return the stdout of a program without showing it; empty if the program fails."""
+    null = subprocess.DEVNULL
     with suppress(OSError, subprocess.SubprocessError):
-        output = subprocess.check_output(  # noqa: S603 - found on PATH
-            argv,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_TIMEOUT_SECONDS,
-        )
+        output = subprocess.check_output(argv, stdin=null, stderr=null, timeout=_TIMEOUT_SECONDS)  # noqa: S603
         return output.decode(errors="replace")
     return ""
 
 
-@attrs.frozen
-class Child:
-    """A running program."""
-
-    argv: Sequence[str]
-    process: subprocess.Popen[bytes]
-
-    def finish(self) -> None:
-        """Wait for its end; BuildFailed if its exit status is not 0."""
-        if status := self.process.wait():
-            name = (
-                f"exit status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
-            )
-            message = f"{' '.join(self.argv[:2])} failed with {name}"
-            raise BuildFailed(message, hint="its own messages stand above")
-
-
 @contextmanager
-def started(
+def running(
     argv: Sequence[str],
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
     stdout: int | None = None,
-) -> Iterator[Child]:
-    """Start a program like `run`, in its own process group; any exception ends the whole group."""
-    signals = _DeferredSignals()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program during the block, and wait for its end; any exception ends its process group.
+
+    No shell parses the arguments. `environ` is added to this process's environment; the output
+    goes to this process's stdout and stderr. Raises UsageError when there is no such program, and
+    BuildFailed when its exit status is not 0.
+    """
+    process = None
     try:
-        process = subprocess.Popen(  # noqa: S603 - the user's command
+        with _deferred_signals():
+            process = _start(argv, folder, environ, stdout)
+        yield process
+        _wait(process, argv)
+    except BaseException:
+        if process:
+            _stop(process)
+        raise
+    finally:
+        if process and process.stdout:
+            process.stdout.close()
+
+
+def _start(
+    argv: Sequence[str], folder: Path | None, environ: Mapping[str, str] | None, stdout: int | None
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(  # noqa: S603 - the user's command
             argv,
             cwd=folder,
             env={**os.environ, **(environ or {})},
@@ -97,41 +90,34 @@ def started(
             process_group=0,
         )
     except OSError as error:
-        signals.release()
+        program = shlex.quote(argv[0])
         raise UsageError(
             f"cannot run {argv[0]!r}: {error.strerror or error}",
-            hint="check that it is installed, executable and on PATH: command -v "
-            + shlex.quote(argv[0]),
+            hint=f"check that it is installed, executable and on PATH: command -v {program}",
         ) from error
+
+
+def _wait(process: subprocess.Popen[bytes], argv: Sequence[str]) -> None:
+    if status := process.wait():
+        result = f"exit status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
+        message = f"{' '.join(argv[:2])} failed with {result}"
+        raise BuildFailed(message, hint="its own messages stand above")
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Defer SIGINT and SIGTERM while a child starts: until Popen returns, nothing can stop it."""
+    pending: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+    handlers = {n: signal.signal(n, lambda number, _: pending.append(number)) for n in numbers}
     try:
-        signals.release()
-        yield Child(argv, process)
-    except BaseException:
-        _stop(process)
-        raise
+        yield
     finally:
-        if process.stdout:
-            process.stdout.close()
-
-
-class _DeferredSignals:
-    """Defers SIGINT and SIGTERM while a child starts: until Popen returns, nothing can stop it."""
-
-    def __init__(self) -> None:
-        self._pending: list[int] = []
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
-        self._handlers = {number: signal.signal(number, self._defer) for number in numbers}
-
-    def _defer(self, number: int, _frame: object) -> None:
-        self._pending.append(number)
-
-    def release(self) -> None:
-        """Restore the handlers, and raise the first deferred signal."""
-        for number, handler in self._handlers.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
-        if self._pending:
-            signal.raise_signal(self._pending[0])
+        if pending:
+            signal.raise_signal(pending[0])
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

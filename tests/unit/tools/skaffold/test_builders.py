@@ -19,8 +19,14 @@ from imgload.engines.endpoint import Endpoint, EngineKind, Tls
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
-from imgload.tools.skaffold.builders import Builder, BuilderName, Recipe, choose
-from imgload.tools.skaffold.push import publish, push
+from imgload.tools.skaffold.builders import (
+    Builder,
+    BuilderName,
+    Recipe,
+    choose,
+    publish,
+    push,
+)
 from imgload.tools.skaffold.request import Request
 from tests.unit.fakes import LocalEngine
 
@@ -64,8 +70,9 @@ class Bench:
 
 def built(builder: Builder, request: Request, *platforms: Platform) -> Digest | None:
     """Run a build to its end."""
-    with builder.building(request, platforms) as finish:
-        return finish()
+    image_id, prepared = builder.build(request, platforms, lambda: "prepared")
+    assert prepared == "prepared"
+    return image_id
 
 
 @pytest.fixture
@@ -145,7 +152,7 @@ def test_choose_allows_a_command_all_engines_unless_a_builder_is_requested(bench
     assert choose(Recipe("podman", make), engines).engines == (engines[1],)
 
 
-def test_building_runs_docker_in_the_build_context_with_the_discovered_engine(bench: Bench) -> None:
+def test_build_runs_docker_in_the_build_context_with_the_discovered_engine(bench: Bench) -> None:
     """Docker's own context may select another engine."""
     bench.install("docker")
     recipe = Recipe(file="app.Dockerfile", target="dev", build_args=("A=1", "B"))
@@ -160,7 +167,7 @@ def test_building_runs_docker_in_the_build_context_with_the_discovered_engine(be
     ]
 
 
-def test_building_leaves_docker_host_alone_over_tls(bench: Bench) -> None:
+def test_build_leaves_docker_host_alone_over_tls(bench: Bench) -> None:
     """Docker's client uses a context's certificates only with that context."""
     bench.install("docker")
     engine = bench.engine("docker")
@@ -170,7 +177,7 @@ def test_building_leaves_docker_host_alone_over_tls(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["podman", "buildah"])
-def test_building_returns_the_image_id_from_podman_and_buildah(
+def test_build_returns_the_image_id_from_podman_and_buildah(
     bench: Bench, name: BuilderName
 ) -> None:
     """Their store may differ from that of the socket."""
@@ -183,7 +190,7 @@ def test_building_returns_the_image_id_from_podman_and_buildah(
     assert not Path(words[4].removeprefix("--iidfile=")).exists()
 
 
-def test_building_runs_a_command_without_a_shell_in_the_current_folder(
+def test_build_runs_a_command_without_a_shell_in_the_current_folder(
     bench: Bench, tmp_path: Path
 ) -> None:
     bench.install("make")
@@ -199,13 +206,12 @@ def test_an_exception_during_the_build_stops_it(bench: Bench, tmp_path: Path) ->
     builder = choose(Recipe(command=command), [bench.engine("docker")])
 
     def fail() -> None:
-        with builder.building(bench.request(), []):
-            while not pid_file.exists() or not pid_file.read_text():
-                time.sleep(0.01)
-            raise ClusterNotFound("no cluster")
+        while not pid_file.exists() or not pid_file.read_text():
+            time.sleep(0.01)
+        raise ClusterNotFound("no cluster")
 
     with pytest.raises(ClusterNotFound):
-        fail()
+        builder.build(bench.request(), [], fail)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
 
