@@ -13,7 +13,7 @@ from imgload.clusters.kubeconfig import current_context
 from imgload.engines.discovery.discover import Discovery
 from imgload.tools.doctor.finding import Finding
 from imgload.tools.dropins.install import find_real, is_drop_in, on_path
-from imgload.tools.skaffold.built_image import Client
+from imgload.tools.skaffold.request import docker_client
 
 _LOADERS = ("kind", "k3d")
 
@@ -38,11 +38,11 @@ def check_skaffold(discovery: Discovery) -> Iterator[Finding]:
 
 
 def _engine(discovery: Discovery) -> Finding:
-    client = Client.of(discovery)
-    if endpoint := client.endpoint:
-        kind = f" (Podman's Docker API, by {client.origin})" if endpoint.kind == "podman" else ""
+    url, origin, endpoint = docker_client(discovery)
+    if endpoint:
+        kind = f" (Podman's Docker API, by {origin})" if endpoint.kind == "podman" else ""
         return Finding("skaffold", "ok", f"Skaffold builds with {endpoint}{kind}")
-    what = f"Skaffold builds with {client.url} ({client.origin}), where no engine answers"
+    what = f"Skaffold builds with {url} ({origin}), where no engine answers"
     urls = [endpoint.url for endpoint in discovery.endpoints]
     hint = f"export DOCKER_HOST={shlex.quote(urls[0])}" if urls else ""
     return Finding("skaffold", "warning", what, hint)

@@ -27,8 +27,7 @@ from imgload.loader.report import Report
 from imgload.loader.session import Session
 from imgload.sources.base import Image
 from imgload.sources.locate import Settle, ambiguous, require_names
-from imgload.tools.dropins.pflag import quoted
-from imgload.tools.dropins.tool import Request, Tool
+from imgload.tools.dropins.tool import Request, Tool, quoted
 
 if TYPE_CHECKING:
     from imgload.sources.archive import ArchiveSource

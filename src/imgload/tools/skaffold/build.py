@@ -23,8 +23,13 @@ from imgload.engines.discovery.discover import Discovery, open_engines
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.tools.skaffold.builders import Builder, Recipe, choose, publish, push
-from imgload.tools.skaffold.built_image import Client, EngineSnapshot, find_built, take_snapshots
-from imgload.tools.skaffold.request import Request
+from imgload.tools.skaffold.request import (
+    EngineSnapshot,
+    Request,
+    docker_client,
+    find_built,
+    take_snapshots,
+)
 
 if TYPE_CHECKING:
     from imgload.clusters.nodes.node import Node
@@ -141,7 +146,7 @@ class _Job:
 
     def check_docker_client(self, engine: Engine, image_id: Digest, loading: PreparedLoad) -> None:
         """Raise ImageAmbiguous if Skaffold's Docker client would find an older build."""
-        endpoint = Client.of(self.discovery).endpoint
+        _, _, endpoint = docker_client(self.discovery)
         other = next((e for e in self.engines if e.endpoint == endpoint), None)
         if other is None or other is engine:
             return
