@@ -24,8 +24,7 @@ from imgload.tools.dropins.tool import K3D, KIND, HandOver, Help, Request, Tool
 if TYPE_CHECKING:
     from imgload.loader.events import Event
 
-_NOT_RUNNABLE = 126
-_NOT_FOUND = 127
+_NOT_RUNNABLE, _NOT_FOUND = 126, 127
 
 
 class Dropin(click.Command):
@@ -58,19 +57,16 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> Pa
 
 def _run_command(
     tool: Tool, arguments: Sequence[str], install_dir: Path | None, uninstall_dir: Path | None
-) -> NoReturn:
-    status = 0
+) -> int:
     if bool(install_dir) + bool(uninstall_dir) + bool(arguments) > 1:
         message = "--install and --uninstall take no other arguments"
         raise UsageError(message, hint=f"imgload {tool.name} --help")
     if install_dir:
         for line in install(tool.name, tool.takes, install_dir):
             say(line, err=True)
-    elif uninstall_dir:
+    if uninstall_dir:
         say(f"removed {uninstall(tool.name, uninstall_dir)}", err=True)
-    else:
-        status = run(tool, arguments)
-    raise click.exceptions.Exit(status)
+    return run(tool, arguments) if arguments else 0
 
 
 def serve(name: str) -> NoReturn:
@@ -80,7 +76,7 @@ def serve(name: str) -> NoReturn:
 
 
 def run(tool: Tool, arguments: Sequence[str]) -> int:
-    """Run a command line of the other program; return the exit status it would have."""
+    """Run a command line of the other program; return its exit status."""
     console = _Console(quiet=tool.is_quiet(arguments))
     try:
         meaning = tool.understand(arguments, os.environ)
@@ -137,7 +133,7 @@ def _load(tool: Tool, request: Request, console: _Console) -> int:
 
     for note in request.notes:
         console.warn(note)
-    story, status = tool.story(request), 0
+    story, status = tool.story(request.images), 0
 
     def on_event(event: Event) -> None:
         for line in story.tell(event):

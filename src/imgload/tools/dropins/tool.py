@@ -14,6 +14,7 @@ import shlex
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import product, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ _INT32 = range(-(1 << 31), 1 << 31)
 
 
 def quoted(text: str) -> str:
-    """Return a text in quotes, as Go's ``%q`` writes it."""
+    """Quote a text like Go's ``%q``."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -83,20 +84,13 @@ class Flag:
         return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
 
 
-def switch(name: str, short: str = "") -> Flag:
-    """Return a flag that is true if no value follows."""
-    return Flag(name, short, to_bool, "true")
-
-
+switch = partial(Flag, convert=to_bool, alone="true")
 Commands = Mapping[tuple[str, ...], Sequence[Flag]]
 """The flags of each command, by its path below the program; the program's own path is empty."""
 
 
 def find(commands: Commands, arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the path of the command, and the arguments without it.
-
-    The word after an unknown flag counts as its value.
-    """
+    """Return the path of the command, and the other arguments; unknown flags take a value."""
     path: tuple[str, ...] = ()
     rest, index = list(arguments), 0
     while index < len(rest) and (text := rest[index]) != "--":
@@ -118,10 +112,7 @@ def _spellings(flags: Iterable[Flag]) -> dict[str, Flag]:
 def parse(
     flags: Iterable[Flag], arguments: Iterable[str], unknown: Flag | None = None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the values by flag, and the words; UsageError has pflag's messages.
-
-    `unknown` stands for every flag that is not among `flags`; None refuses them.
-    """
+    """Return the values by flag, and the words; `unknown` stands for every flag not in `flags`."""
     spellings, rest = _spellings(flags), deque(arguments)
     values: dict[str, Any] = {}
     words: list[str] = []
@@ -175,11 +166,10 @@ def _next_value(rest: deque[str], text: str) -> str:
 
 @attrs.frozen
 class Request:
-    """A load command of another tool, with names as typed.
+    """A load command of another tool, with names as typed; no nodes or engine stand for all.
 
-    Standard input is an archive, too, if `piped`. No nodes stand for all nodes, and no engine for
-    all engines. From verbosity 1 on the verification is shown, and below 0 only warnings and
-    errors. The notes are printed first.
+    Standard input is an archive, too, if `piped`. From verbosity 1 on the verification is shown,
+    and below 0 only warnings and errors.
     """
 
     clusters: tuple[str, ...]
@@ -207,13 +197,15 @@ class HandOver:
     why: str = ""
 
 
+Meaning = Request | Help | HandOver
+
+
 @attrs.frozen(eq=False)
 class Tool:
-    """Another program, whose command `takes` the drop-in replaces.
+    """Another program: the drop-in does its command `takes`, and `makes` creates a cluster.
 
-    `name_flag` is its flag for a cluster's name, and `makes` its command to create a cluster.
-    `interpret` gets the command, its flags, its words and the environment; it raises UsageError
-    with the program's own message.
+    `interpret` gets the command, its flags, its words and the environment. It and `understand`
+    raise UsageError with the program's own messages.
     """
 
     name: str
@@ -223,15 +215,10 @@ class Tool:
     makes: str
     help: str
     commands: Commands
-    interpret: Callable[
-        [str, Mapping[str, Any], tuple[str, ...], Mapping[str, str]], Request | Help | HandOver
-    ]
-    story: Callable[[Request], KindStory | K3dStory]
+    interpret: Callable[[str, Mapping[str, Any], tuple[str, ...], Mapping[str, str]], Meaning]
+    story: Callable[[Sequence[str]], KindStory | K3dStory]
 
-    def understand(
-        self, arguments: Sequence[str], environ: Mapping[str, str]
-    ) -> Request | Help | HandOver:
-        """Parse a command line; UsageError has the program's own message."""
+    def understand(self, arguments: Sequence[str], environ: Mapping[str, str]) -> Meaning:
         path, rest = find(self.commands, arguments)
         if len([self.name, *path]) < len(self.takes.split()):
             return HandOver()
@@ -291,11 +278,11 @@ This is imgload's drop-in for kind: every other command goes to the real kind.
 
 def _interpret_kind(
     command: str, flags: Mapping[str, Any], words: tuple[str, ...], environ: Mapping[str, str]
-) -> Request | Help | HandOver:
-    if command == "load" and words:
-        raise UsageError(f'unknown command {quoted(words[0])} for "kind load"')
-    if command == "load":
+) -> Meaning:
+    if command == "load" and not words:
         return Help(_KIND_HELP, error="Subcommand is required")
+    if command == "load":
+        raise UsageError(f'unknown command {quoted(words[0])} for "kind load"')
     if not words:
         raise UsageError(_MISSING[command])
     provider = environ.get(_PROVIDER, "")
@@ -322,19 +309,15 @@ def _interpret_kind(
 class KindStory:
     """kind's own messages about images, which it names as typed; it has none about archives."""
 
-    names: Mapping[str, str]
+    images: Sequence[str]
     _ids: dict[str, str] = attrs.field(factory=dict)
     _reported: set[tuple[str, str]] = attrs.field(factory=set)
-
-    @classmethod
-    def of(cls, images: Iterable[str]) -> KindStory:
-        return cls({_full_name(image): image for image in images})
 
     def tell(self, event: Event) -> Iterator[str]:
         """Yield the lines for an event; several threads call it."""
         if isinstance(event, ImageFound):
             self._ids[event.reference] = str(event.image_id or "")
-        elif isinstance(event, SendingStarted) and self.names:
+        elif isinstance(event, SendingStarted) and self.images:
             new = {(event.node, reference) for reference in event.references} - self._reported
             self._reported |= new
             for node, reference in sorted(new):
@@ -343,7 +326,7 @@ class KindStory:
 
     def conclude(self, report: Report) -> Iterator[str]:
         """Yield the lines for a successful load."""
-        for image in report.images if self.names else ():
+        for image in report.images if self.images else ():
             for node in image.nodes:
                 if node.action == "tagged":
                     yield (
@@ -351,11 +334,11 @@ class KindStory:
                         f" but is missing the tag {image.reference}. re-tagging..."
                     )
             if all(node.action == "present" for node in image.nodes):
-                description = self._describe(image.reference)
-                yield f"Image: {description} found to be already present on all nodes."
+                described = self._describe(image.reference)
+                yield f"Image: {described} found to be already present on all nodes."
 
     def _describe(self, reference: str) -> str:
-        name = self.names.get(reference, reference)
+        name = next((typed for typed in self.images if _full_name(typed) == reference), reference)
         return f"{quoted(name)} with ID {quoted(self._ids.get(reference, ''))}"
 
 
@@ -445,7 +428,7 @@ KIND = Tool(
         ("load", "image-archive"): _SELECTION,
     },
     interpret=_interpret_kind,
-    story=lambda request: KindStory.of(request.images),
+    story=KindStory,
 )
 K3D = Tool(
     name="k3d",
@@ -461,5 +444,5 @@ K3D = Tool(
         **dict.fromkeys(product(("image", "images"), ("import", "load")), _IMPORT),
     },
     interpret=_interpret_k3d,
-    story=lambda _request: K3dStory(),
+    story=lambda _images: K3dStory(),
 )

@@ -9,7 +9,7 @@ The start-up time is part of every build; modules for later steps are imported d
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -38,36 +38,28 @@ if TYPE_CHECKING:
     from imgload.loader.report import Report
 
 T = TypeVar("T")
-
-
-@attrs.frozen
-class Destination:
-    """The nodes to load the image into, as for `select_nodes`, unless it is pushed."""
-
-    load: bool
-    cluster: str | None
-    nodes: tuple[str, ...]
+Destination = tuple[str | None, tuple[str, ...]]
+"""The cluster and the nodes to load into, as for `select_nodes`."""
 
 
 def build(
-    request: Request,
+    environ: Mapping[str, str],
     recipe: Recipe,
-    destination: Destination,
+    destination: Destination | None,
     watch: Callable[[], Callable[[Event], None]],
-) -> Report | Digest | None:
-    """Build an image, and load it under the names that Skaffold deploys, or push it.
+) -> Report | str | None:
+    """Build an image, and load it, or push it and return its digest.
 
-    Returns the report of the load, or the digest in the registry. `watch` is called once, during
-    the build, and returns the callback for events, which several threads call. Raises BuildFailed
-    when the build or the push fails, LoadFailed when a node's verification fails, and ImgloadError
-    when no engine, cluster or built image is found.
+    `watch` is called once, during the build, and returns the callback for events, which several
+    threads call.
     """
+    request = Request.from_environ(environ)
     with open_engines() as (discovery, engines):
         builder = choose(recipe, list(engines.values()))
         job = _Job(request, builder, destination, discovery, tuple(engines.values()), watch)
         if request.push:
-            return job.push()
-        if destination.load:
+            return str(job.push())
+        if destination:
             return job.load()
         job.build(job.single_platform(tuple), lambda: None)
         return None
@@ -77,7 +69,7 @@ def build(
 class _Job:
     request: Request
     builder: Builder
-    destination: Destination
+    destination: Destination | None
     discovery: Discovery
     engines: tuple[Engine, ...]
     watch: Callable[[], Callable[[Event], None]]
@@ -86,7 +78,8 @@ class _Job:
         if self.request.multi_platform and not self.builder.recipe.command:
             return publish(self.builder, self.request)
         engine, _, _ = self.build(self.request.platforms, lambda: None)
-        return push(self.builder.pusher(engine), engine, self.request.image)
+        program = engine.endpoint.kind if self.builder.recipe.command else self.builder.program
+        return push(program, engine, self.request.image)
 
     def load(self) -> Report:
         platforms = self.single_platform(self.nodes)
@@ -99,9 +92,11 @@ class _Job:
         self, platforms: Sequence[Platform], prepare: Callable[[], T]
     ) -> tuple[Engine, Digest, T]:
         """Build, and prepare the next step meanwhile; an error there stops the build."""
-        before = [EngineSnapshot(engine) for engine in self.builder.engines]
-        if self.builder.needs_snapshot:
-            before = take_snapshots(self.builder.engines, self.request)
+        program, engines = self.builder.program, self.builder.engines
+        before = [EngineSnapshot(engine) for engine in engines]
+        reports_none = program == "docker" and engines[0].endpoint.kind == "podman"
+        if self.builder.recipe.command or reports_none:
+            before = take_snapshots(engines, self.request)
         image_id, prepared = self.builder.build(self.request, platforms, prepare)
         return (*find_built(self.request, before, image_id), prepared)
 
@@ -119,8 +114,9 @@ class _Job:
     def nodes(self) -> tuple[Node, ...]:
         from imgload.loader.session import Session  # noqa: PLC0415 - during the build
 
+        cluster, names = self.destination or (None, ())
         session = Session((), self.engines, self.discovery)
-        return session.select_nodes(self.destination.cluster, self.destination.nodes, guess=False)
+        return session.select_nodes(cluster, names, guess=False)
 
     def single_platform(self, nodes: Callable[[], Sequence[Node]]) -> tuple[Platform, ...]:
         """Return the nodes' platform if several are requested: an engine stores only one."""
@@ -178,11 +174,10 @@ class PreparedLoad:
     def load(
         self, engine: Engine, request: Request, image: Digest, platform: Platform | None
     ) -> Report:
-        """Load an engine's image, and verify it under all its names.
+        """Load an engine's image by its ID: another build may take the name over meanwhile.
 
-        `image` is the engine's ID: another build may take the name over meanwhile. The first load
-        already uses the delta transport, so that Docker's graphdriver compresses the base layers
-        then, and not at the first rebuild.
+        The first load already uses the delta transport, so that Docker's graphdriver compresses the
+        base layers then, and not at the first rebuild.
         """
         from imgload.sources.engine import EngineSource  # noqa: PLC0415 - during the build
 

@@ -28,7 +28,7 @@ from imgload.engines.base import Engine
 from imgload.engines.endpoint import EngineKind
 from imgload.engines.temporary_tags import note_temporary_name
 from imgload.oci.digest import Digest
-from imgload.oci.jsontext import load_json
+from imgload.oci.document import parse_json
 from imgload.oci.platform import Platform
 from imgload.tools.dropins.install import on_path
 from imgload.tools.skaffold.request import Request
@@ -37,8 +37,8 @@ T = TypeVar("T")
 BuilderName = Literal["docker", "podman", "buildah"]
 _KINDS: dict[str, EngineKind] = {"docker": "docker", "podman": "podman", "buildah": "podman"}
 """The kind of engine whose store each builds into; Buildah and Podman share one."""
-_PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64}) size: ")
-_BUILDX_DIGEST = "containerimage.digest"
+_PUSHED = re.compile(r'(?:^|: digest: |"containerimage\.digest":\s*")(sha256:[0-9a-f]{64})\b')
+"""The digest in ``docker push``'s output, buildx's metadata file, or Podman's digest file."""
 _GRACE_SECONDS = 0.8
 """Skaffold kills its builder two seconds after SIGINT; the child must have ended by then."""
 _POLL_SECONDS = 0.02
@@ -47,10 +47,10 @@ _TIMEOUT_SECONDS = 10.0
 
 @attrs.frozen
 class Recipe:
-    """How to build: a Dockerfile with its target stage and build arguments, or the user's command.
+    """How to build: a Dockerfile, or the user's command.
 
     The builder is None for an installed one; with a command, it is the program whose engine the
-    command builds in. Raises UsageError when a command is combined with options for a Dockerfile.
+    command builds in.
     """
 
     builder: BuilderName | None = None
@@ -86,10 +86,9 @@ class Builder:
     def build(
         self, request: Request, platforms: Sequence[Platform], prepare: Callable[[], T]
     ) -> tuple[Digest | None, T]:
-        """Build, and call `prepare` meanwhile; an exception there ends the build.
+        """Return the image ID, if the builder reports it, and the result of `prepare`.
 
-        Returns the image ID, if the builder reports it, and the result of `prepare`. Raises
-        BuildFailed.
+        `prepare` is called during the build; an exception there ends the build.
         """
         if self.recipe.command:
             with running(self.recipe.command):
@@ -105,31 +104,17 @@ class Builder:
                 prepared = prepare()
             return parse_digest(file.read_text()), prepared
 
-    @property
-    def needs_snapshot(self) -> bool:
-        """Whether only a comparison with the images before the build shows the built one."""
-        in_podman = self.program == "docker" and self.engines[0].endpoint.kind == "podman"
-        return bool(self.recipe.command) or in_podman
-
-    def pusher(self, engine: Engine) -> BuilderName:
-        """Return the program that pushes an engine's image."""
-        return engine.endpoint.kind if self.recipe.command else self.program
-
 
 def docker_environ(engine: Engine) -> dict[str, str]:
     """Return the variables that make Docker's client use an engine, whatever its context is.
 
-    There are none for TLS: the client uses a context's certificates only with that context.
+    With TLS, none: the client uses a context's certificates only with that context.
     """
     return {} if engine.endpoint.tls else {"DOCKER_HOST": engine.endpoint.url}
 
 
 def choose(recipe: Recipe, engines: Sequence[Engine]) -> Builder:
-    """Return the requested builder, or the first installed one whose engine answers.
-
-    Docker comes first. A ``docker`` that is Podman counts as Podman. Raises UsageError when the
-    program is not installed, and EngineUnreachable when its engine does not answer.
-    """
+    """Return the requested builder, or the first installed one whose engine answers."""
     name = recipe.builder if recipe.command else _installed_builder(recipe.builder, engines)
     matching = _engines_of(name, engines) if name else tuple(engines)
     if name == "docker" and not recipe.command:
@@ -186,25 +171,17 @@ def _installed(name: BuilderName) -> bool:
 
 
 def push(program: BuilderName, engine: Engine, image: str) -> Digest:
-    """Push an engine's image, and return its digest in the registry.
-
-    Raises BuildFailed, also without a digest: Buildah 1.28 hides its errors so.
-    """
+    """Push an engine's image, and return its digest in the registry."""
     if program == "docker":
         output = run_and_read(["docker", "push", image], docker_environ(engine))
-        match = _PUSHED.search(output)
-        return _require_digest(match.group(1) if match else "", "docker push")
+        return _pushed_digest(output, "docker push")
     with temporary_file("digest") as file:
         run([program, "push", f"--digestfile={file}", image])
-        return _require_digest(file.read_text(), f"{program} push")
+        return _pushed_digest(file.read_text(), f"{program} push")
 
 
 def publish(builder: Builder, request: Request) -> Digest:
-    """Build for several platforms, push their index, and return its digest.
-
-    Raises BuildFailed when the build or the push fails, UsageError when the request does not name
-    the platforms, and PlatformMissing when the builder omitted one.
-    """
+    """Build for several platforms, push their index, and return its digest."""
     if request.every_platform:
         raise UsageError(
             "PLATFORMS is 'all', which no builder supports",
@@ -218,8 +195,7 @@ def publish(builder: Builder, request: Request) -> Digest:
         argv = ["docker", "buildx", "build", f"--tag={request.image}", "--push"]
         environ = docker_environ(builder.engines[0])
         run([*argv, f"--metadata-file={file}", *options], request.context, environ)
-        digest = _parse_object(file.read_text()).get(_BUILDX_DIGEST)
-        return _require_digest(str(digest), "docker buildx build")
+        return _pushed_digest(file.read_text(), "docker buildx build")
 
 
 def _push_list(builder: Builder, request: Request, options: list[str], file: Path) -> Digest:
@@ -229,9 +205,9 @@ def _push_list(builder: Builder, request: Request, options: list[str], file: Pat
     push_all = [program, "manifest", "push", "--all", f"--digestfile={file}"]
     try:
         run([program, "build", f"--manifest={name}", *options], request.context)
-        _require_platforms(request, _parse_object(read([program, "manifest", "inspect", name])))
+        _require_platforms(request, read([program, "manifest", "inspect", name]))
         run([*push_all, name, f"docker://{request.reference}"])
-        return _require_digest(file.read_text(), f"{program} manifest push")
+        return _pushed_digest(file.read_text(), f"{program} manifest push")
     finally:
         removed = read([program, "manifest", "rm", name])
         if lease and removed:
@@ -240,16 +216,12 @@ def _push_list(builder: Builder, request: Request, options: list[str], file: Pat
             lease.release()
 
 
-def _parse_object(text: str) -> dict[str, Any]:
-    with suppress(ValueError):
-        value = load_json(text)
-        return value if isinstance(value, dict) else {}
-    return {}
-
-
-def _require_platforms(request: Request, index: dict[str, Any]) -> None:
+def _require_platforms(request: Request, index: str) -> None:
     """Raise PlatformMissing if Podman's cache replaced one platform's image by another's."""
-    built = {Platform.from_json(entry.get("platform")) for entry in index.get("manifests") or []}
+    manifests: list[Any] = []
+    with suppress(ArchiveInvalid):
+        manifests = parse_json(index.encode(), "manifest list").get("manifests") or []
+    built = {Platform.from_json(entry.get("platform")) for entry in manifests}
     if missing := [platform for platform in request.platforms if platform not in built]:
         raise PlatformMissing(
             f"the builder omitted {', '.join(map(str, missing))} from {request.image}",
@@ -257,20 +229,17 @@ def _require_platforms(request: Request, index: dict[str, Any]) -> None:
         )
 
 
-def _require_digest(text: str, command: str) -> Digest:
-    digest = parse_digest(text)
-    if digest is None:
-        raise BuildFailed(
-            f"{command} printed no digest, so the image may not have been pushed",
-            hint="its own messages stand above",
-        )
-    return digest
+def _pushed_digest(text: str, command: str) -> Digest:
+    """Return the digest in an output; BuildFailed if none: Buildah 1.28 hides its errors so."""
+    if match := _PUSHED.search(text):
+        return Digest.parse(match[1])
+    message = f"{command} printed no digest, so the image may not have been pushed"
+    raise BuildFailed(message, hint="its own messages stand above")
 
 
 def run(
     argv: Sequence[str], folder: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> None:
-    """Run a program like `running`, with nothing meanwhile."""
     with running(argv, folder, environ):
         pass
 
@@ -303,14 +272,13 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program during the block, and wait for its end; any exception ends its process group.
 
-    No shell parses the arguments. `environ` is added to this process's environment; the output
-    goes to this process's stdout and stderr. Raises UsageError when there is no such program, and
-    BuildFailed when its exit status is not 0.
+    `environ` is added to this process's environment. Raises UsageError when there is no such
+    program, and BuildFailed when its exit status is not 0.
     """
-    process = None
+    process, env = None, {**os.environ, **(environ or {})}
     try:
         with _deferred_signals():
-            process = _start(argv, folder, environ, stdout)
+            process = _start(argv, cwd=folder, env=env, stdout=stdout)
         yield process
         _wait(process, argv)
     except BaseException:
@@ -322,18 +290,9 @@ def running(
             process.stdout.close()
 
 
-def _start(
-    argv: Sequence[str], folder: Path | None, environ: Mapping[str, str] | None, stdout: int | None
-) -> subprocess.Popen[bytes]:
+def _start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # noqa: S603 - the user's command
-            argv,
-            cwd=folder,
-            env={**os.environ, **(environ or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            process_group=0,
-        )
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, process_group=0, **options)  # noqa: S603 - the user's command
     except OSError as error:
         program = shlex.quote(argv[0])
         raise UsageError(
@@ -380,7 +339,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def temporary_file(name: str) -> Iterator[Path]:
-    """Yield the path of an empty file for a child to write to, and remove it afterwards."""
+    """Yield an empty file for a child to write to, and remove it afterwards."""
     folder = TemporaryFolder.make()
     try:
         path = folder.path / name

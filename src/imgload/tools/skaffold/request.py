@@ -1,7 +1,4 @@
-"""Skaffold's request to a custom builder, and the image that the build leaves in an engine.
-
-The request is in environment variables (skaffold.dev, custom build).
-"""
+"""Skaffold's request to a custom builder, and the image that the build leaves in an engine."""
 
 from __future__ import annotations
 
@@ -23,6 +20,7 @@ from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+_UNSET = "if your own shell exports it: env -u BUILD_CONTEXT -u PUSH_IMAGE skaffold dev"
 _ALL = "all"
 _BOOLS = {"true": True, "false": False, "": False}
 
@@ -31,8 +29,7 @@ _BOOLS = {"true": True, "false": False, "": False}
 class Request:
     """A request to build an image from a folder, and to push it, or else load it.
 
-    The image is the name as Skaffold passes it, and the reference the same name, parsed. Without
-    platforms the builder's own is requested, or all of them if `every_platform`.
+    Without platforms the builder's own is requested, or all of them if `every_platform`.
     """
 
     image: str
@@ -44,11 +41,10 @@ class Request:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Request:
-        """Parse the variables that Skaffold sets, and refuse those that the user's shell exports.
+        """Parse the variables that Skaffold sets (skaffold.dev, custom build).
 
         Skaffold appends the user's variables to its own, so an ``IMAGE`` exported by a shell
-        overrides the requested one; a different ``IMAGE_REPO`` or ``IMAGE_TAG`` reveals it. Raises
-        UsageError when a variable is missing, contradicts another, or is not valid.
+        overrides the requested one; a different ``IMAGE_REPO`` or ``IMAGE_TAG`` reveals it.
         """
         missing = [name for name in ("IMAGE", "BUILD_CONTEXT") if not environ.get(name)]
         if missing:
@@ -62,16 +58,10 @@ class Request:
         reference = Reference.parse(image)
         _refuse_exported(image, environ)
         if not context.is_dir():
-            raise UsageError(
-                f"BUILD_CONTEXT is not a folder: {str(context)!r}",
-                hint="if your own shell exports it: env -u BUILD_CONTEXT skaffold dev",
-            )
+            raise UsageError(f"BUILD_CONTEXT is not a folder: {str(context)!r}", hint=_UNSET)
         push = environ.get("PUSH_IMAGE", "")
         if push.lower() not in _BOOLS:
-            raise UsageError(
-                f"PUSH_IMAGE is neither true nor false: {push!r}",
-                hint="if your own shell exports it: env -u PUSH_IMAGE skaffold dev",
-            )
+            raise UsageError(f"PUSH_IMAGE is neither true nor false: {push!r}", hint=_UNSET)
         platforms = [part.strip() for part in environ.get("PLATFORMS", "").split(",")]
         return cls(
             image=image,
@@ -84,7 +74,6 @@ class Request:
 
     @property
     def multi_platform(self) -> bool:
-        """Whether more than one platform is requested."""
         return self.every_platform or len(self.platforms) > 1
 
 
@@ -125,7 +114,6 @@ class EngineSnapshot:
 
 
 def take_snapshots(engines: Sequence[Engine], request: Request) -> list[EngineSnapshot]:
-    """Query all engines in parallel."""
     return in_parallel([partial(EngineSnapshot.take, engine, request) for engine in engines])
 
 
@@ -135,8 +123,7 @@ def find_built(
     """Return the engine that has the built image, and the engine's ID of the image.
 
     `before` has the snapshots from before the build, without images where a later snapshot is
-    enough; `image_id` is the image ID, if the builder reported it. Raises ImageNotFound when no
-    engine has the image, and ImageAmbiguous when older images of the name may be it, too.
+    enough; `image_id` is the image ID, if the builder reported it.
     """
     after = take_snapshots([snapshot.engine for snapshot in before], request)
     built = _candidates(after, before, image_id)

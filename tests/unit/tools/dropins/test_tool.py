@@ -328,7 +328,7 @@ def results(*actions: str) -> Report:
 
 def test_kind_story_uses_kinds_messages_once_per_image() -> None:
     """Names appear as typed."""
-    story = KindStory.of(["app:dev"])
+    story = KindStory(["app:dev"])
     name = "docker.io/library/app:dev"
     sending = SendingStarted("n0", (name,), 10)
     lines = [
@@ -350,13 +350,13 @@ def test_kind_story_uses_kinds_messages_once_per_image() -> None:
 
 
 def test_kind_story_has_no_messages_for_archives() -> None:
-    story = KindStory.of([])
+    story = KindStory([])
     assert list(story.tell(SendingStarted("n0", ("app",), 10))) == []
     assert list(story.conclude(results("present"))) == []
 
 
 def test_kind_story_shows_full_names_of_images_requested_by_id() -> None:
-    story = KindStory.of(["App:?", "sha256:abcd"])
+    story = KindStory(["App:?", "sha256:abcd"])
     [line] = story.tell(SendingStarted("n0", ("docker.io/library/app:dev",), 10))
     assert line.startswith('Image: "docker.io/library/app:dev" with ID ""')
 
