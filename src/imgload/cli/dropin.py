@@ -31,11 +31,10 @@ class Dropin(click.Command):
     """``imgload TOOL``: parses no arguments, unless the first is an option of imgload's own."""
 
     def __init__(self, tool: Tool, text: str) -> None:
-        to, off = f"Folder to install `{tool.name}` into.", f"Folder to remove `{tool.name}` from."
-        folder = partial(click.Option, metavar="DIR", type=click.Path(), callback=_folder)
+        folder = partial(click.Option, metavar="DIR", type=click.Path())
         params: list[click.Parameter] = [
-            folder(["--install", "install_dir"], help=to),
-            folder(["--uninstall", "uninstall_dir"], help=off),
+            folder(["--install", "install_dir"], help=f"Folder to install `{tool.name}` into."),
+            folder(["--uninstall", "uninstall_dir"], help=f"Folder to remove `{tool.name}` from."),
             click.Argument(["arguments"], nargs=-1, metavar="[ARGUMENT]..."),
         ]
         run = partial(_run_command, tool)
@@ -49,23 +48,19 @@ class Dropin(click.Command):
         return []
 
 
-def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
-    if value == "":  # an unset variable, and not the working folder
-        raise click.BadParameter("it is empty", ctx, param)
-    return None if value is None else Path(value)
-
-
 def _run_command(
-    tool: Tool, arguments: Sequence[str], install_dir: Path | None, uninstall_dir: Path | None
+    tool: Tool, arguments: Sequence[str], install_dir: str | None, uninstall_dir: str | None
 ) -> int:
+    hint = f"imgload {tool.name} --help"
+    if "" in {install_dir, uninstall_dir}:  # an unset variable, and not the working folder
+        raise UsageError("the name of the folder is empty", hint=hint)
     if bool(install_dir) + bool(uninstall_dir) + bool(arguments) > 1:
-        message = "--install and --uninstall take no other arguments"
-        raise UsageError(message, hint=f"imgload {tool.name} --help")
+        raise UsageError("--install and --uninstall take no other arguments", hint=hint)
     if install_dir:
-        for line in install(tool.name, tool.takes, install_dir):
+        for line in install(tool.name, tool.takes, Path(install_dir)):
             say(line, err=True)
     if uninstall_dir:
-        say(f"removed {uninstall(tool.name, uninstall_dir)}", err=True)
+        say(f"removed {uninstall(tool.name, Path(uninstall_dir))}", err=True)
     return run(tool, arguments) if arguments else 0
 
 
@@ -83,7 +78,7 @@ def run(tool: Tool, arguments: Sequence[str]) -> int:
         if isinstance(meaning, HandOver):
             return _hand_over(tool, arguments, meaning.why)
         if isinstance(meaning, Help):
-            say(meaning.text, nl=False)
+            say(tool.help, nl=False)
             return console.show(UsageError(meaning.error)) if meaning.error else 0
         return _load(tool, meaning, attrs.evolve(console, verbosity=meaning.verbosity))
     except ImgloadError as error:

@@ -51,11 +51,9 @@ def exec_real(path: Path, arguments: Sequence[str]) -> NoReturn:
     calls = os.environ.get(_CALLS_VARIABLE, "")
     count = int(calls) + 1 if calls.isdecimal() else 1
     if count > _MAX_CALLS:
-        raise UsageError(
-            f"{path} is not the real program: it calls imgload again",
-            hint="remove it, or put the real program before it on PATH:"
-            f" type -a {shlex.quote(path.name)}",
-        )
+        command = f"type -a {shlex.quote(path.name)}"
+        hint = f"remove it, or put the real program before it on PATH: {command}"
+        raise UsageError(f"{path} is not the real program: it calls imgload again", hint=hint)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     environ = {**os.environ, _CALLS_VARIABLE: str(count)}
     try:

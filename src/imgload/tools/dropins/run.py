@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.provider import providers
-from imgload.clusters.select import Cluster, find_clusters
+from imgload.clusters.select import find_clusters
 from imgload.core.errors import (
     ClusterAmbiguous,
     ClusterNotFound,
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Report | ImgloadError]:
     """Load the images and archives of a request, and yield a report for each load.
 
-    An error while loading ends the loads into that cluster, and is yielded. Raises ImgloadError
-    when an archive, a cluster or a node does not exist, or a name is not valid.
+    An error while loading ends the loads into that cluster, and is yielded.
     """
     require_names(request.images, None)
     with ExitStack() as stack:
@@ -67,11 +66,9 @@ def _archives(request: Request) -> list[ArchiveSource]:
             message = f"stat {path}: {(error.strerror or '').lower()}"
             raise UsageError(message, hint="docker save app:dev -o app.tar") from error
         paths.append("./-" if path == "-" else path)
-    if not paths:
-        return []
-    from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
-
-    return list(map(ArchiveSource, paths))
+    if paths:
+        from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
+    return [ArchiveSource(path) for path in paths]
 
 
 def prefer(address: str, on_event: OnEvent) -> Settle:
@@ -92,11 +89,7 @@ def prefer(address: str, on_event: OnEvent) -> Settle:
 
 
 def select(engines: Sequence[Engine], tool: Tool, request: Request, cluster: str) -> Sequence[Node]:
-    """Return the nodes of the tool's cluster with this exact name, all on one engine.
-
-    Raises EngineUnreachable when the requested engine does not answer, and ClusterError when the
-    cluster or a node does not exist, or two engines of one kind run such a cluster.
-    """
+    """Return the nodes of the tool's cluster with this exact name, all on one engine."""
     if request.engine and request.engine not in {engine.name for engine in engines}:
         raise EngineUnreachable(
             f"KIND_EXPERIMENTAL_PROVIDER is {request.engine}, and no {request.engine} answers",
@@ -106,32 +99,23 @@ def select(engines: Sequence[Engine], tool: Tool, request: Request, cluster: str
     named = [c for c in clusters if c.name == cluster]
     matching = [c for c in named if request.engine in {None, c.engine.name}]
     if not matching:
-        raise _not_found(tool, request, cluster, clusters)
+        hint = (
+            f"name one of those with {tool.name_flag}" if clusters else f"create one: {tool.makes}"
+        )
+        if named:
+            hint = "another engine runs it: unset KIND_EXPERIMENTAL_PROVIDER"
+        engine = f" on {request.engine}" if request.engine else ""
+        available = ", ".join(map(str, clusters)) or "none"
+        message = f"no nodes found for cluster {quoted(cluster)}{engine}; available: {available}"
+        raise ClusterNotFound(message, hint=hint)
     first, *others = sorted(matching, key=lambda c: c.engine.name != "docker")  # as kind does
     if others and others[0].engine.name == first.engine.name:
         both = f"{first.engine.endpoint} and {others[0].engine.endpoint}"
-        raise ClusterAmbiguous(
-            f"two clusters have the name {quoted(cluster)}: on {both}",
-            hint="select an engine with DOCKER_HOST or CONTAINER_HOST",
-        )
+        message = f"two clusters have the name {quoted(cluster)}: on {both}"
+        raise ClusterAmbiguous(message, hint="select an engine with DOCKER_HOST or CONTAINER_HOST")
     nodes = {node.name: node for node in first.nodes}
     for name in request.nodes:
         if name not in nodes:
-            raise NodeNotFound(
-                f"unknown node: {quoted(name)}; available: {', '.join(nodes)}",
-                hint="name some of those with --nodes A,B",
-            )
+            message = f"unknown node: {quoted(name)}; available: {', '.join(nodes)}"
+            raise NodeNotFound(message, hint="name some of those with --nodes A,B")
     return [nodes[name] for name in dict.fromkeys(request.nodes)] or first.nodes
-
-
-def _not_found(
-    tool: Tool, request: Request, cluster: str, clusters: Sequence[Cluster]
-) -> ClusterNotFound:
-    hint = f"name one of those with {tool.name_flag}" if clusters else f"create one: {tool.makes}"
-    if cluster in {c.name for c in clusters}:
-        hint = "another engine runs it: unset KIND_EXPERIMENTAL_PROVIDER"
-    engine = f" on {request.engine}" if request.engine else ""
-    available = ", ".join(map(str, clusters)) or "none"
-    return ClusterNotFound(
-        f"no nodes found for cluster {quoted(cluster)}{engine}; available: {available}", hint=hint
-    )

@@ -184,9 +184,8 @@ class Request:
 
 @attrs.frozen
 class Help:
-    """A help text, requested or printed with an error."""
+    """The help text is requested, or printed with an error."""
 
-    text: str
     error: str = ""
 
 
@@ -225,7 +224,7 @@ class Tool:
         try:
             flags, words = parse([switch("help", "h"), *self.commands[path]], rest)
             if flags.get("help"):
-                return Help(self.help)
+                return Help()
             return self.interpret(path[-1], flags, words, environ)
         except UsageError as error:
             hint = error.hint or shlex.join([self.name, *path, "--help"])
@@ -280,7 +279,7 @@ def _interpret_kind(
     command: str, flags: Mapping[str, Any], words: tuple[str, ...], environ: Mapping[str, str]
 ) -> Meaning:
     if command == "load" and not words:
-        return Help(_KIND_HELP, error="Subcommand is required")
+        return Help("Subcommand is required")
     if command == "load":
         raise UsageError(f'unknown command {quoted(words[0])} for "kind load"')
     if not words:
@@ -351,13 +350,8 @@ def _full_name(image: str) -> str:
 _MODES = ("auto", "direct", "tools", "tools-node")
 """k3d's help calls the last one ``tools``, and its code ``tools-node``."""
 _K3D_FLAGS = tuple(map(switch, ("verbose", "trace", "timestamps")))
-_IMPORT = (
-    *_K3D_FLAGS,
-    Flag("cluster", "c", lambda text: [text]),
-    switch("keep-tarball", "k"),
-    switch("keep-tools", "t"),
-    Flag("mode", "m"),
-)
+_IGNORED = (switch("keep-tarball", "k"), switch("keep-tools", "t"), Flag("mode", "m"))
+_IMPORT = (*_K3D_FLAGS, *_IGNORED, Flag("cluster", "c", lambda text: [text]))
 _K3D_HELP = """\
 Imports images into the nodes of clusters, sends only missing layers, and verifies every node
 
@@ -439,8 +433,7 @@ K3D = Tool(
     help=_K3D_HELP,
     commands={
         (): (switch("version"), *_K3D_FLAGS),
-        ("image",): _K3D_FLAGS,
-        ("images",): _K3D_FLAGS,
+        **dict.fromkeys([("image",), ("images",)], _K3D_FLAGS),
         **dict.fromkeys(product(("image", "images"), ("import", "load")), _IMPORT),
     },
     interpret=_interpret_k3d,

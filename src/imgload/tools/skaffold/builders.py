@@ -7,7 +7,6 @@ import re
 import shlex
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +33,7 @@ from imgload.tools.dropins.install import on_path
 from imgload.tools.skaffold.request import Request
 
 T = TypeVar("T")
+Environ = Mapping[str, str] | None
 BuilderName = Literal["docker", "podman", "buildah"]
 _KINDS: dict[str, EngineKind] = {"docker": "docker", "podman": "podman", "buildah": "podman"}
 """The kind of engine whose store each builds into; Buildah and Podman share one."""
@@ -68,10 +68,8 @@ class Recipe:
 
     def options(self) -> Iterator[str]:
         """Yield the options for a Dockerfile, the same for all three builders."""
-        if self.file:
-            yield f"--file={self.file}"
-        if self.target:
-            yield f"--target={self.target}"
+        options = {"file": self.file, "target": self.target}
+        yield from (f"--{name}={value}" for name, value in options.items() if value)
         yield from (f"--build-arg={argument}" for argument in self.build_args)
 
 
@@ -102,14 +100,13 @@ class Builder:
             argv.insert(2, f"--iidfile={file}")
             with running(argv, request.context):
                 prepared = prepare()
-            return parse_digest(file.read_text()), prepared
+            with suppress(ArchiveInvalid):
+                return Digest.from_engine_id(file.read_text().strip()), prepared
+            return None, prepared
 
 
 def docker_environ(engine: Engine) -> dict[str, str]:
-    """Return the variables that make Docker's client use an engine, whatever its context is.
-
-    With TLS, none: the client uses a context's certificates only with that context.
-    """
+    """Make Docker's client use an engine; with TLS, only its context has the certificates."""
     return {} if engine.endpoint.tls else {"DOCKER_HOST": engine.endpoint.url}
 
 
@@ -210,10 +207,8 @@ def _push_list(builder: Builder, request: Request, options: list[str], file: Pat
         return _pushed_digest(file.read_text(), f"{program} manifest push")
     finally:
         removed = read([program, "manifest", "rm", name])
-        if lease and removed:
-            lease.remove()
-        elif lease:
-            lease.release()
+        if lease:
+            lease.remove() if removed else lease.release()
 
 
 def _require_platforms(request: Request, index: str) -> None:
@@ -237,17 +232,15 @@ def _pushed_digest(text: str, command: str) -> Digest:
     raise BuildFailed(message, hint="its own messages stand above")
 
 
-def run(
-    argv: Sequence[str], folder: Path | None = None, environ: Mapping[str, str] | None = None
-) -> None:
+def run(argv: Sequence[str], folder: Path | None = None, environ: Environ = None) -> None:
     with running(argv, folder, environ):
         pass
 
 
-def run_and_read(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
+def run_and_read(argv: Sequence[str], environ: Environ = None) -> str:
     """Run a program like `run`, and also return its stdout."""
     output = bytearray()
-    with running(argv, None, environ, subprocess.PIPE) as process:
+    with running(argv, None, environ, pipe=True) as process:
         while process.stdout and (chunk := os.read(process.stdout.fileno(), 1 << 16)):
             os.write(1, chunk)
             output += chunk
@@ -265,10 +258,7 @@ def read(argv: Sequence[str]) -> str:
 
 @contextmanager
 def running(
-    argv: Sequence[str],
-    folder: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-    stdout: int | None = None,
+    argv: Sequence[str], folder: Path | None = None, environ: Environ = None, *, pipe: bool = False
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program during the block, and wait for its end; any exception ends its process group.
 
@@ -278,7 +268,7 @@ def running(
     process, env = None, {**os.environ, **(environ or {})}
     try:
         with _deferred_signals():
-            process = _start(argv, cwd=folder, env=env, stdout=stdout)
+            process = _start(argv, cwd=folder, env=env, stdout=subprocess.PIPE if pipe else None)
         yield process
         _wait(process, argv)
     except BaseException:
@@ -312,9 +302,10 @@ def _wait(process: subprocess.Popen[bytes], argv: Sequence[str]) -> None:
 def _deferred_signals() -> Iterator[None]:
     """Defer SIGINT and SIGTERM while a child starts: until Popen returns, nothing can stop it."""
     pending: list[int] = []
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
-    handlers = {n: signal.signal(n, lambda number, _: pending.append(number)) for n in numbers}
+    handlers = {
+        deferred: signal.signal(deferred, lambda number, _frame: pending.append(number))
+        for deferred in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
@@ -347,10 +338,3 @@ def temporary_file(name: str) -> Iterator[Path]:
         yield path
     finally:
         folder.remove()
-
-
-def parse_digest(text: str) -> Digest | None:
-    """Return the digest or image ID in a child's output, or None."""
-    with suppress(ArchiveInvalid):
-        return Digest.from_engine_id(text.strip())
-    return None

@@ -29,7 +29,6 @@ from imgload.tools.skaffold.builders import (
     BuilderName,
     Recipe,
     choose,
-    parse_digest,
     publish,
     push,
     read,
@@ -198,6 +197,22 @@ def test_build_returns_the_image_id_from_podman_and_buildah(
     assert words[2:4] == [name, "build"]
     assert {"--tag=app:dev", "."} < set(words)
     assert not Path(words[4].removeprefix("--iidfile=")).exists()
+
+
+@pytest.mark.parametrize("text", ["sha256:" + "a" * 64, "a" * 64, "a" * 64 + "\n"])
+def test_build_accepts_ids_with_and_without_the_algorithm(bench: Bench, text: str) -> None:
+    """Podman has printed IDs without it."""
+    bench.install("podman")
+    bench.patch.setenv("ID", text)
+    builder = choose(Recipe(), [bench.engine("podman")])
+    assert built(builder, bench.request()) == Digest("sha256", "a" * 64)
+
+
+@pytest.mark.parametrize("text", ["", "None", "sha256:xyz"])
+def test_build_returns_no_id_for_other_text(bench: Bench, text: str) -> None:
+    bench.install("podman")
+    bench.patch.setenv("ID", text)
+    assert built(choose(Recipe(), [bench.engine("podman")]), bench.request()) is None
 
 
 def test_build_runs_a_command_without_a_shell_in_the_current_folder(
@@ -400,14 +415,3 @@ def test_temporary_file_is_removed_after_an_exception() -> None:
         use()
     assert not used[0].parent.exists()
     assert used[0].parent.name.startswith(RUN_FOLDER)  # which the next run removes
-
-
-@pytest.mark.parametrize("text", ["sha256:" + "a" * 64, "a" * 64, "a" * 64 + "\n"])
-def test_parse_digest_accepts_ids_with_and_without_the_algorithm(text: str) -> None:
-    """Podman has printed IDs without it."""
-    assert parse_digest(text) == Digest("sha256", "a" * 64)
-
-
-@pytest.mark.parametrize("text", ["", "None", "sha256:xyz"])
-def test_parse_digest_returns_none_for_other_text(text: str) -> None:
-    assert parse_digest(text) is None
