@@ -91,19 +91,18 @@ def prefer(address: str, on_event: OnEvent) -> Settle:
 def select(engines: Sequence[Engine], tool: Tool, request: Request, cluster: str) -> Sequence[Node]:
     """Return the nodes of the tool's cluster with this exact name, all on one engine."""
     if request.engine and request.engine not in {engine.name for engine in engines}:
-        raise EngineUnreachable(
-            f"KIND_EXPERIMENTAL_PROVIDER is {request.engine}, and no {request.engine} answers",
-            hint="start it, or set its address in DOCKER_HOST or CONTAINER_HOST",
-        )
+        message = f"KIND_EXPERIMENTAL_PROVIDER is {request.engine}, and no {request.engine} answers"
+        hint = "start it, or set its address in DOCKER_HOST or CONTAINER_HOST"
+        raise EngineUnreachable(message, hint=hint)
     clusters = find_clusters(engines, [p for p in providers() if p.name == tool.name])
     named = [c for c in clusters if c.name == cluster]
     matching = [c for c in named if request.engine in {None, c.engine.name}]
     if not matching:
-        hint = (
-            f"name one of those with {tool.name_flag}" if clusters else f"create one: {tool.makes}"
-        )
+        hint = f"create one: {tool.makes}"
         if named:
             hint = "another engine runs it: unset KIND_EXPERIMENTAL_PROVIDER"
+        elif clusters:
+            hint = f"name one of those with {tool.name_flag}"
         engine = f" on {request.engine}" if request.engine else ""
         available = ", ".join(map(str, clusters)) or "none"
         message = f"no nodes found for cluster {quoted(cluster)}{engine}; available: {available}"

@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -94,19 +93,19 @@ class _Job:
         """Build, and prepare the next step meanwhile; an error there stops the build."""
         program, engines = self.builder.program, self.builder.engines
         before = [EngineSnapshot(engine) for engine in engines]
-        reports_none = program == "docker" and engines[0].endpoint.kind == "podman"
-        if self.builder.recipe.command or reports_none:
+        in_podman = program == "docker" and engines[0].endpoint.kind == "podman"
+        if self.builder.recipe.command or in_podman:  # only a comparison shows the built image
             before = take_snapshots(engines, self.request)
         image_id, prepared = self.builder.build(self.request, platforms, prepare)
         return (*find_built(self.request, before, image_id), prepared)
 
     def prepare(self, platforms: Sequence[Platform]) -> PreparedLoad:
-        from imgload.loader.loader import Loader  # noqa: PLC0415 - during the build
+        import imgload.sources.push  # noqa: F401, PLC0415 - imported during the build
+        from imgload.loader.loader import Loader  # noqa: PLC0415
 
         loading = PreparedLoad(Loader([], self.nodes()), self.watch())
         with suppress(ImgloadError):  # `load` raises it again
             loading.loader.survey_ahead(self.request.image)
-        import_module("imgload.sources.push")
         if platforms != self.request.platforms:
             loading.note(f"building only for {platforms[0]}, the platform of the nodes")
         return loading
@@ -115,8 +114,7 @@ class _Job:
         from imgload.loader.session import Session  # noqa: PLC0415 - during the build
 
         cluster, names = self.destination or (None, ())
-        session = Session((), self.engines, self.discovery)
-        return session.select_nodes(cluster, names, guess=False)
+        return Session((), self.engines, self.discovery).select_nodes(cluster, names, guess=False)
 
     def single_platform(self, nodes: Callable[[], Sequence[Node]]) -> tuple[Platform, ...]:
         """Return the nodes' platform if several are requested: an engine stores only one."""

@@ -137,10 +137,8 @@ def _installed_builder(requested: BuilderName | None, engines: Sequence[Engine])
         if name in installed:
             return name
     if requested:
-        raise UsageError(
-            f"--builder {requested}: there is no {requested} on PATH",
-            hint="install it, or choose another one with --builder",
-        )
+        hint = "install it, or choose another one with --builder"
+        raise UsageError(f"--builder {requested}: there is no {requested} on PATH", hint=hint)
     available = " and ".join(str(engine.endpoint) for engine in engines)
     raise UsageError(
         f"no builder for {available}: there is no docker, podman or buildah on PATH",
@@ -180,10 +178,8 @@ def push(program: BuilderName, engine: Engine, image: str) -> Digest:
 def publish(builder: Builder, request: Request) -> Digest:
     """Build for several platforms, push their index, and return its digest."""
     if request.every_platform:
-        raise UsageError(
-            "PLATFORMS is 'all', which no builder supports",
-            hint="name them: skaffold build --platform=linux/amd64,linux/arm64",
-        )
+        hint = "name them: skaffold build --platform=linux/amd64,linux/arm64"
+        raise UsageError("PLATFORMS is 'all', which no builder supports", hint=hint)
     platforms = f"--platform={','.join(map(str, request.platforms))}"
     options = [*builder.recipe.options(), platforms, "."]
     with temporary_file("output") as file:

@@ -122,8 +122,7 @@ def find_built(
 ) -> tuple[Engine, Digest]:
     """Return the engine that has the built image, and the engine's ID of the image.
 
-    `before` has the snapshots from before the build, without images where a later snapshot is
-    enough; `image_id` is the image ID, if the builder reported it.
+    `before` has the snapshots from before the build, or empty ones if a later one is enough.
     """
     after = take_snapshots([snapshot.engine for snapshot in before], request)
     built = _candidates(after, before, image_id)
