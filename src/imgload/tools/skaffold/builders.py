@@ -106,7 +106,7 @@ class Builder:
 
 
 def docker_environ(engine: Engine) -> dict[str, str]:
-    """Make Docker's client use an engine; with TLS, only its context has the certificates."""
+    """Make Docker's client use an engine; over TLS it keeps its context, for the certificates."""
     return {} if engine.endpoint.tls else {"DOCKER_HOST": engine.endpoint.url}
 
 

@@ -1,5 +1,6 @@
 """The choice, the command lines and the processes of builders; scripts on PATH replace them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -43,6 +44,7 @@ ID = "sha256:" + "a" * 64
 RECORDING = """\
 echo "$DOCKER_HOST" "$PWD" "${0##*/}" "$@" >>"$CALLS"
 for word; do case $word in --iidfile=*|--digestfile=*) printf %s "$ID" >"${word#*=}";; esac; done
+for word; do case $word in --metadata-file=*) printf %s "$METADATA" >"${word#*=}";; esac; done
 case "$1 $2" in
 --version*) echo "$VERSION";;
 push*) echo "dev: digest: $ID size: 736";;
@@ -269,6 +271,19 @@ def test_push_fails_without_a_digest(bench: Bench, name: BuilderName) -> None:
     bench.patch.setenv("ID", "")
     with pytest.raises(BuildFailed):
         push(name, bench.engine("docker"), "app:dev")
+
+
+def test_publish_returns_the_digest_in_the_metadata_of_buildx(bench: Bench) -> None:
+    """The metadata also has the digests of other documents."""
+    bench.install("docker")
+    other = "sha256:" + "b" * 64
+    metadata = {"buildx.build.provenance": {"digest": other}, "containerimage.digest": ID}
+    bench.patch.setenv("METADATA", json.dumps(metadata, indent=2))
+    builder = choose(Recipe(), [bench.engine("docker")])
+    assert publish(builder, bench.request(AMD, ARM)) == Digest.parse(ID)
+    [call] = bench.calls()
+    assert call[3:5] == ["buildx", "build"]
+    assert "--platform=linux/amd64,linux/arm64" in call
 
 
 def test_publish_uses_and_removes_a_temporary_manifest_list(bench: Bench) -> None:
