@@ -12,7 +12,7 @@ import pytest
 import imgload
 from imgload.cli.dropin import run as drop_in
 from imgload.core.errors import NodeNotFound, NodeUnusable
-from imgload.tools.dropins.k3d import K3d as K3dCommand
+from imgload.tools.dropins.tool import K3D as K3D_COMMAND
 from tests.engine.conftest import Images, cri_id, unique
 from tests.engine.test_errors import run
 from tests.engine.test_lab import kind
@@ -100,9 +100,9 @@ def test_the_drop_in_for_k3d_loads_k3ds_nodes(lab: Lab, images: Images, k3d: Clu
     """By the cluster's name, as k3d takes it; kind's of the same name are not meant."""
     tag = unique()
     image_id = images.build(lab.docker, tag)
-    assert drop_in(K3dCommand(), ["image", "import", tag, "-c", "lab-k"]) == 0
+    assert drop_in(K3D_COMMAND, ["image", "import", tag, "-c", "lab-k"]) == 0
     assert contains(k3d, tag, image_id)
-    assert drop_in(K3dCommand(), ["image", "import", tag, "-c", "lab-d21"]) == 1
+    assert drop_in(K3D_COMMAND, ["image", "import", tag, "-c", "lab-d21"]) == 1
 
 
 def test_any_container_with_a_containerd_is_a_node(lab: Lab, images: Images) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from imgload.cli.dropin import run
 from imgload.tools.dropins.install import install
-from imgload.tools.dropins.kind import Kind
+from imgload.tools.dropins.tool import KIND
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.peers import kind_load
 from tests.lab import Lab
@@ -127,7 +127,7 @@ def ours(capfd: pytest.CaptureFixture[str]) -> Ask:
     """Give a function that calls the drop-in, in this process."""
 
     def ask(*arguments: str) -> Said:
-        return Said.of(run(Kind(), arguments), *capfd.readouterr())
+        return Said.of(run(KIND, arguments), *capfd.readouterr())
 
     return ask
 

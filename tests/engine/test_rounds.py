@@ -21,7 +21,7 @@ import pytest
 import imgload
 from imgload.cli.dropin import run
 from imgload.sources.base import TransportOption
-from imgload.tools.dropins.kind import Kind
+from imgload.tools.dropins.tool import KIND
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, old
 from tests.engine.skaffold import CLUSTERS, Skaffold
@@ -153,7 +153,7 @@ def test_the_commands(bench: Bench) -> None:
         assert bench.on_node(names) == bench.in_engine(names)
         assert _command("verify", *names, *source) == bench.in_engine(names)
         bench.rebuild(names, base=layer())
-        assert run(Kind(), ["load", "docker-image", *names, "--name", CLUSTER]) == 0
+        assert run(KIND, ["load", "docker-image", *names, "--name", CLUSTER]) == 0
         assert bench.on_node(names) == bench.in_engine(names)
 
 

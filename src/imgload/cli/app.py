@@ -34,7 +34,14 @@ _COMMANDS = {
     "completion": "Print a completion script for bash, zsh or fish.",
 }
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-_MODULES = {"verify": "load", "clusters": "environment", "doctor": "environment", "prune": "images"}
+_MODULES = {
+    "verify": "load",
+    "clusters": "environment",
+    "doctor": "environment",
+    "prune": "images",
+    "kind": "dropin",
+    "k3d": "dropin",
+}
 """Other commands are ``imgload.cli.NAME.NAME``. A module is imported when its command runs."""
 
 

@@ -1,4 +1,4 @@
-"""Drop-in replacements for kind and k3d: their exit statuses and messages."""
+"""Drop-in replacements for kind and k3d: their commands, exit statuses and messages."""
 
 from __future__ import annotations
 
@@ -19,24 +19,22 @@ from imgload.cli.process import FAILED, exit_fast, sanitize, say, style
 from imgload.core.errors import ImageNotFound, ImgloadError, UsageError
 from imgload.loader.report import LoadFailed
 from imgload.tools.dropins.install import exec_real, find_real, install, uninstall
-from imgload.tools.dropins.tool import HandOver, Help, Request, Tool
+from imgload.tools.dropins.tool import K3D, KIND, HandOver, Help, Request, Tool
 
 if TYPE_CHECKING:
     from imgload.loader.events import Event
 
-_NOT_RUNNABLE = 126
-_NOT_FOUND = 127
+_NOT_RUNNABLE, _NOT_FOUND = 126, 127
 
 
 class Dropin(click.Command):
     """``imgload TOOL``: parses no arguments, unless the first is an option of imgload's own."""
 
     def __init__(self, tool: Tool, text: str) -> None:
-        to, off = f"Folder to install `{tool.name}` into.", f"Folder to remove `{tool.name}` from."
-        folder = partial(click.Option, metavar="DIR", type=click.Path(), callback=_folder)
+        folder = partial(click.Option, metavar="DIR", type=click.Path())
         params: list[click.Parameter] = [
-            folder(["--install", "install_dir"], help=to),
-            folder(["--uninstall", "uninstall_dir"], help=off),
+            folder(["--install", "install_dir"], help=f"Folder to install `{tool.name}` into."),
+            folder(["--uninstall", "uninstall_dir"], help=f"Folder to remove `{tool.name}` from."),
             click.Argument(["arguments"], nargs=-1, metavar="[ARGUMENT]..."),
         ]
         run = partial(_run_command, tool)
@@ -50,43 +48,37 @@ class Dropin(click.Command):
         return []
 
 
-def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
-    if value == "":  # an unset variable, and not the working folder
-        raise click.BadParameter("it is empty", ctx, param)
-    return None if value is None else Path(value)
-
-
 def _run_command(
-    tool: Tool, arguments: Sequence[str], install_dir: Path | None, uninstall_dir: Path | None
-) -> NoReturn:
-    status = 0
+    tool: Tool, arguments: Sequence[str], install_dir: str | None, uninstall_dir: str | None
+) -> int:
+    hint = f"imgload {tool.name} --help"
+    if "" in {install_dir, uninstall_dir}:  # an unset variable, and not the working folder
+        raise UsageError("the name of the folder is empty", hint=hint)
     if bool(install_dir) + bool(uninstall_dir) + bool(arguments) > 1:
-        message = "--install and --uninstall take no other arguments"
-        raise UsageError(message, hint=f"imgload {tool.name} --help")
+        raise UsageError("--install and --uninstall take no other arguments", hint=hint)
     if install_dir:
-        for line in install(tool.name, tool.takes, install_dir):
+        for line in install(tool.name, tool.takes, Path(install_dir)):
             say(line, err=True)
-    elif uninstall_dir:
-        say(f"removed {uninstall(tool.name, uninstall_dir)}", err=True)
-    else:
-        status = run(tool, arguments)
-    raise click.exceptions.Exit(status)
+    if uninstall_dir:
+        say(f"removed {uninstall(tool.name, Path(uninstall_dir))}", err=True)
+    return run(tool, arguments) if arguments else 0
 
 
-def serve(tool: Tool) -> NoReturn:
-    """Run as the other program, with the arguments of this process."""
+def serve(name: str) -> NoReturn:
+    """Run as the other program; called by the script of ``--install``."""
+    tool = next(tool for tool in (KIND, K3D) if tool.name == name)
     exit_fast(partial(finish, partial(run, tool, sys.argv[1:])))
 
 
 def run(tool: Tool, arguments: Sequence[str]) -> int:
-    """Run a command line of the other program; return the exit status it would have."""
+    """Run a command line of the other program; return its exit status."""
     console = _Console(quiet=tool.is_quiet(arguments))
     try:
         meaning = tool.understand(arguments, os.environ)
         if isinstance(meaning, HandOver):
             return _hand_over(tool, arguments, meaning.why)
         if isinstance(meaning, Help):
-            say(meaning.text, nl=False)
+            say(tool.help, nl=False)
             return console.show(UsageError(meaning.error)) if meaning.error else 0
         return _load(tool, meaning, attrs.evolve(console, verbosity=meaning.verbosity))
     except ImgloadError as error:
@@ -135,7 +127,7 @@ def _load(tool: Tool, request: Request, console: _Console) -> int:
 
     for note in request.notes:
         console.warn(note)
-    story, status = tool.story(request), 0
+    story, status = tool.story(request.images), 0
 
     def on_event(event: Event) -> None:
         for line in story.tell(event):
@@ -158,8 +150,7 @@ def _load(tool: Tool, request: Request, console: _Console) -> int:
 def _hand_over(tool: Tool, arguments: Sequence[str], why: str) -> int:
     console, real = _Console(), find_real(tool.name)
     if real is None:
-        command = shlex.join([tool.name, *arguments])
-        problem = why or f"`{command}` needs the real {tool.name}"
+        problem = why or f"`{shlex.join([tool.name, *arguments])}` needs the real {tool.name}"
         message = f"{problem}, but there is no other {tool.name} on PATH"
         console.show(UsageError(message, hint=f"get it from {tool.homepage}"))
         return _NOT_FOUND
@@ -167,9 +158,43 @@ def _hand_over(tool: Tool, arguments: Sequence[str], why: str) -> int:
         console.warn(f"{why}: running {real}")
     try:
         exec_real(real, arguments)
-    except OSError as error:
-        message, hint = f"cannot run {real}: {error.strerror}", f"ls -lL {shlex.quote(str(real))}"
-        console.show(UsageError(message, hint=hint))
     except UsageError as error:
         console.show(error)
     return _NOT_RUNNABLE
+
+
+kind = Dropin(
+    KIND,
+    """Run as kind: imgload does `kind load`.
+
+    Takes kind's flags and variables, returns kind's exit statuses, and passes all other commands
+    to the real kind. Installed as `kind` early on PATH, it serves Skaffold, Tilt and scripts
+    unchanged.
+
+    \b
+    Examples:
+      imgload kind --install ~/.local/bin              install imgload as `kind`
+      imgload kind --uninstall ~/.local/bin            remove it
+      imgload kind load docker-image app:dev           load into the cluster "kind"
+      imgload kind load docker-image app:dev --name a  load into the cluster "a"
+      imgload kind load image-archive app.tar          load all images of an archive
+      imgload kind get clusters                        run the real kind
+    """,
+)
+k3d = Dropin(
+    K3D,
+    """Run as k3d: imgload does `k3d image import`.
+
+    Passes all other commands to the real k3d. Installed as `k3d` early on PATH, it serves Skaffold,
+    Tilt and scripts unchanged. Unlike in k3d, a failed import has exit status 1.
+
+    \b
+    Examples:
+      imgload k3d --install ~/.local/bin            install imgload as `k3d`
+      imgload k3d --uninstall ~/.local/bin          remove it
+      imgload k3d image import app:dev              load into the cluster "k3s-default"
+      imgload k3d image import app:dev db.tar -c a  load an image and an archive into "a"
+      docker save app | imgload k3d image import -  load an archive from a pipe
+      imgload k3d cluster list                      run the real k3d
+    """,
+)

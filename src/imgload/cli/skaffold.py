@@ -60,24 +60,19 @@ def skaffold(load: bool, cluster: str | None, nodes: tuple[str, ...], **recipe: 
     By hand:
       IMAGE=app:dev BUILD_CONTEXT=. imgload skaffold
     """
-    from imgload.tools.skaffold.build import Destination, build  # noqa: PLC0415 - start-up
+    from imgload.tools.skaffold.build import build  # noqa: PLC0415 - start-up
     from imgload.tools.skaffold.builders import Recipe  # noqa: PLC0415
-    from imgload.tools.skaffold.request import Request  # noqa: PLC0415
 
     exit_with_parent()
     with ExitStack() as stack:
-        result = build(
-            Request.from_environ(os.environ),
-            Recipe(**recipe),
-            Destination(load, cluster, nodes),
-            watch=partial(_watch, stack),
-        )
-    if result.report:
+        destination = (cluster, nodes) if load else None
+        result = build(os.environ, Recipe(**recipe), destination, partial(_watch, stack))
+    if isinstance(result, str):
+        say(result)
+    elif result:
         from imgload.cli.output import show_built  # noqa: PLC0415 - imported by _watch
 
-        show_built(result.report)
-    if result.digest:
-        say(str(result.digest))
+        show_built(result)
 
 
 def _watch(stack: ExitStack) -> Callable[[Event], None]:

@@ -3,17 +3,15 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from imgload.cli.dropin import run as stand_in
-from imgload.tools.dropins.k3d import K3d
-from imgload.tools.dropins.kind import Kind
-from imgload.tools.dropins.tool import Tool
+from imgload.tools.dropins.tool import K3D, KIND, Tool
 from tests.unit.cli.conftest import Outcome, Run
 from tests.unit.cli.stub import Docker, node
 
 Ask = Callable[..., Outcome]
-KIND, K3D = Kind(), K3d()
 
 
 @pytest.fixture
@@ -82,10 +80,10 @@ def test_help_of_a_drop_in_is_printed_on_stdout(ask: Ask, tool: Tool, call: str)
     assert outcome.stdout.count("Usage:") == 1
 
 
-def test_k3d_continues_after_a_failed_cluster(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As k3d does."""
-    monkeypatch.setattr(K3d, "label", Kind.label)
-    outcome = ask(K3D, "image", "import", "app:dev", "-c", "kind", "-c", "b")
+def test_k3d_continues_after_a_failed_cluster(ask: Ask) -> None:
+    """As k3d does; its drop-in looks for kind's clusters here."""
+    k3d = attrs.evolve(K3D, name="kind")
+    outcome = ask(k3d, "image", "import", "app:dev", "-c", "kind", "-c", "b")
     assert (outcome.status, outcome.stdout) == (1, "")
     assert "kind-control-plane is paused" in outcome.stderr
     assert "b-control-plane is paused" in outcome.stderr

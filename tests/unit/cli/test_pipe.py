@@ -21,7 +21,7 @@ COMMANDS = {
     "a watch": ("-m", "imgload", "watch", "app", "-o", "json"),
     "a script": ("-m", "imgload", "completion", "bash"),
     "a drop-in by its command": ("-m", "imgload", "kind", "load", "--help"),
-    "a drop-in": ("-m", "imgload.cli.kind", "load", "--help"),
+    "a drop-in": ("-c", "from imgload.cli.dropin import serve; serve('kind')", "load", "--help"),
 }
 
 

@@ -18,7 +18,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.reference import Reference
 from imgload.sources.engine import EngineSource
 from imgload.tools.doctor.image import find_in_engines
-from imgload.tools.skaffold.load import PreparedLoad
+from imgload.tools.skaffold.build import PreparedLoad
 from imgload.tools.skaffold.request import Request
 from imgload.transports import imports as lanes
 from tests.unit.archives import Image

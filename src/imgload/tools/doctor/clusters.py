@@ -21,7 +21,7 @@ from imgload.engines.base import Engine
 from imgload.engines.discovery.discover import Discovery
 from imgload.tools.doctor.finding import Finding
 from imgload.tools.dropins.install import find_real, is_drop_in, on_path
-from imgload.tools.skaffold.docker_client import Client
+from imgload.tools.skaffold.request import docker_client
 
 _SECONDS = 5.0
 _LOADERS = ("kind", "k3d")
@@ -115,12 +115,12 @@ def check_skaffold(discovery: Discovery) -> Iterator[Finding]:
     if not shutil.which("skaffold"):
         yield Finding("skaffold", "info", "skaffold is not on PATH")
         return
-    client = Client.of(discovery)
-    if endpoint := client.endpoint:
-        kind = f" (Podman's Docker API, by {client.origin})" if endpoint.kind == "podman" else ""
+    url, origin, endpoint = docker_client(discovery)
+    if endpoint:
+        kind = f" (Podman's Docker API, by {origin})" if endpoint.kind == "podman" else ""
         yield Finding("skaffold", "ok", f"Skaffold builds with {endpoint}{kind}")
     else:
-        what = f"Skaffold builds with {client.url} ({client.origin}), where no engine answers"
+        what = f"Skaffold builds with {url} ({origin}), where no engine answers"
         urls = [endpoint.url for endpoint in discovery.endpoints]
         hint = f"export DOCKER_HOST={shlex.quote(urls[0])}" if urls else ""
         yield Finding("skaffold", "warning", what, hint)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.select import Cluster, find_clusters
+from imgload.clusters.provider import providers
+from imgload.clusters.select import find_clusters
 from imgload.core.errors import (
     ClusterAmbiguous,
     ClusterNotFound,
@@ -20,29 +21,22 @@ from imgload.core.errors import (
     UsageError,
 )
 from imgload.engines.base import Engine
-from imgload.engines.endpoint import EngineKind
 from imgload.loader.events import Note
 from imgload.loader.loader import Loader, OnEvent
 from imgload.loader.report import Report
 from imgload.loader.session import Session
 from imgload.sources.base import Image
 from imgload.sources.locate import Settle, ambiguous, require_names
-from imgload.tools.dropins.pflag import quoted
-from imgload.tools.dropins.tool import Request, Tool
+from imgload.tools.dropins.tool import Request, Tool, quoted
 
 if TYPE_CHECKING:
     from imgload.sources.archive import ArchiveSource
 
 
-_ORDER: tuple[EngineKind, ...] = ("docker", "podman")
-"""The order in which kind looks for engines; k3d supports only Docker."""
-
-
 def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Report | ImgloadError]:
     """Load the images and archives of a request, and yield a report for each load.
 
-    An error while loading ends the loads into that cluster, and is yielded. Raises ImgloadError
-    when an archive, a cluster or a node does not exist, or a name is not valid.
+    An error while loading ends the loads into that cluster, and is yielded.
     """
     require_names(request.images, None)
     with ExitStack() as stack:
@@ -64,19 +58,17 @@ def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Repor
 
 def _archives(request: Request) -> list[ArchiveSource]:
     """Open each archive once for all clusters: standard input can be read only once."""
-    if not request.archives and not request.piped:
-        return []
-    from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
-
+    paths = ["-"] if request.piped else []
     for path in request.archives:
         try:
             Path(path).stat()
         except OSError as error:
-            reason = (error.strerror or "").lower()
-            hint = "docker save app:dev -o app.tar"
-            raise UsageError(f"stat {path}: {reason}", hint=hint) from error
-    files = ["./-" if path == "-" else path for path in request.archives]
-    return [ArchiveSource(path) for path in [*files, *(["-"] if request.piped else [])]]
+            message = f"stat {path}: {(error.strerror or '').lower()}"
+            raise UsageError(message, hint="docker save app:dev -o app.tar") from error
+        paths.append("./-" if path == "-" else path)
+    if paths:
+        from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
+    return [ArchiveSource(path) for path in paths]
 
 
 def prefer(address: str, on_event: OnEvent) -> Settle:
@@ -85,9 +77,7 @@ def prefer(address: str, on_event: OnEvent) -> Settle:
     def choose(text: str, images: Sequence[Image]) -> Image:
         chosen = next((image for image in images if image.origin.address == address), None)
         if chosen is None:
-            command = (
-                f"imgload load {shlex.quote(text)} --from {shlex.quote(images[0].origin.address)}"
-            )
+            command = shlex.join(["imgload", "load", text, "--from", images[0].origin.address])
             message = ambiguous(text, images).message
             raise ImageAmbiguous(message, hint=f"choose one: {command}")
         others = " and ".join(i.origin.describe for i in images if i.origin is not chosen.origin)
@@ -99,50 +89,32 @@ def prefer(address: str, on_event: OnEvent) -> Settle:
 
 
 def select(engines: Sequence[Engine], tool: Tool, request: Request, cluster: str) -> Sequence[Node]:
-    """Return the nodes of the tool's cluster with this exact name, all on one engine.
-
-    Raises EngineUnreachable when the requested engine does not answer, and ClusterError when the
-    cluster or a node does not exist, or two engines of one kind run such a cluster.
-    """
+    """Return the nodes of the tool's cluster with this exact name, all on one engine."""
     if request.engine and request.engine not in {engine.name for engine in engines}:
-        raise EngineUnreachable(
-            f"KIND_EXPERIMENTAL_PROVIDER is {request.engine}, and no {request.engine} answers",
-            hint="start it, or set its address in DOCKER_HOST or CONTAINER_HOST",
-        )
-    clusters = [c for c in find_clusters(engines) if _made_by(tool, c)]
+        message = f"KIND_EXPERIMENTAL_PROVIDER is {request.engine}, and no {request.engine} answers"
+        hint = "start it, or set its address in DOCKER_HOST or CONTAINER_HOST"
+        raise EngineUnreachable(message, hint=hint)
+    clusters = find_clusters(engines, [p for p in providers() if p.name == tool.name])
     named = [c for c in clusters if c.name == cluster]
     matching = [c for c in named if request.engine in {None, c.engine.name}]
     if not matching:
-        raise _not_found(tool, request, cluster, clusters)
-    first, *others = sorted(matching, key=lambda c: _ORDER.index(c.engine.endpoint.kind))
+        hint = f"create one: {tool.makes}"
+        if named:
+            hint = "another engine runs it: unset KIND_EXPERIMENTAL_PROVIDER"
+        elif clusters:
+            hint = f"name one of those with {tool.name_flag}"
+        engine = f" on {request.engine}" if request.engine else ""
+        available = ", ".join(map(str, clusters)) or "none"
+        message = f"no nodes found for cluster {quoted(cluster)}{engine}; available: {available}"
+        raise ClusterNotFound(message, hint=hint)
+    first, *others = sorted(matching, key=lambda c: c.engine.name != "docker")  # as kind does
     if others and others[0].engine.name == first.engine.name:
         both = f"{first.engine.endpoint} and {others[0].engine.endpoint}"
-        raise ClusterAmbiguous(
-            f"two clusters have the name {quoted(cluster)}: on {both}",
-            hint="select an engine with DOCKER_HOST or CONTAINER_HOST",
-        )
+        message = f"two clusters have the name {quoted(cluster)}: on {both}"
+        raise ClusterAmbiguous(message, hint="select an engine with DOCKER_HOST or CONTAINER_HOST")
     nodes = {node.name: node for node in first.nodes}
     for name in request.nodes:
         if name not in nodes:
-            raise NodeNotFound(
-                f"unknown node: {quoted(name)}; available: {', '.join(nodes)}",
-                hint="name some of those with --nodes A,B",
-            )
+            message = f"unknown node: {quoted(name)}; available: {', '.join(nodes)}"
+            raise NodeNotFound(message, hint="name some of those with --nodes A,B")
     return [nodes[name] for name in dict.fromkeys(request.nodes)] or first.nodes
-
-
-def _made_by(tool: Tool, cluster: Cluster) -> bool:
-    return all(tool.label in node.container.labels for node in cluster.nodes)
-
-
-def _not_found(
-    tool: Tool, request: Request, cluster: str, clusters: Sequence[Cluster]
-) -> ClusterNotFound:
-    hint = f"name one of those with {tool.name_flag}" if clusters else f"create one: {tool.makes}"
-    if cluster in {c.name for c in clusters}:
-        hint = "another engine runs it: unset KIND_EXPERIMENTAL_PROVIDER"
-    engine = f" on {request.engine}" if request.engine else ""
-    available = ", ".join(map(str, clusters)) or "none"
-    return ClusterNotFound(
-        f"no nodes found for cluster {quoted(cluster)}{engine}; available: {available}", hint=hint
-    )

@@ -1,9 +1,14 @@
-"""The choice and the command lines of builders; scripts on PATH replace the programs."""
+"""The choice, the command lines and the processes of builders; scripts on PATH replace them."""
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -15,12 +20,23 @@ from imgload.core.errors import (
     PlatformMissing,
     UsageError,
 )
+from imgload.core.state import RUN_FOLDER
 from imgload.engines.endpoint import Endpoint, EngineKind, Tls
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
-from imgload.tools.skaffold.builders import Builder, BuilderName, Recipe, choose
-from imgload.tools.skaffold.push import publish, push
+from imgload.tools.skaffold.builders import (
+    Builder,
+    BuilderName,
+    Recipe,
+    choose,
+    publish,
+    push,
+    read,
+    run,
+    run_and_read,
+    temporary_file,
+)
 from imgload.tools.skaffold.request import Request
 from tests.unit.fakes import LocalEngine
 
@@ -28,6 +44,7 @@ ID = "sha256:" + "a" * 64
 RECORDING = """\
 echo "$DOCKER_HOST" "$PWD" "${0##*/}" "$@" >>"$CALLS"
 for word; do case $word in --iidfile=*|--digestfile=*) printf %s "$ID" >"${word#*=}";; esac; done
+for word; do case $word in --metadata-file=*) printf %s "$METADATA" >"${word#*=}";; esac; done
 case "$1 $2" in
 --version*) echo "$VERSION";;
 push*) echo "dev: digest: $ID size: 736";;
@@ -64,8 +81,9 @@ class Bench:
 
 def built(builder: Builder, request: Request, *platforms: Platform) -> Digest | None:
     """Run a build to its end."""
-    with builder.building(request, platforms) as finish:
-        return finish()
+    image_id, prepared = builder.build(request, platforms, lambda: "prepared")
+    assert prepared == "prepared"
+    return image_id
 
 
 @pytest.fixture
@@ -145,7 +163,7 @@ def test_choose_allows_a_command_all_engines_unless_a_builder_is_requested(bench
     assert choose(Recipe("podman", make), engines).engines == (engines[1],)
 
 
-def test_building_runs_docker_in_the_build_context_with_the_discovered_engine(bench: Bench) -> None:
+def test_build_runs_docker_in_the_build_context_with_the_discovered_engine(bench: Bench) -> None:
     """Docker's own context may select another engine."""
     bench.install("docker")
     recipe = Recipe(file="app.Dockerfile", target="dev", build_args=("A=1", "B"))
@@ -160,7 +178,7 @@ def test_building_runs_docker_in_the_build_context_with_the_discovered_engine(be
     ]
 
 
-def test_building_leaves_docker_host_alone_over_tls(bench: Bench) -> None:
+def test_build_leaves_docker_host_alone_over_tls(bench: Bench) -> None:
     """Docker's client uses a context's certificates only with that context."""
     bench.install("docker")
     engine = bench.engine("docker")
@@ -170,7 +188,7 @@ def test_building_leaves_docker_host_alone_over_tls(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["podman", "buildah"])
-def test_building_returns_the_image_id_from_podman_and_buildah(
+def test_build_returns_the_image_id_from_podman_and_buildah(
     bench: Bench, name: BuilderName
 ) -> None:
     """Their store may differ from that of the socket."""
@@ -183,7 +201,23 @@ def test_building_returns_the_image_id_from_podman_and_buildah(
     assert not Path(words[4].removeprefix("--iidfile=")).exists()
 
 
-def test_building_runs_a_command_without_a_shell_in_the_current_folder(
+@pytest.mark.parametrize("text", ["sha256:" + "a" * 64, "a" * 64, "a" * 64 + "\n"])
+def test_build_accepts_ids_with_and_without_the_algorithm(bench: Bench, text: str) -> None:
+    """Podman has printed IDs without it."""
+    bench.install("podman")
+    bench.patch.setenv("ID", text)
+    builder = choose(Recipe(), [bench.engine("podman")])
+    assert built(builder, bench.request()) == Digest("sha256", "a" * 64)
+
+
+@pytest.mark.parametrize("text", ["", "None", "sha256:xyz"])
+def test_build_returns_no_id_for_other_text(bench: Bench, text: str) -> None:
+    bench.install("podman")
+    bench.patch.setenv("ID", text)
+    assert built(choose(Recipe(), [bench.engine("podman")]), bench.request()) is None
+
+
+def test_build_runs_a_command_without_a_shell_in_the_current_folder(
     bench: Bench, tmp_path: Path
 ) -> None:
     bench.install("make")
@@ -199,13 +233,12 @@ def test_an_exception_during_the_build_stops_it(bench: Bench, tmp_path: Path) ->
     builder = choose(Recipe(command=command), [bench.engine("docker")])
 
     def fail() -> None:
-        with builder.building(bench.request(), []):
-            while not pid_file.exists() or not pid_file.read_text():
-                time.sleep(0.01)
-            raise ClusterNotFound("no cluster")
+        while not pid_file.exists() or not pid_file.read_text():
+            time.sleep(0.01)
+        raise ClusterNotFound("no cluster")
 
     with pytest.raises(ClusterNotFound):
-        fail()
+        builder.build(bench.request(), [], fail)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
 
@@ -238,6 +271,19 @@ def test_push_fails_without_a_digest(bench: Bench, name: BuilderName) -> None:
     bench.patch.setenv("ID", "")
     with pytest.raises(BuildFailed):
         push(name, bench.engine("docker"), "app:dev")
+
+
+def test_publish_returns_the_digest_in_the_metadata_of_buildx(bench: Bench) -> None:
+    """The metadata also has the digests of other documents."""
+    bench.install("docker")
+    other = "sha256:" + "b" * 64
+    metadata = {"buildx.build.provenance": {"digest": other}, "containerimage.digest": ID}
+    bench.patch.setenv("METADATA", json.dumps(metadata, indent=2))
+    builder = choose(Recipe(), [bench.engine("docker")])
+    assert publish(builder, bench.request(AMD, ARM)) == Digest.parse(ID)
+    [call] = bench.calls()
+    assert call[3:5] == ["buildx", "build"]
+    assert "--platform=linux/amd64,linux/arm64" in call
 
 
 def test_publish_uses_and_removes_a_temporary_manifest_list(bench: Bench) -> None:
@@ -273,3 +319,114 @@ def test_publish_refuses_all_platforms(bench: Bench) -> None:
     request = attrs.evolve(bench.request(), every_platform=True)
     with pytest.raises(UsageError, match="all"):
         publish(choose(Recipe(), [bench.engine("docker")]), request)
+
+
+WILLING = """sh -c 'echo $$ >"$0"; exec sleep 600' "$1"; true"""
+STUBBORN = f"trap '' INT; {WILLING}; sleep 600"
+INTERRUPTED = """
+import sys
+from imgload.tools.skaffold.builders import run
+try:
+    run(["sh", "-c", sys.argv[1], "child", sys.argv[2]])
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_run_passes_stdout_and_stderr_through(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run(["sh", "-c", 'pwd; echo "$SAID" >&2'], tmp_path, {"SAID": "so"})
+    assert capfd.readouterr() == (f"{tmp_path}\n", "so\n")
+
+
+def test_run_and_read_also_shows_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_and_read(["sh", "-c", "echo one; echo two >&2"]) == "one\n"
+    assert capfd.readouterr() == ("one\n", "two\n")
+
+
+def test_read_shows_nothing_and_returns_nothing_after_a_failure(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert read(["echo", "one"]) == "one\n"
+    assert read(["sh", "-c", "echo one; exit 3"]) == ""
+    assert read(["/no/such/program"]) == ""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_run_gives_the_child_no_stdin() -> None:
+    run(["sh", "-c", "! read answer"])
+
+
+@pytest.mark.parametrize(
+    ("script", "result"), [("exit 7", "exit status 7"), ("kill -KILL $$", "signal SIGKILL")]
+)
+def test_run_reports_the_exit_status_or_signal(script: str, result: str) -> None:
+    with pytest.raises(BuildFailed, match=f"sh -c failed with {result}"):
+        run(["sh", "-c", script])
+
+
+@pytest.mark.parametrize("program", ["no-such-program", "/"])
+def test_run_names_a_program_that_cannot_run(program: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run([program, "build"])
+    assert repr(program) in caught.value.message
+
+
+@pytest.mark.parametrize(("script", "seconds"), [(WILLING, 1), (STUBBORN, 2)])
+def test_an_interrupt_ends_the_childs_whole_process_group(
+    tmp_path: Path, script: str, seconds: float
+) -> None:
+    """Also processes that ignore SIGINT: Skaffold kills its builder after two seconds."""
+    pid_file = tmp_path / "pid"
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, script, str(pid_file)])
+    while not pid_file.exists() or not pid_file.read_text().strip():
+        time.sleep(0.01)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 130
+    assert time.monotonic() - start < seconds
+    assert not is_running(int(pid_file.read_text()))
+
+
+def test_an_interrupt_while_popen_runs_ends_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child exists before Popen returns."""
+    started = subprocess.Popen
+    children: list[subprocess.Popen[bytes]] = []
+
+    def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        children.append(started(*args, **options))
+        signal.raise_signal(signal.SIGINT)
+        return children[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(KeyboardInterrupt):
+        run(["sleep", "600"], tmp_path)
+    assert children[0].returncode == -signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        os.kill(pid, 0)
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_temporary_file_is_removed_after_an_exception() -> None:
+    used: list[Path] = []
+
+    def use() -> None:
+        with temporary_file("id") as path:
+            used.append(path)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    assert not used[0].parent.exists()
+    assert used[0].parent.name.startswith(RUN_FOLDER)  # which the next run removes
