@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.clusters.list import ClusterList as ClusterList
     from imgload.clusters.nodes.base import NodeRuntime as NodeRuntime
     from imgload.clusters.provider import ClusterProvider as ClusterProvider
+    from imgload.clusters.select import find_clusters as find_clusters
     from imgload.clusters.select import select_nodes as select_nodes
     from imgload.core.errors import BuildFailed as BuildFailed
     from imgload.core.errors import ClusterError as ClusterError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.core.errors import SourceError as SourceError
     from imgload.core.errors import UsageError as UsageError
     from imgload.core.state import clear_cache as clear_cache
-    from imgload.loader.api import find_clusters as find_clusters
     from imgload.loader.api import load as load
     from imgload.loader.api import verify as verify
     from imgload.loader.events import BytesSent as BytesSent
@@ -57,7 +57,6 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.tools.inventory.list import Listing as Listing
     from imgload.tools.inventory.prune import PruneFailed as PruneFailed
     from imgload.tools.inventory.prune import PruneReport as PruneReport
-    from imgload.tools.remote_registry.api import Hosting as Hosting
     from imgload.tools.remote_registry.api import PushReport as PushReport
     from imgload.tools.remote_registry.api import RegistryReport as RegistryReport
     from imgload.tools.remote_registry.api import connect_registry as connect_registry
@@ -76,13 +75,13 @@ _HOMES = {
     "clusters.list": "ClusterList",
     "clusters.nodes.base": "NodeRuntime",
     "clusters.provider": "ClusterProvider",
-    "clusters.select": "select_nodes",
+    "clusters.select": "select_nodes find_clusters",
     "core.errors": (
-        "BuildFailed ClusterError EngineError ImageAmbiguous ImageError ImageNotFound ImgloadError "
-        "NodeError NotVerified RegistryError SourceError UsageError"
+        "BuildFailed ClusterError EngineError ImageAmbiguous ImageError ImageNotFound "
+        "ImgloadError NodeError NotVerified RegistryError SourceError UsageError"
     ),
     "core.state": "clear_cache",
-    "loader.api": "find_clusters load verify",
+    "loader.api": "load verify",
     "loader.events": "BytesSent Event ImageFound NodeDone Note SendingEnded SendingStarted",
     "loader.loader": "Loader",
     "loader.plan": "Plan Step",
@@ -100,7 +99,7 @@ _HOMES = {
     "tools.inventory.list": "Listing",
     "tools.inventory.prune": "PruneFailed PruneReport",
     "tools.remote_registry.api": (
-        "Hosting PushReport RegistryReport connect_registry disconnect_registry push_to_registry"
+        "PushReport RegistryReport connect_registry disconnect_registry push_to_registry"
     ),
     "tools.watch.watch": "WatchedLoad watch",
     "transports.base": "Delivery Order Shipment Transport",

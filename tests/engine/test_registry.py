@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from imgload.tools.remote_registry.config_map import Hosting
 
 import imgload
+from imgload.tools.remote_registry.api import Hosting
 from tests.engine.aftermath import strays
 from tests.engine.apiserver import ApiServer
 from tests.engine.conftest import Images, forget, unique
