@@ -9,7 +9,6 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.clusters.list import ClusterList as ClusterList
     from imgload.clusters.nodes.base import NodeRuntime as NodeRuntime
     from imgload.clusters.provider import ClusterProvider as ClusterProvider
-    from imgload.clusters.select import find_clusters as find_clusters
     from imgload.clusters.select import select_nodes as select_nodes
     from imgload.core.errors import BuildFailed as BuildFailed
     from imgload.core.errors import ClusterError as ClusterError
@@ -24,6 +23,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.core.errors import SourceError as SourceError
     from imgload.core.errors import UsageError as UsageError
     from imgload.core.state import clear_cache as clear_cache
+    from imgload.loader.api import find_clusters as find_clusters
     from imgload.loader.api import load as load
     from imgload.loader.api import verify as verify
     from imgload.loader.events import BytesSent as BytesSent
@@ -75,13 +75,13 @@ _HOMES = {
     "clusters.list": "ClusterList",
     "clusters.nodes.base": "NodeRuntime",
     "clusters.provider": "ClusterProvider",
-    "clusters.select": "select_nodes find_clusters",
+    "clusters.select": "select_nodes",
     "core.errors": (
         "BuildFailed ClusterError EngineError ImageAmbiguous ImageError ImageNotFound "
         "ImgloadError NodeError NotVerified RegistryError SourceError UsageError"
     ),
     "core.state": "clear_cache",
-    "loader.api": "load verify",
+    "loader.api": "find_clusters load verify",
     "loader.events": "BytesSent Event ImageFound NodeDone Note SendingEnded SendingStarted",
     "loader.loader": "Loader",
     "loader.plan": "Plan Step",
