@@ -26,7 +26,7 @@ from imgload.core.parallel import Task, in_parallel, result_or_error
 
 if TYPE_CHECKING:
     from imgload.clusters.select import Cluster
-    from imgload.engines.base import Engine
+    from imgload.engines.base import ImageStore
 
 _Params = Mapping[str, Any]
 VARIABLE = "_IMGLOAD_COMPLETE"
@@ -127,7 +127,7 @@ def _images(params: _Params, incomplete: str) -> Sequence[str]:
     return [name for of_engine in names for name in of_engine]
 
 
-def _image_names(engine: Engine, incomplete: str) -> list[str]:
+def _image_names(engine: ImageStore, incomplete: str) -> list[str]:
     from imgload.oci.patterns import pod_name  # noqa: PLC0415 - start-up
 
     globs = [incomplete + rest for rest in ("*", "*/*", "*/*/*")]

@@ -133,13 +133,29 @@ class EngineDescription:
     platform: Platform | None = None
 
 
-class Engine(ABC):
-    """A container engine; owns its connections until closed.
+class Backend(ABC):
+    """A connection to a container engine, until it is closed.
 
     Every method raises EngineError (unreachable, not permitted, failed), and no error of an SDK.
     """
 
     endpoint: Endpoint
+
+    @property
+    def name(self) -> str:
+        """The engine's kind, for messages and reports."""
+        return self.endpoint.kind
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
+
+
+class ImageStore(Backend):
+    """The images of a container engine: finds, saves and pushes them, and reports new ones.
+
+    An image is named by a name or image ID, or by the engine's own ID (`EngineImage.target`).
+    """
 
     @abstractmethod
     def find(self, name: str) -> EngineImage | None:
@@ -188,12 +204,32 @@ class Engine(ABC):
         ``host:port/path``, on plain HTTP on this machine.
         """
 
-    def tidy(self) -> None:  # noqa: B027 - not every engine needs a name for a push
+    def tidy(self) -> None:
         """Remove the temporary names that killed runs left behind."""
 
     @abstractmethod
     def layer_sizes(self, image: Digest) -> list[int]:
         """Return the bytes of each layer, bottom up; empty if the engine does not report them."""
+
+    def look_up(self, repository: str) -> None:
+        """Have the engine query a registry for an image; the engine stores nothing.
+
+        `repository` is ``host:port/path``, on plain HTTP on this machine. An answer other than
+        "exists" is an EngineError.
+        """
+        raise EngineFailed(f"{self.endpoint} cannot query the registry for {repository}")
+
+    def identity(self) -> str:
+        """Return a text that is the same for every address of this engine, and for no other."""
+        return self.endpoint.url
+
+    def description(self) -> EngineDescription:
+        """Return the engine's own description."""
+        return EngineDescription()
+
+
+class ContainerHost(Backend):
+    """The containers of a container engine, among them the nodes of clusters."""
 
     @abstractmethod
     def containers(self, label: str) -> list[Container]:
@@ -213,35 +249,14 @@ class Engine(ABC):
     def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         """Unpack a tar stream into a folder of a container, which must not be on a tmpfs."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Close the connections."""
-
     @property
     def streams_exec(self) -> bool:
         """Whether a command's input can be closed alone: over a socket or ssh, not over TLS."""
         return self.endpoint.tls is None
 
-    def identity(self) -> str:
-        """Return a text that is the same for every address of this engine, and for no other."""
-        return self.endpoint.url
 
-    def description(self) -> EngineDescription:
-        """Return the engine's own description."""
-        return EngineDescription()
-
-    def look_up(self, repository: str) -> None:
-        """Have the engine query a registry for an image; the engine stores nothing.
-
-        `repository` is ``host:port/path``, on plain HTTP on this machine. An answer other than
-        "exists" is an EngineError.
-        """
-        raise EngineFailed(f"{self.endpoint} cannot query the registry for {repository}")
-
-    @property
-    def name(self) -> str:
-        """The engine's kind, for messages and reports."""
-        return self.endpoint.kind
+class Engine(ImageStore, ContainerHost):
+    """A container engine: its images and its containers."""
 
 
 PushStyle = Literal["stored", "compressing", "remembering"]

@@ -7,19 +7,23 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
 from imgload.engines.discovery.config_files import dig, text_at
+from imgload.engines.endpoint import Endpoint
 from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params
 from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_image, tags_of
 from imgload.engines.temporary_tags import TAG, Leftover, note_temporary_name
 from imgload.engines.translate import checked, map_errors, raise_for_status
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
+
+if TYPE_CHECKING:
+    from docker import APIClient, DockerClient
 
 _PLATFORM_SAVE = (1, 48)
 _MANIFESTS = (1, 48)
@@ -35,13 +39,27 @@ _PLACEHOLDER = "imgload: an empty image, in place of another that keeps its cont
 """The comment of an image that takes over a name; see `_move_to_placeholder`."""
 
 
-class DockerEngine(RestEngine):
-    """A Docker daemon, with the graphdriver store or the containerd image store."""
+class Docker(RestEngine):
+    """A Docker daemon, with the graphdriver store or the containerd image store.
 
+    Args:
+        client: a client of Docker's SDK, which `close` leaves open; None discovers the first Docker
+            that answers. For a client over ``ssh://``, imgload runs ssh to the same address itself.
+
+    Raises:
+        EngineError: the engine cannot be reached, or is not Docker.
+        UsageError: `client` is of another type.
+
+    """
+
+    kind = "docker"
     api = ""
     save_path = "/images/get"
     event_filters: ClassVar = {"type": ["image"], "event": ["tag", "load", "import", "pull"]}
     temporary_names = TAG
+
+    def __init__(self, client: DockerClient | APIClient | Endpoint | None = None) -> None:
+        super().__init__(client)
 
     @property
     def _version(self) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """HTTP over an engine's socket: one connection for each request, and bodies as streams.
 
-The SDKs use requests, whose import takes longer than a survey of a node. They are used for ``ssh://``
-only: `imgload.engines.sdk`.
+The SDKs use requests, whose import takes longer than a survey of a node. They are used for the
+caller's clients and for ``ssh://`` only: `imgload.engines.sdk`.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Answer:
 
     def __init__(self, connection: Any, response: http.client.HTTPResponse) -> None:
         self.status = response.status
-        self.date = response.headers.get("Date", "")
+        self.headers = response.headers
         self._connection = connection
         self._response = response
 

@@ -25,7 +25,7 @@ from imgload.engines.base import (
     ImageEvent,
 )
 from imgload.engines.discovery.config_files import dig
-from imgload.engines.endpoint import Endpoint
+from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.engines.exec_stream import ExecStream
 from imgload.engines.http import STREAM_SECONDS, Answer, Params, Request, Wire, save_seconds
 from imgload.engines.temporary_tags import Leftover, is_temporary_tag, stale_names
@@ -45,6 +45,7 @@ _MARGIN = 10**6
 class RestEngine(Engine):
     """An engine with an HTTP API; both engines support Docker's container requests."""
 
+    kind: ClassVar[EngineKind]
     api: ClassVar[str]
     """The path of the API below its version."""
     save_path: ClassVar[str]
@@ -53,11 +54,21 @@ class RestEngine(Engine):
     temporary_names: ClassVar[Pattern[str]]
     """The names that a push creates in the engine."""
 
-    @checked
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
+    def __init__(self, client: Any = None) -> None:
+        session = None
+        if isinstance(client, Endpoint):
+            endpoint = client
+        elif client is None:
+            from imgload.engines.discovery.probe import first_endpoint  # noqa: PLC0415 - start-up
+
+            endpoint = first_endpoint(self.kind)
+        else:
+            from imgload.engines.sdk import open_client  # noqa: PLC0415 - start-up
+
+            endpoint, session = open_client(client, self.kind)
         with map_errors(endpoint, "connecting"):
-            self._wire = _open_wire(endpoint)
+            self._wire = _open_wire(endpoint, session)
+        self.endpoint = attrs.evolve(endpoint, version=self._wire.version)
 
     def close(self) -> None:
         self._wire.close()
@@ -151,7 +162,8 @@ class RestEngine(Engine):
             self.request("GET", "/events", doing, params=params, seconds=_QUIET_SECONDS) as answer,
         ):
             with suppress(ValueError, TypeError, OverflowError):
-                opened = int(parsedate_to_datetime(answer.date).timestamp()) * _SECOND
+                date = parsedate_to_datetime(answer.headers.get("Date", ""))
+                opened = int(date.timestamp()) * _SECOND
             yield EventsOpened(opened)
             try:
                 for line in answer.lines():
@@ -308,12 +320,12 @@ def _container(document: Mapping[str, Any], name: Any, state: Any, labels: Any) 
     return Container(_text(document["Id"]), _text(name).lstrip("/"), _text(state), by_key)
 
 
-def _open_wire(endpoint: Endpoint) -> Wire:
-    if endpoint.version and not endpoint.url.startswith("ssh://"):
+def _open_wire(endpoint: Endpoint, session: Any) -> Wire:
+    if session is None and endpoint.version and not endpoint.url.startswith("ssh://"):
         return Wire(endpoint)
     from imgload.engines.sdk import SdkWire  # noqa: PLC0415 - start-up
 
-    return SdkWire(endpoint)
+    return SdkWire(endpoint, session)
 
 
 def parse_json(data: bytes) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from imgload.core.errors import EngineFailed, ReferenceInvalid
 from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
 from imgload.engines.discovery.config_files import dig, text_at
+from imgload.engines.endpoint import Endpoint
 from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params
 from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_image, tags_of
 from imgload.engines.temporary_tags import LIST
@@ -18,16 +19,33 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
 
+if TYPE_CHECKING:
+    from podman import PodmanClient
 
-class PodmanEngine(RestEngine):
-    """A Podman API service, rootful or rootless."""
 
+class Podman(RestEngine):
+    """A Podman API service, rootful or rootless.
+
+    Args:
+        client: a client of Podman's SDK, which `close` leaves open; None discovers the first Podman
+            that answers. For a client over ``ssh://``, imgload runs ssh to the same address itself.
+
+    Raises:
+        EngineError: the engine cannot be reached, or is not Podman.
+        UsageError: `client` is of another type.
+
+    """
+
+    kind = "podman"
     api = "/libpod"
     save_path = "/images/export"
     event_filters: ClassVar = {
         "event": ["tag", "build", "loadfromarchive", "import", "pull", "commit"]
     }
     temporary_names = LIST
+
+    def __init__(self, client: PodmanClient | Endpoint | None = None) -> None:
+        super().__init__(client)
 
     @checked
     def find(self, name: str) -> EngineImage | None:
@@ -86,7 +104,7 @@ class PodmanEngine(RestEngine):
 
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
         # Podman returns only images that match all references of one request.
-        lists = [super(PodmanEngine, self).names([reference]) for reference in references]
+        lists = [super(Podman, self).names([reference]) for reference in references]
         return dict(item for names in lists or [super().names()] for item in names.items())
 
     def event(self, document: dict[str, Any]) -> ImageEvent:

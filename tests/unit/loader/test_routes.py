@@ -9,7 +9,7 @@ import pytest
 import imgload
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import EngineImage
-from imgload.engines.docker import DockerEngine
+from imgload.engines.docker import Docker
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.http_engine import read_image
 from imgload.engines.temporary_tags import stale_names
@@ -106,7 +106,7 @@ def test_the_doctor_and_skaffold_leave_no_tag(engine: StoredEngine) -> None:
     assert (engine.given, listeners()) == (set(), [])
 
 
-class Untagged(DockerEngine):
+class Untagged(Docker):
     """A daemon that gives a name and does not take it away again."""
 
     def __init__(self, folder: Path) -> None:

@@ -12,16 +12,14 @@ import attrs
 from imgload.core.errors import (
     ClusterNotFound,
     EngineError,
-    EngineUnreachable,
     ImageNotFound,
     NodeNotFound,
-    UsageError,
 )
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
 from imgload.engines.discovery.attempt import Attempt, Candidate
 from imgload.engines.discovery.candidates import candidates, skipped_candidates
-from imgload.engines.discovery.probe import probe
+from imgload.engines.discovery.probe import probe_all, try_all
 from imgload.engines.endpoint import Endpoint
 
 
@@ -96,7 +94,7 @@ def discover(
     variables = os.environ if environ is None else environ
     given = {candidate.url for candidate in also}
     others = [candidate for candidate in candidates(variables) if candidate.url not in given]
-    attempts = _mark_duplicates(_try([*also, *others], everything=everything))
+    attempts = _mark_duplicates(try_all([*also, *others], everything=everything))
     failed = not any(a.used for a in attempts)
     failed |= any(a.error and a.candidate.chosen for a in attempts)
     if not failed and not everything:
@@ -110,45 +108,19 @@ def discover(
 def connect(endpoint: Endpoint) -> Engine:
     """Open an engine."""
     if endpoint.kind == "podman":
-        from imgload.engines.podman import PodmanEngine  # noqa: PLC0415 - start-up
+        from imgload.engines.podman import Podman  # noqa: PLC0415 - start-up
 
-        return PodmanEngine(endpoint)
-    from imgload.engines.docker import DockerEngine  # noqa: PLC0415 - start-up
+        return Podman(endpoint)
+    from imgload.engines.docker import Docker  # noqa: PLC0415 - start-up
 
-    return DockerEngine(endpoint)
-
-
-def _try(tried: Sequence[Candidate], *, everything: bool) -> list[Attempt]:
-    """Probe candidates; probe the last resorts only if no other answers."""
-    first = [candidate for candidate in tried if everything or not candidate.last_resort]
-    attempts = _probe_all(first)
-    if not any(attempt.endpoint for attempt in attempts.values()):
-        attempts |= _probe_all([candidate for candidate in tried if candidate not in attempts])
-    return [attempts.get(candidate, Attempt(candidate)) for candidate in tried]
-
-
-def _probe_all(tried: Sequence[Candidate]) -> dict[Candidate, Attempt]:
-    attempts = in_parallel([partial(_probe, candidate) for candidate in tried])
-    return dict(zip(tried, attempts, strict=True))
-
-
-def _probe(candidate: Candidate) -> Attempt:
-    try:
-        return Attempt(candidate, probe(candidate))
-    except EngineError as error:
-        return Attempt(candidate, error=error)
-    except UsageError as error:
-        if candidate.explicit:
-            raise
-        hint = "; or ".join(filter(None, [error.hint, candidate.undo]))
-        return Attempt(candidate, error=EngineUnreachable(error.message, hint=hint))
+    return Docker(endpoint)
 
 
 def _skipped(attempts: Sequence[Attempt], variables: Mapping[str, str]) -> Iterator[Attempt]:
     """Yield the skipped candidates; probe only sockets: other addresses may be far away."""
     tried = {attempt.candidate.url for attempt in attempts}
     skipped = [(c, reason) for c, reason in skipped_candidates(variables) if c.url not in tried]
-    probed = _probe_all([c for c, _ in skipped if c.url.startswith("unix://")])
+    probed = probe_all([c for c, _ in skipped if c.url.startswith("unix://")])
     for candidate, reason in skipped:
         yield attrs.evolve(probed.get(candidate, Attempt(candidate)), skip_reason=reason)
 

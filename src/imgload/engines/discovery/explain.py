@@ -57,14 +57,16 @@ def probe_error(candidate: Candidate, error: Exception) -> EngineError:
     return EngineUnreachable(message, hint=hint)
 
 
-def no_engine_error(attempts: Sequence[Attempt], absent: Sequence[Candidate]) -> EngineError:
+def no_engine_error(
+    attempts: Sequence[Attempt], absent: Sequence[Candidate], name: str = "container engine"
+) -> EngineError:
     """Return the error for the case that no engine answers, with all attempts.
 
     Its class and hint are those of the chosen candidate's error, or else of a refused permission.
     """
     failed = [attempt for attempt in attempts if attempt.error and not attempt.skip_reason]
     skipped = [a for a in attempts if a.skip_reason and a.endpoint]
-    lines = ["no container engine answers"]
+    lines = [f"no {name} answers"]
     lines += [f"  {attempt.error.message}" for attempt in failed[:_MAX_ERRORS] if attempt.error]
     chosen = {attempt.candidate.kind for attempt in failed if attempt.candidate.chosen}
     paths = [c.url.removeprefix("unix://") for c in absent if c.kind not in chosen]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import re
+from collections.abc import Sequence
+from functools import partial
 from urllib.parse import urlsplit
 
 import attrs
 
 from imgload.core.errors import EngineError, EngineUnreachable, UsageError
-from imgload.engines.discovery.attempt import Candidate
-from imgload.engines.endpoint import Endpoint
+from imgload.core.parallel import in_parallel
+from imgload.engines.discovery.attempt import Attempt, Candidate
+from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.engines.http import Connection
 
 CONNECT_SECONDS = 0.8
@@ -21,6 +25,49 @@ PROBE_SECONDS = 2.0
 _VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
 _SCHEMES = ("unix://", "tcp://", "http://", "ssh://")
 _MAX_BODY = 4096
+
+
+def first_endpoint(kind: EngineKind) -> Endpoint:
+    """Return the first engine of a kind by order of precedence; EngineError if none answers."""
+    from imgload.engines.discovery.candidates import candidates  # noqa: PLC0415 - start-up
+
+    attempts = try_all([*candidates(os.environ)], everything=False)
+    endpoints = [attempt.endpoint for attempt in attempts if attempt.endpoint]
+    first = next((endpoint for endpoint in endpoints if endpoint.kind == kind), None)
+    for endpoint in endpoints:
+        if endpoint.tunnel and endpoint is not first:
+            endpoint.tunnel.close()
+    if first is None:
+        from imgload.engines.discovery.explain import no_engine_error  # noqa: PLC0415 - start-up
+
+        raise no_engine_error(attempts, (), kind.capitalize())
+    return first
+
+
+def try_all(tried: Sequence[Candidate], *, everything: bool) -> list[Attempt]:
+    """Probe candidates; probe the last resorts only if `everything`, or if no other answers."""
+    first = [candidate for candidate in tried if everything or not candidate.last_resort]
+    attempts = probe_all(first)
+    if not any(attempt.endpoint for attempt in attempts.values()):
+        attempts |= probe_all([candidate for candidate in tried if candidate not in attempts])
+    return [attempts.get(candidate, Attempt(candidate)) for candidate in tried]
+
+
+def probe_all(tried: Sequence[Candidate]) -> dict[Candidate, Attempt]:
+    attempts = in_parallel([partial(_attempt, candidate) for candidate in tried])
+    return dict(zip(tried, attempts, strict=True))
+
+
+def _attempt(candidate: Candidate) -> Attempt:
+    try:
+        return Attempt(candidate, probe(candidate))
+    except EngineError as error:
+        return Attempt(candidate, error=error)
+    except UsageError as error:
+        if candidate.explicit:
+            raise
+        hint = "; or ".join(filter(None, [error.hint, candidate.undo]))
+        return Attempt(candidate, error=EngineUnreachable(error.message, hint=hint))
 
 
 def probe(candidate: Candidate) -> Endpoint:

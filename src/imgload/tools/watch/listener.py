@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from imgload.core.errors import EngineFailed, ImgloadError
-from imgload.engines.base import Engine, ImageEvent
+from imgload.engines.base import ImageEvent, ImageStore
 from imgload.oci.digest import Digest
 
 _SHORTEST_PAUSE = 0.2
@@ -30,7 +30,7 @@ _RECENT = 64
 class Heard:
     """An image event; `seen` when it may repeat an earlier one."""
 
-    engine: Engine
+    engine: ImageStore
     event: ImageEvent
     seen: bool = False
 
@@ -39,7 +39,7 @@ class Heard:
 class Lost:
     """An engine no longer answers, or refuses to report events; the listener keeps trying."""
 
-    engine: Engine
+    engine: ImageStore
     error: ImgloadError
 
 
@@ -47,7 +47,7 @@ class Lost:
 class Back:
     """An engine answers again."""
 
-    engine: Engine
+    engine: ImageStore
 
 
 Notice = Heard | Lost | Back
@@ -65,11 +65,11 @@ class Listener:
     Args:
         engine: to listen to.
         notify: called with each notice, from several threads.
-        references: the names of interest, as for `Engine.names`; empty for all.
+        references: the names of interest, as for `ImageStore.names`; empty for all.
 
     """
 
-    engine: Engine
+    engine: ImageStore
     notify: Callable[[Notice], None]
     references: Sequence[str] = ()
     _names: dict[str, Digest] = attrs.field(factory=dict)
