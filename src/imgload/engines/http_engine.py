@@ -24,13 +24,13 @@ from imgload.engines.base import (
     ExecResult,
     ImageEvent,
 )
-from imgload.engines.discovery.config_files import dig
 from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.engines.exec_stream import ExecStream
 from imgload.engines.http import STREAM_SECONDS, Answer, Params, Request, Wire, save_seconds
 from imgload.engines.temporary_tags import Leftover, is_temporary_tag, stale_names
 from imgload.engines.translate import WRONG_SHAPE, checked, map_errors, raise_for_status, timed_out
 from imgload.oci.digest import Digest
+from imgload.oci.jsontext import dig
 from imgload.oci.platform import Platform
 
 NOT_FOUND = 404

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from imgload.core.errors import EngineFailed, ReferenceInvalid
 from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
-from imgload.engines.discovery.config_files import dig, text_at
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params
 from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_image, tags_of
 from imgload.engines.temporary_tags import LIST
 from imgload.engines.translate import checked, map_errors, raise_for_status
 from imgload.oci.digest import Digest
+from imgload.oci.jsontext import dig, text_at
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
 

@@ -75,3 +75,16 @@ def _float(digits: str) -> float:
 
 def _constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number")
+
+
+def dig(document: Any, *keys: str) -> Any:
+    """Return the value at nested keys of a parsed document, or None."""
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document
+
+
+def text_at(document: Any, *keys: str) -> str:
+    """Return the string at nested keys of a parsed document, or an empty string."""
+    value = dig(document, *keys)
+    return value if isinstance(value, str) else ""

@@ -17,9 +17,14 @@ from imgload.core.errors import (
 )
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
-from imgload.engines.discovery.attempt import Attempt, Candidate
-from imgload.engines.discovery.candidates import candidates, skipped_candidates
-from imgload.engines.discovery.probe import probe_all, try_all
+from imgload.engines.discovery.candidates import (
+    Attempt,
+    Candidate,
+    absent_sockets,
+    candidates,
+    skipped_candidates,
+)
+from imgload.engines.discovery.probe import probe_all
 from imgload.engines.endpoint import Endpoint
 
 
@@ -77,30 +82,20 @@ def discover(
     also: Sequence[Candidate] = (),
     everything: bool = False,
 ) -> Discovery:
-    """Probe all candidates in parallel.
+    """Probe all candidates in parallel, those in `also` first.
 
     Candidates that a choice overrides (``DOCKER_HOST``, a context, a connection) are tried only if
-    the choice fails, for the error message.
-
-    Args:
-        environ: variables instead of the process's own.
-        also: further candidates, tried first.
-        everything: include skipped candidates and sockets that do not exist.
-
-    Raises:
-        UsageError: if an address that the user gave for this run is not valid.
-
+    the choice fails, for the error message. `everything` includes skipped candidates and sockets
+    that do not exist. UsageError if an address that the user gave for this run is not valid.
     """
     variables = os.environ if environ is None else environ
     given = {candidate.url for candidate in also}
     others = [candidate for candidate in candidates(variables) if candidate.url not in given]
-    attempts = _mark_duplicates(try_all([*also, *others], everything=everything))
+    attempts = _mark_duplicates(probe_all([*also, *others], everything=everything))
     failed = not any(a.used for a in attempts)
     failed |= any(a.error and a.candidate.chosen for a in attempts)
     if not failed and not everything:
         return Discovery(tuple(attempts))
-    from imgload.engines.discovery.sockets import absent_sockets  # noqa: PLC0415 - start-up
-
     absent = tuple(absent_sockets(variables))
     return Discovery((*attempts, *_skipped(attempts, variables)), absent)
 
@@ -120,7 +115,8 @@ def _skipped(attempts: Sequence[Attempt], variables: Mapping[str, str]) -> Itera
     """Yield the skipped candidates; probe only sockets: other addresses may be far away."""
     tried = {attempt.candidate.url for attempt in attempts}
     skipped = [(c, reason) for c, reason in skipped_candidates(variables) if c.url not in tried]
-    probed = probe_all([c for c, _ in skipped if c.url.startswith("unix://")])
+    sockets = [candidate for candidate, _ in skipped if candidate.url.startswith("unix://")]
+    probed = dict(zip(sockets, probe_all(sockets, everything=True), strict=True))
     for candidate, reason in skipped:
         yield attrs.evolve(probed.get(candidate, Attempt(candidate)), skip_reason=reason)
 
@@ -143,12 +139,11 @@ def _mark(attempts: Sequence[Attempt], keys: Sequence[str]) -> list[Attempt]:
     marked = []
     for attempt, key in zip(attempts, keys, strict=True):
         endpoint = attempt.endpoint
-        if endpoint is None or not key or first.setdefault(key, endpoint) is endpoint:
-            marked.append(attempt)
-            continue
-        if endpoint.tunnel:
-            endpoint.tunnel.close()
-        marked.append(attrs.evolve(attempt, same_as=first[key]))
+        if endpoint and key and first.setdefault(key, endpoint) is not endpoint:
+            if endpoint.tunnel:
+                endpoint.tunnel.close()
+            attempt = attrs.evolve(attempt, same_as=first[key])  # noqa: PLW2901
+        marked.append(attempt)
     return marked
 
 

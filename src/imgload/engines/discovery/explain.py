@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imgload.core.errors import EngineError, EngineNotPermitted, EngineUnreachable, ImgloadError
-from imgload.engines.discovery.attempt import Attempt, Candidate
-from imgload.engines.discovery.sockets import is_installed
+from imgload.engines.discovery.candidates import Attempt, Candidate, is_installed
 from imgload.engines.endpoint import EngineKind
 
 _START_COMMANDS = (

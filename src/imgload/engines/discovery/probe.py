@@ -1,4 +1,4 @@
-"""Probe an address: ask which engine answers."""
+"""Probe candidates: ask which engine answers at an address."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import attrs
 
 from imgload.core.errors import EngineError, EngineUnreachable, UsageError
 from imgload.core.parallel import in_parallel
-from imgload.engines.discovery.attempt import Attempt, Candidate
+from imgload.engines.discovery.candidates import Attempt, Candidate, candidates
 from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.engines.http import Connection
 
@@ -29,9 +29,7 @@ _MAX_BODY = 4096
 
 def first_endpoint(kind: EngineKind) -> Endpoint:
     """Return the first engine of a kind by order of precedence; EngineError if none answers."""
-    from imgload.engines.discovery.candidates import candidates  # noqa: PLC0415 - start-up
-
-    attempts = try_all([*candidates(os.environ)], everything=False)
+    attempts = probe_all([*candidates(os.environ)])
     endpoints = [attempt.endpoint for attempt in attempts if attempt.endpoint]
     first = next((endpoint for endpoint in endpoints if endpoint.kind == kind), None)
     for endpoint in endpoints:
@@ -44,18 +42,15 @@ def first_endpoint(kind: EngineKind) -> Endpoint:
     return first
 
 
-def try_all(tried: Sequence[Candidate], *, everything: bool) -> list[Attempt]:
-    """Probe candidates; probe the last resorts only if `everything`, or if no other answers."""
-    first = [candidate for candidate in tried if everything or not candidate.last_resort]
-    attempts = probe_all(first)
-    if not any(attempt.endpoint for attempt in attempts.values()):
-        attempts |= probe_all([candidate for candidate in tried if candidate not in attempts])
+def probe_all(tried: Sequence[Candidate], *, everything: bool = False) -> list[Attempt]:
+    """Probe candidates in parallel; the last resorts if no other answers, or if `everything`."""
+    attempts: dict[Candidate, Attempt] = {}
+    for last_resort in (False, True):
+        if everything or not any(attempt.endpoint for attempt in attempts.values()):
+            batch = [c for c in tried if c.last_resort == last_resort]
+            results = in_parallel([partial(_attempt, candidate) for candidate in batch])
+            attempts |= zip(batch, results, strict=True)
     return [attempts.get(candidate, Attempt(candidate)) for candidate in tried]
-
-
-def probe_all(tried: Sequence[Candidate]) -> dict[Candidate, Attempt]:
-    attempts = in_parallel([partial(_attempt, candidate) for candidate in tried])
-    return dict(zip(tried, attempts, strict=True))
 
 
 def _attempt(candidate: Candidate) -> Attempt:
@@ -74,19 +69,6 @@ def probe(candidate: Candidate) -> Endpoint:
     """Ask an address which engine it is; EngineError, or UsageError for an invalid address."""
     if candidate.problem:
         raise candidate.problem
-    _validate(candidate)
-    try:
-        return _ping(candidate)
-    except EngineError as error:
-        hint = "; or ".join(filter(None, [error.hint, candidate.undo]))
-        raise type(error)(f"{candidate}: {error.message}", hint=hint) from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        from imgload.engines.discovery.explain import probe_error  # noqa: PLC0415 - start-up
-
-        raise probe_error(candidate, error) from error
-
-
-def _validate(candidate: Candidate) -> None:
     if candidate.url.startswith("npipe:"):
         raise EngineUnreachable(
             f"{candidate}: imgload does not support Windows named pipes",
@@ -97,6 +79,15 @@ def _validate(candidate: Candidate) -> None:
             f"{candidate.origin}: not an engine's address: {candidate.url!r}",
             hint="write it as unix:///path/to/engine.sock, tcp://host:port or ssh://user@host",
         )
+    try:
+        return _ping(candidate)
+    except EngineError as error:
+        hint = "; or ".join(filter(None, [error.hint, candidate.undo]))
+        raise type(error)(f"{candidate}: {error.message}", hint=hint) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        from imgload.engines.discovery.explain import probe_error  # noqa: PLC0415 - start-up
+
+        raise probe_error(candidate, error) from error
 
 
 def _is_address(candidate: Candidate) -> bool:
@@ -139,12 +130,11 @@ def _ping(candidate: Candidate) -> Endpoint:
     )
 
 
-def _request(endpoint: Endpoint) -> tuple[dict[str, str], bytes]:
+def _request(endpoint: Endpoint) -> tuple[http.client.HTTPMessage, bytes]:
     """Return the headers of a ping, and the start of the body if the server is not an engine."""
     url = endpoint.tunnel.url if endpoint.tunnel else endpoint.url
     tls = endpoint.tls.context() if endpoint.tls else None
     with contextlib.closing(Connection(url, PROBE_SECONDS, tls, CONNECT_SECONDS)) as connection:
         connection.request("GET", "/_ping", headers={"Host": "localhost"})
         answer = connection.getresponse()
-        headers = {name.lower(): value for name, value in answer.getheaders()}
-        return headers, b"" if "api-version" in headers else answer.read(_MAX_BODY)
+        return answer.headers, b"" if "api-version" in answer.headers else answer.read(_MAX_BODY)

@@ -20,7 +20,7 @@ from imgload.core.parallel import Task, result_or_error
 from imgload.core.state import state_folder
 from imgload.engines.base import Engine, EngineDescription
 from imgload.engines.cache import EngineCache
-from imgload.engines.discovery.attempt import Attempt
+from imgload.engines.discovery.candidates import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
 from imgload.engines.discovery.explain import health
 from imgload.engines.endpoint import Endpoint

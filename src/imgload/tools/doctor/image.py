@@ -11,7 +11,7 @@ import attrs
 
 from imgload.core.errors import ImgloadError
 from imgload.engines.base import Engine
-from imgload.engines.discovery.attempt import Attempt
+from imgload.engines.discovery.candidates import Attempt
 from imgload.engines.discovery.discover import connect, discover
 from imgload.oci.digest import Digest
 from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id, parse_unless_id

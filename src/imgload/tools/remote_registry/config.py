@@ -14,7 +14,7 @@ from typing import Any
 
 from imgload.clusters.nodes.containerd import CRI_PLUGINS
 from imgload.core.errors import NodeUnusable
-from imgload.engines.discovery.config_files import dig
+from imgload.oci.jsontext import dig
 from imgload.tools.remote_registry.url import RegistryUrl, split_port
 
 MARK = "# Written by imgload registry connect; imgload registry disconnect takes it away."

@@ -5,7 +5,7 @@ import ssl
 import pytest
 
 from imgload.core.errors import EngineFailed, EngineNotPermitted, EngineUnreachable
-from imgload.engines.discovery.attempt import Attempt, Candidate
+from imgload.engines.discovery.candidates import Attempt, Candidate
 from imgload.engines.discovery.explain import no_engine_error, probe_error
 from imgload.engines.endpoint import Endpoint
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from imgload.core.errors import EngineUnreachable
-from imgload.engines.discovery.attempt import Candidate
-from imgload.engines.discovery.podman_connections import (
+from imgload.engines.discovery.candidates import (
+    Candidate,
     chosen_connection,
     default_connection,
     other_connections,

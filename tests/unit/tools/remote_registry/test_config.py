@@ -8,7 +8,7 @@ import pytest
 
 from imgload.clusters.nodes.containerd import CRI_PLUGINS
 from imgload.core.errors import NodeUnusable
-from imgload.engines.discovery.config_files import dig
+from imgload.oci.jsontext import dig
 from imgload.tools.remote_registry.config import with_folder, without_folder
 
 FOLDER = "/etc/containerd/certs.d"

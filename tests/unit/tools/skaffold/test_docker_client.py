@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from imgload.engines.discovery.attempt import Attempt, Candidate
+from imgload.engines.discovery.candidates import Attempt, Candidate
 from imgload.engines.discovery.discover import Discovery
 from imgload.engines.endpoint import Endpoint
 from imgload.tools.skaffold.docker_client import DEFAULT_SOCKET, Client
