@@ -1,4 +1,4 @@
-"""The engines through their SDKs: over ssh, and by clients that the caller already has."""
+"""The engines through the clients of their SDKs, which the caller already has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from imgload.clusters.select import select_nodes
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import Engine
 from imgload.engines.docker import Docker
-from imgload.engines.endpoint import Endpoint
 from imgload.engines.podman import Podman
 from imgload.engines.sdk import SdkWire
 from imgload.loader.loader import Loader
@@ -33,11 +32,16 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def client_of(lab: Lab, name: str) -> Any:
+    """Return a client of an engine's SDK."""
+    of = podman.PodmanClient if name == "podman" else docker.DockerClient
+    return of(base_url=lab.engine(name).url)
+
+
 @pytest.fixture
 def engine(lab: Lab, name: str) -> Engine:
-    """Return an engine whose version no ping has told: its SDK asks for it."""
-    kind = "podman" if name == "podman" else "docker"
-    opened = ENGINES[name](Endpoint(kind, lab.engine(name).url))  # type: ignore[arg-type]
+    """Return an engine on a client of its SDK."""
+    opened = ENGINES[name](client_of(lab, name))
     assert isinstance(opened._wire, SdkWire)  # noqa: SLF001
     return opened
 
@@ -72,10 +76,8 @@ def test_a_command_runs_with_input(lab: Lab, engine: Engine, name: str) -> None:
 
 def test_an_image_is_loaded_by_a_client_of_the_callers(lab: Lab, images: Images, name: str) -> None:
     """The nodes are verified as with any other engine, and the client stays open."""
-    tag, url = unique(), lab.engine(name).url
+    tag, client = unique(), client_of(lab, name)
     images.build(lab.engine(name), tag, os.urandom(100_000))
-    is_podman = name == "podman"
-    client: Any = (podman.PodmanClient if is_podman else docker.DockerClient)(base_url=url)
     engine = ENGINES[name](client)
     nodes = select_nodes([engine], CLUSTERS[name], [])
     report = Loader(EngineSource(engine), nodes).load(tag)

@@ -63,7 +63,7 @@ class Docker(RestEngine):
 
     @property
     def _version(self) -> tuple[int, ...]:
-        parts = self._wire.version.split(".")
+        parts = self.endpoint.version.split(".")
         return tuple(int(part) for part in parts if re.fullmatch(r"[0-9]{1,9}", part))
 
     @checked

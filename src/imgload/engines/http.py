@@ -1,7 +1,7 @@
 """HTTP over an engine's socket: one connection for each request, and bodies as streams.
 
 The SDKs use requests, whose import takes longer than a survey of a node. They are used for the
-caller's clients and for ``ssh://`` only: `imgload.engines.sdk`.
+caller's clients only: `imgload.engines.sdk`.
 """
 
 from __future__ import annotations
@@ -53,14 +53,16 @@ class Request:
     seconds: float | None = attrs.field(factory=lambda: CONTROL_SECONDS)
 
     @property
-    def target(self) -> str:
-        return f"{self.path}?{urlencode(self.params)}" if self.params else self.path
-
-    @property
     def body(self) -> bytes | Iterator[bytes] | None:
         if self.stream is not None:
             return (bytes(chunk) for chunk in self.stream if chunk)
         return json.dumps(self.json).encode() if self.json is not None else None
+
+    @property
+    def content_type(self) -> dict[str, str]:
+        if self.stream is not None:
+            return {"Content-Type": "application/x-tar"}
+        return {"Content-Type": "application/json"} if self.json is not None else {}
 
 
 class _Response(http.client.HTTPResponse):
@@ -109,10 +111,8 @@ class Answer:
     """A response after its headers, on a connection of its own."""
 
     def __init__(self, connection: Any, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self._connection = connection
-        self._response = response
+        self.status, self.headers = response.status, response.headers
+        self._connection, self._response = connection, response
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body in chunks; ConnectionError if it ends early."""
@@ -153,26 +153,24 @@ class Answer:
 
 
 class Wire:
-    """An HTTP client for one engine on a unix socket or a TCP port; thread-safe."""
+    """An HTTP client for one engine on a unix socket, a TCP port or a tunnel; thread-safe."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._url = endpoint.url
+        self.endpoint = endpoint
         self._tls = endpoint.tls.context() if endpoint.tls else None
-        self.version = endpoint.version
+        if endpoint.tunnel:
+            endpoint.tunnel.open()
 
     def send(self, request: Request) -> Answer:
         """Send a request and read the headers of the response; OSError if the engine is gone."""
-        connection = Connection(self._url, request.seconds, self._tls)
-        headers = {"Host": "localhost", "Connection": "close", **request.headers}
-        if request.json is not None:
-            headers["Content-Type"] = "application/json"
-        chunked = request.stream is not None
-        if chunked:
-            headers |= {"Transfer-Encoding": "chunked", "Content-Type": "application/x-tar"}
+        tunnel, path = self.endpoint.tunnel, request.path
+        url = tunnel.url if tunnel else self.endpoint.url
+        connection = Connection(url, request.seconds, self._tls)
+        own = {"Host": "localhost", "Connection": "close"}
+        headers = {**own, **request.headers, **request.content_type}
+        target = f"{path}?{urlencode(request.params)}" if request.params else path
         try:
-            connection.request(
-                request.method, request.target, request.body, headers, encode_chunked=chunked
-            )
+            connection.request(request.method, target, request.body, headers)
             return Answer(connection, connection.getresponse())
         except BaseException:
             connection.close()
@@ -180,3 +178,5 @@ class Wire:
 
     def close(self) -> None:
         """Close the connections that are kept for further requests."""
+        if self.endpoint.tunnel:
+            self.endpoint.tunnel.close()

@@ -55,20 +55,17 @@ class RestEngine(Engine):
     """The names that a push creates in the engine."""
 
     def __init__(self, client: Any = None) -> None:
-        session = None
-        if isinstance(client, Endpoint):
-            endpoint = client
-        elif client is None:
+        if client is None:
             from imgload.engines.discovery.probe import first_endpoint  # noqa: PLC0415 - start-up
 
-            endpoint = first_endpoint(self.kind)
+            client = first_endpoint(self.kind)
+        if isinstance(client, Endpoint):
+            self._wire = Wire(client)
         else:
             from imgload.engines.sdk import open_client  # noqa: PLC0415 - start-up
 
-            endpoint, session = open_client(client, self.kind)
-        with map_errors(endpoint, "connecting"):
-            self._wire = _open_wire(endpoint, session)
-        self.endpoint = attrs.evolve(endpoint, version=self._wire.version)
+            self._wire = open_client(client, self.kind)
+        self.endpoint = self._wire.endpoint
 
     def close(self) -> None:
         self._wire.close()
@@ -96,7 +93,7 @@ class RestEngine(Engine):
             return parse_json(answer.read())
 
     def _send(self, method: str, path: str, **options: Any) -> Answer:
-        path = f"/v{self._wire.version}{self.api}{quote(path, safe='/:@')}"
+        path = f"/v{self.endpoint.version}{self.api}{quote(path, safe='/:@')}"
         return self._wire.send(Request(method, path, **options))
 
     @checked
@@ -318,14 +315,6 @@ def _text(value: Any) -> str:
 def _container(document: Mapping[str, Any], name: Any, state: Any, labels: Any) -> Container:
     by_key = {key: _text(value) for key, value in dict(labels or {}).items()}
     return Container(_text(document["Id"]), _text(name).lstrip("/"), _text(state), by_key)
-
-
-def _open_wire(endpoint: Endpoint, session: Any) -> Wire:
-    if session is None and endpoint.version and not endpoint.url.startswith("ssh://"):
-        return Wire(endpoint)
-    from imgload.engines.sdk import SdkWire  # noqa: PLC0415 - start-up
-
-    return SdkWire(endpoint, session)
 
 
 def parse_json(data: bytes) -> Any:

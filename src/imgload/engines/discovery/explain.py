@@ -29,6 +29,10 @@ _START_ANY = {
     "linux": "sudo systemctl start docker, or systemctl --user start podman.socket",
     "darwin": "docker desktop start, colima start, or podman machine start",
 }
+_PERMIT: dict[EngineKind, str] = {
+    "docker": "join the socket's group (sudo usermod -aG docker $USER, then log in again)",
+    "podman": "start a Podman of your own (systemctl --user start podman.socket)",
+}
 _MAX_ERRORS = 12
 _TLS_FILES = "(in DOCKER_CERT_PATH, or in the context)"
 _CHECK_CA = f"check that ca.pem {_TLS_FILES} signed it, and that it names this host"
@@ -57,7 +61,9 @@ def probe_error(candidate: Candidate, error: Exception) -> EngineError:
 
 
 def no_engine_error(
-    attempts: Sequence[Attempt], absent: Sequence[Candidate], name: str = "container engine"
+    attempts: Sequence[Attempt],
+    absent: Sequence[Candidate] = (),
+    headline: str = "no container engine answers",
 ) -> EngineError:
     """Return the error for the case that no engine answers, with all attempts.
 
@@ -65,7 +71,7 @@ def no_engine_error(
     """
     failed = [attempt for attempt in attempts if attempt.error and not attempt.skip_reason]
     skipped = [a for a in attempts if a.skip_reason and a.endpoint]
-    lines = [f"no {name} answers"]
+    lines = [headline]
     lines += [f"  {attempt.error.message}" for attempt in failed[:_MAX_ERRORS] if attempt.error]
     chosen = {attempt.candidate.kind for attempt in failed if attempt.candidate.chosen}
     paths = [c.url.removeprefix("unix://") for c in absent if c.kind not in chosen]
@@ -103,20 +109,15 @@ def start(url: str) -> str:
     return f"start the engine that listens at {url}"
 
 
+def start_any() -> str:
+    return _START_ANY.get(sys.platform, "start Docker or Podman")
+
+
 def health(kind: EngineKind) -> str:
     """Return how to check an engine that answers with errors."""
     return f"check the engine: {kind} info"
 
 
-def start_any() -> str:
-    """Return the commands that start an engine on this operating system."""
-    return _START_ANY.get(sys.platform, "start Docker or Podman")
-
-
 def permit(kind: EngineKind) -> str:
     """Return how to get permission for an engine's socket."""
-    if kind == "podman":
-        first = "start a Podman of your own (systemctl --user start podman.socket)"
-    else:
-        first = "join the socket's group (sudo usermod -aG docker $USER, then log in again)"
-    return f"{first}, or run as a user with access to it"
+    return f"{_PERMIT[kind]}, or run as a user with access to it"

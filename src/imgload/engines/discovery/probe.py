@@ -38,7 +38,7 @@ def first_endpoint(kind: EngineKind) -> Endpoint:
     if first is None:
         from imgload.engines.discovery.explain import no_engine_error  # noqa: PLC0415 - start-up
 
-        raise no_engine_error(attempts, (), kind.capitalize())
+        raise no_engine_error(attempts, headline=f"no {kind.capitalize()} answers")
     return first
 
 
