@@ -14,10 +14,9 @@ import attrs
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
 from imgload.engines.endpoint import Endpoint
-from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params
-from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_image, tags_of
-from imgload.engines.temporary_tags import TAG, Leftover, note_temporary_name
-from imgload.engines.translate import checked, map_errors, raise_for_status
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params, checked
+from imgload.engines.http_engine import RestEngine, image_digest, read_image, tags_of
+from imgload.engines.temporary_tags import TAG, note_temporary_name
 from imgload.oci.digest import Digest
 from imgload.oci.jsontext import dig, text_at
 from imgload.oci.platform import Platform
@@ -70,7 +69,8 @@ class Docker(RestEngine):
     def find(self, name: str) -> EngineImage | None:
         params = {"manifests": "1"} if self._version >= _MANIFESTS else {}
         doing = f"inspecting the image {name}"
-        document = self.get_or_none(f"/images/{name}/json", doing, params=params)
+        options = {"absent_ok": True, "params": params}
+        document = self.document("GET", f"/images/{name}/json", doing, **options)
         if not document:
             return None
         manifests: dict[Platform, Digest] = {}
@@ -151,13 +151,12 @@ class Docker(RestEngine):
             )
 
         try:
-            with map_errors(self.endpoint, "tagging"):
-                params = {"repo": repository, "tag": tag}
-                self.request("POST", f"/images/{image}/tag", "tagging", params=params).close()
+            params = {"repo": repository, "tag": tag}
+            with self.request("POST", f"/images/{image}/tag", "tagging", params=params):
+                pass
             yield push
         finally:
-            leftover = Leftover(self.endpoint.url, name, str(image), here=True, note=noted)
-            self._remove_leftover(leftover)
+            self._remove_noted(noted)
 
     @checked
     def remove_temporary(self, name: str, image: str) -> bool:
@@ -166,8 +165,8 @@ class Docker(RestEngine):
         A rebuild may have left the image no other name. Docker would then delete the image with
         the name, or refuse to while a container uses it (moby, daemon/images/image_delete.go).
         """
-        path = f"/images/{name}/json"
-        document = self.get_or_none(path, "untagging", seconds=_UNTAG_SECONDS)
+        path, options = f"/images/{name}/json", {"absent_ok": True, "seconds": _UNTAG_SECONDS}
+        document = self.document("GET", path, "untagging", **options)
         if document is None:
             return False
         is_placeholder = document.get("Comment") == _PLACEHOLDER
@@ -191,13 +190,10 @@ class Docker(RestEngine):
         self._push("/images/create", doing, params=params, stream=empty, seconds=_UNTAG_SECONDS)
 
     def _delete_name(self, name: str, **more: str) -> None:
-        path, params = f"/images/{name}", {"noprune": "1", **more}
-        with (
-            map_errors(self.endpoint, "untagging"),
-            self._send("DELETE", path, params=params, seconds=_UNTAG_SECONDS) as answer,
-        ):
-            if answer.status != NOT_FOUND:
-                raise_for_status(answer, self.endpoint, "untagging")
+        params = {"noprune": "1", **more}
+        options = {"absent_ok": True, "params": params, "seconds": _UNTAG_SECONDS}
+        with self.request("DELETE", f"/images/{name}", "untagging", **options):
+            pass
 
     @checked
     def identity(self) -> str:

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from re import Pattern
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -26,14 +27,25 @@ from imgload.engines.base import (
 )
 from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.engines.exec_stream import ExecStream
-from imgload.engines.http import STREAM_SECONDS, Answer, Params, Request, Wire, save_seconds
-from imgload.engines.temporary_tags import Leftover, is_temporary_tag, stale_names
-from imgload.engines.translate import WRONG_SHAPE, checked, map_errors, raise_for_status, timed_out
+from imgload.engines.http import (
+    STREAM_SECONDS,
+    WRONG_SHAPE,
+    Answer,
+    Params,
+    Request,
+    Wire,
+    checked,
+    map_errors,
+    raise_for_status,
+    save_seconds,
+    timed_out,
+)
+from imgload.engines.temporary_tags import Note, is_temporary_tag, stale_names
 from imgload.oci.digest import Digest
 from imgload.oci.jsontext import dig
 from imgload.oci.platform import Platform
 
-NOT_FOUND = 404
+_UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 _SETTLE_SECONDS = 10.0
 _QUIET_SECONDS = 30.0
 """Without an event for this long, the stream is opened again: the connection may be dead."""
@@ -70,31 +82,28 @@ class RestEngine(Engine):
     def close(self) -> None:
         self._wire.close()
 
-    def request(self, method: str, path: str, doing: str, **options: Any) -> Answer:
-        """Send a request; EngineFailed if the answer is an error."""
-        answer = self._send(method, path, **options)
-        raise_for_status(answer, self.endpoint, doing)
-        return answer
+    def send(
+        self, method: str, path: str, doing: str, *, absent_ok: bool = False, **options: Any
+    ) -> Answer:
+        """Send a request; EngineFailed if the answer is an error, except "not found" on request."""
+        path = f"/v{self.endpoint.version}{self.api}{quote(path, safe='/:@')}"
+        with map_errors(self.endpoint, doing):
+            answer = self._wire.send(Request(method, path, **options))
+            if not absent_ok or answer.status != HTTPStatus.NOT_FOUND:
+                raise_for_status(answer, self.endpoint, doing)
+            return answer
+
+    @contextmanager
+    def request(self, method: str, path: str, doing: str, **options: Any) -> Iterator[Answer]:
+        """Yield the answer of `send`; errors while it is read are mapped as well."""
+        with map_errors(self.endpoint, doing), self.send(method, path, doing, **options) as answer:
+            yield answer
 
     def document(self, method: str, path: str, doing: str, **options: Any) -> Any:
-        """Send a request and return the JSON document of the answer."""
-        with (
-            map_errors(self.endpoint, doing),
-            self.request(method, path, doing, **options) as answer,
-        ):
-            return parse_json(answer.read())
-
-    def get_or_none(self, path: str, doing: str, **options: Any) -> Any:
-        """Return the JSON document at a path, or None if the engine answers "not found"."""
-        with map_errors(self.endpoint, doing), self._send("GET", path, **options) as answer:
-            if answer.status == NOT_FOUND:
-                return None
-            raise_for_status(answer, self.endpoint, doing)
-            return parse_json(answer.read())
-
-    def _send(self, method: str, path: str, **options: Any) -> Answer:
-        path = f"/v{self.endpoint.version}{self.api}{quote(path, safe='/:@')}"
-        return self._wire.send(Request(method, path, **options))
+        """Return the JSON document of an answer, or None if `absent_ok` and "not found"."""
+        with self.request(method, path, doing, **options) as answer:
+            is_absent = answer.status == HTTPStatus.NOT_FOUND
+            return None if is_absent else parse_json(answer.read())
 
     @checked
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
@@ -120,11 +129,9 @@ class RestEngine(Engine):
 
         def get(params: Params) -> Answer:
             seconds = save_seconds(size)
-            return self.request("GET", self.save_path, doing, params=params, seconds=seconds)
+            return self.send("GET", self.save_path, doing, params=params, seconds=seconds)
 
-        with map_errors(self.endpoint, doing):
-            answer = self._request_save(images, platform, get)
-        with answer:
+        with self._request_save(images, platform, get) as answer:
             yield self._body(answer)
 
     @abstractmethod
@@ -138,10 +145,7 @@ class RestEngine(Engine):
 
     def _push(self, path: str, doing: str, **options: Any) -> None:
         """Send a request and read its progress to the end; an error is one of the lines."""
-        with (
-            map_errors(self.endpoint, doing),
-            self.request("POST", path, doing, **options) as answer,
-        ):
+        with self.request("POST", path, doing, **options) as answer:
             for line in answer.lines():
                 event = parse_json(line) if line.startswith(b"{") else {}
                 if event.get("error"):
@@ -154,10 +158,8 @@ class RestEngine(Engine):
         if since is not None:
             seconds, rest = divmod(max(0, since - _MARGIN), _SECOND)
             params["since"] = f"{seconds}.{rest:09d}"
-        with (
-            map_errors(self.endpoint, doing),
-            self.request("GET", "/events", doing, params=params, seconds=_QUIET_SECONDS) as answer,
-        ):
+        options = {"params": params, "seconds": _QUIET_SECONDS}
+        with self.request("GET", "/events", doing, **options) as answer:
             with suppress(ValueError, TypeError, OverflowError):
                 date = parsedate_to_datetime(answer.headers.get("Date", ""))
                 opened = int(date.timestamp()) * _SECOND
@@ -198,7 +200,8 @@ class RestEngine(Engine):
 
     @checked
     def container(self, name: str) -> Container | None:
-        document = self.get_or_none(f"/containers/{name}/json", f"inspecting the container {name}")
+        doing = f"inspecting the container {name}"
+        document = self.document("GET", f"/containers/{name}/json", doing, absent_ok=True)
         if document is None:
             return None
         state, labels = document["State"]["Status"], document["Config"].get("Labels")
@@ -208,23 +211,15 @@ class RestEngine(Engine):
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
     ) -> ExecResult:
         doing = f"running {argv[0]} in {container[:12]}"
-        with map_errors(self.endpoint, doing):
-            exec_id = self._create_exec(
-                container, doing, Cmd=[*argv], AttachStdin=stdin is not None
-            )
-            answer = self.request(
-                "POST",
-                f"/exec/{exec_id}/start",
-                doing,
-                json={"Detach": False, "Tty": False},
-                headers={"Connection": "Upgrade", "Upgrade": "tcp"},
-            )
+        exec_id = self._create_exec(container, doing, Cmd=[*argv], AttachStdin=stdin is not None)
+        start = {"json": {"Detach": False, "Tty": False}, "headers": _UPGRADE}
+        with self.request("POST", f"/exec/{exec_id}/start", doing, **start) as answer:
             stream = ExecStream.take_over(answer)
             try:
                 complete = stream.communicate(stdin)
             finally:
                 stream.close()
-            status = self._exit_status(exec_id, complete=complete)
+        status = self._exit_status(exec_id, complete=complete)
         return ExecResult(status, bytes(stream.stdout), bytes(stream.stderr), complete)
 
     def _info(self) -> Any:
@@ -257,9 +252,9 @@ class RestEngine(Engine):
 
     def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         path, doing = f"/containers/{container}/archive", f"copying into {container[:12]}"
-        with map_errors(self.endpoint, doing):
-            options = {"params": {"path": folder}, "stream": archive, "seconds": STREAM_SECONDS}
-            self.request("PUT", path, doing, **options).close()
+        options = {"params": {"path": folder}, "stream": archive, "seconds": STREAM_SECONDS}
+        with self.request("PUT", path, doing, **options):
+            pass
 
     @abstractmethod
     def remove_temporary(self, name: str, image: str) -> bool:
@@ -269,22 +264,22 @@ class RestEngine(Engine):
         """
 
     def tidy(self) -> None:
-        for leftover in stale_names([self.endpoint.url], self.temporary_names):
-            if leftover.here or self.endpoint.local:
-                self._remove_leftover(leftover)
+        for note in stale_names([self.endpoint.url], self.temporary_names):
+            if note.here or self.endpoint.local:
+                self._remove_noted(note)
             else:
-                leftover.note.release()
+                note.release()
 
-    def _remove_leftover(self, leftover: Leftover) -> None:
+    def _remove_noted(self, note: Note) -> None:
         """Remove a temporary name; no load fails if that fails, and the next run tries again."""
         try:
-            done = self.remove_temporary(leftover.name, leftover.image) or leftover.here
+            done = self.remove_temporary(note.name, note.image) or note.here
         except EngineError:
             done = False
         if done:
-            leftover.note.remove()
+            note.remove()
         else:
-            leftover.note.release()
+            note.release()
 
 
 def tags_of(document: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from imgload.core.errors import EngineFailed, ReferenceInvalid
 from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
 from imgload.engines.endpoint import Endpoint
-from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params
-from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_image, tags_of
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params, checked
+from imgload.engines.http_engine import RestEngine, image_digest, read_image, tags_of
 from imgload.engines.temporary_tags import LIST
-from imgload.engines.translate import checked, map_errors, raise_for_status
 from imgload.oci.digest import Digest
 from imgload.oci.jsontext import dig, text_at
 from imgload.oci.platform import Platform
@@ -54,7 +53,8 @@ class Podman(RestEngine):
         For a manifest list, Podman returns the image in it for this machine's platform, or "not
         found". So look for a list if the answer has neither the name nor the ID.
         """
-        document = self.get_or_none(f"/images/{name}/json", f"inspecting the image {name}")
+        path, doing = f"/images/{name}/json", f"inspecting the image {name}"
+        document = self.document("GET", path, doing, absent_ok=True)
         if document and _has_name(name, document):
             return read_image(document)
         manifest_list = self._find_list(name, document)
@@ -99,8 +99,13 @@ class Podman(RestEngine):
         image that is not a list.
         """
         path, doing = f"/manifests/{name}/exists", f"looking for the manifest list {name}"
-        with map_errors(self.endpoint, doing), self._send("GET", path) as answer:
-            return answer.status < HTTPStatus.MULTIPLE_CHOICES
+        try:
+            with self.request("GET", path, doing):
+                return True
+        except EngineFailed as error:
+            if error.refused:
+                return False
+            raise
 
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
         # Podman returns only images that match all references of one request.
@@ -141,11 +146,8 @@ class Podman(RestEngine):
     def remove_temporary(self, name: str, image: str) -> bool:
         del image
         path, doing = f"/manifests/{name}", f"removing the manifest list {name}"
-        with map_errors(self.endpoint, doing), self._send("DELETE", path) as answer:
-            if answer.status == NOT_FOUND:
-                return False
-            raise_for_status(answer, self.endpoint, doing)
-            return True
+        with self.request("DELETE", path, doing, absent_ok=True) as answer:
+            return answer.status != HTTPStatus.NOT_FOUND
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:

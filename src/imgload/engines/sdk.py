@@ -13,8 +13,7 @@ from imgload.core.errors import EngineFailed, UsageError
 from imgload.engines.discovery.candidates import Candidate
 from imgload.engines.discovery.probe import probe
 from imgload.engines.endpoint import Endpoint, EngineKind, Tls
-from imgload.engines.http import Answer, Request, Wire
-from imgload.engines.translate import map_errors
+from imgload.engines.http import Answer, Request, Wire, map_errors
 
 
 class SdkWire(Wire):

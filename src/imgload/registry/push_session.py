@@ -12,7 +12,7 @@ import attrs
 
 from imgload.core.errors import ArchiveInvalid, EngineError, EngineFailed
 from imgload.engines.base import NOT_CONNECTED
-from imgload.engines.translate import timed_out
+from imgload.engines.http import timed_out
 from imgload.oci.digest import Digest
 from imgload.registry.handler import receiving
 from imgload.registry.sink import PushSink, UploadWriter

@@ -2,7 +2,10 @@
 
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,11 +115,9 @@ class Untagged(Docker):
     def __init__(self, folder: Path) -> None:
         self.endpoint = Endpoint("docker", f"unix://{folder}/engine.sock")
 
-    def request(self, *_: object, **__: object) -> "Untagged":  # type: ignore[override]
-        return self
-
-    def close(self) -> None:
-        """Answered."""
+    @contextmanager
+    def request(self, *_: object, **__: object) -> Iterator[Any]:
+        yield None
 
     def remove_temporary(self, name: str, image: str) -> bool:
         del image
