@@ -19,40 +19,32 @@ NOT_CONNECTED = "dial tcp"
 """Part of a failed connection's error in both engines, which are written in Go."""
 CHUNK = 1 << 20
 """Bytes of one chunk of a stream."""
+PushStyle = Literal["stored", "compressing", "remembering"]
+"""How an engine pushes: stored blobs; compressed layers, querying by diff ID; or compressed layers,
+querying only by the digests of earlier pushes."""
 
 
 @attrs.frozen
 class EngineImage:
-    """An image in an engine.
-
-    Args:
-        target: the engine's own ID: on Docker's containerd image store the digest of a manifest
-            or index, elsewhere the image ID.
-        image_id: the digest of the config; None on Docker's containerd image store, which does
-            not report it.
-        names: as the engine writes them.
-        platform: of the config.
-        diff_ids: the layers, bottom up.
-        size: bytes, as the engine counts them: unpacked layers, or on Docker's containerd image
-            store the stored blobs.
-        manifests: the complete manifests by platform; Docker's containerd image store from 28.0 on.
-        incomplete_platforms: the platforms that are listed but lack content.
-        has_complete_platform: whether the content of at least one platform is complete.
-        instances: the image IDs in a manifest list of Podman's by platform; such a list has no
-            image ID, layers or size of its own.
-
-    """
+    """An image in an engine, with the platform of its config and its layers, bottom up."""
 
     target: Digest
+    """The engine's own ID: on Docker's containerd image store the digest of a manifest or index,
+    elsewhere the image ID."""
     image_id: Digest | None
+    """The digest of the config; Docker's containerd image store does not report it."""
     names: tuple[str, ...]
     platform: Platform
     diff_ids: tuple[Digest, ...]
     size: int
+    """Bytes of the unpacked layers, or on Docker's containerd image store of the stored blobs."""
     manifests: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
+    """The complete manifests; Docker's containerd image store from 28.0 on."""
     incomplete_platforms: frozenset[Platform] = frozenset()
+    """The platforms that are listed but lack content."""
     has_complete_platform: bool = True
     instances: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
+    """The image IDs in a manifest list of Podman's, which has no ID, layers or size of its own."""
 
     @property
     def default_platform(self) -> Platform:
@@ -78,8 +70,6 @@ class EngineImage:
 
 @attrs.frozen
 class Container:
-    """A container; `state` is ``running`` or another state."""
-
     id: str
     name: str
     state: str
@@ -92,7 +82,6 @@ class ImageEvent:
 
     name: str = ""
     target: Digest | None = None
-    """The engine's own ID of the image."""
     at: int | None = None
     """Nanoseconds since 1970 by the engine's clock."""
 
@@ -257,8 +246,3 @@ class ContainerHost(Backend):
 
 class Engine(ImageStore, ContainerHost):
     """A container engine: its images and its containers."""
-
-
-PushStyle = Literal["stored", "compressing", "remembering"]
-"""How an engine pushes: stored blobs; compressed layers, querying by diff ID; or compressed layers,
-querying only by the digests of earlier pushes."""

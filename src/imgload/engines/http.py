@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -26,8 +26,9 @@ from imgload.core.errors import (
     EngineUnreachable,
     ImgloadError,
 )
-from imgload.engines.base import CHUNK, Chunk, Engine
+from imgload.engines.base import CHUNK, Backend, Chunk
 from imgload.engines.endpoint import Endpoint
+from imgload.oci.jsontext import load_json
 
 if TYPE_CHECKING:
     import ssl
@@ -187,7 +188,6 @@ class Wire:
             raise
 
     def close(self) -> None:
-        """Close the connections that are kept for further requests."""
         if self.endpoint.tunnel:
             self.endpoint.tunnel.close()
 
@@ -199,19 +199,17 @@ WRONG_SHAPE = (
     ArchiveInvalid,  # of a digest or a platform in it
 )
 """The errors of reading an answer that violates the engine's API."""
-_E = TypeVar("_E", bound=Engine)
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def checked(method: Callable[Concatenate[_E, _P], _T]) -> Callable[Concatenate[_E, _P], _T]:
+def checked(method: _Method) -> _Method:
     """Make a method raise EngineFailed if an answer violates the engine's API.
 
     The method must not run its caller's code: that code's errors would be mapped as well.
     """
 
     @wraps(method)
-    def wrapper(self: _E, /, *args: _P.args, **options: _P.kwargs) -> _T:
+    def wrapper(self: Backend, /, *args: Any, **options: Any) -> Any:
         try:
             return method(self, *args, **options)
         except WRONG_SHAPE as error:
@@ -219,7 +217,7 @@ def checked(method: Callable[Concatenate[_E, _P], _T]) -> Callable[Concatenate[_
             message = "its answer is not what its API specifies"
             raise _failed(self.endpoint, f"{message}: {why}") from error
 
-    return wrapper
+    return cast("_Method", wrapper)
 
 
 @contextmanager
@@ -287,8 +285,6 @@ def raise_for_status(answer: Answer, endpoint: Endpoint, doing: str) -> None:
         return
     with answer:
         data = answer.read()
-    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
-
     try:
         body = load_json(data)
         text = str(body.get("message") or body.get("cause") or body)

@@ -42,7 +42,7 @@ from imgload.engines.http import (
 )
 from imgload.engines.temporary_tags import Note, is_temporary_tag, stale_names
 from imgload.oci.digest import Digest
-from imgload.oci.jsontext import dig
+from imgload.oci.jsontext import dig, load_json
 from imgload.oci.platform import Platform
 
 _UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
@@ -314,8 +314,6 @@ def _container(document: Mapping[str, Any], name: Any, state: Any, labels: Any) 
 
 def parse_json(data: bytes) -> Any:
     """Parse a JSON document of an engine; EngineFailed if it is invalid."""
-    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
-
     try:
         return load_json(data, most=None)  # an engine may have very many images
     except ValueError as error:
