@@ -27,7 +27,7 @@ from imgload.core.errors import (
     ImgloadError,
 )
 from imgload.engines.base import CHUNK, Backend, Chunk
-from imgload.engines.endpoint import Endpoint
+from imgload.engines.endpoint import Endpoint, health, permit, start
 from imgload.oci.jsontext import load_json
 
 if TYPE_CHECKING:
@@ -239,8 +239,6 @@ def map_errors(endpoint: Endpoint, doing: str) -> Iterator[None]:
 
 
 def _engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> EngineError:
-    from imgload.engines.discovery.explain import permit, start  # noqa: PLC0415 - start-up
-
     causes = list(_causes(error))
     if any(isinstance(c, PermissionError) for c in causes):
         message = f"{endpoint}: permission denied while {doing}"
@@ -257,8 +255,6 @@ def _engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> Engin
 
 
 def _failed(endpoint: Endpoint, message: str, *, refused: bool = False) -> EngineFailed:
-    from imgload.engines.discovery.explain import health  # noqa: PLC0415 - start-up
-
     return EngineFailed(f"{endpoint}: {message}", hint=health(endpoint.kind), refused=refused)
 
 

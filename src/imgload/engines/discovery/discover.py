@@ -24,7 +24,7 @@ from imgload.engines.discovery.candidates import (
     candidates,
     skipped_candidates,
 )
-from imgload.engines.discovery.probe import probe_all
+from imgload.engines.discovery.probe import no_engine_error, probe_all
 from imgload.engines.endpoint import Endpoint
 
 
@@ -58,22 +58,23 @@ class Discovery:
         """Return the endpoints; EngineError if there is none."""
         if self.endpoints:
             return self.endpoints
-        from imgload.engines.discovery.explain import no_engine_error  # noqa: PLC0415 - start-up
-
         raise no_engine_error(self.attempts, self.absent)
 
 
 @contextmanager
 def with_discovery_errors(unreachable: Sequence[Attempt]) -> Iterator[None]:
-    """Add the errors of failed attempts to a "not found" error."""
+    """Add the errors of failed attempts to a "not found" error, and the first one's hint."""
     try:
         yield
     except (ImageNotFound, ClusterNotFound, NodeNotFound) as error:
-        if not unreachable:
+        errors = [attempt.error for attempt in unreachable if attempt.error]
+        if not errors:
             raise
-        from imgload.engines.discovery.explain import extend_error  # noqa: PLC0415 - start-up
-
-        raise extend_error(error, unreachable) from error
+        message = "; and ".join([error.message, *(e.message for e in errors)])
+        hint = "; or ".join(filter(None, [errors[0].hint, error.hint]))
+        extended = type(error)(message, hint=hint)
+        vars(extended).update(vars(error) | {"message": extended.message, "hint": extended.hint})
+        raise extended from error
 
 
 def discover(

@@ -1,4 +1,4 @@
-"""Probe candidates: ask which engine answers at an address."""
+"""Probe candidates: ask which engine answers at an address, or explain why none does."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import os
 import re
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import attrs
 
-from imgload.core.errors import EngineError, EngineUnreachable, UsageError
+from imgload.core.errors import EngineError, EngineNotPermitted, EngineUnreachable, UsageError
 from imgload.core.parallel import in_parallel
-from imgload.engines.discovery.candidates import Attempt, Candidate, candidates
-from imgload.engines.endpoint import Endpoint, EngineKind
+from imgload.engines.discovery.candidates import Attempt, Candidate, candidates, is_installed
+from imgload.engines.endpoint import Endpoint, EngineKind, permit, start, start_any
 from imgload.engines.http import Connection
 
 CONNECT_SECONDS = 0.8
@@ -25,6 +26,10 @@ PROBE_SECONDS = 2.0
 _VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
 _SCHEMES = ("unix://", "tcp://", "http://", "ssh://")
 _MAX_BODY = 4096
+_MAX_ERRORS = 12
+_TLS_FILES = "(in DOCKER_CERT_PATH, or in the context)"
+_CHECK_CA = f"check that ca.pem {_TLS_FILES} signed it, and that it names this host"
+_CHECK_CLIENT = f"put a cert.pem and key.pem that the engine accepts beside ca.pem {_TLS_FILES}"
 
 
 def first_endpoint(kind: EngineKind) -> Endpoint:
@@ -36,8 +41,6 @@ def first_endpoint(kind: EngineKind) -> Endpoint:
         if endpoint.tunnel and endpoint is not first:
             endpoint.tunnel.close()
     if first is None:
-        from imgload.engines.discovery.explain import no_engine_error  # noqa: PLC0415 - start-up
-
         raise no_engine_error(attempts, headline=f"no {kind.capitalize()} answers")
     return first
 
@@ -85,8 +88,6 @@ def probe(candidate: Candidate) -> Endpoint:
         hint = "; or ".join(filter(None, [error.hint, candidate.undo]))
         raise type(error)(f"{candidate}: {error.message}", hint=hint) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        from imgload.engines.discovery.explain import probe_error  # noqa: PLC0415 - start-up
-
         raise probe_error(candidate, error) from error
 
 
@@ -138,3 +139,57 @@ def _request(endpoint: Endpoint) -> tuple[http.client.HTTPMessage, bytes]:
         connection.request("GET", "/_ping", headers={"Host": "localhost"})
         answer = connection.getresponse()
         return answer.headers, b"" if "api-version" in answer.headers else answer.read(_MAX_BODY)
+
+
+def probe_error(candidate: Candidate, error: Exception) -> EngineError:
+    """Return the error for a candidate that could not be probed."""
+    import ssl  # noqa: PLC0415 - start-up
+
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    message = f"{candidate}: nobody answers: {why}"
+    hint = "; or ".join(filter(None, [start(candidate.url), candidate.undo]))
+    match error:
+        case PermissionError():
+            hint = permit(candidate.kind)
+            return EngineNotPermitted(f"{candidate}: permission denied", hint=hint)
+        case ssl.SSLCertVerificationError():
+            message = f"{candidate}: its certificate is not trusted: {error.verify_message}"
+            hint = _CHECK_CA
+        case ssl.SSLError() if "ALERT" in (error.reason or ""):
+            message = f"{candidate}: it refuses our certificate"
+            return EngineNotPermitted(message, hint=_CHECK_CLIENT)
+        case ssl.SSLError():
+            message = f"{candidate}: nobody answers: it does not speak TLS ({why})"
+            hint = "unset DOCKER_TLS_VERIFY DOCKER_TLS"
+    return EngineUnreachable(message, hint=hint)
+
+
+def no_engine_error(
+    attempts: Sequence[Attempt],
+    absent: Sequence[Candidate] = (),
+    headline: str = "no container engine answers",
+) -> EngineError:
+    """Return the error for the case that no engine answers, with all attempts.
+
+    Its class and hint are those of the chosen candidate's error, or else of a refused permission.
+    """
+    failed = [attempt for attempt in attempts if attempt.error and not attempt.skip_reason]
+    skipped = [a for a in attempts if a.skip_reason and a.endpoint]
+    lines = [headline]
+    lines += [f"  {attempt.error.message}" for attempt in failed[:_MAX_ERRORS] if attempt.error]
+    chosen = {attempt.candidate.kind for attempt in failed if attempt.candidate.chosen}
+    paths = [c.url.removeprefix("unix://") for c in absent if c.kind not in chosen]
+    missing = [re.sub(rf"^{re.escape(str(Path.home()))}(?=/)", "~", path) for path in paths]
+    lines += [f"  not found: {', '.join(missing)}"] if missing else []
+    lines += [f"  {a.endpoint} answers but is not used: {a.skip_reason}" for a in skipped]
+
+    def weight(attempt: Attempt) -> tuple[bool, bool]:
+        return (not attempt.candidate.chosen, not isinstance(attempt.error, EngineNotPermitted))
+
+    error = min(failed, key=weight).error if failed else None
+    takes = [attempt.candidate.take for attempt in skipped]
+    stopped = [start(candidate.url) for candidate in absent if is_installed(candidate)]
+    hints = [*takes[:1], error.hint if error else "", *stopped[:1]]
+    hints = [*filter(None, hints)] or [start_any(), "name one: --from unix:///path/to/engine.sock"]
+    hint = "; or ".join(dict.fromkeys(hints))
+    return (type(error) if error else EngineUnreachable)("\n".join(lines), hint=hint)

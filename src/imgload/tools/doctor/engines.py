@@ -22,8 +22,7 @@ from imgload.engines.base import Engine, EngineDescription
 from imgload.engines.cache import EngineCache
 from imgload.engines.discovery.candidates import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
-from imgload.engines.discovery.explain import health
-from imgload.engines.endpoint import Endpoint
+from imgload.engines.endpoint import Endpoint, health
 from imgload.registry.handler import receiving
 from imgload.registry.sink import ManifestSink
 from imgload.tools.doctor.finding import Finding, Status
