@@ -60,29 +60,20 @@ _SHARED = "{temporary}"
 
 @attrs.frozen
 class Candidate:
-    """An address where an engine may answer; `kind` is the expected one."""
+    """An address where an engine may answer, with the fields of Endpoint."""
 
-    kind: EngineKind
-    url: str
-    """As in Endpoint; empty if there is a `problem`."""
+    kind: EngineKind  # the expected one
+    url: str  # empty if there is a `problem`
     origin: str
-    explicit: bool = False
-    """Whether the user gave it for this run; an invalid address is an error then."""
-    chosen: bool = False
-    """Whether it replaces the usual addresses of its kind."""
-    last_resort: bool = False
-    """Whether to try it only when no other candidate answers."""
+    explicit: bool = False  # the user gave it for this run: an invalid address is an error
+    chosen: bool = False  # it replaces the usual addresses of its kind
+    last_resort: bool = False  # to be tried only when no other candidate answers
     tls: Tls | None = None
-    identity: str = ""
-    """The key file for an ``ssh://`` address; empty if ssh chooses."""
-    machine: bool = False
-    """Whether it is one of Podman's virtual machines."""
-    problem: EngineError | None = attrs.field(default=None, eq=False)
-    """The reason for having no address."""
-    undo: str = ""
-    """The command that removes the choice."""
-    take: str = ""
-    """The command that makes it the choice."""
+    identity: str = ""  # the key file for an ``ssh://`` address; empty if ssh chooses
+    machine: bool = False  # it is one of Podman's virtual machines
+    problem: EngineError | None = attrs.field(default=None, eq=False)  # why it has no address
+    undo: str = ""  # the command that removes the choice
+    take: str = ""  # the command that makes it the choice
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.url} (from {self.origin})" if self.url else self.origin
@@ -95,14 +86,11 @@ class Attempt:
     candidate: Candidate
     endpoint: Endpoint | None = None
     error: EngineError | None = None
-    same_as: Endpoint | None = None
-    """The endpoint of the same engine by an earlier candidate."""
-    skip_reason: str = ""
-    """The reason for not using the candidate; empty if it may be used."""
+    same_as: Endpoint | None = None  # the same engine's, by an earlier candidate
+    skip_reason: str = ""  # why not to use the candidate; empty if it may be used
 
     @property
     def used(self) -> bool:
-        """Whether imgload uses the engine by this address."""
         return self.endpoint is not None and self.same_as is None and not self.skip_reason
 
     @property
@@ -115,13 +103,9 @@ class Attempt:
 
     @property
     def is_worth_mentioning(self) -> bool:
-        """Whether to mention the error when an image or cluster is not found.
-
-        True for a chosen candidate, and for an engine that refuses the user.
-        """
-        if self.error is None or self.skip_reason:
-            return False
-        return self.candidate.chosen or isinstance(self.error, EngineNotPermitted)
+        """Whether to mention the error when an image or cluster is not found."""
+        matters = self.candidate.chosen or isinstance(self.error, EngineNotPermitted)
+        return self.error is not None and not self.skip_reason and matters
 
 
 def candidates(environ: Environ) -> Iterator[Candidate]:
@@ -162,7 +146,8 @@ def tls_of(environ: Environ) -> Tls | None:
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
     if not verify and not environ.get("DOCKER_TLS"):
         return None
-    return Tls.in_folder(_folder("DOCKER_CERT_PATH", environ, _docker_folder), verify=verify)
+    folder = Path(environ.get("DOCKER_CERT_PATH") or _docker_folder(environ))
+    return Tls.in_folder(folder, verify=verify)
 
 
 def _choice(kind: EngineKind, environ: Environ) -> Candidate | None:
@@ -171,18 +156,17 @@ def _choice(kind: EngineKind, environ: Environ) -> Candidate | None:
     if url := environ.get(variable):
         named = named_address(url, variable, environ)
         return attrs.evolve(named, kind=kind, undo=f"unset {variable}")
-    return _or_problem(kind, chosen_context if kind == "docker" else chosen_connection, environ)
+    return _or_problem(chosen_context if kind == "docker" else chosen_connection, kind, environ)
 
 
 def _usual(kind: EngineKind, environ: Environ) -> Iterator[Candidate]:
     yield from usual_sockets(kind, environ)
-    default = _or_problem(kind, default_connection, environ) if kind == "podman" else None
-    if default:
+    if kind == "podman" and (default := _or_problem(default_connection, kind, environ)):
         yield default
 
 
 def _or_problem(
-    kind: EngineKind, find: Callable[[Environ], Candidate | None], environ: Environ
+    find: Callable[[Environ], Candidate | None], kind: EngineKind, environ: Environ
 ) -> Candidate | None:
     try:
         return find(environ)
@@ -194,17 +178,12 @@ def _home(environ: Environ) -> Path:
     return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
 
 
-def _folder(variable: str, environ: Environ, default: Callable[[Environ], Path]) -> Path:
-    named = environ.get(variable)
-    return Path(named) if named else default(environ)
-
-
 def _docker_folder(environ: Environ) -> Path:
-    return _folder("DOCKER_CONFIG", environ, lambda _: _home(environ) / ".docker")
+    return Path(environ.get("DOCKER_CONFIG") or _home(environ) / ".docker")
 
 
 def _podman_folder(environ: Environ) -> Path:
-    return _folder("XDG_CONFIG_HOME", environ, lambda _: _home(environ) / ".config") / "containers"
+    return Path(environ.get("XDG_CONFIG_HOME") or _home(environ) / ".config") / "containers"
 
 
 # Docker contexts: named addresses of the docker CLI. ``contexts/meta/ID/meta.json`` has the address
@@ -213,9 +192,9 @@ def _podman_folder(environ: Environ) -> Path:
 
 
 def chosen_context(environ: Environ) -> Candidate | None:
-    """Return the context of ``DOCKER_CONTEXT``, or else the docker CLI's current one.
+    """Return the context of ``DOCKER_CONTEXT``, or else the current one; None is the default one.
 
-    None means the default context: the usual sockets. EngineUnreachable for invalid CLI settings.
+    EngineUnreachable for invalid CLI settings.
     """
     folder = _docker_folder(environ)
     if name := environ.get("DOCKER_CONTEXT"):
@@ -242,33 +221,34 @@ def _context(candidate: Candidate, folder: Path, name: str) -> Candidate | None:
         return None
     if len(candidate.origin) > _MAX_ORIGIN:
         candidate = attrs.evolve(candidate, origin=f"{candidate.origin[:_MAX_ORIGIN]}…")
+    try:
+        url, tls = _context_address(candidate, folder, name)
+    except EngineUnreachable as error:
+        return attrs.evolve(candidate, problem=error)
+    return attrs.evolve(candidate, url=url, tls=tls) if url else None
+
+
+def _context_address(candidate: Candidate, folder: Path, name: str) -> tuple[str, Tls | None]:
     from hashlib import sha256  # noqa: PLC0415 - start-up
 
     context_id = sha256(name.encode(errors="surrogatepass")).hexdigest()
-    try:
-        meta = _read_json(folder / "contexts" / "meta" / context_id / "meta.json")
-    except EngineUnreachable as error:
-        return attrs.evolve(candidate, problem=error)
+    meta = _read_json(folder / "contexts" / "meta" / context_id / "meta.json")
     if meta is None:
         available = ", ".join([_DEFAULT_CONTEXT, *_context_names(folder)])
-        problem = EngineUnreachable(
+        raise EngineUnreachable(
             f"{candidate.origin}: there is no such Docker context; available: {available}",
             hint=f"{candidate.undo}; or choose another one: docker context use NAME",
         )
-        return attrs.evolve(candidate, problem=problem)
     endpoint = dig(meta, "Endpoints", "docker")
     if not isinstance(endpoint, dict) or not isinstance(endpoint.get("Host", ""), str):
-        problem = EngineUnreachable(
+        raise EngineUnreachable(
             f"{candidate.origin}: the Docker context has no engine's address",
             hint=f"inspect it: docker context inspect {shlex.quote(name)}",
         )
-        return attrs.evolve(candidate, problem=problem)
     verify = endpoint.get("SkipTLSVerify") is not True
     tls_folder = folder / "contexts" / "tls" / context_id / "docker"
     has_tls = tls_folder.is_dir() or not verify
-    tls = Tls.in_folder(tls_folder, verify=verify) if has_tls else None
-    url = text_at(endpoint, "Host")
-    return attrs.evolve(candidate, url=url, tls=tls) if url else None
+    return text_at(endpoint, "Host"), Tls.in_folder(tls_folder, verify=verify) if has_tls else None
 
 
 def _context_names(folder: Path) -> list[str]:
@@ -329,8 +309,8 @@ def read_connections(environ: Environ) -> tuple[str, dict[str, Candidate]]:
         engine = dig(_read_toml(path, "service"), "engine")  # active_service, service_destinations
         default = text_at(engine, "active_service") or default
         connections |= _connections(dig(engine, "service_destinations"), "uri", "identity")
-    own_file = _podman_folder(environ) / "podman-connections.json"
-    path = _folder("PODMAN_CONNECTIONS_CONF", environ, lambda _: own_file)
+    named = environ.get("PODMAN_CONNECTIONS_CONF")
+    path = Path(named or _podman_folder(environ) / "podman-connections.json")
     document = dig(_read_json(path), "Connection")
     connections |= _connections(dig(document, "Connections"), "URI", "Identity")
     return text_at(document, "Default") or default, connections
@@ -370,8 +350,7 @@ def _containers_conf(environ: Environ) -> Iterator[Path]:
 
 def _read_json(path: Path) -> Any:
     """Return a document, or None if the file does not exist; EngineUnreachable if it is invalid."""
-    text = _read(path)
-    return None if text is None else _parse(path, load_json, text, "JSON")
+    return _parse(path, load_json, _read(path))
 
 
 def _read_toml(path: Path, word: str) -> Any:
@@ -384,13 +363,14 @@ def _read_toml(path: Path, word: str) -> Any:
         return None
     import tomllib  # noqa: PLC0415 - start-up
 
-    return _parse(path, tomllib.loads, text, "TOML")
+    return _parse(path, tomllib.loads, text)
 
 
-def _parse(path: Path, parser: Callable[[str], Any], text: str, language: str) -> Any:
+def _parse(path: Path, parser: Callable[[str], Any], text: str | None) -> Any:
     try:
-        return parser(text)
+        return None if text is None else parser(text)
     except (ValueError, RecursionError) as error:
+        language = "JSON" if parser is load_json else "TOML"
         raise _unusable(path, f"it is not valid {language}: {error}") from error
 
 
