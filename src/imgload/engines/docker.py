@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -14,7 +14,7 @@ import attrs
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
 from imgload.engines.endpoint import Endpoint
-from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params, checked
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Params, checked
 from imgload.engines.http_engine import RestEngine, image_digest, read_image, tags_of
 from imgload.engines.temporary_tags import TAG, note_temporary_name
 from imgload.oci.digest import Digest
@@ -73,22 +73,18 @@ class Docker(RestEngine):
         document = self.document("GET", f"/images/{name}/json", doing, **options)
         if not document:
             return None
-        manifests: dict[Platform, Digest] = {}
-        absent = set()
         entries = [e for e in document.get("Manifests") or () if e.get("Kind") == "image"]
+        manifests: dict[bool, dict[Platform, Digest]] = {True: {}, False: {}}
         for entry in reversed(entries):  # without attestations; the first of a platform wins
             platform = Platform.from_json((entry.get("ImageData") or {}).get("Platform"))
-            digest = Digest.parse(entry["ID"])
-            if platform and entry.get("Available"):
-                manifests[platform] = digest
-            elif platform:
-                absent.add(platform)
+            if platform:
+                manifests[bool(entry.get("Available"))][platform] = Digest.parse(entry["ID"])
         image = read_image(document)
         return attrs.evolve(
             image,
             image_id=None if self._is_manifest_id(document) else image.image_id,
-            manifests=manifests,
-            incomplete_platforms=frozenset(absent),
+            manifests=manifests[True],
+            incomplete_platforms=frozenset(manifests[False]),
             has_complete_platform=not entries or any(entry.get("Available") for entry in entries),
         )
 
@@ -120,15 +116,12 @@ class Docker(RestEngine):
     def saves_by_digest(self) -> bool:
         return self._version >= _SAVES_BY_DIGEST
 
-    def _request_save(
-        self, images: Sequence[str], platform: Platform | None, get: Callable[[Params], Answer]
-    ) -> Answer:
-        """Request one platform, or all if Docker does not find that one (docker/cli #7278)."""
+    def save_params(self, images: Sequence[str], platform: Platform | None) -> list[Params]:
+        """Return those of one platform, and of all if Docker lacks that one (docker/cli #7278)."""
         names = [("names", image) for image in images]
-        if platform and self._version >= _PLATFORM_SAVE:
-            with suppress(EngineFailed):
-                return get([*names, ("platform", json.dumps(platform.to_json()))])
-        return get(names)
+        if not platform or self._version < _PLATFORM_SAVE:
+            return [names]
+        return [[*names, ("platform", json.dumps(platform.to_json()))], names]
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:

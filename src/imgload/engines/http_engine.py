@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -58,13 +58,10 @@ class RestEngine(Engine):
     """An engine with an HTTP API; both engines support Docker's container requests."""
 
     kind: ClassVar[EngineKind]
-    api: ClassVar[str]
-    """The path of the API below its version."""
+    api: ClassVar[str]  # the path of the API below its version
     save_path: ClassVar[str]
-    event_filters: ClassVar[Mapping[str, Sequence[str]]]
-    """The events that report new or tagged images."""
-    temporary_names: ClassVar[Pattern[str]]
-    """The names that a push creates in the engine."""
+    event_filters: ClassVar[Mapping[str, Sequence[str]]]  # of new or tagged images
+    temporary_names: ClassVar[Pattern[str]]  # that a push creates in the engine
 
     def __init__(self, client: Any = None) -> None:
         if client is None:
@@ -125,19 +122,22 @@ class RestEngine(Engine):
     def save(
         self, images: Sequence[str], platform: Platform | None, size: int = 0
     ) -> Iterator[Iterator[bytes]]:
-        doing = f"saving {', '.join(images)}"
-
-        def get(params: Params) -> Answer:
-            seconds = save_seconds(size)
-            return self.send("GET", self.save_path, doing, params=params, seconds=seconds)
-
-        with self._request_save(images, platform, get) as answer:
+        with self._send_save(images, platform, save_seconds(size)) as answer:
             yield self._body(answer)
 
+    def _send_save(
+        self, images: Sequence[str], platform: Platform | None, seconds: float
+    ) -> Answer:
+        doing = f"saving {', '.join(images)}"
+        *preferred, last = self.save_params(images, platform)
+        for params in preferred:
+            with suppress(EngineFailed):
+                return self.send("GET", self.save_path, doing, params=params, seconds=seconds)
+        return self.send("GET", self.save_path, doing, params=last, seconds=seconds)
+
     @abstractmethod
-    def _request_save(
-        self, images: Sequence[str], platform: Platform | None, get: Callable[[Params], Answer]
-    ) -> Answer: ...
+    def save_params(self, images: Sequence[str], platform: Platform | None) -> Sequence[Params]:
+        """Return the parameters of the request for a save, in order of preference."""
 
     def _body(self, answer: Answer) -> Iterator[bytes]:
         with map_errors(self.endpoint, "reading the saved image"):
@@ -152,23 +152,19 @@ class RestEngine(Engine):
                     raise EngineFailed(f"{self.endpoint}: pushing failed: {event['error']}")
 
     def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
-        doing = "listening to its events"
-        params = {"filters": json.dumps(self.event_filters)}
-        opened = None
+        params, opened = {"filters": json.dumps(self.event_filters)}, None
         if since is not None:
             seconds, rest = divmod(max(0, since - _MARGIN), _SECOND)
             params["since"] = f"{seconds}.{rest:09d}"
         options = {"params": params, "seconds": _QUIET_SECONDS}
-        with self.request("GET", "/events", doing, **options) as answer:
+        with self.request("GET", "/events", "listening to its events", **options) as answer:
             with suppress(ValueError, TypeError, OverflowError):
                 date = parsedate_to_datetime(answer.headers.get("Date", ""))
                 opened = int(date.timestamp()) * _SECOND
             yield EventsOpened(opened)
             try:
-                for line in answer.lines():
-                    event = self._parse_event(line) if line.strip() else None
-                    if event:
-                        yield event
+                events = (self._parse_event(line) for line in answer.lines() if line.strip())
+                yield from filter(None, events)
             except Exception as error:
                 if not timed_out(error):
                     raise
@@ -239,10 +235,10 @@ class RestEngine(Engine):
         """
         path, doing = f"/exec/{exec_id}/json", "reading a command's exit status"
         deadline = time.monotonic() + _SETTLE_SECONDS
-        while dig(state := self.document("GET", path, doing), "Running"):
-            if time.monotonic() >= deadline:
-                break
+        state = self.document("GET", path, doing)
+        while dig(state, "Running") and time.monotonic() < deadline:
             time.sleep(0.01)
+            state = self.document("GET", path, doing)
         status = dig(state, "ExitCode")
         if dig(state, "Running") or not isinstance(status, int):
             raise EngineFailed("the connection to a command broke while it was running")
@@ -283,7 +279,6 @@ class RestEngine(Engine):
 
 
 def tags_of(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return an image's names without the temporary ones of pushes."""
     return tuple(name for name in document.get("RepoTags") or () if not is_temporary_tag(name))
 
 

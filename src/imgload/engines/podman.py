@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from imgload.core.errors import EngineFailed, ReferenceInvalid
 from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
 from imgload.engines.endpoint import Endpoint
-from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params, checked
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Params, checked
 from imgload.engines.http_engine import RestEngine, image_digest, read_image, tags_of
 from imgload.engines.temporary_tags import LIST
 from imgload.oci.digest import Digest
@@ -123,10 +123,8 @@ class Podman(RestEngine):
             return ImageEvent("", target)
         return ImageEvent(_full_name(name), target)
 
-    def _request_save(
-        self, images: Sequence[str], platform: Platform | None, get: Callable[[Params], Answer]
-    ) -> Answer:
-        """Request a docker-archive, which may have several images, or else an OCI archive.
+    def save_params(self, images: Sequence[str], platform: Platform | None) -> list[Params]:
+        """Return those of a docker-archive, and of an OCI archive, which can have one image only.
 
         A docker-archive cannot have layers with zstd, nor an OCI manifest with Docker's media type
         for a layer, as Skopeo copies them from Docker's containerd image store. An OCI archive can,
@@ -134,13 +132,8 @@ class Podman(RestEngine):
         """
         del platform  # an image in Podman's store has one platform
         references = [("references", image) for image in images]
-        try:
-            return get([("format", "docker-archive"), *references])
-        except EngineFailed:
-            if len(images) > 1:
-                raise
-        oci = [("format", "oci-archive"), ("ociAcceptUncompressedLayers", "true")]
-        return get([*oci, *references])
+        oci = [("format", "oci-archive"), ("ociAcceptUncompressedLayers", "true"), *references]
+        return [[("format", "docker-archive"), *references], *([oci] if len(images) == 1 else [])]
 
     @checked
     def remove_temporary(self, name: str, image: str) -> bool:
