@@ -25,11 +25,9 @@ from imgload.oci.jsontext import dig
 _MAX_ENTRIES = 2000
 _CUT_OFF_SECONDS = 24 * 3600.0
 _MAX_BYTES = 4 << 20
-_IMAGE_IDS = "image_ids.2"
-"""Older versions may have stored wrong IDs as ``image_ids``."""
+_IMAGE_IDS = "image_ids.2"  # older versions may have stored wrong IDs as ``image_ids``
 _LOCK_ATTEMPTS = 200
-_LOCK_PAUSE = 0.01
-"""Seconds between attempts to lock the folder."""
+_LOCK_PAUSE = 0.01  # seconds between attempts to lock the folder
 
 Layers = dict[Digest, tuple[Digest, int]]
 """Pushed digests, each with the layer's diff ID and the size in bytes."""

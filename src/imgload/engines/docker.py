@@ -31,8 +31,7 @@ _SAVES_BY_DIGEST = (1, 44)
 _TELLS_BUILDS = (1, 49)
 """Earlier versions omit the events of BuildKit's builds in one image store or the other (moby
 #45404, #47978, #49678)."""
-_NO_CREDENTIALS = "e30="
-"""``{}``; Docker 20.10 refuses a push without the header."""
+_NO_CREDENTIALS = "e30="  # ``{}``; Docker 20.10 refuses a push without the header
 _UNTAG_SECONDS = 10.0
 _PLACEHOLDER = "imgload: an empty image, in place of another that keeps its content"
 """The comment of an image that takes over a name; see `_move_to_placeholder`."""

@@ -57,12 +57,10 @@ class Tunnel(Protocol):
 class Tls:
     """The files for a TLS connection: certificate authorities, and the client's certificate."""
 
-    ca: Path | None = None
-    """None for the system's authorities."""
+    ca: Path | None = None  # None for the system's authorities
     cert: Path | None = None
     key: Path | None = None
-    verify: bool = True
-    """Whether to verify the engine's certificate."""
+    verify: bool = True  # whether to verify the engine's certificate
 
     @classmethod
     def in_folder(cls, folder: Path, *, verify: bool) -> Tls:
@@ -101,8 +99,7 @@ class Endpoint:
     """The endpoint of an engine."""
 
     kind: EngineKind
-    url: str
-    """``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``."""
+    url: str  # ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``
     origin: str = attrs.field(default="", eq=False)
     """The variable, settings file or product that the address comes from, for messages."""
     version: str = attrs.field(default="", eq=False)

@@ -22,18 +22,15 @@ from imgload.core.errors import EngineFailed, NodeStalled
 from imgload.engines.base import Chunk
 from imgload.engines.http import Answer
 
-STALL_SECONDS = 120
-"""The limit for sending one chunk, 1 MiB, of standard input."""
-SILENT_SECONDS = 120.0
-"""The longest silence of a command without input."""
+STALL_SECONDS = 120  # the limit for sending one chunk, 1 MiB, of standard input
+SILENT_SECONDS = 120.0  # the longest silence of a command without input
 UNPACK_SECONDS = 600.0
 UNPACK_BYTES = 2 << 20
 """The longest silence after all input, and the bytes that extend it by a second: a slow disk."""
 _SEND_BYTES = 256 << 10
 _SEND_SECONDS = 1
 """The bytes and the limit of one system call, so that the deadline is checked in between."""
-_END_SECONDS = 1.0
-"""The limit for output that is still on the way when a command has ended."""
+_END_SECONDS = 1.0  # the limit for output that is still on the way when a command has ended
 _FRAME = struct.Struct(">BxxxL")
 _MAX_FRAME = 16 << 20
 _STDERR = 2

@@ -39,8 +39,7 @@ STREAM_SECONDS = 600.0
 """The longest silence of a stream; Docker 20.10 spools a whole save before its first byte."""
 LOOK_UP_SECONDS = 10.0
 """The longest query of an engine to this process; other requests may delay it."""
-_SPOOLED_A_SECOND = 20 << 20
-"""Bytes; a save may be silent for that much longer."""
+_SPOOLED_A_SECOND = 20 << 20  # bytes; a save may be silent for that much longer
 _BUFFER = 256 << 10
 _MAX_JSON = 64 << 20
 Params = Sequence[tuple[str, str]]
@@ -240,10 +239,10 @@ def map_errors(endpoint: Endpoint, doing: str) -> Iterator[None]:
 
 def _engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> EngineError:
     causes = list(_causes(error))
-    if any(isinstance(c, PermissionError) for c in causes):
+    if any(isinstance(cause, PermissionError) for cause in causes):
         message = f"{endpoint}: permission denied while {doing}"
         return EngineNotPermitted(message, hint=permit(endpoint.kind))
-    if any(isinstance(c, (FileNotFoundError, ConnectionRefusedError)) for c in causes):
+    if any(isinstance(cause, (FileNotFoundError, ConnectionRefusedError)) for cause in causes):
         message = f"{endpoint}: nobody answers while {doing}"
         return EngineUnreachable(message, hint=start(endpoint.url))
     if timed_out(error):

@@ -63,8 +63,7 @@ class Remote:
     path: str
     user: str | None = None
     port: int | None = None
-    identity: str = ""
-    """The key file."""
+    identity: str = ""  # the key file
     machine: bool = False
     """Whether it is a Podman virtual machine: recreated too often to have a known host key."""
 

@@ -21,20 +21,14 @@ import attrs
 
 from imgload.core.state import lock, private_folder, state_folder, temporary_folder
 
-TAG = re.compile(r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}")
-"""A tag for a push."""
-LIST = re.compile(r"localhost/imgload-[0-9a-f]{16}")
-"""A manifest list for a push."""
-FOLDER = re.compile(r"/var/lib/imgload-[0-9a-f]{16}")
-"""A folder on a node."""
+TAG = re.compile(r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}")  # a tag for a push
+LIST = re.compile(r"localhost/imgload-[0-9a-f]{16}")  # a manifest list for a push
+FOLDER = re.compile(r"/var/lib/imgload-[0-9a-f]{16}")  # a folder on a node
 _ANY = re.compile("|".join(kind.pattern for kind in (TAG, LIST, FOLDER)))
 _MAX_BYTES = 4096
-_MAX_ELSEWHERE = 20
-"""The limit of notes of other addresses for one run."""
-_EXPIRY_SECONDS = 30 * 24 * 3600.0
-"""The age at which a note of an unreachable engine is removed."""
-_ABANDONED_SECONDS = 60.0
-"""The age at which a partial note belongs to a killed run."""
+_MAX_ELSEWHERE = 20  # the limit of notes of other addresses for one run
+_EXPIRY_SECONDS = 30 * 24 * 3600.0  # the age at which a note of an unreachable engine is removed
+_ABANDONED_SECONDS = 60.0  # the age at which a partial note belongs to a killed run
 
 
 @attrs.frozen
@@ -44,8 +38,7 @@ class Note:
     engine: str
     name: str
     image: str
-    here: bool
-    """Whether the engine's address and the machine are the same as in the note."""
+    here: bool  # whether the engine's address and the machine are the same as in the note
     _file: IO[bytes]
     _path: Path
 

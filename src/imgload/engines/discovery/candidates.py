@@ -26,8 +26,7 @@ from imgload.oci.jsontext import dig, load_json, text_at
 Environ = Mapping[str, str]
 _VARIABLES: dict[EngineKind, str] = {"docker": "DOCKER_HOST", "podman": "CONTAINER_HOST"}
 _DEFAULT_CONTEXT = "default"
-_MAX_ENTRIES = 100
-"""Contexts, connections, or settings files of one folder."""
+_MAX_ENTRIES = 100  # contexts, connections, or settings files of one folder
 _MAX_ORIGIN = 200
 _MAX_MATCHES = 20
 _MAX_LINKS = 40
@@ -126,7 +125,9 @@ def skipped_candidates(environ: Environ) -> Iterator[tuple[Candidate, str]]:
             for candidate in _usual(kind, environ):
                 yield attrs.evolve(candidate, take=choice.undo), f"{choice.origin} overrides it"
         with suppress(EngineUnreachable):
-            for candidate in (other_contexts if kind == "docker" else other_connections)(environ):
+            is_docker = kind == "docker"
+            others = other_contexts(environ) if is_docker else read_connections(environ)[1].values()
+            for candidate in others:
                 yield candidate, "it is not the current one"
 
 
@@ -273,17 +274,15 @@ def chosen_connection(environ: Environ) -> Candidate | None:
     origin, undo = f"CONTAINER_CONNECTION={name}", "unset CONTAINER_CONNECTION"
     choice = Candidate("podman", "", origin, explicit=True, chosen=True, undo=undo)
     try:
-        _, connections = read_connections(environ)
+        connections = read_connections(environ)[1]
     except EngineUnreachable as error:
         return attrs.evolve(choice, problem=error)
     if match := connections.get(name):
         return attrs.evolve(choice, url=match.url, identity=match.identity, machine=match.machine)
     available = ", ".join(sorted(connections)) or "none"
-    problem = EngineUnreachable(
-        f"{origin}: there is no such Podman connection; available: {available}",
-        hint="unset CONTAINER_CONNECTION; or list them: podman system connection list",
-    )
-    return attrs.evolve(choice, problem=problem)
+    message = f"{origin}: there is no such Podman connection; available: {available}"
+    hint = "unset CONTAINER_CONNECTION; or list them: podman system connection list"
+    return attrs.evolve(choice, problem=EngineUnreachable(message, hint=hint))
 
 
 def default_connection(environ: Environ) -> Candidate | None:
@@ -294,11 +293,6 @@ def default_connection(environ: Environ) -> Candidate | None:
     """
     default, connections = read_connections(environ)
     return connections.get(default)
-
-
-def other_connections(environ: Environ) -> Iterator[Candidate]:
-    """Yield every connection; EngineUnreachable if the settings cannot be read."""
-    yield from read_connections(environ)[1].values()
 
 
 def read_connections(environ: Environ) -> tuple[str, dict[str, Candidate]]:
@@ -461,10 +455,8 @@ def _is_there(path: Path) -> bool:
     """Whether a path exists or cannot be examined: connecting to it reports the reason."""
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError):
-        return True
+    except (OSError, ValueError) as error:
+        return not isinstance(error, (FileNotFoundError, NotADirectoryError))
     return True
 
 

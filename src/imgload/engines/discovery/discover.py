@@ -124,26 +124,21 @@ def _skipped(attempts: Sequence[Attempt], variables: Mapping[str, str]) -> Itera
 
 def _mark_duplicates(attempts: Sequence[Attempt]) -> list[Attempt]:
     """Mark attempts that lead to the same socket, or engines with the same identity."""
-    marked = _mark(attempts, [_socket_key(a.endpoint) if a.endpoint else "" for a in attempts])
-    used = [attempt for attempt in marked if attempt.used]
-    kinds = [attempt.resolved_endpoint.kind for attempt in used]
-    if len(kinds) == len(set(kinds)):
-        return marked
-    calls = [partial(_identity, attempt.resolved_endpoint) for attempt in used]
-    identities = dict(zip(used, in_parallel(calls), strict=True))
-    return _mark(marked, [identities.get(attempt, "") for attempt in marked])
-
-
-def _mark(attempts: Sequence[Attempt], keys: Sequence[str]) -> list[Attempt]:
-    """Mark each attempt that has the key of an earlier one; an empty key is unique."""
+    sockets = {a.endpoint.url: _socket_key(a.endpoint) for a in attempts if a.endpoint}
+    distinct = {sockets[a.endpoint.url]: a.endpoint for a in attempts[::-1] if a.endpoint}
+    keys = list(distinct)
+    if len(distinct) > len({endpoint.kind for endpoint in distinct.values()}):
+        keys = in_parallel([partial(_identity, endpoint) for endpoint in distinct.values()])
+    key_of = dict(zip(distinct, keys, strict=True))
     first: dict[str, Endpoint] = {}
     marked = []
-    for attempt, key in zip(attempts, keys, strict=True):
+    for attempt in attempts:
         endpoint = attempt.endpoint
-        if endpoint and key and first.setdefault(key, endpoint) is not endpoint:
+        same = first.setdefault(key_of[sockets[endpoint.url]], endpoint) if endpoint else None
+        if endpoint and same is not endpoint:
             if endpoint.tunnel:
                 endpoint.tunnel.close()
-            attempt = attrs.evolve(attempt, same_as=first[key])  # noqa: PLW2901
+            attempt = attrs.evolve(attempt, same_as=same)  # noqa: PLW2901
         marked.append(attempt)
     return marked
 

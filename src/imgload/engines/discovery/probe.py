@@ -19,10 +19,8 @@ from imgload.engines.discovery.candidates import Attempt, Candidate, candidates,
 from imgload.engines.endpoint import Endpoint, EngineKind, permit, start, start_any
 from imgload.engines.http import Connection
 
-CONNECT_SECONDS = 0.8
-"""The limit for a connection over the network."""
-PROBE_SECONDS = 2.0
-"""The limit for an answer: systemd may only now start Podman's service."""
+CONNECT_SECONDS = 0.8  # the limit for a connection over the network
+PROBE_SECONDS = 2.0  # the limit for an answer: systemd may only now start Podman's service
 _VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
 _SCHEMES = ("unix://", "tcp://", "http://", "ssh://")
 _MAX_BODY = 4096
@@ -112,7 +110,13 @@ def _ping(candidate: Candidate) -> Endpoint:
         identity, machine = candidate.identity, candidate.machine
         endpoint = open_tunnel(endpoint, identity=identity, machine=machine)
     try:
-        headers, body = _request(endpoint)
+        url = endpoint.tunnel.url if endpoint.tunnel else endpoint.url
+        tls = endpoint.tls.context() if endpoint.tls else None
+        with contextlib.closing(Connection(url, PROBE_SECONDS, tls, CONNECT_SECONDS)) as connection:
+            connection.request("GET", "/_ping", headers={"Host": "localhost"})
+            answer = connection.getresponse()
+            headers = answer.headers
+            body = b"" if "api-version" in headers else answer.read(_MAX_BODY)
     except BaseException:
         if endpoint.tunnel:
             endpoint.tunnel.close()
@@ -122,23 +126,11 @@ def _ping(candidate: Candidate) -> Endpoint:
     if version and _VERSION.fullmatch(version):
         return attrs.evolve(endpoint, kind="podman" if libpod else "docker", version=version)
     if b"HTTP request to an HTTPS server" in body:
-        hint = (
-            "export DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH=FOLDER with ca.pem, cert.pem, key.pem"
-        )
+        files = "DOCKER_CERT_PATH=FOLDER with ca.pem, cert.pem, key.pem"
+        hint = f"export DOCKER_TLS_VERIFY=1 and {files}"
         raise EngineUnreachable("it speaks TLS only", hint=hint)
-    raise EngineUnreachable(
-        "the server at this address is not Docker or Podman", hint="correct the address"
-    )
-
-
-def _request(endpoint: Endpoint) -> tuple[http.client.HTTPMessage, bytes]:
-    """Return the headers of a ping, and the start of the body if the server is not an engine."""
-    url = endpoint.tunnel.url if endpoint.tunnel else endpoint.url
-    tls = endpoint.tls.context() if endpoint.tls else None
-    with contextlib.closing(Connection(url, PROBE_SECONDS, tls, CONNECT_SECONDS)) as connection:
-        connection.request("GET", "/_ping", headers={"Host": "localhost"})
-        answer = connection.getresponse()
-        return answer.headers, b"" if "api-version" in answer.headers else answer.read(_MAX_BODY)
+    message = "the server at this address is not Docker or Podman"
+    raise EngineUnreachable(message, hint="correct the address")
 
 
 def probe_error(candidate: Candidate, error: Exception) -> EngineError:
