@@ -10,10 +10,10 @@ import http.client
 import json
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -117,7 +117,7 @@ class Connection(http.client.HTTPConnection):
         self.sock.settimeout(self._seconds)
 
 
-class Answer:
+class Answer(AbstractContextManager["Answer"]):
     """A response after its headers, on a connection of its own."""
 
     def __init__(self, connection: Any, response: http.client.HTTPResponse) -> None:
@@ -154,9 +154,6 @@ class Answer:
     def close(self) -> None:
         self._response.close()
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
