@@ -11,7 +11,7 @@ import attrs
 
 from imgload.core.errors import EngineFailed, UsageError
 from imgload.engines.discovery.candidates import Candidate
-from imgload.engines.discovery.probe import probe
+from imgload.engines.discovery.probe import identified, probe
 from imgload.engines.endpoint import Endpoint, EngineKind, Tls
 from imgload.engines.http import Answer, Request, Wire, map_errors
 
@@ -68,10 +68,8 @@ def open_client(client: Any, kind: EngineKind) -> Wire:
     else:
         wire = SdkWire(Endpoint(kind, candidate.url, candidate.origin, tls=candidate.tls), session)
         with map_errors(wire.endpoint, "connecting"), wire.send(Request("GET", "/_ping")) as answer:
-            libpod, version = map(answer.headers.get, ("Libpod-Api-Version", "Api-Version"))
-        actual: EngineKind = "podman" if libpod else "docker"
-        wire.endpoint = attrs.evolve(wire.endpoint, kind=actual, version=libpod or version or "")
-    if wire.endpoint.kind != kind or not wire.endpoint.version:
+            wire.endpoint = identified(wire.endpoint, answer.headers)
+    if wire.endpoint.kind != kind:
         wire.close()
         raise EngineFailed(f"the engine at {candidate.url} is not {kind}")
     if kind == "docker":

@@ -256,3 +256,11 @@ def test_without_a_client_an_absent_engine_is_an_engine_error(
             Docker()
     assert f"unix://{tmp_path}/gone" in caught.value.message
     assert caught.value.hint
+
+
+def test_a_server_that_is_no_engine_is_refused(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "engine.sock", {"Server": "other"}) as (url, _),
+        pytest.raises(EngineUnreachable, match="not Docker or Podman"),
+    ):
+        Docker(docker.DockerClient(base_url=url, version="1.41"))

@@ -121,16 +121,21 @@ def _ping(candidate: Candidate) -> Endpoint:
         if endpoint.tunnel:
             endpoint.tunnel.close()
         raise
-    libpod = headers.get("libpod-api-version")
-    version = libpod or headers.get("api-version")
-    if version and _VERSION.fullmatch(version):
-        return attrs.evolve(endpoint, kind="podman" if libpod else "docker", version=version)
     if b"HTTP request to an HTTPS server" in body:
         files = "DOCKER_CERT_PATH=FOLDER with ca.pem, cert.pem, key.pem"
         hint = f"export DOCKER_TLS_VERIFY=1 and {files}"
         raise EngineUnreachable("it speaks TLS only", hint=hint)
-    message = "the server at this address is not Docker or Podman"
-    raise EngineUnreachable(message, hint="correct the address")
+    return identified(endpoint, headers)
+
+
+def identified(endpoint: Endpoint, headers: http.client.HTTPMessage) -> Endpoint:
+    """Add the kind and version that a ping reports; EngineUnreachable if it reports none."""
+    libpod = headers.get("Libpod-Api-Version")
+    version = libpod or headers.get("Api-Version") or ""
+    if not _VERSION.fullmatch(version):
+        message = "the server at this address is not Docker or Podman"
+        raise EngineUnreachable(message, hint="correct the address")
+    return attrs.evolve(endpoint, kind="podman" if libpod else "docker", version=version)
 
 
 def probe_error(candidate: Candidate, error: Exception) -> EngineError:
