@@ -15,14 +15,14 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import attrs
 
 from imgload.core.errors import EngineNotPermitted, EngineUnreachable, reason
 from imgload.core.state import TemporaryFolder
-from imgload.engines.endpoint import Endpoint, EngineKind
+from imgload.engines.endpoint import EngineKind
 
 CONNECT_SECONDS = 5
 _READY_SECONDS = 12.0
@@ -68,9 +68,7 @@ class Remote:
     """Whether it is a Podman virtual machine: recreated too often to have a known host key."""
 
     @classmethod
-    def parse(
-        cls, url: str, kind: EngineKind, *, identity: str = "", machine: bool = False
-    ) -> Remote:
+    def parse(cls, url: str, kind: EngineKind, **fields: Any) -> Remote:
         """Parse ``ssh://[user@]host[:port][/path]``; ValueError for any other text.
 
         Every part must have only characters that neither ssh nor a shell can misinterpret.
@@ -82,7 +80,7 @@ class Remote:
         names = [host, user] if user else [host]
         if extras or not _PATH.fullmatch(path) or not all(map(_NAME.fullmatch, names)):
             raise ValueError("it is not ssh://user@host:port/path/to/engine.sock")
-        return cls(host, path, user, parts.port, identity, machine)
+        return cls(host, path, user, parts.port, **fields)
 
     def __str__(self) -> str:
         return f"{self.user}@{self.host}" if self.user else self.host
@@ -103,18 +101,6 @@ class Remote:
         words += ["-i", self.identity] if self.identity else []
         check = _CHECK.format(path=self.path)
         return [*words, "-L", f"{local}:{self.path}", "--", self.host, f"sh -c '{check}'"]
-
-
-def open_tunnel(endpoint: Endpoint, *, identity: str = "", machine: bool = False) -> Endpoint:
-    """Return an endpoint with an open tunnel; ValueError for an address that is not ``ssh://``."""
-    remote = Remote.parse(endpoint.url, endpoint.kind, identity=identity, machine=machine)
-    tunnel = SshTunnel(remote)
-    try:
-        tunnel.open()
-    except BaseException:
-        tunnel.close()
-        raise
-    return attrs.evolve(endpoint, tunnel=tunnel)
 
 
 class SshTunnel:

@@ -9,12 +9,7 @@ from functools import partial
 
 import attrs
 
-from imgload.core.errors import (
-    ClusterNotFound,
-    EngineError,
-    ImageNotFound,
-    NodeNotFound,
-)
+from imgload.core.errors import ClusterNotFound, EngineError, ImageNotFound, NodeNotFound
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
 from imgload.engines.discovery.candidates import (

@@ -105,10 +105,11 @@ def _is_address(candidate: Candidate) -> bool:
 def _ping(candidate: Candidate) -> Endpoint:
     endpoint = Endpoint(candidate.kind, candidate.url, candidate.origin, tls=candidate.tls)
     if candidate.url.startswith("ssh://"):
-        from imgload.engines.ssh import open_tunnel  # noqa: PLC0415 - start-up
+        from imgload.engines.ssh import Remote, SshTunnel  # noqa: PLC0415 - start-up
 
-        identity, machine = candidate.identity, candidate.machine
-        endpoint = open_tunnel(endpoint, identity=identity, machine=machine)
+        fields = {"identity": candidate.identity, "machine": candidate.machine}
+        remote = Remote.parse(candidate.url, candidate.kind, **fields)
+        endpoint = attrs.evolve(endpoint, tunnel=SshTunnel(remote))
     try:
         url = endpoint.tunnel.url if endpoint.tunnel else endpoint.url
         tls = endpoint.tls.context() if endpoint.tls else None
