@@ -1,4 +1,4 @@
-"""The cache of what imgload learns about engines; it may be deleted at any time.
+"""The cache of facts about engines; it may be deleted at any time.
 
 Docker's graphdriver store queries a registry only for the digests of its own earlier pushes. Only
 the receiver of such a push knows the layer of a digest. Docker's containerd image store reports the

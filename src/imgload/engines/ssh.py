@@ -203,7 +203,7 @@ class SshTunnel:
             )
 
     def _read_state(self) -> bytes:
-        """Return the state in the remote command's output; empty if there is none.
+        """Return the state in the remote command's output, or nothing.
 
         The login shell may print a greeting before it.
         """

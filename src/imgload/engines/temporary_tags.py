@@ -1,4 +1,4 @@
-"""Notes of temporary names in engines and folders on nodes: a later run removes what is left.
+"""Notes of temporary names in engines and folders on nodes: a later run removes the leftovers.
 
 A process keeps the notes of its own names locked. A note that can be locked belongs to a killed
 run. Notes contain the secret name of a receiver's repository, so only their owner may read them.

@@ -50,7 +50,7 @@ class Discovery:
         return next(tried).resolved_endpoint
 
     def require(self) -> tuple[Endpoint, ...]:
-        """Return the endpoints; EngineError if there is none."""
+        """Return the endpoints; EngineError if no engine answers."""
         if self.endpoints:
             return self.endpoints
         raise no_engine_error(self.attempts, self.absent)
