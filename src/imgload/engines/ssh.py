@@ -179,17 +179,16 @@ class SshTunnel:
             self._all.add(self)
 
     def _expect_ready(self) -> None:
-        state = self._read_state()
+        remote, state = self.remote, self._read_state()
         if state == b"absent":
             raise EngineUnreachable(
-                f"{self.remote.path} does not exist on {self.remote}",
-                hint=f"append the socket's path to the address; see: {self.remote.command} ls /run",
+                f"{remote.path} does not exist on {remote}",
+                hint=f"append the socket's path to the address; see: {remote.command} ls /run",
             )
         if state == b"denied":
             raise EngineNotPermitted(
-                f"{self.remote} may not open {self.remote.path}",
-                hint="join the socket's group:"
-                f" {self.remote.command} sudo usermod -aG docker $USER",
+                f"{remote} may not open {remote.path}",
+                hint=f"join the socket's group: {remote.command} sudo usermod -aG docker $USER",
             )
         if state != b"ready" or not self._socket.exists():
             with self._log.open("rb") as log:
@@ -198,8 +197,8 @@ class SshTunnel:
             why = next((line.strip() for line in reversed(lines) if line.strip()), "")
             self.end()
             raise EngineUnreachable(
-                f"ssh to {self.remote} failed: {why or 'it did not answer'}",
-                hint=f"make this command work without a prompt: {self.remote.command} true",
+                f"ssh to {remote} failed: {why or 'it did not answer'}",
+                hint=f"make this command work without a prompt: {remote.command} true",
             )
 
     def _read_state(self) -> bytes:
