@@ -300,7 +300,7 @@ def read_connections(environ: Environ) -> tuple[str, dict[str, Candidate]]:
     default = ""
     connections: dict[str, Candidate] = {}
     for path in _containers_conf(environ):
-        engine = dig(_read_toml(path, "service"), "engine")  # active_service, service_destinations
+        engine = dig(_read(path, "TOML", _connections_toml), "engine")
         default = text_at(engine, "active_service") or default
         connections |= _connections(dig(engine, "service_destinations"), "uri", "identity")
     named = environ.get("PODMAN_CONNECTIONS_CONF")
@@ -344,48 +344,38 @@ def _containers_conf(environ: Environ) -> Iterator[Path]:
 
 def _read_json(path: Path) -> Any:
     """Return a document, or None if the file does not exist; EngineUnreachable if it is invalid."""
-    return _parse(path, load_json, _read(path))
+    return _read(path, "JSON", load_json)
 
 
-def _read_toml(path: Path, word: str) -> Any:
-    """Return a document, or None if a word does not occur outside comments; as `_read_json`.
+def _connections_toml(text: str) -> Any:
+    """Return the document, or None if neither setting occurs outside comments.
 
     Most such files are comments only, and importing tomllib takes time.
     """
-    text = _read(path)
-    if text is None or word not in re.sub(r"(?m)^[ \t]*#.*$", "", text):
-        return None
+    if "service" not in re.sub(r"(?m)^[ \t]*#.*$", "", text):
+        return None  # neither active_service nor service_destinations
     import tomllib  # noqa: PLC0415 - start-up
 
-    return _parse(path, tomllib.loads, text)
+    return tomllib.loads(text)
 
 
-def _parse(path: Path, parser: Callable[[str], Any], text: str | None) -> Any:
-    try:
-        return None if text is None else parser(text)
-    except (ValueError, RecursionError) as error:
-        language = "JSON" if parser is load_json else "TOML"
-        raise _unusable(path, f"it is not valid {language}: {error}") from error
-
-
-def _read(path: Path) -> str | None:
+def _read(path: Path, language: str, parser: Callable[[str], Any]) -> Any:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a named pipe must not wait for a writer
+    why = f"it is not valid {language}: "
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise _unusable(path, "it is not a file")
-            data = file.read(_MAX_BYTES + 1)
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            data = file.read(_MAX_BYTES + 1) if is_file else b""
+        if is_file and len(data) <= _MAX_BYTES:
+            return parser(data.decode(errors="replace"))
+        why = f"it is longer than {_MAX_BYTES >> 20} MiB" if is_file else "it is not a file"
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
-        raise _unusable(path, getattr(error, "strerror", None) or str(error)) from error
-    if len(data) > _MAX_BYTES:
-        raise _unusable(path, f"it is longer than {_MAX_BYTES >> 20} MiB")
-    return data.decode(errors="replace")
-
-
-def _unusable(path: Path, why: str) -> EngineUnreachable:
-    return EngineUnreachable(f"{path} cannot be used: {why}", hint="correct or remove the file")
+    except (ValueError, RecursionError) as error:
+        why += str(error)
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise EngineUnreachable(f"{path} cannot be used: {why}", hint="correct or remove the file")
 
 
 # The sockets where Docker, Podman and their desktop products usually listen.
