@@ -15,7 +15,7 @@ import pytest
 
 import imgload
 from imgload.core.errors import EngineNotPermitted
-from imgload.engines.discovery.attempt import Candidate
+from imgload.engines.discovery.candidates import Candidate
 from imgload.engines.discovery.discover import Discovery, discover
 from imgload.engines.discovery.probe import probe
 from imgload.sources.base import TransportOption
@@ -165,7 +165,7 @@ def test_what_is_wrong_over_ssh_is_said(lab: Lab, over_ssh: Sshd, tmp_path: Path
 def test_ssh_ends_with_imgload_however_that_ends(lab: Lab, over_ssh: Sshd) -> None:
     """Skaffold kills what does not stop within two seconds; the next run removes its folder."""
     script = (
-        "import os, signal; from imgload.engines.discovery.attempt import Candidate;"
+        "import os, signal; from imgload.engines.discovery.candidates import Candidate;"
         "from imgload.engines.discovery.probe import probe;"
         f"found = probe(Candidate('docker', {over_ssh.url(str(lab.docker.socket))!r}, 'test'));"
         "print(found.tunnel._process.process.pid, flush=True);"

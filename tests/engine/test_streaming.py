@@ -14,7 +14,7 @@ import pytest
 
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import SurveyQuery
-from imgload.engines.discovery.attempt import Candidate
+from imgload.engines.discovery.candidates import Candidate
 from imgload.engines.discovery.discover import connect
 from imgload.engines.discovery.probe import probe
 from imgload.oci.archive import Wanted

@@ -33,8 +33,8 @@ DOES_IO = {
     *("tarfile", "tempfile", "threading", "time", "urllib", "zipfile"),
 }
 HOMES = {
-    "docker": "engines/sdk.py",
-    "podman": "engines/sdk.py",
+    "docker": "engines/",
+    "podman": "engines/",
     "click": "cli/",
     "rich": "cli/",
     "yaml": "clusters/kubeconfig.py",

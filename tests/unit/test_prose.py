@@ -21,7 +21,7 @@ LIMITS = {
     "src/imgload/cli/": 104,
     "src/imgload/clusters/": 66,
     "src/imgload/core/": 25,
-    "src/imgload/engines/": 82,
+    "src/imgload/engines/": 2,
     "src/imgload/loader/": 3,
     "src/imgload/oci/": 43,
     "src/imgload/registry/": 29,

@@ -11,7 +11,7 @@ from imgload.clusters.kubeconfig import current_context
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.select import find_clusters
 from imgload.core.errors import JSON_VERSION, EngineError, error_json
-from imgload.engines.base import Engine
+from imgload.engines.base import ContainerHost
 
 _STOPPED = {"exited", "created", "configured", "dead", "stopped"}
 """What Docker and Podman call a container that does not run and can be started."""
@@ -100,7 +100,9 @@ class ClusterList:
         }
 
 
-def list_clusters(engines: Sequence[Engine], errors: Sequence[EngineError] = ()) -> ClusterList:
+def list_clusters(
+    engines: Sequence[ContainerHost], errors: Sequence[EngineError] = ()
+) -> ClusterList:
     """Return every cluster on some engines, with the errors of others."""
     context = current_context()
     clusters = tuple(
@@ -117,7 +119,7 @@ def list_clusters(engines: Sequence[Engine], errors: Sequence[EngineError] = ())
     return ClusterList(clusters, tuple(map(_engine_info, engines)), tuple(errors))
 
 
-def _engine_info(engine: Engine) -> EngineInfo:
+def _engine_info(engine: ContainerHost) -> EngineInfo:
     return EngineInfo(engine.endpoint.kind, engine.endpoint.url, engine.endpoint.origin)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from imgload.clusters.nodes.runtime import CONTAINERD, Containerd
-from imgload.engines.base import Container, Engine
+from imgload.engines.base import Container, ContainerHost
 
 
 class NodeContainer(NamedTuple):
@@ -57,7 +57,7 @@ class ClusterProvider(ABC):
         """
         return ""
 
-    def find(self, engine: Engine) -> dict[str, list[NodeContainer]]:
+    def find(self, engine: ContainerHost) -> dict[str, list[NodeContainer]]:
         """Return the nodes of each cluster on an engine, stopped ones too, sorted by name."""
         clusters: dict[str, list[NodeContainer]] = {}
         for node in self.nodes(sorted(engine.containers(self.label), key=lambda c: c.name)):

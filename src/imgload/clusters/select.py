@@ -17,7 +17,7 @@ from imgload.clusters.provider import ClusterProvider, providers, register
 from imgload.core.arguments import optional_string, require_strings
 from imgload.core.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
 from imgload.core.parallel import in_parallel
-from imgload.engines.base import Engine
+from imgload.engines.base import ContainerHost
 
 for _provider in (KIND, K3D, MINIKUBE):
     register(_provider)
@@ -30,7 +30,7 @@ class Cluster:
     """A cluster, the engine that runs its nodes, and the provider that made it."""
 
     name: str
-    engine: Engine
+    engine: ContainerHost
     nodes: tuple[Node, ...]
     tool: ClusterProvider = KIND
 
@@ -44,7 +44,7 @@ class Cluster:
 
 
 def find_clusters(
-    engines: Sequence[Engine], of: Sequence[ClusterProvider] | None = None
+    engines: Sequence[ContainerHost], of: Sequence[ClusterProvider] | None = None
 ) -> list[Cluster]:
     """Return every cluster on some engines, made by some providers (default: all)."""
     pairs = [(engine, provider) for engine in engines for provider in of or providers()]
@@ -62,7 +62,11 @@ def find_clusters(
 
 
 def select_nodes(
-    engines: Sequence[Engine], cluster: str | None, names: Sequence[str], *, guess: bool = True
+    engines: Sequence[ContainerHost],
+    cluster: str | None,
+    names: Sequence[str],
+    *,
+    guess: bool = True,
 ) -> tuple[Node, ...]:
     """Return the nodes to load into.
 
@@ -91,7 +95,9 @@ def select_nodes(
     return _pick(nodes, names) if names else nodes
 
 
-def _nodes_of_any_cluster(names: Sequence[str], engines: Sequence[Engine]) -> tuple[Node, ...]:
+def _nodes_of_any_cluster(
+    names: Sequence[str], engines: Sequence[ContainerHost]
+) -> tuple[Node, ...]:
     """Return nodes by name; a container may run a containerd without being in a cluster."""
     nodes = [node for cluster in find_clusters(engines) for node in cluster.nodes]
     for name in sorted(set(names) - {node.name for node in nodes}):
@@ -115,7 +121,7 @@ def _pick(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
     return tuple(by_name[name] for name in dict.fromkeys(names))
 
 
-def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
+def select_cluster(engines: Sequence[ContainerHost], cluster: str | None) -> Cluster:
     """Return a cluster by name or kube context, or the only one; see `select_nodes`."""
     name = optional_string(cluster, "cluster")
     if name is not None:
@@ -145,7 +151,7 @@ def provider_of(context: str) -> ClusterProvider | None:
 def _only(
     matching: Sequence[Cluster],
     clusters: Sequence[Cluster],
-    engines: Sequence[Engine],
+    engines: Sequence[ContainerHost],
     name: str | None = None,
     context: str | None = None,
 ) -> Cluster:

@@ -19,40 +19,32 @@ NOT_CONNECTED = "dial tcp"
 """Part of a failed connection's error in both engines, which are written in Go."""
 CHUNK = 1 << 20
 """Bytes of one chunk of a stream."""
+PushStyle = Literal["stored", "compressing", "remembering"]
+"""How an engine pushes: stored blobs; compressed layers, querying by diff ID; or compressed layers,
+querying only by the digests of earlier pushes."""
 
 
 @attrs.frozen
 class EngineImage:
-    """An image in an engine.
-
-    Args:
-        target: the engine's own ID: on Docker's containerd image store the digest of a manifest
-            or index, elsewhere the image ID.
-        image_id: the digest of the config; None on Docker's containerd image store, which does
-            not report it.
-        names: as the engine writes them.
-        platform: of the config.
-        diff_ids: the layers, bottom up.
-        size: bytes, as the engine counts them: unpacked layers, or on Docker's containerd image
-            store the stored blobs.
-        manifests: the complete manifests by platform; Docker's containerd image store from 28.0 on.
-        incomplete_platforms: the platforms that are listed but lack content.
-        has_complete_platform: whether the content of at least one platform is complete.
-        instances: the image IDs in a manifest list of Podman's by platform; such a list has no
-            image ID, layers or size of its own.
-
-    """
+    """An image in an engine, with the platform of its config and its layers, bottom up."""
 
     target: Digest
+    """The engine's own ID: on Docker's containerd image store the digest of a manifest or index,
+    elsewhere the image ID."""
     image_id: Digest | None
+    """The digest of the config; Docker's containerd image store does not report it."""
     names: tuple[str, ...]
     platform: Platform
     diff_ids: tuple[Digest, ...]
     size: int
+    """Bytes of the unpacked layers, or on Docker's containerd image store of the stored blobs."""
     manifests: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
+    """The complete manifests; Docker's containerd image store from 28.0 on."""
     incomplete_platforms: frozenset[Platform] = frozenset()
+    """The platforms that are listed but lack content."""
     has_complete_platform: bool = True
     instances: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
+    """The image IDs in a manifest list of Podman's, which has no ID, layers or size of its own."""
 
     @property
     def default_platform(self) -> Platform:
@@ -78,8 +70,6 @@ class EngineImage:
 
 @attrs.frozen
 class Container:
-    """A container; `state` is ``running`` or another state."""
-
     id: str
     name: str
     state: str
@@ -92,7 +82,6 @@ class ImageEvent:
 
     name: str = ""
     target: Digest | None = None
-    """The engine's own ID of the image."""
     at: int | None = None
     """Nanoseconds since 1970 by the engine's clock."""
 
@@ -133,13 +122,29 @@ class EngineDescription:
     platform: Platform | None = None
 
 
-class Engine(ABC):
-    """A container engine; owns its connections until closed.
+class Backend(ABC):
+    """A connection to a container engine, until it is closed.
 
     Every method raises EngineError (unreachable, not permitted, failed), and no error of an SDK.
     """
 
     endpoint: Endpoint
+
+    @property
+    def name(self) -> str:
+        """The engine's kind, for messages and reports."""
+        return self.endpoint.kind
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
+
+
+class ImageStore(Backend):
+    """The images of a container engine: finds, saves and pushes them, and reports new ones.
+
+    An image is named by a name or image ID, or by the engine's own ID (`EngineImage.target`).
+    """
 
     @abstractmethod
     def find(self, name: str) -> EngineImage | None:
@@ -188,12 +193,32 @@ class Engine(ABC):
         ``host:port/path``, on plain HTTP on this machine.
         """
 
-    def tidy(self) -> None:  # noqa: B027 - not every engine needs a name for a push
+    def tidy(self) -> None:
         """Remove the temporary names that killed runs left behind."""
 
     @abstractmethod
     def layer_sizes(self, image: Digest) -> list[int]:
         """Return the bytes of each layer, bottom up; empty if the engine does not report them."""
+
+    def look_up(self, repository: str) -> None:
+        """Have the engine query a registry for an image; the engine stores nothing.
+
+        `repository` is ``host:port/path``, on plain HTTP on this machine. An answer other than
+        "exists" is an EngineError.
+        """
+        raise EngineFailed(f"{self.endpoint} cannot query the registry for {repository}")
+
+    def identity(self) -> str:
+        """Return a text that is the same for every address of this engine, and for no other."""
+        return self.endpoint.url
+
+    def description(self) -> EngineDescription:
+        """Return the engine's own description."""
+        return EngineDescription()
+
+
+class ContainerHost(Backend):
+    """The containers of a container engine, among them the nodes of clusters."""
 
     @abstractmethod
     def containers(self, label: str) -> list[Container]:
@@ -213,37 +238,11 @@ class Engine(ABC):
     def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         """Unpack a tar stream into a folder of a container, which must not be on a tmpfs."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Close the connections."""
-
     @property
     def streams_exec(self) -> bool:
         """Whether a command's input can be closed alone: over a socket or ssh, not over TLS."""
         return self.endpoint.tls is None
 
-    def identity(self) -> str:
-        """Return a text that is the same for every address of this engine, and for no other."""
-        return self.endpoint.url
 
-    def description(self) -> EngineDescription:
-        """Return the engine's own description."""
-        return EngineDescription()
-
-    def look_up(self, repository: str) -> None:
-        """Have the engine query a registry for an image; the engine stores nothing.
-
-        `repository` is ``host:port/path``, on plain HTTP on this machine. An answer other than
-        "exists" is an EngineError.
-        """
-        raise EngineFailed(f"{self.endpoint} cannot query the registry for {repository}")
-
-    @property
-    def name(self) -> str:
-        """The engine's kind, for messages and reports."""
-        return self.endpoint.kind
-
-
-PushStyle = Literal["stored", "compressing", "remembering"]
-"""How an engine pushes: stored blobs; compressed layers, querying by diff ID; or compressed layers,
-querying only by the digests of earlier pushes."""
+class Engine(ImageStore, ContainerHost):
+    """A container engine: its images and its containers."""

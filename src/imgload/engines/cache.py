@@ -1,4 +1,4 @@
-"""The cache of what imgload learns about engines; it may be deleted at any time.
+"""The cache of facts about engines; it may be deleted at any time.
 
 Docker's graphdriver store queries a registry only for the digests of its own earlier pushes. Only
 the receiver of such a push knows the layer of a digest. Docker's containerd image store reports the
@@ -20,15 +20,14 @@ import attrs
 from imgload.core.errors import ArchiveInvalid
 from imgload.core.state import lock, private_folder, replace_file, state_folder
 from imgload.oci.digest import Digest
+from imgload.oci.document import dig
 
 _MAX_ENTRIES = 2000
 _CUT_OFF_SECONDS = 24 * 3600.0
 _MAX_BYTES = 4 << 20
-_IMAGE_IDS = "image_ids.2"
-"""Older versions may have stored wrong IDs as ``image_ids``."""
+_IMAGE_IDS = "image_ids.2"  # older versions may have stored wrong IDs as ``image_ids``
 _LOCK_ATTEMPTS = 200
-_LOCK_PAUSE = 0.01
-"""Seconds between attempts to lock the folder."""
+_LOCK_PAUSE = 0.01  # seconds between attempts to lock the folder
 
 Layers = dict[Digest, tuple[Digest, int]]
 """Pushed digests, each with the layer's diff ID and the size in bytes."""
@@ -59,9 +58,8 @@ class EngineCache:
 
     def known_layers(self, engine: str) -> set[Digest]:
         """Return the diff IDs of the layers that an engine has compressed before."""
-        return {
-            diff_id for digest, (diff_id, _) in self.layers(engine).items() if digest != diff_id
-        }
+        layers = self.layers(engine).items()
+        return {diff_id for digest, (diff_id, _) in layers if digest != diff_id}
 
     def record_layers(self, engine: str, layers: Layers) -> None:
         """Store pushed layers; the oldest are dropped beyond a limit."""
@@ -70,12 +68,10 @@ class EngineCache:
             self._add(engine, "layers", added)
 
     def image_id(self, engine: str, manifest: Digest) -> Digest | None:
-        """Return the image ID of a manifest that an engine pushed before."""
         return Digest.try_parse(_section(self._engines, engine, _IMAGE_IDS).get(str(manifest)))
 
     def record_image_id(self, engine: str, manifest: Digest, image_id: Digest) -> None:
-        """Store the image ID of a manifest, which never changes."""
-        if _section(self._engines, engine, _IMAGE_IDS).get(str(manifest)) != str(image_id):
+        if self.image_id(engine, manifest) != image_id:
             self._add(engine, _IMAGE_IDS, {str(manifest): str(image_id)})
 
     def is_unreachable(self, engine: str) -> bool:
@@ -85,7 +81,6 @@ class EngineCache:
         return isinstance(since, (int, float)) and now - _CUT_OFF_SECONDS < since <= now
 
     def mark_unreachable(self, engine: str) -> None:
-        """Store that the engine cannot reach this machine's loopback now."""
         if self.reached_from(engine):
             self.record_reached(engine, "")
         self._add(engine, "cut_off", {"since": time.time()})
@@ -96,7 +91,6 @@ class EngineCache:
         return place if isinstance(place, str) else ""
 
     def record_reached(self, engine: str, where: str) -> None:
-        """Store that the engine reaches this machine's loopback from a place."""
         self._add(engine, "reached", {"from": where})
 
     def _add(self, engine: str, section: str, added: dict[str, Any]) -> None:
@@ -123,7 +117,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _section(engines: dict[str, Any], engine: str, section: str) -> dict[str, Any]:
-    return dict(_dict(_dict(engines.get(engine)).get(section)))
+    return _dict(dig(engines, engine, section))
 
 
 def _dict(value: object) -> dict[str, Any]:

@@ -6,20 +6,23 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, ClassVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
-from imgload.engines.discovery.config_files import dig, text_at
-from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params
-from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_image, tags_of
-from imgload.engines.temporary_tags import TAG, Leftover, note_temporary_name
-from imgload.engines.translate import checked, map_errors, raise_for_status
+from imgload.engines.endpoint import Endpoint
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Params, checked
+from imgload.engines.http_engine import RestEngine, image_digest, read_image, tags_of
+from imgload.engines.temporary_tags import TAG, note_temporary_name
 from imgload.oci.digest import Digest
+from imgload.oci.document import dig, text_at
 from imgload.oci.platform import Platform
+
+if TYPE_CHECKING:
+    from docker import APIClient, DockerClient
 
 _PLATFORM_SAVE = (1, 48)
 _MANIFESTS = (1, 48)
@@ -28,49 +31,59 @@ _SAVES_BY_DIGEST = (1, 44)
 _TELLS_BUILDS = (1, 49)
 """Earlier versions omit the events of BuildKit's builds in one image store or the other (moby
 #45404, #47978, #49678)."""
-_NO_CREDENTIALS = "e30="
-"""``{}``; Docker 20.10 refuses a push without the header."""
+_NO_CREDENTIALS = "e30="  # ``{}``; Docker 20.10 refuses a push without the header
 _UNTAG_SECONDS = 10.0
 _PLACEHOLDER = "imgload: an empty image, in place of another that keeps its content"
 """The comment of an image that takes over a name; see `_move_to_placeholder`."""
 
 
-class DockerEngine(RestEngine):
-    """A Docker daemon, with the graphdriver store or the containerd image store."""
+class Docker(RestEngine):
+    """A Docker daemon, with the graphdriver store or the containerd image store.
 
+    Args:
+        client: a client of Docker's SDK, which `close` leaves open; None discovers the first Docker
+            that answers. For a client over ``ssh://``, imgload runs ssh to the same address itself.
+
+    Raises:
+        EngineError: the engine cannot be reached, or is not Docker.
+        UsageError: `client` is of another type.
+
+    """
+
+    kind = "docker"
     api = ""
     save_path = "/images/get"
     event_filters: ClassVar = {"type": ["image"], "event": ["tag", "load", "import", "pull"]}
     temporary_names = TAG
 
+    def __init__(self, client: DockerClient | APIClient | Endpoint | None = None) -> None:
+        super().__init__(client)
+
     @property
     def _version(self) -> tuple[int, ...]:
-        parts = self._wire.version.split(".")
+        parts = self.endpoint.version.split(".")
         return tuple(int(part) for part in parts if re.fullmatch(r"[0-9]{1,9}", part))
 
     @checked
     def find(self, name: str) -> EngineImage | None:
         params = {"manifests": "1"} if self._version >= _MANIFESTS else {}
         doing = f"inspecting the image {name}"
-        document = self.get_or_none(f"/images/{name}/json", doing, params=params)
+        options = {"absent_ok": True, "params": params}
+        document = self.document("GET", f"/images/{name}/json", doing, **options)
         if not document:
             return None
-        manifests: dict[Platform, Digest] = {}
-        absent = set()
         entries = [e for e in document.get("Manifests") or () if e.get("Kind") == "image"]
+        manifests: dict[bool, dict[Platform, Digest]] = {True: {}, False: {}}
         for entry in reversed(entries):  # without attestations; the first of a platform wins
             platform = Platform.from_json((entry.get("ImageData") or {}).get("Platform"))
-            digest = Digest.parse(entry["ID"])
-            if platform and entry.get("Available"):
-                manifests[platform] = digest
-            elif platform:
-                absent.add(platform)
+            if platform:
+                manifests[bool(entry.get("Available"))][platform] = Digest.parse(entry["ID"])
         image = read_image(document)
         return attrs.evolve(
             image,
             image_id=None if self._is_manifest_id(document) else image.image_id,
-            manifests=manifests,
-            incomplete_platforms=frozenset(absent),
+            manifests=manifests[True],
+            incomplete_platforms=frozenset(manifests[False]),
             has_complete_platform=not entries or any(entry.get("Available") for entry in entries),
         )
 
@@ -102,15 +115,12 @@ class DockerEngine(RestEngine):
     def saves_by_digest(self) -> bool:
         return self._version >= _SAVES_BY_DIGEST
 
-    def _request_save(
-        self, images: Sequence[str], platform: Platform | None, get: Callable[[Params], Answer]
-    ) -> Answer:
-        """Request one platform, or all if Docker does not find that one (docker/cli #7278)."""
+    def save_params(self, images: Sequence[str], platform: Platform | None) -> list[Params]:
+        """Return those of one platform, and of all if Docker lacks that one (docker/cli #7278)."""
         names = [("names", image) for image in images]
-        if platform and self._version >= _PLATFORM_SAVE:
-            with suppress(EngineFailed):
-                return get([*names, ("platform", json.dumps(platform.to_json()))])
-        return get(names)
+        if not platform or self._version < _PLATFORM_SAVE:
+            return [names]
+        return [[*names, ("platform", json.dumps(platform.to_json()))], names]
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
@@ -133,13 +143,12 @@ class DockerEngine(RestEngine):
             )
 
         try:
-            with map_errors(self.endpoint, "tagging"):
-                params = {"repo": repository, "tag": tag}
-                self.request("POST", f"/images/{image}/tag", "tagging", params=params).close()
+            params = {"repo": repository, "tag": tag}
+            with self.request("POST", f"/images/{image}/tag", "tagging", params=params):
+                pass
             yield push
         finally:
-            leftover = Leftover(self.endpoint.url, name, str(image), here=True, note=noted)
-            self._remove_leftover(leftover)
+            self._remove_noted(noted)
 
     @checked
     def remove_temporary(self, name: str, image: str) -> bool:
@@ -148,8 +157,8 @@ class DockerEngine(RestEngine):
         A rebuild may have left the image no other name. Docker would then delete the image with
         the name, or refuse to while a container uses it (moby, daemon/images/image_delete.go).
         """
-        path = f"/images/{name}/json"
-        document = self.get_or_none(path, "untagging", seconds=_UNTAG_SECONDS)
+        path, options = f"/images/{name}/json", {"absent_ok": True, "seconds": _UNTAG_SECONDS}
+        document = self.document("GET", path, "untagging", **options)
         if document is None:
             return False
         is_placeholder = document.get("Comment") == _PLACEHOLDER
@@ -173,13 +182,10 @@ class DockerEngine(RestEngine):
         self._push("/images/create", doing, params=params, stream=empty, seconds=_UNTAG_SECONDS)
 
     def _delete_name(self, name: str, **more: str) -> None:
-        path, params = f"/images/{name}", {"noprune": "1", **more}
-        with (
-            map_errors(self.endpoint, "untagging"),
-            self._send("DELETE", path, params=params, seconds=_UNTAG_SECONDS) as answer,
-        ):
-            if answer.status != NOT_FOUND:
-                raise_for_status(answer, self.endpoint, "untagging")
+        params = {"noprune": "1", **more}
+        options = {"absent_ok": True, "params": params, "seconds": _UNTAG_SECONDS}
+        with self.request("DELETE", f"/images/{name}", "untagging", **options):
+            pass
 
     @checked
     def identity(self) -> str:

@@ -1,8 +1,9 @@
-"""The endpoint of a container engine: its kind, address, API version and TLS settings."""
+"""The endpoint of a container engine: its kind, address, API version and TLS; hints about it."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit
@@ -16,19 +17,39 @@ if TYPE_CHECKING:
 
 
 EngineKind = Literal["docker", "podman"]
+_START_COMMANDS = (
+    (r"/\.colima/(default|\*)/", "colima start"),
+    (r"/\.colima/(?P<name>[\w-]+)/", "colima start {name}"),
+    (r"/\.orbstack/", "orb start"),
+    (r"/\.rd/", "rdctl start"),
+    (r"/\.docker/(desktop|run)/", "docker desktop start"),
+    (r"podman/machine/|-api\.sock$", "podman machine start"),
+    (r"^unix:///run/user/\d+/docker\.sock$", "systemctl --user start docker"),
+    (r"^unix:///run/user/\d+/podman/podman\.sock$", "systemctl --user start podman.socket"),
+    (r"^unix:///run/podman/", "sudo systemctl start podman.socket"),
+    (r"^unix://(/var)?/run/docker\.sock$", "sudo systemctl start docker"),
+)
+"""The command for each pattern of an address."""
+_START_ANY = {
+    "linux": "sudo systemctl start docker, or systemctl --user start podman.socket",
+    "darwin": "docker desktop start, colima start, or podman machine start",
+}
+_PERMIT: dict[EngineKind, str] = {
+    "docker": "join the socket's group (sudo usermod -aG docker $USER, then log in again)",
+    "podman": "start a Podman of your own (systemctl --user start podman.socket)",
+}
 _LOOPBACK = re.compile(r"localhost|::1|127(\.[0-9]{1,3}){3}", re.ASCII)
 
 
 class Tunnel(Protocol):
-    """A connection to another machine that ends in a socket on this one."""
+    """A connection to another machine that ends in a socket on this one, whose address is `url`.
+
+    `url` reconnects if the connection was lost, and `open` also after `close`.
+    """
 
     @property
-    def url(self) -> str:
-        """Return the socket's address; reconnect if the connection was lost."""
-
-    def open(self) -> str:
-        """Return the socket's address, also after `close`."""
-
+    def url(self) -> str: ...
+    def open(self) -> str: ...
     def close(self) -> None: ...
 
 
@@ -36,12 +57,10 @@ class Tunnel(Protocol):
 class Tls:
     """The files for a TLS connection: certificate authorities, and the client's certificate."""
 
-    ca: Path | None = None
-    """None for the system's authorities."""
+    ca: Path | None = None  # None for the system's authorities
     cert: Path | None = None
     key: Path | None = None
-    verify: bool = True
-    """Whether to verify the engine's certificate."""
+    verify: bool = True  # whether to verify the engine's certificate
 
     @classmethod
     def in_folder(cls, folder: Path, *, verify: bool) -> Tls:
@@ -80,8 +99,7 @@ class Endpoint:
     """The endpoint of an engine."""
 
     kind: EngineKind
-    url: str
-    """``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``."""
+    url: str  # ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``
     origin: str = attrs.field(default="", eq=False)
     """The variable, settings file or product that the address comes from, for messages."""
     version: str = attrs.field(default="", eq=False)
@@ -99,3 +117,25 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.url}"
+
+
+def start(url: str) -> str:
+    """Return the command that starts the engine at an address."""
+    for pattern, command in _START_COMMANDS:
+        if match := re.search(pattern, url):
+            return command.format(**match.groupdict())
+    return f"start the engine that listens at {url}"
+
+
+def start_any() -> str:
+    return _START_ANY.get(sys.platform, "start Docker or Podman")
+
+
+def health(kind: EngineKind) -> str:
+    """Return how to check an engine that answers with errors."""
+    return f"check the engine: {kind} info"
+
+
+def permit(kind: EngineKind) -> str:
+    """Return how to get permission for an engine's socket."""
+    return f"{_PERMIT[kind]}, or run as a user with access to it"

@@ -22,16 +22,15 @@ from imgload.core.errors import EngineFailed, NodeStalled
 from imgload.engines.base import Chunk
 from imgload.engines.http import Answer
 
-STALL_SECONDS = 120
-"""The limit for sending one chunk, 1 MiB, of standard input."""
-SILENT_SECONDS = 120.0
-"""The longest silence of a command without input."""
+STALL_SECONDS = 120  # the limit for sending one chunk, 1 MiB, of standard input
+SILENT_SECONDS = 120.0  # the longest silence of a command without input
 UNPACK_SECONDS = 600.0
 UNPACK_BYTES = 2 << 20
 """The longest silence after all input, and the bytes that extend it by a second: a slow disk."""
 _SEND_BYTES = 256 << 10
 _SEND_SECONDS = 1
 """The bytes and the limit of one system call, so that the deadline is checked in between."""
+_END_SECONDS = 1.0  # the limit for output that is still on the way when a command has ended
 _FRAME = struct.Struct(">BxxxL")
 _MAX_FRAME = 16 << 20
 _STDERR = 2
@@ -41,7 +40,7 @@ _KEPT_STDERR = 64 << 10
 
 @attrs.define
 class ExecStream:
-    """The socket of a running command, and a buffered reader of it."""
+    """The socket of a running command, a buffered reader of it, and the answer to close."""
 
     _socket: socket.socket
     _reader: Any
@@ -49,12 +48,11 @@ class ExecStream:
     stdout: bytearray = attrs.field(factory=bytearray)
     stderr: bytearray = attrs.field(factory=bytearray)
     _sent: int = 0
-    _ended: bool = False
+    _ended: threading.Event = attrs.field(factory=threading.Event)
     _error: Exception | None = None
 
     @classmethod
     def take_over(cls, answer: Answer) -> ExecStream:
-        """Take over the connection of an answer after its headers."""
         return cls(*answer.take_over(), answer)
 
     def communicate(self, stdin: Iterable[Chunk] | None) -> bool:
@@ -94,26 +92,18 @@ class ExecStream:
             limit = struct.pack("@ll", _SEND_SECONDS, 0)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         for chunk in stdin:
-            if self._ended:
+            if self._ended.is_set():
                 return False
             try:
                 _send_all(self._socket, chunk)
                 self._sent += len(chunk)
             except OSError as error:
-                if self._await_end():
+                if self._ended.wait(_END_SECONDS):
                     return False
                 raise EngineFailed(f"the connection broke while sending: {error}") from error
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         return True
-
-    def _await_end(self) -> bool:
-        """Whether the command has ended, waiting for output that is still on the way."""
-        for _ in range(20):
-            if self._ended:
-                break
-            time.sleep(0.05)
-        return self._ended
 
     def _read_to_end(self) -> None:
         try:
@@ -121,7 +111,7 @@ class ExecStream:
         except Exception as error:  # noqa: BLE001 - raised again in the sending thread
             self._error = error
         finally:
-            self._ended = True
+            self._ended.set()
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from re import Pattern
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -24,16 +25,27 @@ from imgload.engines.base import (
     ExecResult,
     ImageEvent,
 )
-from imgload.engines.discovery.config_files import dig
-from imgload.engines.endpoint import Endpoint
+from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.engines.exec_stream import ExecStream
-from imgload.engines.http import STREAM_SECONDS, Answer, Params, Request, Wire, save_seconds
-from imgload.engines.temporary_tags import Leftover, is_temporary_tag, stale_names
-from imgload.engines.translate import WRONG_SHAPE, checked, map_errors, raise_for_status, timed_out
+from imgload.engines.http import (
+    STREAM_SECONDS,
+    WRONG_SHAPE,
+    Answer,
+    Params,
+    Request,
+    Wire,
+    checked,
+    map_errors,
+    raise_for_status,
+    save_seconds,
+    timed_out,
+)
+from imgload.engines.temporary_tags import Note, is_temporary_tag, stale_names
 from imgload.oci.digest import Digest
+from imgload.oci.document import dig, load_json
 from imgload.oci.platform import Platform
 
-NOT_FOUND = 404
+_UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 _SETTLE_SECONDS = 10.0
 _QUIET_SECONDS = 30.0
 """Without an event for this long, the stream is opened again: the connection may be dead."""
@@ -45,48 +57,50 @@ _MARGIN = 10**6
 class RestEngine(Engine):
     """An engine with an HTTP API; both engines support Docker's container requests."""
 
-    api: ClassVar[str]
-    """The path of the API below its version."""
+    kind: ClassVar[EngineKind]
+    api: ClassVar[str]  # the path of the API below its version
     save_path: ClassVar[str]
-    event_filters: ClassVar[Mapping[str, Sequence[str]]]
-    """The events that report new or tagged images."""
-    temporary_names: ClassVar[Pattern[str]]
-    """The names that a push creates in the engine."""
+    event_filters: ClassVar[Mapping[str, Sequence[str]]]  # of new or tagged images
+    temporary_names: ClassVar[Pattern[str]]  # that a push creates in the engine
 
-    @checked
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        with map_errors(endpoint, "connecting"):
-            self._wire = _open_wire(endpoint)
+    def __init__(self, client: Any = None) -> None:
+        if client is None:
+            from imgload.engines.discovery.probe import first_endpoint  # noqa: PLC0415 - start-up
+
+            client = first_endpoint(self.kind)
+        if isinstance(client, Endpoint):
+            self._wire = Wire(client)
+        else:
+            from imgload.engines.sdk import open_client  # noqa: PLC0415 - start-up
+
+            self._wire = open_client(client, self.kind)
+        self.endpoint = self._wire.endpoint
 
     def close(self) -> None:
         self._wire.close()
 
-    def request(self, method: str, path: str, doing: str, **options: Any) -> Answer:
-        """Send a request; EngineFailed if the answer is an error."""
-        answer = self._send(method, path, **options)
-        raise_for_status(answer, self.endpoint, doing)
-        return answer
+    def send(
+        self, method: str, path: str, doing: str, *, absent_ok: bool = False, **options: Any
+    ) -> Answer:
+        """Send a request; EngineFailed if the answer is an error, except "not found" on request."""
+        path = f"/v{self.endpoint.version}{self.api}{quote(path, safe='/:@')}"
+        with map_errors(self.endpoint, doing):
+            answer = self._wire.send(Request(method, path, **options))
+            if not absent_ok or answer.status != HTTPStatus.NOT_FOUND:
+                raise_for_status(answer, self.endpoint, doing)
+            return answer
+
+    @contextmanager
+    def request(self, method: str, path: str, doing: str, **options: Any) -> Iterator[Answer]:
+        """Yield the answer of `send`; errors while it is read are mapped as well."""
+        with map_errors(self.endpoint, doing), self.send(method, path, doing, **options) as answer:
+            yield answer
 
     def document(self, method: str, path: str, doing: str, **options: Any) -> Any:
-        """Send a request and return the JSON document of the answer."""
-        with (
-            map_errors(self.endpoint, doing),
-            self.request(method, path, doing, **options) as answer,
-        ):
-            return parse_json(answer.read())
-
-    def get_or_none(self, path: str, doing: str, **options: Any) -> Any:
-        """Return the JSON document at a path, or None if the engine answers "not found"."""
-        with map_errors(self.endpoint, doing), self._send("GET", path, **options) as answer:
-            if answer.status == NOT_FOUND:
-                return None
-            raise_for_status(answer, self.endpoint, doing)
-            return parse_json(answer.read())
-
-    def _send(self, method: str, path: str, **options: Any) -> Answer:
-        path = f"/v{self._wire.version}{self.api}{quote(path, safe='/:@')}"
-        return self._wire.send(Request(method, path, **options))
+        """Return the JSON document of an answer, or None if `absent_ok` and "not found"."""
+        with self.request(method, path, doing, **options) as answer:
+            is_absent = answer.status == HTTPStatus.NOT_FOUND
+            return None if is_absent else parse_json(answer.read())
 
     @checked
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
@@ -108,21 +122,22 @@ class RestEngine(Engine):
     def save(
         self, images: Sequence[str], platform: Platform | None, size: int = 0
     ) -> Iterator[Iterator[bytes]]:
-        doing = f"saving {', '.join(images)}"
-
-        def get(params: Params) -> Answer:
-            seconds = save_seconds(size)
-            return self.request("GET", self.save_path, doing, params=params, seconds=seconds)
-
-        with map_errors(self.endpoint, doing):
-            answer = self._request_save(images, platform, get)
-        with answer:
+        with self._send_save(images, platform, save_seconds(size)) as answer:
             yield self._body(answer)
 
+    def _send_save(
+        self, images: Sequence[str], platform: Platform | None, seconds: float
+    ) -> Answer:
+        doing = f"saving {', '.join(images)}"
+        *preferred, last = self.save_params(images, platform)
+        for params in preferred:
+            with suppress(EngineFailed):
+                return self.send("GET", self.save_path, doing, params=params, seconds=seconds)
+        return self.send("GET", self.save_path, doing, params=last, seconds=seconds)
+
     @abstractmethod
-    def _request_save(
-        self, images: Sequence[str], platform: Platform | None, get: Callable[[Params], Answer]
-    ) -> Answer: ...
+    def save_params(self, images: Sequence[str], platform: Platform | None) -> Sequence[Params]:
+        """Return the parameters of the request for a save, in order of preference."""
 
     def _body(self, answer: Answer) -> Iterator[bytes]:
         with map_errors(self.endpoint, "reading the saved image"):
@@ -130,34 +145,26 @@ class RestEngine(Engine):
 
     def _push(self, path: str, doing: str, **options: Any) -> None:
         """Send a request and read its progress to the end; an error is one of the lines."""
-        with (
-            map_errors(self.endpoint, doing),
-            self.request("POST", path, doing, **options) as answer,
-        ):
+        with self.request("POST", path, doing, **options) as answer:
             for line in answer.lines():
                 event = parse_json(line) if line.startswith(b"{") else {}
                 if event.get("error"):
                     raise EngineFailed(f"{self.endpoint}: pushing failed: {event['error']}")
 
     def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
-        doing = "listening to its events"
-        params = {"filters": json.dumps(self.event_filters)}
-        opened = None
+        params, opened = {"filters": json.dumps(self.event_filters)}, None
         if since is not None:
             seconds, rest = divmod(max(0, since - _MARGIN), _SECOND)
             params["since"] = f"{seconds}.{rest:09d}"
-        with (
-            map_errors(self.endpoint, doing),
-            self.request("GET", "/events", doing, params=params, seconds=_QUIET_SECONDS) as answer,
-        ):
+        options = {"params": params, "seconds": _QUIET_SECONDS}
+        with self.request("GET", "/events", "listening to its events", **options) as answer:
             with suppress(ValueError, TypeError, OverflowError):
-                opened = int(parsedate_to_datetime(answer.date).timestamp()) * _SECOND
+                date = parsedate_to_datetime(answer.headers.get("Date", ""))
+                opened = int(date.timestamp()) * _SECOND
             yield EventsOpened(opened)
             try:
-                for line in answer.lines():
-                    event = self._parse_event(line) if line.strip() else None
-                    if event:
-                        yield event
+                events = (self._parse_event(line) for line in answer.lines() if line.strip())
+                yield from filter(None, events)
             except Exception as error:
                 if not timed_out(error):
                     raise
@@ -189,7 +196,8 @@ class RestEngine(Engine):
 
     @checked
     def container(self, name: str) -> Container | None:
-        document = self.get_or_none(f"/containers/{name}/json", f"inspecting the container {name}")
+        doing = f"inspecting the container {name}"
+        document = self.document("GET", f"/containers/{name}/json", doing, absent_ok=True)
         if document is None:
             return None
         state, labels = document["State"]["Status"], document["Config"].get("Labels")
@@ -199,23 +207,15 @@ class RestEngine(Engine):
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
     ) -> ExecResult:
         doing = f"running {argv[0]} in {container[:12]}"
-        with map_errors(self.endpoint, doing):
-            exec_id = self._create_exec(
-                container, doing, Cmd=[*argv], AttachStdin=stdin is not None
-            )
-            answer = self.request(
-                "POST",
-                f"/exec/{exec_id}/start",
-                doing,
-                json={"Detach": False, "Tty": False},
-                headers={"Connection": "Upgrade", "Upgrade": "tcp"},
-            )
+        exec_id = self._create_exec(container, doing, Cmd=[*argv], AttachStdin=stdin is not None)
+        start = {"json": {"Detach": False, "Tty": False}, "headers": _UPGRADE}
+        with self.request("POST", f"/exec/{exec_id}/start", doing, **start) as answer:
             stream = ExecStream.take_over(answer)
             try:
                 complete = stream.communicate(stdin)
             finally:
                 stream.close()
-            status = self._exit_status(exec_id, complete=complete)
+        status = self._exit_status(exec_id, complete=complete)
         return ExecResult(status, bytes(stream.stdout), bytes(stream.stderr), complete)
 
     def _info(self) -> Any:
@@ -235,10 +235,10 @@ class RestEngine(Engine):
         """
         path, doing = f"/exec/{exec_id}/json", "reading a command's exit status"
         deadline = time.monotonic() + _SETTLE_SECONDS
-        while dig(state := self.document("GET", path, doing), "Running"):
-            if time.monotonic() >= deadline:
-                break
+        state = self.document("GET", path, doing)
+        while dig(state, "Running") and time.monotonic() < deadline:
             time.sleep(0.01)
+            state = self.document("GET", path, doing)
         status = dig(state, "ExitCode")
         if dig(state, "Running") or not isinstance(status, int):
             raise EngineFailed("the connection to a command broke while it was running")
@@ -248,9 +248,9 @@ class RestEngine(Engine):
 
     def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         path, doing = f"/containers/{container}/archive", f"copying into {container[:12]}"
-        with map_errors(self.endpoint, doing):
-            options = {"params": {"path": folder}, "stream": archive, "seconds": STREAM_SECONDS}
-            self.request("PUT", path, doing, **options).close()
+        options = {"params": {"path": folder}, "stream": archive, "seconds": STREAM_SECONDS}
+        with self.request("PUT", path, doing, **options):
+            pass
 
     @abstractmethod
     def remove_temporary(self, name: str, image: str) -> bool:
@@ -260,26 +260,25 @@ class RestEngine(Engine):
         """
 
     def tidy(self) -> None:
-        for leftover in stale_names([self.endpoint.url], self.temporary_names):
-            if leftover.here or self.endpoint.local:
-                self._remove_leftover(leftover)
+        for note in stale_names([self.endpoint.url], self.temporary_names):
+            if note.here or self.endpoint.local:
+                self._remove_noted(note)
             else:
-                leftover.note.release()
+                note.release()
 
-    def _remove_leftover(self, leftover: Leftover) -> None:
+    def _remove_noted(self, note: Note) -> None:
         """Remove a temporary name; no load fails if that fails, and the next run tries again."""
         try:
-            done = self.remove_temporary(leftover.name, leftover.image) or leftover.here
+            done = self.remove_temporary(note.name, note.image) or note.here
         except EngineError:
             done = False
         if done:
-            leftover.note.remove()
+            note.remove()
         else:
-            leftover.note.release()
+            note.release()
 
 
 def tags_of(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return an image's names without the temporary ones of pushes."""
     return tuple(name for name in document.get("RepoTags") or () if not is_temporary_tag(name))
 
 
@@ -308,18 +307,8 @@ def _container(document: Mapping[str, Any], name: Any, state: Any, labels: Any) 
     return Container(_text(document["Id"]), _text(name).lstrip("/"), _text(state), by_key)
 
 
-def _open_wire(endpoint: Endpoint) -> Wire:
-    if endpoint.version and not endpoint.url.startswith("ssh://"):
-        return Wire(endpoint)
-    from imgload.engines.sdk import SdkWire  # noqa: PLC0415 - start-up
-
-    return SdkWire(endpoint)
-
-
 def parse_json(data: bytes) -> Any:
     """Parse a JSON document of an engine; EngineFailed if it is invalid."""
-    from imgload.oci.document import load_json  # noqa: PLC0415 - start-up
-
     try:
         return load_json(data, most=None)  # an engine may have very many images
     except ValueError as error:

@@ -5,29 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from imgload.core.errors import EngineFailed, ReferenceInvalid
 from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
-from imgload.engines.discovery.config_files import dig, text_at
-from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, Params
-from imgload.engines.http_engine import NOT_FOUND, RestEngine, image_digest, read_image, tags_of
+from imgload.engines.endpoint import Endpoint
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Params, checked
+from imgload.engines.http_engine import RestEngine, image_digest, read_image, tags_of
 from imgload.engines.temporary_tags import LIST
-from imgload.engines.translate import checked, map_errors, raise_for_status
 from imgload.oci.digest import Digest
+from imgload.oci.document import dig, text_at
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
 
+if TYPE_CHECKING:
+    from podman import PodmanClient
 
-class PodmanEngine(RestEngine):
-    """A Podman API service, rootful or rootless."""
 
+class Podman(RestEngine):
+    """A Podman API service, rootful or rootless.
+
+    Args:
+        client: a client of Podman's SDK, which `close` leaves open; None discovers the first Podman
+            that answers. For a client over ``ssh://``, imgload runs ssh to the same address itself.
+
+    Raises:
+        EngineError: the engine cannot be reached, or is not Podman.
+        UsageError: `client` is of another type.
+
+    """
+
+    kind = "podman"
     api = "/libpod"
     save_path = "/images/export"
     event_filters: ClassVar = {
         "event": ["tag", "build", "loadfromarchive", "import", "pull", "commit"]
     }
     temporary_names = LIST
+
+    def __init__(self, client: PodmanClient | Endpoint | None = None) -> None:
+        super().__init__(client)
 
     @checked
     def find(self, name: str) -> EngineImage | None:
@@ -36,7 +53,8 @@ class PodmanEngine(RestEngine):
         For a manifest list, Podman returns the image in it for this machine's platform, or "not
         found". So look for a list if the answer has neither the name nor the ID.
         """
-        document = self.get_or_none(f"/images/{name}/json", f"inspecting the image {name}")
+        path, doing = f"/images/{name}/json", f"inspecting the image {name}"
+        document = self.document("GET", path, doing, absent_ok=True)
         if document and _has_name(name, document):
             return read_image(document)
         manifest_list = self._find_list(name, document)
@@ -81,12 +99,17 @@ class PodmanEngine(RestEngine):
         image that is not a list.
         """
         path, doing = f"/manifests/{name}/exists", f"looking for the manifest list {name}"
-        with map_errors(self.endpoint, doing), self._send("GET", path) as answer:
-            return answer.status < HTTPStatus.MULTIPLE_CHOICES
+        try:
+            with self.request("GET", path, doing):
+                return True
+        except EngineFailed as error:
+            if error.refused:
+                return False
+            raise
 
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
         # Podman returns only images that match all references of one request.
-        lists = [super(PodmanEngine, self).names([reference]) for reference in references]
+        lists = [super(Podman, self).names([reference]) for reference in references]
         return dict(item for names in lists or [super().names()] for item in names.items())
 
     def event(self, document: dict[str, Any]) -> ImageEvent:
@@ -100,10 +123,8 @@ class PodmanEngine(RestEngine):
             return ImageEvent("", target)
         return ImageEvent(_full_name(name), target)
 
-    def _request_save(
-        self, images: Sequence[str], platform: Platform | None, get: Callable[[Params], Answer]
-    ) -> Answer:
-        """Request a docker-archive, which may have several images, or else an OCI archive.
+    def save_params(self, images: Sequence[str], platform: Platform | None) -> list[Params]:
+        """Return those of a docker-archive, and of an OCI archive, which can have one image only.
 
         A docker-archive cannot have layers with zstd, nor an OCI manifest with Docker's media type
         for a layer, as Skopeo copies them from Docker's containerd image store. An OCI archive can,
@@ -111,23 +132,15 @@ class PodmanEngine(RestEngine):
         """
         del platform  # an image in Podman's store has one platform
         references = [("references", image) for image in images]
-        try:
-            return get([("format", "docker-archive"), *references])
-        except EngineFailed:
-            if len(images) > 1:
-                raise
-        oci = [("format", "oci-archive"), ("ociAcceptUncompressedLayers", "true")]
-        return get([*oci, *references])
+        oci = [("format", "oci-archive"), ("ociAcceptUncompressedLayers", "true"), *references]
+        return [[("format", "docker-archive"), *references], *([oci] if len(images) == 1 else [])]
 
     @checked
     def remove_temporary(self, name: str, image: str) -> bool:
         del image
         path, doing = f"/manifests/{name}", f"removing the manifest list {name}"
-        with map_errors(self.endpoint, doing), self._send("DELETE", path) as answer:
-            if answer.status == NOT_FOUND:
-                return False
-            raise_for_status(answer, self.endpoint, doing)
-            return True
+        with self.request("DELETE", path, doing, absent_ok=True) as answer:
+            return answer.status != HTTPStatus.NOT_FOUND
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:

@@ -1,60 +1,45 @@
-"""HTTP to an engine through its SDK, for endpoints that a socket cannot reach: ``ssh://``."""
+"""HTTP to an engine by a client of its SDK, which the caller has."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from imgload.core.errors import EngineFailed
-from imgload.engines.discovery.config_files import text_at
-from imgload.engines.endpoint import Endpoint
-from imgload.engines.http import CONTROL_SECONDS, Answer, Request, Wire
-from imgload.engines.ssh import open_tunnel
+import attrs
+
+from imgload.core.errors import EngineFailed, UsageError
+from imgload.engines.discovery.candidates import Candidate
+from imgload.engines.discovery.probe import identified, probe
+from imgload.engines.endpoint import Endpoint, EngineKind, Tls
+from imgload.engines.http import Answer, Request, Wire, map_errors
 
 
 class SdkWire(Wire):
-    """The session of an SDK, which handles the address and the API version."""
+    """The session of a client; it is the caller's, so `close` leaves it open."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._open = _docker if endpoint.kind == "docker" else _podman
-        if endpoint.url.startswith("ssh://") and not endpoint.tunnel:
-            endpoint = open_tunnel(endpoint)
-        self._tunnel = endpoint.tunnel
-        self._url = self._tunnel.open() if self._tunnel else endpoint.url
-        self._session, self._root, self.version = self._open(self._url)
-        self._lock = threading.Lock()
+    def __init__(self, endpoint: Endpoint, session: Any) -> None:
+        self.endpoint, self._session = endpoint, session
+        base = session.base_url  # podman-py has parsed it
+        self._root = base if isinstance(base, str) else f"http://{base.netloc}"
 
     def send(self, request: Request) -> Answer:
-        session, root = self._current()
-        content = {"Content-Type": "application/json"} if request.json is not None else {}
-        response = session.request(
+        response = self._session.request(
             request.method,
-            f"{root}{request.path}",
+            f"{self._root}{request.path}",
             params=request.params,
             data=request.body,
-            headers={"Accept-Encoding": "identity", **request.headers, **content},
+            headers={"Accept-Encoding": "identity", **request.headers, **request.content_type},
             timeout=request.seconds,
+            verify=self._session.verify or False,  # not the environment's CA bundle
             stream=True,
             allow_redirects=False,
         )
         return _SdkAnswer(response, response.raw._fp)  # noqa: SLF001 - of http.client
 
-    def _current(self) -> tuple[Any, str]:
-        """Return the session; open a new one if ssh was restarted."""
-        with self._lock:
-            url = self._tunnel.url if self._tunnel else self._url
-            if url != self._url:
-                old = self._session
-                self._session, self._root, self.version = self._open(url)
-                self._url = url
-                old.close()
-            return self._session, self._root
-
     def close(self) -> None:
-        self._session.close()
-        if self._tunnel:
-            self._tunnel.close()
+        pass
 
 
 class _SdkAnswer(Answer):
@@ -63,18 +48,67 @@ class _SdkAnswer(Answer):
         yield from self._connection.iter_lines()
 
 
-def _docker(url: str) -> tuple[Any, str, str]:
-    from docker.api.client import APIClient  # noqa: PLC0415 - start-up
+def open_client(client: Any, kind: EngineKind) -> Wire:
+    """Return a connection by an SDK's client; UsageError for any other object, or EngineError.
 
-    client = APIClient(base_url=url, timeout=int(CONTROL_SECONDS))
-    return client, client.base_url, client.api_version
+    For ``ssh://`` it is a tunnel to the same address: the connections of both SDKs are pipes then,
+    whose directions cannot be closed one by one.
+    """
+    session = _session(client, kind)
+    if session is None:
+        accepted = "docker.DockerClient or APIClient" if kind == "docker" else "podman.PodmanClient"
+        raise UsageError(
+            f"{kind.capitalize()} accepts the client of its SDK, not {type(client).__name__}",
+            hint=f"pass a {accepted}, or nothing to have an engine discovered",
+        )
+    candidate = (_docker_address if kind == "docker" else _podman_address)(session)
+    wire: Wire
+    if candidate.url.startswith("ssh://"):
+        wire = Wire(probe(candidate))
+    else:
+        wire = SdkWire(Endpoint(kind, candidate.url, candidate.origin, tls=candidate.tls), session)
+        with map_errors(wire.endpoint, "connecting"), wire.send(Request("GET", "/_ping")) as answer:
+            wire.endpoint = identified(wire.endpoint, answer.headers)
+    if wire.endpoint.kind != kind:
+        wire.close()
+        raise EngineFailed(f"the engine at {candidate.url} is not {kind}")
+    if kind == "docker":
+        wire.endpoint = attrs.evolve(wire.endpoint, version=session.api_version)
+    return wire
 
 
-def _podman(url: str) -> tuple[Any, str, str]:
+def _session(client: Any, kind: EngineKind) -> Any:
+    if kind == "docker":
+        from docker import APIClient, DockerClient  # noqa: PLC0415 - start-up
+
+        session = client.api if isinstance(client, DockerClient) else client
+        return session if isinstance(session, APIClient) else None
     from podman import PodmanClient  # noqa: PLC0415 - start-up
 
-    client = PodmanClient(base_url=url, timeout=int(CONTROL_SECONDS))
-    version = text_at(client.version(), "ApiVersion")  # type: ignore[no-untyped-call]
-    if not version:
-        raise EngineFailed(f"podman at {url}: it does not report the version of its API")
-    return client.api, f"http://{client.api.base_url.netloc}", version
+    return client.api if isinstance(client, PodmanClient) else None
+
+
+def _docker_address(session: Any) -> Candidate:
+    adapter = getattr(session, "_custom_adapter", None)
+    scheme, netloc = urlsplit(session.base_url)[:2]
+    url, tls = f"tcp://{netloc}", None
+    if path := getattr(adapter, "socket_path", ""):
+        url = f"unix://{path}"
+    elif host := getattr(adapter, "ssh_host", ""):
+        url = f"ssh://{host}"
+    elif scheme == "https":
+        files = session.cert if isinstance(session.cert, tuple) else (session.cert, session.cert)
+        cert, key = (Path(file) if file else None for file in files)
+        ca = Path(session.verify) if isinstance(session.verify, str) else None
+        tls = Tls(ca, cert, key, verify=bool(session.verify))
+    return Candidate("docker", url, "the caller's client", tls=tls)
+
+
+def _podman_address(session: Any) -> Candidate:
+    base, url, identity = session.base_url, f"tcp://{session.base_url.netloc}", ""
+    if base.scheme == "http+unix":
+        url = f"unix://{unquote(base.netloc)}"
+    elif base.scheme == "http+ssh":
+        url = f"ssh://{base.netloc}{base.path}"
+        identity = session.adapters["http://"]._pool_kwargs.get("identity", "")  # noqa: SLF001
+    return Candidate("podman", url, "the caller's client", identity=identity)

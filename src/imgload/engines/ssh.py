@@ -13,15 +13,16 @@ import subprocess
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import attrs
 
 from imgload.core.errors import EngineNotPermitted, EngineUnreachable, reason
 from imgload.core.state import TemporaryFolder
-from imgload.engines.endpoint import Endpoint, EngineKind
+from imgload.engines.endpoint import EngineKind
 
 CONNECT_SECONDS = 5
 _READY_SECONDS = 12.0
@@ -62,15 +63,12 @@ class Remote:
     path: str
     user: str | None = None
     port: int | None = None
-    identity: str = ""
-    """The key file."""
+    identity: str = ""  # the key file
     machine: bool = False
     """Whether it is a Podman virtual machine: recreated too often to have a known host key."""
 
     @classmethod
-    def parse(
-        cls, url: str, kind: EngineKind, *, identity: str = "", machine: bool = False
-    ) -> Remote:
+    def parse(cls, url: str, kind: EngineKind, **fields: Any) -> Remote:
         """Parse ``ssh://[user@]host[:port][/path]``; ValueError for any other text.
 
         Every part must have only characters that neither ssh nor a shell can misinterpret.
@@ -82,7 +80,7 @@ class Remote:
         names = [host, user] if user else [host]
         if extras or not _PATH.fullmatch(path) or not all(map(_NAME.fullmatch, names)):
             raise ValueError("it is not ssh://user@host:port/path/to/engine.sock")
-        return cls(host, path, user, parts.port, identity, machine)
+        return cls(host, path, user, parts.port, **fields)
 
     def __str__(self) -> str:
         return f"{self.user}@{self.host}" if self.user else self.host
@@ -105,29 +103,21 @@ class Remote:
         return [*words, "-L", f"{local}:{self.path}", "--", self.host, f"sh -c '{check}'"]
 
 
-def open_tunnel(endpoint: Endpoint, *, identity: str = "", machine: bool = False) -> Endpoint:
-    """Return an endpoint with an open tunnel; ValueError for an address that is not ``ssh://``."""
-    remote = Remote.parse(endpoint.url, endpoint.kind, identity=identity, machine=machine)
-    tunnel = SshTunnel(remote)
-    try:
-        tunnel.open()
-    except BaseException:
-        tunnel.close()
-        raise
-    return attrs.evolve(endpoint, tunnel=tunnel)
-
-
-@attrs.define(eq=False)
 class SshTunnel:
     """The forwarded socket; ssh runs from the first use until the tunnel is closed or collected."""
 
-    remote: Remote
-    _lock: threading.Lock = attrs.field(factory=threading.Lock)
-    _process: _Process | None = None
-    _closed: bool = False
+    _all: ClassVar[weakref.WeakSet[SshTunnel]] = weakref.WeakSet()
+    _all_lock: ClassVar = threading.Lock()
+    _exiting: ClassVar = False
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+        self._lock = threading.Lock()
+        self._closed = False
+        self.process: subprocess.Popen[bytes] | None = None
+        self.end: Callable[[], object] = lambda: None
 
     def open(self) -> str:
-        """Return the local address, also after `close`; errors as for `url`."""
         with self._lock:
             self._closed = False
         return self.url
@@ -141,47 +131,40 @@ class SshTunnel:
         with self._lock:
             if self._closed:
                 raise EngineUnreachable(f"the connection to {self.remote} was closed")
-            if self._process is None or not self._process.alive:
-                self._end()
-                self._process = _Process.start(self.remote)
-                self._process.expect_ready(self.remote)
-            return f"unix://{self._process.socket}"
+            if not self.process or self.process.poll() is not None or not self._socket.exists():
+                self.end()
+                self._start()
+                self._expect_ready()
+            return f"unix://{self._socket}"
 
     def close(self) -> None:
         """End ssh; only `open` starts it again."""
         with self._lock:
             self._closed = True
-            self._end()
-
-    def _end(self) -> None:
-        if self._process:
-            self._process.end()
-        self._process = None
-
-
-class _Process:
-    """An ssh process with its folder, which has the socket and ssh's messages."""
-
-    all: ClassVar[weakref.WeakSet[_Process]] = weakref.WeakSet()
-    lock = threading.Lock()
-    exiting = False
-
-    def __init__(self, process: subprocess.Popen[bytes], folder: TemporaryFolder) -> None:
-        self.process = process
-        self._log = folder.path / "log"
-        self.socket = folder.path / "engine.sock"
-        self.end = weakref.finalize(self, _end, process, folder)
+            self.end()
 
     @classmethod
-    def start(cls, remote: Remote) -> _Process:
-        with cls.lock:
-            if cls.exiting:
-                raise EngineUnreachable(f"cannot connect to {remote}: imgload is exiting")
+    def close_all(cls) -> None:
+        """End every ssh of this process, and start none from now on."""
+        with cls._all_lock:
+            cls._exiting = True
+            tunnels = list(cls._all)
+        for tunnel in tunnels:
+            if tunnel.process:
+                tunnel.process.terminate()
+        for tunnel in tunnels:
+            tunnel.end()
+
+    def _start(self) -> None:
+        with self._all_lock:
+            if self._exiting:
+                raise EngineUnreachable(f"cannot connect to {self.remote}: imgload is exiting")
             folder = TemporaryFolder.make()
+            self._log, self._socket = folder.path / "log", folder.path / "engine.sock"
             try:
-                with (folder.path / "log").open("wb") as log:
-                    process = subprocess.Popen(  # noqa: S603 - `Remote.parse` checks every word
-                        remote.argv(folder.path / "engine.sock"),
+                with self._log.open("wb") as log:
+                    self.process = subprocess.Popen(  # noqa: S603 - `Remote.parse` checks every word
+                        self.remote.argv(self._socket),
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         stderr=log,
@@ -192,16 +175,11 @@ class _Process:
                 raise EngineUnreachable(
                     f"ssh cannot be run: {error.strerror}", hint="install an ssh client"
                 ) from error
-            running = cls(process, folder)
-            cls.all.add(running)
-            return running
+            self.end = weakref.finalize(self, _end, self.process, folder)
+            self._all.add(self)
 
-    @property
-    def alive(self) -> bool:
-        return self.end.alive and self.process.poll() is None and self.socket.exists()
-
-    def expect_ready(self, remote: Remote) -> None:
-        state = self._read_state()
+    def _expect_ready(self) -> None:
+        remote, state = self.remote, self._read_state()
         if state == b"absent":
             raise EngineUnreachable(
                 f"{remote.path} does not exist on {remote}",
@@ -212,7 +190,7 @@ class _Process:
                 f"{remote} may not open {remote.path}",
                 hint=f"join the socket's group: {remote.command} sudo usermod -aG docker $USER",
             )
-        if state != b"ready" or not self.socket.exists():
+        if state != b"ready" or not self._socket.exists():
             with self._log.open("rb") as log:
                 log.seek(max(0, log.seek(0, 2) - _MAX_OUTPUT))
                 lines = reason(log.read().decode(errors="replace")).splitlines()
@@ -224,12 +202,13 @@ class _Process:
             )
 
     def _read_state(self) -> bytes:
-        """Return the state in the remote command's output; empty if there is none.
+        """Return the state in the remote command's output, or nothing.
 
         The login shell may print a greeting before it.
         """
         data, deadline = b"", time.monotonic() + _READY_SECONDS
-        output = self.process.stdout.fileno() if self.process.stdout else -1
+        stdout = self.process.stdout if self.process else None
+        output = stdout.fileno() if stdout else -1
         with selectors.DefaultSelector() as selector:
             selector.register(output, selectors.EVENT_READ)
             while selector.select(max(0, deadline - time.monotonic())):
@@ -255,12 +234,4 @@ def _end(process: subprocess.Popen[bytes], folder: TemporaryFolder) -> None:
     folder.remove()
 
 
-def close_all() -> None:
-    """End every ssh of this process, and start none from now on."""
-    with _Process.lock:
-        _Process.exiting = True
-        processes = list(_Process.all)
-    for running in processes:
-        running.process.terminate()
-    for running in processes:
-        running.end()
+close_all = SshTunnel.close_all

@@ -1,4 +1,4 @@
-"""Notes of temporary names in engines and folders on nodes: a later run removes what is left.
+"""Notes of temporary names in engines and folders on nodes: a later run removes the leftovers.
 
 A process keeps the notes of its own names locked. A note that can be locked belongs to a killed
 run. Notes contain the secret name of a receiver's repository, so only their owner may read them.
@@ -21,26 +21,24 @@ import attrs
 
 from imgload.core.state import lock, private_folder, state_folder, temporary_folder
 
-TAG = re.compile(r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}")
-"""A tag for a push."""
-LIST = re.compile(r"localhost/imgload-[0-9a-f]{16}")
-"""A manifest list for a push."""
-FOLDER = re.compile(r"/var/lib/imgload-[0-9a-f]{16}")
-"""A folder on a node."""
+TAG = re.compile(r"127\.0\.0\.1:[0-9]{1,5}/imgload/[0-9a-f]{32}:[0-9a-f]{16}")  # a tag for a push
+LIST = re.compile(r"localhost/imgload-[0-9a-f]{16}")  # a manifest list for a push
+FOLDER = re.compile(r"/var/lib/imgload-[0-9a-f]{16}")  # a folder on a node
 _ANY = re.compile("|".join(kind.pattern for kind in (TAG, LIST, FOLDER)))
 _MAX_BYTES = 4096
-_MAX_ELSEWHERE = 20
-"""The limit of notes of other addresses for one run."""
-_EXPIRY_SECONDS = 30 * 24 * 3600.0
-"""The age at which a note of an unreachable engine is removed."""
-_ABANDONED_SECONDS = 60.0
-"""The age at which a partial note belongs to a killed run."""
+_MAX_ELSEWHERE = 20  # the limit of notes of other addresses for one run
+_EXPIRY_SECONDS = 30 * 24 * 3600.0  # the age at which a note of an unreachable engine is removed
+_ABANDONED_SECONDS = 60.0  # the age at which a partial note belongs to a killed run
 
 
-@attrs.define
+@attrs.frozen
 class Note:
-    """The note of a temporary name."""
+    """The note of a temporary name, locked, with the fields of `note_temporary_name`."""
 
+    engine: str
+    name: str
+    image: str
+    here: bool  # whether the engine's address and the machine are the same as in the note
     _file: IO[bytes]
     _path: Path
 
@@ -58,21 +56,7 @@ class Note:
         self._file.close()
 
 
-@attrs.frozen
-class Leftover:
-    """A name that a killed run may have left behind; the fields are those of `note`."""
-
-    engine: str
-    name: str
-    image: str
-    here: bool
-    """Whether the engine's address and the machine are the same as in the note."""
-    note: Note
-    """The note, locked."""
-
-
 def is_temporary_tag(name: str) -> bool:
-    """Whether an image name is a temporary tag of a push."""
     return TAG.fullmatch(name) is not None
 
 
@@ -86,7 +70,8 @@ def note_temporary_name(engine: str, name: str, image: str = "") -> Note | None:
     for folder in _folders():
         with suppress(OSError, ImportError):
             _make(folder)
-            return _write(text, folder / f"{secrets.token_hex(8)}.json")
+            path = folder / f"{secrets.token_hex(8)}.json"
+            return Note(engine, name, image, True, _write(text, path), path)  # noqa: FBT003
     return None
 
 
@@ -103,11 +88,10 @@ def _make(folder: Path) -> None:
         raise PermissionError(f"other users have access to {folder}")
 
 
-def _write(text: bytes, path: Path) -> Note:
-    """Write a note, and lock it before other runs see it."""
+def _write(text: bytes, path: Path) -> IO[bytes]:
+    """Write a file, and lock it before other runs see it."""
     partial = path.with_suffix(".new")
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    file = os.fdopen(os.open(partial, flags, 0o600), "r+b", buffering=0)
+    file = _open(partial, os.O_CREAT | os.O_EXCL)
     try:
         lock(file)
         file.write(text)
@@ -116,28 +100,28 @@ def _write(text: bytes, path: Path) -> Note:
         partial.unlink(missing_ok=True)
         file.close()
         raise
-    return Note(file, path)
+    return file
 
 
-def stale_folders(containers: Collection[str]) -> Iterator[Leftover]:
+def stale_folders(containers: Collection[str]) -> Iterator[Note]:
     """Yield the folders that killed runs left in containers, which are given by ID."""
     return stale_names(containers, FOLDER, elsewhere=0)
 
 
 def stale_names(
     engines: Collection[str], names: re.Pattern[str] = _ANY, elsewhere: int = _MAX_ELSEWHERE
-) -> Iterator[Leftover]:
+) -> Iterator[Note]:
     """Yield the names of a pattern that killed runs may have left in engines or containers.
 
     Names at other addresses, at most `elsewhere`, come last: they may be of the same engine.
     """
     paths = [path for folder in _folders() for path in _list(folder)]
     for path in sorted(paths, key=lambda path: _noted_engine(path) not in engines):
-        for leftover in _leftover(engines, names, path):
-            elsewhere -= not leftover.here
+        for note in _lock_stale(engines, names, path):
+            elsewhere -= not note.here
             if elsewhere < 0:
                 return
-            yield leftover
+            yield note
 
 
 def _noted_engine(path: Path) -> str:
@@ -155,8 +139,8 @@ def _list(folder: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
-def _leftover(engines: Collection[str], names: re.Pattern[str], path: Path) -> Iterator[Leftover]:
-    """Yield the name of an unlocked note, or nothing; remove a note that is invalid or expired."""
+def _lock_stale(engines: Collection[str], names: re.Pattern[str], path: Path) -> Iterator[Note]:
+    """Yield an unlocked note, or nothing; remove a note that is invalid or expired."""
     with suppress(OSError, ImportError), _open(path) as file:
         age = time.time() - path.stat().st_mtime
         if path.suffix == ".new" and age < _ABANDONED_SECONDS:
@@ -169,12 +153,13 @@ def _leftover(engines: Collection[str], names: re.Pattern[str], path: Path) -> I
         engine, name, image, host = fields
         if names.fullmatch(name):
             here = engine in engines and host in {"", os.uname().nodename}
-            yield Leftover(engine, name, image, here, Note(file, path))
+            yield Note(engine, name, image, here, file, path)
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path, more: int = 0) -> IO[bytes]:
     # NFS locks only files that are open for writing.
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b")
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | more
+    return os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
 
 
 def _parse(text: bytes) -> tuple[str, str, str, str] | None:

@@ -11,7 +11,7 @@ import attrs
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.arguments import optional_string, require_callback, require_strings
-from imgload.engines.discovery.attempt import Attempt
+from imgload.engines.discovery.candidates import Attempt
 from imgload.loader.events import Event
 from imgload.loader.plan import Plan, make_plan
 from imgload.loader.prepare import (

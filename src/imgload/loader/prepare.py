@@ -15,7 +15,7 @@ from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.arguments import optional_string, require_choice, require_strings
 from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task, in_parallel, result_or_error
-from imgload.engines.discovery.attempt import Attempt
+from imgload.engines.discovery.candidates import Attempt
 from imgload.engines.discovery.discover import with_discovery_errors
 from imgload.loader.events import Event, ImageFound, Note
 from imgload.loader.plan import Verify

@@ -247,3 +247,16 @@ class Index:
     def build(manifests: tuple[Descriptor, ...]) -> bytes:
         entries = [manifest.to_json() for manifest in manifests]
         return _dump({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+
+
+def dig(document: Any, *keys: str) -> Any:
+    """Return the value at nested keys of a parsed document, or None."""
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document
+
+
+def text_at(document: Any, *keys: str) -> str:
+    """Return the string at nested keys of a parsed document, or an empty string."""
+    value = dig(document, *keys)
+    return value if isinstance(value, str) else ""

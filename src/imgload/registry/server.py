@@ -23,7 +23,7 @@ import attrs
 
 from imgload.core.errors import ArchiveInvalid, EngineError, EngineFailed, ImgloadError
 from imgload.engines.base import NOT_CONNECTED
-from imgload.engines.translate import timed_out
+from imgload.engines.http import timed_out
 from imgload.oci.digest import Digest
 from imgload.registry.sink import MAX_MANIFEST_BYTES, MAX_UPLOADS, PushSink, Quota, UploadWriter
 

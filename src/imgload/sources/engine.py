@@ -20,7 +20,7 @@ from imgload.core.errors import (
     ManifestMissing,
     PlatformMissing,
 )
-from imgload.engines.base import Engine, EngineImage
+from imgload.engines.base import EngineImage, ImageStore
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
@@ -38,7 +38,7 @@ _MOST_SESSIONS = 16
 class EngineSource(Pusher):
     """The image store of Docker or Podman."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: ImageStore) -> None:
         self.engine = engine
         self.name = engine.name
         self.describe = str(engine.endpoint)

@@ -136,6 +136,6 @@ def remove_leftovers(nodes: Iterable[Node]) -> None:
         try:
             by_id[folder.engine].run(["rm", "-rf", folder.name])
         except ImgloadError:
-            folder.note.release()
+            folder.release()
         else:
-            folder.note.remove()
+            folder.remove()

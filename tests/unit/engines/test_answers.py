@@ -17,8 +17,8 @@ from imgload.clusters.select import find_clusters
 from imgload.core.errors import EngineFailed, ImgloadError
 from imgload.engines.base import Engine, ImageEvent
 from imgload.engines.discovery.discover import connect
-from imgload.engines.docker import DockerEngine
-from imgload.engines.podman import PodmanEngine
+from imgload.engines.docker import Docker
+from imgload.engines.podman import Podman
 from imgload.oci.digest import Digest
 from tests.unit.engines.test_http import document, served
 
@@ -71,7 +71,7 @@ USES: dict[str, tuple[str, object, Use]] = {
 }
 OTHERS = {"/images/json": LISTED, f"/manifests/{LIST.hex}/json": INDEX, "/exists": {}}
 """What is answered beside what is tested."""
-ENGINES = {"docker": DockerEngine, "podman": PodmanEngine}
+ENGINES = {"docker": Docker, "podman": Podman}
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just("sha256:x"),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),

@@ -93,9 +93,9 @@ def test_memory_merges_two_runs(file: Path) -> None:
 def test_memory_merges_parallel_processes(file: Path) -> None:
     """Each entry is one write of the whole file."""
     program = (
-        "import sys; from imgload.engines.cache import Memory\n"
+        "import sys; from imgload.engines.cache import EngineCache\n"
         "from imgload.oci.digest import Digest\n"
-        "memory = Memory.load()\n"
+        "memory = EngineCache.load()\n"
         "for i in range(25):\n"
         "    digest = Digest.of(f'{sys.argv[1]} {i}'.encode())\n"
         "    memory.record_image_id('engine', digest, digest)"

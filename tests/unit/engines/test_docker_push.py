@@ -11,7 +11,7 @@ from socketserver import ThreadingUnixStreamServer
 import pytest
 
 from imgload.core.errors import EngineFailed
-from imgload.engines.docker import DockerEngine
+from imgload.engines.docker import Docker
 from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
 
@@ -20,7 +20,7 @@ IMAGE = Digest.of(b"app")
 
 
 @contextmanager
-def recording(path: Path, requests: list[tuple[str, str | None]]) -> Iterator[DockerEngine]:
+def recording(path: Path, requests: list[tuple[str, str | None]]) -> Iterator[Docker]:
     """Keep the path and the credentials of each POST; there is nothing to GET."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -41,7 +41,7 @@ def recording(path: Path, requests: list[tuple[str, str | None]]) -> Iterator[Do
 
     with ThreadingUnixStreamServer(str(path), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield DockerEngine(Endpoint("docker", f"unix://{path}", version="1.41"))
+        yield Docker(Endpoint("docker", f"unix://{path}", version="1.41"))
         server.shutdown()
 
 

@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from imgload.engines.base import Engine, ImageEvent
-from imgload.engines.docker import DockerEngine
-from imgload.engines.podman import PodmanEngine
+from imgload.engines.docker import Docker
+from imgload.engines.podman import Podman
 from imgload.oci.digest import Digest
 from tests.unit.engines.test_http import document, served
 
@@ -48,14 +48,14 @@ def heard(folder: Path, engine: type[Engine], *events: object) -> list[ImageEven
 )
 def test_docker_events_are_parsed(tmp_path: Path, event: object, expected: ImageEvent) -> None:
     """A tag has both; a load only the ID; a pull's actor is the name with its tag."""
-    assert heard(tmp_path, DockerEngine, event) == [expected]
+    assert heard(tmp_path, Docker, event) == [expected]
 
 
 def test_image_events_omit_temporary_tags(tmp_path: Path) -> None:
     """A watch of everything would load it, and find it gone."""
     ours = "127.0.0.1:36039/imgload/" + "0" * 32 + ":" + "1" * 16
     events = (told("tag", str(ID), ours), told("tag", str(ID), "app:dev"))
-    assert heard(tmp_path, DockerEngine, *events) == [ImageEvent("app:dev", ID)]
+    assert heard(tmp_path, Docker, *events) == [ImageEvent("app:dev", ID)]
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_image_events_omit_temporary_tags(tmp_path: Path) -> None:
 )
 def test_podman_events_are_parsed(tmp_path: Path, event: object, expected: ImageEvent) -> None:
     """A build has its image ID for a name, and a load its file's."""
-    assert heard(tmp_path, PodmanEngine, event) == [expected]
+    assert heard(tmp_path, Podman, event) == [expected]
 
 
 def test_names_maps_names_to_engine_ids(tmp_path: Path) -> None:
     """An image without names has none here."""
     listed = [{"Id": ID.hex, "RepoTags": ["a:1", "b:2"]}, {"Id": str(ID), "RepoTags": None}]
     with served(tmp_path, lambda c, _: c.sendall(document(listed))) as endpoint:
-        assert DockerEngine(endpoint).names() == {"a:1": ID, "b:2": ID}
+        assert Docker(endpoint).names() == {"a:1": ID, "b:2": ID}

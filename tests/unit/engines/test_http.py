@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from imgload.core.errors import EngineFailed, EngineUnreachable
-from imgload.engines.docker import DockerEngine
+from imgload.engines.docker import Docker
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.http import Answer, Request, Wire
 from imgload.engines.http_engine import parse_json
-from imgload.engines.podman import PodmanEngine
+from imgload.engines.podman import Podman
 from tests.unit.bounds import memory_below, within
 
 Reply = Callable[[socket.socket, bytes], None]
@@ -113,14 +113,14 @@ def test_a_chunked_body_is_a_stream(tmp_path: Path) -> None:
 def test_a_stream_that_is_cut_off_is_an_error(tmp_path: Path, body: bytes) -> None:
     """A dead daemon must not look like the end of an archive."""
     with served(tmp_path, says(b"HTTP/1.1 200 OK\r\n" + body)) as endpoint:
-        engine = DockerEngine(endpoint)
+        engine = Docker(endpoint)
         with pytest.raises(EngineFailed), engine.save(["app"], None) as archive:
             list(archive)
 
 
-@pytest.mark.parametrize("kind", [DockerEngine, PodmanEngine])
+@pytest.mark.parametrize("kind", [Docker, Podman])
 def test_a_large_image_may_be_spooled_for_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[DockerEngine | PodmanEngine]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Docker | Podman]
 ) -> None:
     """Docker 20.10 and Podman write all of an archive to their disk before its first byte."""
     monkeypatch.setattr("imgload.engines.http.STREAM_SECONDS", 0.1)
@@ -144,7 +144,7 @@ def test_a_body_shorter_than_announced_is_an_error(tmp_path: Path) -> None:
     """As a stream, and as a document."""
     short = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"
     with served(tmp_path, says(short)) as endpoint:
-        engine = DockerEngine(endpoint)
+        engine = Docker(endpoint)
         with pytest.raises(EngineFailed):
             engine.find("app")
         with pytest.raises(EngineFailed), engine.save(["app"], None) as archive:
@@ -158,7 +158,7 @@ def test_another_protocol_is_an_engine_error(tmp_path: Path, data: bytes) -> Non
         served(tmp_path, says(data)) as endpoint,
         pytest.raises((EngineFailed, EngineUnreachable)),
     ):
-        DockerEngine(endpoint).find("app")
+        Docker(endpoint).find("app")
 
 
 @pytest.mark.parametrize("body", [b"[", b"[" * 100_000, b"\xff", b""])
@@ -169,7 +169,7 @@ def test_invalid_json_is_engine_failed(tmp_path: Path, body: bytes) -> None:
         served(tmp_path, says(head + body)) as endpoint,
         pytest.raises(EngineFailed, match="JSON"),
     ):
-        DockerEngine(endpoint).find("app")
+        Docker(endpoint).find("app")
 
 
 def test_an_endless_document_is_refused(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_an_endless_document_is_refused(tmp_path: Path) -> None:
         within(20),
         pytest.raises(EngineFailed, match="longer"),
     ):
-        DockerEngine(endpoint).find("app")
+        Docker(endpoint).find("app")
 
 
 def test_an_error_has_the_engines_own_message(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_an_error_has_the_engines_own_message(tmp_path: Path) -> None:
         served(tmp_path, reply) as endpoint,
         pytest.raises(EngineFailed, match="the database is locked"),
     ):
-        DockerEngine(endpoint).containers("x")
+        Docker(endpoint).containers("x")
 
 
 def test_a_request_times_out(tmp_path: Path) -> None:
@@ -213,4 +213,4 @@ def test_a_missing_socket_is_unreachable(tmp_path: Path) -> None:
     """Between discovery and use."""
     endpoint = Endpoint("docker", f"unix://{tmp_path}/gone.sock", version="1.41")
     with pytest.raises(EngineUnreachable, match="nobody answers"):
-        DockerEngine(endpoint).find("app")
+        Docker(endpoint).find("app")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imgload.core.errors import EngineUnreachable, UsageError
-from imgload.engines.discovery.attempt import Candidate
+from imgload.engines.discovery.candidates import Candidate
 from imgload.engines.discovery.probe import probe
 from imgload.engines.ssh import Remote
 from tests.unit.bounds import within

@@ -58,9 +58,9 @@ def test_a_released_note_is_stale_at_every_address(cache: Path) -> None:
     for engine, here in ((ENGINE, True), (SAME, False)):
         [left] = stale_names([engine])
         assert (left.name, left.image, left.here) == (NAME, "sha256:x", here)
-        left.note.release()
+        left.release()
     [left] = stale_names([ENGINE])
-    left.note.remove()
+    left.remove()
     assert list(stale_names([ENGINE])) == []
     assert list((cache / "pushes").iterdir()) == []
 
@@ -97,7 +97,7 @@ def test_invalid_and_expired_notes_are_removed(
     path.write_text(text)
     os.utime(path, (time.time() - age,) * 2)
     for left in stale_names([ENGINE]):
-        left.note.release()
+        left.release()
     assert path.exists() is not gone
 
 
@@ -120,7 +120,7 @@ def test_notes_fall_back_to_the_temporary_folder(cache: Path) -> None:
     assert modes(folder) == {"drwx------", "-rw-------"}
     kept.release()
     [left] = stale_names([ENGINE])
-    left.note.remove()
+    left.remove()
     assert list(temp.iterdir()) == []
 
 

@@ -2,14 +2,17 @@
 
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import imgload
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import EngineImage
-from imgload.engines.docker import DockerEngine
+from imgload.engines.docker import Docker
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.http_engine import read_image
 from imgload.engines.temporary_tags import stale_names
@@ -107,17 +110,15 @@ def test_the_doctor_and_skaffold_leave_no_tag(engine: StoredEngine) -> None:
     assert (engine.given, listeners()) == (set(), [])
 
 
-class Untagged(DockerEngine):
+class Untagged(Docker):
     """A daemon that gives a name and does not take it away again."""
 
     def __init__(self, folder: Path) -> None:
         self.endpoint = Endpoint("docker", f"unix://{folder}/engine.sock")
 
-    def request(self, *_: object, **__: object) -> "Untagged":  # type: ignore[override]
-        return self
-
-    def close(self) -> None:
-        """Answered."""
+    @contextmanager
+    def request(self, *_: object, **__: object) -> Iterator[Any]:
+        yield None
 
     def remove_temporary(self, name: str, image: str) -> bool:
         del image

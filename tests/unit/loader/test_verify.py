@@ -40,7 +40,7 @@ def connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         known: Source = EngineSource(engine)
         if source and source.endswith(".tar"):
             known = ArchiveSource(source)
-        yield Session((known,), (node.engine,), Discovery(()))
+        yield Session((known,), (engine,), Discovery(()))
 
     monkeypatch.setattr(Session, "open", opened)
     monkeypatch.setattr(Session, "select_nodes", lambda *_: (node,))

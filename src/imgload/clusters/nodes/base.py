@@ -21,7 +21,7 @@ from imgload.core.errors import (
     NodeStalled,
     NodeUnusable,
 )
-from imgload.engines.base import Chunk, Container, Engine, ExecResult
+from imgload.engines.base import Chunk, Container, ContainerHost, ExecResult
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -65,7 +65,7 @@ class NodeRuntime(ABC):
     """
 
     name: str
-    engine: Engine
+    engine: ContainerHost
     container: Container
 
     @abstractmethod

@@ -10,8 +10,8 @@ from typing import Any
 
 import attrs
 
-from imgload.engines.discovery.config_files import dig
 from imgload.oci.digest import Digest
+from imgload.oci.document import dig
 
 CTR = ("ctr", "-n", "k8s.io")
 VERSION = ("ctr", "version")

@@ -9,19 +9,17 @@ from functools import partial
 
 import attrs
 
-from imgload.core.errors import (
-    ClusterNotFound,
-    EngineError,
-    EngineUnreachable,
-    ImageNotFound,
-    NodeNotFound,
-    UsageError,
-)
+from imgload.core.errors import ClusterNotFound, EngineError, ImageNotFound, NodeNotFound
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
-from imgload.engines.discovery.attempt import Attempt, Candidate
-from imgload.engines.discovery.candidates import candidates, skipped_candidates
-from imgload.engines.discovery.probe import probe
+from imgload.engines.discovery.candidates import (
+    Attempt,
+    Candidate,
+    absent_sockets,
+    candidates,
+    skipped_candidates,
+)
+from imgload.engines.discovery.probe import no_engine_error, probe_all
 from imgload.engines.endpoint import Endpoint
 
 
@@ -52,25 +50,26 @@ class Discovery:
         return next(tried).resolved_endpoint
 
     def require(self) -> tuple[Endpoint, ...]:
-        """Return the endpoints; EngineError if there is none."""
+        """Return the endpoints; EngineError if no engine answers."""
         if self.endpoints:
             return self.endpoints
-        from imgload.engines.discovery.explain import no_engine_error  # noqa: PLC0415 - start-up
-
         raise no_engine_error(self.attempts, self.absent)
 
 
 @contextmanager
 def with_discovery_errors(unreachable: Sequence[Attempt]) -> Iterator[None]:
-    """Add the errors of failed attempts to a "not found" error."""
+    """Add the errors of failed attempts to a "not found" error, and the first one's hint."""
     try:
         yield
     except (ImageNotFound, ClusterNotFound, NodeNotFound) as error:
-        if not unreachable:
+        errors = [attempt.error for attempt in unreachable if attempt.error]
+        if not errors:
             raise
-        from imgload.engines.discovery.explain import extend_error  # noqa: PLC0415 - start-up
-
-        raise extend_error(error, unreachable) from error
+        message = "; and ".join([error.message, *(e.message for e in errors)])
+        hint = "; or ".join(filter(None, [errors[0].hint, error.hint]))
+        extended = type(error)(message, hint=hint)
+        vars(extended).update(vars(error) | {"message": extended.message, "hint": extended.hint})
+        raise extended from error
 
 
 def discover(
@@ -79,30 +78,20 @@ def discover(
     also: Sequence[Candidate] = (),
     everything: bool = False,
 ) -> Discovery:
-    """Probe all candidates in parallel.
+    """Probe all candidates in parallel, those in `also` first.
 
     Candidates that a choice overrides (``DOCKER_HOST``, a context, a connection) are tried only if
-    the choice fails, for the error message.
-
-    Args:
-        environ: variables instead of the process's own.
-        also: further candidates, tried first.
-        everything: include skipped candidates and sockets that do not exist.
-
-    Raises:
-        UsageError: if an address that the user gave for this run is not valid.
-
+    the choice fails, for the error message. `everything` includes skipped candidates and sockets
+    that do not exist. UsageError if an address that the user gave for this run is not valid.
     """
     variables = os.environ if environ is None else environ
     given = {candidate.url for candidate in also}
     others = [candidate for candidate in candidates(variables) if candidate.url not in given]
-    attempts = _mark_duplicates(_try([*also, *others], everything=everything))
+    attempts = _mark_duplicates(probe_all([*also, *others], everything=everything))
     failed = not any(a.used for a in attempts)
     failed |= any(a.error and a.candidate.chosen for a in attempts)
     if not failed and not everything:
         return Discovery(tuple(attempts))
-    from imgload.engines.discovery.sockets import absent_sockets  # noqa: PLC0415 - start-up
-
     absent = tuple(absent_sockets(variables))
     return Discovery((*attempts, *_skipped(attempts, variables)), absent)
 
@@ -110,73 +99,42 @@ def discover(
 def connect(endpoint: Endpoint) -> Engine:
     """Open an engine."""
     if endpoint.kind == "podman":
-        from imgload.engines.podman import PodmanEngine  # noqa: PLC0415 - start-up
+        from imgload.engines.podman import Podman  # noqa: PLC0415 - start-up
 
-        return PodmanEngine(endpoint)
-    from imgload.engines.docker import DockerEngine  # noqa: PLC0415 - start-up
+        return Podman(endpoint)
+    from imgload.engines.docker import Docker  # noqa: PLC0415 - start-up
 
-    return DockerEngine(endpoint)
-
-
-def _try(tried: Sequence[Candidate], *, everything: bool) -> list[Attempt]:
-    """Probe candidates; probe the last resorts only if no other answers."""
-    first = [candidate for candidate in tried if everything or not candidate.last_resort]
-    attempts = _probe_all(first)
-    if not any(attempt.endpoint for attempt in attempts.values()):
-        attempts |= _probe_all([candidate for candidate in tried if candidate not in attempts])
-    return [attempts.get(candidate, Attempt(candidate)) for candidate in tried]
-
-
-def _probe_all(tried: Sequence[Candidate]) -> dict[Candidate, Attempt]:
-    attempts = in_parallel([partial(_probe, candidate) for candidate in tried])
-    return dict(zip(tried, attempts, strict=True))
-
-
-def _probe(candidate: Candidate) -> Attempt:
-    try:
-        return Attempt(candidate, probe(candidate))
-    except EngineError as error:
-        return Attempt(candidate, error=error)
-    except UsageError as error:
-        if candidate.explicit:
-            raise
-        hint = "; or ".join(filter(None, [error.hint, candidate.undo]))
-        return Attempt(candidate, error=EngineUnreachable(error.message, hint=hint))
+    return Docker(endpoint)
 
 
 def _skipped(attempts: Sequence[Attempt], variables: Mapping[str, str]) -> Iterator[Attempt]:
     """Yield the skipped candidates; probe only sockets: other addresses may be far away."""
     tried = {attempt.candidate.url for attempt in attempts}
     skipped = [(c, reason) for c, reason in skipped_candidates(variables) if c.url not in tried]
-    probed = _probe_all([c for c, _ in skipped if c.url.startswith("unix://")])
+    sockets = [candidate for candidate, _ in skipped if candidate.url.startswith("unix://")]
+    probed = dict(zip(sockets, probe_all(sockets, everything=True), strict=True))
     for candidate, reason in skipped:
         yield attrs.evolve(probed.get(candidate, Attempt(candidate)), skip_reason=reason)
 
 
 def _mark_duplicates(attempts: Sequence[Attempt]) -> list[Attempt]:
     """Mark attempts that lead to the same socket, or engines with the same identity."""
-    marked = _mark(attempts, [_socket_key(a.endpoint) if a.endpoint else "" for a in attempts])
-    used = [attempt for attempt in marked if attempt.used]
-    kinds = [attempt.resolved_endpoint.kind for attempt in used]
-    if len(kinds) == len(set(kinds)):
-        return marked
-    calls = [partial(_identity, attempt.resolved_endpoint) for attempt in used]
-    identities = dict(zip(used, in_parallel(calls), strict=True))
-    return _mark(marked, [identities.get(attempt, "") for attempt in marked])
-
-
-def _mark(attempts: Sequence[Attempt], keys: Sequence[str]) -> list[Attempt]:
-    """Mark each attempt that has the key of an earlier one; an empty key is unique."""
+    sockets = {a.endpoint.url: _socket_key(a.endpoint) for a in attempts if a.endpoint}
+    distinct = {sockets[a.endpoint.url]: a.endpoint for a in attempts[::-1] if a.endpoint}
+    keys = list(distinct)
+    if len(distinct) > len({endpoint.kind for endpoint in distinct.values()}):
+        keys = in_parallel([partial(_identity, endpoint) for endpoint in distinct.values()])
+    key_of = dict(zip(distinct, keys, strict=True))
     first: dict[str, Endpoint] = {}
     marked = []
-    for attempt, key in zip(attempts, keys, strict=True):
+    for attempt in attempts:
         endpoint = attempt.endpoint
-        if endpoint is None or not key or first.setdefault(key, endpoint) is endpoint:
-            marked.append(attempt)
-            continue
-        if endpoint.tunnel:
-            endpoint.tunnel.close()
-        marked.append(attrs.evolve(attempt, same_as=first[key]))
+        same = first.setdefault(key_of[sockets[endpoint.url]], endpoint) if endpoint else None
+        if endpoint and same is not endpoint:
+            if endpoint.tunnel:
+                endpoint.tunnel.close()
+            attempt = attrs.evolve(attempt, same_as=same)  # noqa: PLW2901
+        marked.append(attempt)
     return marked
 
 

@@ -14,10 +14,10 @@ from imgload.core.parallel import Task, call_each
 from imgload.core.state import state_folder
 from imgload.engines.base import Engine, EngineDescription
 from imgload.engines.cache import EngineCache
-from imgload.engines.discovery.attempt import Attempt
+from imgload.engines.discovery.candidates import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
-from imgload.engines.discovery.explain import health, no_engine_error
-from imgload.engines.endpoint import Endpoint
+from imgload.engines.discovery.probe import no_engine_error
+from imgload.engines.endpoint import Endpoint, health
 from imgload.registry.server import receiving
 from imgload.registry.sink import ManifestSink
 from imgload.tools.doctor.finding import Finding, Status

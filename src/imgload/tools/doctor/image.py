@@ -23,7 +23,7 @@ from imgload.clusters.select import Cluster
 from imgload.core.errors import ImgloadError, NotVerified, ReferenceInvalid
 from imgload.core.parallel import call_each
 from imgload.engines.base import Engine
-from imgload.engines.discovery.attempt import Attempt
+from imgload.engines.discovery.candidates import Attempt
 from imgload.engines.discovery.discover import connect, discover
 from imgload.loader.proof import ExpectedImage, prove
 from imgload.loader.verify import has_another, lacks, unknown_to_cri

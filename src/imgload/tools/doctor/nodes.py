@@ -18,7 +18,8 @@ from imgload.clusters.nodes.runtime import CONTAINERD, K3S
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.parallel import call_each
 from imgload.core.units import size_text
-from imgload.engines.base import Engine, EngineDescription
+from imgload.engines.base import EngineDescription
+from imgload.engines.endpoint import Endpoint
 from imgload.oci.platform import Platform
 from imgload.tools.doctor.finding import Finding
 
@@ -47,7 +48,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 def check_nodes(
-    nodes: Sequence[Node], hosts: Mapping[Engine, EngineDescription]
+    nodes: Sequence[Node], hosts: Mapping[Endpoint, EngineDescription]
 ) -> Iterator[Finding]:
     """Yield the findings about each node; `hosts` are the descriptions of their engines."""
     for node, result in call_each(partial(_check_node, hosts), nodes, _SECONDS):
@@ -59,7 +60,7 @@ def check_nodes(
             yield from result
 
 
-def _check_node(hosts: Mapping[Engine, EngineDescription], node: Node) -> list[Finding]:
+def _check_node(hosts: Mapping[Endpoint, EngineDescription], node: Node) -> list[Finding]:
     """Check a node in two execs; NodeError if it is stopped, silent, or has another runtime."""
     node.require_running()
     version, config, crictl, plugins, disk, proxies, mirrors = node.run_all(_RUNTIME, _MACHINE)
@@ -78,7 +79,7 @@ def _check_node(hosts: Mapping[Engine, EngineDescription], node: Node) -> list[F
     return [
         Finding("nodes", "ok", f"{node.name}: {', '.join(facts)}"),
         *_containerd(node, traits.snapshotter, parse_plugins(plugins.text), crictl=has_crictl),
-        *_machine(node, space, traits.platform, hosts.get(node.engine)),
+        *_machine(node, space, traits.platform, hosts.get(node.engine.endpoint)),
         *check_proxies(node.name, parse_proxies(proxies.text), parse_mirrors(mirrors.text)),
     ]
 

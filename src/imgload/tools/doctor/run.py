@@ -48,11 +48,12 @@ def _findings(
     engines = [stack.enter_context(closing(connect(e))) for e in discovery.endpoints]
     abouts = call_each(lambda engine: engine.description(), engines, SECONDS)
     yield from check_engines(discovery, {engine.endpoint: about for engine, about in abouts})
-    working = {e: about for e, about in abouts if isinstance(about, EngineDescription)}
-    yield from check_receivers([*working])
-    findings, clusters, nodes = select([*working], cluster, names)
+    working = [engine for engine, about in abouts if isinstance(about, EngineDescription)]
+    hosts = {e.endpoint: about for e, about in abouts if isinstance(about, EngineDescription)}
+    yield from check_receivers(working)
+    findings, clusters, nodes = select(working, cluster, names)
     yield from findings
-    yield from check_nodes(nodes, working)
+    yield from check_nodes(nodes, hosts)
     yield from check_skaffold(discovery)
     if image is not None:
-        yield from check_image(image, [*working], clusters, nodes)
+        yield from check_image(image, working, clusters, nodes)

@@ -15,10 +15,9 @@ from imgload.clusters.nodes.node import Node
 from imgload.core.arguments import optional_string, require_strings
 from imgload.core.errors import JSON_VERSION, ClusterError, UsageError, reason
 from imgload.core.parallel import in_parallel
-from imgload.engines.discovery.config_files import dig
 from imgload.engines.discovery.discover import with_discovery_errors
 from imgload.loader.session import Session
-from imgload.oci.document import load_json
+from imgload.oci.document import dig, load_json
 from imgload.sources.locate import locate, named, require_names
 from imgload.tools.remote_registry.configure import (
     NodeWiring,

@@ -18,7 +18,7 @@ from imgload.clusters.nodes.containerd import CRI_PLUGINS
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.runtime import CONTAINERD, K3S
 from imgload.core.errors import NodeUnusable
-from imgload.engines.discovery.config_files import dig
+from imgload.oci.document import dig
 
 _DEFAULT_PATH = "/etc/containerd/config.toml"
 _BACKUP = ".before-imgload"

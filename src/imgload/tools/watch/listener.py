@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from imgload.core.errors import EngineFailed, ImgloadError
-from imgload.engines.base import Engine, ImageEvent
+from imgload.engines.base import ImageEvent, ImageStore
 from imgload.oci.digest import Digest
 
 _SHORTEST_PAUSE = 0.2
@@ -30,7 +30,7 @@ _RECENT = 64
 class Heard:
     """An image event; `seen` when it may repeat an earlier one."""
 
-    engine: Engine
+    engine: ImageStore
     event: ImageEvent
     seen: bool = False
 
@@ -39,7 +39,7 @@ class Heard:
 class Lost:
     """An engine no longer answers, or refuses to report events; the listener keeps trying."""
 
-    engine: Engine
+    engine: ImageStore
     error: ImgloadError
 
 
@@ -47,7 +47,7 @@ class Lost:
 class Back:
     """An engine answers again."""
 
-    engine: Engine
+    engine: ImageStore
 
 
 Notice = Heard | Lost | Back
@@ -60,10 +60,16 @@ class Listener:
     When the event stream was interrupted, the listener asks for the events since the last one, and
     for all names: engines keep a limited number of events (Docker 256, of all kinds, in memory),
     but lists of names are complete. Times are the engine's own, so that neither a suspended
-    machine nor a changed clock matters. `references` are as for `Engine.names`.
+    machine nor a changed clock matters.
+
+    Args:
+        engine: to listen to.
+        notify: called with each notice, from several threads.
+        references: the names of interest, as for `ImageStore.names`; empty for all.
+
     """
 
-    engine: Engine
+    engine: ImageStore
     notify: Callable[[Notice], None]
     references: Sequence[str] = ()
     _names: dict[str, Digest] = attrs.field(factory=dict)

@@ -28,7 +28,7 @@ from imgload.core.errors import (
     error_json,
 )
 from imgload.core.parallel import Task, in_parallel
-from imgload.engines.base import Engine
+from imgload.engines.base import ContainerHost
 from imgload.engines.discovery.discover import with_discovery_errors
 from imgload.loader.events import Event, Note
 from imgload.loader.loader import Loader
@@ -86,14 +86,14 @@ class ClusterSelector:
     It keeps the engines that run the nodes, and the cluster's name; None if nodes were named.
     """
 
-    engines: Sequence[Engine]
+    engines: Sequence[ContainerHost]
     cluster: str | None
     names: Sequence[str]
     nodes: tuple[Node, ...] = ()
 
     @classmethod
     def settle(
-        cls, engines: Sequence[Engine], cluster: str | None, names: Sequence[str]
+        cls, engines: Sequence[ContainerHost], cluster: str | None, names: Sequence[str]
     ) -> ClusterSelector:
         """Select nodes once; arguments and errors as for `select_nodes`."""
         nodes = select_nodes(engines, cluster, names)

@@ -14,9 +14,8 @@ from imgload.core.errors import (
     ImageNotFound,
     UsageError,
 )
-from imgload.engines.discovery import sockets
-from imgload.engines.discovery.attempt import Attempt, Candidate
-from imgload.engines.discovery.candidates import candidates, named_address
+from imgload.engines.discovery import candidates as module
+from imgload.engines.discovery.candidates import Attempt, Candidate, candidates, named_address
 from imgload.engines.discovery.discover import Discovery, discover, with_discovery_errors
 from imgload.engines.endpoint import Endpoint
 from tests.unit.engines.discovery.test_docker_contexts import context
@@ -152,7 +151,7 @@ def test_a_last_resort_is_probed_if_no_other_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Podman's own connection over the network."""
-    monkeypatch.setattr(sockets, "_SOCKETS", ())
+    monkeypatch.setattr(module, "_SOCKETS", ())
     folder = tmp_path / "containers"
     folder.mkdir()
     far = '{"Connection": {"Default": "far", "Connections": {"far": {"URI": "tcp://127.0.0.1:1"}}}}'

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from imgload.core.errors import EngineUnreachable
-from imgload.engines.discovery.attempt import Candidate
-from imgload.engines.discovery.docker_contexts import chosen_context, other_contexts
+from imgload.engines.discovery.candidates import Candidate, chosen_context, other_contexts
 from tests.unit.bounds import memory_below, within
 
 

@@ -5,8 +5,8 @@ import ssl
 import pytest
 
 from imgload.core.errors import EngineFailed, EngineNotPermitted, EngineUnreachable
-from imgload.engines.discovery.attempt import Attempt, Candidate
-from imgload.engines.discovery.explain import no_engine_error, probe_error
+from imgload.engines.discovery.candidates import Attempt, Candidate
+from imgload.engines.discovery.probe import no_engine_error, probe_error
 from imgload.engines.endpoint import Endpoint
 
 STALE = Candidate("docker", "unix:///d", "DOCKER_HOST", chosen=True, undo="unset DOCKER_HOST")

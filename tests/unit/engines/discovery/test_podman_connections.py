@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from imgload.core.errors import EngineUnreachable
-from imgload.engines.discovery.attempt import Candidate
-from imgload.engines.discovery.podman_connections import (
+from imgload.engines.discovery.candidates import (
+    Candidate,
     chosen_connection,
     default_connection,
-    other_connections,
     read_connections,
 )
 from tests.unit.bounds import within
@@ -95,7 +94,7 @@ def test_podman_5s_file_has_precedence(settings: Settings) -> None:
     found = settings.default()
     assert found
     assert found.url == "unix:///new/both"
-    assert {c.url for c in other_connections(settings.environ)} == {
+    assert {c.url for c in read_connections(settings.environ)[1].values()} == {
         "unix:///old",
         "unix:///new/both",
     }
@@ -118,7 +117,7 @@ def test_containers_conf_may_lack_connections(settings: Settings, text: str) -> 
     """A plain [engine] above all, on which podman-py crashes."""
     settings.conf.write_text(text)
     assert settings.default() is None
-    assert list(other_connections(settings.environ)) == []
+    assert list(read_connections(settings.environ)[1].values()) == []
 
 
 @pytest.mark.parametrize(
@@ -158,7 +157,7 @@ def test_connections_of_invalid_json_are_an_error(settings: Settings, text: str)
 def test_connections_are_limited_in_number(settings: Settings) -> None:
     """Somebody's mistake should not be thousands of questions."""
     settings.list("", **{f"c{i}": {"URI": f"unix:///{i}"} for i in range(5000)})
-    assert len(list(other_connections(settings.environ))) <= 100
+    assert len(list(read_connections(settings.environ)[1].values())) <= 100
 
 
 @pytest.mark.parametrize("name", ["gone", "../x", "\udcff"])

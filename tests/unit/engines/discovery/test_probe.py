@@ -9,7 +9,7 @@ import pytest
 
 from imgload.core.errors import EngineUnreachable, ImgloadError, UsageError
 from imgload.engines.discovery import probe as module
-from imgload.engines.discovery.attempt import Candidate
+from imgload.engines.discovery.candidates import Candidate
 from imgload.engines.discovery.probe import probe
 from tests.unit.engines.pings import DOCKER, PODMAN, engine
 

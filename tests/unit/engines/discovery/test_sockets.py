@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from imgload.engines.discovery.explain import permit, start, start_any
-from imgload.engines.discovery.sockets import absent_sockets, is_installed, usual_sockets
+from imgload.engines.discovery.candidates import absent_sockets, is_installed, usual_sockets
+from imgload.engines.endpoint import permit, start, start_any
 
 OURS = {
     "docker": {

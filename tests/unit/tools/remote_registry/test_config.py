@@ -12,7 +12,7 @@ import pytest
 from imgload.clusters.nodes.containerd import CRI_PLUGINS
 from imgload.core.errors import NodeUnusable
 from imgload.engines.base import ExecResult
-from imgload.engines.discovery.config_files import dig
+from imgload.oci.document import dig
 from imgload.tools.remote_registry import config
 from imgload.tools.remote_registry.config import with_folder, without_folder
 

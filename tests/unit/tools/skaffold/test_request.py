@@ -8,7 +8,7 @@ import pytest
 
 from imgload.core.errors import ImageAmbiguous, ImageNotFound, ReferenceInvalid, UsageError
 from imgload.engines.base import Engine
-from imgload.engines.discovery.attempt import Attempt, Candidate
+from imgload.engines.discovery.candidates import Attempt, Candidate
 from imgload.engines.discovery.discover import Discovery
 from imgload.engines.endpoint import Endpoint, EngineKind
 from imgload.oci.digest import Digest
