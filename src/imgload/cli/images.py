@@ -48,7 +48,7 @@ def images(patterns: tuple[str, ...], output: str, **options: Any) -> None:
     \b
     Exit status: 0 all nodes responded; 1 some nodes failed; others as for imgload load.
     """
-    from imgload.tools.inventory.api import images as list_images  # noqa: PLC0415 - start-up
+    from imgload.tools.inventory.list import images as list_images  # noqa: PLC0415 - start-up
 
     with failures(output, quiet=False):
         listing = list_images(patterns, **options)

@@ -72,7 +72,7 @@ def prune(
     \b
     Exit status: 0 done, or dry run; 1 some nodes failed; others as for imgload load.
     """
-    from imgload.tools.inventory.api import prune as prune_images  # noqa: PLC0415 - start-up
+    from imgload.tools.inventory.prune import prune as prune_images  # noqa: PLC0415 - start-up
 
     dry_run = dry_run or not yes
     with failures(output, quiet=False):

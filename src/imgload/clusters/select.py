@@ -8,19 +8,13 @@ from functools import partial
 
 import attrs
 
-from imgload.clusters.k3d import K3D
-from imgload.clusters.kind import KIND
 from imgload.clusters.kubeconfig import current_context
-from imgload.clusters.minikube import MINIKUBE
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.provider import ClusterProvider, providers, register
+from imgload.clusters.provider import ClusterProvider, providers
 from imgload.core.arguments import optional_string, require_strings
 from imgload.core.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
-
-for _provider in (KIND, K3D, MINIKUBE):
-    register(_provider)
 
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
 
@@ -32,7 +26,7 @@ class Cluster:
     name: str
     engine: Engine
     nodes: tuple[Node, ...]
-    tool: ClusterProvider = KIND
+    tool: ClusterProvider
 
     @property
     def context(self) -> str:

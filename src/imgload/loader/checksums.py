@@ -10,6 +10,7 @@ import shlex
 
 import attrs
 
+from imgload.clusters.nodes.batch import keepalive_command
 from imgload.clusters.nodes.containerd import content_command
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import SurveyQuery
@@ -17,32 +18,16 @@ from imgload.core.errors import ImgloadError, NodeUnusable, NotVerified
 from imgload.loader.report import NodeResult
 from imgload.oci.digest import Digest
 
-_HASH = """
-every=$1
-shift
-"$@" | sha256sum & work=$!
-while sleep "$every" >/dev/null && now=$(cat /proc/$work/stat 2>/dev/null)
-do [ "$now" = "$was" ] || echo; was=$now; done </dev/null 2>/dev/null & watch=$!
-wait $work
-status=$?
-kill $watch
-exit $status
-"""
-"""Prints a line at intervals while sha256sum makes progress: large blobs take minutes."""
-KEEPALIVE_SECONDS = 20.0
+_HASH = '"$@" | sha256sum'
+_WHILE_HASHING = "now=$(cat /proc/$work/stat 2>/dev/null)"
+"""Changes while sha256sum makes progress: large blobs take minutes."""
 
 
 def verify_blobs(node: Node, name: str, result: NodeResult) -> NodeResult:
-    """Return the result with that of hashing the blobs; a failed result stays as it is.
+    """Add to the result of the other checks that of hashing the blobs of a name's image.
 
-    A node need not store the blobs of unpacked layers (CRI's setting ``discard_unpacked_layers``,
-    and a delta).
-
-    Args:
-        node: the node.
-        name: the name of the image's record on the node.
-        result: the result of the other checks.
-
+    A failed result stays as it is. A node need not store the blobs of unpacked layers (CRI's
+    setting ``discard_unpacked_layers``, and a delta).
     """
     if not result.ok or result.proof is None:
         return result
@@ -66,10 +51,8 @@ def _damaged_blobs(node: Node, name: str) -> list[Digest]:
     survey = node.survey(SurveyQuery((name,), ()))
     target = survey.records.get(name)
     blobs = sorted(survey.content.blobs_under(target), key=str) if target else []
-    shell = ("sh", "-c", _HASH, "imgload", f"{KEEPALIVE_SECONDS:g}")
-    outputs = node.run_all(
-        [(*shell, *node.resolve_command(content_command(blob))) for blob in blobs]
-    )
+    commands = [node.resolve_command(content_command(blob)) for blob in blobs]
+    outputs = node.run_all([keepalive_command(_HASH, _WHILE_HASHING, *c) for c in commands])
     if any(output.exit_status for output in outputs):
         raise NodeUnusable(
             f"{node.name}: sha256sum failed in it", hint="verify without the deep check"

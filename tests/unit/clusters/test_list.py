@@ -9,8 +9,7 @@ from imgload.clusters.list import ClusterList, list_clusters
 from imgload.core.errors import EngineUnreachable
 from imgload.engines.base import Container
 from imgload.engines.endpoint import Endpoint
-from tests.unit.clusters.test_kind import container
-from tests.unit.clusters.test_provider import k3d
+from tests.unit.clusters.test_provider import container, k3d
 from tests.unit.fakes import LocalEngine
 
 

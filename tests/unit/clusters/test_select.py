@@ -8,8 +8,7 @@ from imgload.clusters.select import find_clusters, select_nodes
 from imgload.core.errors import ClusterAmbiguous, ClusterNotFound, EngineFailed, NodeNotFound
 from imgload.engines.base import Container
 from imgload.engines.endpoint import Endpoint, EngineKind
-from tests.unit.clusters.test_kind import container
-from tests.unit.clusters.test_provider import k3d, minikube
+from tests.unit.clusters.test_provider import container, k3d, minikube
 from tests.unit.fakes import LocalEngine
 
 

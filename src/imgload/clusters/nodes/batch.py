@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 NOT_FOUND = 127
+KEEPALIVE_SECONDS = 20.0
 _UNLESS_FAILED = "[ $status = 0 ] || exit $status"
 _MAX_SCRIPT = 96 << 10
 """Bytes; Linux takes at most 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)."""
@@ -36,6 +37,32 @@ class Output:
 
 
 Group = Sequence[Sequence[str]]
+
+
+def keepalive_command(work: str, progress: str, *words: str) -> tuple[str, ...]:
+    """Return a command that prints empty lines at intervals while another makes progress.
+
+    An engine's silence looks like a stall (`engines.exec_stream.SILENT_SECONDS`).
+
+    Args:
+        work: shell text that ends with the other command.
+        progress: shell text that sets `now`, to another value after progress; `work` is the process
+            ID. If it fails, no more lines are printed.
+        words: the positional parameters of both.
+
+    """
+    script = f"""
+every=$1
+shift
+{work.strip()} & work=$!
+while sleep "$every" >/dev/null && {progress}
+do [ "$now" = "$was" ] || echo; was=$now; done </dev/null 2>/dev/null & watch=$!
+wait $work
+status=$?
+kill $watch
+exit $status
+"""
+    return ("sh", "-c", script, "imgload", f"{KEEPALIVE_SECONDS:g}", *words)
 
 
 def batch_argv(*groups: Group, before: Group = ()) -> tuple[list[str], str]:

@@ -1,18 +1,21 @@
-"""Commands of ``ctr`` and ``containerd``, and parsers of their output (containerd 1.6 to 2.x)."""
+"""Where containerd is on a node, its commands, and parsers of their output (1.6 to 2.x)."""
 
 from __future__ import annotations
 
 import json
 import re
 import tomllib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import attrs
 
+from imgload.core.errors import NodeUnusable
 from imgload.engines.discovery.config_files import dig
 from imgload.oci.digest import Digest
 
+Command = tuple[str, ...]
+T = TypeVar("T", bound=Hashable)
 CTR = ("ctr", "-n", "k8s.io")
 VERSION = ("ctr", "version")
 CONTENT = (*CTR, "content", "ls")
@@ -37,11 +40,10 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
 """containerd ``pkg/identifiers``."""
 _FOLDER = re.compile(r"(?:/(?!\.\.?(?:/|$))[\w.-]+)+", re.ASCII)
 _VERSION = re.compile(r"Server:\s+Version:\s+v?(\d{1,9})\.(\d{1,9})")
-_REFERENCES = tuple(
-    re.compile(rf"containerd\.io/gc\.ref\.content\.{key}=(sha256:[0-9a-f]{{64}})")
-    for key in ("config", r"m\.\d+", r"l\.\d+")
-)
-"""A manifest's config, an index's manifests, and a manifest's layers."""
+_RECORD = re.compile(r"(\S.*?)\s+\S+/\S+\s+(sha256:[0-9a-f]{64})\s(.*)")
+"""A row of ``ctr images ls``: REF TYPE DIGEST …; containerd accepts names with spaces."""
+_REFERENCE = re.compile(r"containerd\.io/gc\.ref\.content\.([^=,\s]+)=(sha256:[0-9a-f]{64})")
+"""A label of a manifest or index: ``config``, ``l.N`` for layers, ``m.N`` for manifests."""
 _LOADED_KEY = "imgload.loaded/"
 """Prefix of the label that imgload puts on an image's config in the content store.
 
@@ -60,9 +62,115 @@ was=$("$@" images ls -q "$pinned")
 "$@" images tag --force -- "$existing" "$name" >/dev/null || exit
 exec "$@" images label "$name" "$label=${was:+pinned}" >/dev/null
 """
+_USUAL_SOCKET = "/run/containerd/containerd.sock"
+_K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
+_WITH_REASON = (
+    'exec 3>&1; said=$("$@" 2>&1 >&3 3>&-) && exit; status=$?; printf %s "$said"; exit $status'
+)
+"""Prints the stderr of a program that fails: a batch keeps only stdout."""
+_OF_PROCESS = r"""
+for process in $(grep -lx containerd /proc/[0-9]*/comm 2>/dev/null); do
+    process=${process%/comm}
+    [ "$process/ns/mnt" -ef /proc/self/ns/mnt ] || continue
+    file=$(tr '\0' '\n' <"$process/cmdline" 2>/dev/null | while read -r word; do
+        case $last in -c | -config | --config) echo "$word"; break ;; esac
+        case $word in -c=* | -config=* | --config=*) echo "${word#*=}"; break ;; esac
+        last=$word
+    done)
+    case $file in */docker/*) continue ;; esac
+    [ -z "$file" ] || exec "$1" --config "$file" config dump
+    break
+done
+exec "$@"
+"""
+"""Prints the configuration of the containerd that runs, which may have been given another file than
+the usual one; not of one that runs in a pod, or that dockerd started for itself."""
+_LOOK = f"""
+for socket in {_K3S_SOCKET} {_USUAL_SOCKET}; do
+    if [ -S $socket ]; then echo socket $socket; fi
+done
+for name in ctr crictl k3s; do if command -v $name >/dev/null; then echo program $name; fi; done
+"""
+LOOK = ("sh", "-c", _LOOK)
+"""The command that lists the containerd sockets and programs in a container."""
 
 
-def images_command(names: Sequence[str], targets: Sequence[Digest]) -> tuple[str, ...]:
+@attrs.frozen
+class Containerd:
+    """Where containerd is on a node.
+
+    Args:
+        programs: the command lines of programs, where they are not just their names.
+        config: the command that prints containerd's configuration.
+        root: the folder of its content.
+        socket: where it listens. crictl connects to it as well, whatever /etc/crictl.yaml names:
+            only the CRI of this containerd can report whether it knows this containerd's images.
+
+    """
+
+    programs: Mapping[str, Command] = attrs.field(factory=dict, hash=False)
+    config: Command = ("containerd", "config", "dump")
+    root: str = "/var/lib/containerd"
+    socket: str = _USUAL_SOCKET
+
+    def resolve_command(self, command: Sequence[str]) -> Command:
+        """Return the command line of a command on this node."""
+        program, *arguments = command
+        words = self.programs.get(program, (program,))
+        if program == "crictl":
+            endpoint = f"unix://{self.socket}"
+            words = ("sh", "-c", _WITH_REASON, program, *words, "-r", endpoint, "-i", endpoint)
+        return (*words, *arguments)
+
+    @property
+    def dump(self) -> Command:
+        """The command that prints the configuration with which containerd runs."""
+        is_file = self.config[0] != "containerd"
+        return self.config if is_file else ("sh", "-c", _OF_PROCESS, "imgload", *self.config)
+
+    @property
+    def start(self) -> Command:
+        """The command whose output changes with each start of containerd."""
+        return ("stat", "-c", "%i %z", self.socket)
+
+    @property
+    def free(self) -> Command:
+        """The command that prints the free space of the content's file system."""
+        return ("df", "-Pk", self.root)
+
+
+CONTAINERD = Containerd()
+K3S = Containerd(
+    programs={"ctr": ("ctr", "--address", _K3S_SOCKET)},
+    config=("cat", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"),
+    root="/var/lib/rancher/k3s/agent/containerd",
+    socket=_K3S_SOCKET,
+)
+"""k3s contains containerd and its programs (k3s, pkg/ctr/main.go and pkg/agent/containerd)."""
+
+
+def parse_look(text: str) -> Containerd:
+    """Parse the output of `LOOK`; NodeUnusable without a containerd or a program to control it."""
+    lines = set(text.splitlines())
+    if not lines & {f"socket {_K3S_SOCKET}", f"socket {_USUAL_SOCKET}"}:
+        raise NodeUnusable(
+            f"no containerd runs there: no {_K3S_SOCKET} and no {_USUAL_SOCKET}",
+            hint="name a container that is a node: see imgload clusters",
+        )
+    runtime = K3S if f"socket {_K3S_SOCKET}" in lines else CONTAINERD
+    missing = [name for name in ("ctr", "crictl") if f"program {name}" not in lines]
+    if "program k3s" in lines:
+        programs = {**runtime.programs, **{name: ("k3s", name) for name in missing}}
+        return attrs.evolve(runtime, programs=programs)
+    if "ctr" in missing:
+        raise NodeUnusable(
+            "containerd runs there, but there is no ctr to control it",
+            hint="put ctr from containerd's release on the PATH there",
+        )
+    return runtime
+
+
+def images_command(names: Sequence[str], targets: Sequence[Digest]) -> Command:
     """Return the command that lists the image records with some names or target digests.
 
     Without a filter ctr computes the size of every image: 2 ms each.
@@ -72,7 +180,7 @@ def images_command(names: Sequence[str], targets: Sequence[Digest]) -> tuple[str
     return (*CTR, "images", "ls", *by_name, *by_target)
 
 
-def all_images() -> list[tuple[str, ...]]:
+def all_images() -> list[Command]:
     """Return the commands that list all records: first those with names, then CRI's by image ID.
 
     CRI has one for each image; listing only its name avoids computing the size again.
@@ -101,22 +209,22 @@ def quoted(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
-def content_command(digest: Digest) -> tuple[str, ...]:
+def content_command(digest: Digest) -> Command:
     """Return the command that prints a blob."""
     return (*CTR, "content", "get", str(digest))
 
 
-def snapshots_command(snapshotter: str) -> tuple[str, ...]:
+def snapshots_command(snapshotter: str) -> Command:
     """Return the command that lists a snapshotter's snapshots."""
     return (*CTR, "snapshots", "--snapshotter", snapshotter, "ls")
 
 
-def usage_command(snapshotter: str) -> tuple[str, ...]:
+def usage_command(snapshotter: str) -> Command:
     """Return the command that lists the bytes that each snapshot of a snapshotter takes."""
     return (*CTR, "snapshots", "--snapshotter", snapshotter, "usage", "-b")
 
 
-def import_command(snapshotter: str, platform: str, *, local: bool) -> tuple[str, ...]:
+def import_command(snapshotter: str, platform: str, *, local: bool) -> Command:
     """Return the command that imports an OCI layout tar from its standard input.
 
     Args:
@@ -131,30 +239,24 @@ def import_command(snapshotter: str, platform: str, *, local: bool) -> tuple[str
     return (*CTR, "images", "import", *(["--local"] if local else []), *options, "-")
 
 
-def retag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) -> tuple[str, ...]:
+def retag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) -> Command:
     """Return the command that tags the image of an existing name, if its target is `target`.
 
     ctr copies the labels. The label that keeps CRI from removing an image belongs to each name.
-
-    Args:
-        ctr: the command line of ``ctr`` in the namespace of Kubernetes.
-        existing: a name of the image; it may be any string.
-        target: the digest that it must point to.
-        name: the tag to add.
-
+    `ctr` is the command line of ctr on the node; `existing` may be any string.
     """
     pinned = f'name=={quoted(name)},labels."{_PINNED}"==pinned'
     words = (existing, points_to(existing, target), name, pinned, _PINNED)
     return ("sh", "-c", _RETAG, "imgload", *words, *ctr)
 
 
-def probe_command(folder: str, name: str) -> tuple[str, ...]:
+def probe_command(folder: str, name: str) -> Command:
     """Return the command that pulls an image, configured by a folder's file for its registry."""
     options = ("images", "pull", "--hosts-dir", folder)
     return ("ctr", "--timeout", "5s", *CTR[1:], *options, name)
 
 
-def notice_command(name: str) -> tuple[str, ...]:
+def notice_command(name: str) -> Command:
     """Return the command that makes CRI read a record again.
 
     CRI registers a record when an event reports a change, and labels it; containerd 1.7's transfer
@@ -163,20 +265,16 @@ def notice_command(name: str) -> tuple[str, ...]:
     return (*CTR, "images", "label", name, f"{CRI_LABEL}=")
 
 
-def remove_command(names: Sequence[str], *, wait: bool = False) -> tuple[str, ...]:
+def remove_command(names: Sequence[str], *, wait: bool = False) -> Command:
     """Return the command that removes names; `wait` until unused content is deleted as well."""
     return (*CTR, "images", "rm", *(["--sync"] if wait else []), "--", *names)
 
 
 def label_commands(loaded: Sequence[tuple[str, Digest]], now: float) -> list[Sequence[str]]:
-    """Return the commands that label images as loaded by imgload.
+    """Return the commands that label images as loaded by imgload, by their names and image IDs.
 
-    If one fails, the only effect is that `imgload.prune` leaves the image alone.
-
-    Args:
-        loaded: names, each with the image ID it was loaded with.
-        now: the time, in seconds since 1970.
-
+    If one fails, the only effect is that `imgload.prune` keeps the image. `now` is in seconds since
+    1970.
     """
     return [
         (*CTR, "content", "label", str(config), f"{_LOADED_KEY}{name}={now:.3f}")
@@ -236,31 +334,61 @@ def _plugins(config: str) -> Any:
         return None
 
 
-def _rows(text: str) -> list[list[str]]:
-    return [line.split() for line in text.splitlines()[1:]]
+def rows(text: str, columns: int) -> list[list[str]]:
+    """Return the rows of a table without its heading that have a number of columns or more."""
+    return [row for line in text.splitlines()[1:] if len(row := line.split()) >= columns]
 
 
 def parse_containers(text: str) -> frozenset[str]:
     """Return the images of ``ctr containers ls``, by the names that the containers began with."""
-    return frozenset(row[1] for row in _rows(text) if len(row) > 2)  # noqa: PLR2004 - ID IMAGE RUNTIME
+    return frozenset(image for _, image, *_ in rows(text, 3))
+
+
+class Record(NamedTuple):
+    """An image record; `labels` also has the columns before them."""
+
+    name: str
+    target: Digest
+    labels: str
+
+    @property
+    def in_cri(self) -> bool:
+        """Whether CRI has registered it."""
+        return f"{CRI_LABEL}=managed" in self.labels
+
+    @property
+    def pinned(self) -> bool:
+        """Whether CRI must not remove it."""
+        return f"{_PINNED}=pinned" in self.labels
+
+
+def parse_records(text: str) -> list[Record]:
+    """Return the image records of ``ctr images ls``."""
+    matches = filter(None, map(_RECORD.match, text.splitlines()[1:]))
+    return [Record(match[1], Digest.parse(match[2]), match[3]) for match in matches]
 
 
 def parse_images(text: str) -> dict[str, Digest]:
-    """Return the image records of ``ctr images ls``: names with their target digests."""
-    rows = (row for row in _rows(text) if len(row) > 2)  # noqa: PLR2004 - REF TYPE DIGEST
-    return {row[0]: digest for row in rows if (digest := Digest.try_parse(row[2]))}
+    """Return the names in ``ctr images ls`` with the digests that they point to."""
+    return {record.name: record.target for record in parse_records(text)}
 
 
-def parse_not_in_cri(text: str) -> frozenset[str]:
-    """Return the names in ``ctr images ls`` that CRI has not registered."""
-    lines = (line for line in text.splitlines()[1:] if f"{CRI_LABEL}=managed" not in line)
-    return frozenset(line.split()[0] for line in lines if line.strip())
+def parse_snapshots(text: str) -> dict[Digest, Digest | None]:
+    """Return the unpacked chain IDs of ``ctr snapshots ls``, with those of their parents."""
+    committed = [row for row in rows(text, 2) if row[-1] == "Committed"]
+    chain_ids = {Digest.try_parse(row[0]): Digest.try_parse(row[1]) for row in committed}
+    return {chain_id: parent for chain_id, parent in chain_ids.items() if chain_id}
 
 
-def parse_snapshots(text: str) -> frozenset[Digest]:
-    """Return the unpacked chain IDs from ``ctr snapshots ls``."""
-    keys = (row[0] for row in _rows(text) if row and row[-1] == "Committed")
-    return frozenset(digest for key in keys if (digest := Digest.try_parse(key)))
+def reachable(roots: Iterable[T], references: Callable[[T], Iterable[T]]) -> set[T]:
+    """Return the roots, the things that they refer to, and so on."""
+    waiting, reached = list(roots), set[T]()
+    while waiting:
+        item = waiting.pop()
+        if item not in reached:
+            reached.add(item)
+            waiting.extend(references(item))
+    return reached
 
 
 @attrs.frozen
@@ -270,45 +398,46 @@ class ContentStore:
     Args:
         blobs: the blobs on the node.
         configs: the config of each manifest.
-        children: the manifests of each index.
-        layers: the layers of each manifest.
+        references: the blobs that each blob refers to.
+        rows: the size, age and labels of each blob, as ctr prints them.
 
     """
 
     blobs: frozenset[Digest] = frozenset()
-    configs: dict[Digest, Digest] = attrs.field(factory=dict)
-    children: dict[Digest, tuple[Digest, ...]] = attrs.field(factory=dict)
-    layers: dict[Digest, tuple[Digest, ...]] = attrs.field(factory=dict)
+    configs: Mapping[Digest, Digest] = attrs.field(factory=dict)
+    references: Mapping[Digest, Sequence[Digest]] = attrs.field(factory=dict)
+    rows: Mapping[Digest, str] = attrs.field(factory=dict, repr=False)
 
-    def blobs_under(self, target: Digest, depth: int = 4) -> frozenset[Digest]:
+    def blobs_under(self, target: Digest) -> frozenset[Digest]:
         """Return the blobs on the node that a manifest or an index refers to, itself included."""
-        config = [self.configs[target]] if target in self.configs else []
-        own = self.blobs & {target, *config, *self.layers.get(target, ())}
-        children = self.children.get(target, ()) if depth else ()
-        return own.union(*(self.blobs_under(child, depth - 1) for child in children))
+        digests = reachable([target], self._references)
+        return self.blobs & digests
 
-    def configs_under(self, target: Digest, depth: int = 4) -> frozenset[Digest]:
+    def configs_under(self, target: Digest) -> frozenset[Digest]:
         """Return the config of a manifest, or the configs of all manifests below an index."""
-        if target in self.configs:
-            return frozenset([self.configs[target]])
-        children = self.children.get(target, ()) if depth else ()
-        return frozenset().union(*(self.configs_under(child, depth - 1) for child in children))
+        manifests = reachable([target], lambda d: () if d in self.configs else self._references(d))
+        return frozenset(self.configs[digest] for digest in manifests if digest in self.configs)
+
+    def _references(self, digest: Digest) -> Sequence[Digest]:
+        return self.references.get(digest, ())
+
+    def loaded_as(self, name: str) -> dict[Digest, float]:
+        """Return the configs that imgload loaded under a name, and when (seconds since 1970)."""
+        times = {digest: parse_labels(row).get(name) for digest, row in self.rows.items()}
+        return {digest: time for digest, time in times.items() if time is not None}
 
 
 def parse_content(text: str) -> ContentStore:
     """Return the content store from ``ctr content ls``."""
-    content = ContentStore()
-    blobs: set[Digest] = set()
+    configs: dict[Digest, Digest] = {}
+    references: dict[Digest, Sequence[Digest]] = {}
+    texts: dict[Digest, str] = {}
     for line in text.splitlines()[1:]:
-        digest = Digest.try_parse(line.partition("\t")[0])
-        if digest is None:
-            continue
-        blobs.add(digest)
-        config, children, layers = (tuple(map(Digest.parse, r.findall(line))) for r in _REFERENCES)
-        if config:
-            content.configs[digest] = config[0]
-        if children:
-            content.children[digest] = children
-        if layers:
-            content.layers[digest] = layers
-    return attrs.evolve(content, blobs=frozenset(blobs))
+        key, _, row = line.partition("\t")
+        if digest := Digest.try_parse(key):
+            labels = {label: Digest.parse(value) for label, value in _REFERENCE.findall(row)}
+            if "config" in labels:
+                configs[digest] = labels["config"]
+            references[digest] = tuple(labels.values())
+            texts[digest] = row
+    return ContentStore(frozenset(texts), configs, references, texts)

@@ -11,7 +11,7 @@ import attrs
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
 from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
-from imgload.clusters.nodes.runtime import CONTAINERD, LOOK, Containerd, parse_look
+from imgload.clusters.nodes.containerd import CONTAINERD, LOOK, Containerd, parse_look
 from imgload.clusters.nodes.survey import (
     NamedImage,
     NodeTraits,
@@ -143,15 +143,9 @@ class Node(NodeRuntime):
         ctr = self.resolve_command(containerd.CTR)
         command = containerd.retag_command(ctr, existing, target, image.name)
         if existing == image.name:
-            command = containerd.notice_command(existing)
-        return self.rename(command, SurveyQuery.about([image]), before)
-
-    def rename(
-        self, command: Sequence[str], question: SurveyQuery, before: PreviousNames
-    ) -> Survey:
-        """Run a command that changes an image's names, and survey the node; see `tag`."""
-        unmarked = attrs.evolve(question, loaded=())
-        return self._change(self.resolve_command(command), "ctr images tag", unmarked, before)
+            command = self.resolve_command(containerd.notice_command(existing))
+        unlabeled = attrs.evolve(SurveyQuery.about([image]), loaded=())
+        return self._change(command, "ctr images tag", unlabeled, before)
 
     def _change(
         self,
@@ -204,11 +198,6 @@ class Node(NodeRuntime):
         return self._known_runtime.resolve_command(command)
 
     @property
-    def snapshotter(self) -> str:
-        """CRI's snapshotter; the node was surveyed before."""
-        return self._known_traits.snapshotter
-
-    @property
     def _known_traits(self) -> NodeTraits:
         if self._traits is None:
             raise NodeUnusable(f"{self.name} was not surveyed")
@@ -232,16 +221,9 @@ def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:
 
 
 def require_disk_space(node: Node, free: int | None, needed: int) -> None:
-    """Refuse an image that does not fit; the node's free space is read again first.
+    """Raise NodeFull if an image does not fit; the node's free space is read again first.
 
-    Args:
-        node: the node.
-        free: bytes free at its survey; None when unknown.
-        needed: bytes.
-
-    Raises:
-        NodeFull: when fewer bytes are free.
-
+    `free` are the bytes that were free at its survey, None when unknown.
     """
     if free is None or free >= needed:
         return

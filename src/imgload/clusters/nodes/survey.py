@@ -11,40 +11,37 @@ import attrs
 
 from imgload.clusters.nodes import containerd, cri
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.runtime import CONTAINERD, Containerd
+from imgload.clusters.nodes.containerd import CONTAINERD, Containerd
 from imgload.core.errors import ArchiveInvalid, NodeUnusable
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
 
 CRICTL_CONFIG = ("cat", "/etc/crictl.yaml")
-_MACHINE = ("uname", "-m")
 _ENDPOINT = re.compile(r"^[ \t]*runtime-endpoint:[ \t]*[\"']?([^\s\"']+)", re.MULTILINE)
 _OTHER_RUNTIMES = ("docker", "crio")
 _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 
 
 class NamedImage(Protocol):
-    """An image under one name."""
+    """An image under one name, in full, with its image ID if that is known."""
 
     @property
-    def name(self) -> str:
-        """The name, in full."""
+    def name(self) -> str: ...
 
     @property
-    def image_id(self) -> Digest | None:
-        """The digest of the config, if it is known."""
+    def image_id(self) -> Digest | None: ...
 
 
 @attrs.frozen
 class SurveyQuery:
-    """What to read from a node.
+    """The images to survey on a node.
 
     Args:
-        names: names of images.
-        image_ids: image IDs.
+        names: their names, in full.
+        image_ids: their image IDs, whose configs are read back.
         targets: digests of manifests or indexes, whose names are read as well.
-        loaded: the names with their image IDs, where these are known.
+        loaded: the names with their image IDs, where these are known; an import labels them.
         asks_cri: whether to query CRI for the names, too.
 
     """
@@ -57,7 +54,7 @@ class SurveyQuery:
 
     @classmethod
     def about(cls, images: Sequence[NamedImage]) -> SurveyQuery:
-        """Return the query for some images."""
+        """Return the query for images, each under one name."""
         return cls(
             tuple(dict.fromkeys(image.name for image in images)),
             tuple(dict.fromkeys(image.image_id for image in images if image.image_id)),
@@ -105,7 +102,7 @@ class Survey:
         snapshots: chain IDs unpacked in CRI's snapshotter.
         configs: the requested configs that the node has, as read back.
         cri: CRI's answer for each requested name; empty where the node has no crictl.
-        unseen: names of records that CRI has not registered, according to containerd's labels.
+        not_in_cri: names of records that CRI has not registered, according to containerd's labels.
         fresh: whether it was read for this load, and is not left from the one before.
         at: when it was read, by the monotonic clock.
 
@@ -144,22 +141,15 @@ class Survey:
 
 
 def trait_commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:
-    """Return the commands that print a node's traits."""
-    commands = containerd.VERSION, runtime.dump, _MACHINE, runtime.free, CRICTL_CONFIG
-    return [*commands, runtime.start]
+    machine, settings = ("uname", "-m"), CRICTL_CONFIG
+    return [containerd.VERSION, runtime.dump, machine, runtime.free, settings, runtime.start]
 
 
 def read_traits(outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
-    """Parse the outputs of `trait_commands`.
+    """Parse the outputs of `trait_commands`; `see_config` shows a user containerd's configuration.
 
-    Args:
-        outputs: the outputs.
-        see_config: the command that shows a user containerd's configuration.
-
-    Raises:
-        NodeUnusable: when containerd does not answer, when pods do not run on it, or when CRI's
-            snapshotter cannot be read: pods cannot use an image unpacked for another one.
-
+    NodeUnusable when containerd does not answer, when pods do not run on it, or when CRI's
+    snapshotter cannot be read: pods cannot use an image unpacked for another one.
     """
     version, config, machine, free, crictl, start = outputs
     require_containerd(crictl.text)
@@ -231,14 +221,15 @@ def read_state(question: SurveyQuery, traits: NodeTraits, outputs: Sequence[Outp
     blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
     by_name = zip(question.names, map(cri.parse_inspect, answers), strict=question.asks_cri)
     configs = map(_config, question.image_ids, blobs)
+    records = containerd.parse_records(images.text)
     return Survey(
         traits=traits,
-        records=containerd.parse_images(images.text),
+        records={record.name: record.target for record in records},
         content=containerd.parse_content(content.text),
-        snapshots=containerd.parse_snapshots(snapshots.text),
+        snapshots=frozenset(containerd.parse_snapshots(snapshots.text)),
         configs={config.digest: config for config in configs if config},
         cri={name: answer for name, answer in by_name if answer is not None},
-        not_in_cri=containerd.parse_not_in_cri(images.text),
+        not_in_cri=frozenset(record.name for record in records if not record.in_cri),
     )
 
 

@@ -1,4 +1,4 @@
-"""The images of several nodes, as values and as a JSON document."""
+"""List the images on nodes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 import attrs
 
 from imgload.clusters.nodes.node import Node
+from imgload.core.arguments import require_strings
 from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
 from imgload.core.parallel import in_parallel, result_or_error
+from imgload.loader.session import Session
 from imgload.oci.digest import Digest
 from imgload.oci.patterns import matches
 from imgload.tools.inventory.node_images import NodeImage, take_inventory
@@ -88,6 +90,38 @@ class Listing:
         }
 
 
+def images(
+    patterns: str | Sequence[str] = (),
+    *,
+    cluster: str | None = None,
+    nodes: Sequence[str] = (),
+    unused: bool = False,
+    drift: bool = False,
+) -> Listing:
+    """Return the images on the nodes of a cluster, with their sizes and uses.
+
+    Args:
+        patterns: names or repositories, full or familiar, with ``*`` and ``?``; empty for all.
+        cluster: the cluster's name; None for the kube context's, or the only one.
+        nodes: names of the nodes; empty for all nodes of the cluster.
+        unused: only images that no container on these nodes was created from.
+        drift: only names that lead to different images on different nodes.
+
+    Returns:
+        the images, by name; its `errors` name the nodes that could not be asked.
+
+    Raises:
+        EngineError: when no engine can be used.
+        ClusterError: when the cluster or a node does not exist.
+
+    """
+    with Session.open() as connections:
+        selected = connections.select_nodes(cluster, nodes)
+        return list_images(
+            selected, require_strings(patterns, "patterns"), unused=unused, drift=drift
+        )
+
+
 def list_images(
     nodes: Sequence[Node],
     patterns: Sequence[str] = (),
@@ -107,7 +141,7 @@ def list_images(
             errors[node.name] = result
             continue
         items = frozenset().union(*(image.items for image in result.images))
-        sizes[node.name] = result.storage.stat_blob(items)
+        sizes[node.name] = result.storage.size_of(items)
         for image in result.images:
             for name in image.names or (None,):
                 on_nodes.setdefault((name, image.image_id), {})[node.name] = image

@@ -10,21 +10,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import attrs
 
 from imgload.clusters.nodes import containerd, cri
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.containerd import parse_labels
+from imgload.clusters.nodes.containerd import ContentStore, Record, parse_labels, rows
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable
 from imgload.oci.digest import Digest
 
-_ROW = re.compile(r"(?P<name>\S.*?)\s+\S+/\S+\s+(?P<target>sha256:[0-9a-f]{64})\s(?P<rest>.*)")
-"""A row of ``ctr images ls``; containerd accepts names with spaces."""
-_PINNED = "io.cri-containerd.pinned=pinned"
-_SHA256 = "sha256:[0-9a-f]{64}"
 _FOLDER = 4096
 _OWN_FOLDERS = {"overlayfs": 2, "fuse-overlayfs": 2}
 """Folders of a snapshot around its content; containerd counts the content only."""
@@ -33,8 +29,7 @@ _ON_DISK = (
     'root=$(ctr plugins ls -d id==content | sed -n "s/^ *root  *//p" | head -n 1);'
     ' exec find "$root/blobs" -type f -exec stat -c "%n %b %Y" {} +'
 )
-_FILE = re.compile(r"/(sha256)/([0-9a-f]{64}) (\d{1,15}) (\d{1,11})$", re.MULTILINE)
-_BLOB_REFERENCE = re.compile(rf"containerd\.io/gc\.ref\.content\.[^=,\s]+=({_SHA256})")
+_FILE = re.compile(r"/sha256/([0-9a-f]{64}) (\d{1,15}) (\d{1,11})$", re.MULTILINE)
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)([kMGTP]?)B")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 
@@ -43,41 +38,32 @@ Item = tuple[Literal["blob", "snapshot"], Digest]
 
 
 @attrs.frozen
-class Blob:
-    """A blob: its snapshot in CRI's snapshotter, and when it was written and loaded by imgload.
-
-    Times are in seconds since 1970; `loaded` maps the names that imgload loaded a config under.
-    """
-
-    chain_id: Digest | None = None
-    written: float | None = None
-    loaded: Mapping[str, float] = attrs.field(factory=dict)
-
-
-@attrs.frozen
 class Storage:
     """All blobs and snapshots of a node, with their bytes on the disk and their references.
 
-    References may be dangling; `in_use` are the snapshots that containers' snapshots are based on.
+    Args:
+        sizes: bytes of each item.
+        references: the items that each item refers to; they may not exist.
+        content: the content store.
+        chain_ids: the snapshot in CRI's snapshotter of each config.
+        written: when each blob was written, in seconds since 1970, as far as known.
+        in_use: the snapshots that containers' snapshots are based on.
+
     """
 
     sizes: Mapping[Item, int]
     references: Mapping[Item, Sequence[Item]]
-    blobs: Mapping[Digest, Blob] = attrs.field(factory=dict)
-    content: containerd.ContentStore = attrs.field(factory=containerd.ContentStore)
+    content: ContentStore = attrs.field(factory=ContentStore)
+    chain_ids: Mapping[Digest, Digest] = attrs.field(factory=dict)
+    written: Mapping[Digest, float] = attrs.field(factory=dict)
     in_use: frozenset[Digest] = frozenset()
 
     def reachable(self, roots: Iterable[Item]) -> frozenset[Item]:
         """Return the items that the garbage collector keeps for some roots, these included."""
-        waiting, reached = list(roots), set[Item]()
-        while waiting:
-            item = waiting.pop()
-            if item not in reached and item in self.sizes:
-                reached.add(item)
-                waiting.extend(self.references.get(item, ()))
-        return frozenset(reached)
+        items = containerd.reachable(roots, lambda item: self.references.get(item, ()))
+        return frozenset(items & self.sizes.keys())
 
-    def stat_blob(self, items: Iterable[Item]) -> int:
+    def size_of(self, items: Iterable[Item]) -> int:
         """Return the bytes that some items take on the disk."""
         return sum(self.sizes[item] for item in items)
 
@@ -131,14 +117,7 @@ class Inventory:
         containers = self.storage.reachable(("snapshot", chain) for chain in self.storage.in_use)
         kept = containers.union(*(i.items for i in self.images if i.image_id not in removed))
         items = frozenset().union(*(i.items for i in self.images if i.image_id in removed))
-        return self.storage.stat_blob(items - kept)
-
-
-class _Record(NamedTuple):
-    name: str
-    target: Digest
-    is_cris: bool = False
-    pinned: bool = False
+        return self.storage.size_of(items - kept)
 
 
 def take_inventory(node: Node) -> Inventory:
@@ -180,43 +159,42 @@ def read_inventory(snapshotter: str, outputs: Sequence[Output]) -> Inventory:
     images = [_image(image_id, own, used, storage) for image_id, own in records.items()]
     users = Counter(item for image in images for item in image.items)
     for number, image in enumerate(images):
-        own = storage.stat_blob(item for item in image.items if users[item] == 1)
-        images[number] = attrs.evolve(image, size=storage.stat_blob(image.items), own_size=own)
+        own = storage.size_of(item for item in image.items if users[item] == 1)
+        images[number] = attrs.evolve(image, size=storage.size_of(image.items), own_size=own)
     return Inventory(tuple(images), storage)
 
 
-def _records_by_image(named: str, by_id: str, storage: Storage) -> Mapping[Digest, list[_Record]]:
+def _records_by_image(named: str, by_id: str, storage: Storage) -> Mapping[Digest, list[Record]]:
     """Return the records of each image ID; of an index, that of the unpacked platform."""
-    content, blobs = storage.content, storage.blobs
-    records: dict[Digest, list[_Record]] = {}
-    for row in filter(None, map(_ROW.match, named.splitlines()[1:])):
-        target = Digest.parse(row["target"])
-        configs = [config for config in content.configs_under(target) if config in blobs]
-        for config in sorted(configs, key=lambda c: (blobs[c].chain_id is None, c))[:1]:
-            record = _Record(row["name"], target, pinned=_PINNED in row["rest"])
+    content, chain_ids = storage.content, storage.chain_ids
+    records: dict[Digest, list[Record]] = {}
+    for record in containerd.parse_records(named):
+        configs = content.configs_under(record.target) & content.blobs
+        if configs:
+            config = min(configs, key=lambda config: (config not in chain_ids, config))
             records.setdefault(config, []).append(record)
     names = set(by_id.split())
     for manifest, config in content.configs.items():
         if str(config) in names:
-            record = _Record(str(config), manifest, is_cris=True)
-            records.setdefault(config, []).append(record)
+            records.setdefault(config, []).append(Record(str(config), manifest, ""))
     return records
 
 
 def _image(
-    image_id: Digest, records: Sequence[_Record], used: frozenset[str], storage: Storage
+    image_id: Digest, records: Sequence[Record], used: frozenset[str], storage: Storage
 ) -> NodeImage:
-    config = storage.blobs.get(image_id, Blob())
     names, targets = {r.name for r in records}, {r.target for r in records}
     roots: list[Item] = [("blob", digest) for digest in (*targets, image_id)]
+    loaded = parse_labels(storage.content.rows.get(image_id, ""))
+    written = storage.written.get(image_id)
     # A container's snapshot on the image's, whatever name the container was created from:
-    is_based_on = config.chain_id in storage.in_use
+    is_based_on = storage.chain_ids.get(image_id) in storage.in_use
     return NodeImage(
         image_id=image_id,
-        names=tuple(sorted(record.name for record in records if not record.is_cris)),
-        loaded_as=tuple(sorted(config.loaded)),
-        since=max(config.loaded.values(), default=config.written),
-        arrived=config.written,
+        names=tuple(sorted(r.name for r in records if r.name != str(image_id))),
+        loaded_as=tuple(sorted(loaded)),
+        since=max(loaded.values(), default=written),
+        arrived=written,
         in_use=not used.isdisjoint({*names, str(image_id), *map(str, targets)}) or is_based_on,
         pinned=any(record.pinned for record in records),
         records=tuple(sorted(names)),
@@ -226,46 +204,35 @@ def _image(
 
 
 def _read_storage(
-    snapshotter: str, content: str, on_disk: str, snapshots: str, usage: str
+    snapshotter: str, content_text: str, on_disk: str, snapshots: str, usage: str
 ) -> Storage:
-    files = {f"{m[0]}:{m[1]}": (int(m[2]), float(m[3])) for m in _FILE.findall(on_disk)}
-    chain = re.compile(
-        rf"containerd\.io/gc\.ref\.snapshot\.{re.escape(snapshotter)}(?:/[^=,\s]*)?=({_SHA256})"
-    )
-    blobs: dict[Digest, Blob] = {}
+    content = containerd.parse_content(content_text)
+    files = {Digest("sha256", m[0]): (int(m[1]), float(m[2])) for m in _FILE.findall(on_disk)}
+    key = rf"containerd\.io/gc\.ref\.snapshot\.{re.escape(snapshotter)}(?:/[^=,\s]*)?"
+    chain = re.compile(rf"{key}=(sha256:[0-9a-f]{{64}})")
+    chain_ids: dict[Digest, Digest] = {}
     sizes: dict[Item, int] = {}
     references: dict[Item, Sequence[Item]] = {}
-    for line in content.splitlines()[1:]:
-        text, _, labels = line.partition("\t")
-        if digest := Digest.try_parse(text):
-            blocks, written = files.get(text, (None, None))
-            chain_ids = [Digest.parse(chain_id) for chain_id in chain.findall(labels)[:1]]
-            blobs[digest] = Blob(next(iter(chain_ids), None), written, parse_labels(labels))
-            sizes["blob", digest] = _rounded(labels) if blocks is None else blocks * _BLOCK
-            references["blob", digest] = [
-                *(("blob", Digest.parse(blob)) for blob in _BLOB_REFERENCE.findall(labels)),
-                *(("snapshot", chain_id) for chain_id in chain_ids),
-            ]
+    for digest, row in content.rows.items():
+        file = files.get(digest)
+        sizes["blob", digest] = file[0] * _BLOCK if file else _rounded(row)
+        items: list[Item] = [("blob", blob) for blob in content.references[digest]]
+        if match := chain.search(row):
+            chain_ids[digest] = Digest.parse(match[1])
+            items.append(("snapshot", chain_ids[digest]))
+        references["blob", digest] = items
     folders = _OWN_FOLDERS.get(snapshotter, 0) * _FOLDER
-    used = {row[0]: int(row[1]) for row in _rows(usage) if len(row) > 1 and row[1].isdecimal()}
-    in_use: set[Digest] = set()
-    for row in _rows(snapshots):
-        parent = Digest.try_parse(row[1]) if len(row) > 2 else None  # noqa: PLR2004 - KEY PARENT KIND
-        if row[-1] != "Committed":
-            in_use |= {parent} if parent else set()
-        elif chain_id := Digest.try_parse(row[0]):
-            sizes["snapshot", chain_id] = used.get(row[0], 0) + folders
-            references["snapshot", chain_id] = [("snapshot", parent)] if parent else []
-    parsed = containerd.parse_content(content)
-    return Storage(sizes, references, blobs, parsed, frozenset(in_use))
+    used = {row[0]: int(row[1]) for row in rows(usage, 2) if row[1].isdecimal()}
+    for chain_id, parent in containerd.parse_snapshots(snapshots).items():
+        sizes["snapshot", chain_id] = used.get(str(chain_id), 0) + folders
+        references["snapshot", chain_id] = [("snapshot", parent)] if parent else []
+    active = (Digest.try_parse(row[1]) for row in rows(snapshots, 3) if row[-1] != "Committed")
+    written = {digest: time for digest, (_, time) in files.items()}
+    return Storage(sizes, references, content, chain_ids, written, frozenset(filter(None, active)))
 
 
-def _rows(table: str) -> list[list[str]]:
-    return [row for line in table.splitlines()[1:] if (row := line.split())]
-
-
-def _rounded(text: str) -> int:
+def _rounded(row: str) -> int:
     """Return the size that ctr prints, with four digits, rounded up to the disk's blocks."""
-    match = _SIZE.match(text)
+    match = _SIZE.match(row)
     size = float(match.group(1)) * _UNITS[match.group(2)] if match else 0
     return int(-(-size // _FOLDER) * _FOLDER)

@@ -15,9 +15,12 @@ from typing import Any
 
 import attrs
 
-from imgload.clusters.nodes.containerd import DEFAULT_REGISTRY_FOLDER, parse_registry_folders
+from imgload.clusters.nodes.containerd import (
+    CONTAINERD,
+    DEFAULT_REGISTRY_FOLDER,
+    parse_registry_folders,
+)
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.runtime import CONTAINERD
 from imgload.clusters.nodes.survey import CRICTL_CONFIG, require_containerd
 from imgload.core.errors import ImgloadError, NodeUnusable, error_json
 from imgload.core.parallel import in_parallel

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import shlex
 
+from imgload.clusters.nodes.containerd import CONTAINERD, K3S
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.runtime import CONTAINERD, K3S
 from imgload.core.errors import NodeUnusable
 from imgload.tools.remote_registry.config import with_folder, without_folder
 

@@ -1,4 +1,4 @@
-"""Recorded and damaged output of ctr and containerd."""
+"""Which containerd a container runs, and recorded and damaged output of it and ctr."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,20 @@ from hypothesis import strategies as st
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.containerd import (
+    CONTAINERD,
+    K3S,
+    LOOK,
+    Containerd,
     ContentStore,
     parse_content,
     parse_images,
-    parse_not_in_cri,
+    parse_look,
+    parse_records,
     parse_snapshots,
     parse_snapshotter,
     parse_version,
 )
-from imgload.core.errors import ImgloadError
+from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.oci.digest import Digest, chain_ids
 from tests.unit.recordings import MYAPP, VERSIONS, inspected, recorded
 
@@ -139,14 +144,16 @@ def test_parse_images_reads_all_records(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", LOADED)
-def test_parse_unseen_lists_records_without_cris_label(version: str) -> None:
+def test_records_without_cris_label_are_not_in_cri(version: str) -> None:
     """Whatever other labels they have (containerd #9039)."""
     listed = text(version, "images")
-    assert parse_not_in_cri(listed) == frozenset()
-    told = "io.cri-containerd.image=managed"
-    lines = [line.replace(told, "-", 1) if MYAPP in line else line for line in listed.split("\n")]
-    assert parse_not_in_cri("\n".join(lines)) == {MYAPP}
-    assert parse_not_in_cri(listed.replace(told, f"a=b,{told}")) == frozenset()
+    managed = "io.cri-containerd.image=managed"
+    lines = [
+        line.replace(managed, "-", 1) if MYAPP in line else line for line in listed.split("\n")
+    ]
+    texts = (listed, "\n".join(lines), listed.replace(managed, f"a=b,{managed}"))
+    not_in_cri = [{r.name for r in parse_records(t) if not r.in_cri} for t in texts]
+    assert not_in_cri == [set(), {MYAPP}, set()]
 
 
 @pytest.mark.parametrize("version", LOADED)
@@ -165,14 +172,16 @@ def test_parse_snapshots_returns_the_images_chain_ids(version: str) -> None:
     """The last one is CRI's chainID."""
     info = inspected(version)["info"]
     diff_ids = tuple(map(Digest.parse, info["imageSpec"]["rootfs"]["diff_ids"]))
-    assert parse_snapshots(text(version, "snapshots")) == set(chain_ids(diff_ids))
+    chain = chain_ids(diff_ids)
+    parents = dict(zip(chain, (None, *chain), strict=False))
+    assert parse_snapshots(text(version, "snapshots")) == parents
 
 
 def test_an_empty_node_has_nothing() -> None:
     """Recorded on 1.6: three headings."""
     assert parse_images(text("1.6", "images")) == {}
     assert parse_content(text("1.6", "content")) == ContentStore()
-    assert parse_snapshots(text("1.6", "snapshots")) == frozenset()
+    assert parse_snapshots(text("1.6", "snapshots")) == {}
 
 
 def test_only_committed_snapshots_count() -> None:
@@ -181,7 +190,7 @@ def test_only_committed_snapshots_count() -> None:
     said = (
         f"KEY PARENT KIND\n{one}  Committed\n{two} {one} Active\nextract-1 sha256:x {one} Active\n"
     )
-    assert parse_snapshots(said) == {one}
+    assert parse_snapshots(said) == {one: None}
 
 
 def index_of(*children: Digest) -> str:
@@ -240,7 +249,6 @@ PARSERS: list[Callable[[str], object]] = [
     parse_images,
     parse_content,
     parse_snapshots,
-    parse_not_in_cri,
 ]
 recorded_texts = st.sampled_from(
     [text(v, w) for v in VERSIONS for w in ("version", "config", "images", "content", "snapshots")]
@@ -269,3 +277,71 @@ def test_parsers_accept_any_output(said: str) -> None:
     major, minor = parse_version(said)
     assert major >= 0
     assert minor >= 0
+
+
+USUAL = "socket /run/containerd/containerd.sock\n"
+OF_K3S = "socket /run/k3s/containerd/containerd.sock\n"
+BOTH = "program ctr\nprogram crictl\n"
+
+
+def test_commands_on_a_usual_node_are_unchanged() -> None:
+    """kind's and minikube's."""
+    assert CONTAINERD.resolve_command(containerd.CONTENT) == containerd.CONTENT
+    assert CONTAINERD.resolve_command(["uname", "-m"]) == ("uname", "-m")
+
+
+def test_k3s_needs_its_own_address() -> None:
+    """Before the other arguments; other programs are unchanged."""
+    assert K3S.resolve_command(containerd.CONTENT)[:3] == (
+        "ctr",
+        "--address",
+        "/run/k3s/containerd/containerd.sock",
+    )
+    assert K3S.resolve_command(containerd.CONTENT)[3:] == containerd.CONTENT[1:]
+    assert K3S.resolve_command(["uname", "-m"]) == ("uname", "-m")
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [(USUAL + BOTH, CONTAINERD), (OF_K3S + BOTH, K3S), (USUAL + OF_K3S + BOTH, K3S)],
+)
+def test_parse_look_recognises_containerd_by_its_socket(printed: str, expected: object) -> None:
+    """Where k3s runs, pods run on its containerd."""
+    assert parse_look(printed) == expected
+
+
+@pytest.mark.parametrize("runtime", [CONTAINERD, K3S])
+def test_crictl_connects_to_the_containerds_own_socket(runtime: Containerd) -> None:
+    """Both endpoints: /etc/crictl.yaml may name others."""
+    words = runtime.resolve_command(["crictl", "inspecti", "app"])
+    endpoint = f"unix://{runtime.socket}"
+    assert words[-7:] == ("crictl", "-r", endpoint, "-i", endpoint, "inspecti", "app")
+
+
+def test_missing_programs_are_subcommands_of_k3s() -> None:
+    """And k3s knows the address."""
+    found = parse_look(f"{OF_K3S}program k3s\n")
+    assert found.resolve_command(["ctr", "version"]) == ("k3s", "ctr", "version")
+    assert found.resolve_command(["crictl", "images"])[4:6] == ("k3s", "crictl")
+    assert found.config == K3S.config
+
+
+@pytest.mark.parametrize("printed", ["", BOTH, "socket /run/docker.sock\n", "\0" * 1000])
+def test_parse_look_refuses_a_container_without_containerd(printed: str) -> None:
+    """The error names the sockets."""
+    with pytest.raises(NodeUnusable, match=r"no /run/containerd/containerd\.sock") as caught:
+        parse_look(printed)
+    assert "imgload clusters" in caught.value.hint
+
+
+def test_parse_look_refuses_a_containerd_without_ctr() -> None:
+    """Nothing can control it."""
+    with pytest.raises(NodeUnusable, match="no ctr"):
+        parse_look(f"{USUAL}program crictl\n")
+
+
+def test_look_is_one_shell_with_a_fixed_script() -> None:
+    """Nothing from outside is in it."""
+    shell, option, script = LOOK
+    assert (shell, option) == ("sh", "-c")
+    assert "/run/k3s/containerd/containerd.sock" in script

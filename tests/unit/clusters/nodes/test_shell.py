@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.base import PreviousNames
+from imgload.clusters.nodes.containerd import K3S
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.runtime import K3S
 from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImgloadError, ReferenceInvalid, UsageError
 from imgload.engines.base import Chunk, Container, ExecResult
@@ -31,7 +31,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
 from imgload.tools.inventory.node_images import Inventory, NodeImage, Storage, take_inventory
-from imgload.tools.inventory.remove import remove_images
+from imgload.tools.inventory.prune import remove_images
 from imgload.tools.remote_registry.configure import connect_nodes, disconnect_nodes
 from imgload.tools.remote_registry.url import RegistryUrl
 from imgload.transports import imports as lanes
@@ -39,7 +39,7 @@ from tests.unit.fakes import LocalEngine
 from tests.unit.samples import sourced
 
 DIGEST = Digest.of(b"x")
-ROW = f"app type {DIGEST} 1 linux/amd64 -"
+ROW = f"app media/type {DIGEST} 1 linux/amd64 -"
 CTR = f"""
 {{ printf '%s\\0' "$@"; printf '\\n\\0'; }} >>"$LOG"
 case "$*" in
@@ -189,7 +189,7 @@ def everything(given_: Words, folder: Path) -> Recording:
         for act in (
             lambda n: n.survey(question),
             lambda n: n.import_layout([b""], platform, question),
-            lambda n: n.mark(question.loaded),
+            lambda n: n.label(question.loaded),
             lambda n: n.tag(image, given_.other, DIGEST, PreviousNames()),
             lambda n: n.tag(image, given_.name, DIGEST, PreviousNames()),
             lambda n: n.untag([given_.name, given_.other]),

@@ -21,7 +21,7 @@ from imgload.tools.dropins.k3d import K3d
 from imgload.tools.dropins.kind import Kind, KindStory
 from imgload.tools.dropins.run import select
 from imgload.tools.dropins.tool import HandOver, Help, Request
-from tests.unit.clusters.test_kind import container
+from tests.unit.clusters.test_provider import container
 from tests.unit.fakes import LocalEngine
 
 ID = Digest.of(b"config")
