@@ -74,10 +74,10 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.tools.doctor.finding import Diagnosis as Diagnosis
     from imgload.tools.doctor.finding import Finding as Finding
     from imgload.tools.doctor.run import diagnose as diagnose
-    from imgload.tools.inventory.list import ListedImage as ListedImage
-    from imgload.tools.inventory.list import Listing as Listing
-    from imgload.tools.inventory.list import images as images
-    from imgload.tools.inventory.node_images import NodeImage as NodeImage
+    from imgload.tools.inventory.images import ListedImage as ListedImage
+    from imgload.tools.inventory.images import Listing as Listing
+    from imgload.tools.inventory.images import NodeImage as NodeImage
+    from imgload.tools.inventory.images import images as images
     from imgload.tools.inventory.prune import Kept as Kept
     from imgload.tools.inventory.prune import NodePruned as NodePruned
     from imgload.tools.inventory.prune import PruneFailed as PruneFailed
@@ -126,8 +126,7 @@ _HOMES = {
     "oci.reference": "Reference",
     "tools.doctor.finding": "Diagnosis Finding",
     "tools.doctor.run": "diagnose",
-    "tools.inventory.list": "ListedImage Listing images",
-    "tools.inventory.node_images": "NodeImage",
+    "tools.inventory.images": "ListedImage Listing NodeImage images",
     "tools.inventory.prune": "Kept NodePruned PruneFailed PruneReport prune",
     "tools.remote_registry.api": (
         "PushReport RegistryReport connect_registry disconnect_registry push_to_registry"

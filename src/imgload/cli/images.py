@@ -17,8 +17,7 @@ from imgload.core.ages import age_text
 from imgload.core.errors import one_line
 from imgload.core.sizes import size_text
 from imgload.oci.patterns import familiar_name
-from imgload.tools.inventory.list import ListedImage, Listing
-from imgload.tools.inventory.node_images import NodeImage
+from imgload.tools.inventory.images import ListedImage, Listing, NodeImage
 
 _HEADER = ("IMAGE", "NODE", "ID", "SIZE", "OWN", "AGE", "STATE")
 
@@ -48,7 +47,7 @@ def images(patterns: tuple[str, ...], output: str, **options: Any) -> None:
     \b
     Exit status: 0 all nodes responded; 1 some nodes failed; others as for imgload load.
     """
-    from imgload.tools.inventory.list import images as list_images  # noqa: PLC0415 - start-up
+    from imgload.tools.inventory.images import images as list_images  # noqa: PLC0415 - start-up
 
     with failures(output, quiet=False):
         listing = list_images(patterns, **options)

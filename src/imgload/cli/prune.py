@@ -17,7 +17,7 @@ from imgload.core.ages import age_text, parse_age
 from imgload.core.errors import JSON_VERSION, UsageError, one_line
 from imgload.core.sizes import size_text
 from imgload.core.state import clear_cache, state_folder
-from imgload.tools.inventory.node_images import NodeImage
+from imgload.tools.inventory.images import NodeImage
 from imgload.tools.inventory.prune import NodePruned, PruneFailed, PruneReport
 
 _DRY_RUN = "this was a dry run: nothing was removed; to remove, add --yes"

@@ -46,10 +46,7 @@ def invalid(path: Path) -> str:
 def _events(path: Path) -> Iterator[Any]:
     """Parse a file without building a document: nothing in it runs, converts or nests endlessly.
 
-    Raises:
-        OSError: when the file cannot be read.
-        ValueError: when it is not valid YAML.
-
+    OSError when the file cannot be read, ValueError when it is not valid YAML.
     """
     data = path.read_bytes()
     import yaml  # noqa: PLC0415 - start-up, and only where there is a kubeconfig

@@ -130,6 +130,7 @@ class Minikube(ClusterProvider):
 
     name = "minikube"
     label = "created_by.minikube.sigs.k8s.io=true"
+    _ROLE = "role.minikube.sigs.k8s.io"
 
     def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
         """Yield containers named as in their label (pkg/drivers/kic/oci/types.go).
@@ -141,12 +142,12 @@ class Minikube(ClusterProvider):
             container.name: container
             for container in containers
             if container.labels.get("name.minikube.sigs.k8s.io") == container.name
-            and _minikube_role(container) in {"", "control-plane", "worker"}
+            and container.labels.get(self._ROLE) in {"", "control-plane", "worker"}
         }
         for name, container in nodes.items():
             later = re.fullmatch(r"(.+)-m\d{2,}", name)
             cluster = later.group(1) if later and later.group(1) in nodes else name
-            yield NodeContainer(cluster, _minikube_role(container) or "node", container)
+            yield NodeContainer(cluster, container.labels[self._ROLE] or "node", container)
 
     def owns_context(self, context: str) -> bool:
         """Return whether minikube has a profile of that name, with whichever driver."""
@@ -164,10 +165,6 @@ class Minikube(ClusterProvider):
             "with a driver other than docker or podman its nodes are not containers:"
             f" minikube -p {shlex.quote(context)} image load IMAGE"
         )
-
-
-def _minikube_role(container: Container) -> str | None:
-    return container.labels.get("role.minikube.sigs.k8s.io")
 
 
 _PROVIDERS: list[ClusterProvider] = [Kind(), K3d(), Minikube()]

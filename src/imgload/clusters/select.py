@@ -58,19 +58,10 @@ def find_clusters(
 def select_nodes(
     engines: Sequence[Engine], cluster: str | None, names: Sequence[str], *, guess: bool = True
 ) -> tuple[Node, ...]:
-    """Return the nodes to load into.
+    """Return the nodes to load into, of the named cluster, the kube context's, or the only one.
 
-    Args:
-        engines: the engines that may run them.
-        cluster: its name; None for the kube context's, or else the only one.
-        names: only these nodes; empty for all.
-        guess: whether to take the only cluster where the kube context names none.
-
-    Raises:
-        ClusterNotFound: when no engine runs the cluster.
-        ClusterAmbiguous: when several match and none was named.
-        NodeNotFound: when the cluster lacks one of the nodes.
-
+    `names` limits them; without `guess`, the kube context must name a cluster if no argument does.
+    ClusterNotFound, ClusterAmbiguous or NodeNotFound if there is no such cluster or node.
     """
     names = require_strings(names, "nodes")
     if names and cluster is None:

@@ -9,8 +9,7 @@ from itertools import product
 
 import attrs
 
-from imgload.clusters.nodes.base import PreviousNames
-from imgload.clusters.nodes.node import Node, require_disk_space
+from imgload.clusters.nodes.node import Node, PreviousNames, require_disk_space
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotVerified
 from imgload.core.parallel import in_parallel, result_or_error

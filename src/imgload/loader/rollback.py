@@ -12,8 +12,7 @@ from functools import partial
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import PreviousNames
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.node import Node, PreviousNames
 from imgload.clusters.nodes.survey import Survey, SurveyQuery, read_state, state_commands
 from imgload.core.errors import ImgloadError
 from imgload.loader.proof import prove
@@ -106,13 +105,8 @@ def undo(
     ``ctr images import`` names an image before it unpacks it, so that a node with a failed import
     seems to have the image (kind #2402). CRI adds a record named after the image ID.
 
-    Args:
-        node: the node of the failed change.
-        surveyed: its state before the load.
-        image: the image to load.
-        written: the target that a tag wrote; None for an import.
-        before: the state of names before a tag; None for the one before the node's last import.
-
+    `surveyed` is the node's state before the load. After a tag, `written` is the target that it
+    wrote, and `before` the state of names before it; after an import, both are None.
     """
     with contextlib.suppress(ImgloadError):
         before = before or node.before
@@ -151,8 +145,7 @@ def _stop_and_survey(node: Node, image: Image, before: PreviousNames) -> Survey:
     question = attrs.evolve(SurveyQuery.about([image]), asks_cri=False)
     node.require_running()
     if before.marker and before.complete:
-        halves = (before.marker[:8], before.marker[8:])
-        node.run(["sh", "-c", _END, "imgload", *halves])
+        node.run(["sh", "-c", _END, "imgload", before.marker[:8], before.marker[8:]])
     traits, outputs = node.run_for_snapshotter(partial(state_commands, question))
     with node.naming_node_in_errors():
         return read_state(question, traits, outputs)

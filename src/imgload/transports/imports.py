@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from imgload.clusters.nodes.base import PreviousNames
 from imgload.clusters.nodes.batch import keepalive_command
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.node import Node, PreviousNames
 from imgload.clusters.nodes.survey import NOTHING, Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task

@@ -1,4 +1,7 @@
-"""Where containerd is on a node, its commands, and parsers of their output (1.6 to 2.x)."""
+"""Where containerd is on a node, the commands of ctr and crictl, and parsers of their output.
+
+containerd 1.6 to 2.x; crictl shows the kubelet's view of the images.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import attrs
 
-from imgload.core.errors import NodeUnusable
+from imgload.clusters.nodes.batch import NOT_FOUND, Output
+from imgload.core.errors import ArchiveInvalid, NodeUnusable, reason
 from imgload.engines.discovery.config_files import dig
 from imgload.oci.digest import Digest
 
@@ -20,6 +24,18 @@ CTR = ("ctr", "-n", "k8s.io")
 VERSION = ("ctr", "version")
 CONTENT = (*CTR, "content", "ls")
 CONTAINERS = (*CTR, "containers", "ls")
+NOT_PERMITTED = 126
+CRI_CONTAINERS = ("crictl", "ps", "-a", "-o", "json")
+_NO_IMAGE = "no such image"
+_NOT_CONNECTED = (
+    "validate service connection",
+    "connect endpoint",
+    "code = Unimplemented",
+    "dial unix",
+)
+"""crictl on a socket without a server, or on a containerd without its CRI plugin (cri-tools
+``cmd/crictl/main.go``)."""
+_CRI_HINT = "check that containerd runs its CRI plugin, on the node: ctr plugins ls -d id==cri"
 DEFAULT_SNAPSHOTTER = "overlayfs"
 DEFAULT_REGISTRY_FOLDER = "/etc/containerd/certs.d"
 CRI_RECORD = "sha256:"
@@ -135,7 +151,6 @@ class Containerd:
 
     @property
     def free(self) -> Command:
-        """The command that prints the free space of the content's file system."""
         return ("df", "-Pk", self.root)
 
 
@@ -170,12 +185,12 @@ def parse_look(text: str) -> Containerd:
     return runtime
 
 
-def images_command(names: Sequence[str], targets: Sequence[Digest]) -> Command:
+def images_command(names: Sequence[str], targets: Sequence[Digest] = ()) -> Command:
     """Return the command that lists the image records with some names or target digests.
 
-    Without a filter ctr computes the size of every image: 2 ms each.
+    Without a filter it would list all, and ctr computes the size of every image: 2 ms each.
     """
-    by_name = (f'name=="{name}"' for name in names)
+    by_name = (f'name=="{name}"' for name in names or ("none",))
     by_target = (f'target.digest=="{target}"' for target in targets)
     return (*CTR, "images", "ls", *by_name, *by_target)
 
@@ -210,30 +225,20 @@ def quoted(name: str) -> str:
 
 
 def content_command(digest: Digest) -> Command:
-    """Return the command that prints a blob."""
     return (*CTR, "content", "get", str(digest))
 
 
-def snapshots_command(snapshotter: str) -> Command:
-    """Return the command that lists a snapshotter's snapshots."""
-    return (*CTR, "snapshots", "--snapshotter", snapshotter, "ls")
-
-
-def usage_command(snapshotter: str) -> Command:
-    """Return the command that lists the bytes that each snapshot of a snapshotter takes."""
-    return (*CTR, "snapshots", "--snapshotter", snapshotter, "usage", "-b")
+def snapshots_command(snapshotter: str, *action: str) -> Command:
+    """Return the command that lists a snapshotter's snapshots, or does something else with them."""
+    return (*CTR, "snapshots", "--snapshotter", snapshotter, *(action or ("ls",)))
 
 
 def import_command(snapshotter: str, platform: str, *, local: bool) -> Command:
     """Return the command that imports an OCI layout tar from its standard input.
 
-    Args:
-        snapshotter: CRI's; ctr's own default may be another (kind #2543).
-        platform: the platform of the images in the tar.
-        local: whether to bypass the transfer service, which is slower, and on 1.7 leaves images
-            that CRI does not see (containerd #9039). containerd 1.6 has no such option, and 1.7
-            bypasses it by default.
-
+    ctr's own default snapshotter may not be CRI's (kind #2543). `local` bypasses the transfer
+    service, which is slower, and on 1.7 leaves images that CRI does not see (containerd #9039).
+    containerd 1.6 has no such option, and 1.7 bypasses it by default.
     """
     options = (f"--snapshotter={snapshotter}", f"--platform={platform}")
     return (*CTR, "images", "import", *(["--local"] if local else []), *options, "-")
@@ -263,11 +268,6 @@ def notice_command(name: str) -> Command:
     service sends no event (containerd #9039). Removing the label is such a change.
     """
     return (*CTR, "images", "label", name, f"{CRI_LABEL}=")
-
-
-def remove_command(names: Sequence[str], *, wait: bool = False) -> Command:
-    """Return the command that removes names; `wait` until unused content is deleted as well."""
-    return (*CTR, "images", "rm", *(["--sync"] if wait else []), "--", *names)
 
 
 def label_commands(loaded: Sequence[tuple[str, Digest]], now: float) -> list[Sequence[str]]:
@@ -345,7 +345,10 @@ def parse_containers(text: str) -> frozenset[str]:
 
 
 class Record(NamedTuple):
-    """An image record; `labels` also has the columns before them."""
+    """An image record of containerd; `labels` also has the columns before them.
+
+    CRI registers records, and does not remove pinned ones.
+    """
 
     name: str
     target: Digest
@@ -353,12 +356,10 @@ class Record(NamedTuple):
 
     @property
     def in_cri(self) -> bool:
-        """Whether CRI has registered it."""
         return f"{CRI_LABEL}=managed" in self.labels
 
     @property
     def pinned(self) -> bool:
-        """Whether CRI must not remove it."""
         return f"{_PINNED}=pinned" in self.labels
 
 
@@ -393,14 +394,10 @@ def reachable(roots: Iterable[T], references: Callable[[T], Iterable[T]]) -> set
 
 @attrs.frozen
 class ContentStore:
-    """The content store: its blobs, and the references between them, from containerd's labels.
+    """The blobs of the content store, and their references, from containerd's labels.
 
-    Args:
-        blobs: the blobs on the node.
-        configs: the config of each manifest.
-        references: the blobs that each blob refers to.
-        rows: the size, age and labels of each blob, as ctr prints them.
-
+    `configs` has the config of each manifest, `references` the blobs that each blob refers to, and
+    `rows` the size, age and labels of each blob as ctr prints them.
     """
 
     blobs: frozenset[Digest] = frozenset()
@@ -441,3 +438,59 @@ def parse_content(text: str) -> ContentStore:
             references[digest] = tuple(labels.values())
             texts[digest] = row
     return ContentStore(frozenset(texts), configs, references, texts)
+
+
+def inspect_image(name: str) -> tuple[str, ...]:
+    return ("crictl", "inspecti", name)
+
+
+def pull_image(name: str) -> tuple[str, ...]:
+    return ("crictl", "pull", name)
+
+
+@attrs.frozen
+class CriAnswer:
+    """CRI's answer about one name; `image_id` is None if CRI does not know it, or failed."""
+
+    image_id: Digest | None
+    failure: str = ""
+
+
+def parse_inspect(output: Output) -> CriAnswer | None:
+    """Parse the output of ``crictl inspecti``; None where the node has no crictl.
+
+    NodeUnusable when crictl does not reach CRI, so that nothing is known about the image.
+    """
+    if output.exit_status in {NOT_FOUND, NOT_PERMITTED}:
+        return None
+    if output.exit_status:
+        failure = reason(output.text)
+        if any(words in failure for words in _NOT_CONNECTED):
+            raise NodeUnusable(f"crictl does not reach CRI: {failure}", hint=_CRI_HINT)
+        return CriAnswer(None, "" if _NO_IMAGE in failure else failure)
+    try:
+        return CriAnswer(Digest.parse(json.loads(output.stdout)["status"]["id"]))
+    except (ValueError, KeyError, TypeError, RecursionError, ArchiveInvalid):
+        return CriAnswer(None, "cannot parse the output of crictl inspecti")
+
+
+def parse_cri_containers(output: Output) -> frozenset[str]:
+    """Return the names, IDs and digests by which ``crictl ps -a`` lists containers' images.
+
+    NodeUnusable when crictl exists and fails: an image in use might look unused.
+    """
+    if output.exit_status in {NOT_FOUND, NOT_PERMITTED}:
+        return frozenset()
+    if output.exit_status:
+        failure = reason(output.text)
+        raise NodeUnusable(f"crictl does not list the containers: {failure}", hint=_CRI_HINT)
+    try:
+        containers: Any = json.loads(output.stdout)["containers"]
+        names = [
+            name
+            for c in containers
+            for name in (c.get("imageRef"), c.get("imageId"), (c.get("image") or {}).get("image"))
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return frozenset()
+    return frozenset(name for name in names if isinstance(name, str) and name)

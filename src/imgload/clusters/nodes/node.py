@@ -1,15 +1,17 @@
-"""A node with containerd, controlled with ctr and crictl."""
+"""A node: the interface of its container runtime, and the one for containerd."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
 from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
 from imgload.clusters.nodes.containerd import CONTAINERD, LOOK, Containerd, parse_look
 from imgload.clusters.nodes.survey import (
@@ -24,19 +26,204 @@ from imgload.clusters.nodes.survey import (
     state_commands,
     trait_commands,
 )
-from imgload.core.errors import NodeFull, NodeUnusable
+from imgload.core.errors import (
+    EngineFailed,
+    ImportFailed,
+    NodeError,
+    NodeFull,
+    NodeNotRunning,
+    NodeStalled,
+    NodeUnusable,
+)
 from imgload.core.parallel import result_or_error
-from imgload.engines.base import Chunk
+from imgload.engines.base import Chunk, Container, Engine, ExecResult
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
+_NO_SPACE = "no space left on device"
+_READ_ONLY = "read-only file system"
+_NOT_THE_REASON = re.compile(r"imgload:|Error: \w+ unixpacket ")
+"""The shell about a later command that does not exist, and Podman about input that is not read."""
 _FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.3; fi; exit $status'
 """Reads the input that the command left; if that failed, lets its last output through first, since
 Podman drops it when the input breaks."""
+_REMOVE = (*containerd.CTR, "images", "rm")
 _LOCAL_IMPORT = (2, 0)
 _MIB = 1 << 20
 Commands = Callable[[str], Sequence[Group]]
 """Groups of commands that depend on CRI's snapshotter."""
+
+
+@attrs.define
+class PreviousNames:
+    """The state of a node's names right before a change; filled in by the change.
+
+    Args:
+        records: the names that existed, with their targets; None if unknown.
+        marker: is on the command line of the change, and on no other; empty if none was run.
+        complete: whether the change got its whole input; before that an import names no image, and
+            ends with its connection.
+        since: when the change began, in seconds since 1970.
+
+    """
+
+    records: Mapping[str, Digest] | None = None
+    marker: str = ""
+    complete: bool = True
+    since: float = attrs.field(factory=time.time)
+
+
+@attrs.define
+class NodeRuntime(ABC):
+    """A node, and the image operations of its container runtime.
+
+    `Node` implements them for containerd; subclass this for another runtime. Every operation raises
+    NodeNotRunning, NodeFull, NodeStalled, NodeUnusable or ImportFailed.
+
+    Args:
+        name: the name of the node's container.
+        engine: the engine that runs it.
+        container: the container, in its state when it was listed.
+
+    """
+
+    name: str
+    engine: Engine
+    container: Container
+
+    @abstractmethod
+    def survey(self, question: SurveyQuery) -> Survey:
+        """Read the images, layers and names that the node has, as far as `question` asks."""
+
+    @abstractmethod
+    def import_layout(
+        self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
+    ) -> Survey:
+        """Import images, label them as loaded by imgload, and survey the node.
+
+        Args:
+            layout: a tar with an OCI layout, which is imported while it streams in.
+            platform: the platform of the images; others in the layout are not imported.
+            question: the images, by their names and IDs.
+
+        """
+
+    @abstractmethod
+    def tag(
+        self, image: NamedImage, existing: str, target: Digest, before: PreviousNames
+    ) -> Survey:
+        """Tag an image, and survey the node.
+
+        Args:
+            image: the image, with the name to add.
+            existing: a name that it has on the node; the same one makes CRI read it again.
+            target: the digest that `existing` must point to; otherwise nothing changes.
+            before: receives the targets that the names had until then.
+
+        """
+
+    @abstractmethod
+    def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
+        """Label images as loaded by imgload, each by a name and its image ID."""
+
+    @abstractmethod
+    def images(self) -> Mapping[str, Digest]:
+        """Return all names on the node, with the digests of their manifests or indexes."""
+
+    @abstractmethod
+    def untag(self, names: Sequence[str]) -> None:
+        """Remove names; unused content is deleted later."""
+
+    @abstractmethod
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove names, and wait until unused content is deleted."""
+
+    def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
+        """Return the command line of a command that is called by its usual name."""
+        return tuple(command)
+
+    def run(self, argv: Sequence[str]) -> bytes:
+        """Return the output of a command, called by its usual name; ImportFailed if it fails."""
+        result = self._exec(self.resolve_command(argv))
+        if result.exit_status:
+            raise self._failure(result.exit_status, result.message, " ".join(argv[:5]))
+        return result.stdout
+
+    def run_all(self, *groups: Group) -> list[Output]:
+        """Run commands, called by their usual names, in as few execs as possible.
+
+        Groups run in parallel, the commands of one group in sequence. A command that fails does not
+        stop the others.
+        """
+        return self._run_parts(self._resolve_commands(groups))
+
+    def _resolve_commands(self, groups: Sequence[Group]) -> list[Group]:
+        return [[self.resolve_command(command) for command in group] for group in groups]
+
+    def _run_parts(self, groups: Sequence[Group]) -> list[Output]:
+        outputs: list[Output] = []
+        for part in in_parts(groups):
+            argv, marker = batch_argv(*part)
+            result = self._exec(argv)
+            count = sum(map(len, part))
+            answers = parse_batch(result.stdout, marker, count)
+            if len(answers) < count:
+                raise self._shell_failed(result)
+            outputs += answers
+        return outputs
+
+    def _exec(self, argv: Sequence[str], stdin: Iterable[Chunk] | None = None) -> ExecResult:
+        try:
+            return self.engine.exec(self.container.id, argv, stdin)
+        except (NodeStalled, EngineFailed) as error:
+            kind = NodeStalled if isinstance(error, NodeStalled) else NodeUnusable
+            raise kind(f"{self.name}: {error.message}", hint=self._logs) from error
+
+    def require_running(self) -> None:
+        """Raise NodeNotRunning when the container is stopped or paused."""
+        if self.container.state != "running":
+            start = "unpause" if self.container.state == "paused" else "start"
+            raise NodeNotRunning(
+                f"{self.name} is {self.container.state}",
+                hint=f"{self.engine.name} {start} {self.container.name}",
+            )
+
+    @contextmanager
+    def naming_node_in_errors(self) -> Iterator[None]:
+        """Add the node's name to each NodeUnusable that is raised within."""
+        try:
+            yield
+        except NodeUnusable as error:
+            hint = error.hint or self._logs
+            raise NodeUnusable(f"{self.name}: {error.message}", hint=hint) from error
+
+    def _shell_failed(self, result: ExecResult) -> NodeUnusable:
+        message = f"{self.name}: a shell in it failed: {result.message}"
+        return NodeUnusable(message, hint=self._logs)
+
+    def _failure(self, status: int, message: str, action: str) -> NodeError:
+        lines = [line for line in message.splitlines() if line.strip()]
+        reasons = [line for line in lines if not _NOT_THE_REASON.match(line)] or lines
+        reason = reasons[-1].strip() if reasons else "no output"
+        command = f"{self.engine.name} exec {self.name}"
+        if _NO_SPACE in message:
+            return NodeFull(
+                f"{self.name} ran out of disk space: {reason}",
+                hint=f"see what fills it: {command} df -h /var"
+                " (and df -i /var: its inodes); imgload prune removes old builds",
+            )
+        mounts = (
+            f"find the disk, and the cause: {command} mount;"
+            f" after the repair: {self.engine.name} restart {self.name}"
+        )
+        return ImportFailed(
+            f"{action} on {self.name} failed with exit status {status}: {reason}",
+            hint=mounts if _READ_ONLY in message else self._logs,
+        )
+
+    @property
+    def _logs(self) -> str:
+        return f"{self.engine.name} logs {self.container.name}"
 
 
 @attrs.define
@@ -120,9 +307,8 @@ class Node(NodeRuntime):
         """Return the import command of this node, which was surveyed before."""
         traits = self._known_traits
         local = traits.version >= _LOCAL_IMPORT
-        return self.resolve_command(
-            containerd.import_command(traits.snapshotter, str(platform), local=local)
-        )
+        command = containerd.import_command(traits.snapshotter, str(platform), local=local)
+        return self.resolve_command(command)
 
     def import_by(
         self,
@@ -163,8 +349,8 @@ class Node(NodeRuntime):
         )
         fits = len(list(in_parts(groups))) == 1
         batched = groups if fits else []
-        record_names = [*question.records, *map(str, question.image_ids)]
-        records = self.resolve_command(containerd.images_command(record_names, ()))
+        names = [*question.names, *map(str, question.image_ids)]
+        records = self.resolve_command(containerd.images_command(names))
         argv, before.marker = batch_argv(*batched, before=[records, command])
         result = self._exec(argv, stdin and _fed(stdin, before))
         count = 2 + sum(map(len, batched))
@@ -189,10 +375,10 @@ class Node(NodeRuntime):
         return containerd.parse_images(self.run(containerd.all_images()[0]).decode())
 
     def untag(self, names: Sequence[str]) -> None:
-        self.run(containerd.remove_command(names))
+        self.run((*_REMOVE, "--", *names))
 
     def remove(self, names: Sequence[str]) -> None:
-        self.run(containerd.remove_command(names, wait=True))
+        self.run((*_REMOVE, "--sync", "--", *names))
 
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         return self._known_runtime.resolve_command(command)

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import attrs
 
-from imgload.clusters.nodes import containerd, cri
+from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.containerd import CONTAINERD, Containerd
+from imgload.clusters.nodes.containerd import CONTAINERD, Containerd, ContentStore, CriAnswer
 from imgload.core.errors import ArchiveInvalid, NodeUnusable
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
@@ -61,11 +61,6 @@ class SurveyQuery:
             loaded=tuple((image.name, image.image_id) for image in images if image.image_id),
         )
 
-    @property
-    def records(self) -> tuple[str, ...]:
-        """The names of the records to read; never empty, which would select all."""
-        return self.names or ("none",)
-
 
 NOTHING = SurveyQuery((), ())
 """Reads only the node's traits."""
@@ -75,13 +70,8 @@ NOTHING = SurveyQuery((), ())
 class NodeTraits:
     """Properties of a node that only change when its containerd restarts.
 
-    Args:
-        version: containerd's.
-        snapshotter: CRI's.
-        platform: the machine's.
-        free: free disk space in bytes; None when unknown.
-        start: identifies this start of containerd; empty when unknown.
-
+    `version` is containerd's, and `snapshotter` CRI's. `free` is the disk space in bytes, None when
+    unknown. `start` identifies this start of containerd; it is empty when unknown.
     """
 
     version: tuple[int, int]
@@ -110,10 +100,10 @@ class Survey:
 
     traits: NodeTraits
     records: Mapping[str, Digest]
-    content: containerd.ContentStore
+    content: ContentStore
     snapshots: frozenset[Digest]
     configs: Mapping[Digest, ImageConfig]
-    cri: Mapping[str, cri.CriAnswer]
+    cri: Mapping[str, CriAnswer]
     not_in_cri: frozenset[str] = frozenset()
     fresh: bool = attrs.field(default=True, eq=False)
     at: float = attrs.field(factory=time.monotonic, eq=False)
@@ -172,7 +162,6 @@ def read_traits(outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
 
 
 def parse_start(output: Output) -> str:
-    """Return an identifier of this start of containerd; empty when unknown."""
     return "" if output.exit_status else output.text.strip()
 
 
@@ -203,10 +192,10 @@ def state_commands(question: SurveyQuery, snapshotter: str) -> list[list[Sequenc
     return [
         [
             *(containerd.content_command(image_id) for image_id in question.image_ids),
-            *(cri.inspect_image(name) for name in question.names if question.asks_cri),
+            *(containerd.inspect_image(name) for name in question.names if question.asks_cri),
         ],
         [
-            containerd.images_command(question.records, question.targets),
+            containerd.images_command(question.names, question.targets),
             containerd.CONTENT,
             containerd.snapshots_command(snapshotter),
         ],
@@ -219,7 +208,7 @@ def read_state(question: SurveyQuery, traits: NodeTraits, outputs: Sequence[Outp
     if images.exit_status or content.exit_status or snapshots.exit_status:
         raise NodeUnusable("containerd does not list its images, content or snapshots")
     blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
-    by_name = zip(question.names, map(cri.parse_inspect, answers), strict=question.asks_cri)
+    by_name = zip(question.names, map(containerd.parse_inspect, answers), strict=question.asks_cri)
     configs = map(_config, question.image_ids, blobs)
     records = containerd.parse_records(images.text)
     return Survey(

@@ -12,8 +12,7 @@ import attrs
 
 from imgload.clusters.nodes import survey
 from imgload.clusters.nodes.batch import NOT_FOUND, Group
-from imgload.clusters.nodes.containerd import CONTAINERD, DEFAULT_SNAPSHOTTER, K3S
-from imgload.clusters.nodes.cri import NOT_PERMITTED
+from imgload.clusters.nodes.containerd import CONTAINERD, DEFAULT_SNAPSHOTTER, K3S, NOT_PERMITTED
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.sizes import size_text

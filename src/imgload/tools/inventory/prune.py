@@ -30,7 +30,7 @@ from imgload.loader.session import Session
 from imgload.oci.digest import Digest
 from imgload.oci.patterns import matches, repositories_of, require_repositories
 from imgload.oci.reference import Reference
-from imgload.tools.inventory.node_images import Inventory, NodeImage, take_inventory
+from imgload.tools.inventory.images import Inventory, NodeImage, take_inventory
 
 _BATCH = 50
 """Names in one check and removal: in a longer batch, a name can move to a new image meanwhile."""
@@ -206,7 +206,7 @@ def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
         for image in removable
         if image.image_id not in remaining
     )
-    freed = before.storage.size_of(before.storage.sizes.keys() - after.storage.sizes.keys())
+    freed = before.size_of(before.sizes.keys() - after.sizes.keys())
     left = [remaining[image.image_id] for image in removable if image.image_id in remaining]
     records = ", ".join(record for image in left for record in image.records)
     hint = f"{node.engine.name} exec {node.name} ctr -n k8s.io images ls"

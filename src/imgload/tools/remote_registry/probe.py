@@ -15,8 +15,7 @@ import secrets
 import shlex
 
 from imgload.clusters.nodes.batch import NOT_FOUND
-from imgload.clusters.nodes.containerd import probe_command
-from imgload.clusters.nodes.cri import NOT_PERMITTED, pull_image
+from imgload.clusters.nodes.containerd import NOT_PERMITTED, probe_command, pull_image
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable, RegistryError
 from imgload.engines.base import ExecResult

@@ -20,9 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import PreviousNames
 from imgload.clusters.nodes.containerd import K3S
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.node import Node, PreviousNames
 from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImgloadError, ReferenceInvalid, UsageError
 from imgload.engines.base import Chunk, Container, ExecResult
@@ -30,7 +29,7 @@ from imgload.loader.rollback import undo
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
-from imgload.tools.inventory.node_images import Inventory, NodeImage, Storage, take_inventory
+from imgload.tools.inventory.images import Inventory, NodeImage, take_inventory
 from imgload.tools.inventory.prune import remove_images
 from imgload.tools.remote_registry.configure import connect_nodes, disconnect_nodes
 from imgload.tools.remote_registry.url import RegistryUrl
@@ -207,7 +206,7 @@ def everything(given_: Words, folder: Path) -> Recording:
     return engine
 
 
-NOTHING = Inventory((), Storage({}, {}))
+NOTHING = Inventory()
 
 
 @cache
@@ -259,9 +258,3 @@ def test_a_snapshotter_is_an_identifier_or_none(text: str) -> None:
     found = containerd.parse_snapshotter(config_with(text, "/x"))
     assert found is None or SAFE.fullmatch(found)
     assert containerd.parse_snapshotter(config_with("devmapper-2.x", "/x")) == "devmapper-2.x"
-
-
-def test_a_record_that_looks_like_an_option_is_an_argument() -> None:
-    """containerd allows any name for a record."""
-    command = containerd.remove_command(["--help"])
-    assert command[command.index("--") + 1] == "--help"

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.containerd import parse_snapshotter
-from imgload.clusters.nodes.cri import CriAnswer
+from imgload.clusters.nodes.containerd import CriAnswer, parse_snapshotter
 from imgload.clusters.nodes.survey import (
     NodeTraits,
     Survey,

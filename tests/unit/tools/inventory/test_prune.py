@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable, UsageError
 from imgload.oci.digest import Digest
-from imgload.tools.inventory.node_images import Inventory, NodeImage, Storage
+from imgload.tools.inventory.images import Inventory, NodeImage
 from imgload.tools.inventory.prune import Policy, choose, remove_images
 from tests.unit.fakes import RUNNING, LocalEngine
 
@@ -188,7 +188,7 @@ def removed(folder: Path, *records: str, taken: str = "docker.io/library/other:v
     image = NodeImage(ID, records=records, targets=(ID,))
     other = attrs.evolve(image, image_id=Digest.of(b"other"), records=(taken,))
     node = Node("kind-worker", LocalEngine(folder, PROGRAMS | {"ctr": script}), RUNNING)
-    after = remove_images(node, [image], Inventory((image, other), Storage({}, {})))
+    after = remove_images(node, [image], Inventory((image, other)))
     assert after.images == ()
     return log.read_text().splitlines()
 
@@ -218,4 +218,4 @@ def test_remove_images_fails_if_the_node_cannot_be_listed_afterwards(tmp_path: P
     node = Node("kind-worker", LocalEngine(tmp_path, {"ctr": "exit 1"}), RUNNING)
     image = NodeImage(ID, records=("app:v1",))
     with pytest.raises(NodeUnusable, match="kind-worker"):
-        remove_images(node, [image], Inventory((image,), Storage({}, {})))
+        remove_images(node, [image], Inventory((image,)))
