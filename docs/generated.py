@@ -15,7 +15,11 @@ from imgload.core import errors
 from imgload.core.errors import ImgloadError
 
 _STATUS = re.compile(r"^\s*(\d+)\s{2,}(\S.*)$", re.MULTILINE)
-_TITLES = {"imgload.loader.api": "Functions", "imgload.tools.remote_registry.api": "Registries"}
+_TITLES = {
+    "imgload.clusters.select": "Clusters",
+    "imgload.loader.api": "Functions",
+    "imgload.tools.remote_registry.api": "Registries",
+}
 
 
 def command_line() -> str:

@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
-    from imgload.clusters.list import ClusterInfo as ClusterInfo
-    from imgload.clusters.list import ClusterList as ClusterList
-    from imgload.clusters.list import EngineInfo as EngineInfo
-    from imgload.clusters.list import NodeInfo as NodeInfo
+    from imgload.clusters.select import ClusterInfo as ClusterInfo
+    from imgload.clusters.select import ClusterList as ClusterList
+    from imgload.clusters.select import EngineInfo as EngineInfo
+    from imgload.clusters.select import NodeInfo as NodeInfo
     from imgload.core.errors import ArchiveInvalid as ArchiveInvalid
     from imgload.core.errors import BuildFailed as BuildFailed
     from imgload.core.errors import ClusterAmbiguous as ClusterAmbiguous
@@ -101,7 +101,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
 __version__ = "0.1.0"
 
 _HOMES = {
-    "clusters.list": "ClusterInfo ClusterList EngineInfo NodeInfo",
+    "clusters.select": "ClusterInfo ClusterList EngineInfo NodeInfo",
     "core.errors": (
         "ArchiveInvalid BuildFailed ClusterAmbiguous ClusterError ClusterNotFound "
         "DigestMismatch EngineError EngineFailed EngineNotPermitted EngineUnreachable "

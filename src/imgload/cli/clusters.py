@@ -12,7 +12,7 @@ from imgload.cli.process import say, style
 from imgload.core.errors import one_line
 
 if TYPE_CHECKING:
-    from imgload.clusters.list import ClusterList
+    from imgload.clusters.select import ClusterList
 
 _COLORS = {"running": "green", "stopped": "red"}
 

@@ -1,10 +1,11 @@
-"""Selects nodes: by name, by the kube context, or because there is only one cluster."""
+"""Clusters: finds, lists and selects them, and their nodes."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 
@@ -12,11 +13,103 @@ from imgload.clusters.kubeconfig import current_context
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.provider import ClusterProvider, providers
 from imgload.core.arguments import optional_string, require_strings
-from imgload.core.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
+from imgload.core.errors import (
+    JSON_VERSION,
+    ClusterAmbiguous,
+    ClusterNotFound,
+    EngineError,
+    NodeNotFound,
+    error_json,
+)
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
 
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
+_STOPPED = {"exited", "created", "configured", "dead", "stopped"}
+"""The states of a container that does not run and can be started, in Docker and Podman."""
+
+
+@attrs.frozen
+class EngineInfo:
+    """A container engine.
+
+    Args:
+        kind: ``docker`` or ``podman``.
+        url: its address.
+        origin: where the address was found, such as ``DOCKER_HOST`` or ``Colima``.
+
+    """
+
+    kind: str
+    url: str
+    origin: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.url}"
+
+
+@attrs.frozen
+class NodeInfo:
+    """A node.
+
+    Args:
+        name: its container's name.
+        role: its role in the cluster, such as ``control-plane`` or ``agent``.
+        state: ``running``, ``paused``, ``stopped``, or another state that the engine reports.
+
+    """
+
+    name: str
+    role: str
+    state: str
+
+
+@attrs.frozen
+class ClusterInfo:
+    """A cluster.
+
+    Args:
+        name: its name.
+        tool: the program that made it: ``kind``, ``k3d`` or ``minikube``.
+        context: its kube context.
+        current: whether that is the current kube context.
+        engine: the engine that runs its nodes.
+        nodes: its nodes.
+
+    """
+
+    name: str
+    tool: str
+    context: str
+    current: bool
+    engine: EngineInfo
+    nodes: tuple[NodeInfo, ...]
+
+
+@attrs.frozen
+class ClusterList:
+    """The clusters on all engines.
+
+    Args:
+        clusters: on the engines that answered.
+        engines: those that answered.
+        errors: of the engines that did not.
+
+    """
+
+    clusters: tuple[ClusterInfo, ...]
+    engines: tuple[EngineInfo, ...]
+    errors: tuple[EngineError, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that ``imgload clusters --output json`` prints."""
+        return {
+            "version": JSON_VERSION,
+            "clusters": [attrs.asdict(cluster) for cluster in self.clusters],
+            "engines": [attrs.asdict(engine) for engine in self.engines],
+            "errors": [error_json(error) for error in self.errors],
+            "ok": True,
+        }
 
 
 @attrs.frozen
@@ -53,6 +146,33 @@ def find_clusters(
         for (engine, tool), clusters in zip(pairs, answers, strict=True)
         for name, nodes in clusters.items()
     ]
+
+
+def list_clusters(engines: Sequence[Engine], errors: Sequence[EngineError] = ()) -> ClusterList:
+    """Return every cluster on some engines, with the errors of others."""
+    context = current_context()
+    clusters = tuple(
+        ClusterInfo(
+            name=cluster.name,
+            tool=cluster.tool.name,
+            context=cluster.context,
+            current=cluster.context == context,
+            engine=_engine_info(cluster.engine),
+            nodes=tuple(map(node_info, cluster.nodes)),
+        )
+        for cluster in find_clusters(engines)
+    )
+    return ClusterList(clusters, tuple(map(_engine_info, engines)), tuple(errors))
+
+
+def _engine_info(engine: Engine) -> EngineInfo:
+    return EngineInfo(engine.endpoint.kind, engine.endpoint.url, engine.endpoint.origin)
+
+
+def node_info(node: Node) -> NodeInfo:
+    """Return a node's name, role and state."""
+    state = node.container.state
+    return NodeInfo(node.name, node.role, "stopped" if state in _STOPPED else state)
 
 
 def select_nodes(

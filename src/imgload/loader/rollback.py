@@ -7,13 +7,12 @@ that this run wrote, and changes it in the next command.
 from __future__ import annotations
 
 import contextlib
-from functools import partial
 
 import attrs
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.node import Node, PreviousNames
-from imgload.clusters.nodes.survey import Survey, SurveyQuery, read_state, state_commands
+from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
 from imgload.loader.proof import prove
 from imgload.oci.digest import Digest
@@ -106,11 +105,15 @@ def undo(
     seems to have the image (kind #2402). CRI adds a record named after the image ID.
 
     `surveyed` is the node's state before the load. After a tag, `written` is the target that it
-    wrote, and `before` the state of names before it; after an import, both are None.
+    wrote, and `before` the state of names before it; after an import, both are omitted.
     """
     with contextlib.suppress(ImgloadError):
         before = before or node.before
-        now = _stop_and_survey(node, image, before)
+        question = attrs.evolve(SurveyQuery.about([image]), asks_cri=False)
+        node.require_running()
+        if before.marker and before.complete:
+            node.run(["sh", "-c", _END, "imgload", before.marker[:8], before.marker[8:]])
+        now = node.survey_once(question)
         proof, image_id = prove(image, now), image.image_id
         if proof.ok or proof.cri_pending:
             return
@@ -138,17 +141,6 @@ def undo(
         )
         ctr = node.resolve_command(containerd.CTR)
         node.run(["sh", "-c", _RESTORE, "imgload", *arguments, *ctr])
-
-
-def _stop_and_survey(node: Node, image: Image, before: PreviousNames) -> Survey:
-    """Stop the change, and return the node's state without CRI's."""
-    question = attrs.evolve(SurveyQuery.about([image]), asks_cri=False)
-    node.require_running()
-    if before.marker and before.complete:
-        node.run(["sh", "-c", _END, "imgload", before.marker[:8], before.marker[8:]])
-    traits, outputs = node.run_for_snapshotter(partial(state_commands, question))
-    with node.naming_node_in_errors():
-        return read_state(question, traits, outputs)
 
 
 def _earlier_manifests(

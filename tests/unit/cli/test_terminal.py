@@ -19,7 +19,7 @@ from imgload.cli.process import sanitize, style
 from imgload.cli.progress import watching
 from imgload.cli.prune import show_pruned
 from imgload.cli.text import show_built, show_report
-from imgload.clusters.list import ClusterInfo, ClusterList, EngineInfo, NodeInfo
+from imgload.clusters.select import ClusterInfo, ClusterList, EngineInfo, NodeInfo
 from imgload.core.errors import NodeError
 from imgload.loader.events import BytesSent, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.loader.proof import Proof

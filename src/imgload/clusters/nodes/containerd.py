@@ -1,7 +1,4 @@
-"""Where containerd is on a node, the commands of ctr and crictl, and parsers of their output.
-
-containerd 1.6 to 2.x; crictl shows the kubelet's view of the images.
-"""
+"""Where containerd (1.6 to 2.x) is on a node, the commands of ctr and crictl, and their parsers."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import attrs
@@ -21,17 +19,10 @@ from imgload.oci.digest import Digest
 Command = tuple[str, ...]
 T = TypeVar("T", bound=Hashable)
 CTR = ("ctr", "-n", "k8s.io")
-VERSION = ("ctr", "version")
 CONTENT = (*CTR, "content", "ls")
-CONTAINERS = (*CTR, "containers", "ls")
 NOT_PERMITTED = 126
-CRI_CONTAINERS = ("crictl", "ps", "-a", "-o", "json")
-_NO_IMAGE = "no such image"
-_NOT_CONNECTED = (
-    "validate service connection",
-    "connect endpoint",
-    "code = Unimplemented",
-    "dial unix",
+_NOT_CONNECTED = re.compile(
+    "validate service connection|connect endpoint|code = Unimplemented|dial unix"
 )
 """crictl on a socket without a server, or on a containerd without its CRI plugin (cri-tools
 ``cmd/crictl/main.go``)."""
@@ -61,11 +52,8 @@ _RECORD = re.compile(r"(\S.*?)\s+\S+/\S+\s+(sha256:[0-9a-f]{64})\s(.*)")
 _REFERENCE = re.compile(r"containerd\.io/gc\.ref\.content\.([^=,\s]+)=(sha256:[0-9a-f]{64})")
 """A label of a manifest or index: ``config``, ``l.N`` for layers, ``m.N`` for manifests."""
 _LOADED_KEY = "imgload.loaded/"
-"""Prefix of the label that imgload puts on an image's config in the content store.
-
-A label on the record would be lost as soon as its name moves to the next build, which is when it
-is needed. The config exists as long as the image does, and ``ctr content ls`` lists its labels.
-"""
+"""Prefix of the label that imgload puts on the config of an image in the content store. A label on
+the record would be lost when its name moves to the next build, which is when it is needed."""
 _LOADED_LABEL = re.compile(
     rf"{re.escape(_LOADED_KEY)}([^=,\s]{{1,1000}})=(\d{{1,11}}(?:\.\d{{1,3}})?)(?=,|\s|$)"
 )
@@ -244,12 +232,18 @@ def import_command(snapshotter: str, platform: str, *, local: bool) -> Command:
     return (*CTR, "images", "import", *(["--local"] if local else []), *options, "-")
 
 
-def retag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) -> Command:
+def tag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) -> Command:
     """Return the command that tags the image of an existing name, if its target is `target`.
 
-    ctr copies the labels. The label that keeps CRI from removing an image belongs to each name.
-    `ctr` is the command line of ctr on the node; `existing` may be any string.
+    `ctr` is the command line of ctr on the node; `existing` may be any string. ctr copies the
+    labels. The label that keeps CRI from removing an image belongs to each name.
+
+    If both names are the same, CRI reads the record again. It registers a record when an event
+    reports a change, and labels it; containerd 1.7's transfer service sends no event (containerd
+    #9039). Removing the label is such a change.
     """
+    if existing == name:
+        return (*ctr, "images", "label", name, f"{CRI_LABEL}=")
     pinned = f'name=={quoted(name)},labels."{_PINNED}"==pinned'
     words = (existing, points_to(existing, target), name, pinned, _PINNED)
     return ("sh", "-c", _RETAG, "imgload", *words, *ctr)
@@ -261,20 +255,10 @@ def probe_command(folder: str, name: str) -> Command:
     return ("ctr", "--timeout", "5s", *CTR[1:], *options, name)
 
 
-def notice_command(name: str) -> Command:
-    """Return the command that makes CRI read a record again.
-
-    CRI registers a record when an event reports a change, and labels it; containerd 1.7's transfer
-    service sends no event (containerd #9039). Removing the label is such a change.
-    """
-    return (*CTR, "images", "label", name, f"{CRI_LABEL}=")
-
-
 def label_commands(loaded: Sequence[tuple[str, Digest]], now: float) -> list[Sequence[str]]:
     """Return the commands that label images as loaded by imgload, by their names and image IDs.
 
-    If one fails, the only effect is that `imgload.prune` keeps the image. `now` is in seconds since
-    1970.
+    If one fails, the only effect is that `imgload.prune` keeps the image.
     """
     return [
         (*CTR, "content", "label", str(config), f"{_LOADED_KEY}{name}={now:.3f}")
@@ -339,16 +323,8 @@ def rows(text: str, columns: int) -> list[list[str]]:
     return [row for line in text.splitlines()[1:] if len(row := line.split()) >= columns]
 
 
-def parse_containers(text: str) -> frozenset[str]:
-    """Return the images of ``ctr containers ls``, by the names that the containers began with."""
-    return frozenset(image for _, image, *_ in rows(text, 3))
-
-
 class Record(NamedTuple):
-    """An image record of containerd; `labels` also has the columns before them.
-
-    CRI registers records, and does not remove pinned ones.
-    """
+    """An image record; `labels` also has the columns before them. CRI keeps pinned ones."""
 
     name: str
     target: Digest
@@ -377,7 +353,7 @@ def parse_images(text: str) -> dict[str, Digest]:
 def parse_snapshots(text: str) -> dict[Digest, Digest | None]:
     """Return the unpacked chain IDs of ``ctr snapshots ls``, with those of their parents."""
     committed = [row for row in rows(text, 2) if row[-1] == "Committed"]
-    chain_ids = {Digest.try_parse(row[0]): Digest.try_parse(row[1]) for row in committed}
+    chain_ids = {Digest.try_parse(key): Digest.try_parse(parent) for key, parent, *_ in committed}
     return {chain_id: parent for chain_id, parent in chain_ids.items() if chain_id}
 
 
@@ -440,11 +416,11 @@ def parse_content(text: str) -> ContentStore:
     return ContentStore(frozenset(texts), configs, references, texts)
 
 
-def inspect_image(name: str) -> tuple[str, ...]:
+def inspect_image(name: str) -> Command:
     return ("crictl", "inspecti", name)
 
 
-def pull_image(name: str) -> tuple[str, ...]:
+def pull_image(name: str) -> Command:
     return ("crictl", "pull", name)
 
 
@@ -465,9 +441,9 @@ def parse_inspect(output: Output) -> CriAnswer | None:
         return None
     if output.exit_status:
         failure = reason(output.text)
-        if any(words in failure for words in _NOT_CONNECTED):
+        if _NOT_CONNECTED.search(failure):
             raise NodeUnusable(f"crictl does not reach CRI: {failure}", hint=_CRI_HINT)
-        return CriAnswer(None, "" if _NO_IMAGE in failure else failure)
+        return CriAnswer(None, "" if "no such image" in failure else failure)
     try:
         return CriAnswer(Digest.parse(json.loads(output.stdout)["status"]["id"]))
     except (ValueError, KeyError, TypeError, RecursionError, ArchiveInvalid):
@@ -484,13 +460,8 @@ def parse_cri_containers(output: Output) -> frozenset[str]:
     if output.exit_status:
         failure = reason(output.text)
         raise NodeUnusable(f"crictl does not list the containers: {failure}", hint=_CRI_HINT)
-    try:
-        containers: Any = json.loads(output.stdout)["containers"]
-        names = [
-            name
-            for c in containers
-            for name in (c.get("imageRef"), c.get("imageId"), (c.get("image") or {}).get("image"))
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return frozenset()
+    names: list[Any] = []
+    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        for c in json.loads(output.stdout)["containers"]:
+            names += [c.get("imageRef"), c.get("imageId"), (c.get("image") or {}).get("image")]
     return frozenset(name for name in names if isinstance(name, str) and name)

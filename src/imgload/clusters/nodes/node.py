@@ -21,10 +21,6 @@ from imgload.clusters.nodes.survey import (
     SurveyQuery,
     parse_free,
     parse_start,
-    read_state,
-    read_traits,
-    state_commands,
-    trait_commands,
 )
 from imgload.core.errors import (
     EngineFailed,
@@ -40,15 +36,11 @@ from imgload.engines.base import Chunk, Container, Engine, ExecResult
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
-_NO_SPACE = "no space left on device"
-_READ_ONLY = "read-only file system"
 _NOT_THE_REASON = re.compile(r"imgload:|Error: \w+ unixpacket ")
 """The shell about a later command that does not exist, and Podman about input that is not read."""
 _FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.3; fi; exit $status'
 """Reads the input that the command left; if that failed, lets its last output through first, since
 Podman drops it when the input breaks."""
-_REMOVE = (*containerd.CTR, "images", "rm")
-_LOCAL_IMPORT = (2, 0)
 _MIB = 1 << 20
 Commands = Callable[[str], Sequence[Group]]
 """Groups of commands that depend on CRI's snapshotter."""
@@ -56,15 +48,12 @@ Commands = Callable[[str], Sequence[Group]]
 
 @attrs.define
 class PreviousNames:
-    """The state of a node's names right before a change; filled in by the change.
+    """The state of a node's names right before a change; the change fills it in.
 
-    Args:
-        records: the names that existed, with their targets; None if unknown.
-        marker: is on the command line of the change, and on no other; empty if none was run.
-        complete: whether the change got its whole input; before that an import names no image, and
-            ends with its connection.
-        since: when the change began, in seconds since 1970.
-
+    `records` are the names that existed, with their targets; None if unknown. `marker` is on the
+    command line of the change, and on no other; it is empty if none was run. `complete` is whether
+    the change got its whole input; before that an import names no image, and ends with its
+    connection. `since` is when the change began, in seconds since 1970.
     """
 
     records: Mapping[str, Digest] | None = None
@@ -131,12 +120,8 @@ class NodeRuntime(ABC):
         """Return all names on the node, with the digests of their manifests or indexes."""
 
     @abstractmethod
-    def untag(self, names: Sequence[str]) -> None:
-        """Remove names; unused content is deleted later."""
-
-    @abstractmethod
-    def remove(self, names: Sequence[str]) -> None:
-        """Remove names, and wait until unused content is deleted."""
+    def untag(self, names: Sequence[str], *, wait: bool = False) -> None:
+        """Remove names; unused content is deleted later, or with `wait` before the end."""
 
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         """Return the command line of a command that is called by its usual name."""
@@ -202,24 +187,22 @@ class NodeRuntime(ABC):
         return NodeUnusable(message, hint=self._logs)
 
     def _failure(self, status: int, message: str, action: str) -> NodeError:
-        lines = [line for line in message.splitlines() if line.strip()]
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
         reasons = [line for line in lines if not _NOT_THE_REASON.match(line)] or lines
-        reason = reasons[-1].strip() if reasons else "no output"
+        reason = reasons[-1] if reasons else "no output"
         command = f"{self.engine.name} exec {self.name}"
-        if _NO_SPACE in message:
+        if "no space left on device" in message:
             return NodeFull(
                 f"{self.name} ran out of disk space: {reason}",
                 hint=f"see what fills it: {command} df -h /var"
                 " (and df -i /var: its inodes); imgload prune removes old builds",
             )
-        mounts = (
-            f"find the disk, and the cause: {command} mount;"
-            f" after the repair: {self.engine.name} restart {self.name}"
-        )
-        return ImportFailed(
-            f"{action} on {self.name} failed with exit status {status}: {reason}",
-            hint=mounts if _READ_ONLY in message else self._logs,
-        )
+        hint = self._logs
+        if "read-only file system" in message:
+            restart = f"{self.engine.name} restart {self.name}"
+            hint = f"find the disk, and the cause: {command} mount; after the repair: {restart}"
+        text = f"{action} on {self.name} failed with exit status {status}: {reason}"
+        return ImportFailed(text, hint=hint)
 
     @property
     def _logs(self) -> str:
@@ -245,14 +228,15 @@ class Node(NodeRuntime):
 
     def survey(self, question: SurveyQuery) -> Survey:
         self.require_running()
-        survey = self._survey(question)
+        survey = self.survey_once(question)
         targets = survey.named_otherwise(question)
-        return self._survey(attrs.evolve(question, targets=targets)) if targets else survey
+        return self.survey_once(attrs.evolve(question, targets=targets)) if targets else survey
 
-    def _survey(self, question: SurveyQuery) -> Survey:
-        traits, outputs = self.run_for_snapshotter(partial(state_commands, question))
+    def survey_once(self, question: SurveyQuery) -> Survey:
+        """Survey the node without looking for other names of the images."""
+        traits, outputs = self.run_for_snapshotter(question.commands)
         with self.naming_node_in_errors():
-            return read_state(question, traits, outputs)
+            return Survey.read(question, traits, outputs)
 
     def cached_survey(self, question: SurveyQuery) -> Survey | None:
         """Return the survey after the last import, if it can settle what to send.
@@ -288,11 +272,11 @@ class Node(NodeRuntime):
             start, *outputs = self.run_all([runtime.start, *first], *others)
             if parse_start(start) == self._traits.start:
                 return self._traits, outputs
-        traits_group, guess = trait_commands(runtime), containerd.DEFAULT_SNAPSHOTTER
+        traits_group, guess = NodeTraits.commands(runtime), containerd.DEFAULT_SNAPSHOTTER
         outputs = self.run_all(traits_group, *commands(guess))
         see_config = f"{self.engine.name} exec {self.name} {' '.join(runtime.config)}"
         with self.naming_node_in_errors():
-            self._traits = traits = read_traits(outputs[: len(traits_group)], see_config)
+            self._traits = traits = NodeTraits.read(outputs[: len(traits_group)], see_config)
         if traits.snapshotter != guess:
             return traits, self.run_all(*commands(traits.snapshotter))
         return traits, outputs[len(traits_group) :]
@@ -306,7 +290,7 @@ class Node(NodeRuntime):
     def import_command(self, platform: Platform) -> tuple[str, ...]:
         """Return the import command of this node, which was surveyed before."""
         traits = self._known_traits
-        local = traits.version >= _LOCAL_IMPORT
+        local = traits.version >= (2, 0)
         command = containerd.import_command(traits.snapshotter, str(platform), local=local)
         return self.resolve_command(command)
 
@@ -327,9 +311,7 @@ class Node(NodeRuntime):
         self, image: NamedImage, existing: str, target: Digest, before: PreviousNames
     ) -> Survey:
         ctr = self.resolve_command(containerd.CTR)
-        command = containerd.retag_command(ctr, existing, target, image.name)
-        if existing == image.name:
-            command = self.resolve_command(containerd.notice_command(existing))
+        command = containerd.tag_command(ctr, existing, target, image.name)
         unlabeled = attrs.evolve(SurveyQuery.about([image]), loaded=())
         return self._change(command, "ctr images tag", unlabeled, before)
 
@@ -344,9 +326,7 @@ class Node(NodeRuntime):
         """Run a command, label the loaded images, and survey the node, all in one exec."""
         traits, start = self._known_traits, self._known_runtime.start
         marks = containerd.label_commands(question.loaded, time.time())
-        groups = self._resolve_commands(
-            [[start, *marks], *state_commands(question, traits.snapshotter)]
-        )
+        groups = self._resolve_commands([[start, *marks], *question.commands(traits.snapshotter)])
         fits = len(list(in_parts(groups))) == 1
         batched = groups if fits else []
         names = [*question.names, *map(str, question.image_ids)]
@@ -365,20 +345,16 @@ class Node(NodeRuntime):
             self._traits = None
             return self.survey(question)
         with self.naming_node_in_errors():
-            return read_state(question, traits, answers[1 + len(marks) :])
+            return Survey.read(question, traits, answers[1 + len(marks) :])
 
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
-        if loaded:
-            self.run_all(containerd.label_commands(loaded, time.time()))
+        self.run_all(containerd.label_commands(loaded, time.time()))
 
     def images(self) -> dict[str, Digest]:
         return containerd.parse_images(self.run(containerd.all_images()[0]).decode())
 
-    def untag(self, names: Sequence[str]) -> None:
-        self.run((*_REMOVE, "--", *names))
-
-    def remove(self, names: Sequence[str]) -> None:
-        self.run((*_REMOVE, "--sync", "--", *names))
+    def untag(self, names: Sequence[str], *, wait: bool = False) -> None:
+        self.run((*containerd.CTR, "images", "rm", *(["--sync"] if wait else []), "--", *names))
 
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         return self._known_runtime.resolve_command(command)

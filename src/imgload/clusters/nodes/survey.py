@@ -19,7 +19,6 @@ from imgload.oci.platform import Platform
 
 CRICTL_CONFIG = ("cat", "/etc/crictl.yaml")
 _ENDPOINT = re.compile(r"^[ \t]*runtime-endpoint:[ \t]*[\"']?([^\s\"']+)", re.MULTILINE)
-_OTHER_RUNTIMES = ("docker", "crio")
 _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 
 
@@ -61,6 +60,20 @@ class SurveyQuery:
             loaded=tuple((image.name, image.image_id) for image in images if image.image_id),
         )
 
+    def commands(self, snapshotter: str) -> list[list[Sequence[str]]]:
+        """Return the commands whose output `Survey.read` parses, in groups to run in parallel."""
+        return [
+            [
+                *(containerd.content_command(image_id) for image_id in self.image_ids),
+                *(containerd.inspect_image(name) for name in self.names if self.asks_cri),
+            ],
+            [
+                containerd.images_command(self.names, self.targets),
+                containerd.CONTENT,
+                containerd.snapshots_command(snapshotter),
+            ],
+        ]
+
 
 NOTHING = SurveyQuery((), ())
 """Reads only the node's traits."""
@@ -79,6 +92,37 @@ class NodeTraits:
     platform: Platform
     free: int | None
     start: str = attrs.field(default="", eq=False)
+
+    @staticmethod
+    def commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:
+        version, machine = ("ctr", "version"), ("uname", "-m")
+        return [version, runtime.dump, machine, runtime.free, CRICTL_CONFIG, runtime.start]
+
+    @classmethod
+    def read(cls, outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
+        """Parse the outputs of `commands`; `see_config` shows a user containerd's configuration.
+
+        NodeUnusable when containerd does not answer, when pods do not run on it, or when CRI's
+        snapshotter cannot be read: pods cannot use an image unpacked for another one.
+        """
+        version, config, machine, free, crictl, start = outputs
+        require_containerd(crictl.text)
+        if version.exit_status:
+            raise NodeUnusable("containerd does not answer: ctr version failed")
+        snapshotter = containerd.parse_snapshotter(config.text)
+        if config.exit_status or snapshotter is None:
+            why = f"exit status {config.exit_status}" if config.exit_status else "cannot parse it"
+            raise NodeUnusable(
+                f"CRI's snapshotter cannot be read from containerd's configuration: {why}",
+                hint=see_config and f"check it: {see_config}",
+            )
+        return cls(
+            version=containerd.parse_version(version.text),
+            snapshotter=snapshotter,
+            platform=Platform.of("linux", machine.text.strip()),
+            free=parse_free(free.text),
+            start=parse_start(start),
+        )
 
 
 @attrs.frozen
@@ -108,6 +152,26 @@ class Survey:
     fresh: bool = attrs.field(default=True, eq=False)
     at: float = attrs.field(factory=time.monotonic, eq=False)
 
+    @classmethod
+    def read(cls, question: SurveyQuery, traits: NodeTraits, outputs: Sequence[Output]) -> Survey:
+        """Parse the outputs of `SurveyQuery.commands`; NodeUnusable when containerd fails."""
+        *rest, images, content, snapshots = outputs
+        if images.exit_status or content.exit_status or snapshots.exit_status:
+            raise NodeUnusable("containerd does not list its images, content or snapshots")
+        blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
+        cri_answers = zip(question.names, map(containerd.parse_inspect, answers), strict=False)
+        configs = map(_config, question.image_ids, blobs)
+        records = containerd.parse_records(images.text)
+        return cls(
+            traits=traits,
+            records={record.name: record.target for record in records},
+            content=containerd.parse_content(content.text),
+            snapshots=frozenset(containerd.parse_snapshots(snapshots.text)),
+            configs={config.digest: config for config in configs if config},
+            cri={name: answer for name, answer in cri_answers if answer is not None},
+            not_in_cri=frozenset(record.name for record in records if not record.in_cri),
+        )
+
     def has(self, name: str, image_id: Digest) -> bool:
         """Return whether a name points to exactly that image in containerd."""
         target = self.records.get(name)
@@ -130,37 +194,6 @@ class Survey:
         return [name for name in self.records if self.has(name, image_id)]
 
 
-def trait_commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:
-    machine, settings = ("uname", "-m"), CRICTL_CONFIG
-    return [containerd.VERSION, runtime.dump, machine, runtime.free, settings, runtime.start]
-
-
-def read_traits(outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
-    """Parse the outputs of `trait_commands`; `see_config` shows a user containerd's configuration.
-
-    NodeUnusable when containerd does not answer, when pods do not run on it, or when CRI's
-    snapshotter cannot be read: pods cannot use an image unpacked for another one.
-    """
-    version, config, machine, free, crictl, start = outputs
-    require_containerd(crictl.text)
-    if version.exit_status:
-        raise NodeUnusable("containerd does not answer: ctr version failed")
-    snapshotter = containerd.parse_snapshotter(config.text)
-    if config.exit_status or snapshotter is None:
-        why = f"exit status {config.exit_status}" if config.exit_status else "cannot parse it"
-        raise NodeUnusable(
-            f"CRI's snapshotter cannot be read from containerd's configuration: {why}",
-            hint=see_config and f"check it: {see_config}",
-        )
-    return NodeTraits(
-        version=containerd.parse_version(version.text),
-        snapshotter=snapshotter,
-        platform=Platform.of("linux", machine.text.strip()),
-        free=parse_free(free.text),
-        start=parse_start(start),
-    )
-
-
 def parse_start(output: Output) -> str:
     return "" if output.exit_status else output.text.strip()
 
@@ -179,47 +212,12 @@ def require_containerd(settings: str) -> None:
     """
     match = _ENDPOINT.search(settings)
     endpoint = match.group(1) if match else ""
-    if any(name in endpoint.rpartition("/")[2] for name in _OTHER_RUNTIMES):
+    if re.search("docker|crio", endpoint.rpartition("/")[2]):
         raise NodeUnusable(
             f"its pods run on {endpoint}, which does not use containerd's images",
             hint="make the cluster with: minikube start --container-runtime=containerd;"
             " or load with: minikube image load",
         )
-
-
-def state_commands(question: SurveyQuery, snapshotter: str) -> list[list[Sequence[str]]]:
-    """Return the commands that answer a query, in groups to run in parallel."""
-    return [
-        [
-            *(containerd.content_command(image_id) for image_id in question.image_ids),
-            *(containerd.inspect_image(name) for name in question.names if question.asks_cri),
-        ],
-        [
-            containerd.images_command(question.names, question.targets),
-            containerd.CONTENT,
-            containerd.snapshots_command(snapshotter),
-        ],
-    ]
-
-
-def read_state(question: SurveyQuery, traits: NodeTraits, outputs: Sequence[Output]) -> Survey:
-    """Parse the outputs of `state_commands`; NodeUnusable when containerd fails."""
-    *rest, images, content, snapshots = outputs
-    if images.exit_status or content.exit_status or snapshots.exit_status:
-        raise NodeUnusable("containerd does not list its images, content or snapshots")
-    blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
-    by_name = zip(question.names, map(containerd.parse_inspect, answers), strict=question.asks_cri)
-    configs = map(_config, question.image_ids, blobs)
-    records = containerd.parse_records(images.text)
-    return Survey(
-        traits=traits,
-        records={record.name: record.target for record in records},
-        content=containerd.parse_content(content.text),
-        snapshots=frozenset(containerd.parse_snapshots(snapshots.text)),
-        configs={config.digest: config for config in configs if config},
-        cri={name: answer for name, answer in by_name if answer is not None},
-        not_in_cri=frozenset(record.name for record in records if not record.in_cri),
-    )
 
 
 def _config(image_id: Digest, blob: Output) -> ImageConfig | None:

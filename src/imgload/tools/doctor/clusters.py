@@ -9,9 +9,8 @@ from pathlib import Path
 import attrs
 
 from imgload.clusters.kubeconfig import current_context, invalid
-from imgload.clusters.list import node_info
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.select import Cluster, find_clusters, provider_of, select_nodes
+from imgload.clusters.select import Cluster, find_clusters, node_info, provider_of, select_nodes
 from imgload.core.errors import ClusterAmbiguous, ClusterError, ClusterNotFound, ImgloadError
 from imgload.engines.base import Engine
 from imgload.tools.doctor.finding import Finding

@@ -127,8 +127,8 @@ def inventory_commands(snapshotter: str) -> list[list[Sequence[str]]]:
     return [
         [*containerd.all_images()],
         [
-            containerd.CONTAINERS,
-            containerd.CRI_CONTAINERS,
+            (*containerd.CTR, "containers", "ls"),
+            ("crictl", "ps", "-a", "-o", "json"),
             containerd.CONTENT,
             ("sh", "-c", _ON_DISK),
             containerd.snapshots_command(snapshotter),
@@ -147,7 +147,7 @@ def read_inventory(snapshotter: str, outputs: Sequence[Output]) -> Inventory:
     if any(output.exit_status for output in (named, by_id, containers, content, snapshots)):
         raise NodeUnusable("containerd does not list its images, containers, content or snapshots")
     stock = _read_stock(snapshotter, *(output.text for output in stored))
-    used = containerd.parse_containers(containers.text) | containerd.parse_cri_containers(in_cri)
+    used = containerd.parse_cri_containers(in_cri) | {row[1] for row in rows(containers.text, 3)}
     used |= {name.rpartition("@")[2] for name in used}
     records = _records_by_image(named.text, by_id.text, stock)
     images = [_image(image_id, own, used, stock) for image_id, own in records.items()]

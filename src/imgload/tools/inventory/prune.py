@@ -17,14 +17,7 @@ from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.batch import keepalive_command
 from imgload.clusters.nodes.node import Node
 from imgload.core.arguments import require_strings
-from imgload.core.errors import (
-    JSON_VERSION,
-    ImgloadError,
-    NotRemoved,
-    ReferenceInvalid,
-    UsageError,
-    error_json,
-)
+from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
 from imgload.core.parallel import in_parallel, result_or_error
 from imgload.loader.session import Session
 from imgload.oci.digest import Digest
@@ -331,7 +324,7 @@ def _aliases(records: Iterable[str], taken: set[str]) -> Mapping[str, str]:
     for record in records:
         if record.startswith(containerd.CRI_RECORD):
             continue
-        with suppress(ReferenceInvalid):
+        with suppress(UsageError):
             normalised = str(Reference.parse(record))
             if normalised not in {record, *taken, *aliases.values()}:
                 aliases[record] = normalised

@@ -231,10 +231,10 @@ def test_tag_adds_a_name_or_has_cri_read_it_again(
     assert f"images {change}" in (tmp_path / "log").read_text()
 
 
-def test_untag_and_remove_differ_in_waiting_for_the_content(tmp_path: Path) -> None:
+def test_untag_can_wait_for_the_removal_of_the_content(tmp_path: Path) -> None:
     node = logging_node(tmp_path)
     node.untag(["a", "b"])
-    node.remove(["--c"])
+    node.untag(["--c"], wait=True)
     assert (tmp_path / "log").read_text().splitlines() == [
         "-n k8s.io images rm -- a b",
         "-n k8s.io images rm --sync -- --c",

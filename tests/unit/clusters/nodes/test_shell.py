@@ -192,7 +192,7 @@ def everything(given_: Words, folder: Path) -> Recording:
             lambda n: n.tag(image, given_.other, DIGEST, PreviousNames()),
             lambda n: n.tag(image, given_.name, DIGEST, PreviousNames()),
             lambda n: n.untag([given_.name, given_.other]),
-            lambda n: n.remove([given_.name, given_.other]),
+            lambda n: n.untag([given_.name, given_.other], wait=True),
             lambda n: n.images(),
             lambda n: undo(n, n.survey(SurveyQuery((), ())), image),
             lambda n: remove_images(n, [NodeImage(DIGEST, records=(given_.other,))], NOTHING),
