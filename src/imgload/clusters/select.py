@@ -223,23 +223,22 @@ def _pick(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
 def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
     """Return a cluster by name or kube context, or the only one; see `select_nodes`."""
     name = optional_string(cluster, "cluster")
-    if name is not None:
-        clusters = find_clusters(engines)
-        named = [c for c in clusters if c.name == name]
-        named = named or [c for c in clusters if c.context == name]
-        return _only(named, clusters, engines, name)
-    context = current_context() or ""
+    context = current_context() or "" if name is None else ""
     provider = provider_of(context)
     if provider:  # one query for each engine, as long as the cluster exists
         clusters = [c for c in find_clusters(engines, [provider]) if c.context == context]
         if len(clusters) == 1:
             return clusters[0]
     clusters = find_clusters(engines)
-    matching = [c for c in clusters if c.context == context]
-    if not matching and provider is None:
-        return _only(clusters, clusters, engines)
-    name = context.removeprefix(provider.context_prefix if provider else "")
-    return _only(matching, clusters, engines, name, context)
+    matching = [c for c in clusters if c.name == name]
+    matching = matching or [c for c in clusters if c.context == (name or context)]
+    if name is None and (matching or provider):
+        name = context.removeprefix(provider.context_prefix if provider else "")
+    elif name is None:
+        matching, context = clusters, ""
+    if len(matching) == 1:
+        return matching[0]
+    raise (_ambiguous(matching, name) if matching else _not_found(clusters, engines, name, context))
 
 
 def provider_of(context: str) -> ClusterProvider | None:
@@ -247,19 +246,11 @@ def provider_of(context: str) -> ClusterProvider | None:
     return next((provider for provider in providers() if provider.owns_context(context)), None)
 
 
-def _only(
-    matching: Sequence[Cluster],
-    clusters: Sequence[Cluster],
-    engines: Sequence[Engine],
-    name: str | None = None,
-    context: str | None = None,
-) -> Cluster:
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        raise _ambiguous(matching, name)
-    owner = provider_of(context or "")
-    hints = (provider.absence_hint(context) for provider in (owner, *providers()) if provider)
+def _not_found(
+    clusters: Sequence[Cluster], engines: Sequence[Engine], name: str | None, context: str
+) -> ClusterNotFound:
+    owner = provider_of(context)
+    hints = (p.absence_hint(context or None) for p in (owner, *providers()) if p)
     hint = next(filter(None, hints), "")
     if not hint:
         hint = "choose one with --cluster NAME" if clusters else "make one: kind create cluster"
@@ -268,7 +259,7 @@ def _only(
     origin = f" (from the kube context {context!r})" if context else ""
     addresses = " and ".join(str(engine.endpoint) for engine in engines)
     listed = ", ".join(map(str, clusters)) or "none"
-    raise ClusterNotFound(f"{missing}{origin} on {addresses}; there: {listed}", hint=hint)
+    return ClusterNotFound(f"{missing}{origin} on {addresses}; there: {listed}", hint=hint)
 
 
 def _ambiguous(clusters: Sequence[Cluster], name: str | None) -> ClusterAmbiguous:

@@ -110,7 +110,6 @@ def undo(
     with contextlib.suppress(ImgloadError):
         before = before or node.before
         question = attrs.evolve(SurveyQuery.about([image]), asks_cri=False)
-        node.require_running()
         if before.marker and before.complete:
             node.run(["sh", "-c", _END, "imgload", before.marker[:8], before.marker[8:]])
         now = node.survey_once(question)

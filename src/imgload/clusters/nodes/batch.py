@@ -14,7 +14,6 @@ import attrs
 
 NOT_FOUND = 127
 KEEPALIVE_SECONDS = 20.0
-_UNLESS_FAILED = "[ $status = 0 ] || exit $status"
 _MAX_BYTES = 96 << 10
 """Linux takes at most 128 KiB for one argument, here the script (execve(2), MAX_ARG_STRLEN)."""
 _PER_COMMAND = 45
@@ -70,7 +69,7 @@ def batch_argv(*groups: Group, before: Group = ()) -> tuple[list[str], str]:
     marker = secrets.token_hex(16)
     commands = [*before, *(command for group in groups for command in group)]
     lines = _lines(commands)
-    first = "".join(f"{next(lines)}\n{_UNLESS_FAILED}\n" for _ in before)
+    first = "".join(f"{next(lines)}\n[ $status = 0 ] || exit $status\n" for _ in before)
     script = first + _script([[next(lines) for _ in group] for group in groups if group])
     words = [word for command in commands for word in command]
     return ["sh", "-c", script, "imgload", marker, *words], marker

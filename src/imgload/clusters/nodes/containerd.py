@@ -33,12 +33,8 @@ CRI_RECORD = "sha256:"
 """Prefix of CRI's own records: one for each image, named after its ID."""
 CRI_LABEL = "io.cri-containerd.image"
 """``managed`` on each record that CRI has registered (containerd ``internal/cri/labels``)."""
-CRI_PLUGINS = {
-    4: "io.containerd.cri.v1.images",
-    3: "io.containerd.cri.v1.images",
-    2: "io.containerd.grpc.v1.cri",
-    1: "cri",
-}
+_IMAGES = "io.containerd.cri.v1.images"
+CRI_PLUGINS = {4: _IMAGES, 3: _IMAGES, 2: "io.containerd.grpc.v1.cri", 1: "cri"}
 """The plugin that configures CRI's registries, by the version of the configuration."""
 
 _RUNTIME_PLUGINS = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri", "cri")
@@ -324,25 +320,19 @@ def rows(text: str, columns: int) -> list[list[str]]:
 
 
 class Record(NamedTuple):
-    """An image record; `labels` also has the columns before them. CRI keeps pinned ones."""
+    """An image record; pinned ones must not be removed."""
 
     name: str
     target: Digest
-    labels: str
-
-    @property
-    def in_cri(self) -> bool:
-        return f"{CRI_LABEL}=managed" in self.labels
-
-    @property
-    def pinned(self) -> bool:
-        return f"{_PINNED}=pinned" in self.labels
+    in_cri: bool = True
+    pinned: bool = False
 
 
 def parse_records(text: str) -> list[Record]:
     """Return the image records of ``ctr images ls``."""
     matches = filter(None, map(_RECORD.match, text.splitlines()[1:]))
-    return [Record(match[1], Digest.parse(match[2]), match[3]) for match in matches]
+    managed, pinned = f"{CRI_LABEL}=managed", f"{_PINNED}=pinned"
+    return [Record(m[1], Digest.parse(m[2]), managed in m[3], pinned in m[3]) for m in matches]
 
 
 def parse_images(text: str) -> dict[str, Digest]:

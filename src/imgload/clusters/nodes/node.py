@@ -115,14 +115,6 @@ class NodeRuntime(ABC):
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         """Label images as loaded by imgload, each by a name and its image ID."""
 
-    @abstractmethod
-    def images(self) -> Mapping[str, Digest]:
-        """Return all names on the node, with the digests of their manifests or indexes."""
-
-    @abstractmethod
-    def untag(self, names: Sequence[str], *, wait: bool = False) -> None:
-        """Remove names; unused content is deleted later, or with `wait` before the end."""
-
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         """Return the command line of a command that is called by its usual name."""
         return tuple(command)
@@ -211,13 +203,7 @@ class NodeRuntime(ABC):
 
 @attrs.define
 class Node(NodeRuntime):
-    """A node with containerd.
-
-    Args:
-        runtime: where containerd is; None to detect it.
-        role: its role in the cluster, such as ``control-plane``; may be empty.
-
-    """
+    """A node with containerd; `runtime` is None to detect it, and `role` may be empty."""
 
     runtime: Containerd | None = CONTAINERD
     role: str = ""
@@ -227,7 +213,6 @@ class Node(NodeRuntime):
     _last: tuple[SurveyQuery, Survey] | None = None
 
     def survey(self, question: SurveyQuery) -> Survey:
-        self.require_running()
         survey = self.survey_once(question)
         targets = survey.named_otherwise(question)
         return self.survey_once(attrs.evolve(question, targets=targets)) if targets else survey
@@ -266,6 +251,7 @@ class Node(NodeRuntime):
         The snapshotter is read in the first exec, and again after each start of containerd, whose
         configuration may have changed.
         """
+        self.require_running()
         runtime = self._known_runtime
         if self._traits is not None:
             first, *others = commands(self._traits.snapshotter)
@@ -295,10 +281,7 @@ class Node(NodeRuntime):
         return self.resolve_command(command)
 
     def import_by(
-        self,
-        command: Sequence[str],
-        question: SurveyQuery,
-        stdin: Iterable[Chunk] | None = None,
+        self, command: Sequence[str], question: SurveyQuery, stdin: Iterable[Chunk] | None = None
     ) -> Survey:
         """Run a command that imports images, and survey the node in the same exec."""
         self._last = None
@@ -350,12 +333,6 @@ class Node(NodeRuntime):
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         self.run_all(containerd.label_commands(loaded, time.time()))
 
-    def images(self) -> dict[str, Digest]:
-        return containerd.parse_images(self.run(containerd.all_images()[0]).decode())
-
-    def untag(self, names: Sequence[str], *, wait: bool = False) -> None:
-        self.run((*containerd.CTR, "images", "rm", *(["--sync"] if wait else []), "--", *names))
-
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         return self._known_runtime.resolve_command(command)
 
@@ -383,10 +360,7 @@ def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:
 
 
 def require_disk_space(node: Node, free: int | None, needed: int) -> None:
-    """Raise NodeFull if an image does not fit; the node's free space is read again first.
-
-    `free` are the bytes that were free at its survey, None when unknown.
-    """
+    """Raise NodeFull if an image does not fit; free space (None: unknown) is read again first."""
     if free is None or free >= needed:
         return
     outputs = result_or_error(partial(node.run_all, [(node.runtime or CONTAINERD).free]))

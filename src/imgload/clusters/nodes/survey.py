@@ -130,9 +130,7 @@ class Survey:
     """Images, layers and names on a node.
 
     Args:
-        traits: of the node.
         records: the requested image records: names with the digests they point to.
-        content: the content store.
         snapshots: chain IDs unpacked in CRI's snapshotter.
         configs: the requested configs that the node has, as read back.
         cri: CRI's answer for each requested name; empty where the node has no crictl.

@@ -116,7 +116,6 @@ class Inventory:
 
 def take_inventory(node: Node) -> Inventory:
     """List all images in one exec; raise NodeNotRunning, or NodeUnusable if containerd fails."""
-    node.require_running()
     traits, outputs = node.run_for_snapshotter(inventory_commands)
     with node.naming_node_in_errors():
         return read_inventory(traits.snapshotter, outputs)
@@ -170,7 +169,7 @@ def _records_by_image(named: str, by_id: str, stock: Inventory) -> Mapping[Diges
     names = set(by_id.split())
     for manifest, config in content.configs.items():
         if str(config) in names:
-            records.setdefault(config, []).append(Record(str(config), manifest, ""))
+            records.setdefault(config, []).append(Record(str(config), manifest))
     return records
 
 

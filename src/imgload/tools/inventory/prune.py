@@ -18,7 +18,7 @@ from imgload.clusters.nodes.batch import keepalive_command
 from imgload.clusters.nodes.node import Node
 from imgload.core.arguments import require_strings
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
-from imgload.core.parallel import in_parallel, result_or_error
+from imgload.core.parallel import in_parallel
 from imgload.loader.session import Session
 from imgload.oci.digest import Digest
 from imgload.oci.patterns import matches, repositories_of, require_repositories
@@ -169,26 +169,20 @@ def prune(
     with Session.open() as connections:
         selected = connections.select_nodes(cluster, nodes)
         calls = [partial(_prune, node, policy, dry_run=dry_run) for node in selected]
-        results = in_parallel([partial(result_or_error, call) for call in calls])
-    report = PruneReport(
-        tuple(
-            NodePruned(node.name, error=result) if isinstance(result, ImgloadError) else result
-            for node, result in zip(selected, results, strict=True)
-        ),
-        dry_run,
-    )
+        report = PruneReport(tuple(in_parallel(calls)), dry_run)
     if not report.ok:
         raise PruneFailed(report)
     return report
 
 
 def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
-    before = take_inventory(node)
-    images = _with_creation_times(node, before.images)
-    removable, kept = choose(images, policy, time.time())
-    if dry_run or not removable:
-        return NodePruned(node.name, removable, kept, before.freed_without(removable))
+    kept: tuple[Kept, ...] = ()
     try:
+        before = take_inventory(node)
+        images = _with_creation_times(node, before.images)
+        removable, kept = choose(images, policy, time.time())
+        if dry_run or not removable:
+            return NodePruned(node.name, removable, kept, before.freed_without(removable))
         after = remove_images(node, removable, before)
     except ImgloadError as error:
         return NodePruned(node.name, kept=kept, error=error)
@@ -297,7 +291,6 @@ def remove_images(node: Node, images: Sequence[NodeImage], before: Inventory) ->
     list, without content, until containerd restarts (kind #3369). Such a record therefore first
     gets its normalised name, unless an image in `before`, the inventory until now, has it.
     """
-    node.require_running()
     ctr = " ".join(node.resolve_command(containerd.CTR))
     targets = {record: image.targets for image in images for record in image.records}
     taken = {record for image in before.images for record in image.records}
