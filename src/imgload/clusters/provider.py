@@ -14,7 +14,6 @@ from imgload.clusters.nodes.containerd import CONTAINERD, K3S, Containerd
 from imgload.engines.base import Container, Engine
 
 _CLUSTER = r"(?a)[A-Za-z0-9][\w.-]*"
-"""A name of a cluster or profile."""
 
 
 class NodeContainer(NamedTuple):

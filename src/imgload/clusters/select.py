@@ -251,9 +251,8 @@ def _not_found(
 ) -> ClusterNotFound:
     owner = provider_of(context)
     hints = (p.absence_hint(context or None) for p in (owner, *providers()) if p)
-    hint = next(filter(None, hints), "")
-    if not hint:
-        hint = "choose one with --cluster NAME" if clusters else "make one: kind create cluster"
+    choose = "choose one with --cluster NAME" if clusters else "make one: kind create cluster"
+    hint = next(filter(None, hints), choose)
     *others, last = (provider.name for provider in providers())
     missing = f"no cluster {name!r}" if name else f"no {', '.join(others)} or {last} cluster"
     origin = f" (from the kube context {context!r})" if context else ""

@@ -18,9 +18,6 @@ from imgload.core.errors import ImgloadError, NodeUnusable, NotVerified
 from imgload.loader.report import NodeResult
 from imgload.oci.digest import Digest
 
-_WHILE_HASHING = "now=$(cat /proc/$work/stat 2>/dev/null)"
-"""Changes while sha256sum makes progress: large blobs take minutes."""
-
 
 def verify_blobs(node: Node, name: str, result: NodeResult) -> NodeResult:
     """Add to the result of the other checks that of hashing the blobs of a name's image.
@@ -50,10 +47,9 @@ def _damaged_blobs(node: Node, name: str) -> list[Digest]:
     survey = node.survey(SurveyQuery((name,), ()))
     target = survey.records.get(name)
     blobs = sorted(survey.content.blobs_under(target), key=str) if target else []
-    commands = [node.resolve_command(content_command(blob)) for blob in blobs]
-    outputs = node.run_all(
-        [keepalive_command('"$@" | sha256sum', _WHILE_HASHING, *c) for c in commands]
-    )
+    reads = [node.resolve_command(content_command(blob)) for blob in blobs]
+    progress = "now=$(cat /proc/$work/stat 2>/dev/null)"  # of sha256sum: large blobs take minutes
+    outputs = node.run_all([keepalive_command('"$@" | sha256sum', progress, *r) for r in reads])
     if any(output.exit_status for output in outputs):
         raise NodeUnusable(
             f"{node.name}: sha256sum failed in it", hint="verify without the deep check"

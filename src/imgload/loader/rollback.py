@@ -102,10 +102,9 @@ def undo(
     """Restore a name that a failed import or tag wrote or removed, unless the image is complete.
 
     ``ctr images import`` names an image before it unpacks it, so that a node with a failed import
-    seems to have the image (kind #2402). CRI adds a record named after the image ID.
-
-    `surveyed` is the node's state before the load. After a tag, `written` is the target that it
-    wrote, and `before` the state of names before it; after an import, both are omitted.
+    seems to have the image (kind #2402). CRI adds a record named after the image ID. `surveyed` is
+    the node's state before the load. After a tag, `written` is the target that it wrote, and
+    `before` the state of names before it; after an import, both are omitted.
     """
     with contextlib.suppress(ImgloadError):
         before = before or node.before

@@ -232,11 +232,10 @@ def tag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) ->
     """Return the command that tags the image of an existing name, if its target is `target`.
 
     `ctr` is the command line of ctr on the node; `existing` may be any string. ctr copies the
-    labels. The label that keeps CRI from removing an image belongs to each name.
-
-    If both names are the same, CRI reads the record again. It registers a record when an event
-    reports a change, and labels it; containerd 1.7's transfer service sends no event (containerd
-    #9039). Removing the label is such a change.
+    labels. The label that keeps CRI from removing an image belongs to each name. If both names are
+    the same, CRI reads the record again: it registers a record when an event reports a change, and
+    labels it; containerd 1.7's transfer service sends no event (containerd #9039). Removing the
+    label is such a change.
     """
     if existing == name:
         return (*ctr, "images", "label", name, f"{CRI_LABEL}=")
@@ -333,11 +332,6 @@ def parse_records(text: str) -> list[Record]:
     matches = filter(None, map(_RECORD.match, text.splitlines()[1:]))
     managed, pinned = f"{CRI_LABEL}=managed", f"{_PINNED}=pinned"
     return [Record(m[1], Digest.parse(m[2]), managed in m[3], pinned in m[3]) for m in matches]
-
-
-def parse_images(text: str) -> dict[str, Digest]:
-    """Return the names in ``ctr images ls`` with the digests that they point to."""
-    return {record.name: record.target for record in parse_records(text)}
 
 
 def parse_snapshots(text: str) -> dict[Digest, Digest | None]:

@@ -66,8 +66,8 @@ class PreviousNames:
 class NodeRuntime(ABC):
     """A node, and the image operations of its container runtime.
 
-    `Node` implements them for containerd; subclass this for another runtime. Every operation raises
-    NodeNotRunning, NodeFull, NodeStalled, NodeUnusable or ImportFailed.
+    `Node` implements them for containerd; subclass this for another runtime. Every operation may
+    raise NodeNotRunning, NodeFull, NodeStalled, NodeUnusable or ImportFailed.
 
     Args:
         name: the name of the node's container.
@@ -82,13 +82,13 @@ class NodeRuntime(ABC):
 
     @abstractmethod
     def survey(self, question: SurveyQuery) -> Survey:
-        """Read the images, layers and names that the node has, as far as `question` asks."""
+        """Return the images, layers and names on the node, as far as `question` selects them."""
 
     @abstractmethod
     def import_layout(
         self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
     ) -> Survey:
-        """Import images, label them as loaded by imgload, and survey the node.
+        """Import images, label them as loaded by imgload, and return a survey from afterwards.
 
         Args:
             layout: a tar with an OCI layout, which is imported while it streams in.
@@ -101,19 +101,24 @@ class NodeRuntime(ABC):
     def tag(
         self, image: NamedImage, existing: str, target: Digest, before: PreviousNames
     ) -> Survey:
-        """Tag an image, and survey the node.
+        """Tag an image, and return a survey from afterwards.
 
         Args:
             image: the image, with the name to add.
             existing: a name that it has on the node; the same one makes CRI read it again.
             target: the digest that `existing` must point to; otherwise nothing changes.
-            before: receives the targets that the names had until then.
+            before: is filled with the state of the names until then, for a rollback.
 
         """
 
     @abstractmethod
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
-        """Label images as loaded by imgload, each by a name and its image ID."""
+        """Label images as loaded by imgload, so that `prune` may remove them.
+
+        Args:
+            loaded: a name and the image ID of each image.
+
+        """
 
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         """Return the command line of a command that is called by its usual name."""
@@ -129,8 +134,7 @@ class NodeRuntime(ABC):
     def run_all(self, *groups: Group) -> list[Output]:
         """Run commands, called by their usual names, in as few execs as possible.
 
-        Groups run in parallel, the commands of one group in sequence. A command that fails does not
-        stop the others.
+        Groups run in parallel, their commands in sequence; one that fails does not stop the others.
         """
         return self._run_parts(self._resolve_commands(groups))
 
@@ -175,8 +179,7 @@ class NodeRuntime(ABC):
             raise NodeUnusable(f"{self.name}: {error.message}", hint=hint) from error
 
     def _shell_failed(self, result: ExecResult) -> NodeUnusable:
-        message = f"{self.name}: a shell in it failed: {result.message}"
-        return NodeUnusable(message, hint=self._logs)
+        return NodeUnusable(f"{self.name}: a shell in it failed: {result.message}", hint=self._logs)
 
     def _failure(self, status: int, message: str, action: str) -> NodeError:
         lines = [line.strip() for line in message.splitlines() if line.strip()]
@@ -308,18 +311,19 @@ class Node(NodeRuntime):
     ) -> Survey:
         """Run a command, label the loaded images, and survey the node, all in one exec."""
         traits, start = self._known_traits, self._known_runtime.start
-        marks = containerd.label_commands(question.loaded, time.time())
-        groups = self._resolve_commands([[start, *marks], *question.commands(traits.snapshotter)])
+        labels = containerd.label_commands(question.loaded, time.time())
+        groups = self._resolve_commands([[start, *labels], *question.commands(traits.snapshotter)])
         fits = len(list(in_parts(groups))) == 1
         batched = groups if fits else []
         names = [*question.names, *map(str, question.image_ids)]
-        records = self.resolve_command(containerd.images_command(names))
-        argv, before.marker = batch_argv(*batched, before=[records, command])
+        list_records = self.resolve_command(containerd.images_command(names))
+        argv, before.marker = batch_argv(*batched, before=[list_records, command])
         result = self._exec(argv, stdin and _fed(stdin, before))
         count = 2 + sum(map(len, batched))
         outputs = parse_batch(result.stdout, before.marker, count)
         if outputs and outputs[0].exit_status == 0:
-            before.records = containerd.parse_images(outputs[0].text)
+            records = containerd.parse_records(outputs[0].text)
+            before.records = {record.name: record.target for record in records}
         if len(outputs) < count or outputs[1].exit_status:
             status = outputs[1].exit_status if outputs[1:] else result.exit_status
             raise self._failure(status, attrs.evolve(result, stdout=b"").message, action)
@@ -328,7 +332,7 @@ class Node(NodeRuntime):
             self._traits = None
             return self.survey(question)
         with self.naming_node_in_errors():
-            return Survey.read(question, traits, answers[1 + len(marks) :])
+            return Survey.read(question, traits, answers[1 + len(labels) :])
 
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         self.run_all(containerd.label_commands(loaded, time.time()))

@@ -137,12 +137,10 @@ def inventory_commands(snapshotter: str) -> list[list[Sequence[str]]]:
 
 
 def read_inventory(snapshotter: str, outputs: Sequence[Output]) -> Inventory:
-    """Parse the output of `inventory_commands`.
-
-    NodeUnusable if a command failed: an image in use could seem unused.
-    """
+    """Parse the output of `inventory_commands`."""
     named, by_id, containers, in_cri, *stored = outputs
     content, _, snapshots, _ = stored
+    # An image in use could seem unused if one of these failed.
     if any(output.exit_status for output in (named, by_id, containers, content, snapshots)):
         raise NodeUnusable("containerd does not list its images, containers, content or snapshots")
     stock = _read_stock(snapshotter, *(output.text for output in stored))
@@ -345,10 +343,8 @@ def list_images(
     sizes: dict[str, int] = {}
     errors: dict[str, ImgloadError] = {}
     on_nodes: dict[tuple[str | None, Digest], dict[str, NodeImage]] = {}
-    results = in_parallel(
-        [partial(result_or_error, partial(take_inventory, node)) for node in nodes]
-    )
-    for node, result in zip(nodes, results, strict=True):
+    calls = [partial(result_or_error, partial(take_inventory, node)) for node in nodes]
+    for node, result in zip(nodes, in_parallel(calls), strict=True):
         if isinstance(result, ImgloadError):
             errors[node.name] = result
             continue

@@ -27,8 +27,6 @@ from imgload.tools.inventory.images import Inventory, NodeImage, take_inventory
 
 _BATCH = 50
 """Names in one check and removal: in a longer batch, a name can move to a new image meanwhile."""
-_WAIT_FOR_CRI = ("sleep", "0.5")
-"""CRI learns of a new record by an event."""
 _REMOVE = """
 ctr=$1 wait=$2 left=30
 shift 2
@@ -307,7 +305,8 @@ def remove_images(node: Node, images: Sequence[NodeImage], before: Inventory) ->
         wait = "--sync" if start + _BATCH >= len(filters) else ""
         words = (ctr, wait, *filters[start : start + _BATCH])
         removals.append(keepalive_command(_REMOVE, _TEN_MINUTES, *words))
-    node.run_all([*tags, *([_WAIT_FOR_CRI] if tags else []), *removals])
+    wait_for_event = [("sleep", "0.5")] if tags else []  # CRI learns of a new record by an event
+    node.run_all([*tags, *wait_for_event, *removals])
     return take_inventory(node)
 
 

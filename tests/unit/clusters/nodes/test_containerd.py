@@ -18,7 +18,6 @@ from imgload.clusters.nodes.containerd import (
     CriAnswer,
     inspect_image,
     parse_content,
-    parse_images,
     parse_inspect,
     parse_look,
     parse_records,
@@ -139,9 +138,9 @@ def test_the_default_runtimes_snapshotter_takes_precedence(config: str) -> None:
 
 
 @pytest.mark.parametrize("version", LOADED)
-def test_parse_images_reads_all_records(version: str) -> None:
+def test_parse_records_reads_all_records(version: str) -> None:
     """Names with their targets, including junk of other tools."""
-    assert parse_images(text(version, "images")) == {
+    assert {r.name: r.target for r in parse_records(text(version, "images"))} == {
         MYAPP: MANIFEST,
         f"import-2026-11-23@{MANIFEST}": MANIFEST,
         str(CONFIG): MANIFEST,
@@ -184,7 +183,7 @@ def test_parse_snapshots_returns_the_images_chain_ids(version: str) -> None:
 
 def test_an_empty_node_has_nothing() -> None:
     """Recorded on 1.6: three headings."""
-    assert parse_images(text("1.6", "images")) == {}
+    assert parse_records(text("1.6", "images")) == []
     assert parse_content(text("1.6", "content")) == ContentStore()
     assert parse_snapshots(text("1.6", "snapshots")) == {}
 
@@ -251,7 +250,7 @@ def test_the_import_uses_cris_snapshotter_and_one_platform(version: str) -> None
 PARSERS: list[Callable[[str], object]] = [
     parse_version,
     parse_snapshotter,
-    parse_images,
+    parse_records,
     parse_content,
     parse_snapshots,
 ]
@@ -276,7 +275,7 @@ def test_parsers_accept_damaged_output(said: str, data: st.DataObject) -> None:
 @given(st.text() | st.text("sha256:0f \t\n", max_size=300))
 def test_parsers_accept_any_output(said: str) -> None:
     """They return valid digests only."""
-    assert all(isinstance(d, Digest) for d in parse_images(said).values())
+    assert all(isinstance(record.target, Digest) for record in parse_records(said))
     assert all(isinstance(d, Digest) for d in parse_snapshots(said))
     assert all(isinstance(d, Digest) for d in parse_content(said).blobs)
     major, minor = parse_version(said)
