@@ -51,8 +51,7 @@ def _damaged_blobs(node: Node, name: str) -> list[Digest]:
     progress = "now=$(cat /proc/$work/stat 2>/dev/null)"  # of sha256sum: large blobs take minutes
     outputs = node.run_all([keepalive_command('"$@" | sha256sum', progress, *r) for r in reads])
     if any(output.exit_status for output in outputs):
-        raise NodeUnusable(
-            f"{node.name}: sha256sum failed in it", hint="verify without the deep check"
-        )
+        message = f"{node.name}: sha256sum failed in it"
+        raise NodeUnusable(message, hint="verify without the deep check")
     sums = [output.text.partition(" ")[0].strip() for output in outputs]
     return [blob for blob, value in zip(blobs, sums, strict=True) if value != blob.hex]

@@ -16,8 +16,7 @@ NOT_FOUND = 127
 KEEPALIVE_SECONDS = 20.0
 _MAX_BYTES = 96 << 10
 """Linux takes at most 128 KiB for one argument, here the script (execve(2), MAX_ARG_STRLEN)."""
-_PER_COMMAND = 45
-_PER_WORD = 20
+_PER_COMMAND, _PER_WORD = 45, 20
 """Bytes in the script and of the pointer."""
 
 

@@ -251,8 +251,7 @@ class Node(NodeRuntime):
     def run_for_snapshotter(self, commands: Commands) -> tuple[NodeTraits, list[Output]]:
         """Run commands that depend on CRI's snapshotter.
 
-        The snapshotter is read in the first exec, and again after each start of containerd, whose
-        configuration may have changed.
+        It is read in the first exec, and after each start of containerd, which may change it.
         """
         self.require_running()
         runtime = self._known_runtime
