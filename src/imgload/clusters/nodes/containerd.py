@@ -361,9 +361,9 @@ class ContentStore:
     """
 
     blobs: frozenset[Digest] = frozenset()
-    configs: Mapping[Digest, Digest] = attrs.field(factory=dict)
-    references: Mapping[Digest, Sequence[Digest]] = attrs.field(factory=dict)
-    rows: Mapping[Digest, str] = attrs.field(factory=dict, repr=False)
+    configs: Mapping[Digest, Digest] = attrs.field(factory=dict, hash=False)
+    references: Mapping[Digest, Sequence[Digest]] = attrs.field(factory=dict, hash=False)
+    rows: Mapping[Digest, str] = attrs.field(factory=dict, hash=False, repr=False)
 
     def blobs_under(self, target: Digest) -> frozenset[Digest]:
         """Return the blobs on the node that a manifest or an index refers to, itself included."""

@@ -62,7 +62,7 @@ class PreviousNames:
     since: float = attrs.field(factory=time.time)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class NodeRuntime(ABC):
     """A node, and the image operations of its container runtime.
 
@@ -204,7 +204,7 @@ class NodeRuntime(ABC):
         return f"{self.engine.name} logs {self.container.name}"
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Node(NodeRuntime):
     """A node with containerd; `runtime` is None to detect it, and `role` may be empty."""
 

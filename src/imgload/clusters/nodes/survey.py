@@ -141,11 +141,11 @@ class Survey:
     """
 
     traits: NodeTraits
-    records: Mapping[str, Digest]
+    records: Mapping[str, Digest] = attrs.field(hash=False)
     content: ContentStore
     snapshots: frozenset[Digest]
-    configs: Mapping[Digest, ImageConfig]
-    cri: Mapping[str, CriAnswer]
+    configs: Mapping[Digest, ImageConfig] = attrs.field(hash=False)
+    cri: Mapping[str, CriAnswer] = attrs.field(hash=False)
     not_in_cri: frozenset[str] = frozenset()
     fresh: bool = attrs.field(default=True, eq=False)
     at: float = attrs.field(factory=time.monotonic, eq=False)
