@@ -223,7 +223,7 @@ def _pick(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
 def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
     """Return a cluster by name or kube context, or the only one; see `select_nodes`."""
     name = optional_string(cluster, "cluster")
-    context = current_context() or "" if name is None else ""
+    context = (current_context() or "") if name is None else ""
     provider = provider_of(context)
     if provider:  # one query for each engine, as long as the cluster exists
         clusters = [c for c in find_clusters(engines, [provider]) if c.context == context]
@@ -238,7 +238,7 @@ def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
         matching, context = clusters, ""
     if len(matching) == 1:
         return matching[0]
-    raise (_ambiguous(matching, name) if matching else _not_found(clusters, engines, name, context))
+    raise _ambiguous(matching, name) if matching else _not_found(clusters, engines, name, context)
 
 
 def provider_of(context: str) -> ClusterProvider | None:
