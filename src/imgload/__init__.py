@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
-    from imgload.clusters.list import ClusterList as ClusterList
-    from imgload.clusters.nodes.base import NodeRuntime as NodeRuntime
+    from imgload.clusters.nodes.node import NodeRuntime as NodeRuntime
     from imgload.clusters.provider import ClusterProvider as ClusterProvider
+    from imgload.clusters.select import ClusterList as ClusterList
     from imgload.clusters.select import select_nodes as select_nodes
     from imgload.core.errors import BuildFailed as BuildFailed
     from imgload.core.errors import ClusterError as ClusterError
@@ -52,11 +52,11 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.sources.base import Source as Source
     from imgload.tools.doctor.finding import Diagnosis as Diagnosis
     from imgload.tools.doctor.run import diagnose as diagnose
-    from imgload.tools.inventory.api import images as images
-    from imgload.tools.inventory.api import prune as prune
-    from imgload.tools.inventory.list import Listing as Listing
+    from imgload.tools.inventory.images import Listing as Listing
+    from imgload.tools.inventory.images import images as images
     from imgload.tools.inventory.prune import PruneFailed as PruneFailed
     from imgload.tools.inventory.prune import PruneReport as PruneReport
+    from imgload.tools.inventory.prune import prune as prune
     from imgload.tools.remote_registry.api import PushReport as PushReport
     from imgload.tools.remote_registry.api import RegistryReport as RegistryReport
     from imgload.tools.remote_registry.api import connect_registry as connect_registry
@@ -72,10 +72,9 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
 __version__ = "0.1.0"
 
 _HOMES = {
-    "clusters.list": "ClusterList",
-    "clusters.nodes.base": "NodeRuntime",
+    "clusters.nodes.node": "NodeRuntime",
     "clusters.provider": "ClusterProvider",
-    "clusters.select": "select_nodes",
+    "clusters.select": "ClusterList select_nodes",
     "core.errors": (
         "BuildFailed ClusterError EngineError ImageAmbiguous ImageError ImageNotFound "
         "ImgloadError NodeError NotVerified RegistryError SourceError UsageError"
@@ -95,9 +94,8 @@ _HOMES = {
     "sources.base": "Image Source",
     "tools.doctor.finding": "Diagnosis",
     "tools.doctor.run": "diagnose",
-    "tools.inventory.api": "images prune",
-    "tools.inventory.list": "Listing",
-    "tools.inventory.prune": "PruneFailed PruneReport",
+    "tools.inventory.images": "images Listing",
+    "tools.inventory.prune": "prune PruneFailed PruneReport",
     "tools.remote_registry.api": (
         "PushReport RegistryReport connect_registry disconnect_registry push_to_registry"
     ),

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import imgload
+from imgload.clusters.nodes import batch
 from imgload.engines import exec_stream as attached
 from imgload.engines.base import Engine
-from imgload.tools.inventory import remove as removal
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.test_rollback import CTR, program
 from tests.lab import Lab, Node
@@ -264,7 +264,7 @@ def test_a_slow_garbage_collection_is_waited_for(
         images.build(lab.docker, f"{repository}:{tag}")
         imgload.load(f"{repository}:{tag}", cluster="lab-d21", source="docker")
     monkeypatch.setattr(attached, "SILENT_SECONDS", 2.0)
-    monkeypatch.setattr(removal, "SAY_SECONDS", 0.3)
+    monkeypatch.setattr(batch, "KEEPALIVE_SECONDS", 0.3)
     slow = f'case "$*" in *" images rm --sync"*) sleep 4;; esac; exec {CTR} "$@"'
     node = lab.cluster("lab-d21").nodes[0]
     with program(node, "ctr", slow):

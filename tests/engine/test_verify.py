@@ -11,8 +11,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import imgload
+from imgload.clusters.nodes import batch
 from imgload.engines import exec_stream as attached
-from imgload.loader import checksums as rereading
 from tests.engine.conftest import Images, forget, records, unique
 from tests.engine.test_rollback import program
 from tests.lab import Lab
@@ -114,7 +114,7 @@ def test_a_blob_that_takes_long_to_read_again_is_waited_for(
     images.build(lab.docker, tag)
     imgload.load(tag, cluster="lab-d21", transport="archive")
     monkeypatch.setattr(attached, "SILENT_SECONDS", 2.0)
-    monkeypatch.setattr(rereading, "SAY_SECONDS", 0.3, raising=False)
+    monkeypatch.setattr(batch, "KEEPALIVE_SECONDS", 0.3)
     slow = """if [ "$3$4" = contentget ] && [ ! -e /run/first-import ]; then mkdir /run/first-import
       elif [ "$3$4" = contentget ] && mkdir /run/second-import; then for i in 1 2 3 4 5 6 7 8; do
       head -c 4000000 /dev/zero; sleep 0.5; done; exit; fi; exec /usr/bin/ctr "$@" """

@@ -5,8 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import attrs
 
-from imgload.clusters.nodes.containerd import ContentStore
-from imgload.clusters.nodes.cri import CriAnswer
+from imgload.clusters.nodes.containerd import ContentStore, CriAnswer
 from imgload.clusters.nodes.survey import NodeTraits, Survey
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig

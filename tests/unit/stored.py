@@ -9,8 +9,7 @@ from pathlib import Path
 import attrs
 
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.containerd import ContentStore
-from imgload.clusters.nodes.cri import CriAnswer
+from imgload.clusters.nodes.containerd import ContentStore, CriAnswer
 from imgload.clusters.nodes.node import Commands, Node
 from imgload.clusters.nodes.survey import NodeTraits, Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, NodeUnusable

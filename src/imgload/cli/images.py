@@ -20,8 +20,7 @@ from imgload.core.units import age_text, parse_age, size_text
 from imgload.oci.reference import familiar_name
 
 if TYPE_CHECKING:
-    from imgload.tools.inventory.list import ListedImage, Listing
-    from imgload.tools.inventory.node_images import NodeImage
+    from imgload.tools.inventory.images import ListedImage, Listing, NodeImage
     from imgload.tools.inventory.prune import PruneReport
 
 _HEADER = ("IMAGE", "NODE", "ID", "SIZE", "OWN", "AGE", "STATE")
@@ -55,7 +54,7 @@ def images(patterns: tuple[str, ...], output: str, **options: Any) -> None:
     \b
     Exit status: 0 all nodes responded; 1 some nodes failed; others as for imgload load.
     """
-    from imgload.tools.inventory.api import images as list_images  # noqa: PLC0415 - start-up
+    from imgload.tools.inventory.images import images as list_images  # noqa: PLC0415 - start-up
 
     with failures(output, quiet=False):
         listing = list_images(patterns, **options)
@@ -181,8 +180,8 @@ def prune(
     \b
     Exit status: 0 done, or dry run; 1 some nodes failed; others as for imgload load.
     """
-    from imgload.tools.inventory.api import prune as prune_images  # noqa: PLC0415 - start-up
     from imgload.tools.inventory.prune import PruneFailed  # noqa: PLC0415
+    from imgload.tools.inventory.prune import prune as prune_images  # noqa: PLC0415 - start-up
 
     dry_run = dry_run or not yes
     with failures(output, quiet=False):

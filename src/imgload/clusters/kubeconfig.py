@@ -44,12 +44,9 @@ def invalid(path: Path) -> str:
 
 
 def _events(path: Path) -> Iterator[Any]:
-    """Parse a file without building a document: nothing in it runs, converts or nests endlessly.
+    """Parse YAML without building a document: nothing runs, converts or nests endlessly.
 
-    Raises:
-        OSError: when the file cannot be read.
-        ValueError: when it is not valid YAML.
-
+    OSError if the file cannot be read, ValueError if it is not valid.
     """
     data = path.read_bytes()
     import yaml  # noqa: PLC0415 - start-up, and only where there is a kubeconfig

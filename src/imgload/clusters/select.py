@@ -1,28 +1,115 @@
-"""Selects nodes: by name, by the kube context, or because there is only one cluster."""
+"""Clusters: finds, lists and selects them, and their nodes."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 
-from imgload.clusters.k3d import K3D
-from imgload.clusters.kind import KIND
 from imgload.clusters.kubeconfig import current_context
-from imgload.clusters.minikube import MINIKUBE
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.provider import ClusterProvider, providers, register
+from imgload.clusters.provider import ClusterProvider, providers
 from imgload.core.arguments import optional_string, require_strings
-from imgload.core.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
+from imgload.core.errors import (
+    JSON_VERSION,
+    ClusterAmbiguous,
+    ClusterNotFound,
+    EngineError,
+    NodeNotFound,
+    error_json,
+)
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import ContainerHost
 
-for _provider in (KIND, K3D, MINIKUBE):
-    register(_provider)
-
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
+_STOPPED = {"exited", "created", "configured", "dead", "stopped"}
+"""The states of a container that does not run and can be started, in Docker and Podman."""
+
+
+@attrs.frozen
+class EngineInfo:
+    """A container engine.
+
+    Args:
+        kind: ``docker`` or ``podman``.
+        url: its address.
+        origin: where the address was found, such as ``DOCKER_HOST`` or ``Colima``.
+
+    """
+
+    kind: str
+    url: str
+    origin: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.url}"
+
+
+@attrs.frozen
+class NodeInfo:
+    """A node.
+
+    Args:
+        name: its container's name.
+        role: its role in the cluster, such as ``control-plane`` or ``agent``.
+        state: ``running``, ``paused``, ``stopped``, or another state that the engine reports.
+
+    """
+
+    name: str
+    role: str
+    state: str
+
+
+@attrs.frozen
+class ClusterInfo:
+    """A cluster.
+
+    Args:
+        name: its name.
+        tool: the program that made it: ``kind``, ``k3d`` or ``minikube``.
+        context: its kube context.
+        current: whether that is the current kube context.
+        engine: the engine that runs its nodes.
+        nodes: its nodes.
+
+    """
+
+    name: str
+    tool: str
+    context: str
+    current: bool
+    engine: EngineInfo
+    nodes: tuple[NodeInfo, ...]
+
+
+@attrs.frozen
+class ClusterList:
+    """The clusters on all engines.
+
+    Args:
+        clusters: on the engines that answered.
+        engines: those that answered.
+        errors: of the engines that did not.
+
+    """
+
+    clusters: tuple[ClusterInfo, ...]
+    engines: tuple[EngineInfo, ...]
+    errors: tuple[EngineError, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that ``imgload clusters --output json`` prints."""
+        return {
+            "version": JSON_VERSION,
+            "clusters": [attrs.asdict(cluster) for cluster in self.clusters],
+            "engines": [attrs.asdict(engine) for engine in self.engines],
+            "errors": [error_json(error) for error in self.errors],
+            "ok": True,
+        }
 
 
 @attrs.frozen
@@ -32,7 +119,7 @@ class Cluster:
     name: str
     engine: ContainerHost
     nodes: tuple[Node, ...]
-    tool: ClusterProvider = KIND
+    tool: ClusterProvider
 
     @property
     def context(self) -> str:
@@ -61,6 +148,35 @@ def find_clusters(
     ]
 
 
+def list_clusters(
+    engines: Sequence[ContainerHost], errors: Sequence[EngineError] = ()
+) -> ClusterList:
+    """Return every cluster on some engines, with the errors of others."""
+    context = current_context()
+    clusters = tuple(
+        ClusterInfo(
+            name=cluster.name,
+            tool=cluster.tool.name,
+            context=cluster.context,
+            current=cluster.context == context,
+            engine=_engine_info(cluster.engine),
+            nodes=tuple(map(node_info, cluster.nodes)),
+        )
+        for cluster in find_clusters(engines)
+    )
+    return ClusterList(clusters, tuple(map(_engine_info, engines)), tuple(errors))
+
+
+def _engine_info(engine: ContainerHost) -> EngineInfo:
+    return EngineInfo(engine.endpoint.kind, engine.endpoint.url, engine.endpoint.origin)
+
+
+def node_info(node: Node) -> NodeInfo:
+    """Return a node's name, role and state."""
+    state = node.container.state
+    return NodeInfo(node.name, node.role, "stopped" if state in _STOPPED else state)
+
+
 def select_nodes(
     engines: Sequence[ContainerHost],
     cluster: str | None,
@@ -68,19 +184,10 @@ def select_nodes(
     *,
     guess: bool = True,
 ) -> tuple[Node, ...]:
-    """Return the nodes to load into.
+    """Return the nodes to load into, of the named cluster, the kube context's, or the only one.
 
-    Args:
-        engines: the engines that may run them.
-        cluster: its name; None for the kube context's, or else the only one.
-        names: only these nodes; empty for all.
-        guess: whether to take the only cluster where the kube context names none.
-
-    Raises:
-        ClusterNotFound: when no engine runs the cluster.
-        ClusterAmbiguous: when several match and none was named.
-        NodeNotFound: when the cluster lacks one of the nodes.
-
+    `names` limits them; without `guess`, the kube context must name a cluster if no argument does.
+    ClusterNotFound, ClusterAmbiguous or NodeNotFound if there is no such cluster or node.
     """
     names = require_strings(names, "nodes")
     if names and cluster is None:
@@ -124,23 +231,22 @@ def _pick(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
 def select_cluster(engines: Sequence[ContainerHost], cluster: str | None) -> Cluster:
     """Return a cluster by name or kube context, or the only one; see `select_nodes`."""
     name = optional_string(cluster, "cluster")
-    if name is not None:
-        clusters = find_clusters(engines)
-        named = [c for c in clusters if c.name == name]
-        named = named or [c for c in clusters if c.context == name]
-        return _only(named, clusters, engines, name)
-    context = current_context() or ""
+    context = (current_context() or "") if name is None else ""
     provider = provider_of(context)
     if provider:  # one query for each engine, as long as the cluster exists
         clusters = [c for c in find_clusters(engines, [provider]) if c.context == context]
         if len(clusters) == 1:
             return clusters[0]
     clusters = find_clusters(engines)
-    matching = [c for c in clusters if c.context == context]
-    if not matching and provider is None:
-        return _only(clusters, clusters, engines)
-    name = context.removeprefix(provider.context_prefix if provider else "")
-    return _only(matching, clusters, engines, name, context)
+    matching = [c for c in clusters if c.name == name]
+    matching = matching or [c for c in clusters if c.context == (name or context)]
+    if name is None and (matching or provider):
+        name = context.removeprefix(provider.context_prefix if provider else "")
+    elif name is None:
+        matching, context = clusters, ""
+    if len(matching) == 1:
+        return matching[0]
+    raise _ambiguous(matching, name) if matching else _not_found(clusters, engines, name, context)
 
 
 def provider_of(context: str) -> ClusterProvider | None:
@@ -148,28 +254,19 @@ def provider_of(context: str) -> ClusterProvider | None:
     return next((provider for provider in providers() if provider.owns_context(context)), None)
 
 
-def _only(
-    matching: Sequence[Cluster],
-    clusters: Sequence[Cluster],
-    engines: Sequence[ContainerHost],
-    name: str | None = None,
-    context: str | None = None,
-) -> Cluster:
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        raise _ambiguous(matching, name)
-    owner = provider_of(context or "")
-    hints = (provider.absence_hint(context) for provider in (owner, *providers()) if provider)
-    hint = next(filter(None, hints), "")
-    if not hint:
-        hint = "choose one with --cluster NAME" if clusters else "make one: kind create cluster"
+def _not_found(
+    clusters: Sequence[Cluster], engines: Sequence[ContainerHost], name: str | None, context: str
+) -> ClusterNotFound:
+    owner = provider_of(context)
+    hints = (p.absence_hint(context or None) for p in (owner, *providers()) if p)
+    choose = "choose one with --cluster NAME" if clusters else "make one: kind create cluster"
+    hint = next(filter(None, hints), choose)
     *others, last = (provider.name for provider in providers())
     missing = f"no cluster {name!r}" if name else f"no {', '.join(others)} or {last} cluster"
     origin = f" (from the kube context {context!r})" if context else ""
     addresses = " and ".join(str(engine.endpoint) for engine in engines)
     listed = ", ".join(map(str, clusters)) or "none"
-    raise ClusterNotFound(f"{missing}{origin} on {addresses}; there: {listed}", hint=hint)
+    return ClusterNotFound(f"{missing}{origin} on {addresses}; there: {listed}", hint=hint)
 
 
 def _ambiguous(clusters: Sequence[Cluster], name: str | None) -> ClusterAmbiguous:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Unpack
 
-    from imgload.clusters.list import ClusterList
+    from imgload.clusters.select import ClusterList
 
 
 def load(
@@ -98,7 +98,7 @@ def find_clusters() -> ClusterList:
         EngineError: if no engine can be reached.
 
     """
-    from imgload.clusters.list import list_clusters  # noqa: PLC0415 - start-up
+    from imgload.clusters.select import list_clusters  # noqa: PLC0415 - start-up
     from imgload.loader.session import Session  # noqa: PLC0415
 
     with Session.open() as session:

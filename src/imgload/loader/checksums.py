@@ -10,6 +10,7 @@ import shlex
 
 import attrs
 
+from imgload.clusters.nodes.batch import keepalive_command
 from imgload.clusters.nodes.containerd import content_command
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import SurveyQuery
@@ -17,32 +18,12 @@ from imgload.core.errors import ImgloadError, NodeUnusable, NotVerified
 from imgload.loader.report import NodeResult
 from imgload.oci.digest import Digest
 
-_HASH = """
-every=$1
-shift
-"$@" | sha256sum & work=$!
-while sleep "$every" >/dev/null && now=$(cat /proc/$work/stat 2>/dev/null)
-do [ "$now" = "$was" ] || echo; was=$now; done </dev/null 2>/dev/null & watch=$!
-wait $work
-status=$?
-kill $watch
-exit $status
-"""
-"""Prints a line at intervals while sha256sum makes progress: large blobs take minutes."""
-KEEPALIVE_SECONDS = 20.0
-
 
 def verify_blobs(node: Node, name: str, result: NodeResult) -> NodeResult:
-    """Return the result with that of hashing the blobs; a failed result stays as it is.
+    """Add to the result of the other checks that of hashing the blobs of a name's image.
 
-    A node need not store the blobs of unpacked layers (CRI's setting ``discard_unpacked_layers``,
-    and a delta).
-
-    Args:
-        node: the node.
-        name: the name of the image's record on the node.
-        result: the result of the other checks.
-
+    A failed result stays as it is. A node need not store the blobs of unpacked layers (CRI's
+    setting ``discard_unpacked_layers``, and a delta).
     """
     if not result.ok or result.proof is None:
         return result
@@ -66,13 +47,11 @@ def _damaged_blobs(node: Node, name: str) -> list[Digest]:
     survey = node.survey(SurveyQuery((name,), ()))
     target = survey.records.get(name)
     blobs = sorted(survey.content.blobs_under(target), key=str) if target else []
-    shell = ("sh", "-c", _HASH, "imgload", f"{KEEPALIVE_SECONDS:g}")
-    outputs = node.run_all(
-        [(*shell, *node.resolve_command(content_command(blob))) for blob in blobs]
-    )
+    reads = [node.resolve_command(content_command(blob)) for blob in blobs]
+    progress = "now=$(cat /proc/$work/stat 2>/dev/null)"  # of sha256sum: large blobs take minutes
+    outputs = node.run_all([keepalive_command('"$@" | sha256sum', progress, *r) for r in reads])
     if any(output.exit_status for output in outputs):
-        raise NodeUnusable(
-            f"{node.name}: sha256sum failed in it", hint="verify without the deep check"
-        )
+        message = f"{node.name}: sha256sum failed in it"
+        raise NodeUnusable(message, hint="verify without the deep check")
     sums = [output.text.partition(" ")[0].strip() for output in outputs]
     return [blob for blob, value in zip(blobs, sums, strict=True) if value != blob.hex]

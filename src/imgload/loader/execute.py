@@ -9,9 +9,7 @@ from itertools import product
 
 import attrs
 
-from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import PreviousNames
-from imgload.clusters.nodes.node import Node, require_disk_space
+from imgload.clusters.nodes.node import Node, PreviousNames, require_disk_space
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotVerified
 from imgload.core.parallel import in_parallel, result_or_error
@@ -142,9 +140,7 @@ class Executor:
         surveyed = self.surveys[step.node]
         target = surveyed.records[step.tag_from]
         try:
-            survey = node.rename(
-                _tag_command(step, target, node), SurveyQuery.about([image]), before
-            )
+            survey = node.tag(image, step.tag_from, target, before)
             proof = prove(image, survey)
             if not proof.ok:
                 proof = self._await_proofs(node, [image])[image.name]
@@ -327,13 +323,6 @@ class Executor:
         before = survey.content.configs_under(target) if target else frozenset()
         others = before - {image.image_id}
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
-
-
-def _tag_command(step: Step, target: Digest, node: Node) -> tuple[str, ...]:
-    if step.tag_from == step.image.name:
-        return containerd.notice_command(step.image.name)
-    ctr = node.resolve_command(containerd.CTR)
-    return containerd.retag_command(ctr, step.tag_from, target, step.image.name)
 
 
 def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:

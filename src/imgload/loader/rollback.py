@@ -7,16 +7,12 @@ that this run wrote, and changes it in the next command.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from functools import partial
 
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import PreviousNames
-from imgload.clusters.nodes.containerd import parse_labels
-from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import Survey, SurveyQuery, read_state, state_commands
+from imgload.clusters.nodes.node import Node, PreviousNames
+from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
 from imgload.loader.proof import prove
 from imgload.oci.digest import Digest
@@ -106,19 +102,16 @@ def undo(
     """Restore a name that a failed import or tag wrote or removed, unless the image is complete.
 
     ``ctr images import`` names an image before it unpacks it, so that a node with a failed import
-    seems to have the image (kind #2402). CRI adds a record named after the image ID.
-
-    Args:
-        node: the node of the failed change.
-        surveyed: its state before the load.
-        image: the image to load.
-        written: the target that a tag wrote; None for an import.
-        before: the state of names before a tag; None for the one before the node's last import.
-
+    seems to have the image (kind #2402). CRI adds a record named after the image ID. `surveyed` is
+    the node's state before the load. After a tag, `written` is the target that it wrote, and
+    `before` the state of names before it; after an import, both are omitted.
     """
     with contextlib.suppress(ImgloadError):
         before = before or node.before
-        now, marks = _stop_and_survey(node, image, before)
+        question = attrs.evolve(SurveyQuery.about([image]), asks_cri=False)
+        if before.marker and before.complete:
+            node.run(["sh", "-c", _END, "imgload", before.marker[:8], before.marker[8:]])
+        now = node.survey_once(question)
         proof, image_id = prove(image, now), image.image_id
         if proof.ok or proof.cri_pending:
             return
@@ -132,9 +125,9 @@ def undo(
             chain = config.chain_id if config and not proof.unpacked else None
             configs, records = surveyed.content.configs.values(), before.records or {}
             own_id = None if image_id in configs or str(image_id) in records else image_id
-        earlier = _earlier_manifests(image, before, surveyed, now, marks)
+        earlier = _earlier_manifests(image, before, surveyed, now)
         arguments = (
-            node.snapshotter,
+            now.traits.snapshotter,
             str(chain or ""),
             containerd.quoted(image.name),
             containerd.any_target([written]),
@@ -144,40 +137,12 @@ def undo(
             str(image_id or ""),
             str(own_id or ""),
         )
-        node.run(
-            ["sh", "-c", _RESTORE, "imgload", *arguments, *node.resolve_command(containerd.CTR)]
-        )
-
-
-def _stop_and_survey(
-    node: Node, image: Image, before: PreviousNames
-) -> tuple[Survey, Mapping[Digest, float]]:
-    """Stop the change; return the node's state without CRI's, and load times by image ID.
-
-    The load times are those of images that were loaded under the image's name.
-    """
-    question = attrs.evolve(SurveyQuery.about([image]), asks_cri=False)
-    node.require_running()
-    if before.marker and before.complete:
-        halves = (before.marker[:8], before.marker[8:])
-        node.run(["sh", "-c", _END, "imgload", *halves])
-    traits, outputs = node.run_for_snapshotter(partial(state_commands, question))
-    with node.naming_node_in_errors():
-        now = read_state(question, traits, outputs)
-    marks: dict[Digest, float] = {}
-    for line in outputs[-2].text.splitlines():
-        digest, loaded = Digest.try_parse(line.partition("\t")[0]), parse_labels(line)
-        if digest and image.name in loaded:
-            marks[digest] = loaded[image.name]
-    return now, marks
+        ctr = node.resolve_command(containerd.CTR)
+        node.run(["sh", "-c", _RESTORE, "imgload", *arguments, *ctr])
 
 
 def _earlier_manifests(
-    image: Image,
-    before: PreviousNames,
-    surveyed: Survey,
-    now: Survey,
-    marks: Mapping[Digest, float],
+    image: Image, before: PreviousNames, surveyed: Survey, now: Survey
 ) -> list[Digest]:
     """Return the manifests of the image that gets the name; none to remove the name.
 
@@ -188,7 +153,8 @@ def _earlier_manifests(
     records = before.records
     if records is None and surveyed.fresh:
         records = surveyed.records
-    others = {config: when for config, when in marks.items() if config != image.image_id}
+    times = now.content.loaded_as(image.name)
+    others = {config: time for config, time in times.items() if config != image.image_id}
     last = max(others, key=lambda config: others[config], default=None)
     if last is not None and (records is None or others[last] > before.since):
         return [m for m, config in now.content.configs.items() if config == last]

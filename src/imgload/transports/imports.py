@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from imgload.clusters.nodes.base import PreviousNames
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.batch import keepalive_command
+from imgload.clusters.nodes.node import Node, PreviousNames
 from imgload.clusters.nodes.survey import NOTHING, Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task
@@ -23,15 +23,10 @@ _FROM_FOLDER = """
 folder=$1
 shift
 trap 'rm -rf "$folder"' EXIT
-while sleep 20 >/dev/null && now=$(df -Pk "$folder" 2>/dev/null)
-do [ "$now" = "$was" ] || echo; was=$now; done </dev/null 2>/dev/null & watch=$!
 tar -C "$folder" -cf - . | "$@"
-status=$?
-kill $watch
-exit $status
 """
-"""Removes the folder itself, because it continues if imgload is interrupted. Prints a line while
-the disk fills, as a sign of life."""
+"""Removes the folder itself, because it continues if imgload is interrupted."""
+_WHILE_DISK_FILLS = 'now=$(df -Pk "$folder" 2>/dev/null)'
 _FOLDERS = "/var/lib"
 _ABORT_SECONDS = 1.5
 """How long nodes may take to end an import whose stream was cut off."""
@@ -113,7 +108,8 @@ def import_by_copy(
     folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
     noted = note_temporary_name(node.container.id, folder)
     node.before = PreviousNames()
-    command = ("sh", "-c", _FROM_FOLDER, "imgload", folder, *node.import_command(platform))
+    words = (folder, *node.import_command(platform))
+    command = keepalive_command(_FROM_FOLDER, _WHILE_DISK_FILLS, *words)
     try:
         node.run(["mkdir", "-p", folder])
         node.engine.put_archive(node.container.id, folder, layout)

@@ -17,7 +17,7 @@ from imgload.cli.images import show_listing, show_pruned
 from imgload.cli.output import show_built, show_json, show_report, watching
 from imgload.cli.process import sanitize, style
 from imgload.cli.watch import show_watched
-from imgload.clusters.list import ClusterInfo, ClusterList, EngineInfo, NodeInfo
+from imgload.clusters.select import ClusterInfo, ClusterList, EngineInfo, NodeInfo
 from imgload.core.errors import NodeError
 from imgload.loader.events import BytesSent, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.loader.proof import Proof
@@ -25,8 +25,7 @@ from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.tools.doctor.finding import Diagnosis, Finding
-from imgload.tools.inventory.list import ListedImage, Listing
-from imgload.tools.inventory.node_images import NodeImage
+from imgload.tools.inventory.images import ListedImage, Listing, NodeImage
 from imgload.tools.inventory.prune import Kept, NodePruned, PruneReport
 from imgload.tools.remote_registry.configure import NodeWiring
 from imgload.tools.watch.watch import WatchedLoad

@@ -145,7 +145,7 @@ def test_import_by_copy_reads_targets_of_names_after_the_upload(
     monkeypatch.setattr("imgload.transports.imports._FOLDERS", str(tmp_path / "var"))
     node = copying_node(tmp_path, "cat >/dev/null; exit 5")
     meanwhile = Digest.of(b"loaded meanwhile")
-    row = f"echo app type {meanwhile} 1 linux/amd64 -"
+    row = f"echo app media/type {meanwhile} 1 linux/amd64 -"
     changed = CTR.replace("*ls)", f'*"images ls"*) echo REF; {row};; *ls)')
 
     def uploading() -> Iterator[Chunk]:

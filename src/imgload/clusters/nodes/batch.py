@@ -13,14 +13,11 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 NOT_FOUND = 127
-_UNLESS_FAILED = "[ $status = 0 ] || exit $status"
-_MAX_SCRIPT = 96 << 10
-"""Bytes; Linux takes at most 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)."""
-_MAX_WORDS = 1 << 20
-"""Bytes; Linux takes at most 2 MiB for all arguments if the stack may have its usual 8 MiB."""
-_PER_COMMAND = 45
-_PER_WORD = 11
-_POINTER = 9
+KEEPALIVE_SECONDS = 20.0
+_MAX_BYTES = 96 << 10
+"""Linux takes at most 128 KiB for one argument, here the script (execve(2), MAX_ARG_STRLEN)."""
+_PER_COMMAND, _PER_WORD = 45, 20
+"""Bytes in the script and of the pointer."""
 
 
 @attrs.frozen
@@ -38,23 +35,40 @@ class Output:
 Group = Sequence[Sequence[str]]
 
 
+def keepalive_command(work: str, progress: str, *words: str) -> tuple[str, ...]:
+    """Return a command that prints empty lines while another makes progress: silence is a stall.
+
+    `work` is shell text that ends with the other command. `progress` sets `now`, to another value
+    after progress (`$work` is the process ID); when it fails, no more lines are printed. `words`
+    are the positional parameters of both.
+    """
+    script = f"""
+every=$1
+shift
+{work.strip()} & work=$!
+while sleep "$every" >/dev/null && {progress}
+do [ "$now" = "$was" ] || echo; was=$now; done </dev/null 2>/dev/null & watch=$!
+wait $work
+status=$?
+kill $watch
+exit $status
+"""
+    return ("sh", "-c", script, "imgload", f"{KEEPALIVE_SECONDS:g}", *words)
+
+
 def batch_argv(*groups: Group, before: Group = ()) -> tuple[list[str], str]:
     """Return the argv of a shell that runs commands, and the marker it prints between outputs.
 
-    The marker cannot be guessed, so no output can be mistaken for it.
-
-    Args:
-        groups: run in parallel, the commands of each in sequence. The shell keeps the output of
-            all but the last in memory, without NUL bytes; only the last may print any bytes, and
-            many.
-        before: commands to run first, in sequence; they have the exec's standard input. If one
-            fails, the shell exits with its status, since it may not have read its whole input.
-
+    The marker cannot be guessed, so no output can be mistaken for it. Groups run in parallel, the
+    commands of one group in sequence. The shell keeps the output of all groups but the last in
+    memory, without NUL bytes; only the last may print any bytes, and many. The commands in `before`
+    run first, in sequence, and have the exec's standard input. If one fails, the shell exits with
+    its status, since it may not have read its whole input.
     """
     marker = secrets.token_hex(16)
     commands = [*before, *(command for group in groups for command in group)]
     lines = _lines(commands)
-    first = "".join(f"{next(lines)}\n{_UNLESS_FAILED}\n" for _ in before)
+    first = "".join(f"{next(lines)}\n[ $status = 0 ] || exit $status\n" for _ in before)
     script = first + _script([[next(lines) for _ in group] for group in groups if group])
     words = [word for command in commands for word in command]
     return ["sh", "-c", script, "imgload", marker, *words], marker
@@ -81,17 +95,15 @@ def _script(groups: Sequence[Sequence[str]]) -> str:
 def in_parts(groups: Sequence[Group]) -> Iterator[list[list[Sequence[str]]]]:
     """Split groups that are too large for one exec into several; the order stays."""
     part: list[list[Sequence[str]]] = []
-    script = words = 0
+    total = 0
     for group in groups:
         part.append([])
         for command in group:
-            script_size = _PER_COMMAND + _PER_WORD * len(command)
-            words_size = sum(len(word.encode()) + _POINTER for word in command)
-            script += script_size
-            words += words_size
-            if (script > _MAX_SCRIPT or words > _MAX_WORDS) and any(part):
+            size = _PER_COMMAND + sum(len(word.encode()) + _PER_WORD for word in command)
+            total += size
+            if total > _MAX_BYTES and any(part):
                 yield part
-                part, script, words = [[]], script_size, words_size
+                part, total = [[]], size
             part[-1].append(command)
     if any(part):
         yield part

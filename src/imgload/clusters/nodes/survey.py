@@ -9,42 +9,38 @@ from typing import Protocol
 
 import attrs
 
-from imgload.clusters.nodes import containerd, cri
+from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.runtime import CONTAINERD, Containerd
+from imgload.clusters.nodes.containerd import CONTAINERD, Containerd, ContentStore, CriAnswer
 from imgload.core.errors import ArchiveInvalid, NodeUnusable
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
 
 CRICTL_CONFIG = ("cat", "/etc/crictl.yaml")
-_MACHINE = ("uname", "-m")
 _ENDPOINT = re.compile(r"^[ \t]*runtime-endpoint:[ \t]*[\"']?([^\s\"']+)", re.MULTILINE)
-_OTHER_RUNTIMES = ("docker", "crio")
 _AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 
 
 class NamedImage(Protocol):
-    """An image under one name."""
+    """An image under one name, in full, with its image ID if that is known."""
 
     @property
-    def name(self) -> str:
-        """The name, in full."""
+    def name(self) -> str: ...
 
     @property
-    def image_id(self) -> Digest | None:
-        """The digest of the config, if it is known."""
+    def image_id(self) -> Digest | None: ...
 
 
 @attrs.frozen
 class SurveyQuery:
-    """What to read from a node.
+    """The images to survey on a node.
 
     Args:
-        names: names of images.
-        image_ids: image IDs.
+        names: their names, in full.
+        image_ids: their image IDs, whose configs are read back.
         targets: digests of manifests or indexes, whose names are read as well.
-        loaded: the names with their image IDs, where these are known.
+        loaded: the names with their image IDs, where these are known; an import labels them.
         asks_cri: whether to query CRI for the names, too.
 
     """
@@ -57,17 +53,26 @@ class SurveyQuery:
 
     @classmethod
     def about(cls, images: Sequence[NamedImage]) -> SurveyQuery:
-        """Return the query for some images."""
+        """Return the query for images, each under one name."""
         return cls(
             tuple(dict.fromkeys(image.name for image in images)),
             tuple(dict.fromkeys(image.image_id for image in images if image.image_id)),
             loaded=tuple((image.name, image.image_id) for image in images if image.image_id),
         )
 
-    @property
-    def records(self) -> tuple[str, ...]:
-        """The names of the records to read; never empty, which would select all."""
-        return self.names or ("none",)
+    def commands(self, snapshotter: str) -> list[list[Sequence[str]]]:
+        """Return the commands whose output `Survey.read` parses, in groups to run in parallel."""
+        return [
+            [
+                *(containerd.content_command(image_id) for image_id in self.image_ids),
+                *(containerd.inspect_image(name) for name in self.names if self.asks_cri),
+            ],
+            [
+                containerd.images_command(self.names, self.targets),
+                containerd.CONTENT,
+                containerd.snapshots_command(snapshotter),
+            ],
+        ]
 
 
 NOTHING = SurveyQuery((), ())
@@ -78,13 +83,8 @@ NOTHING = SurveyQuery((), ())
 class NodeTraits:
     """Properties of a node that only change when its containerd restarts.
 
-    Args:
-        version: containerd's.
-        snapshotter: CRI's.
-        platform: the machine's.
-        free: free disk space in bytes; None when unknown.
-        start: identifies this start of containerd; empty when unknown.
-
+    `version` is containerd's, and `snapshotter` CRI's. `free` is the disk space in bytes, None when
+    unknown. `start` identifies this start of containerd; it is empty when unknown.
     """
 
     version: tuple[int, int]
@@ -93,33 +93,82 @@ class NodeTraits:
     free: int | None
     start: str = attrs.field(default="", eq=False)
 
+    @staticmethod
+    def commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:
+        version, machine = ("ctr", "version"), ("uname", "-m")
+        return [version, runtime.dump, machine, runtime.free, CRICTL_CONFIG, runtime.start]
+
+    @classmethod
+    def read(cls, outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
+        """Parse the outputs of `commands`; `see_config` shows a user containerd's configuration.
+
+        NodeUnusable when containerd does not answer, when pods do not run on it, or when CRI's
+        snapshotter cannot be read: pods cannot use an image unpacked for another one.
+        """
+        version, config, machine, free, crictl, start = outputs
+        require_containerd(crictl.text)
+        if version.exit_status:
+            raise NodeUnusable("containerd does not answer: ctr version failed")
+        snapshotter = containerd.parse_snapshotter(config.text)
+        if config.exit_status or snapshotter is None:
+            why = f"exit status {config.exit_status}" if config.exit_status else "cannot parse it"
+            raise NodeUnusable(
+                f"CRI's snapshotter cannot be read from containerd's configuration: {why}",
+                hint=see_config and f"check it: {see_config}",
+            )
+        return cls(
+            version=containerd.parse_version(version.text),
+            snapshotter=snapshotter,
+            platform=Platform.of("linux", machine.text.strip()),
+            free=parse_free(free.text),
+            start=parse_start(start),
+        )
+
 
 @attrs.frozen
 class Survey:
     """Images, layers and names on a node.
 
     Args:
-        traits: of the node.
         records: the requested image records: names with the digests they point to.
-        content: the content store.
         snapshots: chain IDs unpacked in CRI's snapshotter.
         configs: the requested configs that the node has, as read back.
         cri: CRI's answer for each requested name; empty where the node has no crictl.
-        unseen: names of records that CRI has not registered, according to containerd's labels.
+        not_in_cri: names of records that CRI has not registered, according to containerd's labels.
         fresh: whether it was read for this load, and is not left from the one before.
         at: when it was read, by the monotonic clock.
 
     """
 
     traits: NodeTraits
-    records: Mapping[str, Digest]
-    content: containerd.ContentStore
+    records: Mapping[str, Digest] = attrs.field(hash=False)
+    content: ContentStore
     snapshots: frozenset[Digest]
-    configs: Mapping[Digest, ImageConfig]
-    cri: Mapping[str, cri.CriAnswer]
+    configs: Mapping[Digest, ImageConfig] = attrs.field(hash=False)
+    cri: Mapping[str, CriAnswer] = attrs.field(hash=False)
     not_in_cri: frozenset[str] = frozenset()
     fresh: bool = attrs.field(default=True, eq=False)
     at: float = attrs.field(factory=time.monotonic, eq=False)
+
+    @classmethod
+    def read(cls, question: SurveyQuery, traits: NodeTraits, outputs: Sequence[Output]) -> Survey:
+        """Parse the outputs of `SurveyQuery.commands`; NodeUnusable when containerd fails."""
+        *rest, images, content, snapshots = outputs
+        if images.exit_status or content.exit_status or snapshots.exit_status:
+            raise NodeUnusable("containerd does not list its images, content or snapshots")
+        blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
+        cri_answers = zip(question.names, map(containerd.parse_inspect, answers), strict=False)
+        configs = map(_config, question.image_ids, blobs)
+        records = containerd.parse_records(images.text)
+        return cls(
+            traits=traits,
+            records={record.name: record.target for record in records},
+            content=containerd.parse_content(content.text),
+            snapshots=frozenset(containerd.parse_snapshots(snapshots.text)),
+            configs={config.digest: config for config in configs if config},
+            cri={name: answer for name, answer in cri_answers if answer is not None},
+            not_in_cri=frozenset(record.name for record in records if not record.in_cri),
+        )
 
     def has(self, name: str, image_id: Digest) -> bool:
         """Return whether a name points to exactly that image in containerd."""
@@ -143,46 +192,7 @@ class Survey:
         return [name for name in self.records if self.has(name, image_id)]
 
 
-def trait_commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:
-    """Return the commands that print a node's traits."""
-    commands = containerd.VERSION, runtime.dump, _MACHINE, runtime.free, CRICTL_CONFIG
-    return [*commands, runtime.start]
-
-
-def read_traits(outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
-    """Parse the outputs of `trait_commands`.
-
-    Args:
-        outputs: the outputs.
-        see_config: the command that shows a user containerd's configuration.
-
-    Raises:
-        NodeUnusable: when containerd does not answer, when pods do not run on it, or when CRI's
-            snapshotter cannot be read: pods cannot use an image unpacked for another one.
-
-    """
-    version, config, machine, free, crictl, start = outputs
-    require_containerd(crictl.text)
-    if version.exit_status:
-        raise NodeUnusable("containerd does not answer: ctr version failed")
-    snapshotter = containerd.parse_snapshotter(config.text)
-    if config.exit_status or snapshotter is None:
-        why = f"exit status {config.exit_status}" if config.exit_status else "cannot parse it"
-        raise NodeUnusable(
-            f"CRI's snapshotter cannot be read from containerd's configuration: {why}",
-            hint=see_config and f"check it: {see_config}",
-        )
-    return NodeTraits(
-        version=containerd.parse_version(version.text),
-        snapshotter=snapshotter,
-        platform=Platform.of("linux", machine.text.strip()),
-        free=parse_free(free.text),
-        start=parse_start(start),
-    )
-
-
 def parse_start(output: Output) -> str:
-    """Return an identifier of this start of containerd; empty when unknown."""
     return "" if output.exit_status else output.text.strip()
 
 
@@ -200,46 +210,12 @@ def require_containerd(settings: str) -> None:
     """
     match = _ENDPOINT.search(settings)
     endpoint = match.group(1) if match else ""
-    if any(name in endpoint.rpartition("/")[2] for name in _OTHER_RUNTIMES):
+    if re.search("docker|crio", endpoint.rpartition("/")[2]):
         raise NodeUnusable(
             f"its pods run on {endpoint}, which does not use containerd's images",
             hint="make the cluster with: minikube start --container-runtime=containerd;"
             " or load with: minikube image load",
         )
-
-
-def state_commands(question: SurveyQuery, snapshotter: str) -> list[list[Sequence[str]]]:
-    """Return the commands that answer a query, in groups to run in parallel."""
-    return [
-        [
-            *(containerd.content_command(image_id) for image_id in question.image_ids),
-            *(cri.inspect_image(name) for name in question.names if question.asks_cri),
-        ],
-        [
-            containerd.images_command(question.records, question.targets),
-            containerd.CONTENT,
-            containerd.snapshots_command(snapshotter),
-        ],
-    ]
-
-
-def read_state(question: SurveyQuery, traits: NodeTraits, outputs: Sequence[Output]) -> Survey:
-    """Parse the outputs of `state_commands`; NodeUnusable when containerd fails."""
-    *rest, images, content, snapshots = outputs
-    if images.exit_status or content.exit_status or snapshots.exit_status:
-        raise NodeUnusable("containerd does not list its images, content or snapshots")
-    blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
-    by_name = zip(question.names, map(cri.parse_inspect, answers), strict=question.asks_cri)
-    configs = map(_config, question.image_ids, blobs)
-    return Survey(
-        traits=traits,
-        records=containerd.parse_images(images.text),
-        content=containerd.parse_content(content.text),
-        snapshots=containerd.parse_snapshots(snapshots.text),
-        configs={config.digest: config for config in configs if config},
-        cri={name: answer for name, answer in by_name if answer is not None},
-        not_in_cri=containerd.parse_not_in_cri(images.text),
-    )
 
 
 def _config(image_id: Digest, blob: Output) -> ImageConfig | None:

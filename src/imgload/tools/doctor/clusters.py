@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imgload.clusters.kubeconfig import current_context, invalid
-from imgload.clusters.list import node_info
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.select import Cluster, find_clusters, provider_of, select_nodes
+from imgload.clusters.select import Cluster, find_clusters, node_info, provider_of, select_nodes
 from imgload.core.errors import ClusterAmbiguous, ClusterError, ClusterNotFound, ImgloadError
 from imgload.core.parallel import call_each
 from imgload.engines.base import Engine

@@ -11,10 +11,8 @@ from urllib.parse import urlsplit
 
 from imgload.clusters.nodes import survey
 from imgload.clusters.nodes.batch import NOT_FOUND, Group
-from imgload.clusters.nodes.containerd import DEFAULT_SNAPSHOTTER
-from imgload.clusters.nodes.cri import NOT_PERMITTED
+from imgload.clusters.nodes.containerd import CONTAINERD, DEFAULT_SNAPSHOTTER, K3S, NOT_PERMITTED
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.runtime import CONTAINERD, K3S
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.parallel import call_each
 from imgload.core.units import size_text

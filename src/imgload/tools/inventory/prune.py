@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,30 +13,39 @@ from typing import Any
 
 import attrs
 
-from imgload.clusters.nodes.containerd import content_command
+from imgload.clusters.nodes import containerd
+from imgload.clusters.nodes.batch import keepalive_command
 from imgload.clusters.nodes.node import Node
+from imgload.core.arguments import require_strings
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
 from imgload.core.parallel import in_parallel
+from imgload.loader.session import Session
 from imgload.oci.digest import Digest
-from imgload.oci.reference import matches, repositories_of, require_repositories
-from imgload.tools.inventory.node_images import NodeImage, take_inventory
-from imgload.tools.inventory.remove import remove_images
+from imgload.oci.reference import Reference, matches, repositories_of, require_repositories
+from imgload.tools.inventory.images import Inventory, NodeImage, take_inventory
+
+_BATCH = 50
+"""Names in one check and removal: in a longer batch, a name can move to a new image meanwhile."""
+_REMOVE = """
+ctr=$1 wait=$2 left=30
+shift 2
+names=$($ctr images ls -q "$@")
+[ -n "$names" ] || exit 0
+{ printf '%s\\n' "$names" | tr '\\n' '\\0' | xargs -0 $ctr images rm $wait --; }
+"""
+"""Removes the names that still lead to the selected images; `ctr` and `wait` are our own words."""
+_TEN_MINUTES = "left=$((left - 1)) && [ $left -gt 0 ] && kill -0 $work && now=$left"
+"""ctr prints nothing while it waits for the garbage collection."""
+_ALIAS = """
+ctr=$1 is=$2 taken=$3 record=$4 alias=$5
+[ -z "$($ctr images ls -q "$taken")" ] && [ -n "$($ctr images ls -q "$is")" ] || exit 0
+exec $ctr images tag -- "$record" "$alias"
+"""
 
 
 @attrs.frozen
 class Policy:
-    """The selection of images to remove.
-
-    Args:
-        repositories: names of repositories, or globs; empty for all.
-        keep: the number of newest named builds to keep in each repository.
-        older_than: the minimum age on the node.
-        everything: also remove images that imgload did not load.
-
-    Raises:
-        UsageError: when a repository has a tag, or `keep` is negative.
-
-    """
+    """The selection of images to remove, by the arguments of `prune`; UsageError if invalid."""
 
     repositories: tuple[str, ...] = ()
     keep: int = 3
@@ -109,28 +118,68 @@ class PruneReport:
         return {"version": JSON_VERSION, "dry_run": self.dry_run, "nodes": nodes, "ok": self.ok}
 
 
-def prune_nodes(nodes: Sequence[Node], policy: Policy, *, dry_run: bool) -> PruneReport:
-    """Remove the selected images from all nodes in parallel; see `imgload.prune`."""
+class PruneFailed(ImgloadError):
+    """At least one node could not be pruned.
 
-    def prune(node: Node) -> NodePruned:
-        try:
-            return _prune(node, policy, dry_run=dry_run)
-        except ImgloadError as error:
-            return NodePruned(node.name, error=error)
+    Args:
+        report: the results on all nodes, including those that succeeded.
 
-    report = PruneReport(tuple(in_parallel([partial(prune, node) for node in nodes])), dry_run)
+    """
+
+    def __init__(self, report: PruneReport) -> None:
+        failed = [node.error.message for node in report.nodes if node.error]
+        super().__init__("\n".join(failed) or "some node failed")
+        self.report = report
+
+
+def prune(
+    repositories: str | Sequence[str] = (),
+    *,
+    cluster: str | None = None,
+    nodes: Sequence[str] = (),
+    keep: int = 3,
+    older_than: timedelta | None = None,
+    everything: bool = False,
+    dry_run: bool = False,
+) -> PruneReport:
+    """Remove old builds from the nodes of a cluster, under every name they have on a node.
+
+    Removes images that imgload loaded and that are untagged or older than the newest `keep`
+    builds of their repository. Pinned images, and images that any container was created from,
+    running or not, are never removed.
+
+    Args:
+        repositories: names of repositories, full or familiar, with ``*`` and ``?``; empty for all.
+        cluster: the cluster's name; None for the kube context's, or the only one.
+        nodes: names of the nodes; empty for all nodes of the cluster.
+        keep: the number of newest named builds to keep in each repository.
+        older_than: remove only images that came to the node at least so long ago.
+        everything: also remove images that imgload did not load.
+        dry_run: only report the images that would be removed.
+
+    Raises:
+        PruneFailed: when a node failed; its `report` says which.
+        ImgloadError: when no node could be pruned; `core.errors` draws the tree.
+
+    """
+    policy = Policy(require_strings(repositories, "repositories"), keep, older_than, everything)
+    with Session.open() as connections:
+        selected = connections.select_nodes(cluster, nodes)
+        calls = [partial(_prune, node, policy, dry_run=dry_run) for node in selected]
+        report = PruneReport(tuple(in_parallel(calls)), dry_run)
     if not report.ok:
         raise PruneFailed(report)
     return report
 
 
 def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
-    before = take_inventory(node)
-    images = _with_creation_times(node, before.images)
-    removable, kept = choose(images, policy, time.time())
-    if dry_run or not removable:
-        return NodePruned(node.name, removable, kept, before.freed_without(removable))
+    kept: tuple[Kept, ...] = ()
     try:
+        before = take_inventory(node)
+        images = _with_creation_times(node, before.images)
+        removable, kept = choose(images, policy, time.time())
+        if dry_run or not removable:
+            return NodePruned(node.name, removable, kept, before.freed_without(removable))
         after = remove_images(node, removable, before)
     except ImgloadError as error:
         return NodePruned(node.name, kept=kept, error=error)
@@ -141,7 +190,7 @@ def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
         for image in removable
         if image.image_id not in remaining
     )
-    freed = before.storage.stat_blob(before.storage.sizes.keys() - after.storage.sizes.keys())
+    freed = before.size_of(before.sizes.keys() - after.sizes.keys())
     left = [remaining[image.image_id] for image in removable if image.image_id in remaining]
     records = ", ".join(record for image in left for record in image.records)
     hint = f"{node.engine.name} exec {node.name} ctr -n k8s.io images ls"
@@ -155,7 +204,7 @@ def _with_creation_times(node: Node, images: Sequence[NodeImage]) -> tuple[NodeI
     tied = [image for image in images if image.names and times[image.since] > 1]
     if not tied:
         return tuple(images)
-    configs = node.run_all([content_command(image.image_id) for image in tied])
+    configs = node.run_all([containerd.content_command(image.image_id) for image in tied])
     created: dict[Digest, float] = {}
     for image, config in zip(tied, configs, strict=True):
         with suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):
@@ -229,15 +278,45 @@ def _identity(image: NodeImage) -> dict[str, Any]:
     }
 
 
-class PruneFailed(ImgloadError):
-    """At least one node could not be pruned.
+def remove_images(node: Node, images: Sequence[NodeImage], before: Inventory) -> Inventory:
+    """Remove images and the content that only they need; return the inventory afterwards.
 
-    Args:
-        report: the results on all nodes, including those that succeeded.
+    A name that leads to another image by now is left alone.
 
+    CRI lists images by normalised names, and forgets one when a record of exactly that name is
+    removed: one that ``ctr images import --digests`` called ``import-DATE@sha256:…`` stays in its
+    list, without content, until containerd restarts (kind #3369). Such a record therefore first
+    gets its normalised name, unless an image in `before`, the inventory until now, has it.
     """
+    ctr = " ".join(node.resolve_command(containerd.CTR))
+    targets = {record: image.targets for image in images for record in image.records}
+    taken = {record for image in before.images for record in image.records}
+    aliases = _aliases(targets, taken)
+    tags: list[Sequence[str]] = []
+    for record, alias in aliases.items():
+        is_same = containerd.points_to(record, *targets[record])
+        is_taken = f"name=={containerd.quoted(alias)}"
+        tags.append(("sh", "-c", _ALIAS, "imgload", ctr, is_same, is_taken, record, alias))
+    targets |= {alias: targets[record] for record, alias in aliases.items()}
+    filters = [containerd.points_to(name, *digests) for name, digests in targets.items()]
+    removals: list[Sequence[str]] = []
+    for start in range(0, len(filters), _BATCH):
+        wait = "--sync" if start + _BATCH >= len(filters) else ""
+        words = (ctr, wait, *filters[start : start + _BATCH])
+        removals.append(keepalive_command(_REMOVE, _TEN_MINUTES, *words))
+    wait_for_event = [("sleep", "0.5")] if tags else []  # CRI learns of a new record by an event
+    node.run_all([*tags, *wait_for_event, *removals])
+    return take_inventory(node)
 
-    def __init__(self, report: PruneReport) -> None:
-        failed = [node.error.message for node in report.nodes if node.error]
-        super().__init__("\n".join(failed) or "some node failed")
-        self.report = report
+
+def _aliases(records: Iterable[str], taken: set[str]) -> Mapping[str, str]:
+    """Return the normalised names of records that have others, unless these are taken."""
+    aliases: dict[str, str] = {}
+    for record in records:
+        if record.startswith(containerd.CRI_RECORD):
+            continue
+        with suppress(UsageError):
+            normalised = str(Reference.parse(record))
+            if normalised not in {record, *taken, *aliases.values()}:
+                aliases[record] = normalised
+    return aliases

@@ -14,9 +14,8 @@ import tomllib
 from contextlib import suppress
 from typing import Any
 
-from imgload.clusters.nodes.containerd import CRI_PLUGINS
+from imgload.clusters.nodes.containerd import CONTAINERD, CRI_PLUGINS, K3S
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.runtime import CONTAINERD, K3S
 from imgload.core.errors import NodeUnusable
 from imgload.oci.document import dig
 

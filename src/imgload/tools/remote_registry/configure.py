@@ -19,9 +19,8 @@ import attrs
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.batch import NOT_FOUND
-from imgload.clusters.nodes.cri import NOT_PERMITTED, pull_image
+from imgload.clusters.nodes.containerd import NOT_PERMITTED, pull_image
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.runtime import CONTAINERD
 from imgload.clusters.nodes.survey import CRICTL_CONFIG, require_containerd
 from imgload.core.arguments import require_string
 from imgload.core.errors import ImgloadError, NodeUnusable, RegistryError, UsageError, error_json
@@ -251,7 +250,7 @@ def _registry_folders(node: Node, *, any_runtime: bool = False) -> tuple[str, ..
     with node.naming_node_in_errors():
         if not any_runtime:
             require_containerd(crictl.text)
-    (dump,) = node.run_all([(node.runtime or CONTAINERD).dump])
+    (dump,) = node.run_all([(node.runtime or containerd.CONTAINERD).dump])
     return containerd.parse_registry_folders(dump.text)
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imgload.clusters.nodes.base import PreviousNames
-from imgload.clusters.nodes.cri import CriAnswer
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.containerd import CriAnswer
+from imgload.clusters.nodes.node import Node, PreviousNames
 from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImportFailed, NodeFull, NodeNotRunning, NodeUnusable
 from imgload.engines.base import Container
@@ -216,10 +215,6 @@ def logging_node(folder: Path) -> Node:
     return node
 
 
-def test_images_returns_names_with_their_targets(tmp_path: Path) -> None:
-    assert set(node_on(tmp_path).images()) >= {MYAPP}
-
-
 @pytest.mark.parametrize(("existing", "change"), [("other", "tag --force"), (MYAPP, "label")])
 def test_tag_adds_a_name_or_has_cri_read_it_again(
     tmp_path: Path, existing: str, change: str
@@ -230,13 +225,3 @@ def test_tag_adds_a_name_or_has_cri_read_it_again(
     assert node.tag(image, existing, CONFIG_ID, before).has(MYAPP, CONFIG_ID)
     assert MYAPP in (before.records or {})
     assert f"images {change}" in (tmp_path / "log").read_text()
-
-
-def test_untag_and_remove_differ_in_waiting_for_the_content(tmp_path: Path) -> None:
-    node = logging_node(tmp_path)
-    node.untag(["a", "b"])
-    node.remove(["--c"])
-    assert (tmp_path / "log").read_text().splitlines() == [
-        "-n k8s.io images rm -- a b",
-        "-n k8s.io images rm --sync -- --c",
-    ]

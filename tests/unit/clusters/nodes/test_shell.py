@@ -20,9 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import PreviousNames
-from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.runtime import K3S
+from imgload.clusters.nodes.containerd import K3S
+from imgload.clusters.nodes.node import Node, PreviousNames
 from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImgloadError, ReferenceInvalid, UsageError
 from imgload.engines.base import Chunk, Container, ExecResult
@@ -30,15 +29,15 @@ from imgload.loader.rollback import undo
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
-from imgload.tools.inventory.node_images import Inventory, NodeImage, Storage, take_inventory
-from imgload.tools.inventory.remove import remove_images
+from imgload.tools.inventory.images import Inventory, NodeImage, take_inventory
+from imgload.tools.inventory.prune import remove_images
 from imgload.tools.remote_registry.configure import RegistryUrl, connect_node, disconnect_node
 from imgload.transports import imports as lanes
 from tests.unit.fakes import LocalEngine
 from tests.unit.samples import sourced
 
 DIGEST = Digest.of(b"x")
-ROW = f"app type {DIGEST} 1 linux/amd64 -"
+ROW = f"app media/type {DIGEST} 1 linux/amd64 -"
 CTR = f"""
 {{ printf '%s\\0' "$@"; printf '\\n\\0'; }} >>"$LOG"
 case "$*" in
@@ -191,9 +190,7 @@ def everything(given_: Words, folder: Path) -> Recording:
             lambda n: n.label(question.loaded),
             lambda n: n.tag(image, given_.other, DIGEST, PreviousNames()),
             lambda n: n.tag(image, given_.name, DIGEST, PreviousNames()),
-            lambda n: n.untag([given_.name, given_.other]),
-            lambda n: n.remove([given_.name, given_.other]),
-            lambda n: n.images(),
+            lambda n: n.run(["ctr", "images", "rm", "--", given_.other]),
             lambda n: undo(n, n.survey(SurveyQuery((), ())), image),
             lambda n: remove_images(n, [NodeImage(DIGEST, records=(given_.other,))], NOTHING),
             take_inventory,
@@ -206,7 +203,7 @@ def everything(given_: Words, folder: Path) -> Recording:
     return engine
 
 
-NOTHING = Inventory((), Storage({}, {}))
+NOTHING = Inventory()
 
 
 @cache
@@ -258,9 +255,3 @@ def test_a_snapshotter_is_an_identifier_or_none(text: str) -> None:
     found = containerd.parse_snapshotter(config_with(text, "/x"))
     assert found is None or SAFE.fullmatch(found)
     assert containerd.parse_snapshotter(config_with("devmapper-2.x", "/x")) == "devmapper-2.x"
-
-
-def test_a_record_that_looks_like_an_option_is_an_argument() -> None:
-    """containerd allows any name for a record."""
-    command = containerd.remove_command(["--help"])
-    assert command[command.index("--") + 1] == "--help"

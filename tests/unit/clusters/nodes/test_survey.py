@@ -6,16 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.containerd import parse_snapshotter
-from imgload.clusters.nodes.cri import CriAnswer
+from imgload.clusters.nodes.containerd import CriAnswer, parse_snapshotter
 from imgload.clusters.nodes.survey import (
     NodeTraits,
     Survey,
     SurveyQuery,
-    read_state,
-    read_traits,
-    state_commands,
-    trait_commands,
 )
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.oci.digest import Digest
@@ -46,7 +41,7 @@ def state_of(version: str, *rest: Output) -> list[Output]:
 @pytest.mark.parametrize(("version", "parsed"), [("1.6", (1, 6)), ("1.7", (1, 7)), ("2.1", (2, 1))])
 def test_read_traits_of_real_nodes(version: str, parsed: tuple[int, int]) -> None:
     """Version, CRI's snapshotter, platform and free space."""
-    traits = read_traits(traits_of(version))
+    traits = NodeTraits.read(traits_of(version))
     assert traits == NodeTraits(parsed, "overlayfs", Platform("linux", "amd64"), 26627044 * 1024)
 
 
@@ -56,7 +51,7 @@ def test_read_traits_of_real_nodes(version: str, parsed: tuple[int, int]) -> Non
 )
 def test_read_traits_reads_the_nodes_platform(machine: bytes, platform: str) -> None:
     """Not that of the machine that imgload runs on."""
-    assert str(read_traits(traits_of("2.1", machine)).platform) == platform
+    assert str(NodeTraits.read(traits_of("2.1", machine)).platform) == platform
 
 
 @pytest.mark.parametrize(
@@ -72,7 +67,7 @@ def test_read_traits_reads_the_nodes_platform(machine: bytes, platform: str) -> 
 )
 def test_free_space_may_be_unknown(free: bytes) -> None:
     """It only costs a warning (kind #2108)."""
-    assert read_traits(traits_of("2.1", free=free)).free is None
+    assert NodeTraits.read(traits_of("2.1", free=free)).free is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +81,7 @@ def test_free_space_may_be_unknown(free: bytes) -> None:
 def test_free_space_is_the_fourth_column(row: bytes, mib: int) -> None:
     """In KiB, whatever the device's name."""
     free = b"Filesystem 1024-blocks Used Available Capacity Mounted on\n" + row + b"\n"
-    assert read_traits(traits_of("2.1", free=free)).free == mib << 20
+    assert NodeTraits.read(traits_of("2.1", free=free)).free == mib << 20
 
 
 @pytest.mark.parametrize("config", [Output(1, b""), Output(0, b""), Output(0, b"[plugins")])
@@ -94,7 +89,7 @@ def test_an_unreadable_snapshotter_is_an_error(config: Output) -> None:
     """Pods cannot use an image unpacked for another one."""
     version, _, *rest = traits_of("2.1")
     with pytest.raises(NodeUnusable, match="snapshotter") as caught:
-        read_traits([version, config, *rest], "docker exec n containerd config dump")
+        NodeTraits.read([version, config, *rest], "docker exec n containerd config dump")
     assert "containerd config dump" in caught.value.hint
 
 
@@ -102,7 +97,7 @@ def test_a_containerd_that_does_not_answer_is_unusable() -> None:
     """An empty survey would send every image."""
     outputs = traits_of("2.1")
     with pytest.raises(NodeUnusable):
-        read_traits([Output(1, b""), *outputs[1:]])
+        NodeTraits.read([Output(1, b""), *outputs[1:]])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +111,7 @@ def test_a_containerd_that_does_not_answer_is_unusable() -> None:
 def test_a_kubelet_on_another_runtime_is_refused(settings: bytes) -> None:
     """minikube with Docker, before its 1.24 and since, and with CRI-O; a containerd may run."""
     with pytest.raises(NodeUnusable, match="its pods run on") as caught:
-        read_traits([*traits_of("2.1")[:4], Output(0, settings), START])
+        NodeTraits.read([*traits_of("2.1")[:4], Output(0, settings), START])
     assert "minikube image load" in caught.value.hint
 
 
@@ -133,7 +128,10 @@ def test_a_kubelet_on_another_runtime_is_refused(settings: bytes) -> None:
 def test_other_settings_of_crictl_are_accepted(settings: bytes) -> None:
     """kind's, a comment, another name in the path; quickly."""
     with within(2):
-        assert read_traits([*traits_of("2.1")[:4], Output(0, settings), START]).version == (2, 1)
+        assert NodeTraits.read([*traits_of("2.1")[:4], Output(0, settings), START]).version == (
+            2,
+            1,
+        )
 
 
 @pytest.mark.parametrize("failing", range(3))
@@ -142,14 +140,14 @@ def test_a_list_that_fails_makes_the_node_unusable(failing: int) -> None:
     outputs = state_of("2.1")
     outputs[failing] = attrs.evolve(outputs[failing], exit_status=1)
     with pytest.raises(NodeUnusable):
-        read_state(SurveyQuery((), ()), TRAITS, outputs)
+        Survey.read(SurveyQuery((), ()), TRAITS, outputs)
 
 
 @pytest.mark.parametrize("version", ["1.7", "2.1"])
 def test_a_real_node_has_its_image(version: str) -> None:
     """The name points to the config that is crictl's image ID."""
     answer = Output(0, recorded(version, "inspect"))
-    survey = read_state(SurveyQuery((MYAPP,), ()), TRAITS, state_of(version, answer))
+    survey = Survey.read(SurveyQuery((MYAPP,), ()), TRAITS, state_of(version, answer))
     assert survey.has(MYAPP, CONFIG_ID)
     assert not survey.has(MYAPP, Digest.of(b"another"))
     assert not survey.has("docker.io/library/absent:v9", CONFIG_ID)
@@ -160,7 +158,7 @@ def test_a_real_node_has_its_image(version: str) -> None:
 
 def test_a_survey_without_crictl_has_no_answers() -> None:
     """And no denials."""
-    survey = read_state(SurveyQuery((MYAPP,), ()), TRAITS, state_of("2.1", Output(127, b"")))
+    survey = Survey.read(SurveyQuery((MYAPP,), ()), TRAITS, state_of("2.1", Output(127, b"")))
     assert survey.cri == {}
 
 
@@ -178,24 +176,24 @@ def test_a_survey_without_crictl_has_no_answers() -> None:
 def test_a_config_with_another_digest_is_ignored(output: Output) -> None:
     """The digest is computed from the node's output."""
     question = SurveyQuery((), (SMALL.image_id,))
-    assert read_state(question, TRAITS, state_of("2.1", output)).configs == {}
+    assert Survey.read(question, TRAITS, state_of("2.1", output)).configs == {}
 
 
 def test_a_config_is_read_back_unchanged() -> None:
     """Its diff IDs are compared later."""
     question = SurveyQuery((), (SMALL.image_id,))
-    survey = read_state(question, TRAITS, state_of("2.1", Output(0, SMALL.config)))
+    survey = Survey.read(question, TRAITS, state_of("2.1", Output(0, SMALL.config)))
     assert survey.configs[SMALL.image_id].raw == SMALL.config
 
 
 def test_commands_and_outputs_have_the_same_order() -> None:
     """A config for each ID, CRI for each name, and three lists."""
-    asked, lists = state_commands(SurveyQuery(("a", "b"), (CONFIG_ID,)), "native")
+    asked, lists = SurveyQuery(("a", "b"), (CONFIG_ID,)).commands("native")
     assert str(CONFIG_ID) in asked[0]
     assert [command[-1] for command in asked[1:]] == ["a", "b"]
     assert len(lists) == 3
     assert "native" in lists[2]
-    assert len(trait_commands()) == len(traits_of("2.1"))
+    assert len(NodeTraits.commands()) == len(traits_of("2.1"))
 
 
 outputs = st.builds(Output, st.integers(0, 255), st.binary(max_size=200))
@@ -211,7 +209,7 @@ real = st.sampled_from(
 @given(st.lists(outputs | real, min_size=6, max_size=6))
 def test_read_traits_raises_only_imgload_errors(answers: list[Output]) -> None:
     try:
-        assert isinstance(read_traits(answers), NodeTraits)
+        assert isinstance(NodeTraits.read(answers), NodeTraits)
     except ImgloadError:
         config = answers[1]
         assert answers[0].exit_status or config.exit_status or not parse_snapshotter(config.text)
@@ -220,6 +218,6 @@ def test_read_traits_raises_only_imgload_errors(answers: list[Output]) -> None:
 @given(st.lists(outputs | real, min_size=5, max_size=5))
 def test_read_state_raises_only_imgload_errors(answers: list[Output]) -> None:
     try:
-        assert isinstance(read_state(SurveyQuery(("a",), (CONFIG_ID,)), TRAITS, answers), Survey)
+        assert isinstance(Survey.read(SurveyQuery(("a",), (CONFIG_ID,)), TRAITS, answers), Survey)
     except ImgloadError:
         assert any(answer.exit_status for answer in answers[-3:])

@@ -7,8 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from imgload.clusters.nodes.containerd import ContentStore
-from imgload.clusters.nodes.cri import CriAnswer
+from imgload.clusters.nodes.containerd import ContentStore, CriAnswer
 from imgload.clusters.nodes.survey import Survey
 from imgload.engines.base import EngineImage
 from imgload.oci.digest import Digest

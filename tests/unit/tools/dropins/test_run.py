@@ -21,7 +21,7 @@ from imgload.sources.engine import EngineSource
 from imgload.sources.locate import locate
 from imgload.tools.dropins.run import prefer, select
 from imgload.tools.dropins.tool import K3D, KIND, Request
-from tests.unit.clusters.test_kind import container
+from tests.unit.clusters.test_provider import container
 from tests.unit.fakes import LocalEngine, engine_image
 
 LISTED = Request(("kind",), ("app:dev",))

@@ -11,7 +11,7 @@ from imgload.sources.engine import EngineSource
 from imgload.tools.watch.listener import Heard
 from imgload.tools.watch.watch import ClusterSelector, Watch, WatchedLoad
 from tests.unit.clusters import test_select
-from tests.unit.clusters.test_kind import container
+from tests.unit.clusters.test_provider import container
 from tests.unit.fakes import LocalEngine, engine_image
 from tests.unit.tools.watch import test_listener
 
