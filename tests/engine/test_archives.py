@@ -28,7 +28,9 @@ def node(lab: Lab) -> Iterator[Node]:
 
 
 @pytest.mark.parametrize("form", [old, new])
-def test_one_archive_with_several_images(node: Node, tmp_path: Path, form: type) -> None:
+def test_an_archive_with_several_images_loads_selected_or_all(
+    node: Node, tmp_path: Path, form: type
+) -> None:
     """Those that are named, whichever way; all where none is."""
     made, path = [Made(unique(name)) for name in ("one", "two", "three")], tmp_path / "images"
     path.write_bytes(pack(form(made)))
@@ -55,7 +57,9 @@ def look_alikes() -> tuple[str, Made, Made]:
 
 
 @pytest.mark.parametrize("source", ["docker", "podman", "archive"])
-def test_ids_that_collide_in_short_form(lab: Lab, node: Node, tmp_path: Path, source: str) -> None:
+def test_short_ids_with_a_common_prefix_are_not_confused(
+    lab: Lab, node: Node, tmp_path: Path, source: str
+) -> None:
     """Never one for the other; what both begin with is not enough."""
     digits, *made = look_alikes()
     path, content = tmp_path / "images", pack(new(made))

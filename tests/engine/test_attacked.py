@@ -61,7 +61,7 @@ class Peak:
 
 
 @pytest.mark.parametrize("case", cases(ATTACKS, ("docker28, stranger", "podman, insider")))
-def test_an_attack_on_the_receiver_harms_no_load(
+def test_a_load_succeeds_during_an_attack_on_the_receiver(
     lab: Lab, images: Images, tmp_path: Path, case: tuple[str, bool]
 ) -> None:
     """All is refused, threads and memory are bounded, and the image is proven on the node."""

@@ -84,7 +84,9 @@ def test_the_kube_contexts_cluster_is_loaded(
     assert {n.action for n in image.nodes} == {"present"}
 
 
-def test_k3ss_own_settings_are_read(lab: Lab, images: Images, k3d: Cluster) -> None:
+def test_the_snapshotter_in_k3s_configuration_is_used(
+    lab: Lab, images: Images, k3d: Cluster
+) -> None:
     """Its CRI unpacks with a snapshotter that another configuration on the node does not name."""
     tag = unique()
     images.build(lab.docker, tag)
@@ -96,7 +98,7 @@ def test_k3ss_own_settings_are_read(lab: Lab, images: Images, k3d: Cluster) -> N
     assert chain not in node.ctr("snapshots", "--snapshotter", "overlayfs", "ls")
 
 
-def test_the_drop_in_for_k3d_loads_k3ds_nodes(lab: Lab, images: Images, k3d: Cluster) -> None:
+def test_the_k3d_drop_in_loads_k3d_clusters(lab: Lab, images: Images, k3d: Cluster) -> None:
     """By the cluster's name, as k3d takes it; kind's of the same name are not meant."""
     tag = unique()
     image_id = images.build(lab.docker, tag)
@@ -105,7 +107,7 @@ def test_the_drop_in_for_k3d_loads_k3ds_nodes(lab: Lab, images: Images, k3d: Clu
     assert drop_in(K3dCommand(), ["image", "import", tag, "-c", "lab-d21"]) == 1
 
 
-def test_any_container_with_a_containerd_is_a_node(lab: Lab, images: Images) -> None:
+def test_any_container_that_runs_containerd_is_a_node(lab: Lab, images: Images) -> None:
     """Nobody labelled it, and ctr is only within k3s there; a container without one is refused."""
     made = lab.make_cluster(name="lab-bare", engine="docker", shape=BareK3s(), roles=("server",))
     node = made.nodes[0]
@@ -127,7 +129,7 @@ def test_any_container_with_a_containerd_is_a_node(lab: Lab, images: Images) -> 
         imgload.load(tag, nodes=["no-such-container"])
 
 
-def test_a_minikube_whose_pods_docker_runs_is_refused(lab: Lab, images: Images) -> None:
+def test_minikube_with_the_docker_runtime_is_refused(lab: Lab, images: Images) -> None:
     """A containerd runs there, and what is in it no pod would see."""
     made = lab.make_cluster(name="lab-md", engine="docker", shape=DockerInMinikube())
     tag = unique()
@@ -144,7 +146,7 @@ def test_a_minikube_whose_pods_docker_runs_is_refused(lab: Lab, images: Images) 
         made.remove()
 
 
-def test_clusters_are_listed_with_their_nodes_states(
+def test_clusters_are_listed_with_the_states_of_their_nodes(
     lab: Lab, k3d: Cluster, minikube: Cluster, in_context: Callable[[str], None]
 ) -> None:
     """As text and as JSON; a star, or `current`, for the kube context's."""
@@ -199,7 +201,7 @@ def run_a_copy(own: Engine, cluster: Cluster, copy: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["lab-d21", "lab-p21"])
-def test_clusters_labels_of_an_image_make_no_node(lab: Lab, images: Images, name: str) -> None:
+def test_labels_of_an_image_do_not_make_a_node(lab: Lab, images: Images, name: str) -> None:
     """The real kind lists the container; named explicitly it is asked, and is no node."""
     cluster, copy, tag = lab.cluster(name), unique("copy"), unique()
     own, node = cluster.engine, cluster.nodes[0]

@@ -273,7 +273,7 @@ def told(kind: str, said: str) -> str:
 
 
 @pytest.mark.parametrize("name", [*SOURCES[len(ENGINES) :], *ENGINES])
-def test_what_is_loaded_is_on_every_containerd(
+def test_each_source_loads_as_documented_on_every_containerd(
     places: list[Place], shelf: Shelf, name: str
 ) -> None:
     """All kinds from one source onto each containerd; the page says what happened."""
@@ -292,7 +292,7 @@ def test_what_is_loaded_is_on_every_containerd(
         assert page.notes_of(name) == notes
 
 
-def test_the_page_is_what_the_tests_wrote() -> None:
+def test_the_page_contains_only_generated_text() -> None:
     """Nothing was added by hand, and no source is without its row."""
     assert set(Page.read().rows) == set(SOURCES)
     assert PAGE.read_text() == Page.read().text(SOURCES)

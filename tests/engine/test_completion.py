@@ -63,7 +63,7 @@ def offered(*typed: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("imgload_on_path")
-def test_images_clusters_and_nodes_are_offered(lab: Lab, images: Images) -> None:
+def test_completion_offers_images_clusters_and_nodes(lab: Lab, images: Images) -> None:
     """Images of both engines by the names that people write; nodes of the cluster named."""
     lab.up("lab-d3", "lab-d21")
     name, tag = unique("completed").replace(":t", ":v").split(":")

@@ -138,7 +138,7 @@ def _pushed(patch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(("source", "cluster"), COSTS)
-def test_no_load_costs_more_than_it_did(
+def test_a_load_costs_no_more_than_in_the_table(
     lab: Lab, images: Images, tmp_path: Path, source: str, cluster: str
 ) -> None:
     """In one run of three at least: CRI may hear late of an image, which takes a further look."""

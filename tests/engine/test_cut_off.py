@@ -15,7 +15,7 @@ from tests.lab import Lab
 
 
 @pytest.mark.parametrize("source", ["docker-cut-off", "docker28-cut-off"])
-def test_an_engine_that_cannot_reach_us_is_noticed_and_remembered(
+def test_an_engine_that_cannot_reach_the_receiver_is_detected_and_cached(
     lab: Lab, images: Images, tmp_path: Path, source: str
 ) -> None:
     """Loaded by archive, with one line said; it is asked once only, and never told to push."""

@@ -64,7 +64,7 @@ def sent(report: imgload.Report) -> list[int]:
 
 @pytest.mark.parametrize("cluster", ["lab-d16", "lab-d17", "lab-d21", "lab-p21"])
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_a_rebuild_moves_its_own_layer_only(
+def test_a_rebuild_sends_only_its_new_layer(
     lab: Lab, build: Build, tmp_path: Path, source: str, cluster: str
 ) -> None:
     """What goes into the engine of the node is the missing blobs and 2 %; the node is complete."""
@@ -89,7 +89,7 @@ def test_a_rebuild_moves_its_own_layer_only(
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_each_node_gets_what_it_lacks(lab: Lab, build: Build, source: str) -> None:
+def test_each_node_gets_only_its_missing_layers(lab: Lab, build: Build, source: str) -> None:
     """One node has nothing, two have the base: kind sends the whole to all that lack the name."""
     engine, tag = lab.engine(source), unique()
     nodes = lab.cluster("lab-d3").nodes
@@ -123,7 +123,7 @@ def test_docker_compresses_a_base_once(lab: Lab, build: Build) -> None:
 
 
 @pytest.mark.parametrize("damage", ["lost", "garbage", "lies"])
-def test_what_is_remembered_may_be_wrong(
+def test_a_wrong_cache_does_not_break_a_load(
     lab: Lab, build: Build, tmp_path: Path, damage: str
 ) -> None:
     """Deleted, damaged, or of other layers: the image is on the node, and proven."""
@@ -146,7 +146,7 @@ def test_what_is_remembered_may_be_wrong(
 
 @pytest.mark.parametrize("cluster", ["lab-d16", "lab-d21", "lab-p17"])
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_what_the_node_lost_meanwhile_is_sent_after_all(
+def test_layers_collected_during_a_load_are_sent(
     lab: Lab, build: Build, source: str, cluster: str
 ) -> None:
     """A snapshot that is collected between survey and import ends in a full load."""
@@ -173,7 +173,7 @@ def test_what_the_node_lost_meanwhile_is_sent_after_all(
 @pytest.mark.parametrize(
     ("source", "form"), [("podman", "oci-archive"), ("podman", "docker-archive"), ("docker28", "")]
 )
-def test_an_archive_leaves_out_what_the_node_has(
+def test_an_archive_load_omits_layers_on_the_node(
     lab: Lab, build: Build, tmp_path: Path, source: str, form: str
 ) -> None:
     """Where its members are named by digest, which is what Docker 25 and Podman write."""
@@ -190,7 +190,7 @@ def test_an_archive_leaves_out_what_the_node_has(
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_a_survey_ahead_saves_one_after_the_build(
+def test_a_survey_ahead_saves_the_survey_after_the_build(
     lab: Lab, build: Build, tmp_path: Path, source: str
 ) -> None:
     """One exec, the import, is left; not where the image turns out to be there, or was lost."""
@@ -218,7 +218,7 @@ def test_a_survey_ahead_saves_one_after_the_build(
     forget(node, name)
 
 
-def test_docker_keeps_no_trace_of_a_push(lab: Lab, build: Build) -> None:
+def test_a_push_leaves_no_labels_in_docker(lab: Lab, build: Build) -> None:
     """It labels every blob with the place of a push that succeeded, at most 4096 bytes a blob."""
     engine, node, tag = lab.engine("docker28"), lab.cluster("lab-d21").nodes[0], unique()
     store = Store(engine.paths.run / engine.name / "exec/containerd/containerd.sock", "moby")
@@ -232,7 +232,7 @@ def test_docker_keeps_no_trace_of_a_push(lab: Lab, build: Build) -> None:
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_what_was_collected_between_two_loads_is_sent(lab: Lab, build: Build) -> None:
+def test_layers_collected_between_two_loads_are_sent(lab: Lab, build: Build) -> None:
     """A loader that is kept takes the nodes to have what it left there, and notices."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     name = f"docker.io/library/{tag}"

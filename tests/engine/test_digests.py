@@ -19,7 +19,7 @@ CLUSTERS = ["lab-d16", "lab-d17", "lab-d21"]
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("transport", ["delta", "archive"])
-def test_a_stored_manifest_is_there_by_its_digest(
+def test_a_manifest_is_loaded_by_its_digest(
     lab: Lab, images: Images, cluster: str, transport: str
 ) -> None:
     """Docker's containerd store has it; CRI finds the image by `repo@digest`."""
@@ -42,7 +42,7 @@ def test_a_stored_manifest_is_there_by_its_digest(
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
-def test_an_index_is_there_by_its_digest(lab: Lab, tmp_path: Path, cluster: str) -> None:
+def test_an_index_is_loaded_by_its_digest(lab: Lab, tmp_path: Path, cluster: str) -> None:
     """Of several platforms, of which one is there, with an attestation."""
     node, tag = lab.cluster(cluster).nodes[0], unique()
     image = Image((layer(tag),), name=f"docker.io/library/{tag}", gzipped=True)
@@ -62,7 +62,7 @@ def test_an_index_is_there_by_its_digest(lab: Lab, tmp_path: Path, cluster: str)
 
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
-def test_a_digest_that_cannot_be_given_is_refused(lab: Lab, images: Images, source: str) -> None:
+def test_a_digest_that_the_source_lacks_is_refused(lab: Lab, images: Images, source: str) -> None:
     """Exit status 6, why, and nothing on the node: kind "loads" what no pod can use."""
     engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
     images.build(engine, tag)

@@ -47,7 +47,7 @@ def ours(found: Discovery, environ: dict[str, str]) -> list[tuple[str, str]]:
     return [(e.kind, e.origin) for e in found.endpoints if folder in e.url]
 
 
-def test_engines_are_found_where_products_put_them(lab: Lab, home: dict[str, str]) -> None:
+def test_engines_are_found_at_the_sockets_of_products(lab: Lab, home: dict[str, str]) -> None:
     """Two Dockers are two, by what they say of themselves; one by two paths is one."""
     link(Path(home["HOME"], ".colima/default/docker.sock"), lab.docker.socket)
     link(Path(home["HOME"], ".rd/docker.sock"), lab.docker28.socket)
@@ -72,7 +72,7 @@ def docker(environ: dict[str, str], *args: str) -> None:
     subprocess.run(["docker", *args], env=everything, check=True, capture_output=True)
 
 
-def test_the_docker_clis_context_is_followed(lab: Lab, home: dict[str, str]) -> None:
+def test_the_docker_clis_context_is_used(lab: Lab, home: dict[str, str]) -> None:
     """DOCKER_HOST, then DOCKER_CONTEXT, then the current one: the CLI's own order."""
     for name, engine in (("first", lab.docker), ("second", lab.docker28)):
         docker(home, "context", "create", name, "--docker", f"host={engine.url}")
@@ -88,7 +88,7 @@ def test_the_docker_clis_context_is_followed(lab: Lab, home: dict[str, str]) -> 
     assert discover(home).endpoints[0].origin == "DOCKER_HOST"
 
 
-def test_a_stale_context_is_explained_with_the_way_out(lab: Lab, home: dict[str, str]) -> None:
+def test_a_stale_context_is_explained(lab: Lab, home: dict[str, str]) -> None:
     """Its engine is gone; another answers, and is not taken in silence."""
     docker(home, "context", "create", "old", "--docker", "host=unix:///nonexistent/docker.sock")
     docker(home, "context", "use", "old")
@@ -102,7 +102,7 @@ def test_a_stale_context_is_explained_with_the_way_out(lab: Lab, home: dict[str,
     assert "docker context use default" in caught.value.hint
 
 
-def test_a_context_that_is_gone_is_explained(home: dict[str, str]) -> None:
+def test_a_missing_context_is_explained(home: dict[str, str]) -> None:
     """With those that are there."""
     docker(home, "context", "create", "there", "--docker", "host=unix:///nonexistent/docker.sock")
     found = quickly({**home, "DOCKER_CONTEXT": "gone", "CONTAINER_HOST": "unix:///none"})
@@ -111,7 +111,7 @@ def test_a_context_that_is_gone_is_explained(home: dict[str, str]) -> None:
     assert "unset DOCKER_CONTEXT" in caught.value.hint
 
 
-def test_podmans_connections_are_followed(lab: Lab, home: dict[str, str], tmp_path: Path) -> None:
+def test_podmans_connections_are_used(lab: Lab, home: dict[str, str], tmp_path: Path) -> None:
     """As the real podman wrote them."""
     settings = tmp_path / "containers.conf"
     settings.write_text("[engine]\n")
@@ -132,7 +132,7 @@ def test_podmans_connections_are_followed(lab: Lab, home: dict[str, str], tmp_pa
     assert "available: one, two" in error.message
 
 
-def test_podmans_socket_as_docker_host_is_podman_once(lab: Lab, home: dict[str, str]) -> None:
+def test_podmans_socket_in_docker_host_is_listed_once(lab: Lab, home: dict[str, str]) -> None:
     """A usual setting; asked as two engines, every image would be there twice."""
     link(Path(home["XDG_RUNTIME_DIR"], "podman/podman.sock"), lab.podman.socket)
     found = quickly({**home, "DOCKER_HOST": lab.podman.url})
@@ -141,7 +141,7 @@ def test_podmans_socket_as_docker_host_is_podman_once(lab: Lab, home: dict[str, 
     assert found.endpoints[0] in [attempt.same_as for attempt in found.attempts]
 
 
-def test_the_living_are_used_and_the_dead_are_told(
+def test_dead_engines_are_reported_and_the_others_used(
     lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stale CONTAINER_HOST does not stop what Docker can do; it is said where it may matter."""
@@ -160,7 +160,7 @@ def test_the_living_are_used_and_the_dead_are_told(
         imgload.load(tag, cluster="no-such-cluster")
 
 
-def test_a_socket_that_hangs_is_given_up(lab: Lab, home: dict[str, str]) -> None:
+def test_a_socket_that_hangs_times_out(lab: Lab, home: dict[str, str]) -> None:
     """The others are not waited for longer than that takes."""
     link(Path(home["XDG_RUNTIME_DIR"], "podman/podman.sock"), lab.podman.socket)
     path = Path(home["HOME"], ".rd/docker.sock")
@@ -171,7 +171,7 @@ def test_a_socket_that_hangs_is_given_up(lab: Lab, home: dict[str, str]) -> None
         assert ours(discover(home), home) == [("podman", "rootless Podman")]
 
 
-def test_an_address_that_swallows_everything_is_given_up() -> None:
+def test_an_address_without_any_answer_times_out() -> None:
     """A stale DOCKER_HOST of a machine that is off: nothing comes back, not even a refusal."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         address = full.getsockname()
@@ -183,9 +183,7 @@ def test_an_address_that_swallows_everything_is_given_up() -> None:
     assert url in found.errors[0].message
 
 
-def test_another_users_engines_are_not_permitted_and_ones_own_is_found(
-    lab: Lab, images: Images
-) -> None:
+def test_an_unprivileged_user_can_use_their_own_engine(lab: Lab, images: Images) -> None:
     """A user without rights: root's Docker is quiet while all is well, and told otherwise."""
     podman = lab.engine("podman-rootless")
     assert isinstance(podman, RootlessPodman)
@@ -210,7 +208,7 @@ def test_another_users_engines_are_not_permitted_and_ones_own_is_found(
     assert "usermod -aG docker" in nothing.stderr
 
 
-def test_what_answers_nowhere_fits_on_a_screen(home: dict[str, str]) -> None:
+def test_the_error_without_any_engine_fits_on_a_screen(home: dict[str, str]) -> None:
     """What was tried, what is not there, and what to run."""
     environ = {**os.environ, **home, "DOCKER_HOST": "tcp://127.0.0.1:1"}
     environ["CONTAINER_HOST"] = "unix:///nonexistent/podman.sock"

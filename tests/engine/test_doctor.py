@@ -31,7 +31,9 @@ def healthy(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Node:
     return lab.cluster("lab-d21").nodes[0]
 
 
-def test_nothing_is_wrong_where_all_is_well(lab: Lab, images: Images, healthy: Node) -> None:
+def test_doctor_finds_no_problem_on_a_healthy_cluster(
+    lab: Lab, images: Images, healthy: Node
+) -> None:
     """On both kinds of Docker's store and on Podman; text and JSON say the same; status 0."""
     tag = unique()
     images.build(lab.docker, tag)
@@ -128,7 +130,7 @@ SHORT = ("a dead socket", "a stale context", "a kube context without its cluster
 
 @pytest.mark.parametrize("fault", cases(FAULTS, SHORT))
 @pytest.mark.usefixtures("healthy")
-def test_what_is_wrong_before_the_nodes_is_found(
+def test_doctor_finds_faults_of_engines_and_contexts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: tuple[Plant, Expected]
 ) -> None:
     """What, and the command that changes it; the rest is looked at all the same."""
@@ -140,7 +142,7 @@ def test_what_is_wrong_before_the_nodes_is_found(
 
 
 @pytest.mark.usefixtures("healthy")
-def test_each_engine_in_the_others_place(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_detects_swapped_engine_variables(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Podman under DOCKER_HOST is fine; Docker under CONTAINER_HOST is not for podman."""
     monkeypatch.setenv("DOCKER_HOST", lab.podman.url)
     monkeypatch.setenv("CONTAINER_HOST", lab.docker.url)
@@ -150,7 +152,7 @@ def test_each_engine_in_the_others_place(lab: Lab, monkeypatch: pytest.MonkeyPat
     assert "CONTAINER_HOST leads to Docker" in said(found, "engines", "warning")
 
 
-def test_a_socket_that_may_not_be_opened(lab: Lab) -> None:
+def test_doctor_explains_a_socket_without_permission(lab: Lab) -> None:
     """By a user without rights: which group to join."""
     with open_folder() as home:
         done = run_as("nobody", "doctor", HOME=str(home), DOCKER_HOST=lab.docker.url)
@@ -159,7 +161,7 @@ def test_a_socket_that_may_not_be_opened(lab: Lab) -> None:
     assert "usermod -aG docker" in done.stdout
 
 
-def test_an_engine_that_cannot_reach_us_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_engines_that_cannot_push(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one in a VM; and one that was remembered as such, and does now."""
     monkeypatch.setenv("DOCKER_HOST", lab.engine("docker-cut-off").url)
     EngineCache.load().mark_unreachable(lab.podman.url)
@@ -169,7 +171,7 @@ def test_an_engine_that_cannot_reach_us_is_told(lab: Lab, monkeypatch: pytest.Mo
     assert f"podman at {lab.podman.url} can push" in said(found, "receiver", "ok")
 
 
-def test_skaffolds_view(
+def test_doctor_checks_skaffolds_engine_and_loader(
     healthy: Node, lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Which engine it builds with; its loader is absent, or ours comes after another."""
@@ -197,7 +199,7 @@ def loaded(lab: Lab, images: Images, healthy: Node) -> Iterator[tuple[str, str]]
     forget(healthy, f"docker.io/library/{tag}")
 
 
-def test_the_first_broken_link_on_a_node(
+def test_doctor_reports_the_first_failing_check_on_a_node(
     lab: Lab, images: Images, healthy: Node, loaded: tuple[str, str]
 ) -> None:
     """Config gone, another build, no name, another name; the same command mends each."""
@@ -220,7 +222,7 @@ def test_the_first_broken_link_on_a_node(
     assert f"does not have {name}: imgload load" in problems(imgload.diagnose(tag), "image")
 
 
-def test_a_manifest_that_is_gone(healthy: Node, loaded: tuple[str, str]) -> None:
+def test_doctor_reports_a_missing_manifest(healthy: Node, loaded: tuple[str, str]) -> None:
     """The name leads nowhere."""
     tag, _ = loaded
     [line] = healthy.ctr("images", "ls", f"name==docker.io/library/{tag}").splitlines()[1:]
@@ -228,7 +230,7 @@ def test_a_manifest_that_is_gone(healthy: Node, loaded: tuple[str, str]) -> None
     assert "lacks its manifest" in problems(imgload.diagnose(tag), "image")
 
 
-def test_an_image_that_no_engine_has(
+def test_doctor_checks_nodes_even_if_no_engine_has_the_image(
     lab: Lab, healthy: Node, loaded: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The nodes are looked at all the same: theirs may be whole."""
@@ -243,7 +245,7 @@ def test_an_image_that_no_engine_has(
     assert f"image {image_id[7:19]}, unpacked, known to CRI" in said(found, "image", "ok")
 
 
-def test_two_engines_with_different_images(lab: Lab, images: Images, healthy: Node) -> None:
+def test_doctor_reports_an_ambiguous_image(lab: Lab, images: Images, healthy: Node) -> None:
     """Which one is meant is asked, as a load would."""
     tag = unique()
     images.build(lab.docker, tag, b"docker's")
@@ -254,7 +256,7 @@ def test_two_engines_with_different_images(lab: Lab, images: Images, healthy: No
     assert healthy.name in found
 
 
-def test_what_a_pod_would_make_of_it(
+def test_doctor_warns_about_pull_policy_and_platform(
     lab: Lab, images: Images, healthy: Node, tmp_path: Path
 ) -> None:
     """Another processor's programs, and a tag that is always pulled."""
@@ -272,7 +274,7 @@ def test_what_a_pod_would_make_of_it(
         lab.docker.cli("rmi", "--force", other)
 
 
-def test_pods_that_wait_are_told_with_their_policy(
+def test_doctor_lists_waiting_pods_with_their_policy(
     loaded: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Where kubectl answers; the policy is the pod's own."""

@@ -36,7 +36,7 @@ def sick(lab: Lab) -> Iterator[Cluster]:
     made.remove()
 
 
-def test_what_is_wrong_with_a_node(sick: Cluster) -> None:
+def test_doctor_reports_disk_proxy_and_snapshotter(sick: Cluster) -> None:
     """Its disk, its proxy (without the password) and its snapshotter."""
     found = imgload.diagnose(cluster="lab-sick")
     name = sick.nodes[0].name
@@ -49,7 +49,9 @@ def test_what_is_wrong_with_a_node(sick: Cluster) -> None:
     assert "secret" not in str(found)
 
 
-def test_layers_where_cri_does_not_look(lab: Lab, images: Images, sick: Cluster) -> None:
+def test_doctor_reports_layers_in_another_snapshotter(
+    lab: Lab, images: Images, sick: Cluster
+) -> None:
     """As `kind load` leaves them; and an image that CRI was not told of (containerd #9039)."""
     tag = unique()
     images.build(lab.docker, tag)
@@ -94,7 +96,7 @@ def done_to(lab: Lab, node: Node, command: str, back: str) -> Iterator[None]:
     lab.docker.cli(back, node.name)
 
 
-def test_a_node_that_does_not_answer(lab: Lab, sick: Cluster) -> None:
+def test_doctor_explains_a_node_that_does_not_answer(lab: Lab, sick: Cluster) -> None:
     """Its crictl gone; CRI off; containerd silent; paused; stopped: each with a way back."""
     [node] = sick.nodes
     node.exec("rm", "-f", "/usr/local/bin/crictl")

@@ -50,7 +50,7 @@ def clusters(lab: Lab) -> None:
         (["--from", "docker", "-c", "lab-d21"], 2, "no image named", "name an image"),
     ],
 )
-def test_a_mistake_is_explained(args: list[str], status: int, said: str, hint: str) -> None:
+def test_wrong_usage_is_explained(args: list[str], status: int, said: str, hint: str) -> None:
     """One line that says what, one that says what to do, and the exit status for it."""
     done = run("load", *args)
     assert done.returncode == status
@@ -61,7 +61,7 @@ def test_a_mistake_is_explained(args: list[str], status: int, said: str, hint: s
 
 
 @pytest.mark.usefixtures("clusters")
-def test_an_error_is_one_document_for_machines() -> None:
+def test_an_error_is_one_json_document() -> None:
     """--output json is JSON also when it fails, and stdout holds nothing else."""
     done = run("load", "nosuch:v1", "-c", "lab-d21", "-o", "json")
     document = json.loads(done.stdout)
@@ -82,7 +82,7 @@ def test_a_dead_engine_is_named(lab: Lab, tmp_path: Path) -> None:
     assert lab.docker.url not in other.stderr
 
 
-def test_a_socket_without_permission_is_told_as_such(lab: Lab) -> None:
+def test_a_socket_without_permission_is_reported(lab: Lab) -> None:
     """Not "not found", and not "is the daemon running"."""
     with open_folder() as home:
         args = ("load", "app:v1", "-c", "lab-d21", "-o", "json")
@@ -144,7 +144,7 @@ def test_a_full_node_is_clean_afterwards(
         cluster.remove()
 
 
-def test_a_failed_load_gives_the_name_back(lab: Lab, images: Images) -> None:
+def test_a_failed_load_restores_the_name(lab: Lab, images: Images) -> None:
     """The image that had the name before is still the one that a pod gets."""
     cluster = lab.make_cluster(name="lab-back", engine="docker", var_size="100m")
     node, tag = cluster.nodes[0], unique()
@@ -160,7 +160,7 @@ def test_a_failed_load_gives_the_name_back(lab: Lab, images: Images) -> None:
         cluster.remove()
 
 
-def test_a_node_without_containerd_is_told_as_such(lab: Lab, images: Images) -> None:
+def test_a_node_without_containerd_is_reported(lab: Lab, images: Images) -> None:
     """containerd does not answer: NodeUnusable, and the log to look at."""
     cluster = lab.make_cluster(name="lab-dead", engine="docker")
     tag = unique()

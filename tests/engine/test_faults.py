@@ -69,7 +69,9 @@ CUTS = {
 
 
 @pytest.mark.parametrize("case", CUTS.values(), ids=CUTS)
-def test_a_connection_that_is_cut_off(lab: Lab, images: Images, tmp_path: Path, case: Cut) -> None:
+def test_a_cut_connection_fails_cleanly_or_falls_back(
+    lab: Lab, images: Images, tmp_path: Path, case: Cut
+) -> None:
     """A stream that ends early is not taken for whole; where another way leads on, it is taken."""
     engine, tag = lab.engine(case.source), unique()
     node = lab.cluster(CLUSTERS[case.source]).nodes[0]
@@ -100,7 +102,7 @@ STALLS = {
 
 
 @pytest.mark.parametrize("case", cases(STALLS, ("survey", "import")))
-def test_an_engine_that_stalls_is_given_up(
+def test_a_stalled_engine_times_out(
     lab: Lab,
     images: Images,
     tmp_path: Path,
@@ -142,7 +144,7 @@ VICTIMS = {
 
 
 @pytest.mark.parametrize("case", cases(VICTIMS, ("docker, stopped",)))
-def test_a_node_that_goes_away_does_not_stop_the_other(
+def test_a_failing_node_does_not_stop_the_others(
     lab: Lab, images: Images, tmp_path: Path, case: tuple[str, str]
 ) -> None:
     """In the middle of the import: the other node is proven, exit status 1, the report exact.

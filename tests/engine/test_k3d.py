@@ -14,7 +14,7 @@ from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab
 
 
-def test_images_archives_and_standard_input(
+def test_the_k3d_drop_in_loads_images_archives_and_stdin(
     lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Into two clusters at once; the pipe can be read only once. k3d fails after the pipe."""

@@ -164,7 +164,7 @@ def same(one: Said, other: Said) -> bool:
     return attrs.evolve(one, error=other.error) == other and other.error.startswith(one.error)
 
 
-def test_what_is_no_call_is_none_to_kind_either(real: Ask, ours: Ask) -> None:
+def test_wrong_usage_is_reported_as_by_kind(real: Ask, ours: Ask) -> None:
     """Exit status, whether there is something on stdout, and the message."""
     for line in USAGE.split("\n")[1:-1]:
         arguments = shlex.split(line)
@@ -172,7 +172,7 @@ def test_what_is_no_call_is_none_to_kind_either(real: Ask, ours: Ask) -> None:
         assert same(kinds, own), line
 
 
-def test_cluster_and_nodes_are_understood_as_by_kind(lab: Lab, real: Ask, ours: Ask) -> None:
+def test_cluster_and_node_options_are_parsed_as_by_kind(lab: Lab, real: Ask, ours: Ask) -> None:
     """In any place and spelling, and the last of several."""
     cluster = lab.cluster("lab-d21")
     names = {"FILE": FILE, "HERE": cluster.name, "NODE": cluster.nodes[0].name}
@@ -184,7 +184,7 @@ def test_cluster_and_nodes_are_understood_as_by_kind(lab: Lab, real: Ask, ours: 
         assert same(kinds, own), line
 
 
-def test_variables_are_understood_as_by_kind(
+def test_variables_are_read_as_by_kind(
     real: Ask, ours: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name given counts more, an empty one not at all; a provider that is none is ignored."""
@@ -198,7 +198,7 @@ def test_variables_are_understood_as_by_kind(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_same_images_are_there_afterwards(
+def test_the_drop_in_loads_the_same_images_as_kind(
     lab: Lab, images: Images, ours: Ask, tmp_path: Path, version: str
 ) -> None:
     """By name or in an archive, one or several; CRI knows them by the same names and IDs."""
@@ -220,7 +220,7 @@ def test_the_same_images_are_there_afterwards(
     forget(node, *names)
 
 
-def test_only_the_nodes_named_get_it(lab: Lab, images: Images, ours: Ask) -> None:
+def test_only_selected_nodes_get_the_image(lab: Lab, images: Images, ours: Ask) -> None:
     """As the real kind, which got the other one to do it."""
     cluster, tag = lab.cluster("lab-d3"), unique()
     name, image_id = f"docker.io/library/{tag}", images.build(lab.docker, tag)
@@ -234,7 +234,7 @@ def test_only_the_nodes_named_get_it(lab: Lab, images: Images, ours: Ask) -> Non
         forget(node, name)
 
 
-def test_the_image_is_that_of_the_engine_that_runs_the_cluster(
+def test_the_image_comes_from_the_engine_that_runs_the_cluster(
     lab: Lab, images: Images, ours: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where both engines have one under that name; kind takes Docker's always (no. 1)."""
@@ -253,7 +253,7 @@ def test_the_image_is_that_of_the_engine_that_runs_the_cluster(
         forget(node, name)
 
 
-def test_installed_it_serves_who_calls_kind(lab: Lab, images: Images, tmp_path: Path) -> None:
+def test_an_installed_drop_in_replaces_kind(lab: Lab, images: Images, tmp_path: Path) -> None:
     """As Skaffold does; what is not ours to do is the real kind's, which is behind it on PATH."""
     cluster, tag = lab.cluster("lab-d21"), unique()
     image_id = images.build(lab.docker, tag)
@@ -286,7 +286,7 @@ def calling(lab: Lab, folder: Path) -> Callable[[str], subprocess.CompletedProce
     return call
 
 
-def test_a_node_that_fails_is_exit_status_1(lab: Lab, images: Images, ours: Ask) -> None:
+def test_a_failing_node_causes_exit_status_1(lab: Lab, images: Images, ours: Ask) -> None:
     """The others have the image; kind stops."""
     cluster, tag = lab.cluster("lab-d3"), unique()
     name, image_id = f"docker.io/library/{tag}", images.build(lab.docker, tag)

@@ -76,7 +76,7 @@ def load(listed: Listed, text: str = "", platform: str | None = None) -> imgload
     return imgload.verify(texts, cluster=CLUSTER, source=source, platform=platform)
 
 
-def test_the_nodes_platform_is_taken_out_of_a_list(listed: Listed, node: Node) -> None:
+def test_a_load_selects_the_nodes_platform_from_a_list(listed: Listed, node: Node) -> None:
     """By each of its names and its own ID, and another platform where that is asked for."""
     listed.build("linux/amd64", "linux/arm64")
     for text in (listed.name, f"localhost/{listed.name}", listed.list_id, listed.list_id[7:19]):
@@ -90,7 +90,7 @@ def test_the_nodes_platform_is_taken_out_of_a_list(listed: Listed, node: Node) -
         load(listed, platform="linux/s390x")
 
 
-def test_a_list_without_the_nodes_platform(listed: Listed, node: Node) -> None:
+def test_a_list_without_the_nodes_platform_is_loaded(listed: Listed, node: Node) -> None:
     """Podman itself finds no image under the name; an emulator may run it."""
     listed.build("linux/arm64")
     [image] = load(listed).images
@@ -99,7 +99,7 @@ def test_a_list_without_the_nodes_platform(listed: Listed, node: Node) -> None:
         load(listed, platform="linux/amd64")
 
 
-def test_an_image_that_was_removed_from_the_store(listed: Listed) -> None:
+def test_a_listed_image_missing_from_the_store_is_refused(listed: Listed) -> None:
     """The list still names it, and the other one can be loaded."""
     listed.build("linux/amd64", "linux/arm64")
     listed.engine.remove_image(listed.image_ids.pop("linux/arm64"))
@@ -109,7 +109,7 @@ def test_an_image_that_was_removed_from_the_store(listed: Listed) -> None:
     assert load(listed).ok
 
 
-def test_a_list_that_is_wrong_about_a_platform(listed: Listed, node: Node) -> None:
+def test_the_config_decides_the_platform_of_a_listed_image(listed: Listed, node: Node) -> None:
     """An image's config says what it runs on; Buildah may list an image of its cache wrongly."""
     listed.build("linux/amd64")
     image = listed.image_ids["linux/amd64"].removeprefix("sha256:")
@@ -123,7 +123,9 @@ def test_a_list_that_is_wrong_about_a_platform(listed: Listed, node: Node) -> No
         load(listed, platform="linux/arm64")
 
 
-def test_a_list_beside_an_image(listed: Listed, node: Node, images: Images) -> None:
+def test_a_list_and_an_image_are_loaded_together(
+    listed: Listed, node: Node, images: Images
+) -> None:
     """In one load; an image of the list has a name of its own."""
     listed.build("linux/amd64")
     other, own = unique("other"), unique("own")
@@ -137,7 +139,7 @@ def test_a_list_beside_an_image(listed: Listed, node: Node, images: Images) -> N
     forget(node, *names[1:])
 
 
-def test_a_list_that_is_built_is_loaded_by_a_watch(listed: Listed, node: Node) -> None:
+def test_a_watch_loads_a_built_list(listed: Listed, node: Node) -> None:
     with watching(listed.name, "-c", CLUSTER, "--from", listed.engine.url) as watcher:
         listed.build("linux/amd64")
         document = watcher.loaded()
@@ -145,7 +147,7 @@ def test_a_list_that_is_built_is_loaded_by_a_watch(listed: Listed, node: Node) -
         assert cri_id(node, listed.full) == listed.image_ids["linux/amd64"]
 
 
-def test_a_list_that_a_killed_run_left_is_removed_by_the_next(lab: Lab) -> None:
+def test_the_next_run_removes_the_list_of_a_killed_run(lab: Lab) -> None:
     """Skaffold's images for several platforms are pushed as one."""
     listed = f"localhost/imgload-{secrets.token_hex(8)}"
     noted = note_temporary_name(lab.podman.url, listed)

@@ -32,7 +32,7 @@ def config_digest(engine: Engine, name: str) -> str:
 
 @pytest.mark.parametrize("cluster", SINGLE_NODE_CLUSTERS)
 @pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
-def test_an_image_reaches_a_node_with_its_id(
+def test_an_image_keeps_its_id_on_the_node(
     lab: Lab, images: Images, source: str, cluster: str
 ) -> None:
     """Any engine, any node: the ID on the node is the engine's (kind #2038, #2027, #2835).
@@ -61,7 +61,9 @@ def test_an_image_reaches_a_node_with_its_id(
 
 
 @pytest.mark.parametrize("cluster", ["lab-d21", "lab-p21"])
-def test_cri_confirms_where_the_node_has_crictl(lab: Lab, images: Images, cluster: str) -> None:
+def test_crictl_confirms_the_image_if_the_node_has_it(
+    lab: Lab, images: Images, cluster: str
+) -> None:
     """The proof says what crictl said; without crictl it says nothing."""
     nodes, tag = [lab.cluster(name).nodes[0] for name in (cluster, "lab-d17")], unique()
     images.build(lab.docker, tag)
@@ -93,7 +95,7 @@ def test_all_nodes_get_all_images(lab: Lab, images: Images, source: str, cluster
         forget(node, *(f"docker.io/library/{tag}" for tag in (app, db)))
 
 
-def test_only_nodes_that_lack_it_get_it(lab: Lab, images: Images) -> None:
+def test_only_nodes_that_lack_an_image_get_it(lab: Lab, images: Images) -> None:
     """The plan is made for each image and node (report 9)."""
     nodes, first, second = lab.cluster("lab-d3").nodes, unique(), unique()
     for tag in (first, second):
@@ -117,7 +119,7 @@ def test_only_nodes_that_lack_it_get_it(lab: Lab, images: Images) -> None:
         forget(there, *(f"docker.io/library/{tag}" for tag in (first, second)))
 
 
-def test_a_new_name_is_only_tagged(lab: Lab, images: Images) -> None:
+def test_a_new_name_is_added_without_a_transfer(lab: Lab, images: Images) -> None:
     """An image that is there under another name is not sent; --as is such a name.
 
     Also after a rebuild: CRI has no record by the ID of an image that a name was moved to.
@@ -135,7 +137,7 @@ def test_a_new_name_is_only_tagged(lab: Lab, images: Images) -> None:
 
 
 @pytest.mark.parametrize("cluster", SINGLE_NODE_CLUSTERS)
-def test_the_same_tag_moves(lab: Lab, images: Images, cluster: str) -> None:
+def test_a_rebuilt_image_takes_over_its_tag(lab: Lab, images: Images, cluster: str) -> None:
     """A rebuilt image takes the name over, and the report says from which (#696, #16032)."""
     tag = unique()
     node = lab.cluster(cluster).nodes[0]
@@ -149,7 +151,9 @@ def test_the_same_tag_moves(lab: Lab, images: Images, cluster: str) -> None:
 
 
 @pytest.mark.parametrize("cluster", SINGLE_NODE_CLUSTERS)
-def test_nothing_but_what_was_asked_for_is_left(lab: Lab, images: Images, cluster: str) -> None:
+def test_only_the_requested_name_appears_on_the_node(
+    lab: Lab, images: Images, cluster: str
+) -> None:
     """No import-DATE record (#4028), no file on the node, no half-ingested content."""
     tag = unique()
     node = lab.cluster(cluster).nodes[0]

@@ -27,7 +27,7 @@ NAMES = {
 
 @pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
 @pytest.mark.parametrize(("written", "wanted"), NAMES.items())
-def test_a_name_lands_where_a_pod_looks(
+def test_an_image_gets_the_name_that_a_pod_resolves_to(
     lab: Lab, images: Images, source: str, written: str, wanted: str
 ) -> None:
     """Podman's own ``localhost/`` is kept only where the user wrote it (podman #15974)."""
@@ -42,7 +42,7 @@ def test_a_name_lands_where_a_pod_looks(
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
 @pytest.mark.parametrize("length", [12, 64, 71])
-def test_an_image_id_lands_under_the_images_names(
+def test_an_image_id_loads_the_image_under_its_names(
     lab: Lab, images: Images, source: str, length: int
 ) -> None:
     """Shortened, whole, or with ``sha256:``; Podman's ``localhost/`` was not written."""
@@ -72,7 +72,7 @@ def test_an_untagged_image_can_be_loaded(lab: Lab, images: Images, source: str) 
     engine.cli("rmi", target)
 
 
-def test_an_untagged_image_can_be_named(lab: Lab, images: Images) -> None:
+def test_an_untagged_image_can_be_loaded_with_a_tag(lab: Lab, images: Images) -> None:
     """--as gives it the name that the pod spec has."""
     tag, name = unique(), f"docker.io/library/{unique()}"
     node = lab.cluster("lab-d21").nodes[0]
@@ -85,7 +85,7 @@ def test_an_untagged_image_can_be_named(lab: Lab, images: Images) -> None:
     lab.docker.cli("rmi", image_id)
 
 
-def test_two_engines_with_one_name_are_not_guessed_between(lab: Lab, images: Images) -> None:
+def test_a_name_with_different_images_in_two_engines_is_ambiguous(lab: Lab, images: Images) -> None:
     """Different IDs under one name: an error that names both engines and both IDs."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     ids = [images.build(engine, tag) for engine in (lab.docker, lab.podman)]
@@ -100,7 +100,7 @@ def test_two_engines_with_one_name_are_not_guessed_between(lab: Lab, images: Ima
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_podmans_guess_at_a_short_name_is_not_taken(lab: Lab, images: Images) -> None:
+def test_podmans_short_name_resolution_is_ignored(lab: Lab, images: Images) -> None:
     """Podman finds quay.io/o/NAME for NAME; a pod that says NAME would not."""
     lab.up("lab-d21")
     tag = unique()
@@ -109,7 +109,7 @@ def test_podmans_guess_at_a_short_name_is_not_taken(lab: Lab, images: Images) ->
         imgload.load(tag, cluster="lab-d21", source="podman")
 
 
-def test_one_name_for_two_images_is_refused(lab: Lab, images: Images) -> None:
+def test_one_tag_for_two_images_is_refused(lab: Lab, images: Images) -> None:
     """--as goes with one image."""
     tags = unique(), unique()
     for tag in tags:

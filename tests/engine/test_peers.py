@@ -53,7 +53,7 @@ def cluster28(
     wipe(node_of_docker28)
 
 
-def test_kind_01_an_image_that_podman_has(lab: Lab, images: Images) -> None:
+def test_kind_01_an_image_in_podman_is_loaded(lab: Lab, images: Images) -> None:
     """Nodes and image are Podman's, and kind asks `docker`."""
     there, tag = lab.cluster("lab-p21"), unique()
     name = f"docker.io/library/{tag}"
@@ -67,7 +67,7 @@ def test_kind_01_an_image_that_podman_has(lab: Lab, images: Images) -> None:
     forget(there.nodes[0], name)
 
 
-def test_kind_01_dockers_image_in_the_place_of_podmans(lab: Lab, images: Images) -> None:
+def test_kind_01_different_images_under_one_name_are_ambiguous(lab: Lab, images: Images) -> None:
     """kind loads the other engine's image of that name and exits 0; we ask which is meant."""
     there, tag = lab.cluster("lab-p21"), unique()
     name = f"docker.io/library/{tag}"
@@ -84,7 +84,7 @@ def test_kind_01_dockers_image_in_the_place_of_podmans(lab: Lab, images: Images)
     forget(there.nodes[0], name)
 
 
-def test_kind_01_an_engine_that_does_not_answer(
+def test_kind_01_an_engine_that_does_not_answer_is_named(
     lab: Lab, images: Images, cluster: Cluster, tmp_path: Path
 ) -> None:
     """To kind, any error is a missing image."""
@@ -100,7 +100,7 @@ def test_kind_01_an_engine_that_does_not_answer(
     assert dead in ours.stderr
 
 
-def test_kind_02_an_index_that_lists_what_is_not_there(lab: Lab, cluster28: Cluster) -> None:
+def test_kind_02_an_index_with_missing_content_is_loaded(lab: Lab, cluster28: Cluster) -> None:
     """Another platform, and an attestation, as Docker's containerd store has them after a pull."""
     node, tag = cluster28.nodes[0], unique()
     image = image_of(tag)
@@ -120,7 +120,7 @@ def test_kind_02_an_index_that_lists_what_is_not_there(lab: Lab, cluster28: Clus
         lab.docker28.remove_image(tag)
 
 
-def test_kind_03_a_platform_that_docker_denies(lab: Lab, cluster28: Cluster) -> None:
+def test_kind_03_a_platform_variant_is_loaded(lab: Lab, cluster28: Cluster) -> None:
     """docker/cli #7278: inspect says linux/amd64, and save refuses linux/amd64: it is amd64/v3.
 
     kind exits 0, and CRI has nothing; it will not look at that name again for a while.
@@ -144,7 +144,9 @@ def test_kind_03_a_platform_that_docker_denies(lab: Lab, cluster28: Cluster) -> 
         lab.docker28.remove_image(tag, other)
 
 
-def test_kind_04_a_name_with_a_digest(lab: Lab, images: Images, cluster28: Cluster) -> None:
+def test_kind_04_a_name_with_a_digest_is_known_to_cri(
+    lab: Lab, images: Images, cluster28: Cluster
+) -> None:
     """kind exits 0, and no pod can use the name."""
     node, tag = cluster28.nodes[0], unique()
     text = f"{tag.partition(':')[0]}@{images.build(lab.docker28, tag)}"
@@ -158,7 +160,9 @@ def test_kind_04_a_name_with_a_digest(lab: Lab, images: Images, cluster28: Clust
     assert cri_id(node, name) == str(report.images[0].image_id)
 
 
-def test_kind_05_records_that_nobody_asked_for(lab: Lab, images: Images, cluster: Cluster) -> None:
+def test_kind_05_only_requested_records_are_created(
+    lab: Lab, images: Images, cluster: Cluster
+) -> None:
     """`import-DATE@sha256:…`, on which pods have come to depend."""
     node, tag = cluster.nodes[0], unique()
     images.build(lab.docker, tag)
@@ -170,9 +174,7 @@ def test_kind_05_records_that_nobody_asked_for(lab: Lab, images: Images, cluster
     assert records(node) == {f"docker.io/library/{tag}"}
 
 
-def test_kind_06_an_image_that_cannot_be_removed(
-    lab: Lab, images: Images, cluster: Cluster
-) -> None:
+def test_kind_06_a_loaded_image_can_be_removed(lab: Lab, images: Images, cluster: Cluster) -> None:
     """CRI removes it by its ID, as `crictl rmi` does, and the junk record keeps it."""
     node, tag = cluster.nodes[0], unique()
     image_id = images.build(lab.docker, tag)
@@ -205,7 +207,9 @@ class Naming:
     ],
     ids=lambda naming: naming.written,
 )
-def test_kind_07_a_further_name(lab: Lab, images: Images, cluster: Cluster, naming: Naming) -> None:
+def test_kind_07_an_added_name_is_the_one_in_a_pod_spec(
+    lab: Lab, images: Images, cluster: Cluster, naming: Naming
+) -> None:
     """kind tags what is there with a name that no pod is resolved to, and exits 0."""
     node, tag = cluster.nodes[0], unique()
     first = f"docker.io/library/{tag}"
@@ -228,7 +232,9 @@ def test_kind_07_a_further_name(lab: Lab, images: Images, cluster: Cluster, nami
         lab.docker.cli("rmi", text)
 
 
-def test_kind_07_an_image_id_is_no_name(lab: Lab, images: Images, cluster: Cluster) -> None:
+def test_kind_07_an_image_id_does_not_become_a_name(
+    lab: Lab, images: Images, cluster: Cluster
+) -> None:
     """kind takes it for one: `docker.io/library/sha256:…`."""
     node, tag = cluster.nodes[0], unique()
     image_id = images.build(lab.docker, tag)
@@ -244,7 +250,7 @@ def test_kind_07_an_image_id_is_no_name(lab: Lab, images: Images, cluster: Clust
     assert records(node) == {name}
 
 
-def test_kind_08_what_is_there_is_sent_again_by_docker28(
+def test_kind_08_a_present_image_of_docker28_is_not_sent(
     lab: Lab, images: Images, cluster28: Cluster
 ) -> None:
     """The containerd store's `Id` is a manifest's digest, the node's a config's."""
@@ -263,7 +269,7 @@ def test_kind_08_what_is_there_is_sent_again_by_docker28(
     assert "already there" in done.stderr
 
 
-def test_kind_08_what_is_there_is_sent_again_by_podman(
+def test_kind_08_a_present_image_of_podman_is_not_sent(
     lab: Lab, images: Images, tmp_path: Path
 ) -> None:
     """With `docker` being Podman: its IDs lack `sha256:`. The package podman-docker does that."""

@@ -27,7 +27,7 @@ else:
 node_of_docker, cluster = peers_nodes.node_of_docker, peers_nodes.cluster
 
 
-def test_containerd_4474_an_image_without_a_name(
+def test_containerd_4474_an_untagged_image_is_loaded_by_id(
     lab: Lab, images: Images, cluster: Cluster
 ) -> None:
     """ctr exits 0 and creates nothing; ours is there under its ID."""
@@ -44,7 +44,7 @@ def test_containerd_4474_an_image_without_a_name(
         lab.docker.cli("rmi", image_id)
 
 
-def test_containerd_6307_the_same_image_by_another_manifest(
+def test_containerd_6307_the_same_image_with_another_manifest_is_present(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     """Each form of archive gives a manifest of its own; what counts is the image ID."""
@@ -63,7 +63,7 @@ def test_containerd_6307_the_same_image_by_another_manifest(
 
 
 @pytest.mark.parametrize("crictl", [True, False], ids=["crictl", "no crictl"])
-def test_containerd_9039_an_image_that_cri_does_not_see(
+def test_containerd_9039_an_image_unknown_to_cri_is_repaired(
     lab: Lab,
     images: Images,
     cluster: Cluster,
@@ -85,7 +85,7 @@ def test_containerd_9039_an_image_that_cri_does_not_see(
     forget(node, name)
 
 
-def test_containerd_9981_an_archive_with_gzip(cluster: Cluster, tmp_path: Path) -> None:
+def test_containerd_9981_a_gzip_archive_is_loaded(cluster: Cluster, tmp_path: Path) -> None:
     """`.tar.gz`: ctr wants a plain tar."""
     node, tag = cluster.nodes[0], unique()
     image, path = image_of(tag), tmp_path / "image.tar.gz"
@@ -96,7 +96,7 @@ def test_containerd_9981_an_archive_with_gzip(cluster: Cluster, tmp_path: Path) 
     assert cri_id(node, image.name) == str(image.image_id)
 
 
-def test_containerd_11228_all_platforms(lab: Lab, images: Images) -> None:
+def test_containerd_11228_an_import_does_not_need_all_platforms(lab: Lab, images: Images) -> None:
     """`--all-platforms` with a snapshotter that is not the default one, on 2.1."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     name = f"docker.io/library/{tag}"
@@ -110,7 +110,9 @@ def test_containerd_11228_all_platforms(lab: Lab, images: Images) -> None:
 
 
 @pytest.mark.parametrize("there", ["lab-d16", "lab-d17", "lab-d21"])
-def test_containerd_14160_layers_with_zstd(lab: Lab, tmp_path: Path, there: str) -> None:
+def test_containerd_14160_zstd_layers_keep_their_media_type(
+    lab: Lab, tmp_path: Path, there: str
+) -> None:
     """Of a docker-archive ctr says that they are gzip; ours is an OCI layout that says zstd."""
     node, tag = lab.cluster(there).nodes[0], unique()
     image, path = image_of(tag), tmp_path / "image.tar"

@@ -98,7 +98,7 @@ def leave(node: Node, mebibytes: int) -> None:
         node.exec("dd", "if=/dev/zero", "of=/var/filler", "bs=1M", f"count={size}")
 
 
-def test_kind_09_one_missing_image_sends_all(lab: Lab, images: Images, cluster: Cluster) -> None:
+def test_kind_09_only_the_missing_image_is_sent(lab: Lab, images: Images, cluster: Cluster) -> None:
     """kind keeps one list of nodes for all images; ours is a plan per image and node."""
     large, little = unique("large"), unique("little")
     images.build(lab.docker, large, os.urandom(SIZE))
@@ -116,7 +116,7 @@ def test_kind_09_one_missing_image_sends_all(lab: Lab, images: Images, cluster: 
     assert sent < SIZE // 4
 
 
-def test_kind_10_an_import_that_fails_half_way(lab: Lab, images: Images, small: Cluster) -> None:
+def test_kind_10_a_failed_import_leaves_no_name(lab: Lab, images: Images, small: Cluster) -> None:
     """The name is there, the content is not unpacked; kind takes that for done ever after."""
     node, tag = small.nodes[0], unique()
     name = f"docker.io/library/{tag}"
@@ -139,7 +139,9 @@ def test_kind_10_an_import_that_fails_half_way(lab: Lab, images: Images, small: 
     assert records(node) == set()
 
 
-def test_kind_11_the_snapshots_go_elsewhere(lab: Lab, images: Images, native: Cluster) -> None:
+def test_kind_11_layers_are_unpacked_in_cris_snapshotter(
+    lab: Lab, images: Images, native: Cluster
+) -> None:
     """kind names CRI's snapshotter, and ctr refuses it (containerd #11228)."""
     node, tag = native.nodes[0], unique()
     name = f"docker.io/library/{tag}"
@@ -152,7 +154,9 @@ def test_kind_11_the_snapshots_go_elsewhere(lab: Lab, images: Images, native: Cl
     assert chain_id(node, name) in snapshots(node, "native")
 
 
-def test_kind_11_ctrs_snapshotter_is_not_cris(lab: Lab, images: Images, native: Cluster) -> None:
+def test_kind_11_an_image_in_ctrs_snapshotter_is_loaded_again(
+    lab: Lab, images: Images, native: Cluster
+) -> None:
     """As kind did before #2543: CRI knows the image and has no snapshot of it; ours does not
     believe it.
     """
@@ -167,7 +171,9 @@ def test_kind_11_ctrs_snapshotter_is_not_cris(lab: Lab, images: Images, native: 
     assert chain_id(node, name) in snapshots(node, "native")
 
 
-def test_kind_12_a_node_without_room(lab: Lab, images: Images, small: Cluster) -> None:
+def test_kind_12_a_full_node_is_refused_before_the_transfer(
+    lab: Lab, images: Images, small: Cluster
+) -> None:
     """kind sends the image and says what ctr said; ours says what is needed and sends nothing."""
     node, tag = small.nodes[0], unique()
     images.build(lab.docker, tag, os.urandom(LARGE))
@@ -183,7 +189,7 @@ def test_kind_12_a_node_without_room(lab: Lab, images: Images, small: Cluster) -
     assert records(node) == set()
 
 
-def test_kind_13_layers_that_are_there(lab: Lab, images: Images, cluster: Cluster) -> None:
+def test_kind_13_present_layers_are_not_sent(lab: Lab, images: Images, cluster: Cluster) -> None:
     """A rebuild of the top layer sends the base again."""
     base, tag = unique("base"), unique()
     images.build(lab.docker, base, os.urandom(SIZE))
@@ -199,7 +205,9 @@ def test_kind_13_layers_that_are_there(lab: Lab, images: Images, cluster: Cluste
     assert sent < SIZE // 4
 
 
-def test_kind_14_what_the_kubelet_will_do(lab: Lab, images: Images, cluster: Cluster) -> None:
+def test_kind_14_a_load_warns_about_pulls_and_replaced_images(
+    lab: Lab, images: Images, cluster: Cluster
+) -> None:
     """`:latest` is pulled whatever is there, and a name has moved; kind tells neither."""
     tag = f"{unique().replace(':', '-')}:latest"
     before = images.build(lab.docker, tag)
@@ -217,7 +225,7 @@ def test_kind_14_what_the_kubelet_will_do(lab: Lab, images: Images, cluster: Clu
     assert f"replaced {before.removeprefix('sha256:')[:12]}" in ours.stderr
 
 
-def test_kind_15_a_folder(lab: Lab, cluster: Cluster, tmp_path: Path) -> None:
+def test_kind_15_an_oci_layout_folder_is_loaded(lab: Lab, cluster: Cluster, tmp_path: Path) -> None:
     """An OCI layout that is not packed."""
     tag = unique()
     image = image_of(tag)

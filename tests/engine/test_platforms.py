@@ -90,7 +90,7 @@ def test_one_platform_of_an_index_is_saved(lab: Lab, held: Held, node: Node) -> 
     assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
 
 
-def test_a_platform_without_its_layers_is_told(lab: Lab, held: Held, node: Node) -> None:
+def test_a_platform_without_its_layers_is_refused(lab: Lab, held: Held, node: Node) -> None:
     """The index lists amd64, and Docker has only its manifest: arm64 is not taken in its place."""
     made = Platforms(unique(), compression="gzip")
     held(made, *made.blobs)
@@ -108,7 +108,7 @@ def test_a_platform_without_its_layers_is_told(lab: Lab, held: Held, node: Node)
 
 
 @pytest.mark.parametrize("several", [True, False], ids=["index", "manifest"])
-def test_an_image_without_its_layers_is_told(lab: Lab, held: Held, several: bool) -> None:  # noqa: FBT001
+def test_an_image_without_its_layers_is_refused(lab: Lab, held: Held, several: bool) -> None:  # noqa: FBT001
     """No word of an archive, and none of emulation."""
     name = unique()
     made = Platforms(name, compression="gzip") if several else Made(name, compression="gzip")
@@ -124,7 +124,7 @@ def test_an_image_without_its_layers_is_told(lab: Lab, held: Held, several: bool
 
 
 @pytest.mark.parametrize("config", [AMD64, V3], ids=["amd64", "v3"])
-def test_a_variant_that_only_the_index_names(
+def test_a_variant_listed_only_in_the_index_is_identified(
     lab: Lab, held: Held, node: Node, config: dict[str, str]
 ) -> None:
     """It is identified before anything is sent, so that the second load sends nothing."""

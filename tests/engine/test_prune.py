@@ -70,7 +70,7 @@ def image_ids(node: Node) -> set[str]:
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
-def test_old_builds_go_and_what_a_container_uses_stays(
+def test_prune_removes_old_builds_and_keeps_images_in_use(
     lab: Lab, builds: dict[str, str], cluster: str
 ) -> None:
     """Whether it runs, was only created, or has ended.
@@ -107,7 +107,7 @@ def test_old_builds_go_and_what_a_container_uses_stays(
     imgload.prune([repository], nodes=[node.name], keep=0)
 
 
-def test_a_build_whose_name_moved_on_goes_when_no_container_needs_it(
+def test_prune_removes_an_untagged_build_that_no_container_uses(
     images: Images, lab: Lab, base: str
 ) -> None:
     """It runs under a name that leads to its successor: only its ID and snapshot tell."""
@@ -134,7 +134,9 @@ def test_a_build_whose_name_moved_on_goes_when_no_container_needs_it(
 
 
 @pytest.mark.parametrize("cluster", ["lab-d16", "lab-p21"])
-def test_only_what_imgload_loaded_goes_unless_told(lab: Lab, images: Images, cluster: str) -> None:
+def test_prune_removes_only_images_that_imgload_loaded(
+    lab: Lab, images: Images, cluster: str
+) -> None:
     """An image that another tool imported has no mark; with everything, all its names go."""
     node = lab.cluster(cluster).nodes[0]
     repository = f"ghcr.io/{unique().replace(':', '/')}"
@@ -157,7 +159,7 @@ def test_only_what_imgload_loaded_goes_unless_told(lab: Lab, images: Images, clu
     assert not any(image in node.ctr("images", "ls") for image in ids.values())
 
 
-def test_what_is_copied_into_a_node_is_marked_too(
+def test_an_image_copied_into_a_node_is_labelled(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where an exec's input cannot be closed one way, as over TLS."""
@@ -170,7 +172,7 @@ def test_what_is_copied_into_a_node_is_marked_too(
     forget(node, str(image.name))
 
 
-def test_of_builds_loaded_together_the_last_one_built_stays(lab: Lab, images: Images) -> None:
+def test_prune_keeps_the_newest_of_builds_loaded_together(lab: Lab, images: Images) -> None:
     """They came to the node in one moment; whatever their image IDs are."""
     node, repository = lab.cluster("lab-d21").nodes[0], unique().replace(":", "")
     tags = [f"{repository}:v{n}" for n in range(4)]
@@ -183,7 +185,7 @@ def test_of_builds_loaded_together_the_last_one_built_stays(lab: Lab, images: Im
     imgload.prune([repository], cluster="lab-d21", keep=0)
 
 
-def test_a_name_that_moves_under_a_prune_stays(lab: Lab, images: Images) -> None:
+def test_prune_keeps_a_name_that_moves_meanwhile(lab: Lab, images: Images) -> None:
     """What was judged was the build that it led to before."""
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique("pruned"), unique()
     name, elsewhere = f"docker.io/library/{tag}", "docker.io/other/app:1"
@@ -201,7 +203,7 @@ def test_a_name_that_moves_under_a_prune_stays(lab: Lab, images: Images) -> None
     forget(node, name, elsewhere)
 
 
-def test_drift_is_seen_and_odd_names_do_no_harm(lab: Lab, images: Images) -> None:
+def test_images_reports_drift_and_accepts_unusual_names(lab: Lab, images: Images) -> None:
     """Three nodes, one behind; a record's name may have spaces and escapes, for containerd."""
     nodes = lab.cluster("lab-d3").nodes
     tag, other = unique(), unique()
@@ -228,7 +230,7 @@ def test_drift_is_seen_and_odd_names_do_no_harm(lab: Lab, images: Images) -> Non
     imgload.prune([tag.partition(":")[0]], cluster="lab-d3", keep=0)
 
 
-def test_the_command_asks_first_and_one_broken_node_stops_no_other(
+def test_prune_requires_yes_and_continues_after_a_failed_node(
     lab: Lab, images: Images, run_imgload: RunImgload
 ) -> None:
     """Without --yes nothing goes; a node that is paused is named, and the others are done."""
@@ -255,7 +257,7 @@ def test_the_command_asks_first_and_one_broken_node_stops_no_other(
     assert removed == {nodes[0]: 0, nodes[1]: 1, nodes[2]: 0}
 
 
-def test_a_slow_garbage_collection_is_waited_for(
+def test_prune_waits_for_a_slow_garbage_collection(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``ctr images rm --sync`` prints nothing meanwhile."""

@@ -49,7 +49,7 @@ def image_id(engine: Engine, name: str) -> str:
 
 @pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
 @pytest.mark.parametrize("source", STORES)
-def test_an_image_that_is_built_again_during_its_push_is_kept(
+def test_an_image_that_is_rebuilt_during_its_push_is_kept(
     lab: Lab, images: Images, source: str, *, used: bool
 ) -> None:
     """It has no name then but ours: it stays in the engine by its ID, and ours goes."""
@@ -81,7 +81,7 @@ def test_an_image_that_is_built_again_during_its_push_is_kept(
 
 
 @pytest.mark.parametrize("source", ["docker-cut-off", "docker28-cut-off"])
-def test_nothing_is_pushed_to_who_has_our_port_in_the_engines_network(
+def test_nothing_is_pushed_to_another_server_on_the_receivers_port(
     lab: Lab, images: Images, tmp_path: Path, source: str
 ) -> None:
     """He is asked for an image that is not there, and gets none of ours."""
@@ -117,7 +117,7 @@ def test_nothing_is_pushed_to_who_has_our_port_in_the_engines_network(
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28"])
-def test_a_tag_is_found_by_another_address_of_the_engine(
+def test_a_leftover_tag_is_removed_through_another_address_of_the_engine(
     lab: Lab, images: Images, tmp_path: Path, source: str
 ) -> None:
     """The run that was killed reached it through a relay; the next one reaches it itself."""

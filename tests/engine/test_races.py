@@ -27,7 +27,7 @@ def _when_sending(act: Callable[[], object]) -> Callable[[imgload.Event], None]:
     return on_event
 
 
-def test_a_name_that_moves_while_it_is_loaded(lab: Lab, images: Images) -> None:
+def test_a_load_uses_the_image_that_it_resolved_first(lab: Lab, images: Images) -> None:
     """What was asked for is loaded; the report says which image that is."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     first = images.build(lab.docker, tag, b"x" * MIB)
@@ -38,7 +38,7 @@ def test_a_name_that_moves_while_it_is_loaded(lab: Lab, images: Images) -> None:
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_an_image_that_is_removed_while_it_is_loaded(lab: Lab, images: Images) -> None:
+def test_an_image_removed_during_its_load_fails_the_load(lab: Lab, images: Images) -> None:
     """The engine says so; no node has anything of it."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag, b"x" * MIB)
@@ -50,7 +50,7 @@ def test_an_image_that_is_removed_while_it_is_loaded(lab: Lab, images: Images) -
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28"])
-def test_a_host_where_nothing_can_be_kept(
+def test_a_load_works_without_a_cache_folder(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     """No cache folder can be made: nothing is remembered, and everything is loaded."""
@@ -63,7 +63,7 @@ def test_a_host_where_nothing_can_be_kept(
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_two_imgloads_and_a_kind_load_at_once(lab: Lab, images: Images) -> None:
+def test_two_loads_and_a_kind_load_succeed_in_parallel(lab: Lab, images: Images) -> None:
     """All of one image to one node: each ends well, and no name but the image's is there."""
     cluster, tag = lab.cluster("lab-d21"), unique()
     node = cluster.nodes[0]

@@ -51,7 +51,7 @@ def put(node: Node, path: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("source", "cluster"), [("docker", "lab-d21"), ("podman", "lab-d17"), ("docker28", "lab-d16")]
 )
-def test_what_is_pushed_is_pulled_and_the_node_left_as_it_was(
+def test_nodes_pull_pushed_images_and_disconnect_restores_them(
     lab: Lab, images: Images, registry: Registry, source: str, cluster: str
 ) -> None:
     """Under the registry's own name and as a mirror; the second push sends nothing."""
@@ -82,7 +82,7 @@ def test_what_is_pushed_is_pulled_and_the_node_left_as_it_was(
 
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
-def test_a_one_line_change_is_pushed_as_that(
+def test_a_push_sends_only_the_changed_layer(
     lab: Lab, images: Images, registry: Registry, source: str
 ) -> None:
     """The engine asks for each layer, and the registry has the base."""
@@ -101,9 +101,7 @@ def test_a_one_line_change_is_pushed_as_that(
     forget(node, name)
 
 
-def test_a_node_that_was_not_connected_before_has_nothing_of_it_after(
-    lab: Lab, registry: Registry
-) -> None:
+def test_disconnect_removes_every_file_of_connect(lab: Lab, registry: Registry) -> None:
     """Folders that were made go, whichever is disconnected first, and twice is once."""
     node = lab.cluster("lab-d21").nodes[0]
     before = state(node)
@@ -118,7 +116,7 @@ def test_a_node_that_was_not_connected_before_has_nothing_of_it_after(
     assert state(node) == before
 
 
-def test_a_node_that_does_not_reach_it_is_named(lab: Lab, registry: Registry) -> None:
+def test_connect_names_a_node_that_cannot_reach_the_registry(lab: Lab, registry: Registry) -> None:
     """Exit status 1: its pods would wait for images that never come."""
     lab.up("lab-d21")
     nowhere = f"http://{registry.address.partition(':')[0]}:1"
@@ -129,7 +127,7 @@ def test_a_node_that_does_not_reach_it_is_named(lab: Lab, registry: Registry) ->
     assert _run("disconnect", "-c", "lab-d21").returncode == 0
 
 
-def test_a_link_is_not_followed(lab: Lab, registry: Registry) -> None:
+def test_connect_does_not_follow_links(lab: Lab, registry: Registry) -> None:
     """What it leads to is not below certs.d."""
     node = lab.cluster("lab-d17").nodes[0]
     node.exec("mkdir", "-p", CERTS, "/root/elsewhere")
@@ -141,7 +139,7 @@ def test_a_link_is_not_followed(lab: Lab, registry: Registry) -> None:
     node.exec("rm", "-r", CERTS, "/root/elsewhere")
 
 
-def test_other_tools_are_told_by_the_config_map(
+def test_connect_announces_the_registry_in_the_config_map(
     lab: Lab, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """KEP-1755, with the real kubectl; somebody else's is kept."""

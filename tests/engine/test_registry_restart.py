@@ -87,7 +87,7 @@ def reads(node: Node, registry: Registry) -> bool:
 
 
 @pytest.mark.parametrize("kind", UNREAD)
-def test_connect_changes_nothing_where_cri_does_not_read_the_folder(
+def test_connect_changes_nothing_if_cri_does_not_read_the_folder(
     make: Callable[[str], Node], registry: Registry, kind: str
 ) -> None:
     """Exit status 1, and the error names the option."""
@@ -103,7 +103,7 @@ def test_connect_changes_nothing_where_cri_does_not_read_the_folder(
 
 
 @pytest.mark.parametrize("kind", UNREAD)
-def test_connect_restarts_containerd_where_the_user_agreed(
+def test_connect_restarts_containerd_if_the_option_is_set(
     lab: Lab, images: Images, make: Callable[[str], Node], registry: Registry, kind: str
 ) -> None:
     """CRI pulls, containers keep running, and disconnect restores every byte."""
@@ -169,7 +169,7 @@ def test_the_configuration_stays_until_the_last_registry_is_disconnected(
     assert state(node) == before
 
 
-def test_what_the_user_changed_meanwhile_stays(
+def test_disconnect_keeps_the_users_own_changes(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
     """Only our lines go; where those were changed the file is left alone."""
@@ -189,7 +189,7 @@ def test_what_the_user_changed_meanwhile_stays(
     assert (node.exec("cat", CONFIG), pid(node)) == (changed, process)
 
 
-def test_a_configuration_that_containerd_cannot_use_is_taken_back(
+def test_a_configuration_that_containerd_refuses_is_restored(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
     """CRI refuses config_path beside mirrors, which here come from a file that is imported."""
@@ -224,7 +224,7 @@ def test_a_killed_connect_leaves_a_working_node(
 
 
 @pytest.mark.parametrize("then", ["connect", "disconnect"])
-def test_a_script_killed_before_the_restart_leaves_what_the_next_run_takes_up(
+def test_the_next_run_continues_after_a_script_killed_before_the_restart(
     make: Callable[[str], Node], registry: Registry, then: str
 ) -> None:
     """The new file and the backup are there, and containerd runs with the old one."""
@@ -243,7 +243,7 @@ def test_a_script_killed_before_the_restart_leaves_what_the_next_run_takes_up(
     assert state(node) == before
 
 
-def test_systemd_restarts_containerd_where_it_has_started_it(
+def test_systemd_restarts_a_containerd_that_it_started(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
     """As on kind's and minikube's nodes; here systemctl is a script that writes down its use."""
@@ -261,7 +261,7 @@ def test_systemd_restarts_containerd_where_it_has_started_it(
     assert imgload.disconnect_registry(cluster=CLUSTER).ok
 
 
-def test_a_containerd_that_nobody_would_start_again_is_not_stopped(
+def test_a_containerd_without_a_supervisor_is_not_stopped(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
     """systemd runs there, and has not started it."""
@@ -274,7 +274,7 @@ def test_a_containerd_that_nobody_would_start_again_is_not_stopped(
     assert (state(node), pid(node)) == (before, process)
 
 
-def test_k3s_is_connected_where_it_names_a_folder_and_never_reconfigured(
+def test_k3s_is_connected_if_it_names_a_folder_and_never_reconfigured(
     lab: Lab, registry: Registry
 ) -> None:
     """k3s writes the configuration at each start, and containerd is its child."""

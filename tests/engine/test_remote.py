@@ -57,7 +57,7 @@ def our_ssh() -> list[str]:
 
 
 @pytest.mark.parametrize("cluster", ["lab-d21", "lab-p21", "lab-r21"])
-def test_an_engine_over_ssh_is_source_and_host_of_nodes(
+def test_an_engine_over_ssh_saves_images_and_runs_nodes(
     lab: Lab, images: Images, over_ssh: Sshd, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One ssh connection serves a whole load, streams and all; none is left behind."""
@@ -82,7 +82,7 @@ def logins(server: Sshd) -> int:
     return server.daemon.log.read_text(errors="replace").count("Accepted publickey")
 
 
-def test_an_ssh_that_has_ended_is_started_again_once(
+def test_an_ended_ssh_process_is_restarted_once(
     lab: Lab, images: Images, over_ssh: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a network change; a kept loader goes on, with one new login."""
@@ -103,7 +103,7 @@ def test_an_ssh_that_has_ended_is_started_again_once(
 
 
 @pytest.mark.parametrize("cluster", ["lab-d21", "lab-e21"])
-def test_a_watch_goes_on_after_its_ssh_has_ended(
+def test_a_watch_continues_after_its_ssh_process_has_ended(
     lab: Lab, images: Images, over_ssh: Sshd, monkeypatch: pytest.MonkeyPatch, cluster: str
 ) -> None:
     """With one new login; it is told once, whether the names are read all the time or not."""
@@ -144,7 +144,7 @@ def refusal(url: str) -> imgload.EngineError:
     return caught.value
 
 
-def test_what_is_wrong_over_ssh_is_said(lab: Lab, over_ssh: Sshd, tmp_path: Path) -> None:
+def test_ssh_failures_are_explained(lab: Lab, over_ssh: Sshd, tmp_path: Path) -> None:
     """The server is not there, the key is not taken, the socket is missing or not permitted."""
     closed = refusal("ssh://root@127.0.0.1:1/var/run/docker.sock")
     assert "Connection refused" in closed.message
@@ -162,7 +162,7 @@ def test_what_is_wrong_over_ssh_is_said(lab: Lab, over_ssh: Sshd, tmp_path: Path
     assert our_ssh() == []
 
 
-def test_ssh_ends_with_imgload_however_that_ends(lab: Lab, over_ssh: Sshd) -> None:
+def test_the_ssh_process_ends_when_imgload_is_killed(lab: Lab, over_ssh: Sshd) -> None:
     """Skaffold kills what does not stop within two seconds; the next run removes its folder."""
     script = (
         "import os, signal; from imgload.engines.discovery.attempt import Candidate;"
@@ -206,7 +206,7 @@ def over_tls(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.usefixtures("over_tls")
 @pytest.mark.parametrize("transport", ["archive", "delta"])
-def test_an_engine_over_tls_is_source_and_host_of_nodes(
+def test_an_engine_over_tls_saves_images_and_runs_nodes(
     lab: Lab, images: Images, transport: TransportOption
 ) -> None:
     """No half-close there: the image is unpacked on the node, imported, and removed."""
@@ -220,7 +220,7 @@ def test_an_engine_over_tls_is_source_and_host_of_nodes(
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_a_folder_that_a_killed_run_left_is_removed_by_the_next(
+def test_the_next_run_removes_the_folder_of_a_killed_run(
     lab: Lab, images: Images, over_tls: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever way it takes to the engine, and though it has nothing to send."""
@@ -246,7 +246,7 @@ def test_a_folder_that_a_killed_run_left_is_removed_by_the_next(
     forget(node, f"docker.io/library/{first}", f"docker.io/library/{second}")
 
 
-def test_an_engine_over_tls_and_by_its_socket_is_one(lab: Lab, over_tls: str) -> None:
+def test_an_engine_reached_by_tls_and_socket_is_listed_once(lab: Lab, over_tls: str) -> None:
     """Asked twice, each image would be ambiguous; the way given for this run is taken."""
     socket = Candidate("docker", lab.docker28.url, "--from", explicit=True)
     other = Candidate("docker", lab.docker.url, "--from", explicit=True)
@@ -262,7 +262,7 @@ def chosen(**environ: str) -> Discovery:
         return discover({"HOME": "/nonexistent", "CONTAINER_HOST": "unix:///none", **environ})
 
 
-def test_what_is_wrong_over_tls_is_said(lab: Lab, tmp_path: Path) -> None:
+def test_tls_failures_are_explained(lab: Lab, tmp_path: Path) -> None:
     """TLS is not spoken, not trusted, asks for a certificate, or is not what answers."""
     url, folder = lab.docker28.tls_url, lab.docker28.certificates
     shutil.copy(folder / "ca.pem", tmp_path)
@@ -281,7 +281,7 @@ def test_what_is_wrong_over_tls_is_said(lab: Lab, tmp_path: Path) -> None:
     assert "ca.pem" in broken.errors[0].message
 
 
-def test_a_contexts_own_certificates_are_taken(lab: Lab, tmp_path: Path) -> None:
+def test_a_contexts_own_certificates_are_used(lab: Lab, tmp_path: Path) -> None:
     """As the docker CLI stored them."""
     folder = lab.docker28.certificates
     files = (f"{option}={folder / option}.pem" for option in ("ca", "cert", "key"))

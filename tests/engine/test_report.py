@@ -22,7 +22,7 @@ def document(run: Callable[..., Report], image: str, **options: object) -> Json:
     return found
 
 
-def test_every_document_fits_the_schema(lab: Lab, images: Images) -> None:
+def test_every_report_matches_the_schema(lab: Lab, images: Images) -> None:
     """Planned, not there, sent, present, under another name, rebuilt, verified."""
     node, base, tag = lab.cluster("lab-d21").nodes[0], unique("base"), unique()
     images.build(lab.docker, base)

@@ -90,7 +90,7 @@ def _end(engine: Engine, *, back: bool) -> None:
 
 
 @pytest.mark.parametrize("case", cases(RESTARTS, ("podman, save, restarts",)))
-def test_an_engine_that_is_restarted_under_a_load(
+def test_a_load_handles_a_restart_of_its_engine(
     lab: Lab, images: Images, tmp_path: Path, case: Restart
 ) -> None:
     """Back at once: the image goes another way; else exit status 5, and the next run tidies up."""
@@ -125,7 +125,7 @@ def test_an_engine_that_is_restarted_under_a_load(
 
 @pytest.mark.long
 @pytest.mark.parametrize("host", ["docker28-graphdriver", "podman"])
-def test_the_engine_of_a_node_that_is_restarted_during_the_import(
+def test_a_load_fails_cleanly_if_the_nodes_engine_restarts(
     lab: Lab, images: Images, tmp_path: Path, host: str
 ) -> None:
     """Docker takes its nodes down with it; Podman's go on. Exit status 1, and no name is left.
@@ -171,7 +171,7 @@ PAUSES = {
 
 
 @pytest.mark.parametrize("case", cases(PAUSES, ()))
-def test_a_node_that_is_paused_in_the_middle(
+def test_a_load_handles_a_node_paused_during_the_import(
     lab: Lab,
     images: Images,
     tmp_path: Path,

@@ -65,7 +65,7 @@ UNPACK = r"""
 """
 
 
-def test_a_load_that_another_overtakes_fails(lab: Lab, images: Images) -> None:
+def test_a_load_fails_if_another_load_takes_its_name(lab: Lab, images: Images) -> None:
     """It has named its image, and unpacks it while the other loads another under that name."""
     node, slow, quick = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name = f"docker.io/library/{slow}"
@@ -85,9 +85,7 @@ def test_a_load_that_another_overtakes_fails(lab: Lab, images: Images) -> None:
     forget(node, name)
 
 
-def test_a_load_fails_whose_name_another_takes_while_it_waits_for_a_node(
-    lab: Lab, images: Images
-) -> None:
+def test_a_load_fails_if_its_name_moves_while_it_waits_for_a_node(lab: Lab, images: Images) -> None:
     """The first node was verified long before the load has ended."""
     nodes, slow, quick = lab.cluster("lab-d3").nodes, unique(), unique()
     name = f"docker.io/library/{slow}"
@@ -113,7 +111,7 @@ def test_a_load_fails_whose_name_another_takes_while_it_waits_for_a_node(
 
 @pytest.mark.long
 @pytest.mark.parametrize("first", ["large", "small"])
-def test_the_last_load_that_succeeds_is_what_the_node_has(
+def test_the_node_has_the_image_of_the_last_successful_load(
     lab: Lab, images: Images, first: str
 ) -> None:
     """Two processes, two builds, one name; one takes long to unpack."""
@@ -152,7 +150,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("case", FAILURES.values(), ids=FAILURES)
 @pytest.mark.parametrize("order", ["writes first", "overwrites"])
-def test_a_failed_load_leaves_what_another_has_loaded_meanwhile(
+def test_a_failed_load_keeps_the_image_of_another_load(
     lab: Lab,
     images: Images,
     monkeypatch: pytest.MonkeyPatch,
@@ -182,7 +180,7 @@ def test_a_failed_load_leaves_what_another_has_loaded_meanwhile(
     forget(node, name)
 
 
-def test_a_stalled_import_does_not_go_on_afterwards(
+def test_a_stalled_import_is_ended(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It might name its image when the name leads to another that was proven."""
@@ -244,7 +242,7 @@ def test_another_import_of_the_same_image_keeps_the_name(
     forget(node, name)
 
 
-def test_a_half_image_loses_its_name_without_cri(lab: Lab, images: Images) -> None:
+def test_an_incomplete_image_loses_its_name_without_cri(lab: Lab, images: Images) -> None:
     """CRI does not answer any more when the import fails."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
@@ -255,7 +253,7 @@ def test_a_half_image_loses_its_name_without_cri(lab: Lab, images: Images) -> No
         assert not has(node, f"docker.io/library/{tag}")
 
 
-def test_a_name_that_waits_for_cri_stays(
+def test_a_complete_image_unknown_to_cri_keeps_its_name(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It leads to a whole image: another run may have reported it as present."""
@@ -271,7 +269,7 @@ def test_a_name_that_waits_for_cri_stays(
     forget(node, name, f"docker.io/library/{other}")
 
 
-def test_an_image_whose_name_moved_on_is_sent(lab: Lab, images: Images) -> None:
+def test_an_image_whose_only_name_moves_is_sent(lab: Lab, images: Images) -> None:
     """It was to be tagged; its only name leads elsewhere before that."""
     node, tag, only, another = lab.cluster("lab-d21").nodes[0], unique(), unique(), unique()
     names = [f"docker.io/library/{each}" for each in (tag, only, another)]
@@ -291,7 +289,9 @@ def test_an_image_whose_name_moved_on_is_sent(lab: Lab, images: Images) -> None:
 
 
 @pytest.mark.parametrize("is_moved", [False, True])
-def test_a_name_goes_back_to_what_had_it(lab: Lab, images: Images, *, is_moved: bool) -> None:
+def test_a_failed_load_restores_the_previous_image(
+    lab: Lab, images: Images, *, is_moved: bool
+) -> None:
     """Also in a kept loader whose survey is older than another tool's change of the name."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     name, between = f"docker.io/library/{tag}", unique()
@@ -310,7 +310,7 @@ def test_a_name_goes_back_to_what_had_it(lab: Lab, images: Images, *, is_moved: 
     forget(node, name, *([f"docker.io/library/{between}"] if is_moved else []))
 
 
-def test_a_record_by_image_id_that_was_there_survives(lab: Lab, images: Images) -> None:
+def test_a_failed_load_keeps_an_existing_record_by_image_id(lab: Lab, images: Images) -> None:
     """It was there for another name of the same image."""
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name = f"docker.io/library/{tag}"
@@ -325,7 +325,7 @@ def test_a_record_by_image_id_that_was_there_survives(lab: Lab, images: Images) 
     forget(node, f"docker.io/library/{other}")
 
 
-def test_a_tag_that_fails_half_way_is_undone(lab: Lab, images: Images) -> None:
+def test_a_failed_tag_is_rolled_back(lab: Lab, images: Images) -> None:
     """ctr of old deletes the record before it makes the new one."""
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name = f"docker.io/library/{tag}"
@@ -341,7 +341,7 @@ def test_a_tag_that_fails_half_way_is_undone(lab: Lab, images: Images) -> None:
     forget(node, name, f"docker.io/library/{other}")
 
 
-def test_a_pin_is_not_copied_to_a_further_name(lab: Lab, images: Images) -> None:
+def test_the_pinned_label_is_not_copied_to_another_name(lab: Lab, images: Images) -> None:
     """``ctr images tag`` copies all labels."""
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name, pinned = f"docker.io/library/{tag}", f"docker.io/library/{other}"
@@ -385,7 +385,7 @@ def _refused(tag: str) -> imgload.ImgloadError:
     return found
 
 
-def test_a_snapshotter_that_cannot_be_read_fails_the_load(lab: Lab, images: Images) -> None:
+def test_an_unreadable_snapshotter_fails_the_load(lab: Lab, images: Images) -> None:
     """An image unpacked for a guessed one might be of no use to pods."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
@@ -396,7 +396,7 @@ def test_a_snapshotter_that_cannot_be_read_fails_the_load(lab: Lab, images: Imag
     assert not has(node, f"docker.io/library/{tag}")
 
 
-def test_crictls_own_settings_do_not_matter(lab: Lab, images: Images) -> None:
+def test_crictls_configuration_file_is_ignored(lab: Lab, images: Images) -> None:
     """They may name another socket, as seen on nodes shaped by k3d."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
@@ -411,7 +411,7 @@ def test_crictls_own_settings_do_not_matter(lab: Lab, images: Images) -> None:
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_a_crictl_that_does_not_connect_is_an_error_of_its_own(lab: Lab, images: Images) -> None:
+def test_a_crictl_that_cannot_connect_is_reported(lab: Lab, images: Images) -> None:
     """It says nothing about the image."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
@@ -427,7 +427,7 @@ def test_a_crictl_that_does_not_connect_is_an_error_of_its_own(lab: Lab, images:
     ["echo 'rpc error: code = Unknown desc = broken' >&2; exit 1", "echo '{'"],
     ids=["fails", "prints nonsense"],
 )
-def test_a_crictl_that_fails_says_nothing_about_the_image(
+def test_a_failing_crictl_is_not_reported_as_a_missing_image(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     """Neither load, verify nor doctor report that CRI does not know the image."""
@@ -459,7 +459,7 @@ chmod +x /usr/local/bin/containerd
 
 
 @pytest.mark.parametrize("is_edited", [True, False])
-def test_a_kept_loader_hears_of_another_snapshotter(
+def test_a_reused_loader_detects_another_snapshotter(
     lab: Lab, images: Images, *, is_edited: bool
 ) -> None:
     """containerd was started again with another configuration, or with another file."""

@@ -100,7 +100,7 @@ def bench(
     made.clear()
 
 
-def test_the_functions(bench: Bench) -> None:
+def test_functions_load_and_verify_several_images(bench: Bench) -> None:
     """`imgload.load` and `imgload.verify`; no layer is on the node before."""
     place: Place = {"cluster": CLUSTER, "source": bench.engine.url}
     rounds: dict[int, TransportOption] = {1: "auto", 2: "archive", 10: "auto"}
@@ -113,7 +113,7 @@ def test_the_functions(bench: Bench) -> None:
         assert {i.reference: str(i.image_id) for i in report.images} == bench.in_engine(names)
 
 
-def test_a_kept_loader(bench: Bench) -> None:
+def test_a_reused_loader_loads_several_images(bench: Bench) -> None:
     """Each round has a rebuilt image, those of the round before, and some that are new."""
     with imgload.Loader.connect(CLUSTER, source=bench.engine.url) as loader:
         for count in COUNTS:
@@ -143,7 +143,7 @@ def _command(*words: str) -> object:
     return {image["reference"]: image["image_id"] for image in images}
 
 
-def test_the_commands(bench: Bench) -> None:
+def test_commands_load_and_verify_several_images(bench: Bench) -> None:
     """`imgload load` and `imgload verify`, and kind's own `load` in the drop-in, as above."""
     for count in COUNTS:
         names = bench.names[:count]
@@ -157,7 +157,7 @@ def test_the_commands(bench: Bench) -> None:
         assert bench.on_node(names) == bench.in_engine(names)
 
 
-def test_a_watch(bench: Bench) -> None:
+def test_a_watch_loads_several_images(bench: Bench) -> None:
     """One image is built, then two, then ten, the first of them each time."""
     with watching("rounds*", "--cluster", CLUSTER, "--from", bench.engine.url) as watcher:
         for count in COUNTS:
@@ -173,7 +173,9 @@ def test_a_watch(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_skaffolds_artifacts(lab: Lab, tmp_path: Path, engine: str) -> None:
+def test_skaffold_builds_several_artifacts_in_parallel(
+    lab: Lab, tmp_path: Path, engine: str
+) -> None:
     """Built in parallel, as by `skaffold build --build-concurrency=0`; the first three times."""
     artifacts = [
         Skaffold.on(lab, engine, tmp_path / str(i), unique(f"rounds{i}"))

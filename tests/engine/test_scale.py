@@ -87,7 +87,7 @@ def _resident() -> int:
 
 @pytest.mark.parametrize(("source", "cluster"), PAIRS)
 @pytest.mark.usefixtures("clean")
-def test_two_hundred_loads_in_a_loop(
+def test_two_hundred_loads_leak_nothing(
     lab: Lab, images: Images, tmp_path: Path, source: str, cluster: str
 ) -> None:
     """Memory, descriptors, disk and the node's records do not grow; each load is proven."""
@@ -121,7 +121,9 @@ def many(lab: Lab, source: str) -> Iterator[Cluster]:
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
 @pytest.mark.usefixtures("clean")
-def test_thirty_nodes(lab: Lab, images: Images, many: Cluster, source: str, told: Print) -> None:
+def test_thirty_nodes_are_loaded_in_parallel(
+    lab: Lab, images: Images, many: Cluster, source: str, told: Print
+) -> None:
     """All at once, all proven; the second build moves its own layer only."""
     tag, base, engine = unique(), unique("base"), lab.engine(source)
     images.build(engine, base, os.urandom(20 * MIB))
@@ -136,7 +138,7 @@ def test_thirty_nodes(lab: Lab, images: Images, many: Cluster, source: str, told
 
 
 @pytest.mark.parametrize(("source", "cluster"), [("docker", "lab-d3"), ("podman", "lab-p3")])
-def test_a_node_that_takes_nothing_is_left_behind(
+def test_a_stalled_node_does_not_block_the_others(
     lab: Lab, images: Images, source: str, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All are sent to at the pace of the slowest, but not for ever."""
@@ -166,7 +168,7 @@ def test_a_node_that_takes_nothing_is_left_behind(
 
 @pytest.mark.parametrize(("source", "cluster"), PAIRS)
 @pytest.mark.usefixtures("clean")
-def test_a_store_of_two_thousand_images(
+def test_two_thousand_stored_images_add_no_requests(
     lab: Lab, tmp_path: Path, source: str, cluster: str, told: Print
 ) -> None:
     """In the engine and on the node: a load asks no more often, and sends no more, than usual."""
@@ -223,7 +225,9 @@ def _forget_but(node: Node, before: set[str]) -> None:
 
 @pytest.mark.parametrize("source", ["archive"])
 @pytest.mark.usefixtures("clean")
-def test_a_thousand_images_at_once(lab: Lab, tmp_path: Path, source: str, told: Print) -> None:
+def test_a_thousand_images_are_loaded_with_one_command(
+    lab: Lab, tmp_path: Path, source: str, told: Print
+) -> None:
     """More than fits into one command line, and each of them proven."""
     node, file = lab.cluster("lab-d21").nodes[0], tmp_path / source
     save_many(file, range(1000))
@@ -238,7 +242,9 @@ def test_a_thousand_images_at_once(lab: Lab, tmp_path: Path, source: str, told: 
 
 @pytest.mark.parametrize(("source", "cluster"), [*PAIRS, ("docker28", "lab-e21")])
 @pytest.mark.usefixtures("clean")
-def test_ten_gigabytes(lab: Lab, source: str, cluster: str, told: Print) -> None:
+def test_ten_gigabytes_take_little_memory_and_no_disk(
+    lab: Lab, source: str, cluster: str, told: Print
+) -> None:
     """Ten layers of 1 GiB; memory stays flat, and the host's disk empty (minikube #17983)."""
     require_disk(lab, 45 * GIB)
     engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
@@ -256,7 +262,7 @@ def test_ten_gigabytes(lab: Lab, source: str, cluster: str, told: Print) -> None
 
 @pytest.mark.parametrize(("source", "cluster"), PAIRS)
 @pytest.mark.usefixtures("clean")
-def test_a_layer_beyond_what_octal_digits_can_say(
+def test_a_layer_above_8_gib_is_loaded(
     lab: Lab, tmp_path: Path, source: str, cluster: str, told: Print
 ) -> None:
     """9.9 GiB in one member of what is saved, and of what is sent; from a file as well."""

@@ -80,7 +80,9 @@ def full(name: str) -> str:
 
 
 @pytest.mark.parametrize("engine", CLUSTERS)
-def test_what_skaffold_deploys_is_on_the_nodes(lab: Lab, start: Start, engine: str) -> None:
+def test_the_image_that_skaffold_deploys_is_on_the_nodes(
+    lab: Lab, start: Start, engine: str
+) -> None:
     """$IMAGE and the tag by the ID that the Docker API tells, at once, and again for rebuilds.
 
     On Docker's containerd image store that ID is a manifest's digest; the tag by the image ID is
@@ -110,7 +112,7 @@ def test_what_skaffold_deploys_is_on_the_nodes(lab: Lab, start: Start, engine: s
 
 
 @pytest.mark.parametrize("engine", ["docker", "docker28"])
-def test_a_tag_by_id_never_has_another_image(
+def test_a_tag_by_id_never_refers_to_another_image(
     lab: Lab, start: Start, images: Images, tmp_path: Path, engine: str
 ) -> None:
     """$IMAGE is built again, or tagged, by somebody else while the first build is loaded."""
@@ -131,7 +133,7 @@ def test_a_tag_by_id_never_has_another_image(
     forget(node, full(skaffold.image))
 
 
-def test_what_is_there_is_proven_and_not_sent(lab: Lab, start: Start) -> None:
+def test_a_present_image_is_verified_and_not_sent(lab: Lab, start: Start) -> None:
     """A build out of the cache; and the one platform of several that the nodes are."""
     skaffold, node = start("docker"), node_of(lab, "docker")
     for platforms in ("linux/amd64", "linux/amd64,linux/arm64", "all"):
@@ -146,7 +148,7 @@ def test_what_is_there_is_proven_and_not_sent(lab: Lab, start: Start) -> None:
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])
-def test_the_example_is_complete(lab: Lab, start: Start, engine: str) -> None:
+def test_the_example_builds_and_loads(lab: Lab, start: Start, engine: str) -> None:
     """Its own build command, in a copy of its folder, upon a base that needs no registry."""
     skaffold, node = start(engine), node_of(lab, engine)
     shutil.copytree(EXAMPLE, skaffold.folder, dirs_exist_ok=True)
@@ -167,7 +169,7 @@ def test_no_load_only_builds(lab: Lab, start: Start) -> None:
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])
-def test_a_command_of_the_users_own_builds(lab: Lab, start: Start, engine: str) -> None:
+def test_a_custom_command_builds_the_image(lab: Lab, start: Start, engine: str) -> None:
     """Whatever it is, as long as it leaves $IMAGE in an engine."""
     skaffold, node = start(engine), node_of(lab, engine)
     ended = skaffold.build(f'exec imgload skaffold -- {engine} build -t "$IMAGE" .')
@@ -177,7 +179,7 @@ def test_a_command_of_the_users_own_builds(lab: Lab, start: Start, engine: str) 
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.said)
-def test_what_is_not_proven_is_a_failure(lab: Lab, start: Start, failure: Failure) -> None:
+def test_an_unverified_build_is_a_failure(lab: Lab, start: Start, failure: Failure) -> None:
     """Skaffold deploys whatever exits 0; the nodes are as they were."""
     skaffold, node = start("docker"), node_of(lab, "docker")
     before = records(node)
@@ -187,7 +189,7 @@ def test_what_is_not_proven_is_a_failure(lab: Lab, start: Start, failure: Failur
     assert records(node) == before
 
 
-def test_an_older_image_where_skaffold_looks_is_refused(lab: Lab, start: Start) -> None:
+def test_an_older_image_in_skaffolds_engine_is_refused(lab: Lab, start: Start) -> None:
     """It would be deployed; without one Skaffold itself fails, and is told what to set."""
     skaffold = start("docker")
     podman = Skaffold(lab.podman, skaffold.folder, skaffold.image, {})
@@ -208,7 +210,7 @@ def test_an_older_image_where_skaffold_looks_is_refused(lab: Lab, start: Start) 
 
 
 @pytest.mark.parametrize("engine", ["docker", "docker28", "podman"])
-def test_a_push_is_no_load(lab: Lab, start: Start, tmp_path: Path, engine: str) -> None:
+def test_a_push_does_not_load(lab: Lab, start: Start, tmp_path: Path, engine: str) -> None:
     """The registry has the digest that is printed; a registry that refuses is a failure."""
     skaffold, node = start(engine), node_of(lab, engine)
     before = records(node)
@@ -230,7 +232,7 @@ def test_a_push_is_no_load(lab: Lab, start: Start, tmp_path: Path, engine: str) 
 
 
 @pytest.mark.parametrize(("shell", "status"), [("exec ", {130}), ("", {130, -2, -9})])
-def test_cancelled_while_building_it_ends_all(
+def test_a_cancelled_build_ends_all_processes(
     lab: Lab, start: Start, tmp_path: Path, shell: str, status: set[int]
 ) -> None:
     """Within Skaffold's two seconds; a shell that keeps the signal to itself is killed then."""
@@ -252,7 +254,7 @@ def test_cancelled_while_building_it_ends_all(
 @pytest.mark.parametrize(
     ("engine", "size", "seconds"), [("docker", 60, 0.3), ("docker28", 60, 0), ("podman", 100, 0.3)]
 )
-def test_cancelled_while_loading_it_leaves_nothing(
+def test_a_cancelled_load_leaves_nothing(
     lab: Lab, start: Start, engine: str, size: int, seconds: float
 ) -> None:
     """No name on the node, no tag of ours in the engine, no import that goes on."""
@@ -285,7 +287,7 @@ def _processes() -> Iterator[str]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("engine", ["docker", "docker28", "podman"])
-def test_a_changed_line_costs_little_more_than_its_build(
+def test_a_rebuild_takes_little_longer_than_its_build(
     start: Start, images: Images, engine: str
 ) -> None:
     """At most 0.6 s, in the best of five rebuilds, upon a base of 100 MiB that is loaded once."""

@@ -97,7 +97,9 @@ AILMENTS = {**_ailments("docker"), **_ailments("podman")}
 
 
 @pytest.mark.parametrize("case", cases(AILMENTS, ("docker, no inodes",)))
-def test_a_node_whose_disk_takes_nothing(lab: Lab, tmp_path: Path, case: Ailment) -> None:
+def test_a_disk_fault_on_a_node_fails_the_load_cleanly(
+    lab: Lab, tmp_path: Path, case: Ailment
+) -> None:
     """Exit status 1, the reason, what to look at; nothing is left; mended, it is loaded."""
     engine, tag, name = lab.engine(case.engine), unique(), f"lab-ill-{case.engine}"
     cluster = lab.make_cluster(name=name, engine=case.engine, var_size="300m")
@@ -155,7 +157,7 @@ HOSTS = {"full": "size=64k", "read-only": "size=64k,ro"}
 
 
 @pytest.mark.parametrize("options", cases(HOSTS, ("full",)))
-def test_a_cache_folder_that_takes_nothing(
+def test_a_load_works_with_an_unwritable_cache_folder(
     lab: Lab, images: Images, tmp_path: Path, options: str
 ) -> None:
     """The image is loaded and proven, nothing is said, and no half of a file stays there."""
@@ -187,7 +189,7 @@ def test_a_cache_folder_that_takes_nothing(
     ("source", "size"),
     [("docker", "1m"), ("docker", "4m"), pytest.param("podman", "1m", marks=pytest.mark.long)],
 )
-def test_a_temporary_folder_that_is_full(
+def test_a_full_temporary_folder_causes_a_full_load(
     lab: Lab, images: Images, tmp_path: Path, source: str, size: str
 ) -> None:
     """A blob that has to wait for the push's end cannot: said, and the image is sent whole."""

@@ -67,7 +67,7 @@ def test_a_large_image_takes_little_memory_and_no_disk(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("source", "cluster"), [("docker", "lab-p17"), ("podman", "lab-d21")])
-def test_stopped_half_way_it_leaves_nothing(
+def test_an_interrupted_load_leaves_nothing(
     lab: Lab, images: Images, source: str, cluster: str, number: signal.Signals
 ) -> None:
     """Ctrl-C and kill: exit status 130, within two seconds, no record, no file, no ctr."""
@@ -91,7 +91,7 @@ def test_stopped_half_way_it_leaves_nothing(
 
 
 @pytest.mark.parametrize(("engine", "cluster"), [("docker", "lab-d17"), ("podman", "lab-p17")])
-def test_a_copy_under_var_does_where_exec_cannot_stream(
+def test_an_import_by_copy_works_without_exec_streams(
     lab: Lab, images: Images, engine: str, cluster: str
 ) -> None:
     """Unpacked under /var, imported, and removed; /tmp and /run would lose it (moby #22020)."""
@@ -112,7 +112,7 @@ def test_a_copy_under_var_does_where_exec_cannot_stream(
     assert "imgload" not in there.exec("ls", "/var/lib", "/tmp", "/run")
 
 
-def test_an_archive_reaches_the_nodes(lab: Lab, images: Images, tmp_path: Path) -> None:
+def test_archives_are_recognised_by_their_content(lab: Lab, images: Images, tmp_path: Path) -> None:
     """Every form of archive, by its content and not its name; cut short, exit status 6."""
     tag = unique()
     image_id = images.build(lab.podman, tag, os.urandom(MIB))

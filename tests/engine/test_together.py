@@ -31,7 +31,9 @@ def load_at_once(commands: Sequence[Sequence[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_ten_loads_of_different_images(lab: Lab, images: Images, source: str) -> None:
+def test_ten_parallel_loads_of_different_images_succeed(
+    lab: Lab, images: Images, source: str
+) -> None:
     """All of one base, to the same three nodes: each ends proven."""
     engine, base = lab.engine(source), unique("base")
     images.build(engine, base, os.urandom(8 * MIB))
@@ -49,7 +51,9 @@ def test_ten_loads_of_different_images(lab: Lab, images: Images, source: str) ->
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_two_loads_of_the_same_image(lab: Lab, images: Images, source: str) -> None:
+def test_two_parallel_loads_of_the_same_image_succeed(
+    lab: Lab, images: Images, source: str
+) -> None:
     """Whoever is second finds it there, or sends it once more; both end proven."""
     engine, tag = lab.engine(source), unique()
     images.build(engine, tag, os.urandom(8 * MIB))

@@ -63,7 +63,7 @@ def load(lab: Lab, engine: Engine, *images: Made, transport: TransportOption = "
     return [event.text for event in events if isinstance(event, Note)]
 
 
-def test_what_docker_cannot_save_is_pushed(lab: Lab, give: Give) -> None:
+def test_an_image_that_docker_cannot_save_is_pushed(lab: Lab, give: Give) -> None:
     """The user is told; whoever asks for a save gets the engine's error."""
     made = give(lab.docker, Made(unique(), ()))
     with pytest.raises(EngineFailed, match="saving"):
@@ -74,7 +74,7 @@ def test_what_docker_cannot_save_is_pushed(lab: Lab, give: Give) -> None:
 
 @pytest.mark.parametrize("transport", ["auto", "archive"])
 @pytest.mark.parametrize("kind", ["zstd", "Docker's media type"])
-def test_what_podman_saves_in_no_docker_archive(
+def test_podman_saves_an_oci_archive_if_a_docker_archive_fails(
     lab: Lab, give: Give, kind: str, transport: TransportOption
 ) -> None:
     """It is saved as an OCI archive."""
@@ -87,7 +87,7 @@ def test_what_podman_saves_in_no_docker_archive(
 
 
 @pytest.mark.parametrize("transport", ["auto", "archive"])
-def test_several_that_podman_cannot_save_together(
+def test_images_that_podman_cannot_save_together_are_sent_one_by_one(
     lab: Lab, give: Give, transport: TransportOption
 ) -> None:
     """An OCI archive has one image only: they are sent one by one, and that is told."""
@@ -100,7 +100,7 @@ def test_several_that_podman_cannot_save_together(
     assert "one by one" in notes[-1]
 
 
-def test_what_cannot_be_saved_in_part_is_pushed_too(lab: Lab, give: Give) -> None:
+def test_an_image_that_cannot_be_saved_in_part_is_pushed(lab: Lab, give: Give) -> None:
     """The node has the smaller layer, so that a save without that layer is tried first."""
     base = layer("base.txt")
     load(lab, lab.podman, give(lab.podman, Made(unique(), (base,), "zstd")))

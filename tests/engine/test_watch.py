@@ -83,7 +83,7 @@ def watching(*arguments: str) -> Iterator[Watcher]:
 @pytest.mark.parametrize(
     ("source", "cluster"), [("docker", "lab-d3"), ("podman", "lab-p3"), ("docker28", "lab-d21")]
 )
-def test_what_is_built_or_tagged_is_on_the_nodes(
+def test_a_built_or_tagged_image_is_loaded(
     lab: Lab, images: Images, source: str, cluster: str
 ) -> None:
     """Proven, each build once, and other names left alone; the second moves kilobytes.
@@ -125,7 +125,7 @@ def test_what_is_built_or_tagged_is_on_the_nodes(
 
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
-def test_what_is_loaded_into_an_engine_is_on_the_nodes(
+def test_an_image_loaded_into_an_engine_is_loaded_onto_the_nodes(
     lab: Lab, images: Images, source: str
 ) -> None:
     """Docker tells only an ID of it, and Podman 4.3 only a file."""
@@ -140,7 +140,7 @@ def test_what_is_loaded_into_an_engine_is_on_the_nodes(
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_builds_that_docker_does_not_tell_of_are_seen(
+def test_builds_without_docker_events_are_detected(
     lab: Lab, images: Images, tmp_path: Path
 ) -> None:
     """Docker 20.10 has no event for what BuildKit has built (moby #45404)."""
@@ -182,7 +182,7 @@ def stoppable(lab: Lab) -> Iterator[Engine]:
     lab.podman.daemon.start()
 
 
-def test_an_engine_may_restart_and_a_cluster_be_made_anew(
+def test_a_watch_continues_after_an_engine_restart_and_a_new_cluster(
     images: Images, stoppable: Engine, watched: Callable[[], Cluster]
 ) -> None:
     """The watch says so once, hears what was built meanwhile, and the new nodes get it all."""
@@ -211,7 +211,7 @@ def test_an_engine_may_restart_and_a_cluster_be_made_anew(
 
 
 @pytest.mark.parametrize("source", ["docker28", "docker28-graphdriver"])
-def test_what_a_load_owes_comes_with_the_next_image(
+def test_missing_images_are_loaded_with_the_next_image(
     lab: Lab, images: Images, watched: Callable[[], Cluster], source: str
 ) -> None:
     """A cluster made anew gets what the watch had loaded, and what a failed load left out."""
@@ -261,7 +261,7 @@ def next_load(events: queue.SimpleQueue[imgload.WatchedLoad | imgload.Note]) -> 
 
 
 @pytest.mark.parametrize("source", ["docker28", "podman", "docker"])
-def test_a_build_while_the_connection_is_dead_is_loaded_once(
+def test_a_build_during_a_dead_connection_is_loaded_once(
     lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     """Nothing reports such a connection: only the silence on it ends it."""
@@ -291,7 +291,7 @@ def test_a_build_while_the_connection_is_dead_is_loaded_once(
     forget(lab.cluster(cluster).nodes[0], f"docker.io/library/{tag}")
 
 
-def test_what_the_engine_no_longer_tells_is_seen_in_its_names(
+def test_builds_with_lost_events_are_detected_by_their_names(
     lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Docker keeps 256 events of all kinds."""
@@ -313,7 +313,7 @@ def test_what_the_engine_no_longer_tells_is_seen_in_its_names(
     forget(lab.cluster("lab-e21").nodes[0], f"docker.io/library/{tag}")
 
 
-def test_a_lookup_that_fails_is_repeated(lab: Lab, images: Images, tmp_path: Path) -> None:
+def test_a_failed_lookup_is_retried(lab: Lab, images: Images, tmp_path: Path) -> None:
     """Docker tells only the ID of what was loaded from an archive."""
     tag = unique()
     images.build(lab.docker, tag)
@@ -332,7 +332,7 @@ def test_a_lookup_that_fails_is_repeated(lab: Lab, images: Images, tmp_path: Pat
     forget(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}")
 
 
-def test_a_failed_load_is_tried_again_without_another_build(
+def test_a_failed_load_is_retried_without_another_build(
     lab: Lab, images: Images, watched: Callable[..., Cluster]
 ) -> None:
     """A failure that goes on is told once, and the load that succeeds is told.
