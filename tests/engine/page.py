@@ -59,7 +59,7 @@ class Page:
         return cls(cells[0][1:], {name: tuple(rest) for name, *rest in cells[2:]}, notes)
 
     def with_row(self, name: str, cells: Sequence[str], notes: Sequence[str]) -> Page:
-        """Return the page with the results of a source."""
+        """Return the page with the results of one more source."""
         others = [note for note in self.notes if not note.startswith(f"- {name}: ")]
         added = [f"- {name}: {note}" for note in notes]
         return attrs.evolve(self, rows={**self.rows, name: tuple(cells)}, notes=(*others, *added))

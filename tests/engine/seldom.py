@@ -1,4 +1,4 @@
-"""Variants of tests that take their time and rarely tell more than those that every run has.
+"""Slow variants of tests that rarely find more than the variants of every run.
 
 They are marked ``long``: ``pytest -m long tests/engine``.
 """
@@ -113,4 +113,4 @@ _STARTS = [
     for variant in variants
 ]
 SELDOM = ("test_lab.py::", *_STARTS)
-"""Starts of node IDs; the lab's own tests among them, since every other one runs on it."""
+"""Prefixes of node IDs, including the lab's own tests: every other test uses the lab, too."""

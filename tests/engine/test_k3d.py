@@ -1,4 +1,4 @@
-"""The drop-in for k3d: what it loads. Which nodes are k3d's is not asked here."""
+"""The images that the k3d drop-in loads; its choice of nodes is tested elsewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from imgload.cli.dropin import run
 from imgload.tools.dropins.k3d import K3d
 from imgload.tools.dropins.kind import Kind
-from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.engine.conftest import Images, cri_id, remove_images, unique
 from tests.lab import Lab
 
 
 def test_the_k3d_drop_in_loads_images_archives_and_stdin(
     lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Into two clusters at once; the pipe can be read only once. k3d fails after the pipe."""
+    """Into two clusters with one call, although stdin can be read only once; k3d fails there."""
     monkeypatch.setattr(K3d, "label", Kind.label)
     monkeypatch.chdir(tmp_path)
     tags = [unique() for _ in range(3)]
@@ -34,4 +34,4 @@ def test_the_k3d_drop_in_loads_images_archives_and_stdin(
         [node] = cluster.nodes
         names = [f"docker.io/library/{tag}" for tag in tags]
         assert [cri_id(node, name) for name in names] == ids
-        forget(node, *names)
+        remove_images(node, *names)

@@ -1,4 +1,4 @@
-"""Each name lands under the one that a pod spec would use."""
+"""Images get the names to which pods resolve."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 import imgload
 from imgload.oci.digest import Digest
-from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.engine.conftest import Images, cri_id, remove_images, unique
 from tests.lab import Lab
 
 SUFFIX = Digest.of(os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4)).encode()).hex[:8]
-"""The same in each process of a run: pytest compares the tests that they have collected."""
+"""The same in each process of a run, because pytest-xdist compares the collected tests."""
 NAMES = {
     f"app{SUFFIX}": f"docker.io/library/app{SUFFIX}:latest",
     f"app{SUFFIX}:v1": f"docker.io/library/app{SUFFIX}:v1",
@@ -30,14 +30,14 @@ NAMES = {
 def test_an_image_gets_the_name_that_a_pod_resolves_to(
     lab: Lab, images: Images, source: str, written: str, wanted: str
 ) -> None:
-    """Podman's own ``localhost/`` is kept only where the user wrote it (podman #15974)."""
+    """Podman's ``localhost/`` is kept only if the user wrote it (podman #15974)."""
     engine = lab.engine(source)
     node = lab.cluster("lab-d21").nodes[0]
     images.build(engine, written)
     report = imgload.load(written, cluster="lab-d21", source=engine.url)
     assert [image.reference for image in report.images] == [wanted]
     assert cri_id(node, wanted) == str(report.images[0].image_id)
-    forget(node, wanted)
+    remove_images(node, wanted)
 
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
@@ -45,7 +45,7 @@ def test_an_image_gets_the_name_that_a_pod_resolves_to(
 def test_an_image_id_loads_the_image_under_its_names(
     lab: Lab, images: Images, source: str, length: int
 ) -> None:
-    """Shortened, whole, or with ``sha256:``; Podman's ``localhost/`` was not written."""
+    """A short ID, a full ID, and one with ``sha256:``; without Podman's ``localhost/``."""
     engine, tag = lab.engine(source), unique()
     node, name = lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}"
     image_id = images.build(engine, tag)
@@ -53,12 +53,12 @@ def test_an_image_id_loads_the_image_under_its_names(
     report = imgload.load(written, cluster="lab-d21", source=source)
     assert [image.reference for image in report.images] == [name]
     assert cri_id(node, name) == image_id
-    forget(node, name)
+    remove_images(node, name)
 
 
 @pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
 def test_an_untagged_image_can_be_loaded(lab: Lab, images: Images, source: str) -> None:
-    """Under its ID, as a pod can name it (containerd #4474: ctr alone imports nothing)."""
+    """Under its ID, which a pod can use (containerd #4474: ctr alone imports nothing)."""
     engine, tag = lab.engine(source), unique()
     target = images.build(engine, tag)
     images.build(engine, tag)  # takes the tag away from the first
@@ -67,13 +67,13 @@ def test_an_untagged_image_can_be_loaded(lab: Lab, images: Images, source: str) 
     image_id = str(report.images[0].image_id)
     assert report.images[0].reference == image_id
     assert cri_id(node, image_id) == image_id
-    assert engine.image_id(target) == target, "it is still in the engine"
-    forget(node, image_id)
+    assert engine.image_id(target) == target, "the engine still has it"
+    remove_images(node, image_id)
     engine.cli("rmi", target)
 
 
 def test_an_untagged_image_can_be_loaded_with_a_tag(lab: Lab, images: Images) -> None:
-    """--as gives it the name that the pod spec has."""
+    """The tag is the name in the pod spec."""
     tag, name = unique(), f"docker.io/library/{unique()}"
     node = lab.cluster("lab-d21").nodes[0]
     image_id = images.build(lab.docker, tag)
@@ -81,12 +81,12 @@ def test_an_untagged_image_can_be_loaded_with_a_tag(lab: Lab, images: Images) ->
     report = imgload.load(image_id, cluster="lab-d21", source="docker", tag=name)
     assert [image.reference for image in report.images] == [name]
     assert cri_id(node, name) == image_id
-    forget(node, name)
+    remove_images(node, name)
     lab.docker.cli("rmi", image_id)
 
 
 def test_a_name_with_different_images_in_two_engines_is_ambiguous(lab: Lab, images: Images) -> None:
-    """Different IDs under one name: an error that names both engines and both IDs."""
+    """The error names both engines and both IDs."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     ids = [images.build(engine, tag) for engine in (lab.docker, lab.podman)]
     with pytest.raises(imgload.ImageAmbiguous) as caught:
@@ -97,11 +97,11 @@ def test_a_name_with_different_images_in_two_engines_is_ambiguous(lab: Lab, imag
     assert "--from docker or --from podman" in caught.value.hint
     report = imgload.load(tag, cluster="lab-d21", source="podman")
     assert str(report.images[0].image_id) == ids[1]
-    forget(node, f"docker.io/library/{tag}")
+    remove_images(node, f"docker.io/library/{tag}")
 
 
 def test_podmans_short_name_resolution_is_ignored(lab: Lab, images: Images) -> None:
-    """Podman finds quay.io/o/NAME for NAME; a pod that says NAME would not."""
+    """Podman finds quay.io/o/NAME for NAME, but a pod with NAME does not."""
     lab.up("lab-d21")
     tag = unique()
     images.build(lab.podman, f"quay.io/o/{tag}")
@@ -110,7 +110,7 @@ def test_podmans_short_name_resolution_is_ignored(lab: Lab, images: Images) -> N
 
 
 def test_one_tag_for_two_images_is_refused(lab: Lab, images: Images) -> None:
-    """--as goes with one image."""
+    """A tag is for one image."""
     tags = unique(), unique()
     for tag in tags:
         images.build(lab.docker, tag)

@@ -1,4 +1,4 @@
-"""What is on the nodes, and old builds off them, beside running containers that CRI started."""
+"""List images and prune old builds, next to containers that CRI has started."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import imgload
 from imgload.engines import exec_stream as attached
 from imgload.engines.base import Engine
 from imgload.tools.inventory import remove as removal
-from tests.engine.conftest import Images, cri_id, forget, records, unique
+from tests.engine.conftest import Images, cri_id, records, remove_images, unique
 from tests.engine.test_rollback import CTR, program
 from tests.lab import Lab, Node
 from tests.lab.pods import Pod, runnable
 
 CLUSTERS = ["lab-d16", "lab-d17", "lab-d21"]
-"""By version of containerd; only the last has crictl."""
+"""One for each version of containerd; only the last one has crictl."""
 MIB = secrets.token_bytes(1 << 20)
 
 
@@ -30,7 +30,7 @@ RunImgload = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def base(lab: Lab) -> Iterator[str]:
-    """An image that can be run, and that others are built upon."""
+    """A runnable image, which is the base of others."""
     tag = unique("runnable")
     yield runnable(lab.docker, lab.cluster("lab-d21").nodes[0], tag)
     lab.docker.remove_image(tag)
@@ -38,7 +38,7 @@ def base(lab: Lab) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def builds(lab: Lab, base: str) -> Iterator[dict[str, str]]:
-    """Builds of one repository: their names, oldest first, and image IDs."""
+    """Builds of one repository: their image IDs by name, oldest first."""
     made = Images()
     repository = f"ghcr.io/{unique().replace(':', '/')}"
     tags = ("run", "made", "ended", "a", "b", "c")
@@ -51,7 +51,7 @@ def builds(lab: Lab, base: str) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def run_imgload() -> RunImgload:
-    """Give a function that runs the command."""
+    """Return a function that runs the command."""
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "imgload", *words]
@@ -65,7 +65,7 @@ def disk_use(node: Node) -> int:
 
 
 def image_ids(node: Node) -> set[str]:
-    """Return what CRI, asked without crictl, has on the node."""
+    """Return the IDs of CRI's images on the node, without crictl."""
     return {str(image["id"]) for image in node.cri().list_images()}
 
 
@@ -73,9 +73,9 @@ def image_ids(node: Node) -> set[str]:
 def test_prune_removes_old_builds_and_keeps_images_in_use(
     lab: Lab, builds: dict[str, str], cluster: str
 ) -> None:
-    """Whether it runs, was only created, or has ended.
+    """An image is in use if a container runs, was only created, or has ended.
 
-    What goes is gone from the disk, and CRI does not know it any more.
+    Removed images are removed from the disk, and CRI does not know them any more.
     """
     node = lab.cluster(cluster).nodes[0]
     *older, newest = builds
@@ -110,7 +110,7 @@ def test_prune_removes_old_builds_and_keeps_images_in_use(
 def test_prune_removes_an_untagged_build_that_no_container_uses(
     images: Images, lab: Lab, base: str
 ) -> None:
-    """It runs under a name that leads to its successor: only its ID and snapshot tell."""
+    """Its name refers to the next build; only ID and snapshot show that a container uses it."""
     node = lab.cluster("lab-d17").nodes[0]
     repository = f"ghcr.io/{unique().replace(':', '/')}"
     tag = f"{repository}:dev"
@@ -130,14 +130,14 @@ def test_prune_removes_an_untagged_build_that_no_container_uses(
     assert reasons[old] == "in use by a container"
     assert [(str(i.image_id), i.names, i.loaded_as) for i in ended.removed] == [(old, (), (tag,))]
     assert cri_id(node, tag) == new
-    forget(node, tag)
+    remove_images(node, tag)
 
 
 @pytest.mark.parametrize("cluster", ["lab-d16", "lab-p21"])
 def test_prune_removes_only_images_that_imgload_loaded(
     lab: Lab, images: Images, cluster: str
 ) -> None:
-    """An image that another tool imported has no mark; with everything, all its names go."""
+    """An image of another tool has no label; `everything` removes it with all its names."""
     node = lab.cluster(cluster).nodes[0]
     repository = f"ghcr.io/{unique().replace(':', '/')}"
     foreign, ours = f"{repository}:foreign", f"{repository}:ours"
@@ -162,18 +162,18 @@ def test_prune_removes_only_images_that_imgload_loaded(
 def test_an_image_copied_into_a_node_is_labelled(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where an exec's input cannot be closed one way, as over TLS."""
+    """If the input of an exec cannot be closed separately, as over TLS."""
     monkeypatch.setattr(Engine, "streams_exec", property(lambda _: False))
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
     imgload.load(tag, nodes=[node.name], transport="archive")
     (image,) = imgload.images(tag, nodes=[node.name]).images
     assert image.loaded_as == (image.name,)
-    forget(node, str(image.name))
+    remove_images(node, str(image.name))
 
 
 def test_prune_keeps_the_newest_of_builds_loaded_together(lab: Lab, images: Images) -> None:
-    """They came to the node in one moment; whatever their image IDs are."""
+    """They have the same load time; the order of image IDs does not matter."""
     node, repository = lab.cluster("lab-d21").nodes[0], unique().replace(":", "")
     tags = [f"{repository}:v{n}" for n in range(4)]
     for tag in tags:
@@ -186,7 +186,7 @@ def test_prune_keeps_the_newest_of_builds_loaded_together(lab: Lab, images: Imag
 
 
 def test_prune_keeps_a_name_that_moves_meanwhile(lab: Lab, images: Images) -> None:
-    """What was judged was the build that it led to before."""
+    """The decision was about the build to which the name referred before."""
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique("pruned"), unique()
     name, elsewhere = f"docker.io/library/{tag}", "docker.io/other/app:1"
     images.build(lab.docker, tag)
@@ -200,11 +200,11 @@ def test_prune_keeps_a_name_that_moves_meanwhile(lab: Lab, images: Images) -> No
         report = imgload.prune(["pruned"], keep=0, cluster="lab-d21")
     assert cri_id(node, name) == new
     assert all(name not in image.names for image in report.nodes[0].removed)
-    forget(node, name, elsewhere)
+    remove_images(node, name, elsewhere)
 
 
 def test_images_reports_drift_and_accepts_unusual_names(lab: Lab, images: Images) -> None:
-    """Three nodes, one behind; a record's name may have spaces and escapes, for containerd."""
+    """One of three nodes has an older build; containerd accepts names with spaces and escapes."""
     nodes = lab.cluster("lab-d3").nodes
     tag, other = unique(), unique()
     names = [f"docker.io/library/{t}" for t in (tag, other)]
@@ -233,7 +233,7 @@ def test_images_reports_drift_and_accepts_unusual_names(lab: Lab, images: Images
 def test_prune_requires_yes_and_continues_after_a_failed_node(
     lab: Lab, images: Images, run_imgload: RunImgload
 ) -> None:
-    """Without --yes nothing goes; a node that is paused is named, and the others are done."""
+    """Without --yes nothing is removed; a paused node is named, and the others are pruned."""
     nodes = [node.name for node in lab.cluster("lab-d3").nodes]
     repository = f"ghcr.io/{unique().replace(':', '/')}"
     images.build(lab.docker, f"{repository}:v1")
@@ -260,7 +260,7 @@ def test_prune_requires_yes_and_continues_after_a_failed_node(
 def test_prune_waits_for_a_slow_garbage_collection(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``ctr images rm --sync`` prints nothing meanwhile."""
+    """``ctr images rm --sync`` prints nothing during the collection."""
     repository = f"ghcr.io/{unique().replace(':', '/')}"
     for tag in ("old", "new"):
         images.build(lab.docker, f"{repository}:{tag}")
@@ -273,4 +273,4 @@ def test_prune_waits_for_a_slow_garbage_collection(
         report = imgload.prune([repository], cluster="lab-d21", keep=1)
     [removed] = report.nodes[0].removed
     assert removed.loaded_as == (f"{repository}:old",)
-    forget(node, f"{repository}:new")
+    remove_images(node, f"{repository}:new")

@@ -1,4 +1,4 @@
-"""`imgload registry`: nodes pull what was pushed, and are left as they were."""
+"""`imgload registry`: nodes pull pushed images, and disconnect restores the nodes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 
 import imgload
 from imgload.tools.remote_registry.config_map import Hosting
-from tests.engine.aftermath import strays
+from tests.engine.aftermath import leftover_tags
 from tests.engine.apiserver import ApiServer
-from tests.engine.conftest import Images, forget, unique
+from tests.engine.conftest import Images, remove_images, unique
 from tests.engine.test_load import config_digest
 from tests.lab import Lab, Node
 from tests.lab.debian import Suite
@@ -33,13 +33,13 @@ done
 
 @pytest.fixture(scope="module")
 def registry(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry that the nodes of the lab's Docker reach."""
-    with running(lab.docker, tmp_path_factory.mktemp("registry")) as found:
-        yield found
+    """A registry that the nodes of the lab's Docker can reach."""
+    with running(lab.docker, tmp_path_factory.mktemp("registry")) as started:
+        yield started
 
 
 def state(node: Node) -> str:
-    """Return all of containerd's configuration: names, modes, times and content."""
+    """Return containerd's configuration files: names, modes, times and content."""
     return node.exec("sh", "-c", LIST, "sh", "/etc/containerd")
 
 
@@ -54,7 +54,7 @@ def put(node: Node, path: str, text: str) -> None:
 def test_nodes_pull_pushed_images_and_disconnect_restores_them(
     lab: Lab, images: Images, registry: Registry, source: str, cluster: str
 ) -> None:
-    """Under the registry's own name and as a mirror; the second push sends nothing."""
+    """By the registry's name and as a mirror; the second push sends nothing."""
     engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
     images.build(engine, tag, b"x" * 200_000)
     put(node, f"{CERTS}/docker.io/hosts.toml", 'server = "https://example.invalid"')
@@ -74,10 +74,10 @@ def test_nodes_pull_pushed_images_and_disconnect_restores_them(
     pulled.append(f"docker.io/library/{tag}")
     wanted = config_digest(engine, tag)
     assert [node.cri().pull_image(name) for name in pulled] == [wanted] * 3
-    assert strays(engine) == []
+    assert leftover_tags(engine) == []
     assert imgload.disconnect_registry(registry.url, cluster=cluster).ok
     assert state(node) == before
-    forget(node, *pulled, wanted)
+    remove_images(node, *pulled, wanted)
     node.exec("rm", "-r", CERTS)
 
 
@@ -85,7 +85,7 @@ def test_nodes_pull_pushed_images_and_disconnect_restores_them(
 def test_a_push_sends_only_the_changed_layer(
     lab: Lab, images: Images, registry: Registry, source: str
 ) -> None:
-    """The engine asks for each layer, and the registry has the base."""
+    """The registry already has the base layers."""
     engine, base, tag = lab.engine(source), unique("base"), unique()
     images.build(engine, base, os.urandom(3_000_000))
     for _ in range(2):
@@ -98,11 +98,11 @@ def test_a_push_sends_only_the_changed_layer(
     imgload.connect_registry(registry.url, cluster="lab-d21")
     assert node.cri().pull_image(name) == config_digest(engine, tag)
     imgload.disconnect_registry(cluster="lab-d21")
-    forget(node, name)
+    remove_images(node, name)
 
 
 def test_disconnect_removes_every_file_of_connect(lab: Lab, registry: Registry) -> None:
-    """Folders that were made go, whichever is disconnected first, and twice is once."""
+    """Created folders are removed, in any order, also after connecting twice."""
     node = lab.cluster("lab-d21").nodes[0]
     before = state(node)
     other = f"http://{registry.address.partition(':')[0]}:1"
@@ -117,7 +117,7 @@ def test_disconnect_removes_every_file_of_connect(lab: Lab, registry: Registry) 
 
 
 def test_connect_names_a_node_that_cannot_reach_the_registry(lab: Lab, registry: Registry) -> None:
-    """Exit status 1: its pods would wait for images that never come."""
+    """Exit status 1, because pods on that node could not pull."""
     lab.up("lab-d21")
     nowhere = f"http://{registry.address.partition(':')[0]}:1"
     ended = _run("connect", nowhere, "-c", "lab-d21")
@@ -128,7 +128,7 @@ def test_connect_names_a_node_that_cannot_reach_the_registry(lab: Lab, registry:
 
 
 def test_connect_does_not_follow_links(lab: Lab, registry: Registry) -> None:
-    """What it leads to is not below certs.d."""
+    """The target of the link is outside certs.d."""
     node = lab.cluster("lab-d17").nodes[0]
     node.exec("mkdir", "-p", CERTS, "/root/elsewhere")
     node.exec("ln", "-s", "/root/elsewhere", f"{CERTS}/{registry.address}")
@@ -142,7 +142,7 @@ def test_connect_does_not_follow_links(lab: Lab, registry: Registry) -> None:
 def test_connect_announces_the_registry_in_the_config_map(
     lab: Lab, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """KEP-1755, with the real kubectl; somebody else's is kept."""
+    """As in KEP-1755, with the real kubectl; another tool's config map is kept."""
     lab.up("lab-d21")
     kubectl = Suite("bookworm", lab.paths.cache).tree("kubectl", "kubernetes-client")
     monkeypatch.setenv("PATH", f"{kubectl}/usr/bin:{os.environ['PATH']}")
@@ -155,16 +155,16 @@ def test_connect_announces_the_registry_in_the_config_map(
                 registry.url, mirrors=["localhost:5001"], cluster="lab-d21"
             )
             assert report.hosting == Hosting(written=True)
-        said = server.held["local-registry-hosting"]["data"]["localRegistryHosting.v1"]
-        assert 'host: "localhost:5001"\n' in said
+        hosting = server.config_maps["local-registry-hosting"]["data"]["localRegistryHosting.v1"]
+        assert 'host: "localhost:5001"\n' in hosting
         imgload.disconnect_registry(registry.url, cluster="lab-d21")
-        assert server.held == {}
+        assert server.config_maps == {}
         theirs = {"metadata": {"name": "local-registry-hosting"}, "kind": "ConfigMap"}
-        server.held["local-registry-hosting"] = {"apiVersion": "v1", **theirs}
+        server.config_maps["local-registry-hosting"] = {"apiVersion": "v1", **theirs}
         ended = _run("connect", registry.url, "-c", "lab-d21", "-o", "json")
         assert json.loads(ended.stdout)["hosting"]["written"] is False
         imgload.disconnect_registry(registry.url, cluster="lab-d21")
-        assert "local-registry-hosting" in server.held
+        assert "local-registry-hosting" in server.config_maps
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:

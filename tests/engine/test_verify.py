@@ -1,4 +1,4 @@
-"""`imgload verify`, the CI step: does every node have exactly this image?"""
+"""`imgload verify`: check that every node has exactly this image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import imgload
 from imgload.engines import exec_stream as attached
 from imgload.loader import checksums as rereading
-from tests.engine.conftest import Images, forget, records, unique
+from tests.engine.conftest import Images, records, remove_images, unique
 from tests.engine.test_rollback import program
 from tests.lab import Lab
 
@@ -28,7 +28,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
 def test_a_loaded_image_is_verified(lab: Lab, images: Images, source: str) -> None:
-    """And nothing on the node changes by it."""
+    """Verification changes nothing on the node."""
     engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
     images.build(engine, tag)
     imgload.load(tag, cluster="lab-d21", source=engine.url)
@@ -39,11 +39,11 @@ def test_a_loaded_image_is_verified(lab: Lab, images: Images, source: str) -> No
     assert result.proof
     assert result.proof.cri is True
     assert records(node) == before
-    forget(node, f"docker.io/library/{tag}")
+    remove_images(node, f"docker.io/library/{tag}")
 
 
 def test_verify_names_each_node_that_differs(lab: Lab, images: Images) -> None:
-    """One has it, one has an older build under the name, one has nothing: exit status 1."""
+    """One node has the image, one an older build, one nothing: exit status 1."""
     good, stale, bare = lab.cluster("lab-d3").nodes
     tag = unique()
     name = f"docker.io/library/{tag}"
@@ -63,12 +63,12 @@ def test_verify_names_each_node_that_differs(lab: Lab, images: Images) -> None:
     assert f"does not have {name}" in errors[bare.name]["message"]
     assert errors[bare.name]["hint"] == f"imgload load {tag} --from docker --node {bare.name}"
     assert name not in records(bare)
-    forget(good, name)
-    forget(stale, name)
+    remove_images(good, name)
+    remove_images(stale, name)
 
 
 def test_a_missing_blob_fails_verification(lab: Lab, images: Images) -> None:
-    """The name is there, and the config behind it is gone."""
+    """The name exists, but the config's blob was removed."""
     node, tag = lab.cluster("lab-d17").nodes[0], unique()
     image_id = images.build(lab.docker, tag)
     imgload.load(tag, cluster="lab-d17")
@@ -79,7 +79,7 @@ def test_a_missing_blob_fails_verification(lab: Lab, images: Images) -> None:
 
 
 def test_verify_writes_junit(lab: Lab, images: Images) -> None:
-    """A case for each node; what no engine has is an error, and exit status 3."""
+    """A test case for each node; an image that no engine has is an error, and exit status 3."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
     absent = _run(tag, "-c", "lab-d21", "-o", "junit")
@@ -95,7 +95,7 @@ def test_verify_writes_junit(lab: Lab, images: Images) -> None:
 
 
 def test_an_engine_that_cannot_push_is_read_with_a_save(lab: Lab, images: Images) -> None:
-    """Docker's containerd store tells no image ID, and this one cannot reach our loopback."""
+    """Docker's containerd store reports no image ID, and this engine cannot reach the receiver."""
     engine, tag = lab.engine("docker28-cut-off"), unique()
     images.build(engine, tag)
     source = engine.url
@@ -103,13 +103,13 @@ def test_an_engine_that_cannot_push_is_read_with_a_save(lab: Lab, images: Images
         imgload.verify(tag, cluster="lab-d17", source=source)
     imgload.load(tag, cluster="lab-d17", source=source)
     assert imgload.verify(tag, cluster="lab-d17", source=source).ok
-    forget(lab.cluster("lab-d17").nodes[0], f"docker.io/library/{tag}")
+    remove_images(lab.cluster("lab-d17").nodes[0], f"docker.io/library/{tag}")
 
 
 def test_deep_verification_waits_for_a_slow_blob(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While sha256sum gets on, however long it takes."""
+    """As long as sha256sum makes progress."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
     imgload.load(tag, cluster="lab-d21", transport="archive")
@@ -121,14 +121,14 @@ def test_deep_verification_waits_for_a_slow_blob(
     with program(node, "ctr", slow), pytest.raises(imgload.LoadFailed) as caught:
         imgload.verify(tag, cluster="lab-d21", source="docker", deep=True)
     assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotVerified)
-    forget(node, f"docker.io/library/{tag}")
+    remove_images(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize(("engine", "cluster"), [("docker", "lab-d21"), ("podman", "lab-p17")])
 def test_deep_verification_finds_a_damaged_blob(
     lab: Lab, images: Images, engine: str, cluster: str
 ) -> None:
-    """containerd does not look at it any more, and nor does CRI."""
+    """Neither containerd nor CRI reads the blob again."""
     node, tag = lab.cluster(cluster).nodes[0], unique()
     name = f"docker.io/library/{tag}"
     images.build(lab.engine(engine), tag, b"content" * 1000)
@@ -150,4 +150,4 @@ def test_deep_verification_finds_a_damaged_blob(
     assert f"content rm {diff_id}, and load" in result["error"]["hint"]
     node.ctr("content", "rm", diff_id)
     assert imgload.load(tag, cluster=cluster, source=engine, verify="deep").ok
-    forget(node, name)
+    remove_images(node, name)
