@@ -61,7 +61,7 @@ def leftover_tags(engine: Engine) -> list[str]:
     return [name for name in names if "/imgload/" in name]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     """Wait until the condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():

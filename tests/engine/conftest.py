@@ -90,7 +90,7 @@ def record_digest(node: Node, name: str) -> str:
     return node.ctr("images", "ls", f"name=={name}").splitlines()[1].split()[2]
 
 
-def remove_images(node: Node, *names: str) -> None:
+def forget(node: Node, *names: str) -> None:
     """Remove images from a node by name, as the kubelet would."""
     for name in names:
         node.cri().remove_image(name)

@@ -10,7 +10,7 @@ import pytest
 
 import imgload
 from imgload.core.errors import ImageError
-from tests.engine.conftest import cri_id, records, remove_images, unique
+from tests.engine.conftest import cri_id, forget, records, unique
 from tests.engine.kinds import Made, layer, new, old
 from tests.lab import Lab, Node
 from tests.unit.archives import pack
@@ -24,7 +24,7 @@ def node(lab: Lab) -> Iterator[Node]:
     target = lab.cluster(CLUSTER).nodes[0]
     before = records(target)
     yield target
-    remove_images(target, *(records(target) - before))
+    forget(target, *(records(target) - before))
 
 
 @pytest.mark.parametrize("form", [old, new])

@@ -14,9 +14,9 @@ import attrs
 import pytest
 
 from imgload.registry.server import MAX_ADMITTED, MAX_STRANGERS
-from tests.engine.aftermath import Setup, settled, wait_until
+from tests.engine.aftermath import Setup, settled, until
 from tests.engine.attack import Attack, Victim, port_of
-from tests.engine.conftest import Images, cases, cri_id, remove_images, unique
+from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.engine.test_load import config_digest
 from tests.lab import Lab
@@ -97,7 +97,7 @@ def test_a_load_succeeds_during_an_attack_on_the_receiver(
     after = settled(setup, attrs.evolve(left, records=left.records | {name}))
     assert after == attrs.evolve(left, records=left.records | {name})
     assert cri_id(node, name) == config_digest(engine, tag)
-    remove_images(node, name)
+    forget(node, name)
 
 
 def _attacked(
@@ -113,7 +113,7 @@ def _attacked(
             answers = attack.from_inside(root) if inside else attack.from_outside()
             if inside:
                 attack.push_unrequested(root)
-            wait_until(lambda: attack.connections >= 1000, 20)
+            until(lambda: attack.connections >= 1000, 20)
             memory = victim.most_memory
             fault.release.set()
             stdout, stderr = process.communicate(timeout=60)

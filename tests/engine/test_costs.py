@@ -17,7 +17,7 @@ import pytest
 import imgload
 from imgload.engines.cache import EngineCache
 from imgload.sources.engine import whereabouts
-from tests.engine.conftest import Images, remove_images, unique
+from tests.engine.conftest import Images, forget, unique
 from tests.engine.relay import Relay, relay
 from tests.lab import Lab
 from tests.lab.engine import Engine
@@ -164,7 +164,7 @@ def test_more_images_cost_no_more_execs(lab: Lab, images: Images, tmp_path: Path
             meters.read()
             imgload.load(tags, cluster="lab-d21", source=meters.source.url)
             measured.append((case, meters.read()))
-    remove_images(node, *(f"docker.io/library/{tag}" for tag in tags))
+    forget(node, *(f"docker.io/library/{tag}" for tag in tags))
     assert grown(measured, THREE_IMAGES) == []
 
 
@@ -174,7 +174,7 @@ def test_a_load_that_sends_nothing_imports_no_sdk(lab: Lab, images: Images, tmp_
     images.build(lab.docker, tag)
     imgload.load(tag, cluster="lab-d21", source="docker")
     imported = imported_by(tmp_path, "load", tag, "-c", "lab-d21", "--from", "docker", until="exit")
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
     assert imported & HEAVY <= MEANWHILE
     assert len(ours(imported)) <= PRESENT.ours, sorted(ours(imported))
     assert len(imported) <= PRESENT.all, sorted(imported)
@@ -198,7 +198,7 @@ def _measured(
             measured.append((case, meters.read()))
             assert {node.action for node in report.images[0].nodes} == {case}
     for node in nodes:
-        remove_images(node, f"docker.io/library/{tag}", f"docker.io/library/{OTHER_NAME}")
+        forget(node, f"docker.io/library/{tag}", f"docker.io/library/{OTHER_NAME}")
     return measured
 
 

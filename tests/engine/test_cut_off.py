@@ -9,7 +9,7 @@ import pytest
 
 import imgload
 from imgload.loader.events import Event, Note
-from tests.engine.conftest import Images, cri_id, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import relay
 from tests.lab import Lab
 
@@ -39,4 +39,4 @@ def test_an_engine_that_cannot_reach_the_receiver_is_detected_and_cached(
     assert again.images[0].nodes[0].action == "present", "identified by its manifest's digest"
     assert printed
     assert all(len(lines) == 1 and "whole" in lines[0] for lines in printed)
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")

@@ -10,7 +10,7 @@ import pytest
 
 import imgload
 from imgload.loader.events import Event, Note, SendingStarted
-from tests.engine.conftest import Images, cri_id, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import relay
 from tests.lab import Lab, Node
 from tests.lab.engine import Engine
@@ -85,7 +85,7 @@ def test_a_rebuild_sends_only_its_new_layer(
     name = f"docker.io/library/{tag}"
     assert cri_id(node, name) == str(report.images[0].image_id)
     assert "incomplete" not in node.ctr("images", "check", f"name=={name}")
-    remove_images(node, name)
+    forget(node, name)
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
@@ -102,7 +102,7 @@ def test_each_node_gets_only_its_missing_layers(lab: Lab, build: Build, source: 
     assert max(sent(report)[1:]) < 1.02 * MIB + 10_000
     for node in nodes:
         assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
-        remove_images(node, f"docker.io/library/{tag}")
+        forget(node, f"docker.io/library/{tag}")
 
 
 def test_docker_compresses_a_base_once(lab: Lab, build: Build) -> None:
@@ -119,7 +119,7 @@ def test_docker_compresses_a_base_once(lab: Lab, build: Build) -> None:
     assert len(second) == 1
     assert "24 MiB of unchanged layers, this once" in second[0]
     assert sent(report)[0] < 10_000
-    remove_images(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}")
+    forget(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("damage", ["lost", "garbage", "lies"])
@@ -141,7 +141,7 @@ def test_a_wrong_cache_does_not_break_a_load(
     report = imgload.load(tag, cluster="lab-d21", source="docker")
     assert report.ok
     assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("cluster", ["lab-d16", "lab-d21", "lab-p17"])
@@ -167,7 +167,7 @@ def test_layers_collected_during_a_load_are_sent(
     assert actions(report) == ["full"]
     assert any("whole" in note for note in notes), notes
     assert cri_id(node, name) == str(report.images[0].image_id)
-    remove_images(node, name)
+    forget(node, name)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_an_archive_load_omits_layers_on_the_node(
         assert actions(report) == [action]
     assert sent(report)[0] < 1.02 * MIB + 10_000
     assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
@@ -217,7 +217,7 @@ def test_a_survey_ahead_saves_the_survey_after_the_build(
                 assert case in {"lost", *actions(report)}
                 assert cri_id(node, name) == str(report.images[0].image_id)
     assert {**costs, "lost": 0} == {"full": 1, "delta": 1, "present": 1, "lost": 0}
-    remove_images(node, name)
+    forget(node, name)
 
 
 def test_a_push_leaves_no_labels_in_docker(lab: Lab, build: Build) -> None:
@@ -231,7 +231,7 @@ def test_a_push_leaves_no_labels_in_docker(lab: Lab, build: Build) -> None:
     traces = [label for label in set(store.labels()) - before if "imgload/" in label[1]]
     assert not traces
     assert "127.0.0.1" not in engine.cli("images")
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_layers_collected_between_two_loads_are_sent(lab: Lab, build: Build) -> None:
@@ -243,8 +243,8 @@ def test_layers_collected_between_two_loads_are_sent(lab: Lab, build: Build) -> 
         loader.load([tag])
         second = build(lab.docker, tag)
         assert sent(loader.load([tag]))[0] < MIB
-        remove_images(node, name, first, second)
+        forget(node, name, first, second)
         new = build(lab.docker, tag)
         assert sent(loader.load([tag]))[0] > BASE
     assert cri_id(node, name) == new
-    remove_images(node, name)
+    forget(node, name)

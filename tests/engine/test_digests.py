@@ -10,7 +10,7 @@ import imgload
 from imgload.core.errors import ManifestMissing
 from imgload.oci.digest import Digest
 from imgload.oci.document import INDEX
-from tests.engine.conftest import Images, cri_id, record_digest, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, record_digest, unique
 from tests.lab import Lab
 from tests.unit.archives import Image, blob, descriptor, index, layer, pack
 
@@ -38,7 +38,7 @@ def test_a_manifest_is_loaded_by_its_digest(
         assert record_digest(node, name) == digest
         assert cri_id(node, name) == str(report.images[0].image_id)
     assert report.images[0].nodes[0].action == "present"
-    remove_images(node, name)
+    forget(node, name)
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
@@ -58,7 +58,7 @@ def test_an_index_is_loaded_by_its_digest(lab: Lab, tmp_path: Path, cluster: str
     assert report.images[0].nodes[0].ok
     assert record_digest(node, name) == str(Digest.of(inner))
     assert cri_id(node, name) == str(image.image_id)
-    remove_images(node, name)
+    forget(node, name)
 
 
 @pytest.mark.parametrize("source", ["docker", "podman"])

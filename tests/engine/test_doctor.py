@@ -14,7 +14,7 @@ import pytest
 import imgload
 from imgload.engines.cache import EngineCache
 from imgload.tools.doctor.finding import Check, Status
-from tests.engine.conftest import Images, cases, remove_images, unique
+from tests.engine.conftest import Images, cases, forget, unique
 from tests.engine.findings import kubeconfig, messages, problems, program
 from tests.engine.remote import open_folder, run_as
 from tests.engine.test_errors import run
@@ -51,7 +51,7 @@ def test_doctor_finds_no_problem_on_a_healthy_cluster(
     assert f"{healthy.name} has docker.io/library/{tag}" in text_of_findings
     assert "containerd image store, overlayfs" in text.stdout
     assert "no problem found" in text.stdout
-    remove_images(healthy, f"docker.io/library/{tag}")
+    forget(healthy, f"docker.io/library/{tag}")
 
 
 def environ(**variables: str) -> Inject:
@@ -200,7 +200,7 @@ def loaded(lab: Lab, images: Images, healthy: Node) -> Iterator[tuple[str, str]]
     image_id = images.build(lab.docker, tag)
     imgload.load(tag, cluster="lab-d21")
     yield tag, image_id
-    remove_images(healthy, f"docker.io/library/{tag}")
+    forget(healthy, f"docker.io/library/{tag}")
 
 
 def test_doctor_reports_the_first_failing_check_on_a_node(
@@ -222,7 +222,7 @@ def test_doctor_reports_the_first_failing_check_on_a_node(
     healthy.ctr("images", "rm", name)
     problem_text = problems(imgload.diagnose(tag), "image")
     assert f"does not have {name}; it has localhost/{tag}" in problem_text
-    remove_images(healthy, f"localhost/{tag}")
+    forget(healthy, f"localhost/{tag}")
     assert f"does not have {name}: imgload load" in problems(imgload.diagnose(tag), "image")
 
 
@@ -276,7 +276,7 @@ def test_doctor_warns_about_pull_policy_and_platform(
         )
         assert "exec format error" in messages(imgload.diagnose(other), "image", "warning")
     finally:
-        remove_images(healthy, f"docker.io/library/{name}:latest", f"docker.io/library/{other}")
+        forget(healthy, f"docker.io/library/{name}:latest", f"docker.io/library/{other}")
         lab.docker.cli("rmi", "--force", other)
 
 

@@ -17,7 +17,7 @@ import imgload
 from imgload.engines import exec_stream as attached
 from imgload.engines import http as wire
 from tests.engine.aftermath import Setup, settled
-from tests.engine.conftest import Images, cases, cri_id, remove_images, unique
+from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.lab import Lab
 
@@ -90,7 +90,7 @@ def test_a_cut_connection_fails_cleanly_or_falls_back(
     else:
         assert document["ok"]
         assert cri_id(node, f"docker.io/library/{tag}")
-        remove_images(node, f"docker.io/library/{tag}")
+        forget(node, f"docker.io/library/{tag}")
 
 
 STALLS = {

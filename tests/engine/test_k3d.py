@@ -10,7 +10,7 @@ import pytest
 from imgload.cli.dropin import run
 from imgload.tools.dropins.k3d import K3d
 from imgload.tools.dropins.kind import Kind
-from tests.engine.conftest import Images, cri_id, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab
 
 
@@ -34,4 +34,4 @@ def test_the_k3d_drop_in_loads_images_archives_and_stdin(
         [node] = cluster.nodes
         names = [f"docker.io/library/{tag}" for tag in tags]
         assert [cri_id(node, name) for name in names] == ids
-        remove_images(node, *names)
+        forget(node, *names)

@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from tests.engine.aftermath import Setup, settled
-from tests.engine.conftest import Images, cases, cri_id, remove_images, unique
+from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.engine.test_load import config_digest
 from tests.lab import Lab
@@ -98,4 +98,4 @@ def test_a_killed_run_leaves_nothing(
     name = f"docker.io/library/{tag}"
     assert settled(setup, attrs.evolve(before, records=before.records | {name})).tags == before.tags
     assert cri_id(node, name) == config_digest(engine, tag)
-    remove_images(node, name)
+    forget(node, name)

@@ -14,7 +14,7 @@ import pytest
 from imgload.cli.dropin import run
 from imgload.tools.dropins.install import install
 from imgload.tools.dropins.kind import Kind
-from tests.engine.conftest import Images, cri_id, records, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.peers import kind_load
 from tests.lab import Lab
 from tests.lab.kind import VERSIONS
@@ -213,11 +213,11 @@ def test_the_drop_in_loads_the_same_images_as_kind(
     assert [(done.returncode, done.stdout) for done in kinds] == [(0, "")] * 2
     [node] = cluster.nodes
     assert [cri_id(node, name) for name in names] == ids
-    remove_images(node, *names)
+    forget(node, *names)
     for call in calls:
         assert ours("load", *call, "-n", cluster.name) == Result(0, prints=False, error="")
     assert [cri_id(node, name) for name in names] == ids
-    remove_images(node, *names)
+    forget(node, *names)
 
 
 def test_only_selected_nodes_get_the_image(lab: Lab, images: Images, ours: Call) -> None:
@@ -231,7 +231,7 @@ def test_only_selected_nodes_get_the_image(lab: Lab, images: Images, ours: Call)
     done = kind_load(lab, cluster, "docker-image", tag, "--nodes", head.name)
     assert (done.returncode, cri_id(head, name)) == (0, image_id)
     for node in cluster.nodes:
-        remove_images(node, name)
+        forget(node, name)
 
 
 def test_the_image_comes_from_the_engine_that_runs_the_cluster(
@@ -250,7 +250,7 @@ def test_the_image_comes_from_the_engine_that_runs_the_cluster(
         monkeypatch.setenv("KIND_EXPERIMENTAL_PROVIDER", provider)
         assert ours("load", "docker-image", tag, "-n", cluster).status == 0
         assert cri_id(node, name) == image_id
-        remove_images(node, name)
+        forget(node, name)
 
 
 def test_an_installed_drop_in_replaces_kind(lab: Lab, images: Images, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_an_installed_drop_in_replaces_kind(lab: Lab, images: Images, tmp_path: 
     name = f"docker.io/library/{tag}"
     assert cri_id(node, name) == image_id
     assert {n for n in records(node) if n.startswith("import-")} == set()
-    remove_images(node, name)
+    forget(node, name)
     assert cluster.name in call("kind get clusters").stdout.split()
     assert call("kind --version").stdout.startswith("kind version 0.")
     unknown = call("kind frobnicate")
@@ -300,4 +300,4 @@ def test_a_failing_node_causes_exit_status_1(lab: Lab, images: Images, ours: Cal
         lab.docker.cli("unpause", broken.name)
     assert [cri_id(node, name) for node in well] == [image_id] * 2
     for node in well:
-        remove_images(node, name)
+        forget(node, name)

@@ -12,7 +12,7 @@ import pytest
 import imgload
 from imgload.core.errors import ImageIncomplete, PlatformMissing
 from imgload.engines.temporary_tags import note_temporary_name, stale_names
-from tests.engine.conftest import Images, cri_id, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.test_watch import watching
 from tests.lab import Lab, Node
 from tests.lab.engine import Engine
@@ -66,7 +66,7 @@ def listed(lab: Lab, tmp_path: Path, node: Node) -> Iterator[Listed]:
     made = Listed(lab.podman, unique("list"), tmp_path)
     yield made
     made.clear()
-    remove_images(node, made.full)
+    forget(node, made.full)
 
 
 def load(listed: Listed, text: str = "", platform: str | None = None) -> imgload.Report:
@@ -83,7 +83,7 @@ def test_a_load_selects_the_nodes_platform_from_a_list(listed: Listed, node: Nod
         [image] = load(listed, text).images
         assert str(image.image_id) == listed.image_ids["linux/amd64"]
         assert cri_id(node, image.reference) == listed.image_ids["linux/amd64"]
-        remove_images(node, image.reference)
+        forget(node, image.reference)
     [image] = load(listed, platform="linux/arm64").images
     assert cri_id(node, listed.full) == listed.image_ids["linux/arm64"]
     with pytest.raises(PlatformMissing):
@@ -136,7 +136,7 @@ def test_a_list_and_an_image_are_loaded_together(
     names = [f"docker.io/library/{text}" for text in texts]
     ids = [listed.image_ids["linux/amd64"], listed.engine.image_id(other)]
     assert [cri_id(node, name) for name in names] == [*ids, ids[0]]
-    remove_images(node, *names[1:])
+    forget(node, *names[1:])
 
 
 def test_a_watch_loads_a_built_list(listed: Listed, node: Node) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import imgload
 from tests.engine.aftermath import leftover_tags
-from tests.engine.conftest import Images, cri_id, records, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.lab import Lab
 from tests.lab.engine import Engine
 
@@ -57,7 +57,7 @@ def test_an_image_keeps_its_id_on_the_node(
     assert second.images[0].nodes[0].action == "present"
     assert second.images[0].nodes[0].bytes_sent == 0
     assert leftover_tags(engine) == []
-    remove_images(node, name)
+    forget(node, name)
 
 
 @pytest.mark.parametrize("cluster", ["lab-d21", "lab-p21"])
@@ -73,7 +73,7 @@ def test_crictl_confirms_the_image_if_the_node_has_it(
     read_back = {"name": True, "image_id": True, "diff_ids": True, "unpacked": True}
     assert proofs == [{**read_back, "cri": True}, {**read_back, "cri": None}]
     for node in nodes:
-        remove_images(node, f"docker.io/library/{tag}")
+        forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("cluster", THREE_NODE_CLUSTERS)
@@ -92,7 +92,7 @@ def test_all_nodes_get_all_images(lab: Lab, images: Images, source: str, cluster
     for result in report.images[1].nodes:
         assert 0 < result.bytes_sent < 300_000, "the shared layer was sent once"
     for node in nodes:
-        remove_images(node, *(f"docker.io/library/{tag}" for tag in (app, db)))
+        forget(node, *(f"docker.io/library/{tag}" for tag in (app, db)))
 
 
 def test_only_nodes_that_lack_an_image_get_it(lab: Lab, images: Images) -> None:
@@ -116,7 +116,7 @@ def test_only_nodes_that_lack_an_image_get_it(lab: Lab, images: Images) -> None:
         (1, "worker2"): "full",
     }
     for node in nodes:
-        remove_images(node, *(f"docker.io/library/{tag}" for tag in (first, second)))
+        forget(node, *(f"docker.io/library/{tag}" for tag in (first, second)))
 
 
 def test_a_new_name_is_added_without_a_transfer(lab: Lab, images: Images) -> None:
@@ -133,7 +133,7 @@ def test_a_new_name_is_added_without_a_transfer(lab: Lab, images: Images) -> Non
     assert (report.images[0].reference, result.action) == ("ghcr.io/o/app:v1", "tagged")
     assert result.bytes_sent == 0
     assert cri_id(node, "ghcr.io/o/app:v1") == str(report.images[0].image_id)
-    remove_images(node, "ghcr.io/o/app:v1", f"docker.io/library/{tag}")
+    forget(node, "ghcr.io/o/app:v1", f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("cluster", SINGLE_NODE_CLUSTERS)
@@ -147,7 +147,7 @@ def test_a_rebuilt_image_takes_over_its_tag(lab: Lab, images: Images, cluster: s
     report = imgload.load(tag, cluster=cluster)
     assert str(report.images[0].nodes[0].replaced) == old
     assert cri_id(node, f"docker.io/library/{tag}") == new
-    remove_images(node, old, new)
+    forget(node, old, new)
 
 
 @pytest.mark.parametrize("cluster", SINGLE_NODE_CLUSTERS)
@@ -163,7 +163,7 @@ def test_only_the_requested_name_appears_on_the_node(
     assert records(node) == before | {f"docker.io/library/{tag}"}
     assert "imgload" not in node.exec("ls", "/var/lib", "/tmp", "/run")
     assert node.ctr("content", "active").strip().count("\n") == 0
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_a_dry_run_changes_nothing(lab: Lab, images: Images) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import imgload
 from imgload.oci.digest import Digest
-from tests.engine.conftest import Images, cri_id, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab
 
 SUFFIX = Digest.of(os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4)).encode()).hex[:8]
@@ -37,7 +37,7 @@ def test_an_image_gets_the_name_that_a_pod_resolves_to(
     report = imgload.load(written, cluster="lab-d21", source=engine.url)
     assert [image.reference for image in report.images] == [wanted]
     assert cri_id(node, wanted) == str(report.images[0].image_id)
-    remove_images(node, wanted)
+    forget(node, wanted)
 
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
@@ -53,7 +53,7 @@ def test_an_image_id_loads_the_image_under_its_names(
     report = imgload.load(written, cluster="lab-d21", source=source)
     assert [image.reference for image in report.images] == [name]
     assert cri_id(node, name) == image_id
-    remove_images(node, name)
+    forget(node, name)
 
 
 @pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
@@ -68,7 +68,7 @@ def test_an_untagged_image_can_be_loaded(lab: Lab, images: Images, source: str) 
     assert report.images[0].reference == image_id
     assert cri_id(node, image_id) == image_id
     assert engine.image_id(target) == target, "the engine still has it"
-    remove_images(node, image_id)
+    forget(node, image_id)
     engine.cli("rmi", target)
 
 
@@ -81,7 +81,7 @@ def test_an_untagged_image_can_be_loaded_with_a_tag(lab: Lab, images: Images) ->
     report = imgload.load(image_id, cluster="lab-d21", source="docker", tag=name)
     assert [image.reference for image in report.images] == [name]
     assert cri_id(node, name) == image_id
-    remove_images(node, name)
+    forget(node, name)
     lab.docker.cli("rmi", image_id)
 
 
@@ -97,7 +97,7 @@ def test_a_name_with_different_images_in_two_engines_is_ambiguous(lab: Lab, imag
     assert "--from docker or --from podman" in caught.value.hint
     report = imgload.load(tag, cluster="lab-d21", source="podman")
     assert str(report.images[0].image_id) == ids[1]
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_podmans_short_name_resolution_is_ignored(lab: Lab, images: Images) -> None:

@@ -13,7 +13,7 @@ import pytest
 import imgload
 from imgload.oci.document import MANIFEST
 from tests.engine import peers_nodes
-from tests.engine.conftest import Images, cri_id, records, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.peers import (
     KIB,
     image_of,
@@ -64,7 +64,7 @@ def test_kind_01_an_image_in_podman_is_loaded(lab: Lab, images: Images) -> None:
         assert "not present locally" in done.stderr
     imgload.load(tag, cluster=cluster.name)
     assert cri_id(cluster.nodes[0], name) == image_id
-    remove_images(cluster.nodes[0], name)
+    forget(cluster.nodes[0], name)
 
 
 def test_kind_01_different_images_under_one_name_are_ambiguous(lab: Lab, images: Images) -> None:
@@ -75,13 +75,13 @@ def test_kind_01_different_images_under_one_name_are_ambiguous(lab: Lab, images:
     done = kind_load(lab, cluster, "docker-image", tag)
     assert done.returncode == 0, done.stderr
     assert cri_id(cluster.nodes[0], name) == dockers
-    remove_images(cluster.nodes[0], name)
+    forget(cluster.nodes[0], name)
     with pytest.raises(imgload.ImageAmbiguous):
         imgload.load(tag, cluster=cluster.name)
     assert cri_id(cluster.nodes[0], name) is None
     imgload.load(tag, cluster=cluster.name, source="podman")
     assert cri_id(cluster.nodes[0], name) == podmans
-    remove_images(cluster.nodes[0], name)
+    forget(cluster.nodes[0], name)
 
 
 def test_kind_01_an_engine_that_does_not_answer_is_named(
@@ -283,11 +283,11 @@ def test_kind_08_a_present_image_of_podman_is_not_sent(
         assert done.returncode == 0, done.stderr
     assert log.read_text().split().count("save") == 2
     assert cri_id(cluster.nodes[0], name) is None, "its name is localhost/…"
-    remove_images(cluster.nodes[0], f"localhost/{tag}")
+    forget(cluster.nodes[0], f"localhost/{tag}")
     actions = [
         imgload.load(tag, cluster=cluster.name, source="podman").images[0].nodes[0].action
         for _ in range(2)
     ]
     assert actions == ["full", "present"]
     assert cri_id(cluster.nodes[0], name) == lab.podman.image_id(tag)
-    remove_images(cluster.nodes[0], name)
+    forget(cluster.nodes[0], name)

@@ -13,7 +13,7 @@ import pytest
 
 import imgload
 from tests.engine import peers_nodes
-from tests.engine.conftest import Images, cri_id, record_digest, records, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, record_digest, records, unique
 from tests.engine.peers import image_of
 from tests.lab import Cluster, CommandError, Lab
 from tests.unit import archives
@@ -82,7 +82,7 @@ def test_containerd_9039_an_image_unknown_to_cri_is_repaired(
     report = imgload.load(tag, cluster=target_cluster.name, source="docker")
     assert report.images[0].nodes[0].action == "tagged"
     assert cri_id(node, name) == image_id
-    remove_images(node, name)
+    forget(node, name)
 
 
 def test_containerd_9981_a_gzip_archive_is_loaded(cluster: Cluster, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_containerd_11228_an_import_does_not_need_all_platforms(lab: Lab, images
         node.ctr(*command, stdin=lab.docker.raw("save", tag))
     report = imgload.load(tag, cluster="lab-d21", source="docker")
     assert cri_id(node, name) == str(report.images[0].image_id)
-    remove_images(node, name)
+    forget(node, name)
 
 
 @pytest.mark.parametrize("cluster_name", ["lab-d16", "lab-d17", "lab-d21"])
@@ -122,8 +122,8 @@ def test_containerd_14160_zstd_layers_keep_their_media_type(
     path.write_bytes(archives.pack([*layers.items(), ("config.json", image.config), manifest]))
     node.ctr("images", "import", "-", stdin=path.read_bytes())
     assert "tar.gzip" in node.ctr("content", "get", record_digest(node, image.name))
-    remove_images(node, image.name)
+    forget(node, image.name)
     imgload.load([], cluster=cluster_name, source=str(path))
     assert "tar+zstd" in node.ctr("content", "get", record_digest(node, image.name))
     assert cri_id(node, image.name) == str(image.image_id)
-    remove_images(node, image.name)
+    forget(node, image.name)

@@ -11,7 +11,7 @@ import imgload
 from imgload.core.errors import ImageIncomplete, PlatformMissing
 from imgload.loader.events import Event, Note
 from imgload.oci.document import INDEX, MANIFEST
-from tests.engine.conftest import cri_id, remove_images, unique
+from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import AMD64, Made, Platforms, oci
 from tests.engine.peers import our_load
 from tests.lab import Lab, Node
@@ -66,7 +66,7 @@ def load_into_docker(lab: Lab, node: Node) -> Iterator[LoadIntoDocker]:
 
     yield load
     lab.docker28.cli("rmi", "--force", *names)
-    remove_images(node, *(f"docker.io/library/{name}" for name in names))
+    forget(node, *(f"docker.io/library/{name}" for name in names))
 
 
 def load(lab: Lab, made: Made, **options: str) -> tuple[imgload.ImageResult, list[str]]:

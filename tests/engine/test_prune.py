@@ -15,7 +15,7 @@ import imgload
 from imgload.engines import exec_stream as attached
 from imgload.engines.base import Engine
 from imgload.tools.inventory import remove as removal
-from tests.engine.conftest import Images, cri_id, records, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.test_rollback import CTR, program
 from tests.lab import Lab, Node
 from tests.lab.pods import Pod, runnable
@@ -130,7 +130,7 @@ def test_prune_removes_an_untagged_build_that_no_container_uses(
     assert reasons[old] == "in use by a container"
     assert [(str(i.image_id), i.names, i.loaded_as) for i in ended.removed] == [(old, (), (tag,))]
     assert cri_id(node, tag) == new
-    remove_images(node, tag)
+    forget(node, tag)
 
 
 @pytest.mark.parametrize("cluster", ["lab-d16", "lab-p21"])
@@ -169,7 +169,7 @@ def test_an_image_copied_into_a_node_is_labelled(
     imgload.load(tag, nodes=[node.name], transport="archive")
     (image,) = imgload.images(tag, nodes=[node.name]).images
     assert image.loaded_as == (image.name,)
-    remove_images(node, str(image.name))
+    forget(node, str(image.name))
 
 
 def test_prune_keeps_the_newest_of_builds_loaded_together(lab: Lab, images: Images) -> None:
@@ -200,7 +200,7 @@ def test_prune_keeps_a_name_that_moves_meanwhile(lab: Lab, images: Images) -> No
         report = imgload.prune(["pruned"], keep=0, cluster="lab-d21")
     assert cri_id(node, name) == new
     assert all(name not in image.names for image in report.nodes[0].removed)
-    remove_images(node, name, elsewhere)
+    forget(node, name, elsewhere)
 
 
 def test_images_reports_drift_and_accepts_unusual_names(lab: Lab, images: Images) -> None:
@@ -273,4 +273,4 @@ def test_prune_waits_for_a_slow_garbage_collection(
         report = imgload.prune([repository], cluster="lab-d21", keep=1)
     [removed] = report.nodes[0].removed
     assert removed.loaded_as == (f"{repository}:old",)
-    remove_images(node, f"{repository}:new")
+    forget(node, f"{repository}:new")

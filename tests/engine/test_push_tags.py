@@ -15,8 +15,8 @@ import pytest
 
 import imgload
 from imgload.loader.events import Event, SendingStarted
-from tests.engine.aftermath import leftover_tags, wait_until
-from tests.engine.conftest import Images, cri_id, remove_images, unique
+from tests.engine.aftermath import leftover_tags, until
+from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.lab import Lab
 from tests.lab.engine import Engine
@@ -77,7 +77,7 @@ def test_an_image_that_is_rebuilt_during_its_push_is_kept(
         if created:
             engine.cli("rm", created)
         engine.cli("rmi", "--force", first)
-        remove_images(node, f"docker.io/library/{tag}")
+        forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("source", ["docker-cut-off", "docker28-cut-off"])
@@ -102,7 +102,7 @@ def test_nothing_is_pushed_to_another_server_on_the_receivers_port(
                 received: list[str] = []
                 assert listener.stdout
                 lines = listener.stdout
-                wait_until(lambda: bool(lines.readline()))
+                until(lambda: bool(lines.readline()))
                 threading.Thread(target=lambda: received.extend(lines), daemon=True).start()
                 fault.release.set()
                 stdout, _ = process.communicate(timeout=60)
@@ -113,7 +113,7 @@ def test_nothing_is_pushed_to_another_server_on_the_receivers_port(
     assert not [line for line in received if line.startswith(("POST", "PUT", "PATCH"))]
     assert leftover_tags(engine) == []
     assert cri_id(node, f"docker.io/library/{tag}")
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28"])
@@ -132,8 +132,8 @@ def test_a_leftover_tag_is_removed_through_another_address_of_the_engine(
         with subprocess.Popen([*command, proxy.url], stderr=subprocess.DEVNULL) as process:
             assert fault.reached.wait(20), proxy.requests
             process.kill()
-    wait_until(lambda: leftover_tags(engine) != [])
+    until(lambda: leftover_tags(engine) != [])
     again = subprocess.run([*command, engine.url], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert leftover_tags(engine) == []
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")

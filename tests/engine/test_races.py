@@ -9,7 +9,7 @@ import pytest
 
 import imgload
 from imgload.core.errors import EngineFailed
-from tests.engine.conftest import Images, cri_id, records, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.peers import kind_load, printed
 from tests.lab import Lab
 
@@ -35,7 +35,7 @@ def test_a_load_uses_the_image_that_it_resolved_first(lab: Lab, images: Images) 
     report = imgload.load(tag, cluster="lab-d21", on_event=moved)
     assert str(report.images[0].image_id) == first
     assert cri_id(node, f"docker.io/library/{tag}") == first
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_an_image_removed_during_its_load_fails_the_load(lab: Lab, images: Images) -> None:
@@ -60,7 +60,7 @@ def test_a_load_works_without_a_cache_folder(
         images.build(engine, tag, content)
         assert imgload.load(tag, cluster="lab-d21", source=engine.url).ok
     assert imgload.load(tag, cluster="lab-d21", source=engine.url).ok
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_two_loads_and_a_kind_load_succeed_in_parallel(lab: Lab, images: Images) -> None:
@@ -76,4 +76,4 @@ def test_two_loads_and_a_kind_load_succeed_in_parallel(lab: Lab, images: Images)
     assert theirs.result().returncode == 0, printed(theirs.result())
     assert records(node) - before == {f"docker.io/library/{tag}"}
     assert cri_id(node, f"docker.io/library/{tag}") == image
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")

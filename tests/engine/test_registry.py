@@ -15,7 +15,7 @@ import imgload
 from imgload.tools.remote_registry.config_map import Hosting
 from tests.engine.aftermath import leftover_tags
 from tests.engine.apiserver import ApiServer
-from tests.engine.conftest import Images, remove_images, unique
+from tests.engine.conftest import Images, forget, unique
 from tests.engine.test_load import config_digest
 from tests.lab import Lab, Node
 from tests.lab.debian import Suite
@@ -77,7 +77,7 @@ def test_nodes_pull_pushed_images_and_disconnect_restores_them(
     assert leftover_tags(engine) == []
     assert imgload.disconnect_registry(registry.url, cluster=cluster).ok
     assert state(node) == before
-    remove_images(node, *pulled, wanted)
+    forget(node, *pulled, wanted)
     node.exec("rm", "-r", CERTS)
 
 
@@ -98,7 +98,7 @@ def test_a_push_sends_only_the_changed_layer(
     imgload.connect_registry(registry.url, cluster="lab-d21")
     assert node.cri().pull_image(name) == config_digest(engine, tag)
     imgload.disconnect_registry(cluster="lab-d21")
-    remove_images(node, name)
+    forget(node, name)
 
 
 def test_disconnect_removes_every_file_of_connect(lab: Lab, registry: Registry) -> None:

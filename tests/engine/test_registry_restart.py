@@ -14,7 +14,7 @@ import pytest
 import imgload
 from imgload.core.errors import NodeUnusable
 from imgload.tools.remote_registry.config import with_folder
-from tests.engine.conftest import Images, remove_images, unique
+from tests.engine.conftest import Images, forget, unique
 from tests.engine.test_load import config_digest
 from tests.engine.test_registry import CERTS, put, state
 from tests.lab import Lab, Node
@@ -136,7 +136,7 @@ def test_connect_restarts_containerd_if_the_option_is_set(
     states = {c["id"]: c["state"] for c in node.cri().list_containers()}
     assert states[container] == "CONTAINER_RUNNING"
     pod.remove()
-    remove_images(node, f"localhost:5001/{tag}")
+    forget(node, f"localhost:5001/{tag}")
 
 
 def test_disconnect_of_a_node_that_was_never_connected_does_nothing(

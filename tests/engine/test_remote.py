@@ -19,8 +19,8 @@ from imgload.engines.discovery.attempt import Candidate
 from imgload.engines.discovery.discover import Discovery, discover
 from imgload.engines.discovery.probe import probe
 from imgload.sources.choose import TransportOption
-from tests.engine.aftermath import wait_until
-from tests.engine.conftest import Images, cri_id, remove_images, unique
+from tests.engine.aftermath import until
+from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.remote import open_folder, time_limit
 from tests.engine.test_watch import watching
 from tests.lab import Lab
@@ -73,7 +73,7 @@ def test_an_engine_over_ssh_saves_images_and_runs_nodes(
     assert cri_id(node, f"docker.io/library/{tag}") == image_id
     [again] = imgload.load(tag, cluster=cluster, source=kind).images
     assert again.nodes[0].action == "present"
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
     assert ssh_clients() == []
 
 
@@ -93,13 +93,13 @@ def test_an_ended_ssh_process_is_restarted_once(
         assert loader.load([tag]).ok
         before = logins(over_ssh)
         subprocess.run(["pkill", "-P", str(os.getpid()), "-f", "--", " -T "], check=True)
-        wait_until(lambda: ssh_clients() == [], 10)
+        until(lambda: ssh_clients() == [], 10)
         images.build(lab.docker, tag)
         assert loader.load([tag]).ok
         assert loader.load([tag]).ok
         assert logins(over_ssh) == before + 1
     assert ssh_clients() == []
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("cluster", ["lab-d21", "lab-e21"])
@@ -125,7 +125,7 @@ def test_a_watch_continues_after_its_ssh_process_has_ended(
         assert not [note for note in notes if "waiting for it" in note or "is back" in note]
         assert logins(over_ssh) == before + 1
         assert watcher.stop() == 0
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def rootless(lab: Lab) -> RootlessPodman:
@@ -217,7 +217,7 @@ def test_an_engine_over_tls_saves_images_and_runs_nodes(
     assert image.nodes[0].action == "full"
     assert cri_id(node, f"docker.io/library/{tag}") == str(image.image_id)
     assert "imgload" not in node.exec("ls", "/var/lib")
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_the_next_run_removes_the_folder_of_a_killed_run(
@@ -235,7 +235,7 @@ def test_the_next_run_removes_the_folder_of_a_killed_run(
     assert over_tls
     imgload.load(second, cluster="lab-e21", source="docker")
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as copying:
-        wait_until(lambda: bool(folders()) or copying.poll() is not None, 60)
+        until(lambda: bool(folders()) or copying.poll() is not None, 60)
         copying.kill()
     assert len(folders()) == 1
     monkeypatch.setenv("DOCKER_HOST", lab.docker28.url)
@@ -243,7 +243,7 @@ def test_the_next_run_removes_the_folder_of_a_killed_run(
     [image] = imgload.load(second, cluster="lab-e21", source="docker").images
     assert image.nodes[0].action == "present"
     assert folders() == []
-    remove_images(node, f"docker.io/library/{first}", f"docker.io/library/{second}")
+    forget(node, f"docker.io/library/{first}", f"docker.io/library/{second}")
 
 
 def test_an_engine_reached_by_tls_and_socket_is_listed_once(lab: Lab, over_tls: str) -> None:

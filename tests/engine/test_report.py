@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import imgload
 from imgload.loader.report import Report
-from tests.engine.conftest import Images, remove_images, unique
+from tests.engine.conftest import Images, forget, unique
 from tests.lab import Lab
 from tests.schema import Json, complaints
 
@@ -36,7 +36,7 @@ def test_every_report_matches_the_schema(lab: Lab, images: Images) -> None:
     ]
     images.build(lab.docker, tag, base=base)
     documents += [document(imgload.load, tag), document(imgload.verify, tag)]
-    remove_images(node, f"docker.io/library/{tag}", f"docker.io/library/{tag}-2")
+    forget(node, f"docker.io/library/{tag}", f"docker.io/library/{tag}-2")
     actions = [d["images"][0]["nodes"][0]["action"] for d in documents]
     assert [complaints(report) for report in documents] == [[]] * len(documents)
     assert actions == ["full", None, "full", "present", "tagged", "delta", "present"]

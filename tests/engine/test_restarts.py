@@ -19,8 +19,8 @@ import pytest
 import imgload
 from imgload.core.errors import NodeStalled
 from imgload.engines import exec_stream as attached
-from tests.engine.aftermath import Setup, settled, wait_until
-from tests.engine.conftest import Images, cases, cri_id, remove_images, unique
+from tests.engine.aftermath import Setup, settled, until
+from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.lab import Lab
 from tests.lab.engine import Engine
@@ -83,7 +83,7 @@ def _end(engine: Engine, *, back: bool) -> None:
     """End the daemon; kill Podman, which would wait for its connections to end."""
     if engine.daemon.pid and engine.name == "podman":
         os.kill(engine.daemon.pid, signal.SIGKILL)
-        wait_until(lambda: not engine.daemon.pid)
+        until(lambda: not engine.daemon.pid)
     engine.daemon.stop()
     if back:
         engine.daemon.start()
@@ -120,7 +120,7 @@ def test_a_load_handles_a_restart_of_its_engine(
     after = attrs.evolve(before, records=before.records | {name})
     assert settled(setup, after) == after
     assert cri_id(node, name) == image
-    remove_images(node, name)
+    forget(node, name)
 
 
 @pytest.mark.long

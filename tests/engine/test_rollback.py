@@ -15,8 +15,8 @@ import imgload
 from imgload.core.errors import ImportFailed, NodeFull, NodeStalled, NodeUnusable
 from imgload.engines import exec_stream as attached
 from imgload.loader import execute as transfer
-from tests.engine.aftermath import wait_until
-from tests.engine.conftest import Images, cri_id, remove_images, unique
+from tests.engine.aftermath import until
+from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab, Node
 
 CTR = "/usr/bin/ctr"
@@ -75,14 +75,14 @@ def test_a_load_fails_if_another_load_takes_its_name(lab: Lab, images: Images) -
     with ThreadPoolExecutor() as pool, program(node, "ctr", script):
         node.exec("touch", "/run/hold-import")
         first = pool.submit(imgload.load, slow, cluster="lab-d21", transport="archive")
-        wait_until(lambda: has(node, name))
+        until(lambda: has(node, name))
         assert imgload.load(quick, cluster="lab-d21", tag=slow).ok
         node.exec("rm", "/run/hold-import")
         with pytest.raises(imgload.LoadFailed) as caught:
             first.result()
     assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotVerified)
     assert cri_id(node, name) == image_id
-    remove_images(node, name)
+    forget(node, name)
 
 
 def test_a_load_fails_if_its_name_moves_while_it_waits_for_a_node(lab: Lab, images: Images) -> None:
@@ -95,7 +95,7 @@ def test_a_load_fails_if_its_name_moves_while_it_waits_for_a_node(lab: Lab, imag
     with ThreadPoolExecutor() as pool, program(nodes[1], "ctr", script):
         nodes[1].exec("touch", "/run/hold-import")
         first = pool.submit(imgload.load, slow, cluster="lab-d3", transport="archive")
-        wait_until(lambda: cri_id(nodes[0], name) is not None)
+        until(lambda: cri_id(nodes[0], name) is not None)
         imgload.load(quick, cluster="lab-d3", nodes=[nodes[0].name], tag=slow)
         threading.Event().wait(1.5)
         nodes[1].exec("rm", "/run/hold-import")
@@ -106,7 +106,7 @@ def test_a_load_fails_if_its_name_moves_while_it_waits_for_a_node(lab: Lab, imag
     assert isinstance(failure.error, imgload.NotVerified)
     assert cri_id(nodes[0], name) == image_id
     for node in nodes:
-        remove_images(node, name)
+        forget(node, name)
 
 
 @pytest.mark.long
@@ -132,13 +132,13 @@ def test_the_node_has_the_image_of_the_last_successful_load(
     other = "small" if first == "large" else "large"
     with ThreadPoolExecutor() as pool:
         running = pool.submit(load, first)
-        wait_until(lambda: has(node, name) or running.done(), 60)
+        until(lambda: has(node, name) or running.done(), 60)
         load(other)
         running.result()
     lab.docker.cli("rmi", "-f", tags["large"])
     last = [size for size, status in ended if status == 0][-1]
     assert cri_id(node, name) == ids[last]
-    remove_images(node, name)
+    forget(node, name)
 
 
 FAILURES = {
@@ -172,16 +172,16 @@ def test_a_failed_load_keeps_the_image_of_another_load(
     with ThreadPoolExecutor() as pool, program(node, "ctr", script):
         node.exec("touch", "/run/hold-import")
         failing = pool.submit(imgload.load, tag, cluster="lab-d21", transport="archive")
-        wait_until(lambda: "first-import" in node.exec("ls", "/run"))
+        until(lambda: "first-import" in node.exec("ls", "/run"))
         if not overwrites:
-            wait_until(lambda: has(node, name))
+            until(lambda: has(node, name))
         assert imgload.load(other, cluster="lab-d21", tag=tag).ok
         node.exec("rm", "-f", "/run/hold-import")
         with pytest.raises(imgload.LoadFailed) as caught:
             failing.result()
     assert isinstance(caught.value.report.images[0].nodes[0].error, kind)
     assert cri_id(node, name) == good
-    remove_images(node, name)
+    forget(node, name)
 
 
 def test_a_stalled_import_is_ended(
@@ -235,9 +235,9 @@ def test_another_import_of_the_same_image_keeps_the_name(
     with ThreadPoolExecutor() as pool, program(node, "ctr", script):
         node.exec("touch", "/run/hold-import")
         first = pool.submit(load)
-        wait_until(lambda: "first-import\n" in node.exec("ls", "/run"))
+        until(lambda: "first-import\n" in node.exec("ls", "/run"))
         second = pool.submit(load)
-        wait_until(lambda: "second-import" in node.exec("ls", "/run"))
+        until(lambda: "second-import" in node.exec("ls", "/run"))
         node.exec("rm", "/run/hold-import")
         assert not first.result()
         assert has(node, name)
@@ -246,7 +246,7 @@ def test_another_import_of_the_same_image_keeps_the_name(
     node.exec("sh", "-c", "rm -f /run/first-import.*")
     assert cri_id(node, name) == (image_id if case == "is whole" else None)
     assert has(node, name) is (case == "is whole")
-    remove_images(node, name)
+    forget(node, name)
 
 
 def test_an_incomplete_image_loses_its_name_without_cri(lab: Lab, images: Images) -> None:
@@ -273,7 +273,7 @@ def test_a_complete_image_unknown_to_cri_keeps_its_name(
         assert isinstance(_refused(tag), imgload.NotVerified)
     assert cri_id(node, name) == image_id
     assert imgload.verify(tag, cluster="lab-d21", source="docker").ok
-    remove_images(node, name, f"docker.io/library/{other}")
+    forget(node, name, f"docker.io/library/{other}")
 
 
 def test_an_image_whose_only_name_moves_is_sent(lab: Lab, images: Images) -> None:
@@ -292,7 +292,7 @@ def test_an_image_whose_only_name_moves_is_sent(lab: Lab, images: Images) -> Non
     report = imgload.load(tag, cluster="lab-d21", source="docker", on_event=moved)
     assert report.images[0].nodes[0].action != "tagged"
     assert cri_id(node, names[0]) == image_id
-    remove_images(node, *names)
+    forget(node, *names)
 
 
 @pytest.mark.parametrize("is_moved", [False, True])
@@ -314,7 +314,7 @@ def test_a_failed_load_restores_the_previous_image(
             loader.load([tag], transport="archive")
     assert cri_id(node, name) == earlier
     assert not has(node, failed)
-    remove_images(node, name, *([f"docker.io/library/{between}"] if is_moved else []))
+    forget(node, name, *([f"docker.io/library/{between}"] if is_moved else []))
 
 
 def test_a_failed_load_keeps_an_existing_record_by_image_id(lab: Lab, images: Images) -> None:
@@ -329,7 +329,7 @@ def test_a_failed_load_keeps_an_existing_record_by_image_id(lab: Lab, images: Im
         imgload.load(tag, cluster="lab-d21")
     assert not has(node, name)
     assert has(node, image_id)
-    remove_images(node, f"docker.io/library/{other}")
+    forget(node, f"docker.io/library/{other}")
 
 
 def test_a_failed_tag_is_rolled_back(lab: Lab, images: Images) -> None:
@@ -345,7 +345,7 @@ def test_a_failed_tag_is_rolled_back(lab: Lab, images: Images) -> None:
     with program(node, "ctr", dies), pytest.raises(imgload.LoadFailed):
         imgload.load(tag, cluster="lab-d21")
     assert cri_id(node, name) == earlier
-    remove_images(node, name, f"docker.io/library/{other}")
+    forget(node, name, f"docker.io/library/{other}")
 
 
 def test_the_pinned_label_is_not_copied_to_another_name(lab: Lab, images: Images) -> None:
@@ -359,7 +359,7 @@ def test_the_pinned_label_is_not_copied_to_another_name(lab: Lab, images: Images
     assert report.images[0].nodes[0].action == "tagged"
     assert "pinned=pinned" not in node.ctr("images", "ls", f"name=={name}")
     node.ctr("images", "label", pinned, "io.cri-containerd.pinned=")
-    remove_images(node, name, pinned)
+    forget(node, name, pinned)
 
 
 DEPRECATED = 'time="2026-11-29T03:00:00Z" level=warning msg="DEPRECATION: cgroup v1"'
@@ -415,7 +415,7 @@ def test_crictls_configuration_file_is_ignored(lab: Lab, images: Images) -> None
         node.exec("rm", "/etc/crictl.yaml")
     assert proof
     assert proof.cri is True
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_a_crictl_that_cannot_connect_is_reported(lab: Lab, images: Images) -> None:
@@ -451,7 +451,7 @@ def test_a_failing_crictl_is_not_reported_as_a_missing_image(
     [problem] = [f for f in diagnosis.findings if (f.check, f.status) == ("image", "problem")]
     assert problem.hint.endswith("crictl info")
     assert cri_id(node, f"docker.io/library/{tag}") == image_id
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 OTHER_FILE = """

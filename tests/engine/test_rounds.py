@@ -22,7 +22,7 @@ import imgload
 from imgload.cli.dropin import run
 from imgload.sources.choose import TransportOption
 from imgload.tools.dropins.kind import Kind
-from tests.engine.conftest import cri_id, remove_images, unique
+from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, old
 from tests.engine.skaffold import CLUSTERS, Skaffold
 from tests.engine.test_load import config_digest
@@ -68,7 +68,7 @@ class Bench:
 
     def clear(self) -> None:
         """Remove the images; in the containerd store untagged images have other IDs."""
-        remove_images(self.node, *self.built)
+        forget(self.node, *self.built)
         names = [name for name in self.names if _full(name) in self.built]
         self.engine.remove_image(*(names if self.engine.name == "docker28" else self._made))
 
@@ -192,5 +192,5 @@ def test_skaffold_builds_several_artifacts_in_parallel(
             deployed = cri_id(node, _full(artifact.deployed()))
             assert deployed == config_digest(artifact.engine, artifact.image)
     for artifact in artifacts:
-        remove_images(node, _full(artifact.image))
+        forget(node, _full(artifact.image))
         artifact.clear()

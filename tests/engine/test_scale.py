@@ -21,7 +21,7 @@ import imgload
 from imgload.engines import exec_stream as attached
 from imgload.loader.events import BytesSent, Event
 from tests.engine.aftermath import Setup, settled
-from tests.engine.conftest import Images, cri_id, records, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.relay import relay
 from tests.engine.scale import (
     GIB,
@@ -107,7 +107,7 @@ def test_two_hundred_loads_leak_nothing(
     assert descriptors_after <= descriptors
     assert records(node) - before == {f"docker.io/library/{tag}"}
     assert sum(f.stat().st_size for f in (tmp_path / "cache").rglob("*")) < MIB
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_a_stalled_node_does_not_block_the_others(
     name = f"docker.io/library/{tag}"
     assert {cri_id(node, name) for node in (nodes[0], nodes[2])} == {image}
     for node in (nodes[0], nodes[2]):
-        remove_images(node, name)
+        forget(node, name)
 
 
 @pytest.mark.parametrize(("source", "cluster"), PAIRS)
@@ -199,7 +199,7 @@ def test_two_thousand_stored_images_add_no_requests(
         print_row(run("images", *options), "2,000 images: images")
         print_row(run("prune", "--dry-run", *options), "2,000 images: prune --dry-run")
     finally:
-        remove_images(node, f"docker.io/library/{tag}")
+        forget(node, f"docker.io/library/{tag}")
         _remove(engine, node, names)
         _forget_but(node, before)
         discard(engine, tag)
@@ -256,7 +256,7 @@ def test_ten_gigabytes_take_little_memory_and_no_disk(
         assert done.written < MIB
         print_row(load(), "10 layers of 1 GiB: present")
     finally:
-        remove_images(node, f"docker.io/library/{tag}")
+        forget(node, f"docker.io/library/{tag}")
         discard(engine, tag)
 
 
@@ -274,11 +274,11 @@ def test_a_layer_above_8_gib_is_loaded(
         options = ("-c", cluster, "--output", "json")
         print_row(run("load", tag, "--from", engine.url, *options), "1 layer of 9.9 GiB")
         assert cri_id(node, name) == image
-        remove_images(node, name)
+        forget(node, name)
         engine.cli("save", "-o", tmp_path / "image.tar", tag)
         discard(engine, tag)
         again = run("load", tag, "--from", tmp_path / "image.tar", *options)
         print_row(again, "1 layer of 9.9 GiB, archive")
     finally:
-        remove_images(node, name)
+        forget(node, name)
         discard(engine, tag)

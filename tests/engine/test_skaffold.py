@@ -14,7 +14,7 @@ import yaml
 
 from imgload.registry.handler import receiving
 from tests.engine.aftermath import leftover_tags
-from tests.engine.conftest import Images, cri_id, records, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.relay import Fault, relay
 from tests.engine.skaffold import CLUSTERS, RegistryContents, Skaffold
 from tests.engine.test_load import config_digest
@@ -108,7 +108,7 @@ def test_the_image_that_skaffold_deploys_is_on_the_nodes(
         if build == "rebuild":
             assert "MiB" not in ended.output.partition("sending")[2], "only changed layers are sent"
     assert leftover_tags(skaffold.engine) == []
-    remove_images(node, *(records(node) - before))
+    forget(node, *(records(node) - before))
 
 
 @pytest.mark.parametrize("engine", ["docker", "docker28"])
@@ -130,7 +130,7 @@ def test_a_tag_by_id_never_refers_to_another_image(
     assert process.returncode == 0, output
     assert cri_id(node, by_id) == built
     assert cri_id(node, full_name(skaffold.image)) == built
-    remove_images(node, full_name(skaffold.image))
+    forget(node, full_name(skaffold.image))
 
 
 def test_a_present_image_is_verified_and_not_sent(lab: Lab, start: Start) -> None:
@@ -144,7 +144,7 @@ def test_a_present_image_is_verified_and_not_sent(lab: Lab, start: Start) -> Non
     other = skaffold.build(PLATFORMS="linux/arm64,linux/s390x")
     assert other.status == 6
     assert "the nodes are linux/amd64" in other.output
-    remove_images(node, full_name(skaffold.image))
+    forget(node, full_name(skaffold.image))
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])
@@ -156,7 +156,7 @@ def test_the_example_builds_and_loads(lab: Lab, start: Start, engine: str) -> No
     ended = skaffold.build(f"{artifact['custom']['buildCommand']} --build-arg BASE=scratch")
     assert ended.status == 0, ended.output
     assert cri_id(node, full_name(skaffold.deployed()))
-    remove_images(node, full_name(skaffold.image))
+    forget(node, full_name(skaffold.image))
 
 
 def test_no_load_only_builds(lab: Lab, start: Start) -> None:
@@ -175,7 +175,7 @@ def test_a_custom_command_builds_the_image(lab: Lab, start: Start, engine: str) 
     ended = skaffold.build(f'exec imgload skaffold -- {engine} build -t "$IMAGE" .')
     assert ended.status == 0, ended.output
     assert cri_id(node, full_name(skaffold.deployed())) == skaffold.engine.image_id(skaffold.image)
-    remove_images(node, full_name(skaffold.image))
+    forget(node, full_name(skaffold.image))
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.output)
@@ -206,7 +206,7 @@ def test_an_older_image_in_skaffolds_engine_is_refused(lab: Lab, start: Start) -
     assert refused.status == 3
     assert f"run Skaffold with DOCKER_HOST={lab.podman.url}" in refused.output
     podman.clear()
-    remove_images(node_of(lab, "docker"), full_name(skaffold.image))
+    forget(node_of(lab, "docker"), full_name(skaffold.image))
 
 
 @pytest.mark.parametrize("engine", ["docker", "docker28", "podman"])

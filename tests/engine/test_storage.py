@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 from tests.engine.aftermath import Setup, settled
-from tests.engine.conftest import Images, cases, cri_id, remove_images, unique
+from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.lab import Lab, Node
 
@@ -182,7 +182,7 @@ def test_a_load_works_with_an_unwritable_cache_folder(
         name = f"docker.io/library/{tag}"
         expected = attrs.evolve(before, records=before.records | {name})
         assert settled(setup, expected) == expected
-    remove_images(node, name)
+    forget(node, name)
 
 
 @pytest.mark.parametrize(
@@ -209,4 +209,4 @@ def test_a_full_temporary_folder_causes_a_full_load(
         expected = attrs.evolve(before, records=before.records | {name})
         assert settled(setup, expected) == expected
     assert cri_id(node, name) == image
-    remove_images(node, name)
+    forget(node, name)

@@ -21,7 +21,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.saved import Wanted
 from imgload.transports.imports import import_by_copy
-from tests.engine.aftermath import wait_until
+from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, records, unique
 from tests.lab import Lab
 from tests.unit.archives import Repack
@@ -76,7 +76,7 @@ def test_an_interrupted_load_leaves_nothing(
     before = records(node)
     command = [sys.executable, "-m", "imgload", "load", tag, "-c", cluster, "--from", source]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        wait_until(lambda: "images import" in node.exec("ps", "-o", "args"))
+        until(lambda: "images import" in node.exec("ps", "-o", "args"))
         time.sleep(0.3)
         process.send_signal(number)
         start = time.monotonic()
@@ -85,7 +85,7 @@ def test_an_interrupted_load_leaves_nothing(
     assert time.monotonic() - start < 2
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
-    wait_until(lambda: "images import" not in node.exec("ps", "-o", "args"))
+    until(lambda: "images import" not in node.exec("ps", "-o", "args"))
     assert records(node) == before
     assert cri_id(node, f"docker.io/library/{tag}") is None
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.engine.conftest import Images, cri_id, records, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.lab import Lab
 
 MIB = 1 << 20
@@ -47,7 +47,7 @@ def test_ten_parallel_loads_of_different_images_succeed(
         assert records(node) - before == names
         assert None not in {cri_id(node, name) for name in names}
         assert "imgload" not in node.exec("ls", "/var/lib")
-        remove_images(node, *names)
+        forget(node, *names)
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
@@ -61,4 +61,4 @@ def test_two_parallel_loads_of_the_same_image_succeed(
     assert load_in_parallel([command, command]) == []
     for node in lab.cluster("lab-d3").nodes:
         assert cri_id(node, f"docker.io/library/{tag}")
-        remove_images(node, f"docker.io/library/{tag}")
+        forget(node, f"docker.io/library/{tag}")

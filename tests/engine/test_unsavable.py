@@ -12,7 +12,7 @@ import imgload
 from imgload.core.errors import EngineFailed
 from imgload.loader.events import Event, Note
 from imgload.sources.choose import TransportOption
-from tests.engine.conftest import cri_id, remove_images, unique
+from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, new, oci
 from tests.lab import Lab
 from tests.lab.engine import Engine
@@ -48,9 +48,7 @@ def give(lab: Lab) -> Iterator[Give]:
     yield put
     for engine, made in given:
         engine.remove_image(made.image_id if engine.name == "podman" else made.name)
-    remove_images(
-        lab.cluster(CLUSTER).nodes[0], *(f"docker.io/library/{made.name}" for _, made in given)
-    )
+    forget(lab.cluster(CLUSTER).nodes[0], *(f"docker.io/library/{made.name}" for _, made in given))
 
 
 def load(lab: Lab, engine: Engine, *images: Made, transport: TransportOption = "auto") -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 import imgload
 from imgload.engines import exec_stream as attached
 from imgload.loader import checksums as rereading
-from tests.engine.conftest import Images, records, remove_images, unique
+from tests.engine.conftest import Images, forget, records, unique
 from tests.engine.test_rollback import program
 from tests.lab import Lab
 
@@ -39,7 +39,7 @@ def test_a_loaded_image_is_verified(lab: Lab, images: Images, source: str) -> No
     assert result.proof
     assert result.proof.cri is True
     assert records(node) == before
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_verify_names_each_node_that_differs(lab: Lab, images: Images) -> None:
@@ -63,8 +63,8 @@ def test_verify_names_each_node_that_differs(lab: Lab, images: Images) -> None:
     assert f"does not have {name}" in errors[bare.name]["message"]
     assert errors[bare.name]["hint"] == f"imgload load {tag} --from docker --node {bare.name}"
     assert name not in records(bare)
-    remove_images(good, name)
-    remove_images(stale, name)
+    forget(good, name)
+    forget(stale, name)
 
 
 def test_a_missing_blob_fails_verification(lab: Lab, images: Images) -> None:
@@ -103,7 +103,7 @@ def test_an_engine_that_cannot_push_is_read_with_a_save(lab: Lab, images: Images
         imgload.verify(tag, cluster="lab-d17", source=source)
     imgload.load(tag, cluster="lab-d17", source=source)
     assert imgload.verify(tag, cluster="lab-d17", source=source).ok
-    remove_images(lab.cluster("lab-d17").nodes[0], f"docker.io/library/{tag}")
+    forget(lab.cluster("lab-d17").nodes[0], f"docker.io/library/{tag}")
 
 
 def test_deep_verification_waits_for_a_slow_blob(
@@ -121,7 +121,7 @@ def test_deep_verification_waits_for_a_slow_blob(
     with program(node, "ctr", slow), pytest.raises(imgload.LoadFailed) as caught:
         imgload.verify(tag, cluster="lab-d21", source="docker", deep=True)
     assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotVerified)
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize(("engine", "cluster"), [("docker", "lab-d21"), ("podman", "lab-p17")])
@@ -150,4 +150,4 @@ def test_deep_verification_finds_a_damaged_blob(
     assert f"content rm {diff_id}, and load" in result["error"]["hint"]
     node.ctr("content", "rm", diff_id)
     assert imgload.load(tag, cluster=cluster, source=engine, verify="deep").ok
-    remove_images(node, name)
+    forget(node, name)

@@ -20,7 +20,7 @@ import pytest
 
 import imgload
 from imgload.engines import http_engine as rest
-from tests.engine.conftest import Images, cri_id, remove_images, unique
+from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.engine.test_load import config_digest
 from tests.lab import Cluster, Lab
@@ -121,9 +121,7 @@ def test_a_built_or_tagged_image_is_loaded(
         assert watcher.lines.empty()
     engine.cli("rmi", f"{repository}:two")
     for node in nodes:
-        remove_images(
-            node, f"docker.io/library/{repository}:dev", f"docker.io/library/{repository}:two"
-        )
+        forget(node, f"docker.io/library/{repository}:dev", f"docker.io/library/{repository}:two")
 
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
@@ -139,7 +137,7 @@ def test_an_image_loaded_into_an_engine_is_loaded_onto_the_nodes(
     with watching(tag, "-c", "lab-d21", "--from", engine.url) as watcher:
         engine.cli("load", stdin=saved)
         assert watcher.loaded()["images"][0]["image_id"] == image_id
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 def test_builds_without_docker_events_are_detected(
@@ -160,7 +158,7 @@ def test_builds_without_docker_events_are_detected(
         assert watcher.loaded()["images"][0]["image_id"] == lab.docker.image_id(tag)
         time.sleep(1)
         assert watcher.lines.empty(), "an image with an event is loaded once"
-    remove_images(node, f"docker.io/library/{tag}")
+    forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.fixture
@@ -290,7 +288,7 @@ def test_a_build_during_a_dead_connection_is_loaded_once(
         while sum("/events" in request for request in proxy.requests) < opened + 2:
             time.sleep(0.1)
         assert events.empty(), "repeated events cause no load"
-    remove_images(lab.cluster(cluster).nodes[0], f"docker.io/library/{tag}")
+    forget(lab.cluster(cluster).nodes[0], f"docker.io/library/{tag}")
 
 
 def test_builds_with_lost_events_are_detected_by_their_names(
@@ -312,7 +310,7 @@ def test_builds_with_lost_events_are_detected_by_their_names(
             lab.docker28.cli("tag", tag, name)
             lab.docker28.cli("rmi", name)
         assert next_load(events).references == (tag,)
-    remove_images(lab.cluster("lab-e21").nodes[0], f"docker.io/library/{tag}")
+    forget(lab.cluster("lab-e21").nodes[0], f"docker.io/library/{tag}")
 
 
 def test_a_failed_lookup_is_retried(lab: Lab, images: Images, tmp_path: Path) -> None:
@@ -331,7 +329,7 @@ def test_a_failed_lookup_is_retried(lab: Lab, images: Images, tmp_path: Path) ->
         load = next_load(events)
         assert fault.reached.is_set()
         assert (load.references, load.error) == ((tag,), None)
-    remove_images(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}")
+    forget(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}")
 
 
 def test_a_failed_load_is_retried_without_another_build(
