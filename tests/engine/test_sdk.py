@@ -1,4 +1,4 @@
-"""Engines through their SDKs, which imgload uses if it cannot use a socket."""
+"""The engines through their SDKs, which is the way where a socket will not do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def engine(lab: Lab, name: str) -> Engine:
-    """Return an engine without a ping, so that its SDK requests the version."""
+    """Return an engine whose version no ping has told: its SDK asks for it."""
     kind = "podman" if name == "podman" else "docker"
     opened = ENGINES[name](Endpoint(kind, lab.engine(name).url))  # type: ignore[arg-type]
     assert isinstance(opened._wire, SdkWire)  # noqa: SLF001
@@ -36,21 +36,21 @@ def engine(lab: Lab, name: str) -> Engine:
 
 
 def test_an_image_is_found_and_saved(lab: Lab, images: Images, engine: Engine, name: str) -> None:
-    """`find` returns None for a missing image."""
+    """What is not there is None."""
     tag = unique()
     built = images.build(lab.engine(name), tag, os.urandom(100_000))
-    stored = engine.find(tag)
-    assert stored is not None
-    assert stored.target == Digest.parse(built)
+    found = engine.find(tag)
+    assert found is not None
+    assert found.target == Digest.parse(built)
     assert engine.find("no-such-image:v1") is None
-    with engine.save([tag], stored.platform) as archive:
+    with engine.save([tag], found.platform) as archive:
         [image] = scan(archive)
-    assert image.config.diff_ids == stored.diff_ids
+    assert image.config.diff_ids == found.diff_ids
     engine.close()
 
 
 def test_a_command_runs_with_input(lab: Lab, engine: Engine, name: str) -> None:
-    """Input, both outputs and the exit status."""
+    """Both ways at once, and its exit status."""
     cluster = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}[name]
     node = engine.container(lab.cluster(cluster).nodes[0].name)
     assert node is not None
