@@ -1,4 +1,4 @@
-"""Detect what a run leaves behind on the nodes, in the engines and on the host."""
+"""Detect leftovers of a run on the nodes, in the engines and on the host."""
 
 from __future__ import annotations
 

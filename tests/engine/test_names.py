@@ -61,7 +61,7 @@ def test_an_untagged_image_can_be_loaded(lab: Lab, images: Images, source: str) 
     """Under its ID, which a pod can use (containerd #4474: ctr alone imports nothing)."""
     engine, tag = lab.engine(source), unique()
     target = images.build(engine, tag)
-    images.build(engine, tag)  # takes the tag away from the first
+    images.build(engine, tag)  # the first image becomes untagged
     node = lab.cluster("lab-d21").nodes[0]
     report = imgload.load(target, cluster="lab-d21", source=engine.url)
     image_id = str(report.images[0].image_id)

@@ -33,7 +33,7 @@ def test_containerd_4474_an_untagged_image_is_loaded_by_id(
     """ctr exits with 0 and creates nothing; imgload loads the image under its ID."""
     node, tag = cluster.nodes[0], unique()
     image_id = images.build(lab.docker, tag)
-    images.build(lab.docker, tag)  # takes the name away from the first
+    images.build(lab.docker, tag)  # the first image becomes untagged
     try:
         node.ctr("images", "import", "-", stdin=lab.docker.raw("save", image_id))
         assert records(node) == set()

@@ -1,4 +1,4 @@
-"""Remove what the lab's engines leave behind when they stop or are killed."""
+"""Remove the leftovers of stopped and killed engines of the lab."""
 
 import contextlib
 import os

@@ -1,6 +1,6 @@
 """Count phrases that make text hard to read, in the sources and the pages.
 
-The limits only fall: whoever rewrites a text lowers the limit of its area to the new count.
+The limits only fall: lower the limit of an area after you rewrite its text.
 """
 
 from __future__ import annotations
