@@ -30,9 +30,9 @@ PUSHES = {
 """By engine: the cluster, the number of earlier pushes (to learn the image ID), and crictl."""
 READ_BACK = ("name", "image_id", "diff_ids", "unpacked")
 ATTACKS = {
-    f"{engine}, {who}": (engine, who == "insider")
+    f"{engine}, {attacker}": (engine, attacker == "insider")
     for engine in PUSHES
-    for who in ("stranger", "insider")
+    for attacker in ("stranger", "insider")
 }
 """An insider knows the repository's name, which the engine shows to each of its users."""
 

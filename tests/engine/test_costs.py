@@ -33,7 +33,7 @@ class Cost:
 
     Args:
         execs: commands started in all nodes together.
-        asked: HTTP requests to the nodes' engine, which may also be the source.
+        requests: HTTP requests to the nodes' engine, which may also be the source.
         source: HTTP requests to the source's engine, if it is another one.
         pushed: HTTP requests from the source's engine to imgload's receiver.
         sent: bytes sent to the nodes' engine, including requests and commands.
@@ -41,7 +41,7 @@ class Cost:
     """
 
     execs: int
-    asked: int
+    requests: int
     source: int
     pushed: int
     sent: int
@@ -49,33 +49,33 @@ class Cost:
 
 COSTS = {
     ("docker", "lab-d21"): {
-        "full": Cost(execs=2, asked=13, source=0, pushed=0, sent=BASE + 25_000),
-        "present": Cost(execs=1, asked=8, source=0, pushed=0, sent=4_200),
-        "delta": Cost(execs=2, asked=16, source=0, pushed=15, sent=17_200),
-        "tagged": Cost(execs=3, asked=14, source=0, pushed=0, sent=10_500),
+        "full": Cost(execs=2, requests=13, source=0, pushed=0, sent=BASE + 25_000),
+        "present": Cost(execs=1, requests=8, source=0, pushed=0, sent=4_200),
+        "delta": Cost(execs=2, requests=16, source=0, pushed=15, sent=17_200),
+        "tagged": Cost(execs=3, requests=14, source=0, pushed=0, sent=10_500),
     },
     ("docker", "lab-d3"): {
-        "full": Cost(execs=6, asked=25, source=0, pushed=0, sent=3 * (BASE + 25_000)),
-        "present": Cost(execs=3, asked=14, source=0, pushed=0, sent=12_500),
-        "delta": Cost(execs=6, asked=28, source=0, pushed=15, sent=48_000),
-        "tagged": Cost(execs=9, asked=32, source=0, pushed=0, sent=29_000),
+        "full": Cost(execs=6, requests=25, source=0, pushed=0, sent=3 * (BASE + 25_000)),
+        "present": Cost(execs=3, requests=14, source=0, pushed=0, sent=12_500),
+        "delta": Cost(execs=6, requests=28, source=0, pushed=15, sent=48_000),
+        "tagged": Cost(execs=9, requests=32, source=0, pushed=0, sent=29_000),
     },
     ("docker28", "lab-d21"): {
-        "full": Cost(execs=2, asked=11, source=12, pushed=16, sent=BASE + 25_000),
-        "present": Cost(execs=1, asked=8, source=6, pushed=0, sent=4_200),
-        "delta": Cost(execs=2, asked=11, source=12, pushed=14, sent=15_200),
-        "tagged": Cost(execs=3, asked=14, source=6, pushed=0, sent=10_500),
+        "full": Cost(execs=2, requests=11, source=12, pushed=16, sent=BASE + 25_000),
+        "present": Cost(execs=1, requests=8, source=6, pushed=0, sent=4_200),
+        "delta": Cost(execs=2, requests=11, source=12, pushed=14, sent=15_200),
+        "tagged": Cost(execs=3, requests=14, source=6, pushed=0, sent=10_500),
     },
     ("podman", "lab-d21"): {
-        "full": Cost(execs=2, asked=10, source=7, pushed=0, sent=BASE + 25_000),
-        "present": Cost(execs=1, asked=7, source=5, pushed=0, sent=4_200),
-        "delta": Cost(execs=2, asked=10, source=7, pushed=11, sent=15_200),
-        "tagged": Cost(execs=3, asked=13, source=5, pushed=0, sent=10_500),
+        "full": Cost(execs=2, requests=10, source=7, pushed=0, sent=BASE + 25_000),
+        "present": Cost(execs=1, requests=7, source=5, pushed=0, sent=4_200),
+        "delta": Cost(execs=2, requests=10, source=7, pushed=11, sent=15_200),
+        "tagged": Cost(execs=3, requests=13, source=5, pushed=0, sent=10_500),
     },
 }
 THREE_IMAGES = {
-    "full": Cost(execs=2, asked=17, source=0, pushed=0, sent=36_500),
-    "present": Cost(execs=1, asked=10, source=0, pushed=0, sent=6_200),
+    "full": Cost(execs=2, requests=17, source=0, pushed=0, sent=36_500),
+    "present": Cost(execs=1, requests=10, source=0, pushed=0, sent=6_200),
 }
 
 MEANWHILE = {
@@ -99,7 +99,7 @@ class Meters:
         other = self.source is not self.node
         cost = Cost(
             execs=self.node.execs,
-            asked=len(self.node.requests),
+            requests=len(self.node.requests),
             source=len(self.source.requests) if other else 0,
             pushed=len(self.pushed),
             sent=self.node.sent,

@@ -33,8 +33,8 @@ def test_an_engine_that_cannot_reach_the_receiver_is_detected_and_cached(
             assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
             notes.append([event.text for event in events if isinstance(event, Note)])
         again = imgload.load(tag, cluster="lab-d21", source=proxy.url)
-        asked = [r for r in proxy.requests if "/distribution/" in r or "/push" in r]
-    assert ["/distribution/" in request for request in asked] == [True]
+        requests = [r for r in proxy.requests if "/distribution/" in r or "/push" in r]
+    assert ["/distribution/" in request for request in requests] == [True]
     printed = [lines for lines in notes if lines]
     assert again.images[0].nodes[0].action == "present", "identified by its manifest's digest"
     assert printed

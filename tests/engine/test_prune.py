@@ -213,20 +213,20 @@ def test_images_reports_drift_and_accepts_unusual_names(lab: Lab, images: Images
     imgload.load([tag, other], cluster="lab-d3")
     new = images.build(lab.docker, tag)
     imgload.load(tag, cluster="lab-d3", nodes=[n.name for n in nodes[:2]])
-    odd = "docker.io/library/a b\x1b[31m:1"
-    nodes[0].ctr("images", "tag", "--skip-reference-check", names[1], odd)
+    unusual = "docker.io/library/a b\x1b[31m:1"
+    nodes[0].ctr("images", "tag", "--skip-reference-check", names[1], unusual)
 
     listing = imgload.images([tag, other, "*a b*"], cluster="lab-d3")
 
     shown = {(i.name, str(i.image_id)): (i.drift, list(i.nodes)) for i in listing.images}
     assert shown[names[0], old] == (True, [nodes[2].name])
     assert shown[names[0], new] == (True, [n.name for n in nodes[:2]])
-    assert [list(i.nodes) for i in listing.images if i.name == odd] == [[nodes[0].name]]
-    assert not any(i.drift for i in listing.images if i.name in {names[1], odd})
+    assert [list(i.nodes) for i in listing.images if i.name == unusual] == [[nodes[0].name]]
+    assert not any(i.drift for i in listing.images if i.name in {names[1], unusual})
     drifted = imgload.images(cluster="lab-d3", drift=True, unused=True).images
     assert names[0] in {i.name for i in drifted}
-    assert not {names[1], odd} & {i.name for i in drifted}
-    nodes[0].ctr("images", "rm", odd)
+    assert not {names[1], unusual} & {i.name for i in drifted}
+    nodes[0].ctr("images", "rm", unusual)
     imgload.prune([tag.partition(":")[0]], cluster="lab-d3", keep=0)
 
 

@@ -146,16 +146,16 @@ def _wide(random: Random) -> bytes:
 
 def _again(random: Random) -> bytes:
     """Return a large document to which many entries refer."""
-    way, size = random.choice(
+    kind, size = random.choice(
         ((0, 1 << 20), (1, 1 << 20), (2, 1 << 20), (2, 7 << 20), (1, 7 << 20))
     )
     heavy = {"x": ["y" * 100] * (size // 104), "rootfs": {"diff_ids": []}, "manifests": []}
     raw = json.dumps(heavy).encode()
     blob = archives.blob(raw)
-    if way == 0:
+    if kind == 0:
         index = archives.index(*[archives.descriptor(raw, INDEX)] * 900)
         return archives.pack([blob, ("index.json", index)])
-    if way == 1:
+    if kind == 1:
         listed = json.dumps([{"Config": blob[0], "RepoTags": [], "Layers": []}] * 900)
         return archives.pack([blob, ("manifest.json", listed.encode())])
     config = archives.descriptor(raw, CONFIG)

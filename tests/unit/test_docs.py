@@ -139,7 +139,7 @@ def test_the_costs_in_how_it_works_are_those_of_the_engine_test(row: str, action
     match = re.search(cells, TEXTS["docs/how-it-works.md"], re.MULTILINE)
     cost = COSTS["docker", "lab-d21"][action]
     assert match
-    assert [int(n) for n in match.groups()] == [cost.execs, cost.asked, cost.pushed]
+    assert [int(n) for n in match.groups()] == [cost.execs, cost.requests, cost.pushed]
 
 
 def source_strings() -> list[str]:

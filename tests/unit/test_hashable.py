@@ -43,13 +43,12 @@ def keys_in(module: ModuleType) -> Iterator[str]:
 def keys() -> set[type]:
     """Return imgload's classes that are used as keys, and its public hashable classes."""
     public = {getattr(imgload, name) for name in imgload.__all__}
-    found = {
-        each for each in public - {imgload.Delivery, imgload.Order} if each.__hash__ is not None
-    }
+    frozen = public - {imgload.Delivery, imgload.Order}
+    classes = {value for value in frozen if value.__hash__ is not None}
     for module in map(import_module, _NAMES):
         scope = {**vars(module), **_imported_for_types(module)}
-        found |= {scope[name] for name in keys_in(module) if name in scope}
-    return {each for each in found if inspect.isclass(each) and attrs.has(each)}
+        classes |= {scope[name] for name in keys_in(module) if name in scope}
+    return {value for value in classes if inspect.isclass(value) and attrs.has(value)}
 
 
 def _imported_for_types(module: ModuleType) -> dict[str, Any]:
