@@ -19,14 +19,14 @@ def hide_settings(home: Path) -> None:
         home: an empty folder, which this process and those that it starts use as their home.
 
     """
-    tempfile.gettempdir()  # caches TMPDIR's folder for this process
+    tempfile.gettempdir()  # this process still puts its files where TMPDIR says
     for name in [name for name in os.environ if name.startswith(_VARIABLES)]:
         del os.environ[name]
     os.environ["HOME"] = str(home)
 
 
 def hide_engines(home: Path) -> None:
-    """Make imgload find no engine in this process and its child processes.
+    """Have imgload find no engine, in this process and in those that it starts.
 
     Args:
         home: a folder without sockets.

@@ -1,4 +1,4 @@
-"""Hide the machine's sockets and Podman connections from imgload in each process that imports this.
+"""Hide the machine's sockets and Podman connections from imgload, in whatever process imports this.
 
 Python imports a module of this name at its start if it is on PYTHONPATH, so this reaches
 subprocesses as well; coverage.py measures them in the same way.
@@ -22,7 +22,7 @@ def _change(module: ModuleType) -> None:
 
 
 class _Finder:
-    """Changes two modules when they are imported, and imports no other module."""
+    """Changes two modules as soon as they are imported; no other module is imported for it."""
 
     @staticmethod
     def find_spec(
