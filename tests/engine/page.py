@@ -35,7 +35,7 @@ _AFTER = """
   the parser is tested (`test_every_config_version_is_understood`). The nodes above have versions 2
   (containerd 1.6 and 1.7) and 3 (2.1).
 * CRI with a snapshotter other than ctr's default has no column. It has its own test, with the
-  native snapshotter: `test_kind_11_ctrs_snapshotter_is_not_cris`.
+  native snapshotter: `test_kind_11_an_image_in_ctrs_snapshotter_is_loaded_again`.
 * The real k3d and minikube, and Docker Desktop's VM: not available on the test machines.
 """
 
@@ -59,7 +59,7 @@ class Page:
         return cls(cells[0][1:], {name: tuple(rest) for name, *rest in cells[2:]}, notes)
 
     def with_row(self, name: str, cells: Sequence[str], notes: Sequence[str]) -> Page:
-        """Return the page with the results of a source."""
+        """Return the page with the results of one more source."""
         others = [note for note in self.notes if not note.startswith(f"- {name}: ")]
         added = [f"- {name}: {note}" for note in notes]
         return attrs.evolve(self, rows={**self.rows, name: tuple(cells)}, notes=(*others, *added))

@@ -1,4 +1,4 @@
-"""The drop-in for k3d: what it loads. Which nodes are k3d's is not asked here."""
+"""The images that the k3d drop-in loads; its choice of nodes is tested elsewhere."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab
 
 
-def test_images_archives_and_standard_input(
+def test_the_k3d_drop_in_loads_images_archives_and_stdin(
     lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Into two clusters at once; the pipe can be read only once. k3d fails after the pipe."""
+    """Into two clusters with one call, although stdin can be read only once; k3d fails there."""
     tool = attrs.evolve(K3D, name="kind")
     monkeypatch.chdir(tmp_path)
     tags = [unique() for _ in range(3)]

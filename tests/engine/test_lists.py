@@ -35,7 +35,7 @@ class Listed:
 
     @property
     def list_id(self) -> str:
-        """What Podman calls the list's own ID."""
+        """The list's own ID in Podman."""
         format_ = ("--no-trunc", "--format", "{{.Id}}")
         shown = self.engine.cli("images", *format_, f"localhost/{self.name}")
         return f"sha256:{shown.strip().removeprefix('sha256:')}"
@@ -70,14 +70,14 @@ def listed(lab: Lab, tmp_path: Path, node: Node) -> Iterator[Listed]:
 
 
 def load(listed: Listed, text: str = "", platform: str | None = None) -> imgload.Report:
-    """Load a list, and read back that it is there."""
+    """Load a list, and verify it."""
     texts, source = [text or listed.name], listed.engine.url
     imgload.load(texts, cluster=CLUSTER, source=source, platform=platform)
     return imgload.verify(texts, cluster=CLUSTER, source=source, platform=platform)
 
 
-def test_the_nodes_platform_is_taken_out_of_a_list(listed: Listed, node: Node) -> None:
-    """By each of its names and its own ID, and another platform where that is asked for."""
+def test_a_load_selects_the_nodes_platform_from_a_list(listed: Listed, node: Node) -> None:
+    """By each of its names and by its ID; or the requested platform."""
     listed.build("linux/amd64", "linux/arm64")
     for text in (listed.name, f"localhost/{listed.name}", listed.list_id, listed.list_id[7:19]):
         [image] = load(listed, text).images
@@ -90,8 +90,8 @@ def test_the_nodes_platform_is_taken_out_of_a_list(listed: Listed, node: Node) -
         load(listed, platform="linux/s390x")
 
 
-def test_a_list_without_the_nodes_platform(listed: Listed, node: Node) -> None:
-    """Podman itself finds no image under the name; an emulator may run it."""
+def test_a_list_without_the_nodes_platform_is_loaded(listed: Listed, node: Node) -> None:
+    """Podman itself finds no image under the name; the nodes may run it with emulation."""
     listed.build("linux/arm64")
     [image] = load(listed).images
     assert str(image.image_id) == cri_id(node, listed.full) == listed.image_ids["linux/arm64"]
@@ -99,8 +99,8 @@ def test_a_list_without_the_nodes_platform(listed: Listed, node: Node) -> None:
         load(listed, platform="linux/amd64")
 
 
-def test_an_image_that_was_removed_from_the_store(listed: Listed) -> None:
-    """The list still names it, and the other one can be loaded."""
+def test_a_listed_image_missing_from_the_store_is_refused(listed: Listed) -> None:
+    """The other image of the list can still be loaded."""
     listed.build("linux/amd64", "linux/arm64")
     listed.engine.remove_image(listed.image_ids.pop("linux/arm64"))
     with pytest.raises(ImageIncomplete) as refused:
@@ -109,8 +109,8 @@ def test_an_image_that_was_removed_from_the_store(listed: Listed) -> None:
     assert load(listed).ok
 
 
-def test_a_list_that_is_wrong_about_a_platform(listed: Listed, node: Node) -> None:
-    """An image's config says what it runs on; Buildah may list an image of its cache wrongly."""
+def test_the_config_decides_the_platform_of_a_listed_image(listed: Listed, node: Node) -> None:
+    """Buildah may list a cached image under a wrong platform."""
     listed.build("linux/amd64")
     image = listed.image_ids["linux/amd64"].removeprefix("sha256:")
     listed.engine.cli("manifest", "rm", f"localhost/{listed.name}")
@@ -123,8 +123,10 @@ def test_a_list_that_is_wrong_about_a_platform(listed: Listed, node: Node) -> No
         load(listed, platform="linux/arm64")
 
 
-def test_a_list_beside_an_image(listed: Listed, node: Node, images: Images) -> None:
-    """In one load; an image of the list has a name of its own."""
+def test_a_list_and_an_image_are_loaded_together(
+    listed: Listed, node: Node, images: Images
+) -> None:
+    """One image of the list also has its own name."""
     listed.build("linux/amd64")
     other, own = unique("other"), unique("own")
     images.build(listed.engine, other)
@@ -137,7 +139,7 @@ def test_a_list_beside_an_image(listed: Listed, node: Node, images: Images) -> N
     forget(node, *names[1:])
 
 
-def test_a_list_that_is_built_is_loaded_by_a_watch(listed: Listed, node: Node) -> None:
+def test_a_watch_loads_a_built_list(listed: Listed, node: Node) -> None:
     with watching(listed.name, "-c", CLUSTER, "--from", listed.engine.url) as watcher:
         listed.build("linux/amd64")
         document = watcher.loaded()
@@ -145,12 +147,12 @@ def test_a_list_that_is_built_is_loaded_by_a_watch(listed: Listed, node: Node) -
         assert cri_id(node, listed.full) == listed.image_ids["linux/amd64"]
 
 
-def test_a_list_that_a_killed_run_left_is_removed_by_the_next(lab: Lab) -> None:
-    """Skaffold's images for several platforms are pushed as one."""
+def test_the_next_run_removes_the_list_of_a_killed_run(lab: Lab) -> None:
+    """Skaffold's images for several platforms are pushed as one list."""
     listed = f"localhost/imgload-{secrets.token_hex(8)}"
-    noted = note_temporary_name(lab.podman.url, listed)
-    assert noted
-    noted.release()
+    note = note_temporary_name(lab.podman.url, listed)
+    assert note
+    note.release()
     lab.podman.cli("manifest", "create", listed)
     assert listed in lab.podman.cli("images")
     imgload.find_clusters()

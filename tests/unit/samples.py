@@ -1,4 +1,4 @@
-"""Images and surveys to plan with."""
+"""Sample images and surveys."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +18,7 @@ NOTHING = Survey(TRAITS, {}, ContentStore(), frozenset(), {}, {})
 
 
 class Shelf(Source):
-    """A source that has the given images, by the text they are searched by."""
+    """A source with the given images by name."""
 
     def __init__(
         self, name: str, images: Mapping[str, Image] | None = None, address: str = ""
@@ -47,7 +47,7 @@ class Shelf(Source):
 def sourced(
     name: str, image_id: Digest, diff_ids: tuple[Digest, ...] = (), origin: Source | None = None
 ) -> Image:
-    """Return an image under one name, of a source that reports the image ID."""
+    """Return an image with one name, from a source that reports the image ID."""
     platform = Platform("linux", "amd64")
     source = origin or Shelf("docker")
     return Image(
@@ -56,7 +56,7 @@ def sourced(
 
 
 def image(content: str = "app", name: str = archives.NAME, source: str = "docker") -> Image:
-    """Return an image with one layer of its own."""
+    """Return an image with a base layer and its own layer."""
     packed = archives.Image((archives.layer("base"), archives.layer(content)))
     config = ImageConfig.parse(packed.config)
     return sourced(name, config.digest, config.diff_ids, Shelf(source))
@@ -69,12 +69,12 @@ def config_of(content: str = "app") -> ImageConfig:
 
 
 def holding(content: str = "app", *names: str, cri: Mapping[str, str] | None = None) -> Survey:
-    """Return the survey of a node that holds an image whole under the names given.
+    """Return the survey of a node that has a complete image with these names.
 
     Args:
-        content: which image.
-        names: its records; NAME where none is given.
-        cri: what CRI says each name is, by content; empty for a node without crictl.
+        content: content of the image.
+        names: names of its records; NAME by default.
+        cri: CRI's image for each name, by content; empty for a node without crictl.
 
     """
     config = config_of(content)
@@ -90,8 +90,8 @@ def holding(content: str = "app", *names: str, cri: Mapping[str, str] | None = N
     )
 
 
-def lacking(survey: Survey, what: str) -> Survey:
-    """Return the survey of a node that lacks one thing of its image."""
+def lacking(survey: Survey, part: str) -> Survey:
+    """Return the survey of a node that lacks one part of its image."""
     wrong: dict[str, Survey] = {
         "name": attrs.evolve(survey, records={}),
         "image_id": attrs.evolve(survey, content=ContentStore()),
@@ -103,4 +103,4 @@ def lacking(survey: Survey, what: str) -> Survey:
             survey, cri={archives.NAME: CriAnswer(Digest.of(b"another"))}
         ),
     }
-    return wrong[what]
+    return wrong[part]

@@ -1,4 +1,4 @@
-"""Arguments of the library that are of another type than documented, or odd."""
+"""Arguments of the library with a wrong type or an unusual value."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
     imgload.Platform.parse: {"text": "arm64"},
     imgload.Digest.parse: {"text": "app"},
 }
-"""What may be called without an engine, with the arguments that it needs; each refuses what it can
-before an engine is looked for, and fails with an `ImgloadError` later."""
+"""Calls that need no engine, with their required arguments. Each refuses invalid arguments before
+the discovery of engines, if possible, and raises an `ImgloadError` later."""
 SHARED = ("cluster", "nodes", "source", "tag", "extra_tags", "platform", "transport", "verify")
 PARAMETERS = {
     imgload.load: ("images", *SHARED, "on_event"),
@@ -80,8 +80,8 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__qualname__)
-def test_an_odd_argument_is_fine_or_an_error_of_imgload(call: Any, odd: Any) -> None:
-    """Never a TypeError or an AttributeError from within."""
+def test_an_odd_argument_is_accepted_or_raises_an_imgload_error(call: Any, odd: Any) -> None:
+    """Never an internal TypeError or AttributeError."""
     for parameter in PARAMETERS[call]:
         with suppress(ImgloadError):
             call(**CALLS[call] | {parameter: odd})
@@ -93,7 +93,7 @@ def loader(folder: Path) -> Loader:
 
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)
-def test_an_odd_argument_of_a_method_is_an_error_of_imgload(tmp_path: Path, odd: Any) -> None:
+def test_an_odd_argument_of_a_method_raises_an_imgload_error(tmp_path: Path, odd: Any) -> None:
     """As for functions."""
     made = loader(tmp_path)
     for call, parameters in {
@@ -123,16 +123,16 @@ def test_an_odd_argument_of_a_method_is_an_error_of_imgload(tmp_path: Path, odd:
         (imgload.watch, {"patterns": "app", "on_event": None}),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_an_engine_is_asked(
+def test_an_invalid_argument_is_refused_before_a_request_to_an_engine(
     call: Any, given: dict[str, Any]
 ) -> None:
-    """Not once the images were saved."""
+    """Not after the images were saved."""
     with pytest.raises(UsageError):
         list(call(**given))
 
 
 def test_one_string_is_one_element() -> None:
-    """Not one for each of its letters."""
+    """Not a list of its letters."""
     request = Request("app:dev", extra_tags="x")
     assert (request.texts, request.extra_tags) == (("app:dev",), ("x",))
     with pytest.raises(NodeNotFound, match="no node kind-worker;"):
@@ -140,8 +140,8 @@ def test_one_string_is_one_element() -> None:
     assert Policy(older_than=timedelta(1)).keep == 3
 
 
-def test_a_path_is_a_source(tmp_path: Path) -> None:
-    """As `str` of it is; `open` takes both."""
+def test_a_path_object_is_a_source(tmp_path: Path) -> None:
+    """Like its `str`, as for `open`."""
     (tmp_path / "app.tar").write_bytes(pack(oci(IMAGE)))
     with suppress(ImgloadError), Session.open(tmp_path / "app.tar") as connections:
         assert connections.sources[0].describe.endswith("app.tar")

@@ -1,4 +1,4 @@
-"""Backends of other people: what docs/backends.md shows is enough to add one."""
+"""A third-party backend that uses only the interfaces in docs/backends.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.unit.stored import EMPTY, StoredEngine, StoredNode, loaded
 
 
 class Folder(Source):
-    """A source that keeps each image as an OCI archive in memory."""
+    """A source that stores each image as an OCI archive in memory."""
 
     name = describe = address = "folder"
     listing = "ls folder"
@@ -40,10 +40,10 @@ class Folder(Source):
 
     def find(self, text: str, platform: Platform | None) -> Image | None:
         del platform
-        found = self.images.get(text)
-        if found is None:
+        stored = self.images.get(text)
+        if stored is None:
             return None
-        config = ImageConfig.parse(found.config)
+        config = ImageConfig.parse(stored.config)
         return Image(
             origin=self,
             id=text,
@@ -52,7 +52,7 @@ class Folder(Source):
             image_id=config.digest,
             platform=config.platform,
             diff_ids=config.diff_ids,
-            size=sum(map(len, found.layers)),
+            size=sum(map(len, stored.layers)),
         )
 
     def save(self, images: Sequence[Image]) -> AbstractContextManager[Iterator[bytes]]:
@@ -62,7 +62,7 @@ class Folder(Source):
 
 @attrs.define
 class Buffer:
-    """A blob that is kept in memory."""
+    """A blob in memory."""
 
     blobs: dict[Digest, bytes]
     data: bytearray = attrs.field(factory=bytearray)
@@ -71,18 +71,18 @@ class Buffer:
         self.data += chunk
 
     def finish(self, digest: Digest | None = None) -> Digest:
-        found = Digest.of(bytes(self.data))
-        assert digest in {None, found}
-        self.blobs[found] = bytes(self.data)
-        return found
+        computed = Digest.of(bytes(self.data))
+        assert digest in {None, computed}
+        self.blobs[computed] = bytes(self.data)
+        return computed
 
     def abandon(self) -> None:
-        """Forget it."""
+        """Discard the blob."""
 
 
 @attrs.define
 class Parcel(Shipment):
-    """Content that reaches nodes when it is complete."""
+    """A shipment that is delivered when it is complete."""
 
     nodes: Sequence[Node]
     sent: dict[str, dict[Digest, int]] = attrs.field(factory=dict)
@@ -113,7 +113,7 @@ class Parcel(Shipment):
         return True
 
     def complete(self) -> None:
-        """Every image was sent."""
+        """Accept the end of the images."""
 
     def finish(self) -> Mapping[str, Delivery]:
         for node in self.nodes:
@@ -123,7 +123,7 @@ class Parcel(Shipment):
         return {node.name: Delivery(sum(self.sent[node.name].values())) for node in self.nodes}
 
     def abort(self) -> None:
-        """Drop the content."""
+        """Discard the content."""
 
 
 class Post(Transport):
@@ -139,7 +139,7 @@ class Post(Transport):
         return self.parcels[-1]
 
 
-def test_a_source_and_a_transport_of_others_make_a_loader(tmp_path: Path) -> None:
+def test_a_loader_uses_a_third_party_source_and_transport(tmp_path: Path) -> None:
     """The node is verified as for imgload's own."""
     image = archives.Image()
     node = StoredNode(StoredEngine(tmp_path, image))
@@ -154,8 +154,8 @@ def test_a_source_and_a_transport_of_others_make_a_loader(tmp_path: Path) -> Non
     assert [content.config.digest for content in parcel.images] == [image.image_id]
 
 
-def test_a_transport_that_delivers_nothing_is_no_success(tmp_path: Path) -> None:
-    """The node is read back."""
+def test_a_transport_that_delivers_nothing_fails_verification(tmp_path: Path) -> None:
+    """The second survey of the node detects it."""
     image = archives.Image()
     node = StoredNode(StoredEngine(tmp_path, image))
     node.after = EMPTY

@@ -1,4 +1,4 @@
-"""The documentation: shown commands parse, and named tests, files, errors and options exist.
+"""Check the documentation: commands parse, and named tests, files, errors and options exist.
 
 `scripts/docs` builds the site and checks links, references and docstrings.
 """
@@ -139,7 +139,7 @@ def test_the_costs_in_how_it_works_are_those_of_the_engine_test(row: str, action
     match = re.search(cells, TEXTS["docs/how-it-works.md"], re.MULTILINE)
     cost = COSTS["docker", "lab-d21"][action]
     assert match
-    assert [int(n) for n in match.groups()] == [cost.execs, cost.asked, cost.pushed]
+    assert [int(n) for n in match.groups()] == [cost.execs, cost.requests, cost.pushed]
 
 
 def source_strings() -> list[str]:
@@ -149,7 +149,7 @@ def source_strings() -> list[str]:
 
 
 def is_in(words: str, texts: list[str]) -> bool:
-    """Return whether one text contains the words, or the end of one and the start of another."""
+    """Return whether a text contains the words, or the end of one text and the start of another."""
     starts = [words[:i] for i in range(1, len(words)) if words[i - 1] == " "]
     return any(words in text for text in texts) or any(
         any(text.endswith(start) for text in texts)
@@ -198,7 +198,7 @@ def test_unit_tests_mirror_the_folders_of_the_sources() -> None:
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
 def test_named_files_and_classes_exist(page: str) -> None:
-    """The text after a folder, in a row of a table, names files without their folder."""
+    """In tables, files are named without the folder of their row."""
     files = {
         path.relative_to(ROOT).as_posix() for top in ROOTS for path in (ROOT / top).rglob("*.*")
     }

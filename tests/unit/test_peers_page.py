@@ -1,4 +1,4 @@
-"""docs/peers.md: each issue names its tests or a reason, and each test of an issue is named."""
+"""docs/peers.md names the tests of each issue or a reason, and every test of an issue."""
 
 import re
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Count phrases that make text hard to read, in the sources and the pages.
 
-The limits only fall: whoever rewrites a text lowers the limit of its area to the new count.
+The limits only fall: lower the limit of an area after you rewrite its text.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def phrases_by_area() -> dict[str, list[str]]:
     package = ROOT / "src/imgload"
     for path in sorted(package.rglob("*.py")):
         area, *rest = path.relative_to(package).parts
-        found = areas.setdefault(f"src/imgload/{area}/" if rest else "src/imgload", [])
+        counted = areas.setdefault(f"src/imgload/{area}/" if rest else "src/imgload", [])
         for text in texts_of(path.read_text()):
-            found += (f"{path.relative_to(ROOT)}: {phrase}" for phrase in phrases_in(text))
+            counted += (f"{path.relative_to(ROOT)}: {phrase}" for phrase in phrases_in(text))
     for name in PAGES:
         top = ROOT / name
         for path in sorted(top.rglob("*.md")) if top.is_dir() else [top]:
@@ -91,12 +91,12 @@ def phrases_by_area() -> dict[str, list[str]]:
     return areas
 
 
-FOUND = phrases_by_area()
+BY_AREA = phrases_by_area()
 
 
-@pytest.mark.parametrize("area", FOUND)
+@pytest.mark.parametrize("area", BY_AREA)
 def test_an_area_has_no_more_phrases_than_its_limit(area: str) -> None:
-    phrases = FOUND[area]
+    phrases = BY_AREA[area]
     assert len(phrases) <= LIMITS[area], "\n".join(["name the thing instead:", *phrases])
 
 
