@@ -16,7 +16,9 @@ from imgload.core.errors import ImgloadError
 _STATUS = re.compile(r"^\s*(\d+)\s{2,}(\S.*)$", re.MULTILINE)
 _TITLES = {
     "loader": "Load and verify",
+    "engines": "Engines",
     "clusters": "Clusters",
+    "nodes": "Nodes",
     "watch": "Watch",
     "inventory": "Images on nodes",
     "doctor": "Diagnosis",
