@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
-    from imgload.clusters.nodes.node import NodeRuntime as NodeRuntime
+    from imgload.clusters.nodes.base import NodeRuntime as NodeRuntime
+    from imgload.clusters.nodes.proof import Proof as Proof
     from imgload.clusters.provider import ClusterProvider as ClusterProvider
     from imgload.clusters.select import ClusterList as ClusterList
     from imgload.clusters.select import select_nodes as select_nodes
@@ -37,7 +38,6 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.plan import Plan as Plan
     from imgload.loader.plan import Step as Step
     from imgload.loader.prepare import LoadOptions as LoadOptions
-    from imgload.loader.proof import Proof as Proof
     from imgload.loader.report import ImageResult as ImageResult
     from imgload.loader.report import LoadFailed as LoadFailed
     from imgload.loader.report import NodeResult as NodeResult
@@ -72,7 +72,8 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
 __version__ = "0.1.0"
 
 _HOMES = {
-    "clusters.nodes.node": "NodeRuntime",
+    "clusters.nodes.base": "NodeRuntime",
+    "clusters.nodes.proof": "Proof",
     "clusters.provider": "ClusterProvider",
     "clusters.select": "ClusterList select_nodes",
     "core.errors": (
@@ -85,7 +86,6 @@ _HOMES = {
     "loader.loader": "Loader",
     "loader.plan": "Plan Step",
     "loader.prepare": "LoadOptions",
-    "loader.proof": "Proof",
     "loader.report": "ImageResult LoadFailed NodeResult Report",
     "oci.content": "BlobWriter ImageContent Layer",
     "oci.digest": "Digest",

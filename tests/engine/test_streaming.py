@@ -20,7 +20,6 @@ from imgload.engines.discovery.probe import probe
 from imgload.oci.archive import Wanted
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.transports.imports import import_by_copy
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, records, unique
 from tests.lab import Lab
@@ -106,7 +105,7 @@ def test_an_import_by_copy_works_without_exec_streams(
     node.survey(SurveyQuery((), ()))
     with opened.save([tag], None) as archive:
         layout = Repack(archive, [Wanted(Digest.parse(image_id), (name,))])
-        import_by_copy(node, layout, Platform("linux", "amd64"))
+        node.import_by_copy(layout, Platform("linux", "amd64"), SurveyQuery((), ()))
     opened.close()
     assert cri_id(lab_node, name) == image_id
     assert "imgload" not in lab_node.exec("ls", "/var/lib", "/tmp", "/run")

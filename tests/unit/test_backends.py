@@ -17,13 +17,13 @@ from imgload import (
     Digest,
     Image,
     ImageContent,
+    NodeRuntime,
     Order,
     Platform,
     Shipment,
     Source,
     Transport,
 )
-from imgload.clusters.nodes.node import Node
 from imgload.oci.document import ImageConfig
 from tests.unit import archives
 from tests.unit.stored import EMPTY, StoredEngine, StoredNode, loaded
@@ -84,7 +84,7 @@ class Buffer:
 class Parcel(Shipment):
     """A shipment that is delivered when it is complete."""
 
-    nodes: Sequence[Node]
+    nodes: Sequence[NodeRuntime]
     sent: dict[str, dict[Digest, int]] = attrs.field(factory=dict)
     blobs: dict[Digest, bytes] = attrs.field(factory=dict)
     images: list[ImageContent] = attrs.field(factory=list)

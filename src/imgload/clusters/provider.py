@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.containerd import CONTAINERD, K3S, Containerd
+from imgload.clusters.nodes.node import Node
 from imgload.engines.base import Container, ContainerHost
 
 _CLUSTER = r"(?a)[A-Za-z0-9][\w.-]*"
@@ -27,7 +29,7 @@ class NodeContainer(NamedTuple):
 class ClusterProvider(ABC):
     """A program that makes clusters whose nodes are containers with containerd.
 
-    To support another program, subclass this and pass an instance to `register`.
+    To support another program, subclass this and pass an instance to `register_provider`.
 
     Attributes:
         name: the program's name, for messages and reports.
@@ -78,6 +80,11 @@ class ClusterProvider(ABC):
         for node in self.nodes(sorted(engine.containers(self.label), key=lambda c: c.name)):
             clusters.setdefault(node.cluster, []).append(node)
         return clusters
+
+    def runtime_of(self, node: NodeContainer, engine: ContainerHost) -> NodeRuntime:
+        """Return a node of the provider with its container runtime; containerd by default."""
+        container = node.container
+        return Node(container.name, engine, container, node.role, self.runtime)
 
 
 class Kind(ClusterProvider):
@@ -169,7 +176,7 @@ class Minikube(ClusterProvider):
 _PROVIDERS: list[ClusterProvider] = [Kind(), K3d(), Minikube()]
 
 
-def register(provider: ClusterProvider) -> None:
+def register_provider(provider: ClusterProvider) -> None:
     """Have imgload look for the clusters of a provider, after those of earlier ones."""
     _PROVIDERS.append(provider)
 

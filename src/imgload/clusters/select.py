@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from imgload.clusters.kubeconfig import current_context
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.provider import ClusterProvider, providers
 from imgload.core.arguments import optional_string, require_strings
@@ -118,7 +119,7 @@ class Cluster:
 
     name: str
     engine: ContainerHost
-    nodes: tuple[Node, ...]
+    nodes: tuple[NodeRuntime, ...]
     tool: ClusterProvider
 
     @property
@@ -140,7 +141,7 @@ def find_clusters(
         Cluster(
             name,
             engine,
-            tuple(Node(n.container.name, engine, n.container, tool.runtime, n.role) for n in nodes),
+            tuple(tool.runtime_of(node, engine) for node in nodes),
             tool,
         )
         for (engine, tool), clusters in zip(pairs, answers, strict=True)
@@ -171,7 +172,7 @@ def _engine_info(engine: ContainerHost) -> EngineInfo:
     return EngineInfo(engine.endpoint.kind, engine.endpoint.url, engine.endpoint.origin)
 
 
-def node_info(node: Node) -> NodeInfo:
+def node_info(node: NodeRuntime) -> NodeInfo:
     """Return a node's name, role and state."""
     state = node.container.state
     return NodeInfo(node.name, node.role, "stopped" if state in _STOPPED else state)
@@ -183,7 +184,7 @@ def select_nodes(
     names: Sequence[str],
     *,
     guess: bool = True,
-) -> tuple[Node, ...]:
+) -> tuple[NodeRuntime, ...]:
     """Return the nodes to load into, of the named cluster, the kube context's, or the only one.
 
     `names` limits them; without `guess`, the kube context must name a cluster if no argument does.
@@ -204,13 +205,13 @@ def select_nodes(
 
 def _nodes_of_any_cluster(
     names: Sequence[str], engines: Sequence[ContainerHost]
-) -> tuple[Node, ...]:
+) -> tuple[NodeRuntime, ...]:
     """Return nodes by name; a container may run a containerd without being in a cluster."""
     nodes = [node for cluster in find_clusters(engines) for node in cluster.nodes]
     for name in sorted(set(names) - {node.name for node in nodes}):
         containers = in_parallel([partial(engine.container, name) for engine in engines])
         pairs = zip(engines, containers, strict=True)
-        nodes += [Node(name, engine, container, None) for engine, container in pairs if container]
+        nodes += [Node(name, host, box, runtime=None) for host, box in pairs if box]
     picked = _pick(nodes, names)
     for name in names:
         if sum(node.name == name for node in nodes) > 1:
@@ -218,7 +219,7 @@ def _nodes_of_any_cluster(
     return picked
 
 
-def _pick(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
+def _pick(nodes: Sequence[NodeRuntime], names: Sequence[str]) -> tuple[NodeRuntime, ...]:
     by_name = {node.name: node for node in nodes}
     if missing := [name for name in names if name not in by_name]:
         raise NodeNotFound(

@@ -10,16 +10,16 @@ import shlex
 
 import attrs
 
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.batch import keepalive_command
 from imgload.clusters.nodes.containerd import content_command
-from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImgloadError, NodeUnusable, NotVerified
 from imgload.loader.report import NodeResult
 from imgload.oci.digest import Digest
 
 
-def verify_blobs(node: Node, name: str, result: NodeResult) -> NodeResult:
+def verify_blobs(node: NodeRuntime, name: str, result: NodeResult) -> NodeResult:
     """Add to the result of the other checks that of hashing the blobs of a name's image.
 
     A failed result stays as it is. A node need not store the blobs of unpacked layers (CRI's
@@ -43,7 +43,7 @@ def verify_blobs(node: Node, name: str, result: NodeResult) -> NodeResult:
     return attrs.evolve(result, proof=proof, error=refusal)
 
 
-def _damaged_blobs(node: Node, name: str) -> list[Digest]:
+def _damaged_blobs(node: NodeRuntime, name: str) -> list[Digest]:
     survey = node.survey(SurveyQuery((name,), ()))
     target = survey.records.get(name)
     blobs = sorted(survey.content.blobs_under(target), key=str) if target else []

@@ -9,21 +9,20 @@ from itertools import product
 
 import attrs
 
-from imgload.clusters.nodes.node import Node, PreviousNames, require_disk_space
+from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
+from imgload.clusters.nodes.proof import Proof, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotVerified
 from imgload.core.parallel import in_parallel, result_or_error
 from imgload.loader.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.loader.plan import Plan, Step, send_step
-from imgload.loader.proof import Proof, prove
 from imgload.loader.report import ImageResult, NodeResult, Report
-from imgload.loader.rollback import undo
 from imgload.loader.send import Sending, Sent, is_final
 from imgload.oci.digest import Digest
 from imgload.sources.base import Image, TransportOption
 from imgload.sources.push import PushIncomplete
 from imgload.transports.base import Transport
-from imgload.transports.imports import ImportTransport, remove_leftovers
+from imgload.transports.imports import ImportTransport
 
 PROOF_SECONDS = 20.0
 """Maximum time until CRI knows an image: containerd notifies it by an event, and after a
@@ -42,7 +41,7 @@ class Executor:
     `surveys` are those before the load. `images` change when a transfer determines their IDs.
     """
 
-    nodes: Mapping[str, Node]
+    nodes: Mapping[str, NodeRuntime]
     surveys: dict[str, Survey]
     images: dict[str, Image]
     on_event: Callable[[Event], None]
@@ -56,7 +55,8 @@ class Executor:
     def run(self, plan: Plan) -> None:
         """Execute the plan, and verify the nodes."""
         self.steps = {(step.image.name, step.node): step for step in plan.steps}
-        remove_leftovers(self.nodes[name] for name in self.surveys)
+        for name in self.surveys:
+            self.nodes[name].remove_leftovers()
         for step in plan.steps:
             if step.action == "present":
                 result = NodeResult(step.node, "present", step.proof)
@@ -124,7 +124,7 @@ class Executor:
                 aged.setdefault(node, []).append(self.images[name])
         in_parallel([partial(self._confirm, self.nodes[n], images) for n, images in aged.items()])
 
-    def _confirm(self, node: Node, images: Sequence[Image]) -> None:
+    def _confirm(self, node: NodeRuntime, images: Sequence[Image]) -> None:
         survey = result_or_error(partial(node.survey, SurveyQuery.about(images)))
         for image in images:
             proof = prove(image, survey) if isinstance(survey, Survey) else None
@@ -153,7 +153,7 @@ class Executor:
         except ImgloadError as failure:
             proof, error = None, failure
         if error and step.tag_from != image.name:
-            undo(node, self.surveys[step.node], image, target, before)
+            node.rollback(image, self.surveys[step.node], target, before)
         seconds = time.monotonic() - start
         result = NodeResult(node.name, "tagged", proof, seconds=seconds, error=error)
         self._record(image, self._with_replaced(image, result))
@@ -178,7 +178,7 @@ class Executor:
             failures += self._send_group(alone, rest) if rest else []
         return failures
 
-    def _send(self, images: Sequence[Image], nodes: Sequence[Node]) -> None:
+    def _send(self, images: Sequence[Image], nodes: Sequence[NodeRuntime]) -> None:
         start = time.monotonic()
         sending = self._sending(images)
         send_delta = sending.delta_or_none(nodes)
@@ -202,7 +202,7 @@ class Executor:
                 self._cache_layers(sending, sent)
                 nodes = again
 
-    def _restarted(self, node: Node, sent: Sent) -> bool:
+    def _restarted(self, node: NodeRuntime, sent: Sent) -> bool:
         """Whether containerd has another snapshotter than the one that the layers went into."""
         now, before = sent.deliveries[node.name].survey, self.surveys[node.name]
         return now is not None and now.traits.snapshotter != before.traits.snapshotter
@@ -219,13 +219,13 @@ class Executor:
         transport = self.transport or ImportTransport()
         return Sending(identified, self.surveys, missing, self.option, self.on_event, transport)
 
-    def _announce(self, images: Sequence[Image], nodes: Sequence[Node], size: int) -> None:
+    def _announce(self, images: Sequence[Image], nodes: Sequence[NodeRuntime], size: int) -> None:
         for node in nodes:
             self.on_event(SendingStarted(node.name, tuple(i.name for i in images), size))
 
     def _send_delta(
-        self, sending: Sending, send: Callable[[], Sent], nodes: Sequence[Node], start: float
-    ) -> Sequence[Node]:
+        self, sending: Sending, send: Callable[[], Sent], nodes: Sequence[NodeRuntime], start: float
+    ) -> Sequence[NodeRuntime]:
         """Send the missing layers; return the nodes that need a full load."""
         try:
             sent = send()
@@ -247,25 +247,27 @@ class Executor:
             sending.cache_layers(sent)
 
     def _with_disk_space(
-        self, images: Sequence[Image], nodes: Sequence[Node], needed: int
-    ) -> Iterator[Node]:
+        self, images: Sequence[Image], nodes: Sequence[NodeRuntime], needed: int
+    ) -> Iterator[NodeRuntime]:
         """Yield the nodes with enough disk space for the content, in addition to the snapshots."""
         for node in nodes:
             try:
-                require_disk_space(node, self.surveys[node.name].traits.free, needed)
+                node.require_disk_space(self.surveys[node.name].traits.free, needed)
             except NodeFull as error:
                 for image in images:
                     self._record(image, NodeResult(node.name, "full", error=error))
             else:
                 yield node
 
-    def _finish(self, node: Node, sent: Sent, start: float, *, is_delta: bool = False) -> bool:
+    def _finish(
+        self, node: NodeRuntime, sent: Sent, start: float, *, is_delta: bool = False
+    ) -> bool:
         """Verify a node, and record the results; return False if a delta needs a full load."""
         proofs, failure = self._verify(node, sent)
         verified = all(proof.ok or proof.cri_pending for proof in proofs.values())
         if is_delta and not (is_final(failure) and verified):
             for image in sent.images:
-                undo(node, self.surveys[node.name], image)
+                node.rollback(image, self.surveys[node.name])
             self.on_event(Note(f"{node.name} did not take what was missing: sending it whole"))
             return False
         delivery = sent.deliveries[node.name]
@@ -273,7 +275,7 @@ class Executor:
             proof = proofs.get(image.name)
             error = failure or _refusal(image, node, proof)
             if error and not (proof and proof.cri_pending):
-                undo(node, self.surveys[node.name], image)
+                node.rollback(image, self.surveys[node.name])
             result = NodeResult(
                 node.name,
                 self.steps[image.name, node.name].action,
@@ -287,7 +289,9 @@ class Executor:
             self._record(image, self._with_replaced(image, result), verified_at)
         return True
 
-    def _verify(self, node: Node, sent: Sent) -> tuple[dict[str, Proof], ImgloadError | None]:
+    def _verify(
+        self, node: NodeRuntime, sent: Sent
+    ) -> tuple[dict[str, Proof], ImgloadError | None]:
         self.on_event(SendingEnded(node.name))
         delivery = sent.deliveries[node.name]
         if delivery.error:
@@ -302,7 +306,7 @@ class Executor:
         except ImgloadError as error:
             return {}, error
 
-    def _await_proofs(self, node: Node, images: Sequence[Image]) -> dict[str, Proof]:
+    def _await_proofs(self, node: NodeRuntime, images: Sequence[Image]) -> dict[str, Proof]:
         deadline = time.monotonic() + PROOF_SECONDS
         while True:
             survey = node.survey(SurveyQuery.about(images))
@@ -325,7 +329,7 @@ class Executor:
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
 
 
-def _refusal(image: Image, node: Node, proof: Proof | None) -> ImgloadError | None:
+def _refusal(image: Image, node: NodeRuntime, proof: Proof | None) -> ImgloadError | None:
     if proof is not None and proof.ok:
         return None
     if proof and proof.cri_pending:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.arguments import optional_string, require_callback, require_strings
 from imgload.engines.discovery.candidates import Attempt
@@ -59,7 +59,7 @@ class Loader:
     """
 
     sources: Sequence[Source] = attrs.field(converter=_tuple_of)
-    nodes: Sequence[Node]
+    nodes: Sequence[NodeRuntime]
     settle: Settle = refuse
     unreachable: Sequence[Attempt] = ()
     source: str | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from imgload.loader.proof import Proof, prove
+from imgload.clusters.nodes.proof import Proof, prove
 from imgload.oci.digest import Digest, chain_ids
 from imgload.sources.base import Image
 

@@ -10,7 +10,7 @@ from typing import TypedDict, get_args
 
 import attrs
 
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.arguments import optional_string, require_choice, require_strings
 from imgload.core.errors import ImgloadError
@@ -23,15 +23,15 @@ from imgload.oci.platform import Platform
 from imgload.sources.base import Image, Source, TransportOption
 from imgload.sources.locate import Settle, locate, match_platform, named, require_names
 
-Ask = Callable[[Node, SurveyQuery], Survey | ImgloadError]
+Ask = Callable[[NodeRuntime, SurveyQuery], Survey | ImgloadError]
 
 
-def survey(node: Node, question: SurveyQuery) -> Survey | ImgloadError:
+def survey(node: NodeRuntime, question: SurveyQuery) -> Survey | ImgloadError:
     """Survey a node; return the error if that fails."""
     return result_or_error(partial(node.survey, question))
 
 
-def cached_survey(node: Node, question: SurveyQuery) -> Survey | ImgloadError:
+def cached_survey(node: NodeRuntime, question: SurveyQuery) -> Survey | ImgloadError:
     """Return the survey of the node's last import if it suffices, or survey the node."""
     return node.cached_survey(question) or survey(node, question)
 
@@ -123,7 +123,7 @@ class Preparation:
     """
 
     sources: Sequence[Source]
-    nodes: Sequence[Node]
+    nodes: Sequence[NodeRuntime]
     settle: Settle
     unreachable: Sequence[Attempt]
     on_event: Callable[[Event], None]
@@ -232,7 +232,7 @@ def identify(images: Sequence[Image], surveys: Mapping[str, Survey]) -> list[Ima
 
 
 def survey_all(
-    nodes: Sequence[Node], question: SurveyQuery, ask: Ask = survey
+    nodes: Sequence[NodeRuntime], question: SurveyQuery, ask: Ask = survey
 ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
     """Survey all nodes in parallel; meanwhile, import the modules that a transfer needs."""
     Task(partial(import_module, "imgload.loader.execute"))

@@ -6,9 +6,9 @@ from typing import Any
 
 import attrs
 
+from imgload.clusters.nodes.proof import Proof
 from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
 from imgload.loader.plan import Action
-from imgload.loader.proof import Proof
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 

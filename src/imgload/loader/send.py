@@ -8,7 +8,7 @@ from functools import partial
 
 import attrs
 
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
 from imgload.engines.cache import EngineCache, Layers
@@ -60,7 +60,7 @@ class Sending:
     def source(self) -> Source:
         return self.images[0].origin
 
-    def delta_or_none(self, nodes: Sequence[Node]) -> Callable[[], Sent] | None:
+    def delta_or_none(self, nodes: Sequence[NodeRuntime]) -> Callable[[], Sent] | None:
         """Return a function that sends only missing layers, or None if all must be sent.
 
         The reason is reported as a note if the user can act on it.
@@ -74,7 +74,7 @@ class Sending:
         unneeded = self._unneeded(nodes) if named else frozenset()
         return partial(self.by_save, nodes, unneeded) if unneeded else None
 
-    def _facts(self, image: Image, nodes: Sequence[Node]) -> Facts:
+    def _facts(self, image: Image, nodes: Sequence[NodeRuntime]) -> Facts:
         pusher = self.source if isinstance(self.source, Pusher) else None
         engine = pusher.address if pusher else ""
         style = pusher.push_style(image) if pusher else None
@@ -95,10 +95,10 @@ class Sending:
             local=pusher is None or pusher.local,
         )
 
-    def _missing(self, nodes: Sequence[Node]) -> frozenset[Digest]:
+    def _missing(self, nodes: Sequence[NodeRuntime]) -> frozenset[Digest]:
         return frozenset[Digest]().union(*(self.missing[node.name] for node in nodes))
 
-    def _unneeded(self, nodes: Sequence[Node]) -> frozenset[Digest]:
+    def _unneeded(self, nodes: Sequence[NodeRuntime]) -> frozenset[Digest]:
         """Return the layers that no node lacks, by diff ID and as blobs."""
         missing, needed, unneeded = self._missing(nodes), set[Digest](), set[Digest]()
         for image in self.images:
@@ -106,7 +106,7 @@ class Sending:
                 (needed if diff_id in missing else unneeded).update((blob, diff_id))
         return frozenset(unneeded - needed)
 
-    def missing_bytes(self, nodes: Sequence[Node]) -> int:
+    def missing_bytes(self, nodes: Sequence[NodeRuntime]) -> int:
         """Return the bytes that some node lacks; all of an image if its layer sizes are unknown."""
         sizes: dict[Digest, int] = {}
         missing = self._missing(nodes)
@@ -119,7 +119,9 @@ class Sending:
                 sizes[image.target] = image.size
         return sum(sizes.values())
 
-    def by_save(self, nodes: Sequence[Node], unneeded: frozenset[Digest] = frozenset()) -> Sent:
+    def by_save(
+        self, nodes: Sequence[NodeRuntime], unneeded: frozenset[Digest] = frozenset()
+    ) -> Sent:
         """Save the images once for all nodes, or push them if the engine cannot save them.
 
         Podman saves no layers with zstd, and Docker's graphdriver store no image without layers.
@@ -137,7 +139,7 @@ class Sending:
             except PushIncomplete:
                 raise error from None
 
-    def _save(self, nodes: Sequence[Node], unneeded: frozenset[Digest]) -> Sent:
+    def _save(self, nodes: Sequence[NodeRuntime], unneeded: frozenset[Digest]) -> Sent:
         self.source.release()
         with self.source.save(list(self._names)) as archive:
             wanted = [
@@ -174,7 +176,7 @@ class Sending:
         if isinstance(self.source, Pusher):
             self.memory.record_layers(self.source.address, sent.layers)
 
-    def by_push(self, nodes: Sequence[Node]) -> Sent:
+    def by_push(self, nodes: Sequence[NodeRuntime]) -> Sent:
         """Have the engine push the images, and forward the layers that the nodes lack.
 
         If it raises PushIncomplete, no node has any of the images.
@@ -190,7 +192,9 @@ class Sending:
         return Sent(tuple(self.images), deliveries, self.transport.name, sizes, layers)
 
     @contextmanager
-    def _shipment(self, nodes: Sequence[Node], missing: Missing | None) -> Iterator[Shipment]:
+    def _shipment(
+        self, nodes: Sequence[NodeRuntime], missing: Missing | None
+    ) -> Iterator[Shipment]:
         """Start the delivery of the images; abort it on any failure."""
         shipment = self.transport.start(
             Order(

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import attrs
 
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.select import Cluster, select_cluster, select_nodes
 from imgload.core.arguments import optional_string
 from imgload.core.errors import EngineUnreachable, UsageError
@@ -55,7 +55,7 @@ class Session:
 
     def select_nodes(
         self, cluster: str | None, names: Sequence[str], *, guess: bool = True
-    ) -> tuple[Node, ...]:
+    ) -> tuple[NodeRuntime, ...]:
         """Return the selected nodes; see `imgload.clusters.select.select_nodes`."""
         with with_discovery_errors(self.discovery.unreachable):
             return select_nodes(self.engines, cluster, names, guess=guess)

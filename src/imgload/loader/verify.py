@@ -8,12 +8,12 @@ from functools import partial
 
 import attrs
 
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.proof import Proof, prove
 from imgload.clusters.nodes.survey import Survey
 from imgload.core.errors import ImgloadError, NodeUnusable, NotVerified
 from imgload.core.parallel import in_parallel
 from imgload.loader.events import Event, NodeDone
-from imgload.loader.proof import Proof, prove
 from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.sources.base import Image
@@ -27,7 +27,7 @@ class Verification:
     loads a missing image.
     """
 
-    nodes: Sequence[Node]
+    nodes: Sequence[NodeRuntime]
     surveys: Mapping[str, Survey]
     errors: Mapping[str, ImgloadError]
     on_event: Callable[[Event], None]
@@ -44,7 +44,7 @@ class Verification:
             self.on_event(NodeDone(image.name, result))
         return ImageResult(image.name, image.image_id, image.source, image.platform, results)
 
-    def _result(self, image: Image, node: Node) -> NodeResult:
+    def _result(self, image: Image, node: NodeRuntime) -> NodeResult:
         if error := self.errors.get(node.name):
             return NodeResult(node.name, None, error=error)
         survey = self.surveys[node.name]
@@ -65,7 +65,7 @@ class Verification:
         refusal = NotVerified(message, hint=self._load_command(image, node))
         return NodeResult(node.name, None, proof, error=refusal)
 
-    def _load_command(self, image: Image, node: Node) -> str:
+    def _load_command(self, image: Image, node: NodeRuntime) -> str:
         text = image.query or (image.name if self.options["--tag"] is None else "")
         words = ["imgload", "load", *([text] if text else [])]
         for option, value in {**self.options, "--node": node.name}.items():

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import attrs
 
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
 from imgload.oci.content import Receiver
@@ -30,7 +30,7 @@ class Order:
 
     """
 
-    nodes: Sequence[Node]
+    nodes: Sequence[NodeRuntime]
     platform: Platform
     question: SurveyQuery
     missing: Mapping[str, frozenset[Digest]] | None = attrs.field(default=None, hash=False)

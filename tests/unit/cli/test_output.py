@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from imgload.cli.output import show_report, watching
+from imgload.clusters.nodes.proof import Proof
 from imgload.core.errors import ImportFailed, NodeNotRunning
 from imgload.loader.events import (
     BytesSent,
@@ -21,7 +22,6 @@ from imgload.loader.events import (
     SendingStarted,
 )
 from imgload.loader.plan import Action
-from imgload.loader.proof import Proof
 from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform

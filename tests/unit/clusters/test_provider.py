@@ -14,7 +14,7 @@ from imgload.clusters.provider import (
     Minikube,
     NodeContainer,
     providers,
-    register,
+    register_provider,
 )
 from imgload.clusters.select import select_nodes
 from imgload.core.errors import ClusterNotFound
@@ -242,7 +242,7 @@ def test_a_registered_provider_is_selected_like_the_others(
 ) -> None:
     """By its cluster's name and by its kube context; one call registers it."""
     monkeypatch.setattr(provider, "_PROVIDERS", list(providers()))
-    register(Toy())
+    register_provider(Toy())
     engine = LocalEngine(tmp_path, containers=[Container("id", "node", "running", {"toy": "dev"})])
     assert [node.name for node in select_nodes([engine], "dev", [])] == ["node"]
     (tmp_path / "kubeconfig").write_text("current-context: toy-dev\n")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from imgload.clusters.nodes.node import containerd_nodes
 from imgload.clusters.select import ClusterList, find_clusters, list_clusters, select_nodes
 from imgload.core.errors import (
     ClusterAmbiguous,
@@ -294,7 +295,7 @@ def test_a_container_without_a_cluster_can_be_selected(tmp_path: Path) -> None:
         ("podman", "lone"),
         ("docker", "a-control-plane"),
     ]
-    [node] = select_nodes(engines, None, ["lone"])
+    [node] = containerd_nodes(select_nodes(engines, None, ["lone"]))
     assert node.runtime is None
     with pytest.raises(NodeNotFound):
         selected(engines, "a", "lone")

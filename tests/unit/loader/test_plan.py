@@ -4,8 +4,8 @@ import attrs
 import pytest
 
 from imgload.clusters.nodes.containerd import ContentStore
+from imgload.clusters.nodes.proof import Proof, prove
 from imgload.loader.plan import Plan, Step, decide, make_plan
-from imgload.loader.proof import Proof, prove
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.platform import Platform
 from imgload.sources.base import Image

@@ -5,8 +5,8 @@ import json
 import attrs
 import pytest
 
+from imgload.clusters.nodes.proof import Proof
 from imgload.core.errors import ImportFailed, NodeNotRunning, error_json
-from imgload.loader.proof import Proof
 from imgload.loader.report import ImageResult, LoadFailed, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import imgload
+from imgload.clusters.nodes import node
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import EngineImage
 from imgload.engines.docker import Docker
@@ -23,7 +24,6 @@ from imgload.sources.engine import EngineSource
 from imgload.tools.doctor.image import find_in_engines
 from imgload.tools.skaffold.build import PreparedLoad
 from imgload.tools.skaffold.request import Request
-from imgload.transports import imports as lanes
 from tests.unit.archives import Image
 from tests.unit.stored import AMD, EMPTY, StoredEngine, StoredNode, annotated, loaded
 
@@ -156,7 +156,7 @@ def test_an_interrupted_copy_removes_its_folder(tmp_path: Path) -> None:
     for command in ("true", "false"):
         folder = tmp_path / command
         folder.mkdir()
-        subprocess.run(["sh", "-c", lanes._FROM_FOLDER, "imgload", folder, command], check=False)  # noqa: SLF001
+        subprocess.run(["sh", "-c", node._FROM_FOLDER, "imgload", folder, command], check=False)  # noqa: SLF001
         assert not folder.exists()
 
 

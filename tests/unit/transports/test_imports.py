@@ -14,7 +14,7 @@ from imgload.oci.archive import ArchiveSender
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.transports.base import Delivery, Order
-from imgload.transports.imports import ImportTransport, import_by_copy
+from imgload.transports.imports import ImportTransport
 from tests.unit.archives import Image, Layout, Repack, oci, pack, split, wanted
 from tests.unit.fakes import RUNNING, LocalEngine
 
@@ -115,15 +115,15 @@ def test_import_by_copy_removes_its_folder(
     tmp_path: Path, importing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if the import fails; minikube and k3d leave their tars."""
-    monkeypatch.setattr("imgload.transports.imports._FOLDERS", str(tmp_path / "var"))
+    monkeypatch.setattr("imgload.clusters.nodes.node._FOLDERS", str(tmp_path / "var"))
     node = copying_node(tmp_path, importing)
     if importing == KEEP:
-        import_by_copy(node, Repack(archive(), [wanted(IMAGE)]), AMD)
+        node.import_by_copy(Repack(archive(), [wanted(IMAGE)]), AMD, NOTHING)
         imported = (tmp_path / "node" / "imported").read_bytes()
         assert imported.count(IMAGE.manifest) == 1
     else:
         with pytest.raises(ImportFailed, match="5"):
-            import_by_copy(node, Repack(archive(), [wanted(IMAGE)]), AMD)
+            node.import_by_copy(Repack(archive(), [wanted(IMAGE)]), AMD, NOTHING)
     assert list((tmp_path / "var").iterdir()) == []
 
 
@@ -142,7 +142,7 @@ def test_import_by_copy_reads_targets_of_names_after_the_upload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload takes minutes, in which another run may load under the same name."""
-    monkeypatch.setattr("imgload.transports.imports._FOLDERS", str(tmp_path / "var"))
+    monkeypatch.setattr("imgload.clusters.nodes.node._FOLDERS", str(tmp_path / "var"))
     node = copying_node(tmp_path, "cat >/dev/null; exit 5")
     meanwhile = Digest.of(b"loaded meanwhile")
     row = f"echo app media/type {meanwhile} 1 linux/amd64 -"
@@ -153,5 +153,5 @@ def test_import_by_copy_reads_targets_of_names_after_the_upload(
         yield from Repack(archive(), [wanted(IMAGE)])
 
     with pytest.raises(ImportFailed):
-        import_by_copy(node, uploading(), AMD, SurveyQuery(("app",), ()))
+        node.import_by_copy(uploading(), AMD, SurveyQuery(("app",), ()))
     assert node.before.records == {"app": meanwhile}

@@ -1,19 +1,26 @@
-"""A node: the interface of its container runtime, and the one for containerd."""
+"""A node with containerd."""
 
 from __future__ import annotations
 
-import re
+import secrets
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
+from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
+from imgload.clusters.nodes.batch import (
+    Group,
+    Output,
+    batch_argv,
+    in_parts,
+    keepalive_command,
+    parse_batch,
+)
 from imgload.clusters.nodes.containerd import CONTAINERD, LOOK, Containerd, parse_look
+from imgload.clusters.nodes.proof import Expected
 from imgload.clusters.nodes.survey import (
     NamedImage,
     NodeTraits,
@@ -22,194 +29,34 @@ from imgload.clusters.nodes.survey import (
     parse_free,
     parse_start,
 )
-from imgload.core.errors import (
-    EngineFailed,
-    ImportFailed,
-    NodeError,
-    NodeFull,
-    NodeNotRunning,
-    NodeStalled,
-    NodeUnusable,
-)
+from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.parallel import result_or_error
-from imgload.engines.base import Chunk, Container, ContainerHost, ExecResult
+from imgload.engines.base import Chunk
+from imgload.engines.temporary_tags import note_temporary_name, stale_folders
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
-_NOT_THE_REASON = re.compile(r"imgload:|Error: \w+ unixpacket ")
-"""The shell about a later command that does not exist, and Podman about input that is not read."""
 _FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.3; fi; exit $status'
 """Reads the input that the command left; if that failed, lets its last output through first, since
 Podman drops it when the input breaks."""
-_MIB = 1 << 20
+_FROM_FOLDER = """
+folder=$1
+shift
+trap 'rm -rf "$folder"' EXIT
+tar -C "$folder" -cf - . | "$@"
+"""
+"""Removes the folder itself, because it continues if imgload is interrupted."""
+_WHILE_DISK_FILLS = 'now=$(df -Pk "$folder" 2>/dev/null)'
+_FOLDERS = "/var/lib"
 Commands = Callable[[str], Sequence[Group]]
 """Groups of commands that depend on CRI's snapshotter."""
 
 
-@attrs.define
-class PreviousNames:
-    """The state of a node's names right before a change; the change fills it in.
-
-    `records` are the names that existed, with their targets; None if unknown. `marker` is on the
-    command line of the change, and on no other; it is empty if none was run. `complete` is whether
-    the change got its whole input; before that an import names no image, and ends with its
-    connection. `since` is when the change began, in seconds since 1970.
-    """
-
-    records: Mapping[str, Digest] | None = None
-    marker: str = ""
-    complete: bool = True
-    since: float = attrs.field(factory=time.time)
-
-
-@attrs.define(eq=False)
-class NodeRuntime(ABC):
-    """A node, and the image operations of its container runtime.
-
-    `Node` implements them for containerd; subclass this for another runtime. Every operation may
-    raise NodeNotRunning, NodeFull, NodeStalled, NodeUnusable or ImportFailed.
-
-    Args:
-        name: the name of the node's container.
-        engine: the engine that runs it.
-        container: the container, in its state when it was listed.
-
-    """
-
-    name: str
-    engine: ContainerHost
-    container: Container
-
-    @abstractmethod
-    def survey(self, question: SurveyQuery) -> Survey:
-        """Return the images, layers and names on the node, as far as `question` selects them."""
-
-    @abstractmethod
-    def import_layout(
-        self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
-    ) -> Survey:
-        """Import images, label them as loaded by imgload, and return a survey from afterwards.
-
-        Args:
-            layout: a tar with an OCI layout, which is imported while it streams in.
-            platform: the platform of the images; others in the layout are not imported.
-            question: the images, by their names and IDs.
-
-        """
-
-    @abstractmethod
-    def tag(
-        self, image: NamedImage, existing: str, target: Digest, before: PreviousNames
-    ) -> Survey:
-        """Tag an image, and return a survey from afterwards.
-
-        Args:
-            image: the image, with the name to add.
-            existing: a name that it has on the node; the same one makes CRI read it again.
-            target: the digest that `existing` must point to; otherwise nothing changes.
-            before: is filled with the state of the names until then, for a rollback.
-
-        """
-
-    @abstractmethod
-    def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
-        """Label images as loaded by imgload, so that `prune` may remove them.
-
-        Args:
-            loaded: a name and the image ID of each image.
-
-        """
-
-    def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
-        """Return the command line of a command that is called by its usual name."""
-        return tuple(command)
-
-    def run(self, argv: Sequence[str]) -> bytes:
-        """Return the output of a command, called by its usual name; ImportFailed if it fails."""
-        result = self._exec(self.resolve_command(argv))
-        if result.exit_status:
-            raise self._failure(result.exit_status, result.message, " ".join(argv[:5]))
-        return result.stdout
-
-    def run_all(self, *groups: Group) -> list[Output]:
-        """Run commands, called by their usual names, in as few execs as possible.
-
-        Groups run in parallel, their commands in sequence; one that fails does not stop the others.
-        """
-        return self._run_parts(self._resolve_commands(groups))
-
-    def _resolve_commands(self, groups: Sequence[Group]) -> list[Group]:
-        return [[self.resolve_command(command) for command in group] for group in groups]
-
-    def _run_parts(self, groups: Sequence[Group]) -> list[Output]:
-        outputs: list[Output] = []
-        for part in in_parts(groups):
-            argv, marker = batch_argv(*part)
-            result = self._exec(argv)
-            count = sum(map(len, part))
-            answers = parse_batch(result.stdout, marker, count)
-            if len(answers) < count:
-                raise self._shell_failed(result)
-            outputs += answers
-        return outputs
-
-    def _exec(self, argv: Sequence[str], stdin: Iterable[Chunk] | None = None) -> ExecResult:
-        try:
-            return self.engine.exec(self.container.id, argv, stdin)
-        except (NodeStalled, EngineFailed) as error:
-            kind = NodeStalled if isinstance(error, NodeStalled) else NodeUnusable
-            raise kind(f"{self.name}: {error.message}", hint=self._logs) from error
-
-    def require_running(self) -> None:
-        """Raise NodeNotRunning when the container is stopped or paused."""
-        if self.container.state != "running":
-            start = "unpause" if self.container.state == "paused" else "start"
-            raise NodeNotRunning(
-                f"{self.name} is {self.container.state}",
-                hint=f"{self.engine.name} {start} {self.container.name}",
-            )
-
-    @contextmanager
-    def naming_node_in_errors(self) -> Iterator[None]:
-        """Add the node's name to each NodeUnusable that is raised within."""
-        try:
-            yield
-        except NodeUnusable as error:
-            hint = error.hint or self._logs
-            raise NodeUnusable(f"{self.name}: {error.message}", hint=hint) from error
-
-    def _shell_failed(self, result: ExecResult) -> NodeUnusable:
-        return NodeUnusable(f"{self.name}: a shell in it failed: {result.message}", hint=self._logs)
-
-    def _failure(self, status: int, message: str, action: str) -> NodeError:
-        lines = [line.strip() for line in message.splitlines() if line.strip()]
-        reasons = [line for line in lines if not _NOT_THE_REASON.match(line)] or lines
-        reason = reasons[-1] if reasons else "no output"
-        command = f"{self.engine.name} exec {self.name}"
-        if "no space left on device" in message:
-            return NodeFull(
-                f"{self.name} ran out of disk space: {reason}",
-                hint=f"see what fills it: {command} df -h /var"
-                " (and df -i /var: its inodes); imgload prune removes old builds",
-            )
-        hint = self._logs
-        if "read-only file system" in message:
-            restart = f"{self.engine.name} restart {self.name}"
-            hint = f"find the disk, and the cause: {command} mount; after the repair: {restart}"
-        text = f"{action} on {self.name} failed with exit status {status}: {reason}"
-        return ImportFailed(text, hint=hint)
-
-    @property
-    def _logs(self) -> str:
-        return f"{self.engine.name} logs {self.container.name}"
-
-
 @attrs.define(eq=False)
 class Node(NodeRuntime):
-    """A node with containerd; `runtime` is None to detect it, and `role` may be empty."""
+    """A node with containerd; `runtime` says where it is, None to detect it."""
 
     runtime: Containerd | None = CONTAINERD
-    role: str = ""
     before: PreviousNames = attrs.field(factory=PreviousNames, init=False)
     """The state of names before the last import."""
     _traits: NodeTraits | None = None
@@ -226,6 +73,9 @@ class Node(NodeRuntime):
         with self.naming_node_in_errors():
             return Survey.read(question, traits, outputs)
 
+    def forget(self) -> None:
+        self._traits = self._last = None
+
     def cached_survey(self, question: SurveyQuery) -> Survey | None:
         """Return the survey after the last import, if it can settle what to send.
 
@@ -238,15 +88,6 @@ class Node(NodeRuntime):
         is_new = survey.content.blobs.isdisjoint(question.image_ids)
         usable = is_new and set(question.names) <= set(last_question.names)
         return attrs.evolve(survey, fresh=False) if usable else None
-
-    def require_cri(self, survey: Survey, *names: str) -> None:
-        """Raise NodeUnusable if crictl failed on a name: nothing is known about the image then."""
-        for name in names:
-            if (answer := survey.cri.get(name)) and answer.failure:
-                raise NodeUnusable(
-                    f"{self.name}: CRI gives no answer about {name}: {answer.failure}",
-                    hint=f"{self.engine.name} exec {self.name} crictl info",
-                )
 
     def run_for_snapshotter(self, commands: Commands) -> tuple[NodeTraits, list[Output]]:
         """Run commands that depend on CRI's snapshotter.
@@ -272,17 +113,55 @@ class Node(NodeRuntime):
     def import_layout(
         self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
     ) -> Survey:
-        feed = ("sh", "-c", _FEED, "imgload", *self.import_command(platform))
-        return self.import_by(feed, question, layout)
+        if not self.engine.streams_exec:
+            return self.import_by_copy(layout, platform, question)
+        feed = ("sh", "-c", _FEED, "imgload", *self._import_command(platform))
+        return self._import_by(feed, question, layout)
 
-    def import_command(self, platform: Platform) -> tuple[str, ...]:
+    def import_by_copy(
+        self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
+    ) -> Survey:
+        """Copy an OCI layout into the node, import it, and remove it; then survey the node.
+
+        Files copied to /tmp or /run of a kind node disappear under their tmpfs (moby #22020). If
+        imgload is killed, the next load into this node removes the folder.
+        """
+        folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
+        noted = note_temporary_name(self.container.id, folder)
+        self.before = PreviousNames()
+        words = (folder, *self._import_command(platform))
+        command = keepalive_command(_FROM_FOLDER, _WHILE_DISK_FILLS, *words)
+        try:
+            self.run(["mkdir", "-p", folder])
+            self.engine.put_archive(self.container.id, folder, layout)
+            return self._import_by(command, question)
+        finally:
+            try:
+                self.run(["rm", "-rf", folder])
+            except BaseException:
+                if noted:
+                    noted.release()
+                raise
+            if noted:
+                noted.remove()
+
+    def remove_leftovers(self) -> None:
+        for folder in stale_folders([self.container.id]):
+            try:
+                self.run(["rm", "-rf", folder.name])
+            except ImgloadError:
+                folder.release()
+            else:
+                folder.remove()
+
+    def _import_command(self, platform: Platform) -> tuple[str, ...]:
         """Return the import command of this node, which was surveyed before."""
         traits = self._known_traits
         local = traits.version >= (2, 0)
         command = containerd.import_command(traits.snapshotter, str(platform), local=local)
         return self.resolve_command(command)
 
-    def import_by(
+    def _import_by(
         self, command: Sequence[str], question: SurveyQuery, stdin: Iterable[Chunk] | None = None
     ) -> Survey:
         """Run a command that imports images, and survey the node in the same exec."""
@@ -333,8 +212,33 @@ class Node(NodeRuntime):
         with self.naming_node_in_errors():
             return Survey.read(question, traits, answers[1 + len(labels) :])
 
+    def rollback(
+        self,
+        image: Expected,
+        surveyed: Survey,
+        written: Digest | None = None,
+        before: PreviousNames | None = None,
+    ) -> None:
+        from imgload.clusters.nodes.rollback import undo  # noqa: PLC0415 - start-up
+
+        undo(self, surveyed, image, written, before)
+
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         self.run_all(containerd.label_commands(loaded, time.time()))
+
+    def images(self) -> Mapping[str, Digest]:
+        records = containerd.parse_records(self.run(containerd.all_images()[0]).decode())
+        return {record.name: record.target for record in records}
+
+    def untag(self, names: Sequence[str]) -> None:
+        self.run((*containerd.CTR, "images", "rm", "--", *names))
+
+    def remove(self, names: Sequence[str]) -> None:
+        self.run((*containerd.CTR, "images", "rm", "--sync", "--", *names))
+
+    def free_bytes(self) -> int | None:
+        outputs = result_or_error(partial(self.run_all, [(self.runtime or CONTAINERD).free]))
+        return None if isinstance(outputs, ImgloadError) else parse_free(outputs[0].text)
 
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         return self._known_runtime.resolve_command(command)
@@ -342,7 +246,7 @@ class Node(NodeRuntime):
     @property
     def _known_traits(self) -> NodeTraits:
         if self._traits is None:
-            raise NodeUnusable(f"{self.name} was not surveyed")
+            raise NodeUnusable(f"{self.name} was not surveyed", node=self.name)
         return self._traits
 
     @property
@@ -362,15 +266,11 @@ def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:
     before.complete = True
 
 
-def require_disk_space(node: Node, free: int | None, needed: int) -> None:
-    """Raise NodeFull if an image does not fit; free space (None: unknown) is read again first."""
-    if free is None or free >= needed:
-        return
-    outputs = result_or_error(partial(node.run_all, [(node.runtime or CONTAINERD).free]))
-    free = None if isinstance(outputs, Exception) else parse_free(outputs[0].text)
-    if free is not None and free < needed:
-        raise NodeFull(
-            f"{node.name} has {free / _MIB:.0f} MiB free,"
-            f" and at least {needed / _MIB:.0f} MiB are needed",
-            hint=f"see what fills it: {node.engine.name} exec {node.name} df -h /var",
-        )
+def containerd_nodes(nodes: Iterable[NodeRuntime]) -> tuple[Node, ...]:
+    """Return nodes whose runtime must be containerd; NodeUnusable if one has another."""
+    with_containerd = []
+    for node in nodes:
+        if not isinstance(node, Node):
+            raise NodeUnusable(f"{node.name} does not run containerd", node=node.name)
+        with_containerd.append(node)
+    return tuple(with_containerd)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imgload.clusters.kubeconfig import current_context, invalid
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.select import Cluster, find_clusters, node_info, provider_of, select_nodes
 from imgload.core.errors import ClusterAmbiguous, ClusterError, ClusterNotFound, ImgloadError
 from imgload.core.parallel import call_each
@@ -28,7 +28,7 @@ _LOADERS = ("kind", "k3d")
 
 def select(
     engines: Sequence[Engine], cluster: str | None, names: Sequence[str]
-) -> tuple[list[Finding], list[Cluster], Sequence[Node]]:
+) -> tuple[list[Finding], list[Cluster], Sequence[NodeRuntime]]:
     """Return the findings, the clusters, and the nodes of `select_nodes`; all if that fails."""
     is_named = cluster is not None or bool(names)
     findings: list[Finding] = []
@@ -58,7 +58,7 @@ def select(
     return findings, clusters, nodes
 
 
-def _clusters(clusters: Sequence[Cluster], nodes: Sequence[Node]) -> Iterator[Finding]:
+def _clusters(clusters: Sequence[Cluster], nodes: Sequence[NodeRuntime]) -> Iterator[Finding]:
     selected = {(node.engine.endpoint, node.name) for node in nodes}
     for cluster in clusters:
         text = f"{cluster.name} ({cluster.tool.name}, {cluster.engine.endpoint})"

@@ -17,7 +17,8 @@ from typing import Any
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.proof import ExpectedImage, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.clusters.select import Cluster
 from imgload.core.errors import ImgloadError, NotVerified, ReferenceInvalid
@@ -25,7 +26,6 @@ from imgload.core.parallel import call_each
 from imgload.engines.base import Engine
 from imgload.engines.discovery.candidates import Attempt
 from imgload.engines.discovery.discover import connect, discover
-from imgload.loader.proof import ExpectedImage, prove
 from imgload.loader.verify import has_another, lacks, unknown_to_cri
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
@@ -50,7 +50,7 @@ def name_of(text: str) -> str:
 
 
 def check_image(
-    text: str, engines: Sequence[Engine], clusters: Sequence[Cluster], nodes: Sequence[Node]
+    text: str, engines: Sequence[Engine], clusters: Sequence[Cluster], nodes: Sequence[NodeRuntime]
 ) -> Iterator[Finding]:
     """Yield the findings about an image: its name, its engine, each node, and waiting pods."""
     findings, image = find_in_engines(text, engines)
@@ -141,7 +141,7 @@ def _has(text: str, attempt: Attempt) -> bool:
         return EngineSource(engine).find(text, None) is not None
 
 
-def _trace(name: str, image: Image | None, node: Node) -> list[Finding]:
+def _trace(name: str, image: Image | None, node: NodeRuntime) -> list[Finding]:
     """Return that a node has the whole image; raise NotVerified with the first broken link."""
     # Podman names local builds localhost/NAME, which is another image to a pod.
     podman = (f"localhost/{name.removeprefix(_LIBRARY)}",) if name.startswith(_LIBRARY) else ()
@@ -162,7 +162,7 @@ def _trace(name: str, image: Image | None, node: Node) -> list[Finding]:
     return list(_whole(name, config, survey, node))
 
 
-def _whole(name: str, config: ImageConfig, survey: Survey, node: Node) -> Iterator[Finding]:
+def _whole(name: str, config: ImageConfig, survey: Survey, node: NodeRuntime) -> Iterator[Finding]:
     cri = "known to CRI" if survey.cri else "no crictl to ask CRI with"
     what = f"{node.name} has {name}: image {config.digest.short}, unpacked, {cri}"
     yield Finding("image", "ok", what)
@@ -173,7 +173,7 @@ def _whole(name: str, config: ImageConfig, survey: Survey, node: Node) -> Iterat
         yield Finding("image", "warning", f"{what}: {effect}", f"build with: --platform {machine}")
 
 
-def _broken_link(expected: ExpectedImage, survey: Survey, node: Node) -> str:
+def _broken_link(expected: ExpectedImage, survey: Survey, node: NodeRuntime) -> str:
     """Return the first check of the proof that fails; empty if none does."""
     name, image_id, proof = expected.name, expected.image_id, prove(expected, survey)
     target = survey.records.get(name)
@@ -204,7 +204,7 @@ def _broken_link(expected: ExpectedImage, survey: Survey, node: Node) -> str:
     return text
 
 
-def _not_unpacked(name: str, chain_id: Digest | None, survey: Survey, node: Node) -> str:
+def _not_unpacked(name: str, chain_id: Digest | None, survey: Survey, node: NodeRuntime) -> str:
     used, usual = survey.traits.snapshotter, containerd.DEFAULT_SNAPSHOTTER
     text = f"has {name}, but its layers are not unpacked in CRI's snapshotter, {used}"
     if used == usual:

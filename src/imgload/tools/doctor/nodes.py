@@ -10,9 +10,10 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 from imgload.clusters.nodes import survey
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.batch import NOT_FOUND, Group
 from imgload.clusters.nodes.containerd import CONTAINERD, DEFAULT_SNAPSHOTTER, K3S, NOT_PERMITTED
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.node import Node, containerd_nodes
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.parallel import call_each
 from imgload.core.units import size_text
@@ -46,7 +47,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 def check_nodes(
-    nodes: Sequence[Node], hosts: Mapping[Endpoint, EngineDescription]
+    nodes: Sequence[NodeRuntime], hosts: Mapping[Endpoint, EngineDescription]
 ) -> Iterator[Finding]:
     """Yield the findings about each node; `hosts` are the descriptions of their engines."""
     for node, result in call_each(partial(_check_node, hosts), nodes, _SECONDS):
@@ -58,8 +59,9 @@ def check_nodes(
             yield from result
 
 
-def _check_node(hosts: Mapping[Endpoint, EngineDescription], node: Node) -> list[Finding]:
+def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntime) -> list[Finding]:
     """Check a node in two execs; NodeError if it is stopped, silent, or has another runtime."""
+    (node,) = containerd_nodes([runtime])
     node.require_running()
     version, config, crictl, plugins, disk, proxies, mirrors = node.run_all(_RUNTIME, _MACHINE)
     with node.naming_node_in_errors():

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.provider import providers
 from imgload.clusters.select import find_clusters
 from imgload.core.errors import (
@@ -88,7 +88,9 @@ def prefer(address: str, on_event: OnEvent) -> Settle:
     return choose
 
 
-def select(engines: Sequence[Engine], tool: Tool, request: Request, cluster: str) -> Sequence[Node]:
+def select(
+    engines: Sequence[Engine], tool: Tool, request: Request, cluster: str
+) -> Sequence[NodeRuntime]:
     """Return the nodes of the tool's cluster with this exact name, all on one engine."""
     if request.engine and request.engine not in {engine.name for engine in engines}:
         message = f"KIND_EXPERIMENTAL_PROVIDER is {request.engine}, and no {request.engine} answers"

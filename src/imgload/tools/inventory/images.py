@@ -19,7 +19,7 @@ import attrs
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.batch import Output
 from imgload.clusters.nodes.containerd import ContentStore, Record, parse_labels, rows
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.node import Node, containerd_nodes
 from imgload.core.arguments import require_strings
 from imgload.core.errors import JSON_VERSION, ImgloadError, NodeUnusable, error_json
 from imgload.core.parallel import in_parallel, result_or_error
@@ -326,7 +326,7 @@ def images(
 
     """
     with Session.open() as connections:
-        selected = connections.select_nodes(cluster, nodes)
+        selected = containerd_nodes(connections.select_nodes(cluster, nodes))
         return list_images(
             selected, require_strings(patterns, "patterns"), unused=unused, drift=drift
         )

@@ -15,7 +15,7 @@ import attrs
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.batch import keepalive_command
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.node import Node, containerd_nodes
 from imgload.core.arguments import require_strings
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
 from imgload.core.parallel import in_parallel
@@ -164,7 +164,7 @@ def prune(
     """
     policy = Policy(require_strings(repositories, "repositories"), keep, older_than, everything)
     with Session.open() as connections:
-        selected = connections.select_nodes(cluster, nodes)
+        selected = containerd_nodes(connections.select_nodes(cluster, nodes))
         calls = [partial(_prune, node, policy, dry_run=dry_run) for node in selected]
         report = PruneReport(tuple(in_parallel(calls)), dry_run)
     if not report.ok:

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.node import Node, containerd_nodes
 from imgload.core.arguments import optional_string, require_strings
 from imgload.core.errors import JSON_VERSION, ClusterError, UsageError, reason
 from imgload.core.parallel import in_parallel
@@ -207,9 +207,9 @@ def _select(
 ) -> tuple[Sequence[Node], str]:
     """Return the nodes, and kubectl's context if they are a whole cluster."""
     if names := require_strings(names, "nodes"):
-        return session.select_nodes(cluster, names), ""
+        return containerd_nodes(session.select_nodes(cluster, names)), ""
     selected = session.select_cluster(cluster)
-    return selected.nodes, selected.context
+    return containerd_nodes(selected.nodes), selected.context
 
 
 def _publish(context: str, url: RegistryUrl, names: Sequence[str]) -> Hosting:

@@ -31,7 +31,7 @@ from imgload.tools.skaffold.request import (
 )
 
 if TYPE_CHECKING:
-    from imgload.clusters.nodes.node import Node
+    from imgload.clusters.nodes.base import NodeRuntime
     from imgload.loader.events import Event
     from imgload.loader.loader import Loader
     from imgload.loader.report import Report
@@ -110,13 +110,13 @@ class _Job:
             loading.note(f"building only for {platforms[0]}, the platform of the nodes")
         return loading
 
-    def nodes(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[NodeRuntime, ...]:
         from imgload.loader.session import Session  # noqa: PLC0415 - during the build
 
         cluster, names = self.destination or (None, ())
         return Session((), self.engines, self.discovery).select_nodes(cluster, names, guess=False)
 
-    def single_platform(self, nodes: Callable[[], Sequence[Node]]) -> tuple[Platform, ...]:
+    def single_platform(self, nodes: Callable[[], Sequence[NodeRuntime]]) -> tuple[Platform, ...]:
         """Return the nodes' platform if several are requested: an engine stores only one."""
         if not self.request.multi_platform or self.builder.recipe.command:
             return self.request.platforms

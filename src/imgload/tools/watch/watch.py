@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import NOTHING
 from imgload.clusters.select import select_cluster, select_nodes
 from imgload.core.arguments import require_callback, require_strings
@@ -89,7 +89,7 @@ class ClusterSelector:
     engines: Sequence[ContainerHost]
     cluster: str | None
     names: Sequence[str]
-    nodes: tuple[Node, ...] = ()
+    nodes: tuple[NodeRuntime, ...] = ()
 
     @classmethod
     def settle(
@@ -112,7 +112,8 @@ class ClusterSelector:
 
     def forget(self) -> None:
         """Drop cached facts about the nodes: after a failure their free space is stale, too."""
-        self.nodes = tuple(attrs.evolve(node, traits=None, last=None) for node in self.nodes)
+        for node in self.nodes:
+            node.forget()
 
 
 @attrs.define
@@ -289,7 +290,7 @@ class Watch:
         return [_watched_load(names, began, report, error)]
 
 
-def _prepare(nodes: Sequence[Node]) -> None:
+def _prepare(nodes: Sequence[NodeRuntime]) -> None:
     """Before the first build, import modules and read the nodes' constant traits."""
     import_module("imgload.loader.execute")
     for node in nodes:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from imgload.clusters.nodes.base import PreviousNames
 from imgload.clusters.nodes.containerd import CriAnswer
-from imgload.clusters.nodes.node import Node, PreviousNames
+from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImportFailed, NodeFull, NodeNotRunning, NodeUnusable
 from imgload.engines.base import Container

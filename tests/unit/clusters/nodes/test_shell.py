@@ -20,12 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgload.clusters.nodes import containerd
+from imgload.clusters.nodes.base import PreviousNames
 from imgload.clusters.nodes.containerd import K3S
-from imgload.clusters.nodes.node import Node, PreviousNames
+from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.rollback import undo
 from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImgloadError, ReferenceInvalid, UsageError
 from imgload.engines.base import Chunk, Container, ExecResult
-from imgload.loader.rollback import undo
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
@@ -194,7 +195,7 @@ def everything(given_: Words, folder: Path) -> Recording:
             lambda n: undo(n, n.survey(SurveyQuery((), ())), image),
             lambda n: remove_images(n, [NodeImage(DIGEST, records=(given_.other,))], NOTHING),
             take_inventory,
-            lambda n: lanes.import_by_copy(n, [b""], platform),
+            lambda n: n.import_by_copy([b""], platform, question),
             lambda n: connect_node(n, RegistryUrl.parse("http://127.0.0.1:1"), ["localhost:1"]),
             lambda n: disconnect_node(n, None),
         ):

@@ -11,12 +11,12 @@ import contextlib
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.node import Node, PreviousNames
+from imgload.clusters.nodes.base import PreviousNames
+from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.proof import Expected, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
-from imgload.loader.proof import prove
 from imgload.oci.digest import Digest
-from imgload.sources.base import Image
 
 _RUNNING = r"""
 running() {
@@ -95,7 +95,7 @@ or another run would take this process for an import.
 def undo(
     node: Node,
     surveyed: Survey,
-    image: Image,
+    image: Expected,
     written: Digest | None = None,
     before: PreviousNames | None = None,
 ) -> None:
@@ -142,7 +142,7 @@ def undo(
 
 
 def _earlier_manifests(
-    image: Image, before: PreviousNames, surveyed: Survey, now: Survey
+    image: Expected, before: PreviousNames, surveyed: Survey, now: Survey
 ) -> list[Digest]:
     """Return the manifests of the image that gets the name; none to remove the name.
 
