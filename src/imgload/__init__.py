@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.clusters.nodes.base import NodeRuntime as NodeRuntime
     from imgload.clusters.nodes.proof import Proof as Proof
     from imgload.clusters.provider import ClusterProvider as ClusterProvider
+    from imgload.clusters.provider import register_provider as register_provider
     from imgload.clusters.select import ClusterList as ClusterList
     from imgload.clusters.select import select_nodes as select_nodes
     from imgload.core.errors import BuildFailed as BuildFailed
@@ -24,6 +25,10 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.core.errors import SourceError as SourceError
     from imgload.core.errors import UsageError as UsageError
     from imgload.core.state import clear_cache as clear_cache
+    from imgload.engines.base import ContainerHost as ContainerHost
+    from imgload.engines.base import ImageStore as ImageStore
+    from imgload.engines.docker import Docker as Docker
+    from imgload.engines.podman import Podman as Podman
     from imgload.loader.api import find_clusters as find_clusters
     from imgload.loader.api import load as load
     from imgload.loader.api import verify as verify
@@ -74,13 +79,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "clusters.nodes.base": "NodeRuntime",
     "clusters.nodes.proof": "Proof",
-    "clusters.provider": "ClusterProvider",
+    "clusters.provider": "ClusterProvider register_provider",
     "clusters.select": "ClusterList select_nodes",
     "core.errors": (
         "BuildFailed ClusterError EngineError ImageAmbiguous ImageError ImageNotFound "
         "ImgloadError NodeError NotVerified RegistryError SourceError UsageError"
     ),
     "core.state": "clear_cache",
+    "engines.base": "ImageStore ContainerHost",
+    "engines.docker": "Docker",
+    "engines.podman": "Podman",
     "loader.api": "find_clusters load verify",
     "loader.events": "BytesSent Event ImageFound NodeDone Note SendingEnded SendingStarted",
     "loader.loader": "Loader",

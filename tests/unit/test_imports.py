@@ -193,10 +193,10 @@ def test_rarely_needed_packages_are_imported_lazily(package: str) -> None:
 
 @pytest.mark.parametrize("sdk", ["docker", "podman"])
 def test_an_engines_module_is_imported_when_the_engine_is_opened(sdk: str) -> None:
-    """By one function."""
+    """By one function; the package exports it for type checkers."""
     module = f"imgload.engines.{sdk}"
     users = [(f, i.lazy) for f in FILES for i in IMPORTS[f] if i.name.startswith(f"{module}.")]
-    assert users == [("engines/discovery/discover.py", True)]
+    assert [u for u in users if u[0] != "__init__.py"] == [("engines/discovery/discover.py", True)]
 
 
 def dependencies() -> set[str]:

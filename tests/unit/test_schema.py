@@ -17,8 +17,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from imgload.core.errors import JSON_VERSION
-from imgload.loader.plan import Action
-from imgload.loader.report import NodeResult
+from imgload.loader.report import Action, NodeResult
 from imgload.oci.digest import Digest
 from tests.schema import SCHEMA, Json, complaints
 from tests.unit.loader.test_report import BAD, GOOD, PROOF, report

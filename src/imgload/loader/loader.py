@@ -11,6 +11,7 @@ import attrs
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.arguments import optional_string, require_callback, require_strings
+from imgload.engines.base import ImageStore
 from imgload.engines.discovery.candidates import Attempt
 from imgload.loader.events import Event
 from imgload.loader.plan import Plan, make_plan
@@ -27,6 +28,7 @@ from imgload.loader.report import LoadFailed, Report
 from imgload.loader.session import Session
 from imgload.oci.reference import Reference
 from imgload.sources.base import Source
+from imgload.sources.engine import EngineSource
 from imgload.sources.locate import Settle, refuse, require_pushers
 
 if TYPE_CHECKING:
@@ -38,8 +40,9 @@ if TYPE_CHECKING:
 OnEvent = Callable[[Event], None]
 
 
-def _tuple_of(sources: Source | Iterable[Source]) -> tuple[Source, ...]:
-    return (sources,) if isinstance(sources, Source) else tuple(sources)
+def _sources(sources: Source | ImageStore | Iterable[Source | ImageStore]) -> tuple[Source, ...]:
+    several = (sources,) if isinstance(sources, (Source, ImageStore)) else tuple(sources)
+    return tuple(EngineSource(s) if isinstance(s, ImageStore) else s for s in several)
 
 
 @attrs.define
@@ -49,8 +52,8 @@ class Loader:
     Do not share a loader between threads; separate loaders are independent.
 
     Args:
-        sources: the source of the images, or several to search.
-        nodes: the nodes to load.
+        sources: an engine such as `imgload.Docker`, another source, or several to search.
+        nodes: the nodes to load; `imgload.select_nodes` returns those of a cluster.
         settle: chooses if sources have different images under one name.
         unreachable: selected engines that do not answer.
         source: the user's selection of the sources.
@@ -58,7 +61,7 @@ class Loader:
 
     """
 
-    sources: Sequence[Source] = attrs.field(converter=_tuple_of)
+    sources: Sequence[Source] = attrs.field(converter=_sources)
     nodes: Sequence[NodeRuntime]
     settle: Settle = refuse
     unreachable: Sequence[Attempt] = ()

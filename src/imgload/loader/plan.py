@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from imgload.clusters.nodes.proof import Proof, prove
+from imgload.loader.report import Action
 from imgload.oci.digest import Digest, chain_ids
 from imgload.sources.base import Image
 
 if TYPE_CHECKING:
     from imgload.clusters.nodes.survey import Survey
 
-Action = Literal["present", "tagged", "delta", "full"]
 Verify = Literal["cri", "deep"]
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
 from imgload.clusters.nodes.proof import Proof
 from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
-from imgload.loader.plan import Action
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
+
+Action = Literal["present", "tagged", "delta", "full"]
 
 
 @attrs.frozen

@@ -21,8 +21,7 @@ from imgload.loader.events import (
     SendingEnded,
     SendingStarted,
 )
-from imgload.loader.plan import Action
-from imgload.loader.report import ImageResult, NodeResult, Report
+from imgload.loader.report import Action, ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 

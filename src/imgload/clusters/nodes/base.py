@@ -71,6 +71,10 @@ class NodeRuntime(ABC):
     def survey(self, question: SurveyQuery) -> Survey:
         """Return the images, layers and names on the node, as far as `question` selects them."""
 
+    def survey_once(self, question: SurveyQuery) -> Survey:
+        """Survey the node without looking for other names of the images."""
+        return self.survey(question)
+
     @abstractmethod
     def import_layout(
         self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery

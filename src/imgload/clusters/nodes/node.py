@@ -32,7 +32,6 @@ from imgload.clusters.nodes.survey import (
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.parallel import result_or_error
 from imgload.engines.base import Chunk
-from imgload.engines.temporary_tags import note_temporary_name, stale_folders
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -68,7 +67,6 @@ class Node(NodeRuntime):
         return self.survey_once(attrs.evolve(question, targets=targets)) if targets else survey
 
     def survey_once(self, question: SurveyQuery) -> Survey:
-        """Survey the node without looking for other names of the images."""
         traits, outputs = self.run_for_snapshotter(question.commands)
         with self.naming_node_in_errors():
             return Survey.read(question, traits, outputs)
@@ -126,6 +124,8 @@ class Node(NodeRuntime):
         Files copied to /tmp or /run of a kind node disappear under their tmpfs (moby #22020). If
         imgload is killed, the next load into this node removes the folder.
         """
+        from imgload.engines.temporary_tags import note_temporary_name  # noqa: PLC0415 - start-up
+
         folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
         noted = note_temporary_name(self.container.id, folder)
         self.before = PreviousNames()
@@ -146,6 +146,8 @@ class Node(NodeRuntime):
                 noted.remove()
 
     def remove_leftovers(self) -> None:
+        from imgload.engines.temporary_tags import stale_folders  # noqa: PLC0415 - start-up
+
         for folder in stale_folders([self.container.id]):
             try:
                 self.run(["rm", "-rf", folder.name])
@@ -221,7 +223,7 @@ class Node(NodeRuntime):
     ) -> None:
         from imgload.clusters.nodes.rollback import undo  # noqa: PLC0415 - start-up
 
-        undo(self, surveyed, image, written, before)
+        undo(self, surveyed, image, written, before or self.before)
 
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         self.run_all(containerd.label_commands(loaded, time.time()))

@@ -11,8 +11,7 @@ import contextlib
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import PreviousNames
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
 from imgload.clusters.nodes.proof import Expected, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
@@ -93,21 +92,20 @@ or another run would take this process for an import.
 
 
 def undo(
-    node: Node,
+    node: NodeRuntime,
     surveyed: Survey,
     image: Expected,
-    written: Digest | None = None,
-    before: PreviousNames | None = None,
+    written: Digest | None,
+    before: PreviousNames,
 ) -> None:
     """Restore a name that a failed import or tag wrote or removed, unless the image is complete.
 
     ``ctr images import`` names an image before it unpacks it, so that a node with a failed import
     seems to have the image (kind #2402). CRI adds a record named after the image ID. `surveyed` is
-    the node's state before the load. After a tag, `written` is the target that it wrote, and
-    `before` the state of names before it; after an import, both are omitted.
+    the node's state before the load. `written` is the target that a tag wrote, or None after an
+    import; `before` is the state of names before the change.
     """
     with contextlib.suppress(ImgloadError):
-        before = before or node.before
         question = attrs.evolve(SurveyQuery.about([image]), asks_cri=False)
         if before.marker and before.complete:
             node.run(["sh", "-c", _END, "imgload", before.marker[:8], before.marker[8:]])

@@ -23,7 +23,6 @@ from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.base import PreviousNames
 from imgload.clusters.nodes.containerd import K3S
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.rollback import undo
 from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImgloadError, ReferenceInvalid, UsageError
 from imgload.engines.base import Chunk, Container, ExecResult
@@ -192,7 +191,7 @@ def everything(given_: Words, folder: Path) -> Recording:
             lambda n: n.tag(image, given_.other, DIGEST, PreviousNames()),
             lambda n: n.tag(image, given_.name, DIGEST, PreviousNames()),
             lambda n: n.run(["ctr", "images", "rm", "--", given_.other]),
-            lambda n: undo(n, n.survey(SurveyQuery((), ())), image),
+            lambda n: n.rollback(image, n.survey(SurveyQuery((), ()))),
             lambda n: remove_images(n, [NodeImage(DIGEST, records=(given_.other,))], NOTHING),
             take_inventory,
             lambda n: n.import_by_copy([b""], platform, question),
