@@ -117,7 +117,7 @@ def test_docker_compresses_a_base_once(lab: Lab, build: Build) -> None:
     first, second, third = notes
     assert (first, third) == ([], [])
     assert len(second) == 1
-    assert "24 MiB of unchanged layers, this once" in second[0]
+    assert "24 MiB of unchanged layers once" in second[0]
     assert sent(report)[0] < 10_000
     forget(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}")
 

@@ -66,10 +66,10 @@ def test_doctor_reports_layers_in_another_snapshotter(
     node.ctr("images", "rm", f"docker.io/library/{tag}")
     node.ctr("images", "import", "--local=false", "--no-unpack", "-", stdin=archive)
     problem_text = problems(imgload.diagnose(tag, cluster="lab-sick"), "image")
-    assert "its CRI does not know of it" in problem_text
+    assert "CRI does not report it" in problem_text
     node.exec("rm", "/usr/local/bin/crictl")
     problem_text = problems(imgload.diagnose(tag, cluster="lab-sick"), "image")
-    assert "its CRI does not know of it" in problem_text
+    assert "CRI does not report it" in problem_text
 
 
 @contextmanager

@@ -223,8 +223,9 @@ def _pick(nodes: Sequence[NodeRuntime], names: Sequence[str]) -> tuple[NodeRunti
     by_name = {node.name: node for node in nodes}
     if missing := [name for name in names if name not in by_name]:
         raise NodeNotFound(
-            f"no node {', '.join(missing)}; there: {', '.join(by_name) or 'none'}",
+            f"no node {', '.join(missing)}; available: {', '.join(by_name) or 'none'}",
             hint="choose one with --node" if nodes else "list all nodes with: imgload clusters",
+            node=missing[0],
         )
     return tuple(by_name[name] for name in dict.fromkeys(names))
 
@@ -267,7 +268,7 @@ def _not_found(
     origin = f" (from the kube context {context!r})" if context else ""
     addresses = " and ".join(str(engine.endpoint) for engine in engines)
     listed = ", ".join(map(str, clusters)) or "none"
-    return ClusterNotFound(f"{missing}{origin} on {addresses}; there: {listed}", hint=hint)
+    return ClusterNotFound(f"{missing}{origin} on {addresses}; available: {listed}", hint=hint)
 
 
 def _ambiguous(clusters: Sequence[Cluster], name: str | None) -> ClusterAmbiguous:

@@ -225,7 +225,8 @@ def map_errors(endpoint: Endpoint, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImgloadError:
+    except ImgloadError as error:
+        error.endpoint = error.endpoint or endpoint.url
         raise
     except Exception as error:
         of_sdk = type(error).__module__.startswith(("docker.", "podman.", "urllib3."))
@@ -238,10 +239,10 @@ def _engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> Engin
     causes = list(_causes(error))
     if any(isinstance(cause, PermissionError) for cause in causes):
         message = f"{endpoint}: permission denied while {doing}"
-        return EngineNotPermitted(message, hint=permit(endpoint.kind))
+        return EngineNotPermitted(message, hint=permit(endpoint.kind), endpoint=endpoint.url)
     if any(isinstance(cause, (FileNotFoundError, ConnectionRefusedError)) for cause in causes):
         message = f"{endpoint}: nobody answers while {doing}"
-        return EngineUnreachable(message, hint=start(endpoint.url))
+        return EngineUnreachable(message, hint=start(endpoint.url), endpoint=endpoint.url)
     if timed_out(error):
         return _failed(endpoint, f"no answer for too long while {doing}")
     why = str(getattr(error, "explanation", None) or error).strip()[:2000]
@@ -251,7 +252,8 @@ def _engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> Engin
 
 
 def _failed(endpoint: Endpoint, message: str, *, refused: bool = False) -> EngineFailed:
-    return EngineFailed(f"{endpoint}: {message}", hint=health(endpoint.kind), refused=refused)
+    hint, message = health(endpoint.kind), f"{endpoint}: {message}"
+    return EngineFailed(message, hint=hint, endpoint=endpoint.url, refused=refused)
 
 
 def timed_out(error: BaseException) -> bool:

@@ -38,6 +38,8 @@ def verify_blobs(node: NodeRuntime, name: str, result: NodeResult) -> NodeResult
             f"{node.name} has {name} with damaged content: {blobs}",
             hint=f"{node.engine.name} exec {node.name} ctr -n k8s.io content rm {blobs},"
             " and load it again",
+            node=node.name,
+            image=name,
         )
     proof = attrs.evolve(result.proof, content=not damaged)
     return attrs.evolve(result, proof=proof, error=refusal)

@@ -268,7 +268,9 @@ class Executor:
         if is_delta and not (is_final(failure) and verified):
             for image in sent.images:
                 node.rollback(image, self.surveys[node.name])
-            self.on_event(Note(f"{node.name} did not take what was missing: sending it whole"))
+            self.on_event(
+                Note(f"{node.name} does not have the image after a delta: sending it whole")
+            )
             return False
         delivery = sent.deliveries[node.name]
         for image in sent.images:
@@ -334,12 +336,16 @@ def _refusal(image: Image, node: NodeRuntime, proof: Proof | None) -> ImgloadErr
         return None
     if proof and proof.cri_pending:
         return NotVerified(
-            f"{node.name} has {image.name}, and its CRI does not know of it"
-            f" after {PROOF_SECONDS:.0f} seconds",
+            f"verification failed on {node.name}: CRI did not report {image.name}"
+            f" within {PROOF_SECONDS:.0f} seconds",
             hint="load it again in a minute: containerd's CRI plugin retries by itself",
+            node=node.name,
+            image=image.name,
         )
     missing = ", ".join(proof.missing()) if proof else "everything"
     return NotVerified(
-        f"{node.name} says it has imported {image.name}, and lacks {missing}",
+        f"verification failed on {node.name}: {image.name} was imported, but lacks {missing}",
         hint=f"{node.engine.name} exec {node.name} journalctl -u containerd",
+        node=node.name,
+        image=image.name,
     )

@@ -142,7 +142,7 @@ class Preparation:
         self.images = request.name_images(images)
         for attempt in self.unreachable:
             if attempt.candidate.explicit and attempt.error:
-                self.on_event(Note(f"going on without {attempt.error.message}"))
+                self.on_event(Note(f"continuing without {attempt.error.message}"))
         self._survey_unless_known()
         platforms = {survey.traits.platform for survey in self.surveys.values()}
         if request.platform is None and (
@@ -191,9 +191,9 @@ class Preparation:
                     self.on_event(Note(f"{text} runs it only with emulation"))
             short = image.name.removeprefix("localhost/")
             if not request.texts and short != image.name:  # added by Podman (podman #15974)
-                text = f"{image.name} is what the archive calls it, and not what a pod finds as"
+                text = f"the archive names it {image.name}, which a pod does not find as"
                 command = f"imgload load {shlex.quote(short)} --from …"
-                self.on_event(Note(f"{text} {short}; for that, load it by name: {command}"))
+                self.on_event(Note(f"{text} {short}; load it by name: {command}"))
 
 
 def _from_cache(images: Sequence[Image]) -> list[Image]:

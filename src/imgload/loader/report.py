@@ -44,6 +44,10 @@ class NodeResult:
     bytes_missing: int | None = None
     transport: str | None = None
 
+    def __attrs_post_init__(self) -> None:
+        if self.error is not None:
+            self.error.node = self.error.node or self.node
+
     @property
     def ok(self) -> bool:
         """Whether the image was verified on the node."""

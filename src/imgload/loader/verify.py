@@ -62,7 +62,9 @@ class Verification:
             except NodeUnusable as error:
                 return NodeResult(node.name, None, proof, error=error)
         message = f"{node.name} {_difference(image, survey, proof)}"
-        refusal = NotVerified(message, hint=self._load_command(image, node))
+        refusal = NotVerified(
+            message, hint=self._load_command(image, node), node=node.name, image=image.name
+        )
         return NodeResult(node.name, None, proof, error=refusal)
 
     def _load_command(self, image: Image, node: NodeRuntime) -> str:
@@ -99,4 +101,4 @@ def has_another(name: str, image_ids: Iterable[Digest], wanted: str) -> str:
 
 def unknown_to_cri(name: str) -> str:
     """Describe a node whose containerd has an image that its CRI does not have."""
-    return f"has {name}, and its CRI does not know of it: no pod can use it"
+    return f"has {name}, but CRI does not report it: no pod can use it"

@@ -133,7 +133,7 @@ def _select_platform(
     error: type[SourceError] = PlatformMissing
     problem = f"has no image for {wanted};"
     if wanted.best(frozenset[Platform]().union(*(image.absent for image in images))):
-        error, problem = ImageIncomplete, f"lists {wanted} and does not hold it;"
+        error, problem = ImageIncomplete, f"lists {wanted} and lacks its content;"
     raise error(
         f"{archive} {problem} it has {', '.join(available)}",
         hint=f"choose an available one: --platform {shlex.quote(available[0])};"

@@ -242,6 +242,6 @@ def _compression_note(facts: Facts) -> str:
     if new < _NOTED_BYTES:
         return ""
     return (
-        f"Docker compresses {new >> 20} MiB of {'' if first else 'unchanged '}layers, this once;"
-        " from the next build on only what changed moves"
+        f"Docker compresses {new >> 20} MiB of {'' if first else 'unchanged '}layers once;"
+        " later builds transfer only changed layers"
     )

@@ -12,6 +12,7 @@ import attrs
 from imgload.core.errors import (
     ImageAmbiguous,
     ImageNotFound,
+    ImgloadError,
     ManifestMissing,
     PlatformMissing,
     SourceError,
@@ -137,8 +138,11 @@ def _find(source: Source, text: str, platform: Platform | None) -> Image | Sourc
     """Query one source; return errors if another source may still have the image."""
     try:
         return source.find(text, platform)
-    except (PlatformMissing, ManifestMissing) as error:
-        return error
+    except ImgloadError as error:
+        error.image = error.image or text
+        if isinstance(error, (PlatformMissing, ManifestMissing)):
+            return error
+        raise
 
 
 def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
@@ -165,4 +169,5 @@ def ambiguous(text: str, images: Sequence[Image]) -> ImageAmbiguous:
         f"--from {shlex.quote(i.source if names.count(i.source) == 1 else i.origin.address)}"
         for i in images
     )
-    return ImageAmbiguous(f"{text!r} is ambiguous: {listed}", hint=f"choose one with {choices}")
+    message = f"{text!r} is ambiguous: {listed}"
+    return ImageAmbiguous(message, hint=f"choose one with {choices}", image=text)

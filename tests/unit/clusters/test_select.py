@@ -143,7 +143,7 @@ def test_a_missing_cluster_error_lists_engines_and_clusters(
     with pytest.raises(ClusterNotFound) as caught:
         selected(engines, "dev")
     assert all(str(e.endpoint) in caught.value.message for e in engines)
-    assert caught.value.message.endswith("there: a (docker)" if there else "there: none")
+    assert caught.value.message.endswith("available: a (docker)" if there else "available: none")
     assert ("--cluster" if there else "kind create cluster") in caught.value.hint
 
 
@@ -189,7 +189,7 @@ def test_a_missing_node_error_lists_missing_and_available_nodes(
     engines = [engine(tmp_path, *cluster("a", "a-worker"))]
     with pytest.raises(NodeNotFound) as caught:
         selected(engines, wanted, "x", "a-worker", "y")
-    assert "no node x, y; there: a-control-plane, a-worker" in caught.value.message
+    assert "no node x, y; available: a-control-plane, a-worker" in caught.value.message
 
 
 @pytest.mark.parametrize(("there", "hint"), [(["a"], "--node"), ([], "imgload clusters")])

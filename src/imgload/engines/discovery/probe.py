@@ -58,6 +58,7 @@ def _attempt(candidate: Candidate) -> Attempt:
     try:
         return Attempt(candidate, probe(candidate))
     except EngineError as error:
+        error.endpoint = error.endpoint or candidate.url
         return Attempt(candidate, error=error)
     except UsageError as error:
         if candidate.explicit:

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgload.clusters.nodes import containerd
+from imgload.clusters.nodes import node as node_module
 from imgload.clusters.nodes.base import PreviousNames
 from imgload.clusters.nodes.containerd import K3S
 from imgload.clusters.nodes.node import Node
@@ -32,7 +33,6 @@ from imgload.oci.reference import Reference
 from imgload.tools.inventory.images import Inventory, NodeImage, take_inventory
 from imgload.tools.inventory.prune import remove_images
 from imgload.tools.remote_registry.configure import RegistryUrl, connect_node, disconnect_node
-from imgload.transports import imports as lanes
 from tests.unit.fakes import LocalEngine
 from tests.unit.samples import sourced
 
@@ -161,7 +161,7 @@ def somewhere(snapshotter: str, registries: str) -> Iterator[Path]:
         (folder / "config").write_text(config_with(snapshotter, f"{folder}/{registries}"))
         patch.setenv("LOG", f"{folder}/log")
         patch.setenv("CONFIG", f"{folder}/config")
-        patch.setattr(lanes, "_FOLDERS", ".")
+        patch.setattr(node_module, "_FOLDERS", ".")
         patch.chdir(folder / "work")
         yield folder
 

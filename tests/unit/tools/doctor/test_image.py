@@ -54,8 +54,8 @@ def on_node(folder: Path, survey: Survey) -> Finding:
         (attrs.evolve(WHOLE, configs={}), "cannot read its config"),
         (attrs.evolve(WHOLE, snapshots=frozenset()), "not unpacked in CRI's snapshotter"),
         (attrs.evolve(WHOLE, cri={NAME: CriAnswer(OTHER)}), "its CRI has another image"),
-        (attrs.evolve(WHOLE, cri={NAME: CriAnswer(None)}), "its CRI does not know of it"),
-        (attrs.evolve(WHOLE, cri={}, not_in_cri=frozenset({NAME})), "its CRI does not know of it"),
+        (attrs.evolve(WHOLE, cri={NAME: CriAnswer(None)}), "CRI does not report it"),
+        (attrs.evolve(WHOLE, cri={}, not_in_cri=frozenset({NAME})), "CRI does not report it"),
     ],
 )
 def test_the_first_broken_link_is_a_problem(tmp_path: Path, survey: Survey, words: str) -> None:
