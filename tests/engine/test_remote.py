@@ -168,7 +168,7 @@ def test_the_ssh_process_ends_when_imgload_is_killed(lab: Lab, over_ssh: Sshd) -
         "import os, signal; from imgload.engines.discovery.candidates import Candidate;"
         "from imgload.engines.discovery.probe import probe;"
         f"reached = probe(Candidate('docker', {over_ssh.url(str(lab.docker.socket))!r}, 'test'));"
-        "print(reached.tunnel._process.process.pid, flush=True);"
+        "print(reached.tunnel.process.pid, flush=True);"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     command = [sys.executable, "-c", script]

@@ -132,8 +132,15 @@ class Answer(AbstractContextManager["Answer"]):
             raise ConnectionError(f"cut off {self._response.length} bytes before the end")
 
     def lines(self) -> Iterator[bytes]:
-        while line := self._response.readline(CHUNK):
-            yield line
+        """Yield the lines of the body; HTTPException if it ends early, also between chunks."""
+        rest = b""
+        while piece := self._response.read1(CHUNK):  # `readline` takes a broken stream for its end
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from lines
+            if len(rest) > _MAX_JSON:
+                raise EngineFailed(f"a line of the engine's answer exceeds {_MAX_JSON} bytes")
+        if rest:
+            yield rest
 
     def read(self) -> bytes:
         """Return the whole body of a document; EngineFailed if it is too long."""

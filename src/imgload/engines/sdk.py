@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -36,16 +35,10 @@ class SdkWire(Wire):
             stream=True,
             allow_redirects=False,
         )
-        return _SdkAnswer(response, response.raw._fp)  # noqa: SLF001 - of http.client
+        return Answer(response, response.raw._fp)  # noqa: SLF001 - of http.client
 
     def close(self) -> None:
         pass
-
-
-class _SdkAnswer(Answer):
-    def lines(self) -> Iterator[bytes]:
-        # Unlike http.client's `readline`, this raises if the connection breaks between chunks.
-        yield from self._connection.iter_lines()
 
 
 def open_client(client: Any, kind: EngineKind) -> Wire:

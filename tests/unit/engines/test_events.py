@@ -17,6 +17,7 @@ from tests.unit.engines.test_http import document, served
 
 ID = Digest.of(b"image")
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"
 
 
 def told(action: str, actor: str, name: str, kind: str = "image") -> dict[str, Any]:
@@ -31,7 +32,9 @@ def heard(folder: Path, engine: type[Engine], *events: object) -> list[ImageEven
     """Return what an engine hears before its stream ends."""
     lines = [json.dumps(event).encode() + b"\n" for event in events]
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines)
-    with served(folder, lambda connection, _: connection.sendall(CHUNKED + chunks)) as endpoint:
+    with served(
+        folder, lambda connection, _: connection.sendall(CHUNKED + chunks + END)
+    ) as endpoint:
         opened = engine(attrs.evolve(endpoint, kind="docker", version="1.41"))  # type: ignore[call-arg]
         return [each for each in opened.image_events(0) if isinstance(each, ImageEvent)]
 
