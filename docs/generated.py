@@ -29,6 +29,17 @@ _TITLES = {
     "transports": "Transports",
 }
 """The sections of the library's page, by the folder of the module."""
+_PARTS = (
+    "doctor.finding.Finding",
+    "inventory.images.ListedImage",
+    "inventory.images.NodeImage",
+    "inventory.prune.Kept",
+    "inventory.prune.NodePruned",
+    "remote_registry.api.Hosting",
+    "remote_registry.configure.NodeWiring",
+    "remote_registry.push.PushedImage",
+)
+"""Values within results, which callers read and do not name."""
 
 
 def command_line() -> str:
@@ -119,7 +130,10 @@ def library() -> str:
     names: dict[str, list[str]] = {folder: [] for folder in _TITLES}
     for name, module in vars(imgload)["_MODULES"].items():
         names[module.split(".")[-2]].append(name)
-    return "\n".join(line for folder in _TITLES for line in _section(folder, names[folder]))
+    parts = (f".. autoclass:: imgload.tools.{part}\n   :members:" for part in _PARTS)
+    end = ["\n## Parts of results\n\n```{eval-rst}", *parts, "```\n"]
+    lines = [line for folder in _TITLES for line in _section(folder, names[folder])]
+    return "\n".join([*lines, *end])
 
 
 def _section(folder: str, names: list[str]) -> Iterator[str]:

@@ -96,7 +96,7 @@ def test_a_cut_connection_fails_cleanly_or_falls_back(
 STALLS = {
     "inspecting": ("GET .*/images/.*/json", 0, 0, "no answer for too long"),
     "survey": ("POST .*/exec/.*/start", 0, 0, "no answer for too long"),
-    "survey's output": ("POST .*/exec/.*/start", 2000, 0, "said nothing for 1 seconds"),
+    "survey's output": ("POST .*/exec/.*/start", 2000, 0, "printed nothing for 1 seconds"),
     "import": ("POST .*/exec/.*/start", 3 * MIB, 1, "for 1 seconds"),
 }
 

@@ -85,7 +85,9 @@ class ExecStream:
             if received != len(self.stdout) + len(self.stderr):
                 received, since = len(self.stdout) + len(self.stderr), time.monotonic()
             elif time.monotonic() - since > seconds:
-                raise NodeStalled(f"a command in the node said nothing for {seconds:.0f} seconds")
+                raise NodeStalled(
+                    f"a command in the node printed nothing for {seconds:.0f} seconds"
+                )
 
     def _send(self, stdin: Iterable[Chunk]) -> bool:
         if sys.platform != "win32":  # limit a send, but not a read

@@ -217,7 +217,7 @@ def checked(method: _Method) -> _Method:
             return method(self, *args, **options)
         except WRONG_SHAPE as error:
             why = error.message if isinstance(error, ImgloadError) else repr(error)
-            message = "its answer is not what its API specifies"
+            message = "its answer does not follow its API"
             raise _failed(self.endpoint, f"{message}: {why}") from error
 
     return cast("_Method", wrapper)

@@ -1,7 +1,7 @@
 """The images of an archive, whichever tool saved it.
 
 Three formats exist: the docker-archive (``manifest.json``; layers named by ID in Docker up to 24
-and Podman), the OCI layout (``index.json``, image-layout.md), and both at once, from Docker 25 on.
+and Podman), the OCI layout (``index.json``, image-layout.md), and both, from Docker 25 on.
 Then ``index.json`` wins, and ``manifest.json`` adds the images that the index lacks: Docker's
 graphdriver store indexes only one of several images saved by ID (moby #51389), and none in 25.0.0
 (moby #47210).
@@ -296,7 +296,7 @@ class _Layout:
 
 
 def _names(entry: Descriptor) -> tuple[str, ...]:
-    """Return the name of an entry; a bare tag is none (ctr makes up import-DATE for it)."""
+    """Return the name of an entry; a bare tag is not a name (ctr makes up import-DATE for it)."""
     name = entry.annotations.get(IMAGE_NAME) or entry.annotations.get(REF_NAME, "")
     return (name,) if "/" in name or ":" in name else ()
 

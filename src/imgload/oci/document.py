@@ -34,7 +34,7 @@ MAX_VALUES = 250_000
 """Values of one document; each takes up to 200 bytes of memory, however short its text."""
 MAX_DEPTH = 100
 _MAX_DIGITS = 20
-"""Digits of an integer: the most that 64 bits have, which is what programs in Go read."""
+"""Digits of an integer: the most that 64 bits have, as programs in Go read them."""
 _TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[,\[{]', re.DOTALL)
 

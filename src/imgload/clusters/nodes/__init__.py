@@ -1,1 +1,1 @@
-"""What can be done on a node: containerd (ctr) and CRI (crictl)."""
+"""Operations on a node: containerd (ctr) and CRI (crictl)."""

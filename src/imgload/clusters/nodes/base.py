@@ -148,7 +148,7 @@ class NodeRuntime(ABC):
         """
 
     def remove_leftovers(self) -> None:  # noqa: B027 - as above
-        """Remove what killed runs left on the node; if that fails, the next run does."""
+        """Remove the leftovers of killed runs from the node; if that fails, the next run does."""
 
     def free_bytes(self) -> int | None:
         """Return the free disk space for images, or None if it is unknown."""
@@ -163,7 +163,7 @@ class NodeRuntime(ABC):
             raise NodeFull(
                 f"{self.name} has {free / _MIB:.0f} MiB free,"
                 f" and at least {needed / _MIB:.0f} MiB are needed",
-                hint=f"see what fills it: {self.engine.name} exec {self.name} df -h /var",
+                hint=f"find the largest folders: {self.engine.name} exec {self.name} df -h /var",
                 node=self.name,
             )
 
@@ -250,7 +250,7 @@ class NodeRuntime(ABC):
         if "no space left on device" in message:
             return NodeFull(
                 f"{self.name} ran out of disk space: {reason}",
-                hint=f"see what fills it: {command} df -h /var"
+                hint=f"find the largest folders: {command} df -h /var"
                 " (and df -i /var: its inodes); imgload prune removes old builds",
                 node=self.name,
             )

@@ -65,7 +65,7 @@ exec "$@" images label "$name" "$label=${was:+pinned}" >/dev/null
 _USUAL_SOCKET = "/run/containerd/containerd.sock"
 _K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
 _WITH_REASON = (
-    'exec 3>&1; said=$("$@" 2>&1 >&3 3>&-) && exit; status=$?; printf %s "$said"; exit $status'
+    'exec 3>&1; output=$("$@" 2>&1 >&3 3>&-) && exit; status=$?; printf %s "$output"; exit $status'
 )
 """Prints the stderr of a program that fails: a batch keeps only stdout."""
 _OF_PROCESS = r"""

@@ -75,7 +75,7 @@ class Node(NodeRuntime):
         self._traits = self._last = None
 
     def cached_survey(self, question: SurveyQuery) -> Survey | None:
-        """Return the survey after the last import, if it can settle what to send.
+        """Return the survey after the last import, if it suffices to plan a load.
 
         If blobs were collected since, the import's own verification fails. An image that the node
         may have needs a new survey, and so do names that the last import was not about.

@@ -118,7 +118,7 @@ def _find(text: str, source: EngineSource) -> Image | None:
 def _not_found(text: str, sources: Sequence[EngineSource]) -> Iterator[Finding]:
     """Yield that no engine has the image, and the engines that have it but are not used."""
     if not sources:
-        yield Finding("image", "problem", f"no engine can be asked for {text!r}")
+        yield Finding("image", "problem", f"no engine can be queried for {text!r}")
         return
     places = " and ".join(source.describe for source in sources)
     build = f"{sources[0].engine.name} build -t {shlex.quote(text)} ."

@@ -281,7 +281,7 @@ def _identity(image: NodeImage) -> dict[str, Any]:
 def remove_images(node: Node, images: Sequence[NodeImage], before: Inventory) -> Inventory:
     """Remove images and the content that only they need; return the inventory afterwards.
 
-    A name that leads to another image by now is left alone.
+    A name that refers to another image by now stays.
 
     CRI lists images by normalised names, and forgets one when a record of exactly that name is
     removed: one that ``ctr images import --digests`` called ``import-DATE@sha256:…`` stays in its

@@ -153,7 +153,7 @@ def _engines_of(name: BuilderName, engines: Sequence[Engine]) -> tuple[Engine, .
 def _installed(name: BuilderName) -> bool:
     """Whether a program is on PATH; a ``docker`` that is Podman does not count.
 
-    The package ``podman-docker`` installs a script of that name. Only a script is asked for its
+    The package ``podman-docker`` installs a script of that name. Only a script is run for its
     version, since that takes as long as inspecting ten images.
     """
     path = next(on_path(name), None)

@@ -137,7 +137,7 @@ def find_built(
     if len(set(images.values())) > 1:
         both = ", and ".join(f"{e} has {d.short if d else 'none'}" for e, d in images.items())
         raise ImageAmbiguous(
-            f"which {request.image} was built just now cannot be told: {both}",
+            f"which {request.image} was built just now is unknown: {both}",
             hint="name the engine that the command uses: --builder docker or --builder podman",
         )
     snapshot, new = built[0]
