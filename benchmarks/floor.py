@@ -11,7 +11,7 @@ import attrs
 from benchmarks.images import Builder, Image
 from benchmarks.nodes import check
 from imgload.oci.digest import Digest
-from imgload.transports.receiver import receiving
+from imgload.registry.server import receiving
 from tests.lab import Cluster, Engine
 
 _SMALL = 1 << 20
@@ -40,7 +40,7 @@ class Shelf:
     blobs: dict[str, bytes] = attrs.field(factory=dict)
     manifests: dict[str, bytes] = attrs.field(factory=dict)
 
-    def size_of(self, digest: Digest) -> int | None:
+    def stat_blob(self, digest: Digest) -> int | None:
         """Return the size of what was given before."""
         return self.known.get(str(digest))
 

@@ -17,18 +17,18 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 BEGINS = {
-    "imgload.loader": {"Loader.connect": "find engines and nodes", "make_plan": "plan"},
-    "imgload.looking": {
+    "imgload.loader.loader": {"Loader.connect": "find engines and nodes", "make_plan": "plan"},
+    "imgload.loader.prepare": {
         "locate": "inspect the image",
-        "ask_all": "survey the nodes",
-        "identified": "identify the image",
+        "survey_all": "survey the nodes",
+        "identify": "identify the image",
     },
-    "imgload.sending": {"push": "the engine's push", "Sending.by_archive": "save and send"},
-    "imgload.transports.lanes": {
-        "Lanes.start": "start the import",
-        "Lanes.finish": "import, proof",
+    "imgload.loader.send": {"push": "the engine's push", "Sending.by_save": "save and send"},
+    "imgload.transports.imports": {
+        "ImportTransport.start": "start the import",
+        "ImportShipment.finish": "import, proof",
     },
-    "imgload.transfer": {"Transfer.report": "report, exit"},
+    "imgload.loader.execute": {"Executor.report": "report, exit"},
 }
 """Functions of imgload by module, and the phase that begins when one is called."""
 _seen: list[tuple[str, float]] = []

@@ -9,7 +9,7 @@ from benchmarks.results import Results, middle, seconds
 from benchmarks.sites import CONTESTANTS, SITES, words
 
 _MET = {None: "", True: "yes", False: "**no**"}
-_DUEL = ("engine", "case", "rival, s", "imgload, s", "ratio", "asked for", "reached", "imgload did")
+_DUEL = ("engine", "case", "rival, s", "imgload, s", "ratio", "target", "reached", "action")
 _DETAIL = ("case", "with", "rounds", "s", "CPU, s", "peak, MB", "into nodes, MB", "written, MB")
 _GROWTH = ("engine", "for each", "case", "with", *COSTS, "s at 0", "points")
 

@@ -1,4 +1,4 @@
-"""How Sphinx builds the site; `scripts/docs` runs it, with warnings as errors."""
+"""Configuration of Sphinx; `scripts/docs` runs it, with warnings as errors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ release = version = imgload.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 default_role = "py:obj"
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!imgload\.).*|imgload\.(nodes|sources|engines)\..*")]
-"""Links into Python's own documentation would need the network; those parts have no page."""
+_UNDOCUMENTED = r"(?!imgload\.).*|imgload\.(clusters|sources|engines|oci\.document)\..*"
+nitpick_ignore_regex = [(r"py:.*", _UNDOCUMENTED)]
+"""Links into Python's own documentation need the network; internal modules have no page."""
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
@@ -32,7 +33,7 @@ _PAGE = re.compile(r"[\w/-]+")
 
 
 def setup(app: Sphinx) -> None:
-    """Have pages completed as they are read."""
+    """Append the generated text to pages as they are read."""
     app.connect("source-read", _complete)
 
 
@@ -44,5 +45,5 @@ def _complete(_app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def _is_to_come(line: str) -> bool:
-    """Whether a line of the table of contents names a page that is not written yet."""
+    """Return whether a line of the table of contents names a page that does not exist yet."""
     return bool(_PAGE.fullmatch(line)) and not (HERE / f"{line}.md").exists()

@@ -1,21 +1,45 @@
-"""The parts of the site that the program tells about itself, as Markdown, whenever it is built."""
+"""Generate the reference pages from the program, as Markdown."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from importlib import import_module
 
 import click
 
 import imgload
-from imgload import errors
 from imgload.cli.app import cli
-from imgload.errors import ImgloadError
+from imgload.core import errors
+from imgload.core.errors import ImgloadError
 
 _STATUS = re.compile(r"^\s*(\d+)\s{2,}(\S.*)$", re.MULTILINE)
-_TITLES = {"imgload.api": "Functions", "imgload.registry.api": "Registries"}
+_TITLES = {
+    "loader": "Load and verify",
+    "engines": "Engines",
+    "clusters": "Clusters",
+    "nodes": "Nodes",
+    "watch": "Watch",
+    "inventory": "Images on nodes",
+    "doctor": "Diagnosis",
+    "remote_registry": "Registries",
+    "core": "Errors and cache",
+    "oci": "Names, digests and content",
+    "sources": "Sources",
+    "transports": "Transports",
+}
+"""The sections of the library's page, by the folder of the module."""
+_PARTS = (
+    "doctor.finding.Finding",
+    "inventory.images.ListedImage",
+    "inventory.images.NodeImage",
+    "inventory.prune.Kept",
+    "inventory.prune.NodePruned",
+    "remote_registry.api.Hosting",
+    "remote_registry.configure.NodeWiring",
+    "remote_registry.push.PushedImage",
+)
+"""Values within results, which callers read and do not name."""
 
 
 def command_line() -> str:
@@ -41,7 +65,7 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _paragraph(text: str) -> str:
-    """Return a paragraph of a help text; one that keeps its lines is code below its first line."""
+    """Return a paragraph of a help text; a preformatted one becomes a title and a code block."""
     if not text.startswith("\b"):
         return f"{text}\n"
     title, _, lines = text.removeprefix("\b").strip("\n").partition("\n")
@@ -62,7 +86,7 @@ def _cell(text: str) -> str:
 
 
 def error_tables() -> str:
-    """Return the exit statuses, and the kinds of errors, out of the help and the classes."""
+    """Return the exit statuses from the help, and the kinds of errors from the classes."""
     return "\n".join([*_statuses(), *_kinds(), *_tree()])
 
 
@@ -73,17 +97,21 @@ def _statuses() -> Iterator[str]:
 
 def _kinds() -> Iterator[str]:
     yield "\n## Kinds\n"
-    yield "| kind | exit status | what is wrong | in Python |\n| --- | --- | --- | --- |"
+    yield "| kind | exit status | meaning | caught by |\n| --- | --- | --- | --- |"
     for error in error_classes():
         doc = inspect.cleandoc(error.__doc__ or "").partition("\n")[0]
-        yield f"| `{_kind(error)}` | {error.exit_status} | {doc} | `imgload.{error.__name__}` |"
+        yield f"| `{_kind(error)}` | {error.exit_status} | {doc} | `{_public(error)}` |"
 
 
 def error_classes() -> Iterator[type[ImgloadError]]:
-    """Yield the public classes of errors in the order of the module, without the root."""
-    for name, value in vars(errors).items():
-        if name in imgload.__all__ and value is not ImgloadError:
-            yield value
+    """Yield the error classes in the order of the tree, without the root."""
+    for name in re.findall(r"[├└]── (\w+)", errors.__doc__ or ""):
+        yield getattr(errors, name, None) or getattr(imgload, name)
+
+
+def _public(error: type[ImgloadError]) -> str:
+    """Return the name of the exported class that catches an error."""
+    return next(f"imgload.{c.__name__}" for c in error.__mro__ if c.__name__ in imgload.__all__)
 
 
 def _kind(error: type[ImgloadError]) -> str:
@@ -91,24 +119,26 @@ def _kind(error: type[ImgloadError]) -> str:
 
 
 def _tree() -> Iterator[str]:
-    """Return the tree that is drawn in the module's docstring."""
+    """Return the tree from the module's docstring."""
     drawn = inspect.cleandoc(errors.__doc__ or "").partition("::\n")[2]
-    yield "\n## The tree\n\n```{eval-rst}\n.. py:module:: imgload.errors\n```\n"
+    yield "\n## The tree\n\n```{eval-rst}\n.. py:module:: imgload.core.errors\n```\n"
     yield f"```text\n{inspect.cleandoc(drawn)}\n```\n"
 
 
 def library() -> str:
-    """Return every public name with its docstring, by the module in which it lives."""
-    homes = vars(imgload)["_HOMES"]
-    return "\n".join(line for home, names in homes.items() for line in _home(home, names))
+    """Return every public name with its docstring, by the folder of its module."""
+    names: dict[str, list[str]] = {folder: [] for folder in _TITLES}
+    for name, module in vars(imgload)["_MODULES"].items():
+        names[module.split(".")[-2]].append(name)
+    parts = (f".. autoclass:: imgload.tools.{part}\n   :members:" for part in _PARTS)
+    end = ["\n## Parts of results\n\n```{eval-rst}", *parts, "```\n"]
+    lines = [line for folder in _TITLES for line in _section(folder, names[folder])]
+    return "\n".join([*lines, *end])
 
 
-def _home(module: str, names: tuple[str, ...]) -> Iterator[str]:
-    title = module.rpartition(".")[2].capitalize()
-    yield f"\n## {_TITLES.get(module, title)}\n"
-    yield _paragraphs(import_module(module).__doc__ or "")[0]
-    yield "\n```{eval-rst}"
-    yield from map(_directive, names)
+def _section(folder: str, names: list[str]) -> Iterator[str]:
+    yield f"\n## {_TITLES[folder]}\n\n```{{eval-rst}}"
+    yield from map(_directive, sorted(names, key=lambda name: (name[0].isupper(), name)))
     yield "```\n"
 
 
@@ -126,4 +156,4 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/errors": error_tables,
     "reference/library": library,
 }
-"""What is added to which page."""
+"""The generated text to append to each page."""

@@ -1,6 +1,6 @@
-# Sourced by the other scripts: Python, and a virtual environment with groups of pyproject.toml.
+# Sourced by the other scripts. Installs Python, and a virtual environment with groups of pyproject.toml.
 # Usage: groups="--group NAME..."; . scripts/setup.sh
-# Sets $sudo to what runs a command as root.
+# Sets $sudo to the prefix that runs a command as root.
 
 sudo=
 [ "$(id -u)" = 0 ] || sudo="sudo -E"
@@ -19,4 +19,4 @@ fi
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/python -m pip install -q --disable-pip-version-check -U 'pip>=25.1'
 .venv/bin/python -m pip install -q --disable-pip-version-check -e . $groups
-.venv/bin/python -m compileall -q src # as an installed package is
+.venv/bin/python -m compileall -q src # like an installed package

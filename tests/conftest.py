@@ -1,4 +1,4 @@
-"""The lab for engine tests, and marks that tell the tests with engines from those without."""
+"""The lab fixture, and markers for tests with and without engines."""
 
 import shutil
 import signal
@@ -21,7 +21,7 @@ _MARKS = {
 
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell that starts this in the background ignores it, for all processes below, too.
+        # A shell starts background processes with SIGINT ignored, and child processes inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     home = Path(tempfile.mkdtemp(prefix="imgload-home-"))
     config.add_cleanup(partial(shutil.rmtree, home, ignore_errors=True))
@@ -37,4 +37,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if folder in _MARKS:
             item.add_marker(folder)
         if folder == "unit" and "lab" in getattr(item, "fixturenames", ()):
-            raise pytest.UsageError(f"{item.nodeid} is a unit test and asks for the lab")
+            raise pytest.UsageError(f"{item.nodeid} is a unit test and uses the lab")

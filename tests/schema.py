@@ -1,4 +1,4 @@
-"""The published schema of the report, held against documents."""
+"""Validate documents against the published schema of the report."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SCHEMA: Json = json.loads(files("imgload").joinpath("report.schema.json").read_b
 
 
 def complaints(document: object) -> list[str]:
-    """Return what is wrong with a document; a property that is not published is wrong, too."""
-    found = Draft202012Validator(_closed(SCHEMA)).iter_errors(document)
-    return [f"{error.json_path}: {error.message}" for error in found]
+    """Return the errors of a document; properties that are not published are errors, too."""
+    errors = Draft202012Validator(_closed(SCHEMA)).iter_errors(document)
+    return [f"{error.json_path}: {error.message}" for error in errors]
 
 
 def _closed(schema: Any) -> Any:
-    """Return the schema without its promise that properties may be added."""
+    """Return the schema without additional properties."""
     if isinstance(schema, list):
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):

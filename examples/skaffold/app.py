@@ -1,4 +1,4 @@
-"""Answers every request with one line; change it, and see how soon the new one is there."""
+"""Answer every request with one line; change it to see a rebuild."""
 
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -7,10 +7,10 @@ PORT = 8080
 
 
 class Greeter(BaseHTTPRequestHandler):
-    """Knows one answer."""
+    """Answers with the greeting."""
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Send the greeting."""
         self.send_response(200)
         self.end_headers()
         self.wfile.write(f"{GREETING}\n".encode())

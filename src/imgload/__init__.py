@@ -1,261 +1,127 @@
-"""Put a locally built image on every node of a local Kubernetes cluster, and prove it is there."""
+"""Load locally built images onto every node of a local Kubernetes cluster and verify them."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from imgload.api import find_clusters, images, load, prune, verify
-    from imgload.clusters.listing import ClusterInfo, ClusterList, EngineInfo, NodeInfo
-    from imgload.doctor.examination import examine
-    from imgload.doctor.finding import Diagnosis, Finding
-    from imgload.errors import (
-        ArchiveInvalid,
-        BuildFailed,
-        ClusterAmbiguous,
-        ClusterError,
-        ClusterNotFound,
-        DigestMismatch,
-        EngineError,
-        EngineFailed,
-        EngineNotPermitted,
-        EngineUnreachable,
-        ImageAmbiguous,
-        ImageError,
-        ImageIncomplete,
-        ImageNotFound,
-        ImgloadError,
-        ImportFailed,
-        LoadFailed,
-        ManifestMissing,
-        NodeError,
-        NodeFull,
-        NodeNotFound,
-        NodeNotRunning,
-        NodeStalled,
-        NodeUnusable,
-        NotProven,
-        NotRemoved,
-        PlatformMissing,
-        PruneFailed,
-        ReferenceInvalid,
-        RegistryError,
-        SourceError,
-        UsageError,
-    )
-    from imgload.events import (
-        BytesSent,
-        Event,
-        ImageFound,
-        NodeDone,
-        Note,
-        SendingEnded,
-        SendingStarted,
-    )
-    from imgload.listing import ListedImage, Listing
-    from imgload.loader import Loader
-    from imgload.nodes.inventory import NodeImage
-    from imgload.oci.digest import Digest
-    from imgload.oci.platform import Platform
-    from imgload.plan import Action, Image, Plan, Proof, Step, Verify
-    from imgload.pruning import Kept, NodePruned, PruneReport
-    from imgload.reference import Reference
-    from imgload.registry.api import (
-        PushReport,
-        RegistryReport,
-        connect_registry,
-        disconnect_registry,
-        push_to_registry,
-    )
-    from imgload.registry.hosting import Hosting
-    from imgload.registry.pushing import PushedImage
-    from imgload.registry.wiring import NodeWiring
-    from imgload.report import ImageResult, NodeResult, Report
-    from imgload.state import clear_cache
-    from imgload.transports.choose import TransportOption
-    from imgload.watching import WatchedLoad, watch
+if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
+    from imgload.clusters.nodes.base import NodeRuntime as NodeRuntime
+    from imgload.clusters.nodes.proof import Proof as Proof
+    from imgload.clusters.provider import ClusterProvider as ClusterProvider
+    from imgload.clusters.provider import register_provider as register_provider
+    from imgload.clusters.select import ClusterList as ClusterList
+    from imgload.clusters.select import select_nodes as select_nodes
+    from imgload.core.errors import BuildFailed as BuildFailed
+    from imgload.core.errors import ClusterError as ClusterError
+    from imgload.core.errors import EngineError as EngineError
+    from imgload.core.errors import ImageAmbiguous as ImageAmbiguous
+    from imgload.core.errors import ImageError as ImageError
+    from imgload.core.errors import ImageNotFound as ImageNotFound
+    from imgload.core.errors import ImgloadError as ImgloadError
+    from imgload.core.errors import NodeError as NodeError
+    from imgload.core.errors import NotVerified as NotVerified
+    from imgload.core.errors import RegistryError as RegistryError
+    from imgload.core.errors import SourceError as SourceError
+    from imgload.core.errors import UsageError as UsageError
+    from imgload.core.state import clear_cache as clear_cache
+    from imgload.engines.base import ContainerHost as ContainerHost
+    from imgload.engines.base import ImageStore as ImageStore
+    from imgload.engines.docker import Docker as Docker
+    from imgload.engines.podman import Podman as Podman
+    from imgload.loader.api import find_clusters as find_clusters
+    from imgload.loader.api import load as load
+    from imgload.loader.api import verify as verify
+    from imgload.loader.events import BytesSent as BytesSent
+    from imgload.loader.events import Event as Event
+    from imgload.loader.events import ImageFound as ImageFound
+    from imgload.loader.events import NodeDone as NodeDone
+    from imgload.loader.events import Note as Note
+    from imgload.loader.events import SendingEnded as SendingEnded
+    from imgload.loader.events import SendingStarted as SendingStarted
+    from imgload.loader.loader import Loader as Loader
+    from imgload.loader.plan import Plan as Plan
+    from imgload.loader.plan import Step as Step
+    from imgload.loader.prepare import LoadOptions as LoadOptions
+    from imgload.loader.report import ImageResult as ImageResult
+    from imgload.loader.report import LoadFailed as LoadFailed
+    from imgload.loader.report import NodeResult as NodeResult
+    from imgload.loader.report import Report as Report
+    from imgload.oci.content import BlobWriter as BlobWriter
+    from imgload.oci.content import ImageContent as ImageContent
+    from imgload.oci.content import Layer as Layer
+    from imgload.oci.digest import Digest as Digest
+    from imgload.oci.platform import Platform as Platform
+    from imgload.oci.reference import Reference as Reference
+    from imgload.sources.base import Image as Image
+    from imgload.sources.base import Source as Source
+    from imgload.tools.doctor.finding import Diagnosis as Diagnosis
+    from imgload.tools.doctor.run import diagnose as diagnose
+    from imgload.tools.inventory.images import Listing as Listing
+    from imgload.tools.inventory.images import images as images
+    from imgload.tools.inventory.prune import PruneFailed as PruneFailed
+    from imgload.tools.inventory.prune import PruneReport as PruneReport
+    from imgload.tools.inventory.prune import prune as prune
+    from imgload.tools.remote_registry.api import PushReport as PushReport
+    from imgload.tools.remote_registry.api import RegistryReport as RegistryReport
+    from imgload.tools.remote_registry.api import connect_registry as connect_registry
+    from imgload.tools.remote_registry.api import disconnect_registry as disconnect_registry
+    from imgload.tools.remote_registry.api import push_to_registry as push_to_registry
+    from imgload.tools.watch.watch import WatchedLoad as WatchedLoad
+    from imgload.tools.watch.watch import watch as watch
+    from imgload.transports.base import Delivery as Delivery
+    from imgload.transports.base import Order as Order
+    from imgload.transports.base import Shipment as Shipment
+    from imgload.transports.base import Transport as Transport
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Action",
-    "ArchiveInvalid",
-    "BuildFailed",
-    "BytesSent",
-    "ClusterAmbiguous",
-    "ClusterError",
-    "ClusterInfo",
-    "ClusterList",
-    "ClusterNotFound",
-    "Diagnosis",
-    "Digest",
-    "DigestMismatch",
-    "EngineError",
-    "EngineFailed",
-    "EngineInfo",
-    "EngineNotPermitted",
-    "EngineUnreachable",
-    "Event",
-    "Finding",
-    "Hosting",
-    "Image",
-    "ImageAmbiguous",
-    "ImageError",
-    "ImageFound",
-    "ImageIncomplete",
-    "ImageNotFound",
-    "ImageResult",
-    "ImgloadError",
-    "ImportFailed",
-    "Kept",
-    "ListedImage",
-    "Listing",
-    "LoadFailed",
-    "Loader",
-    "ManifestMissing",
-    "NodeDone",
-    "NodeError",
-    "NodeFull",
-    "NodeImage",
-    "NodeInfo",
-    "NodeNotFound",
-    "NodeNotRunning",
-    "NodePruned",
-    "NodeResult",
-    "NodeStalled",
-    "NodeUnusable",
-    "NodeWiring",
-    "NotProven",
-    "NotRemoved",
-    "Note",
-    "Plan",
-    "Platform",
-    "PlatformMissing",
-    "Proof",
-    "PruneFailed",
-    "PruneReport",
-    "PushReport",
-    "PushedImage",
-    "Reference",
-    "ReferenceInvalid",
-    "RegistryError",
-    "RegistryReport",
-    "Report",
-    "SendingEnded",
-    "SendingStarted",
-    "SourceError",
-    "Step",
-    "TransportOption",
-    "UsageError",
-    "Verify",
-    "WatchedLoad",
-    "__version__",
-    "clear_cache",
-    "connect_registry",
-    "disconnect_registry",
-    "examine",
-    "find_clusters",
-    "images",
-    "load",
-    "prune",
-    "push_to_registry",
-    "verify",
-    "watch",
-]
-
 _HOMES = {
-    "imgload.api": ("find_clusters", "images", "load", "prune", "verify"),
-    "imgload.clusters.listing": ("ClusterInfo", "ClusterList", "EngineInfo", "NodeInfo"),
-    "imgload.doctor.examination": ("examine",),
-    "imgload.doctor.finding": ("Diagnosis", "Finding"),
-    "imgload.errors": (
-        "ArchiveInvalid",
-        "BuildFailed",
-        "ClusterAmbiguous",
-        "ClusterError",
-        "ClusterNotFound",
-        "DigestMismatch",
-        "EngineError",
-        "EngineFailed",
-        "EngineNotPermitted",
-        "EngineUnreachable",
-        "ImageAmbiguous",
-        "ImageError",
-        "ImageIncomplete",
-        "ImageNotFound",
-        "ImgloadError",
-        "ImportFailed",
-        "LoadFailed",
-        "ManifestMissing",
-        "NodeError",
-        "NodeFull",
-        "NodeNotFound",
-        "NodeNotRunning",
-        "NodeStalled",
-        "NodeUnusable",
-        "NotProven",
-        "NotRemoved",
-        "PlatformMissing",
-        "PruneFailed",
-        "ReferenceInvalid",
-        "RegistryError",
-        "SourceError",
-        "UsageError",
+    "clusters.nodes.base": "NodeRuntime",
+    "clusters.nodes.proof": "Proof",
+    "clusters.provider": "ClusterProvider register_provider",
+    "clusters.select": "ClusterList select_nodes",
+    "core.errors": (
+        "BuildFailed ClusterError EngineError ImageAmbiguous ImageError ImageNotFound "
+        "ImgloadError NodeError NotVerified RegistryError SourceError UsageError"
     ),
-    "imgload.events": (
-        "BytesSent",
-        "Event",
-        "ImageFound",
-        "NodeDone",
-        "Note",
-        "SendingEnded",
-        "SendingStarted",
+    "core.state": "clear_cache",
+    "engines.base": "ImageStore ContainerHost",
+    "engines.docker": "Docker",
+    "engines.podman": "Podman",
+    "loader.api": "find_clusters load verify",
+    "loader.events": "BytesSent Event ImageFound NodeDone Note SendingEnded SendingStarted",
+    "loader.loader": "Loader",
+    "loader.plan": "Plan Step",
+    "loader.prepare": "LoadOptions",
+    "loader.report": "ImageResult LoadFailed NodeResult Report",
+    "oci.content": "BlobWriter ImageContent Layer",
+    "oci.digest": "Digest",
+    "oci.platform": "Platform",
+    "oci.reference": "Reference",
+    "sources.base": "Image Source",
+    "tools.doctor.finding": "Diagnosis",
+    "tools.doctor.run": "diagnose",
+    "tools.inventory.images": "images Listing",
+    "tools.inventory.prune": "prune PruneFailed PruneReport",
+    "tools.remote_registry.api": (
+        "PushReport RegistryReport connect_registry disconnect_registry push_to_registry"
     ),
-    "imgload.listing": ("ListedImage", "Listing"),
-    "imgload.loader": ("Loader",),
-    "imgload.nodes.inventory": ("NodeImage",),
-    "imgload.oci.digest": ("Digest",),
-    "imgload.oci.platform": ("Platform",),
-    "imgload.plan": (
-        "Action",
-        "Image",
-        "Plan",
-        "Proof",
-        "Step",
-        "Verify",
-    ),
-    "imgload.pruning": ("Kept", "NodePruned", "PruneReport"),
-    "imgload.reference": ("Reference",),
-    "imgload.registry.api": (
-        "PushReport",
-        "RegistryReport",
-        "connect_registry",
-        "disconnect_registry",
-        "push_to_registry",
-    ),
-    "imgload.registry.hosting": ("Hosting",),
-    "imgload.registry.pushing": ("PushedImage",),
-    "imgload.registry.wiring": ("NodeWiring",),
-    "imgload.report": (
-        "ImageResult",
-        "NodeResult",
-        "Report",
-    ),
-    "imgload.state": ("clear_cache",),
-    "imgload.transports.choose": ("TransportOption",),
-    "imgload.watching": ("WatchedLoad", "watch"),
+    "tools.watch.watch": "WatchedLoad watch",
+    "transports.base": "Delivery Order Shipment Transport",
 }
-"""Where the public names live; each is imported when it is first used, since start-up counts."""
+"""The modules of the public names; each is imported when first used, since start-up counts."""
+_MODULES = {name: f"imgload.{module}" for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(["__version__", *_MODULES])  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            value = globals()[name] = getattr(import_module(module), name)
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -6,7 +6,7 @@ import gc
 
 gc.set_threshold(20_000, 20, 20)  # imports make little garbage, and looking for it takes 10 ms
 
-from imgload.cli import program  # noqa: E402
+from imgload.cli.app import program  # noqa: E402
 
 __all__ = ["program"]
 

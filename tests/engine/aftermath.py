@@ -1,4 +1,4 @@
-"""What a run may not leave behind: on the nodes, in the engines and on the host."""
+"""Detect leftovers of a run on the nodes, in the engines and on the host."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PARTS = ("records", "ingests", "imports", "folders", "tags", "files")
 
 
 @attrs.frozen
-class Traces:
-    """Everything that a run makes for a moment, and what it is there for: the records."""
+class State:
+    """Everything temporary that a run creates, and the image records, which are its result."""
 
     records: frozenset[str]
     ingests: frozenset[str]
@@ -29,51 +29,51 @@ class Traces:
 
 
 @attrs.frozen
-class Scene:
-    """A node, the engines concerned, and the folders that a run may write to."""
+class Setup:
+    """A node, the engines, and the temporary folder of a run."""
 
     node: Node
     engines: tuple[Engine, ...]
     temp: Path
 
-    def look(self) -> Traces:
-        """Return what is there now."""
+    def state(self) -> State:
+        """Return the current state."""
         processes = self.node.exec("ps", "-o", "args").splitlines()
         ingests = self.node.ctr("content", "active").splitlines()[1:]
         folders = self.node.exec("ls", "/var/lib", "/tmp", "/run").split()
-        return Traces(
+        return State(
             frozenset(records(self.node)),
             frozenset(ingests),
             frozenset(p for p in processes if "images import" in p),
             frozenset(name for name in folders if "imgload" in name),
-            frozenset(tag for engine in self.engines for tag in strays(engine)),
+            frozenset(tag for engine in self.engines for tag in leftover_tags(engine)),
             frozenset(path.name for path in self.temp.iterdir()),
         )
 
     def environ(self, **more: str) -> dict[str, str]:
-        """Return an environment whose temporary folder is watched."""
+        """Return an environment with the watched temporary folder."""
         return {**os.environ, "TMPDIR": str(self.temp), **more}
 
 
-def strays(engine: Engine) -> list[str]:
-    """Return the names that a push left in an engine."""
+def leftover_tags(engine: Engine) -> list[str]:
+    """Return the temporary tags of pushes that are left in an engine."""
     names = engine.cli("images", "--format", "{{.Repository}}:{{.Tag}}").split()
     return [name for name in names if "/imgload/" in name]
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for something to become true."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
-def settled(scene: Scene, before: Traces, seconds: float = 5, *, but: str = "") -> Traces:
-    """Wait until all is as before, `but` one part; return how it is at the end."""
+def settled(setup: Setup, before: State, seconds: float = 5, *, but: str = "") -> State:
+    """Wait until the state is as before, except for the part `but`; return the last state."""
     deadline = time.monotonic() + seconds
     while True:
-        now = scene.look()
+        now = setup.state()
         same = all(getattr(now, part) == getattr(before, part) for part in _PARTS if part != but)
         if same or time.monotonic() > deadline:
             return now

@@ -1,4 +1,4 @@
-"""As much of a Kubernetes API server as kubectl needs to keep one kind of thing."""
+"""A minimal Kubernetes API server that stores config maps for kubectl."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ _FOLDER = "/api/v1/namespaces/kube-public/configmaps"
 
 @attrs.frozen
 class ApiServer:
-    """What it holds, by name."""
+    """A server with its config maps by name."""
 
-    held: dict[str, Any] = attrs.field(factory=dict)
+    config_maps: dict[str, Any] = attrs.field(factory=dict)
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         if path in _DISCOVERY:
             return 200, _DISCOVERY[path]
         name = path.removeprefix(f"{_FOLDER}/") if path.startswith(f"{_FOLDER}/") else ""
         if method == "POST" and path == _FOLDER:
-            return 201, self.held.setdefault(body["metadata"]["name"], body)
-        if name not in self.held:
+            return 201, self.config_maps.setdefault(body["metadata"]["name"], body)
+        if name not in self.config_maps:
             status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404}
             return 404, {**status, "reason": "NotFound", "message": f"{path} not found"}
         if method == "PUT":
-            self.held[name] = body
-        return 200, self.held.pop(name) if method == "DELETE" else self.held[name]
+            self.config_maps[name] = body
+        return 200, self.config_maps.pop(name) if method == "DELETE" else self.config_maps[name]
 
     @contextmanager
     def listening(self, kubeconfig: Path, context: str) -> Iterator[None]:
-        """Serve, and write a kubeconfig that leads here."""
-        holder = self
+        """Serve, and write a kubeconfig for this server."""
+        api = self
 
         class Handler(BaseHTTPRequestHandler):
             def _serve(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length)) if length else None
                 path = self.path.partition("?")[0]
-                status, value = holder.answer(self.command, path, body)
+                status, value = api.answer(self.command, path, body)
                 data = json.dumps(value).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")

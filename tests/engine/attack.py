@@ -1,4 +1,4 @@
-"""Another program on this machine, that does to the receiver whatever it can."""
+"""Another program on this machine that attacks the receiver."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _LISTENING = "0A"
 _LOOPBACK = "0100007F"
 _ZEROS = "0" * 32
 _NO_UPLOAD = "0" * 16
-_BLOB = b"not what anybody asked for"
+_BLOB = b"a blob that nobody requested"
 CLIMBING = ("..", "%2e%2e", "..%2f..%2fetc", "....//", "%00", "a%0d%0ab", "*", "$(touch x)", "'")
-"""What is put in place of each part of a path."""
+"""Replacements for each part of a path."""
 
 
 @attrs.frozen
 class Victim:
-    """A running imgload: its process, and what others can see of it."""
+    """The process of a running imgload, as other processes see it."""
 
     pid: int
 
     @property
     def ports(self) -> set[int]:
-        """The ports of 127.0.0.1 that it listens on."""
+        """The ports of 127.0.0.1 on which it listens."""
         descriptors = Path(f"/proc/{self.pid}/fd").iterdir()
         sockets = set()
         for descriptor in descriptors:
@@ -42,12 +42,12 @@ class Victim:
 
     @property
     def threads(self) -> int:
-        """How many it has."""
+        """The number of its threads."""
         return self._status("Threads")
 
     @property
     def most_memory(self) -> int:
-        """The most bytes that it ever had in memory."""
+        """Its peak resident memory, in bytes."""
         return self._status("VmHWM") * 1024
 
     def _status(self, name: str) -> int:
@@ -57,7 +57,7 @@ class Victim:
 
 @attrs.define
 class Attack:
-    """What is done at once, for as long as the attack lasts."""
+    """Requests and connections that are made in parallel, as long as the attack lasts."""
 
     port: int
     sent: int = 0
@@ -67,15 +67,15 @@ class Attack:
 
     @contextlib.contextmanager
     def lasting(self, root: str) -> Iterator[None]:
-        """Keep a crowd, slow bytes, endless headers and endless chunks up.
+        """Keep up idle connections, slow requests, endless headers and endless chunks.
 
         Args:
-            root: the repository that the chunks are for.
+            root: the repository to which the chunks are sent.
 
         """
-        acts = [self._crowd, *[self._slow] * 5, *[self._headers] * 5]
-        acts += [lambda: self._chunks(root)] * 5
-        self._threads = [threading.Thread(target=self._keep_up, args=(a,)) for a in acts]
+        actions = [self._open_idle_connections, *[self._slow] * 5, *[self._headers] * 5]
+        actions += [lambda: self._chunks(root)] * 5
+        self._threads = [threading.Thread(target=self._keep_up, args=(a,)) for a in actions]
         for thread in self._threads:
             thread.start()
         try:
@@ -95,8 +95,8 @@ class Attack:
         self.connections += 1
         return socket.create_connection(("127.0.0.1", self.port), timeout=2)
 
-    def _crowd(self) -> None:
-        """A thousand connections that say nothing, and stay."""
+    def _open_idle_connections(self) -> None:
+        """Open a thousand connections, and send nothing."""
         with contextlib.ExitStack() as stack:
             for _ in range(1000):
                 if not self._over.is_set():
@@ -126,7 +126,7 @@ class Attack:
                 self.sent += 65_536
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> int:
-        """Return how a request is answered; 0 for not at all."""
+        """Return the status of a response; 0 if there is none."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         with (
             contextlib.closing(connection),
@@ -139,7 +139,7 @@ class Attack:
         return 0
 
     def from_outside(self) -> dict[str, int]:
-        """Try everything without knowing the repository; return the answers."""
+        """Send requests without knowing the repository; return the status of each."""
         answers = {}
         for root in _wrong_roots():
             for method, rest in _requests(hashlib.sha256(_BLOB).hexdigest()):
@@ -147,29 +147,29 @@ class Attack:
         return answers
 
     def from_inside(self, root: str) -> dict[str, int]:
-        """Try what is wrong also in the right repository; return the answers."""
-        unasked, wrong = hashlib.sha256(_BLOB).hexdigest(), "f" * 64
+        """Send invalid requests to the right repository; return the status of each."""
+        unrequested, wrong = hashlib.sha256(_BLOB).hexdigest(), "f" * 64
         answers = {
             f"{method} {rest}": self.ask(method, f"{root}{rest}", _BLOB)
             for word in CLIMBING
-            for method, rest in _climbing(word, unasked)
+            for method, rest in _climbing(word, unrequested)
         }
-        for digest in (f"sha256:{wrong}", f"sha512:{unasked}", "md5:x", "", "../x"):
-            place = f"{root}blobs/uploads/{self._begin(root)}?digest={digest}"
-            answers[f"PUT {digest}"] = self.ask("PUT", place, _BLOB)
+        for digest in (f"sha256:{wrong}", f"sha512:{unrequested}", "md5:x", "", "../x"):
+            path = f"{root}blobs/uploads/{self._begin(root)}?digest={digest}"
+            answers[f"PUT {digest}"] = self.ask("PUT", path, _BLOB)
         answers["PUT manifests"] = self.ask("PUT", f"{root}manifests/sha256:{wrong}", b"{}")
-        answers["PUT of a shared upload"] = self._share(root, unasked)
+        answers["PUT of a shared upload"] = self._share(root, unrequested)
         answers["PUT of two lengths"] = self._two_lengths(root)
         return answers
 
     def _share(self, root: str, digest: str) -> int:
-        """Begin a PUT, and return how another one for the same upload is answered."""
-        place = f"{root}blobs/uploads/{self._begin(root)}?digest=sha256:{digest}"
+        """Begin a PUT, and return the status of another one for the same upload."""
+        path = f"{root}blobs/uploads/{self._begin(root)}?digest=sha256:{digest}"
         with self._connect() as first:
-            head = f"PUT {place} HTTP/1.1\r\nContent-Length: {len(_BLOB)}\r\n\r\n"
+            head = f"PUT {path} HTTP/1.1\r\nContent-Length: {len(_BLOB)}\r\n\r\n"
             first.sendall(head.encode() + _BLOB[:-1])
             time.sleep(0.2)  # its thread has read that
-            return self.ask("PUT", place, _BLOB)
+            return self.ask("PUT", path, _BLOB)
 
     def _two_lengths(self, root: str) -> int:
         """Push a manifest whose headers contradict each other."""
@@ -180,11 +180,11 @@ class Attack:
             return int(connection.recv(12).rpartition(b" ")[2] or 0)
         return 0
 
-    def push_unasked(self, root: str) -> int:
-        """Push a blob that nobody asked for, by its right digest."""
+    def push_unrequested(self, root: str) -> int:
+        """Push a blob that nobody requested, with its correct digest."""
         digest = hashlib.sha256(_BLOB).hexdigest()
-        place = f"{root}blobs/uploads/{self._begin(root)}?digest=sha256:{digest}"
-        return self.ask("PUT", place, _BLOB)
+        path = f"{root}blobs/uploads/{self._begin(root)}?digest=sha256:{digest}"
+        return self.ask("PUT", path, _BLOB)
 
     def _begin(self, root: str) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -224,7 +224,7 @@ def _climbing(word: str, digest: str) -> list[tuple[str, str]]:
 
 
 def port_of(victim: Victim, seconds: float = 5) -> int:
-    """Wait until it listens; return the port."""
+    """Wait until the process listens; return the port."""
     deadline = time.monotonic() + seconds
     while not (ports := victim.ports):
         assert time.monotonic() < deadline, "it does not listen"

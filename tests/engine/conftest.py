@@ -1,4 +1,4 @@
-"""What the tests on real engines share."""
+"""Fixtures and helpers of the tests on real engines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cases(every: Mapping[str, Any], short: Collection[str]) -> list[ParameterSet
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is tested seldom."""
+    """Mark the tests that `seldom.py` lists."""
     for item in items:
         if item.nodeid.removeprefix("tests/engine/").startswith(SELDOM):
             item.add_marker(pytest.mark.long)
@@ -34,12 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @attrs.define
 class Images:
-    """Builds images that are like no other, and removes them at the end."""
+    """Builds unique images, and removes them at the end."""
 
     _built: list[tuple[Engine, str]] = attrs.field(factory=list)
 
     def build(self, engine: Engine, tag: str, *layers: bytes, base: str | None = None) -> str:
-        """Build an image; each layer is a file with random bytes before the ones given."""
+        """Build an image; each layer is a file with random bytes followed by the given ones."""
         parts = layers or (b"content",)
         files = [{f"layer{i}": secrets.token_bytes(64) + part} for i, part in enumerate(parts)]
         image = engine.build(tag, base=base, layers=files)
@@ -47,22 +47,22 @@ class Images:
         return image
 
     def clear(self) -> None:
-        """Remove what was built."""
+        """Remove the built images."""
         for engine, tag in self._built:
             engine.cli("rmi", "--force", tag)
 
 
 @pytest.fixture
 def images() -> Iterator[Images]:
-    """Builds images for one test."""
-    made = Images()
-    yield made
-    made.clear()
+    """Build images for one test."""
+    builder = Images()
+    yield builder
+    builder.clear()
 
 
 @pytest.fixture(autouse=True)
 def environment(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The lab's engines are the only ones, and no kube context is set; one cluster is there."""
+    """Use only the lab's engines and no kube context; start one cluster."""
     lab.up("lab-d21")
     monkeypatch.setenv("DOCKER_HOST", lab.docker.url)
     monkeypatch.setenv("CONTAINER_HOST", lab.podman.url)
@@ -76,17 +76,17 @@ def unique(name: str = "app") -> str:
 
 
 def cri_id(node: Node, name: str) -> str | None:
-    """Return the image ID that the node's CRI, asked without crictl, has for a name."""
+    """Return the image ID that the node's CRI has for a name, without crictl."""
     return node.cri().image_id(name)
 
 
 def records(node: Node) -> set[str]:
-    """Return the names of all image records on a node, CRI's own by ID left out."""
+    """Return the names of all image records on a node, except CRI's own by image ID."""
     return {n for n in node.ctr("images", "ls", "-q").split() if not n.startswith(RECORDS_OF_CRI)}
 
 
-def target(node: Node, name: str) -> str:
-    """Return the digest that a record points to."""
+def record_digest(node: Node, name: str) -> str:
+    """Return the digest to which a record refers."""
     return node.ctr("images", "ls", f"name=={name}").splitlines()[1].split()[2]
 
 

@@ -1,4 +1,4 @@
-"""What tests of `imgload doctor` share."""
+"""Helpers of the tests of `imgload doctor`."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.doctor.finding import Check, Status
+from imgload.tools.doctor.finding import Check, Status
 
 
-def said(found: imgload.Diagnosis, check: Check, *statuses: Status) -> str:
-    """Return what an area has to say, one finding a line, hints included."""
-    wanted = [f for f in found.findings if f.check == check and f.status in statuses]
+def messages(diagnosis: imgload.Diagnosis, check: Check, *statuses: Status) -> str:
+    """Return the findings of an area with their hints, one per line."""
+    wanted = [f for f in diagnosis.findings if f.check == check and f.status in statuses]
     return "\n".join(f"{f.message}: {f.hint}" for f in wanted)
 
 
-def problems(found: imgload.Diagnosis, check: Check) -> str:
+def problems(diagnosis: imgload.Diagnosis, check: Check) -> str:
     """Return the problems of an area."""
-    return said(found, check, "problem")
+    return messages(diagnosis, check, "problem")
 
 
 def kubeconfig(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
-    """Have KUBECONFIG name a file that holds the text."""
+    """Set KUBECONFIG to a file with this text."""
     (folder / "config").write_text(text)
     monkeypatch.setenv("KUBECONFIG", str(folder / "config"))
 

@@ -1,4 +1,4 @@
-"""Images that are not simple, each as its config, layers and manifests; and archives of them."""
+"""Images with unusual layers, platforms or manifests, and archives of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import attrs
 from backports import zstd
 
-from imgload.oci.blobs import Compression
+from imgload.oci.archive import Compression
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.document import ATTESTATION, CONFIG, IMAGE_NAME, INDEX, LAYER, MANIFEST, REF_NAME
 from tests.unit.archives import Entry, Json, blob, descriptor, encode, index, pack
@@ -24,7 +24,7 @@ SQUEEZE: dict[Compression, Callable[[bytes], bytes]] = {
 }
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 EMPTY = bytes(1024)
-"""A layer without files, as every Docker has it: the end marker of a tar, and nothing else."""
+"""A layer without files, as Docker creates it: only the end marker of a tar."""
 AMD64 = {"os": "linux", "architecture": "amd64"}
 ARM64 = {"os": "linux", "architecture": "arm64", "variant": "v8"}
 S390X = {"os": "linux", "architecture": "s390x"}
@@ -32,7 +32,7 @@ UNKNOWN = {"os": "unknown", "architecture": "unknown"}
 
 
 def layer(name: str = "app.txt") -> bytes:
-    """Return an uncompressed layer with a file that is like no other."""
+    """Return an uncompressed layer with a unique file."""
     return pack([(name, secrets.token_hex(32).encode())], tarfile.USTAR_FORMAT)
 
 
@@ -40,7 +40,7 @@ def layer(name: str = "app.txt") -> bytes:
 class Made:
     """An image of one platform; without a name it is untagged.
 
-    Where `foreign`, its lowest layer may be left out by tools, and has an address of its own.
+    If `foreign` is set, its lowest layer has its own address, and tools may omit it.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Made:
 
     @property
     def foreign_layer(self) -> Json:
-        """The lowest layer's descriptor, which has an address where nobody answers."""
+        """The descriptor of the lowest layer; nothing listens at its address."""
         suffix = f"+{self.compression}" if self.compression else ""
         return descriptor(self.blobs[0], FOREIGN + suffix, urls=["https://127.0.0.1:1/layer"])
 
@@ -97,20 +97,20 @@ class Made:
 
     @property
     def entry(self) -> Json:
-        """What leads to it in an index."""
+        """Its descriptor in an index."""
         return descriptor(self.manifest, MANIFEST, platform=self.platform)
 
     @property
     def top(self) -> Json:
-        """What leads to it in index.json, without its name."""
+        """Its descriptor in index.json, without its name."""
         return self.entry
 
 
 @attrs.frozen
 class Platforms(Made):
-    """An image of several platforms, as buildx writes it: here of two, and of one that is not.
+    """An image of several platforms, as buildx writes it: two present ones and an absent one.
 
-    What `Made` has of it is what an amd64 node needs.
+    The attributes of `Made` are those of the image for amd64.
     """
 
     other: Made = attrs.field(factory=lambda: Made("", platform=ARM64, compression="gzip"))
@@ -140,7 +140,7 @@ class Platforms(Made):
 
 
 def old(images: Sequence[Made]) -> list[Entry]:
-    """A docker-archive as Docker up to 24, crane and Bazel write it."""
+    """Return a docker-archive as Docker up to 24, crane and Bazel write it."""
     entries: dict[str, bytes | str] = {}
     listed: list[Json] = []
     for image in images:
@@ -154,7 +154,7 @@ def old(images: Sequence[Made]) -> list[Entry]:
 
 
 def new(images: Sequence[Made]) -> list[Entry]:
-    """A docker-archive as Docker from 25 on writes it: an OCI layout, too."""
+    """Return a docker-archive as Docker 25 and later write it: also an OCI layout."""
     listed = [
         {
             "Config": blob(image.config)[0],
@@ -168,12 +168,12 @@ def new(images: Sequence[Made]) -> list[Entry]:
 
 
 def _sources(image: Made) -> Json:
-    """Return what Docker writes of foreign layers."""
+    """Return Docker's entry for foreign layers."""
     return {"LayerSources": {str(image.diff_ids[0]): image.foreign_layer}} if image.foreign else {}
 
 
 def oci(images: Sequence[Made]) -> list[Entry]:
-    """An OCI layout as buildx writes it."""
+    """Return an OCI layout as buildx writes it."""
     tops = [{**image.top, "annotations": _notes(image.name)} for image in images]
     blobs = dict(member for image in images for member in image.members)
     layout = encode({"imageLayoutVersion": "1.0.0"})
@@ -186,7 +186,7 @@ def _notes(name: str) -> Json:
 
 
 def saved(archive: bytes) -> tuple[str, str]:
-    """Return the image ID and the chain ID of the one image in an archive that an engine saved."""
+    """Return the image ID and the chain ID of the only image in an archive of an engine."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         files = {m.name: tar.extractfile(m) for m in tar if m.isreg()}
         read = {name: file.read() for name, file in files.items() if file}

@@ -1,4 +1,4 @@
-"""One batch of images after another: from a source onto three nodes, and what these have then."""
+"""Load batches of images from a source onto three nodes, and check the nodes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Self
 import attrs
 
 import imgload
-from imgload.events import Event, Note
+from imgload.loader.events import Event, Note
 from tests.lab import Lab, Node
 from tests.lab.cri import Cri
 from tests.lab.store import Store
 
 VERSIONS = ("1.6", "1.7", "2.1")
 _PATIENCE = 5.0
-_ROOM = "2g"
+_VAR_SIZE = "2g"
 
 
 @attrs.frozen
-class Wish:
-    """An image to load: how it is asked for, and what a node has to have then.
+class ExpectedImage:
+    """An image to load: its requested name, and the expected state of a node.
 
-    `chain_id` is None for an image without layers; `emulated` where the nodes cannot run it.
+    `chain_id` is None for an image without layers; `emulated` is set if the nodes cannot run it.
     """
 
     kind: str
@@ -40,35 +40,35 @@ class Wish:
 
     @property
     def name(self) -> str:
-        """The record that is to be on a node; an image without a name goes by its ID."""
+        """The expected record on a node: the name, or the image ID of an untagged image."""
         if self.text.startswith("sha256:"):
             return self.image_id
         return self.text if "/" in self.text else f"docker.io/library/{self.text}"
 
     @property
     def records(self) -> set[str]:
-        """All records: the name, and the one by ID that CRI adds."""
+        """All expected records: the name, and CRI's record by image ID."""
         return {self.name, self.image_id}
 
 
 @attrs.frozen
 class Batch:
-    """Images that are loaded together; with `stdin`, from a pipe; `all` without naming them."""
+    """Images that are loaded together: with `stdin` from a pipe, with `all` without names."""
 
     source: str
-    wishes: tuple[Wish, ...]
+    images: tuple[ExpectedImage, ...]
     stdin: bytes | None = None
     all: bool = False
 
     @property
     def texts(self) -> list[str]:
-        """What is asked for."""
-        return [] if self.all else [wish.text for wish in self.wishes]
+        """The requested names."""
+        return [] if self.all else [image.text for image in self.images]
 
 
 @attrs.frozen
-class Place:
-    """A node with one containerd; its /var is in memory, since what is measured is not the disk."""
+class MatrixNode:
+    """A node with one version of containerd; its /var is in memory."""
 
     version: str
     node: Node
@@ -77,45 +77,50 @@ class Place:
 
     @classmethod
     def make(cls, lab: Lab, version: str, cluster: str) -> Self:
-        """Make a node, with crictl on the newest."""
+        """Create a node; the one with the newest containerd has crictl."""
         newest = version == VERSIONS[-1]
-        options = {"name": cluster, "engine": "docker", "containerd": version, "var_size": _ROOM}
+        options = {
+            "name": cluster,
+            "engine": "docker",
+            "containerd": version,
+            "var_size": _VAR_SIZE,
+        }
         node = lab.make_cluster(**options, crictl=newest).nodes[0]
         cri = node.cri()
         return cls(version, node, cri, Store(cri.socket))
 
     def wipe(self) -> None:
-        """Remove all images with their content, and wait until CRI has heard of it."""
+        """Remove all images with their content, and wait until CRI has noticed it."""
         self.store.remove(sorted(self.store.records()))
         end = time.monotonic() + _PATIENCE
         while self.cri.list_images() and time.monotonic() < end:
             time.sleep(0.05)
         assert self.store.snapshots() == set()
 
-    def has(self, wishes: Sequence[Wish], before: set[str]) -> None:
-        """CRI has each image under its name, its snapshot is there, and no record but those."""
-        wanted = before.union(*(wish.records for wish in wishes))
+    def assert_has(self, images: Sequence[ExpectedImage], before: set[str]) -> None:
+        """Assert that CRI has each image, that its snapshot exists, and no other record does."""
+        wanted = before.union(*(image.records for image in images))
         end = time.monotonic() + _PATIENCE
         while (records := self.store.records()) != wanted and time.monotonic() < end:
-            time.sleep(0.02)  # CRI hears of an image by an event
+            time.sleep(0.02)  # CRI is notified of an image by an event
         assert records == wanted
         snapshots = self.store.snapshots()
-        for wish in wishes:
-            assert self.cri.image_id(wish.name) == wish.image_id, wish
-            assert wish.chain_id is None or wish.chain_id in snapshots, wish
+        for image in images:
+            assert self.cri.image_id(image.name) == image.image_id, image
+            assert image.chain_id is None or image.chain_id in snapshots, image
 
 
 @attrs.define
 class Row:
-    """One source's images on all nodes, which are empty before and after.
+    """The images of one source on all nodes, which are empty before and after.
 
-    `cells` is what happened by kind, the same on every node; `notes` is what was said besides.
+    `cells` are the results by kind of image, the same on every node; `notes` are the messages.
     """
 
-    places: Sequence[Place]
+    nodes: Sequence[MatrixNode]
     cells: dict[str, str] = attrs.field(factory=dict)
     notes: list[tuple[str, str]] = attrs.field(factory=list)
-    _there: set[str] = attrs.field(factory=set)
+    _records: set[str] = attrs.field(factory=set)
 
     def fill(self, batches: Sequence[Batch]) -> None:
         """Load batch after batch, and wipe the nodes."""
@@ -123,38 +128,38 @@ class Row:
             for batch in batches:
                 self._load(batch)
         finally:
-            _on_all([place.wipe for place in self.places])
+            _on_all([node.wipe for node in self.nodes])
 
     def _load(self, batch: Batch) -> None:
-        """Load a batch into all nodes at once; its images one by one where that is refused."""
-        nodes = [place.node.name for place in self.places]
-        told = _piped(batch, nodes) if batch.stdin else _loaded(batch, nodes)
-        if isinstance(told, Refusal):
+        """Load a batch into all nodes in parallel; if it is refused, load its images one by one."""
+        nodes = [node.node.name for node in self.nodes]
+        messages = _piped(batch, nodes) if batch.stdin else _loaded(batch, nodes)
+        if isinstance(messages, Refusal):
             self._check(())
-            self._refused(batch, told)
+            self._record_refused(batch, messages)
             return
-        self._check(batch.wishes)
-        self._there |= {name for wish in batch.wishes for name in wish.records}
-        self._taken(batch, told)
+        self._check(batch.images)
+        self._records |= {name for image in batch.images for name in image.records}
+        self._record_loaded(batch, messages)
 
-    def _check(self, wishes: Sequence[Wish]) -> None:
-        _on_all([partial(place.has, wishes, self._there) for place in self.places])
+    def _check(self, images: Sequence[ExpectedImage]) -> None:
+        _on_all([partial(node.assert_has, images, self._records) for node in self.nodes])
 
-    def _taken(self, batch: Batch, told: Sequence[str]) -> None:
-        self.notes += [("", line) for line in told if "saving failed" in line]
-        for wish in batch.wishes:
-            warned = any(wish.name in line and "only with emulation" in line for line in told)
-            assert warned == wish.emulated, told
-            self.cells[wish.kind] = "loaded, with a warning" if warned else "loaded"
+    def _record_loaded(self, batch: Batch, messages: Sequence[str]) -> None:
+        self.notes += [("", line) for line in messages if "saving failed" in line]
+        for image in batch.images:
+            warned = any(image.name in line and "only with emulation" in line for line in messages)
+            assert warned == image.emulated, messages
+            self.cells[image.kind] = "loaded, with a warning" if warned else "loaded"
 
-    def _refused(self, batch: Batch, refusal: Refusal) -> None:
-        if len(batch.wishes) == 1:
-            [wish] = batch.wishes
-            self.cells[wish.kind] = f"refused: {refusal.kind}"
-            self.notes.append((wish.kind, refusal.message))
+    def _record_refused(self, batch: Batch, refusal: Refusal) -> None:
+        if len(batch.images) == 1:
+            [image] = batch.images
+            self.cells[image.kind] = f"refused: {refusal.kind}"
+            self.notes.append((image.kind, refusal.message))
             return
-        for wish in batch.wishes:
-            self._load(attrs.evolve(batch, wishes=(wish,), all=False))
+        for image in batch.images:
+            self._load(attrs.evolve(batch, images=(image,), all=False))
 
 
 def _on_all(tasks: Sequence[Callable[[], None]]) -> None:
@@ -165,26 +170,26 @@ def _on_all(tasks: Sequence[Callable[[], None]]) -> None:
 
 @attrs.frozen
 class Refusal:
-    """What was said before nothing was loaded."""
+    """An error after which nothing was loaded."""
 
     kind: str
     message: str
 
 
 def _loaded(batch: Batch, nodes: Sequence[str]) -> list[str] | Refusal:
-    """Load with the library; return what the user is told besides."""
+    """Load with the library; return the notes, or the refusal."""
     events: list[Event] = []
     try:
         imgload.load(batch.texts, nodes=nodes, source=batch.source, on_event=events.append)
     except imgload.LoadFailed:
-        raise  # one node is not like the others
+        raise  # one node differs from the others
     except imgload.ImgloadError as error:
         return Refusal(error.kind, error.message)
     return [event.text for event in events if isinstance(event, Note)]
 
 
 def _piped(batch: Batch, nodes: Sequence[str]) -> list[str] | Refusal:
-    """Load with the command, from a pipe."""
+    """Load with the command from a pipe; return its messages, or the refusal."""
     options = [option for node in nodes for option in ("--node", node)]
     command = [sys.executable, "-m", "imgload", "load", "--from", "-", *options, *batch.texts]
     done = _run(command, batch.stdin)

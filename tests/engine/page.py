@@ -1,4 +1,4 @@
-"""docs/compatibility.md: read, compared and written; its table is what the tests saw."""
+"""Read and write docs/compatibility.md, whose table has the results of the tests."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ import attrs
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 WRITING = "IMGLOAD_WRITE_DOCS"
 _BEFORE = """\
-# What was loaded, from where, onto what
+# Compatibility
 
-The tests made this table (`tests/engine/test_compatibility.py`): they load each image onto three
-nodes at once, with containerd 1.6, 1.7 and 2.1, and write down what happened. When that is not
-what stands here, they fail. `IMGLOAD_WRITE_DOCS=1 pytest tests/engine/test_compatibility.py`
-writes this page.
+`tests/engine/test_compatibility.py` generates this table: it loads each image in parallel onto
+three nodes, with containerd 1.6, 1.7 and 2.1, and compares the results with this page. If they
+differ, the tests fail. `IMGLOAD_WRITE_DOCS=1 pytest tests/engine/test_compatibility.py` writes this
+page.
 
-"loaded" means that afterwards, on all three, CRI had the image under the name asked for, with the
-digest of the config that the test had made as its ID; that the snapshot of its top layer was
-there; and that containerd had exactly the records asked for, and CRI's own by ID: each source
-holds one more image, which nobody asked for. "with a warning": the nodes are amd64. "not taken":
-the engine itself refused the image.
+"loaded" means that afterwards, on all three nodes, CRI had the image under the requested name, with
+the digest of the test's config as its ID; that the snapshot of its top layer existed; and that
+containerd had exactly the requested records, and CRI's own by ID. (Each source has one more image,
+which is not requested.) "with a warning": the nodes are amd64. "not taken": the engine itself
+refused the image.
 
-Every image but the first of a row comes out of one archive, or one engine that was given it. What
-an engine saved as an archive of one image is loaded without naming that.
+All images of a row except the first come from one archive, or from one engine that they were loaded
+into. An archive that an engine saved with a single image is loaded without naming the image.
 
 """
 _AFTER = """
-## What could not be tried
+## Not tested
 
-* containerd's configuration version 4: every containerd that can be had here refuses it. That it
-  is understood, a test of the parser shows (`test_every_config_version_is_understood`). Versions 2
-  and 3 are those of the nodes above: 1.6 and 1.7 with version 2, 2.1 with version 3.
-* CRI on another snapshotter than ctr's default is not a column, but a test of its own, with the
-  native one: `test_kind_11_ctrs_snapshotter_is_not_cris`.
-* The real k3d and minikube, and Docker Desktop's VM: not to be had on the machines of the tests.
+* containerd's configuration version 4: every containerd available to the tests refuses it. Only
+  the parser is tested (`test_every_config_version_is_understood`). The nodes above have versions 2
+  (containerd 1.6 and 1.7) and 3 (2.1).
+* CRI with a snapshotter other than ctr's default has no column. It has its own test, with the
+  native snapshotter: `test_kind_11_an_image_in_ctrs_snapshotter_is_loaded_again`.
+* The real k3d and minikube, and Docker Desktop's VM: not available on the test machines.
 """
 
 
 @attrs.frozen
 class Page:
-    """The page; `rows` are the table's cells by source, `notes` what stands below it."""
+    """The page; `rows` are the table's cells by source, `notes` the lines below it."""
 
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[str, ...]]
@@ -59,32 +59,24 @@ class Page:
         return cls(cells[0][1:], {name: tuple(rest) for name, *rest in cells[2:]}, notes)
 
     def with_row(self, name: str, cells: Sequence[str], notes: Sequence[str]) -> Page:
-        """Return the page with what was seen of a source."""
+        """Return the page with the results of one more source."""
         others = [note for note in self.notes if not note.startswith(f"- {name}: ")]
         added = [f"- {name}: {note}" for note in notes]
         return attrs.evolve(self, rows={**self.rows, name: tuple(cells)}, notes=(*others, *added))
 
     def notes_of(self, name: str) -> list[str]:
-        """Return what is noted about a source."""
+        """Return the notes about a source."""
         start = f"- {name}: "
         return [note.removeprefix(start) for note in self.notes if note.startswith(start)]
 
     def text(self, order: Sequence[str]) -> str:
-        """Return the page, its rows in an order."""
+        """Return the page, with its rows in the given order."""
         head = [_line("source", *self.columns), _line(*["---"] * (len(self.columns) + 1))]
         rows = [_line(name, *self.rows[name]) for name in order if name in self.rows]
         notes = [note for name in order for note in map(str, self._lines(name))]
-        told = (
-            [
-                "",
-                "What was not taken by an engine, or refused by imgload, and what was said:",
-                "",
-                *notes,
-            ]
-            if notes
-            else []
-        )
-        return _BEFORE + "\n".join([*head, *rows, *told]) + "\n" + _AFTER
+        refusals = ["", "Refusals by engines and by imgload, with their messages:", "", *notes]
+        body = [*head, *rows, *(refusals if notes else ())]
+        return _BEFORE + "\n".join(body) + "\n" + _AFTER
 
     def _lines(self, name: str) -> list[str]:
         return [f"- {name}: {note}" for note in self.notes_of(name)]
@@ -99,5 +91,5 @@ def _cells(line: str) -> tuple[str, ...]:
 
 
 def writing() -> bool:
-    """Whether the page is to be written, not compared."""
+    """Return whether to write the page instead of comparing it."""
     return os.environ.get(WRITING) == "1"

@@ -1,4 +1,4 @@
-"""The real kind, called as its users call it, and ours beside it."""
+"""Call the real kind as its users do, and imgload in comparison."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Done = subprocess.CompletedProcess[str]
 def kind_load(
     lab: Lab, cluster: Cluster, *args: str | Path, version: str = NEWEST, **environ: str
 ) -> Done:
-    """Run `kind load`; on a cluster of Podman's, as kind wants to be told."""
+    """Run `kind load`, with kind's variable for a cluster on Podman."""
     return subprocess.run(
         [lab.kind(version), "load", *args, "--name", cluster.name],
         env={**os.environ, **lab.environ(cluster.engine.name), **environ},
@@ -47,19 +47,19 @@ def our_load(cluster: Cluster, *args: str | Path, **environ: str) -> Done:
 
 
 def traffic(engine: Engine, load: Callable[..., Done]) -> tuple[Done, int]:
-    """Return what a load with Docker says, and the bytes that the engine is given meanwhile."""
-    with tempfile.TemporaryDirectory() as folder, relay(engine, Path(folder)) as between:
-        done = load(DOCKER_HOST=between.url)
-    return done, between.sent
+    """Return the result of a load with Docker, and the bytes that were sent to the engine."""
+    with tempfile.TemporaryDirectory() as folder, relay(engine, Path(folder)) as proxy:
+        done = load(DOCKER_HOST=proxy.url)
+    return done, proxy.sent
 
 
-def said(done: Done) -> str:
-    """Return all that a program printed."""
+def printed(done: Done) -> str:
+    """Return everything that a program printed."""
     return done.stdout + done.stderr
 
 
 def wipe(cluster: Cluster) -> None:
-    """Remove all images from a cluster of the test's own."""
+    """Remove all images from a cluster that only this test uses."""
     for node in cluster.nodes:
         names = node.ctr("images", "ls", "-q").split()
         if names:
@@ -67,26 +67,26 @@ def wipe(cluster: Cluster) -> None:
 
 
 def snapshots(node: Node, snapshotter: str = "overlayfs") -> set[str]:
-    """Return the chain IDs that are unpacked on a node."""
+    """Return the chain IDs of the unpacked snapshots on a node."""
     rows = node.ctr("snapshots", "--snapshotter", snapshotter, "ls").splitlines()[1:]
     return {row.split()[0] for row in rows if row.split()[-1] == "Committed"}
 
 
 def chain_id(node: Node, name: str) -> str:
     """Return the chain ID that CRI has for an image."""
-    found = node.cri().image_status(name)
-    assert found is not None
-    return str(found["info"]["chainID"])
+    status = node.cri().image_status(name)
+    assert status is not None
+    return str(status["info"]["chainID"])
 
 
 def image_of(tag: str) -> archives.Image:
-    """Return an image that is like no other, as buildx writes it."""
+    """Return a unique image, as buildx writes it."""
     layers = archives.layer(tag), archives.layer(f"top of {tag}")
     return archives.Image(layers, name=f"docker.io/library/{tag}", gzipped=True)
 
 
 def pack_index(image: archives.Image, *entries: archives.Json) -> bytes:
-    """Return an OCI archive whose one name leads to an index with these entries."""
+    """Return an OCI archive whose only name refers to an index with these entries."""
     inner = archives.index(*entries)
     named = archives.descriptor(inner, INDEX, annotations=_names(image.name))
     files = [("index.json", archives.index(named)), ("oci-layout", _LAYOUT)]

@@ -1,4 +1,4 @@
-"""The node that users' reports are seen on: containerd 1.7, with crictl as kind's have it."""
+"""The node on which users' reports are reproduced: containerd 1.7, with crictl as in kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A socket between imgload and an engine, that counts what passes, and may hold or cut it."""
+"""A socket between imgload and an engine that counts requests and bytes, and injects faults."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.lab.engine import Engine
 
 @attrs.define
 class Fault:
-    """What happens to the first connection whose request matches a pattern.
+    """A fault of the first connection whose request matches a pattern.
 
     Args:
         pattern: searched for in the request's first line.
-        act: ``hold`` what comes until `release` is set, or ``cut`` the connection.
-        after: bytes of the connection, in either direction, that pass before.
-        skip: how many matching requests pass before.
+        act: ``hold`` all data until `release` is set, or ``cut`` the connection.
+        after: number of bytes of the connection, in both directions, that pass before.
+        skip: number of matching requests that pass before.
 
     """
 
@@ -34,8 +34,8 @@ class Fault:
     reached: threading.Event = attrs.field(factory=threading.Event)
     release: threading.Event = attrs.field(factory=threading.Event)
 
-    def takes(self, request: str) -> bool:
-        """Whether it is this request that it happens to."""
+    def matches(self, request: str) -> bool:
+        """Return whether the fault applies to this request."""
         if not re.search(self.pattern, request):
             return False
         self.skip -= 1
@@ -44,7 +44,7 @@ class Fault:
 
 @attrs.define
 class _Link:
-    """One connection: its two sockets, and how much has passed."""
+    """One connection: its two sockets, and the number of bytes that have passed."""
 
     client: socket.socket
     engine: socket.socket
@@ -53,8 +53,8 @@ class _Link:
     request: str = ""
     frozen: bool = False
 
-    def strike(self, size: int) -> None:
-        """Let the fault happen when it is its time."""
+    def count(self, size: int) -> None:
+        """Count bytes, and trigger the fault if they exceed its limit."""
         self.passed += size
         if self.fault is None or self.passed <= self.fault.after:
             return
@@ -70,9 +70,9 @@ class _Link:
 
 @attrs.define
 class Relay:
-    """Passes every connection on, but for the fault.
+    """Forwards every connection, except for the fault.
 
-    `sent` are the bytes that the engine was given, `requests` the first lines of what was asked.
+    `sent` is the number of bytes sent to the engine, `requests` the first lines of the requests.
     """
 
     _upstream: Path
@@ -85,12 +85,12 @@ class Relay:
     _links: list[_Link] = attrs.field(factory=list)
 
     def freeze(self, pattern: str) -> None:
-        """Swallow what else comes on the open connections of matching requests, both ways."""
+        """Discard all further data on the open connections of matching requests, both ways."""
         for link in self._links:
             link.frozen = link.frozen or bool(re.search(pattern, link.request))
 
     def serve(self) -> None:
-        """Take connections until the listener is closed."""
+        """Accept connections until the listener is closed."""
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
@@ -111,11 +111,11 @@ class Relay:
             while data := source.recv(1 << 16):
                 if up:
                     self._count(data, link)
-                link.strike(len(data))
+                link.count(len(data))
                 if not link.frozen:
                     target.sendall(data)
         if link.fault and link.fault.act == "hold" and not up:
-            link.fault.release.wait()  # the end is held, too
+            link.fault.release.wait()  # hold the end of the stream, too
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
 
@@ -126,18 +126,18 @@ class Relay:
                 request = data.partition(b" HTTP/")[0].decode()
                 self.requests.append(request)
                 link.request = request
-                if self.fault and self.fault.takes(request):
+                if self.fault and self.fault.matches(request):
                     link.fault = self.fault
 
     @property
     def execs(self) -> int:
-        """How many commands were started in containers."""
-        return sum("/exec/" in each and "/start" in each for each in self.requests)
+        """The number of commands that were started in containers."""
+        return sum("/exec/" in line and "/start" in line for line in self.requests)
 
 
 @contextlib.contextmanager
 def relay(engine: Engine, folder: Path, fault: Fault | None = None) -> Iterator[Relay]:
-    """Stand before an engine, on a socket in a folder."""
+    """Relay connections to an engine, on a socket in a folder."""
     path = folder / f"{engine.name}.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

@@ -1,4 +1,4 @@
-"""What tests of engines on other machines, and of other users, share."""
+"""Helpers of the tests of engines on other machines, and of other users."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _AS_USER = """
 import difflib, importlib, os, pkgutil, pwd, sys
 import click, yaml
 import imgload
-for found in pkgutil.walk_packages(imgload.__path__, "imgload."):
-    if not found.name.endswith("__main__"):
-        importlib.import_module(found.name)
+for module in pkgutil.walk_packages(imgload.__path__, "imgload."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 user = pwd.getpwnam(sys.argv[1])
 os.setgroups([])
 os.setgid(user.pw_gid)
 os.setuid(user.pw_uid)
 os.chdir("/")
 sys.argv = ["imgload", *sys.argv[2:]]
-from imgload.cli import main
+from imgload.cli.app import main
 main()
 """
-"""All is imported before root's rights go: the checkout may be where nobody else can read."""
+"""Imports everything before it drops root's rights: other users may not read the checkout."""
 
 
 @contextmanager
-def soon(seconds: float = 1.0) -> Iterator[None]:
-    """Fail when what is within takes longer, on a machine that has nothing else to do."""
+def time_limit(seconds: float = 1.0) -> Iterator[None]:
+    """Fail if the block takes longer; the limit grows with the machine's load."""
     start = time.monotonic()
     yield
     busy = os.getloadavg()[0] / (os.cpu_count() or 1)
@@ -42,7 +42,7 @@ def soon(seconds: float = 1.0) -> Iterator[None]:
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """Yield a temporary folder that every user may enter, unlike pytest's."""
+    """Yield a temporary folder that every user may enter, unlike `tmp_path`."""
     folder = Path(tempfile.mkdtemp(prefix="imgload-test-"))
     folder.chmod(0o755)
     try:
@@ -52,7 +52,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def run_as(user: str, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as another user would, with this environment and nothing else."""
+    """Run imgload as another user, with only these variables."""
     python = {k: v for k, v in os.environ.items() if k in {"PATH", "PYTHONPATH"}}
     return subprocess.run(
         [sys.executable, "-c", _AS_USER, user, *args],

@@ -1,4 +1,4 @@
-"""How large a run of imgload gets, and images that are too large to be made in memory."""
+"""Measure the resources of a run, and create images that are too large for memory."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _PROBE_SECONDS = 0.02
 
 @attrs.frozen
 class Run:
-    """A run of the command, with the most that it took at any time.
+    """A run of the command, with its peak use of resources.
 
-    `peak` is in KiB of resident memory, `written` in bytes that went to a disk.
+    `peak` is resident memory in KiB, `written` the number of bytes written to a disk.
     """
 
     status: int
@@ -46,7 +46,7 @@ class Run:
     written: int = 0
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Every node's part of the report, of all images."""
+        """Return the results of all nodes for all images."""
         return [node for image in json.loads(self.stdout)["images"] for node in image["nodes"]]
 
     def row(self, *cells: str) -> str:
@@ -57,51 +57,53 @@ class Run:
 
 
 TEMPORARY = "IMGLOAD_SCALE_TEMPORARY"
-"""Names the variable with imgload's own temporary folder; Podman's client leaves files in its."""
+"""The variable for imgload's temporary folder; Podman's client leaves files in `TMPDIR`."""
 
 
 def run(*args: str | Path) -> Run:
-    """Run imgload, and look at it all the while."""
+    """Run imgload, and sample its use of resources."""
     env = {**os.environ, "TMPDIR": os.environ.get(TEMPORARY, tempfile.gettempdir())}
     argv = [sys.executable, "-m", "imgload", *map(str, args)]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         start = time.monotonic()
         with subprocess.Popen(argv, stdout=out, stderr=err, env=env) as p:
-            peak = _watched(p)
+            peak = _peaks(p)
         seconds = time.monotonic() - start
         for file in (out, err):
             file.seek(0)
         return Run(p.returncode, out.read(), err.read(), seconds, **peak)
 
 
-def _watched(process: subprocess.Popen[bytes]) -> dict[str, int]:
+def _peaks(process: subprocess.Popen[bytes]) -> dict[str, int]:
     most: dict[str, int] = {}
     while process.poll() is None:
-        for name, value in _look(Path(f"/proc/{process.pid}")).items():
+        for name, value in _sample(Path(f"/proc/{process.pid}")).items():
             most[name] = max(value, most.get(name, 0))
         time.sleep(_PROBE_SECONDS)
     return most
 
 
-def _look(place: Path) -> dict[str, int]:
+def _sample(process: Path) -> dict[str, int]:
     try:
-        lines = (place / "status").read_text() + (place / "io").read_text()
-        descriptors = len([*(place / "fd").iterdir()])
-    except OSError:  # it has just ended
+        lines = (process / "status").read_text() + (process / "io").read_text()
+        descriptors = len([*(process / "fd").iterdir()])
+    except OSError:  # the process has just ended
         return {}
-    told = {name: value.split() for name, _, value in (x.partition(":") for x in lines.split("\n"))}
-    if "VmHWM" not in told:
+    fields = {
+        name: value.split() for name, _, value in (x.partition(":") for x in lines.split("\n"))
+    }
+    if "VmHWM" not in fields:
         return {}
     return {
-        "peak": int(told["VmHWM"][0]),
-        "threads": int(told["Threads"][0]),
-        "written": int(told["write_bytes"][0]),
+        "peak": int(fields["VmHWM"][0]),
+        "threads": int(fields["Threads"][0]),
+        "written": int(fields["write_bytes"][0]),
         "descriptors": descriptors,
     }
 
 
 def require_disk(lab: Lab, size: int) -> None:
-    """Fail where the test would fill the disk: what was not run has not passed."""
+    """Fail, not skip, if the test would fill the disk."""
     free = shutil.disk_usage(lab.paths.root).free
     if free < size + _SPARE:
         needed = (size + _SPARE) // GIB
@@ -109,14 +111,14 @@ def require_disk(lab: Lab, size: int) -> None:
 
 
 def noise(size: int) -> Iterable[bytes]:
-    """Yield bytes that no compression makes smaller: its window is less than one piece."""
+    """Yield incompressible bytes: a piece is longer than the window of a compression."""
     piece = os.urandom(MIB)
     for start in range(0, size, MIB):
         yield piece[: size - start]
 
 
 def build_layers(engine: Engine, tag: str, count: int, size: int) -> str:
-    """Build an image of layers of noise, each of so many bytes; its ID."""
+    """Build an image with `count` layers of `size` random bytes; return its ID."""
     with tempfile.TemporaryDirectory(dir=engine.paths.root) as folder:
         context = Path(folder)
         context.chmod(0o755)
@@ -129,7 +131,7 @@ def build_layers(engine: Engine, tag: str, count: int, size: int) -> str:
 
 
 def import_layer(engine: Engine, tag: str, size: int) -> str:
-    """Make an image of a single layer with one file, while it streams; its ID."""
+    """Stream an image of a single layer with one file into the engine; return its ID."""
     argv = [*engine.client, "import", "-", tag]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stdin
@@ -142,34 +144,34 @@ def import_layer(engine: Engine, tag: str, size: int) -> str:
 
 
 class _Reader(io.RawIOBase):
-    """Pieces as a file; `tarfile` asks for 16 KiB at a time."""
+    """A file of pieces; `tarfile` reads 16 KiB at a time."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
-        self._held = memoryview(b"")
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if not self._held:
-            self._held = memoryview(next(self._pieces, b""))
-        taken = min(len(buffer), len(self._held))
-        buffer[:taken] = self._held[:taken]
-        self._held = self._held[taken:]
+        if not self._rest:
+            self._rest = memoryview(next(self._pieces, b""))
+        taken = min(len(buffer), len(self._rest))
+        buffer[:taken] = self._rest[:taken]
+        self._rest = self._rest[taken:]
         return taken
 
 
 def discard(engine: Engine, tag: str) -> None:
-    """Remove an image, if it is there."""
+    """Remove an image if it exists."""
     with suppress(CommandError):
         engine.cli("rmi", "--force", tag)
 
 
 def save_many(path: Path, numbers: Iterable[int]) -> None:
-    """Write a docker-archive of images of one shared layer and one of their own each.
+    """Write a docker-archive of images that share a layer and have one layer of their own.
 
-    They are called ``docker.io/many/app:NUMBER``.
+    Their names are ``docker.io/many/app:NUMBER``.
     """
     with tarfile.open(path, "w") as archive:
         shared = _put_layer(archive, "shared", b"shared")
@@ -194,7 +196,7 @@ def _put_image(archive: tarfile.TarFile, number: int, shared: str) -> dict[str, 
 
 
 def _put_layer(archive: tarfile.TarFile, name: str, content: bytes) -> str:
-    """Add a layer of one file; its hex digest."""
+    """Add a layer of one file; return its hex digest."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as layer:
         _put(layer, name, content)

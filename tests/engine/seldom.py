@@ -1,11 +1,11 @@
-"""Variants of tests that take their time and rarely tell more than those that every run has.
+"""Slow variants of tests that rarely find more than the variants of every run.
 
 They are marked ``long``: ``pytest -m long tests/engine``.
 """
 
 _VARIANTS = {
-    ("test_watch.py", "test_what_is_built_or_tagged_is_on_the_nodes"): ("podman-lab-p3",),
-    ("test_compatibility.py", "test_what_is_loaded_is_on_every_containerd"): (
+    ("test_watch.py", "test_a_built_or_tagged_image_is_loaded"): ("podman-lab-p3",),
+    ("test_compatibility.py", "test_each_source_loads_as_documented_on_every_containerd"): (
         "docker-archive]",
         "docker-archive, gzip",
         "docker-archive, zstd",
@@ -22,7 +22,7 @@ _VARIANTS = {
         "OCI layout folder",
         "standard input: OCI",
     ),
-    ("test_delta.py", "test_what_the_node_lost_meanwhile_is_sent_after_all"): (
+    ("test_delta.py", "test_layers_collected_during_a_load_are_sent"): (
         "docker28-lab-d16",
         "podman-lab-d16",
         "docker-lab-p17",
@@ -30,8 +30,8 @@ _VARIANTS = {
         "docker-lab-d16",
         "podman-lab-d21",
     ),
-    ("test_clusters.py", "test_clusters_labels_of_an_image_make_no_node"): ("lab-p21",),
-    ("test_delta.py", "test_a_rebuild_moves_its_own_layer_only"): (
+    ("test_clusters.py", "test_labels_of_an_image_do_not_make_a_node"): ("lab-p21",),
+    ("test_delta.py", "test_a_rebuild_sends_only_its_new_layer"): (
         "docker-lab-d16",
         "docker28-lab-p21",
         "podman-lab-d17",
@@ -46,7 +46,7 @@ _VARIANTS = {
         "60m-80-podman",
         "100m-60-podman",
     ),
-    ("test_load.py", "test_an_image_reaches_a_node_with_its_id"): (
+    ("test_load.py", "test_an_image_keeps_its_id_on_the_node"): (
         "docker-lab-p21",
         "podman-lab-d17",
         "docker28-lab-p17",
@@ -62,29 +62,36 @@ _VARIANTS = {
         "podman-lab-d21",
     ),
     ("test_load.py", "test_all_nodes_get_all_images"): ("docker-lab-p3", "podman-lab-d3"),
-    ("test_load.py", "test_the_same_tag_moves"): ("lab-d17", "lab-p16", "lab-p17"),
-    ("test_load.py", "test_nothing_but_what_was_asked_for_is_left"): (
+    ("test_load.py", "test_a_rebuilt_image_takes_over_its_tag"): ("lab-d17", "lab-p16", "lab-p17"),
+    ("test_load.py", "test_only_the_requested_name_appears_on_the_node"): (
         "lab-d17",
         "lab-p16",
         "lab-p17",
     ),
-    ("test_prune.py", "test_old_builds_go_and_what_a_container_uses_stays"): ("lab-d16", "lab-d17"),
-    ("test_prune.py", "test_only_what_imgload_loaded_goes_unless_told"): ("lab-d16",),
-    ("test_registry.py", "test_what_is_pushed_is_pulled_and_the_node_left_as_it_was"): (
+    ("test_prune.py", "test_prune_removes_old_builds_and_keeps_images_in_use"): (
+        "lab-d16",
+        "lab-d17",
+    ),
+    ("test_prune.py", "test_prune_removes_only_images_that_imgload_loaded"): ("lab-d16",),
+    ("test_registry.py", "test_nodes_pull_pushed_images_and_disconnect_restores_them"): (
         "docker28-lab-d16",
         "podman-lab-d17",
     ),
-    ("test_registry.py", "test_a_one_line_change_is_pushed_as_that"): ("podman",),
-    ("test_remote.py", "test_an_engine_over_ssh_is_source_and_host_of_nodes"): ("lab-p21",),
-    ("test_rounds.py", "test_skaffolds_artifacts"): ("docker]", "docker28-graphdriver", "podman"),
-    ("test_skaffold.py", "test_the_example_is_complete"): ("podman",),
-    ("test_skaffold.py", "test_what_skaffold_deploys_is_on_the_nodes"): (
+    ("test_registry.py", "test_a_push_sends_only_the_changed_layer"): ("podman",),
+    ("test_remote.py", "test_an_engine_over_ssh_saves_images_and_runs_nodes"): ("lab-p21",),
+    ("test_rounds.py", "test_skaffold_builds_several_artifacts_in_parallel"): (
+        "docker]",
+        "docker28-graphdriver",
+        "podman",
+    ),
+    ("test_skaffold.py", "test_the_example_builds_and_loads"): ("podman",),
+    ("test_skaffold.py", "test_the_image_that_skaffold_deploys_is_on_the_nodes"): (
         "docker]",
         "docker28-graphdriver",
     ),
-    ("test_skaffold.py", "test_a_command_of_the_users_own_builds"): ("podman",),
-    ("test_skaffold.py", "test_a_push_is_no_load"): ("podman",),
-    ("test_skaffold.py", "test_cancelled_while_loading_it_leaves_nothing"): (
+    ("test_skaffold.py", "test_a_custom_command_builds_the_image"): ("podman",),
+    ("test_skaffold.py", "test_a_push_does_not_load"): ("podman",),
+    ("test_skaffold.py", "test_a_cancelled_load_leaves_nothing"): (
         "docker-40",
         "podman-80",
     ),
@@ -92,10 +99,13 @@ _VARIANTS = {
         "docker-lab-p21",
         "podman-lab-d21-300",
     ),
-    ("test_streaming.py", "test_stopped_half_way_it_leaves_nothing"): ("",),
-    ("test_together.py", "test_ten_loads_of_different_images"): ("docker", "podman"),
-    ("test_together.py", "test_two_loads_of_the_same_image"): ("podman",),
-    ("test_watch.py", "test_what_is_loaded_into_an_engine_is_on_the_nodes"): ("podman",),
+    ("test_streaming.py", "test_an_interrupted_load_leaves_nothing"): ("",),
+    ("test_together.py", "test_ten_parallel_loads_of_different_images_succeed"): (
+        "docker",
+        "podman",
+    ),
+    ("test_together.py", "test_two_parallel_loads_of_the_same_image_succeed"): ("podman",),
+    ("test_watch.py", "test_an_image_loaded_into_an_engine_is_loaded_onto_the_nodes"): ("podman",),
 }
 _STARTS = [
     f"{file}::{test}[{variant}"
@@ -103,4 +113,4 @@ _STARTS = [
     for variant in variants
 ]
 SELDOM = ("test_lab.py::", *_STARTS)
-"""Starts of node IDs; the lab's own tests among them, since every other one runs on it."""
+"""Prefixes of node IDs, including the lab's own tests: every other test uses the lab, too."""

@@ -1,4 +1,4 @@
-"""A process that does to a custom builder what Skaffold does (pkg/skaffold/build/custom)."""
+"""Run a custom builder as Skaffold does (pkg/skaffold/build/custom)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from imgload.oci.digest import Digest
-from imgload.transports.intake import Manifests, Upload
+from imgload.registry.sink import ManifestSink, UploadWriter
 from tests.lab import Lab
 from tests.lab.engine import Engine
 
@@ -24,40 +24,40 @@ CLUSTERS = {
     "docker28-graphdriver": "lab-d21",
     "podman": "lab-p21",
 }
-"""By the engine that builds. With Podman there is no Docker at all."""
+"""The cluster for each engine that builds. With Podman there is no Docker at all."""
 
 
 @attrs.define
-class Shelf(Manifests):
-    """What a registry has taken: each blob's size, and the manifests."""
+class RegistryContents(ManifestSink):
+    """The contents of a registry: the size of each blob, and the manifests."""
 
     sizes: dict[Digest, int] = attrs.field(factory=dict)
 
-    def size_of(self, digest: Digest) -> int | None:
+    def stat_blob(self, digest: Digest) -> int | None:
         return self.sizes.get(digest)
 
-    def upload(self, _digest: Digest | None, _size: int | None) -> Upload:
+    def upload(self, _digest: Digest | None, _size: int | None) -> UploadWriter:
         return _Counted(self)
 
 
 @attrs.define
 class _Counted:
-    shelf: Shelf
+    registry: RegistryContents
     size: int = 0
 
     def write(self, chunk: bytes) -> None:
         self.size += len(chunk)
 
     def finish(self, digest: Digest) -> None:
-        self.shelf.sizes[digest] = self.size
+        self.registry.sizes[digest] = self.size
 
     def abandon(self) -> None:
         self.size = 0
 
 
 @attrs.frozen
-class Ended:
-    """How a build ended, and what was shown of it."""
+class BuildResult:
+    """The exit status and output of a build."""
 
     status: int
     output: str
@@ -65,13 +65,13 @@ class Ended:
 
 @attrs.frozen
 class Skaffold:
-    """Skaffold, as far as a custom builder sees it.
+    """Skaffold, as a custom builder sees it.
 
     Args:
-        engine: the Docker API that it talks to: ``DOCKER_HOST``.
+        engine: the engine in ``DOCKER_HOST``.
         folder: the artifact's context.
-        image: name and tag that its tagger chose.
-        exported: what the user's own shell exports; it comes last, and wins.
+        image: name and tag that the tagger chose.
+        exported: variables that the user's shell exports; they override Skaffold's.
 
     """
 
@@ -82,7 +82,7 @@ class Skaffold:
 
     @classmethod
     def on(cls, lab: Lab, name: str, home: Path, image: str) -> Skaffold:
-        """Return one whose user has a kube context, and no engine but that and the cluster's."""
+        """Return one whose user has a kube context, this engine and the cluster's engine."""
         engine = lab.engine(name)
         home.mkdir()
         program = home / "imgload"
@@ -125,7 +125,7 @@ class Skaffold:
         return {**os.environ, **own, **self.exported, **changed}
 
     def start(self, command: str, **changed: str) -> subprocess.Popen[str]:
-        """Start the build command; both its outputs are shown as one."""
+        """Start the build command; its stdout and stderr are one stream."""
         return subprocess.Popen(
             ["sh", "-c", command],
             cwd=self.folder,
@@ -136,20 +136,20 @@ class Skaffold:
             text=True,
         )
 
-    def build(self, command: str = "imgload skaffold", **changed: str) -> Ended:
-        """Run the build command to its end."""
+    def build(self, command: str = "imgload skaffold", **changed: str) -> BuildResult:
+        """Run the build command."""
         with self.start(command, **changed) as process:
             output, _ = process.communicate(timeout=120)
-        return Ended(process.returncode, output)
+        return BuildResult(process.returncode, output)
 
-    def cancel(self, process: subprocess.Popen[str]) -> Ended:
-        """Send SIGINT to the process that was started, SIGKILL after two seconds, and wait."""
+    def cancel(self, process: subprocess.Popen[str]) -> BuildResult:
+        """Send SIGINT to the process, SIGKILL after two seconds, and wait."""
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
         process.kill()
         output, _ = process.communicate(timeout=20)
-        return Ended(process.returncode, output)
+        return BuildResult(process.returncode, output)
 
     def deployed(self) -> str:
         """Inspect the image over the Docker API, tag it by its ID, and return that name."""
@@ -160,7 +160,7 @@ class Skaffold:
         return name
 
     def clear(self) -> None:
-        """Remove what was built, under all its names."""
+        """Remove the built images under all their names."""
         names = self._docker("images", "--format", "{{.Repository}}:{{.Tag}}", self.repository)
         if names.split():
             self._docker("rmi", "--force", *names.split())

@@ -1,4 +1,4 @@
-"""Several images in one archive, and images whose IDs look alike."""
+"""Several images in one archive, and images whose IDs have a common prefix."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import imgload
+from imgload.core.errors import ImageError
 from tests.engine.conftest import cri_id, forget, records, unique
 from tests.engine.kinds import Made, layer, new, old
 from tests.lab import Lab, Node
@@ -19,16 +20,18 @@ CLUSTER = "lab-d21"
 
 @pytest.fixture
 def node(lab: Lab) -> Iterator[Node]:
-    """A node, without what was loaded onto it."""
-    there = lab.cluster(CLUSTER).nodes[0]
-    before = records(there)
-    yield there
-    forget(there, *(records(there) - before))
+    """A node; images that a test loads are removed at the end."""
+    target = lab.cluster(CLUSTER).nodes[0]
+    before = records(target)
+    yield target
+    forget(target, *(records(target) - before))
 
 
 @pytest.mark.parametrize("form", [old, new])
-def test_one_archive_with_several_images(node: Node, tmp_path: Path, form: type) -> None:
-    """Those that are named, whichever way; all where none is."""
+def test_an_archive_with_several_images_loads_selected_or_all(
+    node: Node, tmp_path: Path, form: type
+) -> None:
+    """The requested names and IDs; without any, all images."""
     made, path = [Made(unique(name)) for name in ("one", "two", "three")], tmp_path / "images"
     path.write_bytes(pack(form(made)))
     names = [f"docker.io/library/{image.name}" for image in made]
@@ -40,8 +43,8 @@ def test_one_archive_with_several_images(node: Node, tmp_path: Path, form: type)
     assert [cri_id(node, name) for name in names] == [image.image_id for image in made]
 
 
-def look_alikes() -> tuple[str, Made, Made]:
-    """Return two images, and the five digits that both IDs begin with."""
+def images_with_common_prefix() -> tuple[str, Made, Made]:
+    """Return two images, and the five digits with which both IDs begin."""
     seen: dict[str, Made] = {}
     content = (layer(),)
     for number in itertools.count():
@@ -54,9 +57,11 @@ def look_alikes() -> tuple[str, Made, Made]:
 
 
 @pytest.mark.parametrize("source", ["docker", "podman", "archive"])
-def test_ids_that_collide_in_short_form(lab: Lab, node: Node, tmp_path: Path, source: str) -> None:
-    """Never one for the other; what both begin with is not enough."""
-    digits, *made = look_alikes()
+def test_short_ids_with_a_common_prefix_are_not_confused(
+    lab: Lab, node: Node, tmp_path: Path, source: str
+) -> None:
+    """Twelve digits select the right image; the common prefix is ambiguous."""
+    digits, *made = images_with_common_prefix()
     path, content = tmp_path / "images", pack(new(made))
     path.write_bytes(content)
     engine = None if source == "archive" else lab.engine(source)
@@ -67,7 +72,7 @@ def test_ids_that_collide_in_short_form(lab: Lab, node: Node, tmp_path: Path, so
     imgload.load(texts, cluster=CLUSTER, source=origin)
     for image in made:
         assert cri_id(node, f"docker.io/library/{image.name}") == image.image_id
-    with pytest.raises(imgload.ImageError) as refused:
+    with pytest.raises(ImageError) as refused:
         imgload.load(digits, cluster=CLUSTER, source=origin)
     assert refused.value.exit_status == 3
     if engine:

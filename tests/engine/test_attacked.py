@@ -1,4 +1,4 @@
-"""The receiver under attack, while an engine pushes to it: refused, bounded, and the load ends."""
+"""Attacks on the receiver during a push: requests are refused and bounded, and the load ends."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, Self
 import attrs
 import pytest
 
-from imgload.transports.server import MAX_ADMITTED, MAX_STRANGERS
-from tests.engine.aftermath import Scene, settled, until
+from imgload.registry.server import MAX_ADMITTED, MAX_STRANGERS
+from tests.engine.aftermath import Setup, settled, until
 from tests.engine.attack import Attack, Victim, port_of
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
@@ -27,19 +27,19 @@ PUSHES = {
     "docker28": ("lab-e21", 1, False),
     "podman": ("lab-p21", 0, True),
 }
-"""By engine: the cluster, how many pushes there are before, to learn the image ID; crictl."""
+"""By engine: the cluster, the number of earlier pushes (to learn the image ID), and crictl."""
 READ_BACK = ("name", "image_id", "diff_ids", "unpacked")
 ATTACKS = {
-    f"{engine}, {who}": (engine, who == "insider")
+    f"{engine}, {attacker}": (engine, attacker == "insider")
     for engine in PUSHES
-    for who in ("stranger", "insider")
+    for attacker in ("stranger", "insider")
 }
-"""An insider knows the repository's name: the engine tells it whoever may use the engine."""
+"""An insider knows the repository's name, which the engine shows to each of its users."""
 
 
 @attrs.define
 class Peak:
-    """The most threads that a process had, looked up all the time."""
+    """The peak number of threads of a process, which is sampled continuously."""
 
     victim: Victim
     threads: int = 0
@@ -61,20 +61,20 @@ class Peak:
 
 
 @pytest.mark.parametrize("case", cases(ATTACKS, ("docker28, stranger", "podman, insider")))
-def test_an_attack_on_the_receiver_harms_no_load(
+def test_a_load_succeeds_during_an_attack_on_the_receiver(
     lab: Lab, images: Images, tmp_path: Path, case: tuple[str, bool]
 ) -> None:
-    """All is refused, threads and memory are bounded, and the image is proven on the node."""
+    """Requests are refused, threads and memory are bounded, and the image is verified."""
     (source, inside), (cluster, before, crictl) = case, PUSHES[case[0]]
     engine, tag = lab.engine(source), unique()
     images.build(engine, tag, b"x" * (4 * MIB))
     node = lab.cluster(cluster).nodes[0]
-    scene = Scene(node, (engine,), tmp_path / "temp")
-    scene.temp.mkdir()
-    left = scene.look()
+    setup = Setup(node, (engine,), tmp_path / "temp")
+    setup.temp.mkdir()
+    left = setup.state()
     fault = Fault("POST .*/push", "hold", skip=before)
-    with relay(engine, tmp_path, fault) as between:
-        environ = scene.environ(**dict.fromkeys(("DOCKER_HOST", "CONTAINER_HOST"), between.url))
+    with relay(engine, tmp_path, fault) as proxy:
+        environ = setup.environ(**dict.fromkeys(("DOCKER_HOST", "CONTAINER_HOST"), proxy.url))
         command = [sys.executable, "-m", "imgload", "load", tag, "-c", cluster, "-o", "json"]
         with subprocess.Popen(
             [*command, "--transport", "delta"],
@@ -84,7 +84,7 @@ def test_an_attack_on_the_receiver_harms_no_load(
             text=True,
         ) as process:
             try:
-                document = _attacked(process, fault, between.requests, inside=inside)
+                document = _attacked(process, fault, proxy.requests, inside=inside)
             finally:
                 process.kill()
     assert process.returncode == 0, document
@@ -94,7 +94,7 @@ def test_an_attack_on_the_receiver_harms_no_load(
     if not inside:
         assert result["action"] in {"delta", "full"}
     name = f"docker.io/library/{tag}"
-    after = settled(scene, attrs.evolve(left, records=left.records | {name}))
+    after = settled(setup, attrs.evolve(left, records=left.records | {name}))
     assert after == attrs.evolve(left, records=left.records | {name})
     assert cri_id(node, name) == config_digest(engine, tag)
     forget(node, name)
@@ -112,20 +112,20 @@ def _attacked(
         with attack.lasting(root):
             answers = attack.from_inside(root) if inside else attack.from_outside()
             if inside:
-                attack.push_unasked(root)
+                attack.push_unrequested(root)
             until(lambda: attack.connections >= 1000, 20)
             memory = victim.most_memory
             fault.release.set()
-            said, complaint = process.communicate(timeout=60)
+            stdout, stderr = process.communicate(timeout=60)
         assert peak.threads < MAX_STRANGERS + MAX_ADMITTED + 40
-    assert "Traceback" not in complaint
+    assert "Traceback" not in stderr
     assert {status for status in answers.values() if status < 400} <= {0}, answers
     assert memory < 80 * MIB
-    document: dict[str, Any] = json.loads(said)
+    document: dict[str, Any] = json.loads(stdout)
     return document
 
 
 def _root(requests: list[str]) -> str:
-    """Return what the engine's own API shows of the repository, as ``docker images`` does."""
-    found = re.findall(r"imgload(?:/|%2F)([0-9a-f]{32})", " ".join(requests))
-    return f"/v2/imgload/{found[-1]}/"
+    """Return the repository that the engine's API shows, as ``docker images`` does."""
+    names = re.findall(r"imgload(?:/|%2F)([0-9a-f]{32})", " ".join(requests))
+    return f"/v2/imgload/{names[-1]}/"

@@ -1,4 +1,4 @@
-"""Clusters of every tool: nodes of their shapes, with a real containerd inside."""
+"""Clusters of every tool: nodes like the tool's, with a real containerd."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 import imgload
 from imgload.cli.dropin import run as drop_in
-from imgload.integrations.k3d import K3d as K3dCommand
+from imgload.core.errors import NodeNotFound, NodeUnusable
+from imgload.tools.dropins.tool import K3D as K3D_COMMAND
 from tests.engine.conftest import Images, cri_id, unique
 from tests.engine.test_errors import run
 from tests.engine.test_lab import kind
@@ -22,7 +23,7 @@ from tests.lab.shape import BareK3s, DockerInMinikube, K3d, Minikube
 
 @pytest.fixture(scope="module")
 def k3d(lab: Lab) -> Iterator[Cluster]:
-    """Two nodes, and beside them a load balancer, which is none."""
+    """Two nodes and a load balancer, which is not a node."""
     roles = ("server", "agent")
     made = lab.make_cluster(name="lab-k", engine="docker", shape=K3d(), roles=roles, crictl=True)
     labels = ("--label=app=k3d", "--label=k3d.cluster=lab-k", "--label=k3d.role=loadbalancer")
@@ -35,7 +36,7 @@ def k3d(lab: Lab) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def minikube(lab: Lab) -> Iterator[Cluster]:
-    """Two nodes on Podman; the labels of the second name no profile."""
+    """Two nodes on Podman; the second node's labels do not name the profile."""
     roles = ("control-plane", "worker")
     options = {"name": "lab-m", "engine": "podman", "shape": Minikube(), "crictl": True}
     made = lab.make_cluster(roles=roles, **options)
@@ -44,14 +45,14 @@ def minikube(lab: Lab) -> Iterator[Cluster]:
 
 
 def contains(cluster: Cluster, tag: str, image_id: str) -> bool:
-    """Whether CRI itself, asked without crictl, has the image on every node."""
+    """Return whether CRI has the image on every node, without crictl."""
     name = f"docker.io/library/{tag}"
     return [cri_id(node, name) for node in cluster.nodes] == [image_id] * len(cluster.nodes)
 
 
 @pytest.fixture
 def in_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Give a function that sets the kube context."""
+    """Return a function that sets the kube context."""
 
     def set_context(name: str) -> None:
         (tmp_path / "config").write_text(f"current-context: {name}\n")
@@ -64,7 +65,7 @@ def in_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 def test_the_kube_contexts_cluster_is_loaded(
     request: pytest.FixtureRequest, images: Images, tool: str, context: str
 ) -> None:
-    """Whoever made it: all of its nodes, and a rebuild moves only what changed."""
+    """All nodes get the image, and a rebuild sends only changed layers."""
     cluster: Cluster = request.getfixturevalue(tool)
     request.getfixturevalue("in_context")(context)
     lab: Lab = request.getfixturevalue("lab")
@@ -83,8 +84,10 @@ def test_the_kube_contexts_cluster_is_loaded(
     assert {n.action for n in image.nodes} == {"present"}
 
 
-def test_k3ss_own_settings_are_read(lab: Lab, images: Images, k3d: Cluster) -> None:
-    """Its CRI unpacks with a snapshotter that another configuration on the node does not name."""
+def test_the_snapshotter_in_k3s_configuration_is_used(
+    lab: Lab, images: Images, k3d: Cluster
+) -> None:
+    """k3s unpacks with a snapshotter that containerd's default configuration does not name."""
     tag = unique()
     images.build(lab.docker, tag)
     [image] = imgload.load(tag, cluster="lab-k", nodes=["k3d-lab-k-agent-0"]).images
@@ -95,17 +98,17 @@ def test_k3ss_own_settings_are_read(lab: Lab, images: Images, k3d: Cluster) -> N
     assert chain not in node.ctr("snapshots", "--snapshotter", "overlayfs", "ls")
 
 
-def test_the_drop_in_for_k3d_loads_k3ds_nodes(lab: Lab, images: Images, k3d: Cluster) -> None:
-    """By the cluster's name, as k3d takes it; kind's of the same name are not meant."""
+def test_the_k3d_drop_in_loads_k3d_clusters(lab: Lab, images: Images, k3d: Cluster) -> None:
+    """The name selects k3d's clusters only, not kind's."""
     tag = unique()
     image_id = images.build(lab.docker, tag)
-    assert drop_in(K3dCommand(), ["image", "import", tag, "-c", "lab-k"]) == 0
+    assert drop_in(K3D_COMMAND, ["image", "import", tag, "-c", "lab-k"]) == 0
     assert contains(k3d, tag, image_id)
-    assert drop_in(K3dCommand(), ["image", "import", tag, "-c", "lab-d21"]) == 1
+    assert drop_in(K3D_COMMAND, ["image", "import", tag, "-c", "lab-d21"]) == 1
 
 
-def test_any_container_with_a_containerd_is_a_node(lab: Lab, images: Images) -> None:
-    """Nobody labelled it, and ctr is only within k3s there; a container without one is refused."""
+def test_any_container_that_runs_containerd_is_a_node(lab: Lab, images: Images) -> None:
+    """It has no labels, and ctr is part of k3s; a container without containerd is refused."""
     made = lab.make_cluster(name="lab-bare", engine="docker", shape=BareK3s(), roles=("server",))
     node = made.nodes[0]
     tag = unique()
@@ -118,16 +121,16 @@ def test_any_container_with_a_containerd_is_a_node(lab: Lab, images: Images) -> 
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(tag, nodes=[node.name])
         error = caught.value.report.images[0].nodes[0].error
-        assert isinstance(error, imgload.NodeUnusable)
+        assert isinstance(error, NodeUnusable)
         assert "no containerd runs there" in error.message
     finally:
         made.remove()
-    with pytest.raises(imgload.NodeNotFound, match="no node no-such-container"):
+    with pytest.raises(NodeNotFound, match="no node no-such-container"):
         imgload.load(tag, nodes=["no-such-container"])
 
 
-def test_a_minikube_whose_pods_docker_runs_is_refused(lab: Lab, images: Images) -> None:
-    """A containerd runs there, and what is in it no pod would see."""
+def test_minikube_with_the_docker_runtime_is_refused(lab: Lab, images: Images) -> None:
+    """It runs a containerd, but pods would not see its images."""
     made = lab.make_cluster(name="lab-md", engine="docker", shape=DockerInMinikube())
     tag = unique()
     images.build(lab.docker, tag)
@@ -135,7 +138,7 @@ def test_a_minikube_whose_pods_docker_runs_is_refused(lab: Lab, images: Images) 
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(tag, cluster="lab-md")
         error = caught.value.report.images[0].nodes[0].error
-        assert isinstance(error, imgload.NodeUnusable)
+        assert isinstance(error, NodeUnusable)
         assert "cri-dockerd.sock" in error.message
         assert "--container-runtime=containerd" in error.hint
         assert tag not in made.nodes[0].ctr("images", "ls", "-q")
@@ -143,10 +146,10 @@ def test_a_minikube_whose_pods_docker_runs_is_refused(lab: Lab, images: Images) 
         made.remove()
 
 
-def test_clusters_are_listed_with_their_nodes_states(
+def test_clusters_are_listed_with_the_states_of_their_nodes(
     lab: Lab, k3d: Cluster, minikube: Cluster, in_context: Callable[[str], None]
 ) -> None:
-    """As text and as JSON; a star, or `current`, for the kube context's."""
+    """As text and as JSON; the kube context's cluster has a star, or `current`."""
     in_context("lab-m")
     image = lab.docker.cli("inspect", "--format={{.Config.Image}}", k3d.nodes[0].name).strip()
     labels = ("--label=app=k3d", "--label=k3d.cluster=lab-k", "--label=k3d.role=agent")
@@ -157,15 +160,15 @@ def test_clusters_are_listed_with_their_nodes_states(
     finally:
         lab.docker.cli("unpause", k3d.nodes[0].name)
         lab.docker.remove_containers("k3d-lab-k-agent-9")
-    found = {c["name"]: c for c in json.loads(done.stdout)["clusters"]}
-    assert (found["lab-m"]["tool"], found["lab-m"]["current"]) == ("minikube", True)
-    assert found["lab-m"]["engine"]["url"] == lab.podman.url
-    assert found["lab-m"]["nodes"] == [
+    listed = {c["name"]: c for c in json.loads(done.stdout)["clusters"]}
+    assert (listed["lab-m"]["tool"], listed["lab-m"]["current"]) == ("minikube", True)
+    assert listed["lab-m"]["engine"]["url"] == lab.podman.url
+    assert listed["lab-m"]["nodes"] == [
         {"name": node.name, "role": "node", "state": "running"} for node in minikube.nodes
     ]
-    assert (found["lab-k"]["context"], found["lab-k"]["current"]) == ("k3d-lab-k", False)
+    assert (listed["lab-k"]["context"], listed["lab-k"]["current"]) == ("k3d-lab-k", False)
     states = [("agent", "running"), ("agent", "stopped"), ("server", "paused")]
-    assert [(n["role"], n["state"]) for n in found["lab-k"]["nodes"]] == states
+    assert [(n["role"], n["state"]) for n in listed["lab-k"]["nodes"]] == states
     assert f"* lab-m (minikube, podman at {lab.podman.url})" in text.stdout
     assert "k3d-lab-k-agent-9   agent          stopped" in text.stdout
     assert "  lab-k (k3d, docker at " in text.stdout
@@ -178,11 +181,11 @@ chmod +x /fake/ctr
 cp /fake/ctr /fake/crictl
 cp /fake/ctr /fake/containerd
 """
-"""Makes programs that take whatever they are sent."""
+"""Creates programs that store everything they are sent."""
 
 
 def run_a_copy(own: Engine, cluster: Cluster, copy: str) -> str:
-    """Commit a container that has a node's labels as an image, run that; return its name."""
+    """Run an image that was committed from a container with a node's labels; return its name."""
     base = own.cli("inspect", "--format={{.Config.Image}}", cluster.nodes[0].name).strip()
     labels = ("io.x-k8s.kind.role=worker", f"io.x-k8s.kind.cluster={cluster.name}")
     sleep = ("--entrypoint=/bin/sh", "--network=none")
@@ -198,16 +201,16 @@ def run_a_copy(own: Engine, cluster: Cluster, copy: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["lab-d21", "lab-p21"])
-def test_clusters_labels_of_an_image_make_no_node(lab: Lab, images: Images, name: str) -> None:
-    """The real kind lists the container; named explicitly it is asked, and is no node."""
+def test_labels_of_an_image_do_not_make_a_node(lab: Lab, images: Images, name: str) -> None:
+    """The real kind lists the container as a node; imgload refuses it even by its name."""
     cluster, copy, tag = lab.cluster(name), unique("copy"), unique()
     own, node = cluster.engine, cluster.nodes[0]
     image_id = images.build(own, tag)
     container = run_a_copy(own, cluster, copy)
     try:
         listed = json.loads(run("clusters", "-o", "json").stdout)["clusters"]
-        [nodes] = [found["nodes"] for found in listed if found["name"] == name]
-        assert [found["name"] for found in nodes] == [node.name]
+        [nodes] = [entry["nodes"] for entry in listed if entry["name"] == name]
+        assert [entry["name"] for entry in nodes] == [node.name]
         [image] = imgload.load(tag, cluster=name).images
         assert [(n.node, n.ok) for n in image.nodes] == [(node.name, True)]
         assert contains(cluster, tag, image_id)

@@ -1,4 +1,4 @@
-"""The matrix: every source, every kind of image, every containerd; docs/compatibility.md."""
+"""The matrix of docs/compatibility.md: every source, kind of image and containerd version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backports import zstd
 
 from imgload.oci.digest import Digest
 from tests.engine.kinds import ARM64, EMPTY, Made, Platforms, layer, new, oci, old, saved
-from tests.engine.matrix import VERSIONS, Batch, Place, Row, Wish
+from tests.engine.matrix import VERSIONS, Batch, ExpectedImage, MatrixNode, Row
 from tests.engine.page import PAGE, Page, writing
 from tests.lab import Lab
 from tests.lab.engine import Engine
@@ -73,7 +73,7 @@ _LISTED = re.compile(r"(\S*…), (\S*…, )*\S*…( and \d+ more)?")
 
 
 def _made() -> dict[str, Made]:
-    """Make an image of each kind; no other test uses their names."""
+    """Create an image of each kind, with unique names."""
     suffix, twice = secrets.token_hex(6), layer("twice.txt")
     names = {kind: f"compat-{re.sub('[^a-z0-9]+', '-', kind.lower())}:t{suffix}" for kind in KINDS}
     deep = tuple(layer(f"{number}.txt") for number in range(127))
@@ -92,68 +92,68 @@ def _made() -> dict[str, Made]:
     return {kind: special.get(kind) or Made(names[kind]) for kind in KINDS[1:]}
 
 
-def wish(kind: str, made: Made, text: str = "") -> Wish:
-    """Return how to ask for an image, and what is to come of it."""
+def expected(kind: str, made: Made, text: str = "") -> ExpectedImage:
+    """Return how to request an image, and the expected result."""
     by_digest = f"{made.name.partition(':')[0]}@{Digest.of(made.manifest)}"
-    asked = text or (by_digest if kind == PINNED else made.name or made.image_id)
-    return Wish(kind, asked, made.image_id, made.chain_id, made.platform == ARM64)
+    requested = text or (by_digest if kind == PINNED else made.name or made.image_id)
+    return ExpectedImage(kind, requested, made.image_id, made.chain_id, made.platform == ARM64)
 
 
 @pytest.fixture(scope="module")
-def places(lab: Lab) -> Iterator[list[Place]]:
-    """Nodes of our own, where no other test leaves a record."""
+def nodes(lab: Lab) -> Iterator[list[MatrixNode]]:
+    """Nodes that no other test uses."""
     suffix = secrets.token_hex(3)
     names = {version: f"lab-compat-{version.replace('.', '')}-{suffix}" for version in VERSIONS}
-    made = [Place.make(lab, version, name) for version, name in names.items()]
+    made = [MatrixNode.make(lab, version, name) for version, name in names.items()]
     yield made
-    for place in made:
-        place.node.engine.remove_containers(place.node.name)
+    for node in made:
+        node.node.engine.remove_containers(node.node.name)
 
 
 @attrs.frozen
-class Stock:
-    """What an engine has: an image that it built, and those that it took; made meanwhile."""
+class EngineImages:
+    """The images of an engine: one that it built, and those that it loaded, in the background."""
 
     engine: Engine
     built: Future[str]
     refused: Future[dict[str, str]]
 
-    def saved(self, *options: str) -> tuple[Wish, bytes]:
-        """Return what is wanted of the image that was built, and what the engine saves of it."""
+    def saved(self, *options: str) -> tuple[ExpectedImage, bytes]:
+        """Return the expected result for the built image, and the archive that the engine saves."""
         name = self.built.result()
         archive = self.engine.raw("save", *options, name)
-        return Wish(BUILT, name, *saved(archive)), archive
+        return ExpectedImage(BUILT, name, *saved(archive)), archive
 
 
 @attrs.define
-class Shelf:
-    """The images, and what each engine has of them; cleared at the end of all tests."""
+class AllImages:
+    """The images, and the engines that have them; removed after the last test."""
 
     lab: Lab
     folder: Path
     made: Mapping[str, Made] = attrs.field(factory=_made)
     other: Made = attrs.field(factory=lambda: Made(f"compat-other:t{secrets.token_hex(6)}"))
-    stocks: dict[str, Stock] = attrs.field(factory=dict)
+    by_engine: dict[str, EngineImages] = attrs.field(factory=dict)
 
     def fill(self, pool: Executor) -> None:
-        """Have all engines build, then take images: 127 layers take some of them a while."""
+        """Let all engines build and load images in parallel: 127 layers take a while."""
         engines = [self.lab.engine(name) for name in ENGINES.values()]
         built = [pool.submit(_build, engine) for engine in engines]
         for engine, image in zip(engines, built, strict=True):
-            taken = pool.submit(self._take_all, engine)
-            self.stocks[engine.name] = Stock(engine, image, taken)
+            loaded = pool.submit(self._load_all, engine)
+            self.by_engine[engine.name] = EngineImages(engine, image, loaded)
 
     def clear(self) -> None:
         names = [made.name for made in (*self.made.values(), self.other) if made.name]
-        for stock in self.stocks.values():
-            stock.engine.cli("rmi", "--force", stock.built.result(), *names)
+        for engine_images in self.by_engine.values():
+            engine_images.engine.cli("rmi", "--force", engine_images.built.result(), *names)
 
-    def _take_all(self, engine: Engine) -> dict[str, str]:
-        """Have an engine load all images, the deep one by itself; return what it said of others."""
+    def _load_all(self, engine: Engine) -> dict[str, str]:
+        """Load all images into an engine, the deep one separately; return its errors by kind."""
         kinds = [kind for kind in KINDS[1:] if kind != DEEP]
-        return self._take(engine, kinds) | self._take(engine, [DEEP])
+        return self._load(engine, kinds) | self._load(engine, [DEEP])
 
-    def _take(self, engine: Engine, kinds: Sequence[str]) -> dict[str, str]:
+    def _load(self, engine: Engine, kinds: Sequence[str]) -> dict[str, str]:
         archive = pack(new([*(self.made[kind] for kind in kinds), self.other]))
         try:
             engine.cli("load", stdin=archive)
@@ -161,7 +161,7 @@ class Shelf:
             if len(kinds) == 1:
                 return {kinds[0]: str(error)}
             half = len(kinds) // 2
-            return self._take(engine, kinds[:half]) | self._take(engine, kinds[half:])
+            return self._load(engine, kinds[:half]) | self._load(engine, kinds[half:])
         return {}
 
     def file(self, archive: bytes) -> str:
@@ -171,7 +171,7 @@ class Shelf:
 
 
 def _build(engine: Engine) -> str:
-    """Return a name as the engine has it: Podman puts ``localhost/`` before it."""
+    """Build an image; return its name in the engine: Podman prepends ``localhost/``."""
     local = "localhost/" if engine.name.startswith("podman") else ""
     name = f"{local}compat-built:t{secrets.token_hex(6)}"
     files = [{"base.txt": secrets.token_bytes(40)}, {"app.txt": secrets.token_bytes(40)}]
@@ -180,74 +180,88 @@ def _build(engine: Engine) -> str:
 
 
 @pytest.fixture(scope="module")
-def shelf(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    """Keeps the images."""
-    made = Shelf(lab, tmp_path_factory.mktemp("compatibility"))
+def all_images(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AllImages]:
+    """All images in all engines."""
+    made = AllImages(lab, tmp_path_factory.mktemp("compatibility"))
     with ThreadPoolExecutor(len(ENGINES)) as pool:
         made.fill(pool)
         yield made
     made.clear()
 
 
-def engine_row(shelf: Shelf, row: Row, name: str) -> None:
-    """What an engine built, and what it took of the others."""
-    stock = shelf.stocks[ENGINES[name]]
-    built, _ = stock.saved()
-    refused = stock.refused.result()
+def engine_row(all_images: AllImages, row: Row, name: str) -> None:
+    """Load the image that an engine built, and the others that it accepted."""
+    engine_images = all_images.by_engine[ENGINES[name]]
+    built, _ = engine_images.saved()
+    refused = engine_images.refused.result()
     row.cells |= dict.fromkeys(refused, "not taken")
     row.notes += refused.items()
-    wishes = [wish(kind, made) for kind, made in shelf.made.items() if kind not in refused]
-    if stock.engine.name == "docker28":
-        manifest = str(Digest.of(shelf.made[UNTAGGED].manifest))
-        wishes = [attrs.evolve(w, text=manifest) if w.kind == UNTAGGED else w for w in wishes]
-    alone = [w for w in wishes if w.kind in {UNTAGGED, PINNED}]
-    together = [built, *(w for w in wishes if w not in alone)]
-    row.fill([Batch(stock.engine.url, tuple(some)) for some in (together, *([w] for w in alone))])
-
-
-def archives(shelf: Shelf, row: Row, name: str) -> Iterator[tuple[bytes, tuple[Wish, ...]]]:
-    """One archive as an engine saved it, and one of all the other kinds; with what to ask for."""
-    form, _, compression = name.partition(", ")
-    engine, options = SAVED_BY[name]
-    compress = COMPRESS.get(compression, bytes)
-    built, archive = shelf.stocks[engine].saved(*options)
-    yield compress(archive), (built,)
-    kinds = [kind for kind in KINDS[1:] if not (kind == SEVERAL and form == "docker-archive")]
-    if SEVERAL not in kinds:
-        row.cells[SEVERAL] = "no such archive"
-    images = {kind: shelf.made[kind] for kind in kinds}
-    content = compress(pack(FORMS[form]([*images.values(), shelf.other])))
-    wishes = [wish(kind, made) for kind, made in images.items()]
-    alone = [w for w in wishes if w.kind == PINNED and form == "docker-archive"]
-    yield content, tuple(w for w in wishes if w not in alone)
-    if alone:
-        yield content, tuple(alone)
-
-
-def archive_row(shelf: Shelf, row: Row, name: str) -> None:
-    """The archives as files; of the first, all images are asked for by naming none."""
+    requests = [
+        expected(kind, made) for kind, made in all_images.made.items() if kind not in refused
+    ]
+    if engine_images.engine.name == "docker28":
+        manifest = str(Digest.of(all_images.made[UNTAGGED].manifest))
+        requests = [
+            attrs.evolve(request, text=manifest) if request.kind == UNTAGGED else request
+            for request in requests
+        ]
+    alone = [request for request in requests if request.kind in {UNTAGGED, PINNED}]
+    together = [built, *(request for request in requests if request not in alone)]
     row.fill(
         [
-            Batch(shelf.file(archive), wishes, all=wishes[0].kind == BUILT)
-            for archive, wishes in archives(shelf, row, name)
+            Batch(engine_images.engine.url, tuple(group))
+            for group in (together, *([request] for request in alone))
         ]
     )
 
 
-def pipe_row(shelf: Shelf, row: Row, name: str) -> None:
-    """The archives through a pipe."""
+def archives(
+    all_images: AllImages, row: Row, name: str
+) -> Iterator[tuple[bytes, tuple[ExpectedImage, ...]]]:
+    """Yield an archive that an engine saved, and one of all other kinds, with the requests."""
+    form, _, compression = name.partition(", ")
+    engine, options = SAVED_BY[name]
+    compress = COMPRESS.get(compression, bytes)
+    built, archive = all_images.by_engine[engine].saved(*options)
+    yield compress(archive), (built,)
+    kinds = [kind for kind in KINDS[1:] if not (kind == SEVERAL and form == "docker-archive")]
+    if SEVERAL not in kinds:
+        row.cells[SEVERAL] = "no such archive"
+    images = {kind: all_images.made[kind] for kind in kinds}
+    content = compress(pack(FORMS[form]([*images.values(), all_images.other])))
+    requests = [expected(kind, made) for kind, made in images.items()]
+    alone = [request for request in requests if request.kind == PINNED and form == "docker-archive"]
+    yield content, tuple(request for request in requests if request not in alone)
+    if alone:
+        yield content, tuple(alone)
+
+
+def archive_row(all_images: AllImages, row: Row, name: str) -> None:
+    """Load the archives as files; from the first one, all images without naming them."""
+    row.fill(
+        [
+            Batch(all_images.file(archive), requests, all=requests[0].kind == BUILT)
+            for archive, requests in archives(all_images, row, name)
+        ]
+    )
+
+
+def pipe_row(all_images: AllImages, row: Row, name: str) -> None:
+    """Load the archives through a pipe."""
     form = name.partition(": ")[2]
-    row.fill([Batch("-", wishes, archive) for archive, wishes in archives(shelf, row, form)])
+    row.fill(
+        [Batch("-", requests, archive) for archive, requests in archives(all_images, row, form)]
+    )
 
 
-def folder_row(shelf: Shelf, row: Row, _name: str) -> None:
-    """OCI layouts in folders; Podman's own, and one of all the other kinds."""
-    stock, folder = shelf.stocks["podman"], shelf.folder / "built"
-    built, _ = stock.saved()
-    stock.engine.cli("save", "--format", "oci-dir", "--output", folder, built.text)
-    made = _laid(shelf.folder / "made", oci([*shelf.made.values(), shelf.other]))
-    wishes = tuple(wish(kind, image) for kind, image in shelf.made.items())
-    row.fill([Batch(str(folder), (built,), all=True), Batch(made, wishes)])
+def folder_row(all_images: AllImages, row: Row, _name: str) -> None:
+    """Load OCI layout folders: one that Podman saved, and one of all other kinds."""
+    engine_images, folder = all_images.by_engine["podman"], all_images.folder / "built"
+    built, _ = engine_images.saved()
+    engine_images.engine.cli("save", "--format", "oci-dir", "--output", folder, built.text)
+    made = _laid(all_images.folder / "made", oci([*all_images.made.values(), all_images.other]))
+    requests = tuple(expected(kind, image) for kind, image in all_images.made.items())
+    row.fill([Batch(str(folder), (built,), all=True), Batch(made, requests)])
 
 
 def _laid(folder: Path, entries: Sequence[Entry]) -> str:
@@ -258,7 +272,7 @@ def _laid(folder: Path, entries: Sequence[Entry]) -> str:
     return str(folder)
 
 
-ROWS: dict[str, Callable[[Shelf, Row, str], None]] = {
+ROWS: dict[str, Callable[[AllImages, Row, str], None]] = {
     **dict.fromkeys(ENGINES, engine_row),
     **dict.fromkeys(SAVED_BY, archive_row),
     FOLDER: folder_row,
@@ -266,21 +280,21 @@ ROWS: dict[str, Callable[[Shelf, Row, str], None]] = {
 }
 
 
-def told(kind: str, said: str) -> str:
-    """Return what was said, without what differs from run to run."""
-    line = _LISTED.sub(r"\1, …", _DIFFERS.sub("…", said.strip().splitlines()[-1]))
+def normalized(kind: str, message: str) -> str:
+    """Return the last line of a message, without the parts that differ from run to run."""
+    line = _LISTED.sub(r"\1, …", _DIFFERS.sub("…", message.strip().splitlines()[-1]))
     return f"{kind}: {line}" if kind else line
 
 
 @pytest.mark.parametrize("name", [*SOURCES[len(ENGINES) :], *ENGINES])
-def test_what_is_loaded_is_on_every_containerd(
-    places: list[Place], shelf: Shelf, name: str
+def test_each_source_loads_as_documented_on_every_containerd(
+    nodes: list[MatrixNode], all_images: AllImages, name: str
 ) -> None:
-    """All kinds from one source onto each containerd; the page says what happened."""
-    row = Row(places)
-    ROWS[name](shelf, row, name)
+    """The results for all kinds of images are those in docs/compatibility.md."""
+    row = Row(nodes)
+    ROWS[name](all_images, row, name)
     cells = [row.cells[kind] for kind in KINDS]
-    notes = [told(*note) for note in row.notes]
+    notes = [normalized(*note) for note in row.notes]
     page = Page.read()
     if writing():
         written = attrs.evolve(page, columns=KINDS).with_row(name, cells, notes)
@@ -292,7 +306,7 @@ def test_what_is_loaded_is_on_every_containerd(
         assert page.notes_of(name) == notes
 
 
-def test_the_page_is_what_the_tests_wrote() -> None:
-    """Nothing was added by hand, and no source is without its row."""
+def test_the_page_contains_only_generated_text() -> None:
+    """Each source has a row, and nothing was added by hand."""
     assert set(Page.read().rows) == set(SOURCES)
     assert PAGE.read_text() == Page.read().text(SOURCES)

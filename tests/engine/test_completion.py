@@ -1,4 +1,4 @@
-"""Completion in a real bash, of what is on real engines."""
+"""Completion in a real bash, with the images of real engines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 @pytest.fixture
 def imgload_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command under its own name, as a shell calls it."""
+    """The command as a shell calls it."""
     program = tmp_path / "bin" / "imgload"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m imgload "$@"\n')
@@ -39,7 +39,7 @@ def imgload_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*command: str) -> str:
-    """Return what a command prints; nothing on standard error."""
+    """Return a command's stdout, and assert that stderr is empty."""
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return done.stdout
@@ -47,30 +47,30 @@ def run(*command: str) -> str:
 
 @cache
 def function() -> str:
-    """Return the script that a shell evaluates."""
+    """Return the completion script."""
     return run("imgload", "completion", "bash")
 
 
 def offered(*typed: str) -> list[str]:
-    """Return what imgload's function makes bash offer for words that bash took apart."""
+    """Return the completions for words as bash splits them."""
     script = 'eval "$(imgload completion bash)"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))'
     script += '; _imgload_completion imgload; printf "%s\\n" "${COMPREPLY[@]}"'
     command = ["bash", "--norc", "-c", script, "bash", "imgload", *typed]
-    for _ in range(20):  # the key is pressed again: a busy machine may need more than a second
+    for _ in range(20):  # try again: a busy machine may need more than a second
         if words := run(*command).split():
             return words
     return []
 
 
 @pytest.mark.usefixtures("imgload_on_path")
-def test_images_clusters_and_nodes_are_offered(lab: Lab, images: Images) -> None:
-    """Images of both engines by the names that people write; nodes of the cluster named."""
+def test_completion_offers_images_clusters_and_nodes(lab: Lab, images: Images) -> None:
+    """Images of both engines by their short names; nodes of the selected cluster."""
     lab.up("lab-d3", "lab-d21")
     name, tag = unique("completed").replace(":t", ":v").split(":")
     for engine in (lab.docker, lab.podman):
         images.build(engine, f"{name}:{engine.name}-{tag}")
     both = [f"docker-{tag}", f"podman-{tag}"]
-    assert offered("load", "comple") == [f"{name}:{each}" for each in both]
+    assert offered("load", "comple") == [f"{name}:{suffix}" for suffix in both]
     assert offered("load", "--from", "podman", "comple") == [f"{name}:podman-{tag}"]
     assert offered("verify", name, ":") == both
     assert offered("watch", name, ":", "pod") == both[1:]
@@ -93,7 +93,7 @@ def bash() -> Iterator[int]:
 
 
 def shown(terminal: int, wanted: str) -> bool:
-    """Whether the terminal shows a text before long."""
+    """Return whether the terminal shows a text in time."""
     screen, deadline = b"", time.monotonic() + _PATIENCE
     while wanted.encode() not in screen and time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.2)[0]:
@@ -103,7 +103,7 @@ def shown(terminal: int, wanted: str) -> bool:
 
 @pytest.mark.usefixtures("imgload_on_path")
 def test_a_tab_completes_an_image_with_its_tag(lab: Lab, images: Images) -> None:
-    """Behind the colon, where bash breaks words."""
+    """Also after the colon, at which bash splits words."""
     tag = unique("tabbed")
     images.build(lab.docker, tag)
     with bash() as terminal:

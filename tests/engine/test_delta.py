@@ -1,4 +1,4 @@
-"""Only what is missing moves: counted on real engines and nodes."""
+"""Only missing layers are sent, measured on real engines and nodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 
 import imgload
-from imgload.events import Event, Note, SendingStarted
+from imgload.loader.events import Event, Note, SendingStarted
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import relay
 from tests.lab import Lab, Node
@@ -22,14 +22,14 @@ BASE = 24 * MIB
 
 
 class Build(Protocol):
-    """Builds an image on the test's base, with a layer of some bytes on top; returns its ID."""
+    """Builds an image on the test's base with a top layer of `size` bytes; returns its ID."""
 
     def __call__(self, engine: Engine, tag: str, size: int = 100) -> str: ...
 
 
 @pytest.fixture
 def build(images: Images) -> Build:
-    """Builds images of a base of 24 MiB, the same for all, and a layer of some bytes."""
+    """Build images on a common base of 24 MiB."""
     bases: dict[str, str] = {}
 
     def build(engine: Engine, tag: str, size: int = 100) -> str:
@@ -46,42 +46,42 @@ def blobs(node: Node) -> set[str]:
     return set(node.ctr("content", "ls", "-q").split())
 
 
-def size_of(node: Node, digest: str) -> int:
-    """Return the bytes of a blob in a node, counted there; 0 once it was collected."""
+def stat_blob(node: Node, digest: str) -> int:
+    """Return the size of a blob on a node; 0 if it was garbage-collected."""
     path = f"{STORE}/{digest.replace(':', '/')}"
     return int(node.exec("sh", "-c", 'stat -c %s "$1" 2>/dev/null || echo 0', "sh", path))
 
 
 def actions(report: imgload.Report) -> list[str | None]:
-    """Return what was done on each node."""
+    """Return the action on each node."""
     return [node.action for node in report.images[0].nodes]
 
 
 def sent(report: imgload.Report) -> list[int]:
-    """Return the bytes that went into each node."""
+    """Return the number of bytes sent to each node."""
     return [node.bytes_sent for node in report.images[0].nodes]
 
 
 @pytest.mark.parametrize("cluster", ["lab-d16", "lab-d17", "lab-d21", "lab-p21"])
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_a_rebuild_moves_its_own_layer_only(
+def test_a_rebuild_sends_only_its_new_layer(
     lab: Lab, build: Build, tmp_path: Path, source: str, cluster: str
 ) -> None:
-    """What goes into the engine of the node is the missing blobs and 2 %; the node is complete."""
+    """At most the missing blobs and 2 % are sent to the node's engine; the node is complete."""
     engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
     build(engine, tag)
     assert actions(imgload.load(tag, cluster=cluster, source=engine.url)) == ["full"]
     before = blobs(node)
     build(engine, tag, 2 * MIB)
     host = lab.docker if cluster.startswith("lab-d") else lab.podman
-    with relay(host, tmp_path) as between, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST" if host is lab.docker else "CONTAINER_HOST", between.url)
+    with relay(host, tmp_path) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST" if host is lab.docker else "CONTAINER_HOST", proxy.url)
         report = imgload.load(tag, cluster=cluster, source=engine.url)
-    missing = sum(size_of(node, digest) for digest in blobs(node) - before)
+    missing = sum(stat_blob(node, digest) for digest in blobs(node) - before)
     assert missing > 2 * MIB
     assert actions(report) == ["delta"]
     assert sent(report)[0] <= 1.02 * missing
-    assert between.sent <= 1.02 * missing + 20_000, "with the requests and the surveys"
+    assert proxy.sent <= 1.02 * missing + 20_000, "with the requests and the surveys"
     name = f"docker.io/library/{tag}"
     assert cri_id(node, name) == str(report.images[0].image_id)
     assert "incomplete" not in node.ctr("images", "check", f"name=={name}")
@@ -89,8 +89,8 @@ def test_a_rebuild_moves_its_own_layer_only(
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_each_node_gets_what_it_lacks(lab: Lab, build: Build, source: str) -> None:
-    """One node has nothing, two have the base: kind sends the whole to all that lack the name."""
+def test_each_node_gets_only_its_missing_layers(lab: Lab, build: Build, source: str) -> None:
+    """One node has nothing, two have the base; kind sends everything to nodes without the name."""
     engine, tag = lab.engine(source), unique()
     nodes = lab.cluster("lab-d3").nodes
     build(engine, tag)
@@ -106,27 +106,27 @@ def test_each_node_gets_what_it_lacks(lab: Lab, build: Build, source: str) -> No
 
 
 def test_docker_compresses_a_base_once(lab: Lab, build: Build) -> None:
-    """The graphdriver store is taught a layer at the first rebuild, which is said; not again."""
+    """The graphdriver store learns a layer at the first rebuild, with a note; not again."""
     tag = unique()
-    said: list[list[str]] = []
+    notes: list[list[str]] = []
     for _ in range(3):
         events: list[Event] = []
         build(lab.docker, tag)
         report = imgload.load(tag, cluster="lab-d21", source="docker", on_event=events.append)
-        said.append([e.text for e in events if isinstance(e, Note)])
-    first, second, third = said
+        notes.append([e.text for e in events if isinstance(e, Note)])
+    first, second, third = notes
     assert (first, third) == ([], [])
     assert len(second) == 1
-    assert "24 MiB of unchanged layers, this once" in second[0]
+    assert "24 MiB of unchanged layers once" in second[0]
     assert sent(report)[0] < 10_000
     forget(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("damage", ["lost", "garbage", "lies"])
-def test_what_is_remembered_may_be_wrong(
+def test_a_wrong_cache_does_not_break_a_load(
     lab: Lab, build: Build, tmp_path: Path, damage: str
 ) -> None:
-    """Deleted, damaged, or of other layers: the image is on the node, and proven."""
+    """A cache that is deleted, damaged or about other layers: the image is still verified."""
     tag, node = unique(), lab.cluster("lab-d21").nodes[0]
     memory = tmp_path / "cache/imgload/engines.json"
     for _ in range(2):
@@ -146,10 +146,10 @@ def test_what_is_remembered_may_be_wrong(
 
 @pytest.mark.parametrize("cluster", ["lab-d16", "lab-d21", "lab-p17"])
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_what_the_node_lost_meanwhile_is_sent_after_all(
+def test_layers_collected_during_a_load_are_sent(
     lab: Lab, build: Build, source: str, cluster: str
 ) -> None:
-    """A snapshot that is collected between survey and import ends in a full load."""
+    """A snapshot that is collected between survey and import causes a full load."""
     engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
     name = f"docker.io/library/{tag}"
     events: list[Event] = []
@@ -173,10 +173,10 @@ def test_what_the_node_lost_meanwhile_is_sent_after_all(
 @pytest.mark.parametrize(
     ("source", "form"), [("podman", "oci-archive"), ("podman", "docker-archive"), ("docker28", "")]
 )
-def test_an_archive_leaves_out_what_the_node_has(
+def test_an_archive_load_omits_layers_on_the_node(
     lab: Lab, build: Build, tmp_path: Path, source: str, form: str
 ) -> None:
-    """Where its members are named by digest, which is what Docker 25 and Podman write."""
+    """If its members are named by digest, as Docker 25 and Podman name them."""
     node, tag, path = lab.cluster("lab-d21").nodes[0], unique(), tmp_path / "image.tar"
     for action in ("full", "delta"):
         build(lab.engine(source), tag, MIB)
@@ -190,36 +190,38 @@ def test_an_archive_leaves_out_what_the_node_has(
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_a_survey_ahead_saves_one_after_the_build(
+def test_a_survey_ahead_saves_the_survey_after_the_build(
     lab: Lab, build: Build, tmp_path: Path, source: str
 ) -> None:
-    """One exec, the import, is left; not where the image turns out to be there, or was lost."""
+    """Only the import's exec remains, unless the image is present or was removed."""
     engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
     name = f"docker.io/library/{tag}"
     build(engine, tag)
     costs: dict[str, int] = {}
-    with relay(lab.docker, tmp_path) as between, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", between.url)
-        origin = between.url if source == "docker" else engine.url  # the nodes' engine, once
+    with relay(lab.docker, tmp_path) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", proxy.url)
+        origin = (
+            proxy.url if source == "docker" else engine.url
+        )  # so that the nodes' engine is listed once
         with imgload.Loader.connect("lab-d21", source=origin) as loader:
-            for what in ("full", "delta", "present", "lost"):
-                if what in {"delta", "lost"}:
+            for case in ("full", "delta", "present", "lost"):
+                if case in {"delta", "lost"}:
                     build(engine, tag)
                 loader.survey_ahead(tag)
-                if what == "lost":
+                if case == "lost":
                     node.cri().remove_image(name)
                     node.ctr("content", "prune", "references")
-                before = between.execs
+                before = proxy.execs
                 report = loader.load([tag])
-                costs[what] = between.execs - before
-                assert what in {"lost", *actions(report)}
+                costs[case] = proxy.execs - before
+                assert case in {"lost", *actions(report)}
                 assert cri_id(node, name) == str(report.images[0].image_id)
     assert {**costs, "lost": 0} == {"full": 1, "delta": 1, "present": 1, "lost": 0}
     forget(node, name)
 
 
-def test_docker_keeps_no_trace_of_a_push(lab: Lab, build: Build) -> None:
-    """It labels every blob with the place of a push that succeeded, at most 4096 bytes a blob."""
+def test_a_push_leaves_no_labels_in_docker(lab: Lab, build: Build) -> None:
+    """It labels each blob with the repository of each successful push (up to 4096 bytes)."""
     engine, node, tag = lab.engine("docker28"), lab.cluster("lab-d21").nodes[0], unique()
     store = Store(engine.paths.run / engine.name / "exec/containerd/containerd.sock", "moby")
     before = set(store.labels())
@@ -232,8 +234,8 @@ def test_docker_keeps_no_trace_of_a_push(lab: Lab, build: Build) -> None:
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_what_was_collected_between_two_loads_is_sent(lab: Lab, build: Build) -> None:
-    """A loader that is kept takes the nodes to have what it left there, and notices."""
+def test_layers_collected_between_two_loads_are_sent(lab: Lab, build: Build) -> None:
+    """A reused loader assumes that the nodes kept its images, and detects that they did not."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     name = f"docker.io/library/{tag}"
     with imgload.Loader.connect(cluster="lab-d21", source="docker") as loader:

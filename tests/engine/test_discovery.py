@@ -1,4 +1,4 @@
-"""Engines where users have them: other sockets, contexts, connections; and what is in the way."""
+"""Engines at other sockets, in contexts and connections; and obstacles on the way to them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.engines.discovery import Discovery, discover
+from imgload.core.errors import ClusterNotFound, EngineUnreachable
+from imgload.engines.discovery.discover import Discovery, discover
 from tests.engine.conftest import Images, unique
-from tests.engine.remote import open_folder, run_as, soon
+from tests.engine.remote import open_folder, run_as, time_limit
 from tests.lab import Lab
 from tests.lab.rootless import RootlessPodman
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
-    """Return an environment with nothing in it but a home."""
+    """Return an environment with empty home, run and configuration folders only."""
     folders = {"HOME": "home", "XDG_RUNTIME_DIR": "run", "DOCKER_CONFIG": "docker"}
     for folder in folders.values():
         (tmp_path / folder).mkdir()
@@ -28,51 +29,51 @@ def home(tmp_path: Path) -> dict[str, str]:
 
 
 def link(path: Path, target: Path) -> Path:
-    """Put a socket where a product has its own."""
+    """Link to a socket from the path of a product's socket."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(target)
     return path
 
 
-def quickly(environ: dict[str, str]) -> Discovery:
-    """Discover, in less than a second."""
-    with soon():
+def discover_quickly(environ: dict[str, str]) -> Discovery:
+    """Run the discovery in less than a second."""
+    with time_limit():
         return discover(environ)
 
 
-def ours(found: Discovery, environ: dict[str, str]) -> list[tuple[str, str]]:
-    """Return kind and origin of the engines found below our folders: the machine may have more."""
+def ours(discovery: Discovery, environ: dict[str, str]) -> list[tuple[str, str]]:
+    """Return kind and origin of the engines below the test's folders: the machine may have more."""
     folder = str(Path(environ["HOME"]).parent)
-    return [(e.kind, e.origin) for e in found.endpoints if folder in e.url]
+    return [(e.kind, e.origin) for e in discovery.endpoints if folder in e.url]
 
 
-def test_engines_are_found_where_products_put_them(lab: Lab, home: dict[str, str]) -> None:
-    """Two Dockers are two, by what they say of themselves; one by two paths is one."""
+def test_engines_are_found_at_the_sockets_of_products(lab: Lab, home: dict[str, str]) -> None:
+    """Two Docker engines are distinguished; one engine with two paths is listed once."""
     link(Path(home["HOME"], ".colima/default/docker.sock"), lab.docker.socket)
     link(Path(home["HOME"], ".rd/docker.sock"), lab.docker28.socket)
     link(Path(home["HOME"], ".orbstack/run/docker.sock"), lab.docker.socket)
     link(Path(home["XDG_RUNTIME_DIR"], "podman/podman.sock"), lab.podman.socket)
-    found = quickly(home)
+    discovery = discover_quickly(home)
     expected = [("docker", "Colima"), ("docker", "Rancher Desktop"), ("podman", "rootless Podman")]
-    assert ours(found, home) == expected
-    again = [a.candidate.origin for a in found.attempts if a.same_as]
-    assert "OrbStack" in again
+    assert ours(discovery, home) == expected
+    duplicates = [a.candidate.origin for a in discovery.attempts if a.same_as]
+    assert "OrbStack" in duplicates
 
 
 def test_rootless_dockers_socket_is_found(lab: Lab, home: dict[str, str]) -> None:
-    """In the folder of the login."""
+    """In the login's runtime folder."""
     link(Path(home["XDG_RUNTIME_DIR"], "docker.sock"), lab.docker28.socket)
-    assert ours(quickly(home), home) == [("docker", "rootless Docker")]
+    assert ours(discover_quickly(home), home) == [("docker", "rootless Docker")]
 
 
 def docker(environ: dict[str, str], *args: str) -> None:
-    """Run the real docker CLI on these settings."""
+    """Run the real docker CLI with these settings."""
     everything = {k: v for k, v in os.environ.items() if k != "DOCKER_HOST"} | environ
     subprocess.run(["docker", *args], env=everything, check=True, capture_output=True)
 
 
-def test_the_docker_clis_context_is_followed(lab: Lab, home: dict[str, str]) -> None:
-    """DOCKER_HOST, then DOCKER_CONTEXT, then the current one: the CLI's own order."""
+def test_the_docker_clis_context_is_used(lab: Lab, home: dict[str, str]) -> None:
+    """DOCKER_HOST, DOCKER_CONTEXT, the current context: the order of the CLI."""
     for name, engine in (("first", lab.docker), ("second", lab.docker28)):
         docker(home, "context", "create", name, "--docker", f"host={engine.url}")
     docker(home, "context", "use", "first")
@@ -87,31 +88,33 @@ def test_the_docker_clis_context_is_followed(lab: Lab, home: dict[str, str]) -> 
     assert discover(home).endpoints[0].origin == "DOCKER_HOST"
 
 
-def test_a_stale_context_is_explained_with_the_way_out(lab: Lab, home: dict[str, str]) -> None:
-    """Its engine is gone; another answers, and is not taken in silence."""
+def test_a_stale_context_is_explained(lab: Lab, home: dict[str, str]) -> None:
+    """Its engine does not answer; another one does, and is not used silently."""
     docker(home, "context", "create", "old", "--docker", "host=unix:///nonexistent/docker.sock")
     docker(home, "context", "use", "old")
     link(Path(home["HOME"], ".rd/docker.sock"), lab.docker.socket)
     home |= {"CONTAINER_HOST": "unix:///nonexistent/podman.sock"}
-    found = quickly(home)
-    with pytest.raises(imgload.EngineUnreachable) as caught:
-        found.require()
+    discovery = discover_quickly(home)
+    with pytest.raises(EngineUnreachable) as caught:
+        discovery.require()
     assert "the current Docker context 'old'" in caught.value.message
-    assert f"{home['HOME']}/.rd/docker.sock answers, and is not asked" in caught.value.message
+    assert f"{home['HOME']}/.rd/docker.sock answers but is not used" in caught.value.message
     assert "docker context use default" in caught.value.hint
 
 
-def test_a_context_that_is_gone_is_explained(home: dict[str, str]) -> None:
-    """With those that are there."""
+def test_a_missing_context_is_explained(home: dict[str, str]) -> None:
+    """The error lists the existing contexts."""
     docker(home, "context", "create", "there", "--docker", "host=unix:///nonexistent/docker.sock")
-    found = quickly({**home, "DOCKER_CONTEXT": "gone", "CONTAINER_HOST": "unix:///none"})
-    with pytest.raises(imgload.EngineUnreachable, match="there: default, there") as caught:
-        found.require()
+    discovery = discover_quickly(
+        {**home, "DOCKER_CONTEXT": "gone", "CONTAINER_HOST": "unix:///none"}
+    )
+    with pytest.raises(EngineUnreachable, match="available: default, there") as caught:
+        discovery.require()
     assert "unset DOCKER_CONTEXT" in caught.value.hint
 
 
-def test_podmans_connections_are_followed(lab: Lab, home: dict[str, str], tmp_path: Path) -> None:
-    """As the real podman wrote them."""
+def test_podmans_connections_are_used(lab: Lab, home: dict[str, str], tmp_path: Path) -> None:
+    """As the real podman writes them."""
     settings = tmp_path / "containers.conf"
     settings.write_text("[engine]\n")
     home["CONTAINERS_CONF"] = str(settings)
@@ -120,30 +123,30 @@ def test_podmans_connections_are_followed(lab: Lab, home: dict[str, str], tmp_pa
         add = ["podman", "system", "connection", "add", name, engine.url]
         everything = {"PATH": os.environ["PATH"], **home}
         subprocess.run(add, env=everything, check=True, capture_output=True)
-    default = [e for e in quickly(home).endpoints if "connection" in e.origin]
+    default = [e for e in discover_quickly(home).endpoints if "connection" in e.origin]
     assert [(e.url, e.origin) for e in default] == [(lab.podman.url, "the Podman connection 'one'")]
     home["CONTAINER_CONNECTION"] = "two"
-    named = [e for e in quickly(home).endpoints if e.kind == "podman"]
+    named = [e for e in discover_quickly(home).endpoints if e.kind == "podman"]
     assert [e.url for e in named] == [lab.engine("podman-rootless").url]
     home["CONTAINER_CONNECTION"] = "three"
-    [error] = [a.error for a in quickly(home).silent]
+    [error] = [a.error for a in discover_quickly(home).unreachable]
     assert error
-    assert "there: one, two" in error.message
+    assert "available: one, two" in error.message
 
 
-def test_podmans_socket_as_docker_host_is_podman_once(lab: Lab, home: dict[str, str]) -> None:
-    """A usual setting; asked as two engines, every image would be there twice."""
+def test_podmans_socket_in_docker_host_is_listed_once(lab: Lab, home: dict[str, str]) -> None:
+    """A common setting; as two engines, every image would be ambiguous."""
     link(Path(home["XDG_RUNTIME_DIR"], "podman/podman.sock"), lab.podman.socket)
-    found = quickly({**home, "DOCKER_HOST": lab.podman.url})
-    assert (found.endpoints[0].kind, found.endpoints[0].url) == ("podman", lab.podman.url)
-    assert ours(found, home) == []
-    assert found.endpoints[0] in [attempt.same_as for attempt in found.attempts]
+    discovery = discover_quickly({**home, "DOCKER_HOST": lab.podman.url})
+    assert (discovery.endpoints[0].kind, discovery.endpoints[0].url) == ("podman", lab.podman.url)
+    assert ours(discovery, home) == []
+    assert discovery.endpoints[0] in [attempt.same_as for attempt in discovery.attempts]
 
 
-def test_the_living_are_used_and_the_dead_are_told(
+def test_dead_engines_are_reported_and_the_others_used(
     lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stale CONTAINER_HOST does not stop what Docker can do; it is said where it may matter."""
+    """A stale CONTAINER_HOST does not prevent a load from Docker; a note and errors name it."""
     lab.cluster("lab-d21")
     monkeypatch.setenv("CONTAINER_HOST", f"unix://{tmp_path}/dead.sock")
     tag = unique()
@@ -155,37 +158,37 @@ def test_the_living_are_used_and_the_dead_are_told(
     with pytest.raises(imgload.ImageNotFound, match=r"dead\.sock") as image:
         imgload.load("no-such-image:v1", cluster="lab-d21")
     assert "unset CONTAINER_HOST" in image.value.hint
-    with pytest.raises(imgload.ClusterNotFound, match=r"dead\.sock"):
+    with pytest.raises(ClusterNotFound, match=r"dead\.sock"):
         imgload.load(tag, cluster="no-such-cluster")
 
 
-def test_a_socket_that_hangs_is_given_up(lab: Lab, home: dict[str, str]) -> None:
-    """The others are not waited for longer than that takes."""
+def test_a_socket_that_hangs_times_out(lab: Lab, home: dict[str, str]) -> None:
+    """The discovery still lists the other engines."""
     link(Path(home["XDG_RUNTIME_DIR"], "podman/podman.sock"), lab.podman.socket)
     path = Path(home["HOME"], ".rd/docker.sock")
     path.parent.mkdir()
-    with socket.socket(socket.AF_UNIX) as hanging, soon(3.0):
+    with socket.socket(socket.AF_UNIX) as hanging, time_limit(3.0):
         hanging.bind(str(path))
         hanging.listen()
         assert ours(discover(home), home) == [("podman", "rootless Podman")]
 
 
-def test_an_address_that_swallows_everything_is_given_up() -> None:
-    """A stale DOCKER_HOST of a machine that is off: nothing comes back, not even a refusal."""
+def test_an_address_without_any_answer_times_out() -> None:
+    """A stale DOCKER_HOST of a machine that is off: the connection is not even refused."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         address = full.getsockname()
         with socket.create_connection(address), socket.socket() as second:
             second.settimeout(0)
             second.connect_ex(address)
             url = f"tcp://127.0.0.1:{address[1]}"
-            found = quickly({"HOME": "/none", "DOCKER_HOST": url, "CONTAINER_HOST": "unix:///x"})
-    assert url in found.errors[0].message
+            discovery = discover_quickly(
+                {"HOME": "/none", "DOCKER_HOST": url, "CONTAINER_HOST": "unix:///x"}
+            )
+    assert url in discovery.errors[0].message
 
 
-def test_another_users_engines_are_not_permitted_and_ones_own_is_found(
-    lab: Lab, images: Images
-) -> None:
-    """A user without rights: root's Docker is quiet while all is well, and told otherwise."""
+def test_an_unprivileged_user_can_use_their_own_engine(lab: Lab, images: Images) -> None:
+    """Root's Docker without permission is reported only if the load fails."""
     podman = lab.engine("podman-rootless")
     assert isinstance(podman, RootlessPodman)
     node = lab.cluster("lab-r21").nodes[0]
@@ -209,8 +212,8 @@ def test_another_users_engines_are_not_permitted_and_ones_own_is_found(
     assert "usermod -aG docker" in nothing.stderr
 
 
-def test_what_answers_nowhere_fits_on_a_screen(home: dict[str, str]) -> None:
-    """What was tried, what is not there, and what to run."""
+def test_the_error_without_any_engine_fits_on_a_screen(home: dict[str, str]) -> None:
+    """It lists the probed addresses, the reasons, and a command."""
     environ = {**os.environ, **home, "DOCKER_HOST": "tcp://127.0.0.1:1"}
     environ["CONTAINER_HOST"] = "unix:///nonexistent/podman.sock"
     command = [sys.executable, "-m", "imgload", "clusters"]

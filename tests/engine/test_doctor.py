@@ -1,4 +1,4 @@
-"""`imgload doctor` finds what is planted, and nothing where all is well."""
+"""`imgload doctor` finds injected faults, and no problem on a healthy cluster."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ import attrs
 import pytest
 
 import imgload
-from imgload.doctor.finding import Check, Status
-from imgload.memory import Memory
+from imgload.engines.cache import EngineCache
+from imgload.tools.doctor.finding import Check, Status
 from tests.engine.conftest import Images, cases, forget, unique
-from tests.engine.findings import kubeconfig, problems, program, said
+from tests.engine.findings import kubeconfig, messages, problems, program
 from tests.engine.remote import open_folder, run_as
 from tests.engine.test_errors import run
 from tests.lab import Lab, Node
 
-Plant = Callable[[pytest.MonkeyPatch, Path], None]
+Inject = Callable[[pytest.MonkeyPatch, Path], None]
 
 
 @pytest.fixture
 def healthy(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Node:
-    """The node of a cluster where all is well, and which the kube context names."""
+    """The node of a healthy cluster, which the kube context names."""
     kubeconfig(monkeypatch, tmp_path, "current-context: kind-lab-d21\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     return lab.cluster("lab-d21").nodes[0]
 
 
-def test_nothing_is_wrong_where_all_is_well(lab: Lab, images: Images, healthy: Node) -> None:
-    """On both kinds of Docker's store and on Podman; text and JSON say the same; status 0."""
+def test_doctor_finds_no_problem_on_a_healthy_cluster(
+    lab: Lab, images: Images, healthy: Node
+) -> None:
+    """With both image stores of Docker and with Podman, as text and JSON; exit status 0."""
     tag = unique()
     images.build(lab.docker, tag)
     imgload.load(tag, cluster="lab-d21")
@@ -42,28 +44,28 @@ def test_nothing_is_wrong_where_all_is_well(lab: Lab, images: Images, healthy: N
     assert (done.returncode, document["ok"]) == (0, True), done.stdout
     assert {f["status"] for f in document["findings"]} <= {"ok", "info"}, done.stdout
     assert set(document["findings"][0]) == {"check", "status", "message", "hint"}
-    told = "\n".join(f["message"] for f in document["findings"])
-    assert "graphdriver overlay2" in told
-    assert f"podman at {lab.podman.url} can push here" in told
-    assert f"{healthy.name}: containerd 2.1, overlayfs, linux/" in told
-    assert f"{healthy.name} has docker.io/library/{tag}" in told
+    text_of_findings = "\n".join(f["message"] for f in document["findings"])
+    assert "graphdriver overlay2" in text_of_findings
+    assert f"podman at {lab.podman.url} can push here" in text_of_findings
+    assert f"{healthy.name}: containerd 2.1, overlayfs, linux/" in text_of_findings
+    assert f"{healthy.name} has docker.io/library/{tag}" in text_of_findings
     assert "containerd image store, overlayfs" in text.stdout
     assert "no problem found" in text.stdout
     forget(healthy, f"docker.io/library/{tag}")
 
 
-def environ(**variables: str) -> Plant:
-    """Return what sets variables; ``{}`` stands for the test's folder."""
+def environ(**variables: str) -> Inject:
+    """Return a function that sets variables; ``{}`` is replaced by the test's folder."""
 
-    def plant(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def inject(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         for name, value in variables.items():
             monkeypatch.setenv(name, value.replace("{}", str(folder)))
 
-    return plant
+    return inject
 
 
 def stale_context(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Have the docker CLI use a context whose engine is gone."""
+    """Select a Docker context whose engine does not answer."""
     monkeypatch.delenv("DOCKER_HOST")
     monkeypatch.setenv("DOCKER_CONFIG", str(folder / "docker"))
     create = ("docker", "context", "create", "old", "--docker", "host=unix:///nonexistent.sock")
@@ -71,27 +73,29 @@ def stale_context(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         subprocess.run(command, check=True, capture_output=True)
 
 
-def config(text: str) -> Plant:
-    """Return what makes a kubeconfig with this text."""
+def config(text: str) -> Inject:
+    """Return a function that writes a kubeconfig with this text."""
     return lambda monkeypatch, folder: kubeconfig(monkeypatch, folder, text)
 
 
 @attrs.frozen
 class Expected:
-    """What is to be found: words of the message, and of the hint."""
+    """An expected finding: parts of the message and of the hint."""
 
     check: Check
     status: Status
     message: str
     hint: str
 
-    def is_in(self, found: imgload.Diagnosis) -> bool:
-        """Whether a finding says so."""
-        fitting = [f for f in found.findings if (f.check, f.status) == (self.check, self.status)]
+    def is_in(self, diagnosis: imgload.Diagnosis) -> bool:
+        """Return whether the diagnosis has this finding."""
+        fitting = [
+            f for f in diagnosis.findings if (f.check, f.status) == (self.check, self.status)
+        ]
         return any(self.message in f.message and self.hint in f.hint for f in fitting)
 
 
-FAULTS: dict[str, tuple[Plant, Expected]] = {
+FAULTS: dict[str, tuple[Inject, Expected]] = {
     "a dead socket": (
         environ(DOCKER_HOST="unix://{}/dead.sock"),
         Expected("engines", "problem", "(from DOCKER_HOST): nobody answers", "unset DOCKER_HOST"),
@@ -110,7 +114,7 @@ FAULTS: dict[str, tuple[Plant, Expected]] = {
     ),
     "a kube context without its cluster": (
         config("current-context: kind-gone\n"),
-        Expected("context", "problem", "'kind-gone' names a cluster that is not there", "kubectl"),
+        Expected("context", "problem", "'kind-gone' names a missing cluster", "kubectl"),
     ),
     "a broken kubeconfig": (
         config("current-context: [\n"),
@@ -118,7 +122,7 @@ FAULTS: dict[str, tuple[Plant, Expected]] = {
     ),
     "a kubeconfig that is not there": (
         environ(KUBECONFIG="{}/nothing"),
-        Expected("context", "warning", "which is not there", "unset KUBECONFIG"),
+        Expected("context", "warning", "which does not exist", "unset KUBECONFIG"),
     ),
 }
 
@@ -128,30 +132,30 @@ SHORT = ("a dead socket", "a stale context", "a kube context without its cluster
 
 @pytest.mark.parametrize("fault", cases(FAULTS, SHORT))
 @pytest.mark.usefixtures("healthy")
-def test_what_is_wrong_before_the_nodes_is_found(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: tuple[Plant, Expected]
+def test_doctor_finds_faults_of_engines_and_contexts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: tuple[Inject, Expected]
 ) -> None:
-    """What, and the command that changes it; the rest is looked at all the same."""
-    plant, expected = fault
-    plant(monkeypatch, tmp_path)
-    found = imgload.examine(cluster="lab-d21" if expected.check == "engines" else None)
-    assert expected.is_in(found), found
-    assert "podman" in said(found, "engines", "ok")
+    """The fault is reported with a command, and the other checks still run."""
+    inject, expected = fault
+    inject(monkeypatch, tmp_path)
+    diagnosis = imgload.diagnose(cluster="lab-d21" if expected.check == "engines" else None)
+    assert expected.is_in(diagnosis), diagnosis
+    assert "podman" in messages(diagnosis, "engines", "ok")
 
 
 @pytest.mark.usefixtures("healthy")
-def test_each_engine_in_the_others_place(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Podman under DOCKER_HOST is fine; Docker under CONTAINER_HOST is not for podman."""
+def test_doctor_detects_swapped_engine_variables(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Podman in DOCKER_HOST is info; Docker in CONTAINER_HOST is a warning."""
     monkeypatch.setenv("DOCKER_HOST", lab.podman.url)
     monkeypatch.setenv("CONTAINER_HOST", lab.docker.url)
-    found = imgload.examine()
-    assert found.ok
-    assert "DOCKER_HOST leads to Podman" in said(found, "engines", "info")
-    assert "CONTAINER_HOST leads to Docker" in said(found, "engines", "warning")
+    diagnosis = imgload.diagnose()
+    assert diagnosis.ok
+    assert "DOCKER_HOST leads to Podman" in messages(diagnosis, "engines", "info")
+    assert "CONTAINER_HOST leads to Docker" in messages(diagnosis, "engines", "warning")
 
 
-def test_a_socket_that_may_not_be_opened(lab: Lab) -> None:
-    """By a user without rights: which group to join."""
+def test_doctor_explains_a_socket_without_permission(lab: Lab) -> None:
+    """The hint for an unprivileged user names the group to join."""
     with open_folder() as home:
         done = run_as("nobody", "doctor", HOME=str(home), DOCKER_HOST=lab.docker.url)
     assert done.returncode == 1, done.stderr
@@ -159,37 +163,39 @@ def test_a_socket_that_may_not_be_opened(lab: Lab) -> None:
     assert "usermod -aG docker" in done.stdout
 
 
-def test_an_engine_that_cannot_reach_us_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one in a VM; and one that was remembered as such, and does now."""
+def test_doctor_reports_engines_that_cannot_push(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that cannot push, as in a VM, and one that is only cached as such."""
     monkeypatch.setenv("DOCKER_HOST", lab.engine("docker-cut-off").url)
-    Memory.load().cut_off(lab.podman.url)
-    found = imgload.examine()
-    assert "docker-cut-off.sock cannot reach this process" in said(found, "receiver", "info")
-    assert "could not push here within the last day" in said(found, "receiver", "info")
-    assert f"podman at {lab.podman.url} can push" in said(found, "receiver", "ok")
+    EngineCache.load().mark_unreachable(lab.podman.url)
+    diagnosis = imgload.diagnose()
+    assert "docker-cut-off.sock cannot reach this process" in messages(
+        diagnosis, "receiver", "info"
+    )
+    assert "could not push here within the last day" in messages(diagnosis, "receiver", "info")
+    assert f"podman at {lab.podman.url} can push" in messages(diagnosis, "receiver", "ok")
 
 
-def test_skaffolds_view(
+def test_doctor_checks_skaffolds_engine_and_loader(
     healthy: Node, lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Which engine it builds with; its loader is absent, or ours comes after another."""
+    """The engine that builds; a missing loader; a drop-in that comes after the real one."""
     program(monkeypatch, tmp_path / "bin", "skaffold")
-    found = imgload.examine(cluster=healthy.name.removesuffix("-control-plane"))
-    assert f"builds with docker at {lab.docker.url}" in said(found, "skaffold", "ok")
+    diagnosis = imgload.diagnose(cluster=healthy.name.removesuffix("-control-plane"))
+    assert f"builds with docker at {lab.docker.url}" in messages(diagnosis, "skaffold", "ok")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin")
     monkeypatch.delenv("DOCKER_HOST")
-    found = imgload.examine(cluster="lab-d21")
-    assert "imgload kind --install" in said(found, "skaffold", "warning")
-    assert "imgload is not on PATH" in said(found, "skaffold", "warning")
+    diagnosis = imgload.diagnose(cluster="lab-d21")
+    assert "imgload kind --install" in messages(diagnosis, "skaffold", "warning")
+    assert "imgload is not on PATH" in messages(diagnosis, "skaffold", "warning")
     program(monkeypatch, tmp_path / "ours", "kind", "# imgload in the place of kind")
     program(monkeypatch, tmp_path / "bin", "kind")
-    found = imgload.examine(cluster="lab-d21")
-    assert "comes after it on PATH" in said(found, "skaffold", "warning")
+    diagnosis = imgload.diagnose(cluster="lab-d21")
+    assert "comes after it on PATH" in messages(diagnosis, "skaffold", "warning")
 
 
 @pytest.fixture
 def loaded(lab: Lab, images: Images, healthy: Node) -> Iterator[tuple[str, str]]:
-    """An image that is on the node, by tag and ID."""
+    """The tag and ID of an image on the node."""
     tag = unique()
     image_id = images.build(lab.docker, tag)
     imgload.load(tag, cluster="lab-d21")
@@ -197,67 +203,67 @@ def loaded(lab: Lab, images: Images, healthy: Node) -> Iterator[tuple[str, str]]
     forget(healthy, f"docker.io/library/{tag}")
 
 
-def test_the_first_broken_link_on_a_node(
+def test_doctor_reports_the_first_failing_check_on_a_node(
     lab: Lab, images: Images, healthy: Node, loaded: tuple[str, str]
 ) -> None:
-    """Config gone, another build, no name, another name; the same command mends each."""
+    """A missing config, another build, another name, no name; one command fixes each."""
     tag, image_id = loaded
     name = f"docker.io/library/{tag}"
     healthy.ctr("content", "rm", image_id)
-    assert "cannot read its config" in problems(imgload.examine(tag), "image")
+    assert "cannot read its config" in problems(imgload.diagnose(tag), "image")
     imgload.load(tag)
-    assert imgload.examine(image_id[7:19]).ok
+    assert imgload.diagnose(image_id[7:19]).ok
     images.build(lab.docker, tag, b"newer")
-    found = problems(imgload.examine(tag), "image")
-    assert f"has another image under {name}" in found
-    assert f"imgload load {tag} --node {healthy.name}" in found
+    problem_text = problems(imgload.diagnose(tag), "image")
+    assert f"has another image under {name}" in problem_text
+    assert f"imgload load {tag} --node {healthy.name}" in problem_text
     lab.docker.cli("tag", image_id, tag)
     healthy.ctr("images", "tag", name, f"localhost/{tag}")
     healthy.ctr("images", "rm", name)
-    found = problems(imgload.examine(tag), "image")
-    assert f"does not have {name}; it has localhost/{tag}" in found
+    problem_text = problems(imgload.diagnose(tag), "image")
+    assert f"does not have {name}; it has localhost/{tag}" in problem_text
     forget(healthy, f"localhost/{tag}")
-    assert f"does not have {name}: imgload load" in problems(imgload.examine(tag), "image")
+    assert f"does not have {name}: imgload load" in problems(imgload.diagnose(tag), "image")
 
 
-def test_a_manifest_that_is_gone(healthy: Node, loaded: tuple[str, str]) -> None:
-    """The name leads nowhere."""
+def test_doctor_reports_a_missing_manifest(healthy: Node, loaded: tuple[str, str]) -> None:
+    """The record refers to a removed blob."""
     tag, _ = loaded
     [line] = healthy.ctr("images", "ls", f"name==docker.io/library/{tag}").splitlines()[1:]
     healthy.ctr("content", "rm", line.split()[2])
-    assert "lacks its manifest" in problems(imgload.examine(tag), "image")
+    assert "lacks its manifest" in problems(imgload.diagnose(tag), "image")
 
 
-def test_an_image_that_no_engine_has(
+def test_doctor_checks_nodes_even_if_no_engine_has_the_image(
     lab: Lab, healthy: Node, loaded: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nodes are looked at all the same: theirs may be whole."""
+    """The nodes may have a complete image."""
     tag, image_id = loaded
     monkeypatch.setenv("DOCKER_HOST", lab.docker28.url)
-    found = imgload.examine(tag, nodes=[healthy.name])
-    assert f"no image '{tag}' in docker at {lab.docker28.url}" in problems(found, "image")
+    diagnosis = imgload.diagnose(tag, nodes=[healthy.name])
+    assert f"no image '{tag}' in docker at {lab.docker28.url}" in problems(diagnosis, "image")
     monkeypatch.setenv("DOCKER_HOST", lab.docker.url)
     lab.docker.cli("rmi", "--force", tag)
-    found = imgload.examine(tag)
-    assert f"no image '{tag}' in docker" in problems(found, "image")
-    assert f"image {image_id[7:19]}, unpacked, known to CRI" in said(found, "image", "ok")
+    diagnosis = imgload.diagnose(tag)
+    assert f"no image '{tag}' in docker" in problems(diagnosis, "image")
+    assert f"image {image_id[7:19]}, unpacked, known to CRI" in messages(diagnosis, "image", "ok")
 
 
-def test_two_engines_with_different_images(lab: Lab, images: Images, healthy: Node) -> None:
-    """Which one is meant is asked, as a load would."""
+def test_doctor_reports_an_ambiguous_image(lab: Lab, images: Images, healthy: Node) -> None:
+    """The hint names --from, as for a load."""
     tag = unique()
     images.build(lab.docker, tag, b"docker's")
     images.build(lab.podman, tag, b"podman's")
-    found = problems(imgload.examine(tag), "image")
-    assert f"'{tag}' is not one image" in found
-    assert "--from docker or --from podman" in found
-    assert healthy.name in found
+    problem_text = problems(imgload.diagnose(tag), "image")
+    assert f"'{tag}' is ambiguous" in problem_text
+    assert "--from docker or --from podman" in problem_text
+    assert healthy.name in problem_text
 
 
-def test_what_a_pod_would_make_of_it(
+def test_doctor_warns_about_pull_policy_and_platform(
     lab: Lab, images: Images, healthy: Node, tmp_path: Path
 ) -> None:
-    """Another processor's programs, and a tag that is always pulled."""
+    """An image for another processor, and a tag that is always pulled."""
     name = unique().partition(":")[0] + os.urandom(4).hex()
     images.build(lab.docker, f"{name}:latest")
     other = unique()
@@ -265,17 +271,19 @@ def test_what_a_pod_would_make_of_it(
     lab.docker.cli("build", "-q", "-t", other, "--platform=linux/s390x", tmp_path)
     imgload.load([name, other])
     try:
-        assert "imagePullPolicy: IfNotPresent" in said(imgload.examine(name), "image", "warning")
-        assert "exec format error" in said(imgload.examine(other), "image", "warning")
+        assert "imagePullPolicy: IfNotPresent" in messages(
+            imgload.diagnose(name), "image", "warning"
+        )
+        assert "exec format error" in messages(imgload.diagnose(other), "image", "warning")
     finally:
         forget(healthy, f"docker.io/library/{name}:latest", f"docker.io/library/{other}")
         lab.docker.cli("rmi", "--force", other)
 
 
-def test_pods_that_wait_are_told_with_their_policy(
+def test_doctor_lists_waiting_pods_with_their_policy(
     loaded: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where kubectl answers; the policy is the pod's own."""
+    """If kubectl answers; the policy is the one in the pod's spec."""
     tag, _ = loaded
     state = {"name": "c", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
     pod = {
@@ -285,9 +293,9 @@ def test_pods_that_wait_are_told_with_their_policy(
     }
     (tmp_path / "pods.json").write_text(json.dumps({"items": [pod, {}, "x"]}))
     program(monkeypatch, tmp_path / "bin", "kubectl", f"cat {tmp_path}/pods.json")
-    found = problems(imgload.examine(tag), "pods")
-    assert "pod dev/app-1" in found
-    assert "ImagePullBackOff, with imagePullPolicy Always" in found
-    assert "kubectl -n dev delete pod app-1" in found
+    problem_text = problems(imgload.diagnose(tag), "pods")
+    assert "pod dev/app-1" in problem_text
+    assert "ImagePullBackOff, with imagePullPolicy Always" in problem_text
+    assert "kubectl -n dev delete pod app-1" in problem_text
     program(monkeypatch, tmp_path / "bin", "kubectl", "exit 1")
-    assert not problems(imgload.examine(tag), "pods")
+    assert not problems(imgload.diagnose(tag), "pods")

@@ -1,4 +1,4 @@
-"""`imgload doctor` on a node with which much is wrong."""
+"""`imgload doctor` on a node with several faults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import imgload
 from tests.engine.conftest import Images, unique
-from tests.engine.findings import problems, said
+from tests.engine.findings import messages, problems
 from tests.lab import Cluster, Lab, Node
 from tests.lab.nodeimage import CONFIGS
 
@@ -17,8 +17,8 @@ _MIRROR = '[host."http://registry:5000"]\n'
 
 
 @pytest.fixture(scope="module")
-def sick(lab: Lab) -> Iterator[Cluster]:
-    """A node with little room, a proxy, and a snapshotter that ctr does not take."""
+def faulty(lab: Lab) -> Iterator[Cluster]:
+    """A node with little disk space, a proxy, and a snapshotter that is not ctr's default."""
     made = lab.make_cluster(
         name="lab-sick",
         engine="docker",
@@ -36,41 +36,45 @@ def sick(lab: Lab) -> Iterator[Cluster]:
     made.remove()
 
 
-def test_what_is_wrong_with_a_node(sick: Cluster) -> None:
-    """Its disk, its proxy (without the password) and its snapshotter."""
-    found = imgload.examine(cluster="lab-sick")
-    name = sick.nodes[0].name
-    assert f"{name} has " in problems(found, "nodes")
-    assert "of 90 MiB left for images" in problems(found, "nodes")
-    warned = said(found, "nodes", "warning")
-    assert "asks a proxy (HTTP_PROXY=http://proxy.example:3128)" in warned
-    assert "put registry into NO_PROXY" in warned
-    assert "unpacks with native, where ctr alone takes overlayfs" in said(found, "nodes", "info")
-    assert "secret" not in str(found)
+def test_doctor_reports_disk_proxy_and_snapshotter(faulty: Cluster) -> None:
+    """The proxy is shown without its password."""
+    diagnosis = imgload.diagnose(cluster="lab-sick")
+    name = faulty.nodes[0].name
+    assert f"{name} has " in problems(diagnosis, "nodes")
+    assert "of 90 MiB left for images" in problems(diagnosis, "nodes")
+    warned = messages(diagnosis, "nodes", "warning")
+    assert "uses a proxy (HTTP_PROXY=http://proxy.example:3128)" in warned
+    assert "add registry to NO_PROXY" in warned
+    assert "unpacks with native, but ctr defaults to overlayfs" in messages(
+        diagnosis, "nodes", "info"
+    )
+    assert "secret" not in str(diagnosis)
 
 
-def test_layers_where_cri_does_not_look(lab: Lab, images: Images, sick: Cluster) -> None:
-    """As `kind load` leaves them; and an image that CRI was not told of (containerd #9039)."""
+def test_doctor_reports_layers_in_another_snapshotter(
+    lab: Lab, images: Images, faulty: Cluster
+) -> None:
+    """As after `kind load`; and an image that CRI does not know (containerd #9039)."""
     tag = unique()
     images.build(lab.docker, tag)
-    [node], archive = sick.nodes, lab.docker.raw("save", tag)
+    [node], archive = faulty.nodes, lab.docker.raw("save", tag)
     node.ctr("images", "import", "-", stdin=archive)
-    found = problems(imgload.examine(tag, cluster="lab-sick"), "image")
-    assert "not unpacked in CRI's snapshotter, native; they are in overlayfs" in found
+    problem_text = problems(imgload.diagnose(tag, cluster="lab-sick"), "image")
+    assert "not unpacked in CRI's snapshotter, native; they are in overlayfs" in problem_text
     imgload.load(tag, cluster="lab-sick")
     node.ctr("images", "tag", f"docker.io/library/{tag}", f"localhost/{tag}")
     node.ctr("images", "rm", f"docker.io/library/{tag}")
     node.ctr("images", "import", "--local=false", "--no-unpack", "-", stdin=archive)
-    found = problems(imgload.examine(tag, cluster="lab-sick"), "image")
-    assert "its CRI does not know of it" in found
+    problem_text = problems(imgload.diagnose(tag, cluster="lab-sick"), "image")
+    assert "CRI does not report it" in problem_text
     node.exec("rm", "/usr/local/bin/crictl")
-    found = problems(imgload.examine(tag, cluster="lab-sick"), "image")
-    assert "its CRI does not know of it" in found
+    problem_text = problems(imgload.diagnose(tag, cluster="lab-sick"), "image")
+    assert "CRI does not report it" in problem_text
 
 
 @contextmanager
 def signalled(node: Node, signal: str) -> Iterator[None]:
-    """Stop containerd, and let it go on."""
+    """Send a signal to containerd, and continue it at the end."""
     node.exec("sh", "-c", f"kill -{signal} $(pidof containerd)")
     yield
     node.exec("sh", "-c", "kill -CONT $(pidof containerd)")
@@ -78,7 +82,7 @@ def signalled(node: Node, signal: str) -> Iterator[None]:
 
 @contextmanager
 def without_cri(node: Node) -> Iterator[None]:
-    """Have containerd start again without CRI, as some distributions' settings have it."""
+    """Restart containerd without CRI, as some distributions configure it."""
     file, off = "/etc/containerd/config.toml", 'disabled_plugins = ["io.containerd.grpc.v1.cri"]'
     again = "kill $(pidof containerd); sleep 0.5; until ctr version; do sleep 0.1; done"
     node.exec("sh", "-c", f"sed -i '2i{off}' {file}; {again}")
@@ -87,27 +91,27 @@ def without_cri(node: Node) -> Iterator[None]:
 
 
 @contextmanager
-def done_to(lab: Lab, node: Node, command: str, back: str) -> Iterator[None]:
-    """Do something to a node's container, and undo it."""
+def engine_command(lab: Lab, node: Node, command: str, back: str) -> Iterator[None]:
+    """Run an engine's command on the node's container, and another one to revert it."""
     lab.docker.cli(command, node.name)
     yield
     lab.docker.cli(back, node.name)
 
 
-def test_a_node_that_does_not_answer(lab: Lab, sick: Cluster) -> None:
-    """Its crictl gone; CRI off; containerd silent; paused; stopped: each with a way back."""
-    [node] = sick.nodes
+def test_doctor_explains_a_node_that_does_not_answer(lab: Lab, faulty: Cluster) -> None:
+    """No crictl, no CRI, containerd hanging, paused, stopped: each with a hint."""
+    [node] = faulty.nodes
     node.exec("rm", "-f", "/usr/local/bin/crictl")
-    assert "has no crictl" in said(imgload.examine(cluster="lab-sick"), "nodes", "info")
+    assert "has no crictl" in messages(imgload.diagnose(cluster="lab-sick"), "nodes", "info")
     with without_cri(node):
-        found = problems(imgload.examine(cluster="lab-sick"), "nodes")
-    assert f"{node.name}: CRI is not there in containerd" in found
+        problem_text = problems(imgload.diagnose(cluster="lab-sick"), "nodes")
+    assert f"{node.name}: CRI is missing in containerd" in problem_text
     with signalled(node, "STOP"):
-        found = problems(imgload.examine(cluster="lab-sick"), "nodes")
-    assert f"{node.name}: containerd does not answer: docker exec" in found
-    with done_to(lab, node, "pause", "unpause"):
-        found = problems(imgload.examine(nodes=[node.name]), "nodes")
-    assert f"{node.name} is paused: docker unpause {node.name}" in found
+        problem_text = problems(imgload.diagnose(cluster="lab-sick"), "nodes")
+    assert f"{node.name}: containerd does not answer: docker exec" in problem_text
+    with engine_command(lab, node, "pause", "unpause"):
+        problem_text = problems(imgload.diagnose(nodes=[node.name]), "nodes")
+    assert f"{node.name} is paused: docker unpause {node.name}" in problem_text
     lab.docker.cli("stop", "--time=0", node.name)
-    found = problems(imgload.examine(cluster="lab-sick"), "nodes")
-    assert f"{node.name} is exited: docker start {node.name}" in found
+    problem_text = problems(imgload.diagnose(cluster="lab-sick"), "nodes")
+    assert f"{node.name} is exited: docker start {node.name}" in problem_text

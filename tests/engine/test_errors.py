@@ -1,4 +1,4 @@
-"""What goes wrong is told: what, where, why, and the command to run next."""
+"""Errors name the operation, the object and the reason, and suggest a command."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import imgload
+from imgload.core.errors import NodeFull, NodeNotRunning, NodeUnusable
 from tests.engine.conftest import Images, cri_id, records, unique
 from tests.engine.remote import open_folder, run_as
 from tests.lab import Lab
@@ -19,7 +20,7 @@ MIB = 1 << 20
 
 
 def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would."""
+    """Run the command."""
     return subprocess.run(
         [sys.executable, "-m", "imgload", *args],
         env={**os.environ, **environ},
@@ -31,13 +32,13 @@ def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def clusters(lab: Lab) -> None:
-    """Two of them, so that one has to be named."""
+    """Start two clusters, so that one must be selected."""
     lab.up("lab-d21", "lab-p21")
 
 
 @pytest.mark.usefixtures("clusters")
 @pytest.mark.parametrize(
-    ("args", "status", "said", "hint"),
+    ("args", "status", "message", "hint"),
     [
         (["nosuch:v1", "-c", "lab-d21"], 3, "no image 'nosuch:v1' in docker at", "docker images"),
         (["Not/A:Name!", "-c", "lab-d21"], 2, "not an image name", "as in a pod spec"),
@@ -49,19 +50,19 @@ def clusters(lab: Lab) -> None:
         (["--from", "docker", "-c", "lab-d21"], 2, "no image named", "name an image"),
     ],
 )
-def test_a_mistake_is_explained(args: list[str], status: int, said: str, hint: str) -> None:
-    """One line that says what, one that says what to do, and the exit status for it."""
+def test_wrong_usage_is_explained(args: list[str], status: int, message: str, hint: str) -> None:
+    """One line with the reason, one with a hint, and the exit status."""
     done = run("load", *args)
     assert done.returncode == status
-    assert said in done.stderr
+    assert message in done.stderr
     assert hint in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
 
 
 @pytest.mark.usefixtures("clusters")
-def test_an_error_is_one_document_for_machines() -> None:
-    """--output json is JSON also when it fails, and stdout holds nothing else."""
+def test_an_error_is_one_json_document() -> None:
+    """With --output json, stdout contains only the document, also after a failure."""
     done = run("load", "nosuch:v1", "-c", "lab-d21", "-o", "json")
     document = json.loads(done.stdout)
     assert done.returncode == 3
@@ -70,7 +71,7 @@ def test_an_error_is_one_document_for_machines() -> None:
 
 
 def test_a_dead_engine_is_named(lab: Lab, tmp_path: Path) -> None:
-    """Nobody behind the socket: which, from which setting, exit status 5."""
+    """Exit status 5; the error names the socket and the variable."""
     dead = f"unix://{tmp_path}/dead.sock"
     done = run("load", "app:v1", "-c", "x", DOCKER_HOST=dead, CONTAINER_HOST=dead)
     assert done.returncode == 5
@@ -81,8 +82,8 @@ def test_a_dead_engine_is_named(lab: Lab, tmp_path: Path) -> None:
     assert lab.docker.url not in other.stderr
 
 
-def test_a_socket_without_permission_is_told_as_such(lab: Lab) -> None:
-    """Not "not found", and not "is the daemon running"."""
+def test_a_socket_without_permission_is_reported(lab: Lab) -> None:
+    """Not as "not found", and not as "is the daemon running"."""
     with open_folder() as home:
         args = ("load", "app:v1", "-c", "lab-d21", "-o", "json")
         done = run_as("nobody", *args, HOME=str(home), DOCKER_HOST=lab.docker.url)
@@ -95,7 +96,7 @@ def test_a_socket_without_permission_is_told_as_such(lab: Lab) -> None:
 def test_a_node_that_does_not_run_is_reported(
     lab: Lab, images: Images, command: str, word: str
 ) -> None:
-    """The other nodes are done; exit status 1; the hint starts it again (k3d #900)."""
+    """The other nodes are loaded; exit status 1; the hint starts the node (k3d #900)."""
     cluster = lab.make_cluster(name="lab-off", engine="docker", roles=("control-plane", "worker"))
     tag = unique()
     image_id = images.build(lab.docker, tag)
@@ -106,7 +107,7 @@ def test_a_node_that_does_not_run_is_reported(
         good, bad = caught.value.report.images[0].nodes
         assert good.ok
         assert cri_id(cluster.nodes[0], f"docker.io/library/{tag}") == image_id
-        assert isinstance(bad.error, imgload.NodeNotRunning)
+        assert isinstance(bad.error, NodeNotRunning)
         assert word in bad.error.message
         assert bad.error.hint.startswith("docker ")
         assert bad.error.hint.endswith("start lab-off-worker" if command == "stop" else "worker")
@@ -115,16 +116,16 @@ def test_a_node_that_does_not_run_is_reported(
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])
-@pytest.mark.parametrize(("room", "size"), [("60m", 80), ("100m", 60)])
+@pytest.mark.parametrize(("var_size", "size"), [("60m", 80), ("100m", 60)])
 def test_a_full_node_is_clean_afterwards(
-    lab: Lab, images: Images, engine: str, room: str, size: int
+    lab: Lab, images: Images, engine: str, var_size: str, size: int
 ) -> None:
-    """No room at the start, or none left at unpack (#2108, #2402, #3479).
+    """The disk is full before the transfer, or during the unpack (#2108, #2402, #3479).
 
-    The message says what is needed and what is free, or what containerd said; no name leads to
-    an image that is not whole, and the node's content store has no half of one.
+    The message states the needed and the free space, or containerd's error. No name refers to an
+    incomplete image.
     """
-    cluster = lab.make_cluster(name=f"lab-full-{engine}", engine=engine, var_size=room)
+    cluster = lab.make_cluster(name=f"lab-full-{engine}", engine=engine, var_size=var_size)
     node = cluster.nodes[0]
     tag = unique()
     images.build(lab.docker, tag, os.urandom(size * MIB))
@@ -133,7 +134,7 @@ def test_a_full_node_is_clean_afterwards(
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(tag, cluster=cluster.name, source="docker")
         error = caught.value.report.images[0].nodes[0].error
-        assert isinstance(error, imgload.NodeFull)
+        assert isinstance(error, NodeFull)
         assert "space" in error.message or "MiB are needed" in error.message
         assert error.hint
         assert records(node) == before
@@ -143,8 +144,8 @@ def test_a_full_node_is_clean_afterwards(
         cluster.remove()
 
 
-def test_a_failed_load_gives_the_name_back(lab: Lab, images: Images) -> None:
-    """The image that had the name before is still the one that a pod gets."""
+def test_a_failed_load_restores_the_name(lab: Lab, images: Images) -> None:
+    """A pod still gets the previous image."""
     cluster = lab.make_cluster(name="lab-back", engine="docker", var_size="100m")
     node, tag = cluster.nodes[0], unique()
     old = images.build(lab.docker, tag)
@@ -159,8 +160,8 @@ def test_a_failed_load_gives_the_name_back(lab: Lab, images: Images) -> None:
         cluster.remove()
 
 
-def test_a_node_without_containerd_is_told_as_such(lab: Lab, images: Images) -> None:
-    """containerd does not answer: NodeUnusable, and the log to look at."""
+def test_a_node_without_containerd_is_reported(lab: Lab, images: Images) -> None:
+    """NodeUnusable, with a hint to the node's log."""
     cluster = lab.make_cluster(name="lab-dead", engine="docker")
     tag = unique()
     images.build(lab.docker, tag)
@@ -169,7 +170,7 @@ def test_a_node_without_containerd_is_told_as_such(lab: Lab, images: Images) -> 
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(tag, cluster="lab-dead")
         error = caught.value.report.images[0].nodes[0].error
-        assert isinstance(error, imgload.NodeUnusable)
+        assert isinstance(error, NodeUnusable)
         assert "docker logs lab-dead-control-plane" in error.hint
     finally:
         cluster.remove()

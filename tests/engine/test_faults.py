@@ -1,4 +1,4 @@
-"""Connections that break, engines that stall, nodes that go away: told, and nothing is left."""
+"""Broken connections, stalled engines and failing nodes are reported, and nothing is left."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import attrs
 import pytest
 
 import imgload
-from imgload.engines import attached, wire
-from tests.engine.aftermath import Scene, settled
+from imgload.engines import exec_stream as attached
+from imgload.engines import http as wire
+from tests.engine.aftermath import Setup, settled
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.lab import Lab
@@ -25,31 +26,31 @@ CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}
 VARIABLES = ("DOCKER_HOST", "CONTAINER_HOST")
 
 
-def _load(scene: Scene, url: str, tag: str, cluster: str) -> tuple[int, dict[str, Any]]:
-    """Load as a user would; return exit status and document."""
+def _load(setup: Setup, url: str, tag: str, cluster: str) -> tuple[int, dict[str, Any]]:
+    """Load with the command; return the exit status and the document."""
     command = [sys.executable, "-m", "imgload", "load", tag, "-c", cluster, "-o", "json"]
-    environ = scene.environ(**dict.fromkeys(VARIABLES, url))
+    environ = setup.environ(**dict.fromkeys(VARIABLES, url))
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     return done.returncode, json.loads(done.stdout)
 
 
 def _error(document: dict[str, Any]) -> dict[str, str]:
-    """Return the one error of a document, the run's or a node's."""
-    found = [document.get("error")]
-    found += [node["error"] for image in document["images"] for node in image["nodes"]]
-    [error] = filter(None, found)
+    """Return the only error of a document, the run's or a node's."""
+    errors = [document.get("error")]
+    errors += [node["error"] for image in document["images"] for node in image["nodes"]]
+    [error] = filter(None, errors)
     return dict(error)
 
 
 @attrs.frozen
 class Cut:
-    """A connection that is cut off, and how the run ends."""
+    """A connection that is cut, and the expected end of the run."""
 
     source: str
     pattern: str
     status: int
-    said: str = ""
+    message: str = ""
     after: int = 0
     skip: int = 0
 
@@ -68,22 +69,24 @@ CUTS = {
 
 
 @pytest.mark.parametrize("case", CUTS.values(), ids=CUTS)
-def test_a_connection_that_is_cut_off(lab: Lab, images: Images, tmp_path: Path, case: Cut) -> None:
-    """A stream that ends early is not taken for whole; where another way leads on, it is taken."""
+def test_a_cut_connection_fails_cleanly_or_falls_back(
+    lab: Lab, images: Images, tmp_path: Path, case: Cut
+) -> None:
+    """A stream that ends early is not accepted; another transport is used if there is one."""
     engine, tag = lab.engine(case.source), unique()
     node = lab.cluster(CLUSTERS[case.source]).nodes[0]
     images.build(engine, tag, b"x" * (4 * MIB))
-    scene = Scene(node, (engine,), tmp_path / "temp")
-    scene.temp.mkdir()
-    before = scene.look()
+    setup = Setup(node, (engine,), tmp_path / "temp")
+    setup.temp.mkdir()
+    before = setup.state()
     fault = Fault(case.pattern, "cut", case.after, case.skip)
-    with relay(engine, tmp_path, fault) as between:
-        status, document = _load(scene, between.url, tag, CLUSTERS[case.source])
-    assert fault.reached.is_set(), between.requests
+    with relay(engine, tmp_path, fault) as proxy:
+        status, document = _load(setup, proxy.url, tag, CLUSTERS[case.source])
+    assert fault.reached.is_set(), proxy.requests
     assert status == case.status, document
     if status:
-        assert case.said in _error(document)["message"]
-        assert settled(scene, before) == before
+        assert case.message in _error(document)["message"]
+        assert settled(setup, before) == before
     else:
         assert document["ok"]
         assert cri_id(node, f"docker.io/library/{tag}")
@@ -93,41 +96,41 @@ def test_a_connection_that_is_cut_off(lab: Lab, images: Images, tmp_path: Path, 
 STALLS = {
     "inspecting": ("GET .*/images/.*/json", 0, 0, "no answer for too long"),
     "survey": ("POST .*/exec/.*/start", 0, 0, "no answer for too long"),
-    "survey's output": ("POST .*/exec/.*/start", 2000, 0, "said nothing for 1 seconds"),
+    "survey's output": ("POST .*/exec/.*/start", 2000, 0, "printed nothing for 1 seconds"),
     "import": ("POST .*/exec/.*/start", 3 * MIB, 1, "for 1 seconds"),
 }
 
 
 @pytest.mark.parametrize("case", cases(STALLS, ("survey", "import")))
-def test_an_engine_that_stalls_is_given_up(
+def test_a_stalled_engine_times_out(
     lab: Lab,
     images: Images,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     case: tuple[str, int, int, str],
 ) -> None:
-    """Without a byte for too long the run ends, and says where it waited."""
-    pattern, after, skip, said = case
+    """After too long without data the run ends with an error that names the operation."""
+    pattern, after, skip, message = case
     tag = unique()
     images.build(lab.docker, tag, b"x" * (8 * MIB))
     node = lab.cluster("lab-d21").nodes[0]
-    scene = Scene(node, (lab.docker,), tmp_path / "temp")
-    scene.temp.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scene.temp))
-    before = scene.look()
+    setup = Setup(node, (lab.docker,), tmp_path / "temp")
+    setup.temp.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(setup.temp))
+    before = setup.state()
     for module, name in ((wire, "CONTROL_SECONDS"), (attached, "SILENT_SECONDS")):
         monkeypatch.setattr(module, name, 1.0)
     for name in ("STALL_SECONDS", "UNPACK_SECONDS"):
         monkeypatch.setattr(attached, name, 1)
     monkeypatch.setattr("imgload.engines.docker.STREAM_SECONDS", 1.0)
     fault = Fault(pattern, "hold", after, skip)
-    with relay(lab.docker, tmp_path, fault) as between:
+    with relay(lab.docker, tmp_path, fault) as proxy:
         for variable in VARIABLES:
-            monkeypatch.setenv(variable, between.url)
-        with pytest.raises(imgload.ImgloadError, match=said):
+            monkeypatch.setenv(variable, proxy.url)
+        with pytest.raises(imgload.ImgloadError, match=message):
             imgload.load(tag, cluster="lab-d21")
         assert fault.reached.is_set()
-    assert settled(scene, before) == before
+    assert settled(setup, before) == before
 
 
 BREAKAGES = {
@@ -136,27 +139,27 @@ BREAKAGES = {
     "containerd killed": ["exec", "{node}", "sh", "-c", "kill -9 $(pidof containerd)"],
 }
 VICTIMS = {
-    f"{engine}, {what}": (engine, what) for engine in ("docker", "podman") for what in BREAKAGES
+    f"{engine}, {fault}": (engine, fault) for engine in ("docker", "podman") for fault in BREAKAGES
 }
 
 
 @pytest.mark.parametrize("case", cases(VICTIMS, ("docker, stopped",)))
-def test_a_node_that_goes_away_does_not_stop_the_other(
+def test_a_failing_node_does_not_stop_the_others(
     lab: Lab, images: Images, tmp_path: Path, case: tuple[str, str]
 ) -> None:
-    """In the middle of the import: the other node is proven, exit status 1, the report exact.
+    """During the import: the other node is verified, exit status 1, the report is exact.
 
-    containerd is started again by its node, and takes the image the next time.
+    The node restarts containerd, and the next load succeeds.
     """
-    engine, what = lab.engine(case[0]), case[1]
+    engine, breakage = lab.engine(case[0]), case[1]
     victim = lab.make_cluster(name="victim", engine=case[0], roles=("control-plane", "worker"))
     good, bad = victim.nodes
     tag = unique()
     images.build(engine, tag, b"x" * (8 * MIB))
-    scene = Scene(good, (engine,), tmp_path / "temp")
-    scene.temp.mkdir()
+    setup = Setup(good, (engine,), tmp_path / "temp")
+    setup.temp.mkdir()
     fault = Fault("POST .*/exec/.*/start", "hold", 2 * MIB, 2)
-    command = [bad.name if word == "{node}" else word for word in BREAKAGES[what]]
+    command = [bad.name if word == "{node}" else word for word in BREAKAGES[breakage]]
 
     def strike() -> None:
         try:
@@ -167,14 +170,14 @@ def test_a_node_that_goes_away_does_not_stop_the_other(
 
     threading.Thread(target=strike, daemon=True).start()
     try:
-        with relay(engine, tmp_path, fault) as between:
-            status, document = _load(scene, between.url, tag, "victim")
+        with relay(engine, tmp_path, fault) as proxy:
+            status, document = _load(setup, proxy.url, tag, "victim")
         results = {node["node"]: node for node in document["images"][0]["nodes"]}
         assert status == 1
         assert [results[node.name]["ok"] for node in (good, bad)] == [True, False]
         assert bad.name in results[bad.name]["error"]["message"]
-        if what == "containerd killed":
+        if breakage == "containerd killed":
             bad.wait()
-            assert _load(scene, engine.url, tag, "victim")[0] == 0
+            assert _load(setup, engine.url, tag, "victim")[0] == 0
     finally:
         victim.remove()

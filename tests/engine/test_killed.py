@@ -1,4 +1,4 @@
-"""Killed at every stage: nothing is left; after SIGKILL the next run takes away what is."""
+"""Runs that are killed at each stage leave nothing; after SIGKILL the next run cleans up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.engine.aftermath import Scene, settled
+from tests.engine.aftermath import Setup, settled
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.engine.test_load import config_digest
@@ -57,24 +57,24 @@ CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}
 def test_a_killed_run_leaves_nothing(
     lab: Lab, images: Images, tmp_path: Path, case: tuple[str, str, str]
 ) -> None:
-    """Ctrl-C and kill clean up within two seconds; whatever happened, the next run succeeds."""
+    """SIGINT and SIGTERM clean up within two seconds; the next run always succeeds."""
     source, stage, number = *case[:2], signal.Signals[case[2]]
     engine, tag = lab.engine(source), unique()
     node = lab.cluster(CLUSTERS[source]).nodes[0]
     images.build(engine, tag, b"x" * (8 * MIB))
-    scene = Scene(node, (engine,), tmp_path / "temp")
-    scene.temp.mkdir()
-    before = scene.look()
+    setup = Setup(node, (engine,), tmp_path / "temp")
+    setup.temp.mkdir()
+    before = setup.state()
     fault = STAGES[stage]()
-    with relay(engine, tmp_path, fault) as between:
+    with relay(engine, tmp_path, fault) as proxy:
         variable = "CONTAINER_HOST" if source == "podman" else "DOCKER_HOST"
         other = "DOCKER_HOST" if source == "podman" else "CONTAINER_HOST"
-        environ = scene.environ(**{variable: between.url, other: between.url})
+        environ = setup.environ(**{variable: proxy.url, other: proxy.url})
         command = [sys.executable, "-m", "imgload", "load", tag, "-c", CLUSTERS[source]]
         with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
             if not fault.reached.wait(20):
                 process.kill()
-                pytest.fail(f"{stage} was not reached: {between.requests}")
+                pytest.fail(f"{stage} was not reached: {proxy.requests}")
             process.send_signal(number)
             start = time.monotonic()
             try:
@@ -82,11 +82,11 @@ def test_a_killed_run_leaves_nothing(
             finally:
                 process.kill()
             assert time.monotonic() - start < 2
-            said = process.stderr.read() if process.stderr else ""
-        assert process.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL), said
-        assert "Traceback" not in said
+            stderr = process.stderr.read() if process.stderr else ""
+        assert process.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL), stderr
+        assert "Traceback" not in stderr
         fault.release.set()
-        after = settled(scene, before, but="tags" if number == signal.SIGKILL else "")
+        after = settled(setup, before, but="tags" if number == signal.SIGKILL else "")
         if stage == "proof":
             after = attrs.evolve(after, records=before.records)
         if number == signal.SIGKILL:
@@ -96,6 +96,6 @@ def test_a_killed_run_leaves_nothing(
         again = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     name = f"docker.io/library/{tag}"
-    assert settled(scene, attrs.evolve(before, records=before.records | {name})).tags == before.tags
+    assert settled(setup, attrs.evolve(before, records=before.records | {name})).tags == before.tags
     assert cri_id(node, name) == config_digest(engine, tag)
     forget(node, name)

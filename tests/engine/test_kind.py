@@ -1,4 +1,4 @@
-"""The drop-in for kind, argument by argument beside the real one; docs/kind.md lists the rest."""
+"""The drop-in for kind, compared with the real kind; docs/kind.md lists the differences."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import attrs
 import pytest
 
 from imgload.cli.dropin import run
-from imgload.integrations.kind import Kind
-from imgload.integrations.program import install
+from imgload.tools.dropins.install import install
+from imgload.tools.dropins.tool import KIND
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.peers import kind_load
 from tests.lab import Lab
 from tests.lab.kind import VERSIONS
 
 FILE = "/etc/hostname"
-"""No archive; what is wrong with cluster and nodes is said before that."""
+"""Not an archive; errors about cluster and nodes come first."""
 USAGE = """
 load
 load --help
@@ -68,7 +68,7 @@ load image-archive /etc/hostname /no/such/file
 load image-archive -
 load image-archive -- -n
 """
-"""What needs no cluster."""
+"""Calls that need no cluster."""
 WHERE = """
 load image-archive FILE
 load image-archive FILE --name a
@@ -102,41 +102,41 @@ load docker-image nope --name HERE
 load docker-image nope -qn HERE
 load docker-image --name HERE -- nope
 """
-"""What comes as far as the cluster, and no further: the message tells what was understood."""
+"""Calls that fail after the selection of the cluster; the error shows how they were parsed."""
 
 
 @attrs.frozen
-class Said:
-    """How a program ended; the message without its quotes, which kind uses now and then."""
+class Result:
+    """The result of a call; the message without quotes, which kind uses inconsistently."""
 
     status: int
     prints: bool
     error: str
 
     @classmethod
-    def of(cls, status: int, stdout: str, stderr: str) -> Said:
+    def of(cls, status: int, stdout: str, stderr: str) -> Result:
         lines = [line for line in stderr.splitlines() if line.startswith("ERROR")]
         return cls(status, bool(stdout), "".join(lines[:1]).replace('"', ""))
 
 
-Ask = Callable[..., Said]
+Call = Callable[..., Result]
 
 
 @pytest.fixture
-def ours(capfd: pytest.CaptureFixture[str]) -> Ask:
-    """Give a function that calls the drop-in, in this process."""
+def ours(capfd: pytest.CaptureFixture[str]) -> Call:
+    """Return a function that calls the drop-in in this process."""
 
-    def ask(*arguments: str) -> Said:
-        return Said.of(run(Kind(), arguments), *capfd.readouterr())
+    def call(*arguments: str) -> Result:
+        return Result.of(run(KIND, arguments), *capfd.readouterr())
 
-    return ask
+    return call
 
 
 @pytest.fixture
-def real(lab: Lab) -> Ask:
-    """Give a function that calls the real kind: all versions that there are, which agree."""
+def real(lab: Lab) -> Call:
+    """Return a function that calls all versions of the real kind, which must agree."""
 
-    def ask(*arguments: str) -> Said:
+    def call(*arguments: str) -> Result:
         env = {**os.environ, **lab.environ()}
         answers = set()
         for version in VERSIONS:
@@ -147,15 +147,15 @@ def real(lab: Lab) -> Ask:
                 text=True,
                 check=False,
             )
-            answers.add(Said.of(done.returncode, done.stdout, done.stderr))
+            answers.add(Result.of(done.returncode, done.stdout, done.stderr))
         [answer] = answers
         return answer
 
-    return ask
+    return call
 
 
-def same(one: Said, other: Said) -> bool:
-    """Whether ours says what kind says; it may say more."""
+def agrees(one: Result, other: Result) -> bool:
+    """Return whether the drop-in's error is kind's; the drop-in's may be longer."""
     if one.error.startswith("ERROR: invalid argument"):
         cause = one.error.partition(" flag: ")[0]
         return attrs.evolve(one, error="") == attrs.evolve(other, error="") and (
@@ -164,16 +164,16 @@ def same(one: Said, other: Said) -> bool:
     return attrs.evolve(one, error=other.error) == other and other.error.startswith(one.error)
 
 
-def test_what_is_no_call_is_none_to_kind_either(real: Ask, ours: Ask) -> None:
-    """Exit status, whether there is something on stdout, and the message."""
+def test_wrong_usage_is_reported_as_by_kind(real: Call, ours: Call) -> None:
+    """With the same exit status, output on stdout or not, and message."""
     for line in USAGE.split("\n")[1:-1]:
         arguments = shlex.split(line)
         kinds, own = real(*arguments), ours(*arguments)
-        assert same(kinds, own), line
+        assert agrees(kinds, own), line
 
 
-def test_cluster_and_nodes_are_understood_as_by_kind(lab: Lab, real: Ask, ours: Ask) -> None:
-    """In any place and spelling, and the last of several."""
+def test_cluster_and_node_options_are_parsed_as_by_kind(lab: Lab, real: Call, ours: Call) -> None:
+    """At any position and in any spelling; the last of several is used."""
     cluster = lab.cluster("lab-d21")
     names = {"FILE": FILE, "HERE": cluster.name, "NODE": cluster.nodes[0].name}
     for line in WHERE.split("\n")[1:-1]:
@@ -181,27 +181,27 @@ def test_cluster_and_nodes_are_understood_as_by_kind(lab: Lab, real: Ask, ours: 
             line = line.replace(short, name)  # noqa: PLW2901 - filled in
         arguments = shlex.split(line)
         kinds, own = real(*arguments), ours(*arguments)
-        assert same(kinds, own), line
+        assert agrees(kinds, own), line
 
 
-def test_variables_are_understood_as_by_kind(
-    real: Ask, ours: Ask, monkeypatch: pytest.MonkeyPatch
+def test_variables_are_read_as_by_kind(
+    real: Call, ours: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name given counts more, an empty one not at all; a provider that is none is ignored."""
+    """--name overrides the variable unless it is empty; an unknown provider is ignored."""
     for name in ("a", ""):
         monkeypatch.setenv("KIND_CLUSTER_NAME", name)
         for arguments in (["-n", "b"], ["-n", ""], []):
             call = ["load", "image-archive", FILE, *arguments]
-            assert same(real(*call), ours(*call)), (name, arguments)
+            assert agrees(real(*call), ours(*call)), (name, arguments)
     monkeypatch.setenv("KIND_EXPERIMENTAL_PROVIDER", "vagrant")
-    assert same(real(*call), ours(*call))
+    assert agrees(real(*call), ours(*call))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_same_images_are_there_afterwards(
-    lab: Lab, images: Images, ours: Ask, tmp_path: Path, version: str
+def test_the_drop_in_loads_the_same_images_as_kind(
+    lab: Lab, images: Images, ours: Call, tmp_path: Path, version: str
 ) -> None:
-    """By name or in an archive, one or several; CRI knows them by the same names and IDs."""
+    """By name and from archives; CRI has them under the same names and IDs."""
     cluster, tags = lab.cluster("lab-d21"), [unique() for _ in range(4)]
     ids = [images.build(lab.docker, tag) for tag in tags]
     names = [f"docker.io/library/{tag}" for tag in tags]
@@ -215,13 +215,13 @@ def test_the_same_images_are_there_afterwards(
     assert [cri_id(node, name) for name in names] == ids
     forget(node, *names)
     for call in calls:
-        assert ours("load", *call, "-n", cluster.name) == Said(0, prints=False, error="")
+        assert ours("load", *call, "-n", cluster.name) == Result(0, prints=False, error="")
     assert [cri_id(node, name) for name in names] == ids
     forget(node, *names)
 
 
-def test_only_the_nodes_named_get_it(lab: Lab, images: Images, ours: Ask) -> None:
-    """As the real kind, which got the other one to do it."""
+def test_only_selected_nodes_get_the_image(lab: Lab, images: Images, ours: Call) -> None:
+    """The drop-in loads two of the nodes, and the real kind the third one."""
     cluster, tag = lab.cluster("lab-d3"), unique()
     name, image_id = f"docker.io/library/{tag}", images.build(lab.docker, tag)
     head, *workers = cluster.nodes
@@ -234,10 +234,10 @@ def test_only_the_nodes_named_get_it(lab: Lab, images: Images, ours: Ask) -> Non
         forget(node, name)
 
 
-def test_the_image_is_that_of_the_engine_that_runs_the_cluster(
-    lab: Lab, images: Images, ours: Ask, monkeypatch: pytest.MonkeyPatch
+def test_the_image_comes_from_the_engine_that_runs_the_cluster(
+    lab: Lab, images: Images, ours: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where both engines have one under that name; kind takes Docker's always (no. 1)."""
+    """If both engines have an image with that name; kind always uses Docker's (no. 1)."""
     tag = unique()
     name = f"docker.io/library/{tag}"
     built = [images.build(engine, tag) for engine in (lab.docker, lab.podman)]
@@ -253,27 +253,27 @@ def test_the_image_is_that_of_the_engine_that_runs_the_cluster(
         forget(node, name)
 
 
-def test_installed_it_serves_who_calls_kind(lab: Lab, images: Images, tmp_path: Path) -> None:
-    """As Skaffold does; what is not ours to do is the real kind's, which is behind it on PATH."""
+def test_an_installed_drop_in_replaces_kind(lab: Lab, images: Images, tmp_path: Path) -> None:
+    """It loads images, as Skaffold calls it, and passes other commands to the real kind."""
     cluster, tag = lab.cluster("lab-d21"), unique()
     image_id = images.build(lab.docker, tag)
     install("kind", "kind load", tmp_path)
-    called = calling(lab, tmp_path)
-    done = called(f"kind load docker-image --name {cluster.name} {tag}")
+    call = caller(lab, tmp_path)
+    done = call(f"kind load docker-image --name {cluster.name} {tag}")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     [node] = cluster.nodes
     name = f"docker.io/library/{tag}"
     assert cri_id(node, name) == image_id
     assert {n for n in records(node) if n.startswith("import-")} == set()
     forget(node, name)
-    assert cluster.name in called("kind get clusters").stdout.split()
-    assert called("kind --version").stdout.startswith("kind version 0.")
-    unknown = called("kind frobnicate")
+    assert cluster.name in call("kind get clusters").stdout.split()
+    assert call("kind --version").stdout.startswith("kind version 0.")
+    unknown = call("kind frobnicate")
     assert (unknown.returncode, unknown.stdout) == (1, "")
 
 
-def calling(lab: Lab, folder: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """Return what runs a command with our kind before the real one on PATH."""
+def caller(lab: Lab, folder: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Return a function that runs a command with the drop-in before the real kind on PATH."""
     source = Path(__file__).parents[2] / "src"
     own = {**os.environ, **lab.environ(), "PYTHONPATH": str(source)}
     own["PATH"] = f"{folder}:{lab.kind(VERSIONS[-1]).parent}:{own['PATH']}"
@@ -286,16 +286,16 @@ def calling(lab: Lab, folder: Path) -> Callable[[str], subprocess.CompletedProce
     return call
 
 
-def test_a_node_that_fails_is_exit_status_1(lab: Lab, images: Images, ours: Ask) -> None:
-    """The others have the image; kind stops."""
+def test_a_failing_node_causes_exit_status_1(lab: Lab, images: Images, ours: Call) -> None:
+    """The others get the image; the real kind stops at the first failure."""
     cluster, tag = lab.cluster("lab-d3"), unique()
     name, image_id = f"docker.io/library/{tag}", images.build(lab.docker, tag)
     *well, broken = cluster.nodes
     lab.docker.cli("pause", broken.name)
     try:
-        said = ours("load", "docker-image", tag, "-n", cluster.name)
-        assert said == Said(1, prints=False, error=said.error)
-        assert broken.name in said.error
+        result = ours("load", "docker-image", tag, "-n", cluster.name)
+        assert result == Result(1, prints=False, error=result.error)
+        assert broken.name in result.error
     finally:
         lab.docker.cli("unpause", broken.name)
     assert [cri_id(node, name) for node in well] == [image_id] * 2

@@ -1,4 +1,4 @@
-"""The real kind takes the lab's clusters for its own."""
+"""The real kind recognises the lab's clusters as its own."""
 
 import os
 import subprocess
@@ -67,7 +67,7 @@ def test_kind_loads_an_archive(lab: Lab, target: Cluster, archive: Path, version
 
 
 def test_crictl_answers_as_the_cri_does(lab: Lab, archive: Path) -> None:
-    """The nodes' crictl tells what the CRI tells, in the real program's shape."""
+    """The nodes' crictl prints the CRI's answers in the format of the real program."""
     node = lab.cluster("lab-d21").nodes[0]
     node.ctr("images", "import", "-", stdin=archive.read_bytes())
     status = node.cri().image_status(TAG)

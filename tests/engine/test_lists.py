@@ -10,7 +10,8 @@ import attrs
 import pytest
 
 import imgload
-from imgload.leftovers import note, stale
+from imgload.core.errors import ImageIncomplete, PlatformMissing
+from imgload.engines.temporary_tags import note_temporary_name, stale_names
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.test_watch import watching
 from tests.lab import Lab, Node
@@ -34,7 +35,7 @@ class Listed:
 
     @property
     def list_id(self) -> str:
-        """What Podman calls the list's own ID."""
+        """The list's own ID in Podman."""
         format_ = ("--no-trunc", "--format", "{{.Id}}")
         shown = self.engine.cli("images", *format_, f"localhost/{self.name}")
         return f"sha256:{shown.strip().removeprefix('sha256:')}"
@@ -69,14 +70,14 @@ def listed(lab: Lab, tmp_path: Path, node: Node) -> Iterator[Listed]:
 
 
 def load(listed: Listed, text: str = "", platform: str | None = None) -> imgload.Report:
-    """Load a list, and read back that it is there."""
+    """Load a list, and verify it."""
     texts, source = [text or listed.name], listed.engine.url
     imgload.load(texts, cluster=CLUSTER, source=source, platform=platform)
     return imgload.verify(texts, cluster=CLUSTER, source=source, platform=platform)
 
 
-def test_the_nodes_platform_is_taken_out_of_a_list(listed: Listed, node: Node) -> None:
-    """By each of its names and its own ID, and another platform where that is asked for."""
+def test_a_load_selects_the_nodes_platform_from_a_list(listed: Listed, node: Node) -> None:
+    """By each of its names and by its ID; or the requested platform."""
     listed.build("linux/amd64", "linux/arm64")
     for text in (listed.name, f"localhost/{listed.name}", listed.list_id, listed.list_id[7:19]):
         [image] = load(listed, text).images
@@ -85,31 +86,31 @@ def test_the_nodes_platform_is_taken_out_of_a_list(listed: Listed, node: Node) -
         forget(node, image.reference)
     [image] = load(listed, platform="linux/arm64").images
     assert cri_id(node, listed.full) == listed.image_ids["linux/arm64"]
-    with pytest.raises(imgload.PlatformMissing):
+    with pytest.raises(PlatformMissing):
         load(listed, platform="linux/s390x")
 
 
-def test_a_list_without_the_nodes_platform(listed: Listed, node: Node) -> None:
-    """Podman itself finds no image under the name; an emulator may run it."""
+def test_a_list_without_the_nodes_platform_is_loaded(listed: Listed, node: Node) -> None:
+    """Podman itself finds no image under the name; the nodes may run it with emulation."""
     listed.build("linux/arm64")
     [image] = load(listed).images
     assert str(image.image_id) == cri_id(node, listed.full) == listed.image_ids["linux/arm64"]
-    with pytest.raises(imgload.PlatformMissing):
+    with pytest.raises(PlatformMissing):
         load(listed, platform="linux/amd64")
 
 
-def test_an_image_that_was_removed_from_the_store(listed: Listed) -> None:
-    """The list still names it, and the other one can be loaded."""
+def test_a_listed_image_missing_from_the_store_is_refused(listed: Listed) -> None:
+    """The other image of the list can still be loaded."""
     listed.build("linux/amd64", "linux/arm64")
     listed.engine.remove_image(listed.image_ids.pop("linux/arm64"))
-    with pytest.raises(imgload.ImageIncomplete) as refused:
+    with pytest.raises(ImageIncomplete) as refused:
         load(listed, platform="linux/arm64")
-    assert "linux/amd64 is there" in refused.value.message
+    assert "linux/amd64 is available" in refused.value.message
     assert load(listed).ok
 
 
-def test_a_list_that_is_wrong_about_a_platform(listed: Listed, node: Node) -> None:
-    """An image's config says what it runs on; Buildah may list an image of its cache wrongly."""
+def test_the_config_decides_the_platform_of_a_listed_image(listed: Listed, node: Node) -> None:
+    """Buildah may list a cached image under a wrong platform."""
     listed.build("linux/amd64")
     image = listed.image_ids["linux/amd64"].removeprefix("sha256:")
     listed.engine.cli("manifest", "rm", f"localhost/{listed.name}")
@@ -118,12 +119,14 @@ def test_a_list_that_is_wrong_about_a_platform(listed: Listed, node: Node) -> No
     listed.engine.cli("manifest", "add", "--arch=arm64", f"localhost/{listed.name}", source)
     assert load(listed).ok
     assert cri_id(node, listed.full) == listed.image_ids["linux/amd64"]
-    with pytest.raises(imgload.PlatformMissing):
+    with pytest.raises(PlatformMissing):
         load(listed, platform="linux/arm64")
 
 
-def test_a_list_beside_an_image(listed: Listed, node: Node, images: Images) -> None:
-    """In one load; an image of the list has a name of its own."""
+def test_a_list_and_an_image_are_loaded_together(
+    listed: Listed, node: Node, images: Images
+) -> None:
+    """One image of the list also has its own name."""
     listed.build("linux/amd64")
     other, own = unique("other"), unique("own")
     images.build(listed.engine, other)
@@ -136,7 +139,7 @@ def test_a_list_beside_an_image(listed: Listed, node: Node, images: Images) -> N
     forget(node, *names[1:])
 
 
-def test_a_list_that_is_built_is_loaded_by_a_watch(listed: Listed, node: Node) -> None:
+def test_a_watch_loads_a_built_list(listed: Listed, node: Node) -> None:
     with watching(listed.name, "-c", CLUSTER, "--from", listed.engine.url) as watcher:
         listed.build("linux/amd64")
         document = watcher.loaded()
@@ -144,14 +147,14 @@ def test_a_list_that_is_built_is_loaded_by_a_watch(listed: Listed, node: Node) -
         assert cri_id(node, listed.full) == listed.image_ids["linux/amd64"]
 
 
-def test_a_list_that_a_killed_run_left_is_removed_by_the_next(lab: Lab) -> None:
-    """Skaffold's images for several platforms are pushed as one."""
+def test_the_next_run_removes_the_list_of_a_killed_run(lab: Lab) -> None:
+    """Skaffold's images for several platforms are pushed as one list."""
     listed = f"localhost/imgload-{secrets.token_hex(8)}"
-    noted = note(lab.podman.url, listed)
-    assert noted
-    noted.leave()
+    note = note_temporary_name(lab.podman.url, listed)
+    assert note
+    note.release()
     lab.podman.cli("manifest", "create", listed)
     assert listed in lab.podman.cli("images")
     imgload.find_clusters()
     assert listed not in lab.podman.cli("images")
-    assert list(stale([lab.podman.url])) == []
+    assert list(stale_names([lab.podman.url])) == []

@@ -1,4 +1,4 @@
-"""From each engine to each engine's nodes, on each containerd."""
+"""Load from each engine onto the nodes of each engine, with each containerd version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 import imgload
-from tests.engine.aftermath import strays
+from tests.engine.aftermath import leftover_tags
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.lab import Lab
 from tests.lab.engine import Engine
@@ -17,7 +17,7 @@ THREE_NODE_CLUSTERS = ["lab-d3", "lab-p3"]
 
 
 def config_digest(engine: Engine, name: str) -> str:
-    """Return the image ID: on the containerd store only the saved archive tells it."""
+    """Return the image ID, which for the containerd store is only in the saved archive."""
     if engine.name != "docker28":
         return engine.image_id(name)
     import io  # noqa: PLC0415
@@ -32,13 +32,13 @@ def config_digest(engine: Engine, name: str) -> str:
 
 @pytest.mark.parametrize("cluster", SINGLE_NODE_CLUSTERS)
 @pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
-def test_an_image_reaches_a_node_with_its_id(
+def test_an_image_keeps_its_id_on_the_node(
     lab: Lab, images: Images, source: str, cluster: str
 ) -> None:
-    """Any engine, any node: the ID on the node is the engine's (kind #2038, #2027, #2835).
+    """The ID on the node is the engine's (kind #2038, #2027, #2835).
 
-    The second load sends nothing: kind sends everything again where the engine's ID is no config
-    digest, or lacks its ``sha256:``.
+    The second load sends nothing; kind sends everything again if the engine's ID is not a config
+    digest, or has no ``sha256:``.
     """
     engine, node = lab.engine(source), lab.cluster(cluster).nodes[0]
     tag = unique()
@@ -56,13 +56,15 @@ def test_an_image_reaches_a_node_with_its_id(
     assert first.images[0].nodes[0].bytes_sent > 0
     assert second.images[0].nodes[0].action == "present"
     assert second.images[0].nodes[0].bytes_sent == 0
-    assert strays(engine) == []
+    assert leftover_tags(engine) == []
     forget(node, name)
 
 
 @pytest.mark.parametrize("cluster", ["lab-d21", "lab-p21"])
-def test_cri_confirms_where_the_node_has_crictl(lab: Lab, images: Images, cluster: str) -> None:
-    """The proof says what crictl said; without crictl it says nothing."""
+def test_crictl_confirms_the_image_if_the_node_has_it(
+    lab: Lab, images: Images, cluster: str
+) -> None:
+    """`cri` in the proof is crictl's answer, and null without crictl."""
     nodes, tag = [lab.cluster(name).nodes[0] for name in (cluster, "lab-d17")], unique()
     images.build(lab.docker, tag)
     with_crictl = imgload.load(tag, cluster=cluster)
@@ -93,7 +95,7 @@ def test_all_nodes_get_all_images(lab: Lab, images: Images, source: str, cluster
         forget(node, *(f"docker.io/library/{tag}" for tag in (app, db)))
 
 
-def test_only_nodes_that_lack_it_get_it(lab: Lab, images: Images) -> None:
+def test_only_nodes_that_lack_an_image_get_it(lab: Lab, images: Images) -> None:
     """The plan is made for each image and node (report 9)."""
     nodes, first, second = lab.cluster("lab-d3").nodes, unique(), unique()
     for tag in (first, second):
@@ -101,9 +103,9 @@ def test_only_nodes_that_lack_it_get_it(lab: Lab, images: Images) -> None:
     imgload.load(first, cluster="lab-d3", nodes=["lab-d3-worker"])
     report = imgload.load([first, second], cluster="lab-d3")
     actions = {
-        (place, node.node.removeprefix("lab-d3-")): node.action
-        for place, image in enumerate(report.images)
-        for node in image.nodes
+        (number, result.node.removeprefix("lab-d3-")): result.action
+        for number, image in enumerate(report.images)
+        for result in image.nodes
     }
     assert actions == {
         (0, "control-plane"): "full",
@@ -113,20 +115,20 @@ def test_only_nodes_that_lack_it_get_it(lab: Lab, images: Images) -> None:
         (1, "worker"): "full",
         (1, "worker2"): "full",
     }
-    for there in nodes:
-        forget(there, *(f"docker.io/library/{tag}" for tag in (first, second)))
+    for node in nodes:
+        forget(node, *(f"docker.io/library/{tag}" for tag in (first, second)))
 
 
-def test_a_new_name_is_only_tagged(lab: Lab, images: Images) -> None:
-    """An image that is there under another name is not sent; --as is such a name.
+def test_a_new_name_is_added_without_a_transfer(lab: Lab, images: Images) -> None:
+    """An image that the node has under another name is not sent.
 
-    Also after a rebuild: CRI has no record by the ID of an image that a name was moved to.
+    Also after a rebuild: CRI creates no record by ID for an image to which a name has moved.
     """
     node, tag = lab.cluster("lab-d16").nodes[0], unique()
     for _ in range(2):
         images.build(lab.docker, tag)
         imgload.load(tag, cluster="lab-d16")
-    report = imgload.load(tag, cluster="lab-d16", name="ghcr.io/o/app:v1")
+    report = imgload.load(tag, cluster="lab-d16", tag="ghcr.io/o/app:v1")
     result = report.images[0].nodes[0]
     assert (report.images[0].reference, result.action) == ("ghcr.io/o/app:v1", "tagged")
     assert result.bytes_sent == 0
@@ -135,8 +137,8 @@ def test_a_new_name_is_only_tagged(lab: Lab, images: Images) -> None:
 
 
 @pytest.mark.parametrize("cluster", SINGLE_NODE_CLUSTERS)
-def test_the_same_tag_moves(lab: Lab, images: Images, cluster: str) -> None:
-    """A rebuilt image takes the name over, and the report says from which (#696, #16032)."""
+def test_a_rebuilt_image_takes_over_its_tag(lab: Lab, images: Images, cluster: str) -> None:
+    """The report names the replaced image (#696, #16032)."""
     tag = unique()
     node = lab.cluster(cluster).nodes[0]
     old = images.build(lab.docker, tag)
@@ -149,7 +151,9 @@ def test_the_same_tag_moves(lab: Lab, images: Images, cluster: str) -> None:
 
 
 @pytest.mark.parametrize("cluster", SINGLE_NODE_CLUSTERS)
-def test_nothing_but_what_was_asked_for_is_left(lab: Lab, images: Images, cluster: str) -> None:
+def test_only_the_requested_name_appears_on_the_node(
+    lab: Lab, images: Images, cluster: str
+) -> None:
     """No import-DATE record (#4028), no file on the node, no half-ingested content."""
     tag = unique()
     node = lab.cluster(cluster).nodes[0]
@@ -163,7 +167,7 @@ def test_nothing_but_what_was_asked_for_is_left(lab: Lab, images: Images, cluste
 
 
 def test_a_dry_run_changes_nothing(lab: Lab, images: Images) -> None:
-    """The plan is told, the nodes are as before."""
+    """The report has the plan, and the node is unchanged."""
     tag = unique()
     images.build(lab.docker, tag)
     node = lab.cluster("lab-d21").nodes[0]

@@ -1,4 +1,4 @@
-"""Each name lands under the one that a pod spec would use."""
+"""Images get the names to which pods resolve."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab
 
 SUFFIX = Digest.of(os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4)).encode()).hex[:8]
-"""The same in each process of a run: pytest compares the tests that they have collected."""
+"""The same in each process of a run, because pytest-xdist compares the collected tests."""
 NAMES = {
     f"app{SUFFIX}": f"docker.io/library/app{SUFFIX}:latest",
     f"app{SUFFIX}:v1": f"docker.io/library/app{SUFFIX}:v1",
@@ -27,10 +27,10 @@ NAMES = {
 
 @pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
 @pytest.mark.parametrize(("written", "wanted"), NAMES.items())
-def test_a_name_lands_where_a_pod_looks(
+def test_an_image_gets_the_name_that_a_pod_resolves_to(
     lab: Lab, images: Images, source: str, written: str, wanted: str
 ) -> None:
-    """Podman's own ``localhost/`` is kept only where the user wrote it (podman #15974)."""
+    """Podman's ``localhost/`` is kept only if the user wrote it (podman #15974)."""
     engine = lab.engine(source)
     node = lab.cluster("lab-d21").nodes[0]
     images.build(engine, written)
@@ -42,10 +42,10 @@ def test_a_name_lands_where_a_pod_looks(
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
 @pytest.mark.parametrize("length", [12, 64, 71])
-def test_an_image_id_lands_under_the_images_names(
+def test_an_image_id_loads_the_image_under_its_names(
     lab: Lab, images: Images, source: str, length: int
 ) -> None:
-    """Shortened, whole, or with ``sha256:``; Podman's ``localhost/`` was not written."""
+    """A short ID, a full ID, and one with ``sha256:``; without Podman's ``localhost/``."""
     engine, tag = lab.engine(source), unique()
     node, name = lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}"
     image_id = images.build(engine, tag)
@@ -58,35 +58,35 @@ def test_an_image_id_lands_under_the_images_names(
 
 @pytest.mark.parametrize("source", ["docker", "podman", "docker28"])
 def test_an_untagged_image_can_be_loaded(lab: Lab, images: Images, source: str) -> None:
-    """Under its ID, as a pod can name it (containerd #4474: ctr alone imports nothing)."""
+    """Under its ID, which a pod can use (containerd #4474: ctr alone imports nothing)."""
     engine, tag = lab.engine(source), unique()
     target = images.build(engine, tag)
-    images.build(engine, tag)  # takes the tag away from the first
+    images.build(engine, tag)  # the first image becomes untagged
     node = lab.cluster("lab-d21").nodes[0]
     report = imgload.load(target, cluster="lab-d21", source=engine.url)
     image_id = str(report.images[0].image_id)
     assert report.images[0].reference == image_id
     assert cri_id(node, image_id) == image_id
-    assert engine.image_id(target) == target, "it is still in the engine"
+    assert engine.image_id(target) == target, "the engine still has it"
     forget(node, image_id)
     engine.cli("rmi", target)
 
 
-def test_an_untagged_image_can_be_named(lab: Lab, images: Images) -> None:
-    """--as gives it the name that the pod spec has."""
+def test_an_untagged_image_can_be_loaded_with_a_tag(lab: Lab, images: Images) -> None:
+    """The tag is the name in the pod spec."""
     tag, name = unique(), f"docker.io/library/{unique()}"
     node = lab.cluster("lab-d21").nodes[0]
     image_id = images.build(lab.docker, tag)
     images.build(lab.docker, tag)
-    report = imgload.load(image_id, cluster="lab-d21", source="docker", name=name)
+    report = imgload.load(image_id, cluster="lab-d21", source="docker", tag=name)
     assert [image.reference for image in report.images] == [name]
     assert cri_id(node, name) == image_id
     forget(node, name)
     lab.docker.cli("rmi", image_id)
 
 
-def test_two_engines_with_one_name_are_not_guessed_between(lab: Lab, images: Images) -> None:
-    """Different IDs under one name: an error that names both engines and both IDs."""
+def test_a_name_with_different_images_in_two_engines_is_ambiguous(lab: Lab, images: Images) -> None:
+    """The error names both engines and both IDs."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     ids = [images.build(engine, tag) for engine in (lab.docker, lab.podman)]
     with pytest.raises(imgload.ImageAmbiguous) as caught:
@@ -100,8 +100,8 @@ def test_two_engines_with_one_name_are_not_guessed_between(lab: Lab, images: Ima
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_podmans_guess_at_a_short_name_is_not_taken(lab: Lab, images: Images) -> None:
-    """Podman finds quay.io/o/NAME for NAME; a pod that says NAME would not."""
+def test_podmans_short_name_resolution_is_ignored(lab: Lab, images: Images) -> None:
+    """Podman finds quay.io/o/NAME for NAME, but a pod with NAME does not."""
     lab.up("lab-d21")
     tag = unique()
     images.build(lab.podman, f"quay.io/o/{tag}")
@@ -109,10 +109,10 @@ def test_podmans_guess_at_a_short_name_is_not_taken(lab: Lab, images: Images) ->
         imgload.load(tag, cluster="lab-d21", source="podman")
 
 
-def test_one_name_for_two_images_is_refused(lab: Lab, images: Images) -> None:
-    """--as goes with one image."""
+def test_one_tag_for_two_images_is_refused(lab: Lab, images: Images) -> None:
+    """A tag is for one image."""
     tags = unique(), unique()
     for tag in tags:
         images.build(lab.docker, tag)
     with pytest.raises(imgload.UsageError):
-        imgload.load(tags, cluster="lab-d21", name="app:v1")
+        imgload.load(tags, cluster="lab-d21", tag="app:v1")

@@ -1,4 +1,4 @@
-"""What users report of kind, 1 to 8 in docs/peers.md: the real kind fails so, ours does not."""
+"""Issues 1 to 8 in docs/peers.md: reproduced with the real kind, and absent in imgload."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.engine.peers import (
     kind_load,
     our_load,
     pack_index,
-    said,
+    printed,
     traffic,
     wipe,
 )
@@ -47,61 +47,61 @@ def node_of_docker28(lab: Lab) -> Iterator[Cluster]:
 def cluster28(
     lab: Lab, node_of_docker28: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Cluster]:
-    """The node on Docker 28, empty; that Docker is the one that is found."""
+    """The node on Docker 28, empty; DOCKER_HOST is that Docker."""
     monkeypatch.setenv("DOCKER_HOST", lab.docker28.url)
     yield node_of_docker28
     wipe(node_of_docker28)
 
 
-def test_kind_01_an_image_that_podman_has(lab: Lab, images: Images) -> None:
-    """Nodes and image are Podman's, and kind asks `docker`."""
-    there, tag = lab.cluster("lab-p21"), unique()
+def test_kind_01_an_image_in_podman_is_loaded(lab: Lab, images: Images) -> None:
+    """Podman has nodes and image, but kind calls `docker`."""
+    cluster, tag = lab.cluster("lab-p21"), unique()
     name = f"docker.io/library/{tag}"
     image_id = images.build(lab.podman, tag)
     for version in VERSIONS:
-        done = kind_load(lab, there, "docker-image", tag, version=version)
+        done = kind_load(lab, cluster, "docker-image", tag, version=version)
         assert done.returncode == 1
         assert "not present locally" in done.stderr
-    imgload.load(tag, cluster=there.name)
-    assert cri_id(there.nodes[0], name) == image_id
-    forget(there.nodes[0], name)
+    imgload.load(tag, cluster=cluster.name)
+    assert cri_id(cluster.nodes[0], name) == image_id
+    forget(cluster.nodes[0], name)
 
 
-def test_kind_01_dockers_image_in_the_place_of_podmans(lab: Lab, images: Images) -> None:
-    """kind loads the other engine's image of that name and exits 0; we ask which is meant."""
-    there, tag = lab.cluster("lab-p21"), unique()
+def test_kind_01_different_images_under_one_name_are_ambiguous(lab: Lab, images: Images) -> None:
+    """kind loads the other engine's image with that name and exits with 0."""
+    cluster, tag = lab.cluster("lab-p21"), unique()
     name = f"docker.io/library/{tag}"
     podmans, dockers = (images.build(engine, tag) for engine in (lab.podman, lab.docker))
-    done = kind_load(lab, there, "docker-image", tag)
+    done = kind_load(lab, cluster, "docker-image", tag)
     assert done.returncode == 0, done.stderr
-    assert cri_id(there.nodes[0], name) == dockers
-    forget(there.nodes[0], name)
+    assert cri_id(cluster.nodes[0], name) == dockers
+    forget(cluster.nodes[0], name)
     with pytest.raises(imgload.ImageAmbiguous):
-        imgload.load(tag, cluster=there.name)
-    assert cri_id(there.nodes[0], name) is None
-    imgload.load(tag, cluster=there.name, source="podman")
-    assert cri_id(there.nodes[0], name) == podmans
-    forget(there.nodes[0], name)
+        imgload.load(tag, cluster=cluster.name)
+    assert cri_id(cluster.nodes[0], name) is None
+    imgload.load(tag, cluster=cluster.name, source="podman")
+    assert cri_id(cluster.nodes[0], name) == podmans
+    forget(cluster.nodes[0], name)
 
 
-def test_kind_01_an_engine_that_does_not_answer(
+def test_kind_01_an_engine_that_does_not_answer_is_named(
     lab: Lab, images: Images, cluster: Cluster, tmp_path: Path
 ) -> None:
-    """To kind, any error is a missing image."""
+    """kind reports any error as a missing image."""
     dead, tag = f"unix://{tmp_path}/dead.sock", unique()
     images.build(lab.docker, tag)
     for version in VERSIONS:
         done = kind_load(lab, cluster, "docker-image", tag, version=version, DOCKER_HOST=dead)
         assert done.returncode == 1
         assert "not present locally" in done.stderr
-        assert dead not in said(done)
+        assert dead not in printed(done)
     ours = our_load(cluster, tag, "--from", "docker", DOCKER_HOST=dead)
     assert ours.returncode == 5
     assert dead in ours.stderr
 
 
-def test_kind_02_an_index_that_lists_what_is_not_there(lab: Lab, cluster28: Cluster) -> None:
-    """Another platform, and an attestation, as Docker's containerd store has them after a pull."""
+def test_kind_02_an_index_with_missing_content_is_loaded(lab: Lab, cluster28: Cluster) -> None:
+    """An absent platform and attestation, as in Docker's containerd store after a pull."""
     node, tag = cluster28.nodes[0], unique()
     image = image_of(tag)
     arm = descriptor(b"arm", MANIFEST, platform={"os": "linux", "architecture": "arm64"})
@@ -112,7 +112,7 @@ def test_kind_02_an_index_that_lists_what_is_not_there(lab: Lab, cluster28: Clus
         for version in VERSIONS:
             done = kind_load(lab, cluster28, "docker-image", tag, version=version)
             assert done.returncode == 1
-            assert f"content digest {arm['digest']}: not found" in said(done)
+            assert f"content digest {arm['digest']}: not found" in printed(done)
         imgload.load(tag, cluster=cluster28.name, source="docker")
         assert cri_id(node, image.name) == str(image.image_id)
         assert records(node) == {image.name}
@@ -120,10 +120,10 @@ def test_kind_02_an_index_that_lists_what_is_not_there(lab: Lab, cluster28: Clus
         lab.docker28.remove_image(tag)
 
 
-def test_kind_03_a_platform_that_docker_denies(lab: Lab, cluster28: Cluster) -> None:
-    """docker/cli #7278: inspect says linux/amd64, and save refuses linux/amd64: it is amd64/v3.
+def test_kind_03_a_platform_variant_is_loaded(lab: Lab, cluster28: Cluster) -> None:
+    """docker/cli #7278: inspect shows linux/amd64, but save refuses it: the image is amd64/v3.
 
-    kind exits 0, and CRI has nothing; it will not look at that name again for a while.
+    kind exits with 0 although CRI does not have the image, and ignores that name for a while.
     """
     node, tag, other = cluster28.nodes[0], unique(), unique()
     image = image_of(tag)
@@ -144,8 +144,10 @@ def test_kind_03_a_platform_that_docker_denies(lab: Lab, cluster28: Cluster) -> 
         lab.docker28.remove_image(tag, other)
 
 
-def test_kind_04_a_name_with_a_digest(lab: Lab, images: Images, cluster28: Cluster) -> None:
-    """kind exits 0, and no pod can use the name."""
+def test_kind_04_a_name_with_a_digest_is_known_to_cri(
+    lab: Lab, images: Images, cluster28: Cluster
+) -> None:
+    """kind exits with 0, but no pod can use the name."""
     node, tag = cluster28.nodes[0], unique()
     text = f"{tag.partition(':')[0]}@{images.build(lab.docker28, tag)}"
     name = f"docker.io/library/{text}"
@@ -158,8 +160,10 @@ def test_kind_04_a_name_with_a_digest(lab: Lab, images: Images, cluster28: Clust
     assert cri_id(node, name) == str(report.images[0].image_id)
 
 
-def test_kind_05_records_that_nobody_asked_for(lab: Lab, images: Images, cluster: Cluster) -> None:
-    """`import-DATE@sha256:…`, on which pods have come to depend."""
+def test_kind_05_only_requested_records_are_created(
+    lab: Lab, images: Images, cluster: Cluster
+) -> None:
+    """kind creates `import-DATE@sha256:…`, on which some pods depend."""
     node, tag = cluster.nodes[0], unique()
     images.build(lab.docker, tag)
     done = kind_load(lab, cluster, "docker-image", tag)
@@ -170,10 +174,8 @@ def test_kind_05_records_that_nobody_asked_for(lab: Lab, images: Images, cluster
     assert records(node) == {f"docker.io/library/{tag}"}
 
 
-def test_kind_06_an_image_that_cannot_be_removed(
-    lab: Lab, images: Images, cluster: Cluster
-) -> None:
-    """CRI removes it by its ID, as `crictl rmi` does, and the junk record keeps it."""
+def test_kind_06_a_loaded_image_can_be_removed(lab: Lab, images: Images, cluster: Cluster) -> None:
+    """After kind, CRI removes the image as `crictl rmi` does, but kind's extra record keeps it."""
     node, tag = cluster.nodes[0], unique()
     image_id = images.build(lab.docker, tag)
     kind_load(lab, cluster, "docker-image", tag)
@@ -189,7 +191,7 @@ def test_kind_06_an_image_that_cannot_be_removed(
 
 @attrs.frozen
 class Naming:
-    """What is written, what a pod is resolved to, and the kinds that get it wrong."""
+    """A requested name, the name to which a pod resolves, and the kind versions that fail."""
 
     written: str
     wanted: str
@@ -205,8 +207,10 @@ class Naming:
     ],
     ids=lambda naming: naming.written,
 )
-def test_kind_07_a_further_name(lab: Lab, images: Images, cluster: Cluster, naming: Naming) -> None:
-    """kind tags what is there with a name that no pod is resolved to, and exits 0."""
+def test_kind_07_an_added_name_is_the_one_in_a_pod_spec(
+    lab: Lab, images: Images, cluster: Cluster, naming: Naming
+) -> None:
+    """kind tags the image with a name to which no pod resolves, and exits with 0."""
     node, tag = cluster.nodes[0], unique()
     first = f"docker.io/library/{tag}"
     image_id = images.build(lab.docker, tag)
@@ -228,8 +232,10 @@ def test_kind_07_a_further_name(lab: Lab, images: Images, cluster: Cluster, nami
         lab.docker.cli("rmi", text)
 
 
-def test_kind_07_an_image_id_is_no_name(lab: Lab, images: Images, cluster: Cluster) -> None:
-    """kind takes it for one: `docker.io/library/sha256:…`."""
+def test_kind_07_an_image_id_does_not_become_a_name(
+    lab: Lab, images: Images, cluster: Cluster
+) -> None:
+    """kind creates `docker.io/library/sha256:…`."""
     node, tag = cluster.nodes[0], unique()
     image_id = images.build(lab.docker, tag)
     name = f"docker.io/library/{tag}"
@@ -244,10 +250,10 @@ def test_kind_07_an_image_id_is_no_name(lab: Lab, images: Images, cluster: Clust
     assert records(node) == {name}
 
 
-def test_kind_08_what_is_there_is_sent_again_by_docker28(
+def test_kind_08_a_present_image_of_docker28_is_not_sent(
     lab: Lab, images: Images, cluster28: Cluster
 ) -> None:
-    """The containerd store's `Id` is a manifest's digest, the node's a config's."""
+    """kind sends it: `Id` is a manifest's digest in Docker, and a config's on the node."""
     tag = unique()
     images.build(lab.docker28, tag, os.urandom(SIZE))
     load = partial(kind_load, lab, cluster28, "docker-image", tag)
@@ -263,25 +269,25 @@ def test_kind_08_what_is_there_is_sent_again_by_docker28(
     assert "already there" in done.stderr
 
 
-def test_kind_08_what_is_there_is_sent_again_by_podman(
+def test_kind_08_a_present_image_of_podman_is_not_sent(
     lab: Lab, images: Images, tmp_path: Path
 ) -> None:
-    """With `docker` being Podman: its IDs lack `sha256:`. The package podman-docker does that."""
-    there, tag = lab.cluster("lab-p21"), unique()
+    """kind with podman-docker sends it, because Podman's IDs have no `sha256:`."""
+    cluster, tag = lab.cluster("lab-p21"), unique()
     name, log = f"docker.io/library/{tag}", tmp_path / "log"
     images.build(lab.podman, tag)
     script = write(tmp_path / "docker", f'#!/bin/sh\necho $1 >>{log}\nexec podman "$@"\n', 0o755)
     path = f"{script.parent}:{lab.environ('podman')['PATH']}"
     for _ in range(2):
-        done = kind_load(lab, there, "docker-image", tag, PATH=path)
+        done = kind_load(lab, cluster, "docker-image", tag, PATH=path)
         assert done.returncode == 0, done.stderr
     assert log.read_text().split().count("save") == 2
-    assert cri_id(there.nodes[0], name) is None, "it is there as localhost/…"
-    forget(there.nodes[0], f"localhost/{tag}")
+    assert cri_id(cluster.nodes[0], name) is None, "its name is localhost/…"
+    forget(cluster.nodes[0], f"localhost/{tag}")
     actions = [
-        imgload.load(tag, cluster=there.name, source="podman").images[0].nodes[0].action
+        imgload.load(tag, cluster=cluster.name, source="podman").images[0].nodes[0].action
         for _ in range(2)
     ]
     assert actions == ["full", "present"]
-    assert cri_id(there.nodes[0], name) == lab.podman.image_id(tag)
-    forget(there.nodes[0], name)
+    assert cri_id(cluster.nodes[0], name) == lab.podman.image_id(tag)
+    forget(cluster.nodes[0], name)

@@ -1,6 +1,6 @@
-"""What users report of containerd's importer, which the other loaders call: seen, and avoided.
+"""Issues of containerd's importer, which other loaders call: reproduced, and avoided.
 
-The numbers are those of docs/peers.md.
+The numbers are those in docs/peers.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 import imgload
 from tests.engine import peers_nodes
-from tests.engine.conftest import Images, cri_id, forget, records, target, unique
+from tests.engine.conftest import Images, cri_id, forget, record_digest, records, unique
 from tests.engine.peers import image_of
 from tests.lab import Cluster, CommandError, Lab
 from tests.unit import archives
@@ -27,13 +27,13 @@ else:
 node_of_docker, cluster = peers_nodes.node_of_docker, peers_nodes.cluster
 
 
-def test_containerd_4474_an_image_without_a_name(
+def test_containerd_4474_an_untagged_image_is_loaded_by_id(
     lab: Lab, images: Images, cluster: Cluster
 ) -> None:
-    """ctr exits 0 and creates nothing; ours is there under its ID."""
+    """ctr exits with 0 and creates nothing; imgload loads the image under its ID."""
     node, tag = cluster.nodes[0], unique()
     image_id = images.build(lab.docker, tag)
-    images.build(lab.docker, tag)  # takes the name away from the first
+    images.build(lab.docker, tag)  # the first image becomes untagged
     try:
         node.ctr("images", "import", "-", stdin=lab.docker.raw("save", image_id))
         assert records(node) == set()
@@ -44,49 +44,49 @@ def test_containerd_4474_an_image_without_a_name(
         lab.docker.cli("rmi", image_id)
 
 
-def test_containerd_6307_the_same_image_by_another_manifest(
+def test_containerd_6307_the_same_image_with_another_manifest_is_present(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Each form of archive gives a manifest of its own; what counts is the image ID."""
+    """Each archive format has a different manifest; the image ID is the same."""
     node, tag = cluster.nodes[0], unique()
     image, path = image_of(tag), tmp_path / "image.tar"
     digests = set()
     for form in (archives.docker20, archives.oci):
         path.write_bytes(archives.pack(form(image)))
         node.ctr("images", "import", "-", stdin=path.read_bytes())
-        digests.add(target(node, image.name))
+        digests.add(record_digest(node, image.name))
     assert len(digests) == 2
     path.write_bytes(archives.pack(archives.docker20(image)))
     report = imgload.load([], cluster=cluster.name, source=str(path))
     assert report.images[0].nodes[0].action == "present"
-    assert target(node, image.name) in digests
+    assert record_digest(node, image.name) in digests
 
 
 @pytest.mark.parametrize("crictl", [True, False], ids=["crictl", "no crictl"])
-def test_containerd_9039_an_image_that_cri_does_not_see(
+def test_containerd_9039_an_image_unknown_to_cri_is_repaired(
     lab: Lab,
     images: Images,
     cluster: Cluster,
     crictl: bool,  # noqa: FBT001
 ) -> None:
-    """The transfer service of 1.7 tells CRI nothing (#12820); ours sees it, and mends it.
+    """The transfer service of 1.7 does not notify CRI (#12820); imgload detects and repairs it.
 
-    Where there is no crictl to ask, by the label that CRI gives what it has taken over.
+    Without crictl, it checks the label that CRI sets on images that it knows.
     """
-    there = cluster if crictl else lab.cluster("lab-d17")
-    node, tag = there.nodes[0], unique()
+    target_cluster = cluster if crictl else lab.cluster("lab-d17")
+    node, tag = target_cluster.nodes[0], unique()
     name = f"docker.io/library/{tag}"
     image_id = images.build(lab.docker, tag)
     node.ctr("images", "import", "--local=false", "-", stdin=lab.docker.raw("save", tag))
     assert cri_id(node, name) is None
-    report = imgload.load(tag, cluster=there.name, source="docker")
+    report = imgload.load(tag, cluster=target_cluster.name, source="docker")
     assert report.images[0].nodes[0].action == "tagged"
     assert cri_id(node, name) == image_id
     forget(node, name)
 
 
-def test_containerd_9981_an_archive_with_gzip(cluster: Cluster, tmp_path: Path) -> None:
-    """`.tar.gz`: ctr wants a plain tar."""
+def test_containerd_9981_a_gzip_archive_is_loaded(cluster: Cluster, tmp_path: Path) -> None:
+    """ctr accepts only an uncompressed tar."""
     node, tag = cluster.nodes[0], unique()
     image, path = image_of(tag), tmp_path / "image.tar.gz"
     path.write_bytes(gzip.compress(archives.pack(archives.oci(image))))
@@ -96,8 +96,8 @@ def test_containerd_9981_an_archive_with_gzip(cluster: Cluster, tmp_path: Path) 
     assert cri_id(node, image.name) == str(image.image_id)
 
 
-def test_containerd_11228_all_platforms(lab: Lab, images: Images) -> None:
-    """`--all-platforms` with a snapshotter that is not the default one, on 2.1."""
+def test_containerd_11228_an_import_does_not_need_all_platforms(lab: Lab, images: Images) -> None:
+    """ctr 2.1 fails with `--all-platforms` and a snapshotter other than the default one."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     name = f"docker.io/library/{tag}"
     images.build(lab.docker, tag)
@@ -109,19 +109,21 @@ def test_containerd_11228_all_platforms(lab: Lab, images: Images) -> None:
     forget(node, name)
 
 
-@pytest.mark.parametrize("there", ["lab-d16", "lab-d17", "lab-d21"])
-def test_containerd_14160_layers_with_zstd(lab: Lab, tmp_path: Path, there: str) -> None:
-    """Of a docker-archive ctr says that they are gzip; ours is an OCI layout that says zstd."""
-    node, tag = lab.cluster(there).nodes[0], unique()
+@pytest.mark.parametrize("cluster_name", ["lab-d16", "lab-d17", "lab-d21"])
+def test_containerd_14160_zstd_layers_keep_their_media_type(
+    lab: Lab, tmp_path: Path, cluster_name: str
+) -> None:
+    """ctr labels them as gzip in a docker-archive; imgload sends an OCI layout with zstd."""
+    node, tag = lab.cluster(cluster_name).nodes[0], unique()
     image, path = image_of(tag), tmp_path / "image.tar"
     layers = {f"{i}.tar": zstd.compress(raw) for i, raw in enumerate(image.layers)}
     listed = {"Config": "config.json", "RepoTags": [tag], "Layers": list(layers)}
     manifest = ("manifest.json", archives.encode([listed]))
     path.write_bytes(archives.pack([*layers.items(), ("config.json", image.config), manifest]))
     node.ctr("images", "import", "-", stdin=path.read_bytes())
-    assert "tar.gzip" in node.ctr("content", "get", target(node, image.name))
+    assert "tar.gzip" in node.ctr("content", "get", record_digest(node, image.name))
     forget(node, image.name)
-    imgload.load([], cluster=there, source=str(path))
-    assert "tar+zstd" in node.ctr("content", "get", target(node, image.name))
+    imgload.load([], cluster=cluster_name, source=str(path))
+    assert "tar+zstd" in node.ctr("content", "get", record_digest(node, image.name))
     assert cri_id(node, image.name) == str(image.image_id)
     forget(node, image.name)

@@ -1,7 +1,4 @@
-"""What users report of kind, 9 to 15: the real kind fails so, and ours does not.
-
-The numbers are those of docs/peers.md.
-"""
+"""Issues 9 to 15 in docs/peers.md: reproduced with the real kind, and absent in imgload."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from tests.engine.peers import (
     image_of,
     kind_load,
     our_load,
-    said,
+    printed,
     snapshots,
     traffic,
     wipe,
@@ -32,7 +29,7 @@ from tests.unit import archives
 
 SIZE = 300 * KIB
 LARGE = 6 * MIB
-ROOM = "24m"
+VAR_SIZE = "24m"
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +48,9 @@ def two_nodes(lab: Lab) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def small_node(lab: Lab) -> Iterator[Cluster]:
-    """A node with a small disk, and the containerd that names an image before it unpacks it."""
+    """A node with a small disk, and a containerd that names an image before it unpacks it."""
     made = lab.make_cluster(
-        name="lab-peers-small", engine="docker", containerd="1.7", crictl=True, var_size=ROOM
+        name="lab-peers-small", engine="docker", containerd="1.7", crictl=True, var_size=VAR_SIZE
     )
     yield made
     made.remove()
@@ -61,7 +58,7 @@ def small_node(lab: Lab) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def native_node(lab: Lab) -> Iterator[Cluster]:
-    """A node whose CRI keeps its snapshots where ctr does not by default."""
+    """A node whose CRI uses a snapshotter other than ctr's default."""
     config = nodeimage.CONFIGS["2.1"].replace('"overlayfs"', '"native"')
     made = lab.make_cluster(name="lab-peers-native", engine="docker", crictl=True, config=config)
     yield made
@@ -77,29 +74,29 @@ def cluster(two_nodes: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 def small(small_node: Cluster) -> Iterator[Cluster]:
-    """The small disk, empty."""
+    """The node with the small disk, empty."""
     yield small_node
-    leave(small_node.nodes[0], 0)
+    leave_free(small_node.nodes[0], 0)
     wipe(small_node)
 
 
 @pytest.fixture
 def native(native_node: Cluster) -> Iterator[Cluster]:
-    """The node with other snapshots, empty."""
+    """The node with another snapshotter, empty."""
     yield native_node
     wipe(native_node)
 
 
-def leave(node: Node, mebibytes: int) -> None:
-    """Fill the node's disk so that this much is left; 0 for all of it."""
+def leave_free(node: Node, mebibytes: int) -> None:
+    """Fill the node's disk up to this much free space; 0 frees all of it."""
     node.exec("rm", "-f", "/var/filler")
     if mebibytes:
         size = 24 - mebibytes
         node.exec("dd", "if=/dev/zero", "of=/var/filler", "bs=1M", f"count={size}")
 
 
-def test_kind_09_one_missing_image_sends_all(lab: Lab, images: Images, cluster: Cluster) -> None:
-    """kind keeps one list of nodes for all images; ours is a plan per image and node."""
+def test_kind_09_only_the_missing_image_is_sent(lab: Lab, images: Images, cluster: Cluster) -> None:
+    """kind has one list of nodes for all images; imgload plans for each image and node."""
     large, little = unique("large"), unique("little")
     images.build(lab.docker, large, os.urandom(SIZE))
     images.build(lab.docker, little)
@@ -107,7 +104,7 @@ def test_kind_09_one_missing_image_sends_all(lab: Lab, images: Images, cluster: 
     load = partial(kind_load, lab, cluster, "docker-image", large, little)
     done, sent = traffic(lab.docker, load)
     assert done.returncode == 0, done.stderr
-    assert "already present on all nodes" in said(done)
+    assert "already present on all nodes" in printed(done)
     assert sent > 2 * SIZE
     for node in cluster.nodes:
         node.cri().remove_image(f"docker.io/library/{little}")
@@ -116,46 +113,48 @@ def test_kind_09_one_missing_image_sends_all(lab: Lab, images: Images, cluster: 
     assert sent < SIZE // 4
 
 
-def test_kind_10_an_import_that_fails_half_way(lab: Lab, images: Images, small: Cluster) -> None:
-    """The name is there, the content is not unpacked; kind takes that for done ever after."""
+def test_kind_10_a_failed_import_leaves_no_name(lab: Lab, images: Images, small: Cluster) -> None:
+    """After kind, the name exists without unpacked layers, and later loads skip the image."""
     node, tag = small.nodes[0], unique()
     name = f"docker.io/library/{tag}"
     image_id = images.build(lab.docker, tag, os.urandom(LARGE))
-    leave(node, 10)
+    leave_free(node, 10)
     done = kind_load(lab, small, "docker-image", tag)
     assert done.returncode == 1
     assert cri_id(node, name) == image_id
-    leave(node, 0)
+    leave_free(node, 0)
     again = kind_load(lab, small, "docker-image", tag)
     assert again.returncode == 0
-    assert "already present on all nodes" in said(again)
+    assert "already present on all nodes" in printed(again)
     assert chain_id(node, name) not in snapshots(node)
     imgload.load(tag, cluster=small.name, source="docker")
     assert chain_id(node, name) in snapshots(node)
     wipe(small)
-    leave(node, 10)
+    leave_free(node, 10)
     with pytest.raises(imgload.LoadFailed):
         imgload.load(tag, cluster=small.name, source="docker")
     assert records(node) == set()
 
 
-def test_kind_11_the_snapshots_go_elsewhere(lab: Lab, images: Images, native: Cluster) -> None:
-    """kind names CRI's snapshotter, and ctr refuses it (containerd #11228)."""
+def test_kind_11_layers_are_unpacked_in_cris_snapshotter(
+    lab: Lab, images: Images, native: Cluster
+) -> None:
+    """kind passes CRI's snapshotter, and ctr refuses it (containerd #11228)."""
     node, tag = native.nodes[0], unique()
     name = f"docker.io/library/{tag}"
     images.build(lab.docker, tag)
     for version in VERSIONS:
         done = kind_load(lab, native, "docker-image", tag, version=version)
         assert done.returncode == 1
-        assert "no unpack platforms defined" in said(done)
+        assert "no unpack platforms defined" in printed(done)
     imgload.load(tag, cluster=native.name, source="docker")
     assert chain_id(node, name) in snapshots(node, "native")
 
 
-def test_kind_11_ctrs_snapshotter_is_not_cris(lab: Lab, images: Images, native: Cluster) -> None:
-    """As kind did before #2543: CRI knows the image and has no snapshot of it; ours does not
-    believe it.
-    """
+def test_kind_11_an_image_in_ctrs_snapshotter_is_loaded_again(
+    lab: Lab, images: Images, native: Cluster
+) -> None:
+    """As with kind before #2543: CRI knows the image but has no snapshot of it."""
     node, tag = native.nodes[0], unique()
     name = f"docker.io/library/{tag}"
     image_id = images.build(lab.docker, tag)
@@ -167,14 +166,16 @@ def test_kind_11_ctrs_snapshotter_is_not_cris(lab: Lab, images: Images, native: 
     assert chain_id(node, name) in snapshots(node, "native")
 
 
-def test_kind_12_a_node_without_room(lab: Lab, images: Images, small: Cluster) -> None:
-    """kind sends the image and says what ctr said; ours says what is needed and sends nothing."""
+def test_kind_12_a_full_node_is_refused_before_the_transfer(
+    lab: Lab, images: Images, small: Cluster
+) -> None:
+    """kind sends the image and prints ctr's error; imgload states the needed space."""
     node, tag = small.nodes[0], unique()
     images.build(lab.docker, tag, os.urandom(LARGE))
-    leave(node, 4)
+    leave_free(node, 4)
     done, sent = traffic(lab.docker, partial(kind_load, lab, small, "docker-image", tag))
     assert done.returncode == 1
-    assert "no space left on device" in said(done)
+    assert "no space left on device" in printed(done)
     assert sent > 3 * MIB
     done, sent = traffic(lab.docker, partial(our_load, small, tag, "--from", "docker"))
     assert done.returncode == 1
@@ -183,8 +184,8 @@ def test_kind_12_a_node_without_room(lab: Lab, images: Images, small: Cluster) -
     assert records(node) == set()
 
 
-def test_kind_13_layers_that_are_there(lab: Lab, images: Images, cluster: Cluster) -> None:
-    """A rebuild of the top layer sends the base again."""
+def test_kind_13_present_layers_are_not_sent(lab: Lab, images: Images, cluster: Cluster) -> None:
+    """After a rebuild of the top layer, kind sends the base again."""
     base, tag = unique("base"), unique()
     images.build(lab.docker, base, os.urandom(SIZE))
     images.build(lab.docker, tag, base=base)
@@ -199,16 +200,18 @@ def test_kind_13_layers_that_are_there(lab: Lab, images: Images, cluster: Cluste
     assert sent < SIZE // 4
 
 
-def test_kind_14_what_the_kubelet_will_do(lab: Lab, images: Images, cluster: Cluster) -> None:
-    """`:latest` is pulled whatever is there, and a name has moved; kind tells neither."""
+def test_kind_14_a_load_warns_about_pulls_and_replaced_images(
+    lab: Lab, images: Images, cluster: Cluster
+) -> None:
+    """kind reports neither that `:latest` is always pulled, nor that a tag has moved."""
     tag = f"{unique().replace(':', '-')}:latest"
     before = images.build(lab.docker, tag)
     imgload.load(tag, cluster=cluster.name, source="docker")
     images.build(lab.docker, tag)
     done = kind_load(lab, cluster, "docker-image", tag)
     assert done.returncode == 0, done.stderr
-    assert "pull" not in said(done).lower()
-    assert before.removeprefix("sha256:")[:12] not in said(done)
+    assert "pull" not in printed(done).lower()
+    assert before.removeprefix("sha256:")[:12] not in printed(done)
     before = lab.docker.image_id(tag)
     images.build(lab.docker, tag)
     ours = our_load(cluster, tag.removesuffix(":latest"), "--from", "docker")
@@ -217,8 +220,8 @@ def test_kind_14_what_the_kubelet_will_do(lab: Lab, images: Images, cluster: Clu
     assert f"replaced {before.removeprefix('sha256:')[:12]}" in ours.stderr
 
 
-def test_kind_15_a_folder(lab: Lab, cluster: Cluster, tmp_path: Path) -> None:
-    """An OCI layout that is not packed."""
+def test_kind_15_an_oci_layout_folder_is_loaded(lab: Lab, cluster: Cluster, tmp_path: Path) -> None:
+    """kind refuses it."""
     tag = unique()
     image = image_of(tag)
     for path, content in archives.oci(image):

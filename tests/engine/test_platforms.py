@@ -1,4 +1,4 @@
-"""Images of several platforms: which is loaded, and what is said where it is not there."""
+"""Images of several platforms: the choice of a platform, and errors about absent ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import attrs
 import pytest
 
 import imgload
-from imgload.events import Event, Note
+from imgload.core.errors import ImageIncomplete, PlatformMissing
+from imgload.loader.events import Event, Note
 from imgload.oci.document import INDEX, MANIFEST
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import AMD64, Made, Platforms, oci
@@ -19,12 +20,12 @@ from tests.unit.archives import index as index_of
 
 CLUSTER = "lab-d21"
 V3 = {**AMD64, "variant": "v3"}
-Held = Callable[..., Made]
+LoadIntoDocker = Callable[..., Made]
 
 
 @attrs.frozen
 class Listed(Made):
-    """An image of one platform in an index, which may have it for another one than its config."""
+    """An image of one platform in an index, whose platform may differ from the config's."""
 
     listed: dict[str, str] = attrs.field(factory=dict)
 
@@ -49,13 +50,13 @@ def without(made: Made, absent: Collection[bytes]) -> bytes:
 
 @pytest.fixture
 def node(lab: Lab) -> Node:
-    """The node that is loaded into."""
+    """The node of the cluster."""
     return lab.cluster(CLUSTER).nodes[0]
 
 
 @pytest.fixture
-def held(lab: Lab, node: Node) -> Iterator[Held]:
-    """Have Docker 28 load an image, blobs left out; what is on the node goes at the end."""
+def load_into_docker(lab: Lab, node: Node) -> Iterator[LoadIntoDocker]:
+    """Return a function that loads an image without some blobs into Docker 28."""
     names: list[str] = []
 
     def load(made: Made, *absent: bytes) -> Made:
@@ -69,7 +70,7 @@ def held(lab: Lab, node: Node) -> Iterator[Held]:
 
 
 def load(lab: Lab, made: Made, **options: str) -> tuple[imgload.ImageResult, list[str]]:
-    """Load from Docker 28; return the image's result, and what was noted."""
+    """Load from Docker 28; return the image's result, and the notes."""
     events: list[Event] = []
     report = imgload.load(
         made.name,
@@ -81,24 +82,28 @@ def load(lab: Lab, made: Made, **options: str) -> tuple[imgload.ImageResult, lis
     return report.images[0], [event.text for event in events if isinstance(event, Note)]
 
 
-def test_one_platform_of_an_index_is_saved(lab: Lab, held: Held, node: Node) -> None:
-    """What Docker saves for a platform has the manifest on top, and not the index."""
-    made = held(Platforms(unique(), compression="gzip"))
+def test_one_platform_of_an_index_is_saved(
+    lab: Lab, load_into_docker: LoadIntoDocker, node: Node
+) -> None:
+    """Docker's save of a platform has the manifest on top, not the index."""
+    made = load_into_docker(Platforms(unique(), compression="gzip"))
     image, _ = load(lab, made, transport="archive")
     assert str(image.image_id) == made.image_id
     assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
 
 
-def test_a_platform_without_its_layers_is_told(lab: Lab, held: Held, node: Node) -> None:
-    """The index lists amd64, and Docker has only its manifest: arm64 is not taken in its place."""
+def test_a_platform_without_its_layers_is_refused(
+    lab: Lab, load_into_docker: LoadIntoDocker, node: Node
+) -> None:
+    """Docker has only the manifest for amd64; arm64 is not loaded instead."""
     made = Platforms(unique(), compression="gzip")
-    held(made, *made.blobs)
+    load_into_docker(made, *made.blobs)
     for options in ({}, {"platform": "linux/amd64"}):
-        with pytest.raises(imgload.ImageIncomplete) as refused:
+        with pytest.raises(ImageIncomplete) as refused:
             load(lab, made, **options)
         assert refused.value.exit_status == 6
         assert f"holds {made.name} only in part" in refused.value.message
-        assert "content of linux/amd64 is absent, linux/arm64 is there" in refused.value.message
+        assert "content of linux/amd64 is absent, linux/arm64 is available" in refused.value.message
         assert f"docker pull --platform linux/amd64 {made.name}" in refused.value.hint
     image, notes = load(lab, made, platform="linux/arm64")
     assert str(image.image_id) == made.other.image_id
@@ -107,12 +112,14 @@ def test_a_platform_without_its_layers_is_told(lab: Lab, held: Held, node: Node)
 
 
 @pytest.mark.parametrize("several", [True, False], ids=["index", "manifest"])
-def test_an_image_without_its_layers_is_told(lab: Lab, held: Held, several: bool) -> None:  # noqa: FBT001
-    """No word of an archive, and none of emulation."""
+def test_an_image_without_its_layers_is_refused(
+    lab: Lab, load_into_docker: LoadIntoDocker, *, several: bool
+) -> None:
+    """The error mentions neither archives nor emulation."""
     name = unique()
     made = Platforms(name, compression="gzip") if several else Made(name, compression="gzip")
     others = made.other.blobs if isinstance(made, Platforms) else []
-    held(made, made.blobs[-1], *others)
+    load_into_docker(made, made.blobs[-1], *others)
     done = our_load(lab.cluster(CLUSTER), name, "--from", lab.docker28.url)
     assert done.returncode == 6
     assert f"docker28.sock holds {name} only in part" in done.stderr
@@ -123,15 +130,15 @@ def test_an_image_without_its_layers_is_told(lab: Lab, held: Held, several: bool
 
 
 @pytest.mark.parametrize("config", [AMD64, V3], ids=["amd64", "v3"])
-def test_a_variant_that_only_the_index_names(
-    lab: Lab, held: Held, node: Node, config: dict[str, str]
+def test_a_variant_listed_only_in_the_index_is_identified(
+    lab: Lab, load_into_docker: LoadIntoDocker, node: Node, config: dict[str, str]
 ) -> None:
-    """It is identified before anything is sent, so that the second load sends nothing."""
-    made = held(Listed(unique(), compression="gzip", platform=config, listed=V3))
+    """It is identified before the transfer, so that the second load sends nothing."""
+    made = load_into_docker(Listed(unique(), compression="gzip", platform=config, listed=V3))
     first, _ = load(lab, made)
     second, _ = load(lab, made, platform="linux/amd64/v3")
     assert [str(image.platform) for image in (first, second)] == ["linux/amd64/v3"] * 2
     assert [image.nodes[0].action for image in (first, second)] == ["full", "present"]
     assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
-    with pytest.raises(imgload.PlatformMissing, match="is for linux/amd64/v3, not linux/amd64"):
+    with pytest.raises(PlatformMissing, match="is for linux/amd64/v3, not linux/amd64"):
         load(lab, made, platform="linux/amd64")

@@ -1,4 +1,4 @@
-"""What is on the nodes, and old builds off them, beside running containers that CRI started."""
+"""List images and prune old builds, next to containers that CRI has started."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import imgload
-from imgload.engines import attached
+from imgload.clusters.nodes import batch
+from imgload.engines import exec_stream as attached
 from imgload.engines.base import Engine
-from imgload.nodes import removal
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.test_rollback import CTR, program
 from tests.lab import Lab, Node
 from tests.lab.pods import Pod, runnable
 
 CLUSTERS = ["lab-d16", "lab-d17", "lab-d21"]
-"""By version of containerd; only the last has crictl."""
+"""One for each version of containerd; only the last one has crictl."""
 MIB = secrets.token_bytes(1 << 20)
 
 
@@ -30,7 +30,7 @@ RunImgload = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def base(lab: Lab) -> Iterator[str]:
-    """An image that can be run, and that others are built upon."""
+    """A runnable image, which is the base of others."""
     tag = unique("runnable")
     yield runnable(lab.docker, lab.cluster("lab-d21").nodes[0], tag)
     lab.docker.remove_image(tag)
@@ -38,7 +38,7 @@ def base(lab: Lab) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def builds(lab: Lab, base: str) -> Iterator[dict[str, str]]:
-    """Builds of one repository: their names, oldest first, and image IDs."""
+    """Builds of one repository: their image IDs by name, oldest first."""
     made = Images()
     repository = f"ghcr.io/{unique().replace(':', '/')}"
     tags = ("run", "made", "ended", "a", "b", "c")
@@ -51,7 +51,7 @@ def builds(lab: Lab, base: str) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def run_imgload() -> RunImgload:
-    """Give a function that runs the command."""
+    """Return a function that runs the command."""
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "imgload", *words]
@@ -65,17 +65,17 @@ def disk_use(node: Node) -> int:
 
 
 def image_ids(node: Node) -> set[str]:
-    """Return what CRI, asked without crictl, has on the node."""
+    """Return the IDs of CRI's images on the node, without crictl."""
     return {str(image["id"]) for image in node.cri().list_images()}
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
-def test_old_builds_go_and_what_a_container_uses_stays(
+def test_prune_removes_old_builds_and_keeps_images_in_use(
     lab: Lab, builds: dict[str, str], cluster: str
 ) -> None:
-    """Whether it runs, was only created, or has ended.
+    """An image is in use if a container runs, was only created, or has ended.
 
-    What goes is gone from the disk, and CRI does not know it any more.
+    Removed images are removed from the disk, and CRI does not know them any more.
     """
     node = lab.cluster(cluster).nodes[0]
     *older, newest = builds
@@ -107,10 +107,10 @@ def test_old_builds_go_and_what_a_container_uses_stays(
     imgload.prune([repository], nodes=[node.name], keep=0)
 
 
-def test_a_build_whose_name_moved_on_goes_when_no_container_needs_it(
+def test_prune_removes_an_untagged_build_that_no_container_uses(
     images: Images, lab: Lab, base: str
 ) -> None:
-    """It runs under a name that leads to its successor: only its ID and snapshot tell."""
+    """Its name refers to the next build; only ID and snapshot show that a container uses it."""
     node = lab.cluster("lab-d17").nodes[0]
     repository = f"ghcr.io/{unique().replace(':', '/')}"
     tag = f"{repository}:dev"
@@ -134,8 +134,10 @@ def test_a_build_whose_name_moved_on_goes_when_no_container_needs_it(
 
 
 @pytest.mark.parametrize("cluster", ["lab-d16", "lab-p21"])
-def test_only_what_imgload_loaded_goes_unless_told(lab: Lab, images: Images, cluster: str) -> None:
-    """An image that another tool imported has no mark; with everything, all its names go."""
+def test_prune_removes_only_images_that_imgload_loaded(
+    lab: Lab, images: Images, cluster: str
+) -> None:
+    """An image of another tool has no label; `everything` removes it with all its names."""
     node = lab.cluster(cluster).nodes[0]
     repository = f"ghcr.io/{unique().replace(':', '/')}"
     foreign, ours = f"{repository}:foreign", f"{repository}:ours"
@@ -157,10 +159,10 @@ def test_only_what_imgload_loaded_goes_unless_told(lab: Lab, images: Images, clu
     assert not any(image in node.ctr("images", "ls") for image in ids.values())
 
 
-def test_what_is_copied_into_a_node_is_marked_too(
+def test_an_image_copied_into_a_node_is_labelled(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where an exec's input cannot be closed one way, as over TLS."""
+    """If the input of an exec cannot be closed separately, as over TLS."""
     monkeypatch.setattr(Engine, "streams_exec", property(lambda _: False))
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
@@ -170,8 +172,8 @@ def test_what_is_copied_into_a_node_is_marked_too(
     forget(node, str(image.name))
 
 
-def test_of_builds_loaded_together_the_last_one_built_stays(lab: Lab, images: Images) -> None:
-    """They came to the node in one moment; whatever their image IDs are."""
+def test_prune_keeps_the_newest_of_builds_loaded_together(lab: Lab, images: Images) -> None:
+    """They have the same load time; the order of image IDs does not matter."""
     node, repository = lab.cluster("lab-d21").nodes[0], unique().replace(":", "")
     tags = [f"{repository}:v{n}" for n in range(4)]
     for tag in tags:
@@ -183,14 +185,14 @@ def test_of_builds_loaded_together_the_last_one_built_stays(lab: Lab, images: Im
     imgload.prune([repository], cluster="lab-d21", keep=0)
 
 
-def test_a_name_that_moves_under_a_prune_stays(lab: Lab, images: Images) -> None:
-    """What was judged was the build that it led to before."""
+def test_prune_keeps_a_name_that_moves_meanwhile(lab: Lab, images: Images) -> None:
+    """The decision was about the build to which the name referred before."""
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique("pruned"), unique()
     name, elsewhere = f"docker.io/library/{tag}", "docker.io/other/app:1"
     images.build(lab.docker, tag)
     new = images.build(lab.docker, other)
     imgload.load(tag, cluster="lab-d21")
-    imgload.load(other, cluster="lab-d21", name=elsewhere)
+    imgload.load(other, cluster="lab-d21", tag=elsewhere)
     moves = f"""case "$*" in *" images rm "*|*" -q name=="*) if mkdir /run/first-import 2>/dev/null
       then {CTR} -n k8s.io images tag --force {elsewhere} {name} >/dev/null; fi;; esac
       exec {CTR} "$@" """
@@ -201,8 +203,8 @@ def test_a_name_that_moves_under_a_prune_stays(lab: Lab, images: Images) -> None
     forget(node, name, elsewhere)
 
 
-def test_drift_is_seen_and_odd_names_do_no_harm(lab: Lab, images: Images) -> None:
-    """Three nodes, one behind; a record's name may have spaces and escapes, for containerd."""
+def test_images_reports_drift_and_accepts_unusual_names(lab: Lab, images: Images) -> None:
+    """One of three nodes has an older build; containerd accepts names with spaces and escapes."""
     nodes = lab.cluster("lab-d3").nodes
     tag, other = unique(), unique()
     names = [f"docker.io/library/{t}" for t in (tag, other)]
@@ -211,27 +213,27 @@ def test_drift_is_seen_and_odd_names_do_no_harm(lab: Lab, images: Images) -> Non
     imgload.load([tag, other], cluster="lab-d3")
     new = images.build(lab.docker, tag)
     imgload.load(tag, cluster="lab-d3", nodes=[n.name for n in nodes[:2]])
-    odd = "docker.io/library/a b\x1b[31m:1"
-    nodes[0].ctr("images", "tag", "--skip-reference-check", names[1], odd)
+    unusual = "docker.io/library/a b\x1b[31m:1"
+    nodes[0].ctr("images", "tag", "--skip-reference-check", names[1], unusual)
 
     listing = imgload.images([tag, other, "*a b*"], cluster="lab-d3")
 
     shown = {(i.name, str(i.image_id)): (i.drift, list(i.nodes)) for i in listing.images}
     assert shown[names[0], old] == (True, [nodes[2].name])
     assert shown[names[0], new] == (True, [n.name for n in nodes[:2]])
-    assert [list(i.nodes) for i in listing.images if i.name == odd] == [[nodes[0].name]]
-    assert not any(i.drift for i in listing.images if i.name in {names[1], odd})
+    assert [list(i.nodes) for i in listing.images if i.name == unusual] == [[nodes[0].name]]
+    assert not any(i.drift for i in listing.images if i.name in {names[1], unusual})
     drifted = imgload.images(cluster="lab-d3", drift=True, unused=True).images
     assert names[0] in {i.name for i in drifted}
-    assert not {names[1], odd} & {i.name for i in drifted}
-    nodes[0].ctr("images", "rm", odd)
+    assert not {names[1], unusual} & {i.name for i in drifted}
+    nodes[0].ctr("images", "rm", unusual)
     imgload.prune([tag.partition(":")[0]], cluster="lab-d3", keep=0)
 
 
-def test_the_command_asks_first_and_one_broken_node_stops_no_other(
+def test_prune_requires_yes_and_continues_after_a_failed_node(
     lab: Lab, images: Images, run_imgload: RunImgload
 ) -> None:
-    """Without --yes nothing goes; a node that is paused is named, and the others are done."""
+    """Without --yes nothing is removed; a paused node is named, and the others are pruned."""
     nodes = [node.name for node in lab.cluster("lab-d3").nodes]
     repository = f"ghcr.io/{unique().replace(':', '/')}"
     images.build(lab.docker, f"{repository}:v1")
@@ -245,7 +247,7 @@ def test_the_command_asks_first_and_one_broken_node_stops_no_other(
         lab.docker.cli("unpause", nodes[1])
 
     assert dry.returncode == 0
-    assert "to do it, add --yes" in dry.stderr
+    assert "add --yes" in dry.stderr
     assert done.returncode == left.returncode == 1
     assert f"docker unpause {nodes[1]}" in done.stderr
     assert done.stderr.count("removed 1 image") == 2
@@ -255,16 +257,16 @@ def test_the_command_asks_first_and_one_broken_node_stops_no_other(
     assert removed == {nodes[0]: 0, nodes[1]: 1, nodes[2]: 0}
 
 
-def test_a_slow_garbage_collection_is_waited_for(
+def test_prune_waits_for_a_slow_garbage_collection(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``ctr images rm --sync`` prints nothing meanwhile."""
+    """``ctr images rm --sync`` prints nothing during the collection."""
     repository = f"ghcr.io/{unique().replace(':', '/')}"
     for tag in ("old", "new"):
         images.build(lab.docker, f"{repository}:{tag}")
         imgload.load(f"{repository}:{tag}", cluster="lab-d21", source="docker")
     monkeypatch.setattr(attached, "SILENT_SECONDS", 2.0)
-    monkeypatch.setattr(removal, "SAY_SECONDS", 0.3)
+    monkeypatch.setattr(batch, "KEEPALIVE_SECONDS", 0.3)
     slow = f'case "$*" in *" images rm --sync"*) sleep 4;; esac; exec {CTR} "$@"'
     node = lab.cluster("lab-d21").nodes[0]
     with program(node, "ctr", slow):

@@ -1,4 +1,4 @@
-"""The tag that a push needs, and the address that it goes to: no image is lost or goes astray."""
+"""The temporary tag and the address of a push: no image is lost, or sent to another server."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.events import Event, SendingStarted
-from tests.engine.aftermath import strays, until
+from imgload.loader.events import Event, SendingStarted
+from tests.engine.aftermath import leftover_tags, until
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.lab import Lab
@@ -40,7 +40,7 @@ with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as server:
             connection.sendall(b"HTTP/1.1 " + status + b"\\r\\nConnection: close\\r\\n"
                                b"Content-Length: 0\\r\\n\\r\\n")
 """
-"""A registry of somebody else's, at a port of the engine's own loopback."""
+"""Another registry, at a port of the engine's loopback."""
 
 
 def image_id(engine: Engine, name: str) -> str:
@@ -49,10 +49,10 @@ def image_id(engine: Engine, name: str) -> str:
 
 @pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
 @pytest.mark.parametrize("source", STORES)
-def test_an_image_that_is_built_again_during_its_push_is_kept(
+def test_an_image_that_is_rebuilt_during_its_push_is_kept(
     lab: Lab, images: Images, source: str, *, used: bool
 ) -> None:
-    """It has no name then but ours: it stays in the engine by its ID, and ours goes."""
+    """Its only name is the temporary tag: the tag is removed, and the image stays by its ID."""
     engine, cluster, tag = lab.engine(source), STORES[source], unique()
     node, base = lab.cluster(cluster).nodes[0], unique("base")
     images.build(engine, base, os.urandom(1 << 20))
@@ -70,7 +70,7 @@ def test_an_image_that_is_built_again_during_its_push_is_kept(
         assert rebuilt
         assert image_id(engine, tag) != first
         assert image_id(engine, first) == first
-        assert strays(engine) == []
+        assert leftover_tags(engine) == []
         listed = json.loads(engine.cli("image", "inspect", first))[0]
         assert not [n for n in listed["RepoDigests"] or () if "/imgload/" in n]
     finally:
@@ -81,59 +81,59 @@ def test_an_image_that_is_built_again_during_its_push_is_kept(
 
 
 @pytest.mark.parametrize("source", ["docker-cut-off", "docker28-cut-off"])
-def test_nothing_is_pushed_to_who_has_our_port_in_the_engines_network(
+def test_nothing_is_pushed_to_another_server_on_the_receivers_port(
     lab: Lab, images: Images, tmp_path: Path, source: str
 ) -> None:
-    """He is asked for an image that is not there, and gets none of ours."""
+    """That server gets a lookup of a missing image, and no content."""
     engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
     images.build(engine, tag, os.urandom(1 << 20))
     fault = Fault("GET .*/distribution/|POST .*/push", "hold")
-    with relay(engine, tmp_path, fault) as between:
+    with relay(engine, tmp_path, fault) as proxy:
         command = [sys.executable, "-m", "imgload", "load", tag, "-c", "lab-d21", "-o", "json"]
-        command += ["--from", between.url, "--transport", "delta"]
+        command += ["--from", proxy.url, "--transport", "delta"]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert fault.reached.wait(20), between.requests
-            port = re.search(r"127\.0\.0\.1(?::|%3A)(\d+)", " ".join(between.requests))
+            assert fault.reached.wait(20), proxy.requests
+            port = re.search(r"127\.0\.0\.1(?::|%3A)(\d+)", " ".join(proxy.requests))
             assert port
             enter = ["nsenter", f"--net=/proc/{engine.daemon.pid}/ns/net", sys.executable, "-c"]
             with subprocess.Popen(
                 [*enter, LISTENER, port.group(1)], stdout=subprocess.PIPE, text=True
             ) as listener:
-                heard: list[str] = []
+                received: list[str] = []
                 assert listener.stdout
                 lines = listener.stdout
                 until(lambda: bool(lines.readline()))
-                threading.Thread(target=lambda: heard.extend(lines), daemon=True).start()
+                threading.Thread(target=lambda: received.extend(lines), daemon=True).start()
                 fault.release.set()
-                said, _ = process.communicate(timeout=60)
+                stdout, _ = process.communicate(timeout=60)
                 listener.send_signal(signal.SIGTERM)
-    assert json.loads(said)["ok"]
-    assert not any("/push" in request for request in between.requests)
-    assert heard, "the engine asked nobody"
-    assert not [line for line in heard if line.startswith(("POST", "PUT", "PATCH"))]
-    assert strays(engine) == []
+    assert json.loads(stdout)["ok"]
+    assert not any("/push" in request for request in proxy.requests)
+    assert received, "the engine sent no request"
+    assert not [line for line in received if line.startswith(("POST", "PUT", "PATCH"))]
+    assert leftover_tags(engine) == []
     assert cri_id(node, f"docker.io/library/{tag}")
     forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28"])
-def test_a_tag_is_found_by_another_address_of_the_engine(
+def test_a_leftover_tag_is_removed_through_another_address_of_the_engine(
     lab: Lab, images: Images, tmp_path: Path, source: str
 ) -> None:
-    """The run that was killed reached it through a relay; the next one reaches it itself."""
+    """The killed run used a relay, and the next one uses the engine's socket."""
     engine, cluster, tag = lab.engine(source), STORES[source], unique()
     node, base = lab.cluster(cluster).nodes[0], unique("base")
     images.build(engine, base, os.urandom(1 << 20))
     images.build(engine, tag, base=base)
     fault = Fault("POST .*/push", "hold")
-    with relay(engine, tmp_path, fault) as between:
+    with relay(engine, tmp_path, fault) as proxy:
         command = [sys.executable, "-m", "imgload", "load", tag, "-c", cluster]
         command += ["--transport", "delta", "--from"]
-        with subprocess.Popen([*command, between.url], stderr=subprocess.DEVNULL) as process:
-            assert fault.reached.wait(20), between.requests
+        with subprocess.Popen([*command, proxy.url], stderr=subprocess.DEVNULL) as process:
+            assert fault.reached.wait(20), proxy.requests
             process.kill()
-    until(lambda: strays(engine) != [])
+    until(lambda: leftover_tags(engine) != [])
     again = subprocess.run([*command, engine.url], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    assert strays(engine) == []
+    assert leftover_tags(engine) == []
     forget(node, f"docker.io/library/{tag}")

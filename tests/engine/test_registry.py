@@ -1,4 +1,4 @@
-"""`imgload registry`: nodes pull what was pushed, and are left as they were."""
+"""`imgload registry`: nodes pull pushed images, and disconnect restores the nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import imgload
-from tests.engine.aftermath import strays
+from imgload.tools.remote_registry.api import Hosting
+from tests.engine.aftermath import leftover_tags
 from tests.engine.apiserver import ApiServer
 from tests.engine.conftest import Images, forget, unique
 from tests.engine.test_load import config_digest
@@ -32,13 +33,13 @@ done
 
 @pytest.fixture(scope="module")
 def registry(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry that the nodes of the lab's Docker reach."""
-    with running(lab.docker, tmp_path_factory.mktemp("registry")) as found:
-        yield found
+    """A registry that the nodes of the lab's Docker can reach."""
+    with running(lab.docker, tmp_path_factory.mktemp("registry")) as started:
+        yield started
 
 
 def state(node: Node) -> str:
-    """Return all of containerd's configuration: names, modes, times and content."""
+    """Return containerd's configuration files: names, modes, times and content."""
     return node.exec("sh", "-c", LIST, "sh", "/etc/containerd")
 
 
@@ -50,10 +51,10 @@ def put(node: Node, path: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("source", "cluster"), [("docker", "lab-d21"), ("podman", "lab-d17"), ("docker28", "lab-d16")]
 )
-def test_what_is_pushed_is_pulled_and_the_node_left_as_it_was(
+def test_nodes_pull_pushed_images_and_disconnect_restores_them(
     lab: Lab, images: Images, registry: Registry, source: str, cluster: str
 ) -> None:
-    """Under the registry's own name and as a mirror; the second push sends nothing."""
+    """By the registry's name and as a mirror; the second push sends nothing."""
     engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
     images.build(engine, tag, b"x" * 200_000)
     put(node, f"{CERTS}/docker.io/hosts.toml", 'server = "https://example.invalid"')
@@ -73,7 +74,7 @@ def test_what_is_pushed_is_pulled_and_the_node_left_as_it_was(
     pulled.append(f"docker.io/library/{tag}")
     wanted = config_digest(engine, tag)
     assert [node.cri().pull_image(name) for name in pulled] == [wanted] * 3
-    assert strays(engine) == []
+    assert leftover_tags(engine) == []
     assert imgload.disconnect_registry(registry.url, cluster=cluster).ok
     assert state(node) == before
     forget(node, *pulled, wanted)
@@ -81,15 +82,15 @@ def test_what_is_pushed_is_pulled_and_the_node_left_as_it_was(
 
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
-def test_a_one_line_change_is_pushed_as_that(
+def test_a_push_sends_only_the_changed_layer(
     lab: Lab, images: Images, registry: Registry, source: str
 ) -> None:
-    """The engine asks for each layer, and the registry has the base."""
+    """The registry already has the base layers."""
     engine, base, tag = lab.engine(source), unique("base"), unique()
     images.build(engine, base, os.urandom(3_000_000))
     for _ in range(2):
         images.build(engine, tag, base=base)
-        report = imgload.push_to_registry(tag, registry.url, source=engine.url, name="team/app:v2")
+        report = imgload.push_to_registry(tag, registry.url, source=engine.url, tag="team/app:v2")
     name = f"{registry.address}/team/app:v2"
     assert report.images[0].names == (name,)
     assert 0 < report.images[0].bytes_sent < 50_000
@@ -100,10 +101,8 @@ def test_a_one_line_change_is_pushed_as_that(
     forget(node, name)
 
 
-def test_a_node_that_was_not_connected_before_has_nothing_of_it_after(
-    lab: Lab, registry: Registry
-) -> None:
-    """Folders that were made go, whichever is disconnected first, and twice is once."""
+def test_disconnect_removes_every_file_of_connect(lab: Lab, registry: Registry) -> None:
+    """Created folders are removed, in any order, also after connecting twice."""
     node = lab.cluster("lab-d21").nodes[0]
     before = state(node)
     other = f"http://{registry.address.partition(':')[0]}:1"
@@ -117,8 +116,8 @@ def test_a_node_that_was_not_connected_before_has_nothing_of_it_after(
     assert state(node) == before
 
 
-def test_a_node_that_does_not_reach_it_is_named(lab: Lab, registry: Registry) -> None:
-    """Exit status 1: its pods would wait for images that never come."""
+def test_connect_names_a_node_that_cannot_reach_the_registry(lab: Lab, registry: Registry) -> None:
+    """Exit status 1, because pods on that node could not pull."""
     lab.up("lab-d21")
     nowhere = f"http://{registry.address.partition(':')[0]}:1"
     ended = _run("connect", nowhere, "-c", "lab-d21")
@@ -128,8 +127,8 @@ def test_a_node_that_does_not_reach_it_is_named(lab: Lab, registry: Registry) ->
     assert _run("disconnect", "-c", "lab-d21").returncode == 0
 
 
-def test_a_link_is_not_followed(lab: Lab, registry: Registry) -> None:
-    """What it leads to is not below certs.d."""
+def test_connect_does_not_follow_links(lab: Lab, registry: Registry) -> None:
+    """The target of the link is outside certs.d."""
     node = lab.cluster("lab-d17").nodes[0]
     node.exec("mkdir", "-p", CERTS, "/root/elsewhere")
     node.exec("ln", "-s", "/root/elsewhere", f"{CERTS}/{registry.address}")
@@ -140,10 +139,10 @@ def test_a_link_is_not_followed(lab: Lab, registry: Registry) -> None:
     node.exec("rm", "-r", CERTS, "/root/elsewhere")
 
 
-def test_other_tools_are_told_by_the_config_map(
+def test_connect_announces_the_registry_in_the_config_map(
     lab: Lab, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """KEP-1755, with the real kubectl; somebody else's is kept."""
+    """As in KEP-1755, with the real kubectl; another tool's config map is kept."""
     lab.up("lab-d21")
     kubectl = Suite("bookworm", lab.paths.cache).tree("kubectl", "kubernetes-client")
     monkeypatch.setenv("PATH", f"{kubectl}/usr/bin:{os.environ['PATH']}")
@@ -155,17 +154,17 @@ def test_other_tools_are_told_by_the_config_map(
             report = imgload.connect_registry(
                 registry.url, mirrors=["localhost:5001"], cluster="lab-d21"
             )
-            assert report.hosting == imgload.Hosting(written=True)
-        said = server.held["local-registry-hosting"]["data"]["localRegistryHosting.v1"]
-        assert 'host: "localhost:5001"\n' in said
+            assert report.hosting == Hosting(written=True)
+        hosting = server.config_maps["local-registry-hosting"]["data"]["localRegistryHosting.v1"]
+        assert 'host: "localhost:5001"\n' in hosting
         imgload.disconnect_registry(registry.url, cluster="lab-d21")
-        assert server.held == {}
+        assert server.config_maps == {}
         theirs = {"metadata": {"name": "local-registry-hosting"}, "kind": "ConfigMap"}
-        server.held["local-registry-hosting"] = {"apiVersion": "v1", **theirs}
+        server.config_maps["local-registry-hosting"] = {"apiVersion": "v1", **theirs}
         ended = _run("connect", registry.url, "-c", "lab-d21", "-o", "json")
-        assert "somebody else's" in json.loads(ended.stdout)["hosting"]["note"]
+        assert json.loads(ended.stdout)["hosting"]["written"] is False
         imgload.disconnect_registry(registry.url, cluster="lab-d21")
-        assert "local-registry-hosting" in server.held
+        assert "local-registry-hosting" in server.config_maps
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:

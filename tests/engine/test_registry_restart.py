@@ -1,4 +1,4 @@
-"""`imgload registry connect` on nodes whose CRI does not read the files about registries."""
+"""`imgload registry connect` on nodes whose CRI does not read registry files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import imgload
-from imgload.registry.config import with_folder
+from imgload.core.errors import NodeUnusable
+from imgload.tools.remote_registry.config import with_folder
 from tests.engine.conftest import Images, forget, unique
 from tests.engine.test_load import config_digest
 from tests.engine.test_registry import CERTS, put, state
@@ -37,21 +38,21 @@ TWO_FOLDERS = (
     .replace(SET, f'config_path = "{CERTS}:/etc/docker/certs.d"')
     .replace("  discard_unpacked_layers = true\n", "")
 )
-"""What containerd from 2.2 on has by default: CRI takes it as one folder (containerd #12415)."""
+"""The default since containerd 2.2: CRI treats the two as one path (containerd #12415)."""
 UNREAD = {**UNSET, "2.1, two folders": TWO_FOLDERS}
 DECOY = "printf '#!/bin/sh\\nsleep 1000\\n' >/tmp/containerd; chmod +x /tmp/containerd"
 
 
 @pytest.fixture(scope="module")
 def registry(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry that the nodes of the lab's Docker reach."""
-    with running(lab.docker, tmp_path_factory.mktemp("registry")) as found:
-        yield found
+    """A registry that the nodes of the lab's Docker can reach."""
+    with running(lab.docker, tmp_path_factory.mktemp("registry")) as started:
+        yield started
 
 
 @pytest.fixture
 def make(lab: Lab) -> Iterator[Callable[[str], Node]]:
-    """Make the cluster's one node, with a configuration out of `UNREAD`."""
+    """Return a function that creates a node with a configuration from `UNREAD`."""
     made = []
 
     def create(kind: str) -> Node:
@@ -78,7 +79,7 @@ def pid(node: Node) -> str:
 
 
 def reads(node: Node, registry: Registry) -> bool:
-    """Whether CRI asks the registry for an image of another name."""
+    """Return whether CRI requests an image of a mirrored name from the registry."""
     before = registry.requests.count("imgload/asked")
     with pytest.raises(CriError):
         node.cri().pull_image("localhost:5001/imgload/asked:none")
@@ -86,10 +87,10 @@ def reads(node: Node, registry: Registry) -> bool:
 
 
 @pytest.mark.parametrize("kind", UNREAD)
-def test_connect_changes_nothing_where_cri_does_not_read_the_folder(
+def test_connect_changes_nothing_if_cri_does_not_read_the_folder(
     make: Callable[[str], Node], registry: Registry, kind: str
 ) -> None:
-    """Exit status 1, and the error names the option."""
+    """Exit status 1; the hint names the option."""
     node = make(kind)
     before, process = state(node), pid(node)
     ended = run("connect", registry.url, "-o", "json")
@@ -102,7 +103,7 @@ def test_connect_changes_nothing_where_cri_does_not_read_the_folder(
 
 
 @pytest.mark.parametrize("kind", UNREAD)
-def test_connect_restarts_containerd_where_the_user_agreed(
+def test_connect_restarts_containerd_if_the_option_is_set(
     lab: Lab, images: Images, make: Callable[[str], Node], registry: Registry, kind: str
 ) -> None:
     """CRI pulls, containers keep running, and disconnect restores every byte."""
@@ -168,10 +169,10 @@ def test_the_configuration_stays_until_the_last_registry_is_disconnected(
     assert state(node) == before
 
 
-def test_what_the_user_changed_meanwhile_stays(
+def test_disconnect_keeps_the_users_own_changes(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
-    """Only our lines go; where those were changed the file is left alone."""
+    """Only imgload's lines are removed; if they were changed, the file is not."""
     node = make("2.1")
     original = node.exec("cat", CONFIG)
     assert imgload.connect_registry(registry.url, cluster=CLUSTER, restart_containerd=True).ok
@@ -184,14 +185,14 @@ def test_what_the_user_changed_meanwhile_stays(
     node.exec("sed", "-i", "s#^  config_path = .*#  config_path = '/elsewhere'#", CONFIG)
     changed, process = node.exec("cat", CONFIG), pid(node)
     report = imgload.disconnect_registry(cluster=CLUSTER)
-    assert isinstance(report.nodes[0].error, imgload.NodeUnusable)
+    assert isinstance(report.nodes[0].error, NodeUnusable)
     assert (node.exec("cat", CONFIG), pid(node)) == (changed, process)
 
 
-def test_a_configuration_that_containerd_cannot_use_is_taken_back(
+def test_a_configuration_that_containerd_refuses_is_restored(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
-    """CRI refuses config_path beside mirrors, which here come from a file that is imported."""
+    """CRI refuses config_path together with mirrors, which are in an imported file here."""
     node = make("2.1")
     mirrors = '[plugins."io.containerd.cri.v1.images".registry.mirrors."a.example"]\n'
     put(node, "/etc/containerd/more.toml", f'version = 3\n{mirrors}endpoint = ["http://b"]\n')
@@ -199,7 +200,7 @@ def test_a_configuration_that_containerd_cannot_use_is_taken_back(
     restart(node)
     before = state(node)
     report = imgload.connect_registry(registry.url, cluster=CLUSTER, restart_containerd=True)
-    assert isinstance(report.nodes[0].error, imgload.NodeUnusable)
+    assert isinstance(report.nodes[0].error, NodeUnusable)
     assert state(node) == before
     assert node.cri().list_images() is not None
 
@@ -207,7 +208,7 @@ def test_a_configuration_that_containerd_cannot_use_is_taken_back(
 def test_a_killed_connect_leaves_a_working_node(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
-    """The script on the node runs to its end; disconnect then restores everything."""
+    """The script on the node finishes, and disconnect restores everything."""
     node = make("2.1")
     before = state(node)
     process = subprocess.Popen(command("connect", registry.url, "--restart-containerd"))
@@ -223,10 +224,10 @@ def test_a_killed_connect_leaves_a_working_node(
 
 
 @pytest.mark.parametrize("then", ["connect", "disconnect"])
-def test_a_script_killed_before_the_restart_leaves_what_the_next_run_takes_up(
+def test_the_next_run_continues_after_a_script_killed_before_the_restart(
     make: Callable[[str], Node], registry: Registry, then: str
 ) -> None:
-    """The new file and the backup are there, and containerd runs with the old one."""
+    """The new file and the backup exist, but containerd runs with the old configuration."""
     node = make("2.1")
     before = state(node)
     node.exec("ln", CONFIG, f"{CONFIG}.before-imgload")
@@ -242,10 +243,10 @@ def test_a_script_killed_before_the_restart_leaves_what_the_next_run_takes_up(
     assert state(node) == before
 
 
-def test_systemd_restarts_containerd_where_it_has_started_it(
+def test_systemd_restarts_a_containerd_that_it_started(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
-    """As on kind's and minikube's nodes; here systemctl is a script that writes down its use."""
+    """As on kind's and minikube's nodes; systemctl is a script that records its calls here."""
     node = make("2.1")
     script = (
         "#!/bin/sh\n"
@@ -260,20 +261,20 @@ def test_systemd_restarts_containerd_where_it_has_started_it(
     assert imgload.disconnect_registry(cluster=CLUSTER).ok
 
 
-def test_a_containerd_that_nobody_would_start_again_is_not_stopped(
+def test_a_containerd_without_a_supervisor_is_not_stopped(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
-    """systemd runs there, and has not started it."""
+    """systemd runs on the node, but has not started containerd."""
     node = make("2.1")
     put(node, "/usr/local/bin/systemctl", "#!/bin/sh\necho MainPID=0\n")
     node.exec("sh", "-c", "chmod 755 /usr/local/bin/systemctl; mkdir -p /run/systemd/system")
     before, process = state(node), pid(node)
     report = imgload.connect_registry(registry.url, cluster=CLUSTER, restart_containerd=True)
-    assert isinstance(report.nodes[0].error, imgload.NodeUnusable)
+    assert isinstance(report.nodes[0].error, NodeUnusable)
     assert (state(node), pid(node)) == (before, process)
 
 
-def test_k3s_is_connected_where_it_names_a_folder_and_never_reconfigured(
+def test_k3s_is_connected_if_it_names_a_folder_and_never_reconfigured(
     lab: Lab, registry: Registry
 ) -> None:
     """k3s writes the configuration at each start, and containerd is its child."""
@@ -287,12 +288,12 @@ def test_k3s_is_connected_where_it_names_a_folder_and_never_reconfigured(
         assert imgload.disconnect_registry(cluster="lab-k3s").ok
         node.exec("sed", "-i", "/config_path/d", config)
         before = node.exec("cat", config)
-        for agreed in (False, True):
+        for allowed in (False, True):
             report = imgload.connect_registry(
-                registry.url, cluster="lab-k3s", restart_containerd=agreed
+                registry.url, cluster="lab-k3s", restart_containerd=allowed
             )
             error = report.nodes[0].error
-            assert isinstance(error, imgload.NodeUnusable)
+            assert isinstance(error, NodeUnusable)
             assert "registries.yaml" in error.hint
         assert node.exec("cat", config) == before
         assert imgload.disconnect_registry(cluster="lab-k3s").ok
@@ -301,7 +302,7 @@ def test_k3s_is_connected_where_it_names_a_folder_and_never_reconfigured(
 
 
 def restart(node: Node) -> None:
-    """Have containerd read its configuration."""
+    """Restart containerd with its current configuration."""
     old = pid(node)
     node.exec("kill", old)
     until(lambda: pid(node) not in {"", old})
@@ -309,7 +310,7 @@ def restart(node: Node) -> None:
 
 
 def until(done: Callable[[], bool]) -> None:
-    """Wait for something on a node that containerd may be restarting on."""
+    """Wait for a condition on a node; ignore failed commands while containerd restarts."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -318,4 +319,4 @@ def until(done: Callable[[], bool]) -> None:
         except CommandError:
             pass
         time.sleep(0.05)
-    raise AssertionError("it did not come about in a minute")
+    raise AssertionError("timed out after a minute")

@@ -1,4 +1,4 @@
-"""Engines on other machines: over ssh, and over TLS."""
+"""Engines on other machines, over ssh and over TLS."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.engines.candidate import Candidate
-from imgload.engines.discovery import Discovery, discover
-from imgload.engines.probe import probe
-from imgload.transports.choose import TransportOption
+from imgload.core.errors import EngineNotPermitted
+from imgload.engines.discovery.candidates import Candidate
+from imgload.engines.discovery.discover import Discovery, discover
+from imgload.engines.discovery.probe import probe
+from imgload.sources.base import TransportOption
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
-from tests.engine.remote import open_folder, soon
+from tests.engine.remote import open_folder, time_limit
 from tests.engine.test_watch import watching
 from tests.lab import Lab
 from tests.lab.rootless import RootlessPodman
@@ -39,27 +40,27 @@ def sshd(lab: Lab) -> Iterator[Sshd]:
 
 @pytest.fixture
 def over_ssh(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Sshd:
-    """Put the ssh that knows the server first, as a user's own settings would."""
+    """Put an ssh that knows the server first on PATH, in place of a user's settings."""
     monkeypatch.setenv("PATH", sshd.path)
     return sshd
 
 
-def our_ssh() -> list[str]:
-    """Return the ssh clients that this process has started and not ended."""
-    found = subprocess.run(
+def ssh_clients() -> list[str]:
+    """Return the running ssh clients of this process."""
+    listed = subprocess.run(
         ["ps", "--ppid", str(os.getpid()), "-o", "args="],
         capture_output=True,
         text=True,
         check=False,
     )
-    return [line for line in found.stdout.splitlines() if " -T " in line]
+    return [line for line in listed.stdout.splitlines() if " -T " in line]
 
 
 @pytest.mark.parametrize("cluster", ["lab-d21", "lab-p21", "lab-r21"])
-def test_an_engine_over_ssh_is_source_and_host_of_nodes(
+def test_an_engine_over_ssh_saves_images_and_runs_nodes(
     lab: Lab, images: Images, over_ssh: Sshd, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One ssh connection serves a whole load, streams and all; none is left behind."""
+    """One ssh connection serves all requests and streams of a load, and is closed."""
     node = lab.cluster(cluster).nodes[0]
     kind = "docker" if node.engine.name == "docker" else "podman"
     variable = {"docker": "DOCKER_HOST", "podman": "CONTAINER_HOST"}[kind]
@@ -73,18 +74,18 @@ def test_an_engine_over_ssh_is_source_and_host_of_nodes(
     [again] = imgload.load(tag, cluster=cluster, source=kind).images
     assert again.nodes[0].action == "present"
     forget(node, f"docker.io/library/{tag}")
-    assert our_ssh() == []
+    assert ssh_clients() == []
 
 
 def logins(server: Sshd) -> int:
-    """Return how often somebody has logged in."""
+    """Return the number of logins."""
     return server.daemon.log.read_text(errors="replace").count("Accepted publickey")
 
 
-def test_an_ssh_that_has_ended_is_started_again_once(
+def test_an_ended_ssh_process_is_restarted_once(
     lab: Lab, images: Images, over_ssh: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a network change; a kept loader goes on, with one new login."""
+    """As after a network change; a reused loader continues with one new login."""
     monkeypatch.setenv("DOCKER_HOST", over_ssh.url(str(lab.docker.socket)))
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
@@ -92,20 +93,20 @@ def test_an_ssh_that_has_ended_is_started_again_once(
         assert loader.load([tag]).ok
         before = logins(over_ssh)
         subprocess.run(["pkill", "-P", str(os.getpid()), "-f", "--", " -T "], check=True)
-        until(lambda: our_ssh() == [], 10)
+        until(lambda: ssh_clients() == [], 10)
         images.build(lab.docker, tag)
         assert loader.load([tag]).ok
         assert loader.load([tag]).ok
         assert logins(over_ssh) == before + 1
-    assert our_ssh() == []
+    assert ssh_clients() == []
     forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize("cluster", ["lab-d21", "lab-e21"])
-def test_a_watch_goes_on_after_its_ssh_has_ended(
+def test_a_watch_continues_after_its_ssh_process_has_ended(
     lab: Lab, images: Images, over_ssh: Sshd, monkeypatch: pytest.MonkeyPatch, cluster: str
 ) -> None:
-    """With one new login; it is told once, whether the names are read all the time or not."""
+    """With one new login and one pair of notes, on both image stores of Docker."""
     node, tag = lab.cluster(cluster).nodes[0], unique()
     monkeypatch.setenv("DOCKER_HOST", over_ssh.url(str(node.engine.socket)))
     with watching(tag, "-c", cluster, "--from", "docker") as watcher:
@@ -128,46 +129,46 @@ def test_a_watch_goes_on_after_its_ssh_has_ended(
 
 
 def rootless(lab: Lab) -> RootlessPodman:
-    """Return the Podman of a user without rights."""
-    found = lab.engine("podman-rootless")
-    assert isinstance(found, RootlessPodman)
-    return found
+    """Return the Podman of an unprivileged user."""
+    podman = lab.engine("podman-rootless")
+    assert isinstance(podman, RootlessPodman)
+    return podman
 
 
 def refusal(url: str) -> imgload.EngineError:
-    """Return why an address does not answer, which is found out in less than a second."""
-    with soon(), pytest.raises(imgload.EngineError) as caught:
+    """Return the error of an address that does not answer, within a second."""
+    with time_limit(), pytest.raises(imgload.EngineError) as caught:
         probe(Candidate("docker", url, "the test"))
     assert url in caught.value.message
     assert caught.value.hint
     return caught.value
 
 
-def test_what_is_wrong_over_ssh_is_said(lab: Lab, over_ssh: Sshd, tmp_path: Path) -> None:
-    """The server is not there, the key is not taken, the socket is missing or not permitted."""
+def test_ssh_failures_are_explained(lab: Lab, over_ssh: Sshd, tmp_path: Path) -> None:
+    """No server, an unknown host key, a missing socket, and no permission."""
     closed = refusal("ssh://root@127.0.0.1:1/var/run/docker.sock")
     assert "Connection refused" in closed.message
     assert "ssh -p 1 root@127.0.0.1 true" in closed.hint
     absent = refusal(over_ssh.url("/nowhere/engine.sock"))
-    assert "there is no /nowhere/engine.sock on root@127.0.0.1" in absent.message
+    assert "/nowhere/engine.sock does not exist on root@127.0.0.1" in absent.message
     denied = refusal(over_ssh.url(str(lab.docker.socket), rootless(lab).user))
-    assert isinstance(denied, imgload.EngineNotPermitted)
+    assert isinstance(denied, EngineNotPermitted)
     (over_ssh.folder / "config").rename(tmp_path / "config")
     (over_ssh.folder / "config").write_text("Host *\n  UserKnownHostsFile /dev/null\n")
     try:
         assert "Host key verification failed" in refusal(over_ssh.url("/x")).message
     finally:
         (tmp_path / "config").replace(over_ssh.folder / "config")
-    assert our_ssh() == []
+    assert ssh_clients() == []
 
 
-def test_ssh_ends_with_imgload_however_that_ends(lab: Lab, over_ssh: Sshd) -> None:
-    """Skaffold kills what does not stop within two seconds; the next run removes its folder."""
+def test_the_ssh_process_ends_when_imgload_is_killed(lab: Lab, over_ssh: Sshd) -> None:
+    """Skaffold kills a build that does not stop in two seconds; the next run removes the folder."""
     script = (
-        "import os, signal; from imgload.engines.candidate import Candidate;"
-        "from imgload.engines.probe import probe;"
-        f"found = probe(Candidate('docker', {over_ssh.url(str(lab.docker.socket))!r}, 'test'));"
-        "print(found.tunnel._running.process.pid, flush=True);"
+        "import os, signal; from imgload.engines.discovery.candidates import Candidate;"
+        "from imgload.engines.discovery.probe import probe;"
+        f"reached = probe(Candidate('docker', {over_ssh.url(str(lab.docker.socket))!r}, 'test'));"
+        "print(reached.tunnel.process.pid, flush=True);"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     command = [sys.executable, "-c", script]
@@ -196,7 +197,7 @@ def _runs(process: Path) -> bool:
 
 @pytest.fixture
 def over_tls(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Choose the address of Docker 28 that takes certificates, as the docker CLI does."""
+    """Select Docker 28's TLS address with the variables of the docker CLI."""
     monkeypatch.setenv("DOCKER_HOST", lab.docker28.tls_url)
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
     monkeypatch.setenv("DOCKER_CERT_PATH", str(lab.docker28.certificates))
@@ -205,10 +206,10 @@ def over_tls(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.usefixtures("over_tls")
 @pytest.mark.parametrize("transport", ["archive", "delta"])
-def test_an_engine_over_tls_is_source_and_host_of_nodes(
+def test_an_engine_over_tls_saves_images_and_runs_nodes(
     lab: Lab, images: Images, transport: TransportOption
 ) -> None:
-    """No half-close there: the image is unpacked on the node, imported, and removed."""
+    """TLS has no half-close: the image is copied to the node, imported, and removed."""
     node = lab.cluster("lab-e21").nodes[0]
     tag = unique()
     images.build(lab.docker28, tag, os.urandom(300_000))
@@ -219,10 +220,10 @@ def test_an_engine_over_tls_is_source_and_host_of_nodes(
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_a_folder_that_a_killed_run_left_is_removed_by_the_next(
+def test_the_next_run_removes_the_folder_of_a_killed_run(
     lab: Lab, images: Images, over_tls: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever way it takes to the engine, and though it has nothing to send."""
+    """Also over another address of the engine, and if it sends nothing."""
     node, first, second = lab.cluster("lab-e21").nodes[0], unique(), unique()
     images.build(lab.docker28, first, os.urandom(200 << 20))
     images.build(lab.docker28, second)
@@ -245,49 +246,54 @@ def test_a_folder_that_a_killed_run_left_is_removed_by_the_next(
     forget(node, f"docker.io/library/{first}", f"docker.io/library/{second}")
 
 
-def test_an_engine_over_tls_and_by_its_socket_is_one(lab: Lab, over_tls: str) -> None:
-    """Asked twice, each image would be ambiguous; the way given for this run is taken."""
+def test_an_engine_reached_by_tls_and_socket_is_listed_once(lab: Lab, over_tls: str) -> None:
+    """Otherwise each image would be ambiguous; the explicit address is used."""
     socket = Candidate("docker", lab.docker28.url, "--from", explicit=True)
     other = Candidate("docker", lab.docker.url, "--from", explicit=True)
-    found = discover(also=[socket, other])
-    assert [e.url for e in found.endpoints] == [lab.docker28.url, lab.docker.url, lab.podman.url]
-    [same] = [attempt for attempt in found.attempts if attempt.same_as]
-    assert (same.candidate.url, same.same_as) == (over_tls, found.endpoints[0])
+    discovery = discover(also=[socket, other])
+    urls = [endpoint.url for endpoint in discovery.endpoints]
+    assert urls == [lab.docker28.url, lab.docker.url, lab.podman.url]
+    [same] = [attempt for attempt in discovery.attempts if attempt.same_as]
+    assert (same.candidate.url, same.same_as) == (over_tls, discovery.endpoints[0])
 
 
-def chosen(**environ: str) -> Discovery:
-    """Discover with an environment of its own, in less than a second."""
-    with soon():
+def discover_quickly(**environ: str) -> Discovery:
+    """Run the discovery with these variables only, in less than a second."""
+    with time_limit():
         return discover({"HOME": "/nonexistent", "CONTAINER_HOST": "unix:///none", **environ})
 
 
-def test_what_is_wrong_over_tls_is_said(lab: Lab, tmp_path: Path) -> None:
-    """TLS is not spoken, not trusted, asks for a certificate, or is not what answers."""
+def test_tls_failures_are_explained(lab: Lab, tmp_path: Path) -> None:
+    """No TLS, no client certificate, an untrusted server, and an invalid certificate file."""
     url, folder = lab.docker28.tls_url, lab.docker28.certificates
     shutil.copy(folder / "ca.pem", tmp_path)
-    plain = chosen(DOCKER_HOST=url).errors[0]
+    plain = discover_quickly(DOCKER_HOST=url).errors[0]
     assert "it speaks TLS only" in plain.message
     assert "DOCKER_TLS_VERIFY=1" in plain.hint
-    anonymous = chosen(DOCKER_HOST=url, DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=str(tmp_path))
-    assert isinstance(anonymous.errors[0], imgload.EngineNotPermitted)
+    anonymous = discover_quickly(
+        DOCKER_HOST=url, DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=str(tmp_path)
+    )
+    assert isinstance(anonymous.errors[0], EngineNotPermitted)
     assert "cert.pem" in anonymous.errors[0].hint
-    stranger = chosen(DOCKER_HOST=url, DOCKER_TLS_VERIFY="1")
+    stranger = discover_quickly(DOCKER_HOST=url, DOCKER_TLS_VERIFY="1")
     assert "not trusted" in stranger.errors[0].message
     unverified = {"DOCKER_TLS": "1", "DOCKER_CERT_PATH": str(folder)}
-    assert chosen(DOCKER_HOST=url, **unverified).endpoints[0].url == url
+    assert discover_quickly(DOCKER_HOST=url, **unverified).endpoints[0].url == url
     (tmp_path / "ca.pem").write_text("none")
-    broken = chosen(DOCKER_HOST=url, DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=str(tmp_path))
+    broken = discover_quickly(
+        DOCKER_HOST=url, DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=str(tmp_path)
+    )
     assert "ca.pem" in broken.errors[0].message
 
 
-def test_a_contexts_own_certificates_are_taken(lab: Lab, tmp_path: Path) -> None:
-    """As the docker CLI stored them."""
+def test_a_contexts_own_certificates_are_used(lab: Lab, tmp_path: Path) -> None:
+    """As the docker CLI stores them."""
     folder = lab.docker28.certificates
     files = (f"{option}={folder / option}.pem" for option in ("ca", "cert", "key"))
     endpoint = f"host={lab.docker28.tls_url},{','.join(files)}"
     environ = {**os.environ, "DOCKER_CONFIG": str(tmp_path)}
     docker = ["docker", "context", "create", "remote", "--docker", endpoint]
     subprocess.run(docker, env=environ, check=True, capture_output=True)
-    found = chosen(DOCKER_CONFIG=str(tmp_path), DOCKER_CONTEXT="remote")
-    assert [e.url for e in found.endpoints] == [lab.docker28.tls_url]
-    assert found.endpoints[0].origin == "DOCKER_CONTEXT=remote"
+    discovery = discover_quickly(DOCKER_CONFIG=str(tmp_path), DOCKER_CONTEXT="remote")
+    assert [e.url for e in discovery.endpoints] == [lab.docker28.tls_url]
+    assert discovery.endpoints[0].origin == "DOCKER_CONTEXT=remote"

@@ -1,4 +1,4 @@
-"""Reports of real loads, held against the published schema."""
+"""Validate reports of real loads against the published schema."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import json
 from collections.abc import Callable
 
 import imgload
-from imgload.report import Report
+from imgload.loader.report import Report
 from tests.engine.conftest import Images, forget, unique
 from tests.lab import Lab
 from tests.schema import Json, complaints
 
 
-def document(run: Callable[..., Report], tag: str, **options: object) -> Json:
-    """Return the document of a run, good or bad, as it is printed."""
+def document(run: Callable[..., Report], image: str, **options: object) -> Json:
+    """Return the JSON document of a successful or failed run."""
     try:
-        report = run(tag, cluster="lab-d21", source="docker", **options)
+        report = run(image, cluster="lab-d21", source="docker", **options)
     except imgload.LoadFailed as error:
         report = error.report
-    found: Json = json.loads(json.dumps(report.to_json()))
-    return found
+    printed: Json = json.loads(json.dumps(report.to_json()))
+    return printed
 
 
-def test_every_document_fits_the_schema(lab: Lab, images: Images) -> None:
-    """Planned, not there, sent, present, under another name, rebuilt, verified."""
+def test_every_report_matches_the_schema(lab: Lab, images: Images) -> None:
+    """Planned, missing, sent, present, tagged, rebuilt, and verified images."""
     node, base, tag = lab.cluster("lab-d21").nodes[0], unique("base"), unique()
     images.build(lab.docker, base)
     images.build(lab.docker, tag, base=base)
@@ -32,11 +32,11 @@ def test_every_document_fits_the_schema(lab: Lab, images: Images) -> None:
         document(imgload.verify, tag),
         document(imgload.load, tag),
         document(imgload.load, tag),
-        document(imgload.load, tag, name=f"{tag}-2"),
+        document(imgload.load, tag, tag=f"{tag}-2"),
     ]
     images.build(lab.docker, tag, base=base)
     documents += [document(imgload.load, tag), document(imgload.verify, tag)]
     forget(node, f"docker.io/library/{tag}", f"docker.io/library/{tag}-2")
     actions = [d["images"][0]["nodes"][0]["action"] for d in documents]
-    assert [complaints(each) for each in documents] == [[]] * len(documents)
+    assert [complaints(report) for report in documents] == [[]] * len(documents)
     assert actions == ["full", None, "full", "present", "tagged", "delta", "present"]

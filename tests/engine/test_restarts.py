@@ -1,4 +1,4 @@
-"""Engines that are restarted under a load, and nodes that stand still in the middle of one."""
+"""Engines that restart, and nodes that are paused, during a load."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import attrs
 import pytest
 
 import imgload
-from imgload.engines import attached
-from tests.engine.aftermath import Scene, settled, until
+from imgload.core.errors import NodeStalled
+from imgload.engines import exec_stream as attached
+from tests.engine.aftermath import Setup, settled, until
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.lab import Lab
@@ -32,7 +33,7 @@ EXEC = "POST .*/exec/.*/start"
 
 @attrs.frozen
 class Restart:
-    """A daemon that ends in the middle of something, and may be there again at once."""
+    """A daemon that ends during an operation, and restarts immediately if `back` is set."""
 
     engine: str
     fault: Callable[[], Fault]
@@ -56,7 +57,7 @@ RESTARTS = dict([*_restarts("podman"), *_restarts("docker28-graphdriver")])
 
 @contextmanager
 def _when_reached(fault: Fault, act: Callable[[], object]) -> Iterator[None]:
-    """Do something in the middle, then let things go on."""
+    """Run an action when the fault is reached, then release it."""
 
     def strike() -> None:
         try:
@@ -79,7 +80,7 @@ def _load(environ: dict[str, str], *args: str) -> tuple[int, dict[str, Any]]:
 
 
 def _end(engine: Engine, *, back: bool) -> None:
-    """End it; Podman, asked to, would first wait for its connections to end."""
+    """End the daemon; kill Podman, which would wait for its connections to end."""
     if engine.daemon.pid and engine.name == "podman":
         os.kill(engine.daemon.pid, signal.SIGKILL)
         until(lambda: not engine.daemon.pid)
@@ -89,73 +90,73 @@ def _end(engine: Engine, *, back: bool) -> None:
 
 
 @pytest.mark.parametrize("case", cases(RESTARTS, ("podman, save, restarts",)))
-def test_an_engine_that_is_restarted_under_a_load(
+def test_a_load_handles_a_restart_of_its_engine(
     lab: Lab, images: Images, tmp_path: Path, case: Restart
 ) -> None:
-    """Back at once: the image goes another way; else exit status 5, and the next run tidies up."""
+    """After a restart, another transport is used; otherwise exit status 5 and no leftovers."""
     engine, tag = lab.engine(case.engine), unique()
     node = lab.cluster("lab-d21").nodes[0]
     image = images.build(engine, tag, b"x" * (8 * MIB))
-    scene = Scene(node, (engine,), tmp_path / "temp")
-    scene.temp.mkdir()
-    before = scene.look()
+    setup = Setup(node, (engine,), tmp_path / "temp")
+    setup.temp.mkdir()
+    before = setup.state()
     fault = case.fault()
     name = f"docker.io/library/{tag}"
-    with relay(engine, tmp_path, fault) as between:
-        args = (tag, "-c", "lab-d21", "--transport", case.transport, "--from", between.url)
+    with relay(engine, tmp_path, fault) as proxy:
+        args = (tag, "-c", "lab-d21", "--transport", case.transport, "--from", proxy.url)
         try:
             with _when_reached(fault, lambda: _end(engine, back=case.back)):
-                status, document = _load(scene.environ(), *args)
+                status, document = _load(setup.environ(), *args)
         finally:
             engine.daemon.start()
-        assert fault.reached.is_set(), between.requests
+        assert fault.reached.is_set(), proxy.requests
         assert status == case.status, document
         if status:
-            assert between.url in document["error"]["message"]
+            assert proxy.url in document["error"]["message"]
             assert document["error"]["hint"]
-            assert settled(scene, before, but="tags").records == before.records
-            status, document = _load(scene.environ(), *args)
+            assert settled(setup, before, but="tags").records == before.records
+            status, document = _load(setup.environ(), *args)
             assert status == 0, document
     after = attrs.evolve(before, records=before.records | {name})
-    assert settled(scene, after) == after
+    assert settled(setup, after) == after
     assert cri_id(node, name) == image
     forget(node, name)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("host", ["docker28-graphdriver", "podman"])
-def test_the_engine_of_a_node_that_is_restarted_during_the_import(
+def test_a_load_fails_cleanly_if_the_nodes_engine_restarts(
     lab: Lab, images: Images, tmp_path: Path, host: str
 ) -> None:
-    """Docker takes its nodes down with it; Podman's go on. Exit status 1, and no name is left.
+    """Docker stops its nodes, Podman does not. Exit status 1, and no name is left.
 
-    containerd keeps what it had of a blob when it was killed, for a day.
+    A killed containerd keeps a partial blob for a day.
     """
     engine, tag = lab.engine(host), unique()
     cluster = lab.make_cluster(name="lab-again", engine=host)
     node = cluster.nodes[0]
     image = images.build(lab.docker, tag, b"x" * (8 * MIB))
-    scene = Scene(node, (lab.docker,), tmp_path / "temp")
-    scene.temp.mkdir()
+    setup = Setup(node, (lab.docker,), tmp_path / "temp")
+    setup.temp.mkdir()
     args = (tag, "-c", "lab-again", "--from", lab.docker.url)
     variables = ("DOCKER_HOST", "CONTAINER_HOST")
     try:
-        before = scene.look()
+        before = setup.state()
         fault = Fault(EXEC, "hold", 2 * MIB, 1)
         with (
-            relay(engine, tmp_path, fault) as between,
+            relay(engine, tmp_path, fault) as proxy,
             _when_reached(fault, lambda: _end(engine, back=True)),
         ):
-            environ = scene.environ(**dict.fromkeys(variables, between.url))
+            environ = setup.environ(**dict.fromkeys(variables, proxy.url))
             status, document = _load(environ, *args)
         [result] = document["images"][0]["nodes"]
         assert (status, result["ok"]) == (1, False), document
         assert node.name in result["error"]["message"]
         engine.cli("start", node.name)
         node.wait()
-        after = settled(scene, before, but="ingests")
+        after = settled(setup, before, but="ingests")
         assert attrs.evolve(after, ingests=before.ingests) == before
-        environ = scene.environ(**dict.fromkeys(variables, engine.url))
+        environ = setup.environ(**dict.fromkeys(variables, engine.url))
         assert _load(environ, *args)[0] == 0
         assert cri_id(node, f"docker.io/library/{tag}") == image
     finally:
@@ -170,28 +171,28 @@ PAUSES = {
 
 
 @pytest.mark.parametrize("case", cases(PAUSES, ()))
-def test_a_node_that_is_paused_in_the_middle(
+def test_a_load_handles_a_node_paused_during_the_import(
     lab: Lab,
     images: Images,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     case: tuple[str, bool],
 ) -> None:
-    """For a moment: it goes on. For good: given up, the other node is proven, nothing is left."""
+    """A short pause delays the load; after a long one the node fails, the other is verified."""
     engine, tag = lab.engine(case[0]), unique()
     name, image_id = f"docker.io/library/{tag}", images.build(engine, tag, b"x" * (24 * MIB))
     cluster = lab.make_cluster(name="lab-paused", engine=case[0], roles=("control-plane", "worker"))
     good, bad = cluster.nodes
-    scene = Scene(bad, (engine,), tmp_path / "temp")
-    scene.temp.mkdir()
+    setup = Setup(bad, (engine,), tmp_path / "temp")
+    setup.temp.mkdir()
     for constant in ("STALL_SECONDS", "UNPACK_SECONDS"):
         monkeypatch.setattr(attached, constant, 30 if case[1] else 1)
     try:
-        before = scene.look()
+        before = setup.state()
         fault = Fault(EXEC, "hold", 2 * MIB, 2)
-        with relay(engine, tmp_path, fault) as between:
+        with relay(engine, tmp_path, fault) as proxy:
             for variable in ("DOCKER_HOST", "CONTAINER_HOST"):
-                monkeypatch.setenv(variable, between.url)
+                monkeypatch.setenv(variable, proxy.url)
             with _when_reached(fault, lambda: _pause(engine, bad.name, for_good=not case[1])):
                 results = {node.node: node for node in _results(tag)}
         assert results[good.name].ok
@@ -201,10 +202,10 @@ def test_a_node_that_is_paused_in_the_middle(
             assert cri_id(bad, name) == image_id
         else:
             error = results[bad.name].error
-            assert isinstance(error, imgload.NodeStalled)
+            assert isinstance(error, NodeStalled)
             assert bad.name in error.message
             engine.cli("unpause", bad.name)
-            assert settled(scene, before) == before
+            assert settled(setup, before) == before
     finally:
         cluster.remove()
 

@@ -1,4 +1,4 @@
-"""What a failed load takes back on a node: only what it wrote itself."""
+"""Rollback after a failed load, which changes only names that this load wrote."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import pytest
 
 import imgload
-from imgload import transfer
-from imgload.engines import attached
+from imgload.core.errors import ImportFailed, NodeFull, NodeStalled, NodeUnusable
+from imgload.engines import exec_stream as attached
+from imgload.loader import execute as transfer
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab, Node
@@ -35,7 +36,7 @@ HOLDS = ("/run/first-import", "/run/second-import", "/run/hold-import")
 
 @contextmanager
 def program(node: Node, name: str, script: str) -> Iterator[None]:
-    """Put a shell script before a program of the node's."""
+    """Put a shell script before a program on the node's PATH."""
     path = f"/usr/local/bin/{name}"
     put = f"[ ! -e {path} ] || mv {path} {path}.real; cat >{path} && chmod +x {path}"
     node.exec("sh", "-c", put, stdin=f"#!/bin/sh\n{script}".encode())
@@ -46,14 +47,14 @@ def program(node: Node, name: str, script: str) -> Iterator[None]:
         node.exec("sh", "-c", f"[ ! -e {path}.real ] || mv {path}.real {path}")
 
 
-def half(*, before: str = ":", after: str = "exit 5") -> str:
-    """Return a ctr whose first import names its image, does not unpack it, and fails."""
+def incomplete_import(*, before: str = ":", after: str = "exit 5") -> str:
+    """Return a ctr whose first import names its image without unpacking it, and fails."""
     local = "--local --snapshotter=overlayfs --platform=linux/amd64 -"
     return HALF.format(before=before, after=after, ctr=CTR, local=local)
 
 
 def has(node: Node, name: str) -> bool:
-    """Whether the node has a record of that name."""
+    """Return whether the node has a record with that name."""
     return bool(node.ctr("images", "ls", "-q", f"name=={name}").strip())
 
 
@@ -64,30 +65,28 @@ UNPACK = r"""
 """
 
 
-def test_a_load_that_another_overtakes_fails(lab: Lab, images: Images) -> None:
-    """It has named its image, and unpacks it while the other loads another under that name."""
+def test_a_load_fails_if_another_load_takes_its_name(lab: Lab, images: Images) -> None:
+    """The other load takes the name while the first one unpacks its image."""
     node, slow, quick = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name = f"docker.io/library/{slow}"
     images.build(lab.docker, slow)
     image_id = images.build(lab.docker, quick)
-    script = half(after=UNPACK.format(ctr=CTR, name=name, hold=HOLD))
+    script = incomplete_import(after=UNPACK.format(ctr=CTR, name=name, hold=HOLD))
     with ThreadPoolExecutor() as pool, program(node, "ctr", script):
         node.exec("touch", "/run/hold-import")
         first = pool.submit(imgload.load, slow, cluster="lab-d21", transport="archive")
         until(lambda: has(node, name))
-        assert imgload.load(quick, cluster="lab-d21", name=slow).ok
+        assert imgload.load(quick, cluster="lab-d21", tag=slow).ok
         node.exec("rm", "/run/hold-import")
         with pytest.raises(imgload.LoadFailed) as caught:
             first.result()
-    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotProven)
+    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotVerified)
     assert cri_id(node, name) == image_id
     forget(node, name)
 
 
-def test_a_load_fails_whose_name_another_takes_while_it_waits_for_a_node(
-    lab: Lab, images: Images
-) -> None:
-    """The first node was verified long before the load has ended."""
+def test_a_load_fails_if_its_name_moves_while_it_waits_for_a_node(lab: Lab, images: Images) -> None:
+    """The first node was verified long before the end of the load."""
     nodes, slow, quick = lab.cluster("lab-d3").nodes, unique(), unique()
     name = f"docker.io/library/{slow}"
     images.build(lab.docker, slow)
@@ -97,14 +96,14 @@ def test_a_load_fails_whose_name_another_takes_while_it_waits_for_a_node(
         nodes[1].exec("touch", "/run/hold-import")
         first = pool.submit(imgload.load, slow, cluster="lab-d3", transport="archive")
         until(lambda: cri_id(nodes[0], name) is not None)
-        imgload.load(quick, cluster="lab-d3", nodes=[nodes[0].name], name=slow)
+        imgload.load(quick, cluster="lab-d3", nodes=[nodes[0].name], tag=slow)
         threading.Event().wait(1.5)
         nodes[1].exec("rm", "/run/hold-import")
         with pytest.raises(imgload.LoadFailed) as caught:
             first.result()
     [(_, failure)] = caught.value.report.failures()
     assert failure.node == nodes[0].name
-    assert isinstance(failure.error, imgload.NotProven)
+    assert isinstance(failure.error, imgload.NotVerified)
     assert cri_id(nodes[0], name) == image_id
     for node in nodes:
         forget(node, name)
@@ -112,10 +111,10 @@ def test_a_load_fails_whose_name_another_takes_while_it_waits_for_a_node(
 
 @pytest.mark.long
 @pytest.mark.parametrize("first", ["large", "small"])
-def test_the_last_load_that_succeeds_is_what_the_node_has(
+def test_the_node_has_the_image_of_the_last_successful_load(
     lab: Lab, images: Images, first: str
 ) -> None:
-    """Two processes, two builds, one name; one takes long to unpack."""
+    """Two processes load two builds under one name; one takes long to unpack."""
     node, name = lab.cluster("lab-d21").nodes[0], f"docker.io/library/{unique()}"
     tags = {"large": unique(), "small": unique()}
     files = [{f"f{i}": str(i).encode() for i in range(20_000)}]
@@ -125,10 +124,10 @@ def test_the_last_load_that_succeeds_is_what_the_node_has(
     }
     ended: list[tuple[str, int]] = []
 
-    def load(which: str) -> None:
-        command = [sys.executable, "-m", "imgload", "load", tags[which], "--as", name]
+    def load(size: str) -> None:
+        command = [sys.executable, "-m", "imgload", "load", tags[size], "--tag", name]
         done = subprocess.run([*command, "-c", "lab-d21"], capture_output=True, check=False)
-        ended.append((which, done.returncode))
+        ended.append((size, done.returncode))
 
     other = "small" if first == "large" else "large"
     with ThreadPoolExecutor() as pool:
@@ -137,42 +136,46 @@ def test_the_last_load_that_succeeds_is_what_the_node_has(
         load(other)
         running.result()
     lab.docker.cli("rmi", "-f", tags["large"])
-    last = [which for which, status in ended if status == 0][-1]
+    last = [size for size, status in ended if status == 0][-1]
     assert cri_id(node, name) == ids[last]
     forget(node, name)
 
 
 FAILURES = {
-    "import failed": ("echo it is corrupt >&2; exit 5", imgload.ImportFailed),
-    "node full": ("echo no space left on device >&2; exit 1", imgload.NodeFull),
-    "stalled": ("sleep 8", imgload.NodeStalled),
+    "import failed": ("echo it is corrupt >&2; exit 5", ImportFailed),
+    "node full": ("echo no space left on device >&2; exit 1", NodeFull),
+    "stalled": ("sleep 8", NodeStalled),
 }
 
 
 @pytest.mark.parametrize("case", FAILURES.values(), ids=FAILURES)
 @pytest.mark.parametrize("order", ["writes first", "overwrites"])
-def test_a_failed_load_leaves_what_another_has_loaded_meanwhile(
+def test_a_failed_load_keeps_the_image_of_another_load(
     lab: Lab,
     images: Images,
     monkeypatch: pytest.MonkeyPatch,
     case: tuple[str, type[imgload.ImgloadError]],
     order: str,
 ) -> None:
-    """Whether the failing one wrote the name before the other did, or after it."""
+    """Whether the failing load wrote the name before or after the other one."""
     (fails, kind), overwrites = case, order == "overwrites"
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     name, other = f"docker.io/library/{tag}", unique()
     images.build(lab.docker, tag)
     good = images.build(lab.docker, other)
-    monkeypatch.setattr(attached, "UNPACK_SECONDS", 4 if kind is imgload.NodeStalled else 60)
-    script = half(before=HOLD, after=fails) if overwrites else half(after=f"{HOLD}; {fails}")
+    monkeypatch.setattr(attached, "UNPACK_SECONDS", 4 if kind is NodeStalled else 60)
+    script = (
+        incomplete_import(before=HOLD, after=fails)
+        if overwrites
+        else incomplete_import(after=f"{HOLD}; {fails}")
+    )
     with ThreadPoolExecutor() as pool, program(node, "ctr", script):
         node.exec("touch", "/run/hold-import")
         failing = pool.submit(imgload.load, tag, cluster="lab-d21", transport="archive")
         until(lambda: "first-import" in node.exec("ls", "/run"))
         if not overwrites:
             until(lambda: has(node, name))
-        assert imgload.load(other, cluster="lab-d21", name=tag).ok
+        assert imgload.load(other, cluster="lab-d21", tag=tag).ok
         node.exec("rm", "-f", "/run/hold-import")
         with pytest.raises(imgload.LoadFailed) as caught:
             failing.result()
@@ -181,16 +184,19 @@ def test_a_failed_load_leaves_what_another_has_loaded_meanwhile(
     forget(node, name)
 
 
-def test_a_stalled_import_does_not_go_on_afterwards(
+def test_a_stalled_import_is_ended(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It might name its image when the name leads to another that was proven."""
+    """Otherwise it could take the name from another, verified image."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
     monkeypatch.setattr(attached, "UNPACK_SECONDS", 1)
-    with program(node, "ctr", half(before="sleep 60")), pytest.raises(imgload.LoadFailed) as caught:
+    with (
+        program(node, "ctr", incomplete_import(before="sleep 60")),
+        pytest.raises(imgload.LoadFailed) as caught,
+    ):
         imgload.load(tag, cluster="lab-d21", transport="archive")
-    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NodeStalled)
+    assert isinstance(caught.value.report.images[0].nodes[0].error, NodeStalled)
     running = node.exec("ps", "-o", "args")
     assert "images import" not in running
     assert "sleep 60" not in running
@@ -214,7 +220,7 @@ SECOND = {"is whole": f'exec {CTR} "$@"', "fails, too": "exit 5"}
 def test_another_import_of_the_same_image_keeps_the_name(
     lab: Lab, images: Images, case: str
 ) -> None:
-    """As long as it runs; when it fails as well, nothing half remains."""
+    """As long as that import runs; if it fails, too, the incomplete image is removed."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     name = f"docker.io/library/{tag}"
     image_id = images.build(lab.docker, tag)
@@ -243,40 +249,40 @@ def test_another_import_of_the_same_image_keeps_the_name(
     forget(node, name)
 
 
-def test_a_half_image_loses_its_name_without_cri(lab: Lab, images: Images) -> None:
-    """CRI does not answer any more when the import fails."""
+def test_an_incomplete_image_loses_its_name_without_cri(lab: Lab, images: Images) -> None:
+    """CRI has stopped answering when the import fails."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
     dies = """[ ! -e /run/first-import ] || set -- -r unix:///run/nowhere.sock info
     exec /usr/local/bin/crictl.real "$@" """
-    with program(node, "crictl", dies), program(node, "ctr", half()):
-        assert isinstance(_refused(tag), imgload.ImportFailed)
+    with program(node, "crictl", dies), program(node, "ctr", incomplete_import()):
+        assert isinstance(_refused(tag), ImportFailed)
         assert not has(node, f"docker.io/library/{tag}")
 
 
-def test_a_name_that_waits_for_cri_stays(
+def test_a_complete_image_unknown_to_cri_keeps_its_name(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It leads to a whole image: another run may have reported it as present."""
+    """Another run may have reported the complete image as present."""
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name = f"docker.io/library/{tag}"
     image_id = images.build(lab.docker, tag)
-    assert imgload.load(tag, cluster="lab-d21", name=other).ok
+    assert imgload.load(tag, cluster="lab-d21", tag=other).ok
     monkeypatch.setattr(transfer, "PROOF_SECONDS", 0.3)
     with program(node, "crictl", "echo no such image >&2; exit 1"):
-        assert isinstance(_refused(tag), imgload.NotProven)
+        assert isinstance(_refused(tag), imgload.NotVerified)
     assert cri_id(node, name) == image_id
     assert imgload.verify(tag, cluster="lab-d21", source="docker").ok
     forget(node, name, f"docker.io/library/{other}")
 
 
-def test_an_image_whose_name_moved_on_is_sent(lab: Lab, images: Images) -> None:
-    """It was to be tagged; its only name leads elsewhere before that."""
+def test_an_image_whose_only_name_moves_is_sent(lab: Lab, images: Images) -> None:
+    """The plan was to add a tag, but the image loses its only name before that."""
     node, tag, only, another = lab.cluster("lab-d21").nodes[0], unique(), unique(), unique()
-    names = [f"docker.io/library/{each}" for each in (tag, only, another)]
+    names = [f"docker.io/library/{name}" for name in (tag, only, another)]
     image_id = images.build(lab.docker, tag)
     images.build(lab.docker, another)
-    assert imgload.load(tag, cluster="lab-d21", name=only).ok
+    assert imgload.load(tag, cluster="lab-d21", tag=only).ok
     assert imgload.load(another, cluster="lab-d21").ok
 
     def moved(event: imgload.Event) -> None:
@@ -290,8 +296,10 @@ def test_an_image_whose_name_moved_on_is_sent(lab: Lab, images: Images) -> None:
 
 
 @pytest.mark.parametrize("is_moved", [False, True])
-def test_a_name_goes_back_to_what_had_it(lab: Lab, images: Images, *, is_moved: bool) -> None:
-    """Also in a kept loader whose survey is older than another tool's change of the name."""
+def test_a_failed_load_restores_the_previous_image(
+    lab: Lab, images: Images, *, is_moved: bool
+) -> None:
+    """Also with a reused loader whose survey is older than another tool's change of the name."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     name, between = f"docker.io/library/{tag}", unique()
     with imgload.Loader.connect(cluster="lab-d21", source="docker") as loader:
@@ -302,19 +310,19 @@ def test_a_name_goes_back_to_what_had_it(lab: Lab, images: Images, *, is_moved: 
             assert imgload.load(between, cluster="lab-d21").ok
             node.ctr("images", "tag", "--force", f"docker.io/library/{between}", name)
         failed = images.build(lab.docker, tag)
-        with program(node, "ctr", half()), pytest.raises(imgload.LoadFailed):
+        with program(node, "ctr", incomplete_import()), pytest.raises(imgload.LoadFailed):
             loader.load([tag], transport="archive")
     assert cri_id(node, name) == earlier
     assert not has(node, failed)
     forget(node, name, *([f"docker.io/library/{between}"] if is_moved else []))
 
 
-def test_a_record_by_image_id_that_was_there_survives(lab: Lab, images: Images) -> None:
-    """It was there for another name of the same image."""
+def test_a_failed_load_keeps_an_existing_record_by_image_id(lab: Lab, images: Images) -> None:
+    """It belongs to another name of the same image."""
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name = f"docker.io/library/{tag}"
     image_id = images.build(lab.docker, tag)
-    assert imgload.load(tag, cluster="lab-d21", name=other).ok
+    assert imgload.load(tag, cluster="lab-d21", tag=other).ok
     assert has(node, image_id)
     fails = f'case "$*" in *" images tag "*) exit 3;; esac; exec {CTR} "$@"'
     with program(node, "ctr", fails), pytest.raises(imgload.LoadFailed):
@@ -324,14 +332,14 @@ def test_a_record_by_image_id_that_was_there_survives(lab: Lab, images: Images) 
     forget(node, f"docker.io/library/{other}")
 
 
-def test_a_tag_that_fails_half_way_is_undone(lab: Lab, images: Images) -> None:
-    """ctr of old deletes the record before it makes the new one."""
+def test_a_failed_tag_is_rolled_back(lab: Lab, images: Images) -> None:
+    """Old versions of ctr delete the record before they create the new one."""
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name = f"docker.io/library/{tag}"
     earlier = images.build(lab.docker, tag)
     assert imgload.load(tag, cluster="lab-d21").ok
     images.build(lab.docker, tag)
-    assert imgload.load(tag, cluster="lab-d21", name=other).ok
+    assert imgload.load(tag, cluster="lab-d21", tag=other).ok
     dies = f"""case "$*" in *" images tag --force"*) if mkdir /run/first-import 2>/dev/null; then
       {CTR} -n k8s.io images rm {name} >/dev/null; exit 137; fi;; esac; exec {CTR} "$@" """
     with program(node, "ctr", dies), pytest.raises(imgload.LoadFailed):
@@ -340,12 +348,12 @@ def test_a_tag_that_fails_half_way_is_undone(lab: Lab, images: Images) -> None:
     forget(node, name, f"docker.io/library/{other}")
 
 
-def test_a_pin_is_not_copied_to_a_further_name(lab: Lab, images: Images) -> None:
+def test_the_pinned_label_is_not_copied_to_another_name(lab: Lab, images: Images) -> None:
     """``ctr images tag`` copies all labels."""
     node, tag, other = lab.cluster("lab-d21").nodes[0], unique(), unique()
     name, pinned = f"docker.io/library/{tag}", f"docker.io/library/{other}"
     images.build(lab.docker, tag)
-    assert imgload.load(tag, cluster="lab-d21", name=other).ok
+    assert imgload.load(tag, cluster="lab-d21", tag=other).ok
     node.ctr("images", "label", pinned, "io.cri-containerd.pinned=pinned")
     report = imgload.load(tag, cluster="lab-d21")
     assert report.images[0].nodes[0].action == "tagged"
@@ -358,7 +366,7 @@ DEPRECATED = 'time="2026-11-29T03:00:00Z" level=warning msg="DEPRECATION: cgroup
 
 
 def test_a_warning_is_not_the_reason_of_a_failure(lab: Lab, images: Images) -> None:
-    """containerd 2.2 and later print theirs before anything else, and some at the end."""
+    """containerd 2.2 and later print warnings at the beginning and at the end."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
     script = f"""echo '{DEPRECATED}' >&2
@@ -367,36 +375,36 @@ def test_a_warning_is_not_the_reason_of_a_failure(lab: Lab, images: Images) -> N
     with program(node, "ctr", script), pytest.raises(imgload.LoadFailed) as caught:
         imgload.load(tag, cluster="lab-d21")
     error = caught.value.report.images[0].nodes[0].error
-    assert isinstance(error, imgload.ImportFailed)
+    assert isinstance(error, ImportFailed)
     assert error.message.endswith("ctr: it is corrupt")
 
 
 def _refused(tag: str) -> imgload.ImgloadError:
-    """Load, and return why the one node was refused."""
+    """Load, and return the error of the only node."""
     try:
         report = imgload.load(tag, cluster="lab-d21")
     except imgload.LoadFailed as error:
         report = error.report
     except imgload.ImgloadError as error:
         return error
-    found = report.images[0].nodes[0].error
-    assert found
-    return found
+    node_error = report.images[0].nodes[0].error
+    assert node_error
+    return node_error
 
 
-def test_a_snapshotter_that_cannot_be_read_fails_the_load(lab: Lab, images: Images) -> None:
-    """An image unpacked for a guessed one might be of no use to pods."""
+def test_an_unreadable_snapshotter_fails_the_load(lab: Lab, images: Images) -> None:
+    """Pods could not use an image in a guessed snapshotter."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
     with program(node, "containerd", 'case "$*" in *dump*) exit 1;; esac'):
         error = _refused(tag)
-    assert isinstance(error, imgload.NodeUnusable)
+    assert isinstance(error, NodeUnusable)
     assert "config dump" in error.hint
     assert not has(node, f"docker.io/library/{tag}")
 
 
-def test_crictls_own_settings_do_not_matter(lab: Lab, images: Images) -> None:
-    """They may name another socket, as seen on nodes shaped by k3d."""
+def test_crictls_configuration_file_is_ignored(lab: Lab, images: Images) -> None:
+    """It may name another socket, as on k3d's nodes."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
     settings = b"runtime-endpoint: unix:///run/nowhere.sock\nimage-endpoint: unix:///run/no.sock\n"
@@ -410,14 +418,14 @@ def test_crictls_own_settings_do_not_matter(lab: Lab, images: Images) -> None:
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_a_crictl_that_does_not_connect_is_an_error_of_its_own(lab: Lab, images: Images) -> None:
-    """It says nothing about the image."""
+def test_a_crictl_that_cannot_connect_is_reported(lab: Lab, images: Images) -> None:
+    """Not as an image that is missing."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
     silent = "exec /usr/local/bin/crictl.real -r unix:///run/nowhere.sock info"
     with program(node, "crictl", silent):
         error = _refused(tag)
-    assert isinstance(error, imgload.NodeUnusable)
+    assert isinstance(error, NodeUnusable)
     assert "nowhere.sock" in error.message
 
 
@@ -426,10 +434,10 @@ def test_a_crictl_that_does_not_connect_is_an_error_of_its_own(lab: Lab, images:
     ["echo 'rpc error: code = Unknown desc = broken' >&2; exit 1", "echo '{'"],
     ids=["fails", "prints nonsense"],
 )
-def test_a_crictl_that_fails_says_nothing_about_the_image(
+def test_a_failing_crictl_is_not_reported_as_a_missing_image(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    """Neither load, verify nor doctor report that CRI does not know the image."""
+    """By load, verify and doctor."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     image_id = images.build(lab.docker, tag)
     monkeypatch.setattr(transfer, "PROOF_SECONDS", 0.3)
@@ -437,9 +445,9 @@ def test_a_crictl_that_fails_says_nothing_about_the_image(
         loaded = _refused(tag)
         with pytest.raises(imgload.LoadFailed) as verified:
             imgload.verify(tag, cluster="lab-d21", source="docker")
-        diagnosis = imgload.examine(tag, cluster="lab-d21")
-    assert isinstance(loaded, imgload.NodeUnusable)
-    assert isinstance(verified.value.report.images[0].nodes[0].error, imgload.NodeUnusable)
+        diagnosis = imgload.diagnose(tag, cluster="lab-d21")
+    assert isinstance(loaded, NodeUnusable)
+    assert isinstance(verified.value.report.images[0].nodes[0].error, NodeUnusable)
     [problem] = [f for f in diagnosis.findings if (f.check, f.status) == ("image", "problem")]
     assert problem.hint.endswith("crictl info")
     assert cri_id(node, f"docker.io/library/{tag}") == image_id
@@ -458,10 +466,10 @@ chmod +x /usr/local/bin/containerd
 
 
 @pytest.mark.parametrize("is_edited", [True, False])
-def test_a_kept_loader_hears_of_another_snapshotter(
+def test_a_reused_loader_detects_another_snapshotter(
     lab: Lab, images: Images, *, is_edited: bool
 ) -> None:
-    """containerd was started again with another configuration, or with another file."""
+    """After a restart of containerd with a changed or with another configuration file."""
     cluster = lab.make_cluster(name="lab-again", engine="docker")
     node, tag = cluster.nodes[0], unique()
     try:

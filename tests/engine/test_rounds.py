@@ -1,7 +1,7 @@
-"""Every public entry point with one, two and ten images, again after rebuilds, on every engine.
+"""Every public entry point with one, two and ten images, and after rebuilds, on every engine.
 
-What each of them does is tested elsewhere; here, that each can do it with several images and more
-than once, whatever the engine calls an image and however it saves several.
+Engines differ in their image IDs and in how they save several images. Details of each entry point
+are tested elsewhere.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import pytest
 
 import imgload
 from imgload.cli.dropin import run
-from imgload.integrations.kind import Kind
-from imgload.transports.choose import TransportOption
+from imgload.sources.base import TransportOption
+from imgload.tools.dropins.tool import KIND
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, old
 from tests.engine.skaffold import CLUSTERS, Skaffold
@@ -37,8 +37,8 @@ COUNTS = (1, 2, 10)
 _BASE = layer("base.txt")
 
 
-class Place(TypedDict):
-    """Where an image comes from and goes to."""
+class Target(TypedDict):
+    """The source and the target of a load."""
 
     cluster: str
     source: str
@@ -46,9 +46,9 @@ class Place(TypedDict):
 
 @attrs.frozen
 class Bench:
-    """An engine with images to load, and a node of a cluster that another engine may run.
+    """An engine with images to load, and a node, which another engine may run.
 
-    `built` are the image IDs by the names that a node knows the images by.
+    `built` are the image IDs by their names on a node.
     """
 
     engine: Engine
@@ -60,24 +60,24 @@ class Bench:
     _made: list[str] = attrs.field(factory=list)
 
     def rebuild(self, names: Sequence[str], base: bytes = _BASE) -> None:
-        """Give the engine new images of these names, upon a layer that they share."""
+        """Load new images with these names and a common layer into the engine."""
         made = [Made(name, (base, layer())) for name in names]
         self.engine.cli("load", stdin=pack(old(made)))
         self.built.update((_full(image.name), image.image_id) for image in made)
         self._made.extend(image.image_id for image in made)
 
     def clear(self) -> None:
-        """Remove what was built; the containerd store knows what lost its name by another ID."""
+        """Remove the images; in the containerd store untagged images have other IDs."""
         forget(self.node, *self.built)
         names = [name for name in self.names if _full(name) in self.built]
         self.engine.remove_image(*(names if self.engine.name == "docker28" else self._made))
 
     def on_node(self, names: Sequence[str]) -> dict[str, str | None]:
-        """Return what the node's CRI has under these names."""
+        """Return CRI's image IDs for these names."""
         return {_full(name): cri_id(self.node, _full(name)) for name in names}
 
     def in_engine(self, names: Sequence[str]) -> dict[str, str]:
-        """Return what was built last under these names."""
+        """Return the image IDs of the last builds with these names."""
         return {_full(name): self.built[_full(name)] for name in names}
 
 
@@ -89,7 +89,7 @@ def _full(name: str) -> str:
 def bench(
     request: pytest.FixtureRequest, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
-    """The engine and the one that runs the nodes are the only ones."""
+    """Only this engine and the one that runs the nodes are available."""
     engine, cluster = lab.engine(request.param), lab.cluster(CLUSTER)
     own = "CONTAINER_HOST" if engine.name == "podman" else "DOCKER_HOST"
     for variable in ("CONTAINER_HOST", "DOCKER_HOST"):
@@ -100,21 +100,21 @@ def bench(
     made.clear()
 
 
-def test_the_functions(bench: Bench) -> None:
-    """`imgload.load` and `imgload.verify`; no layer is on the node before."""
-    place: Place = {"cluster": CLUSTER, "source": bench.engine.url}
+def test_functions_load_and_verify_several_images(bench: Bench) -> None:
+    """`imgload.load` and `imgload.verify`; the node has no layer before."""
+    target: Target = {"cluster": CLUSTER, "source": bench.engine.url}
     rounds: dict[int, TransportOption] = {1: "auto", 2: "archive", 10: "auto"}
     for count, transport in rounds.items():
         names = bench.names[:count]
         bench.rebuild(names, base=layer())
-        imgload.load(names, transport=transport, **place)
+        imgload.load(names, transport=transport, **target)
         assert bench.on_node(names) == bench.in_engine(names)
-        report = imgload.verify(names, **place)
+        report = imgload.verify(names, **target)
         assert {i.reference: str(i.image_id) for i in report.images} == bench.in_engine(names)
 
 
-def test_a_kept_loader(bench: Bench) -> None:
-    """Each round has a rebuilt image, those of the round before, and some that are new."""
+def test_a_reused_loader_loads_several_images(bench: Bench) -> None:
+    """Each round has a rebuilt image, the images of the round before, and new ones."""
     with imgload.Loader.connect(CLUSTER, source=bench.engine.url) as loader:
         for count in COUNTS:
             names = bench.names[:count]
@@ -132,7 +132,7 @@ def test_a_kept_loader(bench: Bench) -> None:
 
 
 def _command(*words: str) -> object:
-    """Return what `imgload WORDS` prints as JSON."""
+    """Return the image IDs by name that `imgload WORDS` reports."""
     done = subprocess.run(
         [sys.executable, "-m", "imgload", *words, "--cluster", CLUSTER, "--output", "json"],
         capture_output=True,
@@ -143,8 +143,8 @@ def _command(*words: str) -> object:
     return {image["reference"]: image["image_id"] for image in images}
 
 
-def test_the_commands(bench: Bench) -> None:
-    """`imgload load` and `imgload verify`, and kind's own `load` in the drop-in, as above."""
+def test_commands_load_and_verify_several_images(bench: Bench) -> None:
+    """`imgload load`, `imgload verify`, and `load` of the kind drop-in."""
     for count in COUNTS:
         names = bench.names[:count]
         bench.rebuild(names, base=layer())
@@ -153,12 +153,12 @@ def test_the_commands(bench: Bench) -> None:
         assert bench.on_node(names) == bench.in_engine(names)
         assert _command("verify", *names, *source) == bench.in_engine(names)
         bench.rebuild(names, base=layer())
-        assert run(Kind(), ["load", "docker-image", *names, "--name", CLUSTER]) == 0
+        assert run(KIND, ["load", "docker-image", *names, "--name", CLUSTER]) == 0
         assert bench.on_node(names) == bench.in_engine(names)
 
 
-def test_a_watch(bench: Bench) -> None:
-    """One image is built, then two, then ten, the first of them each time."""
+def test_a_watch_loads_several_images(bench: Bench) -> None:
+    """One image is built, then two, then ten, including the earlier ones."""
     with watching("rounds*", "--cluster", CLUSTER, "--from", bench.engine.url) as watcher:
         for count in COUNTS:
             names = bench.names[:count]
@@ -167,14 +167,16 @@ def test_a_watch(bench: Bench) -> None:
             while seen != wanted:
                 document = watcher.loaded()
                 assert document["ok"], document
-                found = {image["reference"]: image["image_id"] for image in document["images"]}
-                seen |= {name: image for name, image in found.items() if name in wanted}
+                loaded = {image["reference"]: image["image_id"] for image in document["images"]}
+                seen |= {name: image for name, image in loaded.items() if name in wanted}
             assert bench.on_node(names) == wanted
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_skaffolds_artifacts(lab: Lab, tmp_path: Path, engine: str) -> None:
-    """Built in parallel, as by `skaffold build --build-concurrency=0`; the first three times."""
+def test_skaffold_builds_several_artifacts_in_parallel(
+    lab: Lab, tmp_path: Path, engine: str
+) -> None:
+    """As with `skaffold build --build-concurrency=0`; the first artifact is built three times."""
     artifacts = [
         Skaffold.on(lab, engine, tmp_path / str(i), unique(f"rounds{i}"))
         for i in range(max(COUNTS))
@@ -184,8 +186,8 @@ def test_skaffolds_artifacts(lab: Lab, tmp_path: Path, engine: str) -> None:
         for artifact in artifacts[:count]:
             (artifact.folder / "app").write_text(secrets.token_hex())
         with ThreadPoolExecutor(count) as pool:
-            ended = list(pool.map(Skaffold.build, artifacts[:count]))
-        assert [each.status for each in ended] == [0] * count, ended
+            results = list(pool.map(Skaffold.build, artifacts[:count]))
+        assert [result.status for result in results] == [0] * count, results
         for artifact in artifacts[:count]:
             deployed = cri_id(node, _full(artifact.deployed()))
             assert deployed == config_digest(artifact.engine, artifact.image)

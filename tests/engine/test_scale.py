@@ -1,6 +1,6 @@
-"""Much of everything: 200 loads, 30 nodes, 2,000 images, 10 GB. Minutes each, hence ``long``.
+"""200 loads, 30 nodes, 2,000 images, 10 GB. All are ``long``, because they take minutes.
 
-Each test prints a row for the table in docs/reliability-scale.md, and what it leaves is checked.
+Each test prints a row for the table in docs/reliability-scale.md, and checks for leftovers.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.engines import attached
-from imgload.events import BytesSent, Event
-from tests.engine.aftermath import Scene, settled
+from imgload.engines import exec_stream as attached
+from imgload.loader.events import BytesSent, Event
+from tests.engine.aftermath import Setup, settled
 from tests.engine.conftest import Images, cri_id, forget, records, unique
 from tests.engine.relay import relay
 from tests.engine.scale import (
@@ -41,39 +41,39 @@ from tests.lab.nodeimage import CONFIGS
 
 pytestmark = pytest.mark.long
 MEMORY = 80 << 10
-"""KiB that imgload may take, whatever it loads."""
+"""Maximum of imgload's resident memory in KiB, for any load."""
 VARIABLES = {"docker": "DOCKER_HOST", "podman": "CONTAINER_HOST"}
 PAIRS = (("docker", "lab-d21"), ("podman", "lab-p21"))
 _FRUGAL = CONFIGS["2.1"].replace("tolerate_", "enable_cdi = false\n  tolerate_", 1)
-"""One inotify instance less a node, of which a machine may have as few as 128."""
+"""Saves one inotify instance per node; some machines have only 128."""
 Print = Callable[[Run, str], None]
 
 
 @pytest.fixture
-def told(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Print:
-    """Prints the row of a run, when all of it is proven and it took little memory."""
+def print_row(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Print:
+    """Return a function that checks a run and its memory, and prints its row."""
 
-    def tell(done: Run, what: str) -> None:
+    def check_and_print(done: Run, title: str) -> None:
         assert done.status == 0, done.stderr
         assert done.peak < MEMORY
         with capsys.disabled():
-            print(f"\n{done.row(what, request.node.callspec.params['source'])}")  # noqa: T201
+            print(f"\n{done.row(title, request.node.callspec.params['source'])}")  # noqa: T201
 
-    return tell
+    return check_and_print
 
 
 @pytest.fixture
 def clean(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing is left on the first nodes, in the engines, and in the temporary folder."""
+    """Assert that nothing is left on the first nodes, in the engines and the temporary folder."""
     temp = tmp_path / "temporary"
     temp.mkdir()
     monkeypatch.setenv(TEMPORARY, str(temp))
     engines = (lab.docker, lab.podman)
-    scenes = [Scene(lab.cluster(name).nodes[0], engines, temp) for _, name in PAIRS]
-    before = [scene.look() for scene in scenes]
+    setups = [Setup(lab.cluster(name).nodes[0], engines, temp) for _, name in PAIRS]
+    before = [setup.state() for setup in setups]
     yield
-    for scene, then in zip(scenes, before, strict=True):
-        assert settled(scene, then) == then
+    for setup, then in zip(setups, before, strict=True):
+        assert settled(setup, then) == then
 
 
 def _descriptors() -> int:
@@ -87,10 +87,10 @@ def _resident() -> int:
 
 @pytest.mark.parametrize(("source", "cluster"), PAIRS)
 @pytest.mark.usefixtures("clean")
-def test_two_hundred_loads_in_a_loop(
+def test_two_hundred_loads_leak_nothing(
     lab: Lab, images: Images, tmp_path: Path, source: str, cluster: str
 ) -> None:
-    """Memory, descriptors, disk and the node's records do not grow; each load is proven."""
+    """Memory, descriptors, disk and the node's records do not grow; each load is verified."""
     engine, node = lab.engine(source), lab.cluster(cluster).nodes[0]
     tag, base = unique(), unique("base")
     images.build(engine, base, b"x" * MIB)
@@ -121,14 +121,16 @@ def many(lab: Lab, source: str) -> Iterator[Cluster]:
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
 @pytest.mark.usefixtures("clean")
-def test_thirty_nodes(lab: Lab, images: Images, many: Cluster, source: str, told: Print) -> None:
-    """All at once, all proven; the second build moves its own layer only."""
+def test_thirty_nodes_are_loaded_in_parallel(
+    lab: Lab, images: Images, many: Cluster, source: str, print_row: Print
+) -> None:
+    """All are verified; the second rebuild sends only its own layer."""
     tag, base, engine = unique(), unique("base"), lab.engine(source)
     images.build(engine, base, os.urandom(20 * MIB))
-    for what in ("cold", "the first rebuild", "the second"):
+    for title in ("cold", "the first rebuild", "the second"):
         image = images.build(engine, tag, base=base)
         done = run("load", tag, "-c", "lab-30", "--from", engine.url, "--output", "json")
-        told(done, f"30 nodes, {what}")
+        print_row(done, f"30 nodes, {title}")
         assert {cri_id(node, f"docker.io/library/{tag}") for node in many.nodes} == {image}
     assert {node["action"] for node in done.nodes()} == {"delta"}
     assert max(node["bytes_sent"] for node in done.nodes()) < MIB
@@ -136,10 +138,10 @@ def test_thirty_nodes(lab: Lab, images: Images, many: Cluster, source: str, told
 
 
 @pytest.mark.parametrize(("source", "cluster"), [("docker", "lab-d3"), ("podman", "lab-p3")])
-def test_a_node_that_takes_nothing_is_left_behind(
+def test_a_stalled_node_does_not_block_the_others(
     lab: Lab, images: Images, source: str, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All are sent to at the pace of the slowest, but not for ever."""
+    """The slowest node sets the pace only for a limited time."""
     monkeypatch.setattr(attached, "STALL_SECONDS", 15)
     engine, nodes, tag = lab.engine(source), lab.cluster(cluster).nodes, unique()
     image = images.build(engine, tag, os.urandom(100 * MIB))
@@ -166,23 +168,23 @@ def test_a_node_that_takes_nothing_is_left_behind(
 
 @pytest.mark.parametrize(("source", "cluster"), PAIRS)
 @pytest.mark.usefixtures("clean")
-def test_a_store_of_two_thousand_images(
-    lab: Lab, tmp_path: Path, source: str, cluster: str, told: Print
+def test_two_thousand_stored_images_add_no_requests(
+    lab: Lab, tmp_path: Path, source: str, cluster: str, print_row: Print
 ) -> None:
-    """In the engine and on the node: a load asks no more often, and sends no more, than usual."""
+    """In the engine and on the node; a load sends no more requests and bytes than usual."""
     engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
-    asked = ("-c", cluster, "--output", "json")
+    options = ("-c", cluster, "--output", "json")
     names = [f"docker.io/many/app:{number}" for number in range(2000)]
     before = _everything(node)
 
-    def load(what: str) -> None:
-        with relay(engine, tmp_path) as between, pytest.MonkeyPatch.context() as patch:
-            patch.setenv(VARIABLES[source], between.url)
-            told(run("load", tag, "--from", between.url, *asked), f"2,000 images: {what}")
+    def load(title: str) -> None:
+        with relay(engine, tmp_path) as proxy, pytest.MonkeyPatch.context() as patch:
+            patch.setenv(VARIABLES[source], proxy.url)
+            print_row(run("load", tag, "--from", proxy.url, *options), f"2,000 images: {title}")
         (tmp_path / f"{engine.name}.sock").unlink()
-        assert between.execs <= 5
-        assert 0 < len(between.requests) < 50
-        assert between.sent < MIB + 100_000
+        assert proxy.execs <= 5
+        assert 0 < len(proxy.requests) < 50
+        assert proxy.sent < MIB + 100_000
 
     try:
         for start in range(0, 2000, 500):
@@ -194,8 +196,8 @@ def test_a_store_of_two_thousand_images(
         load("present")
         engine.build(tag, {"more": b"y"}, base=tag)
         load("a rebuild")
-        told(run("images", *asked), "2,000 images: images")
-        told(run("prune", "--dry-run", *asked), "2,000 images: prune --dry-run")
+        print_row(run("images", *options), "2,000 images: images")
+        print_row(run("prune", "--dry-run", *options), "2,000 images: prune --dry-run")
     finally:
         forget(node, f"docker.io/library/{tag}")
         _remove(engine, node, names)
@@ -210,12 +212,12 @@ def _remove(engine: Engine, node: Node, names: list[str]) -> None:
 
 
 def _everything(node: Node) -> set[str]:
-    """Return the names of all records on a node, CRI's own by ID among them."""
+    """Return the names of all records on a node, including CRI's own by ID."""
     return set(node.ctr("images", "ls", "-q").split())
 
 
 def _forget_but(node: Node, before: set[str]) -> None:
-    """Remove what has been added: the node is other tests', too."""
+    """Remove the added records, because other tests use the node, too."""
     added = _everything(node) - before
     if added:
         node.ctr("images", "rm", "--sync", *added)
@@ -223,14 +225,16 @@ def _forget_but(node: Node, before: set[str]) -> None:
 
 @pytest.mark.parametrize("source", ["archive"])
 @pytest.mark.usefixtures("clean")
-def test_a_thousand_images_at_once(lab: Lab, tmp_path: Path, source: str, told: Print) -> None:
-    """More than fits into one command line, and each of them proven."""
+def test_a_thousand_images_are_loaded_with_one_command(
+    lab: Lab, tmp_path: Path, source: str, print_row: Print
+) -> None:
+    """More than fit into one command line; each is verified."""
     node, file = lab.cluster("lab-d21").nodes[0], tmp_path / source
     save_many(file, range(1000))
     before = _everything(node)
     try:
         done = run("load", "--from", file, "-c", "lab-d21", "--output", "json")
-        told(done, "1,000 images in one archive")
+        print_row(done, "1,000 images in one archive")
         assert len(done.nodes()) == 1000
     finally:
         _forget_but(node, before)
@@ -238,17 +242,19 @@ def test_a_thousand_images_at_once(lab: Lab, tmp_path: Path, source: str, told: 
 
 @pytest.mark.parametrize(("source", "cluster"), [*PAIRS, ("docker28", "lab-e21")])
 @pytest.mark.usefixtures("clean")
-def test_ten_gigabytes(lab: Lab, source: str, cluster: str, told: Print) -> None:
-    """Ten layers of 1 GiB; memory stays flat, and the host's disk empty (minikube #17983)."""
+def test_ten_gigabytes_take_little_memory_and_no_disk(
+    lab: Lab, source: str, cluster: str, print_row: Print
+) -> None:
+    """Ten layers of 1 GiB, in constant memory and without temporary files (minikube #17983)."""
     require_disk(lab, 45 * GIB)
     engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
     try:
         build_layers(engine, tag, 10, GIB)
         load = partial(run, "load", tag, "-c", cluster, "--from", engine.url, "--output", "json")
         done = load()
-        told(done, "10 layers of 1 GiB")
+        print_row(done, "10 layers of 1 GiB")
         assert done.written < MIB
-        told(load(), "10 layers of 1 GiB: present")
+        print_row(load(), "10 layers of 1 GiB: present")
     finally:
         forget(node, f"docker.io/library/{tag}")
         discard(engine, tag)
@@ -256,23 +262,23 @@ def test_ten_gigabytes(lab: Lab, source: str, cluster: str, told: Print) -> None
 
 @pytest.mark.parametrize(("source", "cluster"), PAIRS)
 @pytest.mark.usefixtures("clean")
-def test_a_layer_beyond_what_octal_digits_can_say(
-    lab: Lab, tmp_path: Path, source: str, cluster: str, told: Print
+def test_a_layer_above_8_gib_is_loaded(
+    lab: Lab, tmp_path: Path, source: str, cluster: str, print_row: Print
 ) -> None:
-    """9.9 GiB in one member of what is saved, and of what is sent; from a file as well."""
+    """9.9 GiB in one member of the saved and of the sent archive; also from a file."""
     require_disk(lab, 45 * GIB)
     engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
     name = f"docker.io/library/{tag}"
     try:
         image = import_layer(engine, tag, 99 * GIB // 10)
-        asked = ("-c", cluster, "--output", "json")
-        told(run("load", tag, "--from", engine.url, *asked), "1 layer of 9.9 GiB")
+        options = ("-c", cluster, "--output", "json")
+        print_row(run("load", tag, "--from", engine.url, *options), "1 layer of 9.9 GiB")
         assert cri_id(node, name) == image
         forget(node, name)
         engine.cli("save", "-o", tmp_path / "image.tar", tag)
         discard(engine, tag)
-        again = run("load", tag, "--from", tmp_path / "image.tar", *asked)
-        told(again, "1 layer of 9.9 GiB, archive")
+        again = run("load", tag, "--from", tmp_path / "image.tar", *options)
+        print_row(again, "1 layer of 9.9 GiB, archive")
     finally:
         forget(node, name)
         discard(engine, tag)

@@ -1,4 +1,4 @@
-"""Flat memory, no disk of the host, and nothing left when it is stopped half-way."""
+"""Constant memory, no temporary files on the host, and no leftovers after an interruption."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from imgload.engines.candidate import Candidate
-from imgload.engines.discovery import connect
-from imgload.engines.probe import probe
-from imgload.nodes.node import Node
-from imgload.nodes.survey import Question
+from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.survey import SurveyQuery
+from imgload.engines.discovery.candidates import Candidate
+from imgload.engines.discovery.discover import connect
+from imgload.engines.discovery.probe import probe
+from imgload.oci.archive import Wanted
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.oci.repack import Repack, Wanted
-from imgload.transports.lanes import import_by_copy
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, records, unique
 from tests.lab import Lab
+from tests.unit.archives import Repack
 
 MIB = 1 << 20
 MEASURED = """
@@ -31,8 +31,8 @@ import json, sys
 import imgload
 imgload.load(sys.argv[1], cluster=sys.argv[2], source=sys.argv[3])
 lines = [*open("/proc/self/status"), *open("/proc/self/io")]
-told = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-print(json.dumps({"peak": int(told["VmHWM"][0]), "written": int(told["write_bytes"][0])}))
+fields = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+print(json.dumps({"peak": int(fields["VmHWM"][0]), "written": int(fields["write_bytes"][0])}))
 """
 
 
@@ -48,7 +48,7 @@ print(json.dumps({"peak": int(told["VmHWM"][0]), "written": int(told["write_byte
 def test_a_large_image_takes_little_memory_and_no_disk(
     lab: Lab, images: Images, source: str, cluster: str, size: int
 ) -> None:
-    """Under 80 MB of memory, and not a block written by the process (minikube #17983)."""
+    """Under 80 MB of memory, and less than 1 MiB written to the disk (minikube #17983)."""
     tag = unique()
     images.build(lab.engine(source), tag, bytes(size * MIB))
     done = subprocess.run(
@@ -66,10 +66,10 @@ def test_a_large_image_takes_little_memory_and_no_disk(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("source", "cluster"), [("docker", "lab-p17"), ("podman", "lab-d21")])
-def test_stopped_half_way_it_leaves_nothing(
+def test_an_interrupted_load_leaves_nothing(
     lab: Lab, images: Images, source: str, cluster: str, number: signal.Signals
 ) -> None:
-    """Ctrl-C and kill: exit status 130, within two seconds, no record, no file, no ctr."""
+    """SIGINT and SIGTERM: exit status 130 within two seconds, no record, no file, no ctr."""
     engine, node, tag = lab.engine(source), lab.cluster(cluster).nodes[0], unique()
     images.build(engine, tag, os.urandom(300 * MIB))
     before = records(node)
@@ -79,51 +79,51 @@ def test_stopped_half_way_it_leaves_nothing(
         time.sleep(0.3)
         process.send_signal(number)
         start = time.monotonic()
-        _, said = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
     assert time.monotonic() - start < 2
-    assert "interrupted" in said
-    assert "Traceback" not in said
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
     until(lambda: "images import" not in node.exec("ps", "-o", "args"))
     assert records(node) == before
     assert cri_id(node, f"docker.io/library/{tag}") is None
 
 
 @pytest.mark.parametrize(("engine", "cluster"), [("docker", "lab-d17"), ("podman", "lab-p17")])
-def test_a_copy_under_var_does_where_exec_cannot_stream(
+def test_an_import_by_copy_works_without_exec_streams(
     lab: Lab, images: Images, engine: str, cluster: str
 ) -> None:
-    """Unpacked under /var, imported, and removed; /tmp and /run would lose it (moby #22020)."""
-    built, there = lab.engine(engine), lab.cluster(cluster).nodes[0]
+    """Copied below /var, imported and removed; copies to /tmp and /run are lost (moby #22020)."""
+    built, lab_node = lab.engine(engine), lab.cluster(cluster).nodes[0]
     tag = unique()
     image_id = images.build(built, tag, os.urandom(5 * MIB))
     name = f"docker.io/library/{tag}"
     opened = connect(probe(Candidate("docker", built.url, "the test")))
-    container = opened.container(there.name)
+    container = opened.container(lab_node.name)
     assert container is not None
-    node = Node(there.name, opened, container)
-    node.survey(Question((), ()))
+    node = Node(lab_node.name, opened, container)
+    node.survey(SurveyQuery((), ()))
     with opened.save([tag], None) as archive:
         layout = Repack(archive, [Wanted(Digest.parse(image_id), (name,))])
-        import_by_copy(node, layout, Platform("linux", "amd64"))
+        node.import_by_copy(layout, Platform("linux", "amd64"), SurveyQuery((), ()))
     opened.close()
-    assert cri_id(there, name) == image_id
-    assert "imgload" not in there.exec("ls", "/var/lib", "/tmp", "/run")
+    assert cri_id(lab_node, name) == image_id
+    assert "imgload" not in lab_node.exec("ls", "/var/lib", "/tmp", "/run")
 
 
-def test_an_archive_reaches_the_nodes(lab: Lab, images: Images, tmp_path: Path) -> None:
-    """Every form of archive, by its content and not its name; cut short, exit status 6."""
+def test_archives_are_recognised_by_their_content(lab: Lab, images: Images, tmp_path: Path) -> None:
+    """Every archive format with any file name; a truncated archive causes exit status 6."""
     tag = unique()
     image_id = images.build(lab.podman, tag, os.urandom(MIB))
     for number, form in enumerate(["docker-archive", "oci-archive"]):
         path = tmp_path / "archive.bin"
         path.write_bytes(lab.podman.raw("save", "--format", form, tag))
         name = f"docker.io/library/{tag}-{number}"
-        done = _load(str(path), "--as", name)
+        done = _load(str(path), "--tag", name)
         assert done.returncode == 0, done.stderr
         assert cri_id(lab.cluster("lab-d21").nodes[0], name) == image_id
         path.write_bytes(path.read_bytes()[: MIB // 2])
-        cut = _load(str(path), "--as", "cut")
+        cut = _load(str(path), "--tag", "cut")
         assert cut.returncode == 6
         assert "cut off" in cut.stderr or "too early" in cut.stderr
         assert str(path) in cut.stderr

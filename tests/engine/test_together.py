@@ -1,4 +1,4 @@
-"""Several loads at once."""
+"""Parallel loads."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.lab import Lab
 MIB = 1 << 20
 
 
-def load_at_once(commands: Sequence[Sequence[str]]) -> list[str]:
-    """Run several imgloads at once; return what the failing ones said."""
+def load_in_parallel(commands: Sequence[Sequence[str]]) -> list[str]:
+    """Run several loads in parallel; return the output of those that fail."""
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "imgload", "load", *command],
@@ -26,20 +26,22 @@ def load_at_once(commands: Sequence[Sequence[str]]) -> list[str]:
         )
         for command in commands
     ]
-    said = [(process.communicate()[0], process.returncode) for process in running]
-    return [text for text, status in said if status]
+    ended = [(process.communicate()[0], process.returncode) for process in running]
+    return [output for output, status in ended if status]
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_ten_loads_of_different_images(lab: Lab, images: Images, source: str) -> None:
-    """All of one base, to the same three nodes: each ends proven."""
+def test_ten_parallel_loads_of_different_images_succeed(
+    lab: Lab, images: Images, source: str
+) -> None:
+    """On a common base, onto the same three nodes; each is verified."""
     engine, base = lab.engine(source), unique("base")
     images.build(engine, base, os.urandom(8 * MIB))
     built = {(tag := unique()): images.build(engine, tag, base=base) for _ in range(10)}
     nodes = lab.cluster("lab-d3").nodes
     before = records(nodes[0])
     commands = [[tag, "-c", "lab-d3", "--from", engine.url] for tag in built]
-    assert load_at_once(commands) == []
+    assert load_in_parallel(commands) == []
     names = {f"docker.io/library/{tag}" for tag in built}
     for node in nodes:
         assert records(node) - before == names
@@ -49,12 +51,14 @@ def test_ten_loads_of_different_images(lab: Lab, images: Images, source: str) ->
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_two_loads_of_the_same_image(lab: Lab, images: Images, source: str) -> None:
-    """Whoever is second finds it there, or sends it once more; both end proven."""
+def test_two_parallel_loads_of_the_same_image_succeed(
+    lab: Lab, images: Images, source: str
+) -> None:
+    """The second load skips the image or sends it again; both are verified."""
     engine, tag = lab.engine(source), unique()
     images.build(engine, tag, os.urandom(8 * MIB))
     command = [tag, "-c", "lab-d3", "--from", engine.url]
-    assert load_at_once([command, command]) == []
+    assert load_in_parallel([command, command]) == []
     for node in lab.cluster("lab-d3").nodes:
         assert cri_id(node, f"docker.io/library/{tag}")
         forget(node, f"docker.io/library/{tag}")

@@ -1,4 +1,4 @@
-"""Images that an engine does not save in its usual way, alone and among others."""
+"""Images that an engine cannot save in its usual format, alone and with others."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import imgload
-from imgload.events import Event, Note
-from imgload.transports.choose import TransportOption
+from imgload.core.errors import EngineFailed
+from imgload.loader.events import Event, Note
+from imgload.sources.base import TransportOption
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, new, oci
 from tests.lab import Lab
@@ -22,19 +23,19 @@ Give = Callable[[Engine, Made], Made]
 
 
 class DockersLayers(Made):
-    """An OCI manifest with Docker's media type for layers, as Skopeo copies it from Docker 28."""
+    """An OCI manifest with Docker's media type for layers, as Skopeo copies from Docker 28."""
 
     @property
     def manifest(self) -> bytes:
         value = json.loads(super().manifest)
-        for each in value["layers"]:
-            each["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        for descriptor in value["layers"]:
+            descriptor["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
         return encode(value)
 
 
 @pytest.fixture
 def give(lab: Lab) -> Iterator[Give]:
-    """Give a function that puts an image into an engine, as it is."""
+    """Return a function that loads an image into an engine."""
     given: list[tuple[Engine, Made]] = []
 
     def put(engine: Engine, made: Made) -> Made:
@@ -51,21 +52,21 @@ def give(lab: Lab) -> Iterator[Give]:
 
 
 def load(lab: Lab, engine: Engine, *images: Made, transport: TransportOption = "auto") -> list[str]:
-    """Load images, and return what the user is told; each is on the node then."""
+    """Load images, assert that CRI has them, and return the notes."""
     events: list[Event] = []
     names = [made.name for made in images]
     options = {"cluster": CLUSTER, "source": engine.url, "on_event": events.append}
     imgload.load(names, transport=transport, **options)  # type: ignore[arg-type]
     node = lab.cluster(CLUSTER).nodes[0]
-    there = [cri_id(node, f"docker.io/library/{name}") for name in names]
-    assert there == [made.image_id for made in images]
+    image_ids = [cri_id(node, f"docker.io/library/{name}") for name in names]
+    assert image_ids == [made.image_id for made in images]
     return [event.text for event in events if isinstance(event, Note)]
 
 
-def test_what_docker_cannot_save_is_pushed(lab: Lab, give: Give) -> None:
-    """The user is told; whoever asks for a save gets the engine's error."""
+def test_an_image_that_docker_cannot_save_is_pushed(lab: Lab, give: Give) -> None:
+    """With a note; with the archive transport, the load fails with the engine's error."""
     made = give(lab.docker, Made(unique(), ()))
-    with pytest.raises(imgload.EngineFailed, match="saving"):
+    with pytest.raises(EngineFailed, match="saving"):
         load(lab, lab.docker, made, transport="archive")
     [note] = load(lab, lab.docker, made)
     assert "since saving failed" in note
@@ -73,10 +74,10 @@ def test_what_docker_cannot_save_is_pushed(lab: Lab, give: Give) -> None:
 
 @pytest.mark.parametrize("transport", ["auto", "archive"])
 @pytest.mark.parametrize("kind", ["zstd", "Docker's media type"])
-def test_what_podman_saves_in_no_docker_archive(
+def test_podman_saves_an_oci_archive_if_a_docker_archive_fails(
     lab: Lab, give: Give, kind: str, transport: TransportOption
 ) -> None:
-    """It is saved as an OCI archive."""
+    """Without a note."""
     zstd = kind == "zstd"
     image = (
         Made(unique(), compression="zstd") if zstd else DockersLayers(unique(), compression="gzip")
@@ -86,10 +87,10 @@ def test_what_podman_saves_in_no_docker_archive(
 
 
 @pytest.mark.parametrize("transport", ["auto", "archive"])
-def test_several_that_podman_cannot_save_together(
+def test_images_that_podman_cannot_save_together_are_sent_one_by_one(
     lab: Lab, give: Give, transport: TransportOption
 ) -> None:
-    """An OCI archive has one image only: they are sent one by one, and that is told."""
+    """Podman's OCI archives have only one image each; a note says so."""
     several = [
         give(lab.podman, Made(unique())),
         give(lab.podman, DockersLayers(unique(), compression="gzip")),
@@ -99,8 +100,8 @@ def test_several_that_podman_cannot_save_together(
     assert "one by one" in notes[-1]
 
 
-def test_what_cannot_be_saved_in_part_is_pushed_too(lab: Lab, give: Give) -> None:
-    """The node has the smaller layer, so that a save without that layer is tried first."""
+def test_an_image_that_cannot_be_saved_in_part_is_pushed(lab: Lab, give: Give) -> None:
+    """The node has the base layer, so that a save without that layer is tried first."""
     base = layer("base.txt")
     load(lab, lab.podman, give(lab.podman, Made(unique(), (base,), "zstd")))
     tops = [pack([("top.bin", secrets.token_bytes(100_000))]) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""`imgload verify`, the CI step: does every node have exactly this image?"""
+"""`imgload verify`: check that every node has exactly this image."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import imgload
-from imgload import rereading
-from imgload.engines import attached
+from imgload.clusters.nodes import batch
+from imgload.engines import exec_stream as attached
 from tests.engine.conftest import Images, forget, records, unique
 from tests.engine.test_rollback import program
 from tests.lab import Lab
@@ -27,8 +27,8 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
-def test_what_was_loaded_is_verified(lab: Lab, images: Images, source: str) -> None:
-    """And nothing on the node changes by it."""
+def test_a_loaded_image_is_verified(lab: Lab, images: Images, source: str) -> None:
+    """Verification changes nothing on the node."""
     engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
     images.build(engine, tag)
     imgload.load(tag, cluster="lab-d21", source=engine.url)
@@ -42,8 +42,8 @@ def test_what_was_loaded_is_verified(lab: Lab, images: Images, source: str) -> N
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_each_node_that_differs_is_named(lab: Lab, images: Images) -> None:
-    """One has it, one has an older build under the name, one has nothing: exit status 1."""
+def test_verify_names_each_node_that_differs(lab: Lab, images: Images) -> None:
+    """One node has the image, one an older build, one nothing: exit status 1."""
     good, stale, bare = lab.cluster("lab-d3").nodes
     tag = unique()
     name = f"docker.io/library/{tag}"
@@ -67,8 +67,8 @@ def test_each_node_that_differs_is_named(lab: Lab, images: Images) -> None:
     forget(stale, name)
 
 
-def test_a_missing_blob_is_no_proof(lab: Lab, images: Images) -> None:
-    """The name is there, and the config behind it is gone."""
+def test_a_missing_blob_fails_verification(lab: Lab, images: Images) -> None:
+    """The name exists, but the config's blob was removed."""
     node, tag = lab.cluster("lab-d17").nodes[0], unique()
     image_id = images.build(lab.docker, tag)
     imgload.load(tag, cluster="lab-d17")
@@ -78,8 +78,8 @@ def test_a_missing_blob_is_no_proof(lab: Lab, images: Images) -> None:
     node.ctr("images", "rm", f"docker.io/library/{tag}")
 
 
-def test_a_ci_server_gets_junit(lab: Lab, images: Images) -> None:
-    """A case for each node; what no engine has is an error, and exit status 3."""
+def test_verify_writes_junit(lab: Lab, images: Images) -> None:
+    """A test case for each node; an image that no engine has is an error, and exit status 3."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
     absent = _run(tag, "-c", "lab-d21", "-o", "junit")
@@ -88,14 +88,14 @@ def test_a_ci_server_gets_junit(lab: Lab, images: Images) -> None:
     error = ET.fromstring(unknown.stdout).find("./testsuite/testcase/error")
     assert (absent.returncode, unknown.returncode) == (1, 3)
     assert failure is not None
-    assert failure.get("type") == "not-proven"
+    assert failure.get("type") == "not-verified"
     assert node.name in str(failure.get("message"))
     assert error is not None
     assert error.get("type") == "image-not-found"
 
 
-def test_an_engine_that_cannot_push_is_read_by_a_save(lab: Lab, images: Images) -> None:
-    """Docker's containerd store tells no image ID, and this one cannot reach our loopback."""
+def test_an_engine_that_cannot_push_is_read_with_a_save(lab: Lab, images: Images) -> None:
+    """Docker's containerd store reports no image ID, and this engine cannot reach the receiver."""
     engine, tag = lab.engine("docker28-cut-off"), unique()
     images.build(engine, tag)
     source = engine.url
@@ -106,29 +106,29 @@ def test_an_engine_that_cannot_push_is_read_by_a_save(lab: Lab, images: Images) 
     forget(lab.cluster("lab-d17").nodes[0], f"docker.io/library/{tag}")
 
 
-def test_a_blob_that_takes_long_to_read_again_is_waited_for(
+def test_deep_verification_waits_for_a_slow_blob(
     lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While sha256sum gets on, however long it takes."""
+    """As long as sha256sum makes progress."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     images.build(lab.docker, tag)
     imgload.load(tag, cluster="lab-d21", transport="archive")
     monkeypatch.setattr(attached, "SILENT_SECONDS", 2.0)
-    monkeypatch.setattr(rereading, "SAY_SECONDS", 0.3, raising=False)
+    monkeypatch.setattr(batch, "KEEPALIVE_SECONDS", 0.3)
     slow = """if [ "$3$4" = contentget ] && [ ! -e /run/first-import ]; then mkdir /run/first-import
       elif [ "$3$4" = contentget ] && mkdir /run/second-import; then for i in 1 2 3 4 5 6 7 8; do
       head -c 4000000 /dev/zero; sleep 0.5; done; exit; fi; exec /usr/bin/ctr "$@" """
     with program(node, "ctr", slow), pytest.raises(imgload.LoadFailed) as caught:
         imgload.verify(tag, cluster="lab-d21", source="docker", deep=True)
-    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotProven)
+    assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NotVerified)
     forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.mark.parametrize(("engine", "cluster"), [("docker", "lab-d21"), ("podman", "lab-p17")])
-def test_a_damaged_blob_is_found_by_reading_it_again(
+def test_deep_verification_finds_a_damaged_blob(
     lab: Lab, images: Images, engine: str, cluster: str
 ) -> None:
-    """containerd does not look at it any more, and nor does CRI."""
+    """Neither containerd nor CRI reads the blob again."""
     node, tag = lab.cluster(cluster).nodes[0], unique()
     name = f"docker.io/library/{tag}"
     images.build(lab.engine(engine), tag, b"content" * 1000)

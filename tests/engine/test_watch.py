@@ -1,4 +1,4 @@
-"""`imgload watch`: built with any tool, and it is on the nodes."""
+"""`imgload watch`: load images that any tool builds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import attrs
 import pytest
 
 import imgload
-from imgload.engines import rest
+from imgload.engines import http_engine as rest
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.engine.test_load import config_digest
@@ -33,7 +33,7 @@ _PATIENCE = 30.0
 
 @attrs.frozen
 class Watcher:
-    """A running `imgload watch -o json`, and what it prints."""
+    """A running `imgload watch -o json`, and its output."""
 
     process: subprocess.Popen[str]
     lines: queue.SimpleQueue[dict[str, Any]] = attrs.field(factory=queue.SimpleQueue)
@@ -51,7 +51,7 @@ class Watcher:
                 return document
 
     def noted(self, text: str) -> str:
-        """Return the next note with a text in it."""
+        """Return the next note that contains the text."""
         while text not in (note := str(self.next("note")["note"])):
             pass
         return note
@@ -83,12 +83,12 @@ def watching(*arguments: str) -> Iterator[Watcher]:
 @pytest.mark.parametrize(
     ("source", "cluster"), [("docker", "lab-d3"), ("podman", "lab-p3"), ("docker28", "lab-d21")]
 )
-def test_what_is_built_or_tagged_is_on_the_nodes(
+def test_a_built_or_tagged_image_is_loaded(
     lab: Lab, images: Images, source: str, cluster: str
 ) -> None:
-    """Proven, each build once, and other names left alone; the second moves kilobytes.
+    """Each build is loaded once and verified; other names are ignored; rebuilds send kilobytes.
 
-    Of builds that come faster than they can be loaded, only the newest is loaded.
+    If builds are faster than loads, only the newest is loaded.
     """
     engine, nodes = lab.engine(source), lab.cluster(cluster).nodes
     tag, base = unique(), unique("base")
@@ -125,10 +125,10 @@ def test_what_is_built_or_tagged_is_on_the_nodes(
 
 
 @pytest.mark.parametrize("source", ["docker", "podman"])
-def test_what_is_loaded_into_an_engine_is_on_the_nodes(
+def test_an_image_loaded_into_an_engine_is_loaded_onto_the_nodes(
     lab: Lab, images: Images, source: str
 ) -> None:
-    """Docker tells only an ID of it, and Podman 4.3 only a file."""
+    """The event has only an ID in Docker, and only a file name in Podman 4.3."""
     engine, node = lab.engine(source), lab.cluster("lab-d21").nodes[0]
     tag = unique()
     image_id = images.build(engine, tag)
@@ -140,10 +140,10 @@ def test_what_is_loaded_into_an_engine_is_on_the_nodes(
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_builds_that_docker_does_not_tell_of_are_seen(
+def test_builds_without_docker_events_are_detected(
     lab: Lab, images: Images, tmp_path: Path
 ) -> None:
-    """Docker 20.10 has no event for what BuildKit has built (moby #45404)."""
+    """Docker 20.10 has no event for builds with BuildKit (moby #45404)."""
     buildx = Suite("trixie", lab.paths.cache).tree("buildx", "docker-buildx")
     plugins = tmp_path / "docker" / "cli-plugins"
     plugins.mkdir(parents=True)
@@ -157,13 +157,13 @@ def test_builds_that_docker_does_not_tell_of_are_seen(
         images.build(lab.docker, tag)
         assert watcher.loaded()["images"][0]["image_id"] == lab.docker.image_id(tag)
         time.sleep(1)
-        assert watcher.lines.empty(), "told and seen, and loaded once"
+        assert watcher.lines.empty(), "an image with an event is loaded once"
     forget(node, f"docker.io/library/{tag}")
 
 
 @pytest.fixture
 def watched(lab: Lab) -> Iterator[Callable[..., Cluster]]:
-    """Make a cluster of this name, as often as need be."""
+    """Return a function that creates the cluster `lab-watched` again."""
     made: list[Cluster] = []
 
     def make(*, crictl: bool = True) -> Cluster:
@@ -177,15 +177,15 @@ def watched(lab: Lab) -> Iterator[Callable[..., Cluster]]:
 
 @pytest.fixture
 def stoppable(lab: Lab) -> Iterator[Engine]:
-    """Podman, which is there again afterwards."""
+    """Podman, which is started again at the end."""
     yield lab.podman
     lab.podman.daemon.start()
 
 
-def test_an_engine_may_restart_and_a_cluster_be_made_anew(
+def test_a_watch_continues_after_an_engine_restart_and_a_new_cluster(
     images: Images, stoppable: Engine, watched: Callable[[], Cluster]
 ) -> None:
-    """The watch says so once, hears what was built meanwhile, and the new nodes get it all."""
+    """One note; images that were built meanwhile are loaded, and new nodes get all images."""
     first, second, third = unique("a"), unique("b"), unique("c")
     cluster = watched()
     with watching(first, second, third, "-c", "lab-watched", "--from", stoppable.url) as watcher:
@@ -211,10 +211,10 @@ def test_an_engine_may_restart_and_a_cluster_be_made_anew(
 
 
 @pytest.mark.parametrize("source", ["docker28", "docker28-graphdriver"])
-def test_what_a_load_owes_comes_with_the_next_image(
+def test_missing_images_are_loaded_with_the_next_image(
     lab: Lab, images: Images, watched: Callable[[], Cluster], source: str
 ) -> None:
-    """A cluster made anew gets what the watch had loaded, and what a failed load left out."""
+    """A recreated cluster gets the loaded images, and the images of a failed load."""
     engine, cluster = lab.engine(source), watched()
     first, second, third = unique("a"), unique("b"), unique("c")
     with watching(first, second, third, "-c", "lab-watched", "--from", engine.url) as watcher:
@@ -241,7 +241,7 @@ def test_what_a_load_owes_comes_with_the_next_image(
 def watched_here(
     pattern: str, cluster: str, source: str
 ) -> Iterator[queue.SimpleQueue[imgload.WatchedLoad | imgload.Note]]:
-    """Watch in this process, where timeouts can be set."""
+    """Watch in this process, so that timeouts can be patched."""
     events: queue.SimpleQueue[imgload.WatchedLoad | imgload.Note] = queue.SimpleQueue()
 
     def run() -> None:
@@ -261,10 +261,10 @@ def next_load(events: queue.SimpleQueue[imgload.WatchedLoad | imgload.Note]) -> 
 
 
 @pytest.mark.parametrize("source", ["docker28", "podman", "docker"])
-def test_a_build_while_the_connection_is_dead_is_loaded_once(
+def test_a_build_during_a_dead_connection_is_loaded_once(
     lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    """Nothing reports such a connection: only the silence on it ends it."""
+    """Such a connection reports no error; imgload ends it after a silence."""
     monkeypatch.setattr(rest, "_QUIET_SECONDS", 3.0)
     cluster = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}[source]
     lab.up(cluster)
@@ -272,38 +272,38 @@ def test_a_build_while_the_connection_is_dead_is_loaded_once(
     if source == "docker28":
         monkeypatch.setenv("DOCKER_HOST", engine.url)
     with (
-        relay(engine, tmp_path) as between,
-        watched_here(tag, cluster, between.url) as events,
+        relay(engine, tmp_path) as proxy,
+        watched_here(tag, cluster, proxy.url) as events,
     ):
         images.build(engine, tag)
         assert next_load(events).error is None
-        between.freeze("/events")
+        proxy.freeze("/events")
         built = images.build(engine, tag)
         load = next_load(events)
         assert load.error is None
         assert load.report
         [image] = load.report.images
         assert str(image.image_id) == config_digest(engine, built)
-        opened = sum("/events" in each for each in between.requests)
-        while sum("/events" in each for each in between.requests) < opened + 2:
+        opened = sum("/events" in request for request in proxy.requests)
+        while sum("/events" in request for request in proxy.requests) < opened + 2:
             time.sleep(0.1)
-        assert events.empty(), "repeated events load nothing again"
+        assert events.empty(), "repeated events cause no load"
     forget(lab.cluster(cluster).nodes[0], f"docker.io/library/{tag}")
 
 
-def test_what_the_engine_no_longer_tells_is_seen_in_its_names(
+def test_builds_with_lost_events_are_detected_by_their_names(
     lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Docker keeps 256 events of all kinds."""
+    """Docker stores the last 256 events of all kinds."""
     monkeypatch.setattr(rest, "_QUIET_SECONDS", 3.0)
     monkeypatch.setenv("DOCKER_HOST", lab.docker28.url)
     tag = unique()
     lab.up("lab-e21")
     with (
-        relay(lab.docker28, tmp_path) as between,
-        watched_here(tag, "lab-e21", between.url) as events,
+        relay(lab.docker28, tmp_path) as proxy,
+        watched_here(tag, "lab-e21", proxy.url) as events,
     ):
-        between.freeze("/events")
+        proxy.freeze("/events")
         images.build(lab.docker28, tag)
         for number in range(130):
             name = f"{tag}-{number}"
@@ -313,8 +313,8 @@ def test_what_the_engine_no_longer_tells_is_seen_in_its_names(
     forget(lab.cluster("lab-e21").nodes[0], f"docker.io/library/{tag}")
 
 
-def test_a_lookup_that_fails_is_repeated(lab: Lab, images: Images, tmp_path: Path) -> None:
-    """Docker tells only the ID of what was loaded from an archive."""
+def test_a_failed_lookup_is_retried(lab: Lab, images: Images, tmp_path: Path) -> None:
+    """Docker's event has only the ID of an image that was loaded from an archive."""
     tag = unique()
     images.build(lab.docker, tag)
     saved = lab.docker.raw("save", tag)
@@ -322,8 +322,8 @@ def test_a_lookup_that_fails_is_repeated(lab: Lab, images: Images, tmp_path: Pat
     fault = Fault("GET .*/images/sha256:[0-9a-f]*/json", "cut")
     lab.up("lab-d21")
     with (
-        relay(lab.docker, tmp_path, fault) as between,
-        watched_here(tag, "lab-d21", between.url) as events,
+        relay(lab.docker, tmp_path, fault) as proxy,
+        watched_here(tag, "lab-d21", proxy.url) as events,
     ):
         lab.docker.cli("load", stdin=saved)
         load = next_load(events)
@@ -332,12 +332,12 @@ def test_a_lookup_that_fails_is_repeated(lab: Lab, images: Images, tmp_path: Pat
     forget(lab.cluster("lab-d21").nodes[0], f"docker.io/library/{tag}")
 
 
-def test_a_failed_load_is_tried_again_without_another_build(
+def test_a_failed_load_is_retried_without_another_build(
     lab: Lab, images: Images, watched: Callable[..., Cluster]
 ) -> None:
-    """A failure that goes on is told once, and the load that succeeds is told.
+    """A continuing failure is reported once, and the successful load afterwards.
 
-    The lab's crictl does not come back with a stopped node.
+    The lab's crictl does not work after a restart of the node.
     """
     tag, node = unique(), watched(crictl=False).nodes[0]
     with watching(tag, "-c", "lab-watched", "--from", lab.docker.url) as watcher:

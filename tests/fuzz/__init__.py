@@ -1,1 +1,1 @@
-"""A fuzzer for archives: mutants of real ones, driven through everything that reads them."""
+"""A fuzzer that passes mutated archives to all code that reads archives."""

@@ -1,4 +1,4 @@
-"""Small inputs that are large when they are read: what one pays to refuse them is bounded."""
+"""Small inputs that expand enormously; the cost of refusing them must be bounded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ else:
 
 _LARGE = 7 << 20
 _NUMBERS = (0, 5, 7)
-"""Lead to the largest of most kinds."""
+"""Seeds that generate the largest bombs of most kinds."""
 
 
 def bomb(name: str) -> bytes:
@@ -32,27 +32,27 @@ def bomb(name: str) -> bytes:
 
 
 def _gzip_members() -> bytes:
-    """Empty members: each has to be started anew."""
+    """Return empty members, each of which needs a new decompressor."""
     return gzip.compress(b"", mtime=0) * 100_000
 
 
 def _gzip_bytes() -> bytes:
-    """Members of one byte each."""
+    """Return members of one byte each."""
     return gzip.compress(b"x", mtime=0) * 100_000
 
 
 def _zstd_frames() -> bytes:
-    """Empty frames: each has to be started anew."""
+    """Return empty frames, each of which needs a new decompressor."""
     return zstd.compress(b"") * 200_000
 
 
 def _zstd_behind() -> bytes:
-    """Zeros behind the end marker, 20 GiB of them in 1 MB."""
+    """Return 20 GiB of zeros after the end marker, in 1 MB."""
     return zstd.compress(archives.pack(archives.oci(archives.Image()))) + _zeros_in_frames(20 << 10)
 
 
 def _zstd_window() -> bytes:
-    """A frame that demands a window of 2 GiB."""
+    """Return a frame that requires a window of 2 GiB."""
     return b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3]) + b"\x01\x00\x00"
 
 
@@ -61,31 +61,31 @@ def _zeros_in_frames(count: int) -> bytes:
 
 
 def _zeros(random: Random) -> bytes:
-    """A layer of nothing."""
+    """Return a layer of zeros."""
     return archives.pack(
         [*archives.oci(archives.Image()), ("zeros", bytes(random.randrange(64 << 20)))]
     )
 
 
 def _members(random: Random) -> bytes:
-    """More members than an archive has, with paths of any length."""
+    """Return more members than an archive usually has, with paths of any length."""
     count = random.choice((1000, 20_000, 150_000, 250_000))
     length = random.choice((1, 90, 4000 if count < 10_000 else 200, 3000))
-    made = (
+    headers = (
         tar.header(f"{i:0>{length}}", 0) for i in range(min(count, 160_000_000 // (length + 512)))
     )
-    return b"".join(made) + tar.END
+    return b"".join(headers) + tar.END
 
 
 def _documents(random: Random) -> bytes:
-    """Documents, each as large as one may be."""
+    """Return many large documents."""
     size = random.choice((100, 1 << 16, 1 << 20))
     raw = b'{"x":"' + b"y" * size + b'"}'
     return archives.pack((f"{i}.json", raw) for i in range(60_000_000 // size // 4))
 
 
 def _pieces(random: Random) -> bytes:
-    """A document of very many small values; half of them as a config's, which is kept."""
+    """Return a document of very many small values, in half of the cases a config."""
     piece = random.choice(
         (b"[],", b"{},", b"0,", b'"a",', b"[[]],", b'{"a":{}},', b"1.5,", b"12345,")
     )
@@ -100,7 +100,7 @@ def _pieces(random: Random) -> bytes:
 
 
 def _keys(random: Random) -> bytes:
-    """A document of very many keys."""
+    """Return a document of very many keys."""
     value = dict.fromkeys(map(str, range(random.choice((1000, 400_000)))), 0)
     key = random.choice(("annotations", "x"))
     entry = archives.descriptor(b"", "x", **{key: value})
@@ -108,7 +108,7 @@ def _keys(random: Random) -> bytes:
 
 
 def _deep(random: Random) -> bytes:
-    """A document that is nested more deeply than any stack."""
+    """Return a document that is nested more deeply than any stack."""
     depth = random.choice((500, 3000, 1_000_000))
     opened, closed = random.choice(((b"[", b"]"), (b'{"a":', b"}")))
     raw = opened * depth + b"1" + closed * depth
@@ -116,7 +116,7 @@ def _deep(random: Random) -> bytes:
 
 
 def _digits(random: Random) -> bytes:
-    """A number that takes long to convert."""
+    """Return a document with a number that takes long to convert."""
     entry = archives.descriptor(b"", "x")
     raw = archives.index(entry).replace(
         b'"size": 0', b'"size": ' + b"9" * random.choice((4000, _LARGE))
@@ -125,7 +125,7 @@ def _digits(random: Random) -> bytes:
 
 
 def _wide(random: Random) -> bytes:
-    """Many entries, each with many layers, all the same."""
+    """Return many entries that all have the same many layers."""
     layers = (archives.layer(""),) * random.choice((100, 1000))
     image = archives.Image(layers)
     count = random.choice((10, 1000))
@@ -145,27 +145,27 @@ def _wide(random: Random) -> bytes:
 
 
 def _again(random: Random) -> bytes:
-    """A large document that is led to many times."""
-    way, size = random.choice(
+    """Return a large document to which many entries refer."""
+    kind, size = random.choice(
         ((0, 1 << 20), (1, 1 << 20), (2, 1 << 20), (2, 7 << 20), (1, 7 << 20))
     )
     heavy = {"x": ["y" * 100] * (size // 104), "rootfs": {"diff_ids": []}, "manifests": []}
     raw = json.dumps(heavy).encode()
-    held = archives.blob(raw)
-    if way == 0:
+    blob = archives.blob(raw)
+    if kind == 0:
         index = archives.index(*[archives.descriptor(raw, INDEX)] * 900)
-        return archives.pack([held, ("index.json", index)])
-    if way == 1:
-        listed = json.dumps([{"Config": held[0], "RepoTags": [], "Layers": []}] * 900)
-        return archives.pack([held, ("manifest.json", listed.encode())])
+        return archives.pack([blob, ("index.json", index)])
+    if kind == 1:
+        listed = json.dumps([{"Config": blob[0], "RepoTags": [], "Layers": []}] * 900)
+        return archives.pack([blob, ("manifest.json", listed.encode())])
     config = archives.descriptor(raw, CONFIG)
     manifests = [archives.encode({"config": config, "layers": [], "x": i}) for i in range(900)]
     index = archives.index(*(archives.descriptor(m, MANIFEST) for m in manifests))
-    return archives.pack([held, *map(archives.blob, manifests), ("index.json", index)])
+    return archives.pack([blob, *map(archives.blob, manifests), ("index.json", index)])
 
 
 def _tower(random: Random) -> bytes:
-    """Indexes upon indexes."""
+    """Return nested indexes."""
     image = archives.Image()
     width, height = random.choice(((2, 12), (30, 3), (900, 4), (10, 4)))
     members = image.members
@@ -178,7 +178,7 @@ def _tower(random: Random) -> bytes:
 
 
 def _links(random: Random) -> bytes:
-    """Links upon links."""
+    """Return chains of links."""
     count = random.choice((5, 30, 20_000))
     members: list[archives.Entry] = [(f"l{i}", f"l{i + 1}") for i in range(count)]
     listed = [{"Config": "l0", "Layers": [f"l{i}" for i in range(min(count, 999))]}]
@@ -186,7 +186,7 @@ def _links(random: Random) -> bytes:
 
 
 def _pax(random: Random) -> bytes:
-    """Extended headers without end."""
+    """Return very many extended headers."""
     size = random.choice((512, 1 << 16, 1 << 20))
     record = random.choice((b"9 path=x\n", b"9 size=1\n", b"6 a=b\n", b"5 a=\n", b"0"))
     data = (record * (size // len(record))).ljust(size, b"\0")
@@ -197,7 +197,7 @@ def _pax(random: Random) -> bytes:
 
 
 def _layers(random: Random) -> bytes:
-    """Very many diff IDs."""
+    """Return an image with very many diff IDs."""
     digests = [str(Digest.of(b"%d" % i)) for i in range(random.choice((900, 1001, 90_000)))]
     config = json.dumps({"rootfs": {"diff_ids": digests}}).encode()
     listed = [{"Config": "c.json", "Layers": ["l"] * len(digests)}]
@@ -226,9 +226,9 @@ _STREAMS: dict[str, Callable[[], bytes]] = {
     kind.__name__.removeprefix("_"): kind
     for kind in (_gzip_members, _gzip_bytes, _zstd_frames, _zstd_behind, _zstd_window)
 }
-"""Their harm is in the compressed stream itself."""
+"""Bombs that consist of a compressed stream."""
 _WAYS = (1, 2, 3, 4)
-"""With the numbers above, all of what `_again` and `_pieces` choose among."""
+"""Seeds that, with `_NUMBERS`, generate all variants of `_again` and `_pieces`."""
 NAMES = (
     *(f"{kind}-{number}" for kind in _BOMBS for number in _NUMBERS),
     *(f"{kind}-{number}" for kind in ("again", "pieces", "pax") for number in _WAYS),

@@ -1,4 +1,4 @@
-"""What one input may cost: processor time, wall time as a backstop, and resident memory."""
+"""The limits for one input: processor time, resident memory, and wall time as a backstop."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 class TooMuchError(AssertionError):
-    """An input took more time or memory than any input may."""
+    """An input exceeded the limit of time or memory."""
 
 
 @contextmanager
 def bounded(seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]:
-    """Fail where the block takes more; memory is counted by the kernel, so C libraries' too."""
+    """Fail if the block exceeds the limits; memory includes that of C libraries."""
     before = _resident()
     try:
         with _within(seconds):
@@ -40,17 +40,17 @@ def _compare(grown: int, memory: int) -> None:
 
 @contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """Processor time, which does not depend on what else the machine does."""
+    """Limit the processor time, which does not depend on the machine's load."""
 
     def too_long(number: int, _frame: FrameType | None) -> None:
-        what = f"{seconds} s of the processor" if number == signal.SIGPROF else f"{_STUCK} s"
-        raise TooMuchError(f"took more than {what}")
+        limit = f"{seconds} s of the processor" if number == signal.SIGPROF else f"{_STUCK} s"
+        raise TooMuchError(f"took more than {limit}")
 
     timers = {signal.SIGPROF: signal.ITIMER_PROF, signal.SIGALRM: signal.ITIMER_REAL}
     limits = {signal.SIGPROF: seconds, signal.SIGALRM: _STUCK}
     handlers = {number: signal.signal(number, too_long) for number in timers}
     for number, timer in timers.items():
-        signal.setitimer(timer, limits[number], 0.5)  # again, should it be swallowed
+        signal.setitimer(timer, limits[number], 0.5)  # repeat, in case it is caught
     try:
         yield
     finally:
@@ -60,16 +60,16 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 def _resident() -> int:
-    """Return the bytes that this process holds, and have the peak counted from here."""
+    """Return the resident memory of this process in bytes, and reset its peak."""
     if not _CLEAR.exists():
         return _peak()
-    _give_back()
+    _release_free_memory()
     _CLEAR.write_text("5")
     return _read("VmRSS")
 
 
-def _give_back() -> None:
-    """Have what is free go back to the kernel, or it would be taken again without being seen."""
+def _release_free_memory() -> None:
+    """Return free memory to the kernel, because its reuse would not be measured."""
     with suppress(AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -77,8 +77,8 @@ def _give_back() -> None:
 def _peak() -> int:
     if _CLEAR.exists():
         return _read("VmHWM")
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most << 10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
 
 
 def _read(field: str) -> int:

@@ -1,4 +1,4 @@
-"""The loop: mutate, drive, keep what leads somewhere new, and save what fails."""
+"""The loop of the fuzzer: mutate inputs, run them, and keep new outcomes and findings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fuzz.mutate import Mutator
 
 SEEDS = Path(__file__).parent / "seeds"
 _KEPT = 2000
-"""Inputs that are mutated further, at most."""
+"""Maximum number of inputs that are mutated further."""
 _SMALL = 256 << 10
 
 _DETAIL = re.compile(r"[0-9]+|'.*'|\".*\"")
@@ -29,7 +29,7 @@ Drive = Callable[[bytes], frozenset[str]]
 
 @attrs.frozen
 class Finding:
-    """An input that did what none may, and how."""
+    """An input with an unexpected failure."""
 
     data: bytes = attrs.field(repr=False)
     error: str
@@ -40,24 +40,24 @@ class Finding:
         return f"found-{hashlib.sha256(self.data).hexdigest()[:12]}"
 
     @property
-    def place(self) -> str:
-        """What sets it apart: where it was raised, by which of imgload's lines, and what."""
+    def kind(self) -> str:
+        """A key for its kind: the raising line, imgload's line, and the error."""
         lines = [line.strip() for line in self.error.strip().splitlines()]
-        places = [line for line in lines if line.startswith("File")]
-        ours = [line for line in places if "/imgload/" in line]
-        said = next((line for line in lines if _ERROR.match(line)), "")
-        raised = ours[:1] if "TooMuchError" in said else places[-1:] + ours[-1:]
-        return f"{' '.join(raised)} {_DETAIL.sub('', said):.50}"
+        frames = [line for line in lines if line.startswith("File")]
+        ours = [line for line in frames if "/imgload/" in line]
+        message = next((line for line in lines if _ERROR.match(line)), "")
+        raised = ours[:1] if "TooMuchError" in message else frames[-1:] + ours[-1:]
+        return f"{' '.join(raised)} {_DETAIL.sub('', message):.50}"
 
 
 @attrs.define
 class Fuzzer:
-    """One run; `inputs`, `outcomes` and `findings` tell what happened so far.
+    """One run, with its `inputs`, `outcomes` and `findings` so far.
 
     Args:
-        drive: takes an input; returns what became of it, or raises.
-        random: makes the run repeatable, as far as time allows.
-        corpus: the inputs to start from; grows by those that lead to something new.
+        drive: runs an input, and returns its outcomes or raises.
+        random: makes the run repeatable, as far as time permits.
+        corpus: the initial inputs; inputs with new outcomes are added.
 
     """
 
@@ -70,7 +70,7 @@ class Fuzzer:
     new: list[bytes] = attrs.field(factory=list)
 
     def run(self, seconds: float) -> Iterator[Finding]:
-        """Yield each new kind of finding, the seeds' own first, until the time is up."""
+        """Yield each new kind of finding until the time is up, starting with the seeds."""
         end = time.monotonic() + seconds
         mutate = Mutator(self.random)
         for data in tuple(self.corpus):
@@ -82,30 +82,30 @@ class Fuzzer:
         self.inputs += 1
         try:
             outcomes = self.drive(data)
-        except Exception:  # noqa: BLE001 - that is what is looked for
-            said = traceback.format_exc().encode("ascii", "backslashreplace").decode()
-            finding = Finding(data, said)
-            if finding.place not in self.findings:
-                self.findings[finding.place] = finding
+        except Exception:  # noqa: BLE001 - any exception is a finding
+            error = traceback.format_exc().encode("ascii", "backslashreplace").decode()
+            finding = Finding(data, error)
+            if finding.kind not in self.findings:
+                self.findings[finding.kind] = finding
                 yield finding
             return
         self._learn(data, outcomes)
 
     def _learn(self, data: bytes, outcomes: frozenset[str]) -> None:
-        unseen = outcomes - self.outcomes.keys()
+        new = outcomes - self.outcomes.keys()
         self.outcomes.update(outcomes)
-        if unseen and len(self.corpus) < _KEPT and len(plain(data)) < _SMALL:
+        if new and len(self.corpus) < _KEPT and len(plain(data)) < _SMALL:
             self.corpus.append(data)
             self.new.append(data)
 
 
 def seeds(folder: Path = SEEDS) -> list[bytes]:
-    """Return the inputs that are kept, in an order that is always the same."""
+    """Return the seeds, always in the same order."""
     return [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
 def keep(folder: Path, inputs: list[bytes]) -> int:
-    """Keep inputs as small files; return how many."""
+    """Write inputs as small files; return their number."""
     for data in inputs:
         small = min(data, compressed(plain(data)), key=len)
         (folder / f"grown-{hashlib.sha256(small).hexdigest()[:12]}").write_bytes(small)

@@ -1,4 +1,4 @@
-"""An archive taken apart: members that can be mutated, and put together again."""
+"""Unpack an archive into members that can be mutated, and pack them again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tarfile
 
 import attrs
 
-from imgload.errors import ImgloadError
+from imgload.core.errors import ImgloadError
 from imgload.sources.streams import chunks_of
 
 _MOST = 4 << 20
@@ -28,20 +28,20 @@ class Member:
 
 
 def plain(data: bytes) -> bytes:
-    """Return an input's tar stream, decompressed as imgload does it; as it is if that fails."""
-    found = bytearray()
+    """Return the decompressed tar stream of an input, or the input if imgload refuses it."""
+    content = bytearray()
     try:
         for chunk in chunks_of(io.BytesIO(data), scanning=False):
-            found += chunk
-            if len(found) > _MOST:
+            content += chunk
+            if len(content) > _MOST:
                 break
     except ImgloadError:
         return data
-    return bytes(found)
+    return bytes(content)
 
 
 def unpack(archive: bytes) -> list[Member]:
-    """Return the members that tarfile sees; none where it sees no archive."""
+    """Return the members that tarfile reads; none if it fails."""
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
             return [_member(tar, info) for info in tar]
@@ -67,7 +67,7 @@ def pack(members: list[Member], form: int = tarfile.PAX_FORMAT) -> bytes:
 
 
 def rewritten(members: list[Member], old: Member, content: bytes) -> list[Member]:
-    """Return the members with new content for one, and with the digests that follow from it."""
+    """Return the members with new content for one of them, and all digests updated."""
     changed = [attrs.evolve(old, content=content) if m is old else m for m in members]
     moves = [(old.content, content)]
     for _ in range(_ROUNDS):
@@ -85,7 +85,7 @@ def _sum(content: bytes) -> str:
 
 
 def _following(member: Member, moves: list[tuple[bytes, bytes]]) -> Member:
-    """Return a member that refers to contents by their new digests and sizes."""
+    """Return a member with updated digests and sizes of changed contents."""
     path, content = member.path, member.content
     for before, after in moves:
         path = path.replace(_sum(before), _sum(after))
@@ -97,5 +97,5 @@ def _following(member: Member, moves: list[tuple[bytes, bytes]]) -> Member:
 
 
 def compressed(archive: bytes) -> bytes:
-    """Return an archive as seeds are kept: small, and the same each time."""
+    """Return a compressed archive, for seeds: small and reproducible."""
     return gzip.compress(archive, mtime=0)

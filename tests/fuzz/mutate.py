@@ -1,4 +1,4 @@
-"""Mutants of an archive: of its bytes, headers, members, documents, and compression."""
+"""Mutate an archive: its bytes, headers, members, documents, or compression."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _ODD += ["unknown", "docker.io/library/app:v1", "localhost/app", "linux", "arm64
 
 @attrs.frozen
 class Mutator:
-    """Makes mutants, with other inputs to take parts from; repeatable by its `random`."""
+    """Creates mutants, also with parts of other inputs; repeatable with the same `random`."""
 
     random: Random
 
@@ -58,16 +58,16 @@ class Mutator:
     def _once(self, archive: bytes, other: bytes) -> bytes:
         if self.random.random() < 0.65 and (members := unpack(archive)):
             return self._repacked(members, unpack(other), archive)
-        way = self.random.choice((_flip, _splice, _cut, _blocks, _header, _header, _header))
-        return way(self.random, archive, other)
+        mutation = self.random.choice((_flip, _splice, _cut, _blocks, _header, _header, _header))
+        return mutation(self.random, archive, other)
 
     def _repacked(self, members: list[Member], others: list[Member], archive: bytes) -> bytes:
-        way = self.random.choice(_OF_MEMBERS)
+        mutation = self.random.choice(_OF_MEMBERS)
         form = self.random.choice(_FORMS)
         try:
-            return pack(way(self.random, members, others), form)
+            return pack(mutation(self.random, members, others), form)
         except (ValueError, RecursionError, OverflowError, tarfile.TarError):
-            return archive  # what tarfile cannot write
+            return archive  # tarfile cannot write the mutant
 
     def _compressed(self, archive: bytes) -> bytes:
         chance = self.random.random()
@@ -84,7 +84,7 @@ class Mutator:
         return zstd.compress(archive, options=options)
 
 
-def _place(random: Random, data: bytes) -> int:
+def _offset(random: Random, data: bytes) -> int:
     return random.randrange(len(data) + 1)
 
 
@@ -97,28 +97,28 @@ def _flip(random: Random, data: bytes, _other: bytes) -> bytes:
 
 
 def _splice(random: Random, data: bytes, other: bytes) -> bytes:
-    start = _place(random, data)
+    start = _offset(random, data)
     end = min(len(data), start + random.choice((0, 1, 100, 512, 5000)))
-    first = _place(random, other)
+    first = _offset(random, other)
     return data[:start] + other[first : first + random.choice((1, 30, 512, 2048))] + data[end:]
 
 
 def _cut(random: Random, data: bytes, _other: bytes) -> bytes:
-    return data[: _place(random, data)]
+    return data[: _offset(random, data)]
 
 
 def _blocks(random: Random, data: bytes, other: bytes) -> bytes:
-    """Move whole blocks, which keeps the headers' sums."""
+    """Replace whole blocks, which preserves the headers' sums."""
     blocks = [data[i : i + _BLOCK] for i in range(0, len(data), _BLOCK)]
     others = [other[i : i + _BLOCK] for i in range(0, len(other), _BLOCK)] or [b""]
-    place = random.randrange(len(blocks) + 1)
+    position = random.randrange(len(blocks) + 1)
     count = random.choice((0, 1, 2, 5))
-    blocks[place : place + count] = random.choices([*others, bytes(_BLOCK)], k=count or 1)
+    blocks[position : position + count] = random.choices([*others, bytes(_BLOCK)], k=count or 1)
     return b"".join(blocks)
 
 
 def _header(random: Random, data: bytes, _other: bytes) -> bytes:
-    """Change a field of a header, and mostly its sum accordingly."""
+    """Change a field of a header, and usually update its sum."""
     starts = [i for i in range(0, len(data) - _BLOCK + 1, _BLOCK) if _is_header(data, i)]
     if not starts:
         return data
@@ -154,8 +154,8 @@ def _drop(random: Random, members: list[Member], _others: list[Member]) -> list[
 
 def _add(random: Random, members: list[Member], others: list[Member]) -> list[Member]:
     added = random.choice([*members, *others])
-    place = random.randrange(len(members) + 1)
-    return [*members[:place], added, *members[place:]]
+    position = random.randrange(len(members) + 1)
+    return [*members[:position], added, *members[position:]]
 
 
 def _merge(_random: Random, members: list[Member], others: list[Member]) -> list[Member]:
@@ -167,34 +167,34 @@ def _shuffle(random: Random, members: list[Member], _others: list[Member]) -> li
 
 
 def _swap(random: Random, members: list[Member], others: list[Member]) -> list[Member]:
-    """Give one member the content of another."""
+    """Replace the content of a member by that of another one."""
     changed = list(members)
-    place = random.randrange(len(changed))
-    changed[place] = attrs.evolve(
-        changed[place], content=random.choice([*members, *others]).content
+    position = random.randrange(len(changed))
+    changed[position] = attrs.evolve(
+        changed[position], content=random.choice([*members, *others]).content
     )
     return changed
 
 
 def _rename(random: Random, members: list[Member], others: list[Member]) -> list[Member]:
     changed = list(members)
-    place = random.randrange(len(changed))
+    position = random.randrange(len(changed))
     paths = [*_PATHS, *(m.path for m in (*members, *others))]
-    changed[place] = attrs.evolve(changed[place], path=random.choice(paths))
+    changed[position] = attrs.evolve(changed[position], path=random.choice(paths))
     return changed
 
 
 def _relink(random: Random, members: list[Member], _others: list[Member]) -> list[Member]:
     changed = list(members)
-    place = random.randrange(len(changed))
+    position = random.randrange(len(changed))
     link = random.choice([*_PATHS, *(member.path for member in members)])
     kind = random.choice((tarfile.SYMTYPE, tarfile.LNKTYPE))
-    changed[place] = attrs.evolve(changed[place], content=b"", kind=kind, link=link)
+    changed[position] = attrs.evolve(changed[position], content=b"", kind=kind, link=link)
     return changed
 
 
 def _damage(random: Random, members: list[Member], others: list[Member]) -> list[Member]:
-    """Damage a content; half the time with the digests corrected."""
+    """Damage the content of a member; in most cases, update the digests."""
     member = random.choice(members)
     other = random.choice([*members, *others]).content
     content = random.choice((_flip, _cut, _splice))(random, member.content, other)
@@ -223,12 +223,12 @@ def _put(random: Random, members: list[Member], old: Member, content: bytes) -> 
 
 
 def _changed(random: Random, value: Any) -> Any:
-    """Change one value somewhere in a document."""
+    """Change one value in a document."""
     if random.random() < 0.15 or not isinstance(value, dict | list) or not value:
         return _another(random, value)
     changed = value.copy()
-    places = list(changed) if isinstance(changed, dict) else range(len(changed))
-    key: Any = random.choice(places)
+    positions = list(changed) if isinstance(changed, dict) else range(len(changed))
+    key: Any = random.choice(positions)
     chance = random.random()
     if chance < 0.1:
         del changed[key]
@@ -248,9 +248,11 @@ def _double(random: Random, value: Any, key: Any) -> None:
 
 def _another(random: Random, value: Any) -> Any:
     if isinstance(value, str) and value and random.random() < 0.3:
-        place = random.randrange(len(value))
+        position = random.randrange(len(value))
         return (
-            value[:place] + random.choice(("", "/", ":", "@", "\0", "Z", "0")) + value[place + 1 :]
+            value[:position]
+            + random.choice(("", "/", ":", "@", "\0", "Z", "0"))
+            + value[position + 1 :]
         )
     if isinstance(value, int) and random.random() < 0.5:
         return value + random.choice((-1, 1))

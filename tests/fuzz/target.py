@@ -1,4 +1,4 @@
-"""One input through everything that reads archives; anything but our own errors is a finding."""
+"""Run an input through all code that reads archives; errors other than imgload's are findings."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from random import Random
 
 import attrs
 
-from imgload.errors import ImgloadError
+from imgload.core.errors import ImgloadError
+from imgload.oci.archive import Wanted, scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
-from imgload.oci.repack import Repack, Wanted
-from imgload.oci.scan import scan
 from imgload.sources.archive import ArchiveSource
-from imgload.sources.base import Found
+from imgload.sources.base import Image
 from imgload.sources.streams import FileChunks
 from tests.fuzz.bounds import bounded
 from tests.fuzz.members import plain, unpack
-from tests.unit.archives import Layout, split
+from tests.unit.archives import Layout, Repack, split
 
 _NAMES = ("app:v1", "docker.io/library/app:v1", "a" * 64, "a", "sha256:" + "0" * 64)
 _NOWHERE = Digest.of(b"nowhere")
@@ -46,9 +45,9 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 @attrs.frozen
 class Result:
-    """What became of an input; `output` where it was repacked, and is small enough to check."""
+    """The outcome of an input, with its output if it was repacked and is small enough to check."""
 
-    said: str
+    outcome: str
     output: bytes | None = None
     repack: Repack | None = None
 
@@ -58,11 +57,11 @@ Way = Callable[[], Result]
 
 @attrs.frozen
 class Target:
-    """Drives an input through; what is random about that comes from `random`.
+    """Runs inputs; all random choices come from `random`.
 
     Args:
-        folder: for files, preferably in memory.
-        random: chooses the size of chunks, and what is asked for.
+        folder: folder for files, preferably in memory.
+        random: chooses the size of chunks, and the requested images.
 
     """
 
@@ -70,11 +69,11 @@ class Target:
     random: Random
 
     def __call__(self, data: bytes) -> frozenset[str]:
-        """Return what became of an input, in words that are the same for the same outcome.
+        """Return the outcomes of an input, as texts that are equal for equal outcomes.
 
         Raises:
-            AssertionError: when it cost too much, or what came out is not right.
-            Exception: whatever else was raised that is no `ImgloadError`.
+            AssertionError: if the input exceeds a limit, or its output is wrong.
+            Exception: any other exception that is not an `ImgloadError`.
 
         """
         archive = plain(data)
@@ -103,13 +102,13 @@ class Target:
         chunk = self.random.choice((1 << 20, 1 << 16, 1000, 512)) if len(archive) < _FEW else _FEW
         targets = _digests(archive)
         wanted = Wanted(self.random.choice(targets), ("docker.io/library/app:v1",))
-        there = self.random.sample(targets, self.random.choice((0, 0, min(2, len(targets)))))
+        unneeded = self.random.sample(targets, self.random.choice((0, 0, min(2, len(targets)))))
 
         def way() -> Result:
-            repack = Repack(split(archive, chunk), [wanted], there)
-            output = _held(repack)
-            said = f"{len(repack.sizes)} blobs, {len(repack.left_out)} left out"
-            return Result(said, None if there else output, repack)
+            repack = Repack(split(archive, chunk), [wanted], unneeded)
+            output = _read(repack)
+            outcome = f"{len(repack.sizes)} blobs"
+            return Result(outcome, None if unneeded else output, repack)
 
         return way
 
@@ -136,21 +135,22 @@ class Target:
         def way() -> Result:
             with closing(ArchiveSource(str(path))) as source:
                 if text is None:
-                    found = source.everything(platform)
+                    images = source.all_images(platform)
                 else:
-                    found = [one] if (one := source.find(text, platform)) else []
-                with source.save(found) as chunks:
-                    repack = Repack(chunks, [Wanted(f.target, f.names, f.platform) for f in found])
-                    output = _held(repack)
-            return Result(f"{len(found)} found, {_shape(found)}", output, repack)
+                    images = [one] if (one := source.find(text, platform)) else []
+                with source.save(images) as chunks:
+                    wanted = [Wanted(i.target, i.names, i.platform) for i in images]
+                    repack = Repack(chunks, wanted)
+                    output = _read(repack)
+            return Result(f"{len(images)} found, {_shape(images)}", output, repack)
 
         return way
 
 
-def _shape(found: list[Found]) -> str:
-    for image in found:
+def _shape(images: list[Image]) -> str:
+    for image in images:
         assert re.fullmatch(r"[!-~]{1,200}", str(image.platform)), f"{image.platform!r} is shown"
-    return ", ".join(sorted({f"{len(f.names)} names {f.platform}" for f in found}))[:100]
+    return ", ".join(sorted({f"{len(i.names)} names {i.platform}" for i in images}))[:100]
 
 
 def _outcome(way: Way) -> str:
@@ -163,70 +163,70 @@ def _outcome(way: Way) -> str:
         return f"{type(error).__name__}: {' '.join(words[:_WORDS])}"
     if result.output is not None and result.repack is not None:
         _check(result.output, result.repack)
-    return result.said
+    return result.outcome
 
 
 def _check_error(error: ImgloadError) -> None:
-    """What is shown to a user is short, and does nothing to the terminal."""
+    """Assert that the texts of an error are short and printable."""
     for text in (error.message, error.hint):
         assert len(text) < _LONGEST, f"a message of {len(text)} characters: {text:.200}"
         assert text.replace("\n", "").isprintable(), f"not printable: {text!r:.300}"
-    assert error.exit_status > 1, f"{type(error).__name__} is no error of a source"
+    assert error.exit_status > 1, f"{type(error).__name__} is not an error of a source"
 
 
-def _held(stream: Iterable[bytes | memoryview]) -> bytes | None:
-    """Read a stream to its end; return it where it is small enough to be checked."""
-    held: list[bytes] = []
+def _read(stream: Iterable[bytes | memoryview]) -> bytes | None:
+    """Read a stream to its end; return it if it is small enough to be checked."""
+    pieces: list[bytes] = []
     size = 0
     for piece in stream:
         size += len(piece)
         if size <= _CHECKED:
-            held.append(bytes(piece))
-    return b"".join(held) if size <= _CHECKED else None
+            pieces.append(bytes(piece))
+    return b"".join(pieces) if size <= _CHECKED else None
 
 
 def _check(output: bytes, repack: Repack) -> None:
-    """What comes out is a layout that is whole, and has what was asked for, and no other name."""
+    """Assert that the output is a complete layout with only the requested images and names."""
     layout = Layout.read(output)
     wanted = {image.config.digest for image in repack.images.values()}
     for name in layout.names:
         manifest = json.loads(layout.manifest(name))
         if "@" in name and "config" not in manifest:
-            continue  # the index that a name with a digest demands
+            continue  # the index to which a name with a digest refers
         layers = manifest.get("layers") or []
         for described in (manifest["config"], *layers):
-            held = len(layout.blobs[Digest.parse(described["digest"])])
-            assert held == described["size"], f"{held} bytes where {described['size']} are named"
+            size = len(layout.blobs[Digest.parse(described["digest"])])
+            assert size == described["size"], f"{size} bytes instead of {described['size']}"
         config = ImageConfig.parse(layout.blobs[Digest.parse(manifest["config"]["digest"])])
-        assert config.digest in wanted, "an image that was not asked for"
+        assert config.digest in wanted, "an image that was not requested"
         assert len(layers) == len(config.diff_ids), (
             f"{len(layers)} of {len(config.diff_ids)} layers"
         )
 
 
 def _digests(archive: bytes) -> list[Digest]:
-    found = re.findall(rb"[0-9a-f]{64}", archive[: 1 << 20])[:50]
-    return [_NOWHERE, *(Digest("sha256", value.decode()) for value in dict.fromkeys(found))]
+    values = re.findall(rb"[0-9a-f]{64}", archive[: 1 << 20])[:50]
+    return [_NOWHERE, *(Digest("sha256", value.decode()) for value in dict.fromkeys(values))]
 
 
 def lay(folder: Path, path: str, content: bytes, link: str) -> None:
-    """Put a member into a folder.
+    """Write a member to a folder.
 
-    Links are made, for imgload to meet, and never followed: neither a folder on the way nor the
-    place itself may be one, or a mutant would have this very function write to anywhere.
+    Links are created but never followed: if the path or one of its parents is a link, nothing is
+    written. Otherwise a mutant could write outside the folder.
     """
-    place = folder / path
-    odd = ".." in place.parts or path.startswith("/") or "\0" in path
+    target = folder / path
+    odd = ".." in target.parts or path.startswith("/") or "\0" in path
     if odd or len(path.encode("utf-8", "surrogatepass")) > _LONG:
         return
     try:
-        if any(way.is_symlink() for way in (place, *place.parents)) or place.exists():
+        if any(part.is_symlink() for part in (target, *target.parents)) or target.exists():
             return
-        place.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         if link:
-            place.symlink_to(link)
+            target.symlink_to(link)
         else:
-            with os.fdopen(os.open(place, _NEW, 0o600), "wb") as file:
+            with os.fdopen(os.open(target, _NEW, 0o600), "wb") as file:
                 file.write(content)
     except (OSError, ValueError):
         return

@@ -11,9 +11,7 @@ from types import ModuleType
 
 
 def _change(module: ModuleType) -> None:
-    if module.__name__ == "imgload.engines.connections":
-        module._SYSTEM = ()  # type: ignore[attr-defined]  # noqa: SLF001
-        return
+    module._SYSTEM = ()  # type: ignore[attr-defined]  # noqa: SLF001
     is_there = module._is_there  # noqa: SLF001
     machines = ("/run/", "/var/run/")
     module._is_there = (  # type: ignore[attr-defined]  # noqa: SLF001
@@ -22,13 +20,13 @@ def _change(module: ModuleType) -> None:
 
 
 class _Finder:
-    """Changes two modules as soon as they are imported; no other module is imported for it."""
+    """Changes a module as soon as it is imported; no other module is imported for it."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name not in {"imgload.engines.connections", "imgload.engines.sockets"}:
+        if name != "imgload.engines.discovery.candidates":
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec and spec.loader:

@@ -11,7 +11,7 @@ from tests.lab.shell import LabError, step
 
 
 def main() -> int:
-    """Run one command; 1 if it failed."""
+    """Run one command; return 1 if it failed."""
     options = _parser().parse_args()
     paths = Paths.find()
     hide_settings(paths.root / "home")
@@ -26,13 +26,13 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    up = commands.add_parser("up", help=f"start what is missing of: {' '.join(PIECES)}")
+    up = commands.add_parser("up", help=f"start the missing ones of: {' '.join(PIECES)}")
     up.add_argument("pieces", nargs="*", metavar="PIECE")
     up.set_defaults(command=_up)
     down = commands.add_parser("down", help="stop everything and remove its files")
     down.add_argument("--purge", action="store_true", help="remove the cache too")
     down.set_defaults(command=_down)
-    commands.add_parser("status", help="what runs").set_defaults(command=_status)
+    commands.add_parser("status", help="list engines and containers").set_defaults(command=_status)
     env = commands.add_parser("env", help="shell lines that point to an engine")
     env.add_argument("engine", nargs="?", default="docker")
     env.set_defaults(command=_env)

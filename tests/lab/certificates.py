@@ -1,4 +1,4 @@
-"""Certificates for an engine on TLS, made as Docker's documentation says, by openssl."""
+"""Certificates for an engine with TLS, created with openssl as in Docker's documentation."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _DAYS = "3650"
 
 
 def make_certificates(folder: Path) -> None:
-    """Make an authority's, a server's and a client's certificate, unless they are there."""
+    """Create the certificates of an authority, a server and a client, unless they exist."""
     if all((folder / name).exists() for name in _FILES):
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is left of the lab after its engines stopped, or were killed."""
+"""Remove the leftovers of stopped and killed engines of the lab."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ _PROGRAMS = ("dockerd", "containerd", "conmon", "podman", "docker-proxy", "runc"
 
 
 def sweep(paths: Paths, *, purge: bool = False) -> None:
-    """End the lab's processes, mounts and bridges; remove its files but the cache."""
+    """End the lab's processes, mounts and bridges; remove its files except the cache."""
     evict(paths.root, paths.run)
     for link in Path("/sys/class/net").glob(f"lab{paths.octet}-*"):
         succeeds("ip", "link", "delete", link.name)
@@ -30,24 +30,24 @@ def sweep(paths: Paths, *, purge: bool = False) -> None:
         _remove(paths.root)
 
 
-def evict(*places: Path) -> None:
-    """End the engines that were started with files below these folders; unmount those."""
-    prefixes = tuple(f"{place}/" for place in places)
+def evict(*folders: Path) -> None:
+    """End the engines that were started with files below these folders, and unmount them."""
+    prefixes = tuple(f"{folder}/" for folder in folders)
     _kill(_leftovers(prefixes))
     for mount in _mounts(prefixes):
         run("umount", "--lazy", mount)
 
 
 def unlink_shims_sockets(folder: Path) -> None:
-    """Remove the sockets that killed shims left, by containerd's notes below a run folder."""
-    for name in ("address", "bootstrap.json"):  # before containerd 2.0, and since
+    """Remove the sockets of killed shims, which containerd lists below its run folder."""
+    for name in ("address", "bootstrap.json"):  # before and since containerd 2.0
         for note in folder.rglob(f"io.containerd.runtime.v2.task/*/*/{name}"):
             for path in _SOCKET.findall(note.read_text(errors="replace")):
                 Path(path).unlink(missing_ok=True)
 
 
 def _leftovers(prefixes: tuple[str, ...]) -> set[int]:
-    """The engines and all their descendants."""
+    """Return the processes of the engines and all their descendants."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     pending = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -55,13 +55,13 @@ def _leftovers(prefixes: tuple[str, ...]) -> set[int]:
             children[_parent(folder)].append(int(folder.name))
             if _belongs(folder, prefixes):
                 pending.append(int(folder.name))
-    found: set[int] = set()
+    pids: set[int] = set()
     while pending:
         pid = pending.pop()
-        if pid not in found:
-            found.add(pid)
+        if pid not in pids:
+            pids.add(pid)
             pending += children[pid]
-    return found
+    return pids
 
 
 def _parent(folder: Path) -> int:
@@ -91,7 +91,7 @@ def _alive(pid: int) -> bool:
 
 
 def _mounts(prefixes: tuple[str, ...]) -> list[str]:
-    """Mount points below the prefixes, the innermost first."""
+    """Return the mount points below the prefixes, innermost first."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
     points = [line.split()[1] for line in lines]
     return [point for point in reversed(points) if point.startswith(prefixes)]

@@ -1,4 +1,4 @@
-"""Clusters of node containers, as kind makes them."""
+"""Clusters of node containers, as kind creates them."""
 
 import io
 import tarfile
@@ -17,14 +17,14 @@ from tests.lab.shell import CommandError, LabError, step
 
 _PATIENCE = 30.0
 _NO_INOTIFY = "initialize inotify: too many open files"
-_RAISE = "what every containerd on this machine shares is used up; raise it, for example with:"
+_RAISE = "a limit that all containerds on this machine share is reached; raise it, for example:"
 _RAISE_INOTIFY = f"{_RAISE} sysctl -w fs.inotify.max_user_instances=1024"
 _UP = '"$0" "$@" version && "$0" "$@" plugins ls | grep -q "grpc.v1 *cri .* ok"'
 
 
 @attrs.frozen(kw_only=True)
 class Spec:
-    """What a cluster is to be like."""
+    """The specification of a cluster."""
 
     name: str
     engine: str
@@ -39,28 +39,28 @@ class Spec:
 
     @property
     def storage(self) -> str:
-        """Where images are: on a volume, or a tmpfs that can be filled up."""
-        place = self.shape.volume
-        return f"--tmpfs={place}:size={self.var_size}" if self.var_size else f"--volume={place}"
+        """The option for the images' storage: a volume, or a tmpfs that can be filled up."""
+        path = self.shape.volume
+        return f"--tmpfs={path}:size={self.var_size}" if self.var_size else f"--volume={path}"
 
     @property
     def bridged(self) -> bool:
-        """Whether the lab answers crictl; a real node image has its own."""
+        """Whether the lab provides crictl; a real node image has its own."""
         return self.crictl and not nodeimage.real()
 
     def nodes(self, engine: Engine) -> list["Node"]:
-        """The nodes with the names that the tool gives."""
+        """Return the nodes with the tool's names."""
         pairs = zip(self.shape.names(self.name, self.roles), self.roles, strict=True)
         return [Node(engine, name, role, self.shape.ctr) for name, role in pairs]
 
     def files(self) -> dict[str, tuple[str, int]]:
-        """Files, with their modes, that differ from the image's."""
-        found = dict(self.shape.files(self.containerd))
+        """Return the files, with their modes, that differ from the image's."""
+        files = dict(self.shape.files(self.containerd))
         if self.bridged:
-            found["usr/local/bin/crictl"] = (SCRIPT, 0o755)
+            files["usr/local/bin/crictl"] = (SCRIPT, 0o755)
         if self.config is not None:
-            found["etc/containerd/config.toml"] = (self.config, 0o644)
-        return found
+            files["etc/containerd/config.toml"] = (self.config, 0o644)
+        return files
 
 
 @attrs.frozen
@@ -73,31 +73,31 @@ class Node:
     program: tuple[str, ...] = ("ctr",)
 
     def exec(self, *argv: str, stdin: bytes | None = None) -> str:
-        """What the command prints on the node; raises `CommandError` with its stderr."""
+        """Return the output of a command on the node; raise `CommandError` with its stderr."""
         if stdin is None:
             return self.engine.cli("exec", self.name, *argv)
         return self.engine.cli("exec", "-i", self.name, *argv, stdin=stdin)
 
     def ctr(self, *args: str, stdin: bytes | None = None) -> str:
-        """`ctr` in the namespace of Kubernetes."""
+        """Run `ctr` in the namespace of Kubernetes."""
         return self.exec(*self.program, "-n", "k8s.io", *args, stdin=stdin)
 
     @property
     def pid(self) -> int:
-        """The process ID of the node's init, as the host sees it."""
+        """The process ID of the node's init on the host."""
         return int(self.engine.cli("inspect", "--format", "{{.State.Pid}}", self.name))
 
     @property
     def root(self) -> Path:
-        """The node's files, as the host sees them."""
+        """The node's root folder on the host."""
         return Path(f"/proc/{self.pid}/root")
 
     def cri(self) -> Cri:
-        """The node's own CRI, asked without crictl."""
+        """Return a client of the node's CRI, which does not use crictl."""
         return Cri.at(self.pid)
 
     def wait(self) -> None:
-        """Return when containerd and its CRI plugin answer."""
+        """Wait until containerd and its CRI plugin answer."""
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -114,8 +114,8 @@ class Node:
             log = self.exec("tail", "-n", "20", "/var/log/containerd.log")
         except CommandError as error:
             log = str(error)
-        said = f"{self.name}: containerd does not answer; its log ends:\n{log}"
-        return f"{said}\n{_RAISE_INOTIFY}" if _NO_INOTIFY in log else said
+        message = f"{self.name}: containerd does not answer; its log ends:\n{log}"
+        return f"{message}\n{_RAISE_INOTIFY}" if _NO_INOTIFY in log else message
 
 
 @attrs.frozen
@@ -128,7 +128,7 @@ class Cluster:
 
     @property
     def name(self) -> str:
-        """The cluster's name, as kind sees it."""
+        """The cluster's name in kind."""
         return self.spec.name
 
     def remove(self) -> None:
@@ -137,7 +137,7 @@ class Cluster:
 
 
 def attach(spec: Spec, engine: Engine, containers: Mapping[str, bool]) -> Cluster | None:
-    """The cluster, if all its nodes run."""
+    """Return the cluster if all of its nodes run."""
     cluster = Cluster(spec, engine, spec.nodes(engine))
     if not all(containers.get(node.name) for node in cluster.nodes):
         return None
@@ -146,7 +146,7 @@ def attach(spec: Spec, engine: Engine, containers: Mapping[str, bool]) -> Cluste
 
 
 def create(spec: Spec, engine: Engine, containers: Mapping[str, bool]) -> Cluster:
-    """Make the cluster anew, in place of what is left of an earlier one."""
+    """Create the cluster; replace an earlier one."""
     cluster = Cluster(spec, engine, spec.nodes(engine))
     engine.remove_containers(*(n.name for n in cluster.nodes if n.name in containers))
     with step(f"{engine.name}: cluster {spec.name}, containerd {spec.containerd}"):
@@ -167,7 +167,7 @@ def _start(cluster: Cluster) -> None:
 
 
 def _bridge(cluster: Cluster) -> None:
-    """Have crictl answered on the nodes that have it."""
+    """Start the processes that serve crictl on the nodes."""
     for node in cluster.nodes if cluster.spec.bridged else ():
         process = bridge(node.name, node.pid, node.engine.paths.run)
         process.start()

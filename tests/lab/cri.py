@@ -1,4 +1,4 @@
-"""A node's CRI, asked over gRPC from outside the node, without crictl."""
+"""A client of a node's CRI over gRPC, from outside the node and without crictl."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ _STATES = tuple(f"CONTAINER_{state}" for state in ("CREATED", "RUNNING", "EXITED
 
 
 class CriError(LabError):
-    """What CRI answered instead of a result."""
+    """An error that CRI returned."""
 
     def __init__(self, code: str, details: str) -> None:
         """Keep the gRPC status."""
@@ -27,28 +27,28 @@ class CriError(LabError):
 
 @attrs.frozen
 class Cri:
-    """`runtime.v1.ImageService`, and what is asked of `RuntimeService`, as plain values."""
+    """`runtime.v1.ImageService`, and a part of `RuntimeService`, with plain values."""
 
     socket: Path
 
     @classmethod
     def at(cls, pid: int) -> "Cri":
-        """The CRI of the node whose init has this process ID."""
+        """Return the CRI of the node whose init has this process ID."""
         return cls.under(Path(f"/proc/{pid}/root"))
 
     @classmethod
     def under(cls, root: Path) -> "Cri":
-        """The CRI of the node with these files."""
-        found = [root / name for name in _SOCKETS]
-        return cls(next((path for path in found if path.exists()), found[-1]))
+        """Return the CRI of the node with this root folder."""
+        sockets = [root / name for name in _SOCKETS]
+        return cls(next((path for path in sockets if path.exists()), sockets[-1]))
 
     def list_images(self) -> list[dict[str, Any]]:
-        """All images that the kubelet would see."""
+        """Return all images that the kubelet sees."""
         answer = self.call("ImageService/ListImages", b"")
         return [_image(image) for image in answer.messages(1)]
 
     def image_status(self, name: str) -> dict[str, Any] | None:
-        """`{"status": …, "info": …}` of an image; None where CRI has none."""
+        """Return `{"status": …, "info": …}` of an image; None if CRI does not have it."""
         answer = self.call("ImageService/ImageStatus", _named(name) + flag(2))
         images = answer.messages(1)
         if not images:
@@ -57,20 +57,20 @@ class Cri:
         return {"info": json.loads(info), "status": _image(images[0])}
 
     def image_id(self, name: str) -> str | None:
-        """The image ID that CRI has for a name; None where it has none."""
-        found = self.image_status(name)
-        return str(found["status"]["id"]) if found else None
+        """Return CRI's image ID for a name; None if CRI does not have it."""
+        status = self.image_status(name)
+        return str(status["status"]["id"]) if status else None
 
     def pull_image(self, name: str) -> str:
-        """Pull an image as the kubelet does; the ID that CRI gives it."""
+        """Pull an image as the kubelet does; return CRI's ID for it."""
         return self.call("ImageService/PullImage", _named(name)).text(1)
 
     def remove_image(self, name: str) -> None:
-        """Remove the image by all its names; no error where there is none."""
+        """Remove the image with all its names; do nothing if it does not exist."""
         self.call("ImageService/RemoveImage", _named(name))
 
     def runtime_status(self) -> dict[str, Any]:
-        """What `crictl info` shows."""
+        """Return the data that `crictl info` shows."""
         answer = self.call("RuntimeService/Status", flag(1))
         status = answer.messages(1)[0]
         shown = {"status": {"conditions": [_condition(c) for c in status.messages(1)]}}
@@ -78,19 +78,19 @@ class Cri:
         return {**info, **_capabilities(answer), **shown}
 
     def list_containers(self) -> list[dict[str, Any]]:
-        """All containers, running or not; a pod's own is none of them."""
+        """Return all containers, running or not, except the sandboxes of pods."""
         answer = self.call("RuntimeService/ListContainers", b"")
         return [_container(container) for container in answer.messages(1)]
 
     def call(self, method: str, request: bytes) -> Message:
-        """Ask a method; raises `CriError`."""
+        """Call a method; raise `CriError` if it fails."""
         options = [("grpc.default_authority", "localhost")]
         with grpc.insecure_channel(f"unix://{self.socket}", options=options) as channel:
             call = channel.unary_unary(f"/runtime.v1.{method}")
             try:
                 return Message(call(request, timeout=_TIMEOUT))
             except grpc.RpcError as error:
-                raise CriError(_spoken(error.code()), error.details()) from error
+                raise CriError(_go_name(error.code()), error.details()) from error
 
 
 def _named(name: str) -> bytes:
@@ -132,13 +132,13 @@ def _condition(condition: Message) -> dict[str, Any]:
 
 
 def _capabilities(answer: Message) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if answer.messages(3):
         names = [handler.text(1) for handler in answer.messages(3)]
-        found["runtimeHandlers"] = [{"name": name} if name else {} for name in names]
+        fields["runtimeHandlers"] = [{"name": name} if name else {} for name in names]
     for features in answer.messages(4):
-        found["features"] = {"supplemental_groups_policy": bool(features.integer(1))}
-    return found
+        fields["features"] = {"supplemental_groups_policy": bool(features.integer(1))}
+    return fields
 
 
 def _json(text: str) -> object:
@@ -148,6 +148,6 @@ def _json(text: str) -> object:
         return text
 
 
-def _spoken(code: grpc.StatusCode) -> str:
-    """A status as Go prints it: `NotFound` for NOT_FOUND."""
+def _go_name(code: grpc.StatusCode) -> str:
+    """Return a status as Go prints it: `NotFound` for NOT_FOUND."""
     return "".join(word.capitalize() for word in code.name.split("_"))

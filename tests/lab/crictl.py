@@ -1,8 +1,7 @@
-"""crictl for the lab's nodes, which have no room for the real program.
+"""A replacement of crictl for the lab's nodes, whose images do not include the real program.
 
-On the node `crictl` is a shell script that passes its arguments to a process of the
-lab. That process asks the node's own CRI and answers with what the real crictl
-prints: the results are real, only the program is ours.
+On the node, `crictl` is a shell script that passes its arguments to a process of the lab. That
+process calls the node's CRI and returns the output that the real crictl prints.
 """
 
 import argparse
@@ -28,7 +27,7 @@ _REPOSITORY = Path(__file__).parents[2]
 
 
 def bridge(node: str, pid: int, folder: Path) -> Daemon:
-    """The process that answers crictl on a node; it ends when the node does."""
+    """Return the process that serves crictl on a node, and ends with the node."""
     enter = ("nsenter", f"--net=/proc/{pid}/ns/net", "--")
     server = (sys.executable, "-m", "tests.lab.crictl_server", str(pid))
     log = folder / "crictl" / f"{node}.log"
@@ -40,7 +39,7 @@ def bridge(node: str, pid: int, folder: Path) -> Daemon:
 
 
 class _CrictlError(Exception):
-    """What crictl logs before it exits with status 1."""
+    """An error that crictl logs before it exits with status 1."""
 
     def __init__(self, message: str, level: str = "error") -> None:
         self.message, self.level = message, level
@@ -52,19 +51,19 @@ class _Parser(argparse.ArgumentParser):
 
 
 def answer(root: Path, argv: list[str]) -> tuple[str, str, int]:
-    """The stdout, stderr and exit status of `crictl ARGV` on the node with these files."""
-    said: list[str] = []
+    """Return stdout, stderr and exit status of `crictl ARGV` on the node with this root folder."""
+    lines: list[str] = []
     try:
         options = _parser().parse_args(argv)
         command: Callable[..., None] = options.command
-        command(_connected(root, options), options, said.append)
+        command(_connected(root, options), options, lines.append)
     except (_CrictlError, CriError) as error:
-        return "".join(f"{line}\n" for line in said), _logged(error), 1
-    return "".join(f"{line}\n" for line in said), "", 0
+        return "".join(f"{line}\n" for line in lines), _logged(error), 1
+    return "".join(f"{line}\n" for line in lines), "", 0
 
 
 def _connected(root: Path, options: argparse.Namespace) -> Cri:
-    """The CRI at the endpoints of the command line, else of /etc/crictl.yaml, else the usual."""
+    """Return the CRI at the endpoints in the command line, in /etc/crictl.yaml, or the default."""
     settings = root / "etc/crictl.yaml"
     text = settings.read_text() if settings.exists() else ""
     configured = dict(re.findall(r"^(runtime|image)-endpoint: *(\S+)", text, re.MULTILINE))
@@ -115,23 +114,23 @@ def _show(value: object) -> str:
     return "".join(escapes.get(character, character) for character in text)
 
 
-def _inspecti(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def _inspecti(cri: Cri, options: argparse.Namespace, print_line: Callable[[str], None]) -> None:
     for name in options.names:
-        found = cri.image_status(name)
-        if not found:
+        status = cri.image_status(name)
+        if not status:
             raise _CrictlError(f'no such image "{name}" present')
-        say(_show(found))
+        print_line(_show(status))
 
 
-def _images(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def _images(cri: Cri, options: argparse.Namespace, print_line: Callable[[str], None]) -> None:
     images = [image for image in cri.list_images() if _matches(image, options.names)]
     if options.quiet:
         for image in images:
-            say(image["id"])
+            print_line(image["id"])
     elif options.output == "json":
-        say(json.dumps({"images": images}, indent=2))
+        print_line(json.dumps({"images": images}, indent=2))
     else:
-        _table(images, say)
+        _table(images, print_line)
 
 
 def _matches(image: dict[str, Any], names: list[str]) -> bool:
@@ -139,42 +138,42 @@ def _matches(image: dict[str, Any], names: list[str]) -> bool:
     return not names or any(name in known for name in names)
 
 
-def _table(images: list[dict[str, Any]], say: Callable[[str], None]) -> None:
-    say(f"{'IMAGE':<40}{'TAG':<20}{'IMAGE ID':<20}SIZE")
+def _table(images: list[dict[str, Any]], print_line: Callable[[str], None]) -> None:
+    print_line(f"{'IMAGE':<40}{'TAG':<20}{'IMAGE ID':<20}SIZE")
     for image in images:
         for tag in image["repoTags"] or ["<none>:<none>"]:
             repository, _, version = tag.rpartition(":")
             short = image["id"].removeprefix("sha256:")[:13]
-            say(f"{repository:<40}{version:<20}{short:<20}{image['size']}B")
+            print_line(f"{repository:<40}{version:<20}{short:<20}{image['size']}B")
 
 
-def _info(cri: Cri, _options: argparse.Namespace, say: Callable[[str], None]) -> None:
-    say(_show(cri.runtime_status()))
+def _info(cri: Cri, _options: argparse.Namespace, print_line: Callable[[str], None]) -> None:
+    print_line(_show(cri.runtime_status()))
 
 
-def _rmi(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def _rmi(cri: Cri, options: argparse.Namespace, print_line: Callable[[str], None]) -> None:
     for name in options.names:
-        found = cri.image_status(name)
-        if not found:
+        status = cri.image_status(name)
+        if not status:
             raise _CrictlError(f"no such image {name}")
         cri.remove_image(name)
-        for tag in found["status"]["repoTags"] or [found["status"]["id"]]:
-            say(f"Deleted: {tag}")
+        for tag in status["status"]["repoTags"] or [status["status"]["id"]]:
+            print_line(f"Deleted: {tag}")
 
 
-def _pull(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def _pull(cri: Cri, options: argparse.Namespace, print_line: Callable[[str], None]) -> None:
     for name in options.names:
         try:
-            say(f"Image is up to date for {cri.pull_image(name)}")
+            print_line(f"Image is up to date for {cri.pull_image(name)}")
         except CriError as error:
             raise _CrictlError(f"pulling image: {error}", "fatal") from error
 
 
-def _ps(cri: Cri, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def _ps(cri: Cri, options: argparse.Namespace, print_line: Callable[[str], None]) -> None:
     if options.output != "json":
         raise _CrictlError("only -o json here", "fatal")
-    there = [c for c in cri.list_containers() if options.all or c["state"].endswith("RUNNING")]
-    say(json.dumps({"containers": there}, indent=2))
+    containers = [c for c in cri.list_containers() if options.all or c["state"].endswith("RUNNING")]
+    print_line(json.dumps({"containers": containers}, indent=2))
 
 
 _COMMANDS: dict[tuple[str, ...], Callable[..., None]] = {

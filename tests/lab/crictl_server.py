@@ -1,4 +1,4 @@
-"""The lab's end of crictl: `python -m tests.lab.crictl_server PID_OF_NODE`."""
+"""The server of the lab's crictl: `python -m tests.lab.crictl_server PID_OF_NODE`."""
 
 import os
 import selectors

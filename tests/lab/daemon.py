@@ -1,4 +1,4 @@
-"""Long-running processes of the lab, found again by later runs."""
+"""Long-running processes of the lab, which later runs can detect."""
 
 import os
 import signal
@@ -28,12 +28,12 @@ class Daemon:
 
     @property
     def log(self) -> Path:
-        """What the process printed."""
+        """The file with the output of the process."""
         return self.folder / f"{self.name}.log"
 
     @property
     def pid(self) -> int | None:
-        """The living process that an earlier or this run started."""
+        """The ID of the running process, which this or an earlier run has started."""
         try:
             pid, born = map(int, self._pidfile.read_text().split())
         except (FileNotFoundError, ValueError):
@@ -51,7 +51,7 @@ class Daemon:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ask the process to end; kill it if it does not."""
+        """Terminate the process; kill it if it does not end."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             pid = self.pid
             if pid:
@@ -83,7 +83,7 @@ class Daemon:
 
 
 def _birth(pid: int) -> int | None:
-    """When the process began, in clock ticks; None for the dead and for zombies."""
+    """Return the start time of a process in clock ticks; None if it has ended or is a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

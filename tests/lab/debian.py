@@ -1,4 +1,4 @@
-"""Debian's packages: installed on the machine, or unpacked from another suite."""
+"""Debian packages: installed on the machine, or unpacked from another suite."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ _NEEDED = {
 
 
 def install_missing() -> None:
-    """Install what the engines need and the machine lacks."""
+    """Install the packages that the engines need and the machine lacks."""
     if not _missing():
         return
     with step(f"apt: {' '.join(_missing())} installed"):
@@ -52,7 +52,7 @@ def _missing() -> list[str]:
 
 @attrs.frozen
 class Suite:
-    """A suite of Debian, read through package lists of the lab's own."""
+    """A suite of Debian, with its own package lists."""
 
     name: str
     cache: Path
@@ -63,7 +63,7 @@ class Suite:
             run("dpkg-deb", "--extract", package, target)
 
     def tree(self, name: str, *packages: str) -> Path:
-        """A cached folder that holds the packages' files."""
+        """Return a cached folder with the packages' files."""
         target = self.cache / "trees" / name
         with _LOCKS[name]:
             if not target.exists():
@@ -82,7 +82,7 @@ class Suite:
             if absent:
                 with step(f"{self.name}: {' '.join(absent)} downloaded"):
                     self._download(absent)
-        return [found for package in packages for found in self._cached(package)]
+        return [path for package in packages for path in self._cached(package)]
 
     def _cached(self, package: str) -> list[Path]:
         return sorted(self._debs.glob(f"{package}_*.deb"))[-1:]
@@ -125,7 +125,7 @@ class Suite:
 
 
 def _sources(suite: str) -> str:
-    """The machine's own entry for Debian with the suite changed."""
+    """Return the machine's apt entry for Debian with another suite."""
     chosen = os.environ.get("IMGLOAD_LAB_DEBIAN")
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
     entry = {"URIs": chosen, "Signed-By": keyring} if chosen else _own_entry()
@@ -142,15 +142,15 @@ def _own_entry() -> dict[str, str]:
 
 
 def _deb822_entries() -> list[dict[str, str]]:
-    found = []
+    entries = []
     for path in sorted(Path("/etc/apt/sources.list.d").glob("*.sources")):
         for paragraph in path.read_text().split("\n\n"):
             lines = [line for line in paragraph.splitlines() if line[:1] not in " #"]
             pairs = (line.split(":", 1) for line in lines if ":" in line)
             entry = {key: value.strip() for key, value in pairs}
             if _is_main_archive(entry.get("URIs", "")):
-                found.append(entry)
-    return found
+                entries.append(entry)
+    return entries
 
 
 def _one_line_entries() -> list[dict[str, str]]:

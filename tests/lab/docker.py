@@ -1,4 +1,4 @@
-"""Debian's Docker, and a newer one."""
+"""Debian's Docker, and a newer version."""
 
 import json
 import os
@@ -17,9 +17,9 @@ from tests.lab.machine import can_raise_limits, program_outside
 from tests.lab.shell import run, succeeds, write
 
 _TLS_PORTS = 23000
-_ASKS_ONLY_FOR_WHAT_IS_THERE = 23
+_REQUESTS_ONLY_AVAILABLE_CAPABILITIES = 23
 _NEWER = {"docker28": ("sid", "docker.io", "containerd"), "runc": ("bookworm", "runc")}
-_ELSEWHERE = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "dockerd")
+_OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "dockerd")
 _UNPRIVILEGED_EXEC = """\
 #!/bin/sh
 for word; do shift; [ "$word" = --privileged ] || set -- "$@" "$word"; done
@@ -29,10 +29,10 @@ exec {docker} "$@"
 
 @attrs.frozen
 class Docker(Engine):
-    """dockerd with data, socket and bridges of its own.
+    """dockerd with its own data, socket and bridges.
 
-    One that is cut off runs in a network namespace of its own, as in a VM: a push to the loopback
-    of this machine does not arrive. It runs no containers.
+    With `cut_off` it runs in its own network namespace, as in a VM: a push to the loopback of this
+    machine does not arrive. It runs no containers.
     """
 
     code: str = "d"
@@ -43,7 +43,7 @@ class Docker(Engine):
 
     @property
     def tls_url(self) -> str:
-        """A second address, on this machine only, that takes certificates."""
+        """A second address, on this machine only, with TLS."""
         return f"tcp://127.0.0.1:{_TLS_PORTS + self.paths.octet}"
 
     @property
@@ -53,17 +53,17 @@ class Docker(Engine):
 
     @property
     def tools(self) -> list[Path]:
-        """Folders of programs that this Docker prefers to the machine's."""
+        """Folders whose programs precede the machine's."""
         return []
 
     @property
     def build_options(self) -> tuple[str, ...]:
-        """Nothing: the classic builder needs no help."""
+        """No options, because the classic builder needs none."""
         return ()
 
     @property
     def unmasked(self) -> str:
-        """Docker's word for it."""
+        """Docker's option."""
         return "systempaths=unconfined"
 
     @property
@@ -77,20 +77,20 @@ class Docker(Engine):
         return self.cli("version", "--format", "{{.Server.Version}}").strip()
 
     def may_be_privileged(self) -> bool:
-        """Older versions demand every capability there is."""
+        """Return whether it works; older versions require every capability."""
         major = int(self.version.split(".")[0])
-        return can_raise_limits() or major >= _ASKS_ONLY_FOR_WHAT_IS_THERE
+        return can_raise_limits() or major >= _REQUESTS_ONLY_AVAILABLE_CAPABILITIES
 
     def environ(self) -> dict[str, str]:
-        """Point to the daemon; a wrapper helps kind where privileged exec fails."""
-        found = {"DOCKER_HOST": self.url, "PATH": os.environ["PATH"]}
+        """Return variables for this daemon, with a wrapper for kind if privileged exec fails."""
+        variables = {"DOCKER_HOST": self.url, "PATH": os.environ["PATH"]}
         if not self.may_be_privileged():
-            found["PATH"] = f"{self._wrapper().parent}:{found['PATH']}"
-        return found
+            variables["PATH"] = f"{self._wrapper().parent}:{variables['PATH']}"
+        return variables
 
     @property
     def daemon(self) -> Daemon:
-        """dockerd, its containerd included."""
+        """dockerd, including its containerd."""
         run_folder = self.paths.run / self.name
         folder = self.paths.root / self.name
         options = {
@@ -107,14 +107,14 @@ class Docker(Engine):
         argv += self._tls_options() if self.tls else []
         return Daemon(
             self.name,
-            (*(_ELSEWHERE if self.cut_off else ()), "dockerd", *argv),
+            (*(_OWN_NETWORK if self.cut_off else ()), "dockerd", *argv),
             run_folder,
             ready=partial(ping, self.socket),
             env={"PATH": self._path()},
         )
 
     def start(self) -> None:
-        """Start dockerd on a bridge of its own, with a network like kind's."""
+        """Start dockerd on its own bridge, and create a network like kind's."""
         if not self.running():
             self._prepare()
             self.daemon.start()
@@ -164,16 +164,16 @@ class Docker(Engine):
 
 @attrs.frozen
 class NewerDocker(Docker):
-    """Debian sid's Docker, unpacked beside the machine's, with bookworm's runc."""
+    """Debian sid's Docker with bookworm's runc, unpacked without being installed."""
 
     @property
     def tools(self) -> list[Path]:
-        """Where the packages are unpacked."""
+        """Folders of the unpacked packages."""
         trees = (self.paths.cache / "trees" / name for name in _NEWER)
         return [tree / "usr" / kind for tree in trees for kind in ("sbin", "bin")]
 
     def start(self) -> None:
-        """Unpack the packages first."""
+        """Unpack the packages, and start dockerd."""
         for name, (suite, *packages) in _NEWER.items():
             Suite(suite, self.paths.cache).tree(name, *packages)
         super().start()

@@ -1,4 +1,4 @@
-"""What the lab asks of Docker and of Podman alike."""
+"""The common interface of Docker and Podman in the lab."""
 
 import contextlib
 import http.client
@@ -38,29 +38,29 @@ class Engine(ABC):
     @property
     @abstractmethod
     def client(self) -> tuple[str, ...]:
-        """The command that talks to this engine."""
+        """The command-line client for this engine."""
 
     @property
     @abstractmethod
     def build_options(self) -> tuple[str, ...]:
-        """What `build` needs on this engine."""
+        """Options that `build` needs with this engine."""
 
     @abstractmethod
     def start(self) -> None:
-        """Start what is missing and wait until the API answers."""
+        """Start the engine unless it runs, and wait until the API answers."""
 
     @abstractmethod
     def environ(self) -> dict[str, str]:
-        """Environment with which subprocesses, the real kind too, use this engine."""
+        """Return the variables with which subprocesses, including kind, use this engine."""
 
     @abstractmethod
     def may_be_privileged(self) -> bool:
-        """Whether this engine can start a privileged container on this machine."""
+        """Return whether this engine can start a privileged container on this machine."""
 
     @property
     @abstractmethod
     def unmasked(self) -> str:
-        """The option that leaves all of /proc and /sys writable."""
+        """The option that makes all of /proc and /sys writable."""
 
     @property
     def socket(self) -> Path:
@@ -73,7 +73,7 @@ class Engine(ABC):
         return f"unix://{self.socket}"
 
     def running(self) -> bool:
-        """Whether the API answers."""
+        """Return whether the API answers."""
         return ping(self.socket)
 
     def stop(self) -> None:
@@ -88,11 +88,11 @@ class Engine(ABC):
             self.stop()
 
     def cli(self, *args: str | Path, stdin: bytes = b"") -> str:
-        """What the client prints; raises `CommandError` with its stderr."""
+        """Return the output of the client; raise `CommandError` with its stderr."""
         return self.raw(*args, stdin=stdin).decode(errors="replace")
 
     def raw(self, *args: str | Path, stdin: bytes = b"") -> bytes:
-        """The bytes that the client prints, as of `save`."""
+        """Return the output of the client as bytes, for example of `save`."""
         return output(*self.client, *args, stdin=stdin, env={"DOCKER_BUILDKIT": "0"})
 
     def build(
@@ -104,30 +104,30 @@ class Engine(ABC):
         layers: Sequence[Files] = (),
         instructions: Sequence[str] = (),
     ) -> str:
-        """Build an image with one layer per mapping of paths to contents; its ID.
+        """Build an image with one layer per mapping of paths to contents; return its ID.
 
-        The contents lie beside the lab's own files until then: a default folder may be memory.
+        The build context is below the lab's folder, because /tmp may be in memory.
         """
         with tempfile.TemporaryDirectory(prefix="build-", dir=self.paths.folder()) as folder:
             context = Path(folder)
             context.chmod(0o755)
-            copies = _lay([*layers, *([files] if files else [])], context)
+            copies = _write_layers([*layers, *([files] if files else [])], context)
             lines = [f"FROM {base or 'scratch'}", *copies, *instructions]
             (context / "Dockerfile").write_text("\n".join(lines) + "\n")
             self.cli("build", "-q", "-t", tag, *self.build_options, context)
         return self.image_id(tag)
 
     def image_id(self, image: str) -> str:
-        """The engine's own ID of an image, with its `sha256:`."""
+        """Return the engine's ID of an image, with `sha256:`."""
         shown = self.cli("image", "inspect", "--format", "{{.Id}}", image).strip()
         return f"sha256:{shown.removeprefix('sha256:')}"
 
     def remove_image(self, *images: str) -> None:
-        """Remove names, and the image with its last name."""
+        """Remove names; the last name of an image removes the image."""
         self.cli("rmi", "--force", *images)
 
     def image_label(self, image: str, label: str) -> str | None:
-        """A label of an image; None where there is no such image."""
+        """Return a label of an image; None if the image does not exist."""
         template = f'{{{{index .Config.Labels "{label}"}}}}'
         try:
             return self.cli("image", "inspect", "--format", template, image).strip()
@@ -135,14 +135,14 @@ class Engine(ABC):
             return None
 
     def node_options(self) -> list[str]:
-        """What a node's container needs in place of, or as well as, `--privileged`."""
+        """Return the options of a node's container: `--privileged` or its replacement, and more."""
         if self.may_be_privileged():
             return ["--privileged", *_NODE_LIMITS]
         capabilities = ["--cap-add=ALL", "--cap-drop=SYS_RESOURCE"]
         return [*capabilities, *_NODE_LIMITS, f"--security-opt={self.unmasked}"]
 
     def containers(self) -> dict[str, bool]:
-        """The lab's containers on this engine, and whether each runs."""
+        """Return the lab's containers on this engine, and whether each one runs."""
         listing = ("ps", "-a", "--filter", f"label={LABEL}={self.paths.root}")
         shown = self.cli(*listing, "--format", "{{.Names}} {{.Status}}")
         pairs = (line.split(maxsplit=1) for line in shown.splitlines())
@@ -154,8 +154,8 @@ class Engine(ABC):
             self.cli("rm", "--force", "--volumes", *names)
 
 
-def _lay(layers: Sequence[Files], context: Path) -> list[str]:
-    """Write each layer's files below a folder of its own; the COPY lines."""
+def _write_layers(layers: Sequence[Files], context: Path) -> list[str]:
+    """Write each layer's files to its own folder; return the COPY lines."""
     for number, layer in enumerate(layers):
         for name, content in layer.items():
             path = context / f"layer{number}" / name
@@ -178,7 +178,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def ping(path: Path) -> bool:
-    """Whether a Docker-compatible API answers on the socket."""
+    """Return whether a Docker-compatible API answers on the socket."""
     connection = _Connection(path)
     try:
         connection.request("GET", "/_ping")

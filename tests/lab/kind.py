@@ -10,6 +10,6 @@ VERSIONS = tuple(_SUITES)
 
 
 def kind(paths: Paths, version: str) -> Path:
-    """The program, unpacked from its package."""
+    """Return the program, unpacked from its package."""
     suite = Suite(_SUITES[version], paths.cache)
     return suite.tree(f"kind-{version}", "kind") / "usr/bin/kind"

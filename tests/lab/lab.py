@@ -1,4 +1,4 @@
-"""The lab: engines, clusters and the real kind, started when they are first used."""
+"""The lab: engines, clusters and the real kind, started on first use."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,7 +42,7 @@ PIECES = (*DEFAULT, *ON_DEMAND)
 
 
 def engines(paths: Paths) -> dict[str, Engine]:
-    """All engines that the lab knows, running or not."""
+    """Return all engines of the lab, running or not."""
     store = {"containerd-snapshotter": True}
     graph = {"containerd-snapshotter": False}
     known: tuple[Engine, ...] = (
@@ -58,10 +58,10 @@ def engines(paths: Paths) -> dict[str, Engine]:
 
 
 class Lab:
-    """The pieces of the lab; `close` stops those that this object started."""
+    """The pieces of the lab; `close` stops those that this object has started."""
 
     def __init__(self, paths: Paths) -> None:
-        """Start nothing yet."""
+        """Start nothing."""
         self.paths = paths
         self.engines = engines(paths)
         self._once = Once()
@@ -72,14 +72,14 @@ class Lab:
 
     @classmethod
     def open(cls, *pieces: str) -> Self:
-        """Attach to the running lab and start what is missing of these pieces."""
+        """Attach to the running lab, and start these pieces unless they run."""
         demand_root()
         lab = cls(Paths.find())
         lab.up(*pieces)
         return lab
 
     def __enter__(self) -> Self:
-        """Nothing more to do."""
+        """Return the lab."""
         return self
 
     def __exit__(
@@ -88,11 +88,11 @@ class Lab:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop what was started."""
+        """Stop the pieces that this object has started."""
         self.close()
 
     def up(self, *pieces: str) -> None:
-        """Start what is missing of these pieces, side by side."""
+        """Start these pieces in parallel, unless they run."""
         unknown = set(pieces) - set(PIECES)
         if unknown:
             raise LabError(f"no such piece: {sorted(unknown)}; there are {', '.join(PIECES)}")
@@ -103,7 +103,7 @@ class Lab:
             self._ready.update(missing)
 
     def _make(self, pieces: list[str]) -> None:
-        """The packages for the node images come down while the engines start."""
+        """Download the packages for the node images while the engines start."""
         wanted = {SPECS[piece].containerd for piece in pieces if piece in SPECS}
         with ThreadPoolExecutor(len(pieces) + len(wanted)) as pool:
             made = [pool.submit(self._archive, version) for version in sorted(wanted)]
@@ -112,15 +112,15 @@ class Lab:
             piece.result()
 
     def close(self) -> None:
-        """Stop what this object started, all of it; sweep up when no engine is left."""
-        errors = [error for thing in reversed(self._started) if (error := _ended(thing))]
+        """Stop all pieces that this object has started; clean up if no engine is left."""
+        errors = [error for piece in reversed(self._started) if (error := _ended(piece))]
         if self._started and not any(engine.daemon.pid for engine in self.engines.values()):
             sweep(self.paths)
         if errors:
             raise LabError("\n".join(map(str, errors)))
 
     def down(self, *, purge: bool = False) -> None:
-        """Stop everything that any run of the lab started, and remove its files."""
+        """Stop everything that any run of the lab has started, and remove its files."""
         demand_root()
         with self.paths.locked(), ThreadPoolExecutor() as pool:
             list(pool.map(_clear, self.engines.values()))
@@ -128,13 +128,13 @@ class Lab:
             sweep(self.paths, purge=purge)
 
     def engine(self, name: str) -> Engine:
-        """An engine, running."""
+        """Return a running engine."""
         self.up(name)
         return self.engines[name]
 
     @property
     def docker(self) -> Docker:
-        """The Docker installed on this machine, as a second daemon beside the user's."""
+        """The Docker installed on this machine, as a second daemon next to the user's."""
         return self._docker("docker")
 
     @property
@@ -148,12 +148,12 @@ class Lab:
         return self.engine("podman")
 
     def cluster(self, name: str) -> Cluster:
-        """A cluster, running."""
+        """Return a running cluster."""
         self.up(name)
         return self._clusters[name]
 
     def make_cluster(self, **options: Any) -> Cluster:
-        """A further cluster, made as `Spec(**options)` says, in place of any of its name."""
+        """Create a cluster from `Spec(**options)`; replace one with the same name."""
         spec = Spec(**options)
         engine = self.engine(spec.engine)
         with self.paths.locked():
@@ -163,18 +163,18 @@ class Lab:
         return made
 
     def kind(self, version: str) -> Path:
-        """The real kind."""
+        """Return the path of the real kind."""
         self.up(f"kind-{version}")
         return kind(self.paths, version)
 
     def environ(self, engine: str = "docker") -> dict[str, str]:
-        """What to add to a subprocess's environment so that it uses this engine."""
+        """Return the variables with which a subprocess uses this engine."""
         return self.engine(engine).environ()
 
     def _docker(self, name: str) -> Docker:
-        found = self.engine(name)
-        assert isinstance(found, Docker)
-        return found
+        engine = self.engine(name)
+        assert isinstance(engine, Docker)
+        return engine
 
     def _ensure(self, piece: str) -> None:
         if piece in self.engines:
@@ -200,22 +200,22 @@ class Lab:
     def _ensure_cluster(self, spec: Spec) -> None:
         self._ensure(spec.engine)
         engine, containers = self.engines[spec.engine], self._containers[spec.engine]
-        found = clusters.attach(spec, engine, containers)
-        if not found:
+        running = clusters.attach(spec, engine, containers)
+        if not running:
             self._image(engine, spec.containerd)
-            found = clusters.create(spec, engine, containers)
-            self._started.append(found)
-        self._clusters[spec.name] = found
+            running = clusters.create(spec, engine, containers)
+            self._started.append(running)
+        self._clusters[spec.name] = running
 
     def _image(self, engine: Engine, version: str) -> None:
         self._archive(version)
         self._once(f"{engine.name} {version}", lambda: nodeimage.ensure(engine, version))
 
 
-def _ended(thing: Engine | Cluster) -> LabError | None:
-    """Stop it; return what went wrong."""
+def _ended(piece: Engine | Cluster) -> LabError | None:
+    """Stop an engine or a cluster; return the error, if any."""
     try:
-        thing.remove() if isinstance(thing, Cluster) else thing.stop()
+        piece.remove() if isinstance(piece, Cluster) else piece.stop()
     except LabError as error:
         return error
     return None

@@ -1,4 +1,4 @@
-"""The machine that the lab stands on: its folders, its limits, its tools."""
+"""The folders, limits and tools of the machine that runs the lab."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ _SYS_RESOURCE = 24
 
 @attrs.frozen
 class Paths:
-    """Where the lab keeps its things."""
+    """The folders of the lab."""
 
     root: Path
     run: Path
@@ -29,35 +29,35 @@ class Paths:
 
     @classmethod
     def find(cls) -> "Paths":
-        """Take `IMGLOAD_LAB_ROOT` if it is set.
+        """Return the folders below `IMGLOAD_LAB_ROOT` or the default.
 
-        pytest's second worker and further ones each have a lab of their own; they share the cache.
+        Each worker of pytest-xdist except the first has its own lab; they share the cache.
         """
         chosen = os.environ.get("IMGLOAD_LAB_ROOT")
         root = Path(chosen).absolute() if chosen else _DEFAULT_ROOT
         worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-        if worker != "gw0":  # Podman takes no run folder of more than 50 characters
+        if worker != "gw0":  # Podman's run folder may have at most 50 characters
             return cls(Path(f"{root}-{worker}"), Path(f"/run/{root.name}-{worker}"), root / "cache")
         return cls(root, root / "run" if chosen else _DEFAULT_RUN)
 
     @property
     def cache(self) -> Path:
-        """What survives `down`: packages, unpacked trees, node images."""
+        """The folder that survives `down`: packages, unpacked trees, node images."""
         return self._cache or self.root / "cache"
 
     def folder(self) -> Path:
-        """Return the root, where large files may be put, made if it is missing."""
+        """Create the root, which may contain large files, and return it."""
         self.root.mkdir(parents=True, exist_ok=True)
         return self.root
 
     @property
     def octet(self) -> int:
-        """Sets the networks of labs with different roots apart."""
+        """A number that makes the networks of labs with different roots distinct."""
         return 213 if self.root == _DEFAULT_ROOT else 100 + crc32(bytes(self.root)) % 100
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep two processes from changing the lab at once."""
+        """Prevent two processes from changing the lab at the same time."""
         self.cache.mkdir(parents=True, exist_ok=True)
         with (self.cache / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -65,20 +65,20 @@ class Paths:
 
 
 def program_outside(name: str, folder: Path) -> str | None:
-    """Where a program is, when ours of that name below a folder are on PATH as well."""
-    elsewhere = (f for f in os.get_exec_path() if not Path(f).is_relative_to(folder))
-    return shutil.which(name, path=os.pathsep.join(elsewhere))
+    """Return the path of a program, without those on PATH that are below a folder."""
+    outside = (f for f in os.get_exec_path() if not Path(f).is_relative_to(folder))
+    return shutil.which(name, path=os.pathsep.join(outside))
 
 
 class Once:
-    """Do each named piece of work once, whichever thread asks first."""
+    """Runs each named piece of work once, in the first thread that calls it."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._results: dict[str, Future[None]] = {}
 
     def __call__(self, name: str, work: Callable[[], object]) -> None:
-        """Return when the work called `name` is done; raise what it raised."""
+        """Wait until the work `name` is done; raise its exception."""
         with self._guard:
             first = name not in self._results
             result = self._results.setdefault(name, Future())
@@ -99,7 +99,7 @@ def demand_root() -> None:
 
 
 def can_raise_limits() -> bool:
-    """Whether root has CAP_SYS_RESOURCE here; some sandboxes withhold it."""
+    """Return whether root has CAP_SYS_RESOURCE; some sandboxes remove it."""
     status = Path("/proc/self/status").read_text()
     bounding = next(line for line in status.splitlines() if line.startswith("CapBnd"))
     return bool(int(bounding.split()[1], 16) >> _SYS_RESOURCE & 1)

@@ -1,4 +1,4 @@
-"""The image of a node: busybox, containerd and little else, from Debian."""
+"""The node image: busybox, containerd and little else, from Debian packages."""
 
 import hashlib
 import os
@@ -73,24 +73,24 @@ version = 3
   runtime_type = "io.containerd.runc.v2"
 """
 CONFIGS = {"1.6": _CONFIG_2, "1.7": _CONFIG_2, "2.1": _CONFIG_3}
-"""kind's containerd configuration, as far as images are concerned.
+"""The part of kind's containerd configuration that concerns images.
 
-Pods run, too, where this machine may not lower a process's oom_score_adj.
+It also lets pods run on machines that do not permit a lower oom_score_adj.
 """
 
 
 def real() -> str | None:
-    """The real kind node image to use in place of the lab's, if one is named."""
+    """Return the real kind node image that replaces the lab's, if one is set."""
     return os.environ.get("IMGLOAD_LAB_NODE_IMAGE")
 
 
 def tag(version: str) -> str:
-    """The name of the node image with that version of containerd."""
+    """Return the name of the node image with a version of containerd."""
     return real() or f"imgload-lab/node:{version}"
 
 
 def ensure(engine: Engine, version: str) -> None:
-    """Put the node image into the engine unless it is there."""
+    """Import the node image into the engine unless it exists."""
     recipe = _recipe(version)
     if real() or engine.image_label(tag(version), RECIPE) == recipe:
         return
@@ -106,7 +106,7 @@ def ensure(engine: Engine, version: str) -> None:
 
 
 def archive(paths: Paths, version: str) -> Path:
-    """The node's root file system as a tar, made once."""
+    """Return the tar of the node's root file system; create it once."""
     target = paths.cache / f"node-{version}-{_recipe(version)}.tar"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=paths.cache) as folder:

@@ -1,4 +1,4 @@
-"""The lab as a pytest fixture; name this module in a conftest's `pytest_plugins`."""
+"""The lab as a pytest fixture; list this module in the `pytest_plugins` of a conftest."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from tests.lab.lab import Lab
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The running lab; what a test is the first to use is started, and stopped at the end."""
+    """The running lab; it starts pieces on their first use, and stops them at the end."""
     with Lab.open() as opened:
         yield opened

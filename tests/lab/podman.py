@@ -1,4 +1,4 @@
-"""Podman with storage, settings and a network of the lab's own."""
+"""Podman with the lab's own storage, settings and network."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 lock_type = "file"
 """
-"""Locks in shared memory would be those of the user's Podman: their path is fixed."""
+"""Locks are files, because locks in shared memory are shared with the user's Podman."""
 _WRAPPER = """\
 #!/bin/sh
 unset CONTAINER_HOST CONTAINER_CONNECTION
@@ -41,17 +41,17 @@ class Podman(Engine):
 
     @property
     def client(self) -> tuple[str, ...]:
-        """A `podman` that knows the lab's storage."""
+        """A `podman` with the lab's storage."""
         return (str(self._wrapper),)
 
     @property
     def build_options(self) -> tuple[str, ...]:
-        """Build without the kernel features that a sandbox may withhold."""
+        """Options to build without kernel features that a sandbox may lack."""
         return ("--isolation=chroot",)
 
     @property
     def unmasked(self) -> str:
-        """Podman's word for it."""
+        """Podman's option."""
         return "unmask=ALL"
 
     @property
@@ -62,11 +62,11 @@ class Podman(Engine):
         return Daemon(self.name, service, self._run, ready=ready)
 
     def may_be_privileged(self) -> bool:
-        """Podman demands every capability there is."""
+        """Return whether it works; Podman requires every capability."""
         return can_raise_limits()
 
     def environ(self) -> dict[str, str]:
-        """Point to the service, and kind to Podman."""
+        """Return variables for this service, and for kind with Podman."""
         return {
             "CONTAINER_HOST": self.url,
             "KIND_EXPERIMENTAL_PROVIDER": "podman",
@@ -81,11 +81,11 @@ class Podman(Engine):
             self.daemon.start()
 
     def clear(self) -> None:
-        """Clean up after a killed service, too."""
+        """Remove the containers, also after the service was killed."""
         self._reset() if not self.running() else super().clear()
 
     def _reset(self) -> None:
-        """Remove what died without Podman's knowledge, as after a reboot."""
+        """Remove containers that ended without Podman's knowledge, as after a reboot."""
         if not self._wrapper.exists():
             return
         names = self.containers()
@@ -111,7 +111,7 @@ class Podman(Engine):
 
     @property
     def _state(self) -> Path:
-        """What a reboot would wipe."""
+        """The folder that a reboot would clear."""
         return self._run / "state"
 
     @property
@@ -142,7 +142,7 @@ class Podman(Engine):
         write(self._wrapper, text, 0o755)
 
     def _network(self) -> dict[str, object]:
-        """Internal, so that no firewall rules are made and none stay behind."""
+        """Return an internal network, which needs no firewall rules."""
         start = f"10.{self.paths.octet}.{self.subnet}"
         subnet = {"subnet": f"{start}.0/18", "gateway": f"{start}.1"}
         return {

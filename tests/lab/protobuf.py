@@ -1,4 +1,4 @@
-"""As much of the protobuf wire format as CRI's image service needs."""
+"""The part of the protobuf wire format that CRI's services need."""
 
 from collections.abc import Iterator
 
@@ -8,48 +8,48 @@ Value = int | bytes
 
 
 def field(number: int, value: str | bytes) -> bytes:
-    """One encoded field: a string or a nested message."""
+    """Return an encoded field: a string or a nested message."""
     content = value.encode() if isinstance(value, str) else value
     return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
 
 
 def number(at: int, value: int) -> bytes:
-    """One encoded field: a number from 0 on."""
+    """Return an encoded field: a non-negative number."""
     return _varint(at << 3 | _VARINT) + _varint(value)
 
 
 def flag(at: int) -> bytes:
-    """One encoded field: true."""
+    """Return an encoded field: true."""
     return number(at, 1)
 
 
 class Message:
-    """A decoded message: its fields by number, in their order."""
+    """A decoded message: its fields by number, in order."""
 
     def __init__(self, raw: bytes) -> None:
-        """Decode one level; nested messages stay bytes until asked for."""
+        """Decode one level; nested messages stay encoded."""
         self._fields: dict[int, list[Value]] = {}
         for number, value in _decode(raw):
             self._fields.setdefault(number, []).append(value)
 
     def integer(self, number: int) -> int:
-        """The number in a field, 0 where it is absent."""
+        """Return the number in a field, 0 if it is absent."""
         return next((v for v in self._fields.get(number, ()) if isinstance(v, int)), 0)
 
     def texts(self, number: int) -> list[str]:
-        """All strings in a repeated field."""
+        """Return all strings in a repeated field."""
         return [value.decode() for value in self._blobs(number)]
 
     def text(self, number: int) -> str:
-        """The string in a field, empty where it is absent."""
+        """Return the string in a field, empty if it is absent."""
         return next(iter(self.texts(number)), "")
 
     def messages(self, number: int) -> "list[Message]":
-        """All messages in a repeated field."""
+        """Return all messages in a repeated field."""
         return [Message(value) for value in self._blobs(number)]
 
     def mapping(self, number: int) -> dict[str, str]:
-        """A map of strings to strings."""
+        """Return a map of strings to strings."""
         return {entry.text(1): entry.text(2) for entry in self.messages(number)}
 
     def _blobs(self, number: int) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""A registry: Debian's docker-registry, on an address that the nodes of a Docker reach."""
+"""A registry: Debian's docker-registry, at an address that an engine's nodes can reach."""
 
 import socket
 from collections.abc import Iterator
@@ -31,12 +31,12 @@ class Registry:
 
     @property
     def url(self) -> str:
-        """What it is reached by, from here and from the nodes."""
+        """Its URL, for this machine and for the nodes."""
         return f"http://{self.address}"
 
     @property
     def requests(self) -> str:
-        """What it was asked, as Apache logs it."""
+        """The log of its requests, in Apache's format."""
         return self.daemon.log.read_text()
 
 
@@ -60,9 +60,9 @@ def registry(engine: Engine, folder: Path) -> Iterator[Registry]:
 
 
 def _free_port(host: str) -> int:
-    with socket.socket() as found:
-        found.bind((host, 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as server:
+        server.bind((host, 0))
+        return int(server.getsockname()[1])
 
 
 def _answers(address: str) -> bool:

@@ -1,4 +1,4 @@
-"""Podman of a user of its own, without root's rights."""
+"""Podman of an unprivileged user."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ _SUBIDS = "600000-665535"
 
 @attrs.frozen
 class RootlessPodman(Podman):
-    """`podman system service` of a user whom the lab makes."""
+    """`podman system service` of a user that the lab creates."""
 
     code: str = "r"
 
@@ -30,15 +30,15 @@ class RootlessPodman(Podman):
 
     @property
     def socket(self) -> Path:
-        """In a folder that the user may write to."""
+        """The API socket, in a folder that the user may write to."""
         return self._state / "podman.sock"
 
     def may_be_privileged(self) -> bool:
-        """In the user's own namespace nothing is withheld."""
+        """Return True: in the user's namespace all capabilities are available."""
         return True
 
     def stop(self) -> None:
-        """Remove the user too."""
+        """Stop the service, and remove the user."""
         super().stop()
         self._remove_user()
 
@@ -75,7 +75,7 @@ class RootlessPodman(Podman):
         shutil.chown(folder, self.user, self.user)
 
     def _reset(self) -> None:
-        """The client itself needs a living pause process, so wipe the state first."""
+        """Clear the state first, because the client needs a running pause process."""
         if not self._wrapper.exists():
             return
         self._end_users_processes()
@@ -85,7 +85,7 @@ class RootlessPodman(Podman):
         self.remove_containers(*self.containers())
 
     def _end_users_processes(self) -> None:
-        """End what has no sign of the lab in its command line: Podman's pause process."""
+        """End the user's processes, including Podman's pause process, which has no lab path."""
         with contextlib.suppress(KeyError):
             user = pwd.getpwnam(self.user).pw_uid
             for process in Path("/proc").glob("[0-9]*"):

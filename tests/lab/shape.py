@@ -1,4 +1,4 @@
-"""What tells a tool's node containers from another's: names, labels, mounts and files."""
+"""The names, labels, mounts and files of each tool's node containers."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -48,7 +48,7 @@ state = "{_K3S_STATE}"
 
 
 class Shape(ABC):
-    """How a tool makes its nodes."""
+    """The properties of a tool's nodes."""
 
     mounts: Sequence[str] = ("--tmpfs=/tmp", "--tmpfs=/run")
     volume = "/var"
@@ -56,14 +56,14 @@ class Shape(ABC):
 
     @abstractmethod
     def names(self, cluster: str, roles: Sequence[str]) -> Iterator[str]:
-        """The containers' names, one a role."""
+        """Yield the containers' names, one for each role."""
 
     @abstractmethod
     def labels(self, cluster: str, name: str, role: str) -> dict[str, str]:
-        """The containers' labels."""
+        """Return a container's labels."""
 
     def files(self, containerd: str) -> Files:
-        """What differs from the image's files, for a version of containerd."""
+        """Return the files that differ from the image's, for a version of containerd."""
         del containerd
         return {}
 
@@ -84,7 +84,7 @@ class Kind(Shape):
 
 
 class K3d(Shape):
-    """k3d: `k3d-NAME-agent-0`; containerd is k3s's, elsewhere, and unpacks by copying."""
+    """k3d: `k3d-NAME-agent-0`; containerd has k3s's paths and the native snapshotter."""
 
     mounts = ("--tmpfs=/run", "--tmpfs=/var/run")
     volume = "/var/lib/rancher/k3s"
@@ -111,7 +111,7 @@ class K3d(Shape):
 
 
 class BareK3s(K3d):
-    """k3s in a container that nobody labelled, without a link named ctr to its program."""
+    """k3s in a container without labels and without a `ctr` link."""
 
     def labels(self, cluster: str, name: str, role: str) -> dict[str, str]:
         del cluster, name, role
@@ -131,7 +131,7 @@ class Minikube(Shape):
             yield cluster if number == 1 else f"{cluster}-m{number:02}"
 
     def labels(self, cluster: str, name: str, role: str) -> dict[str, str]:
-        """The role's label is empty: minikube's kic driver sets none."""
+        """Return the labels; the role is empty, because minikube's kic driver sets none."""
         del cluster, role
         host = "minikube.sigs.k8s.io"
         named = {f"name.{host}": name, f"mode.{host}": name}
@@ -143,6 +143,6 @@ class Minikube(Shape):
 
 
 class DockerInMinikube(Minikube):
-    """minikube whose pods Docker runs; a containerd runs below that."""
+    """minikube with the Docker runtime, which also runs a containerd."""
 
     endpoint = "unix:///var/run/cri-dockerd.sock"

@@ -1,4 +1,4 @@
-"""Running commands, and saying which step is being done."""
+"""Run commands, and print the steps of the lab."""
 
 import os
 import shlex
@@ -13,19 +13,19 @@ Word = str | Path
 
 
 class LabError(Exception):
-    """Something of the lab did not work; the message is what to show."""
+    """A failure of the lab, with a message for the user."""
 
 
 class CommandError(LabError):
     """A command that ended with a status other than 0."""
 
     def __init__(self, done: "subprocess.CompletedProcess[bytes]") -> None:
-        """Keep what the finished command said."""
+        """Keep the result of the command."""
         self.returncode = done.returncode
         self.stdout = done.stdout.decode(errors="replace")
         self.stderr = done.stderr.decode(errors="replace")
-        said = self.stderr.strip() or self.stdout.strip()
-        super().__init__(f"{shlex.join(done.args)}: exit {done.returncode}\n{said}")
+        text = self.stderr.strip() or self.stdout.strip()
+        super().__init__(f"{shlex.join(done.args)}: exit {done.returncode}\n{text}")
 
 
 def output(
@@ -34,7 +34,7 @@ def output(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> bytes:
-    """What the command writes to stdout; raises `CommandError` unless it exits 0."""
+    """Return the stdout of a command; raise `CommandError` unless it exits with 0."""
     done = subprocess.run(
         [str(word) for word in argv],
         input=stdin,
@@ -54,12 +54,12 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
-    """`output` as text."""
+    """Return the stdout of a command as text, like `output`."""
     return output(*argv, stdin=stdin, env=env, cwd=cwd).decode(errors="replace")
 
 
 def succeeds(*argv: Word, env: Mapping[str, str] | None = None) -> bool:
-    """Whether the command exits 0."""
+    """Return whether a command exits with 0."""
     try:
         output(*argv, env=env)
     except CommandError:
@@ -68,16 +68,16 @@ def succeeds(*argv: Word, env: Mapping[str, str] | None = None) -> bool:
 
 
 @contextmanager
-def step(what: str) -> Iterator[None]:
-    """Print what was done and how long it took, once it is done."""
+def step(title: str) -> Iterator[None]:
+    """Print the title of a step and its duration at its end."""
     started = time.monotonic()
     yield
-    sys.stdout.write(f"{what} ({time.monotonic() - started:.1f} s)\n")
+    sys.stdout.write(f"{title} ({time.monotonic() - started:.1f} s)\n")
     sys.stdout.flush()
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> Path:
-    """Write a whole file at once, so that no reader ever sees half of it."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     partial.write_text(text)

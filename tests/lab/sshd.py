@@ -1,4 +1,4 @@
-"""An ssh server on this machine, with keys and settings of its own."""
+"""An ssh server on this machine, with its own keys and settings."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from tests.lab.daemon import Daemon
 from tests.lab.shell import run, write
 
 _SEPARATION = Path("/run/sshd")
-"""Where sshd demands an empty folder; its package's service makes it, too."""
+"""An empty folder that sshd requires, which the service of its package also creates."""
 _SERVER = """\
 Port {port}
 ListenAddress 127.0.0.1
@@ -38,18 +38,18 @@ exec {ssh} -F {folder}/config "$@"
 
 @attrs.frozen
 class Sshd:
-    """A server that lets in whoever has its key, as any user; its folder must be open to all."""
+    """A server that accepts its key for any user; all users must be able to enter its folder."""
 
     folder: Path
     port: int
 
     @classmethod
     def start(cls, folder: Path, more: str = "") -> "Sshd":
-        """Make keys and settings, and start the server.
+        """Create keys and settings, and start the server.
 
         Args:
-            folder: for all of its files.
-            more: lines for its settings.
+            folder: folder for its files.
+            more: additional lines for its settings.
 
         """
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -78,11 +78,11 @@ class Sshd:
 
     @property
     def path(self) -> str:
-        """A PATH whose ssh has the key, and knows the server."""
+        """A PATH with an ssh that has the key and knows the server."""
         return f"{self.folder / 'bin'}:{os.environ['PATH']}"
 
     def url(self, path: str, user: str = "root") -> str:
-        """The address of a socket, by way of this server."""
+        """Return the address of a socket over this server."""
         return f"ssh://{user}@127.0.0.1:{self.port}{path}"
 
     def _answers(self) -> bool:

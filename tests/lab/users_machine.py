@@ -1,9 +1,9 @@
 """`python -m tests.lab.users_machine COMMAND...`: run a command on a user's machine.
 
 Docker and Podman listen on their usual sockets, with images, volumes and a kind cluster. A Docker
-context, a Podman connection and a kube context are selected. All of this runs in namespaces of its
-own, where the engines of this machine are not visible. The exit status is the command's; it is 1
-if the command called or changed one of those engines, or changed their settings in the home.
+context, a Podman connection and a kube context are selected. All of this runs in its own
+namespaces, where the engines of this machine are not visible. The exit status is the command's; it
+is 1 if the command called or changed one of those engines, or changed their settings in the home.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from tests.lab.shell import LabError, run, step, write
 _INSIDE = "--inside"
 _NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
 _DISK = "/var/tmp"
-"""/tmp may be in memory."""
+"""Used instead of /tmp, which may be in memory."""
 _KUBECONFIG = """\
 apiVersion: v1
 kind: Config
@@ -45,14 +45,14 @@ contexts: [{name: kind-kind, context: {cluster: kind-kind, user: kind-kind}}]
 users: [{name: kind-kind, user: {}}]
 """
 _SETTINGS = (".cache/imgload", ".config/containers", ".docker", ".kube", ".local/share/containers")
-"""In the home; pip, too, may write to the home, and calls programs that do."""
+"""Folders in the home that must not change; pip may write to other ones."""
 _CALLS = ("Calling ", "@ - - ")
-"""What Docker's log, and Podman's, have in the line of a request."""
+"""Markers of requests in the logs of Docker and Podman."""
 
 
 @attrs.frozen
 class UsersDocker(Docker):
-    """dockerd on its usual socket, with its usual folders; without changes to the firewall."""
+    """dockerd on its default socket, with its default folders, without firewall rules."""
 
     @property
     def socket(self) -> Path:
@@ -69,7 +69,7 @@ class UsersDocker(Docker):
 
 @attrs.frozen
 class UsersPodman(Podman):
-    """Root's Podman with its usual folders, and its service on the usual socket."""
+    """Root's Podman with its default folders and socket."""
 
     @property
     def socket(self) -> Path:
@@ -91,7 +91,7 @@ class UsersPodman(Podman):
 
 
 def main() -> int:
-    """Run the command; the exit status."""
+    """Run the command; return the exit status."""
     if sys.argv[1:2] == [_INSIDE]:
         return _inside(Path(sys.argv[2]), sys.argv[3:])
     demand_root()
@@ -105,7 +105,7 @@ def main() -> int:
 
 
 def _wait(process: "subprocess.Popen[bytes]") -> int:
-    """Leave Ctrl-C to the process, which the terminal signals as well."""
+    """Wait for the process, which also receives Ctrl-C from the terminal."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return process.wait()
@@ -136,7 +136,7 @@ def _inside(work: Path, command: list[str]) -> int:
 
 
 def _hide_machine(work: Path) -> None:
-    """Cover the folders where engines keep things, without losing the name servers."""
+    """Mount over the folders of the machine's engines, but keep /etc/resolv.conf usable."""
     name_servers = Path("/etc/resolv.conf").resolve()
     text = name_servers.read_text()
     for folder in ("/run", "/dev/shm"):
@@ -151,7 +151,7 @@ def _hide_machine(work: Path) -> None:
 
 
 def _environ(home: Path) -> dict[str, str]:
-    """What a user may have exported; pip keeps its settings and cache."""
+    """Return variables that a user may export; pip keeps its settings and cache."""
     pip = Path.home() / ".config/pip"
     if pip.exists():
         (home / ".config").mkdir(parents=True)
@@ -195,7 +195,7 @@ def _fill(docker: Docker, podman: Podman) -> None:
 
 
 def _state(home: Path, docker: Docker, podman: Podman) -> dict[str, str]:
-    """What must not change, by name."""
+    """Return everything that must not change, by name."""
     state = {}
     for engine in (docker, podman):
         for listing in (

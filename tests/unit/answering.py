@@ -1,4 +1,4 @@
-"""A socket on which every GET is answered with a document."""
+"""An HTTP server on a socket that answers every GET with a JSON document."""
 
 import json
 import threading
@@ -15,16 +15,16 @@ class _Server(ThreadingUnixStreamServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing: who only pings hangs up before the body."""
+        """Ignore errors: a ping closes the connection before the body."""
 
 
 @contextmanager
 def answering(path: Path, answer: Callable[[str], Answer]) -> Iterator[str]:
-    """Answer on a socket, and yield its address.
+    """Serve on a socket, and yield its address.
 
     Args:
-        path: of the socket.
-        answer: returns status, headers and document for what is asked.
+        path: path of the socket.
+        answer: returns status, headers and document for a requested path.
 
     """
 

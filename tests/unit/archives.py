@@ -1,21 +1,25 @@
-"""Image archives made in memory, in the forms that the tools write them."""
+"""Image archives in memory, in the formats of the tools that write them."""
 
 import gzip
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
 
+from imgload.core.parallel import Task
+from imgload.oci.archive import ArchiveSender, Wanted
+from imgload.oci.content import Chunk, ImageContent
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, IMAGE_NAME, INDEX, LAYER, MANIFEST
-from imgload.oci.repack import Repack, Wanted
+from imgload.transports.layout import Feed, LayoutWriter, StreamAborted
 
 Entry = tuple[str, bytes | str]
-"""A member: bytes are a file's content, a string is where a symbolic link leads."""
+"""A member: the content of a file as bytes, or the target of a symbolic link as a string."""
 Json = dict[str, Any]
 
 NAME = "docker.io/library/app:v1"
@@ -26,7 +30,7 @@ def encode(value: object) -> bytes:
 
 
 def pack(entries: Iterable[Entry], form: int = tarfile.PAX_FORMAT) -> bytes:
-    """Return a tar with the members given, in their order."""
+    """Return a tar with these members, in this order."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
         for path, content in entries:
@@ -47,7 +51,7 @@ def layer(text: str) -> bytes:
 
 @attrs.frozen
 class Image:
-    """An image to put into archives; `squeeze` compresses its layers as an OCI tool would."""
+    """An image to put into archives; `gzipped` compresses its layers, as OCI tools do."""
 
     layers: tuple[bytes, ...] = (layer("base"), layer("app"))
     name: str = "app:v1"
@@ -84,14 +88,14 @@ class Image:
 
     @property
     def entry(self) -> Json:
-        """The image's place in an index."""
+        """The image's descriptor in an index."""
         os, architecture = self.platform.split("/")
         platform = {"os": os, "architecture": architecture}
         return descriptor(self.manifest, MANIFEST, platform=platform)
 
     @property
     def members(self) -> list[Entry]:
-        """Everything of the image as blobs of an OCI layout."""
+        """All blobs of the image, as members of an OCI layout."""
         return [blob(raw) for raw in (*self.blobs, self.config, self.manifest)]
 
 
@@ -112,7 +116,7 @@ def unique(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def oci(*images: Image) -> list[Entry]:
-    """As `skopeo copy … oci-archive:`, or buildx."""
+    """Return an archive as `skopeo copy … oci-archive:` and buildx write it."""
     named = [{**i.entry, "annotations": {IMAGE_NAME: i.name}} for i in images]
     blobs = unique(member for image in images for member in image.members)
     layout = encode({"imageLayoutVersion": "1.0.0"})
@@ -120,7 +124,7 @@ def oci(*images: Image) -> list[Entry]:
 
 
 def docker20(*images: Image) -> list[Entry]:
-    """As `docker save` up to 24: folders by a legacy ID, a repeated layer is a link."""
+    """Return an archive as `docker save` up to 24 writes it, with links for repeated layers."""
     seen: dict[bytes, str] = {}
     entries: list[Entry] = []
     manifest: list[Json] = []
@@ -139,7 +143,7 @@ def docker20(*images: Image) -> list[Entry]:
 
 
 def podman(*images: Image) -> list[Entry]:
-    """As `podman save`: layers by diff ID, the legacy folders link to them."""
+    """Return an archive as `podman save` writes it, with legacy folders that link to layers."""
     entries: list[Entry] = []
     manifest: list[Json] = []
     for image in images:
@@ -156,7 +160,7 @@ def podman(*images: Image) -> list[Entry]:
 
 
 def docker25(*images: Image) -> list[Entry]:
-    """As `docker save` from 25 on: an OCI layout with a manifest.json beside it."""
+    """Return an archive as `docker save` since 25 writes it: an OCI layout with manifest.json."""
     manifest = [
         {
             "Config": blob(image.config)[0],
@@ -194,14 +198,14 @@ class Layout:
         return [entry["annotations"][IMAGE_NAME] for entry in self.index["manifests"]]
 
     def manifest(self, name: str = NAME) -> bytes:
-        """Return the raw manifest that a name leads to."""
+        """Return the raw manifest with a name."""
         entry = self.index["manifests"][self.names.index(name)]
         raw = self.blobs[Digest.parse(entry["digest"])]
         assert entry["size"] == len(raw)
         return raw
 
     def image_id(self, name: str = NAME) -> Digest:
-        """Return the image ID that a name leads to; every blob on the way is there and right."""
+        """Return the ID of the image with a name; assert that all of its blobs exist."""
         value = json.loads(self.manifest(name))
         for described in (value["config"], *value["layers"]):
             assert len(self.blobs[Digest.parse(described["digest"])]) == described["size"]
@@ -216,13 +220,49 @@ def split(data: bytes, size: int) -> Iterator[bytes]:
     return (data[i : i + size] for i in range(0, len(data), size))
 
 
+class Repack:
+    """The layout that a node gets from a saved archive, as a stream; iterate it once.
+
+    Args:
+        archive: the saved archive.
+        wanted: the images to select.
+        unneeded: layers that may be omitted.
+
+    """
+
+    def __init__(
+        self, archive: Iterable[bytes], wanted: Sequence[Wanted], unneeded: Collection[Digest] = ()
+    ) -> None:
+        self._saved = ArchiveSender(archive, wanted, unneeded)
+        self.images: dict[Digest, ImageContent] = {}
+        self.sizes: dict[Digest, int] = {}
+
+    def __iter__(self) -> Iterator[Chunk]:
+        feed = Feed()
+        task = Task(lambda: self._write(feed))
+        with suppress(StreamAborted):
+            yield from feed
+        task.result()
+
+    def _write(self, feed: Feed) -> None:
+        layout = LayoutWriter({"node": feed})
+        try:
+            self.images = self._saved.send(layout)
+            layout.close()
+            feed.complete()
+        except BaseException:
+            feed.abort()
+            raise
+        self.sizes = layout.sent["node"]
+
+
 def repacked(archive: bytes, *wanted: Wanted, chunk: int = 1 << 20) -> bytes:
-    """Return the stream that containerd would be given."""
+    """Return the stream that containerd receives."""
     return b"".join(Repack(split(archive, chunk), wanted))
 
 
 def repack(archive: bytes, *wanted: Wanted, chunk: int = 1 << 20) -> Layout:
-    """Return what containerd would be given, as tarfile reads it."""
+    """Return the layout that containerd receives, as tarfile reads it."""
     return Layout.read(repacked(archive, *wanted, chunk=chunk))
 
 

@@ -1,4 +1,4 @@
-"""Bounds on the time and memory that a piece of code takes."""
+"""Limits on the time and memory of a block of code."""
 
 import signal
 import tracemalloc
@@ -9,13 +9,13 @@ from types import FrameType
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Fail where the block takes longer: it would hang a user's terminal."""
+    """Fail if the block takes longer."""
 
     def too_long(_number: int, _frame: FrameType | None) -> None:
         raise AssertionError(f"not done within {seconds} s")
 
     before = signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.2)  # again, should it be swallowed
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.2)  # repeat, in case it is caught
     try:
         yield
     finally:
@@ -25,11 +25,11 @@ def within(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def memory_below(size: int) -> Iterator[None]:
-    """Fail where the block holds more than `size` bytes at any moment."""
+    """Fail if the block allocates more than `size` bytes at any time."""
     tracemalloc.start()
     try:
         yield
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < size, f"held {peak} bytes"
+    assert peak < size, f"peak of {peak} bytes"

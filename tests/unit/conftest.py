@@ -1,4 +1,4 @@
-"""Hypothesis in the unit tests: repeatable, without files; HYPOTHESIS_PROFILE=search digs."""
+"""Hypothesis profiles: repeatable without files; HYPOTHESIS_PROFILE=search runs more examples."""
 
 import os
 

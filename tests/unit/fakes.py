@@ -1,4 +1,4 @@
-"""An engine whose containers are this machine, with our own ctr and crictl first on PATH."""
+"""An engine whose containers are this machine, with fake ctr and crictl first on PATH."""
 
 import os
 import signal
@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from imgload.core.errors import EngineFailed
 from imgload.engines.base import (
     Chunk,
     Container,
-    Endpoint,
     Engine,
     EngineImage,
     EventsOpened,
     ExecResult,
     ImageEvent,
 )
-from imgload.errors import EngineFailed
+from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -26,10 +26,10 @@ RUNNING = Container("c1", "kind-control-plane", "running", {})
 
 
 class LocalEngine(Engine):
-    """Runs what is to be run in a container as a local process, and holds what it is told to.
+    """An engine that runs commands as local processes, and has the given images and containers.
 
     Args:
-        programs: shell scripts by name; they are found before the machine's own programs.
+        programs: shell scripts by name, which precede the machine's programs on PATH.
 
     """
 
@@ -107,7 +107,7 @@ class LocalEngine(Engine):
 
         yield push
 
-    def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
+    def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         self.exec(container, ["tar", "-C", folder, "-xf", "-"], archive)
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ def _nothing(images: Sequence[str]) -> Iterator[Iterator[bytes]]:
 
 
 class _Outputs:
-    """Both of a process's outputs, read at once."""
+    """Reads stdout and stderr of a process in parallel."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout
@@ -155,7 +155,7 @@ def _feed(process: subprocess.Popen[bytes], stdin: Iterable[Chunk] | None) -> No
 def engine_image(
     content: str = "app", names: Sequence[str] = ("app:v1",), platform: str = "linux/amd64"
 ) -> EngineImage:
-    """Return an image as an engine holds it."""
+    """Return an image of an engine."""
     image_id = Digest.of(content.encode())
     diff_ids = (Digest.of(b"layer"),)
     return EngineImage(image_id, image_id, tuple(names), Platform.parse(platform), diff_ids, 100)

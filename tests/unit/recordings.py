@@ -1,4 +1,4 @@
-"""What the real ctr, crictl and containerd answered, on 1.6, 1.7 and 2.1."""
+"""Recorded output of the real ctr, crictl and containerd 1.6, 1.7 and 2.1."""
 
 import json
 from pathlib import Path
@@ -18,9 +18,9 @@ _FILES = {
 }
 
 
-def recorded(version: str, what: str) -> bytes:
-    """Return what a command printed on a containerd version."""
-    return (_FOLDER / f"containerd-{version}" / _FILES[what]).read_bytes()
+def recorded(version: str, name: str) -> bytes:
+    """Return the output of a command on a containerd version."""
+    return (_FOLDER / f"containerd-{version}" / _FILES[name]).read_bytes()
 
 
 def inspected(version: str = "2.1") -> Any:

@@ -1,4 +1,4 @@
-"""An engine that knows images by their manifests, as Docker's containerd store does, and a node."""
+"""An engine that identifies images by manifest, like Docker's containerd store, and a node."""
 
 import http.client
 import json
@@ -8,13 +8,12 @@ from pathlib import Path
 
 import attrs
 
+from imgload.clusters.nodes.batch import Output
+from imgload.clusters.nodes.containerd import ContentStore, CriAnswer
+from imgload.clusters.nodes.node import Commands, Node
+from imgload.clusters.nodes.survey import NodeTraits, Survey, SurveyQuery
+from imgload.core.errors import EngineFailed, NodeUnusable
 from imgload.engines.base import Chunk, EngineImage
-from imgload.errors import EngineFailed, NodeUnusable
-from imgload.nodes.batch import Output
-from imgload.nodes.containerd import Content
-from imgload.nodes.cri import CriAnswer
-from imgload.nodes.node import Commands, Node
-from imgload.nodes.survey import Question, Survey, Traits
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
@@ -22,16 +21,18 @@ from tests.unit.archives import NAME, Image
 from tests.unit.fakes import RUNNING, LocalEngine
 
 AMD = Platform("linux", "amd64")
-EMPTY = Survey(Traits((2, 1), "overlayfs", AMD, 1 << 40), {}, Content(), frozenset(), {}, {})
+EMPTY = Survey(
+    NodeTraits((2, 1), "overlayfs", AMD, 1 << 40), {}, ContentStore(), frozenset(), {}, {}
+)
 
 
 def loaded(image: Image, manifest: Digest) -> Survey:
-    """Return the survey of a node that has the image, by this manifest."""
+    """Return the survey of a node that has the image with this manifest."""
     config = ImageConfig.parse(image.config)
     return attrs.evolve(
         EMPTY,
         records={NAME: manifest},
-        content=Content(frozenset({manifest, config.digest}), {manifest: config.digest}),
+        content=ContentStore(frozenset({manifest, config.digest}), {manifest: config.digest}),
         snapshots=frozenset({config.chain_id} if config.chain_id else ()),
         configs={config.digest: config},
         cri={NAME: CriAnswer(config.digest)},
@@ -39,7 +40,7 @@ def loaded(image: Image, manifest: Digest) -> Survey:
 
 
 class StoredEngine(LocalEngine):
-    """Has one image as ``app:v1``; `given` are the names that pushes gave and have not taken."""
+    """An engine with one image, ``app:v1``; `given` are the current temporary tags of pushes."""
 
     def __init__(self, folder: Path, image: Image, manifest: bytes = b"") -> None:
         self.image, self.raw, self.given = image, manifest or image.manifest, set[str]()
@@ -55,7 +56,7 @@ class StoredEngine(LocalEngine):
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
-        """Give a name, and take it away again."""
+        """Add a temporary tag, and remove it at the end."""
         del image
         self.given.add(repository)
         try:
@@ -64,7 +65,7 @@ class StoredEngine(LocalEngine):
             self.given.discard(repository)
 
     def push(self, repository: str) -> None:
-        """Push what is asked for, and the manifest at last."""
+        """Push the blobs that the receiver lacks, and then the manifest."""
         host, _, path = repository.partition("/")
         for blob in (*self.image.blobs, self.image.config):
             digest = Digest.of(blob)
@@ -76,42 +77,42 @@ class StoredEngine(LocalEngine):
             raise EngineFailed(f"pushing failed: {status}")
 
     def look_up(self, repository: str) -> None:
-        """Ask for an image that is not there."""
+        """Request a missing image."""
         host, _, path = repository.partition("/")
         _ask(host, "HEAD", f"/v2/{path}/manifests/none")
 
     def layer_sizes(self, image: Digest) -> list[int]:
-        """Know nothing: the config has no history, as those of ko and Bazel."""
+        """Return no sizes: the config has no history, as with ko and Bazel."""
         del image
         return []
 
 
 class StoredNode(Node):
-    """Answers what it is told to, and takes every import."""
+    """A node with a fixed survey that accepts every import."""
 
     def __init__(self, engine: StoredEngine, now: Survey = EMPTY) -> None:
         super().__init__("n1", engine, RUNNING)
         self.now, self.asked = now, 0
         self.after = loaded(engine.image, engine.held.target)
 
-    def survey(self, question: Question) -> Survey:
-        """Return what it is told to."""
+    def survey(self, question: SurveyQuery) -> Survey:
+        """Return the current survey."""
         del question
         self.asked += 1
         return self.now
 
-    def ask(self, commands: Commands) -> tuple[Traits, list[Output]]:
-        """Run nothing: this machine may have a ctr, and it waits long for its containerd."""
+    def run_for_snapshotter(self, commands: Commands) -> tuple[NodeTraits, list[Output]]:
+        """Run no commands: a ctr on this machine would wait for its containerd."""
         del commands
         raise NodeUnusable("this node runs no commands")
 
-    def mark(self, loaded: Sequence[tuple[str, Digest]]) -> None:
-        """Mark nothing; as for `ask`."""
+    def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
+        """Set no labels."""
 
     def import_layout(
-        self, layout: Iterable[Chunk], platform: Platform, question: Question
+        self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
     ) -> Survey:
-        """Take all of it."""
+        """Read the whole layout."""
         del platform
         for _ in layout:
             pass
@@ -121,7 +122,7 @@ class StoredNode(Node):
 
 
 def annotated(manifest: bytes) -> bytes:
-    """Return another manifest of the same image, as a rebuild with other provenance has."""
+    """Return another manifest of the same image, as after a rebuild with other provenance."""
     return json.dumps({**json.loads(manifest), "annotations": {"built": "again"}}).encode()
 
 

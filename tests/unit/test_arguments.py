@@ -1,4 +1,4 @@
-"""Arguments of the library that are of another type than documented, or odd."""
+"""Arguments of the library with a wrong type or an unusual value."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 import imgload
 from imgload.clusters.select import select_nodes
-from imgload.connect import Connections
-from imgload.errors import ImgloadError, NodeNotFound, UsageError
-from imgload.loader import Loader
-from imgload.looking import Request
-from imgload.pruning import Policy
+from imgload.core.errors import ImgloadError, NodeNotFound, UsageError
+from imgload.loader.loader import Loader
+from imgload.loader.prepare import Request
+from imgload.loader.session import Session
 from imgload.sources.archive import ArchiveSource
+from imgload.tools.inventory.prune import Policy
 from tests.unit.archives import Image, layer, oci, pack
-from tests.unit.nodes.test_node import node_on
+from tests.unit.clusters.nodes.test_node import node_on
 
 ODD = [None, 5, b"x", [None], Path("x"), "", "a\0b", "\udcff"]
 URL = "http://127.0.0.1:1"
@@ -43,35 +43,35 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
     imgload.connect_registry: {"url": URL},
     imgload.disconnect_registry: {"url": URL},
     imgload.push_to_registry: {"images": "app", "url": URL},
-    imgload.examine: {},
+    imgload.diagnose: {},
     imgload.clear_cache: {"dry_run": True},
     watch: {},
     connect: {},
     select_nodes: {"engines": [], "cluster": None, "names": ()},
     Policy: {},
-    Request.of: {"texts": ["app"], "name": None, "also": (), "platform": None},
+    Request: {"texts": ["app"]},
     imgload.Reference.parse: {"text": "app"},
     imgload.Platform.parse: {"text": "arm64"},
     imgload.Digest.parse: {"text": "app"},
 }
-"""What may be called without an engine, with the arguments that it needs; each refuses what it can
-before an engine is looked for, and fails with an `ImgloadError` later."""
-SHARED = ("cluster", "nodes", "source", "name", "also", "platform", "transport", "verify")
+"""Calls that need no engine, with their required arguments. Each refuses invalid arguments before
+the discovery of engines, if possible, and raises an `ImgloadError` later."""
+SHARED = ("cluster", "nodes", "source", "tag", "extra_tags", "platform", "transport", "verify")
 PARAMETERS = {
     imgload.load: ("images", *SHARED, "on_event"),
-    imgload.verify: ("images", "cluster", "nodes", "source", "name", "platform", "on_event"),
+    imgload.verify: ("images", "cluster", "nodes", "source", "tag", "platform", "on_event"),
     imgload.images: ("patterns", "cluster", "nodes"),
     imgload.prune: ("repositories", "cluster", "nodes", "keep", "older_than"),
     imgload.connect_registry: ("url", "mirrors", "cluster", "nodes"),
     imgload.disconnect_registry: ("url", "cluster", "nodes"),
-    imgload.push_to_registry: ("images", "url", "source", "name"),
-    imgload.examine: ("image", "cluster", "nodes"),
+    imgload.push_to_registry: ("images", "url", "source", "tag"),
+    imgload.diagnose: ("image", "cluster", "nodes"),
     imgload.clear_cache: ("dry_run",),
     watch: ("patterns", "cluster", "nodes", "source", "on_event"),
     connect: ("cluster", "nodes", "source"),
     select_nodes: ("cluster", "names"),
     Policy: ("keep", "older_than"),
-    Request.of: ("texts", "name", "also", "platform"),
+    Request: ("texts", "tag", "extra_tags", "platform", "transport", "verify"),
     imgload.Reference.parse: ("text",),
     imgload.Platform.parse: ("text",),
     imgload.Digest.parse: ("text",),
@@ -80,8 +80,8 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__qualname__)
-def test_an_odd_argument_is_fine_or_an_error_of_imgload(call: Any, odd: Any) -> None:
-    """Never a TypeError or an AttributeError from within."""
+def test_an_odd_argument_is_accepted_or_raises_an_imgload_error(call: Any, odd: Any) -> None:
+    """Never an internal TypeError or AttributeError."""
     for parameter in PARAMETERS[call]:
         with suppress(ImgloadError):
             call(**CALLS[call] | {parameter: odd})
@@ -93,13 +93,13 @@ def loader(folder: Path) -> Loader:
 
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)
-def test_an_odd_argument_of_a_method_is_an_error_of_imgload(tmp_path: Path, odd: Any) -> None:
+def test_an_odd_argument_of_a_method_raises_an_imgload_error(tmp_path: Path, odd: Any) -> None:
     """As for functions."""
     made = loader(tmp_path)
     for call, parameters in {
-        made.load: ("images", "name", "also", "platform", "transport", "verify", "on_event"),
-        made.verify: ("images", "name", "platform", "on_event"),
-        made.plan: ("images", "name", "also", "platform", "on_event"),
+        made.load: ("images", "tag", "extra_tags", "platform", "transport", "verify", "on_event"),
+        made.verify: ("images", "tag", "platform", "on_event"),
+        made.plan: ("images", "tag", "extra_tags", "platform", "on_event"),
         made.survey_ahead: ("name",),
     }.items():
         for parameter in parameters:
@@ -123,25 +123,25 @@ def test_an_odd_argument_of_a_method_is_an_error_of_imgload(tmp_path: Path, odd:
         (imgload.watch, {"patterns": "app", "on_event": None}),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_an_engine_is_asked(
+def test_an_invalid_argument_is_refused_before_a_request_to_an_engine(
     call: Any, given: dict[str, Any]
 ) -> None:
-    """Not once the images were saved."""
+    """Not after the images were saved."""
     with pytest.raises(UsageError):
         list(call(**given))
 
 
 def test_one_string_is_one_element() -> None:
-    """Not one for each of its letters."""
-    request = Request.of("app:dev", None, "x", None)
-    assert (request.texts, request.also) == (("app:dev",), ("x",))
+    """Not a list of its letters."""
+    request = Request("app:dev", extra_tags="x")
+    assert (request.texts, request.extra_tags) == (("app:dev",), ("x",))
     with pytest.raises(NodeNotFound, match="no node kind-worker;"):
         select_nodes([], None, "kind-worker")
     assert Policy(older_than=timedelta(1)).keep == 3
 
 
-def test_a_path_is_a_source(tmp_path: Path) -> None:
-    """As `str` of it is; `open` takes both."""
+def test_a_path_object_is_a_source(tmp_path: Path) -> None:
+    """Like its `str`, as for `open`."""
     (tmp_path / "app.tar").write_bytes(pack(oci(IMAGE)))
-    with suppress(ImgloadError), Connections.open(tmp_path / "app.tar") as connections:
+    with suppress(ImgloadError), Session.open(tmp_path / "app.tar") as connections:
         assert connections.sources[0].describe.endswith("app.tar")

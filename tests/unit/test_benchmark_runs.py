@@ -1,4 +1,4 @@
-"""How the benchmarks go about their measuring; no engine takes part."""
+"""Measurements and runs of the benchmarks, without engines."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from tests.lab.machine import Paths
 
 @pytest.fixture
 def podman() -> Engine:
-    """As much of an engine as a contestant asks before it runs a command."""
+    """The attributes of an engine that a contestant uses before it runs a command."""
     daemon = SimpleNamespace(pid=None)
     return cast("Engine", SimpleNamespace(name="podman", daemon=daemon, environ=dict))
 
 
-def test_an_archive_is_flushed_within_its_time(
+def test_the_disk_is_flushed_before_save_and_not_before_load(
     podman: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `save` wrote is not brought to the disk for nothing before kind reads it."""
+    """Otherwise the archive would be written to the disk outside the measured time."""
     flushes: list[bool] = []
 
     def measured(*_args: object, flush: bool) -> tuple[Usage, str]:
@@ -55,10 +55,10 @@ def test_an_archive_is_flushed_within_its_time(
 
 
 @pytest.mark.parametrize(("flush", "times"), [(True, 1), (False, 0)])
-def test_a_flush_can_be_left_out(
+def test_a_flush_is_optional(
     *, flush: bool, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes before the command otherwise."""
+    """By default it precedes the command."""
     flushed: list[bool] = []
     monkeypatch.setattr(os, "sync", lambda: flushed.append(True))
     measure(["true"], os.environ, tmp_path, None, flush=flush)
@@ -66,10 +66,10 @@ def test_a_flush_can_be_left_out(
 
 
 @pytest.mark.parametrize("left", ["", "127.0.0.1:5/imgload/ab:cd"])
-def test_what_imgload_leaves_in_the_engine_is_a_failure(
+def test_a_tag_that_imgload_leaves_in_the_engine_is_a_failure(
     left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an earlier program left is not held against it."""
+    """Tags of an earlier program do not count."""
     tags = ["app:dev", "127.0.0.1:4/imgload/ef:01"]
     engine = cast("Engine", SimpleNamespace(name="docker", cli=lambda *_: "\n".join(tags)))
     imgload = contestants.Imgload(engine, tmp_path)
@@ -85,7 +85,7 @@ def test_what_imgload_leaves_in_the_engine_is_a_failure(
 
 @attrs.frozen
 class _Bench:
-    """An engine whose rounds end as told."""
+    """An engine whose rounds end as given in `ends`."""
 
     engine: str
     results: Results
@@ -108,7 +108,7 @@ def run(tmp_path: Path) -> Run:
 def _go(
     run: Run, monkeypatch: pytest.MonkeyPatch, **ends: list[type[BaseException] | None]
 ) -> None:
-    """Go through the run; an engine for which nothing is told cannot be prepared."""
+    """Execute the run; an engine without `ends` cannot be prepared."""
 
     def prepare(_lab: Lab, engine: str, *_: object) -> _Bench:
         run.results.names[engine] = {"kind": "kind", "imgload": "imgload"}
@@ -118,8 +118,8 @@ def _go(
     run.go(cast("Lab", None), Path())
 
 
-def test_an_error_costs_its_round_only(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it is; an engine that cannot be prepared is left out as well."""
+def test_an_error_fails_only_its_round(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any exception; an engine that cannot be prepared is skipped, too."""
     _go(run, monkeypatch, docker=[None, OSError, None])
     (samples,) = run.results.samples.values()
     assert len(samples) == 2
@@ -129,8 +129,8 @@ def test_an_error_costs_its_round_only(run: Run, monkeypatch: pytest.MonkeyPatch
     ]
 
 
-def test_an_interrupted_run_keeps_what_it_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And says what it has not, with who was to do it."""
+def test_an_interrupted_run_keeps_its_results(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lists the skipped rounds with their contestants."""
     with pytest.raises(KeyboardInterrupt):
         _go(run, monkeypatch, docker=[None, KeyboardInterrupt], docker28=[None])
     assert run.json
@@ -141,7 +141,7 @@ def test_an_interrupted_run_keeps_what_it_has(run: Run, monkeypatch: pytest.Monk
     assert kept.skipped[-1] == left
 
 
-def test_an_interrupted_program_prints_what_it_has(
+def test_an_interrupted_program_prints_its_results(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the status of an interrupted program."""
@@ -158,8 +158,8 @@ def test_an_interrupted_program_prints_what_it_has(
 
 
 @pytest.mark.parametrize("size", [60, 600, 3000])
-def test_the_sides_take_turns_in_being_first(size: int) -> None:
-    """On an engine, and where a case has one round, from engine to engine."""
+def test_imgload_and_its_rival_alternate_in_going_first(size: int) -> None:
+    """From round to round, and from engine to engine for cases with one round."""
     firsts = {engine: _firsts(engine, size) for engine in SITES}
     assert {orders[0] for orders in firsts.values() if orders} == {"imgload", "rival"}
     for orders in firsts.values():
@@ -167,7 +167,7 @@ def test_the_sides_take_turns_in_being_first(size: int) -> None:
 
 
 def _firsts(engine: str, size: int) -> list[str]:
-    """Which of imgload and its rival comes first, in each round of both."""
+    """Return whether imgload or its rival goes first, in each round of both."""
     rounds = {size: count(place(STANDARD, size, engine))}
     rival = SITES[engine].rival
     sides: dict[str, Any] = dict.fromkeys([rival, "archive", "ctr", "imgload"])
@@ -183,7 +183,7 @@ def _firsts(engine: str, size: int) -> list[str]:
 def test_an_image_is_built_on_the_labs_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Below a root that may have to be made; its content comes in pieces."""
+    """Below a root that is created if needed; content may come in pieces."""
     engine = Docker("docker", Paths(tmp_path / "root", tmp_path / "run"))
     seen: dict[str, bytes] = {}
 

@@ -1,4 +1,4 @@
-"""What the benchmarks say of their samples; nothing is timed here."""
+"""Reports of the benchmarks from given samples; nothing is timed here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sample(seconds: float, written: int | None = 0, *, action: str | None = None
 
 @pytest.fixture
 def results() -> Results:
-    """Kind takes a second for each 100 MB, imgload a tenth of that."""
+    """kind takes a second for 100 MB, imgload a tenth of that."""
     made = Results(machine={"cores": 2}, names={"docker": {"kind": "kind 1"}})
     for size in 300, 600:
         made.samples[Key("docker", size, "cold", "kind")] = [sample(size / 100)] * 2
@@ -47,7 +47,7 @@ def results() -> Results:
 
 
 def test_results_survive_json(results: Results) -> None:
-    """A run can be shown again."""
+    """A run can be reported again."""
     text = json.dumps(results.to_json())
     assert Results.of_json(json.loads(text)) == results
 
@@ -61,22 +61,22 @@ def test_results_survive_a_file(results: Results, tmp_path: Path) -> None:
 
 
 def test_ratios_are_of_medians_and_targets_are_for_one_size(results: Results) -> None:
-    """1.6 x is asked for with 600 MB, and nothing with 300."""
+    """The target is 1.6 x for 600 MB; there is none for 300 MB."""
     results.samples[Key("docker", 600, "cold", "kind")] = [sample(s) for s in (1, 6, 60)]
     (small,), (large,) = list(results.duels(300)), list(results.duels(600))
     assert [small.ratio, large.ratio] == pytest.approx([10, 10])
     assert [(duel.target, duel.met) for duel in (small, large)] == [(None, None), (1.6, True)]
 
 
-def test_the_first_rebuild_is_held_against_an_ordinary_one(results: Results) -> None:
-    """kind does not learn."""
+def test_the_first_rebuild_is_compared_with_an_ordinary_one(results: Results) -> None:
+    """kind has no special first rebuild."""
     results.samples[Key("docker", 600, "rebuild", "kind")] = [sample(6)]
     results.samples[Key("docker", 600, "learning", "imgload")] = [sample(12)]
-    found = {duel.case: duel.ratio for duel in results.duels(600)}
-    assert found == {"cold": pytest.approx(10), "learning": 0.5}
+    ratios = {duel.case: duel.ratio for duel in results.duels(600)}
+    assert ratios == {"cold": pytest.approx(10), "learning": 0.5}
 
 
-def test_the_table_says_what_was_missed(results: Results) -> None:
+def test_the_table_marks_missed_targets(results: Results) -> None:
     """In bold."""
     results.samples[Key("docker", 600, "cold", "imgload")] = [sample(5, action="full")]
     row = next(line for line in duels(results) if "6.00" in line)
@@ -85,26 +85,26 @@ def test_the_table_says_what_was_missed(results: Results) -> None:
     )
 
 
-def test_a_profile_is_held_against_the_floor(results: Results) -> None:
+def test_a_profile_is_compared_with_the_floor(results: Results) -> None:
     """0.6 seconds against 0.3."""
     assert "| **imgload / floor** | **2.00** |" in list(rebuilds(results))
 
 
-def test_a_whole_profile_is_a_median_of_wholes(results: Results) -> None:
-    """0.5 and 0.7 and 1.2 seconds; the medians of their phases make up 0.6."""
+def test_the_total_of_a_profile_is_the_median_of_totals(results: Results) -> None:
+    """Totals of 0.5, 0.7 and 1.2 seconds; the sum of the phases' medians would be 0.6."""
     profiles = [{START: 0.1, "push": 0.4}, {START: 0.6, "push": 0.1}, {START: 0.2, "push": 1.0}]
     results.phases["docker", 600] = profiles
     assert "| **imgload, all** | **0.700** |" in list(rebuilds(results))
 
 
 def test_a_floor_without_a_profile_is_not_shown(results: Results) -> None:
-    """It would be held against nothing."""
+    """There would be nothing to compare."""
     results.phases.clear()
     assert list(rebuilds(results)) == []
 
 
 def test_a_line_has_the_slope_of_its_points() -> None:
-    """Two seconds, and one for each 100 MB."""
+    """Two seconds, and one more for each 100 MB."""
     points = [(size, [sample(2 + size / 100)]) for size in (60, 600, 3000)]
     line = fit("docker", "100 MB", "cold", "kind", points)
     assert dict(zip(COSTS, line.slopes, strict=True)) == {
@@ -117,8 +117,8 @@ def test_a_line_has_the_slope_of_its_points() -> None:
     assert line.start == pytest.approx(2)
 
 
-def test_a_cost_that_was_not_read_has_no_line() -> None:
-    """The others do."""
+def test_a_cost_that_was_not_measured_has_no_line() -> None:
+    """The other costs have one."""
     points = [(1, [sample(1, None)]), (2, [sample(2)])]
     slopes = dict(zip(COSTS, fit("docker", "node", "cold", "kind", points).slopes, strict=True))
     assert slopes["written MB"] is None
@@ -126,7 +126,7 @@ def test_a_cost_that_was_not_read_has_no_line() -> None:
 
 
 def test_lines_need_two_points(results: Results) -> None:
-    """There are two sizes here, and one number of nodes."""
+    """The samples have two sizes, and one number of nodes."""
     assert {(line.unit, line.who) for line in lines(results)} == {
         ("100 MB", "kind"),
         ("100 MB", "imgload"),
@@ -134,21 +134,21 @@ def test_lines_need_two_points(results: Results) -> None:
     assert any("| 100 MB | cold | imgload | 0.100 |" in line for line in growth(results))
 
 
-def test_layers_grow_from_those_of_the_cold_load(results: Results) -> None:
-    """Which has eight."""
+def test_the_line_of_layers_starts_at_the_cold_load(results: Results) -> None:
+    """The cold load has eight layers."""
     results.samples[Key("docker", 600, "layers:32", "kind")] = [sample(9)]
-    found = {line.unit: line.xs for line in lines(results) if line.who == "kind"}
-    assert found == {"100 MB": (300, 600), "10 layers": (8, 32)}
+    points_by_unit = {line.unit: line.xs for line in lines(results) if line.who == "kind"}
+    assert points_by_unit == {"100 MB": (300, 600), "10 layers": (8, 32)}
 
 
 def test_sizes_are_not_mixed_in_a_line(results: Results) -> None:
-    """Each has its own row, and one number of layers or nodes in two sizes is no line."""
+    """Each size has its own row; one number of layers or nodes in two sizes is not a line."""
     for size in 300, 600:
         results.samples[Key("docker", size, "two", "imgload")] = [sample(size / 500)]
         results.samples[Key("docker", size, "layers:32", "kind")] = [sample(size / 50)]
     del results.samples[Key("docker", 300, "cold", "kind")]
-    found = {(line.case, line.unit, line.who): line.xs for line in lines(results)}
-    assert found == {
+    points_by_line = {(line.case, line.unit, line.who): line.xs for line in lines(results)}
+    assert points_by_line == {
         ("cold", "100 MB", "imgload"): (300, 600),
         ("cold, 300 MB", "node", "imgload"): (1, 2),
         ("cold, 600 MB", "node", "imgload"): (1, 2),
@@ -157,7 +157,7 @@ def test_sizes_are_not_mixed_in_a_line(results: Results) -> None:
 
 
 def test_a_phase_lasts_until_the_next() -> None:
-    """One that begins twice is summed up."""
+    """A phase that begins twice is summed up."""
     seen = [("survey", 2.0), ("push", 3.0), ("survey", 5.0)]
     assert phases(1.5, seen, 6.0) == {START: 0.5, "survey": 2.0, "push": 2.0}
 
@@ -165,13 +165,13 @@ def test_a_phase_lasts_until_the_next() -> None:
 @pytest.mark.parametrize(
     ("module", "name"), [(module, name) for module in marks.BEGINS for name in marks.BEGINS[module]]
 )
-def test_what_is_marked_is_there(module: str, name: str) -> None:
-    """A function that was renamed would be part of another phase."""
+def test_marked_functions_exist(module: str, name: str) -> None:
+    """Otherwise a renamed function would be counted in another phase."""
     assert callable(attrgetter(name)(import_module(module)))
 
 
-def test_a_marked_run_is_imgload(tmp_path: Path) -> None:
-    """With its exit status and its phases, as far as it came."""
+def test_a_run_with_marks_behaves_like_imgload(tmp_path: Path) -> None:
+    """With imgload's exit status, and the phases until its end."""
     report = tmp_path / "marks.json"
     env = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/none", "HOME": str(tmp_path)}
     words = ["load", "app:dev", "--from", "docker"]
@@ -182,40 +182,40 @@ def test_a_marked_run_is_imgload(tmp_path: Path) -> None:
 
 
 def test_the_scale_is_logarithmic() -> None:
-    """A decade is as wide as the next."""
+    """All decades have the same width."""
     scale = Scale.over([0.2, 30.0])
     assert (scale.low, scale.high) == (-1, 2)
     assert scale.place(1) - scale.place(0.1) == pytest.approx(scale.place(100) - scale.place(10))
 
 
 def test_the_plot_has_a_dot_for_each_median(results: Results) -> None:
-    """Within the picture, beside the four of the legend, and no script."""
+    """Inside the picture, in addition to four dots of the legend; and no script."""
     drawn = ET.fromstring(svg(results, 600))
     width = float(drawn.attrib["viewBox"].split()[2])
     dots = [float(dot.attrib["cx"]) for dot in drawn.iter(f"{SVG}circle")]
     assert len(dots) == 4 + 2
-    assert all(0 < place < width for place in dots)
+    assert all(0 < position < width for position in dots)
     assert not list(drawn.iter(f"{SVG}script"))
     assert "10.0 x" in "".join(drawn.itertext())
 
 
 def test_the_plot_has_the_ratios_of_the_table(results: Results) -> None:
-    """For the first rebuild too, which kind does not tell from others."""
+    """Also for the first rebuild, which kind treats like any other."""
     results.samples[Key("docker", 600, "rebuild", "kind")] = [sample(6)]
     results.samples[Key("docker", 600, "learning", "imgload")] = [sample(12)]
     assert "0.5 x" in "".join(ET.fromstring(svg(results, 600)).itertext())
 
 
-def test_the_standard_is_kept_unless_something_is_asked_for() -> None:
-    """Engines only narrow it."""
+def test_the_standard_plan_is_used_without_options() -> None:
+    """A selection of engines only restricts it."""
     assert Wish().parts() == list(STANDARD)
     narrowed = Wish(engines=["podman"]).parts()
     assert {engine for part in narrowed for engine in part.engines} == {"podman"}
     assert all(part.size <= 600 for part in narrowed)
 
 
-def test_large_images_are_bounded_unless_asked_for() -> None:
-    """One round of kind and imgload; what is asked for comes first."""
+def test_large_images_have_one_round_by_default() -> None:
+    """One round of kind and imgload; explicit options override that."""
     small, large = Wish(sizes=[20, 3000]).parts()
     assert (small.rounds, large.rounds) == (3, 1)
     assert large.contestants_on("podman") == ["archive", "imgload"]
@@ -223,14 +223,14 @@ def test_large_images_are_bounded_unless_asked_for() -> None:
     assert (part.rounds, part.contestants_on("docker")) == (2, ["ctr"])
 
 
-def test_only_imgload_goes_through_what_is_for_it_alone() -> None:
-    """Where kind would only take long."""
+def test_cases_for_imgload_alone_are_not_run_with_others() -> None:
+    """Cases in which kind would only take long."""
     part = Part(3000, 1, ("cold",), alone=("rebuild",))
     assert (part.cases_of("kind"), part.cases_of("imgload")) == (["cold"], ["cold", "rebuild"])
 
 
 def test_first_rounds_come_first_and_large_images_last() -> None:
-    """What is left out for want of time has been measured before, or is named."""
+    """So that rounds that are skipped for lack of time were measured before, or are listed."""
     parts = [
         Part(1, 2, engines=("docker", "podman")),
         Part(3000, 1, engines=("docker",)),
@@ -247,8 +247,8 @@ def test_first_rounds_come_first_and_large_images_last() -> None:
     ]
 
 
-def test_what_a_round_takes_is_foreseen() -> None:
-    """By weight, from the nearest size below."""
+def test_the_time_of_a_round_is_estimated() -> None:
+    """By weight, from the next smaller size."""
     clock = Clock(limit=1000)
     clock.took(Part(60, 1, ("cold",)), "docker", 24.0)
     clock.took(Part(600, 1, ("cold",), ("imgload",)), "docker", 6.0)
@@ -261,7 +261,7 @@ def test_what_a_round_takes_is_foreseen() -> None:
     assert not Clock(limit=0).allows(large, "docker")
 
 
-def test_the_page_is_what_the_samples_say() -> None:
+def test_the_page_is_generated_from_the_committed_samples() -> None:
     """docs/benchmarks.json; `python -m benchmarks --read docs/benchmarks.json --write-docs`."""
     kept = Results.of_json(json.loads((DOCS / "benchmarks.json").read_text()))
     assert (DOCS / "benchmarks.md").read_text() == page(kept)

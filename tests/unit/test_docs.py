@@ -1,6 +1,6 @@
-"""The documentation: what it shows can be typed, what it names is there.
+"""Check the documentation: commands parse, and named tests, files, errors and options exist.
 
-Links, references and docstrings are checked where the site is built, by `scripts/docs`.
+`scripts/docs` builds the site and checks links, references and docstrings.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ import pytest
 import imgload
 from docs.generated import PAGES, command_line, error_tables, library
 from imgload.cli.app import cli
-from imgload.errors import ImgloadError
+from imgload.core.errors import ImgloadError
 from tests.engine.test_costs import COSTS
 from tests.unit.test_peers_page import defined
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+ROOTS = ("src", "tests", "docs")
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text()
-    for path in (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
 }
 _BLOCK = re.compile(r"^ *```(console|sh)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-_SEPARATES = set("|&;()<>\n")
+_SEPARATORS = set("|&;()<>\n")
 
 
 def commands_in(text: str) -> Iterator[list[str]]:
     """Yield the arguments of each call of imgload in the console and shell blocks of a page."""
     for kind, block in _BLOCK.findall(text):
         lines = block.replace("\\\n", " ").splitlines()
-        typed = [li[2:] for li in lines if li.startswith("$ ")] if kind == "console" else lines
-        for line in typed:
+        if kind == "console":
+            lines = [line[2:] for line in lines if line.startswith("$ ")]
+        for line in lines:
             yield from _calls(line)
 
 
@@ -47,7 +49,7 @@ def _calls(line: str) -> Iterator[list[str]]:
     lexer.whitespace_split = True
     call: list[str] = []
     for word in [*lexer, ";"]:
-        if set(word) <= _SEPARATES:
+        if set(word) <= _SEPARATORS:
             if "imgload" in call:
                 yield call[call.index("imgload") + 1 :]
             call = []
@@ -72,32 +74,28 @@ CALLS = [(page, call) for page, text in TEXTS.items() for call in commands_in(te
         ("docker build -t app .", []),
     ],
 )
-def test_the_reader_finds_the_calls(line: str, expected: list[list[str]]) -> None:
-    """What it overlooked would go unchecked."""
+def test_calls_are_found_in_shell_lines(line: str, expected: list[list[str]]) -> None:
     assert list(_calls(line)) == expected
     assert list(commands_in(f"```console\n$ {line}\noutput\n```\n")) == expected
 
 
 @pytest.mark.parametrize(("page", "call"), CALLS, ids=lambda value: str(value)[:60])
-def test_every_call_that_is_shown_is_understood(page: str, call: list[str]) -> None:
-    """Commands and options that are gone or renamed are shown nowhere."""
+def test_every_shown_call_parses(page: str, call: list[str]) -> None:
     context = click.Context(cli, info_name="imgload", **cli.context_settings)
     command: click.Command | None = cli
     while isinstance(command, click.Group) and call and not call[0].startswith("-"):
         name, *call = call
         command = command.get_command(context, name)
     assert command is not None, page
-    with contextlib.suppress(click.exceptions.Exit):  # what --help and --version end with
+    with contextlib.suppress(click.exceptions.Exit):  # from --help and --version
         command.make_context(command.name, list(call), parent=context)
 
 
-def test_enough_is_shown() -> None:
-    """The pages do show calls."""
+def test_the_main_pages_show_calls() -> None:
     assert {"README.md", "docs/start.md", "docs/images.md"} <= {page for page, _ in CALLS}
 
 
 def test_every_command_and_option_is_in_the_reference() -> None:
-    """In the page that the site is built from."""
     page = command_line()
     context = click.Context(cli, info_name="imgload")
     for name in cli.list_commands(context):
@@ -109,7 +107,6 @@ def test_every_command_and_option_is_in_the_reference() -> None:
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    """Errors in their table, too."""
     names = [name for name in imgload.__all__ if not name.startswith("__")]
     assert [name for name in names if f":: imgload.{name}\n" not in library()] == []
     values = {name: getattr(imgload, name) for name in names if name != "ImgloadError"}
@@ -118,19 +115,17 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def test_each_generated_part_has_its_page() -> None:
-    """A page that was moved would stay empty."""
     assert [page for page in PAGES if not (DOCS / f"{page}.md").is_file()] == []
 
 
 @pytest.mark.parametrize("page", TEXTS)
-def test_the_tests_that_are_named_exist(page: str) -> None:
-    """A claim stands on its test."""
+def test_named_tests_exist(page: str) -> None:
     assert set(re.findall(r"`(test_\w+)`", TEXTS[page])) <= defined("**/test_*.py")
 
 
-def test_the_readme_links_to_what_is_there() -> None:
-    """Read in the repository and not on the site, where links are checked."""
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", TEXTS["README.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_pages_outside_the_site_lead_to_files(page: str) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", TEXTS[page])
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
 
@@ -139,24 +134,22 @@ def test_the_readme_links_to_what_is_there() -> None:
     ("row", "action"),
     [("present", "present"), ("one more name", "tagged"), ("full", "full"), ("rebuild", "delta")],
 )
-def test_the_counts_are_those_of_the_test(row: str, action: str) -> None:
-    """docs/how-it-works.md, and the table in tests/engine/test_costs.py."""
+def test_the_costs_in_how_it_works_are_those_of_the_engine_test(row: str, action: str) -> None:
     cells = rf"^\| {row}[^|]*\| (\d+) \| (\d+) \| (\d+) \|$"
-    found = re.search(cells, TEXTS["docs/how-it-works.md"], re.MULTILINE)
+    match = re.search(cells, TEXTS["docs/how-it-works.md"], re.MULTILINE)
     cost = COSTS["docker", "lab-d21"][action]
-    assert found
-    assert [int(n) for n in found.groups()] == [cost.execs, cost.asked, cost.pushed]
+    assert match
+    assert [int(n) for n in match.groups()] == [cost.execs, cost.requests, cost.pushed]
 
 
-def said() -> list[str]:
-    """Return every piece of text in the sources."""
+def source_strings() -> list[str]:
     trees = (ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py"))
     nodes = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
     return [node.value for node in nodes if isinstance(node.value, str)]
 
 
-def is_said(words: str, texts: list[str]) -> bool:
-    """Whether a text has the words, or two together, the one ending where the other begins."""
+def is_in(words: str, texts: list[str]) -> bool:
+    """Return whether a text contains the words, or the end of one text and the start of another."""
     starts = [words[:i] for i in range(1, len(words)) if words[i - 1] == " "]
     return any(words in text for text in texts) or any(
         any(text.endswith(start) for text in texts)
@@ -165,8 +158,7 @@ def is_said(words: str, texts: list[str]) -> bool:
     )
 
 
-def test_every_error_that_can_be_looked_up_is_still_said() -> None:
-    """docs/troubleshooting.md is searched for the words of an error."""
+def test_headings_of_troubleshooting_quote_texts_of_the_sources() -> None:
     page = TEXTS["docs/troubleshooting.md"].partition("\n## The engine\n")[2]
     headings = re.findall(r"^### (.*)", page, re.MULTILINE)
     quoted = [text for heading in headings for text in re.findall(r"`([^`]+)`", heading)]
@@ -174,13 +166,47 @@ def test_every_error_that_can_be_looked_up_is_still_said() -> None:
         part.strip(" :,") for text in quoted for part in text.removeprefix("note: ").split("…")
     }
     assert len(pieces) > 40
-    texts = said()
-    assert [p for p in sorted(pieces) if not is_said(p, texts)] == []
+    texts = source_strings()
+    assert [p for p in sorted(pieces) if not is_in(p, texts)] == []
 
 
-def test_every_kind_of_error_can_be_looked_up() -> None:
-    """Each class that is raised somewhere."""
+def test_troubleshooting_has_every_kind_of_error() -> None:
     kinds = set(re.findall(r"^\| `([a-z-]+)` \|", error_tables(), re.MULTILINE))
     bases = {"image-error", "cluster-error", "engine-error", "node-error"}
-    listed = set(re.findall(r"^`([a-z-]+)`", TEXTS["docs/troubleshooting.md"], re.MULTILINE))
+    page = TEXTS["docs/troubleshooting.md"]
+    listed = set(re.findall(r"^### .*\n\n`([a-z-]+)`", page, re.MULTILINE))
     assert kinds - bases - {"load-failed", "prune-failed"} == listed
+
+
+CONTRIBUTING = TEXTS["CONTRIBUTING.md"]
+PACKAGE = ROOT / "src/imgload"
+FOLDERS = {f"{p.parent.relative_to(PACKAGE)}/" for p in PACKAGE.glob("*/**/*.py")} - {"tools/"}
+
+
+def test_the_map_of_tests_names_every_folder_and_every_engine_test() -> None:
+    rows = dict(re.findall(r"^\| (\S+) \| (.*) \|$", CONTRIBUTING, re.MULTILINE))
+    tests = {name for row in rows.values() for name in re.findall(r"`(test_\w+\.py)`", row)}
+    assert tests == {path.name for path in (ROOT / "tests/engine").glob("test_*.py")}
+    assert {name.strip("`") for name in rows if name.endswith("/`")} == FOLDERS
+
+
+def test_unit_tests_mirror_the_folders_of_the_sources() -> None:
+    tests = ROOT / "tests/unit"
+    folders = {f"{path.parent.relative_to(tests)}/" for path in tests.glob("*/**/test_*.py")}
+    assert folders <= FOLDERS
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_named_files_and_classes_exist(page: str) -> None:
+    """In tables, files are named without the folder of their row."""
+    files = {
+        path.relative_to(ROOT).as_posix() for top in ROOTS for path in (ROOT / top).rglob("*.*")
+    }
+    words = set(re.findall(r"`([^`\s]+)`", TEXTS[page]))
+    paths = {word for word in words if re.fullmatch(r"[\w/.]+\.(py|md)", word)}
+    assert paths
+    assert [p for p in paths if not any(f"/{file}".endswith(f"/{p}") for file in files)] == []
+    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    classes = {m[1] for word in words if (m := re.fullmatch(r"([A-Z][a-z]\w{2,})(\.\w+)?", word))}
+    assert classes
+    assert [name for name in classes if f"\nclass {name}" not in sources] == []

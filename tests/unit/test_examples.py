@@ -1,4 +1,4 @@
-"""The example, and the code on pages about other tools: it is what it says."""
+"""The Skaffold example and the code on pages about other tools are valid."""
 
 import re
 import shlex
@@ -18,63 +18,59 @@ _CALL = re.compile(r"\bimgload (?:load|verify|skaffold)\b[^\n|&>'`]*")
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """Return a page's blocks of code in a language."""
-    found = _BLOCK.findall((ROOT / page).read_text())
-    return [body for written_in, body in found if written_in == language]
+    """Return the code blocks of a page in a language."""
+    code = _BLOCK.findall((ROOT / page).read_text())
+    return [body for block_language, body in code if block_language == language]
 
 
-def understood(command: str) -> bool:
-    """Whether a call of imgload can be parsed; what is said is the test's failure."""
-    name, *words = shlex.split(command)[1:]
-    found = cli.get_command(click.Context(cli), name)
-    assert found is not None
-    with found.make_context(name, words):
+def parses(command_line: str) -> bool:
+    """Parse a call of imgload; raises click's error if that fails."""
+    name, *words = shlex.split(command_line)[1:]
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    with command.make_context(name, words):
         return True
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_code_is_code(page: str) -> None:
-    """Python compiles, YAML can be read, and the calls in both are understood."""
+def test_python_yaml_and_calls_on_pages_are_valid(page: str) -> None:
     python, documents = blocks(page, "python"), blocks(page, "yaml")
     assert python or documents
     for body in python:
         compile(body, page, "exec")
     assert all(yaml.safe_load(body) for body in documents)
     calls = [call for body in (*python, *documents) for call in _CALL.findall(body)]
-    assert all(map(understood, calls))
+    assert all(map(parses, calls))
 
 
-def test_calls_are_found_and_a_wrong_one_is_seen() -> None:
-    """In a line of YAML, and in Python."""
-    found = [
+def test_calls_are_found_and_a_wrong_one_fails() -> None:
+    calls = [
         c
         for page in PAGES
         for kind in ("yaml", "python")
         for c in _CALL.findall("".join(blocks(page, kind)))
     ]
-    assert len(found) >= 6
+    assert len(calls) >= 6
     with pytest.raises(click.NoSuchOption):
-        understood("imgload load app:dev --nope")
+        parses("imgload load app:dev --nope")
 
 
-def test_the_table_of_build_commands_is_understood() -> None:
-    """docs/skaffold.md."""
+def test_build_commands_in_the_skaffold_page_parse() -> None:
     rows = re.findall(
         r"^\| `(imgload skaffold[^`]*)` \|", (ROOT / "docs/skaffold.md").read_text(), re.MULTILINE
     )
     assert len(rows) > 4
-    assert all(map(understood, rows))
+    assert all(map(parses, rows))
 
 
-def test_the_example_is_built_by_imgload() -> None:
-    """And its manifests name what it builds."""
+def test_the_example_builds_and_deploys_the_same_image() -> None:
     config = yaml.safe_load((EXAMPLE / "skaffold.yaml").read_text())
     [artifact] = config["build"]["artifacts"]
-    assert understood(artifact["custom"]["buildCommand"].removeprefix("exec "))
+    assert parses(artifact["custom"]["buildCommand"].removeprefix("exec "))
     assert (EXAMPLE / artifact["custom"]["dependencies"]["dockerfile"]["path"]).is_file()
     paths = [EXAMPLE / path for path in config["manifests"]["rawYaml"]]
-    manifests = [each for path in paths for each in yaml.safe_load_all(path.read_text())]
-    [deployment] = [each for each in manifests if each["kind"] == "Deployment"]
+    manifests = [manifest for path in paths for manifest in yaml.safe_load_all(path.read_text())]
+    [deployment] = [m for m in manifests if m["kind"] == "Deployment"]
     [container] = deployment["spec"]["template"]["spec"]["containers"]
     assert container["image"] == artifact["image"]
     assert container["imagePullPolicy"] == "IfNotPresent"

@@ -1,4 +1,4 @@
-"""The fuzzer itself, and a short run of it; `python -m tests.fuzz --minutes N` digs."""
+"""The fuzzer itself, and a short run of it; `python -m tests.fuzz --minutes N` runs longer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 from tests.fuzz.bombs import NAMES, bomb
 from tests.fuzz.bounds import TooMuchError, bounded
 from tests.fuzz.fuzzer import SEEDS, Drive, Fuzzer, seeds
@@ -33,14 +33,14 @@ def target(tmp_path: Path) -> Target:
 
 
 @pytest.mark.parametrize("path", sorted(SEEDS.iterdir()), ids=lambda path: path.name)
-def test_what_was_kept_is_still_handled(target: Target, path: Path) -> None:
-    """Real archives, and what earlier runs found."""
+def test_every_seed_is_handled(target: Target, path: Path) -> None:
+    """Real archives, and findings of earlier runs."""
     assert target(path.read_bytes())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_bomb_does_no_harm(tmp_path: Path, name: str) -> None:
-    """Small to send, large to read: in time and memory like any input, seen in a new process."""
+def test_a_bomb_stays_within_the_limits(tmp_path: Path, name: str) -> None:
+    """A small archive that expands enormously, in a new process with the usual limits."""
     path = tmp_path / name
     path.write_bytes(bomb(name))
     done = subprocess.run(
@@ -55,7 +55,7 @@ def test_a_bomb_does_no_harm(tmp_path: Path, name: str) -> None:
 
 
 def test_five_seconds_find_nothing(target: Target) -> None:
-    """Each change is fuzzed a little; the same mutants each time, as far as the time allows."""
+    """A short run with the same mutants each time, as far as the time permits."""
     fuzzer = Fuzzer(target, Random(2), seeds())
     assert [finding.error for finding in fuzzer.run(_SECONDS)] == []
     assert fuzzer.inputs > len(seeds())
@@ -83,11 +83,11 @@ def _swells_and_refuses(data: bytes) -> frozenset[str]:
 
 
 def _refuses(_data: bytes) -> frozenset[str]:
-    raise ArchiveInvalid("nobody translated this into an outcome")
+    raise ArchiveInvalid("nobody mapped this error to an outcome")
 
 
 @pytest.mark.parametrize(
-    ("drive", "said"),
+    ("drive", "message"),
     [
         (_raises, "KeyError"),
         (_hangs, "0.05 s"),
@@ -96,17 +96,17 @@ def _refuses(_data: bytes) -> frozenset[str]:
         (_refuses, "nobody"),
     ],
 )
-def test_the_fuzzer_finds_what_it_is_to_find(drive: Drive, said: str) -> None:
-    """A crash, a hang, too much memory; each kind once, with the input that does it."""
+def test_the_fuzzer_finds_injected_faults(drive: Drive, message: str) -> None:
+    """A crash, a hang, and too much memory: each once, with its input."""
     fuzzer = Fuzzer(drive, Random(3), seeds()[:2])
     findings = list(fuzzer.run(0.2))
     assert len(findings) == 1
-    assert said in findings[0].error
+    assert message in findings[0].error
     assert findings[0].data == seeds()[0]
 
 
-def test_the_same_number_makes_the_same_mutants() -> None:
-    """So that a finding can be made again."""
+def test_the_same_seed_makes_the_same_mutants() -> None:
+    """So that a finding can be reproduced."""
     first, second = ([*_mutants(Random(4))] for _ in range(2))
     assert first == second
     assert len(set(first)) > 15
@@ -117,8 +117,8 @@ def _mutants(random: Random) -> Iterator[bytes]:
     return (mutate(seeds()[0], seeds()) for _ in range(20))
 
 
-def test_digests_and_sizes_follow_a_changed_content() -> None:
-    """A mutant of a config is still found through its manifest, or nothing deep is ever tried."""
+def test_digests_and_sizes_are_updated_for_changed_content() -> None:
+    """A manifest must still refer to a changed config, so that mutants pass the first checks."""
     image = Image()
     members = unpack(archive_of(oci(image)))
     config = next(member for member in members if member.content == image.config)
@@ -129,8 +129,8 @@ def test_digests_and_sizes_follow_a_changed_content() -> None:
     assert b'"size": %d' % (len(image.config) + 1) in text
 
 
-def test_time_and_memory_within_bounds_are_no_finding() -> None:
-    """And the timers are gone afterwards."""
+def test_time_and_memory_within_limits_are_accepted() -> None:
+    """The timers are stopped afterwards."""
     with bounded():
         sum(range(1000))
     with pytest.raises(TooMuchError), bounded(seconds=0.02):

@@ -1,4 +1,4 @@
-"""The fuzzer writes nowhere but into its own folder: tested in every run, unlike the fuzzer."""
+"""The fuzzer writes only to its own folder; unlike the fuzzer, this test is in every run."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tests.fuzz.target import lay
 
 
 def test_a_link_of_a_mutant_is_not_followed(tmp_path: Path) -> None:
-    """The fuzzer may run as root: what it lays out stays in its folder."""
+    """The fuzzer may run as root, so it must not write outside its folder."""
     folder, outside = tmp_path / "layout", tmp_path / "outside"
     folder.mkdir()
     outside.mkdir()

@@ -1,4 +1,4 @@
-"""Values that are used as keys, and those that callers get, can be hashed."""
+"""Values that are used as keys, and public values, are hashable."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ import pytest
 
 import imgload
 from imgload.oci.document import Descriptor, Manifest
-from imgload.oci.platform import Platform
-from imgload.sources.base import Found
 from tests.unit.archives import Image
+from tests.unit.samples import sourced
 
 _KEYED = {"dict", "Mapping", "set", "frozenset", "Set", "MutableMapping", "defaultdict", "Counter"}
 _UNHASHABLE = (Mapping, MutableMapping, MutableSequence, MutableSet)
@@ -33,7 +32,7 @@ def parsed(module: ModuleType) -> list[ast.AST]:
 
 
 def keys_in(module: ModuleType) -> Iterator[str]:
-    """Yield the names of types in a module that stand where a key does, as in ``dict[Key, …]``."""
+    """Yield the names of types that a module uses as keys, as in ``dict[Key, …]``."""
     for node in parsed(module):
         match node:
             case ast.Subscript(ast.Name(generic), ast.Tuple([inner, *_]) | inner):
@@ -42,17 +41,18 @@ def keys_in(module: ModuleType) -> Iterator[str]:
 
 
 def keys() -> set[type]:
-    """Return imgload's own classes that are used as keys, and the frozen ones it hands out."""
+    """Return imgload's classes that are used as keys, and its public hashable classes."""
     public = {getattr(imgload, name) for name in imgload.__all__}
-    found = {each for each in public if each.__hash__ is not None}
+    frozen = public - {imgload.Delivery, imgload.Order}
+    classes = {value for value in frozen if value.__hash__ is not None}
     for module in map(import_module, _NAMES):
         scope = {**vars(module), **_imported_for_types(module)}
-        found |= {scope[name] for name in keys_in(module) if name in scope}
-    return {each for each in found if inspect.isclass(each) and attrs.has(each)}
+        classes |= {scope[name] for name in keys_in(module) if name in scope}
+    return {value for value in classes if inspect.isclass(value) and attrs.has(value)}
 
 
 def _imported_for_types(module: ModuleType) -> dict[str, Any]:
-    """Return what a module imports for its annotations only."""
+    """Return the names that a module imports only for annotations."""
     imports = [node for node in parsed(module) if isinstance(node, ast.ImportFrom)]
     return {
         alias.name: getattr(import_module(node.module), alias.name, None)
@@ -63,7 +63,7 @@ def _imported_for_types(module: ModuleType) -> dict[str, Any]:
 
 
 def unhashable(cls: Any, seen: set[Any]) -> Iterator[str]:
-    """Yield the fields below a class that its hash includes and that have none."""
+    """Yield the unhashable fields that are part of a class's hash."""
     if cls in seen or cls.__hash__ is object.__hash__:
         return
     seen.add(cls)
@@ -83,7 +83,7 @@ def unhashable(cls: Any, seen: set[Any]) -> Iterator[str]:
 
 
 def _types_in(hint: Any) -> Iterator[type]:
-    """Yield the classes in a type; what stands within an unhashable one does not matter."""
+    """Yield the classes in a type, but not those inside an unhashable one."""
     origin = typing.get_origin(hint)
     if inspect.isclass(origin) and issubclass(origin, _UNHASHABLE):
         yield origin
@@ -95,20 +95,20 @@ def _types_in(hint: Any) -> Iterator[type]:
 
 
 @pytest.mark.parametrize("cls", sorted(keys(), key=str), ids=str)
-def test_a_key_is_hashable_down_to_its_last_field(cls: type) -> None:
+def test_a_key_is_hashable_with_all_nested_fields(cls: type) -> None:
     assert list(unhashable(cls, set())) == []
 
 
-def test_an_image_with_annotated_layers_is_a_key() -> None:
-    """What `Found` and `Descriptor` equal is still decided by the annotations."""
+def test_an_image_with_annotated_layers_can_be_a_key() -> None:
+    """Annotations still count in comparisons of `Image` and `Descriptor`."""
     image = Image()
     manifest = Manifest.parse(image.manifest)
     notes = [attrs.evolve(layer, annotations={"a": "b"}) for layer in manifest.layers]
     annotated = attrs.evolve(manifest, layers=tuple(notes))
-    found = [
-        Found("id", ("app:v1",), image.image_id, None, Platform("linux", "amd64"), (), 1, each)
-        for each in (manifest, annotated)
+    images = [
+        attrs.evolve(sourced("app:v1", image.image_id), manifest=variant)
+        for variant in (manifest, annotated)
     ]
-    assert len(dict.fromkeys([*found, *found])) == len(found)
+    assert len(dict.fromkeys([*images, *images])) == len(images)
     plain = Descriptor("m", image.image_id, 1)
     assert plain != attrs.evolve(plain, annotations={"a": "b"})

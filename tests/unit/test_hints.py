@@ -1,4 +1,4 @@
-"""Commands to paste: what comes from elsewhere is one word of them, whatever is in it."""
+"""Commands in hints: external text in them is always quoted as one word."""
 
 from __future__ import annotations
 
@@ -16,25 +16,31 @@ QUOTING = {"shlex.quote", "shlex.join"}
 SAFE = {
     *("engine.name", "node.engine.name", "self.engine.name", "source.name", "held.engine.name"),
     *("node.name", "node.container.name", "self.container.name", "self.name", "first.name"),
-    *("sources[0].engine.name", "sources[0].listing", "error.hint", "empty.undo", "remote.command"),
+    *(
+        "sources[0].engine.name",
+        "sources[0].listing",
+        "error.hint",
+        "candidate.undo",
+        "remote.command",
+    ),
     *("tool.name", "tool.homepage", "tool.makes", "tool.name_flag", "error.ctx.command_path"),
     *("kind", "variable", "command", "survey.traits.platform", "platform", "wanted", "there[0]"),
     *("found.target.short", "layer.digest", "see_config", "config"),
     *("tool", "origin"),
 }
-"""Names of engines and nodes, platforms, digests, our own words, and hints, which are looked at
-themselves."""
+"""Names of engines and nodes, platforms, digests, imgload's own words, and other hints, which are
+checked themselves."""
 
 
 class Quoted(ast.NodeTransformer):
-    """Puts a plain text in place of what is quoted."""
+    """Replaces quoted values by a constant."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         return ast.Constant("x") if ast.unparse(node.func) in QUOTING else self.generic_visit(node)
 
 
 def hints(scope: ast.AST) -> Iterator[ast.expr]:
-    """Yield what becomes part of a hint."""
+    """Yield the expressions of hints."""
     for node in ast.walk(scope):
         if isinstance(node, ast.Call):
             yield from (word.value for word in node.keywords if word.arg in KEYWORDS)
@@ -54,7 +60,7 @@ def assigned(name: str, scope: ast.AST) -> Iterator[ast.expr]:
 
 
 def loose(value: ast.AST, scope: ast.AST, seen: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Yield what is put into a hint's text as it is."""
+    """Yield the values that become part of a hint without quoting."""
     for part in ast.walk(value):
         if isinstance(part, ast.Name) and part.id not in seen:
             for other in assigned(part.id, scope):
@@ -82,9 +88,9 @@ def unquoted(value: ast.expr, scope: ast.AST, seen: frozenset[str]) -> Iterator[
 
 
 @pytest.mark.parametrize("path", [str(p.relative_to(SOURCES)) for p in SOURCES.rglob("*.py")])
-def test_a_hint_quotes_what_comes_from_elsewhere(path: str) -> None:
+def test_a_hint_quotes_external_text(path: str) -> None:
     """A path, URL or name that is pasted must not end the word, or the command."""
     tree = Quoted().visit(ast.parse((SOURCES / path).read_text()))
     scopes = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
-    found = {text for scope in scopes for value in hints(scope) for text in loose(value, scope)}
-    assert found == set()
+    texts = {text for scope in scopes for value in hints(scope) for text in loose(value, scope)}
+    assert texts == set()

@@ -1,7 +1,7 @@
-"""report.schema.json: what is published about the report is what reports are.
+"""The published report.schema.json matches the reports.
 
-What the command prints is held against it in cli/test_exit_status.py, and what real loads report in
-tests/engine/test_report.py.
+cli/test_exit_status.py validates the output of the command, and tests/engine/test_report.py the
+reports of real loads.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import attrs
 import pytest
 from jsonschema import Draft202012Validator
 
+from imgload.core.errors import JSON_VERSION
+from imgload.loader.report import Action, NodeResult
 from imgload.oci.digest import Digest
-from imgload.plan import Action
-from imgload.report import JSON_VERSION, NodeResult
 from tests.schema import SCHEMA, Json, complaints
-from tests.unit.test_report import BAD, GOOD, PROOF, report
+from tests.unit.loader.test_report import BAD, GOOD, PROOF, report
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "report.md").read_text()
 EXAMPLES = re.findall(r"^```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def test_the_schema_is_one() -> None:
-    """Of the draft that it names."""
+def test_the_schema_is_valid() -> None:
+    """A schema of the draft that it names."""
     Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["properties"]["version"]["const"] == JSON_VERSION
 
@@ -44,31 +44,31 @@ def test_the_schema_is_one() -> None:
     ],
 )
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_every_result_fits(node: NodeResult, *, dry_run: bool) -> None:
-    """Well or not, and in a dry run."""
+def test_every_result_matches_the_schema(node: NodeResult, *, dry_run: bool) -> None:
+    """Success, failure, and dry run."""
     planned = attrs.evolve(node, bytes_missing=5 if dry_run else None)
     assert complaints(report(planned, dry_run=dry_run).to_json()) == []
 
 
-def test_every_action_is_published() -> None:
-    """And nothing that is none."""
+def test_every_action_is_in_the_schema() -> None:
+    """And no other value."""
     published = SCHEMA["$defs"]["node"]["properties"]["action"]["enum"]
     assert [action for action in published if action] == list(get_args(Action))
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_every_example_on_the_page_fits(example: str) -> None:
-    """docs/reference/report.md, from which people write their scripts."""
+def test_every_example_on_the_page_matches_the_schema(example: str) -> None:
+    """In docs/reference/report.md, which users copy."""
     assert complaints(json.loads(example)) == []
 
 
 def test_the_page_has_examples() -> None:
-    """A report, and an error."""
+    """A report and an error."""
     assert {"error" in json.loads(example) for example in EXAMPLES} == {True, False}
 
 
 def broken(change: str) -> Json:
-    """Return a good document with one thing wrong."""
+    """Return a valid document with one change."""
     document = deepcopy(report(GOOD).to_json())
     node = document["images"][0]["nodes"][0]
     match change:
@@ -100,6 +100,6 @@ def broken(change: str) -> Json:
         *("short digest", "negative", "unpublished", "seconds", "proof"),
     ],
 )
-def test_what_is_wrong_does_not_fit(change: str) -> None:
-    """`ok` is never true without the proof."""
+def test_an_invalid_document_does_not_match_the_schema(change: str) -> None:
+    """For example, `ok` is never true without a proof."""
     assert complaints(broken(change)) != []

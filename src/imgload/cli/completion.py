@@ -1,114 +1,142 @@
-"""``imgload completion``, and what the shells and kubectl call."""
+"""Shell completion: ``imgload completion``, and the values that it offers.
+
+A failure or a slow engine offers nothing: a message would corrupt the user's command line.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NoReturn
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import (
-    BashComplete,
-    CompletionItem,
-    ShellComplete,
-    add_completion_class,
-    get_completion_class,
-    split_arg_string,
-)
+from click import shell_completion
+from click.shell_completion import BashComplete, CompletionItem
 
-from imgload.cli.ending import quickly, say
+from imgload.cli.process import say
+from imgload.core.errors import ImgloadError
+from imgload.core.parallel import Task, in_parallel, result_or_error
+
+if TYPE_CHECKING:
+    from imgload.loader.session import Session
 
 VARIABLE = "_IMGLOAD_COMPLETE"
-_BREAKS = frozenset(":=@")
-"""Where bash breaks words (COMP_WORDBREAKS); it replaces only what comes behind."""
-_NO_FILES, _FILES = ":4", ":0"
-"""The last line for kubectl: whether to offer files, too (cobra, ShellCompDirective)."""
+_WORDBREAKS = frozenset(":=@")
+"""Of bash's COMP_WORDBREAKS; bash replaces only the part of a word behind the last one."""
+_SECONDS = 0.8
+"""How long a user waits for completion."""
+_ENGINES = ("docker", "podman")
+_FIXED = {
+    "engines": _ENGINES,
+    "sources": _ENGINES,
+    "platforms": ("linux/amd64", "linux/arm64", "linux/arm/v7", "linux/ppc64le", "linux/s390x"),
+}
+_STORED_PREFIXES = ("docker.io/", "localhost/")
+_SAFE = re.compile(r"[\w./:-]+", re.ASCII)
+"""Values that need no quoting: a container's label may contain shell code."""
 
 
 @click.command(no_args_is_help=True)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script that makes a shell complete imgload's arguments.
+    """Print a completion script for bash, zsh or fish.
 
-    Commands and options, and the names of images, clusters and nodes that are there.
+    Completes commands, options, and the names of images, clusters and nodes.
 
     \b
     To install:
       bash  echo 'eval "$(imgload completion bash)"' >> ~/.bashrc
-      zsh   echo 'eval "$(imgload completion zsh)"' >> ~/.zshrc      behind compinit
+      zsh   echo 'eval "$(imgload completion zsh)"' >> ~/.zshrc      after compinit
       fish  imgload completion fish > ~/.config/fish/completions/imgload.fish
 
-    Where kubectl completes, `kubectl imgload` does so without that.
-    """  # noqa: D301 - click's mark for a block that keeps its lines
-    chosen = get_completion_class(shell)
-    if chosen:
-        command = context.find_root().command
-        say(chosen(command, {}, "imgload", VARIABLE).source())
+    With kubectl's completion installed, `kubectl imgload` needs no script.
+    """
+    if completer := shell_completion.get_completion_class(shell):
+        say(completer(context.find_root().command, {}, "imgload", VARIABLE).source())
 
 
-@add_completion_class
+@shell_completion.add_completion_class
 class Bash(BashComplete):
-    """Bash, to which ``app:dev`` is three words, and so is ``--cluster=kind``."""
+    """Completion for bash, which splits ``app:dev`` and ``--cluster=kind`` into three words."""
 
     _kept = 0
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """Put together what bash took apart, and remember how much of it bash keeps."""
-        place = int(os.environ["COMP_CWORD"])
-        words = split_arg_string(os.environ["COMP_WORDS"])
-        joined = joined_words([*words[:place], "".join(words[place : place + 1])])
-        self._kept = kept(joined[-1])
-        *arguments, incomplete = ("".join(parts) for parts in joined[1:])
+        cursor = int(os.environ["COMP_CWORD"])
+        parts = shell_completion.split_arg_string(os.environ["COMP_WORDS"])
+        parts = [*parts[:cursor], "".join(parts[cursor : cursor + 1])]
+        *arguments, incomplete = join_words(parts)[1:]
+        self._kept = kept_length(incomplete, parts[-1])
         return arguments, incomplete
 
     def format_completion(self, item: CompletionItem) -> str:
-        """Return a line of the answer, without what bash keeps."""
         value = item.value[self._kept :] if item.type == "plain" else item.value
         return f"{item.type},{value}"
 
 
-def joined_words(words: Sequence[str]) -> list[list[str]]:
-    """Return the parts of each word, around its ``:``, ``=`` and ``@``."""
-    joined: list[list[str]] = []
-    for word in words:
-        broken = bool(word) and bool(joined) and (_breaks(word) or _breaks(joined[-1][-1]))
-        if broken:
-            joined[-1].append(word)
+def join_words(parts: Sequence[str]) -> list[str]:
+    """Return the words that bash split into parts."""
+    words: list[str] = []
+    for previous, part in pairwise(["", *parts]):
+        if words and part and (_is_break(part) or _is_break(previous)):
+            words[-1] += part
         else:
-            joined.append([word])
-    return joined
+            words.append(part)
+    return words
 
 
-def kept(parts: Sequence[str]) -> int:
-    """Return the length of what bash keeps of a value; an option's name is not part of that."""
-    value = list(parts)
-    if value[0].startswith("-") and "=" in value:
-        value = value[value.index("=") + 1 :]
-    last = len(value) if value and _breaks(value[-1]) else len(value) - 1
-    return len("".join(value[: max(last, 0)]))
+def kept_length(word: str, last_part: str) -> int:
+    """Return how many characters of a value bash keeps; an option's name is not counted."""
+    value = word.partition("=")[2] if word.startswith("-") else word
+    return max(len(value) - (0 if _is_break(last_part) else len(last_part)), 0)
 
 
-def _breaks(word: str) -> bool:
-    return bool(word) and _BREAKS.issuperset(word)
+def _is_break(part: str) -> bool:
+    return bool(part) and _WORDBREAKS.issuperset(part)
 
 
-def kubectl() -> NoReturn:
-    """Complete for kubectl, which calls ``kubectl_complete-imgload`` with the words so far."""
-    from imgload.cli.app import finish  # noqa: PLC0415 - it is the other way round else
+def candidates(kind: str, context: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Return candidates of a kind: images, clusters, nodes, or a key of `_FIXED`."""
+    task = Task(partial(result_or_error, partial(_names, kind, context.params, incomplete)))
+    task.wait_at_most(_SECONDS)
+    names = task.result() if task.done else ()
+    names = () if isinstance(names, ImgloadError) else names
+    matching = {n for n in names if n.startswith(incomplete) and _SAFE.fullmatch(n)}
+    if kind == "sources" and not matching:
+        return [CompletionItem(incomplete, type="file")]
+    return [CompletionItem(name) for name in sorted(matching)]
 
-    quickly(partial(finish, answer_kubectl))
+
+def _names(kind: str, params: Mapping[str, Any], incomplete: str) -> Sequence[str]:
+    if kind in _FIXED:
+        return _FIXED[kind]
+    from imgload.clusters.select import find_clusters  # noqa: PLC0415 - start-up
+    from imgload.loader.session import Session  # noqa: PLC0415
+
+    with Session.open(params.get("source") if kind == "images" else None) as session:
+        if kind == "images":
+            return _images(session, incomplete)
+        clusters = find_clusters(session.engines)
+    if kind == "clusters":
+        return [cluster.name for cluster in clusters]
+    own = [cluster for cluster in clusters if params.get("cluster") in {None, cluster.name}]
+    return [node.name for cluster in own for node in cluster.nodes]
 
 
-def answer_kubectl() -> None:
-    """Print the answer to the program's arguments."""
-    from imgload.cli.app import cli  # noqa: PLC0415 - as above
+def _images(session: Session, incomplete: str) -> Sequence[str]:
+    from imgload.oci.reference import pod_name  # noqa: PLC0415 - start-up
+    from imgload.sources.engine import EngineSource  # noqa: PLC0415
 
-    *arguments, incomplete = sys.argv[1:] or [""]
-    found = ShellComplete(cli, {}, "imgload", "").get_completions(arguments, incomplete)
-    for item in found:
-        if item.type == "plain":
-            say(item.value)
-    say(_FILES if any(item.type == "file" for item in found) else _NO_FILES)
+    globs = [incomplete + rest for rest in ("*", "*/*", "*/*/*")]
+    if not _SAFE.fullmatch(incomplete) or incomplete.startswith("docker.io/"):
+        globs = []  # otherwise the engine filters: listing takes it milliseconds for each image
+    engines = [s.engine for s in session.sources if isinstance(s, EngineSource)]
+    stored = in_parallel([partial(engine.names, globs) for engine in engines])
+    names = {name: pod_name(name, ["*"]) for of_engine in stored for name in of_engine}
+    if incomplete.startswith(_STORED_PREFIXES):
+        return [name for name in names if names[name]]
+    return [name for name in names.values() if name]

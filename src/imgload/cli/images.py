@@ -1,54 +1,231 @@
-"""``imgload images``."""
+"""``imgload images`` and ``imgload prune``."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from imgload.cli.options import cluster_options, completed, output_option
-from imgload.cli.output import failures, show_json
+from imgload.cli.options import cluster_options, complete_images, output_option
+from imgload.cli.output import failure_text, failures, short_name, show_json, show_result
+from imgload.cli.process import say, style
+from imgload.core.errors import JSON_VERSION, UsageError, one_line
+from imgload.core.state import clear_cache, state_folder
+from imgload.core.units import age_text, parse_age, size_text
+from imgload.oci.reference import familiar_name
+
+if TYPE_CHECKING:
+    from imgload.tools.inventory.images import ListedImage, Listing, NodeImage
+    from imgload.tools.inventory.prune import PruneReport
+
+_HEADER = ("IMAGE", "NODE", "ID", "SIZE", "OWN", "AGE", "STATE")
+_KEEP = "Number of tagged builds to keep in each repository, newest first."
+_OLDER_THAN = "Minimum age on the node, with a unit: 90m, 24h, 7d. [default: any age]"
+_DRY_RUN = "this was a dry run: nothing was removed; to remove, add --yes"
 
 
-@click.command(short_help="Which images the nodes have, and what they take.")
-@click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=completed("images"))
+@click.command()
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=complete_images)
 @cluster_options
-@click.option("--unused", is_flag=True, help="Only what no container was made from.")
-@click.option("--drift", is_flag=True, help="Only names that differ from node to node.")
+@click.option("--unused", is_flag=True, help="Show only images that no container uses.")
+@click.option("--drift", is_flag=True, help="Show only names that differ between nodes.")
 @output_option("json", text="stdout")
-def images(
-    patterns: tuple[str, ...],
-    cluster: str | None,
-    nodes: tuple[str, ...],
-    unused: bool,
-    drift: bool,
-    output: str,
-) -> None:
-    """Show which images the nodes of a cluster have.
+def images(patterns: tuple[str, ...], output: str, **options: Any) -> None:
+    """List the images on the nodes.
 
-    PATTERN is a name or a repository, and may have * and ? in it. SIZE is what an image takes on a
-    node's disk, OWN what no other image shares, AGE how long ago it came to the node. A name that
-    leads to different images on different nodes is marked as drift. A build whose name moved on to
-    the next one is shown by the name that imgload loaded it under.
+    PATTERN is an image name or a repository, and may contain * and ?. SIZE is the disk space of an
+    image on a node, OWN the part that no other image shares, AGE the time since it came to the
+    node. A name that refers to different images on different nodes is marked as drift. An untagged
+    build is listed under the name with which imgload loaded it.
 
     \b
     Examples:
-      imgload images                     everything, in the current kube context's cluster
-      imgload images app 'ghcr.io/me/*'  these repositories
-      imgload images --drift             where the nodes are not alike
-      imgload images --unused            what could go; see imgload prune
+      imgload images                     list all images, in the current kube context's cluster
+      imgload images app 'ghcr.io/me/*'  list the images of some repositories
+      imgload images --unused            list the images that imgload prune may remove
+      imgload images --drift             list the names that differ between nodes
       imgload images -o json | jq '.images[] | select(.drift) | .reference'
 
     \b
-    Exit status: 0 all nodes were asked; 1 some node failed; others as for imgload load.
-    """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.api import images as list_images  # noqa: PLC0415 - --help needs none of it
+    Exit status: 0 all nodes responded; 1 some nodes failed; others as for imgload load.
+    """
+    from imgload.tools.inventory.images import images as list_images  # noqa: PLC0415 - start-up
 
     with failures(output, quiet=False):
-        listing = list_images(patterns, cluster=cluster, nodes=nodes, unused=unused, drift=drift)
-    if output == "json":
-        show_json(listing.to_json())
-    else:
-        from imgload.cli.table import show_listing  # noqa: PLC0415
+        listing = list_images(patterns, **options)
+    show_result(listing, output, show_listing)
 
-        show_listing(listing)
-    if not listing.ok:
-        raise click.exceptions.Exit(1)
+
+def show_listing(listing: Listing) -> None:
+    """Print the images on stdout; on stderr, the size of each node's images and its error."""
+    if sys.stdout.isatty():
+        _show_table(listing)
+    else:
+        _show_lines(listing)
+    if not listing.images:
+        say("no matching image", err=True)
+    for node, size in listing.sizes.items():
+        say(f"{node}: {size_text(size)} in images", err=True)
+    for node, error in listing.errors.items():
+        say(failure_text(node, error.message, error.hint), err=True)
+
+
+def _show_lines(listing: Listing) -> None:
+    rows = [
+        (_name(image), node, image.image_id.short, *_measures(copy), _state(image, copy))
+        for image in listing.images
+        for node, copy in image.nodes.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
+    for row in (_HEADER, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        say("  ".join(cells).rstrip())
+
+
+def _show_table(listing: Listing) -> None:
+    from rich import box, console, table, text  # noqa: PLC0415 - start-up
+
+    grid = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("IMAGE", overflow="fold")
+    grid.add_column("ID", no_wrap=True)
+    for header in ("SIZE", "OWN", "AGE"):
+        grid.add_column(header, justify="right", no_wrap=True)
+    for node in _without_common_prefix(listing.sizes):
+        grid.add_column(text.Text(one_line(node)), justify="center", overflow="fold")
+    for image in listing.images:
+        copies = [image.nodes.get(node) for node in listing.sizes]
+        marks = ["·" if copy is None else "●" if copy.in_use else "✓" for copy in copies]
+        image_id = image.image_id.short + (" ≠" if image.drift else "")
+        row = (_name(image, familiar_name), image_id, *_measures(*image.nodes.values()), *marks)
+        color = "yellow" if image.drift else "" if image.name else "dim"
+        grid.add_row(*map(text.Text, row), style=color)
+    legend = "● in use  ✓ present  · absent"
+    if any(image.drift for image in listing.images):
+        legend += "  ≠ drift: nodes have different images"
+    terminal = console.Console()
+    terminal.print(grid)
+    terminal.print(legend, style="dim", highlight=False, markup=False)
+
+
+def _name(image: ListedImage, spelling: Callable[[str], str] = str) -> str:
+    if image.name is not None:
+        return short_name(spelling(image.name))
+    former = ",".join(short_name(spelling(name)) for name in image.loaded_as)
+    return f"<none:was={former}>" if former else "<none>"
+
+
+def _measures(*copies: NodeImage) -> tuple[str, str, str]:
+    """Return size, own size and age: of the largest and the newest copy."""
+    size = size_text(max(copy.size for copy in copies)).replace(" ", "")
+    own_size = size_text(max(copy.own_size for copy in copies)).replace(" ", "")
+    times = [copy.since for copy in copies if copy.since is not None]
+    return size, own_size, age_text(time.time() - max(times)) if times else "?"
+
+
+def _state(image: ListedImage, copy: NodeImage) -> str:
+    states = {"loaded": copy.loaded_as, "pinned": copy.pinned, "drift": image.drift}
+    used = "in-use" if copy.in_use else "unused"
+    return ",".join([used, *(state for state, applies in states.items() if applies)])
+
+
+def _without_common_prefix(nodes: Collection[str]) -> list[str]:
+    """Return the nodes' names without the words that all of them start with: the cluster's name."""
+    names = [node.split("-") for node in nodes]
+    common = len(commonprefix([name[:-1] for name in names])) if len(nodes) > 1 else 0  # noqa: RUF071
+    return ["-".join(name[common:]) for name in names]
+
+
+@click.command()
+@click.argument("repositories", nargs=-1, metavar="[REPOSITORY]...")
+@cluster_options
+@click.option("--yes", "-y", is_flag=True, help="Remove the images instead of listing them.")
+@click.option("--dry-run", is_flag=True, help="List the images and remove nothing, despite --yes.")
+@click.option(
+    "--keep", type=click.IntRange(min=0), default=3, metavar="N", help=_KEEP, show_default=True
+)
+@click.option("--older-than", metavar="AGE", help=_OLDER_THAN)
+@click.option("--all", "everything", is_flag=True, help="Include images that imgload did not load.")
+@click.option("--cache", is_flag=True, help="Clear imgload's cache on this machine instead.")
+@output_option("json")
+def prune(
+    repositories: tuple[str, ...],
+    yes: bool,
+    dry_run: bool,
+    older_than: str | None,
+    cache: bool,
+    output: str,
+    **options: Any,
+) -> None:
+    """Remove old builds from the nodes.
+
+    Removes images that imgload loaded and that are untagged or older than the newest --keep builds
+    of their repository, with all of their names. Images used by a container (running or stopped)
+    and pinned images are never removed. REPOSITORY is an image name without a tag, and may contain
+    * and ?; omit it to prune all repositories. Without --yes, nothing is removed.
+
+    \b
+    Examples:
+      imgload prune                        list the images that would be removed
+      imgload prune --yes                  remove them
+      imgload prune app --keep 1 --yes     keep only the newest build of app
+      imgload prune --older-than 24h -y    keep images loaded in the last day
+      imgload prune --all --keep 1         include images that the kubelet pulled or kind loaded
+      imgload prune --cache --yes          clear the cached facts about container engines
+
+    \b
+    Exit status: 0 done, or dry run; 1 some nodes failed; others as for imgload load.
+    """
+    from imgload.tools.inventory.prune import PruneFailed  # noqa: PLC0415
+    from imgload.tools.inventory.prune import prune as prune_images  # noqa: PLC0415 - start-up
+
+    dry_run = dry_run or not yes
+    with failures(output, quiet=False):
+        if cache:
+            _prune_cache(repositories, dry_run=dry_run, output=output)
+            return
+        age = parse_age(older_than) if older_than else None
+        try:
+            report = prune_images(repositories, older_than=age, dry_run=dry_run, **options)
+        except PruneFailed as error:
+            report = error.report
+    show_result(report, output, show_pruned)
+
+
+def _prune_cache(repositories: Sequence[str], *, dry_run: bool, output: str) -> None:
+    if repositories:
+        message = "--cache clears this machine's cache and takes no REPOSITORY"
+        raise UsageError(message, hint="imgload prune --cache")
+    folder, size = str(state_folder()), clear_cache(dry_run=dry_run)
+    if output == "json":
+        cache = {"folder": folder, "bytes_freed": size}
+        show_json({"version": JSON_VERSION, "dry_run": dry_run, "cache": cache, "ok": True})
+        return
+    say(f"{folder}: {size_text(size)} {'would be freed' if dry_run else 'freed'}", err=True)
+    if dry_run and size:
+        say(_DRY_RUN, err=True)
+
+
+def show_pruned(report: PruneReport) -> None:
+    for node in report.nodes:
+        images = f"{len(node.removed)} image{'s' if len(node.removed) > 1 else ''}"
+        images += f", {size_text(node.bytes_freed)}"
+        total = f"would remove {images}" if report.dry_run else f"removed {images} freed"
+        if node.removed or not node.error:
+            total = total if node.removed else "nothing to remove"
+            say(f"{style(node.node, bold=True)}: {total}", err=True)
+        for image in node.removed:
+            age = f", {age_text(time.time() - image.since)} old" if image.since is not None else ""
+            former = [f"was {name}" for name in image.loaded_as] or ["untagged"]
+            names = ", ".join(map(short_name, image.names or former))
+            say(f"  - {names} {image.image_id.short} ({size_text(image.size)}{age})", err=True)
+        for reason, count in Counter(kept.reason for kept in node.kept).most_common():
+            say(style(f"  {count} kept: {one_line(reason)}", dim=True), err=True)
+        if node.error:
+            say(failure_text(node.node, node.error.message, node.error.hint), err=True)
+    if report.dry_run and any(node.removed for node in report.nodes):
+        say(_DRY_RUN, err=True)

@@ -1,92 +1,75 @@
-"""``imgload load``."""
+"""``imgload load`` and ``imgload verify``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import Any
 
 import click
 
-from imgload.cli.options import (
-    cluster_options,
-    images_argument,
-    output_option,
-    source_options,
-)
-from imgload.cli.output import failures, show
-from imgload.cli.progress import watching
+from imgload.cli.options import choice_option, load_options, output_option
+from imgload.cli.output import failures, show_report, show_result, watching
 
-if TYPE_CHECKING:
-    from imgload.plan import Verify
-    from imgload.transports.choose import TransportOption
+_ALSO = "Additional name on the nodes; repeatable."
+_TRANSPORT = "Transfer: archive streams a full save; delta has the engine push only missing layers."
+_VERIFY = "Verification: cri checks containerd and CRI; deep also re-hashes all blobs on the nodes."
 
 
-@click.command(no_args_is_help=True, short_help="Put images on every node, and prove it.")
-@images_argument
-@cluster_options
-@source_options
-@click.option("--also", multiple=True, metavar="NAME", help="A further name for the one image.")
-@click.option(
-    "--transport",
-    type=click.Choice(["auto", "archive", "delta"]),
-    default="auto",
-    help="How: saved by the source, or pushed by the engine.",
-    show_default=True,
-)
-@click.option(
-    "--verify",
-    type=click.Choice(["cri", "deep"]),
-    default="cri",
-    help="What containerd and CRI say; deep: every blob on the nodes is read again, too.",
-    show_default=True,
-)
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.command(no_args_is_help=True)
+@load_options
+@click.option("--also", "extra_tags", multiple=True, metavar="NAME", help=_ALSO)
+@choice_option("--transport", choices=("auto", "archive", "delta"), text=_TRANSPORT)
+@choice_option("--verify", choices=("cri", "deep"), text=_VERIFY)
+@click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @output_option("json")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
-def load(
-    images: tuple[str, ...],
-    cluster: str | None,
-    nodes: tuple[str, ...],
-    source: str | None,
-    name: str | None,
-    also: tuple[str, ...],
-    platform: str | None,
-    transport: TransportOption,
-    verify: Verify,
-    dry_run: bool,
-    output: str,
-    quiet: bool,
-) -> None:
-    """Put images on every node of a cluster, and prove that they are there.
+def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> None:
+    """Load images onto every node and verify them.
 
-    IMAGE is a name as a pod spec has it, or an image ID; for an archive, none means all. An image
-    that a node is proven to have is not sent again; one that only lacks its name is tagged.
+    IMAGE is an image name (as in a pod spec) or ID. With an archive, omit IMAGE to load every image
+    in it. Images already verified on a node are skipped; if only the tag is missing, it is added.
 
     \b
     Examples:
-      imgload load app:dev                        into the current kube context's cluster
-      imgload load app:dev db:dev -c kind         two images, sent together
-      imgload load app:dev --from podman          when Docker has an app:dev, too
-      imgload load app:dev --as ghcr.io/me/app:1  under the name that the pod spec uses
-      imgload load app:dev -n kind-worker         one node only
-      imgload load --from app.tar                 all images of an archive
-      podman save app:dev | imgload load --from - an archive from a pipe
-      imgload load app:dev -o json | jq .ok       for machines
-    """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.api import load as load_images  # noqa: PLC0415 - --help needs none of it
+      imgload load app:dev                         load into the current kube context's cluster
+      imgload load app:dev db:dev -c kind          load two images in one transfer
+      imgload load app:dev -n kind-worker          load onto one node
+      imgload load app:dev --from podman           choose an engine if several have app:dev
+      imgload load app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
+      imgload load --from app.tar                  load every image of an archive
+      podman save app:dev | imgload load --from -  load an archive from a pipe
+      imgload load app:dev -o json | jq .ok        print the report as JSON
+    """
+    from imgload.loader.api import load as load_images  # noqa: PLC0415 - start-up
 
-    silent = quiet or output == "json"
-    with failures(output, quiet=quiet), watching(silent=silent) as on_event:
-        report = load_images(
-            images,
-            cluster=cluster,
-            nodes=nodes,
-            source=source,
-            name=name,
-            also=also,
-            platform=platform,
-            transport=transport,
-            verify=verify,
-            dry_run=dry_run,
-            on_event=on_event,
-        )
-    show(report, output, quiet=quiet)
+    with failures(output, quiet=quiet), watching(silent=quiet or output != "text") as on_event:
+        report = load_images(images, on_event=on_event, **options)
+    show_result(report, output, partial(show_report, quiet=quiet))
+
+
+@click.command(no_args_is_help=True)
+@load_options
+@click.option("--deep", is_flag=True, help="Re-hash every blob of the images on the nodes.")
+@output_option("json", "junit")
+@click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
+def verify(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> None:
+    """Check that every node has exactly these images.
+
+    IMAGE is an image name (as in a pod spec) or ID, which the source resolves. Each node must have
+    the same image under that name, unpacked and known to CRI. Changes nothing. Exit status 1 if a
+    node lacks an image or has another image under its name.
+
+    \b
+    Examples:
+      imgload verify app:dev                         check the current kube context's cluster
+      imgload verify app:dev db:dev -c kind          check two images
+      imgload verify app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
+      imgload verify --from app.tar                  check every image of an archive
+      imgload verify app:dev --deep                  re-hash the blobs on the nodes
+      imgload verify app:dev -o junit > images.xml   write a JUnit report for a CI server
+    """
+    from imgload.loader.api import verify as verify_images  # noqa: PLC0415 - start-up
+
+    with failures(output, quiet=quiet), watching(silent=quiet or output != "text") as on_event:
+        report = verify_images(images, on_event=on_event, **options)
+    show_result(report, output, partial(show_report, quiet=quiet))

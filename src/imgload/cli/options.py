@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,93 +11,69 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-Complete = Callable[[click.Context, click.Parameter, str], list["CompletionItem"]]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def completed(what: str) -> Complete:
-    """Return what completes an argument: a function of `imgload.cli.complete`, by name."""
+def complete(
+    kind: str, context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from imgload.cli.completion import candidates  # noqa: PLC0415 - start-up
 
-    def complete(
-        context: click.Context, _parameter: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        home = import_module("imgload.cli.complete")
-        found: list[CompletionItem] = getattr(home, what)(context, incomplete)
-        return found
+    return candidates(kind, context, incomplete)
 
-    return complete
+
+class TagOption(click.Option):
+    """``--tag``, which also answers to its former name ``--as``, without showing it."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        parser.add_option(self, ["--as"], dest=self.name)
+
+
+def _option(kind: str, text: str, *names: str, **options: Any) -> Callable[[Command], Command]:
+    return click.option(*names, shell_complete=partial(complete, kind), help=text, **options)
+
+
+def choice_option(*names: str, choices: Sequence[str], text: str) -> Callable[[Command], Command]:
+    """Return an option whose default is the first choice."""
+    kind, default = click.Choice(choices), choices[0]
+    return click.option(*names, type=kind, default=default, help=text, show_default=True)
+
+
+complete_images = partial(complete, "images")
+images_argument = click.argument(
+    "images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_images
+)
+tag_option = partial(click.option, "--tag", cls=TagOption, metavar="NAME")
+_ENGINE_HELP = "Source engine: docker, podman or a URL. [default: every engine that responds]"
+engine_option = _option("engines", _ENGINE_HELP, "--from", "source", metavar="ENGINE")
 
 
 def cluster_options(
-    command: Command, default: str = "the kube context's, or the only one"
+    command: Command, default: str = "the kube context's cluster, or the only one"
 ) -> Command:
     """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
-    cluster = click.option(
-        "--cluster",
-        "-c",
-        metavar="NAME",
-        shell_complete=completed("clusters"),
-        help=f"The cluster. [default: {default}]",
-    )
-    node = click.option(
-        "--node",
-        "-n",
-        "nodes",
-        multiple=True,
-        metavar="NODE",
-        shell_complete=completed("nodes"),
-        help="Only this node; may be repeated.",
-    )
+    text = f"Name of the cluster. [default: {default}]"
+    cluster = _option("clusters", text, "--cluster", "-c", metavar="NAME")
+    text = "Name of a node; repeatable. [default: every node of the cluster]"
+    node = _option("nodes", text, "--node", "-n", "nodes", multiple=True, metavar="NODE")
     return cluster(node(command))
 
 
-def images_argument(command: Command) -> Command:
-    """Add ``[IMAGE]...``, as ``images``."""
-    return click.argument(
-        "images", nargs=-1, metavar="[IMAGE]...", shell_complete=completed("images")
-    )(command)
-
-
-def engine_option(command: Command) -> Command:
-    """Add ``--from`` for commands to which only engines are sources, as ``source``."""
-    return click.option(
-        "--from",
-        "source",
-        metavar="ENGINE",
-        shell_complete=completed("engines"),
-        help="docker, podman or an engine's URL. [default: every engine that answers]",
-    )(command)
-
-
-def source_options(command: Command) -> Command:
-    """Add ``--from``, ``--as`` and ``--platform``, as ``source``, ``name`` and ``platform``."""
-    source = click.option(
-        "--from",
-        "source",
-        metavar="SOURCE",
-        shell_complete=completed("sources"),
-        help="docker, podman, an engine's URL, an archive (a file, - or an OCI layout folder)."
-        " [default: every engine that answers]",
+def load_options(command: Command) -> Command:
+    """Add IMAGE and the options of its source, its name, its platform, the cluster and nodes."""
+    text = (
+        "Source of the images: docker, podman, an engine's URL, an archive file, an OCI layout"
+        " folder, or - for an archive on stdin. [default: every engine that responds]"
     )
-    name = click.option(
-        "--as", "name", metavar="NAME", help="Take the one image under this name on the nodes."
-    )
-    platform = click.option(
-        "--platform",
-        metavar="OS/ARCH",
-        shell_complete=completed("platforms"),
-        help="Which platform of a multi-platform image.",
-    )
-    return source(name(platform(command)))
+    source = _option("sources", text, "--from", "source", metavar="SOURCE")
+    tag = tag_option(help="Name of the image on the nodes, for one IMAGE. [default: IMAGE]")
+    text = "Platform of a multi-platform image. [default: the nodes' platform]"
+    platform = _option("platforms", text, "--platform", metavar="OS/ARCH")
+    return images_argument(cluster_options(source(tag(platform(command)))))
 
 
 def output_option(*formats: str, text: str = "stderr") -> Callable[[Command], Command]:
-    """Return ``--output``; everything but text goes to stdout."""
-    return click.option(
-        "--output",
-        "-o",
-        type=click.Choice(["text", *formats]),
-        default="text",
-        help=f"text on {text}, or {' or '.join(formats)} on stdout.",
-        show_default=True,
-    )
+    """Return the option ``--output``; formats other than text go to stdout."""
+    text = f"Output format: text on {text}, or {' or '.join(formats)} on stdout."
+    return choice_option("--output", "-o", choices=("text", *formats), text=text)

@@ -1,71 +1,245 @@
-"""What machines read on stdout: reports, and failures in the same shape."""
+"""Results and progress: as text for people on stderr, as documents for machines on stdout."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import cached_property, partial
 from itertools import pairwise, takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.ending import say
-from imgload.cli.text import show_report
-from imgload.errors import ImgloadError, LoadFailed
-from imgload.report import JSON_VERSION, Report, error_json
+from imgload.cli.process import FAILED, say, style
+from imgload.core.errors import JSON_VERSION, ImgloadError, error_json, one_line, visible
+from imgload.core.units import size_text
+from imgload.loader.events import BytesSent, Event, NodeDone, Note, SendingEnded, SendingStarted
+from imgload.loader.report import ImageResult, LoadFailed, NodeResult, Report
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+    from rich.progress import Progress, TaskID
 
 _FLAG = re.compile(r"--output|-[a-zA-Z]*o")
-_JOINED = re.compile(r"(?:--output=|-[a-zA-Z]*?o=?)(\w+)")
-_MACHINES = {"json", "junit"}
+_FLAG_WITH_VALUE = re.compile(r"(?:--output=|-[a-zA-Z]*?o=?)(\w+)")
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
+DONE = {"present": "already there", "tagged": "tagged", "delta": "loaded", "full": "loaded"}
+_PLANNED = dict(DONE, tagged="would be tagged", delta="would be sent in part", full="would be sent")
+_MIN_SIZE = 64 << 10
+"""Bytes; smaller transfers are mostly config and manifest, whose size no source knows."""
 
 
-def asked_for(arguments: Sequence[str]) -> str:
-    """Return the output format in arguments that click could not make sense of."""
+def requested_format(arguments: Sequence[str]) -> str:
+    """Return the output format in arguments that click rejected: text, json or junit."""
     options = list(takewhile("--".__ne__, arguments))
     values = [value for flag, value in pairwise(options) if _FLAG.fullmatch(flag)]
-    values += [match.group(1) for word in options if (match := _JOINED.fullmatch(word))]
-    return next((value for value in reversed(values) if value in _MACHINES), "text")
+    values += [match[1] for word in options if (match := _FLAG_WITH_VALUE.fullmatch(word))]
+    return next((value for value in reversed(values) if value in {"json", "junit"}), "text")
 
 
 def show_json(document: dict[str, Any], *, indent: int | None = 2) -> None:
-    """Print one document; on one line without indentation."""
     say(json.dumps(document, indent=indent))
 
 
-def show(report: Report, output: str, *, quiet: bool) -> None:
-    """Print a report as it was asked for."""
+def show_result(
+    result: Any, output: str, show_text: Callable[[Any], None], status: int = FAILED
+) -> None:
+    """Print a result in an output format, and exit with `status` unless it is ok."""
     if output == "json":
-        show_json(report.to_json())
+        show_json(result.to_json())
     elif output == "junit":
-        from imgload.cli.junit import junit  # noqa: PLC0415 - start-up
-
-        say(junit(report))
+        say(_junit(result))
     else:
-        show_report(report, quiet=quiet)
+        show_text(result)
+    if not result.ok:
+        raise click.exceptions.Exit(status)
 
 
 @contextmanager
 def failures(output: str, *, quiet: bool, indent: int | None = 2) -> Iterator[None]:
-    """Show what fails within, as it was asked for; an error as text is left to the caller."""
+    """Print errors raised within in an output format, and exit with their status.
+
+    As text, only the report of a LoadFailed is printed here, and other errors are raised.
+    """
     try:
         yield
     except LoadFailed as error:
-        show(error.report, output, quiet=quiet)
-        raise click.exceptions.Exit(error.exit_status) from error
+        show_result(error.report, output, partial(show_report, quiet=quiet), error.exit_status)
     except ImgloadError as error:
         if output == "text":
             raise
-        _show_error(error, output, indent)
+        if output == "json":
+            document = {"version": JSON_VERSION, "images": [], "ok": False}
+            show_json({**document, "error": error_json(error)}, indent=indent)
+        else:
+            say(_junit(error))
         raise click.exceptions.Exit(error.exit_status) from error
 
 
-def _show_error(error: ImgloadError, output: str, indent: int | None) -> None:
-    if output == "json":
-        told = {"version": JSON_VERSION, "images": [], "ok": False, "error": error_json(error)}
-        show_json(told, indent=indent)
-        return
-    from imgload.cli.junit import junit_error  # noqa: PLC0415 - start-up
+def _junit(result: Report | ImgloadError) -> str:
+    """Return JUnit XML for CI servers: a suite for each image, a case for each node."""
+    from xml.etree.ElementTree import Element, SubElement, indent, tostring  # noqa: PLC0415
 
-    say(junit_error(error))
+    root = Element("testsuites", name="imgload")
+    if isinstance(result, ImgloadError):
+        suite = SubElement(root, "testsuite", name="imgload", tests="1", errors="1", failures="0")
+        case = SubElement(suite, "testcase", classname="imgload", name="verify")
+        _set_error(SubElement(case, "error"), result)
+    for image in result.images if isinstance(result, Report) else ():
+        failed = str(sum(not node.ok for node in image.nodes))
+        counts = {"tests": str(len(image.nodes)), "errors": "0", "failures": failed}
+        suite = SubElement(root, "testsuite", counts, name=image.reference)
+        for node in image.nodes:
+            names = {"classname": image.reference, "name": node.node}
+            case = SubElement(suite, "testcase", names, time=f"{node.seconds:.3f}")
+            if node.error:
+                _set_error(SubElement(case, "failure"), node.error)
+    indent(root)
+    return tostring(root, encoding="unicode", xml_declaration=True)
+
+
+def _set_error(element: Element, error: ImgloadError) -> None:
+    element.attrib |= {"type": error.kind, "message": error.message}
+    element.text = f"try: {error.hint}" if error.hint else ""
+
+
+def show_report(report: Report, *, quiet: bool) -> None:
+    """Print each image with its nodes; if quiet, only failures."""
+    for image in report.images:
+        failed = [node for node in image.nodes if node.error or not (node.ok or report.dry_run)]
+        if quiet and not failed:
+            continue
+        say(_title(image.reference, image), err=True)
+        for node in failed if quiet else image.nodes:
+            say(f"  {_line(node, dry_run=report.dry_run)}", err=True)
+    for image in () if quiet else report.images:
+        if image.reference.endswith(":latest"):
+            note = f"note: the kubelet pulls {image.reference} each time; set imagePullPolicy:"
+            say(f"{note} IfNotPresent in the pod spec, or use another tag", err=True)
+
+
+def _line(node: NodeResult, *, dry_run: bool) -> str:
+    if dry_run and not node.error:
+        size = f" ({size_text(node.bytes_missing)} missing)" if node.bytes_missing else ""
+        return f"- {node.node}: {_PLANNED[node.action or 'full']}{size}"
+    if not node.ok:
+        return failure_text(node.node, node.error_text, node.error.hint if node.error else "")
+    sent = f", {size_text(node.bytes_sent)} in {node.seconds:.1f} s" if node.bytes_sent else ""
+    replaced = f", replaced {node.replaced.short}" if node.replaced else ""
+    mark = style("✓", fg="green")
+    return f"{mark} {node.node}: {DONE[node.action or 'full']}{sent}{replaced}; {_verified(node)}"
+
+
+def at_node(node: str, message: str) -> str:
+    """Return a message about a node that starts with the node's name, once."""
+    return message if message.startswith((f"{node} ", f"{node}: ")) else f"{node}: {message}"
+
+
+def failure_text(node: str, message: str, hint: str) -> str:
+    return f"{style('✗', fg='red')} {at_node(node, message)}{hint_text(hint)}"
+
+
+def hint_text(hint: str) -> str:
+    """Return the ``try:`` line to append to a message; empty without a hint."""
+    return f"\n      {style('try:', fg='cyan')} {hint}" if hint else ""
+
+
+def _verified(node: NodeResult) -> str:
+    deep = ", blobs re-hashed" if node.proof and node.proof.content else ""
+    if node.proof and node.proof.cri:
+        return f"verified by containerd and CRI{deep}"
+    return f"verified by containerd (no crictl on the node){deep}"
+
+
+def short_name(name: str) -> str:
+    """Return an image name for one line of a terminal, with digests cut to twelve digits."""
+    return _DIGEST.sub(r"\1…", one_line(name))
+
+
+def show_built(report: Report) -> None:
+    """Print one line about an image that every node has under all of its names."""
+    image = report.images[0]
+    results = [node for image in report.images for node in image.nodes]
+    size = max(node.bytes_sent for node in results)
+    sent = f", {size_text(size)}" if size else ""
+    verified = " or ".join(sorted({_verified(node) for node in results}))
+    summary = summary_text(short_name(image.reference), image, str(len(image.nodes)))
+    say(f"{summary}{sent}; {verified}", err=True)
+
+
+def summary_text(name: str, image: ImageResult, count: str) -> str:
+    return f"{_title(name, image)} -> {count} node{'' if len(image.nodes) == 1 else 's'}"
+
+
+def _title(name: str, image: ImageResult) -> str:
+    return style(name, bold=True) + (f" {image.image_id.short}" if image.image_id else "")
+
+
+@contextmanager
+def watching(*, silent: bool) -> Iterator[Callable[[Event], None]]:
+    """Yield a callback that shows events: a bar for each node on a terminal, lines elsewhere."""
+    if sys.stderr.isatty() and not silent:
+        with closing(_Bars()) as bars:
+            yield bars.on_event
+    else:
+        yield (lambda _: None) if silent else _print_line
+
+
+def _print_line(event: Event) -> None:
+    if isinstance(event, Note):
+        say(f"note: {event.text}", err=True)
+    elif isinstance(event, SendingStarted):
+        names = ", ".join(event.references)
+        size = f" ({size_text(event.size)})" if event.size >= _MIN_SIZE else ""
+        say(f"sending {names}{size} to {event.node}", err=True)
+
+
+class _Bars:
+    """One bar for each node; rich is imported for the first one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tasks: dict[str, TaskID] = {}
+
+    @cached_property
+    def _progress(self) -> Progress:
+        from rich import progress  # noqa: PLC0415 - start-up
+        from rich.console import Console  # noqa: PLC0415
+
+        label = progress.TextColumn("{task.description}", markup=False)
+        sizes = progress.DownloadColumn(binary_units=True)
+        columns = (label, progress.BarColumn(), sizes, progress.TransferSpeedColumn())
+        return progress.Progress(*columns, console=Console(stderr=True), transient=True)
+
+    def on_event(self, event: Event) -> None:
+        with self._lock:
+            match event:
+                case Note() if not self._tasks:
+                    _print_line(event)
+                case Note():
+                    text = f"note: {visible(event.text)}"
+                    self._progress.console.print(text, highlight=False, markup=False)
+                case SendingStarted(node=node):
+                    self._progress.start()
+                    if node in self._tasks:
+                        self._progress.remove_task(self._tasks[node])
+                    label = f"{visible(node)}  sending"
+                    self._tasks[node] = self._progress.add_task(label, total=event.size)
+                case BytesSent():
+                    self._progress.advance(self._tasks[event.node], event.size)
+                case SendingEnded(node=node):
+                    task = next(t for t in self._progress.tasks if t.id == self._tasks[node])
+                    label = f"{visible(node)}  verifying"
+                    self._progress.update(task.id, completed=task.total, description=label)
+                case NodeDone(result=result) if result.node in self._tasks:
+                    label = f"{visible(result.node)}  {'done' if result.ok else 'failed'}"
+                    self._progress.update(self._tasks[result.node], description=label)
+
+    def close(self) -> None:
+        if "_progress" in vars(self):
+            self._progress.stop()

@@ -2,55 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from imgload.cli.ending import say, style
+import imgload
 from imgload.cli.options import (
     cluster_options,
     engine_option,
     images_argument,
     output_option,
+    tag_option,
 )
-from imgload.cli.output import failures, show_json
-from imgload.cli.text import at_node, hint_text
-from imgload.sizes import size_text
+from imgload.cli.output import failure_text, failures, show_result
+from imgload.cli.process import say, style
+from imgload.core.units import size_text
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from imgload.registry.api import PushReport, RegistryReport
-    from imgload.registry.pushing import PushedImage
-    from imgload.registry.wiring import NodeWiring
-
-_GOOD, _BAD = style("✓", fg="green"), style("✗", fg="red")
+_NOT_ASKED = "CRI could not be asked whether it pulls through it (no crictl on the node)"
+_MIRROR_HELP = "Registry whose images are also pulled from URL; repeatable."
 
 
 @click.group(no_args_is_help=True)
 def registry() -> None:
-    """Have a cluster's nodes pull from a registry, and push images to it.
+    """Connect nodes to a registry, and push images to it.
 
-    The way for clusters on several machines, and for images that are pulled more often than they
-    are built. On one machine `imgload load` is faster, and needs no registry.
+    Use a registry for clusters on several machines, and for images that are pulled more often than
+    built. On one machine, `imgload load` is faster and needs no registry.
 
     \b
     Examples:
       imgload registry connect http://registry:5000
       imgload registry push app:dev --to http://localhost:5001
       imgload registry disconnect
-    """  # noqa: D301 - click's mark for a block that keeps its lines
+    """
 
 
-@registry.command(no_args_is_help=True, short_help="Make a cluster's nodes pull from a registry.")
+@registry.command(no_args_is_help=True)
 @click.argument("url")
-@click.option(
-    "--mirror",
-    "mirrors",
-    multiple=True,
-    metavar="NAME",
-    help="Also the images of this registry come from there; may be repeated.",
-)
+@click.option("--mirror", "mirrors", multiple=True, metavar="NAME", help=_MIRROR_HELP)
 @click.option(
     "--restart-containerd",
     is_flag=True,
@@ -58,143 +47,92 @@ def registry() -> None:
 )
 @cluster_options
 @output_option("json")
-def connect(
-    url: str,
-    mirrors: tuple[str, ...],
-    restart_containerd: bool,
-    cluster: str | None,
-    nodes: tuple[str, ...],
-    output: str,
-) -> None:
-    """Make the nodes of a cluster pull from the registry at URL.
+def connect(url: str, output: str, **options: Any) -> None:
+    """Make the nodes of a cluster pull from a registry.
 
-    URL is where the nodes see the registry: http://HOST:PORT or https://HOST. Pods use it under its
-    own name, HOST:PORT/app:dev, and with --mirror under others. Where those have a configuration
-    already it is put aside. Each node's CRI is then asked to pull through them. Where it does not
-    read them, nothing is changed unless you add --restart-containerd. Other tools are told by the
-    ConfigMap local-registry-hosting, if kubectl reaches the cluster.
+    URL is the registry's address as seen from the nodes: http://HOST:PORT or https://HOST. Pods
+    name an image HOST:PORT/app:dev, or with --mirror by the name of the mirrored registry. Existing
+    configuration for these names is backed up. imgload then tests that each node's CRI pulls
+    through URL. If CRI does not read the configuration, nothing is changed unless you add
+    --restart-containerd. The ConfigMap local-registry-hosting announces the registry to other
+    tools, if kubectl reaches the cluster.
 
     \b
     Examples:
-      imgload registry connect http://registry:5000                       as registry:5000/app:dev
-      imgload registry connect http://registry:5000 --mirror docker.io    also plain app:dev
-      imgload registry connect http://registry:5000 --mirror localhost:5001
-                                                   also under its name on this machine
-    """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.registry.api import connect_registry  # noqa: PLC0415 - --help needs none of it
-
+      imgload registry connect http://reg:5000                          pull reg:5000/app:dev
+      imgload registry connect http://reg:5000 --mirror docker.io       also pull app:dev
+      imgload registry connect http://reg:5000 --mirror localhost:5001  also pull by local name
+    """
     with failures(output, quiet=False):
-        report = connect_registry(
-            url,
-            mirrors=mirrors,
-            cluster=cluster,
-            nodes=nodes,
-            restart_containerd=restart_containerd,
-        )
-    _show_wiring(report, output, _connected)
+        report = imgload.connect_registry(url, **options)
+    show_result(report, output, show_nodes)
 
 
-@registry.command(short_help="Leave the nodes as they were before `connect`.")
+@registry.command()
 @click.argument("url", required=False)
 @cluster_options
 @output_option("json")
-def disconnect(url: str | None, cluster: str | None, nodes: tuple[str, ...], output: str) -> None:
-    """Leave the nodes' configuration byte for byte as it was before `connect`.
+def disconnect(url: str | None, output: str, **options: Any) -> None:
+    """Undo `connect`, byte for byte.
 
-    URL is the registry, as it was connected; without it, every one. Where `connect` has changed
-    containerd's configuration, containerd is restarted again.
+    URL is the address given to `connect`; omit it to disconnect every registry. If `connect`
+    changed containerd's configuration, containerd is restarted again.
     """
-    from imgload.registry.api import disconnect_registry  # noqa: PLC0415 - as above
-
     with failures(output, quiet=False):
-        report = disconnect_registry(url, cluster=cluster, nodes=nodes)
-    _show_wiring(report, output, _disconnected)
+        report = imgload.disconnect_registry(url, **options)
+    show_result(report, output, show_nodes)
 
 
-@registry.command(
-    no_args_is_help=True, short_help="Put images into a registry, and read them back."
-)
+@registry.command(no_args_is_help=True)
 @images_argument
-@click.option("--to", "url", required=True, metavar="URL", help="The registry, as seen from here.")
+@click.option(
+    "--to", "url", required=True, metavar="URL", help="Address of the registry, from this machine."
+)
 @engine_option
-@click.option("--as", "name", metavar="NAME", help="Push the one image under this name.")
+@tag_option(help="Name of the image in the registry; for one IMAGE. [default: IMAGE]")
 @output_option("json")
-def push(
-    images: tuple[str, ...], url: str, source: str | None, name: str | None, output: str
-) -> None:
-    """Put images into a registry; only what it lacks moves, and it is read back.
+def push(images: tuple[str, ...], url: str, output: str, **options: Any) -> None:
+    """Push images to a registry, and verify them there.
 
-    app:dev becomes URL's HOST/app:dev and, for mirrors of Docker Hub, HOST/library/app:dev;
+    Transfers only the layers that the registry lacks. The registry's name replaces the image's own:
+    app:dev becomes HOST/app:dev and, for mirrors of Docker Hub, HOST/library/app:dev;
     ghcr.io/me/app:dev becomes HOST/me/app:dev.
 
     \b
     Examples:
       imgload registry push app:dev --to http://localhost:5001
-      imgload registry push app:dev --as team/app:v2 --to https://registry.example
+      imgload registry push app:dev --tag team/app:v2 --to https://registry.example
       imgload registry push app:dev db:dev --from podman --to http://localhost:5001
-    """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.registry.api import push_to_registry  # noqa: PLC0415 - as above
-
+    """
     with failures(output, quiet=False):
-        report = push_to_registry(images, url, source=source, name=name)
-    _show_push(report, output)
+        report = imgload.push_to_registry(images, url, **options)
+    show_result(report, output, _show_push)
 
 
-def _show_wiring(
-    report: RegistryReport, output: str, describe: Callable[[NodeWiring], str]
-) -> None:
-    if output == "json":
-        show_json(report.to_json())
-    else:
-        if report.names:
-            names = ", ".join(report.names)
-            say(f"{style(report.registry, bold=True)} for {names}", err=True)
-        for node in report.nodes:
-            say(f"  {_node(node, describe)}", err=True)
-        if report.hosting and report.hosting.note:
-            say(f"note: {' '.join(report.hosting.note.split())}", err=True)
-    _end(ok=report.ok)
+def show_nodes(report: imgload.RegistryReport) -> None:
+    """Print the result on each node; only a connection has names."""
+    if report.names:
+        say(f"{style(report.registry, bold=True)} for {', '.join(report.names)}", err=True)
+    for node in report.nodes:
+        asked = "CRI pulls through it" if node.cri else _NOT_ASKED
+        restored = "restored" if node.files else "nothing to disconnect"
+        status = f"connected; {asked}" if report.names else restored
+        restarted = "; containerd was restarted" if node.restarted else ""
+        line = f"{style('✓', fg='green')} {node.node}: {status}{restarted}"
+        if node.error:
+            line = failure_text(node.node, node.error.message, node.error.hint)
+        say("\n      ".join([f"  {line}", *node.files]), err=True)
+    if report.hosting and report.hosting.note:
+        say(f"note: {' '.join(report.hosting.note.split())}", err=True)
 
 
-def _node(node: NodeWiring, describe: Callable[[NodeWiring], str]) -> str:
-    files = "".join(f"\n      {file}" for file in node.files)
-    if node.error:
-        said = at_node(node.node, node.error.message)
-        return f"{_BAD} {said}{hint_text(node.error.hint)}{files}"
-    restarted = "; containerd was restarted" if node.restarted else ""
-    return f"{_GOOD} {node.node}: {describe(node)}{restarted}{files}"
-
-
-def _connected(node: NodeWiring) -> str:
-    if node.cri:
-        return "connected, and CRI pulls through it"
-    return (
-        "connected; the node has no crictl, so CRI could not be asked whether it pulls through it"
-    )
-
-
-def _disconnected(node: NodeWiring) -> str:
-    return "as it was before" if node.files else "nothing to disconnect"
-
-
-def _show_push(report: PushReport, output: str) -> None:
-    if output == "json":
-        show_json(report.to_json())
-    else:
-        for image in report.images:
-            say(_image(image), err=True)
-    _end(ok=report.ok)
-
-
-def _image(image: PushedImage) -> str:
-    name = style(image.reference, bold=True)
-    if image.error:
-        return f"{_BAD} {name}: {image.error.message}{hint_text(image.error.hint)}"
-    sent = f"{size_text(image.bytes_sent)} in {image.seconds:.1f} s" if image.bytes_sent else ""
-    names = "".join(f"\n      {each}@{image.digest}" for each in image.names)
-    return f"{_GOOD} {name}: {sent or 'already there'}; the registry has it{names}"
-
-
-def _end(*, ok: bool) -> None:
-    if not ok:
-        raise click.exceptions.Exit(1)
+def _show_push(report: imgload.PushReport) -> None:
+    for image in report.images:
+        reference = style(image.reference, bold=True)
+        sent = f"{size_text(image.bytes_sent)} in {image.seconds:.1f} s"
+        status = f"{sent if image.bytes_sent else 'already there'}; verified in the registry"
+        line = f"{style('✓', fg='green')} {reference}: {status}"
+        if image.error:
+            line = failure_text(reference, image.error.message, image.error.hint)
+        names = (f"{name}@{image.digest}" for name in image.names)
+        say("\n      ".join([line, *names]), err=True)

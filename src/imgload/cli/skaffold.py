@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.ending import say
 from imgload.cli.options import cluster_options
-from imgload.cli.parent import heed_parent
+from imgload.cli.process import say
 
 if TYPE_CHECKING:
-    from imgload.events import Event
-    from imgload.integrations.builders import BuilderName
+    from imgload.loader.events import Event
+
+_POLL_SECONDS = 0.1
 
 
 @click.command()
@@ -24,32 +27,30 @@ if TYPE_CHECKING:
 @click.option(
     "--builder",
     type=click.Choice(["docker", "podman", "buildah"]),
-    help="What to build with. [default: the first of them that is installed and whose engine"
-    " answers]",
+    help="Build tool. [default: the first installed one whose engine responds]",
 )
-@click.option("--file", "-f", metavar="FILE", help="The Dockerfile. [default: the builder's]")
-@click.option("--target", metavar="STAGE", help="The stage of the Dockerfile to build.")
-@click.option("--build-arg", "build_args", multiple=True, metavar="KEY=VALUE", help="Repeatable.")
-@click.option("--load/--no-load", default=True, help="Whether to load what was built.")
-@partial(cluster_options, default="the kube context's")
-def skaffold(
-    command: tuple[str, ...],
-    builder: BuilderName | None,
-    file: str | None,
-    target: str | None,
-    build_args: tuple[str, ...],
-    load: bool,
-    cluster: str | None,
-    nodes: tuple[str, ...],
-) -> None:
-    """Build an image for Skaffold, and load it under the names that Skaffold deploys.
+@click.option(
+    "--file", "-f", metavar="FILE", help="Path to the Dockerfile. [default: the builder's]"
+)
+@click.option("--target", metavar="STAGE", help="Stage of the Dockerfile to build.")
+@click.option(
+    "--build-arg",
+    "build_args",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Build argument; repeatable.",
+)
+@click.option("--load/--no-load", default=True, help="Load the built image. [default: --load]")
+@partial(cluster_options, default="the kube context's cluster")
+def skaffold(load: bool, cluster: str | None, nodes: tuple[str, ...], **recipe: Any) -> None:
+    """Build and load an image for Skaffold.
 
-    A custom builder: Skaffold runs it with IMAGE, BUILD_CONTEXT, PUSH_IMAGE and PLATFORMS in its
-    environment. The image is built from BUILD_CONTEXT, loaded into the cluster of the current kube
-    context, and proven on every node under $IMAGE and under REPOSITORY:ID, which is the name that
-    Skaffold writes into the manifests. With PUSH_IMAGE=true it is pushed instead.
+    Skaffold runs this command as a custom builder, with IMAGE, BUILD_CONTEXT, PUSH_IMAGE and
+    PLATFORMS in its environment. Builds the image from BUILD_CONTEXT, loads it into the cluster of
+    the current kube context, and verifies it on every node as $IMAGE and as REPOSITORY:ID, the name
+    that Skaffold writes into manifests. With PUSH_IMAGE=true, pushes the image instead.
 
-    COMMAND is a build of your own, in place of a Dockerfile's; it must leave $IMAGE in an engine.
+    COMMAND replaces the build of a Dockerfile; it must leave $IMAGE in a container engine.
 
     \b
     Examples (in skaffold.yaml, below build.artifacts[].custom):
@@ -58,31 +59,44 @@ def skaffold(
       buildCommand: imgload skaffold -- make image
     By hand:
       IMAGE=app:dev BUILD_CONTEXT=. imgload skaffold
-    """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.integrations.builders import Recipe  # noqa: PLC0415 - --help needs none of it
-    from imgload.integrations.request import Request  # noqa: PLC0415
-    from imgload.integrations.skaffold import Destination, build  # noqa: PLC0415
+    """
+    from imgload.tools.skaffold.build import build  # noqa: PLC0415 - start-up
+    from imgload.tools.skaffold.builders import Recipe  # noqa: PLC0415
 
-    heed_parent()
+    exit_with_parent()
     with ExitStack() as stack:
-        built = build(
-            Request.from_environ(os.environ),
-            Recipe(builder, command, file, target, build_args),
-            Destination(load, cluster, nodes),
-            watch=partial(_watch, stack),
-        )
-    if built.report:
-        from imgload.cli.text import show_built  # noqa: PLC0415 - imported by _watch
+        destination = (cluster, nodes) if load else None
+        result = build(os.environ, Recipe(**recipe), destination, partial(_watch, stack))
+    if isinstance(result, str):
+        say(result)
+    elif result:
+        from imgload.cli.output import show_built  # noqa: PLC0415 - imported by _watch
 
-        show_built(built.report)
-    if built.digest:
-        say(str(built.digest))
+        show_built(result)
 
 
 def _watch(stack: ExitStack) -> Callable[[Event], None]:
-    """Show from here on what happens, and what fails; called while the image is built."""
-    from imgload.cli.output import failures  # noqa: PLC0415 - not needed to start a build
-    from imgload.cli.progress import watching  # noqa: PLC0415
+    """Return a callback that shows events; called during the build, when imports cost no time."""
+    from imgload.cli.output import failures, watching  # noqa: PLC0415
 
     stack.enter_context(failures("text", quiet=False))
     return stack.enter_context(watching(silent=False))
+
+
+def exit_with_parent() -> None:
+    """Treat the parent's exit as Ctrl-C, and handle SIGINT even if it was ignored.
+
+    Skaffold signals the shell that runs the builder, and some shells (dash) exit without passing
+    the signal on. SIGTTOU is ignored: it would stop the process when a child in a process group of
+    its own changes the terminal's settings.
+    """
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def poll() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=poll, daemon=True).start()

@@ -2,130 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.ending import say, style
-from imgload.cli.options import cluster_options, completed, engine_option, output_option
-from imgload.cli.output import failures, show_json
-from imgload.cli.text import at_node, hint_text
-from imgload.events import Event, Note
-from imgload.reference import Reference
-from imgload.report import JSON_VERSION, ImageResult, NodeResult
-from imgload.sizes import size_text
+from imgload.cli.options import cluster_options, complete_images, engine_option, output_option
+from imgload.cli.output import DONE, at_node, failures, hint_text, show_json, summary_text
+from imgload.cli.process import say, style
+from imgload.core.errors import JSON_VERSION
+from imgload.core.units import size_text
+from imgload.loader.events import Event, Note
+from imgload.loader.report import ImageResult
+from imgload.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from imgload.watching import WatchedLoad
-
-_WITHOUT_BYTES = {"present": "already there", "tagged": "tagged"}
-"""What to say of an action that moved no bytes; else that is a name more of what was sent."""
+    from imgload.tools.watch.watch import WatchedLoad
 
 
 @click.command(no_args_is_help=True)
-@click.argument("patterns", nargs=-1, metavar="PATTERN...", shell_complete=completed("images"))
+@click.argument("patterns", nargs=-1, metavar="PATTERN...", shell_complete=complete_images)
 @cluster_options
 @engine_option
 @output_option("json")
-def watch(
-    patterns: tuple[str, ...],
-    cluster: str | None,
-    nodes: tuple[str, ...],
-    source: str | None,
-    output: str,
-) -> None:
-    """Load each image the moment it is built or tagged, until Ctrl-C.
+def watch(patterns: tuple[str, ...], output: str, **options: Any) -> None:
+    """Load each image as soon as it is built or tagged.
 
-    PATTERN is an image's name with * for anything, slashes too; without a tag it means every tag.
-    Build with whatever you like: what an engine has built, tagged, loaded or pulled under such a
-    name is put on the nodes and proven, one line for each. Images that were there before are left
-    alone. Engines may restart and the cluster may be made anew meanwhile: with the next image it
-    gets again what this watch had loaded.
+    PATTERN is an image name in which * matches any text, slashes included; without a tag it matches
+    every tag. Runs until Ctrl-C. Each matching image that an engine builds, tags, loads or pulls is
+    loaded onto the nodes and verified, and reported on one line. Images that existed before the
+    start are not loaded. Engines may restart meanwhile; a cluster may be recreated, and then gets
+    all images of this watch with the next one.
 
-    Ends with exit status 0 on Ctrl-C or SIGTERM, and with 130 when that cut a load off.
+    Exit status on Ctrl-C or SIGTERM: 0; 130 if that interrupted a load.
 
     \b
     Examples:
-      imgload watch app                     app:dev, app:v1, ... into the kube context's cluster
-      imgload watch 'app:dev-*' db -c kind  two patterns, into this cluster
-      imgload watch 'ghcr.io/me/*'          all of one owner's images
-      imgload watch '*' --from podman       whatever Podman builds
-      imgload watch app -o json             one JSON document a line, for machines
-    """  # noqa: D301 - click's mark for a block that keeps its lines
-    from imgload.watching import Watch  # noqa: PLC0415 - --help needs none of it
+      imgload watch app                     load every tag of app into the kube context's cluster
+      imgload watch 'app:dev-*' db -c kind  load two patterns into the cluster "kind"
+      imgload watch 'ghcr.io/me/*'          load all images of an owner
+      imgload watch '*' --from podman       load each image that Podman builds
+      imgload watch app -o json             print one JSON document a line
+    """
+    from imgload.tools.watch.watch import Watch  # noqa: PLC0415 - start-up
 
-    show = _show_json if output == "json" else _show_text
-    opening = Watch.open(
-        patterns, cluster=cluster, nodes=nodes, source=source, on_event=_noted(show)
-    )
+    def on_event(event: Event) -> None:
+        if isinstance(event, Note):
+            show_watched(event, output)
+
+    opening = Watch.open(patterns, on_event=on_event, **options)
     with failures(output, quiet=False, indent=None), opening as opened:
         try:
-            for each in opened:
-                show(each)
+            for load in opened:
+                show_watched(load, output)
         except KeyboardInterrupt:
             if opened.busy:
                 raise
             say("stopped", err=True)
 
 
-def _noted(show: Callable[[WatchedLoad | Note], None]) -> Callable[[Event], None]:
-    """Return what to call with a load's events: only notes are shown."""
-    return lambda event: show(event) if isinstance(event, Note) else None
-
-
-def _show_json(found: WatchedLoad | Note) -> None:
-    show_json(_note(found) if isinstance(found, Note) else found.to_json(), indent=None)
-
-
-def _note(note: Note) -> dict[str, Any]:
-    now = datetime.now().astimezone().isoformat(timespec="milliseconds")
-    return {"version": JSON_VERSION, "time": now, "note": note.text}
-
-
-def _show_text(found: WatchedLoad | Note) -> None:
-    at = datetime.now().astimezone() if isinstance(found, Note) else found.at
-    for line in _lines(found):
+def show_watched(result: WatchedLoad | Note, output: str) -> None:
+    """Print a result or a note: one JSON document on stdout, or lines with the time on stderr."""
+    if isinstance(result, Note):
+        at, lines = datetime.now().astimezone(), [result.text]
+        time = at.isoformat(timespec="milliseconds")
+        document = {"version": JSON_VERSION, "time": time, "note": result.text}
+    else:
+        at, document = result.at, result.to_json()
+        images = result.report.images if result.report else ()
+        lines = [_image_line(image, result.seconds) for image in images]
+        if result.error and not result.report:
+            failed = _failed(result.error.message, result.error.hint)
+            lines = [f"{style(', '.join(result.references), bold=True)} {failed}"]
+    if output == "json":
+        show_json(document, indent=None)
+        return
+    for line in lines:
         say(f"{at:%H:%M:%S} {line}", err=True)
 
 
-def _lines(found: WatchedLoad | Note) -> Iterator[str]:
-    if isinstance(found, Note):
-        yield found.text
-    elif found.report:
-        yield from (_image(image, found.seconds) for image in found.report.images)
-    elif found.error:
-        why = " ".join(found.error.message.split())
-        names = ", ".join(found.references)
-        yield f"{style(names, bold=True)} {_failed(why, found.error.hint)}"
+def _image_line(image: ImageResult, seconds: float) -> str:
+    """Return the line of an image, with the error and hint of the first node that failed."""
+    verified = [node for node in image.nodes if node.ok]
+    failed = [node for node in image.nodes if not node.ok]
+    count = f"{len(verified)} of {len(image.nodes)}" if failed else str(len(verified))
+    line = summary_text(Reference.parse(image.reference).familiar, image, count)
+    if verified:
+        size = max(node.bytes_sent for node in verified)
+        actions = sorted({DONE[node.action or "full"] for node in verified})
+        sent = size_text(size) if size else " and ".join(actions)
+        line += f", {sent} in {seconds:.1f} s; verified"
+    if failed:
+        node, hint = failed[0], failed[0].error.hint if failed[0].error else ""
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        line += f"; {_failed(f'{at_node(node.node, node.error_text)}{more}', hint)}"
+    return line
 
 
-def _image(image: ImageResult, seconds: float) -> str:
-    """Return an image's line, and behind it what to do about the first node that failed."""
-    good = [node for node in image.nodes if node.ok]
-    bad = [node for node in image.nodes if not node.ok]
-    name = style(Reference.parse(image.reference).familiar, bold=True)
-    identity = f" {image.image_id.short}" if image.image_id else ""
-    count = f"{len(good)} of {len(image.nodes)}" if bad else str(len(good))
-    nodes = f"{count} node{'' if len(image.nodes) == 1 else 's'}"
-    how = f", {_how(good, seconds)}; proven" if good else ""
-    failure = f"; {_first_failure(bad)}" if bad else ""
-    return f"{name}{identity} -> {nodes}{how}{failure}"
-
-
-def _how(nodes: list[NodeResult], seconds: float) -> str:
-    size = max(node.bytes_sent for node in nodes)
-    words = sorted({_WITHOUT_BYTES.get(node.action or "", "loaded") for node in nodes})
-    return f"{size_text(size) if size else ' and '.join(words)} in {seconds:.1f} s"
-
-
-def _first_failure(bad: list[NodeResult]) -> str:
-    node, error = bad[0], bad[0].error
-    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-    said = " ".join(node.error_text.split())
-    return _failed(f"{at_node(node.node, said)}{more}", error.hint if error else "")
-
-
-def _failed(why: str, hint: str) -> str:
-    return f"{style('failed', fg='red')}: {why}{hint_text(hint)}"
+def _failed(message: str, hint: str) -> str:
+    return f"{style('failed', fg='red')}: {' '.join(message.split())}{hint_text(hint)}"

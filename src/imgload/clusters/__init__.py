@@ -1,1 +1,1 @@
-"""Which nodes a cluster has, and which engine runs them."""
+"""Clusters, their nodes, and the engines that run these."""

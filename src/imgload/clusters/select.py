@@ -1,213 +1,285 @@
-"""Which nodes are meant: by name, by the kube context, or because there is only one cluster."""
+"""Clusters: finds, lists and selects them, and their nodes."""
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 
-from imgload.clusters.k3d import K3D
-from imgload.clusters.kind import KIND
 from imgload.clusters.kubeconfig import current_context
-from imgload.clusters.minikube import MINIKUBE, is_profile
-from imgload.clusters.tool import Member, Tool
-from imgload.engines.base import Engine
-from imgload.errors import ClusterAmbiguous, ClusterNotFound, NodeNotFound
-from imgload.nodes.node import Node
-from imgload.parallel import in_parallel
-from imgload.reference import string_or_none, strings
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.node import Node
+from imgload.clusters.provider import ClusterProvider, providers
+from imgload.core.arguments import optional_string, require_strings
+from imgload.core.errors import (
+    JSON_VERSION,
+    ClusterAmbiguous,
+    ClusterNotFound,
+    EngineError,
+    NodeNotFound,
+    error_json,
+)
+from imgload.core.parallel import in_parallel
+from imgload.engines.base import ContainerHost
 
-TOOLS = (KIND, K3D, MINIKUBE)
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
+_STOPPED = {"exited", "created", "configured", "dead", "stopped"}
+"""The states of a container that does not run and can be started, in Docker and Podman."""
+
+
+@attrs.frozen
+class EngineInfo:
+    """A container engine.
+
+    Args:
+        kind: ``docker`` or ``podman``.
+        url: its address.
+        origin: where the address was found, such as ``DOCKER_HOST`` or ``Colima``.
+
+    """
+
+    kind: str
+    url: str
+    origin: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.url}"
+
+
+@attrs.frozen
+class NodeInfo:
+    """A node.
+
+    Args:
+        name: its container's name.
+        role: its role in the cluster, such as ``control-plane`` or ``agent``.
+        state: ``running``, ``paused``, ``stopped``, or another state that the engine reports.
+
+    """
+
+    name: str
+    role: str
+    state: str
+
+
+@attrs.frozen
+class ClusterInfo:
+    """A cluster.
+
+    Args:
+        name: its name.
+        tool: the program that made it: ``kind``, ``k3d`` or ``minikube``.
+        context: its kube context.
+        current: whether that is the current kube context.
+        engine: the engine that runs its nodes.
+        nodes: its nodes.
+
+    """
+
+    name: str
+    tool: str
+    context: str
+    current: bool
+    engine: EngineInfo
+    nodes: tuple[NodeInfo, ...]
+
+
+@attrs.frozen
+class ClusterList:
+    """The clusters on all engines.
+
+    Args:
+        clusters: on the engines that answered.
+        engines: those that answered.
+        errors: of the engines that did not.
+
+    """
+
+    clusters: tuple[ClusterInfo, ...]
+    engines: tuple[EngineInfo, ...]
+    errors: tuple[EngineError, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that ``imgload clusters --output json`` prints."""
+        return {
+            "version": JSON_VERSION,
+            "clusters": [attrs.asdict(cluster) for cluster in self.clusters],
+            "engines": [attrs.asdict(engine) for engine in self.engines],
+            "errors": [error_json(error) for error in self.errors],
+            "ok": True,
+        }
 
 
 @attrs.frozen
 class Cluster:
-    """A cluster, its nodes, the engine that runs them, and the tool that made it."""
+    """A cluster, the engine that runs its nodes, and the provider that made it."""
 
     name: str
-    engine: Engine
-    nodes: tuple[Node, ...]
-    tool: Tool = KIND
+    engine: ContainerHost
+    nodes: tuple[NodeRuntime, ...]
+    tool: ClusterProvider
 
     @property
     def context(self) -> str:
-        """What its tool calls it in a kubeconfig."""
+        """The cluster's kube context."""
         return f"{self.tool.context_prefix}{self.name}"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.engine.name})"
 
 
-def find_clusters(engines: Sequence[Engine], tools: Sequence[Tool] = TOOLS) -> list[Cluster]:
-    """Return every cluster on every engine, or those of some tools."""
-    pairs = [(engine, tool) for engine in engines for tool in tools]
-    answers = in_parallel([partial(tool.find, engine) for engine, tool in pairs])
+def find_clusters(
+    engines: Sequence[ContainerHost], of: Sequence[ClusterProvider] | None = None
+) -> list[Cluster]:
+    """Return every cluster on some engines, made by some providers (default: all)."""
+    pairs = [(engine, provider) for engine in engines for provider in of or providers()]
+    answers = in_parallel([partial(provider.find, engine) for engine, provider in pairs])
     return [
-        Cluster(name, engine, tuple(_node(engine, tool, m) for m in members), tool)
+        Cluster(
+            name,
+            engine,
+            tuple(tool.runtime_of(node, engine) for node in nodes),
+            tool,
+        )
         for (engine, tool), clusters in zip(pairs, answers, strict=True)
-        for name, members in clusters.items()
+        for name, nodes in clusters.items()
     ]
 
 
-def _node(engine: Engine, tool: Tool, member: Member) -> Node:
-    container = member.container
-    return Node(container.name, engine, container, tool.runtime, member.role)
+def list_clusters(
+    engines: Sequence[ContainerHost], errors: Sequence[EngineError] = ()
+) -> ClusterList:
+    """Return every cluster on some engines, with the errors of others."""
+    context = current_context()
+    clusters = tuple(
+        ClusterInfo(
+            name=cluster.name,
+            tool=cluster.tool.name,
+            context=cluster.context,
+            current=cluster.context == context,
+            engine=_engine_info(cluster.engine),
+            nodes=tuple(map(node_info, cluster.nodes)),
+        )
+        for cluster in find_clusters(engines)
+    )
+    return ClusterList(clusters, tuple(map(_engine_info, engines)), tuple(errors))
+
+
+def _engine_info(engine: ContainerHost) -> EngineInfo:
+    return EngineInfo(engine.endpoint.kind, engine.endpoint.url, engine.endpoint.origin)
+
+
+def node_info(node: NodeRuntime) -> NodeInfo:
+    """Return a node's name, role and state."""
+    state = node.container.state
+    return NodeInfo(node.name, node.role, "stopped" if state in _STOPPED else state)
 
 
 def select_nodes(
-    engines: Sequence[Engine], cluster: str | None, names: Sequence[str], *, guess: bool = True
-) -> tuple[Node, ...]:
-    """Return the nodes to load into.
+    engines: Sequence[ContainerHost],
+    cluster: str | None,
+    names: Sequence[str],
+    *,
+    guess: bool = True,
+) -> tuple[NodeRuntime, ...]:
+    """Return the nodes to load into, of the named cluster, the kube context's, or the only one.
 
-    Args:
-        engines: where to look.
-        cluster: its name; None for the kube context's, or else the only one.
-        names: only these nodes; empty for all.
-        guess: whether the only cluster there is will do where the kube context names none.
-
-    Raises:
-        ClusterNotFound: when no engine runs it.
-        ClusterAmbiguous: when several fit and none was named.
-        NodeNotFound: when the cluster lacks a node named.
-
+    `names` limits them; without `guess`, the kube context must name a cluster if no argument does.
+    ClusterNotFound, ClusterAmbiguous or NodeNotFound if there is no such cluster or node.
     """
-    names = strings(names, "nodes")
+    names = require_strings(names, "nodes")
     if names and cluster is None:
-        return _named_anywhere(find_clusters(engines), names, engines)
-    if cluster is None and not guess:
-        _require_context()
-    nodes = select_cluster(engines, cluster).nodes
-    return _named(nodes, names) if names else nodes
-
-
-def select_cluster(engines: Sequence[Engine], cluster: str | None) -> Cluster:
-    """Return the cluster meant, as `select_nodes` does."""
-    name = string_or_none(cluster, "cluster")
-    return _of_context(engines) if name is None else _of_name(name, engines)
-
-
-def _of_name(name: str, engines: Sequence[Engine]) -> Cluster:
-    clusters = find_clusters(engines)
-    return _only(_called(clusters, name), clusters, engines, name)
-
-
-def _of_context(engines: Sequence[Engine]) -> Cluster:
-    """Return the kube context's cluster; only its tool's are listed, unless it is not there."""
-    context = current_context() or ""
-    tool = tool_of(context)
-    fitting = [c for c in find_clusters(engines, [tool]) if c.context == context] if tool else []
-    if len(fitting) == 1:
-        return fitting[0]
-    clusters = find_clusters(engines)
-    fitting = [cluster for cluster in clusters if cluster.context == context]
-    if not fitting and tool is None:
-        return _only(clusters, clusters, engines, None)
-    wanted = context.removeprefix(tool.context_prefix if tool else "")
-    return _only(fitting, clusters, engines, wanted, context)
-
-
-def _require_context() -> None:
-    context = current_context()
-    if context is None or tool_of(context) is None:
-        there = f"{context!r} names none" if context else "none is set"
+        return _nodes_of_any_cluster(names, engines)
+    if cluster is None and not guess and provider_of(context := current_context() or "") is None:
+        why = f"{context!r} names none" if context else "none is set"
         raise ClusterNotFound(
-            f"the kube context says no local cluster to load into: {there}",
-            hint="kubectl config use-context kind-NAME; or say which cluster with --cluster NAME",
+            f"the kube context says no local cluster to load into: {why}",
+            hint="kubectl config use-context kind-NAME; or name the cluster with --cluster NAME",
         )
+    nodes = select_cluster(engines, cluster).nodes
+    return _pick(nodes, names) if names else nodes
 
 
-def _called(clusters: Sequence[Cluster], name: str) -> list[Cluster]:
-    exact = [cluster for cluster in clusters if cluster.name == name]
-    return exact or [cluster for cluster in clusters if cluster.context == name]
+def _nodes_of_any_cluster(
+    names: Sequence[str], engines: Sequence[ContainerHost]
+) -> tuple[NodeRuntime, ...]:
+    """Return nodes by name; a container may run a containerd without being in a cluster."""
+    nodes = [node for cluster in find_clusters(engines) for node in cluster.nodes]
+    for name in sorted(set(names) - {node.name for node in nodes}):
+        containers = in_parallel([partial(engine.container, name) for engine in engines])
+        pairs = zip(engines, containers, strict=True)
+        nodes += [Node(name, host, box, runtime=None) for host, box in pairs if box]
+    picked = _pick(nodes, names)
+    for name in names:
+        if sum(node.name == name for node in nodes) > 1:
+            raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
+    return picked
 
 
-def tool_of(context: str) -> Tool | None:
-    """Return the tool whose clusters have such kube contexts, or None."""
-    named = [tool for tool in TOOLS if tool.context_prefix]
-    found = next((tool for tool in named if context.startswith(tool.context_prefix)), None)
-    return found or (MINIKUBE if context and is_profile(context) else None)
-
-
-def _only(
-    fitting: Sequence[Cluster],
-    clusters: Sequence[Cluster],
-    engines: Sequence[Engine],
-    name: str | None,
-    context: str | None = None,
-) -> Cluster:
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise _ambiguous(fitting, name)
-    listed = ", ".join(map(str, clusters)) or "none"
-    places = " and ".join(str(engine.endpoint) for engine in engines)
-    tools = f"{', '.join(tool.name for tool in TOOLS[:-1])} or {TOOLS[-1].name}"
-    wanted = f"no cluster {name!r}" if name else f"no {tools} cluster"
-    why = f", which the kube context {context!r} names," if context else ""
-    raise ClusterNotFound(
-        f"{wanted}{why} on {places}; there: {listed}", hint=_make_or_choose(clusters, context)
-    )
-
-
-def _ambiguous(fitting: Sequence[Cluster], name: str | None) -> ClusterAmbiguous:
-    contexts = [cluster.context for cluster in fitting]
-    apart = len(set(contexts)) == len(contexts)
-    if name is None:
-        what, hint = "clusters", "say which one with --cluster NAME"
-    elif apart:
-        what, hint = (
-            f"clusters named {name!r}",
-            f"say which one: --cluster {shlex.quote(contexts[0])}",
-        )
-    else:
-        what, hint = f"clusters named {name!r}", _ONE_ENGINE
-    shown = [f"{c.context} ({c.engine.name})" if name and apart else str(c) for c in fitting]
-    return ClusterAmbiguous(f"there are several {what}: {', '.join(shown)}", hint=hint)
-
-
-def _make_or_choose(clusters: Sequence[Cluster], context: str | None) -> str:
-    if context and tool_of(context) is MINIKUBE:
-        return (
-            "with a driver other than docker or podman its nodes are no containers:"
-            f" minikube -p {shlex.quote(context)} image load IMAGE"
-        )
-    provider = os.environ.get("KIND_EXPERIMENTAL_PROVIDER", "")
-    if provider and provider not in {"docker", "podman"}:
-        return f"kind's nodes in {provider} cannot be reached: kind load image-archive FILE"
-    return "choose one with --cluster NAME" if clusters else "make one with: kind create cluster"
-
-
-def _named(nodes: Sequence[Node], names: Sequence[str]) -> tuple[Node, ...]:
+def _pick(nodes: Sequence[NodeRuntime], names: Sequence[str]) -> tuple[NodeRuntime, ...]:
     by_name = {node.name: node for node in nodes}
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        there = ", ".join(by_name) or "none"
-        choose, look = "choose one of those with --node", "see what there is with: imgload clusters"
+    if missing := [name for name in names if name not in by_name]:
         raise NodeNotFound(
-            f"no node {', '.join(missing)}; there: {there}", hint=choose if by_name else look
+            f"no node {', '.join(missing)}; available: {', '.join(by_name) or 'none'}",
+            hint="choose one with --node" if nodes else "list all nodes with: imgload clusters",
+            node=missing[0],
         )
     return tuple(by_name[name] for name in dict.fromkeys(names))
 
 
-def _named_anywhere(
-    clusters: Sequence[Cluster], names: Sequence[str], engines: Sequence[Engine]
-) -> tuple[Node, ...]:
-    known = [node for cluster in clusters for node in cluster.nodes]
-    others = {name for name in names if name not in {node.name for node in known}}
-    everything = [*known, *(n for name in sorted(others) for n in _containers(name, engines))]
-    nodes = _named(everything, names)
-    for name in names:
-        if sum(node.name == name for node in everything) > 1:
-            raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
-    return nodes
+def select_cluster(engines: Sequence[ContainerHost], cluster: str | None) -> Cluster:
+    """Return a cluster by name or kube context, or the only one; see `select_nodes`."""
+    name = optional_string(cluster, "cluster")
+    context = (current_context() or "") if name is None else ""
+    provider = provider_of(context)
+    if provider:  # one query for each engine, as long as the cluster exists
+        clusters = [c for c in find_clusters(engines, [provider]) if c.context == context]
+        if len(clusters) == 1:
+            return clusters[0]
+    clusters = find_clusters(engines)
+    matching = [c for c in clusters if c.name == name]
+    matching = matching or [c for c in clusters if c.context == (name or context)]
+    if name is None and (matching or provider):
+        name = context.removeprefix(provider.context_prefix if provider else "")
+    elif name is None:
+        matching, context = clusters, ""
+    if len(matching) == 1:
+        return matching[0]
+    raise _ambiguous(matching, name) if matching else _not_found(clusters, engines, name, context)
 
 
-def _containers(name: str, engines: Sequence[Engine]) -> list[Node]:
-    """Return the containers of a name, which may run a containerd without being in a cluster."""
-    answers = in_parallel([partial(engine.container, name) for engine in engines])
-    found = zip(engines, answers, strict=True)
-    return [Node(name, engine, container, None) for engine, container in found if container]
+def provider_of(context: str) -> ClusterProvider | None:
+    """Return the provider whose clusters have such kube contexts, or None."""
+    return next((provider for provider in providers() if provider.owns_context(context)), None)
+
+
+def _not_found(
+    clusters: Sequence[Cluster], engines: Sequence[ContainerHost], name: str | None, context: str
+) -> ClusterNotFound:
+    owner = provider_of(context)
+    hints = (p.absence_hint(context or None) for p in (owner, *providers()) if p)
+    choose = "choose one with --cluster NAME" if clusters else "make one: kind create cluster"
+    hint = next(filter(None, hints), choose)
+    *others, last = (provider.name for provider in providers())
+    missing = f"no cluster {name!r}" if name else f"no {', '.join(others)} or {last} cluster"
+    origin = f" (from the kube context {context!r})" if context else ""
+    addresses = " and ".join(str(engine.endpoint) for engine in engines)
+    listed = ", ".join(map(str, clusters)) or "none"
+    return ClusterNotFound(f"{missing}{origin} on {addresses}; available: {listed}", hint=hint)
+
+
+def _ambiguous(clusters: Sequence[Cluster], name: str | None) -> ClusterAmbiguous:
+    contexts = [cluster.context for cluster in clusters]
+    title = "clusters" if name is None else f"clusters named {name!r}"
+    labels = list(map(str, clusters))
+    if name is None:
+        hint = "choose one with --cluster NAME"
+    elif len(set(contexts)) < len(contexts):
+        hint = _ONE_ENGINE
+    else:
+        hint = f"choose one: --cluster {shlex.quote(contexts[0])}"
+        labels = [f"{cluster.context} ({cluster.engine.name})" for cluster in clusters]
+    return ClusterAmbiguous(f"there are several {title}: {', '.join(labels)}", hint=hint)

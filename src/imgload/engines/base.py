@@ -1,130 +1,75 @@
-"""What imgload needs of a container engine, whichever it is."""
+"""The interface of a container engine, as imgload needs it."""
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from typing import Literal
 
 import attrs
 
-from imgload.errors import EngineFailed, reason
+from imgload.core.errors import EngineFailed, reason
+from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
-if TYPE_CHECKING:
-    from imgload.engines.tls import Tls
-    from imgload.engines.tunnel import Tunnel
-
-EngineKind = Literal["docker", "podman"]
 Chunk = bytes | memoryview
 NOT_CONNECTED = "dial tcp"
-"""What both engines, written in Go, say of a connection that did not come about."""
+"""Part of a failed connection's error in both engines, which are written in Go."""
 CHUNK = 1 << 20
-"""Bytes of one piece of a stream."""
-_LOOPBACK = re.compile(r"localhost|::1|127(\.[0-9]{1,3}){3}", re.ASCII)
-
-
-@attrs.frozen
-class Endpoint:
-    """Where an engine answers.
-
-    Args:
-        kind: which engine it is, as its own ping says.
-        url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``.
-        origin: where the address was found, for messages.
-        version: of the engine's own API, where its ping told it.
-        tls: how to speak TLS to it; None for not at all.
-        tunnel: the way to it through ssh; None for none.
-
-    """
-
-    kind: EngineKind
-    url: str
-    origin: str = attrs.field(default="", eq=False)
-    version: str = attrs.field(default="", eq=False)
-    tls: Tls | None = attrs.field(default=None, eq=False, repr=False)
-    tunnel: Tunnel | None = attrs.field(default=None, eq=False, repr=False)
-
-    @property
-    def local(self) -> bool:
-        """Whether the address is on this machine: a socket's path, or TCP on loopback.
-
-        A relay or a VM may stand behind it all the same.
-        """
-        parts = urlsplit(self.url)
-        if parts.scheme == "unix":
-            return True
-        host = parts.hostname or ""
-        return parts.scheme == "tcp" and _LOOPBACK.fullmatch(host) is not None
-
-    def __str__(self) -> str:
-        return f"{self.kind} at {self.url}"
+"""Bytes of one chunk of a stream."""
+PushStyle = Literal["stored", "compressing", "remembering"]
+"""How an engine pushes: stored blobs; compressed layers, querying by diff ID; or compressed layers,
+querying only by the digests of earlier pushes."""
 
 
 @attrs.frozen
 class EngineImage:
-    """An image as an engine holds it.
-
-    Args:
-        target: what the engine calls its ID. On Docker's containerd image store that is the
-            digest of a manifest or index, elsewhere it is the image ID.
-        image_id: digest of the config; None where the engine does not tell it, which is so on
-            Docker's containerd image store.
-        names: the names it has in the engine, as the engine writes them.
-        platform: what it runs on.
-        diff_ids: its layers, bottom up.
-        size: bytes, as the engine counts them: unpacked layers, or on Docker's containerd
-            image store the stored blobs.
-        manifests: on Docker's containerd image store from 28.0 on, the manifests that are there
-            with all their content, by platform.
-        absent: the platforms that are listed beside those, and lack content.
-        whole: whether there is any platform of which nothing is lacking.
-        instances: the image IDs behind one of Podman's manifest lists, by platform. Such a list
-            has no image ID, layers or size of its own.
-
-    """
+    """An image in an engine, with the platform of its config and its layers, bottom up."""
 
     target: Digest
+    """The engine's own ID: on Docker's containerd image store the digest of a manifest or index,
+    elsewhere the image ID."""
     image_id: Digest | None
+    """The digest of the config; Docker's containerd image store does not report it."""
     names: tuple[str, ...]
     platform: Platform
     diff_ids: tuple[Digest, ...]
     size: int
+    """Bytes of the unpacked layers, or on Docker's containerd image store of the stored blobs."""
     manifests: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
-    absent: frozenset[Platform] = frozenset()
-    whole: bool = True
+    """The complete manifests; Docker's containerd image store from 28.0 on."""
+    incomplete_platforms: frozenset[Platform] = frozenset()
+    """The platforms that are listed but lack content."""
+    has_complete_platform: bool = True
     instances: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
+    """The image IDs in a manifest list of Podman's, which has no ID, layers or size of its own."""
 
     @property
-    def own_platform(self) -> Platform:
-        """The engine's own choice as its index lists it: a config may lack the variant."""
+    def default_platform(self) -> Platform:
+        """The engine's own choice, as the index lists it: a config may lack the variant."""
         own = (self.platform.os, self.platform.architecture)
-        alike = [p for p in self.manifests if (p.os, p.architecture) == own]
-        return alike[0] if len(alike) == 1 else self.platform
+        matches = [p for p in self.manifests if (p.os, p.architecture) == own]
+        return matches[0] if len(matches) == 1 else self.platform
 
     @property
     def platforms(self) -> frozenset[Platform]:
-        """Those that it has; none where only a save can tell, as on Docker before 28."""
+        """The available platforms; empty if only a save can tell, as on Docker before 28."""
         several = self.manifests or self.instances
         return frozenset(several or ({self.platform} if self.image_id else ()))
 
-    def suited(self, wanted: Platform | None) -> Platform | None:
-        """Return the platform to load, None for the engine's own; None where it is not there."""
-        if not self.whole:
+    def match_platform(self, wanted: Platform | None) -> Platform | None:
+        """Return the platform to load, or None if the image lacks it; `wanted` may be None."""
+        if not self.has_complete_platform:
             return None
         if wanted is None:
-            return self.own_platform
+            return self.default_platform
         return wanted.best(self.platforms) if self.platforms else wanted
 
 
 @attrs.frozen
 class Container:
-    """A container that an engine runs, or has stopped (`state` other than ``running``)."""
-
     id: str
     name: str
     state: str
@@ -133,203 +78,171 @@ class Container:
 
 @attrs.frozen
 class ImageEvent:
-    """An image got a name, was built or came in; what the engine does not tell is empty or None.
-
-    Args:
-        name: the name it got.
-        target: what the engine calls its ID.
-        at: when, in nanoseconds since 1970 by the engine's own clock.
-
-    """
+    """An image was tagged, built, pulled or imported; unknown fields are empty or None."""
 
     name: str = ""
     target: Digest | None = None
     at: int | None = None
+    """Nanoseconds since 1970 by the engine's clock."""
 
 
 @attrs.frozen
 class EventsOpened:
-    """The engine reports its events from now on.
-
-    Args:
-        at: the engine's own time in nanoseconds, rounded down to a second; None if unknown.
-
-    """
+    """The engine now reports events; `at` is its time in ns, rounded down to a second, or None."""
 
     at: int | None = None
 
 
 @attrs.frozen
 class ExecResult:
-    """How a command in a container ended.
-
-    Args:
-        exit_status: its own.
-        stdout: all of it.
-        stderr: its last 64 KiB.
-        complete: whether it was sent all of its input; it may have ended, or been cut off, before.
-
-    """
+    """The result of a command in a container; `complete` if it received all of its input."""
 
     exit_status: int
     stdout: bytes
     stderr: bytes
+    """The last 64 KiB."""
     complete: bool = True
 
     @property
     def message(self) -> str:
-        """What the command said about its failure, without its warnings, as one text."""
+        """The command's own error message, without warnings."""
         text = reason(self.stderr.decode(errors="replace"))
         text = text or reason(self.stdout[-2000:].decode(errors="replace"))
         return text or ("" if self.complete else "its connection broke before all was sent")
 
 
 @attrs.frozen
-class About:
-    """What an engine says of itself; empty where it does not.
-
-    Args:
-        version: of the engine.
-        store: where its images are, in its own words, as ``overlay2`` or ``containerd``.
-        rootless: whether it runs without root's rights.
-        platform: of the machine that it runs on.
-
-    """
+class EngineDescription:
+    """An engine's own description; fields that it does not report are empty."""
 
     version: str = ""
     store: str = ""
+    """The kind of image store, such as ``overlay2`` or ``containerd``."""
     rootless: bool = False
     platform: Platform | None = None
 
 
-class Engine(ABC):
-    """A container engine; owns its connections until closed.
+class Backend(ABC):
+    """A connection to a container engine, until it is closed.
 
-    Every method raises EngineError (unreachable, not permitted, failed) and nothing of the SDKs.
+    Every method raises EngineError (unreachable, not permitted, failed), and no error of an SDK.
     """
 
     endpoint: Endpoint
 
+    @property
+    def name(self) -> str:
+        """The engine's kind, for messages and reports."""
+        return self.endpoint.kind
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
+
+
+class ImageStore(Backend):
+    """The images of a container engine: finds, saves and pushes them, and reports new ones.
+
+    An image is named by a name or image ID, or by the engine's own ID (`EngineImage.target`).
+    """
+
     @abstractmethod
     def find(self, name: str) -> EngineImage | None:
-        """Return the image that the engine knows by a name or image ID, or None."""
+        """Return the image with a name or image ID, or None."""
 
     @abstractmethod
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
-        """Return the names of all images, as the engine writes them, with what they lead to.
+        """Return the names of images, as the engine writes them, with the engine's own IDs.
 
-        Args:
-            references: only these: repositories as people write them, with ``:`` and a glob
-                of tags.
-
+        `references` may limit them: repositories in short form, with ``:`` and a glob of tags.
         """
 
     @abstractmethod
     def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
-        """Yield EventsOpened, and then image events as they happen, until none comes for a while.
+        """Yield EventsOpened, then image events until none occurs for a while.
 
-        Args:
-            since: begin with the events from this time on, in nanoseconds by the engine's clock,
-                as far as the engine still has them; None for new events only.
-
+        The first are those of the time `since` (nanoseconds by the engine's clock), as far as the
+        engine still has them; None yields only new events.
         """
 
     @property
-    def tells_every_build(self) -> bool:
-        """Whether each build of a tagged image is among the events."""
+    def reports_every_build(self) -> bool:
+        """Whether the events include each build of a tagged image."""
         return True
 
     @abstractmethod
     def save(
         self, images: Sequence[str], platform: Platform | None, size: int = 0
     ) -> AbstractContextManager[Iterator[bytes]]:
-        """Stream one archive of several images, layers shared, in chunks.
+        """Stream one archive of several images, by name or ID, with shared layers.
 
-        Args:
-            images: names or IDs as the engine knows them.
-            platform: which platform of a multi-platform image, where the engine can choose.
-            size: bytes of the images, where they are known: an engine that writes all of the
-                archive to its disk first may be silent for as long as that takes.
-
+        The engine chooses a platform if it can. It may spool the archive to its disk first, and
+        be silent for as long as `size`, the bytes of the images, takes.
         """
 
     @property
     def saves_by_digest(self) -> bool:
-        """Whether the paths in a saved archive say which layer is which."""
+        """Whether the paths in a saved archive identify the layers."""
         return True
 
     @abstractmethod
     def pushing(self, image: Digest, repository: str) -> AbstractContextManager[Callable[[], None]]:
-        """Prepare pushes of an image to ``host:port/path``, on plain HTTP on this machine.
+        """Yield a function that pushes an image, and remove the push's temporary names at the end.
 
-        What it yields pushes, as often as it is called. No name is left behind in the engine.
-
-        Args:
-            image: what the engine calls its ID; on Docker, of an image that has a name.
-            repository: where to.
-
+        `image` is the engine's own ID, and on Docker the image must have a name; `repository` is
+        ``host:port/path``, on plain HTTP on this machine.
         """
 
-    def tidy(self) -> None:  # noqa: B027 - not every engine needs a name for a push
-        """Take away the names that killed runs left behind."""
+    def tidy(self) -> None:
+        """Remove the temporary names that killed runs left behind."""
 
     @abstractmethod
     def layer_sizes(self, image: Digest) -> list[int]:
-        """Return the bytes of each layer, bottom up; empty where the engine cannot tell."""
+        """Return the bytes of each layer, bottom up; empty if the engine does not report them."""
+
+    def look_up(self, repository: str) -> None:
+        """Have the engine query a registry for an image; the engine stores nothing.
+
+        `repository` is ``host:port/path``, on plain HTTP on this machine. An answer other than
+        "exists" is an EngineError.
+        """
+        raise EngineFailed(f"{self.endpoint} cannot query the registry for {repository}")
+
+    def identity(self) -> str:
+        """Return a text that is the same for every address of this engine, and for no other."""
+        return self.endpoint.url
+
+    def description(self) -> EngineDescription:
+        """Return the engine's own description."""
+        return EngineDescription()
+
+
+class ContainerHost(Backend):
+    """The containers of a container engine, among them the nodes of clusters."""
 
     @abstractmethod
     def containers(self, label: str) -> list[Container]:
-        """Return all containers, stopped ones too, with a label (``key`` or ``key=value``)."""
+        """Return all containers with a label (``key`` or ``key=value``), stopped ones included."""
 
     @abstractmethod
     def container(self, name: str) -> Container | None:
-        """Return one container by name or ID, or None."""
+        """Return the container with a name or ID, or None."""
 
     @abstractmethod
     def exec(
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
     ) -> ExecResult:
-        """Run a command in a container as root, feeding it `stdin` as it comes.
-
-        When the command ends before it has read everything, the rest is not sent.
-        """
+        """Run a command in a container as root, and stream `stdin` to it until it ends."""
 
     @abstractmethod
-    def put(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
-        """Unpack a tar stream into a folder of a container, on disk, not on a tmpfs."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the connections."""
+    def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
+        """Unpack a tar stream into a folder of a container, which must not be on a tmpfs."""
 
     @property
     def streams_exec(self) -> bool:
-        """Whether a command's input can be closed alone: over a socket or ssh, and not over TLS."""
+        """Whether a command's input can be closed alone: over a socket or ssh, not over TLS."""
         return self.endpoint.tls is None
 
-    def identity(self) -> str:
-        """Return what tells this engine from every other, by whichever way it is reached."""
-        return self.endpoint.url
 
-    def about(self) -> About:
-        """Return what the engine says of itself."""
-        return About()
-
-    def look_up(self, repository: str) -> None:
-        """Have the engine ask a registry, on plain HTTP on this machine, for an image.
-
-        It stores nothing, whatever it is answered.
-
-        Args:
-            repository: ``host:port/path``.
-
-        Raises:
-            EngineError: when the registry does not have it, or does not answer.
-
-        """
-        raise EngineFailed(f"{self.endpoint} cannot look anything up in {repository}")
-
-    @property
-    def name(self) -> str:
-        """The engine's kind, for messages and reports."""
-        return self.endpoint.kind
+class Engine(ImageStore, ContainerHost):
+    """A container engine: its images and its containers."""

@@ -6,100 +6,107 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
-from typing import Any, ClassVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from imgload.engines.base import About, Container, EngineImage, ImageEvent
-from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest, read_container, tags_of
-from imgload.engines.settings import dig, text_at
-from imgload.engines.trouble import refuse_bad_answer, translated, understood
-from imgload.engines.wire import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
-from imgload.errors import EngineFailed
-from imgload.leftovers import TAG, Leftover, note
+from imgload.core.errors import EngineFailed
+from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
+from imgload.engines.endpoint import Endpoint
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Params, checked
+from imgload.engines.http_engine import RestEngine, image_digest, read_image, tags_of
+from imgload.engines.temporary_tags import TAG, note_temporary_name
 from imgload.oci.digest import Digest
+from imgload.oci.document import dig, text_at
 from imgload.oci.platform import Platform
 
-_Params = list[tuple[str, str]]
+if TYPE_CHECKING:
+    from docker import APIClient, DockerClient
+
 _PLATFORM_SAVE = (1, 48)
 _MANIFESTS = (1, 48)
 _SAVES_BY_DIGEST = (1, 44)
-"""From Docker 25 on; before, its graphdriver store calls layers by IDs of their own."""
+"""From Docker 25 on; earlier graphdriver stores save layers under IDs of their own."""
 _TELLS_BUILDS = (1, 49)
-"""Before, builds by BuildKit were not among the events of one image store or the other (moby
+"""Earlier versions omit the events of BuildKit's builds in one image store or the other (moby
 #45404, #47978, #49678)."""
-_SNAPSHOTTER = "io.containerd.snapshotter.v1"
-_NO_CREDENTIALS = "e30="
-"""``{}``; without the header Docker 20.10 refuses a push."""
-_ONLY_THE_NAME = {"noprune": "1"}
+_NO_CREDENTIALS = "e30="  # ``{}``; Docker 20.10 refuses a push without the header
 _UNTAG_SECONDS = 10.0
 _PLACEHOLDER = "imgload: an empty image, in place of another that keeps its content"
-"""The comment of an image that takes a name over for a moment; see `_move_to_placeholder`."""
+"""The comment of an image that takes over a name; see `_move_to_placeholder`."""
 
 
-class DockerEngine(RestEngine):
-    """A Docker daemon, with the graphdriver store or the containerd image store."""
+class Docker(RestEngine):
+    """A Docker daemon, with the graphdriver store or the containerd image store.
 
-    @property
-    def root(self) -> str:
-        """The version that the daemon itself prefers."""
-        return f"/v{self._wire.version}"
+    Args:
+        client: a client of Docker's SDK, which `close` leaves open; None discovers the first Docker
+            that answers. For a client over ``ssh://``, imgload runs ssh to the same address itself.
+
+    Raises:
+        EngineError: the engine cannot be reached, or is not Docker.
+        UsageError: `client` is of another type.
+
+    """
+
+    kind = "docker"
+    api = ""
+    save_path = "/images/get"
+    event_filters: ClassVar = {"type": ["image"], "event": ["tag", "load", "import", "pull"]}
+    temporary_names = TAG
+
+    def __init__(self, client: DockerClient | APIClient | Endpoint | None = None) -> None:
+        super().__init__(client)
 
     @property
     def _version(self) -> tuple[int, ...]:
-        parts = self._wire.version.split(".")
+        parts = self.endpoint.version.split(".")
         return tuple(int(part) for part in parts if re.fullmatch(r"[0-9]{1,9}", part))
 
-    @understood
+    @checked
     def find(self, name: str) -> EngineImage | None:
         params = {"manifests": "1"} if self._version >= _MANIFESTS else {}
-        found = self.found(f"/images/{name}/json", f"inspecting the image {name}", params=params)
-        return self._image(found) if found else None
-
-    def _image(self, found: dict[str, Any]) -> EngineImage:
-        target = Digest.parse(found["Id"])
-        listed = list(_manifests(found))
-        return EngineImage(
-            target=target,
-            image_id=None if self._is_manifest_id(found) else target,
-            names=tags_of(found),
-            platform=Platform.of(
-                found.get("Os") or "linux",
-                found.get("Architecture") or "",
-                found.get("Variant") or "",
-            ),
-            diff_ids=tuple(map(Digest.parse, (found.get("RootFS") or {}).get("Layers") or ())),
-            size=int(found.get("Size") or 0),
-            manifests={m.platform: m.digest for m in reversed(listed) if m.whole and m.platform},
-            absent=frozenset(m.platform for m in listed if not m.whole and m.platform),
-            whole=not listed or any(manifest.whole for manifest in listed),
+        doing = f"inspecting the image {name}"
+        options = {"absent_ok": True, "params": params}
+        document = self.document("GET", f"/images/{name}/json", doing, **options)
+        if not document:
+            return None
+        entries = [e for e in document.get("Manifests") or () if e.get("Kind") == "image"]
+        manifests: dict[bool, dict[Platform, Digest]] = {True: {}, False: {}}
+        for entry in reversed(entries):  # without attestations; the first of a platform wins
+            platform = Platform.from_json((entry.get("ImageData") or {}).get("Platform"))
+            if platform:
+                manifests[bool(entry.get("Available"))][platform] = Digest.parse(entry["ID"])
+        image = read_image(document)
+        return attrs.evolve(
+            image,
+            image_id=None if self._is_manifest_id(document) else image.image_id,
+            manifests=manifests[True],
+            incomplete_platforms=frozenset(manifests[False]),
+            has_complete_platform=not entries or any(entry.get("Available") for entry in entries),
         )
 
-    def _is_manifest_id(self, found: dict[str, Any]) -> bool:
-        """Whether ``Id`` is a manifest's digest: on the containerd image store.
+    def _is_manifest_id(self, document: dict[str, Any]) -> bool:
+        """Whether ``Id`` is a manifest's digest, as on the containerd image store.
 
-        Docker 28 says it in the image (``Descriptor``); before, only the daemon's info does.
-        ``overlay2`` is a graphdriver and no snapshotter.
+        Docker 28 adds a ``Descriptor`` to the image; before, only the daemon's info has the store.
+        ``overlay2`` is a graphdriver and not a snapshotter.
         """
-        if "Descriptor" in found:
+        if "Descriptor" in document:
             return True
-        if (found.get("GraphDriver") or {}).get("Name") == "overlay2":
+        if (document.get("GraphDriver") or {}).get("Name") == "overlay2":
             return False
         return _has_containerd_store(self._info())
 
     @property
-    def tells_every_build(self) -> bool:
+    def reports_every_build(self) -> bool:
         return self._version >= _TELLS_BUILDS
 
-    event_filters: ClassVar = {"type": ["image"], "event": ["tag", "load", "import", "pull"]}
-
-    def event(self, told: dict[str, Any]) -> ImageEvent:
-        """Understand it; a pull's actor is the whole name."""
-        actor = told["Actor"]
+    def event(self, document: dict[str, Any]) -> ImageEvent:
+        actor = document["Actor"]
         target = image_digest(actor["ID"])
-        if target is None:
+        if target is None:  # of a pull: the ID is the full name
             return ImageEvent(actor["ID"])
         name = actor["Attributes"].get("name") or ""
         return ImageEvent("" if image_digest(name) else name, target)
@@ -108,136 +115,91 @@ class DockerEngine(RestEngine):
     def saves_by_digest(self) -> bool:
         return self._version >= _SAVES_BY_DIGEST
 
-    @contextmanager
-    def save(
-        self, images: Sequence[str], platform: Platform | None, size: int = 0
-    ) -> Iterator[Iterator[bytes]]:
-        doing = f"saving {', '.join(images)}"
-        seconds = save_seconds(size)
-        with translated(self.endpoint, doing):
-            answer = self._ask_to_save(images, platform, partial(self._save, doing, seconds))
-        with answer:
-            yield self._body(answer)
-
-    def _ask_to_save(
-        self, images: Sequence[str], platform: Platform | None, save: Callable[[_Params], Answer]
-    ) -> Answer:
-        """Ask for one platform, and for all where Docker does not find it (docker/cli #7278)."""
+    def save_params(self, images: Sequence[str], platform: Platform | None) -> list[Params]:
+        """Return those of one platform, and of all if Docker lacks that one (docker/cli #7278)."""
         names = [("names", image) for image in images]
-        if platform and self._version >= _PLATFORM_SAVE:
-            chosen = [*names, ("platform", json.dumps(platform.to_json()))]
-            with suppress(EngineFailed):
-                return save(chosen)
-        return save(names)
-
-    def _save(self, doing: str, seconds: float, params: _Params) -> Answer:
-        return self.ask("GET", "/images/get", doing, params=params, seconds=seconds)
+        if not platform or self._version < _PLATFORM_SAVE:
+            return [names]
+        return [[*names, ("platform", json.dumps(platform.to_json()))], names]
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
         tag = secrets.token_hex(8)
         name = f"{repository}:{tag}"
-        noted = note(self.endpoint.url, name, str(image))
+        noted = note_temporary_name(self.endpoint.url, name, str(image))
         if noted is None:
             raise EngineFailed(
-                f"{self.endpoint}: {image.short} is not tagged for a push, since no note of the tag"
-                " could be kept: neither the cache folder nor the temporary folder is writable"
+                f"{self.endpoint}: cannot tag {image.short} for a push: no note of the tag can be"
+                " written to the cache folder or the temporary folder"
             )
-        target = {"repo": repository, "tag": tag}
-        try:
-            with translated(self.endpoint, "tagging"):
-                self.ask("POST", f"/images/{image}/tag", "tagging", params=target).close()
-            yield partial(self._push, repository, tag)
-        finally:
-            self._take_back(Leftover(self.endpoint.url, name, str(image), here=True, note=noted))
 
-    temporary_names = TAG
-
-    @understood
-    def remove_temporary(self, name: str, image: str) -> bool:
-        """Take a name away, and no image with it; return whether the engine had it.
-
-        A rebuild may have left the image no other name. Docker would then delete the image with
-        the name, or refuse to while a container uses it (moby, daemon/images/image_delete.go).
-        """
-        doing = "untagging"
-        found = self.found(f"/images/{name}/json", doing, seconds=_UNTAG_SECONDS)
-        if found is None:
-            return False
-        placeholder = found.get("Comment") == _PLACEHOLDER
-        if image not in {"", found["Id"]} and not placeholder:
-            return True  # somebody else has moved it: it is not ours any more
-        if not tags_of(found) and not placeholder:
-            self._move_to_placeholder(name, found)
-        self._delete_name(name)
-        return True
-
-    def _move_to_placeholder(self, name: str, found: dict[str, Any]) -> None:
-        """Give the name to an empty image, so that the image that had it stays without a name."""
-        repository, _, tag = name.rpartition(":")
-        pushed = [d for d in found.get("RepoDigests") or () if d.startswith(f"{repository}@")]
-        if not self._is_manifest_id(found):  # a name of its own on the graphdriver store
-            for digest in pushed:
-                self._delete_name(digest, force="1")  # the tag still keeps the image
-        params = {"fromSrc": "-", "repo": repository, "tag": tag, "message": _PLACEHOLDER}
-        doing = "importing an empty image"
-        with (
-            translated(self.endpoint, doing),
-            self.ask(
-                "POST",
-                "/images/create",
-                doing,
-                params=params,
-                stream=[bytes(1024)],  # the end of a tar archive
-                seconds=_UNTAG_SECONDS,
-            ) as answer,
-        ):
-            self._until_pushed(answer)
-
-    def _delete_name(self, name: str, **more: str) -> None:
-        doing = "untagging"
-        params = {**_ONLY_THE_NAME, **more}
-        with (
-            translated(self.endpoint, doing),
-            self._send(
-                "DELETE", f"/images/{name}", params=params, seconds=_UNTAG_SECONDS
-            ) as answer,
-        ):
-            if answer.status != NOT_FOUND:
-                refuse_bad_answer(answer, self.endpoint, doing)
-
-    def _push(self, repository: str, tag: str) -> None:
-        with (
-            translated(self.endpoint, "pushing"),
-            self.ask(
-                "POST",
+        def push() -> None:
+            self._push(
                 f"/images/{repository}/push",
                 "pushing",
                 params={"tag": tag},
                 headers={"X-Registry-Auth": _NO_CREDENTIALS},
                 seconds=STREAM_SECONDS,
-            ) as answer,
-        ):
-            self._until_pushed(answer)
+            )
 
-    def _info(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.document("GET", "/info", "asking about the daemon")
-        return found
+        try:
+            params = {"repo": repository, "tag": tag}
+            with self.request("POST", f"/images/{image}/tag", "tagging", params=params):
+                pass
+            yield push
+        finally:
+            self._remove_noted(noted)
 
-    @understood
+    @checked
+    def remove_temporary(self, name: str, image: str) -> bool:
+        """Remove a name but no image; return whether the engine had it.
+
+        A rebuild may have left the image no other name. Docker would then delete the image with
+        the name, or refuse to while a container uses it (moby, daemon/images/image_delete.go).
+        """
+        path, options = f"/images/{name}/json", {"absent_ok": True, "seconds": _UNTAG_SECONDS}
+        document = self.document("GET", path, "untagging", **options)
+        if document is None:
+            return False
+        is_placeholder = document.get("Comment") == _PLACEHOLDER
+        if image not in {"", document["Id"]} and not is_placeholder:
+            return True  # another program has moved the name, so imgload no longer owns it
+        if not tags_of(document) and not is_placeholder:
+            self._move_to_placeholder(name, document)
+        self._delete_name(name)
+        return True
+
+    def _move_to_placeholder(self, name: str, document: dict[str, Any]) -> None:
+        """Give the name to an empty image, so that its image stays, untagged."""
+        repository, _, tag = name.rpartition(":")
+        if not self._is_manifest_id(document):  # in the graphdriver store a digest is another name
+            for digest in document.get("RepoDigests") or ():
+                if digest.startswith(f"{repository}@"):
+                    self._delete_name(digest, force="1")  # the tag still keeps the image
+        params = {"fromSrc": "-", "repo": repository, "tag": tag, "message": _PLACEHOLDER}
+        empty = [bytes(1024)]  # the end of a tar archive
+        doing = "importing an empty image"
+        self._push("/images/create", doing, params=params, stream=empty, seconds=_UNTAG_SECONDS)
+
+    def _delete_name(self, name: str, **more: str) -> None:
+        params = {"noprune": "1", **more}
+        options = {"absent_ok": True, "params": params, "seconds": _UNTAG_SECONDS}
+        with self.request("DELETE", f"/images/{name}", "untagging", **options):
+            pass
+
+    @checked
     def identity(self) -> str:
-        """Return the daemon's ID, which may be shared (``/etc/docker/key.json``), and its place."""
+        # Machines may share the ID (``/etc/docker/key.json``).
         info = self._info()
         return " ".join(str(dig(info, key)) for key in ("ID", "Name", "DockerRootDir"))
 
-    @understood
-    def about(self) -> About:
+    @checked
+    def description(self) -> EngineDescription:
         info = self._info()
-        driver = text_at(info, "Driver")
         store = "containerd image store," if _has_containerd_store(info) else "graphdriver"
-        return About(
+        return EngineDescription(
             version=text_at(info, "ServerVersion"),
-            store=f"{store} {driver}",
+            store=f"{store} {text_at(info, 'Driver')}",
             rootless="name=rootless" in (info.get("SecurityOptions") or ()),
             platform=Platform.of(text_at(info, "OSType"), text_at(info, "Architecture")),
         )
@@ -246,45 +208,10 @@ class DockerEngine(RestEngine):
         path, doing = f"/distribution/{repository}:none/json", f"looking {repository} up"
         self.document("GET", path, doing, seconds=LOOK_UP_SECONDS)
 
-    @understood
     def layer_sizes(self, image: Digest) -> list[int]:
-        return self._layer_sizes(f"/images/{image}/history")
-
-    @understood
-    def containers(self, label: str) -> list[Container]:
-        params = {"all": "1", "filters": json.dumps({"label": [label]})}
-        found = self.document("GET", "/containers/json", "listing containers", params=params)
-        return [
-            read_container(c, c["Names"][0], c["State"], c.get("Labels"))
-            for c in found or ()
-            if c.get("Names")
-        ]
-
-    @understood
-    def container(self, name: str) -> Container | None:
-        found = self.found(f"/containers/{name}/json", f"inspecting the container {name}")
-        if found is None:
-            return None
-        labels = found["Config"].get("Labels")
-        return read_container(found, found["Name"], found["State"]["Status"], labels)
-
-
-@attrs.frozen
-class _Manifest:
-    """What Docker's containerd image store tells of one platform of an image."""
-
-    digest: Digest
-    platform: Platform | None
-    whole: bool
-
-
-def _manifests(found: dict[str, Any]) -> Iterator[_Manifest]:
-    """Yield an image's manifests, attestations left out, in the order of its index."""
-    for entry in found.get("Manifests") or ():
-        if entry.get("Kind") == "image":
-            platform = Platform.from_json((entry.get("ImageData") or {}).get("Platform"))
-            yield _Manifest(Digest.parse(entry["ID"]), platform, bool(entry.get("Available")))
+        return self._layer_sizes(str(image))
 
 
 def _has_containerd_store(info: dict[str, Any]) -> bool:
-    return any(_SNAPSHOTTER in str(value) for _, value in info.get("DriverStatus") or [])
+    snapshotter = "io.containerd.snapshotter.v1"
+    return any(snapshotter in str(value) for _, value in info.get("DriverStatus") or [])

@@ -2,205 +2,164 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from imgload.engines.base import About, Container, EngineImage, ImageEvent
-from imgload.engines.rest import NOT_FOUND, RestEngine, image_digest, read_container, tags_of
-from imgload.engines.settings import dig, text_at
-from imgload.engines.trouble import refuse_bad_answer, translated, understood
-from imgload.engines.wire import LOOK_UP_SECONDS, STREAM_SECONDS, Answer, save_seconds
-from imgload.errors import EngineFailed, ReferenceInvalid
-from imgload.leftovers import LIST
+from imgload.core.errors import EngineFailed, ReferenceInvalid
+from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
+from imgload.engines.endpoint import Endpoint
+from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Params, checked
+from imgload.engines.http_engine import RestEngine, image_digest, read_image, tags_of
+from imgload.engines.temporary_tags import LIST
 from imgload.oci.digest import Digest
+from imgload.oci.document import dig, text_at
 from imgload.oci.platform import Platform
-from imgload.reference import Reference, image_id_prefix, is_full_image_id
+from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id
+
+if TYPE_CHECKING:
+    from podman import PodmanClient
 
 
-class PodmanEngine(RestEngine):
-    """A Podman API service, rootful or rootless."""
+class Podman(RestEngine):
+    """A Podman API service, rootful or rootless.
 
-    @property
-    def root(self) -> str:
-        """Podman's own interface, of its own version."""
-        return f"/v{self._wire.version}/libpod"
+    Args:
+        client: a client of Podman's SDK, which `close` leaves open; None discovers the first Podman
+            that answers. For a client over ``ssh://``, imgload runs ssh to the same address itself.
 
-    @understood
-    def find(self, name: str) -> EngineImage | None:
-        """Return the image that the engine knows by a name or image ID, or None.
+    Raises:
+        EngineError: the engine cannot be reached, or is not Podman.
+        UsageError: `client` is of another type.
 
-        Podman answers for a manifest list with the image in it that this machine runs, or not at
-        all; so a list is looked for where the answer has neither the name nor the ID.
-        """
-        found = self.found(f"/images/{name}/json", f"inspecting the image {name}")
-        if found and _is_called(name, found):
-            return self._image(found)
-        listed = self._list(name, found)
-        return listed or (self._image(found) if found else None)
+    """
 
-    def _list(self, name: str, own: dict[str, Any] | None) -> EngineImage | None:
-        """Return a manifest list, or None.
-
-        Args:
-            name: of the list, or its ID.
-            own: the image in it that this machine runs, as the engine describes it.
-
-        """
-        if not self._is_list(name):
-            return None
-        params = {"all": "true"}
-        images = self.document("GET", "/images/json", "listing images", params=params)
-        called = [
-            each for each in images or () if _is_called(name, each) and self._is_list(each["Id"])
-        ]
-        if not called:
-            return None
-        index = self.document("GET", f"/manifests/{called[0]['Id']}/json", f"inspecting {name}")
-        ids = {digest: each["Id"] for each in images for digest in _manifest_digests(each)}
-        entries = [
-            (platform, ids.get(entry.get("digest")))
-            for entry in index.get("manifests") or ()
-            if (platform := Platform.from_json(entry.get("platform")))
-        ]
-        there = {p: Digest.from_engine_id(image_id) for p, image_id in entries if image_id}
-        runs_here = [p for p, digest in there.items() if own and digest.hex == own["Id"]]
-        listed = [platform for platform, _ in entries]
-        return EngineImage(
-            target=Digest.from_engine_id(called[0]["Id"]),
-            image_id=None,
-            names=tags_of(called[0]),
-            platform=next(iter([*runs_here, *there, *listed]), Platform.of("linux", "")),
-            diff_ids=(),
-            size=0,
-            absent=frozenset(listed) - there.keys(),
-            whole=bool(there),
-            instances=there,
-        )
-
-    def _is_list(self, name: str) -> bool:
-        """Return whether a name or ID is a manifest list's.
-
-        Other requests for a list ask registries, too. Podman 4.3 answers with an error for an
-        image that is no list.
-        """
-        doing = f"looking for the manifest list {name}"
-        path = f"/manifests/{name}/exists"
-        with translated(self.endpoint, doing), self._send("GET", path) as answer:
-            return answer.status < HTTPStatus.MULTIPLE_CHOICES
-
-    def _image(self, found: dict[str, Any]) -> EngineImage:
-        image_id = Digest.from_engine_id(found["Id"])
-        return EngineImage(
-            target=image_id,
-            image_id=image_id,
-            names=tags_of(found),
-            platform=Platform.of(
-                found.get("Os") or "linux",
-                found.get("Architecture") or "",
-                found.get("Variant") or "",
-            ),
-            diff_ids=tuple(map(Digest.parse, (found.get("RootFS") or {}).get("Layers") or ())),
-            size=int(found.get("Size") or 0),
-        )
-
-    def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
-        """Return the names; Podman takes several references for a demand to fit them all."""
-        found = [super(PodmanEngine, self).names([each]) for each in references]
-        return dict(item for names in found or [super().names()] for item in names.items())
-
+    kind = "podman"
+    api = "/libpod"
+    save_path = "/images/export"
     event_filters: ClassVar = {
         "event": ["tag", "build", "loadfromarchive", "import", "pull", "commit"]
     }
+    temporary_names = LIST
 
-    def event(self, told: dict[str, Any]) -> ImageEvent:
-        """Understand it: a build is named by its image ID, and before 4.4 a load by its file."""
-        actor = told["Actor"]
+    def __init__(self, client: PodmanClient | Endpoint | None = None) -> None:
+        super().__init__(client)
+
+    @checked
+    def find(self, name: str) -> EngineImage | None:
+        """Return the image or manifest list with a name or ID, or None.
+
+        For a manifest list, Podman returns the image in it for this machine's platform, or "not
+        found". So look for a list if the answer has neither the name nor the ID.
+        """
+        path, doing = f"/images/{name}/json", f"inspecting the image {name}"
+        document = self.document("GET", path, doing, absent_ok=True)
+        if document and _has_name(name, document):
+            return read_image(document)
+        manifest_list = self._find_list(name, document)
+        return manifest_list or (read_image(document) if document else None)
+
+    def _find_list(self, name: str, own: dict[str, Any] | None) -> EngineImage | None:
+        """Return a manifest list by name or ID; `own` is its image for this machine's platform."""
+        if not self._is_list(name):
+            return None
+        params = {"all": "true"}
+        images = self.document("GET", "/images/json", "listing images", params=params) or ()
+        lists = (i for i in images if _has_name(name, i) and self._is_list(i["Id"]))
+        document = next(lists, None)
+        if document is None:
+            return None
+        index = self.document("GET", f"/manifests/{document['Id']}/json", f"inspecting {name}")
+        ids = {digest: image["Id"] for image in images for digest in _manifest_digests(image)}
+        listed: list[Platform] = []
+        instances: dict[Platform, Digest] = {}
+        for entry in index.get("manifests") or ():
+            if platform := Platform.from_json(entry.get("platform")):
+                listed.append(platform)
+                if image_id := ids.get(entry.get("digest")):
+                    instances[platform] = Digest.from_engine_id(image_id)
+        runs_here = [p for p, digest in instances.items() if own and digest.hex == own["Id"]]
+        return EngineImage(
+            target=Digest.from_engine_id(document["Id"]),
+            image_id=None,
+            names=tags_of(document),
+            platform=next(iter([*runs_here, *instances, *listed]), Platform.of("linux", "")),
+            diff_ids=(),
+            size=0,
+            incomplete_platforms=frozenset(listed) - instances.keys(),
+            has_complete_platform=bool(instances),
+            instances=instances,
+        )
+
+    def _is_list(self, name: str) -> bool:
+        """Whether a name or ID is a manifest list's.
+
+        Other requests for a list query registries as well. Podman 4.3 answers with an error for an
+        image that is not a list.
+        """
+        path, doing = f"/manifests/{name}/exists", f"looking for the manifest list {name}"
+        try:
+            with self.request("GET", path, doing):
+                return True
+        except EngineFailed as error:
+            if error.refused:
+                return False
+            raise
+
+    def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
+        # Podman returns only images that match all references of one request.
+        lists = [super(Podman, self).names([reference]) for reference in references]
+        return dict(item for names in lists or [super().names()] for item in names.items())
+
+    def event(self, document: dict[str, Any]) -> ImageEvent:
+        # The name of a build is its image ID, and before 4.4 the name of a load is its file.
+        actor, action = document["Actor"], document["Action"]
         name = actor["Attributes"].get("name") or ""
         target = image_digest(actor["ID"] or name)
-        if told["Type"] != "image" or (target is None and told["Action"] != "pull"):
+        if document["Type"] != "image" or (target is None and action != "pull"):
             return ImageEvent()
-        if target and told["Action"] != "tag":
+        if target and action != "tag":
             return ImageEvent("", target)
-        return ImageEvent(_local(name), target)
+        return ImageEvent(_full_name(name), target)
 
-    @contextmanager
-    def save(
-        self, images: Sequence[str], platform: Platform | None, size: int = 0
-    ) -> Iterator[Iterator[bytes]]:
-        del platform  # an image in Podman's store has one platform
-        doing = f"saving {', '.join(images)}"
-        with translated(self.endpoint, doing):
-            answer = self._ask_to_save(images, doing, save_seconds(size))
-        with answer:
-            yield self._body(answer)
-
-    def _ask_to_save(self, images: Sequence[str], doing: str, seconds: float) -> Answer:
-        """Ask for a docker-archive, which may have several images, or else for an OCI archive.
+    def save_params(self, images: Sequence[str], platform: Platform | None) -> list[Params]:
+        """Return those of a docker-archive, and of an OCI archive, which can have one image only.
 
         A docker-archive cannot have layers with zstd, nor an OCI manifest with Docker's media type
         for a layer, as Skopeo copies them from Docker's containerd image store. An OCI archive can,
         as long as Podman need not compress its layers.
         """
+        del platform  # an image in Podman's store has one platform
         references = [("references", image) for image in images]
-        form = [("format", "docker-archive")]
-        oci = [("format", "oci-archive"), ("ociAcceptUncompressedLayers", "true")]
-        ask = partial(self.ask, "GET", "/images/export", doing, seconds=seconds)
-        try:
-            return ask(params=[*form, *references])
-        except EngineFailed:
-            if len(images) > 1:
-                raise
-        return ask(params=[*oci, *references])
+        oci = [("format", "oci-archive"), ("ociAcceptUncompressedLayers", "true"), *references]
+        return [[("format", "docker-archive"), *references], *([oci] if len(images) == 1 else [])]
 
-    temporary_names = LIST
-
-    @understood
+    @checked
     def remove_temporary(self, name: str, image: str) -> bool:
-        """Remove a manifest list, and none of its images; return whether the engine had it."""
         del image
-        doing = f"removing the manifest list {name}"
-        path = f"/manifests/{name}"
-        with translated(self.endpoint, doing), self._send("DELETE", path) as answer:
-            if answer.status == NOT_FOUND:
-                return False
-            refuse_bad_answer(answer, self.endpoint, doing)
-            return True
+        path, doing = f"/manifests/{name}", f"removing the manifest list {name}"
+        with self.request("DELETE", path, doing, absent_ok=True) as answer:
+            return answer.status != HTTPStatus.NOT_FOUND
 
     @contextmanager
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
-        yield partial(self._push, image, repository)
-
-    def _push(self, image: Digest, repository: str) -> None:
-        doing = f"pushing {image.short}"
         params = {"destination": f"{repository}:latest", "tlsVerify": "false", "quiet": "false"}
-        with (
-            translated(self.endpoint, doing),
-            self.ask(
-                "POST",
-                f"/images/{image.hex}/push",
-                doing,
-                params=params,
-                seconds=STREAM_SECONDS,
-            ) as answer,
-        ):
-            self._until_pushed(answer)
+        path, doing = f"/images/{image.hex}/push", f"pushing {image.short}"
+        yield lambda: self._push(path, doing, params=params, seconds=STREAM_SECONDS)
 
-    @understood
+    @checked
     def identity(self) -> str:
-        """Return where it keeps what; Podman has no ID."""
-        info = self.document("GET", "/info", "asking about the service")
-        stores = ("graphRoot", "runRoot", "graphRootAllocated")
-        told = (dig(info, "host", "hostname"), *(dig(info, "store", key) for key in stores))
-        return " ".join(map(str, told))
+        # Podman has no ID; the paths of its stores identify it.
+        info = self._info()
+        keys = ("graphRoot", "runRoot", "graphRootAllocated")
+        values = (dig(info, "host", "hostname"), *(dig(info, "store", key) for key in keys))
+        return " ".join(map(str, values))
 
-    @understood
-    def about(self) -> About:
-        info = self.document("GET", "/info", "asking about the service")
-        return About(
+    @checked
+    def description(self) -> EngineDescription:
+        info = self._info()
+        return EngineDescription(
             version=text_at(info, "version", "Version"),
             store=text_at(info, "store", "graphDriverName"),
             rootless=dig(info, "host", "security", "rootless") is True,
@@ -212,52 +171,31 @@ class PodmanEngine(RestEngine):
         doing = f"looking {repository} up"
         self.document("GET", "/images/search", doing, params=params, seconds=LOOK_UP_SECONDS)
 
-    @understood
     def layer_sizes(self, image: Digest) -> list[int]:
-        return self._layer_sizes(f"/images/{image.hex}/history")
-
-    @understood
-    def containers(self, label: str) -> list[Container]:
-        params = {"all": "true", "filters": json.dumps({"label": [label]})}
-        found = self.document("GET", "/containers/json", "listing containers", params=params)
-        return [
-            read_container(c, c["Names"][0], c["State"], c.get("Labels"))
-            for c in found or ()
-            if c.get("Names")
-        ]
-
-    @understood
-    def container(self, name: str) -> Container | None:
-        found = self.found(f"/containers/{name}/json", f"inspecting the container {name}")
-        if found is None:
-            return None
-        labels = (found.get("Config") or {}).get("Labels")
-        return read_container(found, found["Name"], found["State"]["Status"], labels)
+        return self._layer_sizes(image.hex)
 
 
-def _is_called(text: str, found: dict[str, Any]) -> bool:
-    """Whether an image has an ID, or one of the two names that a name may mean."""
-    digits = image_id_prefix(text)
-    if digits and found["Id"].removeprefix("sha256:").startswith(digits):
+def _has_name(name: str, document: dict[str, Any]) -> bool:
+    """Whether an image has an ID or name; a short name matches on Docker Hub and on localhost."""
+    digits = image_id_prefix(name)
+    if digits and document["Id"].removeprefix("sha256:").startswith(digits):
         return True
-    if is_full_image_id(text):
+    if is_full_image_id(name):
         return False
-    wanted = Reference.parse(text)
-    names = {str(wanted), *([str(wanted.on_localhost())] if wanted.short else [])}
-    return wanted.digest is not None or not names.isdisjoint(found.get("RepoTags") or ())
+    reference = Reference.parse(name)
+    names = {str(reference), *([str(reference.with_localhost())] if reference.is_short else [])}
+    return reference.digest is not None or not names.isdisjoint(document.get("RepoTags") or ())
 
 
-def _manifest_digests(found: dict[str, Any]) -> Iterator[str]:
-    """Yield the digests of the manifests that an image has."""
-    yield found.get("Digest") or ""
-    for name in found.get("RepoDigests") or ():
-        yield name.partition("@")[2]
+def _manifest_digests(document: dict[str, Any]) -> Iterator[str]:
+    yield document.get("Digest") or ""
+    yield from (name.partition("@")[2] for name in document.get("RepoDigests") or ())
 
 
-def _local(name: str) -> str:
-    """Return a name as Podman keeps it: what is written without a registry is on localhost."""
+def _full_name(name: str) -> str:
+    """Return a name as Podman stores it: without a registry it is on localhost."""
     try:
         reference = Reference.parse(name)
     except ReferenceInvalid:
         return ""
-    return str(reference.on_localhost() if reference.short else reference)
+    return str(reference.with_localhost() if reference.is_short else reference)

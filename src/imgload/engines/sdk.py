@@ -1,111 +1,107 @@
-"""HTTP to an engine through its SDK, where a socket will not do: ``ssh://``."""
+"""HTTP to an engine by a client of its SDK, which the caller has."""
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from imgload.engines.base import CHUNK, Endpoint
-from imgload.engines.settings import text_at
-from imgload.engines.tunnel import Tunnel, open_tunnel
-from imgload.engines.wire import CONTROL_SECONDS, Answer, Request, Wire
-from imgload.errors import EngineFailed
+import attrs
+
+from imgload.core.errors import EngineFailed, UsageError
+from imgload.engines.discovery.candidates import Candidate
+from imgload.engines.discovery.probe import identified, probe
+from imgload.engines.endpoint import Endpoint, EngineKind, Tls
+from imgload.engines.http import Answer, Request, Wire, map_errors
 
 
 class SdkWire(Wire):
-    """An SDK's session; it knows the addresses, and asks for the version."""
+    """The session of a client; it is the caller's, so `close` leaves it open."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._open = _docker if endpoint.kind == "docker" else _podman
-        self._tunnel = endpoint.tunnel or _tunnel(endpoint)
-        self._url = self._tunnel.open() if self._tunnel else endpoint.url
-        self._session, self._root, self.version = self._open(self._url)
-        self._lock = threading.Lock()
+    def __init__(self, endpoint: Endpoint, session: Any) -> None:
+        self.endpoint, self._session = endpoint, session
+        base = session.base_url  # podman-py has parsed it
+        self._root = base if isinstance(base, str) else f"http://{base.netloc}"
 
     def send(self, request: Request) -> Answer:
-        """Send it over the session."""
-        session, root = self._current()
-        response = session.request(
+        response = self._session.request(
             request.method,
-            f"{root}{request.path}",
+            f"{self._root}{request.path}",
             params=request.params,
             data=request.body,
-            headers=dict(request.headers)
-            | ({"Content-Type": "application/json"} if request.json is not None else {}),
+            headers={"Accept-Encoding": "identity", **request.headers, **request.content_type},
             timeout=request.seconds,
+            verify=self._session.verify or False,  # not the environment's CA bundle
             stream=True,
             allow_redirects=False,
         )
-        return SdkAnswer(response)
-
-    def _current(self) -> tuple[Any, str]:
-        """Return the session, a new one when ssh had ended and was started again."""
-        with self._lock:
-            url = self._tunnel.url if self._tunnel else self._url
-            if url != self._url:
-                before = self._session
-                self._session, self._root, self.version = self._open(url)
-                self._url = url
-                before.close()
-            return self._session, self._root
+        return Answer(response, response.raw._fp)  # noqa: SLF001 - of http.client
 
     def close(self) -> None:
-        """Close the session, and the way to it."""
-        self._session.close()
-        if self._tunnel:
-            self._tunnel.close()
+        pass
 
 
-class SdkAnswer(Answer):
-    """A response of requests."""
+def open_client(client: Any, kind: EngineKind) -> Wire:
+    """Return a connection by an SDK's client; UsageError for any other object, or EngineError.
 
-    def __init__(self, response: Any) -> None:
-        self.status = response.status_code
-        self.date = response.headers.get("Date", "")
-        self._response = response
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the body."""
-        yield from self._response.iter_content(CHUNK)
-
-    def lines(self) -> Iterator[bytes]:
-        """Yield the body's lines."""
-        yield from self._response.iter_lines()
-
-    def take_over(self) -> tuple[socket.socket, Any]:
-        """Return socket and reader, where the session has a real socket."""
-        reader = self._response.raw._fp.fp  # noqa: SLF001 - no SDK offers it
-        sock = getattr(reader.raw, "_sock", None)
-        if not isinstance(sock, socket.socket):
-            raise EngineFailed("the engine's connection gives no socket to stream over")
-        return sock, reader
-
-    def close(self) -> None:
-        """Drop the connection."""
-        self._response.close()
-
-
-def _tunnel(endpoint: Endpoint) -> Tunnel | None:
-    """Return the way to an ``ssh://`` address that nobody asked before."""
-    return open_tunnel(endpoint).tunnel if endpoint.url.startswith("ssh://") else None
+    For ``ssh://`` it is a tunnel to the same address: the connections of both SDKs are pipes then,
+    whose directions cannot be closed one by one.
+    """
+    session = _session(client, kind)
+    if session is None:
+        accepted = "docker.DockerClient or APIClient" if kind == "docker" else "podman.PodmanClient"
+        raise UsageError(
+            f"{kind.capitalize()} accepts the client of its SDK, not {type(client).__name__}",
+            hint=f"pass a {accepted}, or nothing to have an engine discovered",
+        )
+    candidate = (_docker_address if kind == "docker" else _podman_address)(session)
+    wire: Wire
+    if candidate.url.startswith("ssh://"):
+        wire = Wire(probe(candidate))
+    else:
+        wire = SdkWire(Endpoint(kind, candidate.url, candidate.origin, tls=candidate.tls), session)
+        with map_errors(wire.endpoint, "connecting"), wire.send(Request("GET", "/_ping")) as answer:
+            wire.endpoint = identified(wire.endpoint, answer.headers)
+    if wire.endpoint.kind != kind:
+        wire.close()
+        raise EngineFailed(f"the engine at {candidate.url} is not {kind}")
+    if kind == "docker":
+        wire.endpoint = attrs.evolve(wire.endpoint, version=session.api_version)
+    return wire
 
 
-def _docker(url: str) -> tuple[Any, str, str]:
-    from docker.api.client import APIClient  # noqa: PLC0415 - start-up
+def _session(client: Any, kind: EngineKind) -> Any:
+    if kind == "docker":
+        from docker import APIClient, DockerClient  # noqa: PLC0415 - start-up
 
-    client = APIClient(base_url=url, timeout=int(CONTROL_SECONDS))
-    return client, client.base_url, client.api_version
-
-
-def _podman(url: str) -> tuple[Any, str, str]:
+        session = client.api if isinstance(client, DockerClient) else client
+        return session if isinstance(session, APIClient) else None
     from podman import PodmanClient  # noqa: PLC0415 - start-up
 
-    client = PodmanClient(base_url=url, timeout=int(CONTROL_SECONDS))
-    api = client.api
-    root = f"http://{api.base_url.netloc}"
-    version = text_at(client.version(), "ApiVersion")  # type: ignore[no-untyped-call]
-    if not version:
-        raise EngineFailed(f"podman at {url}: it does not report the version of its API")
-    return api, root, version
+    return client.api if isinstance(client, PodmanClient) else None
+
+
+def _docker_address(session: Any) -> Candidate:
+    adapter = getattr(session, "_custom_adapter", None)
+    scheme, netloc = urlsplit(session.base_url)[:2]
+    url, tls = f"tcp://{netloc}", None
+    if path := getattr(adapter, "socket_path", ""):
+        url = f"unix://{path}"
+    elif host := getattr(adapter, "ssh_host", ""):
+        url = f"ssh://{host}"
+    elif scheme == "https":
+        files = session.cert if isinstance(session.cert, tuple) else (session.cert, session.cert)
+        cert, key = (Path(file) if file else None for file in files)
+        ca = Path(session.verify) if isinstance(session.verify, str) else None
+        tls = Tls(ca, cert, key, verify=bool(session.verify))
+    return Candidate("docker", url, "the caller's client", tls=tls)
+
+
+def _podman_address(session: Any) -> Candidate:
+    base, url, identity = session.base_url, f"tcp://{session.base_url.netloc}", ""
+    if base.scheme == "http+unix":
+        url = f"unix://{unquote(base.netloc)}"
+    elif base.scheme == "http+ssh":
+        url = f"ssh://{base.netloc}{base.path}"
+        identity = session.adapters["http://"]._pool_kwargs.get("identity", "")  # noqa: SLF001
+    return Candidate("podman", url, "the caller's client", identity=identity)

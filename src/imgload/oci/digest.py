@@ -7,22 +7,21 @@ import re
 
 import attrs
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 
-_HEX_LENGTH = {"sha256": 64, "sha384": 96, "sha512": 128}
-_HEX = re.compile(r"[0-9a-f]+")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 
 
 @attrs.frozen(order=True)
 class Digest:
-    """A content digest that is well formed by construction.
+    """A content digest, valid by construction.
 
     Args:
         algorithm: ``sha256``, ``sha384`` or ``sha512``.
         hex: the lower-case hexadecimal sum.
 
     Raises:
-        ArchiveInvalid: when it is not well formed.
+        ArchiveInvalid: if it is malformed.
 
     """
 
@@ -30,9 +29,8 @@ class Digest:
     hex: str
 
     def __attrs_post_init__(self) -> None:
-        length = _HEX_LENGTH.get(self.algorithm)
-        if length is None or len(self.hex) != length or not _HEX.fullmatch(self.hex):
-            raise ArchiveInvalid(f"not a digest: {f'{self.algorithm}:{self.hex}'!r:.160}")
+        if not _DIGEST.fullmatch(str(self)):
+            raise ArchiveInvalid(f"not a digest: {str(self)!r:.160}")
 
     @classmethod
     def parse(cls, text: object) -> Digest:
@@ -43,8 +41,8 @@ class Digest:
         return cls(algorithm, value)
 
     @classmethod
-    def maybe(cls, text: object) -> Digest | None:
-        """Parse it as `parse` does, or return None where it is no digest."""
+    def try_parse(cls, text: object) -> Digest | None:
+        """Parse ``algorithm:hex``; return None if it is malformed."""
         try:
             return cls.parse(text)
         except ArchiveInvalid:
@@ -52,7 +50,7 @@ class Digest:
 
     @classmethod
     def of(cls, data: bytes, algorithm: str = "sha256") -> Digest:
-        """Digest of the bytes given."""
+        """Return the digest of some bytes."""
         return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 
     @classmethod
@@ -62,7 +60,7 @@ class Digest:
 
     @property
     def short(self) -> str:
-        """The first twelve digits, as the engines print image IDs."""
+        """The first twelve digits, as engines print image IDs."""
         return self.hex[:12]
 
     def __str__(self) -> str:
@@ -70,9 +68,9 @@ class Digest:
 
 
 def chain_ids(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:
-    """Chain ID of each layer, bottom up (OCI image spec, config.md#layer-chainid).
+    """Return the chain ID of each layer, bottom up (OCI image spec, config.md#layer-chainid).
 
-    A snapshot that containerd unpacked is kept under the chain ID of its top layer.
+    containerd stores an unpacked snapshot under the chain ID of its top layer.
     """
     chain: list[Digest] = []
     for diff_id in diff_ids:

@@ -1,14 +1,16 @@
-"""Manifests, indexes and configs, each with the raw bytes that its digest was taken of."""
+"""Manifests, indexes and configs, with the raw bytes of their digests; a JSON parser for them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.platform import Platform
 
@@ -23,34 +25,95 @@ IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 
 MAX_DOCUMENT = 8 << 20
-"""Bytes; containerd refuses larger manifests and configs, too."""
+"""Bytes; containerd refuses larger manifests and configs as well."""
 MAX_BLOB = 1 << 40
 """Bytes that a descriptor may claim."""
 MAX_LAYERS = 1000
 MAX_MANIFESTS = 1000
+MAX_VALUES = 250_000
+"""Values of one document; each takes up to 200 bytes of memory, however short its text."""
+MAX_DEPTH = 100
+_MAX_DIGITS = 20
+"""Digits of an integer: the most that 64 bits have, as programs in Go read them."""
+_TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[,\[{]', re.DOTALL)
 
 
-def parse_json(raw: bytes, what: str) -> dict[str, Any]:
-    """Parse a JSON object, refusing what is too large or not an object."""
+def load_json(raw: bytes | str, *, most: int | None = MAX_VALUES) -> Any:
+    """Parse an untrusted document of `most` values; ValueError is raised beyond a limit."""
+    text = raw if isinstance(raw, str) else raw.decode()
+    if most is not None and _has_more_values(text, most):
+        raise ValueError(f"it has more than {most} values")
+    try:
+        value = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    containers = [value]
+    for _ in range(MAX_DEPTH):
+        children = (child for container in containers for child in _children(container))
+        containers = [child for child in children if isinstance(child, dict | list)]
+        if not containers:
+            return value
+    raise ValueError(_TOO_DEEP)
+
+
+def _has_more_values(text: str, limit: int) -> bool:
+    if sum(map(text.count, ",[{")) <= limit:
+        return False
+    count = 0  # the rest is slower: it ignores punctuation within strings
+    for token in _TOKEN.finditer(text):
+        count += token.end() - token.start() == 1
+        if count > limit:
+            return True
+    return False
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"a number is too large: {digits:.20}")
+    return value
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+def parse_json(raw: bytes, document: str) -> dict[str, Any]:
+    """Parse a JSON object; `document` names it in errors, which are ArchiveInvalid."""
     if len(raw) > MAX_DOCUMENT:
-        raise ArchiveInvalid(f"{what} is {len(raw)} bytes, more than {MAX_DOCUMENT}")
-    from imgload.oci.jsontext import load_json  # noqa: PLC0415 - start-up
-
+        raise ArchiveInvalid(f"{document} is {len(raw)} bytes, more than {MAX_DOCUMENT}")
     try:
         value = load_json(raw)
     except ValueError as error:
-        raise ArchiveInvalid(f"{what} is not valid JSON: {error}") from error
+        raise ArchiveInvalid(f"{document} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ArchiveInvalid(f"{what} is not a JSON object")
+        raise ArchiveInvalid(f"{document} is not a JSON object")
     return value
 
 
-def _list(value: object, what: str, most: int) -> list[Any]:
+def _list(value: object, field: str, limit: int) -> list[Any]:
     if value is None:
         return []
-    if not isinstance(value, list) or len(value) > most:
-        raise ArchiveInvalid(f"{what} is not a list of at most {most}")
+    if not isinstance(value, list) or len(value) > limit:
+        raise ArchiveInvalid(f"{field} is not a list of at most {limit}")
     return value
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 @attrs.frozen
@@ -65,44 +128,35 @@ class Descriptor:
 
     @classmethod
     def parse(cls, value: object) -> Descriptor:
-        """Read a descriptor out of a parsed document."""
         if not isinstance(value, dict):
             raise ArchiveInvalid("a descriptor is not a JSON object")
         size = value.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BLOB:
             raise ArchiveInvalid(f"a descriptor's size is {size!r:.40}")
-        notes = value.get("annotations")
+        annotations = value.get("annotations")
+        annotations = annotations.items() if isinstance(annotations, dict) else ()
         return cls(
             media_type=str(value.get("mediaType") or ""),
             digest=Digest.parse(value.get("digest")),
             size=size,
             platform=Platform.from_json(value.get("platform")),
-            annotations={str(k): str(v) for k, v in notes.items()}
-            if isinstance(notes, dict)
-            else {},
+            annotations={str(key): str(text) for key, text in annotations},
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the descriptor as it stands in a document."""
-        value: dict[str, Any] = {
-            "mediaType": self.media_type,
-            "digest": str(self.digest),
-            "size": self.size,
-        }
-        if self.platform:
-            value["platform"] = self.platform.to_json()
-        if self.annotations:
-            value["annotations"] = dict(self.annotations)
-        return value
+        platform = {"platform": self.platform.to_json()} if self.platform else {}
+        annotations = {"annotations": dict(self.annotations)} if self.annotations else {}
+        value = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
+        return {**value, **platform, **annotations}
 
     @property
     def is_foreign(self) -> bool:
-        """Whether this is a layer that tools may leave out, to be had from its own URLs."""
+        """Whether this is a layer that archives may omit, since its own URLs have it."""
         return "nondistributable" in self.media_type or "foreign" in self.media_type
 
     @property
     def is_attestation(self) -> bool:
-        """Whether this is BuildKit's attestation, not something to run."""
+        """Whether this is an attestation of BuildKit, not an image."""
         unknown = self.platform is not None and self.platform.is_unknown
         return unknown or ATTESTATION in self.annotations
 
@@ -118,17 +172,16 @@ class ImageConfig:
 
     @classmethod
     def parse(cls, raw: bytes) -> ImageConfig:
-        """Parse a config and take its digest."""
         value = parse_json(raw, "the image config")
         rootfs = value.get("rootfs")
-        found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-        diff_ids = tuple(Digest.parse(d) for d in _list(found, "diff_ids", MAX_LAYERS))
+        texts = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+        diff_ids = tuple(map(Digest.parse, _list(texts, "diff_ids", MAX_LAYERS)))
         platform = Platform.from_json(value) or Platform("linux", "amd64")
         return cls(raw, Digest.of(raw), platform, diff_ids)
 
     @property
     def chain_id(self) -> Digest | None:
-        """Key of the unpacked snapshot on a node; None for an image without layers."""
+        """The key of the unpacked snapshot on a node; None for an image without layers."""
         return chain_ids(self.diff_ids)[-1] if self.diff_ids else None
 
 
@@ -144,7 +197,6 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes) -> Manifest:
-        """Parse a manifest and take its digest."""
         value = parse_json(raw, "the manifest")
         layers = _list(value.get("layers"), "layers", MAX_LAYERS)
         return cls(
@@ -152,25 +204,24 @@ class Manifest:
             digest=Digest.of(raw),
             media_type=str(value.get("mediaType") or MANIFEST),
             config=Descriptor.parse(value.get("config")),
-            layers=tuple(Descriptor.parse(layer) for layer in layers),
+            layers=tuple(map(Descriptor.parse, layers)),
         )
 
     @classmethod
     def build(cls, config: ImageConfig, layers: tuple[Descriptor, ...]) -> Manifest:
-        """Make the OCI manifest of an image that came without one."""
-        described = Descriptor(CONFIG, config.digest, len(config.raw))
+        """Build the OCI manifest of an image that has none."""
         value = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": described.to_json(),
+            "config": Descriptor(CONFIG, config.digest, len(config.raw)).to_json(),
             "layers": [layer.to_json() for layer in layers],
         }
-        return cls.parse(json.dumps(value, separators=(",", ":")).encode())
+        return cls.parse(_dump(value))
 
     def descriptor(self, platform: Platform, name: str) -> Descriptor:
-        """Return the entry of ``index.json`` that makes containerd call the image `name`."""
-        notes = {IMAGE_NAME: name}
-        return Descriptor(self.media_type, self.digest, len(self.raw), platform, notes)
+        """Return the entry of ``index.json`` with which containerd names the image `name`."""
+        annotations = {IMAGE_NAME: name}
+        return Descriptor(self.media_type, self.digest, len(self.raw), platform, annotations)
 
 
 @attrs.frozen
@@ -182,20 +233,30 @@ class Index:
 
     @classmethod
     def parse(cls, raw: bytes) -> Index:
-        """Parse an index and take its digest."""
         value = parse_json(raw, "the image index")
-        found = _list(value.get("manifests"), "manifests", MAX_MANIFESTS)
-        return cls(Digest.of(raw), tuple(Descriptor.parse(m) for m in found))
+        manifests = _list(value.get("manifests"), "manifests", MAX_MANIFESTS)
+        return cls(Digest.of(raw), tuple(map(Descriptor.parse, manifests)))
 
     @staticmethod
     def descriptor(raw: bytes, name: str) -> Descriptor:
-        """Return the entry of ``index.json`` that makes containerd call an index `name`."""
-        kind = str(parse_json(raw, "the image index").get("mediaType") or INDEX)
-        return Descriptor(kind, Digest.of(raw), len(raw), annotations={IMAGE_NAME: name})
+        """Return the entry of ``index.json`` with which containerd names an index `name`."""
+        media_type = str(parse_json(raw, "the image index").get("mediaType") or INDEX)
+        return Descriptor(media_type, Digest.of(raw), len(raw), annotations={IMAGE_NAME: name})
 
     @staticmethod
     def build(manifests: tuple[Descriptor, ...]) -> bytes:
-        """Raw bytes of an index that lists the manifests given."""
-        entries = [m.to_json() for m in manifests]
-        value = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
-        return json.dumps(value, separators=(",", ":")).encode()
+        entries = [manifest.to_json() for manifest in manifests]
+        return _dump({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+
+
+def dig(document: Any, *keys: str) -> Any:
+    """Return the value at nested keys of a parsed document, or None."""
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document
+
+
+def text_at(document: Any, *keys: str) -> str:
+    """Return the string at nested keys of a parsed document, or an empty string."""
+    value = dig(document, *keys)
+    return value if isinstance(value, str) else ""

@@ -1,1 +1,1 @@
-"""Registries: made known to the nodes, and pushed to."""
+"""The in-process registry that engines push into."""

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from imgload.errors import (
+from imgload.core.errors import (
     ArchiveInvalid,
     ImageAmbiguous,
     ImageIncomplete,
@@ -19,22 +19,20 @@ from imgload.errors import (
     ReferenceInvalid,
     SourceError,
 )
-from imgload.oci.archive import ArchivedImage
+from imgload.oci.archive import ArchivedImage, scan
 from imgload.oci.platform import Platform
-from imgload.oci.scan import scan
-from imgload.reference import Reference, image_id_prefix, is_full_image_id
-from imgload.sources.base import Found, Source
-from imgload.sources.layout import layout_chunks
-from imgload.sources.streams import chunks_of, open_archive
+from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id
+from imgload.sources.base import Image, Source
+from imgload.sources.streams import chunks_of, layout_chunks, open_archive
 
 _AGAIN = "make it again: docker save IMAGE -o FILE, or podman save IMAGE -o FILE"
 
 
 class ArchiveSource(Source):
-    """A file or folder; told apart by content, not by name.
+    """An archive or folder; its content determines the format, not its name.
 
     Args:
-        path: of the file or folder, or ``-``.
+        path: of the file or folder; ``-`` for standard input.
 
     """
 
@@ -46,66 +44,64 @@ class ArchiveSource(Source):
         self._file: IO[bytes] | None = None if self._folder else open_archive(path)
 
     def close(self) -> None:
-        """Close the file."""
         if self._file:
             self._file.close()
 
-    def find(self, text: str, platform: Platform | None) -> Found | None:
-        if named := [image for image in self._images if _named_by(text, image)]:
-            return self._found(named, (Reference.parse(text).record,), platform)
-        meant = [image for image in self._images if _has_id(text, image)]
-        if len({image.config.digest for image in meant}) > 1:
-            raise _ambiguous(text, meant, self.describe)
-        return self._found(meant, _own_names(meant[0]), platform) if meant else None
+    def find(self, text: str, platform: Platform | None) -> Image | None:
+        if images := [image for image in self._images if _has_name(text, image)]:
+            return self._image(images, (Reference.parse(text).record,), platform)
+        images = [image for image in self._images if _has_id(text, image)]
+        if len({image.config.digest for image in images}) > 1:
+            raise _ambiguous(text, images, self.describe)
+        return self._image(images, _own_names(images[0]), platform) if images else None
 
-    def holdings(self, text: str) -> list[str]:
-        """Return the archive's names; with digests where one was asked for and it has any."""
+    def suggestions(self, text: str) -> list[str]:
+        """Return the archive's names; with digests if `text` has one and the archive has any."""
         pinned = [name for image in self._images for name in _pinned_names(image)]
         names = [name for image in self._images for name in _own_names(image)]
         return list(dict.fromkeys(pinned if pinned and "@" in text else names))
 
-    def everything(self, platform: Platform | None) -> list[Found]:
-        """Return every image, under the names that the archive has for it."""
+    def all_images(self, platform: Platform | None) -> list[Image]:
+        """Return every image, under its names in the archive."""
         groups: dict[object, list[ArchivedImage]] = {}
         for image in self._images:
             key = image.names or image.indexes[1:2] or image.config.digest
             groups.setdefault(key, []).append(image)
         if not groups:
-            raise ArchiveInvalid(f"{self.describe} holds no image that could be used")
-        return [self._found(group, _own_names(group[0]), platform) for group in groups.values()]
+            raise ArchiveInvalid(f"{self.describe} contains no usable image")
+        return [self._image(group, _own_names(group[0]), platform) for group in groups.values()]
 
-    def _found(
+    def _image(
         self, images: Sequence[ArchivedImage], names: tuple[str, ...], platform: Platform | None
-    ) -> Found:
-        image = _suited(images, platform, self.describe)
-        size = sum(layer.size for layer in image.manifest.layers)
+    ) -> Image:
+        image = _select_platform(images, platform, self.describe)
         config = image.config
-        return Found(
-            handle=str(config.digest),
+        return Image(
+            origin=self,
+            id=str(config.digest),
             names=names,
             target=config.digest,
             image_id=config.digest,
             platform=image.platform,
             diff_ids=config.diff_ids,
-            size=size,
+            size=sum(layer.size for layer in image.manifest.layers),
             manifest=image.manifest,
             layers_named=image.layers_named,
         )
 
     @contextmanager
-    def save(self, images: Sequence[Found]) -> Iterator[Iterator[bytes]]:
-        del images  # the archive is one stream; what is not wanted is left out on the way
-        with self._named():
+    def save(self, images: Sequence[Image]) -> Iterator[Iterator[bytes]]:
+        del images  # the archive is one stream; its reader skips other images
+        with self._naming_archive_in_errors():
             yield iter(self._chunks(scanning=False))
 
     @cached_property
     def _images(self) -> tuple[ArchivedImage, ...]:
-        with self._named():
+        with self._naming_archive_in_errors():
             return scan(self._chunks(scanning=True))
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Name the archive in what is wrong with its bytes."""
+    def _naming_archive_in_errors(self) -> Iterator[None]:
         try:
             yield
         except SourceError as error:
@@ -119,34 +115,29 @@ class ArchiveSource(Source):
         return chunks_of(self._file, scanning=scanning)  # type: ignore[return-value]
 
 
-def _suited(
+def _select_platform(
     images: Sequence[ArchivedImage], platform: Platform | None, archive: str
 ) -> ArchivedImage:
-    """Return the image for a platform; without one, for this machine's, or the only one."""
-    there: dict[Platform, ArchivedImage] = {}
+    """Return the image for a platform; without one, for this machine's, or the only image."""
+    by_platform: dict[Platform, ArchivedImage] = {}
     for image in images:
-        other = there.setdefault(image.platform, image)
+        other = by_platform.setdefault(image.platform, image)
         if other.config.digest != image.config.digest:
             raise _ambiguous(", ".join(image.names), [other, image], archive)
-    if platform is None and len(there) == 1:
+    if platform is None and len(by_platform) == 1:
         return images[0]
     wanted = platform or Platform.of("linux", machine.machine())
-    best = wanted.best(there)
-    if best is None:
-        raise _missing(wanted, sorted(map(str, there)), images, archive)
-    return there[best]
-
-
-def _missing(
-    wanted: Platform, there: Sequence[str], images: Sequence[ArchivedImage], archive: str
-) -> SourceError:
-    hint = f"choose one that is there: --platform {there[0]}; or save it again with that platform"
+    if best := wanted.best(by_platform):
+        return by_platform[best]
+    available = sorted(map(str, by_platform))
+    error: type[SourceError] = PlatformMissing
+    problem = f"has no image for {wanted};"
     if wanted.best(frozenset[Platform]().union(*(image.absent for image in images))):
-        return ImageIncomplete(
-            f"{archive} lists {wanted} and does not hold it; it has {', '.join(there)}", hint=hint
-        )
-    return PlatformMissing(
-        f"{archive} has no image for {wanted}; it has {', '.join(there)}", hint=hint
+        error, problem = ImageIncomplete, f"lists {wanted} and lacks its content;"
+    raise error(
+        f"{archive} {problem} it has {', '.join(available)}",
+        hint=f"choose an available one: --platform {shlex.quote(available[0])};"
+        " or save it for that platform",
     )
 
 
@@ -154,7 +145,7 @@ def _ambiguous(text: str, images: Sequence[ArchivedImage], archive: str) -> Imag
     listed = ", ".join(sorted({str(image.config.digest) for image in images}))
     return ImageAmbiguous(
         f"{text!r} is not one image in {archive}: it has {listed}",
-        hint="name one of these by its ID, and the name with --as",
+        hint="select one by its ID, and name it with --tag",
     )
 
 
@@ -163,36 +154,26 @@ def _has_id(text: str, image: ArchivedImage) -> bool:
     return digits is not None and image.config.digest.hex.startswith(digits)
 
 
-def _named_by(text: str, image: ArchivedImage) -> bool:
-    if is_full_image_id(text):
+def _has_name(text: str, image: ArchivedImage) -> bool:
+    wanted = parse_unless_id(text)
+    if wanted is None:
         return False
-    try:
-        wanted = Reference.parse(text)
-    except ReferenceInvalid:
-        if image_id_prefix(text):
-            return False
-        raise
     if wanted.digest is not None:
-        return _has_manifest(wanted, image)
-    accepted = [wanted, *([wanted.on_localhost()] if wanted.short else [])]
+        repositories = {(name.registry, name.repository) for name in _references(image)}
+        matches = not repositories or (wanted.registry, wanted.repository) in repositories
+        return matches and wanted.digest in {image.manifest.digest, *image.indexes}
+    accepted = [wanted, *([wanted.with_localhost()] if wanted.is_short else [])]
     return any(name in accepted for name in _references(image))
 
 
-def _has_manifest(wanted: Reference, image: ArchivedImage) -> bool:
-    """Whether an image has the manifest, or the index, of a digest, and no other repository."""
-    repositories = {(name.registry, name.repository) for name in _references(image)}
-    fits = not repositories or (wanted.registry, wanted.repository) in repositories
-    return fits and wanted.digest in {image.manifest.digest, *image.indexes}
-
-
 def _own_names(image: ArchivedImage) -> tuple[str, ...]:
-    """Return the archive's names for an image; one without is named by its ID, as CRI does."""
+    """Return the archive's names for an image, or else its ID, as CRI does."""
     names = tuple(dict.fromkeys(reference.record for reference in _references(image)))
     return names or (str(image.config.digest),)
 
 
 def _pinned_names(image: ArchivedImage) -> Iterator[str]:
-    """Yield an image's names by digest; a docker-archive has no manifest that could be demanded."""
+    """Yield an image's names by digest; a docker-archive stores no manifest to refer to."""
     if image.indexes:
         digest = image.indexes[1] if len(image.indexes) > 1 else image.manifest.digest
         named = [f"{name.registry}/{name.repository}" for name in _references(image)]
@@ -201,7 +182,7 @@ def _pinned_names(image: ArchivedImage) -> Iterator[str]:
 
 
 def _references(image: ArchivedImage) -> Iterator[Reference]:
-    """Yield those of an archive's names that Kubernetes would accept."""
+    """Yield those of an image's names that Kubernetes accepts."""
     for name in image.names:
         with suppress(ReferenceInvalid):
             yield Reference.parse(name)

@@ -1,69 +1,96 @@
-"""A place that images come from."""
+"""The interface of a source of images, and the choice between its save and its push."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from imgload.errors import UsageError
+from imgload.core.errors import UsageError
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
-from imgload.reference import pinned
+from imgload.oci.reference import pinned
 
 if TYPE_CHECKING:
-    from imgload.transports.choose import PushStyle
-    from imgload.transports.intake import Intake
+    from imgload.engines.base import PushStyle
+    from imgload.registry.sink import PushSink
+
+
+TransportOption = Literal["auto", "archive", "delta"]
+
+_CUT_OFF = "the engine cannot push to this process (does it run in a VM?): sending whole images"
+_NO_PUSH = "the engine cannot push an image without a name: sending it whole"
+_REMOTE = "an engine on another machine cannot push to this one: sending whole images"
+_UNKNOWN = "the image ID is not known before the image is saved: sending it whole"
+_NOTED_BYTES = 16 << 20
 
 
 @attrs.frozen
-class Found:
-    """An image that a source has.
+class Image:
+    """An image of a source, under one name.
 
     Args:
-        handle: what the source calls it, for `save`.
-        names: what it is to be called on the nodes.
-        target: the digest that the source knows it by: of its config, manifest or index.
-        image_id: digest of the config; None where only the transfer will tell.
-        manifest: as the source has it, where that is known.
-        manifest_digest: of the manifest, which may be known without it.
-        stored: whether the source keeps blobs as they are pushed, and knows images by manifest.
-        own_platform: whether it is the platform that the source would choose itself.
-        cut_off: whether the source was found not to reach this process.
-        tagged: whether it can be pushed: it has a name of its own, or already one for a push.
-        layers_named: whether a save says which layer is which, so that some can be left out.
-        asked: what it was asked for by; empty where naming none meant it.
+        origin: the source.
+        id: the source's identifier of the image, for `Source.save`.
+        names: its full names on the nodes, as containerd stores them.
+        target: the digest that identifies it in the source: of its config, manifest or index.
+        image_id: digest of the config; None if only the transfer can determine it.
+        platform: the platform that it runs on.
+        diff_ids: its layers, bottom up.
+        size: bytes, as the source counts them.
+        name: one of `names`; empty before a name is chosen.
+        manifest: the source's manifest, if known.
+        manifest_digest: digest of the manifest, which may be known without the manifest.
+        stored: whether the source stores blobs in the form that it pushes, and identifies images
+            by manifest.
+        is_default_platform: whether `platform` is the source's default.
+        is_cut_off: whether the source is known not to reach this process.
+        tagged: whether it can be pushed: it has a name, or already a tag for a push.
+        layers_named: whether a save identifies layers, so that some can be left out.
+        query: the requested name or ID; empty if all images of an archive are requested.
 
     """
 
-    handle: str
+    origin: Source = attrs.field(repr=False)
+    id: str
     names: tuple[str, ...]
     target: Digest
     image_id: Digest | None
     platform: Platform
     diff_ids: tuple[Digest, ...]
     size: int
+    name: str = ""
     manifest: Manifest | None = None
     manifest_digest: Digest | None = None
     stored: bool = False
-    own_platform: bool = True
-    cut_off: bool = False
+    is_default_platform: bool = True
+    is_cut_off: bool = False
     tagged: bool = False
     layers_named: bool = True
-    asked: str = attrs.field(default="", eq=False)
+    query: str = attrs.field(default="", eq=False)
 
     @property
-    def pins(self) -> set[Digest]:
-        """The manifest digests that its names demand."""
+    def source(self) -> str:
+        """The name of the source, for the report."""
+        return self.origin.name
+
+    @property
+    def pin(self) -> Digest | None:
+        """The manifest digest in the name, or None."""
+        return pinned(self.name)
+
+    @property
+    def required_digests(self) -> set[Digest]:
+        """The manifest digests in its names."""
         return {pin for name in self.names if (pin := pinned(name))}
 
     @property
     def blobs(self) -> Sequence[Digest]:
-        """The layers as stored where that is known, or their diff IDs; bottom up."""
+        """The digests of the layers as stored if known, or their diff IDs; bottom up."""
         layers = self.manifest.layers if self.manifest else ()
         return [x.digest for x in layers] if len(layers) == len(self.diff_ids) else self.diff_ids
 
@@ -73,9 +100,9 @@ class Source(ABC):
 
     Attributes:
         name: short, for the report: ``docker``, ``podman``, a path, or ``standard input``.
-        describe: where it is, for messages.
-        address: what ``--from`` takes for exactly this source.
-        listing: the command that shows what it has.
+        describe: the endpoint or path, for messages.
+        address: the value of ``--from`` that selects exactly this source.
+        listing: the command that lists its images.
 
     """
 
@@ -85,69 +112,136 @@ class Source(ABC):
     listing: str
 
     @abstractmethod
-    def find(self, text: str, platform: Platform | None) -> Found | None:
-        """Return the image that a name or image ID means here, or None.
+    def find(self, text: str, platform: Platform | None) -> Image | None:
+        """Return the image with a name or image ID, or None.
 
         Args:
-            text: as the user wrote it.
-            platform: which platform of a multi-platform image; None for the source's own.
+            text: the name or image ID, as the user wrote it.
+            platform: which platform of a multi-platform image; None for the source's default.
 
         Raises:
-            ReferenceInvalid: when it is neither a name nor an image ID.
-            PlatformMissing: when the image is for another platform.
+            ReferenceInvalid: if `text` is neither a name nor an image ID.
+            PlatformMissing: if the image is for another platform.
 
         """
 
-    def identify(self, image: Found) -> Found:
-        """Return an image with its image ID, where that takes more than `find` did."""
+    def identify(self, image: Image) -> Image:
+        """Return the image with its image ID, if determining that takes more than `find`."""
         return image
 
-    def everything(self, platform: Platform | None) -> list[Found]:
-        """Return all images, where that is what naming none means: in an archive.
+    def all_images(self, platform: Platform | None) -> list[Image]:
+        """Return all images of an archive.
 
         Raises:
-            UsageError: when it is not.
+            UsageError: if the source is no archive, so that images must be named.
 
         """
         del platform
         raise UsageError("no image named", hint="name an image, for example app:dev")
 
-    def holdings(self, text: str) -> Sequence[str]:
-        """Return what could have been asked for instead, where that is not too much to tell.
-
-        Args:
-            text: what was asked for, and is not here.
-
-        """
+    def suggestions(self, text: str) -> Sequence[str]:
+        """Return names to suggest in place of the missing `text`; none for an engine."""
         del text
         return ()
 
-    def layer_sizes(self, image: Found) -> Sequence[int]:
-        """Return the bytes of each layer, bottom up; empty where that is not known."""
+    def layer_sizes(self, image: Image) -> Sequence[int]:
+        """Return the size of each layer in bytes, bottom up; empty if unknown."""
         return [layer.size for layer in image.manifest.layers] if image.manifest else []
 
-    def release(self) -> None:  # noqa: B027 - most hold nothing
-        """Let go of what was held while images were asked for."""
+    def release(self) -> None:  # noqa: B027 - only engines have something to close
+        """Close what `identify` and `Pusher.push` keep open between pushes."""
 
     @abstractmethod
-    def save(self, images: Sequence[Found]) -> AbstractContextManager[Iterator[bytes]]:
+    def save(self, images: Sequence[Image]) -> AbstractContextManager[Iterator[bytes]]:
         """Stream one archive with all the images."""
 
 
 class Pusher(Source):
-    """A source that can push to a registry; it is remembered by its address.
-
-    Attributes:
-        local: whether it is on this machine; no other is told to push to its own loopback.
-
-    """
+    """A source that can push; `local` if it is on this machine, so that it can push to us."""
 
     local: bool
 
     @abstractmethod
-    def push_style(self, image: Found) -> PushStyle | None:
-        """Return how it pushes an image, or None when it cannot push this one."""
+    def push_style(self, image: Image) -> PushStyle | None:
+        """Return how it pushes an image, or None if it cannot push this one."""
 
     @abstractmethod
-    def push(self, image: Found, intake: Intake) -> None:
-        """Push an image to an intake of this process; what that takes is kept until `release`."""
+    def push(self, image: Image, sink: PushSink) -> None:
+        """Push an image to a sink of this process; `release` closes the connection."""
+
+
+@attrs.frozen
+class Facts:
+    """The facts that decide how one image is sent.
+
+    Without `style`, the source cannot push the image. `identified`: its ID is known, and its
+    manifest if one is stored. `missing` are the indexes of the layers that a node lacks, `sizes`
+    the bytes of all layers, or empty, `known_layers` those that the engine has pushed before.
+    """
+
+    style: PushStyle | None
+    cut_off: bool
+    identified: bool
+    diff_ids: Sequence[Digest]
+    missing: Collection[int]
+    sizes: Sequence[int]
+    known_layers: Collection[Digest]
+    local: bool = True
+
+    @property
+    def pushable(self) -> bool:
+        """Whether the engine can push the image, and imgload can check its ID."""
+        return self.style is not None and self.identified and not self.cut_off
+
+
+@attrs.frozen
+class Choice:
+    """Whether to push, and a note for the user."""
+
+    push: bool
+    note: str = ""
+
+
+def choose(option: TransportOption, facts: Facts) -> Choice:
+    """Choose between save and push for one image, by cost.
+
+    Docker's containerd image store pushes stored blobs unchanged, eight times as fast as it saves.
+    Podman and Docker's graphdriver store compress pushed layers, which is slower than a save; but
+    they save whole images only.
+    """
+    if option == "archive" or not facts.pushable:
+        return Choice(push=False, note=_why_no_push(option, facts))
+    if option == "auto" and facts.style != "stored":
+        sizes = facts.sizes if len(facts.sizes) == len(facts.diff_ids) else ()
+        mostly_missing = bool(sizes) and sum(sizes[i] for i in facts.missing) > sum(sizes) / 2
+        if mostly_missing or len(facts.missing) == len(facts.diff_ids):
+            return Choice(push=False)
+    return Choice(push=True, note=_compression_note(facts))
+
+
+def _why_no_push(option: TransportOption, facts: Facts) -> str:
+    if option == "archive":
+        return ""
+    if facts.style and facts.cut_off:
+        return _CUT_OFF
+    if option == "auto":
+        return ""
+    if not facts.local:
+        return _REMOTE
+    return _UNKNOWN if facts.style else _NO_PUSH
+
+
+def _compression_note(facts: Facts) -> str:
+    """Announce the layers that Docker must compress once, before it asks for their digests."""
+    if facts.style != "remembering" or len(facts.sizes) != len(facts.diff_ids):
+        return ""
+    pairs = enumerate(zip(facts.diff_ids, facts.sizes, strict=True))
+    first = len(facts.missing) == len(facts.diff_ids)
+    expected = () if first else facts.missing
+    new = sum(s for i, (d, s) in pairs if d not in facts.known_layers and i not in expected)
+    if new < _NOTED_BYTES:
+        return ""
+    return (
+        f"Docker compresses {new >> 20} MiB of {'' if first else 'unchanged '}layers once;"
+        " later builds transfer only changed layers"
+    )

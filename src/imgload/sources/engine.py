@@ -12,26 +12,33 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from imgload.engines.base import Engine, EngineImage
-from imgload.errors import ArchiveInvalid, DigestMismatch, EngineFailed, ManifestMissing
+from imgload.core.errors import (
+    ArchiveInvalid,
+    DigestMismatch,
+    EngineFailed,
+    ImageIncomplete,
+    ManifestMissing,
+    PlatformMissing,
+)
+from imgload.engines.base import EngineImage, ImageStore
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
-from imgload.reference import Reference, image_id_prefix, name_or_id
-from imgload.sources.base import Found, Pusher
+from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id
+from imgload.sources.base import Image, Pusher
 
 if TYPE_CHECKING:
-    from imgload.transports.choose import PushStyle
-    from imgload.transports.intake import Intake
-    from imgload.transports.route import Route
+    from imgload.engines.base import PushStyle
+    from imgload.registry.server import PushSession
+    from imgload.registry.sink import PushSink
 
-_MOST_ROUTES = 16
+_MOST_SESSIONS = 16
 
 
 class EngineSource(Pusher):
-    """What Docker or Podman holds."""
+    """The image store of Docker or Podman."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: ImageStore) -> None:
         self.engine = engine
         self.name = engine.name
         self.describe = str(engine.endpoint)
@@ -42,34 +49,37 @@ class EngineSource(Pusher):
         self._unidentified: set[tuple[Digest, Platform]] = set()
         self._sizes: dict[Digest, Sequence[int]] = {}
         self._manifests: dict[tuple[Digest, Platform], Manifest] = {}
-        self._routes: dict[Digest, Route] = {}
+        self._sessions: dict[Digest, PushSession] = {}
 
-    def find(self, text: str, platform: Platform | None) -> Found | None:
-        names_for = name_or_id(text)
+    def find(self, text: str, platform: Platform | None) -> Image | None:
+        names_for = parse_unless_id(text)
         image = self.engine.find(text)
         if image is None:
             return None
-        if names_for and image_id_prefix(text) and not _is_meant(text, names_for, image):
+        if names_for and not _has_name(names_for, image):
             names_for = None
-        if not _is_meant(text, names_for, image):
+        if names_for is None and not _has_id(text, image):
             return None
-        suited = self._suited(image, platform, text)
+        suited = self._platform(image, platform, text)
         if image.instances:
             instance = self.engine.find(str(image.instances[suited]))
             if instance is None:
                 return None
-            image = _of_list(instance, image, suited)
-            suited = self._suited(image, platform, text)
+            image = _with_list(instance, image, suited)
+            suited = self._platform(image, platform, text)
         if names_for and names_for.digest and image.image_id:
             raise ManifestMissing(
-                f"{self.engine.endpoint} cannot give the manifest that {text} demands: it keeps"
-                " unpacked layers, and what it saves of them has another digest",
+                f"{self.engine.endpoint} cannot give the manifest that {text} demands: it stores"
+                " unpacked layers, and a save of them has another digest",
                 hint="name it by its tag; or load it from an OCI archive, or from Docker's"
                 " containerd image store",
             )
+        # a push needs a tag, and removing the tag of an otherwise unnamed image deletes the image
+        pushable = image.names or image.target in self._sessions or self.name == "podman"
         manifest = self._manifests.get((image.target, suited))
-        found = Found(
-            handle=str(image.target),
+        result = Image(
+            origin=self,
+            id=str(image.target),
             names=(names_for.record,) if names_for else _own_names(image),
             target=image.target,
             image_id=manifest.config.digest if manifest else image.image_id,
@@ -79,160 +89,160 @@ class EngineSource(Pusher):
             manifest=manifest,
             manifest_digest=image.manifests.get(suited),
             stored=image.image_id is None,
-            own_platform=suited == image.own_platform,
-            tagged=self._is_pushable(image),
+            is_default_platform=suited == image.default_platform,
+            tagged=bool(pushable),
             layers_named=image.image_id is None or self.engine.saves_by_digest,
         )
-        return found if found.names else self._untagged(found)
+        if result.names:
+            return result
+        if result.image_id is None:  # not pushed: see `pushable`
+            result = identify_by_save(result)
+        return attrs.evolve(result, names=(str(result.image_id),))
 
-    def _suited(self, image: EngineImage, platform: Platform | None, text: str) -> Platform:
-        """Return the platform to load; SourceError where the image does not have it."""
-        suited = image.suited(platform)
-        if suited is None:
-            from imgload.sources.absent import refusal  # noqa: PLC0415 - start-up
+    def _platform(self, image: EngineImage, platform: Platform | None, text: str) -> Platform:
+        """Return the platform to load; raise an error if the image does not have it.
 
-            raise refusal(image, platform, text, self.engine)
-        return suited
-
-    def _is_pushable(self, image: EngineImage) -> bool:
-        """Whether the image has a name, needs none, or has one for a push already."""
-        named = bool(image.names) or image.target in self._routes
-        return named or self.engine.name == "podman"
-
-    def identify(self, image: Found) -> Found:
-        """Have the engine push the manifest, where that is what it knows an image by.
-
-        It is asked once for each image: an engine that hangs costs one timeout.
+        Docker's containerd image store may have an index, but not every listed image (kind #3795).
         """
-        settled = image.manifest is not None or not image.stored or image.cut_off
-        unable = not (self.local and image.tagged and image.own_platform)
-        if settled or unable or (image.target, image.platform) in self._unidentified:
+        suited = image.match_platform(platform)
+        if suited is not None:
+            return suited
+        available = ", ".join(sorted(map(str, image.platforms)))
+        if image.has_complete_platform and not (
+            platform and platform.best(image.incomplete_platforms)
+        ):
+            raise PlatformMissing(
+                f"{text} in {self.describe} is for {available}, not {platform}",
+                hint=f"build it with --platform {platform}, or choose an available one with"
+                " --platform",
+            )
+        lacking = sorted(map(str, [platform] if platform else image.incomplete_platforms))
+        content = f"content of {', '.join(lacking)}" if lacking else "content"
+        others = f", {available} is available" if available else ""
+        option = f"--platform {platform} " if platform else ""
+        other = "; or load an available platform with --platform" if available else ""
+        raise ImageIncomplete(
+            f"{self.describe} holds {text} only in part: {content} is absent{others}",
+            hint=f"{self.name} pull {option}{shlex.quote(text)}, or build it again{other}",
+        )
+
+    def identify(self, image: Image) -> Image:
+        """Have the engine push the manifest of an image that it identifies by its manifest.
+
+        It pushes each image once: an engine that hangs costs one timeout.
+        """
+        key = image.target, image.platform
+        if image.manifest is None and (manifest := self._manifests.get(key)):
+            return attrs.evolve(image, manifest=manifest, image_id=manifest.config.digest)
+        identified = image.manifest is not None or not image.stored
+        unable = image.is_cut_off or not (self.local and image.tagged and image.is_default_platform)
+        if identified or unable or key in self._unidentified:
             return image
-        from imgload.memory import Memory  # noqa: PLC0415 - start-up
-        from imgload.sources.pushed import manifest_for  # noqa: PLC0415
-        from imgload.transports.intake import Manifests  # noqa: PLC0415
-        from imgload.transports.route import CutOff  # noqa: PLC0415
+        from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
+        from imgload.registry.server import EngineCannotReachUs  # noqa: PLC0415
+        from imgload.registry.sink import ManifestSink  # noqa: PLC0415
+        from imgload.sources.push import manifest_for  # noqa: PLC0415
 
-        if Memory.load().is_cut_off(self.address):
-            return attrs.evolve(image, cut_off=True)
-        intake = Manifests()
-        self._unidentified.add((image.target, image.platform))
+        if EngineCache.load().is_unreachable(self.address):
+            return attrs.evolve(image, is_cut_off=True)
+        sink = ManifestSink()
+        self._unidentified.add(key)
         try:
-            self.push(image, intake)
+            self.push(image, sink)
         except EngineFailed as error:
-            return attrs.evolve(image, cut_off=isinstance(error, CutOff))
-        manifest = manifest_for(intake.taken, image)
-        if manifest is None:
+            return attrs.evolve(image, is_cut_off=isinstance(error, EngineCannotReachUs))
+        pushed = manifest_for(sink.taken, image)
+        if pushed is None:
             return attrs.evolve(image, image_id=None)
-        self._manifests[image.target, image.platform] = manifest
-        return attrs.evolve(image, manifest=manifest, image_id=manifest.config.digest)
+        self._manifests[key] = pushed
+        return attrs.evolve(image, manifest=pushed, image_id=pushed.config.digest)
 
-    def _untagged(self, image: Found) -> Found:
-        """Name an image by its ID, which may take a save to learn.
-
-        It is not pushed: taking our own tag away again would delete it.
-        """
-        if image.image_id:
-            return attrs.evolve(image, names=(str(image.image_id),))
-        from imgload.sources.saved import identified  # noqa: PLC0415 - start-up
-
-        known = identified(self, image)
-        return attrs.evolve(known, names=(str(known.image_id),))
-
-    def push_style(self, image: Found) -> PushStyle | None:
+    def push_style(self, image: Image) -> PushStyle | None:
         if not image.tagged or not self.local:
-            return None  # pushing takes a tag, and taking that away again deletes the image
+            return None
         if image.stored:
             return "stored"
-        return "compressing" if self.engine.name == "podman" else "remembering"
+        return "compressing" if self.name == "podman" else "remembering"
 
-    def layer_sizes(self, image: Found) -> Sequence[int]:
+    def layer_sizes(self, image: Image) -> Sequence[int]:
         if image.manifest:
             return super().layer_sizes(image)
         if image.target not in self._sizes:
             self._sizes[image.target] = self.engine.layer_sizes(image.target)
         return self._sizes[image.target]
 
-    def push(self, image: Found, intake: Intake) -> None:
-        from imgload.memory import Memory  # noqa: PLC0415 - start-up
-        from imgload.transports.route import CutOff  # noqa: PLC0415
+    def push(self, image: Image, sink: PushSink) -> None:
+        from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
+        from imgload.registry.server import EngineCannotReachUs  # noqa: PLC0415
 
         try:
-            self._route(image).push(intake)
-        except CutOff:
+            self._session(image).push(sink)
+        except EngineCannotReachUs:
             self._reaches_us = False
-            Memory.load().cut_off(self.address)
+            EngineCache.load().mark_unreachable(self.address)
             raise
 
-    def _route(self, image: Found) -> Route:
-        """Return the image's way to us; the oldest goes where there are too many."""
-        from imgload.transports.route import CutOff, Route  # noqa: PLC0415 - start-up
+    def _session(self, image: Image) -> PushSession:
+        """Return the push session of an image; close the oldest one if there are too many.
 
-        if image.target in self._routes:
-            return self._routes[image.target]
+        The cache records from where the engine reaches this process, because a look-up takes time.
+        """
+        from imgload.engines.cache import EngineCache  # noqa: PLC0415 - start-up
+        from imgload.registry.server import EngineCannotReachUs, PushSession  # noqa: PLC0415
+
+        if image.target in self._sessions:
+            return self._sessions[image.target]
         if not self.local:
-            raise CutOff(f"{self.describe} is on another machine, and cannot push to this one")
-        if len(self._routes) >= _MOST_ROUTES:
-            self._routes.pop(next(iter(self._routes))).close()
-        pushing = partial(self.engine.pushing, image.target)
-        known = self._is_known_to_reach_us()
-        look_up = None if known else self.engine.look_up
-        route = Route.start(pushing, unnoted=image.stored, look_up=look_up)
-        self._routes[image.target] = route
+            raise EngineCannotReachUs(
+                f"{self.describe} is on another machine, and cannot push to this one"
+            )
+        if len(self._sessions) >= _MOST_SESSIONS:
+            self._sessions.pop(next(iter(self._sessions))).close()
+        network = "" if self._reaches_us else whereabouts(self.address)
+        known = self._reaches_us or (
+            network != "" and EngineCache.load().reached_from(self.address) == network
+        )
+        session = PushSession.start(
+            partial(self.engine.pushing, image.target),
+            refuse_last_manifest=image.stored,
+            look_up=None if known else self.engine.look_up,
+        )
+        self._sessions[image.target] = session
         if not known:
-            self._remember_that_it_reaches_us()
-        return route
-
-    def _is_known_to_reach_us(self) -> bool:
-        """Whether the engine has asked this process, or one in its network, for something."""
-        if self._reaches_us:
-            return True
-        from imgload.memory import Memory  # noqa: PLC0415 - start-up
-
-        where = whereabouts(self.address)
-        return where != "" and Memory.load().reached_from(self.address) == where
-
-    def _remember_that_it_reaches_us(self) -> None:
-        from imgload.memory import Memory  # noqa: PLC0415 - start-up
-
-        self._reaches_us = True
-        if where := whereabouts(self.address):
-            Memory.load().reach(self.address, where)
+            self._reaches_us = True
+            if network:
+                EngineCache.load().record_reached(self.address, network)
+        return session
 
     def release(self) -> None:
         with ExitStack() as stack:
-            while self._routes:
-                stack.callback(self._routes.popitem()[1].close)
+            while self._sessions:
+                stack.callback(self._sessions.popitem()[1].close)
 
     @contextmanager
-    def save(self, images: Sequence[Found]) -> Iterator[Iterator[bytes]]:
-        """Save the images; an archive that cannot be used is the engine's failure, not the user's.
-
-        Raises:
-            EngineFailed: when the engine does not save, or saves a damaged or incomplete archive.
-
-        """
-        pins = set().union(*(image.pins for image in images))
+    def save(self, images: Sequence[Image]) -> Iterator[Iterator[bytes]]:
+        """Save the images; an unusable archive is the engine's failure, not the user's."""
+        pins = set().union(*(image.required_digests for image in images))
         whole = bool(pins - {image.manifest_digest for image in images})
         platform = None if whole else images[0].platform
         size = sum(image.size for image in images)
-        handles = [image.handle for image in images]
+        ids = [image.id for image in images]
         try:
-            with self.engine.save(handles, platform, size) as archive:
+            with self.engine.save(ids, platform, size) as archive:
                 yield archive
         except (ArchiveInvalid, DigestMismatch) as error:
             raise EngineFailed(
                 f"{self.engine.endpoint} saved an archive that cannot be used: {error.message}",
-                hint=f"see what it saves with: {self.name} save {shlex.join(handles)} | tar -tv",
+                hint=f"list its archive with: {self.name} save {shlex.join(ids)} | tar -tv",
                 refused=True,
             ) from error
 
 
-def _of_list(instance: EngineImage, listing: EngineImage, listed: Platform) -> EngineImage:
-    """Return an image of a manifest list under the names of the list.
+def _with_list(instance: EngineImage, listing: EngineImage, listed: Platform) -> EngineImage:
+    """Return an image of a manifest list with the names and the platform in the list.
 
-    Only the list may tell variants apart. It may also be wrong about the architecture: Buildah 1.28
-    lists an image that it takes out of its cache for another one.
+    Only the list distinguishes variants. Its architecture may be wrong: Buildah 1.28 lists an image
+    from its cache for another architecture.
     """
     own = instance.platform
     alike = (own.os, own.architecture) == (listed.os, listed.architecture)
@@ -240,9 +250,9 @@ def _of_list(instance: EngineImage, listing: EngineImage, listed: Platform) -> E
 
 
 def whereabouts(address: str) -> str:
-    """Return what changes when the engine behind a socket, or this process's network, does.
+    """Identify the engine's socket and this process's network namespace, to detect changes.
 
-    Empty for an address that is no socket: which engine answers there, it does not tell.
+    Empty for an address that is no socket, because such an address does not identify the engine.
     """
     if not address.startswith("unix://"):
         return ""
@@ -254,22 +264,31 @@ def whereabouts(address: str) -> str:
     return f"{socket.st_dev} {socket.st_ino} {socket.st_ctime_ns} {network}"
 
 
-def _is_meant(text: str, reference: Reference | None, image: EngineImage) -> bool:
-    """Whether the engine found what the user meant.
-
-    Podman takes a short name for any image whose name ends so. A pod does not.
-    """
-    if reference is None:
-        digits = image_id_prefix(text) or ""
-        return any(i.hex.startswith(digits) for i in (image.target, image.image_id) if i)
-    accepted = [reference, *([reference.on_localhost()] if reference.short else [])]
-    return reference.digest is not None or any(name in accepted for name in _held(image))
+def _has_id(text: str, image: EngineImage) -> bool:
+    digits = image_id_prefix(text)
+    ids = (image.target, image.image_id)
+    return digits is not None and any(i.hex.startswith(digits) for i in ids if i)
 
 
-def _held(image: EngineImage) -> list[Reference]:
+def _has_name(reference: Reference, image: EngineImage) -> bool:
+    """Podman also finds an image by the end of its name; Kubernetes does not."""
+    accepted = [reference, *([reference.with_localhost()] if reference.is_short else [])]
+    return reference.digest is not None or any(name in accepted for name in _references(image))
+
+
+def _references(image: EngineImage) -> list[Reference]:
     return [Reference.parse(name) for name in image.names if "<none>" not in name]
 
 
 def _own_names(image: EngineImage) -> tuple[str, ...]:
-    """Return what to call an image that was asked for by ID."""
-    return tuple(dict.fromkeys(name.off_localhost().record for name in _held(image)))
+    return tuple(dict.fromkeys(name.without_localhost().record for name in _references(image)))
+
+
+def identify_by_save(image: Image) -> Image:
+    """Read a whole save to determine the image ID, if there is no cheaper way."""
+    from imgload.oci.archive import choose, scan  # noqa: PLC0415 - start-up
+
+    with image.origin.save([image]) as archive:
+        known = [image.manifest_digest] if image.manifest_digest else []
+        manifest = choose(scan(archive), image.target, image.platform, known).manifest
+    return attrs.evolve(image, manifest=manifest, image_id=manifest.config.digest)

@@ -1,26 +1,37 @@
-"""An archive's bytes, from a file, a pipe or a folder, decompressed on the way."""
+"""The bytes of an archive: a file, a pipe or an OCI layout folder, decompressed."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from imgload.errors import ArchiveInvalid, SourceError, UsageError
-from imgload.oci.blobs import compression_of
+from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
+from imgload.oci.archive import compression_of
+from imgload.oci.digest import Digest
+from imgload.oci.tar import END, header, padding
 
 CHUNK = 1 << 20
-"""Bytes read at once."""
-_GZIP = 16 + zlib.MAX_WBITS
+"""Bytes of one read."""
 _WINDOW_LOG = 27
-"""Of zstd: 128 MiB, which is what ``zstd --long`` writes, and ``zstd -d`` takes."""
+"""Of zstd: 128 MiB, the maximum that ``zstd --long`` writes and ``zstd -d`` accepts."""
 _FIRST = 512
-"""Bytes that a decompressor gets first: what is left of them when it ends is copied."""
+"""Bytes of a decompressor's first input: the unused rest of an input is copied."""
+_EMPTY_PARTS = 10_000.0
+"""Gzip members or zstd frames that may be empty, since even an empty one takes time; pigz, bgzip
+and zstd write parts of some KiB at least."""
+_TOO_MANY_PARTS = "the archive has too many {} parts with almost no content"
+_PART = 512
+"""Bytes of content that allow for one more part."""
 _ZEROS = re.compile(rb"\0*")
 
 
@@ -37,59 +48,48 @@ class FileChunks:
             yield chunk
 
     def skip(self, size: int) -> None:
-        """Pass over bytes; past the end, nothing is left to read."""
         _seek(self._file, size, 1)
 
 
 def open_archive(path: str) -> IO[bytes]:
-    """Open an archive for reading more than once.
+    """Open an archive for reading more than once; UsageError is raised if that fails.
 
-    A pipe is copied to a file without a name, which goes when imgload does, however it ends.
-
-    Raises:
-        UsageError: when it cannot be opened.
-
+    A pipe is copied to an unnamed file, which the system removes however imgload ends.
     """
-    file = _standard_input() if path == "-" else _opened(path)
-    return file if file.seekable() else _spooled(file)
+    if path == "-":
+        if sys.stdin is None or sys.stdin.buffer.isatty():
+            state = "closed" if sys.stdin is None else "a terminal"
+            hint = "docker save app | imgload load --from -"
+            raise UsageError(f"standard input is {state}", hint=hint)
+        file: IO[bytes] = sys.stdin.buffer
+    else:
+        try:
+            file = Path(path).open("rb")  # noqa: SIM115 - closed by the source
+        except (OSError, ValueError) as error:  # ValueError for a NUL character
+            message = f"cannot read {path}: {getattr(error, 'strerror', error)}"
+            hint = f"check its permissions: ls -ld {shlex.quote(path)}"
+            raise UsageError(message, hint=hint) from error
+    return file if file.seekable() else _copy_to_file(file)
 
 
-def _opened(path: str) -> IO[bytes]:
-    try:
-        return Path(path).open("rb")
-    except (OSError, ValueError) as error:  # ValueError for a NUL character
-        why = f"cannot read {path}: {getattr(error, 'strerror', error)}"
-        hint = f"see who may read it: ls -ld {shlex.quote(path)}"
-        raise UsageError(why, hint=hint) from error
-
-
-def _standard_input() -> IO[bytes]:
-    if sys.stdin is None or sys.stdin.buffer.isatty():
-        what = "closed" if sys.stdin is None else "a terminal"
-        raise UsageError(
-            f"standard input is {what}", hint="docker save app | imgload load --from -"
-        )
-    return sys.stdin.buffer
-
-
-def _spooled(pipe: IO[bytes]) -> IO[bytes]:
+def _copy_to_file(pipe: IO[bytes]) -> IO[bytes]:
     try:
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the source
         while chunk := _read(pipe, CHUNK):
             spool.write(chunk)
-        spool.flush()  # or the last bytes would be written, and fail, somewhere else
+        spool.flush()  # or writing the last bytes would fail later, outside this handler
     except OSError as error:
         where = tempfile.tempdir or "any temporary folder"
         message = f"cannot keep the piped archive in {where}: {error.strerror}"
-        raise SourceError(message, hint="write it to a file, and load that") from error
+        raise SourceError(message, hint="write it to a file, and load that file") from error
     return spool
 
 
-def _read(file: IO[bytes], size: int) -> bytes:
+def _read(file: IO[bytes], size: int, problem: str = "reading the archive failed") -> bytes:
     try:
         return file.read(size)
     except OSError as error:
-        raise ArchiveInvalid(f"reading the archive failed: {error.strerror}") from error
+        raise ArchiveInvalid(f"{problem}: {error.strerror}") from error
 
 
 def _seek(file: IO[bytes], offset: int, whence: int = 0) -> None:
@@ -100,107 +100,114 @@ def _seek(file: IO[bytes], offset: int, whence: int = 0) -> None:
 
 
 def chunks_of(file: IO[bytes], *, scanning: bool) -> Iterator[bytes] | FileChunks:
-    """Return an archive's decompressed chunks, from its beginning.
+    """Return the decompressed chunks of a seekable file, from its beginning.
 
-    Args:
-        file: can seek.
-        scanning: whether most of it will be passed over, so that reading ahead is a waste.
-
+    If `scanning`, most of it will be skipped, so that reading ahead is a waste.
     """
     _seek(file, 0)
     compression = compression_of(_read(file, 4))
-    if not compression:
-        return FileChunks(file, 64 << 10 if scanning else CHUNK)
-    return _gunzip(file) if compression == "gzip" else _unzstd(file)
+    if compression:
+        return _decompress(file, compression)
+    return FileChunks(file, 64 << 10 if scanning else CHUNK)
 
 
-class _Parts:
-    """Counts the parts of a compressed stream: each costs time, even where it is empty.
-
-    pigz, bgzip and zstd write parts of some KiB at least.
-    """
-
-    def __init__(self, part: str) -> None:
-        self._part = part
-        self._left = 10_000.0
-
-    def start(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise ArchiveInvalid(f"the archive has too many {self._part}s with almost no content")
-
-    def give(self, data: bytes) -> bytes:
-        self._left += len(data) / 512
-        return data
-
-
-def _gunzip(file: IO[bytes]) -> Iterator[bytes]:
-    parts = _Parts("gzip member")
-    unpacker: Any = None
-    size = _FIRST
-    for chunk in FileChunks(file):
-        place = 0
-        while place < len(chunk):
-            if unpacker is None or unpacker.eof:
-                place = _end_of_zeros(chunk, place) if unpacker else place
-                if place == len(chunk):
-                    break
-                parts.start()
-                unpacker, size = zlib.decompressobj(_GZIP), _FIRST
-            piece = memoryview(chunk)[place : place + size]
-            try:
-                yield parts.give(unpacker.decompress(piece, CHUNK))
-            except zlib.error as error:
-                raise ArchiveInvalid(f"the archive's gzip stream is damaged: {error}") from error
-            place += len(piece) - len(unpacker.unconsumed_tail) - len(unpacker.unused_data)
-            size = min(2 * size, CHUNK)
-    if not unpacker.eof:
-        raise ArchiveInvalid("the archive's gzip stream is cut off")
-
-
-def _end_of_zeros(chunk: bytes, place: int) -> int:
-    """Return where a padding of zeros ends, which may follow a gzip member."""
-    match = _ZEROS.match(chunk, place)
-    return match.end() if match else place
-
-
-def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
-    zstd = _zstd()
-    parts = _Parts("zstd frame")
-    options = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+def _decompress(file: IO[bytes], form: str) -> Iterator[bytes]:
+    new, failure = _decompressor(form)
+    parts_left = _EMPTY_PARTS
     unpacker: Any = None
     size = _FIRST
     try:
         for chunk in FileChunks(file):
-            place = 0
-            while place < len(chunk):
+            offset = 0
+            while offset < len(chunk):
                 if unpacker is None or unpacker.eof:
-                    parts.start()
-                    unpacker, size = zstd.ZstdDecompressor(options=options), _FIRST
-                piece = memoryview(chunk)[place : place + size]
-                yield parts.give(unpacker.decompress(piece, CHUNK))
-                while not unpacker.eof and not unpacker.needs_input:
-                    yield parts.give(unpacker.decompress(b"", CHUNK))
-                place += len(piece) - len(unpacker.unused_data)
+                    if unpacker and form == "gzip" and (zeros := _ZEROS.match(chunk, offset)):
+                        offset = zeros.end()  # padding may follow a gzip member
+                        if offset == len(chunk):
+                            break
+                    parts_left -= 1
+                    if parts_left < 0:
+                        raise ArchiveInvalid(_TOO_MANY_PARTS.format(form))
+                    unpacker, size = new(), _FIRST
+                piece = memoryview(chunk)[offset : offset + size]
+                for content in _unpack(unpacker, piece):
+                    parts_left += len(content) / _PART
+                    yield content
+                offset += len(piece) - len(unpacker.unused_data)
                 size = min(2 * size, CHUNK)
-    except zstd.ZstdError as error:
-        raise _damaged_zstd(error) from error
+    except failure as error:
+        raise _damaged(form, error) from error
     if not unpacker.eof:
-        raise ArchiveInvalid("the archive's zstd stream is cut off")
+        raise ArchiveInvalid(f"the archive's {form} stream is cut off")
 
 
-def _damaged_zstd(error: Exception) -> ArchiveInvalid:
+def _damaged(form: str, error: Exception) -> ArchiveInvalid:
     if "too much memory" in str(error):
         return ArchiveInvalid(
             f"the archive's zstd window is larger than {1 << _WINDOW_LOG >> 20} MiB",
             hint="decompress it with: zstd -d --long=31 -c FILE | imgload load --from -",
         )
-    return ArchiveInvalid(f"the archive's zstd stream is damaged: {error}")
+    return ArchiveInvalid(f"the archive's {form} stream is damaged: {error}")
 
 
-def _zstd() -> Any:
+def _decompressor(form: str) -> tuple[Callable[[], Any], type[Exception]]:
+    if form == "gzip":
+        return partial(zlib.decompressobj, 16 + zlib.MAX_WBITS), zlib.error
     if sys.version_info >= (3, 14):
         from compression import zstd  # noqa: PLC0415 - only where needed
     else:
         from backports import zstd  # noqa: PLC0415
-    return zstd
+    options: dict[Any, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+    return partial(zstd.ZstdDecompressor, options=options), zstd.ZstdError
+
+
+def _unpack(unpacker: Any, piece: memoryview) -> Iterator[bytes]:
+    """Yield the content of compressed bytes in pieces of at most CHUNK bytes."""
+    yield unpacker.decompress(piece, CHUNK)
+    while getattr(unpacker, "unconsumed_tail", b""):  # zlib's
+        yield unpacker.decompress(unpacker.unconsumed_tail, CHUNK)
+    while not (unpacker.eof or getattr(unpacker, "needs_input", True)):  # zstd's
+        yield unpacker.decompress(b"", CHUNK)
+
+
+def layout_chunks(folder: Path) -> Iterator[bytes]:
+    """Yield the documents and blobs of an OCI layout folder as one tar (image-layout.md)."""
+    if not os.path.isfile(folder / "index.json"):  # noqa: PTH113 - Path's raises for some links
+        raise ArchiveInvalid(
+            "not an OCI layout: it has no index.json",
+            hint="make one with: skopeo copy docker-daemon:app:dev oci:FOLDER:app:dev",
+        )
+    for path in ("oci-layout", "index.json", *_blobs(folder)):
+        with _open_regular(folder / path) as file:
+            size = left = os.fstat(file.fileno()).st_size
+            yield header(path, size)
+            while left:
+                chunk = _read(file, min(CHUNK, left), f"cannot read {folder / path}")
+                if not chunk:
+                    raise ArchiveInvalid(f"{folder / path} shrank while it was read")
+                left -= len(chunk)
+                yield chunk
+            yield padding(size)
+    yield END
+
+
+def _blobs(folder: Path) -> Iterator[str]:
+    for blob in sorted((folder / "blobs").glob("*/*")):
+        if blob.parent.is_symlink() or blob.parent.parent.is_symlink():
+            raise ArchiveInvalid(f"cannot read {str(blob.parent)!r}: it is a link")
+        with suppress(ArchiveInvalid):
+            Digest(blob.parent.name, blob.name)
+            yield str(blob.relative_to(folder))
+
+
+def _open_regular(path: Path) -> IO[bytes]:
+    """Open a file but no link: a link could refer to a file outside the layout."""
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | flags), "rb")
+    except OSError as error:
+        raise ArchiveInvalid(f"cannot read {path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ArchiveInvalid(f"cannot read {path}: it is not a regular file")
+    return file

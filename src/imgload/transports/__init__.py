@@ -1,1 +1,1 @@
-"""How images reach the nodes."""
+"""Delivers the content of images to nodes."""

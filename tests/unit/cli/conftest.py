@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import attrs
 import pytest
 
-from imgload.cli import main
+from imgload.cli.app import main
 
 
 @attrs.frozen

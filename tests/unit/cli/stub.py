@@ -1,4 +1,4 @@
-"""A Docker daemon that knows one image and some containers, and starts nothing."""
+"""A stub of the Docker daemon, with one image and some containers."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence

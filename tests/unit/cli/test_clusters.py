@@ -1,4 +1,4 @@
-"""``imgload clusters``, with a daemon of our own."""
+"""``imgload clusters``, with a stub of the Docker daemon."""
 
 import json
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield url
 
 
-def test_clusters_are_text_on_stdout(run: Run, daemon: str) -> None:
-    """It is what was asked for; what could not be asked is told beside it."""
+def test_clusters_prints_text_on_stdout(run: Run, daemon: str) -> None:
+    """Errors of engines go to stderr."""
     outcome = run("clusters")
     assert outcome.status == 0
     assert outcome.stdout.splitlines() == [
@@ -37,8 +37,8 @@ def test_clusters_are_text_on_stdout(run: Run, daemon: str) -> None:
     assert "stale.sock" in outcome.stderr
 
 
-def test_clusters_are_one_document(run: Run) -> None:
-    """And nothing else is printed."""
+def test_clusters_prints_one_json_document(run: Run) -> None:
+    """Errors are part of it; stderr stays empty."""
     outcome = run("clusters", "--output", "json")
     document = json.loads(outcome.stdout)
     assert [(c["name"], c["current"]) for c in document["clusters"]] == [
@@ -49,10 +49,10 @@ def test_clusters_are_one_document(run: Run) -> None:
     assert outcome.stderr == ""
 
 
-def test_no_cluster_is_said(
+def test_clusters_names_the_engines_without_a_cluster(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, daemon: str
 ) -> None:
-    """Where it was looked for; an empty list is no error."""
+    """An empty list is not an error."""
     (tmp_path / "empty").mkdir()
     with Docker(()).listening(tmp_path / "empty") as url:
         monkeypatch.setenv("DOCKER_HOST", url)
@@ -62,8 +62,8 @@ def test_no_cluster_is_said(
     assert f"no kind, k3d or minikube cluster on docker at {url}" in outcome.stderr
 
 
-def test_no_engine_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with every command: exit status 5, as text and as JSON."""
+def test_clusters_without_an_engine_exits_with_5(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As text and as JSON, like every command."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     text, document = run("clusters"), run("clusters", "-o", "json")
     assert (text.status, document.status) == (5, 5)
@@ -71,8 +71,8 @@ def test_no_engine_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert json.loads(document.stdout)["error"]["kind"] == "engine-unreachable"
 
 
-def test_help_has_examples(run: Run) -> None:
-    """And says how a container without a cluster is named."""
+def test_clusters_help_has_examples(run: Run) -> None:
+    """It explains how to name a container outside a cluster."""
     shown = run("clusters", "--help").stdout
     assert "imgload clusters -o json" in shown
     assert "--node CONTAINER" in shown

@@ -1,4 +1,4 @@
-"""Completion as far as it needs no engine: words, and what is offered of what there is."""
+"""Shell completion without an engine, or with a stub of one."""
 
 import subprocess
 import sys
@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 import pytest
 
-from imgload.cli import complete, completion
+from imgload.cli import completion
 from imgload.cli.app import cli
-from imgload.cli.completion import VARIABLE, Bash, joined_words, kept
+from imgload.cli.completion import VARIABLE, Bash, join_words, kept_length
+from imgload.cli.kubectl import print_candidates
 from tests.unit.cli import stub
 from tests.unit.cli.conftest import Run
 
@@ -22,18 +23,18 @@ from tests.unit.cli.conftest import Run
         ("imgload load app :", ["imgload", "load", "app:"]),
         ("imgload load a : 5000/app : dev b", ["imgload", "load", "a:5000/app:dev", "b"]),
         ("imgload load --cluster = kind", ["imgload", "load", "--cluster=kind"]),
-        ("imgload load --as = app : dev", ["imgload", "load", "--as=app:dev"]),
+        ("imgload load --tag = app : dev", ["imgload", "load", "--tag=app:dev"]),
     ],
 )
-def test_what_bash_took_apart_is_put_together(words: str, joined: list[str]) -> None:
-    """At its COMP_WORDBREAKS."""
-    assert ["".join(parts) for parts in joined_words(words.split())] == joined
+def test_join_words_joins_the_parts_of_a_word(words: str, joined: list[str]) -> None:
+    """Bash splits words at COMP_WORDBREAKS."""
+    assert join_words(words.split()) == joined
 
 
-def test_an_empty_word_is_a_word() -> None:
-    """The cursor stands behind a space: the name before it is complete."""
-    assert joined_words(["load", "app", ":", "dev", ""])[-1] == [""]
-    assert joined_words(["load", "app", ":", ""])[-1] == [""]
+def test_join_words_keeps_an_empty_word() -> None:
+    """The cursor is after a space: the name before it is complete."""
+    assert join_words(["load", "app", ":", "dev", ""])[-1] == ""
+    assert join_words(["load", "app", ":", ""])[-1] == ""
 
 
 @pytest.mark.parametrize(
@@ -45,12 +46,15 @@ def test_an_empty_word_is_a_word() -> None:
         (["app", ":"], 4),
         (["--cluster", "=", "ki"], 0),
         (["--cluster", "="], 0),
-        (["--as", "=", "app", ":", "d"], 4),
+        (["--tag", "=", "app", ":", "d"], 4),
+        (["--tag=app:d"], 0),
+        (["app:d"], 0),
+        (["--tag"], 0),
     ],
 )
-def test_bash_replaces_only_what_is_behind_the_last_break(parts: list[str], length: int) -> None:
-    """Of an option with its value, only the value is offered."""
-    assert kept(parts) == length
+def test_kept_length_ends_at_the_last_word_break(parts: list[str], length: int) -> None:
+    """Of an option with its value, only the value is completed."""
+    assert kept_length("".join(parts), parts[-1]) == length
 
 
 def words(monkeypatch: pytest.MonkeyPatch, *typed: str) -> list[str]:
@@ -60,8 +64,8 @@ def words(monkeypatch: pytest.MonkeyPatch, *typed: str) -> list[str]:
     return Bash(cli, {}, "imgload", VARIABLE).complete().split()
 
 
-def test_commands_options_and_platforms_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By click; platforms are no secret of an engine."""
+def test_bash_completes_commands_options_and_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No engine is asked."""
     assert "plain,watch" in words(monkeypatch, "imgload", "wa")
     assert words(monkeypatch, "imgload", "load", "--dry") == ["plain,--dry-run"]
     assert "plain,linux/arm64" in words(monkeypatch, "imgload", "load", "--platform", "linux/a")
@@ -69,8 +73,8 @@ def test_commands_options_and_platforms_are_offered(monkeypatch: pytest.MonkeyPa
     assert words(monkeypatch, "imgload", "load", "--from", "./a") == ["file,./a"]
 
 
-def test_without_an_engine_nothing_is_offered_and_nothing_said(run: Run) -> None:
-    """A message would tear the command line apart."""
+def test_completion_without_an_engine_prints_nothing(run: Run) -> None:
+    """A message would corrupt the user's command line."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, "bash_complete")
         for typed in ("imgload\nload\nap", "imgload\nload\n-c\nki", "imgload\nload\n--from\nx\na"):
@@ -80,10 +84,10 @@ def test_without_an_engine_nothing_is_offered_and_nothing_said(run: Run) -> None
             assert (outcome.status, outcome.stdout.strip(), outcome.stderr) == (0, "", "")
 
 
-def test_only_what_a_shell_takes_as_it_is_is_offered(
+def test_completion_omits_names_that_need_quoting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container's labels are anybody's: what is offered is put into a command line."""
+    """A container's label is untrusted, and becomes part of a command line."""
     bad = ["$(reboot)", "a;b", "a\nplain,b", "a b"]
     nodes = [stub.node(f"{name}-control-plane", cluster=name) for name in (*bad, "kind")]
     with stub.Docker(containers=nodes).listening(tmp_path) as url:
@@ -94,11 +98,11 @@ def test_only_what_a_shell_takes_as_it_is_is_offered(
         ]
 
 
-def test_an_engine_that_is_slow_is_not_waited_for(
+def test_completion_does_not_wait_for_a_slow_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key was pressed a second ago."""
-    monkeypatch.setattr(complete, "_SECONDS", 0.05)
+    """The user pressed the key a second ago."""
+    monkeypatch.setattr(completion, "_SECONDS", 0.05)
     docker = stub.Docker(on_list=lambda: __import__("time").sleep(1))
     with docker.listening(tmp_path) as url:
         monkeypatch.setenv("DOCKER_HOST", url)
@@ -106,29 +110,29 @@ def test_an_engine_that_is_slow_is_not_waited_for(
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_is_for_that_shell(run: Run, shell: str) -> None:
-    """On standard output, to be evaluated."""
+def test_completion_prints_the_script_of_a_shell(run: Run, shell: str) -> None:
+    """On stdout, to be evaluated."""
     outcome = run("completion", shell)
     assert (outcome.status, outcome.stderr) == (0, "")
     assert f"{VARIABLE}={shell}_complete" in outcome.stdout
 
 
-def test_kubectl_is_answered_in_its_own_way(
+def test_print_candidates_uses_the_format_of_cobra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line each, and last whether to offer files (cobra, ShellCompDirective)."""
+    """One candidate a line, then a ShellCompDirective: whether to complete files."""
     for typed, answer in [
         (["load", "--tr"], "--transport\n:4\n"),
         (["load", "--from", "./x"], ":0\n"),
         (["wat"], "watch\n:4\n"),
     ]:
         monkeypatch.setattr(sys, "argv", ["kubectl_complete-imgload", *typed])
-        completion.answer_kubectl()
+        print_candidates()
         assert capsys.readouterr().out == answer
 
 
-def test_the_callbacks_are_named_as_they_are() -> None:
-    """Options name them by text: completion is imported when a key was pressed."""
+def test_each_parameter_can_be_completed() -> None:
+    """Options name the kind of their candidates by text."""
     for command in (cli.get_command(click.Context(cli), n) for n in cli.list_commands(None)):  # type: ignore[arg-type]
         assert command
         for parameter in command.params:
@@ -136,8 +140,8 @@ def test_the_callbacks_are_named_as_they_are() -> None:
             assert isinstance(parameter.shell_complete(context, "no-such-thing"), list)
 
 
-def test_nothing_of_it_is_imported_for_a_load() -> None:
+def test_load_does_not_import_completion() -> None:
     """Start-up is part of every load."""
-    code = "import sys, imgload.cli.load; print('imgload.cli.complete' in sys.modules)"
+    code = "import sys, imgload.cli.load; print('imgload.cli.completion' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert shown.stdout == b"False\n"

@@ -1,4 +1,4 @@
-"""`imgload doctor` on a terminal: one screen."""
+"""The output of ``imgload doctor``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from imgload.cli.doctor import doctor
+from imgload.cli.environment import doctor
 from tests.unit.cli.stub import Docker
 
 
@@ -21,8 +21,8 @@ def nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(name, str(tmp_path / name))
 
 
-def test_each_area_has_its_findings_and_each_problem_its_command(tmp_path: Path) -> None:
-    """Marks, `try:`, and at the end the count with the first; exit status 1."""
+def test_doctor_prints_findings_by_area_with_hints(tmp_path: Path) -> None:
+    """The last line has the number of problems and the first of them; exit status 1."""
     done = CliRunner().invoke(doctor, ["app:dev"])
     lines = done.output.splitlines()
     assert done.exit_code == 1
@@ -33,18 +33,18 @@ def test_each_area_has_its_findings_and_each_problem_its_command(tmp_path: Path)
     assert lines[-1].startswith("3 problems found; first: docker at ")
 
 
-def test_a_name_that_is_none_is_wrong_usage() -> None:
-    """Before anything is asked; in JSON too, an error."""
+def test_doctor_rejects_an_invalid_image_name() -> None:
+    """Before it asks an engine; as JSON as well."""
     done = CliRunner().invoke(doctor, ["Not/A:Name!", "-o", "json"])
     assert done.exit_code == 2
     assert '"kind": "reference-invalid"' in done.output
 
 
 @pytest.mark.parametrize("named", [("-c", "other"), ("-n", "other")])
-def test_a_cluster_or_node_that_is_not_there_has_the_exit_status_of_other_commands(
+def test_doctor_exits_with_4_if_the_cluster_or_node_is_not_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: tuple[str, str]
 ) -> None:
-    """Whatever else is wrong beside that; everything is looked at all the same."""
+    """All areas are checked nevertheless."""
     with Docker().listening(tmp_path) as url:
         monkeypatch.setenv("DOCKER_HOST", url)
         done = CliRunner().invoke(doctor, [*named, "-o", "json"])

@@ -1,19 +1,17 @@
-"""The drop-ins' exit statuses, and what is said where."""
+"""Exit statuses and messages of the drop-ins."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from imgload.cli.dropin import run as stand_in
-from imgload.integrations.k3d import K3d
-from imgload.integrations.kind import Kind
-from imgload.integrations.tool import Tool
+from imgload.tools.dropins.tool import K3D, KIND, Tool
 from tests.unit.cli.conftest import Outcome, Run
 from tests.unit.cli.stub import Docker, node
 
 Ask = Callable[..., Outcome]
-KIND, K3D = Kind(), K3d()
 
 
 @pytest.fixture
@@ -49,10 +47,8 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), FAILURES.values(), ids=list(FAILURES))
-def test_every_failure_is_exit_status_1_and_on_stderr(
-    ask: Ask, arguments: list[str], message: str
-) -> None:
-    """kind has no other; the message is kind's, and what to do comes after it."""
+def test_each_failure_of_kind_exits_with_1(ask: Ask, arguments: list[str], message: str) -> None:
+    """The message on stderr is kind's, followed by a hint."""
     outcome = ask(KIND, *arguments)
     assert (outcome.status, outcome.stdout) == (1, "")
     assert message in outcome.stderr
@@ -61,12 +57,12 @@ def test_every_failure_is_exit_status_1_and_on_stderr(
 
 
 @pytest.mark.parametrize("arguments", [case[0] for case in FAILURES.values()], ids=list(FAILURES))
-def test_quiet_says_nothing_at_all(ask: Ask, arguments: list[str]) -> None:
-    """As kind's; the status is the same."""
+def test_quiet_prints_nothing(ask: Ask, arguments: list[str]) -> None:
+    """As in kind; the exit status is the same."""
     assert ask(KIND, "-q", *arguments) == Outcome(1, "", "")
 
 
-def test_load_alone_is_help_and_a_failure(ask: Ask) -> None:
+def test_load_without_a_subcommand_prints_help_and_fails(ask: Ask) -> None:
     """A script that lost its arguments has not loaded anything."""
     outcome = ask(KIND, "load")
     assert outcome.status == 1
@@ -77,45 +73,41 @@ def test_load_alone_is_help_and_a_failure(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("tool", "call"), [(KIND, "load -h"), (KIND, "load docker-image -h"), (K3D, "image load -h")]
 )
-def test_help_is_on_stdout(ask: Ask, tool: Tool, call: str) -> None:
-    """With success."""
+def test_help_of_a_drop_in_is_printed_on_stdout(ask: Ask, tool: Tool, call: str) -> None:
+    """The exit status is 0."""
     outcome = ask(tool, *call.split())
     assert (outcome.status, outcome.stderr) == (0, "")
     assert outcome.stdout.count("Usage:") == 1
 
 
-def test_a_failing_cluster_does_not_stop_the_next(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """k3d goes on, too; that there are no k3d nodes here does not matter to this."""
-    monkeypatch.setattr(K3d, "label", Kind.label)
-    outcome = ask(K3D, "image", "import", "app:dev", "-c", "kind", "-c", "b")
+def test_k3d_continues_after_a_failed_cluster(ask: Ask) -> None:
+    """As k3d does; its drop-in looks for kind's clusters here."""
+    k3d = attrs.evolve(K3D, name="kind")
+    outcome = ask(k3d, "image", "import", "app:dev", "-c", "kind", "-c", "b")
     assert (outcome.status, outcome.stdout) == (1, "")
     assert "kind-control-plane is paused" in outcome.stderr
     assert "b-control-plane is paused" in outcome.stderr
 
 
-def test_without_the_real_one_there_is_a_status_for_it(ask: Ask) -> None:
-    """The shell's for a command that is not found; --quiet hides that from nobody."""
+def test_a_command_for_the_real_program_exits_with_127_without_it(ask: Ask) -> None:
+    """The shell's status for a command that is not found, also with --quiet."""
     for arguments in (["get", "clusters"], ["-q", "version"], []):
         outcome = ask(KIND, *arguments)
         assert (outcome.status, outcome.stdout) == (127, "")
         assert "https://kind.sigs.k8s.io" in outcome.stderr
 
 
-def test_a_provider_that_is_not_known_here_is_said(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without the real kind nothing can be done for nerdctl's clusters."""
+def test_an_unknown_provider_needs_the_real_kind(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """imgload does not know nerdctl's clusters."""
     monkeypatch.setenv("KIND_EXPERIMENTAL_PROVIDER", "nerdctl")
     outcome = ask(KIND, "load", "docker-image", "app:dev")
     assert (outcome.status, outcome.stdout) == (127, "")
-    assert "nerdctl, and imgload knows Docker and Podman only" in outcome.stderr
+    assert "KIND_EXPERIMENTAL_PROVIDER is nerdctl" in outcome.stderr
 
 
 @pytest.mark.parametrize("name", ["kind", "k3d"])
-def test_the_commands_own_help_is_imgloads(run: Run, name: str) -> None:
-    """The other program's help is that program's own, where it is called by its name."""
+def test_help_of_imgload_kind_is_its_own(run: Run, name: str) -> None:
+    """It explains --install and --uninstall."""
     for arguments in ([name, "--help"], [name]):
         outcome = run(*arguments)
         shown = outcome.stdout + outcome.stderr
@@ -124,8 +116,10 @@ def test_the_commands_own_help_is_imgloads(run: Run, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["kind", "k3d"])
-def test_it_is_installed_and_taken_away(run: Run, tmp_path: Path, name: str) -> None:
-    """Nothing is on stdout; a second time there is nothing to take away."""
+def test_install_and_uninstall_write_and_remove_the_program(
+    run: Run, tmp_path: Path, name: str
+) -> None:
+    """A second --uninstall is wrong usage."""
     done = run(name, "--install", str(tmp_path))
     assert (done.status, done.stdout) == (0, "")
     assert (tmp_path / name).exists()
@@ -139,23 +133,23 @@ def test_it_is_installed_and_taken_away(run: Run, tmp_path: Path, name: str) -> 
     "arguments",
     [["--install"], ["--install", "a", "b"], ["--install", "a", "--uninstall", "b"]],
 )
-def test_install_stands_alone(run: Run, arguments: list[str]) -> None:
+def test_install_takes_no_other_arguments(run: Run, arguments: list[str]) -> None:
     """Wrong usage of imgload, with imgload's status."""
     assert run("kind", *arguments).status == 2
 
 
-def test_no_folder_is_not_the_working_folder(
+def test_install_rejects_an_empty_folder(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A variable of the shell that was not set."""
+    """An unset shell variable."""
     monkeypatch.chdir(tmp_path)
     assert run("kind", "--install", "").status == 2
     assert run("kind", "--install=").status == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_arguments_come_to_the_other_program_as_they_are(run: Run, tmp_path: Path) -> None:
-    """``imgload kind`` takes no part of them for its own."""
+def test_arguments_reach_the_other_program_unparsed(run: Run, tmp_path: Path) -> None:
+    """Its options may be named like imgload's."""
     outcome = run("kind", "load", "image-archive", "--", "--install", str(tmp_path))
     assert outcome.status == 1
     assert "stat --install" in outcome.stderr

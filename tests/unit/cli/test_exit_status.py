@@ -1,4 +1,4 @@
-"""Exit statuses, and errors as text and as JSON, with a daemon of our own or none."""
+"""Exit statuses, and errors as text and as JSON, with a stub of the Docker daemon."""
 
 import contextlib
 import json
@@ -69,7 +69,7 @@ def fail(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fail:
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_failure_has_its_exit_status_and_a_hint(fail: Fail, name: str) -> None:
-    """As text: what failed, and what to try, on stderr."""
+    """As text on stderr."""
     case = CASES[name]
     outcome = fail(case)
     assert outcome.status == case.status
@@ -81,8 +81,8 @@ def test_each_failure_has_its_exit_status_and_a_hint(fail: Fail, name: str) -> N
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_with_json_stdout_is_one_document(fail: Fail, name: str) -> None:
-    """Of the report's shape, with the error beside; stderr stays silent."""
+def test_json_output_of_a_failure_is_one_document(fail: Fail, name: str) -> None:
+    """In the shape of a report, with the error; stderr stays empty."""
     case = CASES[name]
     outcome = fail(case, "--output", "json")
     document = json.loads(outcome.stdout)
@@ -96,7 +96,7 @@ def test_with_json_stdout_is_one_document(fail: Fail, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["no image", "dead socket"])
-def test_quiet_still_says_what_failed(fail: Fail, name: str) -> None:
+def test_quiet_still_prints_errors(fail: Fail, name: str) -> None:
     """Quiet means errors only, not nothing."""
     assert fail(CASES[name], "--quiet").stderr.startswith("error: ")
 
@@ -105,8 +105,8 @@ def test_quiet_still_says_what_failed(fail: Fail, name: str) -> None:
     "flags",
     [["--output", "json"], ["--output=json"], ["-o", "json"], ["-ojson"], ["-qo", "json"]],
 )
-def test_every_way_to_write_the_option_counts(fail: Fail, flags: list[str]) -> None:
-    """An error is as much output as a report."""
+def test_each_spelling_of_the_output_option_is_recognized(fail: Fail, flags: list[str]) -> None:
+    """An error is output like a report."""
     assert json.loads(fail(CASES["dead socket"], *flags).stdout)["ok"] is False
 
 
@@ -117,13 +117,13 @@ def test_the_last_output_option_wins(fail: Fail) -> None:
     assert outcome.stderr.startswith("error: ")
 
 
-def test_a_value_that_looks_like_the_option_is_none(fail: Fail) -> None:
-    """What follows -- is an image's name."""
+def test_an_argument_after_two_dashes_is_not_the_output_option(fail: Fail) -> None:
+    """It is the name of an image."""
     outcome = fail(CASES["dead socket"], "--", "-o", "json")
     assert outcome.stdout == ""
 
 
-def test_wrong_usage_prints_nothing_but_json_on_stdout(run: Run) -> None:
+def test_wrong_usage_prints_only_json_on_stdout(run: Run) -> None:
     """Where the call itself could not be read there may be no document, but no prose either."""
     outcome = run("load", "app", "--nope", "--output", "json")
     assert outcome.status == 2
@@ -133,8 +133,8 @@ def test_wrong_usage_prints_nothing_but_json_on_stdout(run: Run) -> None:
 FAILED_LOAD = Case(("app:dev",), 1, "node-not-running")
 
 
-def test_a_node_that_fails_is_exit_status_1(fail: Fail) -> None:
-    """Told once, beneath its image, with the command that helps."""
+def test_a_failed_node_exits_with_1(fail: Fail) -> None:
+    """It is reported once, below its image, with a hint."""
     outcome = fail(FAILED_LOAD)
     assert outcome.status == 1
     assert outcome.stdout == ""
@@ -143,8 +143,8 @@ def test_a_node_that_fails_is_exit_status_1(fail: Fail) -> None:
     assert "error:" not in outcome.stderr
 
 
-def test_a_node_that_fails_is_in_the_document(fail: Fail) -> None:
-    """The whole report, as after a load that went well."""
+def test_a_failed_node_is_part_of_the_report(fail: Fail) -> None:
+    """The whole report, as after a successful load."""
     document = json.loads(fail(FAILED_LOAD, "-o", "json").stdout)
     assert set(document) == REPORT_KEYS
     [image] = document["images"]
@@ -154,16 +154,16 @@ def test_a_node_that_fails_is_in_the_document(fail: Fail) -> None:
     assert complaints(document) == []
 
 
-def test_a_dry_run_fails_where_a_load_would(fail: Fail) -> None:
-    """A node that cannot be asked cannot be planned for."""
+def test_a_dry_run_fails_like_a_load(fail: Fail) -> None:
+    """No plan can be made for a node that does not answer."""
     document = json.loads(fail(FAILED_LOAD, "-o", "json", "--dry-run").stdout)
     assert (document["dry_run"], document["ok"]) == (True, False)
     assert complaints(document) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_is_exit_status_130(fail: Fail, number: signal.Signals) -> None:
-    """SIGTERM as well as Ctrl-C: both clean up, and neither prints a traceback."""
+def test_an_interruption_exits_with_130(fail: Fail, number: signal.Signals) -> None:
+    """SIGTERM like Ctrl-C: both clean up, and print no traceback."""
     docker = Docker(on_list=lambda: os.kill(os.getpid(), number))
     outcome = fail(Case(("app:dev",), 130, "", docker))
     assert (outcome.status, outcome.stderr.strip()) == (130, "interrupted")

@@ -1,4 +1,4 @@
-"""``imgload images`` and ``imgload prune``, as they are called and what they show."""
+"""Options and output of ``imgload images`` and ``imgload prune``."""
 
 import errno
 import inspect
@@ -14,16 +14,13 @@ import click
 import pytest
 
 import imgload
-from imgload.cli.images import images
-from imgload.cli.prune import prune
-from imgload.cli.pruned import show_pruned
-from imgload.cli.table import show_listing
-from imgload.errors import NodeError
-from imgload.listing import ListedImage, Listing
-from imgload.memory import Memory
-from imgload.nodes.inventory import NodeImage
+from imgload.cli.images import images, prune, show_listing, show_pruned
+from imgload.cli.output import show_json
+from imgload.core.errors import NodeError
+from imgload.engines.cache import EngineCache
 from imgload.oci.digest import Digest
-from imgload.pruning import Kept, NodePruned, PruneReport
+from imgload.tools.inventory.images import ListedImage, Listing, NodeImage
+from imgload.tools.inventory.prune import Kept, NodePruned, PruneReport
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.stub import Docker
 from tests.unit.cli.test_usage import examples, invoke
@@ -58,8 +55,8 @@ LISTING = Listing(
 
 
 @pytest.mark.parametrize("command", [images, prune], ids=lambda command: command.name)
-def test_each_example_is_a_call_that_is_understood(command: click.Command) -> None:
-    """An option that was renamed stays in no example."""
+def test_each_example_in_the_help_can_be_parsed(command: click.Command) -> None:
+    """No example shows a renamed option."""
     shown = examples(invoke(str(command.name), "--help").output)
     assert len(shown) > 4
     for example in shown:
@@ -77,16 +74,18 @@ def test_each_example_is_a_call_that_is_understood(command: click.Command) -> No
     ],
     ids=["images", "prune"],
 )
-def test_the_command_takes_what_the_library_takes(
+def test_the_options_are_the_parameters_of_the_library(
     command: click.Command, call: Callable[..., object], own: set[str]
 ) -> None:
-    """No logic of its own."""
+    """The command has no logic of its own."""
     taken = {parameter.name for parameter in command.params}
     assert taken == set(inspect.signature(call).parameters) | own
 
 
-def test_in_a_pipe_each_image_and_node_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """In columns without spaces, for awk; what a name has of control characters is shown."""
+def test_images_in_a_pipe_prints_a_line_for_each_image_and_node(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Columns have no spaces, for awk; control characters are made visible."""
     show_listing(LISTING)
     captured = capsys.readouterr()
     lines = [line.split() for line in captured.out.splitlines()]
@@ -98,13 +97,13 @@ def test_in_a_pipe_each_image_and_node_is_one_line(capsys: pytest.CaptureFixture
     assert lines[3][:2] == ["a", "b\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}:1"]
     assert lines[4][0] == f"<none:was={DEV}>"
     assert "kind-worker: 98 MiB in images" in captured.err
-    assert "✗ kind-worker2 is paused\n    try: docker unpause it" in captured.err
+    assert "✗ kind-worker2 is paused\n      try: docker unpause it" in captured.err
 
 
-def test_on_a_terminal_nodes_are_columns(
+def test_images_on_a_terminal_prints_a_column_for_each_node(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What drifts is marked, and the marks are explained."""
+    """A legend explains the marks."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "100")
     show_listing(LISTING)
@@ -125,9 +124,9 @@ def report(*, dry_run: bool) -> PruneReport:
     return PruneReport((good, nothing) if dry_run else (good, nothing, bad), dry_run)
 
 
-def test_what_would_go_is_shown_and_how_to_do_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """On stderr, like everything that is not asked for by a pipe."""
-    show_pruned(report(dry_run=True), "text")
+def test_a_dry_run_of_prune_lists_the_images(capsys: pytest.CaptureFixture[str]) -> None:
+    """And how to remove them; on stderr."""
+    show_pruned(report(dry_run=True))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.sub(r"\x1b\[[0-9;]*m", "", captured.err).splitlines() == [
@@ -135,21 +134,21 @@ def test_what_would_go_is_shown_and_how_to_do_it(capsys: pytest.CaptureFixture[s
         f"  - was {DEV} {OLD.short} (98 MiB, 2h old)",
         "  2 kept: in use by a container",
         "kind-worker2: nothing to remove",
-        "this was a dry run: nothing was removed; to do it, add --yes",
+        "this was a dry run: nothing was removed; to remove, add --yes",
     ]
 
 
-def test_what_went_is_shown_and_which_node_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    """With what to do about it."""
-    show_pruned(report(dry_run=False), "text")
+def test_prune_prints_removed_images_and_failed_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a hint."""
+    show_pruned(report(dry_run=False))
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err).splitlines()
     assert lines[0] == "kind-worker: removed 1 image, 5 MiB freed"
-    assert lines[-2:] == ["✗ kind-worker3: it is paused", "    try: unpause it"]
+    assert lines[-2:] == ["✗ kind-worker3: it is paused", "      try: unpause it"]
 
 
-def test_machines_get_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prune_prints_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
     """One document on stdout."""
-    show_pruned(report(dry_run=False), "json")
+    show_json(report(dry_run=False).to_json())
     document = json.loads(capsys.readouterr().out)
     assert (document["version"], document["dry_run"], document["ok"]) == (1, False, False)
     worker, _, failed = document["nodes"]
@@ -189,7 +188,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 def test_each_failure_has_its_exit_status_and_a_hint(
     run: Run, arguments: list[str], status: int, hint: str
 ) -> None:
-    """As text and, where it was understood that JSON is wanted, as JSON."""
+    """As text, and as JSON."""
     outcome = run(*arguments)
     as_json = run(*arguments, "-o", "json")
     assert (outcome.status, as_json.status) == (status, status)
@@ -198,13 +197,13 @@ def test_each_failure_has_its_exit_status_and_a_hint(
         assert json.loads(as_json.stdout)["ok"] is False
 
 
-def test_the_cache_on_this_machine_is_counted_and_then_cleared(
+def test_prune_cache_prints_the_size_and_clears_the_cache(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It takes no engine; what a link leads to stays."""
+    """It needs no engine, and keeps the targets of links."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
-    Memory.load().identify("engine", OLD, NEW)
+    EngineCache.load().record_image_id("engine", OLD, NEW)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("mine")
     folder = tmp_path / "cache" / "imgload"
@@ -213,19 +212,19 @@ def test_the_cache_on_this_machine_is_counted_and_then_cleared(
     dry = run("prune", "--cache", "-o", "json")
     assert json.loads(dry.stdout)["cache"] == {"folder": str(folder), "bytes_freed": size}
     assert "add --yes" in run("prune", "--cache").stderr
-    assert Memory.load().image_id("engine", OLD) == NEW
+    assert EngineCache.load().image_id("engine", OLD) == NEW
     assert "freed" in run("prune", "--cache", "--yes").stderr
     assert list(folder.iterdir()) == []
     assert elsewhere.read_text() == "mine"
     assert json.loads(run("prune", "--cache", "-o", "json").stdout)["cache"]["bytes_freed"] == 0
 
 
-def test_a_cache_that_may_not_be_cleared_is_an_error_in_words(
+def test_prune_cache_reports_a_file_that_cannot_be_removed(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It names the file, and how to see whose it is."""
+    """The hint shows who owns it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    Memory.load().identify("engine", OLD, NEW)
+    EngineCache.load().record_image_id("engine", OLD, NEW)
 
     def refuse(path: Path, **_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
@@ -233,5 +232,5 @@ def test_a_cache_that_may_not_be_cleared_is_an_error_in_words(
     monkeypatch.setattr(Path, "unlink", refuse)
     outcome = run("prune", "--cache", "--yes")
     assert outcome.status == 1
-    assert f"{tmp_path}/imgload/engines.json could not be cleared away" in outcome.stderr
+    assert f"{tmp_path}/imgload/engines.json" in outcome.stderr
     assert f"ls -la {tmp_path}/imgload" in outcome.stderr

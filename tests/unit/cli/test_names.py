@@ -1,4 +1,4 @@
-"""What is no name is refused before anything else happens, by every command that takes one."""
+"""Every command rejects an invalid image name before it does anything else."""
 
 import pytest
 
@@ -9,8 +9,9 @@ CALLS = [
     "load app:dev:1",
     "load APP",
     "load app:dev APP --from docker",
-    "load a b --as c",
+    "load a b --tag c",
     "load a b --also c",
+    "load a --tag C",
     "load a --as C",
     "load a --also C",
     "load a --platform ???",
@@ -18,11 +19,11 @@ CALLS = [
     "load APP --cluster absent",
     "load APP --from -",
     "verify APP",
-    "verify a b --as c",
+    "verify a b --tag c",
     "verify a --platform ???",
     f"registry push APP --to {NOWHERE}",
-    f"registry push a --as C --to {NOWHERE}",
-    f"registry push a b --as c --to {NOWHERE}",
+    f"registry push a --tag C --to {NOWHERE}",
+    f"registry push a b --tag c --to {NOWHERE}",
     "doctor APP",
     "watch APP",
 ]
@@ -36,8 +37,8 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_it_is_refused_before_an_engine_or_registry_is_asked(run: Run, call: str) -> None:
-    """Neither answers here, and that is not what is said."""
+def test_an_invalid_name_is_rejected_before_an_engine_is_asked(run: Run, call: str) -> None:
+    """Neither engine nor registry answers here, and the error does not mention them."""
     outcome = run(*call.split())
     assert outcome.status == 2
     assert outcome.stderr.startswith("error: ")
@@ -45,8 +46,8 @@ def test_it_is_refused_before_an_engine_or_registry_is_asked(run: Run, call: str
 
 
 @pytest.mark.parametrize("command", ["load", "verify", f"registry push --to {NOWHERE}"])
-def test_so_is_an_empty_one(run: Run, command: str) -> None:
-    """A variable that is not set, perhaps."""
+def test_an_empty_name_is_rejected(run: Run, command: str) -> None:
+    """An unset shell variable, perhaps."""
     outcome = run(*command.split(), "")
     assert outcome.status == 2
     assert "not an image name: ''" in outcome.stderr
@@ -55,13 +56,13 @@ def test_so_is_an_empty_one(run: Run, command: str) -> None:
 @pytest.mark.parametrize(
     "call", ["load abcd", f"load sha256:{'a' * 64}", f"load {'a' * 64}", "load a a --as c"]
 )
-def test_an_image_id_is_none_of_these(run: Run, call: str) -> None:
-    """Short or in full; nor is one image that is named twice."""
+def test_an_image_id_is_not_rejected(run: Run, call: str) -> None:
+    """Short or full; nor is one image that is named twice."""
     assert run(*call.split()).status == 5
 
 
-def test_a_drop_in_refuses_it_as_early(run: Run) -> None:
-    """In the other program's way."""
+def test_a_drop_in_rejects_an_invalid_name_as_early(run: Run) -> None:
+    """With the other program's exit status."""
     outcome = run("kind", "load", "docker-image", "APP")
     assert outcome.status == 1
     assert "not an image name: 'APP'" in outcome.stderr

@@ -1,23 +1,24 @@
-"""Being told to stop, once, twice, or by the end of the parent."""
+"""SIGINT, SIGTERM, and the exit of the parent."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from imgload.cli.app import Interruption
+from imgload.cli.app import handle_signals
 
 CHILD = """
 import sys, time
 from pathlib import Path
-from imgload.cli.app import heed_signals
-from imgload.cli.parent import heed_parent
-heed_signals()
-heed_parent()
+from imgload.cli.app import handle_signals
+from imgload.cli.skaffold import exit_with_parent
+handle_signals()
+exit_with_parent()
 told = Path(sys.argv[1])
 try:
     told.write_text("started")
@@ -28,18 +29,20 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_second_signal_does_not_cut_the_cleaning_up_short(
+def test_a_second_signal_does_not_interrupt_the_cleanup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of a terminal's Ctrl-C Skaffold passes on a second one; after a while it is meant again."""
-    interruption = Interruption()
+    """Skaffold forwards the Ctrl-C of a terminal a second time."""
+    handlers: dict[int, Callable[[int, None], None]] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    handle_signals()
     with pytest.raises(KeyboardInterrupt):
-        interruption(signal.SIGINT, None)
-    interruption(signal.SIGINT, None)
+        handlers[signal.SIGINT](signal.SIGINT, None)
+    handlers[signal.SIGINT](signal.SIGINT, None)
     now = time.monotonic() + 2
     monkeypatch.setattr(time, "monotonic", lambda: now)
     with pytest.raises(KeyboardInterrupt):
-        interruption(signal.SIGTERM, None)
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +53,8 @@ def test_a_second_signal_does_not_cut_the_cleaning_up_short(
         ["TERM", "INT"],
     ],
 )
-def test_each_signal_ends_it_cleanly(tmp_path: Path, stop: list[str]) -> None:
-    """Also where SIGINT was ignored from the start, as in the background of a script."""
+def test_each_signal_ends_the_process_after_its_cleanup(tmp_path: Path, stop: list[str]) -> None:
+    """Even if SIGINT was ignored from the start, as in the background of a script."""
     told = tmp_path / "told"
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
     process = subprocess.Popen([*ignoring, sys.executable, "-c", CHILD, str(told)])
@@ -63,8 +66,8 @@ def test_each_signal_ends_it_cleanly(tmp_path: Path, stop: list[str]) -> None:
     assert told.read_text() == "cleaned"
 
 
-def test_the_end_of_the_parent_is_one(tmp_path: Path) -> None:
-    """Skaffold's SIGINT reaches the shell only, which may keep it, and is killed then."""
+def test_the_exit_of_the_parent_acts_like_a_signal(tmp_path: Path) -> None:
+    """Skaffold sends SIGINT only to the shell, which may not forward it before it is killed."""
     told = tmp_path / "told"
     words = [sys.executable, "-c", CHILD, str(told)]
     shell = subprocess.Popen(["sh", "-c", '"$@"; true', "sh", *words])

@@ -1,12 +1,12 @@
-"""An engine that was named for this run and does not answer may have what is not found."""
+"""Errors mention a configured engine that does not respond: it may have the missing object."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from imgload.transports.intake import Manifests
-from imgload.transports.receiver import receiving
+from imgload.registry.server import receiving
+from imgload.registry.sink import ManifestSink
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.stub import Docker
 
@@ -32,8 +32,10 @@ def stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_it_is_told_of_where_a_cluster_is_not_found(run: Run, stale: str, command: str) -> None:
-    """By every command that takes one."""
+def test_a_missing_cluster_error_names_the_unreachable_engine(
+    run: Run, stale: str, command: str
+) -> None:
+    """In every command that takes a cluster."""
     outcome = run(*command.split(), "--cluster", "other")
     assert outcome.status == 4
     assert "no cluster 'other'" in outcome.stderr
@@ -41,9 +43,11 @@ def test_it_is_told_of_where_a_cluster_is_not_found(run: Run, stale: str, comman
 
 
 @pytest.mark.parametrize("command", ["load {image}", "registry push {image} --to http://{host}"])
-def test_it_is_told_of_where_an_image_is_not_found(run: Run, stale: str, command: str) -> None:
-    """Whether it was to be loaded or pushed."""
-    with receiving(Manifests()) as repository:
+def test_a_missing_image_error_names_the_unreachable_engine(
+    run: Run, stale: str, command: str
+) -> None:
+    """In loads and pushes."""
+    with receiving(ManifestSink()) as repository:
         host = repository.partition("/")[0]
         outcome = run(*command.format(image="absent:dev", host=host).split())
     assert outcome.status == 3

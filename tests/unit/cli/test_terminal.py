@@ -1,4 +1,4 @@
-"""No text from elsewhere reaches the terminal as more than text, whatever prints it."""
+"""Untrusted text reaches the terminal without control characters."""
 
 import re
 import sys
@@ -11,27 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.cli import dropin, registry, watch
-from imgload.cli.clusters import show_clusters
-from imgload.cli.doctor import show_diagnosis
-from imgload.cli.ending import shown, style
-from imgload.cli.progress import watching
-from imgload.cli.pruned import show_pruned
-from imgload.cli.table import show_listing
-from imgload.cli.text import show_built, show_report
-from imgload.clusters.listing import ClusterInfo, ClusterList, EngineInfo, NodeInfo
-from imgload.doctor.finding import Diagnosis, Finding
-from imgload.errors import NodeError
-from imgload.events import BytesSent, NodeDone, Note, SendingEnded, SendingStarted
-from imgload.listing import ListedImage, Listing
-from imgload.nodes.inventory import NodeImage
+from imgload.cli import dropin, registry
+from imgload.cli.environment import show_clusters, show_diagnosis
+from imgload.cli.images import show_listing, show_pruned
+from imgload.cli.output import show_built, show_json, show_report, watching
+from imgload.cli.process import sanitize, style
+from imgload.cli.watch import show_watched
+from imgload.clusters.nodes.proof import Proof
+from imgload.clusters.select import ClusterInfo, ClusterList, EngineInfo, NodeInfo
+from imgload.core.errors import NodeError
+from imgload.loader.events import BytesSent, NodeDone, Note, SendingEnded, SendingStarted
+from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.plan import Proof
-from imgload.pruning import Kept, NodePruned, PruneReport
-from imgload.registry.wiring import NodeWiring
-from imgload.report import ImageResult, NodeResult, Report
-from imgload.watching import WatchedLoad
+from imgload.tools.doctor.finding import Diagnosis, Finding
+from imgload.tools.inventory.images import ListedImage, Listing, NodeImage
+from imgload.tools.inventory.prune import Kept, NodePruned, PruneReport
+from imgload.tools.remote_registry.configure import NodeWiring
+from imgload.tools.watch.watch import WatchedLoad
 from tests.unit.cli.conftest import Run
 
 EVIL = "e\x1b]0;pwned\x07\x1b[2J\x1b[8mvil\x9b1m\u202e\r\x08[red]\x00"
@@ -74,7 +71,7 @@ def _listing() -> None:
 
 def _pruned() -> None:
     node = NodePruned(EVIL, (_image(),), (Kept(_image(), EVIL),), 1, NodeError(EVIL, hint=EVIL))
-    show_pruned(PruneReport((node,), dry_run=True), "text")
+    show_pruned(PruneReport((node,), dry_run=True))
 
 
 def _doctor() -> None:
@@ -87,7 +84,7 @@ def _registry() -> None:
     report: object = SimpleNamespace(
         registry=EVIL, names=(EVIL,), nodes=(wiring,), hosting=hosting, ok=True
     )
-    registry._show_wiring(report, "text", registry._connected)  # type: ignore[arg-type]  # noqa: SLF001
+    registry.show_nodes(report)  # type: ignore[arg-type]
 
 
 def _progress() -> None:
@@ -102,13 +99,13 @@ def _progress() -> None:
 
 
 def _watch() -> None:
-    watch._show_text(Note(EVIL))  # noqa: SLF001
+    show_watched(Note(EVIL), "text")
     at = datetime.now(UTC)
-    watch._show_text(WatchedLoad(at, (EVIL,), 1.0, error=NodeError(EVIL, hint=EVIL)))  # noqa: SLF001
+    show_watched(WatchedLoad(at, (EVIL,), 1.0, error=NodeError(EVIL, hint=EVIL)), "text")
 
 
 def _dropin() -> None:
-    dropin._Voice().warn(EVIL)  # noqa: SLF001
+    dropin._Console().warn(EVIL)  # noqa: SLF001
 
 
 PRINTS: dict[str, Callable[[], None]] = {
@@ -127,7 +124,7 @@ PRINTS: dict[str, Callable[[], None]] = {
 
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("what", PRINTS)
-def test_what_is_printed_has_no_escapes_of_others(
+def test_no_command_prints_escapes_of_untrusted_text(
     what: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -145,35 +142,33 @@ def test_what_is_printed_has_no_escapes_of_others(
 
 
 @given(st.text())
-def test_shown_leaves_only_text_and_line_ends(text: str) -> None:
-    """Everything else becomes a replacement character, one for one."""
-    assert shown(text).replace("\n", "").isprintable()
-    assert len(shown(text)) == len(text)
+def test_sanitize_keeps_only_text_and_line_ends(text: str) -> None:
+    """Other characters become replacement characters, one for one."""
+    assert sanitize(text).replace("\n", "").isprintable()
+    assert len(sanitize(text)) == len(text)
 
 
 @given(st.text(), st.text())
-def test_shown_keeps_styles_and_nothing_within_them(text: str, styled: str) -> None:
-    """The escapes are ours; no text can have them, since they are drawn anew by each process."""
-    written = shown(f"{text}{style(styled, fg='red')}")
+def test_sanitize_keeps_the_escapes_of_styles(text: str, styled: str) -> None:
+    """No other text can contain them: their marker is random."""
+    written = sanitize(f"{text}{style(styled, fg='red')}")
     start, _, rest = written.partition("\x1b[31m")
-    assert start == shown(text)
-    assert rest == f"{shown(styled)}\x1b[0m"
+    assert start == sanitize(text)
+    assert rest == f"{sanitize(styled)}\x1b[0m"
 
 
 @pytest.mark.parametrize("arguments", [("load", f"--{EVIL}"), (EVIL,), ("load", EVIL)])
-def test_a_usage_error_shows_no_escapes(run: Run, arguments: tuple[str, ...]) -> None:
-    """What a script passes on may come from anywhere."""
+def test_a_usage_error_prints_no_escapes(run: Run, arguments: tuple[str, ...]) -> None:
+    """Arguments of a script are untrusted."""
     outcome = run(*arguments)
     assert outcome.status == 2
     assert harmless(outcome.stderr)
 
 
-def test_json_is_the_only_output_with_the_names_as_they_are(
+def test_json_output_escapes_names(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It is ASCII; a program reads it."""
-    from imgload.cli.output import show_json  # noqa: PLC0415
-
+    """It is ASCII."""
     show_json({"name": EVIL})
     printed = capsys.readouterr().out
     assert printed.isascii()
@@ -181,10 +176,10 @@ def test_json_is_the_only_output_with_the_names_as_they_are(
 
 
 @pytest.mark.parametrize("name", [f"app:{ID.hex}", f"app@{ID}", f"<none:was=app:{ID.hex}>"])
-def test_a_digest_in_a_name_is_shown_short(
+def test_a_digest_in_a_name_is_shortened(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Skaffold names each build by its image ID; in JSON all digits are kept."""
+    """Skaffold names each build by its image ID; JSON has all digits."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     listing = Listing((ListedImage(name, ID, {"a": _image()}, drift=False),), {"a": 1}, {})
@@ -195,8 +190,8 @@ def test_a_digest_in_a_name_is_shown_short(
     assert listing.to_json()["images"][0]["reference"] == name
 
 
-def test_what_skaffold_has_built_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Three names on three nodes were nine lines."""
+def test_a_build_for_skaffold_is_reported_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not on one for each of its names and nodes."""
     nodes = tuple(NodeResult(f"n{i}", "full", PROOF, 1 << 20, 1.0) for i in range(3))
     names = ("app:dev", f"app:{ID.hex}", f"docker.io/library/app:{ID.hex}")
     images = [ImageResult(n, ID, "docker", Platform("linux", "amd64"), nodes) for n in names]
@@ -206,12 +201,12 @@ def test_what_skaffold_has_built_is_one_line(capsys: pytest.CaptureFixture[str])
     assert ID.hex not in line
 
 
-def test_completion_scripts_are_printed_as_they_are() -> None:
-    """What is printed passes the same check, which would spoil a tab."""
+def test_completion_scripts_are_not_changed_by_sanitize() -> None:
+    """A tab would be."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415
 
     for shell in ("bash", "zsh", "fish"):
         kind = get_completion_class(shell)
         assert kind is not None
         source = kind(click.Command("x"), {}, "imgload", "_X").source()
-        assert shown(source) == source
+        assert sanitize(source) == source

@@ -1,4 +1,4 @@
-"""What becomes of a command whose output nobody takes."""
+"""Commands whose output cannot be written."""
 
 import os
 import pty
@@ -20,7 +20,7 @@ def imgload(arguments: Sequence[str], stdout: int) -> subprocess.CompletedProces
 
 @pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
 @pytest.mark.parametrize("arguments", COMMANDS)
-def test_an_output_that_cannot_be_written_is_an_error(arguments: list[str]) -> None:
+def test_a_full_disk_is_reported(arguments: list[str]) -> None:
     with FULL.open("wb") as full:
         ended = imgload(arguments, full.fileno())
     assert ended.returncode == 1
@@ -30,7 +30,7 @@ def test_an_output_that_cannot_be_written_is_an_error(arguments: list[str]) -> N
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
-def test_a_reader_that_leaves_ends_the_command_in_silence(arguments: list[str]) -> None:
+def test_a_closed_pipe_is_not_reported(arguments: list[str]) -> None:
     """As with `imgload images | head -1`."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -42,11 +42,11 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(arguments: list[str]) 
     assert not ended.stderr
 
 
-def test_kubectl_may_leave_before_the_answer() -> None:
-    """It does when the user goes on typing."""
+def test_kubectl_may_close_the_pipe() -> None:
+    """It does so when the user continues to type."""
     reader, writer = os.pipe()
     os.close(reader)
-    code = "from imgload.cli.completion import kubectl; kubectl()"
+    code = "from imgload.cli.kubectl import kubectl; kubectl()"
     try:
         ended = subprocess.run(
             [sys.executable, "-c", code, "load", "--t"],
@@ -60,7 +60,7 @@ def test_kubectl_may_leave_before_the_answer() -> None:
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_reason_to_fail(closed: str, tmp_path: Path) -> None:
+def test_closed_standard_streams_change_nothing(closed: str, tmp_path: Path) -> None:
     """The image is not found, with or without them."""
     archive = tmp_path / "empty.tar"
     archive.write_bytes(b"")
@@ -75,8 +75,8 @@ def test_closed_streams_are_no_reason_to_fail(closed: str, tmp_path: Path) -> No
     assert b"Traceback" not in ended.stderr
 
 
-def test_all_of_a_long_output_is_written() -> None:
-    """The program ends without taking the interpreter apart, and not before that."""
+def test_a_long_output_is_complete() -> None:
+    """The process exits without finalizing the interpreter."""
     ended = imgload(["completion", "bash"], subprocess.PIPE)
     assert ended.returncode == 0
     assert len(ended.stdout) > 500
@@ -84,7 +84,9 @@ def test_all_of_a_long_output_is_written() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
-def test_a_mark_that_the_encoding_lacks_is_no_error(encoding: str, tmp_path: Path) -> None:
+def test_a_character_that_the_encoding_lacks_is_a_question_mark(
+    encoding: str, tmp_path: Path
+) -> None:
     """A question mark stands for it."""
     dead = f"unix://{tmp_path}/none"
     environ = {"PYTHONIOENCODING": encoding, "DOCKER_HOST": dead, "CONTAINER_HOST": dead}
@@ -99,8 +101,8 @@ def test_a_mark_that_the_encoding_lacks_is_no_error(encoding: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_who_wants_no_colours_gets_none(plain: dict[str, str], tmp_path: Path) -> None:
-    """On a terminal, too."""
+def test_colours_can_be_disabled(plain: dict[str, str], tmp_path: Path) -> None:
+    """On a terminal as well."""
     shown = on_a_terminal({"TERM": "xterm", "DOCKER_HOST": f"unix://{tmp_path}/none"})
     assert b"\x1b[31m" in shown
     shown = on_a_terminal({"TERM": "xterm", "DOCKER_HOST": f"unix://{tmp_path}/none", **plain})
@@ -127,8 +129,8 @@ def on_a_terminal(environ: dict[str, str]) -> bytes:
 
 @pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_another_full_disk_is_not_taken_for_the_output(unbuffered: str) -> None:
-    """The output is well; what could not be written is something else."""
+def test_another_full_disk_is_not_reported_as_output(unbuffered: str) -> None:
+    """The error is about another file."""
     code = (
         "import os; from imgload.cli.app import finish\n"
         "finish(lambda: os.write(os.open('/dev/full', os.O_WRONLY), b'x'))"

@@ -1,20 +1,21 @@
-"""Help, version, and what is said to a call that makes no sense."""
+"""Help, version, and errors of wrong usage."""
 
 import inspect
 import json
 import re
 import shlex
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 import imgload
-from imgload import errors
 from imgload.cli.app import cli
 from imgload.cli.load import load
+from imgload.core import errors
 from tests.unit.cli.conftest import Run
 
-OPTIONS = {"--cluster", "--node", "--from", "--as", "--platform", "--transport", "--dry-run"}
+OPTIONS = {"--cluster", "--node", "--from", "--tag", "--platform", "--transport", "--dry-run"}
 OUTPUT = {"--output", "--quiet"}
 
 
@@ -23,8 +24,8 @@ def invoke(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_of_the_whole_names_its_commands_and_exit_statuses(flag: str) -> None:
-    """Scripts are written from it."""
+def test_help_lists_commands_and_exit_statuses(flag: str) -> None:
+    """Scripts depend on them."""
     result = invoke(flag)
     assert result.exit_code == 0
     assert re.search(r"^  load +\S", result.output, re.MULTILINE)
@@ -35,19 +36,45 @@ def test_help_of_the_whole_names_its_commands_and_exit_statuses(flag: str) -> No
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("laod", "load"), ("image", "images")])
-def test_a_command_that_is_misspelt_is_named(typed: str, meant: str) -> None:
-    """And nothing is guessed for what is like none."""
+def test_a_misspelt_command_gets_a_suggestion(typed: str, meant: str) -> None:
+    """Other words get none."""
     assert f"No such command '{typed}'. Did you mean '{meant}'?" in invoke(typed).output
     assert "Did you mean" not in invoke("app:dev").output
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_of_load_shows_every_option_and_examples(flag: str) -> None:
-    """One line each, kept as they were written."""
+def test_help_of_load_has_every_option_and_examples(flag: str) -> None:
+    """One line for each example."""
     result = invoke("load", flag)
     assert result.exit_code == 0
     assert set(re.findall(r"^  .*?(--[a-z-]+)", result.output, re.MULTILINE)) >= OPTIONS | OUTPUT
     assert len(examples(result.output)) > 5
+
+
+@pytest.mark.parametrize("name", cli.list_commands(click.Context(cli)))
+def test_help_of_each_command_starts_with_its_line_in_the_list(name: str) -> None:
+    """The list is written without importing the commands."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.help is not None
+    first = inspect.cleandoc(command.help).splitlines()[0]
+    assert re.search(rf"^  {name} +{re.escape(first)}$", invoke("--help").output, re.MULTILINE)
+    assert len(first) < 60
+
+
+@pytest.mark.parametrize("command", ["load", "verify", "registry push"])
+def test_as_is_a_hidden_alias_of_tag(command: str) -> None:
+    """`--as` was the option's name in the first versions."""
+    assert "--as" not in re.findall(r"--[a-z-]+", invoke(*command.split(), "--help").output)
+    parent: click.Command | None = cli
+    for word in command.split():
+        assert isinstance(parent, click.Group)
+        parent = parent.get_command(click.Context(cli), word)
+    assert parent is not None
+    rest = ["--to", "http://r"] if "push" in command else []
+    for option in ("--tag", "--as"):
+        with parent.make_context(command, ["app:dev", option, "b", *rest]) as context:
+            assert context.params["tag"] == "b"
 
 
 def examples(text: str) -> list[str]:
@@ -57,8 +84,8 @@ def examples(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("example", examples(invoke("load", "--help").output))
-def test_each_example_is_a_call_that_is_understood(example: str) -> None:
-    """An option that was renamed stays in no example."""
+def test_each_example_in_the_help_can_be_parsed(example: str) -> None:
+    """No example shows a renamed option."""
     command = next(part for part in example.split("|") if "imgload" in part)
     words = shlex.split(command)
     assert words[:2] == ["imgload", "load"]
@@ -66,16 +93,16 @@ def test_each_example_is_a_call_that_is_understood(example: str) -> None:
         assert context.params["images"] or context.params["source"]
 
 
-def test_the_command_takes_what_the_library_takes() -> None:
-    """No logic of its own: an option more would have to be one of output."""
-    taken = {parameter.name for parameter in load.params}
-    wanted = set(inspect.signature(imgload.load).parameters) - {"on_event"}
-    assert taken == wanted | {"output", "quiet"}
+def test_the_options_are_the_parameters_of_the_library() -> None:
+    """Except for those of the output."""
+    options = {parameter.name for parameter in load.params}
+    parameters = set(inspect.signature(imgload.load).parameters) - {"on_event", "options"}
+    assert options == parameters | set(imgload.LoadOptions.__annotations__) | {"output", "quiet"}
 
 
 @pytest.mark.parametrize("flag", ["-V", "--version"])
-def test_the_version_is_the_packages(flag: str) -> None:
-    """On standard output, for scripts."""
+def test_version_prints_the_version_of_the_package(flag: str) -> None:
+    """On stdout, for scripts."""
     result = invoke(flag)
     assert (result.exit_code, result.stdout) == (0, f"imgload {imgload.__version__}\n")
 
@@ -90,9 +117,7 @@ def test_the_version_is_the_packages(flag: str) -> None:
         ["--nope"],
     ],
 )
-def test_wrong_usage_is_exit_status_2_and_says_where_to_look(
-    run: Run, arguments: list[str]
-) -> None:
+def test_wrong_usage_exits_with_2_and_names_the_help(run: Run, arguments: list[str]) -> None:
     """On stderr: a pipe must not read it."""
     outcome = run(*arguments)
     assert outcome.status == 2
@@ -114,10 +139,10 @@ def test_wrong_usage_is_exit_status_2_and_says_where_to_look(
         (["verify", "app", "--nope"], "--nope"),
     ],
 )
-def test_wrong_usage_is_a_document_where_that_was_asked_for(
+def test_wrong_usage_prints_json_with_output_json(
     run: Run, asked: list[str], wrong: list[str], told: str
 ) -> None:
-    """As any other failure: a script parses what is on standard output."""
+    """Like any other failure."""
     outcome = run(wrong[0], *asked, *wrong[1:])
     assert (outcome.status, outcome.stderr) == (2, "")
     document = json.loads(outcome.stdout)
@@ -136,35 +161,35 @@ def test_wrong_usage_is_a_document_where_that_was_asked_for(
         ["load", "--from", "-", "json", "--nope"],
     ],
 )
-def test_the_word_json_alone_asks_for_nothing(run: Run, arguments: list[str]) -> None:
-    """It may be an image's name."""
+def test_the_word_json_does_not_select_the_format(run: Run, arguments: list[str]) -> None:
+    """It may be the name of an image."""
     outcome = run(*arguments)
     assert (outcome.status, outcome.stdout) == (2, "")
     assert "--nope" in outcome.stderr
 
 
-def test_wrong_usage_that_only_the_load_finds_is_a_document_too(run: Run) -> None:
-    """No image is named, and no archive either."""
+def test_wrong_usage_found_by_the_library_prints_json(run: Run) -> None:
+    """Neither an image nor an archive is named."""
     outcome = run("load", "--from", "/nonexistent", "-o", "json")
     assert (outcome.status, outcome.stderr) == (2, "")
     assert json.loads(outcome.stdout)["error"]["kind"] == "usage-error"
 
 
-def test_an_option_without_its_value_is_named(run: Run) -> None:
-    """The shell variable that was to be its value is not set."""
+def test_an_option_without_its_value_is_reported(run: Run) -> None:
+    """An unset shell variable, perhaps."""
     outcome = run("load", "app", "--cluster")
     assert (outcome.status, outcome.stdout) == (2, "")
     assert "'--cluster'" in outcome.stderr
 
 
-def test_an_option_that_is_mistyped_is_guessed_at(run: Run) -> None:
+def test_a_misspelt_option_gets_a_suggestion(run: Run) -> None:
     """The message names the one that was meant."""
     assert "--cluster" in run("load", "app", "--clutser", "kind").stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("arguments", [[], ["load"]])
-def test_no_arguments_at_all_show_the_help(run: Run, arguments: list[str]) -> None:
-    """With the status of wrong usage: a script that lost its arguments has not succeeded."""
+def test_a_call_without_arguments_prints_the_help(run: Run, arguments: list[str]) -> None:
+    """It exits with 2: a script that lost its arguments has not succeeded."""
     outcome = run(*arguments)
     assert outcome.status == 2
     assert outcome.stderr.startswith("Usage: imgload")
@@ -172,8 +197,8 @@ def test_no_arguments_at_all_show_the_help(run: Run, arguments: list[str]) -> No
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["load", "--help"], ["--version"]])
-def test_what_was_asked_for_is_exit_status_0(run: Run, arguments: list[str]) -> None:
-    """And on standard output."""
+def test_requested_help_exits_with_0(run: Run, arguments: list[str]) -> None:
+    """It is printed on stdout."""
     outcome = run(*arguments)
     assert (outcome.status, outcome.stderr) == (0, "")
     assert outcome.stdout

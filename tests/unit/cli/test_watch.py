@@ -1,12 +1,11 @@
-"""How ``imgload watch`` ends."""
+"""The exit status of ``imgload watch``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from imgload.clusters.lasting import LastingSelection
-from imgload.watching import Watch, WatchedLoad
+from imgload.tools.watch.watch import ClusterSelector, Watch, WatchedLoad
 from tests.unit.cli.conftest import Run
 
 
@@ -25,7 +24,7 @@ def test_watch_exits_with_130_only_when_a_load_is_interrupted(
 
     @contextmanager
     def opened(*_: object, **__: object) -> Iterator[Watch]:
-        yield Interrupted([], LastingSelection([], None, ()), [], busy=busy)
+        yield Interrupted([], ClusterSelector([], None, ()), [], busy=busy)
 
     monkeypatch.setattr(Watch, "open", opened)
     assert run("watch", "app").status == status

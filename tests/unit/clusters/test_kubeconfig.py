@@ -1,4 +1,4 @@
-"""The current context, out of files that anybody may have written."""
+"""The current context, in files of any origin."""
 
 import os
 import subprocess
@@ -57,13 +57,13 @@ users: []
         ("", None),
     ],
 )
-def test_the_context_is_read(tmp_path: Path, text: str, expected: str | None) -> None:
+def test_current_context_reads_any_style(tmp_path: Path, text: str, expected: str | None) -> None:
     """As kubectl, an editor or another tool wrote it."""
     assert context_of(tmp_path, text) == expected
 
 
 def test_the_first_file_that_has_a_context_wins(tmp_path: Path) -> None:
-    """`KUBECONFIG` is a list; the others are merged behind it (kubectl's documentation)."""
+    """`KUBECONFIG` is a list of files that kubectl merges (its documentation)."""
     first, second = "current-context: kind-a", "current-context: kind-b"
     assert context_of(tmp_path, first, second) == "kind-a"
     assert context_of(tmp_path, second, first) == "kind-b"
@@ -72,14 +72,14 @@ def test_the_first_file_that_has_a_context_wins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["{", "a: b: c", b"\xff\xfe\x00", "- a", "x: 1\n\ty: 2"])
 def test_a_broken_file_does_not_hide_the_next(tmp_path: Path, broken: str | bytes) -> None:
-    """kubectl is the one to complain about it."""
+    """kubectl reports it."""
     assert context_of(tmp_path, broken, KIND) == "kind-dev"
     assert context_of(tmp_path, broken) is None
 
 
 @pytest.mark.parametrize("what", ["absent", "folder", "folder/absent", "plain/below"])
-def test_what_is_no_file_is_passed_over(tmp_path: Path, what: str) -> None:
-    """Among those listed, as kubectl does."""
+def test_entries_that_are_not_files_are_skipped(tmp_path: Path, what: str) -> None:
+    """As kubectl does."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "plain").touch()
     (tmp_path / "there").write_text(KIND)
@@ -89,10 +89,10 @@ def test_what_is_no_file_is_passed_over(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"KUBECONFIG": ""}])
-def test_without_the_variable_it_is_the_home_folders(
+def test_without_the_variable_the_home_folders_file_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
 ) -> None:
-    """An empty variable is none."""
+    """The same with an empty variable."""
     monkeypatch.setenv("HOME", str(tmp_path))
     assert current_context(environ) is None
     (tmp_path / ".kube").mkdir()
@@ -100,8 +100,9 @@ def test_without_the_variable_it_is_the_home_folders(
     assert current_context(environ) == "kind-dev"
 
 
-def test_the_processs_environment_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no other is given."""
+def test_the_default_is_the_processs_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "config").write_text(KIND)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     assert current_context() == "kind-dev"
@@ -110,7 +111,7 @@ def test_the_processs_environment_counts(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "value", ["[kind-a]", "{name: kind-a}", "1", "1.5", "true", "null", "~", "[]", "2024-01-01"]
 )
-def test_a_context_that_is_no_text_is_none(tmp_path: Path, value: str) -> None:
+def test_a_context_that_is_not_a_string_is_ignored(tmp_path: Path, value: str) -> None:
     """kubectl refuses it, too."""
     assert context_of(tmp_path, f"current-context: {value}", KIND) == "kind-dev"
 
@@ -118,8 +119,8 @@ def test_a_context_that_is_no_text_is_none(tmp_path: Path, value: str) -> None:
 @pytest.mark.parametrize(
     "text", ["[current-context]", "current-context", "3", "--- a\n--- b", "&a"]
 )
-def test_a_document_that_is_no_mapping_has_none(tmp_path: Path, text: str) -> None:
-    """Valid YAML, and no kubeconfig."""
+def test_a_document_that_is_not_a_mapping_has_no_context(tmp_path: Path, text: str) -> None:
+    """It is valid YAML, and no kubeconfig."""
     assert context_of(tmp_path, text) is None
 
 
@@ -138,8 +139,8 @@ def test_a_document_that_is_no_mapping_has_none(tmp_path: Path, text: str) -> No
         "=",
     ],
 )
-def test_a_value_elsewhere_that_yaml_cannot_make_does_no_harm(tmp_path: Path, value: str) -> None:
-    """An extension's date, say; only the context is of interest."""
+def test_an_invalid_value_elsewhere_is_ignored(tmp_path: Path, value: str) -> None:
+    """Such as an extension's date."""
     text = f"{KIND}extensions:\n- extension: {value}\n"
     assert context_of(tmp_path, text) in {"kind-dev", None}
 
@@ -152,22 +153,24 @@ def test_a_value_elsewhere_that_yaml_cannot_make_does_no_harm(tmp_path: Path, va
         "current-context: !!python/name:os.system",
     ],
 )
-def test_nothing_in_it_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """A kubeconfig may come from somebody else."""
+def test_tags_in_the_file_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Anybody may have written a kubeconfig."""
     monkeypatch.chdir(tmp_path)
     assert context_of(tmp_path, text) is None
     assert not (tmp_path / "pwned").exists()
 
 
 @pytest.mark.parametrize("text", ["[" * 900, "[" * 900 + "]" * 900, "{a: " * 900, "- " * 900])
-def test_a_deep_document_is_none(tmp_path: Path, text: str) -> None:
+def test_a_deeply_nested_document_is_skipped(tmp_path: Path, text: str) -> None:
     """Whether it is closed or not."""
     assert context_of(tmp_path, text, KIND) == "kind-dev"
 
 
 @pytest.mark.parametrize("opened", ["[", "- "])
-def test_a_document_that_is_nested_without_end_does_no_harm(tmp_path: Path, opened: str) -> None:
-    """In a process of its own: recursion in the library's C code ends the whole of it."""
+def test_an_endlessly_nested_document_does_not_crash(tmp_path: Path, opened: str) -> None:
+    """In a subprocess: recursion in the library's C code would kill the process."""
     (tmp_path / "deep").write_text(opened * 50_000)
     (tmp_path / "config").write_text(KIND)
     program = "from imgload.clusters.kubeconfig import current_context as c; print(c())"
@@ -183,15 +186,15 @@ def test_a_document_that_is_nested_without_end_does_no_harm(tmp_path: Path, open
     assert (done.returncode, done.stdout) == (0, "kind-dev\n")
 
 
-def test_aliases_are_not_multiplied(tmp_path: Path) -> None:
-    """Nine levels of nine: a billion elements when written out."""
+def test_aliases_are_not_expanded(tmp_path: Path) -> None:
+    """Nine levels of nine would be a billion elements."""
     levels = ["a0: &a0 [x]"]
     levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
     with within(2):
         assert context_of(tmp_path, "\n".join([*levels, "current-context: kind-a"])) == "kind-a"
 
 
-def test_a_huge_file_is_read_in_bearable_time(tmp_path: Path) -> None:
+def test_a_huge_file_is_read_within_a_second(tmp_path: Path) -> None:
     """Two hundred clusters with their certificates; a load waits for it."""
     entry = {"name": "x", "cluster": {"certificate-authority-data": "QUJD" * 500}}
     text = yaml.dump({"clusters": [entry] * 200}, Dumper=NoAliases) + "current-context: kind-a\n"
@@ -217,10 +220,10 @@ VALUES = st.recursive(
 
 
 @given(VALUES, st.dictionaries(st.text(max_size=6), VALUES, max_size=3))
-def test_any_document_is_understood(
+def test_current_context_reads_any_document(
     tmp_path_factory: pytest.TempPathFactory, context: object, rest: dict[str, object]
 ) -> None:
-    """What is a text is the context, whatever is beside it; anything else is none."""
+    """A string is the context, whatever surrounds it; any other value is not."""
     text = yaml.safe_dump({**rest, "current-context": context}, allow_unicode=True)
     expected = context if isinstance(context, str) and context else None
     assert context_of(tmp_path_factory.getbasetemp(), text) == expected
@@ -230,7 +233,7 @@ def test_any_document_is_understood(
 def test_any_bytes_give_a_name_or_none(
     tmp_path_factory: pytest.TempPathFactory, data: bytes | str
 ) -> None:
-    """Never an exception: a load with --cluster does not even need the file."""
+    """Without an exception: a load with --cluster does not need the file."""
     folder = tmp_path_factory.getbasetemp()
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     found = context_of(folder, b"current-context: " + raw)

@@ -1,14 +1,22 @@
-"""Which nodes are meant, over engines that hold containers of our own making."""
+"""Lists of clusters and selection of nodes, over engines with made-up containers."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from imgload.clusters.select import find_clusters, select_nodes
-from imgload.engines.base import Container, Endpoint, EngineKind
-from imgload.errors import ClusterAmbiguous, ClusterNotFound, EngineFailed, NodeNotFound
-from tests.unit.clusters.test_kind import container
-from tests.unit.clusters.test_tools import k3d, minikube
+from imgload.clusters.nodes.node import containerd_nodes
+from imgload.clusters.select import ClusterList, find_clusters, list_clusters, select_nodes
+from imgload.core.errors import (
+    ClusterAmbiguous,
+    ClusterNotFound,
+    EngineFailed,
+    EngineUnreachable,
+    NodeNotFound,
+)
+from imgload.engines.base import Container
+from imgload.engines.endpoint import Endpoint, EngineKind
+from tests.unit.clusters.test_provider import container, k3d, minikube
 from tests.unit.fakes import LocalEngine
 
 
@@ -18,7 +26,7 @@ def engine(tmp_path: Path, *containers: Container, kind: EngineKind = "docker") 
 
 
 def cluster(name: str = "kind", *workers: str) -> list[Container]:
-    """Return a cluster's containers: a control plane, and the workers named."""
+    """Return the containers of a cluster: a control plane and workers."""
     head = container(f"{name}-control-plane", name, "control-plane")
     return [head, *(container(worker, name) for worker in workers)]
 
@@ -31,7 +39,7 @@ def selected(
 
 @pytest.fixture
 def in_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Context":
-    """Give a function that sets the kube context."""
+    """Return a function that sets the kube context."""
     return Context(tmp_path / "kubeconfig", monkeypatch)
 
 
@@ -52,21 +60,20 @@ def test_the_only_cluster_needs_no_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "kind-a"])
-def test_a_cluster_is_chosen_by_name(tmp_path: Path, name: str) -> None:
-    """Or by its context's name, which is what kubectl shows."""
+def test_a_cluster_is_selected_by_name_or_context(tmp_path: Path, name: str) -> None:
+    """kubectl shows the context."""
     engines = [engine(tmp_path, *cluster("a"), *cluster("b"))]
     assert selected(engines, name) == [("docker", "a-control-plane")]
 
 
-def test_a_cluster_whose_name_begins_with_kind_is_not_another(tmp_path: Path) -> None:
-    """The exact name comes first."""
+def test_an_exact_name_takes_precedence_over_a_context(tmp_path: Path) -> None:
     engines = [engine(tmp_path, *cluster("a"), *cluster("kind-a"))]
     assert selected(engines, "kind-a") == [("docker", "kind-a-control-plane")]
     assert selected(engines, "a") == [("docker", "a-control-plane")]
 
 
-def test_the_kube_context_decides(tmp_path: Path, in_context: Context) -> None:
-    """Where no name was given; a name given is stronger."""
+def test_the_kube_context_selects_a_cluster(tmp_path: Path, in_context: Context) -> None:
+    """Unless a name is given."""
     engines = [engine(tmp_path, *cluster("a"), *cluster("b"))]
     in_context("kind-b")
     assert selected(engines) == [("docker", "b-control-plane")]
@@ -77,7 +84,7 @@ def test_the_kube_context_decides(tmp_path: Path, in_context: Context) -> None:
 def test_without_a_guess_the_context_must_name_a_cluster(
     tmp_path: Path, in_context: Context, context: str | None
 ) -> None:
-    """What deploys there would look for the image in another cluster; a name given will do."""
+    """A deployment to that context would look for the image elsewhere; a name is enough."""
     engines = [engine(tmp_path, *cluster("a"))]
     if context:
         in_context(context)
@@ -90,8 +97,8 @@ def test_without_a_guess_the_context_must_name_a_cluster(
     assert select_nodes(engines, None, (), guess=False)
 
 
-def test_a_context_of_another_kind_decides_nothing(tmp_path: Path, in_context: Context) -> None:
-    """The only cluster is meant, or one has to be named."""
+def test_a_context_of_another_provider_selects_nothing(tmp_path: Path, in_context: Context) -> None:
+    """The only cluster is selected, or a name is needed."""
     in_context("gke_project_region_kind")
     assert selected([engine(tmp_path, *cluster("a"))]) == [("docker", "a-control-plane")]
     with pytest.raises(ClusterAmbiguous):
@@ -99,10 +106,10 @@ def test_a_context_of_another_kind_decides_nothing(tmp_path: Path, in_context: C
 
 
 @pytest.mark.parametrize("context", ["kind-gone", "kind-kind-a"])
-def test_a_context_whose_cluster_is_gone_is_said(
+def test_a_context_without_its_cluster_is_an_error(
     tmp_path: Path, in_context: Context, context: str
 ) -> None:
-    """Another cluster is not taken in its place: kind-kind-a is the cluster kind-a, not a."""
+    """No other cluster takes its place: kind-kind-a is the cluster kind-a, not a."""
     in_context(context)
     with pytest.raises(ClusterNotFound) as caught:
         selected([engine(tmp_path, *cluster("a"))])
@@ -111,16 +118,16 @@ def test_a_context_whose_cluster_is_gone_is_said(
     assert "a (docker)" in caught.value.message
 
 
-def test_several_clusters_are_listed(tmp_path: Path) -> None:
-    """With their engines, and how to say which."""
+def test_several_clusters_are_ambiguous(tmp_path: Path) -> None:
+    """The error lists them with their engines; the hint names the option."""
     podman = engine(tmp_path, *cluster("b"), kind="podman")
     with pytest.raises(ClusterAmbiguous, match=r"a \(docker\), b \(podman\)") as caught:
         selected([engine(tmp_path, *cluster("a")), podman])
     assert "--cluster" in caught.value.hint
 
 
-def test_one_name_on_two_engines_is_no_guess(tmp_path: Path) -> None:
-    """`kind` is everybody's first name for a cluster."""
+def test_one_name_on_two_engines_is_ambiguous(tmp_path: Path) -> None:
+    """`kind` is the default name of a cluster."""
     engines = [engine(tmp_path, *cluster()), engine(tmp_path, *cluster(), kind="podman")]
     for name in (None, "kind"):
         with pytest.raises(ClusterAmbiguous, match=r"kind \(docker\), kind \(podman\)"):
@@ -128,34 +135,34 @@ def test_one_name_on_two_engines_is_no_guess(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [[], cluster("a")])
-def test_a_cluster_that_is_nowhere_says_where_it_was_looked_for(
+def test_a_missing_cluster_error_lists_engines_and_clusters(
     tmp_path: Path, there: list[Container]
 ) -> None:
-    """Every engine by its address; what is there, and what to do."""
+    """With a hint that depends on whether there are clusters."""
     engines = [engine(tmp_path, *there), engine(tmp_path, kind="podman")]
     with pytest.raises(ClusterNotFound) as caught:
         selected(engines, "dev")
     assert all(str(e.endpoint) in caught.value.message for e in engines)
-    assert caught.value.message.endswith("there: a (docker)" if there else "there: none")
+    assert caught.value.message.endswith("available: a (docker)" if there else "available: none")
     assert ("--cluster" if there else "kind create cluster") in caught.value.hint
 
 
-def test_no_cluster_at_all_is_said(tmp_path: Path) -> None:
-    """Without a name that nobody gave."""
+def test_no_cluster_at_all_is_an_error(tmp_path: Path) -> None:
+    """It names the providers."""
     with pytest.raises(ClusterNotFound, match="no kind, k3d or minikube cluster on") as caught:
         selected([engine(tmp_path)])
     assert "kind create cluster" in caught.value.hint
 
 
-def test_only_the_nodes_named_are_taken(tmp_path: Path) -> None:
-    """In the order they were named, each once."""
+def test_only_the_named_nodes_are_selected(tmp_path: Path) -> None:
+    """In the order given, each once."""
     engines = [engine(tmp_path, *cluster("a", "a-worker", "a-worker2"))]
     found = selected(engines, "a", "a-worker2", "a-control-plane", "a-worker2")
     assert [name for _, name in found] == ["a-worker2", "a-control-plane"]
 
 
-def test_a_nodes_name_says_which_cluster(tmp_path: Path, in_context: Context) -> None:
-    """It is unique; neither the context nor --cluster is needed, and several clusters may be."""
+def test_a_nodes_name_needs_no_cluster(tmp_path: Path, in_context: Context) -> None:
+    """It is unique; nodes of several clusters may be named, whatever the context."""
     in_context("kind-gone")
     podman = engine(tmp_path, *cluster("b", "b-worker"), kind="podman")
     engines = [engine(tmp_path, *cluster("a")), podman]
@@ -165,8 +172,8 @@ def test_a_nodes_name_says_which_cluster(tmp_path: Path, in_context: Context) ->
     ]
 
 
-def test_a_node_on_two_engines_is_no_guess(tmp_path: Path) -> None:
-    """Both run a cluster of one name."""
+def test_a_node_on_two_engines_is_ambiguous(tmp_path: Path) -> None:
+    """Both run a cluster of the same name."""
     podman = engine(tmp_path, *cluster("kind", "only-here"), kind="podman")
     engines = [engine(tmp_path, *cluster()), podman]
     with pytest.raises(ClusterAmbiguous, match="kind-control-plane") as caught:
@@ -176,34 +183,35 @@ def test_a_node_on_two_engines_is_no_guess(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wanted", [None, "a"])
-def test_nodes_that_are_not_there_are_all_named(tmp_path: Path, wanted: str | None) -> None:
-    """With those that are."""
+def test_a_missing_node_error_lists_missing_and_available_nodes(
+    tmp_path: Path, wanted: str | None
+) -> None:
     engines = [engine(tmp_path, *cluster("a", "a-worker"))]
     with pytest.raises(NodeNotFound) as caught:
         selected(engines, wanted, "x", "a-worker", "y")
-    assert "no node x, y; there: a-control-plane, a-worker" in caught.value.message
+    assert "no node x, y; available: a-control-plane, a-worker" in caught.value.message
 
 
 @pytest.mark.parametrize(("there", "hint"), [(["a"], "--node"), ([], "imgload clusters")])
-def test_a_choice_is_offered_where_there_is_one(
+def test_a_missing_node_hint_depends_on_available_nodes(
     tmp_path: Path, there: list[str], hint: str
 ) -> None:
-    """Or else the command that shows what there is."""
+    """The option, or the command that lists nodes."""
     engines = [engine(tmp_path, *(c for name in there for c in cluster(name)))]
     with pytest.raises(NodeNotFound) as caught:
         selected(engines, None, "x")
     assert caught.value.hint.endswith(hint)
 
 
-def test_a_node_of_another_cluster_is_not_in_this_one(tmp_path: Path) -> None:
-    """When the cluster was named, that counts."""
+def test_a_node_of_another_cluster_is_not_found(tmp_path: Path) -> None:
+    """With --cluster, only that cluster counts."""
     engines = [engine(tmp_path, *cluster("a"), *cluster("b"))]
     with pytest.raises(NodeNotFound):
         selected(engines, "a", "b-control-plane")
 
 
-def test_an_engine_that_fails_is_not_passed_over(tmp_path: Path) -> None:
-    """It may run the cluster that is meant, or another of the same name."""
+def test_an_engine_that_fails_is_an_error(tmp_path: Path) -> None:
+    """It may run the selected cluster, or another of the same name."""
 
     class Broken(LocalEngine):
         def containers(self, label: str) -> list[Container]:
@@ -219,8 +227,10 @@ def test_clusters_are_found_on_every_engine(tmp_path: Path) -> None:
     assert [str(found) for found in find_clusters(engines)] == ["b (docker)", "a (podman)"]
 
 
-def test_the_kube_context_names_a_cluster_of_any_tool(tmp_path: Path, in_context: Context) -> None:
-    """`kind-dev`, `k3d-dev`, and minikube's own `dev` are three."""
+def test_the_kube_context_selects_a_cluster_of_any_provider(
+    tmp_path: Path, in_context: Context
+) -> None:
+    """`kind-dev`, `k3d-dev`, and minikube's `dev` are three."""
     both = [*cluster("dev"), k3d("k3d-dev-server-0"), minikube("dev")]
     engines = [engine(tmp_path, *both)]
     for context, node in (
@@ -232,8 +242,8 @@ def test_the_kube_context_names_a_cluster_of_any_tool(tmp_path: Path, in_context
         assert selected(engines) == [("docker", node)]
 
 
-def test_one_name_of_two_tools_is_told_apart_by_the_context(tmp_path: Path) -> None:
-    """Never a guess; the hint is the way to say which."""
+def test_one_name_of_two_providers_is_ambiguous(tmp_path: Path) -> None:
+    """The hint names the context of one."""
     engines = [engine(tmp_path, *cluster("dev"), k3d("k3d-dev-server-0"))]
     with pytest.raises(ClusterAmbiguous, match=r"kind-dev \(docker\), k3d-dev") as caught:
         selected(engines, "dev")
@@ -241,8 +251,8 @@ def test_one_name_of_two_tools_is_told_apart_by_the_context(tmp_path: Path) -> N
     assert selected(engines, "k3d-dev") == [("docker", "k3d-dev-server-0")]
 
 
-def test_only_the_contexts_tool_is_listed(tmp_path: Path, in_context: Context) -> None:
-    """One question to an engine, as long as the cluster is there."""
+def test_only_the_contexts_provider_is_queried(tmp_path: Path, in_context: Context) -> None:
+    """Once per engine, as long as the cluster exists."""
 
     class Counting(LocalEngine):
         asked = 0
@@ -257,18 +267,18 @@ def test_only_the_contexts_tool_is_listed(tmp_path: Path, in_context: Context) -
     assert counting.asked == 1
 
 
-def test_a_minikube_that_is_no_container_is_told_apart(tmp_path: Path, in_context: Context) -> None:
-    """Another cluster is not taken in its place: minikube may run in a virtual machine."""
+def test_a_minikube_without_containers_is_an_error(tmp_path: Path, in_context: Context) -> None:
+    """No other cluster takes its place: minikube may run in a virtual machine."""
     in_context("minikube")
     with pytest.raises(ClusterNotFound, match="'minikube'") as caught:
         selected([engine(tmp_path, *cluster("a"))])
     assert "minikube -p minikube image load" in caught.value.hint
 
 
-def test_kinds_nodes_in_nerdctl_are_out_of_reach(
+def test_kinds_nodes_in_nerdctl_are_an_error(
     tmp_path: Path, in_context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has no socket to ask; that is said, and what does work."""
+    """nerdctl has no socket; the hint is a command that works."""
     monkeypatch.setenv("KIND_EXPERIMENTAL_PROVIDER", "nerdctl")
     in_context("kind-dev")
     with pytest.raises(ClusterNotFound) as caught:
@@ -277,23 +287,71 @@ def test_kinds_nodes_in_nerdctl_are_out_of_reach(
     assert "kind load image-archive" in caught.value.hint
 
 
-def test_a_container_without_a_cluster_can_be_named(tmp_path: Path) -> None:
-    """Its containerd is looked for when it is asked."""
+def test_a_container_without_a_cluster_can_be_selected(tmp_path: Path) -> None:
+    """imgload detects its containerd at the first command."""
     lone = Container("c9", "lone", "running", {})
     engines = [engine(tmp_path, *cluster("a")), engine(tmp_path, lone, kind="podman")]
     assert selected(engines, None, "lone", "a-control-plane") == [
         ("podman", "lone"),
         ("docker", "a-control-plane"),
     ]
-    [node] = select_nodes(engines, None, ["lone"])
+    [node] = containerd_nodes(select_nodes(engines, None, ["lone"]))
     assert node.runtime is None
     with pytest.raises(NodeNotFound):
         selected(engines, "a", "lone")
 
 
-def test_a_container_on_two_engines_is_no_guess(tmp_path: Path) -> None:
-    """By whichever name."""
+def test_a_container_on_two_engines_is_ambiguous(tmp_path: Path) -> None:
     lone = Container("c9", "lone", "running", {})
     engines = [engine(tmp_path, lone), engine(tmp_path, lone, kind="podman")]
     with pytest.raises(ClusterAmbiguous, match="lone"):
         selected(engines, None, "lone")
+
+
+def listed(folder: Path, *containers: Container) -> ClusterList:
+    endpoint = Endpoint("podman", "unix:///p.sock", "CONTAINER_HOST")
+    engine = LocalEngine(folder, containers=containers, endpoint=endpoint)
+    return list_clusters([engine], [EngineUnreachable("docker is silent", hint="start it")])
+
+
+def test_list_clusters_has_clusters_nodes_engines_and_errors(
+    tmp_path: Path, in_context: "Context"
+) -> None:
+    in_context("kind-a")
+    nodes = [container("a-worker", "a"), k3d("k3d-a-server-0", "a")]
+    document = listed(tmp_path, *nodes).to_json()
+    engine = {"kind": "podman", "url": "unix:///p.sock", "origin": "CONTAINER_HOST"}
+    shared = {"name": "a", "engine": engine}
+    assert json.loads(json.dumps(document)) == {
+        "version": 1,
+        "clusters": [
+            shared
+            | {"tool": "kind", "context": "kind-a", "current": True}
+            | {"nodes": [{"name": "a-worker", "role": "worker", "state": "running"}]},
+            shared
+            | {"tool": "k3d", "context": "k3d-a", "current": False}
+            | {"nodes": [{"name": "k3d-a-server-0", "role": "server", "state": "running"}]},
+        ],
+        "engines": [engine],
+        "errors": [
+            {"kind": "engine-unreachable", "message": "docker is silent", "hint": "start it"}
+        ],
+        "ok": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("running", "running"),
+        ("paused", "paused"),
+        ("exited", "stopped"),
+        ("created", "stopped"),
+        ("configured", "stopped"),
+        ("restarting", "restarting"),
+    ],
+)
+def test_node_states_are_the_same_for_every_engine(tmp_path: Path, state: str, told: str) -> None:
+    """Other states than running and stopped are the engine's word."""
+    [cluster] = listed(tmp_path, container("a-worker", "a", state=state)).clusters
+    assert [node.state for node in cluster.nodes] == [told]

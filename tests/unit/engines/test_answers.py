@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgload.clusters.select import find_clusters
+from imgload.core.errors import EngineFailed, ImgloadError
 from imgload.engines.base import Engine, ImageEvent
-from imgload.engines.discovery import connect
-from imgload.engines.docker import DockerEngine
-from imgload.engines.podman import PodmanEngine
-from imgload.errors import EngineFailed, ImgloadError
+from imgload.engines.discovery.discover import connect
+from imgload.engines.docker import Docker
+from imgload.engines.podman import Podman
 from imgload.oci.digest import Digest
-from tests.unit.engines.test_wire import document, served
+from tests.unit.engines.test_http import document, served
 
 ID = Digest.of(b"image")
 LIST = Digest.of(b"list")
@@ -61,8 +61,8 @@ USES: dict[str, tuple[str, object, Use]] = {
     "clusters": ("/containers/json", [NODE], lambda engine: find_clusters([engine])),
     "container": ("/containers/c1/json", STATE, lambda engine: engine.container("c1")),
     "identity": ("/info", DOCKER_INFO, lambda engine: engine.identity()),
-    "about": ("/info", DOCKER_INFO, lambda engine: engine.about()),
-    "about Podman": ("/info", PODMAN_INFO, lambda engine: engine.about()),
+    "about": ("/info", DOCKER_INFO, lambda engine: engine.description()),
+    "about Podman": ("/info", PODMAN_INFO, lambda engine: engine.description()),
     "look up": ("none/json", {}, lambda engine: engine.look_up("127.0.0.1:1/x")),
     "exec": ("/exec", {"Id": "e1"}, lambda engine: engine.exec("c1", ["true"])),
     "events": ("/events", TAGGED, lambda engine: list(engine.image_events(None))),
@@ -71,7 +71,7 @@ USES: dict[str, tuple[str, object, Use]] = {
 }
 OTHERS = {"/images/json": LISTED, f"/manifests/{LIST.hex}/json": INDEX, "/exists": {}}
 """What is answered beside what is tested."""
-ENGINES = {"docker": DockerEngine, "podman": PodmanEngine}
+ENGINES = {"docker": Docker, "podman": Podman}
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just("sha256:x"),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),
@@ -138,7 +138,7 @@ WRONG: list[tuple[str, str, object]] = [
 
 
 @pytest.mark.parametrize(("use", "kind", "answer"), WRONG)
-def test_a_wrong_answer_is_the_engines_failure(
+def test_an_answer_that_violates_the_api_is_engine_failed(
     tmp_path: Path, use: str, kind: str, answer: object
 ) -> None:
     """And its error names the engine."""
@@ -150,7 +150,7 @@ def test_a_wrong_answer_is_the_engines_failure(
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_no_containers_may_be_null(tmp_path: Path, kind: str) -> None:
+def test_containers_accepts_null(tmp_path: Path, kind: str) -> None:
     """So Go writes a list that was never made."""
     with answered(tmp_path, kind, {"/containers/json": None}) as engine:
         assert engine.containers("x") == []

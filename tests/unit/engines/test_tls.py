@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from imgload.engines.places import candidates
-from imgload.engines.tls import Tls, tls_of
-from imgload.errors import EngineUnreachable
+from imgload.core.errors import EngineUnreachable
+from imgload.engines.discovery.candidates import candidates, tls_of
+from imgload.engines.endpoint import Tls
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def folder(tmp_path: Path) -> Path:
         ({"DOCKER_TLS": "1"}, False),
     ],
 )
-def test_any_value_asks_for_tls(folder: Path, variables: dict[str, str], verify: bool) -> None:  # noqa: FBT001
+def test_tls_of_accepts_any_value_of_the_variables(
+    folder: Path, variables: dict[str, str], *, verify: bool
+) -> None:
     """As with the docker CLI, even 0; and verified or not."""
     for name in ("DOCKER_CERT_PATH", "DOCKER_CONFIG"):
         tls = tls_of({**variables, name: str(folder)})
@@ -34,12 +36,12 @@ def test_any_value_asks_for_tls(folder: Path, variables: dict[str, str], verify:
 
 
 @pytest.mark.parametrize("variables", [{}, {"DOCKER_TLS_VERIFY": ""}, {"DOCKER_CERT_PATH": "/x"}])
-def test_without_being_asked_for_there_is_none(variables: dict[str, str]) -> None:
+def test_tls_of_returns_none_without_a_variable(variables: dict[str, str]) -> None:
     """The folder alone says nothing."""
     assert tls_of(variables) is None
 
 
-def test_what_is_not_there_is_left_out(folder: Path) -> None:
+def test_tls_in_folder_omits_missing_files(folder: Path) -> None:
     """The daemon may ask for no certificate of ours."""
     (folder / "cert.pem").unlink()
     assert Tls.in_folder(folder, verify=True) == Tls(folder / "ca.pem", None, folder / "key.pem")
@@ -47,7 +49,7 @@ def test_what_is_not_there_is_left_out(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "ca.pem", "-----BEGIN CERTIFICATE-----\nxx\n"])
-def test_files_that_are_none_are_named(folder: Path, content: str) -> None:
+def test_tls_context_names_invalid_files(folder: Path, content: str) -> None:
     """With what to look for."""
     (folder / "ca.pem").write_text(content)
     with pytest.raises(EngineUnreachable, match=r"ca\.pem") as caught:
@@ -55,7 +57,7 @@ def test_files_that_are_none_are_named(folder: Path, content: str) -> None:
     assert "PEM" in caught.value.hint
 
 
-def test_nothing_is_verified_only_when_that_was_asked_for() -> None:
+def test_tls_context_verifies_by_default() -> None:
     """And what Go does not demand of certificates is not demanded."""
     assert Tls().context().verify_mode == ssl.CERT_REQUIRED
     assert Tls().context().check_hostname
@@ -66,7 +68,7 @@ def test_nothing_is_verified_only_when_that_was_asked_for() -> None:
 @pytest.mark.parametrize(
     ("url", "spoken"), [("tcp://h:2376", True), ("unix:///x", False), ("ssh://h", False)]
 )
-def test_only_tcp_speaks_it(folder: Path, url: str, spoken: bool) -> None:  # noqa: FBT001
+def test_candidates_have_tls_for_tcp_only(folder: Path, url: str, spoken: bool) -> None:  # noqa: FBT001
     """The variables may be set for another address."""
     variables = {"DOCKER_HOST": url, "CONTAINER_HOST": "unix:///x", "DOCKER_TLS_VERIFY": "1"}
     first = next(candidates({**variables, "DOCKER_CERT_PATH": str(folder)}))

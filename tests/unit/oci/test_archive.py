@@ -1,16 +1,23 @@
-"""Which images an archive holds, and which of them is meant."""
+"""The images of an archive, and the choice of one."""
 
 from collections.abc import Iterable
 
 import pytest
 
-from imgload.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
-from imgload.oci.archive import ArchivedImage, choose, images_in
-from imgload.oci.blobs import Blob, Blobs, compression_of, may_be_document
+from imgload.core.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
+from imgload.oci.archive import (
+    ArchivedImage,
+    Blob,
+    Blobs,
+    choose,
+    compression_of,
+    images_in,
+    may_be_document,
+    scan,
+)
 from imgload.oci.digest import Digest
 from imgload.oci.document import IMAGE_NAME, INDEX, MAX_DOCUMENT
 from imgload.oci.platform import Platform
-from imgload.oci.scan import scan
 from tests.unit.archives import (
     FORMS,
     NAME,
@@ -56,7 +63,7 @@ LISTED = [AMD_IMAGE.entry, ARM_IMAGE.entry, S390_IMAGE.entry, attestation(AMD_IM
 
 
 @pytest.mark.parametrize("image", [AMD_IMAGE, ARM_IMAGE])
-def test_platforms_and_attestations_that_are_absent_do_no_harm(image: Image) -> None:
+def test_absent_platforms_and_attestations_are_skipped(image: Image) -> None:
     """The commonest report of all: `content digest …: not found` (kind #3795, k3d #1538)."""
     layout = repack(multi([image], LISTED), wanted_of(image))
     assert layout.image_id() == image.image_id
@@ -64,15 +71,15 @@ def test_platforms_and_attestations_that_are_absent_do_no_harm(image: Image) -> 
     assert layout.layers() == image.layers
 
 
-def test_an_index_is_asked_for_by_its_digest_and_a_platform() -> None:
-    """On Docker's containerd image store an image's Id is its index."""
+def test_choose_takes_the_digest_of_an_index_and_a_platform() -> None:
+    """On Docker's containerd image store an image's Id is the digest of its index."""
     found = scan([multi([AMD_IMAGE, ARM_IMAGE], LISTED)])
     target = Digest.of(index(*LISTED))
     assert choose(found, target, ARM).config.digest == ARM_IMAGE.image_id
     assert choose(found, target, AMD).config.digest == AMD_IMAGE.image_id
 
 
-def test_a_platform_that_is_not_there_is_told_with_those_that_are() -> None:
+def test_choose_reports_the_available_platforms() -> None:
     """s390x is listed, and its blobs are absent (docker/cli #7278)."""
     found = scan([multi([AMD_IMAGE, ARM_IMAGE], LISTED)])
     with pytest.raises(PlatformMissing) as caught:
@@ -81,14 +88,14 @@ def test_a_platform_that_is_not_there_is_told_with_those_that_are() -> None:
     assert "--platform" in caught.value.hint
 
 
-def test_an_attestation_that_is_there_is_no_image() -> None:
-    """Newer versions of Docker save them, too."""
+def test_an_attestation_is_not_an_image() -> None:
+    """Newer versions of Docker save attestations."""
     entry = {**attestation(AMD_IMAGE), **descriptor(ARM_IMAGE.manifest, "m")}
     archive = multi([AMD_IMAGE, ARM_IMAGE], [AMD_IMAGE.entry, entry])
     assert [image.config.digest for image in scan([archive])] == [AMD_IMAGE.image_id]
 
 
-def test_a_nested_index_gives_its_name_to_what_is_in_it() -> None:
+def test_images_of_a_nested_index_have_its_name() -> None:
     """The name stands on the outer entry only."""
     [found] = scan([multi([AMD_IMAGE], [AMD_IMAGE.entry], name="ghcr.io/o/app:v1")])
     assert found.names == ("ghcr.io/o/app:v1",)
@@ -98,8 +105,8 @@ def test_a_nested_index_gives_its_name_to_what_is_in_it() -> None:
     assert not found.is_called(ARM_IMAGE.image_id)
 
 
-def test_a_partial_image_does_not_hide_a_whole_one() -> None:
-    """The manifest of the other platform is there, and its config is not."""
+def test_an_incomplete_image_does_not_hide_a_complete_one() -> None:
+    """The other platform has its manifest in the archive, but not its config."""
     archive = pack(
         [
             *AMD_IMAGE.members,
@@ -117,7 +124,7 @@ def test_an_index_without_images_falls_back_to_manifest_json() -> None:
 
 
 @pytest.mark.parametrize("write", FORMS.values(), ids=FORMS)
-def test_a_scan_sees_what_a_repack_sends(write: object) -> None:
+def test_scan_lists_the_images_that_a_repack_sends(write: object) -> None:
     """Without reading the layers: names, image IDs and diff IDs."""
     assert callable(write)
     images = [Image((layer("a"), layer("b")), "a:v1"), Image((layer("b"),), "b:v1")]
@@ -134,13 +141,13 @@ def test_docker_25s_layout_is_preferred_to_its_manifest_json() -> None:
     assert found.manifest.raw == AMD_IMAGE.manifest
 
 
-def test_choosing_by_image_id_needs_no_platform() -> None:
+def test_choose_by_image_id_needs_no_platform() -> None:
     """None takes what is called so."""
     found = scan([pack(oci(AMD_IMAGE, ARM_IMAGE))])
     assert choose(found, ARM_IMAGE.image_id, None).config.platform == ARM
 
 
-def test_a_manifest_that_is_known_decides() -> None:
+def test_choose_prefers_a_known_manifest() -> None:
     """Docker 28 saves one platform of an index without the index, and may not say which it is."""
     found = scan([pack(oci(AMD_IMAGE, ARM_IMAGE))])
     absent = Digest.of(index(*LISTED))
@@ -152,7 +159,7 @@ def test_a_manifest_that_is_known_decides() -> None:
 V3 = Platform("linux", "amd64", "v3")
 
 
-def test_variants_that_only_the_index_tells_apart() -> None:
+def test_the_platform_of_an_index_overrides_the_config() -> None:
     """The config of an image for amd64/v3 need not say so."""
     other = Image((layer("v3"),), platform="linux/amd64")
     third = {**other.entry, "platform": V3.to_json()}
@@ -164,7 +171,7 @@ def test_variants_that_only_the_index_tells_apart() -> None:
     assert choose(found, found[0].indexes[-1], V3).config.digest == other.image_id
 
 
-def test_the_platforms_that_an_index_lists_in_vain_are_known() -> None:
+def test_platforms_without_content_are_absent() -> None:
     """Manifest absent, or config absent; not attestations, and not other images' platforms."""
     entries = [AMD_IMAGE.entry, ARM_IMAGE.entry, S390_IMAGE.entry, attestation(AMD_IMAGE)]
     members = [m for m in ARM_IMAGE.members if m != blob(ARM_IMAGE.config)]
@@ -182,7 +189,7 @@ def test_the_platforms_that_an_index_lists_in_vain_are_known() -> None:
     assert other.absent == frozenset()
 
 
-def test_choosing_what_is_not_there_fails() -> None:
+def test_choose_fails_without_the_image() -> None:
     """No images at all, or others."""
     images: tuple[ArchivedImage, ...] = ()
     with pytest.raises(ArchiveInvalid):
@@ -201,7 +208,7 @@ def test_choosing_what_is_not_there_fails() -> None:
         (b"\0\0\0\0", ""),
     ],
 )
-def test_compression_is_told_by_the_first_bytes(start: bytes, compression: str) -> None:
+def test_compression_is_detected_by_the_first_bytes(start: bytes, compression: str) -> None:
     """Whatever the archive claims (containerd #14160)."""
     assert compression_of(start) == compression
 
@@ -230,8 +237,8 @@ def held(path: str, data: bytes) -> Blobs:
     return blobs
 
 
-def test_a_blob_is_found_by_its_digest_only_with_its_content() -> None:
-    """A path that lies is a DigestMismatch."""
+def test_by_digest_checks_the_content() -> None:
+    """A false path is a DigestMismatch."""
     path, _ = blob(b"right")
     assert held(path, b"right").by_digest(Digest.of(b"right")) is not None
     assert held("elsewhere", b"right").by_digest(Digest.of(b"right")) is None
@@ -239,17 +246,19 @@ def test_a_blob_is_found_by_its_digest_only_with_its_content() -> None:
         held(path, b"wrong").by_digest(Digest.of(b"right"))
 
 
-def test_links_are_followed_to_content() -> None:
-    """Through several; a file of that name goes before a link."""
+def test_blobs_follow_links() -> None:
+    """Through several; a file takes precedence over a link of its name."""
     blobs = held("a", b"content")
     blobs.link("b", "a")
     blobs.link("c", "b")
     blobs.link("a", "c")
-    assert blobs.content("c") == b"content"
-    assert blobs.content("absent") is None
+    followed = blobs.get("c")
+    assert followed is not None
+    assert followed.data == b"content"
+    assert blobs.get("absent") is None
 
 
-def test_an_archive_without_images_is_told_apart() -> None:
+def test_images_in_rejects_an_archive_of_something_else() -> None:
     """No manifest.json, no index.json."""
     with pytest.raises(ArchiveInvalid, match="neither"):
         images_in(held("README", b"x"))
@@ -257,8 +266,8 @@ def test_an_archive_without_images_is_told_apart() -> None:
     assert images_in(held("manifest.json", encode([]))) == ()
 
 
-def test_the_archives_own_names_decide_nothing() -> None:
-    """The stream's names are those that were asked for."""
+def test_names_in_the_archive_are_not_sent() -> None:
+    """Only the requested names are."""
     image = Image(name="docker.io/library/other:v1")
     assert repack(pack(oci(image)), wanted_of(image)).names == [NAME]
 

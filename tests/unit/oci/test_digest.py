@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid
+from imgload.core.errors import ArchiveInvalid
 from imgload.oci.digest import Digest, chain_ids
 from tests.unit.recordings import inspected
 
@@ -15,7 +15,7 @@ HEX = "0123456789abcdef" * 4
 
 
 @pytest.mark.parametrize("version", ["1.7", "2.1"])
-def test_chain_ids_are_containerds(version: str) -> None:
+def test_chain_ids_are_those_of_containerd(version: str) -> None:
     """The real node's chainID is the one of the top layer's diff IDs."""
     info = inspected(version)["info"]
     diff_ids = tuple(map(Digest.parse, info["imageSpec"]["rootfs"]["diff_ids"]))
@@ -25,12 +25,12 @@ def test_chain_ids_are_containerds(version: str) -> None:
     assert str(chain[-1]) == info["chainID"]
 
 
-def test_no_layers_have_no_chain() -> None:
-    """An image FROM scratch without files is legal."""
+def test_chain_ids_of_no_layers_are_empty() -> None:
+    """An image FROM scratch without files is valid."""
     assert chain_ids(()) == ()
 
 
-def test_the_same_layer_twice_is_two_links_of_the_chain() -> None:
+def test_chain_ids_count_repeated_layers() -> None:
     """Order and repetition count."""
     one = Digest.of(b"layer")
     first, second, third = chain_ids((one, one, one))
@@ -39,7 +39,7 @@ def test_the_same_layer_twice_is_two_links_of_the_chain() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
-def test_a_digest_prints_as_it_was_written(algorithm: str) -> None:
+def test_a_digest_prints_like_its_source(algorithm: str) -> None:
     """All three algorithms of the OCI spec."""
     text = f"{algorithm}:{hashlib.new(algorithm, b'x').hexdigest()}"
     assert str(Digest.parse(text)) == text
@@ -74,27 +74,27 @@ def test_a_digest_prints_as_it_was_written(algorithm: str) -> None:
         {},
     ],
 )
-def test_a_bad_digest_cannot_be_made(text: object) -> None:
-    """A Digest is valid once made, so that it can stand in a path."""
+def test_digest_rejects_a_malformed_text(text: object) -> None:
+    """A Digest is valid by construction: it becomes part of paths."""
     with pytest.raises(ArchiveInvalid):
         Digest.parse(text)
 
 
-def test_the_constructor_checks_as_well() -> None:
+def test_digest_constructor_rejects_malformed_parts() -> None:
     """There is no way around `parse`."""
     with pytest.raises(ArchiveInvalid):
         Digest("sha256", "../" * 21 + "x")
 
 
 @given(st.text() | st.none() | st.integers() | st.binary())
-def test_any_value_is_a_digest_or_refused(value: object) -> None:
-    """Never another error."""
+def test_any_value_is_a_digest_or_rejected(value: object) -> None:
+    """No other error is raised."""
     with suppress(ArchiveInvalid):
         assert str(Digest.parse(value)) == value
 
 
 @given(st.text(min_size=300))
-def test_a_refusal_does_not_repeat_it_all(value: str) -> None:
+def test_the_error_of_a_digest_is_short(value: str) -> None:
     """An error is read by a person."""
     with pytest.raises(ArchiveInvalid) as refused:
         Digest.parse(value)
@@ -107,12 +107,12 @@ def test_an_engines_id_may_lack_its_algorithm(text: str) -> None:
     assert Digest.from_engine_id(text) == Digest("sha256", HEX)
 
 
-def test_what_is_no_digest_may_be_passed_over() -> None:
-    """Of what ctr lists, only some is."""
-    assert Digest.maybe(f"sha256:{HEX}") == Digest("sha256", HEX)
-    assert [Digest.maybe(value) for value in (HEX, "DIGEST", "", None)] == [None] * 4
+def test_maybe_returns_none_for_a_malformed_digest() -> None:
+    """ctr lists other texts as well."""
+    assert Digest.try_parse(f"sha256:{HEX}") == Digest("sha256", HEX)
+    assert [Digest.try_parse(value) for value in (HEX, "DIGEST", "", None)] == [None] * 4
 
 
-def test_the_short_form_is_the_engines() -> None:
-    """Twelve digits."""
+def test_short_is_twelve_digits() -> None:
+    """As engines print image IDs."""
     assert Digest("sha256", HEX).short == HEX[:12]

@@ -1,4 +1,4 @@
-"""Manifests, indexes, configs and descriptors out of untrusted JSON."""
+"""Manifests, indexes, configs and descriptors from untrusted JSON."""
 
 import json
 from contextlib import suppress
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid, ImgloadError
+from imgload.core.errors import ArchiveInvalid, ImgloadError
 from imgload.oci.digest import Digest
 from imgload.oci.document import (
     IMAGE_NAME,
@@ -53,28 +53,28 @@ NOT_DOCUMENTS = [
 
 @pytest.mark.parametrize("parse", PARSERS)
 @pytest.mark.parametrize("raw", NOT_DOCUMENTS, ids=lambda raw: repr(raw[:12]))
-def test_what_is_no_json_object_is_an_invalid_archive(parse: Any, raw: bytes) -> None:
+def test_parse_rejects_what_is_not_a_json_object(parse: Any, raw: bytes) -> None:
     """Bad JSON, nested without end, not an object, or beyond 8 MiB."""
     with pytest.raises(ArchiveInvalid):
         parse(raw)
 
 
 @pytest.mark.parametrize("size", [-1, True, False, 1.0, "1", None, [], float("inf")])
-def test_a_descriptors_size_is_a_natural_number(size: object) -> None:
+def test_descriptor_rejects_a_size_that_is_not_a_natural_number(size: object) -> None:
     """True would count as 1, and a negative size lets a check pass."""
     with pytest.raises(ArchiveInvalid):
         Descriptor.parse({**GOOD, "size": size})
 
 
 @pytest.mark.parametrize("digest", [None, "", "sha256:x", 5, "sha256:../../etc", [DIGEST]])
-def test_a_descriptors_digest_is_well_formed(digest: object) -> None:
+def test_descriptor_rejects_a_malformed_digest(digest: object) -> None:
     """It becomes part of a path."""
     with pytest.raises(ArchiveInvalid):
         Descriptor.parse({**GOOD, "digest": digest})
 
 
 @pytest.mark.parametrize("value", [None, 5, "x", [], [GOOD], True])
-def test_a_descriptor_is_an_object(value: object) -> None:
+def test_descriptor_rejects_other_values(value: object) -> None:
     """Anything else is refused."""
     with pytest.raises(ArchiveInvalid):
         Descriptor.parse(value)
@@ -92,21 +92,21 @@ def test_a_descriptor_is_an_object(value: object) -> None:
     ],
     ids=str,
 )
-def test_a_bad_manifest_is_refused(document: object) -> None:
+def test_manifest_rejects_malformed_documents(document: object) -> None:
     """No config, or layers that are no list of at most 1000."""
     with pytest.raises(ArchiveInvalid):
         Manifest.parse(encode(document))
 
 
 @pytest.mark.parametrize("manifests", ["x", {}, [1], [GOOD] * 1001])
-def test_a_bad_index_is_refused(manifests: object) -> None:
+def test_index_rejects_malformed_documents(manifests: object) -> None:
     """Its manifests are a list of at most 1000 descriptors."""
     with pytest.raises(ArchiveInvalid):
         Index.parse(encode({"manifests": manifests}))
 
 
 @pytest.mark.parametrize("diff_ids", ["x", {}, [1], ["sha256:x"], [DIGEST] * 1001])
-def test_a_bad_config_is_refused(diff_ids: object) -> None:
+def test_config_rejects_malformed_documents(diff_ids: object) -> None:
     """Its diff IDs are a list of at most 1000 digests."""
     with pytest.raises(ArchiveInvalid):
         ImageConfig.parse(encode({"rootfs": {"diff_ids": diff_ids}}))
@@ -147,8 +147,8 @@ documents = json_values | st.fixed_dictionaries(
 
 
 @given(documents)
-def test_any_json_is_understood_or_refused(document: object) -> None:
-    """Whatever an archive's JSON holds, only ImgloadError is raised."""
+def test_any_json_is_parsed_or_rejected(document: object) -> None:
+    """No error other than ImgloadError is raised."""
     raw = encode(document)
     for parse in PARSERS:
         with suppress(ImgloadError):
@@ -158,7 +158,7 @@ def test_any_json_is_understood_or_refused(document: object) -> None:
 
 
 @given(descriptors)
-def test_a_descriptor_is_written_as_it_was_read(value: object) -> None:
+def test_a_descriptor_survives_a_round_trip(value: object) -> None:
     """Reading what was written gives the same descriptor."""
     try:
         descriptor = Descriptor.parse(value)
@@ -168,14 +168,14 @@ def test_a_descriptor_is_written_as_it_was_read(value: object) -> None:
 
 
 @given(st.binary())
-def test_any_bytes_are_refused_or_an_object(raw: bytes) -> None:
-    """Never another error than ArchiveInvalid."""
+def test_any_bytes_are_an_object_or_rejected(raw: bytes) -> None:
+    """No error other than ArchiveInvalid is raised."""
     with suppress(ArchiveInvalid):
         assert isinstance(parse_json(raw, "it"), dict)
 
 
-def test_the_digest_is_of_the_raw_bytes() -> None:
-    """White space counts: what is parsed is never written anew."""
+def test_the_digest_is_that_of_the_raw_bytes() -> None:
+    """White space counts: a parsed document is never serialized again."""
     raw = b'{ "config": ' + encode(GOOD) + b' ,\n "layers": null }\n'
     manifest = Manifest.parse(raw)
     assert manifest.digest == Digest.of(raw)
@@ -227,6 +227,6 @@ def test_a_built_index_names_its_images_for_containerd() -> None:
         ({"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}, True),
     ],
 )
-def test_attestations_are_told_apart(extra: dict[str, Any], *, attestation: bool) -> None:
+def test_attestations_are_recognized(extra: dict[str, Any], *, attestation: bool) -> None:
     """BuildKit lists them among the platforms (kind #3795)."""
     assert Descriptor.parse({**GOOD, **extra}).is_attestation is attestation

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid, UsageError
+from imgload.core.errors import ArchiveInvalid, UsageError
 from imgload.oci.platform import Platform
 
 
@@ -36,10 +36,10 @@ from imgload.oci.platform import Platform
         (("", "amd64", ""), "linux/amd64"),
     ],
 )
-def test_platforms_are_normalised_as_containerd_does(
+def test_platforms_are_normalised_like_in_containerd(
     written: tuple[str, str, str], normal: str
 ) -> None:
-    """`platforms.Normalize`; what `uname -m` says is understood, too."""
+    """`platforms.Normalize`; names of `uname -m` are accepted as well."""
     assert str(Platform.of(*written)) == normal
 
 
@@ -56,7 +56,7 @@ def test_platforms_are_normalised_as_containerd_does(
         ("LINUX/AMD64", "linux/amd64"),
     ],
 )
-def test_a_platform_is_parsed_as_it_is_typed(text: str, normal: str) -> None:
+def test_platform_parses_os_and_architecture(text: str, normal: str) -> None:
     """OS/ARCH[/VARIANT], or an architecture alone."""
     assert str(Platform.parse(text)) == normal
 
@@ -80,8 +80,8 @@ def test_a_platform_is_parsed_as_it_is_typed(text: str, normal: str) -> None:
         "linux",
     ],
 )
-def test_a_bad_platform_is_wrong_usage(text: str) -> None:
-    """It ends up as an argument of ctr."""
+def test_a_malformed_platform_is_wrong_usage(text: str) -> None:
+    """It becomes an argument of ctr."""
     with pytest.raises(UsageError) as caught:
         Platform.parse(text)
     assert "linux/arm64" in caught.value.hint
@@ -89,7 +89,7 @@ def test_a_bad_platform_is_wrong_usage(text: str) -> None:
 
 @given(st.text(max_size=40) | st.text("linuxarmv678/", max_size=20))
 def test_normalising_twice_changes_nothing(text: str) -> None:
-    """Any text is a platform, or wrong usage; never another error."""
+    """Any text is a platform or wrong usage."""
     try:
         platform = Platform.parse(text)
     except UsageError:
@@ -99,8 +99,8 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, "amd64", [], {}, {"os": "linux"}, {"architecture": ""}])
-def test_no_architecture_is_no_platform(value: object) -> None:
-    """An index entry may come without one."""
+def test_from_json_returns_none_without_an_architecture(value: object) -> None:
+    """An index entry may have no platform."""
     assert Platform.from_json(value) is None
 
 
@@ -117,13 +117,13 @@ def test_no_architecture_is_no_platform(value: object) -> None:
         {"architecture": "é"},
     ],
 )
-def test_what_is_no_word_is_refused(value: object) -> None:
-    """It would reach the terminal, and ctr's arguments (found by fuzzing)."""
+def test_from_json_rejects_what_is_not_a_word(value: object) -> None:
+    """It would reach the terminal and the arguments of ctr (found by fuzzing)."""
     with pytest.raises(ArchiveInvalid, match="not a platform"):
         Platform.from_json(value)
 
 
-def test_buildkits_attestations_have_an_unknown_platform() -> None:
+def test_attestations_of_buildkit_have_an_unknown_platform() -> None:
     """unknown/unknown is nothing that runs (kind #3795)."""
     unknown = Platform.from_json({"os": "unknown", "architecture": "unknown"})
     assert unknown is not None
@@ -142,8 +142,8 @@ def test_buildkits_attestations_have_an_unknown_platform() -> None:
         ("linux/amd64", "windows/amd64", False),
     ],
 )
-def test_what_a_node_runs_without_emulation(node: str, image: str, *, runs: bool) -> None:
-    """The rest is loaded all the same, with a warning."""
+def test_runs_is_true_without_emulation(node: str, image: str, *, runs: bool) -> None:
+    """Other images are loaded with a warning."""
     assert Platform.parse(node).runs(Platform.parse(image)) is runs
 
 
@@ -161,7 +161,9 @@ def test_what_a_node_runs_without_emulation(node: str, image: str, *, runs: bool
         ("linux/riscv64", "linux/amd64", None),
     ],
 )
-def test_an_older_variant_will_do(wanted: str, there: str, best: str | None) -> None:
-    """`platforms.Only`: the newest that is not newer than what was wanted."""
+def test_best_is_the_newest_variant_that_is_not_newer(
+    wanted: str, there: str, best: str | None
+) -> None:
+    """`platforms.Only` of containerd."""
     found = Platform.parse(wanted).best([Platform.parse(text) for text in there.split()])
     assert (str(found) if found else None) == best

@@ -1,4 +1,4 @@
-"""Damaged and hostile tar streams end as ArchiveInvalid, soon and in constant memory."""
+"""Damaged and hostile tar streams raise ArchiveInvalid, early and in constant memory."""
 
 import io
 import tarfile
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid, ImgloadError
+from imgload.core.errors import ArchiveInvalid, ImgloadError
 from imgload.oci import tar
 from imgload.oci.tar import BLOCK, read_tar
 from tests.unit.archives import Image as SampleImage
@@ -60,22 +60,22 @@ def base256(value: int) -> bytes:
 
 
 @pytest.mark.parametrize("length", range(0, GOOD.index(tar.END) + 1, BLOCK))
-def test_a_cut_at_any_block_is_noticed(length: int) -> None:
-    """Right before its end marker an archive looks whole to tarfile."""
+def test_read_tar_detects_a_cut_at_any_block(length: int) -> None:
+    """To tarfile, an archive without its end marker is complete."""
     with pytest.raises(ArchiveInvalid):
         drain(GOOD[:length])
 
 
 @given(st.integers(0, GOOD.index(tar.END) - 1))
-def test_a_cut_anywhere_is_noticed(length: int) -> None:
+def test_read_tar_detects_a_cut_anywhere(length: int) -> None:
     """In a header, a body or its padding."""
     with pytest.raises(ArchiveInvalid):
         drain(GOOD[:length])
 
 
 @pytest.mark.parametrize("position", [0, 50, 124, 135, 156, 257, 300])
-def test_a_damaged_header_is_noticed(position: int) -> None:
-    """By its checksum, in the first member and in a later one."""
+def test_read_tar_detects_a_damaged_header(position: int) -> None:
+    """By its checksum, in the first member and in later ones."""
     for start in (0, GOOD.rindex(b"ustar", 0, GOOD.index(tar.END)) - 257):
         damaged = bytearray(GOOD)
         damaged[start + position] ^= 1
@@ -84,7 +84,7 @@ def test_a_damaged_header_is_noticed(position: int) -> None:
 
 
 @pytest.mark.parametrize("field", [b"not octal!!!", b"-0000000001\0", b"\xff" * 12, b"9" * 12])
-def test_a_size_that_is_no_number_is_refused(field: bytes) -> None:
+def test_read_tar_rejects_a_malformed_size(field: bytes) -> None:
     """Neither octal nor base-256, or negative in either."""
     with pytest.raises(ArchiveInvalid):
         drain(raw_header(size=field) + tar.END)
@@ -92,7 +92,7 @@ def test_a_size_that_is_no_number_is_refused(field: bytes) -> None:
 
 @pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
 @pytest.mark.parametrize("claim", [tar.MAX_EXTENDED_HEADER + 1, 1 << 30, 1 << 40])
-def test_a_huge_extended_header_is_refused_at_once(kind: bytes, claim: int) -> None:
+def test_read_tar_rejects_a_huge_extended_header_before_reading_it(kind: bytes, claim: int) -> None:
     """tarfile would read all of it into memory."""
     endless = repeat(bytes(1 << 20))
     archive = iter([raw_header(size=base256(claim), kind=kind), *[next(endless)] * 3])
@@ -101,15 +101,15 @@ def test_a_huge_extended_header_is_refused_at_once(kind: bytes, claim: int) -> N
 
 
 @pytest.mark.parametrize("claim", [(1 << 40) + 1, 1 << 60, (1 << 87) - 1])
-def test_a_member_beyond_1_tib_is_refused_at_once(claim: int) -> None:
+def test_read_tar_rejects_a_member_beyond_1_tib(claim: int) -> None:
     """Whatever base-256 can say."""
     with pytest.raises(ArchiveInvalid, match="claims"):
         drain(raw_header(size=base256(claim)))
 
 
 @pytest.mark.parametrize("claim", [str((1 << 40) + 1), "-1", "1e9", "", " 1", "1_0", NINE])
-def test_a_pax_size_that_is_absurd_is_refused(claim: str) -> None:
-    """The same bound as in the header itself."""
+def test_read_tar_rejects_an_absurd_pax_size(claim: str) -> None:
+    """The limit is that of the header."""
     with pytest.raises(ArchiveInvalid):
         drain(extended(record("size", claim)) + raw_header() + tar.END)
 
@@ -127,8 +127,8 @@ def test_a_pax_record_length_of_5000_digits_is_refused() -> None:
 
 
 @pytest.mark.parametrize("content", [b"hello world", b"x" * 511, bytes(100), GOOD[:300]])
-def test_less_than_a_header_is_no_tar(content: bytes) -> None:
-    """A text was given for an archive, and nothing of it is missing."""
+def test_read_tar_rejects_less_than_a_header(content: bytes) -> None:
+    """It is another file, not a cut archive."""
     with pytest.raises(ArchiveInvalid, match=r"^not a tar archive$"):
         drain(content)
     with pytest.raises(ArchiveInvalid, match="212 bytes too early"):
@@ -248,7 +248,7 @@ def test_endless_extended_headers_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("data", [b"x", b"PK\3\4" * 200, b"\x1f\x8b" + bytes(600), b"{}" * 300])
-def test_what_is_no_tar_is_refused(data: bytes) -> None:
+def test_read_tar_rejects_other_formats(data: bytes) -> None:
     """A zip, a gzip, a JSON file."""
     with pytest.raises(ArchiveInvalid):
         drain(data)
@@ -344,7 +344,7 @@ def test_extended_headers_are_bounded_for_the_whole_archive(kind: bytes) -> None
     assert archive.size < 80 << 20
 
 
-def test_what_tools_write_into_extended_headers_is_taken() -> None:
+def test_read_tar_accepts_the_extended_headers_of_tools() -> None:
     """bsdtar writes about ten records for each member."""
     records = (
         b"".join(b"20 LIBARCHIVE.x=abc\n" for _ in range(9)) + b"30 mtime=1700000000.123456789\n"
@@ -353,7 +353,7 @@ def test_what_tools_write_into_extended_headers_is_taken() -> None:
     assert len(drain(iter([member * 20_000, tar.END]))) == 20_000
 
 
-def test_zeros_behind_the_end_marker_are_not_read_to_their_end() -> None:
+def test_read_tar_does_not_read_endless_padding() -> None:
     """Compressed, 34 MB of them are 1 TiB."""
     archive = Counted(GOOD, then=bytes(1 << 20))
     assert drain(iter(archive)) == ["a" * 120, "folder/link", "b"]

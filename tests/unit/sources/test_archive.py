@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from imgload.errors import (
+from imgload.core.errors import (
     ImageAmbiguous,
     ImageIncomplete,
     PlatformMissing,
@@ -22,8 +22,8 @@ from imgload.errors import (
 from imgload.oci.digest import Digest
 from imgload.oci.document import INDEX
 from imgload.oci.platform import Platform
+from imgload.sources import base
 from imgload.sources.archive import ArchiveSource
-from imgload.sources.base import Found
 from tests.unit.archives import (
     FORMS,
     NAME,
@@ -48,7 +48,7 @@ MULTI = [Image((layer(str(p)),), platform=str(p)) for p in (S390, ARM, AMD)]
 HERE = Platform.of("linux", machine.machine())
 
 
-def held(source: ArchiveSource, text: str, platform: Platform | None = None) -> Found:
+def held(source: ArchiveSource, text: str, platform: Platform | None = None) -> base.Image:
     found = source.find(text, platform)
     assert found is not None
     return found
@@ -69,13 +69,13 @@ def test_an_image_is_found_by_name(source: Open, form: str, text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["app", "app:v2", "me/app:v1", "ghcr.io/app:v1", "localhost/app:v1"]
 )
-def test_another_name_is_not_found(source: Open, text: str) -> None:
-    """Also where the end of it is the same."""
+def test_find_compares_whole_names(source: Open, text: str) -> None:
+    """An equal end of the name is not enough."""
     assert source(oci(APP)).find(text, None) is None
 
 
-def test_podmans_localhost_is_left_out(source: Open) -> None:
-    """`podman build -t app:v1` saves localhost/app:v1; the pod says app:v1."""
+def test_find_ignores_podmans_localhost(source: Open) -> None:
+    """`podman build -t app:v1` saves localhost/app:v1; the pod spec has app:v1."""
     local = attrs.evolve(APP, name="localhost/app:v1")
     assert held(source(podman(local)), "app:v1").names == (NAME,)
     assert held(source(podman(local)), "localhost/app:v1").names == ("localhost/app:v1",)
@@ -90,20 +90,20 @@ def test_an_image_is_found_by_id(source: Open, form: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["sha256:" + "0" * 64, "0" * 64, "0000", "abc"])
-def test_an_unknown_id_is_not_found(source: Open, text: str) -> None:
-    """Nor is one that is too short to be one."""
+def test_find_returns_none_for_an_unknown_id(source: Open, text: str) -> None:
+    """Also for an ID that is too short."""
     assert source(oci(APP)).find(text, None) is None
 
 
 @pytest.mark.parametrize("text", ["", "App:v1", "app:", "a b", "app@sha256:123", "-app"])
-def test_what_is_neither_name_nor_id_is_invalid(source: Open, text: str) -> None:
-    """As it would be to Kubernetes."""
+def test_find_refuses_invalid_names(source: Open, text: str) -> None:
+    """Kubernetes refuses them, too."""
     with pytest.raises(ReferenceInvalid):
         source(oci(APP)).find(text, None)
 
 
-def test_what_can_only_be_an_id_is_no_name(source: Open) -> None:
-    """`sha256:abcd` is a repository and its tag to the grammar, and an ID to everybody."""
+def test_find_treats_sha256_with_digits_as_an_id(source: Open) -> None:
+    """In the grammar, `sha256:abcd` is a repository and a tag."""
     assert source(oci(attrs.evolve(APP, name="sha256:abcd"))).find("sha256:abcd", None) is None
 
 
@@ -113,8 +113,8 @@ def named_by_prefix_of(image: Image) -> Image:
 
 
 @pytest.mark.parametrize("text", ["app@{0}", "app:other@{0}", "docker.io/library/app@{0}"])
-def test_a_digest_means_the_manifest_or_an_index_over_it(source: Open, text: str) -> None:
-    """A tag before it counts for nothing, as for Kubernetes; another repository does."""
+def test_a_digest_selects_a_manifest_or_its_index(source: Open, text: str) -> None:
+    """A tag before it is ignored, as in Kubernetes; the repository must match."""
     archive = source(several_platforms())
     for digest in (MULTI[1].digest, Digest.of(index(*(image.entry for image in MULTI)))):
         found = held(archive, text.format(digest), ARM)
@@ -125,11 +125,11 @@ def test_a_digest_means_the_manifest_or_an_index_over_it(source: Open, text: str
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_an_archive_has_instead_is_told(source: Open, form: str) -> None:
-    """Its names; and where a digest was asked for, those by which its images can be had."""
+def test_suggestions_are_the_names_in_the_archive(source: Open, form: str) -> None:
+    """With digests, if the missing name has one."""
     archive, names = source(FORMS[form](APP, DB)), [NAME, "ghcr.io/me/db:2"]
-    assert archive.holdings("other:v1") == names
-    by_digest = archive.holdings(f"app@{Digest.of(b'other')}")
+    assert archive.suggestions("other:v1") == names
+    by_digest = archive.suggestions(f"app@{Digest.of(b'other')}")
     if form in {"docker20", "podman"}:
         assert by_digest == names, "no manifest, so no digest to name it by"
         return
@@ -137,19 +137,19 @@ def test_what_an_archive_has_instead_is_told(source: Open, form: str) -> None:
         assert held(archive, text).image_id == image.image_id
 
 
-def test_an_archive_of_several_platforms_is_had_by_its_index(source: Open) -> None:
-    """The index is what a registry would call the image's digest; it may have no name."""
+def test_suggestions_have_the_digest_of_an_index(source: Open) -> None:
+    """A registry uses it as the image's digest; the image may have no name."""
     archive = source(several_platforms())
-    [text] = archive.holdings(f"app@{Digest.of(b'other')}")
+    [text] = archive.suggestions(f"app@{Digest.of(b'other')}")
     assert text == f"docker.io/library/app@{Digest.of(index(*(i.entry for i in MULTI)))}"
     assert held(archive, text, ARM).image_id == MULTI[1].image_id
-    [unnamed] = source(several_platforms(None)).holdings(f"app@{Digest.of(b'other')}")
+    [unnamed] = source(several_platforms(None)).suggestions(f"app@{Digest.of(b'other')}")
     assert unnamed.startswith("NAME@sha256:")
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_name_is_stronger_than_an_id(source: Open, order: int) -> None:
-    """As with the engines; the archive's order decides nothing."""
+def test_find_prefers_a_name_to_an_id(source: Open, order: int) -> None:
+    """As engines do, in any order of the archive."""
     other = named_by_prefix_of(APP)
     found = held(source(oci(*[APP, other][::order])), APP.image_id.hex[:12])
     assert found.image_id == other.image_id
@@ -166,8 +166,7 @@ def two_with_one_prefix() -> tuple[Image, Image]:
     raise AssertionError
 
 
-def test_a_short_id_that_two_images_have_is_not_guessed_at(source: Open) -> None:
-    """Different images: it is for the user to say which."""
+def test_a_short_id_of_two_images_is_ambiguous(source: Open) -> None:
     one, two = two_with_one_prefix()
     archive = source(oci(one, two))
     assert held(archive, one.image_id.hex).image_id == one.image_id
@@ -176,7 +175,7 @@ def test_a_short_id_that_two_images_have_is_not_guessed_at(source: Open) -> None
 
 
 @pytest.mark.parametrize("form", ["docker20", "oci"])
-def test_a_name_that_two_images_have_is_not_guessed_at(source: Open, form: str) -> None:
+def test_a_name_of_two_images_is_ambiguous(source: Open, form: str) -> None:
     """Same platform, different content: an archive that was written to twice."""
     with pytest.raises((ImageAmbiguous, SourceError)):
         source(FORMS[form](APP, attrs.evolve(DB, name=APP.name))).find("app:v1", None)
@@ -190,9 +189,9 @@ def test_the_same_image_twice_is_one(source: Open) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_naming_none_means_all(source: Open, form: str) -> None:
+def test_everything_returns_all_images(source: Open, form: str) -> None:
     """Each under its own name."""
-    found = source(FORMS[form](APP, DB)).everything(None)
+    found = source(FORMS[form](APP, DB)).all_images(None)
     assert {(f.image_id, f.names) for f in found} == {
         (APP.image_id, (NAME,)),
         (DB.image_id, ("ghcr.io/me/db:2",)),
@@ -207,10 +206,10 @@ def nameless(*images: Image) -> list[Entry]:
 
 
 @pytest.mark.parametrize("name", [None, "APP:v1", "a b"])
-def test_an_image_without_a_usable_name_has_its_id(source: Open, name: str | None) -> None:
-    """CRI knows it by that, too."""
+def test_an_image_without_a_valid_name_is_named_by_its_id(source: Open, name: str | None) -> None:
+    """As in CRI."""
     members = nameless(APP) if name is None else oci(attrs.evolve(APP, name=name))
-    [found] = source(members).everything(None)
+    [found] = source(members).all_images(None)
     assert found.names == (str(APP.image_id),)
     assert held(source(members), APP.image_id.hex).names == (str(APP.image_id),)
 
@@ -225,60 +224,57 @@ def several_platforms(name: str | None = "app:v1") -> list[Entry]:
 
 
 @pytest.mark.parametrize("image", MULTI)
-def test_a_platform_is_chosen(source: Open, image: Image) -> None:
-    """Out of an image for several."""
+def test_find_selects_a_platform(source: Open, image: Image) -> None:
     archive = source(several_platforms())
     wanted_platform = Platform.parse(image.platform)
-    for found in (held(archive, "app:v1", wanted_platform), *archive.everything(wanted_platform)):
+    for found in (held(archive, "app:v1", wanted_platform), *archive.all_images(wanted_platform)):
         assert (found.image_id, found.platform) == (image.image_id, wanted_platform)
 
 
 @pytest.mark.skipif(HERE not in {AMD, ARM, S390}, reason="another machine")
-def test_without_a_platform_it_is_this_machines(source: Open) -> None:
-    """The nodes run here."""
+def test_find_selects_this_machines_platform_by_default(source: Open) -> None:
     assert held(source(several_platforms()), "app:v1").platform == HERE
 
 
 def test_an_image_for_several_platforms_without_a_name_is_one(source: Open) -> None:
     """`buildx build --platform a,b -o type=oci` without -t, then `load --from app.tar --as app`."""
-    [found] = source(several_platforms(None)).everything(ARM)
+    [found] = source(several_platforms(None)).all_images(ARM)
     assert found.image_id == MULTI[1].image_id
 
 
-def test_the_only_platform_is_taken(source: Open) -> None:
-    """The node's emulation may run it; only a wish for another is an error."""
+def test_find_selects_the_only_platform_by_default(source: Open) -> None:
+    """The node may emulate it; only a requested other platform is an error."""
     foreign = Image(platform="linux/riscv64")
     archive = source(oci(foreign))
     assert held(archive, "app:v1").image_id == foreign.image_id
-    assert [f.image_id for f in archive.everything(None)] == [foreign.image_id]
+    assert [f.image_id for f in archive.all_images(None)] == [foreign.image_id]
 
 
-def test_a_platform_that_is_not_there_is_an_error(source: Open) -> None:
-    """Which says what is there."""
+def test_a_missing_platform_is_an_error_that_lists_the_available_ones(source: Open) -> None:
     wish = Platform("linux", "riscv64")
     archive = source(several_platforms())
-    for ask in (lambda: archive.find("app:v1", wish), lambda: archive.everything(wish)):
+    for ask in (lambda: archive.find("app:v1", wish), lambda: archive.all_images(wish)):
         with pytest.raises(PlatformMissing, match=r"riscv64.*amd64.*arm64.*s390x") as caught:
             ask()
         assert caught.value.message.startswith(archive.describe)
         assert "--platform" in caught.value.hint
 
 
-def test_a_platform_that_is_listed_and_absent_is_an_error(source: Open) -> None:
-    """As `docker save` writes what was pulled for one platform (kind #3795)."""
+def test_a_listed_platform_without_content_is_incomplete(source: Open) -> None:
+    """`docker save` writes such archives after a pull for one platform (kind #3795)."""
     inner = index(*(image.entry for image in MULTI))
     members = [*MULTI[1].members, blob(inner), ("index.json", index(descriptor(inner, INDEX)))]
     archive = source(members)
-    [found] = archive.everything(None)
+    [found] = archive.all_images(None)
     assert found.platform == ARM, "the only one there"
     with pytest.raises(ImageIncomplete, match=r"lists linux/amd64 .* has linux/arm64") as caught:
-        archive.everything(AMD)
+        archive.all_images(AMD)
     assert caught.value.message.startswith(archive.describe)
     assert "--platform linux/arm64" in caught.value.hint
 
 
-def test_an_older_variant_is_taken(source: Open) -> None:
-    """For amd64/v3 there is amd64."""
+def test_find_accepts_an_older_variant(source: Open) -> None:
+    """amd64 runs on amd64/v3."""
     newer = Platform("linux", "amd64", "v3")
     found = held(source(several_platforms()), "app:v1", newer)
     assert (found.image_id, found.platform) == (MULTI[2].image_id, AMD)
@@ -286,10 +282,10 @@ def test_an_older_variant_is_taken(source: Open) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("squeeze", [bytes, gzip.compress])
-def test_what_was_found_is_what_is_streamed(
+def test_save_streams_the_archive_from_its_beginning(
     source: Open, form: str, squeeze: Callable[[bytes], bytes]
 ) -> None:
-    """The same bytes again, from the start, compressed or not; also twice."""
+    """Decompressed, and twice."""
     archive = source(squeeze(pack(FORMS[form](APP, DB))))
     found = held(archive, "app:v1")
     for _ in range(2):
@@ -313,7 +309,7 @@ def test_a_folder_is_a_source(tmp_path: Path) -> None:
     folder.close()
 
 
-def test_it_is_named_by_its_path(source: Open, tmp_path: Path) -> None:
+def test_a_source_is_named_by_its_path(source: Open, tmp_path: Path) -> None:
     """In the report and in messages; the hint is a command."""
     archive = source(oci(APP))
     assert archive.name == archive.describe == str(tmp_path / "images.tar")
@@ -321,8 +317,7 @@ def test_it_is_named_by_its_path(source: Open, tmp_path: Path) -> None:
     archive.close()
 
 
-def test_a_file_that_is_gone_is_wrong_usage(tmp_path: Path) -> None:
-    """Before anything else is done."""
+def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone\.tar"):
         ArchiveSource(str(tmp_path / "gone.tar"))
 

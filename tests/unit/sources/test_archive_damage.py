@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from imgload.errors import ArchiveInvalid, SourceError
+from imgload.core.errors import ArchiveInvalid, SourceError
 from tests.unit.archives import Entry, Image, encode, oci, pack
 from tests.unit.sources.conftest import Open
 
@@ -29,7 +29,7 @@ BROKEN: dict[str, bytes] = {
 def test_a_broken_archive_is_named_in_the_error(source: Open, what: str) -> None:
     """Each time it is asked: nothing half-read is remembered."""
     archive = source(BROKEN[what])
-    for ask in (lambda: archive.find("app:v1", None), lambda: archive.everything(None)):
+    for ask in (lambda: archive.find("app:v1", None), lambda: archive.all_images(None)):
         with pytest.raises(ArchiveInvalid) as caught:
             ask()
         assert caught.value.message.startswith(f"{archive.describe}: ")
@@ -38,7 +38,7 @@ def test_a_broken_archive_is_named_in_the_error(source: Open, what: str) -> None
 def test_an_archive_is_named_when_it_breaks_while_it_is_sent(source: Open) -> None:
     """Its beginning was well when it was looked at."""
     archive = source(pack(oci(APP)))
-    found = archive.everything(None)
+    found = archive.all_images(None)
     with pytest.raises(ArchiveInvalid) as caught, archive.save(found):
         raise ArchiveInvalid("the archive ends 7 bytes too early", hint="save it again")
     assert caught.value.message == f"{archive.describe}: the archive ends 7 bytes too early"
@@ -48,15 +48,15 @@ def test_an_archive_is_named_when_it_breaks_while_it_is_sent(source: Open) -> No
 def test_a_hint_survives_the_naming(source: Open) -> None:
     """How to make a better archive."""
     with pytest.raises(ArchiveInvalid) as caught:
-        source(BROKEN["no image"]).everything(None)
+        source(BROKEN["no image"]).all_images(None)
     assert "docker save" in caught.value.hint
 
 
 @pytest.mark.parametrize("members", [[*oci()], [("manifest.json", b"[]")]])
 def test_an_archive_of_nothing_is_invalid(source: Open, members: list[Entry]) -> None:
     """It has nothing that could be loaded."""
-    with pytest.raises(ArchiveInvalid, match="no image"):
-        source(members).everything(None)
+    with pytest.raises(ArchiveInvalid, match="no usable image"):
+        source(members).all_images(None)
 
 
 @pytest.mark.parametrize("length", range(0, END, 487))
@@ -64,4 +64,4 @@ def test_an_archive_cut_anywhere_is_no_other_archive(source: Open, length: int) 
     """Up to its end marker."""
     whole = pack(oci(APP))
     with pytest.raises(SourceError):
-        source(whole[:length]).everything(None)
+        source(whole[:length]).all_images(None)

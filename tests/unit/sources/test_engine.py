@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from imgload.errors import EngineFailed
+from imgload.core.errors import EngineFailed
+from imgload.oci.archive import Wanted
 from imgload.oci.platform import Platform
-from imgload.oci.repack import Repack, Wanted
 from imgload.sources.engine import EngineSource
-from tests.unit.archives import Image, docker25, layer, pack, split
+from tests.unit.archives import Image, Repack, docker25, layer, pack, split
 from tests.unit.fakes import LocalEngine, engine_image
 
 
@@ -41,4 +41,4 @@ def test_a_save_that_cannot_be_used_is_the_engines_failure(tmp_path: Path, archi
         list(Repack(saved, [Wanted(found.target, found.names)]))
     assert caught.value.exit_status == EngineFailed.exit_status
     assert str(source.engine.endpoint) in caught.value.message
-    assert f"docker save {found.handle}" in caught.value.hint
+    assert f"docker save {found.id}" in caught.value.hint

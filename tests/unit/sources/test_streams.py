@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.errors import ArchiveInvalid, SourceError, UsageError
+from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
 from imgload.sources.streams import CHUNK, FileChunks, chunks_of, open_archive
 from tests.unit.archives import Image, docker20, pack
 from tests.unit.bounds import memory_below, within
@@ -40,15 +40,15 @@ def read(data: bytes, *, scanning: bool = False) -> bytes:
 
 @pytest.mark.parametrize("scanning", [False, True])
 @pytest.mark.parametrize("form", SQUEEZED)
-def test_compression_is_told_by_content(form: str, *, scanning: bool) -> None:
-    """Whatever the file is called; `docker save | gzip`, `podman save | zstd`."""
+def test_compression_is_detected_by_content(form: str, *, scanning: bool) -> None:
+    """For any file name; `docker save | gzip`, `podman save | zstd`."""
     assert read(SQUEEZED[form](ARCHIVE), scanning=scanning) == ARCHIVE
     assert read(ARCHIVE, scanning=scanning) == ARCHIVE
 
 
 @pytest.mark.parametrize("form", SQUEEZED)
-def test_an_archive_is_read_more_than_once(form: str) -> None:
-    """First for what is in it, then for its layers."""
+def test_an_archive_can_be_read_more_than_once(form: str) -> None:
+    """First for its documents, then for its layers."""
     file = io.BytesIO(SQUEEZED[form](ARCHIVE))
     for scanning in (True, False, False):
         assert b"".join(chunks_of(file, scanning=scanning)) == ARCHIVE
@@ -57,8 +57,8 @@ def test_an_archive_is_read_more_than_once(form: str) -> None:
 @pytest.mark.parametrize("form", SQUEEZED)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", ["zeros", "noise"])
-def test_any_size_comes_through(form: str, size: int, kind: str) -> None:
-    """Also where input and output end at a chunk's border."""
+def test_streams_of_any_size_are_decompressed(form: str, size: int, kind: str) -> None:
+    """Also if input and output end at the end of a chunk."""
     data = bytes(size) if kind == "zeros" else os.urandom(size)
     chunks = list(chunks_of(io.BytesIO(SQUEEZED[form](data)), scanning=False))
     assert b"".join(chunks) == data
@@ -66,19 +66,19 @@ def test_any_size_comes_through(form: str, size: int, kind: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=5), st.sampled_from(list(SQUEEZED)))
-def test_streams_one_after_another_are_one(parts: list[bytes], form: str) -> None:
+def test_concatenated_streams_are_one(parts: list[bytes], form: str) -> None:
     """As pigz, pzstd and `cat a.gz b.gz` write them."""
     assert read(b"".join(map(SQUEEZED[form], parts))) == b"".join(parts)
 
 
 @pytest.mark.parametrize("size", [1, 512, 100_000])
-def test_zeros_behind_gzip_are_padding(size: int) -> None:
-    """Tapes and block devices; gzip itself takes them so."""
+def test_zeros_after_gzip_are_padding(size: int) -> None:
+    """Tapes and block devices add them; gzip ignores them."""
     assert read(gzip.compress(ARCHIVE) + bytes(size)) == ARCHIVE
 
 
-def test_padding_behind_gzip_is_not_kept() -> None:
-    """A sparse file can have any amount of it for nothing."""
+def test_padding_after_gzip_takes_no_memory() -> None:
+    """A sparse file can have any amount of it."""
     data = gzip.compress(ARCHIVE) + bytes(12 << 20)
     with memory_below(8 << 20):
         assert sum(map(len, chunks_of(io.BytesIO(data), scanning=False))) == len(ARCHIVE)
@@ -104,42 +104,40 @@ def test_a_stream_that_is_damaged_is_invalid(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", SQUEEZED)
-def test_garbage_behind_a_stream_is_invalid(form: str) -> None:
-    """It is not padding, and not another stream."""
+def test_garbage_after_a_stream_is_invalid(form: str) -> None:
     with pytest.raises(ArchiveInvalid):
         read(SQUEEZED[form](ARCHIVE) + b"garbage")
 
 
 @given(st.sampled_from([b"\x1f\x8b", b"\x28\xb5\x2f\xfd"]), st.binary(max_size=80))
-def test_any_bytes_behind_a_magic_end_as_an_error_of_ours(magic: bytes, data: bytes) -> None:
-    """Or are decompressed, should they happen to be right."""
+def test_any_bytes_after_a_magic_number_raise_only_our_errors(magic: bytes, data: bytes) -> None:
+    """Or are decompressed, if they are valid."""
     with suppress(ArchiveInvalid):
         read(magic + data)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x1f", b"x", b"\x28\xb5\x2f", *map(bytes, (3, 600))])
-def test_what_is_not_compressed_comes_as_it_is(data: bytes) -> None:
-    """The tar reader says what it thinks of it."""
+def test_uncompressed_bytes_are_unchanged(data: bytes) -> None:
     assert read(data) == data
 
 
 @pytest.mark.parametrize("squeeze", [bz2.compress, lzma.compress])
-def test_other_compressions_are_left_alone(squeeze: Squeeze) -> None:
-    """No engine saves them; they are no tar archive then."""
+def test_other_compressions_are_not_decompressed(squeeze: Squeeze) -> None:
+    """No engine writes them; reading the tar fails."""
     assert read(squeeze(ARCHIVE)) == squeeze(ARCHIVE)
 
 
 @pytest.mark.parametrize("form", SQUEEZED)
-def test_a_decompression_bomb_is_not_held(form: str) -> None:
-    """A thousand times as much as the file, a chunk at a time."""
+def test_a_decompression_bomb_takes_bounded_memory(form: str) -> None:
+    """A thousand times the file's size, one chunk at a time."""
     bomb = SQUEEZED[form](bytes(64 << 20))
     assert len(bomb) < 1 << 20
     with within(5), memory_below(8 << 20):
         assert sum(map(len, chunks_of(io.BytesIO(bomb), scanning=False))) == 64 << 20
 
 
-def test_passing_over_is_seeking() -> None:
-    """Nothing of a layer is read while looking for what is in an archive."""
+def test_skip_seeks() -> None:
+    """A scan reads nothing of a layer."""
 
     class Counting(io.BytesIO):
         taken = 0
@@ -158,16 +156,16 @@ def test_passing_over_is_seeking() -> None:
     assert file.taken == 20
 
 
-def test_passing_over_the_end_leaves_nothing() -> None:
-    """A truncated file has no more; it does not fail here."""
+def test_skip_past_the_end_ends_the_chunks() -> None:
+    """A truncated file does not fail here."""
     chunks = FileChunks(io.BytesIO(b"abc"), 1)
     chunks.skip(100)
     assert list(chunks) == []
 
 
 @pytest.mark.parametrize("path", ["absent", "folder", "plain/below"])
-def test_what_cannot_be_opened_is_wrong_usage(tmp_path: Path, path: str) -> None:
-    """With the path, and what the system says."""
+def test_an_unreadable_path_is_a_usage_error(tmp_path: Path, path: str) -> None:
+    """With the path, and the system's reason."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "plain").touch()
     with pytest.raises(UsageError, match=r"cannot read .*: \w+") as caught:
@@ -175,8 +173,7 @@ def test_what_cannot_be_opened_is_wrong_usage(tmp_path: Path, path: str) -> None
     assert str(tmp_path / path) in caught.value.message
 
 
-def test_a_file_is_opened(tmp_path: Path) -> None:
-    """Nothing is copied."""
+def test_a_file_is_not_copied(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(ARCHIVE)
     with open_archive(str(tmp_path / "a.tar")) as file:
         assert b"".join(chunks_of(file, scanning=False)) == ARCHIVE
@@ -201,7 +198,7 @@ def use_as_stdin(monkeypatch: pytest.MonkeyPatch, file: IO[bytes]) -> None:
 
 
 @pytest.mark.parametrize("data", [ARCHIVE, *(f(ARCHIVE) for f in SQUEEZED.values())])
-def test_a_pipe_is_read_more_than_once(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+def test_a_pipe_can_be_read_more_than_once(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     """`podman save app | imgload load --from -`, compressed or not."""
     with pipe_of(data) as pipe:
         use_as_stdin(monkeypatch, pipe)
@@ -210,8 +207,8 @@ def test_a_pipe_is_read_more_than_once(monkeypatch: pytest.MonkeyPatch, data: by
                 assert b"".join(chunks_of(file, scanning=scanning)) == ARCHIVE
 
 
-def test_a_pipe_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It goes to a file without a name."""
+def test_a_pipe_is_copied_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unnamed file, not memory."""
     with pipe_of(bytes(16 << 20)) as pipe:
         use_as_stdin(monkeypatch, pipe)
         with memory_below(6 << 20), open_archive("-") as file:
@@ -229,8 +226,8 @@ def test_standard_input_from_a_file_is_not_copied(
         assert b"".join(chunks_of(file, scanning=False)) == ARCHIVE
 
 
-def test_a_terminal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody forgot the pipe; the hint shows it."""
+def test_a_terminal_as_standard_input_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user forgot the pipe; the hint shows it."""
     leader, follower = os.openpty()
     with os.fdopen(leader, "rb"), os.fdopen(follower, "rb", buffering=0) as terminal:
         use_as_stdin(monkeypatch, io.BufferedReader(terminal))
@@ -239,8 +236,8 @@ def test_a_terminal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "docker save" in caught.value.hint
 
 
-def test_no_standard_input_at_all_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`imgload load --from - <&-`, or under a service manager: Python has no sys.stdin then."""
+def test_closed_standard_input_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`imgload load --from - <&-`, or under a service manager: then sys.stdin is None."""
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(UsageError):
         open_archive("-")
@@ -268,8 +265,8 @@ class Metered(io.BytesIO):
 
 @pytest.mark.parametrize("form", SQUEEZED)
 @pytest.mark.parametrize("content", [b"", b"x"])
-def test_parts_with_no_content_are_bounded(form: str, content: bytes) -> None:
-    """Each costs time; 100 MB of empty gzip members took minutes."""
+def test_the_number_of_empty_parts_is_bounded(form: str, content: bytes) -> None:
+    """Each takes time; 100 MB of empty gzip members took minutes."""
     file = Metered(SQUEEZED[form](content) * 200_000)
     with pytest.raises(ArchiveInvalid, match="almost no content"):
         for _ in chunks_of(file, scanning=True):
@@ -279,15 +276,15 @@ def test_parts_with_no_content_are_bounded(form: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("form", SQUEEZED)
 @pytest.mark.parametrize("size", [600, 4096, 60_000])
-def test_an_archive_of_many_parts_is_whole(form: str, size: int) -> None:
-    """bgzip and pzstd write such: blocks of some KiB, and an empty one at the end."""
+def test_an_archive_of_many_parts_is_read(form: str, size: int) -> None:
+    """bgzip and pzstd write blocks of some KiB, and an empty one at the end."""
     data = os.urandom(1 << 20) * (12 if size == 600 else 2)
     parts = [SQUEEZED[form](data[at : at + size]) for at in range(0, len(data), size)]
     assert read(b"".join([*parts, SQUEEZED[form](b"")])) == data
 
 
 @pytest.mark.parametrize("padding", [0, 1, 511, CHUNK, 3 * CHUNK + 1])
-def test_zeros_between_and_behind_gzip_members_are_passed_over(padding: int) -> None:
+def test_zeros_between_and_after_gzip_members_are_skipped(padding: int) -> None:
     """Tapes and some tools pad to whole blocks."""
     member = gzip.compress(ARCHIVE)
     assert read((member + bytes(padding)) * 2) == 2 * ARCHIVE
@@ -305,13 +302,13 @@ def in_window(log: int, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("log", [17, 23, 27])
-def test_a_zstd_window_up_to_128_mib_is_taken(log: int) -> None:
-    """`zstd --long` writes the largest, and `zstd -d` takes it without being asked."""
+def test_a_zstd_window_up_to_128_mib_is_accepted(log: int) -> None:
+    """`zstd --long` writes the largest, and `zstd -d` accepts it without an option."""
     assert read(in_window(log, 100_000)) == bytes(100_000)
 
 
-def test_a_larger_zstd_window_is_refused_with_the_way_around() -> None:
-    """It is the memory that reading takes; `zstd -d` wants --long for it, too."""
+def test_a_larger_zstd_window_is_refused_with_a_hint() -> None:
+    """The window determines the memory; `zstd -d` requires --long for it, too."""
     with pytest.raises(ArchiveInvalid, match="128 MiB") as caught:
         read(in_window(28, 100_000))
     assert "zstd -d --long=31" in caught.value.hint
@@ -334,10 +331,10 @@ def test_a_stream_that_is_cut_off_is_refused(form: str, lacking: int) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="it is a device of Linux")
 @pytest.mark.parametrize("size", [1, CHUNK + 4096])
-def test_a_full_disk_is_an_error_of_ours_whenever_it_shows(
+def test_a_full_disk_raises_source_error_at_any_write(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """The last bytes of a piped archive are written when the file is flushed."""
+    """The last bytes of a piped archive are written by the flush."""
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda: Path("/dev/full").open("w+b"))  # noqa: SIM115
     reading, writing = os.pipe()
     writer = threading.Thread(target=_write, args=(writing, size))
@@ -356,8 +353,7 @@ def _write(descriptor: int, size: int) -> None:
         pipe.write(bytes(size))
 
 
-def test_no_temporary_folder_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is looked for when a pipe has to be kept."""
+def test_no_temporary_folder_raises_source_error(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.close(writing)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(os.fdopen(reading, "rb")))

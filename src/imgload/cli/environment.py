@@ -1,0 +1,100 @@
+"""``imgload clusters`` and ``imgload doctor``: the engines, clusters and nodes around imgload."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import click
+
+from imgload.cli.options import cluster_options, output_option
+from imgload.cli.output import failures, hint_text, show_json, show_result
+from imgload.cli.process import say, style
+from imgload.core.errors import one_line
+
+if TYPE_CHECKING:
+    from imgload.clusters.select import ClusterList
+    from imgload.tools.doctor.finding import Diagnosis
+
+_STATE_COLORS = {"running": "green", "stopped": "red"}
+_MARKS = {"ok": "✓", "info": "-", "warning": "!", "problem": "✗"}
+_MARK_COLORS = {"ok": "green", "info": "cyan", "warning": "yellow", "problem": "red"}
+
+
+@click.command()
+@output_option("json", text="stdout")
+def clusters(output: str) -> None:
+    """List local clusters and their nodes.
+
+    Shows the clusters of kind, k3d and minikube on every container engine. A star marks the cluster
+    of the current kube context, which other commands use without --cluster. A container that runs
+    containerd outside a cluster is not listed; select it with --node CONTAINER.
+
+    \b
+    Examples:
+      imgload clusters
+      imgload clusters -o json | jq -r '.clusters[].nodes[].name'
+    """
+    from imgload.loader.api import find_clusters  # noqa: PLC0415 - start-up
+
+    with failures(output, quiet=False):
+        listing = find_clusters()
+    show_json(listing.to_json()) if output == "json" else show_clusters(listing)
+
+
+def show_clusters(listing: ClusterList) -> None:
+    for error in listing.errors:
+        say(f"note: {error.message}", err=True)
+    for cluster in listing.clusters:
+        mark = style("*", fg="green") if cluster.current else " "
+        name = style(one_line(cluster.name), bold=True)
+        say(f"{mark} {name} ({cluster.tool}, {cluster.engine})")
+        width = max(len(node.name) for node in cluster.nodes)
+        for node in cluster.nodes:
+            state = style(one_line(node.state), fg=_STATE_COLORS.get(node.state, "yellow"))
+            say(f"    {one_line(node.name):<{width}}  {one_line(node.role):<13}  {state}")
+    if not listing.clusters:
+        engines = " and ".join(map(str, listing.engines))
+        say(f"no kind, k3d or minikube cluster on {engines}", err=True)
+
+
+@click.command()
+@click.argument("image", required=False)
+@cluster_options
+@output_option("json", text="stdout")
+def doctor(image: str | None, cluster: str | None, nodes: tuple[str, ...], output: str) -> None:
+    """Diagnose problems between this machine and the nodes.
+
+    Checks the container engines, the kube context, the clusters and their nodes, and Skaffold's
+    settings, and suggests a fix for each problem. With IMAGE, follows that image from its engine to
+    the CRI of each node, and reports the first failing step. Changes nothing.
+
+    Marks: ✓ ok, - info, ! warning, ✗ problem. Exit status: 0 no problem; 1 problems found;
+    4 --cluster or --node not found.
+
+    \b
+    Examples:
+      imgload doctor
+      imgload doctor app:dev                 find out why a pod is in ImagePullBackOff
+      imgload doctor app:dev -c dev -o json | jq '.findings[] | select(.status == "problem")'
+    """
+    from imgload.tools.doctor.run import diagnose  # noqa: PLC0415 - start-up
+
+    with failures(output, quiet=False):
+        diagnosis = diagnose(image, cluster=cluster, nodes=nodes)
+    show_result(diagnosis, output, show_diagnosis, diagnosis.exit_status)
+
+
+def show_diagnosis(diagnosis: Diagnosis) -> None:
+    for check, findings in groupby(diagnosis.findings, key=lambda finding: finding.check):
+        say(style(check, bold=True))
+        for finding in findings:
+            message = "\n    ".join(finding.message.splitlines())
+            hint = hint_text(finding.hint) if finding.status != "ok" else ""
+            mark = style(_MARKS[finding.status], fg=_MARK_COLORS[finding.status])
+            say(f"  {mark} {message}{hint}")
+    if problems := diagnosis.problems:
+        plural = "s" if len(problems) > 1 else ""
+        say(f"{len(problems)} problem{plural} found; first: {problems[0].message}")
+    else:
+        say("no problem found")

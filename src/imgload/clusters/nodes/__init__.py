@@ -1,0 +1,1 @@
+"""Operations on a node: containerd (ctr) and CRI (crictl)."""

@@ -1,0 +1,266 @@
+"""The interface of a node's container runtime."""
+
+from __future__ import annotations
+
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import attrs
+
+from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
+from imgload.clusters.nodes.proof import Expected
+from imgload.clusters.nodes.survey import NamedImage, Survey, SurveyQuery
+from imgload.core.errors import (
+    EngineFailed,
+    ImportFailed,
+    NodeError,
+    NodeFull,
+    NodeNotRunning,
+    NodeStalled,
+    NodeUnusable,
+)
+from imgload.engines.base import Chunk, Container, ContainerHost, ExecResult
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+
+_NOT_THE_REASON = re.compile(r"imgload:|Error: \w+ unixpacket ")
+"""The shell about a later command that does not exist, and Podman about input that is not read."""
+_MIB = 1 << 20
+
+
+@attrs.define
+class PreviousNames:
+    """The state of a node's names right before a change; the change fills it in.
+
+    `records` are the names that existed, with their targets; None if unknown. `marker` is on the
+    command line of the change, and on no other; it is empty if none was run. `complete` is whether
+    the change got its whole input; before that an import names no image, and ends with its
+    connection. `since` is when the change began, in seconds since 1970.
+    """
+
+    records: Mapping[str, Digest] | None = None
+    marker: str = ""
+    complete: bool = True
+    since: float = attrs.field(factory=time.time)
+
+
+@attrs.define(eq=False)
+class NodeRuntime(ABC):
+    """A node, and the image operations of its container runtime.
+
+    imgload's own is for containerd; subclass this for another runtime. Every operation may raise
+    NodeError.
+
+    Args:
+        name: the name of the node's container.
+        engine: the engine that runs it.
+        container: the container, in its state when it was listed.
+        role: its role in the cluster, such as ``control-plane``; may be empty.
+
+    """
+
+    name: str
+    engine: ContainerHost
+    container: Container
+    role: str = ""
+
+    @abstractmethod
+    def survey(self, question: SurveyQuery) -> Survey:
+        """Return the images, layers and names on the node, as far as `question` selects them."""
+
+    def survey_once(self, question: SurveyQuery) -> Survey:
+        """Survey the node without looking for other names of the images."""
+        return self.survey(question)
+
+    @abstractmethod
+    def import_layout(
+        self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
+    ) -> Survey:
+        """Import images, label them as loaded by imgload, and return a survey from afterwards.
+
+        Args:
+            layout: a tar with an OCI layout, which is imported while it streams in.
+            platform: the platform of the images; others in the layout are not imported.
+            question: the images, by their names and IDs.
+
+        """
+
+    @abstractmethod
+    def tag(
+        self, image: NamedImage, existing: str, target: Digest, before: PreviousNames
+    ) -> Survey:
+        """Tag an image, and return a survey from afterwards.
+
+        Args:
+            image: the image, with the name to add.
+            existing: a name that it has on the node; the same one makes CRI read it again.
+            target: the digest that `existing` must point to; otherwise nothing changes.
+            before: is filled with the state of the names until then, for a rollback.
+
+        """
+
+    @abstractmethod
+    def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
+        """Label images as loaded by imgload, so that `prune` may remove them.
+
+        Args:
+            loaded: a name and the image ID of each image.
+
+        """
+
+    @abstractmethod
+    def images(self) -> Mapping[str, Digest]:
+        """Return all names on the node, with the digests of their manifests or indexes."""
+
+    @abstractmethod
+    def untag(self, names: Sequence[str]) -> None:
+        """Remove names; the runtime deletes content without a name later."""
+
+    @abstractmethod
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove names, and wait until content without a name is deleted."""
+
+    def cached_survey(self, question: SurveyQuery) -> Survey | None:  # noqa: ARG002
+        """Return an earlier survey that suffices to plan a load, or None."""
+        return None
+
+    def forget(self) -> None:  # noqa: B027 - not every runtime keeps facts
+        """Drop cached facts about the node."""
+
+    def rollback(  # noqa: B027 - not every runtime leaves names after a failure
+        self,
+        image: Expected,
+        surveyed: Survey,
+        written: Digest | None = None,
+        before: PreviousNames | None = None,
+    ) -> None:
+        """Restore a name that a failed import or tag changed, unless the image is complete.
+
+        Args:
+            image: the image to load, with the name.
+            surveyed: the node's state before the load.
+            written: the target that a tag wrote; None for an import.
+            before: the state of names before a tag; None for the one before the last import.
+
+        """
+
+    def remove_leftovers(self) -> None:  # noqa: B027 - as above
+        """Remove the leftovers of killed runs from the node; if that fails, the next run does."""
+
+    def free_bytes(self) -> int | None:
+        """Return the free disk space for images, or None if it is unknown."""
+        return None
+
+    def require_disk_space(self, surveyed: int | None, needed: int) -> None:
+        """Raise NodeFull if `needed` bytes do not fit; `surveyed` is the space at the survey."""
+        if surveyed is None or surveyed >= needed:
+            return
+        free = self.free_bytes()
+        if free is not None and free < needed:
+            raise NodeFull(
+                f"{self.name} has {free / _MIB:.0f} MiB free,"
+                f" and at least {needed / _MIB:.0f} MiB are needed",
+                hint=f"find the largest folders: {self.engine.name} exec {self.name} df -h /var",
+                node=self.name,
+            )
+
+    def require_cri(self, survey: Survey, *names: str) -> None:
+        """Raise NodeUnusable if crictl failed on a name: nothing is known about the image then."""
+        for name in names:
+            if (answer := survey.cri.get(name)) and answer.failure:
+                raise NodeUnusable(
+                    f"{self.name}: CRI gives no answer about {name}: {answer.failure}",
+                    hint=f"{self.engine.name} exec {self.name} crictl info",
+                    node=self.name,
+                )
+
+    def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
+        """Return the command line of a command that is called by its usual name."""
+        return tuple(command)
+
+    def run(self, argv: Sequence[str]) -> bytes:
+        """Return the output of a command, called by its usual name; ImportFailed if it fails."""
+        result = self._exec(self.resolve_command(argv))
+        if result.exit_status:
+            raise self._failure(result.exit_status, result.message, " ".join(argv[:5]))
+        return result.stdout
+
+    def run_all(self, *groups: Group) -> list[Output]:
+        """Run commands, called by their usual names, in as few execs as possible.
+
+        Groups run in parallel, their commands in sequence; one that fails does not stop the others.
+        """
+        return self._run_parts(self._resolve_commands(groups))
+
+    def _resolve_commands(self, groups: Sequence[Group]) -> list[Group]:
+        return [[self.resolve_command(command) for command in group] for group in groups]
+
+    def _run_parts(self, groups: Sequence[Group]) -> list[Output]:
+        outputs: list[Output] = []
+        for part in in_parts(groups):
+            argv, marker = batch_argv(*part)
+            result = self._exec(argv)
+            count = sum(map(len, part))
+            answers = parse_batch(result.stdout, marker, count)
+            if len(answers) < count:
+                raise self._shell_failed(result)
+            outputs += answers
+        return outputs
+
+    def _exec(self, argv: Sequence[str], stdin: Iterable[Chunk] | None = None) -> ExecResult:
+        try:
+            return self.engine.exec(self.container.id, argv, stdin)
+        except (NodeStalled, EngineFailed) as error:
+            kind = NodeStalled if isinstance(error, NodeStalled) else NodeUnusable
+            raise kind(f"{self.name}: {error.message}", hint=self._logs, node=self.name) from error
+
+    def require_running(self) -> None:
+        """Raise NodeNotRunning when the container is stopped or paused."""
+        if self.container.state != "running":
+            start = "unpause" if self.container.state == "paused" else "start"
+            raise NodeNotRunning(
+                f"{self.name} is {self.container.state}",
+                hint=f"{self.engine.name} {start} {self.container.name}",
+                node=self.name,
+            )
+
+    @contextmanager
+    def naming_node_in_errors(self) -> Iterator[None]:
+        """Add the node's name to each NodeUnusable that is raised within."""
+        try:
+            yield
+        except NodeUnusable as error:
+            hint = error.hint or self._logs
+            raise NodeUnusable(
+                f"{self.name}: {error.message}", hint=hint, node=self.name
+            ) from error
+
+    def _shell_failed(self, result: ExecResult) -> NodeUnusable:
+        message = f"{self.name}: a shell in it failed: {result.message}"
+        return NodeUnusable(message, hint=self._logs, node=self.name)
+
+    def _failure(self, status: int, message: str, action: str) -> NodeError:
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
+        reasons = [line for line in lines if not _NOT_THE_REASON.match(line)] or lines
+        reason = reasons[-1] if reasons else "no output"
+        command = f"{self.engine.name} exec {self.name}"
+        if "no space left on device" in message:
+            return NodeFull(
+                f"{self.name} ran out of disk space: {reason}",
+                hint=f"find the largest folders: {command} df -h /var"
+                " (and df -i /var: its inodes); imgload prune removes old builds",
+                node=self.name,
+            )
+        hint = self._logs
+        if "read-only file system" in message:
+            restart = f"{self.engine.name} restart {self.name}"
+            hint = f"find the disk, and the cause: {command} mount; after the repair: {restart}"
+        text = f"{action} on {self.name} failed with exit status {status}: {reason}"
+        return ImportFailed(text, hint=hint, node=self.name)
+
+    @property
+    def _logs(self) -> str:
+        return f"{self.engine.name} logs {self.container.name}"

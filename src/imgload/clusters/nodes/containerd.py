@@ -1,0 +1,451 @@
+"""Where containerd (1.6 to 2.x) is on a node, the commands of ctr and crictl, and their parsers."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+import attrs
+
+from imgload.clusters.nodes.batch import NOT_FOUND, Output
+from imgload.core.errors import ArchiveInvalid, NodeUnusable, reason
+from imgload.oci.digest import Digest
+from imgload.oci.document import dig
+
+Command = tuple[str, ...]
+T = TypeVar("T", bound=Hashable)
+CTR = ("ctr", "-n", "k8s.io")
+CONTENT = (*CTR, "content", "ls")
+NOT_PERMITTED = 126
+_NOT_CONNECTED = re.compile(
+    "validate service connection|connect endpoint|code = Unimplemented|dial unix"
+)
+"""crictl on a socket without a server, or on a containerd without its CRI plugin (cri-tools
+``cmd/crictl/main.go``)."""
+_CRI_HINT = "check that containerd runs its CRI plugin, on the node: ctr plugins ls -d id==cri"
+DEFAULT_SNAPSHOTTER = "overlayfs"
+DEFAULT_REGISTRY_FOLDER = "/etc/containerd/certs.d"
+CRI_RECORD = "sha256:"
+"""Prefix of CRI's own records: one for each image, named after its ID."""
+CRI_LABEL = "io.cri-containerd.image"
+"""``managed`` on each record that CRI has registered (containerd ``internal/cri/labels``)."""
+_IMAGES = "io.containerd.cri.v1.images"
+CRI_PLUGINS = {4: _IMAGES, 3: _IMAGES, 2: "io.containerd.grpc.v1.cri", 1: "cri"}
+"""The plugin that configures CRI's registries, by the version of the configuration."""
+
+_RUNTIME_PLUGINS = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri", "cri")
+"""The plugins that configure the runtimes of pods, in versions 3 and 4, 2, and 1."""
+_IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
+"""containerd ``pkg/identifiers``."""
+_FOLDER = re.compile(r"(?:/(?!\.\.?(?:/|$))[\w.-]+)+", re.ASCII)
+_VERSION = re.compile(r"Server:\s+Version:\s+v?(\d{1,9})\.(\d{1,9})")
+_RECORD = re.compile(r"(\S.*?)\s+\S+/\S+\s+(sha256:[0-9a-f]{64})\s(.*)")
+"""A row of ``ctr images ls``: REF TYPE DIGEST …; containerd accepts names with spaces."""
+_REFERENCE = re.compile(r"containerd\.io/gc\.ref\.content\.([^=,\s]+)=(sha256:[0-9a-f]{64})")
+"""A label of a manifest or index: ``config``, ``l.N`` for layers, ``m.N`` for manifests."""
+_LOADED_KEY = "imgload.loaded/"
+"""Prefix of the label that imgload puts on the config of an image in the content store. A label on
+the record would be lost when its name moves to the next build, which is when it is needed."""
+_LOADED_LABEL = re.compile(
+    rf"{re.escape(_LOADED_KEY)}([^=,\s]{{1,1000}})=(\d{{1,11}}(?:\.\d{{1,3}})?)(?=,|\s|$)"
+)
+_PINNED = "io.cri-containerd.pinned"
+_RETAG = """
+existing=$1 is=$2 name=$3 pinned=$4 label=$5
+shift 5
+[ -n "$("$@" images ls -q "$is")" ] || exit 0
+was=$("$@" images ls -q "$pinned")
+"$@" images tag --force -- "$existing" "$name" >/dev/null || exit
+exec "$@" images label "$name" "$label=${was:+pinned}" >/dev/null
+"""
+_USUAL_SOCKET = "/run/containerd/containerd.sock"
+_K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
+_WITH_REASON = (
+    'exec 3>&1; output=$("$@" 2>&1 >&3 3>&-) && exit; status=$?; printf %s "$output"; exit $status'
+)
+"""Prints the stderr of a program that fails: a batch keeps only stdout."""
+_OF_PROCESS = r"""
+for process in $(grep -lx containerd /proc/[0-9]*/comm 2>/dev/null); do
+    process=${process%/comm}
+    [ "$process/ns/mnt" -ef /proc/self/ns/mnt ] || continue
+    file=$(tr '\0' '\n' <"$process/cmdline" 2>/dev/null | while read -r word; do
+        case $last in -c | -config | --config) echo "$word"; break ;; esac
+        case $word in -c=* | -config=* | --config=*) echo "${word#*=}"; break ;; esac
+        last=$word
+    done)
+    case $file in */docker/*) continue ;; esac
+    [ -z "$file" ] || exec "$1" --config "$file" config dump
+    break
+done
+exec "$@"
+"""
+"""Prints the configuration of the containerd that runs, which may have been given another file than
+the usual one; not of one that runs in a pod, or that dockerd started for itself."""
+_LOOK = f"""
+for socket in {_K3S_SOCKET} {_USUAL_SOCKET}; do
+    if [ -S $socket ]; then echo socket $socket; fi
+done
+for name in ctr crictl k3s; do if command -v $name >/dev/null; then echo program $name; fi; done
+"""
+LOOK = ("sh", "-c", _LOOK)
+"""The command that lists the containerd sockets and programs in a container."""
+
+
+@attrs.frozen
+class Containerd:
+    """Where containerd is on a node.
+
+    Args:
+        programs: the command lines of programs, where they are not just their names.
+        config: the command that prints containerd's configuration.
+        root: the folder of its content.
+        socket: where it listens. crictl connects to it as well, whatever /etc/crictl.yaml names:
+            only the CRI of this containerd can report whether it knows this containerd's images.
+
+    """
+
+    programs: Mapping[str, Command] = attrs.field(factory=dict, hash=False)
+    config: Command = ("containerd", "config", "dump")
+    root: str = "/var/lib/containerd"
+    socket: str = _USUAL_SOCKET
+
+    def resolve_command(self, command: Sequence[str]) -> Command:
+        """Return the command line of a command on this node."""
+        program, *arguments = command
+        words = self.programs.get(program, (program,))
+        if program == "crictl":
+            endpoint = f"unix://{self.socket}"
+            words = ("sh", "-c", _WITH_REASON, program, *words, "-r", endpoint, "-i", endpoint)
+        return (*words, *arguments)
+
+    @property
+    def dump(self) -> Command:
+        """The command that prints the configuration with which containerd runs."""
+        is_file = self.config[0] != "containerd"
+        return self.config if is_file else ("sh", "-c", _OF_PROCESS, "imgload", *self.config)
+
+    @property
+    def start(self) -> Command:
+        """The command whose output changes with each start of containerd."""
+        return ("stat", "-c", "%i %z", self.socket)
+
+    @property
+    def free(self) -> Command:
+        return ("df", "-Pk", self.root)
+
+
+CONTAINERD = Containerd()
+K3S = Containerd(
+    programs={"ctr": ("ctr", "--address", _K3S_SOCKET)},
+    config=("cat", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"),
+    root="/var/lib/rancher/k3s/agent/containerd",
+    socket=_K3S_SOCKET,
+)
+"""k3s contains containerd and its programs (k3s, pkg/ctr/main.go and pkg/agent/containerd)."""
+
+
+def parse_look(text: str) -> Containerd:
+    """Parse the output of `LOOK`; NodeUnusable without a containerd or a program to control it."""
+    lines = set(text.splitlines())
+    if not lines & {f"socket {_K3S_SOCKET}", f"socket {_USUAL_SOCKET}"}:
+        raise NodeUnusable(
+            f"no containerd runs there: no {_K3S_SOCKET} and no {_USUAL_SOCKET}",
+            hint="name a container that is a node: see imgload clusters",
+        )
+    runtime = K3S if f"socket {_K3S_SOCKET}" in lines else CONTAINERD
+    missing = [name for name in ("ctr", "crictl") if f"program {name}" not in lines]
+    if "program k3s" in lines:
+        programs = {**runtime.programs, **{name: ("k3s", name) for name in missing}}
+        return attrs.evolve(runtime, programs=programs)
+    if "ctr" in missing:
+        raise NodeUnusable(
+            "containerd runs there, but there is no ctr to control it",
+            hint="put ctr from containerd's release on the PATH there",
+        )
+    return runtime
+
+
+def images_command(names: Sequence[str], targets: Sequence[Digest] = ()) -> Command:
+    """Return the command that lists the image records with some names or target digests.
+
+    Without a filter it would list all, and ctr computes the size of every image: 2 ms each.
+    """
+    by_name = (f'name=="{name}"' for name in names or ("none",))
+    by_target = (f'target.digest=="{target}"' for target in targets)
+    return (*CTR, "images", "ls", *by_name, *by_target)
+
+
+def all_images() -> list[Command]:
+    """Return the commands that list all records: first those with names, then CRI's by image ID.
+
+    CRI has one for each image; listing only its name avoids computing the size again.
+    """
+    others = ""  # all names that do not start with CRI_RECORD: Go's expressions have no lookahead
+    for character in reversed(CRI_RECORD):
+        others = f"(?:$|[^{character}]{f'|{character}{others}' if others else ''})"
+    return [
+        (*CTR, "images", "ls", f"name~=/^{others}/"),
+        (*CTR, "images", "ls", "-q", f"name~=/^{CRI_RECORD}/"),
+    ]
+
+
+def points_to(name: str, *targets: Digest) -> str:
+    """Return ctr's filter for the record of a name (any string) if it has one of some targets."""
+    return f"name=={quoted(name)},{any_target(targets)}"
+
+
+def any_target(targets: Sequence[Digest]) -> str:
+    """Return ctr's filter for records with one of some targets."""
+    return f"target.digest~=/^({'|'.join(map(str, targets))})$/"
+
+
+def quoted(name: str) -> str:
+    """Return a name as a Go string literal, for a filter of ctr."""
+    return json.dumps(name, ensure_ascii=False)
+
+
+def content_command(digest: Digest) -> Command:
+    return (*CTR, "content", "get", str(digest))
+
+
+def snapshots_command(snapshotter: str, *action: str) -> Command:
+    """Return the command that lists a snapshotter's snapshots, or does something else with them."""
+    return (*CTR, "snapshots", "--snapshotter", snapshotter, *(action or ("ls",)))
+
+
+def import_command(snapshotter: str, platform: str, *, local: bool) -> Command:
+    """Return the command that imports an OCI layout tar from its standard input.
+
+    ctr's own default snapshotter may not be CRI's (kind #2543). `local` bypasses the transfer
+    service, which is slower, and on 1.7 leaves images that CRI does not see (containerd #9039).
+    containerd 1.6 has no such option, and 1.7 bypasses it by default.
+    """
+    options = (f"--snapshotter={snapshotter}", f"--platform={platform}")
+    return (*CTR, "images", "import", *(["--local"] if local else []), *options, "-")
+
+
+def tag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) -> Command:
+    """Return the command that tags the image of an existing name, if its target is `target`.
+
+    `ctr` is the command line of ctr on the node; `existing` may be any string. ctr copies the
+    labels. The label that keeps CRI from removing an image belongs to each name. If both names are
+    the same, CRI reads the record again: it registers a record when an event reports a change, and
+    labels it; containerd 1.7's transfer service sends no event (containerd #9039). Removing the
+    label is such a change.
+    """
+    if existing == name:
+        return (*ctr, "images", "label", name, f"{CRI_LABEL}=")
+    pinned = f'name=={quoted(name)},labels."{_PINNED}"==pinned'
+    words = (existing, points_to(existing, target), name, pinned, _PINNED)
+    return ("sh", "-c", _RETAG, "imgload", *words, *ctr)
+
+
+def probe_command(folder: str, name: str) -> Command:
+    """Return the command that pulls an image, configured by a folder's file for its registry."""
+    options = ("images", "pull", "--hosts-dir", folder)
+    return ("ctr", "--timeout", "5s", *CTR[1:], *options, name)
+
+
+def label_commands(loaded: Sequence[tuple[str, Digest]], now: float) -> list[Sequence[str]]:
+    """Return the commands that label images as loaded by imgload, by their names and image IDs.
+
+    If one fails, the only effect is that `imgload.prune` keeps the image.
+    """
+    return [
+        (*CTR, "content", "label", str(config), f"{_LOADED_KEY}{name}={now:.3f}")
+        for name, config in loaded
+    ]
+
+
+def parse_labels(labels: str) -> dict[str, float]:
+    """Return the names that an image was loaded under, with the times, from its config's labels."""
+    return {name: float(seconds) for name, seconds in _LOADED_LABEL.findall(labels)}
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """Return major and minor of the server from ``ctr version``, or (0, 0)."""
+    match = _VERSION.search(text)
+    return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+
+
+def parse_snapshotter(config: str) -> str | None:
+    """Return CRI's snapshotter from ``containerd config dump`` (kind #3871).
+
+    The default runtime's snapshotter takes precedence. A configuration without the setting means
+    containerd's documented default. None when the text is no configuration, or the name is invalid.
+    """
+    plugins = _plugins(config)
+    if plugins is None or not config.strip():
+        return None
+    current, *older = (dig(plugins, plugin, "containerd") for plugin in _RUNTIME_PLUGINS)
+    settings = []
+    for section in (current, *older):
+        default = dig(section, "default_runtime_name")
+        runtime = default if isinstance(default, str) and default else "runc"
+        settings.append(dig(section, "runtimes", runtime, "snapshotter"))
+    settings.append(dig(plugins, CRI_PLUGINS[3], "snapshotter"))
+    settings += [dig(section, "snapshotter") for section in older]
+    name = next(filter(None, settings), DEFAULT_SNAPSHOTTER)
+    return name if isinstance(name, str) and _IDENTIFIER.fullmatch(name) else None
+
+
+def parse_registry_folders(config: str) -> tuple[str, ...] | None:
+    """Return the folders of CRI's registries from ``containerd config dump``; () if none is set.
+
+    None when ``config_path`` has anything but absolute paths of plain characters.
+    """
+    plugins = _plugins(config)
+    paths = (dig(plugins, plugin, "registry", "config_path") for plugin in CRI_PLUGINS.values())
+    setting = next((path for path in paths if isinstance(path, str) and path), "")
+    folders = tuple(setting.split(":")) if setting else ()
+    return folders if all(map(_FOLDER.fullmatch, folders)) else None
+
+
+def _plugins(config: str) -> Any:
+    """Return the plugins' settings, None where the text is not TOML."""
+    try:
+        return tomllib.loads(config).get("plugins", {})
+    except (ValueError, RecursionError):
+        return None
+
+
+def rows(text: str, columns: int) -> list[list[str]]:
+    """Return the rows of a table without its heading that have a number of columns or more."""
+    return [row for line in text.splitlines()[1:] if len(row := line.split()) >= columns]
+
+
+class Record(NamedTuple):
+    """An image record; pinned ones must not be removed."""
+
+    name: str
+    target: Digest
+    in_cri: bool = True
+    pinned: bool = False
+
+
+def parse_records(text: str) -> list[Record]:
+    """Return the image records of ``ctr images ls``."""
+    matches = filter(None, map(_RECORD.match, text.splitlines()[1:]))
+    managed, pinned = f"{CRI_LABEL}=managed", f"{_PINNED}=pinned"
+    return [Record(m[1], Digest.parse(m[2]), managed in m[3], pinned in m[3]) for m in matches]
+
+
+def parse_snapshots(text: str) -> dict[Digest, Digest | None]:
+    """Return the unpacked chain IDs of ``ctr snapshots ls``, with those of their parents."""
+    committed = [row for row in rows(text, 2) if row[-1] == "Committed"]
+    chain_ids = {Digest.try_parse(key): Digest.try_parse(parent) for key, parent, *_ in committed}
+    return {chain_id: parent for chain_id, parent in chain_ids.items() if chain_id}
+
+
+def reachable(roots: Iterable[T], references: Callable[[T], Iterable[T]]) -> set[T]:
+    """Return the roots, the things that they refer to, and so on."""
+    waiting, reached = list(roots), set[T]()
+    while waiting:
+        item = waiting.pop()
+        if item not in reached:
+            reached.add(item)
+            waiting.extend(references(item))
+    return reached
+
+
+@attrs.frozen
+class ContentStore:
+    """The blobs of the content store, and their references, from containerd's labels.
+
+    `configs` has the config of each manifest, `references` the blobs that each blob refers to, and
+    `rows` the size, age and labels of each blob as ctr prints them.
+    """
+
+    blobs: frozenset[Digest] = frozenset()
+    configs: Mapping[Digest, Digest] = attrs.field(factory=dict, hash=False)
+    references: Mapping[Digest, Sequence[Digest]] = attrs.field(factory=dict, hash=False)
+    rows: Mapping[Digest, str] = attrs.field(factory=dict, hash=False, repr=False)
+
+    def blobs_under(self, target: Digest) -> frozenset[Digest]:
+        """Return the blobs on the node that a manifest or an index refers to, itself included."""
+        digests = reachable([target], self._references)
+        return self.blobs & digests
+
+    def configs_under(self, target: Digest) -> frozenset[Digest]:
+        """Return the config of a manifest, or the configs of all manifests below an index."""
+        manifests = reachable([target], lambda d: () if d in self.configs else self._references(d))
+        return frozenset(self.configs[digest] for digest in manifests if digest in self.configs)
+
+    def _references(self, digest: Digest) -> Sequence[Digest]:
+        return self.references.get(digest, ())
+
+    def loaded_as(self, name: str) -> dict[Digest, float]:
+        """Return the configs that imgload loaded under a name, and when (seconds since 1970)."""
+        times = {digest: parse_labels(row).get(name) for digest, row in self.rows.items()}
+        return {digest: time for digest, time in times.items() if time is not None}
+
+
+def parse_content(text: str) -> ContentStore:
+    """Return the content store from ``ctr content ls``."""
+    configs: dict[Digest, Digest] = {}
+    references: dict[Digest, Sequence[Digest]] = {}
+    texts: dict[Digest, str] = {}
+    for line in text.splitlines()[1:]:
+        key, _, row = line.partition("\t")
+        if digest := Digest.try_parse(key):
+            labels = {label: Digest.parse(value) for label, value in _REFERENCE.findall(row)}
+            if "config" in labels:
+                configs[digest] = labels["config"]
+            references[digest] = tuple(labels.values())
+            texts[digest] = row
+    return ContentStore(frozenset(texts), configs, references, texts)
+
+
+def inspect_image(name: str) -> Command:
+    return ("crictl", "inspecti", name)
+
+
+def pull_image(name: str) -> Command:
+    return ("crictl", "pull", name)
+
+
+@attrs.frozen
+class CriAnswer:
+    """CRI's answer about one name; `image_id` is None if CRI does not know it, or failed."""
+
+    image_id: Digest | None
+    failure: str = ""
+
+
+def parse_inspect(output: Output) -> CriAnswer | None:
+    """Parse the output of ``crictl inspecti``; None where the node has no crictl.
+
+    NodeUnusable when crictl does not reach CRI, so that nothing is known about the image.
+    """
+    if output.exit_status in {NOT_FOUND, NOT_PERMITTED}:
+        return None
+    if output.exit_status:
+        failure = reason(output.text)
+        if _NOT_CONNECTED.search(failure):
+            raise NodeUnusable(f"crictl does not reach CRI: {failure}", hint=_CRI_HINT)
+        return CriAnswer(None, "" if "no such image" in failure else failure)
+    try:
+        return CriAnswer(Digest.parse(json.loads(output.stdout)["status"]["id"]))
+    except (ValueError, KeyError, TypeError, RecursionError, ArchiveInvalid):
+        return CriAnswer(None, "cannot parse the output of crictl inspecti")
+
+
+def parse_cri_containers(output: Output) -> frozenset[str]:
+    """Return the names, IDs and digests by which ``crictl ps -a`` lists containers' images.
+
+    NodeUnusable when crictl exists and fails: an image in use might look unused.
+    """
+    if output.exit_status in {NOT_FOUND, NOT_PERMITTED}:
+        return frozenset()
+    if output.exit_status:
+        failure = reason(output.text)
+        raise NodeUnusable(f"crictl does not list the containers: {failure}", hint=_CRI_HINT)
+    names: list[Any] = []
+    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        for c in json.loads(output.stdout)["containers"]:
+            names += [c.get("imageRef"), c.get("imageId"), (c.get("image") or {}).get("image")]
+    return frozenset(name for name in names if isinstance(name, str) and name)

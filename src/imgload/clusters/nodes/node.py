@@ -1,0 +1,278 @@
+"""A node with containerd."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+import attrs
+
+from imgload.clusters.nodes import containerd
+from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
+from imgload.clusters.nodes.batch import (
+    Group,
+    Output,
+    batch_argv,
+    in_parts,
+    keepalive_command,
+    parse_batch,
+)
+from imgload.clusters.nodes.containerd import CONTAINERD, LOOK, Containerd, parse_look
+from imgload.clusters.nodes.proof import Expected
+from imgload.clusters.nodes.survey import (
+    NamedImage,
+    NodeTraits,
+    Survey,
+    SurveyQuery,
+    parse_free,
+    parse_start,
+)
+from imgload.core.errors import ImgloadError, NodeUnusable
+from imgload.core.parallel import result_or_error
+from imgload.engines.base import Chunk
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+
+_FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.3; fi; exit $status'
+"""Reads the input that the command left; if that failed, lets its last output through first, since
+Podman drops it when the input breaks."""
+_FROM_FOLDER = """
+folder=$1
+shift
+trap 'rm -rf "$folder"' EXIT
+tar -C "$folder" -cf - . | "$@"
+"""
+"""Removes the folder itself, because it continues if imgload is interrupted."""
+_WHILE_DISK_FILLS = 'now=$(df -Pk "$folder" 2>/dev/null)'
+_FOLDERS = "/var/lib"
+Commands = Callable[[str], Sequence[Group]]
+"""Groups of commands that depend on CRI's snapshotter."""
+
+
+@attrs.define(eq=False)
+class Node(NodeRuntime):
+    """A node with containerd; `runtime` says where it is, None to detect it."""
+
+    runtime: Containerd | None = CONTAINERD
+    before: PreviousNames = attrs.field(factory=PreviousNames, init=False)
+    """The state of names before the last import."""
+    _traits: NodeTraits | None = None
+    _last: tuple[SurveyQuery, Survey] | None = None
+
+    def survey(self, question: SurveyQuery) -> Survey:
+        survey = self.survey_once(question)
+        targets = survey.named_otherwise(question)
+        return self.survey_once(attrs.evolve(question, targets=targets)) if targets else survey
+
+    def survey_once(self, question: SurveyQuery) -> Survey:
+        traits, outputs = self.run_for_snapshotter(question.commands)
+        with self.naming_node_in_errors():
+            return Survey.read(question, traits, outputs)
+
+    def forget(self) -> None:
+        self._traits = self._last = None
+
+    def cached_survey(self, question: SurveyQuery) -> Survey | None:
+        """Return the survey after the last import, if it suffices to plan a load.
+
+        If blobs were collected since, the import's own verification fails. An image that the node
+        may have needs a new survey, and so do names that the last import was not about.
+        """
+        if self._last is None:
+            return None
+        last_question, survey = self._last
+        is_new = survey.content.blobs.isdisjoint(question.image_ids)
+        usable = is_new and set(question.names) <= set(last_question.names)
+        return attrs.evolve(survey, fresh=False) if usable else None
+
+    def run_for_snapshotter(self, commands: Commands) -> tuple[NodeTraits, list[Output]]:
+        """Run commands that depend on CRI's snapshotter.
+
+        It is read in the first exec, and after each start of containerd, which may change it.
+        """
+        self.require_running()
+        runtime = self._known_runtime
+        if self._traits is not None:
+            first, *others = commands(self._traits.snapshotter)
+            start, *outputs = self.run_all([runtime.start, *first], *others)
+            if parse_start(start) == self._traits.start:
+                return self._traits, outputs
+        traits_group, guess = NodeTraits.commands(runtime), containerd.DEFAULT_SNAPSHOTTER
+        outputs = self.run_all(traits_group, *commands(guess))
+        see_config = f"{self.engine.name} exec {self.name} {' '.join(runtime.config)}"
+        with self.naming_node_in_errors():
+            self._traits = traits = NodeTraits.read(outputs[: len(traits_group)], see_config)
+        if traits.snapshotter != guess:
+            return traits, self.run_all(*commands(traits.snapshotter))
+        return traits, outputs[len(traits_group) :]
+
+    def import_layout(
+        self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
+    ) -> Survey:
+        if not self.engine.streams_exec:
+            return self.import_by_copy(layout, platform, question)
+        feed = ("sh", "-c", _FEED, "imgload", *self._import_command(platform))
+        return self._import_by(feed, question, layout)
+
+    def import_by_copy(
+        self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
+    ) -> Survey:
+        """Copy an OCI layout into the node, import it, and remove it; then survey the node.
+
+        Files copied to /tmp or /run of a kind node disappear under their tmpfs (moby #22020). If
+        imgload is killed, the next load into this node removes the folder.
+        """
+        from imgload.engines.temporary_tags import note_temporary_name  # noqa: PLC0415 - start-up
+
+        folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
+        noted = note_temporary_name(self.container.id, folder)
+        self.before = PreviousNames()
+        words = (folder, *self._import_command(platform))
+        command = keepalive_command(_FROM_FOLDER, _WHILE_DISK_FILLS, *words)
+        try:
+            self.run(["mkdir", "-p", folder])
+            self.engine.put_archive(self.container.id, folder, layout)
+            return self._import_by(command, question)
+        finally:
+            try:
+                self.run(["rm", "-rf", folder])
+            except BaseException:
+                if noted:
+                    noted.release()
+                raise
+            if noted:
+                noted.remove()
+
+    def remove_leftovers(self) -> None:
+        from imgload.engines.temporary_tags import stale_folders  # noqa: PLC0415 - start-up
+
+        for folder in stale_folders([self.container.id]):
+            try:
+                self.run(["rm", "-rf", folder.name])
+            except ImgloadError:
+                folder.release()
+            else:
+                folder.remove()
+
+    def _import_command(self, platform: Platform) -> tuple[str, ...]:
+        """Return the import command of this node, which was surveyed before."""
+        traits = self._known_traits
+        local = traits.version >= (2, 0)
+        command = containerd.import_command(traits.snapshotter, str(platform), local=local)
+        return self.resolve_command(command)
+
+    def _import_by(
+        self, command: Sequence[str], question: SurveyQuery, stdin: Iterable[Chunk] | None = None
+    ) -> Survey:
+        """Run a command that imports images, and survey the node in the same exec."""
+        self._last = None
+        self.before = before = PreviousNames()
+        survey = self._change(command, "ctr images import", question, before, stdin)
+        self._last = (question, survey)
+        return survey
+
+    def tag(
+        self, image: NamedImage, existing: str, target: Digest, before: PreviousNames
+    ) -> Survey:
+        ctr = self.resolve_command(containerd.CTR)
+        command = containerd.tag_command(ctr, existing, target, image.name)
+        unlabeled = attrs.evolve(SurveyQuery.about([image]), loaded=())
+        return self._change(command, "ctr images tag", unlabeled, before)
+
+    def _change(
+        self,
+        command: Sequence[str],
+        action: str,
+        question: SurveyQuery,
+        before: PreviousNames,
+        stdin: Iterable[Chunk] | None = None,
+    ) -> Survey:
+        """Run a command, label the loaded images, and survey the node, all in one exec."""
+        traits, start = self._known_traits, self._known_runtime.start
+        labels = containerd.label_commands(question.loaded, time.time())
+        groups = self._resolve_commands([[start, *labels], *question.commands(traits.snapshotter)])
+        fits = len(list(in_parts(groups))) == 1
+        batched = groups if fits else []
+        names = [*question.names, *map(str, question.image_ids)]
+        list_records = self.resolve_command(containerd.images_command(names))
+        argv, before.marker = batch_argv(*batched, before=[list_records, command])
+        result = self._exec(argv, stdin and _fed(stdin, before))
+        count = 2 + sum(map(len, batched))
+        outputs = parse_batch(result.stdout, before.marker, count)
+        if outputs and outputs[0].exit_status == 0:
+            records = containerd.parse_records(outputs[0].text)
+            before.records = {record.name: record.target for record in records}
+        if len(outputs) < count or outputs[1].exit_status:
+            status = outputs[1].exit_status if outputs[1:] else result.exit_status
+            raise self._failure(status, attrs.evolve(result, stdout=b"").message, action)
+        answers = outputs[2:] if fits else self._run_parts(groups)
+        if parse_start(answers[0]) != traits.start:
+            self._traits = None
+            return self.survey(question)
+        with self.naming_node_in_errors():
+            return Survey.read(question, traits, answers[1 + len(labels) :])
+
+    def rollback(
+        self,
+        image: Expected,
+        surveyed: Survey,
+        written: Digest | None = None,
+        before: PreviousNames | None = None,
+    ) -> None:
+        from imgload.clusters.nodes.rollback import undo  # noqa: PLC0415 - start-up
+
+        undo(self, surveyed, image, written, before or self.before)
+
+    def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
+        self.run_all(containerd.label_commands(loaded, time.time()))
+
+    def images(self) -> Mapping[str, Digest]:
+        records = containerd.parse_records(self.run(containerd.all_images()[0]).decode())
+        return {record.name: record.target for record in records}
+
+    def untag(self, names: Sequence[str]) -> None:
+        self.run((*containerd.CTR, "images", "rm", "--", *names))
+
+    def remove(self, names: Sequence[str]) -> None:
+        self.run((*containerd.CTR, "images", "rm", "--sync", "--", *names))
+
+    def free_bytes(self) -> int | None:
+        outputs = result_or_error(partial(self.run_all, [(self.runtime or CONTAINERD).free]))
+        return None if isinstance(outputs, ImgloadError) else parse_free(outputs[0].text)
+
+    def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
+        return self._known_runtime.resolve_command(command)
+
+    @property
+    def _known_traits(self) -> NodeTraits:
+        if self._traits is None:
+            raise NodeUnusable(f"{self.name} was not surveyed", node=self.name)
+        return self._traits
+
+    @property
+    def _known_runtime(self) -> Containerd:
+        if self.runtime is None:
+            result = self._exec(LOOK)
+            if result.exit_status:
+                raise self._shell_failed(result)
+            with self.naming_node_in_errors():
+                self.runtime = parse_look(result.stdout.decode(errors="replace"))
+        return self.runtime
+
+
+def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:
+    before.complete = False
+    yield from stdin
+    before.complete = True
+
+
+def containerd_nodes(nodes: Iterable[NodeRuntime]) -> tuple[Node, ...]:
+    """Return nodes whose runtime must be containerd; NodeUnusable if one has another."""
+    with_containerd = []
+    for node in nodes:
+        if not isinstance(node, Node):
+            raise NodeUnusable(f"{node.name} does not run containerd", node=node.name)
+        with_containerd.append(node)
+    return tuple(with_containerd)

@@ -1,0 +1,186 @@
+"""Cluster providers: the programs that make clusters of containers, such as kind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.containerd import CONTAINERD, K3S, Containerd
+from imgload.clusters.nodes.node import Node
+from imgload.engines.base import Container, ContainerHost
+
+_CLUSTER = r"(?a)[A-Za-z0-9][\w.-]*"
+
+
+class NodeContainer(NamedTuple):
+    """A container that is a node, the name of its cluster, and its role there."""
+
+    cluster: str
+    role: str
+    container: Container
+
+
+class ClusterProvider(ABC):
+    """A program that makes clusters whose nodes are containers with containerd.
+
+    To support another program, subclass this and pass an instance to `register_provider`.
+
+    Attributes:
+        name: the program's name, for messages and reports.
+        label: a label that all its nodes have, as ``key`` or ``key=value``.
+        context_prefix: precedes the cluster's name in the name of its kube context; may be empty.
+        runtime: where containerd is on its nodes.
+
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    context_prefix: ClassVar[str] = ""
+    runtime: ClassVar[Containerd] = CONTAINERD
+
+    @abstractmethod
+    def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
+        """Yield the nodes among some containers, in the same order.
+
+        A container inherits the labels of its image, so labels alone are no evidence. An image
+        cannot choose the name of its container: check that as well.
+
+        Args:
+            containers: those that have the label, running or not, sorted by name.
+
+        """
+
+    def owns_context(self, context: str) -> bool:
+        """Return whether a kube context is named like those of this provider's clusters."""
+        return self.context_prefix != "" and context.startswith(self.context_prefix)
+
+    def absence_hint(self, context: str | None) -> str:  # noqa: ARG002 - for subclasses
+        """Return how to load into a cluster that no engine runs; empty if there is no such way.
+
+        Args:
+            context: the cluster's kube context; None if any cluster will do.
+
+        """
+        return ""
+
+    def find(self, engine: ContainerHost) -> dict[str, list[NodeContainer]]:
+        """Return the nodes of each cluster on an engine, stopped ones too, sorted by name.
+
+        Raises:
+            EngineError: if the engine does not list its containers.
+
+        """
+        clusters: dict[str, list[NodeContainer]] = {}
+        for node in self.nodes(sorted(engine.containers(self.label), key=lambda c: c.name)):
+            clusters.setdefault(node.cluster, []).append(node)
+        return clusters
+
+    def runtime_of(self, node: NodeContainer, engine: ContainerHost) -> NodeRuntime:
+        """Return a node of the provider with its container runtime; containerd by default."""
+        container = node.container
+        return Node(container.name, engine, container, node.role, self.runtime)
+
+
+class Kind(ClusterProvider):
+    name = "kind"
+    label = "io.x-k8s.kind.cluster"
+    context_prefix = "kind-"
+
+    def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
+        """Yield containers named ``CLUSTER-ROLE``, with a number from the second of a role on.
+
+        kind, pkg/cluster/internal/providers/common/namer.go. Load balancers have another role.
+        """
+        for container in containers:
+            cluster = container.labels.get(self.label, "")
+            role = container.labels.get("io.x-k8s.kind.role", "")
+            name = rf"(?a){re.escape(cluster)}-{role}([2-9]|[1-9]\d+)?"
+            is_node = cluster and role in {"control-plane", "worker"}
+            if is_node and re.fullmatch(name, container.name):
+                yield NodeContainer(cluster, role, container)
+
+    def absence_hint(self, context: str | None) -> str:  # noqa: ARG002
+        engine = os.environ.get("KIND_EXPERIMENTAL_PROVIDER", "")
+        if engine in {"", "docker", "podman"}:
+            return ""
+        return f"imgload cannot reach kind's nodes in {engine}: kind load image-archive FILE"
+
+
+class K3d(ClusterProvider):
+    name = "k3d"
+    label = "app=k3d"
+    context_prefix = "k3d-"
+    runtime = K3S
+
+    def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
+        """Yield containers named ``k3d-CLUSTER-ROLE-N``, or ``k3d-NAME-N``.
+
+        The latter are made by ``k3d node create NAME`` (k3d, cmd/node/nodeCreate.go). Load
+        balancers, registries and tools have other roles (k3d, pkg/types/types.go).
+        """
+        for container in containers:
+            cluster, role = (container.labels.get(f"k3d.{key}", "") for key in ("cluster", "role"))
+            is_node = role in {"server", "agent"} and re.fullmatch(_CLUSTER, cluster)
+            if is_node and re.fullmatch(r"(?a)k3d-[\w.-]+-\d+", container.name):
+                yield NodeContainer(cluster, role, container)
+
+
+class Minikube(ClusterProvider):
+    """minikube's docker or podman driver; a cluster and its context are called like its profile."""
+
+    name = "minikube"
+    label = "created_by.minikube.sigs.k8s.io=true"
+    _ROLE = "role.minikube.sigs.k8s.io"
+
+    def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
+        """Yield containers named as in their label (pkg/drivers/kic/oci/types.go).
+
+        The second node of ``dev`` is ``dev-m02`` (pkg/drivers/kic/kic.go). The kic driver leaves
+        the role's label empty; a container that only fills a volume lacks it.
+        """
+        nodes = {
+            container.name: container
+            for container in containers
+            if container.labels.get("name.minikube.sigs.k8s.io") == container.name
+            and container.labels.get(self._ROLE) in {"", "control-plane", "worker"}
+        }
+        for name, container in nodes.items():
+            later = re.fullmatch(r"(.+)-m\d{2,}", name)
+            cluster = later.group(1) if later and later.group(1) in nodes else name
+            yield NodeContainer(cluster, container.labels[self._ROLE] or "node", container)
+
+    def owns_context(self, context: str) -> bool:
+        """Return whether minikube has a profile of that name, with whichever driver."""
+        if context == "minikube":
+            return True
+        home = Path(os.environ.get("MINIKUBE_HOME") or os.environ.get("HOME") or Path.home())
+        folder = home if home.name == ".minikube" else home / ".minikube"
+        is_name = re.fullmatch(_CLUSTER, context) is not None
+        return is_name and (folder / "profiles" / context / "config.json").exists()
+
+    def absence_hint(self, context: str | None) -> str:
+        if not context or not self.owns_context(context):
+            return ""
+        return (
+            "with a driver other than docker or podman its nodes are not containers:"
+            f" minikube -p {shlex.quote(context)} image load IMAGE"
+        )
+
+
+_PROVIDERS: list[ClusterProvider] = [Kind(), K3d(), Minikube()]
+
+
+def register_provider(provider: ClusterProvider) -> None:
+    """Have imgload look for the clusters of a provider, after those of earlier ones."""
+    _PROVIDERS.append(provider)
+
+
+def providers() -> tuple[ClusterProvider, ...]:
+    """Return the registered providers, in their order."""
+    return tuple(_PROVIDERS)

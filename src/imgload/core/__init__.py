@@ -1,0 +1,1 @@
+"""Errors, and helpers that do not depend on images."""

@@ -1,0 +1,167 @@
+"""The cache folder, whose content may be deleted at any time; atomic files; temporary folders.
+
+A process keeps its temporary folder locked, and the kernel releases the lock however the process
+ends. The next run removes the unlocked folders. systemd-tmpfiles skips locked folders as well.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO
+
+import attrs
+from platformdirs import user_cache_path
+
+from imgload.core.errors import ImgloadError
+
+RUN_FOLDER = "imgload-run-"
+"""The prefix of temporary folders."""
+_FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_ABANDONED_SECONDS = 60.0
+"""A partial file of this age belongs to a killed process."""
+
+
+def state_folder() -> Path:
+    """Return the cache folder, which may not exist."""
+    return user_cache_path("imgload")
+
+
+def temporary_folder() -> Path:
+    """Return the same as `tempfile.gettempdir`, whose import is slow."""
+    chosen = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return Path(next(filter(None, chosen), "/tmp"))  # noqa: S108
+
+
+def clear_cache(*, dry_run: bool = False) -> int:
+    """Delete the files in imgload's cache folder on this machine, and return their size in bytes.
+
+    The cache only makes later runs faster. Symbolic links are not followed. The subfolder with the
+    notes of running loads is kept.
+
+    Args:
+        dry_run: return the size without deleting the files.
+
+    Raises:
+        ImgloadError: if the folder cannot be read, or a file cannot be deleted.
+
+    """
+    try:
+        files = [e for e in os.scandir(state_folder()) if not e.is_dir(follow_symlinks=False)]
+        size = sum(entry.stat(follow_symlinks=False).st_size for entry in files)
+        for entry in () if dry_run else files:
+            Path(entry.path).unlink(missing_ok=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:
+        message = f"cannot clear the cache: {error.filename}: {error.strerror}"
+        hint = f"check the owner: ls -la {shlex.quote(str(state_folder()))}"
+        raise ImgloadError(message, hint=hint) from error
+    return size
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder, or restrict an existing one, so that only this user may enter it; OSError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to another user")
+    if status.st_mode & 0o077:
+        path.chmod(0o700)
+
+
+def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file atomically: readers see the old or the new content; OSError keeps the old."""
+    import tempfile  # noqa: PLC0415 - start-up
+
+    prefix = f".{path.name}.imgload-"
+    for abandoned in path.parent.glob(f"{prefix}*"):
+        with suppress(OSError):
+            if time.time() - abandoned.lstat().st_mtime > _ABANDONED_SECONDS:
+                abandoned.unlink()
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        partial.chmod(mode)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@attrs.define
+class TemporaryFolder:
+    """A folder for files and sockets that only this user may enter."""
+
+    path: Path
+    _descriptor: int | None = None
+
+    @classmethod
+    def make(cls) -> TemporaryFolder:
+        """Make a folder, and lock it if the file system supports locks; raise OSError."""
+        import tempfile  # noqa: PLC0415 - start-up
+
+        while True:
+            path = Path(tempfile.mkdtemp(prefix=RUN_FOLDER))
+            try:
+                return cls(path, _open_locked(path))
+            except (FileNotFoundError, BlockingIOError):
+                continue  # another run removes it as stale, since it was not locked yet
+            except (OSError, ImportError):
+                return cls(path)
+
+    def remove(self) -> None:
+        """Remove the folder and its files."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            _remove_files(descriptor)
+            os.close(descriptor)
+        else:
+            for name in os.listdir(self.path) if self.path.exists() else ():  # noqa: PTH208
+                (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
+
+def remove_stale_folders() -> None:
+    """Remove this user's unlocked temporary folders."""
+    for path in temporary_folder().glob(f"{RUN_FOLDER}*"):
+        with suppress(OSError, ImportError), ExitStack() as stack:
+            descriptor = _open_locked(path)
+            stack.callback(os.close, descriptor)
+            folder = os.fstat(descriptor)
+            if folder.st_uid == os.geteuid() and stat.S_IMODE(folder.st_mode) == stat.S_IRWXU:
+                _remove_files(descriptor)
+                path.rmdir()
+
+
+def lock(file: int | IO[bytes]) -> None:
+    """Lock an open file or folder; BlockingIOError if another process has locked it."""
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _open_locked(path: Path) -> int:
+    """Open and lock a folder; OSError if another process has locked or removed it."""
+    descriptor = os.open(path, _FOLDER_FLAGS)
+    with ExitStack() as stack:
+        stack.callback(os.close, descriptor)
+        lock(descriptor)
+        if not os.path.samestat(os.fstat(descriptor), path.lstat()):
+            raise FileNotFoundError(path)
+        stack.pop_all()
+    return descriptor
+
+
+def _remove_files(folder: int) -> None:
+    """Remove the files in an open folder by descriptor: its path may lead elsewhere by now."""
+    for name in os.listdir(folder):
+        with suppress(OSError):
+            os.unlink(name, dir_fd=folder)

@@ -1,1 +1,0 @@
-"""What is wrong between here and the nodes, and the command that changes it."""

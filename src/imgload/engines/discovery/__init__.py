@@ -1,0 +1,1 @@
+"""Discovery of the engines that this machine can reach."""

@@ -1,0 +1,159 @@
+"""The connection of an ``exec`` with standard input: one socket for both directions.
+
+Both engines answer an exec start with the bare connection. imgload writes the command's standard
+input to it, and reads frames: a header of eight bytes (stream, three zero bytes, length) and a
+payload for stdout (1) or stderr (2) (Docker Engine API, ContainerAttach).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from imgload.core.errors import EngineFailed, NodeStalled
+from imgload.engines.base import Chunk
+from imgload.engines.http import Answer
+
+STALL_SECONDS = 120  # the limit for sending one chunk, 1 MiB, of standard input
+SILENT_SECONDS = 120.0  # the longest silence of a command without input
+UNPACK_SECONDS = 600.0
+UNPACK_BYTES = 2 << 20
+"""The longest silence after all input, and the bytes that extend it by a second: a slow disk."""
+_SEND_BYTES = 256 << 10
+_SEND_SECONDS = 1
+"""The bytes and the limit of one system call, so that the deadline is checked in between."""
+_END_SECONDS = 1.0  # the limit for output that is still on the way when a command has ended
+_FRAME = struct.Struct(">BxxxL")
+_MAX_FRAME = 16 << 20
+_STDERR = 2
+MAX_STDOUT = 64 << 20
+_KEPT_STDERR = 64 << 10
+
+
+@attrs.define
+class ExecStream:
+    """The socket of a running command, a buffered reader of it, and the answer to close."""
+
+    _socket: socket.socket
+    _reader: Any
+    _answer: Any
+    stdout: bytearray = attrs.field(factory=bytearray)
+    stderr: bytearray = attrs.field(factory=bytearray)
+    _sent: int = 0
+    _ended: threading.Event = attrs.field(factory=threading.Event)
+    _error: Exception | None = None
+
+    @classmethod
+    def take_over(cls, answer: Answer) -> ExecStream:
+        return cls(*answer.take_over(), answer)
+
+    def communicate(self, stdin: Iterable[Chunk] | None) -> bool:
+        """Send `stdin` and collect output until the command ends; return whether all was sent."""
+        reader = threading.Thread(target=self._read_to_end, name="exec-output", daemon=True)
+        reader.start()
+        try:
+            complete = stdin is None or self._send(stdin)
+            unpack = UNPACK_SECONDS + self._sent / UNPACK_BYTES
+            self._await(reader, SILENT_SECONDS if stdin is None else unpack)
+        except BaseException:
+            self.close()
+            reader.join()
+            raise
+        if self._error:
+            raise self._error
+        return complete
+
+    def close(self) -> None:
+        """Drop the connection; a command that still reads gets the end of its input."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._answer.close()
+
+    def _await(self, reader: threading.Thread, seconds: float) -> None:
+        """Wait for the command's end; NodeStalled if it prints nothing for too long."""
+        received, since = 0, time.monotonic()
+        while reader.is_alive():
+            reader.join(min(seconds, 1.0))
+            if received != len(self.stdout) + len(self.stderr):
+                received, since = len(self.stdout) + len(self.stderr), time.monotonic()
+            elif time.monotonic() - since > seconds:
+                raise NodeStalled(
+                    f"a command in the node printed nothing for {seconds:.0f} seconds"
+                )
+
+    def _send(self, stdin: Iterable[Chunk]) -> bool:
+        if sys.platform != "win32":  # limit a send, but not a read
+            limit = struct.pack("@ll", _SEND_SECONDS, 0)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        for chunk in stdin:
+            if self._ended.is_set():
+                return False
+            try:
+                _send_all(self._socket, chunk)
+                self._sent += len(chunk)
+            except OSError as error:
+                if self._ended.wait(_END_SECONDS):
+                    return False
+                raise EngineFailed(f"the connection broke while sending: {error}") from error
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+        return True
+
+    def _read_to_end(self) -> None:
+        try:
+            self._read()
+        except Exception as error:  # noqa: BLE001 - raised again in the sending thread
+            self._error = error
+        finally:
+            self._ended.set()
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _read(self) -> None:
+        while head := self._read_exactly(_FRAME.size, may_end=True):
+            stream, length = _FRAME.unpack(head)
+            if length > _MAX_FRAME:
+                raise EngineFailed(f"the engine announces {length} bytes of output in one frame")
+            target = self.stderr if stream == _STDERR else self.stdout
+            target += self._read_exactly(length)
+            if len(self.stdout) > MAX_STDOUT:
+                raise EngineFailed(f"a command printed more than {MAX_STDOUT} bytes")
+            if len(self.stderr) > 2 * _KEPT_STDERR:
+                del self.stderr[:-_KEPT_STDERR]
+
+    def _read_exactly(self, size: int, *, may_end: bool = False) -> bytes:
+        try:
+            data: bytes = self._reader.read(size)
+        except ConnectionResetError as error:
+            if may_end:  # a command that ended before it read all of its input
+                return b""
+            raise EngineFailed("the engine cut a command's output off") from error
+        except (OSError, ValueError) as error:
+            raise EngineFailed(f"the connection broke while reading: {error}") from error
+        if len(data) < size and (data or not may_end):
+            raise EngineFailed("the engine cut a command's output off")
+        return data
+
+
+def _send_all(sock: socket.socket, chunk: Chunk) -> None:
+    """Send a chunk; NodeStalled if the whole chunk takes too long.
+
+    All nodes wait for the slowest. A stalled socket still accepts a few bytes now and then, so the
+    limit is for the chunk and not for one system call.
+    """
+    rest, deadline = memoryview(chunk), time.monotonic() + STALL_SECONDS
+    while rest:
+        with contextlib.suppress(BlockingIOError, TimeoutError):
+            rest = rest[sock.send(rest[:_SEND_BYTES]) :]
+        if rest and time.monotonic() > deadline:
+            raise NodeStalled(
+                f"the node took nothing for {STALL_SECONDS} seconds, or hardly anything"
+            )

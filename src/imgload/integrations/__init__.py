@@ -1,1 +1,0 @@
-"""Other tools' contracts, kept so that imgload can stand in their place."""

@@ -1,0 +1,1 @@
+"""From image names to verified nodes."""

@@ -1,0 +1,106 @@
+"""Functions that connect, do one task, and disconnect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from imgload.core.arguments import require_callback
+from imgload.loader.events import Event
+from imgload.loader.loader import Loader
+from imgload.loader.prepare import LoadOptions, Request
+from imgload.loader.report import Report
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Unpack
+
+    from imgload.clusters.select import ClusterList
+
+
+def load(
+    images: str | Sequence[str],
+    *,
+    cluster: str | None = None,
+    nodes: Sequence[str] = (),
+    source: str | PathLike[str] | None = None,
+    dry_run: bool = False,
+    on_event: Callable[[Event], None] = lambda _: None,
+    **options: Unpack[LoadOptions],
+) -> Report:
+    """Load images into every node of a cluster, and verify them there.
+
+    Args:
+        images: one or several names or image IDs; with an archive, none for all of its images.
+        cluster: the cluster's name; None for the kube context's, or else the only one.
+        nodes: names of the nodes to load; empty for all of the cluster.
+        source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None for every
+            reachable engine.
+        dry_run: plan only; nothing is changed.
+        on_event: called with values of `imgload.Event`, from several threads.
+        options: see `imgload.LoadOptions`.
+
+    Returns:
+        The result, image by image and node by node.
+
+    Raises:
+        UsageError: if the transport is ``delta`` and a source cannot push.
+        LoadFailed: if an image could not be verified on a node; see its `report`.
+        ImgloadError: if nothing could be loaded at all; `core.errors` has the tree of errors.
+
+    """
+    require_callback(on_event, "on_event")
+    texts = Request(images, **options).texts  # refuses wrong values before discovery
+    with Loader.connect(cluster, nodes=nodes, source=source) as loader:
+        return loader.load(texts, dry_run=dry_run, on_event=on_event, **options)
+
+
+def verify(
+    images: str | Sequence[str],
+    *,
+    cluster: str | None = None,
+    nodes: Sequence[str] = (),
+    source: str | PathLike[str] | None = None,
+    tag: str | None = None,
+    platform: str | None = None,
+    deep: bool = False,
+    on_event: Callable[[Event], None] = lambda _: None,
+) -> Report:
+    """Verify that every node of a cluster has exactly these images; nothing is changed.
+
+    Args:
+        images: one or several names or image IDs; the source determines which image that is.
+        cluster: as for `load`, and so are the next two.
+        nodes: names of the nodes.
+        source: the source of the images.
+        tag: the name of one image on the nodes, if it is not its own.
+        platform: ``os/arch[/variant]`` out of a multi-platform image.
+        deep: also hash every blob of the images on the nodes again.
+        on_event: called with each result, from several threads.
+
+    Returns:
+        The result, image by image and node by node.
+
+    Raises:
+        LoadFailed: if a node lacks an image, or has another one under its name.
+        ImgloadError: if an image or a node is not found, or is ambiguous.
+
+    """
+    texts = Request(images, tag, platform=platform).texts  # as for `load`
+    with Loader.connect(cluster, nodes=nodes, source=source) as loader:
+        return loader.verify(texts, tag=tag, platform=platform, deep=deep, on_event=on_event)
+
+
+def find_clusters() -> ClusterList:
+    """Return the clusters of kind, k3d and minikube on every reachable engine.
+
+    Raises:
+        EngineError: if no engine can be reached.
+
+    """
+    from imgload.clusters.select import list_clusters  # noqa: PLC0415 - start-up
+    from imgload.loader.session import Session  # noqa: PLC0415
+
+    with Session.open() as session:
+        errors = [attempt.error for attempt in session.discovery.unreachable if attempt.error]
+        return list_clusters(session.engines, errors)

@@ -1,0 +1,351 @@
+"""Executes a plan: tags and sends images, and verifies each node afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import product
+
+import attrs
+
+from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
+from imgload.clusters.nodes.proof import Proof, prove
+from imgload.clusters.nodes.survey import Survey, SurveyQuery
+from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotVerified
+from imgload.core.parallel import in_parallel, result_or_error
+from imgload.loader.events import Event, NodeDone, Note, SendingEnded, SendingStarted
+from imgload.loader.plan import Plan, Step, send_step
+from imgload.loader.report import ImageResult, NodeResult, Report
+from imgload.loader.send import Sending, Sent, is_final
+from imgload.oci.digest import Digest
+from imgload.sources.base import Image, TransportOption
+from imgload.sources.push import PushIncomplete
+from imgload.transports.base import Transport
+from imgload.transports.imports import ImportTransport
+
+PROOF_SECONDS = 20.0
+"""Maximum time until CRI knows an image: containerd notifies it by an event, and after a
+failure CRI delays further events of that name for some seconds."""
+_PROOF_PAUSE = 0.1
+_FRESH_SECONDS = 1.0
+"""Maximum age of a verification at the end of the load."""
+_Failure = tuple[Sequence[Image], Sequence[str], ImgloadError]
+"""Images, names of nodes, and why the images could not be sent to the nodes."""
+
+
+@attrs.define
+class Executor:
+    """Executes the plan of one load; `nodes`, `surveys` and `images` are by name.
+
+    `surveys` are those before the load. `images` change when a transfer determines their IDs.
+    """
+
+    nodes: Mapping[str, NodeRuntime]
+    surveys: dict[str, Survey]
+    images: dict[str, Image]
+    on_event: Callable[[Event], None]
+    option: TransportOption = "auto"
+    deep: bool = False
+    transport: Transport | None = None
+    steps: dict[tuple[str, str], Step] = attrs.field(factory=dict)
+    results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
+    _verified_at: dict[tuple[str, str], float] = attrs.field(factory=dict)
+
+    def run(self, plan: Plan) -> None:
+        """Execute the plan, and verify the nodes."""
+        self.steps = {(step.image.name, step.node): step for step in plan.steps}
+        for name in self.surveys:
+            self.nodes[name].remove_leftovers()
+        for step in plan.steps:
+            if step.action == "present":
+                result = NodeResult(step.node, "present", step.proof)
+                self._record(step.image, result, self.surveys[step.node].at)
+        tagged = in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
+        not_tagged = [step for step in tagged if step]
+        to_send = [step for step in plan.steps if step.action in {"full", "delta"}]
+        groups = Plan((*to_send, *not_tagged)).groups()
+        failures = [failure for group in groups for failure in self._send_group(*group)]
+        if failures and not any(result.ok for result in self.results.values()):
+            raise failures[0][2]
+        for images, nodes, error in failures:
+            for image, node in product(images, nodes):
+                if (image.name, node) not in self.results:
+                    self._record(image, NodeResult(node, None, error=error))
+        self._verify_again()
+
+    def dry_run(self, plan: Plan) -> None:
+        """Record every step as planned; nothing is changed."""
+        self.steps = {(step.image.name, step.node): step for step in plan.steps}
+        for step in plan.steps:
+            size = 0
+            if step.action in {"delta", "full"}:
+                size = self._sending([step.image]).missing_bytes([self.nodes[step.node]])
+            result = NodeResult(step.node, step.action, step.proof, bytes_missing=size)
+            self._record(step.image, result)
+
+    def mark_unreachable(self, images: Sequence[Image], errors: Mapping[str, ImgloadError]) -> None:
+        """Record the errors of nodes that could not be surveyed."""
+        for image, (node, error) in product(images, errors.items()):
+            self._record(image, NodeResult(node, None, error=error))
+
+    def report(self, nodes: Sequence[str], *, dry_run: bool) -> Report:
+        """Return the results, with images and nodes in the requested order."""
+        rows = [
+            ImageResult(
+                image.name,
+                image.image_id,
+                image.source,
+                image.platform,
+                tuple(self.results[name, node] for node in nodes),
+            )
+            for name, image in self.images.items()
+        ]
+        return Report(tuple(rows), dry_run)
+
+    def _record(self, image: Image, result: NodeResult, verified_at: float | None = None) -> None:
+        """Record a result, and when the node was read for it; None for now."""
+        if self.deep:
+            from imgload.loader.checksums import verify_blobs  # noqa: PLC0415 - start-up
+
+            result = verify_blobs(self.nodes[result.node], image.name, result)
+        key = image.name, result.node
+        self.images[image.name] = image
+        self.results[key] = result
+        self._verified_at[key] = time.monotonic() if verified_at is None else verified_at
+        self.on_event(NodeDone(image.name, result))
+
+    def _verify_again(self) -> None:
+        """Verify nodes again if that was some time ago: another load may have changed a name."""
+        oldest = time.monotonic() - _FRESH_SECONDS
+        aged: dict[str, list[Image]] = {}
+        for (name, node), result in self.results.items():
+            if result.ok and self._verified_at[name, node] < oldest:
+                aged.setdefault(node, []).append(self.images[name])
+        in_parallel([partial(self._confirm, self.nodes[n], images) for n, images in aged.items()])
+
+    def _confirm(self, node: NodeRuntime, images: Sequence[Image]) -> None:
+        survey = result_or_error(partial(node.survey, SurveyQuery.about(images)))
+        for image in images:
+            proof = prove(image, survey) if isinstance(survey, Survey) else None
+            error = survey if isinstance(survey, ImgloadError) else _refusal(image, node, proof)
+            if error:
+                result = self.results[image.name, node.name]
+                self._record(image, attrs.evolve(result, proof=proof, error=error))
+
+    def _tag(self, step: Step) -> Step | None:
+        """Tag an image; return the step that sends it if the node has lost it since the survey."""
+        start = time.monotonic()
+        image, node, before = step.image, self.nodes[step.node], PreviousNames()
+        surveyed = self.surveys[step.node]
+        target = surveyed.records[step.tag_from]
+        try:
+            survey = node.tag(image, step.tag_from, target, before)
+            proof = prove(image, survey)
+            if not proof.ok:
+                proof = self._await_proofs(node, [image])[image.name]
+            if not (proof.ok or proof.cri_pending):
+                now = attrs.evolve(surveyed, content=survey.content, snapshots=survey.snapshots)
+                self.surveys[step.node] = now
+                step = self.steps[image.name, step.node] = send_step(image, step.node, now)
+                return step
+            error = _refusal(image, node, proof)
+        except ImgloadError as failure:
+            proof, error = None, failure
+        if error and step.tag_from != image.name:
+            node.rollback(image, self.surveys[step.node], target, before)
+        seconds = time.monotonic() - start
+        result = NodeResult(node.name, "tagged", proof, seconds=seconds, error=error)
+        self._record(image, self._with_replaced(image, result))
+        return None
+
+    def _send_group(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
+        """Send a group; if its engine refuses to save or push it, send image by image.
+
+        A failure of the source does not stop the other groups, so it is returned.
+        """
+        error = result_or_error(partial(self._send, images, [self.nodes[name] for name in names]))
+        if error is None:
+            return []
+        targets = list(dict.fromkeys(image.target for image in images))
+        if len(targets) == 1 or not (isinstance(error, EngineFailed) and error.refused):
+            return [(images, names, error)]
+        self.on_event(Note(f"sending the images one by one: {error.message}"))
+        failures: list[_Failure] = []
+        for target in targets:
+            alone = [image for image in images if image.target == target]
+            rest = [name for name in names if (alone[0].name, name) not in self.results]
+            failures += self._send_group(alone, rest) if rest else []
+        return failures
+
+    def _send(self, images: Sequence[Image], nodes: Sequence[NodeRuntime]) -> None:
+        start = time.monotonic()
+        sending = self._sending(images)
+        send_delta = sending.delta_or_none(nodes)
+        if send_delta:
+            self._announce(images, nodes, sending.missing_bytes(nodes))
+            nodes = self._send_delta(sending, send_delta, nodes, start)
+        size = sum({image.target: image.size for image in images}.values())
+        nodes = list(self._with_disk_space(images, nodes, size))
+        for image, node in product(images, nodes if send_delta else ()):
+            step = self.steps[image.name, node.name]
+            if step.action == "delta":
+                full = attrs.evolve(step, action="full", missing=frozenset(image.diff_ids))
+                self.steps[image.name, node.name] = full
+        self._announce(images, nodes, size)
+        for first in (True, False):
+            if nodes:
+                sent = sending.by_save(nodes)
+                again = [node for node in nodes if first and self._restarted(node, sent)]
+                done = [node for node in nodes if node not in again]
+                in_parallel([partial(self._finish, node, sent, start) for node in done])
+                self._cache_layers(sending, sent)
+                nodes = again
+
+    def _restarted(self, node: NodeRuntime, sent: Sent) -> bool:
+        """Whether containerd has another snapshotter than the one that the layers went into."""
+        now, before = sent.deliveries[node.name].survey, self.surveys[node.name]
+        return now is not None and now.traits.snapshotter != before.traits.snapshotter
+
+    def _sending(self, images: Sequence[Image]) -> Sending:
+        names = {image.name for image in images}
+        missing = {
+            node: frozenset[Digest]().union(
+                *(s.missing for (name, n), s in self.steps.items() if n == node and name in names)
+            )
+            for node in self.nodes
+        }
+        identified = [image.origin.identify(image) for image in images]
+        transport = self.transport or ImportTransport()
+        return Sending(identified, self.surveys, missing, self.option, self.on_event, transport)
+
+    def _announce(self, images: Sequence[Image], nodes: Sequence[NodeRuntime], size: int) -> None:
+        for node in nodes:
+            self.on_event(SendingStarted(node.name, tuple(i.name for i in images), size))
+
+    def _send_delta(
+        self, sending: Sending, send: Callable[[], Sent], nodes: Sequence[NodeRuntime], start: float
+    ) -> Sequence[NodeRuntime]:
+        """Send the missing layers; return the nodes that need a full load."""
+        try:
+            sent = send()
+        except PushIncomplete as error:
+            self.on_event(Note(f"sending the images whole, since the push failed: {error.message}"))
+            return nodes
+        attempts = [partial(self._finish, node, sent, start, is_delta=True) for node in nodes]
+        rest = [n for n, done in zip(nodes, in_parallel(attempts), strict=True) if not done]
+        self._cache_layers(sending, sent)
+        return rest
+
+    def _cache_layers(self, sending: Sending, sent: Sent) -> None:
+        """Cache which layers were sent once every image is verified on a node.
+
+        Only a node that unpacks a compressed blob verifies which layer it is.
+        """
+        verified = {name for (name, _), result in self.results.items() if result.ok}
+        if verified.issuperset(image.name for image in sent.images):
+            sending.cache_layers(sent)
+
+    def _with_disk_space(
+        self, images: Sequence[Image], nodes: Sequence[NodeRuntime], needed: int
+    ) -> Iterator[NodeRuntime]:
+        """Yield the nodes with enough disk space for the content, in addition to the snapshots."""
+        for node in nodes:
+            try:
+                node.require_disk_space(self.surveys[node.name].traits.free, needed)
+            except NodeFull as error:
+                for image in images:
+                    self._record(image, NodeResult(node.name, "full", error=error))
+            else:
+                yield node
+
+    def _finish(
+        self, node: NodeRuntime, sent: Sent, start: float, *, is_delta: bool = False
+    ) -> bool:
+        """Verify a node, and record the results; return False if a delta needs a full load."""
+        proofs, failure = self._verify(node, sent)
+        verified = all(proof.ok or proof.cri_pending for proof in proofs.values())
+        if is_delta and not (is_final(failure) and verified):
+            for image in sent.images:
+                node.rollback(image, self.surveys[node.name])
+            self.on_event(
+                Note(f"{node.name} does not have the image after a delta: sending it whole")
+            )
+            return False
+        delivery = sent.deliveries[node.name]
+        for image in sent.images:
+            proof = proofs.get(image.name)
+            error = failure or _refusal(image, node, proof)
+            if error and not (proof and proof.cri_pending):
+                node.rollback(image, self.surveys[node.name])
+            result = NodeResult(
+                node.name,
+                self.steps[image.name, node.name].action,
+                proof,
+                sent.sizes.get((node.name, image.name), delivery.bytes_sent),
+                time.monotonic() - start,
+                error,
+                transport=sent.transport,
+            )
+            verified_at = delivery.survey.at if delivery.survey else None
+            self._record(image, self._with_replaced(image, result), verified_at)
+        return True
+
+    def _verify(
+        self, node: NodeRuntime, sent: Sent
+    ) -> tuple[dict[str, Proof], ImgloadError | None]:
+        self.on_event(SendingEnded(node.name))
+        delivery = sent.deliveries[node.name]
+        if delivery.error:
+            return {}, delivery.error
+        if delivery.survey:
+            proofs = {image.name: prove(image, delivery.survey) for image in sent.images}
+            if all(proof.ok for proof in proofs.values()):
+                return proofs, None
+        try:
+            node.label(SurveyQuery.about(sent.images).loaded)
+            return self._await_proofs(node, sent.images), None
+        except ImgloadError as error:
+            return {}, error
+
+    def _await_proofs(self, node: NodeRuntime, images: Sequence[Image]) -> dict[str, Proof]:
+        deadline = time.monotonic() + PROOF_SECONDS
+        while True:
+            survey = node.survey(SurveyQuery.about(images))
+            proofs = {image.name: prove(image, survey) for image in images}
+            if all(p.ok for p in proofs.values()):
+                return proofs
+            if time.monotonic() > deadline:
+                node.require_cri(survey, *proofs)
+                return proofs
+            if not all(p.ok or p.cri_pending for p in proofs.values()):
+                return proofs
+            time.sleep(_PROOF_PAUSE)
+
+    def _with_replaced(self, image: Image, result: NodeResult) -> NodeResult:
+        """Add to a result the other image that had the name before."""
+        survey = self.surveys[result.node]
+        target = survey.records.get(image.name)
+        before = survey.content.configs_under(target) if target else frozenset()
+        others = before - {image.image_id}
+        return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
+
+
+def _refusal(image: Image, node: NodeRuntime, proof: Proof | None) -> ImgloadError | None:
+    if proof is not None and proof.ok:
+        return None
+    if proof and proof.cri_pending:
+        return NotVerified(
+            f"verification failed on {node.name}: CRI did not report {image.name}"
+            f" within {PROOF_SECONDS:.0f} seconds",
+            hint="load it again in a minute: containerd's CRI plugin retries by itself",
+            node=node.name,
+            image=image.name,
+        )
+    missing = ", ".join(proof.missing()) if proof else "everything"
+    return NotVerified(
+        f"verification failed on {node.name}: {image.name} was imported, but lacks {missing}",
+        hint=f"{node.engine.name} exec {node.name} journalctl -u containerd",
+        node=node.name,
+        image=image.name,
+    )

@@ -1,0 +1,209 @@
+"""`Loader`: from image names to a report, by survey, plan, transfer and verification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.survey import Survey, SurveyQuery
+from imgload.core.arguments import optional_string, require_callback, require_strings
+from imgload.engines.base import ImageStore
+from imgload.engines.discovery.candidates import Attempt
+from imgload.loader.events import Event
+from imgload.loader.plan import Plan, make_plan
+from imgload.loader.prepare import (
+    Ask,
+    LoadOptions,
+    Preparation,
+    Request,
+    cached_survey,
+    survey,
+    survey_all,
+)
+from imgload.loader.report import LoadFailed, Report
+from imgload.loader.session import Session
+from imgload.oci.reference import Reference
+from imgload.sources.base import Source
+from imgload.sources.engine import EngineSource
+from imgload.sources.locate import Settle, refuse, require_pushers
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Unpack
+
+    from imgload.transports.base import Transport
+
+OnEvent = Callable[[Event], None]
+
+
+def _sources(sources: Source | ImageStore | Iterable[Source | ImageStore]) -> tuple[Source, ...]:
+    several = (sources,) if isinstance(sources, (Source, ImageStore)) else tuple(sources)
+    return tuple(EngineSource(s) if isinstance(s, ImageStore) else s for s in several)
+
+
+@attrs.define
+class Loader:
+    """Loads images from fixed sources into fixed nodes; reusable.
+
+    Do not share a loader between threads; separate loaders are independent.
+
+    Args:
+        sources: an engine such as `imgload.Docker`, another source, or several to search.
+        nodes: the nodes to load; `imgload.select_nodes` returns those of a cluster.
+        settle: chooses if sources have different images under one name.
+        unreachable: selected engines that do not answer.
+        source: the user's selection of the sources.
+        transport: delivers content to the nodes; None for imgload's own.
+
+    """
+
+    sources: Sequence[Source] = attrs.field(converter=_sources)
+    nodes: Sequence[NodeRuntime]
+    settle: Settle = refuse
+    unreachable: Sequence[Attempt] = ()
+    source: str | None = None
+    transport: Transport | None = None
+    _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
+
+    @classmethod
+    @contextmanager
+    def connect(
+        cls,
+        cluster: str | None = None,
+        *,
+        nodes: Sequence[str] = (),
+        source: str | PathLike[str] | None = None,
+    ) -> Iterator[Loader]:
+        """Find the engines and the nodes; close the connections at the end.
+
+        Args:
+            cluster: name of the cluster; None for the kube context's, or else the only one.
+            nodes: names of the nodes; empty for all of the cluster.
+            source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
+
+        Raises:
+            EngineError: if no engine can be used.
+            ClusterError: if the cluster or a node does not exist.
+            UsageError: if the source is not one of these.
+
+        """
+        source, nodes = optional_string(source, "source"), require_strings(nodes, "nodes")
+        with Session.open(source) as session:
+            selected = session.select_nodes(cluster, nodes)
+            yield cls(
+                session.sources, selected, unreachable=session.discovery.unreachable, source=source
+            )
+
+    def survey_ahead(self, name: str) -> None:
+        """Survey the nodes while an image is still being built, to save time in its load.
+
+        The next load uses these surveys if they show that no node has anything of the image; if
+        nodes lose layers in between, a full load follows. It surveys nodes that fail now again.
+
+        Args:
+            name: the image's future name.
+
+        Raises:
+            ReferenceInvalid: if `name` is no image name.
+
+        """
+        self._ahead, _ = survey_all(self.nodes, SurveyQuery((Reference.parse(name).record,), ()))
+
+    def plan(
+        self,
+        images: str | Sequence[str],
+        *,
+        on_event: OnEvent = lambda _: None,
+        **options: Unpack[LoadOptions],
+    ) -> Plan:
+        """Return what `load` would do now; nothing is changed."""
+        with self._preparing(on_event, survey) as preparation:
+            preparation.run(Request(images, **options))
+            return make_plan(preparation.images, preparation.surveys)
+
+    def load(
+        self,
+        images: str | Sequence[str],
+        *,
+        dry_run: bool = False,
+        on_event: OnEvent = lambda _: None,
+        **options: Unpack[LoadOptions],
+    ) -> Report:
+        """Load images into all nodes, and verify them there.
+
+        Arguments and errors are those of `imgload.load`.
+        """
+        request = Request(images, **options)
+        if request.transport == "delta":
+            require_pushers(self.sources)
+        with self._preparing(on_event, survey if dry_run else cached_survey) as preparation:
+            preparation.run(request)
+            plan = make_plan(preparation.images, preparation.surveys)
+            from imgload.loader.execute import Executor  # noqa: PLC0415 - see `survey_all`
+
+            executor = Executor(
+                nodes={node.name: node for node in self.nodes},
+                surveys=preparation.surveys,
+                images={image.name: image for image in preparation.images},
+                on_event=on_event,
+                option=request.transport,
+                deep=request.verify == "deep" and not dry_run,
+                transport=self.transport,
+            )
+            executor.mark_unreachable(preparation.images, preparation.failed)
+            (executor.dry_run if dry_run else executor.run)(plan)
+        return _require_ok(executor.report([node.name for node in self.nodes], dry_run=dry_run))
+
+    def verify(
+        self,
+        images: str | Sequence[str],
+        *,
+        tag: str | None = None,
+        platform: str | None = None,
+        deep: bool = False,
+        on_event: OnEvent = lambda _: None,
+    ) -> Report:
+        """Verify that every node has exactly these images; nothing is changed.
+
+        Arguments and errors are those of `imgload.verify`.
+        """
+        from imgload.loader.verify import Verification  # noqa: PLC0415 - start-up
+
+        with self._preparing(on_event, survey) as preparation:
+            preparation.run(request := Request(images, tag, platform=platform))
+            if any(image.image_id is None for image in preparation.images):
+                from imgload.sources.engine import identify_by_save  # noqa: PLC0415
+
+                preparation.images = [
+                    image if image.image_id else identify_by_save(image)
+                    for image in preparation.images
+                ]
+                preparation.survey()
+        chosen = str(request.platform) if request.platform else None
+        options = {"--from": self.source, "--tag": request.tag, "--platform": chosen}
+        verification = Verification(
+            self.nodes, preparation.surveys, preparation.failed, on_event, options, deep
+        )
+        return _require_ok(verification.report(preparation.images))
+
+    @contextmanager
+    def _preparing(self, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:
+        """Yield a preparation with all sources and nodes; it uses surveys made ahead only once."""
+        require_callback(on_event, "on_event")
+        ahead, self._ahead = self._ahead, {}
+        with ExitStack() as stack:
+            for source in self.sources:
+                stack.callback(source.release)
+            yield Preparation(
+                self.sources, self.nodes, self.settle, self.unreachable, on_event, ask, ahead
+            )
+
+
+def _require_ok(report: Report) -> Report:
+    if not report.ok:
+        raise LoadFailed(report)
+    return report

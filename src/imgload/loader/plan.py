@@ -1,0 +1,92 @@
+"""Plans a step for each image and node; pure.
+
+kind plans for all images together, so that one missing image has it send every image again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from imgload.clusters.nodes.proof import Proof, prove
+from imgload.loader.report import Action
+from imgload.oci.digest import Digest, chain_ids
+from imgload.sources.base import Image
+
+if TYPE_CHECKING:
+    from imgload.clusters.nodes.survey import Survey
+
+Verify = Literal["cri", "deep"]
+
+
+@attrs.frozen
+class Step:
+    """The planned action for one image on one node.
+
+    Args:
+        image: the image, under one name.
+        node: the node's name.
+        action: ``delta`` if the node has some of its layers, ``full`` if it has none.
+        proof: the values read from the node, for action ``present``.
+        tag_from: for action ``tagged``, the image's name on the node; its own name if only CRI
+            lacks it.
+        missing: diff IDs of the layers that the node lacks. A node has a layer if it has its chain
+            ID: the same layer on another parent is another snapshot.
+
+    """
+
+    image: Image
+    node: str
+    action: Action
+    proof: Proof | None = None
+    tag_from: str = ""
+    missing: frozenset[Digest] = frozenset()
+
+
+@attrs.frozen
+class Plan:
+    """All steps."""
+
+    steps: tuple[Step, ...]
+
+    def groups(self) -> list[tuple[tuple[Image, ...], tuple[str, ...]]]:
+        """Return the images to send, and the nodes that get them; nodes share a transfer."""
+        by_node: dict[tuple[str, str], list[Image]] = {}
+        for step in self.steps:
+            if step.action in {"full", "delta"}:
+                key = (step.node, f"{step.image.source} {step.image.platform}")
+                by_node.setdefault(key, []).append(step.image)
+        groups: dict[tuple[Image, ...], list[str]] = {}
+        for (node, _), images in by_node.items():
+            groups.setdefault(tuple(images), []).append(node)
+        return [(images, tuple(nodes)) for images, nodes in groups.items()]
+
+
+def decide(image: Image, node: str, survey: Survey) -> Step:
+    """Plan the step for one image and one node."""
+    proof = prove(image, survey)
+    if proof.ok:
+        return Step(image, node, "present", proof)
+    if proof.cri_pending:
+        return Step(image, node, "tagged", tag_from=image.name)
+    others = survey.names_of(image.image_id) if image.image_id else []
+    if image.pin:
+        others = [name for name in others if survey.records[name] == image.pin]
+    if others and proof.diff_ids and proof.unpacked and image.name not in others:
+        return Step(image, node, "tagged", tag_from=others[0])
+    return send_step(image, node, survey)
+
+
+def send_step(image: Image, node: str, survey: Survey) -> Step:
+    """Plan to send the layers that a node lacks."""
+    chains = dict(zip(chain_ids(image.diff_ids), image.diff_ids, strict=True))
+    missing = {chain: layer for chain, layer in chains.items() if chain not in survey.snapshots}
+    action: Action = "delta" if len(missing) < len(chains) else "full"
+    return Step(image, node, action, missing=frozenset(missing.values()))
+
+
+def make_plan(images: Sequence[Image], surveys: Mapping[str, Survey]) -> Plan:
+    """Plan a step for every image and every surveyed node."""
+    return Plan(tuple(decide(i, node, s) for i in images for node, s in surveys.items()))

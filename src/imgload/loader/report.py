@@ -1,0 +1,141 @@
+"""The results of a load or verification, as values and as a JSON document."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+from imgload.clusters.nodes.proof import Proof
+from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+
+Action = Literal["present", "tagged", "delta", "full"]
+
+
+@attrs.frozen
+class NodeResult:
+    """The result for one image on one node.
+
+    Args:
+        node: the node's name.
+        action: ``present``, ``tagged``, ``delta`` (the node had some of the layers) or ``full``; in
+            a dry run, the planned one; None if the node could not be surveyed.
+        transport: how the content reached the node; None if nothing was sent.
+        proof: the checks of the image on the node; None if it was not read back.
+        bytes_missing: in a dry run, the size of the layers to send, as far as it is known;
+            Docker's graphdriver store and Podman report unpacked sizes.
+        bytes_sent: bytes sent to the node for this image; a layer that several images share counts
+            for the first of them.
+        seconds: from the start of the transfer to the verification.
+        error: why it failed, or None.
+        replaced: the ID of the other image that had the name before, or None.
+
+    """
+
+    node: str
+    action: Action | None
+    proof: Proof | None = None
+    bytes_sent: int = 0
+    seconds: float = 0.0
+    error: ImgloadError | None = None
+    replaced: Digest | None = None
+    bytes_missing: int | None = None
+    transport: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.error is not None:
+            self.error.node = self.error.node or self.node
+
+    @property
+    def ok(self) -> bool:
+        """Whether the image was verified on the node."""
+        return self.error is None and self.proof is not None and self.proof.ok
+
+    @property
+    def error_text(self) -> str:
+        """The error's message, or that the image was not verified."""
+        return self.error.message if self.error else "not verified"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the node's part of the document."""
+        planned = {} if self.bytes_missing is None else {"bytes_missing": self.bytes_missing}
+        proof = attrs.asdict(self.proof) if self.proof else None
+        if proof and proof["content"] is None:  # only a deep verification determines it
+            del proof["content"]
+        return {
+            "node": self.node,
+            "action": self.action,
+            "transport": self.transport,
+            "ok": self.ok,
+            **planned,
+            "bytes_sent": self.bytes_sent,
+            "seconds": round(self.seconds, 3),
+            "replaced": str(self.replaced) if self.replaced else None,
+            "proof": proof,
+            "error": error_json(self.error) if self.error else None,
+        }
+
+
+@attrs.frozen
+class ImageResult:
+    """The results for one image, by node."""
+
+    reference: str
+    image_id: Digest | None
+    source: str
+    platform: Platform
+    nodes: tuple[NodeResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the image's part of the document."""
+        return {
+            "reference": self.reference,
+            "image_id": str(self.image_id) if self.image_id else None,
+            "source": self.source,
+            "platform": str(self.platform),
+            "nodes": [node.to_json() for node in self.nodes],
+        }
+
+
+@attrs.frozen
+class Report:
+    """The results for all images; in a dry run, the planned actions."""
+
+    images: tuple[ImageResult, ...]
+    dry_run: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether every image was verified on every node; in a dry run, whether there is a plan."""
+        results = [node for image in self.images for node in image.nodes]
+        return all(r.error is None if self.dry_run else r.ok for r in results)
+
+    def failures(self) -> list[tuple[str, NodeResult]]:
+        """Return the results of images that were not verified, with their names."""
+        return [(image.reference, n) for image in self.images for n in image.nodes if not n.ok]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``--output json``."""
+        document: dict[str, Any] = {"version": JSON_VERSION}
+        if self.dry_run:
+            document["dry_run"] = True
+        document["images"] = [image.to_json() for image in self.images]
+        document["ok"] = self.ok
+        return document
+
+
+class LoadFailed(ImgloadError):
+    """At least one image was not verified on at least one node.
+
+    Args:
+        report: the results for all nodes, including the successful ones.
+
+    """
+
+    def __init__(self, report: Report) -> None:
+        failed = report.failures()
+        lines = [f"{name} on {node.node}: {node.error_text}" for name, node in failed]
+        super().__init__("\n".join(lines) or "some node failed")
+        self.report = report

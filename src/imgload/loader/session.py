@@ -1,0 +1,97 @@
+"""Opens the engines, sources and nodes that a user selects."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import attrs
+
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.select import Cluster, select_cluster, select_nodes
+from imgload.core.arguments import optional_string
+from imgload.core.errors import EngineUnreachable, UsageError
+from imgload.engines.base import Engine
+from imgload.engines.discovery.candidates import named_address
+from imgload.engines.discovery.discover import Discovery, open_engines, with_discovery_errors
+from imgload.engines.endpoint import Endpoint
+from imgload.sources.base import Source
+from imgload.sources.engine import EngineSource
+
+
+@attrs.frozen
+class Session:
+    """Open engines, and the sources in which images are searched."""
+
+    sources: tuple[Source, ...]
+    engines: tuple[Engine, ...]
+    discovery: Discovery
+
+    @classmethod
+    @contextmanager
+    def open(cls, source: str | os.PathLike[str] | None = None) -> Iterator[Session]:
+        """Find and open the engines; close them at the end.
+
+        Args:
+            source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
+
+        """
+        source = optional_string(source, "source")
+        with ExitStack() as stack:
+            is_engine = source in {None, "docker", "podman"} or "://" in (source or "")
+            archive = None if is_engine else _open_archive(source or "", stack)
+            is_url = source and "://" in source
+            explicit = [named_address(source, "--from", os.environ)] if source and is_url else []
+            discovery, engines = stack.enter_context(open_engines(explicit))
+            sources: Sequence[Source] = (
+                [archive] if archive else _select_engines(source, engines, discovery)
+            )
+            session = cls(tuple(sources), tuple(engines.values()), discovery)
+            for opened in session.sources:
+                stack.callback(opened.release)
+            yield session
+
+    def select_nodes(
+        self, cluster: str | None, names: Sequence[str], *, guess: bool = True
+    ) -> tuple[NodeRuntime, ...]:
+        """Return the selected nodes; see `imgload.clusters.select.select_nodes`."""
+        with with_discovery_errors(self.discovery.unreachable):
+            return select_nodes(self.engines, cluster, names, guess=guess)
+
+    def select_cluster(self, name: str | None) -> Cluster:
+        """Return the selected cluster; see `imgload.clusters.select.select_nodes`."""
+        with with_discovery_errors(self.discovery.unreachable):
+            return select_cluster(self.engines, name)
+
+
+def _open_archive(path: str, stack: ExitStack) -> Source:
+    from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
+
+    if path != "-" and not os.path.exists(path):  # noqa: PTH110 - Path's raises for long names
+        raise UsageError(
+            f"no such source: {path!r} is neither docker, podman, an engine's URL, nor a file",
+            hint="make an archive with: docker save app:dev -o app.tar",
+        )
+    archive = ArchiveSource(path)
+    stack.callback(archive.close)
+    return archive
+
+
+def _select_engines(
+    source: str | None, engines: Mapping[Endpoint, Engine], discovery: Discovery
+) -> list[EngineSource]:
+    if source is None:
+        return list(map(EngineSource, engines.values()))
+    if source not in {"docker", "podman"}:
+        return [EngineSource(engines[discovery.required_at(source)])]
+    if selected := [e for endpoint, e in engines.items() if endpoint.kind == source]:
+        return list(map(EngineSource, selected))
+    for attempt in discovery.attempts:
+        if attempt.error and attempt.candidate.kind == source and not attempt.skip_reason:
+            raise attempt.error
+    raise EngineUnreachable(
+        f"no {source} engine answers",
+        hint=f"start it, or select it: --from unix:///path/to/{shlex.quote(source)}.sock",
+    )

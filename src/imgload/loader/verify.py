@@ -1,0 +1,104 @@
+"""Verifies images on nodes without changing anything."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+import attrs
+
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.proof import Proof, prove
+from imgload.clusters.nodes.survey import Survey
+from imgload.core.errors import ImgloadError, NodeUnusable, NotVerified
+from imgload.core.parallel import in_parallel
+from imgload.loader.events import Event, NodeDone
+from imgload.loader.report import ImageResult, NodeResult, Report
+from imgload.oci.digest import Digest
+from imgload.sources.base import Image
+
+
+@attrs.frozen
+class Verification:
+    """Verifies images by the surveys of nodes, which are by name, as are `errors`.
+
+    `errors` say why other nodes could not be surveyed. `options` are those of the command that
+    loads a missing image.
+    """
+
+    nodes: Sequence[NodeRuntime]
+    surveys: Mapping[str, Survey]
+    errors: Mapping[str, ImgloadError]
+    on_event: Callable[[Event], None]
+    options: Mapping[str, str | None]
+    deep: bool = False
+
+    def report(self, images: Sequence[Image]) -> Report:
+        """Verify each image on each node."""
+        return Report(tuple(self._verify(image) for image in images))
+
+    def _verify(self, image: Image) -> ImageResult:
+        results = tuple(in_parallel([partial(self._result, image, node) for node in self.nodes]))
+        for result in results:
+            self.on_event(NodeDone(image.name, result))
+        return ImageResult(image.name, image.image_id, image.source, image.platform, results)
+
+    def _result(self, image: Image, node: NodeRuntime) -> NodeResult:
+        if error := self.errors.get(node.name):
+            return NodeResult(node.name, None, error=error)
+        survey = self.surveys[node.name]
+        proof = prove(image, survey)
+        if proof.ok:
+            result = NodeResult(node.name, "present", proof)
+            if not self.deep:
+                return result
+            from imgload.loader.checksums import verify_blobs  # noqa: PLC0415 - start-up
+
+            return verify_blobs(node, image.name, result)
+        if proof.cri_pending:
+            try:
+                node.require_cri(survey, image.name)
+            except NodeUnusable as error:
+                return NodeResult(node.name, None, proof, error=error)
+        message = f"{node.name} {_difference(image, survey, proof)}"
+        refusal = NotVerified(
+            message, hint=self._load_command(image, node), node=node.name, image=image.name
+        )
+        return NodeResult(node.name, None, proof, error=refusal)
+
+    def _load_command(self, image: Image, node: NodeRuntime) -> str:
+        text = image.query or (image.name if self.options["--tag"] is None else "")
+        words = ["imgload", "load", *([text] if text else [])]
+        for option, value in {**self.options, "--node": node.name}.items():
+            words += [option, value] if value is not None else []
+        return shlex.join(words)
+
+
+def _difference(image: Image, survey: Survey, proof: Proof) -> str:
+    target = survey.records.get(image.name)
+    if target is None:
+        return lacks(image.name)
+    others = survey.content.configs_under(target) - {image.image_id}
+    if others:
+        wanted = image.image_id.short if image.image_id else "this one"
+        return has_another(image.name, others, wanted)
+    if proof.cri_pending:
+        return unknown_to_cri(image.name)
+    return f"has {image.name} only in part: {', '.join(proof.missing())} is missing"
+
+
+def lacks(name: str) -> str:
+    """Describe a node without an image of that name; the text follows the node's name."""
+    return f"does not have {name}"
+
+
+def has_another(name: str, image_ids: Iterable[Digest], wanted: str) -> str:
+    """Describe a node that has other images under a name."""
+    listed = ", ".join(sorted(digest.short for digest in image_ids))
+    return f"has another image under {name}: {listed}, not {wanted}"
+
+
+def unknown_to_cri(name: str) -> str:
+    """Describe a node whose containerd has an image that its CRI does not have."""
+    return f"has {name}, but CRI does not report it: no pod can use it"

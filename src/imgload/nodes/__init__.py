@@ -1,1 +1,0 @@
-"""What can be done on a node: containerd (ctr) and CRI (crictl)."""

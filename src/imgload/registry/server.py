@@ -1,0 +1,461 @@
+"""The write side of the OCI distribution API, on loopback, while an image is pushed.
+
+The handler speaks HTTP; its `PushSink` decides which blobs are needed and where they go (OCI
+distribution spec, "Push"). The repository's name is random: every request outside it is answered
+with 404. An upload belongs to the request that reads its body; a second request for it is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from http.client import LineTooLong
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import attrs
+
+from imgload.core.errors import ArchiveInvalid, EngineError, EngineFailed, ImgloadError
+from imgload.engines.base import NOT_CONNECTED
+from imgload.engines.http import timed_out
+from imgload.oci.digest import Digest
+from imgload.registry.sink import MAX_MANIFEST_BYTES, MAX_UPLOADS, PushSink, Quota, UploadWriter
+
+MAX_STRANGERS = 256
+"""Connections that have not yet named the repository; one more closes the oldest of them."""
+MAX_ADMITTED = 256
+"""Connections that have named it; one more is refused. Docker's containerd store opens one or two
+per layer in parallel, and an image may have 127; a body is read only when its turn comes."""
+CHUNK = 1 << 20
+MAX_MANIFEST = 8 << 20
+_IDLE_SECONDS = 60
+_LINGER_SECONDS = 0.3
+_MAX_HEAD = 32 << 10
+"""Bytes of a request's headers; Python alone would keep a hundred lines of 64 KiB."""
+_MAX_LINE = 1024
+"""Bytes of a chunk's length with its extensions, and of a trailer, each with its end of line."""
+_MAX_TRAILERS = 32
+_BLOB = re.compile(r"blobs/(sha256:[0-9a-f]{64})")
+_UPLOAD = re.compile(r"blobs/uploads/([0-9a-f]{16})")
+_MANIFEST = re.compile(r"manifests/(sha256:[0-9a-f]{64}|\w[\w.-]{0,127})", re.ASCII)
+_TLS_HANDSHAKE = b"\x16"
+_PLAIN_HTTP = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n"
+    b"Connection: close\r\n\r\nplain HTTP.\n"
+)
+"""A client that starts with TLS falls back to HTTP only after a well-formed answer."""
+
+Push = Callable[[], None]
+Pushing = Callable[[str], contextlib.AbstractContextManager[Push]]
+"""Prepares an engine for pushes to a repository, and yields the function that pushes."""
+
+
+class _UnknownUploadError(Exception):
+    """A request names an upload that does not exist, or that another request has taken."""
+
+
+class _Head(io.BufferedIOBase):
+    """Lines of a request's head, together not longer than _MAX_HEAD."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._stream = stream
+        self._left = _MAX_HEAD
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        if self._left <= 0:
+            raise LineTooLong("header")
+        line = self._stream.readline(min(size, self._left) if size and size > 0 else self._left)
+        self._left -= len(line)
+        return line
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = _IDLE_SECONDS
+    rbufsize = 64 << 10
+    rfile: io.BufferedReader
+    server: PushServer
+    raw_requestline: bytes
+
+    def parse_request(self) -> bool:
+        if self.raw_requestline.startswith(_TLS_HANDSHAKE):
+            self.wfile.write(_PLAIN_HTTP)
+            self.close_connection = True
+            return False
+        stream = self.rfile
+        self.rfile = _Head(stream)  # type: ignore[assignment]
+        try:
+            return super().parse_request()
+        finally:
+            self.rfile = stream
+
+    def do_GET(self) -> None:
+        inside = self._inside  # calls `reached`: a GET, too, shows that the engine reaches us
+        self._answer(200 if not inside and self.path == "/v2/" else 404)
+
+    def do_HEAD(self) -> None:
+        match = _BLOB.fullmatch(self._inside)
+        sink = self.server.sink
+        with self._refusing():
+            size = sink.stat_blob(Digest.parse(match.group(1))) if match and sink else None
+            if match is None or size is None:
+                self._answer(404)
+            else:
+                self._answer(200, {"Docker-Content-Digest": match.group(1)}, length=size)
+
+    def do_POST(self) -> None:
+        with self._refusing():
+            if self._inside != "blobs/uploads/":
+                raise _UnknownUploadError
+            for _ in self._body():  # a client may send an empty one
+                raise ArchiveInvalid("an upload begins with a body")
+            name = secrets.token_hex(8)
+            self._leave_upload(name, None)
+            self._accepted(name, 0)
+
+    def do_PATCH(self) -> None:
+        with self._refusing() as on_error:
+            name, upload = self._take_upload()
+            upload = upload or self.server.current_sink.upload(None, None)
+            on_error.callback(upload.abandon)
+            size = 0
+            for chunk in self._body():
+                upload.write(chunk)
+                size += len(chunk)
+            self._leave_upload(name, upload)
+            on_error.pop_all()
+            self._accepted(name, size)
+
+    def do_PUT(self) -> None:
+        if match := _MANIFEST.fullmatch(self._inside):
+            self._put_manifest(match.group(1))
+        else:
+            self._finish_upload()
+
+    def _put_manifest(self, name: str) -> None:
+        with self._refusing():
+            length = self._body_length() or 0
+            if not 0 < length <= MAX_MANIFEST or not self.server.manifest_memory.take(length):
+                raise ArchiveInvalid("a manifest has no length, or is too long")
+            try:
+                raw = b"".join(self._read(length))
+            finally:
+                self.server.manifest_memory.give(length)
+            digest = Digest.of(raw)
+            if name != str(digest) and ":" in name:
+                raise ArchiveInvalid("a manifest has another digest than its name")
+            self.server.current_sink.manifest(digest, raw)
+            if ":" not in name and self.server.refuse_last_manifest:
+                self.server.ended = True
+                raise ArchiveInvalid("the engine shall not remember this push")
+            self._created(f"manifests/{digest}", digest)
+
+    def _finish_upload(self) -> None:
+        with self._refusing() as on_error:
+            _, upload = self._take_upload()
+            if upload:
+                on_error.callback(upload.abandon)
+            digest = Digest.parse(parse_qs(urlsplit(self.path).query).get("digest", [""])[0])
+            if upload is None:
+                upload = self.server.current_sink.upload(digest, self._body_length())
+                on_error.callback(upload.abandon)
+            for chunk in self._body():
+                upload.write(chunk)
+            upload.finish(digest)
+            on_error.pop_all()
+            self._created(f"blobs/{digest}", digest)
+
+    def _take_upload(self) -> tuple[str, UploadWriter | None]:
+        match = _UPLOAD.fullmatch(self._inside)
+        name = match.group(1) if match else ""
+        try:
+            return name, self.server.uploads.pop(name)
+        except KeyError:
+            raise _UnknownUploadError from None
+
+    def _leave_upload(self, name: str, upload: UploadWriter | None) -> None:
+        self.server.uploads[name] = upload
+        if len(self.server.uploads) > MAX_UPLOADS:
+            self.server.uploads.pop(name, None)
+            raise ArchiveInvalid("too many uploads")
+
+    def _accepted(self, name: str, size: int) -> None:
+        headers = {"Range": f"0-{max(size - 1, 0)}"}  # Docker fails a push if it is wrong
+        self._answer(202, {"Location": f"{self.server.root}blobs/uploads/{name}", **headers})
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[contextlib.ExitStack]:
+        """Answer errors of request and sink with 400, and an unknown upload with 404.
+
+        Yields a stack whose callbacks run at any error, and only then.
+        """
+        with contextlib.ExitStack() as on_error:
+            try:
+                yield on_error
+            except (ImgloadError, _UnknownUploadError) as error:
+                on_error.close()
+                self._refuse(404 if isinstance(error, _UnknownUploadError) else 400)
+            else:
+                on_error.pop_all()
+
+    @property
+    def _inside(self) -> str:
+        """The path within the repository; empty outside it and beyond MAX_ADMITTED connections."""
+        path = self.path.partition("?")[0]
+        if not path.startswith(self.server.root):
+            return ""
+        self.server.reached()
+        return path[len(self.server.root) :] if self.server.admit(self.connection) else ""
+
+    def _body_length(self) -> int | None:
+        """Return the bytes of the body, or None for chunks (RFC 9112, section 6.3)."""
+        lengths = self.headers.get_all("Content-Length", [])
+        encodings = self.headers.get_all("Transfer-Encoding", [])
+        if [encoding.strip().lower() for encoding in encodings] == ["chunked"] and not lengths:
+            return None
+        if encodings or len(lengths) > 1:
+            raise ArchiveInvalid("the length of a body is ambiguous")
+        text = lengths[0].strip() if lengths else "0"
+        if not re.fullmatch(r"[0-9]{1,15}", text, re.ASCII):
+            raise ArchiveInvalid("the length of a body is not a number")
+        return int(text)
+
+    def _body(self) -> Iterator[bytes]:
+        length = self._body_length()
+        if length is not None:
+            yield from self._read(length)
+            return
+        while size := self._chunk_size():
+            yield from self._read(size)
+            if self._line():
+                raise ConnectionError("a chunk is longer than its size")
+        for _ in range(_MAX_TRAILERS):
+            if not self._line():
+                return
+        raise ConnectionError("too many trailers")
+
+    def _chunk_size(self) -> int:
+        line = self._line().partition(b";")[0].strip()
+        if not re.fullmatch(rb"[0-9a-fA-F]{1,12}", line):
+            raise ConnectionError("a malformed chunk")
+        return int(line, 16)
+
+    def _line(self) -> bytes:
+        line = self.rfile.readline(_MAX_LINE)
+        if not line.endswith(b"\n"):
+            raise ConnectionError("a line is too long, or was cut off")
+        return line.rstrip(b"\r\n")
+
+    def _read(self, size: int) -> Iterator[bytes]:
+        """Yield bytes as they arrive, so that a client that pauses midway occupies no memory."""
+        while size:
+            piece = self.rfile.read1(min(size, CHUNK))
+            if not piece:
+                raise ConnectionError("the upload was cut off")
+            size -= len(piece)
+            yield piece
+
+    def _created(self, path: str, digest: Digest) -> None:
+        headers = {"Docker-Content-Digest": str(digest)}
+        self._answer(201, {"Location": self.server.root + path, **headers})
+
+    def _refuse(self, status: int) -> None:
+        """Answer an error, and close the connection; the rest of the request is not read.
+
+        A little of it is: closing on unread bytes would discard the answer (RFC 9112, section 9.6).
+        """
+        self.close_connection = True
+        self._answer(status)
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_LINGER_SECONDS)
+            for _ in range(64):
+                if not self.rfile.read1(64 << 10):
+                    return
+
+    def _answer(self, status: int, headers: dict[str, str] | None = None, length: int = 0) -> None:
+        self.send_response_only(status)
+        for name, value in {**(headers or {}), "Content-Length": str(length)}.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing: a library is silent."""
+
+
+class PushServer(ThreadingHTTPServer):
+    """A server with one thread per connection, which bounds threads, memory and open uploads."""
+
+    daemon_threads = True
+    request_queue_size = 2 * MAX_ADMITTED
+    """Connections that wait to be accepted; the kernel of one more retries after a second."""
+
+    def __init__(
+        self,
+        sink: PushSink | None,
+        reached: Callable[[], None] = lambda: None,
+        *,
+        refuse_last_manifest: bool = False,
+    ) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        path = f"imgload/{secrets.token_hex(16)}"
+        self.repository = f"127.0.0.1:{self.server_address[1]}/{path}"
+        self.root = f"/v2/{path}/"
+        self.sink = sink
+        self.reached = reached
+        self.refuse_last_manifest = refuse_last_manifest
+        self.ended = False
+        """Whether a manifest was refused that ends a push."""
+        self.manifest_memory = Quota(MAX_MANIFEST_BYTES)
+        self._strangers: dict[socket.socket, None] = {}
+        self._admitted: set[socket.socket] = set()
+        self.uploads: dict[str, UploadWriter | None] = {}
+        """Uploads that wait for the next request that names them; None before their first byte."""
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[str]:
+        """Serve, and yield the repository to push to."""
+        with self:
+            threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+            try:
+                yield self.repository
+            finally:
+                self.shutdown()
+
+    @property
+    def current_sink(self) -> PushSink:
+        if self.sink is None:
+            raise ArchiveInvalid("no push is in progress")
+        return self.sink
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Bound the threads that programs other than the engine can occupy."""
+        with self._lock:
+            self._strangers[request] = None
+            oldest = list(self._strangers)[:-MAX_STRANGERS]
+            for connection in oldest:
+                del self._strangers[connection]
+        _shut_down(oldest)
+        super().process_request(request, client_address)
+
+    def admit(self, connection: socket.socket) -> bool:
+        """Return False for a connection that knows the repository, but is beyond the bound."""
+        with self._lock:
+            if connection not in self._admitted and len(self._admitted) >= MAX_ADMITTED:
+                return False
+            self._strangers.pop(connection, None)
+            self._admitted.add(connection)
+            return True
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._strangers.pop(request, None)
+            self._admitted.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Close all connections, so that no thread outlives the push, and abandon open uploads."""
+        super().server_close()
+        with self._lock:
+            connections = [*self._strangers, *self._admitted]
+        _shut_down(connections)
+        uploads, self.uploads = self.uploads, {}
+        for upload in filter(None, uploads.values()):
+            upload.abandon()
+
+    def handle_error(self, *_: object) -> None:
+        """Print nothing: a client that disconnects is no error."""
+
+
+def _shut_down(connections: Iterable[socket.socket]) -> None:
+    for connection in connections:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def receiving(
+    sink: PushSink, reached: Callable[[], None] = lambda: None
+) -> contextlib.AbstractContextManager[str]:
+    """Listen on a free port of 127.0.0.1, and yield the repository to push to.
+
+    `reached` is called at each request for it; only this process and users of the engine know it.
+    """
+    return PushServer(sink, reached).serving()
+
+
+class EngineCannotReachUs(EngineFailed):
+    """The engine's loopback is not this process's: its pushes do not arrive here."""
+
+
+@attrs.define
+class PushSession:
+    """A repository for the pushes of one image, and the tag that the engine pushes.
+
+    Docker's containerd image store labels every blob of the image with the repository that it was
+    pushed to, for good (``containerd.io/distribution.source``), once the push has succeeded.
+    Therefore `refuse_last_manifest` stores the tagged manifest, which ends a push, and refuses it.
+    """
+
+    _server: PushServer
+    _reached: threading.Event
+    _push: Push
+    _open: contextlib.ExitStack
+
+    @classmethod
+    def start(
+        cls,
+        pushing: Pushing,
+        *,
+        refuse_last_manifest: bool,
+        look_up: Callable[[str], None] | None = None,
+    ) -> PushSession:
+        """Listen, and prepare the engine; EngineCannotReachUs is raised if `look_up` fails.
+
+        `look_up` is None where requests of the engine are known to arrive.
+        """
+        reached = threading.Event()
+        with contextlib.ExitStack() as stack:
+            server = PushServer(None, reached.set, refuse_last_manifest=refuse_last_manifest)
+            repository = stack.enter_context(server.serving())
+            if look_up:
+                # only the engine and its users can know the repository, whose name is random
+                with contextlib.suppress(EngineError):
+                    look_up(repository)
+                if not reached.is_set():
+                    raise EngineCannotReachUs(
+                        "the engine's requests to 127.0.0.1 do not reach this process"
+                    )
+            push = stack.enter_context(pushing(repository))
+            return cls(server, reached, push, stack.pop_all())
+
+    def push(self, sink: PushSink) -> None:
+        """Have the engine push the image; raise EngineCannotReachUs if no request arrives."""
+        self._reached.clear()
+        self._server.sink, self._server.ended = sink, False
+        try:
+            self._push()
+        except EngineError as error:
+            reached = self._reached.is_set()
+            if not reached and (NOT_CONNECTED in error.message or timed_out(error)):
+                raise EngineCannotReachUs(error.message, hint=error.hint) from error
+            if not self._server.ended:
+                raise
+        else:
+            if not self._reached.is_set():
+                raise EngineCannotReachUs(
+                    "the engine pushed the image to another process on its 127.0.0.1"
+                )
+        finally:
+            self._server.sink = None
+
+    def close(self) -> None:
+        self._open.close()

@@ -1,0 +1,1 @@
+"""Built on a load: watch, inventory, doctor, registries, drop-ins, Skaffold."""

@@ -1,0 +1,1 @@
+"""Diagnose problems between this machine and the nodes, and suggest fixes."""

@@ -1,0 +1,198 @@
+"""Check whether each node can import images, and its pods can use them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
+
+from imgload.clusters.nodes import survey
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.batch import NOT_FOUND, Group
+from imgload.clusters.nodes.containerd import CONTAINERD, DEFAULT_SNAPSHOTTER, K3S, NOT_PERMITTED
+from imgload.clusters.nodes.node import Node, containerd_nodes
+from imgload.core.errors import ImgloadError, NodeUnusable
+from imgload.core.parallel import call_each
+from imgload.core.units import size_text
+from imgload.engines.base import EngineDescription
+from imgload.engines.endpoint import Endpoint
+from imgload.oci.platform import Platform
+from imgload.tools.doctor.finding import Finding
+
+_SECONDS = 10.0
+_LOW_SPACE, _LOW_SHARE, _NO_SPACE = 2 << 30, 0.05, 100 << 20
+_SNAPSHOTTER = "io.containerd.snapshotter.v1"
+_CRI = ("io.containerd.grpc.v1", "cri")
+_CTR = ("ctr", "--connect-timeout", "2s", "--timeout", "4s")
+_DISK = f"df -Pk {K3S.root} 2>/dev/null || df -Pk {CONTAINERD.root}"
+_PROXIES = """
+for process in 1 $(pidof containerd k3s 2>/dev/null); do
+    tr '\\0' '\\n' </proc/$process/environ
+done | grep -i '_proxy='
+"""
+_MIRRORS = """
+for folder in /etc/containerd /var/lib/rancher/k3s/agent/etc/containerd; do
+    cat $folder/certs.d/*/hosts.toml
+done 2>/dev/null | head -c 65536
+"""
+_CTR_VERSION, _CTR_PLUGINS = (*_CTR, "version"), (*_CTR, "plugins", "ls")
+_RUNTIME: Group = (_CTR_VERSION, survey.CRICTL_CONFIG, ("crictl", "--version"), _CTR_PLUGINS)
+_MACHINE: Group = [("sh", "-c", script) for script in (_DISK, _PROXIES, _MIRRORS)]
+_SPACE = re.compile(r"^\S.*?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
+_MIRROR = re.compile(r"^[ \t]*\[host\.[\"'](?:https?://)?([^/\"']+)", re.MULTILINE)
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+def check_nodes(
+    nodes: Sequence[NodeRuntime], hosts: Mapping[Endpoint, EngineDescription]
+) -> Iterator[Finding]:
+    """Yield the findings about each node; `hosts` are the descriptions of their engines."""
+    for node, result in call_each(partial(_check_node, hosts), nodes, _SECONDS):
+        if isinstance(result, ImgloadError):
+            prefix = "" if result.message.startswith(node.name) else f"{node.name}: "
+            hint = result.hint or f"{node.engine.name} restart {node.container.name}"
+            yield Finding("nodes", "problem", prefix + result.message, hint)
+        else:
+            yield from result
+
+
+def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntime) -> list[Finding]:
+    """Check a node in two execs; NodeError if it is stopped, silent, or has another runtime."""
+    (node,) = containerd_nodes([runtime])
+    node.require_running()
+    version, config, crictl, plugins, disk, proxies, mirrors = node.run_all(_RUNTIME, _MACHINE)
+    with node.naming_node_in_errors():
+        survey.require_containerd(config.text)
+    if version.exit_status:
+        logs = f"{node.engine.name} exec {node.name} journalctl -u containerd"
+        hint = f"{logs}; or {node.engine.name} restart {node.name}"
+        raise NodeUnusable(f"{node.name}: containerd does not answer", hint=hint)
+    traits = node.survey(survey.NOTHING).traits
+    space = parse_space(disk.text)
+    has_crictl = crictl.exit_status not in {NOT_FOUND, NOT_PERMITTED}
+    facts = [f"containerd {'.'.join(map(str, traits.version))}", traits.snapshotter]
+    facts += [str(traits.platform), *([f"{size_text(space[1])} free"] if space else [])]
+    facts += ["crictl"] if has_crictl else []
+    return [
+        Finding("nodes", "ok", f"{node.name}: {', '.join(facts)}"),
+        *_containerd(node, traits.snapshotter, parse_plugins(plugins.text), crictl=has_crictl),
+        *_machine(node, space, traits.platform, hosts.get(node.engine.endpoint)),
+        *check_proxies(node.name, parse_proxies(proxies.text), parse_mirrors(mirrors.text)),
+    ]
+
+
+def _containerd(
+    node: Node, used: str, states: Mapping[tuple[str, str], str], *, crictl: bool
+) -> Iterator[Finding]:
+    """Yield the findings about CRI and its snapshotter; `states` are those of the plugins."""
+    plugins = {"CRI": _CRI, f"the snapshotter {used}": (_SNAPSHOTTER, used)}
+    for name, key in plugins.items() if states else ():
+        state = states.get(key, "missing")
+        if state != "ok":
+            what = f"{node.name}: {name} is {state} in containerd: no pod can run"
+            see = f"ctr plugins ls -d {shlex.quote(f'id=={key[1]}')}"
+            hint = f"see why: {node.engine.name} exec {node.name} {see}"
+            yield Finding("nodes", "problem", what, hint)
+    if not crictl:
+        what = f"{node.name} has no crictl: imgload checks containerd only, not CRI"
+        yield Finding("nodes", "info", what)
+    if used != DEFAULT_SNAPSHOTTER:
+        what = f"{node.name} unpacks with {used}, but ctr defaults to {DEFAULT_SNAPSHOTTER}"
+        manual = f"ctr -n k8s.io images import --snapshotter={shlex.quote(used)} FILE"
+        yield Finding("nodes", "info", f"{what}; imgload uses {used}", f"by hand: {manual}")
+
+
+def _machine(
+    node: Node, space: tuple[int, int] | None, platform: Platform, host: EngineDescription | None
+) -> Iterator[Finding]:
+    total, free = space or (0, 0)
+    if space and free < max(_LOW_SPACE, total * _LOW_SHARE):
+        what = f"{node.name} has {size_text(free)} of {size_text(total)} left for images"
+        hint = f"find the largest folders: {node.engine.name} system df"
+        yield Finding("nodes", "problem" if free < _NO_SPACE else "warning", what, hint)
+    machine = host.platform if host else None
+    if machine and not machine.runs(platform):
+        what = f"{node.name} is {platform} on a {machine} machine: it runs under emulation"
+        hint = f"create the cluster from a node image for {machine}"
+        yield Finding("nodes", "warning", what, hint)
+
+
+def parse_space(text: str) -> tuple[int, int] | None:
+    """Return the total and free bytes of a file system from the output of ``df -Pk``."""
+    sizes = _SPACE.search(text)
+    return (int(sizes.group(1)) * 1024, int(sizes.group(2)) * 1024) if sizes else None
+
+
+def parse_plugins(text: str) -> dict[tuple[str, str], str]:
+    """Return the states in ``ctr plugins ls``, whose rows are TYPE ID PLATFORMS STATUS."""
+    rows = (line.split() for line in text.splitlines()[1:])
+    return {(row[0], row[1]): row[-1] for row in rows if len(row) > 3}  # noqa: PLR2004
+
+
+def parse_proxies(text: str) -> dict[str, str]:
+    """Return the variables that are set, in lower case: Go reads either case."""
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {name.lower(): value for name, _, value in pairs if value}
+
+
+def parse_mirrors(text: str) -> tuple[str, ...]:
+    """Return the hosts in ``hosts.toml`` files."""
+    return tuple(dict.fromkeys(_MIRROR.findall(text)))
+
+
+def check_proxies(
+    node: str, proxies: Mapping[str, str], mirrors: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield the effect of a node's proxy variables (in lower case) on pulls from its mirrors."""
+    used = {name: proxies[name] for name in ("http_proxy", "https_proxy") if proxies.get(name)}
+    if not used:
+        return
+    shown = ", ".join(f"{name.upper()}={_without_password(url)}" for name, url in used.items())
+    proxied = [host for host in mirrors if not is_excepted(host, proxies.get("no_proxy", ""))]
+    recreate = "create the cluster again: kind takes it from the environment"
+    if loopback := [host for host in map(_host, used.values()) if host in _LOOPBACK]:
+        what = f"{node} pulls through a proxy at {loopback[0]}, which is the node itself ({shown})"
+        hint = f"use an address that nodes can reach; {recreate}"
+        yield Finding("nodes", "warning", what, hint)
+    elif proxied:
+        what = f"{node} uses a proxy ({shown}) for pulls from {', '.join(proxied)}"
+        names = shlex.quote(",".join(map(_host, proxied)))
+        yield Finding("nodes", "warning", what, f"add {names} to NO_PROXY; {recreate}")
+    else:
+        yield Finding("nodes", "info", f"{node} pulls through a proxy ({shown})")
+
+
+def is_excepted(host: str, no_proxy: str) -> bool:
+    """Whether requests to a host bypass the proxy, by the rules of Go, which containerd uses.
+
+    ``NO_PROXY`` lists names, which include their subdomains, addresses, networks, and ``*``;
+    loopback never goes through a proxy (golang.org/x/net/http/httpproxy).
+    """
+    name = _host(host)
+    entries = filter(None, (entry.strip().lower() for entry in no_proxy.split(",")))
+    return name in _LOOPBACK or any(_covers(entry, name, host.lower()) for entry in entries)
+
+
+def _covers(entry: str, name: str, host: str) -> bool:
+    if entry in {"*", name, host}:
+        return True
+    try:
+        return ip_address(name) in ip_network(entry, strict=False)
+    except ValueError:
+        return name.endswith(f".{entry.removeprefix('*').removeprefix('.')}")
+
+
+def _host(url: str) -> str:
+    """Return the host of a URL, or of ``host:port``."""
+    try:
+        return urlsplit(url if "//" in url else f"//{url}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

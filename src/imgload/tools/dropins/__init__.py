@@ -1,0 +1,1 @@
+"""Drop-ins for the load commands of kind and k3d."""

@@ -1,0 +1,1 @@
+"""List and prune the images on nodes."""

@@ -1,0 +1,1 @@
+"""Connect nodes to a registry, and push images to it."""

@@ -1,0 +1,271 @@
+"""The one-call functions for registries."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import attrs
+
+from imgload.clusters.nodes.node import Node, containerd_nodes
+from imgload.core.arguments import optional_string, require_strings
+from imgload.core.errors import JSON_VERSION, ClusterError, UsageError, reason
+from imgload.core.parallel import in_parallel
+from imgload.engines.discovery.discover import with_discovery_errors
+from imgload.loader.session import Session
+from imgload.oci.document import dig, load_json
+from imgload.sources.locate import locate, named, require_names
+from imgload.tools.remote_registry.configure import (
+    NodeWiring,
+    RegistryUrl,
+    connect_node,
+    disconnect_node,
+    registry_names,
+)
+from imgload.tools.remote_registry.push import PushedImage, RegistryClient, push_image
+
+_NAMESPACE, _NAME = "kube-public", "local-registry-hosting"
+_MANAGER = "app.kubernetes.io/managed-by"
+_HELP = "https://kind.sigs.k8s.io/docs/user/local-registry/"
+_SECONDS = 10.0
+
+
+@attrs.frozen
+class Hosting:
+    """Whether imgload wrote the cluster's ConfigMap; `note` is the reason if it did not."""
+
+    written: bool
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ConfigMap's part of the document."""
+        return {"written": self.written, "note": self.note or None}
+
+
+@attrs.frozen
+class RegistryReport:
+    """The result of connecting nodes to a registry, or of disconnecting them.
+
+    Args:
+        registry: the registry's URL; empty for all registries.
+        names: the registries, as in image names, whose images the nodes pull from it.
+        nodes: the result on each node.
+        hosting: the state of the cluster's ConfigMap; None when single nodes were selected.
+
+    """
+
+    registry: str
+    names: tuple[str, ...]
+    nodes: tuple[NodeWiring, ...]
+    hosting: Hosting | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether no node has an error."""
+        return all(node.ok for node in self.nodes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``--output json``."""
+        nodes = [node.to_json() for node in self.nodes]
+        hosting = self.hosting.to_json() if self.hosting else None
+        report = {"registry": self.registry or None, "names": list(self.names), "nodes": nodes}
+        return {"version": JSON_VERSION, **report, "hosting": hosting, "ok": self.ok}
+
+
+@attrs.frozen
+class PushReport:
+    """The result of a push, image by image."""
+
+    registry: str
+    images: tuple[PushedImage, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the registry has every image."""
+        return all(image.ok for image in self.images)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``--output json``."""
+        images = [image.to_json() for image in self.images]
+        return {"version": JSON_VERSION, "registry": self.registry, "images": images, "ok": self.ok}
+
+
+def connect_registry(
+    url: str,
+    *,
+    mirrors: Sequence[str] = (),
+    cluster: str | None = None,
+    nodes: Sequence[str] = (),
+    restart_containerd: bool = False,
+) -> RegistryReport:
+    """Make the nodes of a cluster pull from a registry.
+
+    Args:
+        url: ``http://host:port`` or ``https://host``, as the nodes reach it.
+        mirrors: other registries whose images the nodes try to pull from there first:
+            ``docker.io``, or ``localhost:5001`` if that is the registry's name on this machine.
+        cluster: the cluster's name; None for the kube context's, or else the only one.
+        nodes: names of the nodes; empty for all nodes of the cluster.
+        restart_containerd: where CRI reads no hosts.toml files, set its ``config_path`` in
+            containerd's configuration and restart containerd; containers keep running. Otherwise
+            such a node gets an error and stays unchanged.
+
+    Returns:
+        the result on each node; `ok` only when every node is configured and reaches the registry.
+
+    Raises:
+        UsageError: when the URL or a mirror is not valid.
+        ImgloadError: when the nodes cannot be selected.
+
+    """
+    address = RegistryUrl.parse(url)
+    names = registry_names(address, require_strings(mirrors, "mirrors"))
+    if address.is_loopback:
+        raise UsageError(
+            f"{address} is the node itself, as seen from a node",
+            hint="use the address at which the nodes reach the registry, and add its name on this"
+            " machine as a mirror: imgload registry connect http://REGISTRY:5000"
+            f" --mirror {shlex.quote(address.host)}",
+        )
+    with Session.open() as session:
+        selected, context = _select(session, cluster, nodes)
+        connect = partial(connect_node, url=address, names=names, restart=restart_containerd)
+        results = in_parallel([partial(connect, node) for node in selected])
+        changed = any(node.files for node in results)
+        hosting = _publish(context, address, names) if context and changed else None
+    return RegistryReport(str(address), names, tuple(results), hosting)
+
+
+def disconnect_registry(
+    url: str | None = None,
+    *,
+    cluster: str | None = None,
+    nodes: Sequence[str] = (),
+) -> RegistryReport:
+    """Restore the nodes' configuration from before `connect_registry`.
+
+    Args:
+        url: the registry's URL, as in `connect_registry`; None for all registries.
+        cluster: the cluster's name; None for the kube context's, or else the only one.
+        nodes: names of the nodes; empty for all nodes of the cluster.
+
+    Raises:
+        UsageError: when the URL is not valid.
+        ImgloadError: when the nodes cannot be selected.
+
+    """
+    address = RegistryUrl.parse(url) if url is not None else None
+    with Session.open() as session:
+        selected, context = _select(session, cluster, nodes)
+        results = in_parallel([partial(disconnect_node, node, address) for node in selected])
+        changed = any(node.files for node in results)
+        hosting = _remove(context, address) if context and changed else None
+    return RegistryReport(str(address or ""), (), tuple(results), hosting)
+
+
+def push_to_registry(
+    images: str | Sequence[str],
+    url: str,
+    *,
+    source: str | None = None,
+    tag: str | None = None,
+) -> PushReport:
+    """Push images to a registry, sending only the blobs that it lacks, and read them back.
+
+    Args:
+        images: one or several image names or IDs.
+        url: ``http://host:port`` or ``https://host``, as this machine reaches it.
+        source: ``docker``, ``podman`` or an engine's URL; None for all engines.
+        tag: the name to push a single image under, instead of its own.
+
+    Returns:
+        the result for each image; `ok` only when the registry returned every manifest.
+
+    Raises:
+        UsageError: when the URL or a name is not valid.
+        RegistryError: when no registry answers at the URL.
+        ImgloadError: when an image is not found, or is ambiguous.
+
+    """
+    client = RegistryClient(RegistryUrl.parse(url))
+    queries = require_strings(images, "images")
+    tag = optional_string(tag, "tag")
+    require_names(queries, tag)
+    client.check()
+    with Session.open(source) as session, with_discovery_errors(session.discovery.unreachable):
+        images_ = named(locate(queries, session.sources, None), tag)
+        pushed = [push_image(image, client) for image in images_]
+    return PushReport(str(client.url), tuple(pushed))
+
+
+def _select(
+    session: Session, cluster: str | None, names: Sequence[str]
+) -> tuple[Sequence[Node], str]:
+    """Return the nodes, and kubectl's context if they are a whole cluster."""
+    if names := require_strings(names, "nodes"):
+        return containerd_nodes(session.select_nodes(cluster, names)), ""
+    selected = session.select_cluster(cluster)
+    return containerd_nodes(selected.nodes), selected.context
+
+
+def _publish(context: str, url: RegistryUrl, names: Sequence[str]) -> Hosting:
+    """Announce a registry in the cluster's ConfigMap (KEP-1755), unless somebody else wrote one."""
+    local_name = next((n for n in names if RegistryUrl("http", n).is_loopback), url.host)
+    hosting = {"host": local_name, "hostFromClusterNetwork": url.host, "help": _HELP}
+    lines = "".join(f"{key}: {json.dumps(value)}\n" for key, value in hosting.items())
+    annotations = {"imgload/registry": str(url)}
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": _NAME, "labels": {_MANAGER: "imgload"}, "annotations": annotations},
+        "data": {"localRegistryHosting.v1": lines},
+    }
+    try:
+        metadata = _metadata(context)
+        if metadata and dig(metadata, "labels", _MANAGER) != "imgload":
+            note = f"{_NAMESPACE}/{_NAME} was not written by imgload and is kept"
+            return Hosting(written=False, note=note)
+        options = ("replace" if metadata else "create", "--validate=false", "-f", "-")
+        _kubectl(context, *options, stdin=json.dumps(config_map))
+    except (ClusterError, ValueError) as error:
+        return Hosting(written=False, note=f"{_NAMESPACE}/{_NAME} is not written: {error}")
+    return Hosting(written=True)
+
+
+def _remove(context: str, url: RegistryUrl | None) -> Hosting:
+    """Delete the ConfigMap if imgload wrote it for this registry; None for any registry."""
+    try:
+        metadata = _metadata(context)
+        is_ours = dig(metadata, "labels", _MANAGER) == "imgload"
+        registry = dig(metadata, "annotations", "imgload/registry")
+        if is_ours and (url is None or registry == str(url)):
+            _kubectl(context, "delete", "configmap", _NAME, "--ignore-not-found", "--wait=false")
+    except (ClusterError, ValueError) as error:
+        return Hosting(written=False, note=f"{_NAMESPACE}/{_NAME} is not deleted: {error}")
+    return Hosting(written=False)
+
+
+def _metadata(context: str) -> Any:
+    """Return the ConfigMap's metadata; None without a ConfigMap."""
+    text = _kubectl(context, "get", "configmap", _NAME, "--ignore-not-found", "-o", "json")
+    return dig(load_json(text), "metadata") if text.strip() else None
+
+
+def _kubectl(context: str, *arguments: str, stdin: str = "") -> str:
+    options = ("--context", context, "-n", _NAMESPACE, "--request-timeout=5s")
+    command = ["kubectl", *options, *arguments]
+    try:
+        result = subprocess.run(  # noqa: S603 - a list of arguments, no shell
+            command, input=stdin, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except FileNotFoundError as error:
+        raise ClusterError("kubectl is not installed") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ClusterError(f"kubectl failed: {error}") from error
+    if result.returncode:
+        raise ClusterError(f"kubectl: {reason(result.stderr) or 'failed'}")
+    return result.stdout

@@ -1,0 +1,1 @@
+"""Load each image when an engine has built or tagged it."""

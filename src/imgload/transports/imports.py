@@ -1,0 +1,80 @@
+"""The import transport: a stream into ``ctr images import`` on each node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.core.errors import ImgloadError
+from imgload.core.parallel import Task
+from imgload.oci.content import Chunk
+from imgload.transports.base import Delivery, Order, Shipment, Transport
+from imgload.transports.layout import Feed, LayoutWriter
+
+_ABORT_SECONDS = 1.5
+"""How long nodes may take to end an import whose stream was cut off."""
+
+
+@attrs.define
+class ImportShipment(LayoutWriter, Shipment):
+    """A layout that each node imports while it is written."""
+
+    _tasks: Mapping[str, Task[Delivery]] = attrs.field(factory=dict)
+
+    def complete(self) -> None:
+        self.close()
+        for feed in self.feeds.values():
+            feed.complete()
+
+    def finish(self) -> Mapping[str, Delivery]:
+        return {name: task.result() for name, task in self._tasks.items()}
+
+    def abort(self) -> None:
+        for feed in self.feeds.values():
+            feed.abort()
+        deadline = time.monotonic() + _ABORT_SECONDS
+        for task in self._tasks.values():
+            task.wait_at_most(max(0.0, deadline - time.monotonic()))
+
+
+class ImportTransport(Transport):
+    """Streams one OCI layout into ``ctr images import`` on each node."""
+
+    name = "import"
+
+    def start(self, order: Order) -> ImportShipment:
+        streams = [_Stream(node, order) for node in order.nodes]
+        return ImportShipment(
+            feeds={stream.node.name: stream.feed for stream in streams},
+            missing=order.missing,
+            stored=order.stored,
+            tasks={stream.node.name: Task(stream.run) for stream in streams},
+        )
+
+
+@attrs.define
+class _Stream:
+    node: NodeRuntime
+    order: Order
+    feed: Feed = attrs.field(factory=Feed)
+    sent: int = 0
+
+    def run(self) -> Delivery:
+        node, order = self.node, self.order
+        layout = self._counted()
+        try:
+            survey = node.import_layout(layout, order.platform, order.question)
+        except ImgloadError as error:
+            return Delivery(self.sent, error)
+        finally:
+            self.feed.leave()
+        return Delivery(self.sent, survey=survey)
+
+    def _counted(self) -> Iterator[Chunk]:
+        for chunk in self.feed:
+            yield chunk
+            self.sent += len(chunk)
+            self.order.on_bytes(self.node.name, len(chunk))

@@ -1,0 +1,240 @@
+"""Writes one OCI layout as a tar for each node while its blobs arrive (image-layout.md).
+
+containerd takes a blob's digest from its content and not from its path
+(core/images/archive/importer.go), so a blob can be written before its digest is known.
+``index.json`` comes last, and only if every digest is correct: a stream that breaks leaves no image
+behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import attrs
+
+from imgload.core.errors import DigestMismatch, ImgloadError
+from imgload.oci.content import Chunk, ImageContent, Receiver
+from imgload.oci.digest import Digest
+from imgload.oci.document import LAYER, Descriptor, Index, Manifest
+from imgload.oci.reference import pinned
+from imgload.oci.tar import END, header, padding
+
+_DEPTH = 4
+"""Chunks that wait for one reader."""
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+@attrs.define
+class LayoutWriter(Receiver):
+    """Writes the blobs that a node lacks into its feed; see `Order` and `Shipment`."""
+
+    feeds: Mapping[str, Feed]
+    missing: Mapping[str, frozenset[Digest]] | None = None
+    stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict)
+    sent: dict[str, dict[Digest, int]] = attrs.field(factory=lambda: defaultdict(dict))
+    _entries: dict[str, list[Descriptor]] = attrs.field(factory=lambda: defaultdict(list))
+    _writing: threading.Lock = attrs.field(factory=threading.Lock)
+    _exclusive: int | None = None
+    """The thread that keeps all others from writing."""
+    _begun: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return not all(feed.left for feed in self.feeds.values())
+
+    def lacks(self, digest: Digest, diff_id: Digest | None) -> bool:
+        return bool(self._lacking(digest, diff_id))
+
+    def _lacking(self, digest: Digest | None, diff_id: Digest | None) -> list[str]:
+        nodes = list(self.feeds)
+        if self.missing is not None and diff_id is not None:
+            nodes = [node for node in nodes if diff_id in self.missing[node]]
+        return [node for node in nodes if digest is None or digest not in self.sent[node]]
+
+    def blob(
+        self, size: int, digest: Digest | None = None, diff_id: Digest | None = None
+    ) -> LayoutBlob:
+        lock = None if self._exclusive == threading.get_ident() else self._writing
+        if lock:
+            lock.acquire()
+        return LayoutBlob(self, size, digest, self._lacking(digest, diff_id), lock)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        if not self._writing.acquire(blocking=False):
+            raise DigestMismatch("half a blob was sent, by the engine or by another process")
+        self._exclusive = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._exclusive = None
+            self._writing.release()
+
+    def image(self, content: ImageContent) -> None:
+        for node in self.feeds:
+            manifest = self._manifest_for(node, content)
+            self._document(node, manifest.digest, manifest.raw)
+            for name in content.names:
+                entry = manifest.descriptor(content.platform, name)
+                pin = pinned(name) or manifest.digest
+                if pin != manifest.digest:
+                    self._document(node, pin, content.indexes[pin])
+                    entry = Index.descriptor(content.indexes[pin], name)
+                self._entries[node].append(entry)
+
+    def _manifest_for(self, node: str, content: ImageContent) -> Manifest:
+        """Return the manifest, or one that refers to layers in the form that the node stores.
+
+        Then ``ctr images check`` reports the image as complete; its config and image ID stay the
+        same. A name with a digest requires the original manifest.
+        """
+        stored = self.stored.get(node, frozenset())
+        layers = []
+        for layer in content.layers:
+            blob, size = layer.descriptor.digest, content.plain.get(layer.diff_id)
+            has_blob = blob in stored or blob in self.sent[node]
+            plain = not has_blob and layer.diff_id in stored and size is not None
+            layers.append(
+                Descriptor(LAYER, layer.diff_id, size or 0) if plain else layer.descriptor
+            )
+        if tuple(layers) == content.manifest.layers or any(map(pinned, content.names)):
+            return content.manifest
+        return Manifest.build(content.config, tuple(layers))
+
+    def _document(self, node: str, digest: Digest, raw: bytes) -> None:
+        if digest not in self.sent[node]:
+            self.sent[node][digest] = len(raw)
+            self.put([node], _member(f"blobs/sha256/{digest.hex}", raw))
+
+    def close(self) -> None:
+        """Write each index.json, which names the images."""
+        for node, entries in self._entries.items():
+            self.put([node], _member("index.json", Index.build(tuple(entries))))
+            self.put([node], [END])
+
+    def put(self, nodes: Iterable[str], chunks: Iterable[Chunk]) -> None:
+        """Write chunks into the streams of nodes, at the pace of the slowest."""
+        if not self._begun:
+            self._begun = True
+            for feed in self.feeds.values():
+                feed.put(b"".join(_member("oci-layout", _LAYOUT)))
+        for chunk in chunks:
+            for node in nodes:
+                self.feeds[node].put(chunk)
+
+
+@attrs.define
+class LayoutBlob:
+    """Writes one blob into the streams of nodes."""
+
+    _layout: LayoutWriter
+    _size: int
+    _digest: Digest | None
+    _nodes: list[str]
+    _lock: threading.Lock | None
+    _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
+    _written: int = 0
+    _begun: bool = False
+    _ended: bool = False
+
+    def write(self, chunk: Chunk) -> None:
+        self._begin()
+        self._written += len(chunk)
+        if self._written > self._size:
+            raise DigestMismatch(f"a blob is longer than the {self._size} bytes announced")
+        self._hasher.update(chunk)
+        self._layout.put(self._nodes, [chunk])
+
+    def _begin(self) -> None:
+        if self._ended:
+            raise DigestMismatch("the blob is already complete or abandoned")
+        if not self._begun:
+            self._begun = True
+            path = f"blobs/sha256/{secrets.token_hex(32)}"
+            self._layout.put(self._nodes, [header(path, self._size)])
+
+    def finish(self, digest: Digest | None = None) -> Digest:
+        self._begin()
+        actual = Digest("sha256", self._hasher.hexdigest())
+        expected = digest or self._digest
+        if self._written != self._size or {digest, self._digest} - {None, actual}:
+            raise DigestMismatch(f"a blob is {actual}, not {expected or 'as long as announced'}")
+        self._layout.put(self._nodes, [padding(self._size)])
+        for node in self._nodes:
+            self._layout.sent[node][actual] = self._size
+        self._end()
+        return actual
+
+    def abandon(self) -> None:
+        """Cut off the imports whose streams contain an incomplete blob."""
+        if not self._ended:
+            for node in self._nodes if self._begun else ():
+                self._layout.feeds[node].abort()
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._lock:
+            self._lock.release()
+
+
+def _member(path: str, data: bytes) -> list[bytes]:
+    return [header(path, len(data)) + data + padding(len(data))]
+
+
+class StreamAborted(ImgloadError):
+    """The stream was cut off; the reader must discard the incomplete content."""
+
+
+@attrs.define
+class Feed:
+    """A stream to one node, in bounded memory; a node that calls `leave` stops no other."""
+
+    _waiting: deque[Chunk] = attrs.field(factory=deque)
+    _changed: threading.Condition = attrs.field(factory=threading.Condition)
+    _complete: bool = False
+    _aborted: bool = False
+    left: bool = False
+
+    def __iter__(self) -> Iterator[Chunk]:
+        while True:
+            with self._changing():
+                self._changed.wait_for(lambda: self._waiting or self._complete or self._aborted)
+                if self._aborted:
+                    raise StreamAborted("the stream was cut off at its source")
+                if not self._waiting:
+                    return
+                chunk = self._waiting.popleft()
+            yield chunk
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._changed:
+            yield
+            self._changed.notify_all()
+
+    def put(self, chunk: Chunk) -> None:
+        """Add a chunk; wait while the reader is behind."""
+        with self._changing():
+            while len(self._waiting) >= _DEPTH and not self.left:
+                self._changed.wait(0.2)
+            if chunk and not self.left:
+                self._waiting.append(chunk)
+
+    def complete(self) -> None:
+        with self._changing():
+            self._complete = True
+
+    def abort(self) -> None:
+        with self._changing():
+            self._aborted = True
+
+    def leave(self) -> None:
+        with self._changing():
+            self.left = True
+            self._waiting.clear()

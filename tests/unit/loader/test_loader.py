@@ -1,0 +1,91 @@
+"""Which image is planned for which nodes, on nodes that are this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imgload.core.errors import ImageIncomplete, UsageError
+from imgload.loader.events import Event, Note
+from imgload.loader.loader import Loader
+from imgload.oci.document import INDEX
+from imgload.sources.archive import ArchiveSource
+from tests.unit.archives import Image, blob, descriptor, index, layer, oci, pack, podman
+from tests.unit.clusters.nodes.test_node import node_on
+
+AMD, ARM, RISCV = (
+    Image((layer(name),), platform=f"linux/{name}") for name in ("amd64", "arm64", "riscv64")
+)
+
+
+def loader(folder: Path, machine: str, *present: Image, listed: tuple[Image, ...] = ()) -> Loader:
+    """Return a loader of an archive with one image, onto a node that calls itself so."""
+    inner = index(*(image.entry for image in listed or present))
+    members = [member for image in present for member in image.members]
+    files = [*members, blob(inner), ("index.json", index(descriptor(inner, INDEX)))]
+    (folder / "app.tar").write_bytes(pack(files if listed else oci(*present)))
+    return Loader([ArchiveSource(str(folder / "app.tar"))], [node_on(folder, uname=machine)])
+
+
+def planned(made: Loader, platform: str | None = None) -> tuple[Image, list[str]]:
+    """Return the one image of the plan, and what was noted."""
+    events: list[Event] = []
+    plan = made.plan([], platform=platform, on_event=events.append)
+    by_id = {image.image_id: image for image in (AMD, ARM, RISCV)}
+    [step] = plan.steps
+    assert step.image.image_id is not None
+    return by_id[step.image.image_id], [e.text for e in events if isinstance(e, Note)]
+
+
+@pytest.mark.parametrize(
+    ("machine", "image"), [("echo x86_64", AMD), ("echo aarch64", ARM), ("echo riscv64", RISCV)]
+)
+def test_load_selects_the_platform_of_the_nodes(tmp_path: Path, machine: str, image: Image) -> None:
+    """The platform of this machine does not matter."""
+    listed = (ARM, RISCV, AMD)
+    assert planned(loader(tmp_path, machine, *listed, listed=listed)) == (image, [])
+
+
+def test_a_given_platform_overrides_that_of_the_nodes_with_a_warning(tmp_path: Path) -> None:
+    """The warning names the node."""
+    listed = (ARM, RISCV, AMD)
+    image, [note] = planned(loader(tmp_path, "echo x86_64", *listed, listed=listed), "linux/arm64")
+    assert image == ARM
+    assert note.endswith("kind-control-plane, which is linux/amd64, runs it only with emulation")
+
+
+def test_an_image_only_for_another_platform_is_loaded_with_a_warning(tmp_path: Path) -> None:
+    image, [note] = planned(loader(tmp_path, "echo x86_64", ARM))
+    assert image == ARM
+    assert "is for linux/arm64" in note
+
+
+def test_a_listed_platform_without_content_is_an_error(tmp_path: Path) -> None:
+    """The index lists the node's platform, but the archive lacks it (kind #3795)."""
+    made = loader(tmp_path, "echo x86_64", ARM, listed=(AMD, ARM))
+    with pytest.raises(ImageIncomplete, match="linux/amd64"):
+        planned(made)
+    assert planned(made, "linux/arm64")[0] == ARM
+
+
+def test_transport_delta_refuses_an_archive(tmp_path: Path) -> None:
+    """imgload does not silently select another transport."""
+    with pytest.raises(UsageError, match=r"app\.tar cannot push") as refused:
+        loader(tmp_path, "echo x86_64", AMD).load([], transport="delta")
+    assert "--transport" in refused.value.hint
+
+
+def test_a_localhost_name_of_an_archive_gets_a_note(tmp_path: Path) -> None:
+    """Only if the archive's own names are used, not with a requested name."""
+    image = Image(name="localhost/app:dev")
+    (tmp_path / "app.tar").write_bytes(pack(podman(image)))
+    events: list[Event] = []
+    made = Loader([ArchiveSource(str(tmp_path / "app.tar"))], [node_on(tmp_path)])
+    made.plan([], on_event=events.append)
+    [note] = [event.text for event in events if isinstance(event, Note)]
+    assert "imgload load app:dev --from" in note
+    events.clear()
+    [step] = made.plan(["app:dev"], on_event=events.append).steps
+    assert step.image.name == "docker.io/library/app:dev"
+    assert not any(isinstance(event, Note) for event in events)
