@@ -13,7 +13,7 @@ from typing import Any, Self
 import attrs
 import pytest
 
-from imgload.registry.server import MAX_ADMITTED, MAX_STRANGERS
+from imgload.registry.http_server import MAX_ADMITTED, MAX_STRANGERS
 from tests.engine.aftermath import Setup, settled, until
 from tests.engine.attack import Attack, Victim, port_of
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
