@@ -45,9 +45,8 @@ EVERY = [
 ]
 CASES = {" ".join(case): case for case in EVERY}
 SHORT = (
-    "docker survey SIGTERM",
     "docker import SIGKILL",
-    "docker28 identification SIGKILL",
+    "docker survey SIGTERM",
     "podman import SIGINT",
 )
 CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}

@@ -1,0 +1,121 @@
+"""The executor: one result for each image and node, whatever fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+import imgload
+from imgload.clusters.nodes.survey import Survey, SurveyQuery
+from imgload.core.errors import EngineFailed, ImportFailed, NodeFull, NodeUnusable
+from imgload.loader.events import Event, NodeDone
+from imgload.oci.platform import Platform
+from tests.unit import archives
+from tests.unit.test_backends import MemoryNode, Shelf
+
+IMAGE = archives.Image()
+
+
+class FailingNode(MemoryNode):
+    """Fails each import with one error."""
+
+    def __init__(self, folder: Path, error: Exception) -> None:
+        super().__init__(folder)
+        self.name, self.error = "failing", error
+
+    def import_layout(
+        self, layout: Iterable[bytes | memoryview], platform: Platform, question: SurveyQuery
+    ) -> Survey:
+        del platform, question
+        for _ in layout:
+            pass
+        raise self.error
+
+
+class DeafNode(MemoryNode):
+    """Cannot be surveyed."""
+
+    def survey(self, question: SurveyQuery) -> Survey:
+        del question
+        raise NodeUnusable("no containerd", node=self.name)
+
+
+class LosingNode(MemoryNode):
+    """Reports a successful import, and has nothing."""
+
+    def import_layout(
+        self, layout: Iterable[bytes | memoryview], platform: Platform, question: SurveyQuery
+    ) -> Survey:
+        del platform
+        for _ in layout:
+            pass
+        return self.survey(question)
+
+
+class BrokenShelf(Shelf):
+    """Saves nothing."""
+
+    def save(self, images: object, platform: object, size: int = 0) -> object:  # type: ignore[override]
+        del images, platform, size
+        raise EngineFailed("the shelf broke", endpoint="unix:///shelf.sock")
+
+
+def failure(loader: imgload.Loader) -> imgload.Report:
+    with pytest.raises(imgload.LoadFailed) as caught:
+        loader.load(IMAGE.name)
+    return caught.value.report
+
+
+@pytest.mark.parametrize("error", [ImportFailed("exit status 1"), NodeFull("no space")])
+def test_a_node_that_fails_does_not_stop_the_others(tmp_path: Path, error: Exception) -> None:
+    good, bad = MemoryNode(tmp_path), FailingNode(tmp_path, error)
+    report = failure(imgload.Loader(Shelf(IMAGE), [bad, good]))
+    [first, second] = report.images[0].nodes
+    assert (first.node, first.ok, type(first.error)) == ("failing", False, type(error))
+    assert first.error is not None
+    assert first.error.node == "failing"
+    assert second.ok
+    assert archives.NAME in good.images()
+
+
+def test_a_node_that_cannot_be_surveyed_is_reported(tmp_path: Path) -> None:
+    good, deaf = MemoryNode(tmp_path), DeafNode(tmp_path)
+    deaf.name = "deaf"
+    report = failure(imgload.Loader(Shelf(IMAGE), [good, deaf]))
+    by_name = {result.node: result for result in report.images[0].nodes}
+    assert by_name["memory"].ok
+    assert (by_name["deaf"].action, type(by_name["deaf"].error)) == (None, NodeUnusable)
+
+
+def test_an_import_is_not_believed_without_the_image(tmp_path: Path) -> None:
+    [result] = failure(imgload.Loader(Shelf(IMAGE), [LosingNode(tmp_path)])).images[0].nodes
+    assert isinstance(result.error, imgload.NotVerified)
+    assert result.error.image == archives.NAME
+
+
+def test_the_error_of_the_source_is_raised_if_nothing_could_be_loaded(tmp_path: Path) -> None:
+    loader = imgload.Loader(BrokenShelf(IMAGE), [MemoryNode(tmp_path)])
+    with pytest.raises(EngineFailed) as caught:
+        loader.load(IMAGE.name)
+    assert caught.value.endpoint == "unix:///shelf.sock"
+
+
+def test_a_dry_run_changes_nothing_and_counts_the_missing_bytes(tmp_path: Path) -> None:
+    node = MemoryNode(tmp_path)
+    report = imgload.Loader(Shelf(IMAGE), [node]).load(IMAGE.name, dry_run=True)
+    [result] = report.images[0].nodes
+    assert (result.action, result.transport) == ("full", None)
+    assert result.bytes_missing == sum(map(len, IMAGE.layers))
+    assert node.images() == {}
+
+
+def test_each_result_is_an_event(tmp_path: Path) -> None:
+    events: list[Event] = []
+    loader = imgload.Loader(Shelf(IMAGE), [MemoryNode(tmp_path)])
+    report = loader.load(IMAGE.name, on_event=events.append)
+    done = [event for event in events if isinstance(event, NodeDone)]
+    assert [(event.reference, event.result) for event in done] == [
+        (archives.NAME, report.images[0].nodes[0])
+    ]
