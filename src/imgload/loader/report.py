@@ -7,7 +7,7 @@ from typing import Any, Literal
 import attrs
 
 from imgload.clusters.nodes.proof import Proof
-from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
+from imgload.core.errors import JSON_VERSION, ImgloadError, NodeError, error_json
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -45,7 +45,7 @@ class NodeResult:
     transport: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.error is not None:
+        if isinstance(self.error, NodeError):  # the error of a source may be that of several nodes
             self.error.node = self.error.node or self.node
 
     @property

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from imgload.clusters.nodes.proof import Proof
-from imgload.core.errors import ImportFailed, NodeNotRunning, error_json
+from imgload.core.errors import EngineFailed, ImportFailed, NodeFull, NodeNotRunning, error_json
 from imgload.loader.report import ImageResult, LoadFailed, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -20,6 +20,14 @@ BAD = NodeResult("kind-worker", None, error=NodeNotRunning("it is paused", hint=
 def report(*nodes: NodeResult, dry_run: bool = False) -> Report:
     row = ImageResult("docker.io/library/app:dev", ID, "docker", Platform("linux", "amd64"), nodes)
     return Report((row,), dry_run)
+
+
+def test_only_an_error_of_a_node_gets_the_name_of_the_node() -> None:
+    """The error of a source is the same object in the results of all nodes."""
+    of_source, of_node = EngineFailed("the save failed"), NodeFull("no space")
+    results = [NodeResult(node, None, error=of_source) for node in ("n1", "n2")]
+    results.append(NodeResult("n3", None, error=of_node))
+    assert [result.error.node for result in results if result.error] == ["", "", "n3"]
 
 
 def test_to_json_has_the_documented_keys() -> None:
