@@ -132,13 +132,14 @@ class Answer(AbstractContextManager["Answer"]):
             raise ConnectionError(f"cut off {self._response.length} bytes before the end")
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the lines of the body; HTTPException if it ends early, also between chunks."""
+        """Yield the lines of the body, longer ones in parts; HTTPException if it ends early."""
         rest = b""
-        while piece := self._response.read1(CHUNK):  # `readline` takes a broken stream for its end
+        while piece := self._response.read1(CHUNK):  # `readline` ends at a break between chunks
             *lines, rest = (rest + piece).split(b"\n")
             yield from lines
-            if len(rest) > _MAX_JSON:
-                raise EngineFailed(f"a line of the engine's answer exceeds {_MAX_JSON} bytes")
+            if len(rest) >= CHUNK:
+                yield rest
+                rest = b""
         if rest:
             yield rest
 

@@ -102,6 +102,26 @@ def test_a_chunked_body_is_a_stream(tmp_path: Path) -> None:
         assert sum(map(len, answer.chunks())) == 640 * 65536
 
 
+def test_an_endless_line_comes_in_parts(tmp_path: Path) -> None:
+    """In constant memory."""
+
+    def reply(connection: socket.socket, _head: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"4\r\na\nb\n\r\n")
+        for _ in range(640):
+            connection.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+        connection.sendall(b"0\r\n\r\n")
+
+    with (
+        served(tmp_path, reply) as endpoint,
+        memory_below(8 << 20),
+        ask(endpoint, Request("GET", "/x")) as answer,
+    ):
+        lengths = [len(line) for line in answer.lines()]
+    assert (lengths[:2], sum(lengths[2:])) == ([1, 1], 640 * 65536)
+    assert max(lengths) <= 2 << 20
+
+
 @pytest.mark.parametrize(
     "body",
     [
