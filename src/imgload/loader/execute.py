@@ -10,6 +10,7 @@ from itertools import product
 import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
+from imgload.clusters.nodes.node import remove_leftovers
 from imgload.clusters.nodes.proof import Proof, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotVerified
@@ -55,8 +56,7 @@ class Executor:
     def run(self, plan: Plan) -> None:
         """Execute the plan, and verify the nodes."""
         self.steps = {(step.image.name, step.node): step for step in plan.steps}
-        for name in self.surveys:
-            self.nodes[name].remove_leftovers()
+        remove_leftovers(self.nodes[name] for name in self.surveys)
         for step in plan.steps:
             if step.action == "present":
                 result = NodeResult(step.node, "present", step.proof)

@@ -147,9 +147,6 @@ class NodeRuntime(ABC):
 
         """
 
-    def remove_leftovers(self) -> None:  # noqa: B027 - as above
-        """Remove the leftovers of killed runs from the node; if that fails, the next run does."""
-
     def free_bytes(self) -> int | None:
         """Return the free disk space for images, or None if it is unknown."""
         return None

@@ -145,17 +145,6 @@ class Node(NodeRuntime):
             if noted:
                 noted.remove()
 
-    def remove_leftovers(self) -> None:
-        from imgload.engines.temporary_tags import stale_folders  # noqa: PLC0415 - start-up
-
-        for folder in stale_folders([self.container.id]):
-            try:
-                self.run(["rm", "-rf", folder.name])
-            except ImgloadError:
-                folder.release()
-            else:
-                folder.remove()
-
     def _import_command(self, platform: Platform) -> tuple[str, ...]:
         """Return the import command of this node, which was surveyed before."""
         traits = self._known_traits
@@ -266,6 +255,20 @@ def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:
     before.complete = False
     yield from stdin
     before.complete = True
+
+
+def remove_leftovers(nodes: Iterable[NodeRuntime]) -> None:
+    """Remove the folders that killed runs left on nodes; if that fails, the next run does."""
+    from imgload.engines.temporary_tags import stale_folders  # noqa: PLC0415 - start-up
+
+    by_id = {node.container.id: node for node in nodes}
+    for folder in stale_folders(by_id):
+        try:
+            by_id[folder.engine].run(["rm", "-rf", folder.name])
+        except ImgloadError:
+            folder.release()
+        else:
+            folder.remove()
 
 
 def containerd_nodes(nodes: Iterable[NodeRuntime]) -> tuple[Node, ...]:
