@@ -126,7 +126,7 @@ class Attack:
                 self.sent += 65_536
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> int:
-        """Return the status of a response; 0 if there is none."""
+        """Return the status of the response, or 0 without a response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         with (
             contextlib.closing(connection),

@@ -61,7 +61,7 @@ def test_results_survive_a_file(results: Results, tmp_path: Path) -> None:
 
 
 def test_ratios_are_of_medians_and_targets_are_for_one_size(results: Results) -> None:
-    """The target is 1.6 x for 600 MB; there is none for 300 MB."""
+    """The target of 1.6 x is for 600 MB; 300 MB has no target."""
     results.samples[Key("docker", 600, "cold", "kind")] = [sample(s) for s in (1, 6, 60)]
     (small,), (large,) = list(results.duels(300)), list(results.duels(600))
     assert [small.ratio, large.ratio] == pytest.approx([10, 10])

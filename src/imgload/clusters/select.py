@@ -187,8 +187,16 @@ def select_nodes(
 ) -> tuple[NodeRuntime, ...]:
     """Return the nodes to load into, of the named cluster, the kube context's, or the only one.
 
-    `names` limits them; without `guess`, the kube context must name a cluster if no argument does.
-    ClusterNotFound, ClusterAmbiguous or NodeNotFound if there is no such cluster or node.
+    Args:
+        engines: the engines that may run the nodes, such as `imgload.Docker()`.
+        cluster: the cluster's name; None for the kube context's, or else the only one.
+        names: names of nodes; empty for all of the cluster.
+        guess: whether the only cluster may be selected without a name or a kube context.
+
+    Raises:
+        ClusterError: if there is no such cluster or node, or several clusters match.
+        EngineError: if an engine does not list its containers.
+
     """
     names = require_strings(names, "nodes")
     if names and cluster is None:

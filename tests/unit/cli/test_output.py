@@ -182,7 +182,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 def load_of(node: str, *, ok: bool = True) -> list[Event]:
-    """Return what is told of a load into one node."""
+    """Return the events of a load into one node."""
     error = None if ok else ImportFailed("no")
     return [
         SendingStarted(node, ("app:dev", "db:dev"), 3 << 20),
@@ -215,7 +215,7 @@ def test_silent_progress_prints_nothing(capsys: Captured) -> None:
 
 
 class Terminal(io.StringIO):
-    """Says that it is one, and keeps what is drawn on it."""
+    """A terminal that records its output."""
 
     def isatty(self) -> bool:
         return True
