@@ -19,7 +19,7 @@ from imgload.oci.platform import Platform
 
 CRICTL_CONFIG = ("cat", "/etc/crictl.yaml")
 _ENDPOINT = re.compile(r"^[ \t]*runtime-endpoint:[ \t]*[\"']?([^\s\"']+)", re.MULTILINE)
-_AVAILABLE = re.compile(r"^\S.*?\s+\d+\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
+_SPACE = re.compile(r"^\S.*?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 
 
 class NamedImage(Protocol):
@@ -196,10 +196,16 @@ def parse_start(output: Output) -> str:
     return "" if output.exit_status else output.text.strip()
 
 
+def parse_space(text: str) -> tuple[int, int] | None:
+    """Return the total and free bytes of a file system from the output of ``df -Pk``."""
+    sizes = _SPACE.search(text)
+    return (int(sizes.group(1)) * 1024, int(sizes.group(2)) * 1024) if sizes else None
+
+
 def parse_free(text: str) -> int | None:
-    """Return the free bytes from the output of df, or None."""
-    match = _AVAILABLE.search(text)
-    return int(match.group(1)) * 1024 if match else None
+    """Return the free bytes from the output of ``df -Pk``, or None."""
+    space = parse_space(text)
+    return space[1] if space else None
 
 
 def require_containerd(settings: str) -> None:

@@ -41,7 +41,6 @@ done 2>/dev/null | head -c 65536
 _CTR_VERSION, _CTR_PLUGINS = (*_CTR, "version"), (*_CTR, "plugins", "ls")
 _RUNTIME: Group = (_CTR_VERSION, survey.CRICTL_CONFIG, ("crictl", "--version"), _CTR_PLUGINS)
 _MACHINE: Group = [("sh", "-c", script) for script in (_DISK, _PROXIES, _MIRRORS)]
-_SPACE = re.compile(r"^\S.*?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 _MIRROR = re.compile(r"^[ \t]*\[host\.[\"'](?:https?://)?([^/\"']+)", re.MULTILINE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -71,7 +70,7 @@ def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntim
         hint = f"{logs}; or {node.engine.name} restart {node.name}"
         raise NodeUnusable(f"{node.name}: containerd does not answer", hint=hint)
     traits = node.survey(survey.NOTHING).traits
-    space = parse_space(disk.text)
+    space = survey.parse_space(disk.text)
     has_crictl = crictl.exit_status not in {NOT_FOUND, NOT_PERMITTED}
     facts = [f"containerd {'.'.join(map(str, traits.version))}", traits.snapshotter]
     facts += [str(traits.platform), *([f"{size_text(space[1])} free"] if space else [])]
@@ -118,12 +117,6 @@ def _machine(
         what = f"{node.name} is {platform} on a {machine} machine: it runs under emulation"
         hint = f"create the cluster from a node image for {machine}"
         yield Finding("nodes", "warning", what, hint)
-
-
-def parse_space(text: str) -> tuple[int, int] | None:
-    """Return the total and free bytes of a file system from the output of ``df -Pk``."""
-    sizes = _SPACE.search(text)
-    return (int(sizes.group(1)) * 1024, int(sizes.group(2)) * 1024) if sizes else None
 
 
 def parse_plugins(text: str) -> dict[tuple[str, str], str]:

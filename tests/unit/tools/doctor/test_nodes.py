@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from imgload.clusters.nodes.survey import parse_space
 from imgload.tools.doctor.nodes import (
     check_proxies,
     is_excepted,
     parse_mirrors,
     parse_plugins,
     parse_proxies,
-    parse_space,
 )
 
 PROXY = "http://proxy.example:3128"
