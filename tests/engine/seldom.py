@@ -21,7 +21,6 @@ _VARIANTS = {
         "docker-archive of Docker 25+]",
         "OCI layout folder",
         "standard input: OCI",
-        "OCI archive]",
     ),
     ("test_delta.py", "test_layers_collected_during_a_load_are_sent"): (
         "docker28-lab-d16",
@@ -84,14 +83,6 @@ _VARIANTS = {
         "docker]",
         "docker28-graphdriver",
         "podman",
-    ),
-    ("test_rounds.py", "test_commands_load_and_verify_several_images"): (
-        "docker]",
-        "docker28-graphdriver",
-    ),
-    ("test_rounds.py", "test_a_reused_loader_loads_several_images"): (
-        "docker]",
-        "docker28-graphdriver",
     ),
     ("test_skaffold.py", "test_the_example_builds_and_loads"): ("podman",),
     ("test_skaffold.py", "test_the_image_that_skaffold_deploys_is_on_the_nodes"): (

@@ -13,7 +13,7 @@ from typing import Any, Self
 import attrs
 import pytest
 
-from imgload.registry.server import MAX_ADMITTED, MAX_STRANGERS
+from imgload.registry.http_server import MAX_ADMITTED, MAX_STRANGERS
 from tests.engine.aftermath import Setup, settled, until
 from tests.engine.attack import Attack, Victim, port_of
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
@@ -60,7 +60,7 @@ class Peak:
                 return
 
 
-@pytest.mark.parametrize("case", cases(ATTACKS, ("docker28, stranger", "docker28, insider")))
+@pytest.mark.parametrize("case", cases(ATTACKS, ("docker28, stranger", "podman, insider")))
 def test_a_load_succeeds_during_an_attack_on_the_receiver(
     lab: Lab, images: Images, tmp_path: Path, case: tuple[str, bool]
 ) -> None:

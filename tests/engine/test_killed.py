@@ -45,8 +45,9 @@ EVERY = [
 ]
 CASES = {" ".join(case): case for case in EVERY}
 SHORT = (
-    "docker import SIGKILL",
     "docker survey SIGTERM",
+    "docker import SIGKILL",
+    "docker28 identification SIGKILL",
     "podman import SIGINT",
 )
 CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}

@@ -11,14 +11,19 @@ from imgload.cli.options import choice_option, load_options, output_option
 from imgload.cli.output import failures, show_report, show_result, watching
 
 _ALSO = "Additional name on the nodes; repeatable."
-_TRANSPORT = "Transfer: archive streams a full save; delta has the engine push only missing layers."
+_TRANSPORT = (
+    "Transfer: nodes pull from imgload, or import a stream; archive saves whole images, and delta"
+    " pushes missing layers."
+)
 _VERIFY = "Verification: cri checks containerd and CRI; deep also re-hashes all blobs on the nodes."
 
 
 @click.command(no_args_is_help=True)
 @load_options
 @click.option("--also", "extra_tags", multiple=True, metavar="NAME", help=_ALSO)
-@choice_option("--transport", choices=("auto", "archive", "delta"), text=_TRANSPORT)
+@choice_option(
+    "--transport", choices=("auto", "pull", "import", "archive", "delta"), text=_TRANSPORT
+)
 @choice_option("--verify", choices=("cri", "deep"), text=_VERIFY)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @output_option("json")

@@ -264,7 +264,11 @@ class NodeStalled(NodeError):
 
 
 class ImportFailed(NodeError):
-    """``ctr images import`` failed on the node."""
+    """A command that changes images failed on the node; `command_status` is its exit status."""
+
+    def __init__(self, message: str, *, command_status: int = 1, **data: str) -> None:
+        super().__init__(message, **data)
+        self.command_status = command_status
 
 
 class NotVerified(NodeError):

@@ -24,6 +24,7 @@ from imgload.oci.document import dig
 
 _MAX_ENTRIES = 2000
 _CUT_OFF_SECONDS = 24 * 3600.0
+_BLOCKED_SECONDS = 3600.0
 _MAX_BYTES = 4 << 20
 _IMAGE_IDS = "image_ids.2"  # older versions may have stored wrong IDs as ``image_ids``
 _LOCK_ATTEMPTS = 200
@@ -92,6 +93,16 @@ class EngineCache:
 
     def record_reached(self, engine: str, where: str) -> None:
         self._add(engine, "reached", {"from": where})
+
+    def blocks_pulls(self, engine: str, gateway: str) -> bool:
+        """Whether a node of the engine could not reach this machine by a gateway lately."""
+        since = _section(self._engines, engine, "blocked").get(gateway, 0.0)
+        now = time.time()
+        return isinstance(since, (int, float)) and now - _BLOCKED_SECONDS < since <= now
+
+    def record_blocked_pulls(self, engine: str, gateway: str) -> None:
+        """Store that a node of the engine cannot reach this machine by a gateway now."""
+        self._add(engine, "blocked", {gateway: time.time()})
 
     def _add(self, engine: str, section: str, added: dict[str, Any]) -> None:
         """Merge entries into this object and the file, which other processes may have changed."""

@@ -20,10 +20,12 @@ from imgload.loader.plan import Plan, Step, send_step
 from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.loader.send import Sending, Sent, is_final
 from imgload.oci.digest import Digest
+from imgload.registry.blob_store import StoreFull
 from imgload.sources.base import Image, TransportOption
 from imgload.sources.push import PushIncomplete
 from imgload.transports.base import Transport
 from imgload.transports.imports import ImportTransport
+from imgload.transports.pull import PullTransport
 
 PROOF_SECONDS = 20.0
 """Maximum time until CRI knows an image: containerd notifies it by an event, and after a
@@ -216,8 +218,12 @@ class Executor:
             for node in self.nodes
         }
         identified = [image.origin.identify(image) for image in images]
-        transport = self.transport or ImportTransport()
-        return Sending(identified, self.surveys, missing, self.option, self.on_event, transport)
+        transport = self.transport or self._transport()
+        option = self.option if self.option in {"archive", "delta"} else "auto"
+        return Sending(identified, self.surveys, missing, option, self.on_event, transport)
+
+    def _transport(self) -> Transport:
+        return ImportTransport() if self.option in {"import", "archive"} else PullTransport()
 
     def _announce(self, images: Sequence[Image], nodes: Sequence[NodeRuntime], size: int) -> None:
         for node in nodes:
@@ -229,7 +235,7 @@ class Executor:
         """Send the missing layers; return the nodes that need a full load."""
         try:
             sent = send()
-        except PushIncomplete as error:
+        except (PushIncomplete, StoreFull) as error:
             self.on_event(Note(f"sending the images whole, since the push failed: {error.message}"))
             return nodes
         attempts = [partial(self._finish, node, sent, start, is_delta=True) for node in nodes]
@@ -273,6 +279,8 @@ class Executor:
             )
             return False
         delivery = sent.deliveries[node.name]
+        if delivery.note:
+            self.on_event(Note(delivery.note))
         for image in sent.images:
             proof = proofs.get(image.name)
             error = failure or _refusal(image, node, proof)
@@ -285,7 +293,7 @@ class Executor:
                 sent.sizes.get((node.name, image.name), delivery.bytes_sent),
                 time.monotonic() - start,
                 error,
-                transport=sent.transport,
+                transport=delivery.transport or sent.transport,
             )
             verified_at = delivery.survey.at if delivery.survey else None
             self._record(image, self._with_replaced(image, result), verified_at)

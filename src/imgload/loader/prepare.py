@@ -43,8 +43,9 @@ class LoadOptions(TypedDict, total=False):
         tag: the name to load one image under, instead of its own.
         extra_tags: further names of the one image, in the same transfer.
         platform: ``os/arch[/variant]`` out of a multi-platform image. [default: the nodes']
-        transport: ``archive`` saves whole images, ``delta`` has the engine push missing layers,
-            ``auto`` chooses.
+        transport: ``pull`` has the nodes pull from this process, and ``import`` streams into
+            ``ctr images import``; ``auto`` pulls where a node can, and imports elsewhere.
+            ``archive`` streams whole images, and ``delta`` has the engine push missing layers.
         verify: ``cri`` checks containerd and CRI; ``deep`` also hashes every blob of the images on
             the nodes again.
 

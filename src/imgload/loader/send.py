@@ -16,6 +16,7 @@ from imgload.loader.events import BytesSent, Event, Note
 from imgload.oci.archive import ArchiveSender, Wanted
 from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest
+from imgload.registry.blob_store import StoreFull
 from imgload.sources.base import Facts, Image, Pusher, Source, TransportOption, choose
 from imgload.sources.push import PushIncomplete, push
 from imgload.transports.base import Delivery, Order, Shipment, Transport
@@ -128,7 +129,10 @@ class Sending:
         EngineFailed is raised if neither works. Layers in `unneeded` may be left out.
         """
         try:
-            return self._save(nodes, unneeded)
+            try:
+                return self._save(nodes, unneeded)
+            except StoreFull:  # from now on, the transport streams
+                return self._save(nodes, unneeded)
         except EngineFailed as error:
             facts = [self._facts(image, nodes) for image in self.images]
             if self.option != "auto" or not all(f.pushable for f in facts):
@@ -203,6 +207,7 @@ class Sending:
                 question=SurveyQuery.about(self.images),
                 missing=missing,
                 stored={node.name: self.surveys[node.name].content.blobs for node in nodes},
+                size=sum({image.target: image.size for image in self.images}.values()),
                 on_bytes=lambda node, size: self.on_event(BytesSent(node, size)),
             )
         )

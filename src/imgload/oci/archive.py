@@ -153,6 +153,11 @@ def _digits_of(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".tar")
 
 
+def _claimed_digest(path: str) -> Digest | None:
+    """Return the digest in the path of a blob of an OCI layout."""
+    return Digest.try_parse(path.removeprefix("blobs/").replace("/", ":", 1))
+
+
 def may_be_document(path: str, size: int, start: bytes) -> bool:
     """Whether a member may be a JSON document of an image, and is small enough to keep."""
     named = path.endswith("json") or path in {"oci-layout", "repositories"}
@@ -435,6 +440,11 @@ class ArchiveSender:
         if unneeded:
             self._skipped.add(unneeded)
             return Blob(None, member.size, compression) if receiver.is_open else None
+        if member.place and (digest := _claimed_digest(member.path)):
+            file, offset = member.place
+            if receiver.place(file, offset, member.size, digest):
+                self._sizes[digest] = member.size
+                return Blob(digest, member.size, compression) if receiver.is_open else None
         writer = receiver.blob(member.size)
         try:
             for chunk in chunks:

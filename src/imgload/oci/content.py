@@ -7,9 +7,9 @@ receiver passes on those that its nodes lack. Neither knows the other.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import IO, Protocol
 
 import attrs
 
@@ -86,6 +86,24 @@ class Receiver(ABC):
         self, size: int, digest: Digest | None = None, diff_id: Digest | None = None
     ) -> BlobWriter:
         """Wait until no other blob is being sent, and begin one of `size` bytes."""
+
+    def announce(  # noqa: B027 - most receivers need no announcement
+        self, manifest: Manifest, diff_ids: Sequence[Digest], names: Sequence[str]
+    ) -> None:
+        """Name an image before its blobs are sent, if its manifest is known by then."""
+
+    def place(
+        self,
+        file: IO[bytes],  # noqa: ARG002
+        offset: int,  # noqa: ARG002
+        size: int,  # noqa: ARG002
+        digest: Digest,  # noqa: ARG002
+    ) -> bool:
+        """Take a blob that is part of a file; return False if it must be written instead.
+
+        The file stays open until the content is complete. The digest is only claimed.
+        """
+        return False
 
     @abstractmethod
     def image(self, content: ImageContent) -> None:

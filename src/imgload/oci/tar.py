@@ -11,7 +11,7 @@ import itertools
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol, runtime_checkable
+from typing import IO, Literal, Protocol, runtime_checkable
 
 import attrs
 
@@ -43,17 +43,22 @@ _NAME_LENGTH = 100
 
 @attrs.frozen
 class Member:
-    """One member of an archive; `size` in bytes, `target` the path to which a link leads."""
+    """One member of an archive; `size` in bytes, `target` the path to which a link leads.
+
+    `place` is the file and the offset of its content, if the archive is a file that can be read
+    anywhere.
+    """
 
     path: str
     kind: Kind
     size: int
     target: str = ""
+    place: tuple[IO[bytes], int] | None = attrs.field(default=None, eq=False)
 
 
 @runtime_checkable
 class Seekable(Protocol):
-    """Chunks that can be skipped without reading them."""
+    """Chunks that can be skipped without reading them; those of a file have it as `file`."""
 
     def skip(self, size: int) -> None: ...
 
@@ -85,6 +90,11 @@ class _Input:
         else:
             for _ in self.slices(size - available):
                 pass
+
+    def place(self) -> tuple[IO[bytes], int] | None:
+        """Return the file and the offset of the next byte, if it is a file."""
+        file: IO[bytes] | None = getattr(self._source, "file", None)
+        return (file, file.tell() - len(self._chunk)) if file else None
 
     def at_end(self) -> bool:
         while not self._chunk:
@@ -189,7 +199,7 @@ def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Body]]:
         if total > MAX_SIZE:
             raise ArchiveInvalid(f"the members of the archive claim more than {MAX_SIZE} bytes")
         body = Body(source, member.size)
-        yield member, body
+        yield attrs.evolve(member, place=source.place()), body
         body.skip()
         source.skip(-member.size % BLOCK)
 

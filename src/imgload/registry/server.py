@@ -13,10 +13,7 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from http.client import LineTooLong
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
@@ -25,32 +22,19 @@ from imgload.core.errors import ArchiveInvalid, EngineError, EngineFailed, Imglo
 from imgload.engines.base import NOT_CONNECTED
 from imgload.engines.http import timed_out
 from imgload.oci.digest import Digest
+from imgload.registry.http_server import BoundedHandler, BoundedServer
 from imgload.registry.sink import MAX_MANIFEST_BYTES, MAX_UPLOADS, PushSink, Quota, UploadWriter
 
-MAX_STRANGERS = 256
-"""Connections that have not yet named the repository; one more closes the oldest of them."""
-MAX_ADMITTED = 256
-"""Connections that have named it; one more is refused. Docker's containerd store opens one or two
-per layer in parallel, and an image may have 127; a body is read only when its turn comes."""
 CHUNK = 1 << 20
 MAX_MANIFEST = 8 << 20
 _IDLE_SECONDS = 60
 _LINGER_SECONDS = 0.3
-_MAX_HEAD = 32 << 10
-"""Bytes of a request's headers; Python alone would keep a hundred lines of 64 KiB."""
 _MAX_LINE = 1024
 """Bytes of a chunk's length with its extensions, and of a trailer, each with its end of line."""
 _MAX_TRAILERS = 32
 _BLOB = re.compile(r"blobs/(sha256:[0-9a-f]{64})")
 _UPLOAD = re.compile(r"blobs/uploads/([0-9a-f]{16})")
 _MANIFEST = re.compile(r"manifests/(sha256:[0-9a-f]{64}|\w[\w.-]{0,127})", re.ASCII)
-_TLS_HANDSHAKE = b"\x16"
-_PLAIN_HTTP = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n"
-    b"Connection: close\r\n\r\nplain HTTP.\n"
-)
-"""A client that starts with TLS falls back to HTTP only after a well-formed answer."""
-
 Push = Callable[[], None]
 Pushing = Callable[[str], contextlib.AbstractContextManager[Push]]
 """Prepares an engine for pushes to a repository, and yields the function that pushes."""
@@ -60,40 +44,11 @@ class _UnknownUploadError(Exception):
     """A request names an upload that does not exist, or that another request has taken."""
 
 
-class _Head(io.BufferedIOBase):
-    """Lines of a request's head, together not longer than _MAX_HEAD."""
-
-    def __init__(self, stream: io.BufferedIOBase) -> None:
-        self._stream = stream
-        self._left = _MAX_HEAD
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        if self._left <= 0:
-            raise LineTooLong("header")
-        line = self._stream.readline(min(size, self._left) if size and size > 0 else self._left)
-        self._left -= len(line)
-        return line
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(BoundedHandler):
     timeout = _IDLE_SECONDS
     rbufsize = 64 << 10
     rfile: io.BufferedReader
     server: PushServer
-    raw_requestline: bytes
-
-    def parse_request(self) -> bool:
-        if self.raw_requestline.startswith(_TLS_HANDSHAKE):
-            self.wfile.write(_PLAIN_HTTP)
-            self.close_connection = True
-            return False
-        stream = self.rfile
-        self.rfile = _Head(stream)  # type: ignore[assignment]
-        try:
-            return super().parse_request()
-        finally:
-            self.rfile = stream
 
     def do_GET(self) -> None:
         inside = self._inside  # calls `reached`: a GET, too, shows that the engine reaches us
@@ -279,24 +234,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if not self.rfile.read1(64 << 10):
                     return
 
-    def _answer(self, status: int, headers: dict[str, str] | None = None, length: int = 0) -> None:
-        self.send_response_only(status)
-        for name, value in {**(headers or {}), "Content-Length": str(length)}.items():
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
 
-    def log_message(self, *_: object) -> None:
-        """Print nothing: a library is silent."""
-
-
-class PushServer(ThreadingHTTPServer):
-    """A server with one thread per connection, which bounds threads, memory and open uploads."""
-
-    daemon_threads = True
-    request_queue_size = 2 * MAX_ADMITTED
-    """Connections that wait to be accepted; the kernel of one more retries after a second."""
+class PushServer(BoundedServer):
+    """A server on loopback that also bounds the memory of manifests, and open uploads."""
 
     def __init__(
         self,
@@ -305,7 +245,7 @@ class PushServer(ThreadingHTTPServer):
         *,
         refuse_last_manifest: bool = False,
     ) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__("127.0.0.1", _Handler)
         path = f"imgload/{secrets.token_hex(16)}"
         self.repository = f"127.0.0.1:{self.server_address[1]}/{path}"
         self.root = f"/v2/{path}/"
@@ -315,17 +255,14 @@ class PushServer(ThreadingHTTPServer):
         self.ended = False
         """Whether a manifest was refused that ends a push."""
         self.manifest_memory = Quota(MAX_MANIFEST_BYTES)
-        self._strangers: dict[socket.socket, None] = {}
-        self._admitted: set[socket.socket] = set()
         self.uploads: dict[str, UploadWriter | None] = {}
         """Uploads that wait for the next request that names them; None before their first byte."""
-        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[str]:
         """Serve, and yield the repository to push to."""
         with self:
-            threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+            self.start()
             try:
                 yield self.repository
             finally:
@@ -337,49 +274,12 @@ class PushServer(ThreadingHTTPServer):
             raise ArchiveInvalid("no push is in progress")
         return self.sink
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Bound the threads that programs other than the engine can occupy."""
-        with self._lock:
-            self._strangers[request] = None
-            oldest = list(self._strangers)[:-MAX_STRANGERS]
-            for connection in oldest:
-                del self._strangers[connection]
-        _shut_down(oldest)
-        super().process_request(request, client_address)
-
-    def admit(self, connection: socket.socket) -> bool:
-        """Return False for a connection that knows the repository, but is beyond the bound."""
-        with self._lock:
-            if connection not in self._admitted and len(self._admitted) >= MAX_ADMITTED:
-                return False
-            self._strangers.pop(connection, None)
-            self._admitted.add(connection)
-            return True
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._strangers.pop(request, None)
-            self._admitted.discard(request)
-        super().shutdown_request(request)
-
     def server_close(self) -> None:
         """Close all connections, so that no thread outlives the push, and abandon open uploads."""
         super().server_close()
-        with self._lock:
-            connections = [*self._strangers, *self._admitted]
-        _shut_down(connections)
         uploads, self.uploads = self.uploads, {}
         for upload in filter(None, uploads.values()):
             upload.abandon()
-
-    def handle_error(self, *_: object) -> None:
-        """Print nothing: a client that disconnects is no error."""
-
-
-def _shut_down(connections: Iterable[socket.socket]) -> None:
-    for connection in connections:
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
 
 
 def receiving(

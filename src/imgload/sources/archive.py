@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform as machine
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -90,10 +90,10 @@ class ArchiveSource(Source):
         )
 
     @contextmanager
-    def save(self, images: Sequence[Image]) -> Iterator[Iterator[bytes]]:
+    def save(self, images: Sequence[Image]) -> Iterator[Iterable[bytes]]:
         del images  # the archive is one stream; its reader skips other images
         with self._naming_archive_in_errors():
-            yield iter(self._chunks(scanning=False))
+            yield self._chunks(scanning=False)
 
     @cached_property
     def _images(self) -> tuple[ArchivedImage, ...]:
@@ -108,11 +108,11 @@ class ArchiveSource(Source):
             hint = error.hint or _AGAIN
             raise type(error)(f"{self.describe}: {error.message}", hint=hint) from error
 
-    def _chunks(self, *, scanning: bool) -> Iterator[bytes]:
+    def _chunks(self, *, scanning: bool) -> Iterable[bytes]:
         if self._folder:
             return layout_chunks(self._folder)
         assert self._file is not None  # noqa: S101 - one of the two is set
-        return chunks_of(self._file, scanning=scanning)  # type: ignore[return-value]
+        return chunks_of(self._file, scanning=scanning)
 
 
 def _select_platform(

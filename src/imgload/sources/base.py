@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from imgload.registry.sink import PushSink
 
 
-TransportOption = Literal["auto", "archive", "delta"]
+TransportOption = Literal["auto", "pull", "import", "archive", "delta"]
 
 _CUT_OFF = "the engine cannot push to this process (does it run in a VM?): sending whole images"
 _NO_PUSH = "the engine cannot push an image without a name: sending it whole"
@@ -152,7 +152,7 @@ class Source(ABC):
         """Close what `identify` and `Pusher.push` keep open between pushes."""
 
     @abstractmethod
-    def save(self, images: Sequence[Image]) -> AbstractContextManager[Iterator[bytes]]:
+    def save(self, images: Sequence[Image]) -> AbstractContextManager[Iterable[bytes]]:
         """Stream one archive with all the images."""
 
 

@@ -72,6 +72,8 @@ def push(
         for image, names in images.items():
             expected, plain = _expected(source, image, memory, receiver)
             sink = ForwardingSink(expected, receiver, spools)
+            if image.stored and image.manifest:
+                receiver.announce(image.manifest, image.diff_ids, names)
             try:
                 source.push(image, sink)
             except EngineError as error:
@@ -177,6 +179,8 @@ class ForwardingSink:
                 spool.close()
             else:
                 self.spools[digest] = spool
+        if digest == self.image.image_id:
+            self._forward(digest, None)  # a node that pulls reads the config first
 
     def allow_another(self) -> None:
         """Do not count an abandoned blob."""

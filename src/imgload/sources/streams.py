@@ -39,16 +39,16 @@ class FileChunks:
     """A file's chunks, from its beginning; `skip` seeks."""
 
     def __init__(self, file: IO[bytes], size: int = CHUNK) -> None:
-        self._file = file
+        self.file = file
         self._size = size
         _seek(file, 0)
 
     def __iter__(self) -> Iterator[bytes]:
-        while chunk := _read(self._file, self._size):
+        while chunk := _read(self.file, self._size):
             yield chunk
 
     def skip(self, size: int) -> None:
-        _seek(self._file, size, 1)
+        _seek(self.file, size, 1)
 
 
 def open_archive(path: str) -> IO[bytes]:

@@ -26,6 +26,7 @@ class Order:
         question: the survey of each node after the import.
         missing: diff IDs of the layers that each node lacks, by node name; None for all layers.
         stored: the blobs in each node's content store, by node name.
+        size: bytes of the images, as the source counts them.
         on_bytes: called with a node's name and the number of bytes it read, from several threads.
 
     """
@@ -35,6 +36,7 @@ class Order:
     question: SurveyQuery
     missing: Mapping[str, frozenset[Digest]] | None = attrs.field(default=None, hash=False)
     stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict, hash=False)
+    size: int = 0
     on_bytes: Callable[[str, int], None] = lambda _node, _size: None
 
 
@@ -45,6 +47,8 @@ class Delivery:
     Args:
         bytes_sent: bytes that the node read.
         error: why it failed, or None.
+        note: why another transport was used than planned; empty if none was.
+        transport: the name of the transport; empty for the one that was asked to deliver.
         survey: the node's state right after the import; None if that was not read.
 
     """
@@ -52,6 +56,8 @@ class Delivery:
     bytes_sent: int
     error: ImgloadError | None = None
     survey: Survey | None = None
+    note: str = ""
+    transport: str = ""
 
 
 class Shipment(Receiver):

@@ -68,10 +68,10 @@ class _Stream:
         try:
             survey = node.import_layout(layout, order.platform, order.question)
         except ImgloadError as error:
-            return Delivery(self.sent, error)
+            return Delivery(self.sent, error, transport=ImportTransport.name)
         finally:
             self.feed.leave()
-        return Delivery(self.sent, survey=survey)
+        return Delivery(self.sent, survey=survey, transport=ImportTransport.name)
 
     def _counted(self) -> Iterator[Chunk]:
         for chunk in self.feed:

@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import attrs
@@ -77,7 +77,7 @@ class LayoutWriter(Receiver):
 
     def image(self, content: ImageContent) -> None:
         for node in self.feeds:
-            manifest = self._manifest_for(node, content)
+            manifest = manifest_for(content, self.stored.get(node, frozenset()), self.sent[node])
             self._document(node, manifest.digest, manifest.raw)
             for name in content.names:
                 entry = manifest.descriptor(content.platform, name)
@@ -86,25 +86,6 @@ class LayoutWriter(Receiver):
                     self._document(node, pin, content.indexes[pin])
                     entry = Index.descriptor(content.indexes[pin], name)
                 self._entries[node].append(entry)
-
-    def _manifest_for(self, node: str, content: ImageContent) -> Manifest:
-        """Return the manifest, or one that refers to layers in the form that the node stores.
-
-        Then ``ctr images check`` reports the image as complete; its config and image ID stay the
-        same. A name with a digest requires the original manifest.
-        """
-        stored = self.stored.get(node, frozenset())
-        layers = []
-        for layer in content.layers:
-            blob, size = layer.descriptor.digest, content.plain.get(layer.diff_id)
-            has_blob = blob in stored or blob in self.sent[node]
-            plain = not has_blob and layer.diff_id in stored and size is not None
-            layers.append(
-                Descriptor(LAYER, layer.diff_id, size or 0) if plain else layer.descriptor
-            )
-        if tuple(layers) == content.manifest.layers or any(map(pinned, content.names)):
-            return content.manifest
-        return Manifest.build(content.config, tuple(layers))
 
     def _document(self, node: str, digest: Digest, raw: bytes) -> None:
         if digest not in self.sent[node]:
@@ -181,6 +162,25 @@ class LayoutBlob:
         self._ended = True
         if self._lock:
             self._lock.release()
+
+
+def manifest_for(
+    content: ImageContent, stored: Collection[Digest], sent: Collection[Digest]
+) -> Manifest:
+    """Return the manifest, or one that refers to layers in the form that a node stores.
+
+    Then ``ctr images check`` reports the image as complete; its config and image ID stay the same.
+    A name with a digest requires the original manifest.
+    """
+    layers = []
+    for layer in content.layers:
+        blob, size = layer.descriptor.digest, content.plain.get(layer.diff_id)
+        has_blob = blob in stored or blob in sent
+        plain = not has_blob and layer.diff_id in stored and size is not None
+        layers.append(Descriptor(LAYER, layer.diff_id, size or 0) if plain else layer.descriptor)
+    if tuple(layers) == content.manifest.layers or any(map(pinned, content.names)):
+        return content.manifest
+    return Manifest.build(content.config, tuple(layers))
 
 
 def _member(path: str, data: bytes) -> list[bytes]:

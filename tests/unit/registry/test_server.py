@@ -15,7 +15,8 @@ import pytest
 
 from imgload.oci.digest import Digest
 from imgload.registry import sink as module
-from imgload.registry.server import MAX_STRANGERS, receiving
+from imgload.registry.http_server import MAX_STRANGERS
+from imgload.registry.server import receiving
 from imgload.registry.sink import ManifestSink
 
 MANIFEST = json.dumps({"schemaVersion": 2, "x": "y" * 1000}).encode()

@@ -13,7 +13,7 @@ import pytest
 
 from imgload.core.errors import ArchiveInvalid
 from imgload.oci.digest import Digest
-from imgload.registry import server
+from imgload.registry import http_server, server
 from imgload.registry import sink as intake
 from imgload.registry.server import receiving
 from imgload.registry.sink import ManifestSink
@@ -95,7 +95,7 @@ def test_connections_to_the_repository_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One more is refused, until another closes."""
-    monkeypatch.setattr(server, "MAX_ADMITTED", 3)
+    monkeypatch.setattr(http_server, "MAX_ADMITTED", 3)
     with contextlib.ExitStack() as stack, receiving(ManifestSink()) as repository:
         inside = f"HEAD /v2/{repository.partition('/')[2]}/blobs/{Digest.of(b'')} HTTP/1.1\r\n\r\n"
         answers = []
@@ -126,6 +126,6 @@ def test_all_layers_may_connect_in_parallel() -> None:
     """Docker opens one or two connections for each; one that finds no place waits for a second."""
     with contextlib.ExitStack() as stack:
         crowded = stack.enter_context(server.PushServer(ManifestSink()))
-        for _ in range(server.MAX_ADMITTED):  # and nobody is let in
+        for _ in range(http_server.MAX_ADMITTED):  # and nobody is let in
             address = ("127.0.0.1", crowded.server_address[1])
             stack.enter_context(socket.create_connection(address, timeout=0.5))

@@ -29,6 +29,8 @@ from imgload.oci.platform import Platform
 _NOT_THE_REASON = re.compile(r"imgload:|Error: \w+ unixpacket ")
 """The shell about a later command that does not exist, and Podman about input that is not read."""
 _MIB = 1 << 20
+UNREACHABLE = 69
+"""Exit status of a pull from a node that cannot connect to this process (EX_UNAVAILABLE)."""
 
 
 @attrs.define
@@ -87,6 +89,26 @@ class NodeRuntime(ABC):
             question: the images, by their names and IDs.
 
         """
+
+    @property
+    def gateway(self) -> str:
+        """The address at which the node may reach this machine; empty if it cannot pull from it."""
+        return ""
+
+    def pull(
+        self,
+        url: str,
+        names: Sequence[str],
+        platform: Platform,  # noqa: ARG002 - for subclasses
+        question: SurveyQuery,  # noqa: ARG002
+    ) -> Survey:
+        """Pull images from a registry at an address of `gateway`, and survey the node.
+
+        Raises:
+            ImportFailed: with `command_status` UNREACHABLE if the node cannot connect to it.
+
+        """
+        raise NodeUnusable(f"{self.name} cannot pull {', '.join(names)} from {url}", node=self.name)
 
     @abstractmethod
     def tag(
@@ -256,7 +278,7 @@ class NodeRuntime(ABC):
             restart = f"{self.engine.name} restart {self.name}"
             hint = f"find the disk, and the cause: {command} mount; after the repair: {restart}"
         text = f"{action} on {self.name} failed with exit status {status}: {reason}"
-        return ImportFailed(text, hint=hint, node=self.name)
+        return ImportFailed(text, command_status=status, hint=hint, node=self.name)
 
     @property
     def _logs(self) -> str:

@@ -228,6 +228,19 @@ def import_command(snapshotter: str, platform: str, *, local: bool) -> Command:
     return (*CTR, "images", "import", *(["--local"] if local else []), *options, "-")
 
 
+def pull_command(snapshotter: str, platform: str, *, version: tuple[int, int]) -> Command:
+    """Return the command that pulls an image; ``--hosts-dir`` and the name follow.
+
+    ctr's transfer service is faster, but unpacks only for its configured snapshotters; on 1.7 it
+    leaves images that CRI does not see (containerd #9039), and 1.6 has none.
+    """
+    is_default = snapshotter == DEFAULT_SNAPSHOTTER
+    local = version >= (1, 7) and (version < (2, 0) or not is_default)
+    options = ["--local", f"--snapshotter={snapshotter}"] if local else []
+    options += [f"--snapshotter={snapshotter}"] if version < (1, 7) else []
+    return (*CTR, "images", "pull", *options, f"--platform={platform}")
+
+
 def tag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) -> Command:
     """Return the command that tags the image of an existing name, if its target is `target`.
 

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -38,6 +39,31 @@ from imgload.oci.platform import Platform
 _FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.3; fi; exit $status'
 """Reads the input that the command left; if that failed, lets its last output through first, since
 Podman drops it when the input breaks."""
+_PULL = r"""
+folder=$1 url=$2 host=$3 port=$4 names=$5
+shift 5
+reach() {
+    if command -v bash; then timeout 1 bash -c ': <>"/dev/tcp/$0/$1"' "$host" "$port"
+    elif command -v curl; then curl -fs -m 1 "$url/"
+    elif command -v nc; then nc -w 1 "$host" "$port" </dev/null
+    elif command -v wget; then wget -q -T 1 -O - "$url/"
+    fi
+}
+reach >/dev/null 2>&1 || { echo "cannot connect to $host:$port" >&2; exit 69; }
+hosts=$(mktemp -d) || exit
+trap 'rm -rf "$hosts"' EXIT
+mkdir "$hosts/_default" || exit
+printf 'server = "%s"\ncapabilities = ["pull", "resolve"]\noverride_path = true\n' "$url" \
+    >"$hosts/_default/hosts.toml"
+set -f
+IFS='
+'
+for name in $names; do
+    NO_PROXY='*' no_proxy='*' "$@" --hosts-dir "$hosts" "$name" >/dev/null || exit
+done
+"""
+"""Pulls names, one per line, with this process as the only registry; it must be reachable within a
+second, since firewalls may drop packets silently."""
 _FROM_FOLDER = """
 folder=$1
 shift
@@ -153,14 +179,33 @@ class Node(NodeRuntime):
         return self.resolve_command(command)
 
     def _import_by(
-        self, command: Sequence[str], question: SurveyQuery, stdin: Iterable[Chunk] | None = None
+        self,
+        command: Sequence[str],
+        question: SurveyQuery,
+        stdin: Iterable[Chunk] | None = None,
+        action: str = "ctr images import",
     ) -> Survey:
         """Run a command that imports images, and survey the node in the same exec."""
         self._last = None
         self.before = before = PreviousNames()
-        survey = self._change(command, "ctr images import", question, before, stdin)
+        survey = self._change(command, action, question, before, stdin)
         self._last = (question, survey)
         return survey
+
+    @property
+    def gateway(self) -> str:
+        return self._traits.gateway if self._traits else ""
+
+    def pull(
+        self, url: str, names: Sequence[str], platform: Platform, question: SurveyQuery
+    ) -> Survey:
+        traits, server = self._known_traits, urlsplit(url)
+        command = containerd.pull_command(traits.snapshotter, str(platform), version=traits.version)
+        words = (url, str(server.hostname), str(server.port), "\n".join(names))
+        root = self._known_runtime.root
+        command = self.resolve_command(command)
+        script = keepalive_command(_PULL, _WHILE_DISK_FILLS, root, *words, *command)
+        return self._import_by(script, question, action="ctr images pull")
 
     def tag(
         self, image: NamedImage, existing: str, target: Digest, before: PreviousNames

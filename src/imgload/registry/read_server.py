@@ -1,0 +1,102 @@
+"""The read side of the OCI distribution API: nodes pull the content of one load from it.
+
+It listens on one address that the nodes reach, and answers only below paths that cannot be guessed,
+one for each node (OCI distribution spec, "Pull").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import parse_qs, urlsplit
+
+from imgload.oci.digest import Digest
+from imgload.registry.blob_store import BlobStore
+from imgload.registry.http_server import BoundedHandler, BoundedServer
+
+_IDLE_SECONDS = 120
+Count = Callable[[str, Digest, int], None]
+"""Called with a node, a digest, and the number of bytes sent, from several threads."""
+_PATH = re.compile(r"/v2/([0-9a-f]{32})/(?:(.+)/(manifests|blobs)/([^/]+))?")
+
+
+class ReadServer(BoundedServer):
+    """A server on one address that serves a store to nodes, which their secrets identify."""
+
+    def __init__(
+        self, address: str, store: BlobStore, nodes: Mapping[str, str], count: Count
+    ) -> None:
+        self.store, self.nodes, self.count = store, nodes, count
+        super().__init__(address, _Handler)
+
+
+@contextlib.contextmanager
+def serving(
+    address: str, store: BlobStore, nodes: Mapping[str, str], count: Count
+) -> Iterator[int]:
+    """Serve a store on an address to nodes, whose names are given by their secrets.
+
+    Yields the port; OSError if the address is not one of this machine.
+    """
+    with ReadServer(address, store, nodes, count) as server:
+        server.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+
+
+class _Handler(BoundedHandler):
+    timeout = _IDLE_SECONDS
+    server: ReadServer
+
+    def do_HEAD(self) -> None:
+        self._serve(body=False)
+
+    def do_GET(self) -> None:
+        self._serve(body=True)
+
+    def _serve(self, *, body: bool) -> None:
+        path = urlsplit(self.path)
+        match = _PATH.fullmatch(path.path)
+        node = self.server.nodes.get(match[1]) if match else None
+        if match is None or node is None or not self.server.admit(self.connection):
+            self._answer(404)
+        elif match[3] is None:
+            self._answer(200)
+        elif match[3] == "blobs":
+            self._blob(node, Digest.try_parse(match[4]), body=body)
+        else:
+            registry = parse_qs(path.query).get("ns", [""])[0]
+            separator = "@" if ":" in match[4] else ":"
+            self._manifest(node, f"{registry}/{match[2]}{separator}{match[4]}", body=body)
+
+    def _manifest(self, node: str, name: str, *, body: bool) -> None:
+        document = self.server.store.document(node, name)
+        if document is None:
+            self._answer(404)
+            return
+        digest, media_type, raw = document
+        headers = {"Content-Type": media_type, "Docker-Content-Digest": str(digest)}
+        self._answer(200, headers, len(raw))
+        if body:
+            self.wfile.write(raw)
+            self.server.count(node, digest, len(raw))
+
+    def _blob(self, node: str, digest: Digest | None, *, body: bool) -> None:
+        blob = self.server.store.blob(digest) if digest else None
+        if blob is None or digest is None:
+            self._answer(404)
+            return
+        headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": str(digest)}
+        self._answer(200, headers, blob.wait_for_size())
+        if body:
+            self.connection.settimeout(None)
+            limit = struct.pack("@ll", _IDLE_SECONDS, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            for count in blob.send_to(self.connection.fileno()):
+                self.server.count(node, digest, count)
+            self.connection.settimeout(_IDLE_SECONDS)

@@ -1,0 +1,375 @@
+"""The pull transport: containerd on each node pulls from a read-only registry in this process.
+
+The content is stored in unnamed files while it arrives, and each node reads along, so that neither
+the order of the source nor the pace of a node matters. containerd decides by chain ID which layers
+it lacks, and verifies the digest of every blob. A node that cannot pull gets the same content
+through the fallback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import IO
+
+import attrs
+
+from imgload.clusters.nodes.base import UNREACHABLE, NodeRuntime
+from imgload.core.errors import DigestMismatch, ImgloadError, ImportFailed, NodeFull
+from imgload.core.parallel import Task
+from imgload.engines.cache import EngineCache
+from imgload.oci.compression import Inflater
+from imgload.oci.content import BlobWriter, Chunk, ImageContent
+from imgload.oci.digest import Digest
+from imgload.oci.document import LAYER, Descriptor, Index, Manifest
+from imgload.oci.reference import pinned
+from imgload.registry.blob_store import BlobStore, StoredBlob, StoreFull, store_folder
+from imgload.registry.read_server import serving
+from imgload.transports.base import Delivery, Order, Shipment, Transport
+from imgload.transports.imports import ImportTransport
+from imgload.transports.layout import manifest_for
+
+_ABORT_SECONDS = 1.5
+
+
+class PullTransport(Transport):
+    """Serves content to ``ctr images pull`` on each node."""
+
+    name = "pull"
+
+    def __init__(self, fallback: Transport | None = None) -> None:
+        self.fallback = fallback or ImportTransport()
+        self.is_store_full = False
+        """Whether content could not be stored; the fallback streams it from then on."""
+
+    def start(self, order: Order) -> Shipment:
+        has_names = not any(name.startswith("sha256:") for name in order.question.names)
+        if has_names and not self.is_store_full and _has_disk_space(order):
+            shipment = PullShipment(order, self)
+            if shipment.start():
+                return shipment
+        return self.fallback.start(order)
+
+
+def _has_disk_space(order: Order) -> bool:
+    try:
+        return shutil.disk_usage(store_folder()).free > 2 * order.size
+    except OSError:
+        return False
+
+
+@attrs.define
+class PullShipment(Shipment):
+    """Content that nodes pull while it is received."""
+
+    order: Order
+    transport: PullTransport
+    sent: dict[str, dict[Digest, int]] = attrs.field(init=False)
+    store: BlobStore = attrs.field(factory=BlobStore)
+    _contents: list[ImageContent] = attrs.field(factory=list)
+    plain: dict[Digest, Descriptor] = attrs.field(factory=dict)
+    """Layers that were decompressed, by the digest of the compressed blob."""
+    _original: dict[Digest, Digest] = attrs.field(factory=dict)
+    """The digests in the source of layers and manifests that are served in another form."""
+    _bytes: dict[str, int] = attrs.field(factory=dict)
+    _tasks: dict[str, Task[Delivery]] = attrs.field(factory=dict)
+    _servers: ExitStack = attrs.field(factory=ExitStack)
+    _aborted: bool = False
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def __attrs_post_init__(self) -> None:
+        self.sent = {node.name: {} for node in self.order.nodes}
+        self._bytes = dict.fromkeys(self.sent, 0)
+
+    def start(self) -> bool:
+        """Serve the nodes that reach this machine, and have them pull; False if no node does."""
+        by_address: dict[str, dict[str, NodeRuntime]] = {}
+        cache = EngineCache.load()
+        for node in self.order.nodes:
+            if node.gateway and not cache.blocks_pulls(node.engine.endpoint.url, node.gateway):
+                by_address.setdefault(node.gateway, {})[secrets.token_hex(16)] = node
+        for address, nodes in by_address.items():
+            names = {secret: node.name for secret, node in nodes.items()}
+            try:
+                server = serving(address, self.store, names, self._count)
+                port = self._servers.enter_context(server)
+            except OSError:  # not an address of this machine: the engine runs elsewhere
+                continue
+            for secret, node in nodes.items():
+                url = f"http://{address}:{port}/v2/{secret}"
+                self._tasks[node.name] = Task(partial(self._pull, node, url))
+        return bool(self._tasks)
+
+    def _pull(self, node: NodeRuntime, url: str) -> Delivery:
+        query = self.order.question
+        try:
+            survey = node.pull(url, query.names, self.order.platform, query)
+        except ImgloadError as error:
+            if isinstance(error, ImportFailed) and error.command_status == UNREACHABLE:
+                EngineCache.load().record_blocked_pulls(node.engine.endpoint.url, node.gateway)
+            return Delivery(self._bytes[node.name], error)
+        return Delivery(self._bytes[node.name], survey=survey)
+
+    def _count(self, node: str, digest: Digest, size: int) -> None:
+        with self._lock:
+            self._bytes[node] += size
+            counted = self._original.get(digest, digest)
+            self.sent[node][counted] = self.sent[node].get(counted, 0) + size
+        self.order.on_bytes(node, size)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a node still reads, or needs the content from the fallback."""
+        return len(self._tasks) < len(self.order.nodes) or any(
+            not task.done or self._needs_fallback(task.result()) for task in self._tasks.values()
+        )
+
+    def lacks(self, digest: Digest, diff_id: Digest | None) -> bool:
+        if digest in self.store.blobs or digest in self.plain:
+            return False
+        missing = self.order.missing
+        return missing is None or diff_id is None or any(diff_id in m for m in missing.values())
+
+    def announce(
+        self, manifest: Manifest, diff_ids: Sequence[Digest], names: Sequence[str]
+    ) -> None:
+        """Serve the manifest to the nodes that store their layers in its form."""
+        if self.is_pinned or len(manifest.layers) != len(diff_ids):
+            return
+        layers = list(zip(manifest.layers, diff_ids, strict=True))
+        for node in self._tasks:
+            missing, stored = self._missing(node), self.order.stored.get(node, ())
+            if all(
+                layer.digest == diff_id
+                if missing is None or diff_id in missing
+                else layer.digest in stored
+                for layer, diff_id in layers
+            ):
+                self._name(node, manifest, names)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether a name demands a manifest, which decides the form of the layers."""
+        return any(map(pinned, self.order.question.names))
+
+    def _missing(self, node: str) -> frozenset[Digest] | None:
+        return None if self.order.missing is None else self.order.missing[node]
+
+    def _name(self, node: str, manifest: Manifest, names: Sequence[str]) -> None:
+        self.store.add_document(manifest.digest, manifest.media_type, manifest.raw)
+        for name in names:
+            if not pinned(name):
+                self.store.add_name(node, name, manifest.digest)
+
+    def blob(
+        self, size: int, digest: Digest | None = None, diff_id: Digest | None = None
+    ) -> BlobWriter:
+        if digest is not None and (diff_id is None or diff_id == digest):
+            blob = StoredBlob(size)
+            self.store.add_blob(digest, blob)
+            return _BlobWriter(self, size, digest, blob)
+        return _LayerWriter(self, size, digest, diff_id)
+
+    def place(self, file: IO[bytes], offset: int, size: int, digest: Digest) -> bool:
+        """Serve a blob from the file that has it, unless it is better decompressed."""
+        start = os.pread(file.fileno(), 2, offset)
+        if Inflater.accepts(start) and not self.is_pinned:
+            return False
+        self.store.add_blob(digest, StoredBlob(size, file, offset, size, is_own=False))
+        return True
+
+    def append(self, blob: StoredBlob, chunk: Chunk) -> None:
+        try:
+            blob.append(chunk)
+        except StoreFull:
+            self.transport.is_store_full = True
+            raise
+
+    def add_plain(self, digest: Digest, plain: Descriptor) -> None:
+        self.plain[digest] = plain
+        self._original[plain.digest] = digest
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        yield
+
+    def image(self, content: ImageContent) -> None:
+        original = content.manifest.digest
+        layers = tuple(self.plain.get(x.digest, x) for x in content.manifest.layers)
+        if layers != content.manifest.layers:
+            content = attrs.evolve(content, manifest=Manifest.build(content.config, layers))
+        self._contents.append(content)
+        for digest, raw in content.indexes.items():
+            self.store.add_document(digest, Index.descriptor(raw, "").media_type, raw)
+        self.store.add_document(
+            content.manifest.digest, content.manifest.media_type, content.manifest.raw
+        )
+        for node in self._tasks:
+            stored, missing = self.order.stored.get(node, frozenset()), self._missing(node)
+            kept = [
+                layer.descriptor.digest
+                for layer in content.layers
+                if missing is None or layer.diff_id in missing
+            ]
+            manifest = manifest_for(content, stored, kept)
+            self._original[manifest.digest] = original
+            self._name(node, manifest, content.names)
+
+    def complete(self) -> None:
+        self.store.complete()
+
+    def finish(self) -> Mapping[str, Delivery]:
+        deliveries = {name: task.result() for name, task in self._tasks.items()}
+        self._servers.close()
+        others = [n for n in self.order.nodes if self._needs_fallback(deliveries.get(n.name))]
+        if others and not self._aborted:
+            imported = self._import(others)
+            for name, delivery in imported.items():
+                note = self._note(name, deliveries.get(name))
+                deliveries[name] = attrs.evolve(delivery, note=note)
+        self.close()
+        return deliveries
+
+    def _needs_fallback(self, delivery: Delivery | None) -> bool:
+        return delivery is None or (
+            isinstance(delivery.error, ImgloadError) and not isinstance(delivery.error, NodeFull)
+        )
+
+    def _note(self, node: str, delivery: Delivery | None) -> str:
+        if delivery is None or delivery.error is None:
+            return ""
+        return f"{node} could not pull, importing instead: {delivery.error.message}"
+
+    def _import(self, nodes: Sequence[NodeRuntime]) -> Mapping[str, Delivery]:
+        """Deliver the stored content by the fallback."""
+        shipment = self.transport.fallback.start(attrs.evolve(self.order, nodes=nodes))
+        try:
+            for content in self._contents:
+                pairs = [(layer.descriptor.digest, layer.diff_id) for layer in content.layers]
+                for digest, diff_id in (*pairs, (content.config.digest, None)):
+                    blob = self.store.blobs.get(digest)  # none for layers that no node lacks
+                    if blob and shipment.lacks(digest, diff_id):
+                        _copy(blob, shipment, digest, diff_id)
+                shipment.image(content)
+            shipment.complete()
+        except OSError as error:
+            shipment.abort()
+            self.transport.is_store_full = True
+            raise StoreFull(f"stored content cannot be read: {error}") from error
+        except BaseException:
+            shipment.abort()
+            raise
+        deliveries = shipment.finish()
+        self.sent |= shipment.sent
+        return deliveries
+
+    def abort(self) -> None:
+        self._aborted = True
+        self.close()
+        for task in self._tasks.values():
+            task.wait_at_most(_ABORT_SECONDS)
+
+    def close(self) -> None:
+        self.store.close()
+        self._servers.close()
+
+
+def _copy(blob: StoredBlob, shipment: Shipment, digest: Digest, diff_id: Digest | None) -> None:
+    writer = shipment.blob(blob.wait_for_size(), digest, diff_id)
+    try:
+        for chunk in blob.chunks():
+            writer.write(chunk)
+        writer.finish(digest)
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+@attrs.define
+class _BlobWriter:
+    """Writes a blob of known digest into the store; the node verifies the digest."""
+
+    _shipment: PullShipment
+    _size: int
+    _digest: Digest
+    _blob: StoredBlob
+    _written: int = 0
+    _ended: bool = False
+
+    def write(self, chunk: Chunk) -> None:
+        self._written += len(chunk)
+        if self._written > self._size:
+            raise DigestMismatch(f"a blob is longer than the {self._size} bytes announced")
+        self._shipment.append(self._blob, chunk)
+
+    def finish(self, digest: Digest | None = None) -> Digest:
+        if self._written < self._size or digest not in {None, self._digest}:
+            raise DigestMismatch(f"a blob is not {digest}, or is shorter than announced")
+        self._ended = True
+        return self._digest
+
+    def abandon(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._shipment.store.remove_blob(self._digest)
+
+
+@attrs.define
+class _LayerWriter:
+    """Writes a layer into the store, decompressed unless a name demands its manifest.
+
+    Decompression on the nodes takes half of the time of a load: Go's is slow. Digests that are
+    known are not computed; the node verifies them.
+    """
+
+    _shipment: PullShipment
+    _size: int
+    _digest: Digest | None
+    _diff_id: Digest | None
+    _blob: StoredBlob = attrs.field(factory=lambda: StoredBlob(None))
+    _written: int = 0
+    _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
+    _plain_hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
+    _inflater: Inflater | None = None
+    _ended: bool = False
+
+    def write(self, chunk: Chunk) -> None:
+        if not self._written and not self._shipment.is_pinned and Inflater.accepts(chunk):
+            self._inflater = Inflater()
+        self._written += len(chunk)
+        if self._written > self._size:
+            raise DigestMismatch(f"a blob is longer than the {self._size} bytes announced")
+        if self._digest is None or self._inflater is None:
+            self._hasher.update(chunk)
+        for piece in self._inflater.feed(chunk) if self._inflater else (chunk,):
+            if self._inflater and self._diff_id is None:
+                self._plain_hasher.update(piece)
+            self._shipment.append(self._blob, piece)
+
+    def finish(self, digest: Digest | None = None) -> Digest:
+        actual = Digest("sha256", self._hasher.hexdigest())
+        if self._digest is not None and self._inflater:
+            actual = self._digest
+        if self._written < self._size or digest not in {None, actual}:
+            raise DigestMismatch(f"a blob is {actual}, not {digest or 'as long as announced'}")
+        self._ended = True
+        size = self._blob.complete()
+        if self._inflater:
+            self._inflater.finish()
+            plain = self._diff_id or Digest("sha256", self._plain_hasher.hexdigest())
+            self._shipment.add_plain(actual, Descriptor(LAYER, plain, size))
+            self._shipment.store.add_blob(plain, self._blob)
+        else:
+            self._shipment.store.add_blob(actual, self._blob)
+        return actual
+
+    def abandon(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._blob.fail()
