@@ -74,6 +74,8 @@ class Container:
     name: str
     state: str
     labels: Mapping[str, str] = attrs.field(hash=False)
+    gateways: tuple[str, ...] = ()
+    """IPv4 addresses of its networks' gateways, at which it may reach the engine's machine."""
 
 
 @attrs.frozen

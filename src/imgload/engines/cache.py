@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -94,15 +94,15 @@ class EngineCache:
     def record_reached(self, engine: str, where: str) -> None:
         self._add(engine, "reached", {"from": where})
 
-    def blocks_pulls(self, engine: str, gateway: str) -> bool:
-        """Whether a node of the engine could not reach this machine by a gateway lately."""
-        since = _section(self._engines, engine, "blocked").get(gateway, 0.0)
+    def blocks_pulls(self, engine: str, gateways: Sequence[str]) -> bool:
+        """Whether a node with these gateways could not connect to this machine lately."""
+        since = _section(self._engines, engine, "blocked").get(" ".join(gateways), 0.0)
         now = time.time()
         return isinstance(since, (int, float)) and now - _BLOCKED_SECONDS < since <= now
 
-    def record_blocked_pulls(self, engine: str, gateway: str) -> None:
-        """Store that a node of the engine cannot reach this machine by a gateway now."""
-        self._add(engine, "blocked", {gateway: time.time()})
+    def record_blocked_pulls(self, engine: str, gateways: Sequence[str]) -> None:
+        """Store that a node of the engine, with these gateways, cannot connect to this machine."""
+        self._add(engine, "blocked", {" ".join(gateways): time.time()})
 
     def _add(self, engine: str, section: str, added: dict[str, Any]) -> None:
         """Merge entries into this object and the file, which other processes may have changed."""

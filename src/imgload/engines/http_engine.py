@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,6 +50,7 @@ _UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 _SETTLE_SECONDS = 10.0
 _QUIET_SECONDS = 30.0
 """Without an event for this long, the stream is opened again: the connection may be dead."""
+_UNICAST = re.compile(r"(?!0|127\.|22[4-9]|2[3-9]\d)\d{1,3}(?:\.\d{1,3}){3}", re.ASCII)
 _SECOND = 10**9
 _MARGIN = 10**6
 """Podman parses a time as a floating-point number, which rounds it by up to a microsecond."""
@@ -304,7 +306,12 @@ def _text(value: Any) -> str:
 
 def _container(document: Mapping[str, Any], name: Any, state: Any, labels: Any) -> Container:
     by_key = {key: _text(value) for key, value in dict(labels or {}).items()}
-    return Container(_text(document["Id"]), _text(name).lstrip("/"), _text(state), by_key)
+    networks = dig(document, "NetworkSettings", "Networks")
+    gateways = [dig(n, "Gateway") for n in networks.values()] if isinstance(networks, dict) else []
+    addresses = tuple(g for g in gateways if isinstance(g, str) and _UNICAST.fullmatch(g))
+    return Container(
+        _text(document["Id"]), _text(name).lstrip("/"), _text(state), by_key, addresses
+    )
 
 
 def parse_json(data: bytes) -> Any:

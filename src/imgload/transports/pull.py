@@ -36,6 +36,10 @@ from imgload.transports.imports import ImportTransport
 from imgload.transports.layout import manifest_for
 
 _ABORT_SECONDS = 1.5
+_LOOPBACK = "127.0.0.1"
+VM_HOSTS = ("host.docker.internal", "host.lima.internal", "host.containers.internal")
+"""Names of this machine in the VMs of Docker Desktop, Colima and Podman, which relay connections to
+its loopback."""
 
 
 class PullTransport(Transport):
@@ -88,31 +92,39 @@ class PullShipment(Shipment):
         self._bytes = dict.fromkeys(self.sent, 0)
 
     def start(self) -> bool:
-        """Serve the nodes that reach this machine, and have them pull; False if no node does."""
-        by_address: dict[str, dict[str, NodeRuntime]] = {}
+        """Serve the nodes that may reach this machine, and have them pull; False without any."""
         cache = EngineCache.load()
-        for node in self.order.nodes:
-            if node.gateway and not cache.blocks_pulls(node.engine.endpoint.url, node.gateway):
-                by_address.setdefault(node.gateway, {})[secrets.token_hex(16)] = node
-        for address, nodes in by_address.items():
-            names = {secret: node.name for secret, node in nodes.items()}
-            try:
-                server = serving(address, self.store, names, self._count)
-                port = self._servers.enter_context(server)
-            except OSError:  # not an address of this machine: the engine runs elsewhere
+        secret_of = {secrets.token_hex(16): node for node in self.order.nodes}
+        ports: dict[str, int | None] = {}
+        for secret, node in secret_of.items():
+            if not node.gateways or cache.blocks_pulls(node.engine.endpoint.url, node.gateways):
                 continue
-            for secret, node in nodes.items():
-                url = f"http://{address}:{port}/v2/{secret}"
-                self._tasks[node.name] = Task(partial(self._pull, node, url))
+            hosts = {gateway: gateway for gateway in node.gateways}
+            hosts |= dict.fromkeys(VM_HOSTS, _LOOPBACK)
+            for address in hosts.values():
+                if address not in ports:
+                    ports[address] = self._serve(address, secret_of)
+            urls = [
+                f"http://{h}:{port}/v2/{secret}" for h, a in hosts.items() if (port := ports[a])
+            ]
+            self._tasks[node.name] = Task(partial(self._pull, node, urls))
         return bool(self._tasks)
 
-    def _pull(self, node: NodeRuntime, url: str) -> Delivery:
+    def _serve(self, address: str, nodes: Mapping[str, NodeRuntime]) -> int | None:
+        """Serve the content on an address; return the port, or None if it is another machine's."""
+        names = {secret: node.name for secret, node in nodes.items()}
+        try:
+            return self._servers.enter_context(serving(address, self.store, names, self._count))
+        except OSError:
+            return None
+
+    def _pull(self, node: NodeRuntime, urls: Sequence[str]) -> Delivery:
         query = self.order.question
         try:
-            survey = node.pull(url, query.names, self.order.platform, query)
+            survey = node.pull(urls, query.names, self.order.platform, query)
         except ImgloadError as error:
             if isinstance(error, ImportFailed) and error.command_status == UNREACHABLE:
-                EngineCache.load().record_blocked_pulls(node.engine.endpoint.url, node.gateway)
+                EngineCache.load().record_blocked_pulls(node.engine.endpoint.url, node.gateways)
             return Delivery(self._bytes[node.name], error)
         return Delivery(self._bytes[node.name], survey=survey)
 

@@ -21,6 +21,7 @@ from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
 from imgload.registry import blob_store
 from imgload.sources.archive import ArchiveSource
+from imgload.transports import pull
 from imgload.transports.base import Order
 from imgload.transports.pull import PullTransport
 from tests.unit import archives
@@ -33,14 +34,17 @@ AMD = Platform("linux", "amd64")
 class PullingNode(MemoryNode):
     """Pulls as containerd does: the manifest, the config, and the layers that it lacks."""
 
-    gateway = "127.0.0.1"
+    gateways = ("127.0.0.1",)
     pulls = 0
+    urls: Sequence[str] = ()
 
     def pull(
-        self, url: str, names: Sequence[str], platform: Platform, question: SurveyQuery
+        self, urls: Sequence[str], names: Sequence[str], platform: Platform, question: SurveyQuery
     ) -> Survey:
         del platform
         self.pulls += 1
+        self.urls = urls
+        url = urls[0]
         for name in names:
             registry, _, path = name.partition("/")
             repository, _, tag = path.rpartition(":")
@@ -74,9 +78,9 @@ class BlockedNode(PullingNode):
     """Cannot connect to this process."""
 
     def pull(
-        self, url: str, names: Sequence[str], platform: Platform, question: SurveyQuery
+        self, urls: Sequence[str], names: Sequence[str], platform: Platform, question: SurveyQuery
     ) -> Survey:
-        del url, names, platform, question
+        del urls, names, platform, question
         self.pulls += 1
         raise ImportFailed("no route", command_status=UNREACHABLE, node=self.name)
 
@@ -108,16 +112,25 @@ def test_a_node_that_cannot_connect_gets_the_same_content_by_import(tmp_path: Pa
     )
     assert report.images[0].nodes[0].transport == "import"
     assert [note for note in notes if "no route" in note]
-    assert EngineCache.load().blocks_pulls(node.engine.endpoint.url, node.gateway)
+    assert EngineCache.load().blocks_pulls(node.engine.endpoint.url, node.gateways)
     node.records.clear()
     node.blobs.clear()
     assert result_of(loader).transport == "import"
     assert node.pulls == 1
 
 
-def test_an_address_of_another_machine_is_not_served(tmp_path: Path) -> None:
+def test_a_node_in_a_vm_gets_the_names_of_this_machine(tmp_path: Path) -> None:
+    """The gateway is another machine's, so the loopback is served, to which VMs have relays."""
     node = PullingNode(tmp_path)
-    node.gateway = "192.0.2.1"
+    node.gateways = ("192.0.2.1",)
+    result = result_of(imgload.Loader(Shelf(IMAGE), [node]))
+    assert [urlsplit(url).hostname for url in node.urls] == list(pull.VM_HOSTS)
+    assert result.transport == "import"
+
+
+def test_a_node_without_networks_does_not_pull(tmp_path: Path) -> None:
+    node = PullingNode(tmp_path)
+    node.gateways = ()
     assert result_of(imgload.Loader(Shelf(IMAGE), [node])).transport == "import"
     assert node.pulls == 0
 

@@ -91,24 +91,30 @@ class NodeRuntime(ABC):
         """
 
     @property
-    def gateway(self) -> str:
-        """The address at which the node may reach this machine; empty if it cannot pull from it."""
-        return ""
+    def gateways(self) -> Sequence[str]:
+        """IPv4 addresses at which the node may reach this machine; none if it cannot pull."""
+        return ()
 
     def pull(
         self,
-        url: str,
+        urls: Sequence[str],  # noqa: ARG002 - for subclasses
         names: Sequence[str],
-        platform: Platform,  # noqa: ARG002 - for subclasses
+        platform: Platform,  # noqa: ARG002
         question: SurveyQuery,  # noqa: ARG002
     ) -> Survey:
-        """Pull images from a registry at an address of `gateway`, and survey the node.
+        """Pull images from a registry in this process, and survey the node.
+
+        Args:
+            urls: of the registry; the node uses the first that it can connect to.
+            names: full names of the images.
+            platform: their platform.
+            question: as for `import_layout`.
 
         Raises:
-            ImportFailed: with `command_status` UNREACHABLE if the node cannot connect to it.
+            ImportFailed: with `command_status` UNREACHABLE if the node cannot connect to any.
 
         """
-        raise NodeUnusable(f"{self.name} cannot pull {', '.join(names)} from {url}", node=self.name)
+        raise NodeUnusable(f"{self.name} cannot pull {', '.join(names)}", node=self.name)
 
     @abstractmethod
     def tag(

@@ -234,11 +234,14 @@ def pull_command(snapshotter: str, platform: str, *, version: tuple[int, int]) -
     ctr's transfer service is faster, but unpacks only for its configured snapshotters; on 1.7 it
     leaves images that CRI does not see (containerd #9039), and 1.6 has none.
     """
-    is_default = snapshotter == DEFAULT_SNAPSHOTTER
-    local = version >= (1, 7) and (version < (2, 0) or not is_default)
-    options = ["--local", f"--snapshotter={snapshotter}"] if local else []
-    options += [f"--snapshotter={snapshotter}"] if version < (1, 7) else []
-    return (*CTR, "images", "pull", *options, f"--platform={platform}")
+    has_service = version >= (2, 0) and snapshotter == DEFAULT_SNAPSHOTTER
+    local = () if has_service else local_pull_options(snapshotter, version=version)
+    return (*CTR, "images", "pull", f"--platform={platform}", *local)
+
+
+def local_pull_options(snapshotter: str, *, version: tuple[int, int]) -> Command:
+    """Return the options with which ctr pulls by itself, without containerd's proxy settings."""
+    return (*(["--local"] if version >= (1, 7) else []), f"--snapshotter={snapshotter}")
 
 
 def tag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) -> Command:

@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -40,30 +39,39 @@ _FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.
 """Reads the input that the command left; if that failed, lets its last output through first, since
 Podman drops it when the input breaks."""
 _PULL = r"""
-folder=$1 url=$2 host=$3 port=$4 names=$5
-shift 5
+folder=$1 urls=$2 names=$3 local=$4
+shift 4
 reach() {
+    host=${1#http://} host=${host%%/*}
+    port=${host##*:} host=${host%:*}
     if command -v bash; then timeout 1 bash -c ': <>"/dev/tcp/$0/$1"' "$host" "$port"
-    elif command -v curl; then curl -fs -m 1 "$url/"
-    elif command -v nc; then nc -w 1 "$host" "$port" </dev/null
-    elif command -v wget; then wget -q -T 1 -O - "$url/"
+    elif command -v curl; then curl -fs -m 1 "$1/"
+    elif command -v nc; then timeout 1 nc -w 1 "$host" "$port" </dev/null
+    elif command -v wget; then timeout 1 wget -q -T 1 -O - "$1/"
     fi
 }
-reach >/dev/null 2>&1 || { echo "cannot connect to $host:$port" >&2; exit 69; }
+url=$(for url in $urls; do
+    (reach "$url" >/dev/null 2>&1 && echo "$url") 2>/dev/null &
+done | head -n 1)
+[ "$url" ] || { printf 'cannot connect to %s\n' "${urls%/v2/*}" >&2; exit 69; }
 hosts=$(mktemp -d) || exit
 trap 'rm -rf "$hosts"' EXIT
 mkdir "$hosts/_default" || exit
-printf 'server = "%s"\ncapabilities = ["pull", "resolve"]\noverride_path = true\n' "$url" \
+rules='capabilities = ["pull", "resolve"]
+override_path = true'
+printf 'server = "%s"\n%s\n[host."%s"]\n%s\n' "$url" "$rules" "$url" "$rules" \
     >"$hosts/_default/hosts.toml"
 set -f
+[ -z "$HTTP_PROXY$http_proxy" ] || set -- "$@" $local
 IFS='
 '
 for name in $names; do
     NO_PROXY='*' no_proxy='*' "$@" --hosts-dir "$hosts" "$name" >/dev/null || exit
 done
 """
-"""Pulls names, one per line, with this process as the only registry; it must be reachable within a
-second, since firewalls may drop packets silently."""
+"""Pulls names, one per line, with this process as the only registry. One of its addresses must be
+reachable within a second, since firewalls may drop packets silently. containerd 1.6 and 1.7 ignore
+the settings of ``server`` without a ``host``, and would go on to the public registry."""
 _FROM_FOLDER = """
 folder=$1
 shift
@@ -193,18 +201,17 @@ class Node(NodeRuntime):
         return survey
 
     @property
-    def gateway(self) -> str:
-        return self._traits.gateway if self._traits else ""
+    def gateways(self) -> Sequence[str]:
+        return self.container.gateways if self.engine.endpoint.local else ()
 
     def pull(
-        self, url: str, names: Sequence[str], platform: Platform, question: SurveyQuery
+        self, urls: Sequence[str], names: Sequence[str], platform: Platform, question: SurveyQuery
     ) -> Survey:
-        traits, server = self._known_traits, urlsplit(url)
+        traits, runtime = self._known_traits, self._known_runtime
         command = containerd.pull_command(traits.snapshotter, str(platform), version=traits.version)
-        words = (url, str(server.hostname), str(server.port), "\n".join(names))
-        root = self._known_runtime.root
-        command = self.resolve_command(command)
-        script = keepalive_command(_PULL, _WHILE_DISK_FILLS, root, *words, *command)
+        local = containerd.local_pull_options(traits.snapshotter, version=traits.version)
+        words = (" ".join(urls), "\n".join(names), " ".join(local), *self.resolve_command(command))
+        script = keepalive_command(_PULL, _WHILE_DISK_FILLS, runtime.root, *words)
         return self._import_by(script, question, action="ctr images pull")
 
     def tag(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address
 from typing import Protocol
 
 import attrs
@@ -19,7 +18,6 @@ from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
 
 CRICTL_CONFIG = ("cat", "/etc/crictl.yaml")
-_DEFAULT_ROUTE = re.compile(r"^\S+\s+00000000\s+([0-9A-F]{8})\s", re.MULTILINE)
 _ENDPOINT = re.compile(r"^[ \t]*runtime-endpoint:[ \t]*[\"']?([^\s\"']+)", re.MULTILINE)
 _SPACE = re.compile(r"^\S.*?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 
@@ -86,8 +84,7 @@ class NodeTraits:
     """Properties of a node that only change when its containerd restarts.
 
     `version` is containerd's, and `snapshotter` CRI's. `free` is the disk space in bytes, None when
-    unknown. `start` identifies this start of containerd; it is empty when unknown. `gateway` is the
-    address of the default gateway, at which the node may reach this machine; or empty.
+    unknown. `start` identifies this start of containerd; it is empty when unknown.
     """
 
     version: tuple[int, int]
@@ -95,13 +92,11 @@ class NodeTraits:
     platform: Platform
     free: int | None
     start: str = attrs.field(default="", eq=False)
-    gateway: str = attrs.field(default="", eq=False)
 
     @staticmethod
     def commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:
-        version, machine, routes = ("ctr", "version"), ("uname", "-m"), ("cat", "/proc/net/route")
-        facts = [version, runtime.dump, machine, runtime.free, CRICTL_CONFIG, routes]
-        return [*facts, runtime.start]
+        version, machine = ("ctr", "version"), ("uname", "-m")
+        return [version, runtime.dump, machine, runtime.free, CRICTL_CONFIG, runtime.start]
 
     @classmethod
     def read(cls, outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
@@ -110,7 +105,7 @@ class NodeTraits:
         NodeUnusable when containerd does not answer, when pods do not run on it, or when CRI's
         snapshotter cannot be read: pods cannot use an image unpacked for another one.
         """
-        version, config, machine, free, crictl, routes, start = outputs
+        version, config, machine, free, crictl, start = outputs
         require_containerd(crictl.text)
         if version.exit_status:
             raise NodeUnusable("containerd does not answer: ctr version failed")
@@ -127,7 +122,6 @@ class NodeTraits:
             platform=Platform.of("linux", machine.text.strip()),
             free=parse_free(free.text),
             start=parse_start(start),
-            gateway=parse_gateway(routes.text),
         )
 
 
@@ -196,14 +190,6 @@ class Survey:
     def names_of(self, image_id: Digest) -> list[str]:
         """Return all names of an image on the node."""
         return [name for name in self.records if self.has(name, image_id)]
-
-
-def parse_gateway(routes: str) -> str:
-    """Return the address of the default gateway from /proc/net/route; or an empty string."""
-    match = _DEFAULT_ROUTE.search(routes)
-    if match is None or match[1] == "00000000":
-        return ""
-    return str(IPv4Address(int.from_bytes(bytes.fromhex(match[1]), "little")))
 
 
 def parse_start(output: Output) -> str:

@@ -11,7 +11,6 @@ from imgload.clusters.nodes.survey import (
     NodeTraits,
     Survey,
     SurveyQuery,
-    parse_gateway,
 )
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.oci.digest import Digest
@@ -26,31 +25,12 @@ DF = b"""Filesystem     1024-blocks     Used Available Capacity Mounted on
 CONFIG_ID = Digest("sha256", "a66a7ae1c90f95460e4a63cab29fb411e9c4f98ef72e45059e0e573c0f340ff4")
 TRAITS = NodeTraits((2, 1), "overlayfs", Platform("linux", "amd64"), None)
 SMALL = Image()
-ROUTES = Output(
-    0,
-    b"Iface\tDestination\tGateway \tFlags\n"
-    b"eth0\t00000000\t0101A8C0\t0003\neth0\t0001A8C0\t00000000\t0001\n",
-)
 START = Output(0, b"123 2026-11-23 08:19:52.000\n")
 
 
 def traits_of(version: str, machine: bytes = b"x86_64\n", free: bytes = DF) -> list[Output]:
     outputs = (recorded(version, "version"), recorded(version, "config"), machine, free)
-    return [*(Output(0, stdout) for stdout in outputs), Output(1, b""), ROUTES, START]
-
-
-@pytest.mark.parametrize(
-    ("routes", "gateway"),
-    [
-        (ROUTES.text, "192.168.1.1"),
-        ("", ""),
-        ("Iface\tDestination\tGateway\nlo\t0000007F\t00000000\n", ""),
-        ("eth0\t00000000\t00000000\t0001\n", ""),
-        ("eth0\t00000000\tXYZ\t0003\n", ""),
-    ],
-)
-def test_parse_gateway_returns_the_default_route(routes: str, gateway: str) -> None:
-    assert parse_gateway(routes) == gateway
+    return [*(Output(0, stdout) for stdout in outputs), Output(1, b""), START]
 
 
 def state_of(version: str, *rest: Output) -> list[Output]:
@@ -131,7 +111,7 @@ def test_a_containerd_that_does_not_answer_is_unusable() -> None:
 def test_a_kubelet_on_another_runtime_is_refused(settings: bytes) -> None:
     """minikube with Docker, before its 1.24 and since, and with CRI-O; a containerd may run."""
     with pytest.raises(NodeUnusable, match="its pods run on") as caught:
-        NodeTraits.read([*traits_of("2.1")[:4], Output(0, settings), ROUTES, START])
+        NodeTraits.read([*traits_of("2.1")[:4], Output(0, settings), START])
     assert "minikube image load" in caught.value.hint
 
 
@@ -148,8 +128,10 @@ def test_a_kubelet_on_another_runtime_is_refused(settings: bytes) -> None:
 def test_other_settings_of_crictl_are_accepted(settings: bytes) -> None:
     """kind's, a comment, another name in the path; quickly."""
     with within(2):
-        outputs = [*traits_of("2.1")[:4], Output(0, settings), ROUTES, START]
-        assert NodeTraits.read(outputs).version == (2, 1)
+        assert NodeTraits.read([*traits_of("2.1")[:4], Output(0, settings), START]).version == (
+            2,
+            1,
+        )
 
 
 @pytest.mark.parametrize("failing", range(3))
@@ -224,7 +206,7 @@ real = st.sampled_from(
 )
 
 
-@given(st.lists(outputs | real, min_size=7, max_size=7))
+@given(st.lists(outputs | real, min_size=6, max_size=6))
 def test_read_traits_raises_only_imgload_errors(answers: list[Output]) -> None:
     try:
         assert isinstance(NodeTraits.read(answers), NodeTraits)
