@@ -34,7 +34,7 @@ AMD = Platform("linux", "amd64")
 class PullingNode(MemoryNode):
     """Pulls as containerd does: the manifest, the config, and the layers that it lacks."""
 
-    gateways = ("127.0.0.1",)
+    gateways: Sequence[str] = ("127.0.0.1",)
     pulls = 0
     urls: Sequence[str] = ()
 
