@@ -22,6 +22,7 @@ from imgload.core.errors import ImgloadError
 RUN_FOLDER = "imgload-run-"
 """The prefix of temporary folders."""
 _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_LARGE_FILES = "/var/tmp"  # noqa: S108 - for files without a name
 _ABANDONED_SECONDS = 60.0
 """A partial file of this age belongs to a killed process."""
 
@@ -35,6 +36,12 @@ def temporary_folder() -> Path:
     """Return the same as `tempfile.gettempdir`, whose import is slow."""
     chosen = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     return Path(next(filter(None, chosen), "/tmp"))  # noqa: S108
+
+
+def spool_folder() -> str:
+    """Return the folder for large unnamed files: TMPDIR, or /var/tmp, as /tmp may be in memory."""
+    is_usable = "TMPDIR" not in os.environ and os.access(_LARGE_FILES, os.W_OK)
+    return _LARGE_FILES if is_usable else str(temporary_folder())
 
 
 def clear_cache(*, dry_run: bool = False) -> int:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import attrs
 
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, ManifestMissing, PlatformMissing
-from imgload.oci.content import ImageContent, Receiver
+from imgload.oci.content import Chunk, ImageContent, Receiver
 from imgload.oci.digest import Digest
 from imgload.oci.document import (
     DOCKER_INDEX,
@@ -36,7 +36,7 @@ from imgload.oci.document import (
 )
 from imgload.oci.platform import Platform
 from imgload.oci.reference import pinned
-from imgload.oci.tar import Member, read_tar
+from imgload.oci.tar import Member, Place, read_at, read_tar
 
 MAX_KEPT = 32 << 20
 """Bytes of all small members together, which are kept in memory."""
@@ -63,6 +63,7 @@ class Blob:
     size: int
     compression: Compression = ""
     data: bytes | None = attrs.field(default=None, repr=False)
+    place: Place | None = attrs.field(default=None, eq=False)
 
 
 ReadOther = Callable[[Member, Compression, Iterator[memoryview]], Blob | None]
@@ -76,6 +77,7 @@ class Blobs:
     _by_path: dict[str, Blob] = attrs.field(factory=dict)
     _links: dict[str, str] = attrs.field(factory=dict)
     _parsed: dict[object, Any] = attrs.field(factory=dict)
+    _layers: dict[Digest, Blob] = attrs.field(factory=dict)
     _kept: int = 0
 
     def add(self, path: str, blob: Blob) -> None:
@@ -115,6 +117,15 @@ class Blobs:
         if actual not in {None, digest}:
             raise DigestMismatch(f"{path} has the content of {blob.digest}")
         return blob
+
+    def add_layer(self, digest: Digest, blob: Blob) -> None:
+        """Record the digest of a layer whose path does not contain it."""
+        self._layers[digest] = blob
+
+    def placed(self, digest: Digest) -> Blob | None:
+        """Return a layer that can be read at any time, because the archive is a file."""
+        blob = self.by_digest(digest) or self._layers.get(digest)
+        return blob if blob and blob.place else None
 
     def documents(self) -> dict[Digest, bytes]:
         """Return the kept members by digest."""
@@ -375,6 +386,7 @@ def _layers(blobs: Blobs, config: ImageConfig, paths: tuple[str, ...]) -> Iterat
         digest = blob.digest or diff_id
         if not blob.compression and digest != diff_id:
             raise DigestMismatch(f"the layer {path!r:.200} is {digest}, not {diff_id}")
+        blobs.add_layer(digest, blob)
         suffix = f"+{blob.compression}" if blob.compression else ""
         yield Descriptor(LAYER + suffix, digest, blob.size)
 
@@ -404,9 +416,10 @@ class Wanted:
 class ArchiveSender:
     """Sends images while their archive is read.
 
-    Layers are passed on as they arrive. The manifests and configs are known only at the end of the
-    archive. `unneeded` are layers that no node lacks, by blob digest or diff ID; they are skipped
-    if their paths in the archive contain these digests.
+    Layers are passed on as they arrive, unless the archive is a file or a folder: its layers are
+    sent once the images are known. The manifests and configs of a stream are known only at its end.
+    `unneeded` are layers that no node lacks, by blob digest or diff ID; they are skipped if their
+    paths in the archive contain these digests.
     """
 
     def __init__(
@@ -423,8 +436,13 @@ class ArchiveSender:
         """Send the images; return them by target, or nothing if no node reads any more."""
         if not self._blobs.read(self._archive, partial(self._layer, receiver)):
             return {}
-        images = images_in(self._blobs)
-        return {wanted.target: self._finish(wanted, images, receiver) for wanted in self._wanted}
+        images, contents = images_in(self._blobs), dict[Digest, ImageContent]()
+        for wanted in self._wanted:
+            content = self._finish(wanted, images, receiver)
+            if content is None:
+                return {}
+            contents[wanted.target] = content
+        return contents
 
     def _layer(
         self,
@@ -440,26 +458,18 @@ class ArchiveSender:
         if unneeded:
             self._skipped.add(unneeded)
             return Blob(None, member.size, compression) if receiver.is_open else None
-        if member.place and (digest := _claimed_digest(member.path)):
-            file, offset = member.place
-            if receiver.place(file, offset, member.size, digest):
-                self._sizes[digest] = member.size
-                return Blob(digest, member.size, compression) if receiver.is_open else None
-        writer = receiver.blob(member.size)
-        try:
-            for chunk in chunks:
-                writer.write(chunk)
-                if not receiver.is_open:
-                    return None
-            digest = writer.finish()
-        finally:
-            writer.abandon()
+        claimed = _claimed_digest(member.path)
+        if member.place and (claimed or not compression):
+            return Blob(claimed, member.size, compression, place=member.place)
+        digest = _write(receiver, member.size, chunks)
+        if digest is None:
+            return None
         self._sizes[digest] = member.size
         return Blob(digest, member.size, compression)
 
     def _finish(
         self, wanted: Wanted, images: Sequence[ArchivedImage], receiver: Receiver
-    ) -> ImageContent:
+    ) -> ImageContent | None:
         image = choose(images, wanted.target, wanted.platform, wanted.exact)
         manifest, config = image.manifest, image.config
         if len(manifest.layers) != len(config.diff_ids):
@@ -468,8 +478,16 @@ class ArchiveSender:
             raise DigestMismatch("a config has another size than its manifest says")
         kept = self._blobs.documents()
         sizes = {**{digest: len(data) for digest, data in kept.items()}, **self._sizes}
+        placed = {x.digest: blob for x in manifest.layers if (blob := self._blobs.placed(x.digest))}
+        sizes |= {digest: blob.size for digest, blob in placed.items()}
         for layer in manifest.layers:
             self._check(layer, sizes)
+        if len(placed) == len(set(manifest.layers)):
+            receiver.announce(manifest, config.diff_ids, wanted.names)
+        for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
+            blob = placed.get(layer.digest)
+            if blob and not _send_placed(receiver, blob, layer.digest, diff_id):
+                return None
         for digest in dict.fromkeys((*(layer.digest for layer in manifest.layers), config.digest)):
             if digest in kept and digest not in self._skipped and digest not in self._sizes:
                 writer = receiver.blob(len(kept[digest]), digest)
@@ -477,7 +495,7 @@ class ArchiveSender:
                 writer.finish(digest)
         raws = (_pinned_index(name, image, kept) for name in wanted.names)
         indexes = {Digest.of(raw): raw for raw in raws if raw is not None}
-        plain = {d: self._sizes[d] for d in config.diff_ids if d in self._sizes}
+        plain = {d: sizes[d] for d in config.diff_ids if d in sizes and d not in kept}
         content = ImageContent(manifest, config, wanted.names, image.platform, indexes, plain)
         receiver.image(content)
         return content
@@ -494,3 +512,34 @@ class ArchiveSender:
             raise ArchiveInvalid(f"the archive lacks the layer {layer.digest}{foreign}", hint=hint)
         if (size := sizes[layer.digest]) != layer.size:
             raise DigestMismatch(f"the layer {layer.digest} has {size} bytes, not {layer.size}")
+
+
+def _send_placed(receiver: Receiver, blob: Blob, digest: Digest, diff_id: Digest) -> bool:
+    """Send a layer of an archive that is a file; return False if no node reads any more."""
+    assert blob.place is not None  # noqa: S101 - see `Blobs.placed`
+    if not receiver.lacks(digest, diff_id):
+        return receiver.is_open
+    file, offset = blob.place
+    if receiver.place(file, offset, blob.size, digest):
+        return receiver.is_open
+    chunks = read_at(file, offset, blob.size)
+    return _write(receiver, blob.size, chunks, digest, diff_id) is not None
+
+
+def _write(
+    receiver: Receiver,
+    size: int,
+    chunks: Iterable[Chunk],
+    digest: Digest | None = None,
+    diff_id: Digest | None = None,
+) -> Digest | None:
+    """Write a blob; return its digest, or None if no node reads any more."""
+    writer = receiver.blob(size, digest, diff_id)
+    try:
+        for chunk in chunks:
+            writer.write(chunk)
+            if not receiver.is_open:
+                return None
+        return writer.finish(digest)
+    finally:
+        writer.abandon()

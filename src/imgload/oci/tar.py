@@ -8,6 +8,7 @@ passes the body of a member on without copying it.
 from __future__ import annotations
 
 import itertools
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
@@ -33,27 +34,29 @@ MAX_SIZE = 1 << 40
 MAX_PADDING = 64 << 20
 """Bytes to read after the end marker; the rest is ignored."""
 
+Place = tuple[IO[bytes], int]
+"""A file, and the offset of some content."""
 Kind = Literal["file", "dir", "link", "other"]
 _KINDS: dict[bytes, Kind] = {b"0": "file", b"\0": "file", b"7": "file", b"5": "dir"}
 _KINDS |= {b"1": "link", b"2": "link"}
 _LENGTH = re.compile(rb"([0-9]{1,7}) ")
 _SUM = re.compile(rb"[0-7 \0]{8}")
 _NAME_LENGTH = 100
+_CHUNK = 1 << 20
 
 
 @attrs.frozen
 class Member:
     """One member of an archive; `size` in bytes, `target` the path to which a link leads.
 
-    `place` is the file and the offset of its content, if the archive is a file that can be read
-    anywhere.
+    `place` is where its content is, if the archive is a file or a folder.
     """
 
     path: str
     kind: Kind
     size: int
     target: str = ""
-    place: tuple[IO[bytes], int] | None = attrs.field(default=None, eq=False)
+    place: Place | None = attrs.field(default=None, eq=False)
 
 
 @runtime_checkable
@@ -61,6 +64,13 @@ class Seekable(Protocol):
     """Chunks that can be skipped without reading them; those of a file have it as `file`."""
 
     def skip(self, size: int) -> None: ...
+
+
+@runtime_checkable
+class Members(Protocol):
+    """An archive that is not a tar, such as a folder."""
+
+    def members(self) -> Iterator[tuple[Member, Iterable[memoryview]]]: ...
 
 
 class _Input:
@@ -91,7 +101,7 @@ class _Input:
             for _ in self.slices(size - available):
                 pass
 
-    def place(self) -> tuple[IO[bytes], int] | None:
+    def place(self) -> Place | None:
         """Return the file and the offset of the next byte, if it is a file."""
         file: IO[bytes] | None = getattr(self._source, "file", None)
         return (file, file.tell() - len(self._chunk)) if file else None
@@ -177,8 +187,25 @@ class Body:
         self._left = 0
 
 
-def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Body]]:
-    """Yield the members of a tar stream with their bodies."""
+def read_at(file: IO[bytes], offset: int, size: int) -> Iterator[bytes]:
+    """Yield some content of a file, wherever the file is read meanwhile."""
+    end = offset + size
+    while offset < end:
+        try:
+            chunk = os.pread(file.fileno(), min(_CHUNK, end - offset), offset)
+        except OSError as error:
+            raise ArchiveInvalid(f"reading the archive failed: {error.strerror}") from error
+        if not chunk:
+            raise ArchiveInvalid("the archive shrank while it was read")
+        yield chunk
+        offset += len(chunk)
+
+
+def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Iterable[memoryview]]]:
+    """Yield the members of a tar stream, or of `Members`, with their bodies."""
+    if isinstance(chunks, Members):
+        yield from chunks.members()
+        return
     source = _Input(chunks)
     extended: dict[str, str] = {}
     total = 0

@@ -11,27 +11,21 @@ from typing import IO
 import attrs
 
 from imgload.core.errors import ImgloadError
+from imgload.core.state import spool_folder
 from imgload.oci.content import Chunk
 from imgload.oci.digest import Digest
 
 _POLL_SECONDS = 0.5
 _SEND_BYTES = 4 << 20
 _CHUNK = 1 << 20
-_LARGE_FILES = "/var/tmp"  # noqa: S108 - files without a name
 
 
 class StoreFull(ImgloadError):
     """Content cannot be stored on this machine for the nodes to pull."""
 
 
-def store_folder() -> str:
-    """Return the folder for content: TMPDIR if set, or /var/tmp, since /tmp may be in memory."""
-    is_usable = "TMPDIR" not in os.environ and os.access(_LARGE_FILES, os.W_OK)
-    return _LARGE_FILES if is_usable else tempfile.gettempdir()
-
-
 def _unnamed_file() -> IO[bytes]:
-    return tempfile.TemporaryFile(buffering=0, dir=store_folder())
+    return tempfile.TemporaryFile(buffering=0, dir=spool_folder())
 
 
 @attrs.define(eq=False)
@@ -57,7 +51,7 @@ class StoredBlob:
             self._write(chunk)
         except (OSError, ValueError) as error:  # ValueError: the store was closed
             self.fail()
-            raise StoreFull(f"{store_folder()}: {error}") from error
+            raise StoreFull(f"{spool_folder()}: {error}") from error
         with self._changed:
             self._written += len(chunk)
             self._changed.notify_all()

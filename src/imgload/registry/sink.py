@@ -13,6 +13,7 @@ from typing import IO, Protocol
 import attrs
 
 from imgload.core.errors import ArchiveInvalid, DigestMismatch
+from imgload.core.state import spool_folder
 from imgload.oci.digest import Digest
 
 MAX_UPLOADS = 2000
@@ -109,7 +110,7 @@ class Spool:
     why: str = ""
     _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
     _file: IO[bytes] | None = attrs.field(
-        factory=lambda: tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
+        factory=lambda: tempfile.SpooledTemporaryFile(IN_MEMORY, dir=spool_folder())  # noqa: SIM115
     )
     _reserved: int = 0
 
@@ -133,7 +134,7 @@ class Spool:
             yield
         except OSError as error:
             # not gettempdir(), which raises where no folder is writable
-            self._drop(f"{tempfile.tempdir or 'any temporary folder'}: {error.strerror}")
+            self._drop(f"{spool_folder()}: {error.strerror}")
 
     def _drop(self, why: str) -> None:
         self.why = why

@@ -6,7 +6,7 @@ import os
 import platform as machine
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -23,7 +23,7 @@ from imgload.oci.archive import ArchivedImage, scan
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id
 from imgload.sources.base import Image, Source
-from imgload.sources.streams import chunks_of, layout_chunks, open_archive
+from imgload.sources.streams import LayoutFolder, chunks_of, open_archive
 
 _AGAIN = "make it again: docker save IMAGE -o FILE, or podman save IMAGE -o FILE"
 
@@ -40,7 +40,7 @@ class ArchiveSource(Source):
         self.name = self.describe = "standard input" if path == "-" else path
         self.address = path
         self.listing = f"tar -xOf {shlex.quote(path)} manifest.json" if path != "-" else "tar -tv"
-        self._folder = Path(path) if path != "-" and os.path.isdir(path) else None  # noqa: PTH112 - see `layout_chunks`
+        self._folder = Path(path) if path != "-" and os.path.isdir(path) else None  # noqa: PTH112 - see `LayoutFolder`
         self._file: IO[bytes] | None = None if self._folder else open_archive(path)
 
     def close(self) -> None:
@@ -92,13 +92,13 @@ class ArchiveSource(Source):
     @contextmanager
     def save(self, images: Sequence[Image]) -> Iterator[Iterable[bytes]]:
         del images  # the archive is one stream; its reader skips other images
-        with self._naming_archive_in_errors():
-            yield self._chunks(scanning=False)
+        with self._naming_archive_in_errors(), self._opened(scanning=False) as chunks:
+            yield chunks
 
     @cached_property
     def _images(self) -> tuple[ArchivedImage, ...]:
-        with self._naming_archive_in_errors():
-            return scan(self._chunks(scanning=True))
+        with self._naming_archive_in_errors(), self._opened(scanning=True) as chunks:
+            return scan(chunks)
 
     @contextmanager
     def _naming_archive_in_errors(self) -> Iterator[None]:
@@ -108,11 +108,14 @@ class ArchiveSource(Source):
             hint = error.hint or _AGAIN
             raise type(error)(f"{self.describe}: {error.message}", hint=hint) from error
 
-    def _chunks(self, *, scanning: bool) -> Iterable[bytes]:
+    @contextmanager
+    def _opened(self, *, scanning: bool) -> Iterator[Iterable[bytes]]:
         if self._folder:
-            return layout_chunks(self._folder)
-        assert self._file is not None  # noqa: S101 - one of the two is set
-        return chunks_of(self._file, scanning=scanning)
+            with closing(LayoutFolder(self._folder)) as layout:
+                yield layout
+        else:
+            assert self._file is not None  # noqa: S101 - one of the two is set
+            yield chunks_of(self._file, scanning=scanning)
 
 
 def _select_platform(

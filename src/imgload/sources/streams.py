@@ -9,16 +9,17 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
+from imgload.core.state import spool_folder
 from imgload.oci.archive import compression_of
 from imgload.oci.digest import Digest
-from imgload.oci.tar import END, header, padding
+from imgload.oci.tar import END, Member, header, padding, read_at
 
 CHUNK = 1 << 20
 """Bytes of one read."""
@@ -32,6 +33,8 @@ and zstd write parts of some KiB at least."""
 _TOO_MANY_PARTS = "the archive has too many {} parts with almost no content"
 _PART = 512
 """Bytes of content that allow for one more part."""
+_MOST_OPEN = 128
+"""Files that a layout folder keeps open."""
 _ZEROS = re.compile(rb"\0*")
 
 
@@ -74,13 +77,12 @@ def open_archive(path: str) -> IO[bytes]:
 
 def _copy_to_file(pipe: IO[bytes]) -> IO[bytes]:
     try:
-        spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the source
+        spool = tempfile.TemporaryFile(dir=spool_folder())  # noqa: SIM115 - closed by the source
         while chunk := _read(pipe, CHUNK):
             spool.write(chunk)
         spool.flush()  # or writing the last bytes would fail later, outside this handler
     except OSError as error:
-        where = tempfile.tempdir or "any temporary folder"
-        message = f"cannot keep the piped archive in {where}: {error.strerror}"
+        message = f"cannot keep the piped archive in {spool_folder()}: {error.strerror}"
         raise SourceError(message, hint="write it to a file, and load that file") from error
     return spool
 
@@ -170,25 +172,43 @@ def _unpack(unpacker: Any, piece: memoryview) -> Iterator[bytes]:
         yield unpacker.decompress(b"", CHUNK)
 
 
-def layout_chunks(folder: Path) -> Iterator[bytes]:
-    """Yield the documents and blobs of an OCI layout folder as one tar (image-layout.md)."""
-    if not os.path.isfile(folder / "index.json"):  # noqa: PTH113 - Path's raises for some links
-        raise ArchiveInvalid(
-            "not an OCI layout: it has no index.json",
-            hint="make one with: skopeo copy docker-daemon:app:dev oci:FOLDER:app:dev",
-        )
-    for path in ("oci-layout", "index.json", *_blobs(folder)):
-        with _open_regular(folder / path) as file:
-            size = left = os.fstat(file.fileno()).st_size
-            yield header(path, size)
-            while left:
-                chunk = _read(file, min(CHUNK, left), f"cannot read {folder / path}")
-                if not chunk:
-                    raise ArchiveInvalid(f"{folder / path} shrank while it was read")
-                left -= len(chunk)
-                yield chunk
-            yield padding(size)
-    yield END
+class LayoutFolder:
+    """The documents and blobs of an OCI layout folder, also as one tar (image-layout.md).
+
+    Its files stay open until `close`, up to a limit.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: list[IO[bytes]] = []
+
+    def close(self) -> None:
+        for file in self._open:
+            file.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for member, content in self.members():
+            yield header(member.path, member.size)
+            yield from map(bytes, content)
+            yield padding(member.size)
+        yield END
+
+    def members(self) -> Iterator[tuple[Member, Iterable[memoryview]]]:
+        folder = self._folder
+        if not os.path.isfile(folder / "index.json"):  # noqa: PTH113 - Path's raises for some links
+            raise ArchiveInvalid(
+                "not an OCI layout: it has no index.json",
+                hint="make one with: skopeo copy docker-daemon:app:dev oci:FOLDER:app:dev",
+            )
+        for path in ("oci-layout", "index.json", *_blobs(folder)):
+            file = _open_regular(folder / path)
+            size = os.fstat(file.fileno()).st_size
+            stays = len(self._open) < _MOST_OPEN
+            if stays:
+                self._open.append(file)
+            with nullcontext() if stays else file:
+                member = Member(path, "file", size, place=(file, 0) if stays else None)
+                yield member, map(memoryview, read_at(file, 0, size))
 
 
 def _blobs(folder: Path) -> Iterator[str]:

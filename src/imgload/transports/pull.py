@@ -23,13 +23,14 @@ import attrs
 from imgload.clusters.nodes.base import UNREACHABLE, NodeRuntime
 from imgload.core.errors import DigestMismatch, ImgloadError, ImportFailed, NodeFull
 from imgload.core.parallel import Task
+from imgload.core.state import spool_folder
 from imgload.engines.cache import EngineCache
 from imgload.oci.compression import Inflater
 from imgload.oci.content import BlobWriter, Chunk, ImageContent
 from imgload.oci.digest import Digest
 from imgload.oci.document import LAYER, Descriptor, Index, Manifest
 from imgload.oci.reference import pinned
-from imgload.registry.blob_store import BlobStore, StoredBlob, StoreFull, store_folder
+from imgload.registry.blob_store import BlobStore, StoredBlob, StoreFull
 from imgload.registry.read_server import serving
 from imgload.transports.base import Delivery, Order, Shipment, Transport
 from imgload.transports.imports import ImportTransport
@@ -63,7 +64,7 @@ class PullTransport(Transport):
 
 def _has_disk_space(order: Order) -> bool:
     try:
-        return shutil.disk_usage(store_folder()).free > 2 * order.size
+        return shutil.disk_usage(spool_folder()).free > 2 * order.size
     except OSError:
         return False
 

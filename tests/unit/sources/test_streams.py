@@ -335,7 +335,7 @@ def test_a_full_disk_raises_source_error_at_any_write(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """The last bytes of a piped archive are written by the flush."""
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: Path("/dev/full").open("w+b"))  # noqa: SIM115
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b"))  # noqa: SIM115
     reading, writing = os.pipe()
     writer = threading.Thread(target=_write, args=(writing, size))
     writer.start()
@@ -357,7 +357,7 @@ def test_no_temporary_folder_raises_source_error(monkeypatch: pytest.MonkeyPatch
     reading, writing = os.pipe()
     os.close(writing)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(os.fdopen(reading, "rb")))
-    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    monkeypatch.setenv("TMPDIR", "/nonexistent")
     with pytest.raises(SourceError):
         open_archive("-")
 

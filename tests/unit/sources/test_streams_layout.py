@@ -14,7 +14,7 @@ from imgload.oci.archive import scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, LAYER, MANIFEST
 from imgload.sources.archive import ArchiveSource
-from imgload.sources.streams import layout_chunks
+from imgload.sources.streams import LayoutFolder
 from tests.unit.archives import Entry, Image, encode, index, oci
 from tests.unit.bounds import memory_below, within
 
@@ -38,7 +38,7 @@ def layout(tmp_path: Path) -> Path:
 
 def members(folder: Path) -> dict[str, bytes]:
     """Return the stream's members as tarfile reads them."""
-    data = b"".join(layout_chunks(folder))
+    data = b"".join(LayoutFolder(folder))
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         files = [(member, archive.extractfile(member)) for member in archive]
         assert all(member.isreg() and file for member, file in files)
@@ -53,7 +53,7 @@ def test_a_layout_becomes_one_archive(layout: Path) -> None:
 @pytest.mark.parametrize("images", [(IMAGE,), (IMAGE, Image((), "db:v1")), ()])
 def test_its_images_are_found(tmp_path: Path, images: tuple[Image, ...]) -> None:
     """As in an OCI archive."""
-    found = scan(layout_chunks(folder_of(tmp_path, oci(*images))))
+    found = scan(LayoutFolder(folder_of(tmp_path, oci(*images))))
     assert [i.config.digest for i in found] == [i.image_id for i in images]
 
 
@@ -83,7 +83,7 @@ def test_a_link_is_not_followed(
     (layout / path).rename(outside)
     (layout / path).symlink_to(outside)
     with pytest.raises(ArchiveInvalid, match="cannot read"):
-        list(layout_chunks(layout))
+        list(LayoutFolder(layout))
 
 
 def test_a_folder_in_a_blobs_place_is_refused(layout: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_folder_in_a_blobs_place_is_refused(layout: Path) -> None:
     (layout / BLOB).unlink()
     (layout / BLOB).mkdir()
     with pytest.raises(ArchiveInvalid, match="cannot read"):
-        list(layout_chunks(layout))
+        list(LayoutFolder(layout))
 
 
 def test_a_pipe_in_a_blobs_place_is_not_waited_for(layout: Path) -> None:
@@ -99,20 +99,20 @@ def test_a_pipe_in_a_blobs_place_is_not_waited_for(layout: Path) -> None:
     (layout / BLOB).unlink()
     os.mkfifo(layout / BLOB)
     with within(1), pytest.raises(ArchiveInvalid):
-        list(layout_chunks(layout))
+        list(LayoutFolder(layout))
 
 
 def test_a_layout_without_its_mark_is_refused(layout: Path) -> None:
     """The specification requires it (image-layout.md)."""
     (layout / "oci-layout").unlink()
     with pytest.raises(ArchiveInvalid, match="oci-layout: No such file"):
-        list(layout_chunks(layout))
+        list(LayoutFolder(layout))
 
 
 def begun(layout: Path, blob: Path, size: int) -> tuple[bytes, Iterator[bytes]]:
     """Return the start of the stream, up to the middle of a blob of a size, and its rest."""
     blob.write_bytes(bytes(size))
-    stream = layout_chunks(layout)
+    stream = iter(LayoutFolder(layout))
     seen = b""
     while len(seen) < size // 2:
         seen += next(stream)
@@ -142,7 +142,7 @@ def test_a_large_blob_is_not_held(layout: Path) -> None:
     with (layout / BLOB).open("wb") as file:
         file.truncate(32 << 20)
     with memory_below(5 << 20):
-        assert sum(map(len, layout_chunks(layout))) > 32 << 20
+        assert sum(map(len, LayoutFolder(layout))) > 32 << 20
 
 
 def described(raw: bytes, media_type: str, algorithm: str) -> dict[str, object]:
@@ -167,7 +167,7 @@ def test_blobs_may_have_longer_digests(tmp_path: Path, algorithm: str) -> None:
     ]
     folder = folder_of(tmp_path, [*blobs, ("index.json", top), ("oci-layout", b"{}")])
     assert set(members(folder)) == {path for path, _ in blobs} | {"index.json", "oci-layout"}
-    [image] = scan(layout_chunks(folder))
+    [image] = scan(LayoutFolder(folder))
     assert image.config.raw == config
 
 
@@ -176,7 +176,7 @@ def test_an_index_that_leads_nowhere_is_no_index(tmp_path: Path, target: str) ->
     """Found by fuzzing: the file system itself refuses to follow some links."""
     (tmp_path / "index.json").symlink_to(target[:4000])
     with pytest.raises(ArchiveInvalid, match="not an OCI layout"):
-        list(layout_chunks(tmp_path))
+        list(LayoutFolder(tmp_path))
 
 
 def test_a_name_that_no_file_can_have_is_no_source() -> None:

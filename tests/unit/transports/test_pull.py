@@ -160,6 +160,31 @@ def test_gzip_layers_arrive_as_plain_tars(tmp_path: Path, source: str) -> None:
     assert result.bytes_sent == sum(len(blob) for blob in node.blobs.values())
 
 
+@pytest.mark.parametrize("form", ["oci", "docker20", "docker25", "podman", "layout folder"])
+def test_layers_of_files_are_served_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Only the config is copied."""
+    entries, path = getattr(archives, form, archives.oci)(IMAGE), tmp_path / "app"
+    if form == "layout folder":
+        for name, content in entries:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content if isinstance(content, bytes) else b"")
+    else:
+        path.write_bytes(archives.pack(entries))
+    copied: list[int] = []
+    write = blob_store.StoredBlob._write  # noqa: SLF001
+
+    def counting(blob: blob_store.StoredBlob, chunk: bytes) -> None:
+        copied.append(len(chunk))
+        write(blob, chunk)
+
+    monkeypatch.setattr(blob_store.StoredBlob, "_write", counting)
+    node = PullingNode(tmp_path)
+    result = result_of(imgload.Loader(ArchiveSource(str(path)), [node]))
+    assert (result.ok, result.transport, sum(copied)) == (True, "pull", len(IMAGE.config))
+
+
 def test_a_node_reads_a_blob_while_it_is_written(tmp_path: Path) -> None:
     """And asks for it before it exists."""
     node = PullingNode(tmp_path)
