@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from imgload.core.state import lock, private_folder, replace_file, state_folder
 from imgload.oci.digest import Digest
 from imgload.oci.document import dig
 
+_ANY = "any"
+"""In place of an address, for facts that do not depend on the engine."""
 _MAX_ENTRIES = 2000
 _CUT_OFF_SECONDS = 24 * 3600.0
 _BLOCKED_SECONDS = 3600.0
@@ -56,6 +58,17 @@ class EngineCache:
                 if isinstance(size, int) and size >= 0:
                     layers[Digest.parse(digest)] = (Digest.parse(diff_id), size)
         return layers
+
+    def plain_sizes(self) -> dict[Digest, int]:
+        """Return the bytes of layers as uncompressed tars, by diff ID, whatever engine has them."""
+        sizes = _section(self._engines, _ANY, "plain").items()
+        digests = {Digest.try_parse(text): size for text, size in sizes if isinstance(size, int)}
+        return {digest: size for digest, size in digests.items() if digest and size >= 0}
+
+    def record_plain_sizes(self, sizes: Mapping[Digest, int]) -> None:
+        added = {str(digest): size for digest, size in sizes.items()}
+        if added.items() - _section(self._engines, _ANY, "plain").items():
+            self._add(_ANY, "plain", added)
 
     def known_layers(self, engine: str) -> set[Digest]:
         """Return the diff IDs of the layers that an engine has compressed before."""

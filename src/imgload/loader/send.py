@@ -34,7 +34,8 @@ class Sent:
         deliveries: the results of the transport, by node.
         transport: the name of the transport.
         sizes: bytes sent, by node and image name.
-        layers: the layers to cache once a node has unpacked them.
+        layers: the pushed layers, to cache once a node has unpacked them.
+        plain_sizes: bytes of layers as uncompressed tars, by diff ID, to cache as well.
 
     """
 
@@ -43,6 +44,7 @@ class Sent:
     transport: str
     sizes: Mapping[tuple[str, str], int] = attrs.field(factory=dict)
     layers: Layers = attrs.field(factory=dict)
+    plain_sizes: Mapping[Digest, int] = attrs.field(factory=dict)
 
 
 @attrs.define
@@ -155,7 +157,7 @@ class Sending:
                 )
                 for image, names in self._names.items()
             ]
-            saved = ArchiveSender(archive, wanted, unneeded)
+            saved = ArchiveSender(archive, wanted, unneeded, self.memory.plain_sizes())
             with self._shipment(nodes, missing=None) as shipment:
                 contents = saved.send(shipment)
                 if contents:
@@ -172,13 +174,14 @@ class Sending:
                 self.memory.record_image_id(self.source.address, manifest.digest, config.digest)
             images.append(attrs.evolve(image, image_id=config.digest, diff_ids=config.diff_ids))
         sizes = self._sizes(contents, shipment)
-        layers = {d: (d, size) for c in contents.values() for d, size in c.plain.items()}
-        return Sent(tuple(images), deliveries, self.transport.name, sizes, layers)
+        plain_sizes = {d: size for c in contents.values() for d, size in c.plain.items()}
+        plain_sizes |= shipment.plain_sizes
+        return Sent(tuple(images), deliveries, self.transport.name, sizes, plain_sizes=plain_sizes)
 
     def cache_layers(self, sent: Sent) -> None:
         """Cache which layers were sent, after a node was verified to have unpacked them."""
-        if isinstance(self.source, Pusher):
-            self.memory.record_layers(self.source.address, sent.layers)
+        self.memory.record_layers(self.source.address, sent.layers)
+        self.memory.record_plain_sizes(sent.plain_sizes)
 
     def by_push(self, nodes: Sequence[NodeRuntime]) -> Sent:
         """Have the engine push the images, and forward the layers that the nodes lack.
@@ -193,7 +196,8 @@ class Sending:
             self.source.release()
             deliveries = shipment.finish()
         sizes = self._sizes(contents, shipment)
-        return Sent(tuple(self.images), deliveries, self.transport.name, sizes, layers)
+        name, plain_sizes = self.transport.name, shipment.plain_sizes
+        return Sent(tuple(self.images), deliveries, name, sizes, layers, plain_sizes)
 
     @contextmanager
     def _shipment(

@@ -419,13 +419,18 @@ class ArchiveSender:
     Layers are passed on as they arrive, unless the archive is a file or a folder: its layers are
     sent once the images are known. The manifests and configs of a stream are known only at its end.
     `unneeded` are layers that no node lacks, by blob digest or diff ID; they are skipped if their
-    paths in the archive contain these digests.
+    paths in the archive contain these digests. `plain_sizes` are those that are known before.
     """
 
     def __init__(
-        self, archive: Iterable[bytes], wanted: Sequence[Wanted], unneeded: Collection[Digest] = ()
+        self,
+        archive: Iterable[bytes],
+        wanted: Sequence[Wanted],
+        unneeded: Collection[Digest] = (),
+        plain_sizes: Mapping[Digest, int] | None = None,
     ) -> None:
         self._archive = archive
+        self._plain_sizes = plain_sizes or {}
         self._wanted = wanted
         self._unneeded = {digest.hex: digest for digest in unneeded}
         self._blobs = Blobs()
@@ -495,7 +500,8 @@ class ArchiveSender:
                 writer.finish(digest)
         raws = (_pinned_index(name, image, kept) for name in wanted.names)
         indexes = {Digest.of(raw): raw for raw in raws if raw is not None}
-        plain = {d: sizes[d] for d in config.diff_ids if d in sizes and d not in kept}
+        known = {**self._plain_sizes, **sizes}
+        plain = {d: known[d] for d in config.diff_ids if d in known and d not in kept}
         content = ImageContent(manifest, config, wanted.names, image.platform, indexes, plain)
         receiver.image(content)
         return content

@@ -93,7 +93,7 @@ def _expected(
     if image.image_id is None:
         raise PushIncomplete("the image ID is not known before the transfer")
     known = memory.layers(source.address)
-    plain = {diff_id: size for digest, (diff_id, size) in known.items() if digest == diff_id}
+    plain = memory.plain_sizes()
     sizes = source.layer_sizes(image)
     sizes = sizes if len(sizes) == len(image.diff_ids) else ()
     style = source.push_style(image)

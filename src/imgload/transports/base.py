@@ -70,6 +70,11 @@ class Shipment(Receiver):
 
     sent: dict[str, dict[Digest, int]]
 
+    @property
+    def plain_sizes(self) -> Mapping[Digest, int]:
+        """Bytes of the layers that were decompressed for this delivery, by diff ID."""
+        return {}
+
     @abstractmethod
     def complete(self) -> None:
         """End the content after all images were sent."""

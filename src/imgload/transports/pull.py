@@ -208,6 +208,10 @@ class PullShipment(Shipment):
         self.plain[digest] = plain
         self._original[plain.digest] = digest
 
+    @property
+    def plain_sizes(self) -> Mapping[Digest, int]:
+        return {layer.digest: layer.size for layer in self.plain.values()}
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         yield
