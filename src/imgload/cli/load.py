@@ -15,6 +15,8 @@ _TRANSPORT = (
     "Transfer: nodes pull from imgload, or import a stream; archive saves whole images, and delta"
     " pushes missing layers."
 )
+_KEEP_MANIFEST = "Store manifest and layers unchanged, so that the image keeps its digest."
+_DISCARD_LAYERS = "Store no layers on the nodes but the unpacked ones; containerd cannot push them."
 _VERIFY = "Verification: cri checks containerd and CRI; deep also re-hashes all blobs on the nodes."
 
 
@@ -25,6 +27,8 @@ _VERIFY = "Verification: cri checks containerd and CRI; deep also re-hashes all 
     "--transport", choices=("auto", "pull", "import", "archive", "delta"), text=_TRANSPORT
 )
 @choice_option("--verify", choices=("cri", "deep"), text=_VERIFY)
+@click.option("--keep-manifest", is_flag=True, help=_KEEP_MANIFEST)
+@click.option("--discard-layers", is_flag=True, help=_DISCARD_LAYERS)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @output_option("json")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")

@@ -50,6 +50,8 @@ class Executor:
     on_event: Callable[[Event], None]
     option: TransportOption = "auto"
     deep: bool = False
+    keep_manifest: bool = False
+    discard_layers: bool = False
     transport: Transport | None = None
     steps: dict[tuple[str, str], Step] = attrs.field(factory=dict)
     results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
@@ -74,6 +76,8 @@ class Executor:
             for image, node in product(images, nodes):
                 if (image.name, node) not in self.results:
                     self._record(image, NodeResult(node, None, error=error))
+        if self.discard_layers:
+            in_parallel([partial(self._discard, node) for node in self.nodes.values()])
         self._verify_again()
 
     def dry_run(self, plan: Plan) -> None:
@@ -116,6 +120,18 @@ class Executor:
         self.results[key] = result
         self._verified_at[key] = time.monotonic() if verified_at is None else verified_at
         self.on_event(NodeDone(image.name, result))
+
+    def _discard(self, node: NodeRuntime) -> None:
+        """Remove the layers of the loaded images, which are verified again afterwards."""
+        loaded = [
+            (n, where) for (n, where), r in self.results.items() if where == node.name and r.ok
+        ]
+        try:
+            if loaded:
+                node.discard_layers([name for name, _ in loaded])
+        except ImgloadError as error:
+            self.on_event(Note(f"{node.name} keeps the layers: {error.message}"))
+        self._verified_at |= dict.fromkeys(loaded, -_FRESH_SECONDS)
 
     def _verify_again(self) -> None:
         """Verify nodes again if that was some time ago: another load may have changed a name."""
@@ -220,7 +236,15 @@ class Executor:
         identified = [image.origin.identify(image) for image in images]
         transport = self.transport or self._transport()
         option = self.option if self.option in {"archive", "delta"} else "auto"
-        return Sending(identified, self.surveys, missing, option, self.on_event, transport)
+        return Sending(
+            identified,
+            self.surveys,
+            missing,
+            option,
+            self.on_event,
+            transport,
+            keep_manifest=self.keep_manifest,
+        )
 
     def _transport(self) -> Transport:
         return ImportTransport() if self.option in {"import", "archive"} else PullTransport()

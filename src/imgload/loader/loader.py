@@ -122,8 +122,8 @@ class Loader:
     ) -> Plan:
         """Return what `load` would do now; nothing is changed."""
         with self._preparing(on_event, survey) as preparation:
-            preparation.run(Request(images, **options))
-            return make_plan(preparation.images, preparation.surveys)
+            preparation.run(request := Request(images, **options))
+            return _plan(preparation, request)
 
     def load(
         self,
@@ -142,7 +142,7 @@ class Loader:
             require_pushers(self.sources)
         with self._preparing(on_event, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
-            plan = make_plan(preparation.images, preparation.surveys)
+            plan = _plan(preparation, request)
             from imgload.loader.execute import Executor  # noqa: PLC0415 - see `survey_all`
 
             executor = Executor(
@@ -152,6 +152,8 @@ class Loader:
                 on_event=on_event,
                 option=request.transport,
                 deep=request.verify == "deep" and not dry_run,
+                keep_manifest=request.keep_manifest,
+                discard_layers=request.discard_layers,
                 transport=self.transport,
             )
             executor.mark_unreachable(preparation.images, preparation.failed)
@@ -201,6 +203,11 @@ class Loader:
             yield Preparation(
                 self.sources, self.nodes, self.settle, self.unreachable, on_event, ask, ahead
             )
+
+
+def _plan(preparation: Preparation, request: Request) -> Plan:
+    surveys, keep_manifest = preparation.surveys, request.keep_manifest
+    return make_plan(preparation.images, surveys, keep_manifest=keep_manifest)
 
 
 def _require_ok(report: Report) -> Report:

@@ -64,9 +64,12 @@ class Plan:
         return [(images, tuple(nodes)) for images, nodes in groups.items()]
 
 
-def decide(image: Image, node: str, survey: Survey) -> Step:
+def decide(image: Image, node: str, survey: Survey, *, keep_manifest: bool = False) -> Step:
     """Plan the step for one image and one node."""
     proof = prove(image, survey)
+    manifest = image.manifest_digest or (image.manifest.digest if image.manifest else None)
+    if keep_manifest and manifest and survey.records.get(image.name) not in {manifest, image.pin}:
+        return send_step(image, node, survey)
     if proof.ok:
         return Step(image, node, "present", proof)
     if proof.cri_pending:
@@ -87,6 +90,16 @@ def send_step(image: Image, node: str, survey: Survey) -> Step:
     return Step(image, node, action, missing=frozenset(missing.values()))
 
 
-def make_plan(images: Sequence[Image], surveys: Mapping[str, Survey]) -> Plan:
-    """Plan a step for every image and every surveyed node."""
-    return Plan(tuple(decide(i, node, s) for i in images for node, s in surveys.items()))
+def make_plan(
+    images: Sequence[Image], surveys: Mapping[str, Survey], *, keep_manifest: bool = False
+) -> Plan:
+    """Plan a step for every image and every surveyed node.
+
+    With `keep_manifest`, an image whose name has another manifest on a node is not present.
+    """
+    steps = (
+        decide(image, node, survey, keep_manifest=keep_manifest)
+        for image in images
+        for node, survey in surveys.items()
+    )
+    return Plan(tuple(steps))

@@ -48,6 +48,11 @@ class LoadOptions(TypedDict, total=False):
             ``archive`` streams whole images, and ``delta`` has the engine push missing layers.
         verify: ``cri`` checks containerd and CRI; ``deep`` also hashes every blob of the images on
             the nodes again.
+        keep_manifest: whether the nodes store the source's manifest and its layers unchanged, so
+            that its digest stays the same. Names with a digest always do.
+        discard_layers: whether the nodes remove the layers from their content stores once they
+            are unpacked, as kind's nodes do after their own pulls (CRI's setting
+            ``discard_unpacked_layers``).
 
     """
 
@@ -56,6 +61,8 @@ class LoadOptions(TypedDict, total=False):
     platform: str | None
     transport: TransportOption
     verify: Verify
+    keep_manifest: bool
+    discard_layers: bool
 
 
 def _images(values: object) -> tuple[str, ...]:
@@ -86,6 +93,8 @@ class Request:
         platform: None for the nodes' platform.
         transport: how images are obtained from an engine.
         verify: how nodes are verified.
+        keep_manifest: whether manifest and layers are stored unchanged.
+        discard_layers: whether the nodes keep no layers but the unpacked ones.
 
     Raises:
         ReferenceInvalid: if a name is invalid; `texts` may also contain image IDs.
@@ -99,6 +108,8 @@ class Request:
     platform: Platform | None = attrs.field(default=None, converter=_platform)
     transport: TransportOption = "auto"
     verify: Verify = "cri"
+    keep_manifest: bool = attrs.field(default=False, converter=bool)
+    discard_layers: bool = attrs.field(default=False, converter=bool)
 
     def __attrs_post_init__(self) -> None:
         require_choice(self.transport, get_args(TransportOption), "transport")

@@ -57,6 +57,7 @@ class Sending:
     option: TransportOption
     on_event: Callable[[Event], None]
     transport: Transport
+    keep_manifest: bool = False
     memory: EngineCache = attrs.field(factory=EngineCache.load)
 
     @property
@@ -199,18 +200,29 @@ class Sending:
         name, plain_sizes = self.transport.name, shipment.plain_sizes
         return Sent(tuple(self.images), deliveries, name, sizes, layers, plain_sizes)
 
+    def _discarded(self, stored: Mapping[str, frozenset[Digest]]) -> Iterator[str]:
+        """Yield the nodes that have some layers only as snapshots, by the blobs of each node."""
+        layers = [pair for i in self.images for pair in zip(i.diff_ids, i.blobs, strict=True)]
+        for node, blobs in stored.items():
+            unpacked = [pair for pair in layers if pair[0] not in self.missing[node]]
+            if any(blobs.isdisjoint(pair) for pair in unpacked):
+                yield node
+
     @contextmanager
     def _shipment(
         self, nodes: Sequence[NodeRuntime], missing: Missing | None
     ) -> Iterator[Shipment]:
         """Start the delivery of the images; abort it on any failure."""
+        stored = {node.name: self.surveys[node.name].content.blobs for node in nodes}
         shipment = self.transport.start(
             Order(
                 nodes=nodes,
                 platform=self.images[0].platform,
                 question=SurveyQuery.about(self.images),
                 missing=missing,
-                stored={node.name: self.surveys[node.name].content.blobs for node in nodes},
+                stored=stored,
+                discarded=frozenset(self._discarded(stored)),
+                keep_manifest=self.keep_manifest,
                 size=sum({image.target: image.size for image in self.images}.values()),
                 on_bytes=lambda node, size: self.on_event(BytesSent(node, size)),
             )

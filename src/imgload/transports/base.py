@@ -26,6 +26,8 @@ class Order:
         question: the survey of each node after the import.
         missing: diff IDs of the layers that each node lacks, by node name; None for all layers.
         stored: the blobs in each node's content store, by node name.
+        discarded: names of nodes that have some layers of the images only as snapshots.
+        keep_manifest: whether manifests and layers must be delivered unchanged.
         size: bytes of the images, as the source counts them.
         on_bytes: called with a node's name and the number of bytes it read, from several threads.
 
@@ -36,6 +38,8 @@ class Order:
     question: SurveyQuery
     missing: Mapping[str, frozenset[Digest]] | None = attrs.field(default=None, hash=False)
     stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict, hash=False)
+    discarded: frozenset[str] = frozenset()
+    keep_manifest: bool = False
     size: int = 0
     on_bytes: Callable[[str, int], None] = lambda _node, _size: None
 

@@ -51,6 +51,7 @@ class ImportTransport(Transport):
             feeds={stream.node.name: stream.feed for stream in streams},
             missing=order.missing,
             stored=order.stored,
+            keep_manifest=order.keep_manifest,
             tasks={stream.node.name: Task(stream.run) for stream in streams},
         )
 

@@ -36,6 +36,7 @@ class LayoutWriter(Receiver):
     feeds: Mapping[str, Feed]
     missing: Mapping[str, frozenset[Digest]] | None = None
     stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict)
+    keep_manifest: bool = False
     sent: dict[str, dict[Digest, int]] = attrs.field(factory=lambda: defaultdict(dict))
     _entries: dict[str, list[Descriptor]] = attrs.field(factory=lambda: defaultdict(list))
     _writing: threading.Lock = attrs.field(factory=threading.Lock)
@@ -77,7 +78,10 @@ class LayoutWriter(Receiver):
 
     def image(self, content: ImageContent) -> None:
         for node in self.feeds:
-            manifest = manifest_for(content, self.stored.get(node, frozenset()), self.sent[node])
+            stored = self.stored.get(node, frozenset())
+            manifest = content.manifest
+            if not self.keep_manifest:
+                manifest = manifest_for(content, stored, self.sent[node])
             self._document(node, manifest.digest, manifest.raw)
             for name in content.names:
                 entry = manifest.descriptor(content.platform, name)

@@ -100,6 +100,8 @@ class PullShipment(Shipment):
         for secret, node in secret_of.items():
             if not node.gateways or cache.blocks_pulls(node.engine.endpoint.url, node.gateways):
                 continue
+            if node.name in self.order.discarded and node.pulls_discarded_layers:
+                continue
             hosts = {gateway: gateway for gateway in node.gateways}
             hosts |= dict.fromkeys(VM_HOSTS, _LOOPBACK)
             for address in hosts.values():
@@ -153,12 +155,12 @@ class PullShipment(Shipment):
         self, manifest: Manifest, diff_ids: Sequence[Digest], names: Sequence[str]
     ) -> None:
         """Serve the manifest to the nodes that store their layers in its form."""
-        if self.is_pinned or len(manifest.layers) != len(diff_ids):
+        if len(manifest.layers) != len(diff_ids):
             return
         layers = list(zip(manifest.layers, diff_ids, strict=True))
         for node in self._tasks:
             missing, stored = self._missing(node), self.order.stored.get(node, ())
-            if all(
+            if self.is_unchanged or all(
                 layer.digest == diff_id
                 if missing is None or diff_id in missing
                 else layer.digest in stored
@@ -167,9 +169,9 @@ class PullShipment(Shipment):
                 self._name(node, manifest, names)
 
     @property
-    def is_pinned(self) -> bool:
-        """Whether a name demands a manifest, which decides the form of the layers."""
-        return any(map(pinned, self.order.question.names))
+    def is_unchanged(self) -> bool:
+        """Whether manifest and layers must stay as they are."""
+        return self.order.keep_manifest or any(map(pinned, self.order.question.names))
 
     def _missing(self, node: str) -> frozenset[Digest] | None:
         return None if self.order.missing is None else self.order.missing[node]
@@ -192,7 +194,7 @@ class PullShipment(Shipment):
     def place(self, file: IO[bytes], offset: int, size: int, digest: Digest) -> bool:
         """Serve a blob from the file that has it, unless it is better decompressed."""
         start = os.pread(file.fileno(), 2, offset)
-        if Inflater.accepts(start) and not self.is_pinned:
+        if Inflater.accepts(start) and not self.is_unchanged:
             return False
         self.store.add_blob(digest, StoredBlob(size, file, offset, size, is_own=False))
         return True
@@ -234,7 +236,9 @@ class PullShipment(Shipment):
                 for layer in content.layers
                 if missing is None or layer.diff_id in missing
             ]
-            manifest = manifest_for(content, stored, kept)
+            manifest = content.manifest
+            if not self.is_unchanged:
+                manifest = manifest_for(content, stored, kept)
             self._original[manifest.digest] = original
             self._name(node, manifest, content.names)
 
@@ -357,7 +361,7 @@ class _LayerWriter:
     _ended: bool = False
 
     def write(self, chunk: Chunk) -> None:
-        if not self._written and not self._shipment.is_pinned and Inflater.accepts(chunk):
+        if not self._written and not self._shipment.is_unchanged and Inflater.accepts(chunk):
             self._inflater = Inflater()
         self._written += len(chunk)
         if self._written > self._size:

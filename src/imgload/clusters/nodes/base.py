@@ -95,6 +95,11 @@ class NodeRuntime(ABC):
         """IPv4 addresses at which the node may reach this machine; none if it cannot pull."""
         return ()
 
+    @property
+    def pulls_discarded_layers(self) -> bool:
+        """Whether its pulls request layers that are unpacked, but not in the content store."""
+        return False
+
     def pull(
         self,
         urls: Sequence[str],  # noqa: ARG002 - for subclasses
@@ -138,6 +143,10 @@ class NodeRuntime(ABC):
             loaded: a name and the image ID of each image.
 
         """
+
+    def discard_layers(self, names: Sequence[str]) -> None:
+        """Remove the layers of images from the content store; their snapshots stay."""
+        raise NodeUnusable(f"{self.name} cannot discard layers of {names}", node=self.name)
 
     @abstractmethod
     def images(self) -> Mapping[str, Digest]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import tomllib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -229,14 +230,19 @@ def import_command(snapshotter: str, platform: str, *, local: bool) -> Command:
 
 
 def pull_command(snapshotter: str, platform: str, *, version: tuple[int, int]) -> Command:
-    """Return the command that pulls an image; ``--hosts-dir`` and the name follow.
-
-    ctr's transfer service is faster, but unpacks only for its configured snapshotters; on 1.7 it
-    leaves images that CRI does not see (containerd #9039), and 1.6 has none.
-    """
-    has_service = version >= (2, 0) and snapshotter == DEFAULT_SNAPSHOTTER
+    """Return the command that pulls an image; ``--hosts-dir`` and the name follow."""
+    has_service = has_pull_service(snapshotter, version=version)
     local = () if has_service else local_pull_options(snapshotter, version=version)
     return (*CTR, "images", "pull", f"--platform={platform}", *local)
+
+
+def has_pull_service(snapshotter: str, *, version: tuple[int, int]) -> bool:
+    """Whether containerd itself pulls for ctr, and requests no layer that is unpacked.
+
+    Its transfer service unpacks only for its configured snapshotters; on 1.7 it leaves images that
+    CRI does not see (containerd #9039), and 1.6 has none.
+    """
+    return version >= (2, 0) and snapshotter == DEFAULT_SNAPSHOTTER
 
 
 def local_pull_options(snapshotter: str, *, version: tuple[int, int]) -> Command:
@@ -275,6 +281,25 @@ def label_commands(loaded: Sequence[tuple[str, Digest]], now: float) -> list[Seq
         (*CTR, "content", "label", str(config), f"{_LOADED_KEY}{name}={now:.3f}")
         for name, config in loaded
     ]
+
+
+def discard_commands(content: ContentStore, manifests: Iterable[Digest]) -> list[Command]:
+    """Return the commands that remove the layers of manifests which no other manifest refers to.
+
+    As for CRI's setting ``discard_unpacked_layers``, manifests no longer refer to their layers.
+    Only the end of a lease makes containerd collect them at once.
+    """
+    labels = {
+        m: [x for x, _ in _REFERENCE.findall(content.rows[m]) if x[:2] == "l."] for m in manifests
+    }
+    unlabel = [
+        (*CTR, "content", "label", str(m), *(f"containerd.io/gc.ref.content.{x}=" for x in layers))
+        for m, layers in labels.items()
+        if layers
+    ]
+    lease = f"imgload-{secrets.token_hex(8)}"
+    leases = [("create", "--id", lease, "--expires", "1m"), ("delete", "--sync", lease)]
+    return [*unlabel, *((*CTR, "leases", *words) for words in leases)] if unlabel else []
 
 
 def parse_labels(labels: str) -> dict[str, float]:

@@ -204,6 +204,11 @@ class Node(NodeRuntime):
     def gateways(self) -> Sequence[str]:
         return self.container.gateways if self.engine.endpoint.local else ()
 
+    @property
+    def pulls_discarded_layers(self) -> bool:
+        traits = self._known_traits
+        return not containerd.has_pull_service(traits.snapshotter, version=traits.version)
+
     def pull(
         self, urls: Sequence[str], names: Sequence[str], platform: Platform, question: SurveyQuery
     ) -> Survey:
@@ -268,6 +273,15 @@ class Node(NodeRuntime):
 
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         self.run_all(containerd.label_commands(loaded, time.time()))
+
+    def discard_layers(self, names: Sequence[str]) -> None:
+        survey = self.survey_once(SurveyQuery(tuple(names), (), asks_cri=False))
+        under = [survey.content.blobs_under(t) for n in names if (t := survey.records.get(n))]
+        manifests = frozenset[Digest]().union(*under) & survey.content.configs.keys()
+        commands = containerd.discard_commands(survey.content, manifests)
+        if any(output.exit_status for output in self.run_all(commands)):
+            message = f"containerd on {self.name} did not remove the layers"
+            raise NodeUnusable(message, node=self.name)
 
     def images(self) -> Mapping[str, Digest]:
         records = containerd.parse_records(self.run(containerd.all_images()[0]).decode())
