@@ -10,6 +10,7 @@ import contextlib
 import re
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,6 +19,7 @@ from imgload.registry.blob_store import BlobStore
 from imgload.registry.http_server import BoundedHandler, BoundedServer
 
 _IDLE_SECONDS = 120
+_COUNT_SECONDS = 0.5
 Count = Callable[[str, Digest, int], None]
 """Called with a node, a digest, and the number of bytes sent, from several threads."""
 _PATH = re.compile(r"/v2/([0-9a-f]{32})/(?:(.+)/(manifests|blobs)/([^/]+))?")
@@ -30,7 +32,27 @@ class ReadServer(BoundedServer):
         self, address: str, store: BlobStore, nodes: Mapping[str, str], count: Count
     ) -> None:
         self.store, self.nodes, self.count = store, nodes, count
+        self._active = 0
+        self._changed = threading.Condition()
         super().__init__(address, _Handler)
+
+    @contextlib.contextmanager
+    def active_request(self) -> Iterator[None]:
+        self._change(1)
+        try:
+            yield
+        finally:
+            self._change(-1)
+
+    def _change(self, step: int) -> None:
+        with self._changed:
+            self._active += step
+            self._changed.notify_all()
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Wait until all requests are counted; a client has the last byte before that."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._active, seconds)
 
 
 @contextlib.contextmanager
@@ -45,6 +67,7 @@ def serving(
         server.start()
         try:
             yield server.server_address[1]
+            server.wait_until_idle(_COUNT_SECONDS)
         finally:
             server.shutdown()
 
@@ -57,7 +80,8 @@ class _Handler(BoundedHandler):
         self._serve(body=False)
 
     def do_GET(self) -> None:
-        self._serve(body=True)
+        with self.server.active_request():
+            self._serve(body=True)
 
     def _serve(self, *, body: bool) -> None:
         path = urlsplit(self.path)

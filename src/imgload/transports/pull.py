@@ -128,8 +128,8 @@ class PullShipment(Shipment):
         except ImgloadError as error:
             if isinstance(error, ImportFailed) and error.command_status == UNREACHABLE:
                 EngineCache.load().record_blocked_pulls(node.engine.endpoint.url, node.gateways)
-            return Delivery(self._bytes[node.name], error)
-        return Delivery(self._bytes[node.name], survey=survey)
+            return Delivery(0, error)
+        return Delivery(0, survey=survey)
 
     def _count(self, node: str, digest: Digest, size: int) -> None:
         with self._lock:
@@ -246,8 +246,9 @@ class PullShipment(Shipment):
         self.store.complete()
 
     def finish(self) -> Mapping[str, Delivery]:
-        deliveries = {name: task.result() for name, task in self._tasks.items()}
+        pulled = {name: task.result() for name, task in self._tasks.items()}
         self._servers.close()
+        deliveries = {n: attrs.evolve(d, bytes_sent=self._bytes[n]) for n, d in pulled.items()}
         others = [n for n in self.order.nodes if self._needs_fallback(deliveries.get(n.name))]
         if others and not self._aborted:
             imported = self._import(others)

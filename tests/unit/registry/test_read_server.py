@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import threading
 from collections.abc import Iterator
@@ -31,11 +32,18 @@ def sent() -> list[tuple[str, Digest, int]]:
 
 
 @pytest.fixture
-def port(store: BlobStore, sent: list[tuple[str, Digest, int]]) -> Iterator[int]:
+def server(
+    store: BlobStore, sent: list[tuple[str, Digest, int]]
+) -> contextlib.AbstractContextManager[int]:
     def count(node: str, digest: Digest, size: int) -> None:
         sent.append((node, digest, size))
 
-    with serving("127.0.0.1", store, {SECRET: "n1"}, count) as port:
+    return serving("127.0.0.1", store, {SECRET: "n1"}, count)
+
+
+@pytest.fixture
+def port(server: contextlib.AbstractContextManager[int]) -> Iterator[int]:
+    with server as port:
         yield port
 
 
@@ -56,10 +64,14 @@ def add_blob(store: BlobStore, content: bytes) -> Digest:
 
 
 def test_a_blob_is_served_and_counted(
-    store: BlobStore, port: int, sent: list[tuple[str, Digest, int]]
+    store: BlobStore,
+    server: contextlib.AbstractContextManager[int],
+    sent: list[tuple[str, Digest, int]],
 ) -> None:
     digest = add_blob(store, LAYER)
-    status, headers, body = request(port, f"/v2/{SECRET}/library/app/blobs/{digest}?ns=docker.io")
+    path = f"/v2/{SECRET}/library/app/blobs/{digest}?ns=docker.io"
+    with server as port:
+        status, headers, body = request(port, path)
     assert (status, body) == (200, LAYER)
     assert headers["Docker-Content-Digest"] == str(digest)
     assert sum(size for _, _, size in sent) == len(LAYER)
