@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import attrs
 
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, ManifestMissing, PlatformMissing
+from imgload.core.files import read_at
 from imgload.oci.content import Chunk, ImageContent, Receiver
 from imgload.oci.digest import Digest
 from imgload.oci.document import (
@@ -36,7 +37,7 @@ from imgload.oci.document import (
 )
 from imgload.oci.platform import Platform
 from imgload.oci.reference import pinned
-from imgload.oci.tar import Member, Place, read_at, read_tar
+from imgload.oci.tar import Member, Place, read_tar
 
 MAX_KEPT = 32 << 20
 """Bytes of all small members together, which are kept in memory."""

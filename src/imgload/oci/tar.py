@@ -8,7 +8,6 @@ passes the body of a member on without copying it.
 from __future__ import annotations
 
 import itertools
-import os
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
@@ -42,7 +41,6 @@ _KINDS |= {b"1": "link", b"2": "link"}
 _LENGTH = re.compile(rb"([0-9]{1,7}) ")
 _SUM = re.compile(rb"[0-7 \0]{8}")
 _NAME_LENGTH = 100
-_CHUNK = 1 << 20
 
 
 @attrs.frozen
@@ -185,20 +183,6 @@ class Body:
     def skip(self) -> None:
         self._source.skip(self._left)
         self._left = 0
-
-
-def read_at(file: IO[bytes], offset: int, size: int) -> Iterator[bytes]:
-    """Yield some content of a file, wherever the file is read meanwhile."""
-    end = offset + size
-    while offset < end:
-        try:
-            chunk = os.pread(file.fileno(), min(_CHUNK, end - offset), offset)
-        except OSError as error:
-            raise ArchiveInvalid(f"reading the archive failed: {error.strerror}") from error
-        if not chunk:
-            raise ArchiveInvalid("the archive shrank while it was read")
-        yield chunk
-        offset += len(chunk)
 
 
 def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Iterable[memoryview]]]:

@@ -11,13 +11,13 @@ from typing import IO
 import attrs
 
 from imgload.core.errors import ImgloadError
+from imgload.core.files import read_at
 from imgload.core.state import spool_folder
 from imgload.oci.content import Chunk
 from imgload.oci.digest import Digest
 
 _POLL_SECONDS = 0.5
 _SEND_BYTES = 4 << 20
-_CHUNK = 1 << 20
 
 
 class StoreFull(ImgloadError):
@@ -105,14 +105,7 @@ class StoredBlob:
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the complete blob."""
-        sent, size = 0, self.wait_for_size()
-        while sent < size:
-            count = min(_CHUNK, size - sent)
-            chunk = os.pread(self._file.fileno(), count, self._offset + sent)
-            if not chunk:
-                raise ConnectionAbortedError("the blob is incomplete")
-            yield chunk
-            sent += len(chunk)
+        return read_at(self._file, self._offset, self.wait_for_size())
 
     def close(self) -> None:
         self.fail()

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
+from imgload.core.files import read_at
 from imgload.core.state import spool_folder
 from imgload.oci.archive import compression_of
 from imgload.oci.digest import Digest
-from imgload.oci.tar import END, Member, header, padding, read_at
+from imgload.oci.tar import END, Member, header, padding
 
 CHUNK = 1 << 20
 """Bytes of one read."""

@@ -287,7 +287,7 @@ def discard_commands(content: ContentStore, manifests: Iterable[Digest]) -> list
     """Return the commands that remove the layers of manifests which no other manifest refers to.
 
     As for CRI's setting ``discard_unpacked_layers``, manifests no longer refer to their layers.
-    Only the end of a lease makes containerd collect them at once.
+    Only the end of a lease makes containerd collect them immediately.
     """
     labels = {
         m: [x for x, _ in _REFERENCE.findall(content.rows[m]) if x[:2] == "l."] for m in manifests
