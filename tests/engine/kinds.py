@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import attrs
 from backports import zstd
 
-from imgload.oci.archive import Compression
+from imgload.core.compression import Compression
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.document import ATTESTATION, CONFIG, IMAGE_NAME, INDEX, LAYER, MANIFEST, REF_NAME
 from tests.unit.archives import Entry, Json, blob, descriptor, encode, index, pack

@@ -39,11 +39,12 @@ HOMES = {
     "rich": "cli/",
     "yaml": "clusters/kubeconfig.py",
     "platformdirs": "core/state.py",
-    "backports": "sources/streams.py",
-    "compression": "sources/streams.py",
+    "backports": "core/compression.py",
+    "compression": "core/compression.py",
+    "isal": "core/compression.py",
 }
 """The only module or folder that may import an external package; attrs is used everywhere."""
-WHEN_USED = ("docker", "podman", "rich", "yaml", "backports", "compression")
+WHEN_USED = ("docker", "podman", "rich", "yaml", "backports", "compression", "isal")
 DISTRIBUTIONS = {"yaml": "pyyaml", "backports": "backports.zstd"}
 NOT_OURS = {"compression"}
 """A part of Python from 3.14 on."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
+from imgload.core.compression import Compression, compression_of
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, ManifestMissing, PlatformMissing
 from imgload.core.files import read_at
 from imgload.oci.content import Chunk, ImageContent, Receiver
@@ -47,13 +48,6 @@ _MOST_LAYERS = 50_000
 _MAGIC_LENGTH = 4
 
 Document = TypeVar("Document")
-Compression = Literal["", "gzip", "zstd"]
-_MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-
-
-def compression_of(start: bytes) -> Compression:
-    """Return a layer's compression, from its first bytes."""
-    return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
 
 
 @attrs.frozen

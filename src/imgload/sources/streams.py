@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import stat
 import sys
 import tempfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from imgload.core.compression import Compression, Decompressor, compression_of
 from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
 from imgload.core.files import read_at
 from imgload.core.state import spool_folder
-from imgload.oci.archive import compression_of
 from imgload.oci.digest import Digest
 from imgload.oci.tar import END, Member, header, padding
 
 CHUNK = 1 << 20
 """Bytes of one read."""
-_WINDOW_LOG = 27
-"""Of zstd: 128 MiB, the maximum that ``zstd --long`` writes and ``zstd -d`` accepts."""
-_FIRST = 512
-"""Bytes of a decompressor's first input: the unused rest of an input is copied."""
-_EMPTY_PARTS = 10_000.0
-"""Gzip members or zstd frames that may be empty, since even an empty one takes time; pigz, bgzip
-and zstd write parts of some KiB at least."""
-_TOO_MANY_PARTS = "the archive has too many {} parts with almost no content"
-_PART = 512
-"""Bytes of content that allow for one more part."""
 _MOST_OPEN = 128
 """Files that a layout folder keeps open."""
-_ZEROS = re.compile(rb"\0*")
 
 
 class FileChunks:
@@ -114,63 +100,11 @@ def chunks_of(file: IO[bytes], *, scanning: bool) -> Iterator[bytes] | FileChunk
     return FileChunks(file, 64 << 10 if scanning else CHUNK)
 
 
-def _decompress(file: IO[bytes], form: str) -> Iterator[bytes]:
-    new, failure = _decompressor(form)
-    parts_left = _EMPTY_PARTS
-    unpacker: Any = None
-    size = _FIRST
-    try:
-        for chunk in FileChunks(file):
-            offset = 0
-            while offset < len(chunk):
-                if unpacker is None or unpacker.eof:
-                    if unpacker and form == "gzip" and (zeros := _ZEROS.match(chunk, offset)):
-                        offset = zeros.end()  # padding may follow a gzip member
-                        if offset == len(chunk):
-                            break
-                    parts_left -= 1
-                    if parts_left < 0:
-                        raise ArchiveInvalid(_TOO_MANY_PARTS.format(form))
-                    unpacker, size = new(), _FIRST
-                piece = memoryview(chunk)[offset : offset + size]
-                for content in _unpack(unpacker, piece):
-                    parts_left += len(content) / _PART
-                    yield content
-                offset += len(piece) - len(unpacker.unused_data)
-                size = min(2 * size, CHUNK)
-    except failure as error:
-        raise _damaged(form, error) from error
-    if not unpacker.eof:
-        raise ArchiveInvalid(f"the archive's {form} stream is cut off")
-
-
-def _damaged(form: str, error: Exception) -> ArchiveInvalid:
-    if "too much memory" in str(error):
-        return ArchiveInvalid(
-            f"the archive's zstd window is larger than {1 << _WINDOW_LOG >> 20} MiB",
-            hint="decompress it with: zstd -d --long=31 -c FILE | imgload load --from -",
-        )
-    return ArchiveInvalid(f"the archive's {form} stream is damaged: {error}")
-
-
-def _decompressor(form: str) -> tuple[Callable[[], Any], type[Exception]]:
-    if form == "gzip":
-        return partial(zlib.decompressobj, 16 + zlib.MAX_WBITS), zlib.error
-    if sys.version_info >= (3, 14):
-        from compression import zstd  # noqa: PLC0415 - only where needed
-    else:
-        from backports import zstd  # noqa: PLC0415
-    options: dict[Any, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
-    return partial(zstd.ZstdDecompressor, options=options), zstd.ZstdError
-
-
-def _unpack(unpacker: Any, piece: memoryview) -> Iterator[bytes]:
-    """Yield the content of compressed bytes in pieces of at most CHUNK bytes."""
-    yield unpacker.decompress(piece, CHUNK)
-    while getattr(unpacker, "unconsumed_tail", b""):  # zlib's
-        yield unpacker.decompress(unpacker.unconsumed_tail, CHUNK)
-    while not (unpacker.eof or getattr(unpacker, "needs_input", True)):  # zstd's
-        yield unpacker.decompress(b"", CHUNK)
+def _decompress(file: IO[bytes], form: Compression) -> Iterator[bytes]:
+    decompressor = Decompressor(form, "the archive's")
+    for chunk in FileChunks(file):
+        yield from decompressor.feed(chunk)
+    decompressor.finish()
 
 
 class LayoutFolder:

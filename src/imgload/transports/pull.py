@@ -21,11 +21,11 @@ from typing import IO
 import attrs
 
 from imgload.clusters.nodes.base import UNREACHABLE, NodeRuntime
+from imgload.core.compression import Decompressor, compression_of
 from imgload.core.errors import DigestMismatch, ImgloadError, ImportFailed, NodeFull
 from imgload.core.parallel import Task
 from imgload.core.state import spool_folder
 from imgload.engines.cache import EngineCache
-from imgload.oci.compression import Inflater
 from imgload.oci.content import BlobWriter, Chunk, ImageContent
 from imgload.oci.digest import Digest
 from imgload.oci.document import LAYER, Descriptor, Index, Manifest
@@ -37,6 +37,7 @@ from imgload.transports.imports import ImportTransport
 from imgload.transports.layout import manifest_for
 
 _ABORT_SECONDS = 1.5
+_MAGIC_BYTES = 4
 _LOOPBACK = "127.0.0.1"
 VM_HOSTS = ("host.docker.internal", "host.lima.internal", "host.containers.internal")
 """Names of this machine in the VMs of Docker Desktop, Colima and Podman, which relay connections to
@@ -193,8 +194,8 @@ class PullShipment(Shipment):
 
     def place(self, file: IO[bytes], offset: int, size: int, digest: Digest) -> bool:
         """Serve a blob from the file that has it, unless it is better decompressed."""
-        start = os.pread(file.fileno(), 2, offset)
-        if Inflater.accepts(start) and not self.is_unchanged:
+        start = os.pread(file.fileno(), _MAGIC_BYTES, offset)
+        if compression_of(start) and not self.is_unchanged:
             return False
         self.store.add_blob(digest, StoredBlob(size, file, offset, size, is_own=False))
         return True
@@ -358,32 +359,33 @@ class _LayerWriter:
     _written: int = 0
     _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
     _plain_hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
-    _inflater: Inflater | None = None
+    _decompressor: Decompressor | None = None
     _ended: bool = False
 
     def write(self, chunk: Chunk) -> None:
-        if not self._written and not self._shipment.is_unchanged and Inflater.accepts(chunk):
-            self._inflater = Inflater()
+        if not self._written and not self._shipment.is_unchanged:
+            form = compression_of(bytes(chunk[:_MAGIC_BYTES]))
+            self._decompressor = Decompressor(form, "a layer's") if form else None
         self._written += len(chunk)
         if self._written > self._size:
             raise DigestMismatch(f"a blob is longer than the {self._size} bytes announced")
-        if self._digest is None or self._inflater is None:
+        if self._digest is None or self._decompressor is None:
             self._hasher.update(chunk)
-        for piece in self._inflater.feed(chunk) if self._inflater else (chunk,):
-            if self._inflater and self._diff_id is None:
+        for piece in self._decompressor.feed(chunk) if self._decompressor else (chunk,):
+            if self._decompressor and self._diff_id is None:
                 self._plain_hasher.update(piece)
             self._shipment.append(self._blob, piece)
 
     def finish(self, digest: Digest | None = None) -> Digest:
         actual = Digest("sha256", self._hasher.hexdigest())
-        if self._digest is not None and self._inflater:
+        if self._digest is not None and self._decompressor:
             actual = self._digest
         if self._written < self._size or digest not in {None, actual}:
             raise DigestMismatch(f"a blob is {actual}, not {digest or 'as long as announced'}")
         self._ended = True
         size = self._blob.complete()
-        if self._inflater:
-            self._inflater.finish()
+        if self._decompressor:
+            self._decompressor.finish()
             plain = self._diff_id or Digest("sha256", self._plain_hasher.hexdigest())
             self._shipment.add_plain(actual, Descriptor(LAYER, plain, size))
             self._shipment.store.add_blob(plain, self._blob)

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 import pytest
 
+from imgload.core.compression import compression_of
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
 from imgload.oci.archive import (
     ArchivedImage,
     Blob,
     Blobs,
     choose,
-    compression_of,
     images_in,
     may_be_document,
     scan,

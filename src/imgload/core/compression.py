@@ -1,0 +1,118 @@
+"""Decompression of archives and layers while they arrive, in bounded memory."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Literal
+
+from imgload.core.errors import ArchiveInvalid
+
+Compression = Literal["", "gzip", "zstd"]
+_MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_GZIP_FORMAT = 31
+_PIECE = 1 << 20
+"""Bytes of the largest input and output."""
+_WINDOW_LOG = 27
+"""Of zstd: 128 MiB, the maximum that ``zstd --long`` writes and ``zstd -d`` accepts."""
+_FIRST = 512
+"""Bytes of a decompressor's first input: the unused rest of an input is copied."""
+_EMPTY_PARTS = 10_000.0
+"""Gzip members or zstd frames that may be empty, since even an empty one takes time; pigz, bgzip
+and zstd write parts of some KiB at least."""
+_TOO_MANY_PARTS = "the archive has too many {} parts with almost no content"
+_PART = 512
+"""Bytes of content that allow for one more part."""
+_ZEROS = re.compile(rb"\0*")
+
+
+def compression_of(start: bytes) -> Compression:
+    """Return the compression of an archive or a layer, from its first bytes."""
+    return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
+
+
+class Decompressor:
+    """Decompresses gzip or zstd, of one or several members or frames.
+
+    Args:
+        form: the compression.
+        owner: for messages, such as ``the archive's``.
+
+    """
+
+    def __init__(self, form: Compression, owner: str) -> None:
+        self._form, self._owner = form, owner
+        self._new, self._failure = _library(form)
+        self._unpacker: Any = None
+        self._parts_left = _EMPTY_PARTS
+        self._size = _FIRST
+
+    def feed(self, chunk: bytes | memoryview) -> Iterator[bytes]:
+        """Yield the content of the next chunk; ArchiveInvalid if it is damaged."""
+        try:
+            yield from self._feed(memoryview(chunk))
+        except self._failure as error:
+            raise self._damaged(error) from error
+
+    def _feed(self, chunk: memoryview) -> Iterator[bytes]:
+        offset = 0
+        while offset < len(chunk):
+            if self._unpacker is None or self._unpacker.eof:
+                if self._unpacker and self._form == "gzip":  # padding may follow a member
+                    zeros = _ZEROS.match(chunk, offset)
+                    offset = zeros.end() if zeros else offset
+                    if offset == len(chunk):
+                        break
+                self._parts_left -= 1
+                if self._parts_left < 0:
+                    message = "stream has too many parts with almost no content"
+                    raise ArchiveInvalid(f"{self._owner} {self._form} {message}")
+                self._unpacker, self._size = self._new(), _FIRST
+            piece = chunk[offset : offset + self._size]
+            for content in _unpack(self._unpacker, piece):
+                self._parts_left += len(content) / _PART
+                yield content
+            offset += len(piece) - len(self._unpacker.unused_data)
+            self._size = min(2 * self._size, _PIECE)
+
+    def finish(self) -> None:
+        """Raise ArchiveInvalid if the stream is incomplete."""
+        if self._unpacker is None or not self._unpacker.eof:
+            raise ArchiveInvalid(f"{self._owner} {self._form} stream is cut off")
+
+    def _damaged(self, error: Exception) -> ArchiveInvalid:
+        if "too much memory" in str(error):
+            return ArchiveInvalid(
+                f"{self._owner} zstd window is larger than {1 << _WINDOW_LOG >> 20} MiB",
+                hint="decompress it with: zstd -d --long=31 -c FILE | imgload load --from -",
+            )
+        return ArchiveInvalid(f"{self._owner} {self._form} stream is damaged: {error}")
+
+
+def _library(form: Compression) -> tuple[Callable[[], Any], type[Exception]]:
+    if form == "gzip":
+        try:
+            from isal import isal_zlib  # noqa: PLC0415 - only where needed
+        except ImportError:  # there is no wheel for this processor
+            import zlib  # noqa: PLC0415
+
+            return partial(zlib.decompressobj, _GZIP_FORMAT), zlib.error
+        error: Any = isal_zlib.error
+        return partial(isal_zlib.decompressobj, _GZIP_FORMAT), error
+    if sys.version_info >= (3, 14):
+        from compression import zstd  # noqa: PLC0415
+    else:
+        from backports import zstd  # noqa: PLC0415
+    options: dict[Any, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+    return partial(zstd.ZstdDecompressor, options=options), zstd.ZstdError
+
+
+def _unpack(unpacker: Any, piece: memoryview) -> Iterator[bytes]:
+    """Yield the content of compressed bytes in pieces of at most _PIECE bytes."""
+    yield unpacker.decompress(piece, _PIECE)
+    while getattr(unpacker, "unconsumed_tail", b""):  # of gzip
+        yield unpacker.decompress(unpacker.unconsumed_tail, _PIECE)
+    while not (unpacker.eof or getattr(unpacker, "needs_input", True)):  # of zstd
+        yield unpacker.decompress(b"", _PIECE)
