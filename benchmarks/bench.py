@@ -6,10 +6,12 @@ from pathlib import Path
 
 import attrs
 
+from benchmarks.archives import OCI, ArchiveBuilder
 from benchmarks.contestants import Contestant, contestants
-from benchmarks.images import Builder
+from benchmarks.images import Builder, Image
 from benchmarks.nodes import forget
 from benchmarks.plan import Part, place
+from benchmarks.real import real_archive
 from benchmarks.results import Results
 from benchmarks.sites import SITES, Site
 from benchmarks.turn import Shared, Turn
@@ -30,6 +32,7 @@ class Bench:
     contestants: dict[str, Contestant]
     results: Results
     rounds: Mapping[int, Iterator[int]]
+    folder: Path
 
     @classmethod
     def prepare(
@@ -42,15 +45,15 @@ class Bench:
         three = site.triple(lab, engine) if cases & _THREE else None
         folder = parent / engine
         folder.mkdir()
-        found = contestants(lab, one.engine, one, folder)
+        found = contestants(lab, one.engine, one, folder, archives=bool(site.form))
         results.names[engine] = {who: each.name for who, each in found.items()}
         results.versions[engine] = _versions(one.engine, one)
         rounds = {part.size: count(place(parts, part.size, engine)) for part in parts}
-        return cls(engine, site, one, three, found, results, rounds)
+        return cls(engine, site, one, three, found, results, rounds, folder)
 
     def round(self, part: Part) -> None:
         """Measure every case once for each contestant, who take turns (`order`)."""
-        builder = Builder(self.one.engine, part.size * 10**6)
+        builder = self._builder(part.size * 10**6)
         try:
             images = self._build(builder, part)
             for who in self.order(part):
@@ -64,11 +67,24 @@ class Bench:
         turned = len(order) > 1 and next(self.rounds[part.size]) % 2
         return order[::-1] if turned else order
 
+    def _builder(self, size: int) -> Builder:
+        engine, form = self.one.engine, self.site.form
+        if form is None:
+            return Builder(engine, size)
+        return ArchiveBuilder(engine, size, folder=self.folder, form=form)
+
     def _build(self, builder: Builder, part: Part) -> Shared:
-        builder.anew()
+        if {*part.cases, *part.alone} != {"real"}:
+            builder.anew()
         family = builder.family(_TEN) if "ten" in part.cases else []
         deep = builder.deep(self.site.layers) if "layers" in part.cases else []
-        return Shared(builder, family, deep)
+        return Shared(builder, family, deep, self._real(builder, part))
+
+    def _real(self, builder: Builder, part: Part) -> Image | None:
+        if "real" not in part.cases:
+            return None
+        packages, form = self.one.engine.paths.cache, self.site.form or OCI
+        return builder.add(real_archive(packages, self.folder.parent, part.size, form))
 
     def _turn(self, part: Part, who: str, images: Shared) -> Turn:
         return Turn(

@@ -102,13 +102,13 @@ class Feeder(Contestant):
     def load(self, images: Sequence[Image], cluster: Cluster) -> Sample:
         """Load the images, and count what was fed."""
         self._log.unlink(missing_ok=True)
-        usage = self.feed([image.name for image in images], cluster)
+        usage = self.feed([image.source for image in images], cluster)
         fed = self._log.read_text().split() if self._log.exists() else []
         return Sample(usage, sum(map(int, fed)))
 
     @abstractmethod
     def feed(self, names: Sequence[str], cluster: Cluster) -> Usage:
-        """Load images by name."""
+        """Load images by name, or archives by path."""
 
     def save_options(self, names: Sequence[str]) -> list[str]:
         """Return the arguments with which the client saves images."""
@@ -142,6 +142,20 @@ class Kind(Feeder):
         options = ["--nodes", nodes] if is_part(cluster) else []
         more = ("--name", cluster.name, *options)
         return self.measure(self.program, "load", *what, *more, flush=flush)[0]
+
+
+@attrs.frozen
+class KindArchive(Kind):
+    """`kind load image-archive` of a file."""
+
+    @property
+    def name(self) -> str:
+        """The command, with kind's version."""
+        return f"kind {self.version} load image-archive FILE"
+
+    def feed(self, names: Sequence[str], cluster: Cluster) -> Usage:
+        """Load archives."""
+        return self.kind("image-archive", *names, cluster=cluster)
 
 
 @attrs.frozen
@@ -213,9 +227,11 @@ class Imgload(Contestant):
     def arguments(self, images: Sequence[Image], cluster: Cluster) -> list[str]:
         """Return what the program is to do."""
         nodes = [word for node in cluster.nodes for word in ("--node", node.name)]
-        options = ["--cluster", cluster.name, "--from", self.client, "--output", "json"]
+        options = ["--cluster", cluster.name, "--output", "json"]
         chosen = nodes if is_part(cluster) else []
-        return ["load", *(image.name for image in images), *options, *chosen]
+        files = [image.source for image in images if image.file]
+        source = files or [*(image.name for image in images), self.client]
+        return ["load", *source[:-1], "--from", source[-1], *options, *chosen]
 
 
 def is_part(cluster: Cluster) -> bool:
@@ -223,11 +239,16 @@ def is_part(cluster: Cluster) -> bool:
     return len(cluster.nodes) < len(cluster.spec.roles)
 
 
-def contestants(lab: Lab, engine: Engine, cluster: Cluster, folder: Path) -> dict[str, Contestant]:
-    """Return who can load from this engine, with the newest kind that works here."""
+def contestants(
+    lab: Lab, engine: Engine, cluster: Cluster, folder: Path, *, archives: bool = False
+) -> dict[str, Contestant]:
+    """Return who can load from this engine or archives, with the newest kind that works here."""
     podman = engine.name.startswith("podman")
     kind = _newest(Archive if podman else Kind, lab, engine, cluster, folder)
     archive = Archive(engine, folder, kind.version, kind.program)
+    if archives:
+        from_file = KindArchive(engine, folder, kind.version, kind.program)
+        return {"kind": from_file, "imgload": Imgload(engine, folder)}
     others = {"archive": archive, "ctr": Ctr(engine, folder), "imgload": Imgload(engine, folder)}
     return others if podman else {"kind": kind, **others}
 

@@ -20,11 +20,27 @@ _STORE = "data/containerd/daemon/io.containerd.content.v1.content/blobs/sha256"
 
 @attrs.frozen
 class Image:
-    """A build: its name, its image ID (the config's digest) and its layers, bottom up."""
+    """A build: its name, its image ID (the config's digest) and its layers, bottom up.
+
+    `file` is the archive to load it from; None for an image of an engine.
+    """
 
     name: str
     image_id: str
     diff_ids: tuple[str, ...]
+    file: Path | None = None
+
+    @property
+    def source(self) -> str:
+        """The argument that selects it in a command."""
+        return str(self.file or self.name)
+
+    def warm(self) -> None:
+        """Read the archive, so that the page cache has it."""
+        if self.file:
+            with self.file.open("rb") as file:
+                while file.read(_PIECE):
+                    pass
 
     @property
     def chain_ids(self) -> list[str]:
@@ -38,17 +54,15 @@ class Builder:
 
     engine: Engine
     size: int
-    name: str = attrs.field(factory=lambda: _unique("bench"))
-    base: str = attrs.field(factory=lambda: _unique("bench-base"))
+    name: str = attrs.field(factory=lambda: unique("bench"))
+    base: str = attrs.field(factory=lambda: unique("bench-base"))
     built: list[Image] = attrs.field(factory=list)
     others: list[Image] = attrs.field(factory=list)
     _own_ids: list[str] = attrs.field(factory=list)
 
     def anew(self) -> Image:
         """Build an image of which no layer was there before, and so none that was pushed."""
-        parts = [self.size * share // sum(_SHARES) for share in _SHARES]
-        layers = [{f"part{n}": _random(part)} for n, part in enumerate(parts)]
-        self._own_ids.append(self.engine.build(self.base, layers=layers))
+        self._own_ids.append(self.engine.build(self.base, layers=layer_contents(self.size)))
         return self.rebuild()
 
     def rebuild(self) -> Image:
@@ -70,7 +84,7 @@ class Builder:
     def family(self, count: int) -> list[Image]:
         """Build images that share all but one layer, of a hundredth of the size."""
         contents = [secrets.token_bytes(self.size // 100) for _ in range(count)]
-        made = [self._build(_unique("bench"), [{"own": own}], self.base) for own in contents]
+        made = [self._build(unique("bench"), [{"own": own}], self.base) for own in contents]
         self.others += made
         return made
 
@@ -80,14 +94,22 @@ class Builder:
         for count in counts:
             new = range(len(images[-1].diff_ids), count)
             lines = [{f"line{n}": secrets.token_hex(16).encode()} for n in new]
-            images.append(self._build(_unique("bench"), lines, images[-1].name))
+            images.append(self._build(unique("bench"), lines, images[-1].name))
         self.others += images[1:]
         return images[1:]
+
+    def add(self, archive: Image) -> Image:
+        """Load an archive into the engine."""
+        assert archive.file
+        self.engine.cli("load", "-i", archive.file)
+        image = attrs.evolve(archive, file=None)
+        self.others.append(image)
+        return image
 
     @contextlib.contextmanager
     def renamed(self) -> Iterator[Image]:
         """Give the newest build one more name."""
-        image = attrs.evolve(self.newest, name=_unique("bench-renamed"))
+        image = attrs.evolve(self.newest, name=unique("bench-renamed"))
         self.engine.cli("tag", self.newest.name, image.name)
         try:
             yield image
@@ -107,6 +129,12 @@ class Builder:
         for target in (*names, *reversed(self._own_ids), self.base):
             with contextlib.suppress(CommandError):
                 self.engine.cli("rmi", "--force", target)
+
+
+def layer_contents(size: int) -> list[dict[str, Iterator[bytes]]]:
+    """Return the files of each layer of an image of `size` bytes, with random content."""
+    parts = [size * share // sum(_SHARES) for share in _SHARES]
+    return [{f"part{n}": _random(part)} for n, part in enumerate(parts)]
 
 
 def _random(size: int) -> Iterator[bytes]:
@@ -132,5 +160,6 @@ def _config_of(path: Path) -> str:
     return str(document["config"]["digest"])
 
 
-def _unique(repository: str) -> str:
+def unique(repository: str) -> str:
+    """Return a name that no other image has."""
     return f"docker.io/library/{repository}-{secrets.token_hex(4)}:dev"

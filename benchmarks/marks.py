@@ -28,6 +28,10 @@ BEGINS = {
         "ImportTransport.start": "start the import",
         "ImportShipment.finish": "import, proof",
     },
+    "imgload.transports.pull": {
+        "PullTransport.start": "start the pull",
+        "PullShipment.finish": "pull, proof",
+    },
     "imgload.loader.execute": {"Executor.report": "report, exit"},
 }
 """Functions of imgload by module, and the phase that begins when one is called."""

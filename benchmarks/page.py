@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.plot import svg
 from benchmarks.results import Duel, Results
 from benchmarks.sites import SITES, TARGET_SIZE, words
-from benchmarks.table import details, duels, growth, rebuilds, remarks
+from benchmarks.table import details, duels, floors, growth, rebuilds, remarks
 
 DOCS = Path(__file__).parents[1] / "docs"
 _FIRST = """\
@@ -25,7 +25,9 @@ cache is empty. "One-line rebuild": a line in the last layer has changed since t
 compared with the rival's ordinary rebuild. "kind" is `kind load docker-image`, "archive" is the
 engine's `save -o FILE` and `kind load image-archive FILE` (the sum of both times), "ctr" is
 `save | exec -i NODE ctr images import --local -`, node by node. The rival is kind; for Podman,
-whose images kind does not find, it is the archive.
+whose images kind does not find, it is the archive. For archives on disk, kind is
+`kind load image-archive FILE`, imgload is `imgload load --from FILE`, and the file is in the page
+cache. "Debian with Python" is an image of Debian packages in four layers.
 
 After each load, with the clock stopped, each node's CRI must report the right image ID, and all
 layers must be unpacked. Loads that fail this check are not timed, and are listed below.
@@ -43,12 +45,18 @@ layers must be unpacked. Loads that fail this check are not timed, and are liste
 - *written*: bytes that the command, and its engine's daemon during the command, wrote to the disk
   (`write_bytes`): temporary files and archives. Writes of the nodes are not included.
 """
+_FLOOR = """\
+The floor of a cold load is the longer of two parts, which can overlap: the engine's own client
+pushes the image (the containerd store) or saves it (the other stores) to a sink that discards it,
+and a node runs `ctr images pull` from a server that has all layers uncompressed. The floor of a
+rebuild is the sum of the client's push of the one new layer and `ctr images import` of it. A floor
+has no survey and no verification. It is not a lower bound, because it includes the start of clients
+that imgload does not start. "At most" is the limit for images of 600 MB.
+"""
 _PROFILE = """\
 Measured with the load of one more rebuild, by instrumenting imgload from outside: a phase lasts
-until the next one begins. The floor is the engine's own client pushing the one new layer, and
-`ctr images import` of it through the client's `exec`, without survey and verification. It is not a
-lower bound, because it includes the start of those clients. All values are medians of the rounds,
-so the phases may not add up to the total.
+until the next one begins. All values are medians of the rounds, so the phases may not add up to the
+total.
 """
 _GROWTH = """\
 Least-squares lines through the medians: the cost of one more unit, and the seconds at zero units
@@ -81,6 +89,7 @@ def page(results: Results) -> str:
         f"![Seconds by case and contestant, images of {size} MB](benchmarks.svg)",
         *("", "## Compared with kind", "", *_verdict(results), "", *duels(results)),
         *("## All contestants", "", _HOW, *details(results)),
+        *("## Floors", "", _FLOOR, *(list(floors(results)) or [_NOT, ""])),
         *("## Growth", "", _GROWTH, *(list(growth(results)) or [_NOT, ""])),
         *("## Profile", "", _PROFILE, *(list(rebuilds(results)) or [_NOT, ""])),
         *_failed(results),
@@ -92,10 +101,11 @@ def _introduction(results: Results) -> Iterator[str]:
     yield _FIRST.format(**results.machine, gigabytes=results.machine["memory"] / 1e9)
     for engine, versions in results.versions.items():
         kind = results.names[engine][SITES[engine].rival]
-        yield f"- {SITES[engine].label}: version {versions['engine']}; nodes with containerd"
+        yield f"- {SITES[engine].label}: engine version {versions['engine']}; nodes with containerd"
         yield f"  {versions['containerd'].lstrip('v')}; the rival is `{kind}`."
-    yield "- Images have random content, new for every round. Larger images have fewer rounds"
-    yield "  and contestants; the tables list them. All numbers are measured."
+    yield "- Images have random content, new for every round, except the one of Debian packages."
+    yield "  Larger images have fewer rounds and contestants; the tables list them. All numbers are"
+    yield "  measured."
 
 
 def _verdict(results: Results) -> Iterator[str]:

@@ -4,13 +4,21 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
-from benchmarks.sites import CASES, CONTESTANTS, ONE_NODE, SITES
+from benchmarks.sites import (
+    ARCHIVE_CASES,
+    ARCHIVES,
+    CASES,
+    CONTESTANTS,
+    ENGINES,
+    ONE_NODE,
+    SITES,
+)
 
 RIVAL = "rival"
 """In a part: the contestant that the engine's targets are about."""
 _LARGE = 1000
 _DUEL = (RIVAL, "imgload")
-_WITH_TARGETS = tuple(name for name, site in SITES.items() if site.targets)
+_WITH_TARGETS = tuple(name for name in ENGINES if SITES[name].targets)
 
 
 @attrs.frozen
@@ -31,7 +39,7 @@ class Part:
     rounds: int
     cases: Sequence[str] = CASES
     contestants: Sequence[str] = CONTESTANTS
-    engines: Sequence[str] = tuple(SITES)
+    engines: Sequence[str] = ENGINES
     alone: Sequence[str] = ()
 
     @property
@@ -60,11 +68,13 @@ STANDARD = (
     Part(600, 1, ("cold", "rebuild", "present", "three"), _DUEL, _WITH_TARGETS),
     Part(600, 1, ("cold", "rebuild", "present"), _DUEL, _WITH_TARGETS),
     Part(600, 1, ("cold", "rebuild"), _DUEL, ("docker28-graphdriver",)),
+    Part(600, 1, ("real",), _DUEL, _WITH_TARGETS),
+    Part(600, 1, ("cold", "three", "real"), _DUEL, ARCHIVES),
     Part(600, 1, ("cold", "rebuild"), ("ctr",), _WITH_TARGETS),
     Part(3000, 1, ("cold",), _DUEL, ("docker28",), alone=("rebuild",)),
     Part(3000, 1, ("cold",), _DUEL, ("docker",)),
 )
-"""Less than half an hour on two cores; kind's rebuild is its cold load again."""
+"""About 40 minutes on two cores; kind's rebuild is its cold load again."""
 
 
 @attrs.frozen
@@ -81,7 +91,7 @@ class Wish:
         """Return the standard on these engines, or what is asked for in its place."""
         engines = self.engines or tuple(SITES)
         asked = (self.cases, self.contestants, self.rounds, self.sizes)
-        parts = STANDARD if asked == (None,) * len(asked) else map(self._part, self._sizes)
+        parts = STANDARD if asked == (None,) * len(asked) else self._parts()
         kept = [(part, tuple(name for name in part.engines if name in engines)) for part in parts]
         return [attrs.evolve(part, engines=names) for part, names in kept if names]
 
@@ -89,12 +99,16 @@ class Wish:
     def _sizes(self) -> Iterable[int]:
         return self.sizes or sorted({part.size for part in STANDARD})
 
-    def _part(self, size: int) -> Part:
-        part = Part(size, 3)
-        if part.large:
-            part = Part(size, 1, ("cold", "rebuild"), _DUEL)
-        rounds, cases = self.rounds or part.rounds, self.cases or part.cases
-        return Part(size, rounds, cases, self.contestants or part.contestants)
+    def _parts(self) -> Iterator[Part]:
+        for size in self._sizes:
+            part = Part(size, 3)
+            if part.large:
+                part = Part(size, 1, ("cold", "rebuild"), _DUEL)
+            rounds, cases = self.rounds or part.rounds, self.cases or part.cases
+            part = Part(size, rounds, cases, self.contestants or part.contestants)
+            yield part
+            if cases := [case for case in cases if case in ARCHIVE_CASES]:
+                yield attrs.evolve(part, cases=cases, engines=ARCHIVES)
 
 
 def place(parts: Sequence[Part], size: int, engine: str) -> int:

@@ -23,6 +23,8 @@ Phases = dict[str, float]
 """Seconds of each phase of a load, in the order in which they come."""
 Place = tuple[str, int]
 """An engine, and a size in MB."""
+Case = tuple[str, int, str]
+"""An engine, a size in MB, and a case."""
 
 
 class Key(NamedTuple):
@@ -36,10 +38,10 @@ class Key(NamedTuple):
 
 @attrs.define
 class Results:
-    """All samples of a run, the floors and profiles of its rebuilds, and what failed."""
+    """All samples of a run, the floors by case, the profiles of rebuilds, and what failed."""
 
     samples: defaultdict[Key, list[Sample]] = attrs.field(factory=lambda: defaultdict(list))
-    floors: defaultdict[Place, list[Floor]] = attrs.field(factory=lambda: defaultdict(list))
+    floors: defaultdict[Case, list[Floor]] = attrs.field(factory=lambda: defaultdict(list))
     phases: defaultdict[Place, list[Phases]] = attrs.field(factory=lambda: defaultdict(list))
     names: dict[str, dict[str, str]] = attrs.field(factory=dict)
     versions: dict[str, dict[str, str]] = attrs.field(factory=dict)
@@ -93,17 +95,16 @@ class Results:
             {**key._asdict(), "samples": [attrs.asdict(sample) for sample in samples]}
             for key, samples in self.samples.items()
         ]
-        rebuilds = [
-            {
-                "engine": engine,
-                "size": size,
-                "floors": [attrs.asdict(floor) for floor in floors],
-                "phases": self.phases[engine, size],
-            }
-            for (engine, size), floors in self.floors.items()
+        floors = [
+            {"engine": engine, "size": size, "case": case, "floors": list(map(attrs.asdict, found))}
+            for (engine, size, case), found in self.floors.items()
+        ]
+        profiles = [
+            {"engine": engine, "size": size, "phases": phases}
+            for (engine, size), phases in self.phases.items()
         ]
         kept = {name: getattr(self, name) for name in _KEPT}
-        return {**kept, "rows": rows, "rebuilds": rebuilds}
+        return {**kept, "rows": rows, "floors": floors, "profiles": profiles}
 
     @classmethod
     def of_json(cls, document: dict[str, Any]) -> "Results":
@@ -112,10 +113,11 @@ class Results:
         for row in document["rows"]:
             key = Key(**{name: row[name] for name in Key._fields})
             results.samples[key] = [_sample(**sample) for sample in row["samples"]]
-        for row in document["rebuilds"]:
-            place = (row["engine"], row["size"])
-            results.floors[place] = [Floor(**floor) for floor in row["floors"]]
-            results.phases[place] = row["phases"]
+        for row in document["floors"]:
+            case = (row["engine"], row["size"], row["case"])
+            results.floors[case] = [Floor(**floor) for floor in row["floors"]]
+        for row in document["profiles"]:
+            results.phases[row["engine"], row["size"]] = row["phases"]
         return results
 
     def write(self, path: Path) -> None:

@@ -2,14 +2,18 @@
 
 import attrs
 
+from benchmarks.archives import DOCKER, OCI
 from tests.lab import Cluster, Lab
 
-CASES = ("cold", "rebuild", "present", "tag", "two", "three", "ten", "layers")
+CASES = ("cold", "rebuild", "present", "tag", "two", "three", "ten", "layers", "real")
 """What can be asked for; `rebuild` gives `learning` too where the engine has to be taught, and
 `layers` one case for each number of layers."""
 
 ONE_NODE = ("cold", "rebuild", "present", "tag")
 """Those that build on each other, in this order, on the cluster of one node."""
+
+ARCHIVE_CASES = ("cold", "two", "three", "real")
+"""Those for images in archives, which no engine builds."""
 
 CONTESTANTS = ("kind", "archive", "ctr", "imgload")
 
@@ -25,6 +29,7 @@ WORDS = {
     "two": "two nodes, cold",
     "three": "three nodes, cold",
     "ten": "ten images that share a base, cold",
+    "real": "Debian with Python, cold",
 }
 _ROLES = ("control-plane", "worker", "worker")
 _LAYERS = "layers:"
@@ -64,6 +69,8 @@ class Site:
         rival: the contestant that they are about.
         remembers: whether the engine has to push a layer once before it can leave it out.
         layers: how many an image gets; a graphdriver store takes no more than 125.
+        pushes: whether the engine pushes a whole image faster than it saves it.
+        form: of the archives that are loaded; None where the engine's images are.
 
     """
 
@@ -74,6 +81,8 @@ class Site:
     rival: str = "kind"
     remembers: bool = False
     layers: tuple[int, int] = (64, 127)
+    pushes: bool = False
+    form: str | None = None
 
     def single(self, lab: Lab, engine: str) -> Cluster:
         """Return the cluster with one node, running; kind sees by crictl what it has."""
@@ -93,7 +102,8 @@ SITES = {
         "Docker 28, containerd store",
         one=None,
         three=None,
-        targets={"cold": 4, "rebuild": 40, "present": 60, "three": 4},
+        targets={"cold": 8, "rebuild": 75, "present": 80, "three": 5, "real": 3},
+        pushes=True,
     ),
     "docker28-graphdriver": Site(
         "Docker 28, graphdriver",
@@ -107,7 +117,7 @@ SITES = {
         "Docker 20.10, graphdriver",
         one="lab-d21",
         three="lab-d3",
-        targets={"cold": 1.6, "learning": 1, "rebuild": 25, "present": 0.4, "three": 2},
+        targets={"cold": 1.9, "rebuild": 50, "present": 0.67, "three": 2.5, "real": 1.8},
         remembers=True,
         layers=(64, 125),
     ),
@@ -115,7 +125,25 @@ SITES = {
         "Podman",
         one="lab-p21",
         three="lab-p3",
-        targets={"cold": 2, "rebuild": 20, "three": 2},
+        targets={"cold": 1.8, "rebuild": 35, "three": 2.5, "real": 1.8},
         rival="archive",
     ),
+    "oci-archive": Site(
+        "OCI archive",
+        one="lab-d21",
+        three="lab-d3",
+        targets={"cold": 5, "three": 4, "real": 2.5},
+        form=OCI,
+    ),
+    "docker-archive": Site(
+        "Docker archive",
+        one="lab-d21",
+        three="lab-d3",
+        targets={"cold": 5, "three": 4, "real": 2.5},
+        form=DOCKER,
+    ),
 }
+ENGINES = tuple(name for name, site in SITES.items() if not site.form)
+ARCHIVES = tuple(name for name, site in SITES.items() if site.form)
+LIMITS = {"cold": 1.3, "real": 1.3, "rebuild": 1.6}
+"""How many times the floor imgload may take at most, by case."""

@@ -6,17 +6,21 @@ from statistics import median
 from benchmarks.contestants import Sample
 from benchmarks.growth import COSTS, lines
 from benchmarks.results import Results, middle, seconds
-from benchmarks.sites import CONTESTANTS, SITES, words
+from benchmarks.sites import CONTESTANTS, LIMITS, SITES, TARGET_SIZE, words
 
 _MET = {None: "", True: "yes", False: "**no**"}
+_ALL = "**imgload, all**"
 _DUEL = ("engine", "case", "rival, s", "imgload, s", "ratio", "target", "reached", "action")
+_OF_FLOOR = ("imgload, s", "imgload / floor", "at most", "reached")
 _DETAIL = ("case", "with", "rounds", "s", "CPU, s", "peak, MB", "into nodes, MB", "written, MB")
+_FLOORS = ("engine", "case", "push or save, s", "ctr, s", "floor, s", *_OF_FLOOR)
 _GROWTH = ("engine", "for each", "case", "with", *COSTS, "s at 0", "points")
 
 
 def markdown(results: Results) -> str:
     """Everything."""
-    parts = [*duels(results), *details(results), *rebuilds(results), *growth(results)]
+    parts = [*duels(results), *floors(results), *details(results)]
+    parts += [*rebuilds(results), *growth(results)]
     return "\n".join([*parts, *remarks(results)])
 
 
@@ -39,6 +43,41 @@ def duels(results: Results) -> Iterator[str]:
         if rows:
             yield from (f"### imgload and its rival, {size} MB", "")
             yield from table(_DUEL, rows, text=(0, 1, 7))
+
+
+def floors(results: Results) -> Iterator[str]:
+    """Return imgload and the least that its loads can cost, one table for each size."""
+    for size in results.sizes():
+        rows = [
+            row
+            for engine in SITES
+            for case in LIMITS
+            for row in _floor(results, engine, size, case)
+        ]
+        if rows:
+            yield from (f"### imgload and its floor, {size} MB", "")
+            yield from table(_FLOORS, rows, text=(0, 1))
+
+
+def _floor(results: Results, engine: str, size: int, case: str) -> Iterator[list[str]]:
+    found = results.floors.get((engine, size, case))
+    samples = results.of(engine, size, case, "imgload")
+    if not found or not samples:
+        return
+    least, taken = median(floor.seconds for floor in found), middle(samples, seconds)
+    push = median(floor.push for floor in found)
+    limit = LIMITS[case] if size == TARGET_SIZE else None
+    yield [
+        SITES[engine].label,
+        words(case),
+        f"{push:.3f}" if push else "",
+        f"{median(floor.load for floor in found):.3f}",
+        f"{least:.3f}",
+        f"{taken:.3f}",
+        f"{taken / least:.2f} x",
+        f"{limit:g} x" if limit else "",
+        _MET[None if limit is None else taken <= limit * least],
+    ]
 
 
 def details(results: Results) -> Iterator[str]:
@@ -67,31 +106,29 @@ def _cells(samples: Sequence[Sample]) -> Iterator[str]:
 
 
 def rebuilds(results: Results) -> Iterator[str]:
-    """Return where the time of a rebuild goes, and the floor; engines are columns."""
+    """Return where the time of a rebuild goes; engines are columns."""
     for size in results.sizes():
         every = [(engine, size) for engine in SITES]
-        places = [at for at in every if results.floors.get(at) and results.phases.get(at)]
+        places = [at for at in every if results.phases.get(at)]
         if places:
             yield from (f"### Where a rebuild's time goes, {size} MB", "")
             heads = ("seconds", *(SITES[engine].label for engine, _ in places))
             columns = [_column(results, place) for place in places]
-            names = dict.fromkeys(name for column in columns for name in column)
-            rows = [[name, *(column.get(name, "") for column in columns)] for name in names]
+            names = dict.fromkeys(name for column in columns for name in column if name != _ALL)
+            rows = [
+                [name, *(column.get(name, "") for column in columns)] for name in (*names, _ALL)
+            ]
             yield from table(heads, rows, text=(0,))
 
 
 def _column(results: Results, place: tuple[str, int]) -> dict[str, str]:
-    profiles, floors = results.phases[place], results.floors[place]
+    profiles = results.phases[place]
     names = dict.fromkeys(name for profile in profiles for name in profile)
     phases = {name: median(each.get(name, 0.0) for each in profiles) for name in names}
     total = median(sum(profile.values()) for profile in profiles)
-    least = median(floor.seconds for floor in floors)
     return {
         **{name: f"{value:.3f}" for name, value in phases.items()},
-        "**imgload, all**": f"**{total:.3f}**",
-        "floor: the engine's push": f"{median(floor.push for floor in floors):.3f}",
-        "floor: ctr import": f"{median(floor.load for floor in floors):.3f}",
-        "**imgload / floor**": f"**{total / least:.2f}**" if least else "",
+        _ALL: f"**{total:.3f}**",
     }
 
 

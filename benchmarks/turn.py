@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import attrs
 
 from benchmarks.contestants import Contestant, Imgload, Sample
-from benchmarks.floor import floor
+from benchmarks.floor import Floor, cold_floor, rebuild_floor
 from benchmarks.images import Builder, Image
 from benchmarks.nodes import check, forget
 from benchmarks.phases import profile
@@ -22,6 +22,7 @@ class Shared:
     builder: Builder
     family: Sequence[Image]
     deep: Sequence[Image]
+    real: Image | None
 
 
 @attrs.frozen
@@ -40,7 +41,7 @@ class Turn:
 
     def go(self) -> None:
         """Go through the cases; one that fails ends only those that build on it."""
-        for work in self._one_node, self._family, self._layers, self._several_nodes:
+        for work in self._one_node, self._real, self._family, self._layers, self._several_nodes:
             with self.results.noting(f"{SITES[self.engine].label}, {self.who}"):
                 work()
 
@@ -55,7 +56,8 @@ class Turn:
         if "tag" in self.cases:
             with self.images.builder.renamed() as image:
                 self._time("tag", [image], self.one)
-        self._end()
+        if self._is_imgload:
+            self._floors()
 
     def _rebuilds(self) -> None:
         builder = self.images.builder
@@ -63,17 +65,32 @@ class Turn:
             self._time("learning", [builder.rebuild()], self.one)
         self._time("rebuild", [builder.rebuild()], self.one)
 
-    def _end(self) -> None:
-        if not isinstance(self.contestant, Imgload):
-            return
+    def _floors(self) -> None:
         builder = self.images.builder
         if "rebuild" in self.cases:
-            key = (self.engine, self.size)
-            least = floor(builder, self.one)
-            phases = profile(self.contestant, builder, self.one)
-            self.results.floors[key].append(least)
-            self.results.phases[key].append(phases)
-            _say(f"{self._label('rebuild')}: floor {least.push:.2f} + {least.load:.2f} s")
+            least = rebuild_floor(builder, self.one)
+            self.results.phases[self.engine, self.size].append(self._profile())
+            self._add_floor("rebuild", least)
+        if "cold" in self.cases:
+            self._cold_floor("cold", builder.newest)
+
+    def _profile(self) -> dict[str, float]:
+        assert isinstance(self.contestant, Imgload)
+        return profile(self.contestant, self.images.builder, self.one)
+
+    def _cold_floor(self, case: str, image: Image) -> None:
+        cluster, pushes = self._cleared(self.one), SITES[self.engine].pushes
+        self._add_floor(case, cold_floor(self.contestant.engine, image, cluster, pushes=pushes))
+
+    def _add_floor(self, case: str, least: Floor) -> None:
+        self.results.floors[self.engine, self.size, case].append(least)
+        _say(f"{self._label(case)}: floor {least.push:.2f} and {least.load:.2f} s")
+
+    def _real(self) -> None:
+        if self.images.real and "real" in self.cases:
+            self._time("real", [self.images.real], self._cleared(self.one))
+            if self._is_imgload:
+                self._cold_floor("real", self.images.real)
 
     def _family(self) -> None:
         if "ten" in self.cases:
@@ -97,6 +114,8 @@ class Turn:
         return cluster
 
     def _time(self, case: str, images: Sequence[Image], cluster: Cluster) -> None:
+        for image in images:
+            image.warm()
         sample = self.contestant.load(images, cluster)
         for image in images:
             check(cluster, image)

@@ -172,7 +172,7 @@ def _firsts(engine: str, size: int) -> list[str]:
     rival = SITES[engine].rival
     sides: dict[str, Any] = dict.fromkeys([rival, "archive", "ctr", "imgload"])
     cluster = cast("Cluster", None)
-    bench = Bench(engine, SITES[engine], cluster, None, sides, Results(), rounds)
+    bench = Bench(engine, SITES[engine], cluster, None, sides, Results(), rounds, Path())
     orders = [
         bench.order(part) for part in STANDARD if part.size == size and engine in part.engines
     ]
