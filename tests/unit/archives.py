@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -51,12 +51,13 @@ def layer(text: str) -> bytes:
 
 @attrs.frozen
 class Image:
-    """An image to put into archives; `gzipped` compresses its layers, as OCI tools do."""
+    """An image to put into archives; `gzipped` or `zstd` compress its layers, as OCI tools do."""
 
     layers: tuple[bytes, ...] = (layer("base"), layer("app"))
     name: str = "app:v1"
     platform: str = "linux/amd64"
     gzipped: bool = False
+    zstd: Callable[[bytes], bytes] | None = None
 
     @property
     def config(self) -> bytes:
@@ -72,11 +73,11 @@ class Image:
     def blobs(self) -> tuple[bytes, ...]:
         if self.gzipped:
             return tuple(gzip.compress(raw, mtime=0) for raw in self.layers)
-        return self.layers
+        return tuple(map(self.zstd, self.layers)) if self.zstd else self.layers
 
     @property
     def manifest(self) -> bytes:
-        kind = LAYER + ("+gzip" if self.gzipped else "")
+        kind = LAYER + ("+gzip" if self.gzipped else "+zstd" if self.zstd else "")
         described = [descriptor(blob, kind) for blob in self.blobs]
         config = descriptor(self.config, CONFIG)
         value = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": described}

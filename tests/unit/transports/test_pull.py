@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,11 @@ from imgload.transports.base import Order
 from imgload.transports.pull import PullTransport
 from tests.unit import archives
 from tests.unit.test_backends import MemoryNode, Shelf
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import compress as zstd_compress
+else:
+    from backports.zstd import compress as zstd_compress
 
 IMAGE = archives.Image((b"base" * 1000, b"top" * 1000))
 AMD = Platform("linux", "amd64")
@@ -146,9 +152,11 @@ def test_content_that_cannot_be_stored_is_streamed(
     assert result_of(imgload.Loader(Shelf(IMAGE), [node])).transport == "import"
 
 
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
 @pytest.mark.parametrize("source", ["file", "stream"])
-def test_gzip_layers_arrive_as_plain_tars(tmp_path: Path, source: str) -> None:
-    image = archives.Image(IMAGE.layers, gzipped=True)
+def test_compressed_layers_arrive_as_plain_tars(tmp_path: Path, source: str, form: str) -> None:
+    zstd = zstd_compress if form == "zstd" else None
+    image = archives.Image(IMAGE.layers, gzipped=form == "gzip", zstd=zstd)
     archive = tmp_path / "app.tar"
     archive.write_bytes(archives.pack(archives.oci(image)))
     node = PullingNode(tmp_path)
@@ -158,6 +166,17 @@ def test_gzip_layers_arrive_as_plain_tars(tmp_path: Path, source: str) -> None:
     manifest = Manifest.parse(node.blobs[node.records[archives.NAME]])
     assert [layer.digest for layer in manifest.layers] == [Digest.of(raw) for raw in image.layers]
     assert result.bytes_sent == sum(len(blob) for blob in node.blobs.values())
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+def test_keep_manifest_delivers_compressed_layers_unchanged(tmp_path: Path, form: str) -> None:
+    zstd = zstd_compress if form == "zstd" else None
+    image = archives.Image(IMAGE.layers, gzipped=form == "gzip", zstd=zstd)
+    node = PullingNode(tmp_path)
+    report = imgload.Loader(Shelf(image), [node]).load(image.name, keep_manifest=True)
+    assert report.images[0].nodes[0].transport == "pull"
+    assert node.blobs[node.records[archives.NAME]] == image.manifest
+    assert set(map(Digest.of, image.blobs)) <= node.blobs.keys()
 
 
 @pytest.mark.parametrize("form", ["oci", "docker20", "docker25", "podman", "layout folder"])
