@@ -7,6 +7,7 @@ import io
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterable
 from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ per layer in parallel, and an image may have 127; a body is read only when its t
 _MAX_HEAD = 32 << 10
 """Bytes of a request's headers; Python alone would keep a hundred lines of 64 KiB."""
 _TLS_HANDSHAKE = b"\x16"
+_PAUSE = 0.05
 _PLAIN_HTTP = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n"
     b"Connection: close\r\n\r\nplain HTTP.\n"
@@ -38,6 +40,8 @@ class BoundedServer(ThreadingHTTPServer):
         self._strangers: dict[socket.socket, None] = {}
         self._admitted: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="registry", daemon=True)
         super().__init__((address, 0), handler)
 
     def server_bind(self) -> None:
@@ -45,7 +49,30 @@ class BoundedServer(ThreadingHTTPServer):
 
     def start(self) -> None:
         """Serve on a thread."""
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while not self._closed:
+            try:
+                connection, address = self.get_request()
+            except OSError:  # no more file descriptors
+                time.sleep(_PAUSE)
+                continue
+            try:
+                if not self._closed:
+                    self.process_request(connection, address)
+                    continue
+            except RuntimeError:  # no more threads
+                time.sleep(_PAUSE)
+            self.shutdown_request(connection)
+
+    def shutdown(self) -> None:
+        """Accept no more connections; `serve_forever` would take until the end of its poll."""
+        self._closed = True
+        host, port = self.server_address[:2]
+        with contextlib.suppress(OSError):
+            socket.create_connection((str(host), port), timeout=1).close()
+        self._thread.join()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Bound the threads that programs other than the engine can occupy."""
