@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ from tests.engine.conftest import records
 from tests.lab import Node
 from tests.lab.engine import Engine
 
-_PARTS = ("records", "ingests", "imports", "folders", "tags", "files")
+_PARTS = ("records", "ingests", "leases", "running", "folders", "tags", "files")
+_OURS = re.compile("imgload|^tmp[.]")
+"""Names of imgload's folders on nodes, and of those that mktemp makes."""
 
 
 @attrs.frozen
@@ -22,7 +25,8 @@ class State:
 
     records: frozenset[str]
     ingests: frozenset[str]
-    imports: frozenset[str]
+    leases: frozenset[str]
+    running: frozenset[str]
     folders: frozenset[str]
     tags: frozenset[str]
     files: frozenset[str]
@@ -41,11 +45,13 @@ class Setup:
         processes = self.node.exec("ps", "-o", "args").splitlines()
         ingests = self.node.ctr("content", "active").splitlines()[1:]
         folders = self.node.exec("ls", "/var/lib", "/tmp", "/run").split()
+        leases = self.node.ctr("leases", "ls", "-q").split()
         return State(
             frozenset(records(self.node)),
             frozenset(ingests),
-            frozenset(p for p in processes if "images import" in p),
-            frozenset(name for name in folders if "imgload" in name),
+            frozenset(leases),
+            frozenset(p for p in processes if "images import" in p or "images pull" in p),
+            frozenset(filter(_OURS.search, folders)),
             frozenset(tag for engine in self.engines for tag in leftover_tags(engine)),
             frozenset(path.name for path in self.temp.iterdir()),
         )

@@ -6,6 +6,7 @@ The table has the current costs. A higher count fails; after an improvement, low
 from __future__ import annotations
 
 import os
+import socketserver
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -16,6 +17,8 @@ import pytest
 
 import imgload
 from imgload.engines.cache import EngineCache
+from imgload.registry.read_server import ReadServer
+from imgload.registry.server import PushServer
 from imgload.sources.engine import whereabouts
 from tests.engine.conftest import Images, forget, unique
 from tests.engine.relay import Relay, relay
@@ -36,7 +39,8 @@ class Cost:
         requests: HTTP requests to the nodes' engine, which may also be the source.
         source: HTTP requests to the source's engine, if it is another one.
         pushed: HTTP requests from the source's engine to imgload's receiver.
-        sent: bytes sent to the nodes' engine, including requests and commands.
+        pulled: HTTP requests from all nodes together to imgload.
+        sent: bytes sent to the nodes' engine: requests and commands, but no content.
 
     """
 
@@ -44,38 +48,39 @@ class Cost:
     requests: int
     source: int
     pushed: int
+    pulled: int
     sent: int
 
 
 COSTS = {
     ("docker", "lab-d21"): {
-        "full": Cost(execs=2, requests=13, source=0, pushed=0, sent=BASE + 25_000),
-        "present": Cost(execs=1, requests=8, source=0, pushed=0, sent=4_200),
-        "delta": Cost(execs=2, requests=16, source=0, pushed=15, sent=17_200),
-        "tagged": Cost(execs=3, requests=14, source=0, pushed=0, sent=10_500),
+        "full": Cost(execs=2, requests=13, source=0, pushed=0, pulled=5, sent=11_000),
+        "present": Cost(execs=1, requests=8, source=0, pushed=0, pulled=0, sent=4_200),
+        "delta": Cost(execs=2, requests=16, source=0, pushed=15, pulled=4, sent=11_700),
+        "tagged": Cost(execs=3, requests=14, source=0, pushed=0, pulled=0, sent=10_500),
     },
     ("docker", "lab-d3"): {
-        "full": Cost(execs=6, requests=25, source=0, pushed=0, sent=3 * (BASE + 25_000)),
-        "present": Cost(execs=3, requests=14, source=0, pushed=0, sent=12_500),
-        "delta": Cost(execs=6, requests=28, source=0, pushed=15, sent=48_000),
-        "tagged": Cost(execs=9, requests=32, source=0, pushed=0, sent=29_000),
+        "full": Cost(execs=6, requests=25, source=0, pushed=0, pulled=15, sent=31_000),
+        "present": Cost(execs=3, requests=14, source=0, pushed=0, pulled=0, sent=12_500),
+        "delta": Cost(execs=6, requests=28, source=0, pushed=15, pulled=12, sent=31_700),
+        "tagged": Cost(execs=9, requests=32, source=0, pushed=0, pulled=0, sent=29_000),
     },
     ("docker28", "lab-d21"): {
-        "full": Cost(execs=2, requests=11, source=12, pushed=16, sent=BASE + 25_000),
-        "present": Cost(execs=1, requests=8, source=6, pushed=0, sent=4_200),
-        "delta": Cost(execs=2, requests=11, source=12, pushed=14, sent=15_200),
-        "tagged": Cost(execs=3, requests=14, source=6, pushed=0, sent=10_500),
+        "full": Cost(execs=2, requests=11, source=12, pushed=16, pulled=5, sent=10_400),
+        "present": Cost(execs=1, requests=8, source=6, pushed=0, pulled=0, sent=4_200),
+        "delta": Cost(execs=2, requests=11, source=12, pushed=14, pulled=4, sent=10_400),
+        "tagged": Cost(execs=3, requests=14, source=6, pushed=0, pulled=0, sent=10_500),
     },
     ("podman", "lab-d21"): {
-        "full": Cost(execs=2, requests=10, source=7, pushed=0, sent=BASE + 25_000),
-        "present": Cost(execs=1, requests=7, source=5, pushed=0, sent=4_200),
-        "delta": Cost(execs=2, requests=10, source=7, pushed=11, sent=15_200),
-        "tagged": Cost(execs=3, requests=13, source=5, pushed=0, sent=10_500),
+        "full": Cost(execs=2, requests=10, source=7, pushed=0, pulled=5, sent=10_500),
+        "present": Cost(execs=1, requests=7, source=5, pushed=0, pulled=0, sent=4_200),
+        "delta": Cost(execs=2, requests=10, source=7, pushed=11, pulled=4, sent=10_500),
+        "tagged": Cost(execs=3, requests=13, source=5, pushed=0, pulled=0, sent=10_500),
     },
 }
 THREE_IMAGES = {
-    "full": Cost(execs=2, requests=17, source=0, pushed=0, sent=36_500),
-    "present": Cost(execs=1, requests=10, source=0, pushed=0, sent=6_200),
+    "full": Cost(execs=2, requests=17, source=0, pushed=0, pulled=12, sent=16_000),
+    "present": Cost(execs=1, requests=10, source=0, pushed=0, pulled=0, sent=6_200),
 }
 
 MEANWHILE = {
@@ -88,11 +93,11 @@ PRESENT = Most(ours=87, all=253)
 
 @attrs.frozen
 class Meters:
-    """Relays to the nodes' and the source's engine, and the requests to the receiver."""
+    """Relays to the nodes' and the source's engine, and the servers that got a request."""
 
     node: Relay
     source: Relay
-    pushed: list[str]
+    asked: list[socketserver.BaseServer]
 
     def read(self) -> Cost:
         """Return the counts since the last call, and reset them."""
@@ -101,13 +106,14 @@ class Meters:
             execs=self.node.execs,
             requests=len(self.node.requests),
             source=len(self.source.requests) if other else 0,
-            pushed=len(self.pushed),
+            pushed=sum(isinstance(server, PushServer) for server in self.asked),
+            pulled=sum(isinstance(server, ReadServer) for server in self.asked),
             sent=self.node.sent,
         )
         for relay_ in (self.node, self.source):
             relay_.requests.clear()
             relay_.sent = 0
-        self.pushed.clear()
+        self.asked.clear()
         return cost
 
 
@@ -120,18 +126,17 @@ def metering(engine: Engine, lab: Lab, folder: Path) -> Iterator[Meters]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("DOCKER_HOST", node.url)
         patch.setenv("CONTAINER_HOST", source.url if engine is lab.podman else "unix:///none")
-        yield Meters(node, source, _pushed(patch))
+        yield Meters(node, source, _asked(patch))
 
 
-def _pushed(patch: pytest.MonkeyPatch) -> list[str]:
-    """Collect the requests to imgload's receiver."""
-    seen: list[str] = []
+def _asked(patch: pytest.MonkeyPatch) -> list[socketserver.BaseServer]:
+    """Collect imgload's server of each request that it gets."""
+    seen: list[socketserver.BaseServer] = []
     parse = BaseHTTPRequestHandler.parse_request
 
     def parse_and_record(handler: BaseHTTPRequestHandler) -> bool:
-        understood = parse(handler)
-        seen.append(handler.requestline)
-        return understood
+        seen.append(handler.server)
+        return parse(handler)
 
     patch.setattr(BaseHTTPRequestHandler, "parse_request", parse_and_record)
     return seen
@@ -154,7 +159,7 @@ def test_a_load_costs_no_more_than_in_the_table(
 
 
 def test_more_images_cost_no_more_execs(lab: Lab, images: Images, tmp_path: Path) -> None:
-    """Images are surveyed, saved and imported together."""
+    """Images are surveyed, saved and pulled together."""
     node, tags = lab.cluster("lab-d21").nodes[0], [unique() for _ in range(3)]
     for tag in tags:
         images.build(lab.docker, tag)

@@ -16,19 +16,23 @@ import pytest
 import imgload
 from imgload.engines import exec_stream as attached
 from imgload.engines import http as wire
-from tests.engine.aftermath import Setup, settled
+from tests.engine.aftermath import Setup, settled, until
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.lab import Lab
 
 MIB = 1 << 20
 CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}
+PULLING = 300
+"""Bytes of an exec's connection after its request: more when the node has pulled."""
 VARIABLES = ("DOCKER_HOST", "CONTAINER_HOST")
 
 
-def _load(setup: Setup, url: str, tag: str, cluster: str) -> tuple[int, dict[str, Any]]:
+def _load(
+    setup: Setup, url: str, tag: str, cluster: str, *options: str
+) -> tuple[int, dict[str, Any]]:
     """Load with the command; return the exit status and the document."""
-    command = [sys.executable, "-m", "imgload", "load", tag, "-c", cluster, "-o", "json"]
+    command = [sys.executable, "-m", "imgload", "load", tag, "-c", cluster, "-o", "json", *options]
     environ = setup.environ(**dict.fromkeys(VARIABLES, url))
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
@@ -53,6 +57,8 @@ class Cut:
     message: str = ""
     after: int = 0
     skip: int = 0
+    transport: str = "auto"
+    used: str = "pull"
 
 
 CUTS = {
@@ -60,15 +66,17 @@ CUTS = {
     "listing": Cut("docker", "GET .*/containers/json", 5, "listing containers"),
     "survey": Cut("docker", "POST .*/exec/.*/start", 1, "control-plane"),
     "save": Cut("docker", "GET .*/images/get", 0, after=MIB),
-    "import": Cut("docker", "POST .*/exec/.*/start", 1, "connection", after=MIB, skip=1),
+    "import": Cut("docker", "POST .*/exec/.*/start", 1, "connection", MIB, 1, "import"),
+    "pull": Cut("docker", "POST .*/exec/.*/start", 0, after=PULLING, skip=1, used="import"),
     "podman's save": Cut("podman", "GET .*/images/export", 0, after=MIB),
-    "podman's import": Cut("podman", "POST .*/exec/.*/start", 1, "connection", MIB, 1),
+    "podman's import": Cut("podman", "POST .*/exec/.*/start", 1, "connection", MIB, 1, "import"),
+    "podman's pull": Cut("podman", "POST .*/exec/.*/start", 0, "", PULLING, 1, used="import"),
     "push": Cut("docker28", "POST .*/push", 0, skip=1),
     "identification": Cut("docker28", "POST .*/push", 0),
 }
 
 
-@pytest.mark.parametrize("case", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("case", cases(CUTS, CUTS.keys() - {"podman's import", "podman's save"}))
 def test_a_cut_connection_fails_cleanly_or_falls_back(
     lab: Lab, images: Images, tmp_path: Path, case: Cut
 ) -> None:
@@ -81,16 +89,20 @@ def test_a_cut_connection_fails_cleanly_or_falls_back(
     before = setup.state()
     fault = Fault(case.pattern, "cut", case.after, case.skip)
     with relay(engine, tmp_path, fault) as proxy:
-        status, document = _load(setup, proxy.url, tag, CLUSTERS[case.source])
+        options = ("--transport", case.transport)
+        status, document = _load(setup, proxy.url, tag, CLUSTERS[case.source], *options)
     assert fault.reached.is_set(), proxy.requests
     assert status == case.status, document
     if status:
         assert case.message in _error(document)["message"]
         assert settled(setup, before) == before
     else:
-        assert document["ok"]
-        assert cri_id(node, f"docker.io/library/{tag}")
-        forget(node, f"docker.io/library/{tag}")
+        name = f"docker.io/library/{tag}"
+        after = attrs.evolve(before, records=before.records | {name})
+        assert document["images"][0]["nodes"][0]["transport"] == case.used
+        assert cri_id(node, name)
+        assert settled(setup, after) == after
+        forget(node, name)
 
 
 STALLS = {
@@ -118,19 +130,47 @@ def test_a_stalled_engine_times_out(
     setup.temp.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(setup.temp))
     before = setup.state()
-    for module, name in ((wire, "CONTROL_SECONDS"), (attached, "SILENT_SECONDS")):
-        monkeypatch.setattr(module, name, 1.0)
-    for name in ("STALL_SECONDS", "UNPACK_SECONDS"):
-        monkeypatch.setattr(attached, name, 1)
-    monkeypatch.setattr("imgload.engines.docker.STREAM_SECONDS", 1.0)
+    lose_patience(monkeypatch, after=1)
     fault = Fault(pattern, "hold", after, skip)
     with relay(lab.docker, tmp_path, fault) as proxy:
         for variable in VARIABLES:
             monkeypatch.setenv(variable, proxy.url)
         with pytest.raises(imgload.ImgloadError, match=message):
-            imgload.load(tag, cluster="lab-d21")
+            imgload.load(tag, cluster="lab-d21", transport="import")
         assert fault.reached.is_set()
     assert settled(setup, before) == before
+
+
+def test_a_stalled_pull_is_replaced_by_an_import(
+    lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine has stopped forwarding the output of the pull."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag)
+    setup = Setup(node, (lab.docker,), tmp_path / "temp")
+    setup.temp.mkdir()
+    before = setup.state()
+    lose_patience(monkeypatch, after=3)
+    fault = Fault("POST .*/exec/.*/start", "hold", PULLING, 1)
+    with relay(lab.docker, tmp_path, fault) as proxy:
+        for variable in VARIABLES:
+            monkeypatch.setenv(variable, proxy.url)
+        report = imgload.load(tag, cluster="lab-d21")
+        assert fault.reached.is_set()
+    assert report.images[0].nodes[0].transport == "import"
+    name = f"docker.io/library/{tag}"
+    after = attrs.evolve(before, records=before.records | {name})
+    assert settled(setup, after) == after
+    forget(node, name)
+
+
+def lose_patience(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Shorten the times without data after which an engine counts as stalled, in seconds."""
+    for module, name in ((wire, "CONTROL_SECONDS"), (attached, "SILENT_SECONDS")):
+        monkeypatch.setattr(module, name, float(after))
+    for name in ("STALL_SECONDS", "UNPACK_SECONDS"):
+        monkeypatch.setattr(attached, name, after)
+    monkeypatch.setattr("imgload.engines.docker.STREAM_SECONDS", float(after))
 
 
 BREAKAGES = {
@@ -139,31 +179,35 @@ BREAKAGES = {
     "containerd killed": ["exec", "{node}", "sh", "-c", "kill -9 $(pidof containerd)"],
 }
 VICTIMS = {
-    f"{engine}, {fault}": (engine, fault) for engine in ("docker", "podman") for fault in BREAKAGES
+    f"{engine}, {fault}, {transport}": (engine, fault, transport)
+    for engine in ("docker", "podman")
+    for fault in BREAKAGES
+    for transport in ("pull", "import")
 }
 
 
-@pytest.mark.parametrize("case", cases(VICTIMS, ("docker, stopped",)))
+@pytest.mark.parametrize("case", cases(VICTIMS, ("docker, stopped, pull",)))
 def test_a_failing_node_does_not_stop_the_others(
-    lab: Lab, images: Images, tmp_path: Path, case: tuple[str, str]
+    lab: Lab, images: Images, tmp_path: Path, case: tuple[str, str, str]
 ) -> None:
-    """During the import: the other node is verified, exit status 1, the report is exact.
+    """During the transfer: the other node is verified, exit status 1, the report is exact.
 
     The node restarts containerd, and the next load succeeds.
     """
-    engine, breakage = lab.engine(case[0]), case[1]
+    engine, breakage, transport = lab.engine(case[0]), *case[1:]
     victim = lab.make_cluster(name="victim", engine=case[0], roles=("control-plane", "worker"))
     good, bad = victim.nodes
     tag = unique()
     images.build(engine, tag, b"x" * (8 * MIB))
     setup = Setup(good, (engine,), tmp_path / "temp")
     setup.temp.mkdir()
-    fault = Fault("POST .*/exec/.*/start", "hold", 2 * MIB, 2)
+    fault = Fault("GET .*/images/(get|export)", "hold", 2 * MIB)
     command = [bad.name if word == "{node}" else word for word in BREAKAGES[breakage]]
 
     def strike() -> None:
         try:
             assert fault.reached.wait(20)
+            until(lambda: f"images {transport}" in bad.exec("ps", "-o", "args"))
             engine.cli(*command)
         finally:
             fault.release.set()
@@ -171,9 +215,10 @@ def test_a_failing_node_does_not_stop_the_others(
     threading.Thread(target=strike, daemon=True).start()
     try:
         with relay(engine, tmp_path, fault) as proxy:
-            status, document = _load(setup, proxy.url, tag, "victim")
+            options = ("--transport", transport)
+            status, document = _load(setup, proxy.url, tag, "victim", *options)
         results = {node["node"]: node for node in document["images"][0]["nodes"]}
-        assert status == 1
+        assert (status, results[good.name]["transport"]) == (1, transport)
         assert [results[node.name]["ok"] for node in (good, bad)] == [True, False]
         assert bad.name in results[bad.name]["error"]["message"]
         if breakage == "containerd killed":

@@ -12,22 +12,35 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.engine.aftermath import Setup, settled
+from tests.engine.aftermath import Setup, settled, until
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.engine.test_load import config_digest
 from tests.lab import Lab
 
 MIB = 1 << 20
+PULLED = 1500
+"""Bytes of an exec's connection that are reached by the output after a pull only."""
 STAGES: dict[str, Callable[[], Fault]] = {
     "listing the nodes": lambda: Fault("GET .*/containers/json", "hold"),
     "survey": lambda: Fault("POST .*/exec/.*/start", "hold"),
     "identification": lambda: Fault("POST .*/push", "hold"),
     "import": lambda: Fault("POST .*/exec/.*/start", "hold", after=3 * MIB, skip=1),
-    "save": lambda: Fault("GET .*/images/(get|export)", "hold", after=2 * MIB),
+    "save": lambda: Fault("GET .*/images/(get|export)", "hold"),
+    "start of the pull": lambda: Fault("POST .*/exec/.*/start", "hold", skip=1),
+    "pull": lambda: Fault("GET .*/images/(get|export)", "hold", after=2 * MIB),
+    "pulled": lambda: Fault("POST .*/exec/.*/start", "hold", after=PULLED, skip=1),
     "push": lambda: Fault("POST .*/push", "hold", skip=1),
     "proof": lambda: Fault("GET .*/exec/.*/json", "hold", skip=1),
 }
+NODES = {
+    "docker": ("docker", "lab-d21"),
+    "docker, 1.6": ("docker", "lab-d16"),
+    "docker, 1.7": ("docker", "lab-d17"),
+    "docker28": ("docker28", "lab-e21"),
+    "podman": ("podman", "lab-p21"),
+}
+"""By name: the engine and the cluster."""
 EVERY = [
     ("docker", "listing the nodes", "SIGINT"),
     ("docker", "survey", "SIGTERM"),
@@ -35,11 +48,21 @@ EVERY = [
     ("docker", "save", "SIGKILL"),
     ("docker", "import", "SIGTERM"),
     ("docker", "import", "SIGKILL"),
+    ("docker", "start of the pull", "SIGINT"),
+    ("docker", "pull", "SIGTERM"),
+    ("docker", "pull", "SIGKILL"),
+    ("docker, 1.6", "pull", "SIGKILL"),
+    ("docker, 1.7", "pull", "SIGINT"),
+    ("docker, 1.7", "pull", "SIGKILL"),
+    ("docker", "pulled", "SIGINT"),
+    ("docker", "pulled", "SIGKILL"),
     ("docker", "proof", "SIGINT"),
     ("docker28", "identification", "SIGINT"),
     ("docker28", "identification", "SIGKILL"),
     ("docker28", "push", "SIGTERM"),
     ("docker28", "push", "SIGKILL"),
+    ("podman", "pull", "SIGINT"),
+    ("podman", "pull", "SIGKILL"),
     ("podman", "import", "SIGINT"),
     ("podman", "import", "SIGKILL"),
 ]
@@ -48,9 +71,9 @@ SHORT = (
     "docker survey SIGTERM",
     "docker import SIGKILL",
     "docker28 identification SIGKILL",
-    "podman import SIGINT",
+    "docker, 1.7 pull SIGKILL",
+    "podman pull SIGINT",
 )
-CLUSTERS = {"docker": "lab-d21", "docker28": "lab-e21", "podman": "lab-p21"}
 
 
 @pytest.mark.parametrize("case", cases(CASES, SHORT))
@@ -58,9 +81,9 @@ def test_a_killed_run_leaves_nothing(
     lab: Lab, images: Images, tmp_path: Path, case: tuple[str, str, str]
 ) -> None:
     """SIGINT and SIGTERM clean up within two seconds; the next run always succeeds."""
-    source, stage, number = *case[:2], signal.Signals[case[2]]
+    (source, cluster), stage, number = NODES[case[0]], case[1], signal.Signals[case[2]]
     engine, tag = lab.engine(source), unique()
-    node = lab.cluster(CLUSTERS[source]).nodes[0]
+    node = lab.cluster(cluster).nodes[0]
     images.build(engine, tag, b"x" * (8 * MIB))
     setup = Setup(node, (engine,), tmp_path / "temp")
     setup.temp.mkdir()
@@ -70,11 +93,14 @@ def test_a_killed_run_leaves_nothing(
         variable = "CONTAINER_HOST" if source == "podman" else "DOCKER_HOST"
         other = "DOCKER_HOST" if source == "podman" else "CONTAINER_HOST"
         environ = setup.environ(**{variable: proxy.url, other: proxy.url})
-        command = [sys.executable, "-m", "imgload", "load", tag, "-c", CLUSTERS[source]]
+        command = [sys.executable, "-m", "imgload", "load", tag, "-c", cluster]
+        command += ["--transport", "import"] if stage == "import" else []
         with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
             if not fault.reached.wait(20):
                 process.kill()
                 pytest.fail(f"{stage} was not reached: {proxy.requests}")
+            if stage == "pull":
+                until(lambda: bool(setup.state().running))
             process.send_signal(number)
             start = time.monotonic()
             try:
@@ -87,7 +113,7 @@ def test_a_killed_run_leaves_nothing(
         assert "Traceback" not in stderr
         fault.release.set()
         after = settled(setup, before, but="tags" if number == signal.SIGKILL else "")
-        if stage == "proof":
+        if stage in {"pulled", "proof"}:  # the image is complete
             after = attrs.evolve(after, records=before.records)
         if number == signal.SIGKILL:
             after = attrs.evolve(after, tags=before.tags)

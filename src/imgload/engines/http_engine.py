@@ -82,10 +82,18 @@ class RestEngine(Engine):
         self._wire.close()
 
     def send(
-        self, method: str, path: str, doing: str, *, absent_ok: bool = False, **options: Any
+        self,
+        method: str,
+        path: str,
+        doing: str,
+        *,
+        absent_ok: bool = False,
+        api: str | None = None,
+        **options: Any,
     ) -> Answer:
         """Send a request; EngineFailed if the answer is an error, except "not found" on request."""
-        path = f"/v{self.endpoint.version}{self.api}{quote(path, safe='/:@')}"
+        api = self.api if api is None else api
+        path = f"/v{self.endpoint.version}{api}{quote(path, safe='/:@')}"
         with map_errors(self.endpoint, doing):
             answer = self._wire.send(Request(method, path, **options))
             if not absent_ok or answer.status != HTTPStatus.NOT_FOUND:
@@ -189,7 +197,8 @@ class RestEngine(Engine):
     @checked
     def containers(self, label: str) -> list[Container]:
         params = {"all": "true", "filters": json.dumps({"label": [label]})}
-        documents = self.document("GET", "/containers/json", "listing containers", params=params)
+        options: dict[str, Any] = {"params": params, "api": ""}  # libpod's list lacks gateways
+        documents = self.document("GET", "/containers/json", "listing containers", **options)
         return [
             _container(c, c["Names"][0], c["State"], c.get("Labels"))
             for c in documents or ()

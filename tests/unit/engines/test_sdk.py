@@ -121,7 +121,7 @@ def test_podman_uses_the_session_of_a_client(tmp_path: Path, over: str) -> None:
         assert engine.endpoint.version == "4.3.1"
         assert engine.containers("a") == [CONTAINER]
         assert engine.exec("c1", ["cat"], stdin=[b"input"]).stdout == b"input"
-    assert paths[1].startswith("/v4.3.1/libpod/containers/json")
+    assert paths[1].startswith("/v4.3.1/containers/json")
 
 
 @pytest.fixture(scope="module")
