@@ -15,6 +15,7 @@ import imgload
 from imgload.core.errors import ImportFailed, NodeFull, NodeStalled, NodeUnusable
 from imgload.engines import exec_stream as attached
 from imgload.loader import execute as transfer
+from imgload.sources.base import TransportOption
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab, Node
@@ -256,7 +257,7 @@ def test_an_incomplete_image_loses_its_name_without_cri(lab: Lab, images: Images
     dies = """[ ! -e /run/first-import ] || set -- -r unix:///run/nowhere.sock info
     exec /usr/local/bin/crictl.real "$@" """
     with program(node, "crictl", dies), program(node, "ctr", incomplete_import()):
-        assert isinstance(_refused(tag), ImportFailed)
+        assert isinstance(_refused(tag, transport="import"), ImportFailed)
         assert not has(node, f"docker.io/library/{tag}")
 
 
@@ -372,17 +373,16 @@ def test_a_warning_is_not_the_reason_of_a_failure(lab: Lab, images: Images) -> N
     script = f"""echo '{DEPRECATED}' >&2
     case "$*" in *" images import "*) cat >/dev/null; echo 'ctr: it is corrupt' >&2
       echo '{DEPRECATED}' >&2; exit 1;; esac; exec {CTR} "$@" """
-    with program(node, "ctr", script), pytest.raises(imgload.LoadFailed) as caught:
-        imgload.load(tag, cluster="lab-d21")
-    error = caught.value.report.images[0].nodes[0].error
+    with program(node, "ctr", script):
+        error = _refused(tag, transport="import")
     assert isinstance(error, ImportFailed)
     assert error.message.endswith("ctr: it is corrupt")
 
 
-def _refused(tag: str) -> imgload.ImgloadError:
+def _refused(tag: str, transport: TransportOption = "auto") -> imgload.ImgloadError:
     """Load, and return the error of the only node."""
     try:
-        report = imgload.load(tag, cluster="lab-d21")
+        report = imgload.load(tag, cluster="lab-d21", transport=transport)
     except imgload.LoadFailed as error:
         report = error.report
     except imgload.ImgloadError as error:
