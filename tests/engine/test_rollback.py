@@ -250,6 +250,40 @@ def test_another_import_of_the_same_image_keeps_the_name(
     forget(node, name)
 
 
+PULLS = f"""
+case "$*" in
+*" images import "*) cat >/dev/null; exit 5 ;;
+*" images pull "*)
+  eval "hosts=\\${{$(($# - 1))}} name=\\${{$#}}"
+  {CTR} "$1" "$2" content fetch --platform=linux/amd64 --hosts-dir "$hosts" "$name" >&2
+  if mkdir /run/first-import 2>/dev/null; then {HOLD}; exit 5; fi
+  touch /run/second-import
+  while [ -e /run/second-import ]; do sleep 0.1; done ;;
+esac
+exec {CTR} "$@"
+"""
+
+
+def test_a_pull_of_the_same_image_keeps_the_name(lab: Lab, images: Images) -> None:
+    """containerd 1.7 names an image before it unpacks it; another load fails in between."""
+    node, tag = lab.cluster("lab-d17").nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    image_id = images.build(lab.docker, tag)
+    with ThreadPoolExecutor() as pool, program(node, "ctr", PULLS):
+        node.exec("touch", "/run/hold-import")
+        first = pool.submit(imgload.load, tag, cluster="lab-d17")
+        until(lambda: "first-import" in node.exec("ls", "/run"))
+        second = pool.submit(imgload.load, tag, cluster="lab-d17")
+        until(lambda: "second-import" in node.exec("ls", "/run"))
+        node.exec("rm", "/run/hold-import")
+        assert isinstance(first.exception(), imgload.LoadFailed)
+        assert has(node, name)
+        node.exec("rm", "/run/second-import")
+        assert second.result().images[0].nodes[0].transport == "pull"
+    assert cri_id(node, name) == image_id
+    forget(node, name)
+
+
 def test_an_incomplete_image_loses_its_name_without_cri(lab: Lab, images: Images) -> None:
     """CRI has stopped answering when the import fails."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
