@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import imgload
 from imgload.loader.events import BytesSent, Event, Note
 from imgload.oci.digest import Digest
 from imgload.registry import read_server
+from imgload.registry.http_server import MAX_STRANGERS
 from tests.engine.conftest import Images, cri_id, forget, record_digest, unique
 from tests.lab import Lab, Node
 
@@ -209,21 +211,64 @@ def test_a_pinned_name_gets_its_own_manifest(lab: Lab, images: Images) -> None:
     forget(node, f"docker.io/library/{name}")
 
 
-def test_the_server_answers_nobody_without_the_path(
-    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It listens on the nodes' gateway only, until the load ends."""
-    node, tag = lab.cluster("lab-d21").nodes[0], unique()
-    images.build(lab.docker28, tag, os.urandom(16 * MIB))
-    servers: list[read_server.ReadServer] = []
-    answers: list[int] = []
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> list[read_server.ReadServer]:
+    """Collect the servers that nodes pull from."""
+    opened: list[read_server.ReadServer] = []
 
     class Watched(read_server.ReadServer):
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments)  # type: ignore[arg-type]
-            servers.append(self)
+            opened.append(self)
 
     monkeypatch.setattr(read_server, "ReadServer", Watched)
+    return opened
+
+
+def attack(address: tuple[str, int], over: threading.Event) -> None:
+    """Keep silent connections and huge heads open."""
+    with ExitStack() as stack:
+        for number in range(2 * MAX_STRANGERS):
+            with suppress(OSError):
+                connection = stack.enter_context(socket.create_connection(address, timeout=1))
+                connection.sendall(b"GET / HTTP/1.1\r\nX: " + bytes(100_000) if number % 2 else b"")
+        over.wait()
+
+
+def test_a_node_pulls_from_an_attacked_server(
+    lab: Lab, images: Images, servers: list[read_server.ReadServer]
+) -> None:
+    """By other programs on the gateway's network, which do not know the path."""
+    node, tag, over = lab.cluster("lab-d21").nodes[0], unique(), threading.Event()
+    image_id = images.build(lab.docker, tag, os.urandom(8 * MIB))
+    attackers: list[threading.Thread] = []
+
+    def begin(event: Event) -> None:
+        if isinstance(event, BytesSent) and not attackers:
+            host, port = servers[0].server_address[:2]
+            thread = threading.Thread(target=attack, args=((str(host), port), over))
+            attackers.append(thread)
+            thread.start()
+            time.sleep(1)
+
+    try:
+        report = imgload.load(tag, cluster="lab-d21", source="docker", on_event=begin)
+    finally:
+        over.set()
+    assert sent_by(report) == {"pull"}
+    assert attackers
+    attackers[0].join(10)
+    assert cri_id(node, f"docker.io/library/{tag}") == image_id
+    forget(node, f"docker.io/library/{tag}")
+
+
+def test_the_server_answers_nobody_without_the_path(
+    lab: Lab, images: Images, servers: list[read_server.ReadServer]
+) -> None:
+    """It listens on the nodes' gateway only, until the load ends."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker28, tag, os.urandom(16 * MIB))
+    answers: list[int] = []
 
     def ask(event: Event) -> None:
         if isinstance(event, BytesSent) and not answers:
