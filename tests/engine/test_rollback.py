@@ -203,6 +203,24 @@ def test_a_stalled_import_is_ended(
     assert "sleep 60" not in running
 
 
+def test_a_stalled_pull_is_ended_before_the_import(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would otherwise run on after the load."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    image_id = images.build(lab.docker, tag)
+    monkeypatch.setattr(attached, "SILENT_SECONDS", 3.0)
+    script = f'case "$*" in *" images pull "*) sleep 60;; esac; exec {CTR} "$@"'
+    with program(node, "ctr", script):
+        report = imgload.load(tag, cluster="lab-d21")
+    assert report.images[0].nodes[0].transport == "import"
+    running = node.exec("ps", "-o", "args")
+    assert "sleep 60" not in running
+    assert "images pull" not in running
+    assert cri_id(node, f"docker.io/library/{tag}") == image_id
+    forget(node, f"docker.io/library/{tag}")
+
+
 TWO = f"""
 case "$*" in *" images import "*)
   cat >/run/first-import.$$

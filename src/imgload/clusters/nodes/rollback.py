@@ -91,6 +91,12 @@ name, or another run would take this process for a transfer.
 """
 
 
+def end(node: NodeRuntime, change: PreviousNames) -> None:
+    """End a change that may still run, since its connection broke or it printed nothing."""
+    if change.marker:
+        node.run(["sh", "-c", _END, "imgload", change.marker[:8], change.marker[8:]])
+
+
 def undo(
     node: NodeRuntime,
     surveyed: Survey,
@@ -107,8 +113,8 @@ def undo(
     """
     with contextlib.suppress(ImgloadError):
         question = attrs.evolve(SurveyQuery.about([image]), asks_cri=False)
-        if before.marker and before.complete:
-            node.run(["sh", "-c", _END, "imgload", before.marker[:8], before.marker[8:]])
+        if before.complete:
+            end(node, before)
         now = node.survey_once(question)
         proof, image_id = prove(image, now), image.image_id
         if proof.ok or proof.cri_pending:
