@@ -43,7 +43,7 @@ class Setup:
     def state(self) -> State:
         """Return the current state."""
         processes = self.node.exec("ps", "-o", "args").splitlines()
-        ingests = self.node.ctr("content", "active").splitlines()[1:]
+        ingests = [row.split()[0] for row in self.node.ctr("content", "active").splitlines()[1:]]
         folders = self.node.exec("ls", "/var/lib", "/tmp", "/run").split()
         leases = self.node.ctr("leases", "ls", "-q").split()
         return State(

@@ -95,7 +95,17 @@ _VARIANTS = {
         "docker-40",
         "podman-80",
     ),
-    ("test_streaming.py", "test_a_large_image_takes_little_memory_and_no_disk"): (
+    ("test_pull.py", "test_a_node_pulls_exactly_the_missing_blobs"): (
+        "docker-lab-d16",
+        "docker-lab-d21",
+        "docker-lab-p21",
+        "docker28-lab-d17",
+        "docker28-lab-d21",
+        "podman-lab-d16",
+        "podman-lab-d17",
+        "podman-lab-p21",
+    ),
+    ("test_streaming.py", "test_a_large_image_takes_little_memory_and_disk"): (
         "docker-lab-p21",
         "podman-lab-d21-300",
     ),

@@ -18,7 +18,7 @@ from tests.lab import Lab
 def test_an_engine_that_cannot_reach_the_receiver_is_detected_and_cached(
     lab: Lab, images: Images, tmp_path: Path, source: str
 ) -> None:
-    """Images are sent by archive, with one note; the engine is tested once and never pushes."""
+    """Images are saved whole, with one note; the engine is tested once and never pushes."""
     engine, node, tag = lab.engine(source), lab.cluster("lab-d21").nodes[0], unique()
     base = unique("base")
     images.build(engine, base, bytes(1 << 20))
@@ -30,6 +30,7 @@ def test_an_engine_that_cannot_reach_the_receiver_is_detected_and_cached(
             start = time.monotonic()
             report = imgload.load(tag, cluster="lab-d21", source=proxy.url, on_event=events.append)
             assert time.monotonic() - start < 10
+            assert report.images[0].nodes[0].transport == "pull", "the nodes reach this machine"
             assert cri_id(node, f"docker.io/library/{tag}") == str(report.images[0].image_id)
             notes.append([event.text for event in events if isinstance(event, Note)])
         again = imgload.load(tag, cluster="lab-d21", source=proxy.url)

@@ -82,12 +82,14 @@ def load(lab: Lab, made: Made, **options: str) -> tuple[imgload.ImageResult, lis
     return report.images[0], [event.text for event in events if isinstance(event, Note)]
 
 
-def test_one_platform_of_an_index_is_saved(
-    lab: Lab, load_into_docker: LoadIntoDocker, node: Node
+@pytest.mark.parametrize(("option", "transport"), [("archive", "import"), ("auto", "pull")])
+def test_one_platform_of_an_index_is_loaded(
+    lab: Lab, load_into_docker: LoadIntoDocker, node: Node, option: str, transport: str
 ) -> None:
     """Docker's save of a platform has the manifest on top, not the index."""
     made = load_into_docker(Platforms(unique(), compression="gzip"))
-    image, _ = load(lab, made, transport="archive")
+    image, _ = load(lab, made, transport=option)
+    assert image.nodes[0].transport == transport
     assert str(image.image_id) == made.image_id
     assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
 

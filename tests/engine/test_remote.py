@@ -228,6 +228,7 @@ def test_the_next_run_removes_the_folder_of_a_killed_run(
     images.build(lab.docker28, first, os.urandom(200 << 20))
     images.build(lab.docker28, second)
     command = [sys.executable, "-m", "imgload", "load", first, "-c", "lab-e21"]
+    command += ["--transport", "import"]
 
     def folders() -> list[str]:
         return [name for name in node.exec("ls", "/var/lib").split() if "imgload-" in name]

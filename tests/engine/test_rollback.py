@@ -15,6 +15,7 @@ import imgload
 from imgload.core.errors import ImportFailed, NodeFull, NodeStalled, NodeUnusable
 from imgload.engines import exec_stream as attached
 from imgload.loader import execute as transfer
+from imgload.sources.base import TransportOption
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.lab import Lab, Node
@@ -202,6 +203,24 @@ def test_a_stalled_import_is_ended(
     assert "sleep 60" not in running
 
 
+def test_a_stalled_pull_is_ended_before_the_import(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would otherwise run on after the load."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    image_id = images.build(lab.docker, tag)
+    monkeypatch.setattr(attached, "SILENT_SECONDS", 3.0)
+    script = f'case "$*" in *" images pull "*) sleep 60;; esac; exec {CTR} "$@"'
+    with program(node, "ctr", script):
+        report = imgload.load(tag, cluster="lab-d21")
+    assert report.images[0].nodes[0].transport == "import"
+    running = node.exec("ps", "-o", "args")
+    assert "sleep 60" not in running
+    assert "images pull" not in running
+    assert cri_id(node, f"docker.io/library/{tag}") == image_id
+    forget(node, f"docker.io/library/{tag}")
+
+
 TWO = f"""
 case "$*" in *" images import "*)
   cat >/run/first-import.$$
@@ -249,6 +268,40 @@ def test_another_import_of_the_same_image_keeps_the_name(
     forget(node, name)
 
 
+PULLS = f"""
+case "$*" in
+*" images import "*) cat >/dev/null; exit 5 ;;
+*" images pull "*)
+  eval "hosts=\\${{$(($# - 1))}} name=\\${{$#}}"
+  {CTR} "$1" "$2" content fetch --platform=linux/amd64 --hosts-dir "$hosts" "$name" >&2
+  if mkdir /run/first-import 2>/dev/null; then {HOLD}; exit 5; fi
+  touch /run/second-import
+  while [ -e /run/second-import ]; do sleep 0.1; done ;;
+esac
+exec {CTR} "$@"
+"""
+
+
+def test_a_pull_of_the_same_image_keeps_the_name(lab: Lab, images: Images) -> None:
+    """containerd 1.7 names an image before it unpacks it; another load fails in between."""
+    node, tag = lab.cluster("lab-d17").nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    image_id = images.build(lab.docker, tag)
+    with ThreadPoolExecutor() as pool, program(node, "ctr", PULLS):
+        node.exec("touch", "/run/hold-import")
+        first = pool.submit(imgload.load, tag, cluster="lab-d17")
+        until(lambda: "first-import" in node.exec("ls", "/run"))
+        second = pool.submit(imgload.load, tag, cluster="lab-d17")
+        until(lambda: "second-import" in node.exec("ls", "/run"))
+        node.exec("rm", "/run/hold-import")
+        assert isinstance(first.exception(), imgload.LoadFailed)
+        assert has(node, name)
+        node.exec("rm", "/run/second-import")
+        assert second.result().images[0].nodes[0].transport == "pull"
+    assert cri_id(node, name) == image_id
+    forget(node, name)
+
+
 def test_an_incomplete_image_loses_its_name_without_cri(lab: Lab, images: Images) -> None:
     """CRI has stopped answering when the import fails."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
@@ -256,7 +309,7 @@ def test_an_incomplete_image_loses_its_name_without_cri(lab: Lab, images: Images
     dies = """[ ! -e /run/first-import ] || set -- -r unix:///run/nowhere.sock info
     exec /usr/local/bin/crictl.real "$@" """
     with program(node, "crictl", dies), program(node, "ctr", incomplete_import()):
-        assert isinstance(_refused(tag), ImportFailed)
+        assert isinstance(_refused(tag, transport="import"), ImportFailed)
         assert not has(node, f"docker.io/library/{tag}")
 
 
@@ -372,17 +425,16 @@ def test_a_warning_is_not_the_reason_of_a_failure(lab: Lab, images: Images) -> N
     script = f"""echo '{DEPRECATED}' >&2
     case "$*" in *" images import "*) cat >/dev/null; echo 'ctr: it is corrupt' >&2
       echo '{DEPRECATED}' >&2; exit 1;; esac; exec {CTR} "$@" """
-    with program(node, "ctr", script), pytest.raises(imgload.LoadFailed) as caught:
-        imgload.load(tag, cluster="lab-d21")
-    error = caught.value.report.images[0].nodes[0].error
+    with program(node, "ctr", script):
+        error = _refused(tag, transport="import")
     assert isinstance(error, ImportFailed)
     assert error.message.endswith("ctr: it is corrupt")
 
 
-def _refused(tag: str) -> imgload.ImgloadError:
+def _refused(tag: str, transport: TransportOption = "auto") -> imgload.ImgloadError:
     """Load, and return the error of the only node."""
     try:
-        report = imgload.load(tag, cluster="lab-d21")
+        report = imgload.load(tag, cluster="lab-d21", transport=transport)
     except imgload.LoadFailed as error:
         report = error.report
     except imgload.ImgloadError as error:

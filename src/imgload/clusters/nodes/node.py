@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 import attrs
@@ -29,7 +30,7 @@ from imgload.clusters.nodes.survey import (
     parse_free,
     parse_start,
 )
-from imgload.core.errors import ImgloadError, NodeUnusable
+from imgload.core.errors import ImgloadError, NodeStalled, NodeUnusable
 from imgload.core.parallel import result_or_error
 from imgload.engines.base import Chunk
 from imgload.oci.digest import Digest
@@ -217,7 +218,14 @@ class Node(NodeRuntime):
         local = containerd.local_pull_options(traits.snapshotter, version=traits.version)
         words = (" ".join(urls), "\n".join(names), " ".join(local), *self.resolve_command(command))
         script = keepalive_command(_PULL, _WHILE_DISK_FILLS, runtime.root, *words)
-        return self._import_by(script, question, action="ctr images pull")
+        try:
+            return self._import_by(script, question, action="ctr images pull")
+        except NodeStalled:  # an import may follow
+            from imgload.clusters.nodes.rollback import end  # noqa: PLC0415 - start-up
+
+            with suppress(ImgloadError):
+                end(self, self.before)
+            raise
 
     def tag(
         self, image: NamedImage, existing: str, target: Digest, before: PreviousNames

@@ -65,7 +65,7 @@ snapshotter=$1 chain=$2 quoted=$3 written=$4 lost=$5 earlier=$6 name=$7 image_id
 shift 9
 any=name==$quoted
 for pid in $(running "$any"); do
-    if words "$pid" | grep -qxF import && words "$pid" | grep -qxF -e "name==\"$image_id\""
+    if words "$pid" | grep -qxE 'import|pull' && words "$pid" | grep -qxF -e "name==\"$image_id\""
     then exit 0; fi
 done
 if [ -n "$chain" ] && "$@" snapshots --snapshotter "$snapshotter" info "$chain" >/dev/null 2>&1
@@ -85,10 +85,16 @@ then "$@" images rm -- "$id"; fi
 """Changes a name that still has the target `written`, to a target in `earlier`, or removes it.
 
 `chain` is the snapshot whose existence shows that the image is complete; then nothing is changed,
-nor while another run imports the same image. `lost` allows to create a name that does not exist.
-`id` is the record that CRI has created for this name. The shell assembles the filter for the name,
-or another run would take this process for an import.
+nor while another run imports or pulls the same image. `lost` allows to create a name that does not
+exist. `id` is the record that CRI has created for this name. The shell assembles the filter for the
+name, or another run would take this process for a transfer.
 """
+
+
+def end(node: NodeRuntime, change: PreviousNames) -> None:
+    """End a change that may still run, since its connection broke or it printed nothing."""
+    if change.marker:
+        node.run(["sh", "-c", _END, "imgload", change.marker[:8], change.marker[8:]])
 
 
 def undo(
@@ -107,8 +113,8 @@ def undo(
     """
     with contextlib.suppress(ImgloadError):
         question = attrs.evolve(SurveyQuery.about([image]), asks_cri=False)
-        if before.marker and before.complete:
-            node.run(["sh", "-c", _END, "imgload", before.marker[:8], before.marker[8:]])
+        if before.complete:
+            end(node, before)
         now = node.survey_once(question)
         proof, image_id = prove(image, now), image.image_id
         if proof.ok or proof.cri_pending:
