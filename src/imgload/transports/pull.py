@@ -289,7 +289,8 @@ class PullShipment(Shipment):
             shipment.abort()
             raise
         deliveries = shipment.finish()
-        self.sent |= shipment.sent
+        for node, sent in shipment.sent.items():
+            self.sent[node] = {self._original.get(d, d): size for d, size in sent.items()}
         return deliveries
 
     def abort(self) -> None:
