@@ -27,6 +27,7 @@ _ANY = "any"
 _MAX_ENTRIES = 2000
 _CUT_OFF_SECONDS = 24 * 3600.0
 _BLOCKED_SECONDS = 3600.0
+_HICCUP_SECONDS = 60.0
 _MAX_BYTES = 4 << 20
 _IMAGE_IDS = "image_ids.2"  # older versions may have stored wrong IDs as ``image_ids``
 _LOCK_ATTEMPTS = 200
@@ -109,13 +110,26 @@ class EngineCache:
 
     def blocks_pulls(self, engine: str, gateways: Sequence[str]) -> bool:
         """Whether a node with these gateways could not connect to this machine lately."""
-        since = _section(self._engines, engine, "blocked").get(" ".join(gateways), 0.0)
+        since, count = self._blocked(engine, " ".join(gateways))
         now = time.time()
-        return isinstance(since, (int, float)) and now - _BLOCKED_SECONDS < since <= now
+        return now - (_BLOCKED_SECONDS if count > 1 else _HICCUP_SECONDS) < since <= now
+
+    def _blocked(self, engine: str, gateways: str) -> tuple[float, int]:
+        """Return when a node could last not connect, and how often within an hour."""
+        match _section(self._engines, engine, "blocked").get(gateways):
+            case [int() | float() as since, int() as count]:
+                return since, count
+        return 0.0, 0
 
     def record_blocked_pulls(self, engine: str, gateways: Sequence[str]) -> None:
-        """Store that a node of the engine, with these gateways, cannot connect to this machine."""
-        self._add(engine, "blocked", {" ".join(gateways): time.time()})
+        """Store that a node with these gateways could not connect to this machine within a second.
+
+        Once may be a machine under load: only the second time counts for an hour.
+        """
+        key, now = " ".join(gateways), time.time()
+        since, count = self._blocked(engine, key)
+        count = count + 1 if now - 2 * _BLOCKED_SECONDS < since else 1
+        self._add(engine, "blocked", {key: [now, count]})
 
     def _add(self, engine: str, section: str, added: dict[str, Any]) -> None:
         """Merge entries into this object and the file, which other processes may have changed."""

@@ -186,7 +186,7 @@ class PullShipment(Shipment):
     def blob(
         self, size: int, digest: Digest | None = None, diff_id: Digest | None = None
     ) -> BlobWriter:
-        if digest is not None and (diff_id is None or diff_id == digest):
+        if digest is not None and (self.is_unchanged or diff_id in {None, digest}):
             blob = StoredBlob(size)
             self.store.add_blob(digest, blob)
             return _BlobWriter(self, size, digest, blob)

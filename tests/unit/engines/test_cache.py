@@ -294,3 +294,28 @@ def test_memory_accepts_any_json(value: Any) -> None:
     assert memory.is_unreachable(ENGINE) in {True, False}
     memory.record_layers(ENGINE, LAYERS)
     assert memory.layers(ENGINE)[PUSHED] == LAYERS[PUSHED]
+
+
+def test_one_failed_connection_of_a_node_blocks_pulls_for_a_minute(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine under load may take a second; only the second time counts for an hour."""
+    del file
+    now, gateways = time.time(), ("10.0.0.1",)
+    monkeypatch.setattr("time.time", lambda: now)
+    EngineCache.load().record_blocked_pulls(ENGINE, gateways)
+    assert EngineCache.load().blocks_pulls(ENGINE, gateways)
+    assert not EngineCache.load().blocks_pulls(ENGINE, ("10.0.0.2",))
+    now += 100
+    assert not EngineCache.load().blocks_pulls(ENGINE, gateways)
+    EngineCache.load().record_blocked_pulls(ENGINE, gateways)
+    now += 3000
+    assert EngineCache.load().blocks_pulls(ENGINE, gateways)
+    now += 1000
+    assert not EngineCache.load().blocks_pulls(ENGINE, gateways)
+
+
+def test_plain_sizes_are_kept_for_all_engines(file: Path) -> None:
+    EngineCache.load().record_plain_sizes({DIFF_ID: 5, Digest.of(b"2"): 0})
+    assert EngineCache.load().plain_sizes() == {DIFF_ID: 5, Digest.of(b"2"): 0}
+    assert written(file, {"any": {"plain": {"x": 1, str(DIFF_ID): -1}}}).plain_sizes() == {}

@@ -54,7 +54,8 @@ reach() {
 url=$(for url in $urls; do
     (reach "$url" >/dev/null 2>&1 && echo "$url") 2>/dev/null &
 done | head -n 1)
-[ "$url" ] || { printf 'cannot connect to %s\n' "${urls%/v2/*}" >&2; exit 69; }
+first=${urls%%/v2/*}
+[ "$url" ] || { echo "cannot connect to ${first#http://} from the node" >&2; exit 69; }
 hosts=$(mktemp -d) || exit
 trap 'rm -rf "$hosts"' EXIT
 mkdir "$hosts/_default" || exit
