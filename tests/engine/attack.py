@@ -13,8 +13,6 @@ from pathlib import Path
 
 import attrs
 
-_LISTENING = "0A"
-_LOOPBACK = "0100007F"
 _ZEROS = "0" * 32
 _NO_UPLOAD = "0" * 16
 _BLOB = b"a blob that nobody requested"
@@ -27,18 +25,6 @@ class Victim:
     """The process of a running imgload, as other processes see it."""
 
     pid: int
-
-    @property
-    def ports(self) -> set[int]:
-        """The ports of 127.0.0.1 on which it listens."""
-        descriptors = Path(f"/proc/{self.pid}/fd").iterdir()
-        sockets = set()
-        for descriptor in descriptors:
-            with contextlib.suppress(OSError):
-                sockets.add(str(descriptor.readlink()).removeprefix("socket:[").rstrip("]"))
-        rows = [r.split() for r in Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]]
-        ours = [row[1] for row in rows if row[3] == _LISTENING and row[9] in sockets]
-        return {int(a.split(":")[1], 16) for a in ours if a.startswith(_LOOPBACK)}
 
     @property
     def threads(self) -> int:
@@ -221,13 +207,3 @@ def _climbing(word: str, digest: str) -> list[tuple[str, str]]:
         ("PUT", f"manifests/{quoted}"),
         ("PUT", f"{quoted}/manifests/latest"),
     ]
-
-
-def port_of(victim: Victim, seconds: float = 5) -> int:
-    """Wait until the process listens; return the port."""
-    deadline = time.monotonic() + seconds
-    while not (ports := victim.ports):
-        assert time.monotonic() < deadline, "it does not listen"
-        time.sleep(0.02)
-    [port] = ports
-    return port

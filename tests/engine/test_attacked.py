@@ -15,7 +15,7 @@ import pytest
 
 from imgload.registry.http_server import MAX_ADMITTED, MAX_STRANGERS
 from tests.engine.aftermath import Setup, settled, until
-from tests.engine.attack import Attack, Victim, port_of
+from tests.engine.attack import Attack, Victim
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.engine.test_load import config_digest
@@ -106,7 +106,7 @@ def _attacked(
     """Attack a load while it waits for a push, and during the push; return its document."""
     assert fault.reached.wait(20), requests
     victim = Victim(process.pid)
-    attack = Attack(port_of(victim))
+    attack = Attack(_port(requests))
     root = _root(requests) if inside else f"/v2/imgload/{'0' * 32}/"
     with Peak(victim) as peak:
         with attack.lasting(root):
@@ -123,6 +123,12 @@ def _attacked(
     assert memory < 80 * MIB
     document: dict[str, Any] = json.loads(stdout)
     return document
+
+
+def _port(requests: list[str]) -> int:
+    """Return the receiver's port, to which the engine pushes; the nodes have another server."""
+    [*_, port] = re.findall(r"127\.0\.0\.1(?::|%3A)([0-9]+)(?:/|%2F)imgload", " ".join(requests))
+    return int(port)
 
 
 def _root(requests: list[str]) -> str:

@@ -113,7 +113,7 @@ def test_containerd_11228_an_import_does_not_need_all_platforms(lab: Lab, images
 def test_containerd_14160_zstd_layers_keep_their_media_type(
     lab: Lab, tmp_path: Path, cluster_name: str
 ) -> None:
-    """ctr labels them as gzip in a docker-archive; imgload sends an OCI layout with zstd."""
+    """ctr labels them as gzip in a docker-archive; imgload as zstd, or decompresses them."""
     node, tag = lab.cluster(cluster_name).nodes[0], unique()
     image, path = image_of(tag), tmp_path / "image.tar"
     layers = {f"{i}.tar": zstd.compress(raw) for i, raw in enumerate(image.layers)}
@@ -123,7 +123,10 @@ def test_containerd_14160_zstd_layers_keep_their_media_type(
     node.ctr("images", "import", "-", stdin=path.read_bytes())
     assert "tar.gzip" in node.ctr("content", "get", record_digest(node, image.name))
     forget(node, image.name)
-    imgload.load([], cluster=cluster_name, source=str(path))
+    imgload.load([], cluster=cluster_name, source=str(path), keep_manifest=True)
     assert "tar+zstd" in node.ctr("content", "get", record_digest(node, image.name))
+    forget(node, image.name)
+    imgload.load([], cluster=cluster_name, source=str(path), transport="pull")
+    assert 'layer.v1.tar"' in node.ctr("content", "get", record_digest(node, image.name))
     assert cri_id(node, image.name) == str(image.image_id)
     forget(node, image.name)

@@ -84,6 +84,8 @@ class PullShipment(Shipment):
     _original: dict[Digest, Digest] = attrs.field(factory=dict)
     """The digests in the source of layers and manifests that are served in another form."""
     _bytes: dict[str, int] = attrs.field(factory=dict)
+    _urls: dict[str, list[str]] = attrs.field(factory=dict)
+    """Addresses of the store, for each node that may connect to it."""
     _tasks: dict[str, Task[Delivery]] = attrs.field(factory=dict)
     _servers: ExitStack = attrs.field(factory=ExitStack)
     _aborted: bool = False
@@ -94,7 +96,10 @@ class PullShipment(Shipment):
         self._bytes = dict.fromkeys(self.sent, 0)
 
     def start(self) -> bool:
-        """Serve the nodes that may reach this machine, and have them pull; False without any."""
+        """Serve the nodes that may reach this machine; False if there is none.
+
+        While an engine prepares a save, nodes would wait for so long that they seem stalled.
+        """
         cache = EngineCache.load()
         secret_of = {secrets.token_hex(16): node for node in self.order.nodes}
         ports: dict[str, int | None] = {}
@@ -108,11 +113,19 @@ class PullShipment(Shipment):
             for address in hosts.values():
                 if address not in ports:
                     ports[address] = self._serve(address, secret_of)
-            urls = [
+            self._urls[node.name] = [
                 f"http://{h}:{port}/v2/{secret}" for h, a in hosts.items() if (port := ports[a])
             ]
-            self._tasks[node.name] = Task(partial(self._pull, node, urls))
-        return bool(self._tasks)
+        if self.order.missing is not None:
+            self._start_pulls()
+        return bool(self._urls)
+
+    def _start_pulls(self) -> None:
+        for node in self.order.nodes:
+            with self._lock:
+                if node.name in self._urls and node.name not in self._tasks:
+                    pull = partial(self._pull, node, self._urls[node.name])
+                    self._tasks[node.name] = Task(pull)
 
     def _serve(self, address: str, nodes: Mapping[str, NodeRuntime]) -> int | None:
         """Serve the content on an address; return the port, or None if it is another machine's."""
@@ -127,7 +140,8 @@ class PullShipment(Shipment):
         try:
             survey = node.pull(urls, query.names, self.order.platform, query)
         except ImgloadError as error:
-            if isinstance(error, ImportFailed) and error.command_status == UNREACHABLE:
+            is_unreachable = isinstance(error, ImportFailed) and error.command_status == UNREACHABLE
+            if is_unreachable and not self._aborted:
                 EngineCache.load().record_blocked_pulls(node.engine.endpoint.url, node.gateways)
             return Delivery(0, error)
         return Delivery(0, survey=survey)
@@ -159,7 +173,8 @@ class PullShipment(Shipment):
         if len(manifest.layers) != len(diff_ids):
             return
         layers = list(zip(manifest.layers, diff_ids, strict=True))
-        for node in self._tasks:
+        self._start_pulls()
+        for node in self._urls:
             missing, stored = self._missing(node), self.order.stored.get(node, ())
             if self.is_unchanged or all(
                 layer.digest == diff_id
@@ -186,6 +201,7 @@ class PullShipment(Shipment):
     def blob(
         self, size: int, digest: Digest | None = None, diff_id: Digest | None = None
     ) -> BlobWriter:
+        self._start_pulls()
         if digest is not None and (self.is_unchanged or diff_id in {None, digest}):
             blob = StoredBlob(size)
             self.store.add_blob(digest, blob)
@@ -230,7 +246,7 @@ class PullShipment(Shipment):
         self.store.add_document(
             content.manifest.digest, content.manifest.media_type, content.manifest.raw
         )
-        for node in self._tasks:
+        for node in self._urls:
             stored, missing = self.order.stored.get(node, frozenset()), self._missing(node)
             kept = [
                 layer.descriptor.digest
@@ -247,6 +263,8 @@ class PullShipment(Shipment):
         self.store.complete()
 
     def finish(self) -> Mapping[str, Delivery]:
+        if not self._aborted:
+            self._start_pulls()
         pulled = {name: task.result() for name, task in self._tasks.items()}
         self._servers.close()
         deliveries = {n: attrs.evolve(d, bytes_sent=self._bytes[n]) for n, d in pulled.items()}

@@ -40,25 +40,34 @@ _FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.
 """Reads the input that the command left; if that failed, lets its last output through first, since
 Podman drops it when the input breaks."""
 _PULL = r"""
-folder=$1 urls=$2 names=$3 local=$4
-shift 4
+folder=$1 hosts=$2 urls=$3 names=$4 local=$5
+shift 5
 reach() {
     host=${1#http://} host=${host%%/*}
     port=${host##*:} host=${host%:*}
     if command -v bash; then timeout 1 bash -c ': <>"/dev/tcp/$0/$1"' "$host" "$port"
     elif command -v curl; then curl -fs -m 1 "$1/"
-    elif command -v nc; then timeout 1 nc -w 1 "$host" "$port" </dev/null
+    elif command -v nc; then timeout 1 nc -w 1 "$host" "$port"
     elif command -v wget; then timeout 1 wget -q -T 1 -O - "$1/"
     fi
-}
-url=$(for url in $urls; do
-    (reach "$url" >/dev/null 2>&1 && echo "$url") 2>/dev/null &
-done | head -n 1)
-first=${urls%%/v2/*}
-[ "$url" ] || { echo "cannot connect to ${first#http://} from the node" >&2; exit 69; }
-hosts=$(mktemp -d) || exit
+} </dev/null >/dev/null 2>&1
+mkdir -m 700 "$hosts" "$hosts/_default" || exit
 trap 'rm -rf "$hosts"' EXIT
-mkdir "$hosts/_default" || exit
+url=${urls%% *}
+{
+    sleep 0.2
+    for other in ${urls#"$url"}; do
+        { reach "$other" && echo "$other" >"$hosts/url"; } &
+    done
+    wait
+} </dev/null >/dev/null 2>&1 & others=$!
+if reach "$url"; then kill "$others"
+else
+    gateway=${url#http://} url=
+    wait "$others"
+    [ ! -e "$hosts/url" ] || read -r url <"$hosts/url"
+    [ "$url" ] || { echo "cannot connect to ${gateway%%/*} from the node" >&2; exit 69; }
+fi
 rules='capabilities = ["pull", "resolve"]
 override_path = true'
 printf 'server = "%s"\n%s\n[host."%s"]\n%s\n' "$url" "$rules" "$url" "$rules" \
@@ -72,8 +81,9 @@ for name in $names; do
 done
 """
 """Pulls names, one per line, with this process as the only registry. One of its addresses must be
-reachable within a second, since firewalls may drop packets silently. containerd 1.6 and 1.7 ignore
-the settings of ``server`` without a ``host``, and would go on to the public registry."""
+reachable within a second, since firewalls may drop packets silently; the first is the usual one.
+containerd 1.6 and 1.7 ignore the settings of ``server`` without a ``host``, and would go on to the
+public registry."""
 _FROM_FOLDER = """
 folder=$1
 shift
@@ -217,8 +227,10 @@ class Node(NodeRuntime):
         traits, runtime = self._known_traits, self._known_runtime
         command = containerd.pull_command(traits.snapshotter, str(platform), version=traits.version)
         local = containerd.local_pull_options(traits.snapshotter, version=traits.version)
-        words = (" ".join(urls), "\n".join(names), " ".join(local), *self.resolve_command(command))
-        script = keepalive_command(_PULL, _WHILE_DISK_FILLS, runtime.root, *words)
+        hosts = f"/tmp/imgload-{secrets.token_hex(8)}"  # noqa: S108 - on the node
+        words = (hosts, " ".join(urls), "\n".join(names), " ".join(local))
+        command = self.resolve_command(command)
+        script = keepalive_command(_PULL, _WHILE_DISK_FILLS, runtime.root, *words, *command)
         try:
             return self._import_by(script, question, action="ctr images pull")
         except NodeStalled:  # an import may follow
