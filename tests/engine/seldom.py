@@ -21,6 +21,7 @@ _VARIANTS = {
         "docker-archive of Docker 25+]",
         "OCI layout folder",
         "standard input: OCI",
+        "OCI archive]",
     ),
     ("test_delta.py", "test_layers_collected_during_a_load_are_sent"): (
         "docker28-lab-d16",
@@ -84,9 +85,31 @@ _VARIANTS = {
         "docker28-graphdriver",
         "podman",
     ),
+    ("test_manifests.py", "test_discarded_layers_leave_their_snapshots"): ("lab-d17",),
+    ("test_peers_others.py", "test_containerd_14160_zstd_layers_keep_their_media_type"): (
+        "lab-d17",
+    ),
+    ("test_rollback.py", "test_a_failed_load_keeps_the_image_of_another_load"): (
+        "writes first-node full",
+        "overwrites-stalled",
+    ),
+    ("test_rounds.py", "test_functions_load_and_verify_several_images"): (
+        "docker]",
+        "docker28-graphdriver",
+    ),
+    ("test_rounds.py", "test_commands_load_and_verify_several_images"): (
+        "docker]",
+        "docker28-graphdriver",
+    ),
+    ("test_rounds.py", "test_a_reused_loader_loads_several_images"): (
+        "docker]",
+        "docker28-graphdriver",
+    ),
+    ("test_rounds.py", "test_a_watch_loads_several_images"): ("docker]", "docker28-graphdriver"),
     ("test_skaffold.py", "test_the_example_builds_and_loads"): ("podman",),
     ("test_skaffold.py", "test_the_image_that_skaffold_deploys_is_on_the_nodes"): (
         "docker]",
+        "podman",
         "docker28-graphdriver",
     ),
     ("test_skaffold.py", "test_a_custom_command_builds_the_image"): ("podman",),
@@ -95,6 +118,15 @@ _VARIANTS = {
         "docker-40",
         "podman-80",
     ),
+    ("test_push_tags.py", "test_an_image_that_is_rebuilt_during_its_push_is_kept"): (
+        "docker-unused",
+        "docker28-graphdriver-used",
+    ),
+    ("test_registry_restart.py", "test_connect_changes_nothing_if_cri_does_not_read_the_folder"): (
+        "1.7",
+    ),
+    ("test_registry_restart.py", "test_connect_restarts_containerd_if_the_option_is_set"): ("1.7",),
+    ("test_verify.py", "test_deep_verification_finds_a_damaged_blob"): ("podman-lab-p17",),
     ("test_pull.py", "test_a_node_pulls_exactly_the_missing_blobs"): (
         "docker-lab-d16",
         "docker-lab-d21",
@@ -106,6 +138,7 @@ _VARIANTS = {
         "podman-lab-p21",
     ),
     ("test_streaming.py", "test_a_large_image_takes_little_memory_and_disk"): (
+        "docker28-lab-d21-300-import",
         "docker-lab-p21",
         "podman-lab-d21-300",
     ),
