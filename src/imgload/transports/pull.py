@@ -96,7 +96,7 @@ class PullShipment(Shipment):
         self._bytes = dict.fromkeys(self.sent, 0)
 
     def start(self) -> bool:
-        """Serve the nodes that may reach this machine; False if there is none.
+        """Serve the nodes that may reach this machine; False without one.
 
         While an engine prepares a save, nodes would wait for so long that they seem stalled.
         """

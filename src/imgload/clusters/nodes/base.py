@@ -40,12 +40,14 @@ class PreviousNames:
     `records` are the names that existed, with their targets; None if unknown. `marker` is on the
     command line of the change, and on no other; it is empty if none was run. `complete` is whether
     the change got its whole input; before that an import names no image, and ends with its
-    connection. `since` is when the change began, in seconds since 1970.
+    connection. `folder` is on the node until the change ends. `since` is when the change began, in
+    seconds since 1970.
     """
 
     records: Mapping[str, Digest] | None = None
     marker: str = ""
     complete: bool = True
+    folder: str = ""
     since: float = attrs.field(factory=time.time)
 
 

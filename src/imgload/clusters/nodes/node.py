@@ -204,10 +204,11 @@ class Node(NodeRuntime):
         question: SurveyQuery,
         stdin: Iterable[Chunk] | None = None,
         action: str = "ctr images import",
+        folder: str = "",
     ) -> Survey:
         """Run a command that imports images, and survey the node in the same exec."""
         self._last = None
-        self.before = before = PreviousNames()
+        self.before = before = PreviousNames(folder=folder)
         survey = self._change(command, action, question, before, stdin)
         self._last = (question, survey)
         return survey
@@ -232,7 +233,7 @@ class Node(NodeRuntime):
         command = self.resolve_command(command)
         script = keepalive_command(_PULL, _WHILE_DISK_FILLS, runtime.root, *words, *command)
         try:
-            return self._import_by(script, question, action="ctr images pull")
+            return self._import_by(script, question, action="ctr images pull", folder=hosts)
         except NodeStalled:  # an import may follow
             from imgload.clusters.nodes.rollback import end  # noqa: PLC0415 - start-up
 

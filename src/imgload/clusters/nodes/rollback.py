@@ -51,6 +51,7 @@ for pid in $tree; do
         sleep 0.1
     done
 done
+[ -z "$3" ] || rm -rf "$3"
 """
 )
 """Ends a command by its marker, with its children: ctr has no marker on its own command line.
@@ -94,7 +95,8 @@ name, or another run would take this process for a transfer.
 def end(node: NodeRuntime, change: PreviousNames) -> None:
     """End a change that may still run, since its connection broke or it printed nothing."""
     if change.marker:
-        node.run(["sh", "-c", _END, "imgload", change.marker[:8], change.marker[8:]])
+        words = (change.marker[:8], change.marker[8:], change.folder)
+        node.run(["sh", "-c", _END, "imgload", *words])
 
 
 def undo(
