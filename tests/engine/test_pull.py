@@ -1,4 +1,4 @@
-"""Nodes pull from a registry in this process: what travels, what is left, and what is refused."""
+"""Nodes pull from a registry in this process: transferred bytes, leftovers, and fallbacks."""
 
 from __future__ import annotations
 

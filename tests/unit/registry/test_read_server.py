@@ -1,4 +1,4 @@
-"""The read side of the registry: what a node may ask, and what nobody else learns."""
+"""The read side of the registry: requests of nodes, and of other clients."""
 
 from __future__ import annotations
 
