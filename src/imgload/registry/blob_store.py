@@ -16,7 +16,6 @@ from imgload.core.state import spool_folder
 from imgload.oci.content import Chunk
 from imgload.oci.digest import Digest
 
-_POLL_SECONDS = 0.5
 _SEND_BYTES = 4 << 20
 
 
@@ -97,8 +96,7 @@ class StoredBlob:
 
     def _wait_beyond(self, sent: int) -> int:
         with self._changed:
-            while self._written <= sent and not self._is_broken:
-                self._changed.wait(_POLL_SECONDS)
+            self._changed.wait_for(lambda: self._written > sent or self._is_broken)
             if self._is_broken:
                 raise ConnectionAbortedError("the blob is incomplete")
             return self._written

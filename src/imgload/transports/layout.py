@@ -79,9 +79,7 @@ class LayoutWriter(Receiver):
     def image(self, content: ImageContent) -> None:
         for node in self.feeds:
             stored = self.stored.get(node, frozenset())
-            manifest = content.manifest
-            if not self.keep_manifest:
-                manifest = manifest_for(content, stored, self.sent[node])
+            manifest = manifest_for(content, stored, self.sent[node], keep=self.keep_manifest)
             self._document(node, manifest.digest, manifest.raw)
             for name in content.names:
                 entry = manifest.descriptor(content.platform, name)
@@ -169,20 +167,22 @@ class LayoutBlob:
 
 
 def manifest_for(
-    content: ImageContent, stored: Collection[Digest], sent: Collection[Digest]
+    content: ImageContent, stored: Collection[Digest], sent: Collection[Digest], *, keep: bool
 ) -> Manifest:
     """Return the manifest, or one that refers to layers in the form that a node stores.
 
     Then ``ctr images check`` reports the image as complete; its config and image ID stay the same.
-    A name with a digest requires the original manifest.
+    A name with a digest requires the original manifest, and so does `keep`.
     """
+    if keep or any(map(pinned, content.names)):
+        return content.manifest
     layers = []
     for layer in content.layers:
         blob, size = layer.descriptor.digest, content.plain.get(layer.diff_id)
         has_blob = blob in stored or blob in sent
         plain = not has_blob and layer.diff_id in stored and size is not None
         layers.append(Descriptor(LAYER, layer.diff_id, size or 0) if plain else layer.descriptor)
-    if tuple(layers) == content.manifest.layers or any(map(pinned, content.names)):
+    if tuple(layers) == content.manifest.layers:
         return content.manifest
     return Manifest.build(content.config, tuple(layers))
 

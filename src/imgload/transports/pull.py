@@ -96,9 +96,9 @@ class PullShipment(Shipment):
         self._bytes = dict.fromkeys(self.sent, 0)
 
     def start(self) -> bool:
-        """Serve the nodes that may reach this machine; False without one.
+        """Serve the nodes that may reach this machine; return False if no node may.
 
-        While an engine prepares a save, nodes would wait for so long that they seem stalled.
+        With a save, nodes pull from its first content on: until then they would seem to stall.
         """
         cache = EngineCache.load()
         secret_of = {secrets.token_hex(16): node for node in self.order.nodes}
@@ -243,9 +243,6 @@ class PullShipment(Shipment):
         self._contents.append(content)
         for digest, raw in content.indexes.items():
             self.store.add_document(digest, Index.descriptor(raw, "").media_type, raw)
-        self.store.add_document(
-            content.manifest.digest, content.manifest.media_type, content.manifest.raw
-        )
         for node in self._urls:
             stored, missing = self.order.stored.get(node, frozenset()), self._missing(node)
             kept = [
@@ -253,9 +250,7 @@ class PullShipment(Shipment):
                 for layer in content.layers
                 if missing is None or layer.diff_id in missing
             ]
-            manifest = content.manifest
-            if not self.is_unchanged:
-                manifest = manifest_for(content, stored, kept)
+            manifest = manifest_for(content, stored, kept, keep=self.is_unchanged)
             self._original[manifest.digest] = original
             self._name(node, manifest, content.names)
 
