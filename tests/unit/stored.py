@@ -113,11 +113,11 @@ class StoredNode(Node):
         self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
     ) -> Survey:
         """Read the whole layout."""
-        del platform
+        del platform, question
         for _ in layout:
             pass
         self.now = self.after
-        self._last = (question, self.now)
+        self._last = self.now
         return self.now
 
 

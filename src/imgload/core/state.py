@@ -102,7 +102,7 @@ def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
         raise
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class TemporaryFolder:
     """A folder for files and sockets that only this user may enter."""
 

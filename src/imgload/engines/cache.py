@@ -37,7 +37,7 @@ Layers = dict[Digest, tuple[Digest, int]]
 """Pushed digests, each with the layer's diff ID and the size in bytes."""
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class EngineCache:
     """The cached facts of each engine, by its address."""
 

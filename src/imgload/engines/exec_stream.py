@@ -38,7 +38,7 @@ MAX_STDOUT = 64 << 20
 _KEPT_STDERR = 64 << 10
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ExecStream:
     """The socket of a running command, a buffered reader of it, and the answer to close."""
 

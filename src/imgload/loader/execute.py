@@ -37,7 +37,7 @@ _Failure = tuple[Sequence[Image], Sequence[str], ImgloadError]
 """Images, names of nodes, and why the images could not be sent to the nodes."""
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Executor:
     """Executes the plan of one load; `nodes`, `surveys` and `images` are by name.
 
@@ -174,7 +174,7 @@ class Executor:
             node.rollback(image, self.surveys[step.node], target, before)
         seconds = time.monotonic() - start
         result = NodeResult(node.name, "tagged", proof, seconds=seconds, error=error)
-        self._record(image, self._with_replaced(image, result))
+        self._record(image, self._with_replaced(image, result, before))
         return None
 
     def _send_group(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
@@ -320,7 +320,7 @@ class Executor:
                 transport=delivery.transport or sent.transport,
             )
             verified_at = delivery.survey.at if delivery.survey else None
-            self._record(image, self._with_replaced(image, result), verified_at)
+            self._record(image, self._with_replaced(image, result, node.before), verified_at)
         return True
 
     def _verify(
@@ -354,12 +354,12 @@ class Executor:
                 return proofs
             time.sleep(_PROOF_PAUSE)
 
-    def _with_replaced(self, image: Image, result: NodeResult) -> NodeResult:
+    def _with_replaced(self, image: Image, result: NodeResult, before: PreviousNames) -> NodeResult:
         """Add to a result the other image that had the name before."""
         survey = self.surveys[result.node]
-        target = survey.records.get(image.name)
-        before = survey.content.configs_under(target) if target else frozenset()
-        others = before - {image.image_id}
+        records = survey.records if before.records is None else before.records
+        target = records.get(image.name)
+        others = {*(survey.content.configs_under(target) if target else ())} - {image.image_id}
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
 
 

@@ -45,7 +45,7 @@ def _sources(sources: Source | ImageStore | Iterable[Source | ImageStore]) -> tu
     return tuple(EngineSource(s) if isinstance(s, ImageStore) else s for s in several)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Loader:
     """Loads images from fixed sources into fixed nodes; reusable.
 

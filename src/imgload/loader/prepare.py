@@ -121,7 +121,7 @@ class Request:
         return named(_from_cache(images), self.tag, self.extra_tags)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Preparation:
     """Finds images in sources, and surveys nodes for them; the first four fields are `Loader`'s.
 

@@ -13,7 +13,6 @@ from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
 from imgload.engines.cache import EngineCache, Layers
 from imgload.loader.events import BytesSent, Event, Note
-from imgload.oci.archive import ArchiveSender, Wanted
 from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest
 from imgload.registry.blob_store import StoreFull
@@ -47,7 +46,7 @@ class Sent:
     plain_sizes: Mapping[Digest, int] = attrs.field(factory=dict)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Sending:
     """Sends images, all of one source, to some nodes."""
 
@@ -147,6 +146,8 @@ class Sending:
                 raise error from None
 
     def _save(self, nodes: Sequence[NodeRuntime], unneeded: frozenset[Digest]) -> Sent:
+        from imgload.oci.archive import ArchiveSender, Wanted  # noqa: PLC0415 - start-up
+
         self.source.release()
         with self.source.save(list(self._names)) as archive:
             wanted = [

@@ -65,7 +65,7 @@ ReadOther = Callable[[Member, Compression, Iterator[memoryview]], Blob | None]
 """Reads a member that is no document."""
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Blobs:
     """The members of an archive by path: of large ones, only digest and size are kept."""
 
@@ -255,7 +255,7 @@ def _pinned_index(
     )
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Layout:
     """Reads the indexes of an OCI layout; an image may be listed several times."""
 

@@ -27,7 +27,7 @@ def _unnamed_file() -> IO[bytes]:
     return tempfile.TemporaryFile(buffering=0, dir=spool_folder())
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class StoredBlob:
     """A blob in a file without a name; readers follow it while it is written.
 
@@ -111,7 +111,7 @@ class StoredBlob:
             self._file.close()
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class BlobStore:
     """Blobs and documents by digest; a request waits for its content."""
 

@@ -296,7 +296,7 @@ class EngineCannotReachUs(EngineFailed):
     """The engine's loopback is not this process's: its pushes do not arrive here."""
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class PushSession:
     """A repository for the pushes of one image, and the tag that the engine pushes.
 

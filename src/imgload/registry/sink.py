@@ -46,7 +46,7 @@ class PushSink(Protocol):
     def manifest(self, digest: Digest, raw: bytes) -> None: ...
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ManifestSink:
     """A sink that claims to have every blob, and therefore receives only manifests."""
 
@@ -75,7 +75,7 @@ IN_MEMORY = 256 << 10
 _CHUNK = 1 << 20
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Quota:
     """A number of bytes that several threads share."""
 
@@ -94,7 +94,7 @@ class Quota:
             self.left += size
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Spool:
     """A blob that is stored until its size and destination are known.
 

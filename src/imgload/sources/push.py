@@ -118,7 +118,7 @@ def _expected(
     return expected, plain
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ForwardingSink:
     """Receives the push of one image from the registry; see `imgload.registry.sink.PushSink`.
 
@@ -265,7 +265,7 @@ class ForwardingSink:
         return spool
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _SpooledUpload:
     """A blob that waits for the end of the push."""
 

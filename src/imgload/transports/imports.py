@@ -18,7 +18,7 @@ _ABORT_SECONDS = 1.5
 """How long nodes may take to end an import whose stream was cut off."""
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ImportShipment(LayoutWriter, Shipment):
     """A layout that each node imports while it is written."""
 
@@ -56,7 +56,7 @@ class ImportTransport(Transport):
         )
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Stream:
     node: NodeRuntime
     order: Order

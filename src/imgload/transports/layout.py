@@ -29,7 +29,7 @@ _DEPTH = 4
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class LayoutWriter(Receiver):
     """Writes the blobs that a node lacks into its feed; see `Order` and `Shipment`."""
 
@@ -111,7 +111,7 @@ class LayoutWriter(Receiver):
                 self.feeds[node].put(chunk)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class LayoutBlob:
     """Writes one blob into the streams of nodes."""
 
@@ -195,7 +195,7 @@ class StreamAborted(ImgloadError):
     """The stream was cut off; the reader must discard the incomplete content."""
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Feed:
     """A stream to one node, in bounded memory; a node that calls `leave` stops no other."""
 

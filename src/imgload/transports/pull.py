@@ -70,7 +70,7 @@ def _has_disk_space(order: Order) -> bool:
         return False
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class PullShipment(Shipment):
     """Content that nodes pull while it is received."""
 
@@ -328,7 +328,7 @@ def _copy(blob: StoredBlob, shipment: Shipment, digest: Digest, diff_id: Digest 
         raise
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _BlobWriter:
     """Writes a blob of known digest into the store; the node verifies the digest."""
 
@@ -357,7 +357,7 @@ class _BlobWriter:
             self._shipment.store.remove_blob(self._digest)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _LayerWriter:
     """Writes a layer into the store, decompressed unless a name demands its manifest.
 

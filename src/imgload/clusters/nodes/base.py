@@ -33,7 +33,7 @@ UNREACHABLE = 69
 """Exit status of a pull from a node that cannot connect to this process (EX_UNAVAILABLE)."""
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class PreviousNames:
     """The state of a node's names right before a change; the change fills it in.
 
@@ -51,7 +51,7 @@ class PreviousNames:
     since: float = attrs.field(factory=time.time)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class NodeRuntime(ABC):
     """A node, and the image operations of its container runtime.
 
@@ -70,6 +70,8 @@ class NodeRuntime(ABC):
     engine: ContainerHost
     container: Container
     role: str = ""
+    before: PreviousNames = attrs.field(factory=PreviousNames, init=False)
+    """The state of names before the last import."""
 
     @abstractmethod
     def survey(self, question: SurveyQuery) -> Survey:

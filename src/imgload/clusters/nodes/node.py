@@ -97,15 +97,13 @@ Commands = Callable[[str], Sequence[Group]]
 """Groups of commands that depend on CRI's snapshotter."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Node(NodeRuntime):
     """A node with containerd; `runtime` says where it is, None to detect it."""
 
     runtime: Containerd | None = CONTAINERD
-    before: PreviousNames = attrs.field(factory=PreviousNames, init=False)
-    """The state of names before the last import."""
     _traits: NodeTraits | None = None
-    _last: tuple[SurveyQuery, Survey] | None = None
+    _last: Survey | None = None
 
     def survey(self, question: SurveyQuery) -> Survey:
         survey = self.survey_once(question)
@@ -118,20 +116,25 @@ class Node(NodeRuntime):
             return Survey.read(question, traits, outputs)
 
     def forget(self) -> None:
-        self._traits = self._last = None
+        self._traits = None
+        self._forget_survey()
 
     def cached_survey(self, question: SurveyQuery) -> Survey | None:
         """Return the survey after the last import, if it suffices to plan a load.
 
-        If blobs were collected since, the import's own verification fails. An image that the node
-        may have needs a new survey, and so do names that the last import was not about.
+        It may be of an earlier run. If blobs were collected since, the import's own verification
+        fails. An image that the node may have needs a new survey.
         """
-        if self._last is None:
+        if self.runtime is None or self.container.state != "running":
             return None
-        last_question, survey = self._last
+        from imgload.clusters.nodes.survey_cache import read_survey  # noqa: PLC0415 - start-up
+
+        survey = self._last or read_survey(self.container.id)
+        if survey is None:
+            return None
+        self._traits = self._traits or survey.traits
         is_new = survey.content.blobs.isdisjoint(question.image_ids)
-        usable = is_new and set(question.names) <= set(last_question.names)
-        return attrs.evolve(survey, fresh=False) if usable else None
+        return attrs.evolve(survey, fresh=False) if is_new else None
 
     def run_for_snapshotter(self, commands: Commands) -> tuple[NodeTraits, list[Output]]:
         """Run commands that depend on CRI's snapshotter.
@@ -207,11 +210,19 @@ class Node(NodeRuntime):
         folder: str = "",
     ) -> Survey:
         """Run a command that imports images, and survey the node in the same exec."""
-        self._last = None
+        from imgload.clusters.nodes.survey_cache import write_survey  # noqa: PLC0415 - start-up
+
+        self._forget_survey()
         self.before = before = PreviousNames(folder=folder)
-        survey = self._change(command, action, question, before, stdin)
-        self._last = (question, survey)
+        self._last = survey = self._change(command, action, question, before, stdin)
+        write_survey(self.container.id, survey)
         return survey
+
+    def _forget_survey(self) -> None:
+        from imgload.clusters.nodes.survey_cache import remove_survey  # noqa: PLC0415 - start-up
+
+        self._last = None
+        remove_survey(self.container.id)
 
     @property
     def gateways(self) -> Sequence[str]:
@@ -297,6 +308,7 @@ class Node(NodeRuntime):
         self.run_all(containerd.label_commands(loaded, time.time()))
 
     def discard_layers(self, names: Sequence[str]) -> None:
+        self._forget_survey()
         survey = self.survey_once(SurveyQuery(tuple(names), (), asks_cri=False))
         under = [survey.content.blobs_under(t) for n in names if (t := survey.records.get(n))]
         manifests = frozenset[Digest]().union(*under) & survey.content.configs.keys()
@@ -310,9 +322,11 @@ class Node(NodeRuntime):
         return {record.name: record.target for record in records}
 
     def untag(self, names: Sequence[str]) -> None:
+        self._forget_survey()
         self.run((*containerd.CTR, "images", "rm", "--", *names))
 
     def remove(self, names: Sequence[str]) -> None:
+        self._forget_survey()
         self.run((*containerd.CTR, "images", "rm", "--sync", "--", *names))
 
     def free_bytes(self) -> int | None:

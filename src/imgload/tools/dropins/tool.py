@@ -304,7 +304,7 @@ def _interpret_kind(
     )
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class KindStory:
     """kind's own messages about images, which it names as typed; it has none about archives."""
 

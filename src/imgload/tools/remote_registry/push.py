@@ -203,7 +203,7 @@ def _error_text(body: bytes) -> str:
     return " ".join(text.split())
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ForwardingSink:
     """Forwards blobs to a repository, and collects manifests, sent bytes and the first error.
 
@@ -262,7 +262,7 @@ class ForwardingSink:
             raise
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ForwardedUpload:
     """The upload of one blob to the registry (end-5, end-6)."""
 

@@ -53,7 +53,7 @@ class Back:
 Notice = Heard | Lost | Back
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Listener:
     """Listens to one engine on threads of its own, and calls `notify` on them.
 

@@ -79,7 +79,7 @@ class WatchedLoad:
         }
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ClusterSelector:
     """A selection of nodes that does not follow later changes of the kube context.
 
@@ -116,7 +116,7 @@ class ClusterSelector:
             node.forget()
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Watch:
     """Listens to engines and loads new images; iterate over it once.
 
