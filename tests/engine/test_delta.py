@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -234,17 +235,38 @@ def test_a_push_leaves_no_labels_in_docker(lab: Lab, build: Build) -> None:
     forget(node, f"docker.io/library/{tag}")
 
 
-def test_layers_collected_between_two_loads_are_sent(lab: Lab, build: Build) -> None:
-    """A reused loader assumes that the nodes kept its images, and detects that they did not."""
+@pytest.mark.parametrize("reused", [True, False], ids=["a-loader", "the-cache"])
+def test_layers_collected_between_two_loads_are_sent(
+    lab: Lab, build: Build, *, reused: bool
+) -> None:
+    """A loader or its successor assumes that the nodes kept its images, and detects a loss."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
     name = f"docker.io/library/{tag}"
     with imgload.Loader.connect(cluster="lab-d21", source="docker") as loader:
+        load = loader.load if reused else partial(imgload.load, cluster="lab-d21", source="docker")
         first = build(lab.docker, tag)
-        loader.load([tag])
+        load([tag])
         second = build(lab.docker, tag)
-        assert sent(loader.load([tag]))[0] < MIB
+        assert sent(load([tag]))[0] < MIB
         forget(node, name, first, second)
         new = build(lab.docker, tag)
-        assert sent(loader.load([tag]))[0] > BASE
+        assert sent(load([tag]))[0] > BASE
     assert cri_id(node, name) == new
     forget(node, name)
+
+
+def test_a_cached_survey_hides_no_image_of_another_tool(lab: Lab, build: Build) -> None:
+    """Another tool moved the name since the last run: the report names the image it replaced."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    name = f"docker.io/library/{tag}"
+    load = partial(imgload.load, cluster="lab-d21", source="docker")
+    first = build(lab.docker, tag)
+    load(tag)
+    other = build(lab.docker, unique())
+    load(other, tag=f"{tag}-other")
+    node.ctr("images", "tag", "--force", f"{name}-other", name)
+    new = build(lab.docker, tag)
+    result = load(tag).images[0].nodes[0]
+    assert (result.action, str(result.replaced)) == ("delta", other)
+    assert cri_id(node, name) == new
+    forget(node, name, f"{name}-other", first)
