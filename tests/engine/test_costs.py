@@ -57,25 +57,25 @@ COSTS = {
         "full": Cost(execs=2, requests=13, source=0, pushed=0, pulled=5, sent=11_000),
         "present": Cost(execs=1, requests=8, source=0, pushed=0, pulled=0, sent=4_200),
         "delta": Cost(execs=1, requests=13, source=0, pushed=15, pulled=4, sent=8_200),
-        "tagged": Cost(execs=3, requests=14, source=0, pushed=0, pulled=0, sent=10_500),
+        "tagged": Cost(execs=2, requests=11, source=0, pushed=0, pulled=0, sent=10_500),
     },
     ("docker", "lab-d3"): {
         "full": Cost(execs=6, requests=25, source=0, pushed=0, pulled=15, sent=31_000),
         "present": Cost(execs=3, requests=14, source=0, pushed=0, pulled=0, sent=12_500),
         "delta": Cost(execs=3, requests=19, source=0, pushed=15, pulled=12, sent=21_200),
-        "tagged": Cost(execs=9, requests=32, source=0, pushed=0, pulled=0, sent=29_000),
+        "tagged": Cost(execs=6, requests=23, source=0, pushed=0, pulled=0, sent=29_000),
     },
     ("docker28", "lab-d21"): {
         "full": Cost(execs=2, requests=11, source=12, pushed=16, pulled=5, sent=10_400),
         "present": Cost(execs=1, requests=8, source=6, pushed=0, pulled=0, sent=4_200),
         "delta": Cost(execs=1, requests=8, source=12, pushed=14, pulled=4, sent=6_900),
-        "tagged": Cost(execs=3, requests=14, source=6, pushed=0, pulled=0, sent=10_500),
+        "tagged": Cost(execs=2, requests=11, source=6, pushed=0, pulled=0, sent=10_500),
     },
     ("podman", "lab-d21"): {
         "full": Cost(execs=2, requests=10, source=7, pushed=0, pulled=5, sent=10_500),
         "present": Cost(execs=1, requests=7, source=5, pushed=0, pulled=0, sent=4_200),
         "delta": Cost(execs=1, requests=7, source=7, pushed=11, pulled=4, sent=7_000),
-        "tagged": Cost(execs=3, requests=13, source=5, pushed=0, pulled=0, sent=10_500),
+        "tagged": Cost(execs=2, requests=10, source=5, pushed=0, pulled=0, sent=10_500),
     },
 }
 THREE_IMAGES = {

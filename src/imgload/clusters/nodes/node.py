@@ -104,11 +104,16 @@ class Node(NodeRuntime):
     runtime: Containerd | None = CONTAINERD
     _traits: NodeTraits | None = None
     _last: Survey | None = None
+    """The survey after the last import, perhaps of an earlier run."""
 
     def survey(self, question: SurveyQuery) -> Survey:
-        survey = self.survey_once(question)
+        configs = self._last.content.configs if self._last else {}
+        known = [m for m, config in configs.items() if config in question.image_ids]
+        survey = self.survey_once(attrs.evolve(question, targets=tuple(known)))
         targets = survey.named_otherwise(question)
-        return self.survey_once(attrs.evolve(question, targets=targets)) if targets else survey
+        if set(targets) <= set(known):
+            return survey
+        return self.survey_once(attrs.evolve(question, targets=targets))
 
     def survey_once(self, question: SurveyQuery) -> Survey:
         traits, outputs = self.run_for_snapshotter(question.commands)
@@ -129,7 +134,7 @@ class Node(NodeRuntime):
             return None
         from imgload.clusters.nodes.survey_cache import read_survey  # noqa: PLC0415 - start-up
 
-        survey = self._last or read_survey(self.container.id)
+        self._last = survey = self._last or read_survey(self.container.id)
         if survey is None:
             return None
         self._traits = self._traits or survey.traits
