@@ -16,7 +16,7 @@ from imgload.engines.docker import Docker
 from imgload.engines.podman import Podman
 from imgload.engines.sdk import SdkWire
 from imgload.loader.loader import Loader
-from imgload.oci.archive import scan
+from imgload.oci.catalogue import scan
 from imgload.oci.digest import Digest
 from imgload.sources.engine import EngineSource
 from tests.engine.conftest import Images, unique

@@ -16,7 +16,8 @@ from random import Random
 import attrs
 
 from imgload.core.errors import ImgloadError
-from imgload.oci.archive import Wanted, scan
+from imgload.oci.archive import Wanted
+from imgload.oci.catalogue import scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform

@@ -19,7 +19,7 @@ from imgload.core.errors import (
     ReferenceInvalid,
     SourceError,
 )
-from imgload.oci.archive import ArchivedImage, scan
+from imgload.oci.catalogue import ArchivedImage, scan
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id
 from imgload.sources.base import Image, Source

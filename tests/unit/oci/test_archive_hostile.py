@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, ImgloadError, SourceError
-from imgload.oci import archive as module
+from imgload.oci import members as module
 from imgload.oci.archive import Wanted
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, INDEX, LAYER, MANIFEST

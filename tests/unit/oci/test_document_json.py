@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.core.errors import ArchiveInvalid
-from imgload.oci.archive import Blob, Blobs, images_in, scan
+from imgload.oci.catalogue import images_in, scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import (
     MANIFEST,
@@ -21,6 +21,7 @@ from imgload.oci.document import (
     Manifest,
     load_json,
 )
+from imgload.oci.members import Blob, Blobs
 from tests.unit import archives
 
 VALUES = st.recursive(

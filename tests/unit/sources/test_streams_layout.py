@@ -10,7 +10,7 @@ import pytest
 
 from imgload.core.errors import ArchiveInvalid, UsageError
 from imgload.loader.session import Session
-from imgload.oci.archive import scan
+from imgload.oci.catalogue import scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, LAYER, MANIFEST
 from imgload.sources.archive import ArchiveSource

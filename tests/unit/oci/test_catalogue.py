@@ -6,17 +6,10 @@ import pytest
 
 from imgload.core.compression import compression_of
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
-from imgload.oci.archive import (
-    ArchivedImage,
-    Blob,
-    Blobs,
-    choose,
-    images_in,
-    may_be_document,
-    scan,
-)
+from imgload.oci.catalogue import ArchivedImage, choose, images_in, scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import IMAGE_NAME, INDEX, MAX_DOCUMENT
+from imgload.oci.members import Blob, Blobs, may_be_document
 from imgload.oci.platform import Platform
 from tests.unit.archives import (
     FORMS,
