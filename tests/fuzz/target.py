@@ -93,7 +93,7 @@ class Target:
         size = self.random.choice((512, 700, 64 << 10))
 
         def way() -> Result:
-            images = scan(FileChunks(file, size))
+            images = scan(FileChunks(file, size)).images
             layers = [len(image.config.diff_ids) for image in images]
             return Result(f"{len(images)} images of {layers[:4]} layers")
 

@@ -75,7 +75,8 @@ class Sending:
         if all(choice.push for choice in choices):
             return partial(self.by_push, nodes)
         named = all(image.layers_named for image in self.images)
-        unneeded = self._unneeded(nodes) if named else frozenset()
+        unneeded = self._unneeded(nodes) if named else frozenset[Digest]()
+        unneeded = unneeded.union(*(image.absent_layers for image in self.images))
         return partial(self.by_save, nodes, unneeded) if unneeded else None
 
     def _facts(self, image: Image, nodes: Sequence[NodeRuntime]) -> Facts:

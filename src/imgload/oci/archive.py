@@ -8,13 +8,20 @@ from functools import partial
 import attrs
 
 from imgload.core.compression import Compression
-from imgload.core.errors import ArchiveInvalid, DigestMismatch, ManifestMissing
+from imgload.core.errors import ArchiveInvalid, ManifestMissing
 from imgload.core.files import read_at
-from imgload.oci.catalogue import ArchivedImage, choose, images_in
+from imgload.oci.catalogue import ArchivedImage, Catalogue, catalogue_of, choose
 from imgload.oci.content import Chunk, ImageContent, Receiver
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor
-from imgload.oci.members import Blob, Blobs, claimed_digest, digits_of
+from imgload.oci.members import (
+    Blob,
+    Blobs,
+    claimed_digest,
+    digits_of,
+    has_other_algorithm,
+    sha256_of,
+)
 from imgload.oci.platform import Platform
 from imgload.oci.reference import pinned
 from imgload.oci.tar import Member
@@ -54,7 +61,8 @@ class ArchiveSender:
         self._archive = archive
         self._plain_sizes = plain_sizes or {}
         self._wanted = wanted
-        self._unneeded = {digest.hex: digest for digest in unneeded}
+        self._unneeded = frozenset(unneeded)
+        self._unneeded_digits = {digest.hex: digest for digest in unneeded}
         self._blobs = Blobs()
         self._sizes: dict[Digest, int] = {}
         self._skipped: set[Digest] = set()
@@ -63,7 +71,7 @@ class ArchiveSender:
         """Send the images; return them by target, or nothing if no node reads any more."""
         if not self._blobs.read(self._archive, partial(self._layer, receiver)):
             return {}
-        images, contents = images_in(self._blobs), dict[Digest, ImageContent]()
+        images, contents = catalogue_of(self._blobs), dict[Digest, ImageContent]()
         for wanted in self._wanted:
             content = self._finish(wanted, images, receiver)
             if content is None:
@@ -79,13 +87,15 @@ class ArchiveSender:
         chunks: Iterator[memoryview],
     ) -> Blob | None:
         """Skip a layer or pass it on; return None if no node reads any more."""
-        unneeded = self._unneeded.get(digits_of(member.path))
+        unneeded = self._unneeded_digits.get(digits_of(member.path))
         if compression and not member.path.startswith("blobs/"):
             unneeded = None  # a diff ID is the digest of an uncompressed tar
         if unneeded:
             self._skipped.add(unneeded)
             return Blob(None, member.size, compression) if receiver.is_open else None
         claimed = claimed_digest(member.path)
+        if member.place and claimed and has_other_algorithm(member.path):
+            return Blob(sha256_of(chunks), member.size, compression, place=member.place)
         if member.place and (claimed or not compression):
             return Blob(claimed, member.size, compression, place=member.place)
         digest = _write(receiver, member.size, chunks)
@@ -95,20 +105,18 @@ class ArchiveSender:
         return Blob(digest, member.size, compression)
 
     def _finish(
-        self, wanted: Wanted, images: Sequence[ArchivedImage], receiver: Receiver
+        self, wanted: Wanted, catalogue: Catalogue, receiver: Receiver
     ) -> ImageContent | None:
-        image = choose(images, wanted.target, wanted.platform, wanted.exact)
+        image = choose(catalogue, wanted.target, wanted.platform, wanted.exact)
         manifest, config = image.manifest, image.config
-        if len(manifest.layers) != len(config.diff_ids):
-            raise ArchiveInvalid("a manifest and its config have different numbers of layers")
-        if manifest.config.size != len(config.raw):
-            raise DigestMismatch("a config has another size than its manifest says")
         kept = self._blobs.documents()
         sizes = {**{digest: len(data) for digest, data in kept.items()}, **self._sizes}
-        placed = {x.digest: blob for x in manifest.layers if (blob := self._blobs.placed(x.digest))}
+        blobs = {x.digest: blob for x in manifest.layers if (blob := self._blobs.layer(x.digest))}
+        placed = {digest: blob for digest, blob in blobs.items() if blob.place}
         sizes |= {digest: blob.size for digest, blob in placed.items()}
-        for layer in manifest.layers:
-            self._check(layer, sizes)
+        for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
+            if layer.digest not in sizes and not {layer.digest, diff_id} & self._unneeded:
+                raise _lacks_layer(layer)
         if len(placed) == len(set(manifest.layers)):
             receiver.announce(manifest, config.diff_ids, wanted.names)
         for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
@@ -128,23 +136,18 @@ class ArchiveSender:
         receiver.image(content)
         return content
 
-    def _check(self, layer: Descriptor, sizes: Mapping[Digest, int]) -> None:
-        self._blobs.by_digest(layer.digest)
-        if layer.digest in self._skipped and layer.digest not in self._sizes:
-            return
-        if layer.digest not in sizes:
-            foreign, hint = "", "save it again; it may be incomplete"
-            if layer.is_foreign:
-                foreign = ", which is a foreign one"
-                hint = "save the image with a tool that keeps foreign layers, such as docker save"
-            raise ArchiveInvalid(f"the archive lacks the layer {layer.digest}{foreign}", hint=hint)
-        if (size := sizes[layer.digest]) != layer.size:
-            raise DigestMismatch(f"the layer {layer.digest} has {size} bytes, not {layer.size}")
+
+def _lacks_layer(layer: Descriptor) -> ArchiveInvalid:
+    foreign, hint = "", "save it again; it may be incomplete"
+    if layer.is_foreign:
+        foreign = ", which is a foreign one"
+        hint = "save the image with a tool that keeps foreign layers, such as docker save"
+    return ArchiveInvalid(f"the archive lacks the layer {layer.digest}{foreign}", hint=hint)
 
 
 def _send_placed(receiver: Receiver, blob: Blob, digest: Digest, diff_id: Digest) -> bool:
     """Send a layer of an archive that is a file; return False if no node reads any more."""
-    assert blob.place is not None  # noqa: S101 - see `Blobs.placed`
+    assert blob.place is not None  # noqa: S101 - see `_finish`
     if not receiver.lacks(digest, diff_id):
         return receiver.is_open
     file, offset = blob.place
@@ -180,6 +183,11 @@ def _pinned_index(
     digest = pinned(name) or image.manifest.digest
     if digest == image.manifest.digest:
         return None
+    if image.correction and digest in image.digests:
+        raise ManifestMissing(
+            f"{name} demands a manifest that cannot be used as it is: {image.correction}",
+            hint="name it without the digest: the manifest is then corrected",
+        )
     if digest in image.indexes and digest in documents:
         return documents[digest]
     raise ManifestMissing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, TypeVar
@@ -24,13 +25,18 @@ Document = TypeVar("Document")
 
 @attrs.frozen
 class Blob:
-    """A member: `size` in bytes; `digest` is None if it was skipped, `data` if it was not kept."""
+    """A member: `size` in bytes; `digest` is None if it was skipped, `data` if it was not kept.
+
+    `digest` is always a sha256, since containerd stores no other; `other` is that of the algorithm
+    in the member's path.
+    """
 
     digest: Digest | None
     size: int
     compression: Compression = ""
     data: bytes | None = attrs.field(default=None, repr=False)
     place: Place | None = attrs.field(default=None, eq=False)
+    other: Digest | None = None
 
 
 ReadOther = Callable[[Member, Compression, Iterator[memoryview]], Blob | None]
@@ -78,21 +84,18 @@ class Blobs:
         blob = self.get(path)
         if blob is None:
             return None
-        actual = blob.digest
-        if digest.algorithm != "sha256":
-            actual = Digest.of(blob.data, digest.algorithm) if blob.data is not None else None
+        actual = blob.digest if digest.algorithm == "sha256" else blob.other
         if actual not in {None, digest}:
-            raise DigestMismatch(f"{path} has the content of {blob.digest}")
+            raise DigestMismatch(f"{path} has the content of {actual}")
         return blob
 
     def add_layer(self, digest: Digest, blob: Blob) -> None:
         """Record the digest of a layer whose path does not contain it."""
         self._layers[digest] = blob
 
-    def placed(self, digest: Digest) -> Blob | None:
-        """Return a layer that can be read at any time, because the archive is a file."""
-        blob = self.by_digest(digest) or self._layers.get(digest)
-        return blob if blob and blob.place else None
+    def layer(self, digest: Digest) -> Blob | None:
+        """Return a layer by its digest, whatever its path is."""
+        return self.by_digest(digest) or self._layers.get(digest)
 
     def documents(self) -> dict[Digest, bytes]:
         """Return the kept members by digest."""
@@ -106,6 +109,9 @@ class Blobs:
                 self.link(member.path, member.target)
             elif member.kind == "file":
                 start, chunks = _peek(body)
+                hasher = _other_hasher(member.path)
+                if hasher:
+                    chunks = hashed(chunks, hasher)
                 if may_be_document(member.path, member.size, start):
                     data = b"".join(chunks)
                     blob: Blob | None = Blob(Digest.of(data), len(data), "", data)
@@ -113,7 +119,8 @@ class Blobs:
                     blob = read_other(member, compression_of(start), chunks)
                 if blob is None:
                     return False
-                self.add(member.path, blob)
+                other = Digest(hasher.name, hasher.hexdigest()) if hasher else None
+                self.add(member.path, attrs.evolve(blob, other=other))
         return True
 
 
@@ -124,6 +131,33 @@ def _peek(body: Iterable[memoryview]) -> tuple[bytes, Iterator[memoryview]]:
     while sum(map(len, first)) < _MAGIC_LENGTH and (chunk := next(chunks, None)) is not None:
         first.append(chunk)
     return b"".join(first)[:_MAGIC_LENGTH], chain(first, chunks)
+
+
+def hashed(chunks: Iterable[memoryview], hasher: hashlib._Hash) -> Iterator[memoryview]:
+    """Yield chunks, and hash them."""
+    for chunk in chunks:
+        hasher.update(chunk)
+        yield chunk
+
+
+def sha256_of(chunks: Iterable[memoryview]) -> Digest:
+    """Read a blob to its end; return its digest."""
+    hasher = hashlib.sha256()
+    for chunk in chunks:
+        hasher.update(chunk)
+    return Digest("sha256", hasher.hexdigest())
+
+
+def _other_hasher(path: str) -> hashlib._Hash | None:
+    """Return a hasher for a blob whose path has another algorithm than sha256."""
+    digest = claimed_digest(path) if has_other_algorithm(path) else None
+    return hashlib.new(digest.algorithm) if digest else None
+
+
+def has_other_algorithm(path: str) -> bool:
+    """Whether the digest in a blob's path is no sha256, so that the blob has to be hashed."""
+    digest = claimed_digest(path)
+    return digest is not None and digest.algorithm != "sha256"
 
 
 def digits_of(path: str) -> str:
