@@ -9,6 +9,7 @@ no layers or lists them in another order (moby #47065, #47150).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -383,7 +384,9 @@ class _DockerList:
 
     def read(self, listing: Blob) -> Iterator[ArchivedImage]:
         layers, names = 0, _names_by_layer(self.blobs)
-        for entry in _docker_entries(listing.data or b""):
+        entries = _docker_entries(listing.data or b"")
+        tops = Counter(map(_top_layer, entries))
+        for entry in entries:
             paths = entry.get("Layers")
             layers += len(paths) if isinstance(paths, list) else 0
             _limit_layers(layers)
@@ -397,9 +400,10 @@ class _DockerList:
                 digests = frozenset([config.digest] if config else [])
                 self.unusable.append(Unusable(own_names, digests, error))
                 continue
-            top = paths[-1] if isinstance(paths, list) and paths else ""
-            more = names.get(str(top).removesuffix("/layer.tar").removesuffix(".tar"), ())
-            yield attrs.evolve(image, names=tuple(dict.fromkeys((*own_names, *more))))
+            top = _top_layer(entry)
+            if not own_names and tops[top] == 1:
+                own_names = tuple(names.get(top, ()))
+            yield attrs.evolve(image, names=own_names)
 
     def _config(self, path: object) -> ImageConfig:
         if not isinstance(path, str):
@@ -457,6 +461,13 @@ def _strings(value: object, limit: int) -> tuple[str, ...]:
 
 def _is_string(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _top_layer(entry: Mapping[str, Any]) -> str:
+    """Return the name of an image's top layer, as in ``repositories``."""
+    paths = entry.get("Layers")
+    top = str(paths[-1]) if isinstance(paths, list) and paths else ""
+    return digits_of(top.removesuffix("/layer.tar"))
 
 
 def _names_by_layer(blobs: Blobs) -> Mapping[str, list[str]]:
