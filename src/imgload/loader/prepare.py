@@ -217,8 +217,9 @@ class Preparation:
             for note in image.notes:
                 self.on_event(Note(note))
             if image.name == str(image.image_id):
-                text = f"{image.name} has no name, so a pod cannot refer to it; name it with"
-                self.on_event(Note(f"{text}: imgload load {image.name} --tag NAME --from …"))
+                source = shlex.quote(image.origin.address)
+                command = f"imgload load {image.name} --from {source} --tag NAME"
+                self.on_event(Note(f"a pod cannot refer to {image.name}; name it: {command}"))
             short = image.name.removeprefix("localhost/")
             if not request.texts and short != image.name:  # added by Podman (podman #15974)
                 text = f"the archive names it {image.name}, which a pod does not find as"

@@ -156,6 +156,7 @@ class Sending:
                     names,
                     image.platform,
                     exact=tuple(filter(None, (image.manifest_digest, image.image_id))),
+                    layers=frozenset(image.blobs) if image.manifest and not image.stored else None,
                 )
                 for image, names in self._names.items()
             ]
@@ -215,10 +216,13 @@ class Sending:
     ) -> Iterator[Shipment]:
         """Start the delivery of the images; abort it on any failure."""
         stored = {node.name: self.surveys[node.name].content.blobs for node in nodes}
+        platform = self.images[0].platform
+        if platform.is_unspecified:
+            platform = self.surveys[nodes[0].name].traits.platform
         shipment = self.transport.start(
             Order(
                 nodes=nodes,
-                platform=self.images[0].platform,
+                platform=platform,
                 question=SurveyQuery.about(self.images),
                 missing=missing,
                 stored=stored,

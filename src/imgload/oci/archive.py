@@ -33,13 +33,15 @@ class Wanted:
 
     `target` is the digest of its config, its manifest, or an index above it; `platform` is to
     choose from an index. `exact` are digests of its own manifest or config, if known: Docker saves
-    one platform of an index without the index.
+    one platform of an index without the index. `layers` are the blobs of its layers, if known: a
+    damaged blob of another image then does no harm.
     """
 
     target: Digest
     names: tuple[str, ...]
     platform: Platform | None = None
     exact: tuple[Digest, ...] = ()
+    layers: frozenset[Digest] | None = None
 
 
 class ArchiveSender:
@@ -62,6 +64,8 @@ class ArchiveSender:
         self._plain_sizes = plain_sizes or {}
         self._wanted = wanted
         self._unneeded = frozenset(unneeded)
+        known = [image.layers for image in wanted if image.layers is not None]
+        self._needed = frozenset[Digest]().union(*known) if len(known) == len(wanted) else None
         self._unneeded_digits = {digest.hex: digest for digest in unneeded}
         self._blobs = Blobs()
         self._sizes: dict[Digest, int] = {}
@@ -94,7 +98,11 @@ class ArchiveSender:
             self._skipped.add(unneeded)
             return Blob(None, member.size, compression) if receiver.is_open else None
         claimed = claimed_digest(member.path)
-        if member.place and claimed and has_other_algorithm(member.path):
+        if has_other_algorithm(member.path):
+            claimed = None
+        elif claimed and self._needed is not None and claimed not in self._needed:
+            return Blob(claimed, member.size, compression) if receiver.is_open else None
+        if member.place and has_other_algorithm(member.path):
             return Blob(sha256_of(chunks), member.size, compression, place=member.place)
         if member.place and (claimed or not compression):
             return Blob(claimed, member.size, compression, place=member.place)

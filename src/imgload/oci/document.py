@@ -237,7 +237,8 @@ class Manifest:
     def descriptor(self, platform: Platform, name: str) -> Descriptor:
         """Return the entry of ``index.json`` with which containerd names the image `name`."""
         annotations = {IMAGE_NAME: name}
-        return Descriptor(self.media_type, self.digest, len(self.raw), platform, annotations)
+        known = None if platform.is_unspecified else platform
+        return Descriptor(self.media_type, self.digest, len(self.raw), known, annotations)
 
 
 @attrs.frozen
