@@ -203,11 +203,17 @@ class Sending:
         return Sent(tuple(self.images), deliveries, name, sizes, layers, plain_sizes)
 
     def _discarded(self, stored: Mapping[str, frozenset[Digest]]) -> Iterator[str]:
-        """Yield the nodes that have some layers only as snapshots, by the blobs of each node."""
+        """Yield the nodes that have some layers only as snapshots, by the blobs of each node.
+
+        A layer that the source does not have cannot be served in any form.
+        """
         layers = [pair for i in self.images for pair in zip(i.diff_ids, i.blobs, strict=True)]
+        absent = frozenset[Digest]().union(*(image.absent_layers for image in self.images))
         for node, blobs in stored.items():
             unpacked = [pair for pair in layers if pair[0] not in self.missing[node]]
-            if any(blobs.isdisjoint(pair) for pair in unpacked):
+            if any(blobs.isdisjoint(pair) for pair in unpacked) or any(
+                diff_id in absent and blob not in blobs for diff_id, blob in unpacked
+            ):
                 yield node
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The catalogue of an archive, whichever tool saved it: its images, and what else it lists.
+"""The catalogue of an archive, whichever tool saved it: images and other entries.
 
 Three formats exist: the docker-archive (``manifest.json``; layers named by ID in Docker up to 24
 and Podman), the OCI layout (``index.json``, image-layout.md), and both, from Docker 25 on. The two
@@ -298,13 +298,13 @@ class _Layout:
 
 
 def _not_an_image(artifact: Artifact) -> NotAnImage:
-    article = "an" if artifact.kind[0] in "aeiou" else "a"
-    what = f"{article} {artifact.kind}" if artifact.kind != "unknown" else "not an image"
-    return NotAnImage(f"it is {what}: {artifact.type:.200}", content=artifact.kind)
+    article = "an" if artifact.kind.startswith("a") else "a"
+    kind = "not an image" if artifact.kind == "unknown" else f"{article} {artifact.kind}"
+    return NotAnImage(f"it is {kind}: {artifact.type:.200}", content=artifact.kind)
 
 
 def _names(annotations: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the name of an entry; a bare tag is none (ctr makes up import-DATE for it)."""
+    """Return the name of an entry; a bare tag is no name (ctr makes up import-DATE for it)."""
     name, reference = annotations.get(IMAGE_NAME, ""), annotations.get(REF_NAME, "")
     if name and reference and ":" not in name.rpartition("/")[2] and not {":", "/"} & {*reference}:
         return (f"{name}:{reference}",)
@@ -351,7 +351,8 @@ def _change(old: Descriptor, new: Descriptor) -> str:
         return f"containerd does not support the digest {old.digest}"
     if old.size != new.size:
         return f"it declares {old.size} bytes for {old.digest}, which has {new.size}"
-    return f"it declares {old.media_type or 'no type':.100} for {old.digest}, a {new.media_type}"
+    declared = old.media_type or "no media type"
+    return f"it declares {declared:.100} for {old.digest}, which is {new.media_type}"
 
 
 def _contradiction(blobs: Blobs, manifest: Manifest, config: ImageConfig) -> str:

@@ -301,7 +301,7 @@ class Artifact:
 
 
 def parse_listed(raw: bytes) -> Manifest | Index | Artifact:
-    """Parse a document that an index lists; its content decides what it is.
+    """Parse a document that an index lists; its content decides, and not its media type.
 
     A manifest is an image if its config and its layers have media types of images, or vague ones.
     `artifactType` alone is no proof of the contrary: containerd ignores it, and unpacks the layers.

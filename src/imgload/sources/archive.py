@@ -25,7 +25,7 @@ from imgload.core.errors import (
 from imgload.oci.catalogue import ArchivedImage, Catalogue, Unusable, scan
 from imgload.oci.digest import Digest
 from imgload.oci.platform import ANY_PLATFORM, Platform
-from imgload.oci.reference import Reference, image_id_prefix, is_made_up, parse_unless_id
+from imgload.oci.reference import Reference, image_id_prefix, is_made_up, parse_unless_id, pinned
 from imgload.sources.base import Image, Source
 from imgload.sources.streams import LayoutFolder, chunks_of, open_archive
 
@@ -73,11 +73,11 @@ class ArchiveSource(Source):
     def suggestions(self, text: str) -> list[str]:
         """Return the archive's names; with digests if `text` has one and the archive has any."""
         images = self._catalogue.images
-        pinned = [name for image in images for name in _pinned_names(image)]
+        by_digest = [name for image in images for name in _pinned_names(image)]
         names = [
             name for image in images for name in _own_names(image) or (str(image.config.digest),)
         ]
-        return list(dict.fromkeys(pinned if pinned and "@" in text else names))
+        return list(dict.fromkeys(by_digest if by_digest and "@" in text else names))
 
     def all_images(self, platform: Platform | None) -> list[Image]:
         """Return every image, under its names in the archive."""
@@ -104,7 +104,8 @@ class ArchiveSource(Source):
             keys = keys or [image.indexes[1:2] or image.config.digest]
             group = next((groups[key] for key in keys if key in groups), [])
             group.append(image)
-            groups |= dict.fromkeys(keys, group)
+            for key in keys:
+                groups.setdefault(key, group)
         return list({id(group): group for group in groups.values()}.values())
 
     def _damaged(self) -> list[Unusable]:
@@ -142,12 +143,15 @@ class ArchiveSource(Source):
 
     def _error_of(self, entry: Unusable) -> SourceError:
         """Return the error of an entry, with its name and the archive's."""
-        error, hint = entry.error, entry.error.hint or _AGAIN
         name = next(iter(_own_names(entry)), str(min(entry.digests, default="an image")))
-        message = f"{self.describe}: {name} cannot be loaded: {error.message}"
+        return self._error(entry.error, f"{name} cannot be loaded: {entry.error.message}")
+
+    def _error(self, error: SourceError, message: str) -> SourceError:
+        """Return an error of the same kind with the archive's name and a hint."""
+        message = f"{self.describe}: {message}"
         if isinstance(error, NotAnImage):
             return NotAnImage(message, hint=error.hint, content=error.content)
-        return type(error)(message, hint=hint)
+        return type(error)(message, hint=error.hint or _AGAIN)
 
     def _failed(
         self,
@@ -199,8 +203,8 @@ class ArchiveSource(Source):
         return None
 
     def _notes_on(self, image: ArchivedImage, name: str) -> Iterator[str]:
-        if image.correction:
-            yield f"{name} gets a corrected manifest: {image.correction}"
+        if image.correction and not pinned(name):
+            yield f"corrected the manifest of {name}: {image.correction}"
         for text in image.names:
             if problem := _problem_of(text, image):
                 yield f"the archive's name {text!r:.200} is not used: {problem}"
@@ -221,8 +225,7 @@ class ArchiveSource(Source):
         try:
             yield
         except SourceError as error:
-            hint = error.hint or _AGAIN
-            raise type(error)(f"{self.describe}: {error.message}", hint=hint) from error
+            raise self._error(error, error.message) from error
 
     @contextmanager
     def _opened(self, *, scanning: bool) -> Iterator[Iterable[bytes]]:
@@ -271,11 +274,10 @@ def _this_machine() -> Platform:
 
 
 def _ambiguous(text: str, images: Sequence[ArchivedImage], archive: str) -> ImageAmbiguous:
-    ids = sorted({str(image.config.digest) for image in images})
+    listed = ", ".join(sorted({str(image.config.digest) for image in images}))
     return ImageAmbiguous(
-        f"{text!r} is not one image in {archive}: it has {', '.join(ids)}",
-        hint=f"select one by its ID, and name it: imgload load {ids[0]} --from"
-        f" {shlex.quote(archive)} --tag NAME",
+        f"{text!r} is not one image in {archive}: it has {listed}",
+        hint="select one by its ID, and name it with --tag; or choose a platform with --platform",
     )
 
 
