@@ -84,9 +84,9 @@ class ArchiveSource(Source):
         images = [self._image_or_error(group, platform) for group in self._groups()]
         images += map(self._unusable, self._damaged())
         if not images:
-            others = self._others()
-            message = f"{self.describe} contains no usable image"
-            raise NotAnImage(f"{message}: it has {others}") if others else ArchiveInvalid(message)
+            if others := self._others():
+                raise NotAnImage(f"{self.describe} contains no usable image: it has {others}")
+            raise ArchiveInvalid(f"{self.describe} contains no usable image")
         for image in images:
             if image.error and all(other.error for other in images):
                 raise image.error
