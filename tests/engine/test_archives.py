@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import imgload
-from imgload.core.errors import ImageError
+from imgload.core.errors import ImageError, SourceError
+from imgload.loader.events import Note
+from imgload.oci.digest import Digest
+from imgload.oci.document import IMAGE_NAME
 from tests.engine.conftest import cri_id, forget, records, unique
-from tests.engine.kinds import Made, layer, new, old
+from tests.engine.kinds import Made, layer, new, oci, old
 from tests.lab import Lab, Node
-from tests.unit.archives import pack
+from tests.unit.archives import Entry, Json, artifact, blob, encode, layout, listed, pack, signature
 
 CLUSTER = "lab-d21"
+DIGEST = str(Digest.of(b"no manifest"))
 
 
 @pytest.fixture
@@ -41,6 +47,80 @@ def test_an_archive_with_several_images_loads_selected_or_all(
     report = imgload.load([], cluster=CLUSTER, source=str(path))
     assert [image.nodes[0].action for image in report.images] == ["present", "full", "present"]
     assert [cri_id(node, name) for name in names] == [image.image_id for image in made]
+
+
+def odd_archive(good: Made, sized: Made, hybrid: Made, bare: Made, *damaged: Made) -> bytes:
+    """Return an archive of images beside other content, damaged images and impossible names."""
+    wrong_size = json.loads(sized.manifest)
+    wrong_size["layers"][0]["size"] += 5
+    no_layers = json.loads(hybrid.manifest) | {"layers": []}
+    raws = [encode(wrong_size), encode(no_layers)]
+    entries: list[tuple[Json, list[Entry]]] = [
+        signature(),
+        artifact(),
+        listed(raws[0], name=sized.name),
+        listed(raws[1], name=hybrid.name),
+        ({**bare.entry, "annotations": {IMAGE_NAME: "moby-dangling@" + DIGEST}}, bare.members),
+    ]
+    for image in (good, *damaged):
+        notes = {"annotations": {IMAGE_NAME: image.name}}
+        entries.append(({**image.entry, **notes}, image.members))
+    listing = dict(new([hybrid]))["manifest.json"]
+    members = dict([*layout(*entries), *sized.members, *hybrid.members])
+    corrupt, incomplete = damaged
+    path = blob(corrupt.layers[1])[0]
+    members[path] = bytes(len(members[path]))
+    del members[blob(incomplete.config)[0]]
+    return pack([*members.items(), ("manifest.json", listing)])
+
+
+@pytest.mark.parametrize("transport", ["pull", "import"])
+def test_one_bad_entry_does_not_fail_the_others(
+    node: Node, tmp_path: Path, transport: Literal["pull", "import"]
+) -> None:
+    """Signatures, artifacts and impossible names are noted; damaged images are exit status 6."""
+    made = [Made(unique(name)) for name in ("good", "sized", "hybrid", "bare", "bad", "worse")]
+    path, notes = tmp_path / "images.tar", list[str]()
+    path.write_bytes(odd_archive(*made))
+    good, damaged = made[:3], made[4:]
+
+    def on_event(event: object) -> None:
+        notes.extend([event.text] if isinstance(event, Note) else [])
+
+    with pytest.raises(imgload.LoadFailed) as caught:
+        imgload.load([], cluster=CLUSTER, source=str(path), transport=transport, on_event=on_event)
+    assert caught.value.exit_status == 6
+    results = {image.reference: image.nodes[0] for image in caught.value.report.images}
+    failed = {name for name, result in results.items() if not result.ok}
+    assert failed == {f"docker.io/library/{image.name}" for image in damaged}
+    assert all(isinstance(results[name].error, SourceError) for name in failed)
+    for image in good:
+        assert cri_id(node, f"docker.io/library/{image.name}") == image.image_id
+    assert results[made[3].image_id].ok
+    for text in ("1 signature, 1 artifact", "moby-dangling", "--tag", made[1].name, made[2].name):
+        assert any(text in note for note in notes), text
+    assert imgload.load([good[0].name], cluster=CLUSTER, source=str(path)).ok
+
+
+@pytest.mark.parametrize("form", [oci, old])
+def test_layers_may_be_absent_if_the_node_has_them(
+    node: Node, tmp_path: Path, form: Callable[[Sequence[Made]], list[Entry]]
+) -> None:
+    """`pack --sparse` writes no layers of the run image (pack #1596)."""
+    base = Made(unique("base"), (layer("base.txt"),), "gzip")
+    app = Made(unique("app"), (*base.layers, layer()), "gzip")
+    sparse = [member for member in form([app]) if member[1] != base.blobs[0]]
+    paths = [tmp_path / "base.tar", tmp_path / "app.tar"]
+    for path, members in zip(paths, (form([base]), sparse), strict=True):
+        path.write_bytes(pack(members))
+    with pytest.raises(SourceError) as caught:
+        imgload.load([], cluster=CLUSTER, source=str(paths[1]))
+    assert str(base.diff_ids[0]) in caught.value.message
+    assert node.name in caught.value.message
+    assert cri_id(node, f"docker.io/library/{app.name}") is None
+    imgload.load([], cluster=CLUSTER, source=str(paths[0]))
+    assert imgload.load([], cluster=CLUSTER, source=str(paths[1])).ok
+    assert cri_id(node, f"docker.io/library/{app.name}") == app.image_id
 
 
 def images_with_common_prefix() -> tuple[str, Made, Made]:

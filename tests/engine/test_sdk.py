@@ -16,7 +16,7 @@ from imgload.engines.docker import Docker
 from imgload.engines.podman import Podman
 from imgload.engines.sdk import SdkWire
 from imgload.loader.loader import Loader
-from imgload.oci.archive import scan
+from imgload.oci.catalogue import scan
 from imgload.oci.digest import Digest
 from imgload.sources.engine import EngineSource
 from tests.engine.conftest import Images, unique
@@ -55,7 +55,7 @@ def test_an_image_is_found_and_saved(lab: Lab, images: Images, engine: Engine, n
     assert found.target == Digest.parse(built)
     assert engine.find("no-such-image:v1") is None
     with engine.save([tag], found.platform) as archive:
-        [image] = scan(archive)
+        [image] = scan(archive).images
     assert image.config.diff_ids == found.diff_ids
     engine.close()
 

@@ -16,7 +16,8 @@ from random import Random
 import attrs
 
 from imgload.core.errors import ImgloadError
-from imgload.oci.archive import Wanted, scan
+from imgload.oci.archive import Wanted
+from imgload.oci.catalogue import scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
@@ -92,7 +93,7 @@ class Target:
         size = self.random.choice((512, 700, 64 << 10))
 
         def way() -> Result:
-            images = scan(FileChunks(file, size))
+            images = scan(FileChunks(file, size)).images
             layers = [len(image.config.diff_ids) for image in images]
             return Result(f"{len(images)} images of {layers[:4]} layers")
 

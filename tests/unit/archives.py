@@ -173,6 +173,58 @@ def docker25(*images: Image) -> list[Entry]:
     return [*oci(*images), ("manifest.json", encode(manifest)), ("repositories", encode({}))]
 
 
+def custom(
+    config: bytes,
+    *layers: bytes,
+    kinds: Sequence[str] = (),
+    config_kind: str = CONFIG,
+    **extra: object,
+) -> bytes:
+    """Return a manifest with other media types or fields; `kinds` are those of the layers."""
+    described = [
+        descriptor(raw, kind)
+        for raw, kind in zip(layers, kinds or [LAYER] * len(layers), strict=True)
+    ]
+    value = {"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(config, config_kind)}
+    return encode({**value, "layers": described, **extra})
+
+
+def listed(
+    manifest: bytes, *others: bytes, name: str = "", **extra: object
+) -> tuple[Json, list[Entry]]:
+    """Return a manifest's entry of an index, and the members of the manifest and other blobs."""
+    notes = {"annotations": {IMAGE_NAME: name}} if name else {}
+    return {**descriptor(manifest, MANIFEST), **notes, **extra}, [*map(blob, (manifest, *others))]
+
+
+def signature(subject: bytes = b"an image") -> tuple[Json, list[Entry]]:
+    """Return what `cosign save` writes beside an image: config and layer are those of an image."""
+    payload = encode({"critical": str(Digest.of(subject))})
+    rootfs = {"type": "layers", "diff_ids": [str(Digest.of(payload))]}
+    config = encode({"architecture": "", "os": "", "rootfs": rootfs})
+    kind = "application/vnd.dev.cosign.simplesigning.v1+json"
+    return listed(custom(config, payload, kinds=[kind]), config, payload)
+
+
+def artifact(name: str = "") -> tuple[Json, list[Entry]]:
+    """Return what `oras push` writes: a file with an empty config."""
+    content, config = layer("a file"), b"{}"
+    kind = "application/vnd.oci.empty.v1+json"
+    manifest = custom(config, content, config_kind=kind, artifactType="application/vnd.acme.rocket")
+    return listed(manifest, config, content, name=name)
+
+
+def layout(*entries: tuple[Json, list[Entry]]) -> list[Entry]:
+    """Return an OCI layout of entries with their members."""
+    members = unique(member for _, files in entries for member in files)
+    return [*members, ("index.json", index(*(e for e, _ in entries))), ("oci-layout", b"{}")]
+
+
+def named(image: Image) -> tuple[Json, list[Entry]]:
+    """Return an image's entry with its name, and its members."""
+    return {**image.entry, "annotations": {IMAGE_NAME: image.name}}, image.members
+
+
 FORMS = {"docker20": docker20, "podman": podman, "docker25": docker25, "oci": oci}
 
 

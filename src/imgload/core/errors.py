@@ -21,7 +21,8 @@
     │   ├── DigestMismatch
     │   ├── ManifestMissing
     │   ├── PlatformMissing
-    │   └── ImageIncomplete
+    │   ├── ImageIncomplete
+    │   └── NotAnImage
     ├── BuildFailed              1   the builder printed the reason
     ├── RegistryError            5   does not answer, or refuses
     ├── NodeError                1   one node; the other nodes go on
@@ -42,7 +43,7 @@ import copyreg
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 _MAX_LENGTH = 2000
 
@@ -118,7 +119,7 @@ class ImgloadError(Exception):
 
     """
 
-    exit_status: ClassVar[int] = 1
+    exit_status: int = 1
 
     def __init__(
         self, message: str, *, hint: str = "", node: str = "", endpoint: str = "", image: str = ""
@@ -231,6 +232,14 @@ class PlatformMissing(SourceError):
 
 class ImageIncomplete(SourceError):
     """The source lists the image or platform but lacks some of its content."""
+
+
+class NotAnImage(SourceError):
+    """No container can run it; `content` is attestation, signature, artifact or unknown."""
+
+    def __init__(self, message: str, *, content: str = "unknown", **data: str) -> None:
+        super().__init__(message, **data)
+        self.content = content
 
 
 class BuildFailed(ImgloadError):

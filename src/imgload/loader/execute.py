@@ -13,7 +13,14 @@ from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
 from imgload.clusters.nodes.node import remove_leftovers
 from imgload.clusters.nodes.proof import Proof, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
-from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NotVerified
+from imgload.core.errors import (
+    ArchiveInvalid,
+    EngineFailed,
+    ImgloadError,
+    NodeFull,
+    NotVerified,
+    SourceError,
+)
 from imgload.core.parallel import in_parallel, result_or_error
 from imgload.loader.events import Event, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.loader.plan import Plan, Step, send_step
@@ -42,6 +49,7 @@ class Executor:
     """Executes the plan of one load; `nodes`, `surveys` and `images` are by name.
 
     `surveys` are those before the load. `images` change when a transfer determines their IDs.
+    `unusable` are the images that are reported with their errors.
     """
 
     nodes: Mapping[str, NodeRuntime]
@@ -53,6 +61,7 @@ class Executor:
     keep_manifest: bool = False
     discard_layers: bool = False
     transport: Transport | None = None
+    unusable: Sequence[Image] = ()
     steps: dict[tuple[str, str], Step] = attrs.field(factory=dict)
     results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
     _verified_at: dict[tuple[str, str], float] = attrs.field(factory=dict)
@@ -68,14 +77,12 @@ class Executor:
         tagged = in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
         not_tagged = [step for step in tagged if step]
         to_send = [step for step in plan.steps if step.action in {"full", "delta"}]
-        groups = Plan((*to_send, *not_tagged)).groups()
-        failures = [failure for group in groups for failure in self._send_group(*group)]
+        steps, failures = _split_available((*to_send, *not_tagged))
+        for group in Plan(steps).groups():
+            failures += self._send_group(*group)
         if failures and not any(result.ok for result in self.results.values()):
             raise failures[0][2]
-        for images, nodes, error in failures:
-            for image, node in product(images, nodes):
-                if (image.name, node) not in self.results:
-                    self._record(image, NodeResult(node, None, error=error))
+        self._record_failures(failures)
         if self.discard_layers:
             in_parallel([partial(self._discard, node) for node in self.nodes.values()])
         self._verify_again()
@@ -83,12 +90,20 @@ class Executor:
     def dry_run(self, plan: Plan) -> None:
         """Record every step as planned; nothing is changed."""
         self.steps = {(step.image.name, step.node): step for step in plan.steps}
-        for step in plan.steps:
+        steps, failures = _split_available(plan.steps)
+        self._record_failures(failures)
+        for step in steps:
             size = 0
             if step.action in {"delta", "full"}:
                 size = self._sending([step.image]).missing_bytes([self.nodes[step.node]])
             result = NodeResult(step.node, step.action, step.proof, bytes_missing=size)
             self._record(step.image, result)
+
+    def _record_failures(self, failures: Sequence[_Failure]) -> None:
+        for images, nodes, error in failures:
+            for image, node in product(images, nodes):
+                if (image.name, node) not in self.results:
+                    self._record(image, NodeResult(node, None, error=error))
 
     def mark_unreachable(self, images: Sequence[Image], errors: Mapping[str, ImgloadError]) -> None:
         """Record the errors of nodes that could not be surveyed."""
@@ -106,6 +121,16 @@ class Executor:
                 tuple(self.results[name, node] for node in nodes),
             )
             for name, image in self.images.items()
+        ]
+        rows += [
+            ImageResult(
+                image.name,
+                None,
+                image.source,
+                image.platform,
+                tuple(NodeResult(node, None, error=image.error) for node in nodes),
+            )
+            for image in self.unusable
         ]
         return Report(tuple(rows), dry_run)
 
@@ -178,15 +203,16 @@ class Executor:
         return None
 
     def _send_group(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
-        """Send a group; if its engine refuses to save or push it, send image by image.
+        """Send a group; if its source cannot provide it, send image by image.
 
-        A failure of the source does not stop the other groups, so it is returned.
+        A failure of the source does not stop the other images, so it is returned.
         """
         error = result_or_error(partial(self._send, images, [self.nodes[name] for name in names]))
         if error is None:
             return []
         targets = list(dict.fromkeys(image.target for image in images))
-        if len(targets) == 1 or not (isinstance(error, EngineFailed) and error.refused):
+        refused = isinstance(error, EngineFailed) and error.refused
+        if len(targets) == 1 or not (refused or isinstance(error, SourceError)):
             return [(images, names, error)]
         self.on_event(Note(f"sending the images one by one: {error.message}"))
         failures: list[_Failure] = []
@@ -361,6 +387,28 @@ class Executor:
         target = records.get(image.name)
         others = {*(survey.content.configs_under(target) if target else ())} - {image.image_id}
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
+
+
+def _split_available(steps: Sequence[Step]) -> tuple[tuple[Step, ...], list[_Failure]]:
+    """Return the steps whose layers their sources have, and the failures of the others."""
+    lacking: dict[str, list[Step]] = {}
+    for step in steps:
+        if step.missing & step.image.absent_layers:
+            lacking.setdefault(step.image.name, []).append(step)
+    failures: list[_Failure] = []
+    for name, of_image in lacking.items():
+        image, nodes = of_image[0].image, [step.node for step in of_image]
+        layers = sorted(set().union(*(s.missing & image.absent_layers for s in of_image)))
+        listed = ", ".join(map(str, layers))
+        error = ArchiveInvalid(
+            f"{image.origin.describe} does not have all layers of {name}, and neither"
+            f" {'has' if len(nodes) == 1 else 'have'} {', '.join(nodes)}: {listed}",
+            hint="load the base image first, or save the image with all layers",
+            image=name,
+        )
+        failures.append(([image], nodes, error))
+    available = tuple(step for step in steps if not step.missing & step.image.absent_layers)
+    return available, failures
 
 
 def _refusal(image: Image, node: NodeRuntime, proof: Proof | None) -> ImgloadError | None:

@@ -149,6 +149,7 @@ class Loader:
                 nodes={node.name: node for node in self.nodes},
                 surveys=preparation.surveys,
                 images={image.name: image for image in preparation.images},
+                unusable=preparation.unusable,
                 on_event=on_event,
                 option=request.transport,
                 deep=request.verify == "deep" and not dry_run,
@@ -190,7 +191,7 @@ class Loader:
         verification = Verification(
             self.nodes, preparation.surveys, preparation.failed, on_event, options, deep
         )
-        return _require_ok(verification.report(preparation.images))
+        return _require_ok(verification.report((*preparation.images, *preparation.unusable)))
 
     @contextmanager
     def _preparing(self, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:

@@ -129,6 +129,7 @@ class Preparation:
         ask: surveys a node.
         ahead: surveys that were made before the images were known.
         images: the images, each once for each name.
+        unusable: the images that the source cannot provide; see their `error`.
         surveys: by node name.
         failed: why the other nodes could not be surveyed, by node name.
 
@@ -142,6 +143,7 @@ class Preparation:
     ask: Ask = survey
     ahead: Mapping[str, Survey] = attrs.field(factory=dict)
     images: list[Image] = attrs.field(factory=list)
+    unusable: list[Image] = attrs.field(factory=list)
     surveys: dict[str, Survey] = attrs.field(factory=dict)
     failed: dict[str, ImgloadError] = attrs.field(factory=dict)
     _unknown: set[str] = attrs.field(factory=set)
@@ -151,7 +153,7 @@ class Preparation:
         """Find the images, and survey the nodes."""
         with with_discovery_errors(self.unreachable):
             images = locate(request.texts, self.sources, request.platform, self.settle)
-        self.images = request.name_images(images)
+        self._name(request, images)
         for attempt in self.unreachable:
             if attempt.candidate.explicit and attempt.error:
                 self.on_event(Note(f"continuing without {attempt.error.message}"))
@@ -160,7 +162,7 @@ class Preparation:
         if request.platform is None and (
             matched := match_platform(images, request.texts, platforms)
         ):
-            self.images = request.name_images(matched)
+            self._name(request, matched)
             self.survey()
         if self._unknown:
             self.images = identify(self.images, self.surveys)
@@ -168,6 +170,15 @@ class Preparation:
             if any(not survey.content.blobs.isdisjoint(ids) for survey in self.surveys.values()):
                 self.survey()
         self._report(request)
+
+    def _name(self, request: Request, images: Sequence[Image]) -> None:
+        """Name the images; raise the error of an unusable one if all are unusable."""
+        named = request.name_images(images)
+        self.images = [image for image in named if not image.error]
+        self.unusable = [image for image in named if image.error]
+        for image in () if self.images else self.unusable:
+            if image.error:
+                raise image.error
 
     def survey(self) -> None:
         """Survey all nodes; meanwhile, have the engines push manifests of images of unknown ID.
@@ -194,6 +205,8 @@ class Preparation:
             self.survey()
 
     def _report(self, request: Request) -> None:
+        for note in () if request.texts else (n for s in self.sources for n in s.notes()):
+            self.on_event(Note(note))
         for image in self.images:
             self.on_event(ImageFound(image.name, image.image_id, image.source, image.size))
         for image in {image.target: image for image in reversed(self.images)}.values():
@@ -201,6 +214,12 @@ class Preparation:
                 if not platform.runs(image.platform):
                     text = f"{image.name} is for {image.platform}: {name}, which is {platform},"
                     self.on_event(Note(f"{text} runs it only with emulation"))
+            for note in image.notes:
+                self.on_event(Note(note))
+            if image.name == str(image.image_id):
+                source = shlex.quote(image.origin.address)
+                command = f"imgload load {image.name} --from {source} --tag NAME"
+                self.on_event(Note(f"a pod cannot refer to {image.name}; name it: {command}"))
             short = image.name.removeprefix("localhost/")
             if not request.texts and short != image.name:  # added by Podman (podman #15974)
                 text = f"the archive names it {image.name}, which a pod does not find as"

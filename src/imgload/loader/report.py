@@ -7,7 +7,7 @@ from typing import Any, Literal
 import attrs
 
 from imgload.clusters.nodes.proof import Proof
-from imgload.core.errors import JSON_VERSION, ImgloadError, NodeError, error_json
+from imgload.core.errors import JSON_VERSION, ImgloadError, NodeError, SourceError, error_json
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -129,6 +129,8 @@ class Report:
 class LoadFailed(ImgloadError):
     """At least one image was not verified on at least one node.
 
+    Its exit status is that of a `SourceError` if only images of an archive are at fault.
+
     Args:
         report: the results for all nodes, including the successful ones.
 
@@ -139,3 +141,5 @@ class LoadFailed(ImgloadError):
         lines = [f"{name} on {node.node}: {node.error_text}" for name, node in failed]
         super().__init__("\n".join(lines) or "some node failed")
         self.report = report
+        if failed and all(isinstance(node.error, SourceError) for _, node in failed):
+            self.exit_status = SourceError.exit_status

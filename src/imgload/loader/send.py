@@ -74,7 +74,8 @@ class Sending:
         if all(choice.push for choice in choices):
             return partial(self.by_push, nodes)
         named = all(image.layers_named for image in self.images)
-        unneeded = self._unneeded(nodes) if named else frozenset()
+        unneeded = self._unneeded(nodes) if named else frozenset[Digest]()
+        unneeded = unneeded.union(*(image.absent_layers for image in self.images))
         return partial(self.by_save, nodes, unneeded) if unneeded else None
 
     def _facts(self, image: Image, nodes: Sequence[NodeRuntime]) -> Facts:
@@ -156,6 +157,7 @@ class Sending:
                     names,
                     image.platform,
                     exact=tuple(filter(None, (image.manifest_digest, image.image_id))),
+                    layers=frozenset(image.blobs) if image.manifest and not image.stored else None,
                 )
                 for image, names in self._names.items()
             ]
@@ -202,11 +204,17 @@ class Sending:
         return Sent(tuple(self.images), deliveries, name, sizes, layers, plain_sizes)
 
     def _discarded(self, stored: Mapping[str, frozenset[Digest]]) -> Iterator[str]:
-        """Yield the nodes that have some layers only as snapshots, by the blobs of each node."""
+        """Yield the nodes that have some layers only as snapshots, by the blobs of each node.
+
+        A layer that the source does not have cannot be served in any form.
+        """
         layers = [pair for i in self.images for pair in zip(i.diff_ids, i.blobs, strict=True)]
+        absent = frozenset[Digest]().union(*(image.absent_layers for image in self.images))
         for node, blobs in stored.items():
             unpacked = [pair for pair in layers if pair[0] not in self.missing[node]]
-            if any(blobs.isdisjoint(pair) for pair in unpacked):
+            if any(blobs.isdisjoint(pair) for pair in unpacked) or any(
+                diff_id in absent and blob not in blobs for diff_id, blob in unpacked
+            ):
                 yield node
 
     @contextmanager
@@ -215,10 +223,13 @@ class Sending:
     ) -> Iterator[Shipment]:
         """Start the delivery of the images; abort it on any failure."""
         stored = {node.name: self.surveys[node.name].content.blobs for node in nodes}
+        platform = self.images[0].platform
+        if platform.is_unspecified:
+            platform = self.surveys[nodes[0].name].traits.platform
         shipment = self.transport.start(
             Order(
                 nodes=nodes,
-                platform=self.images[0].platform,
+                platform=platform,
                 question=SurveyQuery.about(self.images),
                 missing=missing,
                 stored=stored,

@@ -45,7 +45,7 @@ class Verification:
         return ImageResult(image.name, image.image_id, image.source, image.platform, results)
 
     def _result(self, image: Image, node: NodeRuntime) -> NodeResult:
-        if error := self.errors.get(node.name):
+        if error := image.error or self.errors.get(node.name):
             return NodeResult(node.name, None, error=error)
         survey = self.surveys[node.name]
         proof = prove(image, survey)

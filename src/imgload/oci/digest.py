@@ -9,7 +9,15 @@ import attrs
 
 from imgload.core.errors import ArchiveInvalid
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
+_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128, "blake3": 64}
+"""Hexadecimal digits by algorithm; Python may lack blake3, whose digests are then invalid."""
+_DIGEST = re.compile(
+    "|".join(
+        rf"{algorithm}:[0-9a-f]{{{count}}}"
+        for algorithm, count in _DIGITS.items()
+        if algorithm in hashlib.algorithms_available
+    )
+)
 
 
 @attrs.frozen(order=True)
@@ -17,7 +25,7 @@ class Digest:
     """A content digest, valid by construction.
 
     Args:
-        algorithm: ``sha256``, ``sha384`` or ``sha512``.
+        algorithm: ``sha256``, ``sha384``, ``sha512``, or ``blake3`` if Python has it.
         hex: the lower-case hexadecimal sum.
 
     Raises:

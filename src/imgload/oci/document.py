@@ -6,13 +6,14 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
+from imgload.core.compression import Compression
 from imgload.core.errors import ArchiveInvalid
 from imgload.oci.digest import Digest, chain_ids
-from imgload.oci.platform import Platform
+from imgload.oci.platform import ANY_PLATFORM, Platform
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -23,6 +24,16 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 ATTESTATION = "vnd.docker.reference.type"
 IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
+_MANIFESTS = (MANIFEST, DOCKER_MANIFEST)
+_INDEXES = (INDEX, DOCKER_INDEX)
+_CONFIGS = (CONFIG, "application/vnd.docker.container.image.v1+json")
+_LAYERS = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
+"""How the media types of layers begin."""
+_VAGUE = (
+    *("", "application/octet-stream", "application/json", "application/gzip", "application/zstd"),
+    *("application/x-gzip", "application/x-tar", "application/tar", "application/tar+gzip"),
+)
+"""Media types that say nothing about an image: the content decides."""
 
 MAX_DOCUMENT = 8 << 20
 """Bytes; containerd refuses larger manifests and configs as well."""
@@ -112,6 +123,12 @@ def _list(value: object, field: str, limit: int) -> list[Any]:
     return value
 
 
+def _annotations(descriptor: object) -> dict[str, str]:
+    value = dig(descriptor, "annotations")
+    items = value.items() if isinstance(value, dict) else ()
+    return {str(key): str(text) for key, text in items}
+
+
 def _dump(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
@@ -133,14 +150,12 @@ class Descriptor:
         size = value.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BLOB:
             raise ArchiveInvalid(f"a descriptor's size is {size!r:.40}")
-        annotations = value.get("annotations")
-        annotations = annotations.items() if isinstance(annotations, dict) else ()
         return cls(
             media_type=str(value.get("mediaType") or ""),
             digest=Digest.parse(value.get("digest")),
             size=size,
             platform=Platform.from_json(value.get("platform")),
-            annotations={str(key): str(text) for key, text in annotations},
+            annotations=_annotations(value),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -169,6 +184,7 @@ class ImageConfig:
     digest: Digest
     platform: Platform
     diff_ids: tuple[Digest, ...]
+    has_rootfs: bool = True
 
     @classmethod
     def parse(cls, raw: bytes) -> ImageConfig:
@@ -176,8 +192,8 @@ class ImageConfig:
         rootfs = value.get("rootfs")
         texts = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
         diff_ids = tuple(map(Digest.parse, _list(texts, "diff_ids", MAX_LAYERS)))
-        platform = Platform.from_json(value) or Platform("linux", "amd64")
-        return cls(raw, Digest.of(raw), platform, diff_ids)
+        platform = Platform.from_json(value) or ANY_PLATFORM
+        return cls(raw, Digest.of(raw), platform, diff_ids, isinstance(rootfs, dict))
 
     @property
     def chain_id(self) -> Digest | None:
@@ -221,7 +237,8 @@ class Manifest:
     def descriptor(self, platform: Platform, name: str) -> Descriptor:
         """Return the entry of ``index.json`` with which containerd names the image `name`."""
         annotations = {IMAGE_NAME: name}
-        return Descriptor(self.media_type, self.digest, len(self.raw), platform, annotations)
+        known = None if platform.is_unspecified else platform
+        return Descriptor(self.media_type, self.digest, len(self.raw), known, annotations)
 
 
 @attrs.frozen
@@ -231,11 +248,22 @@ class Index:
     digest: Digest
     manifests: tuple[Descriptor, ...]
 
+    malformed: tuple[tuple[Mapping[str, str], ArchiveInvalid], ...] = attrs.field(
+        default=(), hash=False
+    )
+    """The annotations of other entries, and why those cannot be used."""
+
     @classmethod
     def parse(cls, raw: bytes) -> Index:
         value = parse_json(raw, "the image index")
-        manifests = _list(value.get("manifests"), "manifests", MAX_MANIFESTS)
-        return cls(Digest.of(raw), tuple(map(Descriptor.parse, manifests)))
+        entries: list[Descriptor] = []
+        malformed: list[tuple[Mapping[str, str], ArchiveInvalid]] = []
+        for entry in _list(value.get("manifests"), "manifests", MAX_MANIFESTS):
+            try:
+                entries.append(Descriptor.parse(entry))
+            except ArchiveInvalid as error:
+                malformed.append((_annotations(entry), error))
+        return cls(Digest.of(raw), tuple(entries), tuple(malformed))
 
     @staticmethod
     def descriptor(raw: bytes, name: str) -> Descriptor:
@@ -247,6 +275,75 @@ class Index:
     def build(manifests: tuple[Descriptor, ...]) -> bytes:
         entries = [manifest.to_json() for manifest in manifests]
         return _dump({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+
+
+Kind = Literal["attestation", "signature", "artifact", "unknown"]
+
+
+@attrs.frozen
+class Artifact:
+    """A manifest that is no runnable image; `type` is the media type that shows it."""
+
+    kind: Kind
+    type: str
+
+    @classmethod
+    def of(cls, media_type: str) -> Artifact:
+        kinds: dict[str, Kind] = {
+            "in-toto": "attestation",
+            "attestation": "attestation",
+            "dsse": "attestation",
+            "cosign": "signature",
+            "sigstore": "signature",
+            "signature": "signature",
+        }
+        return cls(next((k for w, k in kinds.items() if w in media_type), "artifact"), media_type)
+
+
+def parse_listed(raw: bytes) -> Manifest | Index | Artifact:
+    """Parse a document that an index lists; its content decides, and not its media type.
+
+    A manifest is an image if its config and its layers have media types of images, or vague ones.
+    `artifactType` alone is no proof of the contrary: containerd ignores it, and unpacks the layers.
+    """
+    value = parse_json(raw, "the manifest")
+    if isinstance(value.get("manifests"), list):
+        if value.get("layers") is not None or value.get("config") is not None:
+            raise ArchiveInvalid("a document is both a manifest and an index")  # CVE-2021-41190
+        return Index.parse(raw)
+    own_types = (text_at(value, "artifactType"), text_at(value, "mediaType"))
+    if value.get("schemaVersion") == 1:
+        return Artifact("unknown", "a manifest of Docker's schema 1")
+    if not isinstance(value.get("config"), dict):
+        foreign = [t for t in own_types if t not in (*_MANIFESTS, *_INDEXES, *_VAGUE)]
+        if foreign:
+            return Artifact.of(foreign[0])
+    manifest = Manifest.parse(raw)
+    kind = manifest.config.media_type
+    if kind not in _CONFIGS and (kind not in _VAGUE or own_types[0]):
+        return Artifact.of(own_types[0] or kind)
+    types = [layer.media_type for layer in manifest.layers]
+    foreign = [t for t in types if not t.startswith(_LAYERS) and t not in _VAGUE]
+    return Artifact.of(own_types[0] or foreign[0]) if foreign else manifest
+
+
+def is_manifest_type(media_type: str) -> bool:
+    return media_type in _MANIFESTS
+
+
+def is_document_type(media_type: str) -> bool:
+    """Whether a descriptor with this media type may refer to a manifest or an index."""
+    return media_type in (*_MANIFESTS, *_INDEXES, *_VAGUE)
+
+
+def layer_type(media_type: str, compression: Compression) -> str:
+    """Return the media type of a layer, corrected if its content is compressed otherwise."""
+    declared = media_type.rpartition(".tar")[2].lstrip("+.")
+    if media_type.startswith(_LAYERS) and (
+        declared == compression or {declared, compression} - {"", "gzip", "zstd"}
+    ):
+        return media_type
+    return LAYER + (f"+{compression}" if compression else "")
 
 
 def dig(document: Any, *keys: str) -> Any:

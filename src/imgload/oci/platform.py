@@ -37,11 +37,17 @@ _ALSO_RUNS = {"amd64": {"386"}, "arm64": {"arm"}}
 
 @attrs.frozen
 class Platform:
-    """Operating system, architecture and variant, in containerd's normal form."""
+    """Operating system, architecture and variant, in containerd's normal form.
+
+    An image without an architecture has no platform (`ANY_PLATFORM`): it runs on every node, as
+    containerd unpacks it on every node. `os_version` and `os_features` are compared by `rank` only.
+    """
 
     os: str
     architecture: str
     variant: str = ""
+    os_version: str = attrs.field(default="", eq=False)
+    os_features: tuple[str, ...] = attrs.field(default=(), eq=False)
 
     @classmethod
     def of(cls, os: str, architecture: str, variant: str = "") -> Platform:
@@ -73,7 +79,7 @@ class Platform:
 
     @classmethod
     def from_json(cls, value: object) -> Platform | None:
-        """Read ``os``, ``architecture`` and ``variant`` from a parsed document.
+        """Read a platform from a parsed document; None if it has no architecture.
 
         Raises:
             ArchiveInvalid: if they are not words, since they reach terminals and commands.
@@ -84,7 +90,12 @@ class Platform:
         fields = [value.get(key) or "" for key in ("os", "architecture", "variant")]
         if not all(isinstance(field, str) and _WORD.fullmatch(field) for field in fields):
             raise ArchiveInvalid(f"not a platform: {fields!r:.200}")
-        return cls.of(*fields)
+        features = value.get("os.features")
+        return attrs.evolve(
+            cls.of(*fields),
+            os_version="".join(_words(value.get("os.version"))),
+            os_features=tuple(_words(*features) if isinstance(features, list) else ()),
+        )
 
     def to_json(self) -> dict[str, str]:
         """Return the platform as in a descriptor."""
@@ -102,12 +113,24 @@ class Platform:
         if oldest and (match := _VARIANT.fullmatch(self.variant)):
             numbers = range(int(match[1]) - 1, oldest - 1, -1)
             variants += [Platform.of(self.os, self.architecture, f"v{n}") for n in numbers]
-        return next((platform for platform in variants if platform in available), None)
+        unspecified = (platform for platform in available if platform.is_unspecified)
+        return next((p for p in variants if p in available), next(unspecified, None))
 
     def runs(self, image: Platform) -> bool:
         """Whether a machine of this platform runs an image without emulation."""
         older = _ALSO_RUNS.get(self.architecture, set())
-        return image.os == self.os and image.architecture in {self.architecture, *older}
+        runs = image.os == self.os and image.architecture in {self.architecture, *older}
+        return runs or image.is_unspecified
+
+    @property
+    def rank(self) -> tuple[int, bool]:
+        """The order of images for one platform: containerd prefers one without os.features."""
+        return len(self.os_features), bool(self.os_version)
+
+    @property
+    def is_unspecified(self) -> bool:
+        """Whether no architecture is known, so that no machine is excluded."""
+        return not self.architecture
 
     @property
     def is_unknown(self) -> bool:
@@ -115,4 +138,12 @@ class Platform:
         return self.os == "unknown" or self.architecture == "unknown"
 
     def __str__(self) -> str:
-        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+        return "/".join(filter(None, (self.os, self.architecture, self.variant))) or "any"
+
+
+ANY_PLATFORM = Platform("", "")
+"""The platform of an image that declares none."""
+
+
+def _words(*values: object) -> list[str]:
+    return [value for value in values if isinstance(value, str) and _WORD.fullmatch(value)]

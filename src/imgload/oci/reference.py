@@ -35,6 +35,8 @@ _ALLOWED = re.compile(r"[\w./:*?\[\]!-]{1,300}", re.ASCII)
 _GLOB = re.compile(r"[*?\[]")
 _IMPORT_NAME = re.compile(r"(?:docker\.io/library/)?import-\d{4}-\d{2}-\d{2}@sha256:[0-9a-f]{64}")
 """The second name that ``ctr images import --digests`` gives every image (kind #4028)."""
+_DANGLING = re.compile(r"(?:docker\.io/library/)?(?:moby-dangling@.*|<none>.*)")
+"""Names of untagged images in Docker's containerd image store, and in lists of engines."""
 
 
 @attrs.frozen
@@ -150,6 +152,12 @@ def image_id_prefix(text: str) -> str | None:
 def is_full_image_id(text: str) -> bool:
     """Whether a text can only be an image ID, since Kubernetes allows no such name."""
     return _FULL_IMAGE_ID.fullmatch(text) is not None
+
+
+def is_made_up(name: str) -> bool:
+    """Whether a program gave this name to an image without a name; it may also be an image ID."""
+    patterns = (_IMPORT_NAME, _DANGLING, _FULL_IMAGE_ID)
+    return any(pattern.fullmatch(name) for pattern in patterns)
 
 
 def parse_unless_id(text: str) -> Reference | None:

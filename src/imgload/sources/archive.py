@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform as machine
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -15,13 +16,16 @@ from imgload.core.errors import (
     ArchiveInvalid,
     ImageAmbiguous,
     ImageIncomplete,
+    ImgloadError,
+    NotAnImage,
     PlatformMissing,
     ReferenceInvalid,
     SourceError,
 )
-from imgload.oci.archive import ArchivedImage, scan
-from imgload.oci.platform import Platform
-from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id
+from imgload.oci.catalogue import ArchivedImage, Catalogue, Unusable, scan
+from imgload.oci.digest import Digest
+from imgload.oci.platform import ANY_PLATFORM, Platform
+from imgload.oci.reference import Reference, image_id_prefix, is_made_up, parse_unless_id, pinned
 from imgload.sources.base import Image, Source
 from imgload.sources.streams import LayoutFolder, chunks_of, open_archive
 
@@ -48,34 +52,128 @@ class ArchiveSource(Source):
             self._file.close()
 
     def find(self, text: str, platform: Platform | None) -> Image | None:
-        if images := [image for image in self._images if _has_name(text, image)]:
-            return self._image(images, (Reference.parse(text).record,), platform)
-        images = [image for image in self._images if _has_id(text, image)]
-        if len({image.config.digest for image in images}) > 1:
-            raise _ambiguous(text, images, self.describe)
-        return self._image(images, _own_names(images[0]), platform) if images else None
+        images = self._catalogue.images
+        if named := [image for image in images if _has_name(text, image)]:
+            return self._image(named, (Reference.parse(text).record,), platform)
+        with_id = [image for image in images if _has_id(text, image.config.digest)]
+        if len({image.config.digest for image in with_id}) > 1:
+            raise _ambiguous(text, with_id, self.describe)
+        if with_id:
+            return self._image(with_id, _own_names(*with_id), platform)
+        accepted = _accepted(text)
+        for entry in self._catalogue.unusable:
+            if any(name in accepted for name in _references(entry)) or any(
+                _has_id(text, digest) for digest in entry.digests
+            ):
+                return self._unusable(entry)
+        for entry in () if images else self._damaged():
+            raise self._error_of(entry)
+        return None
 
     def suggestions(self, text: str) -> list[str]:
         """Return the archive's names; with digests if `text` has one and the archive has any."""
-        pinned = [name for image in self._images for name in _pinned_names(image)]
-        names = [name for image in self._images for name in _own_names(image)]
-        return list(dict.fromkeys(pinned if pinned and "@" in text else names))
+        images = self._catalogue.images
+        by_digest = [name for image in images for name in _pinned_names(image)]
+        names = [
+            name for image in images for name in _own_names(image) or (str(image.config.digest),)
+        ]
+        return list(dict.fromkeys(by_digest if by_digest and "@" in text else names))
 
     def all_images(self, platform: Platform | None) -> list[Image]:
         """Return every image, under its names in the archive."""
-        groups: dict[object, list[ArchivedImage]] = {}
-        for image in self._images:
-            key = image.names or image.indexes[1:2] or image.config.digest
-            groups.setdefault(key, []).append(image)
-        if not groups:
+        images = [self._image_or_error(group, platform) for group in self._groups()]
+        images += map(self._unusable, self._damaged())
+        if not images:
+            if others := self._others():
+                raise NotAnImage(f"{self.describe} contains no usable image: it has {others}")
             raise ArchiveInvalid(f"{self.describe} contains no usable image")
-        return [self._image(group, _own_names(group[0]), platform) for group in groups.values()]
+        for image in images:
+            if image.error and all(other.error for other in images):
+                raise image.error
+        return images
+
+    def notes(self) -> list[str]:
+        others = self._others()
+        return [f"{self.describe}: not loaded: {others}"] if others else []
+
+    def _groups(self) -> list[list[ArchivedImage]]:
+        """Return the images with a common name or index, which are for different platforms."""
+        groups: dict[object, list[ArchivedImage]] = {}
+        for image in self._catalogue.images:
+            keys: list[object] = [reference.record for reference in _references(image)]
+            keys = keys or [image.indexes[1:2] or image.config.digest]
+            group = next((groups[key] for key in keys if key in groups), [])
+            group.append(image)
+            for key in keys:
+                groups.setdefault(key, group)
+        return list({id(group): group for group in groups.values()}.values())
+
+    def _damaged(self) -> list[Unusable]:
+        """Return the damaged images that the archive does not contain in another place."""
+        names = {name for image in self._catalogue.images for name in _references(image)}
+        digests = {
+            d for image in self._catalogue.images for d in image.digests - {*image.indexes[:1]}
+        }
+        damaged: dict[object, Unusable] = {}
+        for entry in self._catalogue.unusable:
+            own = frozenset(_references(entry))
+            covered = names & own if own else digests & entry.digests
+            if not covered and not isinstance(entry.error, NotAnImage):
+                damaged.setdefault(own or entry.digests, entry)
+        return list(damaged.values())
+
+    def _others(self) -> str:
+        """Count the entries that are no images, such as ``2 signatures, 1 artifact``."""
+        errors = [entry.error for entry in self._catalogue.unusable]
+        counts = Counter(error.content for error in errors if isinstance(error, NotAnImage))
+        texts = {k: "unknown manifest" if k == "unknown" else k for k in counts}
+        return ", ".join(f"{n} {texts[k]}{'s' if n > 1 else ''}" for k, n in counts.items())
+
+    def _image_or_error(self, images: Sequence[ArchivedImage], platform: Platform | None) -> Image:
+        names, target = _own_names(*images), images[0].config.digest
+        try:
+            return self._image(images, names, platform)
+        except (SourceError, ImageAmbiguous) as error:
+            return self._failed(names or (str(target),), target, error, images[0].platform)
+
+    def _unusable(self, entry: Unusable) -> Image:
+        target = min(entry.digests, default=Digest.of(b""))
+        names = _own_names(entry) or (str(target),)
+        return self._failed(names, target, self._error_of(entry), entry.platform)
+
+    def _error_of(self, entry: Unusable) -> SourceError:
+        """Return the error of an entry, with its name and the archive's."""
+        name = next(iter(_own_names(entry)), str(min(entry.digests, default="an image")))
+        return self._error(entry.error, f"{name} cannot be loaded: {entry.error.message}")
+
+    def _error(self, error: SourceError, message: str) -> SourceError:
+        """Return an error of the same kind with the archive's name and a hint."""
+        message = f"{self.describe}: {message}"
+        if isinstance(error, NotAnImage):
+            return NotAnImage(message, hint=error.hint, content=error.content)
+        return type(error)(message, hint=error.hint or _AGAIN)
+
+    def _failed(
+        self,
+        names: tuple[str, ...],
+        target: Digest,
+        error: ImgloadError,
+        platform: Platform | None,
+    ) -> Image:
+        platform = platform or ANY_PLATFORM
+        return Image(self, str(target), names, target, None, platform, (), 0, error=error)
 
     def _image(
         self, images: Sequence[ArchivedImage], names: tuple[str, ...], platform: Platform | None
     ) -> Image:
-        image = _select_platform(images, platform, self.describe)
+        try:
+            image = _select_platform(images, platform, self.describe)
+        except PlatformMissing:
+            if damaged := self._damaged_platform(images, platform):
+                return self._unusable(damaged)
+            raise
         config = image.config
+        names = names or (str(config.digest),)  # as CRI does
         return Image(
             origin=self,
             id=str(config.digest),
@@ -87,7 +185,29 @@ class ArchiveSource(Source):
             size=sum(layer.size for layer in image.manifest.layers),
             manifest=image.manifest,
             layers_named=image.layers_named,
+            absent_layers=image.absent_layers,
+            notes=tuple(self._notes_on(image, names[0])),
         )
+
+    def _damaged_platform(
+        self, images: Sequence[ArchivedImage], platform: Platform | None
+    ) -> Unusable | None:
+        """Return the damaged image for a platform that has the names or the index of `images`."""
+        wanted = platform or _this_machine()
+        names = {name for image in images for name in _references(image)}
+        above = {digest for image in images for digest in image.indexes[1:]}
+        for entry in self._catalogue.unusable:
+            related = names & {*_references(entry)} or above & entry.digests
+            if related and entry.platform and wanted.best([entry.platform]):
+                return entry
+        return None
+
+    def _notes_on(self, image: ArchivedImage, name: str) -> Iterator[str]:
+        if image.correction and not pinned(name):
+            yield f"corrected the manifest of {name}: {image.correction}"
+        for text in image.names:
+            if problem := _problem_of(text, image):
+                yield f"the archive's name {text!r:.200} is not used: {problem}"
 
     @contextmanager
     def save(self, images: Sequence[Image]) -> Iterator[Iterable[bytes]]:
@@ -96,7 +216,7 @@ class ArchiveSource(Source):
             yield chunks
 
     @cached_property
-    def _images(self) -> tuple[ArchivedImage, ...]:
+    def _catalogue(self) -> Catalogue:
         with self._naming_archive_in_errors(), self._opened(scanning=True) as chunks:
             return scan(chunks)
 
@@ -105,8 +225,7 @@ class ArchiveSource(Source):
         try:
             yield
         except SourceError as error:
-            hint = error.hint or _AGAIN
-            raise type(error)(f"{self.describe}: {error.message}", hint=hint) from error
+            raise self._error(error, error.message) from error
 
     @contextmanager
     def _opened(self, *, scanning: bool) -> Iterator[Iterable[bytes]]:
@@ -121,15 +240,21 @@ class ArchiveSource(Source):
 def _select_platform(
     images: Sequence[ArchivedImage], platform: Platform | None, archive: str
 ) -> ArchivedImage:
-    """Return the image for a platform; without one, for this machine's, or the only image."""
+    """Return the image for a platform; without one, for this machine's, or the only image.
+
+    Of two images for one platform, containerd takes the one that requires no further features.
+    """
     by_platform: dict[Platform, ArchivedImage] = {}
-    for image in images:
+    for image in sorted(images, key=lambda image: image.platform.rank):
         other = by_platform.setdefault(image.platform, image)
-        if other.config.digest != image.config.digest:
+        if (
+            other.config.digest != image.config.digest
+            and other.platform.rank == image.platform.rank
+        ):
             raise _ambiguous(", ".join(image.names), [other, image], archive)
     if platform is None and len(by_platform) == 1:
-        return images[0]
-    wanted = platform or Platform.of("linux", machine.machine())
+        return next(iter(by_platform.values()))
+    wanted = platform or _this_machine()
     if best := wanted.best(by_platform):
         return by_platform[best]
     available = sorted(map(str, by_platform))
@@ -144,35 +269,44 @@ def _select_platform(
     )
 
 
+def _this_machine() -> Platform:
+    return Platform.of("linux", machine.machine())
+
+
 def _ambiguous(text: str, images: Sequence[ArchivedImage], archive: str) -> ImageAmbiguous:
     listed = ", ".join(sorted({str(image.config.digest) for image in images}))
     return ImageAmbiguous(
         f"{text!r} is not one image in {archive}: it has {listed}",
-        hint="select one by its ID, and name it with --tag",
+        hint="select one by its ID, and name it with --tag; or choose a platform with --platform",
     )
 
 
-def _has_id(text: str, image: ArchivedImage) -> bool:
+def _has_id(text: str, digest: Digest) -> bool:
     digits = image_id_prefix(text)
-    return digits is not None and image.config.digest.hex.startswith(digits)
+    return digits is not None and digest.hex.startswith(digits)
+
+
+def _accepted(text: str) -> list[Reference]:
+    """Return the names to which a name refers; none for an ID."""
+    wanted = parse_unless_id(text)
+    if wanted is None:
+        return []
+    return [wanted, *([wanted.with_localhost()] if wanted.is_short else [])]
 
 
 def _has_name(text: str, image: ArchivedImage) -> bool:
-    wanted = parse_unless_id(text)
-    if wanted is None:
-        return False
-    if wanted.digest is not None:
+    accepted = _accepted(text)
+    if accepted and accepted[0].digest is not None:
+        wanted = accepted[0]
         repositories = {(name.registry, name.repository) for name in _references(image)}
         matches = not repositories or (wanted.registry, wanted.repository) in repositories
-        return matches and wanted.digest in {image.manifest.digest, *image.indexes}
-    accepted = [wanted, *([wanted.with_localhost()] if wanted.is_short else [])]
+        return matches and wanted.digest in image.digests - {image.config.digest}
     return any(name in accepted for name in _references(image))
 
 
-def _own_names(image: ArchivedImage) -> tuple[str, ...]:
-    """Return the archive's names for an image, or else its ID, as CRI does."""
-    names = tuple(dict.fromkeys(reference.record for reference in _references(image)))
-    return names or (str(image.config.digest),)
+def _own_names(*entries: ArchivedImage | Unusable) -> tuple[str, ...]:
+    """Return the archive's names for an image."""
+    return tuple(dict.fromkeys(name.record for entry in entries for name in _references(entry)))
 
 
 def _pinned_names(image: ArchivedImage) -> Iterator[str]:
@@ -184,8 +318,24 @@ def _pinned_names(image: ArchivedImage) -> Iterator[str]:
             yield f"{repository}@{digest}"
 
 
-def _references(image: ArchivedImage) -> Iterator[Reference]:
-    """Yield those of an image's names that Kubernetes accepts."""
-    for name in image.names:
-        with suppress(ReferenceInvalid):
+def _references(entry: ArchivedImage | Unusable) -> Iterator[Reference]:
+    """Yield those names of an entry that are usable."""
+    for name in entry.names:
+        if not _problem_of(name, entry):
             yield Reference.parse(name)
+
+
+def _problem_of(name: str, entry: ArchivedImage | Unusable) -> str:
+    """Return why a name in an archive cannot be used; empty if it can."""
+    if is_made_up(name):
+        return "a program made it up for an image without a name"
+    try:
+        reference = Reference.parse(name)
+    except ReferenceInvalid as error:
+        return error.message
+    if isinstance(entry, ArchivedImage):
+        if reference.digest and entry.correction:
+            return "the manifest with that digest is not usable"
+        if reference.digest and reference.digest not in {entry.manifest.digest, *entry.indexes}:
+            return "the archive does not have a manifest with that digest"
+    return ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from imgload.core.errors import UsageError
+from imgload.core.errors import ImgloadError, UsageError
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
 from imgload.oci.platform import Platform
@@ -52,6 +52,9 @@ class Image:
         tagged: whether it can be pushed: it has a name, or already a tag for a push.
         layers_named: whether a save identifies layers, so that some can be left out.
         query: the requested name or ID; empty if all images of an archive are requested.
+        absent_layers: diff IDs of the layers that the source does not have.
+        notes: lines of information for the user.
+        error: why it cannot be loaded; None if it can.
 
     """
 
@@ -72,6 +75,9 @@ class Image:
     tagged: bool = False
     layers_named: bool = True
     query: str = attrs.field(default="", eq=False)
+    absent_layers: frozenset[Digest] = frozenset()
+    notes: tuple[str, ...] = attrs.field(default=(), eq=False)
+    error: ImgloadError | None = attrs.field(default=None, eq=False)
 
     @property
     def source(self) -> str:
@@ -113,7 +119,7 @@ class Source(ABC):
 
     @abstractmethod
     def find(self, text: str, platform: Platform | None) -> Image | None:
-        """Return the image with a name or image ID, or None.
+        """Return the image with a name or image ID, or None; it may have an `error`.
 
         Args:
             text: the name or image ID, as the user wrote it.
@@ -130,7 +136,7 @@ class Source(ABC):
         return image
 
     def all_images(self, platform: Platform | None) -> list[Image]:
-        """Return all images of an archive.
+        """Return all images of an archive; some may have an `error`.
 
         Raises:
             UsageError: if the source is no archive, so that images must be named.
@@ -138,6 +144,10 @@ class Source(ABC):
         """
         del platform
         raise UsageError("no image named", hint="name an image, for example app:dev")
+
+    def notes(self) -> Sequence[str]:
+        """Return lines of information about content that `all_images` omits."""
+        return ()
 
     def suggestions(self, text: str) -> Sequence[str]:
         """Return names to suggest in place of the missing `text`; none for an engine."""

@@ -286,7 +286,7 @@ def _own_names(image: EngineImage) -> tuple[str, ...]:
 
 def identify_by_save(image: Image) -> Image:
     """Read a whole save to determine the image ID, if there is no cheaper way."""
-    from imgload.oci.archive import choose, scan  # noqa: PLC0415 - start-up
+    from imgload.oci.catalogue import choose, scan  # noqa: PLC0415 - start-up
 
     with image.origin.save([image]) as archive:
         known = [image.manifest_digest] if image.manifest_digest else []

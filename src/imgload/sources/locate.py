@@ -90,7 +90,9 @@ def match_platform(
         if not all(platform.runs(image.platform) for image in group):
             with suppress(PlatformMissing):
                 origins = list(dict.fromkeys(image.origin for image in group))
-                result = locate(group_texts, origins, platform)
+                found = locate(group_texts, origins, platform)
+                pairs = zip(group, found, strict=True)
+                result = [a if isinstance(b.error, PlatformMissing) else b for a, b in pairs]
         matched += result
     return matched if matched != list(images) else None
 

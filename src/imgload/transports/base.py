@@ -22,7 +22,7 @@ class Order:
 
     Args:
         nodes: the destinations.
-        platform: the platform of the images.
+        platform: the platform of the images; that of a node if they declare none.
         question: the survey of each node after the import.
         missing: diff IDs of the layers that each node lacks, by node name; None for all layers.
         stored: the blobs in each node's content store, by node name.

@@ -52,6 +52,7 @@ class ImportTransport(Transport):
             missing=order.missing,
             stored=order.stored,
             keep_manifest=order.keep_manifest,
+            platform=order.platform,
             tasks={stream.node.name: Task(stream.run) for stream in streams},
         )
 

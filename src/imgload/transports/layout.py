@@ -21,6 +21,7 @@ from imgload.core.errors import DigestMismatch, ImgloadError
 from imgload.oci.content import Chunk, ImageContent, Receiver
 from imgload.oci.digest import Digest
 from imgload.oci.document import LAYER, Descriptor, Index, Manifest
+from imgload.oci.platform import ANY_PLATFORM, Platform
 from imgload.oci.reference import pinned
 from imgload.oci.tar import END, header, padding
 
@@ -31,12 +32,16 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 @attrs.define(eq=False, repr=False)
 class LayoutWriter(Receiver):
-    """Writes the blobs that a node lacks into its feed; see `Order` and `Shipment`."""
+    """Writes the blobs that a node lacks into its feed; see `Order` and `Shipment`.
+
+    `platform` is for images that declare none: ctr imports only those for its ``--platform``.
+    """
 
     feeds: Mapping[str, Feed]
     missing: Mapping[str, frozenset[Digest]] | None = None
     stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict)
     keep_manifest: bool = False
+    platform: Platform = ANY_PLATFORM
     sent: dict[str, dict[Digest, int]] = attrs.field(factory=lambda: defaultdict(dict))
     _entries: dict[str, list[Descriptor]] = attrs.field(factory=lambda: defaultdict(list))
     _writing: threading.Lock = attrs.field(factory=threading.Lock)
@@ -81,8 +86,10 @@ class LayoutWriter(Receiver):
             stored = self.stored.get(node, frozenset())
             manifest = manifest_for(content, stored, self.sent[node], keep=self.keep_manifest)
             self._document(node, manifest.digest, manifest.raw)
+            own = content.platform
+            platform = self.platform if own.is_unspecified else own
             for name in content.names:
-                entry = manifest.descriptor(content.platform, name)
+                entry = manifest.descriptor(platform, name)
                 pin = pinned(name) or manifest.digest
                 if pin != manifest.digest:
                     self._document(node, pin, content.indexes[pin])

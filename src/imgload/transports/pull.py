@@ -248,7 +248,8 @@ class PullShipment(Shipment):
             kept = [
                 layer.descriptor.digest
                 for layer in content.layers
-                if missing is None or layer.diff_id in missing
+                if layer.descriptor.digest in self.store.blobs
+                and (missing is None or layer.diff_id in missing)
             ]
             manifest = manifest_for(content, stored, kept, keep=self.is_unchanged)
             self._original[manifest.digest] = original

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import attrs
 import pytest
 
 import imgload
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImportFailed, NodeFull, NodeUnusable
 from imgload.loader.events import Event, NodeDone
+from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
+from imgload.sources.archive import ArchiveSource
 from tests.unit import archives
 from tests.unit.test_backends import MemoryNode, Shelf
 
@@ -119,3 +122,61 @@ def test_each_result_is_an_event(tmp_path: Path) -> None:
     assert [(event.reference, event.result) for event in done] == [
         (archives.NAME, report.images[0].nodes[0])
     ]
+
+
+class BasedNode(MemoryNode):
+    """Has the lowest layer of `IMAGE` as a snapshot."""
+
+    def survey(self, question: SurveyQuery) -> Survey:
+        base = Digest.of(IMAGE.layers[0])
+        survey = super().survey(question)
+        return attrs.evolve(survey, snapshots=survey.snapshots | {base})
+
+
+def source_of(folder: Path, members: list[archives.Entry]) -> ArchiveSource:
+    (folder / "images.tar").write_bytes(archives.pack(members))
+    return ArchiveSource(str(folder / "images.tar"))
+
+
+def test_a_layer_that_the_archive_lacks_is_named_with_the_nodes_that_lack_it(
+    tmp_path: Path,
+) -> None:
+    """The other nodes get the image."""
+    sparse = [member for member in archives.oci(IMAGE) if member[1] != IMAGE.layers[0]]
+    nodes = [BasedNode(tmp_path), MemoryNode(tmp_path), MemoryNode(tmp_path)]
+    for node, name in zip(nodes, ("based", "one", "two"), strict=True):
+        node.name = name
+    with pytest.raises(imgload.LoadFailed) as caught:
+        imgload.Loader(source_of(tmp_path, sparse), nodes).load(IMAGE.name)
+    assert caught.value.exit_status == imgload.SourceError.exit_status
+    [image] = caught.value.report.images
+    assert [node.ok for node in image.nodes] == [True, False, False]
+    for result in image.nodes[1:]:
+        assert isinstance(result.error, imgload.SourceError)
+        assert str(Digest.of(IMAGE.layers[0])) in result.error.message
+        assert "one, two" in result.error.message
+    with pytest.raises(imgload.SourceError):
+        imgload.Loader(source_of(tmp_path, sparse), nodes[1:]).load(IMAGE.name)
+
+
+def test_damaged_images_are_reported_after_the_others_are_loaded(tmp_path: Path) -> None:
+    """Also those whose damage is seen during the transfer; only named images count."""
+    damaged = archives.Image((archives.layer("damaged"),), "damaged:v1")
+    absent = archives.Image((archives.layer("absent"),), "absent:v1")
+    members = dict(archives.oci(IMAGE, damaged, absent))
+    members[archives.blob(damaged.layers[0])[0]] = archives.layer("other")
+    del members[archives.blob(absent.config)[0]]
+    source, node = source_of(tmp_path, [*members.items()]), MemoryNode(tmp_path)
+    with pytest.raises(imgload.LoadFailed) as caught:
+        imgload.Loader(source, [node]).load([])
+    assert caught.value.exit_status == imgload.SourceError.exit_status
+    errors = {i.reference: i.nodes[0].error for i in caught.value.report.images}
+    assert errors.pop(archives.NAME) is None
+    assert set(errors) == {"docker.io/library/damaged:v1", "docker.io/library/absent:v1"}
+    assert all(isinstance(error, imgload.SourceError) for error in errors.values())
+    assert set(node.images()) == {archives.NAME}
+    assert imgload.Loader(source, [node]).load(IMAGE.name).ok
+    with pytest.raises(imgload.SourceError):
+        imgload.Loader(source, [node]).load("absent:v1")
+    with pytest.raises(imgload.LoadFailed):
+        imgload.Loader(source, [node]).verify([])

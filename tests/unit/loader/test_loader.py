@@ -9,7 +9,7 @@ import pytest
 from imgload.core.errors import ImageIncomplete, UsageError
 from imgload.loader.events import Event, Note
 from imgload.loader.loader import Loader
-from imgload.oci.document import INDEX
+from imgload.oci.document import IMAGE_NAME, INDEX
 from imgload.sources.archive import ArchiveSource
 from tests.unit.archives import Image, blob, descriptor, index, layer, oci, pack, podman
 from tests.unit.clusters.nodes.test_node import node_on
@@ -23,7 +23,8 @@ def loader(folder: Path, machine: str, *present: Image, listed: tuple[Image, ...
     """Return a loader of an archive with one image, onto a node that calls itself so."""
     inner = index(*(image.entry for image in listed or present))
     members = [member for image in present for member in image.members]
-    files = [*members, blob(inner), ("index.json", index(descriptor(inner, INDEX)))]
+    top = {**descriptor(inner, INDEX), "annotations": {IMAGE_NAME: "app:v1"}}
+    files = [*members, blob(inner), ("index.json", index(top))]
     (folder / "app.tar").write_bytes(pack(files if listed else oci(*present)))
     return Loader([ArchiveSource(str(folder / "app.tar"))], [node_on(folder, uname=machine)])
 

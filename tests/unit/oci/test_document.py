@@ -98,11 +98,19 @@ def test_manifest_rejects_malformed_documents(document: object) -> None:
         Manifest.parse(encode(document))
 
 
-@pytest.mark.parametrize("manifests", ["x", {}, [1], [GOOD] * 1001])
+@pytest.mark.parametrize("manifests", ["x", {}, [GOOD] * 1001])
 def test_index_rejects_malformed_documents(manifests: object) -> None:
     """Its manifests are a list of at most 1000 descriptors."""
     with pytest.raises(ArchiveInvalid):
         Index.parse(encode({"manifests": manifests}))
+
+
+@pytest.mark.parametrize("entry", [1, {}, {**GOOD, "size": -1}, {**GOOD, "digest": "blake9:00"}])
+def test_a_malformed_entry_of_an_index_does_not_hide_the_others(entry: object) -> None:
+    index = Index.parse(encode({"manifests": [entry, GOOD]}))
+    assert [str(manifest.digest) for manifest in index.manifests] == [GOOD["digest"]]
+    [(_, error)] = index.malformed
+    assert isinstance(error, ArchiveInvalid)
 
 
 @pytest.mark.parametrize("diff_ids", ["x", {}, [1], ["sha256:x"], [DIGEST] * 1001])

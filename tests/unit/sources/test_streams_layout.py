@@ -10,7 +10,7 @@ import pytest
 
 from imgload.core.errors import ArchiveInvalid, UsageError
 from imgload.loader.session import Session
-from imgload.oci.archive import scan
+from imgload.oci.catalogue import scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, LAYER, MANIFEST
 from imgload.sources.archive import ArchiveSource
@@ -53,7 +53,7 @@ def test_a_layout_becomes_one_archive(layout: Path) -> None:
 @pytest.mark.parametrize("images", [(IMAGE,), (IMAGE, Image((), "db:v1")), ()])
 def test_its_images_are_found(tmp_path: Path, images: tuple[Image, ...]) -> None:
     """As in an OCI archive."""
-    found = scan(LayoutFolder(folder_of(tmp_path, oci(*images))))
+    found = scan(LayoutFolder(folder_of(tmp_path, oci(*images)))).images
     assert [i.config.digest for i in found] == [i.image_id for i in images]
 
 
@@ -167,7 +167,7 @@ def test_blobs_may_have_longer_digests(tmp_path: Path, algorithm: str) -> None:
     ]
     folder = folder_of(tmp_path, [*blobs, ("index.json", top), ("oci-layout", b"{}")])
     assert set(members(folder)) == {path for path, _ in blobs} | {"index.json", "oci-layout"}
-    [image] = scan(LayoutFolder(folder))
+    [image] = scan(LayoutFolder(folder)).images
     assert image.config.raw == config
 
 

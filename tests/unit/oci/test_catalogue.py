@@ -6,17 +6,10 @@ import pytest
 
 from imgload.core.compression import compression_of
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, PlatformMissing
-from imgload.oci.archive import (
-    ArchivedImage,
-    Blob,
-    Blobs,
-    choose,
-    images_in,
-    may_be_document,
-    scan,
-)
+from imgload.oci.catalogue import Catalogue, catalogue_of, choose, scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import IMAGE_NAME, INDEX, MAX_DOCUMENT
+from imgload.oci.members import Blob, Blobs, may_be_document
 from imgload.oci.platform import Platform
 from tests.unit.archives import (
     FORMS,
@@ -92,17 +85,17 @@ def test_an_attestation_is_not_an_image() -> None:
     """Newer versions of Docker save attestations."""
     entry = {**attestation(AMD_IMAGE), **descriptor(ARM_IMAGE.manifest, "m")}
     archive = multi([AMD_IMAGE, ARM_IMAGE], [AMD_IMAGE.entry, entry])
-    assert [image.config.digest for image in scan([archive])] == [AMD_IMAGE.image_id]
+    assert [image.config.digest for image in scan([archive]).images] == [AMD_IMAGE.image_id]
 
 
 def test_images_of_a_nested_index_have_its_name() -> None:
     """The name stands on the outer entry only."""
-    [found] = scan([multi([AMD_IMAGE], [AMD_IMAGE.entry], name="ghcr.io/o/app:v1")])
+    [found] = scan([multi([AMD_IMAGE], [AMD_IMAGE.entry], name="ghcr.io/o/app:v1")]).images
     assert found.names == ("ghcr.io/o/app:v1",)
-    assert found.is_called(Digest.of(index(AMD_IMAGE.entry)))
-    assert found.is_called(AMD_IMAGE.digest)
-    assert found.is_called(AMD_IMAGE.image_id)
-    assert not found.is_called(ARM_IMAGE.image_id)
+    assert Digest.of(index(AMD_IMAGE.entry)) in found.digests
+    assert AMD_IMAGE.digest in found.digests
+    assert AMD_IMAGE.image_id in found.digests
+    assert ARM_IMAGE.image_id not in found.digests
 
 
 def test_an_incomplete_image_does_not_hide_a_complete_one() -> None:
@@ -114,13 +107,13 @@ def test_an_incomplete_image_does_not_hide_a_complete_one() -> None:
             ("index.json", index(ARM_IMAGE.entry, AMD_IMAGE.entry)),
         ]
     )
-    assert [image.config.digest for image in scan([archive])] == [AMD_IMAGE.image_id]
+    assert [image.config.digest for image in scan([archive]).images] == [AMD_IMAGE.image_id]
 
 
 def test_an_index_without_images_falls_back_to_manifest_json() -> None:
     """Podman writes both, and sometimes an empty index."""
     entries: list[Entry] = [("index.json", index()), *FORMS["docker20"](AMD_IMAGE)]
-    assert [image.config.digest for image in scan([pack(entries)])] == [AMD_IMAGE.image_id]
+    assert [image.config.digest for image in scan([pack(entries)]).images] == [AMD_IMAGE.image_id]
 
 
 @pytest.mark.parametrize("write", FORMS.values(), ids=FORMS)
@@ -128,7 +121,7 @@ def test_scan_lists_the_images_that_a_repack_sends(write: object) -> None:
     """Without reading the layers: names, image IDs and diff IDs."""
     assert callable(write)
     images = [Image((layer("a"), layer("b")), "a:v1"), Image((layer("b"),), "b:v1")]
-    found = scan([pack(write(*images))])
+    found = scan([pack(write(*images))]).images
     assert [i.config.digest for i in found] == [i.image_id for i in images]
     assert [i.names for i in found] == [("a:v1",), ("b:v1",)]
     diff_ids = [tuple(map(Digest.of, i.layers)) for i in images]
@@ -137,7 +130,7 @@ def test_scan_lists_the_images_that_a_repack_sends(write: object) -> None:
 
 def test_docker_25s_layout_is_preferred_to_its_manifest_json() -> None:
     """The manifest's own digest is kept that way."""
-    [found] = scan([pack(FORMS["docker25"](AMD_IMAGE))])
+    [found] = scan([pack(FORMS["docker25"](AMD_IMAGE))]).images
     assert found.manifest.raw == AMD_IMAGE.manifest
 
 
@@ -164,11 +157,11 @@ def test_the_platform_of_an_index_overrides_the_config() -> None:
     other = Image((layer("v3"),), platform="linux/amd64")
     third = {**other.entry, "platform": V3.to_json()}
     found = scan([multi([AMD_IMAGE, other], [AMD_IMAGE.entry, third])])
-    assert {image.platform: image.config.digest for image in found} == {
+    assert {image.platform: image.config.digest for image in found.images} == {
         AMD: AMD_IMAGE.image_id,
         V3: other.image_id,
     }
-    assert choose(found, found[0].indexes[-1], V3).config.digest == other.image_id
+    assert choose(found, found.images[0].indexes[-1], V3).config.digest == other.image_id
 
 
 def test_platforms_without_content_are_absent() -> None:
@@ -184,16 +177,15 @@ def test_platforms_without_content_are_absent() -> None:
         blob(inner),
         ("index.json", index(*tops)),
     ]
-    amd, other = scan([pack(files)])
+    amd, other = scan([pack(files)]).images
     assert amd.absent == {ARM, Platform("linux", "s390x")}
     assert other.absent == frozenset()
 
 
 def test_choose_fails_without_the_image() -> None:
     """No images at all, or others."""
-    images: tuple[ArchivedImage, ...] = ()
     with pytest.raises(ArchiveInvalid):
-        choose(images, AMD_IMAGE.image_id, None)
+        choose(Catalogue(()), AMD_IMAGE.image_id, None)
 
 
 @pytest.mark.parametrize(
@@ -258,12 +250,12 @@ def test_blobs_follow_links() -> None:
     assert blobs.get("absent") is None
 
 
-def test_images_in_rejects_an_archive_of_something_else() -> None:
+def test_catalogue_of_rejects_an_archive_of_something_else() -> None:
     """No manifest.json, no index.json."""
     with pytest.raises(ArchiveInvalid, match="neither"):
-        images_in(held("README", b"x"))
-    assert images_in(held("index.json", index())) == ()
-    assert images_in(held("manifest.json", encode([]))) == ()
+        catalogue_of(held("README", b"x"))
+    assert catalogue_of(held("index.json", index())).images == ()
+    assert catalogue_of(held("manifest.json", encode([]))).images == ()
 
 
 def test_names_in_the_archive_are_not_sent() -> None:
@@ -283,7 +275,7 @@ def test_an_index_that_lists_one_of_several_images_hides_none() -> None:
     """Docker 25 and later, images saved by ID (moby #51389); manifest.json has them all."""
     images = [Image((layer("base"), layer(name)), name=f"{name}:v1") for name in "abc"]
     archive = half_indexed(*images)
-    assert [found.config.digest for found in scan([archive])] == [i.image_id for i in images]
+    assert [found.config.digest for found in scan([archive]).images] == [i.image_id for i in images]
     names = [f"docker.io/library/{name}:v1" for name in "abc"]
     wanted = [wanted_of(image, [name]) for image, name in zip(images, names, strict=True)]
     sent = repack(archive, *wanted)
@@ -297,4 +289,4 @@ def test_what_only_manifest_json_lists_and_lacks_its_config_is_no_image() -> Non
     members = dict(FORMS["docker25"](AMD_IMAGE, ARM_IMAGE))
     members["index.json"] = index(AMD_IMAGE.entry)
     del members[blob(ARM_IMAGE.config)[0]]
-    assert [i.config.digest for i in scan([pack(members.items())])] == [AMD_IMAGE.image_id]
+    assert [i.config.digest for i in scan([pack(members.items())]).images] == [AMD_IMAGE.image_id]
