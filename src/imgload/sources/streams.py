@@ -12,7 +12,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
-from imgload.core.compression import Compression, Decompressor, compression_of
+from imgload.core.compression import MAGIC_LENGTH, Compression, Decompressor, compression_of
 from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
 from imgload.core.files import read_at
 from imgload.core.state import spool_folder
@@ -94,7 +94,7 @@ def chunks_of(file: IO[bytes], *, scanning: bool) -> Iterator[bytes] | FileChunk
     If `scanning`, most of it will be skipped, so that reading ahead is a waste.
     """
     _seek(file, 0)
-    compression = compression_of(_read(file, 4))
+    compression = compression_of(_read(file, MAGIC_LENGTH))
     if compression:
         return _decompress(file, compression)
     return FileChunks(file, 64 << 10 if scanning else CHUNK)

@@ -1,0 +1,220 @@
+"""Odd archives at random: imgload loads what kind or ctr loads, and what it verifies is complete.
+
+``ODD_SEEDS=7,9`` or ``ODD_SEEDS=100-160`` selects the archives; a failure names its seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.engine.matrix import MatrixNode
+from tests.engine.odd import Archive, Built, Recipe, base_image, recipe
+from tests.engine.peers import NEWEST
+from tests.lab import Lab
+from tests.lab.shell import CommandError
+
+pytestmark = pytest.mark.long
+
+_SEEDS = "0-120"
+_PATIENCE = 3.0
+_NOTICE = 0.3
+_READ = """
+folder=/run/odd key=odd-$$
+mkdir -p $folder
+ctr -n k8s.io snapshots view $key "$1" >/dev/null || exit 1
+ctr -n k8s.io snapshots mounts $folder $key | sh || exit 1
+(cd $folder && find . -type f -exec sha256sum {} +)
+umount $folder
+ctr -n k8s.io snapshots rm $key
+"""
+
+
+def seeds() -> list[int]:
+    """Return the selected seeds."""
+    chosen: list[int] = []
+    for part in os.environ.get("ODD_SEEDS", _SEEDS).split(","):
+        first, _, last = part.partition("-")
+        chosen += range(int(first), int(last or first) + 1)
+    return chosen
+
+
+@attrs.frozen
+class Loaded:
+    """What a program left on the node: usable image IDs, and the names that CRI has for them."""
+
+    images: frozenset[str] = frozenset()
+    names: frozenset[tuple[str, str]] = frozenset()
+    output: str = ""
+    verified: frozenset[tuple[str, str]] = frozenset()
+    missing_files: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Oracle:
+    """Runs imgload, kind and ctr with the same archive on one node, which is empty before."""
+
+    lab: Lab
+    node: MatrixNode
+    cluster: str
+
+    def complaints(self, wanted: Recipe) -> list[str]:
+        """Return what imgload does worse than a peer, or than the archive allows."""
+        ours = self.run(wanted, self._load)
+        # The archive of a peer has the same images in a form that it reads.
+        peers = {name: self.run(wanted.peer_view, run) for name, run in self._peers.items()}
+        problems = [*ours.missing_files]
+        for name, peer in peers.items():
+            problems += [f"{name} loads {x}, imgload not" for x in peer.images - ours.images]
+            problems += [f"{name} has the name {x}, imgload not" for x in peer.names - ours.names]
+        for built in (Built(wanted, image) for image in wanted.images):
+            image_id, name = str(built.image_id), built.image.name
+            if built.is_sound and image_id not in ours.images:
+                problems.append(f"image {built.image.number} is sound, and not loaded")
+            elif built.is_sound and built.has_name and (name, image_id) not in ours.names:
+                problems.append(f"image {built.image.number} lacks its name {name}")
+        return [*problems, ours.output] if problems else []
+
+    def run(self, wanted: Recipe, load: Callable[[Path, Recipe], str]) -> Loaded:
+        """Load an archive; return the state of the node."""
+        self._wipe()
+        if any(image.base_on_node for image in wanted.images):
+            self.node.node.ctr("images", "import", "-", stdin=base_image(wanted.seed))
+        with tempfile.TemporaryDirectory() as folder:
+            output = load(Path(folder), wanted)
+        return self._state(wanted, output)
+
+    def _wipe(self) -> None:
+        """Remove all images; CRI sometimes keeps some that containerd has not, for good."""
+        store, cri = self.node.store, self.node.cri
+        store.remove(sorted(store.records()))
+        end = time.monotonic() + _NOTICE
+        while cri.list_images() and time.monotonic() < end:
+            time.sleep(0.02)
+        assert store.snapshots() == set()
+
+    def _state(self, wanted: Recipe, output: str) -> Loaded:
+        images = {str(b.image_id): b for i in wanted.images if (b := Built(wanted, i))}
+        verified = _verified(output)
+        usable, names = self._usable(images)
+        end = time.monotonic() + _PATIENCE  # CRI is notified of an image by an event
+        while {x for _, x in verified} - usable and time.monotonic() < end:
+            time.sleep(0.1)
+            usable, names = self._usable(images)
+        problems = []
+        for name, image_id in verified:
+            if image_id not in images:
+                problems.append(f"verified is {name}, which is not an image of the archive")
+            elif image_id not in usable or self._read(images[image_id].chain_id) != {
+                path: hashlib.sha256(data).hexdigest()
+                for path, data in images[image_id].files.items()
+            }:
+                problems.append(f"verified is {name}, whose snapshot lacks files")
+        return Loaded(usable, names, output, verified, tuple(problems))
+
+    def _usable(
+        self, images: Mapping[str, Built]
+    ) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
+        snapshots, records = self.node.store.snapshots(), self.node.store.records()
+        usable = {
+            found["id"]: found["repoTags"]
+            for found in self.node.cri.list_images()
+            if found["id"] in images and images[found["id"]].chain_id in snapshots
+        }
+        tags = ((tag, image) for image, names in usable.items() for tag in names)
+        names = frozenset((t, i) for t, i in tags if t in records and "import-" not in t)
+        return frozenset(usable), names
+
+    def _read(self, chain_id: str) -> dict[str, str]:
+        """Return the digests of all files of a snapshot, mounted read-only."""
+        try:
+            lines = self.node.node.exec("sh", "-c", _READ, "read", chain_id).splitlines()
+        except CommandError as error:
+            return {"error": str(error)}
+        return {line[66:].removeprefix("./"): line[:64] for line in lines}
+
+    def _load(self, folder: Path, wanted: Recipe) -> str:
+        path = Archive(wanted).write(folder)
+        is_pipe = wanted.container == "pipe"
+        command = [sys.executable, "-m", "imgload", "load", "--from", "-" if is_pipe else str(path)]
+        done = subprocess.run(
+            [*command, "--cluster", self.cluster, "--output", "json"],
+            input=path.read_bytes() if is_pipe else b"",
+            env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        return done.stdout.decode() + done.stderr.decode()
+
+    @property
+    def _peers(self) -> dict[str, Callable[[Path, Recipe], str]]:
+        return {"kind": self._kind, "ctr": self._ctr}
+
+    def _kind(self, folder: Path, wanted: Recipe) -> str:
+        (folder / "images.tar").write_bytes(Archive(wanted).tar())
+        command = [self.lab.kind(NEWEST), "load", "image-archive", folder / "images.tar"]
+        done = subprocess.run(
+            [*command, "--name", self.cluster],
+            env={**os.environ, **self.lab.environ()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stderr
+
+    def _ctr(self, _folder: Path, wanted: Recipe) -> str:
+        try:
+            return self.node.node.ctr("images", "import", "-", stdin=Archive(wanted).tar())
+        except CommandError as error:
+            return str(error)
+
+
+def _verified(output: str) -> frozenset[tuple[str, str]]:
+    """Return names and IDs of the images that imgload calls verified."""
+    try:
+        document = json.loads(output)
+    except ValueError:
+        return frozenset()
+    images = document.get("images", ())
+    return frozenset(
+        (image["reference"], image["image_id"])
+        for image in images
+        if all(node["ok"] for node in image["nodes"])
+    )
+
+
+@pytest.fixture(scope="module")
+def oracle(lab: Lab) -> Iterator[Oracle]:
+    """A node that no other test uses."""
+    node = MatrixNode.make(lab, "2.1", "lab-odd")
+    yield Oracle(lab, node, "lab-odd")
+    node.node.engine.remove_containers(node.node.name)
+
+
+def reduced(oracle: Oracle, wanted: Recipe) -> Recipe:
+    """Return the recipe without the oddities that do not matter for its failure."""
+    while simpler := next((x for x in wanted.simpler() if oracle.complaints(x)), None):
+        wanted = simpler
+    return wanted
+
+
+@pytest.mark.parametrize("seed", seeds())
+def test_imgload_is_never_worse_than_a_peer(oracle: Oracle, seed: int) -> None:
+    """Usable images, names, and the files of every verified image."""
+    wanted = recipe(seed)
+    if problems := oracle.complaints(wanted):
+        smallest = reduced(oracle, wanted)
+        listed = "\n  ".join(problems)
+        smaller = "\n  ".join(oracle.complaints(smallest))
+        pytest.fail(f"{wanted}\n  {listed}\nreduced: {smallest}\n  {smaller}", pytrace=False)
