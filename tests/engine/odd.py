@@ -9,10 +9,10 @@ import lzma
 import os
 import random
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from backports import zstd
@@ -22,21 +22,23 @@ from imgload.oci.document import ATTESTATION, CONFIG, IMAGE_NAME, INDEX, LAYER, 
 from tests.unit.archives import Entry, Json, encode, index, pack
 
 SKIPPABLE = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
+_PADDED = "gzip, padded"
+"""As tapes and block devices have archives; no tool writes such layers, and Go cannot read them."""
 SQUEEZE: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     "gzip": lambda raw: gzip.compress(raw, mtime=0),
     "gzip, two members": lambda raw: (
         gzip.compress(raw[:700], mtime=0) + gzip.compress(raw[700:], mtime=0)
     ),
-    "gzip, padded": lambda raw: gzip.compress(raw, mtime=0) + bytes(512),
+    _PADDED: lambda raw: gzip.compress(raw, mtime=0) + bytes(512),
     "zstd": zstd.compress,
     "zstd, two frames": lambda raw: zstd.compress(raw[:700]) + zstd.compress(raw[700:]),
     "zstd, skippable frame first": lambda raw: SKIPPABLE + zstd.compress(raw),
     "bzip2": bz2.compress,
     "xz": lzma.compress,
 }
-ONLY_DOCKER = {"bzip2", "xz", "gzip, padded", "zstd, skippable frame first"}
-"""Compressions of layers that containerd does not know by their content."""
+ONLY_DOCKER = {"bzip2", "xz"}
+"""Compressions of layers that containerd does not know."""
 FORMS = ("oci", "docker", "podman", "hybrid")
 CONTAINERS = ("file", "pipe", "folder", "linked folder", "dir")
 HALVES = (
@@ -85,6 +87,8 @@ EXTRAS = (
     "empty config",
     "dangling entry",
 )
+T = TypeVar("T", "Recipe", "OddImage")
+V = TypeVar("V")
 TAR_FORMATS = (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT)
 EMPTY_LAYER = 99
 BASE = 50
@@ -161,14 +165,14 @@ class Recipe:
         for field in attrs.fields(Recipe):
             is_odd = getattr(self, field.name) != field.default
             if is_odd and field.name not in {"seed", "images", "extras"}:
-                yield attrs.evolve(self, **{field.name: field.default})
+                yield _evolved(self, field)
         for at, image in enumerate(self.images):
             for field in attrs.fields(OddImage):
                 if (
                     field.name not in {"number", "name"}
                     and getattr(image, field.name) != field.default
                 ):
-                    plain = attrs.evolve(image, **{field.name: field.default})
+                    plain = _evolved(image, field)
                     yield attrs.evolve(
                         self, images=(*self.images[:at], plain, *self.images[at + 1 :])
                     )
@@ -176,6 +180,11 @@ class Recipe:
     def __str__(self) -> str:
         images = "; ".join(_oddities(image, {"name"}) for image in self.images)
         return f"{_oddities(self, {'images'})} [{images}]"
+
+
+def _evolved(value: T, field: attrs.Attribute[Any]) -> T:
+    changes: dict[str, Any] = {field.name: field.default}
+    return attrs.evolve(value, **changes)
 
 
 def _oddities(value: Any, hidden: set[str]) -> str:
@@ -187,66 +196,69 @@ def _oddities(value: Any, hidden: set[str]) -> str:
     return f"{type(value).__name__}({', '.join(texts)})"
 
 
+@attrs.frozen
+class Dice:
+    """Random choices of one seed; the plain value is the most frequent."""
+
+    rng: random.Random
+
+    def odd(self, chance: float, values: Iterable[V], plain: V) -> V:
+        return self.rng.choice(list(values)) if self.rng.random() < chance else plain
+
+    def some(self, chance: float, values: Iterable[V]) -> tuple[V, ...]:
+        return tuple(value for value in values if self.rng.random() < chance)
+
+
 def recipe(seed: int) -> Recipe:
     """Return the recipe of a seed."""
-    rng = random.Random(seed)
-
-    def odd(chance: float, choices: Any, plain: Any = "") -> Any:
-        return rng.choice(list(choices)) if rng.random() < chance else plain
-
-    form = rng.choice(FORMS)
+    dice = Dice(random.Random(seed))
+    form = dice.rng.choice(FORMS)
     is_layout = form in {"oci", "hybrid"}
-    images = []
-    for number in range(rng.choice((1, 1, 2, 3))):
-        damage = odd(0.1, DAMAGE)
-        base_on_node = form == "oci" and not damage and rng.random() < 0.12
-        mine = _MINE + 10 * number
-        if damage or base_on_node:
-            layers = (BASE if base_on_node else mine, mine + 1)
-        else:
-            layers = rng.choice(
-                ((0, 1), (0, 1, 2), (0,), (0, 1, 0), (0, EMPTY_LAYER, mine), (mine,))
-            )
-        naming = (
-            rng.choice(NAMINGS)
-            if rng.random() < 0.5
-            else ("containerd" if is_layout else "manifest.json")
-        )
-        images.append(
-            OddImage(
-                number,
-                layers,
-                platform=odd(0.2, PLATFORMS, "amd64"),
-                naming=naming,
-                name=rng.choice(IMPOSSIBLE)
-                if naming == "impossible"
-                else f"docker.io/library/odd{number}:s{seed}",
-                compression=odd(
-                    0.5, [c for c in SQUEEZE if not (is_layout and c in {"bzip2", "xz"})]
-                ),
-                algorithm=odd(0.05, ["sha512"], "sha256") if form == "oci" else "sha256",
-                wrong=odd(0.2, WRONG) if is_layout else "",
-                damage=damage,
-                nesting=odd(0.25, (1, 2, 3), 0) if is_layout else 0,
-                around=tuple(x for x in AROUND if is_layout and rng.random() < 0.1),
-                base_on_node=base_on_node,
-            )
-        )
-    container = rng.choice(CONTAINERS) if rng.random() < 0.5 else "file"
+    images = tuple(_image(dice, seed, number, form) for number in range(dice.odd(0.5, (2, 3), 1)))
+    container = dice.odd(0.5, CONTAINERS, "file")
     if container == "dir":
-        images = [attrs.evolve(images[0], nesting=0, around=(), naming="none", algorithm="sha256")]
+        form = "oci"
+        images = (attrs.evolve(images[0], nesting=0, around=(), naming="none", algorithm="sha256"),)
+    has_index = is_layout and container != "dir"
     return Recipe(
         seed,
-        tuple(images),
-        form="oci" if container == "dir" else form,
+        images,
+        form=form,
         container=container,
-        half=odd(0.5, HALVES) if form == "hybrid" and container != "dir" else "",
-        extras=tuple(x for x in EXTRAS if is_layout and container != "dir" and rng.random() < 0.12),
-        archive=odd(0.4, SQUEEZE) if container in {"file", "pipe"} else "",
-        tar_format=rng.choice(TAR_FORMATS),
-        dotted=rng.random() < 0.15,
-        index_first=rng.random() < 0.3,
-        artifact_named=rng.random() < 0.5,
+        half=dice.odd(0.5, HALVES, "") if form == "hybrid" else "",
+        extras=dice.some(0.12, EXTRAS) if has_index else (),
+        archive=dice.odd(0.4, SQUEEZE, "") if container in {"file", "pipe"} else "",
+        tar_format=dice.odd(0.5, TAR_FORMATS, tarfile.PAX_FORMAT),
+        dotted=dice.odd(0.15, [True], plain=False),
+        index_first=dice.odd(0.3, [True], plain=False),
+        artifact_named=dice.odd(0.5, [True], plain=False),
+    )
+
+
+def _image(dice: Dice, seed: int, number: int, form: str) -> OddImage:
+    is_layout = form in {"oci", "hybrid"}
+    damage = dice.odd(0.1, DAMAGE, "")
+    base_on_node = form == "oci" and not damage and dice.rng.random() < 0.12
+    mine = _MINE + 10 * number
+    shared = ((0, 1), (0, 1, 2), (0,), (0, 1, 0), (0, EMPTY_LAYER, mine), (mine,))
+    layers: tuple[int, ...] = dice.rng.choice(shared)
+    if damage or base_on_node:  # no other image has these layers
+        layers = BASE if base_on_node else mine, mine + 1
+    naming = dice.odd(0.5, NAMINGS, "containerd" if is_layout else "manifest.json")
+    name = f"docker.io/library/odd{number}:s{seed}"
+    return OddImage(
+        number,
+        layers,
+        platform=dice.odd(0.2, PLATFORMS, "amd64"),
+        naming=naming,
+        name=dice.rng.choice(IMPOSSIBLE) if naming == "impossible" else name,
+        compression=dice.odd(0.5, [name for name in SQUEEZE if name != _PADDED], ""),
+        algorithm=dice.odd(0.05, ["sha512"], "sha256") if form == "oci" else "sha256",
+        wrong=dice.odd(0.2, WRONG, "") if is_layout else "",
+        damage=damage,
+        nesting=dice.odd(0.25, (1, 2, 3), 0) if is_layout else 0,
+        around=dice.some(0.1, AROUND) if is_layout else (),
+        base_on_node=base_on_node,
     )
 
 

@@ -13,16 +13,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import attrs
 import pytest
 
-from tests.engine.matrix import MatrixNode
 from tests.engine.odd import Archive, Built, Recipe, base_image, recipe
-from tests.engine.peers import NEWEST
-from tests.lab import Lab
+from tests.engine.peers import kind_load, printed
+from tests.lab import Cluster, Lab, Node
+from tests.lab.cri import Cri
 from tests.lab.shell import CommandError
+from tests.lab.store import Store
 
 pytestmark = pytest.mark.long
 
@@ -60,19 +62,31 @@ class Loaded:
     missing_files: tuple[str, ...] = ()
 
 
-@attrs.frozen
+@attrs.define(slots=False)
 class Oracle:
     """Runs imgload, kind and ctr with the same archive on one node, which is empty before."""
 
     lab: Lab
-    node: MatrixNode
-    cluster: str
+    cluster: Cluster
+
+    @property
+    def node(self) -> Node:
+        return self.cluster.nodes[0]
+
+    @cached_property
+    def cri(self) -> Cri:
+        return self.node.cri()
+
+    @property
+    def store(self) -> Store:
+        return Store(self.cri.socket)
 
     def complaints(self, wanted: Recipe) -> list[str]:
         """Return what imgload does worse than a peer, or than the archive allows."""
         ours = self.run(wanted, self._load)
         # The archive of a peer has the same images in a form that it reads.
-        peers = {name: self.run(wanted.peer_view, run) for name, run in self._peers.items()}
+        view, runs = wanted.peer_view, {"kind": self._kind, "ctr": self._ctr}
+        peers = {name: self.run(view, run) for name, run in runs.items()}
         problems = [*ours.missing_files]
         for name, peer in peers.items():
             problems += [f"{name} loads {x}, imgload not" for x in peer.images - ours.images]
@@ -89,14 +103,14 @@ class Oracle:
         """Load an archive; return the state of the node."""
         self._wipe()
         if any(image.base_on_node for image in wanted.images):
-            self.node.node.ctr("images", "import", "-", stdin=base_image(wanted.seed))
+            self.node.ctr("images", "import", "-", stdin=base_image(wanted.seed))
         with tempfile.TemporaryDirectory() as folder:
             output = load(Path(folder), wanted)
         return self._state(wanted, output)
 
     def _wipe(self) -> None:
         """Remove all images; CRI sometimes keeps some that containerd has not, for good."""
-        store, cri = self.node.store, self.node.cri
+        store, cri = self.store, self.cri
         store.remove(sorted(store.records()))
         end = time.monotonic() + _NOTICE
         while cri.list_images() and time.monotonic() < end:
@@ -115,40 +129,41 @@ class Oracle:
         for name, image_id in verified:
             if image_id not in images:
                 problems.append(f"verified is {name}, which is not an image of the archive")
-            elif image_id not in usable or self._read(images[image_id].chain_id) != {
-                path: hashlib.sha256(data).hexdigest()
-                for path, data in images[image_id].files.items()
-            }:
-                problems.append(f"verified is {name}, whose snapshot lacks files")
+            elif image_id not in usable:
+                problems.append(f"verified is {name}, which CRI or its snapshots lack")
+            elif lacking := self._lacking(images[image_id]):
+                problems.append(f"verified is {name}, whose snapshot differs: {lacking}")
         return Loaded(usable, names, output, verified, tuple(problems))
 
     def _usable(
         self, images: Mapping[str, Built]
     ) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
-        snapshots, records = self.node.store.snapshots(), self.node.store.records()
+        snapshots, records = self.store.snapshots(), self.store.records()
         usable = {
             found["id"]: found["repoTags"]
-            for found in self.node.cri.list_images()
+            for found in self.cri.list_images()
             if found["id"] in images and images[found["id"]].chain_id in snapshots
         }
         tags = ((tag, image) for image, names in usable.items() for tag in names)
         names = frozenset((t, i) for t, i in tags if t in records and "import-" not in t)
         return frozenset(usable), names
 
-    def _read(self, chain_id: str) -> dict[str, str]:
-        """Return the digests of all files of a snapshot, mounted read-only."""
+    def _lacking(self, built: Built) -> str:
+        """Return the files that a snapshot, mounted read-only, does not have."""
         try:
-            lines = self.node.node.exec("sh", "-c", _READ, "read", chain_id).splitlines()
+            lines = self.node.exec("sh", "-c", _READ, "read", built.chain_id).splitlines()
         except CommandError as error:
-            return {"error": str(error)}
-        return {line[66:].removeprefix("./"): line[:64] for line in lines}
+            return str(error)
+        read = {line[66:].removeprefix("./"): line[:64] for line in lines}
+        files = {path: hashlib.sha256(data).hexdigest() for path, data in built.files.items()}
+        return ", ".join(sorted(path for path in files if read.get(path) != files[path]))
 
     def _load(self, folder: Path, wanted: Recipe) -> str:
         path = Archive(wanted).write(folder)
         is_pipe = wanted.container == "pipe"
         command = [sys.executable, "-m", "imgload", "load", "--from", "-" if is_pipe else str(path)]
         done = subprocess.run(
-            [*command, "--cluster", self.cluster, "--output", "json"],
+            [*command, "--cluster", self.cluster.name, "--output", "json"],
             input=path.read_bytes() if is_pipe else b"",
             env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
             capture_output=True,
@@ -157,25 +172,14 @@ class Oracle:
         )
         return done.stdout.decode() + done.stderr.decode()
 
-    @property
-    def _peers(self) -> dict[str, Callable[[Path, Recipe], str]]:
-        return {"kind": self._kind, "ctr": self._ctr}
-
     def _kind(self, folder: Path, wanted: Recipe) -> str:
         (folder / "images.tar").write_bytes(Archive(wanted).tar())
-        command = [self.lab.kind(NEWEST), "load", "image-archive", folder / "images.tar"]
-        done = subprocess.run(
-            [*command, "--name", self.cluster],
-            env={**os.environ, **self.lab.environ()},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stderr
+        path = folder / "images.tar"
+        return printed(kind_load(self.lab, self.cluster, "image-archive", path))
 
     def _ctr(self, _folder: Path, wanted: Recipe) -> str:
         try:
-            return self.node.node.ctr("images", "import", "-", stdin=Archive(wanted).tar())
+            return self.node.ctr("images", "import", "-", stdin=Archive(wanted).tar())
         except CommandError as error:
             return str(error)
 
@@ -197,9 +201,9 @@ def _verified(output: str) -> frozenset[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def oracle(lab: Lab) -> Iterator[Oracle]:
     """A node that no other test uses."""
-    node = MatrixNode.make(lab, "2.1", "lab-odd")
-    yield Oracle(lab, node, "lab-odd")
-    node.node.engine.remove_containers(node.node.name)
+    cluster = lab.make_cluster(name="lab-odd", engine="docker", var_size="2g")
+    yield Oracle(lab, cluster)
+    cluster.remove()
 
 
 def reduced(oracle: Oracle, wanted: Recipe) -> Recipe:
