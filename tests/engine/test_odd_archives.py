@@ -32,13 +32,18 @@ _SEEDS = "0-120"
 _PATIENCE = 3.0
 _NOTICE = 0.3
 _READ = """
+set -e
 folder=/run/odd key=odd-$$
 mkdir -p $folder
-ctr -n k8s.io snapshots view $key "$1" >/dev/null || exit 1
-ctr -n k8s.io snapshots mounts $folder $key | sh || exit 1
+view() {
+    ctr -n k8s.io snapshots view $key "$1" >/dev/null
+    ctr -n k8s.io snapshots mounts $folder $key | sh
+    grep -q " $folder " /proc/mounts
+}
+view "$1" || { sleep 1; view "$1"; } # containerd may collect the view as garbage
 (cd $folder && find . -type f -exec sha256sum {} +)
 umount $folder
-ctr -n k8s.io snapshots rm $key
+ctr -n k8s.io snapshots rm $key || true
 """
 
 
