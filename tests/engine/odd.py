@@ -145,6 +145,9 @@ class Recipe:
     dotted: bool = False
     index_first: bool = False
     artifact_named: bool = False
+    links: bool = False
+    junk: bool = False
+    transport: str = "auto"
 
     @property
     def peer_view(self) -> Recipe:
@@ -155,6 +158,11 @@ class Recipe:
             for i in self.images
         )
         return attrs.evolve(self, archive="", images=tuple(images))
+
+    @property
+    def possible_names(self) -> set[str]:
+        """The names with which a pod can refer to an image."""
+        return {image.name for image in self.images if image.naming != "impossible"}
 
     def simpler(self) -> Iterator[Recipe]:
         """Yield recipes with one oddity less."""
@@ -232,6 +240,9 @@ def recipe(seed: int) -> Recipe:
         dotted=dice.odd(0.15, [True], plain=False),
         index_first=dice.odd(0.3, [True], plain=False),
         artifact_named=dice.odd(0.5, [True], plain=False),
+        links=dice.odd(0.15, [True], plain=False),
+        junk=dice.odd(0.15, [True], plain=False),
+        transport=dice.odd(0.3, ("pull", "import", "archive"), "auto"),
     )
 
 
@@ -479,6 +490,10 @@ class Archive:
             if self.repositories:
                 documents.append(("repositories", encode(self.repositories)))
         blobs: list[Entry] = list(self.blobs.items())
+        if self.recipe.junk:
+            blobs += [(".DS_Store", b"\0\1"), ("blobs/README", b"{"), ("notes.json", b"[1")]
+        if self.recipe.links and self.recipe.container in {"file", "pipe"}:
+            blobs = list(_linked(blobs))
         return [*documents, *blobs] if self.recipe.index_first else [*blobs, *documents]
 
     def _directory(self) -> list[Entry]:
@@ -646,6 +661,13 @@ class Built:
         if image.damage == "manifest":
             return self.recipe.form in {"docker", "podman"}
         return not image.damage
+
+
+def _linked(blobs: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield every blob under another path, and a symbolic link to it under its own."""
+    for number, (path, content) in enumerate(blobs):
+        yield f"stored/{number}", content
+        yield path, f"{'../' * path.count('/')}stored/{number}"
 
 
 def base_image(seed: int) -> bytes:

@@ -1,17 +1,20 @@
-"""Several images in one archive, and images whose IDs have a common prefix."""
+"""Several images in one archive, IDs with a common prefix, compressed layers, folders of links."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import imgload
+from imgload.core.compression import Compression
 from imgload.core.errors import ImageError
 from tests.engine.conftest import cri_id, forget, records, unique
-from tests.engine.kinds import Made, layer, new, old
+from tests.engine.kinds import Made, layer, new, oci, old
+from tests.engine.peers import snapshots
 from tests.lab import Lab, Node
 from tests.unit.archives import pack
 
@@ -41,6 +44,42 @@ def test_an_archive_with_several_images_loads_selected_or_all(
     report = imgload.load([], cluster=CLUSTER, source=str(path))
     assert [image.nodes[0].action for image in report.images] == ["present", "full", "present"]
     assert [cri_id(node, name) for name in names] == [image.image_id for image in made]
+
+
+@pytest.mark.parametrize(("form", "transport"), [("bzip2", "pull"), ("xz", "import")])
+def test_layers_in_bzip2_or_xz_are_unpacked(
+    lab: Lab, node: Node, tmp_path: Path, form: Compression, transport: Literal["pull", "import"]
+) -> None:
+    """Docker loads such an archive, and containerd does not."""
+    made, path = Made(unique(), compression=form), tmp_path / "images"
+    path.write_bytes(pack(old([made])))
+    lab.docker.cli("load", "--input", path)
+    lab.docker.cli("rmi", "--force", made.name)
+    report = imgload.load([], cluster=CLUSTER, source=str(path), transport=transport)
+    assert report.images[0].nodes[0].transport == transport
+    assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
+    assert made.chain_id in snapshots(node)
+    checked = node.ctr("images", "check", f"name=={report.images[0].reference}")
+    assert "complete (3/3)" in checked
+
+
+def test_a_folder_of_links_is_loaded(node: Node, tmp_path: Path) -> None:
+    """Bazel's; kind and ctr take no folder."""
+    made = Made(unique(), compression="gzip")
+    for name, content in oci([made]):
+        assert isinstance(content, bytes)
+        stored, linked = tmp_path / "cache" / name, tmp_path / "layout" / name
+        for path in (stored, linked):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        stored.write_bytes(content)
+        linked.symlink_to(stored)
+    folder = str(tmp_path / "layout")
+    with pytest.raises(imgload.ImgloadError) as refused:
+        imgload.load([], cluster=CLUSTER, source=folder)
+    assert refused.value.exit_status == 6
+    assert f"--follow-links --from {folder}" in refused.value.hint
+    imgload.load([], cluster=CLUSTER, source=folder, follow_links=True)
+    assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
 
 
 def images_with_common_prefix() -> tuple[str, Made, Made]:

@@ -95,7 +95,8 @@ class Oracle:
         problems = [*ours.missing_files]
         for name, peer in peers.items():
             problems += [f"{name} loads {x}, imgload not" for x in peer.images - ours.images]
-            problems += [f"{name} has the name {x}, imgload not" for x in peer.names - ours.names]
+            lacking = {x for x in peer.names - ours.names if x[0] in wanted.possible_names}
+            problems += [f"{name} has the name {x}, imgload not" for x in lacking]
         for built in (Built(wanted, image) for image in wanted.images):
             image_id, name = str(built.image_id), built.image.name
             if built.is_sound and image_id not in ours.images:
@@ -166,9 +167,10 @@ class Oracle:
     def _load(self, folder: Path, wanted: Recipe) -> str:
         path = Archive(wanted).write(folder)
         is_pipe = wanted.container == "pipe"
+        options = ("--cluster", self.cluster.name, "--transport", wanted.transport)
         command = [sys.executable, "-m", "imgload", "load", "--from", "-" if is_pipe else str(path)]
         done = subprocess.run(
-            [*command, "--cluster", self.cluster.name, "--output", "json"],
+            [*command, *options, "--output", "json"],
             input=path.read_bytes() if is_pipe else b"",
             env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
             capture_output=True,
