@@ -160,6 +160,12 @@ class Recipe:
         return attrs.evolve(self, archive="", images=tuple(images))
 
     @property
+    def built(self) -> list[Built]:
+        """All images of the archive, also those for another platform."""
+        own = [Built(self, image) for image in self.images]
+        return [*own, *(b.beside for b in own if "arm64 beside" in b.image.around)]
+
+    @property
     def possible_names(self) -> set[str]:
         """The names with which a pod can refer to an image."""
         return {image.name for image in self.images if image.naming != "impossible"}
@@ -379,16 +385,7 @@ class Archive:
                     {"mediaType": MANIFEST, "digest": digest, "size": 500, "platform": platform}
                 )
         if "arm64 beside" in around:
-            other = Built(
-                self.recipe,
-                attrs.evolve(
-                    built.image,
-                    platform="arm64",
-                    wrong="",
-                    damage="",
-                    number=built.image.number + 50,
-                ),
-            )
+            other = built.beside
             for raw in (*other.blobs, other.config):
                 self.put(raw, other.image.algorithm)
             entries.append(
@@ -541,6 +538,12 @@ class Built:
 
     recipe: Recipe
     image: OddImage
+
+    @property
+    def beside(self) -> Built:
+        """The image for arm64 in the same index."""
+        plain = attrs.evolve(self.image, platform="arm64", wrong="", damage="")
+        return Built(self.recipe, attrs.evolve(plain, number=self.image.number + 50))
 
     @property
     def tars(self) -> list[bytes]:

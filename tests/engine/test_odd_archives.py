@@ -97,7 +97,7 @@ class Oracle:
             problems += [f"{name} loads {x}, imgload not" for x in peer.images - ours.images]
             lacking = {x for x in peer.names - ours.names if x[0] in wanted.possible_names}
             problems += [f"{name} has the name {x}, imgload not" for x in lacking]
-        for built in (Built(wanted, image) for image in wanted.images):
+        for built in wanted.built:
             image_id, name = str(built.image_id), built.image.name
             if built.is_sound and image_id not in ours.images:
                 problems.append(f"image {built.image.number} is sound, and not loaded")
@@ -124,7 +124,7 @@ class Oracle:
         assert store.snapshots() == set()
 
     def _state(self, wanted: Recipe, output: str) -> Loaded:
-        images = {str(b.image_id): b for i in wanted.images if (b := Built(wanted, i))}
+        images = {str(built.image_id): built for built in wanted.built}
         verified = _verified(output)
         usable, names = self._usable(images)
         end = time.monotonic() + _PATIENCE  # CRI is notified of an image by an event
