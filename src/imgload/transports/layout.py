@@ -25,7 +25,7 @@ from imgload.core.compression import (
     compression_of,
 )
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, ImgloadError
-from imgload.oci.content import Chunk, ImageContent, Layer, Receiver
+from imgload.oci.content import Chunk, ImageContent, Receiver
 from imgload.oci.digest import Digest
 from imgload.oci.document import LAYER, Descriptor, Index, Manifest
 from imgload.oci.reference import pinned
@@ -250,8 +250,7 @@ def manifest_for(
     """Return the manifest, or one that refers to layers in the form that a node stores.
 
     Then ``ctr images check`` reports the image as complete; its config and image ID stay the same.
-    Media types with which containerd cannot unpack a layer are corrected. A name with a digest
-    requires the original manifest, and so does `keep`.
+    A name with a digest requires the original manifest, and so does `keep`.
     """
     if keep or any(map(pinned, content.names)):
         return content.manifest
@@ -260,26 +259,10 @@ def manifest_for(
         blob, size = layer.descriptor.digest, content.plain.get(layer.diff_id)
         has_blob = blob in stored or blob in sent
         plain = not has_blob and layer.diff_id in stored and size is not None
-        layers.append(
-            Descriptor(LAYER, layer.diff_id, size or 0) if plain else _with_known_type(layer)
-        )
+        layers.append(Descriptor(LAYER, layer.diff_id, size or 0) if plain else layer.descriptor)
     if tuple(layers) == content.manifest.layers:
         return content.manifest
     return Manifest.build(content.config, tuple(layers))
-
-
-def _with_known_type(layer: Layer) -> Descriptor:
-    """Return a layer's descriptor with a media type that containerd unpacks (mediatypes.go).
-
-    containerd detects the compression of a layer whose type has any, and of Docker's types.
-    """
-    kind, is_plain = layer.descriptor.media_type, layer.descriptor.digest == layer.diff_id
-    is_layer = kind.startswith("application/vnd.oci.image.layer.")
-    if kind.startswith("application/vnd.docker.image.rootfs.") or (
-        is_layer and (is_plain or kind.endswith(("+gzip", "+zstd")))
-    ):
-        return layer.descriptor
-    return attrs.evolve(layer.descriptor, media_type=LAYER if is_plain else f"{LAYER}+gzip")
 
 
 def _member(path: str, data: bytes) -> list[bytes]:

@@ -12,7 +12,7 @@ import pytest
 
 from imgload.core.errors import ArchiveInvalid, UsageError
 from imgload.loader.session import Session
-from imgload.oci.archive import scan
+from imgload.oci.archive import ArchivedImage, scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, LAYER, MANIFEST
 from imgload.sources.archive import ArchiveSource
@@ -50,6 +50,10 @@ def read(data: bytes) -> dict[str, bytes]:
         return {member.name: file.read() for member, file in files if file}
 
 
+def images_of(folder: Path) -> tuple[ArchivedImage, ...]:
+    return scan(ImageFolder(folder))
+
+
 def test_a_layout_becomes_one_archive(layout: Path) -> None:
     """Every byte of it, as tar itself reads it."""
     assert members(layout) == dict(oci(IMAGE))
@@ -58,7 +62,7 @@ def test_a_layout_becomes_one_archive(layout: Path) -> None:
 @pytest.mark.parametrize("images", [(IMAGE,), (IMAGE, Image((), "db:v1")), ()])
 def test_its_images_are_found(tmp_path: Path, images: tuple[Image, ...]) -> None:
     """As in an OCI archive."""
-    found = scan(ImageFolder(folder_of(tmp_path, oci(*images))))
+    found = images_of(folder_of(tmp_path, oci(*images)))
     assert [i.config.digest for i in found] == [i.image_id for i in images]
 
 
@@ -161,7 +165,7 @@ def test_an_unpacked_docker_archive_is_read(tmp_path: Path) -> None:
         folder = tmp_path / form.__name__
         with tarfile.open(fileobj=io.BytesIO(pack(form(image)))) as archive:
             archive.extractall(folder, filter="data")
-        [found] = scan(ImageFolder(folder))
+        [found] = images_of(folder)
         assert found.config.digest == image.image_id
         assert found.names == (image.name,)
 
@@ -182,7 +186,7 @@ def test_a_folder_of_skopeos_dir_transport_is_a_layout(tmp_path: Path, *, severa
         instance = f"{IMAGE.digest.hex}.manifest.json"
         manifest = [(instance, IMAGE.manifest), ("manifest.json", index(IMAGE.entry))]
     version = ("version", b"Directory Transport Version: 1.1\n")
-    [found] = scan(ImageFolder(folder_of(tmp_path, [*blobs, *manifest, version])))
+    [found] = images_of(folder_of(tmp_path, [*blobs, *manifest, version]))
     assert found.manifest.digest == IMAGE.digest
     assert found.config.digest == IMAGE.image_id
     assert len(found.indexes) == (2 if several else 1)
@@ -246,7 +250,7 @@ def test_blobs_may_have_longer_digests(tmp_path: Path, algorithm: str) -> None:
     ]
     folder = folder_of(tmp_path, [*blobs, ("index.json", top), ("oci-layout", b"{}")])
     assert set(members(folder)) == {path for path, _ in blobs} | {"index.json", "oci-layout"}
-    [image] = scan(ImageFolder(folder))
+    [image] = images_of(folder)
     assert image.config.raw == config
 
 

@@ -21,7 +21,7 @@ from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, ImportFailed
 from imgload.engines.cache import EngineCache
 from imgload.oci.digest import Digest
-from imgload.oci.document import IMAGE_NAME, LAYER, MANIFEST, Manifest
+from imgload.oci.document import LAYER, Manifest
 from imgload.oci.platform import Platform
 from imgload.registry import blob_store
 from imgload.sources.archive import ArchiveSource
@@ -210,34 +210,6 @@ def test_layers_that_containerd_cannot_unpack_arrive_as_plain_tars(
     with pytest.raises(ArchiveInvalid) as caught:
         loader.load([], transport=transport, keep_manifest=True)
     assert "--keep-manifest" in caught.value.hint
-
-
-@pytest.mark.parametrize("transport", ["pull", "import"])
-@pytest.mark.parametrize(
-    ("claimed", "corrected"),
-    [
-        ("application/vnd.oci.image.layer.v1.tar", f"{LAYER}+gzip"),
-        ("application/x-tar", f"{LAYER}+gzip"),
-        ("", f"{LAYER}+gzip"),
-        ("application/vnd.oci.image.layer.v1.tar+zstd", f"{LAYER}+zstd"),
-        ("application/vnd.docker.image.rootfs.diff.tar", None),
-    ],
-)
-def test_a_media_type_with_which_containerd_cannot_unpack_is_corrected(
-    tmp_path: Path, claimed: str, corrected: str | None, transport: Literal["pull", "import"]
-) -> None:
-    """The node unpacks gzip layers that are declared as plain tars, or as nothing."""
-    image = archives.Image(IMAGE.layers, gzipped=True)
-    declared = image.manifest.replace(f"{LAYER}+gzip".encode(), claimed.encode())
-    entry = {**archives.descriptor(declared, MANIFEST), "annotations": {IMAGE_NAME: image.name}}
-    blobs = [archives.blob(raw) for raw in (*image.blobs, image.config, declared)]
-    path = tmp_path / "app.tar"
-    path.write_bytes(archives.pack([*blobs, ("index.json", archives.index(entry))]))
-    node = PullingNode(tmp_path)
-    imgload.Loader(ArchiveSource(str(path)), [node]).load([], transport=transport)
-    manifest = Manifest.parse(node.blobs[node.records[archives.NAME]])
-    expected = LAYER if transport == "pull" else corrected or claimed
-    assert [layer.media_type for layer in manifest.layers] == [expected] * 2
 
 
 @pytest.mark.parametrize("form", ["gzip", "zstd"])
