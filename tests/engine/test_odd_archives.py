@@ -1,4 +1,6 @@
-"""Odd archives at random: imgload loads what kind or ctr loads, and what it verifies is complete.
+"""Odd archives at random: imgload loads what any peer loads, and what it verifies is complete.
+
+The peers are kind and ctr on the same node, and Docker and Podman (``load``).
 
 ``ODD_SEEDS=7,9`` or ``ODD_SEEDS=100-160`` selects the archives; a failure names its seed.
 """
@@ -13,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from tests.engine.odd import Archive, Built, Recipe, base_image, recipe
 from tests.engine.peers import kind_load, printed
 from tests.lab import Cluster, Lab, Node
 from tests.lab.cri import Cri
+from tests.lab.engine import Engine
 from tests.lab.shell import CommandError
 from tests.lab.store import Store
 
@@ -69,7 +73,7 @@ class Loaded:
 
 @attrs.define(slots=False)
 class Oracle:
-    """Runs imgload, kind and ctr with the same archive on one node, which is empty before."""
+    """Runs imgload and its peers with the same archive; the node is empty before."""
 
     lab: Lab
     cluster: Cluster
@@ -92,6 +96,8 @@ class Oracle:
         # The archive of a peer has the same images in a form that it reads.
         view, runs = wanted.peer_view, {"kind": self._kind, "ctr": self._ctr}
         peers = {name: self.run(view, run) for name, run in runs.items()}
+        for engine in (self.lab.docker, self.lab.podman):
+            peers[f"{engine.name} load"] = _loaded_by(engine, wanted)
         problems = [*ours.missing_files]
         for name, peer in peers.items():
             problems += [f"{name} loads {x}, imgload not" for x in peer.images - ours.images]
@@ -189,6 +195,27 @@ class Oracle:
             return self.node.ctr("images", "import", "-", stdin=Archive(wanted).tar())
         except CommandError as error:
             return str(error)
+
+
+def _loaded_by(engine: Engine, wanted: Recipe) -> Loaded:
+    """Load an archive into an engine; return the images and names that it has then."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.tar"
+        path.write_bytes(Archive(wanted).tar())
+        with suppress(CommandError):
+            engine.cli("load", "--input", path)
+    images: dict[str, list[str]] = {}
+    for image in {str(built.image_id) for built in wanted.built}:
+        with suppress(CommandError):
+            listed = engine.cli("image", "inspect", "--format", "{{json .RepoTags}}", image)
+            images[image] = json.loads(listed) or []
+            engine.cli("image", "rm", "--force", image)
+    names = {
+        (name if "/" in name else f"docker.io/library/{name}", image)
+        for image, tags in images.items()
+        for name in tags
+    }
+    return Loaded(frozenset(images), frozenset(names))
 
 
 def _verified(output: str) -> frozenset[tuple[str, str]]:
