@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import secrets
 import tarfile
 from collections.abc import Callable, Sequence
@@ -21,6 +23,8 @@ SQUEEZE: dict[Compression, Callable[[bytes], bytes]] = {
     "": bytes,
     "gzip": lambda raw: gzip.compress(raw, mtime=0),
     "zstd": zstd.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
 }
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 EMPTY = bytes(1024)

@@ -1,4 +1,4 @@
-"""Several images in one archive, and images whose IDs have a common prefix."""
+"""Several images in one archive, IDs with a common prefix, compressed layers, folders of links."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Literal
 import pytest
 
 import imgload
+from imgload.core.compression import Compression
 from imgload.core.errors import ImageError, SourceError
 from imgload.loader.events import Note
 from imgload.oci.digest import Digest
 from imgload.oci.document import IMAGE_NAME
 from tests.engine.conftest import cri_id, forget, records, unique
 from tests.engine.kinds import Made, layer, new, oci, old
+from tests.engine.peers import snapshots
 from tests.lab import Lab, Node
 from tests.unit.archives import Entry, Json, artifact, blob, encode, layout, listed, pack, signature
 
@@ -121,6 +123,42 @@ def test_layers_may_be_absent_if_the_node_has_them(
     imgload.load([], cluster=CLUSTER, source=str(paths[0]))
     assert imgload.load([], cluster=CLUSTER, source=str(paths[1])).ok
     assert cri_id(node, f"docker.io/library/{app.name}") == app.image_id
+
+
+@pytest.mark.parametrize(("form", "transport"), [("bzip2", "pull"), ("xz", "import")])
+def test_layers_in_bzip2_or_xz_are_unpacked(
+    lab: Lab, node: Node, tmp_path: Path, form: Compression, transport: Literal["pull", "import"]
+) -> None:
+    """Docker loads such an archive, and containerd does not."""
+    made, path = Made(unique(), compression=form), tmp_path / "images"
+    path.write_bytes(pack(old([made])))
+    lab.docker.cli("load", "--input", path)
+    lab.docker.cli("rmi", "--force", made.name)
+    report = imgload.load([], cluster=CLUSTER, source=str(path), transport=transport)
+    assert report.images[0].nodes[0].transport == transport
+    assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
+    assert made.chain_id in snapshots(node)
+    checked = node.ctr("images", "check", f"name=={report.images[0].reference}")
+    assert "complete (3/3)" in checked
+
+
+def test_a_folder_of_links_is_loaded(node: Node, tmp_path: Path) -> None:
+    """Bazel's; kind and ctr take no folder."""
+    made = Made(unique(), compression="gzip")
+    for name, content in oci([made]):
+        assert isinstance(content, bytes)
+        stored, linked = tmp_path / "cache" / name, tmp_path / "layout" / name
+        for path in (stored, linked):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        stored.write_bytes(content)
+        linked.symlink_to(stored)
+    folder = str(tmp_path / "layout")
+    with pytest.raises(imgload.ImgloadError) as refused:
+        imgload.load([], cluster=CLUSTER, source=folder)
+    assert refused.value.exit_status == 6
+    assert f"--follow-links --from {folder}" in refused.value.hint
+    imgload.load([], cluster=CLUSTER, source=folder, follow_links=True)
+    assert cri_id(node, f"docker.io/library/{made.name}") == made.image_id
 
 
 def images_with_common_prefix() -> tuple[str, Made, Made]:

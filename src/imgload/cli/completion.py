@@ -117,7 +117,8 @@ def _names(kind: str, params: Mapping[str, Any], incomplete: str) -> Sequence[st
     from imgload.clusters.select import find_clusters  # noqa: PLC0415 - start-up
     from imgload.loader.session import Session  # noqa: PLC0415
 
-    with Session.open(params.get("source") if kind == "images" else None) as session:
+    source = params.get("source") if kind == "images" else None
+    with Session.open(source, follow_links=bool(params.get("follow_links"))) as session:
         if kind == "images":
             return _images(session, incomplete)
         clusters = find_clusters(session.engines)

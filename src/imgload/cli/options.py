@@ -70,7 +70,9 @@ def load_options(command: Command) -> Command:
     tag = tag_option(help="Name of the image on the nodes, for one IMAGE. [default: IMAGE]")
     text = "Platform of a multi-platform image. [default: the nodes' platform]"
     platform = _option("platforms", text, "--platform", metavar="OS/ARCH")
-    return images_argument(cluster_options(source(tag(platform(command)))))
+    text = "Follow symbolic links that lead out of a folder of images."
+    links = click.option("--follow-links", is_flag=True, help=text)
+    return images_argument(cluster_options(source(links(tag(platform(command))))))
 
 
 def output_option(*formats: str, text: str = "stderr") -> Callable[[Command], Command]:

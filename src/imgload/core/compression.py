@@ -10,19 +10,30 @@ from typing import Any, Literal
 
 from imgload.core.errors import ArchiveInvalid
 
-Compression = Literal["", "gzip", "zstd"]
-_MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+Compression = Literal["", "gzip", "zstd", "bzip2", "xz"]
+MAGIC_LENGTH = 4
+"""Bytes that `compression_of` needs."""
+UNPACKED_BY_NODES: frozenset[Compression] = frozenset({"", "gzip", "zstd"})
+"""Compressions that containerd knows (pkg/archive/compression); Docker and Podman also load layers
+in bzip2 and xz."""
+_MAGIC: tuple[tuple[re.Pattern[bytes], Compression], ...] = (
+    (re.compile(rb"\x1f\x8b"), "gzip"),
+    (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), "zstd"),  # or a skippable frame
+    (re.compile(rb"BZh[1-9]"), "bzip2"),
+    (re.compile(rb"\xfd7zX"), "xz"),
+)
 _GZIP_FORMAT = 31
 _PIECE = 1 << 20
 """Bytes of the largest input and output."""
 _WINDOW_LOG = 27
 """Of zstd: 128 MiB, the maximum that ``zstd --long`` writes and ``zstd -d`` accepts."""
+_XZ_MEMORY = (1 << _WINDOW_LOG) + (1 << 20)
+"""Bytes: a dictionary of 128 MiB, twice that of ``xz -9``, and the decoder."""
 _FIRST = 512
 """Bytes of a decompressor's first input: the unused rest of an input is copied."""
 _EMPTY_PARTS = 10_000.0
-"""Gzip members or zstd frames that may be empty, since even an empty one takes time; pigz, bgzip
-and zstd write parts of some KiB at least."""
-_TOO_MANY_PARTS = "the archive has too many {} parts with almost no content"
+"""Members, frames or streams that may be empty, since even an empty one takes time; pigz, bgzip,
+pbzip2 and zstd write parts of some KiB at least."""
 _PART = 512
 """Bytes of content that allow for one more part."""
 _ZEROS = re.compile(rb"\0*")
@@ -30,11 +41,11 @@ _ZEROS = re.compile(rb"\0*")
 
 def compression_of(start: bytes) -> Compression:
     """Return the compression of an archive or a layer, from its first bytes."""
-    return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
+    return next((name for magic, name in _MAGIC if magic.match(start)), "")
 
 
 class Decompressor:
-    """Decompresses gzip or zstd, of one or several members or frames.
+    """Decompresses one or several gzip members, zstd frames, or bzip2 or xz streams.
 
     Args:
         form: the compression.
@@ -60,7 +71,7 @@ class Decompressor:
         offset = 0
         while offset < len(chunk):
             if self._unpacker is None or self._unpacker.eof:
-                if self._unpacker and self._form == "gzip":  # padding may follow a member
+                if self._unpacker and self._form != "zstd":  # padding may follow a member
                     zeros = _ZEROS.match(chunk, offset)
                     offset = zeros.end() if zeros else offset
                     if offset == len(chunk):
@@ -83,10 +94,11 @@ class Decompressor:
             raise ArchiveInvalid(f"{self._owner} {self._form} stream is cut off")
 
     def _damaged(self, error: Exception) -> ArchiveInvalid:
-        if "too much memory" in str(error):
+        if "too much memory" in str(error) or "Memory usage limit" in str(error):
+            command = "zstd -d --long=31 -c" if self._form == "zstd" else "xz -dc"
             return ArchiveInvalid(
-                f"{self._owner} zstd window is larger than {1 << _WINDOW_LOG >> 20} MiB",
-                hint="decompress it with: zstd -d --long=31 -c FILE | imgload load --from -",
+                f"{self._owner} {self._form} window is larger than {1 << _WINDOW_LOG >> 20} MiB",
+                hint=f"decompress it with: {command} FILE | imgload load --from -",
             )
         return ArchiveInvalid(f"{self._owner} {self._form} stream is damaged: {error}")
 
@@ -101,6 +113,14 @@ def _library(form: Compression) -> tuple[Callable[[], Any], type[Exception]]:
             return partial(zlib.decompressobj, _GZIP_FORMAT), zlib.error
         error: Any = isal_zlib.error
         return partial(isal_zlib.decompressobj, _GZIP_FORMAT), error
+    if form == "bzip2":
+        import bz2  # noqa: PLC0415
+
+        return bz2.BZ2Decompressor, OSError
+    if form == "xz":
+        import lzma  # noqa: PLC0415
+
+        return partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, _XZ_MEMORY), lzma.LZMAError
     if sys.version_info >= (3, 14):
         from compression import zstd  # noqa: PLC0415
     else:
@@ -114,5 +134,5 @@ def _unpack(unpacker: Any, piece: memoryview) -> Iterator[bytes]:
     yield unpacker.decompress(piece, _PIECE)
     while getattr(unpacker, "unconsumed_tail", b""):  # of gzip
         yield unpacker.decompress(unpacker.unconsumed_tail, _PIECE)
-    while not (unpacker.eof or getattr(unpacker, "needs_input", True)):  # of zstd
+    while not (unpacker.eof or getattr(unpacker, "needs_input", True)):  # of the others
         yield unpacker.decompress(b"", _PIECE)

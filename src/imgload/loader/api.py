@@ -24,6 +24,7 @@ def load(
     cluster: str | None = None,
     nodes: Sequence[str] = (),
     source: str | PathLike[str] | None = None,
+    follow_links: bool = False,
     dry_run: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
     **options: Unpack[LoadOptions],
@@ -36,6 +37,7 @@ def load(
         nodes: names of the nodes to load; empty for all of the cluster.
         source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None for every
             reachable engine.
+        follow_links: whether symbolic links may lead out of a source that is a folder.
         dry_run: plan only; nothing is changed.
         on_event: called with values of `imgload.Event`, from several threads.
         options: see `imgload.LoadOptions`.
@@ -51,7 +53,7 @@ def load(
     """
     require_callback(on_event, "on_event")
     texts = Request(images, **options).texts  # refuses wrong values before discovery
-    with Loader.connect(cluster, nodes=nodes, source=source) as loader:
+    with Loader.connect(cluster, nodes=nodes, source=source, follow_links=follow_links) as loader:
         return loader.load(texts, dry_run=dry_run, on_event=on_event, **options)
 
 
@@ -63,6 +65,7 @@ def verify(
     source: str | PathLike[str] | None = None,
     tag: str | None = None,
     platform: str | None = None,
+    follow_links: bool = False,
     deep: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Report:
@@ -75,6 +78,7 @@ def verify(
         source: the source of the images.
         tag: the name of one image on the nodes, if it is not its own.
         platform: ``os/arch[/variant]`` out of a multi-platform image.
+        follow_links: as for `load`.
         deep: also hash every blob of the images on the nodes again.
         on_event: called with each result, from several threads.
 
@@ -87,7 +91,7 @@ def verify(
 
     """
     texts = Request(images, tag, platform=platform).texts  # as for `load`
-    with Loader.connect(cluster, nodes=nodes, source=source) as loader:
+    with Loader.connect(cluster, nodes=nodes, source=source, follow_links=follow_links) as loader:
         return loader.verify(texts, tag=tag, platform=platform, deep=deep, on_event=on_event)
 
 

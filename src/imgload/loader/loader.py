@@ -77,6 +77,7 @@ class Loader:
         *,
         nodes: Sequence[str] = (),
         source: str | PathLike[str] | None = None,
+        follow_links: bool = False,
     ) -> Iterator[Loader]:
         """Find the engines and the nodes; close the connections at the end.
 
@@ -84,6 +85,7 @@ class Loader:
             cluster: name of the cluster; None for the kube context's, or else the only one.
             nodes: names of the nodes; empty for all of the cluster.
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
+            follow_links: whether symbolic links may lead out of a source that is a folder.
 
         Raises:
             EngineError: if no engine can be used.
@@ -92,7 +94,7 @@ class Loader:
 
         """
         source, nodes = optional_string(source, "source"), require_strings(nodes, "nodes")
-        with Session.open(source) as session:
+        with Session.open(source, follow_links=follow_links) as session:
             selected = session.select_nodes(cluster, nodes)
             yield cls(
                 session.sources, selected, unreachable=session.discovery.unreachable, source=source

@@ -31,17 +31,22 @@ class Session:
 
     @classmethod
     @contextmanager
-    def open(cls, source: str | os.PathLike[str] | None = None) -> Iterator[Session]:
+    def open(
+        cls, source: str | os.PathLike[str] | None = None, *, follow_links: bool = False
+    ) -> Iterator[Session]:
         """Find and open the engines; close them at the end.
 
         Args:
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
+            follow_links: whether symbolic links may lead out of a source that is a folder.
 
         """
         source = optional_string(source, "source")
         with ExitStack() as stack:
             is_engine = source in {None, "docker", "podman"} or "://" in (source or "")
-            archive = None if is_engine else _open_archive(source or "", stack)
+            archive = (
+                None if is_engine else _open_archive(source or "", stack, follow_links=follow_links)
+            )
             is_url = source and "://" in source
             explicit = [named_address(source, "--from", os.environ)] if source and is_url else []
             discovery, engines = stack.enter_context(open_engines(explicit))
@@ -66,7 +71,7 @@ class Session:
             return select_cluster(self.engines, name)
 
 
-def _open_archive(path: str, stack: ExitStack) -> Source:
+def _open_archive(path: str, stack: ExitStack, *, follow_links: bool) -> Source:
     from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
 
     if path != "-" and not os.path.exists(path):  # noqa: PTH110 - Path's raises for long names
@@ -74,7 +79,7 @@ def _open_archive(path: str, stack: ExitStack) -> Source:
             f"no such source: {path!r} is neither docker, podman, an engine's URL, nor a file",
             hint="make an archive with: docker save app:dev -o app.tar",
         )
-    archive = ArchiveSource(path)
+    archive = ArchiveSource(path, follow_links=follow_links)
     stack.callback(archive.close)
     return archive
 

@@ -27,7 +27,8 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import ANY_PLATFORM, Platform
 from imgload.oci.reference import Reference, image_id_prefix, is_made_up, parse_unless_id, pinned
 from imgload.sources.base import Image, Source
-from imgload.sources.streams import LayoutFolder, chunks_of, open_archive
+from imgload.sources.folder import ImageFolder
+from imgload.sources.streams import chunks_of, open_archive
 
 _AGAIN = "make it again: docker save IMAGE -o FILE, or podman save IMAGE -o FILE"
 
@@ -37,14 +38,16 @@ class ArchiveSource(Source):
 
     Args:
         path: of the file or folder; ``-`` for standard input.
+        follow_links: whether symbolic links may lead out of the folder.
 
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, follow_links: bool = False) -> None:
         self.name = self.describe = "standard input" if path == "-" else path
         self.address = path
+        self._follow_links = follow_links
         self.listing = f"tar -xOf {shlex.quote(path)} manifest.json" if path != "-" else "tar -tv"
-        self._folder = Path(path) if path != "-" and os.path.isdir(path) else None  # noqa: PTH112 - see `LayoutFolder`
+        self._folder = Path(path) if path != "-" and os.path.isdir(path) else None  # noqa: PTH112 - Path's raises for long names
         self._file: IO[bytes] | None = None if self._folder else open_archive(path)
 
     def close(self) -> None:
@@ -230,8 +233,9 @@ class ArchiveSource(Source):
     @contextmanager
     def _opened(self, *, scanning: bool) -> Iterator[Iterable[bytes]]:
         if self._folder:
-            with closing(LayoutFolder(self._folder)) as layout:
-                yield layout
+            links = self._follow_links
+            with closing(ImageFolder(self._folder, follow_links=links)) as folder:
+                yield folder
         else:
             assert self._file is not None  # noqa: S101 - one of the two is set
             yield chunks_of(self._file, scanning=scanning)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from imgload.core.compression import Compression, Decompressor, compression_of
+from imgload.core.compression import MAGIC_LENGTH, Compression, Decompressor, compression_of
 from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
-from imgload.core.files import read_at
 from imgload.core.state import spool_folder
-from imgload.oci.digest import Digest
-from imgload.oci.tar import END, Member, header, padding
 
 CHUNK = 1 << 20
 """Bytes of one read."""
@@ -94,7 +88,7 @@ def chunks_of(file: IO[bytes], *, scanning: bool) -> Iterator[bytes] | FileChunk
     If `scanning`, most of it will be skipped, so that reading ahead is a waste.
     """
     _seek(file, 0)
-    compression = compression_of(_read(file, 4))
+    compression = compression_of(_read(file, MAGIC_LENGTH))
     if compression:
         return _decompress(file, compression)
     return FileChunks(file, 64 << 10 if scanning else CHUNK)
@@ -105,64 +99,3 @@ def _decompress(file: IO[bytes], form: Compression) -> Iterator[bytes]:
     for chunk in FileChunks(file):
         yield from decompressor.feed(chunk)
     decompressor.finish()
-
-
-class LayoutFolder:
-    """The documents and blobs of an OCI layout folder, also as one tar (image-layout.md).
-
-    Its files stay open until `close`, up to a limit.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._open: list[IO[bytes]] = []
-
-    def close(self) -> None:
-        for file in self._open:
-            file.close()
-
-    def __iter__(self) -> Iterator[bytes]:
-        for member, content in self.members():
-            yield header(member.path, member.size)
-            yield from map(bytes, content)
-            yield padding(member.size)
-        yield END
-
-    def members(self) -> Iterator[tuple[Member, Iterable[memoryview]]]:
-        folder = self._folder
-        if not os.path.isfile(folder / "index.json"):  # noqa: PTH113 - Path's raises for some links
-            raise ArchiveInvalid(
-                "not an OCI layout: it has no index.json",
-                hint="make one with: skopeo copy docker-daemon:app:dev oci:FOLDER:app:dev",
-            )
-        for path in ("oci-layout", "index.json", *_blobs(folder)):
-            file = _open_regular(folder / path)
-            size = os.fstat(file.fileno()).st_size
-            stays = len(self._open) < _MOST_OPEN
-            if stays:
-                self._open.append(file)
-            with nullcontext() if stays else file:
-                member = Member(path, "file", size, place=(file, 0) if stays else None)
-                yield member, map(memoryview, read_at(file, 0, size))
-
-
-def _blobs(folder: Path) -> Iterator[str]:
-    for blob in sorted((folder / "blobs").glob("*/*")):
-        if blob.parent.is_symlink() or blob.parent.parent.is_symlink():
-            raise ArchiveInvalid(f"cannot read {str(blob.parent)!r}: it is a link")
-        with suppress(ArchiveInvalid):
-            Digest(blob.parent.name, blob.name)
-            yield str(blob.relative_to(folder))
-
-
-def _open_regular(path: Path) -> IO[bytes]:
-    """Open a file but no link: a link could refer to a file outside the layout."""
-    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | flags), "rb")
-    except OSError as error:
-        raise ArchiveInvalid(f"cannot read {path}: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise ArchiveInvalid(f"cannot read {path}: it is not a regular file")
-    return file

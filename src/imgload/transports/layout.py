@@ -17,13 +17,21 @@ from contextlib import contextmanager
 
 import attrs
 
-from imgload.core.errors import DigestMismatch, ImgloadError
+from imgload.core.compression import (
+    MAGIC_LENGTH,
+    UNPACKED_BY_NODES,
+    Compression,
+    Decompressor,
+    compression_of,
+)
+from imgload.core.errors import ArchiveInvalid, DigestMismatch, ImgloadError
 from imgload.oci.content import Chunk, ImageContent, Receiver
 from imgload.oci.digest import Digest
 from imgload.oci.document import LAYER, Descriptor, Index, Manifest
 from imgload.oci.platform import ANY_PLATFORM, Platform
 from imgload.oci.reference import pinned
 from imgload.oci.tar import END, header, padding
+from imgload.registry.blob_store import StoredBlob
 
 _DEPTH = 4
 """Chunks that wait for one reader."""
@@ -43,6 +51,8 @@ class LayoutWriter(Receiver):
     keep_manifest: bool = False
     platform: Platform = ANY_PLATFORM
     sent: dict[str, dict[Digest, int]] = attrs.field(factory=lambda: defaultdict(dict))
+    plain: dict[Digest, Descriptor] = attrs.field(factory=dict)
+    """Layers that were decompressed, by the digest of the compressed blob."""
     _entries: dict[str, list[Descriptor]] = attrs.field(factory=lambda: defaultdict(list))
     _writing: threading.Lock = attrs.field(factory=threading.Lock)
     _exclusive: int | None = None
@@ -82,6 +92,7 @@ class LayoutWriter(Receiver):
             self._writing.release()
 
     def image(self, content: ImageContent) -> None:
+        content = with_layers(content, self.plain)
         for node in self.feeds:
             stored = self.stored.get(node, frozenset())
             manifest = manifest_for(content, stored, self.sent[node], keep=self.keep_manifest)
@@ -120,7 +131,11 @@ class LayoutWriter(Receiver):
 
 @attrs.define(eq=False, repr=False)
 class LayoutBlob:
-    """Writes one blob into the streams of nodes."""
+    """Writes one blob into the streams of nodes.
+
+    A layer in a compression that containerd does not know is decompressed into a file first: the
+    header of a member contains its size.
+    """
 
     _layout: LayoutWriter
     _size: int
@@ -131,34 +146,54 @@ class LayoutBlob:
     _written: int = 0
     _begun: bool = False
     _ended: bool = False
+    _plain: _PlainLayer | None = None
 
     def write(self, chunk: Chunk) -> None:
-        self._begin()
+        if not self._written:
+            form = form_for_nodes(chunk, keep=self._layout.keep_manifest)
+            self._plain = None if form in UNPACKED_BY_NODES else _PlainLayer(form)
+        if not self._plain:
+            self._begin(self._size)
         self._written += len(chunk)
         if self._written > self._size:
             raise DigestMismatch(f"a blob is longer than the {self._size} bytes announced")
         self._hasher.update(chunk)
-        self._layout.put(self._nodes, [chunk])
+        if self._plain:
+            self._plain.write(chunk)
+        else:
+            self._layout.put(self._nodes, [chunk])
 
-    def _begin(self) -> None:
+    def _begin(self, size: int) -> None:
         if self._ended:
             raise DigestMismatch("the blob is already complete or abandoned")
         if not self._begun:
             self._begun = True
             path = f"blobs/sha256/{secrets.token_hex(32)}"
-            self._layout.put(self._nodes, [header(path, self._size)])
+            self._layout.put(self._nodes, [header(path, size)])
 
     def finish(self, digest: Digest | None = None) -> Digest:
-        self._begin()
+        if not self._plain:
+            self._begin(self._size)
         actual = Digest("sha256", self._hasher.hexdigest())
         expected = digest or self._digest
         if self._written != self._size or {digest, self._digest} - {None, actual}:
             raise DigestMismatch(f"a blob is {actual}, not {expected or 'as long as announced'}")
-        self._layout.put(self._nodes, [padding(self._size)])
+        size = self._finish_plain(actual, self._plain) if self._plain else self._size
+        self._layout.put(self._nodes, [padding(size)])
         for node in self._nodes:
-            self._layout.sent[node][actual] = self._size
+            self._layout.sent[node][actual] = size
         self._end()
         return actual
+
+    def _finish_plain(self, digest: Digest, layer: _PlainLayer) -> int:
+        """Write a decompressed layer; return its size."""
+        plain = layer.finish()
+        self._begin(plain.size)
+        self._layout.put(self._nodes, layer.blob.chunks())
+        self._layout.plain[digest] = plain
+        for node in self._nodes:
+            self._layout.sent[node][plain.digest] = plain.size
+        return plain.size
 
     def abandon(self) -> None:
         """Cut off the imports whose streams contain an incomplete blob."""
@@ -169,8 +204,51 @@ class LayoutBlob:
 
     def _end(self) -> None:
         self._ended = True
+        if self._plain:
+            self._plain.blob.close()
         if self._lock:
             self._lock.release()
+
+
+@attrs.define
+class _PlainLayer:
+    """Decompresses a layer into a file without a name."""
+
+    _form: Compression
+    blob: StoredBlob = attrs.field(factory=lambda: StoredBlob(None))
+    _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
+    _decompressor: Decompressor = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._decompressor = Decompressor(self._form, "a layer's")
+
+    def write(self, chunk: Chunk) -> None:
+        for piece in self._decompressor.feed(chunk):
+            self._hasher.update(piece)
+            self.blob.append(piece)
+
+    def finish(self) -> Descriptor:
+        self._decompressor.finish()
+        return Descriptor(LAYER, Digest("sha256", self._hasher.hexdigest()), self.blob.complete())
+
+
+def form_for_nodes(start: Chunk, *, keep: bool) -> Compression:
+    """Return a layer's compression; ArchiveInvalid if `keep` demands one that containerd lacks."""
+    form = compression_of(bytes(start[:MAGIC_LENGTH]))
+    if keep and form not in UNPACKED_BY_NODES:
+        raise ArchiveInvalid(
+            f"a layer is compressed with {form}, which containerd cannot unpack",
+            hint="load the image without --keep-manifest, and by a name without a digest",
+        )
+    return form
+
+
+def with_layers(content: ImageContent, replaced: Mapping[Digest, Descriptor]) -> ImageContent:
+    """Return the image with some of its layers replaced, by digest."""
+    layers = tuple(replaced.get(layer.digest, layer) for layer in content.manifest.layers)
+    if layers == content.manifest.layers:
+        return content
+    return attrs.evolve(content, manifest=Manifest.build(content.config, layers))
 
 
 def manifest_for(

@@ -21,7 +21,7 @@ from typing import IO
 import attrs
 
 from imgload.clusters.nodes.base import UNREACHABLE, NodeRuntime
-from imgload.core.compression import Decompressor, compression_of
+from imgload.core.compression import MAGIC_LENGTH, Decompressor, compression_of
 from imgload.core.errors import DigestMismatch, ImgloadError, ImportFailed, NodeFull
 from imgload.core.parallel import Task
 from imgload.core.state import spool_folder
@@ -34,10 +34,9 @@ from imgload.registry.blob_store import BlobStore, StoredBlob, StoreFull
 from imgload.registry.read_server import serving
 from imgload.transports.base import Delivery, Order, Shipment, Transport
 from imgload.transports.imports import ImportTransport
-from imgload.transports.layout import manifest_for
+from imgload.transports.layout import form_for_nodes, manifest_for, with_layers
 
 _ABORT_SECONDS = 1.5
-_MAGIC_BYTES = 4
 _LOOPBACK = "127.0.0.1"
 VM_HOSTS = ("host.docker.internal", "host.lima.internal", "host.containers.internal")
 """Names of this machine in the VMs of Docker Desktop, Colima and Podman, which relay connections to
@@ -210,7 +209,7 @@ class PullShipment(Shipment):
 
     def place(self, file: IO[bytes], offset: int, size: int, digest: Digest) -> bool:
         """Serve a blob from the file that has it, unless it is better decompressed."""
-        start = os.pread(file.fileno(), _MAGIC_BYTES, offset)
+        start = os.pread(file.fileno(), MAGIC_LENGTH, offset)
         if compression_of(start) and not self.is_unchanged:
             return False
         self.store.add_blob(digest, StoredBlob(size, file, offset, size, is_own=False))
@@ -237,9 +236,7 @@ class PullShipment(Shipment):
 
     def image(self, content: ImageContent) -> None:
         original = content.manifest.digest
-        layers = tuple(self.plain.get(x.digest, x) for x in content.manifest.layers)
-        if layers != content.manifest.layers:
-            content = attrs.evolve(content, manifest=Manifest.build(content.config, layers))
+        content = with_layers(content, self.plain)
         self._contents.append(content)
         for digest, raw in content.indexes.items():
             self.store.add_document(digest, Index.descriptor(raw, "").media_type, raw)
@@ -378,9 +375,10 @@ class _LayerWriter:
     _ended: bool = False
 
     def write(self, chunk: Chunk) -> None:
-        if not self._written and not self._shipment.is_unchanged:
-            form = compression_of(bytes(chunk[:_MAGIC_BYTES]))
-            self._decompressor = Decompressor(form, "a layer's") if form else None
+        if not self._written:
+            keep = self._shipment.is_unchanged
+            form = form_for_nodes(chunk, keep=keep)
+            self._decompressor = Decompressor(form, "a layer's") if form and not keep else None
         self._written += len(chunk)
         if self._written > self._size:
             raise DigestMismatch(f"a blob is longer than the {self._size} bytes announced")

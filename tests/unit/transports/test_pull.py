@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import http.client
+import lzma
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,10 +18,10 @@ import pytest
 import imgload
 from imgload.clusters.nodes.base import UNREACHABLE
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
-from imgload.core.errors import DigestMismatch, ImportFailed
+from imgload.core.errors import ArchiveInvalid, DigestMismatch, ImportFailed
 from imgload.engines.cache import EngineCache
 from imgload.oci.digest import Digest
-from imgload.oci.document import Manifest
+from imgload.oci.document import LAYER, Manifest
 from imgload.oci.platform import Platform
 from imgload.registry import blob_store
 from imgload.sources.archive import ArchiveSource
@@ -152,11 +155,18 @@ def test_content_that_cannot_be_stored_is_streamed(
     assert result_of(imgload.Loader(Shelf(IMAGE), [node])).transport == "import"
 
 
-@pytest.mark.parametrize("form", ["gzip", "zstd"])
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "zstd": zstd_compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd", "bzip2", "xz"])
 @pytest.mark.parametrize("source", ["file", "stream"])
 def test_compressed_layers_arrive_as_plain_tars(tmp_path: Path, source: str, form: str) -> None:
-    zstd = zstd_compress if form == "zstd" else None
-    image = archives.Image(IMAGE.layers, gzipped=form == "gzip", zstd=zstd)
+    """Whatever their media types claim: here, zstd."""
+    image = archives.Image(IMAGE.layers, gzipped=form == "gzip", zstd=COMPRESS.get(form))
     archive = tmp_path / "app.tar"
     archive.write_bytes(archives.pack(archives.oci(image)))
     node = PullingNode(tmp_path)
@@ -166,6 +176,40 @@ def test_compressed_layers_arrive_as_plain_tars(tmp_path: Path, source: str, for
     manifest = Manifest.parse(node.blobs[node.records[archives.NAME]])
     assert [layer.digest for layer in manifest.layers] == [Digest.of(raw) for raw in image.layers]
     assert result.bytes_sent == sum(len(blob) for blob in node.blobs.values())
+
+
+@pytest.mark.parametrize("transport", ["pull", "import"])
+@pytest.mark.parametrize("form", ["bzip2", "xz"])
+@pytest.mark.parametrize("source", ["docker20", "oci", "folder"])
+def test_layers_that_containerd_cannot_unpack_arrive_as_plain_tars(
+    tmp_path: Path, source: str, form: str, transport: Literal["pull", "import"]
+) -> None:
+    """docker load and podman load take them."""
+    image, path = archives.Image(IMAGE.layers, zstd=COMPRESS[form]), tmp_path / "app"
+    entries = archives.oci(image)
+    if source == "docker20":
+        plain = archives.docker20(image)
+        entries = [
+            (p, COMPRESS[form](c) if isinstance(c, bytes) and p.endswith("layer.tar") else c)
+            for p, c in plain
+        ]
+    if source == "folder":
+        for name, content in entries:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content if isinstance(content, bytes) else b"")
+    else:
+        path.write_bytes(archives.pack(entries))
+    node = PullingNode(tmp_path)
+    loader = imgload.Loader(ArchiveSource(str(path)), [node])
+    result = loader.load([], transport=transport).images[0].nodes[0]
+    assert (result.ok, result.transport) == (True, transport)
+    manifest = Manifest.parse(node.blobs[node.records[archives.NAME]])
+    assert [layer.digest for layer in manifest.layers] == [Digest.of(raw) for raw in image.layers]
+    assert [layer.media_type for layer in manifest.layers] == [LAYER, LAYER]
+    assert all(node.blobs[Digest.of(raw)] == raw for raw in image.layers)
+    with pytest.raises(ArchiveInvalid) as caught:
+        loader.load([], transport=transport, keep_manifest=True)
+    assert "--keep-manifest" in caught.value.hint
 
 
 @pytest.mark.parametrize("form", ["gzip", "zstd"])

@@ -1,21 +1,23 @@
-"""An OCI layout folder, read as a tar stream."""
+"""Folders with images, read as tar streams."""
 
 import io
 import os
+import secrets
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imgload.core.errors import ArchiveInvalid, UsageError
 from imgload.loader.session import Session
-from imgload.oci.catalogue import scan
+from imgload.oci.catalogue import ArchivedImage, scan
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, LAYER, MANIFEST
 from imgload.sources.archive import ArchiveSource
-from imgload.sources.streams import LayoutFolder
-from tests.unit.archives import Entry, Image, encode, index, oci
+from imgload.sources.folder import ImageFolder
+from tests.unit.archives import Entry, Image, docker20, docker25, encode, index, oci, pack, podman
 from tests.unit.bounds import memory_below, within
 
 IMAGE = Image()
@@ -38,11 +40,18 @@ def layout(tmp_path: Path) -> Path:
 
 def members(folder: Path) -> dict[str, bytes]:
     """Return the stream's members as tarfile reads them."""
-    data = b"".join(LayoutFolder(folder))
+    return read(b"".join(ImageFolder(folder)))
+
+
+def read(data: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         files = [(member, archive.extractfile(member)) for member in archive]
         assert all(member.isreg() and file for member, file in files)
         return {member.name: file.read() for member, file in files if file}
+
+
+def images_of(folder: Path) -> tuple[ArchivedImage, ...]:
+    return scan(ImageFolder(folder)).images
 
 
 def test_a_layout_becomes_one_archive(layout: Path) -> None:
@@ -53,7 +62,7 @@ def test_a_layout_becomes_one_archive(layout: Path) -> None:
 @pytest.mark.parametrize("images", [(IMAGE,), (IMAGE, Image((), "db:v1")), ()])
 def test_its_images_are_found(tmp_path: Path, images: tuple[Image, ...]) -> None:
     """As in an OCI archive."""
-    found = scan(LayoutFolder(folder_of(tmp_path, oci(*images)))).images
+    found = images_of(folder_of(tmp_path, oci(*images)))
     assert [i.config.digest for i in found] == [i.image_id for i in images]
 
 
@@ -64,9 +73,9 @@ def test_what_is_no_part_of_it_is_left_out(layout: Path) -> None:
     assert members(layout) == dict(oci(IMAGE))
 
 
-@pytest.mark.parametrize("path", ["", "sub", "index.json"])
+@pytest.mark.parametrize("path", ["", "sub"])
 def test_a_folder_that_is_no_layout_says_so(tmp_path: Path, path: str) -> None:
-    """With the command that makes one; a folder called index.json is none either."""
+    """With the command that makes one."""
     (tmp_path / path).mkdir(exist_ok=True)
     with pytest.raises(ArchiveInvalid) as caught:
         ArchiveSource(str(tmp_path)).all_images(None)
@@ -74,16 +83,57 @@ def test_a_folder_that_is_no_layout_says_so(tmp_path: Path, path: str) -> None:
     assert "skopeo copy" in caught.value.hint
 
 
-@pytest.mark.parametrize("path", ["index.json", "oci-layout", BLOB])
-def test_a_link_is_not_followed(
+LINKED = ["index.json", "oci-layout", BLOB, "blobs/sha256", "blobs"]
+
+
+@pytest.mark.parametrize("path", LINKED)
+def test_a_link_out_of_the_folder_is_refused_with_the_option(
     layout: Path, tmp_path_factory: pytest.TempPathFactory, path: str
 ) -> None:
     """A layout from elsewhere could send any file of this machine into the cluster."""
-    outside = tmp_path_factory.mktemp("outside") / "secret"
+    outside = tmp_path_factory.mktemp("outside") / "target"
     (layout / path).rename(outside)
     (layout / path).symlink_to(outside)
+    with pytest.raises(ArchiveInvalid, match="leads out of the folder") as caught:
+        list(ImageFolder(layout))
+    assert f"--follow-links --from {layout}" in caught.value.hint
+    stream = b"".join(ImageFolder(layout, follow_links=True))
+    assert read(stream) == dict(oci(IMAGE))
+
+
+@pytest.mark.parametrize("path", LINKED)
+def test_a_link_within_the_folder_is_followed(layout: Path, path: str) -> None:
+    """As Bazel and debuerreotype write them; also if the folder itself is a link."""
+    (layout / "cache").mkdir()
+    (layout / path).rename(layout / "cache/target")
+    (layout / path).symlink_to(os.path.relpath(layout / "cache/target", (layout / path).parent))
+    assert members(layout) == dict(oci(IMAGE))
+    linked = layout.with_name(f"linked-{secrets.token_hex(4)}")
+    linked.symlink_to(layout)
+    assert members(linked) == dict(oci(IMAGE))
+
+
+@pytest.mark.parametrize("path", [BLOB, "blobs/sha256"])
+def test_a_link_that_replaces_a_checked_path_is_not_followed(
+    layout: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    path: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the check and the open."""
+    outside = tmp_path_factory.mktemp("outside") / "target"
+    realpath = os.path.realpath
+
+    def replaced(name: Any, *, strict: bool = False) -> str:
+        found: str = realpath(name, strict=strict)
+        if str(name).endswith(BLOB) and not outside.exists():
+            (layout / path).rename(outside)
+            (layout / path).symlink_to(outside)
+        return found
+
+    monkeypatch.setattr(os.path, "realpath", replaced)
     with pytest.raises(ArchiveInvalid, match="cannot read"):
-        list(LayoutFolder(layout))
+        list(ImageFolder(layout))
 
 
 def test_a_folder_in_a_blobs_place_is_refused(layout: Path) -> None:
@@ -91,7 +141,7 @@ def test_a_folder_in_a_blobs_place_is_refused(layout: Path) -> None:
     (layout / BLOB).unlink()
     (layout / BLOB).mkdir()
     with pytest.raises(ArchiveInvalid, match="cannot read"):
-        list(LayoutFolder(layout))
+        list(ImageFolder(layout))
 
 
 def test_a_pipe_in_a_blobs_place_is_not_waited_for(layout: Path) -> None:
@@ -99,20 +149,53 @@ def test_a_pipe_in_a_blobs_place_is_not_waited_for(layout: Path) -> None:
     (layout / BLOB).unlink()
     os.mkfifo(layout / BLOB)
     with within(1), pytest.raises(ArchiveInvalid):
-        list(LayoutFolder(layout))
+        list(ImageFolder(layout))
 
 
-def test_a_layout_without_its_mark_is_refused(layout: Path) -> None:
-    """The specification requires it (image-layout.md)."""
+def test_a_layout_without_its_mark_is_read(layout: Path) -> None:
+    """BuildKit before 0.12 omits it from folders (buildx #1672)."""
     (layout / "oci-layout").unlink()
-    with pytest.raises(ArchiveInvalid, match="oci-layout: No such file"):
-        list(LayoutFolder(layout))
+    assert members(layout) == {p: raw for p, raw in oci(IMAGE) if p != "oci-layout"}
+
+
+def test_an_unpacked_docker_archive_is_read(tmp_path: Path) -> None:
+    """With and without an index; Docker up to 24 writes links for repeated layers."""
+    image = Image((IMAGE.layers[0], IMAGE.layers[0]))
+    for form in (docker20, podman, docker25):
+        folder = tmp_path / form.__name__
+        with tarfile.open(fileobj=io.BytesIO(pack(form(image)))) as archive:
+            archive.extractall(folder, filter="data")
+        [found] = images_of(folder)
+        assert found.config.digest == image.image_id
+        assert found.names == (image.name,)
+
+
+def test_a_path_in_manifest_json_does_not_leave_the_folder(tmp_path: Path) -> None:
+    value = encode([{"Config": "../secret", "Layers": [], "RepoTags": None}])
+    folder_of(tmp_path, [("folder/manifest.json", value), ("secret", IMAGE.config)])
+    with pytest.raises(ArchiveInvalid, match="out of the archive"):
+        list(ImageFolder(tmp_path / "folder"))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_folder_of_skopeos_dir_transport_is_a_layout(tmp_path: Path, *, several: bool) -> None:
+    """`skopeo copy … dir:`, also with --all, and `podman save --format docker-dir`."""
+    blobs = [(Digest.of(raw).hex, raw) for raw in (*IMAGE.blobs, IMAGE.config)]
+    manifest = [("manifest.json", IMAGE.manifest)]
+    if several:
+        instance = f"{IMAGE.digest.hex}.manifest.json"
+        manifest = [(instance, IMAGE.manifest), ("manifest.json", index(IMAGE.entry))]
+    version = ("version", b"Directory Transport Version: 1.1\n")
+    [found] = images_of(folder_of(tmp_path, [*blobs, *manifest, version]))
+    assert found.manifest.digest == IMAGE.digest
+    assert found.config.digest == IMAGE.image_id
+    assert len(found.indexes) == (2 if several else 1)
 
 
 def begun(layout: Path, blob: Path, size: int) -> tuple[bytes, Iterator[bytes]]:
     """Return the start of the stream, up to the middle of a blob of a size, and its rest."""
     blob.write_bytes(bytes(size))
-    stream = iter(LayoutFolder(layout))
+    stream = iter(ImageFolder(layout))
     seen = b""
     while len(seen) < size // 2:
         seen += next(stream)
@@ -142,7 +225,7 @@ def test_a_large_blob_is_not_held(layout: Path) -> None:
     with (layout / BLOB).open("wb") as file:
         file.truncate(32 << 20)
     with memory_below(5 << 20):
-        assert sum(map(len, LayoutFolder(layout))) > 32 << 20
+        assert sum(map(len, ImageFolder(layout))) > 32 << 20
 
 
 def described(raw: bytes, media_type: str, algorithm: str) -> dict[str, object]:
@@ -167,16 +250,23 @@ def test_blobs_may_have_longer_digests(tmp_path: Path, algorithm: str) -> None:
     ]
     folder = folder_of(tmp_path, [*blobs, ("index.json", top), ("oci-layout", b"{}")])
     assert set(members(folder)) == {path for path, _ in blobs} | {"index.json", "oci-layout"}
-    [image] = scan(LayoutFolder(folder)).images
+    [image] = images_of(folder)
     assert image.config.raw == config
 
 
-@pytest.mark.parametrize("target", ["x" * 5000, "index.json", "/nonexistent", "a/" * 3000])
-def test_an_index_that_leads_nowhere_is_no_index(tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize("target", ["x" * 5000, "index.json", "/nonexistent", "a/" * 3000, "."])
+def test_an_index_that_leads_nowhere_is_invalid(tmp_path: Path, target: str) -> None:
     """Found by fuzzing: the file system itself refuses to follow some links."""
     (tmp_path / "index.json").symlink_to(target[:4000])
-    with pytest.raises(ArchiveInvalid, match="not an OCI layout"):
-        list(LayoutFolder(tmp_path))
+    with pytest.raises(ArchiveInvalid):
+        list(ImageFolder(tmp_path))
+
+
+def test_blobs_to_which_nothing_refers_are_not_read(layout: Path) -> None:
+    """A cache that several layouts share has thousands."""
+    strange = [(f"blobs/sha256/{Digest.of(bytes([n])).hex}", b"{}") for n in range(3)]
+    folder_of(layout, list(strange))
+    assert members(layout) == dict(oci(IMAGE))
 
 
 def test_a_name_that_no_file_can_have_is_no_source() -> None:
