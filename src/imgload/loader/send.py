@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.containerd import ContentStore
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
 from imgload.engines.cache import EngineCache, Layers
 from imgload.loader.events import BytesSent, Event, Note
+from imgload.loader.plan import not_unpacked
 from imgload.oci.archive import ArchiveSender, Wanted
 from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest
@@ -179,10 +181,19 @@ class Sending:
         plain_sizes |= shipment.plain_sizes
         return Sent(tuple(images), deliveries, self.transport.name, sizes, plain_sizes=plain_sizes)
 
-    def cache_layers(self, sent: Sent) -> None:
-        """Cache which layers were sent, after a node was verified to have unpacked them."""
-        self.memory.record_layers(self.source.address, sent.layers)
-        self.memory.record_plain_sizes(sent.plain_sizes)
+    def cache_layers(self, sent: Sent, nodes: Iterable[str]) -> None:
+        """Cache the sent layers that these nodes, which are verified, have unpacked.
+
+        Only a node that unpacks a blob verifies which layer it is.
+        """
+        unpacked = frozenset[Digest]().union(
+            *(not_unpacked(i.diff_ids, self.surveys[n]) for n in nodes for i in sent.images)
+        )
+        known = self.memory.layers(self.source.address).items()
+        layers = {d: x for d, x in sent.layers.items() if x[0] in unpacked or (d, x) in known}
+        plain_sizes = {d: size for d, size in sent.plain_sizes.items() if d in unpacked}
+        self.memory.record_layers(self.source.address, layers)
+        self.memory.record_plain_sizes(plain_sizes)
 
     def by_push(self, nodes: Sequence[NodeRuntime]) -> Sent:
         """Have the engine push the images, and forward the layers that the nodes lack.
@@ -200,12 +211,13 @@ class Sending:
         name, plain_sizes = self.transport.name, shipment.plain_sizes
         return Sent(tuple(self.images), deliveries, name, sizes, layers, plain_sizes)
 
-    def _discarded(self, stored: Mapping[str, frozenset[Digest]]) -> Iterator[str]:
-        """Yield the nodes that have some layers only as snapshots, by the blobs of each node."""
-        layers = [pair for i in self.images for pair in zip(i.diff_ids, i.blobs, strict=True)]
-        for node, blobs in stored.items():
+    def _discarded(self, stored: Mapping[str, ContentStore]) -> Iterator[str]:
+        """Yield the nodes that have some layers only as snapshots."""
+        layers = {pair for i in self.images for pair in zip(i.diff_ids, i.blobs, strict=True)}
+        for node, content in stored.items():
             unpacked = [pair for pair in layers if pair[0] not in self.missing[node]]
-            if any(blobs.isdisjoint(pair) for pair in unpacked):
+            forms = {*content.forms_of([d for d, _ in unpacked]).values(), *content.blobs}
+            if any(forms.isdisjoint(pair) for pair in unpacked):
                 yield node
 
     @contextmanager
@@ -213,7 +225,7 @@ class Sending:
         self, nodes: Sequence[NodeRuntime], missing: Missing | None
     ) -> Iterator[Shipment]:
         """Start the delivery of the images; abort it on any failure."""
-        stored = {node.name: self.surveys[node.name].content.blobs for node in nodes}
+        stored = {node.name: self.surveys[node.name].content for node in nodes}
         shipment = self.transport.start(
             Order(
                 nodes=nodes,

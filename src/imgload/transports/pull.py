@@ -175,7 +175,7 @@ class PullShipment(Shipment):
         layers = list(zip(manifest.layers, diff_ids, strict=True))
         self._start_pulls()
         for node in self._urls:
-            missing, stored = self._missing(node), self.order.stored.get(node, ())
+            missing, stored = self._missing(node), self.order.content(node).blobs
             if self.is_unchanged or all(
                 layer.digest == diff_id
                 if missing is None or diff_id in missing
@@ -244,13 +244,14 @@ class PullShipment(Shipment):
         for digest, raw in content.indexes.items():
             self.store.add_document(digest, Index.descriptor(raw, "").media_type, raw)
         for node in self._urls:
-            stored, missing = self.order.stored.get(node, frozenset()), self._missing(node)
+            stored, missing = self.order.content(node).blobs, self._missing(node)
             kept = [
                 layer.descriptor.digest
                 for layer in content.layers
                 if missing is None or layer.diff_id in missing
             ]
-            manifest = manifest_for(content, stored, kept, keep=self.is_unchanged)
+            describe = partial(self.order.stored_layers, node)
+            manifest = manifest_for(content, stored, kept, describe, keep=self.is_unchanged)
             self._original[manifest.digest] = original
             self._name(node, manifest, content.names)
 
