@@ -212,6 +212,8 @@ class Executor:
         if send_delta:
             self._announce(images, nodes, sending.missing_bytes(nodes))
             nodes = self._send_delta(sending, send_delta, nodes, start)
+            whole = frozenset(layer for image in images for layer in image.diff_ids)
+            sending.missing = dict.fromkeys(sending.missing, whole)
         size = sum({image.target: image.size for image in images}.values())
         nodes = list(self._with_disk_space(images, nodes, size))
         for image, node in product(images, nodes if send_delta else ()):

@@ -226,12 +226,14 @@ class Sending:
     ) -> Iterator[Shipment]:
         """Start the delivery of the images; abort it on any failure."""
         stored = {node.name: self.surveys[node.name].content for node in nodes}
+        layers = frozenset(layer for image in self.images for layer in image.diff_ids)
         shipment = self.transport.start(
             Order(
                 nodes=nodes,
                 platform=self.images[0].platform,
                 question=SurveyQuery.about(self.images),
                 missing=missing,
+                unpacked={node.name: layers - self.missing[node.name] for node in nodes},
                 stored=stored,
                 discarded=frozenset(self._discarded(stored)),
                 keep_manifest=self.keep_manifest,

@@ -28,6 +28,8 @@ class Order:
         platform: the platform of the images.
         question: the survey of each node after the import.
         missing: diff IDs of the layers that each node lacks, by node name; None for all layers.
+        unpacked: diff IDs of the layers that each node has unpacked and need not store again, by
+            node name: a pull omits them.
         stored: each node's content store, by node name.
         discarded: names of nodes that have some layers of the images only as snapshots.
         keep_manifest: whether manifests and layers must be delivered unchanged.
@@ -40,6 +42,7 @@ class Order:
     platform: Platform
     question: SurveyQuery
     missing: Mapping[str, frozenset[Digest]] | None = attrs.field(default=None, hash=False)
+    unpacked: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict, hash=False)
     stored: Mapping[str, ContentStore] = attrs.field(factory=dict, hash=False)
     discarded: frozenset[str] = frozenset()
     keep_manifest: bool = False

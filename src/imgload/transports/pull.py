@@ -175,11 +175,9 @@ class PullShipment(Shipment):
         layers = list(zip(manifest.layers, diff_ids, strict=True))
         self._start_pulls()
         for node in self._urls:
-            missing, stored = self._missing(node), self.order.content(node).blobs
+            unpacked, stored = self.order.unpacked.get(node, ()), self.order.content(node).blobs
             if self.is_unchanged or all(
-                layer.digest == diff_id
-                if missing is None or diff_id in missing
-                else layer.digest in stored
+                layer.digest in stored if diff_id in unpacked else layer.digest == diff_id
                 for layer, diff_id in layers
             ):
                 self._name(node, manifest, names)
@@ -188,9 +186,6 @@ class PullShipment(Shipment):
     def is_unchanged(self) -> bool:
         """Whether manifest and layers must stay as they are."""
         return self.order.keep_manifest or any(map(pinned, self.order.question.names))
-
-    def _missing(self, node: str) -> frozenset[Digest] | None:
-        return None if self.order.missing is None else self.order.missing[node]
 
     def _name(self, node: str, manifest: Manifest, names: Sequence[str]) -> None:
         self.store.add_document(manifest.digest, manifest.media_type, manifest.raw)
@@ -244,12 +239,8 @@ class PullShipment(Shipment):
         for digest, raw in content.indexes.items():
             self.store.add_document(digest, Index.descriptor(raw, "").media_type, raw)
         for node in self._urls:
-            stored, missing = self.order.content(node).blobs, self._missing(node)
-            kept = [
-                layer.descriptor.digest
-                for layer in content.layers
-                if missing is None or layer.diff_id in missing
-            ]
+            stored, unpacked = self.order.content(node).blobs, self.order.unpacked.get(node, ())
+            kept = [x.descriptor.digest for x in content.layers if x.diff_id not in unpacked]
             describe = partial(self.order.stored_layers, node)
             manifest = manifest_for(content, stored, kept, describe, keep=self.is_unchanged)
             self._original[manifest.digest] = original
