@@ -173,7 +173,8 @@ class Executor:
             if not (proof.ok or proof.cri_pending):
                 now = attrs.evolve(surveyed, content=survey.content, snapshots=survey.snapshots)
                 self.surveys[step.node] = now
-                step = send_step(image, step.node, now, complete=self.complete)
+                keep, complete = self.keep_manifest, self.complete
+                step = send_step(image, step.node, now, keep_manifest=keep, complete=complete)
                 self.steps[image.name, step.node] = step
                 return step
             error = _refusal(image, node, proof)

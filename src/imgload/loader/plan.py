@@ -16,6 +16,7 @@ from imgload.oci.digest import Digest, chain_ids
 from imgload.sources.base import Image
 
 if TYPE_CHECKING:
+    from imgload.clusters.nodes.containerd import ContentStore
     from imgload.clusters.nodes.survey import Survey
 
 Verify = Literal["cri", "deep"]
@@ -72,7 +73,7 @@ def decide(
     proof = prove(image, survey, needs_layers=complete)
     manifest = image.manifest_digest or (image.manifest.digest if image.manifest else None)
     if keep_manifest and manifest and survey.records.get(image.name) not in {manifest, image.pin}:
-        return send_step(image, node, survey, complete=complete)
+        return send_step(image, node, survey, keep_manifest=True, complete=complete)
     if proof.ok:
         return Step(image, node, "present", proof)
     if proof.cri_pending:
@@ -84,16 +85,17 @@ def decide(
         named = prove(attrs.evolve(image, name=others[0]), survey)
         if named.layers == "complete" or not complete:
             return Step(image, node, "tagged", tag_from=others[0])
-    return send_step(image, node, survey, complete=complete)
+    return send_step(image, node, survey, keep_manifest=keep_manifest, complete=complete)
 
 
-def send_step(image: Image, node: str, survey: Survey, *, complete: bool = False) -> Step:
+def send_step(
+    image: Image, node: str, survey: Survey, *, keep_manifest: bool = False, complete: bool = False
+) -> Step:
     """Plan to send the layers that a node lacks."""
     missing = not_unpacked(image.diff_ids, survey)
     if complete:
-        forms = {*survey.content.forms_of(image.diff_ids).values(), *survey.content.blobs}
-        pairs = zip(image.diff_ids, image.blobs, strict=True)
-        missing |= {diff_id for diff_id, blob in pairs if forms.isdisjoint((diff_id, blob))}
+        stored = stored_layers(image, survey.content, keep_manifest=keep_manifest)
+        missing |= frozenset(image.diff_ids) - stored
     action: Action = "delta" if missing < set(image.diff_ids) else "full"
     return Step(image, node, action, missing=missing)
 
@@ -102,6 +104,18 @@ def not_unpacked(diff_ids: tuple[Digest, ...], survey: Survey) -> frozenset[Dige
     """Return the layers of an image of which a node lacks a snapshot, by diff ID."""
     chains = zip(chain_ids(diff_ids), diff_ids, strict=True)
     return frozenset(layer for chain, layer in chains if chain not in survey.snapshots)
+
+
+def stored_layers(
+    image: Image, content: ContentStore, *, keep_manifest: bool = False
+) -> frozenset[Digest]:
+    """Return the diff IDs of layers that a node stores in a form that the manifest may name."""
+    if keep_manifest or image.required_digests:
+        forms, blobs = set[Digest](), image.blobs if image.manifest else ()
+    else:
+        forms, blobs = {*content.forms_of(image.diff_ids).values(), *content.blobs}, image.blobs
+    pairs = zip(image.diff_ids, blobs, strict=False)
+    return frozenset(d for d, blob in pairs if d in forms or blob in content.blobs)
 
 
 def make_plan(

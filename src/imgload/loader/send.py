@@ -14,7 +14,7 @@ from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
 from imgload.engines.cache import EngineCache, Layers
 from imgload.loader.events import BytesSent, Event, Note
-from imgload.loader.plan import not_unpacked
+from imgload.loader.plan import not_unpacked, stored_layers
 from imgload.oci.archive import ArchiveSender, Wanted
 from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest
@@ -213,12 +213,11 @@ class Sending:
 
     def _discarded(self, stored: Mapping[str, ContentStore]) -> Iterator[str]:
         """Yield the nodes that have some layers only as snapshots."""
-        layers = {pair for i in self.images for pair in zip(i.diff_ids, i.blobs, strict=True)}
         for node, content in stored.items():
-            unpacked = [pair for pair in layers if pair[0] not in self.missing[node]]
-            forms = {*content.forms_of([d for d, _ in unpacked]).values(), *content.blobs}
-            if any(forms.isdisjoint(pair) for pair in unpacked):
-                yield node
+            for image in self.images:
+                stored_here = stored_layers(image, content, keep_manifest=self.keep_manifest)
+                if not self.missing[node].union(stored_here).issuperset(image.diff_ids):
+                    yield node
 
     @contextmanager
     def _shipment(

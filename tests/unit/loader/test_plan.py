@@ -207,6 +207,17 @@ def test_complete_sends_exactly_the_layers_without_a_blob() -> None:
     assert not step.missing
 
 
+def test_complete_sends_what_an_unchanged_manifest_demands() -> None:
+    """Layers in another form do not suffice; without a manifest, the forms are unknown."""
+    unpacked = frozenset(chain_ids(image().diff_ids))
+    survey = attrs.evolve(holding(), snapshots=unpacked)
+    step = decide(image(), "node", survey, keep_manifest=True, complete=True)
+    assert step.action == "present"
+    other = attrs.evolve(image(), manifest_digest=Digest.of(b"other"))
+    step = decide(other, "node", survey, keep_manifest=True, complete=True)
+    assert step.missing == set(other.diff_ids)
+
+
 def test_complete_does_not_tag_a_partial_image() -> None:
     other = holding("app", OTHER)
     assert decide(image(), "node", other, complete=True).action == "tagged"
