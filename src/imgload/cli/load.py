@@ -61,7 +61,7 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
 
 @click.command(no_args_is_help=True)
 @load_options
-@click.option("--deep", is_flag=True, help="Re-hash every blob of the images on the nodes.")
+@click.option("--deep", is_flag=True, help="Re-hash every blob of the images that the nodes store.")
 @click.option("--complete", is_flag=True, help=_STORED)
 @output_option("json", "junit")
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")

@@ -46,8 +46,8 @@ class LoadOptions(TypedDict, total=False):
         transport: ``pull`` has the nodes pull from this process, and ``import`` streams into
             ``ctr images import``; ``auto`` pulls where a node can, and imports elsewhere.
             ``archive`` streams whole images, and ``delta`` has the engine push missing layers.
-        verify: ``cri`` checks containerd and CRI; ``deep`` also hashes every blob of the images on
-            the nodes again.
+        verify: ``cri`` checks containerd and CRI; ``deep`` also hashes every blob of the images
+            that the nodes store.
         keep_manifest: whether the nodes store the source's manifest and its layers unchanged, so
             that its digest stays the same. Names with a digest always do.
         discard_layers: whether the nodes remove the layers from their content stores once they
@@ -121,7 +121,7 @@ class Request:
         require_choice(self.verify, get_args(Verify), "verify")
         require_names(self.texts, self.tag, self.extra_tags)
         if self.complete and self.discard_layers:
-            raise UsageError("complete content has layers: discard_layers contradicts complete")
+            raise UsageError("complete content has layers: omit complete or discard_layers")
 
     def name_images(self, images: Sequence[Image]) -> list[Image]:
         """Return each image to load, once for each name, with the image ID if it is cached."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import product
 
 import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.nodes.containerd import ContentStore
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
 from imgload.engines.cache import EngineCache, Layers
@@ -21,7 +21,7 @@ from imgload.oci.digest import Digest
 from imgload.registry.blob_store import StoreFull
 from imgload.sources.base import Facts, Image, Pusher, Source, TransportOption, choose
 from imgload.sources.push import PushIncomplete, push
-from imgload.transports.base import Delivery, Order, Shipment, Transport
+from imgload.transports.base import Delivery, Order, Shipment, StoredLayers, Transport
 
 Missing = Mapping[str, frozenset[Digest]]
 """Diff IDs of the layers that each node lacks, by its name."""
@@ -211,20 +211,32 @@ class Sending:
         name, plain_sizes = self.transport.name, shipment.plain_sizes
         return Sent(tuple(self.images), deliveries, name, sizes, layers, plain_sizes)
 
-    def _discarded(self, stored: Mapping[str, ContentStore]) -> Iterator[str]:
+    def _discarded(self, nodes: Sequence[NodeRuntime]) -> Iterator[str]:
         """Yield the nodes that have some layers only as snapshots."""
-        for node, content in stored.items():
-            for image in self.images:
-                stored_here = stored_layers(image, content, keep_manifest=self.keep_manifest)
-                if not self.missing[node].union(stored_here).issuperset(image.diff_ids):
-                    yield node
+        for node, image in product([node.name for node in nodes], self.images):
+            content = self.surveys[node].content
+            stored = stored_layers(image, content, keep_manifest=self.keep_manifest)
+            if not self.missing[node].union(stored).issuperset(image.diff_ids):
+                yield node
+
+    def _stored_layers(
+        self, nodes: Mapping[str, NodeRuntime], node: str, diff_ids: Collection[Digest]
+    ) -> StoredLayers:
+        """Return the blobs in which a node stores layers, as far as it answers; cache the sizes."""
+        content = self.surveys[node].content
+        layers: StoredLayers = {}
+        if content.forms_of(diff_ids):
+            with suppress(ImgloadError):
+                layers = nodes[node].stored_layers(content, diff_ids)
+        plain_sizes = {d: layer.size for d, layer in layers.items() if layer.digest == d}
+        self.memory.record_plain_sizes(plain_sizes)
+        return layers
 
     @contextmanager
     def _shipment(
         self, nodes: Sequence[NodeRuntime], missing: Missing | None
     ) -> Iterator[Shipment]:
         """Start the delivery of the images; abort it on any failure."""
-        stored = {node.name: self.surveys[node.name].content for node in nodes}
         layers = frozenset(layer for image in self.images for layer in image.diff_ids)
         shipment = self.transport.start(
             Order(
@@ -233,8 +245,9 @@ class Sending:
                 question=SurveyQuery.about(self.images),
                 missing=missing,
                 unpacked={node.name: layers - self.missing[node.name] for node in nodes},
-                stored=stored,
-                discarded=frozenset(self._discarded(stored)),
+                stored={node.name: self.surveys[node.name].content.blobs for node in nodes},
+                stored_layers=partial(self._stored_layers, {node.name: node for node in nodes}),
+                discarded=frozenset(self._discarded(nodes)),
                 keep_manifest=self.keep_manifest,
                 size=sum({image.target: image.size for image in self.images}.values()),
                 on_bytes=lambda node, size: self.on_event(BytesSent(node, size)),

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import ClassVar
 
 import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.nodes.containerd import ContentStore
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
 from imgload.oci.content import Receiver
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor
 from imgload.oci.platform import Platform
+
+StoredLayers = Mapping[Digest, Descriptor]
+"""The blobs in which a node stores layers, by diff ID."""
 
 
 @attrs.frozen
@@ -30,7 +31,8 @@ class Order:
         missing: diff IDs of the layers that each node lacks, by node name; None for all layers.
         unpacked: diff IDs of the layers that each node has unpacked and need not store again, by
             node name: a pull omits them.
-        stored: each node's content store, by node name.
+        stored: the blobs in each node's content store, by node name.
+        stored_layers: describes blobs in which a node, by its name, stores layers, by diff ID.
         discarded: names of nodes that have some layers of the images only as snapshots.
         keep_manifest: whether manifests and layers must be delivered unchanged.
         size: bytes of the images, as the source counts them.
@@ -43,24 +45,12 @@ class Order:
     question: SurveyQuery
     missing: Mapping[str, frozenset[Digest]] | None = attrs.field(default=None, hash=False)
     unpacked: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict, hash=False)
-    stored: Mapping[str, ContentStore] = attrs.field(factory=dict, hash=False)
+    stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict, hash=False)
+    stored_layers: Callable[[str, Collection[Digest]], StoredLayers] = lambda _node, _layers: {}
     discarded: frozenset[str] = frozenset()
     keep_manifest: bool = False
     size: int = 0
     on_bytes: Callable[[str, int], None] = lambda _node, _size: None
-
-    def content(self, node: str) -> ContentStore:
-        """Return a node's content store; an empty one if it is unknown."""
-        return self.stored.get(node, ContentStore())
-
-    def stored_layers(self, node: str, diff_ids: Collection[Digest]) -> Mapping[Digest, Descriptor]:
-        """Return the blobs in which a node stores some layers, by diff ID, as far as it answers."""
-        content = self.content(node)
-        for runtime in self.nodes if content.forms_of(diff_ids) else ():
-            if runtime.name == node:
-                with suppress(ImgloadError):
-                    return runtime.stored_layers(content, diff_ids)
-        return {}
 
 
 @attrs.frozen

@@ -50,7 +50,7 @@ class ImportTransport(Transport):
         return ImportShipment(
             feeds={stream.node.name: stream.feed for stream in streams},
             missing=order.missing,
-            stored={node.name: order.content(node.name).blobs for node in order.nodes},
+            stored=order.stored,
             stored_layers=order.stored_layers,
             keep_manifest=order.keep_manifest,
             tasks={stream.node.name: Task(stream.run) for stream in streams},

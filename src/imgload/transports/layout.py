@@ -24,13 +24,12 @@ from imgload.oci.digest import Digest
 from imgload.oci.document import LAYER, Descriptor, Index, Manifest
 from imgload.oci.reference import pinned
 from imgload.oci.tar import END, header, padding
+from imgload.transports.base import StoredLayers
 
 _DEPTH = 4
 """Chunks that wait for one reader."""
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
-StoredLayers = Mapping[Digest, Descriptor]
-"""The blobs in which a node stores layers, by diff ID."""
 
 
 @attrs.define

@@ -175,7 +175,7 @@ class PullShipment(Shipment):
         layers = list(zip(manifest.layers, diff_ids, strict=True))
         self._start_pulls()
         for node in self._urls:
-            unpacked, stored = self.order.unpacked.get(node, ()), self.order.content(node).blobs
+            unpacked, stored = self.order.unpacked.get(node, ()), self.order.stored.get(node, ())
             if self.is_unchanged or all(
                 layer.digest in stored if diff_id in unpacked else layer.digest == diff_id
                 for layer, diff_id in layers
@@ -239,7 +239,7 @@ class PullShipment(Shipment):
         for digest, raw in content.indexes.items():
             self.store.add_document(digest, Index.descriptor(raw, "").media_type, raw)
         for node in self._urls:
-            stored, unpacked = self.order.content(node).blobs, self.order.unpacked.get(node, ())
+            stored, unpacked = self.order.stored.get(node, ()), self.order.unpacked.get(node, ())
             kept = [x.descriptor.digest for x in content.layers if x.diff_id not in unpacked]
             describe = partial(self.order.stored_layers, node)
             manifest = manifest_for(content, stored, kept, describe, keep=self.is_unchanged)
