@@ -23,6 +23,13 @@ _VARIANTS = {
         "standard input: OCI",
         "OCI archive]",
     ),
+    ("test_complete.py", "test_complete_sends_the_layers_that_are_only_unpacked"): (
+        "lab-d21-docker28",
+        "lab-d21-podman",
+        "lab-d17",
+        "lab-d16",
+    ),
+    ("test_complete.py", "test_an_empty_blob_is_not_another_layer"): ("import",),
     ("test_delta.py", "test_layers_collected_during_a_load_are_sent"): (
         "docker28-lab-d16",
         "podman-lab-d16",

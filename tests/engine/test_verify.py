@@ -149,5 +149,10 @@ def test_deep_verification_finds_a_damaged_blob(
     assert result["proof"]["content"] is False
     assert f"content rm {diff_id}, and load" in result["error"]["hint"]
     node.ctr("content", "rm", diff_id)
-    assert imgload.load(tag, cluster=cluster, source=engine, verify="deep").ok
+    assert (
+        imgload.verify(tag, cluster=cluster, source=engine, deep=True).images[0].nodes[0].content
+        == "partial"
+    )
+    report = imgload.load(tag, cluster=cluster, source=engine, verify="deep", complete=True)
+    assert report.images[0].nodes[0].content == "complete"
     forget(node, name)

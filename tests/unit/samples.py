@@ -14,6 +14,7 @@ from imgload.sources.base import Image, Source
 from tests.unit import archives
 
 TRAITS = NodeTraits((2, 1), "overlayfs", Platform("linux", "amd64"), 1 << 40)
+BASE = Digest.of(archives.layer("base"))
 NOTHING = Survey(TRAITS, {}, ContentStore(), frozenset(), {}, {})
 
 
@@ -83,7 +84,11 @@ def holding(content: str = "app", *names: str, cri: Mapping[str, str] | None = N
     return Survey(
         traits=TRAITS,
         records=dict.fromkeys(names or (archives.NAME,), manifest),
-        content=ContentStore(frozenset([manifest, config.digest]), {manifest: config.digest}),
+        content=ContentStore(
+            frozenset([manifest, config.digest, *config.diff_ids]),
+            {manifest: config.digest},
+            layers={manifest: config.diff_ids},
+        ),
         snapshots=frozenset([config.chain_id]),
         configs={config.digest: config},
         cri={n: CriAnswer(config_of(c).digest if c else None) for n, c in (cri or {}).items()},
@@ -96,6 +101,14 @@ def lacking(survey: Survey, part: str) -> Survey:
         "name": attrs.evolve(survey, records={}),
         "image_id": attrs.evolve(survey, content=ContentStore()),
         "config": attrs.evolve(survey, configs={}),
+        "blob": attrs.evolve(
+            survey,
+            content=attrs.evolve(survey.content, blobs=survey.content.blobs - {BASE}),
+        ),
+        "layers": attrs.evolve(
+            survey,
+            content=attrs.evolve(survey.content, layers=dict.fromkeys(survey.content.layers, ())),
+        ),
         "snapshot": attrs.evolve(survey, snapshots=frozenset()),
         "cri": attrs.evolve(survey, cri={archives.NAME: CriAnswer(None)}),
         "cri's label": attrs.evolve(survey, not_in_cri=frozenset([archives.NAME])),

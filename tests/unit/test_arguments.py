@@ -131,6 +131,11 @@ def test_an_invalid_argument_is_refused_before_a_request_to_an_engine(
         list(call(**given))
 
 
+def test_complete_content_cannot_be_discarded() -> None:
+    with pytest.raises(UsageError):
+        Request("app", complete=True, discard_layers=True)
+
+
 def test_one_string_is_one_element() -> None:
     """Not a list of its letters."""
     request = Request("app:dev", extra_tags="x")

@@ -17,7 +17,9 @@ _TRANSPORT = (
 )
 _KEEP_MANIFEST = "Store manifest and layers unchanged, so that the image keeps its digest."
 _DISCARD_LAYERS = "Store no layers on the nodes but the unpacked ones; containerd cannot push them."
-_VERIFY = "Verification: cri checks containerd and CRI; deep also re-hashes all blobs on the nodes."
+_COMPLETE = "Send the layers that the nodes have unpacked, but do not store as blobs, as well."
+_VERIFY = "Verification: cri checks containerd and CRI; deep also re-hashes the nodes' blobs."
+_STORED = "Require that the nodes store all layers, not only unpacked."
 
 
 @click.command(no_args_is_help=True)
@@ -29,6 +31,7 @@ _VERIFY = "Verification: cri checks containerd and CRI; deep also re-hashes all 
 @choice_option("--verify", choices=("cri", "deep"), text=_VERIFY)
 @click.option("--keep-manifest", is_flag=True, help=_KEEP_MANIFEST)
 @click.option("--discard-layers", is_flag=True, help=_DISCARD_LAYERS)
+@click.option("--complete", is_flag=True, help=_COMPLETE)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @output_option("json")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
@@ -58,7 +61,8 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
 
 @click.command(no_args_is_help=True)
 @load_options
-@click.option("--deep", is_flag=True, help="Re-hash every blob of the images on the nodes.")
+@click.option("--deep", is_flag=True, help="Re-hash every blob of the images that the nodes store.")
+@click.option("--complete", is_flag=True, help=_STORED)
 @output_option("json", "junit")
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
 def verify(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> None:
@@ -75,6 +79,7 @@ def verify(images: tuple[str, ...], output: str, quiet: bool, **options: Any) ->
       imgload verify app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
       imgload verify --from app.tar                  check every image of an archive
       imgload verify app:dev --deep                  re-hash the blobs on the nodes
+      imgload verify app:dev --complete              require all layers in the content store
       imgload verify app:dev -o junit > images.xml   write a JUnit report for a CI server
     """
     from imgload.loader.api import verify as verify_images  # noqa: PLC0415 - start-up

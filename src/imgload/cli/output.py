@@ -150,10 +150,11 @@ def hint_text(hint: str) -> str:
 
 
 def _verified(node: NodeResult) -> str:
-    deep = ", blobs re-hashed" if node.proof and node.proof.content else ""
+    more = ", stored blobs re-hashed" if node.proof and node.proof.content else ""
+    more += ", content partial" if node.content == "partial" else ""
     if node.proof and node.proof.cri:
-        return f"verified by containerd and CRI{deep}"
-    return f"verified by containerd (no crictl on the node){deep}"
+        return f"verified by containerd and CRI{more}"
+    return f"verified by containerd (no crictl on the node){more}"
 
 
 def short_name(name: str) -> str:

@@ -67,6 +67,7 @@ def verify(
     platform: str | None = None,
     follow_links: bool = False,
     deep: bool = False,
+    complete: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Report:
     """Verify that every node of a cluster has exactly these images; nothing is changed.
@@ -79,20 +80,24 @@ def verify(
         tag: the name of one image on the nodes, if it is not its own.
         platform: ``os/arch[/variant]`` out of a multi-platform image.
         follow_links: as for `load`.
-        deep: also hash every blob of the images on the nodes again.
+        deep: also hash every blob of the images that the nodes store.
+        complete: also require that the content stores have all layers.
         on_event: called with each result, from several threads.
 
     Returns:
         The result, image by image and node by node.
 
     Raises:
-        LoadFailed: if a node lacks an image, or has another one under its name.
+        LoadFailed: if a node lacks an image or a required layer, or has another image under its
+            name.
         ImgloadError: if an image or a node is not found, or is ambiguous.
 
     """
     texts = Request(images, tag, platform=platform).texts  # as for `load`
     with Loader.connect(cluster, nodes=nodes, source=source, follow_links=follow_links) as loader:
-        return loader.verify(texts, tag=tag, platform=platform, deep=deep, on_event=on_event)
+        return loader.verify(
+            texts, tag=tag, platform=platform, deep=deep, complete=complete, on_event=on_event
+        )
 
 
 def find_clusters() -> ClusterList:

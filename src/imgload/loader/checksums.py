@@ -23,7 +23,7 @@ def verify_blobs(node: NodeRuntime, name: str, result: NodeResult) -> NodeResult
     """Add to the result of the other checks that of hashing the blobs of a name's image.
 
     A failed result stays as it is. A node need not store the blobs of unpacked layers (CRI's
-    setting ``discard_unpacked_layers``, and a delta).
+    setting ``discard_unpacked_layers``): then the result's content is partial.
     """
     if not result.ok or result.proof is None:
         return result
@@ -37,7 +37,7 @@ def verify_blobs(node: NodeRuntime, name: str, result: NodeResult) -> NodeResult
         refusal = NotVerified(
             f"{node.name} has {name} with damaged content: {blobs}",
             hint=f"{node.engine.name} exec {node.name} ctr -n k8s.io content rm {blobs},"
-            " and load it again",
+            " and load it again with --complete",
             node=node.name,
             image=name,
         )

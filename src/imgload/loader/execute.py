@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 
@@ -23,7 +23,7 @@ from imgload.core.errors import (
 )
 from imgload.core.parallel import in_parallel, result_or_error
 from imgload.loader.events import Event, NodeDone, Note, SendingEnded, SendingStarted
-from imgload.loader.plan import Plan, Step, send_step
+from imgload.loader.plan import Plan, Step, not_unpacked, send_step
 from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.loader.send import Sending, Sent, is_final
 from imgload.oci.digest import Digest
@@ -40,6 +40,7 @@ failure CRI delays further events of that name for some seconds."""
 _PROOF_PAUSE = 0.1
 _FRESH_SECONDS = 1.0
 """Maximum age of a verification at the end of the load."""
+_SENT = {"full", "delta"}
 _Failure = tuple[Sequence[Image], Sequence[str], ImgloadError]
 """Images, names of nodes, and why the images could not be sent to the nodes."""
 
@@ -60,6 +61,7 @@ class Executor:
     deep: bool = False
     keep_manifest: bool = False
     discard_layers: bool = False
+    complete: bool = False
     transport: Transport | None = None
     unusable: Sequence[Image] = ()
     steps: dict[tuple[str, str], Step] = attrs.field(factory=dict)
@@ -76,7 +78,7 @@ class Executor:
                 self._record(step.image, result, self.surveys[step.node].at)
         tagged = in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
         not_tagged = [step for step in tagged if step]
-        to_send = [step for step in plan.steps if step.action in {"full", "delta"}]
+        to_send = [step for step in plan.steps if step.action in _SENT]
         steps, failures = _split_available((*to_send, *not_tagged))
         for group in Plan(steps).groups():
             failures += self._send_group(*group)
@@ -94,7 +96,7 @@ class Executor:
         self._record_failures(failures)
         for step in steps:
             size = 0
-            if step.action in {"delta", "full"}:
+            if step.action in _SENT:
                 size = self._sending([step.image]).missing_bytes([self.nodes[step.node]])
             result = NodeResult(step.node, step.action, step.proof, bytes_missing=size)
             self._record(step.image, result)
@@ -170,11 +172,17 @@ class Executor:
     def _confirm(self, node: NodeRuntime, images: Sequence[Image]) -> None:
         survey = result_or_error(partial(node.survey, SurveyQuery.about(images)))
         for image in images:
-            proof = prove(image, survey) if isinstance(survey, Survey) else None
+            proof = self._prove(image, survey) if isinstance(survey, Survey) else None
             error = survey if isinstance(survey, ImgloadError) else _refusal(image, node, proof)
+            result = self.results[image.name, node.name]
             if error:
-                result = self.results[image.name, node.name]
                 self._record(image, attrs.evolve(result, proof=proof, error=error))
+            elif proof and result.proof:
+                proof = attrs.evolve(proof, content=result.proof.content)
+                self.results[image.name, node.name] = attrs.evolve(result, proof=proof)
+
+    def _prove(self, image: Image, survey: Survey) -> Proof:
+        return prove(image, survey, needs_layers=self.complete)
 
     def _tag(self, step: Step) -> Step | None:
         """Tag an image; return the step that sends it if the node has lost it since the survey."""
@@ -184,13 +192,15 @@ class Executor:
         target = surveyed.records[step.tag_from]
         try:
             survey = node.tag(image, step.tag_from, target, before)
-            proof = prove(image, survey)
+            proof = self._prove(image, survey)
             if not proof.ok:
                 proof = self._await_proofs(node, [image])[image.name]
             if not (proof.ok or proof.cri_pending):
                 now = attrs.evolve(surveyed, content=survey.content, snapshots=survey.snapshots)
                 self.surveys[step.node] = now
-                step = self.steps[image.name, step.node] = send_step(image, step.node, now)
+                keep, complete = self.keep_manifest, self.complete
+                step = send_step(image, step.node, now, keep_manifest=keep, complete=complete)
+                self.steps[image.name, step.node] = step
                 return step
             error = _refusal(image, node, proof)
         except ImgloadError as failure:
@@ -229,6 +239,8 @@ class Executor:
         if send_delta:
             self._announce(images, nodes, sending.missing_bytes(nodes))
             nodes = self._send_delta(sending, send_delta, nodes, start)
+            whole = frozenset(layer for image in images for layer in image.diff_ids)
+            sending.missing = dict.fromkeys(sending.missing, whole)
         size = sum({image.target: image.size for image in images}.values())
         nodes = list(self._with_disk_space(images, nodes, size))
         for image, node in product(images, nodes if send_delta else ()):
@@ -260,7 +272,7 @@ class Executor:
             for node in self.nodes
         }
         identified = [image.origin.identify(image) for image in images]
-        transport = self.transport or self._transport()
+        transport = self.transport or self._transport(names)
         option = self.option if self.option in {"archive", "delta"} else "auto"
         return Sending(
             identified,
@@ -272,8 +284,15 @@ class Executor:
             keep_manifest=self.keep_manifest,
         )
 
-    def _transport(self) -> Transport:
-        return ImportTransport() if self.option in {"import", "archive"} else PullTransport()
+    def _transport(self, names: Collection[str]) -> Transport:
+        """Return the transport for some images: a pull would omit the layers that are unpacked."""
+        sends = [s for s in self.steps.values() if s.image.name in names and s.action in _SENT]
+        unpacked = self.complete and any(
+            not_unpacked(step.image.diff_ids, self.surveys[step.node]) < set(step.image.diff_ids)
+            for step in sends
+        )
+        imports = unpacked or self.option in {"import", "archive"}
+        return ImportTransport() if imports else PullTransport()
 
     def _announce(self, images: Sequence[Image], nodes: Sequence[NodeRuntime], size: int) -> None:
         for node in nodes:
@@ -294,13 +313,12 @@ class Executor:
         return rest
 
     def _cache_layers(self, sending: Sending, sent: Sent) -> None:
-        """Cache which layers were sent once every image is verified on a node.
-
-        Only a node that unpacks a compressed blob verifies which layer it is.
-        """
-        verified = {name for (name, _), result in self.results.items() if result.ok}
-        if verified.issuperset(image.name for image in sent.images):
-            sending.cache_layers(sent)
+        """Cache the sent layers that nodes have unpacked, if all images are verified there."""
+        results = {
+            node: [self.results.get((image.name, node)) for image in sent.images]
+            for node in sent.deliveries
+        }
+        sending.cache_layers(sent, [n for n, of in results.items() if all(r and r.ok for r in of)])
 
     def _with_disk_space(
         self, images: Sequence[Image], nodes: Sequence[NodeRuntime], needed: int
@@ -357,7 +375,7 @@ class Executor:
         if delivery.error:
             return {}, delivery.error
         if delivery.survey:
-            proofs = {image.name: prove(image, delivery.survey) for image in sent.images}
+            proofs = {image.name: self._prove(image, delivery.survey) for image in sent.images}
             if all(proof.ok for proof in proofs.values()):
                 return proofs, None
         try:
@@ -370,7 +388,7 @@ class Executor:
         deadline = time.monotonic() + PROOF_SECONDS
         while True:
             survey = node.survey(SurveyQuery.about(images))
-            proofs = {image.name: prove(image, survey) for image in images}
+            proofs = {image.name: self._prove(image, survey) for image in images}
             if all(p.ok for p in proofs.values()):
                 return proofs
             if time.monotonic() > deadline:

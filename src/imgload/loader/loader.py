@@ -157,6 +157,7 @@ class Loader:
                 deep=request.verify == "deep" and not dry_run,
                 keep_manifest=request.keep_manifest,
                 discard_layers=request.discard_layers,
+                complete=request.complete,
                 transport=self.transport,
             )
             executor.mark_unreachable(preparation.images, preparation.failed)
@@ -170,6 +171,7 @@ class Loader:
         tag: str | None = None,
         platform: str | None = None,
         deep: bool = False,
+        complete: bool = False,
         on_event: OnEvent = lambda _: None,
     ) -> Report:
         """Verify that every node has exactly these images; nothing is changed.
@@ -191,7 +193,7 @@ class Loader:
         chosen = str(request.platform) if request.platform else None
         options = {"--from": self.source, "--tag": request.tag, "--platform": chosen}
         verification = Verification(
-            self.nodes, preparation.surveys, preparation.failed, on_event, options, deep
+            self.nodes, preparation.surveys, preparation.failed, on_event, options, deep, complete
         )
         return _require_ok(verification.report((*preparation.images, *preparation.unusable)))
 
@@ -209,8 +211,12 @@ class Loader:
 
 
 def _plan(preparation: Preparation, request: Request) -> Plan:
-    surveys, keep_manifest = preparation.surveys, request.keep_manifest
-    return make_plan(preparation.images, surveys, keep_manifest=keep_manifest)
+    return make_plan(
+        preparation.images,
+        preparation.surveys,
+        keep_manifest=request.keep_manifest,
+        complete=request.complete,
+    )
 
 
 def _require_ok(report: Report) -> Report:

@@ -16,6 +16,7 @@ from imgload.oci.digest import Digest, chain_ids
 from imgload.sources.base import Image
 
 if TYPE_CHECKING:
+    from imgload.clusters.nodes.containerd import ContentStore
     from imgload.clusters.nodes.survey import Survey
 
 Verify = Literal["cri", "deep"]
@@ -33,7 +34,8 @@ class Step:
         tag_from: for action ``tagged``, the image's name on the node; its own name if only CRI
             lacks it.
         missing: diff IDs of the layers that the node lacks. A node has a layer if it has its chain
-            ID: the same layer on another parent is another snapshot.
+            ID: the same layer on another parent is another snapshot. If the content must be
+            complete, it must have a blob of it, too.
 
     """
 
@@ -64,12 +66,14 @@ class Plan:
         return [(images, tuple(nodes)) for images, nodes in groups.items()]
 
 
-def decide(image: Image, node: str, survey: Survey, *, keep_manifest: bool = False) -> Step:
+def decide(
+    image: Image, node: str, survey: Survey, *, keep_manifest: bool = False, complete: bool = False
+) -> Step:
     """Plan the step for one image and one node."""
-    proof = prove(image, survey)
+    proof = prove(image, survey, needs_layers=complete)
     manifest = image.manifest_digest or (image.manifest.digest if image.manifest else None)
     if keep_manifest and manifest and survey.records.get(image.name) not in {manifest, image.pin}:
-        return send_step(image, node, survey)
+        return send_step(image, node, survey, keep_manifest=True, complete=complete)
     if proof.ok:
         return Step(image, node, "present", proof)
     if proof.cri_pending:
@@ -78,27 +82,56 @@ def decide(image: Image, node: str, survey: Survey, *, keep_manifest: bool = Fal
     if image.pin:
         others = [name for name in others if survey.records[name] == image.pin]
     if others and proof.diff_ids and proof.unpacked and image.name not in others:
-        return Step(image, node, "tagged", tag_from=others[0])
-    return send_step(image, node, survey)
+        named = prove(attrs.evolve(image, name=others[0]), survey)
+        if named.layers == "complete" or not complete:
+            return Step(image, node, "tagged", tag_from=others[0])
+    return send_step(image, node, survey, keep_manifest=keep_manifest, complete=complete)
 
 
-def send_step(image: Image, node: str, survey: Survey) -> Step:
+def send_step(
+    image: Image, node: str, survey: Survey, *, keep_manifest: bool = False, complete: bool = False
+) -> Step:
     """Plan to send the layers that a node lacks."""
-    chains = dict(zip(chain_ids(image.diff_ids), image.diff_ids, strict=True))
-    missing = {chain: layer for chain, layer in chains.items() if chain not in survey.snapshots}
-    action: Action = "delta" if len(missing) < len(chains) else "full"
-    return Step(image, node, action, missing=frozenset(missing.values()))
+    missing = not_unpacked(image.diff_ids, survey)
+    if complete:
+        stored = stored_layers(image, survey.content, keep_manifest=keep_manifest)
+        missing |= frozenset(image.diff_ids) - stored
+    action: Action = "delta" if missing < set(image.diff_ids) else "full"
+    return Step(image, node, action, missing=missing)
+
+
+def not_unpacked(diff_ids: tuple[Digest, ...], survey: Survey) -> frozenset[Digest]:
+    """Return the layers of an image of which a node lacks a snapshot, by diff ID."""
+    chains = zip(chain_ids(diff_ids), diff_ids, strict=True)
+    return frozenset(layer for chain, layer in chains if chain not in survey.snapshots)
+
+
+def stored_layers(
+    image: Image, content: ContentStore, *, keep_manifest: bool = False
+) -> frozenset[Digest]:
+    """Return the diff IDs of layers that a node stores in a form that the manifest may name."""
+    if keep_manifest or image.required_digests:
+        forms, blobs = set[Digest](), image.blobs if image.manifest else ()
+    else:
+        forms, blobs = {*content.forms_of(image.diff_ids).values(), *content.blobs}, image.blobs
+    pairs = zip(image.diff_ids, blobs, strict=False)
+    return frozenset(d for d, blob in pairs if d in forms or blob in content.blobs)
 
 
 def make_plan(
-    images: Sequence[Image], surveys: Mapping[str, Survey], *, keep_manifest: bool = False
+    images: Sequence[Image],
+    surveys: Mapping[str, Survey],
+    *,
+    keep_manifest: bool = False,
+    complete: bool = False,
 ) -> Plan:
     """Plan a step for every image and every surveyed node.
 
-    With `keep_manifest`, an image whose name has another manifest on a node is not present.
+    With `keep_manifest`, an image whose name has another manifest on a node is not present; with
+    `complete`, an image whose layers are not all in the content store.
     """
     steps = (
-        decide(image, node, survey, keep_manifest=keep_manifest)
+        decide(image, node, survey, keep_manifest=keep_manifest, complete=complete)
         for image in images
         for node, survey in surveys.items()
     )

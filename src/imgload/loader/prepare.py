@@ -13,7 +13,7 @@ import attrs
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.arguments import optional_string, require_choice, require_strings
-from imgload.core.errors import ImgloadError
+from imgload.core.errors import ImgloadError, UsageError
 from imgload.core.parallel import Task, in_parallel, result_or_error
 from imgload.engines.discovery.candidates import Attempt
 from imgload.engines.discovery.discover import with_discovery_errors
@@ -46,13 +46,15 @@ class LoadOptions(TypedDict, total=False):
         transport: ``pull`` has the nodes pull from this process, and ``import`` streams into
             ``ctr images import``; ``auto`` pulls where a node can, and imports elsewhere.
             ``archive`` streams whole images, and ``delta`` has the engine push missing layers.
-        verify: ``cri`` checks containerd and CRI; ``deep`` also hashes every blob of the images on
-            the nodes again.
+        verify: ``cri`` checks containerd and CRI; ``deep`` also hashes every blob of the images
+            that the nodes store.
         keep_manifest: whether the nodes store the source's manifest and its layers unchanged, so
             that its digest stays the same. Names with a digest always do.
         discard_layers: whether the nodes remove the layers from their content stores once they
             are unpacked, as kind's nodes do after their own pulls (CRI's setting
             ``discard_unpacked_layers``).
+        complete: whether the nodes must store all layers: those that are unpacked, but not in the
+            content store, are sent as well.
 
     """
 
@@ -63,6 +65,7 @@ class LoadOptions(TypedDict, total=False):
     verify: Verify
     keep_manifest: bool
     discard_layers: bool
+    complete: bool
 
 
 def _images(values: object) -> tuple[str, ...]:
@@ -95,6 +98,7 @@ class Request:
         verify: how nodes are verified.
         keep_manifest: whether manifest and layers are stored unchanged.
         discard_layers: whether the nodes keep no layers but the unpacked ones.
+        complete: whether the nodes must store all layers.
 
     Raises:
         ReferenceInvalid: if a name is invalid; `texts` may also contain image IDs.
@@ -110,11 +114,14 @@ class Request:
     verify: Verify = "cri"
     keep_manifest: bool = attrs.field(default=False, converter=bool)
     discard_layers: bool = attrs.field(default=False, converter=bool)
+    complete: bool = attrs.field(default=False, converter=bool)
 
     def __attrs_post_init__(self) -> None:
         require_choice(self.transport, get_args(TransportOption), "transport")
         require_choice(self.verify, get_args(Verify), "verify")
         require_names(self.texts, self.tag, self.extra_tags)
+        if self.complete and self.discard_layers:
+            raise UsageError("complete content has layers: omit complete or discard_layers")
 
     def name_images(self, images: Sequence[Image]) -> list[Image]:
         """Return each image to load, once for each name, with the image ID if it is cached."""

@@ -54,6 +54,19 @@ class NodeResult:
         return self.error is None and self.proof is not None and self.proof.ok
 
     @property
+    def content(self) -> Literal["complete", "partial"] | None:
+        """Whether the content store has all layers of the image; None if that is unknown.
+
+        Containers run with ``partial`` content, too; but containerd cannot push or export it.
+        """
+        return self.proof.layers if self.proof else None
+
+    @property
+    def content_reason(self) -> str:
+        """Why the content is partial; otherwise empty."""
+        return self.proof.partial_reason if self.proof else ""
+
+    @property
     def error_text(self) -> str:
         """The error's message, or that the image was not verified."""
         return self.error.message if self.error else "not verified"
@@ -61,9 +74,6 @@ class NodeResult:
     def to_json(self) -> dict[str, Any]:
         """Return the node's part of the document."""
         planned = {} if self.bytes_missing is None else {"bytes_missing": self.bytes_missing}
-        proof = attrs.asdict(self.proof) if self.proof else None
-        if proof and proof["content"] is None:  # only a deep verification determines it
-            del proof["content"]
         return {
             "node": self.node,
             "action": self.action,
@@ -73,7 +83,9 @@ class NodeResult:
             "bytes_sent": self.bytes_sent,
             "seconds": round(self.seconds, 3),
             "replaced": str(self.replaced) if self.replaced else None,
-            "proof": proof,
+            "content": self.content,
+            "content_reason": self.content_reason or None,
+            "proof": self.proof.to_json() if self.proof else None,
             "error": error_json(self.error) if self.error else None,
         }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import product
 
 import attrs
 
@@ -13,12 +14,13 @@ from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
 from imgload.engines.cache import EngineCache, Layers
 from imgload.loader.events import BytesSent, Event, Note
+from imgload.loader.plan import not_unpacked, stored_layers
 from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest
 from imgload.registry.blob_store import StoreFull
 from imgload.sources.base import Facts, Image, Pusher, Source, TransportOption, choose
 from imgload.sources.push import PushIncomplete, push
-from imgload.transports.base import Delivery, Order, Shipment, Transport
+from imgload.transports.base import Delivery, Order, Shipment, StoredLayers, Transport
 
 Missing = Mapping[str, frozenset[Digest]]
 """Diff IDs of the layers that each node lacks, by its name."""
@@ -182,10 +184,19 @@ class Sending:
         plain_sizes |= shipment.plain_sizes
         return Sent(tuple(images), deliveries, self.transport.name, sizes, plain_sizes=plain_sizes)
 
-    def cache_layers(self, sent: Sent) -> None:
-        """Cache which layers were sent, after a node was verified to have unpacked them."""
-        self.memory.record_layers(self.source.address, sent.layers)
-        self.memory.record_plain_sizes(sent.plain_sizes)
+    def cache_layers(self, sent: Sent, nodes: Iterable[str]) -> None:
+        """Cache the sent layers that these nodes, which are verified, have unpacked.
+
+        Only a node that unpacks a blob verifies which layer it is.
+        """
+        unpacked = frozenset[Digest]().union(
+            *(not_unpacked(i.diff_ids, self.surveys[n]) for n in nodes for i in sent.images)
+        )
+        known = self.memory.layers(self.source.address).items()
+        layers = {d: x for d, x in sent.layers.items() if x[0] in unpacked or (d, x) in known}
+        plain_sizes = {d: size for d, size in sent.plain_sizes.items() if d in unpacked}
+        self.memory.record_layers(self.source.address, layers)
+        self.memory.record_plain_sizes(plain_sizes)
 
     def by_push(self, nodes: Sequence[NodeRuntime]) -> Sent:
         """Have the engine push the images, and forward the layers that the nodes lack.
@@ -203,26 +214,40 @@ class Sending:
         name, plain_sizes = self.transport.name, shipment.plain_sizes
         return Sent(tuple(self.images), deliveries, name, sizes, layers, plain_sizes)
 
-    def _discarded(self, stored: Mapping[str, frozenset[Digest]]) -> Iterator[str]:
-        """Yield the nodes that have some layers only as snapshots, by the blobs of each node.
+    def _discarded(self, nodes: Sequence[NodeRuntime]) -> Iterator[str]:
+        """Yield the nodes that have some layers only as snapshots.
 
         A layer that the source does not have cannot be served in any form.
         """
-        layers = [pair for i in self.images for pair in zip(i.diff_ids, i.blobs, strict=True)]
         absent = frozenset[Digest]().union(*(image.absent_layers for image in self.images))
-        for node, blobs in stored.items():
-            unpacked = [pair for pair in layers if pair[0] not in self.missing[node]]
-            if any(blobs.isdisjoint(pair) for pair in unpacked) or any(
-                diff_id in absent and blob not in blobs for diff_id, blob in unpacked
-            ):
+        for node, image in product([node.name for node in nodes], self.images):
+            content = self.surveys[node].content
+            stored = stored_layers(image, content, keep_manifest=self.keep_manifest)
+            unpacked = set(image.diff_ids) - self.missing[node]
+            pairs = zip(image.diff_ids, image.blobs, strict=True)
+            unserved = {d for d, blob in pairs if d in absent and blob not in content.blobs}
+            if not unpacked <= set(stored) - unserved:
                 yield node
+
+    def _stored_layers(
+        self, nodes: Mapping[str, NodeRuntime], node: str, diff_ids: Collection[Digest]
+    ) -> StoredLayers:
+        """Return the blobs in which a node stores layers, as far as it answers; cache the sizes."""
+        content = self.surveys[node].content
+        layers: StoredLayers = {}
+        if content.forms_of(diff_ids):
+            with suppress(ImgloadError):
+                layers = nodes[node].stored_layers(content, diff_ids)
+        plain_sizes = {d: layer.size for d, layer in layers.items() if layer.digest == d}
+        self.memory.record_plain_sizes(plain_sizes)
+        return layers
 
     @contextmanager
     def _shipment(
         self, nodes: Sequence[NodeRuntime], missing: Missing | None
     ) -> Iterator[Shipment]:
         """Start the delivery of the images; abort it on any failure."""
-        stored = {node.name: self.surveys[node.name].content.blobs for node in nodes}
+        layers = frozenset(layer for image in self.images for layer in image.diff_ids)
         platform = self.images[0].platform
         if platform.is_unspecified:
             platform = self.surveys[nodes[0].name].traits.platform
@@ -232,8 +257,10 @@ class Sending:
                 platform=platform,
                 question=SurveyQuery.about(self.images),
                 missing=missing,
-                stored=stored,
-                discarded=frozenset(self._discarded(stored)),
+                unpacked={node.name: layers - self.missing[node.name] for node in nodes},
+                stored={node.name: self.surveys[node.name].content.blobs for node in nodes},
+                stored_layers=partial(self._stored_layers, {node.name: node for node in nodes}),
+                discarded=frozenset(self._discarded(nodes)),
                 keep_manifest=self.keep_manifest,
                 size=sum({image.target: image.size for image in self.images}.values()),
                 on_bytes=lambda node, size: self.on_event(BytesSent(node, size)),

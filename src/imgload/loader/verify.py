@@ -33,6 +33,7 @@ class Verification:
     on_event: Callable[[Event], None]
     options: Mapping[str, str | None]
     deep: bool = False
+    complete: bool = False
 
     def report(self, images: Sequence[Image]) -> Report:
         """Verify each image on each node."""
@@ -48,7 +49,7 @@ class Verification:
         if error := image.error or self.errors.get(node.name):
             return NodeResult(node.name, None, error=error)
         survey = self.surveys[node.name]
-        proof = prove(image, survey)
+        proof = prove(image, survey, needs_layers=self.complete)
         if proof.ok:
             result = NodeResult(node.name, "present", proof)
             if not self.deep:
@@ -72,7 +73,7 @@ class Verification:
         words = ["imgload", "load", *([text] if text else [])]
         for option, value in {**self.options, "--node": node.name}.items():
             words += [option, value] if value is not None else []
-        return shlex.join(words)
+        return shlex.join([*words, *(["--complete"] if self.complete else [])])
 
 
 def _difference(image: Image, survey: Survey, proof: Proof) -> str:
@@ -85,6 +86,8 @@ def _difference(image: Image, survey: Survey, proof: Proof) -> str:
         return has_another(image.name, others, wanted)
     if proof.cri_pending:
         return unknown_to_cri(image.name)
+    if attrs.evolve(proof, needs_layers=False).ok:
+        return f"has {image.name}, but {proof.partial_reason or 'its layers are unknown'}"
     return f"has {image.name} only in part: {', '.join(proof.missing())} is missing"
 
 

@@ -8,12 +8,14 @@ follow after all blobs: a push that breaks leaves no image behind.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import attrs
 
+from imgload.core.compression import MAGIC_LENGTH, Decompressor, compression_of
 from imgload.core.errors import (
     ArchiveInvalid,
     EngineError,
@@ -45,6 +47,7 @@ class ExpectedPush:
 
     `known` has the diff ID and size of layers, by each digest that the engine may ask for; if
     `exact`, no other digest matters. Without `manifest`, the engine identifies images by config.
+    `checks_layers` has the diff IDs of pushed blobs computed, since no node may verify them.
     `limit` bytes are the maximum of one missing layer, `quota` of all spooled blobs together.
     """
 
@@ -53,6 +56,7 @@ class ExpectedPush:
     known: Mapping[Digest, tuple[Digest, int]]
     exact: bool = False
     manifest: Digest | None = None
+    checks_layers: bool = False
     limit: int = 1 << 40
     quota: int = 1 << 40
 
@@ -63,6 +67,7 @@ def push(
     """Have an engine push each image, which has names, once; forward the content to a receiver.
 
     Return the images by target, and the pushed layers, to be cached once a node has unpacked them.
+    Layers that the engine compressed, but no node needs, are checked and cached here.
     PushIncomplete is raised if a push fails, or lacks content that a node needs.
     """
     memory = EngineCache.load()
@@ -78,7 +83,8 @@ def push(
                 source.push(image, sink)
             except EngineError as error:
                 raise PushIncomplete(error.message) from error
-            contents[image.target] = sink.end(names, image, plain)
+            contents[image.target] = content = sink.end(names, image, plain)
+            memory.record_layers(source.address, sink.checked(content))
     finally:
         for spool in spools.values():
             spool.close()
@@ -112,6 +118,8 @@ def _expected(
         known=known,
         exact=style == "stored",
         manifest=image.manifest.digest if image.stored and image.manifest else None,
+        checks_layers=style == "remembering"
+        and not all(receiver.lacks(d, d) for d in image.diff_ids),
         limit=2 * (largest if sizes else image.size) + _MARGIN,
         quota=2 * (sum(sizes) or image.size) + _MARGIN,
     )
@@ -122,12 +130,14 @@ def _expected(
 class ForwardingSink:
     """Receives the push of one image from the registry; see `imgload.registry.sink.PushSink`.
 
-    `spools` are blobs that wait for the end of the push, also those of earlier images.
+    `spools` are blobs that wait for the end of the push, also those of earlier images. `diff_ids`
+    are those that were computed, by blob.
     """
 
     image: ExpectedPush
     receiver: Receiver
     spools: dict[Digest, Spool] = attrs.field(factory=dict)
+    diff_ids: dict[Digest, Digest] = attrs.field(factory=dict)
     _manifests: dict[Digest, bytes] = attrs.field(factory=dict)
     _open: bool = True
     _blobs_left: int = attrs.field(init=False)
@@ -165,7 +175,9 @@ class ForwardingSink:
             if self._blobs_left <= 0:
                 raise PushIncomplete("more blobs were pushed than the image has")
             self._blobs_left -= 1
-        return _SpooledUpload(self, Spool(self.image.limit, self._quota, self.image.quota))
+        spool = Spool(self.image.limit, self._quota, self.image.quota)
+        hasher = _LayerHasher(self.image.quota) if self.image.checks_layers else None
+        return _SpooledUpload(self, spool, hasher)
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
         self._require_open()
@@ -181,6 +193,11 @@ class ForwardingSink:
                 self.spools[digest] = spool
         if digest == self.image.image_id:
             self._forward(digest, None)  # a node that pulls reads the config first
+
+    def checked(self, content: ImageContent) -> Layers:
+        """Return the layers of an image whose blobs have the right diff IDs, as computed."""
+        layers = {x.descriptor.digest: (x.diff_id, x.descriptor.size) for x in content.layers}
+        return {d: layer for d, layer in layers.items() if self.diff_ids.get(d) == layer[0]}
 
     def allow_another(self) -> None:
         """Do not count an abandoned blob."""
@@ -266,17 +283,56 @@ class ForwardingSink:
 
 
 @attrs.define(eq=False, repr=False)
+class _LayerHasher:
+    """Computes the diff ID of a layer of at most `limit` bytes, which may be compressed."""
+
+    _limit: int
+    _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
+    _decompressor: Decompressor | None = None
+    _begun: bool = False
+
+    def update(self, chunk: bytes) -> None:
+        if self._limit < 0:
+            return
+        if not self._begun and (form := compression_of(chunk[:MAGIC_LENGTH])):
+            self._decompressor = Decompressor(form, "a pushed layer's")
+        self._begun = True
+        try:
+            for piece in self._decompressor.feed(chunk) if self._decompressor else [chunk]:
+                self._limit -= len(piece)
+                if self._limit < 0:
+                    break
+                self._hasher.update(piece)
+        except ArchiveInvalid:
+            self._limit = -1
+
+    def diff_id(self) -> Digest | None:
+        """Return it; None if the layer is damaged or too large."""
+        with suppress(ArchiveInvalid):
+            if self._decompressor:
+                self._decompressor.finish()
+            if self._limit >= 0:
+                return Digest("sha256", self._hasher.hexdigest())
+        return None
+
+
+@attrs.define(eq=False, repr=False)
 class _SpooledUpload:
     """A blob that waits for the end of the push."""
 
     _sink: ForwardingSink
     _spool: Spool
+    _hasher: _LayerHasher | None = None
 
     def write(self, chunk: bytes) -> None:
         self._spool.write(chunk)
+        if self._hasher:
+            self._hasher.update(chunk)
 
     def finish(self, digest: Digest) -> None:
         self._spool.check(digest)
+        if self._hasher and (diff_id := self._hasher.diff_id()):
+            self._sink.diff_ids[digest] = diff_id
         self._sink.keep(digest, self._spool)
 
     def abandon(self) -> None:

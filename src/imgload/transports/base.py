@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar
 
 import attrs
@@ -13,7 +13,11 @@ from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import ImgloadError
 from imgload.oci.content import Receiver
 from imgload.oci.digest import Digest
+from imgload.oci.document import Descriptor
 from imgload.oci.platform import Platform
+
+StoredLayers = Mapping[Digest, Descriptor]
+"""The blobs in which a node stores layers, by diff ID."""
 
 
 @attrs.frozen
@@ -25,7 +29,10 @@ class Order:
         platform: the platform of the images; that of a node if they declare none.
         question: the survey of each node after the import.
         missing: diff IDs of the layers that each node lacks, by node name; None for all layers.
+        unpacked: diff IDs of the layers that each node has unpacked and need not store again, by
+            node name: a pull omits them.
         stored: the blobs in each node's content store, by node name.
+        stored_layers: describes blobs in which a node, by its name, stores layers, by diff ID.
         discarded: names of nodes that have some layers of the images only as snapshots.
         keep_manifest: whether manifests and layers must be delivered unchanged.
         size: bytes of the images, as the source counts them.
@@ -37,7 +44,9 @@ class Order:
     platform: Platform
     question: SurveyQuery
     missing: Mapping[str, frozenset[Digest]] | None = attrs.field(default=None, hash=False)
+    unpacked: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict, hash=False)
     stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict, hash=False)
+    stored_layers: Callable[[str, Collection[Digest]], StoredLayers] = lambda _node, _layers: {}
     discarded: frozenset[str] = frozenset()
     keep_manifest: bool = False
     size: int = 0

@@ -51,6 +51,7 @@ class ImportTransport(Transport):
             feeds={stream.node.name: stream.feed for stream in streams},
             missing=order.missing,
             stored=order.stored,
+            stored_layers=order.stored_layers,
             keep_manifest=order.keep_manifest,
             platform=order.platform,
             tasks={stream.node.name: Task(stream.run) for stream in streams},

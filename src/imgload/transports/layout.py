@@ -12,8 +12,9 @@ import hashlib
 import secrets
 import threading
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import attrs
 
@@ -32,10 +33,12 @@ from imgload.oci.platform import ANY_PLATFORM, Platform
 from imgload.oci.reference import pinned
 from imgload.oci.tar import END, header, padding
 from imgload.registry.blob_store import StoredBlob
+from imgload.transports.base import StoredLayers
 
 _DEPTH = 4
 """Chunks that wait for one reader."""
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
 
 @attrs.define(eq=False, repr=False)
@@ -48,6 +51,7 @@ class LayoutWriter(Receiver):
     feeds: Mapping[str, Feed]
     missing: Mapping[str, frozenset[Digest]] | None = None
     stored: Mapping[str, frozenset[Digest]] = attrs.field(factory=dict)
+    stored_layers: Callable[[str, Collection[Digest]], StoredLayers] = lambda _node, _layers: {}
     keep_manifest: bool = False
     platform: Platform = ANY_PLATFORM
     sent: dict[str, dict[Digest, int]] = attrs.field(factory=lambda: defaultdict(dict))
@@ -95,7 +99,9 @@ class LayoutWriter(Receiver):
         content = with_layers(content, self.plain)
         for node in self.feeds:
             stored = self.stored.get(node, frozenset())
-            manifest = manifest_for(content, stored, self.sent[node], keep=self.keep_manifest)
+            describe = partial(self.stored_layers, node)
+            sent, keep = self.sent[node], self.keep_manifest
+            manifest = manifest_for(content, stored, sent, describe, keep=keep)
             self._document(node, manifest.digest, manifest.raw)
             own = content.platform
             platform = self.platform if own.is_unspecified else own
@@ -252,24 +258,42 @@ def with_layers(content: ImageContent, replaced: Mapping[Digest, Descriptor]) ->
 
 
 def manifest_for(
-    content: ImageContent, stored: Collection[Digest], sent: Collection[Digest], *, keep: bool
+    content: ImageContent,
+    stored: Collection[Digest],
+    sent: Collection[Digest],
+    describe: Callable[[Collection[Digest]], StoredLayers] = lambda _: {},
+    *,
+    keep: bool,
 ) -> Manifest:
     """Return the manifest, or one that refers to layers in the form that a node stores.
 
     Then ``ctr images check`` reports the image as complete; its config and image ID stay the same.
-    A name with a digest requires the original manifest, and so does `keep`.
+    A name with a digest requires the original manifest, and so does `keep`. `describe` reads the
+    blobs of layers from the node, if the size of their uncompressed tars is unknown.
     """
     if keep or any(map(pinned, content.names)):
         return content.manifest
-    layers = []
-    for layer in content.layers:
-        blob, size = layer.descriptor.digest, content.plain.get(layer.diff_id)
-        has_blob = blob in stored or blob in sent
-        plain = not has_blob and layer.diff_id in stored and size is not None
-        layers.append(Descriptor(LAYER, layer.diff_id, size or 0) if plain else layer.descriptor)
-    if tuple(layers) == content.manifest.layers:
+    absent = {
+        layer.diff_id
+        for layer in content.layers
+        if layer.descriptor.digest not in stored and layer.descriptor.digest not in sent
+    }
+    plain = {d: size for d, size in content.plain.items() if d in absent and d in stored}
+    others = {diff_id: Descriptor(LAYER, diff_id, size) for diff_id, size in plain.items()}
+    if unknown := absent - others.keys():
+        others |= describe(unknown)
+    if not others:
         return content.manifest
-    return Manifest.build(content.config, tuple(layers))
+    layers = (others.get(layer.diff_id, layer.descriptor) for layer in content.layers)
+    return Manifest.build(content.config, tuple(map(_in_oci_terms, layers)))
+
+
+def _in_oci_terms(layer: Descriptor) -> Descriptor:
+    """Return a layer with the media type that belongs into an OCI manifest."""
+    compression = layer.media_type.removeprefix(_DOCKER_LAYER)
+    if compression == layer.media_type:
+        return layer
+    return attrs.evolve(layer, media_type=LAYER + compression.replace(".", "+"))
 
 
 def _member(path: str, data: bytes) -> list[bytes]:

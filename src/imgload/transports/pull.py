@@ -174,11 +174,9 @@ class PullShipment(Shipment):
         layers = list(zip(manifest.layers, diff_ids, strict=True))
         self._start_pulls()
         for node in self._urls:
-            missing, stored = self._missing(node), self.order.stored.get(node, ())
+            unpacked, stored = self.order.unpacked.get(node, ()), self.order.stored.get(node, ())
             if self.is_unchanged or all(
-                layer.digest == diff_id
-                if missing is None or diff_id in missing
-                else layer.digest in stored
+                layer.digest in stored if diff_id in unpacked else layer.digest == diff_id
                 for layer, diff_id in layers
             ):
                 self._name(node, manifest, names)
@@ -187,9 +185,6 @@ class PullShipment(Shipment):
     def is_unchanged(self) -> bool:
         """Whether manifest and layers must stay as they are."""
         return self.order.keep_manifest or any(map(pinned, self.order.question.names))
-
-    def _missing(self, node: str) -> frozenset[Digest] | None:
-        return None if self.order.missing is None else self.order.missing[node]
 
     def _name(self, node: str, manifest: Manifest, names: Sequence[str]) -> None:
         self.store.add_document(manifest.digest, manifest.media_type, manifest.raw)
@@ -241,14 +236,14 @@ class PullShipment(Shipment):
         for digest, raw in content.indexes.items():
             self.store.add_document(digest, Index.descriptor(raw, "").media_type, raw)
         for node in self._urls:
-            stored, missing = self.order.stored.get(node, frozenset()), self._missing(node)
+            stored, unpacked = self.order.stored.get(node, ()), self.order.unpacked.get(node, ())
             kept = [
                 layer.descriptor.digest
                 for layer in content.layers
-                if layer.descriptor.digest in self.store.blobs
-                and (missing is None or layer.diff_id in missing)
+                if layer.descriptor.digest in self.store.blobs and layer.diff_id not in unpacked
             ]
-            manifest = manifest_for(content, stored, kept, keep=self.is_unchanged)
+            describe = partial(self.order.stored_layers, node)
+            manifest = manifest_for(content, stored, kept, describe, keep=self.is_unchanged)
             self._original[manifest.digest] = original
             self._name(node, manifest, content.names)
 

@@ -11,6 +11,7 @@ import pytest
 import imgload
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import EngineFailed, ImportFailed, NodeFull, NodeUnusable
+from imgload.engines.cache import EngineCache
 from imgload.loader.events import Event, NodeDone
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -81,6 +82,19 @@ def test_a_node_that_fails_does_not_stop_the_others(tmp_path: Path, error: Excep
     assert first.error.node == "failing"
     assert second.ok
     assert archives.NAME in good.images()
+
+
+def test_a_failed_import_teaches_the_cache_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although another node has the image: it verified other blobs."""
+    good, bad = MemoryNode(tmp_path), FailingNode(tmp_path, ImportFailed("exit status 1"))
+    imgload.Loader(Shelf(IMAGE), [good]).load(IMAGE.name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    failure(imgload.Loader(Shelf(IMAGE), [good, bad]))
+    assert EngineCache.load().plain_sizes() == {}
+    imgload.Loader(Shelf(IMAGE), [MemoryNode(tmp_path)]).load(IMAGE.name)
+    assert EngineCache.load().plain_sizes().keys() == set(map(Digest.of, IMAGE.layers))
 
 
 def test_a_node_that_cannot_be_surveyed_is_reported(tmp_path: Path) -> None:

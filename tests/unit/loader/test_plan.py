@@ -1,5 +1,7 @@
 """What is to be done about each image on each node."""
 
+from typing import Any
+
 import attrs
 import pytest
 
@@ -10,11 +12,11 @@ from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.platform import Platform
 from imgload.sources.base import Image
 from tests.unit.archives import NAME
-from tests.unit.samples import NOTHING, holding, image, lacking
+from tests.unit.samples import BASE, NOTHING, holding, image, lacking
 
 OTHER = "docker.io/library/other:v1"
 SENT = {"delta", "full"}
-WHOLE = Proof(name=True, image_id=True, diff_ids=True, unpacked=True, cri=None)
+WHOLE = Proof(name=True, image_id=True, diff_ids=True, unpacked=True, cri=None, absent=frozenset())
 
 
 def test_decide_present_for_a_complete_image() -> None:
@@ -156,7 +158,8 @@ def test_present_and_tagged_images_are_in_no_group() -> None:
     ],
 )
 def test_a_proof_names_the_failed_check(field: str, words: str) -> None:
-    proof = attrs.evolve(WHOLE, **{field: False})
+    changes: dict[str, Any] = {field: False}
+    proof = attrs.evolve(WHOLE, **changes)
     assert not proof.ok
     assert proof.missing() == [words]
 
@@ -167,6 +170,67 @@ def test_a_proof_without_failed_checks_is_ok(*, cri: bool | None) -> None:
     proof = attrs.evolve(WHOLE, cri=cri)
     assert proof.ok
     assert proof.missing() == []
+
+
+@pytest.mark.parametrize(
+    ("what", "absent"),
+    [("blob", frozenset([BASE])), ("layers", frozenset(image().diff_ids))],
+)
+def test_an_image_whose_layers_are_only_unpacked_is_partial(
+    what: str, absent: frozenset[Digest]
+) -> None:
+    """Containers run, so that nothing is sent again unless the content must be complete."""
+    survey = lacking(holding(), what)
+    present = decide(image(), "node", survey)
+    assert present.action == "present"
+    assert present.proof is not None
+    assert present.proof.layers == "partial"
+    assert present.proof.absent == absent
+    assert not prove(image(), survey, needs_layers=True).ok
+    assert prove(image(), holding(), needs_layers=True).ok
+
+
+def test_complete_sends_exactly_the_layers_without_a_blob() -> None:
+    """A layer that another manifest stores in another form is not sent."""
+    unpacked = frozenset(chain_ids(image().diff_ids))
+    survey = attrs.evolve(lacking(holding(), "blob"), snapshots=unpacked)
+    assert decide(image(), "node", survey, complete=True).missing == {BASE}
+    manifest, blob = Digest.of(b"manifest"), Digest.of(b"compressed base")
+    compressed = attrs.evolve(
+        survey.content,
+        blobs=survey.content.blobs | {blob},
+        layers={**survey.content.layers, manifest: (blob,)},
+        diff_ids={blob: BASE},
+    )
+    step = decide(image(), "node", attrs.evolve(survey, content=compressed), complete=True)
+    assert step.action == "delta"
+    assert not step.missing
+
+
+def test_complete_sends_what_an_unchanged_manifest_demands() -> None:
+    """Layers in another form do not suffice; without a manifest, the forms are unknown."""
+    unpacked = frozenset(chain_ids(image().diff_ids))
+    survey = attrs.evolve(holding(), snapshots=unpacked)
+    step = decide(image(), "node", survey, keep_manifest=True, complete=True)
+    assert step.action == "present"
+    other = attrs.evolve(image(), manifest_digest=Digest.of(b"other"))
+    step = decide(other, "node", survey, keep_manifest=True, complete=True)
+    assert step.missing == set(other.diff_ids)
+
+
+def test_complete_does_not_tag_a_partial_image() -> None:
+    other = holding("app", OTHER)
+    assert decide(image(), "node", other, complete=True).action == "tagged"
+    assert decide(image(), "node", lacking(other, "blob"), complete=True).action in SENT
+
+
+def test_the_content_of_an_image_without_layers_is_complete() -> None:
+    survey = holding()
+    [config], [manifest] = survey.configs.values(), survey.content.layers
+    bare = attrs.evolve(config, diff_ids=())
+    content = attrs.evolve(survey.content, layers={manifest: ()})
+    bare_survey = attrs.evolve(survey, configs={bare.digest: bare}, content=content)
+    assert prove(attrs.evolve(image(), diff_ids=()), bare_survey).layers == "complete"
 
 
 A, B, C = (Digest.of(name) for name in (b"a", b"b", b"c"))

@@ -32,7 +32,9 @@ def test_only_an_error_of_a_node_gets_the_name_of_the_node() -> None:
 
 def test_to_json_has_the_documented_keys() -> None:
     """`replaced` is the image ID that had the name before."""
-    assert report(GOOD, BAD).to_json() == {
+    absent = frozenset(Digest.of(name) for name in (b"one", b"two"))
+    partial = attrs.evolve(GOOD, proof=attrs.evolve(PROOF, absent=absent))
+    assert report(partial, BAD).to_json() == {
         "version": 1,
         "images": [
             {
@@ -49,6 +51,8 @@ def test_to_json_has_the_documented_keys() -> None:
                         "bytes_sent": 1234,
                         "seconds": 1.235,
                         "replaced": None,
+                        "content": "partial",
+                        "content_reason": "2 layers are unpacked, but not in the content store",
                         "proof": {
                             "name": True,
                             "image_id": True,
@@ -66,6 +70,8 @@ def test_to_json_has_the_documented_keys() -> None:
                         "bytes_sent": 0,
                         "seconds": 0.0,
                         "replaced": None,
+                        "content": None,
+                        "content_reason": None,
                         "proof": None,
                         "error": {
                             "kind": "node-not-running",

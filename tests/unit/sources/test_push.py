@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import io
 import json
@@ -19,7 +20,7 @@ from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task
 from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest, chain_ids
-from imgload.oci.document import IMAGE_NAME
+from imgload.oci.document import IMAGE_NAME, ImageConfig, Manifest
 from imgload.oci.platform import Platform
 from imgload.registry.server import receiving
 from imgload.registry.sink import UploadWriter
@@ -314,6 +315,35 @@ def test_the_number_of_manifests_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
         path = f"/v2/{engine._path}/manifests/latest"  # noqa: SLF001
         answers = [engine.ask("PUT", path, b'{"x": %d}' % n)[0] for n in range(5)]
     assert answers == [201, 201, 201, 400, 400]
+
+
+def test_a_pushed_layer_is_checked_although_it_is_not_kept() -> None:
+    """Docker's graphdriver pushes large layers that the nodes have: no node verifies those."""
+    nodes = Nodes.holding(worker=BASE)
+    image = pushed(known={}, exact=False, limit=1, checks_layers=True)
+    with pushing(nodes, image, sized=False) as engine:
+        engine.push(IMAGE)
+    assert not any(spool.kept for spool in nodes.current.spools.values())
+    manifest, config = Manifest.parse(IMAGE.manifest), ImageConfig.parse(IMAGE.config)
+    checked = nodes.current.checked(ImageContent(manifest, config, (NAME,), AMD))
+    assert [diff_id for diff_id, _ in checked.values()] == list(DIFF_IDS)
+
+
+@pytest.mark.parametrize(
+    "blob", [b"", b"plain", gzip.compress(b"other"), IMAGE.blobs[0][:-9]], ids=len
+)
+def test_a_blob_that_is_another_layer_is_not_cached(blob: bytes) -> None:
+    """For example one empty blob for each layer below another image (buildpacks/pack#2490)."""
+    nodes = Nodes.holding(worker=BASE)
+    image = pushed(known={}, exact=False, checks_layers=True)
+    document = json.loads(IMAGE.manifest)
+    document["layers"][0] |= {"digest": str(Digest.of(blob)), "size": len(blob)}
+    with pushing(nodes, image, sized=False) as engine:
+        for raw in (blob, *IMAGE.blobs[1:], IMAGE.config):
+            engine.blob(raw)
+        engine.ask("PUT", f"/v2/{engine._path}/manifests/latest", json.dumps(document).encode())  # noqa: SLF001
+        content = nodes.end()
+    assert nodes.current.checked(content).keys() == set(BLOBS[1:])
 
 
 def test_a_blob_beyond_the_limit_is_not_spooled() -> None:

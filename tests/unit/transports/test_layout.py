@@ -1,13 +1,17 @@
-"""One stream to several readers."""
+"""One stream to several readers, and the manifest for each of them."""
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import pytest
 
 from imgload.core.parallel import Task
-from imgload.transports.layout import Feed, StreamAborted
+from imgload.oci.content import ImageContent
+from imgload.oci.digest import Digest
+from imgload.oci.document import LAYER, Descriptor, ImageConfig, Manifest
+from imgload.transports.layout import Feed, StreamAborted, manifest_for
+from tests.unit.archives import NAME, Image
 
 PIECES = [bytes([i]) for i in range(200)]
 
@@ -135,3 +139,53 @@ def test_complete_and_abort_wake_a_waiting_reader() -> None:
                 task.result()
         else:
             assert task.result() == b""
+
+
+IMAGE = Image(gzipped=True)
+DIFF_IDS = tuple(map(Digest.of, IMAGE.layers))
+BLOBS = tuple(map(Digest.of, IMAGE.blobs))
+DOCKER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+
+def content(name: str = NAME, **plain: int) -> ImageContent:
+    manifest, config = Manifest.parse(IMAGE.manifest), ImageConfig.parse(IMAGE.config)
+    sizes = dict(zip(DIFF_IDS, plain.values(), strict=False))
+    return ImageContent(manifest, config, (name,), config.platform, plain=sizes)
+
+
+def stored_as(*asked: Digest) -> Callable[[Collection[Digest]], dict[Digest, Descriptor]]:
+    """Describe each layer as a blob that another tool has compressed."""
+
+    def describe(diff_ids: Collection[Digest]) -> dict[Digest, Descriptor]:
+        assert set(diff_ids) == set(asked)
+        return {d: Descriptor(DOCKER_GZIP, Digest.of(d.hex.encode()), 7) for d in diff_ids}
+
+    return describe
+
+
+def test_a_manifest_whose_layers_the_node_stores_or_gets_stays() -> None:
+    manifest = manifest_for(content(), {BLOBS[0]}, {BLOBS[1]}, stored_as(), keep=False)
+    assert manifest.raw == IMAGE.manifest
+
+
+def test_a_manifest_refers_to_layers_in_the_form_that_the_node_stores() -> None:
+    """Uncompressed if their size is known, and otherwise as the node's own manifests do."""
+    [_, top] = DIFF_IDS
+    described = stored_as(top)(DIFF_IDS[1:])[top]
+    manifest = manifest_for(content(base=9), {DIFF_IDS[0]}, (), stored_as(top), keep=False)
+    assert manifest.layers == (
+        Descriptor(LAYER, DIFF_IDS[0], 9),
+        Descriptor(f"{LAYER}+gzip", described.digest, 7),
+    )
+    assert manifest.config.digest == IMAGE.image_id
+
+
+def test_a_layer_of_unknown_size_is_described_by_the_node() -> None:
+    manifest = manifest_for(content(), DIFF_IDS, (), stored_as(*DIFF_IDS), keep=False)
+    assert [layer.size for layer in manifest.layers] == [7, 7]
+
+
+@pytest.mark.parametrize(("name", "keep"), [(NAME, True), (f"app@{IMAGE.digest}", False)])
+def test_a_manifest_that_a_name_or_an_option_demands_stays(name: str, *, keep: bool) -> None:
+    manifest = manifest_for(content(name), (), (), stored_as(), keep=keep)
+    assert manifest.digest == IMAGE.digest

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import attrs
 
 from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
+from imgload.clusters.nodes.containerd import ContentStore
 from imgload.clusters.nodes.proof import Expected
 from imgload.clusters.nodes.survey import NamedImage, Survey, SurveyQuery
 from imgload.core.errors import (
@@ -24,6 +25,7 @@ from imgload.core.errors import (
 )
 from imgload.engines.base import Chunk, Container, ContainerHost, ExecResult
 from imgload.oci.digest import Digest
+from imgload.oci.document import Descriptor
 from imgload.oci.platform import Platform
 
 _NOT_THE_REASON = re.compile(r"imgload:|Error: \w+ unixpacket ")
@@ -147,6 +149,14 @@ class NodeRuntime(ABC):
             loaded: a name and the image ID of each image.
 
         """
+
+    def stored_layers(
+        self,
+        content: ContentStore,  # noqa: ARG002
+        diff_ids: Collection[Digest],  # noqa: ARG002
+    ) -> Mapping[Digest, Descriptor]:
+        """Return blobs of the content store that contain layers, by diff ID, as far as known."""
+        return {}
 
     def discard_layers(self, names: Sequence[str]) -> None:
         """Remove the layers of images from the content store; their snapshots stay."""

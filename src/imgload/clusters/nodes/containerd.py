@@ -6,7 +6,8 @@ import json
 import re
 import secrets
 import tomllib
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,8 +47,12 @@ _FOLDER = re.compile(r"(?:/(?!\.\.?(?:/|$))[\w.-]+)+", re.ASCII)
 _VERSION = re.compile(r"Server:\s+Version:\s+v?(\d{1,9})\.(\d{1,9})")
 _RECORD = re.compile(r"(\S.*?)\s+\S+/\S+\s+(sha256:[0-9a-f]{64})\s(.*)")
 """A row of ``ctr images ls``: REF TYPE DIGEST …; containerd accepts names with spaces."""
-_REFERENCE = re.compile(r"containerd\.io/gc\.ref\.content\.([^=,\s]+)=(sha256:[0-9a-f]{64})")
+_SUM = "(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})"
+_REFERENCE = re.compile(rf"containerd\.io/gc\.ref\.content\.([^=,\s]+)={_SUM}")
 """A label of a manifest or index: ``config``, ``l.N`` for layers, ``m.N`` for manifests."""
+_UNCOMPRESSED = re.compile(rf"containerd\.io/uncompressed={_SUM}")
+"""A label of a layer that containerd has unpacked: its diff ID."""
+_LAYER_KEY = re.compile(r"l\.(\d{1,4})")
 _LOADED_KEY = "imgload.loaded/"
 """Prefix of the label that imgload puts on the config of an image in the content store. A label on
 the record would be lost when its name moves to the next build, which is when it is needed."""
@@ -289,11 +294,15 @@ def discard_commands(content: ContentStore, manifests: Iterable[Digest]) -> list
     As for CRI's setting ``discard_unpacked_layers``, manifests no longer refer to their layers.
     Only the end of a lease makes containerd collect them immediately.
     """
-    labels = {
-        m: [x for x, _ in _REFERENCE.findall(content.rows[m]) if x[:2] == "l."] for m in manifests
-    }
+    labels = {m: range(len(content.layers.get(m, ()))) for m in manifests}
     unlabel = [
-        (*CTR, "content", "label", str(m), *(f"containerd.io/gc.ref.content.{x}=" for x in layers))
+        (
+            *CTR,
+            "content",
+            "label",
+            str(m),
+            *(f"containerd.io/gc.ref.content.l.{n}=" for n in layers),
+        )
         for m, layers in labels.items()
         if layers
     ]
@@ -398,13 +407,17 @@ class ContentStore:
     """The blobs of the content store, and their references, from containerd's labels.
 
     `configs` has the config of each manifest, `references` the blobs that each blob refers to, and
-    `rows` the size, age and labels of each blob as ctr prints them.
+    `rows` the size, age and labels of each blob as ctr prints them. `layers` are those to which
+    each manifest refers, bottom up: none if they were discarded. `diff_ids` are those of the layers
+    that containerd has unpacked, by blob.
     """
 
     blobs: frozenset[Digest] = frozenset()
     configs: Mapping[Digest, Digest] = attrs.field(factory=dict, hash=False)
     references: Mapping[Digest, Sequence[Digest]] = attrs.field(factory=dict, hash=False)
     rows: Mapping[Digest, str] = attrs.field(factory=dict, hash=False, repr=False)
+    layers: Mapping[Digest, Sequence[Digest]] = attrs.field(factory=dict, hash=False)
+    diff_ids: Mapping[Digest, Digest] = attrs.field(factory=dict, hash=False)
 
     def blobs_under(self, target: Digest) -> frozenset[Digest]:
         """Return the blobs on the node that a manifest or an index refers to, itself included."""
@@ -413,8 +426,38 @@ class ContentStore:
 
     def configs_under(self, target: Digest) -> frozenset[Digest]:
         """Return the config of a manifest, or the configs of all manifests below an index."""
-        manifests = reachable([target], lambda d: () if d in self.configs else self._references(d))
-        return frozenset(self.configs[digest] for digest in manifests if digest in self.configs)
+        return frozenset(self.configs[manifest] for manifest in self.manifests_under(target))
+
+    def manifests_under(self, target: Digest) -> frozenset[Digest]:
+        """Return a manifest itself, or all manifests below an index."""
+        digests = reachable([target], lambda d: () if d in self.configs else self._references(d))
+        return frozenset(digests & self.configs.keys())
+
+    def stored_layers(self, manifest: Digest, diff_ids: Sequence[Digest]) -> set[Digest] | None:
+        """Return the layers of a manifest that are stored, by diff ID; None if that is unknown.
+
+        A blob that a manifest uses for different layers is at most one of them.
+        """
+        if manifest not in self.layers:
+            return None
+        layers = self.layers[manifest]
+        if len(layers) != len(diff_ids):
+            return set()
+        pairs = set(zip(layers, diff_ids, strict=True))
+        uses = Counter(blob for blob, _ in pairs)
+        return {
+            diff_id
+            for blob, diff_id in pairs
+            if blob in self.blobs
+            and self.diff_ids.get(blob, diff_id) == diff_id
+            and uses[blob] == 1
+        }
+
+    def forms_of(self, diff_ids: Collection[Digest]) -> dict[Digest, Digest]:
+        """Return the diff IDs of blobs that store some layers, and to which a manifest refers."""
+        referred = {blob for layers in self.layers.values() for blob in layers} & self.blobs
+        forms = {blob: self.diff_ids.get(blob, blob) for blob in referred}
+        return {blob: diff_id for blob, diff_id in forms.items() if diff_id in diff_ids}
 
     def _references(self, digest: Digest) -> Sequence[Digest]:
         return self.references.get(digest, ())
@@ -430,15 +473,26 @@ def parse_content(text: str) -> ContentStore:
     configs: dict[Digest, Digest] = {}
     references: dict[Digest, Sequence[Digest]] = {}
     texts: dict[Digest, str] = {}
+    layers: dict[Digest, Sequence[Digest]] = {}
+    diff_ids: dict[Digest, Digest] = {}
     for line in text.splitlines()[1:]:
         key, _, row = line.partition("\t")
         if digest := Digest.try_parse(key):
             labels = {label: Digest.parse(value) for label, value in _REFERENCE.findall(row)}
             if "config" in labels:
                 configs[digest] = labels["config"]
+                layers[digest] = _in_order(labels)
+            if uncompressed := _UNCOMPRESSED.search(row):
+                diff_ids[digest] = Digest.parse(uncompressed[1])
             references[digest] = tuple(labels.values())
             texts[digest] = row
-    return ContentStore(frozenset(texts), configs, references, texts)
+    return ContentStore(frozenset(texts), configs, references, texts, layers, diff_ids)
+
+
+def _in_order(labels: Mapping[str, Digest]) -> tuple[Digest, ...]:
+    """Return the layers of a manifest, bottom up, from its labels."""
+    numbers = {int(match[1]): key for key in labels if (match := _LAYER_KEY.fullmatch(key))}
+    return tuple(labels[numbers[number]] for number in sorted(numbers))
 
 
 def inspect_image(name: str) -> Command:

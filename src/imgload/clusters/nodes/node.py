@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -20,7 +20,14 @@ from imgload.clusters.nodes.batch import (
     keepalive_command,
     parse_batch,
 )
-from imgload.clusters.nodes.containerd import CONTAINERD, LOOK, Containerd, parse_look
+from imgload.clusters.nodes.containerd import (
+    CONTAINERD,
+    LOOK,
+    Containerd,
+    ContentStore,
+    content_command,
+    parse_look,
+)
 from imgload.clusters.nodes.proof import Expected
 from imgload.clusters.nodes.survey import (
     NamedImage,
@@ -34,6 +41,7 @@ from imgload.core.errors import ImgloadError, NodeStalled, NodeUnusable
 from imgload.core.parallel import result_or_error
 from imgload.engines.base import Chunk
 from imgload.oci.digest import Digest
+from imgload.oci.document import Descriptor, Manifest
 from imgload.oci.platform import Platform
 
 _FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.3; fi; exit $status'
@@ -311,6 +319,20 @@ class Node(NodeRuntime):
 
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         self.run_all(containerd.label_commands(loaded, time.time()))
+
+    def stored_layers(
+        self, content: ContentStore, diff_ids: Collection[Digest]
+    ) -> Mapping[Digest, Descriptor]:
+        """Read the descriptors in the node's own manifests: ctr prints only rounded sizes."""
+        forms, layers = content.forms_of(diff_ids), dict[Digest, Descriptor]()
+        referrers = {blob: m for m, blobs in content.layers.items() for blob in blobs}
+        manifests = list({referrers[blob] for blob in forms})
+        outputs = self.run_all(list(map(content_command, manifests)))
+        for digest, output in zip(manifests, outputs, strict=True):
+            if Digest.of(output.stdout) == digest:
+                listed = Manifest.parse(output.stdout).layers
+                layers |= {forms[x.digest]: x for x in listed if x.digest in forms}
+        return layers
 
     def discard_layers(self, names: Sequence[str]) -> None:
         self._forget_survey()

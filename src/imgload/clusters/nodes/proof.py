@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import attrs
 
@@ -11,6 +11,7 @@ from imgload.oci.reference import pinned
 
 if TYPE_CHECKING:
     from imgload.clusters.nodes.survey import Survey
+    from imgload.oci.document import ImageConfig
 
 
 @attrs.frozen
@@ -19,6 +20,8 @@ class Proof:
 
     Without crictl, `cri` is False if containerd's labels show that CRI does not have the image, and
     else None. `content` is whether every stored blob has its digest; None if none was hashed.
+    `absent` are the diff IDs of layers that the content store lacks; None if that is unknown.
+    Containers need only their snapshots, so that is a failure only if `needs_layers`.
     """
 
     name: bool
@@ -27,6 +30,22 @@ class Proof:
     unpacked: bool
     cri: bool | None
     content: bool | None = None
+    absent: frozenset[Digest] | None = None
+    needs_layers: bool = False
+
+    @property
+    def layers(self) -> Literal["complete", "partial"] | None:
+        """Whether the content store has all layers, as ``ctr images check`` reports it."""
+        if self.absent is None:
+            return None
+        return "partial" if self.absent else "complete"
+
+    @property
+    def partial_reason(self) -> str:
+        """Why the content is partial; otherwise empty."""
+        count = len(self.absent or ())
+        layers = f"{count} layers are" if count > 1 else "a layer is"
+        return f"{layers} unpacked, but not in the content store" if count else ""
 
     @property
     def ok(self) -> bool:
@@ -38,6 +57,12 @@ class Proof:
         """Whether only CRI does not know the image yet."""
         return self.cri is False and not attrs.evolve(self, cri=None).missing()
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the checks; `content` only after a deep verification."""
+        names = ("name", "image_id", "diff_ids", "unpacked", "cri", "content")
+        checks = {name: getattr(self, name) for name in names}
+        return checks if self.content is not None else {n: checks[n] for n in names[:-1]}
+
     def missing(self) -> list[str]:
         """Describe the failed checks."""
         checks = {
@@ -47,6 +72,7 @@ class Proof:
             "its unpacked snapshot": self.unpacked,
             "CRI's confirmation": self.cri is not False,
             "undamaged content": self.content is not False,
+            "its layers in the content store": self.layers == "complete" or not self.needs_layers,
         }
         return [text for text, passed in checks.items() if not passed]
 
@@ -73,7 +99,7 @@ class ExpectedImage:
     diff_ids: tuple[Digest, ...]
 
 
-def prove(image: Expected, survey: Survey) -> Proof:
+def prove(image: Expected, survey: Survey, *, needs_layers: bool = False) -> Proof:
     """Compare an expected image with the survey of a node."""
     image_id = image.image_id
     config = survey.configs.get(image_id) if image_id else None
@@ -87,4 +113,15 @@ def prove(image: Expected, survey: Survey) -> Proof:
         diff_ids=config is not None and config.diff_ids == image.diff_ids,
         unpacked=config is not None and (chain_id is None or chain_id in survey.snapshots),
         cri=answer.image_id == image_id if answer else by_labels,
+        absent=_absent_layers(target, config, survey) if target and config else None,
+        needs_layers=needs_layers,
     )
+
+
+def _absent_layers(target: Digest, config: ImageConfig, survey: Survey) -> frozenset[Digest] | None:
+    content = survey.content
+    for manifest in content.manifests_under(target):
+        if content.configs[manifest] == config.digest:
+            stored = content.stored_layers(manifest, config.diff_ids)
+            return None if stored is None else frozenset(config.diff_ids) - stored
+    return None

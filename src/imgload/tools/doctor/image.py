@@ -159,13 +159,20 @@ def _trace(name: str, image: Image | None, node: NodeRuntime) -> list[Finding]:
     broken_link = _broken_link(expected, survey, node)
     if broken_link or not config:
         raise NotVerified(f"{node.name} {broken_link}")
-    return list(_whole(name, config, survey, node))
+    return list(_whole(expected, config, survey, node))
 
 
-def _whole(name: str, config: ImageConfig, survey: Survey, node: NodeRuntime) -> Iterator[Finding]:
+def _whole(
+    expected: ExpectedImage, config: ImageConfig, survey: Survey, node: NodeRuntime
+) -> Iterator[Finding]:
+    name = expected.name
     cri = "known to CRI" if survey.cri else "no crictl to ask CRI with"
     what = f"{node.name} has {name}: image {config.digest.short}, unpacked, {cri}"
     yield Finding("image", "ok", what)
+    if reason := prove(expected, survey).partial_reason:
+        load = shlex.join(["imgload", "load", name, "--node", node.name, "--complete"])
+        what = f"{node.name}: {reason}; containers do not need that"
+        yield Finding("image", "info", what, f"to push or export it from the node: {load}")
     machine = survey.traits.platform
     if not machine.runs(config.platform):
         what = f"{node.name} is {machine}, but the image is for {config.platform}"

@@ -110,7 +110,7 @@ def _machine(
     total, free = space or (0, 0)
     if space and free < max(_LOW_SPACE, total * _LOW_SHARE):
         what = f"{node.name} has {size_text(free)} of {size_text(total)} left for images"
-        hint = f"find the largest folders: {node.engine.name} system df"
+        hint = f"find the largest folders: {node.engine.name} exec {node.name} df -h /var"
         yield Finding("nodes", "problem" if free < _NO_SPACE else "warning", what, hint)
     machine = host.platform if host else None
     if machine and not machine.runs(platform):

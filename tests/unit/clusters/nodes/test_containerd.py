@@ -172,6 +172,82 @@ def test_parse_content_reads_blobs_and_configs(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", LOADED)
+def test_a_recorded_image_has_all_of_its_layers(version: str) -> None:
+    """containerd labels a manifest with its layers, and a layer that it has unpacked."""
+    content = parse_content(text(version, "content"))
+    diff_ids = [
+        Digest.parse(d) for d in inspected(version)["info"]["imageSpec"]["rootfs"]["diff_ids"]
+    ]
+    assert content.stored_layers(MANIFEST, diff_ids) == set(diff_ids)
+    assert content.forms_of(diff_ids[:2]) == {d: d for d in diff_ids[:2]}
+
+
+def listed(
+    *layers: bytes, stored: str = "", unpacked: dict[bytes, bytes] | None = None
+) -> ContentStore:
+    """Return a store with a manifest, and of its layers those in `stored`."""
+    label = "containerd.io/gc.ref.content"
+    labels = sorted([f"{label}.l.{n}={Digest.of(x)}" for n, x in enumerate(layers)])
+    rows = [
+        f"{MANIFEST}\t1B\tx\t{','.join([f'{label}.config={CONFIG}', *labels])}",
+        f"{CONFIG}\t1B\tx\t-",
+    ]
+    for letter in stored.encode():
+        blob = bytes([letter])
+        diff_id = Digest.of((unpacked or {}).get(blob, blob))
+        rows.append(f"{Digest.of(blob)}\t1B\tx\tcontainerd.io/uncompressed={diff_id}")
+    return parse_content("DIGEST\n" + "\n".join(rows) + "\n")
+
+
+def test_layers_keep_their_order_beyond_ten() -> None:
+    """ctr sorts labels as text."""
+    names = [bytes([letter]) for letter in b"abcdefghijklmnop"]
+    content = listed(*names, stored="abcdefghijklmnop")
+    assert content.layers[MANIFEST] == tuple(map(Digest.of, names))
+
+
+A, B, C = (Digest.of(name) for name in (b"a", b"b", b"c"))
+
+
+@pytest.mark.parametrize(
+    ("content", "diff_ids", "stored"),
+    [
+        (listed(b"a", b"b", stored="ab"), (A, B), {A, B}),
+        (listed(b"a", b"b", stored="b"), (A, B), {B}),
+        (listed(stored="ab"), (A, B), set()),
+        (listed(b"a", stored="a"), (A, B), set()),
+        (listed(), (), set()),
+        (listed(b"a", b"b", b"a", stored="ab"), (A, B, A), {A, B}),
+        (listed(b"a", b"c", b"c", stored="a"), (A, B, C), {A}),
+        (listed(b"x", b"b", stored="xb", unpacked={b"x": b"a"}), (A, B), {A, B}),
+        (listed(b"x", b"b", stored="xb", unpacked={b"x": b"c"}), (A, B), {B}),
+        (listed(b"x", b"x", stored="x", unpacked={b"x": b"a"}), (A, A), {A}),
+    ],
+    ids=[
+        "complete",
+        "one absent",
+        "discarded",
+        "too few",
+        "no layers",
+        "repeated",
+        "one blob for two layers",
+        "compressed",
+        "the blob of another layer",
+        "repeated and compressed",
+    ],
+)
+def test_stored_layers(
+    content: ContentStore, diff_ids: tuple[Digest, ...], stored: set[Digest]
+) -> None:
+    assert content.stored_layers(MANIFEST, diff_ids) == stored
+
+
+def test_the_layers_of_a_manifest_without_a_row_are_unknown() -> None:
+    """For example of another container runtime."""
+    assert ContentStore(frozenset([MANIFEST])).stored_layers(MANIFEST, (A,)) is None
+
+
+@pytest.mark.parametrize("version", LOADED)
 def test_parse_snapshots_returns_the_images_chain_ids(version: str) -> None:
     """The last one is CRI's chainID."""
     info = inspected(version)["info"]

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from imgload.clusters.nodes.base import PreviousNames
-from imgload.clusters.nodes.containerd import CriAnswer
+from imgload.clusters.nodes.containerd import ContentStore, CriAnswer
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImportFailed, NodeFull, NodeNotRunning, NodeUnusable
 from imgload.engines.base import Container
 from imgload.oci.digest import Digest
+from imgload.oci.document import LAYER, Descriptor
 from imgload.oci.platform import Platform
+from tests.unit.archives import Image
 from tests.unit.fakes import RUNNING, LocalEngine
 from tests.unit.recordings import MYAPP, recorded
 from tests.unit.samples import sourced
@@ -226,3 +228,18 @@ def test_tag_adds_a_name_or_has_cri_read_it_again(
     assert node.tag(image, existing, CONFIG_ID, before).has(MYAPP, CONFIG_ID)
     assert MYAPP in (before.records or {})
     assert f"images {change}" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("damage", [b"", b" "])
+def test_only_manifests_with_their_digest_describe_layers(tmp_path: Path, damage: bytes) -> None:
+    """ctr prints rounded sizes; another manifest of the node has the exact ones."""
+    image = Image(gzipped=True)
+    manifest, blob = Digest.of(image.manifest), Digest.of(image.blobs[0])
+    base = Digest.of(image.layers[0])
+    (tmp_path / "manifest").write_bytes(image.manifest + damage)
+    node = node_on(tmp_path, ctr=f'[ "$5" = {manifest} ] && cat "{{0}}/manifest"')
+    content = ContentStore(
+        frozenset([manifest, blob]), layers={manifest: (blob,)}, diff_ids={blob: base}
+    )
+    layer = Descriptor(f"{LAYER}+gzip", blob, len(image.blobs[0]))
+    assert node.stored_layers(content, {base}) == ({} if damage else {base: layer})

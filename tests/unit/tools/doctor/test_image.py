@@ -71,6 +71,14 @@ def test_a_whole_image_is_ok(tmp_path: Path) -> None:
     assert on_node(tmp_path, attrs.evolve(WHOLE, cri={})).status == "ok"
 
 
+def test_partial_content_is_an_information(tmp_path: Path) -> None:
+    """With the command that sends the layers."""
+    content = attrs.evolve(WHOLE.content, layers={MANIFEST: ()})
+    finding = on_node(tmp_path, attrs.evolve(WHOLE, content=content))
+    assert finding.status == "info"
+    assert finding.hint.endswith(f"imgload load {NAME} --node n1 --complete")
+
+
 def test_an_image_is_checked_on_nodes_if_no_engine_has_it(tmp_path: Path) -> None:
     """The node's own image may be whole; if it is not, an engine must have it first."""
     node = StoredNode(StoredEngine(tmp_path, IMAGE), WHOLE)

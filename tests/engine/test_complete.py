@@ -1,0 +1,178 @@
+"""Nodes store all layers of an image, or the report says which images are partial."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+import imgload
+from imgload.sources.base import TransportOption
+from tests.engine.conftest import Images, cases, cri_id, forget, record_digest, unique
+from tests.lab import Lab, Node
+from tests.lab.engine import Engine
+from tests.unit import archives
+
+HALF_ZEROS = os.urandom(200_000) + bytes(200_000)
+EMPTY = hashlib.sha256().hexdigest()
+
+
+def is_complete(node: Node, name: str) -> bool:
+    """Return the answer of ``ctr images check``."""
+    [row] = node.ctr("images", "check", f"name=={name}").splitlines()[1:]
+    return row.split()[3] == "complete"
+
+
+def manifest_row(node: Node, name: str) -> str:
+    """Return the labels of an image's manifest, which name its layers."""
+    digest = record_digest(node, name)
+    return next(row for row in node.ctr("content", "ls").splitlines() if row.startswith(digest))
+
+
+def result(report: imgload.Report) -> imgload.NodeResult:
+    return report.images[0].nodes[0]
+
+
+def copy_image(origin: Engine, engine: Engine, name: str) -> str:
+    """Copy an image to another engine; return its name there."""
+    if engine is origin:
+        return name
+    return engine.raw("load", stdin=origin.raw("save", name)).decode().split(": ")[-1].strip()
+
+
+@attrs.frozen
+class Case:
+    """A base and an image on top of it: their engines, the node, and the base's transport."""
+
+    base: str
+    image: str
+    cluster: str = "lab-d21"
+    transport: TransportOption = "auto"
+    archive: bool = False
+
+
+CASES = {
+    f"{base}-{image}-{cluster}-{transport}{'-archive' if archive else ''}": Case(
+        base, image, cluster, transport, archive
+    )
+    for cluster in ("lab-d21", "lab-d17", "lab-d16")
+    for base, image in (
+        ("podman", "docker"),
+        ("docker", "podman"),
+        ("docker28", "docker"),
+        ("docker", "docker28"),
+        ("docker", "docker"),
+    )
+    for transport in ("auto", "import")
+    for archive in (False, True)
+}
+SHORT = ("podman-docker-lab-d21-auto", "docker28-docker-lab-d21-import")
+
+
+@pytest.mark.parametrize("case", cases(CASES, SHORT))
+def test_a_base_in_another_form_stays_complete(
+    lab: Lab, images: Images, tmp_path: Path, case: Case
+) -> None:
+    """It is not sent again, although this run knows neither its blobs nor their sizes."""
+    node, base, tag = lab.cluster(case.cluster).nodes[0], unique("base"), unique()
+    names = [f"docker.io/library/{image}" for image in (base, tag)]
+    first, second = lab.engine(case.base), lab.engine(case.image)
+    images.build(first, base, HALF_ZEROS)
+    imgload.load(base, cluster=case.cluster, source=first.url, transport=case.transport)
+    images.build(second, tag, base=copy_image(first, second, base))
+    shutil.rmtree(tmp_path / "cache")
+    source = second.url
+    if case.archive:
+        source = str(tmp_path / "image.tar")
+        Path(source).write_bytes(second.raw("save", tag))
+    loaded = result(imgload.load(tag, cluster=case.cluster, source=source))
+    assert (loaded.action, loaded.content) == ("delta", "complete")
+    assert case.archive or loaded.bytes_sent < 20_000
+    assert is_complete(node, names[1])
+    forget(node, *names)
+
+
+@pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
+@pytest.mark.parametrize("cluster", ["lab-d21", "lab-d17", "lab-d16"])
+def test_complete_sends_the_layers_that_are_only_unpacked(
+    lab: Lab, images: Images, source: str, cluster: str
+) -> None:
+    """Without it, they are not sent, and the report says so; the hint is the command."""
+    engine, node = lab.engine(source), lab.cluster(cluster).nodes[0]
+    base, tag = unique("base"), unique()
+    name = f"docker.io/library/{tag}"
+    images.build(engine, base, HALF_ZEROS)
+    images.build(engine, tag, base=base)
+    discarded = imgload.load(base, cluster=cluster, source=engine.url, discard_layers=True)
+    partial = result(imgload.load(tag, cluster=cluster, source=engine.url))
+    assert (result(discarded).content, partial.content) == ("partial", "partial")
+    assert partial.ok
+    assert partial.bytes_sent < 20_000
+    assert not is_complete(node, name)
+    assert imgload.verify(tag, cluster=cluster, source=engine.url, deep=True).ok
+
+    ended = imgload_run(
+        "verify", tag, "-c", cluster, "--from", engine.url, "--complete", "-o", "json"
+    )
+    refused = json.loads(ended.stdout)["images"][0]["nodes"][0]
+    assert ended.returncode == 1
+    assert refused["content"] == "partial"
+    assert refused["content_reason"]
+    assert refused["error"]["kind"] == "not-verified"
+    assert imgload_run(*shlex.split(refused["error"]["hint"])[1:]).returncode == 0
+    assert is_complete(node, name)
+    verified = result(imgload.verify(tag, cluster=cluster, source=engine.url, complete=True))
+    assert (verified.action, verified.content) == ("present", "complete")
+    forget(node, name, f"docker.io/library/{base}")
+
+
+def imgload_run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "imgload", *arguments]
+    return subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+
+
+class EmptyBlobs(archives.Image):
+    """An image whose manifest has one empty blob for all layers but the first."""
+
+    @property
+    def config(self) -> bytes:
+        return archives.encode({**json.loads(super().config), "author": "pack"})
+
+    @property
+    def blobs(self) -> tuple[bytes, ...]:
+        return (*super().blobs[:1], *[b""] * (len(self.layers) - 1))
+
+
+@pytest.mark.parametrize("transport", ["pull", "import"])
+def test_an_empty_blob_is_not_another_layer(
+    lab: Lab, tmp_path: Path, transport: TransportOption
+) -> None:
+    """A node without these layers refuses the image; one with them keeps its own blobs.
+
+    buildpacks/pack#2490 on Docker's containerd store.
+    """
+    node, tag = lab.cluster("lab-d21").nodes[0], unique("whole")
+    layers = tuple(archives.layer(f"{tag} {number}") for number in range(3))
+    names = [f"docker.io/library/{image}" for image in (tag, unique("empty"))]
+    whole, empty = (tmp_path / file for file in ("whole.tar", "empty.tar"))
+    image = EmptyBlobs(layers, names[1], gzipped=True)
+    whole.write_bytes(archives.pack(archives.oci(archives.Image(layers, names[0], gzipped=True))))
+    empty.write_bytes(archives.pack(archives.oci(image)))
+    with pytest.raises(imgload.ImgloadError, match="diff"):
+        imgload.load([], cluster="lab-d21", source=empty, transport=transport)
+    assert cri_id(node, names[1]) is None
+    assert not (tmp_path / "cache/imgload/engines.json").exists()
+    imgload.load([], cluster="lab-d21", source=whole, transport=transport)
+    loaded = result(imgload.load([], cluster="lab-d21", source=empty, transport=transport))
+    assert loaded.content == "complete"
+    assert is_complete(node, names[1])
+    assert EMPTY not in manifest_row(node, names[1])
+    forget(node, *names)
