@@ -58,6 +58,7 @@ class Loader:
         unreachable: selected engines that do not answer.
         source: the user's selection of the sources.
         transport: delivers content to the nodes; None for imgload's own.
+        follow_links: whether the source was opened with this option.
 
     """
 
@@ -67,6 +68,7 @@ class Loader:
     unreachable: Sequence[Attempt] = ()
     source: str | None = None
     transport: Transport | None = None
+    follow_links: bool = False
     _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -97,7 +99,11 @@ class Loader:
         with Session.open(source, follow_links=follow_links) as session:
             selected = session.select_nodes(cluster, nodes)
             yield cls(
-                session.sources, selected, unreachable=session.discovery.unreachable, source=source
+                session.sources,
+                selected,
+                unreachable=session.discovery.unreachable,
+                source=source,
+                follow_links=follow_links,
             )
 
     def survey_ahead(self, name: str) -> None:
@@ -191,7 +197,9 @@ class Loader:
                 ]
                 preparation.survey()
         chosen = str(request.platform) if request.platform else None
-        options = {"--from": self.source, "--tag": request.tag, "--platform": chosen}
+        links = "" if self.follow_links else None
+        options = {"--from": self.source, "--follow-links": links}
+        options |= {"--tag": request.tag, "--platform": chosen}
         verification = Verification(
             self.nodes, preparation.surveys, preparation.failed, on_event, options, deep, complete
         )

@@ -24,7 +24,7 @@ class Verification:
     """Verifies images by the surveys of nodes, which are by name, as are `errors`.
 
     `errors` say why other nodes could not be surveyed. `options` are those of the command that
-    loads a missing image.
+    loads a missing image; the value of a flag is empty.
     """
 
     nodes: Sequence[NodeRuntime]
@@ -72,7 +72,7 @@ class Verification:
         text = image.query or (image.name if self.options["--tag"] is None else "")
         words = ["imgload", "load", *([text] if text else [])]
         for option, value in {**self.options, "--node": node.name}.items():
-            words += [option, value] if value is not None else []
+            words += [option, *filter(None, [value])] if value is not None else []
         return shlex.join([*words, *(["--complete"] if self.complete else [])])
 
 

@@ -30,7 +30,7 @@ _MOST_OPEN = 128
 _READ = os.O_RDONLY | os.O_NONBLOCK
 _DOCUMENTS = ("oci-layout", "index.json", "manifest.json", "repositories")
 Entry = tuple[Member, Iterable[memoryview]]
-_HINT = "make one with: skopeo copy docker-daemon:app:dev oci:FOLDER:app:dev"
+_HINT = "load an archive: docker save app:dev | imgload load --from -"
 
 
 class ImageFolder:
@@ -65,7 +65,9 @@ class ImageFolder:
     def members(self) -> Iterator[Entry]:
         documents = {name: raw for name in _DOCUMENTS if (raw := self._document(name)) is not None}
         if not documents.keys() & {"index.json", "manifest.json"}:
-            raise ArchiveInvalid("not an OCI layout: it has no index.json", hint=_HINT)
+            raise ArchiveInvalid(
+                "not a folder of images: it has neither index.json nor manifest.json", hint=_HINT
+            )
         listed = _parsed(documents.get("manifest.json"))
         if "index.json" not in documents and isinstance(listed, dict):
             yield from self._directory(documents["manifest.json"], listed)

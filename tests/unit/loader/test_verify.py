@@ -36,17 +36,17 @@ def connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = LocalEngine(tmp_path, images={"app:dev": engine_image("app", ["app:dev"])})
 
     @contextmanager
-    def opened(source: str | None = None) -> Iterator[Session]:
+    def opened(source: str | None = None, *, follow_links: bool = False) -> Iterator[Session]:
         known: Source = EngineSource(engine)
         if source and source.endswith(".tar"):
-            known = ArchiveSource(source)
+            known = ArchiveSource(source, follow_links=follow_links)
         yield Session((known,), (engine,), Discovery(()))
 
     monkeypatch.setattr(Session, "open", opened)
     monkeypatch.setattr(Session, "select_nodes", lambda *_: (node,))
 
 
-def hints(images: list[str], **options: str) -> list[str]:
+def hints(images: list[str], **options: str | bool) -> list[str]:
     """Return what is to be tried where no node has the images."""
     with pytest.raises(imgload.LoadFailed) as caught:
         imgload.verify(images, **options)  # type: ignore[arg-type]
@@ -83,6 +83,9 @@ def test_the_hint_names_an_image_of_an_archive(archive: str) -> None:
     ]
     assert hints(["other/db:v1"], source=archive) == [
         f"imgload load other/db:v1 --from {quoted} --node {NODE}"
+    ]
+    assert hints(["other/db:v1"], source=archive, follow_links=True) == [
+        f"imgload load other/db:v1 --from {quoted} --follow-links --node {NODE}"
     ]
 
 
