@@ -421,12 +421,16 @@ class _DockerList:
             )
         pairs = list(zip(paths, config.diff_ids, strict=True))
         manifest = Manifest.build(config, tuple(self._layer(path, d) for path, d in pairs))
-        absent = frozenset(diff_id for path, diff_id in pairs if self.blobs.get(path) is None)
+        absent = frozenset(
+            diff_id
+            for path, diff_id in pairs
+            if not (self.blobs.get(path) or self.blobs.layer(diff_id))
+        )
         named = {digits_of(path) for path in paths} <= {digest.hex for digest in config.diff_ids}
         return ArchivedImage(manifest, config, layers_named=named, absent_layers=absent)
 
     def _layer(self, path: str, diff_id: Digest) -> Descriptor:
-        blob = self.blobs.get(path)
+        blob = self.blobs.get(path) or self.blobs.layer(diff_id)
         if blob is None:  # the nodes may have it
             return Descriptor(LAYER, diff_id, 0)
         digest = blob.digest or claimed_digest(path) or diff_id
