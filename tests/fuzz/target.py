@@ -139,6 +139,12 @@ class Target:
                     images = source.all_images(platform)
                 else:
                     images = [one] if (one := source.find(text, platform)) else []
+                for image in images:
+                    if image.error:
+                        _check_error(image.error)
+                images = [image for image in images if not image.error]
+                if not images:
+                    return Result("nothing found")
                 with source.save(images) as chunks:
                     wanted = [Wanted(i.target, i.names, i.platform) for i in images]
                     repack = Repack(chunks, wanted)

@@ -121,12 +121,12 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether every image was verified on every node; in a dry run, whether there is a plan."""
-        results = [node for image in self.images for node in image.nodes]
-        return all(r.error is None if self.dry_run else r.ok for r in results)
+        return not self.failures()
 
     def failures(self) -> list[tuple[str, NodeResult]]:
-        """Return the results of images that were not verified, with their names."""
-        return [(image.reference, n) for image in self.images for n in image.nodes if not n.ok]
+        """Return the results that are not `ok`, with the names of their images."""
+        results = [(image.reference, node) for image in self.images for node in image.nodes]
+        return [(n, r) for n, r in results if not (r.error is None if self.dry_run else r.ok)]
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``--output json``."""

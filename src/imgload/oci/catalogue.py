@@ -35,6 +35,7 @@ from imgload.oci.document import (
     ImageConfig,
     Index,
     Manifest,
+    config_type,
     is_document_type,
     is_manifest_type,
     layer_type,
@@ -152,7 +153,7 @@ def catalogue_of(blobs: Blobs) -> Catalogue:
         failure, images = failure or error, ()
     if failure and not (listed or images):
         raise failure
-    joined = tuple(_join(listed, images))
+    joined = tuple(_join(listed, images, docker.unusable))
     return Catalogue(
         _merge(image for image in joined if isinstance(image, ArchivedImage)),
         (*layout.unusable, *docker.unusable, *(x for x in joined if isinstance(x, Unusable))),
@@ -323,7 +324,8 @@ def _correct(blobs: Blobs, manifest: Manifest, config: ImageConfig) -> tuple[Man
     (go-containerregistry #1725). containerd stores blobs by sha256 only.
     """
     layers = tuple(_described(blobs, layer) for layer in manifest.layers)
-    right = Descriptor(manifest.config.media_type, config.digest, len(config.raw))
+    kind = config_type(manifest.config.media_type)
+    right = Descriptor(kind, config.digest, len(config.raw))
     changes = [
         _change(old, new)
         for old, new in zip((manifest.config, *manifest.layers), (right, *layers), strict=True)
@@ -421,12 +423,16 @@ class _DockerList:
             )
         pairs = list(zip(paths, config.diff_ids, strict=True))
         manifest = Manifest.build(config, tuple(self._layer(path, d) for path, d in pairs))
-        absent = frozenset(diff_id for path, diff_id in pairs if self.blobs.get(path) is None)
+        absent = frozenset(
+            diff_id
+            for path, diff_id in pairs
+            if not (self.blobs.get(path) or self.blobs.layer(diff_id))
+        )
         named = {digits_of(path) for path in paths} <= {digest.hex for digest in config.diff_ids}
         return ArchivedImage(manifest, config, layers_named=named, absent_layers=absent)
 
     def _layer(self, path: str, diff_id: Digest) -> Descriptor:
-        blob = self.blobs.get(path)
+        blob = self.blobs.get(path) or self.blobs.layer(diff_id)
         if blob is None:  # the nodes may have it
             return Descriptor(LAYER, diff_id, 0)
         digest = blob.digest or claimed_digest(path) or diff_id
@@ -486,17 +492,21 @@ def _names_by_layer(blobs: Blobs) -> Mapping[str, list[str]]:
 
 
 def _join(
-    listed: Sequence[_Listed], images: Sequence[ArchivedImage]
+    listed: Sequence[_Listed], images: Sequence[ArchivedImage], damaged: Sequence[Unusable]
 ) -> Iterator[ArchivedImage | Unusable]:
-    """Join the images of an index with those of ``manifest.json``, by their configs."""
+    """Join the images of an index with those of ``manifest.json``, by their configs.
+
+    `damaged` are further entries of ``manifest.json``, whose names count.
+    """
     by_config = {image.config.digest: image for image in _merge(images)}
+    further = {digest: image.names for digest, image in by_config.items()}
+    for entry in damaged:
+        further |= {d: (*further.get(d, ()), *entry.names) for d in entry.digests}
     children = {image.manifest.digest for image, _ in listed if len(image.indexes) > 1}
     names: dict[object, dict[str, None]] = {}
     for image, _ in listed:
-        other = by_config.get(image.config.digest)
-        names.setdefault(_top(image), {}).update(
-            dict.fromkeys((*image.names, *(other.names if other else ())))
-        )
+        own_names = (*image.names, *further.get(image.config.digest, ()))
+        names.setdefault(_top(image), {}).update(dict.fromkeys(own_names))
     for image, problem in listed:
         if not image.names and len(image.indexes) == 1 and image.manifest.digest in children:
             continue

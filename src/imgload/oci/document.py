@@ -331,6 +331,11 @@ def is_manifest_type(media_type: str) -> bool:
     return media_type in _MANIFESTS
 
 
+def config_type(media_type: str) -> str:
+    """Return the media type of a config, corrected if it is vague: containerd unpacks no other."""
+    return media_type if media_type in _CONFIGS else CONFIG
+
+
 def is_document_type(media_type: str) -> bool:
     """Whether a descriptor with this media type may refer to a manifest or an index."""
     return media_type in (*_MANIFESTS, *_INDEXES, *_VAGUE)

@@ -57,6 +57,8 @@ class Blobs:
         known = self._by_path.setdefault(path, blob)
         if known.digest != blob.digest:
             raise ArchiveInvalid(f"the archive has two different members named {path!r:.200}")
+        if blob.digest:
+            self._layers.setdefault(blob.digest, blob)
         self._kept += len(blob.data or b"")
         if self._kept > MAX_KEPT:
             raise ArchiveInvalid(f"the archive has more than {MAX_KEPT} bytes of metadata")

@@ -194,3 +194,7 @@ def test_damaged_images_are_reported_after_the_others_are_loaded(tmp_path: Path)
         imgload.Loader(source, [node]).load("absent:v1")
     with pytest.raises(imgload.LoadFailed):
         imgload.Loader(source, [node]).verify([])
+    with pytest.raises(imgload.LoadFailed) as caught:
+        imgload.Loader(source, [node]).load([], dry_run=True)
+    assert caught.value.exit_status == imgload.SourceError.exit_status
+    assert [name for name, _ in caught.value.report.failures()] == ["docker.io/library/absent:v1"]

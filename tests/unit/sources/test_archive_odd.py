@@ -189,6 +189,17 @@ def test_manifest_json_replaces_a_manifest_that_contradicts_its_config(
         assert repack(b"".join(chunks), wanted(APP)).layers() == APP.layers
 
 
+def test_an_index_replaces_a_list_of_layers_that_contradicts_the_config(source: Open) -> None:
+    """The names in manifest.json count all the same."""
+    members = dict(docker25(APP))
+    [entry] = json.loads(members["manifest.json"])
+    swapped = {**entry, "Layers": entry["Layers"][::-1], "RepoTags": ["app:v2"]}
+    members["manifest.json"] = encode([swapped])
+    [found] = source([*members.items()]).all_images(None)
+    assert (found.image_id, found.error) == (APP.image_id, None)
+    assert found.names == (NAME, "docker.io/library/app:v2")
+
+
 def test_the_halves_of_an_archive_share_their_names(source: Open) -> None:
     """rules_img #543: the name is in manifest.json only; or a bare tag is in the index."""
     for notes in ({}, {REF_NAME: "v1"}):
@@ -309,6 +320,17 @@ def test_a_wrong_media_type_is_corrected(
     with archive.save([found]) as chunks:
         sent = json.loads(repack(b"".join(chunks), wanted(APP)).manifest())
     assert [described["mediaType"] for described in sent["layers"]] == [right] * 2
+
+
+@pytest.mark.parametrize("declared", ["", "application/octet-stream"])
+def test_a_vague_media_type_of_a_config_is_corrected(source: Open, declared: str) -> None:
+    """containerd unpacks no image whose config it does not recognise."""
+    manifest = custom(APP.config, *APP.layers, config_kind=declared)
+    archive = source(layout(listed(manifest, APP.config, *APP.layers, name=NAME)))
+    [found] = archive.all_images(None)
+    with archive.save([found]) as chunks:
+        sent = json.loads(repack(b"".join(chunks), wanted(APP)).manifest())
+    assert sent["config"]["mediaType"] == CONFIG
 
 
 def in_sha512(image: Image, *, corrupt: bool = False) -> list[Entry]:
