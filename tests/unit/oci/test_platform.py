@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.core.errors import ArchiveInvalid, UsageError
-from imgload.oci.platform import Platform
+from imgload.oci.platform import ANY_PLATFORM, Platform
 
 
 @pytest.mark.parametrize(
@@ -167,3 +167,25 @@ def test_best_is_the_newest_variant_that_is_not_newer(
     """`platforms.Only` of containerd."""
     found = Platform.parse(wanted).best([Platform.parse(text) for text in there.split()])
     assert (str(found) if found else None) == best
+
+
+def test_an_image_without_an_architecture_runs_everywhere() -> None:
+    """A platform is not invented; a machine prefers an image that is for it."""
+    amd, arm = Platform("linux", "amd64"), Platform("linux", "arm64")
+    assert Platform.from_json({"os": "linux"}) is None
+    for unspecified in (ANY_PLATFORM, Platform("linux", "")):
+        assert amd.runs(unspecified)
+        assert arm.runs(unspecified)
+        assert amd.best([arm, unspecified]) == unspecified
+        assert amd.best([unspecified, amd]) == amd
+
+
+def test_os_features_and_os_version_order_images_for_one_platform() -> None:
+    """They do not distinguish platforms."""
+    entry = {"os": "linux", "architecture": "amd64"}
+    extras: list[dict[str, object]] = [{"os.features": ["a"]}, {"os.version": "10"}, {}]
+    platforms = [Platform.from_json({**entry, **extra}) for extra in extras]
+    assert platforms == [Platform("linux", "amd64")] * 3
+    ranks = [platform.rank for platform in platforms if platform]
+    assert ranks == sorted(ranks, reverse=True)
+    assert len(set(ranks)) == 3
