@@ -55,10 +55,10 @@ def test_two_parallel_loads_of_the_same_image_succeed(
     lab: Lab, images: Images, source: str
 ) -> None:
     """The second load skips the image or sends it again; both are verified."""
-    engine, tag = lab.engine(source), unique()
+    engine, nodes, tag = lab.engine(source), lab.cluster("lab-d3").nodes, unique()
     images.build(engine, tag, os.urandom(8 * MIB))
     command = [tag, "-c", "lab-d3", "--from", engine.url]
     assert load_in_parallel([command, command]) == []
-    for node in lab.cluster("lab-d3").nodes:
+    for node in nodes:
         assert cri_id(node, f"docker.io/library/{tag}")
         forget(node, f"docker.io/library/{tag}")

@@ -223,14 +223,14 @@ class Preparation:
                     self.on_event(Note(f"{text} runs it only with emulation"))
             for note in image.notes:
                 self.on_event(Note(note))
+            source = shlex.quote(image.origin.address)
             if image.name == str(image.image_id):
-                source = shlex.quote(image.origin.address)
                 command = f"imgload load {image.name} --from {source} --tag NAME"
                 self.on_event(Note(f"a pod cannot refer to {image.name}; name it: {command}"))
             short = image.name.removeprefix("localhost/")
             if not request.texts and short != image.name:  # added by Podman (podman #15974)
                 text = f"the archive names it {image.name}, which a pod does not find as"
-                command = f"imgload load {shlex.quote(short)} --from …"
+                command = f"imgload load {shlex.quote(short)} --from {source}"
                 self.on_event(Note(f"{text} {short}; load it by name: {command}"))
 
 

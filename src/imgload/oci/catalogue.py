@@ -189,7 +189,7 @@ _Listed = tuple[ArchivedImage, str]
 """An image of an index, and how its manifest contradicts its config; empty if it does not."""
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Layout:
     """Reads the indexes of an OCI layout; an image may be listed several times."""
 
@@ -378,7 +378,7 @@ def _absent_layers(blobs: Blobs, manifest: Manifest, config: ImageConfig) -> fro
     return frozenset(diff_id for layer, diff_id in pairs if not blobs.layer(layer.digest))
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _DockerList:
     """Reads ``manifest.json`` and ``repositories``."""
 

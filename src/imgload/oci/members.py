@@ -43,7 +43,7 @@ ReadOther = Callable[[Member, Compression, Iterator[memoryview]], Blob | None]
 """Reads a member that is no document."""
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Blobs:
     """The members of an archive by path: of large ones, only digest and size are kept."""
 

@@ -216,7 +216,7 @@ class LayoutBlob:
             self._lock.release()
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _PlainLayer:
     """Decompresses a layer into a file without a name."""
 

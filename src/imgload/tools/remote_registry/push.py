@@ -340,7 +340,7 @@ def _push(image: Image, client: RegistryClient) -> PushedImage:
         client.put_manifest(repository, tag, raw)
         _verify(client, repository, tag, raw, blobs)
     manifest = _image_manifest(raw)
-    if manifest and len(manifest.layers) == len(image.diff_ids):
+    if manifest and not image.stored and len(manifest.layers) == len(image.diff_ids):
         pairs = zip(manifest.layers, image.diff_ids, strict=True)
         memory.record_layers(source.address, {blob.digest: (d, blob.size) for blob, d in pairs})
     names = tuple(f"{client.url.host}/{repository}:{tag}" for repository in (first, *others))
