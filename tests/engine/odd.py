@@ -150,6 +150,11 @@ class Recipe:
     transport: str = "auto"
 
     @property
+    def contradiction(self) -> str:
+        """What is wrong with one half, if there are two."""
+        return self.half if self.form == "hybrid" else ""
+
+    @property
     def peer_view(self) -> Recipe:
         """The same images in a form that every peer reads: compressed by gzip at most."""
         plain = dict.fromkeys(ONLY_DOCKER, "gzip")
@@ -318,7 +323,7 @@ class Archive:
         if image.damage != "lacks config":
             damaged = built.config[:-9] if image.damage == "config" else None
             self.put(built.config, image.algorithm, damaged)
-        manifest = built.manifest(self.recipe.half)
+        manifest = built.manifest(self.recipe.contradiction)
         top = self.put(
             manifest, image.algorithm, manifest[:-9] if image.damage == "manifest" else None
         )
@@ -327,7 +332,7 @@ class Archive:
         top |= {"mediaType": built.manifest_type}
         if "arm64 beside" in image.around or image.nesting:
             top["platform"] = PLATFORMS[image.platform] or PLATFORMS["amd64"]
-        if self.recipe.half == "not in the index":
+        if self.recipe.contradiction == "not in the index":
             return
         names = built.annotations
         for level in range(image.nesting):
@@ -422,7 +427,7 @@ class Archive:
             self.blobs.setdefault(
                 config, built.config[:-9] if image.damage == "config" else built.config
             )
-        if self.recipe.half == "not in manifest.json":
+        if self.recipe.contradiction == "not in manifest.json":
             return
         names = [image.name] if image.naming in {"manifest.json", "impossible"} else []
         if is_hybrid and image.naming == "containerd" and image.number % 2:
@@ -651,8 +656,8 @@ class Built:
         if self.recipe.container == "dir":
             return False
         if image.naming in {"containerd", "reference"}:
-            return form in {"oci", "hybrid"} and self.recipe.half != "not in the index"
-        in_docker = form != "oci" and self.recipe.half != "not in manifest.json"
+            return form in {"oci", "hybrid"} and self.recipe.contradiction != "not in the index"
+        in_docker = form != "oci" and self.recipe.contradiction != "not in manifest.json"
         return image.naming == "manifest.json" and in_docker
 
     @property
