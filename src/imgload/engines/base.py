@@ -96,6 +96,16 @@ class EventsOpened:
 
 
 @attrs.frozen
+class TarInput:
+    """A tar for a command's standard input; the command needs no end of input after its marker."""
+
+    chunks: Iterable[Chunk]
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(self.chunks)
+
+
+@attrs.frozen
 class ExecResult:
     """The result of a command in a container; `complete` if it received all of its input."""
 
@@ -234,7 +244,10 @@ class ContainerHost(Backend):
     def exec(
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
     ) -> ExecResult:
-        """Run a command in a container as root, and stream `stdin` to it until it ends."""
+        """Run a command in a container as root, and stream `stdin` to it until it ends.
+
+        After a `TarInput`, the connection should stay open in both directions.
+        """
 
     @abstractmethod
     def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
@@ -242,7 +255,7 @@ class ContainerHost(Backend):
 
     @property
     def streams_exec(self) -> bool:
-        """Whether a command's input can be closed alone: over a socket or ssh, not over TLS."""
+        """Whether a command can get input: over a socket or ssh, not over TLS."""
         return self.endpoint.tls is None
 
 

@@ -153,11 +153,19 @@ class Answer(AbstractContextManager["Answer"]):
         return bytes(data)
 
     def take_over(self) -> tuple[socket.socket, Any]:
-        """Return the bare connection: its socket, and the reader with the data received so far."""
-        reader: Any = self._response.fp
-        sock: socket.socket = reader.raw._sock  # noqa: SLF001 - `connection` may have closed its own
+        """Return the bare connection: its socket, and the reader with the data received so far.
+
+        A proxy that does not upgrade connections may have encoded the data, and passes no input on.
+        """
+        bare: Any = self._response.fp
+        sock: socket.socket = bare.raw._sock  # noqa: SLF001 - `connection` may have closed its own
         sock.settimeout(None)
-        return sock, reader
+        return sock, bare if self.upgraded else self._response
+
+    @property
+    def upgraded(self) -> bool:
+        """Whether the connection is now a stream in both directions."""
+        return self.status == HTTPStatus.SWITCHING_PROTOCOLS
 
     def close(self) -> None:
         self._response.close()

@@ -77,6 +77,7 @@ class RestEngine(Engine):
 
             self._wire = open_client(client, self.kind)
         self.endpoint = self._wire.endpoint
+        self._upgrades = True
 
     def close(self) -> None:
         self._wire.close()
@@ -218,9 +219,11 @@ class RestEngine(Engine):
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
     ) -> ExecResult:
         doing = f"running {argv[0]} in {container[:12]}"
-        exec_id = self._create_exec(container, doing, Cmd=[*argv], AttachStdin=stdin is not None)
+        # with input even if there is none, without which proxies end the connection too early
+        exec_id = self._create_exec(container, doing, Cmd=[*argv], AttachStdin=True)
         start = {"json": {"Detach": False, "Tty": False}, "headers": _UPGRADE}
         with self.request("POST", f"/exec/{exec_id}/start", doing, **start) as answer:
+            self._upgrades = answer.upgraded
             stream = ExecStream.take_over(answer)
             try:
                 complete = stream.communicate(stdin)
@@ -256,6 +259,10 @@ class RestEngine(Engine):
         if status == 0 and not complete:
             raise EngineFailed("the connection to a command broke before all was sent")
         return status
+
+    @property
+    def streams_exec(self) -> bool:
+        return super().streams_exec and self._upgrades
 
     def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         path, doing = f"/containers/{container}/archive", f"copying into {container[:12]}"
