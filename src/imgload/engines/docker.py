@@ -91,13 +91,12 @@ class Docker(RestEngine):
         """Whether ``Id`` is a manifest's digest, as on the containerd image store.
 
         Docker 28 adds a ``Descriptor`` to the image; before, only the daemon's info has the store.
-        ``overlay2`` is a graphdriver and not a snapshotter.
+        ``overlay2`` is a graphdriver, and ``overlayfs`` its snapshotter.
         """
-        if "Descriptor" in document:
+        driver = (document.get("GraphDriver") or {}).get("Name")
+        if "Descriptor" in document or driver == "overlayfs":
             return True
-        if (document.get("GraphDriver") or {}).get("Name") == "overlay2":
-            return False
-        return _has_containerd_store(self._info())
+        return driver != "overlay2" and _has_containerd_store(self._info())
 
     @property
     def reports_every_build(self) -> bool:

@@ -5,8 +5,8 @@ input to it, and reads frames: a header of eight bytes (stream, three zero bytes
 payload for stdout (1) or stderr (2) (Docker Engine API, ContainerAttach).
 
 After a tar, imgload does not close its direction alone. Some proxies close both directions then
-(nginx, Rancher Desktop), and some do not pass it on (HAProxy): the output would be lost, or the command
-would wait forever (moby #38457, linuxserver/docker-socket-proxy #10).
+(nginx, Rancher Desktop), and some do not pass it on (HAProxy): the output would be lost, or the
+command would wait forever (moby #38457, linuxserver/docker-socket-proxy #10).
 """
 
 from __future__ import annotations

@@ -168,7 +168,10 @@ class EngineSource(Pusher):
         if image.manifest:
             return super().layer_sizes(image)
         if image.target not in self._sizes:
-            self._sizes[image.target] = self.engine.layer_sizes(image.target)
+            try:
+                self._sizes[image.target] = self.engine.layer_sizes(image.target)
+            except EngineFailed:  # of Podman, if the history has no dates
+                self._sizes[image.target] = ()
         return self._sizes[image.target]
 
     def push(self, image: Image, sink: PushSink) -> None:

@@ -17,6 +17,7 @@ import attrs
 from imgload.core.errors import (
     ArchiveInvalid,
     EngineError,
+    EngineFailed,
     ImgloadError,
     SourceError,
 )
@@ -77,6 +78,8 @@ def push(
             try:
                 source.push(image, sink)
             except EngineError as error:
+                if isinstance(error, EngineFailed) and error.final:
+                    raise
                 raise PushIncomplete(error.message) from error
             contents[image.target] = sink.end(names, image, plain)
     finally:

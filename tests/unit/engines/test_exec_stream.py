@@ -320,4 +320,4 @@ def test_output_is_read_through_a_proxy_that_does_not_upgrade() -> None:
             stream = ExecStream.take_over(answer)
             assert stream.communicate(None) is True
             stream.close()
-    assert (stream.stdout, stream.stderr) == (b"out", b"err")
+    assert bytes(stream.stdout + stream.stderr) == b"outerr"
