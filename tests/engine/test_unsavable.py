@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,25 @@ class DockersLayers(Made):
         for descriptor in value["layers"]:
             descriptor["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
         return encode(value)
+
+
+class Undated(Made):
+    """An image whose history has no dates, which are optional (OCI image spec, config.md)."""
+
+    @property
+    def config(self) -> bytes:
+        value = json.loads(super().config)
+        return encode({**value, "history": [{"created_by": "x"} for _ in self.layers]})
+
+
+def sparse_layer(folder: Path) -> bytes:
+    """Return a layer with a sparse file (GNU tar, "PAX Format, Versions 1.0")."""
+    with (folder / "sparse").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(secrets.token_bytes(64))
+        file.truncate(2 << 20)
+    command = ("tar", "--sparse", "--format=posix", "-C", str(folder), "-c", "sparse")
+    return subprocess.run(command, check=True, capture_output=True).stdout
 
 
 @pytest.fixture
@@ -108,3 +129,27 @@ def test_an_image_that_cannot_be_saved_in_part_is_pushed(lab: Lab, give: Give) -
     several = [give(lab.podman, Made(unique(), (base, top), "zstd")) for top in tops]
     [note] = load(lab, lab.podman, *several)
     assert "since saving failed" in note
+
+
+@pytest.mark.parametrize("transport", ["auto", "delta"])
+def test_an_image_without_dates_is_loaded(lab: Lab, give: Give, transport: TransportOption) -> None:
+    """Podman 4.3 panics on a query of its history, which only has the sizes of the layers."""
+    assert load(lab, lab.podman, give(lab.podman, Undated(unique())), transport=transport) == []
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_a_layer_that_an_engine_cannot_restore_is_named_as_the_cause(
+    lab: Lab, give: Give, tmp_path: Path, engine: str
+) -> None:
+    """It is not pushed then, which Docker would try for 50 seconds; the archive can be loaded."""
+    host = lab.engine(engine)
+    made = give(host, Made(unique(), (layer("base.txt"), sparse_layer(tmp_path))))
+    events: list[Event] = []
+    with pytest.raises(EngineFailed) as caught:
+        imgload.load(made.name, cluster=CLUSTER, source=host.url, on_event=events.append)
+    assert caught.value.final
+    assert "imgload load IMAGE --from FILE" in caught.value.hint
+    assert not [event for event in events if isinstance(event, Note)]
+    archive = tmp_path / "app.tar"
+    archive.write_bytes(pack(new([made])))
+    assert imgload.load(made.name, cluster=CLUSTER, source=archive).ok

@@ -40,7 +40,7 @@ _CAUSES = (
         # containers-storage and moby reassemble a layer from its files (podman #25270)
         r"write too long|could not verify layer data|Digest did not match, expected",
         "{kind} cannot reassemble a layer, for example one with sparse files: load the archive that"
-        " the image came from (imgload load --from FILE), or build the image again without"
+        " the image came from (imgload load IMAGE --from FILE), or build the image again without"
         " sparse files (tar --sparse) in its layers",
         final=True,
     ),

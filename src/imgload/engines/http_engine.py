@@ -229,7 +229,7 @@ class RestEngine(Engine):
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
     ) -> ExecResult:
         doing = f"running {argv[0]} in {container[:12]}"
-        # with input even if there is none, without which proxies end the connection too early
+        # always with input: some proxies drop the output of a command without it
         exec_id = self._create_exec(container, doing, Cmd=[*argv], AttachStdin=True)
         start = {"json": {"Detach": False, "Tty": False}, "headers": _UPGRADE}
         with self.request("POST", f"/exec/{exec_id}/start", doing, **start) as answer:
