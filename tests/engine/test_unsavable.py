@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,8 @@ from imgload.sources.base import TransportOption
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, new, oci
 from tests.lab import Lab
-from tests.lab.engine import Engine
+from tests.lab.daemon import Daemon
+from tests.lab.engine import Engine, ping
 from tests.unit.archives import encode, pack
 
 CLUSTER = "lab-d21"
@@ -153,3 +157,35 @@ def test_a_layer_that_an_engine_cannot_restore_is_named_as_the_cause(
     archive = tmp_path / "app.tar"
     archive.write_bytes(pack(new([made])))
     assert imgload.load(made.name, cluster=CLUSTER, source=archive).ok
+
+
+@contextmanager
+def podman_with_home(lab: Lab, home: Path) -> Iterator[str]:
+    """Run a second service on the same storage; its home may have a signature policy."""
+    socket = home / "podman.sock"
+    url = f"unix://{socket}"
+    argv = (*lab.podman.client, "system", "service", "--time=0", url)
+    env = {**os.environ, "HOME": str(home)}
+    daemon = Daemon("podman-with-home", argv, home, lambda: ping(socket), env)
+    daemon.start()
+    yield url
+    daemon.stop()
+
+
+def test_a_signature_policy_that_rejects_every_image_is_named_as_the_cause(
+    lab: Lab, give: Give, tmp_path: Path
+) -> None:
+    """Without a push, which would fail as well. The change in the hint makes the image loadable."""
+    made, policy = give(lab.podman, Made(unique())), tmp_path / ".config/containers/policy.json"
+    policy.parent.mkdir(parents=True)
+    policy.write_text('{"default": [{"type": "reject"}]}')
+    events: list[Event] = []
+    with podman_with_home(lab, tmp_path) as url:
+        with pytest.raises(EngineFailed) as caught:
+            imgload.load(made.name, cluster=CLUSTER, source=url, on_event=events.append)
+        assert not [event for event in events if isinstance(event, Note)]
+        addition = re.search(r'"containers-storage": \{.*\}\]\}', caught.value.hint)
+        assert addition
+        transports = f'"transports": {{{addition[0]}}}'
+        policy.write_text(f'{{"default": [{{"type": "reject"}}], {transports}}}')
+        assert imgload.load(made.name, cluster=CLUSTER, source=url).ok

@@ -24,9 +24,15 @@ class Cause:
 _ACCEPT = '[{{"type":"insecureAcceptAnything"}}]'
 _CAUSES = (
     Cause(
-        r"policy\.json: no such file|no policy\.json file found|invalid policy in ",
+        r"policy\.json: no such file|no policy\.json file found",
         "create the signature policy that Podman's packages contain: echo"
         f" '{{{{\"default\":{_ACCEPT}}}}}' | sudo tee /etc/containers/policy.json",
+        final=True,
+    ),
+    Cause(
+        r"invalid policy in ",
+        "correct the signature policy, or remove it if another one exists"
+        " (/etc/containers/policy.json, ~/.config/containers/policy.json)",
         final=True,
     ),
     Cause(
