@@ -79,12 +79,15 @@ class Docker(RestEngine):
             if platform:
                 manifests[bool(entry.get("Available"))][platform] = Digest.parse(entry["ID"])
         image = read_image(document)
+        complete = not entries or any(entry.get("Available") for entry in entries)
+        alone = len(entries) == 1 and not complete
         return attrs.evolve(
             image,
             image_id=None if self._is_manifest_id(document) else image.image_id,
             manifests=manifests[True],
             incomplete_platforms=frozenset(manifests[False]),
-            has_complete_platform=not entries or any(entry.get("Available") for entry in entries),
+            has_complete_platform=complete,
+            incomplete=Digest.parse(entries[0]["ID"]) if alone else None,
         )
 
     def _is_manifest_id(self, document: dict[str, Any]) -> bool:
