@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.core.errors import EngineFailed
+from imgload.core.errors import EngineFailed, ImageIncomplete
 from imgload.loader.events import Event, Note
 from imgload.sources.base import TransportOption
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, new, oci
 from tests.lab import Lab
 from tests.lab.daemon import Daemon
+from tests.lab.docker import NewerDocker
 from tests.lab.engine import Engine, ping
 from tests.unit.archives import encode, pack
 
@@ -189,3 +190,30 @@ def test_a_signature_policy_that_rejects_every_image_is_named_as_the_cause(
         transports = f'"transports": {{{addition[0]}}}'
         policy.write_text(f'{{"default": [{{"type": "reject"}}], {transports}}}')
         assert imgload.load(made.name, cluster=CLUSTER, source=url).ok
+
+
+def test_an_image_without_its_base_layer_is_loaded_where_the_nodes_have_it(
+    lab: Lab, give: Give
+) -> None:
+    """Docker can run, and neither save nor describe it (moby #49473)."""
+    docker, base = lab.docker28, layer("base.txt")
+    assert isinstance(docker, NewerDocker)
+    load(lab, docker, give(docker, Made(unique(), (base,))))
+    made = give(docker, Made(unique(), (base, layer())))
+    docker.ctr("content", "rm", str(made.diff_ids[0]))
+    load(lab, docker, made)
+
+
+def test_an_image_without_its_base_layer_is_refused_where_a_node_lacks_it(
+    lab: Lab, give: Give
+) -> None:
+    """Loading its archive into Docker, as in the hint, restores the layer."""
+    docker = lab.docker28
+    assert isinstance(docker, NewerDocker)
+    made = give(docker, Made(unique()))
+    docker.ctr("content", "rm", str(made.diff_ids[0]))
+    with pytest.raises(ImageIncomplete) as caught:
+        load(lab, docker, made)
+    assert "docker load --input FILE" in caught.value.hint
+    docker.cli("load", stdin=pack(new([made])))
+    load(lab, docker, made)

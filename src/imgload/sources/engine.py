@@ -166,8 +166,9 @@ class EngineSource(Pusher):
     def _replace(self, text: str) -> str:
         """Return how to replace an image of which content is absent; a pull alone has no effect."""
         return (
-            f"remove it and its base image, and then pull or build it again: {self.name} rmi"
-            f" --force {shlex.quote(text)}; or restore the content: {self.name} load --input FILE"
+            f"remove it and its base image, then pull and build them again: {self.name} rmi --force"
+            f" {shlex.quote(text)} BASE; or restore the content from an archive: {self.name} load"
+            " --input FILE"
         )
 
     def _require_complete(self, images: Sequence[Image]) -> None:
