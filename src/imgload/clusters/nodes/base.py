@@ -276,7 +276,8 @@ class NodeRuntime(ABC):
             ) from error
 
     def _shell_failed(self, result: ExecResult) -> NodeUnusable:
-        message = f"{self.name}: a shell in it failed: {result.message}"
+        reason = result.message or f"exit status {result.exit_status} without output"
+        message = f"{self.name}: a shell in it failed: {reason}"
         return NodeUnusable(message, hint=self._logs, node=self.name)
 
     def _failure(self, status: int, message: str, action: str) -> NodeError:
