@@ -42,6 +42,26 @@ class Fault:
         return self.skip < 0 and not self.reached.is_set()
 
 
+@attrs.frozen
+class Proxy:
+    """The ways in which proxies differ from a socket.
+
+    Args:
+        at_end: of a client's data: pass the end on, ignore it (HAProxy), or close both directions
+            (nginx).
+        refuse: a pattern of requests that are refused with a page.
+        needs_input: whether commands without standard input have no output.
+
+    """
+
+    at_end: Literal["pass", "ignore", "close"] = "pass"
+    refuse: str = ""
+    needs_input: bool = False
+
+
+_PAGE = b"<html><body><h1>403 Forbidden</h1>\nRequest forbidden by rules.\n</body></html>\n"
+
+
 @attrs.define
 class _Link:
     """One connection: its two sockets, and the number of bytes that have passed."""
@@ -81,6 +101,8 @@ class Relay:
     fault: Fault | None = None
     sent: int = 0
     requests: list[str] = attrs.field(factory=list)
+    proxy: Proxy = attrs.field(factory=Proxy)
+    _mute: bool = False
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
     _links: list[_Link] = attrs.field(factory=list)
 
@@ -111,13 +133,33 @@ class Relay:
             while data := source.recv(1 << 16):
                 if up:
                     self._count(data, link)
+                    if self._refuses(data, link):
+                        return
                 link.count(len(data))
                 if not link.frozen:
                     target.sendall(data)
         if link.fault and link.fault.act == "hold" and not up:
             link.fault.release.wait()  # hold the end of the stream, too
         with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
+            if not up or self.proxy.at_end != "ignore":
+                target.shutdown(socket.SHUT_WR)
+            if up and self.proxy.at_end == "close":
+                link.client.shutdown(socket.SHUT_RDWR)
+
+    def _refuses(self, data: bytes, link: _Link) -> bool:
+        """Answer a refused request, and drop the output of a command without input."""
+        if self.proxy.needs_input and b'"AttachStdin": false' in data:
+            self._mute = True
+        is_muted = self._mute and "/start" in link.request
+        is_refused = self.proxy.refuse and re.search(self.proxy.refuse, link.request)
+        if is_refused:
+            head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n" % len(_PAGE)
+            link.client.sendall(head + _PAGE)
+        if is_muted:
+            link.client.sendall(b"HTTP/1.1 101 UPGRADED\r\n\r\n")
+        if is_refused or is_muted:
+            link.client.shutdown(socket.SHUT_WR)
+        return bool(is_refused or is_muted)
 
     def _count(self, data: bytes, link: _Link) -> None:
         with self._lock:
@@ -136,13 +178,16 @@ class Relay:
 
 
 @contextlib.contextmanager
-def relay(engine: Engine, folder: Path, fault: Fault | None = None) -> Iterator[Relay]:
+def relay(
+    engine: Engine, folder: Path, fault: Fault | None = None, proxy: Proxy | None = None
+) -> Iterator[Relay]:
     """Relay connections to an engine, on a socket in a folder."""
     path = folder / f"{engine.name}.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
         between = Relay(engine.socket, listener, f"unix://{path}", fault)
+        between.proxy = proxy or Proxy()
         threading.Thread(target=between.serve, daemon=True).start()
         yield between
         if fault:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 import imgload
-from imgload.core.errors import EngineFailed
+from imgload.core.errors import EngineFailed, ImageIncomplete
 from imgload.loader.events import Event, Note
 from imgload.sources.base import TransportOption
 from tests.engine.conftest import cri_id, forget, unique
 from tests.engine.kinds import Made, layer, new, oci
 from tests.lab import Lab
-from tests.lab.engine import Engine
+from tests.lab.daemon import Daemon
+from tests.lab.docker import NewerDocker
+from tests.lab.engine import Engine, ping
 from tests.unit.archives import encode, pack
 
 CLUSTER = "lab-d21"
@@ -31,6 +38,25 @@ class DockersLayers(Made):
         for descriptor in value["layers"]:
             descriptor["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
         return encode(value)
+
+
+class Undated(Made):
+    """An image whose history has no dates, which are optional (OCI image spec, config.md)."""
+
+    @property
+    def config(self) -> bytes:
+        value = json.loads(super().config)
+        return encode({**value, "history": [{"created_by": "x"} for _ in self.layers]})
+
+
+def sparse_layer(folder: Path) -> bytes:
+    """Return a layer with a sparse file (GNU tar, "PAX Format, Versions 1.0")."""
+    with (folder / "sparse").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(secrets.token_bytes(64))
+        file.truncate(2 << 20)
+    command = ("tar", "--sparse", "--format=posix", "-C", str(folder), "-c", "sparse")
+    return subprocess.run(command, check=True, capture_output=True).stdout
 
 
 @pytest.fixture
@@ -108,3 +134,86 @@ def test_an_image_that_cannot_be_saved_in_part_is_pushed(lab: Lab, give: Give) -
     several = [give(lab.podman, Made(unique(), (base, top), "zstd")) for top in tops]
     [note] = load(lab, lab.podman, *several)
     assert "since saving failed" in note
+
+
+@pytest.mark.parametrize("transport", ["auto", "delta"])
+def test_an_image_without_dates_is_loaded(lab: Lab, give: Give, transport: TransportOption) -> None:
+    """Podman 4.3 panics on a query of its history, which only has the sizes of the layers."""
+    assert load(lab, lab.podman, give(lab.podman, Undated(unique())), transport=transport) == []
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_a_layer_that_an_engine_cannot_restore_is_named_as_the_cause(
+    lab: Lab, give: Give, tmp_path: Path, engine: str
+) -> None:
+    """It is not pushed then, which Docker would try for 50 seconds; the archive can be loaded."""
+    host = lab.engine(engine)
+    made = give(host, Made(unique(), (layer("base.txt"), sparse_layer(tmp_path))))
+    events: list[Event] = []
+    with pytest.raises(EngineFailed) as caught:
+        imgload.load(made.name, cluster=CLUSTER, source=host.url, on_event=events.append)
+    assert caught.value.final
+    assert "imgload load IMAGE --from FILE" in caught.value.hint
+    assert not [event for event in events if isinstance(event, Note)]
+    archive = tmp_path / "app.tar"
+    archive.write_bytes(pack(new([made])))
+    assert imgload.load(made.name, cluster=CLUSTER, source=archive).ok
+
+
+@contextmanager
+def podman_with_home(lab: Lab, home: Path) -> Iterator[str]:
+    """Run a second service on the same storage; its home may have a signature policy."""
+    socket = home / "podman.sock"
+    url = f"unix://{socket}"
+    argv = (*lab.podman.client, "system", "service", "--time=0", url)
+    env = {**os.environ, "HOME": str(home)}
+    daemon = Daemon("podman-with-home", argv, home, lambda: ping(socket), env)
+    daemon.start()
+    yield url
+    daemon.stop()
+
+
+def test_a_signature_policy_that_rejects_every_image_is_named_as_the_cause(
+    lab: Lab, give: Give, tmp_path: Path
+) -> None:
+    """Without a push, which would fail as well. The change in the hint makes the image loadable."""
+    made, policy = give(lab.podman, Made(unique())), tmp_path / ".config/containers/policy.json"
+    policy.parent.mkdir(parents=True)
+    policy.write_text('{"default": [{"type": "reject"}]}')
+    events: list[Event] = []
+    with podman_with_home(lab, tmp_path) as url:
+        with pytest.raises(EngineFailed) as caught:
+            imgload.load(made.name, cluster=CLUSTER, source=url, on_event=events.append)
+        assert not [event for event in events if isinstance(event, Note)]
+        addition = re.search(r'"containers-storage": \{.*\}\]\}', caught.value.hint)
+        assert addition
+        transports = f'"transports": {{{addition[0]}}}'
+        policy.write_text(f'{{"default": [{{"type": "reject"}}], {transports}}}')
+        assert imgload.load(made.name, cluster=CLUSTER, source=url).ok
+
+
+def test_an_image_without_its_base_layer_is_loaded_where_the_nodes_have_it(
+    lab: Lab, give: Give
+) -> None:
+    """Docker can run, and neither save nor describe it (moby #49473)."""
+    docker, base = lab.docker28, layer("base.txt")
+    assert isinstance(docker, NewerDocker)
+    load(lab, docker, give(docker, Made(unique(), (base,))))
+    made = give(docker, Made(unique(), (base, layer())))
+    docker.ctr("content", "rm", str(made.diff_ids[0]))
+    load(lab, docker, made)
+
+
+def test_an_image_without_its_base_layer_is_refused_where_a_node_lacks_it(
+    lab: Lab, give: Give
+) -> None:
+    """Loading its archive into Docker, as in the hint, restores the layer."""
+    docker = lab.docker28
+    assert isinstance(docker, NewerDocker)
+    made = give(docker, Made(unique()))
+    docker.ctr("content", "rm", str(made.diff_ids[0]))
+    with pytest.raises(ImageIncomplete) as caught:
+        load(lab, docker, made)
+    assert "docker load --input FILE" in caught.value.hint
+    docker.cli("load", stdin=pack(new([made])))
+    load(lab, docker, made)

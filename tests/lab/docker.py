@@ -14,7 +14,7 @@ from tests.lab.daemon import Daemon
 from tests.lab.debian import Suite
 from tests.lab.engine import LABEL, NETWORK, Engine, ping
 from tests.lab.machine import can_raise_limits, program_outside
-from tests.lab.shell import run, succeeds, write
+from tests.lab.shell import output, run, succeeds, write
 
 _TLS_PORTS = 23000
 _REQUESTS_ONLY_AVAILABLE_CAPABILITIES = 23
@@ -171,6 +171,12 @@ class NewerDocker(Docker):
         """Folders of the unpacked packages."""
         trees = (self.paths.cache / "trees" / name for name in _NEWER)
         return [tree / "usr" / kind for tree in trees for kind in ("sbin", "bin")]
+
+    def ctr(self, *args: str) -> str:
+        """Return the output of ctr on dockerd's own containerd."""
+        socket = self.daemon.folder / "exec/containerd/containerd.sock"
+        [program] = [path for tool in self.tools if (path := tool / "ctr").exists()]
+        return output(program, "--address", socket, "--namespace", "moby", *args).decode()
 
     def start(self) -> None:
         """Unpack the packages, and start dockerd."""

@@ -201,11 +201,23 @@ class EngineFailed(EngineError):
     """The engine answered with an error, or stopped in the middle of an answer.
 
     `refused` is true if the engine works and refused the request: another request may succeed.
+    `final` is true if the engine can neither save nor push the image. `request` is the method and
+    path that a proxy in front of the engine refused; empty otherwise.
     """
 
-    def __init__(self, message: str, *, refused: bool = False, **data: str) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        refused: bool = False,
+        final: bool = False,
+        request: str = "",
+        **data: str,
+    ) -> None:
         super().__init__(message, **data)
         self.refused = refused
+        self.final = final
+        self.request = printable(request)
 
 
 class SourceError(ImgloadError):

@@ -43,6 +43,8 @@ class EngineImage:
     incomplete_platforms: frozenset[Platform] = frozenset()
     """The platforms that are listed but lack content."""
     has_complete_platform: bool = True
+    incomplete: Digest | None = None
+    """The only manifest, if content of it is absent; platform and layers are unknown then."""
     instances: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
     """The image IDs in a manifest list of Podman's, which has no ID, layers or size of its own."""
 
@@ -93,6 +95,16 @@ class EventsOpened:
     """The engine now reports events; `at` is its time in ns, rounded down to a second, or None."""
 
     at: int | None = None
+
+
+@attrs.frozen
+class TarInput:
+    """A tar for a command's standard input; the command needs no end of input after its marker."""
+
+    chunks: Iterable[Chunk]
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(self.chunks)
 
 
 @attrs.frozen
@@ -234,7 +246,10 @@ class ContainerHost(Backend):
     def exec(
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
     ) -> ExecResult:
-        """Run a command in a container as root, and stream `stdin` to it until it ends."""
+        """Run a command in a container as root, and stream `stdin` to it until it ends.
+
+        After a `TarInput`, the connection should stay open in both directions.
+        """
 
     @abstractmethod
     def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
@@ -242,7 +257,7 @@ class ContainerHost(Backend):
 
     @property
     def streams_exec(self) -> bool:
-        """Whether a command's input can be closed alone: over a socket or ssh, not over TLS."""
+        """Whether a command can get input: over a socket or ssh, not over TLS."""
         return self.endpoint.tls is None
 
 

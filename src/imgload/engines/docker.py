@@ -79,25 +79,27 @@ class Docker(RestEngine):
             if platform:
                 manifests[bool(entry.get("Available"))][platform] = Digest.parse(entry["ID"])
         image = read_image(document)
+        complete = not entries or any(entry.get("Available") for entry in entries)
+        alone = len(entries) == 1 and not complete
         return attrs.evolve(
             image,
             image_id=None if self._is_manifest_id(document) else image.image_id,
             manifests=manifests[True],
             incomplete_platforms=frozenset(manifests[False]),
-            has_complete_platform=not entries or any(entry.get("Available") for entry in entries),
+            has_complete_platform=complete,
+            incomplete=Digest.parse(entries[0]["ID"]) if alone else None,
         )
 
     def _is_manifest_id(self, document: dict[str, Any]) -> bool:
         """Whether ``Id`` is a manifest's digest, as on the containerd image store.
 
         Docker 28 adds a ``Descriptor`` to the image; before, only the daemon's info has the store.
-        ``overlay2`` is a graphdriver and not a snapshotter.
+        ``overlay2`` is a graphdriver, and ``overlayfs`` its snapshotter.
         """
-        if "Descriptor" in document:
+        driver = (document.get("GraphDriver") or {}).get("Name")
+        if "Descriptor" in document or driver == "overlayfs":
             return True
-        if (document.get("GraphDriver") or {}).get("Name") == "overlay2":
-            return False
-        return _has_containerd_store(self._info())
+        return driver != "overlay2" and _has_containerd_store(self._info())
 
     @property
     def reports_every_build(self) -> bool:

@@ -131,11 +131,6 @@ def start_any() -> str:
     return _START_ANY.get(sys.platform, "start Docker or Podman")
 
 
-def health(kind: EngineKind) -> str:
-    """Return how to check an engine that answers with errors."""
-    return f"check the engine: {kind} info"
-
-
 def permit(kind: EngineKind) -> str:
     """Return how to get permission for an engine's socket."""
     return f"{_PERMIT[kind]}, or run as a user with access to it"

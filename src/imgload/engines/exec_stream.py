@@ -3,6 +3,10 @@
 Both engines answer an exec start with the bare connection. imgload writes the command's standard
 input to it, and reads frames: a header of eight bytes (stream, three zero bytes, length) and a
 payload for stdout (1) or stderr (2) (Docker Engine API, ContainerAttach).
+
+After a tar, imgload does not close its direction alone. Some proxies close both directions then
+(nginx, Rancher Desktop), and some do not pass it on (HAProxy): the output would be lost, or the
+command would wait forever (moby #38457, linuxserver/docker-socket-proxy #10).
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Any
 import attrs
 
 from imgload.core.errors import EngineFailed, NodeStalled
-from imgload.engines.base import Chunk
+from imgload.engines.base import Chunk, TarInput
 from imgload.engines.http import Answer
 
 STALL_SECONDS = 120  # the limit for sending one chunk, 1 MiB, of standard input
@@ -103,8 +107,9 @@ class ExecStream:
                 if self._ended.wait(_END_SECONDS):
                     return False
                 raise EngineFailed(f"the connection broke while sending: {error}") from error
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+        if not isinstance(stdin, TarInput):
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
         return True
 
     def _read_to_end(self) -> None:

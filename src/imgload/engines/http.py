@@ -27,7 +27,8 @@ from imgload.core.errors import (
     ImgloadError,
 )
 from imgload.engines.base import CHUNK, Backend, Chunk
-from imgload.engines.endpoint import Endpoint, health, permit, start
+from imgload.engines.causes import cause_of, hint_for, refused_request
+from imgload.engines.endpoint import Endpoint, permit, start
 from imgload.oci.document import load_json
 
 if TYPE_CHECKING:
@@ -118,9 +119,10 @@ class Connection(http.client.HTTPConnection):
 
 
 class Answer(AbstractContextManager["Answer"]):
-    """A response after its headers, on a connection of its own."""
+    """A response after its headers, on a connection of its own; `request` as in ``GET /info``."""
 
-    def __init__(self, connection: Any, response: http.client.HTTPResponse) -> None:
+    def __init__(self, connection: Any, response: http.client.HTTPResponse, request: str) -> None:
+        self.request = request
         self.status, self.headers = response.status, response.headers
         self._connection, self._response = connection, response
 
@@ -153,11 +155,19 @@ class Answer(AbstractContextManager["Answer"]):
         return bytes(data)
 
     def take_over(self) -> tuple[socket.socket, Any]:
-        """Return the bare connection: its socket, and the reader with the data received so far."""
-        reader: Any = self._response.fp
-        sock: socket.socket = reader.raw._sock  # noqa: SLF001 - `connection` may have closed its own
+        """Return the bare connection: its socket, and the reader with the data received so far.
+
+        A proxy that does not upgrade connections may have encoded the data, and passes no input on.
+        """
+        bare: Any = self._response.fp
+        sock: socket.socket = bare.raw._sock  # noqa: SLF001 - `connection` may have closed its own
         sock.settimeout(None)
-        return sock, reader
+        return sock, bare if self.upgraded else self._response
+
+    @property
+    def upgraded(self) -> bool:
+        """Whether the connection is now a stream in both directions."""
+        return self.status == HTTPStatus.SWITCHING_PROTOCOLS
 
     def close(self) -> None:
         self._response.close()
@@ -186,7 +196,7 @@ class Wire:
         target = f"{path}?{urlencode(request.params)}" if request.params else path
         try:
             connection.request(request.method, target, request.body, headers)
-            return Answer(connection, connection.getresponse())
+            return Answer(connection, connection.getresponse(), f"{request.method} {path}")
         except BaseException:
             connection.close()
             raise
@@ -219,7 +229,7 @@ def checked(method: _Method) -> _Method:
         except WRONG_SHAPE as error:
             why = error.message if isinstance(error, ImgloadError) else repr(error)
             message = "its answer does not follow its API"
-            raise _failed(self.endpoint, f"{message}: {why}") from error
+            raise failed(self.endpoint, f"{message}: {why}") from error
 
     return cast("_Method", wrapper)
 
@@ -252,16 +262,26 @@ def _engine_error(endpoint: Endpoint, doing: str, error: BaseException) -> Engin
         message = f"{endpoint}: nobody answers while {doing}"
         return EngineUnreachable(message, hint=start(endpoint.url), endpoint=endpoint.url)
     if timed_out(error):
-        return _failed(endpoint, f"no answer for too long while {doing}")
+        return failed(endpoint, f"no answer for too long while {doing}")
     why = str(getattr(error, "explanation", None) or error).strip()[:2000]
     if isinstance(error, http.client.IncompleteRead):
         why = "the connection broke in the middle"
-    return _failed(endpoint, f"{doing} failed: {why}")
+    return failed(endpoint, f"{doing} failed: {why}")
 
 
-def _failed(endpoint: Endpoint, message: str, *, refused: bool = False) -> EngineFailed:
-    hint, message = health(endpoint.kind), f"{endpoint}: {message}"
-    return EngineFailed(message, hint=hint, endpoint=endpoint.url, refused=refused)
+def failed(
+    endpoint: Endpoint, message: str, *, refused: bool = False, request: str = ""
+) -> EngineFailed:
+    """Return the error of an engine, with the hint for its cause."""
+    cause = cause_of(message)
+    return EngineFailed(
+        f"{endpoint}: {message}",
+        hint=refused_request(request) if request else hint_for(message, endpoint.kind),
+        endpoint=endpoint.url,
+        refused=refused,
+        final=cause is not None and cause.final,
+        request=request,
+    )
 
 
 def timed_out(error: BaseException) -> bool:
@@ -281,15 +301,22 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             pending += [cause.__cause__, cause.__context__, *cause.args, reason]
 
 
-def raise_for_status(answer: Answer, endpoint: Endpoint, doing: str) -> None:
-    """Raise EngineFailed with the engine's own message if an answer is an error or a redirect."""
-    if answer.status < HTTPStatus.MULTIPLE_CHOICES:
-        return
-    with answer:
-        data = answer.read()
+_REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED}
+"""Answers of proxies and authorization plugins; an engine has no other use for them."""
+
+
+def status_error(
+    status: int, body: bytes, endpoint: Endpoint, doing: str, request: str
+) -> EngineFailed:
+    """Return the error of an answer: the engine's own message, or the request that was refused."""
+    text, is_refused = "", status in _REFUSALS
     try:
-        body = load_json(data)
-        text = str(body.get("message") or body.get("cause") or body)
-    except (ValueError, AttributeError):
-        text = data.decode(errors="replace")
-    raise _failed(endpoint, f"{doing} failed: {text.strip()[:2000]}", refused=True)
+        document = load_json(body)
+        text = str(document.get("message") or document.get("cause") or document).strip()[:2000]
+    except (ValueError, AttributeError):  # the page of a proxy
+        is_refused = True
+    if is_refused:
+        refusal = f"{request} is refused with HTTP status {status}"
+        text = f"{refusal}: {text}" if text else refusal
+    asked = request if is_refused else ""
+    return failed(endpoint, f"{doing} failed: {text}", refused=True, request=asked)

@@ -36,9 +36,10 @@ from imgload.engines.http import (
     Request,
     Wire,
     checked,
+    failed,
     map_errors,
-    raise_for_status,
     save_seconds,
+    status_error,
     timed_out,
 )
 from imgload.engines.temporary_tags import Note, is_temporary_tag, stale_names
@@ -77,6 +78,7 @@ class RestEngine(Engine):
 
             self._wire = open_client(client, self.kind)
         self.endpoint = self._wire.endpoint
+        self._upgrades = True
 
     def close(self) -> None:
         self._wire.close()
@@ -96,9 +98,14 @@ class RestEngine(Engine):
         path = f"/v{self.endpoint.version}{api}{quote(path, safe='/:@')}"
         with map_errors(self.endpoint, doing):
             answer = self._wire.send(Request(method, path, **options))
-            if not absent_ok or answer.status != HTTPStatus.NOT_FOUND:
-                raise_for_status(answer, self.endpoint, doing)
+            is_absent = absent_ok and answer.status == HTTPStatus.NOT_FOUND
+            if answer.status >= HTTPStatus.MULTIPLE_CHOICES and not is_absent:
+                with answer:
+                    raise self._status_error(answer, answer.read(), doing)
             return answer
+
+    def _status_error(self, answer: Answer, body: bytes, doing: str) -> EngineFailed:
+        return status_error(answer.status, body, self.endpoint, doing, answer.request)
 
     @contextmanager
     def request(self, method: str, path: str, doing: str, **options: Any) -> Iterator[Answer]:
@@ -109,8 +116,12 @@ class RestEngine(Engine):
     def document(self, method: str, path: str, doing: str, **options: Any) -> Any:
         """Return the JSON document of an answer, or None if `absent_ok` and "not found"."""
         with self.request(method, path, doing, **options) as answer:
-            is_absent = answer.status == HTTPStatus.NOT_FOUND
-            return None if is_absent else parse_json(answer.read())
+            data = answer.read()
+            if answer.status != HTTPStatus.NOT_FOUND:
+                return parse_json(data)
+            if not data.lstrip().startswith(b"{"):  # of a proxy
+                raise self._status_error(answer, data, doing)
+            return None
 
     @checked
     def names(self, references: Sequence[str] = ()) -> dict[str, Digest]:
@@ -159,7 +170,7 @@ class RestEngine(Engine):
             for line in answer.lines():
                 event = parse_json(line) if line.startswith(b"{") else {}
                 if event.get("error"):
-                    raise EngineFailed(f"{self.endpoint}: pushing failed: {event['error']}")
+                    raise failed(self.endpoint, f"pushing failed: {event['error']}")
 
     def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
         params, opened = {"filters": json.dumps(self.event_filters)}, None
@@ -218,9 +229,11 @@ class RestEngine(Engine):
         self, container: str, argv: Sequence[str], stdin: Iterable[Chunk] | None = None
     ) -> ExecResult:
         doing = f"running {argv[0]} in {container[:12]}"
-        exec_id = self._create_exec(container, doing, Cmd=[*argv], AttachStdin=stdin is not None)
+        # always with input: some proxies drop the output of a command without it
+        exec_id = self._create_exec(container, doing, Cmd=[*argv], AttachStdin=True)
         start = {"json": {"Detach": False, "Tty": False}, "headers": _UPGRADE}
         with self.request("POST", f"/exec/{exec_id}/start", doing, **start) as answer:
+            self._upgrades = answer.upgraded
             stream = ExecStream.take_over(answer)
             try:
                 complete = stream.communicate(stdin)
@@ -256,6 +269,10 @@ class RestEngine(Engine):
         if status == 0 and not complete:
             raise EngineFailed("the connection to a command broke before all was sent")
         return status
+
+    @property
+    def streams_exec(self) -> bool:
+        return super().streams_exec and self._upgrades
 
     def put_archive(self, container: str, folder: str, archive: Iterable[Chunk]) -> None:
         path, doing = f"/containers/{container}/archive", f"copying into {container[:12]}"

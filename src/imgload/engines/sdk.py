@@ -35,7 +35,8 @@ class SdkWire(Wire):
             stream=True,
             allow_redirects=False,
         )
-        return Answer(response, response.raw._fp)  # noqa: SLF001 - of http.client
+        asked = f"{request.method} {request.path}"
+        return Answer(response, response.raw._fp, asked)  # noqa: SLF001 - of http.client
 
     def close(self) -> None:
         pass

@@ -140,7 +140,7 @@ class Sending:
                 return self._save(nodes, unneeded)
         except EngineFailed as error:
             facts = [self._facts(image, nodes) for image in self.images]
-            if self.option != "auto" or not all(f.pushable for f in facts):
+            if error.final or self.option != "auto" or not all(f.pushable for f in facts):
                 raise
             self.on_event(Note(f"pushing the images, since saving failed: {error.message}"))
             try:

@@ -507,11 +507,12 @@ def _join(
     for image, _ in listed:
         own_names = (*image.names, *further.get(image.config.digest, ()))
         names.setdefault(_top(image), {}).update(dict.fromkeys(own_names))
-    for image, problem in listed:
+    for image, contradiction in listed:
         if not image.names and len(image.indexes) == 1 and image.manifest.digest in children:
             continue
         own = attrs.evolve(image, names=tuple(names[_top(image)]))
         other = by_config.get(image.config.digest)
+        problem = contradiction or _other_order(image, other)
         if problem and other:
             yield attrs.evolve(
                 own,
@@ -527,6 +528,13 @@ def _join(
             yield own
     known = {image.config.digest for image, _ in listed}
     yield from (image for digest, image in by_config.items() if digest not in known)
+
+
+def _other_order(image: ArchivedImage, listed: ArchivedImage | None) -> str:
+    """Describe that ``manifest.json`` has the same layers in another order: the right one."""
+    ours, theirs = ([x.digest for x in i.manifest.layers] if i else [] for i in (image, listed))
+    is_other = ours != theirs and sorted(ours) == sorted(theirs)
+    return "manifest.json has its layers in another order" if is_other else ""
 
 
 def _top(image: ArchivedImage) -> object:

@@ -328,9 +328,12 @@ class PushSession:
             repository = stack.enter_context(server.serving())
             if look_up:
                 # only the engine and its users can know the repository, whose name is random
-                with contextlib.suppress(EngineError):
+                refused = False
+                try:
                     look_up(repository)
-                if not reached.is_set():
+                except EngineError as error:
+                    refused = isinstance(error, EngineFailed) and bool(error.request)
+                if not reached.is_set() and not refused:
                     raise EngineCannotReachUs(
                         "the engine's requests to 127.0.0.1 do not reach this process"
                     )

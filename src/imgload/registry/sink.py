@@ -15,6 +15,7 @@ import attrs
 from imgload.core.errors import ArchiveInvalid, DigestMismatch
 from imgload.core.state import spool_folder
 from imgload.oci.digest import Digest
+from imgload.oci.document import MAX_DOCUMENT
 
 MAX_UPLOADS = 2000
 MAX_MANIFEST_BYTES = 32 << 20
@@ -60,6 +61,40 @@ class ManifestSink:
 
     def manifest(self, digest: Digest, raw: bytes) -> None:
         keep_manifest(self.taken, digest, raw, MAX_UPLOADS)
+
+
+@attrs.define
+class DocumentSink(ManifestSink):
+    """A sink that also receives one document, such as a config, and no other blob."""
+
+    wanted: Digest = attrs.field(kw_only=True)
+    document: bytes = b""
+
+    def stat_blob(self, digest: Digest) -> int | None:
+        return None if digest == self.wanted else 0
+
+    def upload(self, _digest: Digest | None, _size: int | None) -> UploadWriter:
+        return _DocumentUpload(self)
+
+
+@attrs.define
+class _DocumentUpload:
+    _sink: DocumentSink
+    _data: bytearray = attrs.field(factory=bytearray)
+
+    def write(self, chunk: bytes) -> None:
+        self._data += chunk
+        if len(self._data) > MAX_DOCUMENT:
+            raise ArchiveInvalid(f"a pushed document is larger than {MAX_DOCUMENT} bytes")
+
+    def finish(self, digest: Digest) -> None:
+        document = bytes(self._data)
+        if not digest == Digest.of(document) == self._sink.wanted:
+            raise DigestMismatch(f"the pushed document is not {self._sink.wanted}")
+        self._sink.document = document
+
+    def abandon(self) -> None:
+        self._data.clear()
 
 
 def keep_manifest(taken: dict[Digest, bytes], digest: Digest, raw: bytes, most: int) -> None:

@@ -22,7 +22,7 @@ from imgload.core.errors import (
 )
 from imgload.engines.base import EngineImage, ImageStore
 from imgload.oci.digest import Digest
-from imgload.oci.document import Manifest
+from imgload.oci.document import ImageConfig, Manifest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id
 from imgload.sources.base import Image, Pusher
@@ -50,6 +50,8 @@ class EngineSource(Pusher):
         self._sizes: dict[Digest, Sequence[int]] = {}
         self._manifests: dict[tuple[Digest, Platform], Manifest] = {}
         self._sessions: dict[Digest, PushSession] = {}
+        self._incomplete: dict[Digest, str] = {}
+        """The images of which content is absent, by the engine's ID, with the requested names."""
 
     def find(self, text: str, platform: Platform | None) -> Image | None:
         names_for = parse_unless_id(text)
@@ -60,6 +62,8 @@ class EngineSource(Pusher):
             names_for = None
         if names_for is None and not _has_id(text, image):
             return None
+        if image.incomplete:
+            image = self._with_documents(image, image.incomplete, text)
         suited = self._platform(image, platform, text)
         if image.instances:
             instance = self.engine.find(str(image.instances[suited]))
@@ -99,6 +103,37 @@ class EngineSource(Pusher):
             result = identify_by_save(result)
         return attrs.evolve(result, names=(str(result.image_id),))
 
+    def _with_documents(self, image: EngineImage, manifest: Digest, text: str) -> EngineImage:
+        """Return an incomplete image with its platform and layers, if the engine pushes these.
+
+        Docker pushes an image without the layers that the registry has. So it can be loaded onto
+        nodes that have the layers that Docker lacks (moby #49473).
+        """
+        from imgload.registry.sink import DocumentSink, ManifestSink  # noqa: PLC0415 - start-up
+
+        if not (self.local and image.names):
+            return image
+        pushed = _to_push(self, image, manifest)
+        manifests = ManifestSink()
+        try:
+            self.push(pushed, manifests)
+            document = Manifest.parse(manifests.taken[manifest])
+            configs = DocumentSink(wanted=document.config.digest)
+            self.push(pushed, configs)
+            config = ImageConfig.parse(configs.document)
+        except (EngineFailed, ArchiveInvalid, KeyError):
+            return image
+        self._manifests[image.target, config.platform] = document
+        self._incomplete[image.target] = text
+        return attrs.evolve(
+            image,
+            platform=config.platform,
+            diff_ids=config.diff_ids,
+            manifests={config.platform: manifest},
+            incomplete_platforms=frozenset(),
+            has_complete_platform=True,
+        )
+
     def _platform(self, image: EngineImage, platform: Platform | None, text: str) -> Platform:
         """Return the platform to load; raise an error if the image does not have it.
 
@@ -123,8 +158,24 @@ class EngineSource(Pusher):
         other = "; or load an available platform with --platform" if available else ""
         raise ImageIncomplete(
             f"{self.describe} holds {text} only in part: {content} is absent{others}",
-            hint=f"{self.name} pull {option}{shlex.quote(text)}, or build it again{other}",
+            hint=f"{self.name} pull {option}{shlex.quote(text)}, or build it again{other}"
+            if available
+            else self._replace(text),
         )
+
+    def _replace(self, text: str) -> str:
+        """Return how to replace an image of which content is absent; a pull alone has no effect."""
+        return (
+            f"remove it and its base image, then pull and build them again: {self.name} rmi --force"
+            f" {shlex.quote(text)} BASE; or restore the content from an archive: {self.name} load"
+            " --input FILE"
+        )
+
+    def _require_complete(self, images: Sequence[Image]) -> None:
+        for text in (self._incomplete.get(image.target) for image in images):
+            if text:
+                message = f"{self.describe} holds {text} only in part, and the nodes lack the rest"
+                raise ImageIncomplete(message, hint=self._replace(text), image=text)
 
     def identify(self, image: Image) -> Image:
         """Have the engine push the manifest of an image that it identifies by its manifest.
@@ -168,7 +219,10 @@ class EngineSource(Pusher):
         if image.manifest:
             return super().layer_sizes(image)
         if image.target not in self._sizes:
-            self._sizes[image.target] = self.engine.layer_sizes(image.target)
+            try:
+                self._sizes[image.target] = self.engine.layer_sizes(image.target)
+            except EngineFailed:  # of Podman, if the history has no dates
+                self._sizes[image.target] = ()
         return self._sizes[image.target]
 
     def push(self, image: Image, sink: PushSink) -> None:
@@ -180,6 +234,9 @@ class EngineSource(Pusher):
         except EngineCannotReachUs:
             self._reaches_us = False
             EngineCache.load().mark_unreachable(self.address)
+            raise
+        except EngineFailed:
+            self._require_complete([image])
             raise
 
     def _session(self, image: Image) -> PushSession:
@@ -222,6 +279,7 @@ class EngineSource(Pusher):
     @contextmanager
     def save(self, images: Sequence[Image]) -> Iterator[Iterator[bytes]]:
         """Save the images; an unusable archive is the engine's failure, not the user's."""
+        self._require_complete(images)
         pins = set().union(*(image.required_digests for image in images))
         whole = bool(pins - {image.manifest_digest for image in images})
         platform = None if whole else images[0].platform
@@ -236,6 +294,23 @@ class EngineSource(Pusher):
                 hint=f"list its archive with: {self.name} save {shlex.join(ids)} | tar -tv",
                 refused=True,
             ) from error
+
+
+def _to_push(source: EngineSource, image: EngineImage, manifest: Digest) -> Image:
+    """Return an image of which only the digests are known."""
+    return Image(
+        origin=source,
+        id=str(image.target),
+        names=image.names,
+        target=image.target,
+        image_id=None,
+        platform=image.platform,
+        diff_ids=(),
+        size=image.size,
+        manifest_digest=manifest,
+        stored=True,
+        tagged=True,
+    )
 
 
 def _with_list(instance: EngineImage, listing: EngineImage, listed: Platform) -> EngineImage:

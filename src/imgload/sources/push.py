@@ -19,6 +19,7 @@ from imgload.core.compression import MAGIC_LENGTH, Decompressor, compression_of
 from imgload.core.errors import (
     ArchiveInvalid,
     EngineError,
+    EngineFailed,
     ImgloadError,
     SourceError,
 )
@@ -82,6 +83,8 @@ def push(
             try:
                 source.push(image, sink)
             except EngineError as error:
+                if isinstance(error, EngineFailed) and error.final:
+                    raise
                 raise PushIncomplete(error.message) from error
             contents[image.target] = content = sink.end(names, image, plain)
             memory.record_layers(source.address, sink.checked(content))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from imgload.core.errors import EngineFailed, NodeStalled
 from imgload.engines import exec_stream as module
+from imgload.engines.base import TarInput
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.exec_stream import ExecStream
 from imgload.engines.http import Request, Wire
@@ -166,6 +167,23 @@ def test_all_input_arrives_and_its_end_with_it(ours: Ours) -> None:
     assert ours.stream.stdout == b"done"
 
 
+def test_a_tar_is_not_followed_by_the_end_of_input(ours: Ours) -> None:
+    """nginx drops the output of a command as soon as its input is closed."""
+
+    def engine() -> None:
+        assert ours.engine.recv(100) == b"tar"
+        ours.engine.settimeout(0.2)
+        with suppress(TimeoutError):
+            if ours.engine.recv(1) == b"":
+                return
+        ours.engine.sendall(frame(OUT, b"imported"))
+        ours.engine.close()
+
+    behave(engine)
+    assert ours.stream.communicate(TarInput([b"tar"])) is True
+    assert ours.stream.stdout == b"imported"
+
+
 def test_much_output_while_input_is_sent_does_not_lock_up(ours: Ours) -> None:
     """Both sides' buffers would be full."""
 
@@ -254,10 +272,15 @@ def test_closing_twice_is_harmless(ours: Ours) -> None:
     assert ours.engine.recv(1) == b""
 
 
-def upgrade(server: socket.socket) -> None:
+def started(server: socket.socket) -> socket.socket:
     connection, _ = server.accept()
     while b"\r\n\r\n" not in connection.recv(65536):
         pass
+    return connection
+
+
+def upgrade(server: socket.socket) -> None:
+    connection = started(server)
     head = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     connection.sendall(head + frame(OUT, b"early"))
     connection.sendall(frame(OUT, connection.recv(100)))
@@ -275,3 +298,26 @@ def test_frames_that_come_with_the_headers_are_not_lost() -> None:
             assert stream.communicate([b"input"]) is True
             stream.close()
     assert stream.stdout == b"earlyinput"
+
+
+def answer_without_upgrade(server: socket.socket) -> None:
+    connection = started(server)
+    output = frame(OUT, b"out") + frame(ERR, b"err")
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (output[:5], output[5:]))
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    connection.sendall(chunks + b"0\r\n\r\n")
+    connection.close()
+
+
+def test_output_is_read_through_a_proxy_that_does_not_upgrade() -> None:
+    """It sends the output in chunks of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        behave(lambda: answer_without_upgrade(server))
+        endpoint = Endpoint("docker", f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        request = Request("POST", "/exec/1/start", headers={"Upgrade": "tcp"}, seconds=5)
+        with Wire(endpoint).send(request) as answer:
+            assert not answer.upgraded
+            stream = ExecStream.take_over(answer)
+            assert stream.communicate(None) is True
+            stream.close()
+    assert bytes(stream.stdout + stream.stderr) == b"outerr"

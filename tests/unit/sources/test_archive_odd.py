@@ -189,6 +189,15 @@ def test_manifest_json_replaces_a_manifest_that_contradicts_its_config(
         assert repack(b"".join(chunks), wanted(APP)).layers() == APP.layers
 
 
+def test_manifest_json_orders_compressed_layers(source: Open) -> None:
+    """Only decompression could tell which order the config has (moby #47150)."""
+    image = Image(gzipped=True)
+    layers = json.loads(image.manifest)["layers"]
+    [found] = source(unique(broken_index(image, layers[::-1]))).all_images(None)
+    assert found.manifest
+    assert [layer.digest for layer in found.manifest.layers] == [*map(Digest.of, image.blobs)]
+
+
 def test_an_index_replaces_a_list_of_layers_that_contradicts_the_config(source: Open) -> None:
     """The names in manifest.json count all the same."""
     members = dict(docker25(APP))

@@ -263,7 +263,8 @@ class NodeRuntime(ABC):
             return self.engine.exec(self.container.id, argv, stdin)
         except (NodeStalled, EngineFailed) as error:
             kind = NodeStalled if isinstance(error, NodeStalled) else NodeUnusable
-            raise kind(f"{self.name}: {error.message}", hint=self._logs, node=self.name) from error
+            message, hint = f"{self.name}: {error.message}", error.hint or self._state
+            raise kind(message, hint=hint, node=self.name) from error
 
     def require_running(self) -> None:
         """Raise NodeNotRunning when the container is stopped or paused."""
@@ -287,7 +288,8 @@ class NodeRuntime(ABC):
             ) from error
 
     def _shell_failed(self, result: ExecResult) -> NodeUnusable:
-        message = f"{self.name}: a shell in it failed: {result.message}"
+        reason = result.message or f"exit status {result.exit_status} without output"
+        message = f"{self.name}: a shell in it failed: {reason}"
         return NodeUnusable(message, hint=self._logs, node=self.name)
 
     def _failure(self, status: int, message: str, action: str) -> NodeError:
@@ -308,6 +310,11 @@ class NodeRuntime(ABC):
             hint = f"find the disk, and the cause: {command} mount; after the repair: {restart}"
         text = f"{action} on {self.name} failed with exit status {status}: {reason}"
         return ImportFailed(text, command_status=status, hint=hint, node=self.name)
+
+    @property
+    def _state(self) -> str:
+        name = self.container.name
+        return f"check whether it runs: {self.engine.name} ps --all --filter name={name}"
 
     @property
     def _logs(self) -> str:

@@ -39,14 +39,14 @@ from imgload.clusters.nodes.survey import (
 )
 from imgload.core.errors import ImgloadError, NodeStalled, NodeUnusable
 from imgload.core.parallel import result_or_error
-from imgload.engines.base import Chunk
+from imgload.engines.base import Chunk, TarInput
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor, Manifest
 from imgload.oci.platform import Platform
 
-_FEED = '"$@"; status=$?; if [ $status = 0 ]; then cat >/dev/null; else sleep 0.3; fi; exit $status'
-"""Reads the input that the command left; if that failed, lets its last output through first, since
-Podman drops it when the input breaks."""
+_FEED = '"$@"; status=$?; [ $status = 0 ] || sleep 0.3; exit $status'
+"""Lets the last output of a failed command through first, since Podman drops it when the input
+breaks."""
 _PULL = r"""
 folder=$1 hosts=$2 urls=$3 names=$4 local=$5
 shift 5
@@ -290,7 +290,7 @@ class Node(NodeRuntime):
         names = [*question.names, *map(str, question.image_ids)]
         list_records = self.resolve_command(containerd.images_command(names))
         argv, before.marker = batch_argv(*batched, before=[list_records, command])
-        result = self._exec(argv, stdin and _fed(stdin, before))
+        result = self._exec(argv, stdin and TarInput(_fed(stdin, before)))
         count = 2 + sum(map(len, batched))
         outputs = parse_batch(result.stdout, before.marker, count)
         if outputs and outputs[0].exit_status == 0:

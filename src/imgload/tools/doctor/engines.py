@@ -14,10 +14,11 @@ from imgload.core.parallel import Task, call_each
 from imgload.core.state import state_folder
 from imgload.engines.base import Engine, EngineDescription
 from imgload.engines.cache import EngineCache
+from imgload.engines.causes import hint_for
 from imgload.engines.discovery.candidates import Attempt
 from imgload.engines.discovery.discover import Discovery, discover
 from imgload.engines.discovery.probe import no_engine_error
-from imgload.engines.endpoint import Endpoint, health
+from imgload.engines.endpoint import Endpoint
 from imgload.registry.server import receiving
 from imgload.registry.sink import ManifestSink
 from imgload.tools.doctor.finding import Finding, Status
@@ -77,7 +78,9 @@ def _engine(
     where = f"{endpoint.url} (from {candidate.origin})"
     if isinstance(about, ImgloadError):
         what = f"{endpoint.kind} at {where} does not report its version: {about.message}"
-        yield Finding("engines", "problem", what, about.hint or health(endpoint.kind))
+        yield Finding(
+            "engines", "problem", what, about.hint or hint_for(about.message, endpoint.kind)
+        )
     else:
         traits = [about.store, "rootless" if about.rootless else "", str(about.platform or "")]
         listed = ", ".join(filter(None, traits))
