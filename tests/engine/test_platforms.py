@@ -126,7 +126,7 @@ def test_an_image_without_its_layers_is_refused(
     assert done.returncode == 6
     assert f"docker28.sock holds {name} only in part" in done.stderr
     assert ("linux/amd64, linux/arm64, linux/s390x" in done.stderr) == several
-    assert f"try: docker pull {name}, or build it again" in done.stderr
+    assert f"docker rmi --force {name} BASE" in done.stderr
     assert "archive" not in done.stderr
     assert "emulation" not in done.stderr
 

@@ -167,7 +167,7 @@ class EngineSource(Pusher):
         """Return how to replace an image of which content is absent; a pull alone has no effect."""
         return (
             f"remove it and its base image, then pull and build them again: {self.name} rmi --force"
-            f" {shlex.quote(text)} BASE; or restore the content from an archive: {self.name} load"
+            f" {shlex.quote(text)} BASE; or restore the content: {self.name} load"
             " --input FILE"
         )
 
