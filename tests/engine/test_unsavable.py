@@ -160,6 +160,28 @@ def test_a_layer_that_an_engine_cannot_restore_is_named_as_the_cause(
     assert imgload.load(made.name, cluster=CLUSTER, source=archive).ok
 
 
+class Anywhere(Made):
+    """An image whose config has neither an operating system nor an architecture."""
+
+    @property
+    def config(self) -> bytes:
+        value = json.loads(super().config)
+        return encode({key: value[key] for key in value if key not in self.platform})
+
+
+@pytest.mark.parametrize("engine", ["docker", "docker28", "podman"])
+def test_an_image_without_a_platform_is_loaded_for_every_platform(
+    lab: Lab, give: Give, engine: str
+) -> None:
+    """As a delta, without a note about emulation, and for a requested platform (kind #2864)."""
+    host, base = lab.engine(engine), layer("base.txt")
+    load(lab, host, give(host, Anywhere(unique(), (base,))), transport="import")
+    made = give(host, Anywhere(unique(), (base, layer())))
+    assert load(lab, host, made, transport="import") == []
+    report = imgload.load(made.name, cluster=CLUSTER, source=host.url, platform="linux/amd64")
+    assert [node.action for node in report.images[0].nodes] == ["present"]
+
+
 @contextmanager
 def podman_with_home(lab: Lab, home: Path) -> Iterator[str]:
     """Run a second service on the same storage; its home may have a signature policy."""
