@@ -50,7 +50,7 @@ from imgload.oci.members import (
     has_other_algorithm,
     sha256_of,
 )
-from imgload.oci.platform import Platform
+from imgload.oci.platform import ANY_PLATFORM, Platform
 from imgload.oci.tar import Member
 
 _MAX_NESTING = 4
@@ -175,9 +175,10 @@ def choose(
     if not named:
         errors = (entry.error for entry in catalogue.unusable if target in entry.digests)
         raise next(errors, ArchiveInvalid(f"the archive does not have the image {target}"))
-    for image in named:
-        if platform in {None, image.platform}:
-            return image
+    for accepted in (platform, ANY_PLATFORM):
+        for image in named:
+            if accepted in {None, image.platform}:
+                return image
     available = ", ".join(sorted({str(image.platform) for image in named}))
     raise PlatformMissing(
         f"the image has no {platform}; it has {available}",
