@@ -178,8 +178,7 @@ def test_an_image_without_a_platform_is_loaded_for_every_platform(
     load(lab, host, give(host, Anywhere(unique(), (base,))), transport="import")
     made = give(host, Anywhere(unique(), (base, layer())))
     assert load(lab, host, made, transport="import") == []
-    report = imgload.load(made.name, cluster=CLUSTER, source=host.url, platform="linux/amd64")
-    assert [node.action for node in report.images[0].nodes] == ["present"]
+    assert imgload.load(made.name, cluster=CLUSTER, source=host.url, platform="linux/amd64").ok
 
 
 @contextmanager
