@@ -17,6 +17,7 @@ _VARIANTS = {
         "standard input: docker-archive of",
         "Docker 28, graphdriver",
         "Podman, rootless",
+        "Podman]",
         "Docker 20.10",
         "docker-archive of Docker 25+]",
         "OCI layout folder",
@@ -113,6 +114,7 @@ _VARIANTS = {
     ("test_rounds.py", "test_a_reused_loader_loads_several_images"): (
         "docker]",
         "docker28-graphdriver",
+        "podman",
     ),
     ("test_rounds.py", "test_a_watch_loads_several_images"): ("docker]", "docker28-graphdriver"),
     ("test_skaffold.py", "test_the_example_builds_and_loads"): ("podman",),
