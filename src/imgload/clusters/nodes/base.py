@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import attrs
 
+from imgload.clusters.nodes import causes
 from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
 from imgload.clusters.nodes.containerd import ContentStore
 from imgload.clusters.nodes.proof import Expected
@@ -296,20 +297,17 @@ class NodeRuntime(ABC):
         lines = [line.strip() for line in message.splitlines() if line.strip()]
         reasons = [line for line in lines if not _NOT_THE_REASON.match(line)] or lines
         reason = reasons[-1] if reasons else "no output"
-        command = f"{self.engine.name} exec {self.name}"
-        if "no space left on device" in message:
+        if causes.DISK_FULL in message:
+            command = f"{self.engine.name} exec {self.name}"
             return NodeFull(
                 f"{self.name} ran out of disk space: {reason}",
                 hint=f"find the largest folders: {command} df -h /var"
                 " (and df -i /var: its inodes); imgload prune removes old builds",
                 node=self.name,
             )
-        hint = self._logs
-        if "read-only file system" in message:
-            restart = f"{self.engine.name} restart {self.name}"
-            hint = f"find the disk, and the cause: {command} mount; after the repair: {restart}"
+        cause = causes.hint_for(message, engine=self.engine.name, node=self.name)
         text = f"{action} on {self.name} failed with exit status {status}: {reason}"
-        return ImportFailed(text, command_status=status, hint=hint, node=self.name)
+        return ImportFailed(text, command_status=status, hint=cause or self._logs, node=self.name)
 
     @property
     def _state(self) -> str:

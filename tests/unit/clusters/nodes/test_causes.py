@@ -1,0 +1,25 @@
+"""The hint for a failure on a node follows from what ctr says."""
+
+import pytest
+
+from imgload.clusters.nodes.causes import hint_for
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("open /var/lib/x: read-only file system", "docker restart kind-control-plane"),
+        ('ctr: wrong diff id calculated on extraction "sha256:ab"', "build the image again"),
+        ("ctr: mismatched image rootfs and manifest layers", "build the image again"),
+        ("ctr: image might be filtered out", "--platform"),
+        ("lchown /x: operation not permitted", "user namespace"),
+        ("failed to Lchown: lchown /x: invalid argument", "user namespace"),
+        ("dial unix:///run/containerd/containerd.sock: connection refused", "restart containerd"),
+    ],
+)
+def test_a_known_cause_has_its_own_hint(message: str, words: str) -> None:
+    assert words in hint_for(message, engine="docker", node="kind-control-plane")
+
+
+def test_an_unknown_cause_has_no_hint() -> None:
+    assert hint_for("ctr: something else", engine="docker", node="n") == ""
