@@ -106,17 +106,27 @@ _VARIANTS = {
     ("test_rounds.py", "test_functions_load_and_verify_several_images"): (
         "docker]",
         "docker28-graphdriver",
+        "podman",
     ),
     ("test_rounds.py", "test_commands_load_and_verify_several_images"): (
         "docker]",
         "docker28-graphdriver",
+        "podman",
     ),
     ("test_rounds.py", "test_a_reused_loader_loads_several_images"): (
         "docker]",
         "docker28-graphdriver",
         "podman",
     ),
-    ("test_rounds.py", "test_a_watch_loads_several_images"): ("docker]", "docker28-graphdriver"),
+    ("test_rounds.py", "test_a_watch_loads_several_images"): (
+        "docker]",
+        "docker28-graphdriver",
+        "podman",
+    ),
+    ("test_watch.py", "test_a_build_during_a_dead_connection_is_loaded_once"): ("podman",),
+    ("test_watch.py", "test_missing_images_are_loaded_with_the_next_image"): (
+        "docker28-graphdriver",
+    ),
     ("test_skaffold.py", "test_the_example_builds_and_loads"): ("podman",),
     ("test_skaffold.py", "test_the_image_that_skaffold_deploys_is_on_the_nodes"): (
         "docker]",

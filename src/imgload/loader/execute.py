@@ -363,8 +363,9 @@ class Executor:
                 error,
                 transport=delivery.transport or sent.transport,
             )
-            verified_at = delivery.survey.at if delivery.survey else None
-            self._record(image, self._with_replaced(image, result, node.before), verified_at)
+            survey = delivery.survey
+            result = self._with_replaced(image, result, node.before, survey)
+            self._record(image, result, survey.at if survey else None)
         return True
 
     def _verify(
@@ -398,12 +399,19 @@ class Executor:
                 return proofs
             time.sleep(_PROOF_PAUSE)
 
-    def _with_replaced(self, image: Image, result: NodeResult, before: PreviousNames) -> NodeResult:
-        """Add to a result the other image that had the name before."""
-        survey = self.surveys[result.node]
-        records = survey.records if before.records is None else before.records
-        target = records.get(image.name)
-        others = {*(survey.content.configs_under(target) if target else ())} - {image.image_id}
+    def _with_replaced(
+        self, image: Image, result: NodeResult, before: PreviousNames, now: Survey | None = None
+    ) -> NodeResult:
+        """Add to a result the other image that had the name before.
+
+        If another tool moved the name since a cached survey, only the new one knows that image.
+        """
+        surveyed = self.surveys[result.node]
+        records = surveyed.records if before.records is None else before.records
+        others = set[Digest]()
+        if target := records.get(image.name):
+            for survey in filter(None, (surveyed, now)):
+                others |= survey.content.configs_under(target) - {image.image_id}
         return attrs.evolve(result, replaced=min(others)) if others and result.ok else result
 
 
