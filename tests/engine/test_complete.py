@@ -16,7 +16,7 @@ import pytest
 import imgload
 from imgload.core.errors import ArchiveInvalid
 from imgload.sources.base import TransportOption
-from tests.engine.conftest import Images, cases, cri_id, forget, record_digest, unique
+from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.lab import Lab, Node
 from tests.lab.engine import Engine
 from tests.unit import archives
