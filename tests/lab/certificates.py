@@ -14,7 +14,9 @@ def make_certificates(folder: Path) -> None:
     if all((folder / name).exists() for name in _FILES):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    _openssl(folder, "req", "-x509", *_key("ca-key.pem"), "-out", "ca.pem", "-subj", "/CN=lab")
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")  # Python 3.13 requires it
+    words = ("-out", "ca.pem", "-subj", "/CN=lab", *usage)
+    _openssl(folder, "req", "-x509", *_key("ca-key.pem"), *words)
     _sign(folder, "server-", f"{_NAMES}extendedKeyUsage = serverAuth\n")
     _sign(folder, "", "extendedKeyUsage = clientAuth\n")
 
