@@ -20,7 +20,7 @@ from tests.engine.page import PAGE, Page, writing
 from tests.lab import Lab
 from tests.lab.engine import Engine
 from tests.lab.shell import CommandError
-from tests.unit.archives import Entry, pack
+from tests.unit.archives import pack, write_folder
 
 BUILT, DEEP, SEVERAL, UNTAGGED, PINNED = (
     "built by an engine",
@@ -259,17 +259,10 @@ def folder_row(all_images: AllImages, row: Row, _name: str) -> None:
     engine_images, folder = all_images.by_engine["podman"], all_images.folder / "built"
     built, _ = engine_images.saved()
     engine_images.engine.cli("save", "--format", "oci-dir", "--output", folder, built.text)
-    made = _laid(all_images.folder / "made", oci([*all_images.made.values(), all_images.other]))
+    entries = oci([*all_images.made.values(), all_images.other])
+    made = str(write_folder(all_images.folder / "made", entries))
     requests = tuple(expected(kind, image) for kind, image in all_images.made.items())
     row.fill([Batch(str(folder), (built,), all=True), Batch(made, requests)])
-
-
-def _laid(folder: Path, entries: Sequence[Entry]) -> str:
-    for path, content in entries:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        assert isinstance(content, bytes)
-        (folder / path).write_bytes(content)
-    return str(folder)
 
 
 ROWS: dict[str, Callable[[AllImages, Row, str], None]] = {

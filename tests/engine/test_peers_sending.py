@@ -224,10 +224,7 @@ def test_kind_15_an_oci_layout_folder_is_loaded(lab: Lab, cluster: Cluster, tmp_
     """kind refuses it."""
     tag = unique()
     image = image_of(tag)
-    for path, content in archives.oci(image):
-        assert isinstance(content, bytes)
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(content)
+    archives.write_folder(tmp_path, archives.oci(image))
     for version in VERSIONS:
         done = kind_load(lab, cluster, "image-archive", tmp_path, version=version)
         assert done.returncode == 1

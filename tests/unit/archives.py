@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -42,6 +43,15 @@ def pack(entries: Iterable[Entry], form: int = tarfile.PAX_FORMAT) -> bytes:
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def write_folder(folder: Path, entries: Iterable[Entry]) -> Path:
+    """Write the members of an archive, all of them files, into a folder; return the folder."""
+    for path, content in entries:
+        assert isinstance(content, bytes)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    return folder
 
 
 def layer(text: str) -> bytes:

@@ -38,6 +38,7 @@ from tests.unit.archives import (
     podman,
     repack,
     wanted,
+    write_folder,
 )
 from tests.unit.sources.conftest import Open
 
@@ -297,11 +298,7 @@ def test_save_streams_the_archive_from_its_beginning(
 
 def test_a_folder_is_a_source(tmp_path: Path) -> None:
     """An OCI layout: found, and streamed twice."""
-    for path, content in oci(APP):
-        assert isinstance(content, bytes)
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(content)
-    folder = ArchiveSource(str(tmp_path))
+    folder = ArchiveSource(str(write_folder(tmp_path, oci(APP))))
     found = held(folder, "app:v1")
     for _ in range(2):
         with folder.save([found]) as chunks:

@@ -17,25 +17,28 @@ from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, LAYER, MANIFEST
 from imgload.sources.archive import ArchiveSource
 from imgload.sources.folder import ImageFolder
-from tests.unit.archives import Entry, Image, docker20, docker25, encode, index, oci, pack, podman
+from tests.unit.archives import (
+    Entry,
+    Image,
+    docker20,
+    docker25,
+    encode,
+    index,
+    oci,
+    pack,
+    podman,
+    write_folder,
+)
 from tests.unit.bounds import memory_below, within
 
 IMAGE = Image()
 BLOB = f"blobs/sha256/{Digest.of(IMAGE.layers[0]).hex}"
 
 
-def folder_of(folder: Path, entries: list[Entry]) -> Path:
-    for path, content in entries:
-        assert isinstance(content, bytes)
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-    return folder
-
-
 @pytest.fixture
 def layout(tmp_path: Path) -> Path:
     """Return a layout folder with one image."""
-    return folder_of(tmp_path, oci(IMAGE))
+    return write_folder(tmp_path, oci(IMAGE))
 
 
 def members(folder: Path) -> dict[str, bytes]:
@@ -62,14 +65,14 @@ def test_a_layout_becomes_one_archive(layout: Path) -> None:
 @pytest.mark.parametrize("images", [(IMAGE,), (IMAGE, Image((), "db:v1")), ()])
 def test_its_images_are_found(tmp_path: Path, images: tuple[Image, ...]) -> None:
     """As in an OCI archive."""
-    found = images_of(folder_of(tmp_path, oci(*images)))
+    found = images_of(write_folder(tmp_path, oci(*images)))
     assert [i.config.digest for i in found] == [i.image_id for i in images]
 
 
 def test_what_is_no_part_of_it_is_left_out(layout: Path) -> None:
     """Notes, BuildKit's ingest folder, a file manager's droppings; also among the blobs."""
     strange = ["notes.txt", "ingest/x", "blobs/README", ".DS_Store", "blobs/sha256/.DS_Store"]
-    folder_of(layout, [(path, b"x") for path in strange])
+    write_folder(layout, [(path, b"x") for path in strange])
     assert members(layout) == dict(oci(IMAGE))
 
 
@@ -172,7 +175,7 @@ def test_an_unpacked_docker_archive_is_read(tmp_path: Path) -> None:
 
 def test_a_path_in_manifest_json_does_not_leave_the_folder(tmp_path: Path) -> None:
     value = encode([{"Config": "../secret", "Layers": [], "RepoTags": None}])
-    folder_of(tmp_path, [("folder/manifest.json", value), ("secret", IMAGE.config)])
+    write_folder(tmp_path, [("folder/manifest.json", value), ("secret", IMAGE.config)])
     with pytest.raises(ArchiveInvalid, match="out of the archive"):
         list(ImageFolder(tmp_path / "folder"))
 
@@ -186,7 +189,7 @@ def test_a_folder_of_skopeos_dir_transport_is_a_layout(tmp_path: Path, *, severa
         instance = f"{IMAGE.digest.hex}.manifest.json"
         manifest = [(instance, IMAGE.manifest), ("manifest.json", index(IMAGE.entry))]
     version = ("version", b"Directory Transport Version: 1.1\n")
-    [found] = images_of(folder_of(tmp_path, [*blobs, *manifest, version]))
+    [found] = images_of(write_folder(tmp_path, [*blobs, *manifest, version]))
     assert found.manifest.digest == IMAGE.digest
     assert found.config.digest == IMAGE.image_id
     assert len(found.indexes) == (2 if several else 1)
@@ -248,7 +251,7 @@ def test_blobs_may_have_longer_digests(tmp_path: Path, algorithm: str) -> None:
         (f"blobs/{algorithm}/{Digest.of(raw, algorithm).hex}", raw)
         for raw in (layer, config, manifest)
     ]
-    folder = folder_of(tmp_path, [*blobs, ("index.json", top), ("oci-layout", b"{}")])
+    folder = write_folder(tmp_path, [*blobs, ("index.json", top), ("oci-layout", b"{}")])
     assert set(members(folder)) == {path for path, _ in blobs} | {"index.json", "oci-layout"}
     [image] = images_of(folder)
     assert image.config.raw == config
@@ -265,7 +268,7 @@ def test_an_index_that_leads_nowhere_is_invalid(tmp_path: Path, target: str) -> 
 def test_blobs_to_which_nothing_refers_are_not_read(layout: Path) -> None:
     """A cache that several layouts share has thousands."""
     strange = [(f"blobs/sha256/{Digest.of(bytes([n])).hex}", b"{}") for n in range(3)]
-    folder_of(layout, list(strange))
+    write_folder(layout, list(strange))
     assert members(layout) == dict(oci(IMAGE))
 
 

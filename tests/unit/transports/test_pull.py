@@ -194,9 +194,7 @@ def test_layers_that_containerd_cannot_unpack_arrive_as_plain_tars(
             for p, c in plain
         ]
     if source == "folder":
-        for name, content in entries:
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(content if isinstance(content, bytes) else b"")
+        archives.write_folder(path, entries)
     else:
         path.write_bytes(archives.pack(entries))
     node = PullingNode(tmp_path)
@@ -230,9 +228,7 @@ def test_layers_of_files_are_served_in_place(
     """Only the config is copied."""
     entries, path = getattr(archives, form, archives.oci)(IMAGE), tmp_path / "app"
     if form == "layout folder":
-        for name, content in entries:
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(content if isinstance(content, bytes) else b"")
+        archives.write_folder(path, entries)
     else:
         path.write_bytes(archives.pack(entries))
     copied: list[int] = []
