@@ -16,7 +16,7 @@ from imgload.engines import exec_stream as module
 from imgload.engines.base import TarInput
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.exec_stream import ExecStream
-from imgload.engines.http import Request, Wire
+from imgload.engines.http import Answer, Request, Wire
 
 OUT, ERR = 1, 2
 
@@ -279,6 +279,13 @@ def started(server: socket.socket) -> socket.socket:
     return connection
 
 
+def start_exec(server: socket.socket) -> Answer:
+    """Return the answer of an engine that listens there."""
+    endpoint = Endpoint("docker", f"tcp://127.0.0.1:{server.getsockname()[1]}")
+    request = Request("POST", "/exec/1/start", headers={"Upgrade": "tcp"}, seconds=5)
+    return Wire(endpoint).send(request)
+
+
 def upgrade(server: socket.socket) -> None:
     connection = started(server)
     head = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
@@ -291,9 +298,7 @@ def test_frames_that_come_with_the_headers_are_not_lost() -> None:
     """The answer's own reader holds them already."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         behave(lambda: upgrade(server))
-        endpoint = Endpoint("docker", f"tcp://127.0.0.1:{server.getsockname()[1]}")
-        request = Request("POST", "/exec/1/start", headers={"Upgrade": "tcp"}, seconds=5)
-        with Wire(endpoint).send(request) as answer:
+        with start_exec(server) as answer:
             stream = ExecStream.take_over(answer)
             assert stream.communicate([b"input"]) is True
             stream.close()
@@ -313,9 +318,7 @@ def test_output_is_read_through_a_proxy_that_does_not_upgrade() -> None:
     """It sends the output in chunks of its own."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         behave(lambda: answer_without_upgrade(server))
-        endpoint = Endpoint("docker", f"tcp://127.0.0.1:{server.getsockname()[1]}")
-        request = Request("POST", "/exec/1/start", headers={"Upgrade": "tcp"}, seconds=5)
-        with Wire(endpoint).send(request) as answer:
+        with start_exec(server) as answer:
             assert not answer.upgraded
             stream = ExecStream.take_over(answer)
             assert stream.communicate(None) is True
