@@ -19,7 +19,7 @@ from imgload.oci.members import (
     Blobs,
     claimed_digest,
     digits_of,
-    has_other_algorithm,
+    other_digest,
     sha256_of,
 )
 from imgload.oci.platform import Platform
@@ -97,12 +97,11 @@ class ArchiveSender:
         if unneeded:
             self._skipped.add(unneeded)
             return Blob(None, member.size, compression) if receiver.is_open else None
-        claimed = claimed_digest(member.path)
-        if has_other_algorithm(member.path):
-            claimed = None
-        elif claimed and self._needed is not None and claimed not in self._needed:
+        other = other_digest(member.path)
+        claimed = None if other else claimed_digest(member.path)
+        if claimed and self._needed is not None and claimed not in self._needed:
             return Blob(claimed, member.size, compression) if receiver.is_open else None
-        if member.place and has_other_algorithm(member.path):
+        if member.place and other:
             return Blob(sha256_of(chunks), member.size, compression, place=member.place)
         if member.place and (claimed or not compression):
             return Blob(claimed, member.size, compression, place=member.place)

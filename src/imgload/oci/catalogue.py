@@ -47,7 +47,7 @@ from imgload.oci.members import (
     Blobs,
     claimed_digest,
     digits_of,
-    has_other_algorithm,
+    other_digest,
     sha256_of,
 )
 from imgload.oci.platform import ANY_PLATFORM, Platform
@@ -125,7 +125,7 @@ def scan(archive: Iterable[bytes]) -> Catalogue:
 
 
 def _skip(member: Member, compression: Compression, chunks: Iterator[memoryview]) -> Blob:
-    digest = sha256_of(chunks) if has_other_algorithm(member.path) else None
+    digest = sha256_of(chunks) if other_digest(member.path) else None
     return Blob(digest, member.size, compression)
 
 

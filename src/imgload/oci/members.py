@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from imgload.core.compression import Compression, compression_of
+from imgload.core.compression import MAGIC_LENGTH, Compression, compression_of
 from imgload.core.errors import ArchiveInvalid, DigestMismatch
 from imgload.oci.digest import Digest
 from imgload.oci.document import MAX_DOCUMENT
@@ -18,7 +18,6 @@ from imgload.oci.tar import Member, Place, read_tar
 MAX_KEPT = 32 << 20
 """Bytes of all small members together, which are kept in memory."""
 _MAX_LINKS = 20
-_MAGIC_LENGTH = 4
 
 Document = TypeVar("Document")
 
@@ -111,9 +110,10 @@ class Blobs:
                 self.link(member.path, member.target)
             elif member.kind == "file":
                 start, chunks = _peek(body)
-                hasher = _other_hasher(member.path)
+                claimed = other_digest(member.path)
+                hasher = hashlib.new(claimed.algorithm) if claimed else None
                 if hasher:
-                    chunks = hashed(chunks, hasher)
+                    chunks = _hashed(chunks, hasher)
                 if may_be_document(member.path, member.size, start):
                     data = b"".join(chunks)
                     blob: Blob | None = Blob(Digest.of(data), len(data), "", data)
@@ -130,12 +130,12 @@ def _peek(body: Iterable[memoryview]) -> tuple[bytes, Iterator[memoryview]]:
     """Return a member's first four bytes, and all its chunks."""
     chunks = iter(body)
     first: list[memoryview] = []
-    while sum(map(len, first)) < _MAGIC_LENGTH and (chunk := next(chunks, None)) is not None:
+    while sum(map(len, first)) < MAGIC_LENGTH and (chunk := next(chunks, None)) is not None:
         first.append(chunk)
-    return b"".join(first)[:_MAGIC_LENGTH], chain(first, chunks)
+    return b"".join(first)[:MAGIC_LENGTH], chain(first, chunks)
 
 
-def hashed(chunks: Iterable[memoryview], hasher: hashlib._Hash) -> Iterator[memoryview]:
+def _hashed(chunks: Iterable[memoryview], hasher: hashlib._Hash) -> Iterator[memoryview]:
     """Yield chunks, and hash them."""
     for chunk in chunks:
         hasher.update(chunk)
@@ -145,21 +145,15 @@ def hashed(chunks: Iterable[memoryview], hasher: hashlib._Hash) -> Iterator[memo
 def sha256_of(chunks: Iterable[memoryview]) -> Digest:
     """Read a blob to its end; return its digest."""
     hasher = hashlib.sha256()
-    for chunk in chunks:
-        hasher.update(chunk)
+    for _ in _hashed(chunks, hasher):
+        pass
     return Digest("sha256", hasher.hexdigest())
 
 
-def _other_hasher(path: str) -> hashlib._Hash | None:
-    """Return a hasher for a blob whose path has another algorithm than sha256."""
-    digest = claimed_digest(path) if has_other_algorithm(path) else None
-    return hashlib.new(digest.algorithm) if digest else None
-
-
-def has_other_algorithm(path: str) -> bool:
-    """Whether the digest in a blob's path is no sha256, so that the blob has to be hashed."""
+def other_digest(path: str) -> Digest | None:
+    """Return the digest in a blob's path if it is no sha256, so that the blob has to be hashed."""
     digest = claimed_digest(path)
-    return digest is not None and digest.algorithm != "sha256"
+    return digest if digest and digest.algorithm != "sha256" else None
 
 
 def digits_of(path: str) -> str:
