@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import attrs
 
@@ -11,7 +12,7 @@ from imgload.engines.endpoint import EngineKind
 
 @attrs.frozen
 class Cause:
-    """A cause of an error; the hint may contain ``{kind}``.
+    """A cause of an error; the hint is a format string, of an engine with the field ``kind``.
 
     If `final`, the engine can neither save nor push the image.
     """
@@ -57,9 +58,9 @@ _CAUSES = (
 )
 
 
-def cause_of(message: str) -> Cause | None:
-    """Return the cause of an engine's error."""
-    return next((cause for cause in _CAUSES if re.search(cause.pattern, message)), None)
+def cause_of(message: str, causes: Sequence[Cause] = _CAUSES) -> Cause | None:
+    """Return the cause of an error, by default of an engine's."""
+    return next((cause for cause in causes if re.search(cause.pattern, message)), None)
 
 
 def hint_for(message: str, kind: EngineKind) -> str:
