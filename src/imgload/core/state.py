@@ -81,6 +81,14 @@ def private_folder(path: Path) -> None:
         path.chmod(0o700)
 
 
+def read_own_file(path: Path, most: int) -> bytes:
+    """Read a file of this user's; raise OSError if it is another's, or has over `most` bytes."""
+    status = path.stat()
+    if status.st_uid != os.geteuid() or status.st_size > most:
+        raise PermissionError(f"{path} belongs to another user, or is larger than {most} bytes")
+    return path.read_bytes()
+
+
 def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
     """Write a file atomically: readers see the old or the new content; OSError keeps the old."""
     import tempfile  # noqa: PLC0415 - start-up

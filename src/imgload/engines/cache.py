@@ -18,7 +18,13 @@ from typing import Any
 import attrs
 
 from imgload.core.errors import ArchiveInvalid
-from imgload.core.state import lock, private_folder, replace_file, state_folder
+from imgload.core.state import (
+    lock,
+    private_folder,
+    read_own_file,
+    replace_file,
+    state_folder,
+)
 from imgload.oci.digest import Digest
 from imgload.oci.document import dig
 
@@ -148,9 +154,7 @@ class EngineCache:
 
 def _read(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError, RecursionError):
-        file = path.stat()
-        if file.st_size <= _MAX_BYTES and file.st_uid == os.geteuid():
-            return _dict(json.loads(path.read_bytes()))
+        return _dict(json.loads(read_own_file(path, _MAX_BYTES)))
     return {}
 
 

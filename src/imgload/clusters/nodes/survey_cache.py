@@ -6,7 +6,6 @@ It only decides which layers to send. The result of every load is read back from
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from contextlib import suppress
@@ -15,7 +14,7 @@ from pathlib import Path
 from imgload.clusters.nodes.containerd import parse_content
 from imgload.clusters.nodes.survey import NodeTraits, Survey
 from imgload.core.errors import ArchiveInvalid, UsageError
-from imgload.core.state import private_folder, replace_file, state_folder
+from imgload.core.state import private_folder, read_own_file, replace_file, state_folder
 from imgload.oci.digest import Digest
 from imgload.oci.document import load_json
 from imgload.oci.platform import Platform
@@ -29,11 +28,7 @@ _CONTAINER_ID = re.compile(r"[0-9a-f]{12,64}")
 def read_survey(container_id: str) -> Survey | None:
     """Return the cached survey of a node without names and CRI's answers, or None."""
     with suppress(OSError, ValueError, KeyError, TypeError, ArchiveInvalid, UsageError):
-        file = _path(container_id)
-        status = file.stat()
-        if status.st_size > _MAX_BYTES or status.st_uid != os.geteuid():
-            return None
-        document = load_json(file.read_bytes())
+        document = load_json(read_own_file(_path(container_id), _MAX_BYTES))
         if not 0 <= time.time() - document["time"] < _SECONDS:
             return None
         major, minor = map(int, document["version"])
