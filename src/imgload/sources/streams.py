@@ -1,4 +1,4 @@
-"""The bytes of an archive: a file, a pipe or an OCI layout folder, decompressed."""
+"""The bytes of an archive: a file or a pipe, decompressed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from imgload.core.state import spool_folder
 
 CHUNK = 1 << 20
 """Bytes of one read."""
-_MOST_OPEN = 128
-"""Files that a layout folder keeps open."""
 
 
 class FileChunks:
