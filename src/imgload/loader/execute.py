@@ -419,12 +419,12 @@ def _split_available(steps: Sequence[Step]) -> tuple[tuple[Step, ...], list[_Fai
     """Return the steps whose layers their sources have, and the failures of the others."""
     lacking: dict[str, list[Step]] = {}
     for step in steps:
-        if step.missing & step.image.absent_layers:
+        if step.unavailable:
             lacking.setdefault(step.image.name, []).append(step)
     failures: list[_Failure] = []
     for name, of_image in lacking.items():
         image, nodes = of_image[0].image, [step.node for step in of_image]
-        layers = sorted(set().union(*(s.missing & image.absent_layers for s in of_image)))
+        layers = sorted(set().union(*(step.unavailable for step in of_image)))
         listed = ", ".join(map(str, layers))
         error = ArchiveInvalid(
             f"{image.origin.describe} does not have all layers of {name}, and neither"
@@ -433,8 +433,7 @@ def _split_available(steps: Sequence[Step]) -> tuple[tuple[Step, ...], list[_Fai
             image=name,
         )
         failures.append(([image], nodes, error))
-    available = tuple(step for step in steps if not step.missing & step.image.absent_layers)
-    return available, failures
+    return tuple(step for step in steps if not step.unavailable), failures
 
 
 def _refusal(image: Image, node: NodeRuntime, proof: Proof | None) -> ImgloadError | None:

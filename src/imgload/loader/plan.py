@@ -46,6 +46,11 @@ class Step:
     tag_from: str = ""
     missing: frozenset[Digest] = frozenset()
 
+    @property
+    def unavailable(self) -> frozenset[Digest]:
+        """The missing layers that the source does not have either."""
+        return self.missing & self.image.absent_layers
+
 
 @attrs.frozen
 class Plan:

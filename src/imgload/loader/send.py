@@ -192,7 +192,7 @@ class Sending:
         unpacked = frozenset[Digest]().union(
             *(not_unpacked(i.diff_ids, self.surveys[n]) for n in nodes for i in sent.images)
         )
-        known = self.memory.layers(self.source.address).items()
+        known = self.memory.layers(self.source.address).items() if sent.layers else ()
         layers = {d: x for d, x in sent.layers.items() if x[0] in unpacked or (d, x) in known}
         plain_sizes = {d: size for d, size in sent.plain_sizes.items() if d in unpacked}
         self.memory.record_layers(self.source.address, layers)
@@ -226,7 +226,7 @@ class Sending:
             unpacked = set(image.diff_ids) - self.missing[node]
             pairs = zip(image.diff_ids, image.blobs, strict=True)
             unserved = {d for d, blob in pairs if d in absent and blob not in content.blobs}
-            if not unpacked <= set(stored) - unserved:
+            if not unpacked <= stored - unserved:
                 yield node
 
     def _stored_layers(

@@ -63,7 +63,7 @@ class ManifestSink:
         keep_manifest(self.taken, digest, raw, MAX_UPLOADS)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class DocumentSink(ManifestSink):
     """A sink that also receives one document, such as a config, and no other blob."""
 
@@ -77,7 +77,7 @@ class DocumentSink(ManifestSink):
         return _DocumentUpload(self)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _DocumentUpload:
     _sink: DocumentSink
     _data: bytearray = attrs.field(factory=bytearray)

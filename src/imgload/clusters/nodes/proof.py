@@ -59,9 +59,10 @@ class Proof:
 
     def to_json(self) -> dict[str, Any]:
         """Return the checks; `content` only after a deep verification."""
-        names = ("name", "image_id", "diff_ids", "unpacked", "cri", "content")
-        checks = {name: getattr(self, name) for name in names}
-        return checks if self.content is not None else {n: checks[n] for n in names[:-1]}
+        names = ["name", "image_id", "diff_ids", "unpacked", "cri"]
+        if self.content is not None:
+            names.append("content")
+        return {name: getattr(self, name) for name in names}
 
     def missing(self) -> list[str]:
         """Describe the failed checks."""
