@@ -286,7 +286,7 @@ def _image(dice: Dice, seed: int, number: int, form: str) -> OddImage:
 
 @attrs.define
 class Archive:
-    """The content of a recipe: its entries, and its images with what they should have."""
+    """The entries of the archive of a recipe."""
 
     recipe: Recipe
     blobs: dict[str, bytes] = attrs.field(factory=dict)

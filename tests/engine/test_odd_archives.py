@@ -1,4 +1,4 @@
-"""Odd archives at random: imgload loads what any peer loads, and what it verifies is complete.
+"""Random odd archives: imgload loads each image that a peer loads, and verifies only complete ones.
 
 The peers are kind and ctr on the same node, and Docker and Podman (``load``).
 
