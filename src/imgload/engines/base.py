@@ -97,11 +97,13 @@ class EventsOpened:
     at: int | None = None
 
 
-@attrs.frozen
-class TarInput:
-    """A tar for a command's standard input; the command needs no end of input after its marker."""
+@attrs.define
+class OpenInput:
+    """Standard input of a command that needs no end of input, such as a tar with its marker."""
 
     chunks: Iterable[Chunk]
+    is_tar: bool = True
+    """Whether the command unpacks it, which takes long on a slow disk."""
 
     def __iter__(self) -> Iterator[Chunk]:
         return iter(self.chunks)
@@ -248,7 +250,7 @@ class ContainerHost(Backend):
     ) -> ExecResult:
         """Run a command in a container as root, and stream `stdin` to it until it ends.
 
-        After a `TarInput`, the connection should stay open in both directions.
+        After an `OpenInput`, the connection should stay open in both directions.
         """
 
     @abstractmethod

@@ -4,9 +4,9 @@ Both engines answer an exec start with the bare connection. imgload writes the c
 input to it, and reads frames: a header of eight bytes (stream, three zero bytes, length) and a
 payload for stdout (1) or stderr (2) (Docker Engine API, ContainerAttach).
 
-After a tar, imgload does not close its direction alone. Some proxies close both directions then
-(nginx, Rancher Desktop), and some do not pass it on (HAProxy): the output would be lost, or the
-command would wait forever (moby #38457, linuxserver/docker-socket-proxy #10).
+After an `OpenInput`, imgload does not close its direction alone. Some proxies close both directions
+then (nginx, Rancher Desktop), and some do not pass it on (HAProxy): the output would be lost, or
+the command would wait forever (moby #38457, linuxserver/docker-socket-proxy #10).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any
 import attrs
 
 from imgload.core.errors import EngineFailed, NodeStalled
-from imgload.engines.base import Chunk, TarInput
+from imgload.engines.base import Chunk, OpenInput
 from imgload.engines.http import Answer
 
 STALL_SECONDS = 120  # the limit for sending one chunk, 1 MiB, of standard input
-SILENT_SECONDS = 120.0  # the longest silence of a command without input
+SILENT_SECONDS = 120.0  # the longest silence of a command that unpacks no input
 UNPACK_SECONDS = 600.0
 UNPACK_BYTES = 2 << 20
 """The longest silence after all input, and the bytes that extend it by a second: a slow disk."""
@@ -65,8 +65,9 @@ class ExecStream:
         reader.start()
         try:
             complete = stdin is None or self._send(stdin)
+            is_silent = stdin is None or (isinstance(stdin, OpenInput) and not stdin.is_tar)
             unpack = UNPACK_SECONDS + self._sent / UNPACK_BYTES
-            self._await(reader, SILENT_SECONDS if stdin is None else unpack)
+            self._await(reader, SILENT_SECONDS if is_silent else unpack)
         except BaseException:
             self.close()
             reader.join()
@@ -107,7 +108,7 @@ class ExecStream:
                 if self._ended.wait(_END_SECONDS):
                     return False
                 raise EngineFailed(f"the connection broke while sending: {error}") from error
-        if not isinstance(stdin, TarInput):
+        if not isinstance(stdin, OpenInput):
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
         return True

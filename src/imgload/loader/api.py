@@ -53,7 +53,9 @@ def load(
     """
     require_callback(on_event, "on_event")
     texts = Request(images, **options).texts  # refuses wrong values before discovery
-    with Loader.connect(cluster, nodes=nodes, source=source, follow_links=follow_links) as loader:
+    with Loader.connect(
+        cluster, nodes=nodes, source=source, follow_links=follow_links, images=texts
+    ) as loader:
         return loader.load(texts, dry_run=dry_run, on_event=on_event, **options)
 
 
@@ -94,7 +96,9 @@ def verify(
 
     """
     texts = Request(images, tag, platform=platform).texts  # as for `load`
-    with Loader.connect(cluster, nodes=nodes, source=source, follow_links=follow_links) as loader:
+    with Loader.connect(
+        cluster, nodes=nodes, source=source, follow_links=follow_links, images=texts
+    ) as loader:
         return loader.verify(
             texts, tag=tag, platform=platform, deep=deep, complete=complete, on_event=on_event
         )

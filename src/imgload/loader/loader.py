@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import attrs
@@ -11,6 +12,7 @@ import attrs
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.arguments import optional_string, require_callback, require_strings
+from imgload.core.parallel import Task
 from imgload.engines.base import ImageStore
 from imgload.engines.discovery.candidates import Attempt
 from imgload.loader.events import Event
@@ -80,6 +82,7 @@ class Loader:
         nodes: Sequence[str] = (),
         source: str | PathLike[str] | None = None,
         follow_links: bool = False,
+        images: Sequence[str] = (),
     ) -> Iterator[Loader]:
         """Find the engines and the nodes; close the connections at the end.
 
@@ -88,6 +91,7 @@ class Loader:
             nodes: names of the nodes; empty for all of the cluster.
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
             follow_links: whether symbolic links may lead out of a source that is a folder.
+            images: names or image IDs that are used next; they are looked up at the same time.
 
         Raises:
             EngineError: if no engine can be used.
@@ -97,6 +101,9 @@ class Loader:
         """
         source, nodes = optional_string(source, "source"), require_strings(nodes, "nodes")
         with Session.open(source, follow_links=follow_links) as session:
+            Task(_import_ahead)
+            for opened in session.sources:
+                opened.look_ahead(images)
             selected = session.select_nodes(cluster, nodes)
             yield cls(
                 session.sources,
@@ -151,7 +158,7 @@ class Loader:
         with self._preparing(on_event, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
             plan = _plan(preparation, request)
-            from imgload.loader.execute import Executor  # noqa: PLC0415 - see `survey_all`
+            from imgload.loader.execute import Executor  # noqa: PLC0415 - see `_import_ahead`
 
             executor = Executor(
                 nodes={node.name: node for node in self.nodes},
@@ -213,9 +220,17 @@ class Loader:
         with ExitStack() as stack:
             for source in self.sources:
                 stack.callback(source.release)
+            for node in self.nodes:
+                stack.enter_context(node.waiting_shell())
             yield Preparation(
                 self.sources, self.nodes, self.settle, self.unreachable, on_event, ask, ahead
             )
+
+
+def _import_ahead() -> None:
+    """Import the modules that a transfer needs, while engines and nodes answer."""
+    for name in ("loader.execute", "registry.server"):
+        import_module(f"imgload.{name}")
 
 
 def _plan(preparation: Preparation, request: Request) -> Plan:

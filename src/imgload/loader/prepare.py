@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from typing import TypedDict, get_args
 
 import attrs
@@ -272,8 +271,7 @@ def identify(images: Sequence[Image], surveys: Mapping[str, Survey]) -> list[Ima
 def survey_all(
     nodes: Sequence[NodeRuntime], question: SurveyQuery, ask: Ask = survey
 ) -> tuple[dict[str, Survey], dict[str, ImgloadError]]:
-    """Survey all nodes in parallel; meanwhile, import the modules that a transfer needs."""
-    Task(partial(import_module, "imgload.loader.execute"))
+    """Survey all nodes in parallel."""
     answers = in_parallel([partial(ask, node, question) for node in nodes])
     pairs = list(zip((node.name for node in nodes), answers, strict=True))
     surveys = {name: answer for name, answer in pairs if isinstance(answer, Survey)}

@@ -69,9 +69,9 @@ class BoundedServer(ThreadingHTTPServer):
     def shutdown(self) -> None:
         """Accept no more connections; `serve_forever` would take until the end of its poll."""
         self._closed = True
-        host, port = self.server_address[:2]
-        with contextlib.suppress(OSError):
-            socket.create_connection((str(host), port), timeout=1).close()
+        with contextlib.suppress(OSError), socket.socket() as connection:
+            connection.settimeout(1)
+            connection.connect(self.server_address)
         self._thread.join()
 
     def process_request(self, request: Any, client_address: Any) -> None:

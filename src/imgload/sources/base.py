@@ -131,6 +131,9 @@ class Source(ABC):
 
         """
 
+    def look_ahead(self, texts: Sequence[str]) -> None:  # noqa: B027 - only engines take time
+        """Begin to look up images, which `find` will return."""
+
     def identify(self, image: Image) -> Image:
         """Return the image with its image ID, if determining that takes more than `find`."""
         return image

@@ -20,6 +20,7 @@ from imgload.core.errors import (
     ManifestMissing,
     PlatformMissing,
 )
+from imgload.core.parallel import Task
 from imgload.engines.base import EngineImage, ImageStore
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig, Manifest
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from imgload.registry.sink import PushSink
 
 _MOST_SESSIONS = 16
+_MOST_AHEAD = 8
 
 
 class EngineSource(Pusher):
@@ -50,12 +52,18 @@ class EngineSource(Pusher):
         self._sizes: dict[Digest, Sequence[int]] = {}
         self._manifests: dict[tuple[Digest, Platform], Manifest] = {}
         self._sessions: dict[Digest, PushSession] = {}
+        self._ahead: dict[str, Task[EngineImage | None]] = {}
         self._incomplete: dict[Digest, str] = {}
         """The images of which content is absent, by the engine's ID, with the requested names."""
 
+    def look_ahead(self, texts: Sequence[str]) -> None:
+        for text in texts[:_MOST_AHEAD]:
+            self._ahead[text] = Task(partial(self.engine.find, text))
+
     def find(self, text: str, platform: Platform | None) -> Image | None:
         names_for = parse_unless_id(text)
-        image = self.engine.find(text)
+        ahead = self._ahead.pop(text, None)
+        image = ahead.result() if ahead else self.engine.find(text)
         if image is None:
             return None
         if names_for and not _has_name(names_for, image):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from imgload.core.errors import EngineFailed, NodeStalled
 from imgload.engines import exec_stream as module
-from imgload.engines.base import TarInput
+from imgload.engines.base import OpenInput
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.exec_stream import ExecStream
 from imgload.engines.http import Answer, Request, Wire
@@ -180,7 +180,7 @@ def test_a_tar_is_not_followed_by_the_end_of_input(ours: Ours) -> None:
         ours.engine.close()
 
     behave(engine)
-    assert ours.stream.communicate(TarInput([b"tar"])) is True
+    assert ours.stream.communicate(OpenInput([b"tar"])) is True
     assert ours.stream.stdout == b"imported"
 
 

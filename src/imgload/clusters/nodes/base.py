@@ -15,6 +15,7 @@ from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, pa
 from imgload.clusters.nodes.containerd import ContentStore
 from imgload.clusters.nodes.proof import Expected
 from imgload.clusters.nodes.survey import NamedImage, Survey, SurveyQuery
+from imgload.clusters.nodes.waiting_shell import WaitingShell
 from imgload.core.errors import (
     EngineFailed,
     ImportFailed,
@@ -75,6 +76,7 @@ class NodeRuntime(ABC):
     role: str = ""
     before: PreviousNames = attrs.field(factory=PreviousNames, init=False)
     """The state of names before the last import."""
+    _shell: WaitingShell | None = attrs.field(default=None, init=False)
 
     @abstractmethod
     def survey(self, question: SurveyQuery) -> Survey:
@@ -259,9 +261,21 @@ class NodeRuntime(ABC):
             outputs += answers
         return outputs
 
+    @contextmanager
+    def waiting_shell(self) -> Iterator[None]:
+        """Start a shell now, for the first command that runs within."""
+        if self.container.state == "running" and self.engine.streams_exec:
+            self._shell = WaitingShell(self.engine, self.container.id)
+        try:
+            yield
+        finally:
+            if self._shell:
+                self._shell.close()
+
     def _exec(self, argv: Sequence[str], stdin: Iterable[Chunk] | None = None) -> ExecResult:
         try:
-            return self.engine.exec(self.container.id, argv, stdin)
+            result = self._shell.run(argv, stdin) if self._shell else None
+            return result or self.engine.exec(self.container.id, argv, stdin)
         except (NodeStalled, EngineFailed) as error:
             kind = NodeStalled if isinstance(error, NodeStalled) else NodeUnusable
             message, hint = f"{self.name}: {error.message}", error.hint or self._state

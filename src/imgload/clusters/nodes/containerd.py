@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -358,6 +357,8 @@ def parse_registry_folders(config: str) -> tuple[str, ...] | None:
 def _plugins(config: str) -> Any:
     """Return the plugins' settings, None where the text is not TOML."""
     try:
+        import tomllib  # noqa: PLC0415 - start-up
+
         return tomllib.loads(config).get("plugins", {})
     except (ValueError, RecursionError):
         return None

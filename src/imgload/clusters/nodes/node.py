@@ -39,7 +39,7 @@ from imgload.clusters.nodes.survey import (
 )
 from imgload.core.errors import ImgloadError, NodeStalled, NodeUnusable
 from imgload.core.parallel import result_or_error
-from imgload.engines.base import Chunk, TarInput
+from imgload.engines.base import Chunk, OpenInput
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor, Manifest
 from imgload.oci.platform import Platform
@@ -290,7 +290,7 @@ class Node(NodeRuntime):
         names = [*question.names, *map(str, question.image_ids)]
         list_records = self.resolve_command(containerd.images_command(names))
         argv, before.marker = batch_argv(*batched, before=[list_records, command])
-        result = self._exec(argv, stdin and TarInput(_fed(stdin, before)))
+        result = self._exec(argv, stdin and OpenInput(_fed(stdin, before)))
         count = 2 + sum(map(len, batched))
         outputs = parse_batch(result.stdout, before.marker, count)
         if outputs and outputs[0].exit_status == 0:
