@@ -51,6 +51,7 @@ class Image:
         is_cut_off: whether the source is known not to reach this process.
         tagged: whether it can be pushed: it has a name, or already a tag for a push.
         layers_named: whether a save identifies layers, so that some can be left out.
+        compresses: whether stored layers are notably smaller than uncompressed, as far as known.
         query: the requested name or ID; empty if all images of an archive are requested.
         absent_layers: diff IDs of the layers that the source does not have.
         notes: lines of information for the user.
@@ -74,6 +75,7 @@ class Image:
     is_cut_off: bool = False
     tagged: bool = False
     layers_named: bool = True
+    compresses: bool = True
     query: str = attrs.field(default="", eq=False)
     absent_layers: frozenset[Digest] = frozenset()
     notes: tuple[str, ...] = attrs.field(default=(), eq=False)
