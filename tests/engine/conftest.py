@@ -48,8 +48,9 @@ class Images:
 
     def clear(self) -> None:
         """Remove the built images."""
-        for engine, tag in self._built:
-            engine.cli("rmi", "--force", tag)
+        for engine in {engine.name: engine for engine, _ in self._built}.values():
+            tags = (tag for builder, tag in self._built if builder == engine)
+            engine.remove_image(*dict.fromkeys(tags))
 
 
 @pytest.fixture

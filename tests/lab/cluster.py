@@ -85,7 +85,7 @@ class Node:
     @property
     def pid(self) -> int:
         """The process ID of the node's init on the host."""
-        return int(self.engine.cli("inspect", "--format", "{{.State.Pid}}", self.name))
+        return self.engine.pid_of(self.name)
 
     @property
     def root(self) -> Path:
