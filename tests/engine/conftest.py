@@ -14,6 +14,7 @@ from _pytest.mark import ParameterSet
 from tests.engine.seldom import SELDOM
 from tests.lab import Lab, Node
 from tests.lab.engine import Engine
+from tests.lab.store import Store
 
 RECORDS_OF_CRI = "sha256:"
 
@@ -83,7 +84,8 @@ def cri_id(node: Node, name: str) -> str | None:
 
 def records(node: Node) -> set[str]:
     """Return the names of all image records on a node, except CRI's own by image ID."""
-    return {n for n in node.ctr("images", "ls", "-q").split() if not n.startswith(RECORDS_OF_CRI)}
+    names = Store(node.cri().socket).records()
+    return {name for name in names if not name.startswith(RECORDS_OF_CRI)}
 
 
 def record_digest(node: Node, name: str) -> str:
