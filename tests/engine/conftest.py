@@ -26,11 +26,17 @@ def cases(every: Mapping[str, Any], short: Collection[str]) -> list[ParameterSet
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that `seldom.py` lists."""
-    for item in items:
-        if item.nodeid.removeprefix("tests/engine/").startswith(SELDOM):
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that `seldom.py` lists; refuse variants there that do not exist."""
+    names = [item.nodeid.removeprefix("tests/engine/") for item in items]
+    for item, name in zip(items, names, strict=True):
+        if name.startswith(SELDOM):
             item.add_marker(pytest.mark.long)
+    tests = {name.partition("[")[0] for name in names}
+    listed = [start for start in SELDOM if start.partition("[")[0] in tests]
+    absent = [start for start in listed if not any(name.startswith(start) for name in names)]
+    if absent and not any("[" in argument for argument in config.args):
+        raise pytest.UsageError(f"seldom.py lists variants that do not exist: {absent}")
 
 
 @attrs.define

@@ -99,9 +99,10 @@ _VARIANTS = {
     ("test_registry.py", "test_a_push_sends_only_the_changed_layer"): ("podman",),
     ("test_remote.py", "test_an_engine_over_ssh_saves_images_and_runs_nodes"): ("lab-p21",),
     ("test_rounds.py", "test_skaffold_builds_several_artifacts_in_parallel"): (
-        "docker]",
+        "docker-",
         "docker28-graphdriver",
         "podman",
+        "docker28-10",
     ),
     ("test_manifests.py", "test_discarded_layers_leave_their_snapshots"): (
         "lab-d17",

@@ -14,7 +14,7 @@ import attrs
 
 from tests.lab.daemon import Daemon
 from tests.lab.machine import Paths
-from tests.lab.shell import CommandError, output
+from tests.lab.shell import CommandError, LabError, output
 
 LABEL = "imgload-lab"
 RECIPE = "imgload-lab.recipe"
@@ -125,7 +125,11 @@ class Engine(ABC):
         """Return the process ID of a container's init; the API answers faster than the client."""
         with contextlib.closing(_Connection(self.socket)) as connection:
             connection.request("GET", f"/containers/{container}/json")
-            return int(json.load(connection.getresponse())["State"]["Pid"])
+            answer = connection.getresponse()
+            shown = json.load(answer)
+        if answer.status != http.client.OK:
+            raise LabError(f"{container}: {shown['message']}")
+        return int(shown["State"]["Pid"])
 
     def remove_image(self, *images: str) -> None:
         """Remove names; the last name of an image removes the image."""
