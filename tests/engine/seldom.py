@@ -4,7 +4,10 @@ They are marked ``long``: ``pytest -m long tests/engine``.
 """
 
 _VARIANTS = {
-    ("test_watch.py", "test_a_built_or_tagged_image_is_loaded"): ("podman-lab-p3",),
+    ("test_watch.py", "test_a_built_or_tagged_image_is_loaded"): (
+        "podman-lab-p3",
+        "docker28-lab-d21",
+    ),
     ("test_compatibility.py", "test_each_source_loads_as_documented_on_every_containerd"): (
         "docker-archive]",
         "docker-archive, gzip",
@@ -115,11 +118,13 @@ _VARIANTS = {
         "writes first-node full",
         "overwrites-stalled",
         "writes first-import failed",
+        "overwrites-import failed",
     ),
     ("test_rounds.py", "test_functions_load_and_verify_several_images"): (
         "docker]",
         "docker28-graphdriver",
         "podman",
+        "docker28]",
     ),
     ("test_rounds.py", "test_commands_load_and_verify_several_images"): (
         "docker]",
@@ -135,6 +140,7 @@ _VARIANTS = {
         "docker]",
         "docker28-graphdriver",
         "podman",
+        "docker28]",
     ),
     ("test_watch.py", "test_a_build_during_a_dead_connection_is_loaded_once"): (
         "podman",
