@@ -32,9 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests; the short files of unit tests come last, so that two workers end together."""
+    items.sort(key=lambda item: _folder(item) == "unit")
     for item in items:
-        folder = item.path.relative_to(_HERE).parts[0]
+        folder = _folder(item)
         if folder in _MARKS:
             item.add_marker(folder)
         if folder == "unit" and "lab" in getattr(item, "fixturenames", ()):
             raise pytest.UsageError(f"{item.nodeid} is a unit test and uses the lab")
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(_HERE).parts[0]

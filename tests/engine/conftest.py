@@ -14,6 +14,7 @@ from _pytest.mark import ParameterSet
 from tests.engine.seldom import SELDOM
 from tests.lab import Lab, Node
 from tests.lab.engine import Engine
+from tests.lab.store import Store
 
 RECORDS_OF_CRI = "sha256:"
 
@@ -25,11 +26,17 @@ def cases(every: Mapping[str, Any], short: Collection[str]) -> list[ParameterSet
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that `seldom.py` lists."""
-    for item in items:
-        if item.nodeid.removeprefix("tests/engine/").startswith(SELDOM):
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that `seldom.py` lists; refuse variants there that do not exist."""
+    names = [item.nodeid.removeprefix("tests/engine/") for item in items]
+    for item, name in zip(items, names, strict=True):
+        if name.startswith(SELDOM):
             item.add_marker(pytest.mark.long)
+    tests = {name.partition("[")[0] for name in names}
+    listed = [start for start in SELDOM if start.partition("[")[0] in tests]
+    absent = [start for start in listed if not any(name.startswith(start) for name in names)]
+    if absent and not any("[" in argument for argument in config.args):
+        raise pytest.UsageError(f"seldom.py lists variants that do not exist: {absent}")
 
 
 @attrs.define
@@ -48,8 +55,9 @@ class Images:
 
     def clear(self) -> None:
         """Remove the built images."""
-        for engine, tag in self._built:
-            engine.cli("rmi", "--force", tag)
+        for engine in {engine.name: engine for engine, _ in self._built}.values():
+            tags = (tag for builder, tag in self._built if builder == engine)
+            engine.remove_image(*dict.fromkeys(tags))
 
 
 @pytest.fixture
@@ -82,7 +90,8 @@ def cri_id(node: Node, name: str) -> str | None:
 
 def records(node: Node) -> set[str]:
     """Return the names of all image records on a node, except CRI's own by image ID."""
-    return {n for n in node.ctr("images", "ls", "-q").split() if not n.startswith(RECORDS_OF_CRI)}
+    names = Store(node.cri().socket).records()
+    return {name for name in names if not name.startswith(RECORDS_OF_CRI)}
 
 
 def record_digest(node: Node, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -135,9 +135,9 @@ class AllImages:
     other: Made = attrs.field(factory=lambda: Made(f"compat-other:t{secrets.token_hex(6)}"))
     by_engine: dict[str, EngineImages] = attrs.field(factory=dict)
 
-    def fill(self, pool: Executor) -> None:
-        """Let all engines build and load images in parallel: 127 layers take a while."""
-        engines = [self.lab.engine(name) for name in ENGINES.values()]
+    def fill(self, names: Iterable[str], pool: Executor) -> None:
+        """Let these engines build and load images in parallel: 127 layers take a while."""
+        engines = [self.lab.engine(name) for name in names]
         built = [pool.submit(_build, engine) for engine in engines]
         for engine, image in zip(engines, built, strict=True):
             loaded = pool.submit(self._load_all, engine)
@@ -179,12 +179,22 @@ def _build(engine: Engine) -> str:
     return name
 
 
+def engine_of(source: str) -> str:
+    """Return the name of the engine that has or saves the images of a source."""
+    saved_by = {name: engine for name, (engine, _) in SAVED_BY.items()}
+    return {**ENGINES, **saved_by, FOLDER: "podman"}[source.removeprefix("standard input: ")]
+
+
 @pytest.fixture(scope="module")
-def all_images(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AllImages]:
-    """All images in all engines."""
+def all_images(
+    request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AllImages]:
+    """All images in the engines of the selected tests."""
+    calls = (getattr(item, "callspec", None) for item in request.session.items)
+    sources = {call.params.get("name") for call in calls if call} & set(SOURCES)
     made = AllImages(lab, tmp_path_factory.mktemp("compatibility"))
     with ThreadPoolExecutor(len(ENGINES)) as pool:
-        made.fill(pool)
+        made.fill({engine_of(source) for source in sources}, pool)
         yield made
     made.clear()
 

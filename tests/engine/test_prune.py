@@ -6,7 +6,6 @@ import json
 import secrets
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -178,7 +177,6 @@ def test_prune_keeps_the_newest_of_builds_loaded_together(lab: Lab, images: Imag
     tags = [f"{repository}:v{n}" for n in range(4)]
     for tag in tags:
         images.build(lab.docker, tag)
-        time.sleep(1.1)
     imgload.load(tags, cluster="lab-d21")
     imgload.prune([repository], cluster="lab-d21", keep=1)
     assert {n for n in records(node) if repository in n} == {f"docker.io/library/{tags[-1]}"}

@@ -108,7 +108,7 @@ def test_an_interrupted_load_leaves_nothing(
     assert cri_id(node, f"docker.io/library/{tag}") is None
 
 
-@pytest.mark.parametrize(("engine", "cluster"), [("docker", "lab-d17"), ("podman", "lab-p17")])
+@pytest.mark.parametrize(("engine", "cluster"), [("docker", "lab-d17"), ("podman", "lab-p21")])
 def test_an_import_by_copy_works_without_exec_streams(
     lab: Lab, images: Images, engine: str, cluster: str
 ) -> None:

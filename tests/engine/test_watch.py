@@ -11,11 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
+import docker
 import pytest
 
 import imgload
@@ -298,6 +299,7 @@ def test_builds_with_lost_events_are_detected_by_their_names(
     monkeypatch.setattr(rest, "_QUIET_SECONDS", 3.0)
     monkeypatch.setenv("DOCKER_HOST", lab.docker28.url)
     tag = unique()
+    repository, version = tag.split(":")
     lab.up("lab-e21")
     with (
         relay(lab.docker28, tmp_path) as proxy,
@@ -305,10 +307,10 @@ def test_builds_with_lost_events_are_detected_by_their_names(
     ):
         proxy.freeze("/events")
         images.build(lab.docker28, tag)
-        for number in range(130):
-            name = f"{tag}-{number}"
-            lab.docker28.cli("tag", tag, name)
-            lab.docker28.cli("rmi", name)
+        with closing(docker.DockerClient(lab.docker28.url)) as client:
+            for number in range(130):
+                client.api.tag(tag, repository, f"{version}-{number}")
+                client.api.remove_image(f"{tag}-{number}")
         assert next_load(events).references == (tag,)
     forget(lab.cluster("lab-e21").nodes[0], f"docker.io/library/{tag}")
 

@@ -113,11 +113,16 @@ class Lab:
 
     def close(self) -> None:
         """Stop all pieces that this object has started; clean up if no engine is left."""
-        errors = [error for piece in reversed(self._started) if (error := _ended(piece))]
+        engines = [piece for piece in self._started if isinstance(piece, Engine)]
+        created = [piece for piece in self._started if isinstance(piece, Cluster)]
+        once = {(cluster.engine.name, cluster.name): cluster for cluster in created}
+        with ThreadPoolExecutor() as pool:
+            ended = [*pool.map(_ended, once.values()), *pool.map(_ended, engines)]
         if self._started and not any(engine.daemon.pid for engine in self.engines.values()):
             sweep(self.paths)
+        errors = [str(error) for error in ended if error]
         if errors:
-            raise LabError("\n".join(map(str, errors)))
+            raise LabError("\n".join(errors))
 
     def down(self, *, purge: bool = False) -> None:
         """Stop everything that any run of the lab has started, and remove its files."""
