@@ -17,6 +17,8 @@ from tests.lab.engine import Engine
 _PARTS = ("records", "ingests", "leases", "running", "folders", "tags", "files")
 _OURS = re.compile("imgload|^tmp[.]")
 """Names of imgload's folders on nodes, and of those that mktemp makes."""
+_COMMAND = re.compile("images (import|pull)|while IFS= read -r line")
+"""Transfers, and shells that wait for a command."""
 _STATE = """\
 set -e
 ps -o args; echo --
@@ -57,7 +59,7 @@ class Setup:
             frozenset(records(self.node)),
             frozenset(row.split()[0] for row in ingests.splitlines()[1:]),
             frozenset(leases.split()),
-            frozenset(p for p in processes.splitlines() if re.search("images (import|pull)", p)),
+            frozenset(p for p in processes.splitlines() if _COMMAND.search(p)),
             frozenset(filter(_OURS.search, folders.split())),
             frozenset(tag for engine in self.engines for tag in leftover_tags(engine)),
             frozenset(path.name for path in self.temp.iterdir()),

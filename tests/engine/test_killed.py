@@ -23,6 +23,7 @@ PULLED = 1500
 """Bytes of an exec's connection that are reached by the output after a pull only."""
 STAGES: dict[str, Callable[[], Fault]] = {
     "listing the nodes": lambda: Fault("GET .*/containers/json", "hold"),
+    "look-up": lambda: Fault("GET .*/images/.*/json", "hold"),
     "survey": lambda: Fault("POST .*/exec/.*/start", "hold"),
     "identification": lambda: Fault("POST .*/push", "hold"),
     "import": lambda: Fault("POST .*/exec/.*/start", "hold", after=3 * MIB, skip=1),
@@ -43,6 +44,9 @@ NODES = {
 """By name: the engine and the cluster."""
 EVERY = [
     ("docker", "listing the nodes", "SIGINT"),
+    ("docker", "look-up", "SIGINT"),
+    ("docker", "look-up", "SIGKILL"),
+    ("podman", "look-up", "SIGKILL"),
     ("docker", "survey", "SIGTERM"),
     ("docker", "save", "SIGINT"),
     ("docker", "save", "SIGKILL"),
@@ -68,6 +72,7 @@ EVERY = [
 ]
 CASES = {" ".join(case): case for case in EVERY}
 SHORT = (
+    "docker look-up SIGKILL",
     "docker survey SIGTERM",
     "docker import SIGKILL",
     "docker28 identification SIGKILL",
@@ -99,7 +104,7 @@ def test_a_killed_run_leaves_nothing(
             if not fault.reached.wait(20):
                 process.kill()
                 pytest.fail(f"{stage} was not reached: {proxy.requests}")
-            if stage == "pull":
+            if stage in {"look-up", "pull"}:
                 until(lambda: bool(setup.state().running))
             process.send_signal(number)
             start = time.monotonic()
