@@ -282,9 +282,10 @@ class Node(NodeRuntime):
         stdin: Iterable[Chunk] | None = None,
     ) -> Survey:
         """Run a command, label the loaded images, and survey the node, all in one exec."""
-        traits, start = self._known_traits, self._known_runtime.start
+        traits, runtime = self._known_traits, self._known_runtime
         labels = containerd.label_commands(question.loaded, time.time())
-        groups = self._resolve_commands([[start, *labels], *question.commands(traits.snapshotter)])
+        first = [runtime.start, runtime.free, *labels]
+        groups = self._resolve_commands([first, *question.commands(traits.snapshotter)])
         fits = len(list(in_parts(groups))) == 1
         batched = groups if fits else []
         names = [*question.names, *map(str, question.image_ids)]
@@ -304,7 +305,8 @@ class Node(NodeRuntime):
             self._traits = None
             return self.survey(question)
         with self.naming_node_in_errors():
-            return Survey.read(question, traits, answers[1 + len(labels) :])
+            now = traits.with_space(answers[1])
+            return Survey.read(question, now, answers[len(first) :])
 
     def rollback(
         self,
