@@ -7,6 +7,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -188,6 +189,28 @@ def test_an_unverified_build_is_a_failure(lab: Lab, start: Start, failure: Failu
     assert (ended.status, "Traceback" in ended.output) == (failure.status, False), ended.output
     assert failure.output in ended.output
     assert records(node) == before
+
+
+def test_docker_desktops_context_selects_its_kind_cluster(
+    lab: Lab, start: Start, tmp_path: Path
+) -> None:
+    """Its container is called like that of a kind cluster; without it, nothing is built."""
+    skaffold = start("docker")
+    (tmp_path / "context").write_text("current-context: docker-desktop\n")
+    build = partial(skaffold.build, KUBECONFIG=str(tmp_path / "context"))
+    made = lab.make_cluster(name="desktop", engine="docker")
+    try:
+        ended = build()
+        assert ended.status == 0, ended.output
+        image = skaffold.engine.image_id(skaffold.image)
+        assert cri_id(made.nodes[0], full_name(skaffold.image)) == image
+    finally:
+        made.remove()
+    change(skaffold)
+    refused = build()
+    assert refused.status == 4
+    assert "Docker's own images" in refused.output
+    assert skaffold.engine.image_id(skaffold.image) == image
 
 
 def test_an_older_image_in_skaffolds_engine_is_refused(lab: Lab, start: Start) -> None:
