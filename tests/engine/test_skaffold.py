@@ -49,6 +49,17 @@ FAILURES = [
     Failure("--file nosuch", 1, "docker build failed"),
     Failure("-- true", 3, "the build has left no"),
 ]
+MANIFEST_LIST = """
+set -e
+podman manifest exists "$IMAGE" && podman manifest rm "$IMAGE"
+podman manifest create "$IMAGE"
+for platform in $BUILD_FOR; do
+    echo "$platform" >platform
+    image=$(podman build --isolation chroot --platform "$platform" --manifest "$IMAGE" -q .)
+    [ "$platform" != linux/amd64 ] || echo "$image" >../id
+done
+mv ../id id
+"""
 TREE = """sh -c 'sleep 611; true' & sleep 612"""
 
 
@@ -177,6 +188,21 @@ def test_a_custom_command_builds_the_image(lab: Lab, start: Start, engine: str) 
     ended = skaffold.build(f'exec imgload skaffold -- {engine} build -t "$IMAGE" .')
     assert ended.status == 0, ended.output
     assert cri_id(node, full_name(skaffold.deployed())) == skaffold.engine.image_id(skaffold.image)
+    forget(node, full_name(skaffold.image))
+
+
+def test_a_custom_command_builds_a_manifest_list(lab: Lab, start: Start) -> None:
+    """The nodes get its image for their platform, by name and by IDs, also after a rebuild."""
+    skaffold, node = start("podman"), node_of(lab, "podman")
+    (skaffold.folder / "build").write_text(MANIFEST_LIST)
+    for platforms in ("linux/arm64 linux/amd64", "linux/amd64 linux/arm64"):
+        change(skaffold)
+        ended = skaffold.build("exec imgload skaffold -- sh ./build", BUILD_FOR=platforms)
+        assert ended.status == 0, ended.output
+        [image_id] = (skaffold.folder / "id").read_text().split()
+        for name in (skaffold.image, f"{skaffold.repository}:{image_id}", skaffold.deployed()):
+            assert cri_id(node, full_name(name)) == f"sha256:{image_id}"
+    skaffold.engine.cli("manifest", "rm", skaffold.image)
     forget(node, full_name(skaffold.image))
 
 
