@@ -328,7 +328,7 @@ class NodeRuntime(ABC):
     def _shell_failed(self, result: ExecResult) -> NodeUnusable:
         reason = result.message or f"exit status {result.exit_status} without output"
         message = f"{self.name}: a shell in it failed: {reason}"
-        cause = causes.hint_for(reason, engine=self.engine.name, node=self.name)
+        cause = causes.hint_for(result.message, engine=self.engine.name, node=self.name)
         return NodeUnusable(message, hint=cause or self._logs, node=self.name)
 
     def _failure(self, status: int, message: str, action: str) -> NodeError:
