@@ -94,7 +94,9 @@ find_containerd() {
         process=${process%/comm}
         [ "$process/ns/mnt" -ef /proc/self/ns/mnt ] || continue
         file=$(option config) file=${file:-$(option c)}
-        case $file in */docker/*) file= ;; *) return 0 ;; esac
+        parent=$(sed -n 's/^PPid:[^0-9]*//p' "$process/status" 2>/dev/null)
+        parent=$(cat "/proc/$parent/comm" 2>/dev/null)
+        case $parent:$file in dockerd:* | *:*/docker/*) file= ;; *) return 0 ;; esac
     done
     return 1
 }
