@@ -27,6 +27,11 @@ _VARIANTS = {
         "standard input: OCI",
         "OCI archive]",
     ),
+    ("test_clusters.py", "test_containerd_may_have_another_distributions_paths"): (
+        "rke2",
+        "microk8s",
+    ),
+    ("test_clusters.py", "test_a_node_without_a_shell_is_refused"): ("docker28", "podman"),
     ("test_complete.py", "test_complete_sends_the_layers_that_are_only_unpacked"): (
         "lab-d21-docker28",
         "lab-d21-podman",

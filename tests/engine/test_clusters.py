@@ -14,11 +14,19 @@ from imgload.cli.dropin import run as drop_in
 from imgload.core.errors import NodeNotFound, NodeUnusable
 from imgload.tools.dropins.tool import K3D as K3D_COMMAND
 from tests.engine.conftest import Images, cri_id, unique
+from tests.engine.findings import messages
 from tests.engine.test_errors import run
 from tests.engine.test_lab import kind
 from tests.lab import Cluster, Lab
 from tests.lab.engine import Engine
-from tests.lab.shape import BareK3s, DockerInMinikube, K3d, Minikube
+from tests.lab.shape import (
+    ELSEWHERE,
+    BareK3s,
+    DockerInMinikube,
+    K3d,
+    K3dElsewhere,
+    Minikube,
+)
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +130,64 @@ def test_any_container_that_runs_containerd_is_a_node(lab: Lab, images: Images) 
             imgload.load(tag, nodes=[node.name])
         error = caught.value.report.images[0].nodes[0].error
         assert isinstance(error, NodeUnusable)
-        assert "no containerd runs there" in error.message
+        assert "containerd does not answer" in error.message
     finally:
         made.remove()
     with pytest.raises(NodeNotFound, match="no node no-such-container"):
         imgload.load(tag, nodes=["no-such-container"])
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_containerd_may_have_another_distributions_paths(
+    lab: Lab, images: Images, name: str
+) -> None:
+    """Its options and its configuration name them; ctr may be part of another program."""
+    shape, tag = ELSEWHERE[name], unique()
+    made = lab.make_cluster(name=f"lab-{name}", engine="docker", shape=shape, roles=("server",))
+    images.build(lab.docker, tag)
+    [node] = made.nodes
+    try:
+        [image] = imgload.load(tag, nodes=[node.name]).images
+        chain = lab.docker.cli("inspect", "--format={{index .RootFS.Layers 0}}", tag).strip()
+        assert chain in node.ctr("snapshots", "--snapshotter", "native", "ls")
+        assert chain not in node.ctr("snapshots", "--snapshotter", "overlayfs", "ls")
+        assert f"docker.io/library/{tag}" in node.ctr("images", "ls", "-q")
+        node.exec("test", "-d", f"{shape.root}/io.containerd.content.v1.content/blobs")
+        assert [found.action for found in image.nodes] == ["full"]
+        assert imgload.load(tag, nodes=[node.name]).images[0].nodes[0].action == "present"
+    finally:
+        made.remove()
+
+
+def test_k3s_may_have_another_data_folder(lab: Lab, images: Images) -> None:
+    """Its snapshotter is read from the configuration that its containerd was given."""
+    made = lab.make_cluster(name="lab-kd", engine="docker", shape=K3dElsewhere(), roles=("server",))
+    tag, [node] = unique(), made.nodes
+    images.build(lab.docker, tag)
+    try:
+        imgload.load(tag, cluster="lab-kd")
+        chain = lab.docker.cli("inspect", "--format={{index .RootFS.Layers 0}}", tag).strip()
+        assert chain in node.ctr("snapshots", "--snapshotter", "native", "ls")
+        assert " free" in messages(imgload.diagnose(nodes=[node.name]), "nodes", "ok")
+    finally:
+        made.remove()
+
+
+@pytest.mark.parametrize("name", ["docker", "docker28", "podman"])
+def test_a_node_without_a_shell_is_refused(lab: Lab, images: Images, name: str) -> None:
+    """As Talos has none; the hint names the way that works."""
+    made = lab.make_cluster(name="lab-talos", engine=name)
+    tag, [node] = unique(), made.nodes
+    images.build(lab.docker, tag)
+    node.exec("rm", "/bin/sh")
+    try:
+        with pytest.raises(imgload.LoadFailed) as caught:
+            imgload.load(tag, cluster="lab-talos", source="docker")
+        error = caught.value.report.images[0].nodes[0].error
+        assert isinstance(error, NodeUnusable)
+        assert "imgload registry push" in error.hint
+    finally:
+        made.remove()
 
 
 def test_minikube_with_the_docker_runtime_is_refused(lab: Lab, images: Images) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -13,6 +17,8 @@ from tests.engine.findings import messages, problems
 from tests.lab import Cluster, Lab, Node
 from tests.lab.nodeimage import CONFIGS
 
+KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
+PULLED = "/var/lib/kubelet/image_manager/pulled"
 _MIRROR = '[host."http://registry:5000"]\n'
 
 
@@ -70,6 +76,66 @@ def test_doctor_reports_layers_in_another_snapshotter(
     node.exec("rm", "/usr/local/bin/crictl")
     problem_text = problems(imgload.diagnose(tag, cluster="lab-sick"), "image")
     assert "CRI does not report it" in problem_text
+
+
+def put(node: Node, path: str, text: str) -> None:
+    node.exec("sh", "-c", 'mkdir -p "${0%/*}"; cat >"$0"', path, stdin=text.encode())
+
+
+def reported(call: Callable[[], imgload.Report]) -> str:
+    """Return the notes of a report, which are the same as the events."""
+    return "\n".join(call().to_json()["notes"])
+
+
+def test_a_load_reports_that_the_kubelet_removes_images(
+    lab: Lab, images: Images, faulty: Cluster
+) -> None:
+    """Also after a rebuild, which costs one exec; the commands of the hint show what to remove."""
+    tag, [node] = unique(), faulty.nodes
+    load = partial(imgload.load, tag, cluster="lab-sick")
+    put(node, KUBELET_CONFIG, "imageGCHighThresholdPercent: 80\n")
+    images.build(lab.docker, tag)
+    assert "kubelet" not in reported(load)
+    used = int(node.exec("sh", "-c", "df -Pm /var | tail -n 1").split()[2])
+    node.exec("dd", "if=/dev/zero", "of=/var/junk", "bs=1M", f"count={75 - used}")
+    images.build(lab.docker, tag)
+    [note] = load().notes
+    assert f"the disk of {node.name} is 8" in note
+    assert "from 80 %" in note
+    assert note in reported(partial(imgload.verify, tag, cluster="lab-sick"))
+    assert "from 80 %" in messages(imgload.diagnose(cluster="lab-sick"), "nodes", "warning")
+    assert f"imgload prune --node {node.name}" in note
+    command = shlex.split(note.rpartition("largest folders: ")[2])
+    assert "/var\n" in lab.docker.cli(*command[1:])
+    put(node, KUBELET_CONFIG, "imageGCHighThresholdPercent: 100\n")
+    assert "kubelet" not in reported(partial(imgload.verify, tag, cluster="lab-sick"))
+    node.exec("rm", "/var/junk", KUBELET_CONFIG)
+
+
+def test_a_load_reports_a_pull_record_of_the_same_image(
+    lab: Lab, images: Images, faulty: Cluster
+) -> None:
+    """It makes the kubelet require credentials (kubernetes #138175), until it is removed."""
+    tag, [node] = unique(), faulty.nodes
+    image_id = images.build(lab.docker, tag)
+    file = f"{PULLED}/sha256-{hashlib.sha256(image_id.encode()).hexdigest()}"
+    mapping = {"ghcr.io/me/app": {"nodePodsAccessible": True}}
+    record = {"kind": "ImagePulledRecord", "imageRef": image_id, "credentialMapping": mapping}
+    put(node, KUBELET_CONFIG, "kind: KubeletConfiguration\n")
+    put(node, file, json.dumps(record) + "\n")
+    [note] = imgload.load(tag, cluster="lab-sick").notes
+    assert "ghcr.io/me/app" in note
+    verify = partial(imgload.verify, tag, cluster="lab-sick")
+    assert reported(verify) == note
+    warned = messages(imgload.diagnose(tag, cluster="lab-sick"), "image", "warning")
+    assert "ghcr.io/me/app" in warned
+    put(node, "/usr/local/bin/systemctl", '#!/bin/sh\necho "$@" >/var/systemctl\n')
+    node.exec("chmod", "+x", "/usr/local/bin/systemctl")
+    command = shlex.split(note[note.index("docker exec") :])
+    lab.docker.cli(*command[1:])
+    assert node.exec("cat", "/var/systemctl") == "restart kubelet\n"
+    assert reported(verify) == ""
+    node.exec("rm", "/usr/local/bin/systemctl", KUBELET_CONFIG)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -48,6 +49,17 @@ FAILURES = [
     Failure("--file nosuch", 1, "docker build failed"),
     Failure("-- true", 3, "the build has left no"),
 ]
+MANIFEST_LIST = """
+set -e
+podman manifest exists "$IMAGE" && podman manifest rm "$IMAGE"
+podman manifest create "$IMAGE"
+for platform in $BUILD_FOR; do
+    echo "$platform" >platform
+    image=$(podman build --isolation chroot --platform "$platform" --manifest "$IMAGE" -q .)
+    [ "$platform" != linux/amd64 ] || echo "$image" >../id
+done
+mv ../id id
+"""
 TREE = """sh -c 'sleep 611; true' & sleep 612"""
 
 
@@ -179,6 +191,21 @@ def test_a_custom_command_builds_the_image(lab: Lab, start: Start, engine: str) 
     forget(node, full_name(skaffold.image))
 
 
+def test_a_custom_command_builds_a_manifest_list(lab: Lab, start: Start) -> None:
+    """The nodes get its image for their platform, by name and by IDs, also after a rebuild."""
+    skaffold, node = start("podman"), node_of(lab, "podman")
+    (skaffold.folder / "build").write_text(MANIFEST_LIST)
+    for platforms in ("linux/arm64 linux/amd64", "linux/amd64 linux/arm64"):
+        change(skaffold)
+        ended = skaffold.build("exec imgload skaffold -- sh ./build", BUILD_FOR=platforms)
+        assert ended.status == 0, ended.output
+        [image_id] = (skaffold.folder / "id").read_text().split()
+        for name in (skaffold.image, f"{skaffold.repository}:{image_id}", skaffold.deployed()):
+            assert cri_id(node, full_name(name)) == f"sha256:{image_id}"
+    skaffold.engine.cli("manifest", "rm", skaffold.image)
+    forget(node, full_name(skaffold.image))
+
+
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.output)
 def test_an_unverified_build_is_a_failure(lab: Lab, start: Start, failure: Failure) -> None:
     """Skaffold deploys after exit status 0; the nodes are unchanged."""
@@ -188,6 +215,28 @@ def test_an_unverified_build_is_a_failure(lab: Lab, start: Start, failure: Failu
     assert (ended.status, "Traceback" in ended.output) == (failure.status, False), ended.output
     assert failure.output in ended.output
     assert records(node) == before
+
+
+def test_docker_desktops_context_selects_its_kind_cluster(
+    lab: Lab, start: Start, tmp_path: Path
+) -> None:
+    """Its container is called like that of a kind cluster; without it, nothing is built."""
+    skaffold = start("docker")
+    (tmp_path / "context").write_text("current-context: docker-desktop\n")
+    build = partial(skaffold.build, KUBECONFIG=str(tmp_path / "context"))
+    made = lab.make_cluster(name="desktop", engine="docker")
+    try:
+        ended = build()
+        assert ended.status == 0, ended.output
+        image = skaffold.engine.image_id(skaffold.image)
+        assert cri_id(made.nodes[0], full_name(skaffold.image)) == image
+    finally:
+        made.remove()
+    change(skaffold)
+    refused = build()
+    assert refused.status == 4
+    assert "Docker's own images" in refused.output
+    assert skaffold.engine.image_id(skaffold.image) == image
 
 
 def test_an_older_image_in_skaffolds_engine_is_refused(lab: Lab, start: Start) -> None:

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+import attrs
+
 from tests.lab.nodeimage import CONFIGS
 
 Files = Mapping[str, tuple[str, int]]
@@ -119,6 +121,120 @@ class BareK3s(K3d):
 
     def files(self, containerd: str) -> Files:
         return {**super().files(containerd), "opt/k3s/bare": ("", 0o644)}
+
+
+class K3dElsewhere(K3d):
+    """k3d with k3s's option ``--data-dir``."""
+
+    volume = "/data"
+
+    def files(self, containerd: str) -> Files:
+        files = super().files(containerd)
+        return {n: (text.replace(_K3S, "/data/agent"), mode) for n, (text, mode) in files.items()}
+
+
+_ELSEWHERE_ENTRYPOINT = """\
+#!/bin/sh
+trap 'kill $containerd; exit 0' TERM INT
+mkdir -p /var/log "$BIN" "${CTR%/*}"
+[ -e "$BIN/containerd" ] || mv /usr/bin/containerd "$BIN/containerd"
+[ -e "$CTR" ] || mv /usr/bin/ctr "$CTR"
+while :; do
+    "$BIN/containerd" $OPTIONS >>/var/log/containerd.log 2>&1 &
+    containerd=$!
+    wait $containerd
+    sleep 0.2
+done
+"""
+
+
+@attrs.frozen
+class Elsewhere(Shape):
+    """A container without labels, in which containerd has another distribution's paths.
+
+    Args:
+        bin: the folder of the program containerd.
+        program: the path of ctr.
+        root: the folder of its content.
+        socket: where it listens.
+        config: the path of its configuration.
+        option: the option that names this path.
+        wrapper: the path of a program with the subcommand ctr, if there is one.
+        flags: whether options name root and socket, and not the configuration.
+
+    """
+
+    bin: str
+    program: str
+    root: str
+    socket: str
+    config: str
+    option: str = "--config="
+    wrapper: str = ""
+    flags: bool = True
+
+    @property
+    def ctr(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The command line of ctr."""
+        return (self.program, "--address", self.socket)
+
+    def names(self, cluster: str, roles: Sequence[str]) -> Iterator[str]:
+        yield from (f"{cluster}-{role}" for role in roles)
+
+    def labels(self, cluster: str, name: str, role: str) -> dict[str, str]:
+        del cluster, name, role
+        return {}
+
+    def files(self, containerd: str) -> Files:
+        version, _, rest = CONFIGS[containerd].partition("\n")
+        state = self.socket.rpartition("/")[0]
+        places = f'root = "{self.root}"\nstate = "{state}"\n[grpc]\n  address = "{self.socket}"\n'
+        options = f"--root {self.root} --address={self.socket} --state={state}"
+        settings = rest.replace('"overlayfs"', '"native"')
+        included = f"{self.config}.d/cri.toml"
+        imports = f'imports = ["{included}"]\n'
+        words = f"{self.option}{self.config} {options if self.flags else ''}"
+        variables = f'BIN={self.bin} CTR={self.program} OPTIONS="{words}"\n'
+        first, _, script = _ELSEWHERE_ENTRYPOINT.partition("\n")
+        files = {
+            self.config: (f"{version}\n{imports}{'' if self.flags else places}", 0o644),
+            included: (f"{version}\n{settings}", 0o644),
+            "/usr/local/bin/entrypoint": (f"{first}\n{variables}{script}", 0o755),
+        }
+        if self.wrapper:
+            text = f'#!/bin/sh\n[ "$1" = ctr ] && shift\nexec {" ".join(self.ctr)} "$@"\n'
+            files[self.wrapper] = (text, 0o755)
+        return {path.lstrip("/"): file for path, file in files.items()}
+
+
+_RKE2, _SNAP = "/var/lib/rancher/rke2", "/var/snap/microk8s"
+ELSEWHERE = {
+    "k0s": Elsewhere(
+        bin="/var/lib/k0s/bin",
+        program="/opt/ctr",
+        root="/var/lib/k0s/containerd",
+        socket="/run/k0s/containerd.sock",
+        config="/etc/k0s/containerd.toml",
+        wrapper="/usr/local/bin/k0s",
+    ),
+    "rke2": Elsewhere(
+        bin=f"{_RKE2}/data/v1/bin",
+        program=f"{_RKE2}/data/v1/bin/ctr",
+        root=f"{_RKE2}/agent/containerd",
+        socket=K3S_SOCKET,
+        config=f"{_RKE2}/agent/etc/containerd/config.toml",
+        option="-c ",
+        flags=False,
+    ),
+    "microk8s": Elsewhere(
+        bin="/var/snap/bin",
+        program="/opt/ctr",
+        root=f"{_SNAP}/common/var/lib/containerd",
+        socket=f"{_SNAP}/common/run/containerd.sock",
+        config=f"{_SNAP}/current/args/containerd.toml",
+        wrapper="/snap/bin/microk8s.ctr",
+    ),
+}
 
 
 class Minikube(Shape):

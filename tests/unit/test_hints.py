@@ -26,7 +26,7 @@ SAFE = {
     *("tool.name", "tool.homepage", "tool.makes", "tool.name_flag", "error.ctx.command_path"),
     *("kind", "variable", "command", "survey.traits.platform", "platform", "wanted", "there[0]"),
     *("found.target.short", "layer.digest", "see_config", "config"),
-    *("tool", "origin"),
+    *("tool", "origin", "self.disk_hint"),
 }
 """Names of engines and nodes, platforms, digests, imgload's own words, and other hints, which are
 checked themselves."""

@@ -16,6 +16,11 @@ from imgload.clusters.nodes.node import Node
 from imgload.engines.base import Container, ContainerHost
 
 _CLUSTER = r"(?a)[A-Za-z0-9][\w.-]*"
+_DOCKER_DESKTOP = "docker-desktop"
+_DOCKER_DESKTOP_HINT = (
+    "if Docker Desktop's Kubernetes is of kind, turn on Show system containers in its settings;"
+    " if it is of kubeadm, pods use Docker's own images, and nothing has to be loaded"
+)
 
 
 class NodeContainer(NamedTuple):
@@ -59,6 +64,10 @@ class ClusterProvider(ABC):
     def owns_context(self, context: str) -> bool:
         """Return whether a kube context is named like those of this provider's clusters."""
         return self.context_prefix != "" and context.startswith(self.context_prefix)
+
+    def contexts(self, cluster: str) -> tuple[str, ...]:
+        """Return the names that a cluster's kube context may have, the usual one first."""
+        return (f"{self.context_prefix}{cluster}",)
 
     def absence_hint(self, context: str | None) -> str:  # noqa: ARG002 - for subclasses
         """Return how to load into a cluster that no engine runs; empty if there is no such way.
@@ -105,7 +114,17 @@ class Kind(ClusterProvider):
             if is_node and re.fullmatch(name, container.name):
                 yield NodeContainer(cluster, role, container)
 
-    def absence_hint(self, context: str | None) -> str:  # noqa: ARG002
+    def owns_context(self, context: str) -> bool:
+        return super().owns_context(context) or context == _DOCKER_DESKTOP
+
+    def contexts(self, cluster: str) -> tuple[str, ...]:
+        """Return also Docker Desktop's context for its own kind cluster, ``desktop``."""
+        desktop = (_DOCKER_DESKTOP,) if cluster == "desktop" else ()
+        return (*super().contexts(cluster), *desktop)
+
+    def absence_hint(self, context: str | None) -> str:
+        if context == _DOCKER_DESKTOP:
+            return _DOCKER_DESKTOP_HINT
         engine = os.environ.get("KIND_EXPERIMENTAL_PROVIDER", "")
         if engine in {"", "docker", "podman"}:
             return ""

@@ -124,8 +124,10 @@ class Cluster:
 
     @property
     def context(self) -> str:
-        """The cluster's kube context."""
-        return f"{self.tool.context_prefix}{self.name}"
+        """The cluster's kube context; the current one if it may have several."""
+        contexts = self.tool.contexts(self.name)
+        current = current_context() if len(contexts) > 1 else None
+        return current if current in contexts else contexts[0]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.engine.name})"
@@ -249,7 +251,7 @@ def select_cluster(engines: Sequence[ContainerHost], cluster: str | None) -> Clu
             return clusters[0]
     clusters = find_clusters(engines)
     matching = [c for c in clusters if c.name == name]
-    matching = matching or [c for c in clusters if c.context == (name or context)]
+    matching = matching or [c for c in clusters if (name or context) in c.tool.contexts(c.name)]
     if name is None and (matching or provider):
         name = context.removeprefix(provider.context_prefix if provider else "")
     elif name is None:

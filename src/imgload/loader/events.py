@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
+from imgload.core.arguments import require_callback
 from imgload.loader.report import NodeResult
 from imgload.oci.digest import Digest
 
@@ -58,3 +61,21 @@ class Note:
 
 
 Event = Note | ImageFound | SendingStarted | BytesSent | SendingEnded | NodeDone
+
+
+@attrs.frozen(eq=False)
+class NoteCollector:
+    """A callback that passes events on, each note once, and keeps the notes' texts."""
+
+    on_event: Callable[[Event], None]
+    texts: list[str] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        require_callback(self.on_event, "on_event")
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note):
+            if event.text in self.texts:
+                return
+            self.texts.append(event.text)
+        self.on_event(event)

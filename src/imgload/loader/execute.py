@@ -75,7 +75,7 @@ class Executor:
         for step in plan.steps:
             if step.action == "present":
                 result = NodeResult(step.node, "present", step.proof)
-                self._record(step.image, result, self.surveys[step.node].at)
+                self._record(step.image, result, self.surveys[step.node])
         tagged = in_parallel([partial(self._tag, s) for s in plan.steps if s.action == "tagged"])
         not_tagged = [step for step in tagged if step]
         to_send = [step for step in plan.steps if step.action in _SENT]
@@ -136,8 +136,8 @@ class Executor:
         ]
         return Report(tuple(rows), dry_run)
 
-    def _record(self, image: Image, result: NodeResult, verified_at: float | None = None) -> None:
-        """Record a result, and when the node was read for it; None for now."""
+    def _record(self, image: Image, result: NodeResult, survey: Survey | None = None) -> None:
+        """Record a result, and the survey that verified it; None if that was made just now."""
         if self.deep:
             from imgload.loader.checksums import verify_blobs  # noqa: PLC0415 - start-up
 
@@ -145,8 +145,12 @@ class Executor:
         key = image.name, result.node
         self.images[image.name] = image
         self.results[key] = result
-        self._verified_at[key] = time.monotonic() if verified_at is None else verified_at
+        self._verified_at[key] = survey.at if survey else time.monotonic()
         self.on_event(NodeDone(image.name, result))
+        traits = (survey or self.surveys[result.node]).traits if result.ok else None
+        node = self.nodes[result.node]
+        for note in node.kubelet_notes(traits, image.name, image.image_id) if traits else ():
+            self.on_event(Note(note))
 
     def _discard(self, node: NodeRuntime) -> None:
         """Remove the layers of the loaded images, which are verified again afterwards."""
@@ -365,7 +369,7 @@ class Executor:
             )
             survey = delivery.survey
             result = self._with_replaced(image, result, node.before, survey)
-            self._record(image, result, survey.at if survey else None)
+            self._record(image, result, survey)
         return True
 
     def _verify(

@@ -11,11 +11,11 @@ import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
-from imgload.core.arguments import optional_string, require_callback, require_strings
+from imgload.core.arguments import optional_string, require_strings
 from imgload.core.parallel import Task
 from imgload.engines.base import ImageStore
 from imgload.engines.discovery.candidates import Attempt
-from imgload.loader.events import Event
+from imgload.loader.events import Event, NoteCollector
 from imgload.loader.plan import Plan, make_plan
 from imgload.loader.prepare import (
     Ask,
@@ -136,7 +136,7 @@ class Loader:
         **options: Unpack[LoadOptions],
     ) -> Plan:
         """Return what `load` would do now; nothing is changed."""
-        with self._preparing(on_event, survey) as preparation:
+        with self._preparing(NoteCollector(on_event), survey) as preparation:
             preparation.run(request := Request(images, **options))
             return _plan(preparation, request)
 
@@ -155,7 +155,8 @@ class Loader:
         request = Request(images, **options)
         if request.transport == "delta":
             require_pushers(self.sources)
-        with self._preparing(on_event, survey if dry_run else cached_survey) as preparation:
+        notes = NoteCollector(on_event)
+        with self._preparing(notes, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
             plan = _plan(preparation, request)
             from imgload.loader.execute import Executor  # noqa: PLC0415 - see `_import_ahead`
@@ -165,7 +166,7 @@ class Loader:
                 surveys=preparation.surveys,
                 images={image.name: image for image in preparation.images},
                 unusable=preparation.unusable,
-                on_event=on_event,
+                on_event=notes,
                 option=request.transport,
                 deep=request.verify == "deep" and not dry_run,
                 keep_manifest=request.keep_manifest,
@@ -175,7 +176,8 @@ class Loader:
             )
             executor.mark_unreachable(preparation.images, preparation.failed)
             (executor.dry_run if dry_run else executor.run)(plan)
-        return _require_ok(executor.report([node.name for node in self.nodes], dry_run=dry_run))
+        report = executor.report([node.name for node in self.nodes], dry_run=dry_run)
+        return _require_ok(report, notes)
 
     def verify(
         self,
@@ -193,7 +195,8 @@ class Loader:
         """
         from imgload.loader.verify import Verification  # noqa: PLC0415 - start-up
 
-        with self._preparing(on_event, survey) as preparation:
+        notes = NoteCollector(on_event)
+        with self._preparing(notes, survey) as preparation:
             preparation.run(request := Request(images, tag, platform=platform))
             if any(image.image_id is None for image in preparation.images):
                 from imgload.sources.engine import identify_by_save  # noqa: PLC0415
@@ -208,14 +211,14 @@ class Loader:
         options = {"--from": self.source, "--follow-links": links}
         options |= {"--tag": request.tag, "--platform": chosen}
         verification = Verification(
-            self.nodes, preparation.surveys, preparation.failed, on_event, options, deep, complete
+            self.nodes, preparation.surveys, preparation.failed, notes, options, deep, complete
         )
-        return _require_ok(verification.report((*preparation.images, *preparation.unusable)))
+        report = verification.report((*preparation.images, *preparation.unusable))
+        return _require_ok(report, notes)
 
     @contextmanager
     def _preparing(self, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:
         """Yield a preparation with all sources and nodes; it uses surveys made ahead only once."""
-        require_callback(on_event, "on_event")
         ahead, self._ahead = self._ahead, {}
         with ExitStack() as stack:
             for source in self.sources:
@@ -242,7 +245,8 @@ def _plan(preparation: Preparation, request: Request) -> Plan:
     )
 
 
-def _require_ok(report: Report) -> Report:
+def _require_ok(report: Report, notes: NoteCollector) -> Report:
+    report = attrs.evolve(report, notes=tuple(notes.texts))
     if not report.ok:
         raise LoadFailed(report)
     return report

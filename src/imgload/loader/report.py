@@ -113,10 +113,14 @@ class ImageResult:
 
 @attrs.frozen
 class Report:
-    """The results for all images; in a dry run, the planned actions."""
+    """The results for all images; in a dry run, the planned actions.
+
+    `notes` are the texts of the `Note` events until then.
+    """
 
     images: tuple[ImageResult, ...]
     dry_run: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -134,6 +138,7 @@ class Report:
         if self.dry_run:
             document["dry_run"] = True
         document["images"] = [image.to_json() for image in self.images]
+        document["notes"] = list(self.notes)
         document["ok"] = self.ok
         return document
 

@@ -13,7 +13,7 @@ from imgload.clusters.nodes.proof import Proof, prove
 from imgload.clusters.nodes.survey import Survey
 from imgload.core.errors import ImgloadError, NodeUnusable, NotVerified
 from imgload.core.parallel import in_parallel
-from imgload.loader.events import Event, NodeDone
+from imgload.loader.events import Event, NodeDone, Note
 from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.sources.base import Image
@@ -51,6 +51,8 @@ class Verification:
         survey = self.surveys[node.name]
         proof = prove(image, survey, needs_layers=self.complete)
         if proof.ok:
+            for note in node.kubelet_notes(survey.traits, image.name, image.image_id):
+                self.on_event(Note(note))
             result = NodeResult(node.name, "present", proof)
             if not self.deep:
                 return result

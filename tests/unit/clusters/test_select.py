@@ -80,6 +80,29 @@ def test_the_kube_context_selects_a_cluster(tmp_path: Path, in_context: Context)
     assert selected(engines, "a") == [("docker", "a-control-plane")]
 
 
+@pytest.mark.parametrize("context", ["docker-desktop", "kind-desktop"])
+def test_docker_desktops_cluster_has_two_contexts(
+    tmp_path: Path, in_context: Context, context: str
+) -> None:
+    """It is a kind cluster, `desktop`; kind's own command would name the context otherwise."""
+    engines = [engine(tmp_path, *cluster("a"), *cluster("desktop"))]
+    assert selected(engines, context) == [("docker", "desktop-control-plane")]
+    in_context(context)
+    assert selected(engines) == [("docker", "desktop-control-plane")]
+    listed = {c.name: (c.context, c.current) for c in list_clusters(engines).clusters}
+    assert listed == {"a": ("kind-a", False), "desktop": (context, True)}
+
+
+def test_docker_desktop_without_a_visible_node_is_an_error(
+    tmp_path: Path, in_context: Context
+) -> None:
+    """It hides the node, or its pods use Docker's images."""
+    in_context("docker-desktop")
+    with pytest.raises(ClusterNotFound) as caught:
+        selected([engine(tmp_path, *cluster("a"))])
+    assert "Show system containers" in caught.value.hint
+
+
 @pytest.mark.parametrize("context", [None, "gke_project_region_kind"])
 def test_without_a_guess_the_context_must_name_a_cluster(
     tmp_path: Path, in_context: Context, context: str | None

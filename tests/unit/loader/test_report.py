@@ -82,6 +82,7 @@ def test_to_json_has_the_documented_keys() -> None:
                 ],
             }
         ],
+        "notes": [],
         "ok": False,
     }
 

@@ -13,8 +13,9 @@ import attrs
 from imgload.clusters.nodes import causes
 from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
 from imgload.clusters.nodes.containerd import ContentStore
+from imgload.clusters.nodes.kubelet import used_percent
 from imgload.clusters.nodes.proof import Expected
-from imgload.clusters.nodes.survey import NamedImage, Survey, SurveyQuery
+from imgload.clusters.nodes.survey import NamedImage, NodeTraits, Survey, SurveyQuery
 from imgload.clusters.nodes.waiting_shell import WaitingShell
 from imgload.core.errors import (
     EngineFailed,
@@ -214,9 +215,45 @@ class NodeRuntime(ABC):
             raise NodeFull(
                 f"{self.name} has {free / _MIB:.0f} MiB free,"
                 f" and at least {needed / _MIB:.0f} MiB are needed",
-                hint=f"find the largest folders: {self.engine.name} exec {self.name} df -h /var",
+                hint=self.disk_hint,
                 node=self.name,
             )
+
+    def disk_warning(self, traits: NodeTraits) -> tuple[str, str] | None:
+        """Return that the kubelet is about to remove images, and the next command, or None."""
+        kubelet, total, free = traits.kubelet, traits.total, traits.free
+        if not kubelet or total is None or free is None or not kubelet.removes_images(free, total):
+            return None
+        used = f"the disk of {self.name} is {used_percent(free, total)} % full"
+        limit = f"from {kubelet.gc_percent} % on the kubelet removes images that no container uses"
+        return f"{used}, and {limit}", self.disk_hint
+
+    def refusal_warning(
+        self, traits: NodeTraits, name: str, image_id: Digest | None
+    ) -> tuple[str, str] | None:
+        """Return why the kubelet keeps an image from pods, and the next command, or None."""
+        if not traits.kubelet or not image_id:
+            return None
+        refusal = traits.kubelet.refusal(name, image_id, f"{self.engine.name} exec {self.name}")
+        if refusal is None:
+            return None
+        why, hint = refusal
+        return (
+            f"the kubelet on {self.name} keeps {name} from pods without a pull secret: {why}",
+            hint,
+        )
+
+    def kubelet_notes(self, traits: NodeTraits, name: str, image_id: Digest | None) -> list[str]:
+        """Return why the kubelet may remove an image, or keep it from pods, with the commands."""
+        warnings = self.disk_warning(traits), self.refusal_warning(traits, name, image_id)
+        return [f"{message}; {hint}" for message, hint in filter(None, warnings)]
+
+    @property
+    def disk_hint(self) -> str:
+        """The commands that help when the disk for images is full."""
+        largest = f"{self.engine.name} exec {self.name} sh -c 'du -xk -d 4 /var | sort -n | tail'"
+        prune = f"remove old builds: imgload prune --node {self.name}"
+        return f"{prune}; or list the largest folders: {largest}"
 
     def require_cri(self, survey: Survey, *names: str) -> None:
         """Raise NodeUnusable if crictl failed on a name: nothing is known about the image then."""
@@ -305,18 +342,18 @@ class NodeRuntime(ABC):
     def _shell_failed(self, result: ExecResult) -> NodeUnusable:
         reason = result.message or f"exit status {result.exit_status} without output"
         message = f"{self.name}: a shell in it failed: {reason}"
-        return NodeUnusable(message, hint=self._logs, node=self.name)
+        cause = causes.hint_for(result.message, engine=self.engine.name, node=self.name)
+        return NodeUnusable(message, hint=cause or self._logs, node=self.name)
 
     def _failure(self, status: int, message: str, action: str) -> NodeError:
         lines = [line.strip() for line in message.splitlines() if line.strip()]
         reasons = [line for line in lines if not _NOT_THE_REASON.match(line)] or lines
         reason = reasons[-1] if reasons else "no output"
         if causes.DISK_FULL in message:
-            command = f"{self.engine.name} exec {self.name}"
+            inodes = f"or are its inodes used up: {self.engine.name} exec {self.name} df -i /var"
             return NodeFull(
                 f"{self.name} ran out of disk space: {reason}",
-                hint=f"find the largest folders: {command} df -h /var"
-                " (and df -i /var: its inodes); imgload prune removes old builds",
+                hint=f"{self.disk_hint}; {inodes}",
                 node=self.name,
             )
         cause = causes.hint_for(message, engine=self.engine.name, node=self.name)

@@ -24,6 +24,11 @@ _CAUSES = (
         "build the image without the file that is named above (its owner, or a device): the node's"
         " user namespace does not allow it",
     ),
+    Cause(
+        r"exec: \"sh\": executable file not found|executable file `sh` not found",
+        "imgload needs a shell on a node, and this one has none, like those of Talos; push to a"
+        " registry that its cluster pulls from: imgload registry push IMAGE --to URL",
+    ),
     Cause(r"containerd\.sock", "start containerd: {command} systemctl restart containerd"),
 )
 

@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -69,35 +69,79 @@ exec "$@" images label "$name" "$label=${was:+pinned}" >/dev/null
 """
 _USUAL_SOCKET = "/run/containerd/containerd.sock"
 _K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
+_SOCKETS = (
+    _K3S_SOCKET,
+    _USUAL_SOCKET,
+    "/run/k0s/containerd.sock",
+    "/var/snap/microk8s/common/run/containerd.sock",
+)
+"""Of k3s and RKE2, kind and minikube, k0s, and MicroK8s."""
 _WITH_REASON = (
     'exec 3>&1; output=$("$@" 2>&1 >&3 3>&-) && exit; status=$?; printf %s "$output"; exit $status'
 )
 """Prints the stderr of a program that fails: a batch keeps only stdout."""
-_OF_PROCESS = r"""
-for process in $(grep -lx containerd /proc/[0-9]*/comm 2>/dev/null); do
-    process=${process%/comm}
-    [ "$process/ns/mnt" -ef /proc/self/ns/mnt ] || continue
-    file=$(tr '\0' '\n' <"$process/cmdline" 2>/dev/null | while read -r word; do
-        case $last in -c | -config | --config) echo "$word"; break ;; esac
-        case $word in -c=* | -config=* | --config=*) echo "${word#*=}"; break ;; esac
+_FIND = r"""
+option() {
+    tr '\0' '\n' <"$process/cmdline" 2>/dev/null | while read -r word; do
+        case $last in -$1 | --$1) echo "$word"; break ;; esac
+        case $word in -$1=* | --$1=*) echo "${word#*=}"; break ;; esac
         last=$word
-    done)
-    case $file in */docker/*) continue ;; esac
-    [ -z "$file" ] || exec "$1" --config "$file" config dump
-    break
-done
+    done
+}
+find_containerd() {
+    for process in $(grep -lx containerd /proc/[0-9]*/comm 2>/dev/null); do
+        process=${process%/comm}
+        [ "$process/ns/mnt" -ef /proc/self/ns/mnt ] || continue
+        file=$(option config) file=${file:-$(option c)}
+        parent=$(sed -n 's/^PPid:[^0-9]*//p' "$process/status" 2>/dev/null)
+        parent=$(cat "/proc/$parent/comm" 2>/dev/null)
+        case $parent:$file in dockerd:* | *:*/docker/*) file= ;; *) return 0 ;; esac
+    done
+    return 1
+}
+"""
+"""Finds the containerd that runs, and its options; not one that runs in a pod, or that dockerd
+started for itself."""
+_DUMP = (
+    _FIND
+    + r"""
+find_containerd && [ "$file" ] && case $1 in
+    cat) exec cat "$file" ;;
+    *) exec "$1" --config "$file" config dump ;;
+esac
 exec "$@"
 """
+)
 """Prints the configuration of the containerd that runs, which may have been given another file than
-the usual one; not of one that runs in a pod, or that dockerd started for itself."""
-_LOOK = f"""
-for socket in {_K3S_SOCKET} {_USUAL_SOCKET}; do
-    if [ -S $socket ]; then echo socket $socket; fi
+the usual one."""
+_LOOK = (
+    _FIND
+    + f"""
+if find_containerd; then
+    exe=$(readlink "$process/exe")
+    echo "exe $exe"
+    echo "file $file"
+    echo "root $(option root)"
+    address=$(option address) address=${{address:-$(option a)}}
+    echo "address $address"
+fi
+for socket in {" ".join(_SOCKETS)}; do
+    if [ -S $socket ]; then echo "socket $socket"; fi
 done
-for name in ctr crictl k3s; do if command -v $name >/dev/null; then echo program $name; fi; done
+for name in ctr crictl k3s k0s microk8s.ctr; do
+    if command -v $name >/dev/null; then echo "program $name"; continue; fi
+    for path in "${{exe%/*}}/$name" /var/lib/rancher/rke2/bin/$name /snap/bin/$name; do
+        if [ -x "$path" ]; then echo "program $name $path"; break; fi
+    done
+done
+echo config
+head -c 262144 "${{file:-/etc/containerd/config.toml}}" 2>/dev/null
+:
 """
+)
 LOOK = ("sh", "-c", _LOOK)
-"""The command that lists the containerd sockets and programs in a container."""
+"""The command that lists the running containerd with its options and configuration, and the
+sockets and programs in a container."""
 
 
 @attrs.frozen
@@ -130,8 +174,7 @@ class Containerd:
     @property
     def dump(self) -> Command:
         """The command that prints the configuration with which containerd runs."""
-        is_file = self.config[0] != "containerd"
-        return self.config if is_file else ("sh", "-c", _OF_PROCESS, "imgload", *self.config)
+        return ("sh", "-c", _DUMP, "imgload", *self.config)
 
     @property
     def start(self) -> Command:
@@ -155,23 +198,60 @@ K3S = Containerd(
 
 def parse_look(text: str) -> Containerd:
     """Parse the output of `LOOK`; NodeUnusable without a containerd or a program to control it."""
-    lines = set(text.splitlines())
-    if not lines & {f"socket {_K3S_SOCKET}", f"socket {_USUAL_SOCKET}"}:
+    listing, _, config = f"\n{text}".partition("\nconfig\n")
+    lines = [(key, value) for key, _, value in (x.partition(" ") for x in listing.splitlines())]
+    running = {key: value for key, value in lines if key in {"exe", "file", "root", "address"}}
+    configured = (_settings(config) if running else None) or {}
+    known = [socket for socket in _SOCKETS if ("socket", socket) in lines]
+    usual = [*known, *([_USUAL_SOCKET] if running else [])]
+    socket = _first_path(running.get("address"), dig(configured, "grpc", "address"), *usual)
+    if socket is None:
         raise NodeUnusable(
-            f"no containerd runs there: no {_K3S_SOCKET} and no {_USUAL_SOCKET}",
+            "no containerd runs there: no process of that name, and none of the sockets"
+            f" {', '.join(_SOCKETS)}",
             hint="name a container that is a node: see imgload clusters",
         )
-    runtime = K3S if f"socket {_K3S_SOCKET}" in lines else CONTAINERD
-    missing = [name for name in ("ctr", "crictl") if f"program {name}" not in lines]
-    if "program k3s" in lines:
-        programs = {**runtime.programs, **{name: ("k3s", name) for name in missing}}
-        return attrs.evolve(runtime, programs=programs)
-    if "ctr" in missing:
+    runtime = K3S if socket == _K3S_SOCKET else CONTAINERD
+    config_command = runtime.config
+    exe, file = _first_path(running.get("exe")), _first_path(running.get("file"))
+    if exe and exe.endswith("/containerd"):
+        config_command = (exe, "config", "dump")
+    elif file:  # the containerd of k3s is one of many programs in one file
+        config_command = ("cat", file)
+    programs = [value.partition(" ") for key, value in lines if key == "program"]
+    found = {name: path or name for name, _, path in programs}
+    return Containerd(
+        programs=dict(_programs(found, socket)),
+        config=config_command,
+        root=_first_path(running.get("root"), configured.get("root")) or runtime.root,
+        socket=socket,
+    )
+
+
+def _programs(found: Mapping[str, str], socket: str) -> Iterator[tuple[str, Command]]:
+    """Yield the command lines of ctr and crictl, if they are not just their names."""
+    wrappers = {"k3s": ("k3s", "ctr"), "k0s": ("k0s", "ctr"), "microk8s.ctr": ("microk8s.ctr",)}
+    wrapper = next((name for name in wrappers if name in found), None)
+    if "ctr" in found and (socket != _USUAL_SOCKET or found["ctr"] != "ctr"):
+        yield "ctr", (found["ctr"], "--address", socket)
+    elif "ctr" not in found and wrapper:
+        _, *subcommand = wrappers[wrapper]
+        yield "ctr", (found[wrapper], *subcommand)
+    elif "ctr" not in found:
         raise NodeUnusable(
             "containerd runs there, but there is no ctr to control it",
             hint="put ctr from containerd's release on the PATH there",
         )
-    return runtime
+    if "crictl" in found and found["crictl"] != "crictl":
+        yield "crictl", (found["crictl"],)
+    elif "crictl" not in found and "k3s" in found:
+        yield "crictl", ("k3s", "crictl")
+
+
+def _first_path(*values: object) -> str | None:
+    """Return the first value that is an absolute path of plain characters."""
+    paths = (value for value in values if isinstance(value, str) and _FOLDER.fullmatch(value))
+    return next(paths, None)
 
 
 def images_command(names: Sequence[str], targets: Sequence[Digest] = ()) -> Command:
@@ -354,12 +434,22 @@ def parse_registry_folders(config: str) -> tuple[str, ...] | None:
     return folders if all(map(_FOLDER.fullmatch, folders)) else None
 
 
+def parse_root(config: str) -> str | None:
+    """Return the folder of content from containerd's configuration, or None."""
+    return _first_path((_settings(config) or {}).get("root"))
+
+
 def _plugins(config: str) -> Any:
     """Return the plugins' settings, None where the text is not TOML."""
+    settings = _settings(config)
+    return None if settings is None else settings.get("plugins", {})
+
+
+def _settings(config: str) -> dict[str, Any] | None:
     try:
         import tomllib  # noqa: PLC0415 - start-up
 
-        return tomllib.loads(config).get("plugins", {})
+        return tomllib.loads(config)
     except (ValueError, RecursionError):
         return None
 

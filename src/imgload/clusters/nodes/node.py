@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -163,9 +164,13 @@ class Node(NodeRuntime):
                 return self._traits, outputs
         traits_group, guess = NodeTraits.commands(runtime), containerd.DEFAULT_SNAPSHOTTER
         outputs = self.run_all(traits_group, *commands(guess))
-        see_config = f"{self.engine.name} exec {self.name} {' '.join(runtime.config)}"
+        see_config = f"{self.engine.name} exec {self.name} {shlex.join(runtime.config)}"
         with self.naming_node_in_errors():
-            self._traits = traits = NodeTraits.read(outputs[: len(traits_group)], see_config)
+            traits = NodeTraits.read(outputs[: len(traits_group)], see_config)
+        if (root := containerd.parse_root(outputs[1].text)) and root != runtime.root:
+            self.runtime = runtime = attrs.evolve(runtime, root=root)
+            traits = traits.with_space(self.run_all([runtime.free])[0])
+        self._traits = traits
         if traits.snapshotter != guess:
             return traits, self.run_all(*commands(traits.snapshotter))
         return traits, outputs[len(traits_group) :]
@@ -282,9 +287,10 @@ class Node(NodeRuntime):
         stdin: Iterable[Chunk] | None = None,
     ) -> Survey:
         """Run a command, label the loaded images, and survey the node, all in one exec."""
-        traits, start = self._known_traits, self._known_runtime.start
+        traits, runtime = self._known_traits, self._known_runtime
         labels = containerd.label_commands(question.loaded, time.time())
-        groups = self._resolve_commands([[start, *labels], *question.commands(traits.snapshotter)])
+        first = [runtime.start, runtime.free, *labels]
+        groups = self._resolve_commands([first, *question.commands(traits.snapshotter)])
         fits = len(list(in_parts(groups))) == 1
         batched = groups if fits else []
         names = [*question.names, *map(str, question.image_ids)]
@@ -304,7 +310,8 @@ class Node(NodeRuntime):
             self._traits = None
             return self.survey(question)
         with self.naming_node_in_errors():
-            return Survey.read(question, traits, answers[1 + len(labels) :])
+            now = traits.with_space(answers[1])
+            return Survey.read(question, now, answers[len(first) :])
 
     def rollback(
         self,

@@ -9,9 +9,10 @@ from typing import Protocol
 
 import attrs
 
-from imgload.clusters.nodes import containerd
+from imgload.clusters.nodes import containerd, kubelet
 from imgload.clusters.nodes.batch import Output
 from imgload.clusters.nodes.containerd import CONTAINERD, Containerd, ContentStore, CriAnswer
+from imgload.clusters.nodes.kubelet import Kubelet
 from imgload.core.errors import ArchiveInvalid, NodeUnusable
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
@@ -83,8 +84,9 @@ NOTHING = SurveyQuery((), ())
 class NodeTraits:
     """Properties of a node that only change when its containerd restarts.
 
-    `version` is containerd's, and `snapshotter` CRI's. `free` is the disk space in bytes, None when
-    unknown. `start` identifies this start of containerd; it is empty when unknown.
+    `version` is containerd's, and `snapshotter` CRI's. `free` and `total` are the disk space in
+    bytes, None when unknown. `start` identifies this start of containerd; it is empty when unknown.
+    `kubelet` is None when the node has none.
     """
 
     version: tuple[int, int]
@@ -92,11 +94,14 @@ class NodeTraits:
     platform: Platform
     free: int | None
     start: str = attrs.field(default="", eq=False)
+    total: int | None = attrs.field(default=None, eq=False)
+    kubelet: Kubelet | None = attrs.field(default=None, eq=False)
 
     @staticmethod
     def commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:
         version, machine = ("ctr", "version"), ("uname", "-m")
-        return [version, runtime.dump, machine, runtime.free, CRICTL_CONFIG, runtime.start]
+        files = (CRICTL_CONFIG, runtime.start, kubelet.READ)
+        return [version, runtime.dump, machine, runtime.free, *files]
 
     @classmethod
     def read(cls, outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
@@ -105,7 +110,7 @@ class NodeTraits:
         NodeUnusable when containerd does not answer, when pods do not run on it, or when CRI's
         snapshotter cannot be read: pods cannot use an image unpacked for another one.
         """
-        version, config, machine, free, crictl, start = outputs
+        version, config, machine, space, crictl, start, of_kubelet = outputs
         require_containerd(crictl.text)
         if version.exit_status:
             raise NodeUnusable("containerd does not answer: ctr version failed")
@@ -120,9 +125,15 @@ class NodeTraits:
             version=containerd.parse_version(version.text),
             snapshotter=snapshotter,
             platform=Platform.of("linux", machine.text.strip()),
-            free=parse_free(free.text),
+            free=None,
             start=parse_start(start),
-        )
+            kubelet=Kubelet.parse(of_kubelet.text),
+        ).with_space(space)
+
+    def with_space(self, output: Output) -> NodeTraits:
+        """Return the traits with the disk space from the output of ``df -Pk``."""
+        total, free = parse_space(output.text) or (None, None)
+        return attrs.evolve(self, total=total, free=free)
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from imgload.clusters.nodes.containerd import parse_content
+from imgload.clusters.nodes.kubelet import Kubelet
 from imgload.clusters.nodes.survey import NodeTraits, Survey
 from imgload.core.errors import ArchiveInvalid, UsageError
 from imgload.core.state import private_folder, read_own_file, replace_file, state_folder
@@ -38,6 +39,7 @@ def read_survey(container_id: str) -> Survey | None:
             platform=Platform.parse(document["platform"]),
             free=None,
             start=str(document["start"]),
+            kubelet=Kubelet(int(percent)) if (percent := document["gc_percent"]) else None,
         )
         snapshots = frozenset(map(Digest.parse, document["snapshots"]))
         content = parse_content("\n".join(["", *map(str, document["content"])]))
@@ -54,6 +56,7 @@ def write_survey(container_id: str, survey: Survey) -> None:
         "snapshotter": traits.snapshotter,
         "platform": str(traits.platform),
         "start": traits.start,
+        "gc_percent": traits.kubelet and traits.kubelet.gc_percent,
         "snapshots": list(map(str, survey.snapshots)),
         "content": [f"{digest}\t{row}" for digest, row in survey.content.rows.items()],
     }

@@ -169,6 +169,8 @@ def _whole(
     cri = "known to CRI" if survey.cri else "no crictl to ask CRI with"
     what = f"{node.name} has {name}: image {config.digest.short}, unpacked, {cri}"
     yield Finding("image", "ok", what)
+    if warning := node.refusal_warning(survey.traits, name, config.digest):
+        yield Finding("image", "warning", *warning)
     if reason := prove(expected, survey).partial_reason:
         load = shlex.join(["imgload", "load", name, "--node", node.name, "--complete"])
         what = f"{node.name}: {reason}; containers do not need that"

@@ -12,22 +12,21 @@ from urllib.parse import urlsplit
 from imgload.clusters.nodes import survey
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.batch import NOT_FOUND, Group
-from imgload.clusters.nodes.containerd import CONTAINERD, DEFAULT_SNAPSHOTTER, K3S, NOT_PERMITTED
+from imgload.clusters.nodes.containerd import DEFAULT_SNAPSHOTTER, NOT_PERMITTED
 from imgload.clusters.nodes.node import Node, containerd_nodes
+from imgload.clusters.nodes.survey import NodeTraits
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.parallel import call_each
 from imgload.core.units import size_text
 from imgload.engines.base import EngineDescription
 from imgload.engines.endpoint import Endpoint
-from imgload.oci.platform import Platform
-from imgload.tools.doctor.finding import Finding
+from imgload.tools.doctor.finding import Finding, Status
 
 _SECONDS = 10.0
 _LOW_SPACE, _LOW_SHARE, _NO_SPACE = 2 << 30, 0.05, 100 << 20
 _SNAPSHOTTER = "io.containerd.snapshotter.v1"
 _CRI = ("io.containerd.grpc.v1", "cri")
 _CTR = ("ctr", "--connect-timeout", "2s", "--timeout", "4s")
-_DISK = f"df -Pk {K3S.root} 2>/dev/null || df -Pk {CONTAINERD.root}"
 _PROXIES = """
 for process in 1 $(pidof containerd k3s 2>/dev/null); do
     tr '\\0' '\\n' </proc/$process/environ
@@ -40,7 +39,7 @@ done 2>/dev/null | head -c 65536
 """
 _CTR_VERSION, _CTR_PLUGINS = (*_CTR, "version"), (*_CTR, "plugins", "ls")
 _RUNTIME: Group = (_CTR_VERSION, survey.CRICTL_CONFIG, ("crictl", "--version"), _CTR_PLUGINS)
-_MACHINE: Group = [("sh", "-c", script) for script in (_DISK, _PROXIES, _MIRRORS)]
+_MACHINE: Group = [("sh", "-c", script) for script in (_PROXIES, _MIRRORS)]
 _MIRROR = re.compile(r"^[ \t]*\[host\.[\"'](?:https?://)?([^/\"']+)", re.MULTILINE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -62,7 +61,7 @@ def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntim
     """Check a node in two execs; NodeError if it is stopped, silent, or has another runtime."""
     (node,) = containerd_nodes([runtime])
     node.require_running()
-    version, config, crictl, plugins, disk, proxies, mirrors = node.run_all(_RUNTIME, _MACHINE)
+    version, config, crictl, plugins, proxies, mirrors = node.run_all(_RUNTIME, _MACHINE)
     with node.naming_node_in_errors():
         survey.require_containerd(config.text)
     if version.exit_status:
@@ -70,15 +69,17 @@ def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntim
         hint = f"{logs}; or {node.engine.name} restart {node.name}"
         raise NodeUnusable(f"{node.name}: containerd does not answer", hint=hint)
     traits = node.survey(survey.NOTHING).traits
-    space = survey.parse_space(disk.text)
     has_crictl = crictl.exit_status not in {NOT_FOUND, NOT_PERMITTED}
     facts = [f"containerd {'.'.join(map(str, traits.version))}", traits.snapshotter]
-    facts += [str(traits.platform), *([f"{size_text(space[1])} free"] if space else [])]
+    facts += [
+        str(traits.platform),
+        *(f"{size_text(free)} free" for free in (traits.free,) if free is not None),
+    ]
     facts += ["crictl"] if has_crictl else []
     return [
         Finding("nodes", "ok", f"{node.name}: {', '.join(facts)}"),
         *_containerd(node, traits.snapshotter, parse_plugins(plugins.text), crictl=has_crictl),
-        *_machine(node, space, traits.platform, hosts.get(node.engine.endpoint)),
+        *_machine(node, traits, hosts.get(node.engine.endpoint)),
         *check_proxies(node.name, parse_proxies(proxies.text), parse_mirrors(mirrors.text)),
     ]
 
@@ -104,17 +105,17 @@ def _containerd(
         yield Finding("nodes", "info", f"{what}; imgload uses {used}", f"by hand: {manual}")
 
 
-def _machine(
-    node: Node, space: tuple[int, int] | None, platform: Platform, host: EngineDescription | None
-) -> Iterator[Finding]:
-    total, free = space or (0, 0)
-    if space and free < max(_LOW_SPACE, total * _LOW_SHARE):
+def _machine(node: Node, traits: NodeTraits, host: EngineDescription | None) -> Iterator[Finding]:
+    total, free = traits.total or 0, traits.free
+    if free is not None and free < max(_LOW_SPACE, total * _LOW_SHARE):
         what = f"{node.name} has {size_text(free)} of {size_text(total)} left for images"
-        hint = f"find the largest folders: {node.engine.name} exec {node.name} df -h /var"
-        yield Finding("nodes", "problem" if free < _NO_SPACE else "warning", what, hint)
+        status: Status = "problem" if free < _NO_SPACE else "warning"
+        yield Finding("nodes", status, what, node.disk_hint)
+    if warning := node.disk_warning(traits):
+        yield Finding("nodes", "warning", *warning)
     machine = host.platform if host else None
-    if machine and not machine.runs(platform):
-        what = f"{node.name} is {platform} on a {machine} machine: it runs under emulation"
+    if machine and not machine.runs(traits.platform):
+        what = f"{node.name} is {traits.platform} on a {machine} machine: it runs under emulation"
         hint = f"create the cluster from a node image for {machine}"
         yield Finding("nodes", "warning", what, hint)
 

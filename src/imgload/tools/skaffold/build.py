@@ -18,7 +18,7 @@ import attrs
 
 from imgload.core.errors import ImageAmbiguous, ImgloadError, PlatformMissing, UsageError
 from imgload.engines.base import Engine
-from imgload.engines.discovery.discover import Discovery, open_engines
+from imgload.engines.discovery.discover import Discovery, open_engines, with_discovery_errors
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.tools.skaffold.builders import Builder, Recipe, choose, publish, push
@@ -60,7 +60,7 @@ def build(
             return str(job.push())
         if destination:
             return job.load()
-        job.build(job.single_platform(tuple), lambda: None)
+        job.build(job.single_platform(()), lambda: None)
         return None
 
 
@@ -81,8 +81,9 @@ class _Job:
         return push(program, engine, self.request.image)
 
     def load(self) -> Report:
-        platforms = self.single_platform(self.nodes)
-        engine, image_id, loading = self.build(platforms, partial(self.prepare, platforms))
+        nodes = self.nodes()
+        platforms = self.single_platform(nodes)
+        engine, image_id, loading = self.build(platforms, partial(self.prepare, nodes, platforms))
         self.check_docker_client(engine, image_id, loading)
         platform = platforms[0] if platforms and not self.builder.recipe.command else None
         return loading.load(engine, self.request, image_id, platform)
@@ -99,11 +100,11 @@ class _Job:
         image_id, prepared = self.builder.build(self.request, platforms, prepare)
         return (*find_built(self.request, before, image_id), prepared)
 
-    def prepare(self, platforms: Sequence[Platform]) -> PreparedLoad:
+    def prepare(self, nodes: Sequence[NodeRuntime], platforms: Sequence[Platform]) -> PreparedLoad:
         import imgload.sources.push  # noqa: F401, PLC0415 - imported during the build
         from imgload.loader.loader import Loader  # noqa: PLC0415
 
-        loading = PreparedLoad(Loader([], self.nodes()), self.watch())
+        loading = PreparedLoad(Loader([], nodes), self.watch())
         with suppress(ImgloadError):  # `load` raises it again
             loading.loader.survey_ahead(self.request.image)
         if platforms != self.request.platforms:
@@ -111,18 +112,19 @@ class _Job:
         return loading
 
     def nodes(self) -> tuple[NodeRuntime, ...]:
-        from imgload.loader.session import Session  # noqa: PLC0415 - during the build
+        from imgload.clusters.select import select_nodes  # noqa: PLC0415 - only for a load
 
         cluster, names = self.destination or (None, ())
-        return Session((), self.engines, self.discovery).select_nodes(cluster, names, guess=False)
+        with with_discovery_errors(self.discovery.unreachable):
+            return select_nodes(self.engines, cluster, names, guess=False)
 
-    def single_platform(self, nodes: Callable[[], Sequence[NodeRuntime]]) -> tuple[Platform, ...]:
+    def single_platform(self, nodes: Sequence[NodeRuntime]) -> tuple[Platform, ...]:
         """Return the nodes' platform if several are requested: an engine stores only one."""
         if not self.request.multi_platform or self.builder.recipe.command:
             return self.request.platforms
         from imgload.clusters.nodes.survey import NOTHING  # noqa: PLC0415 - rarely needed
 
-        platforms = {node.survey(NOTHING).traits.platform for node in nodes()}
+        platforms = {node.survey(NOTHING).traits.platform for node in nodes}
         if len(platforms) != 1:
             listed = " and ".join(sorted(map(str, platforms)))
             raise UsageError(

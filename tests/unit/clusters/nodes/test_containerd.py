@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -409,9 +410,63 @@ def test_missing_programs_are_subcommands_of_k3s() -> None:
 @pytest.mark.parametrize("printed", ["", BOTH, "socket /run/docker.sock\n", "\0" * 1000])
 def test_parse_look_refuses_a_container_without_containerd(printed: str) -> None:
     """The error names the sockets."""
-    with pytest.raises(NodeUnusable, match=r"no /run/containerd/containerd\.sock") as caught:
+    with pytest.raises(NodeUnusable, match=r"/run/containerd/containerd\.sock") as caught:
         parse_look(printed)
     assert "imgload clusters" in caught.value.hint
+
+
+K0S = """exe /var/lib/k0s/bin/containerd
+file /etc/k0s/containerd.toml
+root /var/lib/k0s/containerd
+address /run/k0s/containerd.sock
+socket /run/k0s/containerd.sock
+"""
+
+
+def test_the_options_of_the_running_containerd_take_precedence() -> None:
+    """Over its configuration, which it dumps itself; ctr may be part of k0s."""
+    config = 'config\nroot = "/other"\n[grpc]\naddress = "/other.sock"\n'
+    assert parse_look(f"{K0S}program k0s\n{config}") == Containerd(
+        programs={"ctr": ("k0s", "ctr")},
+        config=("/var/lib/k0s/bin/containerd", "config", "dump"),
+        root="/var/lib/k0s/containerd",
+        socket="/run/k0s/containerd.sock",
+    )
+
+
+def test_a_configuration_names_root_and_socket() -> None:
+    """As RKE2's, whose ctr is beside its containerd."""
+    folder = "/var/lib/rancher/rke2"
+    config = f'root = "{folder}/agent/containerd"\n[grpc]\naddress = "/run/x.sock"\n'
+    found = parse_look(
+        f"exe {folder}/bin/rke2\nfile {folder}/config.toml\nroot \naddress \n"
+        f"program ctr {folder}/bin/ctr\nconfig\n{config}"
+    )
+    assert found.programs == {"ctr": (f"{folder}/bin/ctr", "--address", "/run/x.sock")}
+    assert (found.root, found.config) == (
+        f"{folder}/agent/containerd",
+        ("cat", f"{folder}/config.toml"),
+    )
+
+
+@pytest.mark.parametrize("value", ["", "relative", "/a/../b", "/a b", "/a$(id)"])
+def test_a_path_of_other_characters_is_ignored(value: str) -> None:
+    """It would become part of commands in hints."""
+    text = f"exe {value}\nfile {value}\nroot {value}\naddress {value}\n"
+    assert parse_look(f"{text}{BOTH}config\nroot = {json.dumps(value)}\n") == CONTAINERD
+
+
+def test_a_running_containerd_without_options_has_the_usual_paths() -> None:
+    """Even if its socket is missing; then it does not answer."""
+    found = parse_look(f"exe /usr/bin/containerd\nfile \nroot \naddress \n{BOTH}config\n")
+    assert (found.socket, found.root) == (CONTAINERD.socket, CONTAINERD.root)
+    assert found.config == ("/usr/bin/containerd", "config", "dump")
+
+
+@given(st.text())
+def test_parse_look_accepts_any_output(text: str) -> None:
+    with suppress(NodeUnusable):
+        assert isinstance(parse_look(text), Containerd)
 
 
 def test_parse_look_refuses_a_containerd_without_ctr() -> None:

@@ -25,12 +25,13 @@ DF = b"""Filesystem     1024-blocks     Used Available Capacity Mounted on
 CONFIG_ID = Digest("sha256", "a66a7ae1c90f95460e4a63cab29fb411e9c4f98ef72e45059e0e573c0f340ff4")
 TRAITS = NodeTraits((2, 1), "overlayfs", Platform("linux", "amd64"), None)
 SMALL = Image()
+NO_KUBELET = Output(0, b"")
 START = Output(0, b"123 2026-11-23 08:19:52.000\n")
 
 
 def traits_of(version: str, machine: bytes = b"x86_64\n", free: bytes = DF) -> list[Output]:
     outputs = (recorded(version, "version"), recorded(version, "config"), machine, free)
-    return [*(Output(0, stdout) for stdout in outputs), Output(1, b""), START]
+    return [*(Output(0, stdout) for stdout in outputs), Output(1, b""), START, NO_KUBELET]
 
 
 def state_of(version: str, *rest: Output) -> list[Output]:
@@ -111,7 +112,7 @@ def test_a_containerd_that_does_not_answer_is_unusable() -> None:
 def test_a_kubelet_on_another_runtime_is_refused(settings: bytes) -> None:
     """minikube with Docker, before its 1.24 and since, and with CRI-O; a containerd may run."""
     with pytest.raises(NodeUnusable, match="its pods run on") as caught:
-        NodeTraits.read([*traits_of("2.1")[:4], Output(0, settings), START])
+        NodeTraits.read([*traits_of("2.1")[:4], Output(0, settings), START, NO_KUBELET])
     assert "minikube image load" in caught.value.hint
 
 
@@ -128,7 +129,9 @@ def test_a_kubelet_on_another_runtime_is_refused(settings: bytes) -> None:
 def test_other_settings_of_crictl_are_accepted(settings: bytes) -> None:
     """kind's, a comment, another name in the path; quickly."""
     with within(2):
-        assert NodeTraits.read([*traits_of("2.1")[:4], Output(0, settings), START]).version == (
+        assert NodeTraits.read(
+            [*traits_of("2.1")[:4], Output(0, settings), START, NO_KUBELET]
+        ).version == (
             2,
             1,
         )
@@ -206,7 +209,7 @@ real = st.sampled_from(
 )
 
 
-@given(st.lists(outputs | real, min_size=6, max_size=6))
+@given(st.lists(outputs | real, min_size=7, max_size=7))
 def test_read_traits_raises_only_imgload_errors(answers: list[Output]) -> None:
     try:
         assert isinstance(NodeTraits.read(answers), NodeTraits)
