@@ -425,7 +425,8 @@ def _split_available(steps: Sequence[Step]) -> tuple[tuple[Step, ...], list[_Fai
     for name, of_image in lacking.items():
         image, nodes = of_image[0].image, [step.node for step in of_image]
         layers = sorted(set().union(*(step.unavailable for step in of_image)))
-        listed = ", ".join(map(str, layers))
+        reasons = image.absent_layers
+        listed = ", ".join(f"{x} ({reasons[x]})" if reasons[x] else str(x) for x in layers)
         error = ArchiveInvalid(
             f"{image.origin.describe} does not have all layers of {name}, and neither"
             f" {'has' if len(nodes) == 1 else 'have'} {', '.join(nodes)}: {listed}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
 
@@ -52,7 +52,8 @@ class Image:
         tagged: whether it can be pushed: it has a name, or already a tag for a push.
         layers_named: whether a save identifies layers, so that some can be left out.
         query: the requested name or ID; empty if all images of an archive are requested.
-        absent_layers: diff IDs of the layers that the source does not have.
+        absent_layers: the layers that the source does not have, by diff ID, and why if it has
+            other content in their place.
         notes: lines of information for the user.
         error: why it cannot be loaded; None if it can.
 
@@ -75,7 +76,7 @@ class Image:
     tagged: bool = False
     layers_named: bool = True
     query: str = attrs.field(default="", eq=False)
-    absent_layers: frozenset[Digest] = frozenset()
+    absent_layers: Mapping[Digest, str] = attrs.field(factory=dict, hash=False)
     notes: tuple[str, ...] = attrs.field(default=(), eq=False)
     error: ImgloadError | None = attrs.field(default=None, eq=False)
 
