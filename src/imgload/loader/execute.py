@@ -451,7 +451,7 @@ def _refusal(image: Image, node: NodeRuntime, proof: Proof | None) -> ImgloadErr
     missing = ", ".join(proof.missing()) if proof else "everything"
     return NotVerified(
         f"verification failed on {node.name}: {image.name} was imported, but lacks {missing}",
-        hint=f"{node.engine.name} exec {node.name} journalctl -u containerd",
+        hint=node.log_command,
         node=node.name,
         image=image.name,
     )

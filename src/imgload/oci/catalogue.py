@@ -304,7 +304,10 @@ class _Layout:
 def _not_an_image(artifact: Artifact) -> NotAnImage:
     article = "an" if artifact.kind.startswith("a") else "a"
     kind = "not an image" if artifact.kind == "unknown" else f"{article} {artifact.kind}"
-    return NotAnImage(f"it is {kind}: {artifact.type:.200}", content=artifact.kind)
+    hint = "load the image that it describes: docker save IMAGE | imgload load --from -"
+    if artifact.kind in {"artifact", "unknown"}:
+        hint = "copy its files into an image (FROM scratch, COPY . /), and load that"
+    return NotAnImage(f"it is {kind}: {artifact.type:.200}", hint=hint, content=artifact.kind)
 
 
 def _names(annotations: Mapping[str, str]) -> tuple[str, ...]:

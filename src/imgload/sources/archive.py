@@ -69,8 +69,8 @@ class ArchiveSource(Source):
                 _has_id(text, digest) for digest in entry.digests
             ):
                 return self._unusable(entry)
-        for entry in () if images else self._damaged():
-            raise self._error_of(entry)
+        if not images:
+            raise self._nothing_usable()
         return None
 
     def suggestions(self, text: str) -> list[str]:
@@ -87,13 +87,22 @@ class ArchiveSource(Source):
         images = [self._image_or_error(group, platform) for group in self._groups()]
         images += map(self._unusable, self._damaged())
         if not images:
-            if others := self._others():
-                raise NotAnImage(f"{self.describe} contains no usable image: it has {others}")
-            raise ArchiveInvalid(f"{self.describe} contains no usable image")
+            raise self._nothing_usable()
         for image in images:
             if image.error and all(other.error for other in images):
                 raise image.error
         return images
+
+    def _nothing_usable(self) -> SourceError:
+        """Return the error of an archive without images: why the first entry is none."""
+        problem = f"{self.describe} contains no usable image"
+        for entry in (*self._damaged(), *self._catalogue.unusable):
+            error = self._error_of(entry)
+            if isinstance(error, NotAnImage) and len(self._catalogue.unusable) > 1:
+                message = f"{problem}: it has {self._others()}"
+                return NotAnImage(message, hint=error.hint, content=error.content)
+            return error
+        return ArchiveInvalid(problem, hint=_AGAIN)
 
     def notes(self) -> list[str]:
         others = self._others()

@@ -97,6 +97,9 @@ def test_content_that_is_no_image_alone_is_an_error(
     with pytest.raises(NotAnImage) as caught:
         source(layout(other)).all_images(None)
     assert caught.value.exit_status == 6
+    assert caught.value.hint
+    with pytest.raises(NotAnImage):
+        source(layout(other)).find("app:v1", None)
 
 
 def test_an_artifact_cannot_be_requested(source: Open) -> None:
