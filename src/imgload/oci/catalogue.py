@@ -487,6 +487,12 @@ def _docker_entries(raw: bytes) -> list[dict[str, Any]]:
         entries = load_json(raw)
     except ValueError as error:
         raise ArchiveInvalid(f"manifest.json is not valid JSON: {error}") from error
+    if isinstance(entries, dict) and "schemaVersion" in entries:
+        raise ArchiveInvalid(
+            "manifest.json is that of a dir: folder, which no tool loads as a tar",
+            hint="unpack it, and load the folder: mkdir images && tar -xf FILE -C images"
+            " && imgload load --from images",
+        )
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ArchiveInvalid("manifest.json is not a list of images")
     if len(entries) > MAX_MANIFESTS:

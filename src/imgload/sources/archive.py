@@ -94,7 +94,7 @@ class ArchiveSource(Source):
         return images
 
     def _nothing_usable(self) -> SourceError:
-        """Return the error of an archive without images: why the first entry is none."""
+        """Return the error of an archive without images, which describes its first entry."""
         problem = f"{self.describe} contains no usable image"
         for entry in (*self._damaged(), *self._catalogue.unusable):
             error = self._error_of(entry)

@@ -3,7 +3,10 @@
 import gzip
 import hashlib
 import json
+import shlex
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import attrs
 import pytest
@@ -19,6 +22,7 @@ from imgload.core.errors import (
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, IMAGE_NAME, INDEX, LAYER, MANIFEST, REF_NAME
 from imgload.oci.platform import ANY_PLATFORM, Platform
+from imgload.sources.archive import ArchiveSource
 from tests.unit.archives import (
     NAME,
     Entry,
@@ -472,3 +476,26 @@ def test_a_layer_whose_place_has_other_content_is_absent(
 def test_layers_in_another_order_are_those_of_the_config(source: Open) -> None:
     [found] = source(layout(contradictory(TWO, ONE, diff_ids=APP_IDS))).all_images(None)
     assert (tuple(found.blobs), dict(found.absent_layers)) == (APP_IDS, {})
+
+
+def test_diff_ids_by_another_algorithm_are_refused(source: Open) -> None:
+    """containerd compares them with sha256 sums: "wrong diff id" on every node."""
+    odd = contradictory(ONE, diff_ids=(Digest.of(ONE, "sha512"),))
+    images = source(layout(odd, named(DB))).all_images(None)
+    assert [type(image.error) for image in images] == [type(None), ArchiveInvalid]
+
+
+def test_the_hint_for_the_tar_of_a_dir_folder_is_a_command(
+    source: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither docker load, podman load nor ctr reads it."""
+    blobs = [(Digest.of(raw).hex, raw) for raw in (*APP.blobs, APP.config)]
+    archive = source([("manifest.json", APP.manifest), ("version", b"1.1"), *blobs])
+    with pytest.raises(ArchiveInvalid) as caught:
+        archive.all_images(None)
+    *commands, load = caught.value.hint.partition(": ")[2].split(" && ")
+    monkeypatch.chdir(tmp_path)
+    script = " && ".join(commands).replace("FILE", shlex.quote(archive.address))
+    subprocess.run(["sh", "-c", script], check=True)
+    [found] = ArchiveSource(load.split()[-1]).all_images(None)
+    assert found.image_id == APP.image_id
