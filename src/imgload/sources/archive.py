@@ -95,14 +95,12 @@ class ArchiveSource(Source):
 
     def _nothing_usable(self) -> SourceError:
         """Return the error of an archive without images, which describes its first entry."""
-        problem = f"{self.describe} contains no usable image"
         for entry in (*self._damaged(), *self._catalogue.unusable):
-            error = self._error_of(entry)
-            if isinstance(error, NotAnImage) and len(self._catalogue.unusable) > 1:
-                message = f"{problem}: it has {self._others()}"
-                return NotAnImage(message, hint=error.hint, content=error.content)
-            return error
-        return ArchiveInvalid(problem, hint=_AGAIN)
+            if not isinstance(entry.error, NotAnImage):
+                return self._error_of(entry)
+            message = f"contains no usable image: it has {self._others()}; {_failure(entry)}"
+            return self._error(entry.error, f"{self.describe} {message}")
+        return ArchiveInvalid(f"{self.describe} contains no usable image", hint=_AGAIN)
 
     def notes(self) -> list[str]:
         others = self._others()
@@ -155,12 +153,10 @@ class ArchiveSource(Source):
 
     def _error_of(self, entry: Unusable) -> SourceError:
         """Return the error of an entry, with its name and the archive's."""
-        name = next(iter(_own_names(entry)), str(min(entry.digests, default="an image")))
-        return self._error(entry.error, f"{name} cannot be loaded: {entry.error.message}")
+        return self._error(entry.error, f"{self.describe}: {_failure(entry)}")
 
     def _error(self, error: SourceError, message: str) -> SourceError:
-        """Return an error of the same kind with the archive's name and a hint."""
-        message = f"{self.describe}: {message}"
+        """Return an error of the same kind with a hint."""
         if isinstance(error, NotAnImage):
             return NotAnImage(message, hint=error.hint, content=error.content)
         return type(error)(message, hint=error.hint or _AGAIN)
@@ -237,7 +233,7 @@ class ArchiveSource(Source):
         try:
             yield
         except SourceError as error:
-            raise self._error(error, error.message) from error
+            raise self._error(error, f"{self.describe}: {error.message}") from error
 
     @contextmanager
     def _opened(self, *, scanning: bool) -> Iterator[Iterable[bytes]]:
@@ -320,6 +316,11 @@ def _has_name(text: str, image: ArchivedImage) -> bool:
 def _own_names(*entries: ArchivedImage | Unusable) -> tuple[str, ...]:
     """Return the archive's names for an image."""
     return tuple(dict.fromkeys(name.record for entry in entries for name in _references(entry)))
+
+
+def _failure(entry: Unusable) -> str:
+    name = next(iter(_own_names(entry)), str(min(entry.digests, default="an image")))
+    return f"{name} cannot be loaded: {entry.error.message}"
 
 
 def _pinned_names(image: ArchivedImage) -> Iterator[str]:
