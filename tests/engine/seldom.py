@@ -24,6 +24,14 @@ _VARIANTS = {
         "standard input: OCI",
         "OCI archive]",
     ),
+    ("test_complete.py", "test_docker_may_store_an_empty_blob_for_several_layers"): (
+        "pull",
+        "delta",
+    ),
+    ("test_complete.py", "test_an_empty_blob_for_several_layers_needs_nodes_that_have_them"): (
+        "oci-import",
+        "empty_docker-pull",
+    ),
     ("test_complete.py", "test_complete_sends_the_layers_that_are_only_unpacked"): (
         "lab-d21-docker28",
         "lab-d21-podman",

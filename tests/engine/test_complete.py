@@ -156,6 +156,30 @@ def empty_docker(*images: archives.Image) -> list[archives.Entry]:
     return [*rest, ("config.json", image.config), ("manifest.json", archives.encode(listed))]
 
 
+@pytest.mark.parametrize("transport", ["pull", "import", "delta"])
+def test_docker_may_store_an_empty_blob_for_several_layers(
+    lab: Lab, tmp_path: Path, transport: TransportOption
+) -> None:
+    """It stores what it cannot unpack."""
+    docker, node, tag = lab.docker28, lab.cluster("lab-d21").nodes[0], unique("whole")
+    layers = tuple(archives.layer(f"{tag} {number}") for number in range(3))
+    names = [f"docker.io/library/{image}" for image in (tag, unique("empty"))]
+    whole = tmp_path / "whole.tar"
+    whole.write_bytes(archives.pack(archives.oci(archives.Image(layers, names[0], gzipped=True))))
+    image = EmptyBlobs(layers, names[1], gzipped=True)
+    docker.raw("load", stdin=archives.pack(archives.oci(image)))
+    with pytest.raises(imgload.ImgloadError):
+        imgload.load(names[1], cluster="lab-d21", source=docker.url, transport=transport)
+    imgload.load([], cluster="lab-d21", source=whole)
+    loaded = result(
+        imgload.load(names[1], cluster="lab-d21", source=docker.url, transport=transport)
+    )
+    assert (loaded.ok, loaded.content) == (True, "complete")
+    assert cri_id(node, names[1]) == str(image.image_id)
+    forget(node, *names)
+    docker.remove_image(names[1])
+
+
 @pytest.mark.parametrize("transport", ["pull", "import"])
 @pytest.mark.parametrize("form", [archives.oci, empty_docker])
 def test_an_empty_blob_for_several_layers_needs_nodes_that_have_them(
