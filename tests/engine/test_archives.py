@@ -117,7 +117,6 @@ def test_one_bad_entry_does_not_fail_the_others(
     assert imgload.load([good[0].name], cluster=CLUSTER, source=str(path)).ok
 
 
-@pytest.mark.parametrize("form", [oci, old])
 class OneBlob(Image):
     """An image whose manifest has the blob of its first layer for all of them."""
 
@@ -146,6 +145,7 @@ def test_an_image_that_the_node_refuses_does_not_fail_the_others(
     assert cri_id(node, bad) is None
 
 
+@pytest.mark.parametrize("form", [oci, old])
 def test_layers_may_be_absent_if_the_node_has_them(
     node: Node, tmp_path: Path, form: Callable[[Sequence[Made]], list[Entry]]
 ) -> None:
