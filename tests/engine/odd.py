@@ -69,6 +69,8 @@ WRONG = (
     "foreign layer type",
 )
 DAMAGE = ("layer", "config", "manifest", "lacks config", "lacks layer")
+ONE_BLOB = ("empty", "the first layer's")
+"""The blob that stands for all layers but the first (pack #2490)."""
 PLATFORMS: dict[str, Json] = {
     "amd64": {"os": "linux", "architecture": "amd64"},
     "arm64": {"os": "linux", "architecture": "arm64", "variant": "v8"},
@@ -128,6 +130,13 @@ class OddImage:
     nesting: int = 0
     around: tuple[str, ...] = ()
     base_on_node: bool = False
+    one_blob: str = ""
+    layers_on_node: bool = False
+
+    @property
+    def on_node(self) -> tuple[int, ...]:
+        """The layers that the node has before the load."""
+        return (BASE,) if self.base_on_node else self.layers if self.layers_on_node else ()
 
 
 @attrs.frozen
@@ -266,6 +275,10 @@ def _image(dice: Dice, seed: int, number: int, form: str) -> OddImage:
     layers: tuple[int, ...] = dice.rng.choice(shared)
     if damage or base_on_node:  # no other image has these layers
         layers = BASE if base_on_node else mine, mine + 1
+    other = Dice(random.Random(f"{seed} {number} one blob"))  # an older seed has the same archive
+    one_blob = "" if damage or base_on_node else other.odd(0.12, ONE_BLOB, "")
+    if one_blob:
+        layers = (mine, mine + 1, mine + 2)
     naming = dice.odd(0.5, NAMINGS, "containerd" if is_layout else "manifest.json")
     name = f"docker.io/library/odd{number}:s{seed}"
     return OddImage(
@@ -281,6 +294,8 @@ def _image(dice: Dice, seed: int, number: int, form: str) -> OddImage:
         nesting=dice.odd(0.25, (1, 2, 3), 0) if is_layout else 0,
         around=dice.some(0.1, AROUND) if is_layout else (),
         base_on_node=base_on_node,
+        one_blob=one_blob,
+        layers_on_node=one_blob != "" and other.odd(0.6, [True], plain=False),
     )
 
 
@@ -413,7 +428,8 @@ class Archive:
             elif self.recipe.form == "podman":
                 path = f"{built.diff_ids[position].hex}.tar"
             else:
-                legacy = Digest.of(f"{built.image_id} {position}".encode()).hex
+                first = built.blobs.index(blob) if image.one_blob else position
+                legacy = Digest.of(f"{built.image_id} {first}".encode()).hex
                 path = f"{legacy}/layer.tar"
             paths.append(path)
             if position == 0 and image.damage == "lacks layer":
@@ -583,7 +599,9 @@ class Built:
 
     @property
     def blobs(self) -> list[bytes]:
-        return [SQUEEZE[self.image.compression](raw) for raw in self.tars]
+        first, *others = [SQUEEZE[self.image.compression](raw) for raw in self.tars]
+        one = {"empty": SQUEEZE[self.image.compression](b""), "the first layer's": first}
+        return [first, *([one.get(self.image.one_blob, blob) for blob in others])]
 
     @property
     def manifest_type(self) -> str:
@@ -668,7 +686,7 @@ class Built:
             return False
         if image.damage == "manifest":
             return self.recipe.form in {"docker", "podman"}
-        return not image.damage
+        return not image.damage and (not image.one_blob or image.layers_on_node)
 
 
 def _linked(blobs: Iterable[Entry]) -> Iterator[Entry]:
@@ -678,9 +696,10 @@ def _linked(blobs: Iterable[Entry]) -> Iterator[Entry]:
         yield path, f"{'../' * path.count('/')}stored/{number}"
 
 
-def base_image(seed: int) -> bytes:
-    """Return an archive with an image of the base layer, for nodes."""
-    image = OddImage(999, (BASE,), name=f"docker.io/library/base:s{seed}")
+def base_image(seed: int, layers: tuple[int, ...]) -> bytes:
+    """Return an archive with an image of layers that a node has before the load."""
+    name = f"docker.io/library/base:s{seed}-{layers[0]}"
+    image = OddImage(900 + layers[0], layers, name=name)
     return Archive(Recipe(seed, (image,))).tar()
 
 

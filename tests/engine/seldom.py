@@ -32,6 +32,14 @@ _VARIANTS = {
         "microk8s",
     ),
     ("test_clusters.py", "test_a_node_without_a_shell_is_refused"): ("docker28", "podman"),
+    ("test_complete.py", "test_docker_may_store_an_empty_blob_for_several_layers"): (
+        "pull",
+        "delta",
+    ),
+    ("test_complete.py", "test_an_empty_blob_for_several_layers_needs_nodes_that_have_them"): (
+        "oci-import",
+        "empty_docker-pull",
+    ),
     ("test_complete.py", "test_complete_sends_the_layers_that_are_only_unpacked"): (
         "lab-d21-docker28",
         "lab-d21-podman",

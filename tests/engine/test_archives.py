@@ -12,7 +12,7 @@ import pytest
 
 import imgload
 from imgload.core.compression import Compression
-from imgload.core.errors import ImageError, SourceError
+from imgload.core.errors import ImageError, ImportFailed, SourceError
 from imgload.loader.events import Note
 from imgload.oci.digest import Digest
 from imgload.oci.document import IMAGE_NAME
@@ -20,7 +20,20 @@ from tests.engine.conftest import cri_id, forget, records, unique
 from tests.engine.kinds import Made, layer, new, oci, old
 from tests.engine.peers import snapshots
 from tests.lab import Lab, Node
-from tests.unit.archives import Entry, Json, artifact, blob, encode, layout, listed, pack, signature
+from tests.unit import archives
+from tests.unit.archives import (
+    Entry,
+    Image,
+    Json,
+    artifact,
+    blob,
+    encode,
+    layout,
+    listed,
+    named,
+    pack,
+    signature,
+)
 
 CLUSTER = "lab-d21"
 DIGEST = str(Digest.of(b"no manifest"))
@@ -102,6 +115,34 @@ def test_one_bad_entry_does_not_fail_the_others(
     for text in ("1 signature, 1 artifact", "moby-dangling", "--tag", made[1].name, made[2].name):
         assert any(text in note for note in notes), text
     assert imgload.load([good[0].name], cluster=CLUSTER, source=str(path)).ok
+
+
+class OneBlob(Image):
+    """An image whose manifest has the blob of its first layer for all of them."""
+
+    @property
+    def blobs(self) -> tuple[bytes, ...]:
+        return super().blobs[:1] * len(self.layers)
+
+
+def test_an_image_that_the_node_refuses_does_not_fail_the_others(
+    node: Node, tmp_path: Path
+) -> None:
+    """Only containerd knows the diff ID of a compressed layer; its import stops there."""
+    good, bad = (f"docker.io/library/{unique(name)}" for name in ("good", "bad"))
+    images = [
+        Image(name=good, gzipped=True),
+        OneBlob((archives.layer(bad), archives.layer(good)), bad, gzipped=True),
+    ]
+    path = tmp_path / "images"
+    path.write_bytes(pack(layout(*map(named, images))))
+    with pytest.raises(imgload.LoadFailed) as caught:
+        imgload.load([], cluster=CLUSTER, source=str(path))
+    errors = {image.reference: image.nodes[0].error for image in caught.value.report.images}
+    assert errors[good] is None
+    assert isinstance(errors[bad], ImportFailed)
+    assert cri_id(node, good) == str(images[0].image_id)
+    assert cri_id(node, bad) is None
 
 
 @pytest.mark.parametrize("form", [oci, old])

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -15,6 +16,7 @@ import pytest
 
 import imgload
 from imgload.core.errors import ArchiveInvalid
+from imgload.oci.digest import Digest
 from imgload.sources.base import TransportOption
 from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.lab import Lab, Node
@@ -144,20 +146,60 @@ class EmptyBlobs(archives.Image):
         return (*super().blobs[:1], *[b""] * (len(self.layers) - 1))
 
 
-@pytest.mark.parametrize("transport", ["pull", "import"])
-def test_an_empty_blob_is_not_another_layer(
+def empty_docker(*images: archives.Image) -> list[archives.Entry]:
+    """Return a docker-archive with these blobs: the files of the empty layers are links to one."""
+    [image] = images
+    entries = archives.docker20(attrs.evolve(image, layers=image.blobs))
+    listed = json.loads(dict(entries)["manifest.json"])
+    listed[0]["Config"] = "config.json"
+    rest = [entry for entry in entries if entry[0] != "manifest.json"]
+    return [*rest, ("config.json", image.config), ("manifest.json", archives.encode(listed))]
+
+
+@pytest.mark.parametrize("transport", ["pull", "import", "delta"])
+def test_docker_may_store_an_empty_blob_for_several_layers(
     lab: Lab, tmp_path: Path, transport: TransportOption
 ) -> None:
-    """The image is refused as damaged, even where the node has these layers (pack #2490)."""
+    """It stores what it cannot unpack."""
+    docker, node, tag = lab.docker28, lab.cluster("lab-d21").nodes[0], unique("whole")
+    layers = tuple(archives.layer(f"{tag} {number}") for number in range(3))
+    names = [f"docker.io/library/{image}" for image in (tag, unique("empty"))]
+    whole = tmp_path / "whole.tar"
+    whole.write_bytes(archives.pack(archives.oci(archives.Image(layers, names[0], gzipped=True))))
+    image = EmptyBlobs(layers, names[1], gzipped=True)
+    docker.raw("load", stdin=archives.pack(archives.oci(image)))
+    with pytest.raises(imgload.ImgloadError):
+        imgload.load(names[1], cluster="lab-d21", source=docker.url, transport=transport)
+    imgload.load([], cluster="lab-d21", source=whole)
+    loaded = result(
+        imgload.load(names[1], cluster="lab-d21", source=docker.url, transport=transport)
+    )
+    assert (loaded.ok, loaded.content) == (True, "complete")
+    assert cri_id(node, names[1]) == str(image.image_id)
+    forget(node, *names)
+    docker.remove_image(names[1])
+
+
+@pytest.mark.parametrize("transport", ["pull", "import"])
+@pytest.mark.parametrize("form", [archives.oci, empty_docker])
+def test_an_empty_blob_for_several_layers_needs_nodes_that_have_them(
+    lab: Lab, tmp_path: Path, transport: TransportOption, form: Callable[..., list[archives.Entry]]
+) -> None:
+    """pack #2490. The error names the image and the layers."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique("whole")
     layers = tuple(archives.layer(f"{tag} {number}") for number in range(3))
     names = [f"docker.io/library/{image}" for image in (tag, unique("empty"))]
     whole, empty = (tmp_path / file for file in ("whole.tar", "empty.tar"))
-    image = EmptyBlobs(layers, names[1], gzipped=True)
     whole.write_bytes(archives.pack(archives.oci(archives.Image(layers, names[0], gzipped=True))))
-    empty.write_bytes(archives.pack(archives.oci(image)))
-    imgload.load([], cluster="lab-d21", source=whole, transport=transport)
-    with pytest.raises(ArchiveInvalid, match="layer"):
+    image = EmptyBlobs(layers, names[1], gzipped=form is archives.oci)
+    empty.write_bytes(archives.pack(form(image)))
+    with pytest.raises(ArchiveInvalid) as caught:
         imgload.load([], cluster="lab-d21", source=empty, transport=transport)
-    assert cri_id(node, names[1]) is None
-    forget(node, names[0])
+    assert caught.value.image == names[1]
+    assert all(str(Digest.of(layer)) in caught.value.message for layer in layers[1:])
+    imgload.load([], cluster="lab-d21", source=whole, transport=transport)
+    loaded = result(imgload.load([], cluster="lab-d21", source=empty, transport=transport))
+    assert (loaded.ok, loaded.content) == (True, "complete")
+    assert cri_id(node, names[1]) == str(image.image_id)
+    assert is_complete(node, names[1])
+    forget(node, *names)

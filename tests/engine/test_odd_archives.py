@@ -114,8 +114,8 @@ class Oracle:
     def run(self, wanted: Recipe, load: Callable[[Path, Recipe], str]) -> Loaded:
         """Load an archive; return the state of the node."""
         self._wipe()
-        if any(image.base_on_node for image in wanted.images):
-            self.node.ctr("images", "import", "-", stdin=base_image(wanted.seed))
+        for layers in {image.on_node for image in wanted.images if image.on_node}:
+            self.node.ctr("images", "import", "-", stdin=base_image(wanted.seed, layers))
         with tempfile.TemporaryDirectory() as folder:
             output = load(Path(folder), wanted)
         return self._state(wanted, output)
@@ -124,6 +124,9 @@ class Oracle:
         """Remove all images; CRI sometimes keeps some that containerd has not, for good."""
         store, cri = self.store, self.cri
         store.remove(sorted(store.records()))
+        if store.snapshots():  # of a failed import without a record, until the next collection
+            self.node.ctr("images", "import", "-", stdin=base_image(0, (0,)))
+            store.remove(sorted(store.records()))
         end = time.monotonic() + _NOTICE
         while cri.list_images() and time.monotonic() < end:
             time.sleep(0.02)
@@ -215,6 +218,9 @@ def _loaded_by(engine: Engine, wanted: Recipe) -> Loaded:
         for image, tags in images.items()
         for name in tags
     }
+    wrong = {str(built.image_id) for built in wanted.built if built.image.one_blob}
+    images = {image: tags for image, tags in images.items() if image not in wrong}
+    names = {(name, image) for name, image in names if image not in wrong}
     return Loaded(frozenset(images), frozenset(names))
 
 

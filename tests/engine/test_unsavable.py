@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import imgload
-from imgload.core.errors import EngineFailed, ImageIncomplete
+from imgload.core.errors import EngineFailed, ImageIncomplete, NotAnImage
 from imgload.loader.events import Event, Note
 from imgload.sources.base import TransportOption
 from tests.engine.conftest import cri_id, forget, unique
@@ -23,7 +23,7 @@ from tests.lab import Lab
 from tests.lab.daemon import Daemon
 from tests.lab.docker import NewerDocker
 from tests.lab.engine import Engine, ping
-from tests.unit.archives import encode, pack
+from tests.unit.archives import artifact, encode, layout, pack
 
 CLUSTER = "lab-d21"
 Give = Callable[[Engine, Made], Made]
@@ -223,6 +223,16 @@ def test_an_image_without_its_base_layer_is_loaded_where_the_nodes_have_it(
     made = give(docker, Made(unique(), (base, layer())))
     docker.ctr("content", "rm", str(made.diff_ids[0]))
     load(lab, docker, made)
+
+
+def test_an_artifact_in_dockers_store_is_named(lab: Lab) -> None:
+    docker, name = lab.docker28, unique("rocket")
+    docker.cli("load", stdin=pack(layout(artifact(f"docker.io/library/{name}"))))
+    with pytest.raises(NotAnImage) as caught:
+        imgload.load(name, cluster=CLUSTER, source=docker.url)
+    assert name in caught.value.message
+    assert caught.value.content == "artifact"
+    docker.remove_image(name)
 
 
 def test_an_image_without_its_base_layer_is_refused_where_a_node_lacks_it(

@@ -227,7 +227,8 @@ def artifact(name: str = "") -> tuple[Json, list[Entry]]:
 def layout(*entries: tuple[Json, list[Entry]]) -> list[Entry]:
     """Return an OCI layout of entries with their members."""
     members = unique(member for _, files in entries for member in files)
-    return [*members, ("index.json", index(*(e for e, _ in entries))), ("oci-layout", b"{}")]
+    version = encode({"imageLayoutVersion": "1.0.0"})
+    return [*members, ("index.json", index(*(e for e, _ in entries))), ("oci-layout", version)]
 
 
 def named(image: Image) -> tuple[Json, list[Entry]]:

@@ -17,6 +17,7 @@ from imgload.core.errors import (
     ArchiveInvalid,
     EngineFailed,
     ImgloadError,
+    ImportFailed,
     NodeFull,
     NotVerified,
     SourceError,
@@ -217,18 +218,19 @@ class Executor:
         return None
 
     def _send_group(self, images: Sequence[Image], names: Sequence[str]) -> list[_Failure]:
-        """Send a group; if its source cannot provide it, send image by image.
+        """Send a group; if its source cannot provide it, or a node refuses it, send image by image.
 
         A failure of the source does not stop the other images, so it is returned.
         """
         error = result_or_error(partial(self._send, images, [self.nodes[name] for name in names]))
-        if error is None:
+        if error is None and all((images[0].name, name) in self.results for name in names):
             return []
         targets = list(dict.fromkeys(image.target for image in images))
         refused = isinstance(error, EngineFailed) and error.refused
-        if len(targets) == 1 or not (refused or isinstance(error, SourceError)):
+        if error and (len(targets) == 1 or not (refused or isinstance(error, SourceError))):
             return [(images, names, error)]
-        self.on_event(Note(f"sending the images one by one: {error.message}"))
+        if error:
+            self.on_event(Note(f"sending the images one by one: {error.message}"))
         failures: list[_Failure] = []
         for target in targets:
             alone = [image for image in images if image.target == target]
@@ -340,15 +342,22 @@ class Executor:
     def _finish(
         self, node: NodeRuntime, sent: Sent, start: float, *, is_delta: bool = False
     ) -> bool:
-        """Verify a node, and record the results; return False if a delta needs a full load."""
+        """Verify a node, and record the results.
+
+        Return False without results if a delta needs a full load, or the images are to be sent one
+        by one: the node refuses one of them.
+        """
         proofs, failure = self._verify(node, sent)
         verified = all(proof.ok or proof.cri_pending for proof in proofs.values())
+        note = ""
         if is_delta and not (is_final(failure) and verified):
+            note = f"{node.name} does not have the image after a delta: sending it whole"
+        elif isinstance(failure, ImportFailed) and len({i.target for i in sent.images}) > 1:
+            note = f"sending the images one by one: {failure.message}"
+        if note:
             for image in sent.images:
                 node.rollback(image, self.surveys[node.name])
-            self.on_event(
-                Note(f"{node.name} does not have the image after a delta: sending it whole")
-            )
+            self.on_event(Note(note))
             return False
         delivery = sent.deliveries[node.name]
         if delivery.note:
@@ -429,7 +438,8 @@ def _split_available(steps: Sequence[Step]) -> tuple[tuple[Step, ...], list[_Fai
     for name, of_image in lacking.items():
         image, nodes = of_image[0].image, [step.node for step in of_image]
         layers = sorted(set().union(*(step.unavailable for step in of_image)))
-        listed = ", ".join(map(str, layers))
+        reasons = image.absent_layers
+        listed = ", ".join(f"{x} ({reasons[x]})" if reasons[x] else str(x) for x in layers)
         error = ArchiveInvalid(
             f"{image.origin.describe} does not have all layers of {name}, and neither"
             f" {'has' if len(nodes) == 1 else 'have'} {', '.join(nodes)}: {listed}",
@@ -454,7 +464,7 @@ def _refusal(image: Image, node: NodeRuntime, proof: Proof | None) -> ImgloadErr
     missing = ", ".join(proof.missing()) if proof else "everything"
     return NotVerified(
         f"verification failed on {node.name}: {image.name} was imported, but lacks {missing}",
-        hint=f"{node.engine.name} exec {node.name} journalctl -u containerd",
+        hint=node.log_command,
         node=node.name,
         image=image.name,
     )

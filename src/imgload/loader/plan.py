@@ -49,7 +49,7 @@ class Step:
     @property
     def unavailable(self) -> frozenset[Digest]:
         """The missing layers that the source does not have either."""
-        return self.missing & self.image.absent_layers
+        return self.missing.intersection(self.image.absent_layers)
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ from functools import partial
 import attrs
 
 from imgload.core.compression import Compression
-from imgload.core.errors import ArchiveInvalid, ManifestMissing
+from imgload.core.errors import ArchiveInvalid, DigestMismatch, ManifestMissing, SourceError
 from imgload.core.files import read_at
 from imgload.oci.catalogue import ArchivedImage, Catalogue, catalogue_of, choose
 from imgload.oci.content import Chunk, ImageContent, Receiver
@@ -123,7 +123,7 @@ class ArchiveSender:
         sizes |= {digest: blob.size for digest, blob in placed.items()}
         for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
             if layer.digest not in sizes and not {layer.digest, diff_id} & self._unneeded:
-                raise _lacks_layer(layer)
+                raise _lacks_layer(layer, image.absent_layers.get(diff_id, ""))
         if len(placed) == len(set(manifest.layers)):
             receiver.announce(manifest, config.diff_ids, wanted.names)
         for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
@@ -144,7 +144,9 @@ class ArchiveSender:
         return content
 
 
-def _lacks_layer(layer: Descriptor) -> ArchiveInvalid:
+def _lacks_layer(layer: Descriptor, reason: str) -> SourceError:
+    if reason:
+        return DigestMismatch(f"the archive lacks the layer {layer.digest}: {reason}")
     foreign, hint = "", "save it again; it may be incomplete"
     if layer.is_foreign:
         foreign = ", which is a foreign one"

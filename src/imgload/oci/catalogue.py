@@ -10,7 +10,8 @@ no layers or lists them in another order (moby #47065, #47150).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import attrs
@@ -73,7 +74,8 @@ class ArchivedImage:
             skipped.
         listed_manifest: the digest of the archive's own manifest.
         correction: why `manifest` is not the archive's own; empty if it is.
-        absent_layers: diff IDs of the layers that are not in the archive.
+        absent_layers: the layers that are not in the archive, by diff ID; with the reason if the
+            archive has other content in the place of a layer.
 
     """
 
@@ -86,7 +88,7 @@ class ArchivedImage:
     layers_named: bool = True
     listed_manifest: Digest | None = None
     correction: str = ""
-    absent_layers: frozenset[Digest] = frozenset()
+    absent_layers: Mapping[Digest, str] = attrs.field(factory=dict)
 
     @property
     def platform(self) -> Platform:
@@ -293,16 +295,19 @@ class _Layout:
             config,
             listed_manifest=manifest.digest,
             correction=correction,
-            absent_layers=_absent_layers(self.blobs, right, config),
+            absent_layers=_absent_layers(self.blobs, manifest, right, config),
         )
-        self._images[manifest.digest] = image, _contradiction(self.blobs, right, config)
+        self._images[manifest.digest] = image, _contradiction(right, config)
         return self._images[manifest.digest]
 
 
 def _not_an_image(artifact: Artifact) -> NotAnImage:
     article = "an" if artifact.kind.startswith("a") else "a"
     kind = "not an image" if artifact.kind == "unknown" else f"{article} {artifact.kind}"
-    return NotAnImage(f"it is {kind}: {artifact.type:.200}", content=artifact.kind)
+    hint = "load the image that it describes: docker save IMAGE | imgload load --from -"
+    if artifact.kind in {"artifact", "unknown"}:
+        hint = "copy its files into an image (FROM scratch, COPY . /), and load that"
+    return NotAnImage(f"it is {kind}: {artifact.type:.200}", hint=hint, content=artifact.kind)
 
 
 def _names(annotations: Mapping[str, str]) -> tuple[str, ...]:
@@ -324,7 +329,11 @@ def _correct(blobs: Blobs, manifest: Manifest, config: ImageConfig) -> tuple[Man
     Tools count characters instead of bytes (rules_oci), or describe a config before they change it
     (go-containerregistry #1725). containerd stores blobs by sha256 only.
     """
-    layers = tuple(_described(blobs, layer) for layer in manifest.layers)
+    expected = config.diff_ids if len(config.diff_ids) == len(manifest.layers) else ()
+    layers = tuple(
+        _described(blobs, layer, diff_id, expected)
+        for layer, diff_id in zip_longest(manifest.layers, expected)
+    )
     kind = config_type(manifest.config.media_type)
     right = Descriptor(kind, config.digest, len(config.raw))
     changes = [
@@ -337,8 +346,18 @@ def _correct(blobs: Blobs, manifest: Manifest, config: ImageConfig) -> tuple[Man
     return (Manifest.build(config, layers), changes[0]) if changes else (manifest, "")
 
 
-def _described(blobs: Blobs, layer: Descriptor) -> Descriptor:
+def _described(
+    blobs: Blobs, layer: Descriptor, diff_id: Digest | None, expected: Collection[Digest]
+) -> Descriptor:
+    """Return the blob of a layer as it is, or the right blob if it has other content.
+
+    The digest of an uncompressed layer is its diff ID; tools write one empty blob for several
+    layers (pack #2490).
+    """
     blob = blobs.by_digest(layer.digest)
+    is_plain = (blob and not blob.compression) or layer.digest in expected
+    if diff_id and is_plain and diff_id not in {layer.digest, blob and blob.digest}:
+        return _plain_layer(blobs, diff_id)
     if blob is None:
         return layer
     digest = layer.digest
@@ -350,33 +369,44 @@ def _described(blobs: Blobs, layer: Descriptor) -> Descriptor:
 
 
 def _change(old: Descriptor, new: Descriptor) -> str:
-    if old.digest != new.digest:
+    if old.digest.algorithm != new.digest.algorithm:
         return f"containerd does not support the digest {old.digest}"
+    if old.digest != new.digest:
+        return f"it has the layer {old.digest} where its config has {new.digest}"
     if old.size != new.size:
         return f"it declares {old.size} bytes for {old.digest}, which has {new.size}"
     declared = old.media_type or "no media type"
     return f"it declares {declared:.100} for {old.digest}, which is {new.media_type}"
 
 
-def _contradiction(blobs: Blobs, manifest: Manifest, config: ImageConfig) -> str:
-    """Return how a manifest contradicts its config: by the number or the order of layers.
-
-    The digest of an uncompressed layer is its diff ID.
-    """
-    layers, diff_ids, expected = manifest.layers, config.diff_ids, set(config.diff_ids)
-    if len(layers) != len(diff_ids):
-        return f"its manifest has {len(layers)} layers, and its config {len(diff_ids)}"
-    for layer, diff_id in zip(layers, diff_ids, strict=True):
-        blob = blobs.layer(layer.digest)
-        is_plain = (blob and not blob.compression) or layer.digest in expected
-        if is_plain and layer.digest != diff_id:
-            return f"its manifest has the layer {layer.digest} where its config has {diff_id}"
-    return ""
+def _plain_layer(blobs: Blobs, diff_id: Digest) -> Descriptor:
+    """Describe the uncompressed blob of a layer; if it is absent, the nodes may have it."""
+    blob = blobs.layer(diff_id)
+    return Descriptor(LAYER, diff_id, blob.size if blob else 0)
 
 
-def _absent_layers(blobs: Blobs, manifest: Manifest, config: ImageConfig) -> frozenset[Digest]:
-    pairs = zip(manifest.layers, config.diff_ids, strict=False)
-    return frozenset(diff_id for layer, diff_id in pairs if not blobs.layer(layer.digest))
+def _contradiction(manifest: Manifest, config: ImageConfig) -> str:
+    """Return how a manifest contradicts its config by the number of layers; empty if not."""
+    layers, diff_ids = manifest.layers, config.diff_ids
+    if len(layers) == len(diff_ids):
+        return ""
+    return f"its manifest has {len(layers)} layers, and its config {len(diff_ids)}"
+
+
+def _absent_layers(
+    blobs: Blobs, listed: Manifest, right: Manifest, config: ImageConfig
+) -> Mapping[Digest, str]:
+    """Return the absent layers as in `ArchivedImage`, of a manifest as listed and as corrected."""
+    layers = zip(listed.layers, right.layers, config.diff_ids, strict=False)
+    return {
+        diff_id: _other_content(old.digest) if blobs.layer(old.digest) else ""
+        for old, new, diff_id in layers
+        if not blobs.layer(new.digest)
+    }
+
+
+def _other_content(content: Digest | str) -> str:
+    return f"the archive has {content} in its place"
 
 
 @attrs.define(eq=False, repr=False)
@@ -423,22 +453,30 @@ class _DockerList:
                 f"manifest.json has {len(paths)} layers, and its config {len(config.diff_ids)}"
             )
         pairs = list(zip(paths, config.diff_ids, strict=True))
-        manifest = Manifest.build(config, tuple(self._layer(path, d) for path, d in pairs))
-        absent = frozenset(
-            diff_id
+        uses = Counter(id(self.blobs.get(path)) for path, _ in dict.fromkeys(pairs))
+        layers = [
+            self._layer(path, diff_id, is_shared=uses[id(self.blobs.get(path))] > 1)
             for path, diff_id in pairs
-            if not (self.blobs.get(path) or self.blobs.layer(diff_id))
-        )
+        ]
+        absent = {
+            diff_id: _other_content(f"{path!r:.200}") if self.blobs.get(path) else ""
+            for (path, diff_id), layer in zip(pairs, layers, strict=True)
+            if not self.blobs.layer(layer.digest)
+        }
         named = {digits_of(path) for path in paths} <= {digest.hex for digest in config.diff_ids}
+        manifest = Manifest.build(config, tuple(layers))
         return ArchivedImage(manifest, config, layers_named=named, absent_layers=absent)
 
-    def _layer(self, path: str, diff_id: Digest) -> Descriptor:
-        blob = self.blobs.get(path) or self.blobs.layer(diff_id)
-        if blob is None:  # the nodes may have it
-            return Descriptor(LAYER, diff_id, 0)
-        digest = blob.digest or claimed_digest(path) or diff_id
+    def _layer(self, path: str, diff_id: Digest, *, is_shared: bool) -> Descriptor:
+        """Return a layer by its path; if it `is_shared`, the file stands for several layers."""
+        blob = self.blobs.get(path)
+        if blob is None:
+            return _plain_layer(self.blobs, diff_id)
+        claimed = Digest.try_parse(f"sha256:{digits_of(path)}") if is_shared else diff_id
+        digest = blob.digest or claimed_digest(path) or claimed
         if not blob.compression and digest != diff_id:
-            raise DigestMismatch(f"the layer {path!r:.200} is {digest}, not {diff_id}")
+            return _plain_layer(self.blobs, diff_id)
+        digest = digest or diff_id
         self.blobs.add_layer(digest, blob)
         suffix = f"+{blob.compression}" if blob.compression else ""
         return Descriptor(LAYER + suffix, digest, blob.size)
@@ -449,6 +487,12 @@ def _docker_entries(raw: bytes) -> list[dict[str, Any]]:
         entries = load_json(raw)
     except ValueError as error:
         raise ArchiveInvalid(f"manifest.json is not valid JSON: {error}") from error
+    if isinstance(entries, dict) and "schemaVersion" in entries:
+        raise ArchiveInvalid(
+            "manifest.json is that of a dir: folder, which no tool loads as a tar",
+            hint="unpack it, and load the folder: mkdir images && tar -xf FILE -C images"
+            " && imgload load --from images",
+        )
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ArchiveInvalid("manifest.json is not a list of images")
     if len(entries) > MAX_MANIFESTS:

@@ -192,6 +192,11 @@ class ImageConfig:
         rootfs = value.get("rootfs")
         texts = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
         diff_ids = tuple(map(Digest.parse, _list(texts, "diff_ids", MAX_LAYERS)))
+        if other := next((d for d in diff_ids if d.algorithm != "sha256"), None):
+            raise ArchiveInvalid(
+                f"containerd verifies layers by sha256 only; its config has the diff ID {other}",
+                hint="build the image with a tool that lists its layers by sha256",
+            )
         platform = Platform.from_json(value) or ANY_PLATFORM
         return cls(raw, Digest.of(raw), platform, diff_ids, isinstance(rootfs, dict))
 

@@ -69,8 +69,8 @@ class ArchiveSource(Source):
                 _has_id(text, digest) for digest in entry.digests
             ):
                 return self._unusable(entry)
-        for entry in () if images else self._damaged():
-            raise self._error_of(entry)
+        if not images:
+            raise self._nothing_usable()
         return None
 
     def suggestions(self, text: str) -> list[str]:
@@ -87,13 +87,20 @@ class ArchiveSource(Source):
         images = [self._image_or_error(group, platform) for group in self._groups()]
         images += map(self._unusable, self._damaged())
         if not images:
-            if others := self._others():
-                raise NotAnImage(f"{self.describe} contains no usable image: it has {others}")
-            raise ArchiveInvalid(f"{self.describe} contains no usable image")
+            raise self._nothing_usable()
         for image in images:
             if image.error and all(other.error for other in images):
                 raise image.error
         return images
+
+    def _nothing_usable(self) -> SourceError:
+        """Return the error of an archive without images, which describes its first entry."""
+        for entry in (*self._damaged(), *self._catalogue.unusable):
+            if not isinstance(entry.error, NotAnImage):
+                return self._error_of(entry)
+            message = f"contains no usable image: it has {self._others()}; {_failure(entry)}"
+            return self._error(entry.error, f"{self.describe} {message}")
+        return ArchiveInvalid(f"{self.describe} contains no usable image", hint=_AGAIN)
 
     def notes(self) -> list[str]:
         others = self._others()
@@ -146,12 +153,10 @@ class ArchiveSource(Source):
 
     def _error_of(self, entry: Unusable) -> SourceError:
         """Return the error of an entry, with its name and the archive's."""
-        name = next(iter(_own_names(entry)), str(min(entry.digests, default="an image")))
-        return self._error(entry.error, f"{name} cannot be loaded: {entry.error.message}")
+        return self._error(entry.error, f"{self.describe}: {_failure(entry)}")
 
     def _error(self, error: SourceError, message: str) -> SourceError:
-        """Return an error of the same kind with the archive's name and a hint."""
-        message = f"{self.describe}: {message}"
+        """Return an error of the same kind with a hint."""
         if isinstance(error, NotAnImage):
             return NotAnImage(message, hint=error.hint, content=error.content)
         return type(error)(message, hint=error.hint or _AGAIN)
@@ -228,7 +233,7 @@ class ArchiveSource(Source):
         try:
             yield
         except SourceError as error:
-            raise self._error(error, error.message) from error
+            raise self._error(error, f"{self.describe}: {error.message}") from error
 
     @contextmanager
     def _opened(self, *, scanning: bool) -> Iterator[Iterable[bytes]]:
@@ -311,6 +316,11 @@ def _has_name(text: str, image: ArchivedImage) -> bool:
 def _own_names(*entries: ArchivedImage | Unusable) -> tuple[str, ...]:
     """Return the archive's names for an image."""
     return tuple(dict.fromkeys(name.record for entry in entries for name in _references(entry)))
+
+
+def _failure(entry: Unusable) -> str:
+    name = next(iter(_own_names(entry)), str(min(entry.digests, default="an image")))
+    return f"{name} cannot be loaded: {entry.error.message}"
 
 
 def _pinned_names(image: ArchivedImage) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
 
@@ -53,7 +53,8 @@ class Image:
         layers_named: whether a save identifies layers, so that some can be left out.
         compresses: whether stored layers are notably smaller than uncompressed, as far as known.
         query: the requested name or ID; empty if all images of an archive are requested.
-        absent_layers: diff IDs of the layers that the source does not have.
+        absent_layers: the layers that the source does not have, by diff ID, and why if it has
+            other content in their place.
         notes: lines of information for the user.
         error: why it cannot be loaded; None if it can.
 
@@ -77,7 +78,7 @@ class Image:
     layers_named: bool = True
     compresses: bool = True
     query: str = attrs.field(default="", eq=False)
-    absent_layers: frozenset[Digest] = frozenset()
+    absent_layers: Mapping[Digest, str] = attrs.field(factory=dict, hash=False)
     notes: tuple[str, ...] = attrs.field(default=(), eq=False)
     error: ImgloadError | None = attrs.field(default=None, eq=False)
 

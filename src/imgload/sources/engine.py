@@ -18,6 +18,7 @@ from imgload.core.errors import (
     EngineFailed,
     ImageIncomplete,
     ManifestMissing,
+    NotAnImage,
     PlatformMissing,
 )
 from imgload.core.parallel import Task
@@ -297,6 +298,10 @@ class EngineSource(Pusher):
         try:
             with self.engine.save(ids, platform, size) as archive:
                 yield archive
+        except NotAnImage as error:
+            names = ", ".join(name for image in images for name in image.names)
+            message = f"{self.describe} has no image {names}: {error.message}"
+            raise NotAnImage(message, hint=error.hint, content=error.content) from error
         except (ArchiveInvalid, DigestMismatch) as error:
             raise EngineFailed(
                 f"{self.engine.endpoint} saved an archive that cannot be used: {error.message}",

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from functools import partial
 
 import attrs
 
 from imgload.core.errors import (
     ImageAmbiguous,
+    ImageIncomplete,
     ImageNotFound,
     ImgloadError,
     ManifestMissing,
     PlatformMissing,
-    SourceError,
     UsageError,
 )
 from imgload.core.parallel import in_parallel
-from imgload.oci.platform import Platform
+from imgload.oci.digest import Digest
+from imgload.oci.platform import ANY_PLATFORM, Platform
 from imgload.oci.reference import Reference, parse_unless_id
 from imgload.sources.base import Image, Pusher, Source
 
@@ -52,11 +52,17 @@ def locate(
     platform: Platform | None,
     settle: Settle = refuse,
 ) -> list[Image]:
-    """Return the image for each name or image ID; without any, all images of an archive."""
+    """Return the image for each name or image ID; without any, all images of an archive.
+
+    Some may have an `error`; if all have, the first one is raised.
+    """
     if not texts:
         return [image for source in sources for image in source.all_images(platform)]
     queries = dict.fromkeys(texts)
-    return [attrs.evolve(_locate(q, sources, platform, settle), query=q) for q in queries]
+    images = [attrs.evolve(_locate(q, sources, platform, settle), query=q) for q in queries]
+    if images[0].error and all(image.error for image in images):
+        raise images[0].error
+    return images
 
 
 def require_pushers(sources: Sequence[Source]) -> None:
@@ -75,7 +81,7 @@ def match_platform(
     """Return the images for the nodes' platform, or None if that changes nothing.
 
     `images` is the result of `locate` for these texts without a platform. If the nodes have several
-    platforms, the images stay as they are. ImageIncomplete is raised if a source lists the platform
+    platforms, the images stay as they are. An image has an `error` if its source lists the platform
     but does not have its content.
     """
     if len(nodes) != 1:
@@ -88,13 +94,18 @@ def match_platform(
     for group, group_texts in groups:
         result = group
         if not all(platform.runs(image.platform) for image in group):
-            with suppress(PlatformMissing):
-                origins = list(dict.fromkeys(image.origin for image in group))
+            origins = list(dict.fromkeys(image.origin for image in group))
+            try:
                 found = locate(group_texts, origins, platform)
-                pairs = zip(group, found, strict=True)
-                result = [a if isinstance(b.error, PlatformMissing) else b for a, b in pairs]
+            except PlatformMissing:
+                found = group
+            except ImageIncomplete as error:
+                found = [attrs.evolve(image, error=error) for image in group]
+            pairs = zip(group, found, strict=True)
+            result = [a if isinstance(b.error, PlatformMissing) else b for a, b in pairs]
         matched += result
-    return matched if matched != list(images) else None
+    errors, earlier = [i.error for i in matched], [i.error for i in images]
+    return matched if (matched, errors) != (list(images), earlier) else None
 
 
 def named(images: Sequence[Image], tag: str | None, extra_tags: Sequence[str] = ()) -> list[Image]:
@@ -125,10 +136,13 @@ def _locate(
     text: str, sources: Sequence[Source], platform: Platform | None, settle: Settle
 ) -> Image:
     answers = in_parallel([partial(_find, source, text, platform) for source in sources])
-    images = [answer for answer in answers if isinstance(answer, Image)]
+    images = [image for image in answers if image]
     if not images:
-        errors = (answer for answer in answers if isinstance(answer, SourceError))
-        raise next(errors, None) or _not_found(text, sources)
+        raise _not_found(text, sources)
+    others = [i for i in images if not isinstance(i.error, (PlatformMissing, ManifestMissing))]
+    images = others or images[:1]
+    if failed := next((image for image in images if image.error), None):
+        return failed
     if len(images) > 1:
         images = [image.origin.identify(image) for image in images]
     if len({image.image_id or image.target for image in images}) > 1:
@@ -136,14 +150,18 @@ def _locate(
     return images[0]
 
 
-def _find(source: Source, text: str, platform: Platform | None) -> Image | SourceError | None:
-    """Query one source; return errors if another source may still have the image."""
+def _find(source: Source, text: str, platform: Platform | None) -> Image | None:
+    """Query one source; an image that it cannot provide has an `error`."""
     try:
         return source.find(text, platform)
+    except (PlatformMissing, ManifestMissing, ImageIncomplete) as error:
+        error.image = error.image or text
+        reference = parse_unless_id(text)
+        name = reference.record if reference else text
+        target, platform = Digest.of(name.encode()), platform or ANY_PLATFORM
+        return Image(source, text, (name,), target, None, platform, (), 0, error=error)
     except ImgloadError as error:
         error.image = error.image or text
-        if isinstance(error, (PlatformMissing, ManifestMissing)):
-            return error
         raise
 
 

@@ -310,7 +310,8 @@ class PullShipment(Shipment):
                 for digest, diff_id in (*pairs, (content.config.digest, None)):
                     blob = self.store.blobs.get(digest)  # none for layers that no node lacks
                     if blob and shipment.lacks(digest, diff_id):
-                        _copy(blob, shipment, digest, diff_id)
+                        with _naming(content):
+                            _copy(blob, shipment, digest, diff_id)
                 shipment.image(content)
             shipment.complete()
         except OSError as error:
@@ -334,6 +335,18 @@ class PullShipment(Shipment):
     def close(self) -> None:
         self.store.close()
         self._servers.close()
+
+
+@contextmanager
+def _naming(content: ImageContent) -> Iterator[None]:
+    """Name the image of a layer that was decompressed, and is not the one in the config."""
+    try:
+        yield
+    except DigestMismatch as error:
+        name = content.names[0]
+        message = f"{name} has other layers than its config lists: {error.message}"
+        hint = "build the image again, or save it from an engine that runs it"
+        raise DigestMismatch(message, hint=hint, image=name) from error
 
 
 def _copy(blob: StoredBlob, shipment: Shipment, digest: Digest, diff_id: Digest | None) -> None:

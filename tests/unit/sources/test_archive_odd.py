@@ -3,7 +3,10 @@
 import gzip
 import hashlib
 import json
+import shlex
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import attrs
 import pytest
@@ -19,6 +22,7 @@ from imgload.core.errors import (
 from imgload.oci.digest import Digest
 from imgload.oci.document import CONFIG, IMAGE_NAME, INDEX, LAYER, MANIFEST, REF_NAME
 from imgload.oci.platform import ANY_PLATFORM, Platform
+from imgload.sources.archive import ArchiveSource
 from tests.unit.archives import (
     NAME,
     Entry,
@@ -97,6 +101,9 @@ def test_content_that_is_no_image_alone_is_an_error(
     with pytest.raises(NotAnImage) as caught:
         source(layout(other)).all_images(None)
     assert caught.value.exit_status == 6
+    assert caught.value.hint
+    with pytest.raises(NotAnImage):
+        source(layout(other)).find("app:v1", None)
 
 
 def test_an_artifact_cannot_be_requested(source: Open) -> None:
@@ -135,8 +142,6 @@ DAMAGED: dict[str, tuple[Json, list[Entry]]] = {
         [blob(bytes(9))],
     ),
     "too few layers": contradictory(ONE, diff_ids=APP_IDS),
-    "swapped layers": contradictory(TWO, ONE, diff_ids=APP_IDS),
-    "one empty layer for two diff IDs": contradictory(b"", b"", diff_ids=APP_IDS),
     "impossible digest": ({**named(APP)[0], "digest": "blake9:00"}, []),
     "wrong config": (
         named(APP)[0],
@@ -439,3 +444,58 @@ def test_a_layer_may_be_absent(source: Open, form: Write) -> None:
     [found] = source(members).all_images(None)
     assert found.image_id == APP.image_id
     assert set(found.absent_layers) == {Digest.of(ONE)}
+
+
+def docker_sharing(content: bytes) -> list[Entry]:
+    """Return a docker-archive with one file for two layers."""
+    config, path = with_diff_ids(*APP_IDS), "shared/layer.tar"
+    entry = {"Config": "config.json", "RepoTags": [NAME], "Layers": [path, path]}
+    return [("config.json", config), (path, content), ("manifest.json", encode([entry]))]
+
+
+SHARED = {
+    "oci, empty": (layout(contradictory(b"", b"", diff_ids=APP_IDS)), {*APP_IDS}),
+    "oci, the first layer's": (layout(contradictory(ONE, ONE, diff_ids=APP_IDS)), {APP_IDS[1]}),
+    "docker, empty": (docker_sharing(b""), {*APP_IDS}),
+    "docker, an unknown layer's": (docker_sharing(ONE), {*APP_IDS}),
+}
+
+
+@pytest.mark.parametrize(("members", "absent"), SHARED.values(), ids=SHARED)
+def test_a_layer_whose_place_has_other_content_is_absent(
+    source: Open, members: list[Entry], absent: set[Digest]
+) -> None:
+    """The nodes may have it (pack #2490)."""
+    [found] = source(members).all_images(None)
+    assert found.error is None
+    assert found.absent_layers.keys() == absent
+    assert all(found.absent_layers.values())
+    assert set(found.blobs) == {*APP_IDS}
+
+
+def test_layers_in_another_order_are_those_of_the_config(source: Open) -> None:
+    [found] = source(layout(contradictory(TWO, ONE, diff_ids=APP_IDS))).all_images(None)
+    assert (tuple(found.blobs), dict(found.absent_layers)) == (APP_IDS, {})
+
+
+def test_diff_ids_by_another_algorithm_are_refused(source: Open) -> None:
+    """containerd compares them with sha256 sums: "wrong diff id" on every node."""
+    odd = contradictory(ONE, diff_ids=(Digest.of(ONE, "sha512"),))
+    images = source(layout(odd, named(DB))).all_images(None)
+    assert [type(image.error) for image in images] == [type(None), ArchiveInvalid]
+
+
+def test_the_hint_for_the_tar_of_a_dir_folder_is_a_command(
+    source: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither docker load, podman load nor ctr reads it."""
+    blobs = [(Digest.of(raw).hex, raw) for raw in (*APP.blobs, APP.config)]
+    archive = source([("manifest.json", APP.manifest), ("version", b"1.1"), *blobs])
+    with pytest.raises(ArchiveInvalid) as caught:
+        archive.all_images(None)
+    *commands, load = caught.value.hint.partition(": ")[2].split(" && ")
+    monkeypatch.chdir(tmp_path)
+    script = " && ".join(commands).replace("FILE", shlex.quote(archive.address))
+    subprocess.run(["sh", "-c", script], check=True)
+    [found] = ArchiveSource(load.split()[-1]).all_images(None)
+    assert found.image_id == APP.image_id

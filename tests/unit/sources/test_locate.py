@@ -198,6 +198,15 @@ def test_a_platform_that_no_source_has_is_told(tmp_path: Path) -> None:
         locate(["app:v1"], sources, AMD)
 
 
+def test_an_image_that_cannot_be_provided_does_not_stop_the_others(tmp_path: Path) -> None:
+    both = several(tmp_path, "linux/amd64", "linux/riscv64")
+    only = Shelf("docker", {"tool": found("tool", "x/tool:1")})
+    app, tool = locate(["app:v1", "tool"], [both, only], Platform("linux", "s390x"))
+    assert isinstance(app.error, PlatformMissing)
+    assert (app.names, app.error.image) == ((NAME,), "app:v1")
+    assert tool.error is None
+
+
 RISCV = Platform("linux", "riscv64")
 
 

@@ -265,6 +265,11 @@ class NodeRuntime(ABC):
                     node=self.name,
                 )
 
+    @property
+    def log_command(self) -> str:
+        """The command that prints the runtime's log; empty if it is unknown."""
+        return ""
+
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         """Return the command line of a command that is called by its usual name."""
         return tuple(command)
@@ -334,16 +339,15 @@ class NodeRuntime(ABC):
         try:
             yield
         except NodeUnusable as error:
-            hint = error.hint or self._logs
-            raise NodeUnusable(
-                f"{self.name}: {error.message}", hint=hint, node=self.name
-            ) from error
+            message, hint = f"{self.name}: {error.message}", error.hint or self.log_command
+            raise NodeUnusable(message, hint=hint, node=self.name) from error
 
     def _shell_failed(self, result: ExecResult) -> NodeUnusable:
         reason = result.message or f"exit status {result.exit_status} without output"
         message = f"{self.name}: a shell in it failed: {reason}"
         cause = causes.hint_for(result.message, engine=self.engine.name, node=self.name)
-        return NodeUnusable(message, hint=cause or self._logs, node=self.name)
+        command = f"{self.engine.name} exec {self.container.name} sh -c 'echo works'"
+        return NodeUnusable(message, hint=cause or f"try a shell: {command}", node=self.name)
 
     def _failure(self, status: int, message: str, action: str) -> NodeError:
         lines = [line.strip() for line in message.splitlines() if line.strip()]
@@ -358,13 +362,10 @@ class NodeRuntime(ABC):
             )
         cause = causes.hint_for(message, engine=self.engine.name, node=self.name)
         text = f"{action} on {self.name} failed with exit status {status}: {reason}"
-        return ImportFailed(text, command_status=status, hint=cause or self._logs, node=self.name)
+        hint = cause or self.log_command
+        return ImportFailed(text, command_status=status, hint=hint, node=self.name)
 
     @property
     def _state(self) -> str:
         name = self.container.name
         return f"check whether it runs: {self.engine.name} ps --all --filter name={name}"
-
-    @property
-    def _logs(self) -> str:
-        return f"{self.engine.name} logs {self.container.name}"

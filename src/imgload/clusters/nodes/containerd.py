@@ -143,6 +143,23 @@ LOOK = ("sh", "-c", _LOOK)
 """The command that lists the running containerd with its options and configuration, and the
 sockets and programs in a container."""
 
+_FIND_LOG = r"""
+if [ -f "$1/containerd.log" ]; then echo "file $1/containerd.log"; exit; fi
+if journalctl -q -u containerd -n 1 2>/dev/null | grep -q .; then echo journal; exit; fi
+for process in $(grep -lx containerd /proc/[0-9]*/comm 2>/dev/null); do
+    process=${process%/comm}
+    [ "$process/ns/mnt" -ef /proc/self/ns/mnt ] || continue
+    file=$(readlink "$process/fd/2")
+    if [ -f "$file" ]; then echo "file $file"; exit; fi
+    case $file in
+        pipe:* | /dev/pts/*) [ "$process/fd/2" -ef /proc/1/fd/2 ] && echo container ;;
+    esac
+done
+"""
+"""Prints where containerd logs: k3s has a file, systemd the journal, and otherwise its stderr may
+be a file, or that of the container's first process."""
+_LOG_FILE = re.compile(r"file (/[\w./-]{1,200})")
+
 
 @attrs.frozen
 class Containerd:
@@ -182,6 +199,10 @@ class Containerd:
         return ("stat", "-c", "%i %z", self.socket)
 
     @property
+    def find_log(self) -> Command:
+        return ("sh", "-c", _FIND_LOG, "imgload", self.root)
+
+    @property
     def free(self) -> Command:
         return ("df", "-Pk", self.root)
 
@@ -194,6 +215,16 @@ K3S = Containerd(
     socket=_K3S_SOCKET,
 )
 """k3s contains containerd and its programs (k3s, pkg/ctr/main.go and pkg/agent/containerd)."""
+
+
+def log_command(found: str, engine: str, node: str) -> str:
+    """Return the command that prints containerd's log, from the output of `find_log`."""
+    place = found.partition("\n")[0]
+    if file := _LOG_FILE.fullmatch(place):
+        return f"{engine} exec {node} tail -n 50 {file[1]}"
+    if place == "journal":
+        return f"{engine} exec {node} journalctl -u containerd --no-pager -n 50"
+    return f"{engine} logs --tail 50 {node}" if place == "container" else ""
 
 
 def parse_look(text: str) -> Containerd:

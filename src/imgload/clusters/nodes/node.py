@@ -367,6 +367,13 @@ class Node(NodeRuntime):
         outputs = result_or_error(partial(self.run_all, [(self.runtime or CONTAINERD).free]))
         return None if isinstance(outputs, ImgloadError) else parse_free(outputs[0].text)
 
+    @property
+    def log_command(self) -> str:
+        runtime, text = self.runtime or CONTAINERD, ""
+        with suppress(ImgloadError):
+            text = self._exec(runtime.find_log).stdout.decode(errors="replace")
+        return containerd.log_command(text, self.engine.name, self.container.name)
+
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         return self._known_runtime.resolve_command(command)
 

@@ -65,8 +65,8 @@ def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntim
     with node.naming_node_in_errors():
         survey.require_containerd(config.text)
     if version.exit_status:
-        logs = f"{node.engine.name} exec {node.name} journalctl -u containerd"
-        hint = f"{logs}; or {node.engine.name} restart {node.name}"
+        restart = f"{node.engine.name} restart {node.name}"
+        hint = "; or ".join(filter(None, (node.log_command, restart)))
         raise NodeUnusable(f"{node.name}: containerd does not answer", hint=hint)
     traits = node.survey(survey.NOTHING).traits
     has_crictl = crictl.exit_status not in {NOT_FOUND, NOT_PERMITTED}

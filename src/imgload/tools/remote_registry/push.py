@@ -307,6 +307,8 @@ def push_image(image: Image, client: RegistryClient) -> PushedImage:
     """Push one image and check that the registry has it; the result carries any error."""
     start = time.monotonic()
     try:
+        if image.error:
+            raise image.error
         pushed = _push(image, client)
     except ImgloadError as error:
         pushed = PushedImage(image.name, error=error)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imgload.clusters.nodes.base import PreviousNames
-from imgload.clusters.nodes.containerd import ContentStore, CriAnswer
+from imgload.clusters.nodes.containerd import Containerd, ContentStore, CriAnswer
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImportFailed, NodeFull, NodeNotRunning, NodeUnusable
@@ -129,7 +129,26 @@ def test_a_failed_import_is_reported_with_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(ImportFailed) as caught:
         node.import_layout(iter([bytes(1 << 20)] * 20), AMD, NOTHING)
     assert "exit status 5: ctr: unrecognized image format" in caught.value.message
-    assert caught.value.hint == "docker logs kind-control-plane"
+
+
+LOGS = {
+    "a file, as k3s": ("logs/containerd.log", "exit 1", "tail"),
+    "the journal": ("", "echo started", "journalctl"),
+    "an empty journal": ("", "exit 0", ""),
+}
+
+
+@pytest.mark.parametrize(("file", "journalctl", "program"), LOGS.values(), ids=LOGS)
+def test_the_log_command_is_one_that_prints_something(
+    tmp_path: Path, file: str, journalctl: str, program: str
+) -> None:
+    node = node_on(tmp_path, journalctl=journalctl, readlink="exit 1")
+    node.runtime = Containerd(root=str(tmp_path / "logs"))
+    if file:
+        (tmp_path / "logs").mkdir()
+        (tmp_path / file).touch()
+    words = node.log_command.split()
+    assert words[3:4] == ([program] if program else [])
 
 
 def test_a_full_disk_is_node_full(tmp_path: Path) -> None:

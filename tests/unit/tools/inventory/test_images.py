@@ -277,7 +277,8 @@ def test_listing_reports_nodes_that_are_not_running(listing: Listing) -> None:
 
 def test_listing_names_a_node_whose_containerd_does_not_answer(tmp_path: Path) -> None:
     """The error has the node's name and a hint."""
-    dead = Node("kind-worker", LocalEngine(tmp_path, {"ctr": "exit 1"}), RUNNING)
+    programs = {"ctr": "exit 1", "journalctl": "echo failed"}
+    dead = Node("kind-worker", LocalEngine(tmp_path, programs), RUNNING)
     error = list_images([dead]).errors["kind-worker"]
     assert isinstance(error, NodeUnusable)
     assert error.message.startswith("kind-worker: ")
