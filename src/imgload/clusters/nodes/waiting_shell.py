@@ -12,7 +12,6 @@ from functools import partial
 
 import attrs
 
-from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task
 from imgload.engines.base import Chunk, ContainerHost, ExecResult, OpenInput
 
@@ -34,7 +33,7 @@ _MAX_BYTES = 16 << 10
 _Command = tuple[bytes, Iterable[Chunk] | None]
 
 
-class _UnusedError(ImgloadError):
+class _UnusedError(Exception):
     """No command came."""
 
 
