@@ -30,7 +30,7 @@ def test_keep_manifest_keeps_the_digest_of_the_source(
 ) -> None:
     """Also if the node has the image under another manifest."""
     node, tag = lab.cluster("lab-d21").nodes[0], unique()
-    images.build(lab.docker28, tag, bytes(MIB))
+    images.build(lab.docker28, tag, os.urandom(MIB))
     name, source = f"docker.io/library/{tag}", lab.docker28.url
     imgload.load(tag, cluster="lab-d21", source=source)
     assert diff_ids(lab, tag) <= stored(node)
@@ -42,18 +42,6 @@ def test_keep_manifest_keeps_the_digest_of_the_source(
         )
         assert report.images[0].nodes[0].action == action
         assert record_digest(node, name) == digest
-    forget(node, name)
-
-
-def test_layers_that_hardly_compress_stay_as_they_are(lab: Lab, images: Images) -> None:
-    """They go straight from the engine to the node, which decompresses them quickly."""
-    node, tag = lab.cluster("lab-d21").nodes[0], unique()
-    images.build(lab.docker28, tag, os.urandom(8 * MIB), os.urandom(MIB))
-    name, source = f"docker.io/library/{tag}", lab.docker28.url
-    report = imgload.load(tag, cluster="lab-d21", source=source, complete=True)
-    assert report.images[0].nodes[0].transport == "pull"
-    assert record_digest(node, name) == lab.docker28.image_id(tag)
-    assert diff_ids(lab, tag).isdisjoint(stored(node))
     forget(node, name)
 
 
@@ -78,8 +66,8 @@ def test_discarded_layers_leave_their_snapshots(lab: Lab, images: Images, cluste
 
 def test_layers_of_other_images_are_not_discarded(lab: Lab, images: Images) -> None:
     node, base, tag = lab.cluster("lab-d21").nodes[0], unique(), unique()
-    images.build(lab.docker28, base, bytes(MIB))
-    images.build(lab.docker28, tag, bytes(MIB), base=base)
+    images.build(lab.docker28, base, os.urandom(MIB))
+    images.build(lab.docker28, tag, os.urandom(MIB), base=base)
     imgload.load(base, cluster="lab-d21", source=lab.docker28.url)
     imgload.load(tag, cluster="lab-d21", source=lab.docker28.url, discard_layers=True)
     assert stored(node) & diff_ids(lab, tag) == diff_ids(lab, base)

@@ -43,8 +43,6 @@ class EngineImage:
     incomplete_platforms: frozenset[Platform] = frozenset()
     """The platforms that are listed but lack content."""
     has_complete_platform: bool = True
-    compresses: bool = True
-    """Whether its stored layers are notably smaller than the unpacked ones, as far as known."""
     incomplete: Digest | None = None
     """The only manifest, if content of it is absent; platform and layers are unknown then."""
     instances: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _PLATFORM_SAVE = (1, 48)
 _MANIFESTS = (1, 48)
 _SAVES_BY_DIGEST = (1, 44)
-_HARDLY = 0.95
-"""Of the unpacked size: stored layers of this size and more are hardly compressed."""
 """From Docker 25 on; earlier graphdriver stores save layers under IDs of their own."""
 _TELLS_BUILDS = (1, 49)
 """Earlier versions omit the events of BuildKit's builds in one image store or the other (moby
@@ -90,7 +88,6 @@ class Docker(RestEngine):
             incomplete_platforms=frozenset(manifests[False]),
             has_complete_platform=complete,
             incomplete=Digest.parse(entries[0]["ID"]) if alone else None,
-            compresses=_compresses(entries),
         )
 
     def _is_manifest_id(self, document: dict[str, Any]) -> bool:
@@ -215,19 +212,6 @@ class Docker(RestEngine):
 
     def layer_sizes(self, image: Digest) -> list[int]:
         return self._layer_sizes(str(image))
-
-
-def _compresses(entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the stored layers of an image are notably smaller than the unpacked ones."""
-    sizes = [
-        (dig(entry, "Size", "Content"), dig(entry, "ImageData", "Size", "Unpacked"))
-        for entry in entries
-        if entry.get("Available")
-    ]
-    return not sizes or not all(
-        isinstance(stored, int) and isinstance(unpacked, int) and stored > _HARDLY * unpacked
-        for stored, unpacked in sizes
-    )
 
 
 def _has_containerd_store(info: dict[str, Any]) -> bool:

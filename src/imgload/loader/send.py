@@ -262,7 +262,6 @@ class Sending:
                 stored_layers=partial(self._stored_layers, {node.name: node for node in nodes}),
                 discarded=frozenset(self._discarded(nodes)),
                 keep_manifest=self.keep_manifest,
-                keep_layers=not any(image.compresses for image in self.images),
                 size=sum({image.target: image.size for image in self.images}.values()),
                 on_bytes=lambda node, size: self.on_event(BytesSent(node, size)),
             )

@@ -6,7 +6,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
-from functools import partial
 from typing import IO
 
 import attrs
@@ -18,8 +17,6 @@ from imgload.oci.content import Chunk
 from imgload.oci.digest import Digest
 
 _SEND_BYTES = 4 << 20
-_READER_SECONDS = 2.0
-"""The longest wait for all readers of a blob before it is stored: a node reads few at a time."""
 
 
 class StoreFull(ImgloadError):
@@ -115,90 +112,6 @@ class StoredBlob:
 
 
 @attrs.define(eq=False, repr=False)
-class RelayedBlob(StoredBlob):
-    """A blob that goes straight to its readers, if all of them wait for it soon; else into a file.
-
-    The slowest reader determines the pace of all.
-    """
-
-    readers: int = 1
-    is_relayed: bool = False
-    _connections: dict[int, int] = attrs.field(factory=dict)
-    """Bytes sent to each reader's connection; a reader that fails is removed."""
-    _is_begun: bool = False
-    _sending: threading.Lock = attrs.field(factory=threading.Lock)
-    """Held while a connection is in use: its reader must not close it then."""
-
-    def append(self, chunk: Chunk) -> None:
-        if not self._is_begun:
-            with self._changed:
-                self.is_relayed = self._changed.wait_for(
-                    lambda: self._is_broken or len(self._connections) >= self.readers,
-                    _READER_SECONDS,
-                )
-                self._is_begun = True
-                self._changed.notify_all()
-        if not self.is_relayed:
-            super().append(chunk)
-            return
-        for connection in list(self._connections):
-            with self._sending:
-                can_send = connection in self._connections and not self._is_broken
-                is_sent = can_send and _send_all(connection, chunk)
-            with self._changed:
-                if is_sent and connection in self._connections:
-                    self._connections[connection] += len(chunk)
-                else:
-                    self._connections.pop(connection, None)
-                self._changed.notify_all()
-        self._written += len(chunk)
-        if not self._connections:
-            raise StoreFull("no node reads the content any more")
-
-    def send_to(self, connection: int) -> Iterator[int]:
-        with self._changed:
-            if not self._is_begun:
-                self._connections[connection] = 0
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._is_begun or self._is_broken)
-        return self._follow(connection) if self.is_relayed else super().send_to(connection)
-
-    def _follow(self, connection: int) -> Iterator[int]:
-        """Yield the bytes that were sent to a connection, until all were."""
-        seen, size = 0, self.wait_for_size()
-        try:
-            while seen < size:
-                with self._changed:
-                    self._changed.wait_for(partial(self._has_news, connection, seen))
-                    sent = self._connections.get(connection, 0)
-                if sent <= seen:
-                    raise ConnectionAbortedError("the blob is incomplete")
-                yield sent - seen
-                seen = sent
-        finally:
-            with self._sending:
-                self._connections.pop(connection, None)
-
-    def _has_news(self, connection: int, seen: int) -> bool:
-        return self._is_broken or self._connections.get(connection, -1) != seen
-
-    def chunks(self) -> Iterator[bytes]:
-        if self.is_relayed:
-            raise StoreFull("the content was not kept")
-        return super().chunks()
-
-
-def _send_all(connection: int, chunk: Chunk) -> bool:
-    rest = memoryview(chunk)
-    try:
-        while rest:
-            rest = rest[os.write(connection, rest) :]
-    except OSError:
-        return False
-    return True
-
-
-@attrs.define(eq=False, repr=False)
 class BlobStore:
     """Blobs and documents by digest; a request waits for its content."""
 
@@ -253,11 +166,6 @@ class BlobStore:
             self._changed.wait_for(lambda: digest() in self.documents or self.is_complete)
             known = digest()
             return (known, *self.documents[known]) if known in self.documents else None
-
-    @property
-    def has_relayed(self) -> bool:
-        """Whether content went to nodes without being stored."""
-        return any(isinstance(b, RelayedBlob) and b.is_relayed for b in self.blobs.values())
 
     def close(self) -> None:
         self.complete()

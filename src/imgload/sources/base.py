@@ -51,7 +51,6 @@ class Image:
         is_cut_off: whether the source is known not to reach this process.
         tagged: whether it can be pushed: it has a name, or already a tag for a push.
         layers_named: whether a save identifies layers, so that some can be left out.
-        compresses: whether stored layers are notably smaller than uncompressed, as far as known.
         query: the requested name or ID; empty if all images of an archive are requested.
         absent_layers: the layers that the source does not have, by diff ID, and why if it has
             other content in their place.
@@ -76,7 +75,6 @@ class Image:
     is_cut_off: bool = False
     tagged: bool = False
     layers_named: bool = True
-    compresses: bool = True
     query: str = attrs.field(default="", eq=False)
     absent_layers: Mapping[Digest, str] = attrs.field(factory=dict, hash=False)
     notes: tuple[str, ...] = attrs.field(default=(), eq=False)

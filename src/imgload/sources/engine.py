@@ -105,7 +105,6 @@ class EngineSource(Pusher):
             is_default_platform=suited == image.default_platform,
             tagged=bool(pushable),
             layers_named=image.image_id is None or self.engine.saves_by_digest,
-            compresses=image.compresses,
         )
         if result.names:
             return result

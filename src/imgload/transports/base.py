@@ -35,8 +35,6 @@ class Order:
         stored_layers: describes blobs in which a node, by its name, stores layers, by diff ID.
         discarded: names of nodes that have some layers of the images only as snapshots.
         keep_manifest: whether manifests and layers must be delivered unchanged.
-        keep_layers: whether compressed layers may be delivered as they are: uncompressed, they
-            are hardly larger.
         size: bytes of the images, as the source counts them.
         on_bytes: called with a node's name and the number of bytes it read, from several threads.
 
@@ -51,7 +49,6 @@ class Order:
     stored_layers: Callable[[str, Collection[Digest]], StoredLayers] = lambda _node, _layers: {}
     discarded: frozenset[str] = frozenset()
     keep_manifest: bool = False
-    keep_layers: bool = False
     size: int = 0
     on_bytes: Callable[[str, int], None] = lambda _node, _size: None
 

@@ -30,17 +30,13 @@ from imgload.oci.content import BlobWriter, Chunk, ImageContent
 from imgload.oci.digest import Digest
 from imgload.oci.document import LAYER, Descriptor, Index, Manifest
 from imgload.oci.reference import pinned
-from imgload.registry.blob_store import BlobStore, RelayedBlob, StoredBlob, StoreFull
+from imgload.registry.blob_store import BlobStore, StoredBlob, StoreFull
 from imgload.registry.read_server import serving
 from imgload.transports.base import Delivery, Order, Shipment, Transport
 from imgload.transports.imports import ImportTransport
 from imgload.transports.layout import form_for_nodes, manifest_for, with_layers
 
 _ABORT_SECONDS = 1.5
-_COMPRESSED = ("gzip", "zstd")
-"""Ends of the media types of layers that nodes decompress."""
-_RELAYED_BYTES = 1 << 20
-"""Smaller blobs are stored: their readers may come late."""
 _LOOPBACK = "127.0.0.1"
 VM_HOSTS = ("host.docker.internal", "host.lima.internal", "host.containers.internal")
 """Names of this machine in the VMs of Docker Desktop, Colima and Podman, which relay connections to
@@ -86,10 +82,6 @@ class PullShipment(Shipment):
     """Layers that were decompressed, by the digest of the compressed blob."""
     _original: dict[Digest, Digest] = attrs.field(factory=dict)
     """The digests in the source of layers and manifests that are served in another form."""
-    _passed: set[Digest] = attrs.field(factory=set)
-    """Compressed layers that are served as they are."""
-    _relayed: set[Digest] = attrs.field(factory=set)
-    """Layers that all nodes request before they arrive."""
     _bytes: dict[str, int] = attrs.field(factory=dict)
     _urls: dict[str, list[str]] = attrs.field(factory=dict)
     """Addresses of the store, for each node that may connect to it."""
@@ -180,25 +172,14 @@ class PullShipment(Shipment):
         if len(manifest.layers) != len(diff_ids):
             return
         layers = list(zip(manifest.layers, diff_ids, strict=True))
-        passes = self.order.keep_layers and all(
-            layer.media_type.endswith(_COMPRESSED) or layer.digest == diff_id
-            for layer, diff_id in layers
-        )
-        if passes:
-            self._passed |= {layer.digest for layer in manifest.layers}
-        named = []
+        self._start_pulls()
         for node in self._urls:
             unpacked, stored = self.order.unpacked.get(node, ()), self.order.stored.get(node, ())
             if self.is_unchanged or all(
-                layer.digest in stored if diff_id in unpacked else passes or layer.digest == diff_id
+                layer.digest in stored if diff_id in unpacked else layer.digest == diff_id
                 for layer, diff_id in layers
             ):
-                named.append(node)
-        if len(named) == len(self.order.nodes):
-            self._relayed |= {layer.digest for layer in manifest.layers}
-        self._start_pulls()
-        for node in named:
-            self._name(node, manifest, names)
+                self._name(node, manifest, names)
 
     @property
     def is_unchanged(self) -> bool:
@@ -215,18 +196,11 @@ class PullShipment(Shipment):
         self, size: int, digest: Digest | None = None, diff_id: Digest | None = None
     ) -> BlobWriter:
         self._start_pulls()
-        is_kept = self.is_unchanged or digest in self._passed or diff_id in {None, digest}
-        if digest is not None and is_kept:
-            blob = self._new_blob(size, digest, diff_id)
+        if digest is not None and (self.is_unchanged or diff_id in {None, digest}):
+            blob = StoredBlob(size)
             self.store.add_blob(digest, blob)
             return _BlobWriter(self, size, digest, blob)
         return _LayerWriter(self, size, digest, diff_id)
-
-    def _new_blob(self, size: int, digest: Digest, diff_id: Digest | None) -> StoredBlob:
-        missing = self.order.missing
-        if digest not in self._relayed or size < _RELAYED_BYTES or missing is None:
-            return StoredBlob(size)
-        return RelayedBlob(size, readers=sum(diff_id in layers for layers in missing.values()))
 
     def place(self, file: IO[bytes], offset: int, size: int, digest: Digest) -> bool:
         """Serve a blob from the file that has it, unless it is better decompressed."""
@@ -283,7 +257,7 @@ class PullShipment(Shipment):
         self._servers.close()
         deliveries = {n: attrs.evolve(d, bytes_sent=self._bytes[n]) for n, d in pulled.items()}
         others = [n for n in self.order.nodes if self._needs_fallback(deliveries.get(n.name))]
-        if others and not self._aborted and not self.store.has_relayed:
+        if others and not self._aborted:
             imported = self._import(others)
             for name, delivery in imported.items():
                 note = self._note(name, deliveries.get(name))

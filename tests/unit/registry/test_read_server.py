@@ -13,8 +13,8 @@ from contextlib import ExitStack
 import pytest
 
 from imgload.oci.digest import Digest
-from imgload.registry import blob_store, http_server, read_server
-from imgload.registry.blob_store import BlobStore, RelayedBlob, StoredBlob, StoreFull
+from imgload.registry import http_server, read_server
+from imgload.registry.blob_store import BlobStore, StoredBlob
 from imgload.registry.read_server import serving
 from tests.unit.registry.test_server_bounds import resident, say
 
@@ -263,108 +263,3 @@ def test_connections_of_nodes_are_bounded(
     deadline = time.monotonic() + 5
     while (status := request(port, f"{path}library/app/blobs/{digest}")[0]) != 200:
         assert time.monotonic() < deadline, status
-
-
-class Readers:
-    """Requests a blob in threads."""
-
-    def __init__(self, port: int, digest: Digest, count: int) -> None:
-        self.bodies: list[bytes] = []
-        path = f"/v2/{SECRET}/library/app/blobs/{digest}"
-        self._threads = [
-            threading.Thread(target=lambda: self._read(port, path)) for _ in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _read(self, port: int, path: str) -> None:
-        with contextlib.suppress(http.client.IncompleteRead):
-            self.bodies.append(request(port, path)[2])
-
-    def join(self) -> list[bytes]:
-        for thread in self._threads:
-            thread.join(10)
-        return self.bodies
-
-
-def write(blob: StoredBlob, content: bytes) -> None:
-    for start in range(0, len(content), 10_000):
-        blob.append(content[start : start + 10_000])
-
-
-def test_a_relayed_blob_goes_straight_to_all_readers(
-    store: BlobStore,
-    server: contextlib.AbstractContextManager[int],
-    sent: list[tuple[str, Digest, int]],
-) -> None:
-    blob, digest = RelayedBlob(len(LAYER), readers=2), Digest.of(LAYER)
-    store.add_blob(digest, blob)
-    with server as port:
-        readers = Readers(port, digest, 2)
-        write(blob, LAYER)
-        assert readers.join() == [LAYER] * 2
-    assert blob.is_relayed
-    assert sum(size for _, _, size in sent) == 2 * len(LAYER)
-    with pytest.raises(StoreFull):
-        list(blob.chunks())
-
-
-def test_a_relayed_blob_is_stored_for_readers_that_come_late(
-    store: BlobStore, port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blob_store, "_READER_SECONDS", 0.2)
-    blob, digest = RelayedBlob(len(LAYER), readers=2), Digest.of(LAYER)
-    store.add_blob(digest, blob)
-    early = Readers(port, digest, 1)
-    write(blob, LAYER)
-    late = Readers(port, digest, 2)
-    assert [*early.join(), *late.join()] == [LAYER] * 3
-    assert b"".join(blob.chunks()) == LAYER
-
-
-def test_a_reader_that_leaves_does_not_stop_the_others(store: BlobStore, port: int) -> None:
-    content = LAYER * 16
-    blob, digest = RelayedBlob(len(content), readers=2), Digest.of(content)
-    store.add_blob(digest, blob)
-    readers = Readers(port, digest, 1)
-    with connect(port) as leaving:
-        say(leaving, blob_request(digest))
-        blob.append(content[:1000])
-    write(blob, content[1000:])
-    assert readers.join() == [content]
-
-
-def test_content_without_a_reader_is_refused(store: BlobStore, port: int) -> None:
-    content = LAYER * 16
-    blob, digest = RelayedBlob(len(content)), Digest.of(content)
-    store.add_blob(digest, blob)
-    with connect(port) as leaving:
-        say(leaving, blob_request(digest))
-        blob.append(content[:1000])
-    with pytest.raises(StoreFull):
-        write(blob, content[1000:])
-
-
-@pytest.mark.parametrize("when", ["before", "during"])
-def test_a_relay_that_fails_breaks_the_connections(store: BlobStore, port: int, when: str) -> None:
-    blob, digest = RelayedBlob(len(LAYER)), Digest.of(LAYER)
-    store.add_blob(digest, blob)
-    readers = Readers(port, digest, 1)
-    if when == "during":
-        blob.append(LAYER[:1000])
-    else:
-        time.sleep(0.1)
-    blob.fail()
-    with pytest.raises(StoreFull):
-        blob.append(LAYER[1000:])
-    assert readers.join() == []
-
-
-def test_a_second_request_during_a_relay_is_refused(store: BlobStore, port: int) -> None:
-    blob, digest = RelayedBlob(len(LAYER)), Digest.of(LAYER)
-    store.add_blob(digest, blob)
-    readers = Readers(port, digest, 1)
-    blob.append(LAYER[:1000])
-    assert Readers(port, digest, 1).join() == []
-    write(blob, LAYER[1000:])
-    assert readers.join() == [LAYER]
