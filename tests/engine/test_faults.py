@@ -64,7 +64,7 @@ class Cut:
 CUTS = {
     "inspecting": Cut("docker", "GET .*/images/.*/json", 5, "inspecting the image"),
     "listing": Cut("docker", "GET .*/containers/json", 5, "listing containers"),
-    "survey": Cut("docker", "POST .*/exec/.*/start", 1, "control-plane"),
+    "survey": Cut("docker", "POST .*/exec/.*/start", 0),
     "save": Cut("docker", "GET .*/images/get", 0, after=MIB),
     "import": Cut("docker", "POST .*/exec/.*/start", 1, "connection", MIB, 1, "import"),
     "pull": Cut("docker", "POST .*/exec/.*/start", 0, after=PULLING, skip=1, used="import"),

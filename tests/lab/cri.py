@@ -10,7 +10,12 @@ import grpc
 from tests.lab.protobuf import Message, field, flag
 from tests.lab.shell import LabError
 
-_SOCKETS = ("run/k3s/containerd/containerd.sock", "run/containerd/containerd.sock")
+_SOCKETS = (
+    "run/k3s/containerd/containerd.sock",
+    "run/k0s/containerd.sock",
+    "var/snap/microk8s/common/run/containerd.sock",
+    "run/containerd/containerd.sock",
+)
 _TIMEOUT = 30.0
 _STATES = tuple(f"CONTAINER_{state}" for state in ("CREATED", "RUNNING", "EXITED", "UNKNOWN"))
 

@@ -14,6 +14,7 @@ import attrs
 
 from imgload.core.parallel import Task
 from imgload.engines.base import Chunk, ContainerHost, ExecResult, OpenInput
+from imgload.engines.http import timed_out
 
 _WAIT = r"""
 word=
@@ -50,7 +51,6 @@ class WaitingShell:
     _stdin: OpenInput = attrs.field(init=False)
     _task: Task[ExecResult] = attrs.field(init=False)
     _unused: threading.Lock = attrs.field(factory=threading.Lock)
-    _opened: bool = False
     _took: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -59,7 +59,6 @@ class WaitingShell:
         self._task = Task(partial(self._engine.exec, self._container, command, self._stdin))
 
     def _input(self) -> Iterator[Chunk]:
-        self._opened = True
         if not self._engine.streams_exec or (command := self._commands.get()) is None:
             raise _UnusedError("a shell was not used")
         words, stdin = command
@@ -72,7 +71,7 @@ class WaitingShell:
     def run(self, argv: Sequence[str], stdin: Iterable[Chunk] | None) -> ExecResult | None:
         """Run a command as `ContainerHost.exec` does; return None if the shell did not take it.
 
-        If the shell is still being started, an error of that is raised.
+        If the shell still starts, and that takes too long, the error is raised.
         """
         words = _encode(argv)
         takes = len(words) <= _MAX_BYTES and words.isascii() and not self._task.done
@@ -80,8 +79,12 @@ class WaitingShell:
             self.close()
             return None
         self._commands.put((words, stdin))
-        self._task.wait()
-        result = self._task.result() if self._took or not self._opened else None
+        try:
+            result = self._task.result()
+        except Exception as error:
+            if self._took or timed_out(error):
+                raise
+            return None
         return result if self._took else None
 
     def close(self) -> None:
