@@ -59,7 +59,9 @@ _VARIANTS = {
     ("test_archives.py", "test_one_bad_entry_does_not_fail_the_others"): ("import",),
     ("test_archives.py", "test_layers_may_be_absent_if_the_node_has_them"): ("old",),
     ("test_clusters.py", "test_labels_of_an_image_do_not_make_a_node"): ("lab-p21",),
+    ("test_delta.py", "test_layers_collected_between_two_loads_are_sent"): ("a-loader",),
     ("test_delta.py", "test_a_rebuild_sends_only_its_new_layer"): (
+        "docker-lab-d21",
         "docker-lab-d16",
         "docker28-lab-p21",
         "podman-lab-d17",
@@ -71,6 +73,7 @@ _VARIANTS = {
         "podman-lab-d21",
     ),
     ("test_errors.py", "test_a_full_node_is_clean_afterwards"): (
+        "60m-80-docker",
         "60m-80-podman",
         "100m-60-podman",
     ),
@@ -246,6 +249,8 @@ _VARIANTS = {
     ("test_remote.py", "test_a_watch_continues_after_its_ssh_process_has_ended"): ("lab-e21",),
     ("test_skaffold.py", "test_a_tag_by_id_never_refers_to_another_image"): ("docker]",),
     ("test_storage.py", "test_a_full_temporary_folder_causes_a_full_load"): ("docker-1m",),
+    ("test_costs.py", "test_a_load_costs_no_more_than_in_the_table"): ("docker-lab-d3",),
+    ("test_rollback.py", "test_a_reused_loader_detects_another_snapshotter"): ("False",),
     ("test_cut_off.py", "test_an_engine_that_cannot_reach_the_receiver_is_detected_and_cached"): (
         "docker-cut-off",
     ),

@@ -76,7 +76,9 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("case", cases(CUTS, CUTS.keys() - {"podman's import", "podman's save"}))
+@pytest.mark.parametrize(
+    "case", cases(CUTS, CUTS.keys() - {"podman's import", "podman's save", "podman's pull"})
+)
 def test_a_cut_connection_fails_cleanly_or_falls_back(
     lab: Lab, images: Images, tmp_path: Path, case: Cut
 ) -> None:
