@@ -160,7 +160,7 @@ def empty_docker(*images: archives.Image) -> list[archives.Entry]:
 def test_docker_may_store_an_empty_blob_for_several_layers(
     lab: Lab, tmp_path: Path, transport: TransportOption
 ) -> None:
-    """It stores what it cannot unpack."""
+    """Docker accepts such an image although it cannot unpack it."""
     docker, node, tag = lab.docker28, lab.cluster("lab-d21").nodes[0], unique("whole")
     layers = tuple(archives.layer(f"{tag} {number}") for number in range(3))
     names = [f"docker.io/library/{image}" for image in (tag, unique("empty"))]

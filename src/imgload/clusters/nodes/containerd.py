@@ -143,19 +143,19 @@ LOOK = ("sh", "-c", _LOOK)
 """The command that lists the running containerd with its options and configuration, and the
 sockets and programs in a container."""
 
-_FIND_LOG = r"""
+_FIND_LOG = (
+    _FIND
+    + r"""
 if [ -f "$1/containerd.log" ]; then echo "file $1/containerd.log"; exit; fi
 if journalctl -q -u containerd -n 1 2>/dev/null | grep -q .; then echo journal; exit; fi
-for process in $(grep -lx containerd /proc/[0-9]*/comm 2>/dev/null); do
-    process=${process%/comm}
-    [ "$process/ns/mnt" -ef /proc/self/ns/mnt ] || continue
-    file=$(readlink "$process/fd/2")
-    if [ -f "$file" ]; then echo "file $file"; exit; fi
-    case $file in
-        pipe:* | /dev/pts/*) [ "$process/fd/2" -ef /proc/1/fd/2 ] && echo container ;;
-    esac
-done
+find_containerd || exit
+file=$(readlink "$process/fd/2")
+if [ -f "$file" ]; then echo "file $file"; exit; fi
+case $file in
+    pipe:* | /dev/pts/*) [ "$process/fd/2" -ef /proc/1/fd/2 ] && echo container ;;
+esac
 """
+)
 """Prints where containerd logs: k3s has a file, systemd the journal, and otherwise its stderr may
 be a file, or that of the container's first process."""
 _LOG_FILE = re.compile(r"file (/[\w./-]{1,200})")

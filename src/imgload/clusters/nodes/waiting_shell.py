@@ -73,10 +73,11 @@ class WaitingShell:
 
         If the shell still starts, and that takes too long, the error is raised.
         """
+        if not self._unused.acquire(blocking=False):
+            return None
         words = _encode(argv)
-        takes = len(words) <= _MAX_BYTES and words.isascii() and not self._task.done
-        if not takes or not self._unused.acquire(blocking=False):
-            self.close()
+        if self._task.done or len(words) > _MAX_BYTES or not words.isascii():
+            self._commands.put(None)
             return None
         self._commands.put((words, stdin))
         try:
