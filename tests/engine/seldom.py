@@ -189,6 +189,16 @@ _VARIANTS = {
         "1.7",
         "2.1]",
     ),
+    ("test_serve.py", "test_a_node_pulls_what_an_engine_has_built"): (
+        "docker28-lab-d21",
+        "docker-lab-d17",
+        "podman-lab-d21",
+        "docker28-lab-d17",
+        "docker28-graphdriver",
+        "docker-lab-d16",
+        "podman-lab-p21",
+    ),
+    ("test_serve.py", "test_a_node_is_changed_with_a_restart_only_if_that_is_allowed"): ("1.7",),
     ("test_verify.py", "test_deep_verification_finds_a_damaged_blob"): ("podman-lab-p17",),
     ("test_pull.py", "test_a_node_pulls_exactly_the_missing_blobs"): (
         "docker-lab-d16",

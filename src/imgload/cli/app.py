@@ -23,6 +23,7 @@ _COMMANDS = {
     "load": "Load images onto every node and verify them.",
     "verify": "Check that every node has exactly these images.",
     "watch": "Load each image as soon as it is built or tagged.",
+    "serve": "Let nodes pull local builds by themselves.",
     "clusters": "List local clusters and their nodes.",
     "doctor": "Diagnose problems between this machine and the nodes.",
     "images": "List the images on the nodes.",

@@ -21,6 +21,8 @@ from imgload.core.errors import ImgloadError
 
 RUN_FOLDER = "imgload-run-"
 """The prefix of temporary folders."""
+BLOBS = "blobs"
+"""The subfolder of the cache folder for the blobs of served images."""
 _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _LARGE_FILES = "/var/tmp"  # noqa: S108 - for files without a name
 _ABANDONED_SECONDS = 60.0
@@ -48,7 +50,7 @@ def clear_cache(*, dry_run: bool = False) -> int:
     """Delete the files in imgload's cache folder on this machine, and return their size in bytes.
 
     The cache only makes later runs faster. Symbolic links are not followed. The subfolder with the
-    notes of running loads is kept.
+    notes of running loads is kept, that with the blobs of `imgload serve` is emptied.
 
     Args:
         dry_run: return the size without deleting the files.
@@ -58,7 +60,10 @@ def clear_cache(*, dry_run: bool = False) -> int:
 
     """
     try:
-        files = [e for e in os.scandir(state_folder()) if not e.is_dir(follow_symlinks=False)]
+        entries = list(os.scandir(state_folder()))
+        blobs = next((e for e in entries if e.name == BLOBS and not e.is_symlink()), None)
+        entries += os.scandir(blobs) if blobs and blobs.is_dir() else ()
+        files = [entry for entry in entries if not entry.is_dir(follow_symlinks=False)]
         size = sum(entry.stat(follow_symlinks=False).st_size for entry in files)
         for entry in () if dry_run else files:
             Path(entry.path).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from imgload.core.errors import UsageError
 _KIB = 1024
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 _PART = re.compile(r"(\d{1,6})([wdhms])", re.ASCII)
+_SIZE = re.compile(r"(\d{1,6}) ?([KMGT]i?B)", re.ASCII)
 _AGE = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
 
 
@@ -20,6 +21,17 @@ def size_text(size: float) -> str:
             return f"{size:.0f} {unit}"
         size /= _KIB
     return f"{size:.1f} GiB" if round(size, 1) < _KIB else f"{size / _KIB:.1f} TiB"
+
+
+def parse_size(text: str) -> int:
+    """Parse a size such as ``500MB`` or ``10GiB``; raise UsageError for other text."""
+    match = _SIZE.fullmatch(text)
+    if not match:
+        hint = "write a number and MB, GB, MiB or GiB, for example 10GiB"
+        raise UsageError(f"not a size: {text!r:.80}", hint=hint)
+    base = _KIB if match[2].endswith("iB") else 1000
+    exponent: int = "KMGT".index(match[2][0]) + 1
+    return int(match[1]) * int(base**exponent)
 
 
 def parse_age(text: str) -> timedelta:

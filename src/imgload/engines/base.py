@@ -47,6 +47,8 @@ class EngineImage:
     """The only manifest, if content of it is absent; platform and layers are unknown then."""
     instances: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
     """The image IDs in a manifest list of Podman's, which has no ID, layers or size of its own."""
+    pulled: tuple[str, ...] = ()
+    """The repositories that the engine pulled it from, or pushed it to, as far as it shows that."""
 
     @property
     def default_platform(self) -> Platform:

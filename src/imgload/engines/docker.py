@@ -15,7 +15,13 @@ from imgload.core.errors import EngineFailed
 from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Params, checked
-from imgload.engines.http_engine import RestEngine, image_digest, read_image, tags_of
+from imgload.engines.http_engine import (
+    RestEngine,
+    image_digest,
+    read_image,
+    repositories_of,
+    tags_of,
+)
 from imgload.engines.temporary_tags import TAG, note_temporary_name
 from imgload.oci.digest import Digest
 from imgload.oci.document import dig, text_at
@@ -81,9 +87,14 @@ class Docker(RestEngine):
         image = read_image(document)
         complete = not entries or any(entry.get("Available") for entry in entries)
         alone = len(entries) == 1 and not complete
+        is_manifest_id = self._is_manifest_id(document)
+        # The containerd image store shows a digest for every image. Only a pull leaves an index
+        # with platforms that Docker lacks.
+        pulled = repositories_of(document) if manifests[False] or not is_manifest_id else ()
         return attrs.evolve(
             image,
-            image_id=None if self._is_manifest_id(document) else image.image_id,
+            image_id=None if is_manifest_id else image.image_id,
+            pulled=tuple(pulled),
             manifests=manifests[True],
             incomplete_platforms=frozenset(manifests[False]),
             has_complete_platform=complete,

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
@@ -308,6 +309,11 @@ class RestEngine(Engine):
 
 def tags_of(document: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in document.get("RepoTags") or () if not is_temporary_tag(name))
+
+
+def repositories_of(document: Mapping[str, Any]) -> Counter[str]:
+    """Return the repositories of an image's manifests, with the number of digests in each."""
+    return Counter(name.partition("@")[0] for name in document.get("RepoDigests") or ())
 
 
 def read_image(document: Mapping[str, Any]) -> EngineImage:

@@ -7,11 +7,19 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import attrs
+
 from imgload.core.errors import EngineFailed, ReferenceInvalid
 from imgload.engines.base import EngineDescription, EngineImage, ImageEvent
 from imgload.engines.endpoint import Endpoint
 from imgload.engines.http import LOOK_UP_SECONDS, STREAM_SECONDS, Params, checked
-from imgload.engines.http_engine import RestEngine, image_digest, read_image, tags_of
+from imgload.engines.http_engine import (
+    RestEngine,
+    image_digest,
+    read_image,
+    repositories_of,
+    tags_of,
+)
 from imgload.engines.temporary_tags import LIST
 from imgload.oci.digest import Digest
 from imgload.oci.document import dig, text_at
@@ -56,9 +64,9 @@ class Podman(RestEngine):
         path, doing = f"/images/{name}/json", f"inspecting the image {name}"
         document = self.document("GET", path, doing, absent_ok=True)
         if document and _has_name(name, document):
-            return read_image(document)
+            return _read_image(document)
         manifest_list = self._find_list(name, document)
-        return manifest_list or (read_image(document) if document else None)
+        return manifest_list or (_read_image(document) if document else None)
 
     def _find_list(self, name: str, own: dict[str, Any] | None) -> EngineImage | None:
         """Return a manifest list by name or ID; `own` is its image for this machine's platform."""
@@ -173,6 +181,15 @@ class Podman(RestEngine):
 
     def layer_sizes(self, image: Digest) -> list[int]:
         return self._layer_sizes(image.hex)
+
+
+def _read_image(document: dict[str, Any]) -> EngineImage:
+    """Return an image; one that was pulled through an index has the digest of that, too.
+
+    Podman shows a digest for every image.
+    """
+    pulled = (name for name, digests in repositories_of(document).items() if digests > 1)
+    return attrs.evolve(read_image(document), pulled=tuple(pulled))
 
 
 def _has_name(name: str, document: dict[str, Any]) -> bool:

@@ -81,25 +81,7 @@ class Sending:
         return partial(self.by_save, nodes, unneeded) if unneeded else None
 
     def _facts(self, image: Image, nodes: Sequence[NodeRuntime]) -> Facts:
-        pusher = self.source if isinstance(self.source, Pusher) else None
-        engine = pusher.address if pusher else ""
-        style = pusher.push_style(image) if pusher else None
-        if image.required_digests and style != "stored":
-            style = None  # compressing the layers again results in another manifest
-        missing = self._missing(nodes)
-        cached = self.memory.is_unreachable(engine)
-        if image.is_cut_off and not cached:
-            self.memory.mark_unreachable(engine)
-        return Facts(
-            style=style,
-            cut_off=image.is_cut_off or cached,
-            identified=image.image_id is not None and bool(image.manifest or not image.stored),
-            diff_ids=image.diff_ids,
-            missing=[i for i, diff_id in enumerate(image.diff_ids) if diff_id in missing],
-            sizes=self.source.layer_sizes(image) if style else (),
-            known_layers=self.memory.known_layers(engine),
-            local=pusher is None or pusher.local,
-        )
+        return facts_of(image, self._missing(nodes), self.memory)
 
     def _missing(self, nodes: Sequence[NodeRuntime]) -> frozenset[Digest]:
         return frozenset[Digest]().union(*(self.missing[node.name] for node in nodes))
@@ -294,6 +276,29 @@ class Sending:
             names.setdefault(image.target, []).append(image.name)
         first = {image.target: image for image in reversed(self.images)}
         return {first[target]: tuple(names[target]) for target in names}
+
+
+def facts_of(image: Image, missing: Collection[Digest], memory: EngineCache) -> Facts:
+    """Return the facts about an image of which the layers `missing`, by diff ID, must be sent."""
+    source = image.origin
+    pusher = source if isinstance(source, Pusher) else None
+    engine = pusher.address if pusher else ""
+    style = pusher.push_style(image) if pusher else None
+    if image.required_digests and style != "stored":
+        style = None  # compressing the layers again results in another manifest
+    cached = memory.is_unreachable(engine)
+    if image.is_cut_off and not cached:
+        memory.mark_unreachable(engine)
+    return Facts(
+        style=style,
+        cut_off=image.is_cut_off or cached,
+        identified=image.image_id is not None and bool(image.manifest or not image.stored),
+        diff_ids=image.diff_ids,
+        missing=[i for i, diff_id in enumerate(image.diff_ids) if diff_id in missing],
+        sizes=source.layer_sizes(image) if style else (),
+        known_layers=memory.known_layers(engine),
+        local=pusher is None or pusher.local,
+    )
 
 
 def is_final(error: ImgloadError | None) -> bool:

@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 import attrs
@@ -155,6 +156,10 @@ class BlobStore:
         with self._changed:
             self._changed.wait_for(lambda: digest in self.blobs or self.is_complete)
             return self.blobs.get(digest)
+
+    @contextmanager
+    def reading(self, digest: Digest) -> Iterator[StoredBlob | None]:
+        yield self.blob(digest)
 
     def document(self, node: str, name: str) -> tuple[Digest, str, bytes] | None:
         """Wait for a manifest by digest or full name; return digest, media type and bytes."""

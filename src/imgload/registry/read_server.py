@@ -12,10 +12,12 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from imgload.oci.digest import Digest
-from imgload.registry.blob_store import BlobStore
+from imgload.registry.blob_store import StoredBlob
 from imgload.registry.http_server import BoundedHandler, BoundedServer
 
 _IDLE_SECONDS = 120
@@ -25,12 +27,20 @@ Count = Callable[[str, Digest, int], None]
 _PATH = re.compile(r"/v2/([0-9a-f]{32})/(?:(.+)/(manifests|blobs)/([^/]+))?")
 
 
+class Store(Protocol):
+    """The content to serve; both methods may wait for it, and are called by several threads."""
+
+    def document(self, node: str, name: str) -> tuple[Digest, str, bytes] | None:
+        """Return a manifest by full name or digest: its digest, media type and bytes."""
+
+    def reading(self, digest: Digest) -> AbstractContextManager[StoredBlob | None]:
+        """Yield a blob; None if there is no such blob."""
+
+
 class ReadServer(BoundedServer):
     """A server on one address that serves a store to nodes, which their secrets identify."""
 
-    def __init__(
-        self, address: str, store: BlobStore, nodes: Mapping[str, str], count: Count
-    ) -> None:
+    def __init__(self, address: str, store: Store, nodes: Mapping[str, str], count: Count) -> None:
         self.store, self.nodes, self.count = store, nodes, count
         self._active = 0
         self._changed = threading.Condition()
@@ -56,9 +66,7 @@ class ReadServer(BoundedServer):
 
 
 @contextlib.contextmanager
-def serving(
-    address: str, store: BlobStore, nodes: Mapping[str, str], count: Count
-) -> Iterator[int]:
+def serving(address: str, store: Store, nodes: Mapping[str, str], count: Count) -> Iterator[int]:
     """Serve a store on an address to nodes, whose names are given by their secrets.
 
     Yields the port; OSError if the address is not one of this machine.
@@ -111,8 +119,14 @@ class _Handler(BoundedHandler):
             self.server.count(node, digest, len(raw))
 
     def _blob(self, node: str, digest: Digest | None, *, body: bool) -> None:
-        blob = self.server.store.blob(digest) if digest else None
-        if blob is None or digest is None:
+        if digest is None:
+            self._answer(404)
+            return
+        with self.server.store.reading(digest) as blob:
+            self._send_blob(node, digest, blob, body=body)
+
+    def _send_blob(self, node: str, digest: Digest, blob: StoredBlob | None, *, body: bool) -> None:
+        if blob is None:
             self._answer(404)
             return
         headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": str(digest)}

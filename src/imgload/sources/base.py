@@ -51,6 +51,7 @@ class Image:
         is_cut_off: whether the source is known not to reach this process.
         tagged: whether it can be pushed: it has a name, or already a tag for a push.
         layers_named: whether a save identifies layers, so that some can be left out.
+        pulled: whether the source shows that it pulled the image from the registry in its name.
         query: the requested name or ID; empty if all images of an archive are requested.
         absent_layers: the layers that the source does not have, by diff ID, and why if it has
             other content in their place.
@@ -75,6 +76,7 @@ class Image:
     is_cut_off: bool = False
     tagged: bool = False
     layers_named: bool = True
+    pulled: bool = attrs.field(default=False, eq=False)
     query: str = attrs.field(default="", eq=False)
     absent_layers: Mapping[Digest, str] = attrs.field(factory=dict, hash=False)
     notes: tuple[str, ...] = attrs.field(default=(), eq=False)

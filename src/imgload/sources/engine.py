@@ -105,6 +105,7 @@ class EngineSource(Pusher):
             is_default_platform=suited == image.default_platform,
             tagged=bool(pushable),
             layers_named=image.image_id is None or self.engine.saves_by_digest,
+            pulled=names_for is not None and _is_pulled(names_for, image),
         )
         if result.names:
             return result
@@ -362,6 +363,10 @@ def _has_name(reference: Reference, image: EngineImage) -> bool:
     """Podman also finds an image by the end of its name; Kubernetes does not."""
     accepted = [reference, *([reference.with_localhost()] if reference.is_short else [])]
     return reference.digest is not None or any(name in accepted for name in _references(image))
+
+
+def _is_pulled(reference: Reference, image: EngineImage) -> bool:
+    return reference.untagged in [Reference.parse(name).untagged for name in image.pulled]
 
 
 def _references(image: EngineImage) -> list[Reference]:

@@ -48,9 +48,7 @@ from imgload.oci.platform import Platform
 _FEED = '"$@"; status=$?; [ $status = 0 ] || sleep 0.3; exit $status'
 """Lets the last output of a failed command through first, since Podman drops it when the input
 breaks."""
-_PULL = r"""
-folder=$1 hosts=$2 urls=$3 names=$4 local=$5
-shift 5
+REACH = r"""
 reach() {
     host=${1#http://} host=${host%%/*}
     port=${host##*:} host=${host%:*}
@@ -60,6 +58,11 @@ reach() {
     elif command -v wget; then timeout 1 wget -q -T 1 -O - "$1/"
     fi
 } </dev/null >/dev/null 2>&1
+"""
+"""Defines `reach URL`, which succeeds if a node can connect to a server within a second."""
+_PULL = r"""
+folder=$1 hosts=$2 urls=$3 names=$4 local=$5
+shift 5
 mkdir -m 700 "$hosts" "$hosts/_default" || exit
 trap 'rm -rf "$hosts"' EXIT
 url=${urls%% *}
@@ -260,7 +263,7 @@ class Node(NodeRuntime):
         hosts = f"/tmp/imgload-{secrets.token_hex(8)}"  # noqa: S108 - on the node
         words = (hosts, " ".join(urls), "\n".join(names), " ".join(local))
         command = self.resolve_command(command)
-        script = keepalive_command(_PULL, _WHILE_DISK_FILLS, runtime.root, *words, *command)
+        script = keepalive_command(REACH + _PULL, _WHILE_DISK_FILLS, runtime.root, *words, *command)
         try:
             return self._import_by(script, question, action="ctr images pull", folder=hosts)
         except NodeStalled:  # an import may follow

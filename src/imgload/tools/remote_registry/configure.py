@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,16 +30,18 @@ from imgload.tools.remote_registry.config import require_editable, restore, set_
 
 MARK = "# Written by imgload registry connect; imgload registry disconnect takes it away."
 """The first line of our hosts.toml files; must not change: it identifies files on nodes."""
+_WRITTEN = "# Written by imgload "
+"""The begin of the first line of every file that a command of imgload writes."""
 _URL = re.compile(r"(https?)://([^/]{1,300})/?", re.ASCII)
 _FOLDERS = r"""
 set -eu
-umask 022
 fail() { printf '%s\n' "$1" >&2; exit 1; }
 make_folder() { [ -e "$1" ] || { mkdir "$1"; : >"$1/.imgload"; }; }
 remove_made() { [ ! -e "$1/.imgload" ] || { rm "$1/.imgload"; rmdir "$1" 2>/dev/null || :; }; }
 remove_empty_root() { set -- "$root"/*; [ -e "$1" ] || remove_made "$root"; }
-root=$1 mark=$2
-shift 2
+root=$1 written=$2 mark=$3 backup=$4
+umask "$5"
+shift 5
 """
 _CONNECT = r"""
 make_folder "$root"
@@ -50,9 +52,9 @@ while [ $# -gt 0 ]; do
     [ ! -L "$folder" ] && [ ! -L "$file" ] || fail "$file is a link, and imgload follows none"
     make_folder "$folder"
     if [ -e "$file" ] && ! head -n 1 "$file" | grep -qxF "$mark"; then
-        [ ! -e "$file.before-imgload" ] ||
+        [ ! -e "$file$backup" ] ||
             fail "$file and its backup were both not written by imgload"
-        mv "$file" "$file.before-imgload"
+        mv "$file" "$file$backup"
     fi
     printf '%s' "$3" >"$file.imgload"
     mv -f "$file.imgload" "$file"
@@ -62,13 +64,17 @@ done
 """
 _DISCONNECT = r"""
 registry=$1
-for file in "$root"/*/hosts.toml; do
+for file in "$root"/*/hosts.toml "$root"/*/hosts.toml.before-imgload*; do
     [ -f "$file" ] && [ ! -L "$file" ] || continue
     { IFS= read -r first && IFS= read -r second; } <"$file" || continue
-    [ "$first" = "$mark" ] || continue
-    [ -z "$registry" ] || [ "$second" = "$registry" ] || { printf 'kept %s\n' "$file"; continue; }
-    if [ -e "$file.before-imgload" ]; then mv -f "$file.before-imgload" "$file"; else rm "$file"; fi
-    remove_made "${file%/hosts.toml}"
+    case $first in "$written"*) ;; *) continue ;; esac
+    [ "$first" = "$mark" ] && { [ -z "$registry" ] || [ "$second" = "$registry" ]; } ||
+        { printf 'kept %s\n' "$file"; continue; }
+    original=${file%%/hosts.toml*}/hosts.toml$backup
+    if [ -e "$original" ]; then mv -f "$original" "$file"; else
+        rm "$file"
+        case $file in */hosts.toml) remove_made "${file%/hosts.toml}" ;; esac
+    fi
     printf '%s\n' "$file"
 done
 remove_empty_root
@@ -146,6 +152,21 @@ def registry_names(url: RegistryUrl, mirrors: Sequence[str]) -> tuple[str, ...]:
 
 
 @attrs.frozen
+class Owner:
+    """A command that writes hosts.toml files: their first line, and the suffix of backups.
+
+    Both identify files on nodes, so they must not change.
+    """
+
+    mark: str
+    backup: str
+    umask: str = "022"
+
+
+CONNECT = Owner(MARK, ".before-imgload")
+
+
+@attrs.frozen
 class NodeWiring:
     """The result on one node.
 
@@ -182,26 +203,43 @@ def connect_node(
     """Make a node pull the images of `names` from a registry; `restart` permits a restart."""
     result = NodeWiring(node.name)
     try:
-        configured = _registry_folders(node)
-        if configured is None:
-            raise NodeUnusable(
-                f"{node.name}: CRI's config_path is not an absolute path of plain characters",
-                hint="write the hosts.toml files by hand: containerd's docs/hosts.md",
-            )
-        root = configured[0] if configured else containerd.DEFAULT_REGISTRY_FOLDER
-        if not configured:
-            require_editable(node)
-        cri = reads_folder(node, root, url)
-        result = attrs.evolve(result, cri=cri)
-        if cri is False or (cri is None and len(configured) != 1):
-            result = _set_config_path(node, root, url, restart=restart)
-        texts = [text for name in names for text in (*folders(name), hosts_toml(url, name))]
-        files = _run(node, _CONNECT, root, *texts).stdout.decode(errors="replace").splitlines()
+        root, result = prepare_folder(node, url, restart=restart)
+        files = write_files(node, root, {name: hosts_toml(url, name) for name in names})
         result = attrs.evolve(result, files=(*result.files, *files))
         require_registry(node, url, root, by_cri=bool(result.cri))
     except ImgloadError as error:
         return attrs.evolve(result, error=error)
     return result
+
+
+def prepare_folder(node: Node, url: RegistryUrl, *, restart: bool) -> tuple[str, NodeWiring]:
+    """Return the folder of hosts.toml files that CRI reads, and whether CRI has shown that.
+
+    If CRI reads none, set its ``config_path`` and restart containerd, or raise NodeUnusable unless
+    `restart` permits that.
+    """
+    configured = _registry_folders(node)
+    if configured is None:
+        raise NodeUnusable(
+            f"{node.name}: CRI's config_path is not an absolute path of plain characters",
+            hint="write the hosts.toml files by hand: containerd's docs/hosts.md",
+        )
+    root = configured[0] if configured else containerd.DEFAULT_REGISTRY_FOLDER
+    if not configured:
+        require_editable(node)
+    cri = reads_folder(node, root, url)
+    if cri is False or (cri is None and len(configured) != 1):
+        return root, _set_config_path(node, root, url, restart=restart)
+    return root, NodeWiring(node.name, cri=cri)
+
+
+def write_files(
+    node: Node, root: str, texts: Mapping[str, str], owner: Owner = CONNECT
+) -> list[str]:
+    """Write a hosts.toml for each registry, by its name in images; return their paths."""
+    words = [word for name, text in texts.items() for word in (*folders(name), text)]
+    output = run_script(node, _CONNECT, root, *words, owner=owner).stdout
+    return output.decode(errors="replace").splitlines()
 
 
 def _set_config_path(node: Node, root: str, url: RegistryUrl, *, restart: bool) -> NodeWiring:
@@ -224,14 +262,18 @@ def _set_config_path(node: Node, root: str, url: RegistryUrl, *, restart: bool) 
     return NodeWiring(node.name, (file,), cri=cri, restarted=True)
 
 
-def disconnect_node(node: Node, url: RegistryUrl | None) -> NodeWiring:
-    """Restore a node's previous files; of all registries if the URL is None."""
+def disconnect_node(node: Node, url: RegistryUrl | None, *, owner: Owner = CONNECT) -> NodeWiring:
+    """Restore the files from before a command; of all registries if the URL is None.
+
+    With the last file of any command, CRI's ``config_path`` is restored, too.
+    """
     result = NodeWiring(node.name)
     try:
         configured = _registry_folders(node, any_runtime=True)
         roots = (containerd.DEFAULT_REGISTRY_FOLDER,) if configured == () else configured or ()
         registry = registry_line(url) if url else ""
-        output = b"".join(_run(node, _DISCONNECT, root, registry).stdout for root in roots)
+        outputs = [run_script(node, _DISCONNECT, r, registry, owner=owner).stdout for r in roots]
+        output = b"".join(outputs)
         lines = output.decode(errors="replace").splitlines()
         files = tuple(line for line in lines if line.startswith("/"))
         result = attrs.evolve(result, files=files)
@@ -270,8 +312,12 @@ def registry_line(url: RegistryUrl) -> str:
     return f"# registry: {url}"
 
 
-def _run(node: Node, script: str, root: str, *arguments: str) -> ExecResult:
-    argv = ["sh", "-c", _FOLDERS + script, "imgload", root, MARK, *arguments]
+def run_script(
+    node: Node, script: str, root: str, *arguments: str, owner: Owner = CONNECT
+) -> ExecResult:
+    """Run a script on a node, with a folder of hosts.toml files; NodeUnusable if it fails."""
+    words = (root, _WRITTEN, owner.mark, owner.backup, owner.umask, *arguments)
+    argv = ["sh", "-c", _FOLDERS + script, "imgload", *words]
     result = node.engine.exec(node.container.id, argv)
     if result.exit_status:
         raise NodeUnusable(
@@ -294,7 +340,7 @@ def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
     name, closed = f"{address}:1", RegistryUrl("http", f"{address}:2")
     text = f'{MARK}\n{registry_line(url)}\nserver = "{closed}"\n\n[host."{closed}"]\n'
     pull = node.resolve_command(pull_image(f"{name}/imgload/probe:none"))
-    result = _run(node, _PROBE, root, name, text, _SECONDS, *pull)
+    result = run_script(node, _PROBE, root, name, text, _SECONDS, *pull)
     output = result.stderr.decode(errors="replace")
     if result.stdout.decode(errors="replace").strip() in _NO_CRICTL:
         return None

@@ -1,0 +1,1 @@
+"""Nodes pull the images of the local engines by themselves."""

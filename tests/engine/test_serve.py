@@ -1,0 +1,220 @@
+"""`imgload serve`: nodes pull what an engine has built, and everything else as before."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.engine.aftermath import leftover_tags
+from tests.engine.conftest import Images, forget, unique
+from tests.engine.test_load import config_digest
+from tests.engine.test_registry import CERTS, put, state
+from tests.engine.test_registry_restart import UNREAD
+from tests.lab import Cluster, Lab, Node
+from tests.lab.cri import CriError
+from tests.lab.engine import Engine
+from tests.lab.registry import Registry
+from tests.lab.registry import registry as running
+
+_PATIENCE = 60.0
+_BASE_BYTES = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def registry(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry that the nodes of the lab's Docker can reach."""
+    with running(lab.docker, tmp_path_factory.mktemp("registry")) as started:
+        yield started
+
+
+@attrs.frozen
+class Server:
+    """A running `imgload serve -o json`, and its output."""
+
+    process: subprocess.Popen[str]
+    lines: queue.SimpleQueue[dict[str, Any]] = attrs.field(factory=queue.SimpleQueue)
+
+    def read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.put(json.loads(line))
+
+    def next(self, key: str, *values: str) -> dict[str, Any]:
+        """Return the next document with a key, and one of these values if there are any."""
+        while True:
+            document = self.lines.get(timeout=_PATIENCE)
+            if key in document and (not values or document[key] in values):
+                return document
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(_PATIENCE)
+
+
+@contextmanager
+def serving(*arguments: str, nodes: int = 1) -> Iterator[Server]:
+    """Run `imgload serve` until the end of the block, once so many nodes are set up."""
+    command = [sys.executable, "-m", "imgload", "serve", "-o", "json", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        server = Server(process)
+        threading.Thread(target=server.read, daemon=True).start()
+        try:
+            for _ in range(nodes):
+                ready = server.next("restarted")
+                assert ready["ok"], ready
+            yield server
+        finally:
+            process.terminate()
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "imgload", "serve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def pull(node: Node, name: str) -> tuple[str, float]:
+    """Return the image ID that CRI has pulled, and the seconds that it took."""
+    began = time.monotonic()
+    return node.cri().pull_image(name), time.monotonic() - began
+
+
+def upstream(node: Node, registry: Registry) -> None:
+    """Configure a node for the registry, as its user would: containerd expects https."""
+    text = f'server = "{registry.url}"\n\n[host."{registry.url}"]\n  capabilities = ["pull"]\n'
+    put(node, f"{CERTS}/{registry.address}/hosts.toml", text)
+
+
+@pytest.mark.parametrize(
+    ("source", "cluster"),
+    [
+        ("docker", "lab-d21"),
+        ("podman", "lab-d17"),
+        ("docker28", "lab-d21"),
+        ("docker", "lab-d17"),
+        ("podman", "lab-d21"),
+        ("docker28", "lab-d17"),
+        ("docker28-graphdriver", "lab-d21"),
+        ("docker28-graphdriver", "lab-d17"),
+        ("docker", "lab-d16"),
+        ("podman", "lab-p21"),
+    ],
+)
+def test_a_node_pulls_what_an_engine_has_built(
+    lab: Lab, images: Images, source: str, cluster: str
+) -> None:
+    """A rebuild transfers only its own layer, and the node is as before in the end."""
+    engine, node = lab.engine(source), lab.cluster(cluster).nodes[0]
+    tag, base = unique(), unique("base")
+    images.build(engine, base, os.urandom(_BASE_BYTES))
+    before = state(node)
+    with serving("-c", cluster, "--from", engine.url) as server:
+        for turn in range(2):
+            images.build(engine, tag, b"new", base=base)
+            wanted = config_digest(engine, tag)
+            assert pull(node, tag)[0] == wanted
+            served = server.next("image_id")
+            assert (served["node"], served["reference"], served["image_id"], served["ok"]) == (
+                (node.name, tag, wanted, True)
+            )
+            assert (served["bytes_sent"] < _BASE_BYTES) == bool(turn)
+        assert pull(node, f"docker.io/library/{tag}")[0] == wanted
+        assert leftover_tags(engine) == []
+        assert server.stop() == 0
+    assert state(node) == before
+    forget(node, tag, wanted)
+
+
+def test_other_images_come_from_their_registry(
+    lab: Lab, images: Images, registry: Registry
+) -> None:
+    """At once, also with the server stopped or killed; `--stop` restores every byte."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique()
+    images.build(lab.docker, tag)
+    wanted = lab.docker.image_id(tag)
+    remote, local = f"{registry.address}/{tag}", f"{registry.address}/{unique('local')}"
+    _push(lab.docker, tag, registry)
+    images.build(lab.docker, local)
+    upstream(node, registry)
+    before = state(node)
+    with serving("-c", "lab-d21", "--from", lab.docker.url, "-v") as server:
+        image_id, seconds = pull(node, remote)
+        assert (image_id, seconds < 2) == (wanted, True)
+        assert server.next("request", remote)["served"] is False
+        assert pull(node, local)[0] == lab.docker.image_id(local)
+        with pytest.raises(CriError, match="not found") as nobody_has_it:
+            node.cri().pull_image(f"{registry.address}/nobody:none")
+        assert nobody_has_it.value.code == "NotFound"
+        assert "nobody/manifests/none" in registry.requests
+        server.stop(signal.SIGKILL)
+    assert state(node) != before
+    forget(node, remote)
+    image_id, seconds = pull(node, remote)
+    assert (image_id, seconds < 2) == (wanted, True)
+    stopped = run("--stop", "-o", "json")
+    assert (stopped.returncode, json.loads(stopped.stdout)["stopped"]) == (0, False)
+    assert state(node) == before
+    forget(node, remote, local)
+    node.exec("rm", "-r", f"{CERTS}/{registry.address}")
+
+
+def _push(engine: Engine, tag: str, registry: Registry) -> None:
+    """Push with imgload, which needs no insecure registry in the engine's configuration."""
+    command = ["registry", "push", tag, "--to", registry.url, "--from", engine.url]
+    subprocess.run([sys.executable, "-m", "imgload", *command], check=True)
+
+
+@pytest.mark.parametrize("kind", ["1.7"])
+def test_a_node_is_changed_with_a_restart_only_if_that_is_allowed(
+    lab: Lab, images: Images, kind: str
+) -> None:
+    """A node that appears while the server runs is set up; the end restores containerd, too."""
+    name, tag = "lab-late", unique()
+    images.build(lab.docker, tag)
+    with serving("-c", name, "--from", lab.docker.url, "--restart-containerd", nodes=0) as server:
+        cluster = _unread_cluster(lab, name, kind)
+        try:
+            node = cluster.nodes[0]
+            before = state(node)
+            ready = server.next("restarted")
+            assert (ready["ok"], ready["restarted"], ready["cri"]) == (True, True, True)
+            assert pull(node, tag)[0] == lab.docker.image_id(tag)
+            assert server.stop() == 0
+            assert state(node) == before
+            with serving("-c", name, "--from", lab.docker.url, nodes=0) as second:
+                refused = second.next("restarted")
+                assert refused["error"]["kind"] == "node-unusable"
+                assert "--restart-containerd" in refused["error"]["hint"]
+            assert state(node) == before
+        finally:
+            cluster.remove()
+
+
+def _unread_cluster(lab: Lab, name: str, kind: str) -> Cluster:
+    options = {"containerd": kind, "config": UNREAD[kind], "crictl": True}
+    return lab.make_cluster(name=name, engine="docker", **options)
+
+
+def test_only_matching_names_are_served(lab: Lab, images: Images) -> None:
+    """Patterns limit the names; the node asks the registry for the others."""
+    node, engine = lab.cluster("lab-d21").nodes[0], lab.docker
+    built, other = unique(), unique("other")
+    for tag in (built, other):
+        images.build(engine, tag)
+    with serving(built.partition(":")[0], "-c", "lab-d21", "--from", engine.url, "-v") as server:
+        assert pull(node, built)[0] == engine.image_id(built)
+        with pytest.raises(CriError):
+            node.cri().pull_image(other)
+        assert server.next("request", other)["served"] is False
+    forget(node, built)
