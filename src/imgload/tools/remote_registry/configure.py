@@ -67,15 +67,17 @@ registry=$1
 for file in "$root"/*/hosts.toml "$root"/*/hosts.toml.before-imgload*; do
     [ -f "$file" ] && [ ! -L "$file" ] || continue
     { IFS= read -r first && IFS= read -r second; } <"$file" || continue
-    case $first in "$written"*) ;; *) continue ;; esac
-    [ "$first" = "$mark" ] && { [ -z "$registry" ] || [ "$second" = "$registry" ]; } ||
-        { printf 'kept %s\n' "$file"; continue; }
+    [ "$first" = "$mark" ] && { [ -z "$registry" ] || [ "$second" = "$registry" ]; } || continue
     original=${file%%/hosts.toml*}/hosts.toml$backup
     if [ -e "$original" ]; then mv -f "$original" "$file"; else
         rm "$file"
         case $file in */hosts.toml) remove_made "${file%/hosts.toml}" ;; esac
     fi
     printf '%s\n' "$file"
+done
+for file in "$root"/*/hosts.toml "$root"/*/hosts.toml.before-imgload*; do
+    [ -f "$file" ] && [ ! -L "$file" ] && IFS= read -r first <"$file" || continue
+    case $first in "$written"*) printf 'kept %s\n' "$file" ;; esac
 done
 remove_empty_root
 """

@@ -14,7 +14,7 @@ from functools import partial
 
 import attrs
 
-from imgload.core.errors import EngineFailed, ImageNotFound, ImgloadError
+from imgload.core.errors import EngineFailed, ImageNotFound, ImgloadError, ManifestMissing
 from imgload.engines.base import ImageStore
 from imgload.engines.cache import EngineCache
 from imgload.loader.send import facts_of
@@ -94,7 +94,7 @@ class LocalImages:
         try:
             # as in a pod spec: a short name also finds Podman's localhost/NAME
             [image] = locate([reference.familiar], sources, platform)
-        except ImageNotFound:
+        except (ImageNotFound, ManifestMissing):
             return None
         finally:
             for source in sources:

@@ -36,7 +36,7 @@ class Running:
     @property
     def describe(self) -> str:
         """The served names, for messages."""
-        names = ", ".join(self.patterns) or "every name"
+        names = ", ".join(self.patterns) or "every image"
         return names if self.pulled else f"{names}, unless it was pulled from its registry"
 
 

@@ -81,8 +81,10 @@ class _Setup:
 
     node: Node
     secret: str
-    wiring: NodeWiring
-    retry_at: float
+    error: str = ""
+    retry_at: float = 0.0
+    lock: threading.Lock = attrs.field(factory=threading.Lock)
+    """Held while the node is changed."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -101,6 +103,7 @@ class Serve:
     """By container ID."""
     _servers: ExitStack = attrs.field(factory=ExitStack)
     _trouble: str = ""
+    _closing: bool = False
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     @classmethod
@@ -136,6 +139,9 @@ class Serve:
 
     def __iter__(self) -> Iterator[ServeEvent]:
         """Yield events for ever; set nodes up when they appear."""
+        about = Running(0, self.options.patterns, pulled=self.options.pulled).describe
+        engines = " and ".join(str(e.endpoint) for e in self.store.images.engines)
+        yield Note(f"serving {engines}: {about}")
         poll_at = 0.0
         while True:
             if time.monotonic() >= poll_at:
@@ -184,23 +190,21 @@ class Serve:
     def _set_up(self, node: Node) -> NodeWiring | None:
         """Set a node up; return None for a failure that only repeats."""
         container = node.container.id
-        before = self._setups.get(container)
-        secret = before.secret if before else secrets.token_hex(16)
-        self._secrets[secret] = container
-        try:
-            platform = node.survey(NOTHING).traits.platform
-            self.store.nodes[container] = node.name, platform
-            urls = self._urls(node, secret)
-            wiring = set_up(
-                node, urls, self.store.was_asked, restart=self.options.restart_containerd
-            )
-        except ImgloadError as error:
-            wiring = NodeWiring(node.name, error=error)
-        retry_at = time.monotonic() + _RETRY_SECONDS if wiring.error else float("inf")
-        self._setups[container] = _Setup(node, secret, wiring, retry_at)
-        was = before.wiring.error if before else None
-        repeats = wiring.error and was and wiring.error.message == was.message
-        return None if repeats else wiring
+        setup = self._setups.setdefault(container, _Setup(node, secrets.token_hex(16)))
+        self._secrets[setup.secret] = container
+        with setup.lock:
+            if self._closing:
+                return None
+            try:
+                platform = node.survey(NOTHING).traits.platform
+                self.store.nodes[container] = node.name, platform
+                urls, restart = self._urls(node, setup.secret), self.options.restart_containerd
+                wiring = set_up(node, urls, self.store.was_asked, restart=restart)
+            except ImgloadError as error:
+                wiring = NodeWiring(node.name, error=error)
+        before, setup.error = setup.error, wiring.error.message if wiring.error else ""
+        setup.retry_at = time.monotonic() + _RETRY_SECONDS if setup.error else float("inf")
+        return None if setup.error and setup.error == before else wiring
 
     def _urls(self, node: Node, secret: str) -> list[str]:
         """Serve on the addresses of this machine that a node may reach, and return them."""
@@ -222,11 +226,16 @@ class Serve:
 
     def close(self) -> None:
         """Restore the nodes, and end the server."""
-        nodes = [setup.node for setup in self._setups.values()]
+        self._closing = True
         try:
-            in_parallel([partial(restore, node) for node in nodes])
+            in_parallel([partial(_restore, setup) for setup in self._setups.values()])
         finally:
             self._servers.close()
+
+
+def _restore(setup: _Setup) -> None:
+    with setup.lock:
+        restore(setup.node)
 
 
 def _is_named(cluster: Cluster, names: Sequence[str]) -> bool:
