@@ -218,3 +218,33 @@ def test_only_matching_names_are_served(lab: Lab, images: Images) -> None:
             node.cri().pull_image(other)
         assert server.next("request", other)["served"] is False
     forget(node, built)
+
+
+@pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
+def test_a_pulled_image_comes_from_its_registry(
+    lab: Lab, images: Images, registry: Registry, source: str
+) -> None:
+    """Unless `--all` is given, or the image was built again; the doctor shows the reason."""
+    node, engine = lab.cluster("lab-d21").nodes[0], lab.engine(source)
+    name = f"{registry.address}/{unique()}"
+    _push_index(lab, images, name, registry)
+    _pull_into(engine, name)
+    upstream(node, registry)
+    arguments = ("-c", "lab-d21", "--from", engine.url, "-v")
+    with serving(*arguments) as server:
+        node.cri().pull_image(name)
+        assert server.next("request", name)["served"] is False
+        findings = json.loads(_doctor(name).stdout)["findings"]
+        (other,) = [f["message"] for f in findings if f["check"] == "serve"][1:]
+        assert "pulled it from" in other
+        built = images.build(engine, name)
+        assert pull(node, name)[0] == config_digest(engine, built)
+        findings = json.loads(_doctor(name).stdout)["findings"]
+        assert [f["status"] for f in findings if f["check"] == "serve"] == ["ok", "ok"]
+    engine.remove_image(name)
+    _pull_into(engine, name)
+    with serving(*arguments, "--all") as server:
+        assert pull(node, name)[0] == config_digest(engine, name)
+        assert server.next("request", name)["served"] is True
+    forget(node, name)
+    node.exec("rm", "-r", f"{CERTS}/{registry.address}")

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _CONFIG_PATH = "/etc/containerd/certs.d"
 _CONFIGS = {
     "kind": f"""\
-# kind create cluster --config FILE; kind 0.27 and later need none of it
+# kind create cluster --config FILE; kind 0.31 and later need none of it.
+# If containerd's configuration has version 3, the plugin is io.containerd.cri.v1.images.
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
 containerdConfigPatches:

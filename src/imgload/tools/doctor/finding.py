@@ -8,7 +8,9 @@ import attrs
 
 from imgload.core.errors import JSON_VERSION, ImgloadError, one_line, printable
 
-Check = Literal["engines", "receiver", "context", "clusters", "nodes", "skaffold", "image", "pods"]
+Check = Literal[
+    "engines", "receiver", "context", "clusters", "nodes", "skaffold", "serve", "image", "pods"
+]
 Status = Literal["ok", "info", "warning", "problem"]
 
 

@@ -14,6 +14,7 @@ from imgload.tools.doctor.engines import SECONDS, check_engines, check_receivers
 from imgload.tools.doctor.finding import Diagnosis, Finding
 from imgload.tools.doctor.image import check_image, name_of
 from imgload.tools.doctor.nodes import check_nodes
+from imgload.tools.doctor.serve import check_serve
 
 
 def diagnose(
@@ -55,5 +56,6 @@ def _findings(
     yield from findings
     yield from check_nodes(nodes, hosts)
     yield from check_skaffold(discovery)
+    yield from check_serve(image, working)
     if image is not None:
         yield from check_image(image, working, clusters, nodes)

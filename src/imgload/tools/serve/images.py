@@ -88,8 +88,12 @@ class LocalImages:
 
     def find(self, reference: Reference, platform: Platform | None) -> Image | None:
         """Return the image to serve under a name, or None; errors as for `locate`."""
-        if self.refusal(reference):
-            return None
+        if not self.patterns or matches(str(reference), self.patterns):
+            image = self._locate(reference, platform)
+            return None if refusal(reference, image, self.patterns, pulled=self.pulled) else image
+        return None
+
+    def _locate(self, reference: Reference, platform: Platform | None) -> Image | None:
         sources = [EngineSource(engine) for engine in self.engines]
         try:
             # as in a pod spec: a short name also finds Podman's localhost/NAME
@@ -99,13 +103,7 @@ class LocalImages:
         finally:
             for source in sources:
                 source.release()
-        return image if self.pulled or not image.pulled else None
-
-    def refusal(self, reference: Reference) -> str:
-        """Return why a name is not served, whatever the engines have; empty if it is."""
-        if self.patterns and not matches(str(reference), self.patterns):
-            return f"it matches none of {', '.join(self.patterns)}"
-        return ""
+        return image
 
     def serve(self, image: Image) -> ServedImage:
         """Return an image once it is cached; raise ImgloadError if it cannot be read."""
@@ -175,6 +173,19 @@ class LocalImages:
         if receiver.content is None:
             raise EngineFailed(f"{source.describe} has not sent {name}")
         return receiver.content
+
+
+def refusal(
+    reference: Reference, image: Image | None, patterns: Sequence[str], *, pulled: bool
+) -> str:
+    """Return why an image, None if no engine has it, is not served under a name; empty if it is."""
+    if patterns and not matches(str(reference), patterns):
+        return f"it matches none of {', '.join(patterns)}"
+    if image is None:
+        return "no engine has it, or engines have different images"
+    if image.pulled and not pulled:
+        return f"{image.origin.describe} pulled it from {reference.registry}"
+    return ""
 
 
 def _ways(
