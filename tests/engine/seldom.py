@@ -198,6 +198,7 @@ _VARIANTS = {
         "docker-lab-d16",
         "podman-lab-p21",
     ),
+    ("test_serve.py", "test_a_pulled_image_is_not_served"): ("docker]", "podman"),
     ("test_serve.py", "test_a_node_is_changed_with_a_restart_only_if_that_is_allowed"): ("1.7",),
     ("test_verify.py", "test_deep_verification_finds_a_damaged_blob"): ("podman-lab-p17",),
     ("test_pull.py", "test_a_node_pulls_exactly_the_missing_blobs"): (

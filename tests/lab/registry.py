@@ -41,11 +41,14 @@ class Registry:
 
 
 @contextmanager
-def registry(engine: Engine, folder: Path) -> Iterator[Registry]:
-    """Run a registry at the gateway of an engine's network, with its files in `folder`."""
+def registry(engine: Engine, folder: Path, host: str = "") -> Iterator[Registry]:
+    """Run a registry at the gateway of an engine's network, with its files in `folder`.
+
+    `host` is another address, such as the loopback, from which Docker pulls without TLS.
+    """
     tree = Suite("bookworm", engine.paths.cache).tree("docker-registry", "docker-registry")
     subnet = engine.cli("network", "inspect", "--format", _SUBNET, NETWORK).strip()
-    host = str(next(ip_network(subnet).hosts()))
+    host = host or str(next(ip_network(subnet).hosts()))
     address = f"{host}:{_free_port(host)}"
     config = write(folder / "config.yml", _CONFIG.format(folder=folder / "data", address=address))
     program = str(tree / "usr/bin/docker-registry")

@@ -25,6 +25,10 @@ def check_serve(text: str | None, engines: Sequence[Engine]) -> Iterator[Finding
         return
     source = running.source
     searched = [e for e in engines if source in {None, e.name, e.endpoint.url}]
+    if not searched:
+        what = f"imgload serve reads the images of {source}, and the doctor finds no such engine"
+        yield Finding("serve", "info", what)
+        return
     _, image = find_in_engines(reference.familiar, searched)
     reason = refusal(reference, image, running.patterns, pulled=running.pulled)
     if reason:
