@@ -1,0 +1,147 @@
+"""Requests of nodes: which images they get, and how an image comes from its engine."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from imgload.core.errors import ImageAmbiguous
+from imgload.core.parallel import in_parallel
+from imgload.core.state import state_folder
+from imgload.engines.endpoint import Endpoint
+from imgload.oci.digest import Digest
+from imgload.oci.document import Manifest
+from imgload.tools.serve import store as module
+from imgload.tools.serve.cache import BlobCache
+from imgload.tools.serve.images import LocalImages
+from imgload.tools.serve.store import NodePull, NodeRequest, NodeStore
+from tests.unit.archives import NAME, Image, layer
+from tests.unit.stored import AMD, StoredEngine
+
+IMAGE = Image(gzipped=True)
+OTHER = Image(layers=(layer("other"),))
+
+
+class CountedEngine(StoredEngine):
+    """Counts its pushes: one for the image ID, and one for the blobs."""
+
+    pushes = 0
+
+    def push(self, repository: str) -> None:
+        self.pushes += 1
+        super().push(repository)
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> CountedEngine:
+    return CountedEngine(tmp_path, IMAGE)
+
+
+@pytest.fixture
+def events() -> list[NodePull | NodeRequest]:
+    return []
+
+
+@pytest.fixture
+def store(engine: CountedEngine, events: list[NodePull | NodeRequest]) -> NodeStore:
+    images = LocalImages([engine], BlobCache.open(1 << 20))
+    nodes = {name: (name, AMD) for name in ("n1", "n2", "n3")}
+    return NodeStore(images, events.append, nodes)
+
+
+def read(store: NodeStore, digest: Digest) -> bytes:
+    with store.reading(digest) as blob:
+        assert blob
+        return b"".join(blob.chunks())
+
+
+def test_several_nodes_share_one_transfer(store: NodeStore, engine: CountedEngine) -> None:
+    """The layers are served uncompressed, and the image ID is the engine's."""
+    start = threading.Barrier(3)
+
+    def pull(node: str) -> Manifest:
+        start.wait()
+        document = store.document(node, NAME)
+        assert document
+        return Manifest.parse(document[2])
+
+    first, *others = in_parallel([lambda node=node: pull(node) for node in store.nodes])  # type: ignore[misc]
+    assert others == [first, first]
+    assert engine.pushes == 2
+    assert engine.given == set()
+    assert first.config.digest == IMAGE.image_id
+    assert [read(store, each.digest) for each in first.layers] == list(IMAGE.layers)
+    assert read(store, IMAGE.image_id) == IMAGE.config
+
+
+def test_a_removed_blob_is_fetched_again(store: NodeStore, engine: CountedEngine) -> None:
+    store.document("n1", NAME)
+    digest = Digest.of(IMAGE.layers[1])
+    (state_folder() / "blobs" / str(digest).replace(":", "-")).unlink()
+    assert read(store, digest) == IMAGE.layers[1]
+    assert engine.pushes == 3
+    with store.reading(Digest.of(b"never served")) as blob:
+        assert blob is None
+
+
+def test_a_manifest_is_served_by_its_digest(store: NodeStore) -> None:
+    """As containerd requests it, after it has resolved the tag."""
+    document = store.document("n1", NAME)
+    assert document
+    by_digest = f"{NAME.partition(':')[0]}@{document[0]}"
+    assert store.document("n1", by_digest) == document
+
+
+def test_a_pull_is_reported_once(
+    store: NodeStore, monkeypatch: pytest.MonkeyPatch, events: list[NodePull | NodeRequest]
+) -> None:
+    """With its bytes; a node that has the image already only asks for a digest."""
+    monkeypatch.setattr(module, "_IDLE_SECONDS", 0.0)
+    store.document("n1", NAME)
+    assert store.finished_pulls() == []
+    for size in (10, 5):
+        store.count("n1", IMAGE.image_id, size)
+        store.count("n2", IMAGE.image_id, size)
+    (pull,) = store.finished_pulls()
+    assert (pull.node, pull.name, pull.image_id, pull.bytes_sent) == (
+        ("n1", "app:v1", IMAGE.image_id, 15)
+    )
+    assert store.finished_pulls() == []
+    assert events == [NodeRequest("n1", "app:v1", served=True)]
+
+
+@pytest.mark.parametrize(
+    "name", ["docker.io/library/none:v1", "ghcr.io/app:v1", "/app:v1", "docker.io/A:v1", ":", "@"]
+)
+def test_other_names_are_not_found(store: NodeStore, name: str, engine: CountedEngine) -> None:
+    assert store.document("n1", name) is None
+    assert engine.pushes == 0
+
+
+def test_a_name_that_matches_no_pattern_is_not_found(store: NodeStore) -> None:
+    store.images.patterns = ["other", "app:dev-*"]
+    assert store.document("n1", NAME) is None
+    store.images.patterns = ["app"]
+    assert store.document("n1", NAME)
+
+
+def test_an_ambiguous_name_is_refused(
+    store: NodeStore, tmp_path: Path, events: list[NodePull | NodeRequest]
+) -> None:
+    """No guess: the node gets "not found", and the user an error."""
+    other = CountedEngine(tmp_path, OTHER)
+    other.endpoint = Endpoint("docker", f"unix://{tmp_path}/other.sock")
+    store.images.engines = [*store.images.engines, other]
+    assert store.document("n1", NAME) is None
+    (event,) = events
+    assert isinstance(event, NodePull)
+    assert isinstance(event.error, ImageAmbiguous)
+    assert (event.node, event.name, event.to_json()["ok"]) == ("n1", "app:v1", False)
+    assert other.given == set()
