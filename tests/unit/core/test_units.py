@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgload.core.errors import UsageError
-from imgload.core.units import age_text, parse_age, size_text
+from imgload.core.units import age_text, parse_age, parse_size, size_text
 
 SIZES = [(0, "0 B"), (1, "1 B"), (1023, "1023 B"), (1024, "1 KiB"), (98 << 20, "98 MiB")]
 
@@ -100,3 +100,11 @@ def test_parse_age_accepts_age_text(seconds: int) -> None:
     """It is at most one unit younger."""
     shown = parse_age(age_text(seconds)).total_seconds()
     assert shown <= seconds < max(2 * shown, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1KB", 1000), ("500MB", 500_000_000), ("10GiB", 10 << 30), ("2 TiB", 2 << 40)],
+)
+def test_a_size_has_a_decimal_or_a_binary_unit(text: str, size: int) -> None:
+    assert parse_size(text) == size

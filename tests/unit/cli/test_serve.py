@@ -1,0 +1,85 @@
+"""The options and the output of ``imgload serve``."""
+
+import json
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import yaml
+
+from imgload.core.errors import EngineUnreachable, ImageAmbiguous
+from imgload.loader.events import Note
+from imgload.oci.digest import Digest
+from imgload.tools.remote_registry.configure import NodeWiring
+from imgload.tools.serve.serve import NodeReady, Serve, ServeEvent, ServeOptions
+from imgload.tools.serve.store import NodePull, NodeRequest
+from tests.unit.cli.conftest import Run
+
+EVENTS: list[ServeEvent] = [
+    Note("serving"),
+    NodeReady(NodeWiring("n1", ("/a",), cri=True)),
+    NodeReady(NodeWiring("n2", error=EngineUnreachable("broken", hint="repair it"))),
+    NodeRequest("n1", "app:dev", served=True),
+    NodePull("n1", "app:dev", Digest.of(b""), 2048, 0.5),
+    NodePull("n1", "app:two", error=ImageAmbiguous("two images", hint="--from")),
+]
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
+    """Have `serve` show some events until a Ctrl-C; collect its options."""
+    collected: list[ServeOptions] = []
+
+    @contextmanager
+    def opened(options: ServeOptions) -> Iterator[Iterator[ServeEvent]]:
+        collected.append(options)
+        yield events()
+
+    def events() -> Iterator[ServeEvent]:
+        yield from EVENTS
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Serve, "open", opened)
+    return collected
+
+
+def test_each_event_is_one_document(run: Run, options: list[ServeOptions]) -> None:
+    """Ctrl-C is the normal end."""
+    outcome = run("serve", "-o", "json", "-v", "app", "-c", "a", "-c", "b", "--cache-size", "2MB")
+    assert outcome.status == 0
+    documents = [json.loads(line) for line in outcome.stdout.splitlines()]
+    assert [d["version"] for d in documents] == [1] * len(EVENTS)
+    note, ready, failed, request, pull, refused = documents
+    assert note["note"] == "serving"
+    assert (ready["node"], ready["cri"], ready["ok"]) == ("n1", True, True)
+    assert (failed["ok"], failed["error"]["hint"]) == (False, "repair it")
+    assert (request["request"], request["served"]) == ("app:dev", True)
+    assert (pull["image_id"], pull["bytes_sent"]) == (str(Digest.of(b"")), 2048)
+    assert (refused["reference"], refused["error"]["kind"]) == ("app:two", "image-ambiguous")
+    assert options == [ServeOptions(("app",), ("a", "b"), cache_size=2_000_000)]
+
+
+def test_each_event_is_a_line_of_text(run: Run, options: list[ServeOptions]) -> None:
+    """Requests are only shown with ``--verbose``."""
+    lines = run("serve").stderr.splitlines()
+    assert options == [ServeOptions()]
+    assert not any("asks for" in line for line in lines)
+    (pull,) = [line for line in lines if "app:dev" in line]
+    assert pull.endswith(f"app:dev -> n1: {Digest.of(b'').short}, 2 KiB in 0.5 s")
+    assert any("asks for app:dev" in line for line in run("serve", "-v").stderr.splitlines())
+
+
+@pytest.mark.parametrize("size", ["", "10", "-1GB", "1PB", "1e3MB", "10 gigabytes"])
+def test_an_invalid_size_is_wrong_usage(run: Run, size: str) -> None:
+    assert run("serve", "--cache-size", size).status == 2
+
+
+def test_the_printed_configuration_is_valid(run: Run) -> None:
+    """For kind with the patch of containerd's configuration, as registry connect would set it."""
+    document = yaml.safe_load(run("serve", "--print-config", "kind").stdout)
+    patch = tomllib.loads(document["containerdConfigPatches"][0])
+    registry = patch["plugins"]["io.containerd.grpc.v1.cri"]["registry"]
+    assert registry == {"config_path": "/etc/containerd/certs.d"}
+    assert yaml.safe_load(run("serve", "--print-config", "k3d").stdout)["mirrors"]
+    assert run("serve", "--print-config", "minikube").status == 0
