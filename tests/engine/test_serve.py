@@ -211,20 +211,6 @@ def _unread_cluster(lab: Lab, name: str, kind: str) -> Cluster:
     return lab.make_cluster(name=name, engine="docker", **options)
 
 
-def test_only_matching_names_are_served(lab: Lab, images: Images) -> None:
-    """Patterns limit the names; the node asks the registry for the others."""
-    node, engine = lab.cluster("lab-d21").nodes[0], lab.docker
-    built, other = unique(), unique("other")
-    for tag in (built, other):
-        images.build(engine, tag)
-    with serving(built.partition(":")[0], "-c", "lab-d21", "--from", engine.url, "-v") as server:
-        assert pull(node, built)[0] == engine.image_id(built)
-        with pytest.raises(CriError):
-            node.cri().pull_image(other)
-        assert server.next("request", other)["served"] is False
-    forget(node, built)
-
-
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
 def test_a_pulled_image_is_not_served(
     lab: Lab, images: Images, tmp_path: Path, source: str

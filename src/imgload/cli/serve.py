@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import complete_images, engine_option, output_option
+from imgload.cli.options import complete, complete_images, engine_option, output_option
 from imgload.cli.output import failure_text, failures, hint_text, show_json
 from imgload.cli.process import FAILED, say, style
 from imgload.core.errors import JSON_VERSION
@@ -51,6 +52,7 @@ mirrors:
     "clusters",
     multiple=True,
     metavar="NAME",
+    shell_complete=partial(complete, "clusters"),
     help="Name of a cluster; repeatable. [default: every local cluster]",
 )
 @engine_option

@@ -125,6 +125,8 @@ class CacheReceiver(Receiver):
     """The image, with layers in the form in which they are stored."""
     layers: Layers = attrs.field(factory=dict)
     """The layers that were decompressed, by the digest of the blob, with diff ID and its size."""
+    error: StoreFull | None = None
+    """Why a blob was refused, which an engine that pushes does not report."""
     left: int = attrs.field(init=False)
     sizes: dict[Digest, int] = attrs.field(factory=dict)
     """Bytes of the blobs that were stored, by the digest in that form."""
@@ -161,10 +163,11 @@ class CacheReceiver(Receiver):
         """Count bytes to store; raise StoreFull if the image is larger than the cache."""
         self.left -= size
         if self.left < 0:
-            raise StoreFull(
+            self.error = StoreFull(
                 f"the image is larger than the cache of {size_text(self.cache.limit)}",
                 hint="enlarge it with --cache-size",
             )
+            raise self.error
 
     def add(self, file: Path, size: int, blob: Digest, blob_size: int, stored: Digest) -> None:
         """Keep a complete blob, whose digest is `stored` in the form in which it is stored."""

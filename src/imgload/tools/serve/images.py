@@ -24,7 +24,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.document import Index
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, matches, pinned
-from imgload.registry.blob_store import StoredBlob
+from imgload.registry.blob_store import StoredBlob, StoreFull
 from imgload.sources.base import Image, Pusher, choose
 from imgload.sources.engine import EngineSource
 from imgload.sources.locate import locate
@@ -114,6 +114,11 @@ class LocalImages:
             if served := self._served_as(key):
                 return served
             served = ServedImage(image, self._fetch(image, name, keep=pin is not None))
+            if any(self.cache.size(blob) is None for blob in served.blobs):
+                raise StoreFull(
+                    f"layers of {name} were removed from the cache while it was transferred",
+                    hint="enlarge the cache with --cache-size",
+                )
             with self._lock:
                 self._served[key] = served
                 if len(self._served) > _MOST_IMAGES:
@@ -164,6 +169,8 @@ class LocalImages:
             try:
                 first()
             except (PushIncomplete, EngineFailed):
+                if receiver.error:
+                    raise receiver.error from None
                 if not others:
                     raise
                 others[0]()

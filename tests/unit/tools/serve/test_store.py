@@ -91,6 +91,21 @@ def test_a_removed_blob_is_fetched_again(store: NodeStore, engine: CountedEngine
         assert blob is None
 
 
+def test_an_image_that_is_larger_than_the_cache_is_refused(
+    store: NodeStore, engine: CountedEngine, events: list[NodePull | NodeRequest]
+) -> None:
+    """With the reason, although an engine does not report why its push failed."""
+    enough, store.images.cache.limit = store.images.cache.limit, 15_000
+    assert store.document("n1", NAME) is None
+    (event,) = events
+    assert isinstance(event, NodePull)
+    assert event.error
+    assert "--cache-size" in event.error.hint
+    store.images.cache.limit = enough
+    assert store.document("n1", NAME)
+    assert engine.given == set()
+
+
 def test_a_manifest_is_served_by_its_digest(store: NodeStore) -> None:
     """As containerd requests it, after it has resolved the tag."""
     document = store.document("n1", NAME)
