@@ -205,7 +205,10 @@ def connect_node(
     """Make a node pull the images of `names` from a registry; `restart` permits a restart."""
     result = NodeWiring(node.name)
     try:
-        root, result = prepare_folder(node, url, restart=restart)
+        root, cri, is_read = find_folder(node, url)
+        result = attrs.evolve(result, cri=cri)
+        if not is_read:
+            result = set_config_path(node, root, url, restart=restart)
         files = write_files(node, root, {name: hosts_toml(url, name) for name in names})
         result = attrs.evolve(result, files=(*result.files, *files))
         require_registry(node, url, root, by_cri=bool(result.cri))
@@ -214,11 +217,10 @@ def connect_node(
     return result
 
 
-def prepare_folder(node: Node, url: RegistryUrl, *, restart: bool) -> tuple[str, NodeWiring]:
-    """Return the folder of hosts.toml files that CRI reads, and whether CRI has shown that.
+def find_folder(node: Node, url: RegistryUrl) -> tuple[str, bool | None, bool]:
+    """Return the folder for hosts.toml files, the result of `reads_folder`, and if CRI reads it.
 
-    If CRI reads none, set its ``config_path`` and restart containerd, or raise NodeUnusable unless
-    `restart` permits that.
+    Without crictl on the node, CRI's configuration decides.
     """
     configured = _registry_folders(node)
     if configured is None:
@@ -230,9 +232,7 @@ def prepare_folder(node: Node, url: RegistryUrl, *, restart: bool) -> tuple[str,
     if not configured:
         require_editable(node)
     cri = reads_folder(node, root, url)
-    if cri is False or (cri is None and len(configured) != 1):
-        return root, _set_config_path(node, root, url, restart=restart)
-    return root, NodeWiring(node.name, cri=cri)
+    return root, cri, len(configured) == 1 if cri is None else cri
 
 
 def write_files(
@@ -244,7 +244,8 @@ def write_files(
     return output.decode(errors="replace").splitlines()
 
 
-def _set_config_path(node: Node, root: str, url: RegistryUrl, *, restart: bool) -> NodeWiring:
+def set_config_path(node: Node, root: str, url: RegistryUrl, *, restart: bool) -> NodeWiring:
+    """Set CRI's ``config_path`` and restart containerd; NodeUnusable if `restart` forbids that."""
     require_editable(node)
     if not restart:
         raise NodeUnusable(

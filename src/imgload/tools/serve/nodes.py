@@ -23,9 +23,10 @@ from imgload.tools.remote_registry.configure import (
     Owner,
     RegistryUrl,
     disconnect_node,
-    prepare_folder,
+    find_folder,
     registry_line,
     run_script,
+    set_config_path,
     write_files,
 )
 
@@ -70,7 +71,10 @@ def set_up(
     try:
         url = _reachable(node, urls)
         address = RegistryUrl("http", urlsplit(url).netloc)
-        root, result = prepare_folder(node, address, restart=restart)
+        root, cri, is_read = find_folder(node, address)
+        result = attrs.evolve(result, cri=cri)
+        if not is_read:
+            result = set_config_path(node, root, address, restart=restart)
         files = write_files(node, root, _texts(node, root, url, address), SERVE)
         result = attrs.evolve(result, files=(*result.files, *files))
         _require_pulls(node, root, was_asked, by_cri=bool(result.cri))
