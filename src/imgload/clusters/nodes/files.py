@@ -26,7 +26,7 @@ done
 clean() {{
 {CLEAN}
 }} </dev/null
-trap 'kill "$work" $watch 2>/dev/null; clean "$@"' EXIT
+trap 'clean "$@"' EXIT
 trap 'exit 1' HUP INT TERM
 mkdir -m 700 "$folder" || exit
 mount="images mount --snapshotter $snapshotter"
@@ -39,18 +39,18 @@ exec 3<&0
     find . -print0 && printf '\0' &&
     find . -print0 | xargs -0 stat -c '%f %s %u %g %t %T %i %N' &&
     if [ "$hashes" ]; then find . -type f -print0 | xargs -0 -r "$hashes"; fi && printf complete
-}} </dev/null | cat & work=$!
+}} </dev/null & work=$!
 if [ "$watched" ]; then
-    {{ while read -r line; do :; done <&3; kill "$work"; }} >/dev/null 2>&1 & watch=$!
+    {{ while read -r line; do :; done <&3; kill 0; }} >/dev/null 2>&1 & watch=$!
 fi
-exec 3<&-
 wait "$work"
+[ -z "$watched" ] || kill "$watch"
 """
 """Prints the mapping of user IDs, the names of all files, their properties, and perhaps hashes.
 
 With GNU's stat in this style, and with busybox's, only the known name and the known length of a
 link's target tell where a line ends. The image is unmounted when the input ends, too: imgload may
-be killed. `cat` is then ended: the other programs end when they print to it."""
+be killed. All processes of the exec are then ended; engines start it as a process group."""
 _COMPLETE = b"complete"
 _ALL_IDS = re.compile(rb"\s*0\s+0\s+4294967295\s*")
 _PROPERTIES = re.compile(rb"([0-9a-f]+) (\d+) (\d+) (\d+) ([0-9a-f]+) ([0-9a-f]+) (\d+) ")

@@ -1,0 +1,151 @@
+"""`--verify files`: the unpacked files on a node are those of the source's layers."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import imgload
+from imgload.core.compression import Compression
+from tests.engine.aftermath import until
+from tests.engine.conftest import forget, unique
+from tests.engine.kinds import Made, layer, oci, old
+from tests.engine.trees import BASE, MIDDLE, TOP, damage, odd_layers, sparse_layer
+from tests.lab import Lab, Node
+from tests.unit.archives import pack
+
+MOUNTED = "grep -c imgload- /proc/mounts; ls -d /var/lib/imgload-*; ctr -n k8s.io leases ls -q"
+
+
+def leftovers(node: Node) -> str:
+    return node.exec("sh", "-c", f"{{ {MOUNTED}; }} 2>/dev/null; :").strip()
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "imgload", *arguments]
+
+
+def odd_image() -> Made:
+    return Made(tag := unique("odd"), odd_layers(tag))
+
+
+def test_every_kind_of_file_is_compared(lab: Lab, tmp_path: Path) -> None:
+    """With the files of each kind of store."""
+    node, made = lab.cluster("lab-d21").nodes[0], odd_image()
+    (archive := tmp_path / "odd.tar").write_bytes(pack(old([made])))
+    for engine in map(lab.engine, ("docker", "docker28", "podman")):
+        engine.cli("load", "-i", archive)
+        report = imgload.load(made.name, cluster="lab-d21", source=engine.url, verify="contents")
+        proof = report.images[0].nodes[0].proof
+        assert proof
+        assert proof.files is True
+        engine.remove_image(made.name)
+    assert leftovers(node) == "0"
+    forget(node, f"docker.io/library/{made.name}")
+
+
+@pytest.mark.parametrize("compression", ["", "gzip", "zstd"], ids=("plain", "gzip", "zstd"))
+def test_files_of_archives_are_compared(lab: Lab, tmp_path: Path, compression: Compression) -> None:
+    """One has a sparse file, which Docker does not save."""
+    node, tag = lab.cluster("lab-d21").nodes[0], unique("odd")
+    made = Made(tag, (*odd_layers(tag), sparse_layer()), compression)
+    (archive := tmp_path / "odd.tar").write_bytes(pack(oci([made])))
+    imgload.load((), cluster="lab-d21", source=archive)
+    assert imgload.verify((), cluster="lab-d21", source=archive, files=True).ok
+    assert imgload.verify((), cluster="lab-d21", source=archive, contents=True).ok
+    forget(node, f"docker.io/library/{made.name}")
+
+
+DAMAGE = {
+    "/deleted": (MIDDLE, "[ -c deleted ] && rm deleted"),
+    "/opaque/lower": (MIDDLE, "rm -r opaque && mkdir opaque && printf 13 >opaque/own"),
+    "/opaque/lower/file": (MIDDLE, "true"),
+    "/etc/owned": (BASE, "rm etc/owned"),
+    "/empty": (BASE, "echo more >empty"),
+    "/etc/setuid": (BASE, "chmod 755 etc/setuid"),
+    "/extra": (TOP, "echo extra >extra"),
+    "/absolute": (BASE, "ln -sfn elsewhere absolute"),
+    "/char": (BASE, "rm char && mknod -m 666 char c 1 5"),
+    "/pair-2": (TOP, "cp -p pair copy && mv copy pair-2"),
+}
+
+
+def test_damaged_files_are_named(lab: Lab, tmp_path: Path) -> None:
+    """A lost whiteout, missing, changed and additional files; the hint repairs them."""
+    node, made = lab.cluster("lab-d21").nodes[0], odd_image()
+    (archive := tmp_path / "odd.tar").write_bytes(pack(oci([made])))
+    options = ("--from", str(archive), "-c", "lab-d21", "-o", "json")
+    assert imgload.load((), cluster="lab-d21", source=archive, verify="files").ok
+    for where, change in DAMAGE.values():
+        damage(node, where, change)
+
+    ended = subprocess.run(
+        command("verify", "--files", *options), capture_output=True, text=True, check=False
+    )
+
+    result = json.loads(ended.stdout)["images"][0]["nodes"][0]
+    message = result["error"]["message"]
+    assert ended.returncode == 1
+    assert result["proof"]["files"] is False
+    assert sum(f"{path}: " in message for path in DAMAGE) == 5
+    assert f"and {len(DAMAGE) - 5} more" in message, message
+    damage(node, BASE, "printf X >noted")
+    with pytest.raises(imgload.LoadFailed) as caught:
+        imgload.load((), cluster="lab-d21", source=archive, verify="contents")
+    assert f"and {len(DAMAGE) - 4} more" in caught.value.report.images[0].nodes[0].error_text
+    repair = shlex.split(result["error"]["hint"].partition(", and load")[0])
+    subprocess.run([*lab.docker.client, *repair[1:]], check=True)
+    assert imgload.load((), cluster="lab-d21", source=archive, verify="contents").ok
+    forget(node, f"docker.io/library/{made.name}")
+
+
+KILL_SCRIPT = "kill -9 $(grep -l '[c]at /proc/self/uid_map' /proc/[0-9]*/cmdline | cut -d/ -f3)"
+
+
+@pytest.fixture
+def listing(lab: Lab, cluster: str, tmp_path: Path) -> Iterator[tuple[Node, subprocess.Popen[str]]]:
+    """A node with a mounted image, of which imgload reads a large file, which has only holes."""
+    node, made = lab.cluster(cluster).nodes[0], Made(unique("listed"), (layer("holes"),))
+    (archive := tmp_path / "app.tar").write_bytes(pack(oci([made])))
+    imgload.load((), cluster=cluster, source=archive)
+    damage(node, "holes", "truncate -s 50G holes")
+    words = command("verify", "--contents", "--from", str(archive), "-c", cluster)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        until(lambda: leftovers(node).startswith("1\n/var/lib/imgload-"))
+        yield node, process
+        process.kill()
+    damage(node, "holes", "truncate -s 64 holes")
+    subprocess.run(words, check=True)  # it removes what a killed one left
+    assert leftovers(node) == "0"
+    forget(node, f"docker.io/library/{made.name}")
+
+
+@pytest.mark.parametrize("cluster", ["lab-d21", "lab-p17"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_stays_mounted_if_imgload_is_ended(
+    listing: tuple[Node, subprocess.Popen[str]], sent: signal.Signals
+) -> None:
+    """The node's script notices the end of its input."""
+    node, process = listing
+    process.send_signal(sent)
+    assert process.wait(20) == (130 if sent == signal.SIGINT else -sent)
+    until(lambda: leftovers(node) == "0" and "sha256sum" not in node.exec("ps"))
+
+
+@pytest.mark.parametrize("cluster", ["lab-d21"])
+def test_the_next_run_unmounts_what_a_killed_script_left(
+    listing: tuple[Node, subprocess.Popen[str]],
+) -> None:
+    """Imgload was killed as well."""
+    node, process = listing
+    process.send_signal(signal.SIGSTOP)
+    node.exec("sh", "-c", KILL_SCRIPT)
+    process.kill()
+    assert leftovers(node) != "0"
