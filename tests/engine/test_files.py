@@ -17,10 +17,11 @@ from imgload.core.compression import Compression
 from tests.engine.aftermath import until
 from tests.engine.conftest import forget, unique
 from tests.engine.kinds import Made, layer, oci, old
-from tests.engine.trees import BASE, MIDDLE, TOP, damage, odd_layers, sparse_layer
 from tests.lab import Lab, Node
 from tests.unit.archives import pack
+from tests.unit.layers import odd_layers, sparse_layer
 
+SNAPSHOTS = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
 MOUNTED = "grep -c imgload- /proc/mounts; ls -d /var/lib/imgload-*; ctr -n k8s.io leases ls -q"
 
 
@@ -61,6 +62,18 @@ def test_files_of_archives_are_compared(lab: Lab, tmp_path: Path, compression: C
     assert imgload.verify((), cluster="lab-d21", source=archive, files=True).ok
     assert imgload.verify((), cluster="lab-d21", source=archive, contents=True).ok
     forget(node, f"docker.io/library/{made.name}")
+
+
+BASE, MIDDLE, TOP = "fifo", "here", "pair"
+"""A file that only one of the layers has at its root."""
+
+
+def damage(node: Node, layer: str, command: str) -> None:
+    """Run a shell command in the folder of the newest snapshot that unpacks a layer."""
+    find = (
+        f'for folder in $(ls -dt {SNAPSHOTS}/*/fs); do cd "$folder"; [ ! -e "$1" ] || break; done'
+    )
+    node.exec("sh", "-c", f"{find}; {command}", "sh", layer)
 
 
 DAMAGE = {

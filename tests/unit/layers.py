@@ -1,4 +1,4 @@
-"""Layers with every kind of file that an image may have, and ways to damage them on a node."""
+"""Layers with every kind of file that an image may have."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from pathlib import Path
 
 import attrs
 
-from tests.lab import Node
-
-SNAPSHOTS = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
 _LONG = "n" * 240
 _NET_RAW = bytes.fromhex("0100000200200000000000000000000000000000")
 """The capability of ping, as the kernel stores it."""
@@ -101,15 +98,3 @@ def sparse_layer() -> bytes:
             file.write(b"end")
         command = ["tar", "--sparse", "--format=posix", "--owner=0", "--group=0", "-c", "holes"]
         return subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
-
-
-BASE, MIDDLE, TOP = "fifo", "here", "pair"
-"""A file that only one of the layers has at its root."""
-
-
-def damage(node: Node, layer: str, command: str) -> None:
-    """Run a shell command in the folder of the newest snapshot that unpacks a layer."""
-    find = (
-        f'for folder in $(ls -dt {SNAPSHOTS}/*/fs); do cd "$folder"; [ ! -e "$1" ] || break; done'
-    )
-    node.exec("sh", "-c", f"{find}; {command}", "sh", layer)
