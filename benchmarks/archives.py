@@ -9,16 +9,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
+from backports import zstd
 
 from benchmarks.images import Builder, Image, layer_contents, unique
 from imgload.oci.document import CONFIG, IMAGE_NAME, LAYER, MANIFEST
 from tests.lab.shell import run
 
-OCI, DOCKER = "oci", "docker"
-"""An OCI layout with gzip layers, as BuildKit writes them, that has Docker's manifest.json too (as
-`docker save` of Docker 25 and later); and an archive of Docker's older form, with plain layers."""
+OCI, ZSTD, DOCKER = "oci", "oci-zstd", "docker"
+"""An OCI layout with gzip or zstd layers, as BuildKit writes them, that has Docker's manifest.json
+too (as `docker save` of Docker 25 and later); and an archive of Docker's older form, with plain
+layers."""
 _PIECE = 1 << 20
 
 
@@ -27,9 +30,10 @@ class _Blob:
     diff_id: str
     path: Path
     digest: str
+    compression: str
 
     def descriptor(self) -> dict[str, object]:
-        return _descriptor(f"{LAYER}+gzip", self.path, self.digest)
+        return _descriptor(f"{LAYER}+{self.compression}", self.path, self.digest)
 
 
 def pack(folders: Sequence[Path], target: Path, form: str, level: int = 6) -> Image:
@@ -38,30 +42,31 @@ def pack(folders: Sequence[Path], target: Path, form: str, level: int = 6) -> Im
     Args:
         folders: the layers' files, bottom up.
         target: the archive.
-        form: `OCI` or `DOCKER`.
+        form: `OCI`, `ZSTD` or `DOCKER`.
         level: of gzip, for `OCI`.
 
     """
     name = unique("bench")
     with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor(2) as pool:
-        blobs = Path(folder) / ("blobs/sha256" if form == OCI else "")
+        blobs = Path(folder) / ("" if form == DOCKER else "blobs/sha256")
         blobs.mkdir(parents=True, exist_ok=True)
-        packing = partial(_pack_layer, blobs, level if form == OCI else None)
+        packing = partial(_pack_layer, blobs, form, level)
         layers = list(pool.map(packing, folders))
         config = blobs / "config"
         config.write_text(json.dumps(_config([layer.diff_id for layer in layers])))
         image_id = _sum(config)
-        config = config.rename(blobs / (_hex(image_id) + ("" if form == OCI else ".json")))
-        if form == OCI:
+        config = config.rename(blobs / (_hex(image_id) + (".json" if form == DOCKER else "")))
+        if form != DOCKER:
             _write_index(Path(folder), config, image_id, layers, name)
         _write_manifest_json(Path(folder), config, layers, name)
         run(*_tar(Path(folder)), "-f", target)
     return Image(name, image_id, tuple(layer.diff_id for layer in layers), target)
 
 
-def _pack_layer(blobs: Path, level: int | None, folder: Path) -> _Blob:
+def _pack_layer(blobs: Path, form: str, level: int, folder: Path) -> _Blob:
     plain, packed = hashlib.sha256(), hashlib.sha256()
-    compressor = None if level is None else zlib.compressobj(level, wbits=31)
+    compressor: Any = zlib.compressobj(level, wbits=31) if form == OCI else None
+    compressor = zstd.ZstdCompressor() if form == ZSTD else compressor
     unfinished = blobs / folder.name
     with (
         subprocess.Popen(_tar(folder), stdout=subprocess.PIPE) as tar,
@@ -79,7 +84,8 @@ def _pack_layer(blobs: Path, level: int | None, folder: Path) -> _Blob:
     assert not tar.returncode, folder
     digest = packed.hexdigest()
     path = unfinished.rename(blobs / (digest if compressor else f"{digest}.tar"))
-    return _Blob(f"sha256:{plain.hexdigest()}", path, f"sha256:{digest}")
+    compression = "zstd" if form == ZSTD else "gzip"
+    return _Blob(f"sha256:{plain.hexdigest()}", path, f"sha256:{digest}", compression)
 
 
 def _tar(folder: Path) -> list[str]:

@@ -190,7 +190,12 @@ _VARIANTS = {
         "2.1]",
     ),
     ("test_verify.py", "test_deep_verification_finds_a_damaged_blob"): ("podman-lab-p17",),
-    ("test_files.py", "test_files_of_archives_are_compared"): ("plain", "gzip"),
+    ("test_files.py", "test_files_of_archives_are_compared"): (
+        "plain",
+        "gzip",
+        "zstd-lab-d16",
+        "zstd-lab-p17",
+    ),
     ("test_files.py", "test_nothing_stays_mounted_if_imgload_is_ended"): (
         "9-lab-p17",
         "2-lab-d21",

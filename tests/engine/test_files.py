@@ -13,15 +13,20 @@ from pathlib import Path
 import pytest
 
 import imgload
+from benchmarks.archives import DOCKER, OCI, ZSTD
+from benchmarks.real import real_archive
 from imgload.core.compression import Compression
 from tests.engine.aftermath import until
 from tests.engine.conftest import forget, unique
 from tests.engine.kinds import Made, layer, oci, old
 from tests.lab import Lab, Node
+from tests.lab.debian import Suite
 from tests.unit.archives import pack
-from tests.unit.layers import odd_layers, sparse_layer
+from tests.unit.layers import Layer, odd_layers, sparse_layer
 
 SNAPSHOTS = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
+DEBIAN_SIZE = 300
+"""MB: Python with packages, without the largest ones."""
 MOUNTED = "grep -c imgload- /proc/mounts; ls -d /var/lib/imgload-*; ctr -n k8s.io leases ls -q"
 
 
@@ -52,15 +57,16 @@ def test_every_kind_of_file_is_compared(lab: Lab, tmp_path: Path) -> None:
     forget(node, f"docker.io/library/{made.name}")
 
 
+@pytest.mark.parametrize("cluster", ["lab-d21", "lab-d16", "lab-p17"])
 @pytest.mark.parametrize("compression", ["", "gzip", "zstd"], ids=("plain", "gzip", "zstd"))
 def test_files_of_archives_are_compared(lab: Lab, tmp_path: Path, compression: Compression) -> None:
     """One has a sparse file, which Docker does not save."""
-    node, tag = lab.cluster("lab-d21").nodes[0], unique("odd")
+    node, tag = lab.cluster(cluster).nodes[0], unique("odd")
     made = Made(tag, (*odd_layers(tag), sparse_layer()), compression)
     (archive := tmp_path / "odd.tar").write_bytes(pack(oci([made])))
-    imgload.load((), cluster="lab-d21", source=archive)
-    assert imgload.verify((), cluster="lab-d21", source=archive, files=True).ok
-    assert imgload.verify((), cluster="lab-d21", source=archive, contents=True).ok
+    imgload.load((), cluster=cluster, source=archive)
+    assert imgload.verify((), cluster=cluster, source=archive, files=True).ok
+    assert imgload.verify((), cluster=cluster, source=archive, contents=True).ok
     forget(node, f"docker.io/library/{made.name}")
 
 
@@ -162,3 +168,60 @@ def test_the_next_run_unmounts_what_a_killed_script_left(
     node.exec("sh", "-c", KILL_SCRIPT)
     process.kill()
     assert leftovers(node) != "0"
+
+
+def many_layers(tag: str) -> tuple[bytes, ...]:
+    """Return 40 layers, of which each removes and adds files of the ones below."""
+    layers = list(odd_layers(tag))
+    for number in range(40 - len(layers)):
+        layer = Layer().add(f"numbers/{number}", b"%d" % number).add(f"numbers/.wh.{number - 2}")
+        layer.folder(f"folder-{number % 3}").add(f"folder-{number % 3}/.wh..wh..opq")
+        layers.append(layer.add(f"folder-{number % 3}/{number}/file").tar)
+    return tuple(layers)
+
+
+def real(lab: Lab, folder: Path, kind: str, form: str) -> tuple[Path, str]:
+    """Return the archive of an image of a kind, and its name."""
+    if kind == "debian":
+        image = real_archive(lab.paths.cache, lab.paths.folder(), DEBIAN_SIZE, form)
+        assert image.file
+        return image.file, image.name
+    layers = many_layers(tag := unique(kind))
+    if kind == "static":
+        tree = Suite("bookworm", lab.paths.cache).tree("static", "busybox-static")
+        app = (tree / "bin/busybox").read_bytes()
+        layers = (Layer().add("app", app, mode=0o755).add("id", tag.encode()).tar,)
+    compression: dict[str, Compression] = {OCI: "gzip", ZSTD: "zstd", DOCKER: ""}
+    made = Made(tag, layers, compression[form])
+    (archive := folder / "real.tar").write_bytes(pack((old if form == DOCKER else oci)([made])))
+    return archive, f"docker.io/library/{tag}"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["debian", "static", "40-layers"])
+@pytest.mark.parametrize(
+    ("source", "form"),
+    [
+        *(("", form) for form in (OCI, ZSTD)),
+        *(("docker28", form) for form in (OCI, ZSTD)),
+        *((engine, DOCKER) for engine in ("docker", "docker28-graphdriver", "podman")),
+    ],
+)
+def test_real_images_are_unpacked_completely(
+    lab: Lab, tmp_path: Path, source: str, form: str, kind: str
+) -> None:
+    """From archives, and from engines that have loaded them; containerd unpacks what they saved."""
+    node, (archive, name) = lab.cluster("lab-d21").nodes[0], real(lab, tmp_path, kind, form)
+    short = name.removeprefix("docker.io/library/")
+    try:
+        if source:
+            lab.engine(source).cli("load", "-i", archive)
+        url = lab.engine(source).url if source else str(archive)
+        report = imgload.load(short, cluster="lab-d21", source=url, verify="contents")
+        proof = report.images[0].nodes[0].proof
+        assert proof
+        assert proof.files is True
+    finally:
+        if source:
+            lab.engine(source).remove_image(short)
+        forget(node, name)

@@ -21,6 +21,7 @@ MAX_FILES = 1_000_000
 """Entries of one layer, and files of one image: some hundred bytes of memory each."""
 _KINDS = {b"5": stat.S_IFDIR, b"2": stat.S_IFLNK, b"3": stat.S_IFCHR, b"4": stat.S_IFBLK}
 _KINDS |= {b"6": stat.S_IFIFO, b"1": 0} | dict.fromkeys((b"0", b"\0", b"7"), stat.S_IFREG)
+_SPARSE_SIZES = (b"GNU.sparse.realsize", b"GNU.sparse.size")
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 _PERMISSIONS = 0o7777
 _MOST_LINKS = 255
@@ -80,15 +81,14 @@ def read_layer(
 
 def _entry(head: Header, body: Body, *, hashes: bool) -> Entry:
     mode = _KINDS[head.kind]
-    path, sparse_size = head.extended.get(b"GNU.sparse.name") or head.path, b""
-    for key in (b"GNU.sparse.realsize", b"GNU.sparse.size"):
-        sparse_size = head.extended.get(key, sparse_size)
+    path = head.extended.get(b"GNU.sparse.name") or head.path
+    sparse = next((key for key in _SPARSE_SIZES if head.extended.get(key)), b"")
     if head.kind == b"\0" and path.endswith(b"/"):
         mode = stat.S_IFDIR
     if len(path) > MAX_PATH or b"\0" in path:
         raise ArchiveInvalid(f"a layer has the invalid path {path!r:.200}")
     content = b""
-    if hashes and mode == stat.S_IFREG and not sparse_size:
+    if hashes and mode == stat.S_IFREG and not sparse:
         hasher = hashlib.sha256()
         for piece in body:
             hasher.update(piece)
@@ -96,7 +96,7 @@ def _entry(head: Header, body: Body, *, hashes: bool) -> Entry:
     return Entry(
         path,
         mode | head.number(100, 108) & _PERMISSIONS,
-        int(sparse_size) if sparse_size.isdigit() else head.size,
+        head.number(124, 136, sparse) if sparse else head.size,
         (head.number(108, 116, b"uid"), head.number(116, 124, b"gid")),
         head.target if mode in {0, stat.S_IFLNK} else b"",
         (head.number(329, 337), head.number(337, 345)) if mode in _DEVICES else (0, 0),
@@ -179,7 +179,7 @@ class Tree:
         return trail[-1]
 
     def _hide_lower(self, folder: File) -> None:
-        """Remove what lower layers have below a folder: whiteouts do not hide their own layer."""
+        """Remove the files of lower layers below a folder; those of the same layer stay."""
         waiting = [folder]
         while waiting:
             kept = waiting.pop()

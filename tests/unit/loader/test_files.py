@@ -15,6 +15,7 @@ from imgload.clusters.nodes.proof import Proof
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, NotVerified, SourceError
 from imgload.loader.files import FileCheck
 from imgload.loader.report import NodeResult
+from imgload.oci.document import IMAGE_NAME
 from imgload.oci.tree import File, Listed
 from imgload.sources.archive import ArchiveSource
 from imgload.sources.base import Image
@@ -94,7 +95,7 @@ def test_a_source_that_cannot_be_read_is_an_error(
 ) -> None:
     """The other image of the archive is compared."""
     both = dict([*archives.oci(OTHER), *members])
-    tops = [{**image.entry, "annotations": {archives.IMAGE_NAME: image.name}} for image in (OTHER,)]
+    tops = [{**image.entry, "annotations": {IMAGE_NAME: image.name}} for image in (OTHER,)]
     both["index.json"] = archives.index(
         *tops, *archives.Layout.read(pack(members)).index["manifests"]
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import stat
 import tarfile
+from contextlib import suppress
 
 import pytest
 
@@ -110,6 +112,24 @@ def test_the_end_marker_of_a_layer_may_be_absent(layer: bytes, count: int) -> No
 def test_a_layer_that_cannot_be_unpacked_is_invalid(layer: bytes) -> None:
     with pytest.raises(ArchiveInvalid):
         tree_of(layer)
+
+
+def test_damaged_layers_are_invalid_or_read() -> None:
+    """No other error is raised, whichever bytes of headers are changed."""
+    layers = [bytearray(layer) for layer in (*odd_layers("x"), sparse_layer())]
+    rng = random.Random(1)
+    for layer in layers * 40:
+        copy = bytearray(layer)
+        start = rng.randrange(0, len(copy), 512)
+        for _ in range(rng.randrange(1, 4)):
+            copy[start + rng.randrange(512)] = rng.choice((0, 0x20, 0x31, 0x37, 0xFF))
+        copy[start + 148 : start + 156] = b"%06o\0 " % checksum(copy[start : start + 512])
+        with suppress(ArchiveInvalid):
+            list(tree_of(bytes(copy), hashes=True).files())
+
+
+def checksum(block: bytearray) -> int:
+    return sum(block) - sum(block[148:156]) + 8 * 0x20
 
 
 def test_the_number_of_files_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,10 @@ from imgload.core.errors import NodeUnusable
 from imgload.oci.tree import File, Listed
 
 CLEAN = r"""
-umount -l "$folder" 2>/dev/null
-"$@" images unmount --rm "$folder" >/dev/null 2>&1
+if grep -qF " $folder " /proc/mounts; then
+    umount -l "$folder"
+    "$@" images unmount --rm "$folder" >/dev/null
+fi
 ! grep -qF " $folder " /proc/mounts && rm -rf "$folder"
 """
 """Removes a folder, in which an image may be mounted; `$@` is ctr. Without its lease, containerd
