@@ -59,7 +59,9 @@ def test_every_kind_of_file_is_compared(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cluster", ["lab-d21", "lab-d16", "lab-p17"])
 @pytest.mark.parametrize("compression", ["", "gzip", "zstd"], ids=("plain", "gzip", "zstd"))
-def test_files_of_archives_are_compared(lab: Lab, tmp_path: Path, compression: Compression) -> None:
+def test_files_of_archives_are_compared(
+    lab: Lab, tmp_path: Path, compression: Compression, cluster: str
+) -> None:
     """One has a sparse file, which Docker does not save."""
     node, tag = lab.cluster(cluster).nodes[0], unique("odd")
     made = Made(tag, (*odd_layers(tag), sparse_layer()), compression)
