@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,24 @@ def test_files_of_archives_are_compared(
     forget(node, f"docker.io/library/{made.name}")
 
 
+@pytest.mark.long
+def test_a_rootless_node_has_no_device_files(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """containerd creates none in a user namespace; the other files are compared."""
+    monkeypatch.setenv("CONTAINER_HOST", lab.engine("podman-rootless").url)
+    node, made = lab.cluster("lab-r21").nodes[0], Made(unique("odd"), (ROOTLESS.tar,))
+    (archive := tmp_path / "odd.tar").write_bytes(pack(oci([made])))
+    assert imgload.load((), cluster="lab-r21", source=archive, verify="contents").ok
+    damage(node, "owned", "chown 5 owned")
+    with pytest.raises(imgload.LoadFailed) as caught:
+        imgload.verify((), cluster="lab-r21", source=archive, files=True)
+    assert caught.value.message.endswith("/owned: belongs to 5:60000, not 1000:60000")
+    forget(node, f"docker.io/library/{made.name}")
+
+
+ROOTLESS = Layer().add("owned", b"x", owner=(1000, 60000)).add("suid", mode=0o4755)
+ROOTLESS.add("null", kind=tarfile.CHRTYPE, device=(1, 3), mode=0o666)
 BASE, MIDDLE, TOP = "fifo", "here", "pair"
 """A file that only one of the layers has at its root."""
 
