@@ -190,6 +190,17 @@ _VARIANTS = {
         "2.1]",
     ),
     ("test_verify.py", "test_deep_verification_finds_a_damaged_blob"): ("podman-lab-p17",),
+    ("test_files.py", "test_files_of_archives_are_compared"): (
+        "plain",
+        "gzip",
+        "zstd-lab-d16",
+        "zstd-lab-p17",
+    ),
+    ("test_files.py", "test_nothing_stays_mounted_if_imgload_is_ended"): (
+        "9-lab-p17",
+        "2-lab-d21",
+        "2-lab-p17",
+    ),
     ("test_pull.py", "test_a_node_pulls_exactly_the_missing_blobs"): (
         "docker-lab-d16",
         "docker-lab-d21",

@@ -69,6 +69,8 @@ def verify(
     platform: str | None = None,
     follow_links: bool = False,
     deep: bool = False,
+    files: bool = False,
+    contents: bool = False,
     complete: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Report:
@@ -83,6 +85,8 @@ def verify(
         platform: ``os/arch[/variant]`` out of a multi-platform image.
         follow_links: as for `load`.
         deep: also hash every blob of the images that the nodes store.
+        files: also compare the unpacked files with the source's layers.
+        contents: as `files`, and hash the content of the files.
         complete: also require that the content stores have all layers.
         on_event: called with each result, from several threads.
 
@@ -100,7 +104,14 @@ def verify(
         cluster, nodes=nodes, source=source, follow_links=follow_links, images=texts
     ) as loader:
         return loader.verify(
-            texts, tag=tag, platform=platform, deep=deep, complete=complete, on_event=on_event
+            texts,
+            tag=tag,
+            platform=platform,
+            deep=deep,
+            files=files,
+            contents=contents,
+            complete=complete,
+            on_event=on_event,
         )
 
 
