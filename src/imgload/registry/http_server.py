@@ -167,11 +167,9 @@ class BoundedHandler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(raw)
 
-    def _answer_error(
-        self, status: int, *codes: str, headers: dict[str, str] | None = None
-    ) -> None:
-        """Answer with error codes (OCI distribution spec, "Error Codes")."""
-        raw = json.dumps({"errors": [{"code": code} for code in codes]}).encode()
+    def _answer_error(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
+        """Answer with an error code (OCI distribution spec, "Error Codes")."""
+        raw = json.dumps({"errors": [{"code": code}]}).encode()
         self._answer_document(raw, {**(headers or {}), "Content-Type": "application/json"}, status)
 
     def send_error(self, code: int, *_: object) -> None:
@@ -180,7 +178,7 @@ class BoundedHandler(BaseHTTPRequestHandler):
         if code == HTTPStatus.NOT_IMPLEMENTED:
             methods = sorted(name[3:] for name in dir(self) if name.startswith("do_"))
             allow = {"Allow": ", ".join(methods)}
-            self._answer_error(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED", headers=allow)
+            self._answer_error(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED", allow)
         else:
             self._answer_error(code, "UNSUPPORTED")
 

@@ -26,7 +26,9 @@ _IDLE_SECONDS = 120
 _COUNT_SECONDS = 0.5
 Count = Callable[[str, Digest, int], None]
 """Called with a node, a digest, and the number of bytes sent, from several threads."""
-_PATH = re.compile(r"/v2/([0-9a-f]{32})/(?:(.+)/(?:(manifests|blobs)/([^/]+)|tags/list))?")
+_PATH = re.compile(
+    r"/v2/([0-9a-f]{32})/(?:(.+)/(?:(manifests|blobs|referrers)/([^/]+)|tags/list))?"
+)
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -105,6 +107,8 @@ class _Handler(BoundedHandler):
             self._answer(HTTPStatus.OK)
         elif match[3] is None:
             self._tags(self.server.store.tags(node, repository), query)
+        elif match[3] == "referrers":  # a client then uses the referrers tag schema
+            self._answer_error(HTTPStatus.NOT_FOUND, "UNSUPPORTED")
         elif match[3] == "blobs":
             self._blob(node, Digest.try_parse(match[4]))
         else:
@@ -151,7 +155,7 @@ class _Handler(BoundedHandler):
         elif not span:
             headers = {"Content-Range": f"bytes */{size}"}
             status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-            self._answer_error(status, "SIZE_INVALID", headers=headers)
+            self._answer_error(status, "SIZE_INVALID", headers)
         else:
             headers["Content-Range"] = f"bytes {span[0]}-{span[-1]}/{size}"
             self._answer(HTTPStatus.PARTIAL_CONTENT, headers, len(span))

@@ -41,7 +41,6 @@ _MAX_LINE = 1024
 _MAX_TRAILERS = 32
 _BLOB = re.compile(r"blobs/(sha256:[0-9a-f]{64})")
 _UPLOAD = re.compile(r"blobs/uploads/([0-9a-f]{16})")
-_UNKNOWN = {"blobs": "BLOB_UNKNOWN", "manifests": "MANIFEST_UNKNOWN"}
 _CONTENT_RANGE = re.compile(r"([0-9]{1,15})-[0-9]{1,15}", re.ASCII)
 _MANIFEST = re.compile(r"manifests/(sha256:[0-9a-f]{64}|\w[\w.-]{0,127})", re.ASCII)
 Push = Callable[[], None]
@@ -50,11 +49,11 @@ Pushing = Callable[[str], contextlib.AbstractContextManager[Push]]
 
 
 class _RefusedError(Exception):
-    """A request is refused with an HTTP status and an error code of the specification."""
+    """A request is refused with an HTTP status."""
 
-    def __init__(self, status: int, code: str) -> None:
-        super().__init__(code)
-        self.status, self.code = status, code
+    def __init__(self, status: HTTPStatus) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 @attrs.define(eq=False)
@@ -80,8 +79,7 @@ class _Handler(BoundedHandler):
         elif not inside and self.path == "/v2/":
             self._answer(HTTPStatus.OK)
         else:
-            code = _UNKNOWN.get(inside.partition("/")[0], "NAME_UNKNOWN")
-            self._answer_error(HTTPStatus.NOT_FOUND, code)
+            self._answer(HTTPStatus.NOT_FOUND)
 
     def do_HEAD(self) -> None:
         match = _BLOB.fullmatch(self._inside)
@@ -97,7 +95,7 @@ class _Handler(BoundedHandler):
     def do_POST(self) -> None:
         with self._refusing() as on_error:
             if self._inside != "blobs/uploads/":
-                raise _RefusedError(HTTPStatus.NOT_FOUND, "NAME_UNKNOWN")
+                raise _RefusedError(HTTPStatus.NOT_FOUND)
             if "digest" in self._query:
                 self._finish(_Upload(), self._digest, on_error)
                 return
@@ -127,17 +125,17 @@ class _Handler(BoundedHandler):
         with self._refusing():
             inside = self._inside
             if inside and not _upload_name(inside):
-                raise _RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED")
+                raise _RefusedError(HTTPStatus.METHOD_NOT_ALLOWED)
             _, upload = self._take_upload()
             if upload.writer:
                 upload.writer.abandon()
             self._answer(HTTPStatus.NO_CONTENT)
 
     def _put_manifest(self, name: str) -> None:
-        with self._refusing("MANIFEST_INVALID"):
+        with self._refusing():
             length = self._body_length() or 0
             if length > MAX_MANIFEST:
-                raise _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "MANIFEST_INVALID")
+                raise _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             if not length or not self.server.manifest_memory.take(length):
                 raise ArchiveInvalid("a manifest has no length, or there are too many")
             try:
@@ -186,13 +184,12 @@ class _Handler(BoundedHandler):
         name = _upload_name(self._inside)
         upload = self.server.uploads.pop(name, None)
         if upload is None:
-            raise _RefusedError(HTTPStatus.NOT_FOUND, "BLOB_UPLOAD_UNKNOWN")
+            raise _RefusedError(HTTPStatus.NOT_FOUND)
         if text := self.headers.get("Content-Range"):
             match = _CONTENT_RANGE.fullmatch(text)
             if match is None or int(match.group(1)) != upload.size:
                 self._leave_upload(name, upload)
-                status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-                raise _RefusedError(status, "BLOB_UPLOAD_INVALID")
+                raise _RefusedError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
         return name, upload
 
     def _leave_upload(self, name: str, upload: _Upload) -> None:
@@ -206,8 +203,8 @@ class _Handler(BoundedHandler):
         self._answer(status, {"Location": f"{self.server.root}blobs/uploads/{name}", **headers})
 
     @contextlib.contextmanager
-    def _refusing(self, code: str = "BLOB_UPLOAD_INVALID") -> Iterator[contextlib.ExitStack]:
-        """Answer errors of request and sink; `code` is for those without a code of their own.
+    def _refusing(self) -> Iterator[contextlib.ExitStack]:
+        """Answer errors of request and sink, those of the sink with 400.
 
         Yields a stack whose callbacks run at any error, and only then.
         """
@@ -216,13 +213,10 @@ class _Handler(BoundedHandler):
                 yield on_error
             except _RefusedError as error:
                 on_error.close()
-                self._refuse(error.status, error.code)
-            except DigestMismatch:
-                on_error.close()
-                self._refuse(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID")
+                self._refuse(error.status)
             except ImgloadError:
                 on_error.close()
-                self._refuse(HTTPStatus.BAD_REQUEST, code)
+                self._refuse(HTTPStatus.BAD_REQUEST)
             else:
                 on_error.pop_all()
 
@@ -287,14 +281,14 @@ class _Handler(BoundedHandler):
         headers = {"Docker-Content-Digest": str(digest)}
         self._answer(201, {"Location": self.server.root + path, **headers})
 
-    def _refuse(self, status: int, code: str) -> None:
+    def _refuse(self, status: HTTPStatus) -> None:
         """Answer an error, and close the connection; the rest of the request is not read.
 
         A little of it is: closing on unread bytes would discard the answer (RFC 9112, section 9.6).
-        Docker's graphdriver store repeats an upload for 50 seconds unless DENIED comes first.
+        There is no error code: Docker's graphdriver store would repeat the upload for 50 seconds.
         """
         self.close_connection = True
-        self._answer_error(status, "DENIED", code)
+        self._answer(status)
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
             self.connection.settimeout(_LINGER_SECONDS)

@@ -1,7 +1,7 @@
 """The push requirements of the OCI distribution specification (spec.md), against the receiver.
 
-Each test names the section, or the endpoint of the table "Endpoints". The receiver claims "Push"
-only while an engine pushes: it serves none of the content, as the last tests show.
+Each test names the section, or the endpoint of the table "Endpoints". The receiver serves none of
+the content, and its errors have no codes, which the specification allows ("Error Codes").
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def test_a_chunk_out_of_order_is_416(client: Client, method: str, field: str) ->
     assert client.ask("PATCH", location, BLOB[:5], Content_Range="0-4").status == 202
     digest = f"?digest={DIGEST}" if method == "PUT" else ""
     answer = client.ask(method, location + digest, b"later", Content_Range=field)
-    assert (answer.status, "BLOB_UPLOAD_INVALID" in answer.codes) == (416, True)
+    assert answer.status == 416
     status = client.ask("GET", location)
     assert (status.status, status.headers["Range"], status.body) == (204, "0-4", b"")
     rest = f"5-{len(BLOB) - 1}"
@@ -174,7 +174,6 @@ def test_an_upload_can_be_cancelled(client: Client) -> None:
     for ask in (partial(client.ask, "GET"), partial(client.ask, "DELETE")):
         answer = ask(location)
         assert answer.status == 404
-    assert "BLOB_UPLOAD_UNKNOWN" in answer.codes
 
 
 def test_a_blob_need_not_be_mounted(client: Client) -> None:
@@ -193,7 +192,7 @@ def test_a_wrong_digest_is_400(client: Client, digest: str) -> None:
         ("POST", f"blobs/uploads/?digest={digest}"),
     ):
         answer = client.ask(method, path, BLOB)
-        assert (answer.status, "DIGEST_INVALID" in answer.codes) == (400, True), method
+        assert answer.status == 400, method
     assert client.sink.blobs == {}
 
 
@@ -202,7 +201,7 @@ def test_an_unknown_upload_is_404(client: Client) -> None:
     location = client.start()[:-16] + "0" * 16
     for method in ("PATCH", "PUT"):
         answer = client.ask(method, f"{location}?digest={DIGEST}", b"x")
-        assert (answer.status, "BLOB_UPLOAD_UNKNOWN" in answer.codes) == (404, True)
+        assert answer.status == 404
     assert client.ask("GET", location).status == 404
 
 
@@ -228,46 +227,47 @@ def test_a_manifest_is_stored_byte_for_byte(client: Client, name: str) -> None:
 def test_a_manifest_with_another_digest_is_400(client: Client) -> None:
     """end-7a."""
     answer = client.ask("PUT", f"manifests/{OTHER}", IMAGE.manifest)
-    assert (answer.status, "DIGEST_INVALID" in answer.codes) == (400, True)
+    assert answer.status == 400
     assert client.sink.manifests == {}
 
 
 @pytest.mark.parametrize(("size", "status"), [(4 << 20, 201), (MAX_MANIFEST + 1, 413)])
 def test_manifests_of_four_megabytes_are_accepted(client: Client, size: int, status: int) -> None:
     """end-7a, "Pushing Manifests": a larger one than the registry accepts is 413."""
-    assert client.ask("PUT", "manifests/v1", bytes(size)).status == status
+    body = bytes(size) if status == 201 else b""  # the answer comes before the body
+    answer = client.ask("PUT", "manifests/v1", body, Content_Length=str(size))
+    assert answer.status == status
 
 
 def test_deletion_is_not_supported(client: Client) -> None:
     """end-9 and end-10, "Content Management"."""
     for path in ("manifests/v1", f"manifests/{IMAGE.digest}", f"blobs/{DIGEST}"):
         answer = client.ask("DELETE", path)
-        assert (answer.status, "UNSUPPORTED" in answer.codes) == (405, True)
+        assert answer.status == 405
 
 
 @pytest.mark.parametrize(
-    ("path", "code"),
+    "path",
     [
-        ("manifests/v1", "MANIFEST_UNKNOWN"),
-        (f"blobs/{DIGEST}", "BLOB_UNKNOWN"),
-        ("tags/list", "NAME_UNKNOWN"),
-        (f"referrers/{DIGEST}", "NAME_UNKNOWN"),
-        ("/v2/library/app/manifests/v1", "NAME_UNKNOWN"),
+        "manifests/v1",
+        f"blobs/{DIGEST}",
+        "tags/list",
+        f"referrers/{DIGEST}",
+        "/v2/library/app/manifests/v1",
     ],
 )
-def test_nothing_can_be_pulled(client: Client, path: str, code: str) -> None:
+def test_nothing_can_be_pulled(client: Client, path: str) -> None:
     """end-2, end-3, end-8a, end-12a: 404, which tells a client to use the referrers tag schema."""
     client.ask("POST", f"blobs/uploads/?digest={DIGEST}", BLOB)
     client.ask("PUT", "manifests/v1", IMAGE.manifest)
-    answer = client.ask("GET", path)
-    assert (answer.status, answer.codes) == (404, {code})
+    assert client.ask("GET", path).status == 404
 
 
 @pytest.mark.parametrize("path", ["library/app/blobs/uploads/", "imgload/blobs/uploads/"])
 def test_another_repository_is_404(client: Client, path: str) -> None:
     """end-4a."""
     answer = client.ask("POST", f"/v2/{path}")
-    assert (answer.status, "NAME_UNKNOWN" in answer.codes) == (404, True)
+    assert answer.status == 404
 
 
 def test_other_methods_are_405(client: Client) -> None:
