@@ -1,9 +1,9 @@
 """Names in the test tables of other parsers, and their normal form.
 
 `names_of_others.json` has, by table, the name and its normal form, or null for an invalid name. A
-row with `imgload` is parsed otherwise, and says why. The tables are those of distribution/reference
-at 0965666 (Apache License 2.0; the kubelet's and containerd's parser), kind at fed26882 (Apache License
-2.0) and k3d at 46f3480d (MIT License).
+row with `imgload` is parsed otherwise, and says why. The tables are those of the parser of the
+kubelet and containerd (distribution/reference at 0965666, Apache License 2.0), of kind (at
+fed26882, Apache License 2.0) and of k3d (at 46f3480d, MIT License).
 """
 
 from __future__ import annotations
