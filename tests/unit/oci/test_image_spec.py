@@ -22,7 +22,18 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
 from imgload.core.errors import ImgloadError
-from imgload.oci.document import CONFIG, DOCKER_MANIFEST, LAYER, MANIFEST
+from imgload.oci.content import ImageContent
+from imgload.oci.digest import Digest
+from imgload.oci.document import (
+    CONFIG,
+    DOCKER_MANIFEST,
+    LAYER,
+    MANIFEST,
+    Descriptor,
+    ImageConfig,
+    Manifest,
+)
+from imgload.transports.layout import manifest_for
 from tests.unit import archives
 from tests.unit.archives import FORMS, Entry, Image, Json, Layout, custom, layer
 
@@ -143,6 +154,32 @@ def test_layouts_of_wrong_manifests_conform(wrong: tuple[Image, list[Entry]]) ->
     layout = Layout.read(streamed)
     assert violations(layout, streamed) == []
     assert image.config in layout.blobs.values()
+
+
+layer_types = st.sampled_from(
+    [LAYER, LAYER + "+gzip", LAYER + "+zstd", DOCKER_LAYER, DOCKER_LAYER + ".gzip"]
+)
+
+
+@given(st.data(), layers, st.sampled_from([MANIFEST, DOCKER_MANIFEST]))
+@settings(max_examples=60, deadline=None)
+def test_manifests_with_the_layers_of_a_node_conform(
+    data: st.DataObject, texts: list[str], manifest_type: str
+) -> None:
+    """A node stores some layers in another form than the engine pushed."""
+    image = Image(tuple(map(layer, texts)), gzipped=True)
+    kinds = [data.draw(layer_types) for _ in texts]
+    raw = custom(image.config, *image.blobs, kinds=kinds, mediaType=manifest_type)
+    config = ImageConfig.parse(image.config)
+    content = ImageContent(Manifest.parse(raw), config, ("a/b:c",), config.platform)
+    plain = {Digest.of(raw): len(raw) for raw in image.layers if data.draw(st.booleans())}
+    known = {digest: Descriptor(LAYER, digest, size) for digest, size in plain.items()}
+    manifest = manifest_for(content, plain, (), lambda _: known, keep=False)
+    assert complaints("image-manifest-schema", json.loads(manifest.raw)) == []
+    assert manifest.config.digest == image.image_id
+    if plain:
+        assert json.loads(manifest.raw)["mediaType"] == MANIFEST
+        assert not any("docker" in layer.media_type for layer in manifest.layers)
 
 
 def test_an_image_without_layers_has_an_empty_list() -> None:
