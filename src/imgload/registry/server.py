@@ -125,7 +125,8 @@ class _Handler(BoundedHandler):
         with self._refusing():
             inside = self._inside
             if inside and not _upload_name(inside):
-                raise _RefusedError(HTTPStatus.METHOD_NOT_ALLOWED)
+                self.send_error(HTTPStatus.NOT_IMPLEMENTED)
+                return
             _, upload = self._take_upload()
             if upload.writer:
                 upload.writer.abandon()

@@ -105,7 +105,7 @@ texts = st.one_of(vague, st.sampled_from(["text", "a b/c", "é/x", "x" * 200]))
     gzipped=st.booleans(),
     platform=st.sampled_from(["linux/amd64", "linux/arm64", "/", "windows/amd64"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_layouts_conform(form: str, texts: list[str], platform: str, *, gzipped: bool) -> None:
     """Of an archive of each tool."""
     image = Image(tuple(map(layer, texts)), platform=platform, gzipped=gzipped)
@@ -143,7 +143,7 @@ def wrong_manifests(draw: st.DrawFn) -> tuple[Image, list[Entry]]:
 
 
 @given(wrong_manifests())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_layouts_of_wrong_manifests_conform(wrong: tuple[Image, list[Entry]]) -> None:
     """If they are not refused."""
     image, entries = wrong
@@ -162,7 +162,7 @@ layer_types = st.sampled_from(
 
 
 @given(st.data(), layers, st.sampled_from([MANIFEST, DOCKER_MANIFEST]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_manifests_with_the_layers_of_a_node_conform(
     data: st.DataObject, texts: list[str], manifest_type: str
 ) -> None:
