@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import attrs
 import pytest
@@ -17,7 +18,7 @@ from imgload.oci.document import MANIFEST
 from imgload.registry.blob_store import BlobStore, StoredBlob
 from imgload.registry.read_server import serving
 from imgload.registry.server import receiving
-from tests.engine.conftest import cases, cri_id, forget, unique
+from tests.engine.conftest import Images, cases, cri_id, forget, unique
 from tests.engine.kinds import Made, layer, old
 from tests.lab import Lab
 from tests.lab.shell import CommandError
@@ -289,6 +290,26 @@ def test_oras_pushes_an_artifact_into_the_receiver(bench: Bench) -> None:
     [manifest] = sink.manifests.values()
     [described] = json.loads(manifest)["layers"]
     assert sink.blobs[Digest.parse(described["digest"])] == b"a file"
+
+
+class RefusingSink(StoringSink):
+    """Takes no blob."""
+
+    uploads = 0
+
+    def upload(self, _digest: Digest | None, _size: int | None) -> NoReturn:
+        self.uploads += 1
+        raise ArchiveInvalid("no blob is taken")
+
+
+def test_docker_does_not_repeat_a_refused_upload(lab: Lab, images: Images) -> None:
+    """The graphdriver store would for 50 seconds if the error had a code of the specification."""
+    sink = RefusingSink()
+    with receiving(sink) as repository:
+        images.build(lab.docker, f"{repository}:v1")
+        with pytest.raises(CommandError):
+            lab.docker.cli("push", f"{repository}:v1")
+    assert sink.uploads == 1
 
 
 def pull_by_crane(bench: Bench) -> None:
