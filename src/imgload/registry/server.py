@@ -134,15 +134,7 @@ class _Handler(BoundedHandler):
 
     def _put_manifest(self, name: str) -> None:
         with self._refusing():
-            length = self._body_length() or 0
-            if length > MAX_MANIFEST:
-                raise _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            if not length or not self.server.manifest_memory.take(length):
-                raise ArchiveInvalid("a manifest has no length, or there are too many")
-            try:
-                raw = b"".join(self._read(length))
-            finally:
-                self.server.manifest_memory.give(length)
+            raw = self._manifest_body()
             digest = Digest.of(raw)
             if name != str(digest) and ":" in name:
                 raise DigestMismatch("a manifest has another digest than its name")
@@ -151,6 +143,25 @@ class _Handler(BoundedHandler):
                 self.server.ended = True
                 raise ArchiveInvalid("the engine shall not remember this push")
             self._created(f"manifests/{digest}", digest)
+
+    def _manifest_body(self) -> bytes:
+        length = self._body_length()
+        reserved = MAX_MANIFEST if length is None else length
+        if reserved > MAX_MANIFEST:
+            raise _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        if not self.server.manifest_memory.take(reserved):
+            raise ArchiveInvalid("there are too many manifests")
+        raw = bytearray()
+        try:
+            for chunk in self._body():
+                if len(raw) + len(chunk) > MAX_MANIFEST:
+                    raise _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+                raw += chunk
+        finally:
+            self.server.manifest_memory.give(reserved)
+        if not raw:
+            raise ArchiveInvalid("a manifest is empty")
+        return bytes(raw)
 
     def _finish(self, upload: _Upload, digest: Digest, on_error: contextlib.ExitStack) -> None:
         if upload.writer is None:

@@ -239,6 +239,17 @@ def test_manifests_of_four_megabytes_are_accepted(client: Client, size: int, sta
     assert answer.status == status
 
 
+@pytest.mark.parametrize(("size", "status"), [(1000, 201), (MAX_MANIFEST + 1, 413), (0, 400)])
+def test_a_manifest_may_come_in_chunks_of_http(client: Client, size: int, status: int) -> None:
+    """RFC 9112, section 7.1: the specification's own conformance test sends no length."""
+    host, _, name = client.repository.partition("/")
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=5)) as connection:
+        pieces = (bytes(min(size - start, 1 << 20)) for start in range(0, size, 1 << 20))
+        connection.request("PUT", f"/v2/{name}/manifests/v1", pieces, encode_chunked=True)
+        assert connection.getresponse().status == status
+    assert len(client.sink.manifests) == (status == 201)
+
+
 def test_deletion_is_not_supported(client: Client) -> None:
     """end-9 and end-10, "Content Management"."""
     for path in ("manifests/v1", f"manifests/{IMAGE.digest}", f"blobs/{DIGEST}"):
