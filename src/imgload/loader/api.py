@@ -32,7 +32,8 @@ def load(
     """Load images into every node of a cluster, and verify them there.
 
     Args:
-        images: one or several names or image IDs; with an archive, none for all of its images.
+        images: one or several names or image IDs, or tags without a repository in an OCI layout;
+            with an archive, none for all of its images.
         cluster: the cluster's name; None for the kube context's, or else the only one.
         nodes: names of the nodes to load; empty for all of the cluster.
         source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None for every
