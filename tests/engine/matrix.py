@@ -16,11 +16,11 @@ import attrs
 
 import imgload
 from imgload.loader.events import Event, Note
-from tests.lab import Lab, Node
+from tests.lab import Lab, Node, suites
 from tests.lab.cri import Cri
 from tests.lab.store import Store
 
-VERSIONS = ("1.6", "1.7", "2.1")
+VERSIONS = suites.versions("containerd")
 _PATIENCE = 5.0
 _VAR_SIZE = "2g"
 

@@ -183,11 +183,11 @@ _VARIANTS = {
     ),
     ("test_registry_restart.py", "test_connect_changes_nothing_if_cri_does_not_read_the_folder"): (
         "1.7",
-        "2.1]",
+        "newest]",
     ),
     ("test_registry_restart.py", "test_connect_restarts_containerd_if_the_option_is_set"): (
         "1.7",
-        "2.1]",
+        "newest]",
     ),
     ("test_verify.py", "test_deep_verification_finds_a_damaged_blob"): ("podman-lab-p17",),
     ("test_pull.py", "test_a_node_pulls_exactly_the_missing_blobs"): (

@@ -14,6 +14,7 @@ from tests.lab.crictl import SCRIPT, bridge
 from tests.lab.engine import LABEL, NETWORK, Engine
 from tests.lab.shape import Kind, Shape
 from tests.lab.shell import CommandError, LabError, step
+from tests.lab.suites import NEWEST
 
 _PATIENCE = 30.0
 _NO_INOTIFY = "initialize inotify: too many open files"
@@ -28,7 +29,7 @@ class Spec:
 
     name: str
     engine: str
-    containerd: str = "2.1"
+    containerd: str = NEWEST
     roles: Sequence[str] = ("control-plane",)
     run_args: Sequence[str] = ()
     config: str | None = None

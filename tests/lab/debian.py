@@ -64,11 +64,15 @@ class Suite:
 
     def tree(self, name: str, *packages: str) -> Path:
         """Return a cached folder with the packages' files."""
-        target = self.cache / "trees" / name
+        target = self.folder(name)
         with _LOCKS[name]:
             if not target.exists():
                 self._make_tree(target, packages)
         return target
+
+    def folder(self, name: str) -> Path:
+        """Return the folder that `tree` creates."""
+        return self.cache / "trees" / name
 
     def _make_tree(self, target: Path, packages: tuple[str, ...]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
