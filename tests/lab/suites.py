@@ -21,6 +21,7 @@ _SUITES: Mapping[str, Mapping[str, str]] = {
     "kubectl": {"1.20": "bookworm"},
     "node": {"base": "bookworm"},
     "oras": {"1.2": "trixie", NEWEST: "sid"},
+    "patchelf": {"0.14": "bookworm"},
     "podman": {NEWEST: "sid"},
     "runc": {"1.1": "bookworm"},
     "skopeo": {"1.9": "bookworm", "1.18": "trixie", NEWEST: "sid"},
@@ -34,6 +35,8 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "podman": ("podman", "conmon", "crun", "netavark"),
 }
 """The packages of programs whose package has another name, or that need several."""
+_WITH_LIBRARIES = {("buildah", NEWEST), ("podman", NEWEST), ("skopeo", NEWEST)}
+"""Programs that need newer libraries than the machine's."""
 
 
 def versions(program: str) -> tuple[str, ...]:
@@ -48,8 +51,11 @@ def folder(cache: Path, program: str, version: str = NEWEST) -> Path:
 
 def tree(cache: Path, program: str, version: str = NEWEST) -> Path:
     """Return a cached folder with the files of a program's packages."""
-    suite = _suite(cache, program, version)
-    return suite.tree(f"{program}-{version}", *_packages(program))
+    suite, name = _suite(cache, program, version), f"{program}-{version}"
+    if (program, version) not in _WITH_LIBRARIES:
+        return suite.tree(name, *_packages(program))
+    patchelf = tree(cache, "patchelf", "0.14") / "usr/bin/patchelf"
+    return suite.closed_tree(name, patchelf, *_packages(program))
 
 
 def unpack(cache: Path, target: Path, program: str, version: str = NEWEST) -> None:
