@@ -89,6 +89,11 @@ class MatrixNode:
         cri = node.cri()
         return cls(version, node, cri, Store(cri.socket))
 
+    @property
+    def containerd(self) -> str:
+        """The version that the program reports."""
+        return self.node.exec("containerd", "--version").split()[2]
+
     def wipe(self) -> None:
         """Remove all images with their content, and wait until CRI has noticed it."""
         self.store.remove(sorted(self.store.records()))

@@ -1,6 +1,6 @@
 """Slow variants of tests that rarely find more than the variants of every run.
 
-They are marked ``long``: ``pytest -m long tests/engine``.
+They are marked ``long``; ``scripts/test nightly`` runs them, too.
 """
 
 _VARIANTS = {
@@ -19,8 +19,11 @@ _VARIANTS = {
         "standard input: docker-archive",
         "standard input: docker-archive of",
         "Docker 28, graphdriver",
-        "Podman, rootless",
-        "Podman]",
+        "Docker 26, graphdriver",
+        "Docker 26, containerd store",
+        "Podman 4.3, rootless",
+        "Podman 4.3]",
+        "Podman 5.8",
         "Docker 20.10",
         "docker-archive of Docker 25+]",
         "OCI layout folder",
@@ -55,6 +58,7 @@ _VARIANTS = {
         "podman-lab-d21",
         "docker-lab-d21",
         "podman-lab-p17",
+        "podman-lab-d16",
     ),
     ("test_archives.py", "test_one_bad_entry_does_not_fail_the_others"): ("import",),
     ("test_archives.py", "test_layers_may_be_absent_if_the_node_has_them"): ("old",),
@@ -150,6 +154,7 @@ _VARIANTS = {
     ("test_rounds.py", "test_a_reused_loader_loads_several_images"): (
         "docker]",
         "docker28-graphdriver",
+        "docker28]",
         "podman",
     ),
     ("test_rounds.py", "test_a_watch_loads_several_images"): (
@@ -186,6 +191,7 @@ _VARIANTS = {
         "newest]",
     ),
     ("test_registry_restart.py", "test_connect_restarts_containerd_if_the_option_is_set"): (
+        "1.6",
         "1.7",
         "newest]",
     ),
@@ -224,7 +230,7 @@ _VARIANTS = {
         "lost",
         "garbage",
     ),
-    ("test_delta.py", "test_an_archive_load_omits_layers_on_the_node"): ("podman-oci-archive",),
+    ("test_delta.py", "test_an_archive_load_omits_layers_on_the_node"): ("podman-",),
     ("test_delta.py", "test_a_survey_ahead_saves_the_survey_after_the_build"): (
         "docker]",
         "podman",

@@ -46,10 +46,13 @@ KINDS = (
 )
 ENGINES = {
     "Docker 20.10": "docker",
+    "Docker 26, graphdriver": "docker26-graphdriver",
+    "Docker 26, containerd store": "docker26",
     "Docker 28, graphdriver": "docker28-graphdriver",
     "Docker 28, containerd store": "docker28",
-    "Podman": "podman",
-    "Podman, rootless": "podman-rootless",
+    "Podman 4.3": "podman",
+    "Podman 4.3, rootless": "podman-rootless",
+    "Podman 5.8": "podman58",
 }
 FORMS = {"docker-archive": old, "docker-archive of Docker 25+": new, "OCI archive": oci}
 DOCKER_ARCHIVE, OCI_ARCHIVE = ("--format", "docker-archive"), ("--format", "oci-archive")
@@ -209,7 +212,7 @@ def engine_row(all_images: AllImages, row: Row, name: str) -> None:
     requests = [
         expected(kind, made) for kind, made in all_images.made.items() if kind not in refused
     ]
-    if engine_images.engine.name == "docker28":
+    if engine_images.engine.has_containerd_store:
         manifest = str(Digest.of(all_images.made[UNTAGGED].manifest))
         requests = [
             attrs.evolve(request, text=manifest) if request.kind == UNTAGGED else request
@@ -298,15 +301,23 @@ def test_each_source_loads_as_documented_on_every_containerd(
     ROWS[name](all_images, row, name)
     cells = [row.cells[kind] for kind in KINDS]
     notes = [normalized(*note) for note in row.notes]
-    page = Page.read()
+    before = Page.read()
     if writing():
-        written = attrs.evolve(page, columns=KINDS).with_row(name, cells, notes)
-        PAGE.write_text(written.text(SOURCES))
-    else:
-        assert dict(zip(page.columns, page.rows[name], strict=True)) == dict(
-            zip(KINDS, cells, strict=True)
-        )
-        assert page.notes_of(name) == notes
+        versions = {**before.versions, **versions_of(nodes, all_images, name)}
+        page = attrs.evolve(before, columns=KINDS, versions=versions).with_row(name, cells, notes)
+        PAGE.write_text(page.text(SOURCES))
+    assert dict(zip(before.columns, before.rows.get(name, ()), strict=False)) == dict(
+        zip(KINDS, cells, strict=True)
+    )
+    assert before.notes_of(name) == notes
+
+
+def versions_of(nodes: list[MatrixNode], all_images: AllImages, name: str) -> dict[str, str]:
+    """Return the versions of containerd on the nodes, and of the engine if the source is one."""
+    versions = {f"containerd {node.version}": node.containerd for node in nodes}
+    if name in ENGINES:
+        versions[name] = all_images.by_engine[ENGINES[name]].engine.version
+    return versions
 
 
 def test_the_page_contains_only_generated_text() -> None:

@@ -71,6 +71,11 @@ class Docker(Engine):
         return (program_outside("docker", self.paths.run) or "docker", "-H", self.url)
 
     @property
+    def has_containerd_store(self) -> bool:
+        """Docker's feature, which is not the default here."""
+        return self.features.get("containerd-snapshotter", False)
+
+    @property
     def version(self) -> str:
         """The server's version."""
         return self.cli("version", "--format", "{{.Server.Version}}").strip()

@@ -51,6 +51,11 @@ class Podman(Engine):
         return ("--isolation=chroot",)
 
     @property
+    def version(self) -> str:
+        """The version of client and server."""
+        return self.cli("version", "--format", "{{.Client.Version}}").strip()
+
+    @property
     def unmasked(self) -> str:
         """Podman's option."""
         return "unmask=ALL"

@@ -81,9 +81,13 @@ class Docker(RestEngine):
         image = read_image(document)
         complete = not entries or any(entry.get("Available") for entry in entries)
         alone = len(entries) == 1 and not complete
+        stored = self._is_manifest_id(document)
         return attrs.evolve(
             image,
-            image_id=None if self._is_manifest_id(document) else image.image_id,
+            image_id=None if stored else image.image_id,
+            lacks_own_platform=stored
+            and not entries
+            and not self.description().platform.runs(image.platform),
             manifests=manifests[True],
             incomplete_platforms=frozenset(manifests[False]),
             has_complete_platform=complete,
