@@ -4,6 +4,9 @@ They are marked ``long``; ``scripts/test nightly`` runs them, too.
 """
 
 _VARIANTS = {
+    ("test_platforms.py", "test_an_image_only_for_another_platform_is_loaded_with_a_warning"): (
+        "",
+    ),
     ("test_watch.py", "test_a_built_or_tagged_image_is_loaded"): (
         "podman-lab-p3",
         "docker28-lab-d21",
@@ -266,5 +269,6 @@ _STARTS = [
     for (file, test), variants in _VARIANTS.items()
     for variant in variants
 ]
-SELDOM = ("test_lab.py::", *_STARTS)
+_TESTS = ("test_unsavable.py::test_an_oci_manifest_that_podman_58_cannot_export_is_refused",)
+SELDOM = ("test_lab.py::", *_TESTS, *_STARTS)
 """Prefixes of node IDs, including the lab's own tests: every other test uses the lab, too."""

@@ -82,12 +82,11 @@ class Docker(RestEngine):
         complete = not entries or any(entry.get("Available") for entry in entries)
         alone = len(entries) == 1 and not complete
         stored = self._is_manifest_id(document)
+        own = self.description().platform if stored and not entries else None
         return attrs.evolve(
             image,
             image_id=None if stored else image.image_id,
-            lacks_own_platform=stored
-            and not entries
-            and not self.description().platform.runs(image.platform),
+            lacks_own_platform=own is not None and not own.runs(image.platform),
             manifests=manifests[True],
             incomplete_platforms=frozenset(manifests[False]),
             has_complete_platform=complete,
