@@ -1,4 +1,7 @@
-"""The node image: busybox, containerd and little else, from Debian packages."""
+"""The node image: busybox, containerd, pigz and little else, from Debian packages.
+
+containerd decompresses with unpigz, as on kind's nodes.
+"""
 
 import hashlib
 import os
@@ -126,7 +129,7 @@ def archive(paths: Paths, version: str) -> Path:
 
 
 def _recipe(version: str) -> str:
-    parts = (_ENTRYPOINT, CONFIGS[version], *_OMITTED)
+    parts = (_ENTRYPOINT, CONFIGS[version], *suites.packages("node"), *_OMITTED)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 

@@ -31,7 +31,7 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "buildx": ("docker-buildx",),
     "docker": ("docker.io", "docker-cli", "containerd"),
     "kubectl": ("kubernetes-client",),
-    "node": ("libc6", "libseccomp2", "busybox-static", "runc"),
+    "node": ("libc6", "libseccomp2", "busybox-static", "runc", "pigz", "zlib1g"),
     "podman": ("podman", "conmon", "crun", "netavark"),
 }
 """The packages of programs whose package has another name, or that need several."""
@@ -44,6 +44,11 @@ def versions(program: str) -> tuple[str, ...]:
     return tuple(_SUITES[program])
 
 
+def packages(program: str) -> tuple[str, ...]:
+    """Return the Debian packages that contain a program."""
+    return _PACKAGES.get(program, (program,))
+
+
 def folder(cache: Path, program: str, version: str = NEWEST) -> Path:
     """Return the folder that `tree` creates."""
     return _suite(cache, program, version).folder(f"{program}-{version}")
@@ -53,19 +58,15 @@ def tree(cache: Path, program: str, version: str = NEWEST) -> Path:
     """Return a cached folder with the files of a program's packages."""
     suite, name = _suite(cache, program, version), f"{program}-{version}"
     if (program, version) not in _WITH_LIBRARIES:
-        return suite.tree(name, *_packages(program))
+        return suite.tree(name, *packages(program))
     patchelf = tree(cache, "patchelf", "0.14") / "usr/bin/patchelf"
-    return suite.closed_tree(name, patchelf, *_packages(program))
+    return suite.closed_tree(name, patchelf, *packages(program))
 
 
 def unpack(cache: Path, target: Path, program: str, version: str = NEWEST) -> None:
     """Unpack a program's packages over `target`."""
-    _suite(cache, program, version).unpack(target, *_packages(program))
+    _suite(cache, program, version).unpack(target, *packages(program))
 
 
 def _suite(cache: Path, program: str, version: str) -> Suite:
     return Suite(_SUITES[program][version], cache)
-
-
-def _packages(program: str) -> tuple[str, ...]:
-    return _PACKAGES.get(program, (program,))
