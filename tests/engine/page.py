@@ -26,7 +26,8 @@ which is not requested.) "with a warning": the nodes are amd64. "not taken": the
 refused the image.
 
 All images of a row except the first come from one archive, or from one engine that they were loaded
-into. An archive that an engine saved with a single image is loaded without naming the image.
+into. An archive that an engine saved with a single image is loaded without naming the image. In the
+rows with BuildKit, docker-buildx builds each image; it builds no other kinds ("not built").
 
 """
 _VERSIONS = """

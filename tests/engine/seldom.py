@@ -22,6 +22,7 @@ _VARIANTS = {
         "standard input: docker-archive",
         "standard input: docker-archive of",
         "Docker 28, graphdriver",
+        "Docker 28, BuildKit",
         "Docker 26, graphdriver",
         "Docker 26, containerd store",
         "Podman 4.3, rootless",
@@ -68,6 +69,8 @@ _VARIANTS = {
     ("test_clusters.py", "test_labels_of_an_image_do_not_make_a_node"): ("lab-p21",),
     ("test_delta.py", "test_layers_collected_between_two_loads_are_sent"): ("a-loader",),
     ("test_delta.py", "test_a_rebuild_sends_only_its_new_layer"): (
+        "docker26",
+        "podman58",
         "docker-lab-d21",
         "docker-lab-d16",
         "docker28-lab-p21",

@@ -61,9 +61,11 @@ def node(lab: Lab) -> Node:
     return lab.cluster(CLUSTER).nodes[0]
 
 
-@pytest.fixture
-def listed(lab: Lab, tmp_path: Path, node: Node) -> Iterator[Listed]:
-    made = Listed(lab.podman, unique("list"), tmp_path)
+@pytest.fixture(params=["podman", pytest.param("podman58", marks=pytest.mark.long)])
+def listed(
+    lab: Lab, tmp_path: Path, node: Node, request: pytest.FixtureRequest
+) -> Iterator[Listed]:
+    made = Listed(lab.engine(request.param), unique("list"), tmp_path)
     yield made
     made.clear()
     forget(node, made.full)
