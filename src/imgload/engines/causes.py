@@ -55,8 +55,7 @@ _CAUSES = (
         # an OCI manifest with Docker's media types for layers, in Podman's store; 4.3 can save it
         r"unsupported MIME type for decompression",
         "{kind} cannot export an OCI manifest with Docker's media types: load the archive that the"
-        " image came from (imgload load IMAGE --from FILE), or from the engine that it was copied"
-        " from (imgload load IMAGE --from docker)",
+        " image came from (imgload load IMAGE --from FILE)",
         final=True,
     ),
     Cause(
