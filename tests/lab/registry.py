@@ -8,8 +8,8 @@ from pathlib import Path
 
 import attrs
 
+from tests.lab import suites
 from tests.lab.daemon import Daemon
-from tests.lab.debian import Suite
 from tests.lab.engine import NETWORK, Engine
 from tests.lab.shell import write
 
@@ -43,7 +43,7 @@ class Registry:
 @contextmanager
 def registry(engine: Engine, folder: Path) -> Iterator[Registry]:
     """Run a registry at the gateway of an engine's network, with its files in `folder`."""
-    tree = Suite("bookworm", engine.paths.cache).tree("docker-registry", "docker-registry")
+    tree = suites.tree(engine.paths.cache, "docker-registry", "2.8")
     subnet = engine.cli("network", "inspect", "--format", _SUBNET, NETWORK).strip()
     host = str(next(ip_network(subnet).hosts()))
     address = f"{host}:{_free_port(host)}"

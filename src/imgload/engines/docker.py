@@ -81,9 +81,12 @@ class Docker(RestEngine):
         image = read_image(document)
         complete = not entries or any(entry.get("Available") for entry in entries)
         alone = len(entries) == 1 and not complete
+        stored = self._is_manifest_id(document)
+        own = self.description().platform if stored and not entries else None
         return attrs.evolve(
             image,
-            image_id=None if self._is_manifest_id(document) else image.image_id,
+            image_id=None if stored else image.image_id,
+            lacks_own_platform=own is not None and not own.runs(image.platform),
             manifests=manifests[True],
             incomplete_platforms=frozenset(manifests[False]),
             has_complete_platform=complete,
