@@ -34,7 +34,7 @@ from imgload.oci.document import (
     Manifest,
 )
 from imgload.transports.layout import manifest_for
-from tests.lab.debian import Suite
+from tests.lab import suites
 from tests.lab.machine import Paths
 from tests.unit import archives
 from tests.unit.archives import FORMS, Entry, Image, Json, Layout, custom, layer
@@ -44,7 +44,6 @@ if sys.version_info >= (3, 14):
 else:
     from backports.zstd import compress as zstd
 
-_PACKAGE = "golang-github-opencontainers-image-spec-dev"
 _SCHEMA_FOLDER = "usr/share/gocode/src/github.com/opencontainers/image-spec/schema"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 COMPRESS: list[Callable[[bytes], bytes]] = [
@@ -58,7 +57,7 @@ COMPRESS: list[Callable[[bytes], bytes]] = [
 
 @cache
 def _schema(name: str) -> Any:
-    tree = Suite("sid", Paths.find().cache).tree("image-spec", _PACKAGE)
+    tree = suites.tree(Paths.find().cache, "image-spec")
     return json.loads((tree / _SCHEMA_FOLDER / name).read_bytes())
 
 

@@ -11,31 +11,31 @@ from tests.lab.debian import Suite
 
 NEWEST = "newest"
 _SUITES: Mapping[str, Mapping[str, str]] = {
-    "buildah": {"1.28": "bookworm", "1.39": "trixie", NEWEST: "sid"},
+    "buildah": {"1.28": "bookworm"},
     "buildx": {"0.13": "trixie", NEWEST: "sid"},
     "containerd": {"1.6": "bookworm", "1.7": "trixie", NEWEST: "sid"},
-    "crane": {NEWEST: "sid"},
+    "clients": {NEWEST: "sid"},
     "docker": {"26": "trixie", NEWEST: "sid"},
     "docker-registry": {"2.8": "bookworm"},
+    "image-spec": {NEWEST: "sid"},
     "kind": {"0.27": "trixie", NEWEST: "sid"},
     "kubectl": {"1.20": "bookworm"},
     "node": {"base": "bookworm"},
-    "oras": {"1.2": "trixie", NEWEST: "sid"},
     "patchelf": {"0.14": "bookworm"},
     "podman": {NEWEST: "sid"},
     "runc": {"1.1": "bookworm"},
-    "skopeo": {"1.9": "bookworm", "1.18": "trixie", NEWEST: "sid"},
-    "umoci": {"0.4": "bookworm", NEWEST: "sid"},
 }
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "buildx": ("docker-buildx",),
+    "clients": ("crane", "oras", "skopeo", "umoci"),
     "docker": ("docker.io", "docker-cli", "containerd"),
+    "image-spec": ("golang-github-opencontainers-image-spec-dev",),
     "kubectl": ("kubernetes-client",),
     "node": ("libc6", "libseccomp2", "busybox-static", "runc", "pigz", "zlib1g"),
     "podman": ("podman", "conmon", "crun", "netavark"),
 }
 """The packages of programs whose package has another name, or that need several."""
-_WITH_LIBRARIES = {("buildah", NEWEST), ("podman", NEWEST), ("skopeo", NEWEST)}
+_WITH_LIBRARIES = {("clients", NEWEST), ("podman", NEWEST)}
 """Programs that need newer libraries than the machine's."""
 
 
