@@ -7,6 +7,7 @@ its `buildctl` connects to that.
 
 import contextlib
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,7 +40,7 @@ export DOCKER_HOST=unix:///run/docker.sock
 upgraded=$(mktemp -u)
 mkfifo "$upgraded"
 {
-    printf 'POST /grpc HTTP/1.1\\r\\nHost: docker\\r\\nConnection: Upgrade\\r\\nUpgrade: h2c\\r\\n\\r\\n'
+    printf '%s\\r\\n' 'POST /grpc HTTP/1.1' 'Host: lab' 'Connection: Upgrade' 'Upgrade: h2c' ''
     read -r _ <"$upgraded" # dockerd drops what it receives before its answer
     exec cat
 } | docker system dial-stdio | {
@@ -92,25 +93,39 @@ class Buildx:
 
 
 def _ensure(engine: Engine) -> None:
-    recipe = _recipe()
-    if engine.image_label(TAG, RECIPE) == recipe:
-        return
-    archive = _archive(engine.paths)
-    with step(f"{engine.name}: image of builders imported"):
-        changes = ('ENTRYPOINT ["buildkitd"]', f"ENV {_PATH}", f"LABEL {RECIPE}={recipe}")
-        engine.cli("import", *(f"--change={change}" for change in changes), archive, TAG)
+    if engine.image_label(TAG, RECIPE) != _recipe():
+        archive = _archive(engine.paths)
+        with step(f"{engine.name}: image of builders loaded"):
+            engine.cli("load", "--input", archive)
 
 
 def _archive(paths: Paths) -> Path:
+    """Return a docker-archive: engines load an uncompressed layer faster than they import a tar."""
     target = paths.cache / f"builder-{_recipe()}.tar"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=paths.cache) as folder:
-            root = Path(folder) / "root"
-            _fill(root, paths.cache)
+            image = Path(folder) / "image"
+            _fill(image / "root", paths.cache)
+            run("tar", "-C", image / "root", "-cf", image / "layer.tar", ".")
+            write(image / "config.json", json.dumps(_config(image / "layer.tar")))
+            entry = {"Config": "config.json", "RepoTags": [TAG], "Layers": ["layer.tar"]}
+            write(image / "manifest.json", json.dumps([entry]))
             partial = Path(folder) / target.name
-            run("tar", "-C", root, "-cf", partial, ".")
+            run("tar", "-C", image, "-cf", partial, "manifest.json", "config.json", "layer.tar")
             partial.rename(target)
     return target
+
+
+def _config(layer: Path) -> dict[str, object]:
+    with layer.open("rb") as file:
+        diff_id = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    labels = {RECIPE: _recipe()}
+    return {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Entrypoint": ["buildkitd"], "Env": [_PATH], "Labels": labels},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+    }
 
 
 def _recipe() -> str:
