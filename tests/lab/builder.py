@@ -105,6 +105,7 @@ def _archive(paths: Paths) -> Path:
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=paths.cache) as folder:
             image = Path(folder) / "image"
+            image.mkdir()
             _fill(image / "root", paths.cache)
             run("tar", "-C", image / "root", "-cf", image / "layer.tar", ".")
             write(image / "config.json", json.dumps(_config(image / "layer.tar")))
