@@ -178,8 +178,8 @@ def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
         hint = "name one of these, or none for all"
     elif "@" in text:
         hint = f"engines know digests only of pulled or pushed images: name it by its tag; {hint}"
-    elif builder := buildx_builder(os.environ):
-        hint = f"if the builder {builder} has built it, add --load to docker buildx build; {hint}"
+    elif buildx_builder(os.environ):
+        hint = f"if docker buildx has built it, store it in the engine with --load; {hint}"
     return ImageNotFound(message, hint=hint, image=text)
 
 

@@ -150,7 +150,8 @@ class _Job:
         if target is None:
             raise BuildFailed(
                 f"{engine.endpoint} does not have {request.image} after it was loaded",
-                hint=f"docker buildx build --builder {self.builder.foreign} --load .",
+                hint="store it with buildx itself:"
+                " imgload skaffold -- sh -c 'docker build --load -t \"$IMAGE\" .'",
             )
         layers = image.manifest.layers if image.manifest else ()
         pairs = zip(layers, image.diff_ids, strict=True)
