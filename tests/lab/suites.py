@@ -29,16 +29,8 @@ _SUITES: Mapping[str, Mapping[str, str]] = {
 }
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "builder": (
-        *(
-            "libc6",
-            "libseccomp2",
-            "busybox-static",
-            "runc",
-            "libsystemd0",
-            "libcap2",
-            "libgcrypt20",
-        ),
-        *("libgpg-error0", "liblzma5", "libzstd1", "liblz4-1"),
+        *("libsystemd0", "libcap2", "libgcrypt20", "libgpg-error0"),
+        *("liblzma5", "libzstd1", "liblz4-1"),
     ),
     "buildx": ("docker-buildx",),
     "docker": ("docker.io", "docker-cli", "containerd"),
