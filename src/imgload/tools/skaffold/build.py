@@ -19,14 +19,12 @@ import attrs
 from imgload.core.errors import (
     ArchiveInvalid,
     BuildFailed,
-    EngineFailed,
     ImageAmbiguous,
     ImgloadError,
     PlatformMissing,
     UsageError,
 )
 from imgload.engines.base import Engine
-from imgload.engines.cache import EngineCache
 from imgload.engines.discovery.discover import Discovery, open_engines, with_discovery_errors
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
@@ -44,11 +42,8 @@ if TYPE_CHECKING:
     from imgload.loader.events import Event
     from imgload.loader.loader import Loader
     from imgload.loader.report import Report
-    from imgload.sources.base import Image
     from imgload.tools.skaffold.layout import BuildFolder
 
-_SMALL_BYTES = 1 << 20
-"""A smaller layer is not omitted: an engine stores a layer again if one below it has changed."""
 T = TypeVar("T")
 Destination = tuple[str | None, tuple[str, ...]]
 """The cluster and the nodes to load into, as for `select_nodes`."""
@@ -133,30 +128,25 @@ class _Job:
 
         If the engine has lost such a layer, a second build, from the builder's cache, adds it.
         """
+        from imgload.tools.skaffold.layout import EngineBuilds  # noqa: PLC0415 - rarely needed
+
         engine, request = self.builder.engines[0], self.request
-        memory, address = EngineCache.load(), f"buildx {self.builder.foreign}"
-        repository = f"{address} {request.reference.registry}/{request.reference.repository}"
-        known = {d: x for d, (x, size) in memory.layers(address).items() if size >= _SMALL_BYTES}
-        earlier = memory.last_build(engine.endpoint.url, repository)
-        stored = engine.find(str(earlier)) if earlier else None
-        diff_ids = stored.diff_ids if stored else ()
-        folder.omit([digest for digest, diff_id in known.items() if diff_id in diff_ids])
+        builds = EngineBuilds(engine, f"buildx {self.builder.foreign}", request)
+        folder.omit(builds.known_layers())
         _, prepared = self.builder.build(request, platforms, prepare, folder.output)
         image = folder.image(str(request.reference))
-        if not (target := _store(engine, folder, image, request)) and image.absent_layers:
+        target = builds.store(folder, image)
+        if target is None and image.absent_layers:
             self.builder.build(request, platforms, lambda: None, folder.output)
             image = folder.image(str(request.reference))
-            target = _store(engine, folder, image, request)
+            target = builds.store(folder, image)
         if target is None:
             raise BuildFailed(
                 f"{engine.endpoint} does not have {request.image} after it was loaded",
                 hint="store it with buildx itself:"
                 " imgload skaffold -- sh -c 'docker build --load -t \"$IMAGE\" .'",
             )
-        layers = image.manifest.layers if image.manifest else ()
-        pairs = zip(layers, image.diff_ids, strict=True)
-        memory.record_layers(address, {x.digest: (diff_id, x.size) for x, diff_id in pairs})
-        memory.record_build(engine.endpoint.url, repository, target)
+        builds.record(image, target)
         return engine, target, prepared
 
     def prepare(self, nodes: Sequence[NodeRuntime], platforms: Sequence[Platform]) -> PreparedLoad:
@@ -216,23 +206,6 @@ class _Job:
                 f" {image_id.short}",
                 hint=f"run Skaffold with {variable}",
             )
-
-
-def _store(engine: Engine, folder: BuildFolder, image: Image, request: Request) -> Digest | None:
-    """Load a built image into an engine, and return the engine's ID of it, if that succeeded.
-
-    Docker's containerd image store accepts an archive that lacks layers, and reports no error.
-    """
-    try:
-        engine.load(folder.archive())
-    except EngineFailed:
-        if image.absent_layers:
-            return None
-        raise
-    stored = engine.find(request.image)
-    ids = {image.image_id, image.manifest.digest if image.manifest else None}
-    is_built = stored and stored.target in ids and stored.diff_ids == image.diff_ids
-    return stored.target if stored and is_built and stored.has_complete_platform else None
 
 
 @attrs.frozen
