@@ -134,7 +134,8 @@ def _recipe() -> str:
 
 
 def _fill(root: Path, cache: Path) -> None:
-    suites.unpack(cache, root, "builder", "base")
+    suites.unpack(cache, root, "node", "base")
+    suites.unpack(cache, root, "builder", "base")  # the libraries of dockerd
     suites.unpack(cache, root, "docker")
     for folder in _FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from tests.lab.debian import Suite
 NEWEST = "newest"
 _SUITES: Mapping[str, Mapping[str, str]] = {
     "buildah": {"1.28": "bookworm"},
+    "builder": {"base": "bookworm"},
     "buildx": {"0.13": "trixie", NEWEST: "sid"},
     "containerd": {"1.6": "bookworm", "1.7": "trixie", NEWEST: "sid"},
     "clients": {NEWEST: "sid"},
@@ -26,6 +27,10 @@ _SUITES: Mapping[str, Mapping[str, str]] = {
     "runc": {"1.1": "bookworm"},
 }
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "builder": (
+        *("libsystemd0", "libcap2", "libgcrypt20", "libgpg-error0"),
+        *("liblzma5", "libzstd1", "liblz4-1"),
+    ),
     "buildx": ("docker-buildx",),
     "clients": ("crane", "oras", "skopeo", "umoci"),
     "docker": ("docker.io", "docker-cli", "containerd"),

@@ -139,7 +139,7 @@ class Docker(RestEngine):
             )
 
         def push() -> None:
-            self._push(
+            self._follow(
                 f"/images/{repository}/push",
                 "pushing",
                 params={"tag": tag},
@@ -184,7 +184,7 @@ class Docker(RestEngine):
         params = {"fromSrc": "-", "repo": repository, "tag": tag, "message": _PLACEHOLDER}
         empty = [bytes(1024)]  # the end of a tar archive
         doing = "importing an empty image"
-        self._push("/images/create", doing, params=params, stream=empty, seconds=_UNTAG_SECONDS)
+        self._follow("/images/create", doing, params=params, stream=empty, seconds=_UNTAG_SECONDS)
 
     def _delete_name(self, name: str, **more: str) -> None:
         params = {"noprune": "1", **more}
