@@ -3,12 +3,14 @@
 import hashlib
 import json
 import subprocess
+import sys
 import tempfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import attrs
 
@@ -16,9 +18,16 @@ from benchmarks.images import Builder, Image, layer_contents, unique
 from imgload.oci.document import CONFIG, IMAGE_NAME, LAYER, MANIFEST
 from tests.lab.shell import run
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 OCI, DOCKER = "oci", "docker"
-"""An OCI layout with gzip layers, as BuildKit writes them, that has Docker's manifest.json too (as
-`docker save` of Docker 25 and later); and an archive of Docker's older form, with plain layers."""
+"""An OCI layout with compressed layers, as BuildKit writes them, that has Docker's manifest.json as
+well (like `docker save` since Docker 25); and Docker's older form, with plain layers."""
+Packing = Literal["gzip", "stored", "zstd"]
+"""How an OCI layout's layers are compressed: `stored` is gzip that does not try."""
 _PIECE = 1 << 20
 
 
@@ -27,27 +36,29 @@ class _Blob:
     diff_id: str
     path: Path
     digest: str
+    packing: Packing
 
     def descriptor(self) -> dict[str, object]:
-        return _descriptor(f"{LAYER}+gzip", self.path, self.digest)
+        compression = "zstd" if self.packing == "zstd" else "gzip"
+        return _descriptor(f"{LAYER}+{compression}", self.path, self.digest)
 
 
-def pack(folders: Sequence[Path], target: Path, form: str, level: int = 6) -> Image:
+def pack(folders: Sequence[Path], target: Path, form: str, packing: Packing = "gzip") -> Image:
     """Write an archive of an image that has a layer for each folder.
 
     Args:
         folders: the layers' files, bottom up.
         target: the archive.
         form: `OCI` or `DOCKER`.
-        level: of gzip, for `OCI`.
+        packing: of the layers, for `OCI`.
 
     """
     name = unique("bench")
     with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor(2) as pool:
         blobs = Path(folder) / ("blobs/sha256" if form == OCI else "")
         blobs.mkdir(parents=True, exist_ok=True)
-        packing = partial(_pack_layer, blobs, level if form == OCI else None)
-        layers = list(pool.map(packing, folders))
+        pack_one = partial(_pack_layer, blobs, packing, plain=form != OCI)
+        layers = list(pool.map(pack_one, folders))
         config = blobs / "config"
         config.write_text(json.dumps(_config([layer.diff_id for layer in layers])))
         image_id = _sum(config)
@@ -59,9 +70,15 @@ def pack(folders: Sequence[Path], target: Path, form: str, level: int = 6) -> Im
     return Image(name, image_id, tuple(layer.diff_id for layer in layers), target)
 
 
-def _pack_layer(blobs: Path, level: int | None, folder: Path) -> _Blob:
-    plain, packed = hashlib.sha256(), hashlib.sha256()
-    compressor = None if level is None else zlib.compressobj(level, wbits=31)
+def _compressor(packing: Packing) -> Any:
+    if packing == "zstd":
+        return zstd.ZstdCompressor()
+    return zlib.compressobj(6 if packing == "gzip" else 0, wbits=31)
+
+
+def _pack_layer(blobs: Path, packing: Packing, folder: Path, *, plain: bool) -> _Blob:
+    content, packed = hashlib.sha256(), hashlib.sha256()
+    compressor = None if plain else _compressor(packing)
     unfinished = blobs / folder.name
     with (
         subprocess.Popen(_tar(folder), stdout=subprocess.PIPE) as tar,
@@ -69,7 +86,7 @@ def _pack_layer(blobs: Path, level: int | None, folder: Path) -> _Blob:
     ):
         assert tar.stdout
         while piece := tar.stdout.read(_PIECE):
-            plain.update(piece)
+            content.update(piece)
             out = compressor.compress(piece) if compressor else piece
             packed.update(out)
             file.write(out)
@@ -79,7 +96,7 @@ def _pack_layer(blobs: Path, level: int | None, folder: Path) -> _Blob:
     assert not tar.returncode, folder
     digest = packed.hexdigest()
     path = unfinished.rename(blobs / (digest if compressor else f"{digest}.tar"))
-    return _Blob(f"sha256:{plain.hexdigest()}", path, f"sha256:{digest}")
+    return _Blob(f"sha256:{content.hexdigest()}", path, f"sha256:{digest}", packing)
 
 
 def _tar(folder: Path) -> list[str]:
@@ -157,7 +174,7 @@ class ArchiveBuilder(Builder):
                 for name, pieces in files.items():
                     with (layer / name).open("wb") as file:
                         file.writelines(pieces)
-            self.built.append(pack(layers, self.folder / "random.tar", self.form, level=0))
+            self.built.append(pack(layers, self.folder / "random.tar", self.form, "stored"))
         return self.newest
 
     def add(self, archive: Image) -> Image:

@@ -1,6 +1,7 @@
 """The rounds on one engine."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from benchmarks.contestants import Contestant, contestants
 from benchmarks.images import Builder, Image
 from benchmarks.nodes import forget
 from benchmarks.plan import Part, place
-from benchmarks.real import real_archive
+from benchmarks.real import REAL, real_archive
 from benchmarks.results import Results
 from benchmarks.sites import SITES, Site
 from benchmarks.turn import Shared, Turn
@@ -74,17 +75,22 @@ class Bench:
         return ArchiveBuilder(engine, size, folder=self.folder, form=form)
 
     def _build(self, builder: Builder, part: Part) -> Shared:
-        if {*part.cases, *part.alone} != {"real"}:
+        if not {*part.cases, *part.alone} <= set(REAL):
             builder.anew()
         family = builder.family(_TEN) if "ten" in part.cases else []
         deep = builder.deep(self.site.layers) if "layers" in part.cases else []
         return Shared(builder, family, deep, self._real(builder, part))
 
-    def _real(self, builder: Builder, part: Part) -> Image | None:
-        if "real" not in part.cases:
-            return None
+    def _real(self, builder: Builder, part: Part) -> dict[str, Image]:
+        """Return the real images by case; a store of plain layers makes no difference of zstd."""
         packages, form = self.one.engine.paths.cache, self.site.form or OCI
-        return builder.add(real_archive(packages, self.folder.parent, part.size, form))
+        make = partial(real_archive, packages, self.folder.parent, part.size, form)
+        cases = [case for case in REAL if case in part.cases]
+        return {
+            case: builder.add(make(case))
+            for case in cases
+            if case != "zstd" or self.site.keeps_compression
+        }
 
     def _turn(self, part: Part, who: str, images: Shared) -> Turn:
         return Turn(

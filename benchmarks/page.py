@@ -27,7 +27,10 @@ engine's `save -o FILE` and `kind load image-archive FILE` (the sum of both time
 `save | exec -i NODE ctr images import --local -`, node by node. The rival is kind; for Podman,
 whose images kind does not find, it is the archive. For archives on disk, kind is
 `kind load image-archive FILE`, imgload is `imgload load --from FILE`, and the file is in the page
-cache. "Debian with Python" is an image of Debian packages in four layers.
+cache. "Debian with Python" is an image of Debian packages in four layers, with gzip unless the
+table says zstd; where an engine stores layers unpacked (Docker's graphdriver, Podman), their
+compression makes no difference, and zstd is not measured. "40 layers" has the same files in as many
+layers; "a program in Go" is dockerd, in one layer.
 
 After each load, with the clock stopped, each node's CRI must report the right image ID, and all
 layers must be unpacked. Loads that fail this check are not timed, and are listed below.
@@ -103,7 +106,7 @@ def _introduction(results: Results) -> Iterator[str]:
         kind = results.names[engine][SITES[engine].rival]
         yield f"- {SITES[engine].label}: engine version {versions['engine']}; nodes with containerd"
         yield f"  {versions['containerd'].lstrip('v')}; the rival is `{kind}`."
-    yield "- Images have random content, new for every round, except the one of Debian packages."
+    yield "- Images have random content, new for every round, except those of Debian packages."
     yield "  Larger images have fewer rounds and contestants; the tables list them. All numbers are"
     yield "  measured."
 

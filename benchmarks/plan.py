@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
+from benchmarks.real import REAL
 from benchmarks.sites import (
     ARCHIVE_CASES,
     ARCHIVES,
@@ -68,8 +69,8 @@ STANDARD = (
     Part(600, 1, ("cold", "rebuild", "present", "three"), _DUEL, _WITH_TARGETS),
     Part(600, 1, ("cold", "rebuild", "present"), _DUEL, _WITH_TARGETS),
     Part(600, 1, ("cold", "rebuild"), _DUEL, ("docker28-graphdriver",)),
-    Part(600, 1, ("real",), _DUEL, _WITH_TARGETS),
-    Part(600, 1, ("cold", "three", "real"), _DUEL, ARCHIVES),
+    Part(600, 1, REAL, _DUEL, _WITH_TARGETS),
+    Part(600, 1, ("cold", "three", *REAL), _DUEL, ARCHIVES),
     Part(600, 1, ("cold", "rebuild"), ("ctr",), _WITH_TARGETS),
     Part(3000, 1, ("cold",), _DUEL, ("docker28",), alone=("rebuild",)),
     Part(3000, 1, ("cold",), _DUEL, ("docker",)),

@@ -1,10 +1,11 @@
-"""An image like those that people build: Debian with Python, in four layers."""
+"""Images like those that people build: Debian with Python, and a single program."""
 
 import secrets
 import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Literal, get_args
 
 from benchmarks.archives import pack
 from benchmarks.images import Image
@@ -44,23 +45,45 @@ def choose(size: int) -> list[list[str]]:
     return [list(fitting(packages)) for packages in LAYERS]
 
 
+Content = Literal["real", "zstd", "forty", "binary"]
+"""Debian packages in four layers, with gzip or zstd; the same in forty layers; and one program."""
+REAL: tuple[Content, ...] = get_args(Content)
+_FORTY = 40
+_PROGRAM = "usr/sbin/dockerd"
+"""Of the package docker.io: a program in Go, like those that people copy into an empty image."""
+
+
 @cache
-def real_archive(packages: Path, folder: Path, size: int, form: str) -> Image:
-    """Return the archive of an image whose layers have about `size` MB; write it once in a run.
+def real_archive(packages: Path, folder: Path, size: int, form: str, content: Content) -> Image:
+    """Return the archive of an image; write it once in a run.
 
     Args:
         packages: where downloads are kept.
         folder: where the archive is written.
-        size: of the plain layers.
+        size: of the plain layers, in MB; the program is as large as it is.
         form: of the archive.
+        content: of the image.
 
     """
     with tempfile.TemporaryDirectory(dir=folder) as trees:
-        layers = []
-        for number, chosen in enumerate(choose(size)):
-            layer = Path(trees) / f"layer{number}"
-            layer.mkdir()
-            Suite("bookworm", packages).unpack(layer, *chosen)
-            (layer / "build-id").write_text(secrets.token_hex(16))  # no engine knows it
-            layers.append(layer)
-        return pack(layers, folder / f"real-{size}-{form}.tar", form)
+        layers = list(_layers(Path(trees), Suite("bookworm", packages), size, content))
+        target = folder / f"{content}-{size}-{form}.tar"
+        return pack(layers, target, form, "zstd" if content == "zstd" else "gzip")
+
+
+def _layers(trees: Path, suite: Suite, size: int, content: Content) -> Iterator[Path]:
+    """Unpack the packages of each layer, bottom up."""
+    layers = [["docker.io"]] if content == "binary" else choose(size)
+    if content == "forty":
+        chosen = [package for layer in layers for package in layer]
+        layers = [chosen[number::_FORTY] for number in range(_FORTY)]
+    for number, chosen in enumerate(layers):
+        layer = trees / f"layer{number}"
+        layer.mkdir()
+        if content == "binary":
+            suite.unpack(trees / "unpacked", *chosen)
+            (trees / "unpacked" / _PROGRAM).rename(layer / "program")
+        else:
+            suite.unpack(layer, *chosen)
+        (layer / "build-id").write_text(secrets.token_hex(16))  # no engine knows it
+        yield layer

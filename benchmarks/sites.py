@@ -3,16 +3,17 @@
 import attrs
 
 from benchmarks.archives import DOCKER, OCI
+from benchmarks.real import REAL
 from tests.lab import Cluster, Lab
 
-CASES = ("cold", "rebuild", "present", "tag", "two", "three", "ten", "layers", "real")
+CASES = ("cold", "rebuild", "present", "tag", "two", "three", "ten", "layers", *REAL)
 """What can be asked for; `rebuild` gives `learning` too where the engine has to be taught, and
 `layers` one case for each number of layers."""
 
 ONE_NODE = ("cold", "rebuild", "present", "tag")
 """Those that build on each other, in this order, on the cluster of one node."""
 
-ARCHIVE_CASES = ("cold", "two", "three", "real")
+ARCHIVE_CASES = ("cold", "two", "three", *REAL)
 """Those for images in archives, which no engine builds."""
 
 CONTESTANTS = ("kind", "archive", "ctr", "imgload")
@@ -30,6 +31,9 @@ WORDS = {
     "three": "three nodes, cold",
     "ten": "ten images that share a base, cold",
     "real": "Debian with Python, cold",
+    "zstd": "Debian with Python, zstd layers, cold",
+    "forty": "Debian with Python, 40 layers, cold",
+    "binary": "a program in Go, cold",
 }
 _ROLES = ("control-plane", "worker", "worker")
 _LAYERS = "layers:"
@@ -71,6 +75,7 @@ class Site:
         layers: how many an image gets; a graphdriver store takes no more than 125.
         pushes: whether the engine pushes a whole image faster than it saves it.
         form: of the archives that are loaded; None where the engine's images are.
+        keeps_compression: whether it stores layers as they were compressed.
 
     """
 
@@ -83,6 +88,7 @@ class Site:
     layers: tuple[int, int] = (64, 127)
     pushes: bool = False
     form: str | None = None
+    keeps_compression: bool = False
 
     def single(self, lab: Lab, engine: str) -> Cluster:
         """Return the cluster with one node, running; kind sees by crictl what it has."""
@@ -104,6 +110,7 @@ SITES = {
         three=None,
         targets={"cold": 8, "rebuild": 75, "present": 80, "three": 5, "real": 3},
         pushes=True,
+        keeps_compression=True,
     ),
     "docker28-graphdriver": Site(
         "Docker 28, graphdriver",
@@ -134,6 +141,7 @@ SITES = {
         three="lab-d3",
         targets={"cold": 5, "three": 4, "real": 2.5},
         form=OCI,
+        keeps_compression=True,
     ),
     "docker-archive": Site(
         "Docker archive",

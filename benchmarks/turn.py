@@ -1,7 +1,7 @@
 """A contestant's turn: the cases of a round, one after the other."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -11,7 +11,7 @@ from benchmarks.images import Builder, Image
 from benchmarks.nodes import check, forget
 from benchmarks.phases import profile
 from benchmarks.results import Key, Results
-from benchmarks.sites import ONE_NODE, SITES, layers_case, words
+from benchmarks.sites import LIMITS, ONE_NODE, SITES, layers_case, words
 from tests.lab import Cluster
 
 
@@ -22,7 +22,7 @@ class Shared:
     builder: Builder
     family: Sequence[Image]
     deep: Sequence[Image]
-    real: Image | None
+    real: Mapping[str, Image]
 
 
 @attrs.frozen
@@ -87,10 +87,10 @@ class Turn:
         _say(f"{self._label(case)}: floor {least.push:.2f} and {least.load:.2f} s")
 
     def _real(self) -> None:
-        if self.images.real and "real" in self.cases:
-            self._time("real", [self.images.real], self._cleared(self.one))
-            if self._is_imgload:
-                self._cold_floor("real", self.images.real)
+        for case, image in self.images.real.items():
+            self._time(case, [image], self._cleared(self.one))
+            if self._is_imgload and case in LIMITS:
+                self._cold_floor(case, image)
 
     def _family(self) -> None:
         if "ten" in self.cases:

@@ -14,6 +14,7 @@ pytest_plugins = ["tests.lab.plugin"]
 
 _HERE = Path(__file__).parent
 _MARKS = {
+    "nightly": "every test; run with: scripts/test nightly, or pytest -m nightly",
     "unit": "needs no engine and no node; all of tests/unit, and nothing else",
     "engine": "needs the lab's engines and nodes; all of tests/engine",
 }
@@ -35,6 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests; the short files of unit tests come last, so that two workers end together."""
     items.sort(key=lambda item: _folder(item) == "unit")
     for item in items:
+        item.add_marker("nightly")
         folder = _folder(item)
         if folder in _MARKS:
             item.add_marker(folder)

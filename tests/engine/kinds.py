@@ -202,9 +202,10 @@ def saved(archive: bytes) -> tuple[str, str]:
 def _config_path(files: dict[str, bytes]) -> str:
     if "manifest.json" in files:
         return str(json.loads(files["manifest.json"])[0]["Config"])
-    top = json.loads(files["index.json"])["manifests"][0]
-    manifest = json.loads(files[_path(top)])
-    return _path(manifest["config"])
+    document = json.loads(files["index.json"])
+    while "manifests" in document:  # attestations come last
+        document = json.loads(files[_path(document["manifests"][0])])
+    return _path(document["config"])
 
 
 def _path(described: Json) -> str:

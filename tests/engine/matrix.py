@@ -16,11 +16,11 @@ import attrs
 
 import imgload
 from imgload.loader.events import Event, Note
-from tests.lab import Lab, Node
+from tests.lab import Lab, Node, suites
 from tests.lab.cri import Cri
 from tests.lab.store import Store
 
-VERSIONS = ("1.6", "1.7", "2.1")
+VERSIONS = suites.versions("containerd")
 _PATIENCE = 5.0
 _VAR_SIZE = "2g"
 
@@ -88,6 +88,11 @@ class MatrixNode:
         node = lab.make_cluster(**options, crictl=newest).nodes[0]
         cri = node.cri()
         return cls(version, node, cri, Store(cri.socket))
+
+    @property
+    def containerd(self) -> str:
+        """The version that the program reports."""
+        return self.node.exec("containerd", "--version").split()[2]
 
     def wipe(self) -> None:
         """Remove all images with their content, and wait until CRI has noticed it."""

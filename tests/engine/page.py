@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,10 +14,10 @@ WRITING = "IMGLOAD_WRITE_DOCS"
 _BEFORE = """\
 # Compatibility
 
-`tests/engine/test_compatibility.py` generates this table: it loads each image in parallel onto
-three nodes, with containerd 1.6, 1.7 and 2.1, and compares the results with this page. If they
-differ, the tests fail. `IMGLOAD_WRITE_DOCS=1 pytest tests/engine/test_compatibility.py` writes this
-page.
+`scripts/test nightly` generates this page: `tests/engine/test_compatibility.py` loads each image
+in parallel onto three nodes, with containerd 1.6, 1.7 and Debian's newest, and compares the results
+with the previous ones. If they differ, the tests fail. The [versions](#versions) of all programs
+are at the end.
 
 "loaded" means that afterwards, on all three nodes, CRI had the image under the requested name, with
 the digest of the test's config as its ID; that the snapshot of its top layer existed; and that
@@ -25,28 +26,41 @@ which is not requested.) "with a warning": the nodes are amd64. "not taken": the
 refused the image.
 
 All images of a row except the first come from one archive, or from one engine that they were loaded
-into. An archive that an engine saved with a single image is loaded without naming the image.
+into. An archive that an engine saved with a single image is loaded without naming the image. In the
+rows with BuildKit, docker-buildx builds each image; it builds no other kinds ("not built").
+
+"""
+_VERSIONS = """
+## Versions
+
+The versions that the programs themselves reported in the last run:
 
 """
 _AFTER = """
 ## Not tested
 
 * containerd's configuration version 4: every containerd available to the tests refuses it. Only
-  the parser is tested (`test_every_config_version_is_understood`). The nodes above have versions 2
-  (containerd 1.6 and 1.7) and 3 (2.1).
+  the parser is tested (`test_every_config_version_is_understood`). The nodes above have version 2
+  (containerd 1.6 and 1.7) and version 3 (newest).
 * CRI with a snapshotter other than ctr's default has no column. It has its own test, with the
   native snapshotter: `test_kind_11_an_image_in_ctrs_snapshotter_is_loaded_again`.
 * The real k3d and minikube, and Docker Desktop's VM: not available on the test machines.
 """
+_VERSION = re.compile(r"\* ([^:`]+): `([^`]+)`")
 
 
 @attrs.frozen
 class Page:
-    """The page; `rows` are the table's cells by source, `notes` the lines below it."""
+    """The page.
+
+    `rows` are the table's cells by source, `notes` the lines below it, and `versions` those of the
+    sources and nodes.
+    """
 
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = attrs.field(factory=dict)
 
     @classmethod
     def read(cls) -> Page:
@@ -56,10 +70,12 @@ class Page:
         notes = tuple(line for line in lines if line.startswith("- "))
         if not cells:
             return cls((), {})
-        return cls(cells[0][1:], {name: tuple(rest) for name, *rest in cells[2:]}, notes)
+        versions = {found[1]: found[2] for line in lines if (found := _VERSION.fullmatch(line))}
+        rows = {name: tuple(rest) for name, *rest in cells[2:]}
+        return cls(cells[0][1:], rows, notes, versions)
 
     def with_row(self, name: str, cells: Sequence[str], notes: Sequence[str]) -> Page:
-        """Return the page with the results of one more source."""
+        """Return the page with the results of one source, added or replaced."""
         others = [note for note in self.notes if not note.startswith(f"- {name}: ")]
         added = [f"- {name}: {note}" for note in notes]
         return attrs.evolve(self, rows={**self.rows, name: tuple(cells)}, notes=(*others, *added))
@@ -70,13 +86,14 @@ class Page:
         return [note.removeprefix(start) for note in self.notes if note.startswith(start)]
 
     def text(self, order: Sequence[str]) -> str:
-        """Return the page, with its rows in the given order."""
+        """Return the page; sources that are not in `order` are omitted."""
         head = [_line("source", *self.columns), _line(*["---"] * (len(self.columns) + 1))]
         rows = [_line(name, *self.rows[name]) for name in order if name in self.rows]
         notes = [note for name in order for note in map(str, self._lines(name))]
         refusals = ["", "Refusals by engines and by imgload, with their messages:", "", *notes]
         body = [*head, *rows, *(refusals if notes else ())]
-        return _BEFORE + "\n".join(body) + "\n" + _AFTER
+        versions = [f"* {name}: `{self.versions[name]}`\n" for name in sorted(self.versions)]
+        return _BEFORE + "\n".join(body) + "\n" + _VERSIONS + "".join(versions) + _AFTER
 
     def _lines(self, name: str) -> list[str]:
         return [f"- {name}: {note}" for note in self.notes_of(name)]
@@ -91,5 +108,5 @@ def _cells(line: str) -> tuple[str, ...]:
 
 
 def writing() -> bool:
-    """Return whether to write the page instead of comparing it."""
+    """Return whether to write the page, too."""
     return os.environ.get(WRITING) == "1"

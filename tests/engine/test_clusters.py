@@ -27,6 +27,7 @@ from tests.lab.shape import (
     K3dElsewhere,
     Minikube,
 )
+from tests.lab.suites import NEWEST
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +277,7 @@ def test_labels_of_an_image_do_not_make_a_node(lab: Lab, images: Images, name: s
         assert [(n.node, n.ok) for n in image.nodes] == [(node.name, True)]
         assert contains(cluster, tag, image_id)
         assert "received" not in own.cli("exec", container, "ls", "/").split()
-        assert container in kind(lab, "0.33", cluster, "get", "nodes", "--name", name)
+        assert container in kind(lab, NEWEST, cluster, "get", "nodes", "--name", name)
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(tag, nodes=[container])
         assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NodeError)

@@ -18,6 +18,7 @@ from tests.engine.kinds import ARM64, EMPTY, Made, Platforms, layer, new, oci, o
 from tests.engine.matrix import VERSIONS, Batch, ExpectedImage, MatrixNode, Row
 from tests.engine.page import PAGE, Page, writing
 from tests.lab import Lab
+from tests.lab.builder import Buildx
 from tests.lab.engine import Engine
 from tests.lab.shell import CommandError
 from tests.unit.archives import pack, write_folder
@@ -46,10 +47,24 @@ KINDS = (
 )
 ENGINES = {
     "Docker 20.10": "docker",
+    "Docker 26, graphdriver": "docker26-graphdriver",
+    "Docker 26, containerd store": "docker26",
     "Docker 28, graphdriver": "docker28-graphdriver",
     "Docker 28, containerd store": "docker28",
-    "Podman": "podman",
-    "Podman, rootless": "podman-rootless",
+    "Podman 4.3": "podman",
+    "Podman 4.3, rootless": "podman-rootless",
+    "Podman 5.8": "podman58",
+}
+BUILDKIT: dict[str, tuple[str, str]] = {
+    f"{name}, BuildKit, {output}": (engine, output)
+    for name, engine in (("Docker 20.10", "docker"), ("Docker 28", "docker28"))
+    for output in ("--load", "type=oci", "type=docker")
+}
+"""By source: the engine whose BuildKit builds the images with docker-buildx, and the output."""
+COMPRESSIONS = {
+    "gzip layers": "gzip",
+    "zstd layers": "zstd",
+    "uncompressed layers": "uncompressed",
 }
 FORMS = {"docker-archive": old, "docker-archive of Docker 25+": new, "OCI archive": oci}
 DOCKER_ARCHIVE, OCI_ARCHIVE = ("--format", "docker-archive"), ("--format", "oci-archive")
@@ -67,7 +82,7 @@ SAVED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
 PIPED = ("docker-archive", "docker-archive of Docker 25+, zstd", "OCI archive, gzip")
 FOLDER = "OCI layout folder"
-SOURCES = (*ENGINES, *SAVED_BY, FOLDER, *(f"standard input: {name}" for name in PIPED))
+SOURCES = (*ENGINES, *BUILDKIT, *SAVED_BY, FOLDER, *(f"standard input: {name}" for name in PIPED))
 _DIFFERS = re.compile(r"(unix://|(?<!\S))/[^\s;:]+|:t[0-9a-f]{12}|(sha256:)?[0-9a-f]{12,}|\d{6,}")
 _LISTED = re.compile(r"(\S*…), (\S*…, )*\S*…( and \d+ more)?")
 
@@ -182,7 +197,9 @@ def _build(engine: Engine) -> str:
 def engine_of(source: str) -> str:
     """Return the name of the engine that has or saves the images of a source."""
     saved_by = {name: engine for name, (engine, _) in SAVED_BY.items()}
-    return {**ENGINES, **saved_by, FOLDER: "podman"}[source.removeprefix("standard input: ")]
+    buildkit = {name: engine for name, (engine, _) in BUILDKIT.items()}
+    engines = {**ENGINES, **buildkit, **saved_by, FOLDER: "podman"}
+    return engines[source.removeprefix("standard input: ")]
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +226,7 @@ def engine_row(all_images: AllImages, row: Row, name: str) -> None:
     requests = [
         expected(kind, made) for kind, made in all_images.made.items() if kind not in refused
     ]
-    if engine_images.engine.name == "docker28":
+    if engine_images.engine.has_containerd_store:
         manifest = str(Digest.of(all_images.made[UNTAGGED].manifest))
         requests = [
             attrs.evolve(request, text=manifest) if request.kind == UNTAGGED else request
@@ -275,8 +292,44 @@ def folder_row(all_images: AllImages, row: Row, _name: str) -> None:
     row.fill([Batch(str(folder), (built,), all=True), Batch(made, requests)])
 
 
+def buildkit_row(all_images: AllImages, row: Row, name: str) -> None:
+    """Build images with docker-buildx, and load them from the engine or from the archives."""
+    engine_name, output = BUILDKIT[name]
+    buildx = Buildx.set_up(all_images.lab.engine(engine_name), all_images.folder / name)
+    row.cells |= dict.fromkeys(KINDS, "not built")
+    kinds = {BUILT: "", **(COMPRESSIONS if output != "--load" else {})}
+    try:
+        batches = [built_by_buildx(all_images, buildx, output, *kind) for kind in kinds.items()]
+    except CommandError as error:
+        row.cells |= dict.fromkeys(kinds, "not taken")
+        row.notes += [("", line) for line in str(error).splitlines() if line.startswith("ERROR:")]
+    else:
+        row.fill(batches)
+
+
+def built_by_buildx(
+    all_images: AllImages, buildx: Buildx, output: str, kind: str, compression: str
+) -> Batch:
+    """Build an image with two layers; return how to load it."""
+    name, folder = f"compat-buildkit:t{secrets.token_hex(6)}", all_images.folder
+    context, archive = folder / secrets.token_hex(4), folder / f"{secrets.token_hex(4)}.tar"
+    context.mkdir()
+    for file in ("base", "app"):
+        (context / file).write_bytes(secrets.token_bytes(40))
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY base /\nCOPY app /\n")
+    option = ["--load"] if output == "--load" else ["--output", f"{output},dest={archive}"]
+    if compression:
+        option[-1] += f",compression={compression},force-compression=true"
+    buildx("build", "--tag", name, *option, context)
+    in_engine = output == "--load"
+    content = buildx.engine.raw("save", name) if in_engine else archive.read_bytes()
+    images = (ExpectedImage(kind, name, *saved(content)),)
+    return Batch(buildx.engine.url if in_engine else str(archive), images, all=not in_engine)
+
+
 ROWS: dict[str, Callable[[AllImages, Row, str], None]] = {
     **dict.fromkeys(ENGINES, engine_row),
+    **dict.fromkeys(BUILDKIT, buildkit_row),
     **dict.fromkeys(SAVED_BY, archive_row),
     FOLDER: folder_row,
     **{f"standard input: {name}": pipe_row for name in PIPED},
@@ -298,15 +351,32 @@ def test_each_source_loads_as_documented_on_every_containerd(
     ROWS[name](all_images, row, name)
     cells = [row.cells[kind] for kind in KINDS]
     notes = [normalized(*note) for note in row.notes]
-    page = Page.read()
+    before = Page.read()
     if writing():
-        written = attrs.evolve(page, columns=KINDS).with_row(name, cells, notes)
-        PAGE.write_text(written.text(SOURCES))
-    else:
-        assert dict(zip(page.columns, page.rows[name], strict=True)) == dict(
-            zip(KINDS, cells, strict=True)
+        versions = {**before.versions, **versions_of(nodes, all_images, name)}
+        page = attrs.evolve(before, columns=KINDS, versions=versions).with_row(name, cells, notes)
+        PAGE.write_text(page.text(SOURCES))
+    assert dict(zip(before.columns, before.rows.get(name, ()), strict=False)) == dict(
+        zip(KINDS, cells, strict=True)
+    )
+    assert before.notes_of(name) == notes
+
+
+def versions_of(nodes: list[MatrixNode], all_images: AllImages, name: str) -> dict[str, str]:
+    """Return the versions of containerd on the nodes, and of the engine if the source is one."""
+    versions = {f"containerd {node.version}": node.containerd for node in nodes}
+    if name in ENGINES:
+        versions[name] = all_images.by_engine[ENGINES[name]].engine.version
+    if name in BUILDKIT:
+        engine = all_images.by_engine[engine_of(name)].engine
+        buildx = Buildx(engine, all_images.folder / name)
+        buildkit = re.search(
+            r"^BuildKit.*: *(\S+)", buildx("inspect"), re.MULTILINE | re.IGNORECASE
         )
-        assert page.notes_of(name) == notes
+        versions["docker-buildx"] = buildx("version").split()[1]
+        reported = f"{buildkit[1]} in " if buildkit else ""
+        versions[name.rpartition(",")[0]] = f"{reported}Docker {engine.version}"
+    return versions
 
 
 def test_the_page_contains_only_generated_text() -> None:

@@ -64,7 +64,9 @@ def sent(report: imgload.Report) -> list[int]:
 
 
 @pytest.mark.parametrize("cluster", ["lab-d16", "lab-d17", "lab-d21", "lab-p21"])
-@pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
+@pytest.mark.parametrize(
+    "source", ["docker", "docker26", "docker26-graphdriver", "docker28", "podman", "podman58"]
+)
 def test_a_rebuild_sends_only_its_new_layer(
     lab: Lab, build: Build, tmp_path: Path, source: str, cluster: str
 ) -> None:

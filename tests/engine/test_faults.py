@@ -194,7 +194,7 @@ def test_a_failing_node_does_not_stop_the_others(
 ) -> None:
     """During the transfer: the other node is verified, exit status 1, the report is exact.
 
-    The node restarts containerd, and the next load succeeds.
+    The node restarts containerd, and the next load succeeds. A pull may survive that restart.
     """
     engine, breakage, transport = lab.engine(case[0]), *case[1:]
     victim = lab.make_cluster(name="victim", engine=case[0], roles=("control-plane", "worker"))
@@ -220,9 +220,15 @@ def test_a_failing_node_does_not_stop_the_others(
             options = ("--transport", transport)
             status, document = _load(setup, proxy.url, tag, "victim", *options)
         results = {node["node"]: node for node in document["images"][0]["nodes"]}
-        assert (status, results[good.name]["transport"]) == (1, transport)
-        assert [results[node.name]["ok"] for node in (good, bad)] == [True, False]
-        assert bad.name in results[bad.name]["error"]["message"]
+        assert results[good.name]["transport"] == transport
+        assert results[good.name]["ok"]
+        assert results[bad.name]["ok"] == (status == 0)
+        if status == 0:  # the node's `ctr images pull` has connected to the new containerd
+            assert (breakage, transport) == ("containerd killed", "pull")
+            assert cri_id(bad, tag) == cri_id(good, tag)
+        else:
+            assert status == 1
+            assert bad.name in results[bad.name]["error"]["message"]
         if breakage == "containerd killed":
             bad.wait()
             assert _load(setup, engine.url, tag, "victim")[0] == 0

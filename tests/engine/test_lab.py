@@ -67,7 +67,10 @@ def test_kind_loads_an_archive(lab: Lab, target: Cluster, archive: Path, version
 
 
 def test_crictl_answers_as_the_cri_does(lab: Lab, archive: Path) -> None:
-    """The nodes' crictl prints the CRI's answers in the format of the real program."""
+    """The nodes' crictl prints the CRI's answers in the format of the real program.
+
+    From containerd 2.2 on, a warning precedes them on stderr.
+    """
     node = lab.cluster("lab-d21").nodes[0]
     node.ctr("images", "import", "-", stdin=archive.read_bytes())
     status = node.cri().image_status(TAG)

@@ -35,10 +35,12 @@ class Listed:
 
     @property
     def list_id(self) -> str:
-        """The list's own ID in Podman."""
+        """The list's own ID in Podman; from 5 on, Podman also shows its images."""
         format_ = ("--no-trunc", "--format", "{{.Id}}")
-        shown = self.engine.cli("images", *format_, f"localhost/{self.name}")
-        return f"sha256:{shown.strip().removeprefix('sha256:')}"
+        shown = self.engine.cli("images", *format_, f"localhost/{self.name}").split()
+        ids = {f"sha256:{line.removeprefix('sha256:')}" for line in shown}
+        [own] = ids - set(self.image_ids.values())
+        return own
 
     def build(self, *platforms: str) -> None:
         """Build an image for each platform into the list."""
@@ -61,9 +63,11 @@ def node(lab: Lab) -> Node:
     return lab.cluster(CLUSTER).nodes[0]
 
 
-@pytest.fixture
-def listed(lab: Lab, tmp_path: Path, node: Node) -> Iterator[Listed]:
-    made = Listed(lab.podman, unique("list"), tmp_path)
+@pytest.fixture(params=["podman", pytest.param("podman58", marks=pytest.mark.long)])
+def listed(
+    lab: Lab, tmp_path: Path, node: Node, request: pytest.FixtureRequest
+) -> Iterator[Listed]:
+    made = Listed(lab.engine(request.param), unique("list"), tmp_path)
     yield made
     made.clear()
     forget(node, made.full)

@@ -18,7 +18,7 @@ THREE_NODE_CLUSTERS = ["lab-d3", "lab-p3"]
 
 def config_digest(engine: Engine, name: str) -> str:
     """Return the image ID, which for the containerd store is only in the saved archive."""
-    if engine.name != "docker28":
+    if not engine.has_containerd_store:
         return engine.image_id(name)
     import io  # noqa: PLC0415
     import tarfile  # noqa: PLC0415

@@ -37,7 +37,7 @@ node_of_docker, cluster = peers_nodes.node_of_docker, peers_nodes.cluster
 
 @pytest.fixture(scope="module")
 def node_of_docker28(lab: Lab) -> Iterator[Cluster]:
-    """A node on Docker 28 with the containerd image store; containerd 2.1."""
+    """A node on Docker 28 with the containerd image store."""
     made = lab.make_cluster(name="lab-peers28", engine="docker28", crictl=True)
     yield made
     made.remove()

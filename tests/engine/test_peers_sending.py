@@ -25,6 +25,7 @@ from tests.engine.peers import (
 )
 from tests.lab import Cluster, Lab, Node, nodeimage
 from tests.lab.kind import VERSIONS
+from tests.lab.suites import NEWEST
 from tests.unit import archives
 
 SIZE = 300 * KIB
@@ -59,7 +60,7 @@ def small_node(lab: Lab) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def native_node(lab: Lab) -> Iterator[Cluster]:
     """A node whose CRI uses a snapshotter other than ctr's default."""
-    config = nodeimage.CONFIGS["2.1"].replace('"overlayfs"', '"native"')
+    config = nodeimage.CONFIGS[NEWEST].replace('"overlayfs"', '"native"')
     made = lab.make_cluster(name="lab-peers-native", engine="docker", crictl=True, config=config)
     yield made
     made.remove()

@@ -12,7 +12,7 @@ from imgload.core.errors import ImageIncomplete, PlatformMissing
 from imgload.loader.events import Event, Note
 from imgload.oci.document import INDEX, MANIFEST
 from tests.engine.conftest import cri_id, forget, unique
-from tests.engine.kinds import AMD64, Made, Platforms, oci
+from tests.engine.kinds import AMD64, ARM64, Made, Platforms, new, oci
 from tests.engine.peers import our_load
 from tests.lab import Lab, Node
 from tests.unit.archives import Entry, blob, descriptor, pack
@@ -111,6 +111,24 @@ def test_a_platform_without_its_layers_is_refused(
     assert str(image.image_id) == made.other.image_id
     assert ["only with emulation" in note for note in notes] == [True]
     assert cri_id(node, f"docker.io/library/{made.name}") == made.other.image_id
+
+
+@pytest.mark.parametrize("source", ["docker26", "docker28"])
+def test_an_image_only_for_another_platform_is_loaded_with_a_warning(
+    lab: Lab, node: Node, source: str
+) -> None:
+    """Docker 26 does not list the platforms in its containerd image store."""
+    engine, made = lab.engine(source), Made(unique(), platform=ARM64)
+    engine.cli("load", stdin=pack(new([made])))
+    events: list[Event] = []
+    with pytest.raises(PlatformMissing):
+        imgload.load(made.name, cluster=CLUSTER, source=engine.url, platform="linux/amd64")
+    imgload.load(made.name, cluster=CLUSTER, source=engine.url, on_event=events.append)
+    name = f"docker.io/library/{made.name}"
+    assert cri_id(node, name) == made.image_id
+    assert any("only with emulation" in event.text for event in events if isinstance(event, Note))
+    forget(node, name)
+    engine.remove_image(made.name)
 
 
 @pytest.mark.parametrize("several", [True, False], ids=["index", "manifest"])

@@ -21,6 +21,7 @@ from imgload.registry import read_server
 from imgload.registry.http_server import MAX_STRANGERS
 from tests.engine.conftest import Images, cri_id, forget, record_digest, unique
 from tests.lab import Lab, Node
+from tests.lab.suites import NEWEST
 
 MIB = 1 << 20
 SOURCES = ("docker", "docker28", "podman")
@@ -104,7 +105,7 @@ def test_a_node_without_a_network_imports(
     forget(node, f"docker.io/library/{tag}")
 
 
-@pytest.mark.parametrize("containerd", ["1.7", "2.1"])
+@pytest.mark.parametrize("containerd", ["1.7", NEWEST])
 def test_a_node_pulls_past_a_proxy(lab: Lab, images: Images, containerd: str) -> None:
     """Nothing listens at the proxy's address; containerd 2's own pulls would use it."""
     tag, proxy = unique(), "http://127.0.0.1:9"
@@ -282,7 +283,7 @@ def test_the_server_answers_nobody_without_the_path(
     threads = threading.active_count()
     report = imgload.load(tag, cluster="lab-d21", source=lab.docker28.url, on_event=ask)
     assert sent_by(report) == {"pull"}
-    assert answers == [404] * 3
+    assert answers == [404, 200, 404]  # `GET /v2/` shows only that a registry answers
     host, port = servers[0].server_address[:2]
     assert host not in {"0.0.0.0", "127.0.0.1"}
     with pytest.raises(OSError, match="refused"):

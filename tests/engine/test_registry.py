@@ -17,8 +17,7 @@ from tests.engine.aftermath import leftover_tags
 from tests.engine.apiserver import ApiServer
 from tests.engine.conftest import Images, forget, unique
 from tests.engine.test_load import config_digest
-from tests.lab import Lab, Node
-from tests.lab.debian import Suite
+from tests.lab import Lab, Node, suites
 from tests.lab.registry import Registry
 from tests.lab.registry import registry as running
 
@@ -144,7 +143,7 @@ def test_connect_announces_the_registry_in_the_config_map(
 ) -> None:
     """As in KEP-1755, with the real kubectl; another tool's config map is kept."""
     lab.up("lab-d21")
-    kubectl = Suite("bookworm", lab.paths.cache).tree("kubectl", "kubernetes-client")
+    kubectl = suites.tree(lab.paths.cache, "kubectl", "1.20")
     monkeypatch.setenv("PATH", f"{kubectl}/usr/bin:{os.environ['PATH']}")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -25,6 +25,7 @@ from tests.lab.registry import Registry
 from tests.lab.registry import registry as running
 from tests.lab.shape import K3d
 from tests.lab.shell import CommandError
+from tests.lab.suites import NEWEST
 
 CLUSTER = "lab-unread"
 CONFIG = "/etc/containerd/config.toml"
@@ -34,12 +35,12 @@ UNSET = {
     for version, config in CONFIGS.items()
 }
 TWO_FOLDERS = (
-    CONFIGS["2.1"]
+    CONFIGS[NEWEST]
     .replace(SET, f'config_path = "{CERTS}:/etc/docker/certs.d"')
     .replace("  discard_unpacked_layers = true\n", "")
 )
 """The default since containerd 2.2: CRI treats the two as one path (containerd #12415)."""
-UNREAD = {**UNSET, "2.1, two folders": TWO_FOLDERS}
+UNREAD = {**UNSET, f"{NEWEST}, two folders": TWO_FOLDERS}
 DECOY = "printf '#!/bin/sh\\nsleep 1000\\n' >/tmp/containerd; chmod +x /tmp/containerd"
 
 
@@ -56,7 +57,7 @@ def make(lab: Lab) -> Iterator[Callable[[str], Node]]:
     made = []
 
     def create(kind: str) -> Node:
-        version, config = kind[:3], UNREAD[kind]
+        version, config = kind.partition(",")[0], UNREAD[kind]
         options = {"containerd": version, "config": config, "crictl": True}
         made.append(lab.make_cluster(name=CLUSTER, engine="docker", **options))
         return made[-1].nodes[0]
@@ -143,7 +144,7 @@ def test_disconnect_of_a_node_that_was_never_connected_does_nothing(
     make: Callable[[str], Node],
 ) -> None:
     """Exit status 0, and containerd is not restarted."""
-    node = make("2.1")
+    node = make(NEWEST)
     before, process = state(node), pid(node)
     ended = run("disconnect", "-o", "json")
     assert ended.returncode == 0
@@ -156,7 +157,7 @@ def test_the_configuration_stays_until_the_last_registry_is_disconnected(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
     """The other registry still needs it."""
-    node = make("2.1")
+    node = make(NEWEST)
     before = state(node)
     other = f"http://{registry.address.partition(':')[0]}:1"
     assert imgload.connect_registry(registry.url, cluster=CLUSTER, restart_containerd=True).ok
@@ -173,7 +174,7 @@ def test_disconnect_keeps_the_users_own_changes(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
     """Only imgload's lines are removed; if they were changed, the file is not."""
-    node = make("2.1")
+    node = make(NEWEST)
     original = node.exec("cat", CONFIG)
     assert imgload.connect_registry(registry.url, cluster=CLUSTER, restart_containerd=True).ok
     node.exec("sh", "-c", f"echo '# mine' >>{CONFIG}")
@@ -193,7 +194,7 @@ def test_a_configuration_that_containerd_refuses_is_restored(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
     """CRI refuses config_path together with mirrors, which are in an imported file here."""
-    node = make("2.1")
+    node = make(NEWEST)
     mirrors = '[plugins."io.containerd.cri.v1.images".registry.mirrors."a.example"]\n'
     put(node, "/etc/containerd/more.toml", f'version = 3\n{mirrors}endpoint = ["http://b"]\n')
     put(node, CONFIG, 'imports = ["/etc/containerd/more.toml"]\n' + node.exec("cat", CONFIG))
@@ -209,7 +210,7 @@ def test_a_killed_connect_leaves_a_working_node(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
     """The script on the node finishes, and disconnect restores everything."""
-    node = make("2.1")
+    node = make(NEWEST)
     before = state(node)
     process = subprocess.Popen(command("connect", registry.url, "--restart-containerd"))
     until(lambda: SET in node.exec("cat", CONFIG))
@@ -228,11 +229,11 @@ def test_the_next_run_continues_after_a_script_killed_before_the_restart(
     make: Callable[[str], Node], registry: Registry, then: str
 ) -> None:
     """The new file and the backup exist, but containerd runs with the old configuration."""
-    node = make("2.1")
+    node = make(NEWEST)
     before = state(node)
     node.exec("ln", CONFIG, f"{CONFIG}.before-imgload")
     node.exec("cp", "-p", CONFIG, f"{CONFIG}.new")
-    put(node, f"{CONFIG}.new", with_folder(UNSET["2.1"], CERTS))
+    put(node, f"{CONFIG}.new", with_folder(UNSET[NEWEST], CERTS))
     node.exec("mv", f"{CONFIG}.new", CONFIG)
     if then == "connect":
         report = imgload.connect_registry(registry.url, cluster=CLUSTER)
@@ -247,7 +248,7 @@ def test_systemd_restarts_a_containerd_that_it_started(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
     """As on kind's and minikube's nodes; systemctl is a script that records its calls here."""
-    node = make("2.1")
+    node = make(NEWEST)
     script = (
         "#!/bin/sh\n"
         'echo "$*" >>/tmp/systemctl\n'
@@ -265,7 +266,7 @@ def test_a_containerd_without_a_supervisor_is_not_stopped(
     make: Callable[[str], Node], registry: Registry
 ) -> None:
     """systemd runs on the node, but has not started containerd."""
-    node = make("2.1")
+    node = make(NEWEST)
     put(node, "/usr/local/bin/systemctl", "#!/bin/sh\necho MainPID=0\n")
     node.exec("sh", "-c", "chmod 755 /usr/local/bin/systemctl; mkdir -p /run/systemd/system")
     before, process = state(node), pid(node)

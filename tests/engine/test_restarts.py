@@ -130,7 +130,7 @@ def test_a_load_fails_cleanly_if_the_nodes_engine_restarts(
 ) -> None:
     """Docker stops its nodes, Podman does not. Exit status 1, and no name is left.
 
-    A killed containerd keeps a partial blob for a day.
+    A killed containerd keeps a partial blob, and the lease of the import, for a day.
     """
     engine, tag = lab.engine(host), unique()
     cluster = lab.make_cluster(name="lab-again", engine=host)
@@ -138,7 +138,7 @@ def test_a_load_fails_cleanly_if_the_nodes_engine_restarts(
     image = images.build(lab.docker, tag, b"x" * (8 * MIB))
     setup = Setup(node, (lab.docker,), tmp_path / "temp")
     setup.temp.mkdir()
-    args = (tag, "-c", "lab-again", "--from", lab.docker.url)
+    args = (tag, "-c", "lab-again", "--from", lab.docker.url, "--transport", "import")
     variables = ("DOCKER_HOST", "CONTAINER_HOST")
     try:
         before = setup.state()
@@ -149,13 +149,14 @@ def test_a_load_fails_cleanly_if_the_nodes_engine_restarts(
         ):
             environ = setup.environ(**dict.fromkeys(variables, proxy.url))
             status, document = _load(environ, *args)
+        assert fault.reached.is_set(), proxy.requests
         [result] = document["images"][0]["nodes"]
         assert (status, result["ok"]) == (1, False), document
         assert node.name in result["error"]["message"]
         engine.cli("start", node.name)
         node.wait()
         after = settled(setup, before, but="ingests")
-        assert attrs.evolve(after, ingests=before.ingests) == before
+        assert attrs.evolve(after, ingests=before.ingests, leases=before.leases) == before
         environ = setup.environ(**dict.fromkeys(variables, engine.url))
         assert _load(environ, *args)[0] == 0
         assert cri_id(node, f"docker.io/library/{tag}") == image
@@ -218,6 +219,6 @@ def _pause(engine: Engine, node: str, *, for_good: bool) -> None:
 
 def _results(tag: str) -> tuple[imgload.NodeResult, ...]:
     try:
-        return imgload.load(tag, cluster="lab-paused").images[0].nodes
+        return imgload.load(tag, cluster="lab-paused", transport="import").images[0].nodes
     except imgload.LoadFailed as error:
         return error.report.images[0].nodes

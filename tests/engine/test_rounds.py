@@ -70,7 +70,7 @@ class Bench:
         """Remove the images; in the containerd store untagged images have other IDs."""
         forget(self.node, *self.built)
         names = [name for name in self.names if _full(name) in self.built]
-        self.engine.remove_image(*(names if self.engine.name == "docker28" else self._made))
+        self.engine.remove_image(*(names if self.engine.has_containerd_store else self._made))
 
     def on_node(self, names: Sequence[str]) -> dict[str, str | None]:
         """Return CRI's image IDs for these names."""

@@ -38,13 +38,14 @@ from tests.engine.scale import (
 from tests.lab import Cluster, CommandError, Lab, Node
 from tests.lab.engine import Engine
 from tests.lab.nodeimage import CONFIGS
+from tests.lab.suites import NEWEST
 
 pytestmark = pytest.mark.long
 MEMORY = 80 << 10
 """Maximum of imgload's resident memory in KiB, for any load."""
 VARIABLES = {"docker": "DOCKER_HOST", "podman": "CONTAINER_HOST"}
 PAIRS = (("docker", "lab-d21"), ("podman", "lab-p21"))
-_FRUGAL = CONFIGS["2.1"].replace("tolerate_", "enable_cdi = false\n  tolerate_", 1)
+_FRUGAL = CONFIGS[NEWEST].replace("tolerate_", "enable_cdi = false\n  tolerate_", 1)
 """Saves one inotify instance per node; some machines have only 128."""
 Print = Callable[[Run, str], None]
 

@@ -73,7 +73,7 @@ def give(lab: Lab) -> Iterator[Give]:
 
     yield put
     for engine, made in given:
-        engine.remove_image(made.image_id if engine.name == "podman" else made.name)
+        engine.remove_image(made.image_id if engine.name.startswith("podman") else made.name)
     forget(lab.cluster(CLUSTER).nodes[0], *(f"docker.io/library/{made.name}" for _, made in given))
 
 
@@ -110,6 +110,21 @@ def test_podman_saves_an_oci_archive_if_a_docker_archive_fails(
     )
     made = give(lab.podman, image)
     assert load(lab, lab.podman, made, transport=transport) == []
+
+
+def test_an_oci_manifest_that_podman_58_cannot_export_is_refused(
+    lab: Lab, give: Give, tmp_path: Path
+) -> None:
+    """Without a push, which fails as well; as in the hint, its archive can be loaded."""
+    podman = lab.engine("podman58")
+    made = give(podman, DockersLayers(unique(), compression="gzip"))
+    with pytest.raises(EngineFailed) as caught:
+        load(lab, podman, made)
+    assert caught.value.final
+    assert "imgload load IMAGE --from FILE" in caught.value.hint
+    archive = tmp_path / "app.tar"
+    archive.write_bytes(pack(oci([made])))
+    assert imgload.load(made.name, cluster=CLUSTER, source=archive).ok
 
 
 @pytest.mark.parametrize("transport", ["auto", "archive"])

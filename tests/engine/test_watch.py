@@ -24,8 +24,7 @@ from imgload.engines import http_engine as rest
 from tests.engine.conftest import Images, cri_id, forget, unique
 from tests.engine.relay import Fault, relay
 from tests.engine.test_load import config_digest
-from tests.lab import Cluster, Lab
-from tests.lab.debian import Suite
+from tests.lab import Cluster, Lab, suites
 from tests.lab.engine import Engine
 from tests.lab.shell import run
 
@@ -145,7 +144,7 @@ def test_builds_without_docker_events_are_detected(
     lab: Lab, images: Images, tmp_path: Path
 ) -> None:
     """Docker 20.10 has no event for builds with BuildKit (moby #45404)."""
-    buildx = Suite("trixie", lab.paths.cache).tree("buildx", "docker-buildx")
+    buildx = suites.tree(lab.paths.cache, "buildx", "0.13")
     plugins = tmp_path / "docker" / "cli-plugins"
     plugins.mkdir(parents=True)
     (plugins / "docker-buildx").symlink_to(buildx / "usr/libexec/docker/cli-plugins/docker-buildx")

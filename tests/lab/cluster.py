@@ -10,10 +10,11 @@ import attrs
 
 from tests.lab import nodeimage
 from tests.lab.cri import Cri
-from tests.lab.crictl import SCRIPT, bridge
+from tests.lab.crictl import DEPRECATION, SCRIPT, WARNINGS, bridge
 from tests.lab.engine import LABEL, NETWORK, Engine
 from tests.lab.shape import Kind, Shape
 from tests.lab.shell import CommandError, LabError, step
+from tests.lab.suites import NEWEST
 
 _PATIENCE = 30.0
 _NO_INOTIFY = "initialize inotify: too many open files"
@@ -28,7 +29,7 @@ class Spec:
 
     name: str
     engine: str
-    containerd: str = "2.1"
+    containerd: str = NEWEST
     roles: Sequence[str] = ("control-plane",)
     run_args: Sequence[str] = ()
     config: str | None = None
@@ -58,6 +59,8 @@ class Spec:
         files = dict(self.shape.files(self.containerd))
         if self.bridged:
             files["usr/local/bin/crictl"] = (SCRIPT, 0o755)
+            if self.containerd == NEWEST:
+                files[WARNINGS] = (DEPRECATION, 0o644)
         if self.config is not None:
             files["etc/containerd/config.toml"] = (self.config, 0o644)
         return files

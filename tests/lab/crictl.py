@@ -23,6 +23,14 @@ reply=$(printf '%s\\0' $# "$@" | nc 127.0.0.1 {PORT}) || exit 1
 eval "$reply"
 exit 1
 """
+WARNINGS = "etc/crictl-warnings"
+"""A file on the node, which crictl writes to stderr before anything else."""
+DEPRECATION = (
+    'time="2026-11-30T00:00:00Z" level=warning msg="DEPRECATION: The support for cgroup v1 is'
+    " deprecated since containerd v2.2 and will be removed by no later than May 2029. Upgrade the"
+    ' host to use cgroup v2."\n'
+)
+"""A warning of containerd 2.2 and later."""
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -53,13 +61,15 @@ class _Parser(argparse.ArgumentParser):
 def answer(root: Path, argv: list[str]) -> tuple[str, str, int]:
     """Return stdout, stderr and exit status of `crictl ARGV` on the node with this root folder."""
     lines: list[str] = []
+    warnings = root / WARNINGS
+    stderr, status = warnings.read_text() if warnings.exists() else "", 0
     try:
         options = _parser().parse_args(argv)
         command: Callable[..., None] = options.command
         command(_connected(root, options), options, lines.append)
     except (_CrictlError, CriError) as error:
-        return "".join(f"{line}\n" for line in lines), _logged(error), 1
-    return "".join(f"{line}\n" for line in lines), "", 0
+        stderr, status = stderr + _logged(error), 1
+    return "".join(f"{line}\n" for line in lines), stderr, status
 
 
 def _connected(root: Path, options: argparse.Namespace) -> Cri:

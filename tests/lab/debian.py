@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from tests.lab.link import link
 from tests.lab.shell import LabError, run, step, write
 
 _LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -64,11 +65,47 @@ class Suite:
 
     def tree(self, name: str, *packages: str) -> Path:
         """Return a cached folder with the packages' files."""
-        target = self.cache / "trees" / name
+        target = self.folder(name)
         with _LOCKS[name]:
             if not target.exists():
                 self._make_tree(target, packages)
         return target
+
+    def closed_tree(self, name: str, patchelf: Path, *packages: str) -> Path:
+        """Return a cached folder that also has all libraries, and whose programs use them.
+
+        Programs that need a newer libc than the machine's do not run otherwise. They contain the
+        folder's path, so the cache must not be moved.
+        """
+        target = self.folder(name)
+        with _LOCKS[name]:
+            if not target.exists():
+                with step(f"{self.name}: {' '.join(packages)} downloaded with all libraries"):
+                    self._make_closed_tree(target, patchelf, packages)
+        return target
+
+    def _make_closed_tree(self, target: Path, patchelf: Path, packages: tuple[str, ...]) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.cache) as folder:
+            root = Path(folder) / "tree"
+            for package in self._download_all(Path(folder), packages):
+                run("dpkg-deb", "--extract", package, root)
+            link(root, target, patchelf)
+            root.rename(target)
+
+    def _download_all(self, folder: Path, packages: tuple[str, ...]) -> list[Path]:
+        """Download the packages and all their dependencies; return the files."""
+        archives = folder / "archives"
+        (archives / "partial").mkdir(parents=True)
+        options = [*self._options(folder), f"-oDir::Cache::archives={archives}"]
+        self._update(options)
+        install = ("install", "--yes", "--no-install-recommends", "--download-only")
+        run("apt-get", *options, *install, *packages)
+        return sorted(archives.glob("*.deb"))
+
+    def folder(self, name: str) -> Path:
+        """Return the folder that `tree` creates."""
+        return self.cache / "trees" / name
 
     def _make_tree(self, target: Path, packages: tuple[str, ...]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,11 +132,14 @@ class Suite:
         self._debs.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.cache) as folder:
             options = self._options(Path(folder))
-            if not self._lists_are_fresh():
-                run("apt-get", *options, "update")
+            self._update(options)
             run("apt-get", *options, "download", *packages, cwd=Path(folder))
             for package in Path(folder).glob("*.deb"):
                 package.rename(self._debs / package.name)
+
+    def _update(self, options: list[str]) -> None:
+        if not self._lists_are_fresh():
+            run("apt-get", *options, "update")
 
     @property
     def _lists(self) -> Path:

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import attrs
 
+from tests.lab import suites
 from tests.lab.certificates import make_certificates
 from tests.lab.cleanup import evict, unlink_shims_sockets
 from tests.lab.daemon import Daemon
-from tests.lab.debian import Suite
 from tests.lab.engine import LABEL, NETWORK, Engine, ping
 from tests.lab.machine import can_raise_limits, program_outside
 from tests.lab.shell import output, run, succeeds, write
 
 _TLS_PORTS = 23000
 _REQUESTS_ONLY_AVAILABLE_CAPABILITIES = 23
-_NEWER = {"docker28": ("sid", "docker.io", "containerd"), "runc": ("bookworm", "runc")}
 _OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "dockerd")
 _UNPRIVILEGED_EXEC = """\
 #!/bin/sh
@@ -70,6 +69,11 @@ class Docker(Engine):
     def client(self) -> tuple[str, ...]:
         """The machine's docker client."""
         return (program_outside("docker", self.paths.run) or "docker", "-H", self.url)
+
+    @property
+    def has_containerd_store(self) -> bool:
+        """Docker's feature, which is not the default here."""
+        return self.features.get("containerd-snapshotter", False)
 
     @property
     def version(self) -> str:
@@ -164,13 +168,19 @@ class Docker(Engine):
 
 @attrs.frozen
 class NewerDocker(Docker):
-    """Debian sid's Docker with bookworm's runc, unpacked without being installed."""
+    """A newer Docker with the machine's client and bookworm's runc, unpacked but not installed."""
+
+    release: str = suites.NEWEST
 
     @property
     def tools(self) -> list[Path]:
         """Folders of the unpacked packages."""
-        trees = (self.paths.cache / "trees" / name for name in _NEWER)
+        trees = (suites.folder(self.paths.cache, *program) for program in self._programs)
         return [tree / "usr" / kind for tree in trees for kind in ("sbin", "bin")]
+
+    @property
+    def _programs(self) -> tuple[tuple[str, str], ...]:
+        return (("docker", self.release), ("runc", "1.1"))
 
     def ctr(self, *args: str) -> str:
         """Return the output of ctr on dockerd's own containerd."""
@@ -180,6 +190,6 @@ class NewerDocker(Docker):
 
     def start(self) -> None:
         """Unpack the packages, and start dockerd."""
-        for name, (suite, *packages) in _NEWER.items():
-            Suite(suite, self.paths.cache).tree(name, *packages)
+        for program in self._programs:
+            suites.tree(self.paths.cache, *program)
         super().start()

@@ -46,6 +46,16 @@ class Engine(ABC):
     def build_options(self) -> tuple[str, ...]:
         """Options that `build` needs with this engine."""
 
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """The version that the API reports."""
+
+    @property
+    def has_containerd_store(self) -> bool:
+        """Whether an image's ID is the digest of its manifest."""
+        return False
+
     @abstractmethod
     def start(self) -> None:
         """Start the engine unless it runs, and wait until the API answers."""

@@ -14,7 +14,7 @@ from tests.lab.docker import Docker, NewerDocker
 from tests.lab.engine import Engine
 from tests.lab.kind import VERSIONS, kind
 from tests.lab.machine import Once, Paths, demand_root
-from tests.lab.podman import Podman
+from tests.lab.podman import NewerPodman, Podman
 from tests.lab.rootless import RootlessPodman
 from tests.lab.shell import LabError, step
 
@@ -35,9 +35,11 @@ SPECS = {
 }
 ENGINES = ("docker", "podman", "docker28", "docker28-graphdriver")
 DEFAULT = (*ENGINES, *SPECS, *(f"kind-{v}" for v in VERSIONS))
+SPECS["lab-p58"] = Spec(name="lab-p58", engine="podman58", crictl=True)
 SPECS["lab-r21"] = Spec(name="lab-r21", engine="podman-rootless", network="none")
 CUT_OFF = ("docker-cut-off", "docker28-cut-off")
-ON_DEMAND = ("podman-rootless", "lab-r21", *CUT_OFF)
+NEWER = ("docker26", "docker26-graphdriver", "podman58", "lab-p58")
+ON_DEMAND = (*NEWER, "podman-rootless", "lab-r21", *CUT_OFF)
 PIECES = (*DEFAULT, *ON_DEMAND)
 
 
@@ -50,6 +52,11 @@ def engines(paths: Paths) -> dict[str, Engine]:
         Podman("podman", paths),
         NewerDocker("docker28", paths, code="d28", subnet=2, features=store, tls=True),
         NewerDocker("docker28-graphdriver", paths, code="d28g", subnet=4, features=graph),
+        NewerDocker("docker26", paths, code="d26", subnet=6, features=store, release="26"),
+        NewerDocker(
+            "docker26-graphdriver", paths, code="d26g", subnet=8, features=graph, release="26"
+        ),
+        NewerPodman("podman58", paths, code="p58", subnet=128),
         RootlessPodman("podman-rootless", paths),
         Docker("docker-cut-off", paths, code="dc", cut_off=True),
         NewerDocker("docker28-cut-off", paths, code="d28c", features=store, cut_off=True),

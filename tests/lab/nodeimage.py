@@ -1,18 +1,19 @@
-"""The node image: busybox, containerd and little else, from Debian packages."""
+"""The node image: busybox, containerd, pigz and little else, from Debian packages.
+
+containerd decompresses with unpigz, as on kind's nodes.
+"""
 
 import hashlib
 import os
 import tempfile
 from pathlib import Path
 
-from tests.lab.debian import Suite
+from tests.lab import suites
 from tests.lab.engine import RECIPE, Engine
 from tests.lab.machine import Paths
 from tests.lab.shell import run, step, write
 
-_SUITES = {"1.6": "bookworm", "1.7": "trixie", "2.1": "sid"}
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_BASE = ("libc6", "libseccomp2", "busybox-static", "runc")
 _OMITTED = (
     "usr/share",
     "usr/lib/cni",
@@ -80,7 +81,7 @@ version = 3
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 """
-CONFIGS = {"1.6": _CONFIG_2, "1.7": _CONFIG_2, "2.1": _CONFIG_3}
+CONFIGS = {"1.6": _CONFIG_2, "1.7": _CONFIG_2, suites.NEWEST: _CONFIG_3}
 """The part of kind's containerd configuration that concerns images.
 
 It also lets pods run on machines that do not permit a lower oom_score_adj.
@@ -128,13 +129,13 @@ def archive(paths: Paths, version: str) -> Path:
 
 
 def _recipe(version: str) -> str:
-    parts = (_ENTRYPOINT, CONFIGS[version], *_BASE, *_OMITTED)
+    parts = (_ENTRYPOINT, CONFIGS[version], *suites.packages("node"), *_OMITTED)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _fill(root: Path, version: str, cache: Path) -> None:
-    Suite("bookworm", cache).unpack(root, *_BASE)
-    Suite(_SUITES[version], cache).unpack(root, "containerd")
+    suites.unpack(cache, root, "node", "base")
+    suites.unpack(cache, root, "containerd", version)
     for folder in _FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     run("rm", "-rf", *(root / path for path in _OMITTED))

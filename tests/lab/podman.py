@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from tests.lab import suites
 from tests.lab.cleanup import evict
 from tests.lab.daemon import Daemon
 from tests.lab.engine import NETWORK, Engine, ping
@@ -48,6 +49,11 @@ class Podman(Engine):
     def build_options(self) -> tuple[str, ...]:
         """Options to build without kernel features that a sandbox may lack."""
         return ("--isolation=chroot",)
+
+    @property
+    def version(self) -> str:
+        """The version of client and server."""
+        return self.cli("version", "--format", "{{.Client.Version}}").strip()
 
     @property
     def unmasked(self) -> str:
@@ -119,6 +125,14 @@ class Podman(Engine):
         return self._run / "bin/podman"
 
     @property
+    def _program(self) -> Path | str | None:
+        return program_outside("podman", self.paths.run)
+
+    @property
+    def _settings(self) -> str:
+        return _SETTINGS
+
+    @property
     def _launcher(self) -> str:
         return "env"
 
@@ -135,8 +149,8 @@ class Podman(Engine):
         write(self._folder / "networks" / f"{NETWORK}.json", json.dumps(self._network()))
         text = _WRAPPER.format(
             launcher=self._launcher,
-            settings=write(self._folder / "containers.conf", _SETTINGS),
-            podman=program_outside("podman", self.paths.run),
+            settings=write(self._folder / "containers.conf", self._settings),
+            podman=self._program,
             options=" ".join(f"--{key}={value}" for key, value in self._options().items()),
         )
         write(self._wrapper, text, 0o755)
@@ -157,3 +171,27 @@ class Podman(Engine):
             "dns_enabled": False,
             "ipam_options": {"driver": "host-local"},
         }
+
+
+@attrs.frozen
+class NewerPodman(Podman):
+    """The newest Podman with its own conmon and netavark, unpacked but not installed."""
+
+    @property
+    def _tree(self) -> Path:
+        return suites.folder(self.paths.cache, "podman")
+
+    @property
+    def _program(self) -> Path:
+        return self._tree / "usr/bin/podman"
+
+    @property
+    def _settings(self) -> str:
+        helpers = [str(self._tree / "usr/lib/podman"), str(self._tree / "usr/libexec/podman")]
+        conmon = [str(self._tree / "usr/bin/conmon")]
+        return f"{_SETTINGS}helper_binaries_dir = {helpers}\nconmon_path = {conmon}\n"
+
+    def start(self) -> None:
+        """Unpack the packages, and start the service."""
+        suites.tree(self.paths.cache, "podman")
+        super().start()

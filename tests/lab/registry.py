@@ -8,8 +8,8 @@ from pathlib import Path
 
 import attrs
 
+from tests.lab import suites
 from tests.lab.daemon import Daemon
-from tests.lab.debian import Suite
 from tests.lab.engine import NETWORK, Engine
 from tests.lab.shell import write
 
@@ -46,7 +46,7 @@ def registry(engine: Engine, folder: Path, host: str = "") -> Iterator[Registry]
 
     `host` is another address, such as the loopback, from which Docker pulls without TLS.
     """
-    tree = Suite("bookworm", engine.paths.cache).tree("docker-registry", "docker-registry")
+    tree = suites.tree(engine.paths.cache, "docker-registry", "2.8")
     subnet = engine.cli("network", "inspect", "--format", _SUBNET, NETWORK).strip()
     host = host or str(next(ip_network(subnet).hosts()))
     address = f"{host}:{_free_port(host)}"

@@ -31,6 +31,7 @@ from tests.lab.engine import Engine, ping
 from tests.lab.machine import Paths, demand_root
 from tests.lab.podman import Podman
 from tests.lab.shell import LabError, run, step, write
+from tests.lab.suites import NEWEST
 
 _INSIDE = "--inside"
 _NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
@@ -188,7 +189,7 @@ def _fill(docker: Docker, podman: Podman) -> None:
     for engine in (docker, podman):
         engine.build("app:dev", {"app": b"the user's"})
         engine.cli("volume", "create", "data")
-    nodeimage.ensure(docker, "2.1")
+    nodeimage.ensure(docker, NEWEST)
     spec = Spec(name="kind", engine=docker.name, network="none")
     [node] = clusters.create(spec, docker, {}).nodes
     node.ctr("images", "import", "-", stdin=docker.raw("save", "app:dev"))

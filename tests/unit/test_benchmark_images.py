@@ -119,3 +119,16 @@ def test_an_archive_is_loaded_from_its_file(
     assert imgload.arguments([image], cluster)[:3] == ["load", "--from", path]
     built = Image("app:dev", "sha256:1", ())
     assert imgload.arguments([built], cluster)[:4] == ["load", "app:dev", "--from", "docker"]
+
+
+def test_layers_may_have_zstd(tmp_path: Path) -> None:
+    """As BuildKit's `compression=zstd`; the diff IDs are those of the plain layers."""
+    folder = tmp_path / "layer"
+    folder.mkdir()
+    (folder / "file").write_text("content")
+    gzip = pack([folder], tmp_path / "gzip.tar", OCI)
+    zstd = pack([folder], tmp_path / "zstd.tar", OCI, "zstd")
+    files = _files(zstd)
+    (entry,) = json.loads(files["manifest.json"])
+    assert files[entry["Layers"][0]][:4] == b"\x28\xb5\x2f\xfd"
+    assert zstd.diff_ids == gzip.diff_ids

@@ -18,7 +18,10 @@ _TRANSPORT = (
 _KEEP_MANIFEST = "Store manifest and layers unchanged, so that the image keeps its digest."
 _DISCARD_LAYERS = "Store no layers on the nodes but the unpacked ones; containerd cannot push them."
 _COMPLETE = "Send the layers that the nodes have unpacked, but do not store as blobs, as well."
-_VERIFY = "Verification: cri checks containerd and CRI; deep also re-hashes the nodes' blobs."
+_VERIFY = (
+    "Verification: cri checks containerd and CRI; deep also re-hashes the nodes' blobs; files also"
+    " compares the unpacked files with the source's layers; contents hashes them, too."
+)
 _STORED = "Require that the nodes store all layers, not only unpacked."
 
 
@@ -28,7 +31,7 @@ _STORED = "Require that the nodes store all layers, not only unpacked."
 @choice_option(
     "--transport", choices=("auto", "pull", "import", "archive", "delta"), text=_TRANSPORT
 )
-@choice_option("--verify", choices=("cri", "deep"), text=_VERIFY)
+@choice_option("--verify", choices=("cri", "deep", "files", "contents"), text=_VERIFY)
 @click.option("--keep-manifest", is_flag=True, help=_KEEP_MANIFEST)
 @click.option("--discard-layers", is_flag=True, help=_DISCARD_LAYERS)
 @click.option("--complete", is_flag=True, help=_COMPLETE)
@@ -49,6 +52,7 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
       imgload load app:dev --from podman           choose an engine if several have app:dev
       imgload load app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
       imgload load --from app.tar                  load every image of an archive
+      imgload load app:dev --verify files          compare the unpacked files as well
       podman save app:dev | imgload load --from -  load an archive from a pipe
       imgload load app:dev -o json | jq .ok        print the report as JSON
     """
@@ -62,6 +66,8 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
 @click.command(no_args_is_help=True)
 @load_options
 @click.option("--deep", is_flag=True, help="Re-hash every blob of the images that the nodes store.")
+@click.option("--files", is_flag=True, help="Compare the unpacked files with the source's layers.")
+@click.option("--contents", is_flag=True, help="Compare the files, and hash their contents.")
 @click.option("--complete", is_flag=True, help=_STORED)
 @output_option("json", "junit")
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
@@ -79,6 +85,7 @@ def verify(images: tuple[str, ...], output: str, quiet: bool, **options: Any) ->
       imgload verify app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
       imgload verify --from app.tar                  check every image of an archive
       imgload verify app:dev --deep                  re-hash the blobs on the nodes
+      imgload verify app:dev --files                 compare the files that containers get
       imgload verify app:dev --complete              require all layers in the content store
       imgload verify app:dev -o junit > images.xml   write a JUnit report for a CI server
     """

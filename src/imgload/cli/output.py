@@ -151,6 +151,7 @@ def hint_text(hint: str) -> str:
 
 def _verified(node: NodeResult) -> str:
     more = ", stored blobs re-hashed" if node.proof and node.proof.content else ""
+    more += ", files compared" if node.proof and node.proof.files else ""
     more += ", content partial" if node.content == "partial" else ""
     if node.proof and node.proof.cri:
         return f"verified by containerd and CRI{more}"

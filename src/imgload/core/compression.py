@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -101,6 +101,16 @@ class Decompressor:
                 hint=f"decompress it with: {command} FILE | imgload load --from -",
             )
         return ArchiveInvalid(f"{self._owner} {self._form} stream is damaged: {error}")
+
+
+def decompressed(
+    chunks: Iterable[bytes | memoryview], form: Compression, owner: str
+) -> Iterator[bytes]:
+    """Yield the content of chunks; the arguments are those of `Decompressor`."""
+    decompressor = Decompressor(form, owner)
+    for chunk in chunks:
+        yield from decompressor.feed(chunk)
+    decompressor.finish()
 
 
 def _library(form: Compression) -> tuple[Callable[[], Any], type[Exception]]:

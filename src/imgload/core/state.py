@@ -123,12 +123,12 @@ class TemporaryFolder:
     _descriptor: int | None = None
 
     @classmethod
-    def make(cls) -> TemporaryFolder:
+    def make(cls, parent: str | None = None) -> TemporaryFolder:
         """Make a folder, and lock it if the file system supports locks; raise OSError."""
         import tempfile  # noqa: PLC0415 - start-up
 
         while True:
-            path = Path(tempfile.mkdtemp(prefix=RUN_FOLDER))
+            path = Path(tempfile.mkdtemp(prefix=RUN_FOLDER, dir=parent))
             try:
                 return cls(path, _open_locked(path))
             except (FileNotFoundError, BlockingIOError):
@@ -137,21 +137,23 @@ class TemporaryFolder:
                 return cls(path)
 
     def remove(self) -> None:
-        """Remove the folder and its files."""
+        """Remove the folder and all that is in it."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             _remove_files(descriptor)
             os.close(descriptor)
         else:
-            for name in os.listdir(self.path) if self.path.exists() else ():  # noqa: PTH208
-                (self.path / name).unlink(missing_ok=True)
+            import shutil  # noqa: PLC0415 - start-up
+
+            shutil.rmtree(self.path, ignore_errors=True)
         with suppress(OSError):
             self.path.rmdir()
 
 
 def remove_stale_folders() -> None:
     """Remove this user's unlocked temporary folders."""
-    for path in temporary_folder().glob(f"{RUN_FOLDER}*"):
+    parents = {temporary_folder(), Path(spool_folder())}
+    for path in (path for parent in parents for path in parent.glob(f"{RUN_FOLDER}*")):
         with suppress(OSError, ImportError), ExitStack() as stack:
             descriptor = _open_locked(path)
             stack.callback(os.close, descriptor)
@@ -181,7 +183,15 @@ def _open_locked(path: Path) -> int:
 
 
 def _remove_files(folder: int) -> None:
-    """Remove the files in an open folder by descriptor: its path may lead elsewhere by now."""
+    """Empty an open folder by descriptor: its path may lead elsewhere by now."""
     for name in os.listdir(folder):
         with suppress(OSError):
             os.unlink(name, dir_fd=folder)
+            continue
+        with suppress(OSError):
+            inner = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
+            try:
+                _remove_files(inner)
+            finally:
+                os.close(inner)
+            os.rmdir(name, dir_fd=folder)

@@ -45,6 +45,8 @@ class EngineImage:
     has_complete_platform: bool = True
     incomplete: Digest | None = None
     """The only manifest, if content of it is absent; platform and layers are unknown then."""
+    lacks_own_platform: bool = False
+    """Whether the engine, which prefers its own platform, reports another one."""
     instances: Mapping[Platform, Digest] = attrs.field(factory=dict, hash=False)
     """The image IDs in a manifest list of Podman's, which has no ID, layers or size of its own."""
     pulled: tuple[str, ...] = ()
@@ -60,8 +62,8 @@ class EngineImage:
     @property
     def platforms(self) -> frozenset[Platform]:
         """The available platforms; empty if only a save can tell, as on Docker before 28."""
-        several = self.manifests or self.instances
-        return frozenset(several or ({self.platform} if self.image_id else ()))
+        alone = self.image_id or self.lacks_own_platform
+        return frozenset(self.manifests or self.instances or ({self.platform} if alone else ()))
 
     def match_platform(self, wanted: Platform | None) -> Platform | None:
         """Return the platform to load, or None if the image lacks it; `wanted` may be None."""
@@ -197,6 +199,11 @@ class ImageStore(Backend):
         The engine chooses a platform if it can. It may spool the archive to its disk first, and
         be silent for as long as `size`, the bytes of the images, takes.
         """
+
+    def load(self, archive: Iterable[Chunk]) -> None:
+        """Store the images of an archive, which may omit layers that the engine has."""
+        del archive
+        raise EngineFailed(f"{self.endpoint} cannot load an archive")
 
     @property
     def saves_by_digest(self) -> bool:

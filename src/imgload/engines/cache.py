@@ -95,6 +95,13 @@ class EngineCache:
         if self.image_id(engine, manifest) != image_id:
             self._add(engine, _IMAGE_IDS, {str(manifest): str(image_id)})
 
+    def last_build(self, engine: str, repository: str) -> Digest | None:
+        """Return the engine's ID of the last build of a repository by a foreign builder."""
+        return Digest.try_parse(_section(self._engines, engine, "builds").get(repository))
+
+    def record_build(self, engine: str, repository: str, target: Digest) -> None:
+        self._add(engine, "builds", {repository: str(target)})
+
     def is_unreachable(self, engine: str) -> bool:
         """Whether the engine could not reach this machine's loopback within the last day."""
         since = _section(self._engines, engine, "cut_off").get("since", 0.0)

@@ -52,6 +52,13 @@ _CAUSES = (
         final=True,
     ),
     Cause(
+        # an OCI manifest with Docker's media types for layers, in Podman's store; 4.3 can save it
+        r"unsupported MIME type for decompression",
+        "{kind} cannot export an OCI manifest with Docker's media types: load the archive that the"
+        " image came from (imgload load IMAGE --from FILE)",
+        final=True,
+    ),
+    Cause(
         r"no space left on device",
         "free disk space of the engine: {kind} system df, then {kind} system prune",
     ),

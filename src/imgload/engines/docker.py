@@ -87,14 +87,16 @@ class Docker(RestEngine):
         image = read_image(document)
         complete = not entries or any(entry.get("Available") for entry in entries)
         alone = len(entries) == 1 and not complete
-        is_manifest_id = self._is_manifest_id(document)
+        stored = self._is_manifest_id(document)
+        own = self.description().platform if stored and not entries else None
         # The containerd image store shows a digest for every image. Only a pull leaves an index
         # with platforms that Docker lacks.
-        pulled = repositories_of(document) if manifests[False] or not is_manifest_id else ()
+        pulled = repositories_of(document) if manifests[False] or not stored else ()
         return attrs.evolve(
             image,
-            image_id=None if is_manifest_id else image.image_id,
+            image_id=None if stored else image.image_id,
             pulled=tuple(pulled),
+            lacks_own_platform=own is not None and not own.runs(image.platform),
             manifests=manifests[True],
             incomplete_platforms=frozenset(manifests[False]),
             has_complete_platform=complete,
@@ -147,7 +149,7 @@ class Docker(RestEngine):
             )
 
         def push() -> None:
-            self._push(
+            self._follow(
                 f"/images/{repository}/push",
                 "pushing",
                 params={"tag": tag},
@@ -192,7 +194,7 @@ class Docker(RestEngine):
         params = {"fromSrc": "-", "repo": repository, "tag": tag, "message": _PLACEHOLDER}
         empty = [bytes(1024)]  # the end of a tar archive
         doing = "importing an empty image"
-        self._push("/images/create", doing, params=params, stream=empty, seconds=_UNTAG_SECONDS)
+        self._follow("/images/create", doing, params=params, stream=empty, seconds=_UNTAG_SECONDS)
 
     def _delete_name(self, name: str, **more: str) -> None:
         params = {"noprune": "1", **more}

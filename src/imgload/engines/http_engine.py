@@ -165,13 +165,17 @@ class RestEngine(Engine):
         with map_errors(self.endpoint, "reading the saved image"):
             yield from answer.chunks()
 
-    def _push(self, path: str, doing: str, **options: Any) -> None:
+    def load(self, archive: Iterable[Chunk]) -> None:
+        options = {"stream": archive, "seconds": STREAM_SECONDS, "params": {"quiet": "1"}}
+        self._follow("/images/load", "storing an image", api="", **options)
+
+    def _follow(self, path: str, doing: str, **options: Any) -> None:
         """Send a request and read its progress to the end; an error is one of the lines."""
         with self.request("POST", path, doing, **options) as answer:
             for line in answer.lines():
                 event = parse_json(line) if line.startswith(b"{") else {}
                 if event.get("error"):
-                    raise failed(self.endpoint, f"pushing failed: {event['error']}")
+                    raise failed(self.endpoint, f"{doing} failed: {event['error']}")
 
     def image_events(self, since: int | None) -> Iterator[EventsOpened | ImageEvent]:
         params, opened = {"filters": json.dumps(self.event_filters)}, None

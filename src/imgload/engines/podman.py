@@ -154,7 +154,7 @@ class Podman(RestEngine):
     def pushing(self, image: Digest, repository: str) -> Iterator[Callable[[], None]]:
         params = {"destination": f"{repository}:latest", "tlsVerify": "false", "quiet": "false"}
         path, doing = f"/images/{image.hex}/push", f"pushing {image.short}"
-        yield lambda: self._push(path, doing, params=params, seconds=STREAM_SECONDS)
+        yield lambda: self._follow(path, doing, params=params, seconds=STREAM_SECONDS)
 
     @checked
     def identity(self) -> str:

@@ -32,7 +32,8 @@ def load(
     """Load images into every node of a cluster, and verify them there.
 
     Args:
-        images: one or several names or image IDs; with an archive, none for all of its images.
+        images: one or several names or image IDs, or tags without a repository in an OCI layout;
+            with an archive, none for all of its images.
         cluster: the cluster's name; None for the kube context's, or else the only one.
         nodes: names of the nodes to load; empty for all of the cluster.
         source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None for every
@@ -69,6 +70,8 @@ def verify(
     platform: str | None = None,
     follow_links: bool = False,
     deep: bool = False,
+    files: bool = False,
+    contents: bool = False,
     complete: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Report:
@@ -83,6 +86,8 @@ def verify(
         platform: ``os/arch[/variant]`` out of a multi-platform image.
         follow_links: as for `load`.
         deep: also hash every blob of the images that the nodes store.
+        files: also compare the unpacked files with the source's layers.
+        contents: as `files`, and hash the content of the files.
         complete: also require that the content stores have all layers.
         on_event: called with each result, from several threads.
 
@@ -100,7 +105,14 @@ def verify(
         cluster, nodes=nodes, source=source, follow_links=follow_links, images=texts
     ) as loader:
         return loader.verify(
-            texts, tag=tag, platform=platform, deep=deep, complete=complete, on_event=on_event
+            texts,
+            tag=tag,
+            platform=platform,
+            deep=deep,
+            files=files,
+            contents=contents,
+            complete=complete,
+            on_event=on_event,
         )
 
 

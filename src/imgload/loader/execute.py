@@ -60,6 +60,8 @@ class Executor:
     on_event: Callable[[Event], None]
     option: TransportOption = "auto"
     deep: bool = False
+    files: bool = False
+    contents: bool = False
     keep_manifest: bool = False
     discard_layers: bool = False
     complete: bool = False
@@ -89,6 +91,8 @@ class Executor:
         if self.discard_layers:
             in_parallel([partial(self._discard, node) for node in self.nodes.values()])
         self._verify_again()
+        if self.files or self.contents:
+            self._verify_files()
 
     def dry_run(self, plan: Plan) -> None:
         """Record every step as planned; nothing is changed."""
@@ -185,6 +189,16 @@ class Executor:
             elif proof and result.proof:
                 proof = attrs.evolve(proof, content=result.proof.content)
                 self.results[image.name, node.name] = attrs.evolve(result, proof=proof)
+
+    def _verify_files(self) -> None:
+        from imgload.loader.files import FileCheck  # noqa: PLC0415 - start-up
+
+        check = FileCheck(self.nodes, self.surveys, self.contents)
+        checked = [(self.images[name], result) for (name, _), result in self.results.items()]
+        for image, result in check.run(checked):
+            self.results[image.name, result.node] = result
+            if not result.ok:
+                self.on_event(NodeDone(image.name, result))
 
     def _prove(self, image: Image, survey: Survey) -> Proof:
         return prove(image, survey, needs_layers=self.complete)

@@ -169,6 +169,8 @@ class Loader:
                 on_event=notes,
                 option=request.transport,
                 deep=request.verify == "deep" and not dry_run,
+                files=request.verify == "files",
+                contents=request.verify == "contents",
                 keep_manifest=request.keep_manifest,
                 discard_layers=request.discard_layers,
                 complete=request.complete,
@@ -186,6 +188,8 @@ class Loader:
         tag: str | None = None,
         platform: str | None = None,
         deep: bool = False,
+        files: bool = False,
+        contents: bool = False,
         complete: bool = False,
         on_event: OnEvent = lambda _: None,
     ) -> Report:
@@ -206,14 +210,19 @@ class Loader:
                     for image in preparation.images
                 ]
                 preparation.survey()
-        chosen = str(request.platform) if request.platform else None
-        links = "" if self.follow_links else None
-        options = {"--from": self.source, "--follow-links": links}
-        options |= {"--tag": request.tag, "--platform": chosen}
-        verification = Verification(
-            self.nodes, preparation.surveys, preparation.failed, notes, options, deep, complete
-        )
-        report = verification.report((*preparation.images, *preparation.unusable))
+            chosen = str(request.platform) if request.platform else None
+            links = "" if self.follow_links else None
+            options = {"--from": self.source, "--follow-links": links}
+            options |= {"--tag": request.tag, "--platform": chosen}
+            surveys, check = preparation.surveys, None
+            if files or contents:
+                from imgload.loader.files import FileCheck  # noqa: PLC0415 - start-up
+
+                check = FileCheck({node.name: node for node in self.nodes}, surveys, contents)
+            verification = Verification(
+                self.nodes, surveys, preparation.failed, notes, options, deep, complete, check
+            )
+            report = verification.report((*preparation.images, *preparation.unusable))
         return _require_ok(report, notes)
 
     @contextmanager

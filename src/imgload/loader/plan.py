@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from imgload.clusters.nodes.containerd import ContentStore
     from imgload.clusters.nodes.survey import Survey
 
-Verify = Literal["cri", "deep"]
+Verify = Literal["cri", "deep", "files", "contents"]
 
 
 @attrs.frozen

@@ -46,7 +46,8 @@ class LoadOptions(TypedDict, total=False):
             ``ctr images import``; ``auto`` pulls where a node can, and imports elsewhere.
             ``archive`` streams whole images, and ``delta`` has the engine push missing layers.
         verify: ``cri`` checks containerd and CRI; ``deep`` also hashes every blob of the images
-            that the nodes store.
+            that the nodes store; ``files`` also compares the unpacked files with the source's
+            layers, and ``contents`` hashes them as well.
         keep_manifest: whether the nodes store the source's manifest and its layers unchanged, so
             that its digest stays the same. Names with a digest always do.
         discard_layers: whether the nodes remove the layers from their content stores once they

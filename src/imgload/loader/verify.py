@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.node import remove_leftovers
 from imgload.clusters.nodes.proof import Proof, prove
 from imgload.clusters.nodes.survey import Survey
 from imgload.core.errors import ImgloadError, NodeUnusable, NotVerified
@@ -18,13 +20,16 @@ from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.sources.base import Image
 
+if TYPE_CHECKING:
+    from imgload.loader.files import FileCheck
+
 
 @attrs.frozen
 class Verification:
     """Verifies images by the surveys of nodes, which are by name, as are `errors`.
 
     `errors` say why other nodes could not be surveyed. `options` are those of the command that
-    loads a missing image; the value of a flag is empty.
+    loads a missing image; the value of a flag is empty. `check` compares the files, too.
     """
 
     nodes: Sequence[NodeRuntime]
@@ -34,16 +39,33 @@ class Verification:
     options: Mapping[str, str | None]
     deep: bool = False
     complete: bool = False
+    check: FileCheck | None = None
 
     def report(self, images: Sequence[Image]) -> Report:
         """Verify each image on each node."""
-        return Report(tuple(self._verify(image) for image in images))
-
-    def _verify(self, image: Image) -> ImageResult:
-        results = tuple(in_parallel([partial(self._result, image, node) for node in self.nodes]))
-        for result in results:
+        pairs = [(image, node) for image in images for node in self.nodes]
+        verified = in_parallel([partial(self._result, *pair) for pair in pairs])
+        results = dict(zip(pairs, verified, strict=True))
+        if self.check:
+            remove_leftovers(node for node in self.nodes if node.name in self.surveys)
+            by_name = {node.name: node for node in self.nodes}
+            checked = [(image, result) for (image, _), result in results.items()]
+            for image, result in self.check.run(checked):
+                results[image, by_name[result.node]] = result
+        for (image, _), result in results.items():
             self.on_event(NodeDone(image.name, result))
-        return ImageResult(image.name, image.image_id, image.source, image.platform, results)
+        return Report(
+            tuple(
+                ImageResult(
+                    image.name,
+                    image.image_id,
+                    image.source,
+                    image.platform,
+                    tuple(results[image, node] for node in self.nodes),
+                )
+                for image in images
+            )
+        )
 
     def _result(self, image: Image, node: NodeRuntime) -> NodeResult:
         if error := image.error or self.errors.get(node.name):

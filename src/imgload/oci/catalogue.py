@@ -113,10 +113,15 @@ class Unusable:
 
 @attrs.frozen
 class Catalogue:
-    """The images of an archive, and its other entries."""
+    """The images of an archive, and its other entries.
+
+    `tags` are tags without a repository, with the digest of their entry: skopeo, umoci, oras and
+    Buildah give them to the images of a layout.
+    """
 
     images: tuple[ArchivedImage, ...]
     unusable: tuple[Unusable, ...] = ()
+    tags: tuple[tuple[str, Digest], ...] = ()
 
 
 def scan(archive: Iterable[bytes]) -> Catalogue:
@@ -140,7 +145,8 @@ def catalogue_of(blobs: Blobs) -> Catalogue:
     if index is None and docker_list is None:
         raise ArchiveInvalid(
             "not an image archive: it has neither manifest.json nor index.json",
-            hint="make one with: docker save IMAGE -o FILE, or podman save IMAGE -o FILE",
+            hint="make one with: docker save IMAGE -o FILE, or podman save IMAGE -o FILE; make an"
+            " image of a root file system with: docker import FILE IMAGE",
         )
     layout, docker = _Layout(blobs), _DockerList(blobs)
     listed: Sequence[_Listed] = ()
@@ -159,6 +165,7 @@ def catalogue_of(blobs: Blobs) -> Catalogue:
     return Catalogue(
         _merge(image for image in joined if isinstance(image, ArchivedImage)),
         (*layout.unusable, *docker.unusable, *(x for x in joined if isinstance(x, Unusable))),
+        tuple(layout.tags),
     )
 
 
@@ -198,6 +205,7 @@ class _Layout:
 
     blobs: Blobs
     unusable: list[Unusable] = attrs.field(factory=list)
+    tags: list[tuple[str, Digest]] = attrs.field(factory=list)
     _entries: int = 0
     _images: dict[Digest, _Listed] = attrs.field(factory=dict)
     """Images by their manifests, without names."""
@@ -222,6 +230,8 @@ class _Layout:
             self._count(1)
             if not entry.is_attestation:
                 own_names = names or _names(entry.annotations)
+                if not own_names and REF_NAME in entry.annotations:
+                    self.tags.append((entry.annotations[REF_NAME], entry.digest))
                 found = self._read_entry(entry, above, own_names)
                 if found is None:
                     absent.setdefault(own_names, []).append(entry)

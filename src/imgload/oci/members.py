@@ -20,6 +20,7 @@ MAX_KEPT = 32 << 20
 _MAX_LINKS = 20
 
 Document = TypeVar("Document")
+Chunk = TypeVar("Chunk", bytes, memoryview)
 
 
 @attrs.frozen
@@ -109,11 +110,11 @@ class Blobs:
             if member.kind == "link":
                 self.link(member.path, member.target)
             elif member.kind == "file":
-                start, chunks = _peek(body)
+                start, chunks = peek(body)
                 claimed = other_digest(member.path)
                 hasher = hashlib.new(claimed.algorithm) if claimed else None
                 if hasher:
-                    chunks = _hashed(chunks, hasher)
+                    chunks = hashed(chunks, hasher)
                 if may_be_document(member.path, member.size, start):
                     data = b"".join(chunks)
                     blob: Blob | None = Blob(Digest.of(data), len(data), "", data)
@@ -126,7 +127,7 @@ class Blobs:
         return True
 
 
-def _peek(body: Iterable[memoryview]) -> tuple[bytes, Iterator[memoryview]]:
+def peek(body: Iterable[memoryview]) -> tuple[bytes, Iterator[memoryview]]:
     """Return a member's first four bytes, and all its chunks."""
     chunks = iter(body)
     first: list[memoryview] = []
@@ -135,7 +136,7 @@ def _peek(body: Iterable[memoryview]) -> tuple[bytes, Iterator[memoryview]]:
     return b"".join(first)[:MAGIC_LENGTH], chain(first, chunks)
 
 
-def _hashed(chunks: Iterable[memoryview], hasher: hashlib._Hash) -> Iterator[memoryview]:
+def hashed(chunks: Iterable[Chunk], hasher: hashlib._Hash) -> Iterator[Chunk]:
     """Yield chunks, and hash them."""
     for chunk in chunks:
         hasher.update(chunk)
@@ -145,7 +146,7 @@ def _hashed(chunks: Iterable[memoryview], hasher: hashlib._Hash) -> Iterator[mem
 def sha256_of(chunks: Iterable[memoryview]) -> Digest:
     """Read a blob to its end; return its digest."""
     hasher = hashlib.sha256()
-    for _ in _hashed(chunks, hasher):
+    for _ in hashed(chunks, hasher):
         pass
     return Digest("sha256", hasher.hexdigest())
 

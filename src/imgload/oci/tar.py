@@ -1,4 +1,4 @@
-"""Streaming tar: a bounded reader, and headers to write (POSIX.1-2001 ustar and pax).
+"""Streaming tar: bounded readers, and headers to write (POSIX.1-2001 ustar and pax).
 
 `tarfile` reads an extended header of any claimed length into memory, and returns paths outside the
 archive; these archives are untrusted and gigabytes long. This reader keeps one chunk in memory, and
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Literal, Protocol, runtime_checkable
 
 import attrs
@@ -23,10 +23,9 @@ END = bytes(2 * BLOCK)
 MAX_MEMBERS = 50_000
 MAX_EXTENDED_HEADER = 1 << 20
 """Bytes of one extended header (pax or GNU)."""
-_MAX_EXTENDED = 64 << 20
-"""Bytes of all extended headers together."""
-_MAX_RECORDS = 10 * MAX_MEMBERS
-"""Records of all extended headers; archives that tools write have ten for a member at most."""
+_EXTENDED, _RECORDS = 1342, 10
+"""Bytes and records of all extended headers, for each member that an archive may have: 64 MiB for
+the most members; tools write ten records for a member at most."""
 MAX_PATH = 4096
 MAX_SIZE = 1 << 40
 """Bytes of all members together."""
@@ -38,6 +37,8 @@ Place = tuple[IO[bytes], int]
 Kind = Literal["file", "dir", "link", "other"]
 _KINDS: dict[bytes, Kind] = {b"0": "file", b"\0": "file", b"7": "file", b"5": "dir"}
 _KINDS |= {b"1": "link", b"2": "link"}
+_KEYS = {b"path", b"linkpath", b"size", b"uid", b"gid"}
+_SPARSE = b"GNU.sparse."
 _LENGTH = re.compile(rb"([0-9]{1,7}) ")
 _SUM = re.compile(rb"[0-7 \0]{8}")
 _NAME_LENGTH = 100
@@ -74,12 +75,12 @@ class Members(Protocol):
 class _Input:
     """Exact reads from an iterable of chunks."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
+    def __init__(self, chunks: Iterable[bytes] | Iterable[memoryview], most: int) -> None:
         self._source = chunks if isinstance(chunks, Seekable) else None  # isinstance is slow
-        self._chunks = iter(chunks)
+        self._chunks: Iterator[bytes | memoryview] = iter(chunks)
         self._chunk = memoryview(b"")
-        self._extended = _MAX_EXTENDED
-        self._records = _MAX_RECORDS
+        self._extended = most * _EXTENDED
+        self._records = most * _RECORDS
 
     def slices(self, size: int, *, whole: bool = True) -> Iterator[memoryview]:
         """Yield `size` bytes as slices of the chunks; fewer at the end, unless `whole`."""
@@ -119,12 +120,14 @@ class _Input:
         while left > 0 and (chunk := next(self._chunks, None)) is not None:
             left -= len(chunk)
 
-    def header(self, *, first: bool) -> bytes | None:
-        """Return the next header, or None at the end marker."""
+    def header(self, *, first: bool, is_layer: bool) -> bytes | None:
+        """Return the next header, or None at the end marker, which a layer may lack."""
+        if is_layer and self.at_end():
+            return None
         if not first and self.at_end():
             raise ArchiveInvalid("the archive ends without its end marker: it is cut off")
         block = b"".join(self.slices(BLOCK, whole=not first))
-        if first and block in {b"", bytes(BLOCK)}:
+        if first and not is_layer and block in {b"", bytes(BLOCK)}:
             raise ArchiveInvalid("the archive is empty")
         if block == bytes(BLOCK):
             return None
@@ -133,7 +136,7 @@ class _Input:
             raise ArchiveInvalid("not a tar archive" if first else "a tar header is damaged")
         return block
 
-    def extended_header(self, kind: bytes, size: int) -> dict[str, str]:
+    def extended_header(self, kind: bytes, size: int) -> dict[bytes, bytes]:
         """Return the fields of the next member that its extended header replaces."""
         if size > MAX_EXTENDED_HEADER:
             raise ArchiveInvalid(f"an extended tar header claims {size} bytes")
@@ -141,7 +144,7 @@ class _Input:
         data = b"".join(self.slices(size))
         self.skip(-size % BLOCK)
         if kind in b"LK":
-            return {"path" if kind == b"L" else "linkpath": _text(data.rstrip(b"\0"))}
+            return {b"path" if kind == b"L" else b"linkpath": data.rstrip(b"\0")}
         return self._pax(data) if kind == b"x" else {}
 
     def _spend(self, size: int, records: int) -> None:
@@ -150,8 +153,8 @@ class _Input:
         if self._extended < 0 or self._records < 0:
             raise ArchiveInvalid("the archive has too many extended tar headers")
 
-    def _pax(self, data: bytes) -> dict[str, str]:
-        records: dict[str, str] = {}
+    def _pax(self, data: bytes) -> dict[bytes, bytes]:
+        records: dict[bytes, bytes] = {}
         start = 0
         while start < len(data):
             match = _LENGTH.match(data, start)
@@ -160,10 +163,8 @@ class _Input:
                 raise ArchiveInvalid("a pax header is malformed")
             self._spend(0, 1)
             key, _, value = data[match.end() : end - 1].partition(b"=")
-            if key.startswith(b"GNU.sparse"):
-                raise _sparse()
-            if key in {b"path", b"linkpath", b"size"}:
-                records[key.decode()] = _text(value)
+            if key in _KEYS or key.startswith(_SPARSE):
+                records[key] = value
             start = end
         return records
 
@@ -184,35 +185,84 @@ class Body:
         self._source.skip(self._left)
         self._left = 0
 
+    def place(self) -> Place | None:
+        """Return where it begins, if the archive is a file."""
+        return self._source.place()
+
 
 def read_tar(chunks: Iterable[bytes]) -> Iterator[tuple[Member, Iterable[memoryview]]]:
     """Yield the members of a tar stream, or of `Members`, with their bodies."""
     if isinstance(chunks, Members):
         yield from chunks.members()
         return
-    source = _Input(chunks)
-    extended: dict[str, str] = {}
+    for head, body in read_headers(chunks, most=MAX_MEMBERS):
+        if head.kind == b"S" or any(key.startswith(_SPARSE) for key in head.extended):
+            raise ArchiveInvalid("the archive has a sparse member, which no image archive has")
+        yield attrs.evolve(_member(head), place=body.place()), body
+
+
+@attrs.frozen
+class Header:
+    """A header as bytes, with the records of its extended headers; `size` is that of the body."""
+
+    block: bytes
+    extended: Mapping[bytes, bytes]
+    size: int
+
+    @property
+    def kind(self) -> bytes:
+        return self.block[156:157]
+
+    @property
+    def path(self) -> bytes:
+        name, prefix, magic = self.block[:100], self.block[345:500], self.block[257:263]
+        parts = (prefix, name) if magic == b"ustar\0" and prefix[0] else (name,)
+        own_path = b"/".join(part.partition(b"\0")[0] for part in parts)
+        return self.extended.get(b"path") or own_path
+
+    @property
+    def target(self) -> bytes:
+        return self.extended.get(b"linkpath") or self.block[157:257].partition(b"\0")[0]
+
+    def number(self, start: int, end: int, key: bytes = b"") -> int:
+        """Return the number in a field, unless an extended header replaces it."""
+        digits = self.extended.get(key)
+        return _decimal(digits) if digits else _number(self.block[start:end])
+
+
+def read_headers(
+    chunks: Iterable[bytes] | Iterable[memoryview], *, most: int, is_layer: bool = False
+) -> Iterator[tuple[Header, Body]]:
+    """Yield the headers of a tar stream, at most so many, with the bodies.
+
+    In a layer, only files have a body, as for Go's ``archive/tar``, and there may be no end marker.
+    """
+    source = _Input(chunks, most)
+    extended: dict[bytes, bytes] = {}
     total = 0
     for count in itertools.count():
-        block = source.header(first=count == 0)
+        block = source.header(first=count == 0, is_layer=is_layer)
         if block is None:
             source.drain()
             return
-        if count >= MAX_MEMBERS:
-            raise ArchiveInvalid(f"the archive has more than {MAX_MEMBERS} members")
+        if count >= most:
+            raise ArchiveInvalid(f"the archive has more than {most} members")
         kind, size = block[156:157], _number(block[124:136])
         if kind in b"xgLK":
             extended |= source.extended_header(kind, size)
             continue
-        member = _member(block, size, extended)
-        extended = {}
-        total += member.size
+        if (digits := extended.get(b"size")) is not None:
+            size = _decimal(digits)
+        if kind in b"12" or (is_layer and kind in b"3456"):
+            size = 0
+        total += size
         if total > MAX_SIZE:
             raise ArchiveInvalid(f"the members of the archive claim more than {MAX_SIZE} bytes")
-        body = Body(source, member.size)
-        yield attrs.evolve(member, place=source.place()), body
+        body = Body(source, size)
+        yield Header(block, extended, size), body
+        extended = {}
         body.skip()
-        source.skip(-member.size % BLOCK)
+        source.skip(-size % BLOCK)
 
 
 def _checksum(block: bytes) -> int:
@@ -238,28 +288,19 @@ def _limited(size: int) -> int:
     return size
 
 
-def _sparse() -> ArchiveInvalid:
-    return ArchiveInvalid("the archive has a sparse member, which no image archive has")
+def _decimal(digits: bytes) -> int:
+    if not re.fullmatch(rb"[0-9]{1,20}", digits):
+        raise ArchiveInvalid(f"a member of the archive claims {_text(digits):.40} bytes")
+    return _limited(int(digits))
 
 
-def _member(block: bytes, size: int, extended: dict[str, str]) -> Member:
-    flag = block[156:157]
-    if flag == b"S":
-        raise _sparse()
-    if (digits := extended.get("size")) is not None:
-        if not re.fullmatch(r"[0-9]{1,20}", digits, re.ASCII):
-            raise ArchiveInvalid(f"a member of the archive claims {digits:.40} bytes")
-        size = _limited(int(digits))
-    name, prefix, magic = block[:100], block[345:500], block[257:263]
-    parts = (prefix, name) if magic == b"ustar\0" and prefix[0] else (name,)
-    own_path = _text(b"/".join(part.partition(b"\0")[0] for part in parts))
-    path = inside(extended.get("path") or own_path)
-    kind = _KINDS.get(flag, "other")
+def _member(head: Header) -> Member:
+    path = inside(_text(head.path))
+    kind = _KINDS.get(head.kind, "other")
     if kind != "link":
-        return Member(path, kind, size)
-    target = extended.get("linkpath") or _text(block[157:257].partition(b"\0")[0])
-    folder = posixpath.dirname(path) if flag == b"2" else ""
-    return Member(path, kind, 0, inside(posixpath.join(folder, target)))
+        return Member(path, kind, head.size)
+    folder = posixpath.dirname(path) if head.kind == b"2" else ""
+    return Member(path, kind, 0, inside(posixpath.join(folder, _text(head.target))))
 
 
 def _text(data: bytes) -> str:

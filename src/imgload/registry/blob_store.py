@@ -67,17 +67,20 @@ class StoredBlob:
             self._is_broken = True
             self._changed.notify_all()
 
-    def send_to(self, connection: int) -> Iterator[int]:
-        """Send the blob to a socket while it is written; yield the bytes sent by each call."""
-        sent, size = 0, self.wait_for_size()
-        while sent < size:
-            available = self._wait_beyond(sent) - sent
+    def send_to(self, connection: int, span: range) -> Iterator[int]:
+        """Send bytes to a socket while they are written; yield the number that each call sent."""
+        position = span.start
+        while position < span.stop:
+            available = min(self._wait_beyond(position), span.stop) - position
             count = os.sendfile(
-                connection, self._file.fileno(), self._offset + sent, min(available, _SEND_BYTES)
+                connection,
+                self._file.fileno(),
+                self._offset + position,
+                min(available, _SEND_BYTES),
             )
             if not count:
                 raise ConnectionAbortedError("the reader closed the connection")
-            sent += count
+            position += count
             yield count
 
     def wait_for_size(self) -> int:
@@ -171,6 +174,12 @@ class BlobStore:
             self._changed.wait_for(lambda: digest() in self.documents or self.is_complete)
             known = digest()
             return (known, *self.documents[known]) if known in self.documents else None
+
+    def tags(self, node: str, repository: str) -> list[str]:
+        """Return the tags of a repository that were added so far."""
+        with self._changed:
+            names = [name.rpartition(":") for owner, name in self.names if owner == node]
+        return sorted(tag for name, _, tag in names if name == repository)
 
     def close(self) -> None:
         self.complete()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import socket
 import socketserver
 import threading
 import time
 from collections.abc import Iterable
+from http import HTTPStatus
 from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -132,7 +134,7 @@ class _Head(io.BufferedIOBase):
 
 
 class BoundedHandler(BaseHTTPRequestHandler):
-    """Reads the head of a request within bounds, and answers without a body."""
+    """Reads the head of a request within bounds."""
 
     protocol_version = "HTTP/1.1"
     raw_requestline: bytes
@@ -156,6 +158,29 @@ class BoundedHandler(BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+
+    def _answer_document(
+        self, raw: bytes, headers: dict[str, str], status: int = HTTPStatus.OK
+    ) -> None:
+        """Answer with a body, which a HEAD request does not get."""
+        self._answer(status, headers, len(raw))
+        if self.command != "HEAD":
+            self.wfile.write(raw)
+
+    def _answer_error(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
+        """Answer with an error code (OCI distribution spec, "Error Codes")."""
+        raw = json.dumps({"errors": [{"code": code}]}).encode()
+        self._answer_document(raw, {**(headers or {}), "Content-Type": "application/json"}, status)
+
+    def send_error(self, code: int, *_: object) -> None:
+        """Answer a request that `http.server` refuses."""
+        self.close_connection = True
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            methods = sorted(name[3:] for name in dir(self) if name.startswith("do_"))
+            allow = {"Allow": ", ".join(methods)}
+            self._answer_error(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED", allow)
+        else:
+            self._answer_error(code, "UNSUPPORTED")
 
     def log_message(self, *_: object) -> None:
         """Print nothing: a library is silent."""

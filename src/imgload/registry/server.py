@@ -14,11 +14,18 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from urllib.parse import parse_qs, urlsplit
+from http import HTTPStatus
+from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 
-from imgload.core.errors import ArchiveInvalid, EngineError, EngineFailed, ImgloadError
+from imgload.core.errors import (
+    ArchiveInvalid,
+    DigestMismatch,
+    EngineError,
+    EngineFailed,
+    ImgloadError,
+)
 from imgload.engines.base import NOT_CONNECTED
 from imgload.engines.http import timed_out
 from imgload.oci.digest import Digest
@@ -34,14 +41,28 @@ _MAX_LINE = 1024
 _MAX_TRAILERS = 32
 _BLOB = re.compile(r"blobs/(sha256:[0-9a-f]{64})")
 _UPLOAD = re.compile(r"blobs/uploads/([0-9a-f]{16})")
+_CONTENT_RANGE = re.compile(r"([0-9]{1,15})-[0-9]{1,15}", re.ASCII)
 _MANIFEST = re.compile(r"manifests/(sha256:[0-9a-f]{64}|\w[\w.-]{0,127})", re.ASCII)
 Push = Callable[[], None]
 Pushing = Callable[[str], contextlib.AbstractContextManager[Push]]
 """Prepares an engine for pushes to a repository, and yields the function that pushes."""
 
 
-class _UnknownUploadError(Exception):
-    """A request names an upload that does not exist, or that another request has taken."""
+class _RefusedError(Exception):
+    """A request is refused with an HTTP status."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@attrs.define(eq=False)
+class _Upload:
+    """An upload that waits for its next request; it has a writer from its first byte on."""
+
+    writer: UploadWriter | None = None
+    size: int = 0
+    """Bytes received."""
 
 
 class _Handler(BoundedHandler):
@@ -52,7 +73,13 @@ class _Handler(BoundedHandler):
 
     def do_GET(self) -> None:
         inside = self._inside  # calls `reached`: a GET, too, shows that the engine reaches us
-        self._answer(200 if not inside and self.path == "/v2/" else 404)
+        name = _upload_name(inside)
+        if upload := self.server.uploads.get(name):
+            self._accepted(HTTPStatus.NO_CONTENT, name, upload.size)
+        elif not inside and self.path == "/v2/":
+            self._answer(HTTPStatus.OK)
+        else:
+            self._answer(HTTPStatus.NOT_FOUND)
 
     def do_HEAD(self) -> None:
         match = _BLOB.fullmatch(self._inside)
@@ -60,102 +87,148 @@ class _Handler(BoundedHandler):
         with self._refusing():
             size = sink.stat_blob(Digest.parse(match.group(1))) if match and sink else None
             if match is None or size is None:
-                self._answer(404)
+                self._answer(HTTPStatus.NOT_FOUND)
             else:
-                self._answer(200, {"Docker-Content-Digest": match.group(1)}, length=size)
+                digest = {"Docker-Content-Digest": match.group(1)}
+                self._answer(HTTPStatus.OK, digest, length=size)
 
     def do_POST(self) -> None:
-        with self._refusing():
+        with self._refusing() as on_error:
             if self._inside != "blobs/uploads/":
-                raise _UnknownUploadError
+                raise _RefusedError(HTTPStatus.NOT_FOUND)
+            if "digest" in self._query:
+                self._finish(_Upload(), self._digest, on_error)
+                return
             for _ in self._body():  # a client may send an empty one
                 raise ArchiveInvalid("an upload begins with a body")
             name = secrets.token_hex(8)
-            self._leave_upload(name, None)
-            self._accepted(name, 0)
+            self._leave_upload(name, _Upload())
+            self._accepted(HTTPStatus.ACCEPTED, name, 0)
 
     def do_PATCH(self) -> None:
         with self._refusing() as on_error:
             name, upload = self._take_upload()
-            upload = upload or self.server.current_sink.upload(None, None)
-            on_error.callback(upload.abandon)
-            size = 0
-            for chunk in self._body():
-                upload.write(chunk)
-                size += len(chunk)
+            self._receive(upload, on_error)
             self._leave_upload(name, upload)
             on_error.pop_all()
-            self._accepted(name, size)
+            self._accepted(HTTPStatus.ACCEPTED, name, upload.size)
 
     def do_PUT(self) -> None:
         if match := _MANIFEST.fullmatch(self._inside):
             self._put_manifest(match.group(1))
-        else:
-            self._finish_upload()
+            return
+        with self._refusing() as on_error:
+            digest = self._digest
+            self._finish(self._take_upload()[1], digest, on_error)
+
+    def do_DELETE(self) -> None:
+        with self._refusing():
+            inside = self._inside
+            if inside and not _upload_name(inside):
+                self.send_error(HTTPStatus.NOT_IMPLEMENTED)
+                return
+            _, upload = self._take_upload()
+            if upload.writer:
+                upload.writer.abandon()
+            self._answer(HTTPStatus.NO_CONTENT)
 
     def _put_manifest(self, name: str) -> None:
         with self._refusing():
-            length = self._body_length() or 0
-            if not 0 < length <= MAX_MANIFEST or not self.server.manifest_memory.take(length):
-                raise ArchiveInvalid("a manifest has no length, or is too long")
-            try:
-                raw = b"".join(self._read(length))
-            finally:
-                self.server.manifest_memory.give(length)
+            raw = self._manifest_body()
             digest = Digest.of(raw)
             if name != str(digest) and ":" in name:
-                raise ArchiveInvalid("a manifest has another digest than its name")
+                raise DigestMismatch("a manifest has another digest than its name")
             self.server.current_sink.manifest(digest, raw)
             if ":" not in name and self.server.refuse_last_manifest:
                 self.server.ended = True
                 raise ArchiveInvalid("the engine shall not remember this push")
             self._created(f"manifests/{digest}", digest)
 
-    def _finish_upload(self) -> None:
-        with self._refusing() as on_error:
-            _, upload = self._take_upload()
-            if upload:
-                on_error.callback(upload.abandon)
-            digest = Digest.parse(parse_qs(urlsplit(self.path).query).get("digest", [""])[0])
-            if upload is None:
-                upload = self.server.current_sink.upload(digest, self._body_length())
-                on_error.callback(upload.abandon)
-            for chunk in self._body():
-                upload.write(chunk)
-            upload.finish(digest)
-            on_error.pop_all()
-            self._created(f"blobs/{digest}", digest)
-
-    def _take_upload(self) -> tuple[str, UploadWriter | None]:
-        match = _UPLOAD.fullmatch(self._inside)
-        name = match.group(1) if match else ""
+    def _manifest_body(self) -> bytes:
+        length = self._body_length()
+        reserved = MAX_MANIFEST if length is None else length
+        if reserved > MAX_MANIFEST:
+            raise _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        if not self.server.manifest_memory.take(reserved):
+            raise ArchiveInvalid("there are too many manifests")
+        raw = bytearray()
         try:
-            return name, self.server.uploads.pop(name)
-        except KeyError:
-            raise _UnknownUploadError from None
+            for chunk in self._body():
+                if len(raw) + len(chunk) > MAX_MANIFEST:
+                    raise _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+                raw += chunk
+        finally:
+            self.server.manifest_memory.give(reserved)
+        if not raw:
+            raise ArchiveInvalid("a manifest is empty")
+        return bytes(raw)
 
-    def _leave_upload(self, name: str, upload: UploadWriter | None) -> None:
+    def _finish(self, upload: _Upload, digest: Digest, on_error: contextlib.ExitStack) -> None:
+        if upload.writer is None:
+            upload.writer = self.server.current_sink.upload(digest, self._body_length())
+        self._receive(upload, on_error).finish(digest)
+        on_error.pop_all()
+        self._created(f"blobs/{digest}", digest)
+
+    def _receive(self, upload: _Upload, on_error: contextlib.ExitStack) -> UploadWriter:
+        """Write the body into an upload, which any error abandons."""
+        writer = upload.writer or self.server.current_sink.upload(None, None)
+        on_error.callback(writer.abandon)
+        for chunk in self._body():
+            writer.write(chunk)
+            upload.size += len(chunk)
+        upload.writer = writer
+        return writer
+
+    @property
+    def _query(self) -> dict[str, str]:
+        return dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
+
+    @property
+    def _digest(self) -> Digest:
+        digest = Digest.try_parse(self._query.get("digest"))
+        if digest is None:
+            raise DigestMismatch("an upload ends without a valid digest")
+        return digest
+
+    def _take_upload(self) -> tuple[str, _Upload]:
+        """Take an upload from the waiting ones; it keeps waiting if this is not its next chunk."""
+        name = _upload_name(self._inside)
+        upload = self.server.uploads.pop(name, None)
+        if upload is None:
+            raise _RefusedError(HTTPStatus.NOT_FOUND)
+        if text := self.headers.get("Content-Range"):
+            match = _CONTENT_RANGE.fullmatch(text)
+            if match is None or int(match.group(1)) != upload.size:
+                self._leave_upload(name, upload)
+                raise _RefusedError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+        return name, upload
+
+    def _leave_upload(self, name: str, upload: _Upload) -> None:
         self.server.uploads[name] = upload
         if len(self.server.uploads) > MAX_UPLOADS:
             self.server.uploads.pop(name, None)
             raise ArchiveInvalid("too many uploads")
 
-    def _accepted(self, name: str, size: int) -> None:
+    def _accepted(self, status: int, name: str, size: int) -> None:
         headers = {"Range": f"0-{max(size - 1, 0)}"}  # Docker fails a push if it is wrong
-        self._answer(202, {"Location": f"{self.server.root}blobs/uploads/{name}", **headers})
+        self._answer(status, {"Location": f"{self.server.root}blobs/uploads/{name}", **headers})
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[contextlib.ExitStack]:
-        """Answer errors of request and sink with 400, and an unknown upload with 404.
+        """Answer errors of request and sink, those of the sink with 400.
 
         Yields a stack whose callbacks run at any error, and only then.
         """
         with contextlib.ExitStack() as on_error:
             try:
                 yield on_error
-            except (ImgloadError, _UnknownUploadError) as error:
+            except _RefusedError as error:
                 on_error.close()
-                self._refuse(404 if isinstance(error, _UnknownUploadError) else 400)
+                self._refuse(error.status)
+            except ImgloadError:
+                on_error.close()
+                self._refuse(HTTPStatus.BAD_REQUEST)
             else:
                 on_error.pop_all()
 
@@ -220,10 +293,11 @@ class _Handler(BoundedHandler):
         headers = {"Docker-Content-Digest": str(digest)}
         self._answer(201, {"Location": self.server.root + path, **headers})
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: HTTPStatus) -> None:
         """Answer an error, and close the connection; the rest of the request is not read.
 
         A little of it is: closing on unread bytes would discard the answer (RFC 9112, section 9.6).
+        There is no error code: Docker's graphdriver store would repeat the upload for 50 seconds.
         """
         self.close_connection = True
         self._answer(status)
@@ -233,6 +307,11 @@ class _Handler(BoundedHandler):
             for _ in range(64):
                 if not self.rfile.read1(64 << 10):
                     return
+
+
+def _upload_name(path: str) -> str:
+    match = _UPLOAD.fullmatch(path)
+    return match.group(1) if match else ""
 
 
 class PushServer(BoundedServer):
@@ -255,8 +334,8 @@ class PushServer(BoundedServer):
         self.ended = False
         """Whether a manifest was refused that ends a push."""
         self.manifest_memory = Quota(MAX_MANIFEST_BYTES)
-        self.uploads: dict[str, UploadWriter | None] = {}
-        """Uploads that wait for the next request that names them; None before their first byte."""
+        self.uploads: dict[str, _Upload] = {}
+        """Uploads that wait for the next request that names them."""
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[str]:
@@ -278,8 +357,9 @@ class PushServer(BoundedServer):
         """Close all connections, so that no thread outlives the push, and abandon open uploads."""
         super().server_close()
         uploads, self.uploads = self.uploads, {}
-        for upload in filter(None, uploads.values()):
-            upload.abandon()
+        for upload in uploads.values():
+            if upload.writer:
+                upload.writer.abandon()
 
 
 def receiving(

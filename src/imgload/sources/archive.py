@@ -63,10 +63,15 @@ class ArchiveSource(Source):
             raise _ambiguous(text, with_id, self.describe)
         if with_id:
             return self._image(with_id, _own_names(*with_id), platform)
+        tagged = {digest for tag, digest in self._catalogue.tags if tag == text}
+        if with_tag := [image for image in images if tagged & image.digests]:
+            return self._image(with_tag, _own_names(*with_tag), platform)
         accepted = _accepted(text)
         for entry in self._catalogue.unusable:
-            if any(name in accepted for name in _references(entry)) or any(
-                _has_id(text, digest) for digest in entry.digests
+            if (
+                any(name in accepted for name in _references(entry))
+                or any(_has_id(text, digest) for digest in entry.digests)
+                or tagged & entry.digests
             ):
                 return self._unusable(entry)
         if not images:
@@ -77,10 +82,13 @@ class ArchiveSource(Source):
         """Return the archive's names; with digests if `text` has one and the archive has any."""
         images = self._catalogue.images
         by_digest = [name for image in images for name in _pinned_names(image)]
-        names = [
-            name for image in images for name in _own_names(image) or (str(image.config.digest),)
-        ]
+        names = [name for image in images for name in self._suggested(image)]
         return list(dict.fromkeys(by_digest if by_digest and "@" in text else names))
+
+    def _suggested(self, image: ArchivedImage) -> Sequence[str]:
+        """Return the image's names, or else its tags in the layout, or its ID."""
+        tags = [tag for tag, digest in self._catalogue.tags if digest in image.digests]
+        return _own_names(image) or tags or (str(image.config.digest),)
 
     def all_images(self, platform: Platform | None) -> list[Image]:
         """Return every image, under its names in the archive."""

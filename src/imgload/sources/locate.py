@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -18,6 +19,7 @@ from imgload.core.errors import (
     UsageError,
 )
 from imgload.core.parallel import in_parallel
+from imgload.engines.discovery.buildx import buildx_builder
 from imgload.oci.digest import Digest
 from imgload.oci.platform import ANY_PLATFORM, Platform
 from imgload.oci.reference import Reference, parse_unless_id
@@ -176,6 +178,8 @@ def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
         hint = "name one of these, or none for all"
     elif "@" in text:
         hint = f"engines know digests only of pulled or pushed images: name it by its tag; {hint}"
+    elif buildx_builder(os.environ):
+        hint = f"if docker buildx has built it, store it in the engine with --load; {hint}"
     return ImageNotFound(message, hint=hint, image=text)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from imgload.core.compression import MAGIC_LENGTH, Compression, Decompressor, compression_of
+from imgload.core.compression import MAGIC_LENGTH, compression_of, decompressed
 from imgload.core.errors import ArchiveInvalid, SourceError, UsageError
 from imgload.core.state import spool_folder
 
@@ -88,12 +88,5 @@ def chunks_of(file: IO[bytes], *, scanning: bool) -> Iterator[bytes] | FileChunk
     _seek(file, 0)
     compression = compression_of(_read(file, MAGIC_LENGTH))
     if compression:
-        return _decompress(file, compression)
+        return decompressed(FileChunks(file), compression, "the archive's")
     return FileChunks(file, 64 << 10 if scanning else CHUNK)
-
-
-def _decompress(file: IO[bytes], form: Compression) -> Iterator[bytes]:
-    decompressor = Decompressor(form, "the archive's")
-    for chunk in FileChunks(file):
-        yield from decompressor.feed(chunk)
-    decompressor.finish()

@@ -39,11 +39,19 @@ def killed() -> Path:
     return Path(os.fsdecode(run.stdout.strip()))
 
 
+def fill(folder: Path) -> None:
+    """Add an OCI layout's folders, and a link that leads out."""
+    (folder / "blobs" / "sha256").mkdir(parents=True)
+    (folder / "blobs" / "sha256" / "0").write_text("blob")
+    (folder / "blobs" / "out").symlink_to(folder.parent)
+
+
 @pytest.mark.usefixtures("shared")
 def test_a_temporary_folder_is_for_its_user_only() -> None:
     """Others in the shared temporary folder could read the socket's name, or connect."""
     folder = TemporaryFolder.make()
     (folder.path / "log").write_text("text")
+    fill(folder.path)
     assert stat.S_IMODE(folder.path.stat().st_mode) == stat.S_IRWXU
     folder.remove()
     assert not folder.path.exists()
@@ -53,7 +61,7 @@ def test_a_temporary_folder_is_for_its_user_only() -> None:
 def test_remove_stale_removes_the_folder_of_a_killed_run_only() -> None:
     """The folder of a run that goes on stays."""
     living, left = TemporaryFolder.make(), killed()
-    assert left.exists()
+    fill(left)
     remove_stale_folders()
     assert not left.exists()
     assert living.path.exists()

@@ -132,6 +132,14 @@ def test_taught_returns_compressed_layers(file: Path) -> None:
     assert memory.known_layers(OTHER) == set()
 
 
+@pytest.mark.usefixtures("file")
+def test_last_build_returns_the_stored_id() -> None:
+    EngineCache.load().record_build(ENGINE, "app", PUSHED)
+    assert EngineCache.load().last_build(ENGINE, "app") == PUSHED
+    assert EngineCache.load().last_build(ENGINE, "other") is None
+    assert EngineCache.load().last_build(OTHER, "app") is None
+
+
 def test_image_id_returns_the_stored_id(file: Path) -> None:
     """For the engine that pushed it; what is no digest is nothing."""
     EngineCache.load().record_image_id(ENGINE, PUSHED, DIFF_ID)

@@ -12,8 +12,14 @@ REJECTED = "Source image rejected: Running image containers-storage:x is rejecte
 UNVERIFIED = "could not verify layer data for: sha256:0. This may be because"
 MISMATCH = "writing blob: happened during read: Digest did not match, expected a, got b"
 
+UNCONVERTED = (
+    'preparing updated manifest, layer "sha256:0": unsupported MIME type for decompression:'
+    ' "application/vnd.docker.image.rootfs.diff.tar.gzip"'
+)
+UNREADABLE = (MISSING, REJECTED, UNVERIFIED, MISMATCH, UNCONVERTED, "write too long")
 
-@pytest.mark.parametrize("message", [MISSING, REJECTED, UNVERIFIED, MISMATCH, "write too long"])
+
+@pytest.mark.parametrize("message", UNREADABLE)
 def test_an_image_that_cannot_be_read_is_neither_saved_nor_pushed(message: str) -> None:
     cause = cause_of(message)
     assert cause

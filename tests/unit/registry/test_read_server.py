@@ -118,7 +118,7 @@ def test_a_manifest_is_served_by_its_tag_and_its_digest(store: BlobStore, port: 
     "path",
     [
         "/",
-        "/v2/",
+        "/v2",
         f"/v2/{'0' * 32}/",
         f"/v2/{'0' * 32}/library/app/manifests/dev?ns=docker.io",
         f"/v2/{SECRET}/library/app/manifests/other?ns=docker.io",

@@ -187,11 +187,9 @@ def test_a_manifest_for_another_repository_is_refused(receiver: Receiver) -> Non
         b"Content-Length: +5",
         b"Content-Length: 5x",
         b"Content-Length: ",
-        b"Content-Length: 8388609",
         b"Content-Length: 99999999999999999999",
         b"Content-Length: \xb2",
         b"Content-Length: " + b"9" * 5000,
-        b"Transfer-Encoding: chunked",
     ],
     ids=lambda raw: repr(raw[:30]),
 )

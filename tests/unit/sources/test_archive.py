@@ -14,13 +14,14 @@ import pytest
 from imgload.core.errors import (
     ImageAmbiguous,
     ImageIncomplete,
+    NotAnImage,
     PlatformMissing,
     ReferenceInvalid,
     SourceError,
     UsageError,
 )
 from imgload.oci.digest import Digest
-from imgload.oci.document import INDEX
+from imgload.oci.document import INDEX, REF_NAME
 from imgload.oci.platform import Platform
 from imgload.sources import base
 from imgload.sources.archive import ArchiveSource
@@ -29,10 +30,13 @@ from tests.unit.archives import (
     NAME,
     Entry,
     Image,
+    Json,
+    artifact,
     blob,
     descriptor,
     index,
     layer,
+    layout,
     oci,
     pack,
     podman,
@@ -325,3 +329,47 @@ def test_the_command_that_lists_an_archive_quotes_its_path(tmp_path: Path) -> No
     path.write_bytes(b"")
     with closing(ArchiveSource(str(path))) as source:
         assert shlex.split(source.listing) == ["tar", "-xOf", str(path), "manifest.json"]
+
+
+def with_tag(entry: Json, members: list[Entry], tag: str) -> tuple[Json, list[Entry]]:
+    """Return an entry that has only a tag, as skopeo, umoci, oras and Buildah write it."""
+    return {**entry, "annotations": {REF_NAME: tag}}, members
+
+
+def test_a_tag_without_a_repository_selects_an_image(source: Open) -> None:
+    """Its ID is the only other way; an artifact's tag shows why it cannot be loaded."""
+    images = {"v1": APP, "v2": DB, "again": APP}
+    entries = [with_tag(image.entry, image.members, tag) for tag, image in images.items()]
+    with closing(source(layout(*entries, with_tag(*artifact(), "sbom")))) as archive:
+        for tag, image in images.items():
+            assert held(archive, tag).names == (str(image.image_id),)
+        assert isinstance(held(archive, "sbom").error, NotAnImage)
+        assert archive.find("v3", None) is None
+        assert set(archive.suggestions("v3")) == set(images)
+
+
+def test_a_tag_selects_a_platform_of_an_index(source: Open) -> None:
+    """As `buildah manifest push --all` writes it."""
+    children = index(*(image.entry for image in MULTI))
+    top = descriptor(children, INDEX, annotations={REF_NAME: "v1"})
+    members = [member for image in MULTI for member in image.members]
+    with closing(source(layout((top, [*members, blob(children)])))) as archive:
+        for image, platform in zip(MULTI, (S390, ARM, AMD), strict=True):
+            assert held(archive, "v1", platform).image_id == image.image_id
+
+
+def test_a_name_takes_precedence_over_a_tag(source: Open) -> None:
+    """An image named `v1` is not the one tagged v1."""
+    image = Image((layer("named"),), "docker.io/library/v1:latest")
+    entries = layout(
+        with_tag(APP.entry, APP.members, "v1"), with_tag(image.entry, image.members, image.name)
+    )
+    with closing(source(entries)) as archive:
+        assert held(archive, "v1").image_id == image.image_id
+
+
+def test_two_images_with_one_tag_are_ambiguous(source: Open) -> None:
+    """For one platform."""
+    entries = layout(*(with_tag(image.entry, image.members, "v1") for image in (APP, DB)))
+    with closing(source(entries)) as archive, pytest.raises(ImageAmbiguous):
+        archive.find("v1", AMD)

@@ -13,6 +13,7 @@ import attrs
 from imgload.clusters.nodes import causes
 from imgload.clusters.nodes.batch import Group, Output, batch_argv, in_parts, parse_batch
 from imgload.clusters.nodes.containerd import ContentStore
+from imgload.clusters.nodes.files import FileList
 from imgload.clusters.nodes.kubelet import used_percent
 from imgload.clusters.nodes.proof import Expected
 from imgload.clusters.nodes.survey import NamedImage, NodeTraits, Survey, SurveyQuery
@@ -34,6 +35,7 @@ from imgload.oci.platform import Platform
 _NOT_THE_REASON = re.compile(r"imgload:|Error: \w+ unixpacket ")
 """The shell about a later command that does not exist, and Podman about input that is not read."""
 _MIB = 1 << 20
+WITHOUT_FILES = "verify without the files: --verify deep, or imgload verify --deep"
 UNREACHABLE = 69
 """Exit status of a pull from a node that cannot connect to this process (EX_UNAVAILABLE)."""
 
@@ -161,6 +163,17 @@ class NodeRuntime(ABC):
     ) -> Mapping[Digest, Descriptor]:
         """Return blobs of the content store that contain layers, by diff ID, as far as known."""
         return {}
+
+    def list_files(
+        self,
+        name: str,
+        platform: Platform,  # noqa: ARG002
+        *,
+        hashes: bool = False,  # noqa: ARG002
+    ) -> FileList:
+        """Return the files of an image as containers get them; with `hashes`, of their content."""
+        message = f"{self.name} cannot list the files of {name}"
+        raise NodeUnusable(message, hint=WITHOUT_FILES, node=self.name)
 
     def discard_layers(self, names: Sequence[str]) -> None:
         """Remove the layers of images from the content store; their snapshots stay."""

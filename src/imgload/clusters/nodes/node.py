@@ -6,13 +6,13 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
+from imgload.clusters.nodes.base import WITHOUT_FILES, NodeRuntime, PreviousNames
 from imgload.clusters.nodes.batch import (
     Group,
     Output,
@@ -29,6 +29,7 @@ from imgload.clusters.nodes.containerd import (
     content_command,
     parse_look,
 )
+from imgload.clusters.nodes.files import FileList
 from imgload.clusters.nodes.proof import Expected
 from imgload.clusters.nodes.survey import (
     NamedImage,
@@ -194,26 +195,50 @@ class Node(NodeRuntime):
         Files copied to /tmp or /run of a kind node disappear under their tmpfs (moby #22020). If
         imgload is killed, the next load into this node removes the folder.
         """
+        self.before = PreviousNames()
+        with self._temporary_folder() as folder:
+            words = (folder, *self._import_command(platform))
+            command = keepalive_command(_FROM_FOLDER, _WHILE_DISK_FILLS, *words)
+            self.run(["mkdir", "-p", folder])
+            self.engine.put_archive(self.container.id, folder, layout)
+            return self._import_by(command, question)
+
+    @contextmanager
+    def _temporary_folder(self) -> Iterator[str]:
+        """Yield the path for a folder, and remove it; if that fails, the next run does."""
         from imgload.engines.temporary_tags import note_temporary_name  # noqa: PLC0415 - start-up
 
         folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
         noted = note_temporary_name(self.container.id, folder)
-        self.before = PreviousNames()
-        words = (folder, *self._import_command(platform))
-        command = keepalive_command(_FROM_FOLDER, _WHILE_DISK_FILLS, *words)
         try:
-            self.run(["mkdir", "-p", folder])
-            self.engine.put_archive(self.container.id, folder, layout)
-            return self._import_by(command, question)
+            yield folder
         finally:
             try:
-                self.run(["rm", "-rf", folder])
+                remove_folder(self, folder)
             except BaseException:
                 if noted:
                     noted.release()
                 raise
             if noted:
                 noted.remove()
+
+    def list_files(self, name: str, platform: Platform, *, hashes: bool = False) -> FileList:
+        from imgload.clusters.nodes.files import LIST, parse_files  # noqa: PLC0415 - start-up
+
+        snapshotter, ctr = self._known_traits.snapshotter, self.resolve_command(containerd.CTR)
+        with self._temporary_folder() as folder:
+            watched = OpenInput((), is_tar=False) if self.engine.streams_exec else None
+            words = (
+                *(folder, name, snapshotter, "" if platform.is_unspecified else str(platform)),
+                *("sha256sum" if hashes else "", "watched" if watched else ""),
+            )
+            result = self._exec(("sh", "-c", LIST, "imgload", *words, *ctr), watched)
+        try:
+            return parse_files(result.stdout, hashes=hashes)
+        except NodeUnusable as error:
+            reason = result.message or error.message
+            message = f"{self.name} does not list the files of {name}: {reason}"
+            raise NodeUnusable(message, hint=WITHOUT_FILES, node=self.name) from error
 
     def _import_command(self, platform: Platform) -> tuple[str, ...]:
         """Return the import command of this node, which was surveyed before."""
@@ -403,6 +428,14 @@ def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:
     before.complete = True
 
 
+def remove_folder(node: NodeRuntime, folder: str) -> None:
+    """Remove a folder from a node, also one in which an image is mounted."""
+    from imgload.clusters.nodes.files import CLEAN  # noqa: PLC0415 - start-up
+
+    ctr = node.resolve_command(containerd.CTR)
+    node.run(["sh", "-c", f"folder=$1; shift; {{ {CLEAN} }} 2>&1", "imgload", folder, *ctr])
+
+
 def remove_leftovers(nodes: Iterable[NodeRuntime]) -> None:
     """Remove the folders that killed runs left on nodes; if that fails, the next run does."""
     from imgload.engines.temporary_tags import stale_folders  # noqa: PLC0415 - start-up
@@ -410,7 +443,7 @@ def remove_leftovers(nodes: Iterable[NodeRuntime]) -> None:
     by_id = {node.container.id: node for node in nodes}
     for folder in stale_folders(by_id):
         try:
-            by_id[folder.engine].run(["rm", "-rf", folder.name])
+            remove_folder(by_id[folder.engine], folder.name)
         except ImgloadError:
             folder.release()
         else:

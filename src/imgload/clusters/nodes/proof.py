@@ -20,6 +20,7 @@ class Proof:
 
     Without crictl, `cri` is False if containerd's labels show that CRI does not have the image, and
     else None. `content` is whether every stored blob has its digest; None if none was hashed.
+    `files` is whether the unpacked files are those of the layers; None if they were not compared.
     `absent` are the diff IDs of layers that the content store lacks; None if that is unknown.
     Containers need only their snapshots, so that is a failure only if `needs_layers`.
     """
@@ -30,6 +31,7 @@ class Proof:
     unpacked: bool
     cri: bool | None
     content: bool | None = None
+    files: bool | None = None
     absent: frozenset[Digest] | None = None
     needs_layers: bool = False
 
@@ -58,10 +60,9 @@ class Proof:
         return self.cri is False and not attrs.evolve(self, cri=None).missing()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the checks; `content` only after a deep verification."""
+        """Return the checks; `content` and `files` only if they were compared."""
         names = ["name", "image_id", "diff_ids", "unpacked", "cri"]
-        if self.content is not None:
-            names.append("content")
+        names += [name for name in ("content", "files") if getattr(self, name) is not None]
         return {name: getattr(self, name) for name in names}
 
     def missing(self) -> list[str]:
@@ -73,6 +74,7 @@ class Proof:
             "its unpacked snapshot": self.unpacked,
             "CRI's confirmation": self.cri is not False,
             "undamaged content": self.content is not False,
+            "its files": self.files is not False,
             "its layers in the content store": self.layers == "complete" or not self.needs_layers,
         }
         return [text for text, passed in checks.items() if not passed]

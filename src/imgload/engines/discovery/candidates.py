@@ -147,7 +147,7 @@ def tls_of(environ: Environ) -> Tls | None:
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
     if not verify and not environ.get("DOCKER_TLS"):
         return None
-    folder = Path(environ.get("DOCKER_CERT_PATH") or _docker_folder(environ))
+    folder = Path(environ.get("DOCKER_CERT_PATH") or docker_folder(environ))
     return Tls.in_folder(folder, verify=verify)
 
 
@@ -179,7 +179,7 @@ def _home(environ: Environ) -> Path:
     return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
 
 
-def _docker_folder(environ: Environ) -> Path:
+def docker_folder(environ: Environ) -> Path:
     return Path(environ.get("DOCKER_CONFIG") or _home(environ) / ".docker")
 
 
@@ -197,18 +197,18 @@ def chosen_context(environ: Environ) -> Candidate | None:
 
     EngineUnreachable for invalid CLI settings.
     """
-    folder = _docker_folder(environ)
+    folder = docker_folder(environ)
     if name := environ.get("DOCKER_CONTEXT"):
         choice = Candidate("docker", "", f"DOCKER_CONTEXT={name}", undo="unset DOCKER_CONTEXT")
         return _context(attrs.evolve(choice, explicit=True, chosen=True), folder, name)
-    name = text_at(_read_json(folder / "config.json"), "currentContext")
+    name = text_at(read_json(folder / "config.json"), "currentContext")
     origin, undo = f"the current Docker context {name!r}", "docker context use default"
     return _context(Candidate("docker", "", origin, chosen=True, undo=undo), folder, name)
 
 
 def other_contexts(environ: Environ) -> Iterator[Candidate]:
     """Yield every context, the chosen one included."""
-    folder = _docker_folder(environ)
+    folder = docker_folder(environ)
     for name in _context_names(folder):
         take = f"docker context use {shlex.quote(name)}"
         candidate = Candidate("docker", "", f"the Docker context {name!r}", take=take)
@@ -233,7 +233,7 @@ def _context_address(candidate: Candidate, folder: Path, name: str) -> tuple[str
     from hashlib import sha256  # noqa: PLC0415 - start-up
 
     context_id = sha256(name.encode(errors="surrogatepass")).hexdigest()
-    meta = _read_json(folder / "contexts" / "meta" / context_id / "meta.json")
+    meta = read_json(folder / "contexts" / "meta" / context_id / "meta.json")
     if meta is None:
         available = ", ".join([_DEFAULT_CONTEXT, *_context_names(folder)])
         raise EngineUnreachable(
@@ -257,7 +257,7 @@ def _context_names(folder: Path) -> list[str]:
     with suppress(OSError):
         for file in sorted((folder / "contexts" / "meta").glob("*/meta.json"))[:_MAX_ENTRIES]:
             with suppress(EngineUnreachable):
-                names.append(text_at(_read_json(file), "Name"))
+                names.append(text_at(read_json(file), "Name"))
     return sorted(filter(None, names))
 
 
@@ -305,7 +305,7 @@ def read_connections(environ: Environ) -> tuple[str, dict[str, Candidate]]:
         connections |= _connections(dig(engine, "service_destinations"), "uri", "identity")
     named = environ.get("PODMAN_CONNECTIONS_CONF")
     path = Path(named or _podman_folder(environ) / "podman-connections.json")
-    document = dig(_read_json(path), "Connection")
+    document = dig(read_json(path), "Connection")
     connections |= _connections(dig(document, "Connections"), "URI", "Identity")
     return text_at(document, "Default") or default, connections
 
@@ -342,7 +342,7 @@ def _containers_conf(environ: Environ) -> Iterator[Path]:
 # The settings files of other programs, whose content is untrusted.
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """Return a document, or None if the file does not exist; EngineUnreachable if it is invalid."""
     return _read(path, "JSON", load_json)
 

@@ -93,6 +93,23 @@ class LocalImages:
             return None if refusal(reference, image, self.patterns, pulled=self.pulled) else image
         return None
 
+    def tags(self, repository: Reference, platform: Platform) -> list[str]:
+        """Return the tags under which images of a repository are served."""
+        listed = {
+            name for engine in self.engines for name in engine.names() if "<none>" not in name
+        }
+        names = [Reference.parse(name) for name in listed]
+        wanted = {str(repository.untagged), str(repository.untagged.with_localhost())}
+        tags = {name.tag for name in names if name.tag and str(name.untagged) in wanted}
+        served = [tag for tag in tags if self._is_served(repository, tag, platform)]
+        return sorted(served)
+
+    def _is_served(self, repository: Reference, tag: str, platform: Platform) -> bool:
+        with contextlib.suppress(ImgloadError):  # a pull reports it
+            reference = attrs.evolve(repository, tag=tag, digest=None)
+            return self.find(reference, platform) is not None
+        return False
+
     def _locate(self, reference: Reference, platform: Platform | None) -> Image | None:
         sources = [EngineSource(engine) for engine in self.engines]
         try:

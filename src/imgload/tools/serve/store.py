@@ -145,6 +145,12 @@ class NodeStore:
     def reading(self, digest: Digest) -> AbstractContextManager[StoredBlob | None]:
         return self.images.reading(digest)
 
+    def tags(self, node: str, repository: str) -> list[str]:
+        try:
+            return self.images.tags(Reference.parse(repository), self.nodes[node][1])
+        except ImgloadError:  # no such name, or an engine that does not answer
+            return []
+
     def count(self, node: str, digest: Digest, size: int) -> None:
         """Count bytes that a node has got, for the image that it is pulling."""
         with self._lock:

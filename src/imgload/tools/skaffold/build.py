@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from imgload.core.errors import ImageAmbiguous, ImgloadError, PlatformMissing, UsageError
+from imgload.core.errors import (
+    ArchiveInvalid,
+    BuildFailed,
+    ImageAmbiguous,
+    ImgloadError,
+    PlatformMissing,
+    UsageError,
+)
 from imgload.engines.base import Engine
 from imgload.engines.discovery.discover import Discovery, open_engines, with_discovery_errors
 from imgload.oci.digest import Digest
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
     from imgload.loader.events import Event
     from imgload.loader.loader import Loader
     from imgload.loader.report import Report
+    from imgload.tools.skaffold.layout import BuildFolder
 
 T = TypeVar("T")
 Destination = tuple[str | None, tuple[str, ...]]
@@ -53,9 +61,15 @@ def build(
     threads call.
     """
     request = Request.from_environ(environ)
-    with open_engines() as (discovery, engines):
+    with ExitStack() as stack:
+        discovery, engines = stack.enter_context(open_engines())
         builder = choose(recipe, list(engines.values()))
-        job = _Job(request, builder, destination, discovery, tuple(engines.values()), watch)
+        folder = None
+        if builder.foreign and not request.push:
+            from imgload.tools.skaffold.layout import BuildFolder  # noqa: PLC0415 - rarely needed
+
+            folder = stack.enter_context(BuildFolder.make())
+        job = _Job(request, builder, destination, discovery, tuple(engines.values()), watch, folder)
         if request.push:
             return str(job.push())
         if destination:
@@ -72,9 +86,12 @@ class _Job:
     discovery: Discovery
     engines: tuple[Engine, ...]
     watch: Callable[[], Callable[[Event], None]]
+    folder: BuildFolder | None
+    """The destination of a builder that stores no images in the engine."""
 
     def push(self) -> Digest:
-        if self.request.multi_platform and not self.builder.recipe.command:
+        multi_platform = self.request.multi_platform and not self.builder.recipe.command
+        if multi_platform or self.builder.foreign:
             return publish(self.builder, self.request)
         engine, _, _ = self.build(self.request.platforms, lambda: None)
         program = engine.endpoint.kind if self.builder.recipe.command else self.builder.program
@@ -86,12 +103,16 @@ class _Job:
         engine, image_id, loading = self.build(platforms, partial(self.prepare, nodes, platforms))
         self.check_docker_client(engine, image_id, loading)
         platform = platforms[0] if platforms and not self.builder.recipe.command else None
+        if self.folder and (report := loading.load_layout(self.folder, self.request, image_id)):
+            return report
         return loading.load(engine, self.request, image_id, platform)
 
     def build(
         self, platforms: Sequence[Platform], prepare: Callable[[], T]
     ) -> tuple[Engine, Digest, T]:
         """Build, and prepare the next step meanwhile; an error there stops the build."""
+        if self.folder:
+            return self.build_outside(self.folder, platforms, prepare)
         program, engines = self.builder.program, self.builder.engines
         before = [EngineSnapshot(engine) for engine in engines]
         in_podman = program == "docker" and engines[0].endpoint.kind == "podman"
@@ -99,6 +120,34 @@ class _Job:
             before = take_snapshots(engines, self.request)
         image_id, prepared = self.builder.build(self.request, platforms, prepare)
         return (*find_built(self.request, before, image_id), prepared)
+
+    def build_outside(
+        self, folder: BuildFolder, platforms: Sequence[Platform], prepare: Callable[[], T]
+    ) -> tuple[Engine, Digest, T]:
+        """Build into a folder, without layers that the engine has, and load it into the engine.
+
+        If the engine has lost such a layer, a second build, from the builder's cache, adds it.
+        """
+        from imgload.tools.skaffold.layout import EngineBuilds  # noqa: PLC0415 - rarely needed
+
+        engine, request = self.builder.engines[0], self.request
+        builds = EngineBuilds(engine, f"buildx {self.builder.foreign}", request)
+        folder.omit(builds.known_layers())
+        _, prepared = self.builder.build(request, platforms, prepare, folder.output)
+        image = folder.image(str(request.reference))
+        target = builds.store(folder, image)
+        if target is None and image.absent_layers:
+            self.builder.build(request, platforms, lambda: None, folder.output)
+            image = folder.image(str(request.reference))
+            target = builds.store(folder, image)
+        if target is None:
+            raise BuildFailed(
+                f"{engine.endpoint} does not have {request.image} after it was loaded",
+                hint="store it with buildx itself:"
+                " imgload skaffold -- sh -c 'docker build --load -t \"$IMAGE\" .'",
+            )
+        builds.record(image, target)
+        return engine, target, prepared
 
     def prepare(self, nodes: Sequence[NodeRuntime], platforms: Sequence[Platform]) -> PreparedLoad:
         import imgload.sources.push  # noqa: F401, PLC0415 - imported during the build
@@ -171,6 +220,27 @@ class PreparedLoad:
 
         self.on_event(Note(text))
 
+    def load_layout(self, folder: BuildFolder, request: Request, target: Digest) -> Report | None:
+        """Load the layers that a build has left in a folder; None if a node lacks others."""
+        from imgload.loader.report import LoadFailed  # noqa: PLC0415 - during the build
+
+        [image] = folder.source.all_images(None)
+        self.loader.sources = [image.origin]
+        ids = dict.fromkeys([target, image.target])
+        try:
+            return self.loader.load(
+                [str(image.target)],
+                tag=request.image,
+                extra_tags=[request.name_by_id(digest) for digest in ids],
+                on_event=self.on_event,
+            )
+        except ArchiveInvalid:
+            return None
+        except LoadFailed as error:
+            if not any(isinstance(r.error, ArchiveInvalid) for _, r in error.report.failures()):
+                raise
+            return None
+
     def load(
         self, engine: Engine, request: Request, image: Digest, platform: Platform | None
     ) -> Report:
@@ -190,10 +260,7 @@ class PreparedLoad:
             return self.loader.load(
                 [str(image)],
                 tag=request.image,
-                extra_tags=[
-                    str(attrs.evolve(request.reference, tag=tag, digest=None))
-                    for tag in dict.fromkeys(digest.hex for digest in ids if digest)
-                ],
+                extra_tags=[request.name_by_id(i) for i in dict.fromkeys(filter(None, ids))],
                 platform=str(platform) if platform else None,
                 transport="delta",
                 on_event=self.on_event,

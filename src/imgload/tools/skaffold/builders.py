@@ -24,6 +24,7 @@ from imgload.core.errors import (
 )
 from imgload.core.state import TemporaryFolder
 from imgload.engines.base import Engine
+from imgload.engines.discovery.buildx import build_builder
 from imgload.engines.endpoint import EngineKind
 from imgload.engines.temporary_tags import note_temporary_name
 from imgload.oci.digest import Digest
@@ -75,18 +76,27 @@ class Recipe:
 
 @attrs.frozen
 class Builder:
-    """A program that builds and pushes, and the engines whose store it may build into."""
+    """A program that builds and pushes, and the engines whose store it may build into.
+
+    `foreign` is the builder of docker-buildx if it stores no images in the engine.
+    """
 
     program: BuilderName
     engines: tuple[Engine, ...]
     recipe: Recipe
+    foreign: str | None = None
 
     def build(
-        self, request: Request, platforms: Sequence[Platform], prepare: Callable[[], T]
+        self,
+        request: Request,
+        platforms: Sequence[Platform],
+        prepare: Callable[[], T],
+        output: str | None = None,
     ) -> tuple[Digest | None, T]:
         """Return the image ID, if the builder reports it, and the result of `prepare`.
 
-        `prepare` is called during the build; an exception there ends the build.
+        `prepare` is called during the build; an exception there ends the build. `output` replaces
+        the store of the engine as the destination, without attestations.
         """
         if self.recipe.command:
             with running(self.recipe.command):
@@ -94,7 +104,11 @@ class Builder:
         argv = [self.program, "build", f"--tag={request.image}", *self.recipe.options()]
         argv += [*(f"--platform={platform}" for platform in platforms), "."]
         if self.program == "docker":
-            with running(argv, request.context, docker_environ(self.engines[0])):
+            environ = docker_environ(self.engines[0])
+            if output:
+                argv.insert(2, f"--output={output}")
+                environ |= {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+            with running(argv, request.context, environ):
                 return None, prepare()
         with temporary_file("image-id") as file:
             argv.insert(2, f"--iidfile={file}")
@@ -125,7 +139,10 @@ def choose(recipe: Recipe, engines: Sequence[Engine]) -> Builder:
             f"--builder {name}: no {kind} engine answers, and imgload reads the image from it",
             hint=f"{command}; or set its socket: {variable}=unix:///path/to/{kind}.sock",
         )
-    return Builder(name or matching[0].endpoint.kind, matching, recipe)
+    foreign = None
+    if name == "docker" and not recipe.command:
+        foreign = build_builder({**os.environ, **docker_environ(matching[0])})
+    return Builder(name or matching[0].endpoint.kind, matching, recipe, foreign)
 
 
 def _installed_builder(requested: BuilderName | None, engines: Sequence[Engine]) -> BuilderName:
@@ -176,12 +193,12 @@ def push(program: BuilderName, engine: Engine, image: str) -> Digest:
 
 
 def publish(builder: Builder, request: Request) -> Digest:
-    """Build for several platforms, push their index, and return its digest."""
+    """Build and push without a copy in the engine; return the digest of the image or index."""
     if request.every_platform:
         hint = "name them: skaffold build --platform=linux/amd64,linux/arm64"
         raise UsageError("PLATFORMS is 'all', which no builder supports", hint=hint)
-    platforms = f"--platform={','.join(map(str, request.platforms))}"
-    options = [*builder.recipe.options(), platforms, "."]
+    platforms = ",".join(map(str, request.platforms))
+    options = [*builder.recipe.options(), *([f"--platform={platforms}"] if platforms else []), "."]
     with temporary_file("output") as file:
         if builder.program != "docker":
             return _push_list(builder, request, options, file)

@@ -72,6 +72,10 @@ class Request:
             every_platform=_ALL in platforms,
         )
 
+    def name_by_id(self, digest: Digest) -> str:
+        """Return the name that Skaffold deploys for an image with this ID."""
+        return str(attrs.evolve(self.reference, tag=digest.hex, digest=None))
+
     @property
     def multi_platform(self) -> bool:
         return self.every_platform or len(self.platforms) > 1

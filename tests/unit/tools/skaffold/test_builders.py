@@ -1,5 +1,6 @@
 """The choice, the command lines and the processes of builders; scripts on PATH replace them."""
 
+import csv
 import json
 import os
 import signal
@@ -37,6 +38,7 @@ from imgload.tools.skaffold.builders import (
     run_and_read,
     temporary_file,
 )
+from imgload.tools.skaffold.layout import BuildFolder
 from imgload.tools.skaffold.request import Request
 from tests.unit.fakes import LocalEngine
 
@@ -93,6 +95,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     for name, value in {"CALLS": f"{tmp_path}/calls", "ID": ID, "VERSION": "Docker 28"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("DOCKER_HOST")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     return Bench(tmp_path, monkeypatch)
 
 
@@ -284,6 +287,44 @@ def test_publish_returns_the_digest_in_the_metadata_of_buildx(bench: Bench) -> N
     [call] = bench.calls()
     assert call[3:5] == ["buildx", "build"]
     assert "--platform=linux/amd64,linux/arm64" in call
+
+
+def outside(bench: Bench, driver: str = "kubernetes") -> Builder:
+    """Return Docker's builder of a user who has selected one of buildx with a driver."""
+    bench.install("docker")
+    path = bench.folder / "docker/buildx/instances/outside"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"Name": "outside", "Driver": driver}))
+    bench.patch.setenv("BUILDX_BUILDER", "outside")
+    return choose(Recipe(), [bench.engine("docker")])
+
+
+@pytest.mark.parametrize(("driver", "foreign"), [("kubernetes", "outside"), ("docker", None)])
+def test_choose_returns_the_builder_outside_the_engine(
+    bench: Bench, driver: str, foreign: str | None
+) -> None:
+    assert outside(bench, driver).foreign == foreign
+
+
+def test_an_output_replaces_the_store_of_the_engine(bench: Bench) -> None:
+    """It is a line of CSV: the temporary folder may have any name."""
+    builder = outside(bench)
+    folder = BuildFolder(bench.folder / 'a,"b')
+    builder.build(bench.request(), [], lambda: None, folder.output)
+    [call] = bench.calls()
+    [output] = [word for word in call if word.startswith("--output=")]
+    [fields] = csv.reader([output.removeprefix("--output=")])
+    assert fields == ["type=oci", "tar=false", f"dest={folder.path}"]
+
+
+def test_publish_needs_no_platform(bench: Bench) -> None:
+    """A builder outside the engine pushes by itself."""
+    builder = outside(bench)
+    bench.patch.setenv("METADATA", json.dumps({"containerimage.digest": ID}))
+    assert publish(builder, bench.request()) == Digest.parse(ID)
+    [call] = bench.calls()
+    assert "--push" in call
+    assert not [word for word in call if word.startswith("--platform")]
 
 
 def test_publish_uses_and_removes_a_temporary_manifest_list(bench: Bench) -> None:
