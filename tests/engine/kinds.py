@@ -195,7 +195,7 @@ def saved(archive: bytes) -> tuple[str, str | None]:
         files = {m.name: tar.extractfile(m) for m in tar if m.isreg()}
         read = {name: file.read() for name, file in files.items() if file}
     config = read[_config_path(read)]
-    diff_ids = tuple(map(Digest.parse, json.loads(config)["rootfs"]["diff_ids"]))
+    diff_ids = tuple(map(Digest.parse, json.loads(config)["rootfs"]["diff_ids"] or ()))
     return str(Digest.of(config)), str(chain_ids(diff_ids)[-1]) if diff_ids else None
 
 

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -25,8 +26,9 @@ from tests.lab.engine import Engine
 from tests.lab.shell import CommandError
 from tests.unit.archives import pack, write_folder
 
-BUILT, DEEP, SEVERAL, UNTAGGED, PINNED = (
+BUILT, NO_LAYERS, DEEP, SEVERAL, UNTAGGED, PINNED = (
     "built by an engine",
+    "no layers",
     "127 layers",
     "several platforms, one absent, attested",
     "untagged, by ID",
@@ -39,7 +41,7 @@ KINDS = (
     "uncompressed layers",
     "an empty layer",
     "one layer twice",
-    "no layers",
+    NO_LAYERS,
     DEEP,
     "a foreign layer",
     SEVERAL,
@@ -85,7 +87,7 @@ BUILDS = {
     "gzip layers": Build(compression="gzip"),
     "zstd layers": Build(compression="zstd"),
     "uncompressed layers": Build(compression="uncompressed"),
-    "no layers": Build('FROM scratch\nCMD ["/app"]\n'),
+    NO_LAYERS: Build('FROM scratch\nCMD ["/app"]\n'),
     DEEP: Build("FROM scratch\n" + "".join(f"COPY app /{n}\n" for n in range(127))),
     SEVERAL: Build(options=("--platform=linux/amd64,linux/arm64", "--provenance=true")),
     "arm64/v8 only": Build(options=("--platform=linux/arm64/v8",)),
@@ -123,7 +125,7 @@ def _made() -> dict[str, Made]:
         "zstd layers": Made(names["zstd layers"], compression="zstd"),
         "an empty layer": Made(names["an empty layer"], (layer("base.txt"), EMPTY, layer())),
         "one layer twice": Made(names["one layer twice"], (twice, layer(), twice)),
-        "no layers": Made(names["no layers"], ()),
+        NO_LAYERS: Made(names[NO_LAYERS], ()),
         DEEP: Made(names[DEEP], deep, "gzip"),
         "a foreign layer": Made(names["a foreign layer"], compression="gzip", foreign=True),
         SEVERAL: Platforms(names[SEVERAL], compression="gzip"),
@@ -323,7 +325,7 @@ def buildkit_row(all_images: AllImages, row: Row, name: str) -> None:
     engine_name, output = BUILDKIT[name]
     buildx = Buildx.set_up(all_images.lab.engine(engine_name), all_images.folder / name)
     row.cells |= dict.fromkeys(KINDS, "not built")
-    batches = []
+    batches, refusals = [], defaultdict[str, list[str]](list)
     with buildx.builder("matrix") if name.startswith(CONTAINER) else nullcontext():
         for kind, build in BUILDS.items():
             if build.compression and output == "--load":
@@ -332,9 +334,11 @@ def buildkit_row(all_images: AllImages, row: Row, name: str) -> None:
                 batches.append(built_by_buildx(all_images, buildx, output, kind))
             except CommandError as error:
                 row.cells[kind] = "not taken"
-                lines = str(error).splitlines()
-                row.notes += [(kind, line) for line in lines if line.startswith("ERROR:")]
+                lines = error.stderr.strip().splitlines()
+                [*_, message] = [line for line in lines if line.startswith("ERROR:")] or lines
+                refusals[message].append(kind)
         row.fill(batches)
+    row.notes += [("" if kinds[1:] else kinds[0], error) for error, kinds in refusals.items()]
 
 
 def built_by_buildx(all_images: AllImages, buildx: Buildx, output: str, kind: str) -> Batch:
@@ -352,9 +356,12 @@ def built_by_buildx(all_images: AllImages, buildx: Buildx, output: str, kind: st
     tag = [] if kind == UNTAGGED else ["--tag", name]
     buildx("build", *tag, *option, f"--metadata-file={metadata}", *build.options, context)
     digest = json.loads(metadata.read_text())["containerimage.digest"]
-    own_id = digest if kind == UNTAGGED else name
-    content = buildx.engine.raw("save", own_id) if in_engine else archive.read_bytes()
-    image_id, chain_id = saved(content)
+    if in_engine and kind == NO_LAYERS and buildx.engine.name == "docker":
+        image_id, chain_id = digest, None  # this store cannot save such an image
+    else:
+        own_id = digest if kind == UNTAGGED else name
+        content = buildx.engine.raw("save", own_id) if in_engine else archive.read_bytes()
+        image_id, chain_id = saved(content)
     requested = {UNTAGGED: digest if in_engine else image_id, PINNED: f"compat-buildkit@{digest}"}
     image = ExpectedImage(
         kind, requested.get(kind, name), image_id, chain_id, emulated=kind == "arm64/v8 only"
