@@ -13,7 +13,7 @@ from typing import NoReturn
 from benchmarks.clock import Clock
 from benchmarks.machine import describe
 from benchmarks.page import write_docs
-from benchmarks.plan import Wish
+from benchmarks.plan import RIVAL, Wish
 from benchmarks.results import Results
 from benchmarks.run import Run
 from benchmarks.sites import CASES, CONTESTANTS, SITES
@@ -35,7 +35,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    choices = {"engines": [*SITES], "cases": CASES, "contestants": CONTESTANTS}
+    choices = {"engines": [*SITES], "cases": CASES, "contestants": (*CONTESTANTS, RIVAL)}
     for name, known in choices.items():
         listed = f"of: {' '.join(known)} [default: all]"
         parser.add_argument(f"--{name}", nargs="+", choices=known, metavar="NAME", help=listed)

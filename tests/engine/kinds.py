@@ -189,14 +189,14 @@ def _notes(name: str) -> Json:
     return full if name else {}
 
 
-def saved(archive: bytes) -> tuple[str, str]:
-    """Return the image ID and the chain ID of the only image in an archive of an engine."""
+def saved(archive: bytes) -> tuple[str, str | None]:
+    """Return the image ID and the chain ID of an archive's image, the first one of an index."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         files = {m.name: tar.extractfile(m) for m in tar if m.isreg()}
         read = {name: file.read() for name, file in files.items() if file}
     config = read[_config_path(read)]
-    diff_ids = tuple(map(Digest.parse, json.loads(config)["rootfs"]["diff_ids"]))
-    return str(Digest.of(config)), str(chain_ids(diff_ids)[-1])
+    diff_ids = tuple(map(Digest.parse, json.loads(config)["rootfs"]["diff_ids"] or ()))
+    return str(Digest.of(config)), str(chain_ids(diff_ids)[-1]) if diff_ids else None
 
 
 def _config_path(files: dict[str, bytes]) -> str:

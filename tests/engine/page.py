@@ -27,7 +27,8 @@ refused the image.
 
 All images of a row except the first come from one archive, or from one engine that they were loaded
 into. An archive that an engine saved with a single image is loaded without naming the image. In the
-rows with BuildKit, docker-buildx builds each image; it builds no other kinds ("not built").
+rows with an output of docker-buildx, it builds each image, and all platforms; the kinds "not built"
+cannot be described in a Dockerfile, or the output has no such option.
 
 """
 _VERSIONS = """

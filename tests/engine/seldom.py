@@ -23,6 +23,7 @@ _VARIANTS = {
         "standard input: docker-archive of",
         "Docker 28, graphdriver",
         "Docker 28, BuildKit",
+        "docker-container builder",
         "Docker 26, graphdriver",
         "Docker 26, containerd store",
         "Podman 4.3, rootless",

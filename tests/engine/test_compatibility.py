@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import attrs
@@ -23,8 +26,9 @@ from tests.lab.engine import Engine
 from tests.lab.shell import CommandError
 from tests.unit.archives import pack, write_folder
 
-BUILT, DEEP, SEVERAL, UNTAGGED, PINNED = (
+BUILT, NO_LAYERS, DEEP, SEVERAL, UNTAGGED, PINNED = (
     "built by an engine",
+    "no layers",
     "127 layers",
     "several platforms, one absent, attested",
     "untagged, by ID",
@@ -37,7 +41,7 @@ KINDS = (
     "uncompressed layers",
     "an empty layer",
     "one layer twice",
-    "no layers",
+    NO_LAYERS,
     DEEP,
     "a foreign layer",
     SEVERAL,
@@ -55,16 +59,40 @@ ENGINES = {
     "Podman 4.3, rootless": "podman-rootless",
     "Podman 5.8": "podman58",
 }
+CONTAINER = "docker-container builder"
 BUILDKIT: dict[str, tuple[str, str]] = {
-    f"{name}, BuildKit, {output}": (engine, output)
-    for name, engine in (("Docker 20.10", "docker"), ("Docker 28", "docker28"))
+    f"{name}, {output}": (engine, output)
+    for name, engine in (
+        ("Docker 20.10, BuildKit", "docker"),
+        ("Docker 28, BuildKit", "docker28"),
+        (CONTAINER, "docker28"),
+    )
     for output in ("--load", "type=oci", "type=docker")
 }
 """By source: the engine whose BuildKit builds the images with docker-buildx, and the output."""
-COMPRESSIONS = {
-    "gzip layers": "gzip",
-    "zstd layers": "zstd",
-    "uncompressed layers": "uncompressed",
+
+
+@attrs.frozen
+class Build:
+    """How docker-buildx builds an image of a kind."""
+
+    dockerfile: str = "FROM scratch\nCOPY base /\nCOPY app /\n"
+    options: tuple[str, ...] = ()
+    compression: str = ""
+    """Of the layers in a file; an engine's copy has its own."""
+
+
+BUILDS = {
+    BUILT: Build(),
+    "gzip layers": Build(compression="gzip"),
+    "zstd layers": Build(compression="zstd"),
+    "uncompressed layers": Build(compression="uncompressed"),
+    NO_LAYERS: Build('FROM scratch\nCMD ["/app"]\n'),
+    DEEP: Build("FROM scratch\n" + "".join(f"COPY app /{n}\n" for n in range(127))),
+    SEVERAL: Build(options=("--platform=linux/amd64,linux/arm64", "--provenance=true")),
+    "arm64/v8 only": Build(options=("--platform=linux/arm64/v8",)),
+    UNTAGGED: Build(),
+    PINNED: Build(),
 }
 FORMS = {"docker-archive": old, "docker-archive of Docker 25+": new, "OCI archive": oci}
 DOCKER_ARCHIVE, OCI_ARCHIVE = ("--format", "docker-archive"), ("--format", "oci-archive")
@@ -97,7 +125,7 @@ def _made() -> dict[str, Made]:
         "zstd layers": Made(names["zstd layers"], compression="zstd"),
         "an empty layer": Made(names["an empty layer"], (layer("base.txt"), EMPTY, layer())),
         "one layer twice": Made(names["one layer twice"], (twice, layer(), twice)),
-        "no layers": Made(names["no layers"], ()),
+        NO_LAYERS: Made(names[NO_LAYERS], ()),
         DEEP: Made(names[DEEP], deep, "gzip"),
         "a foreign layer": Made(names["a foreign layer"], compression="gzip", foreign=True),
         SEVERAL: Platforms(names[SEVERAL], compression="gzip"),
@@ -297,34 +325,49 @@ def buildkit_row(all_images: AllImages, row: Row, name: str) -> None:
     engine_name, output = BUILDKIT[name]
     buildx = Buildx.set_up(all_images.lab.engine(engine_name), all_images.folder / name)
     row.cells |= dict.fromkeys(KINDS, "not built")
-    kinds = {BUILT: "", **(COMPRESSIONS if output != "--load" else {})}
-    try:
-        batches = [built_by_buildx(all_images, buildx, output, *kind) for kind in kinds.items()]
-    except CommandError as error:
-        row.cells |= dict.fromkeys(kinds, "not taken")
-        row.notes += [("", line) for line in str(error).splitlines() if line.startswith("ERROR:")]
-    else:
+    batches, refusals = [], defaultdict[str, list[str]](list)
+    with buildx.builder("matrix") if name.startswith(CONTAINER) else nullcontext():
+        for kind, build in BUILDS.items():
+            if build.compression and output == "--load":
+                continue
+            try:
+                batches.append(built_by_buildx(all_images, buildx, output, kind))
+            except CommandError as error:
+                row.cells[kind] = "not taken"
+                lines = error.stderr.strip().splitlines()
+                [*_, message] = [line for line in lines if line.startswith("ERROR:")] or lines
+                refusals[message].append(kind)
         row.fill(batches)
+    row.notes += [("" if kinds[1:] else kinds[0], error) for error, kinds in refusals.items()]
 
 
-def built_by_buildx(
-    all_images: AllImages, buildx: Buildx, output: str, kind: str, compression: str
-) -> Batch:
-    """Build an image with two layers; return how to load it."""
-    name, folder = f"compat-buildkit:t{secrets.token_hex(6)}", all_images.folder
-    context, archive = folder / secrets.token_hex(4), folder / f"{secrets.token_hex(4)}.tar"
+def built_by_buildx(all_images: AllImages, buildx: Buildx, output: str, kind: str) -> Batch:
+    """Build an image; return how to load it."""
+    build, folder, in_engine = BUILDS[kind], all_images.folder, output == "--load"
+    name, suffix = f"compat-buildkit:t{secrets.token_hex(6)}", secrets.token_hex(4)
+    context, archive, metadata = (folder / f"{suffix}{end}" for end in ("", ".tar", ".json"))
     context.mkdir()
     for file in ("base", "app"):
         (context / file).write_bytes(secrets.token_bytes(40))
-    (context / "Dockerfile").write_text("FROM scratch\nCOPY base /\nCOPY app /\n")
-    option = ["--load"] if output == "--load" else ["--output", f"{output},dest={archive}"]
-    if compression:
-        option[-1] += f",compression={compression},force-compression=true"
-    buildx("build", "--tag", name, *option, context)
-    in_engine = output == "--load"
-    content = buildx.engine.raw("save", name) if in_engine else archive.read_bytes()
-    images = (ExpectedImage(kind, name, *saved(content)),)
-    return Batch(buildx.engine.url if in_engine else str(archive), images, all=not in_engine)
+    (context / "Dockerfile").write_text(build.dockerfile)
+    option = ["--load"] if in_engine else ["--output", f"{output},dest={archive}"]
+    if build.compression:
+        option[-1] += f",compression={build.compression},force-compression=true"
+    tag = [] if kind == UNTAGGED else ["--tag", name]
+    buildx("build", *tag, *option, f"--metadata-file={metadata}", *build.options, context)
+    digest = json.loads(metadata.read_text())["containerimage.digest"]
+    if in_engine and kind == NO_LAYERS and buildx.engine.name == "docker":
+        image_id, chain_id = digest, None  # this store cannot save such an image
+    else:
+        own_id = digest if kind == UNTAGGED else name
+        content = buildx.engine.raw("save", own_id) if in_engine else archive.read_bytes()
+        image_id, chain_id = saved(content)
+    requested = {UNTAGGED: digest if in_engine else image_id, PINNED: f"compat-buildkit@{digest}"}
+    image = ExpectedImage(
+        kind, requested.get(kind, name), image_id, chain_id, emulated=kind == "arm64/v8 only"
+    )
+    source = buildx.engine.url if in_engine else str(archive)
+    return Batch(source, (image,), all=not in_engine and kind not in requested)
 
 
 ROWS: dict[str, Callable[[AllImages, Row, str], None]] = {
@@ -367,12 +410,10 @@ def versions_of(nodes: list[MatrixNode], all_images: AllImages, name: str) -> di
     versions = {f"containerd {node.version}": node.containerd for node in nodes}
     if name in ENGINES:
         versions[name] = all_images.by_engine[ENGINES[name]].engine.version
-    if name in BUILDKIT:
+    if name in BUILDKIT and not name.startswith(CONTAINER):
         engine = all_images.by_engine[engine_of(name)].engine
         buildx = Buildx(engine, all_images.folder / name)
-        buildkit = re.search(
-            r"^BuildKit.*: *(\S+)", buildx("inspect"), re.MULTILINE | re.IGNORECASE
-        )
+        buildkit = re.search(r"(?im)^BuildKit.*: *(\S+)", buildx("inspect"))
         versions["docker-buildx"] = buildx("version").split()[1]
         reported = f"{buildkit[1]} in " if buildkit else ""
         versions[name.rpartition(",")[0]] = f"{reported}Docker {engine.version}"

@@ -29,7 +29,10 @@ SNAPSHOTS = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshot
 DEBIAN_SIZE = 300
 ZSTD = "oci-zstd"
 """MB: Python with packages, without the largest ones."""
-MOUNTED = "grep -c imgload- /proc/mounts; ls -d /var/lib/imgload-*; ctr -n k8s.io leases ls -q"
+MOUNTED = (
+    "grep -c ' /var/lib/imgload-[0-9a-f]* ' /proc/mounts; ls -d /var/lib/imgload-*;"
+    " ctr -n k8s.io leases ls -q"
+)
 
 
 def leftovers(node: Node) -> str:
