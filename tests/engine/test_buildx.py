@@ -167,6 +167,7 @@ def test_outputs_of_buildkit_are_loaded(bench: Bench, tmp_path: Path, recipe: st
     assert records(bench.node) - before == {f"docker.io/library/{bench.skaffold.image}"}
 
 
+@pytest.mark.long
 def test_an_image_that_only_the_builder_has_is_not_found(bench: Bench) -> None:
     """The hint names the option that also stores it in the engine."""
     image = shlex.quote(bench.skaffold.image)
@@ -175,6 +176,7 @@ def test_an_image_that_only_the_builder_has_is_not_found(bench: Bench) -> None:
     assert "--load" in ended.output.partition("try:")[2]
 
 
+@pytest.mark.long
 def test_a_push_uses_the_builder(bench: Bench) -> None:
     """The registry has the printed digest; neither the engine nor the node gets the image."""
     before, registry = records(bench.node), RegistryContents()
