@@ -10,6 +10,7 @@ _VARIANTS = {
     ("test_watch.py", "test_a_built_or_tagged_image_is_loaded"): (
         "podman-lab-p3",
         "docker28-lab-d21",
+        "docker-lab-d3",
     ),
     ("test_compatibility.py", "test_each_source_loads_as_documented_on_every_containerd"): (
         "docker-archive]",
@@ -82,6 +83,7 @@ _VARIANTS = {
         "docker28-lab-d17",
         "podman-lab-d16",
         "podman-lab-d21",
+        "podman-lab-p21",
     ),
     ("test_errors.py", "test_a_full_node_is_clean_afterwards"): (
         "60m-80-docker",
@@ -105,7 +107,11 @@ _VARIANTS = {
         "podman-lab-p16",
         "docker-lab-d16",
     ),
-    ("test_load.py", "test_all_nodes_get_all_images"): ("docker-lab-p3", "podman-lab-d3"),
+    ("test_load.py", "test_all_nodes_get_all_images"): (
+        "docker-lab-p3",
+        "podman-lab-d3",
+        "podman-lab-p3",
+    ),
     ("test_load.py", "test_a_rebuilt_image_takes_over_its_tag"): (
         "lab-d17",
         "lab-p16",
@@ -156,6 +162,7 @@ _VARIANTS = {
         "docker]",
         "docker28-graphdriver",
         "podman",
+        "docker28]",
     ),
     ("test_rounds.py", "test_a_reused_loader_loads_several_images"): (
         "docker]",
@@ -207,8 +214,9 @@ _VARIANTS = {
         "docker28-graphdriver",
         "docker-lab-d16",
         "podman-lab-p21",
+        "podman-lab-d17",
     ),
-    ("test_serve.py", "test_a_pulled_image_is_not_served"): ("docker]", "podman"),
+    ("test_serve.py", "test_a_pulled_image_is_not_served"): ("docker]", "podman", "docker28"),
     ("test_serve.py", "test_a_node_is_changed_with_a_restart_only_if_that_is_allowed"): ("1.7",),
     ("test_verify.py", "test_deep_verification_finds_a_damaged_blob"): ("podman-lab-p17",),
     ("test_files.py", "test_files_of_archives_are_compared"): (
@@ -238,6 +246,7 @@ _VARIANTS = {
         "docker28-lab-d21-300-import",
         "docker-lab-p21",
         "podman-lab-d21-300",
+        "docker28-lab-d21-300-pull",
     ),
     ("test_streaming.py", "test_an_interrupted_load_leaves_nothing"): ("",),
     ("test_together.py", "test_ten_parallel_loads_of_different_images_succeed"): (
@@ -295,7 +304,10 @@ _VARIANTS = {
     ("test_buildx.py", "test_an_ended_build_leaves_no_files"): ("9",),
     ("test_skaffold.py", "test_a_tag_by_id_never_refers_to_another_image"): ("docker]",),
     ("test_storage.py", "test_a_full_temporary_folder_causes_a_full_load"): ("docker-1m",),
-    ("test_costs.py", "test_a_load_costs_no_more_than_in_the_table"): ("docker-lab-d3",),
+    ("test_costs.py", "test_a_load_costs_no_more_than_in_the_table"): (
+        "docker-lab-d3",
+        "podman-lab-d21",
+    ),
     ("test_rollback.py", "test_a_reused_loader_detects_another_snapshotter"): ("False",),
     ("test_cut_off.py", "test_an_engine_that_cannot_reach_the_receiver_is_detected_and_cached"): (
         "docker-cut-off",
@@ -322,6 +334,9 @@ _VARIANTS = {
         "docker28-docker-lab-d21-import",
     ),
     ("test_manifests.py", "test_keep_manifest_keeps_the_digest_of_the_source"): ("import",),
+    ("test_attacked.py", "test_a_load_succeeds_during_an_attack_on_the_receiver"): (
+        "docker28, stranger",
+    ),
 }
 _STARTS = [
     f"{file}::{test}[{variant}"
