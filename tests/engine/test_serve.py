@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +15,13 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-import attrs
 import pytest
 
 from imgload.oci.document import INDEX, MANIFEST
 from imgload.oci.platform import Platform
 from tests.engine.aftermath import leftover_tags
 from tests.engine.conftest import Images, forget, unique
+from tests.engine.jsonlines import JsonLines
 from tests.engine.test_load import config_digest
 from tests.engine.test_registry import CERTS, put, state
 from tests.engine.test_registry_restart import UNREAD
@@ -44,28 +42,12 @@ def registry(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reg
         yield started
 
 
-@attrs.frozen
-class Server:
+class Server(JsonLines):
     """A running `imgload serve -o json`, and its output."""
-
-    process: subprocess.Popen[str]
-    lines: queue.SimpleQueue[dict[str, Any]] = attrs.field(factory=queue.SimpleQueue)
-
-    def read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self.lines.put(json.loads(line))
 
     def next(self, key: str, *values: str) -> dict[str, Any]:
         """Return the next document with a key, and one of these values if there are any."""
-        while True:
-            document = self.lines.get(timeout=_PATIENCE)
-            if key in document and (not values or document[key] in values):
-                return document
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(_PATIENCE)
+        return self.next_where(lambda found: key in found and (not values or found[key] in values))
 
 
 @contextmanager
@@ -73,8 +55,7 @@ def serving(*arguments: str, nodes: int = 1) -> Iterator[Server]:
     """Run `imgload serve` until the end of the block, once so many nodes are set up."""
     command = [sys.executable, "-m", "imgload", "serve", "-o", "json", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        server = Server(process)
-        threading.Thread(target=server.read, daemon=True).start()
+        server = Server.reading(process)
         try:
             for _ in range(nodes):
                 ready = server.next("restarted")

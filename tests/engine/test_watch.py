@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import signal
@@ -15,13 +14,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import attrs
 import docker
 import pytest
 
 import imgload
 from imgload.engines import http_engine as rest
 from tests.engine.conftest import Images, cri_id, forget, unique
+from tests.engine.jsonlines import JsonLines
 from tests.engine.relay import Fault, relay
 from tests.engine.test_load import config_digest
 from tests.lab import Cluster, Lab, suites
@@ -31,24 +30,12 @@ from tests.lab.shell import run
 _PATIENCE = 30.0
 
 
-@attrs.frozen
-class Watcher:
+class Watcher(JsonLines):
     """A running `imgload watch -o json`, and its output."""
-
-    process: subprocess.Popen[str]
-    lines: queue.SimpleQueue[dict[str, Any]] = attrs.field(factory=queue.SimpleQueue)
-
-    def read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self.lines.put(json.loads(line))
 
     def next(self, *wanted: str) -> dict[str, Any]:
         """Return the next document that has one of these keys."""
-        while True:
-            document = self.lines.get(timeout=_PATIENCE)
-            if any(key in document for key in wanted):
-                return document
+        return self.next_where(lambda found: any(key in found for key in wanted))
 
     def noted(self, text: str) -> str:
         """Return the next note that contains the text."""
@@ -60,10 +47,6 @@ class Watcher:
         """Return the next load."""
         return self.next("images")
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(_PATIENCE)
-
 
 @contextmanager
 def watching(*arguments: str) -> Iterator[Watcher]:
@@ -71,8 +54,7 @@ def watching(*arguments: str) -> Iterator[Watcher]:
     with subprocess.Popen(
         command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
-        watcher = Watcher(process)
-        threading.Thread(target=watcher.read, daemon=True).start()
+        watcher = Watcher.reading(process)
         try:
             watcher.noted("watching")
             yield watcher

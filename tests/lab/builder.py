@@ -17,6 +17,7 @@ import attrs
 from tests.lab import suites
 from tests.lab.engine import RECIPE, Engine
 from tests.lab.machine import Paths
+from tests.lab.nodeimage import finish_root
 from tests.lab.shell import run, step, write
 
 TAG = "imgload-lab/builder:1"
@@ -137,13 +138,7 @@ def _fill(root: Path, cache: Path) -> None:
     suites.unpack(cache, root, "node", "base")
     suites.unpack(cache, root, "builder", "base")  # the libraries of dockerd
     suites.unpack(cache, root, "docker")
-    for folder in _FOLDERS:
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    run("rm", "-rf", *(root / path for path in _OMITTED))
-    for name in run(root / "bin/busybox", "--list").split():
-        if not (root / "bin" / name).exists():
-            (root / "bin" / name).symlink_to("busybox")
-    write(root / "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+    finish_root(root, _FOLDERS, _OMITTED)
     write(root / "etc/docker/daemon.json", '{"features": {"containerd-snapshotter": true}}')
     write(root / "usr/local/bin/buildkitd", _BUILDKITD, 0o755)
     write(root / "usr/local/bin/buildctl", _BUILDCTL, 0o755)

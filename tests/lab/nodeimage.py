@@ -6,6 +6,7 @@ containerd decompresses with unpigz, as on kind's nodes.
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.lab import suites
@@ -136,12 +137,17 @@ def _recipe(version: str) -> str:
 def _fill(root: Path, version: str, cache: Path) -> None:
     suites.unpack(cache, root, "node", "base")
     suites.unpack(cache, root, "containerd", version)
-    for folder in _FOLDERS:
+    finish_root(root, _FOLDERS, _OMITTED)
+    write(root / "etc/containerd/config.toml", CONFIGS[version])
+    write(root / "usr/local/bin/entrypoint", _ENTRYPOINT, 0o755)
+
+
+def finish_root(root: Path, folders: Iterable[str], omitted: Iterable[str]) -> None:
+    """Make folders, remove parts of packages, and link the programs of busybox that are absent."""
+    for folder in folders:
         (root / folder).mkdir(parents=True, exist_ok=True)
-    run("rm", "-rf", *(root / path for path in _OMITTED))
+    run("rm", "-rf", *(root / path for path in omitted))
     for name in run(root / "bin/busybox", "--list").split():
         if not (root / "bin" / name).exists():
             (root / "bin" / name).symlink_to("busybox")
     write(root / "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
-    write(root / "etc/containerd/config.toml", CONFIGS[version])
-    write(root / "usr/local/bin/entrypoint", _ENTRYPOINT, 0o755)
