@@ -152,23 +152,14 @@ class Serve:
             except queue.Empty:
                 yield from self.store.finished_pulls()
 
-    def _running_nodes(self) -> list[Node]:
-        return [
-            node
-            for cluster in find_clusters(self.hosts)
-            if not self.options.clusters or _is_named(cluster, self.options.clusters)
-            for node in cluster.nodes
-            if isinstance(node, Node) and node.container.state == "running"
-        ]
-
     def restore_others(self) -> None:
         """Restore nodes that a killed server has left, as far as they answer."""
-        nodes = [node for cluster in find_clusters(self.hosts) for node in cluster.nodes]
-        in_parallel([partial(_restore_if_running, node) for node in nodes])
+        _restore_running(self.hosts)
 
     def _set_up_nodes(self) -> Iterator[NodeReady | Note]:
         try:
-            nodes = {node.container.id: node for node in self._running_nodes()}
+            running = _running_nodes(self.hosts, self.options.clusters)
+            nodes = {node.container.id: node for node in running}
         except ImgloadError as error:
             if error.message != self._trouble:
                 yield Note(f"cannot list the nodes: {error.message}")
@@ -238,19 +229,27 @@ def _restore(setup: _Setup) -> None:
         restore(setup.node)
 
 
+def _running_nodes(hosts: Sequence[ContainerHost], clusters: Sequence[str] = ()) -> list[Node]:
+    """Return the running nodes of these clusters, or of all."""
+    return [
+        node
+        for cluster in find_clusters(hosts)
+        if not clusters or _is_named(cluster, clusters)
+        for node in cluster.nodes
+        if isinstance(node, Node) and node.container.state == "running"
+    ]
+
+
 def _is_named(cluster: Cluster, names: Sequence[str]) -> bool:
     return not {cluster.name, *cluster.tool.contexts(cluster.name)}.isdisjoint(names)
 
 
-def _restore_if_running(node: object) -> NodeWiring | None:
-    is_running = isinstance(node, Node) and node.container.state == "running"
-    return restore(node) if is_running and isinstance(node, Node) else None
+def _restore_running(hosts: Sequence[ContainerHost]) -> list[NodeWiring]:
+    return in_parallel([partial(restore, node) for node in _running_nodes(hosts)])
 
 
 def stop() -> tuple[bool, list[NodeWiring]]:
     """End the running server, and restore every node; return whether one ran, and the results."""
     was_running = stop_running()
     with Session.open() as session:
-        nodes = [node for cluster in find_clusters(session.engines) for node in cluster.nodes]
-        results = in_parallel([partial(_restore_if_running, node) for node in nodes])
-    return was_running, [result for result in results if result]
+        return was_running, _restore_running(session.engines)
