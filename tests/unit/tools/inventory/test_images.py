@@ -231,7 +231,11 @@ def node(folder: Path, name: str, *images: Stored, container: Container = RUNNIN
     used = [(images[-1].names[0], None)] if images and images[-1].names else []
     for number, answer in enumerate(printed(images, containers=used)):
         (stored / str(number)).write_bytes(answer.stdout)
-    scripts = {"ctr": CTR.replace("{0}", str(stored)), "crictl": "exit 127"}
+    scripts = {
+        "ctr": CTR.replace("{0}", str(stored)),
+        "crictl": "exit 127",
+        "containerd": "echo version = 2",
+    }
     return Node(name, LocalEngine(stored, scripts), container)
 
 
