@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.containerd import CONTAINERD, K3S, Containerd
+from imgload.clusters.nodes.detect import detect
 from imgload.clusters.nodes.node import Node
 from imgload.engines.base import Container, ContainerHost
 
@@ -173,6 +174,10 @@ class Minikube(ClusterProvider):
             later = re.fullmatch(r"(.+)-m\d{2,}", name)
             cluster = later.group(1) if later and later.group(1) in nodes else name
             yield NodeContainer(cluster, container.labels[self._ROLE] or "node", container)
+
+    def runtime_of(self, node: NodeContainer, engine: ContainerHost) -> NodeRuntime:
+        """Return a node with the runtime that the profile was created for."""
+        return detect(node.container.name, engine, node.container, node.role)
 
     def owns_context(self, context: str) -> bool:
         """Return whether minikube has a profile of that name, with whichever driver."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import attrs
 
 from imgload.clusters.kubeconfig import current_context
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.nodes.node import Node
-from imgload.clusters.provider import ClusterProvider, providers
+from imgload.clusters.nodes.detect import detect
+from imgload.clusters.provider import ClusterProvider, NodeContainer, providers
 from imgload.core.arguments import optional_string, require_strings
 from imgload.core.errors import (
     JSON_VERSION,
@@ -28,6 +28,7 @@ from imgload.engines.base import ContainerHost
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
 _STOPPED = {"exited", "created", "configured", "dead", "stopped"}
 """The states of a container that does not run and can be started, in Docker and Podman."""
+_Candidate = tuple[str, Callable[[], NodeRuntime]]
 
 
 @attrs.frozen
@@ -119,8 +120,19 @@ class Cluster:
 
     name: str
     engine: ContainerHost
-    nodes: tuple[NodeRuntime, ...]
+    members: tuple[NodeContainer, ...]
     tool: ClusterProvider
+
+    @property
+    def candidates(self) -> list[_Candidate]:
+        """The nodes by name, each as a function: some providers have to detect the runtime."""
+        runtime_of, engine = self.tool.runtime_of, self.engine
+        return [(m.container.name, partial(runtime_of, m, engine)) for m in self.members]
+
+    @cached_property
+    def nodes(self) -> tuple[NodeRuntime, ...]:
+        """The nodes with their runtimes."""
+        return tuple(in_parallel([open_node for _, open_node in self.candidates]))
 
     @property
     def context(self) -> str:
@@ -140,12 +152,7 @@ def find_clusters(
     pairs = [(engine, provider) for engine in engines for provider in of or providers()]
     answers = in_parallel([partial(provider.find, engine) for engine, provider in pairs])
     return [
-        Cluster(
-            name,
-            engine,
-            tuple(tool.runtime_of(node, engine) for node in nodes),
-            tool,
-        )
+        Cluster(name, engine, tuple(nodes), tool)
         for (engine, tool), clusters in zip(pairs, answers, strict=True)
         for name, nodes in clusters.items()
     ]
@@ -163,7 +170,7 @@ def list_clusters(
             context=cluster.context,
             current=cluster.context == context,
             engine=_engine_info(cluster.engine),
-            nodes=tuple(map(node_info, cluster.nodes)),
+            nodes=tuple(map(node_info, cluster.members)),
         )
         for cluster in find_clusters(engines)
     )
@@ -174,10 +181,10 @@ def _engine_info(engine: ContainerHost) -> EngineInfo:
     return EngineInfo(engine.endpoint.kind, engine.endpoint.url, engine.endpoint.origin)
 
 
-def node_info(node: NodeRuntime) -> NodeInfo:
+def node_info(node: NodeContainer) -> NodeInfo:
     """Return a node's name, role and state."""
     state = node.container.state
-    return NodeInfo(node.name, node.role, "stopped" if state in _STOPPED else state)
+    return NodeInfo(node.container.name, node.role, "stopped" if state in _STOPPED else state)
 
 
 def select_nodes(
@@ -209,35 +216,34 @@ def select_nodes(
             f"the kube context says no local cluster to load into: {why}",
             hint="kubectl config use-context kind-NAME; or name the cluster with --cluster NAME",
         )
-    nodes = select_cluster(engines, cluster).nodes
-    return _pick(nodes, names) if names else nodes
+    selected = select_cluster(engines, cluster)
+    return _pick(selected.candidates, names) if names else selected.nodes
 
 
 def _nodes_of_any_cluster(
     names: Sequence[str], engines: Sequence[ContainerHost]
 ) -> tuple[NodeRuntime, ...]:
     """Return nodes by name; a container may run a containerd without being in a cluster."""
-    nodes = [node for cluster in find_clusters(engines) for node in cluster.nodes]
-    for name in sorted(set(names) - {node.name for node in nodes}):
+    candidates = [node for cluster in find_clusters(engines) for node in cluster.candidates]
+    for name in sorted(set(names) - {name for name, _ in candidates}):
         containers = in_parallel([partial(engine.container, name) for engine in engines])
         pairs = zip(engines, containers, strict=True)
-        nodes += [Node(name, host, box, runtime=None) for host, box in pairs if box]
-    picked = _pick(nodes, names)
+        candidates += [(name, partial(detect, name, host, box)) for host, box in pairs if box]
     for name in names:
-        if sum(node.name == name for node in nodes) > 1:
+        if sum(candidate == name for candidate, _ in candidates) > 1:
             raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
-    return picked
+    return _pick(candidates, names)
 
 
-def _pick(nodes: Sequence[NodeRuntime], names: Sequence[str]) -> tuple[NodeRuntime, ...]:
-    by_name = {node.name: node for node in nodes}
+def _pick(candidates: Sequence[_Candidate], names: Sequence[str]) -> tuple[NodeRuntime, ...]:
+    by_name = dict(candidates)
     if missing := [name for name in names if name not in by_name]:
         raise NodeNotFound(
             f"no node {', '.join(missing)}; available: {', '.join(by_name) or 'none'}",
-            hint="choose one with --node" if nodes else "list all nodes with: imgload clusters",
+            hint="choose one with --node" if by_name else "list all nodes with: imgload clusters",
             node=missing[0],
         )
-    return tuple(by_name[name] for name in dict.fromkeys(names))
+    return tuple(in_parallel([by_name[name] for name in dict.fromkeys(names)]))
 
 
 def select_cluster(engines: Sequence[ContainerHost], cluster: str | None) -> Cluster:

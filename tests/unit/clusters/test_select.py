@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from imgload.clusters.nodes.node import containerd_nodes
 from imgload.clusters.select import ClusterList, find_clusters, list_clusters, select_nodes
 from imgload.core.errors import (
     ClusterAmbiguous,
@@ -311,15 +310,13 @@ def test_kinds_nodes_in_nerdctl_are_an_error(
 
 
 def test_a_container_without_a_cluster_can_be_selected(tmp_path: Path) -> None:
-    """imgload detects its containerd at the first command."""
+    """Its runtime is detected."""
     lone = Container("c9", "lone", "running", {})
     engines = [engine(tmp_path, *cluster("a")), engine(tmp_path, lone, kind="podman")]
     assert selected(engines, None, "lone", "a-control-plane") == [
         ("podman", "lone"),
         ("docker", "a-control-plane"),
     ]
-    [node] = containerd_nodes(select_nodes(engines, None, ["lone"]))
-    assert node.runtime is None
     with pytest.raises(NodeNotFound):
         selected(engines, "a", "lone")
 

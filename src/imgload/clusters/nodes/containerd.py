@@ -80,7 +80,7 @@ _WITH_REASON = (
     'exec 3>&1; output=$("$@" 2>&1 >&3 3>&-) && exit; status=$?; printf %s "$output"; exit $status'
 )
 """Prints the stderr of a program that fails: a batch keeps only stdout."""
-_FIND = r"""
+FIND = r"""
 option() {
     tr '\0' '\n' <"$process/cmdline" 2>/dev/null | while read -r word; do
         case $last in -$1 | --$1) echo "$word"; break ;; esac
@@ -103,7 +103,7 @@ find_containerd() {
 """Finds the containerd that runs, and its options; not one that runs in a pod, or that dockerd
 started for itself."""
 _DUMP = (
-    _FIND
+    FIND
     + r"""
 find_containerd && [ "$file" ] && case $1 in
     cat) exec cat "$file" ;;
@@ -115,7 +115,7 @@ exec "$@"
 """Prints the configuration of the containerd that runs, which may have been given another file than
 the usual one."""
 _LOOK = (
-    _FIND
+    FIND
     + f"""
 if find_containerd; then
     exe=$(readlink "$process/exe")
@@ -144,7 +144,7 @@ LOOK = ("sh", "-c", _LOOK)
 sockets and programs in a container."""
 
 _FIND_LOG = (
-    _FIND
+    FIND
     + r"""
 if [ -f "$1/containerd.log" ]; then echo "file $1/containerd.log"; exit; fi
 if journalctl -q -u containerd -n 1 2>/dev/null | grep -q .; then echo journal; exit; fi

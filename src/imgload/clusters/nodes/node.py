@@ -23,11 +23,9 @@ from imgload.clusters.nodes.batch import (
 )
 from imgload.clusters.nodes.containerd import (
     CONTAINERD,
-    LOOK,
     Containerd,
     ContentStore,
     content_command,
-    parse_look,
 )
 from imgload.clusters.nodes.files import FileList
 from imgload.clusters.nodes.proof import Expected
@@ -112,9 +110,9 @@ Commands = Callable[[str], Sequence[Group]]
 
 @attrs.define(eq=False, repr=False)
 class Node(NodeRuntime):
-    """A node with containerd; `runtime` says where it is, None to detect it."""
+    """A node with containerd; `runtime` says where it is."""
 
-    runtime: Containerd | None = CONTAINERD
+    runtime: Containerd = CONTAINERD
     _traits: NodeTraits | None = None
     _last: Survey | None = None
     """The survey after the last import, perhaps of an earlier run."""
@@ -143,7 +141,7 @@ class Node(NodeRuntime):
         It may be of an earlier run. If blobs were collected since, the import's own verification
         fails. An image that the node may have needs a new survey.
         """
-        if self.runtime is None or self.container.state != "running":
+        if self.container.state != "running":
             return None
         from imgload.clusters.nodes.survey_cache import read_survey  # noqa: PLC0415 - start-up
 
@@ -160,7 +158,7 @@ class Node(NodeRuntime):
         It is read in the first exec, and after each start of containerd, which may change it.
         """
         self.require_running()
-        runtime = self._known_runtime
+        runtime = self.runtime
         if self._traits is not None:
             first, *others = commands(self._traits.snapshotter)
             start, *outputs = self.run_all([runtime.start, *first], *others)
@@ -282,7 +280,7 @@ class Node(NodeRuntime):
     def pull(
         self, urls: Sequence[str], names: Sequence[str], platform: Platform, question: SurveyQuery
     ) -> Survey:
-        traits, runtime = self._known_traits, self._known_runtime
+        traits, runtime = self._known_traits, self.runtime
         command = containerd.pull_command(traits.snapshotter, str(platform), version=traits.version)
         local = containerd.local_pull_options(traits.snapshotter, version=traits.version)
         hosts = f"/tmp/imgload-{secrets.token_hex(8)}"  # noqa: S108 - on the node
@@ -315,7 +313,7 @@ class Node(NodeRuntime):
         stdin: Iterable[Chunk] | None = None,
     ) -> Survey:
         """Run a command, label the loaded images, and survey the node, all in one exec."""
-        traits, runtime = self._known_traits, self._known_runtime
+        traits, runtime = self._known_traits, self.runtime
         labels = containerd.label_commands(question.loaded, time.time())
         first = [runtime.start, runtime.free, *labels]
         groups = self._resolve_commands([first, *question.commands(traits.snapshotter)])
@@ -392,34 +390,24 @@ class Node(NodeRuntime):
         self.run((*containerd.CTR, "images", "rm", "--sync", "--", *names))
 
     def free_bytes(self) -> int | None:
-        outputs = result_or_error(partial(self.run_all, [(self.runtime or CONTAINERD).free]))
+        outputs = result_or_error(partial(self.run_all, [self.runtime.free]))
         return None if isinstance(outputs, ImgloadError) else parse_free(outputs[0].text)
 
     @property
     def log_command(self) -> str:
-        runtime, text = self.runtime or CONTAINERD, ""
+        text = ""
         with suppress(ImgloadError):
-            text = self._exec(runtime.find_log).stdout.decode(errors="replace")
+            text = self._exec(self.runtime.find_log).stdout.decode(errors="replace")
         return containerd.log_command(text, self.engine.name, self.container.name)
 
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
-        return self._known_runtime.resolve_command(command)
+        return self.runtime.resolve_command(command)
 
     @property
     def _known_traits(self) -> NodeTraits:
         if self._traits is None:
             raise NodeUnusable(f"{self.name} was not surveyed", node=self.name)
         return self._traits
-
-    @property
-    def _known_runtime(self) -> Containerd:
-        if self.runtime is None:
-            result = self._exec(LOOK)
-            if result.exit_status:
-                raise self._shell_failed(result)
-            with self.naming_node_in_errors():
-                self.runtime = parse_look(result.stdout.decode(errors="replace"))
-        return self.runtime
 
 
 def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:
@@ -455,6 +443,7 @@ def containerd_nodes(nodes: Iterable[NodeRuntime]) -> tuple[Node, ...]:
     with_containerd = []
     for node in nodes:
         if not isinstance(node, Node):
+            node.require_running()
             raise NodeUnusable(f"{node.name} does not run containerd", node=node.name)
         with_containerd.append(node)
     return tuple(with_containerd)

@@ -18,8 +18,6 @@ from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig
 from imgload.oci.platform import Platform
 
-CRICTL_CONFIG = ("cat", "/etc/crictl.yaml")
-_ENDPOINT = re.compile(r"^[ \t]*runtime-endpoint:[ \t]*[\"']?([^\s\"']+)", re.MULTILINE)
 _SPACE = re.compile(r"^\S.*?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\d+%", re.MULTILINE)
 
 
@@ -100,18 +98,16 @@ class NodeTraits:
     @staticmethod
     def commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:
         version, machine = ("ctr", "version"), ("uname", "-m")
-        files = (CRICTL_CONFIG, runtime.start, kubelet.READ)
-        return [version, runtime.dump, machine, runtime.free, *files]
+        return [version, runtime.dump, machine, runtime.free, runtime.start, kubelet.READ]
 
     @classmethod
     def read(cls, outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
         """Parse the outputs of `commands`; `see_config` shows a user containerd's configuration.
 
-        NodeUnusable when containerd does not answer, when pods do not run on it, or when CRI's
-        snapshotter cannot be read: pods cannot use an image unpacked for another one.
+        NodeUnusable when containerd does not answer, or when CRI's snapshotter cannot be read: pods
+        cannot use an image unpacked for another one.
         """
-        version, config, machine, space, crictl, start, of_kubelet = outputs
-        require_containerd(crictl.text)
+        version, config, machine, space, start, of_kubelet = outputs
         if version.exit_status:
             raise NodeUnusable("containerd does not answer: ctr version failed")
         snapshotter = containerd.parse_snapshotter(config.text)
@@ -217,22 +213,6 @@ def parse_free(text: str) -> int | None:
     """Return the free bytes from the output of ``df -Pk``, or None."""
     space = parse_space(text)
     return space[1] if space else None
-
-
-def require_containerd(settings: str) -> None:
-    """Refuse a node whose kubelet uses another runtime, even if a containerd runs there.
-
-    minikube writes the kubelet's runtime into crictl's settings (pkg/minikube/cruntime/cri.go);
-    its Docker runs on a containerd.
-    """
-    match = _ENDPOINT.search(settings)
-    endpoint = match.group(1) if match else ""
-    if re.search("docker|crio", endpoint.rpartition("/")[2]):
-        raise NodeUnusable(
-            f"its pods run on {endpoint}, which does not use containerd's images",
-            hint="make the cluster with: minikube start --container-runtime=containerd;"
-            " or load with: minikube image load",
-        )
 
 
 def _config(image_id: Digest, blob: Output) -> ImageConfig | None:

@@ -62,11 +62,12 @@ def _clusters(clusters: Sequence[Cluster], nodes: Sequence[NodeRuntime]) -> Iter
     selected = {(node.engine.endpoint, node.name) for node in nodes}
     for cluster in clusters:
         text = f"{cluster.name} ({cluster.tool.name}, {cluster.engine.endpoint})"
-        if selected & {(node.engine.endpoint, node.name) for node in cluster.nodes}:
-            count = len(cluster.nodes)
+        names = [name for name, _ in cluster.candidates]
+        if selected & {(cluster.engine.endpoint, name) for name in names}:
+            count = len(names)
             yield Finding("clusters", "ok", f"{text}: {count} node{'s' if count > 1 else ''}")
         else:
-            states = ", ".join(f"{n.name} {n.state}" for n in map(node_info, cluster.nodes))
+            states = ", ".join(f"{n.name} {n.state}" for n in map(node_info, cluster.members))
             yield Finding("clusters", "info", f"{text} is not selected: {states}")
 
 

@@ -38,7 +38,7 @@ for folder in /etc/containerd /var/lib/rancher/k3s/agent/etc/containerd; do
 done 2>/dev/null | head -c 65536
 """
 _CTR_VERSION, _CTR_PLUGINS = (*_CTR, "version"), (*_CTR, "plugins", "ls")
-_RUNTIME: Group = (_CTR_VERSION, survey.CRICTL_CONFIG, ("crictl", "--version"), _CTR_PLUGINS)
+_RUNTIME: Group = (_CTR_VERSION, ("crictl", "--version"), _CTR_PLUGINS)
 _MACHINE: Group = [("sh", "-c", script) for script in (_PROXIES, _MIRRORS)]
 _MIRROR = re.compile(r"^[ \t]*\[host\.[\"'](?:https?://)?([^/\"']+)", re.MULTILINE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -61,9 +61,7 @@ def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntim
     """Check a node in two execs; NodeError if it is stopped, silent, or has another runtime."""
     (node,) = containerd_nodes([runtime])
     node.require_running()
-    version, config, crictl, plugins, proxies, mirrors = node.run_all(_RUNTIME, _MACHINE)
-    with node.naming_node_in_errors():
-        survey.require_containerd(config.text)
+    version, crictl, plugins, proxies, mirrors = node.run_all(_RUNTIME, _MACHINE)
     if version.exit_status:
         restart = f"{node.engine.name} restart {node.name}"
         hint = "; or ".join(filter(None, (node.log_command, restart)))

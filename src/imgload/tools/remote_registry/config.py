@@ -14,7 +14,7 @@ import tomllib
 from contextlib import suppress
 from typing import Any
 
-from imgload.clusters.nodes.containerd import CONTAINERD, CRI_PLUGINS, K3S
+from imgload.clusters.nodes.containerd import CRI_PLUGINS, K3S
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable
 from imgload.oci.document import dig
@@ -145,7 +145,7 @@ restart || fail 'containerd did not start with it'
 
 def require_editable(node: Node) -> None:
     """Refuse k3s and RKE2, which write it at each start (k3s, pkg/agent/containerd)."""
-    if (node.runtime or CONTAINERD).socket == K3S.socket:
+    if node.runtime.socket == K3S.socket:
         raise NodeUnusable(
             f"{node.name}: CRI reads no folder of registries, and k3s writes its configuration",
             hint="use a newer k3s, which names one, or k3s's own registries.yaml:"
@@ -164,7 +164,7 @@ def set_folder(node: Node, folder: str) -> str:
 
 def restore(node: Node) -> tuple[str, ...]:
     """Revert `set_folder`, restart containerd, and return the path of its configuration, if any."""
-    if (node.runtime or CONTAINERD).socket == K3S.socket:
+    if node.runtime.socket == K3S.socket:
         return ()
     path, text, backup, manager = _read(node)
     with node.naming_node_in_errors():

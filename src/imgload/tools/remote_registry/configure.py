@@ -21,7 +21,6 @@ from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.batch import NOT_FOUND
 from imgload.clusters.nodes.containerd import NOT_PERMITTED, pull_image
 from imgload.clusters.nodes.node import Node
-from imgload.clusters.nodes.survey import CRICTL_CONFIG, require_containerd
 from imgload.core.arguments import require_string
 from imgload.core.errors import ImgloadError, NodeUnusable, RegistryError, UsageError, error_json
 from imgload.engines.base import ExecResult
@@ -272,7 +271,7 @@ def disconnect_node(node: Node, url: RegistryUrl | None, *, owner: Owner = CONNE
     """
     result = NodeWiring(node.name)
     try:
-        configured = _registry_folders(node, any_runtime=True)
+        configured = _registry_folders(node)
         roots = (containerd.DEFAULT_REGISTRY_FOLDER,) if configured == () else configured or ()
         registry = registry_line(url) if url else ""
         outputs = [run_script(node, _DISCONNECT, r, registry, owner=owner).stdout for r in roots]
@@ -288,14 +287,10 @@ def disconnect_node(node: Node, url: RegistryUrl | None, *, owner: Owner = CONNE
     return result
 
 
-def _registry_folders(node: Node, *, any_runtime: bool = False) -> tuple[str, ...] | None:
+def _registry_folders(node: Node) -> tuple[str, ...] | None:
     """Return the folders in CRI's configuration; None if one cannot be written to."""
     node.require_running()
-    (crictl,) = node.run_all([CRICTL_CONFIG])
-    with node.naming_node_in_errors():
-        if not any_runtime:
-            require_containerd(crictl.text)
-    (dump,) = node.run_all([(node.runtime or containerd.CONTAINERD).dump])
+    (dump,) = node.run_all([node.runtime.dump])
     return containerd.parse_registry_folders(dump.text)
 
 

@@ -7,12 +7,13 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import attrs
 
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import NOTHING
 from imgload.clusters.select import Cluster, find_clusters
@@ -158,23 +159,22 @@ class Serve:
 
     def _set_up_nodes(self) -> Iterator[NodeReady | Note]:
         try:
-            running = _running_nodes(self.hosts, self.options.clusters)
-            nodes = {node.container.id: node for node in running}
+            running = _running(self.hosts, self.options.clusters)
         except ImgloadError as error:
             if error.message != self._trouble:
                 yield Note(f"cannot list the nodes: {error.message}")
             self._trouble = error.message
             return
         self._trouble = ""
-        for gone in self._setups.keys() - nodes.keys():
+        for gone in self._setups.keys() - running.keys():
             del self._secrets[self._setups.pop(gone).secret]
         now = time.monotonic()
         due = [
-            node
-            for container, node in nodes.items()
+            open_node
+            for container, open_node in running.items()
             if container not in self._setups or self._setups[container].retry_at <= now
         ]
-        for wiring in in_parallel([partial(self._set_up, node) for node in due]) if due else ():
+        for wiring in in_parallel([partial(self._set_up, node) for node in _with_containerd(due)]):
             if wiring:
                 yield NodeReady(wiring)
 
@@ -229,15 +229,21 @@ def _restore(setup: _Setup) -> None:
         restore(setup.node)
 
 
-def _running_nodes(hosts: Sequence[ContainerHost], clusters: Sequence[str] = ()) -> list[Node]:
-    """Return the running nodes of these clusters, or of all."""
-    return [
-        node
+def _running(
+    hosts: Sequence[ContainerHost], clusters: Sequence[str] = ()
+) -> dict[str, Callable[[], NodeRuntime]]:
+    """Return functions that open the running nodes of these clusters, or of all."""
+    return {
+        member.container.id: partial(cluster.tool.runtime_of, member, cluster.engine)
         for cluster in find_clusters(hosts)
         if not clusters or _is_named(cluster, clusters)
-        for node in cluster.nodes
-        if isinstance(node, Node) and node.container.state == "running"
-    ]
+        for member in cluster.members
+        if member.container.state == "running"
+    }
+
+
+def _with_containerd(opening: Sequence[Callable[[], NodeRuntime]]) -> list[Node]:
+    return [node for node in in_parallel(opening) if isinstance(node, Node)]
 
 
 def _is_named(cluster: Cluster, names: Sequence[str]) -> bool:
@@ -245,7 +251,8 @@ def _is_named(cluster: Cluster, names: Sequence[str]) -> bool:
 
 
 def _restore_running(hosts: Sequence[ContainerHost]) -> list[NodeWiring]:
-    return in_parallel([partial(restore, node) for node in _running_nodes(hosts)])
+    nodes = _with_containerd(list(_running(hosts).values()))
+    return in_parallel([partial(restore, node) for node in nodes])
 
 
 def stop() -> tuple[bool, list[NodeWiring]]:

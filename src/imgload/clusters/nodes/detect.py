@@ -1,0 +1,139 @@
+"""Detects the container runtime that the kubelet of a node uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NoReturn
+
+import attrs
+
+from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
+from imgload.clusters.nodes.containerd import FIND, LOOK, parse_look
+from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.survey import NamedImage, Survey, SurveyQuery
+from imgload.core.errors import ImgloadError, NodeUnusable
+from imgload.engines.base import Chunk, Container, ContainerHost
+from imgload.oci.digest import Digest
+from imgload.oci.platform import Platform
+
+_ENDPOINTS = r"""
+for process in $(grep -lx kubelet /proc/[0-9]*/comm 2>/dev/null); do
+    process=${process%/comm}
+    [ "$process/ns/mnt" -ef /proc/self/ns/mnt ] || continue
+    echo "endpoint $(option container-runtime-endpoint)"
+done
+kubelet=/var/lib/kubelet
+sed -n 's/.*--container-runtime-endpoint[= ]\([^" ]*\).*/endpoint \1/p' \
+    $kubelet/kubeadm-flags.env 2>/dev/null
+sed -n 's/^containerRuntimeEndpoint:/endpoint/p' $kubelet/instance-config.yaml \
+    $kubelet/config.yaml 2>/dev/null
+sed -n 's/^[[:space:]]*runtime-endpoint:/endpoint/p' /etc/crictl.yaml 2>/dev/null
+"""
+"""Prints the addresses of the runtime, the decisive one first: of the running kubelet, of the
+kubelet's settings that kubeadm has written, and of crictl's."""
+_LOOK = ("sh", "-c", FIND + _ENDPOINTS + LOOK[-1])
+_ENDPOINT = re.compile(r"^endpoint[ \t]+[\"']?([\w:/.@-]{1,200})", re.MULTILINE | re.ASCII)
+
+
+def _containerd(node: UnusableNode, look: str) -> NodeRuntime:
+    return Node(node.name, node.engine, node.container, node.role, parse_look(look))
+
+
+def _unsupported(node: UnusableNode, look: str) -> NodeRuntime:
+    raise NodeUnusable(
+        f"its pods run on {endpoint_of(look)}, which does not use containerd's images",
+        hint="make the cluster with: minikube start --container-runtime=containerd;"
+        " or load with: minikube image load",
+        node=node.name,
+    )
+
+
+RUNTIMES: Mapping[str, Callable[[UnusableNode, str], NodeRuntime]] = {
+    r"containerd": _containerd,
+    r"docker": _unsupported,
+    r"crio": _unsupported,
+}
+"""Makes a node of each runtime from the output of `_LOOK`. The key is found in the file name of the
+kubelet's endpoint, such as ``cri-dockerd.sock`` and ``dockershim.sock``; the first is the default.
+"""
+
+
+def detect(name: str, engine: ContainerHost, container: Container, role: str = "") -> NodeRuntime:
+    """Return a container as a node with the runtime that its kubelet uses.
+
+    minikube's Docker and k3s's run on a containerd whose images pods do not see. A node that does
+    not run, or whose runtime is unknown, refuses every operation with the reason.
+    """
+    node = UnusableNode(name, engine, container, role)
+    try:
+        return node.detect()
+    except ImgloadError as error:
+        node.error = error
+        return node
+
+
+def endpoint_of(look: str) -> str:
+    """Return the address of the runtime from the output of `_LOOK`; empty if none is set."""
+    match = _ENDPOINT.search(look.partition("\nconfig\n")[0])
+    return match[1] if match else ""
+
+
+@attrs.define(eq=False, repr=False)
+class UnusableNode(NodeRuntime):
+    """A node whose runtime was not detected; every operation raises the reason."""
+
+    error: ImgloadError | None = None
+
+    def detect(self) -> NodeRuntime:
+        """Return the node with its runtime; NodeError if it is stopped, or has an unknown one."""
+        self.require_running()
+        result = self._exec(_LOOK)
+        if result.exit_status:
+            raise self._shell_failed(result)
+        look = result.stdout.decode(errors="replace")
+        file = endpoint_of(look).rpartition("/")[2]
+        default, *_ = RUNTIMES.values()
+        runtime = next((make for key, make in RUNTIMES.items() if key in file), default)
+        with self.naming_node_in_errors():
+            return runtime(self, look)
+
+    def require_running(self) -> None:
+        if self.error:
+            raise self.error
+        super().require_running()
+
+    def _refuse(self) -> NoReturn:
+        raise self.error or NodeUnusable(f"{self.name}: its runtime is unknown", node=self.name)
+
+    def survey(self, question: SurveyQuery) -> Survey:  # noqa: ARG002
+        self._refuse()
+
+    def import_layout(
+        self,
+        layout: Iterable[Chunk],  # noqa: ARG002
+        platform: Platform,  # noqa: ARG002
+        question: SurveyQuery,  # noqa: ARG002
+    ) -> Survey:
+        self._refuse()
+
+    def tag(
+        self,
+        image: NamedImage,  # noqa: ARG002
+        existing: str,  # noqa: ARG002
+        target: Digest,  # noqa: ARG002
+        before: PreviousNames,  # noqa: ARG002
+    ) -> Survey:
+        self._refuse()
+
+    def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def images(self) -> Mapping[str, Digest]:
+        self._refuse()
+
+    def untag(self, names: Sequence[str]) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def remove(self, names: Sequence[str]) -> None:  # noqa: ARG002
+        self._refuse()

@@ -1,0 +1,85 @@
+"""The runtime of a node, from output of the command that looks for it."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from imgload.clusters.nodes.detect import UnusableNode, detect, endpoint_of
+from imgload.clusters.nodes.node import Node, containerd_nodes
+from imgload.clusters.nodes.survey import NOTHING
+from imgload.core.errors import EngineFailed, NodeError, NodeNotRunning, NodeUnusable
+from imgload.engines.base import Container
+from tests.unit.bounds import within
+from tests.unit.fakes import RUNNING, LocalEngine
+
+CONTAINERD = "socket /run/containerd/containerd.sock\nprogram ctr\nconfig\n"
+
+
+def node_that_prints(folder: Path, look: str, state: str = "running") -> object:
+    engine = LocalEngine(folder, {"sh": f"printf %s {shlex.quote(look)}"})
+    return detect("dev", engine, Container("c", "dev", state, {}), "worker")
+
+
+@pytest.mark.parametrize(
+    ("look", "endpoint"),
+    [
+        ("endpoint unix:///run/a.sock\nendpoint unix:///run/b.sock\n", "unix:///run/a.sock"),
+        ("endpoint \nendpoint  'unix:///run/b.sock'\n", "unix:///run/b.sock"),
+        ('endpoint "unix:///run/b.sock"\n', "unix:///run/b.sock"),
+        (f"{CONTAINERD}endpoint unix:///run/b.sock\n", ""),
+        ("endpoint\n" * 300_000, ""),
+    ],
+)
+def test_the_first_endpoint_decides(look: str, endpoint: str) -> None:
+    """One that is empty does not count, nor a line of containerd's configuration; quickly."""
+    with within(2):
+        assert endpoint_of(look) == endpoint
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "",
+        "endpoint unix:///run/containerd/containerd.sock\n",
+        "endpoint unix:///run/docker/containerd.sock\n",
+        "endpoint unix:///run/other.sock\n",
+    ],
+)
+def test_a_node_runs_containerd_unless_its_kubelet_uses_another(
+    tmp_path: Path, endpoint: str
+) -> None:
+    node = node_that_prints(tmp_path, endpoint + CONTAINERD)
+    assert isinstance(node, Node)
+    assert (node.name, node.role) == ("dev", "worker")
+
+
+@pytest.mark.parametrize("socket", ["cri-dockerd.sock", "dockershim.sock", "crio/crio.sock"])
+def test_another_runtime_is_named_by_every_operation(tmp_path: Path, socket: str) -> None:
+    """minikube with Docker, since its 1.24 and before, and with CRI-O; a containerd may run."""
+    node = node_that_prints(tmp_path, f"endpoint unix:///var/run/{socket}\n{CONTAINERD}")
+    assert isinstance(node, UnusableNode)
+    with pytest.raises(NodeUnusable, match=socket) as caught:
+        node.survey(NOTHING)
+    assert "minikube image load" in caught.value.hint
+    with pytest.raises(NodeUnusable, match=socket):
+        containerd_nodes([node])
+
+
+def test_a_stopped_node_is_not_asked(tmp_path: Path) -> None:
+    node = node_that_prints(tmp_path, CONTAINERD, "exited")
+    assert isinstance(node, UnusableNode)
+    with pytest.raises(NodeNotRunning, match="exited"):
+        node.images()
+
+
+def test_a_node_whose_exec_fails_is_no_containerd(tmp_path: Path) -> None:
+    """Its kubelet may use another runtime, although a containerd runs."""
+
+    class Failing(LocalEngine):
+        def exec(self, *_: object) -> None:  # type: ignore[override]
+            raise EngineFailed("no")
+
+    node = detect("dev", Failing(tmp_path), RUNNING)
+    with pytest.raises(NodeError, match="dev: no"):
+        node.survey(NOTHING)
