@@ -9,8 +9,7 @@ from itertools import product
 
 import attrs
 
-from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
-from imgload.clusters.nodes.node import remove_leftovers
+from imgload.clusters.nodes.base import NodeRuntime, PreviousNames, remove_leftovers
 from imgload.clusters.nodes.proof import Proof, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.errors import (

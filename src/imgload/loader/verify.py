@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.nodes.node import remove_leftovers
+from imgload.clusters.nodes.base import NodeRuntime, remove_leftovers
 from imgload.clusters.nodes.proof import Proof, prove
 from imgload.clusters.nodes.survey import Survey
 from imgload.core.errors import ImgloadError, NodeUnusable, NotVerified

@@ -115,7 +115,7 @@ def test_import_by_copy_removes_its_folder(
     tmp_path: Path, importing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if the import fails; minikube and k3d leave their tars."""
-    monkeypatch.setattr("imgload.clusters.nodes.node._FOLDERS", str(tmp_path / "var"))
+    monkeypatch.setattr("imgload.clusters.nodes.base._FOLDERS", str(tmp_path / "var"))
     node = copying_node(tmp_path, importing)
     if importing == KEEP:
         node.import_by_copy(Repack(archive(), [wanted(IMAGE)]), AMD, NOTHING)
@@ -142,7 +142,7 @@ def test_import_by_copy_reads_targets_of_names_after_the_upload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload takes minutes, in which another run may load under the same name."""
-    monkeypatch.setattr("imgload.clusters.nodes.node._FOLDERS", str(tmp_path / "var"))
+    monkeypatch.setattr("imgload.clusters.nodes.base._FOLDERS", str(tmp_path / "var"))
     node = copying_node(tmp_path, "cat >/dev/null; exit 5")
     meanwhile = Digest.of(b"loaded meanwhile")
     row = f"echo app media/type {meanwhile} 1 linux/amd64 -"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import attrs
 
@@ -20,6 +22,7 @@ from imgload.clusters.nodes.survey import NamedImage, NodeTraits, Survey, Survey
 from imgload.clusters.nodes.waiting_shell import WaitingShell
 from imgload.core.errors import (
     EngineFailed,
+    ImgloadError,
     ImportFailed,
     NodeError,
     NodeFull,
@@ -35,7 +38,9 @@ from imgload.oci.platform import Platform
 _NOT_THE_REASON = re.compile(r"imgload:|Error: \w+ unixpacket ")
 """The shell about a later command that does not exist, and Podman about input that is not read."""
 _MIB = 1 << 20
+_FOLDERS = "/var/lib"
 WITHOUT_FILES = "verify without the files: --verify deep, or imgload verify --deep"
+ArchiveFormat = Literal["oci", "docker"]
 UNREACHABLE = 69
 """Exit status of a pull from a node that cannot connect to this process (EX_UNAVAILABLE)."""
 
@@ -101,6 +106,16 @@ class NodeRuntime(ABC):
             question: the images, by their names and IDs.
 
         """
+
+    @property
+    def archive_format(self) -> ArchiveFormat:
+        """The part of a layout that `import_layout` reads: its index.json or its manifest.json."""
+        return "oci"
+
+    @property
+    def keeps_manifests(self) -> bool:
+        """Whether it stores manifests, so that it can have names with their digests."""
+        return True
 
     @property
     def gateways(self) -> Sequence[str]:
@@ -317,6 +332,32 @@ class NodeRuntime(ABC):
         return outputs
 
     @contextmanager
+    def temporary_folder(self) -> Iterator[str]:
+        """Yield the path for a folder, and remove it; if that fails, the next run does.
+
+        Files copied to /tmp or /run of a kind node disappear under their tmpfs (moby #22020).
+        """
+        from imgload.engines.temporary_tags import note_temporary_name  # noqa: PLC0415 - start-up
+
+        folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
+        noted = note_temporary_name(self.container.id, folder)
+        try:
+            yield folder
+        finally:
+            try:
+                self.remove_folder(folder)
+            except BaseException:
+                if noted:
+                    noted.release()
+                raise
+            if noted:
+                noted.remove()
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a temporary folder from the node."""
+        self.run(["rm", "-rf", folder])
+
+    @contextmanager
     def waiting_shell(self) -> Iterator[None]:
         """Start a shell now, for the first command that runs within."""
         if self.container.state == "running" and self.engine.streams_exec:
@@ -382,3 +423,17 @@ class NodeRuntime(ABC):
     def _state(self) -> str:
         name = self.container.name
         return f"check whether it runs: {self.engine.name} ps --all --filter name={name}"
+
+
+def remove_leftovers(nodes: Iterable[NodeRuntime]) -> None:
+    """Remove the folders that killed runs left on nodes; if that fails, the next run does."""
+    from imgload.engines.temporary_tags import stale_folders  # noqa: PLC0415 - start-up
+
+    by_id = {node.container.id: node for node in nodes}
+    for folder in stale_folders(by_id):
+        try:
+            by_id[folder.engine].remove_folder(folder.name)
+        except ImgloadError:
+            folder.release()
+        else:
+            folder.remove()

@@ -33,6 +33,16 @@ class Output:
 
 
 Group = Sequence[Sequence[str]]
+_WITH_REASON = (
+    'exec 3>&1; output=$("$@" 2>&1 >&3 3>&-) && exit; status=$?; printf %s "$output"; exit $status'
+)
+WHILE_DISK_FILLS = 'now=$(df -Pk "$folder" 2>/dev/null)'
+"""For `keepalive_command`: progress is a change of the disk of `$folder`."""
+
+
+def with_reason(command: Sequence[str]) -> tuple[str, ...]:
+    """Return a command that prints the stderr of another that fails: a batch keeps only stdout."""
+    return ("sh", "-c", _WITH_REASON, command[0], *command)
 
 
 def keepalive_command(work: str, progress: str, *words: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import attrs
 
-from imgload.clusters.nodes.batch import NOT_FOUND, Output
+from imgload.clusters.nodes.batch import NOT_FOUND, Output, with_reason
 from imgload.core.errors import ArchiveInvalid, NodeUnusable, reason
 from imgload.oci.digest import Digest
 from imgload.oci.document import dig
@@ -76,10 +76,6 @@ _SOCKETS = (
     "/var/snap/microk8s/common/run/containerd.sock",
 )
 """Of k3s and RKE2, kind and minikube, k0s, and MicroK8s."""
-_WITH_REASON = (
-    'exec 3>&1; output=$("$@" 2>&1 >&3 3>&-) && exit; status=$?; printf %s "$output"; exit $status'
-)
-"""Prints the stderr of a program that fails: a batch keeps only stdout."""
 FIND = r"""
 option() {
     tr '\0' '\n' <"$process/cmdline" 2>/dev/null | while read -r word; do
@@ -184,8 +180,7 @@ class Containerd:
         program, *arguments = command
         words = self.programs.get(program, (program,))
         if program == "crictl":
-            endpoint = f"unix://{self.socket}"
-            words = ("sh", "-c", _WITH_REASON, program, *words, "-r", endpoint, "-i", endpoint)
+            return crictl_command(words, f"unix://{self.socket}", arguments)
         return (*words, *arguments)
 
     @property
@@ -615,6 +610,11 @@ def _in_order(labels: Mapping[str, Digest]) -> tuple[Digest, ...]:
     """Return the layers of a manifest, bottom up, from its labels."""
     numbers = {int(match[1]): key for key in labels if (match := _LAYER_KEY.fullmatch(key))}
     return tuple(labels[numbers[number]] for number in sorted(numbers))
+
+
+def crictl_command(crictl: Command, endpoint: str, arguments: Sequence[str]) -> Command:
+    """Return a command of crictl for the CRI at an endpoint."""
+    return with_reason((*crictl, "-r", endpoint, "-i", endpoint, *arguments))
 
 
 def inspect_image(name: str) -> Command:

@@ -6,7 +6,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 
 import attrs
@@ -14,6 +14,7 @@ import attrs
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.base import WITHOUT_FILES, NodeRuntime, PreviousNames
 from imgload.clusters.nodes.batch import (
+    WHILE_DISK_FILLS,
     Group,
     Output,
     batch_argv,
@@ -102,8 +103,6 @@ trap 'rm -rf "$folder"' EXIT
 tar -C "$folder" -cf - . | "$@"
 """
 """Removes the folder itself, because it continues if imgload is interrupted."""
-_WHILE_DISK_FILLS = 'now=$(df -Pk "$folder" 2>/dev/null)'
-_FOLDERS = "/var/lib"
 Commands = Callable[[str], Sequence[Group]]
 """Groups of commands that depend on CRI's snapshotter."""
 
@@ -194,37 +193,18 @@ class Node(NodeRuntime):
         imgload is killed, the next load into this node removes the folder.
         """
         self.before = PreviousNames()
-        with self._temporary_folder() as folder:
+        with self.temporary_folder() as folder:
             words = (folder, *self._import_command(platform))
-            command = keepalive_command(_FROM_FOLDER, _WHILE_DISK_FILLS, *words)
+            command = keepalive_command(_FROM_FOLDER, WHILE_DISK_FILLS, *words)
             self.run(["mkdir", "-p", folder])
             self.engine.put_archive(self.container.id, folder, layout)
             return self._import_by(command, question)
-
-    @contextmanager
-    def _temporary_folder(self) -> Iterator[str]:
-        """Yield the path for a folder, and remove it; if that fails, the next run does."""
-        from imgload.engines.temporary_tags import note_temporary_name  # noqa: PLC0415 - start-up
-
-        folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
-        noted = note_temporary_name(self.container.id, folder)
-        try:
-            yield folder
-        finally:
-            try:
-                remove_folder(self, folder)
-            except BaseException:
-                if noted:
-                    noted.release()
-                raise
-            if noted:
-                noted.remove()
 
     def list_files(self, name: str, platform: Platform, *, hashes: bool = False) -> FileList:
         from imgload.clusters.nodes.files import LIST, parse_files  # noqa: PLC0415 - start-up
 
         snapshotter, ctr = self._known_traits.snapshotter, self.resolve_command(containerd.CTR)
-        with self._temporary_folder() as folder:
+        with self.temporary_folder() as folder:
             watched = OpenInput((), is_tar=False) if self.engine.streams_exec else None
             words = (
                 *(folder, name, snapshotter, "" if platform.is_unspecified else str(platform)),
@@ -286,7 +266,7 @@ class Node(NodeRuntime):
         hosts = f"/tmp/imgload-{secrets.token_hex(8)}"  # noqa: S108 - on the node
         words = (hosts, " ".join(urls), "\n".join(names), " ".join(local))
         command = self.resolve_command(command)
-        script = keepalive_command(REACH + _PULL, _WHILE_DISK_FILLS, runtime.root, *words, *command)
+        script = keepalive_command(REACH + _PULL, WHILE_DISK_FILLS, runtime.root, *words, *command)
         try:
             return self._import_by(script, question, action="ctr images pull", folder=hosts)
         except NodeStalled:  # an import may follow
@@ -349,6 +329,13 @@ class Node(NodeRuntime):
         from imgload.clusters.nodes.rollback import undo  # noqa: PLC0415 - start-up
 
         undo(self, surveyed, image, written, before or self.before)
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder, also one in which an image is mounted."""
+        from imgload.clusters.nodes.files import CLEAN  # noqa: PLC0415 - start-up
+
+        ctr, script = self.resolve_command(containerd.CTR), f"folder=$1; shift; {{ {CLEAN} }} 2>&1"
+        self.run(["sh", "-c", script, "imgload", folder, *ctr])
 
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         self.run_all(containerd.label_commands(loaded, time.time()))
@@ -414,28 +401,6 @@ def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:
     before.complete = False
     yield from stdin
     before.complete = True
-
-
-def remove_folder(node: NodeRuntime, folder: str) -> None:
-    """Remove a folder from a node, also one in which an image is mounted."""
-    from imgload.clusters.nodes.files import CLEAN  # noqa: PLC0415 - start-up
-
-    ctr = node.resolve_command(containerd.CTR)
-    node.run(["sh", "-c", f"folder=$1; shift; {{ {CLEAN} }} 2>&1", "imgload", folder, *ctr])
-
-
-def remove_leftovers(nodes: Iterable[NodeRuntime]) -> None:
-    """Remove the folders that killed runs left on nodes; if that fails, the next run does."""
-    from imgload.engines.temporary_tags import stale_folders  # noqa: PLC0415 - start-up
-
-    by_id = {node.container.id: node for node in nodes}
-    for folder in stale_folders(by_id):
-        try:
-            remove_folder(by_id[folder.engine], folder.name)
-        except ImgloadError:
-            folder.release()
-        else:
-            folder.remove()
 
 
 def containerd_nodes(nodes: Iterable[NodeRuntime]) -> tuple[Node, ...]:

@@ -165,7 +165,7 @@ class Survey:
             raise NodeUnusable("containerd does not list its images, content or snapshots")
         blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
         cri_answers = zip(question.names, map(containerd.parse_inspect, answers), strict=False)
-        configs = map(_config, question.image_ids, blobs)
+        configs = map(read_config, question.image_ids, blobs)
         records = containerd.parse_records(images.text)
         return cls(
             traits=traits,
@@ -215,7 +215,7 @@ def parse_free(text: str) -> int | None:
     return space[1] if space else None
 
 
-def _config(image_id: Digest, blob: Output) -> ImageConfig | None:
+def read_config(image_id: Digest, blob: Output) -> ImageConfig | None:
     """Return a config whose digest, computed from the node's output, is the image ID."""
     try:
         config = ImageConfig.parse(blob.stdout)

@@ -19,8 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes import node as node_module
+from imgload.clusters.nodes import base, containerd
 from imgload.clusters.nodes.base import PreviousNames
 from imgload.clusters.nodes.containerd import K3S
 from imgload.clusters.nodes.node import Node
@@ -161,7 +160,7 @@ def somewhere(snapshotter: str, registries: str) -> Iterator[Path]:
         (folder / "config").write_text(config_with(snapshotter, f"{folder}/{registries}"))
         patch.setenv("LOG", f"{folder}/log")
         patch.setenv("CONFIG", f"{folder}/config")
-        patch.setattr(node_module, "_FOLDERS", ".")
+        patch.setattr(base, "_FOLDERS", ".")
         patch.chdir(folder / "work")
         yield folder
 
