@@ -20,7 +20,6 @@ _PATIENCE = 30.0
 _NO_INOTIFY = "initialize inotify: too many open files"
 _RAISE = "a limit that all containerds on this machine share is reached; raise it, for example:"
 _RAISE_INOTIFY = f"{_RAISE} sysctl -w fs.inotify.max_user_instances=1024"
-_UP = '"$0" "$@" version && "$0" "$@" plugins ls | grep -q "grpc.v1 *cri .* ok"'
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +51,7 @@ class Spec:
     def nodes(self, engine: Engine) -> list["Node"]:
         """Return the nodes with the tool's names."""
         pairs = zip(self.shape.names(self.name, self.roles), self.roles, strict=True)
-        return [Node(engine, name, role, self.shape.ctr) for name, role in pairs]
+        return [Node(engine, name, role, self.shape.ctr, self.shape.up) for name, role in pairs]
 
     def files(self) -> dict[str, tuple[str, int]]:
         """Return the files, with their modes, that differ from the image's."""
@@ -74,6 +73,7 @@ class Node:
     name: str
     role: str
     program: tuple[str, ...] = ("ctr",)
+    up: str = Shape.up
 
     def exec(self, *argv: str, stdin: bytes | None = None) -> str:
         """Return the output of a command on the node; raise `CommandError` with its stderr."""
@@ -112,7 +112,7 @@ class Node:
         if not self.cri().socket.exists():
             return False
         try:
-            self.exec("sh", "-c", _UP, *self.program)
+            self.exec("sh", "-c", self.up, *self.program)
         except CommandError:
             return False
         return True

@@ -82,7 +82,15 @@ version = 3
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 """
-CONFIGS = {"1.6": _CONFIG_2, "1.7": _CONFIG_2, suites.NEWEST: _CONFIG_3}
+DOCKER = {"docker-20.10": ("docker20", "20.10"), "docker-newest": ("docker", suites.NEWEST)}
+"""The versions of nodes that also have Docker, with its program and version in `suites`."""
+CONFIGS = {
+    "1.6": _CONFIG_2,
+    "1.7": _CONFIG_2,
+    suites.NEWEST: _CONFIG_3,
+    "docker-20.10": _CONFIG_2,
+    "docker-newest": _CONFIG_3,
+}
 """The part of kind's containerd configuration that concerns images.
 
 It also lets pods run on machines that do not permit a lower oom_score_adj.
@@ -130,13 +138,18 @@ def archive(paths: Paths, version: str) -> Path:
 
 
 def _recipe(version: str) -> str:
-    parts = (_ENTRYPOINT, CONFIGS[version], *suites.packages("node"), *_OMITTED)
+    docker = suites.packages(DOCKER[version][0]) if version in DOCKER else ()
+    parts = (_ENTRYPOINT, CONFIGS[version], *suites.packages("node"), *docker, *_OMITTED)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _fill(root: Path, version: str, cache: Path) -> None:
     suites.unpack(cache, root, "node", "base")
-    suites.unpack(cache, root, "containerd", version)
+    if version in DOCKER:
+        suites.unpack(cache, root, "builder", "base")  # the libraries of dockerd
+        suites.unpack(cache, root, *DOCKER[version])
+    else:
+        suites.unpack(cache, root, "containerd", version)
     finish_root(root, _FOLDERS, _OMITTED)
     write(root / "etc/containerd/config.toml", CONFIGS[version])
     write(root / "usr/local/bin/entrypoint", _ENTRYPOINT, 0o755)

@@ -55,6 +55,8 @@ class Shape(ABC):
     mounts: Sequence[str] = ("--tmpfs=/tmp", "--tmpfs=/run")
     volume = "/var"
     ctr: tuple[str, ...] = ("ctr",)
+    up = '"$0" "$@" version && "$0" "$@" plugins ls | grep -q "grpc.v1 *cri .* ok"'
+    """The script that succeeds once the runtime answers; its words are `ctr`."""
 
     @abstractmethod
     def names(self, cluster: str, roles: Sequence[str]) -> Iterator[str]:
@@ -258,7 +260,43 @@ class Minikube(Shape):
         return {"etc/crictl.yaml": (f"runtime-endpoint: {self.endpoint}\n", 0o644)}
 
 
+_DOCKERD = """\
+#!/bin/sh
+trap 'kill $dockerd; exit 0' TERM INT
+mkdir -p /var/log /var/lib /var/tmp
+[ -e /var/run ] || ln -s /run /var/run
+for path in $(awk '$3 ~ /^cgroup/ { print $2 }' /proc/mounts); do
+    mount -o remount,rw,bind "$path" "$path" 2>/dev/null
+done
+containerd >>/var/log/containerd.log 2>&1 &
+while :; do
+    if [ ! -e /run/stay-down ]; then
+        dockerd --containerd /run/containerd/containerd.sock --bridge none --iptables=false \\
+            --ip6tables=false --ip-masq=false --ip-forward=false --userland-proxy=false \\
+            $(cat /etc/dockerd-options 2>/dev/null) >>/var/log/dockerd.log 2>&1 &
+        dockerd=$!
+        wait $dockerd
+    fi
+    sleep 0.2
+done
+"""
+
+
 class DockerInMinikube(Minikube):
-    """minikube with the Docker runtime, which also runs a containerd."""
+    """minikube with the Docker runtime, on a containerd whose images pods do not see.
+
+    cri-dockerd, which would answer at the endpoint, is in no Debian package.
+    """
 
     endpoint = "unix:///var/run/cri-dockerd.sock"
+    up = "docker version"
+
+    def files(self, containerd: str) -> Files:
+        arguments = (
+            f"--container-runtime-endpoint={self.endpoint} --pod-infra-container-image=pause"
+        )
+        return {
+            **super().files(containerd),
+            "usr/local/bin/entrypoint": (_DOCKERD, 0o755),
+            "var/lib/kubelet/kubeadm-flags.env": (f'KUBELET_KUBEADM_ARGS="{arguments}"\n', 0o644),
+        }

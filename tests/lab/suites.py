@@ -17,6 +17,7 @@ _SUITES: Mapping[str, Mapping[str, str]] = {
     "containerd": {"1.6": "bookworm", "1.7": "trixie", NEWEST: "sid"},
     "clients": {NEWEST: "sid"},
     "docker": {"26": "trixie", NEWEST: "sid"},
+    "docker20": {"20.10": "bookworm"},
     "docker-registry": {"2.8": "bookworm"},
     "image-spec": {NEWEST: "sid"},
     "kind": {"0.27": "trixie", NEWEST: "sid"},
@@ -34,6 +35,10 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "buildx": ("docker-buildx",),
     "clients": ("crane", "oras", "skopeo", "umoci"),
     "docker": ("docker.io", "docker-cli", "containerd"),
+    "docker20": (
+        *("docker.io", "containerd"),
+        *("libdevmapper1.02.1", "libudev1", "libselinux1", "libpcre2-8-0"),
+    ),
     "image-spec": ("golang-github-opencontainers-image-spec-dev",),
     "kubectl": ("kubernetes-client",),
     "node": ("libc6", "libseccomp2", "busybox-static", "runc", "pigz", "zlib1g"),

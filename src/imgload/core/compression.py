@@ -16,6 +16,8 @@ MAGIC_LENGTH = 4
 UNPACKED_BY_NODES: frozenset[Compression] = frozenset({"", "gzip", "zstd"})
 """Compressions that containerd knows (pkg/archive/compression); Docker and Podman also load layers
 in bzip2 and xz."""
+UNPACKED_BY_DOCKER: frozenset[Compression] = frozenset({"", "gzip"})
+"""Compressions that every Docker knows, in which Docker 20.10 lacks zstd."""
 _MAGIC: tuple[tuple[re.Pattern[bytes], Compression], ...] = (
     (re.compile(rb"\x1f\x8b"), "gzip"),
     (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), "zstd"),  # or a skippable frame

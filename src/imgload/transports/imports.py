@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.core.errors import ImgloadError
+from imgload.core.errors import ImgloadError, ImportFailed
 from imgload.core.parallel import Task
 from imgload.oci.content import Chunk
+from imgload.oci.reference import pinned
 from imgload.transports.base import Delivery, Order, Shipment, Transport
 from imgload.transports.layout import Feed, LayoutWriter
 
@@ -54,6 +55,7 @@ class ImportTransport(Transport):
             stored_layers=order.stored_layers,
             keep_manifest=order.keep_manifest,
             platform=order.platform,
+            docker_nodes=frozenset(n.name for n in order.nodes if n.archive_format == "docker"),
             tasks={stream.node.name: Task(stream.run) for stream in streams},
         )
 
@@ -69,12 +71,24 @@ class _Stream:
         node, order = self.node, self.order
         layout = self._counted()
         try:
+            self._require_manifests()
             survey = node.import_layout(layout, order.platform, order.question)
         except ImgloadError as error:
             return Delivery(self.sent, error, transport=ImportTransport.name)
         finally:
             self.feed.leave()
         return Delivery(self.sent, survey=survey, transport=ImportTransport.name)
+
+    def _require_manifests(self) -> None:
+        """Raise ImportFailed if the node would lose a manifest that it must keep."""
+        order, node = self.order, self.node.name
+        names = [n for n in order.question.names if order.keep_manifest or pinned(n)]
+        if names and not self.node.keeps_manifests:
+            raise ImportFailed(
+                f"{node} cannot keep the manifest of {', '.join(names)}: its Docker stores none",
+                hint="load it without --keep-manifest, by a name without a digest: --tag NAME",
+                node=node,
+            )
 
     def _counted(self) -> Iterator[Chunk]:
         for chunk in self.feed:

@@ -9,17 +9,20 @@ behind.
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import attrs
 
 from imgload.core.compression import (
     MAGIC_LENGTH,
+    UNPACKED_BY_DOCKER,
     UNPACKED_BY_NODES,
     Compression,
     Decompressor,
@@ -30,7 +33,7 @@ from imgload.oci.content import Chunk, ImageContent, Receiver
 from imgload.oci.digest import Digest
 from imgload.oci.document import LAYER, Descriptor, Index, Manifest
 from imgload.oci.platform import ANY_PLATFORM, Platform
-from imgload.oci.reference import pinned
+from imgload.oci.reference import is_full_image_id, pinned
 from imgload.oci.tar import END, header, padding
 from imgload.registry.blob_store import StoredBlob
 from imgload.transports.base import StoredLayers
@@ -54,10 +57,15 @@ class LayoutWriter(Receiver):
     stored_layers: Callable[[str, Collection[Digest]], StoredLayers] = lambda _node, _layers: {}
     keep_manifest: bool = False
     platform: Platform = ANY_PLATFORM
+    docker_nodes: frozenset[str] = frozenset()
+    """The nodes that read the layout as a docker-archive."""
+    paths: dict[Digest, str] = attrs.field(factory=dict)
     sent: dict[str, dict[Digest, int]] = attrs.field(factory=lambda: defaultdict(dict))
     plain: dict[Digest, Descriptor] = attrs.field(factory=dict)
     """Layers that were decompressed, by the digest of the compressed blob."""
     _entries: dict[str, list[Descriptor]] = attrs.field(factory=lambda: defaultdict(list))
+    _archived: list[dict[str, Any]] = attrs.field(factory=list)
+    """The entries of a docker-archive's manifest.json."""
     _writing: threading.Lock = attrs.field(factory=threading.Lock)
     _exclusive: int | None = None
     """The thread that keeps all others from writing."""
@@ -96,6 +104,8 @@ class LayoutWriter(Receiver):
             self._writing.release()
 
     def image(self, content: ImageContent) -> None:
+        if self.docker_nodes:
+            self._archived.append(self._archive_entry(content))
         content = with_layers(content, self.plain)
         for node in self.feeds:
             stored = self.stored.get(node, frozenset())
@@ -113,6 +123,13 @@ class LayoutWriter(Receiver):
                     entry = Index.descriptor(content.indexes[pin], name)
                 self._entries[node].append(entry)
 
+    def _archive_entry(self, content: ImageContent) -> dict[str, Any]:
+        """Return the entry of an image; Docker does not read the layers that it has."""
+        digests = (content.config.digest, *(layer.digest for layer in content.manifest.layers))
+        config, *layers = (self.paths.get(d, f"blobs/sha256/{d.hex}") for d in digests)
+        names = [name for name in content.names if not is_full_image_id(name)]
+        return {"Config": config, "RepoTags": names or None, "Layers": layers}
+
     def _document(self, node: str, digest: Digest, raw: bytes) -> None:
         if digest not in self.sent[node]:
             self.sent[node][digest] = len(raw)
@@ -122,6 +139,8 @@ class LayoutWriter(Receiver):
         """Write each index.json, which names the images."""
         for node, entries in self._entries.items():
             self.put([node], _member("index.json", Index.build(tuple(entries))))
+            if node in self.docker_nodes:
+                self.put([node], _member("manifest.json", json.dumps(self._archived).encode()))
             self.put([node], [END])
 
     def put(self, nodes: Iterable[str], chunks: Iterable[Chunk]) -> None:
@@ -151,13 +170,15 @@ class LayoutBlob:
     _hasher: hashlib._Hash = attrs.field(factory=hashlib.sha256)
     _written: int = 0
     _begun: bool = False
+    _path: str = ""
     _ended: bool = False
     _plain: _PlainLayer | None = None
 
     def write(self, chunk: Chunk) -> None:
         if not self._written:
             form = form_for_nodes(chunk, keep=self._layout.keep_manifest)
-            self._plain = None if form in UNPACKED_BY_NODES else _PlainLayer(form)
+            forms = UNPACKED_BY_DOCKER if self._layout.docker_nodes else UNPACKED_BY_NODES
+            self._plain = None if form in forms else _PlainLayer(form)
         if not self._plain:
             self._begin(self._size)
         self._written += len(chunk)
@@ -174,8 +195,8 @@ class LayoutBlob:
             raise DigestMismatch("the blob is already complete or abandoned")
         if not self._begun:
             self._begun = True
-            path = f"blobs/sha256/{secrets.token_hex(32)}"
-            self._layout.put(self._nodes, [header(path, size)])
+            self._path = f"blobs/sha256/{secrets.token_hex(32)}"
+            self._layout.put(self._nodes, [header(self._path, size)])
 
     def finish(self, digest: Digest | None = None) -> Digest:
         if not self._plain:
@@ -186,6 +207,7 @@ class LayoutBlob:
             raise DigestMismatch(f"a blob is {actual}, not {expected or 'as long as announced'}")
         size = self._finish_plain(actual, self._plain) if self._plain else self._size
         self._layout.put(self._nodes, [padding(size)])
+        self._layout.paths[actual] = self._path
         for node in self._nodes:
             self._layout.sent[node][actual] = size
         self._end()

@@ -33,11 +33,21 @@ sed -n 's/^[[:space:]]*runtime-endpoint:/endpoint/p' /etc/crictl.yaml 2>/dev/nul
 """Prints the addresses of the runtime, the decisive one first: of the running kubelet, of the
 kubelet's settings that kubeadm has written, and of crictl's."""
 _LOOK = ("sh", "-c", FIND + _ENDPOINTS + LOOK[-1])
-_ENDPOINT = re.compile(r"^endpoint[ \t]+[\"']?([\w:/.@-]{1,200})", re.MULTILINE | re.ASCII)
+_ENDPOINT = re.compile(
+    r"^endpoint[ \t]+[\"']?((?:unix://)?/[\w/.@-]{1,200})", re.MULTILINE | re.ASCII
+)
 
 
 def _containerd(node: UnusableNode, look: str) -> NodeRuntime:
     return Node(node.name, node.engine, node.container, node.role, parse_look(look))
+
+
+def _docker(node: UnusableNode, look: str) -> NodeRuntime:
+    from imgload.clusters.nodes.docker import DockerNode  # noqa: PLC0415 - start-up
+
+    endpoint = endpoint_of(look)
+    url = endpoint if "://" in endpoint else f"unix://{endpoint}"
+    return DockerNode(node.name, node.engine, node.container, node.role, url)
 
 
 def _unsupported(node: UnusableNode, look: str) -> NodeRuntime:
@@ -51,7 +61,7 @@ def _unsupported(node: UnusableNode, look: str) -> NodeRuntime:
 
 RUNTIMES: Mapping[str, Callable[[UnusableNode, str], NodeRuntime]] = {
     r"containerd": _containerd,
-    r"docker": _unsupported,
+    r"docker": _docker,
     r"crio": _unsupported,
 }
 """Makes a node of each runtime from the output of `_LOOK`. The key is found in the file name of the

@@ -1,0 +1,379 @@
+"""A node whose pods run on Docker, through cri-dockerd or the kubelet's dockershim.
+
+Docker's graphdriver store contains an image only with all of its layers, and a name refers to the
+image ID: no failed load leaves a name, and there is nothing to roll back. cri-dockerd's answers are
+those of ``docker image inspect`` (cri-dockerd, core/image.go).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import attrs
+
+from imgload.clusters.nodes import kubelet
+from imgload.clusters.nodes.base import ArchiveFormat, NodeRuntime, PreviousNames
+from imgload.clusters.nodes.batch import (
+    WHILE_DISK_FILLS,
+    Output,
+    batch_argv,
+    in_parts,
+    keepalive_command,
+    parse_batch,
+    with_reason,
+)
+from imgload.clusters.nodes.containerd import (
+    Command,
+    ContentStore,
+    crictl_command,
+    inspect_image,
+    parse_inspect,
+)
+from imgload.clusters.nodes.kubelet import Kubelet
+from imgload.clusters.nodes.survey import (
+    NamedImage,
+    NodeTraits,
+    Survey,
+    SurveyQuery,
+    parse_free,
+    parse_space,
+    read_config,
+)
+from imgload.core.errors import ArchiveInvalid, ImgloadError, NodeUnusable, UsageError, reason
+from imgload.core.parallel import result_or_error
+from imgload.engines.base import Chunk, OpenInput
+from imgload.oci.digest import Digest, chain_ids
+from imgload.oci.document import dig, load_json, text_at
+from imgload.oci.platform import Platform
+from imgload.oci.reference import Reference, pinned
+
+LABELS = "/var/lib/imgload/loaded"
+"""The folder on the node with a file for each image that imgload loaded, named after its ID: the
+times and names, since an image in Docker's store cannot be labeled."""
+_CONTAINERD_STORE = "io.containerd.snapshotter.v1"
+_INFO = with_reason(("docker", "info", "--format", "{{json .}}"))
+_IMAGES = r"""
+ids=$(docker image ls --all --quiet --no-trunc) || exit
+[ -z "$ids" ] || docker image inspect --format "$1" $(printf '%s\n' "$ids" | sort -u) || [ $? = 1 ]
+"""
+"""Prints all images. ``inspect`` fails if one was removed meanwhile, and prints the others."""
+_FORMAT = (
+    '{"id":{{json .Id}},"tags":{{json .RepoTags}},"digests":{{json .RepoDigests}},'
+    '"rootfs":{{json .RootFS}},"created":{{json .Created}}}'
+)
+IMAGES = with_reason(("sh", "-c", _IMAGES, "imgload", _FORMAT))
+_LOAD = r"""
+answer=$(docker system dial-stdio) || exit
+printf '%s\n' "$answer"
+case $answer in
+*'"error":'*) ;;
+'HTTP/1.1 200 '*) exit 0 ;;
+esac
+sleep 0.3
+exit 1
+"""
+"""Sends a request to Docker. ``docker load`` ends only with its input, whose end some proxies do
+not pass on, and takes a broken connection for the end; a request contains its own end. The pause
+lets the output of a failure through first, since Podman drops it when the input breaks."""
+_REQUEST = (
+    b"POST /images/load?quiet=1 HTTP/1.1\r\n"
+    b"Host: docker\r\n"
+    b"Content-Type: application/x-tar\r\n"
+    b"Transfer-Encoding: chunked\r\n"
+    b"Connection: close\r\n"
+    b"\r\n"
+)
+_FROM_FOLDER = """
+folder=$1
+trap 'rm -rf "$folder"' EXIT
+tar -C "$folder" -cf - . | docker image load --quiet
+"""
+_LABEL = f"""
+time=$1
+shift
+mkdir -p {LABELS} && cd {LABELS} || exit
+while [ $# -ge 2 ]; do
+    echo "$time $2" >>"$1"
+    shift 2
+done
+"""
+_ERROR = re.compile(r'"(?:error|message)":("(?:[^"\\]|\\.)*")')
+_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})")
+
+
+@attrs.define(eq=False, repr=False)
+class DockerNode(NodeRuntime):
+    """A node whose kubelet reaches Docker at the CRI endpoint `endpoint`."""
+
+    endpoint: str = "unix:///var/run/cri-dockerd.sock"
+    _root: str = "/var/lib/docker"
+    _driver: str = "overlay2"
+
+    @property
+    def archive_format(self) -> ArchiveFormat:
+        return "docker"
+
+    @property
+    def keeps_manifests(self) -> bool:
+        return False
+
+    def survey(self, question: SurveyQuery) -> Survey:
+        self.require_running()
+        return self._read(question, self.run_all(*self._commands(question)))
+
+    def _commands(self, question: SurveyQuery) -> list[list[Sequence[str]]]:
+        """Return the commands whose output `_read` parses, in groups to run in parallel."""
+        return [
+            [inspect_image(name) for name in question.names if question.asks_cri],
+            [
+                _INFO,
+                ("df", "-Pk", self._root),
+                kubelet.READ,
+                *(("cat", self._config_file(image_id)) for image_id in question.image_ids),
+                IMAGES,
+            ],
+        ]
+
+    def _config_file(self, image_id: Digest) -> str:
+        """Return the path of an image's config in the store (moby, image/fs.go)."""
+        return f"{self._root}/image/{self._driver}/imagedb/content/sha256/{image_id.hex}"
+
+    def _read(
+        self, question: SurveyQuery, outputs: Sequence[Output], *, moved: bool = False
+    ) -> Survey:
+        """Parse the outputs of `_commands`; run them again once if Docker's files are elsewhere."""
+        names = question.names if question.asks_cri else ()
+        answers, (info, space, settings, *blobs, listed) = (
+            outputs[: len(names)],
+            outputs[len(names) :],
+        )
+        with self.naming_node_in_errors():
+            document = parse_info(info)
+            images = parse_images(listed)
+            cri = zip(names, map(parse_inspect, answers), strict=True)
+        store = text_at(document, "DockerRootDir"), text_at(document, "Driver")
+        if store != (self._root, self._driver) and not moved:
+            self._root, self._driver = store
+            return self._read(question, self.run_all(*self._commands(question)), moved=True)
+        total, free = parse_space(space.text) or (None, None)
+        configs = map(read_config, question.image_ids, blobs)
+        return Survey(
+            traits=NodeTraits(
+                version=parse_version(text_at(document, "ServerVersion")),
+                snapshotter=self._driver,
+                platform=platform_of(document),
+                free=free,
+                total=total,
+                kubelet=Kubelet.parse(settings.text),
+            ),
+            records=records_of(images),
+            content=content_of(images),
+            snapshots=frozenset(chain for i in images for chain in chain_ids(i.diff_ids)),
+            configs={config.digest: config for config in configs if config},
+            cri={name: answer for name, answer in cri if answer is not None},
+        )
+
+    def import_layout(
+        self, layout: Iterable[Chunk], platform: Platform, question: SurveyQuery
+    ) -> Survey:
+        """Load the docker-archive in a layout; `platform` is that of each config."""
+        del platform
+        self.before = before = PreviousNames()
+        if not self.engine.streams_exec:
+            return self._import_by_copy(layout, question)
+        command = ("sh", "-c", _LOAD)
+        return self._change(command, "docker load", question, before, _request(layout))
+
+    def _import_by_copy(self, layout: Iterable[Chunk], question: SurveyQuery) -> Survey:
+        with self.temporary_folder() as folder:
+            self.run(["mkdir", "-p", folder])
+            self.engine.put_archive(self.container.id, folder, layout)
+            command = keepalive_command(_FROM_FOLDER, WHILE_DISK_FILLS, folder)
+            return self._change(command, "docker load", question, self.before)
+
+    def tag(
+        self, image: NamedImage, existing: str, target: Digest, before: PreviousNames
+    ) -> Survey:
+        """Tag an image by its ID, whichever names it has by now."""
+        del existing
+        command = ("docker", "image", "tag", str(target), image.name)
+        question = attrs.evolve(SurveyQuery.about([image]), loaded=())
+        return self._change(command, "docker tag", question, before)
+
+    def _change(
+        self,
+        command: Sequence[str],
+        action: str,
+        question: SurveyQuery,
+        before: PreviousNames,
+        stdin: Iterable[Chunk] | None = None,
+    ) -> Survey:
+        """Run a command, label the loaded images, and survey the node, all in one exec."""
+        labels = label_commands(question.loaded)
+        groups = self._resolve_commands([[*labels], *self._commands(question)])
+        fits = len(list(in_parts(groups))) == 1
+        batched = groups if fits else []
+        argv, before.marker = batch_argv(*batched, before=[IMAGES, command])
+        result = self._exec(argv, stdin and OpenInput(stdin))
+        outputs = parse_batch(result.stdout, before.marker, 2 + sum(map(len, batched)))
+        if outputs and outputs[0].exit_status == 0:
+            before.records = records_of(parse_images(outputs[0]))
+        if len(outputs) < 2 or outputs[1].exit_status:  # noqa: PLR2004 - those before the survey
+            status = outputs[1].exit_status if outputs[1:] else result.exit_status
+            answer = outputs[1].text if outputs[1:] else ""
+            raise self._failure(status, _error_of(answer) or result.message, action)
+        answers = outputs[2:] if fits else self._run_parts(groups)
+        return self._read(question, answers[len(labels) :])
+
+    def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
+        self.run_all(label_commands(loaded))
+
+    def discard_layers(self, names: Sequence[str]) -> None:
+        """Do nothing: Docker stores layers only as unpacked files."""
+
+    def images(self) -> Mapping[str, Digest]:
+        with self.naming_node_in_errors():
+            images = parse_images(self.run_all([IMAGES])[0])
+        return records_of(images)
+
+    def untag(self, names: Sequence[str]) -> None:
+        self.run(("docker", "image", "rm", *names))
+
+    def remove(self, names: Sequence[str]) -> None:
+        self.untag(names)
+
+    def free_bytes(self) -> int | None:
+        outputs = result_or_error(lambda: self.run_all([("df", "-Pk", self._root)]))
+        return None if isinstance(outputs, ImgloadError) else parse_free(outputs[0].text)
+
+    @property
+    def log_command(self) -> str:
+        return f"{self.engine.name} exec {self.name} journalctl -u docker --no-pager -n 50"
+
+    def resolve_command(self, command: Sequence[str]) -> Command:
+        program, *arguments = command
+        if program == "crictl":
+            return crictl_command((program,), self.endpoint, arguments)
+        return tuple(command)
+
+
+@attrs.frozen
+class StoredImage:
+    """An image in Docker's store; `names` refer to it, with the targets that they stand for."""
+
+    image_id: Digest
+    names: Mapping[str, Digest]
+    diff_ids: tuple[Digest, ...]
+    created: str = ""
+
+    @property
+    def records(self) -> dict[str, Digest]:
+        """All names: Docker also finds an image by its ID."""
+        return {str(self.image_id): self.image_id, **self.names}
+
+
+def records_of(images: Iterable[StoredImage]) -> dict[str, Digest]:
+    """Return the names of images, with the targets that they stand for."""
+    return {name: target for image in images for name, target in image.records.items()}
+
+
+def _request(archive: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yield a request to load an archive, of which Docker uses nothing if it breaks off."""
+    yield _REQUEST
+    for chunk in archive:
+        if chunk:
+            yield b"%x\r\n" % len(chunk)
+            yield chunk
+            yield b"\r\n"
+    yield b"0\r\n\r\n"
+
+
+def _error_of(answer: str) -> str:
+    """Return the error in Docker's answer to a request; empty if there is none."""
+    errors = _ERROR.findall(answer)
+    with suppress(ValueError):
+        return str(json.loads(errors[-1])) if errors else ""
+    return ""
+
+
+def parse_info(output: Output) -> Any:
+    """Return the document of ``docker info``; NodeUnusable if Docker does not answer.
+
+    The client may exit with status 0 although the daemon does not answer.
+    """
+    document = _json(output.stdout)
+    errors = dig(document, "ServerErrors")
+    if output.exit_status or errors or not text_at(document, "DockerRootDir"):
+        why = "; ".join(map(str, errors)) if isinstance(errors, list) else reason(output.text)
+        raise NodeUnusable(f"Docker does not answer: {why or 'docker info failed'}")
+    if _CONTAINERD_STORE in str(dig(document, "DriverStatus")):
+        raise NodeUnusable(
+            "its Docker uses the containerd image store, which imgload does not support on a node",
+            hint="load with: minikube image load; or make the cluster with:"
+            " minikube start --container-runtime=containerd",
+        )
+    return document
+
+
+def platform_of(info: Any) -> Platform:
+    """Return the platform of a node from the document of ``docker info``."""
+    return Platform.of(text_at(info, "OSType"), text_at(info, "Architecture"))
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """Return major and minor of Docker's version, or (0, 0)."""
+    match = _VERSION.match(text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def parse_images(output: Output) -> list[StoredImage]:
+    """Parse the output of `IMAGES`; NodeUnusable if Docker does not list its images."""
+    if output.exit_status:
+        raise NodeUnusable(f"Docker does not list its images: {reason(output.text)}")
+    documents = (_json(line) for line in output.stdout.splitlines() if line.startswith(b"{"))
+    return [image for document in documents if (image := _stored_image(document))]
+
+
+def _stored_image(document: Any) -> StoredImage | None:
+    layers = dig(document, "rootfs", "Layers") or []
+    try:
+        image_id, diff_ids = Digest.parse(dig(document, "id")), tuple(map(Digest.parse, layers))
+    except (ArchiveInvalid, TypeError):
+        return None
+    names: dict[str, Digest] = {}
+    for text in (*(dig(document, "tags") or ()), *(dig(document, "digests") or ())):
+        with suppress(UsageError):
+            name = Reference.parse(text).record
+            names[name] = pinned(name) or image_id
+    return StoredImage(image_id, names, diff_ids, text_at(document, "created"))
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return load_json(data, most=None)
+    except ValueError:
+        return None
+
+
+def content_of(images: Sequence[StoredImage]) -> ContentStore:
+    """Return a store that has the configs and the uncompressed layers of images."""
+    targets = [(t, image) for image in images for t in {image.image_id, *image.names.values()}]
+    layers = {target: image.diff_ids for target, image in targets}
+    return ContentStore(
+        blobs=frozenset(layers).union(*layers.values()),
+        configs={target: image.image_id for target, image in targets},
+        layers=layers,
+    )
+
+
+def label_commands(loaded: Sequence[tuple[str, Digest]]) -> list[Command]:
+    """Return the command that notes which images imgload loaded, by their names and image IDs."""
+    if not loaded:
+        return []
+    words = (word for name, image_id in loaded for word in (image_id.hex, name))
+    return [("sh", "-c", _LABEL, "imgload", f"{time.time():.3f}", *words)]
