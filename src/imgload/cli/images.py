@@ -20,7 +20,8 @@ from imgload.core.units import age_text, parse_age, size_text
 from imgload.oci.reference import familiar_name
 
 if TYPE_CHECKING:
-    from imgload.tools.inventory.images import ListedImage, Listing, NodeImage
+    from imgload.tools.inventory.base import NodeImage
+    from imgload.tools.inventory.images import ListedImage, Listing
     from imgload.tools.inventory.prune import PruneReport
 
 _HEADER = ("IMAGE", "NODE", "ID", "SIZE", "OWN", "AGE", "STATE")

@@ -153,9 +153,10 @@ def _verified(node: NodeResult) -> str:
     more = ", stored blobs re-hashed" if node.proof and node.proof.content else ""
     more += ", files compared" if node.proof and node.proof.files else ""
     more += ", content partial" if node.content == "partial" else ""
+    runtime = node.proof.runtime if node.proof else "containerd"
     if node.proof and node.proof.cri:
-        return f"verified by containerd and CRI{more}"
-    return f"verified by containerd (no crictl on the node){more}"
+        return f"verified by {runtime} and CRI{more}"
+    return f"verified by {runtime} (no crictl on the node){more}"
 
 
 def short_name(name: str) -> str:

@@ -19,7 +19,8 @@ from imgload.cli.output import show_json
 from imgload.core.errors import NodeError
 from imgload.engines.cache import EngineCache
 from imgload.oci.digest import Digest
-from imgload.tools.inventory.images import ListedImage, Listing, NodeImage
+from imgload.tools.inventory.base import NodeImage
+from imgload.tools.inventory.images import ListedImage, Listing
 from imgload.tools.inventory.prune import Kept, NodePruned, PruneReport
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.stub import Docker

@@ -25,7 +25,8 @@ from imgload.loader.report import ImageResult, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.tools.doctor.finding import Diagnosis, Finding
-from imgload.tools.inventory.images import ListedImage, Listing, NodeImage
+from imgload.tools.inventory.base import NodeImage
+from imgload.tools.inventory.images import ListedImage, Listing
 from imgload.tools.inventory.prune import Kept, NodePruned, PruneReport
 from imgload.tools.remote_registry.configure import NodeWiring
 from imgload.tools.watch.watch import WatchedLoad

@@ -190,6 +190,11 @@ class NodeRuntime(ABC):
         message = f"{self.name} cannot list the files of {name}"
         raise NodeUnusable(message, hint=WITHOUT_FILES, node=self.name)
 
+    def damaged_blobs(self, name: str) -> list[Digest]:
+        """Return the stored blobs of a name's image whose digests, computed again, are wrong."""
+        message = f"{self.name} does not store the blobs of {name}, which could be hashed"
+        raise NodeUnusable(message, hint="verify without the deep check", node=self.name)
+
     def discard_layers(self, names: Sequence[str]) -> None:
         """Remove the layers of images from the content store; their snapshots stay."""
         raise NodeUnusable(f"{self.name} cannot discard layers of {names}", node=self.name)

@@ -58,7 +58,7 @@ times and names, since an image in Docker's store cannot be labeled."""
 _CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 _INFO = with_reason(("docker", "info", "--format", "{{json .}}"))
 _IMAGES = r"""
-ids=$(docker image ls --all --quiet --no-trunc) || exit
+ids=$(docker image ls --quiet --no-trunc) || exit
 [ -z "$ids" ] || docker image inspect --format "$1" $(printf '%s\n' "$ids" | sort -u) || [ $? = 1 ]
 """
 """Prints all images. ``inspect`` fails if one was removed meanwhile, and prints the others."""
@@ -128,20 +128,22 @@ class DockerNode(NodeRuntime):
 
     def _commands(self, question: SurveyQuery) -> list[list[Sequence[str]]]:
         """Return the commands whose output `_read` parses, in groups to run in parallel."""
+        configs = f"{self.image_folder}/imagedb/content/sha256"
         return [
             [inspect_image(name) for name in question.names if question.asks_cri],
             [
                 _INFO,
                 ("df", "-Pk", self._root),
                 kubelet.READ,
-                *(("cat", self._config_file(image_id)) for image_id in question.image_ids),
+                *(("cat", f"{configs}/{image_id.hex}") for image_id in question.image_ids),
                 IMAGES,
             ],
         ]
 
-    def _config_file(self, image_id: Digest) -> str:
-        """Return the path of an image's config in the store (moby, image/fs.go)."""
-        return f"{self._root}/image/{self._driver}/imagedb/content/sha256/{image_id.hex}"
+    @property
+    def image_folder(self) -> str:
+        """The folder of the configs and the properties of layers (moby, image/fs.go)."""
+        return f"{self._root}/image/{self._driver}"
 
     def _read(
         self, question: SurveyQuery, outputs: Sequence[Output], *, moved: bool = False
@@ -162,6 +164,7 @@ class DockerNode(NodeRuntime):
             return self._read(question, self.run_all(*self._commands(question)), moved=True)
         total, free = parse_space(space.text) or (None, None)
         configs = map(read_config, question.image_ids, blobs)
+        records, wanted = records_of(images), {*question.image_ids, *question.targets}
         return Survey(
             traits=NodeTraits(
                 version=parse_version(text_at(document, "ServerVersion")),
@@ -170,8 +173,9 @@ class DockerNode(NodeRuntime):
                 free=free,
                 total=total,
                 kubelet=Kubelet.parse(settings.text),
+                runtime="Docker",
             ),
-            records=records_of(images),
+            records={n: t for n, t in records.items() if n in question.names or t in wanted},
             content=content_of(images),
             snapshots=frozenset(chain for i in images for chain in chain_ids(i.diff_ids)),
             configs={config.digest: config for config in configs if config},
@@ -294,7 +298,7 @@ def _request(archive: Iterable[Chunk]) -> Iterator[Chunk]:
 
 
 def _error_of(answer: str) -> str:
-    """Return the error in Docker's answer to a request; empty if there is none."""
+    """Return the error in Docker's answer to a request; empty without one."""
     errors = _ERROR.findall(answer)
     with suppress(ValueError):
         return str(json.loads(errors[-1])) if errors else ""

@@ -354,6 +354,19 @@ class Node(NodeRuntime):
                 layers |= {forms[x.digest]: x for x in listed if x.digest in forms}
         return layers
 
+    def damaged_blobs(self, name: str) -> list[Digest]:
+        survey = self.survey(SurveyQuery((name,), ()))
+        target = survey.records.get(name)
+        blobs = sorted(survey.content.blobs_under(target), key=str) if target else []
+        reads = [self.resolve_command(content_command(blob)) for blob in blobs]
+        progress = "now=$(cat /proc/$work/stat 2>/dev/null)"  # of sha256sum: large blobs take long
+        outputs = self.run_all([keepalive_command('"$@" | sha256sum', progress, *r) for r in reads])
+        if any(output.exit_status for output in outputs):
+            message = f"{self.name}: sha256sum failed in it"
+            raise NodeUnusable(message, hint="verify without the deep check")
+        sums = [output.text.partition(" ")[0].strip() for output in outputs]
+        return [blob for blob, value in zip(blobs, sums, strict=True) if value != blob.hex]
+
     def discard_layers(self, names: Sequence[str]) -> None:
         self._forget_survey()
         survey = self.survey_once(SurveyQuery(tuple(names), (), asks_cri=False))

@@ -22,7 +22,8 @@ class Proof:
     else None. `content` is whether every stored blob has its digest; None if none was hashed.
     `files` is whether the unpacked files are those of the layers; None if they were not compared.
     `absent` are the diff IDs of layers that the content store lacks; None if that is unknown.
-    Containers need only their snapshots, so that is a failure only if `needs_layers`.
+    Containers need only their snapshots, so that is a failure only if `needs_layers`. `runtime` is
+    the name of the runtime that was asked.
     """
 
     name: bool
@@ -34,6 +35,7 @@ class Proof:
     files: bool | None = None
     absent: frozenset[Digest] | None = None
     needs_layers: bool = False
+    runtime: str = "containerd"
 
     @property
     def layers(self) -> Literal["complete", "partial"] | None:
@@ -118,6 +120,7 @@ def prove(image: Expected, survey: Survey, *, needs_layers: bool = False) -> Pro
         cri=answer.image_id == image_id if answer else by_labels,
         absent=_absent_layers(target, config, survey) if target and config else None,
         needs_layers=needs_layers,
+        runtime=survey.traits.runtime,
     )
 
 

@@ -80,11 +80,12 @@ NOTHING = SurveyQuery((), ())
 
 @attrs.frozen
 class NodeTraits:
-    """Properties of a node that only change when its containerd restarts.
+    """Properties of a node that only change when its runtime restarts.
 
-    `version` is containerd's, and `snapshotter` CRI's. `free` and `total` are the disk space in
-    bytes, None when unknown. `start` identifies this start of containerd; it is empty when unknown.
-    `kubelet` is None when the node has none.
+    `version` is that of the runtime with the name `runtime`. `snapshotter` is CRI's, or Docker's
+    storage driver. `free` and `total` are the disk space in bytes, None when unknown. `start`
+    identifies this start of containerd; it is empty when unknown. `kubelet` is None when the node
+    has none.
     """
 
     version: tuple[int, int]
@@ -94,6 +95,7 @@ class NodeTraits:
     start: str = attrs.field(default="", eq=False)
     total: int | None = attrs.field(default=None, eq=False)
     kubelet: Kubelet | None = attrs.field(default=None, eq=False)
+    runtime: str = "containerd"
 
     @staticmethod
     def commands(runtime: Containerd = CONTAINERD) -> list[Sequence[str]]:

@@ -18,6 +18,7 @@ import attrs
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.proof import ExpectedImage, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.clusters.select import Cluster
@@ -68,7 +69,7 @@ def check_image(
         else:
             yield from result
     names = {node.name for node in nodes}
-    contexts = {c.context for c in clusters if names & {n.name for n in c.nodes}}
+    contexts = {c.context for c in clusters if names & {name for name, _ in c.candidates}}
     if len(contexts) == 1:
         yield from _pods(name, contexts.pop())
 
@@ -216,7 +217,7 @@ def _broken_link(expected: ExpectedImage, survey: Survey, node: NodeRuntime) -> 
 def _not_unpacked(name: str, chain_id: Digest | None, survey: Survey, node: NodeRuntime) -> str:
     used, usual = survey.traits.snapshotter, containerd.DEFAULT_SNAPSHOTTER
     text = f"has {name}, but its layers are not unpacked in CRI's snapshotter, {used}"
-    if used == usual:
+    if used == usual or not isinstance(node, Node):
         return text
     snapshots = node.run(containerd.snapshots_command(usual)).decode(errors="replace")
     elsewhere = chain_id in containerd.parse_snapshots(snapshots)

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from imgload.clusters.nodes import survey
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.nodes.batch import NOT_FOUND, Group
+from imgload.clusters.nodes.batch import NOT_FOUND, Group, Output
 from imgload.clusters.nodes.containerd import DEFAULT_SNAPSHOTTER, NOT_PERMITTED
-from imgload.clusters.nodes.node import Node, containerd_nodes
+from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import NodeTraits
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.parallel import call_each
@@ -38,7 +38,8 @@ for folder in /etc/containerd /var/lib/rancher/k3s/agent/etc/containerd; do
 done 2>/dev/null | head -c 65536
 """
 _CTR_VERSION, _CTR_PLUGINS = (*_CTR, "version"), (*_CTR, "plugins", "ls")
-_RUNTIME: Group = (_CTR_VERSION, ("crictl", "--version"), _CTR_PLUGINS)
+_CRICTL_VERSION = ("crictl", "--version")
+_RUNTIME: Group = (_CTR_VERSION, _CRICTL_VERSION, _CTR_PLUGINS)
 _MACHINE: Group = [("sh", "-c", script) for script in (_PROXIES, _MIRRORS)]
 _MIRROR = re.compile(r"^[ \t]*\[host\.[\"'](?:https?://)?([^/\"']+)", re.MULTILINE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -58,8 +59,13 @@ def check_nodes(
 
 
 def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntime) -> list[Finding]:
-    """Check a node in two execs; NodeError if it is stopped, silent, or has another runtime."""
-    (node,) = containerd_nodes([runtime])
+    """Check a node in two execs; NodeError if it is stopped or silent."""
+    host = hosts.get(runtime.engine.endpoint)
+    if not isinstance(runtime, Node):
+        traits = runtime.survey(survey.NOTHING).traits
+        (crictl,) = runtime.run_all([_CRICTL_VERSION])
+        return [*_described(runtime, traits, crictl), *_machine(runtime, traits, host)]
+    node = runtime
     node.require_running()
     version, crictl, plugins, proxies, mirrors = node.run_all(_RUNTIME, _MACHINE)
     if version.exit_status:
@@ -67,24 +73,30 @@ def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntim
         hint = "; or ".join(filter(None, (node.log_command, restart)))
         raise NodeUnusable(f"{node.name}: containerd does not answer", hint=hint)
     traits = node.survey(survey.NOTHING).traits
+    return [
+        *_described(node, traits, crictl),
+        *_containerd(node, traits.snapshotter, parse_plugins(plugins.text)),
+        *_machine(node, traits, host),
+        *check_proxies(node.name, parse_proxies(proxies.text), parse_mirrors(mirrors.text)),
+    ]
+
+
+def _described(node: NodeRuntime, traits: NodeTraits, crictl: Output) -> Iterator[Finding]:
+    """Yield the traits of a node; `crictl` is the output of its version."""
     has_crictl = crictl.exit_status not in {NOT_FOUND, NOT_PERMITTED}
-    facts = [f"containerd {'.'.join(map(str, traits.version))}", traits.snapshotter]
+    facts = [f"{traits.runtime} {'.'.join(map(str, traits.version))}", traits.snapshotter]
     facts += [
         str(traits.platform),
         *(f"{size_text(free)} free" for free in (traits.free,) if free is not None),
     ]
     facts += ["crictl"] if has_crictl else []
-    return [
-        Finding("nodes", "ok", f"{node.name}: {', '.join(facts)}"),
-        *_containerd(node, traits.snapshotter, parse_plugins(plugins.text), crictl=has_crictl),
-        *_machine(node, traits, hosts.get(node.engine.endpoint)),
-        *check_proxies(node.name, parse_proxies(proxies.text), parse_mirrors(mirrors.text)),
-    ]
+    yield Finding("nodes", "ok", f"{node.name}: {', '.join(facts)}")
+    if not has_crictl:
+        what = f"{node.name} has no crictl: imgload checks {traits.runtime} only, not CRI"
+        yield Finding("nodes", "info", what)
 
 
-def _containerd(
-    node: Node, used: str, states: Mapping[tuple[str, str], str], *, crictl: bool
-) -> Iterator[Finding]:
+def _containerd(node: Node, used: str, states: Mapping[tuple[str, str], str]) -> Iterator[Finding]:
     """Yield the findings about CRI and its snapshotter; `states` are those of the plugins."""
     plugins = {"CRI": _CRI, f"the snapshotter {used}": (_SNAPSHOTTER, used)}
     for name, key in plugins.items() if states else ():
@@ -94,16 +106,15 @@ def _containerd(
             see = f"ctr plugins ls -d {shlex.quote(f'id=={key[1]}')}"
             hint = f"see why: {node.engine.name} exec {node.name} {see}"
             yield Finding("nodes", "problem", what, hint)
-    if not crictl:
-        what = f"{node.name} has no crictl: imgload checks containerd only, not CRI"
-        yield Finding("nodes", "info", what)
     if used != DEFAULT_SNAPSHOTTER:
         what = f"{node.name} unpacks with {used}, but ctr defaults to {DEFAULT_SNAPSHOTTER}"
         manual = f"ctr -n k8s.io images import --snapshotter={shlex.quote(used)} FILE"
         yield Finding("nodes", "info", f"{what}; imgload uses {used}", f"by hand: {manual}")
 
 
-def _machine(node: Node, traits: NodeTraits, host: EngineDescription | None) -> Iterator[Finding]:
+def _machine(
+    node: NodeRuntime, traits: NodeTraits, host: EngineDescription | None
+) -> Iterator[Finding]:
     total, free = traits.total or 0, traits.free
     if free is not None and free < max(_LOW_SPACE, total * _LOW_SHARE):
         what = f"{node.name} has {size_text(free)} of {size_text(total)} left for images"

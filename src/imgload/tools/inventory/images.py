@@ -1,233 +1,34 @@
-"""The images on nodes: their names, uses, and sizes on the disk.
-
-containerd's garbage collector keeps whatever is reachable: an image record refers to a manifest;
-labels of a blob name the blobs and the snapshot that it refers to; a snapshot refers to its parent,
-and a container to its own snapshot (containerd docs/garbage-collection.md).
-"""
+"""List the images on nodes, with their uses and sizes on the disk."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
-from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.batch import Output
-from imgload.clusters.nodes.containerd import ContentStore, Record, parse_labels, rows
-from imgload.clusters.nodes.node import Node, containerd_nodes
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.docker import DockerNode
+from imgload.clusters.nodes.node import containerd_nodes
 from imgload.core.arguments import require_strings
-from imgload.core.errors import JSON_VERSION, ImgloadError, NodeUnusable, error_json
+from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
 from imgload.core.parallel import in_parallel, result_or_error
 from imgload.loader.session import Session
 from imgload.oci.digest import Digest
 from imgload.oci.reference import matches
-
-_FOLDER = 4096
-_OWN_FOLDERS = {"overlayfs": 2, "fuse-overlayfs": 2}
-"""Folders of a snapshot around its content; containerd counts the content only."""
-_BLOCK = 512
-_ON_DISK = (
-    'root=$(ctr plugins ls -d id==content | sed -n "s/^ *root  *//p" | head -n 1);'
-    ' exec find "$root/blobs" -type f -exec stat -c "%n %b %Y" {} +'
-)
-_FILE = re.compile(r"/sha256/([0-9a-f]{64}) (\d{1,15}) (\d{1,11})$", re.MULTILINE)
-_SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)([kMGTP]?)B")
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
-
-Item = tuple[Literal["blob", "snapshot"], Digest]
-"""A blob by its digest, or a snapshot by its chain ID; the lowest layer's may be equal."""
+from imgload.tools.inventory import containerd, docker
+from imgload.tools.inventory.base import Inventory, NodeImage
 
 
-@attrs.frozen
-class NodeImage:
-    """An image on one node.
-
-    Args:
-        image_id: the digest of its config.
-        names: of its records; empty if all its names moved to other images.
-        loaded_as: the names under which imgload loaded it; empty if imgload did not.
-        since: when it was last loaded or else written, in seconds since 1970; None if unknown.
-        arrived: when its config was written; loading it again does not change this.
-        created: the creation time in its config; None if that was not read.
-        size: bytes of its blobs and snapshots on the node's disk.
-        own_size: the part of `size` that no other image needs.
-        in_use: whether a container, running or not, was created from it.
-        pinned: whether CRI must not remove it.
-        records: the names of all its records: `names`, and CRI's own.
-        targets: the manifests and indexes that these lead to.
-        items: its blobs and snapshots.
-
-    """
-
-    image_id: Digest
-    names: tuple[str, ...] = ()
-    loaded_as: tuple[str, ...] = ()
-    since: float | None = None
-    arrived: float | None = attrs.field(default=None, repr=False)
-    created: float | None = attrs.field(default=None, repr=False)
-    size: int = 0
-    own_size: int = 0
-    in_use: bool = False
-    pinned: bool = False
-    records: tuple[str, ...] = attrs.field(default=(), repr=False)
-    targets: tuple[Digest, ...] = attrs.field(default=(), repr=False)
-    items: frozenset[Item] = attrs.field(default=frozenset(), repr=False)
-
-
-@attrs.frozen
-class Inventory:
-    """All images of a node, and the blobs and snapshots on its disk.
-
-    `sizes` are bytes; `references` may name items that do not exist. `chain_ids` are the snapshots
-    of configs in CRI's snapshotter, `written` the times of blobs in seconds since 1970, as far as
-    known, and `in_use` the snapshots that containers' snapshots are based on.
-    """
-
-    images: tuple[NodeImage, ...] = ()
-    sizes: Mapping[Item, int] = attrs.field(factory=dict)
-    references: Mapping[Item, Sequence[Item]] = attrs.field(factory=dict)
-    content: ContentStore = attrs.field(factory=ContentStore)
-    chain_ids: Mapping[Digest, Digest] = attrs.field(factory=dict)
-    written: Mapping[Digest, float] = attrs.field(factory=dict)
-    in_use: frozenset[Digest] = frozenset()
-
-    def reachable(self, roots: Iterable[Item]) -> frozenset[Item]:
-        """Return the items that the garbage collector keeps for some roots, these included."""
-        items = containerd.reachable(roots, lambda item: self.references.get(item, ()))
-        return frozenset(items & self.sizes.keys())
-
-    def size_of(self, items: Iterable[Item]) -> int:
-        """Return the bytes that some items take on the disk."""
-        return sum(self.sizes[item] for item in items)
-
-    def freed_without(self, images: Iterable[NodeImage]) -> int:
-        """Return the bytes that removing some of the images would free."""
-        removed = {image.image_id for image in images}
-        containers = self.reachable(("snapshot", chain_id) for chain_id in self.in_use)
-        kept = containers.union(*(i.items for i in self.images if i.image_id not in removed))
-        items = frozenset().union(*(i.items for i in self.images if i.image_id in removed))
-        return self.size_of(items - kept)
-
-
-def take_inventory(node: Node) -> Inventory:
-    """List all images in one exec; raise NodeNotRunning, or NodeUnusable if containerd fails."""
-    traits, outputs = node.run_for_snapshotter(inventory_commands)
-    with node.naming_node_in_errors():
-        return read_inventory(traits.snapshotter, outputs)
-
-
-def inventory_commands(snapshotter: str) -> list[list[Sequence[str]]]:
-    """Return the commands that list a node's images, in groups to run in parallel."""
-    return [
-        [*containerd.all_images()],
-        [
-            (*containerd.CTR, "containers", "ls"),
-            ("crictl", "ps", "-a", "-o", "json"),
-            containerd.CONTENT,
-            ("sh", "-c", _ON_DISK),
-            containerd.snapshots_command(snapshotter),
-            containerd.snapshots_command(snapshotter, "usage", "-b"),
-        ],
-    ]
-
-
-def read_inventory(snapshotter: str, outputs: Sequence[Output]) -> Inventory:
-    """Parse the output of `inventory_commands`."""
-    named, by_id, containers, in_cri, *stored = outputs
-    content, _, snapshots, _ = stored
-    # An image in use could seem unused if one of these failed.
-    if any(output.exit_status for output in (named, by_id, containers, content, snapshots)):
-        raise NodeUnusable("containerd does not list its images, containers, content or snapshots")
-    stock = _read_stock(snapshotter, *(output.text for output in stored))
-    used = containerd.parse_cri_containers(in_cri) | {row[1] for row in rows(containers.text, 3)}
-    used |= {name.rpartition("@")[2] for name in used}
-    records = _records_by_image(named.text, by_id.text, stock)
-    images = [_image(image_id, own, used, stock) for image_id, own in records.items()]
-    users = Counter(item for image in images for item in image.items)
-    for number, image in enumerate(images):
-        own = stock.size_of(item for item in image.items if users[item] == 1)
-        images[number] = attrs.evolve(image, size=stock.size_of(image.items), own_size=own)
-    return attrs.evolve(stock, images=tuple(images))
-
-
-def _records_by_image(named: str, by_id: str, stock: Inventory) -> Mapping[Digest, list[Record]]:
-    """Return the records of each image ID; of an index, that of the unpacked platform."""
-    content, chain_ids = stock.content, stock.chain_ids
-    records: dict[Digest, list[Record]] = {}
-    for record in containerd.parse_records(named):
-        configs = content.configs_under(record.target) & content.blobs
-        if configs:
-            config = min(configs, key=lambda config: (config not in chain_ids, config))
-            records.setdefault(config, []).append(record)
-    names = set(by_id.split())
-    for manifest, config in content.configs.items():
-        if str(config) in names:
-            records.setdefault(config, []).append(Record(str(config), manifest))
-    return records
-
-
-def _image(
-    image_id: Digest, records: Sequence[Record], used: frozenset[str], stock: Inventory
-) -> NodeImage:
-    names, targets = {r.name for r in records}, {r.target for r in records}
-    roots: list[Item] = [("blob", digest) for digest in (*targets, image_id)]
-    loaded = parse_labels(stock.content.rows.get(image_id, ""))
-    written = stock.written.get(image_id)
-    # A container's snapshot on the image's, whatever name the container was created from:
-    is_based_on = stock.chain_ids.get(image_id) in stock.in_use
-    return NodeImage(
-        image_id=image_id,
-        names=tuple(sorted(r.name for r in records if r.name != str(image_id))),
-        loaded_as=tuple(sorted(loaded)),
-        since=max(loaded.values(), default=written),
-        arrived=written,
-        in_use=not used.isdisjoint({*names, str(image_id), *map(str, targets)}) or is_based_on,
-        pinned=any(record.pinned for record in records),
-        records=tuple(sorted(names)),
-        targets=tuple(sorted(targets)),
-        items=stock.reachable(roots),
-    )
-
-
-def _read_stock(
-    snapshotter: str, content_text: str, on_disk: str, snapshots: str, usage: str
-) -> Inventory:
-    content = containerd.parse_content(content_text)
-    files = {Digest("sha256", m[0]): (int(m[1]), float(m[2])) for m in _FILE.findall(on_disk)}
-    key = rf"containerd\.io/gc\.ref\.snapshot\.{re.escape(snapshotter)}(?:/[^=,\s]*)?"
-    chain = re.compile(rf"{key}=(sha256:[0-9a-f]{{64}})")
-    chain_ids: dict[Digest, Digest] = {}
-    sizes: dict[Item, int] = {}
-    references: dict[Item, Sequence[Item]] = {}
-    for digest, row in content.rows.items():
-        file = files.get(digest)
-        sizes["blob", digest] = file[0] * _BLOCK if file else _rounded(row)
-        items: list[Item] = [("blob", blob) for blob in content.references[digest]]
-        if match := chain.search(row):
-            chain_ids[digest] = Digest.parse(match[1])
-            items.append(("snapshot", chain_ids[digest]))
-        references["blob", digest] = items
-    folders = _OWN_FOLDERS.get(snapshotter, 0) * _FOLDER
-    used = {row[0]: int(row[1]) for row in rows(usage, 2) if row[1].isdecimal()}
-    for chain_id, parent in containerd.parse_snapshots(snapshots).items():
-        sizes["snapshot", chain_id] = used.get(str(chain_id), 0) + folders
-        references["snapshot", chain_id] = [("snapshot", parent)] if parent else []
-    active = (Digest.try_parse(row[1]) for row in rows(snapshots, 3) if row[-1] != "Committed")
-    written = {digest: time for digest, (_, time) in files.items()}
-    in_use = frozenset(filter(None, active))
-    return Inventory((), sizes, references, content, chain_ids, written, in_use)
-
-
-def _rounded(row: str) -> int:
-    """Return the size that ctr prints, with four digits, rounded up to the disk's blocks."""
-    match = _SIZE.match(row)
-    size = float(match.group(1)) * _UNITS[match.group(2)] if match else 0
-    return int(-(-size // _FOLDER) * _FOLDER)
+def take_inventory(node: NodeRuntime) -> Inventory:
+    """List all images of a node; raise NodeNotRunning, or NodeUnusable if that fails."""
+    if isinstance(node, DockerNode):
+        return docker.take_inventory(node)
+    (with_containerd,) = containerd_nodes([node])
+    return containerd.take_inventory(with_containerd)
 
 
 @attrs.frozen
@@ -326,14 +127,14 @@ def images(
 
     """
     with Session.open() as connections:
-        selected = containerd_nodes(connections.select_nodes(cluster, nodes))
+        selected = connections.select_nodes(cluster, nodes)
         return list_images(
             selected, require_strings(patterns, "patterns"), unused=unused, drift=drift
         )
 
 
 def list_images(
-    nodes: Sequence[Node],
+    nodes: Sequence[NodeRuntime],
     patterns: Sequence[str] = (),
     *,
     unused: bool = False,

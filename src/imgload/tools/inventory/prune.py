@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,33 +14,19 @@ from typing import Any
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.batch import keepalive_command
-from imgload.clusters.nodes.node import Node, containerd_nodes
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.docker import DockerNode
+from imgload.clusters.nodes.node import containerd_nodes
 from imgload.core.arguments import require_strings
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
 from imgload.core.parallel import in_parallel
 from imgload.loader.session import Session
 from imgload.oci.digest import Digest
-from imgload.oci.reference import Reference, matches, repositories_of, require_repositories
-from imgload.tools.inventory.images import Inventory, NodeImage, take_inventory
-
-_BATCH = 50
-"""Names in one check and removal: in a longer batch, a name can move to a new image meanwhile."""
-_REMOVE = """
-ctr=$1 wait=$2 left=30
-shift 2
-names=$($ctr images ls -q "$@")
-[ -n "$names" ] || exit 0
-{ printf '%s\\n' "$names" | tr '\\n' '\\0' | xargs -0 $ctr images rm $wait --; }
-"""
-"""Removes the names that still lead to the selected images; `ctr` and `wait` are our own words."""
-_TEN_MINUTES = "left=$((left - 1)) && [ $left -gt 0 ] && kill -0 $work && now=$left"
-"""ctr prints nothing while it waits for the garbage collection."""
-_ALIAS = """
-ctr=$1 is=$2 taken=$3 record=$4 alias=$5
-[ -z "$($ctr images ls -q "$taken")" ] && [ -n "$($ctr images ls -q "$is")" ] || exit 0
-exec $ctr images tag -- "$record" "$alias"
-"""
+from imgload.oci.reference import matches, repositories_of, require_repositories
+from imgload.tools.inventory import containerd as containerd_images
+from imgload.tools.inventory import docker
+from imgload.tools.inventory.base import Inventory, NodeImage
+from imgload.tools.inventory.images import take_inventory
 
 
 @attrs.frozen
@@ -164,7 +150,7 @@ def prune(
     """
     policy = Policy(require_strings(repositories, "repositories"), keep, older_than, everything)
     with Session.open() as connections:
-        selected = containerd_nodes(connections.select_nodes(cluster, nodes))
+        selected = connections.select_nodes(cluster, nodes)
         calls = [partial(_prune, node, policy, dry_run=dry_run) for node in selected]
         report = PruneReport(tuple(in_parallel(calls)), dry_run)
     if not report.ok:
@@ -172,7 +158,7 @@ def prune(
     return report
 
 
-def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
+def _prune(node: NodeRuntime, policy: Policy, *, dry_run: bool) -> NodePruned:
     kept: tuple[Kept, ...] = ()
     try:
         before = take_inventory(node)
@@ -193,15 +179,20 @@ def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
     freed = before.size_of(before.sizes.keys() - after.sizes.keys())
     left = [remaining[image.image_id] for image in removable if image.image_id in remaining]
     records = ", ".join(record for image in left for record in image.records)
-    hint = f"{node.engine.name} exec {node.name} ctr -n k8s.io images ls"
+    listing = "docker image ls" if isinstance(node, DockerNode) else "ctr -n k8s.io images ls"
+    hint = f"{node.engine.name} exec {node.name} {listing}"
     not_removed = NotRemoved(f"{node.name} still has {records}", hint=hint) if left else None
     return NodePruned(node.name, removed, kept, freed, not_removed)
 
 
-def _with_creation_times(node: Node, images: Sequence[NodeImage]) -> tuple[NodeImage, ...]:
+def _with_creation_times(node: NodeRuntime, images: Sequence[NodeImage]) -> tuple[NodeImage, ...]:
     """Read the creation times of named images that came to the node at the same time."""
     times = Counter(image.since for image in images if image.names)
-    tied = [image for image in images if image.names and times[image.since] > 1]
+    tied = [
+        image
+        for image in images
+        if image.names and times[image.since] > 1 and image.created is None
+    ]
     if not tied:
         return tuple(images)
     configs = node.run_all([containerd.content_command(image.image_id) for image in tied])
@@ -210,7 +201,9 @@ def _with_creation_times(node: Node, images: Sequence[NodeImage]) -> tuple[NodeI
         with suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):
             time_text = json.loads(config.stdout)["created"]
             created[image.image_id] = datetime.fromisoformat(time_text).timestamp()
-    return tuple(attrs.evolve(image, created=created.get(image.image_id)) for image in images)
+    return tuple(
+        attrs.evolve(image, created=created.get(image.image_id, image.created)) for image in images
+    )
 
 
 def choose(
@@ -278,45 +271,14 @@ def _identity(image: NodeImage) -> dict[str, Any]:
     }
 
 
-def remove_images(node: Node, images: Sequence[NodeImage], before: Inventory) -> Inventory:
-    """Remove images and the content that only they need; return the inventory afterwards.
+def remove_images(node: NodeRuntime, images: Sequence[NodeImage], before: Inventory) -> Inventory:
+    """Remove images; return the inventory afterwards. `before` is the inventory until now.
 
     A name that refers to another image by now stays.
-
-    CRI lists images by normalised names, and forgets one when a record of exactly that name is
-    removed: one that ``ctr images import --digests`` called ``import-DATE@sha256:…`` stays in its
-    list, without content, until containerd restarts (kind #3369). Such a record therefore first
-    gets its normalised name, unless an image in `before`, the inventory until now, has it.
     """
-    ctr = " ".join(node.resolve_command(containerd.CTR))
-    targets = {record: image.targets for image in images for record in image.records}
-    taken = {record for image in before.images for record in image.records}
-    aliases = _aliases(targets, taken)
-    tags: list[Sequence[str]] = []
-    for record, alias in aliases.items():
-        is_same = containerd.points_to(record, *targets[record])
-        is_taken = f"name=={containerd.quoted(alias)}"
-        tags.append(("sh", "-c", _ALIAS, "imgload", ctr, is_same, is_taken, record, alias))
-    targets |= {alias: targets[record] for record, alias in aliases.items()}
-    filters = [containerd.points_to(name, *digests) for name, digests in targets.items()]
-    removals: list[Sequence[str]] = []
-    for start in range(0, len(filters), _BATCH):
-        wait = "--sync" if start + _BATCH >= len(filters) else ""
-        words = (ctr, wait, *filters[start : start + _BATCH])
-        removals.append(keepalive_command(_REMOVE, _TEN_MINUTES, *words))
-    wait_for_event = [("sleep", "0.5")] if tags else []  # CRI learns of a new record by an event
-    node.run_all([*tags, *wait_for_event, *removals])
+    if isinstance(node, DockerNode):
+        docker.remove_images(node, images)
+    else:
+        (with_containerd,) = containerd_nodes([node])
+        containerd_images.remove_images(with_containerd, images, before)
     return take_inventory(node)
-
-
-def _aliases(records: Iterable[str], taken: set[str]) -> Mapping[str, str]:
-    """Return the normalised names of records that have others, unless these are taken."""
-    aliases: dict[str, str] = {}
-    for record in records:
-        if record.startswith(containerd.CRI_RECORD):
-            continue
-        with suppress(UsageError):
-            normalised = str(Reference.parse(record))
-            if normalised not in {record, *taken, *aliases.values()}:
-                aliases[record] = normalised
-    return aliases

@@ -7,7 +7,8 @@ import attrs
 
 from imgload.clusters.nodes.batch import Output
 from imgload.oci.digest import Digest
-from imgload.tools.inventory.images import Inventory, read_inventory
+from imgload.tools.inventory.base import Inventory
+from imgload.tools.inventory.containerd import read_inventory
 
 NO_CRICTL = Output(127, b"")
 KIB = 1024

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.detect import UnusableNode, detect, endpoint_of
+from imgload.clusters.nodes.docker import DockerNode
 from imgload.clusters.nodes.node import Node, containerd_nodes
 from imgload.clusters.nodes.survey import NOTHING
 from imgload.core.errors import EngineFailed, NodeError, NodeNotRunning, NodeUnusable
@@ -16,7 +18,7 @@ from tests.unit.fakes import RUNNING, LocalEngine
 CONTAINERD = "socket /run/containerd/containerd.sock\nprogram ctr\nconfig\n"
 
 
-def node_that_prints(folder: Path, look: str, state: str = "running") -> object:
+def node_that_prints(folder: Path, look: str, state: str = "running") -> NodeRuntime:
     engine = LocalEngine(folder, {"sh": f"printf %s {shlex.quote(look)}"})
     return detect("dev", engine, Container("c", "dev", state, {}), "worker")
 
@@ -54,15 +56,26 @@ def test_a_node_runs_containerd_unless_its_kubelet_uses_another(
     assert (node.name, node.role) == ("dev", "worker")
 
 
-@pytest.mark.parametrize("socket", ["cri-dockerd.sock", "dockershim.sock", "crio/crio.sock"])
-def test_another_runtime_is_named_by_every_operation(tmp_path: Path, socket: str) -> None:
-    """minikube with Docker, since its 1.24 and before, and with CRI-O; a containerd may run."""
-    node = node_that_prints(tmp_path, f"endpoint unix:///var/run/{socket}\n{CONTAINERD}")
+@pytest.mark.parametrize(
+    "endpoint", ["unix:///var/run/cri-dockerd.sock", "/var/run/dockershim.sock"]
+)
+def test_a_node_may_run_docker_on_a_containerd(tmp_path: Path, endpoint: str) -> None:
+    """minikube, since Kubernetes 1.24 and before."""
+    node = node_that_prints(tmp_path, f"endpoint {endpoint}\n{CONTAINERD}")
+    assert isinstance(node, DockerNode)
+    assert node.endpoint == f"unix://{endpoint.removeprefix('unix://')}"
+    with pytest.raises(NodeUnusable, match="dev does not run containerd"):
+        containerd_nodes([node])
+
+
+def test_an_unsupported_runtime_is_named_by_every_operation(tmp_path: Path) -> None:
+    look = f"endpoint unix:///var/run/crio/crio.sock\n{CONTAINERD}"
+    node = node_that_prints(tmp_path, look)
     assert isinstance(node, UnusableNode)
-    with pytest.raises(NodeUnusable, match=socket) as caught:
+    with pytest.raises(NodeUnusable, match=r"crio\.sock") as caught:
         node.survey(NOTHING)
     assert "minikube image load" in caught.value.hint
-    with pytest.raises(NodeUnusable, match=socket):
+    with pytest.raises(NodeUnusable, match=r"crio\.sock"):
         containerd_nodes([node])
 
 

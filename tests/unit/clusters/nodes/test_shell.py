@@ -29,7 +29,8 @@ from imgload.engines.base import Chunk, Container, ExecResult
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
-from imgload.tools.inventory.images import Inventory, NodeImage, take_inventory
+from imgload.tools.inventory.base import Inventory, NodeImage
+from imgload.tools.inventory.images import take_inventory
 from imgload.tools.inventory.prune import remove_images
 from imgload.tools.remote_registry.configure import RegistryUrl, connect_node, disconnect_node
 from tests.unit.fakes import LocalEngine

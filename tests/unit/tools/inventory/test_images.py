@@ -15,13 +15,9 @@ from imgload.clusters.nodes.node import Node
 from imgload.core.errors import ImgloadError, NodeNotRunning, NodeUnusable
 from imgload.engines.base import Container
 from imgload.oci.digest import Digest
-from imgload.tools.inventory.images import (
-    Inventory,
-    Listing,
-    inventory_commands,
-    list_images,
-    read_inventory,
-)
+from imgload.tools.inventory.base import Inventory
+from imgload.tools.inventory.containerd import inventory_commands, read_inventory
+from imgload.tools.inventory.images import Listing, list_images
 from tests.unit.clusters.nodes.stock import KIB, NO_CRICTL, Stored, inventory, printed
 from tests.unit.fakes import RUNNING, LocalEngine
 from tests.unit.recordings import MYAPP, VERSIONS, recorded

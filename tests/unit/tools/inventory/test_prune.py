@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable, UsageError
 from imgload.oci.digest import Digest
-from imgload.tools.inventory.images import Inventory, NodeImage
+from imgload.tools.inventory.base import Inventory, NodeImage
 from imgload.tools.inventory.prune import Policy, choose, remove_images
 from tests.unit.fakes import RUNNING, LocalEngine
 
