@@ -143,6 +143,11 @@ def pinned(name: str) -> Digest | None:
     return Digest.parse(digest) if at else None
 
 
+def is_tagged(name: str) -> bool:
+    """Whether a full name has a tag, and neither is by digest nor an image ID."""
+    return pinned(name) is None and not is_full_image_id(name)
+
+
 def image_id_prefix(text: str) -> str | None:
     """Return the hexadecimal digits of a text that may be an image ID, full or shortened."""
     match = _IMAGE_ID.fullmatch(text)

@@ -16,6 +16,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from typing import Any
 
 import attrs
@@ -66,6 +67,8 @@ class LayoutWriter(Receiver):
     _entries: dict[str, list[Descriptor]] = attrs.field(factory=lambda: defaultdict(list))
     _archived: list[dict[str, Any]] = attrs.field(factory=list)
     """The entries of a docker-archive's manifest.json."""
+    _empty: set[tuple[str, str]] = attrs.field(factory=set)
+    """The nodes and paths of empty files."""
     _writing: threading.Lock = attrs.field(factory=threading.Lock)
     _exclusive: int | None = None
     """The thread that keeps all others from writing."""
@@ -105,7 +108,7 @@ class LayoutWriter(Receiver):
 
     def image(self, content: ImageContent) -> None:
         if self.docker_nodes:
-            self._archived.append(self._archive_entry(content))
+            self._archive(content)
         content = with_layers(content, self.plain)
         for node in self.feeds:
             stored = self.stored.get(node, frozenset())
@@ -123,12 +126,21 @@ class LayoutWriter(Receiver):
                     entry = Index.descriptor(content.indexes[pin], name)
                 self._entries[node].append(entry)
 
-    def _archive_entry(self, content: ImageContent) -> dict[str, Any]:
-        """Return the entry of an image; Docker does not read the layers that it has."""
+    def _archive(self, content: ImageContent) -> None:
+        """Add the entry of an image to manifest.json, and an empty file for each absent layer.
+
+        Docker and Podman do not read the layers that they have, but Podman requires the files
+        (containers/image, docker/internal/tarfile/src.go).
+        """
         digests = (content.config.digest, *(layer.digest for layer in content.manifest.layers))
-        config, *layers = (self.paths.get(d, f"blobs/sha256/{d.hex}") for d in digests)
+        paths = {d: self.paths.get(d, f"blobs/sha256/{d.hex}") for d in digests}
+        config, *layers = (paths[digest] for digest in digests)
         names = [name for name in content.names if not is_full_image_id(name)]
-        return {"Config": config, "RepoTags": names or None, "Layers": layers}
+        self._archived.append({"Config": config, "RepoTags": names or None, "Layers": layers})
+        for node, (digest, path) in product(self.docker_nodes, paths.items()):
+            if digest not in self.sent[node] and (node, path) not in self._empty:
+                self._empty.add((node, path))
+                self.put([node], _member(path, b""))
 
     def _document(self, node: str, digest: Digest, raw: bytes) -> None:
         if digest not in self.sent[node]:

@@ -1,17 +1,22 @@
 """One stream to several readers, and the manifest for each of them."""
 
+import io
+import json
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 
 import pytest
 
 from imgload.core.parallel import Task
+from imgload.oci.archive import ArchiveSender, Wanted
 from imgload.oci.content import ImageContent
 from imgload.oci.digest import Digest
 from imgload.oci.document import LAYER, Descriptor, ImageConfig, Manifest
-from imgload.transports.layout import Feed, StreamAborted, manifest_for
-from tests.unit.archives import NAME, Image
+from imgload.transports.layout import Feed, LayoutWriter, StreamAborted, manifest_for
+from tests.unit.archives import NAME, Image, oci, pack
 
 PIECES = [bytes([i]) for i in range(200)]
 
@@ -189,3 +194,28 @@ def test_a_layer_of_unknown_size_is_described_by_the_node() -> None:
 def test_a_manifest_that_a_name_or_an_option_demands_stays(name: str, *, keep: bool) -> None:
     manifest = manifest_for(content(name), (), (), stored_as(), keep=keep)
     assert manifest.digest == IMAGE.digest
+
+
+def test_a_layout_for_docker_archives_has_empty_files_for_layers_that_were_not_sent() -> None:
+    image = Image()
+    base, app = image.layers
+    feeds = {"docker": Feed(), "containerd": Feed()}
+    layouts = [Task(partial(collect, feed)) for feed in feeds.values()]
+    writer = LayoutWriter(feeds, docker_nodes=frozenset(["docker"]))
+    wanted = [Wanted(image.image_id, (NAME,))]
+    ArchiveSender(iter([pack(oci(image))]), wanted, [Digest.of(base)]).send(writer)
+    writer.close()
+    for feed in feeds.values():
+        feed.complete()
+    with_items, without = (members(layout.result()) for layout in layouts)
+    [item] = json.loads(with_items["manifest.json"])
+    assert with_items[item["Config"]] == image.config
+    assert [with_items[path] for path in item["Layers"]] == [b"", app]
+    assert item["RepoTags"] == [NAME]
+    assert len(without) == len(with_items) - 2
+
+
+def members(layout: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(layout)) as archive:
+        files = {member.name: archive.extractfile(member) for member in archive}
+        return {name: file.read() for name, file in files.items() if file}

@@ -114,7 +114,7 @@ class NodeRuntime(ABC):
 
     @property
     def keeps_manifests(self) -> bool:
-        """Whether it stores manifests, so that it can have names with their digests."""
+        """Whether an import keeps manifests, so that images can have names with their digests."""
         return True
 
     @property
