@@ -85,8 +85,8 @@ class _Stream:
         names = [n for n in order.question.names if order.keep_manifest or pinned(n)]
         if names and not self.node.keeps_manifests:
             raise ImportFailed(
-                f"{node} cannot keep the manifest of {', '.join(names)}: it imports docker-archives, which"
-                " have none",
+                f"{node} cannot keep the manifest of {', '.join(names)}: it imports"
+                " docker-archives, which have none",
                 hint="load it without --keep-manifest, by a name without a digest: --tag NAME",
                 node=node,
             )

@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -30,7 +30,7 @@ from imgload.core.errors import (
     NodeStalled,
     NodeUnusable,
 )
-from imgload.engines.base import Chunk, Container, ContainerHost, ExecResult
+from imgload.engines.base import Chunk, Container, ContainerHost, ExecResult, OpenInput
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor
 from imgload.oci.platform import Platform
@@ -61,6 +61,26 @@ class PreviousNames:
     complete: bool = True
     folder: str = ""
     since: float = attrs.field(factory=time.time)
+
+
+@attrs.frozen(eq=False, repr=False)
+class NameChange:
+    """A command that changes names on a node.
+
+    Args:
+        action: its name, for the error if it fails.
+        command: its command line.
+        list_names: the command that lists the names; it runs before.
+        parse_names: returns the names with their targets from the output of `list_names`.
+        stdin: the input of `command`, which needs no end of input.
+
+    """
+
+    action: str
+    command: Sequence[str]
+    list_names: Sequence[str]
+    parse_names: Callable[[Output], Mapping[str, Digest]]
+    stdin: Iterable[Chunk] | None = None
 
 
 @attrs.define(eq=False, repr=False)
@@ -321,6 +341,29 @@ class NodeRuntime(ABC):
         """
         return self._run_parts(self._resolve_commands(groups))
 
+    def run_change(
+        self, change: NameChange, groups: Sequence[Group], before: PreviousNames
+    ) -> list[Output]:
+        """Run a command that changes names, and others after it, in one exec if they fit.
+
+        Return the outputs of `groups`, which are as for `run_all`; `before` is filled.
+        """
+        groups = self._resolve_commands(groups)
+        fits = len(list(in_parts(groups))) == 1
+        batched = groups if fits else []
+        first = [self.resolve_command(change.list_names), change.command]
+        argv, before.marker = batch_argv(*batched, before=first)
+        stdin = change.stdin and OpenInput(_fed(change.stdin, before))
+        result = self._exec(argv, stdin)
+        count = 2 + sum(map(len, batched))
+        outputs = parse_batch(result.stdout, before.marker, count)
+        if outputs and outputs[0].exit_status == 0:
+            before.records = change.parse_names(outputs[0])
+        if len(outputs) < count or outputs[1].exit_status:
+            status = outputs[1].exit_status if outputs[1:] else result.exit_status
+            raise self._failure(status, attrs.evolve(result, stdout=b"").message, change.action)
+        return outputs[2:] if fits else self._run_parts(groups)
+
     def _resolve_commands(self, groups: Sequence[Group]) -> list[Group]:
         return [[self.resolve_command(command) for command in group] for group in groups]
 
@@ -428,6 +471,12 @@ class NodeRuntime(ABC):
     def _state(self) -> str:
         name = self.container.name
         return f"check whether it runs: {self.engine.name} ps --all --filter name={name}"
+
+
+def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:
+    before.complete = False
+    yield from stdin
+    before.complete = True
 
 
 def remove_leftovers(nodes: Iterable[NodeRuntime]) -> None:

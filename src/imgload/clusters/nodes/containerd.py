@@ -27,7 +27,7 @@ _NOT_CONNECTED = re.compile(
 )
 """crictl on a socket without a server, or on a containerd without its CRI plugin (cri-tools
 ``cmd/crictl/main.go``)."""
-_CRI_HINT = "check that containerd runs its CRI plugin, on the node: ctr plugins ls -d id==cri"
+CRI_HINT = "check that containerd runs its CRI plugin, on the node: ctr plugins ls -d id==cri"
 DEFAULT_SNAPSHOTTER = "overlayfs"
 DEFAULT_REGISTRY_FOLDER = "/etc/containerd/certs.d"
 CRI_RECORD = "sha256:"
@@ -52,11 +52,11 @@ _REFERENCE = re.compile(rf"containerd\.io/gc\.ref\.content\.([^=,\s]+)={_SUM}")
 _UNCOMPRESSED = re.compile(rf"containerd\.io/uncompressed={_SUM}")
 """A label of a layer that containerd has unpacked: its diff ID."""
 _LAYER_KEY = re.compile(r"l\.(\d{1,4})")
-_LOADED_KEY = "imgload.loaded/"
+LOADED_KEY = "imgload.loaded/"
 """Prefix of the label that imgload puts on the config of an image in the content store. A label on
 the record would be lost when its name moves to the next build, which is when it is needed."""
 _LOADED_LABEL = re.compile(
-    rf"{re.escape(_LOADED_KEY)}([^=,\s]{{1,1000}})=(\d{{1,11}}(?:\.\d{{1,3}})?)(?=,|\s|$)"
+    rf"{re.escape(LOADED_KEY)}([^=,\s]{{1,1000}})=(\d{{1,11}}(?:\.\d{{1,3}})?)(?=,|\s|$)"
 )
 _PINNED = "io.cri-containerd.pinned"
 _RETAG = """
@@ -388,7 +388,7 @@ def label_commands(loaded: Sequence[tuple[str, Digest]], now: float) -> list[Seq
     If one fails, the only effect is that `imgload.prune` keeps the image.
     """
     return [
-        (*CTR, "content", "label", str(config), f"{_LOADED_KEY}{name}={now:.3f}")
+        (*CTR, "content", "label", str(config), f"{LOADED_KEY}{name}={now:.3f}")
         for name, config in loaded
     ]
 
@@ -633,21 +633,23 @@ class CriAnswer:
     failure: str = ""
 
 
-def parse_inspect(output: Output) -> CriAnswer | None:
+def parse_inspect(output: Output, hint: str = CRI_HINT) -> CriAnswer | None:
     """Parse the output of ``crictl inspecti``; None where the node has no crictl.
 
-    NodeUnusable when crictl does not reach CRI, so that nothing is known about the image.
+    NodeUnusable with `hint` when crictl does not reach CRI, so that nothing is known about the
+    image. CRI-O's image IDs have no algorithm (cri-o server/image_status.go).
     """
     if output.exit_status in {NOT_FOUND, NOT_PERMITTED}:
         return None
     if output.exit_status:
         failure = reason(output.text)
         if _NOT_CONNECTED.search(failure):
-            raise NodeUnusable(f"crictl does not reach CRI: {failure}", hint=_CRI_HINT)
+            raise NodeUnusable(f"crictl does not reach CRI: {failure}", hint=hint)
         return CriAnswer(None, "" if "no such image" in failure else failure)
     try:
-        return CriAnswer(Digest.parse(json.loads(output.stdout)["status"]["id"]))
-    except (ValueError, KeyError, TypeError, RecursionError, ArchiveInvalid):
+        image_id = json.loads(output.stdout)["status"]["id"]
+        return CriAnswer(Digest("sha256", image_id.removeprefix("sha256:")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ArchiveInvalid):
         return CriAnswer(None, "cannot parse the output of crictl inspecti")
 
 
@@ -660,7 +662,7 @@ def parse_cri_containers(output: Output) -> frozenset[str]:
         return frozenset()
     if output.exit_status:
         failure = reason(output.text)
-        raise NodeUnusable(f"crictl does not list the containers: {failure}", hint=_CRI_HINT)
+        raise NodeUnusable(f"crictl does not list the containers: {failure}", hint=CRI_HINT)
     names: list[Any] = []
     with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
         for c in json.loads(output.stdout)["containers"]:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 import attrs
 
 from imgload.clusters.nodes import containerd
-from imgload.clusters.nodes.base import WITHOUT_FILES, NodeRuntime, PreviousNames
+from imgload.clusters.nodes.base import WITHOUT_FILES, NameChange, NodeRuntime, PreviousNames
 from imgload.clusters.nodes.batch import (
     WHILE_DISK_FILLS,
     Group,
     Output,
-    batch_argv,
-    in_parts,
     keepalive_command,
-    parse_batch,
 )
 from imgload.clusters.nodes.containerd import (
     CONTAINERD,
@@ -60,11 +57,7 @@ reach() {
 } </dev/null >/dev/null 2>&1
 """
 """Defines `reach URL`, which succeeds if a node can connect to a server within a second."""
-_PULL = r"""
-folder=$1 hosts=$2 urls=$3 names=$4 local=$5
-shift 5
-mkdir -m 700 "$hosts" "$hosts/_default" || exit
-trap 'rm -rf "$hosts"' EXIT
+SELECT_URL = r"""
 url=${urls%% *}
 {
     sleep 0.2
@@ -80,6 +73,18 @@ else
     [ ! -e "$hosts/url" ] || read -r url <"$hosts/url"
     [ "$url" ] || { echo "cannot connect to ${gateway%%/*} from the node" >&2; exit 69; }
 fi
+"""
+"""Sets `url` to one of `urls` to which the node can connect within a second: firewalls may drop
+packets silently; the first is the usual one. `hosts` is a folder."""
+_PULL = (
+    r"""
+folder=$1 hosts=$2 urls=$3 names=$4 local=$5
+shift 5
+mkdir -m 700 "$hosts" "$hosts/_default" || exit
+trap 'rm -rf "$hosts"' EXIT
+"""
+    + SELECT_URL
+    + r"""
 rules='capabilities = ["pull", "resolve"]
 override_path = true'
 printf 'server = "%s"\n%s\n[host."%s"]\n%s\n' "$url" "$rules" "$url" "$rules" \
@@ -92,10 +97,9 @@ for name in $names; do
     NO_PROXY='*' no_proxy='*' "$@" --hosts-dir "$hosts" "$name" >/dev/null || exit
 done
 """
-"""Pulls names, one per line, with this process as the only registry. One of its addresses must be
-reachable within a second, since firewalls may drop packets silently; the first is the usual one.
-containerd 1.6 and 1.7 ignore the settings of ``server`` without a ``host``, and would go on to the
-public registry."""
+)
+"""Pulls names, one per line, with this process as the only registry. containerd 1.6 and 1.7 ignore
+the settings of ``server`` without a ``host``, and would go on to the public registry."""
 _FROM_FOLDER = """
 folder=$1
 shift
@@ -296,22 +300,10 @@ class Node(NodeRuntime):
         traits, runtime = self._known_traits, self.runtime
         labels = containerd.label_commands(question.loaded, time.time())
         first = [runtime.start, runtime.free, *labels]
-        groups = self._resolve_commands([first, *question.commands(traits.snapshotter)])
-        fits = len(list(in_parts(groups))) == 1
-        batched = groups if fits else []
         names = [*question.names, *map(str, question.image_ids)]
-        list_records = self.resolve_command(containerd.images_command(names))
-        argv, before.marker = batch_argv(*batched, before=[list_records, command])
-        result = self._exec(argv, stdin and OpenInput(_fed(stdin, before)))
-        count = 2 + sum(map(len, batched))
-        outputs = parse_batch(result.stdout, before.marker, count)
-        if outputs and outputs[0].exit_status == 0:
-            records = containerd.parse_records(outputs[0].text)
-            before.records = {record.name: record.target for record in records}
-        if len(outputs) < count or outputs[1].exit_status:
-            status = outputs[1].exit_status if outputs[1:] else result.exit_status
-            raise self._failure(status, attrs.evolve(result, stdout=b"").message, action)
-        answers = outputs[2:] if fits else self._run_parts(groups)
+        change = NameChange(action, command, containerd.images_command(names), _targets, stdin)
+        groups = [first, *question.commands(traits.snapshotter)]
+        answers = self.run_change(change, groups, before)
         if parse_start(answers[0]) != traits.start:
             self._traits = None
             return self.survey(question)
@@ -410,10 +402,8 @@ class Node(NodeRuntime):
         return self._traits
 
 
-def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:
-    before.complete = False
-    yield from stdin
-    before.complete = True
+def _targets(images: Output) -> dict[str, Digest]:
+    return {record.name: record.target for record in containerd.parse_records(images.text)}
 
 
 def containerd_nodes(nodes: Iterable[NodeRuntime]) -> tuple[Node, ...]:
