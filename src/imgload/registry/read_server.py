@@ -32,6 +32,7 @@ _PATH = re.compile(
     r"/v2/([0-9a-f]{32})/(?:(.+)/(?:(manifests|blobs|referrers)/([^/]+)|tags/list))?"
 )
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})", re.ASCII)
+_PORT = re.compile(r"^(localhost|[^/]*\.[^/]*?)__([0-9]{1,5})/", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -201,10 +202,12 @@ class _Handler(BoundedHandler):
 def _repository(path: str, registry: str) -> str:
     """Return the full name of a repository; containerd sends its registry as a parameter.
 
-    Other clients have it in the path, or omit it for Docker Hub.
+    Other clients have it in the path, or omit it for Docker Hub. In the path, ``__`` precedes its
+    port: a client may refuse a colon there.
     """
     if registry:
         return f"{registry}/{path}"
+    path = _PORT.sub(r"\1:\2/", path)
     try:
         return str(Reference.parse(path).untagged)
     except ReferenceInvalid:

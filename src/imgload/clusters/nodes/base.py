@@ -380,20 +380,23 @@ class NodeRuntime(ABC):
         return outputs
 
     @contextmanager
-    def temporary_folder(self) -> Iterator[str]:
+    def temporary_folder(self, *, removes_itself: bool = False) -> Iterator[str]:
         """Yield the path for a folder, and remove it; if that fails, the next run does.
 
-        Files copied to /tmp or /run of a kind node disappear under their tmpfs (moby #22020).
+        Files copied to /tmp or /run of a kind node disappear under their tmpfs (moby #22020). A
+        folder `removes_itself` if a command that succeeded has removed it.
         """
         from imgload.engines.temporary_tags import note_temporary_name  # noqa: PLC0415 - start-up
 
         folder = f"{_FOLDERS}/imgload-{secrets.token_hex(8)}"
-        noted = note_temporary_name(self.container.id, folder)
+        noted, succeeded = note_temporary_name(self.container.id, folder), False
         try:
             yield folder
+            succeeded = True
         finally:
             try:
-                self.remove_folder(folder)
+                if not (succeeded and removes_itself):
+                    self.remove_folder(folder)
             except BaseException:
                 if noted:
                     noted.release()

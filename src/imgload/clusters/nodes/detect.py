@@ -45,24 +45,24 @@ def _containerd(node: UnusableNode, look: str) -> NodeRuntime:
 def _docker(node: UnusableNode, look: str) -> NodeRuntime:
     from imgload.clusters.nodes.docker import DockerNode  # noqa: PLC0415 - start-up
 
+    return DockerNode(node.name, node.engine, node.container, node.role, _url(look))
+
+
+def _crio(node: UnusableNode, look: str) -> NodeRuntime:
+    from imgload.clusters.nodes.crio import CrioNode  # noqa: PLC0415 - start-up
+
+    return CrioNode(node.name, node.engine, node.container, node.role, _url(look))
+
+
+def _url(look: str) -> str:
     endpoint = endpoint_of(look)
-    url = endpoint if "://" in endpoint else f"unix://{endpoint}"
-    return DockerNode(node.name, node.engine, node.container, node.role, url)
-
-
-def _unsupported(node: UnusableNode, look: str) -> NodeRuntime:
-    raise NodeUnusable(
-        f"its pods run on {endpoint_of(look)}, which does not use containerd's images",
-        hint="make the cluster with: minikube start --container-runtime=containerd;"
-        " or load with: minikube image load",
-        node=node.name,
-    )
+    return endpoint if "://" in endpoint else f"unix://{endpoint}"
 
 
 RUNTIMES: Mapping[str, Callable[[UnusableNode, str], NodeRuntime]] = {
     r"containerd": _containerd,
     r"docker": _docker,
-    r"crio": _unsupported,
+    r"crio": _crio,
 }
 """Makes a node of each runtime from the output of `_LOOK`. The key is found in the file name of the
 kubelet's endpoint, such as ``cri-dockerd.sock`` and ``dockershim.sock``; the first is the default.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.crio import CrioNode
 from imgload.clusters.nodes.detect import UnusableNode, detect, endpoint_of
 from imgload.clusters.nodes.docker import DockerNode
 from imgload.clusters.nodes.node import Node, containerd_nodes
@@ -18,7 +18,7 @@ from tests.unit.fakes import RUNNING, LocalEngine
 CONTAINERD = "socket /run/containerd/containerd.sock\nprogram ctr\nconfig\n"
 
 
-def node_that_prints(folder: Path, look: str, state: str = "running") -> NodeRuntime:
+def node_that_prints(folder: Path, look: str, state: str = "running") -> object:
     engine = LocalEngine(folder, {"sh": f"printf %s {shlex.quote(look)}"})
     return detect("dev", engine, Container("c", "dev", state, {}), "worker")
 
@@ -57,25 +57,22 @@ def test_a_node_runs_containerd_unless_its_kubelet_uses_another(
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["unix:///var/run/cri-dockerd.sock", "/var/run/dockershim.sock"]
+    ("socket", "runtime"),
+    [
+        ("cri-dockerd.sock", DockerNode),
+        ("dockershim.sock", DockerNode),
+        ("crio/crio.sock", CrioNode),
+    ],
 )
-def test_a_node_may_run_docker_on_a_containerd(tmp_path: Path, endpoint: str) -> None:
-    """minikube, since Kubernetes 1.24 and before."""
-    node = node_that_prints(tmp_path, f"endpoint {endpoint}\n{CONTAINERD}")
-    assert isinstance(node, DockerNode)
-    assert node.endpoint == f"unix://{endpoint.removeprefix('unix://')}"
-    with pytest.raises(NodeUnusable, match="dev does not run containerd"):
-        containerd_nodes([node])
-
-
-def test_an_unsupported_runtime_is_named_by_every_operation(tmp_path: Path) -> None:
-    look = f"endpoint unix:///var/run/crio/crio.sock\n{CONTAINERD}"
-    node = node_that_prints(tmp_path, look)
-    assert isinstance(node, UnusableNode)
-    with pytest.raises(NodeUnusable, match=r"crio\.sock") as caught:
-        node.survey(NOTHING)
-    assert "minikube image load" in caught.value.hint
-    with pytest.raises(NodeUnusable, match=r"crio\.sock"):
+def test_a_node_has_the_runtime_that_its_kubelet_uses(
+    tmp_path: Path, socket: str, runtime: type[DockerNode | CrioNode]
+) -> None:
+    """minikube with Docker, since its 1.24 and before, and with CRI-O; a containerd may run."""
+    node = node_that_prints(tmp_path, f"endpoint /var/run/{socket}\n{CONTAINERD}")
+    assert isinstance(node, runtime)
+    assert node.endpoint == f"unix:///var/run/{socket}"
+    assert node.resolve_command(["crictl", "info"])[-3:] == ("-i", node.endpoint, "info")
+    with pytest.raises(NodeUnusable, match="does not run containerd"):
         containerd_nodes([node])
 
 
