@@ -109,7 +109,7 @@ class Node:
 
     def _answers(self) -> bool:
         """Look for the socket first, which takes less time than an exec."""
-        if not self.cri().socket.exists():
+        if self.program and not self.cri().socket.exists():
             return False
         try:
             self.exec("sh", "-c", self.up, *self.program)

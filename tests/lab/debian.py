@@ -63,6 +63,12 @@ class Suite:
         for package in self._fetch(packages):
             run("dpkg-deb", "--extract", package, target)
 
+    def unpack_closed(self, target: Path, *packages: str) -> None:
+        """Unpack the files of packages, and of those that they depend on, over `target`."""
+        with tempfile.TemporaryDirectory(dir=self.cache) as folder, _LOCKS[self.name]:
+            for package in self._download_all(Path(folder), packages):
+                run("dpkg-deb", "--extract", package, target)
+
     def tree(self, name: str, *packages: str) -> Path:
         """Return a cached folder with the packages' files."""
         target = self.folder(name)
@@ -88,8 +94,7 @@ class Suite:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.cache) as folder:
             root = Path(folder) / "tree"
-            for package in self._download_all(Path(folder), packages):
-                run("dpkg-deb", "--extract", package, root)
+            self.unpack_closed(root, *packages)
             link(root, target, patchelf)
             root.rename(target)
 

@@ -24,6 +24,11 @@ _OMITTED = (
     "usr/bin/containerd-shim-runc-v1",
 )
 """Parts of the packages that no node uses; without them, the engines import the image faster."""
+_LIBRARIES = "usr/lib/x86_64-linux-gnu"
+_OMITTED_FOR_CRIO = (
+    *("usr/share", "usr/lib/cni", "usr/bin/perl", "usr/bin/gpg", "usr/libexec/podman/quadlet"),
+    *(f"{_LIBRARIES}/{name}" for name in ("gconv", "perl", "perl-base")),
+)
 _FOLDERS = ("proc", "sys", "dev", "tmp", "run", "root", "lib/modules", "var/log", "usr/local/bin")
 
 _ENTRYPOINT = """\
@@ -82,6 +87,27 @@ version = 3
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 """
+CRIO = {f"crio-{version}": version for version in suites.versions("crio-node")}
+"""The versions of nodes for CRI-O, which have Podman and no containerd, with Podman's version."""
+_CRIO_FILES = {
+    "etc/containers/policy.json": '{"default": [{"type": "insecureAcceptAnything"}]}\n',
+    "etc/containers/registries.conf": 'unqualified-search-registries = ["docker.io"]\n',
+    "etc/containers/storage.conf": """\
+[storage]
+driver = "overlay"
+runroot = "/run/containers/storage"
+graphroot = "/var/lib/containers/storage"
+[storage.options.overlay]
+mountopt = "nodev"
+""",
+    "usr/local/bin/entrypoint": """\
+#!/bin/sh
+trap 'exit 0' TERM INT
+mkdir -p /var/log /var/lib /var/tmp
+[ -e /var/run ] || ln -s /run /var/run
+while :; do sleep 1000 & wait $!; done
+""",
+}
 DOCKER = {"docker-20.10": ("docker20", "20.10"), "docker-newest": ("docker", suites.NEWEST)}
 """The versions of nodes that also have Docker, with its program and version in `suites`."""
 CONFIGS = {
@@ -138,12 +164,18 @@ def archive(paths: Paths, version: str) -> Path:
 
 
 def _recipe(version: str) -> str:
+    if version in CRIO:
+        parts = (*_CRIO_FILES.values(), *suites.packages("crio-node"), *_OMITTED_FOR_CRIO)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
     docker = suites.packages(DOCKER[version][0]) if version in DOCKER else ()
     parts = (_ENTRYPOINT, CONFIGS[version], *suites.packages("node"), *docker, *_OMITTED)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _fill(root: Path, version: str, cache: Path) -> None:
+    if version in CRIO:
+        _fill_for_crio(root, CRIO[version], cache)
+        return
     suites.unpack(cache, root, "node", "base")
     if version in DOCKER:
         suites.unpack(cache, root, "builder", "base")  # the libraries of dockerd
@@ -153,6 +185,19 @@ def _fill(root: Path, version: str, cache: Path) -> None:
     finish_root(root, _FOLDERS, _OMITTED)
     write(root / "etc/containerd/config.toml", CONFIGS[version])
     write(root / "usr/local/bin/entrypoint", _ENTRYPOINT, 0o755)
+
+
+def _fill_for_crio(root: Path, version: str, cache: Path) -> None:
+    """Fill the root with Podman, and merge /usr, as newer suites have done."""
+    suites.unpack_closed(cache, root, "crio-node", version)
+    for folder in ("bin", "sbin", "lib", "lib64"):
+        if (root / folder).is_dir():
+            run("cp", "-a", f"{root / folder}/.", root / "usr" / folder)
+            run("rm", "-rf", root / folder)
+        (root / folder).symlink_to(f"usr/{folder}")
+    finish_root(root, _FOLDERS, _OMITTED_FOR_CRIO)
+    for path, text in _CRIO_FILES.items():
+        write(root / path, text, 0o755 if path.startswith("usr/") else 0o644)
 
 
 def finish_root(root: Path, folders: Iterable[str], omitted: Iterable[str]) -> None:

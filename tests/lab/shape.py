@@ -300,3 +300,14 @@ class DockerInMinikube(Minikube):
             "usr/local/bin/entrypoint": (_DOCKERD, 0o755),
             "var/lib/kubelet/kubeadm-flags.env": (f'KUBELET_KUBEADM_ARGS="{arguments}"\n', 0o644),
         }
+
+
+class CrioInMinikube(Minikube):
+    """minikube with CRI-O, without CRI-O itself, which is in no Debian package.
+
+    Podman's store has the settings of CRI-O's in minikube's base image.
+    """
+
+    endpoint = "unix:///var/run/crio/crio.sock"
+    ctr = ()
+    up = "podman --version"

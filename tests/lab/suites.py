@@ -16,6 +16,7 @@ _SUITES: Mapping[str, Mapping[str, str]] = {
     "buildx": {"0.13": "trixie", NEWEST: "sid"},
     "containerd": {"1.6": "bookworm", "1.7": "trixie", NEWEST: "sid"},
     "clients": {NEWEST: "sid"},
+    "crio-node": {"4.3": "bookworm", "5.4": "trixie", NEWEST: "sid"},
     "docker": {"26": "trixie", NEWEST: "sid"},
     "docker20": {"20.10": "bookworm"},
     "docker-registry": {"2.8": "bookworm"},
@@ -34,6 +35,7 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
     ),
     "buildx": ("docker-buildx",),
     "clients": ("crane", "oras", "skopeo", "umoci"),
+    "crio-node": ("podman", "busybox-static"),
     "docker": ("docker.io", "docker-cli", "containerd"),
     "docker20": (
         *("docker.io", "containerd"),
@@ -76,6 +78,11 @@ def tree(cache: Path, program: str, version: str = NEWEST) -> Path:
 def unpack(cache: Path, target: Path, program: str, version: str = NEWEST) -> None:
     """Unpack a program's packages over `target`."""
     _suite(cache, program, version).unpack(target, *packages(program))
+
+
+def unpack_closed(cache: Path, target: Path, program: str, version: str = NEWEST) -> None:
+    """Unpack a program's packages, and all packages that they depend on, over `target`."""
+    _suite(cache, program, version).unpack_closed(target, *packages(program))
 
 
 def _suite(cache: Path, program: str, version: str) -> Suite:
