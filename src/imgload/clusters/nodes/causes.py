@@ -16,6 +16,11 @@ _CAUSES = (
         " layers than it has",
     ),
     Cause(
+        r"is rejected by policy|is required by policy|policy\.json",
+        "have the node's signature policy accept local images: {command} cat"
+        " /etc/containers/policy.json",
+    ),
+    Cause(
         r"image might be filtered out|no match for platform",
         "choose a platform that the image has: imgload load IMAGE --platform OS/ARCH",
     ),

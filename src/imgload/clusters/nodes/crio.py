@@ -34,7 +34,6 @@ from imgload.clusters.nodes.storage import (
     find_storage,
     read_search,
     read_store,
-    read_version,
 )
 from imgload.clusters.nodes.survey import (
     NamedImage,
@@ -132,7 +131,6 @@ IFS='
 for name in $names; do "$@" untag "$name" "$name" || exit; done
 """
 _PODMAN_HINT = "install podman on the node, as on minikube's; or load with: minikube image load"
-_CRI_HINT = "check that CRI-O runs, on the node: crictl info"
 
 
 @attrs.define(eq=False, repr=False)
@@ -141,8 +139,8 @@ class CrioNode(NodeRuntime):
 
     endpoint: str = "unix:///var/run/crio/crio.sock"
     _traits: NodeTraits | None = None
-    _storage: Storage = attrs.field(factory=Storage)
-    _store: Store = attrs.field(factory=Store)
+    storage: Storage = attrs.field(factory=Storage, init=False)
+    store: Store = attrs.field(factory=Store, init=False)
     """The content of the store when it was read last."""
     _search: tuple[str, ...] = ()
     """The registries in which CRI-O looks for a name without one."""
@@ -151,17 +149,17 @@ class CrioNode(NodeRuntime):
         self.require_running()
         if self._traits is None:
             facts: Group = (PODMAN, CRIO_CONFIG, FILE_SYSTEM, ("uname", "-m"), kubelet.READ)
-            guess = self._storage
+            guess = self.storage
             outputs = self.run_all(facts, *self._questions(question))
             with self.naming_node_in_errors():
                 self._read_facts(outputs[: len(facts)])
-            if self._storage == guess:
+            if self.storage == guess:
                 return self._read(question, outputs[len(facts) :])
         return self._read(question, self.run_all(*self._questions(question)))
 
     def _questions(self, question: SurveyQuery) -> list[Group]:
         """Return the commands whose output `_read` parses."""
-        storage = self._storage
+        storage = self.storage
         return [
             [
                 *map(storage.config, question.image_ids),
@@ -178,14 +176,15 @@ class CrioNode(NodeRuntime):
         if info.exit_status:
             hint = f"see why: {self.engine.name} exec {self.name} podman info"
             raise NodeUnusable("podman does not work there", hint=hint)
-        self._storage = find_storage(info, crio, file_system)
+        self.storage = find_storage(info, crio, file_system)
         self._search = read_search(info)
         self._traits = NodeTraits(
-            version=read_version(info),
-            snapshotter=self._storage.driver,
+            version=(0, 0),
+            snapshotter=self.storage.driver,
             platform=Platform.of("linux", machine.text.strip()),
             free=None,
             kubelet=kubelet.Kubelet.parse(of_kubelet.text),
+            runtime="CRI-O's store",
         )
 
     def _read(self, question: SurveyQuery, outputs: Sequence[Output]) -> Survey:
@@ -193,8 +192,9 @@ class CrioNode(NodeRuntime):
         blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
         configs = map(read_config, question.image_ids, blobs)
         with self.naming_node_in_errors():
-            cri = [containerd.parse_inspect(answer, _CRI_HINT) for answer in answers]
-            self._store = store = read_store(images, layers, labels)
+            hint = f"start CRI-O: {self.engine.name} exec {self.name} systemctl restart crio"
+            cri = [containerd.parse_inspect(answer, hint) for answer in answers]
+            self.store = store = read_store(images, layers, labels)
         return Survey(
             traits=self._known_traits.with_space(free),
             records=store.records,
@@ -220,7 +220,7 @@ class CrioNode(NodeRuntime):
     ) -> Survey:
         self.before = before = PreviousNames()
         with self.temporary_folder(removes_itself=True) as folder:
-            words = ("imgload", folder, *self._storage.podman)
+            words = ("imgload", folder, *self.storage.podman)
             if self.engine.streams_exec:
                 command, stdin = ("sh", "-c", _RECEIVE + _LOAD, *words), _framed(layout)
                 return self._change(command, "podman load", question, before, stdin)
@@ -244,9 +244,9 @@ class CrioNode(NodeRuntime):
         paths = [f"{x} {x.registry.replace(':', '__')}/{x.repository}" for x in repositories]
         with self.temporary_folder(removes_itself=True) as folder:
             self.before = before = PreviousNames(folder=folder)
-            words = (self._storage.root, folder, " ".join(urls), "\n".join(paths), "\n".join(names))
+            words = (self.storage.root, folder, " ".join(urls), "\n".join(paths), "\n".join(names))
             script = REACH + _PULL
-            command = keepalive_command(script, WHILE_DISK_FILLS, *words, *self._storage.podman)
+            command = keepalive_command(script, WHILE_DISK_FILLS, *words, *self.storage.podman)
             try:
                 return self._change(command, "podman pull", question, before)
             except NodeStalled:  # an import may follow
@@ -260,10 +260,10 @@ class CrioNode(NodeRuntime):
         self, image: NamedImage, existing: str, target: Digest, before: PreviousNames
     ) -> Survey:
         """Tag an image; podman tags none by digest, so such a name has to be pulled."""
-        stored, question = self._store.find(target), SurveyQuery.about([image])
+        stored, question = self.store.find(target), SurveyQuery.about([image])
         if not stored or not is_tagged(image.name) or existing == image.name:
             return self.survey(question)
-        words = (existing, stored.id, image.name, *self._storage.podman)
+        words = (existing, stored.id, image.name, *self.storage.podman)
         command = ("sh", "-c", _TAG, "imgload", *words)
         return self._change(command, "podman tag", attrs.evolve(question, loaded=()), before)
 
@@ -276,7 +276,7 @@ class CrioNode(NodeRuntime):
         stdin: Iterable[Chunk] | None = None,
     ) -> Survey:
         """Run a command, label the loaded images, and survey the node, all in one exec."""
-        storage = self._storage
+        storage = self.storage
         answers, last = self._questions(question)
         label = [storage.label(question.loaded, time.time())] if question.loaded else []
         change = NameChange(action, command, storage.read[0], _names, stdin)
@@ -308,42 +308,42 @@ class CrioNode(NodeRuntime):
             records = before.records
             if records is None:
                 records = surveyed.records if surveyed.fresh else {}
-            stored, earlier = self._store.find(target), None
+            stored, earlier = self.store.find(target), None
             if stored is None or stored.config != image.image_id or not is_tagged(image.name):
                 return
             if image.name in records:
-                earlier = self._store.find(records[image.name])
+                earlier = self.store.find(records[image.name])
             is_new = stored.config not in surveyed.content.configs.values()
             words = (image.name, stored.id, earlier.id if earlier else "", "new" if is_new else "")
-            self.run(["sh", "-c", _RESTORE, "imgload", *words, *self._storage.podman])
+            self.run(["sh", "-c", _RESTORE, "imgload", *words, *self.storage.podman])
 
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
-        self.run_all([self._storage.label(loaded, time.time())])
+        self.run_all([self.storage.label(loaded, time.time())])
 
     def stored_layers(
         self,
         content: ContentStore,  # noqa: ARG002
         diff_ids: Collection[Digest],
     ) -> Mapping[Digest, Descriptor]:
-        return self._store.describe(diff_ids)
+        return self.store.describe(diff_ids)
 
     def images(self) -> Mapping[str, Digest]:
         self.survey(SurveyQuery((), ()))
-        images = self._store.images
+        images = self.store.images
         return {name: image.manifests[0] for image in images for name in image.names}
 
     def untag(self, names: Sequence[str]) -> None:
-        self.run(["sh", "-c", _UNTAG, "imgload", "\n".join(names), *self._storage.podman])
+        self.run(["sh", "-c", _UNTAG, "imgload", "\n".join(names), *self.storage.podman])
 
     def remove(self, names: Sequence[str]) -> None:
-        self.run([*self._storage.podman, "rmi", "--", *names])
+        self.run([*self.storage.podman, "rmi", "--", *names])
 
     def forget(self) -> None:
         self._traits = None
 
     def free_bytes(self) -> int | None:
         with suppress(ImgloadError):
-            return parse_free(self.run(self._storage.free).decode(errors="replace"))
+            return parse_free(self.run(self.storage.free).decode(errors="replace"))
         return None
 
     def kubelet_notes(self, traits: NodeTraits, name: str, image_id: Digest | None) -> list[str]:
@@ -354,7 +354,7 @@ class CrioNode(NodeRuntime):
         notes, short = super().kubelet_notes(traits, name, image_id), familiar_name(name)
         if short == name or not is_tagged(name):
             return notes
-        named = {name for image in self._store.images for name in image.names}
+        named = {name for image in self.store.images for name in image.names}
         candidates = [str(Reference.parse(f"{registry}/{short}")) for registry in self._search]
         first = next((candidate for candidate in candidates if candidate in named), None)
         if first != name:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -38,7 +38,6 @@ FILE_SYSTEM = ("crictl", "imagefsinfo", "-o", "json")
 PODMAN = ("podman", "info", "--format", "json")
 _IMAGES = re.compile(r'"mountpoint":\s*"((?:/(?!\.\.?/)[\w.-]+)+)/([a-z0-9]+)-images"', re.ASCII)
 _NAME = re.compile(r"[a-z0-9]+")
-_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})", re.ASCII)
 _PATH = re.compile(r"(?:/(?!\.\.?(?:/|$))[\w.-]+)+", re.ASCII)
 _ADD_LABELS = f"""
 cd "$1" && shift && for label; do
@@ -116,6 +115,7 @@ class StoredImage:
         manifests: digests of its manifest, and of the indexes that it was pulled by.
         names: in full.
         layers: IDs of its layers, bottom up.
+        created: the creation time in its config; may be empty.
 
     """
 
@@ -124,15 +124,17 @@ class StoredImage:
     manifests: tuple[Digest, ...]
     names: tuple[str, ...]
     layers: tuple[str, ...]
+    created: str = ""
 
 
 @attrs.frozen
 class StoredLayer:
-    """A complete layer: its diff ID, its chain ID, and bytes as an uncompressed tar."""
+    """A complete layer: its diff ID, chain ID, size as a tar, and the chain ID of the one below."""
 
     diff_id: Digest
     chain_id: Digest
     size: int
+    parent: Digest | None = None
 
 
 @attrs.frozen
@@ -210,6 +212,17 @@ def read_store(images: Output, layers: Output = _NONE, labels: Output = _NONE) -
     return Store(stored, complete, _labels(labels.text))
 
 
+def read_users(outputs: Iterable[Output]) -> frozenset[str]:
+    """Return the IDs of images that a container of CRI-O or Podman was created from.
+
+    `outputs` are those of `Storage.containers`; NodeUnusable if one is not as expected.
+    """
+    try:
+        return frozenset(str(x.get("image")) for output in outputs for x in _items(output))
+    except ValueError as error:
+        raise NodeUnusable(f"the list of containers in its store is unreadable: {error}") from error
+
+
 def _items(output: Output) -> list[Any]:
     if output.exit_status:
         raise ValueError(output.text.strip() or f"exit status {output.exit_status}")
@@ -237,7 +250,9 @@ def _image(image: Mapping[str, Any], parents: Mapping[str, str]) -> StoredImage:
     names = tuple(name for name in image.get("names") or () if isinstance(name, str))
     names = tuple(name for name in names if "@" not in name or _is_pinned(name))
     layers = tuple(_chain(image.get("layer") or "", parents))
-    return StoredImage(own_id, config, tuple(dict.fromkeys(manifests)), names, layers)
+    manifests = list(dict.fromkeys(manifests))
+    created = str(image.get("created") or "")
+    return StoredImage(own_id, config, tuple(manifests), names, layers, created)
 
 
 def _is_pinned(name: str) -> bool:
@@ -262,7 +277,11 @@ def _layers(
         known = tuple(filter(None, diff_ids))
         if len(known) == len(diff_ids):
             size = described[-1].get("diff-size") or 0
-            yield layer_id, StoredLayer(known[-1], chain_ids(known)[-1], int(size))
+            *below, chain_id = chain_ids(known)
+            yield (
+                layer_id,
+                StoredLayer(known[-1], chain_id, int(size), below[-1] if below else None),
+            )
 
 
 def _labels(text: str) -> dict[str, str]:
@@ -272,12 +291,6 @@ def _labels(text: str) -> dict[str, str]:
         image_id, _, label = line.partition(f"/{LABELS}:")
         labels.setdefault(image_id, []).append(label)
     return {image_id: ",".join(lines) for image_id, lines in labels.items()}
-
-
-def read_version(info: Output) -> tuple[int, int]:
-    """Return Podman's version from the output of `PODMAN`, or (0, 0)."""
-    match = _VERSION.match(str(dig(load_json(info.stdout), "version", "Version")))
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def read_search(info: Output) -> tuple[str, ...]:

@@ -84,7 +84,8 @@ def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntim
 def _described(node: NodeRuntime, traits: NodeTraits, crictl: Output) -> Iterator[Finding]:
     """Yield the traits of a node; `crictl` is the output of its version."""
     has_crictl = crictl.exit_status not in {NOT_FOUND, NOT_PERMITTED}
-    facts = [f"{traits.runtime} {'.'.join(map(str, traits.version))}", traits.snapshotter]
+    version = ".".join(map(str, traits.version)) if any(traits.version) else ""
+    facts = [f"{traits.runtime} {version}".rstrip(), traits.snapshotter]
     facts += [
         str(traits.platform),
         *(f"{size_text(free)} free" for free in (traits.free,) if free is not None),

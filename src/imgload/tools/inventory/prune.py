@@ -15,6 +15,7 @@ import attrs
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.crio import CrioNode
 from imgload.clusters.nodes.docker import DockerNode
 from imgload.clusters.nodes.node import containerd_nodes
 from imgload.core.arguments import require_strings
@@ -24,7 +25,7 @@ from imgload.loader.session import Session
 from imgload.oci.digest import Digest
 from imgload.oci.reference import matches, repositories_of, require_repositories
 from imgload.tools.inventory import containerd as containerd_images
-from imgload.tools.inventory import docker
+from imgload.tools.inventory import crio, docker
 from imgload.tools.inventory.base import Inventory, NodeImage
 from imgload.tools.inventory.images import take_inventory
 
@@ -179,7 +180,8 @@ def _prune(node: NodeRuntime, policy: Policy, *, dry_run: bool) -> NodePruned:
     freed = before.size_of(before.sizes.keys() - after.sizes.keys())
     left = [remaining[image.image_id] for image in removable if image.image_id in remaining]
     records = ", ".join(record for image in left for record in image.records)
-    listing = "docker image ls" if isinstance(node, DockerNode) else "ctr -n k8s.io images ls"
+    listings = {DockerNode: "docker image ls", CrioNode: "podman images"}
+    listing = listings.get(type(node), "ctr -n k8s.io images ls")
     hint = f"{node.engine.name} exec {node.name} {listing}"
     not_removed = NotRemoved(f"{node.name} still has {records}", hint=hint) if left else None
     return NodePruned(node.name, removed, kept, freed, not_removed)
@@ -278,6 +280,8 @@ def remove_images(node: NodeRuntime, images: Sequence[NodeImage], before: Invent
     """
     if isinstance(node, DockerNode):
         docker.remove_images(node, images)
+    elif isinstance(node, CrioNode):
+        crio.remove_images(node, images)
     else:
         (with_containerd,) = containerd_nodes([node])
         containerd_images.remove_images(with_containerd, images, before)
