@@ -16,8 +16,10 @@ import attrs
 
 import imgload
 from imgload.loader.events import Event, Note
+from imgload.oci.digest import Digest, chain_ids
 from tests.lab import Lab, Node, suites
 from tests.lab.cri import Cri
+from tests.lab.shape import CrioInMinikube
 from tests.lab.store import Store
 
 VERSIONS = suites.versions("containerd")
@@ -115,6 +117,44 @@ class MatrixNode:
             assert image.chain_id is None or image.chain_id in snapshots, image
 
 
+@attrs.frozen
+class CrioMatrixNode:
+    """A node with CRI-O's store; its /var is in memory."""
+
+    version: str
+    node: Node
+
+    @classmethod
+    def make(cls, lab: Lab, version: str, cluster: str) -> Self:
+        """Create a node with a version of Podman."""
+        options = {"name": cluster, "engine": "docker", "var_size": _VAR_SIZE}
+        shape = CrioInMinikube()
+        return cls(version, lab.make_cluster(**options, containerd=version, shape=shape).nodes[0])
+
+    def wipe(self) -> None:
+        """Remove all images."""
+        self.node.exec("podman", "rmi", "--all", "--force")
+        assert self._names() == {}
+
+    def assert_has(self, images: Sequence[ExpectedImage], before: set[str]) -> None:
+        """Assert that Podman has each image with all layers, and that no other name exists."""
+        names = self._names()
+        wanted = before.union(*(image.records for image in images))
+        assert names.keys() | set(names.values()) == wanted
+        for image in images:
+            assert names.get(image.name, image.name) == image.image_id, image
+            found = self.node.exec("podman", "image", "inspect", image.image_id.partition(":")[2])
+            layers = [Digest.parse(layer) for layer in json.loads(found)[0]["RootFS"]["Layers"]]
+            chain = [str(chain_id) for chain_id in chain_ids(tuple(layers))][-1:]
+            assert chain == [x for x in (image.chain_id,) if x], image
+
+    def _names(self) -> dict[str, str]:
+        """Return the image IDs by name, and by themselves for images without names."""
+        listed = json.loads(self.node.exec("podman", "images", "--format", "json"))
+        ids = [(f"sha256:{image['Id']}", image.get("Names") or ()) for image in listed]
+        return {name: image_id for image_id, names in ids for name in (*names, image_id)}
+
+
 @attrs.define
 class Row:
     """The images of one source on all nodes, which are empty before and after.
@@ -122,7 +162,7 @@ class Row:
     `cells` are the results by kind of image, the same on every node; `notes` are the messages.
     """
 
-    nodes: Sequence[MatrixNode]
+    nodes: Sequence[MatrixNode | CrioMatrixNode]
     cells: dict[str, str] = attrs.field(factory=dict)
     notes: list[tuple[str, str]] = attrs.field(factory=list)
     _records: set[str] = attrs.field(factory=set)

@@ -18,11 +18,19 @@ from backports import zstd
 
 from imgload.oci.digest import Digest
 from tests.engine.kinds import ARM64, EMPTY, Made, Platforms, layer, new, oci, old, saved
-from tests.engine.matrix import VERSIONS, Batch, ExpectedImage, MatrixNode, Row
+from tests.engine.matrix import (
+    VERSIONS,
+    Batch,
+    CrioMatrixNode,
+    ExpectedImage,
+    MatrixNode,
+    Row,
+)
 from tests.engine.page import PAGE, Page, writing
 from tests.lab import Lab
 from tests.lab.builder import Buildx
 from tests.lab.engine import Engine
+from tests.lab.nodeimage import CRIO
 from tests.lab.shell import CommandError
 from tests.unit.archives import pack, write_folder
 
@@ -148,6 +156,16 @@ def nodes(lab: Lab) -> Iterator[list[MatrixNode]]:
     suffix = secrets.token_hex(3)
     names = {version: f"lab-compat-{version.replace('.', '')}-{suffix}" for version in VERSIONS}
     made = [MatrixNode.make(lab, version, name) for version, name in names.items()]
+    yield made
+    for node in made:
+        node.node.engine.remove_containers(node.node.name)
+
+
+@pytest.fixture(scope="module")
+def crio_nodes(lab: Lab) -> Iterator[list[CrioMatrixNode]]:
+    """Nodes with CRI-O's store that no other test uses."""
+    suffix = secrets.token_hex(3)
+    made = [CrioMatrixNode.make(lab, version, f"{version}-{suffix}") for version in CRIO]
     yield made
     for node in made:
         node.node.engine.remove_containers(node.node.name)
@@ -403,6 +421,18 @@ def test_each_source_loads_as_documented_on_every_containerd(
         zip(KINDS, cells, strict=True)
     )
     assert before.notes_of(name) == notes
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SOURCES)
+def test_each_source_loads_as_documented_into_crio(
+    crio_nodes: list[CrioMatrixNode], all_images: AllImages, name: str
+) -> None:
+    """The results are the same as on nodes with containerd."""
+    row = Row(crio_nodes)
+    ROWS[name](all_images, row, name)
+    page = Page.read()
+    assert row.cells == dict(zip(page.columns, page.rows[name], strict=True))
 
 
 def versions_of(nodes: list[MatrixNode], all_images: AllImages, name: str) -> dict[str, str]:
