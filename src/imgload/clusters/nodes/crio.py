@@ -32,6 +32,7 @@ from imgload.clusters.nodes.storage import (
     Storage,
     Store,
     find_storage,
+    read_info,
     read_search,
     read_store,
 )
@@ -176,8 +177,9 @@ class CrioNode(NodeRuntime):
         if info.exit_status:
             hint = f"see why: {self.engine.name} exec {self.name} podman info"
             raise NodeUnusable("podman does not work there", hint=hint)
-        self.storage = find_storage(info, crio, file_system)
-        self._search = read_search(info)
+        document = read_info(info)
+        self.storage = find_storage(document, crio, file_system)
+        self._search = read_search(document)
         self._traits = NodeTraits(
             version=(0, 0),
             snapshotter=self.storage.driver,

@@ -37,6 +37,8 @@ FILE_SYSTEM = ("crictl", "imagefsinfo", "-o", "json")
 """The command whose answer has the folder of images that the running CRI-O uses."""
 PODMAN = ("podman", "info", "--format", "json")
 _IMAGES = re.compile(r'"mountpoint":\s*"((?:/(?!\.\.?/)[\w.-]+)+)/([a-z0-9]+)-images"', re.ASCII)
+_MAX_DEPTH = 1000
+"""Layers on each other; overlayfs allows 500, and a damaged list may have a cycle."""
 _NAME = re.compile(r"[a-z0-9]+")
 _PATH = re.compile(r"(?:/(?!\.\.?(?:/|$))[\w.-]+)+", re.ASCII)
 _ADD_LABELS = f"""
@@ -157,7 +159,8 @@ class Store:
             names = [name for name in image.names if not pinned(name)]
             records |= dict.fromkeys([f"sha256:{image.id}", *names], image.manifests[0])
             for name in image.names:
-                repository = name.partition("@")[0] if pinned(name) else name.rpartition(":")[0]
+                host, _, path = name.partition("@")[0].rpartition("/")
+                repository = f"{host}/{path.partition(':')[0]}"
                 records |= {f"{repository}@{digest}": digest for digest in image.manifests}
         return records
 
@@ -262,7 +265,7 @@ def _is_pinned(name: str) -> bool:
 def _chain(layer: str, parents: Mapping[str, str]) -> list[str]:
     """Return a layer and those below it, bottom up."""
     chain: list[str] = []
-    while layer and layer not in chain:
+    while layer and len(chain) < _MAX_DEPTH:
         chain.append(layer)
         layer = parents.get(layer, "")
     return chain[::-1]
@@ -293,19 +296,27 @@ def _labels(text: str) -> dict[str, str]:
     return {image_id: ",".join(lines) for image_id, lines in labels.items()}
 
 
-def read_search(info: Output) -> tuple[str, ...]:
-    """Return the registries for names without one, from the output of `PODMAN`."""
-    search = dig(load_json(info.stdout), "registries", "search")
-    return tuple(filter(lambda x: isinstance(x, str), search or ()))
+def read_search(info: Any) -> tuple[str, ...]:
+    """Return the registries for names without one, from the document of ``podman info``."""
+    search = dig(info, "registries", "search")
+    return tuple(x for x in search if isinstance(x, str)) if isinstance(search, list) else ()
 
 
-def find_storage(info: Output, crio: Output, file_system: Output) -> Storage:
-    """Return the store of CRI-O, from the outputs of `PODMAN`, `CRIO_CONFIG` and `FILE_SYSTEM`.
+def read_info(output: Output) -> Any:
+    """Parse the output of `PODMAN`; NodeUnusable if it is no document."""
+    try:
+        return load_json(output.stdout)
+    except ValueError as error:
+        raise NodeUnusable(f"the output of podman info cannot be read: {error}") from error
+
+
+def find_storage(info: Any, crio: Output, file_system: Output) -> Storage:
+    """Return the store of CRI-O, from ``podman info``, CRI-O's files and its CRI.
 
     The running CRI-O knows best; else, its files of settings override those of the store, which
     Podman reads as well (containers-storage.conf(5)).
     """
-    store = dig(load_json(info.stdout), "store")
+    store = dig(info, "store")
     root, driver = str(dig(store, "graphRoot")), str(dig(store, "graphDriverName"))
     if not (_PATH.fullmatch(root) and _NAME.fullmatch(driver)):
         raise NodeUnusable("podman info does not name the folder of the store and its driver")

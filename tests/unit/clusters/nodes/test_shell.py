@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from imgload.clusters.nodes import base, containerd
 from imgload.clusters.nodes.base import PreviousNames
 from imgload.clusters.nodes.containerd import K3S
+from imgload.clusters.nodes.crio import CrioNode
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import SurveyQuery
 from imgload.core.errors import ImgloadError, ReferenceInvalid, UsageError
@@ -52,11 +53,19 @@ CRICTL = """
     sed -n 's|^server = "\\(.*\\)"|failed to pull: Head \\1/v2/|p'
 """
 """Like CRI, names the address in the file for a registry in its error."""
+PODMAN = f"""
+{{ printf '%s\\0' "$@"; printf '\\n\\0'; }} >>"$LOG"
+case "$*" in
+  info*) echo '{{"store": {{"graphRoot": "/none", "graphDriverName": "overlay"}}}}' ;;
+  "image inspect"*) echo {DIGEST.hex} ;;
+esac
+"""
 PROGRAMS = {
     "ctr": CTR,
     "crictl": CRICTL,
     "containerd": 'cat "$CONFIG"',
     "sleep": ":",
+    "podman": PODMAN,
 }
 FRAGMENTS = (
     *(
@@ -200,6 +209,20 @@ def everything(given_: Words, folder: Path) -> Recording:
         ):
             with suppress(ImgloadError):
                 act(node)
+    in_crio = CrioNode(given_.container, engine, container)
+    for apply in (
+        lambda n: n.survey(question),
+        lambda n: n.import_layout([b"x"], platform, question),
+        lambda n: n.pull(["http://127.0.0.1:1/v2/x"], question.names, platform, question),
+        lambda n: n.label(question.loaded),
+        lambda n: n.tag(image, given_.other, DIGEST, PreviousNames()),
+        lambda n: n.rollback(image, n.survey(SurveyQuery((), ()))),
+        lambda n: n.untag([given_.other]),
+        lambda n: n.remove([given_.other]),
+        lambda n: remove_images(n, [NodeImage(DIGEST, (given_.other,))], NOTHING),
+    ):
+        with suppress(ImgloadError):
+            apply(in_crio)
     return engine
 
 
