@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal as signals
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 import imgload
+from imgload.clusters.nodes.base import PreviousNames
+from imgload.clusters.nodes.proof import ExpectedImage
+from imgload.clusters.nodes.survey import SurveyQuery
+from imgload.loader.events import Note
 from imgload.loader.report import NodeResult
+from imgload.loader.session import Session
+from imgload.oci.digest import Digest
+from imgload.sources.base import TransportOption
+from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cases, unique
+from tests.engine.test_errors import run
 from tests.lab import Lab, Node, nodeimage
 from tests.lab.shape import CrioInMinikube
 from tests.lab.shell import CommandError
@@ -105,3 +117,136 @@ def test_every_engine_loads_into_every_podman(
         assert leftovers(node) == ""
     finally:
         node.engine.remove_containers(node.name)
+
+
+@pytest.fixture
+def own_node(lab: Lab) -> Iterator[Node]:
+    """A node whose settings a test may change; its /var is small."""
+    made = make_node(lab, "crio-5.4", var_size="100m")
+    yield made
+    made.engine.remove_containers(made.name)
+
+
+@pytest.mark.long
+def test_builds_that_imgload_loaded_are_listed_and_pruned(
+    lab: Lab, images: Images, own_node: Node
+) -> None:
+    """A build that a container uses, and an image that imgload did not load, stay."""
+    name = unique().partition(":")[0]
+    ids = [images.build(lab.docker, f"{name}:v{n}", os.urandom(9)) for n in range(4)]
+    for n in range(4):
+        load(f"{name}:v{n}", own_node)
+    own_node.exec("podman", "create", "--network=host", f"{name}:v0", "/app")
+    own_node.exec("podman", "tag", f"{name}:v1", "localhost/kept:v1")
+    listed = imgload.images(nodes=[own_node.name])
+    assert {i.name for i in listed.images} == {
+        *(f"docker.io/library/{name}:v{n}" for n in range(4)),
+        "localhost/kept:v1",
+    }
+    assert [str(i.image_id) for i in listed.images if i.in_use] == [ids[0]]
+    [pruned] = imgload.prune(nodes=[own_node.name], keep=1).nodes
+    assert [str(image.image_id) for image in pruned.removed] == [ids[2]]
+    assert podman_id(own_node, f"{name}:v2") is None
+    assert podman_id(own_node, f"{name}:v0") == ids[0]
+    done = run("doctor", "--node", own_node.name)
+    assert f"{own_node.name}: CRI-O's store, overlay" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("transport", ["pull", "import"])
+def test_a_full_node_is_clean_afterwards(
+    lab: Lab, images: Images, own_node: Node, transport: TransportOption
+) -> None:
+    tag = unique()
+    images.build(lab.docker, tag, os.urandom(70 << 20))
+    with pytest.raises(imgload.LoadFailed, match="disk space"):
+        imgload.load(tag, nodes=[own_node.name], transport=transport)
+    assert podman_id(own_node, tag) is None
+    assert leftovers(own_node) == ""
+    assert int(own_node.exec("du", "-sm", "/var").split()[0]) < 10
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("signal", ["INT", "KILL"])
+@pytest.mark.parametrize("transport", ["pull", "import"])
+def test_a_killed_load_leaves_no_name_and_no_file(
+    lab: Lab, images: Images, node: Node, signal: str, transport: TransportOption
+) -> None:
+    """It is killed while the node receives the image; the next run loads it."""
+    tag = unique()
+    image_id = images.build(lab.docker, tag, os.urandom(150 << 20))
+    command = [sys.executable, "-m", "imgload", "load", tag, "--node", node.name]
+    killed = subprocess.Popen([*command, "--transport", transport], stderr=subprocess.DEVNULL)
+    until(lambda: leftovers(node) != "")
+    killed.send_signal(getattr(signals, f"SIG{signal}"))
+    killed.wait()
+    until(lambda: leftovers(node) == "")
+    assert podman_id(node, tag) is None
+    load(tag, node)
+    assert podman_id(node, tag) == image_id
+    assert leftovers(node) == ""
+
+
+@pytest.mark.long
+def test_the_store_of_crio_may_differ_from_podmans(
+    lab: Lab, images: Images, own_node: Node
+) -> None:
+    """CRI-O's settings name another folder and driver (crio.conf(5))."""
+    write_file(
+        own_node,
+        "/etc/crio/crio.conf.d/10.conf",
+        '[crio]\nroot = "/var/lib/other"\nrunroot = "/run/other"\nstorage_driver = "vfs"\n',
+    )
+    tag = unique()
+    images.build(lab.docker, tag)
+    for transport in ("pull", "import"):
+        load(tag, own_node, transport=transport)
+        assert podman_id(own_node, tag) is None
+        own_node.exec("podman", "--root=/var/lib/other", "--storage-driver=vfs", "rmi", tag)
+
+
+def write_file(node: Node, path: str, text: str) -> None:
+    script = 'mkdir -p "${1%/*}" && cat >"$1"'
+    node.exec("sh", "-c", script, "sh", path, stdin=text.encode())
+
+
+@pytest.mark.long
+def test_what_keeps_an_image_from_pods_is_named(lab: Lab, images: Images, own_node: Node) -> None:
+    """A short name that CRI-O does not look for in Docker Hub, a policy, and no Podman."""
+    tag = unique()
+    images.build(lab.docker, tag)
+    search = 'unqualified-search-registries = ["quay.io"]\n'
+    write_file(own_node, "/etc/containers/registries.conf", search)
+    notes: list[object] = []
+    imgload.load(tag, nodes=[own_node.name], on_event=notes.append)
+    [note] = [note.text for note in notes if isinstance(note, Note)]
+    assert f"names the image {tag} gets no image" in note
+    images.build(lab.docker, tag)
+    write_file(own_node, "/etc/containers/policy.json", '{"default": [{"type": "reject"}]}')
+    with pytest.raises(imgload.LoadFailed, match="rejected by policy"):
+        imgload.load(tag, nodes=[own_node.name])
+    own_node.exec("mv", "/usr/bin/podman", "/usr/bin/podman.off")
+    with pytest.raises(imgload.LoadFailed, match="no podman"):
+        imgload.load(tag, nodes=[own_node.name])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("known", [True, False])
+def test_a_name_that_a_failed_load_moved_is_restored(
+    lab: Lab, images: Images, own_node: Node, *, known: bool
+) -> None:
+    """The name gets the image that it had before; the new image is removed."""
+    tag = unique()
+    first = images.build(lab.docker, tag) if known else None
+    if known:
+        load(tag, own_node)
+    with Session.open() as session:
+        [runtime] = session.select_nodes(None, [own_node.name])
+    surveyed = runtime.survey(SurveyQuery((), ()))
+    second = Digest.parse(images.build(lab.docker, tag))
+    load(tag, own_node)
+    name = f"docker.io/library/{tag}"
+    before = PreviousNames(surveyed.records)
+    runtime.rollback(ExpectedImage(name, second, ()), surveyed, before=before)
+    assert podman_id(own_node, name) == first
+    assert podman_id(own_node, second.hex) is None
