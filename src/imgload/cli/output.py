@@ -153,6 +153,7 @@ def _verified(node: NodeResult) -> str:
     more = ", stored blobs re-hashed" if node.proof and node.proof.content else ""
     more += ", files compared" if node.proof and node.proof.files else ""
     more += ", content partial" if node.content == "partial" else ""
+    more += ", pinned" if node.proof and node.proof.pinned else ""
     if node.proof and node.proof.cri:
         return f"verified by containerd and CRI{more}"
     return f"verified by containerd (no crictl on the node){more}"

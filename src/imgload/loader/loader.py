@@ -174,6 +174,7 @@ class Loader:
                 keep_manifest=request.keep_manifest,
                 discard_layers=request.discard_layers,
                 complete=request.complete,
+                pin=request.pin,
                 transport=self.transport,
             )
             executor.mark_unreachable(preparation.images, preparation.failed)

@@ -179,6 +179,15 @@ class NodeRuntime(ABC):
         """Remove the layers of images from the content store; their snapshots stay."""
         raise NodeUnusable(f"{self.name} cannot discard layers of {names}", node=self.name)
 
+    @property
+    def pins_images(self) -> bool:
+        """Whether its CRI reports pinned images, which the kubelet does not remove."""
+        return False
+
+    def pin(self, names: Sequence[str]) -> None:
+        """Pin names that are not pinned, so that the kubelet keeps their images."""
+        raise NodeUnusable(f"{self.name} cannot pin {', '.join(names)}", node=self.name)
+
     @abstractmethod
     def images(self) -> Mapping[str, Digest]:
         """Return all names on the node, with the digests of their manifests or indexes."""

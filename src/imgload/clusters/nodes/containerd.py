@@ -59,13 +59,30 @@ _LOADED_LABEL = re.compile(
     rf"{re.escape(_LOADED_KEY)}([^=,\s]{{1,1000}})=(\d{{1,11}}(?:\.\d{{1,3}})?)(?=,|\s|$)"
 )
 _PINNED = "io.cri-containerd.pinned"
+"""``pinned`` on each record whose image CRI reports as pinned: the kubelet's garbage collection
+keeps it (containerd ``internal/cri/labels``; from 1.7 on)."""
+PINS_SINCE = (1, 7)
+_OWN_PIN = "imgload.pinned"
+"""``pinned`` on each record that imgload pinned, so that `prune` removes no other pin."""
+_PIN = """
+name=$1 pinned=$2 label=$3 own=$4
+shift 4
+[ -z "$("$@" images ls -q "$pinned")" ] || exit 0
+exec "$@" images label "$name" "$label" ${own:+"$own"} >/dev/null
+"""
+_UNPIN = """
+name=$1 pinned=$2 label=$3 own=$4
+shift 4
+[ -n "$("$@" images ls -q "$pinned")" ] || exit 0
+exec "$@" images label "$name" "$label" "$own" >/dev/null
+"""
 _RETAG = """
-existing=$1 is=$2 name=$3 pinned=$4 label=$5
-shift 5
+existing=$1 is=$2 name=$3 pinned=$4 label=$5 pinned_by_us=$6 own=$7
+shift 7
 [ -n "$("$@" images ls -q "$is")" ] || exit 0
-was=$("$@" images ls -q "$pinned")
+was=$("$@" images ls -q "$pinned") was_ours=$("$@" images ls -q "$pinned_by_us")
 "$@" images tag --force -- "$existing" "$name" >/dev/null || exit
-exec "$@" images label "$name" "$label=${was:+pinned}" >/dev/null
+exec "$@" images label "$name" "$label=${was:+pinned}" "$own=${was_ours:+pinned}" >/dev/null
 """
 _USUAL_SOCKET = "/run/containerd/containerd.sock"
 _K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
@@ -369,16 +386,35 @@ def tag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) ->
     """Return the command that tags the image of an existing name, if its target is `target`.
 
     `ctr` is the command line of ctr on the node; `existing` may be any string. ctr copies the
-    labels. The label that keeps CRI from removing an image belongs to each name. If both names are
+    labels. The labels of a pin belong to each name. If both names are
     the same, CRI reads the record again: it registers a record when an event reports a change, and
     labels it; containerd 1.7's transfer service sends no event (containerd #9039). Removing the
     label is such a change.
     """
     if existing == name:
         return (*ctr, "images", "label", name, f"{CRI_LABEL}=")
-    pinned = f'name=={quoted(name)},labels."{_PINNED}"==pinned'
-    words = (existing, points_to(existing, target), name, pinned, _PINNED)
+    labels = (_is_pinned(name), _PINNED, _is_pinned(name, _OWN_PIN), _OWN_PIN)
+    words = (existing, points_to(existing, target), name, *labels)
     return ("sh", "-c", _RETAG, "imgload", *words, *ctr)
+
+
+def pin_command(ctr: Sequence[str], name: str, *, own: bool = True) -> Command:
+    """Return the command that pins a name, unless it is pinned; `own` marks the pin as imgload's.
+
+    A pin belongs to the name. A pull removes the labels of an existing record, an import does not.
+    """
+    words = (name, _is_pinned(name), f"{_PINNED}=pinned", f"{_OWN_PIN}=pinned" if own else "")
+    return ("sh", "-c", _PIN, "imgload", *words, *ctr)
+
+
+def unpin_command(ctr: Sequence[str], name: str) -> Command:
+    """Return the command that removes imgload's pin from a name."""
+    words = (name, _is_pinned(name, _OWN_PIN), f"{_PINNED}=", f"{_OWN_PIN}=")
+    return ("sh", "-c", _UNPIN, "imgload", *words, *ctr)
+
+
+def _is_pinned(name: str, label: str = _PINNED) -> str:
+    return f'name=={quoted(name)},labels."{label}"==pinned'
 
 
 def probe_command(folder: str, name: str) -> Command:
@@ -491,19 +527,20 @@ def rows(text: str, columns: int) -> list[list[str]]:
 
 
 class Record(NamedTuple):
-    """An image record; pinned ones must not be removed."""
+    """An image record; pinned ones must not be removed, `own_pin` is imgload's."""
 
     name: str
     target: Digest
     in_cri: bool = True
     pinned: bool = False
+    own_pin: bool = False
 
 
 def parse_records(text: str) -> list[Record]:
     """Return the image records of ``ctr images ls``."""
     matches = filter(None, map(_RECORD.match, text.splitlines()[1:]))
-    managed, pinned = f"{CRI_LABEL}=managed", f"{_PINNED}=pinned"
-    return [Record(m[1], Digest.parse(m[2]), managed in m[3], pinned in m[3]) for m in matches]
+    labels = f"{CRI_LABEL}=managed", f"{_PINNED}=pinned", f"{_OWN_PIN}=pinned"
+    return [Record(m[1], Digest.parse(m[2]), *(x in m[3] for x in labels)) for m in matches]
 
 
 def parse_snapshots(text: str) -> dict[Digest, Digest | None]:
@@ -631,6 +668,7 @@ class CriAnswer:
 
     image_id: Digest | None
     failure: str = ""
+    pinned: bool = False
 
 
 def parse_inspect(output: Output) -> CriAnswer | None:
@@ -646,7 +684,8 @@ def parse_inspect(output: Output) -> CriAnswer | None:
             raise NodeUnusable(f"crictl does not reach CRI: {failure}", hint=_CRI_HINT)
         return CriAnswer(None, "" if "no such image" in failure else failure)
     try:
-        return CriAnswer(Digest.parse(json.loads(output.stdout)["status"]["id"]))
+        status = json.loads(output.stdout)["status"]
+        return CriAnswer(Digest.parse(status["id"]), pinned=status.get("pinned") is True)
     except (ValueError, KeyError, TypeError, RecursionError, ArchiveInvalid):
         return CriAnswer(None, "cannot parse the output of crictl inspecti")
 

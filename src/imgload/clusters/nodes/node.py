@@ -339,7 +339,16 @@ class Node(NodeRuntime):
             return self.survey(question)
         with self.naming_node_in_errors():
             now = traits.with_space(answers[1])
-            return Survey.read(question, now, answers[len(first) :])
+            survey = Survey.read(question, now, answers[len(first) :])
+        dropped = [
+            record
+            for record in (containerd.parse_records(outputs[0].text) if before.records else ())
+            if record.pinned and record.name in survey.records.keys() - survey.pinned
+        ]
+        if not dropped:
+            return survey
+        self._pin({record.name: record.own_pin for record in dropped})
+        return self.survey_once(question)
 
     def rollback(
         self,
@@ -378,6 +387,28 @@ class Node(NodeRuntime):
         if any(output.exit_status for output in self.run_all(commands)):
             message = f"containerd on {self.name} did not remove the layers"
             raise NodeUnusable(message, node=self.name)
+
+    @property
+    def pins_images(self) -> bool:
+        return self._known_traits.version >= containerd.PINS_SINCE
+
+    def pin(self, names: Sequence[str]) -> None:
+        self._pin(dict.fromkeys(names, True))
+
+    def _pin(self, names: Mapping[str, bool]) -> None:
+        """Pin names; the value is whether the pin is imgload's."""
+        ctr = self.resolve_command(containerd.CTR)
+        outputs = self.run_all(
+            [containerd.pin_command(ctr, n, own=own) for n, own in names.items()]
+        )
+        for name, output in zip(names, outputs, strict=True):
+            if output.exit_status:
+                raise self._failure(output.exit_status, output.text, f"pinning {name}")
+
+    def unpin(self, names: Sequence[str]) -> None:
+        """Remove the pins that imgload set on names."""
+        ctr = self.resolve_command(containerd.CTR)
+        self.run_all([containerd.unpin_command(ctr, name) for name in names])
 
     def images(self) -> Mapping[str, Digest]:
         records = containerd.parse_records(self.run(containerd.all_images()[0]).decode())

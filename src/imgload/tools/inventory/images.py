@@ -58,6 +58,8 @@ class NodeImage:
         own_size: the part of `size` that no other image needs.
         in_use: whether a container, running or not, was created from it.
         pinned: whether CRI must not remove it.
+        own_pins: the names that imgload pinned.
+        pinned_by_others: whether a name is pinned, and not by imgload.
         records: the names of all its records: `names`, and CRI's own.
         targets: the manifests and indexes that these lead to.
         items: its blobs and snapshots.
@@ -74,6 +76,8 @@ class NodeImage:
     own_size: int = 0
     in_use: bool = False
     pinned: bool = False
+    own_pins: tuple[str, ...] = ()
+    pinned_by_others: bool = False
     records: tuple[str, ...] = attrs.field(default=(), repr=False)
     targets: tuple[Digest, ...] = attrs.field(default=(), repr=False)
     items: frozenset[Item] = attrs.field(default=frozenset(), repr=False)
@@ -188,6 +192,8 @@ def _image(
         arrived=written,
         in_use=not used.isdisjoint({*names, str(image_id), *map(str, targets)}) or is_based_on,
         pinned=any(record.pinned for record in records),
+        own_pins=tuple(sorted(r.name for r in records if r.pinned and r.own_pin)),
+        pinned_by_others=any(record.pinned and not record.own_pin for record in records),
         records=tuple(sorted(names)),
         targets=tuple(sorted(targets)),
         items=stock.reachable(roots),
@@ -386,6 +392,7 @@ def _on_node(node: str, image: NodeImage) -> dict[str, Any]:
         "own_size": image.own_size,
         "in_use": image.in_use,
         "pinned": image.pinned,
+        "pinned_by_imgload": bool(image.own_pins),
         "loaded_by_imgload": bool(image.loaded_as),
         "since": since.isoformat(timespec="seconds") if since else None,
     }

@@ -51,6 +51,7 @@ class Policy:
     keep: int = 3
     older_than: timedelta | None = None
     everything: bool = False
+    unpin: bool = False
 
     def __attrs_post_init__(self) -> None:
         require_repositories(self.repositories)
@@ -79,7 +80,8 @@ class NodePruned:
         removed: the removed images, with their removed names.
         kept: the kept images of the selected repositories.
         bytes_freed: on the node's disk.
-        error: why the node could not be asked, or which images remain; or None.
+        error: why the node could not be asked, or which images or pins remain; or None.
+        unpinned: the names of kept images whose pins were removed.
 
     """
 
@@ -88,6 +90,7 @@ class NodePruned:
     kept: tuple[Kept, ...] = ()
     bytes_freed: int = 0
     error: ImgloadError | None = None
+    unpinned: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the node's part of the document."""
@@ -95,6 +98,7 @@ class NodePruned:
             "node": self.node,
             "removed": [_identity(image) for image in self.removed],
             "kept": [{**_identity(kept.image), "reason": kept.reason} for kept in self.kept],
+            "unpinned": list(self.unpinned),
             "bytes_freed": self.bytes_freed,
             "error": error_json(self.error) if self.error else None,
         }
@@ -140,6 +144,7 @@ def prune(
     keep: int = 3,
     older_than: timedelta | None = None,
     everything: bool = False,
+    unpin: bool = False,
     dry_run: bool = False,
 ) -> PruneReport:
     """Remove old builds from the nodes of a cluster, under every name they have on a node.
@@ -155,6 +160,8 @@ def prune(
         keep: the number of newest named builds to keep in each repository.
         older_than: remove only images that came to the node at least so long ago.
         everything: also remove images that imgload did not load.
+        unpin: remove the pins that imgload set on the selected repositories' images, which are
+            then kept or removed like others. Other pins stay.
         dry_run: only report the images that would be removed.
 
     Raises:
@@ -162,7 +169,8 @@ def prune(
         ImgloadError: when no node could be pruned; `core.errors` draws the tree.
 
     """
-    policy = Policy(require_strings(repositories, "repositories"), keep, older_than, everything)
+    names = require_strings(repositories, "repositories")
+    policy = Policy(names, keep, older_than, everything, unpin)
     with Session.open() as connections:
         selected = containerd_nodes(connections.select_nodes(cluster, nodes))
         calls = [partial(_prune, node, policy, dry_run=dry_run) for node in selected]
@@ -178,8 +186,13 @@ def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
         before = take_inventory(node)
         images = _with_creation_times(node, before.images)
         removable, kept = choose(images, policy, time.time())
-        if dry_run or not removable:
-            return NodePruned(node.name, removable, kept, before.freed_without(removable))
+        pins = {name for k in kept for name in k.image.own_pins} if policy.unpin else set[str]()
+        unpinned = tuple(sorted(pins))
+        if dry_run or not (removable or pins):
+            freed = before.freed_without(removable)
+            return NodePruned(node.name, removable, kept, freed, unpinned=unpinned)
+        if pins:
+            node.unpin(unpinned)
         after = remove_images(node, removable, before)
     except ImgloadError as error:
         return NodePruned(node.name, kept=kept, error=error)
@@ -192,10 +205,14 @@ def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
     )
     freed = before.size_of(before.sizes.keys() - after.sizes.keys())
     left = [remaining[image.image_id] for image in removable if image.image_id in remaining]
-    records = ", ".join(record for image in left for record in image.records)
+    still_pinned = {name for image in after.images for name in image.own_pins} & pins
+    remain = [record for image in left for record in image.records]
+    remain += [f"the pin of {name}" for name in sorted(still_pinned)]
     hint = f"{node.engine.name} exec {node.name} ctr -n k8s.io images ls"
-    not_removed = NotRemoved(f"{node.name} still has {records}", hint=hint) if left else None
-    return NodePruned(node.name, removed, kept, freed, not_removed)
+    message = f"{node.name} still has {', '.join(remain)}"
+    not_removed = NotRemoved(message, hint=hint) if remain else None
+    unpinned = tuple(sorted(pins - still_pinned))
+    return NodePruned(node.name, removed, kept, freed, not_removed, unpinned)
 
 
 def _with_creation_times(node: Node, images: Sequence[NodeImage]) -> tuple[NodeImage, ...]:
@@ -250,7 +267,7 @@ def _reasons_to_keep(
 ) -> Iterator[str]:
     if image.in_use:
         yield "in use by a container"
-    if image.pinned:
+    if image.pinned_by_others or (image.pinned and not policy.unpin):
         yield "pinned"
     if not image.loaded_as and not policy.everything:
         yield "not loaded by imgload"
