@@ -51,6 +51,7 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
       imgload load app:dev                         load into the current kube context's cluster
       imgload load app:dev db:dev -c kind          load two images in one transfer
       imgload load app:dev -n kind-worker          load onto one node
+      imgload load app:dev --nodes 'worker*'       load onto the nodes that match
       imgload load app:dev --from podman           choose an engine if several have app:dev
       imgload load app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
       imgload load --from app.tar                  load every image of an archive

@@ -55,9 +55,18 @@ def cluster_options(
     """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
     text = f"Name of the cluster. [default: {default}]"
     cluster = _option("clusters", text, "--cluster", "-c", metavar="NAME")
-    text = "Name of a node; repeatable. [default: every node of the cluster]"
-    node = _option("nodes", text, "--node", "-n", "nodes", multiple=True, metavar="NODE")
+    text = (
+        "Name of a node, the end of its name, or a pattern with * and ?; repeatable, or with commas"
+        " between. [default: every node of the cluster]"
+    )
+    names = ("--node", "--nodes", "-n", "nodes")
+    node = _option("nodes", text, *names, multiple=True, metavar="NODE", callback=_split)
     return cluster(node(command))
+
+
+def _split(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> list[str]:
+    """Split names at commas, as kind's ``--nodes`` does; a container's name has none."""
+    return [name for value in values for name in value.split(",")]
 
 
 def load_options(command: Command) -> Command:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -26,6 +28,8 @@ from imgload.core.parallel import in_parallel
 from imgload.engines.base import ContainerHost
 
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
+_WILDCARD = re.compile(r"[*?\[]")
+_CONTAINER = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _STOPPED = {"exited", "created", "configured", "dead", "stopped"}
 """The states of a container that does not run and can be started, in Docker and Podman."""
 
@@ -192,7 +196,9 @@ def select_nodes(
     Args:
         engines: the engines that may run the nodes, such as `imgload.Docker()`.
         cluster: the cluster's name; None for the kube context's, or else the only one.
-        names: names of nodes; empty for all of the cluster.
+        names: names of nodes; empty for all of the cluster. Without `cluster`, a full name may be
+            that of any container. A pattern with ``*`` or ``?`` selects nodes of the cluster, also
+            by the ends of their names, and so does such an end: ``worker2`` is ``kind-worker2``.
         guess: whether the only cluster may be selected without a name or a kube context.
 
     Raises:
@@ -202,42 +208,88 @@ def select_nodes(
     """
     names = require_strings(names, "nodes")
     if names and cluster is None:
-        return _nodes_of_any_cluster(names, engines)
+        return _nodes_of_any_cluster(names, engines, guess=guess)
+    nodes = _nodes_of_cluster(engines, cluster, guess=guess)
+    return _pick(nodes, names, nodes) if names else nodes
+
+
+def _nodes_of_cluster(
+    engines: Sequence[ContainerHost], cluster: str | None, *, guess: bool
+) -> tuple[NodeRuntime, ...]:
     if cluster is None and not guess and provider_of(context := current_context() or "") is None:
         why = f"{context!r} names none" if context else "none is set"
         raise ClusterNotFound(
             f"the kube context says no local cluster to load into: {why}",
             hint="kubectl config use-context kind-NAME; or name the cluster with --cluster NAME",
         )
-    nodes = select_cluster(engines, cluster).nodes
-    return _pick(nodes, names) if names else nodes
+    return select_cluster(engines, cluster).nodes
 
 
 def _nodes_of_any_cluster(
-    names: Sequence[str], engines: Sequence[ContainerHost]
+    names: Sequence[str], engines: Sequence[ContainerHost], *, guess: bool
 ) -> tuple[NodeRuntime, ...]:
     """Return nodes by name; a container may run a containerd without being in a cluster."""
     nodes = [node for cluster in find_clusters(engines) for node in cluster.nodes]
-    for name in sorted(set(names) - {node.name for node in nodes}):
+    others = sorted(set(names) - {node.name for node in nodes})
+    for name in filter(_CONTAINER.fullmatch, others):
         containers = in_parallel([partial(engine.container, name) for engine in engines])
         pairs = zip(engines, containers, strict=True)
         nodes += [Node(name, host, box, runtime=None) for host, box in pairs if box]
-    picked = _pick(nodes, names)
+    own: tuple[NodeRuntime, ...] = ()
+    exact = {node.name for node in nodes}
+    if any(_matching(name, nodes) for name in others if name not in exact):
+        own = _nodes_of_cluster(engines, None, guess=guess)
+    picked = _pick(nodes, names, own)
     for name in names:
         if sum(node.name == name for node in nodes) > 1:
             raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
     return picked
 
 
-def _pick(nodes: Sequence[NodeRuntime], names: Sequence[str]) -> tuple[NodeRuntime, ...]:
+def _pick(
+    nodes: Sequence[NodeRuntime], names: Sequence[str], own: Sequence[NodeRuntime]
+) -> tuple[NodeRuntime, ...]:
+    """Return nodes by their full names; those of one cluster, `own`, also by patterns or ends."""
     by_name = {node.name: node for node in nodes}
-    if missing := [name for name in names if name not in by_name]:
+    picked: list[NodeRuntime] = []
+    missing: list[str] = []
+    for name in names:
+        matching = [by_name[name]] if name in by_name else _matching(name, own)
+        if len(matching) > 1 and not _WILDCARD.search(name):
+            several = ", ".join(node.name for node in matching)
+            hint = f"choose one with its full name; or all: --node {shlex.quote(f'*{name}')}"
+            raise NodeNotFound(f"{name!r} is the end of several: {several}", hint=hint, node=name)
+        picked += matching
+        missing += [] if matching else [name]
+    if missing:
         raise NodeNotFound(
             f"no node {', '.join(missing)}; available: {', '.join(by_name) or 'none'}",
-            hint="choose one with --node" if nodes else "list all nodes with: imgload clusters",
+            hint=_missing_hint(missing[0], list(by_name)),
             node=missing[0],
         )
-    return tuple(by_name[name] for name in dict.fromkeys(names))
+    return tuple({node.name: node for node in picked}.values())
+
+
+def _matching(text: str, nodes: Sequence[NodeRuntime]) -> list[NodeRuntime]:
+    """Return the nodes whose names, or their ends behind a dash or dot, match a pattern."""
+    return [node for node in nodes if any(fnmatchcase(end, text) for end in _ends(node.name))]
+
+
+def _ends(name: str) -> Iterator[str]:
+    yield name
+    yield from (name[match.start() :] for match in re.finditer(r"(?<=[-.])(?!$)", name))
+
+
+def _missing_hint(name: str, available: Sequence[str]) -> str:
+    if not available:
+        return "list all nodes with: imgload clusters"
+    from difflib import get_close_matches  # noqa: PLC0415 - start-up
+
+    ends = {end: full for full in reversed(available) for end in _ends(full)}
+    close = get_close_matches(name, ends, 1)
+    return (
+        f"did you mean: --node {shlex.quote(ends[close[0]])}" if close else "choose one with --node"
+    )
 
 
 def select_cluster(engines: Sequence[ContainerHost], cluster: str | None) -> Cluster:

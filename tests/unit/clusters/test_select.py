@@ -226,6 +226,63 @@ def test_a_missing_node_hint_depends_on_available_nodes(
     assert caught.value.hint.endswith(hint)
 
 
+KIND = cluster("kind", "kind-worker", "kind-worker2")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("worker2", ["kind-worker2"]),
+        ("worker", ["kind-worker"]),
+        ("worker*", ["kind-worker", "kind-worker2"]),
+        ("kind-worker?", ["kind-worker2"]),
+        ("*", ["kind-control-plane", "kind-worker", "kind-worker2"]),
+        ("*-plane", ["kind-control-plane"]),
+    ],
+)
+@pytest.mark.parametrize("wanted", ["kind", None])
+def test_a_pattern_or_the_end_of_a_name_selects_nodes_of_the_cluster(
+    tmp_path: Path, in_context: Context, text: str, names: list[str], wanted: str | None
+) -> None:
+    """As kind's nodes are called; another cluster has nodes that would match, too."""
+    in_context("kind-kind")
+    engines = [engine(tmp_path, *KIND, *cluster("other", "other-worker", "other-worker2"))]
+    assert [name for _, name in selected(engines, wanted, text)] == names
+
+
+def test_a_pattern_selects_no_nodes_of_other_clusters(tmp_path: Path, in_context: Context) -> None:
+    engines = [engine(tmp_path, *KIND, *cluster("other", "other-worker9"))]
+    with pytest.raises(ClusterAmbiguous):
+        selected(engines, None, "worker*")
+    in_context("kind-kind")
+    with pytest.raises(NodeNotFound):
+        selected(engines, None, "worker9")
+    both = selected(engines, None, "other-worker9", "worker2")
+    assert [name for _, name in both] == ["other-worker9", "kind-worker2"]
+
+
+def test_the_end_of_several_names_is_ambiguous(tmp_path: Path) -> None:
+    engines = [engine(tmp_path, k3d("k3d-dev-server-0"), k3d("k3d-dev-agent-0"))]
+    with pytest.raises(NodeNotFound, match="k3d-dev-agent-0, k3d-dev-server-0") as caught:
+        selected(engines, None, "0")
+    assert "--node '*0'" in caught.value.hint
+    assert len(selected(engines, None, "*0")) == 2
+
+
+@pytest.mark.parametrize("text", ["", "x*", "-", "kind-", "../kind-worker", "*?x"])
+def test_a_pattern_without_a_match_is_an_error(tmp_path: Path, text: str) -> None:
+    """It never means all nodes."""
+    with pytest.raises(NodeNotFound):
+        selected([engine(tmp_path, *KIND)], None, text)
+
+
+def test_a_missing_node_hint_corrects_a_typo(tmp_path: Path) -> None:
+    for typo in ("kind-wroker2", "wroker2"):
+        with pytest.raises(NodeNotFound) as caught:
+            selected([engine(tmp_path, *KIND)], "kind", typo)
+        assert caught.value.hint == "did you mean: --node kind-worker2"
+
+
 def test_a_node_of_another_cluster_is_not_found(tmp_path: Path) -> None:
     """With --cluster, only that cluster counts."""
     engines = [engine(tmp_path, *cluster("a"), *cluster("b"))]
