@@ -160,6 +160,48 @@ def test_containerd_may_have_another_distributions_paths(
         made.remove()
 
 
+_SECOND = "/run/second/containerd.sock"
+_START_SECOND = f"""
+mkdir -p /run/second
+/var/lib/k0s/bin/containerd --root /var/lib/k0s/second --state /run/second --address {_SECOND} \
+    --config /dev/null >/dev/null 2>&1 &
+until /opt/ctr --address {_SECOND} plugins ls 2>/dev/null | grep -q 'cri .* ok'; do
+    sleep 0.1
+done
+"""
+
+
+def test_an_address_selects_one_of_several_containerds(lab: Lab, images: Images) -> None:
+    """Both of one container, with their own configurations, programs and CRI."""
+    shape, tag, options = ELSEWHERE["k0s"], unique(), {"crictl": True, "roles": ("server",)}
+    made = lab.make_cluster(name="lab-two", engine="docker", shape=shape, **options)
+    image_id, [node] = images.build(lab.docker, tag), made.nodes
+    try:
+        node.exec("sh", "-c", _START_SECOND)
+        chain = lab.docker.cli("inspect", "--format={{index .RootFS.Layers 0}}", tag).strip()
+        for address, snapshotter in ((_SECOND, "overlayfs"), (shape.socket, "native")):
+            done = run("load", tag, "-n", node.name, "--address", address, "-o", "json")
+            [result] = json.loads(done.stdout)["images"][0]["nodes"]
+            assert (result["action"], result["proof"]["cri"]) == ("full", True)
+            ctr = ("/opt/ctr", "--address", address, "-n", "k8s.io")
+            assert chain in node.exec(*ctr, "snapshots", "--snapshotter", snapshotter, "ls")
+        imgload.prune(nodes=[node.name], address=_SECOND, keep=0)
+        assert imgload.images(nodes=[node.name], address=f"unix://{_SECOND}").images == ()
+        [listed] = imgload.images(nodes=[node.name], address=shape.socket).images
+        assert str(listed.image_id) == image_id
+        assert imgload.verify(tag, nodes=[node.name], address=shape.socket).ok
+        with pytest.raises(imgload.LoadFailed) as caught:
+            imgload.load(tag, nodes=[node.name], address="/run/none.sock")
+        error = caught.value.report.images[0].nodes[0].error
+        assert isinstance(error, NodeUnusable)
+        assert "no containerd listens at /run/none.sock" in error.message
+        assert shape.socket in error.message
+        done = run("load", tag, "-n", node.name, "--address", "/run/x;id")
+        assert done.returncode == 2
+    finally:
+        made.remove()
+
+
 def test_k3s_may_have_another_data_folder(lab: Lab, images: Images) -> None:
     """Its snapshotter is read from the configuration that its containerd was given."""
     made = lab.make_cluster(name="lab-kd", engine="docker", shape=K3dElsewhere(), roles=("server",))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import cluster_options, complete_images, output_option
+from imgload.cli.options import address_option, cluster_options, complete_images, output_option
 from imgload.cli.output import failure_text, failures, short_name, show_json, show_result
 from imgload.cli.process import say, style
 from imgload.core.errors import JSON_VERSION, UsageError, one_line
@@ -33,6 +33,7 @@ _DRY_RUN = "this was a dry run: nothing was removed; to remove, add --yes"
 @click.command()
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=complete_images)
 @cluster_options
+@address_option
 @click.option("--unused", is_flag=True, help="Show only images that no container uses.")
 @click.option("--drift", is_flag=True, help="Show only names that differ between nodes.")
 @output_option("json", text="stdout")
@@ -144,6 +145,7 @@ def _without_common_prefix(nodes: Collection[str]) -> list[str]:
 @click.command()
 @click.argument("repositories", nargs=-1, metavar="[REPOSITORY]...")
 @cluster_options
+@address_option
 @click.option("--yes", "-y", is_flag=True, help="Remove the images instead of listing them.")
 @click.option("--dry-run", is_flag=True, help="List the images and remove nothing, despite --yes.")
 @click.option(

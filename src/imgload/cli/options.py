@@ -64,6 +64,13 @@ def cluster_options(
     return cluster(node(command))
 
 
+address_option = click.option(
+    "--address",
+    metavar="PATH",
+    help="Path of containerd's socket on the nodes. [default: detected]",
+)
+
+
 def _split(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> list[str]:
     """Split names at commas, as kind's ``--nodes`` does; a container's name has none."""
     return [name for value in values for name in value.split(",")]
@@ -81,7 +88,7 @@ def load_options(command: Command) -> Command:
     platform = _option("platforms", text, "--platform", metavar="OS/ARCH")
     text = "Follow symbolic links that lead out of a folder of images."
     links = click.option("--follow-links", is_flag=True, help=text)
-    return images_argument(cluster_options(source(links(tag(platform(command))))))
+    return images_argument(cluster_options(address_option(source(links(tag(platform(command)))))))
 
 
 def output_option(*formats: str, text: str = "stderr") -> Callable[[Command], Command]:

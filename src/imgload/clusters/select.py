@@ -13,6 +13,7 @@ import attrs
 
 from imgload.clusters.kubeconfig import current_context
 from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.containerd import require_socket
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.provider import ClusterProvider, providers
 from imgload.core.arguments import optional_string, require_strings
@@ -190,6 +191,7 @@ def select_nodes(
     names: Sequence[str],
     *,
     guess: bool = True,
+    address: str | None = None,
 ) -> tuple[NodeRuntime, ...]:
     """Return the nodes to load into, of the named cluster, the kube context's, or the only one.
 
@@ -200,17 +202,24 @@ def select_nodes(
             that of any container. A pattern with ``*`` or ``?`` selects nodes of the cluster, also
             by the ends of their names, and so does such an end: ``worker2`` is ``kind-worker2``.
         guess: whether the only cluster may be selected without a name or a kube context.
+        address: the path of containerd's socket on these nodes; None to find it.
 
     Raises:
         ClusterError: if there is no such cluster or node, or several clusters match.
         EngineError: if an engine does not list its containers.
+        UsageError: if `address` is no absolute path of letters, digits and ``/._-``.
 
     """
     names = require_strings(names, "nodes")
+    socket = require_socket(address) if address is not None else ""
     if names and cluster is None:
-        return _nodes_of_any_cluster(names, engines, guess=guess)
-    nodes = _nodes_of_cluster(engines, cluster, guess=guess)
-    return _pick(nodes, names, nodes) if names else nodes
+        nodes = _nodes_of_any_cluster(names, engines, guess=guess)
+    else:
+        nodes = _nodes_of_cluster(engines, cluster, guess=guess)
+        nodes = _pick(nodes, names, nodes) if names else nodes
+    if not socket:
+        return nodes
+    return tuple(Node(n.name, n.engine, n.container, n.role, None, socket) for n in nodes)
 
 
 def _nodes_of_cluster(
@@ -236,8 +245,8 @@ def _nodes_of_any_cluster(
         pairs = zip(engines, containers, strict=True)
         nodes += [Node(name, host, box, runtime=None) for host, box in pairs if box]
     own: tuple[NodeRuntime, ...] = ()
-    exact = {node.name for node in nodes}
-    if any(_matching(name, nodes) for name in others if name not in exact):
+    available = [node.name for node in nodes]
+    if any(_matching(name, available) for name in set(others).difference(available)):
         own = _nodes_of_cluster(engines, None, guess=guess)
     picked = _pick(nodes, names, own)
     for name in names:
@@ -249,30 +258,38 @@ def _nodes_of_any_cluster(
 def _pick(
     nodes: Sequence[NodeRuntime], names: Sequence[str], own: Sequence[NodeRuntime]
 ) -> tuple[NodeRuntime, ...]:
-    """Return nodes by their full names; those of one cluster, `own`, also by patterns or ends."""
     by_name = {node.name: node for node in nodes}
-    picked: list[NodeRuntime] = []
+    full_names = _full_names(names, list(by_name), [node.name for node in own])
+    return tuple(by_name[name] for name in full_names)
+
+
+def _full_names(names: Sequence[str], available: Sequence[str], own: Sequence[str]) -> list[str]:
+    """Return the full names of the selected nodes, each once.
+
+    Patterns and the ends of names select only from the nodes of one cluster, `own`.
+    """
+    picked: list[str] = []
     missing: list[str] = []
     for name in names:
-        matching = [by_name[name]] if name in by_name else _matching(name, own)
+        matching = [name] if name in available else _matching(name, own)
         if len(matching) > 1 and not _WILDCARD.search(name):
-            several = ", ".join(node.name for node in matching)
             hint = f"choose one with its full name; or all: --node {shlex.quote(f'*{name}')}"
-            raise NodeNotFound(f"{name!r} is the end of several: {several}", hint=hint, node=name)
+            message = f"{name!r} is the end of several names: {', '.join(matching)}"
+            raise NodeNotFound(message, hint=hint, node=name)
         picked += matching
         missing += [] if matching else [name]
     if missing:
         raise NodeNotFound(
-            f"no node {', '.join(missing)}; available: {', '.join(by_name) or 'none'}",
-            hint=_missing_hint(missing[0], list(by_name)),
+            f"no node {', '.join(missing)}; available: {', '.join(available) or 'none'}",
+            hint=_missing_hint(missing[0], available),
             node=missing[0],
         )
-    return tuple({node.name: node for node in picked}.values())
+    return list(dict.fromkeys(picked))
 
 
-def _matching(text: str, nodes: Sequence[NodeRuntime]) -> list[NodeRuntime]:
-    """Return the nodes whose names, or their ends behind a dash or dot, match a pattern."""
-    return [node for node in nodes if any(fnmatchcase(end, text) for end in _ends(node.name))]
+def _matching(text: str, names: Sequence[str]) -> list[str]:
+    """Return the names that match a pattern, or whose ends behind a dash or dot match it."""
+    return [name for name in names if any(fnmatchcase(end, text) for end in _ends(name))]
 
 
 def _ends(name: str) -> Iterator[str]:

@@ -80,6 +80,7 @@ class Loader:
         cluster: str | None = None,
         *,
         nodes: Sequence[str] = (),
+        address: str | None = None,
         source: str | PathLike[str] | None = None,
         follow_links: bool = False,
         images: Sequence[str] = (),
@@ -88,7 +89,8 @@ class Loader:
 
         Args:
             cluster: name of the cluster; None for the kube context's, or else the only one.
-            nodes: names of the nodes; empty for all of the cluster.
+            nodes: names or patterns of the nodes; empty for all of the cluster.
+            address: the path of containerd's socket on the nodes; None to find it.
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
             follow_links: whether symbolic links may lead out of a source that is a folder.
             images: names or image IDs that are used next; they are looked up at the same time.
@@ -96,15 +98,16 @@ class Loader:
         Raises:
             EngineError: if no engine can be used.
             ClusterError: if the cluster or a node does not exist.
-            UsageError: if the source is not one of these.
+            UsageError: if the source is not one of these, or `address` is no plain path.
 
         """
         source, nodes = optional_string(source, "source"), require_strings(nodes, "nodes")
+        address = optional_string(address, "address")
         with Session.open(source, follow_links=follow_links) as session:
             Task(_import_ahead)
             for opened in session.sources:
                 opened.look_ahead(images)
-            selected = session.select_nodes(cluster, nodes)
+            selected = session.select_nodes(cluster, nodes, address=address)
             yield cls(
                 session.sources,
                 selected,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import attrs
 
 from imgload.clusters.nodes.batch import NOT_FOUND, Output
-from imgload.core.errors import ArchiveInvalid, NodeUnusable, reason
+from imgload.core.errors import ArchiveInvalid, NodeUnusable, UsageError, reason
 from imgload.oci.digest import Digest
 from imgload.oci.document import dig
 
@@ -105,11 +105,22 @@ option() {
         last=$word
     done
 }
+listens() {
+    real=$(readlink -f "$wanted")
+    while read -r _ _ _ _ _ _ inode path; do
+        case $path in "$wanted" | "$real") ;; *) continue ;; esac
+        ls -l "$process/fd" 2>/dev/null | grep -qF "socket:[$inode]" && return 0
+    done </proc/net/unix
+    return 1
+}
 find_containerd() {
     for process in $(grep -lx containerd /proc/[0-9]*/comm 2>/dev/null); do
         process=${process%/comm}
         [ "$process/ns/mnt" -ef /proc/self/ns/mnt ] || continue
         file=$(option config) file=${file:-$(option c)}
+        if [ "$wanted" ]; then
+            if listens; then return 0; else continue; fi
+        fi
         parent=$(sed -n 's/^PPid:[^0-9]*//p' "$process/status" 2>/dev/null)
         parent=$(cat "/proc/$parent/comm" 2>/dev/null)
         case $parent:$file in dockerd:* | *:*/docker/*) file= ;; *) return 0 ;; esac
@@ -117,11 +128,13 @@ find_containerd() {
     return 1
 }
 """
-"""Finds the containerd that runs, and its options; not one that runs in a pod, or that dockerd
-started for itself."""
+"""Finds the containerd that runs, and its options: the one that listens at `wanted`, or if that is
+empty, one that does not run in a pod, and that dockerd did not start for itself."""
 _DUMP = (
     _FIND
     + r"""
+wanted=$1
+shift
 find_containerd && [ "$file" ] && case $1 in
     cat) exec cat "$file" ;;
     *) exec "$1" --config "$file" config dump ;;
@@ -134,6 +147,7 @@ the usual one."""
 _LOOK = (
     _FIND
     + f"""
+wanted=$1
 if find_containerd; then
     exe=$(readlink "$process/exe")
     echo "exe $exe"
@@ -158,11 +172,13 @@ head -c 262144 "${{file:-/etc/containerd/config.toml}}" 2>/dev/null
 )
 LOOK = ("sh", "-c", _LOOK)
 """The command that lists the running containerd with its options and configuration, and the
-sockets and programs in a container."""
+sockets and programs in a container. The name of the shell and the path of a socket may follow, to
+list only the containerd that listens there."""
 
 _FIND_LOG = (
     _FIND
     + r"""
+wanted=$2
 if [ -f "$1/containerd.log" ]; then echo "file $1/containerd.log"; exit; fi
 if journalctl -q -u containerd -n 1 2>/dev/null | grep -q .; then echo journal; exit; fi
 find_containerd || exit
@@ -188,6 +204,7 @@ class Containerd:
         root: the folder of its content.
         socket: where it listens. crictl connects to it as well, whatever /etc/crictl.yaml names:
             only the CRI of this containerd can report whether it knows this containerd's images.
+        selected: the same if the user selected it; otherwise empty.
 
     """
 
@@ -195,6 +212,7 @@ class Containerd:
     config: Command = ("containerd", "config", "dump")
     root: str = "/var/lib/containerd"
     socket: str = _USUAL_SOCKET
+    selected: str = ""
 
     def resolve_command(self, command: Sequence[str]) -> Command:
         """Return the command line of a command on this node."""
@@ -208,7 +226,7 @@ class Containerd:
     @property
     def dump(self) -> Command:
         """The command that prints the configuration with which containerd runs."""
-        return ("sh", "-c", _DUMP, "imgload", *self.config)
+        return ("sh", "-c", _DUMP, "imgload", self.selected, *self.config)
 
     @property
     def start(self) -> Command:
@@ -217,7 +235,7 @@ class Containerd:
 
     @property
     def find_log(self) -> Command:
-        return ("sh", "-c", _FIND_LOG, "imgload", self.root)
+        return ("sh", "-c", _FIND_LOG, "imgload", self.root, self.selected)
 
     @property
     def free(self) -> Command:
@@ -244,15 +262,38 @@ def log_command(found: str, engine: str, node: str) -> str:
     return f"{engine} logs --tail 50 {node}" if place == "container" else ""
 
 
-def parse_look(text: str) -> Containerd:
-    """Parse the output of `LOOK`; NodeUnusable without a containerd or a program to control it."""
+def require_socket(path: str) -> str:
+    """Return the path of a socket on a node, without ``unix://``; UsageError if it is invalid."""
+    plain = path.removeprefix("unix://")
+    if not _FOLDER.fullmatch(plain):
+        raise UsageError(
+            f"{path!r:.200} is not the address of a containerd: an absolute path on the node, of"
+            " letters, digits, dots, dashes and underscores",
+            hint=f"use, for example: --address {_USUAL_SOCKET}",
+        )
+    return plain
+
+
+def parse_look(text: str, selected: str = "") -> Containerd:
+    """Parse the output of `LOOK`; NodeUnusable without a containerd or a program to control it.
+
+    `selected` is the socket at which it must listen, if the user selected one.
+    """
     listing, _, config = f"\n{text}".partition("\nconfig\n")
     lines = [(key, value) for key, _, value in (x.partition(" ") for x in listing.splitlines())]
     running = {key: value for key, value in lines if key in {"exe", "file", "root", "address"}}
     configured = (_settings(config) if running else None) or {}
     known = [socket for socket in _SOCKETS if ("socket", socket) in lines]
+    if selected and not running:
+        others = f"existing sockets: {', '.join(known) or 'none of the usual ones'}"
+        raise NodeUnusable(
+            f"no containerd listens at {selected} there; {others}",
+            hint="list the sockets there: grep -a containerd /proc/net/unix; or omit --address",
+        )
     usual = [*known, *([_USUAL_SOCKET] if running else [])]
-    socket = _first_path(running.get("address"), dig(configured, "grpc", "address"), *usual)
+    socket = selected or _first_path(
+        running.get("address"), dig(configured, "grpc", "address"), *usual
+    )
     if socket is None:
         raise NodeUnusable(
             "no containerd runs there: no process of that name, and none of the sockets"
@@ -269,14 +310,17 @@ def parse_look(text: str) -> Containerd:
     programs = [value.partition(" ") for key, value in lines if key == "program"]
     found = {name: path or name for name, _, path in programs}
     return Containerd(
-        programs=dict(_programs(found, socket)),
+        programs=dict(_programs(found, socket, selected)),
         config=config_command,
         root=_first_path(running.get("root"), configured.get("root")) or runtime.root,
         socket=socket,
+        selected=selected,
     )
 
 
-def _programs(found: Mapping[str, str], socket: str) -> Iterator[tuple[str, Command]]:
+def _programs(
+    found: Mapping[str, str], socket: str, selected: str
+) -> Iterator[tuple[str, Command]]:
     """Yield the command lines of ctr and crictl, if they are not just their names."""
     wrappers = {"k3s": ("k3s", "ctr"), "k0s": ("k0s", "ctr"), "microk8s.ctr": ("microk8s.ctr",)}
     wrapper = next((name for name in wrappers if name in found), None)
@@ -284,7 +328,8 @@ def _programs(found: Mapping[str, str], socket: str) -> Iterator[tuple[str, Comm
         yield "ctr", (found["ctr"], "--address", socket)
     elif "ctr" not in found and wrapper:
         _, *subcommand = wrappers[wrapper]
-        yield "ctr", (found[wrapper], *subcommand)
+        address = ("--address", selected) if selected else ()
+        yield "ctr", (found[wrapper], *subcommand, *address)
     elif "ctr" not in found:
         raise NodeUnusable(
             "containerd runs there, but there is no ctr to control it",

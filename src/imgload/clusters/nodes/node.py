@@ -112,9 +112,13 @@ Commands = Callable[[str], Sequence[Group]]
 
 @attrs.define(eq=False, repr=False)
 class Node(NodeRuntime):
-    """A node with containerd; `runtime` says where it is, None to detect it."""
+    """A node with containerd; `runtime` says where it is, None to detect it.
+
+    `address` is the path of the socket at which it listens, if the user selected one.
+    """
 
     runtime: Containerd | None = CONTAINERD
+    address: str = ""
     _traits: NodeTraits | None = None
     _last: Survey | None = None
     """The survey after the last import, perhaps of an earlier run."""
@@ -143,7 +147,7 @@ class Node(NodeRuntime):
         It may be of an earlier run. If blobs were collected since, the import's own verification
         fails. An image that the node may have needs a new survey.
         """
-        if self.runtime is None or self.container.state != "running":
+        if self.address or self.runtime is None or self.container.state != "running":
             return None
         from imgload.clusters.nodes.survey_cache import read_survey  # noqa: PLC0415 - start-up
 
@@ -261,7 +265,8 @@ class Node(NodeRuntime):
         self._forget_survey()
         self.before = before = PreviousNames(folder=folder)
         self._last = survey = self._change(command, action, question, before, stdin)
-        write_survey(self.container.id, survey)
+        if not self.address:
+            write_survey(self.container.id, survey)
         return survey
 
     def _forget_survey(self) -> None:
@@ -445,11 +450,11 @@ class Node(NodeRuntime):
     @property
     def _known_runtime(self) -> Containerd:
         if self.runtime is None:
-            result = self._exec(LOOK)
+            result = self._exec((*LOOK, "imgload", self.address))
             if result.exit_status:
                 raise self._shell_failed(result)
             with self.naming_node_in_errors():
-                self.runtime = parse_look(result.stdout.decode(errors="replace"))
+                self.runtime = parse_look(result.stdout.decode(errors="replace"), self.address)
         return self.runtime
 
 

@@ -311,6 +311,7 @@ def images(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
+    address: str | None = None,
     unused: bool = False,
     drift: bool = False,
 ) -> Listing:
@@ -319,7 +320,8 @@ def images(
     Args:
         patterns: names or repositories, full or familiar, with ``*`` and ``?``; empty for all.
         cluster: the cluster's name; None for the kube context's, or the only one.
-        nodes: names of the nodes; empty for all nodes of the cluster.
+        nodes: names or patterns of the nodes; empty for all nodes of the cluster.
+        address: the path of containerd's socket on the nodes; None to find it.
         unused: only images that no container on these nodes was created from.
         drift: only names that lead to different images on different nodes.
 
@@ -332,7 +334,7 @@ def images(
 
     """
     with Session.open() as connections:
-        selected = containerd_nodes(connections.select_nodes(cluster, nodes))
+        selected = containerd_nodes(connections.select_nodes(cluster, nodes, address=address))
         return list_images(
             selected, require_strings(patterns, "patterns"), unused=unused, drift=drift
         )

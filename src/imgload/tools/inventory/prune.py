@@ -141,6 +141,7 @@ def prune(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
+    address: str | None = None,
     keep: int = 3,
     older_than: timedelta | None = None,
     everything: bool = False,
@@ -156,7 +157,8 @@ def prune(
     Args:
         repositories: names of repositories, full or familiar, with ``*`` and ``?``; empty for all.
         cluster: the cluster's name; None for the kube context's, or the only one.
-        nodes: names of the nodes; empty for all nodes of the cluster.
+        nodes: names or patterns of the nodes; empty for all nodes of the cluster.
+        address: the path of containerd's socket on the nodes; None to find it.
         keep: the number of newest named builds to keep in each repository.
         older_than: remove only images that came to the node at least so long ago.
         everything: also remove images that imgload did not load.
@@ -172,7 +174,7 @@ def prune(
     names = require_strings(repositories, "repositories")
     policy = Policy(names, keep, older_than, everything, unpin)
     with Session.open() as connections:
-        selected = containerd_nodes(connections.select_nodes(cluster, nodes))
+        selected = containerd_nodes(connections.select_nodes(cluster, nodes, address=address))
         calls = [partial(_prune, node, policy, dry_run=dry_run) for node in selected]
         report = PruneReport(tuple(in_parallel(calls)), dry_run)
     if not report.ok:
