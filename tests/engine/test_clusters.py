@@ -22,10 +22,13 @@ from tests.lab.engine import Engine
 from tests.lab.shape import (
     ELSEWHERE,
     BareK3s,
+    ClusterApi,
     DockerInMinikube,
     K3d,
     K3dElsewhere,
     Minikube,
+    Shape,
+    VCluster,
 )
 from tests.lab.suites import NEWEST
 
@@ -229,6 +232,38 @@ def test_a_node_without_a_shell_is_refused(lab: Lab, images: Images, name: str) 
         error = caught.value.report.images[0].nodes[0].error
         assert isinstance(error, NodeUnusable)
         assert "imgload registry push" in error.hint
+    finally:
+        made.remove()
+
+
+@pytest.mark.parametrize(
+    ("shape", "engine", "context"),
+    [
+        pytest.param(VCluster(), "docker", "vcluster-docker_lab-v", id="vcluster"),
+        pytest.param(VCluster(), "podman", "vcluster-docker_lab-v", marks=pytest.mark.long),
+        pytest.param(ClusterApi(), "docker", "lab-v-admin@lab-v", marks=pytest.mark.long),
+        pytest.param(ClusterApi(), "docker", "kind-lab-v", marks=pytest.mark.long),
+    ],
+)
+def test_nodes_of_other_programs_are_listed_and_loaded(
+    request: pytest.FixtureRequest, images: Images, shape: Shape, engine: str, context: str
+) -> None:
+    """Their kube context selects them, although other clusters run, too."""
+    lab: Lab = request.getfixturevalue("lab")
+    request.getfixturevalue("in_context")(context)
+    roles, tag = ("control-plane", "worker"), unique()
+    made = lab.make_cluster(name="lab-v", engine=engine, shape=shape, roles=roles, crictl=True)
+    image_id = images.build(lab.docker, tag)
+    try:
+        [listed] = [c for c in imgload.find_clusters().clusters if c.current]
+        names = sorted(node.name for node in made.nodes)
+        assert (listed.name, listed.context) == ("lab-v", context)
+        assert [(node.name, node.state) for node in listed.nodes] == [
+            (name, "running") for name in names
+        ]
+        [image] = imgload.load(tag).images
+        assert [(n.node, n.ok) for n in image.nodes] == [(name, True) for name in names]
+        assert contains(made, tag, image_id)
     finally:
         made.remove()
 

@@ -76,7 +76,7 @@ class ClusterInfo:
 
     Args:
         name: its name.
-        tool: the program that made it: ``kind``, ``k3d`` or ``minikube``.
+        tool: the program that made it: ``kind``, ``k3d``, ``minikube``, ``capd`` or ``vcluster``.
         context: its kube context.
         current: whether that is the current kube context.
         engine: the engine that runs its nodes.

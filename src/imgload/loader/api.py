@@ -132,7 +132,7 @@ def verify(
 
 
 def find_clusters() -> ClusterList:
-    """Return the clusters of kind, k3d and minikube on every reachable engine.
+    """Return the clusters of all providers, such as kind, on every reachable engine.
 
     Raises:
         EngineError: if no engine can be reached.

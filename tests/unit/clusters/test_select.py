@@ -16,7 +16,7 @@ from imgload.core.errors import (
 )
 from imgload.engines.base import Container
 from imgload.engines.endpoint import Endpoint, EngineKind
-from tests.unit.clusters.test_provider import container, k3d, minikube
+from tests.unit.clusters.test_provider import CAPD, container, k3d, minikube, profile
 from tests.unit.fakes import LocalEngine
 
 
@@ -91,6 +91,50 @@ def test_docker_desktops_cluster_has_two_contexts(
     assert selected(engines) == [("docker", "desktop-control-plane")]
     listed = {c.name: (c.context, c.current) for c in list_clusters(engines).clusters}
     assert listed == {"a": ("kind-a", False), "desktop": (context, True)}
+
+
+@pytest.mark.parametrize("context", ["capi-admin@capi", "kind-capi"])
+def test_a_cluster_of_cluster_api_has_two_contexts(
+    tmp_path: Path, in_context: Context, context: str
+) -> None:
+    """Those of clusterctl, and of kind, which finds its nodes by their labels as well."""
+    in_context(context)
+    engines = [engine(tmp_path, *cluster("a"), *CAPD)]
+    for guess in (True, False):
+        nodes = select_nodes(engines, None, (), guess=guess)
+        assert [node.name for node in nodes] == [node.name for node in CAPD]
+    listed = {c.name: (c.tool, c.context, c.current) for c in list_clusters(engines).clusters}
+    assert listed["capi"] == ("capd", context, True)
+    in_context("other-admin@other")
+    with pytest.raises(ClusterNotFound, match="other-admin@other"):
+        selected(engines)
+
+
+def test_the_kube_context_selects_a_vcluster(tmp_path: Path, in_context: Context) -> None:
+    """And its node's containerd is detected."""
+    in_context("vcluster-docker_dev")
+    lone = Container("id", "vcluster.cp.dev", "running", {})
+    [node] = containerd_nodes(select_nodes([engine(tmp_path, *cluster("a"), lone)], None, ()))
+    assert (node.name, node.runtime) == ("vcluster.cp.dev", None)
+
+
+def test_profiles_of_minikube_are_selected_by_context_and_name(
+    tmp_path: Path, in_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two profiles on one engine, one with two nodes."""
+    for name in ("dev", "prod"):
+        profile(tmp_path, name)
+    monkeypatch.setenv("MINIKUBE_HOME", str(tmp_path))
+    engines = [engine(tmp_path, minikube("dev"), minikube("dev-m02"), minikube("prod"))]
+    for context, nodes in (("dev", ["dev", "dev-m02"]), ("prod", ["prod"])):
+        in_context(context)
+        assert [name for _, name in selected(engines)] == nodes
+        assert [name for _, name in selected(engines, context)] == nodes
+        current = [c.name for c in list_clusters(engines).clusters if c.current]
+        assert current == [context]
+    in_context("gke_other")
+    with pytest.raises(ClusterAmbiguous, match=r"dev \(docker\), prod \(docker\)"):
+        selected(engines)
 
 
 def test_docker_desktop_without_a_visible_node_is_an_error(
@@ -172,7 +216,9 @@ def test_a_missing_cluster_error_lists_engines_and_clusters(
 
 def test_no_cluster_at_all_is_an_error(tmp_path: Path) -> None:
     """It names the providers."""
-    with pytest.raises(ClusterNotFound, match="no kind, k3d or minikube cluster on") as caught:
+    with pytest.raises(
+        ClusterNotFound, match="no kind, k3d, minikube, capd or vcluster cluster on"
+    ) as caught:
         selected([engine(tmp_path)])
     assert "kind create cluster" in caught.value.hint
 
