@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
 
+import docker
 import pytest
 
 import imgload
@@ -139,6 +144,46 @@ def test_any_container_that_runs_containerd_is_a_node(lab: Lab, images: Images) 
         made.remove()
     with pytest.raises(NodeNotFound, match="no node no-such-container"):
         imgload.load(tag, nodes=["no-such-container"])
+
+
+def test_the_recipe_for_testcontainers_loads_its_node(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the page, with a node of the lab in the place of Testcontainers' K3s."""
+    options = {"name": "lab-tc", "engine": "docker", "shape": BareK3s(), "roles": ("server",)}
+
+    class K3SContainer:
+        """The interface of Testcontainers' class."""
+
+        def __init__(self, image: str) -> None:
+            assert image.startswith("rancher/k3s:")
+
+        def __enter__(self) -> Self:
+            self.made = lab.make_cluster(**options)
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.made.remove()
+
+        def get_wrapped_container(self) -> Any:
+            return docker.DockerClient(lab.docker.url).containers.get(self.made.nodes[0].name)
+
+        def config_yaml(self) -> str:
+            name = f"docker.io/library/{tag}"
+            return str(self.made.nodes[0].cri().image_id(name))
+
+    module = ModuleType("testcontainers.community.k3s")
+    module.K3SContainer = K3SContainer  # type: ignore[attr-defined]
+    for name in ("testcontainers", "testcontainers.community"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    page = (Path(__file__).parents[2] / "docs/testcontainers.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    tag, variables = unique(), dict[str, Any]()
+    image_id = images.build(lab.docker, tag)
+    exec(code.replace("app:dev", tag), variables)
+    assert variables["report"].ok
+    assert variables["kubeconfig"] == image_id
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
