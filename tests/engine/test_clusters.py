@@ -276,6 +276,7 @@ def test_a_node_without_a_shell_is_refused(lab: Lab, images: Images, name: str) 
             imgload.load(tag, cluster="lab-talos", source="docker")
         error = caught.value.report.images[0].nodes[0].error
         assert isinstance(error, NodeUnusable)
+        assert "likely Talos" in error.hint
         assert "imgload registry push" in error.hint
     finally:
         made.remove()

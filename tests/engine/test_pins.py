@@ -11,7 +11,7 @@ from tests.engine.conftest import Images, forget, unique
 from tests.engine.test_errors import run
 from tests.lab import Lab, Node
 
-PIN, OWN_PIN = "io.cri-containerd.pinned", "imgload.pinned"
+PIN, OWN_PIN = "io.cri-containerd.pinned", "imgload/pinned"
 
 
 def is_pinned(node: Node, name: str) -> bool:

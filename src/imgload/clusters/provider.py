@@ -38,7 +38,7 @@ class ClusterProvider(ABC):
 
     Attributes:
         name: the program's name, for messages and reports.
-        label: a label that all its nodes have, as ``key`` or ``key=value``; empty if there is none.
+        label: a label that all its nodes have, as ``key`` or ``key=value``; may be empty.
         context_prefix: precedes the cluster's name in the name of its kube context; may be empty.
         runtime: where containerd is on its nodes.
 

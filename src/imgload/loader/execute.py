@@ -329,10 +329,13 @@ class Executor:
         )
 
     def _transport(self, names: Collection[str]) -> Transport:
-        """Return the transport for some images: a pull would omit the layers that are unpacked."""
+        """Return the transport for some images.
+
+        A pull would omit a layer that is unpacked, but not stored.
+        """
         sends = [s for s in self.steps.values() if s.image.name in names and s.action in _SENT]
         unpacked = self.complete and any(
-            not_unpacked(step.image.diff_ids, self.surveys[step.node]) < set(step.image.diff_ids)
+            not_unpacked(step.image.diff_ids, self.surveys[step.node]) < step.missing
             for step in sends
         )
         imports = unpacked or self.option in {"import", "archive"}

@@ -61,6 +61,7 @@ class Loader:
         source: the user's selection of the sources.
         transport: delivers content to the nodes; None for imgload's own.
         follow_links: whether the source was opened with this option.
+        address: the path of containerd's socket on the nodes, if the user selected it.
 
     """
 
@@ -71,6 +72,7 @@ class Loader:
     source: str | None = None
     transport: Transport | None = None
     follow_links: bool = False
+    address: str | None = None
     _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -114,6 +116,7 @@ class Loader:
                 unreachable=session.discovery.unreachable,
                 source=source,
                 follow_links=follow_links,
+                address=address,
             )
 
     def survey_ahead(self, name: str) -> None:
@@ -217,6 +220,7 @@ class Loader:
             chosen = str(request.platform) if request.platform else None
             links = "" if self.follow_links else None
             options = {"--from": self.source, "--follow-links": links}
+            options |= {"--address": self.address}
             options |= {"--tag": request.tag, "--platform": chosen}
             surveys, check = preparation.surveys, None
             if files or contents:

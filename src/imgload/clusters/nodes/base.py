@@ -248,7 +248,7 @@ class NodeRuntime(ABC):
             return None
         used = f"the disk of {self.name} is {used_percent(free, total)} % full"
         limit = f"from {kubelet.gc_percent} % on the kubelet removes images that no container uses"
-        return f"{used}, and {limit}", self.disk_hint
+        return f"{used}, and {limit}", f"keep them: imgload load IMAGE --pin; or {self.disk_hint}"
 
     def refusal_warning(
         self, traits: NodeTraits, name: str, image_id: Digest | None

@@ -62,7 +62,7 @@ _PINNED = "io.cri-containerd.pinned"
 """``pinned`` on each record whose image CRI reports as pinned: the kubelet's garbage collection
 keeps it (containerd ``internal/cri/labels``; from 1.7 on)."""
 PINS_SINCE = (1, 7)
-_OWN_PIN = "imgload.pinned"
+_OWN_PIN = "imgload/pinned"
 """``pinned`` on each record that imgload pinned, so that `prune` removes no other pin."""
 _PIN = """
 name=$1 pinned=$2 label=$3 own=$4
@@ -269,7 +269,7 @@ def require_socket(path: str) -> str:
         raise UsageError(
             f"{path!r:.200} is not the address of a containerd: an absolute path on the node, of"
             " letters, digits, dots, dashes and underscores",
-            hint=f"use, for example: --address {_USUAL_SOCKET}",
+            hint="use, for example: --address /run/containerd/containerd.sock",
         )
     return plain
 

@@ -96,7 +96,7 @@ def test_images_pinned_by_cri_are_pinned() -> None:
 
 def test_images_pinned_by_imgload_are_recognised() -> None:
     """By a label of imgload's beside CRI's; it counts only together with that."""
-    pin, label = "io.cri-containerd.pinned=pinned", "imgload.pinned=pinned"
+    pin, label = "io.cri-containerd.pinned=pinned", "imgload/pinned=pinned"
     [image] = inventory(attrs.evolve(APP, record_labels=f"{pin},{label}")).images
     assert image.own_pins == ("docker.io/library/app:dev",)
     assert not image.pinned_by_others
