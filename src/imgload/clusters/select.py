@@ -258,7 +258,7 @@ def _nodes_of_any_cluster(
 def _pick(
     nodes: Sequence[NodeRuntime], names: Sequence[str], own: Sequence[NodeRuntime]
 ) -> tuple[NodeRuntime, ...]:
-    by_name = {node.name: node for node in nodes}
+    by_name = {node.name: node for node in (*nodes, *own)}
     full_names = _full_names(names, list(by_name), [node.name for node in own])
     return tuple(by_name[name] for name in full_names)
 
