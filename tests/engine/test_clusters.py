@@ -265,11 +265,15 @@ def test_k3s_may_have_another_data_folder(lab: Lab, images: Images) -> None:
 
 
 @pytest.mark.parametrize("name", ["docker", "docker28", "podman"])
-def test_a_node_without_a_shell_is_refused(lab: Lab, images: Images, name: str) -> None:
+def test_a_node_without_a_shell_is_refused(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """As Talos has none; the hint names the way that works."""
     made = lab.make_cluster(name="lab-talos", engine=name)
     tag, [node] = unique(), made.nodes
-    images.build(lab.docker, tag)
+    source = lab.docker if name == "podman" else made.engine
+    monkeypatch.setenv("DOCKER_HOST", source.url)
+    images.build(source, tag)
     node.exec("rm", "/bin/sh")
     try:
         with pytest.raises(imgload.LoadFailed) as caught:

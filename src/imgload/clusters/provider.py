@@ -78,15 +78,28 @@ class ClusterProvider(ABC):
         """
         return ""
 
-    def find(self, engine: ContainerHost) -> dict[str, list[NodeContainer]]:
+    def find(
+        self, engine: ContainerHost, listed: Sequence[Container] | None = None
+    ) -> dict[str, list[NodeContainer]]:
         """Return the nodes of each cluster on an engine, stopped ones too, sorted by name.
+
+        Args:
+            engine: the engine.
+            listed: all of its containers; None to query those with the label.
 
         Raises:
             EngineError: if the engine does not list its containers.
 
         """
+        key, _, value = self.label.partition("=")
+        if listed is None:
+            containers = engine.containers(self.label)
+        else:
+            containers = [
+                c for c in listed if not key or (key in c.labels and value in {"", c.labels[key]})
+            ]
         clusters: dict[str, list[NodeContainer]] = {}
-        for node in self.nodes(sorted(engine.containers(self.label), key=lambda c: c.name)):
+        for node in self.nodes(sorted(containers, key=lambda c: c.name)):
             clusters.setdefault(node.cluster, []).append(node)
         return clusters
 

@@ -141,9 +141,18 @@ class Cluster:
 def find_clusters(
     engines: Sequence[ContainerHost], of: Sequence[ClusterProvider] | None = None
 ) -> list[Cluster]:
-    """Return every cluster on some engines, made by some providers (default: all)."""
-    pairs = [(engine, provider) for engine in engines for provider in of or providers()]
-    answers = in_parallel([partial(provider.find, engine) for engine, provider in pairs])
+    """Return every cluster on some engines, made by some providers (default: all).
+
+    One query for each engine, with the provider's label if there is only one.
+    """
+    tools = of or providers()
+    pairs = [(engine, provider) for engine in engines for provider in tools]
+    if len(tools) == 1:
+        answers = in_parallel([partial(tool.find, engine) for engine, tool in pairs])
+    else:
+        listed = in_parallel([partial(engine.containers, "") for engine in engines])
+        of_engine = dict(zip(engines, listed, strict=True))
+        answers = [tool.find(engine, of_engine[engine]) for engine, tool in pairs]
     return [
         Cluster(
             name,

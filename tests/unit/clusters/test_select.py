@@ -378,7 +378,7 @@ def test_one_name_of_two_providers_is_ambiguous(tmp_path: Path) -> None:
 
 
 def test_only_the_contexts_provider_is_queried(tmp_path: Path, in_context: Context) -> None:
-    """Once per engine, as long as the cluster exists."""
+    """Once per engine, as long as the cluster exists; and once for all providers together."""
 
     class Counting(LocalEngine):
         asked = 0
@@ -391,6 +391,8 @@ def test_only_the_contexts_provider_is_queried(tmp_path: Path, in_context: Conte
     in_context("kind-a")
     select_nodes([counting], None, [])
     assert counting.asked == 1
+    select_nodes([counting], "a", [])
+    assert counting.asked == 2
 
 
 def test_a_minikube_without_containers_is_an_error(tmp_path: Path, in_context: Context) -> None:
