@@ -45,7 +45,8 @@ _AFTER = """
   (containerd 1.6 and 1.7) and version 3 (newest).
 * CRI with a snapshotter other than ctr's default has no column. It has its own test, with the
   native snapshotter: `test_kind_11_an_image_in_ctrs_snapshotter_is_loaded_again`.
-* The real k3d and minikube, and Docker Desktop's VM: not available on the test machines.
+* The real k3d, minikube, Cluster API, vCluster and Spegel, and Docker Desktop's VM: not available
+  on the test machines. Containers with the names, labels and paths of their nodes replace them.
 """
 _VERSION = re.compile(r"\* ([^:`]+): `([^`]+)`")
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
 
+import docker
 import pytest
 
 import imgload
@@ -22,10 +27,13 @@ from tests.lab.engine import Engine
 from tests.lab.shape import (
     ELSEWHERE,
     BareK3s,
+    ClusterApi,
     DockerInMinikube,
     K3d,
     K3dElsewhere,
     Minikube,
+    Shape,
+    VCluster,
 )
 from tests.lab.suites import NEWEST
 
@@ -138,6 +146,46 @@ def test_any_container_that_runs_containerd_is_a_node(lab: Lab, images: Images) 
         imgload.load(tag, nodes=["no-such-container"])
 
 
+def test_the_recipe_for_testcontainers_loads_its_node(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the page, with a node of the lab in the place of Testcontainers' K3s."""
+    options = {"name": "lab-tc", "engine": "docker", "shape": BareK3s(), "roles": ("server",)}
+
+    class K3SContainer:
+        """The interface of Testcontainers' class."""
+
+        def __init__(self, image: str) -> None:
+            assert image.startswith("rancher/k3s:")
+
+        def __enter__(self) -> Self:
+            self.made = lab.make_cluster(**options)
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.made.remove()
+
+        def get_wrapped_container(self) -> Any:
+            return docker.DockerClient(lab.docker.url).containers.get(self.made.nodes[0].name)
+
+        def config_yaml(self) -> str:
+            name = f"docker.io/library/{tag}"
+            return str(self.made.nodes[0].cri().image_id(name))
+
+    module = ModuleType("testcontainers.community.k3s")
+    module.K3SContainer = K3SContainer  # type: ignore[attr-defined]
+    for name in ("testcontainers", "testcontainers.community"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    page = (Path(__file__).parents[2] / "docs/testcontainers.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    tag, variables = unique(), dict[str, Any]()
+    image_id = images.build(lab.docker, tag)
+    exec(code.replace("app:dev", tag), variables)
+    assert variables["report"].ok
+    assert variables["kubeconfig"] == image_id
+
+
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_containerd_may_have_another_distributions_paths(
     lab: Lab, images: Images, name: str
@@ -160,6 +208,48 @@ def test_containerd_may_have_another_distributions_paths(
         made.remove()
 
 
+_SECOND = "/run/second/containerd.sock"
+_START_SECOND = f"""
+mkdir -p /run/second
+/var/lib/k0s/bin/containerd --root /var/lib/k0s/second --state /run/second --address {_SECOND} \
+    --config /dev/null >/dev/null 2>&1 &
+until /opt/ctr --address {_SECOND} plugins ls 2>/dev/null | grep -q 'cri .* ok'; do
+    sleep 0.1
+done
+"""
+
+
+def test_an_address_selects_one_of_several_containerds(lab: Lab, images: Images) -> None:
+    """Both of one container, with their own configurations, programs and CRI."""
+    shape, tag, options = ELSEWHERE["k0s"], unique(), {"crictl": True, "roles": ("server",)}
+    made = lab.make_cluster(name="lab-two", engine="docker", shape=shape, **options)
+    image_id, [node] = images.build(lab.docker, tag), made.nodes
+    try:
+        node.exec("sh", "-c", _START_SECOND)
+        chain = lab.docker.cli("inspect", "--format={{index .RootFS.Layers 0}}", tag).strip()
+        for address, snapshotter in ((_SECOND, "overlayfs"), (shape.socket, "native")):
+            done = run("load", tag, "-n", node.name, "--address", address, "-o", "json")
+            [result] = json.loads(done.stdout)["images"][0]["nodes"]
+            assert (result["action"], result["proof"]["cri"]) == ("full", True)
+            ctr = ("/opt/ctr", "--address", address, "-n", "k8s.io")
+            assert chain in node.exec(*ctr, "snapshots", "--snapshotter", snapshotter, "ls")
+        imgload.prune(nodes=[node.name], address=_SECOND, keep=0)
+        assert imgload.images(nodes=[node.name], address=f"unix://{_SECOND}").images == ()
+        [listed] = imgload.images(nodes=[node.name], address=shape.socket).images
+        assert str(listed.image_id) == image_id
+        assert imgload.verify(tag, nodes=[node.name], address=shape.socket).ok
+        with pytest.raises(imgload.LoadFailed) as caught:
+            imgload.load(tag, nodes=[node.name], address="/run/none.sock")
+        error = caught.value.report.images[0].nodes[0].error
+        assert isinstance(error, NodeUnusable)
+        assert "no containerd listens at /run/none.sock" in error.message
+        assert shape.socket in error.message
+        done = run("load", tag, "-n", node.name, "--address", "/run/x;id")
+        assert done.returncode == 2
+    finally:
+        made.remove()
+
+
 def test_k3s_may_have_another_data_folder(lab: Lab, images: Images) -> None:
     """Its snapshotter is read from the configuration that its containerd was given."""
     made = lab.make_cluster(name="lab-kd", engine="docker", shape=K3dElsewhere(), roles=("server",))
@@ -175,18 +265,55 @@ def test_k3s_may_have_another_data_folder(lab: Lab, images: Images) -> None:
 
 
 @pytest.mark.parametrize("name", ["docker", "docker28", "podman"])
-def test_a_node_without_a_shell_is_refused(lab: Lab, images: Images, name: str) -> None:
+def test_a_node_without_a_shell_is_refused(
+    lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """As Talos has none; the hint names the way that works."""
     made = lab.make_cluster(name="lab-talos", engine=name)
     tag, [node] = unique(), made.nodes
-    images.build(lab.docker, tag)
+    source = lab.docker if name == "podman" else made.engine
+    monkeypatch.setenv("DOCKER_HOST", source.url)
+    images.build(source, tag)
     node.exec("rm", "/bin/sh")
     try:
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(tag, cluster="lab-talos", source="docker")
         error = caught.value.report.images[0].nodes[0].error
         assert isinstance(error, NodeUnusable)
+        assert "likely Talos" in error.hint
         assert "imgload registry push" in error.hint
+    finally:
+        made.remove()
+
+
+@pytest.mark.parametrize(
+    ("shape", "engine", "context"),
+    [
+        pytest.param(VCluster(), "docker", "vcluster-docker_lab-v", id="vcluster"),
+        pytest.param(VCluster(), "podman", "vcluster-docker_lab-v", marks=pytest.mark.long),
+        pytest.param(ClusterApi(), "docker", "lab-v-admin@lab-v", marks=pytest.mark.long),
+        pytest.param(ClusterApi(), "docker", "kind-lab-v", marks=pytest.mark.long),
+    ],
+)
+def test_nodes_of_other_programs_are_listed_and_loaded(
+    request: pytest.FixtureRequest, images: Images, shape: Shape, engine: str, context: str
+) -> None:
+    """Their kube context selects them, although other clusters run, too."""
+    lab: Lab = request.getfixturevalue("lab")
+    request.getfixturevalue("in_context")(context)
+    roles, tag = ("control-plane", "worker"), unique()
+    made = lab.make_cluster(name="lab-v", engine=engine, shape=shape, roles=roles, crictl=True)
+    image_id = images.build(lab.docker, tag)
+    try:
+        [listed] = [c for c in imgload.find_clusters().clusters if c.current]
+        names = sorted(node.name for node in made.nodes)
+        assert (listed.name, listed.context) == ("lab-v", context)
+        assert [(node.name, node.state) for node in listed.nodes] == [
+            (name, "running") for name in names
+        ]
+        [image] = imgload.load(tag).images
+        assert [(n.node, n.ok) for n in image.nodes] == [(name, True) for name in names]
+        assert contains(made, tag, image_id)
     finally:
         made.remove()
 

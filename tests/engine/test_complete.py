@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,11 +19,12 @@ import imgload
 from imgload.core.errors import ArchiveInvalid
 from imgload.oci.digest import Digest
 from imgload.sources.base import TransportOption
-from tests.engine.conftest import Images, cases, cri_id, forget, unique
+from tests.engine.conftest import Images, cases, cri_id, forget, record_digest, unique
 from tests.lab import Lab, Node
 from tests.lab.engine import Engine
 from tests.unit import archives
 
+BLOBS = "var/lib/containerd/io.containerd.content.v1.content/blobs"
 HALF_ZEROS = os.urandom(200_000) + bytes(200_000)
 
 
@@ -202,4 +204,30 @@ def test_an_empty_blob_for_several_layers_needs_nodes_that_have_them(
     assert (loaded.ok, loaded.content) == (True, "complete")
     assert cri_id(node, names[1]) == str(image.image_id)
     assert is_complete(node, names[1])
+    forget(node, *names)
+
+
+@pytest.mark.parametrize(
+    "cluster", cases({c: c for c in ("lab-d21", "lab-d17", "lab-d16")}, ["lab-d21"])
+)
+def test_a_complete_pull_leaves_what_peer_to_peer_registries_serve(
+    lab: Lab, images: Images, cluster: str
+) -> None:
+    """Spegel advertises blobs with a label of their source, and serves the files of the content
+    store (spegel, pkg/oci/containerd/containerd.go)."""
+    node, base, tag = lab.cluster(cluster).nodes[0], unique("base"), unique()
+    names = [f"docker.io/library/{image}" for image in (base, tag)]
+    images.build(lab.docker, base, HALF_ZEROS)
+    images.build(lab.docker, tag, base=base)
+    for image in (base, tag):
+        loaded = result(imgload.load(image, cluster=cluster, transport="pull", complete=True))
+        assert (loaded.transport, loaded.content) == ("pull", "complete")
+        source = re.compile(r"containerd\.io/distribution\.source\.docker\.io=library/")
+        manifest = record_digest(node, f"docker.io/library/{image}")
+        listed = json.loads(node.ctr("content", "get", manifest))
+        rows = {row.split()[0]: row for row in node.ctr("content", "ls").splitlines()[1:]}
+        for blob in ({"digest": manifest}, listed["config"], *listed["layers"]):
+            assert source.search(rows[blob["digest"]])
+            content = (node.root / BLOBS / blob["digest"].replace(":", "/")).read_bytes()
+            assert str(Digest.of(content)) == blob["digest"]
     forget(node, *names)

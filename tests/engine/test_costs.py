@@ -54,33 +54,33 @@ class Cost:
 
 COSTS = {
     ("docker", "lab-d21"): {
-        "full": Cost(execs=2, requests=13, source=0, pushed=0, pulled=5, sent=11_000),
-        "present": Cost(execs=1, requests=8, source=0, pushed=0, pulled=0, sent=4_200),
-        "delta": Cost(execs=1, requests=13, source=0, pushed=15, pulled=4, sent=8_200),
-        "tagged": Cost(execs=2, requests=11, source=0, pushed=0, pulled=0, sent=10_500),
+        "full": Cost(execs=2, requests=11, source=0, pushed=0, pulled=5, sent=11_000),
+        "present": Cost(execs=1, requests=6, source=0, pushed=0, pulled=0, sent=4_200),
+        "delta": Cost(execs=1, requests=11, source=0, pushed=15, pulled=4, sent=8_200),
+        "tagged": Cost(execs=2, requests=9, source=0, pushed=0, pulled=0, sent=10_500),
     },
     ("docker", "lab-d3"): {
-        "full": Cost(execs=6, requests=25, source=0, pushed=0, pulled=15, sent=31_000),
-        "present": Cost(execs=3, requests=14, source=0, pushed=0, pulled=0, sent=12_500),
-        "delta": Cost(execs=3, requests=19, source=0, pushed=15, pulled=12, sent=21_200),
-        "tagged": Cost(execs=6, requests=23, source=0, pushed=0, pulled=0, sent=29_000),
+        "full": Cost(execs=6, requests=23, source=0, pushed=0, pulled=15, sent=31_000),
+        "present": Cost(execs=3, requests=12, source=0, pushed=0, pulled=0, sent=12_500),
+        "delta": Cost(execs=3, requests=17, source=0, pushed=15, pulled=12, sent=21_200),
+        "tagged": Cost(execs=6, requests=21, source=0, pushed=0, pulled=0, sent=29_000),
     },
     ("docker28", "lab-d21"): {
-        "full": Cost(execs=2, requests=11, source=12, pushed=16, pulled=5, sent=10_400),
-        "present": Cost(execs=1, requests=8, source=6, pushed=0, pulled=0, sent=4_200),
-        "delta": Cost(execs=1, requests=8, source=12, pushed=14, pulled=4, sent=6_900),
-        "tagged": Cost(execs=2, requests=11, source=6, pushed=0, pulled=0, sent=10_500),
+        "full": Cost(execs=2, requests=9, source=10, pushed=16, pulled=5, sent=10_400),
+        "present": Cost(execs=1, requests=6, source=4, pushed=0, pulled=0, sent=4_200),
+        "delta": Cost(execs=1, requests=6, source=10, pushed=14, pulled=4, sent=6_900),
+        "tagged": Cost(execs=2, requests=9, source=4, pushed=0, pulled=0, sent=10_500),
     },
     ("podman", "lab-d21"): {
-        "full": Cost(execs=2, requests=10, source=7, pushed=0, pulled=5, sent=10_500),
-        "present": Cost(execs=1, requests=7, source=5, pushed=0, pulled=0, sent=4_200),
-        "delta": Cost(execs=1, requests=7, source=7, pushed=11, pulled=4, sent=7_000),
-        "tagged": Cost(execs=2, requests=10, source=5, pushed=0, pulled=0, sent=10_500),
+        "full": Cost(execs=2, requests=8, source=5, pushed=0, pulled=5, sent=10_500),
+        "present": Cost(execs=1, requests=5, source=3, pushed=0, pulled=0, sent=4_200),
+        "delta": Cost(execs=1, requests=5, source=5, pushed=11, pulled=4, sent=7_000),
+        "tagged": Cost(execs=2, requests=8, source=3, pushed=0, pulled=0, sent=10_500),
     },
 }
 THREE_IMAGES = {
-    "full": Cost(execs=2, requests=17, source=0, pushed=0, pulled=12, sent=16_000),
-    "present": Cost(execs=1, requests=10, source=0, pushed=0, pulled=0, sent=6_200),
+    "full": Cost(execs=2, requests=15, source=0, pushed=0, pulled=12, sent=16_000),
+    "present": Cost(execs=1, requests=8, source=0, pushed=0, pulled=0, sent=6_200),
 }
 
 MEANWHILE = {

@@ -87,6 +87,27 @@ class Kind(Shape):
         return {"io.x-k8s.kind.cluster": cluster, "io.x-k8s.kind.role": role}
 
 
+class ClusterApi(Kind):
+    """Cluster API's Docker provider: kind's labels, and names of machines."""
+
+    def names(self, cluster: str, roles: Sequence[str]) -> Iterator[str]:
+        for number, role in enumerate(roles, 4):
+            yield f"{cluster}-{'' if role == 'control-plane' else 'md-0-'}6ctxz-4hz{number}b"
+
+
+class VCluster(Shape):
+    """vCluster's Docker driver: no labels, and containerd on the usual paths."""
+
+    def names(self, cluster: str, roles: Sequence[str]) -> Iterator[str]:
+        for number, role in enumerate(roles):
+            is_first = role == "control-plane"
+            yield f"vcluster.cp.{cluster}" if is_first else f"vcluster.node.{cluster}.node-{number}"
+
+    def labels(self, cluster: str, name: str, role: str) -> dict[str, str]:
+        del cluster, name, role
+        return {}
+
+
 class K3d(Shape):
     """k3d: `k3d-NAME-agent-0`; containerd has k3s's paths and the native snapshotter."""
 

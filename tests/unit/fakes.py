@@ -83,6 +83,8 @@ class LocalEngine(Engine):
         raise NotImplementedError
 
     def containers(self, label: str) -> list[Container]:
+        if not label:
+            return list(self._containers)
         key, _, value = label.partition("=")
         return [
             c for c in self._containers if c.labels.get(key, "") == (value or c.labels.get(key))

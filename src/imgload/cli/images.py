@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import cluster_options, complete_images, output_option
+from imgload.cli.options import address_option, cluster_options, complete_images, output_option
 from imgload.cli.output import failure_text, failures, short_name, show_json, show_result
 from imgload.cli.process import say, style
 from imgload.core.errors import JSON_VERSION, UsageError, one_line
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _HEADER = ("IMAGE", "NODE", "ID", "SIZE", "OWN", "AGE", "STATE")
 _KEEP = "Number of tagged builds to keep in each repository, newest first."
+_UNPIN = "Remove the pins that imgload load --pin set, and treat these images like others."
 _OLDER_THAN = "Minimum age on the node, with a unit: 90m, 24h, 7d. [default: any age]"
 _DRY_RUN = "this was a dry run: nothing was removed; to remove, add --yes"
 
@@ -33,6 +34,7 @@ _DRY_RUN = "this was a dry run: nothing was removed; to remove, add --yes"
 @click.command()
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=complete_images)
 @cluster_options
+@address_option
 @click.option("--unused", is_flag=True, help="Show only images that no container uses.")
 @click.option("--drift", is_flag=True, help="Show only names that differ between nodes.")
 @output_option("json", text="stdout")
@@ -144,6 +146,7 @@ def _without_common_prefix(nodes: Collection[str]) -> list[str]:
 @click.command()
 @click.argument("repositories", nargs=-1, metavar="[REPOSITORY]...")
 @cluster_options
+@address_option
 @click.option("--yes", "-y", is_flag=True, help="Remove the images instead of listing them.")
 @click.option("--dry-run", is_flag=True, help="List the images and remove nothing, despite --yes.")
 @click.option(
@@ -151,6 +154,7 @@ def _without_common_prefix(nodes: Collection[str]) -> list[str]:
 )
 @click.option("--older-than", metavar="AGE", help=_OLDER_THAN)
 @click.option("--all", "everything", is_flag=True, help="Include images that imgload did not load.")
+@click.option("--unpin", is_flag=True, help=_UNPIN)
 @click.option("--cache", is_flag=True, help="Clear imgload's cache on this machine instead.")
 @output_option("json")
 def prune(
@@ -166,8 +170,9 @@ def prune(
 
     Removes images that imgload loaded and that are untagged or older than the newest --keep builds
     of their repository, with all of their names. Images used by a container (running or stopped)
-    and pinned images are never removed. REPOSITORY is an image name without a tag, and may contain
-    * and ?; omit it to prune all repositories. Without --yes, nothing is removed.
+    and pinned images are never removed; --unpin removes the pins that imgload set. REPOSITORY is an
+    image name without a tag, and may contain * and ?; omit it to prune all repositories. Without
+    --yes, nothing is removed.
 
     \b
     Examples:
@@ -176,6 +181,7 @@ def prune(
       imgload prune app --keep 1 --yes     keep only the newest build of app
       imgload prune --older-than 24h -y    keep images loaded in the last day
       imgload prune --all --keep 1         include images that the kubelet pulled or kind loaded
+      imgload prune app --unpin --yes      remove the pins of load --pin, and old builds
       imgload prune --cache --yes          clear the cached facts about container engines
 
     \b
@@ -217,16 +223,20 @@ def show_pruned(report: PruneReport) -> None:
         images += f", {size_text(node.bytes_freed)}"
         total = f"would remove {images}" if report.dry_run else f"removed {images} freed"
         if node.removed or not node.error:
-            total = total if node.removed else "nothing to remove"
+            nothing = "no image to remove" if node.unpinned else "nothing to remove"
+            total = total if node.removed else nothing
             say(f"{style(node.node, bold=True)}: {total}", err=True)
         for image in node.removed:
             age = f", {age_text(time.time() - image.since)} old" if image.since is not None else ""
             former = [f"was {name}" for name in image.loaded_as] or ["untagged"]
             names = ", ".join(map(short_name, image.names or former))
             say(f"  - {names} {image.image_id.short} ({size_text(image.size)}{age})", err=True)
+        for name in node.unpinned:
+            removed = "would be removed" if report.dry_run else "removed"
+            say(f"  - {short_name(name)}: pin {removed}", err=True)
         for reason, count in Counter(kept.reason for kept in node.kept).most_common():
             say(style(f"  {count} kept: {one_line(reason)}", dim=True), err=True)
         if node.error:
             say(failure_text(node.node, node.error.message, node.error.hint), err=True)
-    if report.dry_run and any(node.removed for node in report.nodes):
+    if report.dry_run and any(node.removed or node.unpinned for node in report.nodes):
         say(_DRY_RUN, err=True)

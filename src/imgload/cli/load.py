@@ -18,6 +18,7 @@ _TRANSPORT = (
 _KEEP_MANIFEST = "Store manifest and layers unchanged, so that the image keeps its digest."
 _DISCARD_LAYERS = "Store no layers on the nodes but the unpacked ones; containerd cannot push them."
 _COMPLETE = "Send the layers that the nodes have unpacked, but do not store as blobs, as well."
+_PIN = "Pin the images, so that the kubelet keeps them when the disk is full."
 _VERIFY = (
     "Verification: cri checks containerd and CRI; deep also re-hashes the nodes' blobs; files also"
     " compares the unpacked files with the source's layers; contents hashes them, too."
@@ -35,6 +36,7 @@ _STORED = "Require that the nodes store all layers, not only unpacked."
 @click.option("--keep-manifest", is_flag=True, help=_KEEP_MANIFEST)
 @click.option("--discard-layers", is_flag=True, help=_DISCARD_LAYERS)
 @click.option("--complete", is_flag=True, help=_COMPLETE)
+@click.option("--pin", is_flag=True, help=_PIN)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @output_option("json")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
@@ -49,6 +51,7 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
       imgload load app:dev                         load into the current kube context's cluster
       imgload load app:dev db:dev -c kind          load two images in one transfer
       imgload load app:dev -n kind-worker          load onto one node
+      imgload load app:dev --nodes 'worker*'       load onto the nodes that match
       imgload load app:dev --from podman           choose an engine if several have app:dev
       imgload load app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
       imgload load --from app.tar                  load every image of an archive

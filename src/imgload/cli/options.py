@@ -55,9 +55,25 @@ def cluster_options(
     """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
     text = f"Name of the cluster. [default: {default}]"
     cluster = _option("clusters", text, "--cluster", "-c", metavar="NAME")
-    text = "Name of a node; repeatable. [default: every node of the cluster]"
-    node = _option("nodes", text, "--node", "-n", "nodes", multiple=True, metavar="NODE")
+    text = (
+        "Name of a node, the end of its name, or a pattern with * and ?; repeatable, or with commas"
+        " between. [default: every node of the cluster]"
+    )
+    names = ("--node", "--nodes", "-n", "nodes")
+    node = _option("nodes", text, *names, multiple=True, metavar="NODE", callback=_split)
     return cluster(node(command))
+
+
+address_option = click.option(
+    "--address",
+    metavar="PATH",
+    help="Path of containerd's socket on the nodes. [default: detected]",
+)
+
+
+def _split(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> list[str]:
+    """Split names at commas, as kind's ``--nodes`` does; a container's name has none."""
+    return [name for value in values for name in value.split(",")]
 
 
 def load_options(command: Command) -> Command:
@@ -72,7 +88,7 @@ def load_options(command: Command) -> Command:
     platform = _option("platforms", text, "--platform", metavar="OS/ARCH")
     text = "Follow symbolic links that lead out of a folder of images."
     links = click.option("--follow-links", is_flag=True, help=text)
-    return images_argument(cluster_options(source(links(tag(platform(command))))))
+    return images_argument(cluster_options(address_option(source(links(tag(platform(command)))))))
 
 
 def output_option(*formats: str, text: str = "stderr") -> Callable[[Command], Command]:

@@ -153,6 +153,7 @@ def _verified(node: NodeResult) -> str:
     more = ", stored blobs re-hashed" if node.proof and node.proof.content else ""
     more += ", files compared" if node.proof and node.proof.files else ""
     more += ", content partial" if node.content == "partial" else ""
+    more += ", pinned" if node.proof and node.proof.pinned else ""
     runtime = node.proof.runtime if node.proof else "containerd"
     if node.proof and node.proof.cri:
         return f"verified by {runtime} and CRI{more}"

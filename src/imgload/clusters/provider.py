@@ -39,7 +39,7 @@ class ClusterProvider(ABC):
 
     Attributes:
         name: the program's name, for messages and reports.
-        label: a label that all its nodes have, as ``key`` or ``key=value``.
+        label: a label that all its nodes have, as ``key`` or ``key=value``; may be empty.
         context_prefix: precedes the cluster's name in the name of its kube context; may be empty.
         runtime: where containerd is on its nodes.
 
@@ -58,7 +58,7 @@ class ClusterProvider(ABC):
         cannot choose the name of its container: check that as well.
 
         Args:
-            containers: those that have the label, running or not, sorted by name.
+            containers: those that have the label, or all; running or not, sorted by name.
 
         """
 
@@ -79,15 +79,28 @@ class ClusterProvider(ABC):
         """
         return ""
 
-    def find(self, engine: ContainerHost) -> dict[str, list[NodeContainer]]:
+    def find(
+        self, engine: ContainerHost, listed: Sequence[Container] | None = None
+    ) -> dict[str, list[NodeContainer]]:
         """Return the nodes of each cluster on an engine, stopped ones too, sorted by name.
+
+        Args:
+            engine: the engine.
+            listed: all of its containers; None to query those with the label.
 
         Raises:
             EngineError: if the engine does not list its containers.
 
         """
+        key, _, value = self.label.partition("=")
+        if listed is None:
+            containers = engine.containers(self.label)
+        else:
+            containers = [
+                c for c in listed if not key or (key in c.labels and value in {"", c.labels[key]})
+            ]
         clusters: dict[str, list[NodeContainer]] = {}
-        for node in self.nodes(sorted(engine.containers(self.label), key=lambda c: c.name)):
+        for node in self.nodes(sorted(containers, key=lambda c: c.name)):
             clusters.setdefault(node.cluster, []).append(node)
         return clusters
 
@@ -197,7 +210,65 @@ class Minikube(ClusterProvider):
         )
 
 
-_PROVIDERS: list[ClusterProvider] = [Kind(), K3d(), Minikube()]
+class ClusterApi(ClusterProvider):
+    """Cluster API's Docker provider (CAPD), whose nodes have kind's images and labels."""
+
+    name = "capd"
+    label = Kind.label
+    _RANDOM = "[bcdfghjklmnpqrstvwxz2456789]{5}"
+    """The end of a machine's name (k8s.io/apimachinery, pkg/util/rand)."""
+
+    def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
+        """Yield containers named after a machine: ``CLUSTER-md-0-x6k2b-4hz6b``.
+
+        Those of a machine pool are ``CLUSTER-worker-`` and six letters or digits (cluster-api,
+        test/infrastructure/docker/internal/docker/util.go, exp/internal/docker/nodepool.go). kind's
+        own nodes have no such ends, and neither have the names that engines and Compose generate.
+        """
+        for container in containers:
+            cluster = container.labels.get(self.label, "")
+            role = container.labels.get("io.x-k8s.kind.role", "")
+            ends = rf"(?:[\w.-]+-)?{self._RANDOM}|worker-[a-z0-9]{{6}}"
+            is_node = re.fullmatch(_CLUSTER, cluster) and role in {"control-plane", "worker"}
+            if is_node and re.fullmatch(rf"(?a){re.escape(cluster)}-(?:{ends})", container.name):
+                yield NodeContainer(cluster, role, container)
+
+    def owns_context(self, context: str) -> bool:
+        """Return whether ``clusterctl get kubeconfig`` names contexts so, and kubeadm does not."""
+        cluster = context.partition("-admin@")[0]
+        return cluster not in {"", "kubernetes"} and context == self.contexts(cluster)[0]
+
+    def contexts(self, cluster: str) -> tuple[str, ...]:
+        """Return clusterctl's, and that of ``kind get kubeconfig``, which works as well."""
+        return (f"{cluster}-admin@{cluster}", f"{Kind.context_prefix}{cluster}")
+
+
+class VCluster(ClusterProvider):
+    """vCluster's Docker driver (vind), whose nodes have no labels."""
+
+    name = "vcluster"
+    label = ""
+    context_prefix = "vcluster-docker_"
+
+    def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
+        """Yield ``vcluster.cp.CLUSTER`` and ``vcluster.node.CLUSTER.NODE``.
+
+        An image cannot choose its container's name (vcluster, pkg/constants/cli.go).
+        """
+        for container in containers:
+            if match := re.fullmatch(r"vcluster\.cp\.([a-z0-9-]+)", container.name):
+                yield NodeContainer(match[1], "control-plane", container)
+            elif match := re.fullmatch(
+                r"(?a)vcluster\.node\.([a-z0-9-]+)\.[\w.-]+", container.name
+            ):
+                yield NodeContainer(match[1], "worker", container)
+
+    def runtime_of(self, node: NodeContainer, engine: ContainerHost) -> NodeRuntime:
+        """Return a node whose containerd is detected: the file of its configuration may differ."""
+        return detect(node.container.name, engine, node.container, node.role)
+
+
+_PROVIDERS: list[ClusterProvider] = [Kind(), K3d(), Minikube(), ClusterApi(), VCluster()]
 
 
 def register_provider(provider: ClusterProvider) -> None:

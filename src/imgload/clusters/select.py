@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from typing import Any
 
@@ -11,6 +13,7 @@ import attrs
 
 from imgload.clusters.kubeconfig import current_context
 from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.containerd import require_socket
 from imgload.clusters.nodes.detect import detect
 from imgload.clusters.provider import ClusterProvider, NodeContainer, providers
 from imgload.core.arguments import optional_string, require_strings
@@ -26,6 +29,8 @@ from imgload.core.parallel import in_parallel
 from imgload.engines.base import ContainerHost
 
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
+_WILDCARD = re.compile(r"[*?\[]")
+_CONTAINER = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _STOPPED = {"exited", "created", "configured", "dead", "stopped"}
 """The states of a container that does not run and can be started, in Docker and Podman."""
 _Candidate = tuple[str, Callable[[], NodeRuntime]]
@@ -72,7 +77,7 @@ class ClusterInfo:
 
     Args:
         name: its name.
-        tool: the program that made it: ``kind``, ``k3d`` or ``minikube``.
+        tool: the program that made it: ``kind``, ``k3d``, ``minikube``, ``capd`` or ``vcluster``.
         context: its kube context.
         current: whether that is the current kube context.
         engine: the engine that runs its nodes.
@@ -148,9 +153,18 @@ class Cluster:
 def find_clusters(
     engines: Sequence[ContainerHost], of: Sequence[ClusterProvider] | None = None
 ) -> list[Cluster]:
-    """Return every cluster on some engines, made by some providers (default: all)."""
-    pairs = [(engine, provider) for engine in engines for provider in of or providers()]
-    answers = in_parallel([partial(provider.find, engine) for engine, provider in pairs])
+    """Return every cluster on some engines, made by some providers (default: all).
+
+    One query for each engine, with the provider's label if there is only one.
+    """
+    tools = of or providers()
+    pairs = [(engine, provider) for engine in engines for provider in tools]
+    if len(tools) == 1:
+        answers = in_parallel([partial(tool.find, engine) for engine, tool in pairs])
+    else:
+        listed = in_parallel([partial(engine.containers, "") for engine in engines])
+        of_engine = dict(zip(engines, listed, strict=True))
+        answers = [tool.find(engine, of_engine[engine]) for engine, tool in pairs]
     return [
         Cluster(name, engine, tuple(nodes), tool)
         for (engine, tool), clusters in zip(pairs, answers, strict=True)
@@ -193,57 +207,123 @@ def select_nodes(
     names: Sequence[str],
     *,
     guess: bool = True,
+    address: str | None = None,
 ) -> tuple[NodeRuntime, ...]:
     """Return the nodes to load into, of the named cluster, the kube context's, or the only one.
 
     Args:
         engines: the engines that may run the nodes, such as `imgload.Docker()`.
         cluster: the cluster's name; None for the kube context's, or else the only one.
-        names: names of nodes; empty for all of the cluster.
+        names: names of nodes; empty for all of the cluster. Without `cluster`, a full name may be
+            that of any container. A pattern with ``*`` or ``?`` selects nodes of the cluster, also
+            by the ends of their names, and so does such an end: ``worker2`` is ``kind-worker2``.
         guess: whether the only cluster may be selected without a name or a kube context.
+        address: the path of containerd's socket on these nodes; None to find it.
 
     Raises:
         ClusterError: if there is no such cluster or node, or several clusters match.
         EngineError: if an engine does not list its containers.
+        UsageError: if `address` is no absolute path of letters, digits and ``/._-``.
 
     """
     names = require_strings(names, "nodes")
+    socket = require_socket(address) if address is not None else ""
     if names and cluster is None:
-        return _nodes_of_any_cluster(names, engines)
+        nodes = _nodes_of_any_cluster(names, engines, guess=guess)
+    else:
+        selected = _selected_cluster(engines, cluster, guess=guess)
+        own = selected.candidates
+        nodes = _pick(own, names, own) if names else selected.nodes
+    if not socket:
+        return nodes
+    at_socket = [partial(detect, n.name, n.engine, n.container, n.role, socket) for n in nodes]
+    return tuple(in_parallel(at_socket))
+
+
+def _selected_cluster(
+    engines: Sequence[ContainerHost], cluster: str | None, *, guess: bool
+) -> Cluster:
     if cluster is None and not guess and provider_of(context := current_context() or "") is None:
         why = f"{context!r} names none" if context else "none is set"
         raise ClusterNotFound(
             f"the kube context says no local cluster to load into: {why}",
             hint="kubectl config use-context kind-NAME; or name the cluster with --cluster NAME",
         )
-    selected = select_cluster(engines, cluster)
-    return _pick(selected.candidates, names) if names else selected.nodes
+    return select_cluster(engines, cluster)
 
 
 def _nodes_of_any_cluster(
-    names: Sequence[str], engines: Sequence[ContainerHost]
+    names: Sequence[str], engines: Sequence[ContainerHost], *, guess: bool
 ) -> tuple[NodeRuntime, ...]:
     """Return nodes by name; a container may run a containerd without being in a cluster."""
     candidates = [node for cluster in find_clusters(engines) for node in cluster.candidates]
-    for name in sorted(set(names) - {name for name, _ in candidates}):
+    others = sorted(set(names) - {name for name, _ in candidates})
+    for name in filter(_CONTAINER.fullmatch, others):
         containers = in_parallel([partial(engine.container, name) for engine in engines])
         pairs = zip(engines, containers, strict=True)
         candidates += [(name, partial(detect, name, host, box)) for host, box in pairs if box]
+    own: Sequence[_Candidate] = ()
+    available = [name for name, _ in candidates]
+    if any(_matching(name, available) for name in set(others).difference(available)):
+        own = _selected_cluster(engines, None, guess=guess).candidates
     for name in names:
         if sum(candidate == name for candidate, _ in candidates) > 1:
             raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
-    return _pick(candidates, names)
+    return _pick(candidates, names, own)
 
 
-def _pick(candidates: Sequence[_Candidate], names: Sequence[str]) -> tuple[NodeRuntime, ...]:
-    by_name = dict(candidates)
-    if missing := [name for name in names if name not in by_name]:
+def _pick(
+    candidates: Sequence[_Candidate], names: Sequence[str], own: Sequence[_Candidate]
+) -> tuple[NodeRuntime, ...]:
+    by_name = dict((*candidates, *own))
+    full_names = _full_names(names, list(by_name), [name for name, _ in own])
+    return tuple(in_parallel([by_name[name] for name in full_names]))
+
+
+def _full_names(names: Sequence[str], available: Sequence[str], own: Sequence[str]) -> list[str]:
+    """Return the full names of the selected nodes, each once.
+
+    Patterns and the ends of names select only from the nodes of one cluster, `own`.
+    """
+    picked: list[str] = []
+    missing: list[str] = []
+    for name in names:
+        matching = [name] if name in available else _matching(name, own)
+        if len(matching) > 1 and not _WILDCARD.search(name):
+            hint = f"choose one with its full name; or all: --node {shlex.quote(f'*{name}')}"
+            message = f"{name!r} is the end of several names: {', '.join(matching)}"
+            raise NodeNotFound(message, hint=hint, node=name)
+        picked += matching
+        missing += [] if matching else [name]
+    if missing:
         raise NodeNotFound(
-            f"no node {', '.join(missing)}; available: {', '.join(by_name) or 'none'}",
-            hint="choose one with --node" if by_name else "list all nodes with: imgload clusters",
+            f"no node {', '.join(missing)}; available: {', '.join(available) or 'none'}",
+            hint=_missing_hint(missing[0], available),
             node=missing[0],
         )
-    return tuple(in_parallel([by_name[name] for name in dict.fromkeys(names)]))
+    return list(dict.fromkeys(picked))
+
+
+def _matching(text: str, names: Sequence[str]) -> list[str]:
+    """Return the names that match a pattern, or whose ends behind a dash or dot match it."""
+    return [name for name in names if any(fnmatchcase(end, text) for end in _ends(name))]
+
+
+def _ends(name: str) -> Iterator[str]:
+    yield name
+    yield from (name[match.start() :] for match in re.finditer(r"(?<=[-.])(?!$)", name))
+
+
+def _missing_hint(name: str, available: Sequence[str]) -> str:
+    if not available:
+        return "list all nodes with: imgload clusters"
+    from difflib import get_close_matches  # noqa: PLC0415 - start-up
+
+    ends = {end: full for full in reversed(available) for end in _ends(full)}
+    close = get_close_matches(name, ends, 1)
+    return (
+        f"did you mean: --node {shlex.quote(ends[close[0]])}" if close else "choose one with --node"
+    )
 
 
 def select_cluster(engines: Sequence[ContainerHost], cluster: str | None) -> Cluster:

@@ -247,7 +247,10 @@ class ContainerHost(Backend):
 
     @abstractmethod
     def containers(self, label: str) -> list[Container]:
-        """Return all containers with a label (``key`` or ``key=value``), stopped ones included."""
+        """Return all containers with a label (``key`` or ``key=value``), stopped ones included.
+
+        An empty label selects every container.
+        """
 
     @abstractmethod
     def container(self, name: str) -> Container | None:

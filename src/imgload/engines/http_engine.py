@@ -212,7 +212,8 @@ class RestEngine(Engine):
 
     @checked
     def containers(self, label: str) -> list[Container]:
-        params = {"all": "true", "filters": json.dumps({"label": [label]})}
+        filters = {"label": [label]} if label else {}
+        params = {"all": "true", "filters": json.dumps(filters)}
         options: dict[str, Any] = {"params": params, "api": ""}  # libpod's list lacks gateways
         documents = self.document("GET", "/containers/json", "listing containers", **options)
         return [

@@ -23,6 +23,7 @@ def load(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
+    address: str | None = None,
     source: str | PathLike[str] | None = None,
     follow_links: bool = False,
     dry_run: bool = False,
@@ -35,7 +36,9 @@ def load(
         images: one or several names or image IDs, or tags without a repository in an OCI layout;
             with an archive, none for all of its images.
         cluster: the cluster's name; None for the kube context's, or else the only one.
-        nodes: names of the nodes to load; empty for all of the cluster.
+        nodes: names of the nodes to load, ends of names, or patterns with ``*`` and ``?``; empty
+            for all of the cluster. The full name may be that of any container with containerd.
+        address: the path of containerd's socket on the nodes; None to find it.
         source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None for every
             reachable engine.
         follow_links: whether symbolic links may lead out of a source that is a folder.
@@ -55,7 +58,12 @@ def load(
     require_callback(on_event, "on_event")
     texts = Request(images, **options).texts  # refuses wrong values before discovery
     with Loader.connect(
-        cluster, nodes=nodes, source=source, follow_links=follow_links, images=texts
+        cluster,
+        nodes=nodes,
+        address=address,
+        source=source,
+        follow_links=follow_links,
+        images=texts,
     ) as loader:
         return loader.load(texts, dry_run=dry_run, on_event=on_event, **options)
 
@@ -65,6 +73,7 @@ def verify(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
+    address: str | None = None,
     source: str | PathLike[str] | None = None,
     tag: str | None = None,
     platform: str | None = None,
@@ -79,8 +88,9 @@ def verify(
 
     Args:
         images: one or several names or image IDs; the source determines which image that is.
-        cluster: as for `load`, and so are the next two.
+        cluster: as for `load`, and so are the next three.
         nodes: names of the nodes.
+        address: the path of containerd's socket.
         source: the source of the images.
         tag: the name of one image on the nodes, if it is not its own.
         platform: ``os/arch[/variant]`` out of a multi-platform image.
@@ -102,7 +112,12 @@ def verify(
     """
     texts = Request(images, tag, platform=platform).texts  # as for `load`
     with Loader.connect(
-        cluster, nodes=nodes, source=source, follow_links=follow_links, images=texts
+        cluster,
+        nodes=nodes,
+        address=address,
+        source=source,
+        follow_links=follow_links,
+        images=texts,
     ) as loader:
         return loader.verify(
             texts,
@@ -117,7 +132,7 @@ def verify(
 
 
 def find_clusters() -> ClusterList:
-    """Return the clusters of kind, k3d and minikube on every reachable engine.
+    """Return the clusters of all providers, such as kind, on every reachable engine.
 
     Raises:
         EngineError: if no engine can be reached.

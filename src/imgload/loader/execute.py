@@ -64,11 +64,14 @@ class Executor:
     keep_manifest: bool = False
     discard_layers: bool = False
     complete: bool = False
+    pin: bool = False
     transport: Transport | None = None
     unusable: Sequence[Image] = ()
     steps: dict[tuple[str, str], Step] = attrs.field(factory=dict)
     results: dict[tuple[str, str], NodeResult] = attrs.field(factory=dict)
     _verified_at: dict[tuple[str, str], float] = attrs.field(factory=dict)
+    _pinned: set[str] = attrs.field(factory=set)
+    """The names of the nodes whose images must be pinned."""
 
     def run(self, plan: Plan) -> None:
         """Execute the plan, and verify the nodes."""
@@ -89,6 +92,8 @@ class Executor:
         self._record_failures(failures)
         if self.discard_layers:
             in_parallel([partial(self._discard, node) for node in self.nodes.values()])
+        if self.pin:
+            in_parallel([partial(self._pin, node) for node in self.nodes.values()])
         self._verify_again()
         if self.files or self.contents:
             self._verify_files()
@@ -158,15 +163,32 @@ class Executor:
 
     def _discard(self, node: NodeRuntime) -> None:
         """Remove the layers of the loaded images, which are verified again afterwards."""
-        loaded = [
-            (n, where) for (n, where), r in self.results.items() if where == node.name and r.ok
-        ]
         try:
-            if loaded:
-                node.discard_layers([name for name, _ in loaded])
+            if names := self._require_new_proofs(node):
+                node.discard_layers(names)
         except ImgloadError as error:
             self.on_event(Note(f"{node.name} keeps the layers: {error.message}"))
+
+    def _pin(self, node: NodeRuntime) -> None:
+        """Pin the loaded images, which are verified again afterwards."""
+        names = self._require_new_proofs(node)
+        if names and not node.pins_images:
+            text = (
+                f"{node.name} does not pin {', '.join(names)}: that needs containerd 1.7 or later"
+            )
+            self.on_event(Note(f"{text}; when the disk is full, the kubelet may remove them"))
+        elif names:
+            self._pinned.add(node.name)
+            error = result_or_error(partial(node.pin, names))
+            for name in names if error else ():
+                result = attrs.evolve(self.results[name, node.name], error=error)
+                self._record(self.images[name], result)
+
+    def _require_new_proofs(self, node: NodeRuntime) -> list[str]:
+        """Have the loaded images of a node verified again, and return their names."""
+        loaded = [key for key, r in self.results.items() if key[1] == node.name and r.ok]
         self._verified_at |= dict.fromkeys(loaded, -_FRESH_SECONDS)
+        return [name for name, _ in loaded]
 
     def _verify_again(self) -> None:
         """Verify nodes again if that was some time ago: another load may have changed a name."""
@@ -178,10 +200,11 @@ class Executor:
         in_parallel([partial(self._confirm, self.nodes[n], images) for n, images in aged.items()])
 
     def _confirm(self, node: NodeRuntime, images: Sequence[Image]) -> None:
-        survey = result_or_error(partial(node.survey, SurveyQuery.about(images)))
+        proofs = result_or_error(partial(self._await_proofs, node, images))
         for image in images:
-            proof = self._prove(image, survey) if isinstance(survey, Survey) else None
-            error = survey if isinstance(survey, ImgloadError) else _refusal(image, node, proof)
+            failure = proofs if isinstance(proofs, ImgloadError) else None
+            proof = None if isinstance(proofs, ImgloadError) else proofs[image.name]
+            error = failure or _refusal(image, node, proof)
             result = self.results[image.name, node.name]
             if error:
                 self._record(image, attrs.evolve(result, proof=proof, error=error))
@@ -199,8 +222,9 @@ class Executor:
             if not result.ok:
                 self.on_event(NodeDone(image.name, result))
 
-    def _prove(self, image: Image, survey: Survey) -> Proof:
-        return prove(image, survey, needs_layers=self.complete)
+    def _prove(self, image: Image, survey: Survey, node: str) -> Proof:
+        needs_pin = node in self._pinned
+        return prove(image, survey, needs_layers=self.complete, needs_pin=needs_pin)
 
     def _tag(self, step: Step) -> Step | None:
         """Tag an image; return the step that sends it if the node has lost it since the survey."""
@@ -210,7 +234,7 @@ class Executor:
         target = surveyed.records[step.tag_from]
         try:
             survey = node.tag(image, step.tag_from, target, before)
-            proof = self._prove(image, survey)
+            proof = self._prove(image, survey, node.name)
             if not proof.ok:
                 proof = self._await_proofs(node, [image])[image.name]
             if not (proof.ok or proof.cri_pending):
@@ -304,10 +328,13 @@ class Executor:
         )
 
     def _transport(self, names: Collection[str]) -> Transport:
-        """Return the transport for some images: a pull would omit the layers that are unpacked."""
+        """Return the transport for some images.
+
+        A pull would omit a layer that is unpacked, but not stored.
+        """
         sends = [s for s in self.steps.values() if s.image.name in names and s.action in _SENT]
         unpacked = self.complete and any(
-            not_unpacked(step.image.diff_ids, self.surveys[step.node]) < set(step.image.diff_ids)
+            not_unpacked(step.image.diff_ids, self.surveys[step.node]) < step.missing
             for step in sends
         )
         imports = unpacked or self.option in {"import", "archive"}
@@ -402,7 +429,7 @@ class Executor:
         if delivery.error:
             return {}, delivery.error
         if delivery.survey:
-            proofs = {image.name: self._prove(image, delivery.survey) for image in sent.images}
+            proofs = {i.name: self._prove(i, delivery.survey, node.name) for i in sent.images}
             if all(proof.ok for proof in proofs.values()):
                 return proofs, None
         try:
@@ -415,7 +442,7 @@ class Executor:
         deadline = time.monotonic() + PROOF_SECONDS
         while True:
             survey = node.survey(SurveyQuery.about(images))
-            proofs = {image.name: self._prove(image, survey) for image in images}
+            proofs = {image.name: self._prove(image, survey, node.name) for image in images}
             if all(p.ok for p in proofs.values()):
                 return proofs
             if time.monotonic() > deadline:
@@ -469,7 +496,7 @@ def _refusal(image: Image, node: NodeRuntime, proof: Proof | None) -> ImgloadErr
     if proof and proof.cri_pending:
         return NotVerified(
             f"verification failed on {node.name}: CRI did not report {image.name}"
-            f" within {PROOF_SECONDS:.0f} seconds",
+            f"{' as pinned' if proof.cri else ''} within {PROOF_SECONDS:.0f} seconds",
             hint="load it again in a minute: containerd's CRI plugin retries by itself",
             node=node.name,
             image=image.name,

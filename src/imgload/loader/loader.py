@@ -61,6 +61,7 @@ class Loader:
         source: the user's selection of the sources.
         transport: delivers content to the nodes; None for imgload's own.
         follow_links: whether the source was opened with this option.
+        address: the path of containerd's socket on the nodes, if the user selected it.
 
     """
 
@@ -71,6 +72,7 @@ class Loader:
     source: str | None = None
     transport: Transport | None = None
     follow_links: bool = False
+    address: str | None = None
     _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -80,6 +82,7 @@ class Loader:
         cluster: str | None = None,
         *,
         nodes: Sequence[str] = (),
+        address: str | None = None,
         source: str | PathLike[str] | None = None,
         follow_links: bool = False,
         images: Sequence[str] = (),
@@ -88,7 +91,8 @@ class Loader:
 
         Args:
             cluster: name of the cluster; None for the kube context's, or else the only one.
-            nodes: names of the nodes; empty for all of the cluster.
+            nodes: names or patterns of the nodes; empty for all of the cluster.
+            address: the path of containerd's socket on the nodes; None to find it.
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
             follow_links: whether symbolic links may lead out of a source that is a folder.
             images: names or image IDs that are used next; they are looked up at the same time.
@@ -96,21 +100,23 @@ class Loader:
         Raises:
             EngineError: if no engine can be used.
             ClusterError: if the cluster or a node does not exist.
-            UsageError: if the source is not one of these.
+            UsageError: if the source is not one of these, or `address` is no plain path.
 
         """
         source, nodes = optional_string(source, "source"), require_strings(nodes, "nodes")
+        address = optional_string(address, "address")
         with Session.open(source, follow_links=follow_links) as session:
             Task(_import_ahead)
             for opened in session.sources:
                 opened.look_ahead(images)
-            selected = session.select_nodes(cluster, nodes)
+            selected = session.select_nodes(cluster, nodes, address=address)
             yield cls(
                 session.sources,
                 selected,
                 unreachable=session.discovery.unreachable,
                 source=source,
                 follow_links=follow_links,
+                address=address,
             )
 
     def survey_ahead(self, name: str) -> None:
@@ -174,6 +180,7 @@ class Loader:
                 keep_manifest=request.keep_manifest,
                 discard_layers=request.discard_layers,
                 complete=request.complete,
+                pin=request.pin,
                 transport=self.transport,
             )
             executor.mark_unreachable(preparation.images, preparation.failed)
@@ -213,6 +220,7 @@ class Loader:
             chosen = str(request.platform) if request.platform else None
             links = "" if self.follow_links else None
             options = {"--from": self.source, "--follow-links": links}
+            options |= {"--address": self.address}
             options |= {"--tag": request.tag, "--platform": chosen}
             surveys, check = preparation.surveys, None
             if files or contents:

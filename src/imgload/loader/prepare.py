@@ -55,6 +55,9 @@ class LoadOptions(TypedDict, total=False):
             ``discard_unpacked_layers``).
         complete: whether the nodes must store all layers: those that are unpacked, but not in the
             content store, are sent as well.
+        pin: whether to pin the names on the nodes, so that the kubelet does not remove the images
+            when the disk is full. A later load under a name keeps its pin; `imgload.prune` with
+            `unpin` removes it. containerd before 1.7 has no pins, which a note reports.
 
     """
 
@@ -66,6 +69,7 @@ class LoadOptions(TypedDict, total=False):
     keep_manifest: bool
     discard_layers: bool
     complete: bool
+    pin: bool
 
 
 def _images(values: object) -> tuple[str, ...]:
@@ -99,6 +103,7 @@ class Request:
         keep_manifest: whether manifest and layers are stored unchanged.
         discard_layers: whether the nodes keep no layers but the unpacked ones.
         complete: whether the nodes must store all layers.
+        pin: whether the names are pinned.
 
     Raises:
         ReferenceInvalid: if a name is invalid; `texts` may also contain image IDs.
@@ -115,6 +120,7 @@ class Request:
     keep_manifest: bool = attrs.field(default=False, converter=bool)
     discard_layers: bool = attrs.field(default=False, converter=bool)
     complete: bool = attrs.field(default=False, converter=bool)
+    pin: bool = attrs.field(default=False, converter=bool)
 
     def __attrs_post_init__(self) -> None:
         require_choice(self.transport, get_args(TransportOption), "transport")

@@ -59,11 +59,16 @@ class Session:
             yield session
 
     def select_nodes(
-        self, cluster: str | None, names: Sequence[str], *, guess: bool = True
+        self,
+        cluster: str | None,
+        names: Sequence[str],
+        *,
+        guess: bool = True,
+        address: str | None = None,
     ) -> tuple[NodeRuntime, ...]:
         """Return the selected nodes; see `imgload.clusters.select.select_nodes`."""
         with with_discovery_errors(self.discovery.unreachable):
-            return select_nodes(self.engines, cluster, names, guess=guess)
+            return select_nodes(self.engines, cluster, names, guess=guess, address=address)
 
     def select_cluster(self, name: str | None) -> Cluster:
         """Return the selected cluster; see `imgload.clusters.select.select_nodes`."""

@@ -56,7 +56,9 @@ class Docker:
     def _labelled(self, path: str) -> list[Json]:
         """Return the containers that have the label asked for."""
         [filters] = parse_qs(urlsplit(path).query)["filters"]
-        key, _, value = json.loads(filters)["label"][0].partition("=")
+        if not (wanted := json.loads(filters)):
+            return list(self.containers)
+        key, _, value = wanted["label"][0].partition("=")
         if key == KIND_LABEL:
             self.on_list()
         labels = ((c, c["Labels"].get(key)) for c in self.containers)

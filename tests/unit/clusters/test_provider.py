@@ -8,11 +8,13 @@ import pytest
 from imgload.clusters import provider
 from imgload.clusters.nodes.containerd import CONTAINERD, K3S
 from imgload.clusters.provider import (
+    ClusterApi,
     ClusterProvider,
     K3d,
     Kind,
     Minikube,
     NodeContainer,
+    VCluster,
     providers,
     register_provider,
 )
@@ -185,6 +187,56 @@ def test_minikubes_preload_sidecar_is_not_a_node(tmp_path: Path) -> None:
     sidecar = minikube("dev-preload-sidecar", role=None, label="dev")
     assert found(Minikube(), tmp_path, sidecar, minikube("dev", role=None)) == {}
     assert found(Minikube(), tmp_path, minikube("dev", created="false")) == {}
+
+
+CAPD = [
+    container("capi-86kkv-h9w7s", "capi", "control-plane"),
+    container("capi-control-plane-x6k2b", "capi", "control-plane"),
+    container("capi-md-0-6ctxz-4hz6b-2gsjh", "capi"),
+    container("capi-worker-0a9zx1", "capi"),
+]
+
+
+def test_machines_of_cluster_api_are_nodes(tmp_path: Path) -> None:
+    """They have kind's labels, and names that kind does not give."""
+    others = [container("capi-lb", "capi", "external-load-balancer"), container("kind-worker2")]
+    assert found(ClusterApi(), tmp_path, *CAPD, *others) == {
+        "capi": [(node.name, node.labels[_KIND_ROLE]) for node in CAPD],
+    }
+    assert found(Kind(), tmp_path, *CAPD) == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gifted_wing",
+        "capi-web-1",
+        "capi-web-run-9f8a7b6c5d4e",
+        "capi-worker",
+        "md-0-x6k2b",
+        "capi-",
+    ],
+)
+def test_labels_with_another_name_make_no_machine(tmp_path: Path, name: str) -> None:
+    """An image has the labels, and Docker, Compose or a user named its container."""
+    assert found(ClusterApi(), tmp_path, container(name, "capi")) == {}
+
+
+def test_cluster_api_owns_the_contexts_of_clusterctl() -> None:
+    assert ClusterApi().owns_context("capi-admin@capi")
+    for context in ("capi-admin@other", "kubernetes-admin@kubernetes", "-admin@", "kind-capi", ""):
+        assert not ClusterApi().owns_context(context)
+
+
+def test_vclusters_nodes_are_found_by_their_names(tmp_path: Path) -> None:
+    """They have no labels; its load balancer is no node."""
+    names = ["vcluster.cp.dev", "vcluster.node.dev.worker-1", "vcluster.cp.my-other"]
+    others = ["vcluster.lb.dev.web", "my.vcluster.cp.dev", "vcluster.cp.a.b", "vcluster.node.dev"]
+    containers = [Container(name, name, "running", {}) for name in (*names, *others)]
+    assert found(VCluster(), tmp_path, *containers) == {
+        "dev": [("vcluster.cp.dev", "control-plane"), ("vcluster.node.dev.worker-1", "worker")],
+        "my-other": [("vcluster.cp.my-other", "control-plane")],
+    }
 
 
 def test_k3d_nodes_run_k3s() -> None:

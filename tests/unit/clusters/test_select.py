@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from imgload.clusters.nodes.detect import UnusableNode
 from imgload.clusters.select import ClusterList, find_clusters, list_clusters, select_nodes
 from imgload.core.errors import (
     ClusterAmbiguous,
@@ -15,7 +16,7 @@ from imgload.core.errors import (
 )
 from imgload.engines.base import Container
 from imgload.engines.endpoint import Endpoint, EngineKind
-from tests.unit.clusters.test_provider import container, k3d, minikube
+from tests.unit.clusters.test_provider import CAPD, container, k3d, minikube, profile
 from tests.unit.fakes import LocalEngine
 
 
@@ -90,6 +91,50 @@ def test_docker_desktops_cluster_has_two_contexts(
     assert selected(engines) == [("docker", "desktop-control-plane")]
     listed = {c.name: (c.context, c.current) for c in list_clusters(engines).clusters}
     assert listed == {"a": ("kind-a", False), "desktop": (context, True)}
+
+
+@pytest.mark.parametrize("context", ["capi-admin@capi", "kind-capi"])
+def test_a_cluster_of_cluster_api_has_two_contexts(
+    tmp_path: Path, in_context: Context, context: str
+) -> None:
+    """Those of clusterctl, and of kind, which finds its nodes by their labels as well."""
+    in_context(context)
+    engines = [engine(tmp_path, *cluster("a"), *CAPD)]
+    for guess in (True, False):
+        nodes = select_nodes(engines, None, (), guess=guess)
+        assert [node.name for node in nodes] == [node.name for node in CAPD]
+    listed = {c.name: (c.tool, c.context, c.current) for c in list_clusters(engines).clusters}
+    assert listed["capi"] == ("capd", context, True)
+    in_context("other-admin@other")
+    with pytest.raises(ClusterNotFound, match="other-admin@other"):
+        selected(engines)
+
+
+def test_the_kube_context_selects_a_vcluster(tmp_path: Path, in_context: Context) -> None:
+    """And its node's containerd is detected."""
+    in_context("vcluster-docker_dev")
+    lone = Container("id", "vcluster.cp.dev", "running", {})
+    [node] = select_nodes([engine(tmp_path, *cluster("a"), lone)], None, ())
+    assert (node.name, type(node)) == ("vcluster.cp.dev", UnusableNode)
+
+
+def test_profiles_of_minikube_are_selected_by_context_and_name(
+    tmp_path: Path, in_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two profiles on one engine, one with two nodes."""
+    for name in ("dev", "prod"):
+        profile(tmp_path, name)
+    monkeypatch.setenv("MINIKUBE_HOME", str(tmp_path))
+    engines = [engine(tmp_path, minikube("dev"), minikube("dev-m02"), minikube("prod"))]
+    for context, nodes in (("dev", ["dev", "dev-m02"]), ("prod", ["prod"])):
+        in_context(context)
+        assert [name for _, name in selected(engines)] == nodes
+        assert [name for _, name in selected(engines, context)] == nodes
+        current = [c.name for c in list_clusters(engines).clusters if c.current]
+        assert current == [context]
+    in_context("gke_other")
+    with pytest.raises(ClusterAmbiguous, match=r"dev \(docker\), prod \(docker\)"):
+        selected(engines)
 
 
 def test_docker_desktop_without_a_visible_node_is_an_error(
@@ -171,7 +216,9 @@ def test_a_missing_cluster_error_lists_engines_and_clusters(
 
 def test_no_cluster_at_all_is_an_error(tmp_path: Path) -> None:
     """It names the providers."""
-    with pytest.raises(ClusterNotFound, match="no kind, k3d or minikube cluster on") as caught:
+    with pytest.raises(
+        ClusterNotFound, match="no kind, k3d, minikube, capd or vcluster cluster on"
+    ) as caught:
         selected([engine(tmp_path)])
     assert "kind create cluster" in caught.value.hint
 
@@ -225,6 +272,63 @@ def test_a_missing_node_hint_depends_on_available_nodes(
     assert caught.value.hint.endswith(hint)
 
 
+KIND = cluster("kind", "kind-worker", "kind-worker2")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("worker2", ["kind-worker2"]),
+        ("worker", ["kind-worker"]),
+        ("worker*", ["kind-worker", "kind-worker2"]),
+        ("kind-worker?", ["kind-worker2"]),
+        ("*", ["kind-control-plane", "kind-worker", "kind-worker2"]),
+        ("*-plane", ["kind-control-plane"]),
+    ],
+)
+@pytest.mark.parametrize("wanted", ["kind", None])
+def test_a_pattern_or_the_end_of_a_name_selects_nodes_of_the_cluster(
+    tmp_path: Path, in_context: Context, text: str, names: list[str], wanted: str | None
+) -> None:
+    """As kind's nodes are called; another cluster has nodes that would match, too."""
+    in_context("kind-kind")
+    engines = [engine(tmp_path, *KIND, *cluster("other", "other-worker", "other-worker2"))]
+    assert [name for _, name in selected(engines, wanted, text)] == names
+
+
+def test_a_pattern_selects_no_nodes_of_other_clusters(tmp_path: Path, in_context: Context) -> None:
+    engines = [engine(tmp_path, *KIND, *cluster("other", "other-worker9"))]
+    with pytest.raises(ClusterAmbiguous):
+        selected(engines, None, "worker*")
+    in_context("kind-kind")
+    with pytest.raises(NodeNotFound):
+        selected(engines, None, "worker9")
+    both = selected(engines, None, "other-worker9", "worker2")
+    assert [name for _, name in both] == ["other-worker9", "kind-worker2"]
+
+
+def test_the_end_of_several_names_is_ambiguous(tmp_path: Path) -> None:
+    engines = [engine(tmp_path, k3d("k3d-dev-server-0"), k3d("k3d-dev-agent-0"))]
+    with pytest.raises(NodeNotFound, match="k3d-dev-agent-0, k3d-dev-server-0") as caught:
+        selected(engines, None, "0")
+    assert "--node '*0'" in caught.value.hint
+    assert len(selected(engines, None, "*0")) == 2
+
+
+@pytest.mark.parametrize("text", ["", "x*", "-", "kind-", "../kind-worker", "*?x"])
+def test_a_pattern_without_a_match_is_an_error(tmp_path: Path, text: str) -> None:
+    """It never means all nodes."""
+    with pytest.raises(NodeNotFound):
+        selected([engine(tmp_path, *KIND)], None, text)
+
+
+def test_a_missing_node_hint_corrects_a_typo(tmp_path: Path) -> None:
+    for typo in ("kind-wroker2", "wroker2"):
+        with pytest.raises(NodeNotFound) as caught:
+            selected([engine(tmp_path, *KIND)], "kind", typo)
+        assert caught.value.hint == "did you mean: --node kind-worker2"
+
+
 def test_a_node_of_another_cluster_is_not_found(tmp_path: Path) -> None:
     """With --cluster, only that cluster counts."""
     engines = [engine(tmp_path, *cluster("a"), *cluster("b"))]
@@ -274,7 +378,7 @@ def test_one_name_of_two_providers_is_ambiguous(tmp_path: Path) -> None:
 
 
 def test_only_the_contexts_provider_is_queried(tmp_path: Path, in_context: Context) -> None:
-    """Once per engine, as long as the cluster exists."""
+    """Once per engine, as long as the cluster exists; and once for all providers together."""
 
     class Counting(LocalEngine):
         asked = 0
@@ -287,6 +391,8 @@ def test_only_the_contexts_provider_is_queried(tmp_path: Path, in_context: Conte
     in_context("kind-a")
     select_nodes([counting], None, [])
     assert counting.asked == 1
+    select_nodes([counting], "a", [])
+    assert counting.asked == 2
 
 
 def test_a_minikube_without_containers_is_an_error(tmp_path: Path, in_context: Context) -> None:

@@ -43,7 +43,7 @@ def connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         yield Session((known,), (engine,), Discovery(()))
 
     monkeypatch.setattr(Session, "open", opened)
-    monkeypatch.setattr(Session, "select_nodes", lambda *_: (node,))
+    monkeypatch.setattr(Session, "select_nodes", lambda *_, **__: (node,))
 
 
 def hints(images: list[str], **options: str | bool) -> list[str]:

@@ -219,6 +219,21 @@ class NodeRuntime(ABC):
         """Remove the layers of images from the content store; their snapshots stay."""
         raise NodeUnusable(f"{self.name} cannot discard layers of {names}", node=self.name)
 
+    @property
+    def pins_images(self) -> bool:
+        """Whether its CRI reports pinned images, which the kubelet does not remove."""
+        return False
+
+    def pin(self, names: Sequence[str]) -> None:
+        """Pin names that are not pinned, so that the kubelet keeps their images."""
+        raise NodeUnusable(f"{self.name} cannot pin {', '.join(names)}", node=self.name)
+
+    def unpin(self, names: Sequence[str]) -> None:
+        """Remove the pins that imgload set on names."""
+        raise NodeUnusable(
+            f"{self.name} has no pins of imgload: {', '.join(names)}", node=self.name
+        )
+
     @abstractmethod
     def images(self) -> Mapping[str, Digest]:
         """Return all names on the node, with the digests of their manifests or indexes."""
@@ -279,7 +294,7 @@ class NodeRuntime(ABC):
             return None
         used = f"the disk of {self.name} is {used_percent(free, total)} % full"
         limit = f"from {kubelet.gc_percent} % on the kubelet removes images that no container uses"
-        return f"{used}, and {limit}", self.disk_hint
+        return f"{used}, and {limit}", f"keep them: imgload load IMAGE --pin; or {self.disk_hint}"
 
     def refusal_warning(
         self, traits: NodeTraits, name: str, image_id: Digest | None

@@ -31,8 +31,9 @@ _CAUSES = (
     ),
     Cause(
         r"exec: \"sh\": executable file not found|executable file `sh` not found",
-        "imgload needs a shell on a node, and this one has none, like those of Talos; push to a"
-        " registry that its cluster pulls from: imgload registry push IMAGE --to URL",
+        "it has no shell, so it is likely Talos or another immutable system; push to a registry"
+        " that it pulls from: imgload registry push IMAGE --to URL; Talos pulls in advance with:"
+        " talosctl image pull IMAGE",
     ),
     Cause(r"containerd\.sock", "start containerd: {command} systemctl restart containerd"),
 )

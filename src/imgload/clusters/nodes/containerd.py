@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import attrs
 
 from imgload.clusters.nodes.batch import NOT_FOUND, Output, with_reason
-from imgload.core.errors import ArchiveInvalid, NodeUnusable, reason
+from imgload.core.errors import ArchiveInvalid, NodeUnusable, UsageError, reason
 from imgload.oci.digest import Digest
 from imgload.oci.document import dig
 
@@ -59,13 +59,30 @@ _LOADED_LABEL = re.compile(
     rf"{re.escape(LOADED_KEY)}([^=,\s]{{1,1000}})=(\d{{1,11}}(?:\.\d{{1,3}})?)(?=,|\s|$)"
 )
 _PINNED = "io.cri-containerd.pinned"
+"""``pinned`` on each record whose image CRI reports as pinned: the kubelet's garbage collection
+keeps it (containerd ``internal/cri/labels``; from 1.7 on)."""
+PINS_SINCE = (1, 7)
+_OWN_PIN = "imgload/pinned"
+"""``pinned`` on each record that imgload pinned, so that `prune` removes no other pin."""
+_PIN = """
+name=$1 pinned=$2 label=$3 own=$4
+shift 4
+[ -z "$("$@" images ls -q "$pinned")" ] || exit 0
+exec "$@" images label "$name" "$label" ${own:+"$own"} >/dev/null
+"""
+_UNPIN = """
+name=$1 pinned=$2 label=$3 own=$4
+shift 4
+[ -n "$("$@" images ls -q "$pinned")" ] || exit 0
+exec "$@" images label "$name" "$label" "$own" >/dev/null
+"""
 _RETAG = """
-existing=$1 is=$2 name=$3 pinned=$4 label=$5
-shift 5
+existing=$1 is=$2 name=$3 pinned=$4 label=$5 pinned_by_us=$6 own=$7
+shift 7
 [ -n "$("$@" images ls -q "$is")" ] || exit 0
-was=$("$@" images ls -q "$pinned")
+was=$("$@" images ls -q "$pinned") was_ours=$("$@" images ls -q "$pinned_by_us")
 "$@" images tag --force -- "$existing" "$name" >/dev/null || exit
-exec "$@" images label "$name" "$label=${was:+pinned}" >/dev/null
+exec "$@" images label "$name" "$label=${was:+pinned}" "$own=${was_ours:+pinned}" >/dev/null
 """
 _USUAL_SOCKET = "/run/containerd/containerd.sock"
 _K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
@@ -84,11 +101,22 @@ option() {
         last=$word
     done
 }
+listens() {
+    real=$(readlink -f "$wanted")
+    while read -r _ _ _ _ _ _ inode path; do
+        case $path in "$wanted" | "$real") ;; *) continue ;; esac
+        ls -l "$process/fd" 2>/dev/null | grep -qF "socket:[$inode]" && return 0
+    done </proc/net/unix
+    return 1
+}
 find_containerd() {
     for process in $(grep -lx containerd /proc/[0-9]*/comm 2>/dev/null); do
         process=${process%/comm}
         [ "$process/ns/mnt" -ef /proc/self/ns/mnt ] || continue
         file=$(option config) file=${file:-$(option c)}
+        if [ "$wanted" ]; then
+            if listens; then return 0; else continue; fi
+        fi
         parent=$(sed -n 's/^PPid:[^0-9]*//p' "$process/status" 2>/dev/null)
         parent=$(cat "/proc/$parent/comm" 2>/dev/null)
         case $parent:$file in dockerd:* | *:*/docker/*) file= ;; *) return 0 ;; esac
@@ -96,11 +124,13 @@ find_containerd() {
     return 1
 }
 """
-"""Finds the containerd that runs, and its options; not one that runs in a pod, or that dockerd
-started for itself."""
+"""Finds the containerd that runs, and its options: the one that listens at `wanted`, or if that is
+empty, one that does not run in a pod, and that dockerd did not start for itself."""
 _DUMP = (
     FIND
     + r"""
+wanted=$1
+shift
 find_containerd && [ "$file" ] && case $1 in
     cat) exec cat "$file" ;;
     *) exec "$1" --config "$file" config dump ;;
@@ -113,6 +143,7 @@ the usual one."""
 _LOOK = (
     FIND
     + f"""
+wanted=$1
 if find_containerd; then
     exe=$(readlink "$process/exe")
     echo "exe $exe"
@@ -137,11 +168,13 @@ head -c 262144 "${{file:-/etc/containerd/config.toml}}" 2>/dev/null
 )
 LOOK = ("sh", "-c", _LOOK)
 """The command that lists the running containerd with its options and configuration, and the
-sockets and programs in a container."""
+sockets and programs in a container. The name of the shell and the path of a socket may follow, to
+list only the containerd that listens there."""
 
 _FIND_LOG = (
     FIND
     + r"""
+wanted=$2
 if [ -f "$1/containerd.log" ]; then echo "file $1/containerd.log"; exit; fi
 if journalctl -q -u containerd -n 1 2>/dev/null | grep -q .; then echo journal; exit; fi
 find_containerd || exit
@@ -167,6 +200,7 @@ class Containerd:
         root: the folder of its content.
         socket: where it listens. crictl connects to it as well, whatever /etc/crictl.yaml names:
             only the CRI of this containerd can report whether it knows this containerd's images.
+        selected: the same if the user selected it; otherwise empty.
 
     """
 
@@ -174,6 +208,7 @@ class Containerd:
     config: Command = ("containerd", "config", "dump")
     root: str = "/var/lib/containerd"
     socket: str = _USUAL_SOCKET
+    selected: str = ""
 
     def resolve_command(self, command: Sequence[str]) -> Command:
         """Return the command line of a command on this node."""
@@ -186,7 +221,7 @@ class Containerd:
     @property
     def dump(self) -> Command:
         """The command that prints the configuration with which containerd runs."""
-        return ("sh", "-c", _DUMP, "imgload", *self.config)
+        return ("sh", "-c", _DUMP, "imgload", self.selected, *self.config)
 
     @property
     def start(self) -> Command:
@@ -195,7 +230,7 @@ class Containerd:
 
     @property
     def find_log(self) -> Command:
-        return ("sh", "-c", _FIND_LOG, "imgload", self.root)
+        return ("sh", "-c", _FIND_LOG, "imgload", self.root, self.selected)
 
     @property
     def free(self) -> Command:
@@ -222,15 +257,38 @@ def log_command(found: str, engine: str, node: str) -> str:
     return f"{engine} logs --tail 50 {node}" if place == "container" else ""
 
 
-def parse_look(text: str) -> Containerd:
-    """Parse the output of `LOOK`; NodeUnusable without a containerd or a program to control it."""
+def require_socket(path: str) -> str:
+    """Return the path of a socket on a node, without ``unix://``; UsageError if it is invalid."""
+    plain = path.removeprefix("unix://")
+    if not _FOLDER.fullmatch(plain):
+        raise UsageError(
+            f"{path!r:.200} is not the address of a containerd: an absolute path on the node, of"
+            " letters, digits, dots, dashes and underscores",
+            hint="use, for example: --address /run/containerd/containerd.sock",
+        )
+    return plain
+
+
+def parse_look(text: str, selected: str = "") -> Containerd:
+    """Parse the output of `LOOK`; NodeUnusable without a containerd or a program to control it.
+
+    `selected` is the socket at which it must listen, if the user selected one.
+    """
     listing, _, config = f"\n{text}".partition("\nconfig\n")
     lines = [(key, value) for key, _, value in (x.partition(" ") for x in listing.splitlines())]
     running = {key: value for key, value in lines if key in {"exe", "file", "root", "address"}}
     configured = (_settings(config) if running else None) or {}
     known = [socket for socket in _SOCKETS if ("socket", socket) in lines]
+    if selected and not running:
+        others = f"existing sockets: {', '.join(known) or 'none of the usual ones'}"
+        raise NodeUnusable(
+            f"no containerd listens at {selected} there; {others}",
+            hint="list the sockets there: grep -a containerd /proc/net/unix; or omit --address",
+        )
     usual = [*known, *([_USUAL_SOCKET] if running else [])]
-    socket = _first_path(running.get("address"), dig(configured, "grpc", "address"), *usual)
+    socket = selected or _first_path(
+        running.get("address"), dig(configured, "grpc", "address"), *usual
+    )
     if socket is None:
         raise NodeUnusable(
             "no containerd runs there: no process of that name, and none of the sockets"
@@ -247,14 +305,17 @@ def parse_look(text: str) -> Containerd:
     programs = [value.partition(" ") for key, value in lines if key == "program"]
     found = {name: path or name for name, _, path in programs}
     return Containerd(
-        programs=dict(_programs(found, socket)),
+        programs=dict(_programs(found, socket, selected)),
         config=config_command,
         root=_first_path(running.get("root"), configured.get("root")) or runtime.root,
         socket=socket,
+        selected=selected,
     )
 
 
-def _programs(found: Mapping[str, str], socket: str) -> Iterator[tuple[str, Command]]:
+def _programs(
+    found: Mapping[str, str], socket: str, selected: str
+) -> Iterator[tuple[str, Command]]:
     """Yield the command lines of ctr and crictl, if they are not just their names."""
     wrappers = {"k3s": ("k3s", "ctr"), "k0s": ("k0s", "ctr"), "microk8s.ctr": ("microk8s.ctr",)}
     wrapper = next((name for name in wrappers if name in found), None)
@@ -262,7 +323,8 @@ def _programs(found: Mapping[str, str], socket: str) -> Iterator[tuple[str, Comm
         yield "ctr", (found["ctr"], "--address", socket)
     elif "ctr" not in found and wrapper:
         _, *subcommand = wrappers[wrapper]
-        yield "ctr", (found[wrapper], *subcommand)
+        address = ("--address", selected) if selected else ()
+        yield "ctr", (found[wrapper], *subcommand, *address)
     elif "ctr" not in found:
         raise NodeUnusable(
             "containerd runs there, but there is no ctr to control it",
@@ -364,16 +426,35 @@ def tag_command(ctr: Sequence[str], existing: str, target: Digest, name: str) ->
     """Return the command that tags the image of an existing name, if its target is `target`.
 
     `ctr` is the command line of ctr on the node; `existing` may be any string. ctr copies the
-    labels. The label that keeps CRI from removing an image belongs to each name. If both names are
+    labels. The labels of a pin belong to each name. If both names are
     the same, CRI reads the record again: it registers a record when an event reports a change, and
     labels it; containerd 1.7's transfer service sends no event (containerd #9039). Removing the
     label is such a change.
     """
     if existing == name:
         return (*ctr, "images", "label", name, f"{CRI_LABEL}=")
-    pinned = f'name=={quoted(name)},labels."{_PINNED}"==pinned'
-    words = (existing, points_to(existing, target), name, pinned, _PINNED)
+    labels = (_is_pinned(name), _PINNED, _is_pinned(name, _OWN_PIN), _OWN_PIN)
+    words = (existing, points_to(existing, target), name, *labels)
     return ("sh", "-c", _RETAG, "imgload", *words, *ctr)
+
+
+def pin_command(ctr: Sequence[str], name: str, *, own: bool = True) -> Command:
+    """Return the command that pins a name, unless it is pinned; `own` marks the pin as imgload's.
+
+    A pin belongs to the name. A pull removes the labels of an existing record, an import does not.
+    """
+    words = (name, _is_pinned(name), f"{_PINNED}=pinned", f"{_OWN_PIN}=pinned" if own else "")
+    return ("sh", "-c", _PIN, "imgload", *words, *ctr)
+
+
+def unpin_command(ctr: Sequence[str], name: str) -> Command:
+    """Return the command that removes imgload's pin from a name."""
+    words = (name, _is_pinned(name, _OWN_PIN), f"{_PINNED}=", f"{_OWN_PIN}=")
+    return ("sh", "-c", _UNPIN, "imgload", *words, *ctr)
+
+
+def _is_pinned(name: str, label: str = _PINNED) -> str:
+    return f'name=={quoted(name)},labels."{label}"==pinned'
 
 
 def probe_command(folder: str, name: str) -> Command:
@@ -486,19 +567,20 @@ def rows(text: str, columns: int) -> list[list[str]]:
 
 
 class Record(NamedTuple):
-    """An image record; pinned ones must not be removed."""
+    """An image record; pinned ones must not be removed, `own_pin` is imgload's."""
 
     name: str
     target: Digest
     in_cri: bool = True
     pinned: bool = False
+    own_pin: bool = False
 
 
 def parse_records(text: str) -> list[Record]:
     """Return the image records of ``ctr images ls``."""
     matches = filter(None, map(_RECORD.match, text.splitlines()[1:]))
-    managed, pinned = f"{CRI_LABEL}=managed", f"{_PINNED}=pinned"
-    return [Record(m[1], Digest.parse(m[2]), managed in m[3], pinned in m[3]) for m in matches]
+    labels = f"{CRI_LABEL}=managed", f"{_PINNED}=pinned", f"{_OWN_PIN}=pinned"
+    return [Record(m[1], Digest.parse(m[2]), *(x in m[3] for x in labels)) for m in matches]
 
 
 def parse_snapshots(text: str) -> dict[Digest, Digest | None]:
@@ -631,6 +713,7 @@ class CriAnswer:
 
     image_id: Digest | None
     failure: str = ""
+    pinned: bool = False
 
 
 def parse_inspect(output: Output, hint: str = CRI_HINT) -> CriAnswer | None:
@@ -647,8 +730,9 @@ def parse_inspect(output: Output, hint: str = CRI_HINT) -> CriAnswer | None:
             raise NodeUnusable(f"crictl does not reach CRI: {failure}", hint=hint)
         return CriAnswer(None, "" if "no such image" in failure else failure)
     try:
-        image_id = json.loads(output.stdout)["status"]["id"]
-        return CriAnswer(Digest("sha256", image_id.removeprefix("sha256:")))
+        status = json.loads(output.stdout)["status"]
+        image_id = Digest("sha256", status["id"].removeprefix("sha256:"))
+        return CriAnswer(image_id, pinned=status.get("pinned") is True)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ArchiveInvalid):
         return CriAnswer(None, "cannot parse the output of crictl inspecti")
 

@@ -38,8 +38,8 @@ _ENDPOINT = re.compile(
 )
 
 
-def _containerd(node: UnusableNode, look: str) -> NodeRuntime:
-    return Node(node.name, node.engine, node.container, node.role, parse_look(look))
+def _containerd(node: UnusableNode, look: str, address: str = "") -> NodeRuntime:
+    return Node(node.name, node.engine, node.container, node.role, parse_look(look, address))
 
 
 def _docker(node: UnusableNode, look: str) -> NodeRuntime:
@@ -69,15 +69,19 @@ kubelet's endpoint, such as ``cri-dockerd.sock`` and ``dockershim.sock``; the fi
 """
 
 
-def detect(name: str, engine: ContainerHost, container: Container, role: str = "") -> NodeRuntime:
+def detect(
+    name: str, engine: ContainerHost, container: Container, role: str = "", address: str = ""
+) -> NodeRuntime:
     """Return a container as a node with the runtime that its kubelet uses.
+
+    With `address`, that is the containerd whose socket has this path.
 
     minikube's Docker and k3s's run on a containerd whose images pods do not see. A node that does
     not run, or whose runtime is unknown, refuses every operation with the reason.
     """
     node = UnusableNode(name, engine, container, role)
     try:
-        return node.detect()
+        return node.detect(address)
     except ImgloadError as error:
         node.error = error
         return node
@@ -95,13 +99,16 @@ class UnusableNode(NodeRuntime):
 
     error: ImgloadError | None = None
 
-    def detect(self) -> NodeRuntime:
+    def detect(self, address: str) -> NodeRuntime:
         """Return the node with its runtime; NodeError if it is stopped, or has an unknown one."""
         self.require_running()
-        result = self._exec(_LOOK)
+        result = self._exec((*_LOOK, "imgload", address))
         if result.exit_status:
             raise self._shell_failed(result)
         look = result.stdout.decode(errors="replace")
+        if address:
+            with self.naming_node_in_errors():
+                return _containerd(self, look, address)
         file = endpoint_of(look).rpartition("/")[2]
         default, *_ = RUNTIMES.values()
         runtime = next((make for key, make in RUNTIMES.items() if key in file), default)

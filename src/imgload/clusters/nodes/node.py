@@ -144,7 +144,7 @@ class Node(NodeRuntime):
         It may be of an earlier run. If blobs were collected since, the import's own verification
         fails. An image that the node may have needs a new survey.
         """
-        if self.container.state != "running":
+        if self.runtime.selected or self.container.state != "running":
             return None
         from imgload.clusters.nodes.survey_cache import read_survey  # noqa: PLC0415 - start-up
 
@@ -243,7 +243,8 @@ class Node(NodeRuntime):
         self._forget_survey()
         self.before = before = PreviousNames(folder=folder)
         self._last = survey = self._change(command, action, question, before, stdin)
-        write_survey(self.container.id, survey)
+        if not self.runtime.selected:
+            write_survey(self.container.id, survey)
         return survey
 
     def _forget_survey(self) -> None:
@@ -301,7 +302,13 @@ class Node(NodeRuntime):
         labels = containerd.label_commands(question.loaded, time.time())
         first = [runtime.start, runtime.free, *labels]
         names = [*question.names, *map(str, question.image_ids)]
-        change = NameChange(action, command, containerd.images_command(names), _targets, stdin)
+        previous: list[containerd.Record] = []
+
+        def parse_names(images: Output) -> dict[str, Digest]:
+            previous.extend(containerd.parse_records(images.text))
+            return {record.name: record.target for record in previous}
+
+        change = NameChange(action, command, containerd.images_command(names), parse_names, stdin)
         groups = [first, *question.commands(traits.snapshotter)]
         answers = self.run_change(change, groups, before)
         if parse_start(answers[0]) != traits.start:
@@ -309,7 +316,16 @@ class Node(NodeRuntime):
             return self.survey(question)
         with self.naming_node_in_errors():
             now = traits.with_space(answers[1])
-            return Survey.read(question, now, answers[len(first) :])
+            survey = Survey.read(question, now, answers[len(first) :])
+        dropped = [
+            record
+            for record in previous
+            if record.pinned and record.name in survey.records.keys() - survey.pinned
+        ]
+        if not dropped:
+            return survey
+        self._pin({record.name: record.own_pin for record in dropped})
+        return self.survey_once(question)
 
     def rollback(
         self,
@@ -369,6 +385,27 @@ class Node(NodeRuntime):
             message = f"containerd on {self.name} did not remove the layers"
             raise NodeUnusable(message, node=self.name)
 
+    @property
+    def pins_images(self) -> bool:
+        return self._known_traits.version >= containerd.PINS_SINCE
+
+    def pin(self, names: Sequence[str]) -> None:
+        self._pin(dict.fromkeys(names, True))
+
+    def _pin(self, names: Mapping[str, bool]) -> None:
+        """Pin names; the value is whether the pin is imgload's."""
+        ctr = self.resolve_command(containerd.CTR)
+        outputs = self.run_all(
+            [containerd.pin_command(ctr, n, own=own) for n, own in names.items()]
+        )
+        for name, output in zip(names, outputs, strict=True):
+            if output.exit_status:
+                raise self._failure(output.exit_status, output.text, f"pinning {name}")
+
+    def unpin(self, names: Sequence[str]) -> None:
+        ctr = self.resolve_command(containerd.CTR)
+        self.run_all([containerd.unpin_command(ctr, name) for name in names])
+
     def images(self) -> Mapping[str, Digest]:
         records = containerd.parse_records(self.run(containerd.all_images()[0]).decode())
         return {record.name: record.target for record in records}
@@ -400,10 +437,6 @@ class Node(NodeRuntime):
         if self._traits is None:
             raise NodeUnusable(f"{self.name} was not surveyed", node=self.name)
         return self._traits
-
-
-def _targets(images: Output) -> dict[str, Digest]:
-    return {record.name: record.target for record in containerd.parse_records(images.text)}
 
 
 def containerd_nodes(nodes: Iterable[NodeRuntime]) -> tuple[Node, ...]:

@@ -23,7 +23,8 @@ class Proof:
     `files` is whether the unpacked files are those of the layers; None if they were not compared.
     `absent` are the diff IDs of layers that the content store lacks; None if that is unknown.
     Containers need only their snapshots, so that is a failure only if `needs_layers`. `runtime` is
-    the name of the runtime that was asked.
+    the name of the runtime that was asked. `pinned` is whether the name is pinned, for CRI as well
+    if there is crictl; None if that was not requested.
     """
 
     name: bool
@@ -36,6 +37,7 @@ class Proof:
     absent: frozenset[Digest] | None = None
     needs_layers: bool = False
     runtime: str = "containerd"
+    pinned: bool | None = None
 
     @property
     def layers(self) -> Literal["complete", "partial"] | None:
@@ -58,13 +60,15 @@ class Proof:
 
     @property
     def cri_pending(self) -> bool:
-        """Whether only CRI does not know the image yet."""
-        return self.cri is False and not attrs.evolve(self, cri=None).missing()
+        """Whether only CRI does not know the image, or its pin, yet."""
+        return not self.ok and not attrs.evolve(self, cri=None, pinned=None).missing()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the checks; `content` and `files` only if they were compared."""
+        """Return the checks; `content`, `files` and `pinned` only if they were requested."""
         names = ["name", "image_id", "diff_ids", "unpacked", "cri"]
-        names += [name for name in ("content", "files") if getattr(self, name) is not None]
+        names += [
+            name for name in ("content", "files", "pinned") if getattr(self, name) is not None
+        ]
         return {name: getattr(self, name) for name in names}
 
     def missing(self) -> list[str]:
@@ -78,6 +82,7 @@ class Proof:
             "undamaged content": self.content is not False,
             "its files": self.files is not False,
             "its layers in the content store": self.layers == "complete" or not self.needs_layers,
+            "its pin": self.pinned is not False,
         }
         return [text for text, passed in checks.items() if not passed]
 
@@ -104,7 +109,9 @@ class ExpectedImage:
     diff_ids: tuple[Digest, ...]
 
 
-def prove(image: Expected, survey: Survey, *, needs_layers: bool = False) -> Proof:
+def prove(
+    image: Expected, survey: Survey, *, needs_layers: bool = False, needs_pin: bool = False
+) -> Proof:
     """Compare an expected image with the survey of a node."""
     image_id = image.image_id
     config = survey.configs.get(image_id) if image_id else None
@@ -121,7 +128,13 @@ def prove(image: Expected, survey: Survey, *, needs_layers: bool = False) -> Pro
         absent=_absent_layers(target, config, survey) if target and config else None,
         needs_layers=needs_layers,
         runtime=survey.traits.runtime,
+        pinned=_is_pinned(image.name, survey) if needs_pin else None,
     )
+
+
+def _is_pinned(name: str, survey: Survey) -> bool:
+    answer = survey.cri.get(name)
+    return name in survey.pinned and (answer is None or answer.pinned)
 
 
 def _absent_layers(target: Digest, config: ImageConfig, survey: Survey) -> frozenset[Digest] | None:

@@ -144,6 +144,7 @@ class Survey:
         configs: the requested configs that the node has, as read back.
         cri: CRI's answer for each requested name; empty where the node has no crictl.
         not_in_cri: names of records that CRI has not registered, according to containerd's labels.
+        pinned: names of records that are pinned, according to the same.
         fresh: whether it was read for this load, and is not left from the one before.
         at: when it was read, by the monotonic clock.
 
@@ -156,6 +157,7 @@ class Survey:
     configs: Mapping[Digest, ImageConfig] = attrs.field(hash=False)
     cri: Mapping[str, CriAnswer] = attrs.field(hash=False)
     not_in_cri: frozenset[str] = frozenset()
+    pinned: frozenset[str] = frozenset()
     fresh: bool = attrs.field(default=True, eq=False)
     at: float = attrs.field(factory=time.monotonic, eq=False)
 
@@ -177,6 +179,7 @@ class Survey:
             configs={config.digest: config for config in configs if config},
             cri={name: answer for name, answer in cri_answers if answer is not None},
             not_in_cri=frozenset(record.name for record in records if not record.in_cri),
+            pinned=frozenset(record.name for record in records if record.pinned),
         )
 
     def has(self, name: str, image_id: Digest) -> bool:

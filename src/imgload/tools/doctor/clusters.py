@@ -92,7 +92,7 @@ def _context(
     if context is None:
         yield Finding("context", "info", "no kube context is set")
     elif not exists and provider_of(context) is None:
-        what = f"the kube context {context!r} is not of a kind, k3d or minikube cluster"
+        what = f"the kube context {context!r} is not of a cluster of containers"
         yield Finding("context", "info", f"{what}: name one with --cluster")
     else:
         try:

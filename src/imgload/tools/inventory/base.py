@@ -31,6 +31,8 @@ class NodeImage:
         own_size: the part of `size` that no other image needs.
         in_use: whether a container, running or not, was created from it.
         pinned: whether CRI must not remove it.
+        own_pins: the names that imgload pinned.
+        pinned_by_others: whether a name is pinned, and not by imgload.
         records: the names of all its records: `names`, and CRI's own.
         targets: the manifests and indexes that these lead to.
         items: its blobs and snapshots.
@@ -47,6 +49,8 @@ class NodeImage:
     own_size: int = 0
     in_use: bool = False
     pinned: bool = False
+    own_pins: tuple[str, ...] = ()
+    pinned_by_others: bool = False
     records: tuple[str, ...] = attrs.field(default=(), repr=False)
     targets: tuple[Digest, ...] = attrs.field(default=(), repr=False)
     items: frozenset[Item] = attrs.field(default=frozenset(), repr=False)

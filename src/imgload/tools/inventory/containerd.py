@@ -119,6 +119,8 @@ def _image(
         arrived=written,
         in_use=not used.isdisjoint({*names, str(image_id), *map(str, targets)}) or is_based_on,
         pinned=any(record.pinned for record in records),
+        own_pins=tuple(sorted(r.name for r in records if r.pinned and r.own_pin)),
+        pinned_by_others=any(record.pinned and not record.own_pin for record in records),
         records=tuple(sorted(names)),
         targets=tuple(sorted(targets)),
         items=stock.reachable(roots),

@@ -109,6 +109,7 @@ def images(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
+    address: str | None = None,
     unused: bool = False,
     drift: bool = False,
 ) -> Listing:
@@ -117,7 +118,8 @@ def images(
     Args:
         patterns: names or repositories, full or familiar, with ``*`` and ``?``; empty for all.
         cluster: the cluster's name; None for the kube context's, or the only one.
-        nodes: names of the nodes; empty for all nodes of the cluster.
+        nodes: names or patterns of the nodes; empty for all nodes of the cluster.
+        address: the path of containerd's socket on the nodes; None to find it.
         unused: only images that no container on these nodes was created from.
         drift: only names that lead to different images on different nodes.
 
@@ -130,7 +132,7 @@ def images(
 
     """
     with Session.open() as connections:
-        selected = connections.select_nodes(cluster, nodes)
+        selected = connections.select_nodes(cluster, nodes, address=address)
         return list_images(
             selected, require_strings(patterns, "patterns"), unused=unused, drift=drift
         )
@@ -190,6 +192,7 @@ def _on_node(node: str, image: NodeImage) -> dict[str, Any]:
         "own_size": image.own_size,
         "in_use": image.in_use,
         "pinned": image.pinned,
+        "pinned_by_imgload": bool(image.own_pins),
         "loaded_by_imgload": bool(image.loaded_as),
         "since": since.isoformat(timespec="seconds") if since else None,
     }

@@ -38,6 +38,7 @@ class Policy:
     keep: int = 3
     older_than: timedelta | None = None
     everything: bool = False
+    unpin: bool = False
 
     def __attrs_post_init__(self) -> None:
         require_repositories(self.repositories)
@@ -66,7 +67,8 @@ class NodePruned:
         removed: the removed images, with their removed names.
         kept: the kept images of the selected repositories.
         bytes_freed: on the node's disk.
-        error: why the node could not be asked, or which images remain; or None.
+        error: why the node could not be asked, or which images or pins remain; or None.
+        unpinned: the names of kept images whose pins were removed.
 
     """
 
@@ -75,6 +77,7 @@ class NodePruned:
     kept: tuple[Kept, ...] = ()
     bytes_freed: int = 0
     error: ImgloadError | None = None
+    unpinned: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the node's part of the document."""
@@ -82,6 +85,7 @@ class NodePruned:
             "node": self.node,
             "removed": [_identity(image) for image in self.removed],
             "kept": [{**_identity(kept.image), "reason": kept.reason} for kept in self.kept],
+            "unpinned": list(self.unpinned),
             "bytes_freed": self.bytes_freed,
             "error": error_json(self.error) if self.error else None,
         }
@@ -124,9 +128,11 @@ def prune(
     *,
     cluster: str | None = None,
     nodes: Sequence[str] = (),
+    address: str | None = None,
     keep: int = 3,
     older_than: timedelta | None = None,
     everything: bool = False,
+    unpin: bool = False,
     dry_run: bool = False,
 ) -> PruneReport:
     """Remove old builds from the nodes of a cluster, under every name they have on a node.
@@ -138,10 +144,13 @@ def prune(
     Args:
         repositories: names of repositories, full or familiar, with ``*`` and ``?``; empty for all.
         cluster: the cluster's name; None for the kube context's, or the only one.
-        nodes: names of the nodes; empty for all nodes of the cluster.
+        nodes: names or patterns of the nodes; empty for all nodes of the cluster.
+        address: the path of containerd's socket on the nodes; None to find it.
         keep: the number of newest named builds to keep in each repository.
         older_than: remove only images that came to the node at least so long ago.
         everything: also remove images that imgload did not load.
+        unpin: remove the pins that imgload set on the selected repositories' images, which are
+            then kept or removed like others. Other pins stay.
         dry_run: only report the images that would be removed.
 
     Raises:
@@ -149,9 +158,10 @@ def prune(
         ImgloadError: when no node could be pruned; `core.errors` draws the tree.
 
     """
-    policy = Policy(require_strings(repositories, "repositories"), keep, older_than, everything)
+    names = require_strings(repositories, "repositories")
+    policy = Policy(names, keep, older_than, everything, unpin)
     with Session.open() as connections:
-        selected = connections.select_nodes(cluster, nodes)
+        selected = connections.select_nodes(cluster, nodes, address=address)
         calls = [partial(_prune, node, policy, dry_run=dry_run) for node in selected]
         report = PruneReport(tuple(in_parallel(calls)), dry_run)
     if not report.ok:
@@ -165,8 +175,13 @@ def _prune(node: NodeRuntime, policy: Policy, *, dry_run: bool) -> NodePruned:
         before = take_inventory(node)
         images = _with_creation_times(node, before.images)
         removable, kept = choose(images, policy, time.time())
-        if dry_run or not removable:
-            return NodePruned(node.name, removable, kept, before.freed_without(removable))
+        pins = {name for k in kept for name in k.image.own_pins} if policy.unpin else set[str]()
+        unpinned = tuple(sorted(pins))
+        if dry_run or not (removable or pins):
+            freed = before.freed_without(removable)
+            return NodePruned(node.name, removable, kept, freed, unpinned=unpinned)
+        if pins:
+            node.unpin(unpinned)
         after = remove_images(node, removable, before)
     except ImgloadError as error:
         return NodePruned(node.name, kept=kept, error=error)
@@ -179,12 +194,16 @@ def _prune(node: NodeRuntime, policy: Policy, *, dry_run: bool) -> NodePruned:
     )
     freed = before.size_of(before.sizes.keys() - after.sizes.keys())
     left = [remaining[image.image_id] for image in removable if image.image_id in remaining]
-    records = ", ".join(record for image in left for record in image.records)
+    still_pinned = {name for image in after.images for name in image.own_pins} & pins
+    remain = [record for image in left for record in image.records]
+    remain += [f"the pin of {name}" for name in sorted(still_pinned)]
     listings = {DockerNode: "docker image ls", CrioNode: "podman images"}
     listing = listings.get(type(node), "ctr -n k8s.io images ls")
     hint = f"{node.engine.name} exec {node.name} {listing}"
-    not_removed = NotRemoved(f"{node.name} still has {records}", hint=hint) if left else None
-    return NodePruned(node.name, removed, kept, freed, not_removed)
+    message = f"{node.name} still has {', '.join(remain)}"
+    not_removed = NotRemoved(message, hint=hint) if remain else None
+    unpinned = tuple(sorted(pins - still_pinned))
+    return NodePruned(node.name, removed, kept, freed, not_removed, unpinned)
 
 
 def _with_creation_times(node: NodeRuntime, images: Sequence[NodeImage]) -> tuple[NodeImage, ...]:
@@ -245,7 +264,7 @@ def _reasons_to_keep(
 ) -> Iterator[str]:
     if image.in_use:
         yield "in use by a container"
-    if image.pinned:
+    if image.pinned_by_others or (image.pinned and not policy.unpin):
         yield "pinned"
     if not image.loaded_as and not policy.everything:
         yield "not loaded by imgload"

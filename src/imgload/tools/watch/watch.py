@@ -83,7 +83,8 @@ class WatchedLoad:
 class ClusterSelector:
     """A selection of nodes that does not follow later changes of the kube context.
 
-    It keeps the engines that run the nodes, and the cluster's name; None if nodes were named.
+    It keeps the engines that run the nodes, and the cluster's name; None if nodes were named. A
+    pattern selects nodes once, since the kube context may change.
     """
 
     engines: Sequence[ContainerHost]
@@ -100,7 +101,7 @@ class ClusterSelector:
         if cluster is None and not names:
             cluster = select_cluster(engines, None).name
         own = list(dict.fromkeys(node.engine for node in nodes))
-        return cls(own or engines, cluster, names, nodes)
+        return cls(own or engines, cluster, [node.name for node in nodes] if names else (), nodes)
 
     def renew(self) -> bool:
         """Return whether any node has a new container; raise EngineError or ClusterError."""

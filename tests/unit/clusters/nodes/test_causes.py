@@ -14,6 +14,7 @@ from imgload.clusters.nodes.causes import hint_for
         ("ctr: image might be filtered out", "--platform"),
         ("lchown /x: operation not permitted", "user namespace"),
         ("failed to Lchown: lchown /x: invalid argument", "user namespace"),
+        ('exec: "sh": executable file not found in $PATH', "talosctl image pull"),
         ("dial unix:///run/containerd/containerd.sock: connection refused", "restart containerd"),
     ],
 )

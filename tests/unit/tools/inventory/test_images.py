@@ -90,6 +90,18 @@ def test_images_pinned_by_cri_are_pinned() -> None:
     assert not inventory(APP).images[0].pinned
 
 
+def test_images_pinned_by_imgload_are_recognised() -> None:
+    """By a label of imgload's beside CRI's; it counts only together with that."""
+    pin, label = "io.cri-containerd.pinned=pinned", "imgload/pinned=pinned"
+    [image] = inventory(attrs.evolve(APP, record_labels=f"{pin},{label}")).images
+    assert image.own_pins == ("docker.io/library/app:dev",)
+    assert not image.pinned_by_others
+    [image] = inventory(attrs.evolve(APP, record_labels=pin)).images
+    assert (image.own_pins, image.pinned_by_others) == ((), True)
+    [image] = inventory(attrs.evolve(APP, record_labels=label)).images
+    assert image.own_pins == ()
+
+
 @pytest.mark.parametrize(
     "container",
     [
@@ -325,6 +337,7 @@ def test_listing_to_json(listing: Listing) -> None:
             "own_size": lost["nodes"][0]["own_size"],
             "in_use": False,
             "pinned": False,
+            "pinned_by_imgload": False,
             "loaded_by_imgload": True,
             "since": "1970-01-01T00:00:17+00:00",
         }

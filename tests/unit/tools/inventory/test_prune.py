@@ -92,6 +92,14 @@ def test_choose_keeps_needed_images_with_a_reason(traits: dict[str, Any], reason
     assert reasons(Policy(keep=0), image) == {image.image_id: reason}
 
 
+def test_choose_removes_unpinned_images_only_if_imgload_pinned_them() -> None:
+    ours = build("v1", age=9, pinned=True, own_pins=(f"{APP}:v1",))
+    both = build("v2", age=9, pinned=True, own_pins=(f"{APP}:v2",), pinned_by_others=True)
+    assert gone(Policy(keep=0), ours, both) == []
+    assert gone(Policy(keep=0, unpin=True), ours, both) == [ours]
+    assert reasons(Policy(keep=0, unpin=True), ours, both) == {both.image_id: "pinned"}
+
+
 def test_choose_everything_removes_images_not_loaded_by_imgload() -> None:
     """But none that is in use or pinned."""
     foreign = build("v1", loaded_as=())

@@ -117,3 +117,16 @@ def test_lasting_selection_keeps_its_cluster_when_the_kube_context_changes(
     kubeconfig.write_text("current-context: kind-b\n")
     assert not selection.renew()
     assert [node.name for node in selection.nodes] == ["a-control-plane"]
+
+
+def test_a_pattern_selects_nodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the cluster of the kube context when the watch starts."""
+    kubeconfig = tmp_path / "kubeconfig"
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    kubeconfig.write_text("current-context: kind-a\n")
+    containers = [*test_select.cluster("a"), *test_select.cluster("b")]
+    engines = [test_select.engine(tmp_path, *containers)]
+    selection = ClusterSelector.settle(engines, cluster=None, names=("*plane",))
+    kubeconfig.write_text("current-context: kind-b\n")
+    assert not selection.renew()
+    assert [node.name for node in selection.nodes] == ["a-control-plane"]
