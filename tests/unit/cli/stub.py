@@ -34,7 +34,7 @@ def node(name: str = "kind-control-plane", state: str = "paused", cluster: str =
 
 @attrs.frozen
 class Docker:
-    """What the daemon has; `broken` fails every request, `on_list` is called for kind's."""
+    """What the daemon has; `broken` fails every request, `on_list` is called for kind's or all."""
 
     containers: Sequence[Json] = (node(),)
     broken: bool = False
@@ -57,6 +57,7 @@ class Docker:
         """Return the containers that have the label asked for."""
         [filters] = parse_qs(urlsplit(path).query)["filters"]
         if not (wanted := json.loads(filters)):
+            self.on_list()
             return list(self.containers)
         key, _, value = wanted["label"][0].partition("=")
         if key == KIND_LABEL:
