@@ -26,9 +26,11 @@ _MARK_COLORS = {"ok": "green", "info": "cyan", "warning": "yellow", "problem": "
 def clusters(output: str) -> None:
     """List local clusters and their nodes.
 
-    Shows the clusters of kind, k3d and minikube on every container engine. A star marks the cluster
-    of the current kube context, which other commands use without --cluster. A container that runs
-    containerd outside a cluster is not listed; select it with --node CONTAINER.
+    Shows the clusters of kind, k3d and minikube on every container engine, and those in the
+    machines of Colima, Lima, Rancher Desktop and minikube. A star marks the cluster of the current
+    kube context, which other commands use without --cluster. A container or machine that runs
+    containerd outside these is not listed; select it with --node CONTAINER or --node
+    ssh://user@host.
 
     \b
     Examples:
@@ -55,7 +57,7 @@ def show_clusters(listing: ClusterList) -> None:
             say(f"    {one_line(node.name):<{width}}  {one_line(node.role):<13}  {state}")
     if not listing.clusters:
         engines = " and ".join(map(str, listing.engines))
-        say(f"no kind, k3d or minikube cluster on {engines}", err=True)
+        say(f"no local cluster on {engines}", err=True)
 
 
 @click.command()

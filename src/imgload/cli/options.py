@@ -55,7 +55,7 @@ def cluster_options(
     """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
     text = f"Name of the cluster. [default: {default}]"
     cluster = _option("clusters", text, "--cluster", "-c", metavar="NAME")
-    text = "Name of a node; repeatable. [default: every node of the cluster]"
+    text = "Name of a node, or ssh://user@host; repeatable. [default: every node of the cluster]"
     node = _option("nodes", text, "--node", "-n", "nodes", multiple=True, metavar="NODE")
     return cluster(node(command))
 

@@ -46,7 +46,7 @@ class EngineInfo:
     origin: str
 
     def __str__(self) -> str:
-        return f"{self.kind} at {self.url}"
+        return self.url if self.kind == "ssh" else f"{self.kind} at {self.url}"
 
 
 @attrs.frozen
@@ -54,7 +54,7 @@ class NodeInfo:
     """A node.
 
     Args:
-        name: its container's name.
+        name: the name of its container or machine; for one named by its address, the address.
         role: its role in the cluster, such as ``control-plane`` or ``agent``.
         state: ``running``, ``paused``, ``stopped``, or another state that the engine reports.
 
@@ -71,10 +71,11 @@ class ClusterInfo:
 
     Args:
         name: its name.
-        tool: the program that made it: ``kind``, ``k3d`` or ``minikube``.
+        tool: the program that made it, such as ``kind`` or ``colima``.
         context: its kube context.
         current: whether that is the current kube context.
-        engine: the engine that runs its nodes.
+        engine: the engine that runs its nodes; of a cluster of machines, the first machine, with
+            the kind ``ssh``.
         nodes: its nodes.
 
     """
@@ -136,19 +137,24 @@ class Cluster:
 def find_clusters(
     engines: Sequence[ContainerHost], of: Sequence[ClusterProvider] | None = None
 ) -> list[Cluster]:
-    """Return every cluster on some engines, made by some providers (default: all)."""
-    pairs = [(engine, provider) for engine in engines for provider in of or providers()]
+    """Return every cluster on some engines and on machines, of some providers (default: all).
+
+    Without engines, it returns those on machines.
+    """
+    tools = of or providers()
+    pairs = [(engine, provider) for engine in engines for provider in tools]
+    machines = [(machine, provider) for provider in tools for machine in provider.machines()]
+    pairs += [pair for pair in machines if pair not in pairs]
     answers = in_parallel([partial(provider.find, engine) for engine, provider in pairs])
-    return [
-        Cluster(
-            name,
-            engine,
-            tuple(tool.runtime_of(node, engine) for node in nodes),
-            tool,
-        )
-        for (engine, tool), clusters in zip(pairs, answers, strict=True)
-        for name, nodes in clusters.items()
-    ]
+    clusters: dict[tuple[object, ...], Cluster] = {}
+    for (engine, tool), found in zip(pairs, answers, strict=True):
+        for name, containers in found.items():
+            nodes = tuple(tool.runtime_of(container, engine) for container in containers)
+            # the machines of one cluster are hosts of their own
+            key = (name, tool, engine.endpoint.kind == "ssh" or engine)
+            first = clusters.setdefault(key, Cluster(name, engine, (), tool))
+            clusters[key] = attrs.evolve(first, nodes=(*first.nodes, *nodes))
+    return list(clusters.values())
 
 
 def list_clusters(
@@ -192,7 +198,8 @@ def select_nodes(
     Args:
         engines: the engines that may run the nodes, such as `imgload.Docker()`.
         cluster: the cluster's name; None for the kube context's, or else the only one.
-        names: names of nodes; empty for all of the cluster.
+        names: names of nodes, or the addresses of machines as ``ssh://user@host``, whichever
+            cluster these are in; empty for all nodes of the cluster.
         guess: whether the only cluster may be selected without a name or a kube context.
 
     Raises:
@@ -201,6 +208,14 @@ def select_nodes(
 
     """
     names = require_strings(names, "nodes")
+    if addresses := [name for name in names if "://" in name]:
+        from imgload.engines.machine import parse_machine  # noqa: PLC0415 - start-up
+
+        machines = dict.fromkeys(map(parse_machine, addresses))
+        by_ssh = tuple(Node(m.node.name, m, m.node, runtime=None) for m in machines)
+        others = [name for name in names if name not in addresses]
+        named = select_nodes(engines, cluster, others, guess=guess) if others else ()
+        return (*by_ssh, *named)
     if names and cluster is None:
         return _nodes_of_any_cluster(names, engines)
     if cluster is None and not guess and provider_of(context := current_context() or "") is None:
@@ -273,8 +288,7 @@ def _not_found(
     hints = (p.absence_hint(context or None) for p in (owner, *providers()) if p)
     choose = "choose one with --cluster NAME" if clusters else "make one: kind create cluster"
     hint = next(filter(None, hints), choose)
-    *others, last = (provider.name for provider in providers())
-    missing = f"no cluster {name!r}" if name else f"no {', '.join(others)} or {last} cluster"
+    missing = f"no cluster {name!r}" if name else "no local cluster"
     origin = f" (from the kube context {context!r})" if context else ""
     addresses = " and ".join(str(engine.endpoint) for engine in engines)
     listed = ", ".join(map(str, clusters)) or "none"

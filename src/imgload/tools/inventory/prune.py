@@ -163,7 +163,7 @@ def prune(
 
     """
     policy = Policy(require_strings(repositories, "repositories"), keep, older_than, everything)
-    with Session.open() as connections:
+    with Session.open(has_images=False) as connections:
         selected = containerd_nodes(connections.select_nodes(cluster, nodes))
         calls = [partial(_prune, node, policy, dry_run=dry_run) for node in selected]
         report = PruneReport(tuple(in_parallel(calls)), dry_run)
@@ -193,7 +193,7 @@ def _prune(node: Node, policy: Policy, *, dry_run: bool) -> NodePruned:
     freed = before.size_of(before.sizes.keys() - after.sizes.keys())
     left = [remaining[image.image_id] for image in removable if image.image_id in remaining]
     records = ", ".join(record for image in left for record in image.records)
-    hint = f"{node.engine.name} exec {node.name} ctr -n k8s.io images ls"
+    hint = node.exec_command("ctr", "-n", "k8s.io", "images", "ls")
     not_removed = NotRemoved(f"{node.name} still has {records}", hint=hint) if left else None
     return NodePruned(node.name, removed, kept, freed, not_removed)
 

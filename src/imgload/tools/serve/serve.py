@@ -230,13 +230,14 @@ def _restore(setup: _Setup) -> None:
 
 
 def _running_nodes(hosts: Sequence[ContainerHost], clusters: Sequence[str] = ()) -> list[Node]:
-    """Return the running nodes of these clusters, or of all."""
+    """Return the running containers that are nodes of these clusters, or of all."""
     return [
         node
         for cluster in find_clusters(hosts)
         if not clusters or _is_named(cluster, clusters)
         for node in cluster.nodes
         if isinstance(node, Node) and node.container.state == "running"
+        if node.engine.endpoint.kind != "ssh"  # nothing is served to other machines
     ]
 
 
