@@ -36,6 +36,16 @@ exec {ssh} -F {folder}/config "$@"
 """
 
 
+def write_client(folder: Path, host: str) -> None:
+    """Create the keys of a host and a user, and an ssh that has the latter and knows the former."""
+    for name in ("host", "user"):
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
+    known = (folder / "host.pub").read_text().rsplit(maxsplit=1)[0]
+    write(folder / "known_hosts", f"{host} {known}\n")
+    write(folder / "config", _CLIENT.format(folder=folder))
+    write(folder / "bin/ssh", _WRAPPER.format(folder=folder, ssh=shutil.which("ssh")), 0o755)
+
+
 @attrs.frozen
 class Sshd:
     """A server that accepts its key for any user; all users must be able to enter its folder."""
@@ -55,12 +65,7 @@ class Sshd:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = int(free.getsockname()[1])
         server = cls(folder, port)
-        for name in ("host", "user"):
-            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
-        known = (folder / "host.pub").read_text().rsplit(maxsplit=1)[0]
-        write(folder / "known_hosts", f"[127.0.0.1]:{port} {known}\n")
-        write(folder / "config", _CLIENT.format(folder=folder))
-        write(folder / "bin/ssh", _WRAPPER.format(folder=folder, ssh=shutil.which("ssh")), 0o755)
+        write_client(folder, f"[127.0.0.1]:{port}")
         write(folder / "sshd_config", _SERVER.format(folder=folder, port=port, more=more))
         _SEPARATION.mkdir(mode=0o755, exist_ok=True)
         server.daemon.start()

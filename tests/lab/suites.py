@@ -27,6 +27,7 @@ _SUITES: Mapping[str, Mapping[str, str]] = {
     "patchelf": {"0.14": "bookworm"},
     "podman": {NEWEST: "sid"},
     "runc": {"1.1": "bookworm"},
+    "sshd": {"9.2": "bookworm"},
 }
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "builder": (
@@ -45,6 +46,20 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "kubectl": ("kubernetes-client",),
     "node": ("libc6", "libseccomp2", "busybox-static", "runc", "pigz", "zlib1g"),
     "podman": ("podman", "conmon", "crun", "netavark"),
+    "sshd": (
+        *("openssh-server", "sudo", "libpam0g", "libpam-modules", "libaudit1", "libselinux1"),
+        *("libcrypt1", "libssl3", "libwrap0", "libsystemd0", "libgssapi-krb5-2", "libkrb5-3"),
+        *(
+            "libk5crypto3",
+            "libkrb5support0",
+            "libcom-err2",
+            "libkeyutils1",
+            "libcap-ng0",
+            "libcap2",
+        ),
+        *("libgcrypt20", "libgpg-error0", "liblzma5", "libzstd1", "liblz4-1", "libpcre2-8-0"),
+        *("libnsl2", "libtirpc3"),
+    ),
 }
 """The packages of programs whose package has another name, or that need several."""
 _WITH_LIBRARIES = {("clients", NEWEST), ("podman", NEWEST)}

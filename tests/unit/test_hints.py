@@ -12,7 +12,10 @@ import imgload
 
 SOURCES = Path(imgload.__file__).parent
 KEYWORDS = {"hint", "take", "undo"}
-QUOTING = {"shlex.quote", "shlex.join"}
+QUOTING = {
+    *("shlex.quote", "shlex.join"),
+    *("self.exec_command", "node.exec_command", "self.state_command"),
+}
 SAFE = {
     *("engine.name", "node.engine.name", "self.engine.name", "source.name", "held.engine.name"),
     *("node.name", "node.container.name", "self.container.name", "self.name", "first.name"),
@@ -21,7 +24,7 @@ SAFE = {
         "sources[0].listing",
         "error.hint",
         "candidate.undo",
-        "remote.command",
+        *("login.command", "self.login.command", "login.host"),
     ),
     *("tool.name", "tool.homepage", "tool.makes", "tool.name_flag", "error.ctx.command_path"),
     *("kind", "variable", "command", "survey.traits.platform", "platform", "wanted", "there[0]"),

@@ -125,7 +125,7 @@ def _names(kind: str, params: Mapping[str, Any], incomplete: str) -> Sequence[st
     if kind == "clusters":
         return [cluster.name for cluster in clusters]
     own = [cluster for cluster in clusters if params.get("cluster") in {None, cluster.name}]
-    return [node.container.name for cluster in own for node in cluster.members]
+    return [member.name for cluster in own for member in cluster.members]
 
 
 def _images(session: Session, incomplete: str) -> Sequence[str]:

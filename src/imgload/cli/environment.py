@@ -27,9 +27,10 @@ def clusters(output: str) -> None:
     """List local clusters and their nodes.
 
     Shows the clusters of kind, k3d, minikube, Cluster API's Docker provider (capd) and vCluster's
-    Docker driver on every container engine. A star marks the cluster of the current kube context,
-    which other commands use without --cluster. A container that runs containerd outside a cluster
-    is not listed; select it with --node CONTAINER.
+    Docker driver on every container engine, and those in the machines of Colima, Lima, Rancher
+    Desktop and minikube. A star marks the cluster of the current kube context, which other commands
+    use without --cluster. A container or machine that runs containerd outside these is not listed;
+    select it with --node CONTAINER or --node ssh://user@host.
 
     \b
     Examples:
@@ -56,7 +57,7 @@ def show_clusters(listing: ClusterList) -> None:
             say(f"    {one_line(node.name):<{width}}  {one_line(node.role):<13}  {state}")
     if not listing.clusters:
         engines = " and ".join(map(str, listing.engines))
-        say(f"no cluster of containers on {engines}", err=True)
+        say(f"no local cluster on {engines}", err=True)
 
 
 @click.command()

@@ -56,8 +56,8 @@ def cluster_options(
     text = f"Name of the cluster. [default: {default}]"
     cluster = _option("clusters", text, "--cluster", "-c", metavar="NAME")
     text = (
-        "Name of a node, the end of its name, or a pattern with * and ?; repeatable, or with commas"
-        " between. [default: every node of the cluster]"
+        "Name of a node, the end of its name, a pattern with * and ?, or ssh://user@host;"
+        " repeatable, or with commas between. [default: every node of the cluster]"
     )
     names = ("--node", "--nodes", "-n", "nodes")
     node = _option("nodes", text, *names, multiple=True, metavar="NODE", callback=_split)

@@ -1,4 +1,4 @@
-"""The current context of kubectl's configuration."""
+"""The current context of kubectl's configuration, and the values of other YAML files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 _STARTS = {"MappingStartEvent", "SequenceStartEvent"}
 _ENDS = {"MappingEndEvent", "SequenceEndEvent"}
 
 
 def current_context(environ: Mapping[str, str] | None = None) -> str | None:
-    """Return the current context's name, or None.
+    """Return the current context's name, or None."""
+    return _current(environ)[0]
+
+
+def current_file() -> Path | None:
+    """Return the file that sets the current context, or None."""
+    return _current(None)[1]
+
+
+def _current(environ: Mapping[str, str] | None) -> tuple[str | None, Path | None]:
+    """Return the current context's name, and the file that sets it.
 
     ``KUBECONFIG`` may list several files, and the first that sets a current context wins
     (kubectl, "Organizing Cluster Access Using kubeconfig Files").
@@ -25,8 +37,8 @@ def current_context(environ: Mapping[str, str] | None = None) -> str | None:
         except (OSError, ValueError):
             continue
         if context:
-            return context
-    return None
+            return context, Path(path)
+    return None, None
 
 
 def invalid(path: Path) -> str:
@@ -43,12 +55,21 @@ def invalid(path: Path) -> str:
     return ""
 
 
-def _events(path: Path) -> Iterator[Any]:
-    """Parse YAML without building a document: nothing runs, converts or nests endlessly.
+def read_scalars(data: bytes) -> dict[tuple[str, ...], str]:
+    """Return the scalars of nested mappings in a YAML document, as written; ValueError."""
+    scalars: dict[tuple[str, ...], str] = {}
+    for keys, event in _scalars(_parse(data)):
+        scalars.setdefault(keys, event.value)
+    return scalars
 
-    OSError if the file cannot be read, ValueError if it is not valid.
-    """
-    data = path.read_bytes()
+
+def _events(path: Path) -> Iterator[Any]:
+    """Parse a file; OSError if it cannot be read, ValueError if it is not valid."""
+    return _parse(path.read_bytes())
+
+
+def _parse(data: bytes) -> Iterator[Any]:
+    """Parse YAML without building a document: nothing runs, converts or nests endlessly."""
     import yaml  # noqa: PLC0415 - start-up, and only where there is a kubeconfig
 
     try:
@@ -58,20 +79,42 @@ def _events(path: Path) -> Iterator[Any]:
 
 
 def _top_level(events: Iterable[Any], key: str) -> str | None:
-    """Return a scalar of the outermost mapping, or None."""
-    depth, is_key = 0, True
-    last_key: str | None = None
-    for event in events:
-        value = getattr(event, "value", None)
-        if depth == 1 and not is_key and last_key == key:
-            return value if value and _is_text(event) else None
-        kind = type(event).__name__
-        if depth == 0 and kind == "SequenceStartEvent":
-            return None
-        depth += (kind in _STARTS) - (kind in _ENDS)
-        if depth == 1 and kind not in _STARTS:
-            last_key, is_key = value, not is_key
+    """Return a string of the outermost mapping, or None."""
+    for keys, event in _scalars(events):
+        if keys == (key,):
+            return str(event.value) if event.value and _is_text(event) else None
     return None
+
+
+@attrs.define
+class _Collection:
+    """A collection that is being read: the current key of a mapping, and whether one comes next."""
+
+    is_mapping: bool
+    key: str | None = None
+    at_key: bool = True
+
+
+def _scalars(events: Iterable[Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the scalars whose parents are all mappings, with their keys."""
+    parents: list[_Collection] = []
+    for event in events:
+        kind, key = type(event).__name__, None
+        if kind in _STARTS:
+            parents.append(_Collection(kind == "MappingStartEvent"))
+            continue
+        if kind in _ENDS:
+            parents.pop()
+        elif kind == "ScalarEvent":
+            key = event.value
+            keys = tuple(parent.key for parent in parents if parent.is_mapping and parent.key)
+            if parents and not parents[-1].at_key and len(keys) == len(parents):
+                yield keys, event
+        elif kind != "AliasEvent":
+            continue
+        if parents:
+            parents[-1].key = key if parents[-1].at_key else None
+            parents[-1].at_key = not parents[-1].at_key
 
 
 def _is_text(event: Any) -> bool:

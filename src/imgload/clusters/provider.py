@@ -1,15 +1,17 @@
-"""Cluster providers: the programs that make clusters of containers, such as kind."""
+"""Cluster providers: the programs that make clusters, such as kind and Colima."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+from imgload.clusters.kubeconfig import current_file
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.containerd import CONTAINERD, K3S, Containerd
 from imgload.clusters.nodes.detect import detect
@@ -24,6 +26,11 @@ _DOCKER_DESKTOP_HINT = (
 )
 
 
+_SHARED = "nothing has to be loaded (the kubelet pulls only the tag latest)"
+_MACHINE_TOOL, _MACHINE_CLUSTER, _MACHINE_ROLE = "imgload-tool", "imgload-cluster", "imgload-role"
+"""Labels that `imgload.clusters.machines` gives to machines."""
+
+
 class NodeContainer(NamedTuple):
     """A container that is a node, the name of its cluster, and its role there."""
 
@@ -33,7 +40,7 @@ class NodeContainer(NamedTuple):
 
 
 class ClusterProvider(ABC):
-    """A program that makes clusters whose nodes are containers with containerd.
+    """A program that makes clusters whose nodes are containers or machines with containerd.
 
     To support another program, subclass this and pass an instance to `register_provider`.
 
@@ -84,14 +91,18 @@ class ClusterProvider(ABC):
     ) -> dict[str, list[NodeContainer]]:
         """Return the nodes of each cluster on an engine, stopped ones too, sorted by name.
 
+        A machine of another provider has none.
+
         Args:
-            engine: the engine.
+            engine: the engine, or a machine.
             listed: all of its containers; None to query those with the label.
 
         Raises:
             EngineError: if the engine does not list its containers.
 
         """
+        if engine.endpoint.kind == "ssh":
+            return self._find_in_machine(engine)
         key, _, value = self.label.partition("=")
         if listed is None:
             containers = engine.containers(self.label)
@@ -102,6 +113,20 @@ class ClusterProvider(ABC):
         clusters: dict[str, list[NodeContainer]] = {}
         for node in self.nodes(sorted(containers, key=lambda c: c.name)):
             clusters.setdefault(node.cluster, []).append(node)
+        return clusters
+
+    def machines(self) -> Sequence[ContainerHost]:
+        """Return the machines that are nodes, each as the host of one container; by default none.
+
+        They are found by the files of the program, without a connection.
+        """
+        return ()
+
+    def _find_in_machine(self, machine: ContainerHost) -> dict[str, list[NodeContainer]]:
+        clusters: dict[str, list[NodeContainer]] = {}
+        for container in machine.containers(f"{_MACHINE_TOOL}={self.name}"):
+            cluster, role = container.labels[_MACHINE_CLUSTER], container.labels[_MACHINE_ROLE]
+            clusters[cluster] = [NodeContainer(cluster, role, container)]
         return clusters
 
     def runtime_of(self, node: NodeContainer, engine: ContainerHost) -> NodeRuntime:
@@ -196,18 +221,26 @@ class Minikube(ClusterProvider):
         """Return whether minikube has a profile of that name, with whichever driver."""
         if context == "minikube":
             return True
-        home = Path(os.environ.get("MINIKUBE_HOME") or os.environ.get("HOME") or Path.home())
-        folder = home if home.name == ".minikube" else home / ".minikube"
         is_name = re.fullmatch(_CLUSTER, context) is not None
-        return is_name and (folder / "profiles" / context / "config.json").exists()
+        return is_name and (_minikube_home() / "profiles" / context / "config.json").exists()
+
+    def machines(self) -> Sequence[ContainerHost]:
+        if not (home := _minikube_home()).is_dir():
+            return ()
+        from imgload.clusters.machines import minikube_machines  # noqa: PLC0415 - start-up
+
+        return minikube_machines(home)
 
     def absence_hint(self, context: str | None) -> str:
         if not context or not self.owns_context(context):
             return ""
-        return (
-            "with a driver other than docker or podman its nodes are not containers:"
-            f" minikube -p {shlex.quote(context)} image load IMAGE"
-        )
+        from imgload.clusters.machines import minikube_driver  # noqa: PLC0415 - start-up
+
+        if minikube_driver(_minikube_home(), context) == "none":
+            return "its node is this machine: imgload load IMAGE --node ssh://root@localhost"
+        profile = f"-p {shlex.quote(context)}"
+        load = f"have minikube load the image: minikube {profile} image load IMAGE"
+        return f"start it: minikube start {profile}; or {load}"
 
 
 class ClusterApi(ClusterProvider):
@@ -268,7 +301,151 @@ class VCluster(ClusterProvider):
         return detect(node.container.name, engine, node.container, node.role)
 
 
-_PROVIDERS: list[ClusterProvider] = [Kind(), K3d(), Minikube(), ClusterApi(), VCluster()]
+class _InMachine(ClusterProvider):
+    """A program whose clusters are one virtual machine each."""
+
+    label = _MACHINE_TOOL
+
+    def find(
+        self, engine: ContainerHost, listed: Sequence[Container] | None = None
+    ) -> dict[str, list[NodeContainer]]:
+        """Return the nodes on a machine; a container engine has no nodes of it."""
+        return super().find(engine, listed) if engine.endpoint.kind == "ssh" else {}
+
+    def nodes(self, containers: Sequence[Container]) -> Iterator[NodeContainer]:
+        del containers
+        return iter(())
+
+    def runtime_of(self, node: NodeContainer, engine: ContainerHost) -> NodeRuntime:
+        return detect(node.container.name, engine, node.container, node.role)
+
+
+class Colima(_InMachine):
+    """Colima's Kubernetes; cluster, machine and context are called like its profile."""
+
+    name = "colima"
+
+    def machines(self) -> Sequence[ContainerHost]:
+        if not (home := _colima_home()).is_dir():
+            return ()
+        from imgload.clusters.machines import colima_machines  # noqa: PLC0415 - start-up
+
+        return list(colima_machines(home))
+
+    def owns_context(self, context: str) -> bool:
+        return context == "colima" or context.startswith("colima-")
+
+    def absence_hint(self, context: str | None) -> str:
+        if not context or not self.owns_context(context):
+            return ""
+        from imgload.clusters.machines import colima_profile  # noqa: PLC0415 - start-up
+
+        profile = colima_profile(_colima_home(), context)
+        name = "" if context == "colima" else f" {shlex.quote(context.removeprefix('colima-'))}"
+        if profile and profile.has_kubernetes and profile.runtime == "docker":
+            return f"its pods use the images of Docker in it: {_SHARED}"
+        return f"start it with Kubernetes: colima start{name} --kubernetes"
+
+
+class Lima(_InMachine):
+    """Lima's template k3s. Its kubeconfig, a file in the instance's folder, has another context."""
+
+    name = "lima"
+
+    def machines(self) -> Sequence[ContainerHost]:
+        if not (home := _lima_home()).is_dir():
+            return ()
+        from imgload.clusters.machines import lima_machines  # noqa: PLC0415 - start-up
+
+        return list(lima_machines(home))
+
+    def owns_context(self, context: str) -> bool:
+        return context == "default" and self._current_instance() is not None
+
+    def contexts(self, cluster: str) -> tuple[str, ...]:
+        return ("default" if self._current_instance() == cluster else f"lima-{cluster}",)
+
+    def _current_instance(self) -> str | None:
+        """Return the instance whose own kubeconfig sets the current context, or None."""
+        file = current_file()
+        folder = file.parent.parent if file else None
+        is_own = folder and folder.parent.resolve() == _lima_home().resolve()
+        return folder.name if folder and is_own else None
+
+
+class RancherDesktop(_InMachine):
+    """Rancher Desktop on Linux and macOS; its only cluster has one context."""
+
+    name = "rancher-desktop"
+
+    def machines(self) -> Sequence[ContainerHost]:
+        data, settings = _rancher_home()
+        if not data.is_dir():
+            return ()
+        from imgload.clusters.machines import rancher_machines  # noqa: PLC0415 - start-up
+
+        return list(rancher_machines(data, settings))
+
+    def owns_context(self, context: str) -> bool:
+        return context == self.name
+
+    def contexts(self, cluster: str) -> tuple[str, ...]:
+        return (cluster,)
+
+    def absence_hint(self, context: str | None) -> str:
+        if not context or not self.owns_context(context):
+            return ""
+        from imgload.clusters.machines import rancher_profile  # noqa: PLC0415 - start-up
+
+        profile = rancher_profile(_rancher_home()[1])
+        if profile and profile.runtime in {"moby", "docker"}:
+            return f"its pods use the images of Docker in it: {_SHARED}"
+        return "start it, with Kubernetes enabled: rdctl start"
+
+
+def _home() -> Path:
+    return Path(os.environ.get("HOME") or Path.home())
+
+
+def _lima_home() -> Path:
+    return Path(os.environ.get("LIMA_HOME") or _home() / ".lima")
+
+
+def _colima_home() -> Path:
+    """Return Colima's folder (colima, config/files.go)."""
+    given, config = os.environ.get("COLIMA_HOME"), os.environ.get("XDG_CONFIG_HOME")
+    if given and Path(given).exists():
+        return Path(given)
+    usual, shared = _home() / ".colima", Path(config or _home() / ".config") / "colima"
+    return shared if not usual.is_dir() and (config or shared.is_dir()) else usual
+
+
+def _rancher_home() -> tuple[Path, Path]:
+    """Return Rancher Desktop's folders for data and settings (src/go/rdctl/pkg/paths)."""
+    if sys.platform == "darwin":
+        library = _home() / "Library"
+        data, settings = library / "Application Support", library / "Preferences"
+    else:
+        data = Path(os.environ.get("XDG_DATA_HOME") or _home() / ".local" / "share")
+        settings = Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config")
+    return data / "rancher-desktop", settings / "rancher-desktop"
+
+
+def _minikube_home() -> Path:
+    folder = Path(os.environ.get("MINIKUBE_HOME") or _home())
+    return folder if folder.name == ".minikube" else folder / ".minikube"
+
+
+_PROVIDERS: list[ClusterProvider] = [
+    Kind(),
+    K3d(),
+    Minikube(),
+    ClusterApi(),
+    VCluster(),
+    Colima(),
+    Lima(),
+    RancherDesktop(),
+]
 
 
 def register_provider(provider: ClusterProvider) -> None:

@@ -26,7 +26,7 @@ from imgload.core.errors import (
     error_json,
 )
 from imgload.core.parallel import in_parallel
-from imgload.engines.base import ContainerHost
+from imgload.engines.base import Container, ContainerHost
 
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
 _WILDCARD = re.compile(r"[*?\[]")
@@ -52,7 +52,7 @@ class EngineInfo:
     origin: str
 
     def __str__(self) -> str:
-        return f"{self.kind} at {self.url}"
+        return self.url if self.kind == "ssh" else f"{self.kind} at {self.url}"
 
 
 @attrs.frozen
@@ -60,7 +60,7 @@ class NodeInfo:
     """A node.
 
     Args:
-        name: its container's name.
+        name: the name of its container or machine; for one named by its address, the address.
         role: its role in the cluster, such as ``control-plane`` or ``agent``.
         state: ``running``, ``paused``, ``stopped``, or another state that the engine reports.
 
@@ -77,10 +77,11 @@ class ClusterInfo:
 
     Args:
         name: its name.
-        tool: the program that made it: ``kind``, ``k3d``, ``minikube``, ``capd`` or ``vcluster``.
+        tool: the program that made it, such as ``kind`` or ``colima``.
         context: its kube context.
         current: whether that is the current kube context.
-        engine: the engine that runs its nodes.
+        engine: the engine that runs its nodes; of a cluster of machines, the first machine, with
+            the kind ``ssh``.
         nodes: its nodes.
 
     """
@@ -120,19 +121,38 @@ class ClusterList:
 
 
 @attrs.frozen
+class Member:
+    """A node of a cluster, to be opened when it is needed: that may detect its runtime."""
+
+    node: NodeContainer
+    engine: ContainerHost
+    tool: ClusterProvider
+
+    @property
+    def name(self) -> str:
+        return self.node.container.name
+
+    def open(self) -> NodeRuntime:
+        """Return the node with its runtime."""
+        return self.tool.runtime_of(self.node, self.engine)
+
+
+@attrs.frozen
 class Cluster:
-    """A cluster, the engine that runs its nodes, and the provider that made it."""
+    """A cluster, the engine that runs its nodes, and the provider that made it.
+
+    If the nodes are machines, `engine` is the first of them.
+    """
 
     name: str
     engine: ContainerHost
-    members: tuple[NodeContainer, ...]
+    members: tuple[Member, ...]
     tool: ClusterProvider
 
     @property
     def candidates(self) -> list[_Candidate]:
-        """The nodes by name, each as a function: some providers have to detect the runtime."""
-        runtime_of, engine = self.tool.runtime_of, self.engine
-        return [(m.container.name, partial(runtime_of, m, engine)) for m in self.members]
+        """The nodes by name, each as a function that opens it."""
+        return [(member.name, member.open) for member in self.members]
 
     @cached_property
     def nodes(self) -> tuple[NodeRuntime, ...]:
@@ -153,23 +173,27 @@ class Cluster:
 def find_clusters(
     engines: Sequence[ContainerHost], of: Sequence[ClusterProvider] | None = None
 ) -> list[Cluster]:
-    """Return every cluster on some engines, made by some providers (default: all).
+    """Return every cluster on some engines and on machines, of some providers (default: all).
 
-    One query for each engine, with the provider's label if there is only one.
+    Without engines, it returns those on machines. Each engine is queried once, for the containers
+    with the provider's label if there is only one provider.
     """
     tools = of or providers()
-    pairs = [(engine, provider) for engine in engines for provider in tools]
-    if len(tools) == 1:
-        answers = in_parallel([partial(tool.find, engine) for engine, tool in pairs])
-    else:
-        listed = in_parallel([partial(engine.containers, "") for engine in engines])
-        of_engine = dict(zip(engines, listed, strict=True))
-        answers = [tool.find(engine, of_engine[engine]) for engine, tool in pairs]
-    return [
-        Cluster(name, engine, tuple(nodes), tool)
-        for (engine, tool), clusters in zip(pairs, answers, strict=True)
-        for name, nodes in clusters.items()
-    ]
+    listings: list[Sequence[Container] | None] = [None for _ in engines]
+    if len(tools) > 1:
+        listings = [*in_parallel([partial(engine.containers, "") for engine in engines])]
+    hosts = [(e, tool, x) for e, x in zip(engines, listings, strict=True) for tool in tools]
+    hosts += [(m, tool, None) for tool in tools for m in tool.machines() if m not in engines]
+    answers = in_parallel([partial(tool.find, host, listed) for host, tool, listed in hosts])
+    clusters: dict[tuple[object, ...], Cluster] = {}
+    for (host, tool, _), found in zip(hosts, answers, strict=True):
+        for name, containers in found.items():
+            members = tuple(Member(container, host, tool) for container in containers)
+            # the machines of one cluster are hosts of their own
+            key = (name, tool, host.endpoint.kind == "ssh" or host)
+            first = clusters.setdefault(key, Cluster(name, host, (), tool))
+            clusters[key] = attrs.evolve(first, members=(*first.members, *members))
+    return list(clusters.values())
 
 
 def list_clusters(
@@ -184,7 +208,7 @@ def list_clusters(
             context=cluster.context,
             current=cluster.context == context,
             engine=_engine_info(cluster.engine),
-            nodes=tuple(map(node_info, cluster.members)),
+            nodes=tuple(node_info(member.node) for member in cluster.members),
         )
         for cluster in find_clusters(engines)
     )
@@ -214,9 +238,10 @@ def select_nodes(
     Args:
         engines: the engines that may run the nodes, such as `imgload.Docker()`.
         cluster: the cluster's name; None for the kube context's, or else the only one.
-        names: names of nodes; empty for all of the cluster. Without `cluster`, a full name may be
-            that of any container. A pattern with ``*`` or ``?`` selects nodes of the cluster, also
-            by the ends of their names, and so does such an end: ``worker2`` is ``kind-worker2``.
+        names: names of nodes, or the addresses of machines as ``ssh://user@host``; empty for all
+            nodes of the cluster. Without `cluster`, a full name may be that of any container. A
+            pattern with ``*`` or ``?`` selects nodes of the cluster, also by the ends of their
+            names, and so does such an end: ``worker2`` is ``kind-worker2``.
         guess: whether the only cluster may be selected without a name or a kube context.
         address: the path of containerd's socket on these nodes; None to find it.
 
@@ -228,6 +253,16 @@ def select_nodes(
     """
     names = require_strings(names, "nodes")
     socket = require_socket(address) if address is not None else ""
+    if addresses := [name for name in names if "://" in name]:
+        from imgload.engines.machine import parse_machine  # noqa: PLC0415 - start-up
+
+        machines = dict.fromkeys(map(parse_machine, addresses))
+        opening = [partial(detect, m.node.name, m, m.node, "", socket) for m in machines]
+        by_ssh = in_parallel(opening)
+        others = [name for name in names if name not in addresses]
+        if not others:
+            return tuple(by_ssh)
+        return (*by_ssh, *select_nodes(engines, cluster, others, guess=guess, address=address))
     if names and cluster is None:
         nodes = _nodes_of_any_cluster(names, engines, guess=guess)
     else:
@@ -359,8 +394,7 @@ def _not_found(
     hints = (p.absence_hint(context or None) for p in (owner, *providers()) if p)
     choose = "choose one with --cluster NAME" if clusters else "make one: kind create cluster"
     hint = next(filter(None, hints), choose)
-    *others, last = (provider.name for provider in providers())
-    missing = f"no cluster {name!r}" if name else f"no {', '.join(others)} or {last} cluster"
+    missing = f"no cluster {name!r}" if name else "no local cluster"
     origin = f" (from the kube context {context!r})" if context else ""
     addresses = " and ".join(str(engine.endpoint) for engine in engines)
     listed = ", ".join(map(str, clusters)) or "none"

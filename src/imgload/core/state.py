@@ -25,6 +25,8 @@ BLOBS = "blobs"
 """The subfolder of the cache folder for the blobs of served images."""
 _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _LARGE_FILES = "/var/tmp"  # noqa: S108 - for files without a name
+_SOCKETS = "/tmp"  # noqa: S108 - in a private folder
+_MAX_SOCKET_FOLDER = 56
 _ABANDONED_SECONDS = 60.0
 """A partial file of this age belongs to a killed process."""
 
@@ -38,6 +40,15 @@ def temporary_folder() -> Path:
     """Return the same as `tempfile.gettempdir`, whose import is slow."""
     chosen = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     return Path(next(filter(None, chosen), "/tmp"))  # noqa: S108
+
+
+def socket_folder() -> str:
+    """Return the folder for sockets: the temporary folder, or /tmp if its path is too long.
+
+    Linux allows 107 bytes for a socket's path and macOS 103; ssh appends 17 while it creates one.
+    """
+    folder = str(temporary_folder())
+    return folder if len(os.fsencode(folder)) <= _MAX_SOCKET_FOLDER else _SOCKETS
 
 
 def spool_folder() -> str:
@@ -152,7 +163,7 @@ class TemporaryFolder:
 
 def remove_stale_folders() -> None:
     """Remove this user's unlocked temporary folders."""
-    parents = {temporary_folder(), Path(spool_folder())}
+    parents = {temporary_folder(), Path(spool_folder()), Path(socket_folder())}
     for path in (path for parent in parents for path in parent.glob(f"{RUN_FOLDER}*")):
         with suppress(OSError, ImportError), ExitStack() as stack:
             descriptor = _open_locked(path)

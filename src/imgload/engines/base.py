@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -273,6 +274,27 @@ class ContainerHost(Backend):
     def streams_exec(self) -> bool:
         """Whether a command can get input: over a socket or ssh, not over TLS."""
         return self.endpoint.tls is None
+
+    def exec_command(self, container: str, *argv: str) -> str:
+        """Return the command line that runs a command in a container, for hints."""
+        return f"{self.name} exec {container} {shlex.join(argv)}".rstrip()
+
+    def state_command(self, container: str) -> str:
+        """Return the command line that shows whether a container runs, for hints."""
+        return f"{self.name} ps --all --filter name={container}"
+
+    def logs_command(self, container: str) -> str:
+        """Return the command line that prints a container's log, for hints; may be empty."""
+        return f"{self.name} logs --tail 50 {container}"
+
+    def start_hint(self, container: Container) -> str:
+        """Return how to start a container that is stopped or paused."""
+        verb = "unpause" if container.state == "paused" else "start"
+        return f"{self.name} {verb} {container.name}"
+
+    def restart_command(self, container: str) -> str:
+        """Return the command line that restarts a container, for hints."""
+        return f"{self.name} restart {container}"
 
 
 class Engine(ImageStore, ContainerHost):

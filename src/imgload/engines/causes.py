@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from imgload.engines.endpoint import EngineKind
+from imgload.engines.endpoint import HostKind
 
 
 @attrs.frozen
@@ -70,7 +70,7 @@ def cause_of(message: str, causes: Sequence[Cause] = _CAUSES) -> Cause | None:
     return next((cause for cause in causes if re.search(cause.pattern, message)), None)
 
 
-def hint_for(message: str, kind: EngineKind) -> str:
+def hint_for(message: str, kind: HostKind) -> str:
     """Return the next step after an engine's error; the engine's state if the cause is unknown."""
     cause = cause_of(message)
     return cause.hint.format(kind=kind) if cause else f"check the engine: {kind} info"

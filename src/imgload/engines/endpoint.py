@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 EngineKind = Literal["docker", "podman"]
+HostKind = Literal["docker", "podman", "ssh"]
+"""An engine, or a machine that is itself a node."""
 _START_COMMANDS = (
     (r"/\.colima/(default|\*)/", "colima start"),
     (r"/\.colima/(?P<name>[\w-]+)/", "colima start {name}"),
@@ -34,7 +36,7 @@ _START_ANY = {
     "linux": "sudo systemctl start docker, or systemctl --user start podman.socket",
     "darwin": "docker desktop start, colima start, or podman machine start",
 }
-_PERMIT: dict[EngineKind, str] = {
+_PERMIT: dict[HostKind, str] = {
     "docker": "join the socket's group (sudo usermod -aG docker $USER, then log in again)",
     "podman": "start a Podman of your own (systemctl --user start podman.socket)",
 }
@@ -98,7 +100,7 @@ class Tls:
 class Endpoint:
     """The endpoint of an engine."""
 
-    kind: EngineKind
+    kind: HostKind
     url: str  # ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``
     origin: str = attrs.field(default="", eq=False)
     """The variable, settings file or product that the address comes from, for messages."""
@@ -116,7 +118,7 @@ class Endpoint:
         return parts.scheme == "tcp" and _LOOPBACK.fullmatch(parts.hostname or "") is not None
 
     def __str__(self) -> str:
-        return f"{self.kind} at {self.url}"
+        return self.url if self.kind == "ssh" else f"{self.kind} at {self.url}"
 
 
 def start(url: str) -> str:
@@ -131,6 +133,6 @@ def start_any() -> str:
     return _START_ANY.get(sys.platform, "start Docker or Podman")
 
 
-def permit(kind: EngineKind) -> str:
+def permit(kind: HostKind) -> str:
     """Return how to get permission for an engine's socket."""
     return f"{_PERMIT[kind]}, or run as a user with access to it"

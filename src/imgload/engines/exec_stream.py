@@ -1,4 +1,4 @@
-"""The connection of an ``exec`` with standard input: one socket for both directions.
+"""The connection of a command with standard input: one socket for both directions.
 
 Both engines answer an exec start with the bare connection. imgload writes the command's standard
 input to it, and reads frames: a header of eight bytes (stream, three zero bytes, length) and a
@@ -17,6 +17,7 @@ import struct
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,21 +44,15 @@ _KEPT_STDERR = 64 << 10
 
 
 @attrs.define(eq=False, repr=False)
-class ExecStream:
-    """The socket of a running command, a buffered reader of it, and the answer to close."""
+class CommandStream(ABC):
+    """The socket of a running command, for its standard input and its output."""
 
     _socket: socket.socket
-    _reader: Any
-    _answer: Any
-    stdout: bytearray = attrs.field(factory=bytearray)
-    stderr: bytearray = attrs.field(factory=bytearray)
-    _sent: int = 0
-    _ended: threading.Event = attrs.field(factory=threading.Event)
-    _error: Exception | None = None
-
-    @classmethod
-    def take_over(cls, answer: Answer) -> ExecStream:
-        return cls(*answer.take_over(), answer)
+    stdout: bytearray = attrs.field(factory=bytearray, init=False)
+    stderr: bytearray = attrs.field(factory=bytearray, init=False)
+    _sent: int = attrs.field(default=0, init=False)
+    _ended: threading.Event = attrs.field(factory=threading.Event, init=False)
+    _error: Exception | None = attrs.field(default=None, init=False)
 
     def communicate(self, stdin: Iterable[Chunk] | None) -> bool:
         """Send `stdin` and collect output until the command ends; return whether all was sent."""
@@ -80,7 +75,6 @@ class ExecStream:
         """Drop the connection; a command that still reads gets the end of its input."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._answer.close()
 
     def _await(self, reader: threading.Thread, seconds: float) -> None:
         """Wait for the command's end; NodeStalled if it prints nothing for too long."""
@@ -123,17 +117,40 @@ class ExecStream:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
 
+    @abstractmethod
+    def _read(self) -> None:
+        """Collect the output until the command ends, by `_keep`; EngineFailed."""
+
+    def _keep(self, target: bytearray, data: bytes) -> None:
+        target += data
+        if target is self.stdout and len(target) > MAX_STDOUT:
+            raise EngineFailed(f"a command printed more than {MAX_STDOUT} bytes")
+        if target is self.stderr and len(target) > 2 * _KEPT_STDERR:
+            del target[:-_KEPT_STDERR]
+
+
+@attrs.define(eq=False, repr=False)
+class ExecStream(CommandStream):
+    """The hijacked connection of an engine's exec: its socket, a reader, and the answer."""
+
+    _reader: Any
+    _answer: Any
+
+    @classmethod
+    def take_over(cls, answer: Answer) -> ExecStream:
+        return cls(*answer.take_over(), answer)
+
+    def close(self) -> None:
+        super().close()
+        self._answer.close()
+
     def _read(self) -> None:
         while head := self._read_exactly(_FRAME.size, may_end=True):
             stream, length = _FRAME.unpack(head)
             if length > _MAX_FRAME:
                 raise EngineFailed(f"the engine announces {length} bytes of output in one frame")
             target = self.stderr if stream == _STDERR else self.stdout
-            target += self._read_exactly(length)
-            if len(self.stdout) > MAX_STDOUT:
-                raise EngineFailed(f"a command printed more than {MAX_STDOUT} bytes")
-            if len(self.stderr) > 2 * _KEPT_STDERR:
-                del self.stderr[:-_KEPT_STDERR]
+            self._keep(target, self._read_exactly(length))
 
     def _read_exactly(self, size: int, *, may_end: bool = False) -> bytes:
         try:

@@ -36,8 +36,9 @@ def load(
         images: one or several names or image IDs, or tags without a repository in an OCI layout;
             with an archive, none for all of its images.
         cluster: the cluster's name; None for the kube context's, or else the only one.
-        nodes: names of the nodes to load, ends of names, or patterns with ``*`` and ``?``; empty
-            for all of the cluster. The full name may be that of any container with containerd.
+        nodes: names of the nodes to load, ends of names, patterns with ``*`` and ``?``, or
+            ``ssh://user@host``; empty for all of the cluster. The full name may be that of any
+            container with containerd.
         address: the path of containerd's socket on the nodes; None to find it.
         source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None for every
             reachable engine.
@@ -132,15 +133,18 @@ def verify(
 
 
 def find_clusters() -> ClusterList:
-    """Return the clusters of all providers, such as kind, on every reachable engine.
+    """Return the local clusters: on every reachable engine, and in virtual machines.
 
     Raises:
-        EngineError: if no engine can be reached.
+        EngineError: if no engine can be reached, and no cluster is in a machine.
 
     """
     from imgload.clusters.select import list_clusters  # noqa: PLC0415 - start-up
     from imgload.loader.session import Session  # noqa: PLC0415
 
-    with Session.open() as session:
+    with Session.open(has_images=False) as session:
         errors = [attempt.error for attempt in session.discovery.unreachable if attempt.error]
-        return list_clusters(session.engines, errors)
+        listing = list_clusters(session.engines, errors)
+        if not listing.clusters:
+            session.discovery.require()
+        return listing

@@ -6,8 +6,6 @@ user changes the blob later, and serves it unchecked.
 
 from __future__ import annotations
 
-import shlex
-
 import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
@@ -29,11 +27,11 @@ def verify_blobs(node: NodeRuntime, name: str, result: NodeResult) -> NodeResult
         return attrs.evolve(result, error=error)
     refusal = None
     if damaged:
-        blobs = shlex.join(map(str, damaged))
+        blobs = list(map(str, damaged))
+        remove = node.exec_command("ctr", "-n", "k8s.io", "content", "rm", *blobs)
         refusal = NotVerified(
-            f"{node.name} has {name} with damaged content: {blobs}",
-            hint=f"{node.engine.name} exec {node.name} ctr -n k8s.io content rm {blobs},"
-            " and load it again with --complete",
+            f"{node.name} has {name} with damaged content: {' '.join(blobs)}",
+            hint=f"{remove}, and load it again with --complete",
             node=node.name,
             image=name,
         )

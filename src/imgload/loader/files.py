@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import queue
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -108,11 +107,12 @@ class FileCheck:
 
 def _refusal(image: Image, node: NodeRuntime, first: Sequence[str], more: int) -> NotVerified:
     rest = f"; and {more} more" if more else ""
-    names = shlex.join([image.name, str(image.image_id)])
+    names = (image.name, str(image.image_id))
+    remove = node.exec_command("ctr", "-n", "k8s.io", "images", "rm", "--sync", *names)
     return NotVerified(
         f"{node.name} has {image.name} with other files than its layers: {'; '.join(first)}{rest}",
-        hint=f"{node.engine.name} exec {node.name} ctr -n k8s.io images rm --sync {names}, and load"
-        " it again; images and pods that use the same layers keep these, so remove them first",
+        hint=f"{remove}, and load it again; images and pods that use the same layers keep these, so"
+        " remove them first",
         node=node.name,
         image=image.name,
     )

@@ -12,10 +12,16 @@ import attrs
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.select import Cluster, select_cluster, select_nodes
 from imgload.core.arguments import optional_string
-from imgload.core.errors import EngineUnreachable, UsageError
+from imgload.core.errors import (
+    ClusterNotFound,
+    EngineUnreachable,
+    NodeNotFound,
+    UsageError,
+)
 from imgload.engines.base import Engine
 from imgload.engines.discovery.candidates import named_address
 from imgload.engines.discovery.discover import Discovery, open_engines, with_discovery_errors
+from imgload.engines.discovery.probe import no_engine_error
 from imgload.engines.endpoint import Endpoint
 from imgload.sources.base import Source
 from imgload.sources.engine import EngineSource
@@ -32,13 +38,19 @@ class Session:
     @classmethod
     @contextmanager
     def open(
-        cls, source: str | os.PathLike[str] | None = None, *, follow_links: bool = False
+        cls,
+        source: str | os.PathLike[str] | None = None,
+        *,
+        follow_links: bool = False,
+        has_images: bool = True,
     ) -> Iterator[Session]:
         """Find and open the engines; close them at the end.
 
         Args:
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
             follow_links: whether symbolic links may lead out of a source that is a folder.
+            has_images: whether images are searched; without, and with a path, no engine has to
+                answer, since nodes may be machines.
 
         """
         source = optional_string(source, "source")
@@ -49,7 +61,9 @@ class Session:
             )
             is_url = source and "://" in source
             explicit = [named_address(source, "--from", os.environ)] if source and is_url else []
-            discovery, engines = stack.enter_context(open_engines(explicit))
+            discovery, engines = stack.enter_context(
+                open_engines(explicit, required=archive is None and has_images)
+            )
             sources: Sequence[Source] = (
                 [archive] if archive else _select_engines(source, engines, discovery)
             )
@@ -67,13 +81,24 @@ class Session:
         address: str | None = None,
     ) -> tuple[NodeRuntime, ...]:
         """Return the selected nodes; see `imgload.clusters.select.select_nodes`."""
-        with with_discovery_errors(self.discovery.unreachable):
+        with self._naming_engines():
             return select_nodes(self.engines, cluster, names, guess=guess, address=address)
 
     def select_cluster(self, name: str | None) -> Cluster:
         """Return the selected cluster; see `imgload.clusters.select.select_nodes`."""
-        with with_discovery_errors(self.discovery.unreachable):
+        with self._naming_engines():
             return select_cluster(self.engines, name)
+
+    @contextmanager
+    def _naming_engines(self) -> Iterator[None]:
+        """Add the engines that do not answer to a "not found" error."""
+        try:
+            with with_discovery_errors(self.discovery.unreachable):
+                yield
+        except (ClusterNotFound, NodeNotFound) as error:
+            if self.engines:
+                raise
+            raise no_engine_error(self.discovery.attempts, self.discovery.absent) from error
 
 
 def _open_archive(path: str, stack: ExitStack, *, follow_links: bool) -> Source:

@@ -59,7 +59,7 @@ def test_clusters_names_the_engines_without_a_cluster(
         outcome = run("clusters")
     assert daemon != url
     assert (outcome.status, outcome.stdout) == (0, "")
-    assert f"no cluster of containers on docker at {url}" in outcome.stderr
+    assert f"no local cluster on docker at {url}" in outcome.stderr
 
 
 def test_clusters_without_an_engine_exits_with_5(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,21 +11,21 @@ import pytest
 from imgload.core.errors import EngineUnreachable, UsageError
 from imgload.engines.discovery.candidates import Candidate
 from imgload.engines.discovery.probe import probe
-from imgload.engines.ssh import Remote
+from imgload.engines.ssh import Login, Remote
 from tests.unit.bounds import within
 
 
 @pytest.mark.parametrize(
     ("url", "remote"),
     [
-        ("ssh://host", Remote("host", "/var/run/docker.sock")),
-        ("ssh://host/", Remote("host", "/var/run/docker.sock")),
-        ("ssh://me@host:2222", Remote("host", "/var/run/docker.sock", "me", 2222)),
+        ("ssh://host", Remote(Login("host"), "/var/run/docker.sock")),
+        ("ssh://host/", Remote(Login("host"), "/var/run/docker.sock")),
+        ("ssh://me@host:2222", Remote(Login("host", "me", 2222), "/var/run/docker.sock")),
         (
             "ssh://core@127.0.0.1:52837/run/user/501/podman/podman.sock",
-            Remote("127.0.0.1", "/run/user/501/podman/podman.sock", "core", 52837),
+            Remote(Login("127.0.0.1", "core", 52837), "/run/user/501/podman/podman.sock"),
         ),
-        ("ssh://[::1]:22/x.sock", Remote("::1", "/x.sock", None, 22)),
+        ("ssh://[::1]:22/x.sock", Remote(Login("::1", None, 22), "/x.sock")),
     ],
 )
 def test_remote_parses_addresses_of_docker_and_podman(url: str, remote: Remote) -> None:
@@ -65,7 +65,7 @@ def test_remote_rejects_text_that_a_shell_or_ssh_could_misinterpret(url: str) ->
 
 def test_argv_has_options_first_and_batch_mode() -> None:
     """The user's own ssh decides on keys and hosts."""
-    argv = Remote("host", "/x.sock", "me", 22, "/k/key").argv(Path("/t/engine.sock"))
+    argv = Remote(Login("host", "me", 22, "/k/key"), "/x.sock").argv(Path("/t/engine.sock"))
     assert argv[0] == "ssh"
     assert argv[-3:-1] == ["--", "host"]
     assert "-oBatchMode=yes" in argv
@@ -74,16 +74,19 @@ def test_argv_has_options_first_and_batch_mode() -> None:
     assert not [word for word in argv if "StrictHostKeyChecking" in word]
 
 
-@pytest.mark.parametrize(("host", "trusted"), [("127.0.0.1", True), ("far.example", False)])
+@pytest.mark.parametrize(
+    ("host", "trusted"),
+    [("127.0.0.1", True), ("192.168.39.7", True), ("8.8.8.8", False), ("far.example", False)],
+)
 def test_argv_skips_host_keys_for_local_podman_machines_only(host: str, trusted: bool) -> None:  # noqa: FBT001
     """Podman recreates its host key with it; any other host must have a known key."""
-    argv = Remote(host, "/x.sock", machine=True).argv(Path("/t"))
+    argv = Remote(Login(host, is_vm=True), "/x.sock").argv(Path("/t"))
     assert ("-oStrictHostKeyChecking=no" in argv) is trusted
 
 
 def test_argv_quotes_the_remote_command(tmp_path: Path) -> None:
     """Quoted whole: a remote shell may be no sh."""
-    command = Remote("host", str(tmp_path / "x.sock")).argv(Path("/t"))[-1]
+    command = Remote(Login("host"), str(tmp_path / "x.sock")).argv(Path("/t"))[-1]
     assert shlex.split(command)[:2] == ["sh", "-c"]
     run = subprocess.run(shlex.split(command), input=b"", capture_output=True, check=True)
     assert run.stdout == b"imgload: absent\n"

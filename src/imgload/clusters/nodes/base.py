@@ -302,7 +302,7 @@ class NodeRuntime(ABC):
         """Return why the kubelet keeps an image from pods, and the next command, or None."""
         if not traits.kubelet or not image_id:
             return None
-        refusal = traits.kubelet.refusal(name, image_id, f"{self.engine.name} exec {self.name}")
+        refusal = traits.kubelet.refusal(name, image_id, self.exec_command)
         if refusal is None:
             return None
         why, hint = refusal
@@ -319,7 +319,7 @@ class NodeRuntime(ABC):
     @property
     def disk_hint(self) -> str:
         """The commands that help when the disk for images is full."""
-        largest = f"{self.engine.name} exec {self.name} sh -c 'du -xk -d 4 /var | sort -n | tail'"
+        largest = self.exec_command("sh", "-c", "du -xk -d 4 /var | sort -n | tail")
         prune = f"remove old builds: imgload prune --node {self.name}"
         return f"{prune}; or list the largest folders: {largest}"
 
@@ -329,9 +329,18 @@ class NodeRuntime(ABC):
             if (answer := survey.cri.get(name)) and answer.failure:
                 raise NodeUnusable(
                     f"{self.name}: CRI gives no answer about {name}: {answer.failure}",
-                    hint=f"{self.engine.name} exec {self.name} crictl info",
+                    hint=self.exec_command("crictl", "info"),
                     node=self.name,
                 )
+
+    def exec_command(self, *argv: str) -> str:
+        """Return the command line that runs a command on the node, for hints."""
+        return self.engine.exec_command(self.container.name, *argv)
+
+    @property
+    def list_command(self) -> str:
+        """The command that lists the runtime's images."""
+        return self.exec_command("ctr", "-n", "k8s.io", "images", "ls")
 
     @property
     def log_command(self) -> str:
@@ -446,10 +455,9 @@ class NodeRuntime(ABC):
     def require_running(self) -> None:
         """Raise NodeNotRunning when the container is stopped or paused."""
         if self.container.state != "running":
-            start = "unpause" if self.container.state == "paused" else "start"
             raise NodeNotRunning(
                 f"{self.name} is {self.container.state}",
-                hint=f"{self.engine.name} {start} {self.container.name}",
+                hint=self.engine.start_hint(self.container),
                 node=self.name,
             )
 
@@ -465,8 +473,8 @@ class NodeRuntime(ABC):
     def _shell_failed(self, result: ExecResult) -> NodeUnusable:
         reason = result.message or f"exit status {result.exit_status} without output"
         message = f"{self.name}: a shell in it failed: {reason}"
-        cause = causes.hint_for(result.message, engine=self.engine.name, node=self.name)
-        command = f"{self.engine.name} exec {self.container.name} sh -c 'echo works'"
+        cause = self._cause(result.message)
+        command = self.exec_command("sh", "-c", "echo works")
         return NodeUnusable(message, hint=cause or f"try a shell: {command}", node=self.name)
 
     def _failure(self, status: int, message: str, action: str) -> NodeError:
@@ -474,21 +482,24 @@ class NodeRuntime(ABC):
         reasons = [line for line in lines if not _NOT_THE_REASON.match(line)] or lines
         reason = reasons[-1] if reasons else "no output"
         if causes.DISK_FULL in message:
-            inodes = f"or are its inodes used up: {self.engine.name} exec {self.name} df -i /var"
+            inodes = f"or are its inodes used up: {self.exec_command('df', '-i', '/var')}"
             return NodeFull(
                 f"{self.name} ran out of disk space: {reason}",
                 hint=f"{self.disk_hint}; {inodes}",
                 node=self.name,
             )
-        cause = causes.hint_for(message, engine=self.engine.name, node=self.name)
+        cause = self._cause(message)
         text = f"{action} on {self.name} failed with exit status {status}: {reason}"
         hint = cause or self.log_command
         return ImportFailed(text, command_status=status, hint=hint, node=self.name)
 
     @property
     def _state(self) -> str:
-        name = self.container.name
-        return f"check whether it runs: {self.engine.name} ps --all --filter name={name}"
+        return f"check whether it runs: {self.engine.state_command(self.container.name)}"
+
+    def _cause(self, message: str) -> str:
+        restart = self.engine.restart_command(self.container.name)
+        return causes.hint_for(message, command=self.exec_command(), restart=restart)
 
 
 def _fed(stdin: Iterable[Chunk], before: PreviousNames) -> Iterator[Chunk]:

@@ -8,7 +8,7 @@ DISK_FULL = "no space left on device"
 _CAUSES = (
     Cause(
         r"read-only file system",
-        "find the disk, and the cause: {command} mount; after the repair: {engine} restart {node}",
+        "find the disk, and the cause: {command} mount; after the repair: {restart}",
     ),
     Cause(
         r"wrong diff id|mismatched image rootfs",
@@ -39,7 +39,10 @@ _CAUSES = (
 )
 
 
-def hint_for(message: str, *, engine: str, node: str) -> str:
-    """Return the next step after a failure on a node; empty if the cause is unknown."""
-    cause, command = cause_of(message, _CAUSES), f"{engine} exec {node}"
-    return cause.hint.format(command=command, engine=engine, node=node) if cause else ""
+def hint_for(message: str, *, command: str, restart: str) -> str:
+    """Return the next step after a failure on a node; empty if the cause is unknown.
+
+    `command` precedes a command that runs on the node, and `restart` restarts the node.
+    """
+    cause = cause_of(message, _CAUSES)
+    return cause.hint.format(command=command, restart=restart) if cause else ""

@@ -247,14 +247,18 @@ K3S = Containerd(
 """k3s contains containerd and its programs (k3s, pkg/ctr/main.go and pkg/agent/containerd)."""
 
 
-def log_command(found: str, engine: str, node: str) -> str:
-    """Return the command that prints containerd's log, from the output of `find_log`."""
+def log_command(found: str, on_node: Callable[..., str], of_node: str) -> str:
+    """Return the command line that prints containerd's log, from the output of `find_log`.
+
+    `on_node` returns the one that runs a command on the node, and `of_node` prints the output of
+    the node's first process.
+    """
     place = found.partition("\n")[0]
     if file := _LOG_FILE.fullmatch(place):
-        return f"{engine} exec {node} tail -n 50 {file[1]}"
+        return on_node("tail", "-n", "50", file[1])
     if place == "journal":
-        return f"{engine} exec {node} journalctl -u containerd --no-pager -n 50"
-    return f"{engine} logs --tail 50 {node}" if place == "container" else ""
+        return on_node("journalctl", "-u", "containerd", "--no-pager", "-n", "50")
+    return of_node if place == "container" else ""
 
 
 def require_socket(path: str) -> str:

@@ -175,7 +175,7 @@ class CrioNode(NodeRuntime):
             what = "CRI-O runs there, but there is no podman to write into its store"
             raise NodeUnusable(what, hint=_PODMAN_HINT)
         if info.exit_status:
-            hint = f"see why: {self.engine.name} exec {self.name} podman info"
+            hint = f"see why: {self.exec_command('podman', 'info')}"
             raise NodeUnusable("podman does not work there", hint=hint)
         document = read_info(info)
         self.storage = find_storage(document, crio, file_system)
@@ -194,7 +194,7 @@ class CrioNode(NodeRuntime):
         blobs, answers = rest[: len(question.image_ids)], rest[len(question.image_ids) :]
         configs = map(read_config, question.image_ids, blobs)
         with self.naming_node_in_errors():
-            hint = f"start CRI-O: {self.engine.name} exec {self.name} systemctl restart crio"
+            hint = f"start CRI-O: {self.exec_command('systemctl', 'restart', 'crio')}"
             cri = [containerd.parse_inspect(answer, hint) for answer in answers]
             self.store = store = read_store(images, layers, labels)
         return Survey(
@@ -370,7 +370,11 @@ class CrioNode(NodeRuntime):
 
     @property
     def log_command(self) -> str:
-        return f"{self.engine.name} exec {self.name} podman images --digests"
+        return self.exec_command("podman", "images", "--digests")
+
+    @property
+    def list_command(self) -> str:
+        return self.exec_command("podman", "images")
 
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         program, *arguments = command

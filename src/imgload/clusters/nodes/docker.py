@@ -257,7 +257,11 @@ class DockerNode(NodeRuntime):
 
     @property
     def log_command(self) -> str:
-        return f"{self.engine.name} exec {self.name} journalctl -u docker --no-pager -n 50"
+        return self.exec_command("journalctl", "-u", "docker", "--no-pager", "-n", "50")
+
+    @property
+    def list_command(self) -> str:
+        return self.exec_command("docker", "image", "ls")
 
     def resolve_command(self, command: Sequence[str]) -> Command:
         program, *arguments = command

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 
@@ -71,12 +71,14 @@ class Kubelet:
         """
         return self.gc_percent < _GC_OFF and used_percent(free, total) >= self.gc_percent
 
-    def refusal(self, name: str, image_id: Digest, on_node: str) -> tuple[str, str] | None:
+    def refusal(
+        self, name: str, image_id: Digest, on_node: Callable[..., str]
+    ) -> tuple[str, str] | None:
         """Return why pods without a pull secret cannot use a loaded image, and the remedy, or None.
 
         The kubelet counts an image as preloaded only if it has no record of its ID, under whichever
-        name (kubernetes #138175; pkg/kubelet/images/pullmanager). `on_node` precedes a command that
-        runs on the node.
+        name (kubernetes #138175; pkg/kubelet/images/pullmanager). `on_node` returns the
+        command line that runs a command on the node.
         """
         reference, pulled = Reference.parse(name), self.pulled.get(str(image_id))
         repository = f"{reference.registry}/{reference.repository}"
@@ -86,7 +88,7 @@ class Kubelet:
         if self.policy == _ALLOWLISTED and not self._allows(repository):
             what = f"{_CONFIG} does not list {repository}"
             add = f"add it to preloadedImagesVerificationAllowlist in {_CONFIG}"
-            return what, f"{add}, then: {on_node} systemctl restart kubelet"
+            return what, f"{add}, then: {on_node('systemctl', 'restart', 'kubelet')}"
         reasons, steps = list[str](), list[str]()
         if self.policy == _ALWAYS:
             reasons.append(f"{_CONFIG} says {_ALWAYS}")
@@ -96,7 +98,7 @@ class Kubelet:
             reasons.append(f"it pulled the same image as {other} (its record is {record})")
             steps.append(f"rm {record}")
         script = " && ".join([*steps, "systemctl restart kubelet"])
-        return (", and ".join(reasons), f"{on_node} sh -c '{script}'") if reasons else None
+        return (", and ".join(reasons), on_node("sh", "-c", script)) if reasons else None
 
     def _allows(self, repository: str) -> bool:
         prefixes = tuple(item[:-1] for item in self.allowed if item.endswith("/*"))

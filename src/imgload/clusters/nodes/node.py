@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -169,7 +168,7 @@ class Node(NodeRuntime):
                 return self._traits, outputs
         traits_group, guess = NodeTraits.commands(runtime), containerd.DEFAULT_SNAPSHOTTER
         outputs = self.run_all(traits_group, *commands(guess))
-        see_config = f"{self.engine.name} exec {self.name} {shlex.join(runtime.config)}"
+        see_config = self.exec_command(*runtime.config)
         with self.naming_node_in_errors():
             traits = NodeTraits.read(outputs[: len(traits_group)], see_config)
         if (root := containerd.parse_root(outputs[1].text)) and root != runtime.root:
@@ -427,7 +426,8 @@ class Node(NodeRuntime):
         text = ""
         with suppress(ImgloadError):
             text = self._exec(self.runtime.find_log).stdout.decode(errors="replace")
-        return containerd.log_command(text, self.engine.name, self.container.name)
+        of_node = self.engine.logs_command(self.container.name)
+        return containerd.log_command(text, self.exec_command, of_node)
 
     def resolve_command(self, command: Sequence[str]) -> tuple[str, ...]:
         return self.runtime.resolve_command(command)

@@ -441,6 +441,16 @@ def _folders(environ: Environ) -> dict[str, str]:
     }
 
 
+def is_trusted(path: Path) -> bool:
+    """Return whether only trusted users can change a file's content, or put another in its place.
+
+    Raises OSError if it cannot be examined.
+    """
+    file, trusted = path.stat(), _trusted_users(os.environ)
+    is_own = file.st_uid in trusted and not _is_shared(file)
+    return is_own and _is_safe(path, trusted, own=True)
+
+
 def _is_there(path: Path) -> bool:
     """Whether a path exists or cannot be examined: connecting to it reports the reason."""
     try:

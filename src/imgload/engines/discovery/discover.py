@@ -157,16 +157,19 @@ def _identity(endpoint: Endpoint) -> str:
 
 @contextmanager
 def open_engines(
-    also: Sequence[Candidate] = (),
+    also: Sequence[Candidate] = (), *, required: bool = True
 ) -> Iterator[tuple[Discovery, dict[Endpoint, Engine]]]:
-    """Discover and open the engines, and close them at the end; EngineError if none answers."""
+    """Discover and open the engines, and close them at the end.
+
+    EngineError if none answers, unless none is required.
+    """
     with ExitStack() as stack:
         discovery = discover(also=also)
         from imgload.core.state import remove_stale_folders  # noqa: PLC0415 - start-up
 
         remove_stale_folders()
         engines = {}
-        for endpoint in discovery.require():
+        for endpoint in discovery.require() if required else discovery.endpoints:
             engine = engines[endpoint] = connect(endpoint)
             stack.callback(engine.close)
             engine.tidy()

@@ -23,6 +23,7 @@ CONNECT_SECONDS = 0.8  # the limit for a connection over the network
 PROBE_SECONDS = 2.0  # the limit for an answer: systemd may only now start Podman's service
 _VERSION = re.compile(r"[\w.+-]{1,40}", re.ASCII)
 _SCHEMES = ("unix://", "tcp://", "http://", "ssh://")
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _MAX_BODY = 4096
 _MAX_ERRORS = 12
 _TLS_FILES = "(in DOCKER_CERT_PATH, or in the context)"
@@ -108,8 +109,9 @@ def _ping(candidate: Candidate) -> Endpoint:
     if candidate.url.startswith("ssh://"):
         from imgload.engines.ssh import Remote, SshTunnel  # noqa: PLC0415 - start-up
 
-        fields = {"identity": candidate.identity, "machine": candidate.machine}
-        remote = Remote.parse(candidate.url, candidate.kind, **fields)
+        remote = Remote.parse(candidate.url, candidate.kind, identity=candidate.identity)
+        if candidate.machine and remote.login.host in _LOOPBACK:
+            remote = attrs.evolve(remote, login=attrs.evolve(remote.login, is_vm=True))
         endpoint = attrs.evolve(endpoint, tunnel=SshTunnel(remote))
     try:
         url = endpoint.tunnel.url if endpoint.tunnel else endpoint.url

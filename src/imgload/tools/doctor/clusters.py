@@ -34,18 +34,19 @@ def select(
     findings: list[Finding] = []
     answering: list[Engine] = []
     clusters: list[Cluster] = []
-    for engine, result in call_each(lambda engine: find_clusters([engine]), engines, _SECONDS):
+    for hosts, result in call_each(find_clusters, [[e] for e in engines] or [[]], _SECONDS):
         if isinstance(result, ImgloadError):
-            what = result.message
-            if str(engine.endpoint) not in what:
-                what = f"{engine.endpoint}: listing clusters: {what}"
+            what, endpoint = result.message, str(hosts[0].endpoint) if hosts else "machines"
+            if endpoint not in what:
+                what = f"{endpoint}: listing clusters: {what}"
             findings.append(Finding("clusters", "problem", what, result.hint))
         else:
-            answering.append(engine)
-            clusters += result
+            answering += hosts
+            known = {cluster.engine for cluster in clusters}  # machines are in each result
+            clusters += [cluster for cluster in result if cluster.engine not in known]
     findings[:0] = _context(answering, clusters, decides=not is_named)
     try:
-        nodes = select_nodes(answering, cluster, names) if answering else ()
+        nodes = select_nodes(answering, cluster, names) if answering or clusters or names else ()
         findings += _clusters(clusters, nodes)
     except ClusterError as error:
         nodes = tuple(node for item in clusters for node in item.nodes)
@@ -67,7 +68,9 @@ def _clusters(clusters: Sequence[Cluster], nodes: Sequence[NodeRuntime]) -> Iter
             count = len(names)
             yield Finding("clusters", "ok", f"{text}: {count} node{'s' if count > 1 else ''}")
         else:
-            states = ", ".join(f"{n.name} {n.state}" for n in map(node_info, cluster.members))
+            states = ", ".join(
+                f"{n.name} {n.state}" for n in (node_info(m.node) for m in cluster.members)
+            )
             yield Finding("clusters", "info", f"{text} is not selected: {states}")
 
 
@@ -92,7 +95,7 @@ def _context(
     if context is None:
         yield Finding("context", "info", "no kube context is set")
     elif not exists and provider_of(context) is None:
-        what = f"the kube context {context!r} is not of a cluster of containers"
+        what = f"the kube context {context!r} is not of a local cluster"
         yield Finding("context", "info", f"{what}: name one with --cluster")
     else:
         try:

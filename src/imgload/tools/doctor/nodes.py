@@ -52,7 +52,7 @@ def check_nodes(
     for node, result in call_each(partial(_check_node, hosts), nodes, _SECONDS):
         if isinstance(result, ImgloadError):
             prefix = "" if result.message.startswith(node.name) else f"{node.name}: "
-            hint = result.hint or f"{node.engine.name} restart {node.container.name}"
+            hint = result.hint or node.engine.restart_command(node.container.name)
             yield Finding("nodes", "problem", prefix + result.message, hint)
         else:
             yield from result
@@ -69,7 +69,7 @@ def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntim
     node.require_running()
     version, crictl, plugins, proxies, mirrors = node.run_all(_RUNTIME, _MACHINE)
     if version.exit_status:
-        restart = f"{node.engine.name} restart {node.name}"
+        restart = node.engine.restart_command(node.container.name)
         hint = "; or ".join(filter(None, (node.log_command, restart)))
         raise NodeUnusable(f"{node.name}: containerd does not answer", hint=hint)
     traits = node.survey(survey.NOTHING).traits
@@ -104,8 +104,8 @@ def _containerd(node: Node, used: str, states: Mapping[tuple[str, str], str]) ->
         state = states.get(key, "missing")
         if state != "ok":
             what = f"{node.name}: {name} is {state} in containerd: no pod can run"
-            see = f"ctr plugins ls -d {shlex.quote(f'id=={key[1]}')}"
-            hint = f"see why: {node.engine.name} exec {node.name} {see}"
+            see = node.exec_command("ctr", "plugins", "ls", "-d", f"id=={key[1]}")
+            hint = f"see why: {see}"
             yield Finding("nodes", "problem", what, hint)
     if used != DEFAULT_SNAPSHOTTER:
         what = f"{node.name} unpacks with {used}, but ctr defaults to {DEFAULT_SNAPSHOTTER}"

@@ -131,7 +131,7 @@ def images(
         ClusterError: when the cluster or a node does not exist.
 
     """
-    with Session.open() as connections:
+    with Session.open(has_images=False) as connections:
         selected = connections.select_nodes(cluster, nodes, address=address)
         return list_images(
             selected, require_strings(patterns, "patterns"), unused=unused, drift=drift

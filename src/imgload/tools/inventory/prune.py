@@ -160,7 +160,7 @@ def prune(
     """
     names = require_strings(repositories, "repositories")
     policy = Policy(names, keep, older_than, everything, unpin)
-    with Session.open() as connections:
+    with Session.open(has_images=False) as connections:
         selected = connections.select_nodes(cluster, nodes, address=address)
         calls = [partial(_prune, node, policy, dry_run=dry_run) for node in selected]
         report = PruneReport(tuple(in_parallel(calls)), dry_run)
@@ -197,9 +197,7 @@ def _prune(node: NodeRuntime, policy: Policy, *, dry_run: bool) -> NodePruned:
     still_pinned = {name for image in after.images for name in image.own_pins} & pins
     remain = [record for image in left for record in image.records]
     remain += [f"the pin of {name}" for name in sorted(still_pinned)]
-    listings = {DockerNode: "docker image ls", CrioNode: "podman images"}
-    listing = listings.get(type(node), "ctr -n k8s.io images ls")
-    hint = f"{node.engine.name} exec {node.name} {listing}"
+    hint = node.list_command
     message = f"{node.name} still has {', '.join(remain)}"
     not_removed = NotRemoved(message, hint=hint) if remain else None
     unpinned = tuple(sorted(pins - still_pinned))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import shlex
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -257,7 +256,7 @@ def set_config_path(node: Node, root: str, url: RegistryUrl, *, restart: bool) -
         cri = reads_folder(node, root, url)
         if cri is False:
             message = f"{node.name}: CRI does not read {root}, although config_path names it"
-            raise NodeUnusable(message, hint=f"{node.engine.name} logs {node.container.name}")
+            raise NodeUnusable(message, hint=node.log_command)
     except ImgloadError:
         restore(node)
         raise
@@ -320,7 +319,7 @@ def run_script(
     if result.exit_status:
         raise NodeUnusable(
             f"{node.name}: imgload could not set up its registries: {result.message}",
-            hint=f"{node.engine.name} exec {node.name} ls -lR {shlex.quote(root)}",
+            hint=node.exec_command("ls", "-lR", root),
         )
     return result
 
@@ -348,7 +347,7 @@ def reads_folder(node: Node, root: str, url: RegistryUrl) -> bool | None:
         return False
     raise NodeUnusable(
         f"{node.name}: CRI could not be asked: {result.message}",
-        hint=f"{node.engine.name} exec {node.name} crictl info",
+        hint=node.exec_command("crictl", "info"),
     )
 
 

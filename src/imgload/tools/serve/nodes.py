@@ -8,7 +8,6 @@ refuses the connection, or lacks the image.
 from __future__ import annotations
 
 import secrets
-import shlex
 import tomllib
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
@@ -152,5 +151,5 @@ def _require_pulls(
     if not was_asked(repository):
         raise NodeUnusable(
             f"{node.name} is set up, but does not pull through imgload: {result.message}",
-            hint=f"{node.engine.name} exec {node.name} ls -lR {shlex.quote(root)}",
+            hint=node.exec_command("ls", "-lR", root),
         )

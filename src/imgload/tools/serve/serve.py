@@ -232,13 +232,14 @@ def _restore(setup: _Setup) -> None:
 def _running(
     hosts: Sequence[ContainerHost], clusters: Sequence[str] = ()
 ) -> dict[str, Callable[[], NodeRuntime]]:
-    """Return functions that open the running nodes of these clusters, or of all."""
+    """Return functions that open the running nodes of these clusters, or of all, by container ID."""
     return {
-        member.container.id: partial(cluster.tool.runtime_of, member, cluster.engine)
+        member.node.container.id: member.open
         for cluster in find_clusters(hosts)
         if not clusters or _is_named(cluster, clusters)
         for member in cluster.members
-        if member.container.state == "running"
+        if member.node.container.state == "running"
+        if member.engine.endpoint.kind != "ssh"  # nothing is served to other machines
     }
 
 

@@ -28,7 +28,7 @@ from imgload.engines.base import Engine
 from imgload.engines.discovery.discover import Discovery, open_engines, with_discovery_errors
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
-from imgload.tools.skaffold.builders import Builder, Recipe, choose, publish, push
+from imgload.tools.skaffold.builders import ENGINES, Builder, Recipe, choose, publish, push
 from imgload.tools.skaffold.request import (
     EngineSnapshot,
     Request,
@@ -94,7 +94,8 @@ class _Job:
         if multi_platform or self.builder.foreign:
             return publish(self.builder, self.request)
         engine, _, _ = self.build(self.request.platforms, lambda: None)
-        program = engine.endpoint.kind if self.builder.recipe.command else self.builder.program
+        is_engine = bool(self.builder.recipe.command)
+        program = ENGINES[engine.endpoint.kind] if is_engine else self.builder.program
         return push(program, engine, self.request.image)
 
     def load(self) -> Report:

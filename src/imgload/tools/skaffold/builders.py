@@ -36,7 +36,7 @@ from imgload.tools.skaffold.request import Request
 T = TypeVar("T")
 Environ = Mapping[str, str] | None
 BuilderName = Literal["docker", "podman", "buildah"]
-_KINDS: dict[str, EngineKind] = {"docker": "docker", "podman": "podman", "buildah": "podman"}
+ENGINES: dict[str, EngineKind] = {"docker": "docker", "podman": "podman", "buildah": "podman"}
 """The kind of engine whose store each builds into; Buildah and Podman share one."""
 _PUSHED = re.compile(r'(?:^|: digest: |"containerimage\.digest":\s*")(sha256:[0-9a-f]{64})\b')
 """The digest in ``docker push``'s output, buildx's metadata file, or Podman's digest file."""
@@ -131,7 +131,7 @@ def choose(recipe: Recipe, engines: Sequence[Engine]) -> Builder:
     if name == "docker" and not recipe.command:
         matching = (matching or tuple(engines))[:1]  # DOCKER_HOST may lead to Podman
     if name and not matching:
-        kind = _KINDS[name]
+        kind = ENGINES[name]
         command, variable = "docker info", "DOCKER_HOST"
         if kind == "podman":
             command, variable = "systemctl --user start podman.socket", "CONTAINER_HOST"
@@ -142,7 +142,7 @@ def choose(recipe: Recipe, engines: Sequence[Engine]) -> Builder:
     foreign = None
     if name == "docker" and not recipe.command:
         foreign = build_builder({**os.environ, **docker_environ(matching[0])})
-    return Builder(name or matching[0].endpoint.kind, matching, recipe, foreign)
+    return Builder(name or ENGINES[matching[0].endpoint.kind], matching, recipe, foreign)
 
 
 def _installed_builder(requested: BuilderName | None, engines: Sequence[Engine]) -> BuilderName:
@@ -164,7 +164,7 @@ def _installed_builder(requested: BuilderName | None, engines: Sequence[Engine])
 
 
 def _engines_of(name: BuilderName, engines: Sequence[Engine]) -> tuple[Engine, ...]:
-    return tuple(engine for engine in engines if engine.endpoint.kind == _KINDS[name])
+    return tuple(engine for engine in engines if engine.endpoint.kind == ENGINES[name])
 
 
 def _installed(name: BuilderName) -> bool:

@@ -8,7 +8,7 @@ from imgload.clusters.nodes.causes import hint_for
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ("open /var/lib/x: read-only file system", "docker restart kind-control-plane"),
+        ("open /var/lib/x: read-only file system", "docker restart n"),
         ('ctr: wrong diff id calculated on extraction "sha256:ab"', "build the image again"),
         ("ctr: mismatched image rootfs and manifest layers", "build the image again"),
         ("ctr: image might be filtered out", "--platform"),
@@ -19,8 +19,10 @@ from imgload.clusters.nodes.causes import hint_for
     ],
 )
 def test_a_known_cause_has_its_own_hint(message: str, words: str) -> None:
-    assert words in hint_for(message, engine="docker", node="kind-control-plane")
+    assert words in hint_for(message, command="docker exec n", restart="docker restart n")
 
 
 def test_an_unknown_cause_has_no_hint() -> None:
-    assert hint_for("ctr: something else", engine="docker", node="n") == ""
+    assert (
+        hint_for("ctr: something else", command="docker exec n", restart="docker restart n") == ""
+    )

@@ -1,6 +1,7 @@
 """A kubelet's configuration and pull records."""
 
 import json
+import shlex
 from hashlib import sha256
 
 import pytest
@@ -14,6 +15,10 @@ ID = Digest.of(b"config")
 NAME = "docker.io/library/app:dev"
 CONFIG = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
 FILE = f"sha256-{sha256(str(ID).encode()).hexdigest()}"
+
+
+def on_node(*argv: str) -> str:
+    return shlex.join(["docker", "exec", "n", *argv])
 
 
 def record(*repositories: str, image: str = str(ID)) -> str:
@@ -57,7 +62,7 @@ def test_images_are_removed_from_the_threshold_on(
 def test_a_pull_record_under_another_name_is_named() -> None:
     """Its repositories, its file, and a command that removes it (kubernetes #138175)."""
     of = kubelet(records=record("ghcr.io/me/app"))
-    what, hint = of.refusal(NAME, ID, "docker exec n") or ("", "")
+    what, hint = of.refusal(NAME, ID, on_node) or ("", "")
     assert "ghcr.io/me/app" in what
     assert f"rm /var/lib/kubelet/image_manager/pulled/{FILE} " in hint
     assert "AlwaysVerify" not in hint
@@ -83,23 +88,23 @@ def test_a_pull_record_under_another_name_is_named() -> None:
 )
 def test_other_images_are_usable(lines: tuple[str, ...], records: str) -> None:
     """No record, one under this name, of another image, and lenient policies."""
-    assert kubelet(*lines, records=records).refusal(NAME, ID, "docker exec n") is None
+    assert kubelet(*lines, records=records).refusal(NAME, ID, on_node) is None
 
 
 def test_a_policy_that_refuses_loaded_images_is_named() -> None:
     """AlwaysVerify with and without a record, and a list without the image."""
     policy = "imagePullCredentialsVerificationPolicy: "
-    always = kubelet(f"{policy}'AlwaysVerify'").refusal(NAME, ID, "docker exec n")
+    always = kubelet(f"{policy}'AlwaysVerify'").refusal(NAME, ID, on_node)
     both = kubelet(f"{policy}AlwaysVerify", records=record("ghcr.io/me/app"))
     listed = kubelet(
         f"{policy}NeverVerifyAllowlistedImages",
         "preloadedImagesVerificationAllowlist: # ours",
         "  - docker.io/library/app2",
-    ).refusal(NAME, ID, "docker exec n")
+    ).refusal(NAME, ID, on_node)
     assert always
     assert "sed -i s/AlwaysVerify/NeverVerifyPreloadedImages/" in always[1]
     assert "rm " not in always[1]
-    assert f"pulled/{FILE}" in (both.refusal(NAME, ID, "docker exec n") or ("", ""))[1]
+    assert f"pulled/{FILE}" in (both.refusal(NAME, ID, on_node) or ("", ""))[1]
     assert listed
     assert "docker.io/library/app" in listed[0]
 
@@ -109,4 +114,4 @@ def test_any_text_is_parsed(text: str) -> None:
     """A node's files are untrusted."""
     of = Kubelet.parse(f"{text}\n{{{text}\n{json.dumps([text])}\n{json.dumps({'imageRef': text})}")
     assert of
-    of.refusal(NAME, ID, "docker exec n")
+    of.refusal(NAME, ID, on_node)
