@@ -232,7 +232,7 @@ def _restore(setup: _Setup) -> None:
 def _running(
     hosts: Sequence[ContainerHost], clusters: Sequence[str] = ()
 ) -> dict[str, Callable[[], NodeRuntime]]:
-    """Return functions that open the running nodes of these clusters, or of all, by container ID."""
+    """Return functions that open the running nodes of these clusters, or all, by container ID."""
     return {
         member.node.container.id: member.open
         for cluster in find_clusters(hosts)
