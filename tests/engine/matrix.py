@@ -144,7 +144,9 @@ class CrioMatrixNode:
         for image in images:
             assert names.get(image.name, image.name) == image.image_id, image
             found = self.node.exec("podman", "image", "inspect", image.image_id.partition(":")[2])
-            layers = [Digest.parse(layer) for layer in json.loads(found)[0]["RootFS"]["Layers"]]
+            layers = [
+                Digest.parse(layer) for layer in json.loads(found)[0]["RootFS"]["Layers"] or ()
+            ]
             chain = [str(chain_id) for chain_id in chain_ids(tuple(layers))][-1:]
             assert chain == [x for x in (image.chain_id,) if x], image
 

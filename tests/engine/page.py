@@ -38,6 +38,12 @@ The versions that the programs themselves reported in the last run:
 
 """
 _AFTER = """
+## Nodes with CRI-O
+
+`test_each_source_loads_as_documented_into_crio` loads the same images into CRI-O's store with
+Podman 4.3, 5.4 and the newest, and expects the results of the table. CRI-O itself is not available
+to the tests.
+
 ## Not tested
 
 * containerd's configuration version 4: every containerd available to the tests refuses it. Only

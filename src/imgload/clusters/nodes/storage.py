@@ -1,8 +1,8 @@
 """containers-storage, the store of CRI-O and Podman: where it is on a node, and its files' parsers.
 
 CRI-O, Podman, Buildah and skopeo share one store in different versions, so its files are stable
-(containers/storage images.go and layers.go). They are replaced as a whole, and have what no command
-prints: the config as it was loaded, and which layers are complete.
+(containers/storage images.go and layers.go). They are replaced as a whole. No command prints the
+raw config of an image, or which layers are complete; the files have both.
 """
 
 from __future__ import annotations

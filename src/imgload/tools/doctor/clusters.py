@@ -68,9 +68,8 @@ def _clusters(clusters: Sequence[Cluster], nodes: Sequence[NodeRuntime]) -> Iter
             count = len(names)
             yield Finding("clusters", "ok", f"{text}: {count} node{'s' if count > 1 else ''}")
         else:
-            states = ", ".join(
-                f"{n.name} {n.state}" for n in (node_info(m.node) for m in cluster.members)
-            )
+            infos = [node_info(member.node) for member in cluster.members]
+            states = ", ".join(f"{info.name} {info.state}" for info in infos)
             yield Finding("clusters", "info", f"{text} is not selected: {states}")
 
 
