@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 import attrs
@@ -18,8 +18,9 @@ from imgload.clusters.nodes.survey import NOTHING
 from imgload.clusters.select import Cluster, find_clusters
 from imgload.core.arguments import require_strings
 from imgload.core.errors import ImgloadError, UsageError
-from imgload.core.parallel import in_parallel
-from imgload.engines.base import ContainerHost
+from imgload.core.parallel import in_parallel, result_or_error
+from imgload.engines.base import ContainerHost, Engine
+from imgload.engines.discovery.discover import Discovery, connect, rediscover
 from imgload.loader.events import Note
 from imgload.loader.session import Session
 from imgload.oci.reference import parse_patterns
@@ -91,9 +92,11 @@ class _Setup:
 class Serve:
     """A running server, and the nodes that use it; iterate over its events."""
 
-    hosts: Sequence[ContainerHost]
     options: ServeOptions
     store: NodeStore
+    hosts: Sequence[Engine]
+    """The engines that may run nodes."""
+    _discovery: Discovery
     _events: queue.SimpleQueue[ServeEvent]
     _secrets: dict[str, str] = attrs.field(factory=dict)
     """The container ID of each node, by the secret in its path."""
@@ -102,7 +105,8 @@ class Serve:
     _setups: dict[str, _Setup] = attrs.field(factory=dict)
     """By container ID."""
     _servers: ExitStack = attrs.field(factory=ExitStack)
-    _trouble: str = ""
+    _failing: set[str] = attrs.field(factory=set)
+    """The addresses of the engines that did not list their nodes at the last attempt."""
     _closing: bool = False
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
@@ -129,7 +133,7 @@ class Serve:
             events: queue.SimpleQueue[ServeEvent] = queue.SimpleQueue()
             cache = BlobCache.open(options.cache_size)
             store = NodeStore(LocalImages(engines, cache, patterns, options.pulled), events.put)
-            serve = cls(session.engines, options, store, events)
+            serve = cls(options, store, session.engines, session.discovery, events)
             in_parallel([engine.tidy for engine in engines])
             try:
                 serve.restore_others()
@@ -145,6 +149,7 @@ class Serve:
         poll_at = 0.0
         while True:
             if time.monotonic() >= poll_at:
+                yield from self._add_engines()
                 yield from self._set_up_nodes()
                 poll_at = time.monotonic() + _POLL_SECONDS
             try:
@@ -156,18 +161,38 @@ class Serve:
         """Restore nodes that a killed server has left, as far as they answer."""
         _restore_running(self.hosts)
 
-    def _set_up_nodes(self) -> Iterator[NodeReady | Note]:
-        try:
-            running = _running_nodes(self.hosts, self.options.clusters)
-            nodes = {node.container.id: node for node in running}
-        except ImgloadError as error:
-            if error.message != self._trouble:
-                yield Note(f"cannot list the nodes: {error.message}")
-            self._trouble = error.message
+    def _add_engines(self) -> Iterator[Note]:
+        """Use the engines that have started since the last attempt, unless the user named one."""
+        if "://" in (self.options.source or ""):
             return
-        self._trouble = ""
-        for gone in self._setups.keys() - nodes.keys():
-            del self._secrets[self._setups.pop(gone).secret]
+        earlier, self._discovery = self._discovery, rediscover(self._discovery)
+        for endpoint in set(self._discovery.endpoints).difference(earlier.endpoints):
+            engine = self._servers.enter_context(closing(connect(endpoint)))
+            engine.tidy()
+            self.hosts = [*self.hosts, engine]
+            if self.options.source in {None, endpoint.kind}:
+                self.store.images.engines = [*self.store.images.engines, engine]
+                yield Note(f"also serving {endpoint}")
+
+    def _set_up_nodes(self) -> Iterator[NodeReady | Note]:
+        clusters = self.options.clusters
+        listings = [partial(_running_nodes, [host], clusters) for host in self.hosts]
+        answers = in_parallel([partial(result_or_error, listing) for listing in listings])
+        nodes: dict[str, Node] = {}
+        for host, answer in zip(self.hosts, answers, strict=True):
+            if isinstance(answer, ImgloadError):
+                if host.endpoint.url not in self._failing:
+                    yield Note(f"cannot list the nodes: {answer.message}")
+                self._failing.add(host.endpoint.url)
+                continue
+            nodes |= {node.container.id: node for node in answer}
+            if host.endpoint.url in self._failing:
+                self._failing.remove(host.endpoint.url)
+                yield Note(f"{host.endpoint} answers again")
+                self._engine_is_back(host)
+        for container, setup in [*self._setups.items()]:
+            if container not in nodes and setup.node.engine.endpoint.url not in self._failing:
+                del self._setups[container], self._secrets[setup.secret]
         now = time.monotonic()
         due = [
             node
@@ -177,6 +202,16 @@ class Serve:
         for wiring in in_parallel([partial(self._set_up, node) for node in due]) if due else ():
             if wiring:
                 yield NodeReady(wiring)
+
+    def _engine_is_back(self, engine: Engine) -> None:
+        """Remove what it has kept of interrupted pushes, and set its nodes up again.
+
+        They may have restarted with it; k3s then writes its hosts.toml files again.
+        """
+        engine.tidy()
+        for setup in self._setups.values():
+            if setup.node.engine is engine:
+                setup.retry_at = 0.0
 
     def _set_up(self, node: Node) -> NodeWiring | None:
         """Set a node up; return None for a failure that only repeats."""
