@@ -11,7 +11,6 @@ import itertools
 import logging
 import os
 import random
-import re
 import secrets
 import socket
 import threading
@@ -28,7 +27,7 @@ from tests.engine.conftest import Images, forget, unique
 from tests.engine.test_discovery import link
 from tests.engine.test_load import config_digest
 from tests.engine.test_registry import CERTS, state
-from tests.engine.test_serve import serving
+from tests.engine.test_serve import HOST, serving
 from tests.lab import Lab, Node
 from tests.lab.cri import CriError
 from tests.lab.engine import Engine
@@ -38,7 +37,6 @@ _LOG = logging.getLogger(__name__)
 SECONDS = float(os.environ.get("IMGLOAD_SOAK_SECONDS", "120"))
 _IDLE_SECONDS = 150.0
 """containerd keeps the connections of a pull open for a while, and the server for two minutes."""
-_HOST = re.compile(r'\[host\."http://([\d.]+):(\d+)(/v2/[0-9a-f]{32})"\]')
 _RETURN_SECONDS = 60.0
 """The time after which a restarted or new node pulls again."""
 RECREATED = "lab-again"
@@ -144,10 +142,10 @@ class Load:
 
 def _attack(node: Node) -> None:
     """Send requests that no node sends, to the server and below the node's own path."""
-    match = _HOST.search(node.exec("cat", f"{CERTS}/_default/hosts.toml"))
+    match = HOST.search(node.exec("cat", f"{CERTS}/_default/hosts.toml"))
     if not match:
         return  # the node is being set up again
-    host, port, root = match[1], int(match[2]), match[3]
+    host, port, root = match[1], int(match[2]), f"/v2/{match[3]}"
     paths = [f"{root}/{part}/manifests/{part}?ns={part}" for part in CLIMBING]
     paths += [f"/v2/{secrets.token_hex(16)}/app/manifests/dev", "/" + "a" * 70_000, "/v2/"]
     paths += [f"{root}/app/blobs/sha256:{'0' * 64}", f"{root}/app/blobs/x", f"{root}/" + "a/" * 999]
