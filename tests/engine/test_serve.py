@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,10 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from imgload.oci.digest import Digest
 from imgload.oci.document import INDEX, MANIFEST
 from imgload.oci.platform import Platform
 from tests.engine.aftermath import leftover_tags
-from tests.engine.conftest import Images, cases, forget, unique
+from tests.engine.conftest import Images, forget, unique
 from tests.engine.jsonlines import JsonLines
 from tests.engine.test_load import config_digest
 from tests.engine.test_registry import CERTS, put, state
@@ -33,7 +32,6 @@ from tests.lab.cri import CriError
 from tests.lab.engine import Engine
 from tests.lab.registry import Registry
 from tests.lab.registry import registry as running
-from tests.lab.tools import Tools
 
 HOST = re.compile(r'\[host\."http://([\d.]+):(\d+)/v2/([0-9a-f]{32})"\]')
 """The address, the port, and the secret of a node in its hosts.toml."""
@@ -50,7 +48,7 @@ def registry(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reg
 class Server(JsonLines):
     """A running `imgload serve -o json`, and its output."""
 
-    def next(self, key: str, *values: str) -> dict[str, Any]:
+    def next(self, key: str, *values: str | None) -> dict[str, Any]:
         """Return the next document with a key, and one of these values if there are any."""
         return self.next_where(lambda found: key in found and (not values or found[key] in values))
 
@@ -165,72 +163,6 @@ def test_other_images_come_from_their_registry(
     node.exec("rm", "-r", f"{CERTS}/{registry.address}")
 
 
-Client = Callable[[Tools, Engine, str], str]
-"""Pulls an image; returns its ID."""
-
-
-def pull_by_skopeo(tools: Tools, _: Engine, name: str) -> str:
-    repository, _, tag = f"docker://{name}".rpartition(":")
-    listed = json.loads(tools.run("skopeo", "list-tags", "--tls-verify=false", repository))
-    assert listed["Tags"] == [tag]
-    options = ("--insecure-policy", "copy", "--src-tls-verify=false")
-    options += ("--dest-oci-accept-uncompressed-layers",)
-    tools.run("skopeo", *options, f"docker://{name}", "oci:pulled:v1")
-    return _id_in_layout(tools, "pulled:v1")
-
-
-def _id_in_layout(tools: Tools, name: str) -> str:
-    config = tools.run("skopeo", "inspect", "--config", "--raw", f"oci:{name}")
-    return str(Digest.of(config.encode()))
-
-
-def pull_by_oras(tools: Tools, _: Engine, name: str) -> str:
-    repository, _, tag = name.rpartition(":")
-    assert tools.run("oras", "repo", "tags", "--plain-http", repository).split() == [tag]
-    tools.run("oras", "cp", "--from-plain-http", "--to-oci-layout", name, "pulled:v1")
-    return _id_in_layout(tools, "pulled:v1")
-
-
-def pull_by_crane(tools: Tools, _: Engine, name: str) -> str:
-    repository, _, tag = name.rpartition(":")
-    assert tools.run("crane", "ls", "--insecure", repository).split() == [tag]
-    tools.run("crane", "pull", "--insecure", "--format=oci", name, "pulled")
-    return str(Digest.of(tools.run("crane", "config", "--insecure", name).encode()))
-
-
-def pull_by_podman(_: Tools, podman: Engine, name: str) -> str:
-    podman.cli("pull", "--tls-verify=false", name)
-    return podman.image_id(name)
-
-
-CLIENTS: dict[str, Client] = {
-    "skopeo": pull_by_skopeo,
-    "oras": pull_by_oras,
-    "crane": pull_by_crane,
-    "podman": pull_by_podman,
-}
-
-
-@pytest.mark.parametrize("client", cases(CLIENTS, ("skopeo",)))
-def test_public_clients_pull_from_the_address_of_a_node(
-    lab: Lab, images: Images, tmp_path: Path, client: Client
-) -> None:
-    """The image ID is the engine's, and a second pull gets no layer."""
-    node, tools, tag = lab.cluster("lab-d21").nodes[0], Tools(lab.paths, tmp_path), unique("public")
-    images.build(lab.docker, tag, os.urandom(_BASE_BYTES))
-    with serving("-c", "lab-d21", "--from", lab.docker.url) as server:
-        match = HOST.search(node.exec("cat", f"{CERTS}/_default/hosts.toml"))
-        assert match
-        name = f"{match[1]}:{match[2]}/{match[3]}/{tag}"
-        for turn in range(2):
-            assert client(tools, lab.podman, name) == lab.docker.image_id(tag)
-            served = server.next("image_id")
-            assert (served["node"], served["reference"]) == (node.name, tag)
-            assert (served["bytes_sent"] < _BASE_BYTES) == bool(turn)
-    if client is pull_by_podman:
-        lab.podman.remove_image(name)
-
-
 def _push(engine: Engine, tag: str, registry: Registry) -> None:
     """Push with imgload, which needs no insecure registry in the engine's configuration."""
     command = ["registry", "push", tag, "--to", registry.url, "--from", engine.url]
@@ -266,6 +198,36 @@ def test_a_node_is_changed_with_a_restart_only_if_that_is_allowed(
 def _unread_cluster(lab: Lab, name: str, kind: str) -> Cluster:
     options = {"containerd": kind, "config": UNREAD[kind], "crictl": True}
     return lab.make_cluster(name=name, engine="docker", **options)
+
+
+@pytest.mark.long
+def test_clusters_and_engines_may_come_and_go(
+    lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recreated cluster, an engine that starts later, and one that stops and returns."""
+    late, tag, other = tmp_path / "late.sock", unique(), unique()
+    monkeypatch.setenv("CONTAINER_HOST", f"unix://{late}")
+    images.build(lab.docker, tag)
+    with serving("-c", "lab-late", nodes=0) as server:
+        for _ in range(2):
+            cluster = lab.make_cluster(name="lab-late", engine="docker")
+            node = cluster.nodes[0]
+            assert server.next("restarted")["ok"]
+            assert pull(node, tag)[0] == lab.docker.image_id(tag)
+        for message in ("also serving podman", "podman at .* answers again"):
+            late.symlink_to(lab.podman.socket)
+            server.next_where(lambda d: bool(re.search(message, d.get("note", ""))))  # noqa: B023
+            images.build(lab.podman, other)
+            assert pull(node, other)[0] == lab.podman.image_id(other)
+            late.unlink()
+            server.next_where(lambda d: "cannot list the nodes" in d.get("note", ""))
+            forget(node, tag)
+            assert pull(node, tag)[0] == lab.docker.image_id(tag)
+            with pytest.raises(CriError):
+                node.cri().pull_image(other)
+            refused = server.next("image_id", None)
+            assert (refused["reference"], refused["error"]["kind"]) == (other, "engine-unreachable")
+    cluster.remove()
 
 
 @pytest.mark.parametrize("source", ["docker", "docker28", "podman"])
