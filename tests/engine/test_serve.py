@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,10 +51,10 @@ class Server(JsonLines):
         """Return the next document with a key, and one of these values if there are any."""
         return self.next_where(lambda found: key in found and (not values or found[key] in values))
 
-    def errors(self) -> Counter[str]:
-        """Return the kinds of the errors in the documents up to now."""
+    def errors(self) -> list[dict[str, Any]]:
+        """Return the documents up to now that have an error."""
         documents = [self.lines.get_nowait() for _ in range(self.lines.qsize())]
-        return Counter(each["error"]["kind"] for each in documents if each.get("error"))
+        return [document for document in documents if document.get("error")]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import socket
 import tarfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -259,10 +260,12 @@ def test_nothing_leaks_under_mixed_load(
         load.repeat(interruptions.next, 10)
         load.repeat(lambda: _attack(nodes[0]), 1)
         load.wait(SECONDS)
+        errors = server.errors()
+        _LOG.info("%s; last: %s", Counter(e["error"]["kind"] for e in errors), errors[-5:])
         load.end()
         until(lambda: Usage.of(server.process.pid).settled(first), _IDLE_SECONDS)
         last = Usage.of(server.process.pid)
-        _LOG.info("%s, %s, %s", first, last, server.errors())
+        _LOG.info("%s, %s", first, last)
         _LOG.info("%d pulls, %d interruptions", len(load.pulls), interruptions.count)
         assert len(load.pulls) > SECONDS / 10
         assert load.wrong == []

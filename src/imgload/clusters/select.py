@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -128,6 +128,10 @@ class Cluster:
         contexts = self.tool.contexts(self.name)
         current = current_context() if len(contexts) > 1 else None
         return current if current in contexts else contexts[0]
+
+    def is_named(self, names: Collection[str]) -> bool:
+        """Whether one of the names is the cluster's, or that of a kube context."""
+        return not {self.name, *self.tool.contexts(self.name)}.isdisjoint(names)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.engine.name})"

@@ -15,7 +15,7 @@ import attrs
 
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import NOTHING
-from imgload.clusters.select import Cluster, find_clusters
+from imgload.clusters.select import find_clusters
 from imgload.core.arguments import require_strings
 from imgload.core.errors import ImgloadError, UsageError
 from imgload.core.parallel import in_parallel, result_or_error
@@ -36,7 +36,7 @@ from imgload.transports.pull import VM_HOSTS
 
 _TICK_SECONDS = 0.25
 _POLL_SECONDS = 5.0
-_RETRY_SECONDS = 60.0
+_MOST_RETRY_SECONDS = 60.0
 _LOOPBACK = "127.0.0.1"
 
 
@@ -83,6 +83,7 @@ class _Setup:
     node: Node
     secret: str
     error: str = ""
+    failures: int = 0
     retry_at: float = 0.0
     lock: threading.Lock = attrs.field(factory=threading.Lock)
     """Held while the node is changed."""
@@ -93,6 +94,7 @@ class Serve:
     """A running server, and the nodes that use it; iterate over its events."""
 
     options: ServeOptions
+    _about: Running
     store: NodeStore
     hosts: Sequence[Engine]
     """The engines that may run nodes."""
@@ -133,19 +135,18 @@ class Serve:
             events: queue.SimpleQueue[ServeEvent] = queue.SimpleQueue()
             cache = BlobCache.open(options.cache_size)
             store = NodeStore(LocalImages(engines, cache, patterns, options.pulled), events.put)
-            serve = cls(options, store, session.engines, session.discovery, events)
+            serve = cls(options, about, store, session.engines, session.discovery, events)
             in_parallel([engine.tidy for engine in engines])
             try:
-                serve.restore_others()
+                _restore_running(session.engines)  # which a killed server has left
                 yield serve
             finally:
                 serve.close()
 
     def __iter__(self) -> Iterator[ServeEvent]:
         """Yield events for ever; set nodes up when they appear."""
-        about = Running(0, self.options.patterns, pulled=self.options.pulled).describe
         engines = " and ".join(str(e.endpoint) for e in self.store.images.engines)
-        yield Note(f"serving {engines}: {about}")
+        yield Note(f"serving {engines}: {self._about.describe}")
         poll_at = 0.0
         while True:
             if time.monotonic() >= poll_at:
@@ -156,10 +157,6 @@ class Serve:
                 yield self._events.get(timeout=_TICK_SECONDS)
             except queue.Empty:
                 yield from self.store.finished_pulls()
-
-    def restore_others(self) -> None:
-        """Restore nodes that a killed server has left, as far as they answer."""
-        _restore_running(self.hosts)
 
     def _add_engines(self) -> Iterator[Note]:
         """Use the engines that have started since the last attempt, unless the user named one."""
@@ -229,7 +226,11 @@ class Serve:
             except ImgloadError as error:
                 wiring = NodeWiring(node.name, error=error)
         before, setup.error = setup.error, wiring.error.message if wiring.error else ""
-        setup.retry_at = time.monotonic() + _RETRY_SECONDS if setup.error else float("inf")
+        if setup.error:  # soon at first: containerd starts after its node
+            delay = min(_POLL_SECONDS * 2**setup.failures, _MOST_RETRY_SECONDS)
+            setup.failures, setup.retry_at = setup.failures + 1, time.monotonic() + delay
+        else:
+            setup.failures, setup.retry_at = 0, float("inf")
         return None if setup.error and setup.error == before else wiring
 
     def _urls(self, node: Node, secret: str) -> list[str]:
@@ -269,14 +270,10 @@ def _running_nodes(hosts: Sequence[ContainerHost], clusters: Sequence[str] = ())
     return [
         node
         for cluster in find_clusters(hosts)
-        if not clusters or _is_named(cluster, clusters)
+        if not clusters or cluster.is_named(clusters)
         for node in cluster.nodes
         if isinstance(node, Node) and node.container.state == "running"
     ]
-
-
-def _is_named(cluster: Cluster, names: Sequence[str]) -> bool:
-    return not {cluster.name, *cluster.tool.contexts(cluster.name)}.isdisjoint(names)
 
 
 def _restore_running(hosts: Sequence[ContainerHost]) -> list[NodeWiring]:
