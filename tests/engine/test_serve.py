@@ -200,6 +200,20 @@ def _unread_cluster(lab: Lab, name: str, kind: str) -> Cluster:
 
 
 @pytest.mark.long
+def test_a_node_is_set_up_soon_after_its_containerd_starts(lab: Lab) -> None:
+    """As in a new cluster; the first attempt fails."""
+    cluster = lab.make_cluster(name="lab-late", engine="docker")
+    node = cluster.nodes[0]
+    os.kill(node.pid, signal.SIGSTOP)  # or else it starts containerd again
+    node.exec("sh", "-c", "kill -KILL $(pidof containerd)")
+    with serving("-c", "lab-late", nodes=0) as server:
+        assert not server.next("restarted")["ok"]
+        os.kill(node.pid, signal.SIGCONT)
+        assert server.next("restarted")["ok"]
+    cluster.remove()
+
+
+@pytest.mark.long
 def test_clusters_and_engines_may_come_and_go(
     lab: Lab, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
