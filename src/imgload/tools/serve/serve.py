@@ -201,7 +201,7 @@ class Serve:
                 yield NodeReady(wiring)
 
     def _engine_is_back(self, engine: Engine) -> None:
-        """Remove what it has kept of interrupted pushes, and set its nodes up again.
+        """Remove temporary tags of interrupted pushes, and set the nodes up again.
 
         They may have restarted with it; k3s then writes its hosts.toml files again.
         """
