@@ -83,8 +83,8 @@ class _Setup:
     node: Node
     secret: str
     error: str = ""
-    failures: int = 0
     retry_at: float = 0.0
+    retry_seconds: float = _POLL_SECONDS
     lock: threading.Lock = attrs.field(factory=threading.Lock)
     """Held while the node is changed."""
 
@@ -227,10 +227,10 @@ class Serve:
                 wiring = NodeWiring(node.name, error=error)
         before, setup.error = setup.error, wiring.error.message if wiring.error else ""
         if setup.error:  # soon at first: containerd starts after its node
-            delay = min(_POLL_SECONDS * 2**setup.failures, _MOST_RETRY_SECONDS)
-            setup.failures, setup.retry_at = setup.failures + 1, time.monotonic() + delay
+            setup.retry_at = time.monotonic() + setup.retry_seconds
+            setup.retry_seconds = min(setup.retry_seconds * 2, _MOST_RETRY_SECONDS)
         else:
-            setup.failures, setup.retry_at = 0, float("inf")
+            setup.retry_at, setup.retry_seconds = float("inf"), _POLL_SECONDS
         return None if setup.error and setup.error == before else wiring
 
     def _urls(self, node: Node, secret: str) -> list[str]:
