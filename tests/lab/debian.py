@@ -28,6 +28,7 @@ _NEEDED = {
     "openssl": "openssl",
     "ssh": "openssh-client",
     "/usr/sbin/sshd": "openssh-server",
+    "systemd-analyze": "systemd",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from typing import Any
@@ -165,6 +165,10 @@ class Cluster:
         contexts = self.tool.contexts(self.name)
         current = current_context() if len(contexts) > 1 else None
         return current if current in contexts else contexts[0]
+
+    def is_named(self, names: Collection[str]) -> bool:
+        """Whether one of the names is the cluster's, or that of a kube context."""
+        return not {self.name, *self.tool.contexts(self.name)}.isdisjoint(names)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.engine.name})"

@@ -445,6 +445,7 @@ def containerd_nodes(nodes: Iterable[NodeRuntime]) -> tuple[Node, ...]:
     for node in nodes:
         if not isinstance(node, Node):
             node.require_running()
-            raise NodeUnusable(f"{node.name} does not run containerd", node=node.name)
+            hint = "load into it instead: imgload watch"
+            raise NodeUnusable(f"{node.name} does not run containerd", hint=hint, node=node.name)
         with_containerd.append(node)
     return tuple(with_containerd)

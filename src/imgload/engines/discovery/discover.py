@@ -96,6 +96,15 @@ def discover(
     return Discovery((*attempts, *_skipped(attempts, variables)), absent)
 
 
+def rediscover(earlier: Discovery) -> Discovery:
+    """Probe the sockets that did not answer earlier, and add the engines that do now."""
+    known = [attempt for attempt in earlier.attempts if attempt.endpoint]
+    tried = {attempt.candidate.url for attempt in known}
+    sockets = [c for c in candidates(os.environ) if c.url.startswith("unix://")]
+    answered = [a for a in probe_all([c for c in sockets if c.url not in tried]) if a.endpoint]
+    return Discovery(tuple(_mark_duplicates([*known, *answered]))) if answered else earlier
+
+
 def connect(endpoint: Endpoint) -> Engine:
     """Open an engine."""
     if endpoint.kind == "podman":

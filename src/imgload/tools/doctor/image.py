@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
@@ -51,16 +51,23 @@ def name_of(text: str) -> str:
 
 
 def check_image(
-    text: str, engines: Sequence[Engine], clusters: Sequence[Cluster], nodes: Sequence[NodeRuntime]
+    text: str,
+    engines: Sequence[Engine],
+    clusters: Sequence[Cluster],
+    nodes: Sequence[NodeRuntime],
+    pulling: Collection[str] = (),
 ) -> Iterator[Finding]:
-    """Yield the findings about an image: its name, its engine, each node, and waiting pods."""
+    """Yield the findings about an image: its name, its engine, each node, and waiting pods.
+
+    The nodes in `pulling` get the image from a running `imgload serve` when a pod needs it.
+    """
     findings, image = find_in_engines(text, engines)
     name = image.name if image else name_of(text)
-    yield from _name(text, name)
+    yield from _name(text, name, served=bool(pulling))
     yield from findings
     load = f"imgload load {shlex.quote(text)} --node"
     load = load if image else f"once an engine has it: {load}"
-    for node, result in call_each(partial(_trace, name, image), nodes, _NODE_SECONDS):
+    for node, result in call_each(partial(_trace, name, image, pulling), nodes, _NODE_SECONDS):
         if isinstance(result, NotVerified):
             yield Finding("image", "problem", result.message, f"{load} {node.name}")
         elif isinstance(result, ImgloadError):
@@ -74,14 +81,14 @@ def check_image(
         yield from _pods(name, contexts.pop())
 
 
-def _name(text: str, name: str) -> Iterator[Finding]:
+def _name(text: str, name: str, *, served: bool) -> Iterator[Finding]:
     """Yield how the kubelet resolves the user's text, and whether it always pulls that name."""
     if is_full_image_id(name):
         return
     if name != text:
         means = "is" if image_id_prefix(text) else "in a pod spec means"
         yield Finding("image", "info", f"{text!r} {means} {name}")
-    if Reference.parse(name).pulls_always:
+    if Reference.parse(name).pulls_always and not served:
         what = f"the kubelet pulls {name} each time, even if the node has it"
         fix = "set imagePullPolicy: IfNotPresent in the pod spec; or use a tag other than latest"
         yield Finding("image", "warning", what, fix)
@@ -142,7 +149,9 @@ def _has(text: str, attempt: Attempt) -> bool:
         return EngineSource(engine).find(text, None) is not None
 
 
-def _trace(name: str, image: Image | None, node: NodeRuntime) -> list[Finding]:
+def _trace(
+    name: str, image: Image | None, pulling: Collection[str], node: NodeRuntime
+) -> list[Finding]:
     """Return that a node has the whole image; raise NotVerified with the first broken link."""
     # Podman names local builds localhost/NAME, which is another image to a pod.
     podman = (f"localhost/{name.removeprefix(_LIBRARY)}",) if name.startswith(_LIBRARY) else ()
@@ -150,6 +159,9 @@ def _trace(name: str, image: Image | None, node: NodeRuntime) -> list[Finding]:
     query = SurveyQuery((name, *podman), (image_id,) if image_id else ())
     survey = node.survey(query)
     target = survey.records.get(name)
+    if target is None and node.name in pulling:
+        source = "a pod gets it from imgload serve, if that has set up the node"
+        return [Finding("image", "info", f"{node.name} {lacks(name)}; {source}")]
     configs = survey.content.configs_under(target) if target else frozenset()
     if configs and image_id is None:
         image_id = min(configs)

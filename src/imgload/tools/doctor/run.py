@@ -56,6 +56,8 @@ def _findings(
     yield from findings
     yield from check_nodes(nodes, hosts)
     yield from check_skaffold(discovery)
-    yield from check_serve(image, working)
+    server = yield from check_serve(image, working)
     if image is not None:
-        yield from check_image(image, working, clusters, nodes)
+        served = [c for c in clusters if server and c.is_named(server.clusters or {c.name})]
+        pulling = {node.name for cluster in served for node in cluster.nodes}
+        yield from check_image(image, working, clusters, nodes, pulling)

@@ -14,7 +14,13 @@ from functools import partial
 
 import attrs
 
-from imgload.core.errors import EngineFailed, ImageNotFound, ImgloadError, ManifestMissing
+from imgload.core.errors import (
+    EngineFailed,
+    EngineUnreachable,
+    ImageNotFound,
+    ImgloadError,
+    ManifestMissing,
+)
 from imgload.engines.base import ImageStore
 from imgload.engines.cache import EngineCache
 from imgload.loader.send import facts_of
@@ -89,7 +95,7 @@ class LocalImages:
     def find(self, reference: Reference, platform: Platform | None) -> Image | None:
         """Return the image to serve under a name, or None; errors as for `locate`."""
         if not self.patterns or matches(str(reference), self.patterns):
-            image = self._locate(reference, platform)
+            image = self._locate(reference, platform, self.engines)
             return None if refusal(reference, image, self.patterns, pulled=self.pulled) else image
         return None
 
@@ -110,13 +116,22 @@ class LocalImages:
             return self.find(reference, platform) is not None
         return False
 
-    def _locate(self, reference: Reference, platform: Platform | None) -> Image | None:
-        sources = [EngineSource(engine) for engine in self.engines]
+    def _locate(
+        self, reference: Reference, platform: Platform | None, engines: Sequence[ImageStore]
+    ) -> Image | None:
+        sources = [EngineSource(engine) for engine in engines]
         try:
             # as in a pod spec: a short name also finds Podman's localhost/NAME
             [image] = locate([reference.familiar], sources, platform)
         except (ImageNotFound, ManifestMissing):
             return None
+        except EngineUnreachable as error:  # another engine may have the image
+            others = [engine for engine in engines if engine.endpoint.url != error.endpoint]
+            if len(others) in {0, len(engines)}:
+                raise
+            if found := self._locate(reference, platform, others):
+                return found
+            raise
         finally:
             for source in sources:
                 source.release()

@@ -7,20 +7,20 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 import attrs
 
-from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.node import Node, containerd_nodes
 from imgload.clusters.nodes.survey import NOTHING
-from imgload.clusters.select import Cluster, find_clusters
+from imgload.clusters.select import Member, find_clusters
 from imgload.core.arguments import require_strings
 from imgload.core.errors import ImgloadError, UsageError
-from imgload.core.parallel import in_parallel
-from imgload.engines.base import ContainerHost
+from imgload.core.parallel import in_parallel, result_or_error
+from imgload.engines.base import ContainerHost, Engine
+from imgload.engines.discovery.discover import Discovery, connect, rediscover
 from imgload.loader.events import Note
 from imgload.loader.session import Session
 from imgload.oci.reference import parse_patterns
@@ -36,7 +36,7 @@ from imgload.transports.pull import VM_HOSTS
 
 _TICK_SECONDS = 0.25
 _POLL_SECONDS = 5.0
-_RETRY_SECONDS = 60.0
+_MOST_RETRY_SECONDS = 60.0
 _LOOPBACK = "127.0.0.1"
 
 
@@ -80,10 +80,12 @@ ServeEvent = NodePull | NodeRequest | NodeReady | Note
 class _Setup:
     """A node that was set up, or failed to be, and is tried again at `retry_at`."""
 
-    node: Node
+    member: Member
     secret: str
+    node: Node | None = None
     error: str = ""
     retry_at: float = 0.0
+    retry_seconds: float = _POLL_SECONDS
     lock: threading.Lock = attrs.field(factory=threading.Lock)
     """Held while the node is changed."""
 
@@ -92,9 +94,12 @@ class _Setup:
 class Serve:
     """A running server, and the nodes that use it; iterate over its events."""
 
-    hosts: Sequence[ContainerHost]
     options: ServeOptions
+    _about: Running
     store: NodeStore
+    hosts: Sequence[Engine]
+    """The engines that may run nodes."""
+    _discovery: Discovery
     _events: queue.SimpleQueue[ServeEvent]
     _secrets: dict[str, str] = attrs.field(factory=dict)
     """The container ID of each node, by the secret in its path."""
@@ -103,7 +108,8 @@ class Serve:
     _setups: dict[str, _Setup] = attrs.field(factory=dict)
     """By container ID."""
     _servers: ExitStack = attrs.field(factory=ExitStack)
-    _trouble: str = ""
+    _failing: set[str] = attrs.field(factory=set)
+    """The addresses of the engines that did not list their nodes at the last attempt."""
     _closing: bool = False
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
@@ -130,22 +136,22 @@ class Serve:
             events: queue.SimpleQueue[ServeEvent] = queue.SimpleQueue()
             cache = BlobCache.open(options.cache_size)
             store = NodeStore(LocalImages(engines, cache, patterns, options.pulled), events.put)
-            serve = cls(session.engines, options, store, events)
+            serve = cls(options, about, store, session.engines, session.discovery, events)
             in_parallel([engine.tidy for engine in engines])
             try:
-                serve.restore_others()
+                _restore_running(session.engines)  # which a killed server has left
                 yield serve
             finally:
                 serve.close()
 
     def __iter__(self) -> Iterator[ServeEvent]:
         """Yield events for ever; set nodes up when they appear."""
-        about = Running(0, self.options.patterns, pulled=self.options.pulled).describe
         engines = " and ".join(str(e.endpoint) for e in self.store.images.engines)
-        yield Note(f"serving {engines}: {about}")
+        yield Note(f"serving {engines}: {self._about.describe}")
         poll_at = 0.0
         while True:
             if time.monotonic() >= poll_at:
+                yield from self._add_engines()
                 yield from self._set_up_nodes()
                 poll_at = time.monotonic() + _POLL_SECONDS
             try:
@@ -153,48 +159,81 @@ class Serve:
             except queue.Empty:
                 yield from self.store.finished_pulls()
 
-    def restore_others(self) -> None:
-        """Restore nodes that a killed server has left, as far as they answer."""
-        _restore_running(self.hosts)
+    def _add_engines(self) -> Iterator[Note]:
+        """Use the engines that have started since the last attempt, unless the user named one."""
+        if "://" in (self.options.source or ""):
+            return
+        earlier, self._discovery = self._discovery, rediscover(self._discovery)
+        for endpoint in set(self._discovery.endpoints).difference(earlier.endpoints):
+            engine = self._servers.enter_context(closing(connect(endpoint)))
+            engine.tidy()
+            self.hosts = [*self.hosts, engine]
+            if self.options.source in {None, endpoint.kind}:
+                self.store.images.engines = [*self.store.images.engines, engine]
+                yield Note(f"also serving {endpoint}")
 
     def _set_up_nodes(self) -> Iterator[NodeReady | Note]:
-        try:
-            running = _running(self.hosts, self.options.clusters)
-        except ImgloadError as error:
-            if error.message != self._trouble:
-                yield Note(f"cannot list the nodes: {error.message}")
-            self._trouble = error.message
-            return
-        self._trouble = ""
-        for gone in self._setups.keys() - running.keys():
-            del self._secrets[self._setups.pop(gone).secret]
+        clusters = self.options.clusters
+        listings = [partial(_running_members, [host], clusters) for host in self.hosts]
+        answers = in_parallel([partial(result_or_error, listing) for listing in listings])
+        members: dict[str, Member] = {}
+        for host, answer in zip(self.hosts, answers, strict=True):
+            if isinstance(answer, ImgloadError):
+                if host.endpoint.url not in self._failing:
+                    yield Note(f"cannot list the nodes: {answer.message}")
+                self._failing.add(host.endpoint.url)
+                continue
+            members |= {member.node.container.id: member for member in answer}
+            if host.endpoint.url in self._failing:
+                self._failing.remove(host.endpoint.url)
+                yield Note(f"{host.endpoint} answers again")
+                self._engine_is_back(host)
+        for container, setup in [*self._setups.items()]:
+            if container not in members and setup.member.engine.endpoint.url not in self._failing:
+                del self._setups[container], self._secrets[setup.secret]
         now = time.monotonic()
         due = [
-            open_node
-            for container, open_node in running.items()
+            member
+            for container, member in members.items()
             if container not in self._setups or self._setups[container].retry_at <= now
         ]
-        for wiring in in_parallel([partial(self._set_up, node) for node in _with_containerd(due)]):
+        for wiring in in_parallel([partial(self._set_up, member) for member in due]) if due else ():
             if wiring:
                 yield NodeReady(wiring)
 
-    def _set_up(self, node: Node) -> NodeWiring | None:
+    def _engine_is_back(self, engine: Engine) -> None:
+        """Remove temporary tags of interrupted pushes, and set the nodes up again.
+
+        They may have restarted with it; k3s then writes its hosts.toml files again.
+        """
+        engine.tidy()
+        for setup in self._setups.values():
+            if setup.member.engine is engine:
+                setup.retry_at = 0.0
+
+    def _set_up(self, member: Member) -> NodeWiring | None:
         """Set a node up; return None for a failure that only repeats."""
-        container = node.container.id
-        setup = self._setups.setdefault(container, _Setup(node, secrets.token_hex(16)))
+        container = member.node.container.id
+        setup = self._setups.setdefault(container, _Setup(member, secrets.token_hex(16)))
         self._secrets[setup.secret] = container
         with setup.lock:
             if self._closing:
                 return None
             try:
+                [node] = containerd_nodes([member.open()])
+                setup.node = node
                 platform = node.survey(NOTHING).traits.platform
                 self.store.nodes[container] = node.name, platform
                 urls, restart = self._urls(node, setup.secret), self.options.restart_containerd
                 wiring = set_up(node, urls, self.store.was_asked, restart=restart)
             except ImgloadError as error:
-                wiring = NodeWiring(node.name, error=error)
+                wiring = NodeWiring(member.name, error=error)
         before, setup.error = setup.error, wiring.error.message if wiring.error else ""
-        setup.retry_at = time.monotonic() + _RETRY_SECONDS if setup.error else float("inf")
+        if setup.error:  # soon at first: containerd starts after its node
+            setup.retry_at = time.monotonic() + setup.retry_seconds
+            setup.retry_seconds = min(setup.retry_seconds * 2, _MOST_RETRY_SECONDS)
+        else:
+            setup.retry_at, setup.retry_seconds = float("inf"), _POLL_SECONDS
         return None if setup.error and setup.error == before else wiring
 
     def _urls(self, node: Node, secret: str) -> list[str]:
@@ -226,34 +265,26 @@ class Serve:
 
 def _restore(setup: _Setup) -> None:
     with setup.lock:
-        restore(setup.node)
+        if setup.node:
+            restore(setup.node)
 
 
-def _running(
-    hosts: Sequence[ContainerHost], clusters: Sequence[str] = ()
-) -> dict[str, Callable[[], NodeRuntime]]:
-    """Return functions that open the running nodes of these clusters, or all, by container ID."""
-    return {
-        member.node.container.id: member.open
+def _running_members(hosts: Sequence[ContainerHost], clusters: Sequence[str] = ()) -> list[Member]:
+    """Return the running nodes of these clusters, or of all."""
+    return [
+        member
         for cluster in find_clusters(hosts)
-        if not clusters or _is_named(cluster, clusters)
+        if not clusters or cluster.is_named(clusters)
         for member in cluster.members
         if member.node.container.state == "running"
         if member.engine.endpoint.kind != "ssh"  # nothing is served to other machines
-    }
-
-
-def _with_containerd(opening: Sequence[Callable[[], NodeRuntime]]) -> list[Node]:
-    return [node for node in in_parallel(opening) if isinstance(node, Node)]
-
-
-def _is_named(cluster: Cluster, names: Sequence[str]) -> bool:
-    return not {cluster.name, *cluster.tool.contexts(cluster.name)}.isdisjoint(names)
+    ]
 
 
 def _restore_running(hosts: Sequence[ContainerHost]) -> list[NodeWiring]:
-    nodes = _with_containerd(list(_running(hosts).values()))
-    return in_parallel([partial(restore, node) for node in nodes])
+    nodes = in_parallel([member.open for member in _running_members(hosts)])
+    with_containerd = [node for node in nodes if isinstance(node, Node)]
+    return in_parallel([partial(restore, node) for node in with_containerd])
 
 
 def stop() -> tuple[bool, list[NodeWiring]]:

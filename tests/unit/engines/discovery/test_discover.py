@@ -16,7 +16,12 @@ from imgload.core.errors import (
 )
 from imgload.engines.discovery import candidates as module
 from imgload.engines.discovery.candidates import Attempt, Candidate, candidates, named_address
-from imgload.engines.discovery.discover import Discovery, discover, with_discovery_errors
+from imgload.engines.discovery.discover import (
+    Discovery,
+    discover,
+    rediscover,
+    with_discovery_errors,
+)
 from imgload.engines.endpoint import Endpoint
 from tests.unit.engines.discovery.test_docker_contexts import context
 from tests.unit.engines.pings import DOCKER, PODMAN, engine
@@ -33,6 +38,26 @@ def test_discover_finds_every_engine_that_answers(tmp_path: Path) -> None:
     assert found.require() == (Endpoint("docker", docker), Endpoint("podman", podman))
     assert found.errors == ()
     assert [e.origin for e in found.endpoints] == ["DOCKER_HOST", "CONTAINER_HOST"]
+
+
+def test_rediscover_finds_the_engines_that_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that stays is the same; another address of it is no other engine."""
+    url = f"unix://{tmp_path}/late"
+    with engine(tmp_path / "d", DOCKER) as docker:
+        for name, value in environ(docker, url).items():
+            monkeypatch.setenv(name, value)
+        first = discover()
+        assert rediscover(first) is first
+        (tmp_path / "late").symlink_to(tmp_path / "d")
+        again = rediscover(first)
+        assert again.endpoints == first.endpoints
+        (tmp_path / "late").unlink()
+        with engine(tmp_path / "late", PODMAN):
+            later = rediscover(first)
+        assert later.endpoints == (*first.endpoints, Endpoint("podman", url))
+        assert rediscover(later) is later
 
 
 def test_discover_merges_two_paths_of_one_socket(tmp_path: Path) -> None:

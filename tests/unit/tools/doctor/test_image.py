@@ -65,6 +65,14 @@ def test_the_first_broken_link_is_a_problem(tmp_path: Path, survey: Survey, word
     assert words in finding.message
 
 
+def test_a_node_may_lack_an_image_that_is_served(tmp_path: Path) -> None:
+    node = StoredNode(StoredEngine(tmp_path, IMAGE), EMPTY)
+    finding = list(check_image("app:latest", [], [], [node], {"n1"}))[-1]
+    assert (finding.status, finding.hint) == ("info", "")
+    *_, other = check_image("app:latest", [], [], [node], {"n2"})
+    assert other.status == "problem"
+
+
 def test_a_whole_image_is_ok(tmp_path: Path) -> None:
     """Even without crictl."""
     assert on_node(tmp_path, WHOLE).message.endswith("unpacked, known to CRI")

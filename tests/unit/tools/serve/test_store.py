@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from imgload.core.errors import ImageAmbiguous
+from imgload.core.errors import EngineUnreachable, ImageAmbiguous
 from imgload.core.parallel import in_parallel
 from imgload.core.state import state_folder
+from imgload.engines.base import EngineImage
 from imgload.engines.endpoint import Endpoint
 from imgload.oci.digest import Digest
 from imgload.oci.document import Manifest
@@ -160,3 +161,24 @@ def test_an_ambiguous_name_is_refused(
     assert isinstance(event.error, ImageAmbiguous)
     assert (event.node, event.name, event.to_json()["ok"]) == ("n1", "app:v1", False)
     assert other.given == set()
+
+
+class StoppedEngine(CountedEngine):
+    """Does not answer."""
+
+    def find(self, name: str) -> EngineImage | None:
+        raise EngineUnreachable(f"no engine answers about {name}", endpoint=self.endpoint.url)
+
+
+def test_an_engine_that_stopped_does_not_keep_others_from_serving(
+    store: NodeStore, tmp_path: Path, events: list[NodePull | NodeRequest]
+) -> None:
+    """It may have the images that no other has, so its error is reported for these."""
+    stopped = StoppedEngine(tmp_path, OTHER)
+    stopped.endpoint = Endpoint("podman", f"unix://{tmp_path}/stopped.sock")
+    store.images.engines = [stopped, *store.images.engines]
+    assert store.document("n1", NAME)
+    assert store.document("n1", "docker.io/library/none:v1") is None
+    event = events[-1]
+    assert isinstance(event, NodePull)
+    assert isinstance(event.error, EngineUnreachable)
