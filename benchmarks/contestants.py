@@ -268,7 +268,7 @@ class Serve(Contestant):
     @contextlib.contextmanager
     def ready(self, cluster: Cluster) -> Iterator[Self]:
         """Run the server, and wait until it has set up the nodes."""
-        command = [_PROGRAM, "serve", "--cluster", cluster.name, "--from", self.engine.url]
+        command = [str(_PROGRAM), "serve", "--cluster", cluster.name, "--from", self.engine.url]
         command += ["--output", "json"]
         with subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, text=True) as process:
             server = JsonLines.reading(process)

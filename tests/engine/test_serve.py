@@ -33,6 +33,7 @@ from tests.lab.registry import registry as running
 
 _PATIENCE = 60.0
 _BASE_BYTES = 3_000_000
+_SOME_BYTES = 100_000_000
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,26 @@ def test_a_node_pulls_what_an_engine_has_built(
         assert server.stop() == 0
     assert state(node) == before
     forget(node, tag, wanted)
+
+
+def test_an_image_that_does_not_fit_into_the_cache_leaves_nothing(
+    lab: Lab, images: Images, tmp_path: Path
+) -> None:
+    """The transfer ends at the limit; another image is served."""
+    node, engine = lab.cluster("lab-d21").nodes[0], lab.engine("docker28")
+    large, small = unique("large"), unique("small")
+    images.build(engine, large, bytes(_SOME_BYTES))
+    images.build(engine, small)
+    limit = ("--cache-size", "50MB")
+    with serving("-c", "lab-d21", "--from", engine.url, *limit) as server:
+        with pytest.raises(CriError):
+            node.cri().pull_image(large)
+        refused = server.next("reference", large)
+        assert "--cache-size" in refused["error"]["hint"]
+        assert pull(node, small)[0] == config_digest(engine, small)
+    assert not list((tmp_path / "cache/imgload/blobs").glob(".partial-*"))
+    assert leftover_tags(engine) == []
+    forget(node, small)
 
 
 def test_other_images_come_from_their_registry(
