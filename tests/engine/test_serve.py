@@ -33,7 +33,7 @@ from tests.lab.registry import registry as running
 
 _PATIENCE = 60.0
 _BASE_BYTES = 3_000_000
-_SOME_BYTES = 100_000_000
+_SOME_BYTES = 20_000_000
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_an_image_that_does_not_fit_into_the_cache_leaves_nothing(
     large, small = unique("large"), unique("small")
     images.build(engine, large, bytes(_SOME_BYTES))
     images.build(engine, small)
-    limit = ("--cache-size", "50MB")
+    limit = ("--cache-size", "10MB")
     with serving("-c", "lab-d21", "--from", engine.url, *limit) as server:
         with pytest.raises(CriError):
             node.cri().pull_image(large)
