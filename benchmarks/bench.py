@@ -75,7 +75,7 @@ class Bench:
         return ArchiveBuilder(engine, size, folder=self.folder, form=form)
 
     def _build(self, builder: Builder, part: Part) -> Shared:
-        if not {*part.cases, *part.alone} <= set(REAL):
+        if not {*part.cases, *part.alone} <= {*REAL, "serve-real"}:
             builder.anew()
         family = builder.family(_TEN) if "ten" in part.cases else []
         deep = builder.deep(self.site.layers) if "layers" in part.cases else []
@@ -85,7 +85,7 @@ class Bench:
         """Return the real images by case; a store of plain layers makes no difference of zstd."""
         packages, form = self.one.engine.paths.cache, self.site.form or OCI
         make = partial(real_archive, packages, self.folder.parent, part.size, form)
-        cases = [case for case in REAL if case in part.cases]
+        cases = [case for case in REAL if {case, f"serve-{case}"} & set(part.cases)]
         return {
             case: builder.add(make(case))
             for case in cases

@@ -1,21 +1,27 @@
 """Who is measured: the real kind, the ways around it, and imgload."""
 
+import contextlib
 import json
 import shutil
+import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
+from typing import ClassVar, Self
 
 import attrs
 
 from benchmarks.images import Builder, Image
-from benchmarks.measure import Failed, Usage, environment, measure
+from benchmarks.measure import Failed, Usage, Watch, environment, measure
 from benchmarks.nodes import check, forget
+from tests.engine.jsonlines import JsonLines
 from tests.lab import Cluster, Engine, Lab
 from tests.lab.kind import VERSIONS
 from tests.lab.shell import write
 
+_PROGRAM = Path(sys.executable).with_name("imgload")
 _PROBE = 1 << 10
 _COUNTING = """\
 #!/bin/sh
@@ -45,11 +51,18 @@ class Sample:
     sent: int
     action: str | None = None
 
+    def then(self, seconds: float) -> "Sample":
+        """Return the sample with more seconds."""
+        longer = attrs.evolve(self.usage, seconds=self.usage.seconds + seconds)
+        return attrs.evolve(self, usage=longer)
+
 
 @attrs.frozen
 class Contestant(ABC):
     """A command that loads images into a cluster."""
 
+    can_start: ClassVar[bool] = False
+    """Whether it takes part in the cases that end with the start of a container."""
     engine: Engine
     folder: Path
 
@@ -65,6 +78,11 @@ class Contestant(ABC):
     def begin(self) -> None:
         """Forget what earlier loads have taught."""
         shutil.rmtree(self._cache, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def ready(self, cluster: Cluster) -> Iterator[Self]:  # noqa: ARG002
+        """Run what has to run during its loads."""
+        yield self
 
     @property
     def env(self) -> dict[str, str]:
@@ -198,6 +216,8 @@ class Ctr(Feeder):
 class Imgload(Contestant):
     """`imgload load`, with a memory of its own."""
 
+    can_start = True
+
     @property
     def name(self) -> str:
         """The command."""
@@ -205,9 +225,8 @@ class Imgload(Contestant):
 
     def load(self, images: Sequence[Image], cluster: Cluster) -> Sample:
         """Load the images; what imgload reports has to be true and it may leave nothing."""
-        program = Path(sys.executable).with_name("imgload")
         before = self._traces()
-        usage, shown = self.measure(program, *self.arguments(images, cluster))
+        usage, shown = self.measure(_PROGRAM, *self.arguments(images, cluster))
         if left := self._traces() - before:
             raise Failed(f"imgload left {', '.join(sorted(left))}")
         reports = json.loads(shown)["images"]
@@ -234,6 +253,47 @@ class Imgload(Contestant):
         return ["load", *source[:-1], "--from", source[-1], *options, *chosen]
 
 
+@attrs.frozen
+class Serve(Contestant):
+    """CRI's pull, as by the kubelet, while `imgload serve` runs."""
+
+    can_start = True
+    server: JsonLines | None = None
+
+    @property
+    def name(self) -> str:
+        """The command, and what is measured."""
+        return "a pull by CRI from imgload serve"
+
+    @contextlib.contextmanager
+    def ready(self, cluster: Cluster) -> Iterator[Self]:
+        """Run the server, and wait until it has set up the nodes."""
+        command = [str(_PROGRAM), "serve", "--cluster", cluster.name, "--from", self.engine.url]
+        command += ["--output", "json"]
+        with subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, text=True) as process:
+            server = JsonLines.reading(process)
+            try:
+                for _ in cluster.nodes:
+                    server.next_where(lambda document: document.get("ok") is True)
+                yield attrs.evolve(self, server=server)
+            finally:
+                server.stop()
+
+    def load(self, images: Sequence[Image], cluster: Cluster) -> Sample:
+        """Have CRI on each node pull the images; what imgload reports has to be true."""
+        assert self.server
+        watch = Watch(self.server.process.pid, self.engine.daemon.pid)
+        for image, node in product(images, cluster.nodes):
+            node.cri().pull_image(image.name)
+        usage, sent = watch.usage(), 0
+        for image, _ in product(images, cluster.nodes):
+            report = self.server.next_where(lambda document: "bytes_sent" in document)
+            if report["image_id"] != image.image_id:
+                raise Failed(f"imgload reports {report['image_id']}, and it is {image.image_id}")
+            sent += report["bytes_sent"]
+        return Sample(usage, sent, "pull")
+
+
 def is_part(cluster: Cluster) -> bool:
     """Whether these are some of the cluster's nodes only."""
     return len(cluster.nodes) < len(cluster.spec.roles)
@@ -250,6 +310,7 @@ def contestants(
         from_file = KindArchive(engine, folder, kind.version, kind.program)
         return {"kind": from_file, "imgload": Imgload(engine, folder)}
     others = {"archive": archive, "ctr": Ctr(engine, folder), "imgload": Imgload(engine, folder)}
+    others["serve"] = Serve(engine, folder)
     return others if podman else {"kind": kind, **others}
 
 

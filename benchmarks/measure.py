@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -95,6 +96,38 @@ def measure(
     after = _written(daemon)
     theirs = None if before is None or after is None else after - before
     return attrs.evolve(usage, written=add(usage.written, theirs)), out
+
+
+class Watch:
+    """What a running process uses from now on, after earlier writes are on the disk.
+
+    Args:
+        pid: its process ID.
+        daemon: process ID of the engine that works for it; what that writes is added.
+
+    """
+
+    def __init__(self, pid: int, daemon: int | None) -> None:
+        """Start the clock."""
+        os.sync()
+        self._pid, self._daemon = pid, daemon
+        self._cpu, self._bytes = self._counters()
+        self._began = time.monotonic()
+
+    def usage(self) -> Usage:
+        """Return the usage so far; the peak is that since the start of the process."""
+        seconds = time.monotonic() - self._began
+        cpu, written = self._counters()
+        status = Path(f"/proc/{self._pid}/status").read_text()
+        peak = int(status.partition("\nVmHWM:")[2].split()[0]) << 10
+        total = None if written is None or self._bytes is None else written - self._bytes
+        return Usage(seconds, cpu - self._cpu, peak, total)
+
+    def _counters(self) -> tuple[float, int | None]:
+        """Seconds of user and system time, and bytes written."""
+        words = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        cpu = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu, add(_written(self._pid), _written(self._daemon))
 
 
 def _written(daemon: int | None) -> int | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.plot import svg
 from benchmarks.results import Duel, Results
 from benchmarks.sites import SITES, TARGET_SIZE, words
-from benchmarks.table import details, duels, floors, growth, rebuilds, remarks
+from benchmarks.table import details, duels, floors, growth, rebuilds, remarks, serves
 
 DOCS = Path(__file__).parents[1] / "docs"
 _FIRST = """\
@@ -56,6 +56,13 @@ rebuild is the sum of the client's push of the one new layer and `ctr images imp
 has no survey and no verification. It is not a lower bound, because it includes the start of clients
 that imgload does not start. "At most" is the limit for images of 600 MB.
 """
+_SERVE = """\
+The seconds until a container has started: with `imgload load` and then the start, and with a pull
+by CRI while `imgload serve` runs, and then the start. No kubelet runs on the nodes; the benchmark
+sends them the calls of a kubelet: PullImage, CreateContainer and StartContainer. The sandbox of the
+pod runs before. "Cold": neither the node nor the cache of serve has any part of the image. "At
+most" is the limit for images of 600 MB.
+"""
 _PROFILE = """\
 Measured with the load of one more rebuild, by instrumenting imgload from outside: a phase lasts
 until the next one begins. All values are medians of the rounds, so the phases may not add up to the
@@ -92,6 +99,7 @@ def page(results: Results) -> str:
         f"![Seconds by case and contestant, images of {size} MB](benchmarks.svg)",
         *("", "## Compared with kind", "", *_verdict(results), "", *duels(results)),
         *("## All contestants", "", _HOW, *details(results)),
+        *("## Load and serve", "", _SERVE, *(list(serves(results)) or [_NOT, ""])),
         *("## Floors", "", _FLOOR, *(list(floors(results)) or [_NOT, ""])),
         *("## Growth", "", _GROWTH, *(list(growth(results)) or [_NOT, ""])),
         *("## Profile", "", _PROFILE, *(list(rebuilds(results)) or [_NOT, ""])),

@@ -12,6 +12,7 @@ from benchmarks.sites import (
     CONTESTANTS,
     ENGINES,
     ONE_NODE,
+    SERVE,
     SITES,
 )
 
@@ -72,10 +73,11 @@ STANDARD = (
     Part(600, 1, REAL, _DUEL, _WITH_TARGETS),
     Part(600, 1, ("cold", "three", *REAL), _DUEL, ARCHIVES),
     Part(600, 1, ("cold", "rebuild"), ("ctr",), _WITH_TARGETS),
+    *[Part(600, 1, SERVE, ("imgload", "serve"), _WITH_TARGETS)] * 2,
     Part(3000, 1, ("cold",), _DUEL, ("docker28",), alone=("rebuild",)),
     Part(3000, 1, ("cold",), _DUEL, ("docker",)),
 )
-"""About 40 minutes on two cores; kind's rebuild is its cold load again."""
+"""About 50 minutes on two cores; kind's rebuild is its cold load again."""
 
 
 @attrs.frozen

@@ -9,7 +9,9 @@ import attrs
 from benchmarks.results import Results, middle, seconds
 from benchmarks.sites import CONTESTANTS, SITES, words
 
-COLOURS = dict(zip(CONTESTANTS, ("#d1603d", "#a777c2", "#4d8fd1", "#2c9c69"), strict=True))
+COLOURS = dict(
+    zip(CONTESTANTS, ("#d1603d", "#a777c2", "#4d8fd1", "#2c9c69", "#8a6d1f"), strict=True)
+)
 _GREY = "#7a7a7a"  # readable on white and on black
 _LEFT, _WIDTH, _RIGHT = 250, 440, 70
 _TOP, _ROW = 48, 22

@@ -6,7 +6,10 @@ from benchmarks.archives import DOCKER, OCI
 from benchmarks.real import REAL
 from tests.lab import Cluster, Lab
 
-CASES = ("cold", "rebuild", "present", "tag", "two", "three", "ten", "layers", *REAL)
+SERVE = ("serve-cold", "serve-rebuild", "serve-real")
+"""Those that end with the start of a container, of `imgload load` and `imgload serve`."""
+
+CASES = ("cold", "rebuild", "present", "tag", "two", "three", "ten", "layers", *REAL, *SERVE)
 """What can be asked for; `rebuild` gives `learning` too where the engine has to be taught, and
 `layers` one case for each number of layers."""
 
@@ -16,7 +19,7 @@ ONE_NODE = ("cold", "rebuild", "present", "tag")
 ARCHIVE_CASES = ("cold", "two", "three", *REAL)
 """Those for images in archives, which no engine builds."""
 
-CONTESTANTS = ("kind", "archive", "ctr", "imgload")
+CONTESTANTS = ("kind", "archive", "ctr", "imgload", "serve")
 
 TARGET_SIZE = 600
 """Of the images that the targets are about, in MB."""
@@ -34,6 +37,9 @@ WORDS = {
     "zstd": "Debian with Python, zstd layers, cold",
     "forty": "Debian with Python, 40 layers, cold",
     "binary": "a program in Go, cold",
+    "serve-cold": "container start, cold",
+    "serve-rebuild": "container start, one-line rebuild",
+    "serve-real": "container start, Debian with Python, cold",
 }
 _ROLES = ("control-plane", "worker", "worker")
 _LAYERS = "layers:"
@@ -155,3 +161,5 @@ ENGINES = tuple(name for name, site in SITES.items() if not site.form)
 ARCHIVES = tuple(name for name, site in SITES.items() if site.form)
 LIMITS = {"cold": 1.3, "real": 1.3, "rebuild": 1.6}
 """How many times the floor imgload may take at most, by case."""
+SERVE_LIMIT = 1.2
+"""How many times the time of a load serve may take at most, both with the start of a container."""

@@ -1,12 +1,21 @@
 """The results as Markdown tables."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from statistics import median
 
 from benchmarks.contestants import Sample
 from benchmarks.growth import COSTS, lines
 from benchmarks.results import Results, middle, seconds
-from benchmarks.sites import CONTESTANTS, LIMITS, SITES, TARGET_SIZE, words
+from benchmarks.sites import (
+    CONTESTANTS,
+    LIMITS,
+    SERVE,
+    SERVE_LIMIT,
+    SITES,
+    TARGET_SIZE,
+    words,
+)
 
 _MET = {None: "", True: "yes", False: "**no**"}
 _ALL = "**imgload, all**"
@@ -14,12 +23,13 @@ _DUEL = ("engine", "case", "rival, s", "imgload, s", "ratio", "target", "reached
 _OF_FLOOR = ("imgload, s", "imgload / floor", "at most", "reached")
 _DETAIL = ("case", "with", "rounds", "s", "CPU, s", "peak, MB", "into nodes, MB", "written, MB")
 _FLOORS = ("engine", "case", "push or save, s", "ctr, s", "floor, s", *_OF_FLOOR)
+_SERVES = ("engine", "case", "load, s", "serve, s", "serve / load", "at most", "reached")
 _GROWTH = ("engine", "for each", "case", "with", *COSTS, "s at 0", "points")
 
 
 def markdown(results: Results) -> str:
     """Everything."""
-    parts = [*duels(results), *floors(results), *details(results)]
+    parts = [*duels(results), *serves(results), *floors(results), *details(results)]
     parts += [*rebuilds(results), *growth(results)]
     return "\n".join([*parts, *remarks(results)])
 
@@ -43,6 +53,31 @@ def duels(results: Results) -> Iterator[str]:
         if rows:
             yield from (f"### imgload and its rival, {size} MB", "")
             yield from table(_DUEL, rows, text=(0, 1, 7))
+
+
+def serves(results: Results) -> Iterator[str]:
+    """Return imgload serve and load, both with a container's start, one table for each size."""
+    for size in results.sizes():
+        rows = []
+        for engine, case in product(SITES, SERVE):
+            load, serve = (results.of(engine, size, case, who) for who in ("imgload", "serve"))
+            if load and serve:
+                taken, least = middle(serve, seconds), middle(load, seconds)
+                limit = SERVE_LIMIT if size == TARGET_SIZE else None
+                rows.append(
+                    [
+                        SITES[engine].label,
+                        words(case),
+                        f"{least:.2f}",
+                        f"{taken:.2f}",
+                        f"{taken / least:.2f} x",
+                        f"{limit:g} x" if limit else "",
+                        _MET[None if limit is None else taken <= limit * least],
+                    ]
+                )
+        if rows:
+            yield from (f"### imgload serve and load, {size} MB", "")
+            yield from table(_SERVES, rows, text=(0, 1))
 
 
 def floors(results: Results) -> Iterator[str]:

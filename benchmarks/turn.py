@@ -1,7 +1,9 @@
 """A contestant's turn: the cases of a round, one after the other."""
 
+import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -11,8 +13,12 @@ from benchmarks.images import Builder, Image
 from benchmarks.nodes import check, forget
 from benchmarks.phases import profile
 from benchmarks.results import Key, Results
-from benchmarks.sites import LIMITS, ONE_NODE, SITES, layers_case, words
+from benchmarks.sites import LIMITS, ONE_NODE, SERVE, SITES, layers_case, words
 from tests.lab import Cluster
+from tests.lab.pods import Pod
+
+_PROGRAM = "/bin/busybox"
+"""On every node."""
 
 
 @attrs.frozen
@@ -41,29 +47,30 @@ class Turn:
 
     def go(self) -> None:
         """Go through the cases; one that fails ends only those that build on it."""
-        for work in self._one_node, self._real, self._family, self._layers, self._several_nodes:
+        works = self._one_node, self._real, self._family, self._layers, self._several_nodes
+        for work in (*works, self._serve):
             with self.results.noting(f"{SITES[self.engine].label}, {self.who}"):
                 work()
 
     def _one_node(self) -> None:
         if not set(self.cases) & set(ONE_NODE):
             return
-        self._time("cold", [self.images.builder.newest], self._cleared(self.one))
+        self.time("cold", [self.images.builder.newest], self._cleared(self.one))
         if "rebuild" in self.cases:
             self._rebuilds()
         if "present" in self.cases:
-            self._time("present", [self.images.builder.newest], self.one)
+            self.time("present", [self.images.builder.newest], self.one)
         if "tag" in self.cases:
             with self.images.builder.renamed() as image:
-                self._time("tag", [image], self.one)
+                self.time("tag", [image], self.one)
         if self._is_imgload:
             self._floors()
 
     def _rebuilds(self) -> None:
         builder = self.images.builder
         if SITES[self.engine].remembers and self._is_imgload:
-            self._time("learning", [builder.rebuild()], self.one)
-        self._time("rebuild", [builder.rebuild()], self.one)
+            self.time("learning", [builder.rebuild()], self.one)
+        self.time("rebuild", [builder.rebuild()], self.one)
 
     def _floors(self) -> None:
         builder = self.images.builder
@@ -88,24 +95,56 @@ class Turn:
 
     def _real(self) -> None:
         for case, image in self.images.real.items():
-            self._time(case, [image], self._cleared(self.one))
+            if case not in self.cases:
+                continue
+            self.time(case, [image], self._cleared(self.one))
             if self._is_imgload and case in LIMITS:
                 self._cold_floor(case, image)
 
     def _family(self) -> None:
         if "ten" in self.cases:
-            self._time("ten", self.images.family, self._cleared(self.one))
+            self.time("ten", self.images.family, self._cleared(self.one))
 
     def _layers(self) -> None:
         for image in self.images.deep:
             case = layers_case(len(image.diff_ids))
-            self._time(case, [image], self._cleared(self.one))
+            self.time(case, [image], self._cleared(self.one))
 
     def _several_nodes(self) -> None:
         for case, count in ("two", 2), ("three", 3):
             if self.three and case in self.cases:
                 part = attrs.evolve(self.three, nodes=self._cleared(self.three).nodes[:count])
-                self._time(case, [self.images.builder.newest], part)
+                self.time(case, [self.images.builder.newest], part)
+
+    def _serve(self) -> None:
+        """Go through the cases that end with the start of a container, in a pod that runs."""
+        cases = set(self.cases) & set(SERVE)
+        if not cases or not self.contestant.can_start:
+            return
+        (node,) = self.one.nodes
+        pod = Pod.run(node)
+        try:
+            if cases != {"serve-real"}:
+                with self._ready() as turn:
+                    turn.starts(cases, pod)
+            if "serve-real" in cases:
+                with self._ready() as turn:
+                    turn.time("serve-real", [self.images.real["real"]], self.one, pod)
+        finally:
+            pod.remove()
+
+    @contextlib.contextmanager
+    def _ready(self) -> Iterator["Turn"]:
+        with self.contestant.ready(self._cleared(self.one)) as contestant:
+            yield attrs.evolve(self, contestant=contestant)
+
+    def starts(self, cases: Collection[str], pod: Pod) -> None:
+        """Start containers of the newest build, and of one more."""
+        self.time("serve-cold", [self.images.builder.newest], self.one, pod)
+        if "serve-rebuild" in cases:
+            if SITES[self.engine].remembers:  # as in `_rebuilds`, but not timed
+                self.contestant.load([self.images.builder.rebuild()], self.one)
+            self.time("serve-rebuild", [self.images.builder.rebuild()], self.one, pod)
 
     def _cleared(self, cluster: Cluster) -> Cluster:
         """Return a cluster as if nothing had been loaded ever."""
@@ -113,13 +152,19 @@ class Turn:
         forget(cluster, self.images.builder.images)
         return cluster
 
-    def _time(self, case: str, images: Sequence[Image], cluster: Cluster) -> None:
+    def time(
+        self, case: str, images: Sequence[Image], cluster: Cluster, pod: Pod | None = None
+    ) -> None:
+        """Load images, and then start a container if there is a pod; add the sample."""
         for image in images:
             image.warm()
         sample = self.contestant.load(images, cluster)
+        if pod:
+            (image,) = images
+            sample = sample.then(_started(pod, image))
         for image in images:
             check(cluster, image)
-        if case in self.cases or case not in ONE_NODE:
+        if case in self.cases or case not in (*ONE_NODE, *SERVE):
             self.results.samples[Key(self.engine, self.size, case, self.who)].append(sample)
         _say(f"{self._label(case)}: {self.who} {_told(sample)}")
 
@@ -129,6 +174,18 @@ class Turn:
     @property
     def _is_imgload(self) -> bool:
         return isinstance(self.contestant, Imgload)
+
+
+def _started(pod: Pod, image: Image) -> float:
+    """Start a container as the kubelet does; return the seconds, and stop it.
+
+    It runs the node's busybox, since an image may have no program.
+    """
+    began = time.monotonic()
+    container = pod.start(image.name, _PROGRAM)
+    seconds = time.monotonic() - began
+    pod.remove_container(container)
+    return seconds
 
 
 def _told(sample: Sample) -> str:

@@ -35,6 +35,7 @@ from tests.lab.registry import registry as running
 HOST = re.compile(r'\[host\."http://([\d.]+):(\d+)/v2/([0-9a-f]{32})"\]')
 """The address, the port, and the secret of a node in its hosts.toml."""
 _BASE_BYTES = 3_000_000
+_SOME_BYTES = 20_000_000
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,26 @@ def test_a_node_pulls_what_an_engine_has_built(
         assert server.stop() == 0
     assert state(node) == before
     forget(node, tag, wanted)
+
+
+def test_an_image_that_does_not_fit_into_the_cache_leaves_nothing(
+    lab: Lab, images: Images, tmp_path: Path
+) -> None:
+    """The transfer ends at the limit; another image is served."""
+    node, engine = lab.cluster("lab-d21").nodes[0], lab.engine("docker28")
+    large, small = unique("large"), unique("small")
+    images.build(engine, large, bytes(_SOME_BYTES))
+    images.build(engine, small)
+    limit = ("--cache-size", "10MB")
+    with serving("-c", "lab-d21", "--from", engine.url, *limit) as server:
+        with pytest.raises(CriError):
+            node.cri().pull_image(large)
+        refused = server.next("reference", large)
+        assert "--cache-size" in refused["error"]["hint"]
+        assert pull(node, small)[0] == config_digest(engine, small)
+    assert not list((tmp_path / "cache/imgload/blobs").glob(".partial-*"))
+    assert leftover_tags(engine) == []
+    forget(node, small)
 
 
 def test_other_images_come_from_their_registry(

@@ -17,6 +17,7 @@ _SOCKETS = (
     "run/containerd/containerd.sock",
 )
 _TIMEOUT = 30.0
+_PULL_TIMEOUT = 600.0
 _STATES = tuple(f"CONTAINER_{state}" for state in ("CREATED", "RUNNING", "EXITED", "UNKNOWN"))
 
 
@@ -68,7 +69,8 @@ class Cri:
 
     def pull_image(self, name: str) -> str:
         """Pull an image as the kubelet does; return CRI's ID for it."""
-        return self.call("ImageService/PullImage", _named(name)).text(1)
+        answer = self.call("ImageService/PullImage", _named(name), timeout=_PULL_TIMEOUT)
+        return answer.text(1)
 
     def remove_image(self, name: str) -> None:
         """Remove the image with all its names; do nothing if it does not exist."""
@@ -87,13 +89,13 @@ class Cri:
         answer = self.call("RuntimeService/ListContainers", b"")
         return [_container(container) for container in answer.messages(1)]
 
-    def call(self, method: str, request: bytes) -> Message:
+    def call(self, method: str, request: bytes, timeout: float = _TIMEOUT) -> Message:
         """Call a method; raise `CriError` if it fails."""
         options = [("grpc.default_authority", "localhost")]
         with grpc.insecure_channel(f"unix://{self.socket}", options=options) as channel:
             call = channel.unary_unary(f"/runtime.v1.{method}")
             try:
-                return Message(call(request, timeout=_TIMEOUT))
+                return Message(call(request, timeout=timeout))
             except grpc.RpcError as error:
                 raise CriError(_go_name(error.code()), error.details()) from error
 

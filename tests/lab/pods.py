@@ -3,16 +3,21 @@
 import io
 import secrets
 import tarfile
+import time
 
 import attrs
 
 from tests.lab.cluster import Node
 from tests.lab.engine import Engine
-from tests.lab.protobuf import field, number
+from tests.lab.protobuf import field, flag, number
+from tests.lab.shell import LabError
 
 PAUSE = "registry.k8s.io/pause:3.10"
 """The sandbox image in the nodes' configuration."""
 _ENTRYPOINT = 'ENTRYPOINT ["/bin/busybox", "sleep", "100000"]'
+_PATIENCE = 30.0
+_PAUSE = 0.1
+_MOUNTED = "/imgload-lab-program"
 _NODE_NAMESPACES = number(1, 2) + number(2, 2) + number(3, 2)
 """NamespaceMode NODE for network, processes and IPC, because the lab has no CNI."""
 
@@ -49,22 +54,40 @@ class Pod:
         answer = node.cri().call("RuntimeService/RunPodSandbox", field(1, config))
         return cls(node, answer.text(1), config)
 
-    def create(self, image: str) -> str:
-        """Create a container from an image without starting it; return its ID."""
+    def create(self, image: str, program: str = "") -> str:
+        """Create a container from an image without starting it; return its ID.
+
+        With the path of the node's busybox as `program`, it runs that, and ends immediately: an
+        image may have no program.
+        """
         metadata = field(1, secrets.token_hex(8))
         container = field(1, metadata) + field(2, field(1, image))
+        if program:
+            container += field(3, _MOUNTED) + field(3, "true")
+            container += field(7, field(1, _MOUNTED) + field(2, program) + flag(3))
         request = field(1, self.id) + field(2, container) + field(3, self.config)
         return self.node.cri().call("RuntimeService/CreateContainer", request).text(1)
 
-    def start(self, image: str) -> str:
-        """Create and start a container from an image; return its ID."""
-        container = self.create(image)
+    def start(self, image: str, program: str = "") -> str:
+        """Create and start a container; return its ID. The arguments are those of `create`."""
+        container = self.create(image, program)
         self.node.cri().call("RuntimeService/StartContainer", field(1, container))
         return container
 
     def stop(self, container: str) -> None:
         """Stop a container immediately; it remains as exited."""
         self.node.cri().call("RuntimeService/StopContainer", field(1, container))
+
+    def remove_container(self, container: str) -> None:
+        """Wait until a container has ended, and remove it."""
+        cri, deadline = self.node.cri(), time.monotonic() + _PATIENCE
+        while (container, "CONTAINER_EXITED") not in (
+            (found["id"], found["state"]) for found in cri.list_containers()
+        ):
+            if time.monotonic() > deadline:
+                raise LabError(f"{self.node.name}: the container {container} does not end")
+            time.sleep(_PAUSE)
+        cri.call("RuntimeService/RemoveContainer", field(1, container))
 
     def remove(self) -> None:
         """Stop and remove the pod with its containers."""

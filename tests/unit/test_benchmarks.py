@@ -24,8 +24,8 @@ from benchmarks.phases import START, phases
 from benchmarks.plan import STANDARD, Part, Wish, schedule
 from benchmarks.plot import Scale, svg
 from benchmarks.results import Key, Results
-from benchmarks.sites import ARCHIVES, ENGINES
-from benchmarks.table import duels, floors, growth, rebuilds
+from benchmarks.sites import ARCHIVES, CONTESTANTS, ENGINES
+from benchmarks.table import duels, floors, growth, rebuilds, serves
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -109,6 +109,16 @@ def test_the_floor_of_an_archive_has_no_push(results: Results) -> None:
     assert "| OCI archive | cold |  | 1.000 | 1.000 | 2.000 | 2.00 x |  |  |" in list(
         floors(results)
     )
+
+
+def test_serve_is_compared_with_load(results: Results) -> None:
+    """Both with a container's start; images of another size have no limit."""
+    for size, serve in (300, 2), (600, 3):
+        results.samples[Key("docker", size, "serve-cold", "imgload")] = [sample(2)]
+        results.samples[Key("docker", size, "serve-cold", "serve")] = [sample(serve)]
+    small, large = (line for line in serves(results) if line.startswith("| Docker 20.10"))
+    assert small.endswith("| 2.00 | 2.00 | 1.00 x |  |  |")
+    assert large.endswith("| 2.00 | 3.00 | 1.50 x | 1.2 x | **no** |")
 
 
 def test_the_total_of_a_profile_is_the_median_of_totals(results: Results) -> None:
@@ -209,11 +219,11 @@ def test_the_scale_is_logarithmic() -> None:
 
 
 def test_the_plot_has_a_dot_for_each_median(results: Results) -> None:
-    """Inside the picture, in addition to four dots of the legend; and no script."""
+    """Inside the picture, in addition to the dots of the legend; and no script."""
     drawn = ET.fromstring(svg(results, 600))
     width = float(drawn.attrib["viewBox"].split()[2])
     dots = [float(dot.attrib["cx"]) for dot in drawn.iter(f"{SVG}circle")]
-    assert len(dots) == 4 + 2
+    assert len(dots) == len(CONTESTANTS) + 2
     assert all(0 < position < width for position in dots)
     assert not list(drawn.iter(f"{SVG}script"))
     assert "10.0 x" in "".join(drawn.itertext())

@@ -37,6 +37,8 @@ class BlobCache:
 
     folder: Path
     limit: int
+    is_closed: bool = False
+    """Whether transfers into it have to end."""
     _intact: set[Digest] = attrs.field(factory=set)
     """The blobs whose digest this process has checked."""
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
@@ -160,8 +162,11 @@ class CacheReceiver(Receiver):
         return True
 
     def take(self, size: int) -> None:
-        """Count bytes to store; raise StoreFull if the image is larger than the cache."""
+        """Count bytes to store; raise StoreFull if they are more than the cache may have."""
         self.left -= size
+        if self.cache.is_closed:
+            self.error = StoreFull("the server is stopping")
+            raise self.error
         if self.left < 0:
             self.error = StoreFull(
                 f"the image is larger than the cache of {size_text(self.cache.limit)}",
@@ -203,9 +208,15 @@ class CacheWriter:
         self._received += len(chunk)
         if self._received > self._size:
             raise DigestMismatch(f"a blob is longer than the {self._size} bytes announced")
-        self._hasher.update(chunk)
+        if not self._has_diff_id:
+            self._hasher.update(chunk)
         for piece in self._decompressor.feed(chunk) if self._decompressor else (chunk,):
             self._store(piece)
+
+    @property
+    def _has_diff_id(self) -> bool:
+        """Whether the diff ID verifies the blob, so that its own digest is not computed."""
+        return bool(self._decompressor and self._digest and self._diff_id)
 
     def _store(self, piece: Chunk) -> None:
         self._receiver.take(len(piece))
@@ -222,6 +233,8 @@ class CacheWriter:
 
     def finish(self, digest: Digest | None = None) -> Digest:
         blob = stored = Digest("sha256", self._hasher.hexdigest())
+        if self._has_diff_id and self._digest:
+            blob = self._digest
         if self._received < self._size or not {digest, self._digest} <= {None, blob}:
             raise DigestMismatch(f"a blob is {blob}, not {digest or self._digest}, or is cut off")
         if self._decompressor:

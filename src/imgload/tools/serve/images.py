@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -39,6 +40,7 @@ from imgload.tools.serve.cache import BlobCache, CacheReceiver
 
 _MOST_IMAGES = 256
 """Images whose documents stay in memory, and whose removed blobs can be fetched again."""
+_CLOSE_SECONDS = 2.0
 Key = tuple[str, Digest, Platform, Digest | None]
 """An engine, its own ID of an image, the platform, and the manifest that the name demands."""
 
@@ -191,6 +193,15 @@ class LocalImages:
                 with contextlib.suppress(ImgloadError):
                     [name] = image.names[:1]
                     self._fetch(image, name, keep=pinned(name) is not None)
+
+    def close(self) -> None:
+        """End the transfers, so that they leave no tag in an engine and no partial blob."""
+        self.cache.is_closed = True
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        with self._lock:
+            fetching = list(self._fetching.values())
+        for lock in fetching:
+            lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
 
     def _fetch(self, image: Image, name: str, *, keep: bool) -> ImageContent:
         """Transfer an image from its engine into the cache, except for the blobs that it has."""

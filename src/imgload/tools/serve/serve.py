@@ -260,6 +260,7 @@ class Serve:
         try:
             in_parallel([partial(_restore, setup) for setup in self._setups.values()])
         finally:
+            self.store.images.close()
             self._servers.close()
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import queue
 import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
-from imgload.core.errors import EngineUnreachable, ImageAmbiguous
-from imgload.core.parallel import in_parallel
+from imgload.core.errors import EngineFailed, EngineUnreachable, ImageAmbiguous
+from imgload.core.parallel import Task, in_parallel
 from imgload.core.state import state_folder
 from imgload.engines.base import EngineImage
 from imgload.engines.endpoint import Endpoint
@@ -23,6 +28,9 @@ from tests.unit.stored import AMD, StoredEngine
 
 IMAGE = Image(gzipped=True)
 OTHER = Image(layers=(layer("other"),))
+LAYER = layer("plain") + bytes(3_000_000)
+HALF = 2_000_000
+PLAIN = Image(layers=(LAYER,))
 
 
 class CountedEngine(StoredEngine):
@@ -33,6 +41,51 @@ class CountedEngine(StoredEngine):
     def push(self, repository: str) -> None:
         self.pushes += 1
         super().push(repository)
+
+
+class PausedEngine(CountedEngine):
+    """Sends half of a plain layer, and continues with `rest`, or breaks off if that is None."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, PLAIN)
+        self.rest: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def push(self, repository: str) -> None:
+        host, _, path = repository.partition("/")
+        connection = http.client.HTTPConnection(host)
+        blob = f"/v2/{path}/blobs/{Digest.of(LAYER)}"
+        connection.request("HEAD", blob)
+        with connection.getresponse() as answer:
+            is_missing = answer.status == HTTPStatus.NOT_FOUND
+        if is_missing:
+            connection.request("POST", f"/v2/{path}/blobs/uploads/")
+            with connection.getresponse() as answer:
+                place = answer.headers["Location"]
+            connection.putrequest("PUT", f"{place}?digest={Digest.of(LAYER)}")
+            connection.putheader("Content-Length", str(len(LAYER)))
+            connection.endheaders(LAYER[:HALF])
+            rest = self.rest.get()
+            if rest is None:
+                connection.close()
+                raise EngineFailed("the engine was stopped", final=True)
+            connection.send(rest)
+            with connection.getresponse() as answer:
+                if answer.status >= HTTPStatus.BAD_REQUEST:
+                    raise EngineFailed("the layer was refused", final=True)  # not pushed again
+        connection.close()
+        super().push(repository)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition is met."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def partial_files() -> list[Path]:
+    return list((state_folder() / "blobs").glob(".partial-*"))
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +105,7 @@ def events() -> list[NodePull | NodeRequest]:
 
 @pytest.fixture
 def store(engine: CountedEngine, events: list[NodePull | NodeRequest]) -> NodeStore:
-    images = LocalImages([engine], BlobCache.open(1 << 20))
+    images = LocalImages([engine], BlobCache.open(1 << 23))
     nodes = {name: (name, AMD) for name in ("n1", "n2", "n3")}
     return NodeStore(images, events.append, nodes)
 
@@ -80,6 +133,51 @@ def test_several_nodes_share_one_transfer(store: NodeStore, engine: CountedEngin
     assert first.config.digest == IMAGE.image_id
     assert [read(store, each.digest) for each in first.layers] == list(IMAGE.layers)
     assert read(store, IMAGE.image_id) == IMAGE.config
+
+
+@pytest.fixture
+def arriving(tmp_path: Path, store: NodeStore) -> tuple[PausedEngine, Task[object]]:
+    """An engine that has sent half of a layer, and the request of a node that waits for it."""
+    paused = PausedEngine(tmp_path)
+    store.images.engines = [paused]
+    request: Task[object] = Task(lambda: store.document("n1", NAME))
+    until(lambda: bool(partial_files()))
+    return paused, request
+
+
+@pytest.mark.parametrize("rest", [None, bytes(len(LAYER) - HALF - 1) + b"x"])
+def test_a_transfer_that_fails_midway_fails_the_pull(
+    arriving: tuple[PausedEngine, Task[object]],
+    store: NodeStore,
+    events: list[NodePull | NodeRequest],
+    rest: bytes | None,
+) -> None:
+    """It leaves nothing, and the next pull transfers the layer again."""
+    paused, request = arriving
+    paused.rest.put(rest)
+    assert request.result() is None
+    (event,) = events
+    assert isinstance(event, NodePull)
+    assert event.error
+    assert paused.given == set()
+    until(lambda: not partial_files())  # the connection of the upload ends by itself
+    paused.rest.put(LAYER[HALF:])
+    assert store.document("n1", NAME)
+    assert read(store, Digest.of(LAYER)) == LAYER
+
+
+def test_a_server_that_ends_leaves_no_transfer(
+    arriving: tuple[PausedEngine, Task[object]], store: NodeStore
+) -> None:
+    """No partial blob, and no temporary tag in the engine."""
+    paused, request = arriving
+    closing = Task(store.images.close)
+    until(lambda: store.images.cache.is_closed)
+    paused.rest.put(LAYER[HALF:])
+    closing.result()
+    assert paused.given == set()
+    until(lambda: not partial_files())  # the connection of the upload ends by itself
+    assert request.result() is None
 
 
 def test_a_removed_blob_is_fetched_again(store: NodeStore, engine: CountedEngine) -> None:
