@@ -112,7 +112,7 @@ def _seconds(text: str) -> float | None:
     return None
 
 
-def remove_images(node: CrioNode, images: Sequence[NodeImage]) -> None:
+def remove_images(node: CrioNode, images: Sequence[NodeImage], _before: Inventory) -> None:
     """Remove images; a name that refers to another image by now stays, with that image."""
     node.run_all(
         [

@@ -107,6 +107,6 @@ def _seconds(text: str) -> float | None:
     return None
 
 
-def remove_images(node: DockerNode, images: Sequence[NodeImage]) -> None:
+def remove_images(node: DockerNode, images: Sequence[NodeImage], _before: Inventory) -> None:
     """Remove images; a name that refers to another image by now stays, with that image."""
     node.run_all([("sh", "-c", _REMOVE, "imgload", str(i.image_id), *i.names) for i in images])

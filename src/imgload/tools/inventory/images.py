@@ -11,27 +11,14 @@ from typing import Any
 import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.nodes.crio import CrioNode
-from imgload.clusters.nodes.docker import DockerNode
-from imgload.clusters.nodes.node import containerd_nodes
 from imgload.core.arguments import require_strings
 from imgload.core.errors import JSON_VERSION, ImgloadError, error_json
 from imgload.core.parallel import in_parallel, result_or_error
 from imgload.loader.session import Session
 from imgload.oci.digest import Digest
 from imgload.oci.reference import matches
-from imgload.tools.inventory import containerd, crio, docker
-from imgload.tools.inventory.base import Inventory, NodeImage
-
-
-def take_inventory(node: NodeRuntime) -> Inventory:
-    """List all images of a node; raise NodeNotRunning, or NodeUnusable if that fails."""
-    if isinstance(node, DockerNode):
-        return docker.take_inventory(node)
-    if isinstance(node, CrioNode):
-        return crio.take_inventory(node)
-    (with_containerd,) = containerd_nodes([node])
-    return containerd.take_inventory(with_containerd)
+from imgload.tools.inventory.base import NodeImage
+from imgload.tools.inventory.runtimes import take_inventory
 
 
 @attrs.frozen

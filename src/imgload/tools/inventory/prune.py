@@ -15,19 +15,14 @@ import attrs
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.nodes.crio import CrioNode
-from imgload.clusters.nodes.docker import DockerNode
-from imgload.clusters.nodes.node import containerd_nodes
 from imgload.core.arguments import require_strings
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
 from imgload.core.parallel import in_parallel
 from imgload.loader.session import Session
 from imgload.oci.digest import Digest
 from imgload.oci.reference import matches, repositories_of, require_repositories
-from imgload.tools.inventory import containerd as containerd_images
-from imgload.tools.inventory import crio, docker
-from imgload.tools.inventory.base import Inventory, NodeImage
-from imgload.tools.inventory.images import take_inventory
+from imgload.tools.inventory.base import NodeImage
+from imgload.tools.inventory.runtimes import remove_images, take_inventory
 
 
 @attrs.frozen
@@ -288,18 +283,3 @@ def _identity(image: NodeImage) -> dict[str, Any]:
         "loaded_as": list(image.loaded_as),
         "size": image.size,
     }
-
-
-def remove_images(node: NodeRuntime, images: Sequence[NodeImage], before: Inventory) -> Inventory:
-    """Remove images; return the inventory afterwards. `before` is the inventory until now.
-
-    A name that refers to another image by now stays.
-    """
-    if isinstance(node, DockerNode):
-        docker.remove_images(node, images)
-    elif isinstance(node, CrioNode):
-        crio.remove_images(node, images)
-    else:
-        (with_containerd,) = containerd_nodes([node])
-        containerd_images.remove_images(with_containerd, images, before)
-    return take_inventory(node)

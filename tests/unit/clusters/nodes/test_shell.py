@@ -31,8 +31,7 @@ from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference
 from imgload.tools.inventory.base import Inventory, NodeImage
-from imgload.tools.inventory.images import take_inventory
-from imgload.tools.inventory.prune import remove_images
+from imgload.tools.inventory.runtimes import remove_images, take_inventory
 from imgload.tools.remote_registry.configure import RegistryUrl, connect_node, disconnect_node
 from tests.unit.fakes import LocalEngine
 from tests.unit.samples import sourced

@@ -13,7 +13,8 @@ from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable, UsageError
 from imgload.oci.digest import Digest
 from imgload.tools.inventory.base import Inventory, NodeImage
-from imgload.tools.inventory.prune import Policy, choose, remove_images
+from imgload.tools.inventory.prune import Policy, choose
+from imgload.tools.inventory.runtimes import remove_images
 from tests.unit.fakes import RUNNING, LocalEngine
 
 NOW = 1_800_000_000.0
