@@ -25,7 +25,7 @@ from tests.unit.test_peers_page import defined
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-ROOTS = ("src", "tests", "docs")
+ROOTS = ("src", "tests", "docs", "release")
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
