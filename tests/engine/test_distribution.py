@@ -61,10 +61,11 @@ def test_the_description_has_no_links_into_the_repository(wheel: Path) -> None:
 
 
 def test_pip_installs_the_command_its_man_page_and_completion(wheel: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path, with_pip=True)
+    venv.create(tmp_path)
     python, bin_folder = tmp_path / "bin/python", tmp_path / "bin"
-    run(python, "-m", "pip", "install", "--quiet", wheel)
-    run(python, "-m", "pip", "check")
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    run(*pip, "install", "--quiet", wheel)
+    run(*pip, "check")
     assert {path.name for path in bin_folder.glob("*imgload*")} == COMMANDS
     assert run(bin_folder / "imgload", "--version") == VERSION
     assert run(python, "-c", "import imgload; print(imgload.load.__name__)") == "load\n"
