@@ -47,10 +47,10 @@ def record(folder: Path, environ: dict[str, str]) -> Console:
 def run_in_terminal(command: str, folder: Path, environ: dict[str, str]) -> str:
     """Return the bytes that a command writes to a terminal, as text."""
     main, other = pty.openpty()
-    streams = {"stdout": other, "stderr": other}
-    if "docker" in command:
-        streams["stderr"] = subprocess.DEVNULL  # the lab's client warns that it has no buildx
-    with subprocess.Popen(["sh", "-c", command], cwd=folder, env=environ, **streams) as process:
+    # the lab's client of Docker warns that it has no buildx
+    errors = subprocess.DEVNULL if "docker" in command else other
+    argv = ["sh", "-c", command]
+    with subprocess.Popen(argv, cwd=folder, env=environ, stdout=other, stderr=errors) as process:
         os.close(other)
         output = b""
         try:
