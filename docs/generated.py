@@ -42,25 +42,41 @@ _PARTS = (
 """Values within results, which callers read and do not name."""
 
 
+def commands() -> Iterator[tuple[click.Command, click.Context]]:
+    """Yield every command with its context: the group, then the visible commands below it."""
+    yield from _with_commands_below(
+        cli, click.Context(cli, info_name="imgload", **cli.context_settings)
+    )
+
+
+def _with_commands_below(
+    command: click.Command, context: click.Context
+) -> Iterator[tuple[click.Command, click.Context]]:
+    yield command, context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below and not below.hidden:
+                yield from _with_commands_below(
+                    below, click.Context(below, context, info_name=name)
+                )
+
+
 def command_line() -> str:
     """Return every command with its text, options and examples."""
-    return "\n".join(_command(cli, click.Context(cli, info_name="imgload", **cli.context_settings)))
+    return "\n".join(line for command, context in commands() for line in _command(command, context))
 
 
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"\n## {context.command_path}\n"
     yield f"```text\n{command.get_usage(context)}\n```\n"
-    yield from map(_paragraph, _paragraphs(command.help or ""))
+    yield from map(_paragraph, paragraphs(command.help or ""))
     yield "| option | meaning |\n| --- | --- |"
-    yield from (_option(*record) for record in _options(command, context))
-    if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            if below and not below.hidden:
-                yield from _command(below, click.Context(below, context, info_name=name))
+    yield from (_option(*record) for record in option_records(command, context))
 
 
-def _paragraphs(text: str) -> list[str]:
+def paragraphs(text: str) -> list[str]:
+    """Return the paragraphs of a help text; a preformatted one begins with a backspace."""
     return inspect.cleandoc(text).partition("\f")[0].split("\n\n")
 
 
@@ -72,7 +88,8 @@ def _paragraph(text: str) -> str:
     return f"{title}\n\n```text\n{inspect.cleandoc(lines)}\n```\n"
 
 
-def _options(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+def option_records(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    """Yield the flags and the help of each documented parameter."""
     records = (parameter.get_help_record(context) for parameter in command.get_params(context))
     yield from (record for record in records if record and record[1])
 

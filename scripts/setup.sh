@@ -10,6 +10,7 @@ has_python() {
 }
 
 if ! has_python; then
+    [ -z "$sudo" ] || echo "installing python3, python3-venv and ca-certificates: using sudo" >&2
     $sudo apt-get update -qq
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         python3 python3-venv ca-certificates >/dev/null

@@ -74,7 +74,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.transports.base import Shipment as Shipment
     from imgload.transports.base import Transport as Transport
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 _HOMES = {
     "clusters.nodes.base": "NodeRuntime",

@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import contextlib
 import inspect
+import json
 import re
 import shlex
-from collections.abc import Iterator
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 import imgload
 from docs.generated import PAGES, command_line, error_tables, library
@@ -25,7 +30,7 @@ from tests.unit.test_peers_page import defined
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-ROOTS = ("src", "tests", "docs")
+ROOTS = ("src", "tests", "docs", "release")
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
@@ -89,6 +94,50 @@ def test_every_shown_call_parses(page: str, call: list[str]) -> None:
     assert command is not None, page
     with contextlib.suppress(click.exceptions.Exit):  # from --help and --version
         command.make_context(command.name, list(call), parent=context)
+
+
+_ANY_BLOCK = re.compile(r"^```(\S*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_CHECKS: dict[str, Callable[[str], object]] = {
+    "python": ast.parse,
+    "yaml": lambda text: list(yaml.safe_load_all(text)),
+    "json": json.loads,
+    "toml": tomllib.loads,
+    "sh": lambda text: subprocess.run(["sh", "-n"], input=text, text=True, check=True),
+    "console": lambda _: None,  # its calls are parsed by the test above
+    "ini": configparser.ConfigParser(strict=False).read_string,
+    "text": lambda _: None,  # not code
+}
+"""Raises an exception if a block is not valid in its language."""
+CODE = [
+    (page, *block)
+    for page, text in TEXTS.items()
+    for block in _ANY_BLOCK.findall(text)
+    if not block[0].startswith("{")  # a directive of Sphinx
+]
+
+
+@pytest.mark.parametrize(("page", "language", "code"), CODE, ids=lambda value: str(value)[:30])
+def test_every_block_of_code_is_valid_or_marked_as_text(
+    page: str, language: str, code: str
+) -> None:
+    assert language in _CHECKS, page
+    _CHECKS[language](code)
+
+
+INLINE = [
+    (page, call)
+    for page, text in TEXTS.items()
+    for call in re.findall(r"`(imgload [a-z][^`…]*)`", _ANY_BLOCK.sub("", text))
+]
+
+
+@pytest.mark.parametrize(("page", "call"), INLINE, ids=lambda value: str(value)[:60])
+def test_every_call_in_a_sentence_or_table_parses(page: str, call: str) -> None:
+    """A sentence may name a command or an option without its arguments."""
+    incomplete = (click.exceptions.NoArgsIsHelpError, click.BadOptionUsage, click.MissingParameter)
+    for words in _calls(call):
+        with contextlib.suppress(*incomplete):
+            test_every_shown_call_parses(page, words)
 
 
 def test_the_main_pages_show_calls() -> None:

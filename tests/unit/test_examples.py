@@ -12,7 +12,7 @@ from imgload.cli.app import cli
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/skaffold"
-PAGES = {f"docs/{name}.md": name for name in ("skaffold", "tilt", "ci", "pytest")}
+PAGES = {f"docs/{name}.md": name for name in ("skaffold", "tilt", "ci", "devspace")}
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CALL = re.compile(r"\bimgload (?:load|verify|skaffold)\b[^\n|&>'`]*")
 
@@ -33,13 +33,11 @@ def parses(command_line: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_python_yaml_and_calls_on_pages_are_valid(page: str) -> None:
-    python, documents = blocks(page, "python"), blocks(page, "yaml")
-    assert python or documents
-    for body in python:
-        compile(body, page, "exec")
-    assert all(yaml.safe_load(body) for body in documents)
-    calls = [call for body in (*python, *documents) for call in _CALL.findall(body)]
+def test_calls_in_the_files_of_other_tools_parse(page: str) -> None:
+    """`test_docs.py` checks the syntax of these files."""
+    code = [*blocks(page, "python"), *blocks(page, "yaml")]
+    calls = [call for body in code for call in _CALL.findall(body)]
+    assert calls
     assert all(map(parses, calls))
 
 

@@ -46,8 +46,8 @@ HOMES = {
 """The only module or folder that may import an external package; attrs is used everywhere."""
 WHEN_USED = ("docker", "podman", "rich", "yaml", "backports", "compression", "isal")
 DISTRIBUTIONS = {"yaml": "pyyaml", "backports": "backports.zstd"}
-NOT_OURS = {"compression"}
-"""A part of Python from 3.14 on."""
+NOT_OURS = {"compression", "pytest"}
+"""A part of Python from 3.14 on; pytest imports its plugin."""
 
 
 @attrs.frozen

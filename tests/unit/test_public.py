@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import pkgutil
-import tomllib
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -93,10 +93,10 @@ def test_the_public_names_fit_on_a_screen() -> None:
     assert len(NAMES) <= 70
 
 
-def test_the_version_is_that_of_the_package() -> None:
-    """It is in pyproject.toml and in the code."""
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert imgload.__version__ == declared == version("imgload")
+def test_the_version_is_that_of_the_package_and_the_changelog() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    [newest, *_] = re.findall(r"^## \[(\d[\d.]*)\]", changes, re.MULTILINE)
+    assert imgload.__version__ == newest == version("imgload-k8s")
 
 
 def test_the_package_is_marked_as_typed() -> None:

@@ -136,7 +136,13 @@ def _library(form: Compression) -> tuple[Callable[[], Any], type[Exception]]:
     if sys.version_info >= (3, 14):
         from compression import zstd  # noqa: PLC0415
     else:
-        from backports import zstd  # noqa: PLC0415
+        try:
+            from backports import zstd  # noqa: PLC0415
+        except ImportError as absent:  # krew's plugin has no compiled packages
+            raise ArchiveInvalid(
+                "zstd cannot be decompressed: the Python package backports.zstd is missing",
+                hint="zstd -d FILE, and load the result; or: pipx install imgload-k8s",
+            ) from absent
     options: dict[Any, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
     return partial(zstd.ZstdDecompressor, options=options), zstd.ZstdError
 

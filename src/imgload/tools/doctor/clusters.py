@@ -128,7 +128,7 @@ def check_skaffold(discovery: Discovery) -> Iterator[Finding]:
         yield Finding("skaffold", "warning", what, hint)
     if not shutil.which("imgload"):
         what = "imgload is not on PATH, where Skaffold looks for the builder `imgload skaffold`"
-        hint = "pipx install imgload; or use its full path in skaffold.yaml"
+        hint = "pipx install imgload-k8s; or use its full path in skaffold.yaml"
         yield Finding("skaffold", "warning", what, hint)
     context = current_context() or ""
     for tool in _LOADERS:
