@@ -124,7 +124,9 @@ def _names(kind: str, params: Mapping[str, Any], incomplete: str) -> Sequence[st
         clusters = find_clusters(session.engines)
     if kind == "clusters":
         return [cluster.name for cluster in clusters]
-    own = [cluster for cluster in clusters if params.get("cluster") in {None, cluster.name}]
+    own = [
+        cluster for cluster in clusters if cluster.name in (params.get("cluster") or [cluster.name])
+    ]
     return [node.name for cluster in own for node in cluster.nodes]
 
 

@@ -121,7 +121,7 @@ class _Console:
 
 
 def _load(tool: Tool, request: Request, console: _Console) -> int:
-    from imgload.cli.output import show_report, watching  # noqa: PLC0415 - not to hand a call over
+    from imgload.cli.output import note_text, show_report, watching  # noqa: PLC0415 - not to hand a call over
     from imgload.loader.events import Note  # noqa: PLC0415
     from imgload.tools.dropins.run import carry_out  # noqa: PLC0415
 
@@ -132,7 +132,7 @@ def _load(tool: Tool, request: Request, console: _Console) -> int:
     def on_event(event: Event) -> None:
         for line in story.tell(event):
             console.inform(line)
-        console.warn(f"note: {event.text}") if isinstance(event, Note) else draw(event)
+        console.warn(note_text(event)) if isinstance(event, Note) else draw(event)
 
     with watching(silent=console.quiet or not sys.stderr.isatty()) as draw:
         results = list(carry_out(tool, request, on_event))

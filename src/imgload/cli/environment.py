@@ -62,7 +62,9 @@ def show_clusters(listing: ClusterList) -> None:
 @click.argument("image", required=False)
 @cluster_options
 @output_option("json", text="stdout")
-def doctor(image: str | None, cluster: str | None, nodes: tuple[str, ...], output: str) -> None:
+def doctor(
+    image: str | None, cluster: tuple[str, ...], nodes: tuple[str, ...], output: str
+) -> None:
     """Diagnose problems between this machine and the nodes.
 
     Checks the container engines, the kube context, the clusters and their nodes, and Skaffold's

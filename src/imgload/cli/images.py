@@ -67,6 +67,8 @@ def show_listing(listing: Listing) -> None:
         _show_table(listing)
     else:
         _show_lines(listing)
+    for note in listing.notes:
+        say(f"note: {note}", err=True)
     if not listing.images:
         say("no matching image", err=True)
     for node, size in listing.sizes.items():

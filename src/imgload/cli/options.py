@@ -53,8 +53,8 @@ def cluster_options(
     command: Command, default: str = "the kube context's cluster, or the only one"
 ) -> Command:
     """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
-    text = f"Name of the cluster. [default: {default}]"
-    cluster = _option("clusters", text, "--cluster", "-c", metavar="NAME")
+    text = f"Name of a cluster; repeatable. [default: {default}]"
+    cluster = _option("clusters", text, "--cluster", "-c", multiple=True, metavar="NAME")
     text = "Name of a node; repeatable. [default: every node of the cluster]"
     node = _option("nodes", text, "--node", "-n", "nodes", multiple=True, metavar="NODE")
     return cluster(node(command))
@@ -70,9 +70,11 @@ def load_options(command: Command) -> Command:
     tag = tag_option(help="Name of the image on the nodes, for one IMAGE. [default: IMAGE]")
     text = "Platform of a multi-platform image. [default: the nodes' platform]"
     platform = _option("platforms", text, "--platform", metavar="OS/ARCH")
+    text = "Fail if a node can run an image neither natively nor by emulation. [default: in CI]"
+    strict = click.option("--strict-platform/--no-strict-platform", default=None, help=text)
     text = "Follow symbolic links that lead out of a folder of images."
     links = click.option("--follow-links", is_flag=True, help=text)
-    return images_argument(cluster_options(source(links(tag(platform(command))))))
+    return images_argument(cluster_options(source(links(tag(platform(strict(command)))))))
 
 
 def output_option(*formats: str, text: str = "stderr") -> Callable[[Command], Command]:

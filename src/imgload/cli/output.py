@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.process import FAILED, say, style
+from imgload.cli.process import FAILED, sanitize, say, style
 from imgload.core.errors import JSON_VERSION, ImgloadError, error_json, one_line, visible
 from imgload.core.units import size_text
 from imgload.loader.events import BytesSent, Event, NodeDone, Note, SendingEnded, SendingStarted
@@ -192,9 +192,16 @@ def watching(*, silent: bool) -> Iterator[Callable[[Event], None]]:
         yield (lambda _: None) if silent else _print_line
 
 
+def note_text(note: Note) -> str:
+    """Return the line of a note; the word ``warning`` is in colour."""
+    return (
+        f"{style('warning:', fg='yellow', bold=True) if note.is_warning else 'note:'} {note.text}"
+    )
+
+
 def _print_line(event: Event) -> None:
     if isinstance(event, Note):
-        say(f"note: {event.text}", err=True)
+        say(note_text(event), err=True)
     elif isinstance(event, SendingStarted):
         names = ", ".join(event.references)
         size = f" ({size_text(event.size)})" if event.size >= _MIN_SIZE else ""
@@ -224,8 +231,9 @@ class _Bars:
                 case Note() if not self._tasks:
                     _print_line(event)
                 case Note():
-                    text = f"note: {visible(event.text)}"
-                    self._progress.console.print(text, highlight=False, markup=False)
+                    from rich.text import Text  # noqa: PLC0415 - imported by _progress
+
+                    self._progress.console.print(Text.from_ansi(sanitize(note_text(event))))
                 case SendingStarted(node=node):
                     self._progress.start()
                     if node in self._tasks:

@@ -111,6 +111,8 @@ def push(images: tuple[str, ...], url: str, output: str, **options: Any) -> None
 
 def show_nodes(report: imgload.RegistryReport) -> None:
     """Print the result on each node; only a connection has names."""
+    for note in report.notes:
+        say(f"note: {note}", err=True)
     if report.names:
         say(f"{style(report.registry, bold=True)} for {', '.join(report.names)}", err=True)
     for node in report.nodes:

@@ -42,7 +42,7 @@ _POLL_SECONDS = 0.1
 )
 @click.option("--load/--no-load", default=True, help="Load the built image. [default: --load]")
 @partial(cluster_options, default="the kube context's cluster")
-def skaffold(load: bool, cluster: str | None, nodes: tuple[str, ...], **recipe: Any) -> None:
+def skaffold(load: bool, cluster: tuple[str, ...], nodes: tuple[str, ...], **recipe: Any) -> None:
     """Build and load an image for Skaffold.
 
     Skaffold runs this command as a custom builder, with IMAGE, BUILD_CONTEXT, PUSH_IMAGE and

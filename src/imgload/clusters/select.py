@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,13 +14,15 @@ from imgload.clusters.kubeconfig import current_context
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.provider import ClusterProvider, providers
-from imgload.core.arguments import optional_string, require_strings
+from imgload.core.arguments import require_strings
+from imgload.core.environment import in_ci
 from imgload.core.errors import (
     JSON_VERSION,
     ClusterAmbiguous,
     ClusterNotFound,
     EngineError,
     NodeNotFound,
+    UsageError,
     error_json,
 )
 from imgload.core.parallel import in_parallel
@@ -180,58 +183,128 @@ def node_info(node: NodeRuntime) -> NodeInfo:
     return NodeInfo(node.name, node.role, "stopped" if state in _STOPPED else state)
 
 
+@attrs.frozen
+class Selection:
+    """The nodes to load into.
+
+    Args:
+        nodes: the nodes, whose names all differ.
+        clusters: the selected clusters; empty if nodes of any cluster were named.
+        ignored_context: the current kube context, if no local cluster has it and nothing was named.
+
+    """
+
+    nodes: tuple[NodeRuntime, ...]
+    clusters: tuple[Cluster, ...] = ()
+    ignored_context: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines of information about the selection for the user."""
+        if not self.ignored_context:
+            return ()
+        return (f"{_ignored(self.ignored_context)}; selected the only cluster, {self.clusters[0]}",)
+
+
 def select_nodes(
     engines: Sequence[ContainerHost],
-    cluster: str | None,
+    cluster: str | Sequence[str] | None,
     names: Sequence[str],
     *,
     guess: bool = True,
 ) -> tuple[NodeRuntime, ...]:
-    """Return the nodes to load into, of the named cluster, the kube context's, or the only one.
+    """Return the nodes to load into, of the named clusters, the kube context's, or the only one.
 
     Args:
         engines: the engines that may run the nodes, such as `imgload.Docker()`.
-        cluster: the cluster's name; None for the kube context's, or else the only one.
-        names: names of nodes; empty for all of the cluster.
+        cluster: the cluster's name, or several; None for the kube context's, or else the only one.
+        names: names of nodes; empty for all of the clusters.
         guess: whether the only cluster may be selected without a name or a kube context.
 
     Raises:
-        ClusterError: if there is no such cluster or node, or several clusters match.
+        ClusterError: if there is no such cluster or node, or several clusters match; in CI also if
+            the kube context is set and no local cluster has it.
         EngineError: if an engine does not list its containers.
 
     """
+    return select(engines, cluster, names, guess=guess).nodes
+
+
+def select(
+    engines: Sequence[ContainerHost],
+    cluster: str | Sequence[str] | None,
+    names: Sequence[str],
+    *,
+    guess: bool = True,
+    ignores_context: bool = True,
+) -> Selection:
+    """Return the selected nodes and clusters; arguments and errors as for `select_nodes`.
+
+    Unless it `ignores_context`, and in CI, a kube context that no local cluster has is an error,
+    even if there is only one cluster.
+    """
     names = require_strings(names, "nodes")
-    if names and cluster is None:
-        return _nodes_of_any_cluster(names, engines)
-    if cluster is None and not guess and provider_of(context := current_context() or "") is None:
+    wanted = () if cluster is None else require_strings(cluster, "cluster")
+    if "" in wanted:
+        hint = "omit --cluster, or check the variable that it is set from"
+        raise UsageError("the name of the cluster is empty", hint=hint)
+    if names and not wanted:
+        return Selection(_nodes_of_any_cluster(names, engines))
+    context = "" if wanted else current_context() or ""
+    if not wanted and not guess and provider_of(context) is None:
         why = f"{context!r} names none" if context else "none is set"
         raise ClusterNotFound(
             f"the kube context says no local cluster to load into: {why}",
             hint="kubectl config use-context kind-NAME; or name the cluster with --cluster NAME",
         )
-    nodes = select_cluster(engines, cluster).nodes
-    return _pick(nodes, names) if names else nodes
+    clusters = _named(engines, wanted) if wanted else (_of_context(engines, context),)
+    nodes = tuple(node for chosen in clusters for node in chosen.nodes)
+    for name, count in Counter(node.name for node in nodes).items():
+        if count > 1:
+            owners = [c for c in clusters if name in {node.name for node in c.nodes}]
+            message = f"{' and '.join(map(str, owners))} both have a node {name}"
+            raise ClusterAmbiguous(message, hint="use one command for each cluster")
+    nodes = _pick(nodes, names, clusters) if names else nodes
+    if not context or context in clusters[0].tool.contexts(clusters[0].name):
+        return Selection(nodes, clusters)
+    if in_ci() or not ignores_context:
+        hint = f"confirm the cluster: --cluster {shlex.quote(clusters[0].name)}"
+        raise ClusterNotFound(_ignored(context), hint=hint)
+    return Selection(nodes, clusters, context)
+
+
+def _ignored(context: str) -> str:
+    names = [provider.name for provider in providers()]
+    listed = f"{', '.join(names[:-1])} or {names[-1]}"
+    return f"the current kube context {context!r} is not a {listed} cluster"
 
 
 def _nodes_of_any_cluster(
     names: Sequence[str], engines: Sequence[ContainerHost]
 ) -> tuple[NodeRuntime, ...]:
     """Return nodes by name; a container may run a containerd without being in a cluster."""
-    nodes = [node for cluster in find_clusters(engines) for node in cluster.nodes]
+    clusters = find_clusters(engines)
+    nodes = [node for cluster in clusters for node in cluster.nodes]
     for name in sorted(set(names) - {node.name for node in nodes}):
         containers = in_parallel([partial(engine.container, name) for engine in engines])
         pairs = zip(engines, containers, strict=True)
         nodes += [Node(name, host, box, runtime=None) for host, box in pairs if box]
-    picked = _pick(nodes, names)
+    picked = _pick(nodes, names, clusters)
     for name in names:
         if sum(node.name == name for node in nodes) > 1:
             raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
     return picked
 
 
-def _pick(nodes: Sequence[NodeRuntime], names: Sequence[str]) -> tuple[NodeRuntime, ...]:
+def _pick(
+    nodes: Sequence[NodeRuntime], names: Sequence[str], clusters: Sequence[Cluster]
+) -> tuple[NodeRuntime, ...]:
     by_name = {node.name: node for node in nodes}
     if missing := [name for name in names if name not in by_name]:
+        if mistaken := {cluster.name for cluster in clusters}.intersection(missing):
+            name = min(mistaken)  # kind's -n is the cluster
+            hint = f"name it with --cluster {shlex.quote(name)}"
+            raise NodeNotFound(f"{name} is a cluster, not a node", hint=hint, node=name)
         raise NodeNotFound(
             f"no node {', '.join(missing)}; available: {', '.join(by_name) or 'none'}",
             hint="choose one with --node" if nodes else "list all nodes with: imgload clusters",
@@ -240,25 +313,41 @@ def _pick(nodes: Sequence[NodeRuntime], names: Sequence[str]) -> tuple[NodeRunti
     return tuple(by_name[name] for name in dict.fromkeys(names))
 
 
-def select_cluster(engines: Sequence[ContainerHost], cluster: str | None) -> Cluster:
-    """Return a cluster by name or kube context, or the only one; see `select_nodes`."""
-    name = optional_string(cluster, "cluster")
-    context = (current_context() or "") if name is None else ""
+def _named(engines: Sequence[ContainerHost], names: Sequence[str]) -> tuple[Cluster, ...]:
+    """Return clusters by name or kube context, each once."""
+    clusters = find_clusters(engines)
+    selected: list[Cluster] = []
+    for name in names:
+        matching = [c for c in clusters if c.name == name]
+        matching = matching or [c for c in clusters if name in c.tool.contexts(c.name)]
+        if not matching:
+            raise _not_found(clusters, engines, name, "")
+        if len(matching) > 1:
+            raise _ambiguous(matching, name)
+        selected += [c for c in matching if c not in selected]
+    return tuple(selected)
+
+
+def _of_context(engines: Sequence[ContainerHost], context: str) -> Cluster:
+    """Return the kube context's cluster; the only one if no local cluster has such a context."""
     provider = provider_of(context)
     if provider:  # one query for each engine, as long as the cluster exists
         clusters = [c for c in find_clusters(engines, [provider]) if c.context == context]
         if len(clusters) == 1:
             return clusters[0]
     clusters = find_clusters(engines)
-    matching = [c for c in clusters if c.name == name]
-    matching = matching or [c for c in clusters if (name or context) in c.tool.contexts(c.name)]
-    if name is None and (matching or provider):
-        name = context.removeprefix(provider.context_prefix if provider else "")
-    elif name is None:
-        matching, context = clusters, ""
+    matching = [c for c in clusters if context in c.tool.contexts(c.name)]
+    is_local = bool(matching or provider)
+    matching = matching if is_local else clusters
     if len(matching) == 1:
         return matching[0]
-    raise _ambiguous(matching, name) if matching else _not_found(clusters, engines, name, context)
+    name = context.removeprefix(provider.context_prefix if provider else "") if is_local else None
+    if not matching:
+        raise _not_found(clusters, engines, name, context if is_local else "")
+    error = _ambiguous(matching, name)
+    if context and not is_local:
+        raise ClusterAmbiguous(f"{error.message}; {_ignored(context)}", hint=error.hint)
+    raise error
 
 
 def provider_of(context: str) -> ClusterProvider | None:

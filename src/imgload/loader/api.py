@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def load(
     images: str | Sequence[str],
     *,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     source: str | PathLike[str] | None = None,
     follow_links: bool = False,
@@ -34,7 +34,7 @@ def load(
     Args:
         images: one or several names or image IDs, or tags without a repository in an OCI layout;
             with an archive, none for all of its images.
-        cluster: the cluster's name; None for the kube context's, or else the only one.
+        cluster: one or several names; none for the kube context's cluster, or else the only one.
         nodes: names of the nodes to load; empty for all of the cluster.
         source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None for every
             reachable engine.
@@ -63,7 +63,7 @@ def load(
 def verify(
     images: str | Sequence[str],
     *,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     source: str | PathLike[str] | None = None,
     tag: str | None = None,
@@ -73,6 +73,7 @@ def verify(
     files: bool = False,
     contents: bool = False,
     complete: bool = False,
+    strict_platform: bool | None = None,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Report:
     """Verify that every node of a cluster has exactly these images; nothing is changed.
@@ -89,6 +90,7 @@ def verify(
         files: also compare the unpacked files with the source's layers.
         contents: as `files`, and hash the content of the files.
         complete: also require that the content stores have all layers.
+        strict_platform: as for `load`.
         on_event: called with each result, from several threads.
 
     Returns:
@@ -112,6 +114,7 @@ def verify(
             files=files,
             contents=contents,
             complete=complete,
+            strict_platform=strict_platform,
             on_event=on_event,
         )
 

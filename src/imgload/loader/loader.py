@@ -15,7 +15,7 @@ from imgload.core.arguments import optional_string, require_strings
 from imgload.core.parallel import Task
 from imgload.engines.base import ImageStore
 from imgload.engines.discovery.candidates import Attempt
-from imgload.loader.events import Event, NoteCollector
+from imgload.loader.events import Event, Note, NoteCollector
 from imgload.loader.plan import Plan, make_plan
 from imgload.loader.prepare import (
     Ask,
@@ -61,6 +61,7 @@ class Loader:
         source: the user's selection of the sources.
         transport: delivers content to the nodes; None for imgload's own.
         follow_links: whether the source was opened with this option.
+        notes: about the nodes, for the user; every load and verification reports them.
 
     """
 
@@ -71,13 +72,14 @@ class Loader:
     source: str | None = None
     transport: Transport | None = None
     follow_links: bool = False
+    notes: Sequence[str] = ()
     _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
 
     @classmethod
     @contextmanager
     def connect(
         cls,
-        cluster: str | None = None,
+        cluster: str | Sequence[str] | None = None,
         *,
         nodes: Sequence[str] = (),
         source: str | PathLike[str] | None = None,
@@ -87,7 +89,7 @@ class Loader:
         """Find the engines and the nodes; close the connections at the end.
 
         Args:
-            cluster: name of the cluster; None for the kube context's, or else the only one.
+            cluster: names of the clusters; none for the kube context's, or else the only one.
             nodes: names of the nodes; empty for all of the cluster.
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
             follow_links: whether symbolic links may lead out of a source that is a folder.
@@ -104,13 +106,14 @@ class Loader:
             Task(_import_ahead)
             for opened in session.sources:
                 opened.look_ahead(images)
-            selected = session.select_nodes(cluster, nodes)
+            selection = session.select(cluster, nodes)
             yield cls(
                 session.sources,
-                selected,
+                selection.nodes,
                 unreachable=session.discovery.unreachable,
                 source=source,
                 follow_links=follow_links,
+                notes=selection.notes,
             )
 
     def survey_ahead(self, name: str) -> None:
@@ -191,6 +194,7 @@ class Loader:
         files: bool = False,
         contents: bool = False,
         complete: bool = False,
+        strict_platform: bool | None = None,
         on_event: OnEvent = lambda _: None,
     ) -> Report:
         """Verify that every node has exactly these images; nothing is changed.
@@ -201,7 +205,8 @@ class Loader:
 
         notes = NoteCollector(on_event)
         with self._preparing(notes, survey) as preparation:
-            preparation.run(request := Request(images, tag, platform=platform))
+            request = Request(images, tag, platform=platform, strict_platform=strict_platform)
+            preparation.run(request)
             if any(image.image_id is None for image in preparation.images):
                 from imgload.sources.engine import identify_by_save  # noqa: PLC0415
 
@@ -234,6 +239,8 @@ class Loader:
                 stack.callback(source.release)
             for node in self.nodes:
                 stack.enter_context(node.waiting_shell())
+            for note in self.notes:
+                on_event(Note(note))
             yield Preparation(
                 self.sources, self.nodes, self.settle, self.unreachable, on_event, ask, ahead
             )

@@ -12,12 +12,14 @@ import attrs
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.arguments import optional_string, require_choice, require_strings
-from imgload.core.errors import ImgloadError, UsageError
+from imgload.core.environment import in_ci
+from imgload.core.errors import ImgloadError, PlatformMissing, UsageError
 from imgload.core.parallel import Task, in_parallel, result_or_error
 from imgload.engines.discovery.candidates import Attempt
 from imgload.engines.discovery.discover import with_discovery_errors
 from imgload.loader.events import Event, ImageFound, Note
 from imgload.loader.plan import Verify
+from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.sources.base import Image, Source, TransportOption
 from imgload.sources.locate import Settle, locate, match_platform, named, require_names
@@ -55,6 +57,8 @@ class LoadOptions(TypedDict, total=False):
             ``discard_unpacked_layers``).
         complete: whether the nodes must store all layers: those that are unpacked, but not in the
             content store, are sent as well.
+        strict_platform: whether an image that a node can run neither natively nor by emulation is
+            an error, instead of a warning. [default: in CI]
 
     """
 
@@ -66,6 +70,7 @@ class LoadOptions(TypedDict, total=False):
     keep_manifest: bool
     discard_layers: bool
     complete: bool
+    strict_platform: bool | None
 
 
 def _images(values: object) -> tuple[str, ...]:
@@ -99,6 +104,7 @@ class Request:
         keep_manifest: whether manifest and layers are stored unchanged.
         discard_layers: whether the nodes keep no layers but the unpacked ones.
         complete: whether the nodes must store all layers.
+        strict_platform: whether each node must be able to run the images; None for: in CI.
 
     Raises:
         ReferenceInvalid: if a name is invalid; `texts` may also contain image IDs.
@@ -115,6 +121,7 @@ class Request:
     keep_manifest: bool = attrs.field(default=False, converter=bool)
     discard_layers: bool = attrs.field(default=False, converter=bool)
     complete: bool = attrs.field(default=False, converter=bool)
+    strict_platform: bool | None = None
 
     def __attrs_post_init__(self) -> None:
         require_choice(self.transport, get_args(TransportOption), "transport")
@@ -176,6 +183,8 @@ class Preparation:
             ids = {i.image_id for i in self.images if i.name in self._unknown and i.image_id}
             if any(not survey.content.blobs.isdisjoint(ids) for survey in self.surveys.values()):
                 self.survey()
+        strict = in_ci() if request.strict_platform is None else request.strict_platform
+        self._check_platforms(strict=strict)
         self._report(request)
 
     def _name(self, request: Request, images: Sequence[Image]) -> None:
@@ -211,16 +220,38 @@ class Preparation:
         else:
             self.survey()
 
+    def _check_platforms(self, *, strict: bool) -> None:
+        """Report each image that a node does not run natively.
+
+        If `strict`, an image that a node cannot run at all is unusable.
+        """
+        refused: dict[Digest, PlatformMissing] = {}
+        for image in {image.target: image for image in reversed(self.images)}.values():
+            for node in self.nodes:
+                survey = self.surveys.get(node.name)
+                mismatch = survey and node.platform_mismatch(
+                    survey.traits, image.name, image.platform
+                )
+                if mismatch and strict and not mismatch.emulated:
+                    hint = f"{mismatch.hint}; or load it anyway with --no-strict-platform"
+                    error = PlatformMissing(mismatch.text, hint=hint, image=image.name)
+                    refused.setdefault(image.target, error)
+                elif mismatch:
+                    self.on_event(Note(mismatch.text, is_warning=not mismatch.emulated))
+        if not refused:
+            return
+        images = [attrs.evolve(i, error=refused.get(i.target)) for i in self.images]
+        self.images = [image for image in images if not image.error]
+        self.unusable += [image for image in images if image.error]
+        if not self.images:
+            raise next(iter(refused.values()))
+
     def _report(self, request: Request) -> None:
         for note in () if request.texts else (n for s in self.sources for n in s.notes()):
             self.on_event(Note(note))
         for image in self.images:
             self.on_event(ImageFound(image.name, image.image_id, image.source, image.size))
         for image in {image.target: image for image in reversed(self.images)}.values():
-            for name, platform in ((n, s.traits.platform) for n, s in self.surveys.items()):
-                if not platform.runs(image.platform):
-                    text = f"{image.name} is for {image.platform}: {name}, which is {platform},"
-                    self.on_event(Note(f"{text} runs it only with emulation"))
             for note in image.notes:
                 self.on_event(Note(note))
             source = shlex.quote(image.origin.address)

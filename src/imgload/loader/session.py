@@ -9,8 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import attrs
 
-from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.select import Cluster, select_cluster, select_nodes
+from imgload.clusters.select import Selection, select
 from imgload.core.arguments import optional_string
 from imgload.core.errors import EngineUnreachable, UsageError
 from imgload.engines.base import Engine
@@ -58,17 +57,16 @@ class Session:
                 stack.callback(opened.release)
             yield session
 
-    def select_nodes(
-        self, cluster: str | None, names: Sequence[str], *, guess: bool = True
-    ) -> tuple[NodeRuntime, ...]:
-        """Return the selected nodes; see `imgload.clusters.select.select_nodes`."""
+    def select(
+        self,
+        cluster: str | Sequence[str] | None,
+        names: Sequence[str],
+        *,
+        ignores_context: bool = True,
+    ) -> Selection:
+        """Return the selected nodes; see `imgload.clusters.select.select`."""
         with with_discovery_errors(self.discovery.unreachable):
-            return select_nodes(self.engines, cluster, names, guess=guess)
-
-    def select_cluster(self, name: str | None) -> Cluster:
-        """Return the selected cluster; see `imgload.clusters.select.select_nodes`."""
-        with with_discovery_errors(self.discovery.unreachable):
-            return select_cluster(self.engines, name)
+            return select(self.engines, cluster, names, ignores_context=ignores_context)
 
 
 def _open_archive(path: str, stack: ExitStack, *, follow_links: bool) -> Source:

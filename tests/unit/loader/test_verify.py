@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import imgload
+from imgload.clusters.select import Selection
 from imgload.engines.discovery.discover import Discovery
 from imgload.loader.session import Session
 from imgload.sources.archive import ArchiveSource
@@ -43,7 +44,7 @@ def connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         yield Session((known,), (engine,), Discovery(()))
 
     monkeypatch.setattr(Session, "open", opened)
-    monkeypatch.setattr(Session, "select_nodes", lambda *_: (node,))
+    monkeypatch.setattr(Session, "select", lambda *_: Selection((node,)))
 
 
 def hints(images: list[str], **options: str | bool) -> list[str]:

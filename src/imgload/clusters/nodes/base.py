@@ -58,6 +58,18 @@ class PreviousNames:
     since: float = attrs.field(factory=time.time)
 
 
+@attrs.frozen
+class Mismatch:
+    """The difference between the platforms of a node and an image.
+
+    `emulated` is whether the node is known to run the image by emulation; `hint` is the fix.
+    """
+
+    text: str
+    emulated: bool
+    hint: str = ""
+
+
 @attrs.define(eq=False, repr=False)
 class NodeRuntime(ABC):
     """A node, and the image operations of its container runtime.
@@ -214,6 +226,25 @@ class NodeRuntime(ABC):
             before: the state of names before a tag; None for the one before the last import.
 
         """
+
+    def platform_mismatch(
+        self, traits: NodeTraits, name: str, platform: Platform
+    ) -> Mismatch | None:
+        """Return how the node's platform differs from an image's; None if it runs natively."""
+        machine = traits.platform
+        if machine.runs(platform):
+            return None
+        text = f"{name} is a {platform} image, and {self.name} is {machine}"
+        emulated = self.emulated_architectures()
+        if platform.os == machine.os and emulated and platform.architecture in emulated:
+            return Mismatch(f"{text}: it runs with emulation", emulated=True)
+        reason = "without an emulator" if emulated is not None else "unless it has an emulator"
+        text = f'{text}: {reason}, its containers fail with "exec format error"'
+        return Mismatch(text, emulated=False, hint=f"build with: --platform {machine}")
+
+    def emulated_architectures(self) -> frozenset[str] | None:
+        """Return the architectures that the node emulates, or None if that is unknown."""
+        return None
 
     def free_bytes(self) -> int | None:
         """Return the free disk space for images, or None if it is unknown."""

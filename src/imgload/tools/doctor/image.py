@@ -33,7 +33,7 @@ from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id, 
 from imgload.sources.base import Image
 from imgload.sources.engine import EngineSource
 from imgload.sources.locate import ambiguous, named
-from imgload.tools.doctor.finding import Finding
+from imgload.tools.doctor.finding import Finding, Status
 
 _ENGINE_SECONDS = 5.0
 _NODE_SECONDS = 10.0
@@ -175,11 +175,9 @@ def _whole(
         load = shlex.join(["imgload", "load", name, "--node", node.name, "--complete"])
         what = f"{node.name}: {reason}; containers do not need that"
         yield Finding("image", "info", what, f"to push or export it from the node: {load}")
-    machine = survey.traits.platform
-    if not machine.runs(config.platform):
-        what = f"{node.name} is {machine}, but the image is for {config.platform}"
-        effect = "its programs fail with `exec format error` unless they are emulated"
-        yield Finding("image", "warning", f"{what}: {effect}", f"build with: --platform {machine}")
+    if mismatch := node.platform_mismatch(survey.traits, name, config.platform):
+        status: Status = "info" if mismatch.emulated else "problem"
+        yield Finding("image", status, mismatch.text, mismatch.hint)
 
 
 def _broken_link(expected: ExpectedImage, survey: Survey, node: NodeRuntime) -> str:

@@ -276,12 +276,14 @@ class Listing:
         images: the selected images, by name.
         sizes: bytes that all images, selected or not, take on each node's disk.
         errors: the nodes that could not be asked, and why.
+        notes: lines of information for the user.
 
     """
 
     images: tuple[ListedImage, ...]
     sizes: Mapping[str, int] = attrs.field(hash=False)
     errors: Mapping[str, ImgloadError] = attrs.field(hash=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -296,6 +298,7 @@ class Listing:
             "version": JSON_VERSION,
             "nodes": [{"node": n, "size": s, "error": e} for n, s, e in (*listed, *failed)],
             "images": [image.to_json() for image in self.images],
+            "notes": list(self.notes),
             "ok": self.ok,
         }
 
@@ -303,7 +306,7 @@ class Listing:
 def images(
     patterns: str | Sequence[str] = (),
     *,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     unused: bool = False,
     drift: bool = False,
@@ -312,7 +315,7 @@ def images(
 
     Args:
         patterns: names or repositories, full or familiar, with ``*`` and ``?``; empty for all.
-        cluster: the cluster's name; None for the kube context's, or the only one.
+        cluster: the cluster's name, or several; None for the kube context's, or the only one.
         nodes: names of the nodes; empty for all nodes of the cluster.
         unused: only images that no container on these nodes was created from.
         drift: only names that lead to different images on different nodes.
@@ -326,10 +329,14 @@ def images(
 
     """
     with Session.open() as connections:
-        selected = containerd_nodes(connections.select_nodes(cluster, nodes))
-        return list_images(
-            selected, require_strings(patterns, "patterns"), unused=unused, drift=drift
+        selection = connections.select(cluster, nodes)
+        listing = list_images(
+            containerd_nodes(selection.nodes),
+            require_strings(patterns, "patterns"),
+            unused=unused,
+            drift=drift,
         )
+    return attrs.evolve(listing, notes=selection.notes)
 
 
 def list_images(

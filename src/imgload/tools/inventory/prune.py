@@ -135,7 +135,7 @@ class PruneFailed(ImgloadError):
 def prune(
     repositories: str | Sequence[str] = (),
     *,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     keep: int = 3,
     older_than: timedelta | None = None,
@@ -150,7 +150,8 @@ def prune(
 
     Args:
         repositories: names of repositories, full or familiar, with ``*`` and ``?``; empty for all.
-        cluster: the cluster's name; None for the kube context's, or the only one.
+        cluster: the cluster's name, or several; None for the kube context's, or the only one if no
+            kube context is set.
         nodes: names of the nodes; empty for all nodes of the cluster.
         keep: the number of newest named builds to keep in each repository.
         older_than: remove only images that came to the node at least so long ago.
@@ -164,7 +165,8 @@ def prune(
     """
     policy = Policy(require_strings(repositories, "repositories"), keep, older_than, everything)
     with Session.open() as connections:
-        selected = containerd_nodes(connections.select_nodes(cluster, nodes))
+        selection = connections.select(cluster, nodes, ignores_context=False)
+        selected = containerd_nodes(selection.nodes)
         calls = [partial(_prune, node, policy, dry_run=dry_run) for node in selected]
         report = PruneReport(tuple(in_parallel(calls)), dry_run)
     if not report.ok:
