@@ -148,7 +148,13 @@ def _without_common_prefix(nodes: Collection[str]) -> list[str]:
 @click.option("--yes", "-y", is_flag=True, help="Remove the images instead of listing them.")
 @click.option("--dry-run", is_flag=True, help="List the images and remove nothing, despite --yes.")
 @click.option(
-    "--keep", type=click.IntRange(min=0), default=3, metavar="N", help=_KEEP, show_default=True
+    "--keep",
+    type=click.IntRange(min=0),
+    default=3,
+    metavar="N",
+    help=_KEEP,
+    show_default=True,
+    envvar="IMGLOAD_KEEP",
 )
 @click.option("--older-than", metavar="AGE", help=_OLDER_THAN)
 @click.option("--all", "everything", is_flag=True, help="Include images that imgload did not load.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from imgload.cli.options import choice_option, load_options, output_option
+from imgload.cli.options import ImagesCommand, choice_option, load_options, output_option
 from imgload.cli.output import failures, show_report, show_result, watching
 
 _ALSO = "Additional name on the nodes; repeatable."
@@ -25,13 +25,21 @@ _VERIFY = (
 _STORED = "Require that the nodes store all layers, not only unpacked."
 
 
-@click.command(no_args_is_help=True)
+@click.command(cls=ImagesCommand, no_args_is_help=True)
 @load_options
 @click.option("--also", "extra_tags", multiple=True, metavar="NAME", help=_ALSO)
 @choice_option(
-    "--transport", choices=("auto", "pull", "import", "archive", "delta"), text=_TRANSPORT
+    "--transport",
+    choices=("auto", "pull", "import", "archive", "delta"),
+    text=_TRANSPORT,
+    envvar="IMGLOAD_TRANSPORT",
 )
-@choice_option("--verify", choices=("cri", "deep", "files", "contents"), text=_VERIFY)
+@choice_option(
+    "--verify",
+    choices=("cri", "deep", "files", "contents"),
+    text=_VERIFY,
+    envvar="IMGLOAD_VERIFY",
+)
 @click.option("--keep-manifest", is_flag=True, help=_KEEP_MANIFEST)
 @click.option("--discard-layers", is_flag=True, help=_DISCARD_LAYERS)
 @click.option("--complete", is_flag=True, help=_COMPLETE)
@@ -41,8 +49,9 @@ _STORED = "Require that the nodes store all layers, not only unpacked."
 def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> None:
     """Load images onto every node and verify them.
 
-    IMAGE is an image name (as in a pod spec) or ID. With an archive, omit IMAGE to load every image
-    in it. Images already verified on a node are skipped; if only the tag is missing, it is added.
+    IMAGE is an image name (as in a pod spec) or ID, or the path of an archive, of which every image
+    is loaded. Images already verified on a node are skipped; if only the tag is missing, it is
+    added.
 
     \b
     Examples:
@@ -51,9 +60,10 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
       imgload load app:dev -n kind-worker          load onto one node
       imgload load app:dev --from podman           choose an engine if several have app:dev
       imgload load app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
-      imgload load --from app.tar                  load every image of an archive
+      imgload load app.tar                         load every image of an archive
+      imgload load app:dev --from app.tar          load one image of an archive
       imgload load app:dev --verify files          compare the unpacked files as well
-      podman save app:dev | imgload load --from -  load an archive from a pipe
+      podman save app:dev | imgload load           load an archive from a pipe
       imgload load app:dev -o json | jq .ok        print the report as JSON
     """
     from imgload.loader.api import load as load_images  # noqa: PLC0415 - start-up
@@ -63,7 +73,7 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
     show_result(report, output, partial(show_report, quiet=quiet))
 
 
-@click.command(no_args_is_help=True)
+@click.command(cls=ImagesCommand, no_args_is_help=True)
 @load_options
 @click.option("--deep", is_flag=True, help="Re-hash every blob of the images that the nodes store.")
 @click.option("--files", is_flag=True, help="Compare the unpacked files with the source's layers.")
@@ -74,7 +84,8 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
 def verify(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> None:
     """Check that every node has exactly these images.
 
-    IMAGE is an image name (as in a pod spec) or ID, which the source resolves. Each node must have
+    IMAGE is an image name (as in a pod spec) or ID, which the source resolves, or the path of an
+    archive. Each node must have
     the same image under that name, unpacked and known to CRI. Changes nothing. Exit status 1 if a
     node lacks an image or has another image under its name.
 
@@ -83,7 +94,7 @@ def verify(images: tuple[str, ...], output: str, quiet: bool, **options: Any) ->
       imgload verify app:dev                         check the current kube context's cluster
       imgload verify app:dev db:dev -c kind          check two images
       imgload verify app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
-      imgload verify --from app.tar                  check every image of an archive
+      imgload verify app.tar                         check every image of an archive
       imgload verify app:dev --deep                  re-hash the blobs on the nodes
       imgload verify app:dev --files                 compare the files that containers get
       imgload verify app:dev --complete              require all layers in the content store

@@ -67,6 +67,7 @@ mirrors:
     default="10GiB",
     metavar="SIZE",
     show_default=True,
+    envvar="IMGLOAD_CACHE_SIZE",
     help="Size of the cache of layers on disk; the least recently used are removed first.",
 )
 @click.option("--stop", "stops", is_flag=True, help="End the running server; restore all nodes.")

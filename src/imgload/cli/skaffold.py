@@ -41,7 +41,7 @@ _POLL_SECONDS = 0.1
     help="Build argument; repeatable.",
 )
 @click.option("--load/--no-load", default=True, help="Load the built image. [default: --load]")
-@partial(cluster_options, default="the kube context's cluster")
+@partial(cluster_options, default="the kube context's cluster", envvar=())
 def skaffold(load: bool, cluster: tuple[str, ...], nodes: tuple[str, ...], **recipe: Any) -> None:
     """Build and load an image for Skaffold.
 

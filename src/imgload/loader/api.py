@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from imgload.core.arguments import require_callback
+from imgload.core.arguments import require_callback, require_strings
 from imgload.loader.events import Event
 from imgload.loader.loader import Loader
 from imgload.loader.prepare import LoadOptions, Request
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 
 def load(
-    images: str | Sequence[str],
+    images: str | Sequence[str] = (),
     *,
+    archives: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     source: str | PathLike[str] | None = None,
@@ -33,7 +34,9 @@ def load(
 
     Args:
         images: one or several names or image IDs, or tags without a repository in an OCI layout;
-            with an archive, none for all of its images.
+            none for all images of an archive.
+        archives: paths of archives or folders of images, to load with all of their images, in
+            addition to `images`.
         cluster: one or several names; none for the kube context's cluster, or else the only one.
         nodes: names of the nodes to load; empty for all of the cluster.
         source: ``docker``, ``podman``, an engine's URL, or a path to an archive; None for every
@@ -55,14 +58,20 @@ def load(
     require_callback(on_event, "on_event")
     texts = Request(images, **options).texts  # refuses wrong values before discovery
     with Loader.connect(
-        cluster, nodes=nodes, source=source, follow_links=follow_links, images=texts
+        cluster,
+        nodes=nodes,
+        source=source,
+        follow_links=follow_links,
+        images=texts,
+        archives=require_strings(archives, "archives"),
     ) as loader:
         return loader.load(texts, dry_run=dry_run, on_event=on_event, **options)
 
 
 def verify(
-    images: str | Sequence[str],
+    images: str | Sequence[str] = (),
     *,
+    archives: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     source: str | PathLike[str] | None = None,
@@ -80,7 +89,8 @@ def verify(
 
     Args:
         images: one or several names or image IDs; the source determines which image that is.
-        cluster: as for `load`, and so are the next two.
+        archives: as for `load`, and so are the next three.
+        cluster: one or several names.
         nodes: names of the nodes.
         source: the source of the images.
         tag: the name of one image on the nodes, if it is not its own.
@@ -104,7 +114,12 @@ def verify(
     """
     texts = Request(images, tag, platform=platform).texts  # as for `load`
     with Loader.connect(
-        cluster, nodes=nodes, source=source, follow_links=follow_links, images=texts
+        cluster,
+        nodes=nodes,
+        source=source,
+        follow_links=follow_links,
+        images=texts,
+        archives=require_strings(archives, "archives"),
     ) as loader:
         return loader.verify(
             texts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import attrs
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.arguments import optional_string, require_strings
+from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task
 from imgload.engines.base import ImageStore
 from imgload.engines.discovery.candidates import Attempt
@@ -61,7 +62,8 @@ class Loader:
         source: the user's selection of the sources.
         transport: delivers content to the nodes; None for imgload's own.
         follow_links: whether the source was opened with this option.
-        notes: about the nodes, for the user; every load and verification reports them.
+        notes: about the sources and nodes, for the user; every load and verification reports them.
+        archives: sources of which every load and verification takes all images.
 
     """
 
@@ -73,6 +75,7 @@ class Loader:
     transport: Transport | None = None
     follow_links: bool = False
     notes: Sequence[str] = ()
+    archives: Sequence[Source] = ()
     _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -85,6 +88,7 @@ class Loader:
         source: str | PathLike[str] | None = None,
         follow_links: bool = False,
         images: Sequence[str] = (),
+        archives: Sequence[str | PathLike[str]] = (),
     ) -> Iterator[Loader]:
         """Find the engines and the nodes; close the connections at the end.
 
@@ -94,6 +98,7 @@ class Loader:
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
             follow_links: whether symbolic links may lead out of a source that is a folder.
             images: names or image IDs that are used next; they are looked up at the same time.
+            archives: paths of archives or folders of images, to load with all of their images.
 
         Raises:
             EngineError: if no engine can be used.
@@ -102,7 +107,8 @@ class Loader:
 
         """
         source, nodes = optional_string(source, "source"), require_strings(nodes, "nodes")
-        with Session.open(source, follow_links=follow_links) as session:
+        paths = require_strings(archives, "archives")
+        with Session.open(source, follow_links=follow_links, archives=paths) as session:
             Task(_import_ahead)
             for opened in session.sources:
                 opened.look_ahead(images)
@@ -113,7 +119,8 @@ class Loader:
                 unreachable=session.discovery.unreachable,
                 source=source,
                 follow_links=follow_links,
-                notes=selection.notes,
+                notes=(*selection.notes, *_also_images(session.archives, session.sources)),
+                archives=session.archives,
             )
 
     def survey_ahead(self, name: str) -> None:
@@ -157,7 +164,8 @@ class Loader:
         """
         request = Request(images, **options)
         if request.transport == "delta":
-            require_pushers(self.sources)
+            is_only_archives = self.archives and not request.texts
+            require_pushers([*self.archives, *(() if is_only_archives else self.sources)])
         notes = NoteCollector(on_event)
         with self._preparing(notes, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
@@ -235,15 +243,34 @@ class Loader:
         """Yield a preparation with all sources and nodes; it uses surveys made ahead only once."""
         ahead, self._ahead = self._ahead, {}
         with ExitStack() as stack:
-            for source in self.sources:
+            for source in (*self.sources, *self.archives):
                 stack.callback(source.release)
             for node in self.nodes:
                 stack.enter_context(node.waiting_shell())
             for note in self.notes:
                 on_event(Note(note))
             yield Preparation(
-                self.sources, self.nodes, self.settle, self.unreachable, on_event, ask, ahead
+                self.sources,
+                self.nodes,
+                self.settle,
+                self.unreachable,
+                on_event,
+                ask,
+                ahead,
+                self.archives,
             )
+
+
+def _also_images(archives: Sequence[Source], sources: Sequence[Source]) -> Iterator[str]:
+    """Yield a note for each archive whose path is also the name of an image in an engine."""
+    engines = [source for source in sources if isinstance(source, EngineSource)]
+    for path in (archive.address for archive in archives):
+        if path.startswith(("-", ".", "/")):
+            continue
+        with suppress(ImgloadError):
+            if engine := next((source for source in engines if source.find(path, None)), None):
+                text = f"{path} is a file, and an image in {engine.name}; loading the file"
+                yield f"{text}: for the image, add --from {engine.name}"
 
 
 def _import_ahead() -> None:

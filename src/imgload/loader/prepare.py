@@ -142,6 +142,7 @@ class Preparation:
     Args:
         ask: surveys a node.
         ahead: surveys that were made before the images were known.
+        archives: sources of which all images are requested.
         images: the images, each once for each name.
         unusable: the images that the source cannot provide; see their `error`.
         surveys: by node name.
@@ -156,6 +157,7 @@ class Preparation:
     on_event: Callable[[Event], None]
     ask: Ask = survey
     ahead: Mapping[str, Survey] = attrs.field(factory=dict)
+    archives: Sequence[Source] = ()
     images: list[Image] = attrs.field(factory=list)
     unusable: list[Image] = attrs.field(factory=list)
     surveys: dict[str, Survey] = attrs.field(factory=dict)
@@ -166,17 +168,22 @@ class Preparation:
     def run(self, request: Request) -> None:
         """Find the images, and survey the nodes."""
         with with_discovery_errors(self.unreachable):
-            images = locate(request.texts, self.sources, request.platform, self.settle)
-        self._name(request, images)
+            groups: list[tuple[list[Image], Sequence[str]]] = [
+                (locate((), [archive], request.platform), ()) for archive in self.archives
+            ]
+            if request.texts or not self.archives:
+                images = locate(request.texts, self.sources, request.platform, self.settle)
+                groups.append((images, request.texts))
+        self._name(request, [image for images, _ in groups for image in images])
         for attempt in self.unreachable:
             if attempt.candidate.explicit and attempt.error:
                 self.on_event(Note(f"continuing without {attempt.error.message}"))
         self._survey_unless_known()
         platforms = {survey.traits.platform for survey in self.surveys.values()}
-        if request.platform is None and (
-            matched := match_platform(images, request.texts, platforms)
-        ):
-            self._name(request, matched)
+        matched = [match_platform(*group, platforms) for group in groups]
+        if request.platform is None and any(matched):
+            pairs = zip(matched, groups, strict=True)
+            self._name(request, [image for found, (own, _) in pairs for image in found or own])
             self.survey()
         if self._unknown:
             self.images = identify(self.images, self.surveys)
@@ -247,7 +254,8 @@ class Preparation:
             raise next(iter(refused.values()))
 
     def _report(self, request: Request) -> None:
-        for note in () if request.texts else (n for s in self.sources for n in s.notes()):
+        archives = self.archives or (() if request.texts else self.sources)
+        for note in (note for archive in archives for note in archive.notes()):
             self.on_event(Note(note))
         for image in self.images:
             self.on_event(ImageFound(image.name, image.image_id, image.source, image.size))
@@ -259,7 +267,7 @@ class Preparation:
                 command = f"imgload load {image.name} --from {source} --tag NAME"
                 self.on_event(Note(f"a pod cannot refer to {image.name}; name it: {command}"))
             short = image.name.removeprefix("localhost/")
-            if not request.texts and short != image.name:  # added by Podman (podman #15974)
+            if not image.query and short != image.name:  # added by Podman (podman #15974)
                 text = f"the archive names it {image.name}, which a pod does not find as"
                 command = f"imgload load {shlex.quote(short)} --from {source}"
                 self.on_event(Note(f"{text} {short}; load it by name: {command}"))

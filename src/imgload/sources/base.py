@@ -149,7 +149,7 @@ class Source(ABC):
 
         """
         del platform
-        raise UsageError("no image named", hint="name an image, for example app:dev")
+        raise UsageError("no image given", hint="name an image, or an archive: app:dev, app.tar")
 
     def notes(self) -> Sequence[str]:
         """Return lines of information about content that `all_images` omits."""

@@ -1,7 +1,7 @@
 """What is said of a node that lacks an image."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,10 @@ def connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = LocalEngine(tmp_path, images={"app:dev": engine_image("app", ["app:dev"])})
 
     @contextmanager
-    def opened(source: str | None = None, *, follow_links: bool = False) -> Iterator[Session]:
+    def opened(
+        source: str | None = None, *, follow_links: bool = False, archives: Sequence[str] = ()
+    ) -> Iterator[Session]:
+        assert not archives
         known: Source = EngineSource(engine)
         if source and source.endswith(".tar"):
             known = ArchiveSource(source, follow_links=follow_links)

@@ -158,9 +158,9 @@ def test_naming_none_means_all_of_an_archive(tmp_path: Path) -> None:
     )
     located = locate([], [ArchiveSource(str(tmp_path / "a.tar"))], None)
     assert [image.names for image in located] == [(NAME,), ("docker.io/library/db:v1",)]
-    with pytest.raises(UsageError, match="no image named") as caught:
+    with pytest.raises(UsageError, match="no image given") as caught:
         locate([], [Shelf("docker", {})], None)
-    assert caught.value.hint == "name an image, for example app:dev"
+    assert caught.value.hint == "name an image, or an archive: app:dev, app.tar"
 
 
 def test_the_platform_reaches_the_sources(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ class Watch:
         require_callback(on_event, "on_event")
         names = require_strings(nodes, "nodes")
         if not parsed:
-            raise UsageError("no image named", hint="name some: imgload watch app 'ghcr.io/me/*'")
+            raise UsageError("no image given", hint="name some: imgload watch app 'ghcr.io/me/*'")
         with Session.open(source) as connections:
             sources = [s for s in connections.sources if isinstance(s, EngineSource)]
             if not sources:
