@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -166,7 +167,7 @@ def _usage_error(error: click.UsageError) -> UsageError:
 
         message = f"no such option: {error.option_name}"
         close = get_close_matches(error.option_name, error.possibilities or (), 1, _CUTOFF)
-        hint = f"{close[0]}; all options: {hint}" if close else hint
+        hint = f"{shlex.quote(close[0])}; all options: {hint}" if close else hint
     return UsageError(message[:1].lower() + message[1:].rstrip("."), hint=hint)
 
 

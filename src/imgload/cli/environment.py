@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgload.cli.options import cluster_options, output_option
+from imgload.cli.options import cluster_options, output_option, verbose_option
 from imgload.cli.output import failures, hint_text, show_json, show_result
 from imgload.cli.process import say, style
 from imgload.core.errors import one_line
@@ -22,6 +22,7 @@ _MARK_COLORS = {"ok": "green", "info": "cyan", "warning": "yellow", "problem": "
 
 
 @click.command()
+@verbose_option
 @output_option("json", text="stdout")
 def clusters(output: str) -> None:
     """List local clusters and their nodes.
@@ -61,6 +62,7 @@ def show_clusters(listing: ClusterList) -> None:
 @click.command()
 @click.argument("image", required=False)
 @cluster_options
+@verbose_option
 @output_option("json", text="stdout")
 def doctor(
     image: str | None, cluster: tuple[str, ...], nodes: tuple[str, ...], output: str

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import cluster_options, complete_images, output_option
+from imgload.cli.options import cluster_options, complete_images, output_option, verbose_option
 from imgload.cli.output import failure_text, failures, short_name, show_json, show_result
 from imgload.cli.process import say, style
 from imgload.core.errors import JSON_VERSION, UsageError, one_line
@@ -34,6 +34,7 @@ _DRY_RUN = "this was a dry run: nothing was removed; to remove, add --yes"
 @cluster_options
 @click.option("--unused", is_flag=True, help="Show only images that no container uses.")
 @click.option("--drift", is_flag=True, help="Show only names that differ between nodes.")
+@verbose_option
 @output_option("json", text="stdout")
 def images(patterns: tuple[str, ...], output: str, **options: Any) -> None:
     """List the images on the nodes.
@@ -159,6 +160,7 @@ def _without_common_prefix(nodes: Collection[str]) -> list[str]:
 @click.option("--older-than", metavar="AGE", help=_OLDER_THAN)
 @click.option("--all", "everything", is_flag=True, help="Include images that imgload did not load.")
 @click.option("--cache", is_flag=True, help="Clear imgload's cache on this machine instead.")
+@verbose_option
 @output_option("json")
 def prune(
     repositories: tuple[str, ...],

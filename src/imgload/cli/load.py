@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from imgload.cli.options import ImagesCommand, choice_option, load_options, output_option
+from imgload.cli.options import (
+    ImagesCommand,
+    choice_option,
+    load_options,
+    output_option,
+    verbose_option,
+)
 from imgload.cli.output import failures, show_report, show_result, watching
 
 _ALSO = "Additional name on the nodes; repeatable."
@@ -44,6 +50,7 @@ _STORED = "Require that the nodes store all layers, not only unpacked."
 @click.option("--discard-layers", is_flag=True, help=_DISCARD_LAYERS)
 @click.option("--complete", is_flag=True, help=_COMPLETE)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@verbose_option
 @output_option("json")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> None:
@@ -79,6 +86,7 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
 @click.option("--files", is_flag=True, help="Compare the unpacked files with the source's layers.")
 @click.option("--contents", is_flag=True, help="Compare the files, and hash their contents.")
 @click.option("--complete", is_flag=True, help=_STORED)
+@verbose_option
 @output_option("json", "junit")
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
 def verify(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> None:

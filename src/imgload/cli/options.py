@@ -152,6 +152,24 @@ def load_options(command: Command) -> Command:
     return images_argument(cluster_options(source(links(tag(platform(strict(command)))))))
 
 
+def _trace(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from imgload.cli.process import say, style  # noqa: PLC0415 - start-up
+        from imgload.core import trace  # noqa: PLC0415
+
+        trace.enable(lambda line: say(style(line, dim=True), err=True))
+
+
+verbose_option = click.option(
+    *("--verbose", "-v"),
+    is_flag=True,
+    expose_value=False,
+    callback=_trace,
+    envvar="IMGLOAD_VERBOSE",
+    help="Print requests, commands on nodes and decisions, with times, on stderr.",
+)
+
+
 def output_option(*formats: str, text: str = "stderr") -> Callable[[Command], Command]:
     """Return the option ``--output``; formats other than text go to stdout."""
     text = f"Output format: text on {text}, or {' or '.join(formats)} on stdout."

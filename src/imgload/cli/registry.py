@@ -13,6 +13,7 @@ from imgload.cli.options import (
     images_argument,
     output_option,
     tag_option,
+    verbose_option,
 )
 from imgload.cli.output import failure_text, failures, show_result
 from imgload.cli.process import say, style
@@ -46,6 +47,7 @@ def registry() -> None:
     help="Set config_path and restart containerd on nodes that need it; containers keep running.",
 )
 @cluster_options
+@verbose_option
 @output_option("json")
 def connect(url: str, output: str, **options: Any) -> None:
     """Make the nodes of a cluster pull from a registry.
@@ -71,6 +73,7 @@ def connect(url: str, output: str, **options: Any) -> None:
 @registry.command()
 @click.argument("url", required=False)
 @cluster_options
+@verbose_option
 @output_option("json")
 def disconnect(url: str | None, output: str, **options: Any) -> None:
     """Undo `connect`, byte for byte.
@@ -90,6 +93,7 @@ def disconnect(url: str | None, output: str, **options: Any) -> None:
 )
 @engine_option
 @tag_option(help="Name of the image in the registry; for one IMAGE. [default: IMAGE]")
+@verbose_option
 @output_option("json")
 def push(images: tuple[str, ...], url: str, output: str, **options: Any) -> None:
     """Push images to a registry, and verify them there.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from imgload.core.errors import UsageError
 
-FILE = "imgload.toml"
+_NAME = "imgload"
+FILE = f"{_NAME}.toml"
 SETTINGS: Mapping[str, tuple[str, tuple[type, ...]]] = {
     "cluster": ("cluster", (str, list)),
     "from": ("source", (str,)),
@@ -24,7 +26,7 @@ SETTINGS: Mapping[str, tuple[str, tuple[type, ...]]] = {
 _TYPES = {str: "a string", list: "a list of strings", bool: "true or false", int: "a number"}
 _ENGINES = ("docker", "podman")
 _MAX_BYTES = 64 << 10
-_HELP = "the settings are in the documentation, on the page Configuration"
+_HELP = "see the page Configuration of the documentation"
 
 
 def read_settings() -> dict[str, Any]:
@@ -42,9 +44,9 @@ def read_settings() -> dict[str, Any]:
 def user_folder() -> str:
     """Return the same as ``platformdirs.user_config_dir``, whose import takes longer than this."""
     if sys.platform == "darwin":
-        return os.path.expanduser("~/Library/Application Support/imgload")  # noqa: PTH111
+        return os.path.expanduser(f"~/Library/Application Support/{_NAME}")  # noqa: PTH111
     base = os.environ.get("XDG_CONFIG_HOME", "").strip() or os.path.expanduser("~/.config")  # noqa: PTH111
-    return os.path.join(base, "imgload")  # noqa: PTH118
+    return os.path.join(base, _NAME)  # noqa: PTH118
 
 
 def project_file() -> str | None:
@@ -91,7 +93,7 @@ def _parameter(path: str, name: str, value: object, *, is_own: bool) -> tuple[st
         from difflib import get_close_matches  # noqa: PLC0415
 
         close = get_close_matches(name, SETTINGS, 1)
-        hint = f"write {close[0]}" if close else f"the settings are: {', '.join(SETTINGS)}"
+        hint = f"write {shlex.quote(close[0])}" if close else _HELP
         raise UsageError(f"{path}: no such setting: {name!r:.100}", hint=hint)
     parameter, types = SETTINGS[name]
     is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
@@ -103,7 +105,8 @@ def _parameter(path: str, name: str, value: object, *, is_own: bool) -> tuple[st
             message = f"{path}: {name} must be one of {', '.join(choices)}, not {value!r:.100}"
             raise UsageError(message, hint=_HELP)
     elif name == "from" and not is_own and value not in _ENGINES:
-        hint = f"set it in {os.path.join(user_folder(), FILE)}, or in IMGLOAD_FROM"  # noqa: PTH118
+        own = shlex.quote(os.path.join(user_folder(), FILE))  # noqa: PTH118
+        hint = f"set it in {own}, or in IMGLOAD_FROM"
         message = f"{path}: from must be docker or podman in a project, not {value!r:.100}"
         raise UsageError(message, hint=hint)
     return parameter, [value] if name == "cluster" and isinstance(value, str) else value

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import cluster_options, complete_images, engine_option, output_option
+from imgload.cli.options import (
+    cluster_options,
+    complete_images,
+    engine_option,
+    output_option,
+    verbose_option,
+)
 from imgload.cli.output import DONE, at_node, failures, hint_text, show_json, summary_text
 from imgload.cli.process import say, style
 from imgload.core.errors import JSON_VERSION
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 @click.argument("patterns", nargs=-1, metavar="PATTERN...", shell_complete=complete_images)
 @cluster_options
 @engine_option
+@verbose_option
 @output_option("json")
 def watch(patterns: tuple[str, ...], output: str, **options: Any) -> None:
     """Load each image as soon as it is built or tagged.

@@ -14,6 +14,7 @@ from imgload.clusters.kubeconfig import current_context
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.provider import ClusterProvider, providers
+from imgload.core import trace
 from imgload.core.arguments import require_strings
 from imgload.core.environment import in_ci
 from imgload.core.errors import (
@@ -265,6 +266,8 @@ def select(
             message = f"{' and '.join(map(str, owners))} both have a node {name}"
             raise ClusterAmbiguous(message, hint="use one command for each cluster")
     nodes = _pick(nodes, names, clusters) if names else nodes
+    why = "--cluster" if wanted else f"kube context {context!r}" if context else "the only one"
+    trace.log(f"clusters: {', '.join(map(str, clusters))} ({why})")
     if not context or context in clusters[0].tool.contexts(clusters[0].name):
         return Selection(nodes, clusters)
     if in_ci() or not ignores_context:

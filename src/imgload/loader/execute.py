@@ -13,6 +13,7 @@ from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
 from imgload.clusters.nodes.node import remove_leftovers
 from imgload.clusters.nodes.proof import Proof, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
+from imgload.core import trace
 from imgload.core.errors import (
     ArchiveInvalid,
     EngineFailed,
@@ -312,6 +313,9 @@ class Executor:
             for step in sends
         )
         imports = unpacked or self.option in {"import", "archive"}
+        if imports:
+            why = "--complete" if unpacked else f"--transport {self.option}"
+            trace.log(f"transport: nodes import a stream: {why}")
         return ImportTransport() if imports else PullTransport()
 
     def _announce(self, images: Sequence[Image], nodes: Sequence[NodeRuntime], size: int) -> None:

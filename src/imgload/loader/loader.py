@@ -11,6 +11,7 @@ import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
+from imgload.core import trace
 from imgload.core.arguments import optional_string, require_strings
 from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task
@@ -170,6 +171,9 @@ class Loader:
         with self._preparing(notes, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
             plan = _plan(preparation, request)
+            for step in plan.steps:
+                missing = f"{len(step.missing)} of {len(step.image.diff_ids)} layers missing"
+                trace.log(f"plan: {step.image.name} on {step.node}: {step.action}, {missing}")
             from imgload.loader.execute import Executor  # noqa: PLC0415 - see `_import_ahead`
 
             executor = Executor(

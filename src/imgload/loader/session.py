@@ -95,7 +95,7 @@ def _open_archive(path: str, stack: ExitStack, *, follow_links: bool) -> Source:
         close = get_close_matches(path, _ENGINES, 1)
         raise UsageError(
             f"no such source: {path!r:.300} is neither docker, podman, an engine's URL, nor a file",
-            hint=f"--from {close[0]}" if close else "--from docker, or --from podman",
+            hint=f"--from {shlex.quote(close[0])}" if close else "--from docker, or --from podman",
         )
     archive = ArchiveSource(path, follow_links=follow_links)
     stack.callback(archive.close)

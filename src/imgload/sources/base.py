@@ -205,6 +205,12 @@ class Facts:
     local: bool = True
 
     @property
+    def summary(self) -> str:
+        """The facts on one line, for the log."""
+        style = self.style or "impossible"
+        return f"{len(self.missing)} of {len(self.diff_ids)} layers are missing; push: {style}"
+
+    @property
     def pushable(self) -> bool:
         """Whether the engine can push the image, and imgload can check its ID."""
         return self.style is not None and self.identified and not self.cut_off

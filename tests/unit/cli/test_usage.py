@@ -98,7 +98,11 @@ def test_the_options_are_the_parameters_of_the_library() -> None:
     options = {parameter.name for parameter in load.params}
     parameters = set(inspect.signature(imgload.load).parameters)
     parameters -= {"on_event", "options", "archives"}  # archives are arguments, like images
-    assert options == parameters | set(imgload.LoadOptions.__annotations__) | {"output", "quiet"}
+    assert options == parameters | set(imgload.LoadOptions.__annotations__) | {
+        "output",
+        "quiet",
+        "verbose",
+    }
 
 
 def test_help_and_version_are_commands_as_well() -> None:

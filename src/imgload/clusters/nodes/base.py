@@ -18,6 +18,7 @@ from imgload.clusters.nodes.kubelet import used_percent
 from imgload.clusters.nodes.proof import Expected
 from imgload.clusters.nodes.survey import NamedImage, NodeTraits, Survey, SurveyQuery
 from imgload.clusters.nodes.waiting_shell import WaitingShell
+from imgload.core import trace
 from imgload.core.errors import (
     EngineFailed,
     ImportFailed,
@@ -359,13 +360,18 @@ class NodeRuntime(ABC):
                 self._shell.close()
 
     def _exec(self, argv: Sequence[str], stdin: Iterable[Chunk] | None = None) -> ExecResult:
+        start = time.monotonic()
         try:
             result = self._shell.run(argv, stdin) if self._shell else None
-            return result or self.engine.exec(self.container.id, argv, stdin)
+            result = result or self.engine.exec(self.container.id, argv, stdin)
         except (NodeStalled, EngineFailed) as error:
             kind = NodeStalled if isinstance(error, NodeStalled) else NodeUnusable
             message, hint = f"{self.name}: {error.message}", error.hint or self._state
             raise kind(message, hint=hint, node=self.name) from error
+        if trace.enabled():
+            command = trace.command_text(argv)
+            trace.log(f"{self.name}: {command}: exit status {result.exit_status}", start)
+        return result
 
     def require_running(self) -> None:
         """Raise NodeNotRunning when the container is stopped or paused."""
