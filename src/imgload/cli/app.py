@@ -88,9 +88,9 @@ def cli(context: click.Context) -> None:
 
     \b
     Examples:
-      imgload load app:dev                  load into the current kube context's cluster
-      imgload load app:dev --cluster kind   load into the cluster "kind"
-      imgload help load                     show all options of a command
+      imgload load app:dev                 load into the kube context's cluster
+      imgload load app:dev --cluster kind  load into the cluster "kind"
+      imgload help load                    show all options of a command
 
     \b
     Exit status:

@@ -50,7 +50,7 @@ def completion(context: click.Context, shell: str) -> None:
     \b
     To install:
       bash  echo 'eval "$(imgload completion bash)"' >> ~/.bashrc
-      zsh   echo 'eval "$(imgload completion zsh)"' >> ~/.zshrc      after compinit
+      zsh   echo 'eval "$(imgload completion zsh)"' >> ~/.zshrc   after compinit
       fish  imgload completion fish > ~/.config/fish/completions/imgload.fish
 
     With kubectl's completion installed, `kubectl imgload` needs no script.

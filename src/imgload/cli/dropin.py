@@ -143,7 +143,7 @@ def _load(tool: Tool, request: Request, console: _Console) -> int:
         for line in story.conclude(result):
             console.inform(line)
         if console.verbosity > 0 and not console.quiet:
-            show_report(result, quiet=False)
+            show_report(result, quiet=False, err=True)
     return status
 
 
@@ -175,9 +175,9 @@ kind = Dropin(
     Examples:
       imgload kind --install ~/.local/bin              install imgload as `kind`
       imgload kind --uninstall ~/.local/bin            remove it
-      imgload kind load docker-image app:dev           load into the cluster "kind"
-      imgload kind load docker-image app:dev --name a  load into the cluster "a"
-      imgload kind load image-archive app.tar          load all images of an archive
+      imgload kind load docker-image app:dev           load into "kind"
+      imgload kind load docker-image app:dev --name a  load into "a"
+      imgload kind load image-archive app.tar          load an archive
       imgload kind get clusters                        run the real kind
     """,
 )
@@ -192,8 +192,8 @@ k3d = Dropin(
     Examples:
       imgload k3d --install ~/.local/bin            install imgload as `k3d`
       imgload k3d --uninstall ~/.local/bin          remove it
-      imgload k3d image import app:dev              load into the cluster "k3s-default"
-      imgload k3d image import app:dev db.tar -c a  load an image and an archive into "a"
+      imgload k3d image import app:dev              load into "k3s-default"
+      imgload k3d image import app:dev db.tar -c a  load both into "a"
       docker save app | imgload k3d image import -  load an archive from a pipe
       imgload k3d cluster list                      run the real k3d
     """,

@@ -23,7 +23,7 @@ _MARK_COLORS = {"ok": "green", "info": "cyan", "warning": "yellow", "problem": "
 
 @click.command()
 @verbose_option
-@output_option("json", text="stdout")
+@output_option("json")
 def clusters(output: str) -> None:
     """List local clusters and their nodes.
 
@@ -63,7 +63,7 @@ def show_clusters(listing: ClusterList) -> None:
 @click.argument("image", required=False)
 @cluster_options
 @verbose_option
-@output_option("json", text="stdout")
+@output_option("json")
 def doctor(
     image: str | None, cluster: tuple[str, ...], nodes: tuple[str, ...], output: str
 ) -> None:
@@ -79,8 +79,8 @@ def doctor(
     \b
     Examples:
       imgload doctor
-      imgload doctor app:dev                 find out why a pod is in ImagePullBackOff
-      imgload doctor app:dev -c dev -o json | jq '.findings[] | select(.status == "problem")'
+      imgload doctor app:dev   find out why a pod is in ImagePullBackOff
+      imgload doctor app:dev -c dev -o json | jq -r '.findings[].hint'
     """
     from imgload.tools.doctor.run import diagnose  # noqa: PLC0415 - start-up
 

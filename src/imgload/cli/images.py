@@ -35,7 +35,7 @@ _DRY_RUN = "this was a dry run: nothing was removed; to remove, add --yes"
 @click.option("--unused", is_flag=True, help="Show only images that no container uses.")
 @click.option("--drift", is_flag=True, help="Show only names that differ between nodes.")
 @verbose_option
-@output_option("json", text="stdout")
+@output_option("json")
 def images(patterns: tuple[str, ...], output: str, **options: Any) -> None:
     """List the images on the nodes.
 
@@ -46,14 +46,14 @@ def images(patterns: tuple[str, ...], output: str, **options: Any) -> None:
 
     \b
     Examples:
-      imgload images                     list all images, in the current kube context's cluster
+      imgload images                     list all images
       imgload images app 'ghcr.io/me/*'  list the images of some repositories
-      imgload images --unused            list the images that imgload prune may remove
+      imgload images --unused            list the images that no container uses
       imgload images --drift             list the names that differ between nodes
       imgload images -o json | jq '.images[] | select(.drift) | .reference'
 
     \b
-    Exit status: 0 all nodes responded; 1 some nodes failed; others as for imgload load.
+    Exit status: 0 all nodes responded; 1 some failed; others as for load.
     """
     from imgload.tools.inventory.images import images as list_images  # noqa: PLC0415 - start-up
 
@@ -80,7 +80,7 @@ def show_listing(listing: Listing) -> None:
 
 def _show_lines(listing: Listing) -> None:
     rows = [
-        (_name(image), node, image.image_id.short, *_measures(copy), _state(image, copy))
+        (_name(image), node, image.image_id.short, *_words(_measures(copy)), _state(image, copy))
         for image in listing.images
         for node, copy in image.nodes.items()
     ]
@@ -122,10 +122,15 @@ def _name(image: ListedImage, spelling: Callable[[str], str] = str) -> str:
     return f"<none:was={former}>" if former else "<none>"
 
 
+def _words(texts: Sequence[str]) -> list[str]:
+    """Return each text as one word, for the columns that awk reads."""
+    return [text.replace(" ", "") for text in texts]
+
+
 def _measures(*copies: NodeImage) -> tuple[str, str, str]:
     """Return size, own size and age: of the largest and the newest copy."""
-    size = size_text(max(copy.size for copy in copies)).replace(" ", "")
-    own_size = size_text(max(copy.own_size for copy in copies)).replace(" ", "")
+    size = size_text(max(copy.size for copy in copies))
+    own_size = size_text(max(copy.own_size for copy in copies))
     times = [copy.since for copy in copies if copy.since is not None]
     return size, own_size, age_text(time.time() - max(times)) if times else "?"
 
@@ -184,11 +189,11 @@ def prune(
       imgload prune --yes                  remove them
       imgload prune app --keep 1 --yes     keep only the newest build of app
       imgload prune --older-than 24h -y    keep images loaded in the last day
-      imgload prune --all --keep 1         include images that the kubelet pulled or kind loaded
-      imgload prune --cache --yes          clear the cached facts about container engines
+      imgload prune --all --keep 1         include images that others loaded
+      imgload prune --cache --yes          clear the cache on this machine
 
     \b
-    Exit status: 0 done, or dry run; 1 some nodes failed; others as for imgload load.
+    Exit status: 0 done, or dry run; 1 some failed; others as for load.
     """
     from imgload.tools.inventory.prune import PruneFailed  # noqa: PLC0415
     from imgload.tools.inventory.prune import prune as prune_images  # noqa: PLC0415 - start-up
@@ -215,7 +220,7 @@ def _prune_cache(repositories: Sequence[str], *, dry_run: bool, output: str) -> 
         cache = {"folder": folder, "bytes_freed": size}
         show_json({"version": JSON_VERSION, "dry_run": dry_run, "cache": cache, "ok": True})
         return
-    say(f"{folder}: {size_text(size)} {'would be freed' if dry_run else 'freed'}", err=True)
+    say(f"{folder}: {size_text(size)} {'would be freed' if dry_run else 'freed'}")
     if dry_run and size:
         say(_DRY_RUN, err=True)
 
@@ -227,15 +232,15 @@ def show_pruned(report: PruneReport) -> None:
         total = f"would remove {images}" if report.dry_run else f"removed {images} freed"
         if node.removed or not node.error:
             total = total if node.removed else "nothing to remove"
-            say(f"{style(node.node, bold=True)}: {total}", err=True)
+            say(f"{style(node.node, bold=True)}: {total}")
         for image in node.removed:
             age = f", {age_text(time.time() - image.since)} old" if image.since is not None else ""
             former = [f"was {name}" for name in image.loaded_as] or ["untagged"]
             names = ", ".join(map(short_name, image.names or former))
-            say(f"  - {names} {image.image_id.short} ({size_text(image.size)}{age})", err=True)
+            say(f"  - {names} {image.image_id.short} ({size_text(image.size)}{age})")
         for reason, count in Counter(kept.reason for kept in node.kept).most_common():
-            say(style(f"  {count} kept: {one_line(reason)}", dim=True), err=True)
+            say(style(f"  {count} kept: {one_line(reason)}", dim=True))
         if node.error:
-            say(failure_text(node.node, node.error.message, node.error.hint), err=True)
+            say(failure_text(node.node, node.error.message, node.error.hint))
     if report.dry_run and any(node.removed for node in report.nodes):
         say(_DRY_RUN, err=True)

@@ -62,16 +62,16 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
 
     \b
     Examples:
-      imgload load app:dev                         load into the current kube context's cluster
-      imgload load app:dev db:dev -c kind          load two images in one transfer
-      imgload load app:dev -n kind-worker          load onto one node
-      imgload load app:dev --from podman           choose an engine if several have app:dev
-      imgload load app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
-      imgload load app.tar                         load every image of an archive
-      imgload load app:dev --from app.tar          load one image of an archive
-      imgload load app:dev --verify files          compare the unpacked files as well
-      podman save app:dev | imgload load           load an archive from a pipe
-      imgload load app:dev -o json | jq .ok        print the report as JSON
+      imgload load app:dev                       the kube context's cluster
+      imgload load app:dev db:dev -c kind        two images in one transfer
+      imgload load app:dev -n kind-worker        one node
+      imgload load app:dev --from podman         if several engines have it
+      imgload load app:dev --tag ghcr.io/me/app  the name from the pod spec
+      imgload load app.tar                       every image of an archive
+      imgload load app:dev --from app.tar        one image of an archive
+      imgload load app:dev --verify files        compare the unpacked files, too
+      podman save app:dev | imgload load         an archive from a pipe
+      imgload load app:dev -o json | jq .ok      the report as JSON
     """
     from imgload.loader.api import load as load_images  # noqa: PLC0415 - start-up
 
@@ -99,14 +99,14 @@ def verify(images: tuple[str, ...], output: str, quiet: bool, **options: Any) ->
 
     \b
     Examples:
-      imgload verify app:dev                         check the current kube context's cluster
-      imgload verify app:dev db:dev -c kind          check two images
-      imgload verify app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
-      imgload verify app.tar                         check every image of an archive
-      imgload verify app:dev --deep                  re-hash the blobs on the nodes
-      imgload verify app:dev --files                 compare the files that containers get
-      imgload verify app:dev --complete              require all layers in the content store
-      imgload verify app:dev -o junit > images.xml   write a JUnit report for a CI server
+      imgload verify app:dev                       the kube context's cluster
+      imgload verify app:dev db:dev -c kind        two images
+      imgload verify app:dev --tag ghcr.io/me/app  the name from the pod spec
+      imgload verify app.tar                       every image of an archive
+      imgload verify app:dev --deep                re-hash the blobs on the nodes
+      imgload verify app:dev --files               compare the unpacked files
+      imgload verify app:dev --complete            require all layers as blobs
+      imgload verify app:dev -o junit > a.xml      a JUnit report for a CI server
     """
     from imgload.loader.api import verify as verify_images  # noqa: PLC0415 - start-up
 

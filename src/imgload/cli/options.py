@@ -170,7 +170,8 @@ verbose_option = click.option(
 )
 
 
-def output_option(*formats: str, text: str = "stderr") -> Callable[[Command], Command]:
-    """Return the option ``--output``; formats other than text go to stdout."""
-    text = f"Output format: text on {text}, or {' or '.join(formats)} on stdout."
+def output_option(*formats: str, text: str = "stdout") -> Callable[[Command], Command]:
+    """Return the option ``--output``; formats other than text always go to stdout."""
+    where = "" if text == "stdout" else f", on {text}"
+    text = f"Output format: text{where}, or {' or '.join(formats)}."
     return choice_option("--output", "-o", choices=("text", *formats), text=text)

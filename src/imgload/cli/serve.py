@@ -77,7 +77,7 @@ mirrors:
     help="Print the cluster configuration that makes CRI read hosts.toml files, and exit.",
 )
 @click.option("--verbose", "-v", is_flag=True, help="Print each request for a manifest.")
-@output_option("json")
+@output_option("json", text="stderr")
 def serve(
     *, output: str, stops: bool, print_config: str | None, verbose: bool, **options: Any
 ) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @cluster_options
 @engine_option
 @verbose_option
-@output_option("json")
+@output_option("json", text="stderr")
 def watch(patterns: tuple[str, ...], output: str, **options: Any) -> None:
     """Load each image as soon as it is built or tagged.
 
@@ -45,8 +45,8 @@ def watch(patterns: tuple[str, ...], output: str, **options: Any) -> None:
 
     \b
     Examples:
-      imgload watch app                     load every tag of app into the kube context's cluster
-      imgload watch 'app:dev-*' db -c kind  load two patterns into the cluster "kind"
+      imgload watch app                     load every tag of app
+      imgload watch 'app:dev-*' db -c kind  load two patterns into kind
       imgload watch 'ghcr.io/me/*'          load all images of an owner
       imgload watch '*' --from podman       load each image that Podman builds
       imgload watch app -o json             print one JSON document a line

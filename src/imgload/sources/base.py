@@ -156,7 +156,12 @@ class Source(ABC):
         return ()
 
     def suggestions(self, text: str) -> Sequence[str]:
-        """Return names to suggest in place of the missing `text`; none for an engine."""
+        """Return all names to suggest in place of the missing `text`; none for an engine."""
+        del text
+        return ()
+
+    def similar_names(self, text: str) -> Sequence[str]:
+        """Return a few names of an engine that resemble the missing `text`."""
         del text
         return ()
 
