@@ -153,7 +153,10 @@ def _run() -> int | None:
         output = requested_format(sys.argv[1:])
         if output == "text" and type(error).__name__ == "NoArgsIsHelpError":
             raise
-        with failures(output, quiet=False):
+        words = [word for word in sys.argv[1:] if word in _COMMANDS]
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = (context and context.info_name) or next(iter(words), "")
+        with failures(output, quiet=False, command=command):
             raise (error if isinstance(error, UsageError) else _usage_error(error)) from error
     return status
 

@@ -32,6 +32,15 @@ _FLAG_WITH_VALUE = re.compile(r"(?:--output=|-[a-zA-Z]*?o=?)(\w+)")
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
 DONE = {"present": "already there", "tagged": "tagged", "delta": "loaded", "full": "loaded"}
 _PLANNED = dict(DONE, tagged="would be tagged", delta="would be sent in part", full="would be sent")
+_KEYS: dict[str, Sequence[str]] = {
+    "images": ("nodes", "images"),
+    "prune": ("nodes",),
+    "clusters": ("clusters", "engines", "errors"),
+    "doctor": ("findings",),
+    **dict.fromkeys(("registry", "connect", "disconnect"), ("nodes",)),
+    "serve": (),
+}
+"""The lists in the document of a command; ``images`` in that of all others."""
 _MIN_NAME = 20
 _MIN_SIZE = 64 << 10
 """Bytes; smaller transfers are mostly config and manifest, whose size no source knows."""
@@ -64,10 +73,13 @@ def show_result(
 
 
 @contextmanager
-def failures(output: str, *, quiet: bool, indent: int | None = 2) -> Iterator[None]:
+def failures(
+    output: str, *, quiet: bool, indent: int | None = 2, command: str = ""
+) -> Iterator[None]:
     """Print errors raised within in an output format, and exit with their status.
 
-    As text, only the report of a LoadFailed is printed here, and other errors are raised.
+    The document has the keys of the command's own, by default of the one that runs. As text, only
+    the report of a LoadFailed is printed here, and other errors are raised.
     """
     try:
         yield
@@ -77,7 +89,10 @@ def failures(output: str, *, quiet: bool, indent: int | None = 2) -> Iterator[No
         if output == "text":
             raise
         if output == "json":
-            document = {"version": JSON_VERSION, "images": [], "ok": False}
+            context = click.get_current_context(silent=True)
+            name = command or (context and context.info_name) or ""
+            keys: dict[str, Any] = {key: [] for key in _KEYS.get(name, ("images",))}
+            document = {"version": JSON_VERSION, **keys, "ok": False}
             show_json({**document, "error": error_json(error)}, indent=indent)
         else:
             say(_junit(error))

@@ -21,7 +21,7 @@ from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.proof import ExpectedImage, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.clusters.select import Cluster
-from imgload.core.errors import ImgloadError, NotVerified, ReferenceInvalid
+from imgload.core.errors import ImgloadError, NodeNotRunning, NotVerified, ReferenceInvalid
 from imgload.core.parallel import call_each
 from imgload.engines.base import Engine
 from imgload.engines.discovery.candidates import Attempt
@@ -64,7 +64,8 @@ def check_image(
             yield Finding("image", "problem", result.message, f"{load} {node.name}")
         elif isinstance(result, ImgloadError):
             what = f"cannot check {name}: {result.message}"
-            yield Finding("image", "problem", what, result.hint)
+            is_counted = isinstance(result, NodeNotRunning)  # by the check of the nodes
+            yield Finding("image", "info" if is_counted else "problem", what, result.hint)
         else:
             yield from result
     names = {node.name for node in nodes}
