@@ -220,3 +220,23 @@ def test_requested_help_exits_with_0(run: Run, arguments: list[str]) -> None:
     outcome = run(*arguments)
     assert (outcome.status, outcome.stderr) == (0, "")
     assert outcome.stdout
+
+
+def helps(command: click.Command, *words: str) -> list[str]:
+    """Return the help texts of a command and those below it."""
+    below = (
+        command.list_commands(click.Context(command)) if isinstance(command, click.Group) else []
+    )
+    texts = [invoke(*words, "--help").output]
+    for name in below:
+        assert isinstance(command, click.Group)
+        child = command.get_command(click.Context(command), name)
+        assert child
+        texts += helps(child, *words, name)
+    return texts
+
+
+def test_help_fits_into_80_columns() -> None:
+    lines = [line for text in helps(cli) for line in text.splitlines()]
+    assert len(lines) > 200
+    assert [line for line in lines if len(line) > 80] == []
