@@ -10,11 +10,15 @@ from jsonschema import Draft202012Validator
 
 Json = dict[str, Any]
 SCHEMA: Json = json.loads(files("imgload").joinpath("report.schema.json").read_bytes())
+_FILES = {file.name: file for file in files("imgload").joinpath("schemas").iterdir()}
+SCHEMAS = {name.removesuffix(".json"): json.loads(f.read_bytes()) for name, f in _FILES.items()}
+"""The schemas of the documents of other commands."""
 
 
-def complaints(document: object) -> list[str]:
+def complaints(document: object, schema: str = "") -> list[str]:
     """Return the errors of a document; properties that are not published are errors, too."""
-    errors = Draft202012Validator(_closed(SCHEMA)).iter_errors(document)
+    published = SCHEMAS[schema] if schema else SCHEMA
+    errors = Draft202012Validator(_closed(published)).iter_errors(document)
     return [f"{error.json_path}: {error.message}" for error in errors]
 
 

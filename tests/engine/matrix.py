@@ -195,7 +195,7 @@ class Row:
     def _record_loaded(self, batch: Batch, messages: Sequence[str]) -> None:
         self.notes += [("", line) for line in messages if "saving failed" in line]
         for image in batch.images:
-            warned = any(image.name in line and "only with emulation" in line for line in messages)
+            warned = any(image.name in line and "exec format error" in line for line in messages)
             assert warned == image.emulated, messages
             self.cells[image.kind] = "loaded, with a warning" if warned else "loaded"
 

@@ -241,7 +241,7 @@ def test_a_name_that_a_failed_load_moved_is_restored(
     if known:
         load(tag, own_node)
     with Session.open() as session:
-        [runtime] = session.select_nodes(None, [own_node.name])
+        [runtime] = session.select(None, [own_node.name]).nodes
     surveyed = runtime.survey(SurveyQuery((), ()))
     second = Digest.parse(images.build(lab.docker, tag))
     load(tag, own_node)

@@ -275,7 +275,7 @@ def test_doctor_warns_about_pull_policy_and_platform(
         assert "imagePullPolicy: IfNotPresent" in messages(
             imgload.diagnose(name), "image", "warning"
         )
-        assert "exec format error" in messages(imgload.diagnose(other), "image", "warning")
+        assert "exec format error" in messages(imgload.diagnose(other), "image", "problem")
     finally:
         forget(healthy, f"docker.io/library/{name}:latest", f"docker.io/library/{other}")
         lab.docker.cli("rmi", "--force", other)

@@ -45,10 +45,10 @@ def clusters(lab: Lab) -> None:
         (["Not/A:Name!", "-c", "lab-d21"], 2, "not an image name", "as in a pod spec"),
         (["app:v1", "-c", "nosuch"], 4, "no cluster 'nosuch'", "--cluster NAME"),
         (["app:v1", "-c", "lab-d21", "-n", "x"], 4, "no node x", "--node"),
-        (["app:v1", "--from", "/nosuch", "-c", "lab-d21"], 2, "no such source", "docker save"),
+        (["app:v1", "--from", "/nosuch", "-c", "lab-d21"], 2, "no such file", "docker save"),
         (["app:v1", "--platform", "a b", "-c", "lab-d21"], 2, "not a platform", "os/arch"),
         (["app:v1"], 4, "several clusters", "--cluster NAME"),
-        (["--from", "docker", "-c", "lab-d21"], 2, "no image named", "name an image"),
+        (["--from", "docker", "-c", "lab-d21"], 2, "no image given", "name an image"),
     ],
 )
 def test_wrong_usage_is_explained(args: list[str], status: int, message: str, hint: str) -> None:

@@ -22,6 +22,7 @@ def hide_settings(home: Path) -> None:
     tempfile.gettempdir()  # this process still puts its files where TMPDIR says
     for name in [name for name in os.environ if name.startswith(_VARIABLES)]:
         del os.environ[name]
+    os.environ.pop("CI", None)
     os.environ["HOME"] = str(home)
 
 

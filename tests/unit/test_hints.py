@@ -27,7 +27,17 @@ SAFE = {
         *("login.command", "self.login.command", "login.host"),
     ),
     *("tool.name", "tool.homepage", "tool.makes", "tool.name_flag", "error.ctx.command_path"),
-    *("kind", "variable", "command", "survey.traits.platform", "platform", "wanted", "there[0]"),
+    *(
+        "kind",
+        "variable",
+        "command",
+        "survey.traits.platform",
+        "traits.platform",
+        "mismatch.hint",
+        "platform",
+        "wanted",
+        "there[0]",
+    ),
     *("found.target.short", "layer.digest", "see_config", "config"),
     *("tool", "origin", "self.disk_hint"),
 }

@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from imgload.core.errors import JSON_VERSION
 from imgload.loader.report import Action, NodeResult
 from imgload.oci.digest import Digest
-from tests.schema import SCHEMA, Json, complaints
+from tests.schema import SCHEMA, SCHEMAS, Json, complaints
 from tests.unit.loader.test_report import BAD, GOOD, PROOF, report
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "report.md").read_text()
@@ -30,6 +30,14 @@ def test_the_schema_is_valid() -> None:
     """A schema of the draft that it names."""
     Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["properties"]["version"]["const"] == JSON_VERSION
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_schema_of_each_document_is_valid_and_has_an_id(name: str) -> None:
+    Draft202012Validator.check_schema(SCHEMAS[name])
+    assert SCHEMAS[name]["$id"] == f"urn:imgload:schema:{name}:1"
+    assert SCHEMA["$id"] == "urn:imgload:schema:report:1"
+    assert SCHEMAS[name]["properties"]["version"]["const"] == JSON_VERSION
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -33,8 +34,10 @@ _COMMANDS = {
     "kind": "Run as kind: imgload does `kind load`.",
     "k3d": "Run as k3d: imgload does `k3d image import`.",
     "completion": "Print a completion script for bash, zsh or fish.",
+    "help": "Show the help of a command.",
+    "version": "Print the version.",
 }
-_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 _MODULES = {
     "verify": "load",
     "clusters": "environment",
@@ -44,6 +47,13 @@ _MODULES = {
     "k3d": "dropin",
 }
 """Other commands are ``imgload.cli.NAME.NAME``. A module is imported when its command runs."""
+_REGISTRY = ("connect", "disconnect", "push")
+_CONFIGURABLE = {
+    *("load", "verify", "watch", "serve", "doctor", "images", "prune", "registry"),
+}
+"""The commands whose options have defaults in imgload.toml files."""
+_CUTOFF = 0.7
+"""The similarity, from 0 to 1, from which an option is suggested in place of another."""
 
 
 class _Commands(click.Group):
@@ -51,6 +61,8 @@ class _Commands(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _OWN:
+            return _OWN[cmd_name]
         if cmd_name in _COMMANDS:
             module = import_module(f"imgload.cli.{_MODULES.get(cmd_name, cmd_name)}")
             command: click.Command = getattr(module, cmd_name)
@@ -58,7 +70,7 @@ class _Commands(click.Group):
         from difflib import get_close_matches  # noqa: PLC0415 - start-up
 
         for name in get_close_matches(cmd_name, () if ctx.resilient_parsing else _COMMANDS, 1):
-            raise click.UsageError(f"No such command '{cmd_name}'. Did you mean '{name}'?", ctx)
+            raise click.UsageError(f"No such command '{cmd_name}'; did you mean '{name}'?", ctx)
         return None
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -68,16 +80,17 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings=_SETTINGS)
 @click.version_option(__version__, "-V", "--version", message="imgload %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Load locally built images into local Kubernetes clusters.
 
     Every image is verified on every node.
 
     \b
     Examples:
-      imgload load app:dev                  load into the current kube context's cluster
-      imgload load app:dev --cluster kind   load into the cluster "kind"
-      imgload load --help                   show all options of a command
+      imgload load app:dev                 load into the kube context's cluster
+      imgload load app:dev --cluster kind  load into the cluster "kind"
+      imgload help load                    show all options of a command
 
     \b
     Exit status:
@@ -90,6 +103,36 @@ def cli() -> None:
       6  invalid source: corrupt archive, digest mismatch, platform missing
     130  interrupted by Ctrl-C or SIGTERM, after cleaning up
     """
+    if context.invoked_subcommand in _CONFIGURABLE:
+        from imgload.cli.settings import read_settings  # noqa: PLC0415 - not for drop-ins
+
+        if defaults := read_settings():
+            context.default_map = dict.fromkeys(_CONFIGURABLE, defaults)
+            context.default_map["registry"] = dict.fromkeys(_REGISTRY, defaults)
+
+
+@click.command("help")
+@click.argument("names", nargs=-1, metavar="[COMMAND]...")
+def _help(names: tuple[str, ...]) -> None:
+    """Show the help of a command."""
+    command: click.Command | None = cli
+    context = click.Context(cli, info_name="imgload", **_SETTINGS)  # type: ignore[arg-type]
+    for name in names:
+        group = command if isinstance(command, click.Group) else None
+        command = group.get_command(context, name) if group else None
+        if command is None:
+            raise click.UsageError(f"No such command '{name}'.", context)
+        context = click.Context(command, context, name, **_SETTINGS)  # type: ignore[arg-type]
+    say(context.get_help())
+
+
+@click.command("version")
+def _version() -> None:
+    """Print the version."""
+    say(f"imgload {__version__}")
+
+
+_OWN = {"help": _help, "version": _version}
 
 
 def program() -> NoReturn:
@@ -104,16 +147,31 @@ def main() -> NoReturn:
 def _run() -> int | None:
     try:
         status: int | None = cli(prog_name="imgload", standalone_mode=False, color=colors())
-    except click.UsageError as error:
+    except (click.UsageError, UsageError) as error:
         from imgload.cli.output import failures, requested_format  # noqa: PLC0415 - start-up
 
         output = requested_format(sys.argv[1:])
-        if output == "text":
+        if output == "text" and type(error).__name__ == "NoArgsIsHelpError":
             raise
-        command = error.ctx.command_path if error.ctx else "imgload"
-        with failures(output, quiet=False):
-            raise UsageError(error.format_message(), hint=f"{command} --help") from error
+        words = [word for word in sys.argv[1:] if word in _COMMANDS]
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = (context and context.info_name) or next(iter(words), "")
+        with failures(output, quiet=False, command=command):
+            raise (error if isinstance(error, UsageError) else _usage_error(error)) from error
     return status
+
+
+def _usage_error(error: click.UsageError) -> UsageError:
+    """Return click's error in the style of all other errors."""
+    command = error.ctx.command_path if error.ctx else "imgload"
+    message, hint = error.format_message(), f"{command} --help"
+    if isinstance(error, click.NoSuchOption):
+        from difflib import get_close_matches  # noqa: PLC0415 - start-up
+
+        message = f"no such option: {error.option_name}"
+        close = get_close_matches(error.option_name, error.possibilities or (), 1, _CUTOFF)
+        hint = f"{shlex.quote(close[0])}; all options: {hint}" if close else hint
+    return UsageError(message[:1].lower() + message[1:].rstrip("."), hint=hint)
 
 
 def finish(run: Callable[[], int | None]) -> NoReturn:

@@ -50,7 +50,7 @@ def completion(context: click.Context, shell: str) -> None:
     \b
     To install:
       bash  echo 'eval "$(imgload completion bash)"' >> ~/.bashrc
-      zsh   echo 'eval "$(imgload completion zsh)"' >> ~/.zshrc      after compinit
+      zsh   echo 'eval "$(imgload completion zsh)"' >> ~/.zshrc   after compinit
       fish  imgload completion fish > ~/.config/fish/completions/imgload.fish
 
     With kubectl's completion installed, `kubectl imgload` needs no script.
@@ -124,7 +124,8 @@ def _names(kind: str, params: Mapping[str, Any], incomplete: str) -> Sequence[st
         clusters = find_clusters(session.engines)
     if kind == "clusters":
         return [cluster.name for cluster in clusters]
-    own = [cluster for cluster in clusters if params.get("cluster") in {None, cluster.name}]
+    wanted = params.get("cluster")
+    own = [cluster for cluster in clusters if cluster.name in (wanted or [cluster.name])]
     return [member.name for cluster in own for member in cluster.members]
 
 

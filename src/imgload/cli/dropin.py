@@ -121,7 +121,7 @@ class _Console:
 
 
 def _load(tool: Tool, request: Request, console: _Console) -> int:
-    from imgload.cli.output import show_report, watching  # noqa: PLC0415 - not to hand a call over
+    from imgload.cli.output import note_text, show_report, watching  # noqa: PLC0415 - not to hand a call over
     from imgload.loader.events import Note  # noqa: PLC0415
     from imgload.tools.dropins.run import carry_out  # noqa: PLC0415
 
@@ -132,7 +132,7 @@ def _load(tool: Tool, request: Request, console: _Console) -> int:
     def on_event(event: Event) -> None:
         for line in story.tell(event):
             console.inform(line)
-        console.warn(f"note: {event.text}") if isinstance(event, Note) else draw(event)
+        console.warn(note_text(event)) if isinstance(event, Note) else draw(event)
 
     with watching(silent=console.quiet or not sys.stderr.isatty()) as draw:
         results = list(carry_out(tool, request, on_event))
@@ -143,7 +143,7 @@ def _load(tool: Tool, request: Request, console: _Console) -> int:
         for line in story.conclude(result):
             console.inform(line)
         if console.verbosity > 0 and not console.quiet:
-            show_report(result, quiet=False)
+            show_report(result, quiet=False, err=True)
     return status
 
 
@@ -175,9 +175,9 @@ kind = Dropin(
     Examples:
       imgload kind --install ~/.local/bin              install imgload as `kind`
       imgload kind --uninstall ~/.local/bin            remove it
-      imgload kind load docker-image app:dev           load into the cluster "kind"
-      imgload kind load docker-image app:dev --name a  load into the cluster "a"
-      imgload kind load image-archive app.tar          load all images of an archive
+      imgload kind load docker-image app:dev           load into "kind"
+      imgload kind load docker-image app:dev --name a  load into "a"
+      imgload kind load image-archive app.tar          load an archive
       imgload kind get clusters                        run the real kind
     """,
 )
@@ -192,8 +192,8 @@ k3d = Dropin(
     Examples:
       imgload k3d --install ~/.local/bin            install imgload as `k3d`
       imgload k3d --uninstall ~/.local/bin          remove it
-      imgload k3d image import app:dev              load into the cluster "k3s-default"
-      imgload k3d image import app:dev db.tar -c a  load an image and an archive into "a"
+      imgload k3d image import app:dev              load into "k3s-default"
+      imgload k3d image import app:dev db.tar -c a  load both into "a"
       docker save app | imgload k3d image import -  load an archive from a pipe
       imgload k3d cluster list                      run the real k3d
     """,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgload.cli.options import cluster_options, output_option
+from imgload.cli.options import cluster_options, output_option, verbose_option
 from imgload.cli.output import failures, hint_text, show_json, show_result
 from imgload.cli.process import say, style
 from imgload.core.errors import one_line
@@ -22,7 +22,8 @@ _MARK_COLORS = {"ok": "green", "info": "cyan", "warning": "yellow", "problem": "
 
 
 @click.command()
-@output_option("json", text="stdout")
+@verbose_option
+@output_option("json")
 def clusters(output: str) -> None:
     """List local clusters and their nodes.
 
@@ -63,8 +64,11 @@ def show_clusters(listing: ClusterList) -> None:
 @click.command()
 @click.argument("image", required=False)
 @cluster_options
-@output_option("json", text="stdout")
-def doctor(image: str | None, cluster: str | None, nodes: tuple[str, ...], output: str) -> None:
+@verbose_option
+@output_option("json")
+def doctor(
+    image: str | None, cluster: tuple[str, ...], nodes: tuple[str, ...], output: str
+) -> None:
     """Diagnose problems between this machine and the nodes.
 
     Checks the container engines, the kube context, the clusters and their nodes, and Skaffold's
@@ -77,8 +81,8 @@ def doctor(image: str | None, cluster: str | None, nodes: tuple[str, ...], outpu
     \b
     Examples:
       imgload doctor
-      imgload doctor app:dev                 find out why a pod is in ImagePullBackOff
-      imgload doctor app:dev -c dev -o json | jq '.findings[] | select(.status == "problem")'
+      imgload doctor app:dev   find out why a pod is in ImagePullBackOff
+      imgload doctor app:dev -c dev -o json | jq -r '.findings[].hint'
     """
     from imgload.tools.doctor.run import diagnose  # noqa: PLC0415 - start-up
 

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import address_option, cluster_options, complete_images, output_option
+from imgload.cli.options import (
+    address_option,
+    cluster_options,
+    complete_images,
+    output_option,
+    verbose_option,
+)
 from imgload.cli.output import failure_text, failures, short_name, show_json, show_result
 from imgload.cli.process import say, style
 from imgload.core.errors import JSON_VERSION, UsageError, one_line
@@ -37,7 +43,8 @@ _DRY_RUN = "this was a dry run: nothing was removed; to remove, add --yes"
 @address_option
 @click.option("--unused", is_flag=True, help="Show only images that no container uses.")
 @click.option("--drift", is_flag=True, help="Show only names that differ between nodes.")
-@output_option("json", text="stdout")
+@verbose_option
+@output_option("json")
 def images(patterns: tuple[str, ...], output: str, **options: Any) -> None:
     """List the images on the nodes.
 
@@ -48,14 +55,14 @@ def images(patterns: tuple[str, ...], output: str, **options: Any) -> None:
 
     \b
     Examples:
-      imgload images                     list all images, in the current kube context's cluster
+      imgload images                     list all images
       imgload images app 'ghcr.io/me/*'  list the images of some repositories
-      imgload images --unused            list the images that imgload prune may remove
+      imgload images --unused            list the images that no container uses
       imgload images --drift             list the names that differ between nodes
       imgload images -o json | jq '.images[] | select(.drift) | .reference'
 
     \b
-    Exit status: 0 all nodes responded; 1 some nodes failed; others as for imgload load.
+    Exit status: 0 all nodes responded; 1 some failed; others as for load.
     """
     from imgload.tools.inventory.images import images as list_images  # noqa: PLC0415 - start-up
 
@@ -70,6 +77,8 @@ def show_listing(listing: Listing) -> None:
         _show_table(listing)
     else:
         _show_lines(listing)
+    for note in listing.notes:
+        say(f"note: {note}", err=True)
     if not listing.images:
         say("no matching image", err=True)
     for node, size in listing.sizes.items():
@@ -80,7 +89,7 @@ def show_listing(listing: Listing) -> None:
 
 def _show_lines(listing: Listing) -> None:
     rows = [
-        (_name(image), node, image.image_id.short, *_measures(copy), _state(image, copy))
+        (_name(image), node, image.image_id.short, *_words(_measures(copy)), _state(image, copy))
         for image in listing.images
         for node, copy in image.nodes.items()
     ]
@@ -122,10 +131,15 @@ def _name(image: ListedImage, spelling: Callable[[str], str] = str) -> str:
     return f"<none:was={former}>" if former else "<none>"
 
 
+def _words(texts: Sequence[str]) -> list[str]:
+    """Return each text as one word, for the columns that awk reads."""
+    return [text.replace(" ", "") for text in texts]
+
+
 def _measures(*copies: NodeImage) -> tuple[str, str, str]:
     """Return size, own size and age: of the largest and the newest copy."""
-    size = size_text(max(copy.size for copy in copies)).replace(" ", "")
-    own_size = size_text(max(copy.own_size for copy in copies)).replace(" ", "")
+    size = size_text(max(copy.size for copy in copies))
+    own_size = size_text(max(copy.own_size for copy in copies))
     times = [copy.since for copy in copies if copy.since is not None]
     return size, own_size, age_text(time.time() - max(times)) if times else "?"
 
@@ -150,12 +164,19 @@ def _without_common_prefix(nodes: Collection[str]) -> list[str]:
 @click.option("--yes", "-y", is_flag=True, help="Remove the images instead of listing them.")
 @click.option("--dry-run", is_flag=True, help="List the images and remove nothing, despite --yes.")
 @click.option(
-    "--keep", type=click.IntRange(min=0), default=3, metavar="N", help=_KEEP, show_default=True
+    "--keep",
+    type=click.IntRange(min=0),
+    default=3,
+    metavar="N",
+    help=_KEEP,
+    show_default=True,
+    envvar="IMGLOAD_KEEP",
 )
 @click.option("--older-than", metavar="AGE", help=_OLDER_THAN)
 @click.option("--all", "everything", is_flag=True, help="Include images that imgload did not load.")
 @click.option("--unpin", is_flag=True, help=_UNPIN)
 @click.option("--cache", is_flag=True, help="Clear imgload's cache on this machine instead.")
+@verbose_option
 @output_option("json")
 def prune(
     repositories: tuple[str, ...],
@@ -180,12 +201,12 @@ def prune(
       imgload prune --yes                  remove them
       imgload prune app --keep 1 --yes     keep only the newest build of app
       imgload prune --older-than 24h -y    keep images loaded in the last day
-      imgload prune --all --keep 1         include images that the kubelet pulled or kind loaded
-      imgload prune app --unpin --yes      remove the pins of load --pin, and old builds
-      imgload prune --cache --yes          clear the cached facts about container engines
+      imgload prune --all --keep 1         include images that others loaded
+      imgload prune app --unpin --yes      remove the pins of load --pin, too
+      imgload prune --cache --yes          clear the cache on this machine
 
     \b
-    Exit status: 0 done, or dry run; 1 some nodes failed; others as for imgload load.
+    Exit status: 0 done, or dry run; 1 some failed; others as for load.
     """
     from imgload.tools.inventory.prune import PruneFailed  # noqa: PLC0415
     from imgload.tools.inventory.prune import prune as prune_images  # noqa: PLC0415 - start-up
@@ -212,7 +233,7 @@ def _prune_cache(repositories: Sequence[str], *, dry_run: bool, output: str) -> 
         cache = {"folder": folder, "bytes_freed": size}
         show_json({"version": JSON_VERSION, "dry_run": dry_run, "cache": cache, "ok": True})
         return
-    say(f"{folder}: {size_text(size)} {'would be freed' if dry_run else 'freed'}", err=True)
+    say(f"{folder}: {size_text(size)} {'would be freed' if dry_run else 'freed'}")
     if dry_run and size:
         say(_DRY_RUN, err=True)
 
@@ -225,18 +246,18 @@ def show_pruned(report: PruneReport) -> None:
         if node.removed or not node.error:
             nothing = "no image to remove" if node.unpinned else "nothing to remove"
             total = total if node.removed else nothing
-            say(f"{style(node.node, bold=True)}: {total}", err=True)
+            say(f"{style(node.node, bold=True)}: {total}")
         for image in node.removed:
             age = f", {age_text(time.time() - image.since)} old" if image.since is not None else ""
             former = [f"was {name}" for name in image.loaded_as] or ["untagged"]
             names = ", ".join(map(short_name, image.names or former))
-            say(f"  - {names} {image.image_id.short} ({size_text(image.size)}{age})", err=True)
+            say(f"  - {names} {image.image_id.short} ({size_text(image.size)}{age})")
         for name in node.unpinned:
             removed = "would be removed" if report.dry_run else "removed"
-            say(f"  - {short_name(name)}: pin {removed}", err=True)
+            say(f"  - {short_name(name)}: pin {removed}")
         for reason, count in Counter(kept.reason for kept in node.kept).most_common():
-            say(style(f"  {count} kept: {one_line(reason)}", dim=True), err=True)
+            say(style(f"  {count} kept: {one_line(reason)}", dim=True))
         if node.error:
-            say(failure_text(node.node, node.error.message, node.error.hint), err=True)
+            say(failure_text(node.node, node.error.message, node.error.hint))
     if report.dry_run and any(node.removed or node.unpinned for node in report.nodes):
         say(_DRY_RUN, err=True)

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from imgload.cli.options import choice_option, load_options, output_option
+from imgload.cli.options import (
+    ImagesCommand,
+    choice_option,
+    load_options,
+    output_option,
+    verbose_option,
+)
 from imgload.cli.output import failures, show_report, show_result, watching
 
 _ALSO = "Additional name on the nodes; repeatable."
@@ -26,38 +32,49 @@ _VERIFY = (
 _STORED = "Require that the nodes store all layers, not only unpacked."
 
 
-@click.command(no_args_is_help=True)
+@click.command(cls=ImagesCommand, no_args_is_help=True)
 @load_options
 @click.option("--also", "extra_tags", multiple=True, metavar="NAME", help=_ALSO)
 @choice_option(
-    "--transport", choices=("auto", "pull", "import", "archive", "delta"), text=_TRANSPORT
+    "--transport",
+    choices=("auto", "pull", "import", "archive", "delta"),
+    text=_TRANSPORT,
+    envvar="IMGLOAD_TRANSPORT",
 )
-@choice_option("--verify", choices=("cri", "deep", "files", "contents"), text=_VERIFY)
+@choice_option(
+    "--verify",
+    choices=("cri", "deep", "files", "contents"),
+    text=_VERIFY,
+    envvar="IMGLOAD_VERIFY",
+)
 @click.option("--keep-manifest", is_flag=True, help=_KEEP_MANIFEST)
 @click.option("--discard-layers", is_flag=True, help=_DISCARD_LAYERS)
 @click.option("--complete", is_flag=True, help=_COMPLETE)
 @click.option("--pin", is_flag=True, help=_PIN)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@verbose_option
 @output_option("json")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> None:
     """Load images onto every node and verify them.
 
-    IMAGE is an image name (as in a pod spec) or ID. With an archive, omit IMAGE to load every image
-    in it. Images already verified on a node are skipped; if only the tag is missing, it is added.
+    IMAGE is an image name (as in a pod spec) or ID, or the path of an archive, of which every image
+    is loaded. Images already verified on a node are skipped; if only the tag is missing, it is
+    added.
 
     \b
     Examples:
-      imgload load app:dev                         load into the current kube context's cluster
-      imgload load app:dev db:dev -c kind          load two images in one transfer
-      imgload load app:dev -n kind-worker          load onto one node
-      imgload load app:dev --nodes 'worker*'       load onto the nodes that match
-      imgload load app:dev --from podman           choose an engine if several have app:dev
-      imgload load app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
-      imgload load --from app.tar                  load every image of an archive
-      imgload load app:dev --verify files          compare the unpacked files as well
-      podman save app:dev | imgload load --from -  load an archive from a pipe
-      imgload load app:dev -o json | jq .ok        print the report as JSON
+      imgload load app:dev                       the kube context's cluster
+      imgload load app:dev db:dev -c kind        two images in one transfer
+      imgload load app:dev -n kind-worker        one node
+      imgload load app:dev --nodes 'worker*'     the nodes that match
+      imgload load app:dev --from podman         if several engines have it
+      imgload load app:dev --tag ghcr.io/me/app  the name from the pod spec
+      imgload load app.tar                       every image of an archive
+      imgload load app:dev --from app.tar        one image of an archive
+      imgload load app:dev --verify files        compare the unpacked files, too
+      podman save app:dev | imgload load         an archive from a pipe
+      imgload load app:dev -o json | jq .ok      the report as JSON
     """
     from imgload.loader.api import load as load_images  # noqa: PLC0415 - start-up
 
@@ -66,31 +83,33 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
     show_result(report, output, partial(show_report, quiet=quiet))
 
 
-@click.command(no_args_is_help=True)
+@click.command(cls=ImagesCommand, no_args_is_help=True)
 @load_options
 @click.option("--deep", is_flag=True, help="Re-hash every blob of the images that the nodes store.")
 @click.option("--files", is_flag=True, help="Compare the unpacked files with the source's layers.")
 @click.option("--contents", is_flag=True, help="Compare the files, and hash their contents.")
 @click.option("--complete", is_flag=True, help=_STORED)
+@verbose_option
 @output_option("json", "junit")
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
 def verify(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> None:
     """Check that every node has exactly these images.
 
-    IMAGE is an image name (as in a pod spec) or ID, which the source resolves. Each node must have
+    IMAGE is an image name (as in a pod spec) or ID, which the source resolves, or the path of an
+    archive. Each node must have
     the same image under that name, unpacked and known to CRI. Changes nothing. Exit status 1 if a
     node lacks an image or has another image under its name.
 
     \b
     Examples:
-      imgload verify app:dev                         check the current kube context's cluster
-      imgload verify app:dev db:dev -c kind          check two images
-      imgload verify app:dev --tag ghcr.io/me/app:1  use the name from the pod spec
-      imgload verify --from app.tar                  check every image of an archive
-      imgload verify app:dev --deep                  re-hash the blobs on the nodes
-      imgload verify app:dev --files                 compare the files that containers get
-      imgload verify app:dev --complete              require all layers in the content store
-      imgload verify app:dev -o junit > images.xml   write a JUnit report for a CI server
+      imgload verify app:dev                       the kube context's cluster
+      imgload verify app:dev db:dev -c kind        two images
+      imgload verify app:dev --tag ghcr.io/me/app  the name from the pod spec
+      imgload verify app.tar                       every image of an archive
+      imgload verify app:dev --deep                re-hash the blobs on the nodes
+      imgload verify app:dev --files               compare the unpacked files
+      imgload verify app:dev --complete            require all layers as blobs
+      imgload verify app:dev -o junit > a.xml      a JUnit report for a CI server
     """
     from imgload.loader.api import verify as verify_images  # noqa: PLC0415 - start-up
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -22,45 +26,113 @@ def complete(
     return candidates(kind, context, incomplete)
 
 
-class TagOption(click.Option):
-    """``--tag``, which also answers to its former name ``--as``, without showing it."""
+class AliasedOption(click.Option):
+    """An option that also answers to an ``alias``, without showing it."""
+
+    def __init__(self, *args: Any, alias: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._alias = alias
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         super().add_to_parser(parser, ctx)
-        parser.add_option(self, ["--as"], dest=self.name)
+        action = "append" if self.multiple else "store"
+        parser.add_option(self, [self._alias], dest=self.name, action=action)
+
+
+class ImagesCommand(click.Command):
+    """A command whose IMAGE arguments may be archives.
+
+    Without any argument, it reads an archive from a pipe.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or (["-"] if _is_piped() else []))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        images = ctx.params["images"]
+        is_named = ctx.get_parameter_source("source") is ParameterSource.COMMANDLINE
+        if not is_named and not images and _is_piped():
+            images = ("-",)
+        archives = [text for text in images if not is_named and _is_archive(text)]
+        ctx.params["archives"] = tuple(archives)
+        ctx.params["images"] = tuple(text for text in images if text not in archives)
+        return super().invoke(ctx)
+
+
+def _is_piped() -> bool:
+    """Whether standard input is a pipe or a file, and not a terminal or /dev/null."""
+    with suppress(OSError):
+        mode = os.fstat(0).st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+    return False
+
+
+def _is_archive(text: str) -> bool:
+    """Whether an IMAGE is an archive: ``-``, a file (as for k3d), or the path of a folder.
+
+    The name of a folder is more likely to be that of an image, which is often built from it.
+    """
+    is_path = text.startswith(("./", "../", "/"))
+    return text == "-" or is_path or os.path.isfile(text)  # noqa: PTH113 - start-up
 
 
 def _option(kind: str, text: str, *names: str, **options: Any) -> Callable[[Command], Command]:
     return click.option(*names, shell_complete=partial(complete, kind), help=text, **options)
 
 
-def choice_option(*names: str, choices: Sequence[str], text: str) -> Callable[[Command], Command]:
+def choice_option(
+    *names: str, choices: Sequence[str], text: str, **options: Any
+) -> Callable[[Command], Command]:
     """Return an option whose default is the first choice."""
     kind, default = click.Choice(choices), choices[0]
-    return click.option(*names, type=kind, default=default, help=text, show_default=True)
+    return click.option(*names, type=kind, default=default, help=text, show_default=True, **options)
 
 
 complete_images = partial(complete, "images")
 images_argument = click.argument(
     "images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_images
 )
-tag_option = partial(click.option, "--tag", cls=TagOption, metavar="NAME")
+tag_option = partial(click.option, "--tag", cls=AliasedOption, alias="--as", metavar="NAME")
+FROM = "IMGLOAD_FROM"
 _ENGINE_HELP = "Source engine: docker, podman or a URL. [default: every engine that responds]"
-engine_option = _option("engines", _ENGINE_HELP, "--from", "source", metavar="ENGINE")
+engine_option = _option("engines", _ENGINE_HELP, "--from", "source", metavar="ENGINE", envvar=FROM)
+
+
+def _unless_nodes_named(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Ignore the default cluster if ``--node`` names nodes, which may be of any cluster."""
+    source = context.get_parameter_source(parameter.name or "")
+    is_named = source is ParameterSource.COMMANDLINE
+    return value if is_named or not context.params.get("nodes") else ()
 
 
 def cluster_options(
-    command: Command, default: str = "the kube context's cluster, or the only one"
+    command: Command,
+    default: str = "the kube context's cluster, or the only one",
+    envvar: Sequence[str] = ("IMGLOAD_CLUSTER", "KIND_CLUSTER_NAME"),
 ) -> Command:
     """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
-    text = f"Name of the cluster. [default: {default}]"
-    cluster = _option("clusters", text, "--cluster", "-c", metavar="NAME")
+    text = f"Name of a cluster; repeatable. [default: {default}]"
+    cluster = _option(
+        "clusters",
+        text,
+        *("--cluster", "-c"),
+        multiple=True,
+        metavar="NAME",
+        cls=AliasedOption,
+        alias="--name",
+        envvar=envvar,
+        callback=_unless_nodes_named,
+    )
     text = (
         "Name of a node, the end of its name, a pattern with * and ?, or ssh://user@host;"
         " repeatable, or with commas between. [default: every node of the cluster]"
     )
     names = ("--node", "--nodes", "-n", "nodes")
-    node = _option("nodes", text, *names, multiple=True, metavar="NODE", callback=_split)
+    node = _option(
+        "nodes", text, *names, multiple=True, metavar="NODE", is_eager=True, callback=_split
+    )
     return cluster(node(command))
 
 
@@ -82,16 +154,41 @@ def load_options(command: Command) -> Command:
         "Source of the images: docker, podman, an engine's URL, an archive file, an OCI layout"
         " folder, or - for an archive on stdin. [default: every engine that responds]"
     )
-    source = _option("sources", text, "--from", "source", metavar="SOURCE")
+    source = _option("sources", text, "--from", "source", metavar="SOURCE", envvar=FROM)
     tag = tag_option(help="Name of the image on the nodes, for one IMAGE. [default: IMAGE]")
     text = "Platform of a multi-platform image. [default: the nodes' platform]"
-    platform = _option("platforms", text, "--platform", metavar="OS/ARCH")
+    platform = _option(
+        "platforms", text, "--platform", metavar="OS/ARCH", envvar="IMGLOAD_PLATFORM"
+    )
+    text = "Fail if a node can run an image neither natively nor by emulation. [default: in CI]"
+    flags, variable = "--strict-platform/--no-strict-platform", "IMGLOAD_STRICT_PLATFORM"
+    strict = click.option(flags, default=None, envvar=variable, help=text)
     text = "Follow symbolic links that lead out of a folder of images."
     links = click.option("--follow-links", is_flag=True, help=text)
-    return images_argument(cluster_options(address_option(source(links(tag(platform(command)))))))
+    named = address_option(source(links(tag(platform(strict(command))))))
+    return images_argument(cluster_options(named))
 
 
-def output_option(*formats: str, text: str = "stderr") -> Callable[[Command], Command]:
-    """Return the option ``--output``; formats other than text go to stdout."""
-    text = f"Output format: text on {text}, or {' or '.join(formats)} on stdout."
+def _trace(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from imgload.cli.process import say, style  # noqa: PLC0415 - start-up
+        from imgload.core import trace  # noqa: PLC0415
+
+        trace.enable(lambda line: say(style(line, dim=True), err=True))
+
+
+verbose_option = click.option(
+    *("--verbose", "-v"),
+    is_flag=True,
+    expose_value=False,
+    callback=_trace,
+    envvar="IMGLOAD_VERBOSE",
+    help="Print requests, commands on nodes and decisions, with times, on stderr.",
+)
+
+
+def output_option(*formats: str, text: str = "stdout") -> Callable[[Command], Command]:
+    """Return the option ``--output``; formats other than text always go to stdout."""
+    where = "" if text == "stdout" else f", on {text}"
+    text = f"Output format: text{where}, or {' or '.join(formats)}."
     return choice_option("--output", "-o", choices=("text", *formats), text=text)

@@ -1,8 +1,9 @@
-"""Results and progress: as text for people on stderr, as documents for machines on stdout."""
+"""Results as text or documents on stdout; notes and progress on stderr."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import threading
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.process import FAILED, say, style
+from imgload.cli.process import FAILED, sanitize, say, style
+from imgload.core.environment import in_ci
 from imgload.core.errors import JSON_VERSION, ImgloadError, error_json, one_line, visible
 from imgload.core.units import size_text
 from imgload.loader.events import BytesSent, Event, NodeDone, Note, SendingEnded, SendingStarted
@@ -23,13 +25,23 @@ from imgload.loader.report import ImageResult, LoadFailed, NodeResult, Report
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, Task, TaskID
 
 _FLAG = re.compile(r"--output|-[a-zA-Z]*o")
 _FLAG_WITH_VALUE = re.compile(r"(?:--output=|-[a-zA-Z]*?o=?)(\w+)")
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
 DONE = {"present": "already there", "tagged": "tagged", "delta": "loaded", "full": "loaded"}
 _PLANNED = dict(DONE, tagged="would be tagged", delta="would be sent in part", full="would be sent")
+_KEYS: dict[str, Sequence[str]] = {
+    "images": ("nodes", "images"),
+    "prune": ("nodes",),
+    "clusters": ("clusters", "engines", "errors"),
+    "doctor": ("findings",),
+    **dict.fromkeys(("registry", "connect", "disconnect"), ("nodes",)),
+    "serve": (),
+}
+"""The lists in the document of a command; ``images`` in that of all others."""
+_MIN_NAME = 20
 _MIN_SIZE = 64 << 10
 """Bytes; smaller transfers are mostly config and manifest, whose size no source knows."""
 
@@ -61,10 +73,13 @@ def show_result(
 
 
 @contextmanager
-def failures(output: str, *, quiet: bool, indent: int | None = 2) -> Iterator[None]:
+def failures(
+    output: str, *, quiet: bool, indent: int | None = 2, command: str = ""
+) -> Iterator[None]:
     """Print errors raised within in an output format, and exit with their status.
 
-    As text, only the report of a LoadFailed is printed here, and other errors are raised.
+    The document has the keys of the command's own, by default of the one that runs. As text, only
+    the report of a LoadFailed is printed here, and other errors are raised.
     """
     try:
         yield
@@ -74,7 +89,10 @@ def failures(output: str, *, quiet: bool, indent: int | None = 2) -> Iterator[No
         if output == "text":
             raise
         if output == "json":
-            document = {"version": JSON_VERSION, "images": [], "ok": False}
+            context = click.get_current_context(silent=True)
+            name = command or (context and context.info_name) or ""
+            keys: dict[str, Any] = {key: [] for key in _KEYS.get(name, ("images",))}
+            document = {"version": JSON_VERSION, **keys, "ok": False}
             show_json({**document, "error": error_json(error)}, indent=indent)
         else:
             say(_junit(error))
@@ -108,19 +126,33 @@ def _set_error(element: Element, error: ImgloadError) -> None:
     element.text = f"try: {error.hint}" if error.hint else ""
 
 
-def show_report(report: Report, *, quiet: bool) -> None:
-    """Print each image with its nodes; if quiet, only failures."""
+def show_report(report: Report, *, quiet: bool, err: bool = False) -> None:
+    """Print each image with its nodes; if quiet, only failures, on stderr."""
     for image in report.images:
         failed = [node for node in image.nodes if node.error or not (node.ok or report.dry_run)]
         if quiet and not failed:
             continue
-        say(_title(image.reference, image), err=True)
+        say(_title(image.reference, image), err=err or quiet)
         for node in failed if quiet else image.nodes:
-            say(f"  {_line(node, dry_run=report.dry_run)}", err=True)
+            say(f"  {_line(node, dry_run=report.dry_run)}", err=err or quiet)
     for image in () if quiet else report.images:
         if image.reference.endswith(":latest"):
             note = f"note: the kubelet pulls {image.reference} each time; set imagePullPolicy:"
             say(f"{note} IfNotPresent in the pod spec, or use another tag", err=True)
+
+
+def shorten(name: str, reserved: int) -> str:
+    """Return a name that fits on a line of the terminal beside `reserved` characters.
+
+    It is shortened in the middle, but not without a terminal, and never to less than 20 characters.
+    """
+    if not sys.stdout.isatty():
+        return name
+    from shutil import get_terminal_size  # noqa: PLC0415 - start-up
+
+    width = max(get_terminal_size().columns - reserved, _MIN_NAME)
+    half = (width - 1) // 2
+    return name if len(name) <= width else f"{name[: width - 1 - half]}…{name[-half:]}"
 
 
 def _line(node: NodeResult, *, dry_run: bool) -> str:
@@ -131,8 +163,8 @@ def _line(node: NodeResult, *, dry_run: bool) -> str:
         return failure_text(node.node, node.error_text, node.error.hint if node.error else "")
     sent = f", {size_text(node.bytes_sent)} in {node.seconds:.1f} s" if node.bytes_sent else ""
     replaced = f", replaced {node.replaced.short}" if node.replaced else ""
-    mark = style("✓", fg="green")
-    return f"{mark} {node.node}: {DONE[node.action or 'full']}{sent}{replaced}; {_verified(node)}"
+    result = f"{DONE[node.action or 'full']}{sent}{replaced}; {_verified(node)}"
+    return f"{style('✓', fg='green')} {shorten(node.node, len(result) + 6)}: {result}"
 
 
 def at_node(node: str, message: str) -> str:
@@ -154,10 +186,8 @@ def _verified(node: NodeResult) -> str:
     more += ", files compared" if node.proof and node.proof.files else ""
     more += ", content partial" if node.content == "partial" else ""
     more += ", pinned" if node.proof and node.proof.pinned else ""
-    runtime = node.proof.runtime if node.proof else "containerd"
-    if node.proof and node.proof.cri:
-        return f"verified by {runtime} and CRI{more}"
-    return f"verified by {runtime} (no crictl on the node){more}"
+    by = "" if node.proof and node.proof.cri else " without CRI"
+    return f"verified{by}{more}"
 
 
 def short_name(name: str) -> str:
@@ -181,22 +211,31 @@ def summary_text(name: str, image: ImageResult, count: str) -> str:
 
 
 def _title(name: str, image: ImageResult) -> str:
-    return style(name, bold=True) + (f" {image.image_id.short}" if image.image_id else "")
+    image_id = f" {image.image_id.short}" if image.image_id else ""
+    return style(shorten(name, len(image_id)), bold=True) + image_id
 
 
 @contextmanager
 def watching(*, silent: bool) -> Iterator[Callable[[Event], None]]:
     """Yield a callback that shows events: a bar for each node on a terminal, lines elsewhere."""
-    if sys.stderr.isatty() and not silent:
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not in_ci()
+    if is_terminal and not silent:
         with closing(_Bars()) as bars:
             yield bars.on_event
     else:
         yield (lambda _: None) if silent else _print_line
 
 
+def note_text(note: Note) -> str:
+    """Return the line of a note; the word ``warning`` is in colour."""
+    return (
+        f"{style('warning:', fg='yellow', bold=True) if note.is_warning else 'note:'} {note.text}"
+    )
+
+
 def _print_line(event: Event) -> None:
     if isinstance(event, Note):
-        say(f"note: {event.text}", err=True)
+        say(note_text(event), err=True)
     elif isinstance(event, SendingStarted):
         names = ", ".join(event.references)
         size = f" ({size_text(event.size)})" if event.size >= _MIN_SIZE else ""
@@ -215,9 +254,11 @@ class _Bars:
         from rich import progress  # noqa: PLC0415 - start-up
         from rich.console import Console  # noqa: PLC0415
 
-        label = progress.TextColumn("{task.description}", markup=False)
-        sizes = progress.DownloadColumn(binary_units=True)
-        columns = (label, progress.BarColumn(), sizes, progress.TransferSpeedColumn())
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(complete_style="green", finished_style="green", pulse_style="dim"),
+            progress.TextColumn("{task.fields[amount]}", markup=False),
+        )
         return progress.Progress(*columns, console=Console(stderr=True), transient=True)
 
     def on_event(self, event: Event) -> None:
@@ -226,23 +267,39 @@ class _Bars:
                 case Note() if not self._tasks:
                     _print_line(event)
                 case Note():
-                    text = f"note: {visible(event.text)}"
-                    self._progress.console.print(text, highlight=False, markup=False)
+                    from rich.text import Text  # noqa: PLC0415 - imported by _progress
+
+                    self._progress.console.print(Text.from_ansi(sanitize(note_text(event))))
                 case SendingStarted(node=node):
                     self._progress.start()
                     if node in self._tasks:
                         self._progress.remove_task(self._tasks[node])
-                    label = f"{visible(node)}  sending"
-                    self._tasks[node] = self._progress.add_task(label, total=event.size)
-                case BytesSent():
-                    self._progress.advance(self._tasks[event.node], event.size)
+                    self._tasks[node] = self._progress.add_task("", total=event.size, amount="")
+                    self._update(node, "saving")
+                case BytesSent(node=node):
+                    task = self._task(node)
+                    completed = task.completed + event.size
+                    # The size is an estimate: without headers, or of compressed layers.
+                    total = max(task.total or 0, completed)
+                    amount = f"{size_text(completed)} of {size_text(total)}"
+                    speed = f", {size_text(task.speed)}/s" if task.speed else ""
+                    phase = "transferring" if completed < total else "unpacking"
+                    self._update(
+                        node, phase, completed=completed, total=total, amount=amount + speed
+                    )
                 case SendingEnded(node=node):
-                    task = next(t for t in self._progress.tasks if t.id == self._tasks[node])
-                    label = f"{visible(node)}  verifying"
-                    self._progress.update(task.id, completed=task.total, description=label)
+                    task = self._task(node)
+                    self._update(node, "verifying", completed=task.total)
                 case NodeDone(result=result) if result.node in self._tasks:
-                    label = f"{visible(result.node)}  {'done' if result.ok else 'failed'}"
-                    self._progress.update(self._tasks[result.node], description=label)
+                    self._update(result.node, "done" if result.ok else "failed")
+
+    def _task(self, node: str) -> Task:
+        return next(task for task in self._progress.tasks if task.id == self._tasks[node])
+
+    def _update(self, node: str, phase: str, **values: Any) -> None:
+        width = max(map(len, self._tasks))
+        label = f"{visible(node):<{width}}  {phase:<12}"
+        self._progress.update(self._tasks[node], description=label, **values)
 
     def close(self) -> None:
         if "_progress" in vars(self):

@@ -58,9 +58,13 @@ def _open_streams() -> None:
 
 
 def colors() -> bool | None:
-    """Return False if the environment disables colours (no-color.org), otherwise None."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return False if plain else None
+    """Return whether the environment disables or forces colours; None if it does neither.
+
+    See no-color.org and force-color.org.
+    """
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return True if os.environ.get("FORCE_COLOR") else None
 
 
 def exit_fast(run: Callable[[], NoReturn]) -> NoReturn:

@@ -13,6 +13,7 @@ from imgload.cli.options import (
     images_argument,
     output_option,
     tag_option,
+    verbose_option,
 )
 from imgload.cli.output import failure_text, failures, show_result
 from imgload.cli.process import say, style
@@ -46,6 +47,7 @@ def registry() -> None:
     help="Set config_path and restart containerd on nodes that need it; containers keep running.",
 )
 @cluster_options
+@verbose_option
 @output_option("json")
 def connect(url: str, output: str, **options: Any) -> None:
     """Make the nodes of a cluster pull from a registry.
@@ -59,9 +61,9 @@ def connect(url: str, output: str, **options: Any) -> None:
 
     \b
     Examples:
-      imgload registry connect http://reg:5000                          pull reg:5000/app:dev
-      imgload registry connect http://reg:5000 --mirror docker.io       also pull app:dev
-      imgload registry connect http://reg:5000 --mirror localhost:5001  also pull by local name
+      imgload registry connect http://reg:5000   pull reg:5000/app:dev
+      imgload registry connect http://reg:5000 --mirror docker.io
+      imgload registry connect http://reg:5000 --mirror localhost:5001
     """
     with failures(output, quiet=False):
         report = imgload.connect_registry(url, **options)
@@ -71,6 +73,7 @@ def connect(url: str, output: str, **options: Any) -> None:
 @registry.command()
 @click.argument("url", required=False)
 @cluster_options
+@verbose_option
 @output_option("json")
 def disconnect(url: str | None, output: str, **options: Any) -> None:
     """Undo `connect`, byte for byte.
@@ -90,6 +93,7 @@ def disconnect(url: str | None, output: str, **options: Any) -> None:
 )
 @engine_option
 @tag_option(help="Name of the image in the registry; for one IMAGE. [default: IMAGE]")
+@verbose_option
 @output_option("json")
 def push(images: tuple[str, ...], url: str, output: str, **options: Any) -> None:
     """Push images to a registry, and verify them there.
@@ -101,8 +105,8 @@ def push(images: tuple[str, ...], url: str, output: str, **options: Any) -> None
     \b
     Examples:
       imgload registry push app:dev --to http://localhost:5001
-      imgload registry push app:dev --tag team/app:v2 --to https://registry.example
-      imgload registry push app:dev db:dev --from podman --to http://localhost:5001
+      imgload registry push app:dev --tag team/app:v2 --to https://reg.example
+      imgload registry push a:dev b:dev --from podman --to http://localhost:5001
     """
     with failures(output, quiet=False):
         report = imgload.push_to_registry(images, url, **options)
@@ -111,8 +115,10 @@ def push(images: tuple[str, ...], url: str, output: str, **options: Any) -> None
 
 def show_nodes(report: imgload.RegistryReport) -> None:
     """Print the result on each node; only a connection has names."""
+    for note in report.notes:
+        say(f"note: {note}", err=True)
     if report.names:
-        say(f"{style(report.registry, bold=True)} for {', '.join(report.names)}", err=True)
+        say(f"{style(report.registry, bold=True)} for {', '.join(report.names)}")
     for node in report.nodes:
         asked = "CRI pulls through it" if node.cri else _NOT_ASKED
         restored = "restored" if node.files else "nothing to disconnect"
@@ -121,7 +127,7 @@ def show_nodes(report: imgload.RegistryReport) -> None:
         line = f"{style('✓', fg='green')} {node.node}: {status}{restarted}"
         if node.error:
             line = failure_text(node.node, node.error.message, node.error.hint)
-        say("\n      ".join([f"  {line}", *node.files]), err=True)
+        say("\n      ".join([f"  {line}", *node.files]))
     if report.hosting and report.hosting.note:
         say(f"note: {' '.join(report.hosting.note.split())}", err=True)
 
@@ -135,4 +141,4 @@ def _show_push(report: imgload.PushReport) -> None:
         if image.error:
             line = failure_text(reference, image.error.message, image.error.hint)
         names = (f"{name}@{image.digest}" for name in image.names)
-        say("\n      ".join([line, *names]), err=True)
+        say("\n      ".join([line, *names]))

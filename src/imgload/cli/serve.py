@@ -67,6 +67,7 @@ mirrors:
     default="10GiB",
     metavar="SIZE",
     show_default=True,
+    envvar="IMGLOAD_CACHE_SIZE",
     help="Size of the cache of layers on disk; the least recently used are removed first.",
 )
 @click.option("--stop", "stops", is_flag=True, help="End the running server; restore all nodes.")
@@ -76,7 +77,7 @@ mirrors:
     help="Print the cluster configuration that makes CRI read hosts.toml files, and exit.",
 )
 @click.option("--verbose", "-v", is_flag=True, help="Print each request for a manifest.")
-@output_option("json")
+@output_option("json", text="stderr")
 def serve(
     *, output: str, stops: bool, print_config: str | None, verbose: bool, **options: Any
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import cluster_options
+from imgload.cli.options import cluster_options, verbose_option
 from imgload.cli.process import say
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ _POLL_SECONDS = 0.1
     help="Build argument; repeatable.",
 )
 @click.option("--load/--no-load", default=True, help="Load the built image. [default: --load]")
-@partial(cluster_options, default="the kube context's cluster")
-def skaffold(load: bool, cluster: str | None, nodes: tuple[str, ...], **recipe: Any) -> None:
+@verbose_option
+@partial(cluster_options, default="the kube context's cluster", envvar=())
+def skaffold(load: bool, cluster: tuple[str, ...], nodes: tuple[str, ...], **recipe: Any) -> None:
     """Build and load an image for Skaffold.
 
     Skaffold runs this command as a custom builder, with IMAGE, BUILD_CONTEXT, PUSH_IMAGE and

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import cluster_options, complete_images, engine_option, output_option
+from imgload.cli.options import (
+    cluster_options,
+    complete_images,
+    engine_option,
+    output_option,
+    verbose_option,
+)
 from imgload.cli.output import DONE, at_node, failures, hint_text, show_json, summary_text
 from imgload.cli.process import say, style
 from imgload.core.errors import JSON_VERSION
@@ -24,7 +30,8 @@ if TYPE_CHECKING:
 @click.argument("patterns", nargs=-1, metavar="PATTERN...", shell_complete=complete_images)
 @cluster_options
 @engine_option
-@output_option("json")
+@verbose_option
+@output_option("json", text="stderr")
 def watch(patterns: tuple[str, ...], output: str, **options: Any) -> None:
     """Load each image as soon as it is built or tagged.
 
@@ -38,8 +45,8 @@ def watch(patterns: tuple[str, ...], output: str, **options: Any) -> None:
 
     \b
     Examples:
-      imgload watch app                     load every tag of app into the kube context's cluster
-      imgload watch 'app:dev-*' db -c kind  load two patterns into the cluster "kind"
+      imgload watch app                     load every tag of app
+      imgload watch 'app:dev-*' db -c kind  load two patterns into kind
       imgload watch 'ghcr.io/me/*'          load all images of an owner
       imgload watch '*' --from podman       load each image that Podman builds
       imgload watch app -o json             print one JSON document a line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
@@ -16,13 +17,16 @@ from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.containerd import require_socket
 from imgload.clusters.nodes.detect import detect
 from imgload.clusters.provider import ClusterProvider, NodeContainer, providers
-from imgload.core.arguments import optional_string, require_strings
+from imgload.core import trace
+from imgload.core.arguments import require_strings
+from imgload.core.environment import in_ci
 from imgload.core.errors import (
     JSON_VERSION,
     ClusterAmbiguous,
     ClusterNotFound,
     EngineError,
     NodeNotFound,
+    UsageError,
     error_json,
 )
 from imgload.core.parallel import in_parallel
@@ -229,118 +233,205 @@ def node_info(node: NodeContainer) -> NodeInfo:
     return NodeInfo(node.container.name, node.role, "stopped" if state in _STOPPED else state)
 
 
+@attrs.frozen
+class Selection:
+    """The nodes to load into.
+
+    Args:
+        nodes: the nodes, whose names all differ.
+        clusters: the selected clusters; empty if nodes of any cluster were named.
+        notes: lines of information about the selection for the user.
+
+    """
+
+    nodes: tuple[NodeRuntime, ...]
+    clusters: tuple[Cluster, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 def select_nodes(
     engines: Sequence[ContainerHost],
-    cluster: str | None,
+    cluster: str | Sequence[str] | None,
     names: Sequence[str],
     *,
     guess: bool = True,
     address: str | None = None,
 ) -> tuple[NodeRuntime, ...]:
-    """Return the nodes to load into, of the named cluster, the kube context's, or the only one.
+    """Return the nodes to load into, of the named clusters, the kube context's, or the only one.
 
     Args:
         engines: the engines that may run the nodes, such as `imgload.Docker()`.
-        cluster: the cluster's name; None for the kube context's, or else the only one.
+        cluster: the cluster's name, or several; None for the kube context's, or else the only one.
         names: names of nodes, or the addresses of machines as ``ssh://user@host``; empty for all
-            nodes of the cluster. Without `cluster`, a full name may be that of any container. A
-            pattern with ``*`` or ``?`` selects nodes of the cluster, also by the ends of their
+            nodes of the clusters. Without `cluster`, a full name may be that of any container. A
+            pattern with ``*`` or ``?`` selects nodes of the clusters, also by the ends of their
             names, and so does such an end: ``worker2`` is ``kind-worker2``.
         guess: whether the only cluster may be selected without a name or a kube context.
         address: the path of containerd's socket on these nodes; None to find it.
 
     Raises:
-        ClusterError: if there is no such cluster or node, or several clusters match.
+        ClusterError: if there is no such cluster or node, or several clusters match; in CI also if
+            the kube context is set and no local cluster has it.
         EngineError: if an engine does not list its containers.
         UsageError: if `address` is no absolute path of letters, digits and ``/._-``.
 
     """
+    return select(engines, cluster, names, guess=guess, address=address).nodes
+
+
+def select(  # noqa: PLR0913 - options
+    engines: Sequence[ContainerHost],
+    cluster: str | Sequence[str] | None,
+    names: Sequence[str],
+    *,
+    guess: bool = True,
+    ignores_context: bool = True,
+    address: str | None = None,
+) -> Selection:
+    """Return the selected nodes and clusters; arguments and errors as for `select_nodes`.
+
+    Unless it `ignores_context`, and in CI, a kube context that no local cluster has is an error,
+    even if there is only one cluster.
+    """
     names = require_strings(names, "nodes")
     socket = require_socket(address) if address is not None else ""
-    if addresses := [name for name in names if "://" in name]:
-        from imgload.engines.machine import parse_machine  # noqa: PLC0415 - start-up
-
-        machines = dict.fromkeys(map(parse_machine, addresses))
-        opening = [partial(detect, m.node.name, m, m.node, "", socket) for m in machines]
-        by_ssh = in_parallel(opening)
-        others = [name for name in names if name not in addresses]
-        if not others:
-            return tuple(by_ssh)
-        return (*by_ssh, *select_nodes(engines, cluster, others, guess=guess, address=address))
-    if names and cluster is None:
-        nodes = _nodes_of_any_cluster(names, engines, guess=guess)
+    wanted = () if cluster is None else require_strings(cluster, "cluster")
+    if "" in wanted:
+        hint = "omit --cluster, or check the variable that it is set from"
+        raise UsageError("the name of the cluster is empty", hint=hint)
+    addresses = [name for name in names if "://" in name]
+    others = [name for name in names if name not in addresses]
+    if others or not addresses:
+        find_own = partial(
+            _select_clusters, engines, wanted, guess=guess, ignores_context=ignores_context
+        )
+        selection = _select_in_clusters(engines, wanted, others, find_own)
     else:
-        selected = _selected_cluster(engines, cluster, guess=guess)
-        own = selected.candidates
-        nodes = _pick(own, names, own) if names else selected.nodes
-    if not socket:
-        return nodes
-    at_socket = [partial(detect, n.name, n.engine, n.container, n.role, socket) for n in nodes]
-    return tuple(in_parallel(at_socket))
+        selection = Selection(())
+    nodes = selection.nodes
+    if socket:
+        at_socket = [partial(detect, n.name, n.engine, n.container, n.role, socket) for n in nodes]
+        nodes = tuple(in_parallel(at_socket))
+    machines = _open_machines(addresses, socket) if addresses else ()
+    return attrs.evolve(selection, nodes=(*machines, *nodes))
 
 
-def _selected_cluster(
-    engines: Sequence[ContainerHost], cluster: str | None, *, guess: bool
-) -> Cluster:
-    if cluster is None and not guess and provider_of(context := current_context() or "") is None:
+def _open_machines(addresses: Sequence[str], socket: str) -> list[NodeRuntime]:
+    from imgload.engines.machine import parse_machine  # noqa: PLC0415 - start-up
+
+    machines = dict.fromkeys(map(parse_machine, addresses))
+    return in_parallel([partial(detect, m.node.name, m, m.node, "", socket) for m in machines])
+
+
+def _select_in_clusters(
+    engines: Sequence[ContainerHost],
+    wanted: Sequence[str],
+    names: Sequence[str],
+    find_own: Callable[[], Selection],
+) -> Selection:
+    """Return the named nodes, or all of the clusters that `find_own` returns without nodes."""
+    if names and not wanted:
+        return _select_anywhere(engines, names, find_own)
+    own = find_own()
+    candidates = [node for chosen in own.clusters for node in chosen.candidates]
+    for name, count in Counter(name for name, _ in candidates).items():
+        if count > 1:
+            owners = [c for c in own.clusters if name in {member.name for member in c.members}]
+            message = f"{' and '.join(map(str, owners))} both have a node {name}"
+            raise ClusterAmbiguous(message, hint="use one command for each cluster")
+    if names:
+        nodes = _pick(candidates, names, candidates, own.clusters)
+    else:
+        nodes = tuple(node for chosen in own.clusters for node in chosen.nodes)
+    return attrs.evolve(own, nodes=nodes)
+
+
+def _select_clusters(
+    engines: Sequence[ContainerHost],
+    wanted: Sequence[str],
+    *,
+    guess: bool,
+    ignores_context: bool,
+) -> Selection:
+    """Return the named clusters, the kube context's, or the only one, without their nodes."""
+    context = "" if wanted else current_context() or ""
+    if not wanted and not guess and provider_of(context) is None:
         why = f"{context!r} names none" if context else "none is set"
         raise ClusterNotFound(
             f"the kube context says no local cluster to load into: {why}",
             hint="kubectl config use-context kind-NAME; or name the cluster with --cluster NAME",
         )
-    return select_cluster(engines, cluster)
+    clusters = _named(engines, wanted) if wanted else (_of_context(engines, context),)
+    why = "--cluster" if wanted else f"kube context {context!r}" if context else "the only one"
+    trace.log(f"clusters: {', '.join(map(str, clusters))} ({why})")
+    if not context or context in clusters[0].tool.contexts(clusters[0].name):
+        return Selection((), clusters)
+    if in_ci() or not ignores_context:
+        hint = f"confirm the cluster: --cluster {shlex.quote(clusters[0].name)}"
+        raise ClusterNotFound(_ignored(context), hint=hint)
+    note = f"{_ignored(context)}; selected the only cluster, {clusters[0]}"
+    return Selection((), clusters, (note,))
 
 
-def _nodes_of_any_cluster(
-    names: Sequence[str], engines: Sequence[ContainerHost], *, guess: bool
-) -> tuple[NodeRuntime, ...]:
+def _ignored(context: str) -> str:
+    return f"the current kube context {context!r} is not of a local cluster"
+
+
+def _select_anywhere(
+    engines: Sequence[ContainerHost], names: Sequence[str], find_own: Callable[[], Selection]
+) -> Selection:
     """Return nodes by name; a container may run a containerd without being in a cluster."""
-    candidates = [node for cluster in find_clusters(engines) for node in cluster.candidates]
+    clusters = find_clusters(engines)
+    candidates = [node for cluster in clusters for node in cluster.candidates]
     others = sorted(set(names) - {name for name, _ in candidates})
     for name in filter(_CONTAINER.fullmatch, others):
         containers = in_parallel([partial(engine.container, name) for engine in engines])
         pairs = zip(engines, containers, strict=True)
         candidates += [(name, partial(detect, name, host, box)) for host, box in pairs if box]
-    own: Sequence[_Candidate] = ()
+    own = Selection(())
     available = [name for name, _ in candidates]
     if any(_matching(name, available) for name in set(others).difference(available)):
-        own = _selected_cluster(engines, None, guess=guess).candidates
+        own = find_own()
     for name in names:
         if sum(candidate == name for candidate, _ in candidates) > 1:
             raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
-    return _pick(candidates, names, own)
+    in_own = [node for cluster in own.clusters for node in cluster.candidates]
+    return Selection(_pick(candidates, names, in_own, clusters), notes=own.notes)
 
 
 def _pick(
-    candidates: Sequence[_Candidate], names: Sequence[str], own: Sequence[_Candidate]
+    candidates: Sequence[_Candidate],
+    names: Sequence[str],
+    own: Sequence[_Candidate],
+    clusters: Sequence[Cluster],
 ) -> tuple[NodeRuntime, ...]:
-    by_name = dict((*candidates, *own))
-    full_names = _full_names(names, list(by_name), [name for name, _ in own])
-    return tuple(in_parallel([by_name[name] for name in full_names]))
+    """Return the named nodes, each once.
 
-
-def _full_names(names: Sequence[str], available: Sequence[str], own: Sequence[str]) -> list[str]:
-    """Return the full names of the selected nodes, each once.
-
-    Patterns and the ends of names select only from the nodes of one cluster, `own`.
+    Patterns and the ends of names select only nodes of `own`. `clusters` are those whose names a
+    user may have taken for a node's.
     """
+    by_name = dict((*candidates, *own))
     picked: list[str] = []
     missing: list[str] = []
     for name in names:
-        matching = [name] if name in available else _matching(name, own)
+        matching = [name] if name in by_name else _matching(name, [name for name, _ in own])
         if len(matching) > 1 and not _WILDCARD.search(name):
             hint = f"choose one with its full name; or all: --node {shlex.quote(f'*{name}')}"
             message = f"{name!r} is the end of several names: {', '.join(matching)}"
             raise NodeNotFound(message, hint=hint, node=name)
         picked += matching
         missing += [] if matching else [name]
+    if mistaken := {cluster.name for cluster in clusters}.intersection(missing):
+        name = min(mistaken)  # kind's -n is the cluster
+        hint = f"name it with --cluster {shlex.quote(name)}"
+        raise NodeNotFound(f"{name} is a cluster, not a node", hint=hint, node=name)
     if missing:
         raise NodeNotFound(
-            f"no node {', '.join(missing)}; available: {', '.join(available) or 'none'}",
-            hint=_missing_hint(missing[0], available),
+            f"no node {', '.join(missing)}; available: {', '.join(by_name) or 'none'}",
+            hint=_missing_hint(missing[0], list(by_name)),
             node=missing[0],
         )
-    return list(dict.fromkeys(picked))
+    return tuple(in_parallel([by_name[name] for name in dict.fromkeys(picked)]))
 
 
 def _matching(text: str, names: Sequence[str]) -> list[str]:
@@ -365,25 +456,41 @@ def _missing_hint(name: str, available: Sequence[str]) -> str:
     )
 
 
-def select_cluster(engines: Sequence[ContainerHost], cluster: str | None) -> Cluster:
-    """Return a cluster by name or kube context, or the only one; see `select_nodes`."""
-    name = optional_string(cluster, "cluster")
-    context = (current_context() or "") if name is None else ""
+def _named(engines: Sequence[ContainerHost], names: Sequence[str]) -> tuple[Cluster, ...]:
+    """Return clusters by name or kube context, each once."""
+    clusters = find_clusters(engines)
+    selected: list[Cluster] = []
+    for name in names:
+        matching = [c for c in clusters if c.name == name]
+        matching = matching or [c for c in clusters if name in c.tool.contexts(c.name)]
+        if not matching:
+            raise _not_found(clusters, engines, name, "")
+        if len(matching) > 1:
+            raise _ambiguous(matching, name)
+        selected += [c for c in matching if c not in selected]
+    return tuple(selected)
+
+
+def _of_context(engines: Sequence[ContainerHost], context: str) -> Cluster:
+    """Return the kube context's cluster; the only one if no local cluster has such a context."""
     provider = provider_of(context)
     if provider:  # one query for each engine, as long as the cluster exists
         clusters = [c for c in find_clusters(engines, [provider]) if c.context == context]
         if len(clusters) == 1:
             return clusters[0]
     clusters = find_clusters(engines)
-    matching = [c for c in clusters if c.name == name]
-    matching = matching or [c for c in clusters if (name or context) in c.tool.contexts(c.name)]
-    if name is None and (matching or provider):
-        name = context.removeprefix(provider.context_prefix if provider else "")
-    elif name is None:
-        matching, context = clusters, ""
+    matching = [c for c in clusters if context in c.tool.contexts(c.name)]
+    is_local = bool(matching or provider)
+    matching = matching if is_local else clusters
     if len(matching) == 1:
         return matching[0]
-    raise _ambiguous(matching, name) if matching else _not_found(clusters, engines, name, context)
+    name = context.removeprefix(provider.context_prefix if provider else "") if is_local else None
+    if not matching:
+        raise _not_found(clusters, engines, name, context if is_local else "")
+    error = _ambiguous(matching, name)
+    if context and not is_local:
+        raise ClusterAmbiguous(f"{error.message}; {_ignored(context)}", hint=error.hint)
+    raise error
 
 
 def provider_of(context: str) -> ClusterProvider | None:

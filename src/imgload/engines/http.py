@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
@@ -18,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 import attrs
 
+from imgload.core import trace
 from imgload.core.errors import (
     ArchiveInvalid,
     EngineError,
@@ -194,12 +196,17 @@ class Wire:
         own = {"Host": "localhost", "Connection": "close"}
         headers = {**own, **request.headers, **request.content_type}
         target = f"{path}?{urlencode(request.params)}" if request.params else path
+        line, began = f"{request.method} {path}", time.monotonic()
         try:
             connection.request(request.method, target, request.body, headers)
-            return Answer(connection, connection.getresponse(), f"{request.method} {path}")
-        except BaseException:
+            answer = Answer(connection, connection.getresponse(), line)
+        except BaseException as error:
             connection.close()
+            trace.log(f"{self.endpoint.url} {line}: {error!r:.200}", began)
             raise
+        if trace.enabled():
+            trace.log(f"{self.endpoint.url} {line}: {answer.status}", began)
+        return answer
 
     def close(self) -> None:
         if self.endpoint.tunnel:

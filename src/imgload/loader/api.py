@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from imgload.core.arguments import require_callback
+from imgload.core.arguments import require_callback, require_strings
 from imgload.loader.events import Event
 from imgload.loader.loader import Loader
 from imgload.loader.prepare import LoadOptions, Request
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 def load(
-    images: str | Sequence[str],
+    images: str | Sequence[str] = (),
     *,
-    cluster: str | None = None,
+    archives: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
+    cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     address: str | None = None,
     source: str | PathLike[str] | None = None,
@@ -34,8 +35,10 @@ def load(
 
     Args:
         images: one or several names or image IDs, or tags without a repository in an OCI layout;
-            with an archive, none for all of its images.
-        cluster: the cluster's name; None for the kube context's, or else the only one.
+            none for all images of an archive.
+        archives: paths of archives or folders of images, to load with all of their images, in
+            addition to `images`.
+        cluster: one or several names; none for the kube context's cluster, or else the only one.
         nodes: names of the nodes to load, ends of names, patterns with ``*`` and ``?``, or
             ``ssh://user@host``; empty for all of the cluster. The full name may be that of any
             container with containerd.
@@ -65,14 +68,16 @@ def load(
         source=source,
         follow_links=follow_links,
         images=texts,
+        archives=require_strings(archives, "archives"),
     ) as loader:
         return loader.load(texts, dry_run=dry_run, on_event=on_event, **options)
 
 
 def verify(
-    images: str | Sequence[str],
+    images: str | Sequence[str] = (),
     *,
-    cluster: str | None = None,
+    archives: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
+    cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     address: str | None = None,
     source: str | PathLike[str] | None = None,
@@ -83,13 +88,15 @@ def verify(
     files: bool = False,
     contents: bool = False,
     complete: bool = False,
+    strict_platform: bool | None = None,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Report:
     """Verify that every node of a cluster has exactly these images; nothing is changed.
 
     Args:
         images: one or several names or image IDs; the source determines which image that is.
-        cluster: as for `load`, and so are the next three.
+        archives: as for `load`, and so are the next three.
+        cluster: one or several names.
         nodes: names of the nodes.
         address: the path of containerd's socket.
         source: the source of the images.
@@ -100,6 +107,7 @@ def verify(
         files: also compare the unpacked files with the source's layers.
         contents: as `files`, and hash the content of the files.
         complete: also require that the content stores have all layers.
+        strict_platform: as for `load`.
         on_event: called with each result, from several threads.
 
     Returns:
@@ -119,6 +127,7 @@ def verify(
         source=source,
         follow_links=follow_links,
         images=texts,
+        archives=require_strings(archives, "archives"),
     ) as loader:
         return loader.verify(
             texts,
@@ -128,6 +137,7 @@ def verify(
             files=files,
             contents=contents,
             complete=complete,
+            strict_platform=strict_platform,
             on_event=on_event,
         )
 

@@ -55,9 +55,10 @@ class NodeDone:
 
 @attrs.frozen
 class Note:
-    """One line of information for the user."""
+    """One line of information for the user; a warning if the images may not run."""
 
     text: str
+    is_warning: bool = False
 
 
 Event = Note | ImageFound | SendingStarted | BytesSent | SendingEnded | NodeDone

@@ -12,6 +12,7 @@ import attrs
 from imgload.clusters.nodes.base import NodeRuntime, PreviousNames, remove_leftovers
 from imgload.clusters.nodes.proof import Proof, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
+from imgload.core import trace
 from imgload.core.errors import (
     ArchiveInvalid,
     EngineFailed,
@@ -338,6 +339,9 @@ class Executor:
             for step in sends
         )
         imports = unpacked or self.option in {"import", "archive"}
+        if imports:
+            why = "--complete" if unpacked else f"--transport {self.option}"
+            trace.log(f"transport: nodes import a stream: {why}")
         return ImportTransport() if imports else PullTransport()
 
     def _announce(self, images: Sequence[Image], nodes: Sequence[NodeRuntime], size: int) -> None:

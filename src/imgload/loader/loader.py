@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,13 @@ import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
+from imgload.core import trace
 from imgload.core.arguments import optional_string, require_strings
+from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task
 from imgload.engines.base import ImageStore
 from imgload.engines.discovery.candidates import Attempt
-from imgload.loader.events import Event, NoteCollector
+from imgload.loader.events import Event, Note, NoteCollector
 from imgload.loader.plan import Plan, make_plan
 from imgload.loader.prepare import (
     Ask,
@@ -62,6 +64,8 @@ class Loader:
         transport: delivers content to the nodes; None for imgload's own.
         follow_links: whether the source was opened with this option.
         address: the path of containerd's socket on the nodes, if the user selected it.
+        notes: about the sources and nodes, for the user; every load and verification reports them.
+        archives: sources of which every load and verification takes all images.
 
     """
 
@@ -73,29 +77,33 @@ class Loader:
     transport: Transport | None = None
     follow_links: bool = False
     address: str | None = None
+    notes: Sequence[str] = ()
+    archives: Sequence[Source] = ()
     _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
 
     @classmethod
     @contextmanager
     def connect(
         cls,
-        cluster: str | None = None,
+        cluster: str | Sequence[str] | None = None,
         *,
         nodes: Sequence[str] = (),
         address: str | None = None,
         source: str | PathLike[str] | None = None,
         follow_links: bool = False,
         images: Sequence[str] = (),
+        archives: Sequence[str | PathLike[str]] = (),
     ) -> Iterator[Loader]:
         """Find the engines and the nodes; close the connections at the end.
 
         Args:
-            cluster: name of the cluster; None for the kube context's, or else the only one.
+            cluster: names of the clusters; none for the kube context's, or else the only one.
             nodes: names or patterns of the nodes; empty for all of the cluster.
             address: the path of containerd's socket on the nodes; None to find it.
             source: ``docker``, ``podman``, an engine's URL, or a path; None for every engine.
             follow_links: whether symbolic links may lead out of a source that is a folder.
             images: names or image IDs that are used next; they are looked up at the same time.
+            archives: paths of archives or folders of images, to load with all of their images.
 
         Raises:
             EngineError: if no engine can be used.
@@ -105,18 +113,21 @@ class Loader:
         """
         source, nodes = optional_string(source, "source"), require_strings(nodes, "nodes")
         address = optional_string(address, "address")
-        with Session.open(source, follow_links=follow_links) as session:
+        paths = require_strings(archives, "archives")
+        with Session.open(source, follow_links=follow_links, archives=paths) as session:
             Task(_import_ahead)
             for opened in session.sources:
                 opened.look_ahead(images)
-            selected = session.select_nodes(cluster, nodes, address=address)
+            selection = session.select(cluster, nodes, address=address)
             yield cls(
                 session.sources,
-                selected,
+                selection.nodes,
                 unreachable=session.discovery.unreachable,
                 source=source,
                 follow_links=follow_links,
                 address=address,
+                notes=(*selection.notes, *_also_images(session.archives, session.sources)),
+                archives=session.archives,
             )
 
     def survey_ahead(self, name: str) -> None:
@@ -160,11 +171,15 @@ class Loader:
         """
         request = Request(images, **options)
         if request.transport == "delta":
-            require_pushers(self.sources)
+            is_only_archives = self.archives and not request.texts
+            require_pushers([*self.archives, *(() if is_only_archives else self.sources)])
         notes = NoteCollector(on_event)
         with self._preparing(notes, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
             plan = _plan(preparation, request)
+            for step in plan.steps:
+                missing = f"{len(step.missing)} of {len(step.image.diff_ids)} layers missing"
+                trace.log(f"plan: {step.image.name} on {step.node}: {step.action}, {missing}")
             from imgload.loader.execute import Executor  # noqa: PLC0415 - see `_import_ahead`
 
             executor = Executor(
@@ -198,6 +213,7 @@ class Loader:
         files: bool = False,
         contents: bool = False,
         complete: bool = False,
+        strict_platform: bool | None = None,
         on_event: OnEvent = lambda _: None,
     ) -> Report:
         """Verify that every node has exactly these images; nothing is changed.
@@ -208,7 +224,8 @@ class Loader:
 
         notes = NoteCollector(on_event)
         with self._preparing(notes, survey) as preparation:
-            preparation.run(request := Request(images, tag, platform=platform))
+            request = Request(images, tag, platform=platform, strict_platform=strict_platform)
+            preparation.run(request)
             if any(image.image_id is None for image in preparation.images):
                 from imgload.sources.engine import identify_by_save  # noqa: PLC0415
 
@@ -238,13 +255,34 @@ class Loader:
         """Yield a preparation with all sources and nodes; it uses surveys made ahead only once."""
         ahead, self._ahead = self._ahead, {}
         with ExitStack() as stack:
-            for source in self.sources:
+            for source in (*self.sources, *self.archives):
                 stack.callback(source.release)
             for node in self.nodes:
                 stack.enter_context(node.waiting_shell())
+            for note in self.notes:
+                on_event(Note(note))
             yield Preparation(
-                self.sources, self.nodes, self.settle, self.unreachable, on_event, ask, ahead
+                self.sources,
+                self.nodes,
+                self.settle,
+                self.unreachable,
+                on_event,
+                ask,
+                ahead,
+                self.archives,
             )
+
+
+def _also_images(archives: Sequence[Source], sources: Sequence[Source]) -> Iterator[str]:
+    """Yield a note for each archive whose path is also the name of an image in an engine."""
+    engines = [source for source in sources if isinstance(source, EngineSource)]
+    for path in (archive.address for archive in archives):
+        if path.startswith(("-", ".", "/")):
+            continue
+        with suppress(ImgloadError):
+            if engine := next((source for source in engines if source.find(path, None)), None):
+                text = f"{path} is a file, and an image in {engine.name}; loading the file"
+                yield f"{text}: for the image, add --from {engine.name}"
 
 
 def _import_ahead() -> None:

@@ -12,12 +12,14 @@ import attrs
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core.arguments import optional_string, require_choice, require_strings
-from imgload.core.errors import ImgloadError, UsageError
+from imgload.core.environment import in_ci
+from imgload.core.errors import ImgloadError, PlatformMissing, UsageError
 from imgload.core.parallel import Task, in_parallel, result_or_error
 from imgload.engines.discovery.candidates import Attempt
 from imgload.engines.discovery.discover import with_discovery_errors
 from imgload.loader.events import Event, ImageFound, Note
 from imgload.loader.plan import Verify
+from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 from imgload.sources.base import Image, Source, TransportOption
 from imgload.sources.locate import Settle, locate, match_platform, named, require_names
@@ -58,6 +60,8 @@ class LoadOptions(TypedDict, total=False):
         pin: whether to pin the names on the nodes, so that the kubelet does not remove the images
             when the disk is full. A later load under a name keeps its pin; `imgload.prune` with
             `unpin` removes it. containerd before 1.7 has no pins, which a note reports.
+        strict_platform: whether an image that a node can run neither natively nor by emulation is
+            an error, instead of a warning. [default: in CI]
 
     """
 
@@ -70,6 +74,7 @@ class LoadOptions(TypedDict, total=False):
     discard_layers: bool
     complete: bool
     pin: bool
+    strict_platform: bool | None
 
 
 def _images(values: object) -> tuple[str, ...]:
@@ -104,6 +109,7 @@ class Request:
         discard_layers: whether the nodes keep no layers but the unpacked ones.
         complete: whether the nodes must store all layers.
         pin: whether the names are pinned.
+        strict_platform: whether each node must be able to run the images; None for: in CI.
 
     Raises:
         ReferenceInvalid: if a name is invalid; `texts` may also contain image IDs.
@@ -121,6 +127,7 @@ class Request:
     discard_layers: bool = attrs.field(default=False, converter=bool)
     complete: bool = attrs.field(default=False, converter=bool)
     pin: bool = attrs.field(default=False, converter=bool)
+    strict_platform: bool | None = None
 
     def __attrs_post_init__(self) -> None:
         require_choice(self.transport, get_args(TransportOption), "transport")
@@ -141,6 +148,7 @@ class Preparation:
     Args:
         ask: surveys a node.
         ahead: surveys that were made before the images were known.
+        archives: sources of which all images are requested.
         images: the images, each once for each name.
         unusable: the images that the source cannot provide; see their `error`.
         surveys: by node name.
@@ -155,6 +163,7 @@ class Preparation:
     on_event: Callable[[Event], None]
     ask: Ask = survey
     ahead: Mapping[str, Survey] = attrs.field(factory=dict)
+    archives: Sequence[Source] = ()
     images: list[Image] = attrs.field(factory=list)
     unusable: list[Image] = attrs.field(factory=list)
     surveys: dict[str, Survey] = attrs.field(factory=dict)
@@ -165,23 +174,30 @@ class Preparation:
     def run(self, request: Request) -> None:
         """Find the images, and survey the nodes."""
         with with_discovery_errors(self.unreachable):
-            images = locate(request.texts, self.sources, request.platform, self.settle)
-        self._name(request, images)
+            groups: list[tuple[list[Image], Sequence[str]]] = [
+                (locate((), [archive], request.platform), ()) for archive in self.archives
+            ]
+            if request.texts or not self.archives:
+                images = locate(request.texts, self.sources, request.platform, self.settle)
+                groups.append((images, request.texts))
+        self._name(request, [image for images, _ in groups for image in images])
         for attempt in self.unreachable:
             if attempt.candidate.explicit and attempt.error:
                 self.on_event(Note(f"continuing without {attempt.error.message}"))
         self._survey_unless_known()
         platforms = {survey.traits.platform for survey in self.surveys.values()}
-        if request.platform is None and (
-            matched := match_platform(images, request.texts, platforms)
-        ):
-            self._name(request, matched)
+        matched = [match_platform(*group, platforms) for group in groups]
+        if request.platform is None and any(matched):
+            pairs = zip(matched, groups, strict=True)
+            self._name(request, [image for found, (own, _) in pairs for image in found or own])
             self.survey()
         if self._unknown:
             self.images = identify(self.images, self.surveys)
             ids = {i.image_id for i in self.images if i.name in self._unknown and i.image_id}
             if any(not survey.content.blobs.isdisjoint(ids) for survey in self.surveys.values()):
                 self.survey()
+        strict = in_ci() if request.strict_platform is None else request.strict_platform
+        self._check_platforms(strict=strict)
         self._report(request)
 
     def _name(self, request: Request, images: Sequence[Image]) -> None:
@@ -217,16 +233,39 @@ class Preparation:
         else:
             self.survey()
 
+    def _check_platforms(self, *, strict: bool) -> None:
+        """Report each image that a node does not run natively.
+
+        If `strict`, an image that a node cannot run at all is unusable.
+        """
+        refused: dict[Digest, PlatformMissing] = {}
+        for image in {image.target: image for image in reversed(self.images)}.values():
+            for node in self.nodes:
+                survey = self.surveys.get(node.name)
+                mismatch = survey and node.platform_mismatch(
+                    survey.traits, image.name, image.platform
+                )
+                if mismatch and strict and not mismatch.emulated:
+                    hint = f"{mismatch.hint}; or load it anyway with --no-strict-platform"
+                    error = PlatformMissing(mismatch.text, hint=hint, image=image.name)
+                    refused.setdefault(image.target, error)
+                elif mismatch:
+                    self.on_event(Note(mismatch.text, is_warning=not mismatch.emulated))
+        if not refused:
+            return
+        images = [attrs.evolve(i, error=refused.get(i.target)) for i in self.images]
+        self.images = [image for image in images if not image.error]
+        self.unusable += [image for image in images if image.error]
+        if not self.images:
+            raise next(iter(refused.values()))
+
     def _report(self, request: Request) -> None:
-        for note in () if request.texts else (n for s in self.sources for n in s.notes()):
+        archives = self.archives or (() if request.texts else self.sources)
+        for note in (note for archive in archives for note in archive.notes()):
             self.on_event(Note(note))
         for image in self.images:
             self.on_event(ImageFound(image.name, image.image_id, image.source, image.size))
         for image in {image.target: image for image in reversed(self.images)}.values():
-            for name, platform in ((n, s.traits.platform) for n, s in self.surveys.items()):
-                if not platform.runs(image.platform):
-                    text = f"{image.name} is for {image.platform}: {name}, which is {platform},"
-                    self.on_event(Note(f"{text} runs it only with emulation"))
             for note in image.notes:
                 self.on_event(Note(note))
             source = shlex.quote(image.origin.address)
@@ -234,7 +273,7 @@ class Preparation:
                 command = f"imgload load {image.name} --from {source} --tag NAME"
                 self.on_event(Note(f"a pod cannot refer to {image.name}; name it: {command}"))
             short = image.name.removeprefix("localhost/")
-            if not request.texts and short != image.name:  # added by Podman (podman #15974)
+            if not image.query and short != image.name:  # added by Podman (podman #15974)
                 text = f"the archive names it {image.name}, which a pod does not find as"
                 command = f"imgload load {shlex.quote(short)} --from {source}"
                 self.on_event(Note(f"{text} {short}; load it by name: {command}"))

@@ -11,6 +11,7 @@ import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
+from imgload.core import trace
 from imgload.core.errors import EngineFailed, ImgloadError, NodeFull, NodeStalled
 from imgload.engines.cache import EngineCache, Layers
 from imgload.loader.events import BytesSent, Event, Note
@@ -70,7 +71,12 @@ class Sending:
 
         The reason is reported as a note if the user can act on it.
         """
-        choices = [choose(self.option, self._facts(image, nodes)) for image in self.images]
+        facts = [self._facts(image, nodes) for image in self.images]
+        choices = [choose(self.option, of_image) for of_image in facts]
+        for image, of_image, choice in zip(self.images, facts, choices, strict=True):
+            way = "pushes" if choice.push else "saves"
+            reason = choice.note or of_image.summary
+            trace.log(f"{image.name}: {self.source.describe} {way} it: {reason}")
         for note in dict.fromkeys(choice.note for choice in choices if choice.note):
             self.on_event(Note(note))
         if all(choice.push for choice in choices):

@@ -9,8 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import attrs
 
-from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.select import Cluster, select_cluster, select_nodes
+from imgload.clusters.select import Selection, select
 from imgload.core.arguments import optional_string
 from imgload.core.errors import (
     ClusterNotFound,
@@ -26,14 +25,17 @@ from imgload.engines.endpoint import Endpoint
 from imgload.sources.base import Source
 from imgload.sources.engine import EngineSource
 
+_ENGINES = ("docker", "podman")
+
 
 @attrs.frozen
 class Session:
-    """Open engines, and the sources in which images are searched."""
+    """Open engines, the sources in which images are searched, and archives to load as a whole."""
 
     sources: tuple[Source, ...]
     engines: tuple[Engine, ...]
     discovery: Discovery
+    archives: tuple[Source, ...] = ()
 
     @classmethod
     @contextmanager
@@ -43,6 +45,7 @@ class Session:
         *,
         follow_links: bool = False,
         has_images: bool = True,
+        archives: Sequence[str] = (),
     ) -> Iterator[Session]:
         """Find and open the engines; close them at the end.
 
@@ -51,11 +54,16 @@ class Session:
             follow_links: whether symbolic links may lead out of a source that is a folder.
             has_images: whether images are searched; without, and with a path, no engine has to
                 answer, since nodes may be machines.
+            archives: paths of archives or folders of images, or ``-`` for standard input.
 
         """
         source = optional_string(source, "source")
         with ExitStack() as stack:
-            is_engine = source in {None, "docker", "podman"} or "://" in (source or "")
+            opened_archives = [
+                _open_archive(path, stack, follow_links=follow_links)
+                for path in dict.fromkeys(archives)
+            ]
+            is_engine = source in {None, *_ENGINES} or "://" in (source or "")
             archive = (
                 None if is_engine else _open_archive(source or "", stack, follow_links=follow_links)
             )
@@ -67,27 +75,26 @@ class Session:
             sources: Sequence[Source] = (
                 [archive] if archive else _select_engines(source, engines, discovery)
             )
-            session = cls(tuple(sources), tuple(engines.values()), discovery)
+            session = cls(
+                tuple(sources), tuple(engines.values()), discovery, tuple(opened_archives)
+            )
             for opened in session.sources:
                 stack.callback(opened.release)
             yield session
 
-    def select_nodes(
+    def select(
         self,
-        cluster: str | None,
+        cluster: str | Sequence[str] | None,
         names: Sequence[str],
         *,
-        guess: bool = True,
+        ignores_context: bool = True,
         address: str | None = None,
-    ) -> tuple[NodeRuntime, ...]:
-        """Return the selected nodes; see `imgload.clusters.select.select_nodes`."""
+    ) -> Selection:
+        """Return the selected nodes; see `imgload.clusters.select.select`."""
         with self._naming_engines():
-            return select_nodes(self.engines, cluster, names, guess=guess, address=address)
-
-    def select_cluster(self, name: str | None) -> Cluster:
-        """Return the selected cluster; see `imgload.clusters.select.select_nodes`."""
-        with self._naming_engines():
-            return select_cluster(self.engines, name)
+            return select(
+                self.engines, cluster, names, ignores_context=ignores_context, address=address
+            )
 
     @contextmanager
     def _naming_engines(self) -> Iterator[None]:
@@ -105,9 +112,15 @@ def _open_archive(path: str, stack: ExitStack, *, follow_links: bool) -> Source:
     from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
 
     if path != "-" and not os.path.exists(path):  # noqa: PTH110 - Path's raises for long names
+        if os.path.basename(path) != path:  # noqa: PTH119 - not a name
+            hint = "check the path, or write an archive: docker save app:dev -o app.tar"
+            raise UsageError(f"no such file: {path!r:.300}", hint=hint)
+        from difflib import get_close_matches  # noqa: PLC0415 - start-up
+
+        close = get_close_matches(path, _ENGINES, 1)
         raise UsageError(
-            f"no such source: {path!r} is neither docker, podman, an engine's URL, nor a file",
-            hint="make an archive with: docker save app:dev -o app.tar",
+            f"no such source: {path!r:.300} is neither docker, podman, an engine's URL, nor a file",
+            hint=f"--from {shlex.quote(close[0])}" if close else "--from docker, or --from podman",
         )
     archive = ArchiveSource(path, follow_links=follow_links)
     stack.callback(archive.close)
@@ -119,7 +132,7 @@ def _select_engines(
 ) -> list[EngineSource]:
     if source is None:
         return list(map(EngineSource, engines.values()))
-    if source not in {"docker", "podman"}:
+    if source not in _ENGINES:
         return [EngineSource(engines[discovery.required_at(source)])]
     if selected := [e for endpoint, e in engines.items() if endpoint.kind == source]:
         return list(map(EngineSource, selected))

@@ -94,7 +94,8 @@ class Verification:
     def _load_command(self, image: Image, node: NodeRuntime) -> str:
         text = image.query or (image.name if self.options["--tag"] is None else "")
         words = ["imgload", "load", *([text] if text else [])]
-        for option, value in {**self.options, "--node": node.name}.items():
+        source = {} if image.query else {"--from": image.origin.address}
+        for option, value in {**self.options, **source, "--node": node.name}.items():
             words += [option, *filter(None, [value])] if value is not None else []
         return shlex.join([*words, *(["--complete"] if self.complete else [])])
 

@@ -149,14 +149,19 @@ class Source(ABC):
 
         """
         del platform
-        raise UsageError("no image named", hint="name an image, for example app:dev")
+        raise UsageError("no image given", hint="name an image, or an archive: app:dev, app.tar")
 
     def notes(self) -> Sequence[str]:
         """Return lines of information about content that `all_images` omits."""
         return ()
 
     def suggestions(self, text: str) -> Sequence[str]:
-        """Return names to suggest in place of the missing `text`; none for an engine."""
+        """Return all names to suggest in place of the missing `text`; none for an engine."""
+        del text
+        return ()
+
+    def similar_names(self, text: str) -> Sequence[str]:
+        """Return a few names of an engine that resemble the missing `text`."""
         del text
         return ()
 
@@ -203,6 +208,12 @@ class Facts:
     sizes: Sequence[int]
     known_layers: Collection[Digest]
     local: bool = True
+
+    @property
+    def summary(self) -> str:
+        """The facts on one line, for the log."""
+        style = self.style or "impossible"
+        return f"{len(self.missing)} of {len(self.diff_ids)} layers are missing; push: {style}"
 
     @property
     def pushable(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from imgload.core.errors import (
     DigestMismatch,
     EngineFailed,
     ImageIncomplete,
+    ImgloadError,
     ManifestMissing,
     NotAnImage,
     PlatformMissing,
@@ -26,7 +27,7 @@ from imgload.engines.base import EngineImage, ImageStore
 from imgload.oci.digest import Digest
 from imgload.oci.document import ImageConfig, Manifest
 from imgload.oci.platform import Platform
-from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id
+from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id, pod_name
 from imgload.sources.base import Image, Pusher
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _MOST_SESSIONS = 16
 _MOST_AHEAD = 8
+_MOST_SIMILAR = 3
 
 
 class EngineSource(Pusher):
@@ -186,6 +188,17 @@ class EngineSource(Pusher):
             if text:
                 message = f"{self.describe} holds {text} only in part, and the nodes lack the rest"
                 raise ImageIncomplete(message, hint=self._replace(text), image=text)
+
+    def similar_names(self, text: str) -> list[str]:
+        """Return other tags of the repository, or else names with few different characters."""
+        from difflib import get_close_matches  # noqa: PLC0415 - only after a failure
+
+        names: list[str] = []
+        with suppress(ImgloadError):
+            names = [name for raw in self.engine.names() if (name := pod_name(raw, ["*"]))]
+        repository = text.partition("@")[0].rpartition(":")[0] or text
+        tags = [name for name in names if name.rpartition(":")[0] in {repository, text}]
+        return sorted(tags)[:_MOST_SIMILAR] or get_close_matches(text, names, _MOST_SIMILAR, 0.75)
 
     def identify(self, image: Image) -> Image:
         """Have the engine push the manifest of an image that it identifies by its manifest.

@@ -169,6 +169,7 @@ def _find(source: Source, text: str, platform: Platform | None) -> Image | None:
 
 def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
     names = [name for source in sources for name in source.suggestions(text)]
+    similar = () if names else [n for source in sources for n in source.similar_names(text)]
     message = f"no image {text!r} in {' and '.join(source.describe for source in sources)}"
     hint = f"list the images with: {sources[0].listing}"
     if names:
@@ -176,6 +177,8 @@ def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
         more = f" and {rest} more" if rest > 0 else ""
         message = f"{message}; it has {', '.join(names[:_MAX_SUGGESTIONS])}{more}"
         hint = "name one of these, or none for all"
+    elif similar:
+        message = f"{message}; similar: {', '.join(dict.fromkeys(similar))}"
     elif "@" in text:
         hint = f"engines know digests only of pulled or pushed images: name it by its tag; {hint}"
     elif buildx_builder(os.environ):

@@ -21,6 +21,7 @@ from typing import IO
 import attrs
 
 from imgload.clusters.nodes.base import UNREACHABLE, NodeRuntime
+from imgload.core import trace
 from imgload.core.compression import MAGIC_LENGTH, Decompressor, compression_of
 from imgload.core.errors import DigestMismatch, ImgloadError, ImportFailed, NodeFull
 from imgload.core.parallel import Task
@@ -59,6 +60,10 @@ class PullTransport(Transport):
             shipment = PullShipment(order, self)
             if shipment.start():
                 return shipment
+        if not has_names:
+            trace.log("transport: nodes import a stream: an image without a name cannot be pulled")
+        elif not self.is_store_full:
+            trace.log("transport: nodes import a stream: no server, or no disk space for content")
         return self.fallback.start(order)
 
 
@@ -103,9 +108,8 @@ class PullShipment(Shipment):
         secret_of = {secrets.token_hex(16): node for node in self.order.nodes}
         ports: dict[str, int | None] = {}
         for secret, node in secret_of.items():
-            if not node.gateways or cache.blocks_pulls(node.engine.endpoint.url, node.gateways):
-                continue
-            if node.name in self.order.discarded and node.pulls_discarded_layers:
+            if reason := self._why_no_pull(node, cache):
+                trace.log(f"transport: {node.name} imports a stream: {reason}")
                 continue
             hosts = {gateway: gateway for gateway in node.gateways}
             hosts |= dict.fromkeys(VM_HOSTS, _LOOPBACK)
@@ -115,9 +119,20 @@ class PullShipment(Shipment):
             self._urls[node.name] = [
                 f"http://{h}:{port}/v2/{secret}" for h, a in hosts.items() if (port := ports[a])
             ]
+            trace.log(f"transport: {node.name} pulls from {' or '.join(self._urls[node.name])}")
         if self.order.missing is not None:
             self._start_pulls()
         return bool(self._urls)
+
+    def _why_no_pull(self, node: NodeRuntime, cache: EngineCache) -> str:
+        """Return why a node cannot pull; empty if it can."""
+        if not node.gateways:
+            return "no address at which it reaches this machine is known"
+        if cache.blocks_pulls(node.engine.endpoint.url, node.gateways):
+            return "it could not connect to this machine within the last day"
+        if node.name in self.order.discarded and node.pulls_discarded_layers:
+            return "its containerd would pull unpacked layers again"
+        return ""
 
     def _start_pulls(self) -> None:
         for node in self.order.nodes:

@@ -137,10 +137,16 @@ def test_a_failed_node_exits_with_1(fail: Fail) -> None:
     """It is reported once, below its image, with a hint."""
     outcome = fail(FAILED_LOAD)
     assert outcome.status == 1
-    assert outcome.stdout == ""
-    assert outcome.stderr.count("kind-control-plane is paused") == 1
-    assert "try: docker unpause kind-control-plane" in outcome.stderr
+    assert outcome.stdout.count("kind-control-plane is paused") == 1
+    assert "try: docker unpause kind-control-plane" in outcome.stdout
     assert "error:" not in outcome.stderr
+
+
+def test_quiet_prints_a_failed_node_on_stderr(fail: Fail) -> None:
+    """A cron job hides stdout."""
+    outcome = fail(FAILED_LOAD, "--quiet")
+    assert outcome.stdout == ""
+    assert "kind-control-plane is paused" in outcome.stderr
 
 
 def test_a_failed_node_is_part_of_the_report(fail: Fail) -> None:

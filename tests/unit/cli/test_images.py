@@ -70,8 +70,8 @@ def test_each_example_in_the_help_can_be_parsed(command: click.Command) -> None:
 @pytest.mark.parametrize(
     ("command", "call", "own"),
     [
-        (images, imgload.images, {"output"}),
-        (prune, imgload.prune, {"output", "yes", "cache"}),
+        (images, imgload.images, {"output", "verbose"}),
+        (prune, imgload.prune, {"output", "yes", "cache", "verbose"}),
     ],
     ids=["images", "prune"],
 )
@@ -111,8 +111,8 @@ def test_images_on_a_terminal_prints_a_column_for_each_node(
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     header, _, first, second, *_ = (line for line in shown.splitlines() if line.strip())
     assert header.split() == ["IMAGE", "ID", "SIZE", "OWN", "AGE", "control-plane", "worker"]
-    assert first.split() == ["app:dev", NEW.short, "≠", "98MiB", "8KiB", "2h", "●", "·"]
-    assert second.split() == ["app:dev", OLD.short, "≠", "98MiB", "8KiB", "2h", "·", "✓"]
+    assert first.split() == ["app:dev", NEW.short, "≠", "98", "MiB", "8", "KiB", "2h", "●", "·"]
+    assert second.split() == ["app:dev", OLD.short, "≠", "98", "MiB", "8", "KiB", "2h", "·", "✓"]
     assert "≠ drift" in shown
     assert "\x1b[31m" not in shown
 
@@ -126,23 +126,22 @@ def report(*, dry_run: bool) -> PruneReport:
 
 
 def test_a_dry_run_of_prune_lists_the_images(capsys: pytest.CaptureFixture[str]) -> None:
-    """And how to remove them; on stderr."""
+    """On stdout; on stderr, how to remove them."""
     show_pruned(report(dry_run=True))
     captured = capsys.readouterr()
-    assert captured.out == ""
-    assert re.sub(r"\x1b\[[0-9;]*m", "", captured.err).splitlines() == [
+    assert re.sub(r"\x1b\[[0-9;]*m", "", captured.out).splitlines() == [
         "kind-worker: would remove 1 image, 5 MiB",
         f"  - was {DEV} {OLD.short} (98 MiB, 2h old)",
         "  2 kept: in use by a container",
         "kind-worker2: nothing to remove",
-        "this was a dry run: nothing was removed; to remove, add --yes",
     ]
+    assert captured.err == "this was a dry run: nothing was removed; to remove, add --yes\n"
 
 
 def test_prune_prints_removed_images_and_failed_nodes(capsys: pytest.CaptureFixture[str]) -> None:
     """With a hint."""
     show_pruned(report(dry_run=False))
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err).splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert lines[0] == "kind-worker: removed 1 image, 5 MiB freed"
     assert lines[-2:] == ["✗ kind-worker3: it is paused", "      try: unpause it"]
 
@@ -193,7 +192,7 @@ def test_each_failure_has_its_exit_status_and_a_hint(
     outcome = run(*arguments)
     as_json = run(*arguments, "-o", "json")
     assert (outcome.status, as_json.status) == (status, status)
-    assert hint in outcome.stderr
+    assert hint in outcome.stdout + outcome.stderr
     if as_json.stdout:
         assert json.loads(as_json.stdout)["ok"] is False
 
@@ -214,7 +213,7 @@ def test_prune_cache_prints_the_size_and_clears_the_cache(
     assert json.loads(dry.stdout)["cache"] == {"folder": str(folder), "bytes_freed": size}
     assert "add --yes" in run("prune", "--cache").stderr
     assert EngineCache.load().image_id("engine", OLD) == NEW
-    assert "freed" in run("prune", "--cache", "--yes").stderr
+    assert "freed" in run("prune", "--cache", "--yes").stdout
     assert list(folder.iterdir()) == []
     assert elsewhere.read_text() == "mine"
     assert json.loads(run("prune", "--cache", "-o", "json").stdout)["cache"]["bytes_freed"] == 0

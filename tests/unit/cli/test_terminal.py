@@ -83,7 +83,7 @@ def _registry() -> None:
     wiring = NodeWiring(EVIL, (EVIL,))
     hosting = SimpleNamespace(note=EVIL)
     report: object = SimpleNamespace(
-        registry=EVIL, names=(EVIL,), nodes=(wiring,), hosting=hosting, ok=True
+        registry=EVIL, names=(EVIL,), nodes=(wiring,), hosting=hosting, notes=(EVIL,), ok=True
     )
     registry.show_nodes(report)  # type: ignore[arg-type]
 

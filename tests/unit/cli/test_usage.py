@@ -38,8 +38,8 @@ def test_help_lists_commands_and_exit_statuses(flag: str) -> None:
 @pytest.mark.parametrize(("typed", "meant"), [("laod", "load"), ("image", "images")])
 def test_a_misspelt_command_gets_a_suggestion(typed: str, meant: str) -> None:
     """Other words get none."""
-    assert f"No such command '{typed}'. Did you mean '{meant}'?" in invoke(typed).output
-    assert "Did you mean" not in invoke("app:dev").output
+    assert f"No such command '{typed}'; did you mean '{meant}'?" in invoke(typed).output
+    assert "did you mean" not in invoke("app:dev").output
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -89,15 +89,30 @@ def test_each_example_in_the_help_can_be_parsed(example: str) -> None:
     command = next(part for part in example.split("|") if "imgload" in part)
     words = shlex.split(command)
     assert words[:2] == ["imgload", "load"]
-    with load.make_context("load", words[2:]) as context:
-        assert context.params["images"] or context.params["source"]
+    with load.make_context("load", words[2:] or ["-"]) as context:
+        assert context.params["images"]
 
 
 def test_the_options_are_the_parameters_of_the_library() -> None:
     """Except for those of the output."""
     options = {parameter.name for parameter in load.params}
-    parameters = set(inspect.signature(imgload.load).parameters) - {"on_event", "options"}
-    assert options == parameters | set(imgload.LoadOptions.__annotations__) | {"output", "quiet"}
+    parameters = set(inspect.signature(imgload.load).parameters)
+    parameters -= {"on_event", "options", "archives"}  # archives are arguments, like images
+    assert options == parameters | set(imgload.LoadOptions.__annotations__) | {
+        "output",
+        "quiet",
+        "verbose",
+    }
+
+
+def test_help_and_version_are_commands_as_well() -> None:
+    """As in kind, k3d, docker and gh."""
+    assert invoke("version").stdout == invoke("--version").stdout
+    for words in ((), ("load",), ("registry", "push")):
+        outcome = invoke("help", *words)
+        assert (outcome.exit_code, outcome.stdout) == (0, invoke(*words, "--help").stdout)
+    for words in (("laod",), ("load", "images"), ("registry", "pull")):
+        assert invoke("help", *words).exit_code == 2
 
 
 @pytest.mark.parametrize("flag", ["-V", "--version"])
@@ -121,8 +136,9 @@ def test_wrong_usage_exits_with_2_and_names_the_help(run: Run, arguments: list[s
     """On stderr: a pipe must not read it."""
     outcome = run(*arguments)
     assert outcome.status == 2
-    assert re.search(r"^Try 'imgload (load )?--help' for help\.$", outcome.stderr, re.MULTILINE)
-    assert "Error: " in outcome.stderr
+    error, hint = outcome.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert re.search(r"^  try: .*imgload (load )?--help$", hint)
     assert outcome.stdout == ""
 
 
@@ -184,7 +200,9 @@ def test_an_option_without_its_value_is_reported(run: Run) -> None:
 
 def test_a_misspelt_option_gets_a_suggestion(run: Run) -> None:
     """The message names the one that was meant."""
-    assert "--cluster" in run("load", "app", "--clutser", "kind").stderr.splitlines()[-1]
+    assert "try: --cluster;" in run("load", "app", "--clutser", "kind").stderr.splitlines()[-1]
+    for other in ("--debug", "--force"):
+        assert run("load", other).stderr.splitlines()[-1] == "  try: imgload load --help"
 
 
 @pytest.mark.parametrize("arguments", [[], ["load"]])
@@ -202,3 +220,23 @@ def test_requested_help_exits_with_0(run: Run, arguments: list[str]) -> None:
     outcome = run(*arguments)
     assert (outcome.status, outcome.stderr) == (0, "")
     assert outcome.stdout
+
+
+def helps(command: click.Command, *words: str) -> list[str]:
+    """Return the help texts of a command and those below it."""
+    below = (
+        command.list_commands(click.Context(command)) if isinstance(command, click.Group) else []
+    )
+    texts = [invoke(*words, "--help").output]
+    for name in below:
+        assert isinstance(command, click.Group)
+        child = command.get_command(click.Context(command), name)
+        assert child
+        texts += helps(child, *words, name)
+    return texts
+
+
+def test_help_fits_into_80_columns() -> None:
+    lines = [line for text in helps(cli) for line in text.splitlines()]
+    assert len(lines) > 200
+    assert [line for line in lines if len(line) > 80] == []

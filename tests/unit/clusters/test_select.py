@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from imgload.clusters.nodes.detect import UnusableNode
-from imgload.clusters.select import ClusterList, find_clusters, list_clusters, select_nodes
+from imgload.clusters.select import ClusterList, find_clusters, list_clusters, select, select_nodes
 from imgload.core.errors import (
     ClusterAmbiguous,
     ClusterNotFound,
     EngineFailed,
     EngineUnreachable,
     NodeNotFound,
+    UsageError,
 )
 from imgload.engines.base import Container
 from imgload.engines.endpoint import Endpoint, EngineKind
@@ -32,7 +33,7 @@ def cluster(name: str = "kind", *workers: str) -> list[Container]:
 
 
 def selected(
-    engines: list[LocalEngine], wanted: str | None = None, *nodes: str
+    engines: list[LocalEngine], wanted: str | list[str] | None = None, *nodes: str
 ) -> list[tuple[str, str]]:
     return [(n.engine.name, n.name) for n in select_nodes(engines, wanted, nodes)]
 
@@ -165,11 +166,79 @@ def test_without_a_guess_the_context_must_name_a_cluster(
 
 
 def test_a_context_of_another_provider_selects_nothing(tmp_path: Path, in_context: Context) -> None:
-    """The only cluster is selected, or a name is needed."""
+    """The only cluster is selected with a note, or a name is needed."""
     in_context("gke_project_region_kind")
-    assert selected([engine(tmp_path, *cluster("a"))]) == [("docker", "a-control-plane")]
-    with pytest.raises(ClusterAmbiguous):
+    selection = select([engine(tmp_path, *cluster("a"))], None, ())
+    assert [node.name for node in selection.nodes] == ["a-control-plane"]
+    [note] = selection.notes
+    assert "'gke_project_region_kind' is not a kind, k3d or minikube cluster" in note
+    assert "the only cluster, a (docker)" in note
+    with pytest.raises(ClusterAmbiguous, match="gke_project_region_kind"):
         selected([engine(tmp_path, *cluster("a"), *cluster("b"))])
+
+
+@pytest.mark.parametrize(("ci", "ignores_context"), [("true", True), (None, False)])
+def test_a_context_of_another_provider_is_refused_in_ci_and_by_prune(
+    tmp_path: Path,
+    in_context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    ci: str | None,
+    *,
+    ignores_context: bool,
+) -> None:
+    engines = [engine(tmp_path, *cluster("a"))]
+    if ci:
+        monkeypatch.setenv("CI", ci)
+    assert not select(engines, None, (), ignores_context=ignores_context).notes
+    in_context("gke_project_region_kind")
+    with pytest.raises(ClusterNotFound, match="gke_project_region_kind") as caught:
+        select(engines, None, (), ignores_context=ignores_context)
+    assert "--cluster a" in caught.value.hint
+    for wanted, nodes in (("a", ()), (None, ["a-control-plane"])):
+        assert not select(engines, wanted, nodes, ignores_context=ignores_context).notes
+    in_context("kind-a")
+    assert not select(engines, None, (), ignores_context=ignores_context).notes
+
+
+def test_several_clusters_can_be_selected(tmp_path: Path) -> None:
+    """On one or several engines, each cluster once; nodes are of any of them."""
+    podman = engine(tmp_path, *cluster("b", "b-worker"), kind="podman")
+    engines = [engine(tmp_path, *cluster("a"), *cluster("c")), podman]
+    expected = [
+        ("podman", "b-control-plane"),
+        ("podman", "b-worker"),
+        ("docker", "a-control-plane"),
+    ]
+    assert selected(engines, ["b", "a", "kind-a"]) == expected
+    assert selected(engines, ["b", "a"], "b-worker") == [("podman", "b-worker")]
+    with pytest.raises(NodeNotFound):
+        selected(engines, ["b", "a"], "c-control-plane")
+    with pytest.raises(ClusterNotFound, match="'d'"):
+        selected(engines, ["b", "d"])
+
+
+def test_nodes_of_two_clusters_with_one_name_are_refused(tmp_path: Path) -> None:
+    """Results are by node name, and so are commands in hints."""
+    podman = engine(tmp_path, minikube("kind-control-plane"), kind="podman")
+    engines = [engine(tmp_path, *cluster("kind")), podman]
+    assert selected(engines, "kind") == [("docker", "kind-control-plane")]
+    with pytest.raises(ClusterAmbiguous, match="both have a node kind-control-plane") as caught:
+        selected(engines, ["kind", "kind-control-plane"])
+    assert "one command for each cluster" in caught.value.hint
+
+
+def test_an_empty_cluster_name_is_refused(tmp_path: Path) -> None:
+    """An unset variable, perhaps."""
+    with pytest.raises(UsageError, match="empty"):
+        selected([engine(tmp_path, *cluster("a"))], "")
+
+
+@pytest.mark.parametrize("wanted", [None, "a"])
+def test_a_cluster_as_node_gets_its_own_hint(tmp_path: Path, wanted: str | None) -> None:
+    """kind's ``-n`` is the cluster."""
+    with pytest.raises(NodeNotFound, match="a is a cluster, not a node") as caught:
+        selected([engine(tmp_path, *cluster("a"))], wanted, "a")
+    assert "--cluster a" in caught.value.hint
 
 
 @pytest.mark.parametrize("context", ["kind-gone", "kind-kind-a"])

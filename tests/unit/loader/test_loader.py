@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from imgload.core.errors import ImageIncomplete, UsageError
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.node import Node
+from imgload.core.errors import ImageIncomplete, PlatformMissing, UsageError
 from imgload.loader.events import Event, Note
 from imgload.loader.loader import Loader
 from imgload.oci.document import IMAGE_NAME, INDEX
@@ -27,6 +30,21 @@ def loader(folder: Path, machine: str, *present: Image, listed: tuple[Image, ...
     files = [*members, blob(inner), ("index.json", index(top))]
     (folder / "app.tar").write_bytes(pack(files if listed else oci(*present)))
     return Loader([ArchiveSource(str(folder / "app.tar"))], [node_on(folder, uname=machine)])
+
+
+class Emulating(Node):
+    """A node with given emulators; None if they cannot be read."""
+
+    emulated: frozenset[str] | None = None
+
+    def emulated_architectures(self) -> frozenset[str] | None:
+        return self.emulated
+
+
+def emulating(node: NodeRuntime, emulated: frozenset[str] | None) -> Emulating:
+    made = Emulating(node.name, node.engine, node.container)
+    made.emulated = emulated
+    return made
 
 
 def planned(made: Loader, platform: str | None = None) -> tuple[Image, list[str]]:
@@ -53,13 +71,52 @@ def test_a_given_platform_overrides_that_of_the_nodes_with_a_warning(tmp_path: P
     listed = (ARM, RISCV, AMD)
     image, [note] = planned(loader(tmp_path, "echo x86_64", *listed, listed=listed), "linux/arm64")
     assert image == ARM
-    assert note.endswith("kind-control-plane, which is linux/amd64, runs it only with emulation")
+    assert "is a linux/arm64 image, and kind-control-plane is linux/amd64: " in note
+    assert "exec format error" in note
 
 
 def test_an_image_only_for_another_platform_is_loaded_with_a_warning(tmp_path: Path) -> None:
     image, [note] = planned(loader(tmp_path, "echo x86_64", ARM))
     assert image == ARM
-    assert "is for linux/arm64" in note
+    assert "is a linux/arm64 image" in note
+
+
+@pytest.mark.parametrize(
+    ("emulated", "words"),
+    [
+        (frozenset({"arm64"}), "it runs with emulation"),
+        (frozenset({"riscv64"}), "without an emulator, its containers fail"),
+        (None, "unless it has an emulator, its containers fail"),
+    ],
+)
+def test_the_warning_depends_on_the_emulators_of_the_node(
+    tmp_path: Path, emulated: frozenset[str] | None, words: str
+) -> None:
+    """Strict loads and loads in CI refuse an image that the node is not known to run."""
+    made, events = loader(tmp_path, "echo x86_64", ARM), list[Event]()
+    made.nodes = [emulating(made.nodes[0], emulated)]
+    made.plan([], on_event=events.append)
+    [note] = [event for event in events if isinstance(event, Note)]
+    assert words in note.text
+    runs = emulated is not None and "arm64" in emulated
+    assert note.is_warning != runs
+    with nullcontext() if runs else pytest.raises(PlatformMissing, match=words) as refused:
+        made.plan([], strict_platform=True)
+    if refused:
+        assert refused.value.exit_status == 6
+        assert "--no-strict-platform" in refused.value.hint
+
+
+def test_ci_refuses_an_image_that_no_node_can_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`strict_platform` overrides that."""
+    monkeypatch.setenv("CI", "true")
+    made = loader(tmp_path, "echo x86_64", ARM)
+    made.nodes = [emulating(made.nodes[0], frozenset())]
+    with pytest.raises(PlatformMissing):
+        made.plan([])
+    assert made.plan([], strict_platform=False).steps
 
 
 def test_a_listed_platform_without_content_is_an_error(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """What is said of a node that lacks an image."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import imgload
+from imgload.clusters.select import Selection
 from imgload.engines.discovery.discover import Discovery
 from imgload.loader.session import Session
 from imgload.sources.archive import ArchiveSource
@@ -36,14 +37,17 @@ def connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = LocalEngine(tmp_path, images={"app:dev": engine_image("app", ["app:dev"])})
 
     @contextmanager
-    def opened(source: str | None = None, *, follow_links: bool = False) -> Iterator[Session]:
+    def opened(
+        source: str | None = None, *, follow_links: bool = False, archives: Sequence[str] = ()
+    ) -> Iterator[Session]:
+        assert not archives
         known: Source = EngineSource(engine)
         if source and source.endswith(".tar"):
             known = ArchiveSource(source, follow_links=follow_links)
         yield Session((known,), (engine,), Discovery(()))
 
     monkeypatch.setattr(Session, "open", opened)
-    monkeypatch.setattr(Session, "select_nodes", lambda *_, **__: (node,))
+    monkeypatch.setattr(Session, "select", lambda *_, **__: Selection((node,)))
 
 
 def hints(images: list[str], **options: str | bool) -> list[str]:

@@ -158,9 +158,9 @@ def test_naming_none_means_all_of_an_archive(tmp_path: Path) -> None:
     )
     located = locate([], [ArchiveSource(str(tmp_path / "a.tar"))], None)
     assert [image.names for image in located] == [(NAME,), ("docker.io/library/db:v1",)]
-    with pytest.raises(UsageError, match="no image named") as caught:
+    with pytest.raises(UsageError, match="no image given") as caught:
         locate([], [Shelf("docker", {})], None)
-    assert caught.value.hint == "name an image, for example app:dev"
+    assert caught.value.hint == "name an image, or an archive: app:dev, app.tar"
 
 
 def test_the_platform_reaches_the_sources(tmp_path: Path) -> None:
@@ -294,3 +294,24 @@ def test_two_images_of_one_name_are_no_guess() -> None:
     """An archive that has the name twice, say: the last would replace the first in silence."""
     with pytest.raises(ImageAmbiguous, match=NAME):
         named([found("a"), found("b")], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "similar"),
+    [
+        ("app", "app:dev, app:v1"),
+        ("app:latest", "app:dev, app:v1"),
+        ("ap:dev", "app:dev"),
+        ("ghcr.io/me/tol:v1", "ghcr.io/me/tool:v1"),
+        ("unlike:v1", ""),
+    ],
+)
+def test_a_missing_image_of_an_engine_gets_similar_names(
+    tmp_path: Path, text: str, similar: str
+) -> None:
+    """Other tags of its repository first; Podman's localhost/ is omitted, as in pods."""
+    names = ["app:dev", "localhost/app:v1", "ghcr.io/me/tool:v1", "db@sha256:" + "0" * 64]
+    images = {name: engine_image(name, [name]) for name in names}
+    with pytest.raises(ImageNotFound) as caught:
+        locate([text], [EngineSource(LocalEngine(tmp_path, images=images))], None)
+    assert caught.value.message.partition("similar: ")[2] == similar

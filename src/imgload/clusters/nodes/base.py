@@ -20,6 +20,7 @@ from imgload.clusters.nodes.kubelet import used_percent
 from imgload.clusters.nodes.proof import Expected
 from imgload.clusters.nodes.survey import NamedImage, NodeTraits, Survey, SurveyQuery
 from imgload.clusters.nodes.waiting_shell import WaitingShell
+from imgload.core import trace
 from imgload.core.errors import (
     EngineFailed,
     ImgloadError,
@@ -81,6 +82,18 @@ class NameChange:
     list_names: Sequence[str]
     parse_names: Callable[[Output], Mapping[str, Digest]]
     stdin: Iterable[Chunk] | None = None
+
+
+@attrs.frozen
+class Mismatch:
+    """The difference between the platforms of a node and an image.
+
+    `emulated` is whether the node is known to run the image by emulation; `hint` is the fix.
+    """
+
+    text: str
+    emulated: bool
+    hint: str = ""
 
 
 @attrs.define(eq=False, repr=False)
@@ -270,6 +283,25 @@ class NodeRuntime(ABC):
 
         """
 
+    def platform_mismatch(
+        self, traits: NodeTraits, name: str, platform: Platform
+    ) -> Mismatch | None:
+        """Return how the node's platform differs from an image's; None if it runs natively."""
+        machine = traits.platform
+        if machine.runs(platform):
+            return None
+        text = f"{name} is a {platform} image, and {self.name} is {machine}"
+        emulated = self.emulated_architectures()
+        if platform.os == machine.os and emulated and platform.architecture in emulated:
+            return Mismatch(f"{text}: it runs with emulation", emulated=True)
+        reason = "without an emulator" if emulated is not None else "unless it has an emulator"
+        text = f'{text}: {reason}, its containers fail with "exec format error"'
+        return Mismatch(text, emulated=False, hint=f"build with: --platform {machine}")
+
+    def emulated_architectures(self) -> frozenset[str] | None:
+        """Return the architectures that the node emulates, or None if that is unknown."""
+        return None
+
     def free_bytes(self) -> int | None:
         """Return the free disk space for images, or None if it is unknown."""
         return None
@@ -444,13 +476,18 @@ class NodeRuntime(ABC):
                 self._shell.close()
 
     def _exec(self, argv: Sequence[str], stdin: Iterable[Chunk] | None = None) -> ExecResult:
+        start = time.monotonic()
         try:
             result = self._shell.run(argv, stdin) if self._shell else None
-            return result or self.engine.exec(self.container.id, argv, stdin)
+            result = result or self.engine.exec(self.container.id, argv, stdin)
         except (NodeStalled, EngineFailed) as error:
             kind = NodeStalled if isinstance(error, NodeStalled) else NodeUnusable
             message, hint = f"{self.name}: {error.message}", error.hint or self._state
             raise kind(message, hint=hint, node=self.name) from error
+        if trace.enabled():
+            command = trace.command_text(argv)
+            trace.log(f"{self.name}: {command}: exit status {result.exit_status}", start)
+        return result
 
     def require_running(self) -> None:
         """Raise NodeNotRunning when the container is stopped or paused."""

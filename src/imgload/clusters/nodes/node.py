@@ -417,6 +417,14 @@ class Node(NodeRuntime):
         self._forget_survey()
         self.run((*containerd.CTR, "images", "rm", "--sync", "--", *names))
 
+    def emulated_architectures(self) -> frozenset[str] | None:
+        from imgload.clusters.nodes import emulation  # noqa: PLC0415 - start-up
+
+        outputs = result_or_error(partial(self.run_all, [emulation.READ]))
+        if isinstance(outputs, ImgloadError):
+            return None
+        return emulation.parse_registry(outputs[0].text)
+
     def free_bytes(self) -> int | None:
         outputs = result_or_error(partial(self.run_all, [self.runtime.free]))
         return None if isinstance(outputs, ImgloadError) else parse_free(outputs[0].text)

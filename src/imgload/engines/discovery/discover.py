@@ -9,6 +9,7 @@ from functools import partial
 
 import attrs
 
+from imgload.core import trace
 from imgload.core.errors import ClusterNotFound, EngineError, ImageNotFound, NodeNotFound
 from imgload.core.parallel import in_parallel
 from imgload.engines.base import Engine
@@ -88,6 +89,9 @@ def discover(
     given = {candidate.url for candidate in also}
     others = [candidate for candidate in candidates(variables) if candidate.url not in given]
     attempts = _mark_duplicates(probe_all([*also, *others], everything=everything))
+    for attempt in attempts if trace.enabled() else ():
+        outcome = attempt.error.message if attempt.error else attempt.same_as or attempt.endpoint
+        trace.log(f"engines: {attempt.candidate}: {outcome or 'nothing there'}")
     failed = not any(a.used for a in attempts)
     failed |= any(a.error and a.candidate.chosen for a in attempts)
     if not failed and not everything:

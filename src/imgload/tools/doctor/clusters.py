@@ -13,7 +13,7 @@ from pathlib import Path
 
 from imgload.clusters.kubeconfig import current_context, invalid
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.select import Cluster, find_clusters, node_info, provider_of, select_nodes
+from imgload.clusters.select import Cluster, find_clusters, provider_of, select_nodes
 from imgload.core.errors import ClusterAmbiguous, ClusterError, ClusterNotFound, ImgloadError
 from imgload.core.parallel import call_each
 from imgload.engines.base import Engine
@@ -26,11 +26,14 @@ _SECONDS = 5.0
 _LOADERS = ("kind", "k3d")
 
 
-def select(
-    engines: Sequence[Engine], cluster: str | None, names: Sequence[str]
+def select_for_checks(
+    engines: Sequence[Engine], wanted: Sequence[str], names: Sequence[str]
 ) -> tuple[list[Finding], list[Cluster], Sequence[NodeRuntime]]:
-    """Return the findings, the clusters, and the nodes of `select_nodes`; all if that fails."""
-    is_named = cluster is not None or bool(names)
+    """Return the findings, the clusters, and the nodes of the wanted ones as in `select_nodes`.
+
+    If nothing was named and several clusters match, the nodes are those of all clusters.
+    """
+    is_named = bool(wanted or names)
     findings: list[Finding] = []
     answering: list[Engine] = []
     clusters: list[Cluster] = []
@@ -46,10 +49,10 @@ def select(
             clusters += [cluster for cluster in result if cluster.engine not in known]
     findings[:0] = _context(answering, clusters, decides=not is_named)
     try:
-        nodes = select_nodes(answering, cluster, names) if answering or clusters or names else ()
+        nodes = select_nodes(answering, wanted, names) if answering or clusters or names else ()
         findings += _clusters(clusters, nodes)
     except ClusterError as error:
-        nodes = tuple(node for item in clusters for node in item.nodes)
+        nodes = () if is_named else tuple(node for item in clusters for node in item.nodes)
         if is_named:
             status = error.exit_status
             findings.append(Finding("clusters", "problem", error.message, error.hint, status))
@@ -61,16 +64,17 @@ def select(
 
 def _clusters(clusters: Sequence[Cluster], nodes: Sequence[NodeRuntime]) -> Iterator[Finding]:
     selected = {(node.engine.endpoint, node.name) for node in nodes}
+    others: list[str] = []
     for cluster in clusters:
-        text = f"{cluster.name} ({cluster.tool.name}, {cluster.engine.endpoint})"
-        names = [name for name, _ in cluster.candidates]
-        if selected & {(cluster.engine.endpoint, name) for name in names}:
-            count = len(names)
+        members = {(member.engine.endpoint, member.name) for member in cluster.members}
+        if selected & members:
+            text = f"{cluster.name} ({cluster.tool.name}, {cluster.engine.endpoint})"
+            count = len(members)
             yield Finding("clusters", "ok", f"{text}: {count} node{'s' if count > 1 else ''}")
         else:
-            infos = [node_info(member.node) for member in cluster.members]
-            states = ", ".join(f"{info.name} {info.state}" for info in infos)
-            yield Finding("clusters", "info", f"{text} is not selected: {states}")
+            others.append(cluster.name)
+    if others:
+        yield Finding("clusters", "info", f"other clusters: {', '.join(others)}")
 
 
 def _context(
@@ -95,7 +99,8 @@ def _context(
         yield Finding("context", "info", "no kube context is set")
     elif not exists and provider_of(context) is None:
         what = f"the kube context {context!r} is not of a local cluster"
-        yield Finding("context", "info", f"{what}: name one with --cluster")
+        hint = "name the cluster with --cluster; prune and CI jobs require it"
+        yield Finding("context", "warning" if decides else "info", what, hint)
     else:
         try:
             if not exists:

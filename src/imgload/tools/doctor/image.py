@@ -22,7 +22,7 @@ from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.proof import ExpectedImage, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.clusters.select import Cluster
-from imgload.core.errors import ImgloadError, NotVerified, ReferenceInvalid
+from imgload.core.errors import ImgloadError, NodeNotRunning, NotVerified, ReferenceInvalid
 from imgload.core.parallel import call_each
 from imgload.engines.base import Engine
 from imgload.engines.discovery.candidates import Attempt
@@ -34,7 +34,7 @@ from imgload.oci.reference import Reference, image_id_prefix, is_full_image_id, 
 from imgload.sources.base import Image
 from imgload.sources.engine import EngineSource
 from imgload.sources.locate import ambiguous, named
-from imgload.tools.doctor.finding import Finding
+from imgload.tools.doctor.finding import Finding, Status
 
 _ENGINE_SECONDS = 5.0
 _NODE_SECONDS = 10.0
@@ -72,7 +72,8 @@ def check_image(
             yield Finding("image", "problem", result.message, f"{load} {node.name}")
         elif isinstance(result, ImgloadError):
             what = f"cannot check {name}: {result.message}"
-            yield Finding("image", "problem", what, result.hint)
+            is_counted = isinstance(result, NodeNotRunning)  # by the check of the nodes
+            yield Finding("image", "info" if is_counted else "problem", what, result.hint)
         else:
             yield from result
     names = {node.name for node in nodes}
@@ -188,11 +189,9 @@ def _whole(
         load = shlex.join(["imgload", "load", name, "--node", node.name, "--complete"])
         what = f"{node.name}: {reason}; containers do not need that"
         yield Finding("image", "info", what, f"to push or export it from the node: {load}")
-    machine = survey.traits.platform
-    if not machine.runs(config.platform):
-        what = f"{node.name} is {machine}, but the image is for {config.platform}"
-        effect = "its programs fail with `exec format error` unless they are emulated"
-        yield Finding("image", "warning", f"{what}: {effect}", f"build with: --platform {machine}")
+    if mismatch := node.platform_mismatch(survey.traits, name, config.platform):
+        status: Status = "info" if mismatch.emulated else "problem"
+        yield Finding("image", status, mismatch.text, mismatch.hint)
 
 
 def _broken_link(expected: ExpectedImage, survey: Survey, node: NodeRuntime) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 
-from imgload.core.arguments import optional_string, require_string, require_strings
+from imgload.core.arguments import require_string, require_strings
 from imgload.core.parallel import call_each
 from imgload.engines.base import EngineDescription
 from imgload.engines.discovery.discover import connect
-from imgload.tools.doctor.clusters import check_skaffold, select
+from imgload.tools.doctor.clusters import check_skaffold, select_for_checks
 from imgload.tools.doctor.engines import SECONDS, check_engines, check_receivers, find_engines
 from imgload.tools.doctor.finding import Diagnosis, Finding
 from imgload.tools.doctor.image import check_image, name_of
@@ -18,13 +18,16 @@ from imgload.tools.doctor.serve import check_serve
 
 
 def diagnose(
-    image: str | None = None, *, cluster: str | None = None, nodes: Sequence[str] = ()
+    image: str | None = None,
+    *,
+    cluster: str | Sequence[str] | None = None,
+    nodes: Sequence[str] = (),
 ) -> Diagnosis:
     """Check everything between the engines and the nodes, without changing anything.
 
     Args:
         image: a name or image ID to follow from the engine to CRI's answer; None for none.
-        cluster: the cluster's name; None for the kube context's, or the only one.
+        cluster: the cluster's name, or several; None for the kube context's, or the only one.
         nodes: names of the nodes to check; empty for all nodes of the cluster.
 
     Returns:
@@ -34,15 +37,16 @@ def diagnose(
         ReferenceInvalid: when `image` is neither a name nor an image ID.
 
     """
-    cluster, nodes = optional_string(cluster, "cluster"), require_strings(nodes, "nodes")
+    nodes = require_strings(nodes, "nodes")
+    clusters = () if cluster is None else require_strings(cluster, "cluster")
     if image is not None:
         name_of(image := require_string(image, "image"))
     with ExitStack() as stack:
-        return Diagnosis(tuple(_findings(stack, image, cluster, nodes)))
+        return Diagnosis(tuple(_findings(stack, image, clusters, nodes)))
 
 
 def _findings(
-    stack: ExitStack, image: str | None, cluster: str | None, names: Sequence[str]
+    stack: ExitStack, image: str | None, wanted: Sequence[str], names: Sequence[str]
 ) -> Iterator[Finding]:
     discovery, invalid = find_engines()
     yield from invalid
@@ -52,7 +56,7 @@ def _findings(
     working = [engine for engine, about in abouts if isinstance(about, EngineDescription)]
     hosts = {e.endpoint: about for e, about in abouts if isinstance(about, EngineDescription)}
     yield from check_receivers(working)
-    findings, clusters, nodes = select(working, cluster, names)
+    findings, clusters, nodes = select_for_checks(working, wanted, names)
     yield from findings
     yield from check_nodes(nodes, hosts)
     yield from check_skaffold(discovery)

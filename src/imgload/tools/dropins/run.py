@@ -49,9 +49,11 @@ def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Repor
             try:
                 if request.images:
                     loader = Loader(sources, nodes, prefer(near, on_event))
-                    yield loader.load(request.images, on_event=on_event)
+                    yield loader.load(request.images, strict_platform=False, on_event=on_event)
                 for archive in archives:
-                    yield Loader([archive], nodes).load([], on_event=on_event)
+                    yield Loader([archive], nodes).load(
+                        [], strict_platform=False, on_event=on_event
+                    )
             except ImgloadError as error:
                 yield error
 

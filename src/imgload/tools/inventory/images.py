@@ -67,12 +67,14 @@ class Listing:
         images: the selected images, by name.
         sizes: bytes that all images, selected or not, take on each node's disk.
         errors: the nodes that could not be asked, and why.
+        notes: lines of information for the user.
 
     """
 
     images: tuple[ListedImage, ...]
     sizes: Mapping[str, int] = attrs.field(hash=False)
     errors: Mapping[str, ImgloadError] = attrs.field(hash=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -87,6 +89,7 @@ class Listing:
             "version": JSON_VERSION,
             "nodes": [{"node": n, "size": s, "error": e} for n, s, e in (*listed, *failed)],
             "images": [image.to_json() for image in self.images],
+            "notes": list(self.notes),
             "ok": self.ok,
         }
 
@@ -94,7 +97,7 @@ class Listing:
 def images(
     patterns: str | Sequence[str] = (),
     *,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     address: str | None = None,
     unused: bool = False,
@@ -104,7 +107,7 @@ def images(
 
     Args:
         patterns: names or repositories, full or familiar, with ``*`` and ``?``; empty for all.
-        cluster: the cluster's name; None for the kube context's, or the only one.
+        cluster: the cluster's name, or several; None for the kube context's, or the only one.
         nodes: names or patterns of the nodes; empty for all nodes of the cluster.
         address: the path of containerd's socket on the nodes; None to find it.
         unused: only images that no container on these nodes was created from.
@@ -119,10 +122,14 @@ def images(
 
     """
     with Session.open(has_images=False) as connections:
-        selected = connections.select_nodes(cluster, nodes, address=address)
-        return list_images(
-            selected, require_strings(patterns, "patterns"), unused=unused, drift=drift
+        selection = connections.select(cluster, nodes, address=address)
+        listing = list_images(
+            selection.nodes,
+            require_strings(patterns, "patterns"),
+            unused=unused,
+            drift=drift,
         )
+    return attrs.evolve(listing, notes=selection.notes)
 
 
 def list_images(

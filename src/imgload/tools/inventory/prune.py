@@ -121,7 +121,7 @@ class PruneFailed(ImgloadError):
 def prune(
     repositories: str | Sequence[str] = (),
     *,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     address: str | None = None,
     keep: int = 3,
@@ -138,7 +138,8 @@ def prune(
 
     Args:
         repositories: names of repositories, full or familiar, with ``*`` and ``?``; empty for all.
-        cluster: the cluster's name; None for the kube context's, or the only one.
+        cluster: the cluster's name, or several; None for the kube context's, or the only one if no
+            kube context is set.
         nodes: names or patterns of the nodes; empty for all nodes of the cluster.
         address: the path of containerd's socket on the nodes; None to find it.
         keep: the number of newest named builds to keep in each repository.
@@ -153,10 +154,11 @@ def prune(
         ImgloadError: when no node could be pruned; `core.errors` draws the tree.
 
     """
-    names = require_strings(repositories, "repositories")
-    policy = Policy(names, keep, older_than, everything, unpin)
+    patterns = require_strings(repositories, "repositories")
+    policy = Policy(patterns, keep, older_than, everything, unpin)
     with Session.open(has_images=False) as connections:
-        selected = connections.select_nodes(cluster, nodes, address=address)
+        selection = connections.select(cluster, nodes, ignores_context=False, address=address)
+        selected = selection.nodes
         calls = [partial(_prune, node, policy, dry_run=dry_run) for node in selected]
         report = PruneReport(tuple(in_parallel(calls)), dry_run)
     if not report.ok:

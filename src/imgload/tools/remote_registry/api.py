@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import attrs
 
-from imgload.clusters.nodes.node import Node, containerd_nodes
+from imgload.clusters.nodes.node import containerd_nodes
+from imgload.clusters.select import Selection
 from imgload.core.arguments import optional_string, require_strings
 from imgload.core.errors import JSON_VERSION, ClusterError, UsageError, reason
 from imgload.core.parallel import in_parallel
@@ -54,7 +55,8 @@ class RegistryReport:
         registry: the registry's URL; empty for all registries.
         names: the registries, as in image names, whose images the nodes pull from it.
         nodes: the result on each node.
-        hosting: the state of the cluster's ConfigMap; None when single nodes were selected.
+        hosting: the state of the clusters' ConfigMaps; None when single nodes were selected.
+        notes: lines of information for the user.
 
     """
 
@@ -62,6 +64,7 @@ class RegistryReport:
     names: tuple[str, ...]
     nodes: tuple[NodeWiring, ...]
     hosting: Hosting | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -73,7 +76,13 @@ class RegistryReport:
         nodes = [node.to_json() for node in self.nodes]
         hosting = self.hosting.to_json() if self.hosting else None
         report = {"registry": self.registry or None, "names": list(self.names), "nodes": nodes}
-        return {"version": JSON_VERSION, **report, "hosting": hosting, "ok": self.ok}
+        return {
+            "version": JSON_VERSION,
+            **report,
+            "hosting": hosting,
+            "notes": list(self.notes),
+            "ok": self.ok,
+        }
 
 
 @attrs.frozen
@@ -98,7 +107,7 @@ def connect_registry(
     url: str,
     *,
     mirrors: Sequence[str] = (),
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     restart_containerd: bool = False,
 ) -> RegistryReport:
@@ -108,7 +117,7 @@ def connect_registry(
         url: ``http://host:port`` or ``https://host``, as the nodes reach it.
         mirrors: other registries whose images the nodes try to pull from there first:
             ``docker.io``, or ``localhost:5001`` if that is the registry's name on this machine.
-        cluster: the cluster's name; None for the kube context's, or else the only one.
+        cluster: the cluster's name, or several; None for the kube context's, or else the only one.
         nodes: names of the nodes; empty for all nodes of the cluster.
         restart_containerd: where CRI reads no hosts.toml files, set its ``config_path`` in
             containerd's configuration and restart containerd; containers keep running. Otherwise
@@ -132,25 +141,26 @@ def connect_registry(
             f" --mirror {shlex.quote(address.host)}",
         )
     with Session.open() as session:
-        selected, context = _select(session, cluster, nodes)
+        selection = session.select(cluster, nodes)
         connect = partial(connect_node, url=address, names=names, restart=restart_containerd)
-        results = in_parallel([partial(connect, node) for node in selected])
-        changed = any(node.files for node in results)
-        hosting = _publish(context, address, names) if context and changed else None
-    return RegistryReport(str(address), names, tuple(results), hosting)
+        selected = containerd_nodes(selection.nodes)
+        results = tuple(in_parallel([partial(connect, node) for node in selected]))
+        publish = partial(_publish, url=address, names=names)
+        hosting = _hosting(publish, selection, nodes, results)
+    return RegistryReport(str(address), names, results, hosting, selection.notes)
 
 
 def disconnect_registry(
     url: str | None = None,
     *,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
 ) -> RegistryReport:
     """Restore the nodes' configuration from before `connect_registry`.
 
     Args:
         url: the registry's URL, as in `connect_registry`; None for all registries.
-        cluster: the cluster's name; None for the kube context's, or else the only one.
+        cluster: the cluster's name, or several; None for the kube context's, or else the only one.
         nodes: names of the nodes; empty for all nodes of the cluster.
 
     Raises:
@@ -160,11 +170,12 @@ def disconnect_registry(
     """
     address = RegistryUrl.parse(url) if url is not None else None
     with Session.open() as session:
-        selected, context = _select(session, cluster, nodes)
-        results = in_parallel([partial(disconnect_node, node, address) for node in selected])
-        changed = any(node.files for node in results)
-        hosting = _remove(context, address) if context and changed else None
-    return RegistryReport(str(address or ""), (), tuple(results), hosting)
+        selection = session.select(cluster, nodes)
+        selected = containerd_nodes(selection.nodes)
+        disconnect = partial(disconnect_node, url=address)
+        results = tuple(in_parallel([partial(disconnect, node) for node in selected]))
+        hosting = _hosting(partial(_remove, url=address), selection, nodes, results)
+    return RegistryReport(str(address or ""), (), results, hosting, selection.notes)
 
 
 def push_to_registry(
@@ -202,14 +213,20 @@ def push_to_registry(
     return PushReport(str(client.url), tuple(pushed))
 
 
-def _select(
-    session: Session, cluster: str | None, names: Sequence[str]
-) -> tuple[Sequence[Node], str]:
-    """Return the nodes, and kubectl's context if they are a whole cluster."""
-    if names := require_strings(names, "nodes"):
-        return containerd_nodes(session.select_nodes(cluster, names)), ""
-    selected = session.select_cluster(cluster)
-    return containerd_nodes(selected.nodes), selected.context
+def _hosting(
+    change: Callable[[str], Hosting],
+    selection: Selection,
+    names: Sequence[str],
+    results: Sequence[NodeWiring],
+) -> Hosting | None:
+    """Change the ConfigMap of each whole cluster of which any node was changed."""
+    changed = {result.node for result in results if result.files}
+    clusters = () if names else selection.clusters
+    contexts = [c.context for c in clusters if changed & {node.name for node in c.nodes}]
+    hostings = [change(context) for context in contexts]
+    notes = dict.fromkeys(hosting.note for hosting in hostings if hosting.note)
+    written = all(hosting.written for hosting in hostings)
+    return Hosting(written, "; ".join(notes)) if hostings else None
 
 
 def _publish(context: str, url: RegistryUrl, names: Sequence[str]) -> Hosting:

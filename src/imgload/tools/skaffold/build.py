@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from imgload.tools.skaffold.layout import BuildFolder
 
 T = TypeVar("T")
-Destination = tuple[str | None, tuple[str, ...]]
-"""The cluster and the nodes to load into, as for `select_nodes`."""
+Destination = tuple[tuple[str, ...], tuple[str, ...]]
+"""The clusters and the nodes to load into, as for `select_nodes`."""
 
 
 def build(
@@ -164,7 +164,7 @@ class _Job:
     def nodes(self) -> tuple[NodeRuntime, ...]:
         from imgload.clusters.select import select_nodes  # noqa: PLC0415 - only for a load
 
-        cluster, names = self.destination or (None, ())
+        cluster, names = self.destination or ((), ())
         with with_discovery_errors(self.discovery.unreachable):
             return select_nodes(self.engines, cluster, names, guess=False)
 

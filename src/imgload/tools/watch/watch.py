@@ -17,7 +17,7 @@ import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import NOTHING
-from imgload.clusters.select import select_cluster, select_nodes
+from imgload.clusters.select import select, select_nodes
 from imgload.core.arguments import require_callback, require_strings
 from imgload.core.errors import (
     JSON_VERSION,
@@ -83,29 +83,35 @@ class WatchedLoad:
 class ClusterSelector:
     """A selection of nodes that does not follow later changes of the kube context.
 
-    It keeps the engines that run the nodes, and the cluster's name; None if nodes were named. A
+    It keeps the engines that run the nodes, and the clusters' names; none if nodes were named. A
     pattern selects nodes once, since the kube context may change.
     """
 
     engines: Sequence[ContainerHost]
-    cluster: str | None
+    clusters: Sequence[str]
     names: Sequence[str]
     nodes: tuple[NodeRuntime, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def settle(
-        cls, engines: Sequence[ContainerHost], cluster: str | None, names: Sequence[str]
+        cls,
+        engines: Sequence[ContainerHost],
+        cluster: str | Sequence[str] | None,
+        names: Sequence[str],
     ) -> ClusterSelector:
         """Select nodes once; arguments and errors as for `select_nodes`."""
-        nodes = select_nodes(engines, cluster, names)
-        if cluster is None and not names:
-            cluster = select_cluster(engines, None).name
+        selection = select(engines, cluster, names)
+        nodes = selection.nodes
+        wanted = () if cluster is None else require_strings(cluster, "cluster")
+        clusters = wanted or [chosen.name for chosen in selection.clusters]
         own = list(dict.fromkeys(node.engine for node in nodes))
-        return cls(own or engines, cluster, [node.name for node in nodes] if names else (), nodes)
+        picked = [node.name for node in nodes] if names else ()
+        return cls(own or engines, clusters, picked, nodes, selection.notes)
 
     def renew(self) -> bool:
         """Return whether any node has a new container; raise EngineError or ClusterError."""
-        nodes = select_nodes(self.engines, self.cluster, self.names)
+        nodes = select_nodes(self.engines, self.clusters, self.names)
         before = {node.container.id for node in self.nodes}
         if [node.container for node in nodes] != [node.container for node in self.nodes]:
             self.nodes = nodes
@@ -155,7 +161,7 @@ class Watch:
         cls,
         patterns: Sequence[str],
         *,
-        cluster: str | None = None,
+        cluster: str | Sequence[str] | None = None,
         nodes: Sequence[str] = (),
         source: str | PathLike[str] | None = None,
         on_event: Callable[[Event], None] = lambda _: None,
@@ -165,7 +171,7 @@ class Watch:
         require_callback(on_event, "on_event")
         names = require_strings(nodes, "nodes")
         if not parsed:
-            raise UsageError("no image named", hint="name some: imgload watch app 'ghcr.io/me/*'")
+            raise UsageError("no image given", hint="name some: imgload watch app 'ghcr.io/me/*'")
         with Session.open(source) as connections:
             sources = [s for s in connections.sources if isinstance(s, EngineSource)]
             if not sources:
@@ -185,6 +191,7 @@ class Watch:
         Task(partial(_prepare, self.selection.nodes))
         engines = " and ".join(source.describe for source in self.sources)
         nodes = ", ".join(node.name for node in self.selection.nodes)
+        yield from map(Note, self.selection.notes)
         yield Note(f"watching {engines} for {', '.join(self.patterns)}; loading into {nodes}")
         while True:
             notices = self._next()
@@ -325,7 +332,7 @@ def _watched_load(
 def watch(
     patterns: str | Sequence[str],
     *,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     nodes: Sequence[str] = (),
     source: str | PathLike[str] | None = None,
     on_event: Callable[[Event], None] = lambda _: None,
@@ -338,7 +345,7 @@ def watch(
 
     Args:
         patterns: names in which ``*`` matches anything: ``app:dev-*``; without a tag, every tag.
-        cluster: the cluster's name; None for the kube context's, or the only one.
+        cluster: the cluster's name, or several; None for the kube context's, or the only one.
         nodes: names of the nodes to load; empty for all nodes of the cluster.
         source: ``docker``, ``podman`` or an engine's URL; None for every engine.
         on_event: called with the events of each load, from several threads.
