@@ -96,7 +96,7 @@ def test_every_shown_call_parses(page: str, call: list[str]) -> None:
         command.make_context(command.name, list(call), parent=context)
 
 
-_ANY_BLOCK = re.compile(r"^```(\S*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_ANY_BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CHECKS: dict[str, Callable[[str], object]] = {
     "python": ast.parse,
     "yaml": lambda text: list(yaml.safe_load_all(text)),

@@ -171,7 +171,7 @@ def test_a_context_of_another_provider_selects_nothing(tmp_path: Path, in_contex
     selection = select([engine(tmp_path, *cluster("a"))], None, ())
     assert [node.name for node in selection.nodes] == ["a-control-plane"]
     [note] = selection.notes
-    assert "'gke_project_region_kind' is not a kind, k3d or minikube cluster" in note
+    assert "'gke_project_region_kind' is not of a local cluster" in note
     assert "the only cluster, a (docker)" in note
     with pytest.raises(ClusterAmbiguous, match="gke_project_region_kind"):
         selected([engine(tmp_path, *cluster("a"), *cluster("b"))])
