@@ -121,8 +121,8 @@ def test_connect_names_a_node_that_cannot_reach_the_registry(lab: Lab, registry:
     nowhere = f"http://{registry.address.partition(':')[0]}:1"
     ended = _run("connect", nowhere, "-c", "lab-d21")
     assert ended.returncode == 1
-    assert f"lab-d21-control-plane is set up, and does not reach {nowhere}: " in ended.stderr
-    assert "connection refused" in ended.stderr
+    assert f"lab-d21-control-plane is set up, and does not reach {nowhere}: " in ended.stdout
+    assert "connection refused" in ended.stdout
     assert _run("disconnect", "-c", "lab-d21").returncode == 0
 
 

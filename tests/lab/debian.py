@@ -1,11 +1,14 @@
 """Debian packages: installed on the machine, or unpacked from another suite."""
 
+import fcntl
 import os
 import shutil
 import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -66,7 +69,7 @@ class Suite:
 
     def unpack_closed(self, target: Path, *packages: str) -> None:
         """Unpack the files of packages, and of those that they depend on, over `target`."""
-        with tempfile.TemporaryDirectory(dir=self.cache) as folder, _LOCKS[self.name]:
+        with tempfile.TemporaryDirectory(dir=self.cache) as folder, self._alone():
             for package in self._download_all(Path(folder), packages):
                 run("dpkg-deb", "--extract", package, target)
 
@@ -119,8 +122,15 @@ class Suite:
             self.unpack(Path(folder) / "tree", *packages)
             (Path(folder) / "tree").rename(target)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads and processes from using the lists."""
+        with _LOCKS[self.name], (self.cache / f"{self.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def _fetch(self, packages: tuple[str, ...]) -> list[Path]:
-        with _LOCKS[self.name]:
+        with self._alone():
             absent = [package for package in packages if not self._cached(package)]
             if absent:
                 with step(f"{self.name}: {' '.join(absent)} downloaded"):
