@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import imgload
+from imgload.core.errors import NodeFull, NodeUnusable
 from imgload.oci.digest import Digest
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, unique
@@ -101,6 +102,7 @@ def test_an_image_is_loaded_rebuilt_tagged_and_pruned(lab: Lab, images: Images, 
     assert node.exec("ls", LABELS).split() == [second.removeprefix("sha256:")]
 
 
+@long
 def test_prune_keeps_an_image_that_a_container_uses(lab: Lab, images: Images, node: Node) -> None:
     """Docker also refuses to remove it."""
     tag = unique()
@@ -147,6 +149,21 @@ def test_an_image_with_too_many_layers_does_not_stop_others(tmp_path: Path, node
     assert (stored(node, flat.name), stored(node, deep.name)) == (flat.image_id, None)
 
 
+def test_files_and_blobs_cannot_be_verified(lab: Lab, images: Images, node: Node) -> None:
+    """Docker stores no blobs; the image is loaded without a pin, which Docker lacks."""
+    tag = unique()
+    images.build(lab.docker, tag)
+    report = imgload.load(tag, nodes=[node.name], source="docker", pin=True)
+    assert [note for note in report.notes if "images in Docker cannot be pinned" in note]
+    verify = partial(imgload.verify, tag, nodes=[node.name], source="docker")
+    for check in (partial(verify, deep=True), partial(verify, files=True)):
+        with pytest.raises(imgload.LoadFailed) as caught:
+            check()
+        error = caught.value.report.images[0].nodes[0].error
+        assert isinstance(error, NodeUnusable)
+        assert "--verify cri" in error.hint
+
+
 def test_doctor_describes_a_node_with_docker(node: Node) -> None:
     text = messages(imgload.diagnose(cluster="lab-md"), "nodes", "ok")
     assert f"{node.name}: Docker " in text
@@ -176,7 +193,9 @@ def test_a_node_whose_docker_does_not_answer_is_reported(
         error = caught.value.report.images[0].nodes[0].error
         assert error
         assert "journalctl -u docker" in error.hint
-        assert "Docker does not answer" in messages(imgload.diagnose(cluster="lab-md"), "nodes")
+        assert "Docker does not answer" in messages(
+            imgload.diagnose(cluster="lab-md"), "nodes", "problem"
+        )
     finally:
         _start(node)
     assert imgload.load(tag, cluster="lab-md", source="docker").ok
@@ -263,7 +282,7 @@ def test_a_full_disk_is_reported(lab: Lab, images: Images) -> None:
         assert imgload.load(small, cluster="lab-mf", source="docker").ok
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(large, cluster="lab-mf", source="docker")
-        assert isinstance(caught.value.report.images[0].nodes[0].error, imgload.NodeFull)
+        assert isinstance(caught.value.report.images[0].nodes[0].error, NodeFull)
         settled(made.nodes[0])
         assert (stored(made.nodes[0], small), stored(made.nodes[0], large)) == (image_id, None)
     finally:
