@@ -40,8 +40,8 @@ The versions that the programs themselves reported in the last run:
 _AFTER = """
 ## Nodes with Docker
 
-`tests/engine/test_docker_nodes.py` loads images from Docker 20.10, Docker 28 and Podman into a
-real Docker 20.10 and 28 in a node of minikube's shape. cri-dockerd is not available to the tests.
+`tests/engine/test_docker_nodes.py` loads images into a real Docker 20.10 and 28 in nodes of
+minikube's shape, which run in Docker and Podman. cri-dockerd is not available to the tests.
 
 ## Nodes with CRI-O
 

@@ -42,7 +42,6 @@ long = pytest.mark.long
     params=[
         "docker docker-20.10",
         pytest.param("docker docker-newest", marks=long),
-        pytest.param("docker28 docker-20.10", marks=long),
         pytest.param("podman docker-newest", marks=long),
     ],
 )
@@ -51,6 +50,15 @@ def cluster(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Cluster]:
     engine, version = request.param.split()
     made = lab.make_cluster(name="lab-md", engine=engine, containerd=version, shape=SHAPE)
     yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def faulty(lab: Lab) -> Iterator[Node]:
+    """A node on the engine whose connections the tests cut, and which they stop."""
+    options = {"name": "lab-mx", "containerd": "docker-20.10", "shape": SHAPE}
+    made = lab.make_cluster(engine="docker", **options)
+    yield made.nodes[0]
     made.remove()
 
 
@@ -202,33 +210,31 @@ def test_a_node_whose_docker_does_not_answer_is_reported(
 
 
 @long
-def test_a_stopped_node_is_reported(lab: Lab, images: Images, cluster: Cluster) -> None:
-    tag, [node] = unique(), cluster.nodes
+def test_a_stopped_node_is_reported(lab: Lab, images: Images, faulty: Node) -> None:
+    tag = unique()
     images.build(lab.docker, tag)
-    cluster.engine.cli("stop", "--time=1", node.name)
+    faulty.engine.cli("stop", "--time=1", faulty.name)
     try:
         with pytest.raises(imgload.LoadFailed) as caught:
-            imgload.load(tag, cluster="lab-md", source="docker")
+            imgload.load(tag, cluster="lab-mx", source="docker")
         error = caught.value.report.images[0].nodes[0].error
         assert error
-        assert f"start {node.name}" in error.hint
+        assert f"start {faulty.name}" in error.hint
     finally:
-        cluster.engine.cli("start", node.name)
-        node.wait()
+        faulty.engine.cli("start", faulty.name)
+        faulty.wait()
 
 
 @long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_load_leaves_nothing(
-    lab: Lab, images: Images, tmp_path: Path, node: Node, number: signal.Signals
+    lab: Lab, images: Images, tmp_path: Path, faulty: Node, number: signal.Signals
 ) -> None:
     """The request to the node's Docker is incomplete, so that it loads nothing; then it works."""
-    if node.engine.name != "docker":
-        pytest.skip("one engine has the fault")
     tag = unique()
     image_id = images.build(lab.docker, tag, os.urandom(8 * MIB))
     fault = Fault("POST .*/exec/.*/start", "hold", after=3 * MIB, skip=2)
-    command = [sys.executable, "-m", "imgload", "load", tag, "-c", "lab-md"]
+    command = [sys.executable, "-m", "imgload", "load", tag, "-c", "lab-mx"]
     with relay(lab.docker, tmp_path, fault) as proxy:
         environ = {**os.environ, "DOCKER_HOST": proxy.url, "CONTAINER_HOST": proxy.url}
         with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
@@ -244,30 +250,28 @@ def test_a_killed_load_leaves_nothing(
         assert time.monotonic() - start < 5
         assert "Traceback" not in stderr
         fault.release.set()
-    settled(node)
-    assert stored(node, tag) is None
-    assert imgload.load(tag, cluster="lab-md", source="docker").ok
-    assert stored(node, tag) == image_id
+    settled(faulty)
+    assert stored(faulty, tag) is None
+    assert imgload.load(tag, cluster="lab-mx", source="docker").ok
+    assert stored(faulty, tag) == image_id
 
 
 @long
 def test_a_cut_connection_loads_nothing(
-    lab: Lab, images: Images, tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, images: Images, tmp_path: Path, faulty: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name keeps its image."""
-    if node.engine.name != "docker":
-        pytest.skip("one engine has the fault")
     tag = unique()
     before = images.build(lab.docker, tag)
-    assert imgload.load(tag, cluster="lab-md", source="docker").ok
+    assert imgload.load(tag, cluster="lab-mx", source="docker").ok
     images.build(lab.docker, tag, os.urandom(8 * MIB))
     fault = Fault("POST .*/exec/.*/start", "cut", after=3 * MIB, skip=2)
     with relay(lab.docker, tmp_path, fault) as proxy:
         monkeypatch.setenv("DOCKER_HOST", proxy.url)
         with pytest.raises(imgload.LoadFailed, match="connection"):
-            imgload.load(tag, cluster="lab-md", source="docker")
-    settled(node)
-    assert stored(node, tag) == before
+            imgload.load(tag, cluster="lab-mx", source="docker")
+    settled(faulty)
+    assert stored(faulty, tag) == before
 
 
 @long

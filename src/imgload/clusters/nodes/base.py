@@ -208,12 +208,12 @@ class NodeRuntime(ABC):
         hashes: bool = False,  # noqa: ARG002
     ) -> FileList:
         """Return the files of an image as containers get them; with `hashes`, of their content."""
-        message = f"{self.name} cannot list the files of {name}"
+        message = f"{self.name} cannot list the files of {name}: only containerd can"
         raise NodeUnusable(message, hint=WITHOUT_BLOBS, node=self.name)
 
     def damaged_blobs(self, name: str) -> list[Digest]:
         """Return the stored blobs of a name's image whose digests, computed again, are wrong."""
-        message = f"{self.name} does not store the blobs of {name}, which could be hashed"
+        message = f"{self.name} stores no blobs of {name} to hash, only unpacked layers"
         raise NodeUnusable(message, hint=WITHOUT_BLOBS, node=self.name)
 
     def discard_layers(self, names: Sequence[str]) -> None:
