@@ -38,6 +38,11 @@ The versions that the programs themselves reported in the last run:
 
 """
 _AFTER = """
+## Nodes with Docker
+
+`tests/engine/test_docker_nodes.py` loads images into a real Docker 20.10 and 28 in nodes of
+minikube's shape, which run in Docker and Podman. cri-dockerd is not available to the tests.
+
 ## Nodes with CRI-O
 
 `test_each_source_loads_as_documented_into_crio` loads the same images into CRI-O's store with

@@ -28,7 +28,6 @@ from tests.lab.shape import (
     ELSEWHERE,
     BareK3s,
     ClusterApi,
-    DockerInMinikube,
     K3d,
     K3dElsewhere,
     Minikube,
@@ -314,23 +313,6 @@ def test_nodes_of_other_programs_are_listed_and_loaded(
         [image] = imgload.load(tag).images
         assert [(n.node, n.ok) for n in image.nodes] == [(name, True) for name in names]
         assert contains(made, tag, image_id)
-    finally:
-        made.remove()
-
-
-def test_minikube_with_the_docker_runtime_is_refused(lab: Lab, images: Images) -> None:
-    """It runs a containerd, but pods would not see its images."""
-    made = lab.make_cluster(name="lab-md", engine="docker", shape=DockerInMinikube())
-    tag = unique()
-    images.build(lab.docker, tag)
-    try:
-        with pytest.raises(imgload.LoadFailed) as caught:
-            imgload.load(tag, cluster="lab-md")
-        error = caught.value.report.images[0].nodes[0].error
-        assert isinstance(error, NodeUnusable)
-        assert "cri-dockerd.sock" in error.message
-        assert "--container-runtime=containerd" in error.hint
-        assert tag not in made.nodes[0].ctr("images", "ls", "-q")
     finally:
         made.remove()
 

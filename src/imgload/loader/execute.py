@@ -174,9 +174,7 @@ class Executor:
         """Pin the loaded images, which are verified again afterwards."""
         names = self._require_new_proofs(node)
         if names and not node.pins_images:
-            text = (
-                f"{node.name} does not pin {', '.join(names)}: that needs containerd 1.7 or later"
-            )
+            text = f"{node.name} does not pin {', '.join(names)}: {node.pin_requirement}"
             self.on_event(Note(f"{text}; when the disk is full, the kubelet may remove them"))
         elif names:
             self._pinned.add(node.name)

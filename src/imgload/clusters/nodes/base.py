@@ -41,6 +41,7 @@ _NOT_THE_REASON = re.compile(r"imgload:|Error: \w+ unixpacket ")
 _MIB = 1 << 20
 _FOLDERS = "/var/lib"
 WITHOUT_FILES = "verify without the files: --verify deep, or imgload verify --deep"
+WITHOUT_BLOBS = "verify without files and blobs: --verify cri, or imgload verify"
 ArchiveFormat = Literal["oci", "docker"]
 UNREACHABLE = 69
 """Exit status of a pull from a node that cannot connect to this process (EX_UNAVAILABLE)."""
@@ -220,13 +221,13 @@ class NodeRuntime(ABC):
         hashes: bool = False,  # noqa: ARG002
     ) -> FileList:
         """Return the files of an image as containers get them; with `hashes`, of their content."""
-        message = f"{self.name} cannot list the files of {name}"
-        raise NodeUnusable(message, hint=WITHOUT_FILES, node=self.name)
+        message = f"{self.name} cannot list the files of {name}: only containerd can"
+        raise NodeUnusable(message, hint=WITHOUT_BLOBS, node=self.name)
 
     def damaged_blobs(self, name: str) -> list[Digest]:
         """Return the stored blobs of a name's image whose digests, computed again, are wrong."""
-        message = f"{self.name} does not store the blobs of {name}, which could be hashed"
-        raise NodeUnusable(message, hint="verify without the deep check", node=self.name)
+        message = f"{self.name} stores no blobs of {name} to hash, only unpacked layers"
+        raise NodeUnusable(message, hint=WITHOUT_BLOBS, node=self.name)
 
     def discard_layers(self, names: Sequence[str]) -> None:
         """Remove the layers of images from the content store; their snapshots stay."""
@@ -236,6 +237,11 @@ class NodeRuntime(ABC):
     def pins_images(self) -> bool:
         """Whether its CRI reports pinned images, which the kubelet does not remove."""
         return False
+
+    @property
+    def pin_requirement(self) -> str:
+        """Why it does not pin images, for a note."""
+        return "its runtime has no pins"
 
     def pin(self, names: Sequence[str]) -> None:
         """Pin names that are not pinned, so that the kubelet keeps their images."""

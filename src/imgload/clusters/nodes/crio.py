@@ -319,6 +319,10 @@ class CrioNode(NodeRuntime):
             words = (image.name, stored.id, earlier.id if earlier else "", "new" if is_new else "")
             self.run(["sh", "-c", _RESTORE, "imgload", *words, *self.storage.podman])
 
+    @property
+    def pin_requirement(self) -> str:
+        return "CRI-O pins only the images of pinned_images in its settings"
+
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         self.run_all([self.storage.label(loaded, time.time())])
 

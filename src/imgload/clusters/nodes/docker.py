@@ -17,16 +17,8 @@ from typing import Any
 import attrs
 
 from imgload.clusters.nodes import kubelet
-from imgload.clusters.nodes.base import ArchiveFormat, NodeRuntime, PreviousNames
-from imgload.clusters.nodes.batch import (
-    WHILE_DISK_FILLS,
-    Output,
-    batch_argv,
-    in_parts,
-    keepalive_command,
-    parse_batch,
-    with_reason,
-)
+from imgload.clusters.nodes.base import ArchiveFormat, NameChange, NodeRuntime, PreviousNames
+from imgload.clusters.nodes.batch import WHILE_DISK_FILLS, Output, keepalive_command, with_reason
 from imgload.clusters.nodes.containerd import (
     Command,
     ContentStore,
@@ -44,9 +36,16 @@ from imgload.clusters.nodes.survey import (
     parse_space,
     read_config,
 )
-from imgload.core.errors import ArchiveInvalid, ImgloadError, NodeUnusable, UsageError, reason
+from imgload.core.errors import (
+    ArchiveInvalid,
+    ImgloadError,
+    NodeError,
+    NodeUnusable,
+    UsageError,
+    reason,
+)
 from imgload.core.parallel import result_or_error
-from imgload.engines.base import Chunk, OpenInput
+from imgload.engines.base import Chunk
 from imgload.oci.digest import Digest, chain_ids
 from imgload.oci.document import dig, load_json, text_at
 from imgload.oci.platform import Platform
@@ -69,11 +68,11 @@ _FORMAT = (
 IMAGES = with_reason(("sh", "-c", _IMAGES, "imgload", _FORMAT))
 _LOAD = r"""
 answer=$(docker system dial-stdio) || exit
-printf '%s\n' "$answer"
 case $answer in
 *'"error":'*) ;;
 'HTTP/1.1 200 '*) exit 0 ;;
 esac
+printf '%s\n' "$answer" >&2
 sleep 0.3
 exit 1
 """
@@ -219,20 +218,16 @@ class DockerNode(NodeRuntime):
     ) -> Survey:
         """Run a command, label the loaded images, and survey the node, all in one exec."""
         labels = label_commands(question.loaded)
-        groups = self._resolve_commands([[*labels], *self._commands(question)])
-        fits = len(list(in_parts(groups))) == 1
-        batched = groups if fits else []
-        argv, before.marker = batch_argv(*batched, before=[IMAGES, command])
-        result = self._exec(argv, stdin and OpenInput(stdin))
-        outputs = parse_batch(result.stdout, before.marker, 2 + sum(map(len, batched)))
-        if outputs and outputs[0].exit_status == 0:
-            before.records = records_of(parse_images(outputs[0]))
-        if len(outputs) < 2 or outputs[1].exit_status:  # noqa: PLR2004 - those before the survey
-            status = outputs[1].exit_status if outputs[1:] else result.exit_status
-            answer = outputs[1].text if outputs[1:] else ""
-            raise self._failure(status, _error_of(answer) or result.message, action)
-        answers = outputs[2:] if fits else self._run_parts(groups)
-        return self._read(question, answers[len(labels) :])
+        change = NameChange(action, command, IMAGES, _names, stdin)
+        outputs = self.run_change(change, [labels, *self._commands(question)], before)
+        return self._read(question, outputs[len(labels) :])
+
+    def _failure(self, status: int, message: str, action: str) -> NodeError:
+        return super()._failure(status, _error_of(message) or message, action)
+
+    @property
+    def pin_requirement(self) -> str:
+        return "images in Docker cannot be pinned"
 
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         self.run_all(label_commands(loaded))
@@ -288,6 +283,10 @@ class StoredImage:
 def records_of(images: Iterable[StoredImage]) -> dict[str, Digest]:
     """Return the names of images, with the targets that they stand for."""
     return {name: target for image in images for name, target in image.records.items()}
+
+
+def _names(output: Output) -> dict[str, Digest]:
+    return records_of(parse_images(output))
 
 
 def _request(archive: Iterable[Chunk]) -> Iterator[Chunk]:

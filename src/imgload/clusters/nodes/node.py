@@ -388,6 +388,10 @@ class Node(NodeRuntime):
     def pins_images(self) -> bool:
         return self._known_traits.version >= containerd.PINS_SINCE
 
+    @property
+    def pin_requirement(self) -> str:
+        return "that needs containerd 1.7 or later"
+
     def pin(self, names: Sequence[str]) -> None:
         self._pin(dict.fromkeys(names, True))
 
