@@ -40,8 +40,6 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.events import SendingEnded as SendingEnded
     from imgload.loader.events import SendingStarted as SendingStarted
     from imgload.loader.loader import Loader as Loader
-    from imgload.loader.plan import Plan as Plan
-    from imgload.loader.plan import Step as Step
     from imgload.loader.prepare import LoadOptions as LoadOptions
     from imgload.loader.report import ImageResult as ImageResult
     from imgload.loader.report import LoadFailed as LoadFailed
@@ -92,7 +90,6 @@ _HOMES = {
     "loader.api": "find_clusters load verify",
     "loader.events": "BytesSent Event ImageFound NodeDone Note SendingEnded SendingStarted",
     "loader.loader": "Loader",
-    "loader.plan": "Plan Step",
     "loader.prepare": "LoadOptions",
     "loader.report": "ImageResult LoadFailed NodeResult Report",
     "oci.content": "BlobWriter ImageContent Layer",

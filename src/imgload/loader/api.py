@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from imgload.core.arguments import require_callback, require_strings
+from imgload.core.arguments import require_callback, require_flags, require_strings
 from imgload.loader.events import Event
 from imgload.loader.loader import Loader
 from imgload.loader.prepare import LoadOptions, Request
@@ -23,7 +23,7 @@ def load(
     *,
     archives: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
     address: str | None = None,
     source: str | PathLike[str] | None = None,
     follow_links: bool = False,
@@ -60,6 +60,7 @@ def load(
 
     """
     require_callback(on_event, "on_event")
+    require_flags(dry_run=dry_run)
     texts = Request(images, **options).texts  # refuses wrong values before discovery
     with Loader.connect(
         cluster,
@@ -78,7 +79,7 @@ def verify(
     *,
     archives: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
     address: str | None = None,
     source: str | PathLike[str] | None = None,
     tag: str | None = None,
@@ -119,7 +120,8 @@ def verify(
         ImgloadError: if an image or a node is not found, or is ambiguous.
 
     """
-    texts = Request(images, tag, platform=platform).texts  # as for `load`
+    require_flags(deep=deep, files=files, contents=contents, complete=complete)
+    texts = Request(images, tag, platform=platform, strict_platform=strict_platform).texts
     with Loader.connect(
         cluster,
         nodes=nodes,

@@ -12,13 +12,13 @@ import attrs
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core import trace
-from imgload.core.arguments import optional_string, require_strings
+from imgload.core.arguments import optional_string, require_flags, require_strings
 from imgload.core.errors import ImgloadError
 from imgload.core.parallel import Task
 from imgload.engines.base import ImageStore
 from imgload.engines.discovery.candidates import Attempt
 from imgload.loader.events import Event, Note, NoteCollector
-from imgload.loader.plan import Plan, make_plan
+from imgload.loader.plan import make_plan
 from imgload.loader.prepare import (
     Ask,
     LoadOptions,
@@ -87,12 +87,12 @@ class Loader:
         cls,
         cluster: str | Sequence[str] | None = None,
         *,
-        nodes: Sequence[str] = (),
+        nodes: str | Sequence[str] = (),
         address: str | None = None,
         source: str | PathLike[str] | None = None,
         follow_links: bool = False,
-        images: Sequence[str] = (),
-        archives: Sequence[str | PathLike[str]] = (),
+        images: str | Sequence[str] = (),
+        archives: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     ) -> Iterator[Loader]:
         """Find the engines and the nodes; close the connections at the end.
 
@@ -111,13 +111,14 @@ class Loader:
             UsageError: if the source is not one of these, or `address` is no plain path.
 
         """
+        require_flags(follow_links=follow_links)
         source, nodes = optional_string(source, "source"), require_strings(nodes, "nodes")
         address = optional_string(address, "address")
-        paths = require_strings(archives, "archives")
+        texts, paths = require_strings(images, "images"), require_strings(archives, "archives")
         with Session.open(source, follow_links=follow_links, archives=paths) as session:
             Task(_import_ahead)
             for opened in session.sources:
-                opened.look_ahead(images)
+                opened.look_ahead(texts)
             selection = session.select(cluster, nodes, address=address)
             yield cls(
                 session.sources,
@@ -145,18 +146,6 @@ class Loader:
         """
         self._ahead, _ = survey_all(self.nodes, SurveyQuery((Reference.parse(name).record,), ()))
 
-    def plan(
-        self,
-        images: str | Sequence[str],
-        *,
-        on_event: OnEvent = lambda _: None,
-        **options: Unpack[LoadOptions],
-    ) -> Plan:
-        """Return what `load` would do now; nothing is changed."""
-        with self._preparing(NoteCollector(on_event), survey) as preparation:
-            preparation.run(request := Request(images, **options))
-            return _plan(preparation, request)
-
     def load(
         self,
         images: str | Sequence[str],
@@ -169,6 +158,7 @@ class Loader:
 
         Arguments and errors are those of `imgload.load`.
         """
+        require_flags(dry_run=dry_run)
         request = Request(images, **options)
         if request.transport == "delta":
             is_only_archives = self.archives and not request.texts
@@ -176,7 +166,12 @@ class Loader:
         notes = NoteCollector(on_event)
         with self._preparing(notes, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
-            plan = _plan(preparation, request)
+            plan = make_plan(
+                preparation.images,
+                preparation.surveys,
+                keep_manifest=request.keep_manifest,
+                complete=request.complete,
+            )
             for step in plan.steps:
                 missing = f"{len(step.missing)} of {len(step.image.diff_ids)} layers missing"
                 trace.log(f"plan: {step.image.name} on {step.node}: {step.action}, {missing}")
@@ -220,11 +215,14 @@ class Loader:
 
         Arguments and errors are those of `imgload.verify`.
         """
+        require_flags(deep=deep, files=files, contents=contents)
         from imgload.loader.verify import Verification  # noqa: PLC0415 - start-up
 
+        request = Request(
+            images, tag, platform=platform, complete=complete, strict_platform=strict_platform
+        )
         notes = NoteCollector(on_event)
         with self._preparing(notes, survey) as preparation:
-            request = Request(images, tag, platform=platform, strict_platform=strict_platform)
             preparation.run(request)
             if any(image.image_id is None for image in preparation.images):
                 from imgload.sources.engine import identify_by_save  # noqa: PLC0415
@@ -289,15 +287,6 @@ def _import_ahead() -> None:
     """Import the modules that a transfer needs, while engines and nodes answer."""
     for name in ("loader.execute", "registry.server"):
         import_module(f"imgload.{name}")
-
-
-def _plan(preparation: Preparation, request: Request) -> Plan:
-    return make_plan(
-        preparation.images,
-        preparation.surveys,
-        keep_manifest=request.keep_manifest,
-        complete=request.complete,
-    )
 
 
 def _require_ok(report: Report, notes: NoteCollector) -> Report:

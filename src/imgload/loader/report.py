@@ -157,6 +157,7 @@ class LoadFailed(ImgloadError):
         failed = report.failures()
         lines = [f"{name} on {node.node}: {node.error_text}" for name, node in failed]
         super().__init__("\n".join(lines) or "some node failed")
+        self.show_hints(node.error.hint for _, node in failed if node.error)
         self.report = report
         if failed and all(isinstance(node.error, SourceError) for _, node in failed):
             self.exit_status = SourceError.exit_status

@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import re
+import traceback
 from collections.abc import Callable
 
 import pytest
@@ -94,6 +95,20 @@ def test_an_error_carries_its_message_and_hint() -> None:
         "hint": "docker images",
     }
     assert errors.NodeFull("full").hint == ""
+
+
+def test_the_hint_is_in_the_traceback_once() -> None:
+    """Also after pickling, and of each node that failed."""
+    error = errors.ImageNotFound("no app", hint="docker images")
+    for shown in (error, pickle.loads(pickle.dumps(error))):
+        lines = traceback.format_exception(shown)
+        assert lines == ["imgload.core.errors.ImageNotFound: no app\n", "try: docker images\n"]
+    full = errors.NodeFull("no space", hint="imgload prune")
+    image = ImageResult(
+        "app", None, "docker", Platform("linux", "amd64"), (NodeResult("a", None, error=full),) * 2
+    )
+    text = "".join(traceback.format_exception(imgload.LoadFailed(imgload.Report((image,)))))
+    assert text.count("try: imgload prune") == 1
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES.keys() - {"LoadFailed", "PruneFailed"}))

@@ -106,9 +106,9 @@ class PushReport:
 def connect_registry(
     url: str,
     *,
-    mirrors: Sequence[str] = (),
+    mirrors: str | Sequence[str] = (),
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
     restart_containerd: bool = False,
 ) -> RegistryReport:
     """Make the nodes of a cluster pull from a registry.
@@ -154,7 +154,7 @@ def disconnect_registry(
     url: str | None = None,
     *,
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
 ) -> RegistryReport:
     """Restore the nodes' configuration from before `connect_registry`.
 

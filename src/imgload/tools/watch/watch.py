@@ -159,10 +159,10 @@ class Watch:
     @contextmanager
     def open(
         cls,
-        patterns: Sequence[str],
+        patterns: str | Sequence[str],
         *,
         cluster: str | Sequence[str] | None = None,
-        nodes: Sequence[str] = (),
+        nodes: str | Sequence[str] = (),
         source: str | PathLike[str] | None = None,
         on_event: Callable[[Event], None] = lambda _: None,
     ) -> Iterator[Watch]:
@@ -333,7 +333,7 @@ def watch(
     patterns: str | Sequence[str],
     *,
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
     source: str | PathLike[str] | None = None,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Iterator[WatchedLoad | Note]:
