@@ -45,6 +45,9 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.report import LoadFailed as LoadFailed
     from imgload.loader.report import NodeResult as NodeResult
     from imgload.loader.report import Report as Report
+    from imgload.loader.report import Restart as Restart
+    from imgload.loader.report import RestartFailed as RestartFailed
+    from imgload.loader.report import Workload as Workload
     from imgload.oci.content import BlobWriter as BlobWriter
     from imgload.oci.content import ImageContent as ImageContent
     from imgload.oci.content import Layer as Layer
@@ -91,7 +94,7 @@ _HOMES = {
     "loader.events": "BytesSent Event ImageFound NodeDone Note SendingEnded SendingStarted",
     "loader.loader": "Loader",
     "loader.prepare": "LoadOptions",
-    "loader.report": "ImageResult LoadFailed NodeResult Report",
+    "loader.report": "ImageResult LoadFailed NodeResult Report Restart RestartFailed Workload",
     "oci.content": "BlobWriter ImageContent Layer",
     "oci.digest": "Digest",
     "oci.platform": "Platform",

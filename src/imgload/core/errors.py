@@ -34,6 +34,7 @@
     │   ├── NotVerified
     │   └── NotRemoved
     ├── LoadFailed               1   carries the report
+    ├── RestartFailed            1   carries the report of a successful load
     └── PruneFailed              1   carries the report
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core import trace
 from imgload.core.arguments import optional_string, require_flags, require_strings
-from imgload.core.errors import ImgloadError
+from imgload.core.errors import ImgloadError, UsageError
 from imgload.core.parallel import Task
 from imgload.engines.base import ImageStore
 from imgload.engines.discovery.candidates import Attempt
@@ -28,7 +28,7 @@ from imgload.loader.prepare import (
     survey,
     survey_all,
 )
-from imgload.loader.report import LoadFailed, Report
+from imgload.loader.report import LoadFailed, Report, RestartFailed
 from imgload.loader.session import Session
 from imgload.oci.reference import Reference
 from imgload.sources.base import Source
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Unpack
 
+    from imgload.clusters.select import Cluster
     from imgload.transports.base import Transport
 
 OnEvent = Callable[[Event], None]
@@ -66,6 +67,7 @@ class Loader:
         address: the path of containerd's socket on the nodes, if the user selected it.
         notes: about the sources and nodes, for the user; every load and verification reports them.
         archives: sources of which every load and verification takes all images.
+        clusters: the clusters of the nodes, whose workloads `load` may restart.
 
     """
 
@@ -79,6 +81,7 @@ class Loader:
     address: str | None = None
     notes: Sequence[str] = ()
     archives: Sequence[Source] = ()
+    clusters: Sequence[Cluster] = ()
     _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -129,6 +132,7 @@ class Loader:
                 address=address,
                 notes=(*selection.notes, *_also_images(session.archives, session.sources)),
                 archives=session.archives,
+                clusters=selection.clusters,
             )
 
     def survey_ahead(self, name: str) -> None:
@@ -151,6 +155,7 @@ class Loader:
         images: str | Sequence[str],
         *,
         dry_run: bool = False,
+        restart: bool = False,
         on_event: OnEvent = lambda _: None,
         **options: Unpack[LoadOptions],
     ) -> Report:
@@ -158,7 +163,9 @@ class Loader:
 
         Arguments and errors are those of `imgload.load`.
         """
-        require_flags(dry_run=dry_run)
+        require_flags(dry_run=dry_run, restart=restart)
+        if restart:
+            require_clusters(self.clusters)
         request = Request(images, **options)
         if request.transport == "delta":
             is_only_archives = self.archives and not request.texts
@@ -166,6 +173,7 @@ class Loader:
         notes = NoteCollector(on_event)
         with self._preparing(notes, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
+            before = dict(preparation.surveys)
             plan = make_plan(
                 preparation.images,
                 preparation.surveys,
@@ -196,6 +204,11 @@ class Loader:
             executor.mark_unreachable(preparation.images, preparation.failed)
             (executor.dry_run if dry_run else executor.run)(plan)
         report = executor.report([node.name for node in self.nodes], dry_run=dry_run)
+        if restart and report.ok and not dry_run:
+            from imgload.loader.restart import restart_workloads  # noqa: PLC0415 - start-up
+
+            changed = _changed(report, before, self.clusters)
+            report = attrs.evolve(report, restart=restart_workloads(changed))
         return _require_ok(report, notes)
 
     def verify(
@@ -289,8 +302,36 @@ def _import_ahead() -> None:
         import_module(f"imgload.{name}")
 
 
+def require_clusters(clusters: Sequence[Cluster]) -> None:
+    """Raise UsageError unless there is a cluster whose workloads can be restarted."""
+    if not clusters:
+        hint = "name the cluster of the nodes with --cluster"
+        raise UsageError("a restart needs a cluster, but only nodes are named", hint=hint)
+
+
+def _changed(
+    report: Report, before: Mapping[str, Survey], clusters: Sequence[Cluster]
+) -> dict[str, set[str]]:
+    """Return the images that are new or replaced on a node, by the cluster's kube context."""
+    changed: dict[str, set[str]] = {}
+    for cluster in clusters:
+        members = {member.name for member in cluster.members}
+        for image in report.images:
+            for node in image.nodes:
+                if node.action == "present" or node.node not in members:
+                    continue
+                survey = before[node.node]
+                target = survey.records.get(image.reference)
+                known = survey.content.configs_under(target) if target else ()
+                if node.replaced or image.image_id not in known:
+                    changed.setdefault(cluster.context, set()).add(image.reference)
+    return changed
+
+
 def _require_ok(report: Report, notes: NoteCollector) -> Report:
     report = attrs.evolve(report, notes=tuple(notes.texts))
-    if not report.ok:
+    if report.failures():
         raise LoadFailed(report)
+    if not report.ok:
+        raise RestartFailed(report)
     return report

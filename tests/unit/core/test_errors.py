@@ -21,7 +21,7 @@ CLASSES = {
     name: value
     for name, value in vars(errors).items()
     if inspect.isclass(value) and issubclass(value, ImgloadError)
-} | {"LoadFailed": imgload.LoadFailed, "PruneFailed": imgload.PruneFailed}
+} | {name: getattr(imgload, name) for name in ("LoadFailed", "RestartFailed", "PruneFailed")}
 STATUS = {
     "UsageError": 2,
     "ReferenceInvalid": 2,
@@ -45,6 +45,7 @@ STATUS = {
     "NotVerified": 1,
     "NotRemoved": 1,
     "LoadFailed": 1,
+    "RestartFailed": 1,
 }
 
 
@@ -111,7 +112,9 @@ def test_the_hint_is_in_the_traceback_once() -> None:
     assert text.count("try: imgload prune") == 1
 
 
-@pytest.mark.parametrize("name", sorted(CLASSES.keys() - {"LoadFailed", "PruneFailed"}))
+@pytest.mark.parametrize(
+    "name", sorted(CLASSES.keys() - {"LoadFailed", "RestartFailed", "PruneFailed"})
+)
 def test_an_error_can_be_pickled_with_its_data(name: str) -> None:
     """For process pools."""
     error = CLASSES[name]("m", hint="h", node="n", endpoint="unix:///e", image="app:dev")
