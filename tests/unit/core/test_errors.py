@@ -81,7 +81,7 @@ def test_the_tree_in_the_docstring_is_the_real_one() -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_each_errors_kind_is_its_name_in_kebab_case(name: str) -> None:
     """Part of the JSON report; never changed by chance."""
-    kind = CLASSES[name].kind.fget(CLASSES[name].__new__(CLASSES[name]))  # type: ignore[attr-defined]
+    kind = CLASSES[name].kind.fget(CLASSES[name].__new__(CLASSES[name]))
     assert kind.replace("-", "") == name.lower()
     assert kind.count("-") == len(re.findall("[A-Z]", name)) - 1
 
