@@ -40,13 +40,14 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.events import SendingEnded as SendingEnded
     from imgload.loader.events import SendingStarted as SendingStarted
     from imgload.loader.loader import Loader as Loader
-    from imgload.loader.plan import Plan as Plan
-    from imgload.loader.plan import Step as Step
     from imgload.loader.prepare import LoadOptions as LoadOptions
     from imgload.loader.report import ImageResult as ImageResult
     from imgload.loader.report import LoadFailed as LoadFailed
     from imgload.loader.report import NodeResult as NodeResult
     from imgload.loader.report import Report as Report
+    from imgload.loader.report import Restart as Restart
+    from imgload.loader.report import RestartFailed as RestartFailed
+    from imgload.loader.report import Workload as Workload
     from imgload.oci.content import BlobWriter as BlobWriter
     from imgload.oci.content import ImageContent as ImageContent
     from imgload.oci.content import Layer as Layer
@@ -92,9 +93,8 @@ _HOMES = {
     "loader.api": "find_clusters load verify",
     "loader.events": "BytesSent Event ImageFound NodeDone Note SendingEnded SendingStarted",
     "loader.loader": "Loader",
-    "loader.plan": "Plan Step",
     "loader.prepare": "LoadOptions",
-    "loader.report": "ImageResult LoadFailed NodeResult Report",
+    "loader.report": "ImageResult LoadFailed NodeResult Report Restart RestartFailed Workload",
     "oci.content": "BlobWriter ImageContent Layer",
     "oci.digest": "Digest",
     "oci.platform": "Platform",

@@ -99,7 +99,6 @@ def test_an_odd_argument_of_a_method_raises_an_imgload_error(tmp_path: Path, odd
     for call, parameters in {
         made.load: ("images", "tag", "extra_tags", "platform", "transport", "verify", "on_event"),
         made.verify: ("images", "tag", "platform", "on_event"),
-        made.plan: ("images", "tag", "extra_tags", "platform", "on_event"),
         made.survey_ahead: ("name",),
     }.items():
         for parameter in parameters:
@@ -114,6 +113,15 @@ def test_an_odd_argument_of_a_method_raises_an_imgload_error(tmp_path: Path, odd
         (imgload.load, {"images": "app", "on_event": None}),
         (imgload.load, {"images": "app", "transport": "fast"}),
         (imgload.load, {"images": "app", "verify": "x"}),
+        (imgload.load, {"images": "app", "verify": True}),
+        (imgload.load, {"images": "app", "dry_run": "no"}),
+        (imgload.load, {"images": "app", "pin": "no"}),
+        (imgload.load, {"images": "app", "strict_platform": "no"}),
+        (imgload.load, {"images": "app", "follow_links": 1}),
+        (imgload.verify, {"images": "app", "deep": "yes"}),
+        (imgload.verify, {"images": "app", "complete": None}),
+        (imgload.prune, {"everything": "no"}),
+        (imgload.prune, {"dry_run": None}),
         (imgload.load, {"images": None}),
         (imgload.load, {"images": b"app"}),
         (imgload.load, {"images": "app", "nodes": 5}),

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import click
+import mypy.api
 import pytest
 import yaml
 
@@ -30,6 +31,23 @@ def parses(command_line: str) -> bool:
     assert command is not None
     with command.make_context(name, words):
         return True
+
+
+def test_the_examples_of_the_library_pass_mypy_strict(tmp_path: Path) -> None:
+    """As in a caller's project."""
+    examples = {
+        tmp_path / f"{page}_{index}.py": code
+        for page in ("library", "watch", "doctor")
+        for index, code in enumerate(blocks(f"docs/{page}.md", "python"))
+    }
+    for path, code in examples.items():
+        path.write_text(code)
+    (tmp_path / "wrong.py").write_text('import imgload\nimgload.load("app", transport="fast")\n')
+    options = ["--strict", "--cache-dir", str(ROOT / ".mypy_cache"), "--no-error-summary"]
+    output, _, status = mypy.api.run([*options, *map(str, examples)])
+    assert (output, status) == ("", 0)
+    assert len(examples) >= 9
+    assert "[arg-type]" in mypy.api.run([*options, str(tmp_path / "wrong.py")])[0]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -12,6 +12,7 @@ from imgload.cli.options import (
     choice_option,
     load_options,
     output_option,
+    restart_option,
     verbose_option,
 )
 from imgload.cli.output import failures, show_report, show_result, watching
@@ -51,6 +52,7 @@ _STORED = "Require that the nodes store all layers, not only unpacked."
 @click.option("--discard-layers", is_flag=True, help=_DISCARD_LAYERS)
 @click.option("--complete", is_flag=True, help=_COMPLETE)
 @click.option("--pin", is_flag=True, help=_PIN)
+@restart_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @verbose_option
 @output_option("json")
@@ -72,6 +74,7 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
       imgload load app:dev --tag ghcr.io/me/app  the name from the pod spec
       imgload load app.tar                       every image of an archive
       imgload load app:dev --from app.tar        one image of an archive
+      imgload load app:dev --restart             restart the pods that use it
       imgload load app:dev --verify files        compare the unpacked files, too
       podman save app:dev | imgload load         an archive from a pipe
       imgload load app:dev -o json | jq .ok      the report as JSON

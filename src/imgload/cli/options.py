@@ -187,6 +187,13 @@ verbose_option = click.option(
 )
 
 
+restart_option = click.option(
+    "--restart",
+    is_flag=True,
+    help="Restart workloads that use a changed image, by kubectl rollout restart.",
+)
+
+
 def output_option(*formats: str, text: str = "stdout") -> Callable[[Command], Command]:
     """Return the option ``--output``; formats other than text always go to stdout."""
     where = "" if text == "stdout" else f", on {text}"

@@ -20,7 +20,14 @@ from imgload.core.environment import in_ci
 from imgload.core.errors import JSON_VERSION, ImgloadError, error_json, one_line, visible
 from imgload.core.units import size_text
 from imgload.loader.events import BytesSent, Event, NodeDone, Note, SendingEnded, SendingStarted
-from imgload.loader.report import ImageResult, LoadFailed, NodeResult, Report
+from imgload.loader.report import (
+    ImageResult,
+    LoadFailed,
+    NodeResult,
+    Report,
+    Restart,
+    RestartFailed,
+)
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -79,11 +86,11 @@ def failures(
     """Print errors raised within in an output format, and exit with their status.
 
     The document has the keys of the command's own, by default of the one that runs. As text, only
-    the report of a LoadFailed is printed here, and other errors are raised.
+    the report of a LoadFailed or RestartFailed is printed here, and other errors are raised.
     """
     try:
         yield
-    except LoadFailed as error:
+    except (LoadFailed, RestartFailed) as error:
         show_result(error.report, output, partial(show_report, quiet=quiet), error.exit_status)
     except ImgloadError as error:
         if output == "text":
@@ -135,10 +142,24 @@ def show_report(report: Report, *, quiet: bool, err: bool = False) -> None:
         say(_title(image.reference, image), err=err or quiet)
         for node in failed if quiet else image.nodes:
             say(f"  {_line(node, dry_run=report.dry_run)}", err=err or quiet)
+    for line in restart_lines(report.restart, quiet=quiet):
+        say(line, err=err or quiet)
     for image in () if quiet else report.images:
         if image.reference.endswith(":latest"):
             note = f"note: the kubelet pulls {image.reference} each time; set imagePullPolicy:"
             say(f"{note} IfNotPresent in the pod spec, or use another tag", err=True)
+
+
+def restart_lines(restart: Restart | None, *, quiet: bool = False) -> Iterator[str]:
+    """Yield a line for each restarted workload, and the error; if quiet, only the error."""
+    if restart is None:
+        return
+    for workload in () if quiet else restart.workloads:
+        yield f"{style('✓', fg='green')} restarted {workload}"
+    if restart.error:
+        yield f"{style('✗', fg='red')} {restart.error.message}{hint_text(restart.error.hint)}"
+    elif not (quiet or restart.workloads):
+        yield "- restarted nothing: no workload uses an image that changed"
 
 
 def shorten(name: str, reserved: int) -> str:

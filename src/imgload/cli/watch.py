@@ -12,9 +12,18 @@ from imgload.cli.options import (
     complete_images,
     engine_option,
     output_option,
+    restart_option,
     verbose_option,
 )
-from imgload.cli.output import DONE, at_node, failures, hint_text, show_json, summary_text
+from imgload.cli.output import (
+    DONE,
+    at_node,
+    failures,
+    hint_text,
+    restart_lines,
+    show_json,
+    summary_text,
+)
 from imgload.cli.process import say, style
 from imgload.core.errors import JSON_VERSION
 from imgload.core.units import size_text
@@ -26,13 +35,21 @@ if TYPE_CHECKING:
     from imgload.tools.watch.watch import WatchedLoad
 
 
+_EXEC = (
+    "Shell command to run after each successful load of an image, whose name is in the variable"
+    " IMGLOAD_IMAGE. Its output goes to stderr."
+)
+
+
 @click.command(no_args_is_help=True)
 @click.argument("patterns", nargs=-1, metavar="PATTERN...", shell_complete=complete_images)
 @cluster_options
 @engine_option
+@restart_option
+@click.option("--exec", "command", metavar="COMMAND", help=_EXEC)
 @verbose_option
 @output_option("json", text="stderr")
-def watch(patterns: tuple[str, ...], output: str, **options: Any) -> None:
+def watch(patterns: tuple[str, ...], output: str, command: str | None, **options: Any) -> None:
     """Load each image as soon as it is built or tagged.
 
     PATTERN is an image name in which * matches any text, slashes included; without a tag it matches
@@ -49,6 +66,8 @@ def watch(patterns: tuple[str, ...], output: str, **options: Any) -> None:
       imgload watch 'app:dev-*' db -c kind  load two patterns into kind
       imgload watch 'ghcr.io/me/*'          load all images of an owner
       imgload watch '*' --from podman       load each image that Podman builds
+      imgload watch app --restart           restart the pods that use it
+      imgload watch app --exec 'make test'  run a command after each load
       imgload watch app -o json             print one JSON document a line
     """
     from imgload.tools.watch.watch import Watch  # noqa: PLC0415 - start-up
@@ -62,10 +81,30 @@ def watch(patterns: tuple[str, ...], output: str, **options: Any) -> None:
         try:
             for load in opened:
                 show_watched(load, output)
+                if command and not isinstance(load, Note) and not load.error:
+                    for reference in load.references:
+                        show_watched(_run(command, reference), output)
         except KeyboardInterrupt:
             if opened.busy:
                 raise
             say("stopped", err=True)
+
+
+def _run(command: str, reference: str) -> Note:
+    """Run a shell command about an image, and return a note about its end."""
+    from imgload.core.errors import BuildFailed, UsageError  # noqa: PLC0415 - start-up
+    from imgload.tools.skaffold.builders import running  # noqa: PLC0415
+
+    argv = ["sh", "-c", 'exec sh -c "$1" >&2', "sh", command]
+    status = 0
+    try:
+        with running(argv, environ={"IMGLOAD_IMAGE": reference}) as process:
+            process.wait()
+    except BuildFailed:
+        status = process.returncode
+    except UsageError as error:
+        return Note(f"{reference}: {error.message}")
+    return Note(f"{reference}: the command of --exec ended with exit status {status}")
 
 
 def show_watched(result: WatchedLoad | Note, output: str) -> None:
@@ -78,6 +117,7 @@ def show_watched(result: WatchedLoad | Note, output: str) -> None:
         at, document = result.at, result.to_json()
         images = result.report.images if result.report else ()
         lines = [_image_line(image, result.seconds) for image in images]
+        lines += restart_lines(result.report.restart if result.report else None)
         if result.error and not result.report:
             failed = _failed(result.error.message, result.error.hint)
             lines = [f"{style(', '.join(result.references), bold=True)} {failed}"]

@@ -252,7 +252,7 @@ class Selection:
 def select_nodes(
     engines: Sequence[ContainerHost],
     cluster: str | Sequence[str] | None,
-    names: Sequence[str],
+    names: str | Sequence[str],
     *,
     guess: bool = True,
     address: str | None = None,
@@ -282,7 +282,7 @@ def select_nodes(
 def select(  # noqa: PLR0913 - options
     engines: Sequence[ContainerHost],
     cluster: str | Sequence[str] | None,
-    names: Sequence[str],
+    names: str | Sequence[str],
     *,
     guess: bool = True,
     ignores_context: bool = True,

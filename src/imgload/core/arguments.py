@@ -41,6 +41,13 @@ def require_choice(value: object, choices: Sequence[str], argument: str) -> None
         raise UsageError(f"{argument} must be {' or '.join(choices)}, not {value!r:.100}")
 
 
+def require_flags(**arguments: object) -> None:
+    """Raise UsageError unless each argument is True or False."""
+    for argument, value in arguments.items():
+        if not isinstance(value, bool):
+            raise UsageError(f"{argument} must be True or False, not {value!r:.100}")
+
+
 def require_callback(value: object, argument: str) -> None:
     """Raise UsageError unless an argument is callable."""
     if not callable(value):

@@ -34,6 +34,7 @@
     │   ├── NotVerified
     │   └── NotRemoved
     ├── LoadFailed               1   carries the report
+    ├── RestartFailed            1   carries the report of a successful load
     └── PruneFailed              1   carries the report
 """
 
@@ -42,7 +43,7 @@ from __future__ import annotations
 import copyreg
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _MAX_LENGTH = 2000
@@ -130,10 +131,16 @@ class ImgloadError(Exception):
         self.endpoint = printable(endpoint)
         self.image = printable(image)
         super().__init__(self.message)
+        self.show_hints([self.hint])
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default calls the class with `args`, which lacks the keyword arguments.
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
+    def show_hints(self, hints: Iterable[str]) -> None:
+        """Add hints to the traceback, each once."""
+        for hint in dict.fromkeys(filter(None, hints)):
+            self.add_note(f"try: {hint}")
 
     @property
     def kind(self) -> str:

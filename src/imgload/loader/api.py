@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from imgload.core.arguments import require_callback, require_strings
+from imgload.core.arguments import require_callback, require_flags, require_strings
 from imgload.loader.events import Event
 from imgload.loader.loader import Loader
 from imgload.loader.prepare import LoadOptions, Request
@@ -23,11 +23,12 @@ def load(
     *,
     archives: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
     address: str | None = None,
     source: str | PathLike[str] | None = None,
     follow_links: bool = False,
     dry_run: bool = False,
+    restart: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
     **options: Unpack[LoadOptions],
 ) -> Report:
@@ -47,6 +48,8 @@ def load(
             reachable engine.
         follow_links: whether symbolic links may lead out of a source that is a folder.
         dry_run: plan only; nothing is changed.
+        restart: restart the deployments, stateful sets and daemon sets of the cluster whose pod
+            templates name an image that changed on a node, by ``kubectl rollout restart``.
         on_event: called with values of `imgload.Event`, from several threads.
         options: see `imgload.LoadOptions`.
 
@@ -56,10 +59,12 @@ def load(
     Raises:
         UsageError: if the transport is ``delta`` and a source cannot push.
         LoadFailed: if an image could not be verified on a node; see its `report`.
+        RestartFailed: if all images were loaded, but a workload was not restarted.
         ImgloadError: if nothing could be loaded at all; `core.errors` has the tree of errors.
 
     """
     require_callback(on_event, "on_event")
+    require_flags(dry_run=dry_run, restart=restart)
     texts = Request(images, **options).texts  # refuses wrong values before discovery
     with Loader.connect(
         cluster,
@@ -70,7 +75,7 @@ def load(
         images=texts,
         archives=require_strings(archives, "archives"),
     ) as loader:
-        return loader.load(texts, dry_run=dry_run, on_event=on_event, **options)
+        return loader.load(texts, dry_run=dry_run, restart=restart, on_event=on_event, **options)
 
 
 def verify(
@@ -78,7 +83,7 @@ def verify(
     *,
     archives: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
     address: str | None = None,
     source: str | PathLike[str] | None = None,
     tag: str | None = None,
@@ -119,7 +124,8 @@ def verify(
         ImgloadError: if an image or a node is not found, or is ambiguous.
 
     """
-    texts = Request(images, tag, platform=platform).texts  # as for `load`
+    require_flags(deep=deep, files=files, contents=contents, complete=complete)
+    texts = Request(images, tag, platform=platform, strict_platform=strict_platform).texts
     with Loader.connect(
         cluster,
         nodes=nodes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -12,13 +12,13 @@ import attrs
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
 from imgload.core import trace
-from imgload.core.arguments import optional_string, require_strings
-from imgload.core.errors import ImgloadError
+from imgload.core.arguments import optional_string, require_flags, require_strings
+from imgload.core.errors import ImgloadError, UsageError
 from imgload.core.parallel import Task
 from imgload.engines.base import ImageStore
 from imgload.engines.discovery.candidates import Attempt
 from imgload.loader.events import Event, Note, NoteCollector
-from imgload.loader.plan import Plan, make_plan
+from imgload.loader.plan import make_plan
 from imgload.loader.prepare import (
     Ask,
     LoadOptions,
@@ -28,7 +28,7 @@ from imgload.loader.prepare import (
     survey,
     survey_all,
 )
-from imgload.loader.report import LoadFailed, Report
+from imgload.loader.report import LoadFailed, Report, RestartFailed
 from imgload.loader.session import Session
 from imgload.oci.reference import Reference
 from imgload.sources.base import Source
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Unpack
 
+    from imgload.clusters.select import Cluster
     from imgload.transports.base import Transport
 
 OnEvent = Callable[[Event], None]
@@ -66,6 +67,7 @@ class Loader:
         address: the path of containerd's socket on the nodes, if the user selected it.
         notes: about the sources and nodes, for the user; every load and verification reports them.
         archives: sources of which every load and verification takes all images.
+        clusters: the clusters of the nodes, whose workloads `load` may restart.
 
     """
 
@@ -79,6 +81,7 @@ class Loader:
     address: str | None = None
     notes: Sequence[str] = ()
     archives: Sequence[Source] = ()
+    clusters: Sequence[Cluster] = ()
     _ahead: dict[str, Survey] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -87,12 +90,12 @@ class Loader:
         cls,
         cluster: str | Sequence[str] | None = None,
         *,
-        nodes: Sequence[str] = (),
+        nodes: str | Sequence[str] = (),
         address: str | None = None,
         source: str | PathLike[str] | None = None,
         follow_links: bool = False,
-        images: Sequence[str] = (),
-        archives: Sequence[str | PathLike[str]] = (),
+        images: str | Sequence[str] = (),
+        archives: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     ) -> Iterator[Loader]:
         """Find the engines and the nodes; close the connections at the end.
 
@@ -111,13 +114,14 @@ class Loader:
             UsageError: if the source is not one of these, or `address` is no plain path.
 
         """
+        require_flags(follow_links=follow_links)
         source, nodes = optional_string(source, "source"), require_strings(nodes, "nodes")
         address = optional_string(address, "address")
-        paths = require_strings(archives, "archives")
+        texts, paths = require_strings(images, "images"), require_strings(archives, "archives")
         with Session.open(source, follow_links=follow_links, archives=paths) as session:
             Task(_import_ahead)
             for opened in session.sources:
-                opened.look_ahead(images)
+                opened.look_ahead(texts)
             selection = session.select(cluster, nodes, address=address)
             yield cls(
                 session.sources,
@@ -128,6 +132,7 @@ class Loader:
                 address=address,
                 notes=(*selection.notes, *_also_images(session.archives, session.sources)),
                 archives=session.archives,
+                clusters=selection.clusters,
             )
 
     def survey_ahead(self, name: str) -> None:
@@ -145,23 +150,12 @@ class Loader:
         """
         self._ahead, _ = survey_all(self.nodes, SurveyQuery((Reference.parse(name).record,), ()))
 
-    def plan(
-        self,
-        images: str | Sequence[str],
-        *,
-        on_event: OnEvent = lambda _: None,
-        **options: Unpack[LoadOptions],
-    ) -> Plan:
-        """Return what `load` would do now; nothing is changed."""
-        with self._preparing(NoteCollector(on_event), survey) as preparation:
-            preparation.run(request := Request(images, **options))
-            return _plan(preparation, request)
-
     def load(
         self,
         images: str | Sequence[str],
         *,
         dry_run: bool = False,
+        restart: bool = False,
         on_event: OnEvent = lambda _: None,
         **options: Unpack[LoadOptions],
     ) -> Report:
@@ -169,6 +163,9 @@ class Loader:
 
         Arguments and errors are those of `imgload.load`.
         """
+        require_flags(dry_run=dry_run, restart=restart)
+        if restart:
+            require_clusters(self.clusters)
         request = Request(images, **options)
         if request.transport == "delta":
             is_only_archives = self.archives and not request.texts
@@ -176,7 +173,13 @@ class Loader:
         notes = NoteCollector(on_event)
         with self._preparing(notes, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
-            plan = _plan(preparation, request)
+            before = dict(preparation.surveys)
+            plan = make_plan(
+                preparation.images,
+                preparation.surveys,
+                keep_manifest=request.keep_manifest,
+                complete=request.complete,
+            )
             for step in plan.steps:
                 missing = f"{len(step.missing)} of {len(step.image.diff_ids)} layers missing"
                 trace.log(f"plan: {step.image.name} on {step.node}: {step.action}, {missing}")
@@ -201,6 +204,11 @@ class Loader:
             executor.mark_unreachable(preparation.images, preparation.failed)
             (executor.dry_run if dry_run else executor.run)(plan)
         report = executor.report([node.name for node in self.nodes], dry_run=dry_run)
+        if restart and report.ok and not dry_run:
+            from imgload.loader.restart import restart_workloads  # noqa: PLC0415 - start-up
+
+            changed = _changed(report, before, self.clusters)
+            report = attrs.evolve(report, restart=restart_workloads(changed))
         return _require_ok(report, notes)
 
     def verify(
@@ -220,11 +228,14 @@ class Loader:
 
         Arguments and errors are those of `imgload.verify`.
         """
+        require_flags(deep=deep, files=files, contents=contents)
         from imgload.loader.verify import Verification  # noqa: PLC0415 - start-up
 
+        request = Request(
+            images, tag, platform=platform, complete=complete, strict_platform=strict_platform
+        )
         notes = NoteCollector(on_event)
         with self._preparing(notes, survey) as preparation:
-            request = Request(images, tag, platform=platform, strict_platform=strict_platform)
             preparation.run(request)
             if any(image.image_id is None for image in preparation.images):
                 from imgload.sources.engine import identify_by_save  # noqa: PLC0415
@@ -291,17 +302,36 @@ def _import_ahead() -> None:
         import_module(f"imgload.{name}")
 
 
-def _plan(preparation: Preparation, request: Request) -> Plan:
-    return make_plan(
-        preparation.images,
-        preparation.surveys,
-        keep_manifest=request.keep_manifest,
-        complete=request.complete,
-    )
+def require_clusters(clusters: Sequence[Cluster]) -> None:
+    """Raise UsageError unless there is a cluster whose workloads can be restarted."""
+    if not clusters:
+        hint = "name the cluster of the nodes with --cluster"
+        raise UsageError("a restart needs a cluster, but only nodes are named", hint=hint)
+
+
+def _changed(
+    report: Report, before: Mapping[str, Survey], clusters: Sequence[Cluster]
+) -> dict[str, set[str]]:
+    """Return the images that are new or replaced on a node, by the cluster's kube context."""
+    changed: dict[str, set[str]] = {}
+    for cluster in clusters:
+        members = {member.name for member in cluster.members}
+        for image in report.images:
+            for node in image.nodes:
+                if node.action == "present" or node.node not in members:
+                    continue
+                survey = before[node.node]
+                target = survey.records.get(image.reference)
+                known = survey.content.configs_under(target) if target else ()
+                if node.replaced or image.image_id not in known:
+                    changed.setdefault(cluster.context, set()).add(image.reference)
+    return changed
 
 
 def _require_ok(report: Report, notes: NoteCollector) -> Report:
     report = attrs.evolve(report, notes=tuple(notes.texts))
-    if not report.ok:
+    if report.failures():
         raise LoadFailed(report)
+    if not report.ok:
+        raise RestartFailed(report)
     return report

@@ -11,7 +11,12 @@ import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
-from imgload.core.arguments import optional_string, require_choice, require_strings
+from imgload.core.arguments import (
+    optional_string,
+    require_choice,
+    require_flags,
+    require_strings,
+)
 from imgload.core.environment import in_ci
 from imgload.core.errors import ImgloadError, PlatformMissing, UsageError
 from imgload.core.parallel import Task, in_parallel, result_or_error
@@ -123,15 +128,22 @@ class Request:
     platform: Platform | None = attrs.field(default=None, converter=_platform)
     transport: TransportOption = "auto"
     verify: Verify = "cri"
-    keep_manifest: bool = attrs.field(default=False, converter=bool)
-    discard_layers: bool = attrs.field(default=False, converter=bool)
-    complete: bool = attrs.field(default=False, converter=bool)
-    pin: bool = attrs.field(default=False, converter=bool)
+    keep_manifest: bool = False
+    discard_layers: bool = False
+    complete: bool = False
+    pin: bool = False
     strict_platform: bool | None = None
 
     def __attrs_post_init__(self) -> None:
         require_choice(self.transport, get_args(TransportOption), "transport")
         require_choice(self.verify, get_args(Verify), "verify")
+        require_flags(
+            keep_manifest=self.keep_manifest,
+            discard_layers=self.discard_layers,
+            complete=self.complete,
+            pin=self.pin,
+            strict_platform=self.strict_platform is not None and self.strict_platform,
+        )
         require_names(self.texts, self.tag, self.extra_tags)
         if self.complete and self.discard_layers:
             raise UsageError("complete content has layers: omit complete or discard_layers")

@@ -7,7 +7,14 @@ from typing import Any, Literal
 import attrs
 
 from imgload.clusters.nodes.proof import Proof
-from imgload.core.errors import JSON_VERSION, ImgloadError, NodeError, SourceError, error_json
+from imgload.core.errors import (
+    JSON_VERSION,
+    ImgloadError,
+    NodeError,
+    SourceError,
+    error_json,
+    one_line,
+)
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
 
@@ -112,20 +119,53 @@ class ImageResult:
 
 
 @attrs.frozen
+class Workload:
+    """A workload that was restarted; `kind` is ``deployment``, ``statefulset`` or ``daemonset``."""
+
+    context: str
+    namespace: str
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return one_line(f"{self.kind}/{self.name} in {self.namespace} ({self.context})")
+
+
+@attrs.frozen
+class Restart:
+    """The workloads that were restarted after a load, and why others were not."""
+
+    workloads: tuple[Workload, ...] = ()
+    error: ImgloadError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the part of the document about restarts."""
+        return {
+            "workloads": [attrs.asdict(workload) for workload in self.workloads],
+            "error": error_json(self.error) if self.error else None,
+        }
+
+
+@attrs.frozen
 class Report:
     """The results for all images; in a dry run, the planned actions.
 
-    `notes` are the texts of the `Note` events until then.
+    `notes` are the texts of the `Note` events until then. `restart` is None unless restarts were
+    requested and every image was loaded.
     """
 
     images: tuple[ImageResult, ...]
     dry_run: bool = False
     notes: tuple[str, ...] = ()
+    restart: Restart | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether every image was verified on every node; in a dry run, whether there is a plan."""
-        return not self.failures()
+        """Whether every image was verified on every node, and the restarts succeeded.
+
+        In a dry run, whether there is a plan.
+        """
+        return not self.failures() and not (self.restart and self.restart.error)
 
     def failures(self) -> list[tuple[str, NodeResult]]:
         """Return the results that are not `ok`, with the names of their images."""
@@ -139,6 +179,8 @@ class Report:
             document["dry_run"] = True
         document["images"] = [image.to_json() for image in self.images]
         document["notes"] = list(self.notes)
+        if self.restart:
+            document["restart"] = self.restart.to_json()
         document["ok"] = self.ok
         return document
 
@@ -157,6 +199,21 @@ class LoadFailed(ImgloadError):
         failed = report.failures()
         lines = [f"{name} on {node.node}: {node.error_text}" for name, node in failed]
         super().__init__("\n".join(lines) or "some node failed")
+        self.show_hints(node.error.hint for _, node in failed if node.error)
         self.report = report
         if failed and all(isinstance(node.error, SourceError) for _, node in failed):
             self.exit_status = SourceError.exit_status
+
+
+class RestartFailed(ImgloadError):
+    """Every image was loaded, but at least one workload was not restarted.
+
+    Args:
+        report: the results of the load, and its `restart`.
+
+    """
+
+    def __init__(self, report: Report) -> None:
+        error = report.restart.error if report.restart else None
+        super().__init__(error.message if error else "no restart", hint=error.hint if error else "")
+        self.report = report

@@ -14,6 +14,7 @@ import pytest
 from imgload.cli.load import load, verify
 from imgload.loader import api
 from imgload.loader.loader import Loader
+from imgload.loader.report import Report
 from imgload.oci.reference import Reference
 from imgload.sources.archive import ArchiveSource
 from tests.unit.archives import Image, layer, oci, pack
@@ -123,14 +124,18 @@ def archive(folder: Path, name: str) -> ArchiveSource:
     return ArchiveSource(str(path))
 
 
+def planned_names(report: Report) -> list[str]:
+    return [Reference.parse(image.reference).familiar for image in report.images]
+
+
 def test_archives_are_planned_together_with_images(tmp_path: Path) -> None:
     """All images of each archive, and the named one of the sources."""
     one, two, three = (archive(tmp_path, f"{name}:v1") for name in ("one", "two", "three"))
-    plan = Loader([three], [node_on(tmp_path)], archives=[one, two]).plan(["three:v1"])
-    names = [step.image.name.rpartition("/")[2] for step in plan.steps]
+    made = Loader([three], [node_on(tmp_path)], archives=[one, two])
+    names = planned_names(made.load(["three:v1"], dry_run=True))
     assert names == ["one:v1", "two:v1", "three:v1"]
-    plan = Loader([three], [node_on(tmp_path)], archives=[one]).plan([])
-    assert [step.image.name.rpartition("/")[2] for step in plan.steps] == ["one:v1"]
+    made = Loader([three], [node_on(tmp_path)], archives=[one])
+    assert planned_names(made.load([], dry_run=True)) == ["one:v1"]
 
 
 def test_a_file_that_is_also_an_image_gets_a_note(

@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import re
+import traceback
 from collections.abc import Callable
 
 import pytest
@@ -20,7 +21,7 @@ CLASSES = {
     name: value
     for name, value in vars(errors).items()
     if inspect.isclass(value) and issubclass(value, ImgloadError)
-} | {"LoadFailed": imgload.LoadFailed, "PruneFailed": imgload.PruneFailed}
+} | {name: getattr(imgload, name) for name in ("LoadFailed", "RestartFailed", "PruneFailed")}
 STATUS = {
     "UsageError": 2,
     "ReferenceInvalid": 2,
@@ -44,6 +45,7 @@ STATUS = {
     "NotVerified": 1,
     "NotRemoved": 1,
     "LoadFailed": 1,
+    "RestartFailed": 1,
 }
 
 
@@ -79,7 +81,7 @@ def test_the_tree_in_the_docstring_is_the_real_one() -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_each_errors_kind_is_its_name_in_kebab_case(name: str) -> None:
     """Part of the JSON report; never changed by chance."""
-    kind = CLASSES[name].kind.fget(CLASSES[name].__new__(CLASSES[name]))  # type: ignore[attr-defined]
+    kind = CLASSES[name].kind.fget(CLASSES[name].__new__(CLASSES[name]))
     assert kind.replace("-", "") == name.lower()
     assert kind.count("-") == len(re.findall("[A-Z]", name)) - 1
 
@@ -96,7 +98,23 @@ def test_an_error_carries_its_message_and_hint() -> None:
     assert errors.NodeFull("full").hint == ""
 
 
-@pytest.mark.parametrize("name", sorted(CLASSES.keys() - {"LoadFailed", "PruneFailed"}))
+def test_the_hint_is_in_the_traceback_once() -> None:
+    """Also after pickling, and of each node that failed."""
+    error = errors.ImageNotFound("no app", hint="docker images")
+    for shown in (error, pickle.loads(pickle.dumps(error))):
+        lines = traceback.format_exception(shown)
+        assert lines == ["imgload.core.errors.ImageNotFound: no app\n", "try: docker images\n"]
+    full = errors.NodeFull("no space", hint="imgload prune")
+    image = ImageResult(
+        "app", None, "docker", Platform("linux", "amd64"), (NodeResult("a", None, error=full),) * 2
+    )
+    text = "".join(traceback.format_exception(imgload.LoadFailed(imgload.Report((image,)))))
+    assert text.count("try: imgload prune") == 1
+
+
+@pytest.mark.parametrize(
+    "name", sorted(CLASSES.keys() - {"LoadFailed", "RestartFailed", "PruneFailed"})
+)
 def test_an_error_can_be_pickled_with_its_data(name: str) -> None:
     """For process pools."""
     error = CLASSES[name]("m", hint="h", node="n", endpoint="unix:///e", image="app:dev")

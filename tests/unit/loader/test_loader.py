@@ -48,13 +48,12 @@ def emulating(node: NodeRuntime, emulated: frozenset[str] | None) -> Emulating:
 
 
 def planned(made: Loader, platform: str | None = None) -> tuple[Image, list[str]]:
-    """Return the one image of the plan, and what was noted."""
+    """Return the one image of a dry run, and what was noted."""
     events: list[Event] = []
-    plan = made.plan([], platform=platform, on_event=events.append)
-    by_id = {image.image_id: image for image in (AMD, ARM, RISCV)}
-    [step] = plan.steps
-    assert step.image.image_id is not None
-    return by_id[step.image.image_id], [e.text for e in events if isinstance(e, Note)]
+    [image] = made.load([], dry_run=True, platform=platform, on_event=events.append).images
+    by_id = {known.image_id: known for known in (AMD, ARM, RISCV)}
+    assert image.image_id is not None
+    return by_id[image.image_id], [e.text for e in events if isinstance(e, Note)]
 
 
 @pytest.mark.parametrize(
@@ -95,13 +94,13 @@ def test_the_warning_depends_on_the_emulators_of_the_node(
     """Strict loads and loads in CI refuse an image that the node is not known to run."""
     made, events = loader(tmp_path, "echo x86_64", ARM), list[Event]()
     made.nodes = [emulating(made.nodes[0], emulated)]
-    made.plan([], on_event=events.append)
+    made.load([], dry_run=True, on_event=events.append)
     [note] = [event for event in events if isinstance(event, Note)]
     assert words in note.text
     runs = emulated is not None and "arm64" in emulated
     assert note.is_warning != runs
     with nullcontext() if runs else pytest.raises(PlatformMissing, match=words) as refused:
-        made.plan([], strict_platform=True)
+        made.load([], dry_run=True, strict_platform=True)
     if refused:
         assert refused.value.exit_status == 6
         assert "--no-strict-platform" in refused.value.hint
@@ -115,8 +114,8 @@ def test_ci_refuses_an_image_that_no_node_can_run(
     made = loader(tmp_path, "echo x86_64", ARM)
     made.nodes = [emulating(made.nodes[0], frozenset())]
     with pytest.raises(PlatformMissing):
-        made.plan([])
-    assert made.plan([], strict_platform=False).steps
+        made.load([], dry_run=True)
+    assert made.load([], dry_run=True, strict_platform=False).ok
 
 
 def test_a_listed_platform_without_content_is_an_error(tmp_path: Path) -> None:
@@ -140,10 +139,10 @@ def test_a_localhost_name_of_an_archive_gets_a_note(tmp_path: Path) -> None:
     (tmp_path / "app.tar").write_bytes(pack(podman(image)))
     events: list[Event] = []
     made = Loader([ArchiveSource(str(tmp_path / "app.tar"))], [node_on(tmp_path)])
-    made.plan([], on_event=events.append)
+    made.load([], dry_run=True, on_event=events.append)
     [note] = [event.text for event in events if isinstance(event, Note)]
     assert "imgload load app:dev --from" in note
     events.clear()
-    [step] = made.plan(["app:dev"], on_event=events.append).steps
-    assert step.image.name == "docker.io/library/app:dev"
+    [planned_image] = made.load(["app:dev"], dry_run=True, on_event=events.append).images
+    assert planned_image.reference == "docker.io/library/app:dev"
     assert not any(isinstance(event, Note) for event in events)

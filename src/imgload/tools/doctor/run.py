@@ -21,7 +21,7 @@ def diagnose(
     image: str | None = None,
     *,
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
 ) -> Diagnosis:
     """Check everything between the engines and the nodes, without changing anything.
 

@@ -98,7 +98,7 @@ def images(
     patterns: str | Sequence[str] = (),
     *,
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
     address: str | None = None,
     unused: bool = False,
     drift: bool = False,

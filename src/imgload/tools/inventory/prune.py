@@ -15,7 +15,7 @@ import attrs
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.core.arguments import require_strings
+from imgload.core.arguments import require_flags, require_strings
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
 from imgload.core.parallel import in_parallel
 from imgload.loader.session import Session
@@ -37,6 +37,7 @@ class Policy:
 
     def __attrs_post_init__(self) -> None:
         require_repositories(self.repositories)
+        require_flags(everything=self.everything, unpin=self.unpin)
         if type(self.keep) is not int:
             raise UsageError(f"keep must be an integer, not {self.keep!r:.100}")
         if self.older_than is not None and not isinstance(self.older_than, timedelta):
@@ -115,6 +116,7 @@ class PruneFailed(ImgloadError):
     def __init__(self, report: PruneReport) -> None:
         failed = [node.error.message for node in report.nodes if node.error]
         super().__init__("\n".join(failed) or "some node failed")
+        self.show_hints(node.error.hint for node in report.nodes if node.error)
         self.report = report
 
 
@@ -122,7 +124,7 @@ def prune(
     repositories: str | Sequence[str] = (),
     *,
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
     address: str | None = None,
     keep: int = 3,
     older_than: timedelta | None = None,
@@ -154,6 +156,7 @@ def prune(
         ImgloadError: when no node could be pruned; `core.errors` draws the tree.
 
     """
+    require_flags(dry_run=dry_run)
     patterns = require_strings(repositories, "repositories")
     policy = Policy(patterns, keep, older_than, everything, unpin)
     with Session.open(has_images=False) as connections:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import attrs
 
+from imgload.clusters.kubectl import run_kubectl
 from imgload.clusters.nodes.node import containerd_nodes
 from imgload.clusters.select import Selection
 from imgload.core.arguments import optional_string, require_strings
-from imgload.core.errors import JSON_VERSION, ClusterError, UsageError, reason
+from imgload.core.errors import JSON_VERSION, ClusterError, UsageError
 from imgload.core.parallel import in_parallel
 from imgload.engines.discovery.discover import with_discovery_errors
 from imgload.loader.session import Session
@@ -32,7 +32,6 @@ from imgload.tools.remote_registry.push import PushedImage, RegistryClient, push
 _NAMESPACE, _NAME = "kube-public", "local-registry-hosting"
 _MANAGER = "app.kubernetes.io/managed-by"
 _HELP = "https://kind.sigs.k8s.io/docs/user/local-registry/"
-_SECONDS = 10.0
 
 
 @attrs.frozen
@@ -106,9 +105,9 @@ class PushReport:
 def connect_registry(
     url: str,
     *,
-    mirrors: Sequence[str] = (),
+    mirrors: str | Sequence[str] = (),
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
     restart_containerd: bool = False,
 ) -> RegistryReport:
     """Make the nodes of a cluster pull from a registry.
@@ -154,7 +153,7 @@ def disconnect_registry(
     url: str | None = None,
     *,
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
 ) -> RegistryReport:
     """Restore the nodes' configuration from before `connect_registry`.
 
@@ -273,16 +272,4 @@ def _metadata(context: str) -> Any:
 
 
 def _kubectl(context: str, *arguments: str, stdin: str = "") -> str:
-    options = ("--context", context, "-n", _NAMESPACE, "--request-timeout=5s")
-    command = ["kubectl", *options, *arguments]
-    try:
-        result = subprocess.run(  # noqa: S603 - a list of arguments, no shell
-            command, input=stdin, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except FileNotFoundError as error:
-        raise ClusterError("kubectl is not installed") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ClusterError(f"kubectl failed: {error}") from error
-    if result.returncode:
-        raise ClusterError(f"kubectl: {reason(result.stderr) or 'failed'}")
-    return result.stdout
+    return run_kubectl(context, f"--namespace={_NAMESPACE}", *arguments, stdin=stdin)

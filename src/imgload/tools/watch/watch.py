@@ -17,8 +17,8 @@ import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import NOTHING
-from imgload.clusters.select import select, select_nodes
-from imgload.core.arguments import require_callback, require_strings
+from imgload.clusters.select import Cluster, select
+from imgload.core.arguments import require_callback, require_flags, require_strings
 from imgload.core.errors import (
     JSON_VERSION,
     ClusterError,
@@ -31,8 +31,8 @@ from imgload.core.parallel import Task, in_parallel
 from imgload.engines.base import ContainerHost
 from imgload.engines.discovery.discover import with_discovery_errors
 from imgload.loader.events import Event, Note
-from imgload.loader.loader import Loader
-from imgload.loader.report import LoadFailed, Report
+from imgload.loader.loader import Loader, require_clusters
+from imgload.loader.report import LoadFailed, Report, RestartFailed
 from imgload.loader.session import Session
 from imgload.oci.digest import Digest
 from imgload.oci.reference import engine_filter, parse_patterns, pod_name
@@ -68,12 +68,16 @@ class WatchedLoad:
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``--output json``: the report's images, with the time."""
+        report = self.report.to_json() if self.report else {"images": []}
+        results: dict[str, Any] = {
+            key: report[key] for key in ("images", "restart") if key in report
+        }
         return {
             "version": JSON_VERSION,
             "time": self.at.isoformat(timespec="milliseconds"),
             "references": list(self.references),
             "seconds": round(self.seconds, 3),
-            "images": self.report.to_json()["images"] if self.report else [],
+            **results,
             "ok": self.error is None,
             "error": error_json(self.error) if self.error else None,
         }
@@ -92,6 +96,7 @@ class ClusterSelector:
     names: Sequence[str]
     nodes: tuple[NodeRuntime, ...] = ()
     notes: tuple[str, ...] = ()
+    selected: tuple[Cluster, ...] = ()
 
     @classmethod
     def settle(
@@ -107,11 +112,12 @@ class ClusterSelector:
         clusters = wanted or [chosen.name for chosen in selection.clusters]
         own = list(dict.fromkeys(node.engine for node in nodes))
         picked = [node.name for node in nodes] if names else ()
-        return cls(own or engines, clusters, picked, nodes, selection.notes)
+        return cls(own or engines, clusters, picked, nodes, selection.notes, selection.clusters)
 
     def renew(self) -> bool:
         """Return whether any node has a new container; raise EngineError or ClusterError."""
-        nodes = select_nodes(self.engines, self.clusters, self.names)
+        selection = select(self.engines, self.clusters, self.names)
+        nodes, self.selected = selection.nodes, selection.clusters
         before = {node.container.id for node in self.nodes}
         if [node.container for node in nodes] != [node.container for node in self.nodes]:
             self.nodes = nodes
@@ -136,6 +142,7 @@ class Watch:
     patterns: Sequence[str]
     on_event: Callable[[Event], None] = lambda _: None
     busy: bool = False
+    restart: bool = False
     listeners: Sequence[Listener] = attrs.field(init=False)
     _notices: queue.SimpleQueue[Notice] = attrs.field(factory=queue.SimpleQueue)
     _targets: dict[tuple[EngineSource, str], Digest] = attrs.field(factory=dict)
@@ -157,18 +164,20 @@ class Watch:
 
     @classmethod
     @contextmanager
-    def open(
+    def open(  # noqa: PLR0913 - options
         cls,
-        patterns: Sequence[str],
+        patterns: str | Sequence[str],
         *,
         cluster: str | Sequence[str] | None = None,
-        nodes: Sequence[str] = (),
+        nodes: str | Sequence[str] = (),
         source: str | PathLike[str] | None = None,
+        restart: bool = False,
         on_event: Callable[[Event], None] = lambda _: None,
     ) -> Iterator[Watch]:
         """Listen until the end of the block; arguments and errors as for `watch`."""
         parsed = parse_patterns(require_strings(patterns, "patterns"))
         require_callback(on_event, "on_event")
+        require_flags(restart=restart)
         names = require_strings(nodes, "nodes")
         if not parsed:
             raise UsageError("no image given", hint="name some: imgload watch app 'ghcr.io/me/*'")
@@ -178,7 +187,9 @@ class Watch:
                 raise UsageError(f"{source} is not an engine", hint="watch one: --from docker")
             with with_discovery_errors(connections.discovery.unreachable):
                 selection = ClusterSelector.settle(connections.engines, cluster, names)
-            watch = cls(sources, selection, parsed, on_event)
+            if restart:
+                require_clusters(selection.selected)
+            watch = cls(sources, selection, parsed, on_event, restart=restart)
             try:
                 in_parallel([listener.start for listener in watch.listeners])
                 yield watch
@@ -264,7 +275,7 @@ class Watch:
             names = [name for name in own if name in due or _has(source, name)]
             for load in self._attempt(source, names, began) if names else ():
                 loads.append(load)
-                if load.error:
+                if load.error and not isinstance(load.error, RestartFailed):
                     self.selection.forget()
                 else:
                     self._pending.difference_update(load.references)
@@ -288,8 +299,9 @@ class Watch:
         report: Report | None = None
         error: ImgloadError | None = None
         try:
-            report = Loader([source], self.selection.nodes).load(names, on_event=self.on_event)
-        except LoadFailed as failure:
+            loader = Loader([source], self.selection.nodes, clusters=self.selection.selected)
+            report = loader.load(names, restart=self.restart, on_event=self.on_event)
+        except (LoadFailed, RestartFailed) as failure:
             report, error = failure.report, failure
         except ImgloadError as failure:
             if len(names) > 1:
@@ -329,12 +341,13 @@ def _watched_load(
     return WatchedLoad(now, tuple(names), time.monotonic() - began, report, error)
 
 
-def watch(
+def watch(  # noqa: PLR0913 - options
     patterns: str | Sequence[str],
     *,
     cluster: str | Sequence[str] | None = None,
-    nodes: Sequence[str] = (),
+    nodes: str | Sequence[str] = (),
     source: str | PathLike[str] | None = None,
+    restart: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Iterator[WatchedLoad | Note]:
     """Load each image whose name matches, when an engine has built or tagged it.
@@ -348,6 +361,7 @@ def watch(
         cluster: the cluster's name, or several; None for the kube context's, or the only one.
         nodes: names of the nodes to load; empty for all nodes of the cluster.
         source: ``docker``, ``podman`` or an engine's URL; None for every engine.
+        restart: restart the workloads that use a changed image, as for `imgload.load`.
         on_event: called with the events of each load, from several threads.
 
     Yields:
@@ -361,6 +375,11 @@ def watch(
 
     """
     with Watch.open(
-        patterns, cluster=cluster, nodes=nodes, source=source, on_event=on_event
+        patterns,
+        cluster=cluster,
+        nodes=nodes,
+        source=source,
+        restart=restart,
+        on_event=on_event,
     ) as opened:
         yield from opened
