@@ -24,6 +24,7 @@ import yaml
 import imgload
 from docs.generated import PAGES, command_line, error_tables, library
 from imgload.cli.app import cli
+from imgload.core import trace
 from imgload.core.errors import ImgloadError
 from tests.engine.test_costs import COSTS
 from tests.unit.test_peers_page import defined
@@ -94,6 +95,12 @@ def test_every_shown_call_parses(page: str, call: list[str]) -> None:
     assert command is not None, page
     with contextlib.suppress(click.exceptions.Exit):  # from --help and --version
         command.make_context(command.name, list(call), parent=context)
+
+
+@pytest.fixture(autouse=True)
+def _no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing ``--verbose`` starts the log, which would go on in later tests."""
+    monkeypatch.setattr(trace, "_write", None)
 
 
 _ANY_BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
