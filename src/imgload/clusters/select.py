@@ -42,10 +42,10 @@ _Candidate = tuple[str, Callable[[], NodeRuntime]]
 
 @attrs.frozen
 class EngineInfo:
-    """A container engine.
+    """A container engine, or a machine that is a node.
 
     Args:
-        kind: ``docker`` or ``podman``.
+        kind: ``docker``, ``podman``, or ``ssh`` for a machine.
         url: its address.
         origin: where the address was found, such as ``DOCKER_HOST`` or ``Colima``.
 
@@ -362,9 +362,10 @@ def _select_clusters(
             hint="kubectl config use-context kind-NAME; or name the cluster with --cluster NAME",
         )
     clusters = _named(engines, wanted) if wanted else (_of_context(engines, context),)
-    why = "--cluster" if wanted else f"kube context {context!r}" if context else "the only one"
-    trace.log(f"clusters: {', '.join(map(str, clusters))} ({why})")
-    if not context or context in clusters[0].tool.contexts(clusters[0].name):
+    is_of_context = context in clusters[0].tool.contexts(clusters[0].name)
+    why = f"kube context {context!r}" if is_of_context else "the only one"
+    trace.log(f"clusters: {', '.join(map(str, clusters))} ({'--cluster' if wanted else why})")
+    if not context or is_of_context:
         return Selection((), clusters)
     if in_ci() or not ignores_context:
         hint = f"confirm the cluster: --cluster {shlex.quote(clusters[0].name)}"

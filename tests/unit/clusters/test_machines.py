@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from imgload.clusters.provider import Colima, Lima, Minikube, RancherDesktop, providers
-from imgload.clusters.select import find_clusters, select_nodes
+from imgload.clusters.select import find_clusters, list_clusters, select_nodes
 from imgload.core.errors import ClusterNotFound
 from imgload.engines.base import ContainerHost
 from imgload.engines.machine import SshMachine
+from tests.schema import complaints
 
 SSH_CONFIG = """\
 # This SSH config file can be passed to 'ssh -F'.
@@ -237,6 +238,7 @@ def test_stopped_machines_are_listed_as_stopped(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         minikube(home, "up", port=server.getsockname()[1])
         states = {n.name: n.container.state for c in find_clusters([]) for n in c.nodes}
+    assert complaints(json.loads(json.dumps(list_clusters([]).to_json())), "clusters") == []
     assert states == {"colima": "stopped", "old": "stopped", "up": "running", "up-m02": "running"}
 
 

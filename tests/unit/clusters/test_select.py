@@ -7,6 +7,7 @@ import pytest
 
 from imgload.clusters.nodes.detect import UnusableNode
 from imgload.clusters.select import ClusterList, find_clusters, list_clusters, select, select_nodes
+from imgload.core import trace
 from imgload.core.errors import (
     ClusterAmbiguous,
     ClusterNotFound,
@@ -165,14 +166,19 @@ def test_without_a_guess_the_context_must_name_a_cluster(
     assert select_nodes(engines, None, (), guess=False)
 
 
-def test_a_context_of_another_provider_selects_nothing(tmp_path: Path, in_context: Context) -> None:
+def test_a_context_of_another_provider_selects_nothing(
+    tmp_path: Path, in_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The only cluster is selected with a note, or a name is needed."""
+    log: list[str] = []
+    monkeypatch.setattr(trace, "_write", log.append)
     in_context("gke_project_region_kind")
     selection = select([engine(tmp_path, *cluster("a"))], None, ())
     assert [node.name for node in selection.nodes] == ["a-control-plane"]
     [note] = selection.notes
     assert "'gke_project_region_kind' is not of a local cluster" in note
     assert "the only cluster, a (docker)" in note
+    assert log[0].endswith("clusters: a (docker) (the only one)")
     with pytest.raises(ClusterAmbiguous, match="gke_project_region_kind"):
         selected([engine(tmp_path, *cluster("a"), *cluster("b"))])
 

@@ -19,11 +19,13 @@ then sh -c "$list"
 else unshare -m sh -c "mount -t binfmt_misc binfmt_misc {_FOLDER} && $list"
 fi 2>/dev/null | head -c 65536
 """
+READ_MOUNTED = ("sh", "-c", f"{{ {_LIST}; }} 2>/dev/null | head -c 65536")
+"""Prints the registry's state, and each entry after an empty line; nothing if it is unreadable."""
 READ = ("sh", "-c", _READ, "imgload", _LIST)
-"""Prints the registry's state, and each entry after an empty line; nothing if it is not readable.
+"""Does the same, and mounts the registry for this command only, where it is not mounted.
 
-Where it is not mounted, it is mounted for this command only. In a user namespace, mounting would
-replace the registry of the machine by an empty one (Linux 6.7, fs/binfmt_misc.c).
+In a user namespace, mounting would replace the registry of the machine by an empty one (Linux 6.7,
+fs/binfmt_misc.c).
 """
 _HEADERS = {
     "386": (1, "little", 3),
@@ -45,7 +47,7 @@ _LINE = re.compile(r"^(flags: |offset |magic |mask )(\w*)$", re.MULTILINE | re.A
 
 
 def parse_registry(text: str) -> frozenset[str] | None:
-    """Return the emulated architectures from the output of `READ`; None if it is not readable."""
+    """Return the emulated architectures that a command above printed; None if unreadable."""
     state, *entries = text.strip().split("\n\n")
     if state not in {"enabled", "disabled"}:
         return None

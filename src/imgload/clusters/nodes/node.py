@@ -424,7 +424,9 @@ class Node(NodeRuntime):
     def emulated_architectures(self) -> frozenset[str] | None:
         from imgload.clusters.nodes import emulation  # noqa: PLC0415 - start-up
 
-        outputs = result_or_error(partial(self.run_all, [emulation.READ]))
+        is_machine = self.engine.endpoint.kind == "ssh"  # a mount would change the user's machine
+        command = emulation.READ_MOUNTED if is_machine else emulation.READ
+        outputs = result_or_error(partial(self.run_all, [command]))
         if isinstance(outputs, ImgloadError):
             return None
         return emulation.parse_registry(outputs[0].text)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from imgload.clusters.nodes.emulation import READ, parse_registry
+from imgload.engines.endpoint import Endpoint
 from tests.unit.clusters.nodes.test_node import node_on
 
 ARM64 = """\
@@ -90,3 +91,11 @@ def test_the_command_prints_the_registry_of_this_machine(tmp_path: Path) -> None
     node = node_on(tmp_path)
     [output] = node.run_all([READ])
     assert node.emulated_architectures() == parse_registry(output.text)
+
+
+def test_nothing_is_mounted_on_a_machine(tmp_path: Path) -> None:
+    """Where the registry is not mounted, the emulators are unknown."""
+    node = node_on(tmp_path, unshare='touch "{0}/unshared"')
+    node.engine.endpoint = Endpoint("ssh", "ssh://root@vm")
+    node.emulated_architectures()
+    assert not (tmp_path / "unshared").exists()
