@@ -101,10 +101,15 @@ engine_option = _option("engines", _ENGINE_HELP, "--from", "source", metavar="EN
 def _unless_nodes_named(
     context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Ignore the default cluster if ``--node`` names nodes, which may be of any cluster."""
+    """Ignore the default cluster if ``--node`` has names, which may be of any cluster.
+
+    A pattern selects nodes of the default cluster.
+    """
     source = context.get_parameter_source(parameter.name or "")
     is_named = source is ParameterSource.COMMANDLINE
-    return value if is_named or not context.params.get("nodes") else ()
+    nodes = context.params.get("nodes") or ()
+    has_pattern = any(character in node for node in nodes for character in "*?[")
+    return value if is_named or has_pattern or not nodes else ()
 
 
 def cluster_options(

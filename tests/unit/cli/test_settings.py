@@ -92,6 +92,7 @@ def test_the_cluster_has_several_sources(
     (project / FILE).write_text('cluster = ["a", "b"]\n')
     assert passed()["cluster"] == ("a", "b")
     assert passed("--node", "x")["cluster"] == ()
+    assert passed("--node", "*x")["cluster"] == ("a", "b")
     (project / FILE).write_text('cluster = "a"\n')
     assert passed()["cluster"] == ("a",)
     monkeypatch.setenv("KIND_CLUSTER_NAME", "k")
