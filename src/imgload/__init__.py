@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.events import Note as Note
     from imgload.loader.events import SendingEnded as SendingEnded
     from imgload.loader.events import SendingStarted as SendingStarted
+    from imgload.loader.lists import ListedImage as ListedImage
+    from imgload.loader.lists import load_list as load_list
     from imgload.loader.loader import Loader as Loader
     from imgload.loader.prepare import LoadOptions as LoadOptions
     from imgload.loader.report import ImageResult as ImageResult
@@ -92,6 +94,7 @@ _HOMES = {
     "engines.podman": "Podman",
     "loader.api": "find_clusters load verify",
     "loader.events": "BytesSent Event ImageFound NodeDone Note SendingEnded SendingStarted",
+    "loader.lists": "ListedImage load_list",
     "loader.loader": "Loader",
     "loader.prepare": "LoadOptions",
     "loader.report": "ImageResult LoadFailed NodeResult Report Restart RestartFailed Workload",
