@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -13,13 +13,22 @@ from imgload.core.arguments import (
     require_flags,
     require_strings,
 )
-from imgload.core.errors import ImageNotFound, ImgloadError, UsageError
+from imgload.core.errors import (
+    ImageNotFound,
+    ImgloadError,
+    ManifestMissing,
+    UsageError,
+    printable,
+)
 from imgload.engines.discovery.discover import with_discovery_errors
+from imgload.loader.entries import ImageEntry
 from imgload.loader.events import Event, Note, NoteCollector
+from imgload.loader.list_file import read_list
 from imgload.loader.loader import Loader, finish, require_clusters
+from imgload.loader.manifests import read_manifests
 from imgload.loader.prepare import LoadOptions, Request
 from imgload.loader.report import LoadFailed, Report
-from imgload.oci.reference import parse_unless_id
+from imgload.oci.platform import Platform
 from imgload.sources.locate import locate
 
 if TYPE_CHECKING:
@@ -29,61 +38,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-_OPTION = "an option of a listed image"
-
-
-def _text(value: object) -> str | None:
-    return optional_string(value, _OPTION)
-
-
-def _texts(values: object) -> tuple[str, ...]:
-    return require_strings(values, _OPTION)
-
-
-@attrs.frozen
-class ListedImage:
-    """An image in a list, and its options; those of the run apply where it has none.
-
-    Args:
-        name: its name or image ID; None for all images of an archive, which is the `source`.
-        source: ``docker``, ``podman``, an engine's URL, or the path of an archive.
-        tag: its name on the nodes, instead of its own.
-        cluster: one or several names.
-        nodes: as for `imgload.load`.
-        platform: ``os/arch[/variant]`` out of a multi-platform image.
-        required: whether it is an error that no source has it, instead of a note.
-
-    Raises:
-        ReferenceInvalid: if a name is invalid.
-        UsageError: if an option has a wrong value, or there is neither a name nor a source.
-
-    """
-
-    name: str | None = attrs.field(default=None, converter=_text)
-    source: str | None = attrs.field(default=None, converter=_text)
-    tag: str | None = attrs.field(default=None, converter=_text)
-    cluster: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    nodes: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    platform: str | None = attrs.field(default=None, converter=_text)
-    required: bool = True
-
-    def __attrs_post_init__(self) -> None:
-        require_flags(required=self.required)
-        if not (self.name or self.source):
-            raise UsageError("an image of a list needs a name, or the path of an archive")
-        Request(self.name or (), self.tag, platform=self.platform)  # refuses wrong values
-
-    @property
-    def name_on_nodes(self) -> str:
-        """Its name as on the nodes; empty if its source determines that."""
-        name = self.tag or self.name
-        reference = parse_unless_id(name) if name else None
-        return reference.record if reference else ""
-
-
 def load_list(  # noqa: PLR0913 - options
-    images: Iterable[ListedImage],
+    images: str | ImageEntry | Iterable[str | ImageEntry] = (),
     *,
+    files: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
+    manifests: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     cluster: str | Sequence[str] | None = None,
     nodes: str | Sequence[str] = (),
     address: str | None = None,
@@ -99,9 +58,14 @@ def load_list(  # noqa: PLR0913 - options
     Images with the same options are loaded in one transfer, in the order of their first one.
 
     Args:
-        images: the images.
+        images: names of images, or images with options.
+        files: paths of YAML files with lists of images; ``-`` for standard input. Paths of archives
+            in a file are relative to its folder.
+        manifests: YAML or JSON files with Kubernetes manifests, folders of such files, ``-`` for
+            standard input, or objects in the cluster, such as ``deployment/app``, which the user's
+            kubectl reads. The images that they name are not `required`.
         cluster: as for `imgload.load`, for images without an own one, and so are the next four.
-        nodes: the nodes.
+        nodes: names of nodes.
         address: the path of containerd's socket.
         source: the source of the images.
         follow_links: whether symbolic links may lead out of a folder.
@@ -123,8 +87,9 @@ def load_list(  # noqa: PLR0913 - options
     require_callback(on_event, "on_event")
     require_flags(dry_run=dry_run, restart=restart)
     if options.get("tag") is not None or options.get("extra_tags"):
-        raise UsageError("tag is for one image: set it for an image of the list")
-    defaults = ListedImage(
+        hint = "set it in the list: {name: app:dev, tag: app:v1}"
+        raise UsageError("one name cannot be given to several images", hint=hint)
+    defaults = ImageEntry(
         "default",
         source=optional_string(source, "source"),
         cluster=() if cluster is None else cluster,
@@ -132,8 +97,15 @@ def load_list(  # noqa: PLR0913 - options
         platform=options.pop("platform", None),
     )
     Request((), **options)  # refuses wrong values before discovery
-    listed = _distinct([_with_defaults(image, defaults) for image in images])
-    notes, reports = NoteCollector(on_event), list[Report]()
+    entries = _entries(images)
+    files, manifests = require_strings(files, "files"), require_strings(manifests, "manifests")
+    is_read = "-" in {source, *(image.source for image in entries)}
+    if [*files, *manifests].count("-") + is_read > 1:
+        raise UsageError("standard input can be read only once", hint="use a file for the other")
+    entries += [image for file in files for image in read_list(file)]
+    entries += [image for path in manifests for image in read_manifests(path, defaults.cluster)]
+    listed = _distinct([_with_defaults(image, defaults) for image in entries])
+    results = _Results(NoteCollector(on_event))
     for (clusters, names, origin), group in _grouped(listed, _destination).items():
         try:
             with Loader.connect(
@@ -147,13 +119,24 @@ def load_list(  # noqa: PLR0913 - options
                 if restart:
                     require_clusters(loader.clusters)
                 for part in _grouped(group, _naming).values():
-                    reports += _load(loader, part, notes, dry_run=dry_run, **options)
+                    results.load(loader, part, dry_run=dry_run, **options)
         except ImgloadError as error:
-            reports.append(Report((), errors=(error,)))
-    return finish(_joined(reports, dry_run=dry_run), notes, restart=restart)
+            results.add_error(error, group)
+    return finish(results.report(dry_run=dry_run), results.on_event, restart=restart)
 
 
-def _with_defaults(image: ListedImage, defaults: ListedImage) -> ListedImage:
+def _entries(images: object) -> list[ImageEntry]:
+    several = (images,) if isinstance(images, str | ImageEntry) else images
+    if not isinstance(several, Iterable):
+        raise UsageError(f"images must be one or several images, not {images!r:.100}")
+    entries = [ImageEntry(image) if isinstance(image, str) else image for image in several]
+    for entry in entries:
+        if not isinstance(entry, ImageEntry):
+            raise UsageError(f"an image must be a name or an ImageEntry, not {entry!r:.100}")
+    return entries
+
+
+def _with_defaults(image: ImageEntry, defaults: ImageEntry) -> ImageEntry:
     return attrs.evolve(
         image,
         source=image.source or defaults.source,
@@ -163,13 +146,13 @@ def _with_defaults(image: ListedImage, defaults: ListedImage) -> ListedImage:
     )
 
 
-def _distinct(images: Iterable[ListedImage]) -> list[ListedImage]:
+def _distinct(images: Iterable[ImageEntry]) -> list[ImageEntry]:
     """Return each image once, without those that are not required and are also listed as required.
 
     UsageError is raised if two images have one name on the same nodes, or there is no image.
     """
     required = dict.fromkeys(image for image in images if image.required)
-    first: dict[tuple[str, object], ListedImage] = {}
+    first: dict[tuple[str, object], ImageEntry] = {}
     for image in required:
         key = image.name_on_nodes, (image.cluster, image.nodes)
         if image.name_on_nodes and first.setdefault(key, image) != image:
@@ -182,70 +165,101 @@ def _distinct(images: Iterable[ListedImage]) -> list[ListedImage]:
     return distinct
 
 
-def _destination(image: ListedImage) -> tuple[tuple[str, ...], tuple[str, ...], str | None]:
+def _destination(image: ImageEntry) -> tuple[tuple[str, ...], tuple[str, ...], str | None]:
     return image.cluster, image.nodes, image.source
 
 
-def _naming(image: ListedImage) -> object:
+def _naming(image: ImageEntry) -> object:
     """Return equal values for images of one load, in which a tag or an archive is alone."""
     return image.platform, image if image.tag is not None or not image.name else None
 
 
 def _grouped(
-    images: Iterable[ListedImage], key: Callable[[ListedImage], T]
-) -> dict[T, list[ListedImage]]:
-    groups: dict[T, list[ListedImage]] = {}
+    images: Iterable[ImageEntry], key: Callable[[ImageEntry], T]
+) -> dict[T, list[ImageEntry]]:
+    groups: dict[T, list[ImageEntry]] = {}
     for image in images:
         groups.setdefault(key(image), []).append(image)
     return groups
 
 
-def _load(
-    loader: Loader,
-    images: Sequence[ListedImage],
-    on_event: Callable[[Event], None],
-    *,
-    dry_run: bool,
-    **options: Unpack[LoadOptions],
-) -> Iterator[Report]:
-    """Load images that have the same options in one transfer, without those that no source has."""
-    options |= {"tag": images[0].tag, "platform": images[0].platform}
-    platform = Request((), platform=images[0].platform).platform
-    located, absent = list[ListedImage](), list[str]()
-    for image in images:
-        try:
-            texts = [image.name] if image.name else []
-            with with_discovery_errors(loader.unreachable):
-                locate(texts, loader.sources, platform, loader.settle)
-            located.append(image)
-        except ImgloadError as error:
-            if image.name and not image.required and isinstance(error, ImageNotFound):
+@attrs.define
+class _Results:
+    """The reports of the loads, and the errors that stopped others, with the images by message."""
+
+    on_event: NoteCollector
+    reports: list[Report] = attrs.field(factory=list)
+    errors: dict[str, tuple[ImgloadError, list[ImageEntry]]] = attrs.field(factory=dict)
+
+    def add_error(self, error: ImgloadError, images: Sequence[ImageEntry]) -> None:
+        self.errors.setdefault(error.message, (error, []))[1].extend(images)
+
+    def load(
+        self,
+        loader: Loader,
+        images: Sequence[ImageEntry],
+        *,
+        dry_run: bool,
+        **options: Unpack[LoadOptions],
+    ) -> None:
+        """Load images with equal options in one transfer, without those that no source has."""
+        platform = Request((), platform=images[0].platform).platform
+        located, absent = list[ImageEntry](), list[str]()
+        for image in images:
+            if image.name and not image.required and not _is_found(image.name, loader, platform):
                 absent.append(image.name)
-            else:
-                yield Report((), errors=(error,))
-    if absent:
-        text = f"not loaded, because no source has them: {', '.join(absent)}"
-        on_event(Note(f"{text}; the nodes pull them when they run them"))
-    if not located:
-        return
-    texts = [image.name for image in located if image.name]
-    try:
-        yield loader.load(texts, dry_run=dry_run, on_event=on_event, **options)
-    except LoadFailed as failure:
-        yield failure.report
-    except ImgloadError as error:
-        yield Report((), errors=(error,))
+                continue
+            try:
+                with with_discovery_errors(loader.unreachable):
+                    texts = [image.name] if image.name else []
+                    locate(texts, loader.sources, platform, loader.settle)
+                located.append(image)
+            except ImgloadError as error:
+                self.add_error(error, [image])
+        if absent:
+            text = f"not loaded, because no source has them: {', '.join(absent)}"
+            self.on_event(Note(f"{text}; the nodes pull them from their registries"))
+        if not located:
+            return
+        options |= {"tag": images[0].tag, "platform": images[0].platform}
+        texts = [image.name for image in located if image.name]
+        try:
+            report = loader.load(texts, dry_run=dry_run, on_event=self.on_event, **options)
+            self.reports.append(report)
+        except LoadFailed as failure:
+            self.reports.append(failure.report)
+        except ImgloadError as error:
+            self.add_error(error, located)
+
+    def report(self, *, dry_run: bool) -> Report:
+        """Return one report; if nothing was loaded for one reason, that error is raised."""
+        if not self.reports and len(self.errors) < 2:  # noqa: PLR2004
+            hint = "build them first, or select their source with --from"
+            absent = ImageNotFound("no source has any of the images", hint=hint)
+            raise next((error for error, _ in self.errors.values()), absent)
+        for error, images in self.errors.values():
+            if not error.image:
+                names = ", ".join(image.tag or image.name or image.source or "" for image in images)
+                error.message = printable(f"{names}: {error.message}")
+        changed: dict[str, frozenset[str]] = {}
+        for context, names_on in (item for r in self.reports for item in r.changed.items()):
+            changed[context] = changed.get(context, frozenset()) | names_on
+        return Report(
+            tuple(image for report in self.reports for image in report.images),
+            dry_run,
+            errors=tuple(error for error, _ in self.errors.values()),
+            changed=changed,
+        )
 
 
-def _joined(reports: Sequence[Report], *, dry_run: bool) -> Report:
-    """Return one report of several loads; an error that stopped all of them is raised."""
-    images = tuple(image for report in reports for image in report.images)
-    errors = {error.message: error for report in reports for error in report.errors}
-    if not images and len(errors) < 2:  # noqa: PLR2004 - one reason
-        hint = "build them first, or select their source with --from"
-        missing = ImageNotFound("no source has any of the images", hint=hint)
-        raise next(iter(errors.values()), missing)
-    changed: dict[str, frozenset[str]] = {}
-    for context, names in (item for report in reports for item in report.changed.items()):
-        changed[context] = changed.get(context, frozenset()) | names
-    return Report(images, dry_run, errors=tuple(errors.values()), changed=changed)
+def _is_found(name: str, loader: Loader, platform: Platform | None) -> bool:
+    """Whether a source has an image with the manifest that its name may demand."""
+    for source in loader.sources:
+        try:
+            if source.find(name, platform):
+                return True
+        except ManifestMissing:  # the nodes can pull it
+            continue
+        except ImgloadError:  # `locate` raises it again
+            return True
+    return False
