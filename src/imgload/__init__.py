@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.api import find_clusters as find_clusters
     from imgload.loader.api import load as load
     from imgload.loader.api import verify as verify
+    from imgload.loader.entries import ImageEntry as ImageEntry
     from imgload.loader.events import BytesSent as BytesSent
     from imgload.loader.events import Event as Event
     from imgload.loader.events import ImageFound as ImageFound
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.events import Note as Note
     from imgload.loader.events import SendingEnded as SendingEnded
     from imgload.loader.events import SendingStarted as SendingStarted
+    from imgload.loader.lists import load_list as load_list
     from imgload.loader.loader import Loader as Loader
     from imgload.loader.prepare import LoadOptions as LoadOptions
     from imgload.loader.report import ImageResult as ImageResult
@@ -91,7 +93,9 @@ _HOMES = {
     "engines.docker": "Docker",
     "engines.podman": "Podman",
     "loader.api": "find_clusters load verify",
+    "loader.entries": "ImageEntry",
     "loader.events": "BytesSent Event ImageFound NodeDone Note SendingEnded SendingStarted",
+    "loader.lists": "load_list",
     "loader.loader": "Loader",
     "loader.prepare": "LoadOptions",
     "loader.report": "ImageResult LoadFailed NodeResult Report Restart RestartFailed Workload",

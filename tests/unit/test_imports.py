@@ -37,7 +37,7 @@ HOMES = {
     "podman": "engines/",
     "click": "cli/",
     "rich": "cli/",
-    "yaml": "clusters/kubeconfig.py",
+    "yaml": "core/yaml.py",
     "platformdirs": "core/state.py",
     "backports": "core/compression.py",
     "compression": "core/compression.py",

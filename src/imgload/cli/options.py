@@ -42,7 +42,7 @@ class AliasedOption(click.Option):
 class ImagesCommand(click.Command):
     """A command whose IMAGE arguments may be archives.
 
-    Without any argument, it reads an archive from a pipe.
+    Without any argument, or another list of images, it reads an archive from a pipe.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -51,7 +51,8 @@ class ImagesCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         images = ctx.params["images"]
         is_named = ctx.get_parameter_source("source") is ParameterSource.COMMANDLINE
-        if not is_named and not images and _is_piped():
+        has_list = ctx.params.get("files") or ctx.params.get("manifests")
+        if not (is_named or images or has_list) and _is_piped():
             images = ("-",)
         archives = [text for text in images if not is_named and _is_archive(text)]
         ctx.params["archives"] = tuple(archives)

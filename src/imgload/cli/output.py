@@ -142,6 +142,9 @@ def show_report(report: Report, *, quiet: bool, err: bool = False) -> None:
         say(_title(image.reference, image), err=err or quiet)
         for node in failed if quiet else image.nodes:
             say(f"  {_line(node, dry_run=report.dry_run)}", err=err or quiet)
+    for error in report.errors:
+        text = f"{style('✗', fg='red')} {error.message}{hint_text(error.hint)}"
+        say(text, err=err or quiet)
     for line in restart_lines(report.restart, quiet=quiet):
         say(line, err=err or quiet)
     for image in () if quiet else report.images:

@@ -69,20 +69,18 @@ def _events(path: Path) -> Iterator[Any]:
 
 
 def _parse(data: bytes) -> Iterator[Any]:
-    """Parse YAML without building a document: nothing runs, converts or nests endlessly."""
-    import yaml  # noqa: PLC0415 - start-up, and only where there is a kubeconfig
+    from imgload.core.yaml import parse_events  # noqa: PLC0415 - only if there is a file
 
-    try:
-        yield from yaml.parse(data.decode(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error).partition("\n")[0]) from error
+    return parse_events(data)
 
 
 def _top_level(events: Iterable[Any], key: str) -> str | None:
     """Return a string of the outermost mapping, or None."""
+    from imgload.core.yaml import is_text  # noqa: PLC0415 - only if there is a file
+
     for keys, event in _scalars(events):
         if keys == (key,):
-            return str(event.value) if event.value and _is_text(event) else None
+            return str(event.value) if event.value and is_text(event) else None
     return None
 
 
@@ -115,13 +113,3 @@ def _scalars(events: Iterable[Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
         if parents:
             parents[-1].key = key if parents[-1].at_key else None
             parents[-1].at_key = not parents[-1].at_key
-
-
-def _is_text(event: Any) -> bool:
-    """Return whether YAML reads a scalar as a string: ``"1"`` is one, ``~`` and ``1`` are not."""
-    from yaml import ScalarNode  # noqa: PLC0415 - start-up
-    from yaml.resolver import Resolver  # noqa: PLC0415
-
-    resolver: Any = Resolver()
-    tag = event.tag or resolver.resolve(ScalarNode, event.value, event.implicit)
-    return bool(tag == "tag:yaml.org,2002:str")

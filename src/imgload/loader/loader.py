@@ -204,12 +204,9 @@ class Loader:
             executor.mark_unreachable(preparation.images, preparation.failed)
             (executor.dry_run if dry_run else executor.run)(plan)
         report = executor.report([node.name for node in self.nodes], dry_run=dry_run)
-        if restart and report.ok and not dry_run:
-            from imgload.loader.restart import restart_workloads  # noqa: PLC0415 - start-up
-
-            changed = _changed(report, before, self.clusters)
-            report = attrs.evolve(report, restart=restart_workloads(changed))
-        return _require_ok(report, notes)
+        if not dry_run:
+            report = attrs.evolve(report, changed=_changed(report, before, self.clusters))
+        return finish(report, notes, restart=restart)
 
     def verify(
         self,
@@ -259,7 +256,7 @@ class Loader:
                 self.nodes, surveys, preparation.failed, notes, options, deep, complete, check
             )
             report = verification.report((*preparation.images, *preparation.unusable))
-        return _require_ok(report, notes)
+        return finish(report, notes)
 
     @contextmanager
     def _preparing(self, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:
@@ -311,26 +308,32 @@ def require_clusters(clusters: Sequence[Cluster]) -> None:
 
 def _changed(
     report: Report, before: Mapping[str, Survey], clusters: Sequence[Cluster]
-) -> dict[str, set[str]]:
+) -> dict[str, frozenset[str]]:
     """Return the images that are new or replaced on a node, by the cluster's kube context."""
-    changed: dict[str, set[str]] = {}
+    changed: dict[str, frozenset[str]] = {}
     for cluster in clusters:
         members = {member.name for member in cluster.members}
         for image in report.images:
             for node in image.nodes:
-                if node.action == "present" or node.node not in members:
+                if not node.ok or node.action == "present" or node.node not in members:
                     continue
                 survey = before[node.node]
                 target = survey.records.get(image.reference)
                 known = survey.content.configs_under(target) if target else ()
                 if node.replaced or image.image_id not in known:
-                    changed.setdefault(cluster.context, set()).add(image.reference)
+                    names = changed.get(cluster.context, frozenset())
+                    changed[cluster.context] = names | {image.reference}
     return changed
 
 
-def _require_ok(report: Report, notes: NoteCollector) -> Report:
+def finish(report: Report, notes: NoteCollector, *, restart: bool = False) -> Report:
+    """Return a report with its notes, and restart workloads if it is ok; otherwise raise it."""
+    if restart and report.ok and not report.dry_run:
+        from imgload.loader.restart import restart_workloads  # noqa: PLC0415 - start-up
+
+        report = attrs.evolve(report, restart=restart_workloads(report.changed))
     report = attrs.evolve(report, notes=tuple(notes.texts))
-    if report.failures():
+    if report.errors or report.failures():
         raise LoadFailed(report)
     if not report.ok:
         raise RestartFailed(report)

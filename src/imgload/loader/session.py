@@ -25,7 +25,7 @@ from imgload.engines.endpoint import Endpoint
 from imgload.sources.base import Source
 from imgload.sources.engine import EngineSource
 
-_ENGINES = ("docker", "podman")
+ENGINES = ("docker", "podman")
 
 
 @attrs.frozen
@@ -63,7 +63,7 @@ class Session:
                 _open_archive(path, stack, follow_links=follow_links)
                 for path in dict.fromkeys(archives)
             ]
-            is_engine = source in {None, *_ENGINES} or "://" in (source or "")
+            is_engine = source in {None, *ENGINES} or "://" in (source or "")
             archive = (
                 None if is_engine else _open_archive(source or "", stack, follow_links=follow_links)
             )
@@ -117,7 +117,7 @@ def _open_archive(path: str, stack: ExitStack, *, follow_links: bool) -> Source:
             raise UsageError(f"no such file: {path!r:.300}", hint=hint)
         from difflib import get_close_matches  # noqa: PLC0415 - start-up
 
-        close = get_close_matches(path, _ENGINES, 1)
+        close = get_close_matches(path, ENGINES, 1)
         raise UsageError(
             f"no such source: {path!r:.300} is neither docker, podman, an engine's URL, nor a file",
             hint=f"--from {shlex.quote(close[0])}" if close else "--from docker, or --from podman",
@@ -132,7 +132,7 @@ def _select_engines(
 ) -> list[EngineSource]:
     if source is None:
         return list(map(EngineSource, engines.values()))
-    if source not in _ENGINES:
+    if source not in ENGINES:
         return [EngineSource(engines[discovery.required_at(source)])]
     if selected := [e for endpoint, e in engines.items() if endpoint.kind == source]:
         return list(map(EngineSource, selected))
