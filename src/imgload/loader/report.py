@@ -120,7 +120,7 @@ class ImageResult:
 
 @attrs.frozen
 class Workload:
-    """A workload that was restarted; `kind` is ``deployment``, ``statefulset`` or ``daemonset``."""
+    """A workload to restart; `kind` is ``deployment``, ``statefulset`` or ``daemonset``."""
 
     context: str
     namespace: str
@@ -133,7 +133,7 @@ class Workload:
 
 @attrs.frozen
 class Restart:
-    """The workloads that were restarted after a load, and why others were not."""
+    """The workloads that a load restarted, or in a dry run would restart; why others were not."""
 
     workloads: tuple[Workload, ...] = ()
     error: ImgloadError | None = None
@@ -151,7 +151,7 @@ class Report:
     """The results for all images; in a dry run, the planned actions.
 
     `notes` are the texts of the `Note` events until then. `restart` is None unless restarts were
-    requested and every image was loaded.
+    requested and every image was loaded, or planned in a dry run.
     """
 
     images: tuple[ImageResult, ...]
@@ -163,7 +163,7 @@ class Report:
     def ok(self) -> bool:
         """Whether every image was verified on every node, and the restarts succeeded.
 
-        In a dry run, whether there is a plan.
+        In a dry run, whether there is a plan, and the workloads to restart are known.
         """
         return not self.failures() and not (self.restart and self.restart.error)
 
