@@ -33,7 +33,7 @@ _VERIFY = (
 _STORED = "Require that the nodes store all layers, not only unpacked."
 
 
-@click.command(cls=ImagesCommand, no_args_is_help=True)
+@click.command(cls=ImagesCommand)
 @load_options
 @click.option("--also", "extra_tags", multiple=True, metavar="NAME", help=_ALSO)
 @choice_option(
@@ -86,7 +86,7 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
     show_result(report, output, partial(show_report, quiet=quiet))
 
 
-@click.command(cls=ImagesCommand, no_args_is_help=True)
+@click.command(cls=ImagesCommand)
 @load_options
 @click.option("--deep", is_flag=True, help="Re-hash every blob of the images that the nodes store.")
 @click.option("--files", is_flag=True, help="Compare the unpacked files with the source's layers.")

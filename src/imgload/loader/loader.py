@@ -171,7 +171,7 @@ class Loader:
             is_only_archives = self.archives and not request.texts
             require_pushers([*self.archives, *(() if is_only_archives else self.sources)])
         notes = NoteCollector(on_event)
-        with self._preparing(notes, survey if dry_run else cached_survey) as preparation:
+        with self._preparing(request, notes, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
             before = dict(preparation.surveys)
             plan = make_plan(
@@ -204,11 +204,11 @@ class Loader:
             executor.mark_unreachable(preparation.images, preparation.failed)
             (executor.dry_run if dry_run else executor.run)(plan)
         report = executor.report([node.name for node in self.nodes], dry_run=dry_run)
-        if restart and report.ok and not dry_run:
+        if restart and report.ok:
             from imgload.loader.restart import restart_workloads  # noqa: PLC0415 - start-up
 
             changed = _changed(report, before, self.clusters)
-            report = attrs.evolve(report, restart=restart_workloads(changed))
+            report = attrs.evolve(report, restart=restart_workloads(changed, dry_run=dry_run))
         return _require_ok(report, notes)
 
     def verify(
@@ -235,7 +235,7 @@ class Loader:
             images, tag, platform=platform, complete=complete, strict_platform=strict_platform
         )
         notes = NoteCollector(on_event)
-        with self._preparing(notes, survey) as preparation:
+        with self._preparing(request, notes, survey) as preparation:
             preparation.run(request)
             if any(image.image_id is None for image in preparation.images):
                 from imgload.sources.engine import identify_by_save  # noqa: PLC0415
@@ -262,8 +262,14 @@ class Loader:
         return _require_ok(report, notes)
 
     @contextmanager
-    def _preparing(self, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:
+    def _preparing(self, request: Request, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:
         """Yield a preparation with all sources and nodes; it uses surveys made ahead only once."""
+        if not self.sources and (request.texts or not self.archives):
+            hint = "pass one: imgload.Loader(imgload.Docker(client), nodes)"
+            raise UsageError("the loader has no source of images", hint=hint)
+        if not self.nodes:
+            hint = "pass those of a cluster: imgload.select_nodes([engine], 'kind', ())"
+            raise UsageError("the loader has no nodes", hint=hint)
         ahead, self._ahead = self._ahead, {}
         with ExitStack() as stack:
             for source in (*self.sources, *self.archives):
