@@ -56,7 +56,23 @@ def test_only_workloads_with_a_changed_image_are_restarted(
         assert again.restart == imgload.Restart()
     assert len(api.patched) == 2
     images.build(lab.docker, tag)
-    assert imgload.load(tag, cluster=CLUSTER, restart=True, dry_run=True).restart is None
+    planned = imgload.load(tag, cluster=CLUSTER, restart=True, dry_run=True)
+    assert planned.restart == report.restart
+    assert complaints(planned.to_json()) == []
+    assert len(api.patched) == 2
+    command = [
+        sys.executable,
+        "-m",
+        "imgload",
+        "load",
+        tag,
+        "-c",
+        CLUSTER,
+        "--restart",
+        "--dry-run",
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"- would restart deployment/short in default (kind-{CLUSTER})\n" in shown
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "/nowhere")
         with pytest.raises(imgload.RestartFailed, match="kubectl is not installed") as failed:

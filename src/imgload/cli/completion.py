@@ -39,7 +39,7 @@ _SAFE = re.compile(r"[\w./:-]+", re.ASCII)
 """Values that need no quoting: a container's label may contain shell code."""
 
 
-@click.command(no_args_is_help=True)
+@click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:

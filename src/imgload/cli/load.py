@@ -41,7 +41,7 @@ _MANIFESTS = (
 _STORED = "Require that the nodes store all layers, not only unpacked."
 
 
-@click.command(cls=ImagesCommand, no_args_is_help=True)
+@click.command(cls=ImagesCommand)
 @load_options
 @click.option("--file", "-f", "files", multiple=True, metavar="FILE", type=click.Path(), help=_FILE)
 @click.option(
@@ -123,7 +123,7 @@ def load(
     show_result(report, output, partial(show_report, quiet=quiet))
 
 
-@click.command(cls=ImagesCommand, no_args_is_help=True)
+@click.command(cls=ImagesCommand)
 @load_options
 @click.option("--deep", is_flag=True, help="Re-hash every blob of the images that the nodes store.")
 @click.option("--files", is_flag=True, help="Compare the unpacked files with the source's layers.")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from imgload.core.errors import UsageError
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -54,6 +56,9 @@ class ImagesCommand(click.Command):
         has_list = ctx.params.get("files") or ctx.params.get("manifests")
         if not (is_named or images or has_list) and _is_piped():
             images = ("-",)
+        if not images and ctx.params["source"] is None:
+            hint = f"{ctx.command_path} app:dev; all options: {ctx.command_path} --help"
+            raise UsageError("no image given", hint=hint)
         archives = [text for text in images if not is_named and _is_archive(text)]
         ctx.params["archives"] = tuple(archives)
         ctx.params["images"] = tuple(text for text in images if text not in archives)
@@ -71,9 +76,10 @@ def _is_piped() -> bool:
 def _is_archive(text: str) -> bool:
     """Whether an IMAGE is an archive: ``-``, a file (as for k3d), or the path of a folder.
 
-    The name of a folder is more likely to be that of an image, which is often built from it.
+    The name of a folder is more likely to be that of an image, which is often built from it. A
+    name like ``app.tar`` is more likely to be that of a file, which may be missing.
     """
-    is_path = text.startswith(("./", "../", "/"))
+    is_path = text.startswith(("./", "../", "/")) or text.endswith((".tar", ".tar.gz", ".tgz"))
     return text == "-" or is_path or os.path.isfile(text)  # noqa: PTH113 - start-up
 
 
@@ -90,9 +96,6 @@ def choice_option(
 
 
 complete_images = partial(complete, "images")
-images_argument = click.argument(
-    "images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_images
-)
 tag_option = partial(click.option, "--tag", cls=AliasedOption, alias="--as", metavar="NAME")
 FROM = "IMGLOAD_FROM"
 _ENGINE_HELP = "Source engine: docker, podman or a URL. [default: every engine that responds]"
@@ -172,7 +175,10 @@ def load_options(command: Command) -> Command:
     text = "Follow symbolic links that lead out of a folder of images."
     links = click.option("--follow-links", is_flag=True, help=text)
     named = address_option(source(links(tag(platform(strict(command))))))
-    return images_argument(cluster_options(named))
+    images = click.argument(
+        "images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_images
+    )
+    return images(cluster_options(named))
 
 
 def _trace(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:

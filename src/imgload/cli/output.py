@@ -145,7 +145,7 @@ def show_report(report: Report, *, quiet: bool, err: bool = False) -> None:
     for error in report.errors:
         text = f"{style('✗', fg='red')} {error.message}{hint_text(error.hint)}"
         say(text, err=err or quiet)
-    for line in restart_lines(report.restart, quiet=quiet):
+    for line in restart_lines(report.restart, quiet=quiet, dry_run=report.dry_run):
         say(line, err=err or quiet)
     for image in () if quiet else report.images:
         if image.reference.endswith(":latest"):
@@ -153,16 +153,20 @@ def show_report(report: Report, *, quiet: bool, err: bool = False) -> None:
             say(f"{note} IfNotPresent in the pod spec, or use another tag", err=True)
 
 
-def restart_lines(restart: Restart | None, *, quiet: bool = False) -> Iterator[str]:
+def restart_lines(
+    restart: Restart | None, *, quiet: bool = False, dry_run: bool = False
+) -> Iterator[str]:
     """Yield a line for each restarted workload, and the error; if quiet, only the error."""
     if restart is None:
         return
+    mark = "- would restart" if dry_run else f"{style('✓', fg='green')} restarted"
     for workload in () if quiet else restart.workloads:
-        yield f"{style('✓', fg='green')} restarted {workload}"
+        yield f"{mark} {workload}"
     if restart.error:
         yield f"{style('✗', fg='red')} {restart.error.message}{hint_text(restart.error.hint)}"
     elif not (quiet or restart.workloads):
-        yield "- restarted nothing: no workload uses an image that changed"
+        done = ("would restart", "changes") if dry_run else ("restarted", "changed")
+        yield f"- {done[0]} nothing: no workload uses an image that {done[1]}"
 
 
 def shorten(name: str, reserved: int) -> str:

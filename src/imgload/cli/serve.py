@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import complete, complete_images, engine_option, output_option
+from imgload.cli.options import (
+    complete,
+    complete_images,
+    engine_option,
+    output_option,
+    verbose_option,
+)
 from imgload.cli.output import failure_text, failures, hint_text, show_json
 from imgload.cli.process import FAILED, say, style
+from imgload.core import trace
 from imgload.core.errors import JSON_VERSION
 from imgload.core.units import parse_size, size_text
 from imgload.loader.events import Note
@@ -76,11 +83,9 @@ mirrors:
     type=click.Choice([*_CONFIGS]),
     help="Print the cluster configuration that makes CRI read hosts.toml files, and exit.",
 )
-@click.option("--verbose", "-v", is_flag=True, help="Print each request for a manifest.")
+@verbose_option
 @output_option("json", text="stderr")
-def serve(
-    *, output: str, stops: bool, print_config: str | None, verbose: bool, **options: Any
-) -> None:
+def serve(*, output: str, stops: bool, print_config: str | None, **options: Any) -> None:
     """Let nodes pull local builds by themselves.
 
     While it runs, the nodes of local clusters ask this machine first when they pull an image.
@@ -108,7 +113,7 @@ def serve(
         with Serve.open(ServeOptions(cache_size=size, **options)) as opened:
             try:
                 for event in opened:
-                    _show(event, output, verbose=verbose)
+                    _show(event, output, verbose=trace.enabled())
             except KeyboardInterrupt:
                 say("stopping: restoring the nodes", err=True)
 

@@ -41,7 +41,7 @@ _EXEC = (
 )
 
 
-@click.command(no_args_is_help=True)
+@click.command()
 @click.argument("patterns", nargs=-1, metavar="PATTERN...", shell_complete=complete_images)
 @cluster_options
 @engine_option

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from imgload.clusters.kubeconfig import current_context
+from imgload.clusters.kubeconfig import current_context, invalid_files
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.containerd import require_socket
 from imgload.clusters.nodes.detect import detect
@@ -365,17 +365,20 @@ def _select_clusters(
     is_of_context = context in clusters[0].tool.contexts(clusters[0].name)
     why = f"kube context {context!r}" if is_of_context else "the only one"
     trace.log(f"clusters: {', '.join(map(str, clusters))} ({'--cluster' if wanted else why})")
-    if not context or is_of_context:
+    ignored = "" if wanted or is_of_context else _ignored(context)
+    if not ignored:
         return Selection((), clusters)
     if in_ci() or not ignores_context:
         hint = f"confirm the cluster: --cluster {shlex.quote(clusters[0].name)}"
-        raise ClusterNotFound(_ignored(context), hint=hint)
-    note = f"{_ignored(context)}; selected the only cluster, {clusters[0]}"
-    return Selection((), clusters, (note,))
+        raise ClusterNotFound(f"no cluster selected: {ignored}", hint=hint)
+    return Selection((), clusters, (f"{ignored}; selected the only cluster, {clusters[0]}",))
 
 
 def _ignored(context: str) -> str:
-    return f"the current kube context {context!r} is not of a local cluster"
+    """Return why the kube context selects no cluster; empty if none is set."""
+    if context:
+        return f"the current kube context {context!r} does not name a local cluster"
+    return next((message for message, _ in invalid_files()), "")
 
 
 def _select_anywhere(
@@ -489,8 +492,8 @@ def _of_context(engines: Sequence[ContainerHost], context: str) -> Cluster:
     if not matching:
         raise _not_found(clusters, engines, name, context if is_local else "")
     error = _ambiguous(matching, name)
-    if context and not is_local:
-        raise ClusterAmbiguous(f"{error.message}; {_ignored(context)}", hint=error.hint)
+    if not is_local and (ignored := _ignored(context)):
+        raise ClusterAmbiguous(f"{error.message}; {ignored}", hint=error.hint)
     raise error
 
 

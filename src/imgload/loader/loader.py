@@ -171,7 +171,7 @@ class Loader:
             is_only_archives = self.archives and not request.texts
             require_pushers([*self.archives, *(() if is_only_archives else self.sources)])
         notes = NoteCollector(on_event)
-        with self._preparing(notes, survey if dry_run else cached_survey) as preparation:
+        with self._preparing(request, notes, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
             before = dict(preparation.surveys)
             plan = make_plan(
@@ -204,8 +204,7 @@ class Loader:
             executor.mark_unreachable(preparation.images, preparation.failed)
             (executor.dry_run if dry_run else executor.run)(plan)
         report = executor.report([node.name for node in self.nodes], dry_run=dry_run)
-        if not dry_run:
-            report = attrs.evolve(report, changed=_changed(report, before, self.clusters))
+        report = attrs.evolve(report, changed=_changed(report, before, self.clusters))
         return finish(report, notes, restart=restart)
 
     def verify(
@@ -232,7 +231,7 @@ class Loader:
             images, tag, platform=platform, complete=complete, strict_platform=strict_platform
         )
         notes = NoteCollector(on_event)
-        with self._preparing(notes, survey) as preparation:
+        with self._preparing(request, notes, survey) as preparation:
             preparation.run(request)
             if any(image.image_id is None for image in preparation.images):
                 from imgload.sources.engine import identify_by_save  # noqa: PLC0415
@@ -259,8 +258,14 @@ class Loader:
         return finish(report, notes)
 
     @contextmanager
-    def _preparing(self, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:
+    def _preparing(self, request: Request, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:
         """Yield a preparation with all sources and nodes; it uses surveys made ahead only once."""
+        if not self.sources and (request.texts or not self.archives):
+            hint = "pass one: imgload.Loader(imgload.Docker(client), nodes)"
+            raise UsageError("the loader has no source of images", hint=hint)
+        if not self.nodes:
+            hint = "pass those of a cluster: imgload.select_nodes([engine], 'kind', ())"
+            raise UsageError("the loader has no nodes", hint=hint)
         ahead, self._ahead = self._ahead, {}
         with ExitStack() as stack:
             for source in (*self.sources, *self.archives):
@@ -309,13 +314,13 @@ def require_clusters(clusters: Sequence[Cluster]) -> None:
 def _changed(
     report: Report, before: Mapping[str, Survey], clusters: Sequence[Cluster]
 ) -> dict[str, frozenset[str]]:
-    """Return the images that are new or replaced on a node, by the cluster's kube context."""
+    """Return the images that are new or replaced on a node, or will be, by the kube context."""
     changed: dict[str, frozenset[str]] = {}
     for cluster in clusters:
         members = {member.name for member in cluster.members}
         for image in report.images:
             for node in image.nodes:
-                if not node.ok or node.action == "present" or node.node not in members:
+                if node.error or node.action == "present" or node.node not in members:
                     continue
                 survey = before[node.node]
                 target = survey.records.get(image.reference)
@@ -328,10 +333,12 @@ def _changed(
 
 def finish(report: Report, notes: NoteCollector, *, restart: bool = False) -> Report:
     """Return a report with its notes, and restart workloads if it is ok; otherwise raise it."""
-    if restart and report.ok and not report.dry_run:
+    if restart and report.ok:
         from imgload.loader.restart import restart_workloads  # noqa: PLC0415 - start-up
 
-        report = attrs.evolve(report, restart=restart_workloads(report.changed))
+        report = attrs.evolve(
+            report, restart=restart_workloads(report.changed, dry_run=report.dry_run)
+        )
     report = attrs.evolve(report, notes=tuple(notes.texts))
     if report.errors or report.failures():
         raise LoadFailed(report)

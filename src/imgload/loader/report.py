@@ -121,7 +121,7 @@ class ImageResult:
 
 @attrs.frozen
 class Workload:
-    """A workload that was restarted; `kind` is ``deployment``, ``statefulset`` or ``daemonset``."""
+    """A workload to restart; `kind` is ``deployment``, ``statefulset`` or ``daemonset``."""
 
     context: str
     namespace: str
@@ -134,7 +134,7 @@ class Workload:
 
 @attrs.frozen
 class Restart:
-    """The workloads that were restarted after a load, and why others were not."""
+    """The workloads that a load restarted, or in a dry run would restart; why others were not."""
 
     workloads: tuple[Workload, ...] = ()
     error: ImgloadError | None = None
@@ -152,8 +152,9 @@ class Report:
     """The results for all images; in a dry run, the planned actions.
 
     `notes` are the texts of the `Note` events until then. `restart` is None unless restarts were
-    requested and every image was loaded. `errors` are why images of a list could not be loaded at
-    all. `changed` are the names of the images that are new or replaced on a node, by kube context.
+    requested and every image was loaded, or planned in a dry run. `errors` are why images of a list
+    could not be loaded at all. `changed` are the names of the images that are new or replaced on a
+    node, or in a dry run would be, by kube context.
     """
 
     images: tuple[ImageResult, ...]
@@ -167,7 +168,7 @@ class Report:
     def ok(self) -> bool:
         """Whether every image was verified on every node, and the restarts succeeded.
 
-        In a dry run, whether there is a plan.
+        In a dry run, whether there is a plan, and the workloads to restart are known.
         """
         return not (self.errors or self.failures() or (self.restart and self.restart.error))
 

@@ -19,11 +19,12 @@ _KINDS = ("deployment", "statefulset", "daemonset")
 _SECONDS = 30
 
 
-def restart_workloads(changed: Mapping[str, Collection[str]]) -> Restart:
+def restart_workloads(changed: Mapping[str, Collection[str]], *, dry_run: bool) -> Restart:
     """Restart the workloads that name a changed image.
 
     Args:
         changed: by kube context, the names of the images that changed on a node, as on the node.
+        dry_run: only list them.
 
     """
     restarted: list[Workload] = []
@@ -33,6 +34,9 @@ def restart_workloads(changed: Mapping[str, Collection[str]]) -> Restart:
             workloads = _find(context, names)
         except ClusterError as error:
             errors.append(error)
+            continue
+        if dry_run:
+            restarted += workloads
             continue
         calls = [partial(result_or_error, partial(_restart, workload)) for workload in workloads]
         for result in in_parallel(calls):

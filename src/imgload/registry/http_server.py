@@ -15,6 +15,8 @@ from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from imgload.core import trace
+
 MAX_STRANGERS = 256
 """Connections that have not yet named the secret path; one more closes the oldest of them."""
 MAX_ADMITTED = 256
@@ -152,6 +154,8 @@ class BoundedHandler(BaseHTTPRequestHandler):
             self.rfile = stream
 
     def _answer(self, status: int, headers: dict[str, str] | None = None, length: int = 0) -> None:
+        line = self.requestline.removesuffix(" HTTP/1.1")
+        trace.log(f"{self.client_address[0]} {line}: {int(status)}")
         self.send_response_only(status)
         for name, value in {**(headers or {}), "Content-Length": str(length)}.items():
             self.send_header(name, value)

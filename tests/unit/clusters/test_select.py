@@ -1,6 +1,7 @@
 """Lists of clusters and selection of nodes, over engines with made-up containers."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -176,11 +177,30 @@ def test_a_context_of_another_provider_selects_nothing(
     selection = select([engine(tmp_path, *cluster("a"))], None, ())
     assert [node.name for node in selection.nodes] == ["a-control-plane"]
     [note] = selection.notes
-    assert "'gke_project_region_kind' is not of a local cluster" in note
+    assert "'gke_project_region_kind' does not name a local cluster" in note
     assert "the only cluster, a (docker)" in note
     assert log[0].endswith("clusters: a (docker) (the only one)")
     with pytest.raises(ClusterAmbiguous, match="gke_project_region_kind"):
         selected([engine(tmp_path, *cluster("a"), *cluster("b"))])
+
+
+def test_a_kubeconfig_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the note about the only cluster, and where a name is needed; prune needs one."""
+    path = tmp_path / "config"
+    path.write_text("current-context: [kind-a")
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    message = f"the kubeconfig {path} cannot be used: it is not valid YAML"
+    one, two = engine(tmp_path, *cluster("a")), engine(tmp_path, *cluster("a"), *cluster("b"))
+    [note] = select([one], None, ()).notes
+    assert message in note
+    assert "selected the only cluster, a (docker)" in note
+    assert not select([one], "a", ()).notes
+    with pytest.raises(ClusterAmbiguous, match=re.escape(message)):
+        selected([two])
+    with pytest.raises(ClusterNotFound, match=re.escape(message)):
+        select([one], None, (), ignores_context=False)
 
 
 @pytest.mark.parametrize(("ci", "ignores_context"), [("true", True), (None, False)])

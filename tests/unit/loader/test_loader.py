@@ -126,6 +126,23 @@ def test_a_listed_platform_without_content_is_an_error(tmp_path: Path) -> None:
     assert planned(made, "linux/arm64")[0] == ARM
 
 
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_loader_without_sources_or_nodes_is_wrong_usage(tmp_path: Path, *, verify: bool) -> None:
+    """It has loaded nothing, which must not look like a success."""
+    path = tmp_path / "app.tar"
+    path.write_bytes(pack(podman(Image((layer("a"),), "app:v1"))))
+    archive, node = ArchiveSource(str(path)), node_on(tmp_path)
+    for loader, images, lacking in (
+        (Loader([], []), "app:v1", "source"),
+        (Loader([], [node]), (), "source"),
+        (Loader([], [node], archives=[archive]), "app:v1", "source"),
+        (Loader([archive], []), "app:v1", "nodes"),
+    ):
+        with pytest.raises(UsageError, match=f"has no {lacking}") as caught:
+            loader.verify(images) if verify else loader.load(images)
+        assert "imgload." in caught.value.hint
+
+
 def test_transport_delta_refuses_an_archive(tmp_path: Path) -> None:
     """imgload does not silently select another transport."""
     with pytest.raises(UsageError, match=r"app\.tar cannot push") as refused:

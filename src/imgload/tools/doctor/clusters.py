@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from imgload.clusters.kubeconfig import current_context, invalid
+from imgload.clusters.kubeconfig import current_context, invalid_files
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.select import Cluster, find_clusters, provider_of, select_nodes
 from imgload.core.errors import ClusterAmbiguous, ClusterError, ClusterNotFound, ImgloadError
@@ -89,16 +89,14 @@ def _context(
         if not os.path.lexists(path):
             what = f"KUBECONFIG names {path}, which does not exist"
             yield Finding("context", "warning", what, "unset KUBECONFIG; or correct it")
-    for path in paths or [Path.home() / ".kube" / "config"]:
-        if why := invalid(path):
-            what = f"kubectl cannot use {path}: {why}"
-            yield Finding("context", "problem", what, "correct it; or unset KUBECONFIG")
+    for what, hint in invalid_files():
+        yield Finding("context", "problem", what, hint)
     context = current_context()
     exists = any(cluster.context == context for cluster in clusters)
     if context is None:
         yield Finding("context", "info", "no kube context is set")
     elif not exists and provider_of(context) is None:
-        what = f"the kube context {context!r} is not of a local cluster"
+        what = f"the kube context {context!r} does not name a local cluster"
         hint = "name the cluster with --cluster; prune and CI jobs require it"
         yield Finding("context", "warning" if decides else "info", what, hint)
     else:
