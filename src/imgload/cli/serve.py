@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import complete, complete_images, engine_option, output_option
+from imgload.cli.options import (
+    complete,
+    complete_images,
+    engine_option,
+    output_option,
+    verbose_option,
+)
 from imgload.cli.output import failure_text, failures, hint_text, show_json
 from imgload.cli.process import FAILED, say, style
 from imgload.core.errors import JSON_VERSION
@@ -76,11 +82,9 @@ mirrors:
     type=click.Choice([*_CONFIGS]),
     help="Print the cluster configuration that makes CRI read hosts.toml files, and exit.",
 )
-@click.option("--verbose", "-v", is_flag=True, help="Print each request for a manifest.")
-@output_option("json", text="stderr")
-def serve(
-    *, output: str, stops: bool, print_config: str | None, verbose: bool, **options: Any
-) -> None:
+@verbose_option
+@output_option("json")
+def serve(*, output: str, stops: bool, print_config: str | None, **options: Any) -> None:
     """Let nodes pull local builds by themselves.
 
     While it runs, the nodes of local clusters ask this machine first when they pull an image.
@@ -108,7 +112,7 @@ def serve(
         with Serve.open(ServeOptions(cache_size=size, **options)) as opened:
             try:
                 for event in opened:
-                    _show(event, output, verbose=verbose)
+                    _show(event, output)
             except KeyboardInterrupt:
                 say("stopping: restoring the nodes", err=True)
 
@@ -119,9 +123,9 @@ def _show_stop(was_running: bool, nodes: list[NodeWiring], output: str) -> None:
         documents = [node.to_json() for node in restored]
         show_json({"version": JSON_VERSION, "stopped": was_running, "nodes": documents})
     else:
-        say("stopped" if was_running else "no server runs", err=True)
+        say("stopped" if was_running else "no server runs")
         for node in restored:
-            say(f"  {_node_line(node, 'restored')}", err=True)
+            say(f"  {_node_line(node, 'restored')}")
     if any(node.error for node in restored):
         raise click.exceptions.Exit(FAILED)
 
@@ -133,19 +137,13 @@ def _node_line(node: NodeWiring, done: str) -> str:
     return f"{style('✓', fg='green')} {node.node}: {done}{restarted}"
 
 
-def _show(event: ServeEvent, output: str, *, verbose: bool) -> None:
-    """Print an event: one JSON document on stdout, or a line with the time on stderr."""
+def _show(event: ServeEvent, output: str) -> None:
+    """Print an event: one JSON document, or a line with the time, of a note on stderr."""
     from imgload.tools.serve.serve import NodeReady  # noqa: PLC0415 - start-up
-    from imgload.tools.serve.store import NodeRequest  # noqa: PLC0415 - start-up
 
     now = datetime.now().astimezone()
     document = {"version": JSON_VERSION, "time": now.isoformat(timespec="milliseconds")}
-    if isinstance(event, NodeRequest):
-        if not verbose:
-            return
-        document |= {"request": event.name, "node": event.node, "served": event.served}
-        line = f"{event.node} asks for {event.name}: {'served' if event.served else 'not found'}"
-    elif isinstance(event, NodeReady):
+    if isinstance(event, NodeReady):
         cri = "CRI pulls through imgload" if event.wiring.cri else "ready"
         document |= event.wiring.to_json()
         line = _node_line(event.wiring, cri)
@@ -164,4 +162,4 @@ def _show(event: ServeEvent, output: str, *, verbose: bool) -> None:
     if output == "json":
         show_json(document, indent=None)
     else:
-        say(f"{now:%H:%M:%S} {line}", err=True)
+        say(f"{now:%H:%M:%S} {line}", err=isinstance(event, Note))

@@ -138,6 +138,8 @@ class BoundedHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     raw_requestline: bytes
+    status = 0
+    """Of the last answer."""
 
     def parse_request(self) -> bool:
         if self.raw_requestline.startswith(_TLS_HANDSHAKE):
@@ -152,6 +154,7 @@ class BoundedHandler(BaseHTTPRequestHandler):
             self.rfile = stream
 
     def _answer(self, status: int, headers: dict[str, str] | None = None, length: int = 0) -> None:
+        self.status = int(status)
         self.send_response_only(status)
         for name, value in {**(headers or {}), "Content-Length": str(length)}.items():
             self.send_header(name, value)
