@@ -366,9 +366,9 @@ def _select_clusters(
     """Return the named clusters, the kube context's, or the only one, without their nodes."""
     context = "" if wanted else current_context() or ""
     if not wanted and not guess and provider_of(context) is None:
-        why = f"{context!r} names none" if context else "none is set"
+        unset = "no kube context is set, so there is no cluster to load into"
         raise ClusterNotFound(
-            f"the kube context says no local cluster to load into: {why}",
+            _ignored(context) if context else unset,
             hint="kubectl config use-context kind-NAME; or name the cluster with --cluster NAME",
         )
     clusters = _named(engines, wanted) if wanted else (_of_context(engines, context),)

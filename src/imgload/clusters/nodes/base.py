@@ -497,9 +497,10 @@ class NodeRuntime(ABC):
 
     def require_running(self) -> None:
         """Raise NodeNotRunning when the container is stopped or paused."""
-        if self.container.state != "running":
+        state = self.container.state
+        if state != "running":
             raise NodeNotRunning(
-                f"{self.name} is {self.container.state}",
+                f"{self.name} is {'paused' if state == 'paused' else f'not running ({state})'}",
                 hint=self.engine.start_hint(self.container),
                 node=self.name,
             )
