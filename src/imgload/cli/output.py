@@ -165,16 +165,17 @@ def restart_lines(restart: Restart | None, *, quiet: bool = False) -> Iterator[s
 def shorten(name: str, reserved: int) -> str:
     """Return a name that fits on a line of the terminal beside `reserved` characters.
 
-    It is shortened in the middle, but not without a terminal, and never to less than 20 characters.
+    It is complete without a terminal; on one, digests in it are cut as well.
     """
     if not sys.stdout.isatty():
-        return name
+        return one_line(name)
     from shutil import get_terminal_size  # noqa: PLC0415 - start-up
 
-    return _cut(name, get_terminal_size().columns - reserved)
+    return cut(short_name(name), get_terminal_size().columns - reserved)
 
 
-def _cut(name: str, width: int) -> str:
+def cut(name: str, width: int) -> str:
+    """Shorten a name in the middle, but never to less than 20 characters."""
     width = max(width, _MIN_NAME)
     half = (width - 1) // 2
     return name if len(name) <= width else f"{name[: width - 1 - half]}…{name[-half:]}"
@@ -313,7 +314,7 @@ class _Bars:
                     self._tasks[node] = self._progress.add_task(
                         "saving",
                         total=None,  # so that the bar moves until the engine sends
-                        node=_cut(visible(node), self._progress.console.width // 3),
+                        node=cut(visible(node), self._progress.console.width // 3),
                         size=event.size,
                         amount=size_text(event.size) if event.size >= _MIN_SIZE else "",
                     )
