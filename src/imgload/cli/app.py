@@ -102,6 +102,7 @@ def cli(context: click.Context) -> None:
       5  container engine or registry unreachable, or permission denied
       6  invalid source: corrupt archive, digest mismatch, platform missing
     130  interrupted by Ctrl-C or SIGTERM, after cleaning up
+    141  the output was closed before its end, as by | head -1
     """
     if context.invoked_subcommand in _CONFIGURABLE:
         from imgload.cli.settings import read_settings  # noqa: PLC0415 - not for drop-ins

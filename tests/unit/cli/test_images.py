@@ -117,7 +117,7 @@ def test_images_on_a_terminal_prints_a_column_for_each_node(
     assert "\x1b[31m" not in shown
 
 
-@pytest.mark.parametrize("columns", [72, 80, 120])
+@pytest.mark.parametrize("columns", [76, 80, 120])
 def test_long_names_are_shortened_on_a_terminal_but_ids_are_not(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
