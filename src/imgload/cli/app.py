@@ -92,6 +92,7 @@ Exit status:
   5  container engine or registry unreachable, or permission denied
   6  invalid source: corrupt archive, digest mismatch, platform missing
 130  interrupted by Ctrl-C or SIGTERM, after cleaning up
+141  the output was closed before its end, as by | head -1
 """
 
 

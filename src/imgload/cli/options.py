@@ -206,8 +206,7 @@ restart_option = click.option(
 )
 
 
-def output_option(*formats: str, text: str = "stdout") -> Callable[[Command], Command]:
-    """Return the option ``--output``; formats other than text always go to stdout."""
-    where = "" if text == "stdout" else f", on {text}"
-    text = f"Output format: text{where}, or {' or '.join(formats)}."
+def output_option(*formats: str) -> Callable[[Command], Command]:
+    """Return the option ``--output``."""
+    text = f"Output format: text, or {' or '.join(formats)}."
     return choice_option("--output", "-o", choices=("text", *formats), text=text)

@@ -172,13 +172,18 @@ def restart_lines(
 def shorten(name: str, reserved: int) -> str:
     """Return a name that fits on a line of the terminal beside `reserved` characters.
 
-    It is shortened in the middle, but not without a terminal, and never to less than 20 characters.
+    It is complete without a terminal; on one, digests in it are cut as well.
     """
     if not sys.stdout.isatty():
-        return name
+        return one_line(name)
     from shutil import get_terminal_size  # noqa: PLC0415 - start-up
 
-    width = max(get_terminal_size().columns - reserved, _MIN_NAME)
+    return cut(short_name(name), get_terminal_size().columns - reserved)
+
+
+def cut(name: str, width: int) -> str:
+    """Shorten a name in the middle, but never to less than 20 characters."""
+    width = max(width, _MIN_NAME)
     half = (width - 1) // 2
     return name if len(name) <= width else f"{name[: width - 1 - half]}…{name[-half:]}"
 
@@ -271,23 +276,34 @@ def _print_line(event: Event) -> None:
 
 
 class _Bars:
-    """One bar for each node; rich is imported for the first one."""
+    """The images that are sent, and a bar for each node; rich is imported for the first one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
+        self._title = ""
 
     @cached_property
     def _progress(self) -> Progress:
         from rich import progress  # noqa: PLC0415 - start-up
-        from rich.console import Console  # noqa: PLC0415
+        from rich.console import Console, RenderableType  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        def title() -> Text:
+            return Text(visible(self._title), style="bold", no_wrap=True, overflow="ellipsis")
+
+        class Titled(progress.Progress):
+            def get_renderables(self) -> Iterator[RenderableType]:
+                yield title()
+                yield from super().get_renderables()
 
         columns = (
-            progress.TextColumn("{task.description}", markup=False),
+            progress.TextColumn("{task.fields[node]}", markup=False),
+            progress.TextColumn("{task.description:<12}", markup=False),
             progress.BarColumn(complete_style="green", finished_style="green", pulse_style="dim"),
             progress.TextColumn("{task.fields[amount]}", markup=False),
         )
-        return progress.Progress(*columns, console=Console(stderr=True), transient=True)
+        return Titled(*columns, console=Console(stderr=True), transient=True)
 
     def on_event(self, event: Event) -> None:
         with self._lock:
@@ -299,16 +315,22 @@ class _Bars:
 
                     self._progress.console.print(Text.from_ansi(sanitize(note_text(event))))
                 case SendingStarted(node=node):
-                    self._progress.start()
+                    self._title = ", ".join(map(short_name, event.references))
                     if node in self._tasks:
                         self._progress.remove_task(self._tasks[node])
-                    self._tasks[node] = self._progress.add_task("", total=event.size, amount="")
-                    self._update(node, "saving")
+                    self._tasks[node] = self._progress.add_task(
+                        "saving",
+                        total=None,  # so that the bar moves until the engine sends
+                        node=cut(visible(node), self._progress.console.width // 3),
+                        size=event.size,
+                        amount=size_text(event.size) if event.size >= _MIN_SIZE else "",
+                    )
+                    self._progress.start()
                 case BytesSent(node=node):
                     task = self._task(node)
                     completed = task.completed + event.size
                     # The size is an estimate: without headers, or of compressed layers.
-                    total = max(task.total or 0, completed)
+                    total = max(task.fields["size"], completed)
                     amount = f"{size_text(completed)} of {size_text(total)}"
                     speed = f", {size_text(task.speed)}/s" if task.speed else ""
                     phase = "transferring" if completed < total else "unpacking"
@@ -325,9 +347,7 @@ class _Bars:
         return next(task for task in self._progress.tasks if task.id == self._tasks[node])
 
     def _update(self, node: str, phase: str, **values: Any) -> None:
-        width = max(map(len, self._tasks))
-        label = f"{visible(node):<{width}}  {phase:<12}"
-        self._progress.update(self._tasks[node], description=label, **values)
+        self._progress.update(self._tasks[node], description=phase, **values)
 
     def close(self) -> None:
         if "_progress" in vars(self):

@@ -17,7 +17,6 @@ from imgload.cli.options import (
 )
 from imgload.cli.output import failure_text, failures, hint_text, show_json
 from imgload.cli.process import FAILED, say, style
-from imgload.core import trace
 from imgload.core.errors import JSON_VERSION
 from imgload.core.units import parse_size, size_text
 from imgload.loader.events import Note
@@ -84,7 +83,7 @@ mirrors:
     help="Print the cluster configuration that makes CRI read hosts.toml files, and exit.",
 )
 @verbose_option
-@output_option("json", text="stderr")
+@output_option("json")
 def serve(*, output: str, stops: bool, print_config: str | None, **options: Any) -> None:
     """Let nodes pull local builds by themselves.
 
@@ -113,7 +112,7 @@ def serve(*, output: str, stops: bool, print_config: str | None, **options: Any)
         with Serve.open(ServeOptions(cache_size=size, **options)) as opened:
             try:
                 for event in opened:
-                    _show(event, output, verbose=trace.enabled())
+                    _show(event, output)
             except KeyboardInterrupt:
                 say("stopping: restoring the nodes", err=True)
 
@@ -124,9 +123,9 @@ def _show_stop(was_running: bool, nodes: list[NodeWiring], output: str) -> None:
         documents = [node.to_json() for node in restored]
         show_json({"version": JSON_VERSION, "stopped": was_running, "nodes": documents})
     else:
-        say("stopped" if was_running else "no server runs", err=True)
+        say("stopped" if was_running else "no server runs")
         for node in restored:
-            say(f"  {_node_line(node, 'restored')}", err=True)
+            say(f"  {_node_line(node, 'restored')}")
     if any(node.error for node in restored):
         raise click.exceptions.Exit(FAILED)
 
@@ -138,19 +137,13 @@ def _node_line(node: NodeWiring, done: str) -> str:
     return f"{style('✓', fg='green')} {node.node}: {done}{restarted}"
 
 
-def _show(event: ServeEvent, output: str, *, verbose: bool) -> None:
-    """Print an event: one JSON document on stdout, or a line with the time on stderr."""
+def _show(event: ServeEvent, output: str) -> None:
+    """Print an event: one JSON document, or a line with the time, of a note on stderr."""
     from imgload.tools.serve.serve import NodeReady  # noqa: PLC0415 - start-up
-    from imgload.tools.serve.store import NodeRequest  # noqa: PLC0415 - start-up
 
     now = datetime.now().astimezone()
     document = {"version": JSON_VERSION, "time": now.isoformat(timespec="milliseconds")}
-    if isinstance(event, NodeRequest):
-        if not verbose:
-            return
-        document |= {"request": event.name, "node": event.node, "served": event.served}
-        line = f"{event.node} asks for {event.name}: {'served' if event.served else 'not found'}"
-    elif isinstance(event, NodeReady):
+    if isinstance(event, NodeReady):
         cri = "CRI pulls through imgload" if event.wiring.cri else "ready"
         document |= event.wiring.to_json()
         line = _node_line(event.wiring, cri)
@@ -169,4 +162,4 @@ def _show(event: ServeEvent, output: str, *, verbose: bool) -> None:
     if output == "json":
         show_json(document, indent=None)
     else:
-        say(f"{now:%H:%M:%S} {line}", err=True)
+        say(f"{now:%H:%M:%S} {line}", err=isinstance(event, Note))

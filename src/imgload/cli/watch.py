@@ -48,7 +48,7 @@ _EXEC = (
 @restart_option
 @click.option("--exec", "command", metavar="COMMAND", help=_EXEC)
 @verbose_option
-@output_option("json", text="stderr")
+@output_option("json")
 def watch(patterns: tuple[str, ...], output: str, command: str | None, **options: Any) -> None:
     """Load each image as soon as it is built or tagged.
 
@@ -108,7 +108,7 @@ def _run(command: str, reference: str) -> Note:
 
 
 def show_watched(result: WatchedLoad | Note, output: str) -> None:
-    """Print a result or a note: one JSON document on stdout, or lines with the time on stderr."""
+    """Print a result or a note: one JSON document, or lines with the time, of a note on stderr."""
     if isinstance(result, Note):
         at, lines = datetime.now().astimezone(), [result.text]
         time = at.isoformat(timespec="milliseconds")
@@ -125,7 +125,7 @@ def show_watched(result: WatchedLoad | Note, output: str) -> None:
         show_json(document, indent=None)
         return
     for line in lines:
-        say(f"{at:%H:%M:%S} {line}", err=True)
+        say(f"{at:%H:%M:%S} {line}", err=isinstance(result, Note))
 
 
 def _image_line(image: ImageResult, seconds: float) -> str:

@@ -154,6 +154,12 @@ class Cluster:
     tool: ClusterProvider
 
     @property
+    def identity(self) -> tuple[object, ...]:
+        """The same after it was created again: clusters of two tools may share a name."""
+        # the machines of one cluster are hosts of their own
+        return self.name, self.tool, self.engine.endpoint.kind == "ssh" or self.engine
+
+    @property
     def candidates(self) -> list[_Candidate]:
         """The nodes by name, each as a function that opens it."""
         return [(member.name, member.open) for member in self.members]
@@ -197,10 +203,9 @@ def find_clusters(
     for (host, tool, _), found in zip(hosts, answers, strict=True):
         for name, containers in found.items():
             members = tuple(Member(container, host, tool) for container in containers)
-            # the machines of one cluster are hosts of their own
-            key = (name, tool, host.endpoint.kind == "ssh" or host)
-            first = clusters.setdefault(key, Cluster(name, host, (), tool))
-            clusters[key] = attrs.evolve(first, members=(*first.members, *members))
+            cluster = Cluster(name, host, (), tool)
+            first = clusters.get(cluster.identity, cluster)
+            clusters[first.identity] = attrs.evolve(first, members=(*first.members, *members))
     return list(clusters.values())
 
 
@@ -287,11 +292,13 @@ def select(  # noqa: PLR0913 - options
     guess: bool = True,
     ignores_context: bool = True,
     address: str | None = None,
+    again: Sequence[Cluster] = (),
 ) -> Selection:
     """Return the selected nodes and clusters; arguments and errors as for `select_nodes`.
 
     Unless it `ignores_context`, and in CI, a kube context that no local cluster has is an error,
-    even if there is only one cluster.
+    even if there is only one cluster. `again` are clusters that were selected before, in place of
+    `cluster`.
     """
     names = require_strings(names, "nodes")
     socket = require_socket(address) if address is not None else ""
@@ -305,6 +312,9 @@ def select(  # noqa: PLR0913 - options
         find_own = partial(
             _select_clusters, engines, wanted, guess=guess, ignores_context=ignores_context
         )
+        if again:
+            wanted = tuple(chosen.name for chosen in again)
+            find_own = partial(_select_again, engines, again)
         selection = _select_in_clusters(engines, wanted, others, find_own)
     else:
         selection = Selection(())
@@ -356,9 +366,9 @@ def _select_clusters(
     """Return the named clusters, the kube context's, or the only one, without their nodes."""
     context = "" if wanted else current_context() or ""
     if not wanted and not guess and provider_of(context) is None:
-        why = f"{context!r} names none" if context else "none is set"
+        unset = "no kube context is set, so there is no cluster to load into"
         raise ClusterNotFound(
-            f"the kube context says no local cluster to load into: {why}",
+            _ignored(context) if context else unset,
             hint="kubectl config use-context kind-NAME; or name the cluster with --cluster NAME",
         )
     clusters = _named(engines, wanted) if wanted else (_of_context(engines, context),)
@@ -372,6 +382,14 @@ def _select_clusters(
         hint = f"confirm the cluster: --cluster {shlex.quote(clusters[0].name)}"
         raise ClusterNotFound(f"no cluster selected: {ignored}", hint=hint)
     return Selection((), clusters, (f"{ignored}; selected the only cluster, {clusters[0]}",))
+
+
+def _select_again(engines: Sequence[ContainerHost], clusters: Sequence[Cluster]) -> Selection:
+    present = {cluster.identity: cluster for cluster in find_clusters(engines)}
+    for cluster in clusters:
+        if cluster.identity not in present:
+            raise _not_found([*present.values()], engines, cluster.name, "")
+    return Selection((), tuple(present[cluster.identity] for cluster in clusters))
 
 
 def _ignored(context: str) -> str:

@@ -47,7 +47,7 @@ class LoadOptions(TypedDict, total=False):
 
     Attributes:
         tag: the name to load one image under, instead of its own.
-        extra_tags: further names of the one image, in the same transfer.
+        extra_tags: additional names of the image, in the same transfer.
         platform: ``os/arch[/variant]`` out of a multi-platform image. [default: the nodes']
         transport: ``pull`` has the nodes pull from this process, and ``import`` streams into
             ``ctr images import``; ``auto`` pulls where a node can, and imports elsewhere.
@@ -106,7 +106,7 @@ class Request:
     Args:
         texts: names or image IDs; none for all images of an archive.
         tag: as in `LoadOptions`, and so are the rest.
-        extra_tags: further names.
+        extra_tags: additional names.
         platform: None for the nodes' platform.
         transport: how images are obtained from an engine.
         verify: how nodes are verified.

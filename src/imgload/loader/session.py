@@ -114,7 +114,7 @@ class Session:
                         break
             else:
                 raise
-            option = engine.endpoint.kind if source in _ENGINES else other.address
+            option = engine.endpoint.kind if source in ENGINES else other.address
             raise ImageNotFound(
                 f"{error.message}; {other.describe} has it",
                 hint=f"--from {shlex.quote(option)}",

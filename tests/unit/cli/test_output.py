@@ -247,7 +247,7 @@ def to_terminal(monkeypatch: pytest.MonkeyPatch) -> MakeTerminal:
 
 
 def test_progress_on_a_terminal_is_a_bar_for_each_node(to_terminal: MakeTerminal) -> None:
-    """It shows the phase, and the outcome at the end."""
+    """Below the names of the images. It shows the phase, and the outcome at the end."""
     terminal = to_terminal()
     with watching(silent=False) as on_event:
         for event in load_of("worker-a"):
@@ -256,7 +256,7 @@ def test_progress_on_a_terminal_is_a_bar_for_each_node(to_terminal: MakeTerminal
         for event in load_of("worker-b", ok=False):
             on_event(event)
     drawn = terminal.drawn
-    phases = re.findall(r"worker-a  (\w+)", drawn)
+    phases = re.findall(r"worker-a (\w+)", drawn)
     assert list(dict.fromkeys(phases)) == [
         "saving",
         "transferring",
@@ -264,8 +264,25 @@ def test_progress_on_a_terminal_is_a_bar_for_each_node(to_terminal: MakeTerminal
         "verifying",
         "done",
     ]
-    assert "worker-b  failed" in drawn
+    assert "worker-b failed" in drawn
     assert "3 MiB of 3 MiB" in drawn
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", drawn) if line]
+    assert lines[0] == "app:dev, db:dev"
+    assert lines[1].startswith("worker-a saving ")
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_progress_fits_into_the_terminal(
+    to_terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal, node = to_terminal(), f"{'long-' * 20}worker"
+    with watching(silent=False) as on_event:
+        for event in (SendingStarted(node, ("team/" * 20,), 3 << 30), *load_of(node)):
+            on_event(event)
+    lines = [line for line in re.split(r"[\r\n]+", terminal.drawn) if line]
+    assert any("worker done" in line for line in lines)
+    assert max(map(len, lines)) <= columns
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"CI": "true"}])
@@ -345,7 +362,7 @@ def test_a_second_transfer_restarts_the_bar(to_terminal: MakeTerminal) -> None:
     with watching(silent=False) as on_event:
         for event in [*load_of("worker-a")[:-1], *load_of("worker-a")]:
             on_event(event)
-    last = terminal.drawn.rpartition("worker-a  done")
+    last = terminal.drawn.rpartition("worker-a done")
     assert last[1]
     assert last[0].rpartition("\r")[2].count("worker-a") == 0
 
@@ -381,4 +398,4 @@ def test_progress_accepts_events_from_several_threads(to_terminal: MakeTerminal)
         for feeder in feeders:
             feeder.join()
     drawn = terminal.drawn
-    assert [node for node in nodes if f"{node}  done" not in drawn] == []
+    assert [node for node in nodes if f"{node} done" not in drawn] == []

@@ -24,7 +24,7 @@ def test_watch_exits_with_130_only_when_a_load_is_interrupted(
 
     @contextmanager
     def opened(*_: object, **__: object) -> Iterator[Watch]:
-        yield Interrupted([], ClusterSelector([], (), ()), [], busy=busy)
+        yield Interrupted([], ClusterSelector([], ()), [], busy=busy)
 
     monkeypatch.setattr(Watch, "open", opened)
     assert run("watch", "app").status == status

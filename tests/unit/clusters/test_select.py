@@ -160,7 +160,7 @@ def test_without_a_guess_the_context_must_name_a_cluster(
         in_context(context)
     with pytest.raises(ClusterNotFound) as caught:
         select_nodes(engines, None, (), guess=False)
-    assert (repr(context) if context else "none is set") in caught.value.message
+    assert (repr(context) if context else "no kube context is set") in caught.value.message
     assert "kubectl config use-context" in caught.value.hint
     assert select_nodes(engines, "a", (), guess=False)
     in_context("kind-a")

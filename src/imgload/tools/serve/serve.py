@@ -31,7 +31,7 @@ from imgload.tools.serve.cache import BlobCache
 from imgload.tools.serve.images import LocalImages
 from imgload.tools.serve.nodes import restore, set_up
 from imgload.tools.serve.running import Running, claim, stop_running
-from imgload.tools.serve.store import NodePull, NodeRequest, NodeStore
+from imgload.tools.serve.store import NodePull, NodeStore
 from imgload.transports.pull import VM_HOSTS
 
 _TICK_SECONDS = 0.25
@@ -73,7 +73,7 @@ class NodeReady:
     wiring: NodeWiring
 
 
-ServeEvent = NodePull | NodeRequest | NodeReady | Note
+ServeEvent = NodePull | NodeReady | Note
 
 
 @attrs.define
@@ -247,7 +247,8 @@ class Serve:
     def _port(self, address: str) -> int | None:
         with self._lock:
             if address not in self._ports:
-                server = serving(address, self.store, self._secrets, self.store.count)
+                store = self.store
+                server = serving(address, store, self._secrets, store.count, store.name_of)
                 try:
                     self._ports[address] = self._servers.enter_context(server)
                 except OSError:

@@ -87,12 +87,11 @@ class WatchedLoad:
 class ClusterSelector:
     """A selection of nodes that does not follow later changes of the kube context.
 
-    It keeps the engines that run the nodes, and the clusters' names; none if nodes were named. A
-    pattern selects nodes once, since the kube context may change.
+    It keeps the engines that run the nodes, and the clusters; none if nodes were named. A pattern
+    selects nodes once, since the kube context may change.
     """
 
     engines: Sequence[ContainerHost]
-    clusters: Sequence[str]
     names: Sequence[str]
     nodes: tuple[NodeRuntime, ...] = ()
     notes: tuple[str, ...] = ()
@@ -108,15 +107,13 @@ class ClusterSelector:
         """Select nodes once; arguments and errors as for `select_nodes`."""
         selection = select(engines, cluster, names)
         nodes = selection.nodes
-        wanted = () if cluster is None else require_strings(cluster, "cluster")
-        clusters = wanted or [chosen.name for chosen in selection.clusters]
         own = list(dict.fromkeys(node.engine for node in nodes))
         picked = [node.name for node in nodes] if names else ()
-        return cls(own or engines, clusters, picked, nodes, selection.notes, selection.clusters)
+        return cls(own or engines, picked, nodes, selection.notes, selection.clusters)
 
     def renew(self) -> bool:
         """Return whether any node has a new container; raise EngineError or ClusterError."""
-        selection = select(self.engines, self.clusters, self.names)
+        selection = select(self.engines, None, self.names, again=self.selected)
         nodes, self.selected = selection.nodes, selection.clusters
         before = {node.container.id for node in self.nodes}
         if [node.container for node in nodes] != [node.container for node in self.nodes]:
