@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from imgload.core import trace
@@ -61,8 +61,8 @@ def _image(entry: Any, title: str, folder: str) -> ImageEntry:
         items = value if key in _SEVERAL and isinstance(value, list) and value else [value]
         if not all(isinstance(item, str) and item for item in items):
             wanted = "one or several strings" if key in _SEVERAL else "a string"
-            hint = f"write a value: {key}: VALUE; or omit {key}"
-            raise UsageError(f"{title}: {key} must be {wanted}", hint=hint)
+            message = f"{title}: {key} must be {wanted}"
+            raise UsageError(message, hint="write a value, or omit the key")
     source = entry.get("source")
     if source and source not in {*ENGINES, "-"} and "://" not in source:
         path = os.path.join(folder, source)  # noqa: PTH118 - not normalised
@@ -73,10 +73,10 @@ def _image(entry: Any, title: str, folder: str) -> ImageEntry:
         raise type(error)(f"{title}: {error.message}", hint=error.hint or _WRITE) from error
 
 
-def _require_keys(mapping: Mapping, keys: Iterable[str], title: str) -> None:
+def _require_keys(mapping: Mapping, keys: Sequence[str], title: str) -> None:
     for key in mapping.keys() - set(keys):
         from difflib import get_close_matches  # noqa: PLC0415 - only for the hint
 
         close = get_close_matches(key, keys, 1)
-        hint = f"write {close[0]}" if close else f"use {', '.join(keys)}"
+        hint = f"write {shlex.quote(close[0])}" if close else f"use one of: {shlex.join(keys)}"
         raise UsageError(f"{title}: no such key: {key!r:.100}", hint=hint)

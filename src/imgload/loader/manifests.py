@@ -77,9 +77,14 @@ def image_names(document: Any) -> Iterator[str]:
 def _read(target: str, clusters: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Yield the manifests of a target, each with the name of its origin."""
     if os.path.isdir(target):  # noqa: PTH112 - Path's raises for long names
-        for name in sorted(os.listdir(target)):  # noqa: PTH208
-            path = os.path.join(target, name)  # noqa: PTH118
-            if name.endswith(_SUFFIXES) and os.path.isfile(path):  # noqa: PTH113 - not a pipe
+        try:
+            names = sorted(os.listdir(target))  # noqa: PTH208
+        except OSError as error:
+            raise UsageError(
+                f"cannot read {target!r:.300}: {error.strerror}", hint=_READ
+            ) from error
+        for path in (os.path.join(target, n) for n in names if n.endswith(_SUFFIXES)):  # noqa: PTH118
+            if os.path.isfile(path):  # noqa: PTH113 - not a pipe
                 yield one_line(path), read_input(path, MAX_BYTES, _READ)
     elif _WORKLOAD.fullmatch(target) and not os.path.exists(target):  # noqa: PTH110
         with Session.open(has_images=False) as session:

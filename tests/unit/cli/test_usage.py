@@ -91,13 +91,14 @@ def test_each_example_in_the_help_can_be_parsed(example: str) -> None:
     words = shlex.split(command)
     assert words[:2] == ["imgload", "load"]
     with load.make_context("load", words[2:] or ["-"]) as context:
-        assert context.params["images"]
+        assert any(context.params[name] for name in ("images", "files", "manifests"))
 
 
 def test_the_options_are_the_parameters_of_the_library() -> None:
     """Except for those of the output."""
     options = {parameter.name for parameter in load.params}
-    parameters = set(inspect.signature(imgload.load).parameters)
+    functions = (imgload.load, imgload.load_list)
+    parameters = {name for function in functions for name in inspect.signature(function).parameters}
     parameters -= {"on_event", "options", "archives"}  # archives are arguments, like images
     assert options == parameters | set(imgload.LoadOptions.__annotations__) | {
         "output",

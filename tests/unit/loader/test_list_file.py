@@ -34,14 +34,18 @@ WRONG = [
     ("images: {a: b}", "a list of 1 to 1000", "images: ["),
     (f"images: [{'a,' * 1001}]", "a list of 1 to 1000", "images: ["),
     ("images:\n- a\n- nmae: b", "image 2 (line 3): no such key: 'nmae'", "write name"),
-    ("images: [{name: a, xyz: b}]", "image 1 (line 1): no such key: 'xyz'", "use name, "),
+    (
+        "images: [{name: a, xyz: b}]",
+        "image 1 (line 1): no such key: 'xyz'",
+        "use one of: name source",
+    ),
     ("images: [[a]]", "image 1 must be a name, or a mapping", "images: ["),
     ("images: [~]", "image 1 must be a name, or a mapping", "images: ["),
-    ("images:\n- name: a\n  tag:\n", "image 1 (line 2): tag must be a string", "omit tag"),
-    ("images: [{name: ''}]", "name must be a string", "omit name"),
-    ("images: [{name: [a]}]", "name must be a string", "omit name"),
-    ("images: [{name: a, nodes: []}]", "nodes must be one or several strings", "omit nodes"),
-    ("images: [{name: a, nodes: [{}]}]", "nodes must be one or several strings", "omit nodes"),
+    ("images:\n- name: a\n  tag:\n", "image 1 (line 2): tag must be a string", "omit the key"),
+    ("images: [{name: ''}]", "name must be a string", "omit the key"),
+    ("images: [{name: [a]}]", "name must be a string", "omit the key"),
+    ("images: [{name: a, nodes: []}]", "nodes must be one or several strings", "omit the key"),
+    ("images: [{name: a, nodes: [{}]}]", "nodes must be one or several strings", "omit the key"),
     ("images: [App:dev]", "image 1: not an image name: 'App:dev'", "as in a pod spec"),
     ("images: [{name: a, tag: B}]", "image 1 (line 1): not an image name: 'B'", "pod spec"),
     ("images: [{name: a, platform: linux}]", "not a platform: 'linux'", "os/arch"),
@@ -49,7 +53,7 @@ WRONG = [
     ("images: [{a: b", "is not valid YAML: line ", "images: ["),
     ("images: [{name: a, name: b}]", "line 1: 'name' is set twice", "images: ["),
     ("\x7fELF", "is not valid YAML: ", "imgload load app.tar"),
-    ("images: &a [{name: *a}]", "name must be a string", "omit name"),
+    ("images: &a [{name: *a}]", "name must be a string", "omit the key"),
 ]
 NOT_IN_SCHEMA = ("App:dev", "tag: B", "platform: linux}")
 
