@@ -173,7 +173,7 @@ def load_options(command: Command) -> Command:
     strict = click.option(flags, default=None, envvar=variable, help=text)
     text = "Follow symbolic links that lead out of a folder of images."
     links = click.option("--follow-links", is_flag=True, help=text)
-    named = address_option(source(links(tag(platform(strict(command))))))
+    named = address_option(source(links(platform(strict(tag(command))))))
     images = click.argument(
         "images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_images
     )
