@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 
 import click
@@ -70,14 +71,15 @@ def command_line() -> str:
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"\n## {context.command_path}\n"
     yield f"```text\n{command.get_usage(context)}\n```\n"
-    yield from map(_paragraph, paragraphs(command.help or ""))
+    yield from map(_paragraph, paragraphs(command))
     yield "| option | meaning |\n| --- | --- |"
     yield from (_option(*record) for record in option_records(command, context))
 
 
-def paragraphs(text: str) -> list[str]:
-    """Return the paragraphs of a help text; a preformatted one begins with a backspace."""
-    return inspect.cleandoc(text).partition("\f")[0].split("\n\n")
+def paragraphs(command: click.Command) -> list[str]:
+    """Return the paragraphs of a command's help; a preformatted one begins with a backspace."""
+    text = inspect.cleandoc(command.help or "").partition("\f")[0]
+    return [*text.split("\n\n"), *filter(None, [command.epilog])]
 
 
 def _paragraph(text: str) -> str:
@@ -85,7 +87,7 @@ def _paragraph(text: str) -> str:
     if not text.startswith("\b"):
         return f"{text}\n"
     title, _, lines = text.removeprefix("\b").strip("\n").partition("\n")
-    return f"{title}\n\n```text\n{inspect.cleandoc(lines)}\n```\n"
+    return f"{title}\n\n```text\n{textwrap.dedent(lines)}\n```\n"
 
 
 def option_records(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
@@ -109,7 +111,7 @@ def error_tables() -> str:
 
 def _statuses() -> Iterator[str]:
     yield "\n## Exit statuses\n\n| status | meaning |\n| --- | --- |"
-    yield from (f"| {n} | {meaning} |" for n, meaning in _STATUS.findall(cli.help or ""))
+    yield from (f"| {n} | {meaning} |" for n, meaning in _STATUS.findall(cli.epilog or ""))
 
 
 def _kinds() -> Iterator[str]:

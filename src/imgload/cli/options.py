@@ -17,6 +17,7 @@ from imgload.core.errors import UsageError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+_ARCHIVE_ENDS = (".tar", ".tgz", *(f".tar.{form}" for form in ("gz", "zst", "bz2", "xz")))
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -79,7 +80,7 @@ def _is_archive(text: str) -> bool:
     The name of a folder is more likely to be that of an image, which is often built from it. A
     name like ``app.tar`` is more likely to be that of a file, which may be missing.
     """
-    is_path = text.startswith(("./", "../", "/")) or text.endswith((".tar", ".tar.gz", ".tgz"))
+    is_path = text.startswith(("./", "../", "/")) or text.endswith(_ARCHIVE_ENDS)
     return text == "-" or is_path or os.path.isfile(text)  # noqa: PTH113 - start-up
 
 
@@ -174,7 +175,7 @@ def load_options(command: Command) -> Command:
     strict = click.option(flags, default=None, envvar=variable, help=text)
     text = "Follow symbolic links that lead out of a folder of images."
     links = click.option("--follow-links", is_flag=True, help=text)
-    named = address_option(source(links(tag(platform(strict(command))))))
+    named = address_option(source(links(platform(strict(tag(command))))))
     images = click.argument(
         "images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_images
     )

@@ -190,8 +190,9 @@ def cut(name: str, width: int) -> str:
 
 def _line(node: NodeResult, *, dry_run: bool) -> str:
     if dry_run and not node.error:
-        size = f" ({size_text(node.bytes_missing)} missing)" if node.bytes_missing else ""
-        return f"- {node.node}: {_PLANNED[node.action or 'full']}{size}"
+        size, least = node.bytes_missing, size_text(_MIN_SIZE)
+        amount = size_text(size) if size and size >= _MIN_SIZE else f"less than {least}"
+        return f"- {node.node}: {_PLANNED[node.action or 'full']}{f' ({amount})' if size else ''}"
     if not node.ok:
         return failure_text(node.node, node.error_text, node.error.hint if node.error else "")
     sent = f", {size_text(node.bytes_sent)} in {node.seconds:.1f} s" if node.bytes_sent else ""
@@ -270,7 +271,7 @@ def _print_line(event: Event) -> None:
     if isinstance(event, Note):
         say(note_text(event), err=True)
     elif isinstance(event, SendingStarted):
-        names = ", ".join(event.references)
+        names = short_name(", ".join(event.references))
         size = f" ({size_text(event.size)})" if event.size >= _MIN_SIZE else ""
         say(f"sending {names}{size} to {event.node}", err=True)
 

@@ -90,6 +90,15 @@ def test_a_dry_run_claims_no_verification(shown: Shown, action: Action, words: s
     assert line == f"  - n: {words}"
 
 
+@pytest.mark.parametrize(
+    ("size", "amount"), [(0, ""), (18, " (less than 64 KiB)"), (3 << 20, " (3 MiB)")]
+)
+def test_a_dry_run_prints_the_missing_bytes(shown: Shown, size: int, amount: str) -> None:
+    """But no few bytes: the archive around them, which is larger, has no size yet."""
+    [_, line] = shown(report(NodeResult("n", "full", bytes_missing=size), dry_run=True))
+    assert line == f"  - n: would be sent{amount}"
+
+
 def test_a_node_without_crictl_is_not_called_verified_by_cri(shown: Shown) -> None:
     """CRI's word is claimed only where CRI gave it."""
     [_, line] = shown(report(attrs.evolve(GOOD, proof=attrs.evolve(PROOF, cri=None))))
@@ -187,7 +196,7 @@ def load_of(node: str, *, ok: bool = True) -> list[Event]:
     """Return the events of a load into one node."""
     error = None if ok else ImportFailed("no")
     return [
-        SendingStarted(node, ("app:dev", "db:dev"), 3 << 20),
+        SendingStarted(node, ("app:dev", f"db:{ID.hex}"), 3 << 20),
         *[BytesSent(node, 1 << 20)] * 3,
         SendingEnded(node),
         NodeDone("app:dev", NodeResult(node, "full", PROOF, error=error)),
@@ -204,7 +213,7 @@ def test_progress_without_a_terminal_is_plain_lines(capsys: Captured) -> None:
             on_event(event)
     assert capsys.readouterr() == (
         "",
-        "note: it is slow\nsending app:dev, db:dev (3 MiB) to kind-worker\n",
+        f"note: it is slow\nsending app:dev, db:{ID.short}… (3 MiB) to kind-worker\n",
     )
 
 
@@ -295,7 +304,7 @@ def test_progress_is_plain_lines_on_a_dumb_terminal_and_in_ci(
     with watching(silent=False) as on_event:
         for event in load_of("worker-a"):
             on_event(event)
-    assert terminal.getvalue() == "sending app:dev, db:dev (3 MiB) to worker-a\n"
+    assert terminal.getvalue() == f"sending app:dev, db:{ID.short}… (3 MiB) to worker-a\n"
 
 
 def test_progress_never_exceeds_its_total(to_terminal: MakeTerminal) -> None:

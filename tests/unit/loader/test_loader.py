@@ -74,6 +74,15 @@ def test_a_given_platform_overrides_that_of_the_nodes_with_a_warning(tmp_path: P
     assert "exec format error" in note
 
 
+def test_one_warning_names_all_nodes_of_a_platform(tmp_path: Path) -> None:
+    made = loader(tmp_path, "echo x86_64", ARM)
+    [first] = made.nodes
+    made.nodes = [first, Node("kind-worker", first.engine, first.container)]
+    _, [note] = planned(made)
+    assert "and kind-control-plane is linux/amd64: " in note
+    assert note.endswith(" (and on kind-worker)")
+
+
 def test_an_image_only_for_another_platform_is_loaded_with_a_warning(tmp_path: Path) -> None:
     image, [note] = planned(loader(tmp_path, "echo x86_64", ARM))
     assert image == ARM

@@ -59,14 +59,14 @@ class Discovery:
 
 @contextmanager
 def with_discovery_errors(unreachable: Sequence[Attempt]) -> Iterator[None]:
-    """Add the errors of failed attempts to a "not found" error, and the first one's hint."""
+    """Add the errors of failed attempts to a "not found" error, one a line, and the first hint."""
     try:
         yield
     except (ImageNotFound, ClusterNotFound, NodeNotFound) as error:
         errors = [attempt.error for attempt in unreachable if attempt.error]
         if not errors:
             raise
-        message = "; and ".join([error.message, *(e.message for e in errors)])
+        message = "\n  ".join([error.message, *(e.message for e in errors)])
         hint = "; or ".join(filter(None, [errors[0].hint, error.hint]))
         extended = type(error)(message, hint=hint)
         vars(extended).update(vars(error) | {"message": extended.message, "hint": extended.hint})
